@@ -1,0 +1,46 @@
+# Two commands for a newcomer: `make run` and `make test`. Each does all its own set-up.
+PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: run test lint bench bench-calls bench-watermark clean
+
+run: $(VENV)/.run
+	@$(BIN)/voicegate run
+
+test: $(VENV)/.test lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: bench-calls bench-watermark
+
+bench-calls: $(VENV)/.test
+	$(BIN)/python -m benchmarks.calls
+
+bench-watermark: $(VENV)/.test
+	$(BIN)/python -m benchmarks.watermark
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info < (3, 13)))' \
+	  || { echo "voicegate needs Python 3.11 or 3.12; found $$($(PYTHON) --version). Try: make PYTHON=python3.12 run"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "python's venv module is missing; on Debian: apt-get install python3-venv"; exit 1; }
+	@touch $@
+
+# silero-vad depends on torch; its ONNX file does not, so it comes without its dependencies
+$(VENV)/.run: pyproject.toml $(VENV)/.python
+	$(BIN)/pip install --quiet --editable .
+	$(BIN)/pip install --quiet --no-deps silero-vad==6.2.3
+	@touch $@
+
+$(VENV)/.test: pyproject.toml $(VENV)/.run
+	$(BIN)/pip install --quiet --editable '.[chroma,test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
