@@ -1,0 +1,52 @@
+"""What can go wrong in the gateway.
+
+VoicegateError
+├── SettingsError   a setting is unknown, malformed or out of range
+├── DialplanError   a dialplan does not load; names file, line and remedy
+├── CallRefused     a call cannot be taken; carries the SIP status the caller hears
+├── LineError       a line is gone or broke the tick's form
+├── RpcError        a request between processes failed
+│   └── RpcTimeout  … because nobody answered in time
+└── StartError      a part of the house did not start
+"""
+
+
+class VoicegateError(Exception):
+    """Base of every error of the gateway. Its text is fit for an operator's eyes."""
+
+
+class SettingsError(VoicegateError):
+    """A setting cannot be used."""
+
+
+class DialplanError(VoicegateError):
+    """A dialplan cannot be used."""
+
+
+class CallRefused(VoicegateError):
+    """A call is not taken.
+
+    `status` is a SIP status (RFC 3261 §21); `retry_after_s` becomes `Retry-After`.
+    """
+
+    def __init__(self, status: int, reason: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+class LineError(VoicegateError):
+    """A line is gone, or sent what is no tick."""
+
+
+class RpcError(VoicegateError):
+    """The other process refused or could not do what was asked."""
+
+
+class RpcTimeout(RpcError):
+    """The other process did not answer in time."""
+
+
+class StartError(VoicegateError):
+    """A part of the house did not start; the message says which and how to mend it."""

@@ -1,0 +1,99 @@
+"""The tick: one packet from a line to the hall every 20 ms, one packet back.
+
+A line serves a few calls (4 on the pjsua2 wheel). At every turn of its clock it sends what it received for
+each of its calls since the last tick, and takes the hall's newest answer for the next 20 ms. Both directions
+share one form over a unix SOCK_SEQPACKET socket, so a packet is a message and needs no framing.
+
+    tick   := magic u16 | seq u32 | count u8 | pad u8 | slot*
+    slot   := call u32 | slot u8 | flags u8 | samples u16 | played u32 | pcm int16[samples]
+
+All little-endian; PCM is mono at the line's own rate (8, 16 or 48 kHz), 20 ms or nothing (`samples` = 0).
+`call` is a number the line gives each call it takes (never reused while it lives), so that a packet in flight
+cannot speak into the slot's next call. `played` counts samples of the hall's sound that the line really pulled
+while the call's direction included send; it only grows (modulo 2**32).
+
+Hot path: packs and unpacks with `struct` and slices; nothing here imports numpy, since lines must not.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from gateway.errors import LineError
+
+FRAME_S: Final = 0.02
+MAGIC: Final = 0x7654
+MAX_PACKET: Final = 64 * 1024
+"""Bytes a receiver must offer: 8 calls of 48 kHz are 15.5 kB."""
+
+SENDING: Final = 0x01
+"""The call's media direction includes send: what the hall gives is heard."""
+RECEIVING: Final = 0x02
+"""The pcm is sound from the caller (clear: held, or nothing arrived and it is absent)."""
+UNDERRUN: Final = 0x04
+"""Since the last tick the line had nothing from the hall to play for this call and played zeros."""
+
+_HEAD: Final = struct.Struct("<HIBx")
+_SLOT: Final = struct.Struct("<IBBHI")
+
+
+class SlotAudio(NamedTuple):
+    """One call's 20 ms in one direction."""
+
+    call: int
+    slot: int
+    flags: int
+    played: int
+    pcm: bytes | memoryview
+    """int16 little-endian, the line's rate; empty when there is nothing."""
+
+
+class Tick(NamedTuple):
+    """One packet."""
+
+    seq: int
+    """The line's counter; the hall's answer repeats the number it answers."""
+    slots: list[SlotAudio]
+
+
+def pack(seq: int, slots: Iterable[SlotAudio]) -> bytes:
+    """One packet. `seq` wraps at 2**32."""
+    parts: list[bytes | memoryview] = [b""]
+    count = 0
+    for audio in slots:
+        parts.append(
+            _SLOT.pack(audio.call, audio.slot, audio.flags, len(audio.pcm) >> 1, audio.played & 0xFFFFFFFF)
+        )
+        parts.append(audio.pcm)
+        count += 1
+    parts[0] = _HEAD.pack(MAGIC, seq & 0xFFFFFFFF, count)
+    return b"".join(parts)
+
+
+def unpack(packet: bytes | memoryview) -> Tick:
+    """The packet's slots; their `pcm` are views into it.
+
+    Raises `LineError` when it is cut short, has another magic, or has bytes left over.
+    """
+    view = memoryview(packet)
+    try:
+        magic, seq, count = _HEAD.unpack_from(view, 0)
+        if magic != MAGIC:
+            raise LineError(f"not a tick: it begins with {magic:#06x}, not {MAGIC:#06x}")
+        at = _HEAD.size
+        slots: list[SlotAudio] = []
+        for _ in range(count):
+            call, slot, flags, samples, played = _SLOT.unpack_from(view, at)
+            at += _SLOT.size
+            end = at + 2 * samples
+            if end > len(view):
+                raise LineError(f"a tick of {len(view)} bytes ends inside slot {slot}")
+            slots.append(SlotAudio(call, slot, flags, played, view[at:end]))
+            at = end
+    except struct.error as error:
+        raise LineError(f"a tick of {len(view)} bytes is cut short: {error}") from None
+    if at != len(view):
+        raise LineError(f"a tick has {len(view) - at} bytes left over")
+    return Tick(seq, slots)

@@ -1,0 +1,133 @@
+"""All settings: one typed object, each field with unit, default and range.
+
+Sources, strongest first: `VOICEGATE_*` variables, then the TOML file named by `VOICEGATE_CONFIG` (default:
+`voicegate.toml` in the data directory). An unknown key is an error in both.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gateway.errors import SettingsError
+
+PREFIX = "VOICEGATE_"
+NOT_SETTINGS = frozenset({"CONFIG", "TEST_STRICT", "GOLDENS", "BOOT_TOKEN"})
+"""Variables with our prefix that are read elsewhere, each for one purpose."""
+
+
+def default_data_dir() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "voicegate"
+
+
+class Settings(BaseModel):
+    """What an operator may set. Times are seconds, sizes what the name says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
+
+    host: str = Field(
+        "127.0.0.1", description="address that SIP and HTTP bind; 0.0.0.0 opens the gateway to the LAN"
+    )
+    public_address: str | None = Field(
+        None, description="address that peers outside reach us at, when NAT hides it"
+    )
+    sip_port: int = Field(5060, ge=1, le=65535, description="SIP over UDP and TCP")
+    http_port: int = Field(8080, ge=1, le=65535, description="page, API, metrics")
+    data_dir: Path = Field(default_factory=default_data_dir, description="everything the gateway keeps")
+    redis_url: str | None = Field(None, description="redis:// or unix://; unset: an embedded Valkey")
+    sql_url: str | None = Field(None, description="SQLAlchemy URL; unset: SQLite in the data directory")
+    dialplans: Path | None = Field(
+        None, description="folder of *.toml; unset: <data_dir>/dialplans, else the shipped ones"
+    )
+
+    engine: Literal["embedded", "chroma"] = Field("embedded", description="what speaks")
+    chroma: str | None = Field(None, description="Chroma checkpoint: a directory or a hub id")
+    engine_calls: int = Field(
+        64, ge=1, le=4096, description="conversations the embedded engine takes at once"
+    )
+
+    narrow_lines: int = Field(4, ge=0, le=128, description="pjsua2 lines at 8 kHz (PCMU, PCMA), 4 calls each")
+    wide_lines: int = Field(2, ge=0, le=128, description="pjsua2 lines at 16 kHz (G.722 first), 4 calls each")
+    web_lines: int = Field(1, ge=0, le=32, description="aiortc lines, 8 calls each")
+    rtp_port: int = Field(0, ge=0, le=65000, description="first RTP port; 0: a random block")
+
+    sip_auth: Literal["auto", "on", "off"] = Field(
+        "auto", description="digest; auto: on unless bound to loopback"
+    )
+    sip_allow: tuple[str, ...] = Field((), description="networks that may call; empty: all")
+    sip_deny: tuple[str, ...] = Field((), description="networks that may not call")
+    trusted_proxies: tuple[str, ...] = Field((), description="addresses whose Via and digest we believe")
+    invites_per_s: float = Field(20.0, gt=0, le=10_000, description="per source address")
+
+    max_call_s: float = Field(1800.0, ge=5, le=86_400, description="a call's longest duration")
+    session_ttl_s: float = Field(86_400.0, ge=60, description="how long Redis remembers an ended call")
+    grant_s: float = Field(
+        60.0, ge=5, le=600, description="life of a voice grant; renewed while the call lasts"
+    )
+    drain_s: float = Field(10.0, ge=0, le=3600, description="how long running calls may go on after Ctrl-C")
+    lead_s: float = Field(
+        1.0, ge=0.1, le=10, description="how far the engine may run ahead of what was played"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @cached_property
+    def sql(self) -> str:
+        return self.sql_url or f"sqlite:///{self.data_dir / 'voicegate.db'}"
+
+    @cached_property
+    def local_only(self) -> bool:
+        """True while nobody but this machine can reach us."""
+        return self.host in ("127.0.0.1", "::1", "localhost")
+
+    @cached_property
+    def digest(self) -> bool:
+        return self.sip_auth == "on" or (self.sip_auth == "auto" and not self.local_only)
+
+
+def load(environ: dict[str, str] | None = None) -> Settings:
+    """The settings in force. Raises `SettingsError` naming the variable or the file's key."""
+    env = dict(os.environ) if environ is None else environ
+    given: dict[str, Any] = {}
+    for name, value in env.items():
+        if name.startswith(PREFIX) and name[len(PREFIX) :] not in NOT_SETTINGS:
+            key = name[len(PREFIX) :].lower()
+            if key not in Settings.model_fields:
+                raise SettingsError(f"{name} is no setting; `voicegate settings` lists them")
+            if value == "":
+                continue
+            plural = "tuple" in str(Settings.model_fields[key].annotation)
+            given[key] = tuple(v.strip() for v in value.split(",") if v.strip()) if plural else value
+    data_dir = Path(given.get("data_dir") or default_data_dir()).expanduser()
+    named = env.get(PREFIX + "CONFIG")
+    path = Path(named).expanduser() if named else data_dir / "voicegate.toml"
+    merged = {**_from_file(path, must_exist=bool(named)), **given}
+    try:
+        return Settings(
+            **{**merged, "data_dir": Path(merged.get("data_dir", data_dir)).expanduser().absolute()}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        source = PREFIX + key.upper() if key in given else f"{key} in {path}"
+        raise SettingsError(f"{source}: {first['msg']} (got {first['input']!r})") from None
+
+
+def _from_file(path: Path, *, must_exist: bool) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        if must_exist:
+            raise SettingsError(f"VOICEGATE_CONFIG names {path}, which does not exist") from None
+        return {}
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path}: {error}") from None
+    for key in table:
+        if key not in Settings.model_fields:
+            raise SettingsError(f"{path}: {key!r} is no setting; `voicegate settings` lists them")
+    return table

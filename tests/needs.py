@@ -1,0 +1,35 @@
+"""What a test needs beside Python: said loudly when it is missing, an error where nothing may be missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+SOUNDS = Path("/usr/share/asterisk/sounds")
+
+
+def missing(reason: str) -> None:
+    """Skips with the reason; fails instead under VOICEGATE_TEST_STRICT (as continuous integration sets it)."""
+    if os.environ.get("VOICEGATE_TEST_STRICT"):
+        pytest.fail(f"missing: {reason}")
+    pytest.skip(reason)
+
+
+def need_program(name: str, package: str | None = None) -> str:
+    """The program's path."""
+    path = shutil.which(name)
+    if path is None:
+        missing(f"{name} is not installed (Debian: apt-get install {package or name})")
+    assert path is not None
+    return path
+
+
+def need_sounds(voice: str = "en_US_f_Allison") -> Path:
+    """Folder of real human prompts (Debian's asterisk-core-sounds packages, CC-BY-SA 3.0)."""
+    folder = SOUNDS / voice
+    if not folder.is_dir():
+        missing(f"{folder} is not there (Debian: apt-get install asterisk-core-sounds-{voice[:2]}-wav)")
+    return folder
