@@ -10,6 +10,7 @@ import hashlib
 import os
 import secrets
 import stat
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -82,11 +83,9 @@ def runtime_for(data_dir: Path) -> Runtime:
     """
     mark = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:8]
     base = os.environ.get("XDG_RUNTIME_DIR")
-    path = (
-        Path(base) / f"vg-{mark}" if base and os.path.isdir(base) else Path(f"/tmp/vg-{os.getuid()}-{mark}")
-    )
-    if len(str(path)) > SOCKET_PATH_LIMIT - 16:
-        path = Path(f"/tmp/vg-{os.getuid()}-{mark}")  # noqa: S108 - as above
+    path = Path(base or "", f"vg-{mark}")
+    if not base or not os.path.isdir(base) or len(str(path)) > SOCKET_PATH_LIMIT - 16:
+        path = Path(tempfile.gettempdir(), f"vg-{os.getuid()}-{mark}")
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     seen = path.lstat()
     if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.getuid() or stat.S_IMODE(seen.st_mode) & 0o077:

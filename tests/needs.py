@@ -12,7 +12,7 @@ SOUNDS = Path("/usr/share/asterisk/sounds")
 
 
 def missing(reason: str) -> None:
-    """Skips with the reason; fails instead under VOICEGATE_TEST_STRICT (as continuous integration sets it)."""
+    """Skips with the reason; fails instead under VOICEGATE_TEST_STRICT (as .ci/run sets it)."""
     if os.environ.get("VOICEGATE_TEST_STRICT"):
         pytest.fail(f"missing: {reason}")
     pytest.skip(reason)

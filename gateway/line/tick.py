@@ -8,9 +8,9 @@ share one form over a unix SOCK_SEQPACKET socket, so a packet is a message and n
     slot   := call u32 | slot u8 | flags u8 | samples u16 | played u32 | pcm int16[samples]
 
 All little-endian; PCM is mono at the line's own rate (8, 16 or 48 kHz), 20 ms or nothing (`samples` = 0).
-`call` is a number the line gives each call it takes (never reused while it lives), so that a packet in flight
-cannot speak into the slot's next call. `played` counts samples of the hall's sound that the line really pulled
-while the call's direction included send; it only grows (modulo 2**32).
+`call` is a number the line gives each call it takes (never reused while it lives), so that a packet in
+flight cannot speak into the slot's next call. `played` counts samples of the hall's sound that the line
+really pulled while the call's direction included send; it only grows (modulo 2**32).
 
 Hot path: packs and unpacks with `struct` and slices; nothing here imports numpy, since lines must not.
 """
