@@ -52,6 +52,7 @@ class Settings(BaseModel):
         64, ge=1, le=4096, description="conversations the embedded engine takes at once"
     )
 
+    halls: int = Field(1, ge=1, le=64, description="halls; one per core that calls may use")
     narrow_lines: int = Field(4, ge=0, le=128, description="pjsua2 lines at 8 kHz (PCMU, PCMA), 4 calls each")
     wide_lines: int = Field(2, ge=0, le=128, description="pjsua2 lines at 16 kHz (G.722 first), 4 calls each")
     web_lines: int = Field(1, ge=0, le=32, description="aiortc lines, 8 calls each")

@@ -1,0 +1,169 @@
+"""What a call is being told, and how much of it was heard.
+
+Sound waits here until the line's tick takes it, 20 ms at a time. Every frame that left is remembered until
+the line says that it played it, so that an interrupted reply is cut at what the caller really heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from gateway.errors import VoicegateError
+from gateway.hall.audio import FRAME_S, HOUSE_HZ, Floats
+
+FRAME: Final = round(HOUSE_HZ * FRAME_S)
+"""Samples of a 20 ms frame at 24 kHz."""
+CAPACITY_S: Final = 60.0
+"""The longest sound that may wait. The engine's lead keeps a reply near one second."""
+LOST_S: Final = 0.3
+"""When nothing was sent for this long, frames not yet reported as played were dropped by the line."""
+
+
+class PlayoutFull(VoicegateError):
+    """More than `CAPACITY_S` of sound would wait: the engine ignores its lead."""
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """One utterance of ours: a reply of the engine or a verbatim text. Counts are samples at 24 kHz."""
+
+    id: str
+    queued: int = 0
+    pulled: int = 0
+    heard: int = 0
+    ended: bool = False
+    """No more will be put in."""
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+    """Its first frame was played."""
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    """All of it was played, or it was cut."""
+
+    @property
+    def heard_s(self) -> float:
+        return self.heard / HOUSE_HZ
+
+
+class Playout:
+    """The queue of one call. `delay_s` is what marking and the rate change add behind it."""
+
+    def __init__(self, delay_s: float) -> None:
+        self._delay = round(delay_s * HOUSE_HZ)
+        self._waiting: deque[tuple[Item, Floats]] = deque()
+        self._waiting_samples = 0
+        self._sent = 0
+        self._reported = 0
+        self._lost = 0
+        self._trail: deque[tuple[int, Item, int]] = deque()
+        """(sent when the frame was complete, item, the item's samples up to here), not yet played"""
+        self._idle = 0
+        self._fade: Floats | None = None
+        """the last 20 ms of what was cut, fading out"""
+        self._open: list[Item] = []
+
+    @property
+    def waiting_s(self) -> float:
+        return self._waiting_samples / HOUSE_HZ
+
+    @property
+    def busy(self) -> bool:
+        """True while something of ours is still to be heard."""
+        return bool(self._open)
+
+    def put(self, item: Item, samples: Floats) -> None:
+        """Queues float32 24 kHz sound of `item`; what comes for an item that was cut is dropped.
+
+        Raises `PlayoutFull`.
+        """
+        if item.ended:
+            return
+        if self.waiting_s + len(samples) / HOUSE_HZ > CAPACITY_S:
+            raise PlayoutFull(f"{self.waiting_s:.1f} s of sound already wait to be played")
+        if item not in self._open:
+            self._open.append(item)
+        item.queued += len(samples)
+        self._waiting.append((item, samples))
+        self._waiting_samples += len(samples)
+
+    def end(self, item: Item) -> None:
+        """Nothing more will be put for `item`."""
+        item.ended = True
+        self._settle()
+
+    def pull(self) -> Floats | None:
+        """The next 20 ms, or None when nothing waits.
+
+        A last piece shorter than a frame is padded with zeros, unless its item goes on: then it waits for the
+        rest (a late engine costs one gap, never a click).
+        """
+        if self._fade is not None:
+            frame, self._fade = self._fade, None
+            self._sent += FRAME
+            return frame
+        ready = self._waiting_samples
+        if ready < FRAME and (not ready or not self._waiting[-1][0].ended):
+            self._idle += 1
+            if self._trail and self._idle * FRAME_S > LOST_S:
+                self._lost = self._sent - self._reported
+                self._report(self._sent)
+            return None
+        self._idle = 0
+        frame = np.zeros(FRAME, np.float32)
+        filled = 0
+        while filled < FRAME and self._waiting:
+            item, samples = self._waiting[0]
+            take = min(FRAME - filled, len(samples))
+            frame[filled : filled + take] = samples[:take]
+            filled += take
+            item.pulled += take
+            if take == len(samples):
+                self._waiting.popleft()
+            else:
+                self._waiting[0] = (item, samples[take:])
+            self._trail.append((self._sent + FRAME, item, item.pulled))
+        self._waiting_samples -= filled
+        self._sent += FRAME
+        return frame
+
+    def played(self, total: int) -> None:
+        """The line has played `total` samples (24 kHz, since the call's start) of what we sent."""
+        if total != self._reported:
+            self._reported = total
+            self._report(total + self._lost)
+
+    def _report(self, upto: int) -> None:
+        while self._trail and self._trail[0][0] <= upto:
+            _, item, samples = self._trail.popleft()
+            whole = item.ended and samples == item.queued
+            item.heard = max(item.heard, samples if whole else samples - self._delay)
+            item.started.set()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Closes the items of which nothing waits and nothing is under way."""
+        if not self._open:
+            return
+        moving = {item.id for _, item, _ in self._trail} | {item.id for item, _ in self._waiting}
+        for item in [item for item in self._open if item.ended and item.id not in moving]:
+            self._open.remove(item)
+            item.done.set()
+
+    def cut(self) -> list[Item]:
+        """Forgets what waits (barge-in, hang-up) and answers the items that were cut, with `heard` as the
+        line has reported it so far: the frame or two under way, and the 20 ms fade, count as not heard."""
+        items = list(self._open)
+        if self._waiting:
+            rest = np.concatenate([samples for _, samples in self._waiting])[:FRAME]
+            self._fade = np.zeros(FRAME, np.float32)
+            self._fade[: len(rest)] = rest * np.linspace(1, 0, len(rest), dtype=np.float32)
+        self._waiting.clear()
+        self._waiting_samples = 0
+        self._trail.clear()
+        for item in items:
+            item.ended = True
+        self._settle()
+        return items

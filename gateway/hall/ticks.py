@@ -1,0 +1,131 @@
+"""Where ticks arrive: a SOCK_SEQPACKET server; each line that says hello is a `TickLine`.
+
+Ticks are gathered for `GATHER_S` after the first one, then handed over together: one pass over all calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from gateway.errors import LineError
+from gateway.line import tick
+
+GATHER_S: Final = 0.003
+BACKLOG_TICKS: Final = 50
+"""A line one second ahead of us is answered by dropping what is old."""
+
+log = structlog.get_logger("ticks")
+
+
+class TickLine:
+    """One line's end of the tick socket."""
+
+    def __init__(self, name: str, rate_hz: int, sock: socket.socket) -> None:
+        self.name = name
+        self.rate_hz = rate_hz
+        self.sock = sock
+        self.waiting: list[tick.Tick] = []
+        self.late = 0
+        """ticks that were answered together with a newer one: the hall was late"""
+
+    def answer(self, packet: bytes) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):  # a line that is gone or stuck loses a frame
+            self.sock.send(packet)
+
+
+class TickServer:
+    """`turn` is called with the lines that have ticks waiting."""
+
+    def __init__(self, path: Path, token: str, turn: Callable[[list[TickLine]], None]) -> None:
+        self._path = path
+        self._token = token
+        self._turn = turn
+        self._listener: socket.socket | None = None
+        self._ready: list[TickLine] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.lines: dict[str, TickLine] = {}
+
+    async def start(self) -> None:
+        self._path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.setblocking(False)
+        listener.bind(str(self._path))
+        os.chmod(self._path, 0o600)
+        listener.listen(64)
+        self._listener = listener
+        asyncio.get_running_loop().add_reader(listener, self._accept)
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        with contextlib.suppress(BlockingIOError):
+            sock, _ = self._listener.accept()
+            sock.setblocking(False)
+            task = asyncio.create_task(self._greet(sock))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _greet(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(2.0):
+                hello = json.loads(await loop.sock_recv(sock, 4096))
+            if not hmac.compare_digest(str(hello["token"]), self._token):
+                raise ValueError("wrong token")
+            line = TickLine(str(hello["name"]), int(hello["rate_hz"]), sock)
+        except (OSError, ValueError, KeyError, TimeoutError) as error:
+            log.warning("tick.refused", error=str(error))
+            sock.close()
+            return
+        self.lines[line.name] = line
+        loop.add_reader(sock, self._readable, line)
+
+    def _readable(self, line: TickLine) -> None:
+        fresh = not line.waiting
+        while True:
+            try:
+                packet = line.sock.recv(tick.MAX_PACKET)
+                if not packet:
+                    self._gone(line)
+                    return
+                line.waiting.append(tick.unpack(packet))
+            except BlockingIOError:
+                break
+            except (LineError, OSError) as error:
+                log.warning("tick.broken", line=line.name, error=str(error))
+                self._gone(line)
+                return
+        del line.waiting[:-BACKLOG_TICKS]
+        if fresh and line.waiting:
+            if not self._ready:
+                asyncio.get_running_loop().call_later(GATHER_S, self._gathered)
+            self._ready.append(line)
+
+    def _gathered(self) -> None:
+        ready, self._ready = self._ready, []
+        self._turn([line for line in ready if line.waiting])
+
+    def _gone(self, line: TickLine) -> None:
+        asyncio.get_running_loop().remove_reader(line.sock)
+        line.sock.close()
+        line.waiting.clear()
+        if self.lines.get(line.name) is line:
+            del self.lines[line.name]
+
+    async def stop(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._listener is not None:
+            loop.remove_reader(self._listener)
+            self._listener.close()
+        for line in list(self.lines.values()):
+            self._gone(line)
+        self._path.unlink(missing_ok=True)
