@@ -38,6 +38,8 @@ class Item:
     heard: int = 0
     ended: bool = False
     """No more will be put in."""
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    """Its first sound waits to be played."""
     started: asyncio.Event = field(default_factory=asyncio.Event)
     """Its first frame was played."""
     done: asyncio.Event = field(default_factory=asyncio.Event)
@@ -86,12 +88,16 @@ class Playout:
         if item not in self._open:
             self._open.append(item)
         item.queued += len(samples)
+        item.ready.set()
         self._waiting.append((item, samples))
         self._waiting_samples += len(samples)
 
     def end(self, item: Item) -> None:
         """Nothing more will be put for `item`."""
         item.ended = True
+        if not item.queued:
+            item.ready.set()
+            item.done.set()
         self._settle()
 
     def pull(self) -> Floats | None:
@@ -150,6 +156,7 @@ class Playout:
         moving = {item.id for _, item, _ in self._trail} | {item.id for item, _ in self._waiting}
         for item in [item for item in self._open if item.ended and item.id not in moving]:
             self._open.remove(item)
+            item.ready.set()
             item.done.set()
 
     def cut(self) -> list[Item]:

@@ -73,6 +73,11 @@ class Turns:
         """How long it has been quiet, in the present turn."""
         return self._quiet_s
 
+    @property
+    def frames_waiting(self) -> int:
+        """Frames of the turn that nobody took yet."""
+        return len(self._sound)
+
     def hear(self, frame: Floats | None, judged: float | None, *, we_talk: bool) -> TurnEvent | None:
         """One frame of the caller (float32 `(480,)` at 24 kHz; None when nothing came) and, when a window
         was completed by it, the probability of speech."""

@@ -1,0 +1,310 @@
+"""The front: one per host. The edge (SIP), HTTP and the page, and every decision about who may do what.
+
+It holds the SQL side (registry, ledger, voices) and no sound. Lines and supervisor connect to it, it
+connects to the halls. When it dies, calls go on; when it is back it learns from lines and halls what lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from consent.errors import ConsentError, GrantRefused
+from consent.office import ConsentOffice
+from gateway import rpc
+from gateway.edge.proxy import Accept, Edge, IncomingCall, LineInfo, Refuse
+from gateway.errors import CallRefused, RpcError
+from gateway.front.routing import STOCK_VOICE, Caller, Routing
+from gateway.metrics import Metrics
+from gateway.rpc import Peer, Server
+from gateway.runtime import Runtime
+from gateway.sessions import Sessions
+from gateway.settings import Settings
+
+log = structlog.get_logger("front")
+
+HALL_RETRY_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+WEB_CALLS_PER_LINE: Final = 8
+OFFER_WITHIN_S: Final = 5.0
+
+
+@dataclass(slots=True, eq=False)
+class WebLine:
+    """A connected web line and the calls it has."""
+
+    peer: Peer
+    hall: str
+    capacity: int
+    calls: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Front:
+    """The front's seams: the edge's `Router`, the app's `House`, and the RPC of lines, halls, engine."""
+
+    settings: Settings
+    runtime: Runtime
+    token: str
+    routing: Routing
+    office: ConsentOffice
+    sessions: Sessions
+    metrics: Metrics
+    halls: dict[str, Peer] = field(default_factory=dict)
+    web_lines: dict[str, WebLine] = field(default_factory=dict)
+    sip_lines: dict[str, Peer] = field(default_factory=dict)
+    edge: Edge = field(init=False)
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    async def start(self) -> None:
+        handlers = {
+            "call.ended": self._line_says_ended,
+            "voice.reference": self.voice_reference,
+            "state": self.state,
+            "drain": self.drain,
+        }
+        self._server = Server(self.runtime.front, self.token, handlers, joined=self._joined, left=self._left)
+        await self.edge.start()
+        await self._server.start()
+        for k in range(self.settings.halls):
+            self._spawn(self._keep_hall(f"hall{k}"))
+
+    async def stop(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await self.edge.stop()
+        await self._server.stop()
+        await self.sessions.close()
+        self.office.close()
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # ── who comes and goes ───────────────────────────────────────────────────────────────────────────
+
+    async def _keep_hall(self, name: str) -> None:
+        """Stays connected to one hall; a hall that comes back tells its calls and gets the prompts."""
+        handlers: dict[str, rpc.Handler] = {"call.event": self._hall_says, "grant.renew": self.grant_renew}
+        tries = 0
+        while True:
+            try:
+                peer = await rpc.connect(
+                    self.runtime.hall(name), self.token, handlers, role="front", name="front"
+                )
+            except RpcError:
+                await asyncio.sleep(HALL_RETRY_S[min(tries, len(HALL_RETRY_S) - 1)])
+                tries += 1
+                continue
+            tries = 0
+            self.halls[name] = peer
+            with contextlib.suppress(RpcError):
+                health = await peer.ask("health")
+                self.routing.adopt(health["calls"], name)
+                await self._send_prompts(peer)
+            await peer.closed.wait()
+            if self.halls.get(name) is peer:
+                del self.halls[name]
+            log.warning("hall.lost", hall=name)
+
+    async def _send_prompts(self, hall: Peer) -> None:
+        """What must be sayable when the engine is away, in the stock voice."""
+        texts = self.routing.dialplan.prompts()
+        grant = await asyncio.to_thread(
+            self.office.grant,
+            voice=STOCK_VOICE, purpose="prompts", dialplan="prompts", language="en", call_id="prompts",
+        )  # fmt: skip
+        await hall.ask("prompts", grant=grant.token, texts=texts)
+
+    async def _joined(self, peer: Peer) -> None:
+        hello = peer.hello
+        if hello.get("role") != "line":
+            return
+        if hello["kind"] == "web":
+            line = WebLine(
+                peer, str(hello.get("hall", "hall0")), int(hello.get("capacity", WEB_CALLS_PER_LINE))
+            )
+            line.calls.update(call["call_id"] for call in hello.get("calls", []))
+            self.web_lines[peer.name] = line
+        else:
+            self.sip_lines[peer.name] = peer
+            self.edge.line_up(
+                LineInfo(
+                    name=peer.name,
+                    kind=hello["kind"],
+                    sip_port=int(hello["sip_port"]),
+                    capacity=int(hello["capacity"]),
+                    calls=tuple(call["call_id"] for call in hello.get("calls", [])),
+                )
+            )
+        log.info("line.up", line=peer.name, kind=hello["kind"])
+
+    async def _left(self, peer: Peer) -> None:
+        if peer.hello.get("role") != "line":
+            return
+        log.warning("line.down", line=peer.name)
+        if self.sip_lines.get(peer.name) is peer:
+            del self.sip_lines[peer.name]
+            self.edge.line_down(peer.name)
+        web = self.web_lines.get(peer.name)
+        if web is not None and web.peer is peer:
+            del self.web_lines[peer.name]
+            for call_id in web.calls:
+                await self.routing.ended(call_id, "failed: its line died")
+
+    # ── the edge's router ────────────────────────────────────────────────────────────────────────────
+
+    async def offered(self, call: IncomingCall) -> Accept | Refuse:
+        """A new INVITE that passed the edge's limits."""
+        try:
+            routed = await self.routing.offer(
+                Caller(
+                    caller=call.caller,
+                    called=call.called,
+                    display=call.display,
+                    source=call.source,
+                    transport=call.transport,
+                    user=call.user,
+                )
+            )
+        except CallRefused as refusal:
+            self.metrics.refused(refusal.status)
+            log.info("call.refused", status=refusal.status, reason=refusal.reason, called=call.called)
+            return Refuse(refusal.status, refusal.reason, refusal.retry_after_s)
+        except Exception:
+            log.exception("routing.failed", called=call.called)
+            return Refuse(500, "Server Internal Error")
+        return Accept(routed.call_id, line=None)
+
+    async def ended(self, call_id: str, how: str) -> None:
+        """The edge saw a dialog end, or gave up an INVITE."""
+        await self._end_in_hall(call_id, how)
+
+    async def _end_in_hall(self, call_id: str, how: str) -> None:
+        routed = self.routing.calls.get(call_id)
+        if routed is not None and (hall := self.halls.get(routed.hall)) is not None:
+            with contextlib.suppress(RpcError):
+                await hall.ask("call.hangup", call_id=call_id, reason=how)
+        await self.routing.ended(call_id, how)
+
+    # ── the app's house ──────────────────────────────────────────────────────────────────────────────
+
+    async def place(self, offer_sdp: str, dialled: str, source: str, user_agent: str) -> tuple[str, str]:
+        """A browser's call: its id and the SDP answer. Raises `CallRefused`."""
+        line = min(
+            (line for line in self.web_lines.values() if len(line.calls) < line.capacity),
+            key=lambda line: len(line.calls),
+            default=None,
+        )
+        if line is None:
+            raise CallRefused(503, "all web lines are busy", retry_after_s=10)
+        caller = Caller(
+            caller="web", called=dialled, display=user_agent[:80], source=source, transport="webrtc"
+        )
+        routed = await self.routing.offer(caller, hall=line.hall)
+        line.calls.add(routed.call_id)
+        try:
+            answer = await line.peer.ask("web.offer", OFFER_WITHIN_S, call_id=routed.call_id, sdp=offer_sdp)
+        except RpcError as error:
+            line.calls.discard(routed.call_id)
+            await self._end_in_hall(routed.call_id, f"failed: {error}")
+            raise CallRefused(488, f"the offer cannot be answered: {error}") from None
+        return routed.call_id, str(answer["sdp"])
+
+    async def hang_up(self, call_id: str) -> None:
+        """Ends a call from the console or the page."""
+        routed = self.routing.calls.get(call_id)
+        if routed is None:
+            raise CallRefused(404, f"no running call {call_id}")
+        await self._end_in_hall(call_id, "hung up by the console")
+
+    async def list_calls(self) -> list[dict[str, Any]]:
+        return await self.sessions.live() + await self.sessions.recent()
+
+    async def show_call(self, call_id: str) -> dict[str, Any] | None:
+        return await self.sessions.get(call_id)
+
+    async def prometheus(self) -> bytes:
+        for name, hall in list(self.halls.items()):
+            with contextlib.suppress(RpcError):
+                self.metrics.hall(name, await hall.ask("health"))
+        self.metrics.front(
+            calls=len(self.routing.calls), lines=len(self.sip_lines), web_lines=len(self.web_lines),
+            edge=self.edge.stats(),
+        )  # fmt: skip
+        return self.metrics.expose()
+
+    async def ready(self) -> dict[str, Any]:
+        return await self.state(None)
+
+    # ── RPC ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _line_says_ended(self, peer: Peer, call_id: str, how: str) -> None:
+        for line in self.web_lines.values():
+            line.calls.discard(call_id)
+        if peer.name in self.sip_lines:
+            self.edge.slot_free(peer.name, call_id)
+
+    async def _hall_says(self, _: Peer, call_id: str, kind: str, **said: Any) -> None:
+        if kind == "ended":
+            await self.routing.ended(call_id, said["how"], said.get("spoken_s"))
+            self.metrics.call_ended(said["how"])
+        elif kind == "turn":
+            self.metrics.turn(said["latency"])
+
+    async def grant_renew(self, _: Peer, call_id: str) -> str:
+        try:
+            return await self.routing.renew(call_id)
+        except GrantRefused as refusal:
+            raise RpcError(f"refused: {refusal.reason}") from None
+
+    async def voice_reference(self, _: Peer, token: str, voice_hash: str) -> dict[str, Any]:
+        """The engine fetches a voice against a grant; see the contract's row "voice"."""
+        try:
+            reference = await asyncio.to_thread(self.office.reference, token, voice_hash)
+        except ConsentError as error:
+            raise RpcError(str(error)) from None
+        pcm = base64.b64encode(reference.pcm.tobytes()).decode() if reference.pcm is not None else None
+        return {
+            "voice": reference.voice,
+            "voice_hash": reference.voice_hash,
+            "text": reference.text,
+            "stock": reference.stock,
+            "pcm_f32": pcm,
+        }
+
+    async def drain(self, _: Peer | None) -> None:
+        self.routing.draining = True
+        self.edge.drain()
+        for hall in self.halls.values():
+            with contextlib.suppress(RpcError):
+                await hall.ask("drain")
+
+    async def state(self, _: Peer | None) -> dict[str, Any]:
+        """Whether the house can take calls, and what the panel shows."""
+        halls = await asyncio.gather(*(self._health(hall) for hall in self.halls.values()))
+        settings = self.settings
+        parts = {
+            "hall": len(halls) == settings.halls and all(halls),
+            "engine": bool(halls) and all(h.get("engine") for h in halls),
+            "redis": bool(halls) and all(h.get("redis") for h in halls),
+            "SIP lines": len(self.sip_lines) == settings.narrow_lines + settings.wide_lines,
+            "web lines": len(self.web_lines) == settings.web_lines,
+        }
+        return {
+            "ready": all(parts.values()) and not self.routing.draining,
+            "parts": parts,
+            "draining": self.routing.draining,
+            "calls": sum(len(h.get("calls", ())) for h in halls),
+            "voices": [voice.name for voice in await asyncio.to_thread(self.office.voices)],
+        }
+
+    async def _health(self, hall: Peer) -> dict[str, Any]:
+        with contextlib.suppress(RpcError):
+            return dict(await hall.ask("health"))
+        return {}

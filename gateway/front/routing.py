@@ -1,0 +1,186 @@
+"""What becomes of a new call: dialplan, voice, payload, registry row, hall. In that order, or not at all.
+
+Everything a call needs before its first sound is settled here; a step that fails refuses the call with the
+status its caller understands, and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+
+from consent.errors import GrantRefused
+from consent.grant import VoiceGrant
+from consent.office import ConsentOffice
+from gateway.dialplan import Dialplan, Route
+from gateway.errors import CallRefused, DialplanError, RpcError
+from gateway.registry import PayloadTaken, Registry, RegistryRow
+from gateway.rpc import Peer
+from watermark.keys import MarkKey
+from watermark.payload import call_payload
+
+log = structlog.get_logger("routing")
+
+STOCK_VOICE: Final = "heart"
+PAYLOAD_TRIES: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What the edge (or the page) knows of who calls and whom."""
+
+    caller: str
+    called: str
+    display: str
+    source: str
+    transport: str
+    user: str | None = None
+
+
+@dataclass(slots=True)
+class RoutedCall:
+    """A call that a hall has accepted."""
+
+    call_id: str
+    hall: str
+    route: Route
+    grant: VoiceGrant | None
+    started_at: float
+
+
+class Routing:
+    """Chooses and notes, for SIP and WebRTC alike. `halls` answers the connected halls by name."""
+
+    def __init__(
+        self,
+        dialplan: Dialplan,
+        office: ConsentOffice,
+        registry: Registry,
+        mark_key: MarkKey,
+        halls: Callable[[], dict[str, Peer]],
+    ) -> None:
+        self.dialplan = dialplan
+        self.calls: dict[str, RoutedCall] = {}
+        self.draining = False
+        self._office = office
+        self._registry = registry
+        self._mark_key = mark_key
+        self._halls = halls
+
+    async def offer(self, caller: Caller, *, hall: str | None = None) -> RoutedCall:
+        """Takes the call to a hall. Raises `CallRefused`.
+
+        `hall` is the one its line belongs to; None lets the line be chosen later (one hall).
+        """
+        if self.draining:
+            raise CallRefused(503, "going down", retry_after_s=30)
+        route = self._route(caller)
+        peers = self._halls()
+        name = hall or next(iter(peers), None)
+        if name is None or name not in peers:
+            raise CallRefused(503, "no hall is up", retry_after_s=2)
+        call_id, payload, grant, refused = await asyncio.to_thread(self._enter, caller, route)
+        started_at = time.time()
+        try:
+            await peers[name].ask(
+                "call.offered",
+                call_id=call_id,
+                caller=caller.caller,
+                called=caller.called,
+                display=caller.display,
+                source=caller.source,
+                transport=caller.transport,
+                user=caller.user,
+                routes=[route.to_json(), *(r.to_json() for r in self.dialplan.reachable(route))],
+                targets=self.dialplan.targets,
+                grant=grant.token if grant else None,
+                grant_refused=refused,
+                payload=payload,
+                at=started_at,
+            )
+        except RpcError as error:
+            await asyncio.to_thread(self._registry.close_call, call_id, f"hall refused: {error}")
+            raise CallRefused(503, str(error), retry_after_s=5) from None
+        call = RoutedCall(call_id, name, route, grant, started_at)
+        self.calls[call_id] = call
+        return call
+
+    def _route(self, caller: Caller) -> Route:
+        try:
+            return self.dialplan.route(
+                called=caller.called, caller=caller.caller, source=caller.source, at=datetime.now(UTC)
+            ).route
+        except DialplanError as error:
+            raise CallRefused(404, str(error)) from None
+
+    def _enter(self, caller: Caller, route: Route) -> tuple[str, int, VoiceGrant | None, str | None]:
+        """Call id, payload, grant (or why there is none), with the registry row written."""
+        for _ in range(PAYLOAD_TRIES):
+            call_id = secrets.token_hex(8)
+            payload = call_payload(self._mark_key, call_id)
+            grant, refused = self._grant(route, call_id)
+            row = RegistryRow(
+                call_id=call_id,
+                payload=payload,
+                route=route.name,
+                caller=caller.caller,
+                called=caller.called,
+                source=caller.source,
+                grant_jti=grant.jti if grant else None,
+                voice=grant.voice if grant else None,
+                voice_hash=grant.voice_hash if grant else None,
+                started_at=time.time(),
+            )
+            try:
+                self._registry.enter(row)
+            except PayloadTaken:
+                continue
+            return call_id, payload, grant, refused
+        raise CallRefused(500, "no free payload for the watermark")
+
+    def _grant(self, route: Route, call_id: str) -> tuple[VoiceGrant | None, str | None]:
+        """The route's voice; the stock voice with the reason when consent refuses it and the route says so."""
+        terms = {"purpose": route.purpose, "dialplan": route.name, "language": route.language}
+        try:
+            return self._office.grant(voice=route.voice, call_id=call_id, **terms), None
+        except GrantRefused as refusal:
+            log.warning("grant.refused", call_id=call_id, voice=route.voice, reason=refusal.reason)
+            if route.without_voice != "stock":
+                raise CallRefused(480, f"the voice may not be used: {refusal.reason}") from None
+            return self._office.grant(voice=STOCK_VOICE, call_id=call_id, **terms), refusal.reason
+
+    async def renew(self, call_id: str) -> str:
+        """A fresh grant token for a running call. Raises `GrantRefused`, `RpcError`."""
+        call = self.calls.get(call_id)
+        if call is None or call.grant is None:
+            raise RpcError(f"no running call {call_id} has a grant")
+        call.grant = await asyncio.to_thread(self._office.renew, call.grant)
+        return call.grant.token
+
+    async def ended(self, call_id: str, how: str, spoken_s: float | None = None) -> None:
+        """The call is over, whoever noticed first; a second word of it changes nothing."""
+        call = self.calls.pop(call_id, None)
+        await asyncio.to_thread(self._registry.close_call, call_id, how)
+        if call is not None and call.grant is not None and spoken_s is not None:
+            await asyncio.to_thread(self._use, call, spoken_s)
+
+    def _use(self, call: RoutedCall, spoken_s: float) -> None:
+        assert call.grant is not None
+        self._office.record_usage(
+            jti=call.grant.jti, call_id=call.call_id, seconds=spoken_s, dialplan=call.route.name
+        )
+
+    def adopt(self, states: list[dict[str, Any]], hall: str) -> None:
+        """Running calls that a hall tells a restarted front about."""
+        for state in states:
+            route = Route.from_json(state["route"])
+            self.calls.setdefault(
+                state["call_id"], RoutedCall(state["call_id"], hall, route, None, state["at"])
+            )

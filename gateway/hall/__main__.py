@@ -1,0 +1,61 @@
+"""`python -m gateway.hall --name hall0`: one hall process, started by the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import click
+import structlog
+
+from consent.grant import GrantVerifier
+from consent.revocation import RevocationFeed
+from gateway import logs, settings
+from gateway.hall.floor import Floor
+from gateway.hall.hall import Hall
+from gateway.places import grant_keys_path, mark_keys_path, redis_url_for
+from gateway.runtime import runtime_for
+from gateway.sessions import Sessions
+from model.client import EngineClient
+from watermark.keys import KeyRing
+from watermark.mark import MarkerBank
+
+
+async def serve(name: str) -> None:
+    conf = settings.load()
+    logs.configure(name, conf.log_level)
+    runtime = runtime_for(conf.data_dir)
+    token = os.environ.get("VOICEGATE_BOOT_TOKEN") or runtime.token()
+    redis_url = redis_url_for(conf, runtime)
+    verifier = GrantVerifier.load(grant_keys_path(conf))
+    sessions = Sessions(redis_url, ttl_s=conf.session_ttl_s)
+    await sessions.start()
+    hall = Hall(
+        name=name,
+        settings=conf,
+        runtime=runtime,
+        token=token,
+        floor=Floor(MarkerBank(KeyRing.load(mark_keys_path(conf)).current)),
+        sessions=sessions,
+        engine=EngineClient(str(runtime.engine), boot_token=token),
+        verifier=verifier,
+        feed=RevocationFeed(redis_url, verifier),
+    )
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await hall.start()
+    structlog.get_logger("hall").info("hall.up", name=name)
+    await stop.wait()
+    await hall.stop()
+
+
+@click.command()
+@click.option("--name", required=True)
+def main(name: str) -> None:
+    asyncio.run(serve(name))
+
+
+if __name__ == "__main__":
+    main()

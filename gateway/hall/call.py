@@ -1,0 +1,257 @@
+"""One call's life in the hall, and everything that belongs to it.
+
+    offered ── started ── answered ── confirmed ── ended
+    (front)    (line)     (hall)      (line)       (anyone)
+
+`Call` is state and the hot path's two doors, `hear` and `pull`; what the call does is `verbs.perform`, an
+ordinary coroutine that reads `inbox`. Whoever notices the end first calls `end`; the rest follows from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from gateway.dialplan import Route
+from gateway.errors import RpcError
+from gateway.hall.audio import HOUSE_HZ, Floats
+from gateway.hall.playout import Item, Playout
+from gateway.hall.speech import Speech, SpeechEvent
+from gateway.hall.turns import TurnEvent, Turns
+from gateway.rpc import Peer
+from gateway.sessions import Session
+
+log = structlog.get_logger("call")
+
+INBOX: Final = 256
+APPEND_FRAMES: Final = 4
+"""Line frames of the caller's speech that go to the engine together (80 ms)."""
+STARTED_WITHIN_S: Final = 10.0
+"""A call that no line reports within this is forgotten: its INVITE never reached one."""
+CONFIRMED_WITHIN_S: Final = 32.0
+"""RFC 3261 §13.3.1.4: an answer that is not acknowledged in 64 * T1 ends the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What the front decided about a call."""
+
+    call_id: str
+    caller: str
+    called: str
+    display: str
+    source: str
+    transport: str
+    user: str | None
+    routes: dict[str, Route]
+    first: str
+    """name of the route the call begins with"""
+    targets: dict[str, str]
+    grant: str | None
+    grant_refused: str | None
+    payload: int
+    at: float
+
+    @property
+    def route(self) -> Route:
+        return self.routes[self.first]
+
+
+@dataclass(frozen=True, slots=True)
+class Dtmf:
+    """A key the caller pressed."""
+
+    digit: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallerTurn:
+    """What `Turns` noticed. `at` is `time.monotonic()`, `quiet_s` how long it had been quiet by then."""
+
+    event: TurnEvent
+    at: float
+    duration_s: float
+    quiet_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The call is over."""
+
+    how: str
+
+
+Event = Dtmf | CallerTurn | Ended | SpeechEvent
+
+
+class CallEnded(Exception):
+    """Raised inside verbs when the call has ended, so that they unwind."""
+
+
+@dataclass(eq=False)
+class Call:
+    """One call. `row` is its place in every batched stage."""
+
+    offer: Offer
+    row: int
+    playout: Playout
+    speech: Speech
+    session: Session
+    tell_front: Callable[..., None]
+    aim: Callable[[float], None]
+    """sets the leg's gain"""
+    turns: Turns = field(default_factory=Turns)
+    state: str = "offered"
+    line: Peer | None = None
+    number: int = -1
+    """the line's own number for the call, on its ticks"""
+    rate_hz: int = 0
+    mark_slot: int = -1
+    sending: bool = False
+    receiving: bool = False
+    tail: bool = False
+    """the marker still holds the end of what was said"""
+    interruptible: bool = True
+    """the caller may cut what is being said"""
+    listening: bool = False
+    """a verb wants the caller's turns"""
+    heeded: bool = False
+    """the present turn goes to the engine: it began when somebody listened"""
+    muted: str | None = None
+    """why the voice may not be heard (revoked, grant lapsed, no mark); the leg plays silence"""
+    played_samples: int = 0
+    played_seen: int | None = None
+    underruns: int = 0
+    last_sound: float = field(default_factory=time.monotonic)
+    """when somebody last spoke, `time.monotonic()`"""
+    inbox: asyncio.Queue[Event] = field(default_factory=lambda: asyncio.Queue(INBOX))
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+    confirmed: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    how: str = ""
+    spoken_samples: int = 0
+    route: Route = field(init=False)
+    log: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.route = self.offer.route
+        self.log = log.bind(call_id=self.id)
+
+    @property
+    def id(self) -> str:
+        return self.offer.call_id
+
+    # ── the hot path ─────────────────────────────────────────────────────────────────────────────────
+
+    def hear(self, frame: Floats | None, judged: float | None, now: float) -> TurnEvent | None:
+        """One 20 ms frame from the caller; see `Turns.hear`."""
+        busy = self.playout.busy
+        event = self.turns.hear(frame, judged, we_talk=busy)
+        if busy or self.turns.speaking:
+            self.last_sound = now
+        if event is TurnEvent.ONSET:
+            self.heeded = self.listening and (self.interruptible or not busy)
+        if not self.heeded:
+            self.turns.take()
+            return event
+        if event is not None or self.turns.frames_waiting >= APPEND_FRAMES:
+            sound = self.turns.take()
+            if sound is not None:
+                self.speech.append(sound)
+        if event is not None:
+            self.post(CallerTurn(event, now, self.turns.duration_s, self.turns.quiet_s))
+        return event
+
+    def count_played(self, played: int) -> None:
+        """The line's counter (uint32, its own rate) of our samples that it played."""
+        if self.played_seen is None:
+            self.played_seen = 0
+        self.played_samples += (played - self.played_seen) & 0xFFFFFFFF
+        self.played_seen = played
+        self.playout.played(self.played_samples * HOUSE_HZ // self.rate_hz)
+
+    # ── what happens to it ───────────────────────────────────────────────────────────────────────────
+
+    def post(self, event: Event) -> None:
+        """Puts an event before the verbs; a full inbox means they are stuck: the call is ended."""
+        try:
+            self.inbox.put_nowait(event)
+        except asyncio.QueueFull:
+            self.log.error("call.inbox_full")
+            self.end("failed: events were not taken")
+
+    async def next(self, within_s: float | None = None) -> Event | None:
+        """The next event, None when none came in time. Raises `CallEnded`."""
+        try:
+            async with asyncio.timeout(within_s):
+                event = await self.inbox.get()
+        except TimeoutError:
+            return None
+        if isinstance(event, Ended):
+            raise CallEnded(event.how)
+        return event
+
+    async def until(self, happening: Awaitable[Any], within_s: float | None = None) -> bool:
+        """Waits for `happening` while events are left in the inbox. Raises `CallEnded`.
+
+        False when it did not happen in time.
+        """
+        work = asyncio.ensure_future(happening)
+        over = asyncio.ensure_future(self.ended.wait())
+        try:
+            await asyncio.wait((work, over), timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+            if over.done() and not work.done():
+                raise CallEnded(self.how)
+            if work.done():
+                work.result()
+                return True
+            return False
+        finally:
+            work.cancel()
+            over.cancel()
+
+    async def played(self, item: Item) -> None:
+        """Waits until `item` was heard or cut. Raises `CallEnded`."""
+        await self.until(item.done.wait())
+
+    async def ask_line(self, method: str, timeout_s: float = 2.0, **params: Any) -> Any:
+        """Asks the call's line. Raises `CallEnded` when the line is gone."""
+        try:
+            if self.line is None:
+                raise RpcError("the call is on no line")
+            return await self.line.ask(method, timeout_s, call_id=self.id, **params)
+        except RpcError as error:
+            self.log.warning("line.refused", method=method, error=str(error))
+            self.end(f"failed: {error}")
+            raise CallEnded(self.how) from None
+
+    def show(self, **event: Any) -> None:
+        """Tells the caller's page, when the line has one."""
+        if self.line is not None and self.offer.transport == "webrtc":
+            self.line.tell("show", call_id=self.id, event=event)
+
+    def move(self, state: str) -> None:
+        """Enters a state and says so everywhere."""
+        self.state = state
+        self.session.state(state)
+        self.tell_front("call.event", call_id=self.id, kind="state", state=state)
+        self.log.info("call." + state)
+
+    def end(self, how: str) -> None:
+        """The call is over; idempotent, the first reason stays."""
+        if self.ended.is_set():
+            return
+        self.how = how
+        self.ended.set()
+        self.playout.cut()
+        while True:
+            try:
+                self.inbox.put_nowait(Ended(how))
+                return
+            except asyncio.QueueFull:
+                self.inbox.get_nowait()

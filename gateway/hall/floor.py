@@ -1,0 +1,218 @@
+"""The hall: every call of its lines, in one asyncio process, in step with the lines' ticks.
+
+`turn` is the hot path: once for all ticks gathered in a few milliseconds it changes rates, judges speech,
+lets each call take its frame, pulls what each has to say, marks it, and answers the lines. No awaits, no
+locks, no logs in the ordinary case, numpy over all calls at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import structlog
+
+from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, RateChanger, VoiceActivity, to_float
+from gateway.hall.call import Call
+from gateway.hall.leg import Legs
+from gateway.hall.playout import FRAME
+from gateway.hall.ticks import TickLine
+from gateway.line import tick
+from watermark.errors import MarkError
+from watermark.frames import Frame, Silence
+from watermark.mark import MarkerBank
+
+log = structlog.get_logger("hall")
+
+CAPACITY: Final = 256
+"""Calls one hall can hold; its rows in every batched stage."""
+LATE_S: Final = 0.010
+"""A turn that takes longer is counted as late: half of a frame is gone."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the hall counts; the front turns it into metrics."""
+
+    turns: int = 0
+    frames: int = 0
+    late_turns: int = 0
+    late_ticks: int = 0
+    busy_s: float = 0.0
+    mark_alarms: int = 0
+    underruns: int = 0
+    marked_s: float = 0.0
+
+
+class Rate:
+    """The stages of all lines of one rate."""
+
+    def __init__(self, rate_hz: int) -> None:
+        self.rate_hz = rate_hz
+        self.frame = round(rate_hz * FRAME_S)
+        self.to_house = RateChanger(rate_hz, HOUSE_HZ, CAPACITY)
+        self.to_vad = RateChanger(rate_hz, VAD_HZ, CAPACITY) if rate_hz != VAD_HZ else None
+        self.legs = Legs(rate_hz, CAPACITY)
+
+    def reset(self, row: int) -> None:
+        self.to_house.reset(row)
+        if self.to_vad is not None:
+            self.to_vad.reset(row)
+        self.legs.reset(row)
+
+
+class Floor:
+    """Where calls stand, row by row, and the pass over them."""
+
+    def __init__(self, bank: MarkerBank) -> None:
+        self.counters = Counters()
+        self.rates = {rate_hz: Rate(rate_hz) for rate_hz in (8_000, 16_000, 48_000)}
+        self.bank = bank
+        self._vad = VoiceActivity(CAPACITY)
+        self._free = list(range(CAPACITY - 1, -1, -1))
+        self._on_line: dict[tuple[str, int], Call] = {}
+
+    def take_row(self) -> int | None:
+        """A row for a new call; None when the hall is full."""
+        return self._free.pop() if self._free else None
+
+    def seat(self, call: Call, line: str, number: int, rate_hz: int) -> None:
+        """The call's sound comes on `line` under `number` from now on."""
+        call.rate_hz = rate_hz
+        call.number = number
+        call.played_seen = None
+        self.rates[rate_hz].reset(call.row)
+        self._vad.reset(call.row)
+        self._on_line[line, number] = call
+
+    def leave(self, call: Call) -> None:
+        """The call is over; its row is free again."""
+        for key in [key for key, seated in self._on_line.items() if seated is call]:
+            del self._on_line[key]
+        if call.mark_slot >= 0:
+            self.bank.close(call.mark_slot)
+            call.mark_slot = -1
+        self._free.append(call.row)
+
+    # ── the hot path ─────────────────────────────────────────────────────────────────────────────────
+
+    def turn(self, lines: list[TickLine]) -> None:
+        began = time.perf_counter()
+        now = time.monotonic()
+        by_rate: dict[int, list[TickLine]] = defaultdict(list)
+        for line in lines:
+            by_rate[line.rate_hz].append(line)
+        for rate_hz, members in by_rate.items():
+            stages = self.rates.get(rate_hz)
+            if stages is None:
+                continue
+            while members:
+                self._listen(stages, members, now)
+                last = [line for line in members if len(line.waiting) == 1]
+                self._speak(stages, last)
+                for line in members:
+                    line.waiting.pop(0)
+                    if line.waiting:
+                        line.late += 1
+                        self.counters.late_ticks += 1
+                members = [line for line in members if line.waiting]
+        took = time.perf_counter() - began
+        self.counters.turns += 1
+        self.counters.busy_s += took
+        self.counters.late_turns += took > LATE_S
+
+    def _listen(self, stages: Rate, lines: list[TickLine], now: float) -> None:
+        """The callers' 20 ms of each line's oldest tick."""
+        calls: list[Call] = []
+        absent: list[Call] = []
+        pcm: list[bytes | memoryview] = []
+        for line in lines:
+            for audio in line.waiting[0].slots:
+                call = self._on_line.get((line.name, audio.call))
+                if call is None:
+                    continue
+                call.sending = bool(audio.flags & tick.SENDING)
+                call.receiving = bool(audio.flags & tick.RECEIVING)
+                if audio.flags & tick.UNDERRUN:
+                    call.underruns += 1
+                    self.counters.underruns += 1
+                call.count_played(audio.played)
+                if len(audio.pcm) == 2 * stages.frame:
+                    calls.append(call)
+                    pcm.append(audio.pcm)
+                else:
+                    absent.append(call)
+        for call in absent:
+            call.hear(None, None, now)
+        if not calls:
+            return
+        self.counters.frames += len(calls)
+        rows = np.fromiter((call.row for call in calls), np.intp, len(calls))
+        heard = to_float(np.frombuffer(b"".join(pcm), "<i2").reshape(len(calls), stages.frame))
+        house = stages.to_house.change(rows, heard)
+        narrow = heard if stages.to_vad is None else stages.to_vad.change(rows, heard)
+        judged = self._vad.judge(rows, narrow)
+        for at, call in enumerate(calls):
+            call.hear(house[at], judged.get(call.row), now)
+
+    def _speak(self, stages: Rate, lines: list[TickLine]) -> None:
+        """Answers each line's newest tick with what its calls have to say."""
+        talking: list[Call] = []
+        sound: list[Floats] = []
+        for line in lines:
+            for audio in line.waiting[0].slots:
+                call = self._on_line.get((line.name, audio.call))
+                if call is None or not call.sending:
+                    continue
+                frame = call.playout.pull()
+                if frame is None:
+                    if not call.tail:
+                        continue
+                    call.tail = False
+                    frame = np.zeros(FRAME, np.float32)
+                else:
+                    call.tail = True
+                talking.append(call)
+                sound.append(frame)
+        spoken: dict[int, memoryview] = {}
+        if talking:
+            frames = self._mark(talking, np.stack(sound))
+            rows = np.fromiter((call.row for call in talking), np.intp, len(talking))
+            out = stages.legs.play(rows, frames)
+            for at, call in enumerate(talking):
+                spoken[id(call)] = out[at].data.cast("B")
+        for line in lines:
+            newest = line.waiting[0]
+            answers = []
+            for audio in newest.slots:
+                call = self._on_line.get((line.name, audio.call))
+                pcm = spoken.get(id(call)) if call is not None else None
+                if pcm is not None:
+                    answers.append(tick.SlotAudio(audio.call, audio.slot, tick.SENDING, 0, pcm))
+            line.answer(tick.pack(newest.seq, answers))
+
+    def _mark(self, calls: list[Call], block: Floats) -> list[Frame]:
+        """Marked frames; silence for a call that is muted or whose frame could not be marked."""
+        slots = np.fromiter((call.mark_slot for call in calls), np.intp, len(calls))
+        frames: list[Frame] = []
+        for call, frame in zip(calls, self.bank.mark(slots, block), strict=True):
+            if isinstance(frame, MarkError):
+                self.counters.mark_alarms += 1
+                call.log.error("mark.failed", error=str(frame))
+                frames.append(Silence(FRAME))
+            elif call.muted is not None:
+                frames.append(Silence(FRAME))
+            else:
+                call.spoken_samples += FRAME
+                frames.append(frame)
+        self.counters.marked_s += len(frames) * FRAME_S
+        return frames
+
+    def snapshot(self) -> dict[str, Any]:
+        """Counters for the metrics."""
+        return {name: getattr(self.counters, name) for name in Counters.__slots__} | {
+            "seated": len(self._on_line)
+        }

@@ -1,0 +1,302 @@
+"""The hall as a process: its doors to the front, the lines, the engine and Redis, and its calls' lives.
+
+The sound goes another way: ticks arrive at `TickServer` and `Floor.turn` answers them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from consent.errors import GrantRefused
+from consent.grant import GrantVerifier
+from consent.revocation import Revocation, RevocationFeed
+from gateway.dialplan import Route
+from gateway.errors import RpcError
+from gateway.hall.audio import FILTER_DELAY_S
+from gateway.hall.call import Call, Dtmf, Offer
+from gateway.hall.floor import Floor
+from gateway.hall.playout import Playout
+from gateway.hall.prompts import Prompts
+from gateway.hall.speech import FILLER, Speech, render
+from gateway.hall.ticks import TickServer
+from gateway.hall.verbs import perform
+from gateway.rpc import Peer, Server
+from gateway.runtime import Runtime
+from gateway.sessions import Sessions
+from gateway.settings import Settings
+from model.client import EngineClient
+from watermark.mark import MARK_DELAY_S
+
+log = structlog.get_logger("hall")
+
+RENEW_BEFORE: Final = 0.5
+"""A grant is renewed when this share of its life is left."""
+
+
+@dataclass
+class Hall:
+    """One hall process. Every public coroutine named in `handlers` is an RPC method."""
+
+    name: str
+    settings: Settings
+    runtime: Runtime
+    token: str
+    floor: Floor
+    sessions: Sessions
+    engine: EngineClient
+    verifier: GrantVerifier
+    feed: RevocationFeed
+    calls: dict[str, Call] = field(default_factory=dict)
+    prompts: Prompts = field(default_factory=Prompts)
+    draining: bool = False
+    _front: Peer | None = None
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    async def start(self) -> None:
+        handlers = {
+            "call.offered": self.call_offered,
+            "call.hangup": self.call_hangup,
+            "call.started": self.call_started,
+            "call.confirmed": self.call_confirmed,
+            "call.dtmf": self.call_dtmf,
+            "call.hold": self.call_hold,
+            "call.ended": self.call_ended,
+            "prompts": self.render_prompts,
+            "drain": self.drain,
+            "health": self.health,
+        }
+        self._server = Server(
+            self.runtime.hall(self.name), self.token, handlers, joined=self._joined, left=self._left
+        )
+        self._ticks = TickServer(self.runtime.ticks(self.name), self.token, self.floor.turn)
+        await self._ticks.start()
+        await self._server.start()
+        self._spawn(self.feed.run(self._revoked))
+
+    async def stop(self) -> None:
+        for call in list(self.calls.values()):
+            call.end("failed: the gateway stops")
+        async with asyncio.timeout(3):
+            while self.calls:
+                await asyncio.sleep(0.02)
+        await self._server.stop()
+        await self._ticks.stop()
+        await self.sessions.close()
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # ── who comes and goes ───────────────────────────────────────────────────────────────────────────
+
+    async def _joined(self, peer: Peer) -> None:
+        log.info("peer.joined", role=peer.hello.get("role"), name=peer.name)
+        if peer.hello.get("role") == "front":
+            self._front = peer
+
+    async def _left(self, peer: Peer) -> None:
+        log.info("peer.left", role=peer.hello.get("role"), name=peer.name)
+        if peer is self._front:
+            self._front = None
+        for call in [call for call in self.calls.values() if call.line is peer]:
+            call.end("failed: its line died")
+
+    def tell_front(self, event: str, **params: Any) -> None:
+        if self._front is not None:
+            self._front.tell(event, **params)
+
+    # ── the front asks ───────────────────────────────────────────────────────────────────────────────
+
+    async def call_offered(self, _: Peer, **params: Any) -> dict[str, Any]:
+        """Takes a call, or refuses it by raising `RpcError`. See `Offer` for the params."""
+        if self.draining:
+            raise RpcError("the hall is draining")
+        routes = [Route.from_json(route) for route in params.pop("routes")]
+        offer = Offer(routes={route.name: route for route in routes}, first=routes[0].name, **params)
+        self._admit(offer, resumed=False)
+        return {}
+
+    def _admit(self, offer: Offer, *, resumed: bool) -> Call:
+        row = self.floor.take_row()
+        if row is None:
+            raise RpcError("the hall is full")
+        playout = Playout(MARK_DELAY_S + FILTER_DELAY_S)
+        session = self.sessions.session(offer.call_id)
+        call = Call(
+            offer=offer,
+            row=row,
+            playout=playout,
+            speech=Speech(offer.call_id, self.engine, playout, self.prompts, self.settings.lead_s),
+            session=session,
+            tell_front=self.tell_front,
+            recordings=self.settings.data_dir / "recordings",
+        )
+        call.mark_slot = self.floor.bank.open(offer.payload)
+        self.calls[offer.call_id] = call
+        session.open(offer, resumed=resumed)
+        self._spawn(self._live(call))
+        return call
+
+    async def call_hangup(self, _: Peer, call_id: str, reason: str) -> None:
+        call = self._call(call_id)
+        call.end(reason)
+
+    async def render_prompts(self, _: Peer, grant: str, texts: list[str]) -> None:
+        """Has the engine render texts that must be there when it is not."""
+        self._spawn(self._render([FILLER, *texts], grant))
+
+    async def _render(self, texts: list[str], grant: str) -> None:
+        missing = self.prompts.missing(texts)
+        if missing:
+            try:
+                await render(self.engine, grant, missing, self.prompts)
+            except Exception as error:
+                log.warning("prompts.failed", error=str(error), missing=len(self.prompts.missing(texts)))
+
+    async def drain(self, _: Peer) -> None:
+        self.draining = True
+
+    async def health(self, _: Peer) -> dict[str, Any]:
+        return {
+            "calls": [
+                {"call_id": c.id, "route": c.route.to_json(), "at": c.offer.at, "state": c.state}
+                for c in self.calls.values()
+            ],
+            "engine": await self.engine.ready(),
+            "redis": self.sessions.connected,
+            "counters": self.floor.snapshot(),
+            "sessions": self.sessions.counters(),
+            "lines": sorted(peer.name for peer in self._server.peers if peer.hello.get("role") == "line"),
+        }
+
+    # ── the lines tell ───────────────────────────────────────────────────────────────────────────────
+
+    def _call(self, call_id: str) -> Call:
+        call = self.calls.get(call_id)
+        if call is None:
+            raise RpcError(f"no call {call_id} here")
+        return call
+
+    async def call_started(
+        self, line: Peer, call_id: str, call: int, slot: int, codec: str | None, resumed: bool
+    ) -> None:
+        """A line has the call. After a hall's death the line tells again, `resumed`: taken up from Redis."""
+        known = self.calls.get(call_id)
+        if known is None and resumed:
+            known = await self._resume(call_id)
+        if known is None:
+            log.warning("call.unknown", call_id=call_id, line=line.name)
+            await line.ask("hangup", call_id=call_id, status=480)
+            return
+        known.line = line
+        self.floor.seat(known, line.name, call, int(line.hello["rate_hz"]))
+        known.session.event("line", line=line.name, slot=slot, codec=codec)
+        known.started.set()
+        if resumed:
+            known.confirmed.set()
+
+    async def _resume(self, call_id: str) -> Call | None:
+        """A call of the hall that died here before, from what Redis remembers."""
+        kept = await self.sessions.offer_of(call_id)
+        if kept is None or self._front is None:
+            return None
+        with contextlib.suppress(RpcError):
+            kept["grant"] = await self._front.ask("grant.renew", call_id=call_id)
+            routes = [Route.from_json(route) for route in kept.pop("routes")]
+            offer = Offer(routes={route.name: route for route in routes}, first=routes[0].name, **kept)
+            call = self._admit(offer, resumed=True)
+            call.resumed = True
+            return call
+        return None
+
+    async def call_confirmed(self, _: Peer, call_id: str, codec: str | None, at: float) -> None:
+        call = self._call(call_id)
+        if not call.confirmed.is_set():
+            call.session.event("confirmed", codec=codec)
+            call.last_sound = time.monotonic()
+            call.confirmed.set()
+            call.move("confirmed")
+
+    async def call_dtmf(self, _: Peer, call_id: str, digit: str, duration_ms: int) -> None:
+        self._call(call_id).post(Dtmf(digit))
+
+    async def call_hold(self, _: Peer, call_id: str, sending: bool, receiving: bool) -> None:
+        call = self._call(call_id)
+        call.turns.reset()
+        call.last_sound = time.monotonic()
+        call.session.event("hold", sending=sending, receiving=receiving)
+        call.show(kind="state", state="listening" if sending else "held")
+
+    async def call_ended(self, _: Peer, call_id: str, how: str) -> None:
+        self._call(call_id).end(how)
+
+    # ── a call's life ────────────────────────────────────────────────────────────────────────────────
+
+    async def _live(self, call: Call) -> None:
+        work = [
+            asyncio.create_task(perform(call)),
+            asyncio.create_task(call.speech.run(call)),
+            asyncio.create_task(self._keep_grant(call)),
+            asyncio.create_task(self._limit(call)),
+        ]
+        try:
+            await call.ended.wait()
+            await asyncio.wait(work[:1], timeout=1.0)
+        finally:
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
+            await call.speech.close()
+            if call.line is not None and not call.line.closed.is_set():
+                with contextlib.suppress(RpcError):
+                    await call.line.ask("hangup", call_id=call.id)
+            self.floor.leave(call)
+            self.calls.pop(call.id, None)
+            spoken_s = round(call.spoken_samples / 24_000, 2)
+            call.session.ended(call.how, spoken_s=spoken_s, underruns=call.underruns)
+            self.tell_front("call.event", call_id=call.id, kind="ended", how=call.how, spoken_s=spoken_s)
+            call.log.info("call.ended", how=call.how, spoken_s=spoken_s, underruns=call.underruns)
+
+    async def _limit(self, call: Call) -> None:
+        await call.confirmed.wait()
+        await asyncio.sleep(self.settings.max_call_s)
+        call.end("hung up: the longest duration was reached")
+
+    async def _keep_grant(self, call: Call) -> None:
+        """Verifies the grant, has it renewed in time, and silences the voice when there is none."""
+        token = call.offer.grant
+        while not call.ended.is_set():
+            try:
+                if token is None:
+                    raise GrantRefused("none", "the call has no grant")
+                grant = self.verifier.verify(token, call_id=call.id)
+                if self.feed.revocations.is_revoked(grant):
+                    raise GrantRefused("revoked", f"the voice {grant.voice} was revoked")
+                call.use_grant(grant)
+            except GrantRefused as refusal:
+                call.mute(refusal.reason)
+                return
+            left_s = grant.expires_at - time.time()
+            await asyncio.sleep(max(0.5, left_s * (1 - RENEW_BEFORE)))
+            renewed = None
+            while renewed is None and time.time() < grant.expires_at:
+                try:
+                    if self._front is None:
+                        raise RpcError("the front is away")
+                    renewed = await self._front.ask("grant.renew", call_id=call.id)
+                except RpcError as error:
+                    call.log.warning("grant.not_renewed", error=str(error))
+                    await asyncio.sleep(1.0)
+            token = renewed or token
+
+    async def _revoked(self, revocation: Revocation) -> None:
+        for call in list(self.calls.values()):
+            if call.grant is not None and self.feed.revocations.is_revoked(call.grant):
+                call.mute("revoked")

@@ -1,0 +1,74 @@
+"""What a caller leaves: their sound to a WAV file, as the line received it, and nothing of ours.
+
+A tap on the call's frames; the file is written in a worker thread, never in the hot path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import wave
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from gateway.hall.audio import FRAME_S, HOUSE_HZ, Floats, to_pcm
+
+if TYPE_CHECKING:
+    from gateway.hall.call import Call
+
+FLUSH_S: Final = 1.0
+
+
+class Recording:
+    """Records one call's caller until `max_s`, `silence_s` of quiet, a key, or the end of the call."""
+
+    def __init__(self, call: Call, max_s: float, silence_s: float) -> None:
+        self._call = call
+        self._max_s = max_s
+        self._silence_s = silence_s
+        self._frames: list[Floats] = []
+        self.seconds = 0.0
+
+    def hear(self, frame: Floats | None) -> None:
+        """The hot path's door: one 20 ms frame, None when nothing arrived."""
+        self._frames.append(frame if frame is not None else np.zeros(round(HOUSE_HZ * FRAME_S), np.float32))
+
+    async def run(self) -> Path:
+        """Records; answers the file (24 kHz mono PCM16, readable by the owner only)."""
+        call = self._call
+        folder = call.recordings / time.strftime("%Y-%m-%d", time.gmtime())
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = folder / f"{call.id}-{int(time.time())}.wav"
+        call.last_sound = began = time.monotonic()
+        call.tap = self.hear
+        try:
+            with (
+                os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as raw,
+                wave.open(raw) as out,
+            ):
+                out.setnchannels(1)
+                out.setsampwidth(2)
+                out.setframerate(HOUSE_HZ)
+                try:
+                    while True:
+                        event = await call.next(FLUSH_S)
+                        await asyncio.to_thread(self._flush, out)
+                        now = time.monotonic()
+                        if event is not None and not hasattr(event, "event"):
+                            return path
+                        if now - began > self._max_s or now - call.last_sound > self._silence_s:
+                            return path
+                finally:
+                    self._flush(out)
+        finally:
+            call.tap = None
+
+    def _flush(self, out: wave.Wave_write) -> None:
+        frames, self._frames = self._frames, []
+        if frames:
+            sound = np.concatenate(frames)
+            self.seconds += len(sound) / HOUSE_HZ
+            out.writeframes(to_pcm(sound).tobytes())

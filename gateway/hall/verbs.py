@@ -1,0 +1,201 @@
+"""What a call does: the verbs of its route, one after another.
+
+Each verb is a coroutine over the call's inbox. `CallEnded` unwinds them wherever they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.dialplan import (
+    Answer,
+    Converse,
+    Disclose,
+    Gather,
+    Hangup,
+    Record,
+    Route,
+    Say,
+    Transfer,
+    Verb,
+)
+from gateway.hall.call import CONFIRMED_WITHIN_S, STARTED_WITHIN_S, Call, CallEnded, Dtmf
+from gateway.hall.conversation import Conversation
+from gateway.hall.playout import Item
+from gateway.hall.recording import Recording
+from gateway.hall.speech import EngineLost
+
+GREETING_WITHIN_S: Final = 2.0
+"""The call is answered even when its greeting is not rendered by then."""
+BEEP_HZ: Final = 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Goto:
+    """Go on as another route."""
+
+    route: Route
+
+
+async def perform(call: Call) -> None:
+    """Runs the call to its end; never raises for anything a caller or an engine does."""
+    try:
+        await Performance(call).run()
+        call.end("hung up")
+    except CallEnded:
+        pass
+    except EngineLost as lost:
+        call.end(f"failed: {lost}")
+    except Exception:
+        call.log.exception("call.failed")
+        call.end("failed: an error of ours")
+
+
+class Performance:
+    """One call going through its routes."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._ahead: tuple[str, Item] | None = None
+        """a text that is being rendered before its verb's turn"""
+
+    async def run(self) -> None:
+        call = self._call
+        if not await call.until(call.started.wait(), STARTED_WITHIN_S):
+            call.end("failed: no line reported the call")
+            return
+        route: Route | None = call.route
+        while route is not None:
+            call.route = route
+            route = await self._route(route)
+
+    async def _route(self, route: Route) -> Route | None:
+        for at, verb in enumerate(route.do):
+            following = route.do[at + 1] if at + 1 < len(route.do) else None
+            outcome = await self._verb(verb, following)
+            if isinstance(outcome, Goto):
+                return outcome.route
+        return None
+
+    async def _verb(self, verb: Verb, following: Verb | None) -> Goto | None:
+        match verb:
+            case Answer():
+                await self._answer(following)
+            case Disclose():
+                await self._say(verb.text, interruptible=False)
+            case Say():
+                await self._say(verb.text)
+            case Converse():
+                await Conversation(self._call, verb, self._take_ahead(verb.greeting)).run()
+            case Gather():
+                return await self._gather(verb)
+            case Transfer():
+                await self._transfer(verb)
+            case Record():
+                await self._record(verb)
+            case Hangup():
+                if verb.say:
+                    await self._say(verb.say, interruptible=False)
+                raise CallEnded("hung up")
+        return None
+
+    # ── saying ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _take_ahead(self, text: str) -> Item | None:
+        ahead, self._ahead = self._ahead, None
+        return ahead[1] if ahead is not None and ahead[0] == text else None
+
+    def _start_saying(self, text: str) -> Item:
+        return self._take_ahead(text) or self._call.speech.say(text)
+
+    async def _say(self, text: str, *, interruptible: bool = True) -> None:
+        call = self._call
+        call.interruptible = interruptible
+        item = self._start_saying(text)
+        try:
+            await call.speech.heard_out(item)
+        finally:
+            call.interruptible = True
+
+    async def _answer(self, following: Verb | None) -> None:
+        """200 OK once the first words wait to be played; then until the caller can hear them."""
+        call = self._call
+        text = first_words(following)
+        call.move("ringing")
+        if text:
+            item = call.speech.say(text)
+            self._ahead = (text, item)
+            await call.until(item.ready.wait(), GREETING_WITHIN_S)
+        await call.ask_line("answer")
+        call.move("answered")
+        if not await call.until(call.confirmed.wait(), CONFIRMED_WITHIN_S):
+            await call.ask_line("hangup")
+            raise CallEnded("failed: the answer was never acknowledged")
+
+    # ── the other verbs ──────────────────────────────────────────────────────────────────────────────
+
+    async def _gather(self, verb: Gather) -> Goto | None:
+        call = self._call
+        item = self._start_saying(verb.prompt)
+        digits = ""
+        while len(digits) < verb.digits:
+            event = await call.next(None if not item.done.is_set() else verb.timeout_s)
+            if event is None and item.done.is_set():
+                break
+            if isinstance(event, Dtmf):
+                call.playout.cut()
+                if event.digit == verb.finish_key:
+                    break
+                digits += event.digit
+        call.session.event("gathered", digits=digits)
+        name = verb.branches.get(digits, verb.otherwise)
+        return Goto(call.offer.routes[name]) if name is not None else None
+
+    async def _transfer(self, verb: Transfer) -> None:
+        if verb.say:
+            await self._say(verb.say, interruptible=False)
+        await transfer(self._call, verb.target)
+
+    async def _record(self, verb: Record) -> None:
+        call = self._call
+        await self._say(verb.announce, interruptible=False)
+        if verb.beep:
+            await call.played(call.speech.beep(BEEP_HZ, 0.3))
+        recording = Recording(call, verb.max_s, verb.silence_s)
+        path = await recording.run()
+        call.session.event("recorded", path=str(path), seconds=recording.seconds)
+
+
+def first_words(verb: Verb | None) -> str:
+    """What a verb says first, verbatim; empty when it begins with silence."""
+    match verb:
+        case Disclose() | Say():
+            return verb.text
+        case Converse():
+            return verb.greeting
+        case Gather():
+            return verb.prompt
+        case Record():
+            return verb.announce
+        case Transfer() | Hangup():
+            return verb.say
+    return ""
+
+
+async def transfer(call: Call, target: str) -> None:
+    """Hands the caller to a target of the plan. Raises `CallEnded` when it went, returns when it did not."""
+    address = call.offer.targets.get(target)
+    if address is None:
+        call.session.event("transfer_refused", target=target)
+        return
+    call.session.event("transfer", target=target)
+    answer = await call.ask_line("transfer", 32.0, target=address)
+    if answer and answer.get("accepted"):
+        started = time.monotonic()
+        await call.until(call.ended.wait(), 30.0)
+        call.log.info("call.transferred", target=target, after_s=round(time.monotonic() - started, 2))
+        await asyncio.sleep(0)
+        raise CallEnded("transferred")

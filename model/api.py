@@ -1,0 +1,139 @@
+"""What an engine is: the protocol that the embedded one and Chroma implement and `model.server` serves.
+
+An `Engine` holds weights; a `Conversation` holds one caller's state and nothing else, so that it can be made,
+interrupted and dropped at any time. Sound is float32 mono 24 kHz in [-1, 1]; seconds are floats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consent.grant import VoiceGrant
+
+RATE_HZ: Final = 24_000
+FRAME: Final = 1_920
+"""Samples of one model frame (80 ms)."""
+MAX_UTTERANCE_S: Final = 60.0
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Words of the reply; their sound follows."""
+
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """`pcm` float32 `(n,)`, n at most `FRAME`."""
+
+    pcm: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """The engine asks for something to be done."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+Output = Text | Sound | Tool
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """What became of a committed utterance. `text` is None where the engine does not transcribe."""
+
+    duration_s: float
+    text: str | None = None
+    confidence: float | None = None
+    """in [0, 1]"""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an engine can bear; tells itself in `session.updated`."""
+
+    conversations: int
+    utterance_s: float = MAX_UTTERANCE_S
+    reply_s: float = 60.0
+    transcribes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A voice as the front hands it out: the clip and its words; a stock voice is the engine's own."""
+
+    voice: str
+    voice_hash: str
+    pcm: Floats | None
+    text: str
+    stock: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    """What `session.update` may say. `answers`, `facts` and `phrases` are the dialplan's `converse`."""
+
+    instructions: str = ""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    answers: tuple[Mapping[str, Any], ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    phrases: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryItem:
+    """One remembered turn: an assistant's words as heard, or the caller's sound (or words)."""
+
+    role: Literal["user", "assistant", "system"]
+    text: str | None = None
+    pcm: Floats | None = None
+
+
+class Conversation(Protocol):
+    """One caller's state. Only one `respond` runs at a time; the server sees to that."""
+
+    async def configure(self, config: SessionConfig) -> None:
+        """New instructions; from the next reply on."""
+
+    def hear(self, pcm: Floats) -> None:
+        """The caller's speech as it arrives; must return at once."""
+
+    async def commit(self) -> Understood:
+        """The utterance is over."""
+
+    def clear(self) -> None:
+        """The utterance so far was nothing."""
+
+    def respond(self, item_id: str, say: str | None = None) -> AsyncIterator[Output]:
+        """The reply to what was committed, or exactly `say`. Closing the iterator cancels it."""
+
+    def truncate(self, item_id: str, heard_s: float) -> str:
+        """Cuts an own item to what was heard; answers the words that stay."""
+
+    async def restore(self, item: HistoryItem) -> None:
+        """Appends to the history without speaking."""
+
+    async def close(self) -> None:
+        """Frees the slot; idempotent."""
+
+
+class Engine(Protocol):
+    """Weights and slots."""
+
+    @property
+    def limits(self) -> Limits: ...
+
+    async def open(self, grant: VoiceGrant, reference: Reference) -> Conversation:
+        """A conversation in the grant's voice. Raises `EngineBusy`."""
+
+    async def close(self) -> None: ...

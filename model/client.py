@@ -1,0 +1,264 @@
+"""The hall's side of the engine's WebSocket: one `EngineSession` per call, typed events out of it.
+
+Cheap enough for a hundred in one process: sound travels in binary frames, nothing is parsed twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+from websockets.asyncio.client import ClientConnection, connect, unix_connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+
+from model import events
+from model.api import Floats
+from model.errors import EngineBusy, EngineError, EngineLost
+
+CONNECT_WITHIN_S: Final = 3.0
+REFUSED: Final = 4403
+BUSY: Final = 4503
+"""WebSocket close codes of the engine: grant refused, no slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A reply began."""
+
+    response_id: str
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Words of a reply; their sound follows."""
+
+    item_id: str
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """Sound of a reply, float32 24 kHz."""
+
+    item_id: str
+    pcm: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A reply ended: completed, cancelled or failed."""
+
+    response_id: str
+    item_id: str
+    status: str
+    text: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What the engine understood of the caller's turn."""
+
+    text: str
+    duration_s: float
+    confidence: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolRequest:
+    """The engine wants something done."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Truncated:
+    """The words of an interrupted item that stay in the history."""
+
+    item_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An `error` event."""
+
+    code: str
+    message: str
+
+
+EngineEvent = Created | Words | Audio | Done | Transcript | ToolRequest | Truncated | Failure
+
+
+class EngineSession:
+    """One conversation. Iterate it for its events; the iteration ends with `EngineLost`."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._items: dict[int, str] = {}
+
+    async def _say(self, kind: str, **fields: Any) -> None:
+        await self._put(json.dumps({"type": kind, **fields}, separators=(",", ":")))
+
+    async def _put(self, frame: str | bytes) -> None:
+        try:
+            await self._socket.send(frame)
+        except ConnectionClosed as error:
+            raise EngineLost(f"the engine is gone: {error}") from None
+
+    async def update(
+        self,
+        *,
+        instructions: str | None = None,
+        tools: list[Mapping[str, Any]] | None = None,
+        **voicegate: Any,
+    ) -> None:
+        """`voicegate`: grant, answers, facts, phrases, lead_s, binary, as the contract has them."""
+        session: dict[str, Any] = {"type": "realtime", "voicegate": voicegate}
+        if instructions is not None:
+            session["instructions"] = instructions
+        if tools is not None:
+            session["tools"] = tools
+        await self._say("session.update", session=session)
+
+    async def append(self, pcm: Floats) -> None:
+        """The caller's speech, float32 24 kHz."""
+        await self._put(events.pcm_to_bytes(pcm))
+
+    async def commit(self) -> None:
+        await self._say("input_audio_buffer.commit")
+
+    async def clear(self) -> None:
+        await self._say("input_audio_buffer.clear")
+
+    async def respond(self, *, say: str | None = None) -> None:
+        """A reply, or exactly the words `say`; `Created` tells its ids."""
+        response = {"voicegate": {"say": say}} if say is not None else {}
+        await self._say("response.create", response=response)
+
+    async def cancel(self, response_id: str) -> None:
+        await self._say("response.cancel", response_id=response_id)
+
+    async def truncate(self, item_id: str, audio_end_ms: int) -> None:
+        await self._say(
+            "conversation.item.truncate", item_id=item_id, content_index=0, audio_end_ms=audio_end_ms
+        )
+
+    async def playout(self, item_id: str, played_ms: int) -> None:
+        await self._say("voicegate.playout", item_id=item_id, played_ms=played_ms)
+
+    async def restore(self, items: list[Mapping[str, Any]]) -> None:
+        """`items` are Realtime items (type, role, content)."""
+        for item in items:
+            await self._say("conversation.item.create", item=item)
+
+    async def aclose(self) -> None:
+        with contextlib.suppress(WebSocketException, OSError):
+            await self._socket.close()
+
+    async def __aiter__(self) -> AsyncIterator[EngineEvent]:
+        try:
+            async for frame in self._socket:
+                event = self._binary(frame) if isinstance(frame, bytes) else self._event(json.loads(frame))
+                if event is not None:
+                    yield event
+        except ConnectionClosed as closed:
+            raise _why(closed) from None
+        raise EngineLost("the engine closed the conversation")
+
+    def _binary(self, frame: bytes) -> Audio | None:
+        (number,) = events.BINARY_HEAD.unpack_from(frame)
+        item_id = self._items.get(number)
+        return None if item_id is None else Audio(item_id, events.pcm_from_bytes(frame[events.BINARY_HEAD.size :]))
+
+    def _event(self, event: events.Event) -> EngineEvent | None:
+        match event["type"]:
+            case "response.output_audio_transcript.delta":
+                return Words(event["item_id"], event["delta"])
+            case "response.output_audio.delta":
+                return Audio(event["item_id"], events.pcm_from_base64(event["delta"]))
+            case "response.created":
+                response = event["response"]
+                ours = response["voicegate"]
+                self._items = {ours["number"]: ours["item_id"]}  # replies are one at a time
+                return Created(response["id"], ours["item_id"])
+            case "response.done":
+                response = event["response"]
+                ours = response["voicegate"]
+                text = "".join(
+                    part.get("transcript") or "" for item in response["output"] for part in item["content"]
+                )
+                return Done(response["id"], ours["item_id"], response["status"], text, ours.get("reason"))
+            case "conversation.item.input_audio_transcription.completed":
+                ours = event["voicegate"]
+                return Transcript(event["transcript"], ours["duration_s"], ours["confidence"])
+            case "response.function_call_arguments.done":
+                return ToolRequest(event["name"], event["arguments"])
+            case "conversation.item.truncated":
+                return Truncated(event["item_id"], event["voicegate"]["text"])
+            case "error":
+                return Failure(event["error"]["code"], event["error"]["message"])
+        return None
+
+
+class EngineClient:
+    """Where the engine is: a unix socket's path, or `ws://…` / `wss://…`."""
+
+    def __init__(self, place: str, boot_token: str | None = None) -> None:
+        self._place = place
+        self._boot_token = boot_token
+
+    @property
+    def _unix(self) -> bool:
+        return not self._place.startswith(("ws://", "wss://"))
+
+    async def connect(self, grant: str) -> EngineSession:
+        """A session in the voice of `grant` (its token). Raises `EngineBusy`, `EngineLost`, `EngineError`."""
+        headers = {"Authorization": f"Bearer {grant}"}
+        if self._boot_token is not None:
+            headers["X-Voicegate-Boot"] = self._boot_token
+        options: dict[str, Any] = {
+            "additional_headers": headers,
+            "compression": None,
+            "max_size": 1 << 22,
+            "open_timeout": CONNECT_WITHIN_S,
+            "ping_interval": 5,
+            "ping_timeout": 10,
+        }
+        try:
+            if self._unix:
+                socket = await unix_connect(self._place, "ws://engine/v1/realtime", **options)
+            else:
+                socket = await connect(f"{self._place.rstrip('/')}/v1/realtime", proxy=None, **options)
+        except InvalidStatus as refused:
+            status = refused.response.status_code
+            body = (refused.response.body or b"").decode(errors="replace")
+            raise (EngineBusy if status == 503 else EngineError)(f"the engine refused: {status} {body}") from None
+        except (OSError, WebSocketException, TimeoutError) as error:
+            raise EngineLost(f"the engine cannot be reached: {error}") from None
+        return EngineSession(socket)
+
+    async def ready(self) -> bool:
+        """Whether the engine can take a conversation now."""
+        transport = httpx.AsyncHTTPTransport(uds=self._place) if self._unix else None
+        base = "http://engine" if self._unix else self._place.replace("ws", "http", 1)
+        with contextlib.suppress(httpx.HTTPError, OSError, asyncio.TimeoutError):
+            async with httpx.AsyncClient(transport=transport, timeout=0.5, trust_env=False) as client:
+                return (await client.get(f"{base.rstrip('/')}/healthz")).status_code == 200
+        return False
+
+
+def _why(closed: ConnectionClosed) -> EngineError:
+    code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (0, str(closed))
+    if code == BUSY:
+        return EngineBusy(reason)
+    if code == REFUSED:
+        return EngineError(reason)
+    return EngineLost(f"the engine is gone: {code} {reason}")

@@ -1,0 +1,35 @@
+"""What can go wrong in `model`.
+
+EngineError
+├── EngineBusy     no slot, or a reply that could not keep time: refused at once
+├── EngineLost     the connection to the engine is gone
+└── ProtocolError  an event is unknown or has a wrong field; names it
+"""
+
+
+class EngineError(Exception):
+    """Base of every error of this package. `code` is the word in the `error` event."""
+
+    code = "engine_error"
+
+
+class EngineBusy(EngineError):
+    """The engine takes no more now."""
+
+    code = "busy"
+
+
+class EngineLost(EngineError):
+    """The engine's connection is gone."""
+
+    code = "lost"
+
+
+class ProtocolError(EngineError):
+    """An event that the contract does not know. `param` names the event or field."""
+
+    code = "unknown_parameter"
+
+    def __init__(self, message: str, param: str) -> None:
+        super().__init__(message)
+        self.param = param

@@ -1,0 +1,81 @@
+"""Who speaks, from judgements of speech."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gateway.hall.turns import WINDOW_S, TurnEvent, Turns
+
+FRAME = np.full(480, 0.1, np.float32)
+
+
+def run(turns: Turns, judged: list[float], *, we_talk: bool = False) -> list[tuple[int, TurnEvent]]:
+    """Feeds one judgement every 32 ms, with the 20 ms frames in between; answers (window, event)."""
+    events = []
+    heard_s = 0.0
+    for window, p in enumerate(judged):
+        while heard_s + 0.02 < (window + 1) * WINDOW_S - 1e-9:
+            assert turns.hear(FRAME, None, we_talk=we_talk) is None
+            heard_s += 0.02
+        heard_s += 0.02
+        if event := turns.hear(FRAME, p, we_talk=we_talk):
+            events.append((window, event))
+    return events
+
+
+def test_a_sentence_is_one_turn() -> None:
+    events = run(Turns(), [0.0] * 10 + [0.9] * 30 + [0.0] * 20)
+    assert [event for _, event in events] == [TurnEvent.ONSET, TurnEvent.SPEECH, TurnEvent.END]
+    assert events[0][0] == 11, "the second window of speech"
+    quiet_windows = events[2][0] - 39
+    assert quiet_windows * WINDOW_S == pytest.approx(0.352, abs=WINDOW_S)
+
+
+def test_a_pause_inside_a_sentence_does_not_end_it() -> None:
+    events = run(Turns(), [0.9] * 10 + [0.0] * 9 + [0.9] * 10 + [0.0] * 15)
+    assert [event for _, event in events].count(TurnEvent.END) == 1
+
+
+def test_a_cough_while_we_talk_is_a_trifle_and_a_sentence_is_not() -> None:
+    assert [e for _, e in run(Turns(), [0.9] * 5 + [0.0] * 15, we_talk=True)] == [
+        TurnEvent.ONSET,
+        TurnEvent.TRIFLE,
+    ]
+    events = run(Turns(), [0.9] * 20 + [0.0] * 15, we_talk=True)
+    assert [e for _, e in events] == [TurnEvent.ONSET, TurnEvent.SPEECH, TurnEvent.END]
+    assert events[1][0] * WINDOW_S < 0.35
+
+
+def test_a_short_yes_while_we_listen_is_a_turn() -> None:
+    assert [e for _, e in run(Turns(), [0.9] * 4 + [0.0] * 15)] == [
+        TurnEvent.ONSET,
+        TurnEvent.SPEECH,
+        TurnEvent.END,
+    ]
+
+
+def test_one_noisy_window_is_nothing() -> None:
+    assert run(Turns(), [0.0, 0.9, 0.0, 0.0, 0.9, 0.1, 0.0]) == []
+
+
+def test_the_turn_holds_the_preroll_and_everything_after_it() -> None:
+    turns = Turns()
+    run(turns, [0.0] * 20 + [0.9] * 10)
+    sound = turns.take()
+    assert sound is not None
+    assert len(sound) / 24_000 == pytest.approx(0.3 + 8 * WINDOW_S, abs=0.04)
+    assert turns.take() is None
+
+
+def test_an_endless_turn_is_ended_at_a_minute() -> None:
+    events = run(Turns(), [0.9] * 2000)
+    ends = [window * WINDOW_S for window, event in events if event is TurnEvent.END]
+    assert ends[0] == pytest.approx(60.0, abs=0.2)
+
+
+def test_sound_that_stops_arriving_ends_the_turn() -> None:
+    turns = Turns()
+    run(turns, [0.9] * 10)
+    events = [turns.hear(None, None, we_talk=False) for _ in range(30)]
+    assert TurnEvent.END in events
