@@ -45,9 +45,9 @@ GOODBYE_S: Final = 1.0
 WATCH_S: Final = 1.0
 """Between two looks at where the RTP comes from."""
 
-RTP_PORTS: Final = 40
+RTP_PORTS: Final = 36
 """Ports a line may use for RTP and RTCP: room for its calls and for those whose ports are still closing."""
-RTP_STRIDE: Final = 64
+RTP_STRIDE: Final = 40
 """Between the blocks of two lines; more than the range + 2, which pjsua2 may step over."""
 
 RATES: Final[Mapping[str, int]] = {"narrow": 8000, "wide": 16000}
@@ -75,7 +75,7 @@ class LinePlan:
     rtp_port: int = 0
     """First of this line's `RTP_PORTS`; 0: a random block."""
     media_address: str = "127.0.0.1"
-    """Local address RTP binds; 0.0.0.0: all. The edge rewrites what the SDP says."""
+    """Local address RTP binds; empty or 0.0.0.0: all. The edge rewrites what the SDP says."""
     public_address: str = ""
     """Address the SDP says, when it is not the bound one."""
 

@@ -1,6 +1,6 @@
 """The zygote: a clean process that forks lines, so that they share its memory and inherit nothing.
 
-    python -m gateway.line.zygote FD
+    python -m gateway.line.zygote --fd FD
 
 FD is an inherited socket; JSON objects, one a line, go both ways:
 
@@ -220,7 +220,7 @@ class Zygote:
 
 def main() -> None:
     try:
-        control = socket.socket(fileno=int(sys.argv[1]))
+        control = socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1]))
     except (IndexError, ValueError, OSError):
         sys.exit("gateway.line.zygote is started by the supervisor, which gives it a socket's number")
     token = os.environ.get(TOKEN_VARIABLE, "")

@@ -237,6 +237,7 @@ class Zygote:
             sys.executable,
             "-m",
             "gateway.line.zygote",
+            "--fd",
             str(theirs.fileno()),
             pass_fds=[theirs.fileno()],
             env={**os.environ, "VOICEGATE_BOOT_TOKEN": TOKEN},
