@@ -7,7 +7,8 @@ VoicegateError
 ├── LineError       a line is gone or broke the tick's form
 ├── RpcError        a request between processes failed
 │   └── RpcTimeout  … because nobody answered in time
-└── StartError      a part of the house did not start
+├── StartError      a part of the house did not start
+└── CallerError     the test phone cannot do what it was asked to
 """
 
 
@@ -50,3 +51,7 @@ class RpcTimeout(RpcError):
 
 class StartError(VoicegateError):
     """A part of the house did not start; the message says which and how to mend it."""
+
+
+class CallerError(VoicegateError):
+    """The test phone cannot do what it was asked to."""

@@ -1,0 +1,306 @@
+"""`voicegate call`: the operator's test phone, and the tests' and benches' own.
+
+    voicegate call --play question.wav --record answer.wav sip:demo@127.0.0.1:5060
+
+As a library: `place_call` and `place_calls`. The call itself runs in a process of its own
+(`gateway.line.phone`), four calls in each; this side reads and writes the wav files and the report.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import wave
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from gateway.errors import CallerError, VoicegateError
+from gateway.line.phone import CallPlan, Outcome, PhonePlan, Step, TurnReport
+
+CALLS_PER_PHONE: Final = 4
+CODECS: Final = ("pcmu", "pcma", "g722")
+_URI: Final = re.compile(
+    r"sips?:(?:[^@\s<>]+@)?(?P<host>\[[0-9a-fA-F:]+\]|[\w.-]+)(?::(?P<port>\d{1,5}))?(?:;[^\s<>]*)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CallRequest:
+    """A call to place. Steps are taken in turn: each file of `play`, then each group of `dtmf`."""
+
+    uri: str
+    play: Sequence[Path] = ()
+    """wav files, any rate, mono or stereo"""
+    dtmf: Sequence[str] = ()
+    record: Path | None = None
+    """wav of what was heard, from the answer on: mono, 8 kHz, or 16 kHz with G.722"""
+    duration_s: float | None = None
+    """hang up this long after the answer; None: when everything is said and answered"""
+    at_s: float | None = None
+    """say the first thing this long after the answer, whoever is speaking; None: in turn"""
+    user: str | None = None
+    password: str | None = None
+    caller: str = "voicegate"
+    """user part of From, when there is no `user`"""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """added to the INVITE"""
+    sip_call_id: str = ""
+    """SIP Call-ID to use; empty: a random one"""
+
+
+@dataclass
+class CallReport(Outcome):
+    """What became of a call (times in seconds; see `gateway.line.phone.Outcome`)."""
+
+    uri: str = ""
+    record: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def read_wav(path: Path, rate_hz: int) -> NDArray[np.int16]:
+    """The file's sound as mono int16 at `rate_hz`, shape (N,). Raises `CallerError` saying what is wrong."""
+    try:
+        with wave.open(str(path), "rb") as file:
+            channels, width, source_hz = file.getnchannels(), file.getsampwidth(), file.getframerate()
+            raw = file.readframes(file.getnframes())
+    except FileNotFoundError:
+        raise CallerError(f"{path} does not exist") from None
+    except (wave.Error, EOFError, OSError) as error:
+        why = str(error) or "it is cut short"
+        raise CallerError(
+            f"{path} is not a PCM wav file ({why}); try: ffmpeg -i {path.name} out.wav"
+        ) from None
+    raw = raw[: len(raw) // (width * channels) * width * channels]
+    if not raw:
+        raise CallerError(f"{path} has no sound in it")
+    if width == 1:
+        samples = (np.frombuffer(raw, np.uint8).astype(np.float32) - 128) / 128
+    elif width == 3:
+        wide = np.frombuffer(raw, np.uint8).reshape(-1, 3)
+        samples = (np.pad(wide, ((0, 0), (1, 0))).copy().view("<i4")[:, 0] / 2**31).astype(np.float32)
+    else:
+        samples = (np.frombuffer(raw, f"<i{width}") / 2 ** (8 * width - 1)).astype(np.float32)
+    mono = samples.reshape(-1, channels).mean(axis=1)
+    if source_hz != rate_hz:
+        mono = np.asarray(soxr.resample(mono, source_hz, rate_hz))
+    pcm: NDArray[np.int16] = np.clip(np.round(mono * 32767), -32768, 32767).astype(np.int16)
+    return pcm
+
+
+def write_wav(path: Path, pcm: bytes, rate_hz: int) -> None:
+    try:
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(rate_hz)
+            file.writeframes(pcm)
+    except OSError as error:
+        raise CallerError(f"cannot write {path}: {error.strerror}") from None
+
+
+def local_address(uri: str) -> str:
+    """The address of ours from which the URI's host is reached. Raises `CallerError`."""
+    match = _URI.fullmatch(uri)
+    if match is None:
+        raise CallerError(f"{uri!r} is no SIP URI; one looks like sip:demo@127.0.0.1:5060")
+    port = int(match["port"] or 5060)
+    if not 0 < port < 65536:
+        raise CallerError(f"{uri!r}: {port} is no port")
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((match["host"], port))
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise CallerError(f"cannot reach {match['host']}: {error.strerror or error}") from None
+
+
+def _start(requests: Sequence[CallRequest], folder: Path, codec: str | None) -> subprocess.Popen[bytes]:
+    rate_hz = 16000 if codec == "g722" else 8000
+    calls = []
+    for number, request in enumerate(requests):
+        steps = []
+        for file_number, path in enumerate(request.play):
+            raw = folder / f"play-{number}-{file_number}"
+            raw.write_bytes(read_wav(Path(path), rate_hz).tobytes())
+            steps.append(Step(pcm=str(raw)))
+        for digits in request.dtmf:
+            if not re.fullmatch(r"[0-9A-D*#]+", digits):
+                raise CallerError(f"{digits!r} are no keys of a telephone: 0-9, *, #, A-D")
+            steps.append(Step(digits=digits))
+        if steps:
+            steps[0].at_s = request.at_s
+        calls.append(
+            CallPlan(
+                uri=request.uri,
+                steps=steps,
+                record=str(folder / f"heard-{number}"),
+                duration_s=request.duration_s,
+                user=request.user or "",
+                password=request.password or "",
+                caller=request.caller,
+                headers=dict(request.headers),
+                sip_call_id=request.sip_call_id,
+            )
+        )
+    address = local_address(requests[0].uri)
+    plan = PhonePlan(calls, rate_hz, [codec] if codec else ["pcmu", "pcma"], address)
+    phone = subprocess.Popen(
+        [sys.executable, "-m", "gateway.line.phone"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert phone.stdin is not None
+    phone.stdin.write(json.dumps(asdict(plan)).encode())
+    phone.stdin.close()
+    return phone
+
+
+def _finish(
+    phone: subprocess.Popen[bytes], requests: Sequence[CallRequest], folder: Path, codec: str | None
+) -> list[CallReport]:
+    assert phone.stdout is not None
+    said = phone.stdout.read()
+    if phone.wait() or not said:
+        raise CallerError(f"the phone's process died with status {phone.returncode}")
+    answer = json.loads(said)
+    if "error" in answer:
+        raise CallerError(f"the phone cannot start: {answer['error']}")
+    reports = []
+    for number, (request, outcome) in enumerate(zip(requests, answer["outcomes"], strict=True)):
+        turns = [TurnReport(**turn) for turn in outcome.pop("turns")]
+        report = CallReport(**outcome, turns=turns, uri=request.uri)
+        if request.record is not None and report.answered:
+            heard = (folder / f"heard-{number}").read_bytes()
+            write_wav(request.record, heard, 16000 if codec == "g722" else 8000)
+            report.record = str(request.record)
+        reports.append(report)
+    return reports
+
+
+def place_calls(requests: Sequence[CallRequest], *, codec: str | None = None) -> list[CallReport]:
+    """Places all calls at once, four to a process, and waits until they are over.
+
+    `codec` is one of `CODECS`; None offers PCMU and PCMA. Blocking; use a thread beside asyncio. Raises
+    `CallerError` for what cannot be tried; a call that is refused is a report, no error.
+    """
+    if codec is not None and codec not in CODECS:
+        raise CallerError(f"{codec!r} is no codec of the phone: {', '.join(CODECS)}")
+    groups = [requests[at : at + CALLS_PER_PHONE] for at in range(0, len(requests), CALLS_PER_PHONE)]
+    with tempfile.TemporaryDirectory(prefix="voicegate-call-") as name:
+        folders = [Path(name, str(n)) for n in range(len(groups))]
+        phones: list[subprocess.Popen[bytes]] = []
+        try:
+            for group, folder in zip(groups, folders, strict=True):
+                folder.mkdir()
+                phones.append(_start(group, folder, codec))
+            reports: list[CallReport] = []
+            for phone, group, folder in zip(phones, groups, folders, strict=True):
+                reports += _finish(phone, group, folder, codec)
+            return reports
+        finally:
+            for phone in phones:
+                if phone.poll() is None:
+                    phone.kill()
+                    phone.wait()
+
+
+def place_call(
+    uri: str,
+    *,
+    play: Sequence[Path] = (),
+    dtmf: Sequence[str] = (),
+    record: Path | None = None,
+    duration_s: float | None = None,
+    user: str | None = None,
+    password: str | None = None,
+    codec: str | None = None,
+    at_s: float | None = None,
+) -> CallReport:
+    """One call, from dialling to its end; see `CallRequest` and `place_calls`."""
+    request = CallRequest(uri, play, dtmf, record, duration_s, at_s, user, password)
+    return place_calls([request], codec=codec)[0]
+
+
+def _seconds(value: float | None) -> str:
+    return "never" if value is None else f"{value * 1000:.0f} ms"
+
+
+def describe(report: CallReport) -> str:
+    """The report as an operator reads it."""
+    if not report.answered:
+        return f"{report.uri}: not answered: {report.ended}"
+    lines = [
+        f"{report.uri}: answered after {_seconds(report.answered_after_s)}, {report.codec}",
+        f"first audio {_seconds(report.first_audio_s)} after the 200 OK",
+    ]
+    for number, turn in enumerate(report.turns, 1):
+        what = "spoke" if turn.kind == "speech" else "pressed keys"
+        answer = "no answer" if turn.latency_s is None else f"answered after {_seconds(turn.latency_s)}"
+        lines.append(f"turn {number}: {what} at {turn.start_s:.2f} s, ended at {turn.end_s:.2f} s, {answer}")
+    lines.append(
+        f"ended after {report.duration_s:.1f} s: {report.ended}; "
+        f"{report.packets} packets received, {report.lost} lost, jitter {report.jitter_ms:.1f} ms"
+    )
+    if report.record:
+        lines.append(f"recorded to {report.record}")
+    return "\n".join(lines)
+
+
+@click.command("call")
+@click.argument("uri")
+@click.option(
+    "--play", multiple=True, type=click.Path(path_type=Path), help="wav to say; again for more turns"
+)
+@click.option("--record", type=click.Path(path_type=Path), help="wav for what is heard")
+@click.option("--dtmf", default="", help="keys to press, a comma between turns: 1,2")
+@click.option("--duration", type=click.FloatRange(0.1, 86400), help="seconds; default: until all is answered")
+@click.option("--at", type=click.FloatRange(0), help="say the first thing so many seconds after the answer")
+@click.option("--user", help="digest user")
+@click.option("--password", help="digest password", envvar="VOICEGATE_CALL_PASSWORD")
+@click.option("--codec", type=click.Choice(CODECS), help="offer only this one; default: pcmu, pcma")
+@click.option("--json", "as_json", is_flag=True, help="the report as JSON")
+def call(
+    uri: str,
+    play: tuple[Path, ...],
+    record: Path | None,
+    dtmf: str,
+    duration: float | None,
+    at: float | None,
+    user: str | None,
+    password: str | None,
+    codec: str | None,
+    as_json: bool,
+) -> None:
+    """Place a call and say what happened. Ends with 0 only if it was answered."""
+    keys = [group.strip() for group in dtmf.split(",") if group.strip()]
+    try:
+        report = place_call(
+            uri,
+            play=play,
+            dtmf=keys,
+            record=record,
+            duration_s=duration,
+            user=user,
+            password=password,
+            codec=codec,
+            at_s=at,
+        )
+    except VoicegateError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(json.dumps(report.as_json()) if as_json else describe(report))
+    sys.exit(0 if report.answered else 1)
+
+
+if __name__ == "__main__":
+    call()

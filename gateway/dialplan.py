@@ -1,0 +1,118 @@
+"""The dialplan: which call is treated how. Ordered, the first route that fits wins.
+
+A folder of TOML files, read in the order of their names; see `docs/dialplans.md` for how they are written,
+`gateway.dialplan_verbs` for the verbs and `gateway.dialplan_routes` for routes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from gateway.dialplan_load import read_folder
+from gateway.dialplan_routes import Hours, Keep, Route, fits, split_uri
+from gateway.dialplan_verbs import (
+    VERBS,
+    Answer,
+    Converse,
+    Disclose,
+    Gather,
+    Hangup,
+    Record,
+    Reply,
+    Say,
+    Transfer,
+    Verb,
+    clock_facts,
+    fill,
+)
+from gateway.errors import CallRefused, DialplanError
+from gateway.settings import Settings
+
+__all__ = [
+    "VERBS",
+    "Answer",
+    "Converse",
+    "Dialplan",
+    "Disclose",
+    "Gather",
+    "Hangup",
+    "Hours",
+    "Keep",
+    "Match",
+    "Record",
+    "Reply",
+    "Route",
+    "Say",
+    "Transfer",
+    "Verb",
+    "clock_facts",
+    "fill",
+    "fits",
+    "folder_of",
+    "split_uri",
+]
+
+SHIPPED: Final = Path(__file__).resolve().parent.parent / "dialplans"
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The route that takes a call; `explain` says of each route before it why it did not."""
+
+    route: Route
+    explain: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dialplan:
+    """All routes in order. Immutable: load another one to change it."""
+
+    routes: tuple[Route, ...]
+    targets: dict[str, str]
+    folder: Path
+
+    @classmethod
+    def load(cls, folder: Path) -> Dialplan:
+        """Raises `DialplanError` naming file, line and remedy."""
+        if not folder.is_dir():
+            raise DialplanError(f"{folder}: no such folder; VOICEGATE_DIALPLANS names it")
+        routes, targets = read_folder(folder)
+        if not routes:
+            raise DialplanError(f"{folder}: no route in any file; add a [[route]]")
+        return cls(routes, targets, folder)
+
+    def explain(
+        self, *, called: str, caller: str = "", source: str = "", at: datetime | None = None
+    ) -> tuple[Route | None, tuple[str, ...]]:
+        """The first route that takes such a call, if any, and why each before it does not."""
+        now = (at or datetime.now()).astimezone()
+        lines: list[str] = []
+        for route in self.routes:
+            reason = route.why_not(called, caller, source, now)
+            if reason is None:
+                return route, tuple(lines)
+            lines.append(f"{route.name}: {reason}")
+        return None, tuple(lines)
+
+    def route(self, *, called: str, caller: str = "", source: str = "", at: datetime | None = None) -> Match:
+        """The route of a call.
+
+        `called` and `caller` are SIP URIs, numbers or users; `source` is the address it came from; `at` is
+        now unless given, in this machine's zone when it has none. Raises `CallRefused` (404) when no route
+        takes it.
+        """
+        route, lines = self.explain(called=called, caller=caller, source=source, at=at)
+        if route is None:
+            raise CallRefused(404, f"no route takes a call to {called}")
+        return Match(route, lines)
+
+
+def folder_of(settings: Settings) -> Path:
+    """Where the dialplans in force are: as set, else in the data directory, else the shipped ones."""
+    if settings.dialplans is not None:
+        return settings.dialplans.expanduser()
+    own = settings.data_dir / "dialplans"
+    return own if own.is_dir() else SHIPPED

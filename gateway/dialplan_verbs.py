@@ -1,0 +1,213 @@
+"""The verbs of a dialplan: what a call may be told to do, one frozen dataclass each.
+
+A verb is written `verb = "say"` with its fields beside it and travels between processes as the same JSON.
+To add one: write its dataclass and enter it in `VERBS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import ConfigDict, Field
+
+STRICT: Final = ConfigDict(extra="forbid", strict=True, serialize_by_alias=True)
+
+NAME: Final = r"[a-z][a-z0-9_-]{0,39}"
+"""Names of routes, targets and intents."""
+
+Name = Annotated[str, Field(pattern=rf"^{NAME}$")]
+Text = Annotated[str, Field(min_length=1, max_length=4000)]
+Words = Annotated[str, Field(max_length=4000)]
+"""Like `Text`, but may be empty: nothing is said."""
+Digits = Annotated[str, Field(pattern=r"^[0-9A-D*#]{1,32}$")]
+Phrase = Annotated[str, Field(pattern=r"^[\p{Ll}' ]+$", max_length=80)]
+"""What a caller may say to ask for something: lower-case words, as a recogniser's grammar has them."""
+
+CLOCK_FACTS: Final = frozenset({"time", "date", "weekday"})
+"""Facts every plan has; their values come from the clock of the route's zone when they are spoken."""
+_FACT: Final = re.compile(r"\{([^{}]*)\}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """Takes the call (200 OK). The first verb of every route; the sound of the next one is ready by then."""
+
+    __pydantic_config__ = STRICT
+    verb: Literal["answer"] = "answer"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Disclose:
+    """Says that a machine speaks. Verbatim, and cannot be interrupted."""
+
+    __pydantic_config__ = STRICT
+    verb: Literal["disclose"] = "disclose"
+    text: Text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Say:
+    """Says a text verbatim."""
+
+    __pydantic_config__ = STRICT
+    verb: Literal["say"] = "say"
+    text: Text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """One thing a caller may ask of a `Converse`, and what follows.
+
+    `say` may hold facts in braces. With `tool`, `say` is spoken before the tool is used: `transfer` to the
+    conversation's target, `hang_up`, or `repeat` (the bot's last answer once more).
+    """
+
+    __pydantic_config__ = STRICT
+    intent: Name
+    ask: Annotated[tuple[Phrase, ...], Field(min_length=1)]
+    about: Words = ""
+    """how a confirming question names it: "our opening hours"; empty: the intent's name"""
+    say: Words = ""
+    tool: Literal["transfer", "hang_up", "repeat"] | None = None
+    confirm: bool = False
+    """ask the caller first, however sure the engine is"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Converse:
+    """A live conversation with the engine, until goodbye, a transfer, silence or `max_s`.
+
+    `instructions` are for engines that think, `answers` for those that recognise; both know the `facts`.
+    """
+
+    __pydantic_config__ = STRICT
+    verb: Literal["converse"] = "converse"
+    instructions: Text
+    greeting: Words = ""
+    """said first, verbatim"""
+    facts: dict[Name, str] = field(default_factory=dict)
+    answers: tuple[Reply, ...] = ()
+    unsure: Text = "Did you ask about {about}? Please say yes or no."
+    not_understood: Annotated[tuple[Text, ...], Field(min_length=1)] = ("Sorry, I did not understand that.",)
+    """in turn, the last one again and again"""
+    silence_s: Annotated[float, Field(ge=1, le=120)] = 6.0
+    """of nobody speaking before a prompt"""
+    silence_prompts: tuple[Text, ...] = ("Are you still there?",)
+    """one per silence; after the last one comes goodbye"""
+    goodbye: Text = "Goodbye."
+    max_s: Annotated[float | None, Field(ge=5, le=86_400)] = None
+    """none: until the call's own limit"""
+    transfer: Name | None = None
+    """a name in `[targets]`; none: a caller who asks for a person hears `no_transfer`"""
+    no_transfer: Text = "I am sorry, there is nobody I could put you through to."
+    engine_lost: Text = "I am sorry, we have a technical problem. Please call again later."
+    busy: Text = "I am sorry, all our lines are busy. Please call again later."
+    interruptible: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gather:
+    """Asks for DTMF digits and goes on as another route: `branches` maps what was dialled to a route's name.
+
+    Nothing dialled, or nothing that fits: `else`, and without that the verb after this one.
+    """
+
+    __pydantic_config__ = STRICT
+    verb: Literal["gather"] = "gather"
+    prompt: Text
+    branches: Annotated[dict[Digits, Name], Field(min_length=1)]
+    otherwise: Annotated[Name | None, Field(alias="else")] = None
+    digits: Annotated[int, Field(ge=1, le=32)] = 1
+    """at most so many"""
+    timeout_s: Annotated[float, Field(ge=0.5, le=60)] = 5.0
+    """after the prompt, and between digits"""
+    finish_key: Annotated[str, Field(pattern=r"^[0-9A-D*#]?$")] = "#"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Transfer:
+    """Hands the call to a target of the plan's `[targets]`. The verbs after it are for when that fails."""
+
+    __pydantic_config__ = STRICT
+    verb: Literal["transfer"] = "transfer"
+    target: Name
+    say: Words = ""
+    """said first, verbatim"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """Records the caller's message, after saying so."""
+
+    __pydantic_config__ = STRICT
+    verb: Literal["record"] = "record"
+    announce: Text
+    max_s: Annotated[float, Field(ge=1, le=3600)] = 120.0
+    silence_s: Annotated[float, Field(ge=1, le=60)] = 4.0
+    """of silence that ends it"""
+    beep: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hangup:
+    """Ends the call."""
+
+    __pydantic_config__ = STRICT
+    verb: Literal["hangup"] = "hangup"
+    say: Words = ""
+    """said first, verbatim"""
+
+
+Verb = Answer | Disclose | Say | Converse | Gather | Transfer | Record | Hangup
+
+VERBS: Final[Mapping[str, type[Verb]]] = {
+    "answer": Answer,
+    "disclose": Disclose,
+    "say": Say,
+    "converse": Converse,
+    "gather": Gather,
+    "transfer": Transfer,
+    "record": Record,
+    "hangup": Hangup,
+}
+
+
+def facts_in(text: str) -> Iterator[str]:
+    """Names in braces, in order."""
+    return (match.group(1) for match in _FACT.finditer(text))
+
+
+def fill(text: str, facts: Mapping[str, str], at: datetime) -> str:
+    """`text` with its facts put in; `at` is the time in the route's zone. What is no fact stays as it is."""
+    known = {**clock_facts(at), **facts}
+    return _FACT.sub(lambda match: known.get(match.group(1), match.group(0)), text)
+
+
+def clock_facts(at: datetime) -> dict[str, str]:
+    """The clock as it is said aloud: time "3:05 PM", date "Monday, November 23", weekday "Monday"."""
+    return {
+        "time": f"{at.hour % 12 or 12}:{at.minute:02d} {'AM' if at.hour < 12 else 'PM'}",
+        "date": f"{at:%A}, {at:%B} {at.day}",
+        "weekday": f"{at:%A}",
+    }
+
+
+def targets_of(verb: Any) -> Iterator[tuple[str, str]]:
+    """(field, name) of each transfer target that a verb names."""
+    if isinstance(verb, Transfer):
+        yield "target", verb.target
+    elif isinstance(verb, Converse) and verb.transfer is not None:
+        yield "transfer", verb.transfer
+
+
+def branches_of(verb: Any) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(path, name) of each route that a verb may go on as."""
+    if isinstance(verb, Gather):
+        for digits, name in verb.branches.items():
+            yield ("branches", digits), name
+        if verb.otherwise is not None:
+            yield ("else",), verb.otherwise

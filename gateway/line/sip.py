@@ -1,0 +1,585 @@
+"""A SIP line: pjsua2 with four calls and no opinions.
+
+It takes INVITEs that the edge has signed, answers when the hall says so, and moves PCM between RTP and the
+hall's ticks. It is forked by the zygote (`gateway.line.zygote`) and imports little, so that it stays small.
+
+Threads: the loop's (ours: RPC, timers, everything asked of pjsua2), pjsua2's worker (SIP; its callbacks only
+note what happened and hand it to the loop) and the bridge's clock (`gateway.line.bridge`).
+
+A call's objects are dropped in the loop's thread after pjsua2 has let go of them, never in a callback and
+never by the garbage collector, which is off here: a Call freed in the wrong thread hangs up somebody else's.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeVar
+
+import pjsua2 as pj
+
+from gateway.errors import LineError, RpcError
+from gateway.line.bridge import Bridge, CallAudio, SlotPort
+from gateway.line.loop import Loop
+from gateway.line.notes import named, note
+from gateway.line.wire import FIRST_RETRY_S, LAST_RETRY_S, Wire
+from gateway.runtime import Runtime
+
+CAPACITY: Final = 4
+"""PJSUA_MAX_CALLS of the wheel; more is cut silently. The zygote's `probe` counts what another one takes."""
+HALL_GRACE_S: Final = 5.0
+"""How long calls stay up, silent, without their hall."""
+GOODBYE_S: Final = 1.0
+"""How long a stopping line waits for the answers to its BYEs."""
+WATCH_S: Final = 1.0
+"""Between two looks at where the RTP comes from."""
+
+RTP_PORTS: Final = 36
+"""Ports a line may use for RTP and RTCP: room for its calls and for those whose ports are still closing."""
+RTP_STRIDE: Final = 40
+"""Between the blocks of two lines; more than the range + 2, which pjsua2 may step over."""
+
+RATES: Final[Mapping[str, int]] = {"narrow": 8000, "wide": 16000}
+CODECS: Final[Mapping[str, tuple[str, ...]]] = {
+    "narrow": ("PCMU/8000", "PCMA/8000"),
+    "wide": ("G722/16000", "PCMU/8000", "PCMA/8000"),
+}
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+@dataclass(frozen=True, slots=True)
+class LinePlan:
+    """What the zygote's caller decides about a line."""
+
+    name: str
+    kind: Literal["narrow", "wide"]
+    hall: str
+    """Name of the hall that owns the line's calls."""
+    runtime: Runtime
+    token: str
+    """The boot's token: opens the house's sockets and signs the edge's INVITEs."""
+    sip_port: int = 0
+    """UDP port on 127.0.0.1; 0: an ephemeral one, told in hello."""
+    rtp_port: int = 0
+    """First of this line's `RTP_PORTS`; 0: a random block."""
+    media_address: str = "127.0.0.1"
+    """Local address RTP binds; empty or 0.0.0.0: all. The edge rewrites what the SDP says."""
+    public_address: str = ""
+    """Address the SDP says, when it is not the bound one."""
+
+    capacity: int = CAPACITY
+    """Calls it takes; as probed."""
+
+    @property
+    def rate_hz(self) -> int:
+        return RATES[self.kind]
+
+
+def signature(token: str, call_id: str, sip_call_id: str) -> str:
+    """`X-VG-Auth`: the edge's word for an INVITE, hex HMAC-SHA256."""
+    return hmac.new(token.encode(), f"{call_id}|{sip_call_id}".encode(), hashlib.sha256).hexdigest()
+
+
+def header(message: str, *names: str) -> str | None:
+    """The first value of a SIP message's header, given its long and short name."""
+    head = message.split("\r\n\r\n", 1)[0]
+    found = re.search(rf"^(?:{'|'.join(map(re.escape, names))})[ \t]*:[ \t]*(.*?)[ \t]*$", head, re.I | re.M)
+    return found.group(1).strip() if found else None
+
+
+def guarded(callback: F) -> F:
+    """pjsua2 prints an exception of a callback and goes on; we log it instead."""
+
+    def run(*args: Any) -> None:
+        try:
+            callback(*args)
+        except Exception as error:
+            note("error", "line.callback_failed", callback=callback.__name__, error=reason_of(error))
+
+    return run  # type: ignore[return-value]  # same arguments, same None
+
+
+def reason_of(error: BaseException) -> str:
+    return str(error.reason) if isinstance(error, pj.Error) else f"{type(error).__name__}: {error}"
+
+
+class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
+    """One call of the line, from its INVITE to its end."""
+
+    def __init__(self, line: SipLine, account: pj.Account, pj_id: int, call_id: str, number: int) -> None:
+        super().__init__(account, pj_id)
+        self.line = line
+        self.call_id = call_id
+        self.number = number
+        self.slot: SlotPort | None = None
+        self.audio: CallAudio | None = None
+        self.codec: str | None = None
+        self.answered = False
+        self.confirmed = False
+        self.over = False
+        self.ending: str | None = None
+        """How it ends, once we end it ourselves."""
+        self.direction: tuple[bool, bool] = (False, False)
+        self.source = ""
+        """Where its RTP comes from."""
+
+    @guarded
+    def onCallState(self, _: Any) -> None:
+        info = self.getInfo()
+        if info.state == pj.PJSIP_INV_STATE_CONFIRMED and not self.confirmed:
+            self.confirmed = True
+            self.line.loop.call(self.line.confirmed, self, time.monotonic())
+        elif info.state == pj.PJSIP_INV_STATE_DISCONNECTED and not self.over:
+            self.over = True
+            if self.slot is not None:  # free at once: the next INVITE may come before the loop's turn
+                self.slot.audio = None
+            status = int(info.lastStatusCode)
+            if self.ending is not None:
+                how = self.ending
+            elif self.confirmed and status == 200:
+                how = "caller hung up"
+            elif status == pj.PJSIP_SC_REQUEST_TERMINATED:
+                how = "cancelled"
+            else:
+                how = f"failed: {status} {info.lastReason}"
+            self.line.free(self)
+            self.line.loop.call(self.line.ended, self, how)
+
+    @guarded
+    def onCallMediaState(self, _: Any) -> None:
+        if self.over or self.slot is None:
+            return
+        info = self.getInfo()
+        active = (pj.PJSUA_CALL_MEDIA_ACTIVE, pj.PJSUA_CALL_MEDIA_REMOTE_HOLD, pj.PJSUA_CALL_MEDIA_LOCAL_HOLD)
+        found = [m for m in info.media if m.type == pj.PJMEDIA_TYPE_AUDIO and m.status in active]
+        if not found or self.audio is None:
+            if not found:
+                self._turn_to(False, False)
+            return
+        media = found[0]
+        self.codec = str(self.getStreamInfo(media.index).codecName)
+        self.slot.audio = self.audio
+        sending = bool(media.dir & pj.PJMEDIA_DIR_ENCODING)
+        receiving = bool(media.dir & pj.PJMEDIA_DIR_DECODING)
+        if media.audioConfSlot != pj.PJSUA_INVALID_ID:
+            stream = self.getAudioMedia(media.index)
+            if sending:
+                self.slot.startTransmit(stream)
+            if receiving:
+                stream.startTransmit(self.slot)
+        self._turn_to(sending, receiving)
+
+    def _turn_to(self, sending: bool, receiving: bool) -> None:
+        if self.audio is not None:
+            self.audio.sending, self.audio.receiving = sending, receiving
+        if self.direction != (sending, receiving):
+            self.direction = (sending, receiving)
+            self.line.loop.call(self.line.turned, self, sending, receiving)
+
+    @guarded
+    def onDtmfDigit(self, prm: Any) -> None:
+        self.line.loop.call(self.line.dtmf, self, str(prm.digit), int(prm.duration))
+
+    @guarded
+    def onCallTransferRequest(self, prm: Any) -> None:
+        prm.statusCode = pj.PJSIP_SC_DECLINE  # 202 and a new call would be pjsua2's own answer
+
+    @guarded
+    def onCallReplaceRequest(self, prm: Any) -> None:
+        prm.statusCode = pj.PJSIP_SC_FORBIDDEN
+
+    @guarded
+    def onCallTransferStatus(self, prm: Any) -> None:
+        if prm.finalNotify:
+            prm.cont = False
+            self.line.loop.call(self.line.transferred, self, int(prm.statusCode), str(prm.reason))
+
+
+class LineAccount(pj.Account):  # type: ignore[misc]
+    """Where INVITEs arrive."""
+
+    def __init__(self, line: SipLine) -> None:
+        super().__init__()
+        self._line = line
+
+    @guarded
+    def onIncomingCall(self, prm: Any) -> None:
+        self._line.invited(self, int(prm.callId), str(prm.rdata.wholeMsg))
+
+
+class SipLine:
+    """One line process. `run` returns when it has been told to stop and its calls are gone."""
+
+    def __init__(self, plan: LinePlan) -> None:
+        self.plan = plan
+        self.loop = Loop()
+        self._calls: dict[str, SipCall] = {}
+        self._graveyard: list[SipCall] = []
+        self._taken: list[SipCall | None] = [None] * plan.capacity
+        self._numbers = secrets.randbelow(1 << 30)
+        self._ticks: socket.socket | None = None
+        self._ticks_retry_s = FIRST_RETRY_S
+        self._hall_gone = 0
+        self._stopping = False
+        self._endpoint = pj.Endpoint()
+        self._start_library()
+        self._bridge = Bridge(plan.rate_hz, plan.capacity)
+        self._account = self._open_account()
+        self._front = Wire(self.loop, plan.runtime.front, self._hello_front, self._front_methods())
+        self._hall = Wire(
+            self.loop,
+            plan.runtime.hall(plan.hall),
+            self._hello_hall,
+            self._hall_methods(),
+            opened=self._hall_opened,
+            lost=self._hall_lost,
+        )
+
+    # -- start and end -----------------------------------------------------------------------------------
+
+    def _start_library(self) -> None:
+        self._endpoint.libCreate()
+        config = pj.EpConfig()
+        config.logConfig.level = config.logConfig.consoleLevel = 1
+        agent, media = config.uaConfig, config.medConfig
+        agent.maxCalls = self.plan.capacity
+        agent.threadCnt = 1
+        agent.mainThreadOnly = False
+        agent.userAgent = "voicegate"
+        media.clockRate = media.sndClockRate = self.plan.rate_hz
+        media.channelCount = 1
+        media.audioFramePtime = media.ptime = 20
+        media.maxMediaPorts = 2 * self.plan.capacity + 8
+        media.threadCnt = 1
+        media.quality = 8  # below 5 the resampler cuts 3.2 kHz
+        media.noVad = True
+        media.ecTailLen = 0
+        # the default jitter buffer loses audio at 60 ms of jitter
+        media.jbInit = media.jbMinPre = 20
+        media.jbMaxPre, media.jbMax = 60, 200
+        self._endpoint.libInit(config)
+        self._endpoint.audDevManager().setNullDev()
+        for codec in self._endpoint.codecEnum2():
+            self._endpoint.codecSetPriority(codec.codecId, 0)
+        for rank, name in enumerate(CODECS[self.plan.kind]):
+            self._endpoint.codecSetPriority(f"{name}/1", 250 - rank)
+        transport = pj.TransportConfig()
+        transport.boundAddress = "127.0.0.1"
+        transport.port = self.plan.sip_port
+        try:
+            made = self._endpoint.transportCreate(pj.PJSIP_TRANSPORT_UDP, transport)
+        except pj.Error as error:
+            raise LineError(f"cannot listen on UDP 127.0.0.1:{self.plan.sip_port}: {error.reason}") from None
+        self.sip_port = int(self._endpoint.transportGetInfo(made).localName.rsplit(":", 1)[1])
+        self._endpoint.libStart()
+
+    def _open_account(self) -> LineAccount:
+        config = pj.AccountConfig()
+        config.idUri = f"sip:{self.plan.name}@127.0.0.1:{self.sip_port}"
+        config.mediaConfig.srtpUse = pj.PJMEDIA_SRTP_DISABLED  # TLS and SRTP end at the edge
+        config.mediaConfig.srtpSecureSignaling = 0
+        transport = config.mediaConfig.transportConfig
+        first = self.plan.rtp_port or 16384 + 2 * secrets.randbelow(20000)
+        transport.port = first
+        transport.portRange = RTP_PORTS
+        transport.randomizePort = True
+        if self.plan.media_address not in ("", "0.0.0.0"):  # noqa: S104  # compared, not bound
+            transport.boundAddress = self.plan.media_address
+        transport.publicAddress = self.plan.public_address
+        account = LineAccount(self)
+        account.create(config, True)
+        return account
+
+    def run(self) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: self.loop.call(self.stop))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to interpret
+        self._front.connect()
+        self._hall.connect()
+        self._open_ticks()
+        self.loop.later(WATCH_S, self._watch)
+        note("info", "line.up", kind=self.plan.kind, sip_port=self.sip_port, hall=self.plan.hall)
+        self.loop.run()
+
+    def stop(self) -> None:
+        """BYE to every call, then the end; asked by the front, by SIGTERM, by the parent's death."""
+        if self._stopping:
+            return
+        self._stopping = True
+        for call in list(self._calls.values()):
+            self._hang_up(call, "hung up")
+        self.loop.later(GOODBYE_S, self.loop.stop)
+        self._stop_if_empty()
+
+    def _stop_if_empty(self) -> None:
+        if self._stopping and not self._calls:
+            self.loop.later(0.05, self.loop.stop)  # the last BYE's answer may still be on its way
+
+    # -- calls -------------------------------------------------------------------------------------------
+
+    def invited(self, account: LineAccount, pj_id: int, message: str) -> None:
+        """An INVITE came (pjsua2's worker). Signed: it waits for the hall. Else: 403."""
+        call_id = header(message, "X-VG-Call") or ""
+        said = header(message, "X-VG-Auth") or ""
+        right = signature(self.plan.token, call_id, header(message, "Call-ID", "i") or "")
+        self._numbers = (self._numbers + 1) & 0xFFFFFFFF
+        call = SipCall(self, account, pj_id, call_id, self._numbers)
+        index = self._taken.index(None) if None in self._taken else None
+        if not call_id or not hmac.compare_digest(said.encode(), right.encode()):
+            status, why = pj.PJSIP_SC_FORBIDDEN, "not signed by the edge"
+        elif self._stopping or call_id in self._calls:
+            status, why = pj.PJSIP_SC_SERVICE_UNAVAILABLE, "stopping, or there already"
+        elif index is None:
+            status, why = pj.PJSIP_SC_BUSY_HERE, "no slot"
+        else:
+            call.slot = self._bridge.slots[index]
+            call.audio = CallAudio(call.number)
+            self._taken[index] = call
+            self.loop.call(self._started, call)
+            return
+        call.ending = f"refused: {why}"
+        self.loop.call(self._graveyard.append, call)
+        call.answer(_op(status))
+        note("warning", "line.refused", call_id=call_id, status=int(status), why=why)
+
+    def free(self, call: SipCall) -> None:
+        if call.slot is not None and self._taken[call.slot.index] is call:
+            self._taken[call.slot.index] = None
+
+    def _started(self, call: SipCall) -> None:
+        if not call.over:
+            self._calls[call.call_id] = call
+            self._tell_started(call, resumed=False)
+            if not self._hall.up:
+                self._hall_grace()
+
+    def _tell_started(self, call: SipCall, *, resumed: bool) -> None:
+        assert call.slot is not None
+        self._hall.tell(
+            "call.started",
+            call_id=call.call_id,
+            call=call.number,
+            slot=call.slot.index,
+            codec=call.codec,
+            resumed=resumed,
+        )
+
+    def confirmed(self, call: SipCall, at: float) -> None:
+        self._hall.tell("call.confirmed", call_id=call.call_id, codec=call.codec, at=at)
+
+    def turned(self, call: SipCall, sending: bool, receiving: bool) -> None:
+        if call.confirmed:
+            self._hall.tell("call.hold", call_id=call.call_id, sending=sending, receiving=receiving)
+
+    def dtmf(self, call: SipCall, digit: str, duration_ms: int) -> None:
+        self._hall.tell("call.dtmf", call_id=call.call_id, digit=digit, duration_ms=duration_ms)
+
+    def transferred(self, call: SipCall, status: int, reason: str) -> None:
+        """The transfer's target answered, or not: after a 2xx our part is over."""
+        self._hall.tell("call.transferred", call_id=call.call_id, status=status, reason=reason)
+        if 200 <= status < 300:
+            self._hang_up(call, "transferred")
+
+    def ended(self, call: SipCall, how: str) -> None:
+        if self._calls.pop(call.call_id, None) is None:
+            how = how if call.slot is not None else ""
+        if how:
+            self._hall.tell("call.ended", call_id=call.call_id, how=how)
+            self._front.tell("call.ended", call_id=call.call_id, how=how)
+        if call in self._graveyard:
+            self._graveyard.remove(call)
+        call.slot = call.audio = None
+        self._stop_if_empty()
+
+    def _hang_up(self, call: SipCall, how: str, status: int | None = None) -> None:
+        if call.over:
+            return
+        call.ending = call.ending or how
+        try:
+            call.hangup(
+                _op(status or (pj.PJSIP_SC_OK if call.answered else pj.PJSIP_SC_TEMPORARILY_UNAVAILABLE))
+            )
+        except pj.Error as error:
+            note("info", "line.hangup_late", call_id=call.call_id, error=error.reason)
+
+    def _call(self, call_id: str) -> SipCall:
+        call = self._calls.get(call_id)
+        if call is None or call.over:
+            raise RpcError(f"no call {call_id} on {self.plan.name}")
+        return call
+
+    # -- what the hall and the front ask -------------------------------------------------------------------
+
+    def _hall_methods(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "answer": self._answer,
+            "ring": self._ring,
+            "hangup": self._hangup,
+            "transfer": self._transfer,
+            "send_dtmf": self._send_dtmf,
+            "show": lambda call_id, event: True,  # a telephone has no screen
+        }
+
+    def _front_methods(self) -> dict[str, Callable[..., Any]]:
+        return {"hangup": self._hangup, "line.stop": lambda: self.loop.call(self.stop)}
+
+    def _answer(self, call_id: str) -> bool:
+        call = self._call(call_id)
+        if not call.answered:
+            self._pj(call, lambda: call.answer(_op(pj.PJSIP_SC_OK)))
+            call.answered = True
+        return True
+
+    def _ring(self, call_id: str) -> bool:
+        call = self._call(call_id)
+        if not call.answered:
+            self._pj(call, lambda: call.answer(_op(pj.PJSIP_SC_RINGING)))
+        return True
+
+    def _hangup(self, call_id: str, status: int | None = None) -> bool:
+        self._hang_up(self._call(call_id), "hung up", status)
+        return True
+
+    def _transfer(self, call_id: str, target: str) -> bool:
+        call = self._call(call_id)
+        self._pj(call, lambda: call.xfer(target, pj.CallOpParam(True)))
+        return True
+
+    def _send_dtmf(self, call_id: str, digits: str) -> bool:
+        if not re.fullmatch(r"[0-9A-D*#]{1,32}", digits):
+            raise RpcError(f"{digits!r} cannot be dialled: 1 to 32 of 0-9, A-D, *, #")
+        call = self._call(call_id)
+        self._pj(call, lambda: call.dialDtmf(digits))
+        return True
+
+    def _pj(self, call: SipCall, action: Callable[[], Any]) -> None:
+        """pjsua2 raises when the call has just been cancelled, or cannot do this now."""
+        try:
+            action()
+        except pj.Error as error:
+            raise RpcError(f"call {call.call_id}: {error.reason}") from None
+
+    # -- the house -----------------------------------------------------------------------------------------
+
+    def _hello(self) -> dict[str, Any]:
+        plan = self.plan
+        return {
+            "role": "line",
+            "name": plan.name,
+            "kind": plan.kind,
+            "rate_hz": plan.rate_hz,
+            "token": plan.token,
+        }
+
+    _hello_hall = _hello
+
+    def _hello_front(self) -> dict[str, Any]:
+        calls = [
+            {"call_id": call.call_id, "call": call.number, "slot": call.slot.index}
+            for call in self._calls.values()
+            if call.slot is not None
+        ]
+        return {**self._hello(), "sip_port": self.sip_port, "capacity": self.plan.capacity, "calls": calls}
+
+    def _hall_opened(self) -> None:
+        self._hall_gone += 1  # whoever waits to give up waits in vain
+        for call in self._calls.values():
+            self._tell_started(call, resumed=True)
+
+    def _hall_lost(self) -> None:
+        self._close_ticks()
+        self._hall_grace()
+
+    def _hall_grace(self) -> None:
+        self._hall_gone += 1
+        self.loop.later(HALL_GRACE_S, self._give_up, self._hall_gone)
+
+    def _give_up(self, gone: int) -> None:
+        if gone == self._hall_gone and not self._hall.up:
+            for call in list(self._calls.values()):
+                note("warning", "line.hall_lost", call_id=call.call_id, hall=self.plan.hall)
+                self._hang_up(call, "failed: the hall is lost", pj.PJSIP_SC_SERVICE_UNAVAILABLE)
+
+    def _open_ticks(self) -> None:
+        if self._ticks is not None:
+            return
+        ticks = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        ticks.setblocking(False)
+        hello = {"name": self.plan.name, "rate_hz": self.plan.rate_hz, "token": self.plan.token}
+        try:
+            ticks.connect(str(self.plan.runtime.ticks(self.plan.hall)))
+            ticks.send(json.dumps(hello).encode())
+        except OSError:
+            ticks.close()
+            self.loop.later(self._ticks_retry_s, self._open_ticks)
+            self._ticks_retry_s = min(2 * self._ticks_retry_s, LAST_RETRY_S)
+            return
+        self._ticks_retry_s = FIRST_RETRY_S
+        self._ticks = self._bridge.ticks = ticks
+        self.loop.watch(ticks.fileno(), 0, lambda _: self._close_ticks())  # a hang-up only: the clock reads
+
+    def _close_ticks(self) -> None:
+        if self._ticks is None:
+            return
+        self._bridge.ticks = None
+        for _, audio in self._bridge.live():
+            audio.ticked = False
+            audio.waiting.clear()
+        self.loop.forget(self._ticks.fileno())
+        self._ticks.close()
+        self._ticks = None
+        if not self._stopping:
+            self.loop.later(self._ticks_retry_s, self._open_ticks)
+
+    def _watch(self) -> None:
+        """Once a second: RTP that suddenly comes from elsewhere is somebody else's, or a phone that moved."""
+        for call in self._calls.values():
+            if call.confirmed and not call.over:
+                try:
+                    source = str(call.getMedTransportInfo(0).srcRtpName)
+                except pj.Error:
+                    continue
+                if call.source and source and source != call.source:
+                    note("warning", "line.rtp_moved", call_id=call.call_id, was=call.source, now=source)
+                    self._hall.tell("call.rtp_moved", call_id=call.call_id, was=call.source, now=source)
+                call.source = source or call.source
+        if self._bridge.ticks_dropped:
+            note("warning", "line.ticks_dropped", count=self._bridge.ticks_dropped)
+            self._bridge.ticks_dropped = 0
+        self.loop.later(WATCH_S, self._watch)
+
+
+def _op(status: int) -> pj.CallOpParam:
+    param = pj.CallOpParam(True)
+    param.statusCode = status
+    param.opt.audioCount = 1
+    param.opt.videoCount = 0
+    return param
+
+
+def serve(plan: LinePlan) -> None:
+    """A forked line's life. Never returns: a pj object that outlives the library would abort at exit."""
+    named(plan.name)
+    gc.disable()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)  # pjlib chats there before it can be told not to
+    os.close(nowhere)
+    sys.setswitchinterval(0.0005)
+    code = 0
+    try:
+        SipLine(plan).run()
+    except Exception as error:
+        note("error", "line.failed", error=reason_of(error))
+        code = 1
+    os._exit(code)

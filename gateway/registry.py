@@ -1,0 +1,263 @@
+"""The registry of calls in SQL: which call a watermark's payload names, under which plan, grant and voice.
+
+A row is entered before a call's first sound and never deleted. SQLite (WAL) or PostgreSQL.
+The methods block for a millisecond or two: on an event loop, call them by `asyncio.to_thread`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Self
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    Engine,
+    Index,
+    MetaData,
+    String,
+    Table,
+    TypeDecorator,
+    create_engine,
+    event,
+    insert,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.engine import Row, make_url
+from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+
+from gateway.errors import StartError, VoicegateError
+
+PAYLOAD_BITS: Final = 48
+"""Bits of the mark's payload that name the call; the rest of its 64 are for the detector to check."""
+
+
+class RegistryError(VoicegateError):
+    """The registry cannot be read or written."""
+
+
+class PayloadTaken(RegistryError):
+    """Another call has this payload: make a new call id and try again."""
+
+
+class _Unsigned64(TypeDecorator[int]):
+    """0 to 2**64 - 1 in a signed 64-bit column."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:
+        return value - (1 << 64) if value is not None and value >= 1 << 63 else value
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> int | None:
+        return value + (1 << 64) if value is not None and value < 0 else value
+
+
+class _Instant(TypeDecorator[datetime]):
+    """A time with its zone; SQLite keeps none, so all are UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.astimezone(UTC) if value is not None else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+METADATA: Final = MetaData()
+
+CALLS: Final = Table(
+    "calls",
+    METADATA,
+    Column("call_id", String(64), primary_key=True),
+    Column("payload", BigInteger, nullable=False, unique=True),  # the 48 bits
+    Column("payload_whole", _Unsigned64, nullable=False),
+    Column("gateway", String(64), nullable=False),
+    Column("dialplan", String(200), nullable=False),
+    Column("route", String(64), nullable=False),
+    Column("grant_jti", String(64)),
+    Column("voice", String(80)),
+    Column("voice_hash", String(128)),
+    Column("caller", String(256), nullable=False),
+    Column("called", String(256), nullable=False),
+    Column("source", String(128), nullable=False),
+    Column("started_at", _Instant, nullable=False),
+    Column("ended_at", _Instant),
+    Column("how", String(200)),
+    Index("calls_by_start", "started_at"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRow:
+    """One call. `payload` is 48 bits, `payload_whole` 64, both unsigned."""
+
+    call_id: str
+    payload: int
+    payload_whole: int
+    gateway: str
+    dialplan: str
+    route: str
+    caller: str
+    called: str
+    source: str
+    grant_jti: str | None = None
+    voice: str | None = None
+    voice_hash: str | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    how: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        table = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {k: v.isoformat() if isinstance(v, datetime) else v for k, v in table.items()}
+
+
+class Registry:
+    """The calls table of one database, shared by all gateways that name it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._one_writer = threading.Lock()
+
+    @classmethod
+    def open(cls, sql_url: str) -> Self:
+        """Connects and makes the table when it is not there. Raises `StartError`."""
+        try:
+            url = make_url(sql_url)
+            if url.drivername in ("postgresql", "postgres"):
+                url = url.set(drivername="postgresql+psycopg")
+            if url.get_backend_name() not in ("sqlite", "postgresql"):
+                raise StartError(f"VOICEGATE_SQL_URL: {url.drivername} is neither sqlite nor postgresql")
+            if url.get_backend_name() == "sqlite":
+                if not url.database or url.database == ":memory:":
+                    raise StartError("VOICEGATE_SQL_URL: the registry must outlive the process; name a file")
+                Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+                engine = create_engine(url, connect_args={"timeout": 5.0})
+                event.listen(engine, "connect", _sqlite_settings)
+            else:
+                engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 3})
+            METADATA.create_all(engine)
+        except (ArgumentError, NoSuchModuleError):
+            raise StartError(
+                "VOICEGATE_SQL_URL is no SQLAlchemy URL; for example postgresql://user@host/db"
+            ) from None
+        except (SQLAlchemyError, OSError) as error:
+            raise StartError(f"the call registry cannot be opened: {_first_line(error)}") from None
+        return cls(engine)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def ready(self) -> bool:
+        """Whether the database answers now."""
+        try:
+            with self._engine.connect() as connection:
+                connection.execute(text("SELECT 1"))
+        except SQLAlchemyError:
+            return False
+        return True
+
+    def enter(self, row: CallRow) -> CallRow:
+        """Enters a call before its first sound; returns it with its `started_at`.
+
+        Raises `PayloadTaken` when another call has this payload or id, `RegistryError` when the database
+        does not take it: then the call must not sound.
+        """
+        if not 0 <= row.payload < 1 << PAYLOAD_BITS or not 0 <= row.payload_whole < 1 << 64:
+            raise ValueError(f"payload {row.payload:#x} / {row.payload_whole:#x} is out of range")
+        values = {name: getattr(row, name) for name in row.__dataclass_fields__}
+        values["started_at"] = row.started_at or datetime.now(UTC)
+        for column in CALLS.columns:  # what a caller wrote may be longer than its column
+            if isinstance(values[column.name], str) and isinstance(column.type, String):
+                values[column.name] = values[column.name][: column.type.length]
+        try:
+            with self._one_writer, self._engine.begin() as connection:
+                connection.execute(insert(CALLS).values(values))
+        except IntegrityError:
+            raise PayloadTaken(f"payload {row.payload:#014x} or call id {row.call_id} is taken") from None
+        except SQLAlchemyError as error:
+            raise RegistryError(f"call {row.call_id} was not entered: {_first_line(error)}") from None
+        return CallRow(**values)
+
+    def renew(self, call_id: str, *, grant_jti: str, voice: str, voice_hash: str) -> None:
+        """Notes the voice and grant that a running call uses from now on."""
+        self._update(call_id, grant_jti=grant_jti, voice=voice, voice_hash=voice_hash)
+
+    def close_call(self, call_id: str, how: str, ended_at: datetime | None = None) -> None:
+        """Notes how a call ended; the first note stays."""
+        at = ended_at or datetime.now(UTC)
+        self._update(call_id, only_open=True, ended_at=at, how=how[:200])
+
+    def close_all(self, gateway: str, how: str) -> int:
+        """Closes what a gateway left open when it died; returns how many calls."""
+        open_ones = (CALLS.c.gateway == gateway) & CALLS.c.ended_at.is_(None)
+        try:
+            with self._one_writer, self._engine.begin() as connection:
+                values = {"ended_at": datetime.now(UTC), "how": how}
+                return connection.execute(update(CALLS).where(open_ones).values(values)).rowcount
+        except SQLAlchemyError as error:
+            raise RegistryError(f"the calls of {gateway} were not closed: {_first_line(error)}") from None
+
+    def get(self, call_id: str) -> CallRow | None:
+        return self._one(CALLS.c.call_id == call_id)
+
+    def by_payload(self, payload: int) -> CallRow | None:
+        """The call that a mark names; None when none of ours has this 48-bit payload."""
+        return self._one(CALLS.c.payload == payload)
+
+    def recent(self, count: int = 50) -> list[CallRow]:
+        """The latest calls, living ones too, the newest first."""
+        return [
+            _row(row) for row in self._read(select(CALLS).order_by(CALLS.c.started_at.desc()).limit(count))
+        ]
+
+    def _one(self, condition: Any) -> CallRow | None:
+        rows = self._read(select(CALLS).where(condition))
+        return _row(rows[0]) if rows else None
+
+    def _read(self, statement: Any) -> Sequence[Row[Any]]:
+        try:
+            with self._engine.connect() as connection:
+                return connection.execute(statement).all()
+        except SQLAlchemyError as error:
+            raise RegistryError(f"the call registry cannot be read: {_first_line(error)}") from None
+
+    def _update(self, call_id: str, *, only_open: bool = False, **values: object) -> None:
+        condition = CALLS.c.call_id == call_id
+        if only_open:
+            condition &= CALLS.c.ended_at.is_(None)
+        try:
+            with self._one_writer, self._engine.begin() as connection:
+                connection.execute(update(CALLS).where(condition).values(values))
+        except SQLAlchemyError as error:
+            raise RegistryError(f"call {call_id} was not updated: {_first_line(error)}") from None
+
+
+def _sqlite_settings(connection: Any, _: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")  # a mark must name its call even after a power cut
+    cursor.close()
+
+
+def _row(row: Row[Any]) -> CallRow:
+    return CallRow(**row._mapping)
+
+
+def _first_line(error: BaseException) -> str:
+    """The database's own words, without SQL and parameters: they may hold what a caller wrote."""
+    cause = getattr(error, "orig", None) or error
+    return str(cause).strip().partition("\n")[0]
