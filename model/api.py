@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
-
 from consent.grant import VoiceGrant
+from numpy.typing import NDArray
 
 RATE_HZ: Final = 24_000
 FRAME: Final = 1_920

@@ -176,7 +176,11 @@ class EngineSession:
     def _binary(self, frame: bytes) -> Audio | None:
         (number,) = events.BINARY_HEAD.unpack_from(frame)
         item_id = self._items.get(number)
-        return None if item_id is None else Audio(item_id, events.pcm_from_bytes(frame[events.BINARY_HEAD.size :]))
+        return (
+            None
+            if item_id is None
+            else Audio(item_id, events.pcm_from_bytes(frame[events.BINARY_HEAD.size :]))
+        )
 
     def _event(self, event: events.Event) -> EngineEvent | None:
         match event["type"]:
@@ -240,7 +244,9 @@ class EngineClient:
         except InvalidStatus as refused:
             status = refused.response.status_code
             body = (refused.response.body or b"").decode(errors="replace")
-            raise (EngineBusy if status == 503 else EngineError)(f"the engine refused: {status} {body}") from None
+            raise (EngineBusy if status == 503 else EngineError)(
+                f"the engine refused: {status} {body}"
+            ) from None
         except (OSError, WebSocketException, TimeoutError) as error:
             raise EngineLost(f"the engine cannot be reached: {error}") from None
         return EngineSession(socket)

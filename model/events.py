@@ -115,7 +115,9 @@ def error(message: str, code: str, *, param: str | None = None, event_id: str | 
     return server("error", error=body)
 
 
-def session(kind: str, session_id: str, instructions: str, voice: str, limits: Limits, lead_s: float) -> Event:
+def session(
+    kind: str, session_id: str, instructions: str, voice: str, limits: Limits, lead_s: float
+) -> Event:
     audio = {"format": {"type": "audio/pcm", "rate": RATE_HZ}}
     return server(
         kind,

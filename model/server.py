@@ -18,6 +18,7 @@ from typing import Any
 import click
 import structlog
 import uvicorn
+from consent.grant import GrantVerifier, VoiceGrant
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -25,7 +26,6 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from consent.errors import GrantRefused
-from consent.grant import GrantVerifier, VoiceGrant
 from model import events
 from model.api import Engine, Reference
 from model.errors import EngineBusy, EngineError
@@ -137,7 +137,9 @@ class EngineApp:
                 await session.take(text)
 
 
-def build(engine: Engine, verifier: GrantVerifier, fetch: FetchReference, boot_token: str | None) -> Starlette:
+def build(
+    engine: Engine, verifier: GrantVerifier, fetch: FetchReference, boot_token: str | None
+) -> Starlette:
     """The ASGI app of one engine."""
     return EngineApp(engine, verifier, fetch, boot_token).asgi()
 
@@ -175,7 +177,9 @@ async def serve(name: str, keys: Path, front: Path | None, **listen: Any) -> Non
 @click.option("--uds", type=click.Path(path_type=Path), help="listen on this unix socket")
 @click.option("--host", default="127.0.0.1")
 @click.option("--port", type=int, help="listen on this TCP port instead")
-@click.option("--keys", type=click.Path(path_type=Path, exists=True), required=True, help="grants' public keys")
+@click.option(
+    "--keys", type=click.Path(path_type=Path, exists=True), required=True, help="grants' public keys"
+)
 @click.option("--front", type=click.Path(path_type=Path), help="the front's RPC socket, for voices")
 def main(name: str, uds: Path | None, host: str, port: int | None, keys: Path, front: Path | None) -> None:
     """Serves one engine."""

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
+from consent.grant import VoiceGrant
 
 from consent.errors import GrantRefused
-from consent.grant import VoiceGrant
 from model import events
 from model.api import (
     FRAME,
@@ -135,9 +135,7 @@ class Session:
         try:
             await work
         except ProtocolError as error:
-            await self._send(
-                events.error(str(error), "invalid_value", param=error.param, event_id=event_id)
-            )
+            await self._send(events.error(str(error), "invalid_value", param=error.param, event_id=event_id))
         except GrantRefused as refusal:
             await self._send(events.error(str(refusal), f"grant_{refusal.reason}", event_id=event_id))
         except EngineError as error:
@@ -289,9 +287,7 @@ class Session:
         if len(self._replies) > 64:
             del self._replies[next(iter(self._replies))]
         await self._send(
-            events.response(
-                "response.created", reply.response_id, reply.item_id, "in_progress", reply.number
-            )
+            events.response("response.created", reply.response_id, reply.item_id, "in_progress", reply.number)
         )
         reply.task = asyncio.create_task(self._run(reply, say))
 
@@ -316,7 +312,9 @@ class Session:
                     match output:
                         case Text(delta):
                             reply.text += delta
-                            await self._send(self._delta("response.output_audio_transcript.delta", reply, delta))
+                            await self._send(
+                                self._delta("response.output_audio_transcript.delta", reply, delta)
+                            )
                         case Sound(pcm):
                             await self._wait_for_lead(reply)
                             await self._send_sound(reply, pcm)
