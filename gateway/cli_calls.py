@@ -13,10 +13,10 @@ import click
 from redis.exceptions import RedisError
 
 from gateway.errors import VoicegateError
-from gateway.redis_server import redis_url
-from gateway.registry import CallRow, Registry
+from gateway.places import redis_url_for
+from gateway.registry import Registry, RegistryRow
 from gateway.runtime import runtime_for
-from gateway.sessions import CallRecord, Sessions
+from gateway.sessions import Sessions
 from gateway.settings import Settings, load
 
 Result = TypeVar("Result")
@@ -33,7 +33,7 @@ def calls(ctx: click.Context, as_json: bool, count: int) -> None:
     settings = load()
     live, ended = asyncio.run(_lists(settings, count))
     if as_json:
-        click.echo(json.dumps({"live": [c.to_json() for c in live], "ended": [c.to_json() for c in ended]}))
+        click.echo(json.dumps({"live": live, "ended": ended}))
         return
     if not live and not ended:
         click.echo("no calls yet")
@@ -54,7 +54,7 @@ def show(call_id: str, as_json: bool) -> None:
             raise redis_error
         raise VoicegateError(f"no call {call_id}; `voicegate calls` lists the latest")
     if as_json:
-        table = record.to_json(events=True) if record else {"call_id": call_id}
+        table = record or {"call_id": call_id}
         click.echo(json.dumps({**table, "registry": row.to_json() if row else None}))
         return
     if row is not None:
@@ -62,23 +62,28 @@ def show(call_id: str, as_json: bool) -> None:
         click.echo(f"  {row.caller or '(nobody)'} called {row.called} from {row.source}")
         click.echo(f"  voice {row.voice or '(none)'}, grant {row.grant_jti or '(none)'}")
         if row.started_at is not None:
-            click.echo(f"  {row.started_at:%Y-%m-%d %H:%M:%S} UTC, {row.how or 'not ended'}")
+            click.echo(
+                f"  {datetime.fromtimestamp(row.started_at):%Y-%m-%d %H:%M:%S}, {row.how or 'not ended'}"
+            )
     if record is None:
         click.echo("  Redis has forgotten its turns" if redis_error is None else f"  {redis_error}")
         return
     click.echo(_line(record))
-    for event in record.events:
-        click.echo(f"  {_clock(event['at'])}  {_event(event)}")
+    for turn in record["turns"]:
+        click.echo(f"  {_clock(turn['at'])}  {_turn(turn)}")
+    for event in record["events"]:
+        if event["kind"] not in ("said", "heard", "turn"):
+            click.echo(f"  {_clock(event['at'])}  {_event(event)}")
 
 
-async def _lists(settings: Settings, count: int) -> tuple[list[CallRecord], list[CallRecord]]:
-    async def read(sessions: Sessions) -> tuple[list[CallRecord], list[CallRecord]]:
+async def _lists(settings: Settings, count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    async def read(sessions: Sessions) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         return await sessions.live(), await sessions.recent(count)
 
     return await _reading(settings, read)
 
 
-async def _one(settings: Settings, call_id: str) -> tuple[CallRecord | None, VoicegateError | None]:
+async def _one(settings: Settings, call_id: str) -> tuple[dict[str, Any] | None, VoicegateError | None]:
     try:
         return await _reading(settings, lambda sessions: sessions.get(call_id)), None
     except VoicegateError as error:
@@ -86,18 +91,18 @@ async def _one(settings: Settings, call_id: str) -> tuple[CallRecord | None, Voi
 
 
 async def _reading(settings: Settings, read: Callable[[Sessions], Awaitable[Result]]) -> Result:
-    url = redis_url(settings, runtime_for(settings.data_dir))
-    sessions = await Sessions.open(url)
+    url = redis_url_for(settings, runtime_for(settings.data_dir))
+    sessions = Sessions(url)
     try:
         return await read(sessions)
     except (RedisError, OSError) as error:
         remedy = "is the gateway running?" if settings.redis_url is None else "see VOICEGATE_REDIS_URL"
         raise VoicegateError(f"Redis does not answer ({error}); {remedy}") from None
     finally:
-        await sessions.close()
+        await sessions.redis.aclose()
 
 
-def _row(settings: Settings, call_id: str) -> CallRow | None:
+def _row(settings: Settings, call_id: str) -> RegistryRow | None:
     if settings.sql_url is None and not Path(settings.data_dir, "voicegate.db").exists():
         return None  # reading shall not make a database
     registry = Registry.open(settings.sql)
@@ -107,25 +112,23 @@ def _row(settings: Settings, call_id: str) -> CallRow | None:
         registry.close()
 
 
-def _line(record: CallRecord) -> str:
-    facts = record.facts
-    started = float(facts.get("started_at", 0))
-    ended = float(facts["ended_at"]) if "ended_at" in facts else None
-    lasted = f"{ended - started:.0f} s" if ended is not None else "…"
-    who = f"{facts.get('caller', '?')} → {facts.get('called', '?')}"
+def _line(call: dict[str, Any]) -> str:
+    started = call.get("started_at", 0.0)
+    lasted = f"{call['ended_at'] - started:.0f} s" if "ended_at" in call else "…"
+    who = f"{call.get('caller', '?')} → {call.get('called', '?')}"
     when = f"{datetime.fromtimestamp(started):%Y-%m-%d %H:%M:%S}"
-    end = f"{facts.get('route', '')}  {facts.get('how', '')}"
-    return f"{record.call_id}  {when}  {record.state:<9} {lasted:>6}  {who}  {end}".rstrip()
+    end = f"{call.get('route', '')}  {call.get('how', '')}"
+    return f"{call['call_id']}  {when}  {call.get('state', '?'):<9} {lasted:>6}  {who}  {end}".rstrip()
+
+
+def _turn(turn: dict[str, Any]) -> str:
+    text = turn["text"] or f"({turn['duration_s']:g} s of speech)" if "duration_s" in turn else turn["text"]
+    stages = "  ".join(f"{stage} {1000 * s:.0f} ms" for stage, s in turn.get("latency", {}).items())
+    return f"{turn['who']}: {text or '(no transcript)'}" + (f"   [{stages}]" if stages else "")
 
 
 def _event(event: dict[str, Any]) -> str:
-    data = event["data"]
-    if event["kind"] != "turn":
-        return f"{event['kind']} {' '.join(f'{k}={v}' for k, v in data.items())}".rstrip()
-    stages = "  ".join(f"{stage} {ms:g} ms" for stage, ms in data.get("latency_ms", {}).items())
-    text = data.get("text") or data.get("intent") or f"({data.get('duration_s', '?')} s)"
-    cut = "  [interrupted]" if data.get("interrupted") else ""
-    return f"{data.get('who', '?')}: {text}{cut}" + (f"   {stages}" if stages else "")
+    return f"{event['kind']} {' '.join(f'{k}={v}' for k, v in event['data'].items())}".rstrip()
 
 
 def _clock(at: float) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from gateway.dialplan import Dialplan, Route, folder_of
+from gateway.dialplan import Dialplan, Route
 from gateway.errors import DialplanError
+from gateway.places import dialplan_dir
 from gateway.settings import load
 
 FOLDER = click.argument("folder", required=False, type=click.Path(path_type=Path))
@@ -23,7 +24,7 @@ def dialplan() -> None:
 @FOLDER
 def check(folder: Path | None) -> None:
     """Load the dialplans of FOLDER (default: those in force) and list their routes."""
-    plan = Dialplan.load(folder or folder_of(load()))
+    plan = Dialplan.load(folder or dialplan_dir(load()))
     for route in plan.routes:
         click.echo(f"{_where(route)}: {route.name}: {_takes(route)}")
         click.echo(f"    {' → '.join(verb.verb for verb in route.do)}")
@@ -44,7 +45,7 @@ def route_of(called: str, caller: str, source: str, at: str | None, folder: Path
         when = datetime.fromisoformat(at) if at else None
     except ValueError:
         raise click.BadParameter(f'{at!r} is no time; write "2026-03-02 18:30"', param_hint="--at") from None
-    plan = Dialplan.load(folder or folder_of(load()))
+    plan = Dialplan.load(folder or dialplan_dir(load()))
     route, lines = plan.explain(called=called, caller=caller, source=source, at=when)
     for line in lines:
         click.echo(f"  not {line}")

@@ -13,7 +13,8 @@ from rich.panel import Panel
 from rich.table import Table
 
 from gateway import logs
-from gateway.dialplan import Dialplan, folder_of
+from gateway.dialplan import Dialplan
+from gateway.places import dialplan_dir
 from gateway.runtime import runtime_for
 from gateway.settings import PREFIX, Settings, load
 from gateway.users import SipUsers, console_token
@@ -29,7 +30,7 @@ def run() -> None:
 
     settings = load()
     logs.configure("supervisor", settings.log_level)
-    Dialplan.load(folder_of(settings))  # a mistake there is better said now than by a child's log
+    Dialplan.load(dialplan_dir(settings))  # a mistake there is better said now than by a child's log
     sys.exit(supervise(settings, lambda state, log: show_panel(settings, state, log)))
 
 
@@ -81,7 +82,7 @@ def panel(settings: Settings, state: dict[str, Any], log: Path | None) -> Panel:
     rows.add_row("Redis", str(state.get("redis", _hidden(settings.redis_url or embedded))))
     rows.add_row("SQL", str(state.get("sql", _hidden(settings.sql))))
     rows.add_row("watermark", str(state.get("watermark", "unknown")))
-    rows.add_row("dialplan", str(folder_of(settings)))
+    rows.add_row("dialplan", str(dialplan_dir(settings)))
     if log is not None:
         rows.add_row("log", str(log))
     return Panel(rows, title="voicegate", subtitle="Ctrl-C stops it", expand=False)
