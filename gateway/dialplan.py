@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
 
 from gateway.dialplan_load import read_folder
 from gateway.dialplan_routes import Hours, Keep, Route, fits, split_uri
@@ -25,11 +24,11 @@ from gateway.dialplan_verbs import (
     Say,
     Transfer,
     Verb,
+    branches_of,
     clock_facts,
     fill,
 )
 from gateway.errors import CallRefused, DialplanError
-from gateway.settings import Settings
 
 __all__ = [
     "VERBS",
@@ -51,11 +50,8 @@ __all__ = [
     "clock_facts",
     "fill",
     "fits",
-    "folder_of",
     "split_uri",
 ]
-
-SHIPPED: Final = Path(__file__).resolve().parent.parent / "dialplans"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +105,26 @@ class Dialplan:
             raise CallRefused(404, f"no route takes a call to {called}")
         return Match(route, lines)
 
+    def reachable(self, route: Route) -> tuple[Route, ...]:
+        """The other routes that a call of this one may go on as, by its gathers and by theirs."""
+        by_name = {other.name: other for other in self.routes}
+        found: dict[str, Route] = {}
+        waiting = [route]
+        while waiting:
+            for verb in waiting.pop().do:
+                for _, name in branches_of(verb):
+                    if name != route.name and name not in found:
+                        found[name] = by_name[name]
+                        waiting.append(by_name[name])
+        return tuple(found.values())
 
-def folder_of(settings: Settings) -> Path:
-    """Where the dialplans in force are: as set, else in the data directory, else the shipped ones."""
-    if settings.dialplans is not None:
-        return settings.dialplans.expanduser()
-    own = settings.data_dir / "dialplans"
-    return own if own.is_dir() else SHIPPED
+    def prompts(self) -> tuple[str, ...]:
+        """What must be sayable when no engine answers: each conversation's last words."""
+        texts = (
+            text
+            for route in self.routes
+            for verb in route.do
+            if isinstance(verb, Converse)
+            for text in (verb.engine_lost, verb.busy)
+        )
+        return tuple(dict.fromkeys(texts))

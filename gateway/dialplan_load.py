@@ -33,7 +33,7 @@ from gateway.dialplan_verbs import (
 from gateway.errors import DialplanError
 
 TARGET: Final = re.compile(r"sips?:[^\s<>\"@]+(@[^\s<>\"@]+)?|tel:\+?[0-9().-]+")
-FILLED_BY_LOADER: Final = ("targets", "others", "file", "line")
+FILLED_BY_LOADER: Final = ("file", "line")
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +264,7 @@ def _check_facts(loaded: Loaded, text: str, known: Iterable[str], path: toml_lin
 
 
 def _joined(loaded: list[Loaded], targets: Mapping[str, str]) -> tuple[Route, ...]:
-    """The routes with what they reach: transfer targets and the routes behind their gathers."""
+    """The routes, once each name is known to lead somewhere: targets, and routes behind a gather."""
     by_name: dict[str, Loaded] = {}
     reached: set[str] = set()
     for one in loaded:
@@ -285,21 +285,7 @@ def _joined(loaded: list[Loaded], targets: Mapping[str, str]) -> tuple[Route, ..
     for one in loaded:
         if not one.route.called and one.route.name not in reached:
             one.fail((), 'no call ever comes here; add called = ["…"], or name it in a gather')
-    return tuple(_closed(one.route, by_name, targets) for one in loaded)
-
-
-def _closed(route: Route, by_name: Mapping[str, Loaded], targets: Mapping[str, str]) -> Route:
-    others: dict[str, tuple[Verb, ...]] = {}
-    waiting = [route.do]
-    used: dict[str, str] = {}
-    while waiting:
-        for verb in waiting.pop():
-            used.update({name: targets[name] for _, name in targets_of(verb)})
-            for _, name in branches_of(verb):
-                if name not in others:
-                    others[name] = by_name[name].route.do
-                    waiting.append(others[name])
-    return replace(route, others=others, targets=used)
+    return tuple(one.route for one in loaded)
 
 
 def _keys(kind: type[Any]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, tzinfo
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal
@@ -109,11 +109,8 @@ class Route:
     keep: Keep = Keep()
     do: tuple[Any, ...] = field(default_factory=tuple)
     """verbs, in order"""
-    targets: dict[Name, str] = field(default_factory=dict)
-    """where this route's transfers may go: name to SIP URI. Filled by the loader."""
-    others: dict[Name, tuple[Any, ...]] = field(default_factory=dict)
-    """verbs of each route that a `gather` may reach from here. Filled by the loader."""
     file: str = ""
+    """where it is written; filled by the loader"""
     line: int = 0
 
     def local(self, at: datetime | None = None) -> datetime:
@@ -136,25 +133,14 @@ class Route:
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON, for another process."""
-        head: dict[str, Any] = ROUTE.dump_python(self, mode="json", exclude={"do", "others"})
-        return {
-            **head,
-            "do": [_verb_json(verb) for verb in self.do],
-            "others": {name: [_verb_json(verb) for verb in verbs] for name, verbs in self.others.items()},
-        }
+        head: dict[str, Any] = ROUTE.dump_python(self, mode="json", exclude={"do"})
+        return {**head, "do": [_verb_json(verb) for verb in self.do]}
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> Route:
         """The route that `to_json` wrote. Raises pydantic's `ValidationError` for anything else."""
-        head = {k: v for k, v in table.items() if k not in ("do", "others")}
-        bare = ROUTE.validate_json(dumps(head))
-        return cls(
-            **{
-                **{name: getattr(bare, name) for name in cls.__dataclass_fields__},
-                "do": tuple(verb_from_json(v) for v in table["do"]),
-                "others": {n: tuple(verb_from_json(v) for v in vs) for n, vs in table["others"].items()},
-            }
-        )
+        bare = ROUTE.validate_json(dumps({**table, "do": []}))
+        return replace(bare, do=tuple(verb_from_json(verb) for verb in table["do"]))
 
 
 def zone_of(name: str | None) -> tzinfo | None:

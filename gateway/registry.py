@@ -7,6 +7,7 @@ The methods block for a millisecond or two: on an event loop, call them by `asyn
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -61,19 +62,19 @@ class _Unsigned64(TypeDecorator[int]):
         return value + (1 << 64) if value is not None and value < 0 else value
 
 
-class _Instant(TypeDecorator[datetime]):
-    """A time with its zone; SQLite keeps none, so all are UTC."""
+class _Instant(TypeDecorator[float]):
+    """Seconds since the epoch, kept as a time in UTC that an operator can read in SQL."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return value.astimezone(UTC) if value is not None else None
+    def process_bind_param(self, value: float | None, dialect: Dialect) -> datetime | None:
+        return datetime.fromtimestamp(value, UTC) if value is not None else None
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: Any, dialect: Dialect) -> float | None:
         if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+            return None  # SQLite keeps no zone: what it kept is UTC
+        return float((value.replace(tzinfo=UTC) if value.tzinfo is None else value).timestamp())
 
 
 METADATA: Final = MetaData()
@@ -83,7 +84,7 @@ CALLS: Final = Table(
     METADATA,
     Column("call_id", String(64), primary_key=True),
     Column("payload", BigInteger, nullable=False, unique=True),  # the 48 bits
-    Column("payload_whole", _Unsigned64, nullable=False),
+    Column("payload_whole", _Unsigned64),
     Column("gateway", String(64), nullable=False),
     Column("dialplan", String(200), nullable=False),
     Column("route", String(64), nullable=False),
@@ -101,14 +102,17 @@ CALLS: Final = Table(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CallRow:
-    """One call. `payload` is 48 bits, `payload_whole` 64, both unsigned."""
+class RegistryRow:
+    """One call. Times are seconds since the epoch; `started_at` is now unless given."""
 
     call_id: str
     payload: int
-    payload_whole: int
-    gateway: str
-    dialplan: str
+    """the 48 bits that name the call"""
+    payload_whole: int | None = None
+    """all 64 bits as the mark carries them"""
+    gateway: str = ""
+    dialplan: str = ""
+    """file and line of the route"""
     route: str
     caller: str
     called: str
@@ -116,13 +120,12 @@ class CallRow:
     grant_jti: str | None = None
     voice: str | None = None
     voice_hash: str | None = None
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
     how: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        table = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {k: v.isoformat() if isinstance(v, datetime) else v for k, v in table.items()}
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
 class Registry:
@@ -170,16 +173,16 @@ class Registry:
             return False
         return True
 
-    def enter(self, row: CallRow) -> CallRow:
+    def enter(self, row: RegistryRow) -> RegistryRow:
         """Enters a call before its first sound; returns it with its `started_at`.
 
         Raises `PayloadTaken` when another call has this payload or id, `RegistryError` when the database
         does not take it: then the call must not sound.
         """
-        if not 0 <= row.payload < 1 << PAYLOAD_BITS or not 0 <= row.payload_whole < 1 << 64:
-            raise ValueError(f"payload {row.payload:#x} / {row.payload_whole:#x} is out of range")
+        if not 0 <= row.payload < 1 << PAYLOAD_BITS or not 0 <= (row.payload_whole or 0) < 1 << 64:
+            raise ValueError(f"payload {row.payload:#x} has more than {PAYLOAD_BITS} bits")
         values = {name: getattr(row, name) for name in row.__dataclass_fields__}
-        values["started_at"] = row.started_at or datetime.now(UTC)
+        values["started_at"] = row.started_at if row.started_at is not None else time.time()
         for column in CALLS.columns:  # what a caller wrote may be longer than its column
             if isinstance(values[column.name], str) and isinstance(column.type, String):
                 values[column.name] = values[column.name][: column.type.length]
@@ -190,15 +193,15 @@ class Registry:
             raise PayloadTaken(f"payload {row.payload:#014x} or call id {row.call_id} is taken") from None
         except SQLAlchemyError as error:
             raise RegistryError(f"call {row.call_id} was not entered: {_first_line(error)}") from None
-        return CallRow(**values)
+        return RegistryRow(**values)
 
     def renew(self, call_id: str, *, grant_jti: str, voice: str, voice_hash: str) -> None:
         """Notes the voice and grant that a running call uses from now on."""
         self._update(call_id, grant_jti=grant_jti, voice=voice, voice_hash=voice_hash)
 
-    def close_call(self, call_id: str, how: str, ended_at: datetime | None = None) -> None:
+    def close_call(self, call_id: str, how: str, ended_at: float | None = None) -> None:
         """Notes how a call ended; the first note stays."""
-        at = ended_at or datetime.now(UTC)
+        at = ended_at if ended_at is not None else time.time()
         self._update(call_id, only_open=True, ended_at=at, how=how[:200])
 
     def close_all(self, gateway: str, how: str) -> int:
@@ -206,25 +209,25 @@ class Registry:
         open_ones = (CALLS.c.gateway == gateway) & CALLS.c.ended_at.is_(None)
         try:
             with self._one_writer, self._engine.begin() as connection:
-                values = {"ended_at": datetime.now(UTC), "how": how}
+                values = {"ended_at": time.time(), "how": how}
                 return connection.execute(update(CALLS).where(open_ones).values(values)).rowcount
         except SQLAlchemyError as error:
             raise RegistryError(f"the calls of {gateway} were not closed: {_first_line(error)}") from None
 
-    def get(self, call_id: str) -> CallRow | None:
+    def get(self, call_id: str) -> RegistryRow | None:
         return self._one(CALLS.c.call_id == call_id)
 
-    def by_payload(self, payload: int) -> CallRow | None:
+    def by_payload(self, payload: int) -> RegistryRow | None:
         """The call that a mark names; None when none of ours has this 48-bit payload."""
         return self._one(CALLS.c.payload == payload)
 
-    def recent(self, count: int = 50) -> list[CallRow]:
+    def recent(self, count: int = 50) -> list[RegistryRow]:
         """The latest calls, living ones too, the newest first."""
         return [
             _row(row) for row in self._read(select(CALLS).order_by(CALLS.c.started_at.desc()).limit(count))
         ]
 
-    def _one(self, condition: Any) -> CallRow | None:
+    def _one(self, condition: Any) -> RegistryRow | None:
         rows = self._read(select(CALLS).where(condition))
         return _row(rows[0]) if rows else None
 
@@ -253,8 +256,8 @@ def _sqlite_settings(connection: Any, _: Any) -> None:
     cursor.close()
 
 
-def _row(row: Row[Any]) -> CallRow:
-    return CallRow(**row._mapping)
+def _row(row: Row[Any]) -> RegistryRow:
+    return RegistryRow(**row._mapping)
 
 
 def _first_line(error: BaseException) -> str:

@@ -75,7 +75,7 @@ class Settings(BaseModel):
     lead_s: float = Field(
         1.0, ge=0.1, le=10, description="how far the engine may run ahead of what was played"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug to error")
 
     @cached_property
     def sql(self) -> str:

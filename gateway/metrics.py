@@ -1,0 +1,162 @@
+"""Prometheus metrics of the whole house, exposed by the front.
+
+Halls count in plain numbers (they may not spend their 20 ms on this) and report them with their health; the
+front keeps each hall's latest report and counts by itself what it decides. A process that restarts begins at
+zero, which is what `rate()` of Prometheus expects. Labels hold words from short lists, never what a caller
+wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+LATENCY_BUCKETS_S: Final = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.55, 0.65, 0.8, 1.0, 1.5, 2.0, 4.0)
+"""The promised limits (150 to 300 ms, 550 and 650 ms) are bounds, so that they can be read off."""
+DURATION_BUCKETS_S: Final = (5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+
+HALL_COUNTERS: Final = {
+    "frames": "Frames of 20 ms that the hall answered",
+    "turns": "Passes over the calls, one per tick of the lines",
+    "late_turns": "Passes that took longer than half a frame",
+    "late_ticks": "Ticks that came too late for their pass",
+    "busy_s": "Seconds spent in passes",
+    "marked_s": "Seconds of sound that were marked",
+    "mark_alarms": "Frames that could not be marked and went out as silence",
+    "underruns": "Frames that a line pulled in vain",
+}
+"""What halls count, of their `health`'s "counters"; what is not listed is a gauge."""
+
+HOWS: Final = ("caller hung up", "hung up", "cancelled", "transferred", "failed", "refused")
+"""How a call may end; the rest of the text is for the log."""
+
+
+class Metrics:
+    """What `/metrics` shows."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._halls: dict[str, Mapping[str, Any]] = {}
+        self._front: dict[str, Any] = {}
+        self._calls = Counter("voicegate_calls", "Calls that ended, by how", ["how"], registry=self._registry)
+        self._seconds = Histogram(
+            "voicegate_call_seconds",
+            "How long calls lasted",
+            buckets=DURATION_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._turns = Counter("voicegate_turns", "Caller's turns that were answered", registry=self._registry)
+        self._latency = Histogram(
+            "voicegate_latency_seconds",
+            "Of an answer, by stage; whole: from the end of speech to the first sound",
+            ["stage"],
+            buckets=LATENCY_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._refused = Counter(
+            "voicegate_calls_refused", "Calls not taken, by SIP status", ["status"], registry=self._registry
+        )
+        self._grants = Counter(
+            "voicegate_grants_refused", "Voices not allowed, by reason", ["reason"], registry=self._registry
+        )
+        self._alarms = Counter(
+            "voicegate_alarms", "What somebody must look at, by kind", ["kind"], registry=self._registry
+        )
+        self._registry.register(_Reports(self._halls, self._front))
+
+    def call_ended(self, how: str, lasted_s: float | None = None) -> None:
+        self._calls.labels(next((known for known in HOWS if how.startswith(known)), "other")).inc()
+        if lasted_s is not None:
+            self._seconds.observe(lasted_s)
+
+    def turn(self, latency: Mapping[str, float]) -> None:
+        """A turn was answered; `latency` is seconds by stage."""
+        self._turns.inc()
+        for stage, seconds in latency.items():
+            self._latency.labels(stage).observe(seconds)
+
+    def refused(self, status: int) -> None:
+        """A call was not taken."""
+        self._refused.labels(str(status)).inc()
+
+    def grant_refused(self, reason: str) -> None:
+        """`reason` is one of `consent.grant.REASONS`."""
+        self._grants.labels(reason).inc()
+
+    def alarm(self, kind: str) -> None:
+        self._alarms.labels(kind).inc()
+
+    def hall(self, name: str, health: Mapping[str, Any]) -> None:
+        """A hall's answer to "health"."""
+        self._halls[name] = health
+
+    def hall_lost(self, name: str) -> None:
+        self._halls.pop(name, None)
+
+    def front(self, *, calls: int, lines: int, web_lines: int, edge: Mapping[str, Any]) -> None:
+        """The front's own state now. `edge`: counts by name, or by name and word ({"refused": {"503": 2}})."""
+        self._front.update(calls=calls, lines={"sip": lines, "web": web_lines}, edge=edge)
+
+    def expose(self) -> bytes:
+        """The text of `/metrics` (content type: `prometheus_client.CONTENT_TYPE_LATEST`)."""
+        return generate_latest(self._registry)
+
+
+class _Reports:
+    """What others reported, as prometheus_client asks of a collector."""
+
+    def __init__(self, halls: Mapping[str, Mapping[str, Any]], front: Mapping[str, Any]) -> None:
+        self._halls = halls
+        self._front = front
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._of_front()
+        yield from self._of_halls()
+
+    def _of_front(self) -> Iterator[Metric]:
+        if not self._front:
+            return
+        yield GaugeMetricFamily("voicegate_calls_live", "Calls now", value=self._front["calls"])
+        lines = GaugeMetricFamily("voicegate_lines", "Lines that are up", labels=["kind"])
+        for kind, count in self._front["lines"].items():
+            lines.add_metric([kind], count)
+        yield lines
+        edge = CounterMetricFamily("voicegate_sip", "What the edge met", labels=["event", "detail"])
+        for event, count in self._front["edge"].items():
+            for detail, number in count.items() if isinstance(count, Mapping) else [("", count)]:
+                edge.add_metric([str(event), str(detail)], float(number))
+        yield edge
+
+    def _of_halls(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily("voicegate_hall_up", "What a hall can reach", labels=["hall", "part"])
+        sessions = GaugeMetricFamily(
+            "voicegate_sessions",
+            "Living sessions, writes waiting for Redis, writes lost",
+            labels=["hall", "what"],
+        )
+        families: dict[str, Metric] = {}
+        for hall, health in self._halls.items():
+            for part in ("engine", "redis"):
+                up.add_metric([hall, part], float(bool(health.get(part))))
+            for what, count in health.get("sessions", {}).items():
+                sessions.add_metric([hall, what], float(count))
+            for name, count in health.get("counters", {}).items():
+                family = families.setdefault(name, _hall_family(name))
+                assert isinstance(family, (CounterMetricFamily, GaugeMetricFamily))
+                family.add_metric([hall], float(count))
+        yield up
+        yield sessions
+        yield from families.values()
+
+
+def _hall_family(name: str) -> CounterMetricFamily | GaugeMetricFamily:
+    full = f"voicegate_hall_{name.removesuffix('_s')}" + ("_seconds" if name.endswith("_s") else "")
+    if name in HALL_COUNTERS:
+        return CounterMetricFamily(full, HALL_COUNTERS[name], labels=["hall"])
+    return GaugeMetricFamily(full, f"The hall's {name}", labels=["hall"])

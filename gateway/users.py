@@ -1,0 +1,177 @@
+"""Who may call: SIP digest users, and the access that a gateway opened to the LAN makes for itself.
+
+Passwords are not kept: only HA1 (RFC 8760: MD5 and SHA-256 of "name:voicegate:password"), which is as good as
+the password within this realm, so the file is owner-only like everything in the data directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal
+
+from gateway.errors import VoicegateError
+
+REALM: Final = "voicegate"
+FIRST_USER: Final = "phone"
+MIN_PASSWORD: Final = 8
+_NAME: Final = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
+_TYPED: Final = "abcdefghjkmnpqrstuvwxyz23456789"
+"""What somebody who types on a telephone cannot confuse."""
+
+Algorithm = Literal["MD5", "SHA-256"]
+
+
+class UsersError(VoicegateError):
+    """A SIP user cannot be added, removed or read."""
+
+
+class SipUsers:
+    """The users of one data directory. Reads the file again when another process changed it."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._path = data_dir / "sip_users.json"
+        self._first = data_dir / "first_user.json"
+        self._seen: tuple[int, int] | None = None
+        self._users: dict[str, dict[str, str]] = {}
+
+    def names(self) -> list[str]:
+        self._reread()
+        return sorted(self._users)
+
+    def ha1(self, name: str, algorithm: Algorithm = "MD5") -> str | None:
+        """The hash to check a digest with, lower-case hex; None for an unknown user."""
+        self._reread()
+        user = self._users.get(name)
+        return user[algorithm] if user else None
+
+    def add(self, name: str, password: str) -> None:
+        """Adds a user, or gives an existing one another password. Raises `UsersError`."""
+        if _NAME.fullmatch(name) is None:
+            raise UsersError(f"{name!r} is no user name; use up to 64 letters, digits, and _ . + -")
+        if len(password) < MIN_PASSWORD:
+            raise UsersError(f"the password is shorter than {MIN_PASSWORD} characters; take a longer one")
+        if any(ord(character) < 32 for character in password):
+            raise UsersError("the password holds a line break or another control character")
+        with self._locked():
+            self._users[name] = hashes(name, password)
+            self._write()
+            if self._first_name() == name:
+                self._first.unlink(missing_ok=True)
+
+    def remove(self, name: str) -> None:
+        """Raises `UsersError` when there is no such user."""
+        with self._locked():
+            if self._users.pop(name, None) is None:
+                raise UsersError(f"there is no SIP user {name!r}; `voicegate sip user list` shows them")
+            self._write()
+            if self._first_name() == name:
+                self._first.unlink(missing_ok=True)
+
+    def first(self) -> tuple[str, str] | None:
+        """(name, password) of the user that a gateway on the LAN makes when there is none yet.
+
+        The same at every start, until that user is removed or given another password; None when the
+        operator has users of their own only.
+        """
+        with self._locked():
+            if not self._users:
+                password = typed_secret()
+                self._users[FIRST_USER] = hashes(FIRST_USER, password)
+                self._write()
+                _write_private(self._first, json.dumps({"name": FIRST_USER, "password": password}))
+                return FIRST_USER, password
+            try:
+                kept = json.loads(self._first.read_text())
+                return str(kept["name"]), str(kept["password"])
+            except FileNotFoundError:
+                return None
+            except (ValueError, KeyError):
+                raise UsersError(f"{self._first} is broken; remove it and the user {FIRST_USER!r}") from None
+
+    def _first_name(self) -> str | None:
+        try:
+            return str(json.loads(self._first.read_text())["name"])
+        except (FileNotFoundError, ValueError, KeyError):
+            return None
+
+    def _reread(self) -> None:
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            self._seen, self._users = None, {}
+            return
+        now = (status.st_mtime_ns, status.st_ino)
+        if now == self._seen:
+            return
+        if status.st_mode & 0o077:
+            raise UsersError(f"{self._path} can be read by others; run: chmod 600 {self._path}")
+        try:
+            table = json.loads(self._path.read_text())
+            users = {n: {"MD5": u["MD5"], "SHA-256": u["SHA-256"]} for n, u in table["users"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UsersError(f"{self._path} is broken; remove it and add the users again") from None
+        self._seen, self._users = now, users
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (self._path.parent / "sip_users.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._reread()
+            yield
+
+    def _write(self) -> None:
+        _write_private(self._path, json.dumps({"realm": REALM, "users": self._users}, indent=1))
+        self._seen = None
+
+
+def hashes(name: str, password: str) -> dict[str, str]:
+    """HA1 by algorithm."""
+    secret = f"{name}:{REALM}:{password}".encode()
+    md5 = hashlib.md5(secret, usedforsecurity=False).hexdigest()  # what RFC 2617 telephones speak
+    return {"MD5": md5, "SHA-256": hashlib.sha256(secret).hexdigest()}
+
+
+def console_token(data_dir: Path) -> str:
+    """The console's and API's token, made at the first call. Raises `UsersError` when others may read it."""
+    path = data_dir / "console_token"
+    try:
+        if path.stat().st_mode & 0o077:
+            raise UsersError(f"{path} can be read by others; remove it, and a new one is made")
+        return path.read_text().strip()
+    except FileNotFoundError:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            _write_private(path, secrets.token_urlsafe(24), new=True)
+        return path.read_text().strip()
+
+
+def typed_secret() -> str:
+    """79 random bits that can be typed: "k7vd-9xq2-m4tr-h6bn"."""
+    return "-".join("".join(secrets.choice(_TYPED) for _ in range(4)) for _ in range(4))
+
+
+def _write_private(path: Path, text: str, *, new: bool = False) -> None:
+    """All or nothing, and never readable by others, not even for a moment. `new`: `FileExistsError`."""
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
+    try:
+        with os.fdopen(fd, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if new:
+            os.link(temporary, path)
+        else:
+            os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
