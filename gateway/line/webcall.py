@@ -48,7 +48,7 @@ log = structlog.get_logger("webcall")
 
 def prepare(host: str) -> None:
     """Once per process: our jitter buffer, our addresses, and Opus as the only codec."""
-    aiortc.rtcrtpreceiver.JitterBuffer = JitterBuffer  # type: ignore[attr-defined]
+    aiortc.rtcrtpreceiver.JitterBuffer = JitterBuffer  # type: ignore[attr-defined,assignment]
     ice.bind(host)
     aiortc.codecs.CODECS["audio"][:] = [
         RTCRtpCodecParameters(
