@@ -1,4 +1,4 @@
-"""A hall and a front that a web line can be tested against: they note what they are told, and answer ticks."""
+"""A hall and a front to test web lines with: they note what they are told, and answer ticks."""
 
 from __future__ import annotations
 
@@ -55,10 +55,12 @@ class FakeHall:
         self.flags: dict[int, list[int]] = {}
         self.played: dict[int, int] = {}
         self.line: Peer | None = None
+        self.line_up = asyncio.Event()
         self.ticks_seen = 0
         self.sound = sound
         self.silent = False
         self._said: dict[int, int] = {}
+        self._ticked = asyncio.Event()
         names = ("call.started", "call.confirmed", "call.dtmf", "call.hold", "call.ended")
         handlers = {told: self._noting(told) for told in names}
         self._rpc = Server(runtime.hall(name), TOKEN, handlers, joined=self._joined)
@@ -72,6 +74,7 @@ class FakeHall:
 
     async def _joined(self, peer: Peer) -> None:
         self.line = peer
+        self.line_up.set()
 
     async def start(self) -> FakeHall:
         await self._ticks.start()
@@ -90,11 +93,20 @@ class FakeHall:
                 if told == name:
                     return params
 
+    async def hears_sound(self, number: int, seconds: float, within_s: float = 10.0) -> None:
+        """Waits until a call sent so much more sound."""
+        wanted = len(self.heard.get(number, b"")) + int(seconds * 2 * RATE_HZ)
+        async with asyncio.timeout(within_s):
+            while len(self.heard.get(number, b"")) < wanted:
+                self._ticked.clear()
+                await self._ticked.wait()
+
     async def ask(self, method: str, **params: Any) -> Any:
         assert self.line is not None
         return await self.line.ask(method, **params)
 
     def _turn(self, lines: list[TickLine]) -> None:
+        self._ticked.set()
         for line in lines:
             waiting, line.waiting = line.waiting, []
             for packet in waiting:

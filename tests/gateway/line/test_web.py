@@ -8,18 +8,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import pytest_asyncio
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.codecs.opus import TIME_BASE
 from aiortc.mediastreams import MediaStreamTrack
 from av.packet import Packet
 
-from gateway.errors import RpcError
 from gateway.line import opus, webcall
 from gateway.line.jitter import Kind
 from gateway.line.tick import RECEIVING, SENDING
-from gateway.line.web import CAPACITY, WebLine
+from gateway.line.web import WebLine
 from gateway.runtime import Runtime
 from tests.gateway.line.fake_hall import FRAME, TOKEN, FakeFront, FakeHall, Sound, power_at, silence, tone
 
@@ -130,8 +128,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     running = asyncio.create_task(house.line.run())
     async with asyncio.timeout(5):
         await house.front.line_up.wait()
-        while house.hall.line is None:  # noqa: ASYNC110 - joins within milliseconds
-            await asyncio.sleep(0.01)
+        await house.hall.line_up.wait()
     yield house
     for browser in house.browsers:
         await browser.connection.close()
