@@ -39,6 +39,9 @@ class Settings(BaseModel):
     )
     sip_port: int = Field(5060, ge=1, le=65535, description="SIP over UDP and TCP")
     http_port: int = Field(8080, ge=1, le=65535, description="page, API, metrics")
+    http_names: tuple[str, ...] = Field(
+        (), description="host names the page may be asked for by, beside addresses and this machine's own"
+    )
     data_dir: Path = Field(default_factory=default_data_dir, description="everything the gateway keeps")
     redis_url: str | None = Field(None, description="redis:// or unix://; unset: an embedded Valkey")
     sql_url: str | None = Field(None, description="SQLAlchemy URL; unset: SQLite in the data directory")

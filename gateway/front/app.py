@@ -1,0 +1,236 @@
+"""The gateway's HTTP side: the console page, calls by WHIP-like offer and answer, the API, metrics, health.
+
+    GET    /                 the console page
+    POST   /api/call         an offer (application/sdp, or JSON {"sdp", "dialled"}) -> 201, answer, Location
+    GET    /api/calls        running and recent calls
+    GET    /api/calls/{id}   one call
+    DELETE /api/calls/{id}   hangs up
+    GET    /metrics          Prometheus text
+    GET    /healthz /readyz  alive; able to take calls
+    GET    /login, POST /login /logout   the console's token for a cookie
+
+`?dialled=` chooses the number (default `demo`). An error is `{"error": {"status", "reason",
+"retry_after_s"}}`. What a request must show to get here is `boundary`'s matter.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from pathlib import Path
+from typing import Any, Final, Protocol
+from urllib.parse import parse_qs, quote
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from gateway.errors import CallRefused, VoicegateError
+from gateway.front.boundary import COOKIE, COOKIE_S, Boundary, Keys, refusal, source_of
+from gateway.settings import Settings
+
+PAGE: Final = Path(__file__).with_name("console")
+DEFAULT_NUMBER: Final = "demo"
+DIALLED: Final = re.compile(r"[A-Za-z0-9+*#._~-]{1,64}\Z")
+CALL_ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,64}\Z")
+METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+HTTP_STATUS: Final = {
+    400: 400, 401: 401, 403: 403, 404: 404, 410: 404, 415: 415, 429: 429, 480: 503, 486: 503, 488: 400,
+    500: 500, 503: 503, 600: 503, 603: 403, 606: 400,
+}  # fmt: skip
+"""What a refusal's SIP status is in HTTP; others are 502."""
+
+log = structlog.get_logger("http")
+
+Call = dict[str, Any]
+
+
+class House(Protocol):
+    """What the app needs of the gateway; the front implements it."""
+
+    async def place(self, offer_sdp: str, dialled: str, source: str, user_agent: str) -> tuple[str, str]:
+        """A browser's call: (call id, SDP answer). Raises `CallRefused`."""
+
+    async def hang_up(self, call_id: str) -> None:
+        """Raises `CallRefused` (404) when no such call runs."""
+
+    async def list_calls(self) -> list[Call]:
+        """Running calls, then recent ones."""
+
+    async def show_call(self, call_id: str) -> Call | None:
+        """One call with its events, or None."""
+
+    async def prometheus(self) -> bytes:
+        """The metrics, in Prometheus' text form."""
+
+    async def ready(self) -> dict[str, Any]:
+        """`{"ready": bool, "parts": {name: bool}, …}`; only these two are shown."""
+
+
+def build_app(house: House, settings: Settings, token: str | None = None) -> Starlette:
+    """The ASGI app. `token` is the console's; it may be None only while `settings.local_only`.
+
+    Raises `StartError` otherwise.
+    """
+    keys = Keys(None if settings.local_only else token)
+    console = Console(house, keys)
+    app = Starlette(
+        routes=[
+            Route("/", console.page),
+            Route("/login", console.login, methods=["GET", "POST"]),
+            Route("/logout", console.logout, methods=["POST"]),
+            Route("/api/call", console.place, methods=["POST"]),
+            Route("/api/calls", console.calls),
+            Route("/api/calls/{call_id}", console.call, methods=["GET", "DELETE"]),
+            Route("/metrics", console.metrics),
+            Route("/healthz", console.healthz),
+            Route("/readyz", console.readyz),
+            Mount("/console", StaticFiles(directory=PAGE)),
+        ],
+        middleware=[Middleware(Boundary, settings=settings, keys=keys)],
+        exception_handlers={HTTPException: _http_error},
+    )
+    Boundary(app, settings, keys)  # a missing token is found at start, not at the first request
+    return app
+
+
+class Console:
+    """The handlers."""
+
+    def __init__(self, house: House, keys: Keys) -> None:
+        self._house = house
+        self._keys = keys
+
+    async def page(self, _: Request) -> Response:
+        return FileResponse(PAGE / "index.html")
+
+    # ── calls ────────────────────────────────────────────────────────────────────────────────────────
+
+    async def place(self, request: Request) -> Response:
+        try:
+            sdp, dialled, as_json = await _offer(request)
+        except ValueError as error:
+            return refusal(400, str(error))
+        user_agent = request.headers.get("user-agent", "")[:200]
+        try:
+            call_id, answer = await self._house.place(sdp, dialled, source_of(request.scope), user_agent)
+        except CallRefused as refused:
+            return _refused(refused)
+        location = f"/api/calls/{quote(call_id, safe='')}"
+        if as_json:
+            body = {"call_id": call_id, "sdp": answer, "location": location}
+            return JSONResponse(body, 201, {"Location": location})
+        return Response(answer, 201, {"Location": location}, "application/sdp")
+
+    async def calls(self, _: Request) -> Response:
+        return JSONResponse({"calls": await self._house.list_calls()})
+
+    async def call(self, request: Request) -> Response:
+        call_id = request.path_params["call_id"]
+        if not CALL_ID.match(call_id):
+            return refusal(404, "there is no such call")
+        if request.method == "DELETE":
+            try:
+                await self._house.hang_up(call_id)
+            except CallRefused as refused:
+                return _refused(refused)
+            return Response(status_code=204)
+        call = await self._house.show_call(call_id)
+        return refusal(404, "there is no such call") if call is None else JSONResponse(call)
+
+    # ── for machines ─────────────────────────────────────────────────────────────────────────────────
+
+    async def metrics(self, _: Request) -> Response:
+        return Response(await self._house.prometheus(), headers={"Content-Type": METRICS_TYPE})
+
+    async def healthz(self, _: Request) -> Response:
+        return JSONResponse({"alive": True})
+
+    async def readyz(self, _: Request) -> Response:
+        try:
+            state = await self._house.ready()
+        except VoicegateError as error:
+            log.warning("readyz.failed", error=str(error))
+            state = {"ready": False}
+        ready = bool(state.get("ready"))
+        return JSONResponse({"ready": ready, "parts": state.get("parts", {})}, 200 if ready else 503)
+
+    # ── the token for a cookie ───────────────────────────────────────────────────────────────────────
+
+    async def login(self, request: Request) -> Response:
+        if self._keys.token is None:
+            return RedirectResponse("/", 303)
+        if request.method == "GET":
+            return _login_page()
+        source = source_of(request.scope)
+        if self._keys.must_wait(source):
+            return _login_page("Too many wrong tokens from here. Wait a minute.", 429)
+        fields = parse_qs((await request.body()).decode("utf-8", "replace"))
+        if not self._keys.is_token(fields.get("token", [""])[0].strip()):
+            self._keys.was_wrong(source)
+            log.warning("login.refused", source=source)
+            return _login_page("That is not the token.", 401)
+        response = RedirectResponse("/", 303)
+        response.set_cookie(
+            COOKIE,
+            self._keys.cookie,
+            max_age=COOKIE_S,
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+        )
+        return response
+
+    async def logout(self, _: Request) -> Response:
+        response = RedirectResponse("/login", 303)
+        response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+        return response
+
+
+async def _offer(request: Request) -> tuple[str, str, bool]:
+    """(SDP, number dialled, asked in JSON). Raises `ValueError` saying what is wrong with the request."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in ("application/sdp", "application/json"):
+        raise HTTPException(415, "an offer is application/sdp or application/json")
+    body = await request.body()
+    dialled: Any = request.query_params.get("dialled", DEFAULT_NUMBER)
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        raise ValueError("the offer is not UTF-8") from None
+    sdp: Any = text
+    if kind == "application/json":
+        try:
+            asked = json.loads(text)
+        except (ValueError, RecursionError):
+            raise ValueError("the body is not JSON") from None
+        if not isinstance(asked, dict):
+            raise ValueError('the JSON must be {"sdp": …, "dialled": …}')
+        sdp, dialled = asked.get("sdp"), asked.get("dialled", dialled)
+    if not isinstance(sdp, str) or not sdp.startswith("v=0"):
+        raise ValueError("the offer is no SDP")
+    if not isinstance(dialled, str) or not DIALLED.match(dialled):
+        raise ValueError("the dialled number may have 1 to 64 letters, digits and + * # . _ ~ -")
+    return sdp, dialled, kind == "application/json"
+
+
+def _refused(refused: CallRefused) -> Response:
+    return refusal(HTTP_STATUS.get(refused.status, 502), refused.reason, refused.retry_after_s)
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return refusal(error.status_code, error.detail)
+
+
+def _login_page(problem: str = "", status: int = 200) -> Response:
+    page = (PAGE / "login.html").read_text()
+    shown = f'<p class="problem" role="alert">{html.escape(problem)}</p>' if problem else ""
+    return HTMLResponse(page.replace("<!-- problem -->", shown), status)

@@ -1,0 +1,100 @@
+// The operator's list of running and recent calls, and whether the gateway is up.
+
+const POLL_MS = 2000;
+const SHOWN = 30;
+const byId = (id) => document.getElementById(id);
+
+const clock = (seconds) => {
+  const whole = Math.max(0, Math.round(seconds));
+  const two = (n) => String(n).padStart(2, "0");
+  const hours = Math.floor(whole / 3600);
+  const rest = `${hours ? two(Math.floor(whole / 60) % 60) : Math.floor(whole / 60)}:${two(whole % 60)}`;
+  return hours ? `${hours}:${rest}` : rest;
+};
+
+const cell = (text, className = "") => {
+  const td = document.createElement("td");
+  td.textContent = text ?? "";
+  td.className = className;
+  return td;
+};
+
+function row(call, now) {
+  const tr = document.createElement("tr");
+  const live = call.ended_at === undefined;
+  const failed = !live && String(call.how ?? "").startsWith("failed");
+  const chip = document.createElement("span");
+  chip.className = `chip ${live ? "live" : ""} ${failed ? "failed" : ""}`;
+  chip.textContent = live ? (call.state ?? "live") : failed ? "failed" : "ended";
+  const state = cell("");
+  state.append(chip);
+  const began = call.started_at ? new Date(call.started_at * 1000) : null;
+  const lasted = call.started_at ? clock((call.ended_at ?? now) - call.started_at) : "";
+  const time = cell(began ? began.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : "");
+  if (began) time.title = began.toLocaleString();
+  const end = cell("");
+  if (live) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = "Hang up";
+    button.setAttribute("aria-label", `Hang up call ${call.call_id}`);
+    button.addEventListener("click", async () => {
+      button.disabled = true;
+      await fetch(`/api/calls/${encodeURIComponent(call.call_id)}`, { method: "DELETE" }).catch(() => {});
+      refresh();
+    });
+    end.append(button);
+  }
+  const from = cell(call.caller ?? call.source ?? "");
+  from.title = [call.source, call.transport].filter(Boolean).join(", ");
+  const to = cell(call.called ?? "");
+  to.title = call.route ? `route ${call.route}` : "";
+  tr.title = `call ${call.call_id}`;
+  tr.append(state, from, to, time, cell(lasted), cell(call.turns), cell(live ? "" : call.how, "how"), end);
+  return tr;
+}
+
+let busy = false;
+export async function refresh() {
+  if (busy) return;
+  busy = true;
+  try {
+    const [ready, listed] = await Promise.all([
+      fetch("/readyz"),
+      fetch("/api/calls", { headers: { Accept: "application/json" } }),
+    ]);
+    if (listed.status === 401) return location.assign("/login");
+    const state = await ready.json();
+    const missing = Object.keys(state.parts ?? {}).filter((name) => !state.parts[name]);
+    gateway(state.ready, state.ready ? "Ready" : `Not ready${missing.length ? `: ${missing.join(", ")}` : ""}`);
+    if (!listed.ok) return;
+    const { calls } = await listed.json();
+    const table = byId("calls");
+    if (table.contains(document.activeElement)) return; // keep an operator's focus on a button
+    const live = calls.filter((call) => call.ended_at === undefined).length;
+    byId("calls-count").textContent = live ? `${live} running` : "";
+    const rows = calls.slice(0, SHOWN).map((call) => row(call, Date.now() / 1000));
+    if (!rows.length) {
+      const none = document.createElement("tr");
+      none.append(cell("No calls yet.", "none"));
+      none.firstChild.colSpan = 8;
+      rows.push(none);
+    }
+    table.replaceChildren(...rows);
+  } catch {
+    gateway(false, "The gateway does not answer");
+  } finally {
+    busy = false;
+  }
+}
+
+function gateway(up, text) {
+  byId("gateway").className = `gateway ${up ? "up" : "down"}`;
+  if (byId("gateway-text").textContent !== text) byId("gateway-text").textContent = text;
+}
+
+setInterval(() => document.hidden || refresh(), POLL_MS);
+document.addEventListener("visibilitychange", () => document.hidden || refresh());
+refresh();
+// the token cookie is HttpOnly; that the page was asked for beyond loopback is all we can see of it
+byId("logout").hidden = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);

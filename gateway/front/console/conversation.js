@@ -1,0 +1,97 @@
+// The live text of a call: what the voice says, what it understood, notes, each turn's latency.
+
+const UNSURE = 0.5;
+const seconds = (value) => `${value.toFixed(value < 1 ? 2 : 1)} s`;
+
+export class Conversation {
+  constructor(list, empty, latency) {
+    this.list = list;
+    this.empty = empty;
+    this.latency = latency;
+    this.clear();
+  }
+
+  clear() {
+    this.items = new Map();
+    this.lastBot = null;
+    this.waiting = null; // a latency whose reply has no bubble yet
+    this.latencies = [];
+    this.latency.hidden = true;
+    this.list.replaceChildren(this.empty);
+  }
+
+  turn() {
+    this.lastBot = null;
+  }
+
+  add(className, text, before = null) {
+    this.empty.remove();
+    const near = this.list.scrollHeight - this.list.scrollTop - this.list.clientHeight < 80;
+    const item = document.createElement("li");
+    item.className = className;
+    const words = document.createElement("span");
+    words.textContent = text;
+    item.append(words);
+    this.list.insertBefore(item, before);
+    if (near) this.list.scrollTop = this.list.scrollHeight;
+    return item;
+  }
+
+  said({ item, text, final }) {
+    const key = item ?? "voice";
+    let bubble = this.items.get(key);
+    if (!bubble) {
+      bubble = this.add("bot", "");
+      this.items.set(key, bubble);
+      this.lastBot = bubble;
+      if (this.waiting) this.mark(bubble, this.waiting);
+      this.waiting = null;
+    }
+    bubble.firstChild.textContent = text ?? "";
+    bubble.firstChild.classList.toggle("typing", !final);
+    if (final && item === undefined) this.items.delete(key);
+    this.list.scrollTop = this.list.scrollHeight;
+  }
+
+  heard({ text, duration_s: duration, confidence }) {
+    // the reply's first words may have come before what they reply to
+    const bubble = this.add(text ? "you" : "you unheard", text || "You spoke", this.lastBot);
+    const about = [];
+    if (typeof duration === "number") about.push(seconds(duration));
+    if (!text) about.push("not transcribed");
+    else if (typeof confidence === "number" && confidence < UNSURE) about.push("unsure");
+    this.meta(bubble, about.join(", "));
+  }
+
+  note(text) {
+    if (text) this.add("note", text);
+  }
+
+  took(stages) {
+    if (typeof stages.whole !== "number") return;
+    this.latencies.push(stages.whole);
+    const sorted = [...this.latencies].sort((a, b) => a - b);
+    const median = sorted[Math.floor((sorted.length - 1) / 2)];
+    this.latency.hidden = false;
+    this.latency.textContent = `answers after ${seconds(stages.whole)}, median ${seconds(median)}`;
+    if (this.lastBot) this.mark(this.lastBot, stages);
+    else this.waiting = stages;
+  }
+
+  mark(bubble, stages) {
+    const parts = ["endpointing", "engine", "playout"].filter((name) => typeof stages[name] === "number");
+    const split = parts.map((name) => `${name} ${Math.round(stages[name] * 1000)}`).join(" + ");
+    this.meta(bubble, `after ${seconds(stages.whole)}${split ? ` (${split} ms)` : ""}`);
+  }
+
+  meta(bubble, text) {
+    if (!text) return;
+    const meta = bubble.querySelector(".meta") ?? bubble.appendChild(document.createElement("span"));
+    meta.className = "meta";
+    meta.textContent = text;
+  }
+
+  end() {
+    for (const bubble of this.items.values()) bubble.firstChild.classList.remove("typing");
+  }
+}

@@ -1,0 +1,279 @@
+"""A jitter buffer that is emptied by the line's clock, in the place of aiortc's.
+
+aiortc's buffer hands a packet on when later ones push it out: it holds 80 ms, one lost packet stops it for
+320 ms, and 280 ms of that stay for good. Here packets wait in order and the tick takes them (`pull`), so a
+lost packet costs nothing but itself:
+
+* The delay aimed at follows the jitter seen: the 97th percentile of the last 4 s of how much later than the
+  promptest packet each came, and a little more.
+* Nothing there: the sound is concealed (`LATE`) without going on, so that a late packet still plays. When
+  instead a later packet comes, what was concealed counts as played: a loss adds no delay.
+* A gap with a later packet waiting: concealed at once, by that packet's FEC copy when it is the next one.
+* More delay than aimed at, for a while: a packet is `spare`. The line drops its sound when that is quiet,
+  or at the latest after half a second (`must_drop`).
+
+Times are `time.monotonic()` seconds of arrival and of pulling; RTP timestamps are 48 kHz.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
+
+RATE_HZ: Final = 48_000
+FRAME: Final = 960
+FIRST_TARGET_S: Final = 0.04
+"""Delay aimed at before there is anything to judge by."""
+LEAST_TARGET_S: Final = 0.01
+MOST_TARGET_S: Final = 0.2
+MARGIN_S: Final = 0.005
+JUDGED: Final = 200
+"""Arrivals that are judged by: 4 s of 20 ms packets."""
+JUDGED_SHARE: Final = 0.97
+PATIENCE: Final = 10
+"""Pulls with too much delay before a packet is spare …"""
+END_OF_PATIENCE: Final = 25
+"""… and before it is dropped even if it is loud."""
+FAR_TOO_MUCH_S: Final = 0.1
+"""With this much delay too many, patience is a fifth."""
+MOST_CONCEALED: Final = 5
+"""Packets concealed in a row before we call it silence."""
+FARTHEST: Final = 100
+"""A sequence number farther away than this begins a new stream."""
+
+
+class Kind(enum.Enum):
+    """What a pull found."""
+
+    PLAY = enum.auto()
+    """`payload` is the next packet"""
+    RECOVER = enum.auto()
+    """the next packet is lost; `payload` is the one after it, which may hold its FEC copy"""
+    LATE = enum.auto()
+    """conceal"""
+    SILENT = enum.auto()
+    """nothing comes: the sender pauses, or has not begun"""
+
+
+class Pulled(NamedTuple):
+    kind: Kind
+    payload: bytes = b""
+    samples: int = FRAME
+    """how much to conceal or recover"""
+    spare: bool = False
+    """there is more delay than needed: drop this sound if it is quiet, and call `dropped`"""
+    must_drop: bool = False
+    """… even if it is not"""
+
+
+class Packet(Protocol):
+    """What is used of `aiortc.rtp.RtpPacket`."""
+
+    sequence_number: int
+    timestamp: int
+    ssrc: int
+    payload: bytes
+
+
+@dataclass(slots=True)
+class JitterStats:
+    """Counters since the call began."""
+
+    received: int = 0
+    late: int = 0
+    """came after their place had been concealed"""
+    duplicate: int = 0
+    lost: int = 0
+    """skipped because they never came in time"""
+    recovered: int = 0
+    """of these, taken from FEC"""
+    concealed: int = 0
+    """packets' worth of concealment played"""
+    dropped: int = 0
+    """played packets left out to lose delay"""
+
+
+class JitterBuffer:
+    """Packets of one audio stream, in order, for as long as they must wait.
+
+    The first three parameters and `add`'s result are aiortc's; of them only the form is kept: nothing is
+    ever handed to aiortc's decoder.
+    """
+
+    def __init__(
+        self,
+        capacity: int = 64,
+        prefetch: int = 0,
+        is_video: bool = False,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.stats = JitterStats()
+        self._capacity = max(capacity, 64)
+        self._clock = clock
+        self._ssrc: int | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._packets: dict[int, tuple[int, bytes]] = {}
+        self._next: int | None = None
+        """sequence number (unwrapped) that plays next"""
+        self._newest = 0
+        self._last_timestamp = 0
+        """unwrapped timestamp of the newest packet"""
+        self._samples = FRAME
+        """length of the sender's packets"""
+        self._lateness: deque[float] = deque(maxlen=JUDGED)
+        """arrival minus media time, seconds on no particular origin"""
+        self._since_judged = 0
+        self._promptest = 0.0
+        self.target_s = FIRST_TARGET_S
+        self._concealed = 0
+        """packets concealed since the last one played, not yet counted against a gap"""
+        self._playing = False
+        self._excess = 0
+
+    # ── arrivals ─────────────────────────────────────────────────────────────────────────────────────
+
+    def add(self, packet: Packet) -> tuple[bool, None]:
+        """Takes a packet. Answers aiortc's (no picture-loss indication, no frame)."""
+        now = self._clock()
+        self.stats.received += 1
+        if self._ssrc != packet.ssrc:
+            self._ssrc = packet.ssrc
+            self._reset()
+        if self._next is None:
+            number = self._newest = self._next = packet.sequence_number
+            timestamp = self._last_timestamp = packet.timestamp
+        else:
+            number = self._newest + _signed(packet.sequence_number - self._newest, 16)
+            timestamp = self._last_timestamp + _signed(packet.timestamp - self._last_timestamp, 32)
+            if abs(number - self._newest) > FARTHEST:
+                self._reset()
+                number = self._newest = self._next = packet.sequence_number
+                timestamp = self._last_timestamp = packet.timestamp
+        self._judge(now - timestamp / RATE_HZ)
+        if number > self._newest:
+            if number == self._newest + 1 and FRAME // 8 <= timestamp - self._last_timestamp <= 6 * FRAME:
+                self._samples = timestamp - self._last_timestamp
+            self._newest, self._last_timestamp = number, timestamp
+        if number in self._packets:
+            self.stats.duplicate += 1
+        elif number < self._next and (self._playing or number < self._next - FARTHEST):
+            self.stats.late += 1
+        else:
+            self._next = min(self._next, number)  # before the first pull an earlier one may still come
+            self._packets[number] = (timestamp, packet.payload)
+            while len(self._packets) > self._capacity:
+                self._packets.pop(min(self._packets))
+                self._next = min(self._packets)
+                self.stats.dropped += 1
+        return False, None
+
+    def _judge(self, lateness: float) -> None:
+        """Follows the jitter. Sorting 200 numbers twice a second costs nothing."""
+        self._lateness.append(lateness)
+        if len(self._lateness) == 1 or lateness < self._promptest:
+            self._promptest = lateness
+        self._since_judged += 1
+        if self._since_judged < 25:
+            return
+        self._since_judged = 0
+        ranked = sorted(self._lateness)
+        self._promptest = ranked[0]
+        usual = ranked[int(JUDGED_SHARE * (len(ranked) - 1))] - ranked[0]
+        self.target_s = min(max(usual + MARGIN_S, LEAST_TARGET_S), MOST_TARGET_S)
+
+    # ── the tick ─────────────────────────────────────────────────────────────────────────────────────
+
+    def pull(self) -> Pulled:
+        """The next packet's worth of sound, or what stands in for it."""
+        now = self._clock()
+        if self._next is None:
+            return Pulled(Kind.SILENT)
+        if not self._packets:
+            return self._starve()
+        first = min(self._packets)
+        if not self._playing:
+            if self._delay(first, now) < self.target_s:
+                return Pulled(Kind.SILENT)
+            self._playing = True
+            self._next, self._concealed = first, 0
+        if first > self._next:
+            covered = min(self._concealed, first - self._next)
+            self._next += covered
+            self._concealed = 0
+            self.stats.lost += covered
+        if first > self._next:
+            return self._bridge(first, now)
+        self._concealed = 0
+        delay = self._delay(first, now)
+        _, payload = self._packets.pop(first)
+        self._next = first + 1
+        return self._play(payload, delay)
+
+    def _starve(self) -> Pulled:
+        if not self._playing:
+            return Pulled(Kind.SILENT)
+        self._concealed += 1
+        if self._concealed > MOST_CONCEALED:
+            self._playing = False
+            return Pulled(Kind.SILENT)
+        self.stats.concealed += 1
+        return Pulled(Kind.LATE, samples=self._samples)
+
+    def _bridge(self, first: int, now: float) -> Pulled:
+        """A packet is missing and a later one is here."""
+        assert self._next is not None
+        missing = first - self._next
+        due = self._delay(first, now) + missing * self._samples / RATE_HZ
+        if due < self.target_s and self._concealed < MOST_CONCEALED:  # it may still come
+            self._concealed += 1
+            self.stats.concealed += 1
+            return Pulled(Kind.LATE, samples=self._samples)
+        if missing == 1:
+            self._next += 1
+            self.stats.lost += 1
+            self.stats.recovered += 1
+            return Pulled(Kind.RECOVER, self._packets[first][1], self._samples)
+        if missing > MOST_CONCEALED:  # a long gap is not worth waiting through
+            self.stats.lost += missing
+            self._next = first
+            return self.pull()
+        self._next += 1
+        self.stats.lost += 1
+        self.stats.concealed += 1
+        return Pulled(Kind.LATE, samples=self._samples)
+
+    def _delay(self, number: int, now: float) -> float:
+        """Seconds a packet has waited, had it come as promptly as the promptest."""
+        return now - self._packets[number][0] / RATE_HZ - self._promptest
+
+    def _play(self, payload: bytes, delay: float) -> Pulled:
+        excess = delay - self.target_s
+        if excess < self._samples / RATE_HZ + 0.002 or not self._packets:
+            self._excess = 0
+            return Pulled(Kind.PLAY, payload, self._samples)
+        self._excess += 5 if excess > FAR_TOO_MUCH_S else 1
+        return Pulled(
+            Kind.PLAY,
+            payload,
+            self._samples,
+            spare=self._excess > PATIENCE,
+            must_drop=self._excess > END_OF_PATIENCE,
+        )
+
+    def dropped(self) -> None:
+        """The line left out the spare sound it had pulled."""
+        self.stats.dropped += 1
+        self._excess = 0
+
+
+def _signed(difference: int, bits: int) -> int:
+    """A difference of two wrapping counters, nearest to zero."""
+    half = 1 << (bits - 1)
+    return (difference + half) % (1 << bits) - half

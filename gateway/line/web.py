@@ -1,0 +1,354 @@
+"""A web line: `python -m gateway.line.web --name web0 --hall hall0 --runtime DIR`.
+
+It answers browsers' offers (the front asks), keeps up to 8 calls, and speaks ticks with its hall as the SIP
+lines do, at 48 kHz. Every 20 ms each confirmed call's sound goes to the hall; what the hall answers goes out
+at once, or with the next tick when the hall is late (`webcall`). The clock is the monotonic one, counted in
+whole ticks, so nothing drifts: a frame's RTP timestamp is its tick's number.
+
+When the hall goes, calls hear silence and wait `HALL_BACK_WITHIN_S` for it; when the front goes, nothing
+happens. Both are connected to again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import structlog
+
+from gateway import logs, settings
+from gateway.errors import LineError, RpcError, VoicegateError
+from gateway.line import tick, webcall
+from gateway.line.opus import FRAME, RATE_HZ
+from gateway.line.tick import RECEIVING, SENDING, UNDERRUN, SlotAudio
+from gateway.line.webcall import CODEC, WebCall
+from gateway.rpc import Handler, Peer, connect
+from gateway.runtime import Runtime
+
+CAPACITY: Final = 8
+HALL_BACK_WITHIN_S: Final = 5.0
+RETRY_S: Final = 0.05
+RETRY_AT_MOST_S: Final = 1.0
+MOST_TICKS_AT_ONCE: Final = 5
+"""Ticks made up for after a stall; what lies further back is gone."""
+DTMF_MS: Final = 160
+"""What a key of the page's pad counts as."""
+
+log = structlog.get_logger("web")
+
+
+class WebLine:
+    """The process's one object. `run` returns after `stop` was called, with every call ended."""
+
+    def __init__(
+        self, name: str, hall: str, runtime: Runtime, token: str, public_address: str | None = None
+    ) -> None:
+        self.name = name
+        self.calls: dict[str, WebCall] = {}
+        self._hall_name = hall
+        self._runtime = runtime
+        self._token = token
+        self._public_address = public_address
+        self._by_number: dict[int, WebCall] = {}
+        self._next_number = secrets.randbits(31)
+        self._front: Peer | None = None
+        self._hall: Peer | None = None
+        self._hall_gone: asyncio.TimerHandle | None = None
+        self._ticks: socket.socket | None = None
+        self._seq = 0
+        self._live = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.ticks_late = 0
+
+    async def run(self) -> None:
+        keepers = [
+            asyncio.create_task(self._keep(self._join_front)),
+            asyncio.create_task(self._keep(self._join_hall)),
+            asyncio.create_task(self._tick_on()),
+        ]
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            done, _ = await asyncio.wait([*keepers, stopping], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            await asyncio.gather(*(call.close("hung up") for call in list(self.calls.values())))
+            await asyncio.sleep(0)  # what was told must reach the sockets
+            for task in [*keepers, stopping]:
+                task.cancel()
+            await asyncio.gather(*keepers, stopping, return_exceptions=True)
+            for peer in (self._front, self._hall):
+                if peer is not None:
+                    peer.close()
+            self._lose_ticks()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    # ── connections ──────────────────────────────────────────────────────────────────────────────────
+
+    async def _keep(self, join: Callable[[], Awaitable[None]]) -> None:
+        """Joins again whenever the connection is lost."""
+        pause = RETRY_S
+        while True:
+            with contextlib.suppress(RpcError, OSError):
+                before = asyncio.get_running_loop().time()
+                await join()
+                if asyncio.get_running_loop().time() - before > 1.0:
+                    pause = RETRY_S
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, RETRY_AT_MOST_S)
+
+    def _hello(self) -> dict[str, Any]:
+        return {"role": "line", "name": self.name, "kind": "web", "rate_hz": RATE_HZ}
+
+    async def _join_front(self) -> None:
+        handlers: dict[str, Handler] = {
+            "web.offer": self._offer,
+            "hangup": self._hang_up,
+            "line.stop": self._line_stop,
+        }
+        calls = [
+            {"call_id": call.call_id, "call": call.number, "slot": call.slot} for call in self.calls.values()
+        ]
+        self._front = front = await connect(
+            self._runtime.front,
+            self._token,
+            handlers,
+            **self._hello(),
+            hall=self._hall_name,
+            sip_port=None,
+            capacity=CAPACITY,
+            calls=calls,
+        )
+        await front.closed.wait()
+        log.warning("front.lost")
+
+    async def _join_hall(self) -> None:
+        handlers: dict[str, Handler] = {
+            "answer": self._noted,
+            "ring": self._noted,
+            "hangup": self._hang_up,
+            "transfer": self._refuse,
+            "send_dtmf": self._refuse,
+            "show": self._show,
+        }
+        hall = await connect(self._runtime.hall(self._hall_name), self._token, handlers, **self._hello())
+        try:
+            self._connect_ticks()
+            self._hall = hall
+            if self._hall_gone is not None:
+                self._hall_gone.cancel()
+                self._hall_gone = None
+            for call in self.calls.values():
+                self._tell_started(call, resumed=True)
+            await hall.closed.wait()
+        finally:
+            hall.close()
+            self._hall = None
+            self._lose_ticks()
+            if self._hall_gone is None and not self._stopping.is_set():
+                log.warning("hall.lost", calls=len(self.calls))
+                loop = asyncio.get_running_loop()
+                self._hall_gone = loop.call_later(HALL_BACK_WITHIN_S, self._give_hall_up)
+
+    def _give_hall_up(self) -> None:
+        for call in list(self.calls.values()):
+            self._spawn(call.close("failed: the hall did not come back"))
+
+    def _connect_ticks(self) -> None:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            sock.setblocking(False)
+            sock.connect(str(self._runtime.ticks(self._hall_name)))
+            hello = {"name": self.name, "rate_hz": RATE_HZ, "token": self._token}
+            sock.send(json.dumps(hello).encode())
+        except OSError:
+            sock.close()
+            raise
+        self._ticks = sock
+        asyncio.get_running_loop().add_reader(sock, self._answered)
+
+    def _lose_ticks(self) -> None:
+        if self._ticks is not None:
+            asyncio.get_running_loop().remove_reader(self._ticks)
+            self._ticks.close()
+            self._ticks = None
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # ── what front and hall ask ──────────────────────────────────────────────────────────────────────
+
+    async def _offer(self, _: Peer, call_id: str, sdp: str) -> dict[str, str]:
+        if self._hall is None:
+            raise RpcError(f"{self.name} has no hall")
+        if call_id in self.calls:
+            raise RpcError(f"{self.name} already has call {call_id}")
+        free = set(range(CAPACITY)) - {call.slot for call in self.calls.values()}
+        if not free or self._stopping.is_set():
+            raise RpcError(f"{self.name} is full")
+        self._next_number = (self._next_number + 1) & 0xFFFFFFFF
+        call = WebCall(call_id, self._next_number, min(free), self._happened, self._public_address)
+        self.calls[call_id] = call
+        self._by_number[call.number] = call
+        try:
+            answer = await call.answer(sdp)
+        except RpcError:
+            self._forget(call)
+            raise
+        self._tell_started(call, resumed=False)
+        log.info("call.started", call_id=call_id, slot=call.slot)
+        return {"sdp": answer}
+
+    async def _hang_up(self, _: Peer, call_id: str, status: int | None = None) -> None:
+        call = self.calls.get(call_id)
+        if call is None:
+            raise RpcError(f"{self.name} has no call {call_id}")
+        self._spawn(call.close("hung up"))
+
+    async def _line_stop(self, _: Peer) -> None:
+        self.stop()
+
+    async def _noted(self, _: Peer, call_id: str) -> None:
+        """A browser's call is answered by its SDP; it hears us from `call.confirmed` on."""
+
+    async def _refuse(self, _: Peer, call_id: str, **_params: Any) -> None:
+        raise RpcError("a browser's call cannot be transferred, nor be sent digits")
+
+    async def _show(self, _: Peer, call_id: str, event: dict[str, Any]) -> None:
+        if call_id in self.calls:
+            self.calls[call_id].show(event)
+
+    # ── what calls tell ──────────────────────────────────────────────────────────────────────────────
+
+    def _tell_hall(self, name: str, **params: Any) -> None:
+        if self._hall is not None:
+            self._hall.tell(name, **params)
+
+    def _tell_started(self, call: WebCall, *, resumed: bool) -> None:
+        self._tell_hall(
+            "call.started",
+            call_id=call.call_id,
+            call=call.number,
+            slot=call.slot,
+            codec=CODEC,
+            resumed=resumed,
+        )
+
+    def _happened(self, call: WebCall, what: str, detail: str) -> None:
+        if what == "confirmed":
+            self._live.set()
+            self._tell_hall("call.confirmed", call_id=call.call_id, codec=CODEC, at=call.confirmed_at)
+            log.info("call.confirmed", call_id=call.call_id)
+        elif what == "dtmf":
+            self._tell_hall("call.dtmf", call_id=call.call_id, digit=detail, duration_ms=DTMF_MS)
+        elif what == "ended":
+            self._forget(call)
+            self._tell_hall("call.ended", call_id=call.call_id, how=detail)
+            if self._front is not None:
+                self._front.tell("call.ended", call_id=call.call_id, how=detail)
+            log.info("call.ended", call_id=call.call_id, how=detail, **call.report())
+
+    def _forget(self, call: WebCall) -> None:
+        self.calls.pop(call.call_id, None)
+        self._by_number.pop(call.number, None)
+
+    # ── the tick ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def _tick_on(self) -> None:
+        """Every 20 ms while a call is confirmed; blocks never, logs never."""
+        now = asyncio.get_running_loop().time
+        while True:
+            if not any(call.confirmed_at is not None for call in self.calls.values()):
+                self._live.clear()
+                await self._live.wait()
+                origin, done = now(), 0
+            due = int((now() - origin) / tick.FRAME_S) + 1 - done
+            if due > MOST_TICKS_AT_ONCE:
+                done += due - MOST_TICKS_AT_ONCE
+                due = MOST_TICKS_AT_ONCE
+            self.ticks_late += max(0, due - 1)
+            for _ in range(due):
+                done += 1
+                self._tick(done * FRAME)
+            await asyncio.sleep(max(0.0, origin + done * tick.FRAME_S - now()))
+
+    def _tick(self, timestamp: int) -> None:
+        slots = []
+        for call in self._by_number.values():
+            if call.confirmed_at is None:
+                continue
+            pcm = call.hear()
+            call.owe(timestamp)
+            flags = (SENDING if call.sending else 0) | (RECEIVING if pcm else 0)
+            flags |= UNDERRUN if call.underrun else 0
+            slots.append(SlotAudio(call.number, call.slot, flags, call.played, pcm))
+        if self._ticks is not None and slots:
+            self._seq = (self._seq + 1) & 0xFFFFFFFF
+            with contextlib.suppress(
+                OSError
+            ):  # a hall that is stuck loses ticks; a gone one is noticed elsewhere
+                self._ticks.send(tick.pack(self._seq, slots))
+
+    def _answered(self) -> None:
+        while self._ticks is not None:
+            try:
+                packet = self._ticks.recv(tick.MAX_PACKET)
+                if not packet:
+                    raise ConnectionResetError("the hall closed the tick socket")
+                sounds = {audio.call: bytes(audio.pcm) for audio in tick.unpack(packet).slots}
+            except BlockingIOError:
+                return
+            except (OSError, LineError) as error:
+                log.warning("ticks.lost", error=str(error))
+                self._lose_ticks()
+                if self._hall is not None:
+                    self._hall.close()
+                return
+            for number, call in self._by_number.items():
+                if call.confirmed_at is not None:
+                    call.take(sounds.get(number, b""))
+
+
+async def _main(line: WebLine) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, line.stop)
+    gc.collect()
+    gc.freeze()  # what was imported stays; the collector need not walk it in the middle of a tick
+    await line.run()
+
+
+@click.command()
+@click.option("--name", required=True, help="this line's name, such as web0")
+@click.option("--hall", required=True, help="the hall that has its calls, such as hall0")
+@click.option("--runtime", "runtime_dir", required=True, type=click.Path(path_type=Path, file_okay=False))
+def main(name: str, hall: str, runtime_dir: Path) -> None:
+    """One web line; the supervisor starts it."""
+    try:
+        given = settings.load()
+        logs.configure(name, given.log_level)
+        runtime = Runtime(runtime_dir)
+        token = os.environ.get("VOICEGATE_BOOT_TOKEN") or runtime.token()
+        webcall.prepare(given.host)
+        asyncio.run(_main(WebLine(name, hall, runtime, token, given.public_address)))
+    except VoicegateError as error:
+        raise SystemExit(f"{name}: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

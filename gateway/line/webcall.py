@@ -1,0 +1,309 @@
+"""One browser's call: its peer connection, what it hears, what it says, its data channel.
+
+The tick drives it: `hear` takes 20 ms out of the jitter buffer, `speak` sends 20 ms of the hall's sound. Both
+run in the event loop: decoding takes 40 us, encoding 75, a thread's hand-over more than either. aiortc's own
+decoder thread and encoder are left idle: our jitter buffer hands them nothing, our track yields packets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, Final
+
+import aiortc.codecs
+import aiortc.rtcrtpreceiver
+import structlog
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpCodecParameters, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from av.packet import Packet
+
+from gateway.errors import RpcError
+from gateway.line import ice, opus
+from gateway.line.jitter import JitterBuffer, Kind
+from gateway.line.opus import FRAME, OpusError
+
+CODEC: Final = "opus/48000"
+SILENCE: Final = bytes(2 * FRAME)
+CONNECT_WITHIN_S: Final = 15.0
+FLUSH_WITHIN_S: Final = 0.3
+CUSHION: Final = 10
+"""Frames of the hall's sound that may wait; more means it sends faster than time passes."""
+HANGOVER: Final = 10
+"""Silent frames that are encoded; then the last packet is sent again, which costs nothing."""
+QUIET: Final = 300
+"""Peak (of 32767) below which 20 ms may be left out unnoticed."""
+MAX_MESSAGE: Final = 1024
+EVENTS_WAITING: Final = 64
+BUFFERED: Final = 256 * 1024
+DIGITS: Final = frozenset("0123456789*#ABCD")
+
+log = structlog.get_logger("webcall")
+
+
+def prepare(host: str) -> None:
+    """Once per process: our jitter buffer, our addresses, and Opus as the only codec."""
+    aiortc.rtcrtpreceiver.JitterBuffer = JitterBuffer  # type: ignore[attr-defined,assignment]
+    ice.bind(host)
+    aiortc.codecs.CODECS["audio"][:] = [
+        RTCRtpCodecParameters(
+            mimeType="audio/opus",
+            clockRate=opus.RATE_HZ,
+            channels=2,  # RFC 7587 §7: always written so
+            payloadType=96,
+            parameters={"minptime": 10, "useinbandfec": 1, "maxaveragebitrate": 40_000},
+        )
+    ]
+
+
+class Voice(MediaStreamTrack):
+    """Our side's audio: Opus packets, as the tick makes them."""
+
+    kind = "audio"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._packets: asyncio.Queue[Packet[Any]] = asyncio.Queue()
+
+    def put(self, payload: bytes, timestamp: int) -> None:
+        packet: Packet[Any] = Packet(payload)
+        packet.pts = timestamp
+        packet.time_base = _TIME_BASE
+        self._packets.put_nowait(packet)
+
+    async def recv(self) -> Packet[Any]:
+        if self.readyState != "live":
+            raise MediaStreamError
+        return await self._packets.get()
+
+
+_TIME_BASE = aiortc.codecs.opus.TIME_BASE
+
+
+class WebCall:
+    """A call from a browser. `happened` is told (`"confirmed" | "dtmf" | "ended"`, detail) once each."""
+
+    def __init__(
+        self,
+        call_id: str,
+        number: int,
+        slot: int,
+        happened: Callable[[WebCall, str, str], None],
+        public_address: str | None = None,
+    ) -> None:
+        self.call_id = call_id
+        self.number = number
+        self.slot = slot
+        self.confirmed_at: float | None = None
+        """`time.monotonic()` when media was up"""
+        self.ended: str | None = None
+        self.played = 0
+        """samples of the hall's sound that were sent"""
+        self.underrun = False
+        self.sending = False
+        self.receiving = False
+        self._happened = happened
+        self._public_address = public_address
+        self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self._voice = Voice()
+        self._encoder = opus.Encoder()
+        self._decoder = opus.Decoder()
+        self._jitter: JitterBuffer | None = None
+        self._heard = bytearray()
+        """decoded sound that no tick has taken yet"""
+        self._waiting: deque[bytes] = deque()
+        """the hall's sound, 20 ms each"""
+        self._due: int | None = None
+        """timestamp of the frame that the present tick still owes the browser"""
+        self._silent = 0
+        self._last_packet = b""
+        self._channel: Any = None
+        self._events: deque[str] = deque(maxlen=EVENTS_WAITING)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._connection.on("connectionstatechange", self._state_changed)
+        self._connection.on("datachannel", self._channel_opened)
+
+    # ── setting up and taking down ───────────────────────────────────────────────────────────────────
+
+    async def answer(self, offer: str) -> str:
+        """The SDP answer. Raises `RpcError` for an offer that is none, or holds no Opus audio."""
+        connection = self._connection
+        try:
+            await connection.setRemoteDescription(RTCSessionDescription(ice.offered(offer), "offer"))
+            audio = [t for t in connection.getTransceivers() if t.kind == "audio"]
+            if len(audio) != 1 or len(connection.getTransceivers()) != 1:
+                raise ValueError("it must hold one audio section and no video")
+            connection.addTrack(self._voice)
+            await connection.setLocalDescription(await connection.createAnswer())
+        except Exception as error:  # aiortc's parser raises whatever a malformed line makes it raise
+            await connection.close()
+            raise RpcError(f"the offer cannot be answered: {error or type(error).__name__}") from None
+        self._jitter = audio[0].receiver._RTCRtpReceiver__jitter_buffer  # type: ignore[attr-defined]
+        direction = audio[0].currentDirection or "inactive"
+        self.sending = direction in ("sendrecv", "sendonly")
+        self.receiving = direction in ("sendrecv", "recvonly")
+        self._spawn(self._expect_connection())
+        return ice.answered(connection.localDescription.sdp, self._public_address)
+
+    async def _expect_connection(self) -> None:
+        await asyncio.sleep(CONNECT_WITHIN_S)
+        if self.confirmed_at is None:
+            await self.close("failed: no media path to the browser")
+
+    def _state_changed(self) -> None:
+        state = self._connection.connectionState
+        if state == "connected" and self.confirmed_at is None and self.ended is None:
+            self.confirmed_at = time.monotonic()
+            self._happened(self, "confirmed", "")
+        elif state == "failed":
+            self._spawn(self.close("failed: the connection to the browser was lost"))
+        elif state == "closed":
+            self._spawn(self.close("caller hung up"))
+
+    async def close(self, how: str) -> None:
+        """Ends the call, once; the page is told first."""
+        if self.ended is not None:
+            return
+        self.ended = how
+        self._happened(self, "ended", how)
+        self.show({"kind": "state", "state": "ended", "how": how})
+        await self._flush()
+        self._voice.stop()
+        await self._connection.close()
+        for task in self._tasks - {asyncio.current_task()}:
+            task.cancel()
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def report(self) -> dict[str, Any]:
+        """Counters for the log line that ends a call."""
+        stats = {} if self._jitter is None else asdict(self._jitter.stats)
+        return {"played_s": round(self.played / opus.RATE_HZ, 2), **stats}
+
+    # ── the page's channel ───────────────────────────────────────────────────────────────────────────
+
+    def _channel_opened(self, channel: Any) -> None:
+        if self._channel is not None:
+            return
+        self._channel = channel
+        channel.on("message", self._page_said)
+        while self._events:
+            channel.send(self._events.popleft())
+
+    def _page_said(self, message: str | bytes) -> None:
+        """{"dtmf": "5"} or {"bye": true}; anything else is dropped."""
+        if len(message) > MAX_MESSAGE:
+            return
+        try:
+            said = json.loads(message)
+        except ValueError:
+            return
+        if not isinstance(said, dict):
+            return
+        digit = said.get("dtmf")
+        if isinstance(digit, str) and digit.upper() in DIGITS:
+            self._happened(self, "dtmf", digit.upper())
+        elif said.get("bye") is True:
+            self._spawn(self.close("caller hung up"))
+
+    def show(self, event: dict[str, Any]) -> None:
+        """Sends the page an event; kept until its channel is open."""
+        text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+        if self._channel is None:
+            self._events.append(text)
+        elif self._channel.readyState == "open" and self._channel.bufferedAmount < BUFFERED:
+            with contextlib.suppress(Exception):  # the association may be going this very moment
+                self._channel.send(text)
+
+    async def _flush(self) -> None:
+        """Lets the page's last event leave before its channel goes."""
+        channel = self._channel
+        if channel is None or channel.readyState != "open" or not channel.bufferedAmount:
+            return
+        empty = asyncio.Event()
+        channel.on("bufferedamountlow", empty.set)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_WITHIN_S):
+                await empty.wait()
+
+    # ── the hot path ─────────────────────────────────────────────────────────────────────────────────
+
+    def hear(self) -> bytes:
+        """20 ms from the browser; empty when nothing came."""
+        if self._jitter is None or not self.receiving:
+            return b""
+        heard = self._heard
+        while len(heard) < 2 * FRAME:
+            sound = self._next_sound(self._jitter)
+            if not sound:
+                break
+            heard += sound
+        if len(heard) < 2 * FRAME:
+            return b""
+        frame = bytes(heard[: 2 * FRAME])
+        del heard[: 2 * FRAME]
+        return frame
+
+    def _next_sound(self, jitter: JitterBuffer) -> bytes:
+        while True:
+            pulled = jitter.pull()
+            try:
+                if pulled.kind is Kind.PLAY:
+                    sound = self._decoder.decode(pulled.payload)
+                    if pulled.must_drop or (pulled.spare and _is_quiet(sound)):
+                        jitter.dropped()
+                        continue
+                    return sound
+                if pulled.kind is Kind.RECOVER:
+                    return self._decoder.recover(pulled.payload, pulled.samples)
+                if pulled.kind is Kind.LATE:
+                    return self._decoder.conceal(pulled.samples)
+            except OpusError:
+                return SILENCE
+            return b""
+
+    def take(self, sound: bytes) -> None:
+        """20 ms from the hall; empty when it has none. Sent at once when a tick is waiting for it."""
+        if sound:
+            if len(self._waiting) >= CUSHION:
+                self._waiting.popleft()
+            self._waiting.append(sound)
+        if self._due is not None:
+            self._send(SILENCE)
+
+    def owe(self, timestamp: int) -> None:
+        """A tick passes: the browser is owed the frame of this timestamp, now or when the hall answers."""
+        self.underrun = self._due is not None and not self._waiting
+        if self._due is not None:
+            self._send(SILENCE)
+        self._due = timestamp
+        if self._waiting:
+            self._send(SILENCE)
+
+    def _send(self, instead: bytes) -> None:
+        assert self._due is not None
+        if self._waiting:
+            sound = self._waiting.popleft()
+            if self.sending:
+                self.played += FRAME
+        else:
+            sound = instead
+        self._silent = self._silent + 1 if sound == SILENCE else 0
+        if self._silent <= HANGOVER or not self._last_packet:
+            self._last_packet = self._encoder.encode(sound)
+        if self.sending:
+            self._voice.put(self._last_packet, self._due)
+        self._due = None
+
+
+def _is_quiet(sound: bytes) -> bool:
+    samples = memoryview(sound).cast("h")
+    return max(samples) < QUIET and min(samples) > -QUIET

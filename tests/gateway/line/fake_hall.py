@@ -1,0 +1,155 @@
+"""A hall and a front to test web lines with: they note what they are told, and answer ticks."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+from gateway.hall.ticks import TickLine, TickServer
+from gateway.line import tick
+from gateway.rpc import Peer, Server
+from gateway.runtime import Runtime
+
+TOKEN = "token-of-this-boot"
+RATE_HZ = 48_000
+FRAME = 960
+
+Sound = Callable[[int], bytes]
+"""What the hall says in its nth frame to a call; empty: nothing."""
+
+
+def tone(hz: float, peak: int = 8000) -> Sound:
+    def frame(n: int) -> bytes:
+        turn = 2 * math.pi * hz / RATE_HZ
+        return array("h", (int(peak * math.sin(turn * (n * FRAME + k))) for k in range(FRAME))).tobytes()
+
+    return frame
+
+
+def silence(_: int) -> bytes:
+    return b""
+
+
+def power_at(pcm: bytes, hz: float, rate_hz: int = RATE_HZ) -> float:
+    """Share of a sound's power at one frequency (Goertzel), 0 to 1."""
+    samples = array("h", pcm)
+    total = sum(s * s for s in samples)
+    if not total:
+        return 0.0
+    k = 2 * math.cos(2 * math.pi * hz / rate_hz)
+    a = b = 0.0
+    for sample in samples:
+        a, b = sample + k * a - b, a
+    return 2 * (a * a + b * b - k * a * b) / (total * len(samples))
+
+
+class FakeHall:
+    """Notes every tell as (name, params); says `sound` to each call once it is confirmed."""
+
+    def __init__(self, runtime: Runtime, name: str = "hall0", sound: Sound = silence) -> None:
+        self.told: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
+        self.heard: dict[int, bytearray] = {}
+        self.flags: dict[int, list[int]] = {}
+        self.played: dict[int, int] = {}
+        self.line: Peer | None = None
+        self.line_up = asyncio.Event()
+        self.ticks_seen = 0
+        self.sound = sound
+        self.silent = False
+        self._said: dict[int, int] = {}
+        self._ticked = asyncio.Event()
+        names = ("call.started", "call.confirmed", "call.dtmf", "call.hold", "call.ended")
+        handlers = {told: self._noting(told) for told in names}
+        self._rpc = Server(runtime.hall(name), TOKEN, handlers, joined=self._joined)
+        self._ticks = TickServer(runtime.ticks(name), TOKEN, self._turn)
+
+    def _noting(self, name: str) -> Any:
+        async def note(_: Peer, **params: Any) -> None:
+            self.told.put_nowait((name, params))
+
+        return note
+
+    async def _joined(self, peer: Peer) -> None:
+        self.line = peer
+        self.line_up.set()
+
+    async def start(self) -> FakeHall:
+        await self._ticks.start()
+        await self._rpc.start()
+        return self
+
+    async def stop(self) -> None:
+        await self._rpc.stop()
+        await self._ticks.stop()
+
+    async def hears(self, name: str, within_s: float = 5.0) -> dict[str, Any]:
+        """The params of the next tell of this name; others on the way are dropped."""
+        async with asyncio.timeout(within_s):
+            while True:
+                told, params = await self.told.get()
+                if told == name:
+                    return params
+
+    async def hears_sound(self, number: int, seconds: float, within_s: float = 10.0) -> None:
+        """Waits until a call sent so much more sound."""
+        wanted = len(self.heard.get(number, b"")) + int(seconds * 2 * RATE_HZ)
+        async with asyncio.timeout(within_s):
+            while len(self.heard.get(number, b"")) < wanted:
+                self._ticked.clear()
+                await self._ticked.wait()
+
+    async def ask(self, method: str, **params: Any) -> Any:
+        assert self.line is not None
+        return await self.line.ask(method, **params)
+
+    def _turn(self, lines: list[TickLine]) -> None:
+        self._ticked.set()
+        for line in lines:
+            waiting, line.waiting = line.waiting, []
+            for packet in waiting:
+                self.ticks_seen += 1
+                answer = []
+                for slot in packet.slots:
+                    self.heard.setdefault(slot.call, bytearray()).extend(slot.pcm)
+                    self.flags.setdefault(slot.call, []).append(slot.flags)
+                    self.played[slot.call] = slot.played
+                    n = self._said[slot.call] = self._said.get(slot.call, -1) + 1
+                    if sound := self.sound(n):
+                        answer.append(tick.SlotAudio(slot.call, slot.slot, 0, 0, sound))
+                if not self.silent:
+                    line.answer(tick.pack(packet.seq, answer))
+
+
+class FakeFront:
+    """Notes `call.ended`; asks the line."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.ended: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+        self.line: Peer | None = None
+        self.line_up = asyncio.Event()
+        self._rpc = Server(runtime.front, TOKEN, {"call.ended": self._ended}, joined=self._joined)
+
+    async def _ended(self, _: Peer, call_id: str, how: str) -> None:
+        self.ended.put_nowait((call_id, how))
+
+    async def _joined(self, peer: Peer) -> None:
+        self.line = peer
+        self.line_up.set()
+
+    async def start(self) -> FakeFront:
+        await self._rpc.start()
+        return self
+
+    async def stop(self) -> None:
+        await self._rpc.stop()
+
+    async def offer(self, call_id: str, sdp: str) -> str:
+        assert self.line is not None
+        return str((await self.line.ask("web.offer", 5.0, call_id=call_id, sdp=sdp))["sdp"])
+
+    async def hang_up(self, call_id: str) -> None:
+        assert self.line is not None
+        await self.line.ask("hangup", call_id=call_id)
