@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
+from consent.office import ConsentOffice
 
 from consent.errors import ConsentError, GrantRefused
-from consent.office import ConsentOffice
 from gateway import rpc
 from gateway.edge.proxy import Accept, Edge, IncomingCall, LineInfo, Refuse
 from gateway.errors import CallRefused, RpcError

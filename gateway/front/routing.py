@@ -11,20 +11,19 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
-
-from consent.errors import GrantRefused
 from consent.grant import VoiceGrant
 from consent.office import ConsentOffice
-from gateway.dialplan import Dialplan, Route
-from gateway.errors import CallRefused, DialplanError, RpcError
-from gateway.registry import PayloadTaken, Registry, RegistryRow
-from gateway.rpc import Peer
 from watermark.keys import MarkKey
 from watermark.payload import call_payload
+
+from consent.errors import GrantRefused
+from gateway.dialplan import Dialplan, Route
+from gateway.errors import CallRefused, RpcError
+from gateway.registry import PAYLOAD_BITS, CallRow, PayloadTaken, Registry
+from gateway.rpc import Peer
 
 log = structlog.get_logger("routing")
 
@@ -81,7 +80,7 @@ class Routing:
         """
         if self.draining:
             raise CallRefused(503, "going down", retry_after_s=30)
-        route = self._route(caller)
+        route = self.dialplan.route(called=caller.called, caller=caller.caller, source=caller.source).route
         peers = self._halls()
         name = hall or next(iter(peers), None)
         if name is None or name not in peers:
@@ -112,23 +111,18 @@ class Routing:
         self.calls[call_id] = call
         return call
 
-    def _route(self, caller: Caller) -> Route:
-        try:
-            return self.dialplan.route(
-                called=caller.called, caller=caller.caller, source=caller.source, at=datetime.now(UTC)
-            ).route
-        except DialplanError as error:
-            raise CallRefused(404, str(error)) from None
-
     def _enter(self, caller: Caller, route: Route) -> tuple[str, int, VoiceGrant | None, str | None]:
         """Call id, payload, grant (or why there is none), with the registry row written."""
         for _ in range(PAYLOAD_TRIES):
             call_id = secrets.token_hex(8)
             payload = call_payload(self._mark_key, call_id)
             grant, refused = self._grant(route, call_id)
-            row = RegistryRow(
+            row = CallRow(
                 call_id=call_id,
-                payload=payload,
+                payload=payload & ((1 << PAYLOAD_BITS) - 1),
+                payload_whole=payload,
+                gateway=self._mark_key.id,
+                dialplan=route.file,
                 route=route.name,
                 caller=caller.caller,
                 called=caller.called,
@@ -136,7 +130,6 @@ class Routing:
                 grant_jti=grant.jti if grant else None,
                 voice=grant.voice if grant else None,
                 voice_hash=grant.voice_hash if grant else None,
-                started_at=time.time(),
             )
             try:
                 self._registry.enter(row)

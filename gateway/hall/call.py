@@ -13,9 +13,11 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
+from consent.grant import VoiceGrant
 
 from gateway.dialplan import Route
 from gateway.errors import RpcError
@@ -105,6 +107,7 @@ class Call:
     tell_front: Callable[..., None]
     aim: Callable[[float], None]
     """sets the leg's gain"""
+    recordings: Path
     turns: Turns = field(default_factory=Turns)
     state: str = "offered"
     line: Peer | None = None
@@ -135,6 +138,10 @@ class Call:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     how: str = ""
     spoken_samples: int = 0
+    tap: Callable[[Floats | None], None] | None = None
+    """a recording that wants the caller's frames"""
+    grant: VoiceGrant | None = None
+    token: str | None = None
     route: Route = field(init=False)
     log: Any = field(init=False)
 
@@ -150,6 +157,8 @@ class Call:
 
     def hear(self, frame: Floats | None, judged: float | None, now: float) -> TurnEvent | None:
         """One 20 ms frame from the caller; see `Turns.hear`."""
+        if self.tap is not None:
+            self.tap(frame)
         busy = self.playout.busy
         event = self.turns.hear(frame, judged, we_talk=busy)
         if busy or self.turns.speaking:
@@ -229,6 +238,22 @@ class Call:
             self.log.warning("line.refused", method=method, error=str(error))
             self.end(f"failed: {error}")
             raise CallEnded(self.how) from None
+
+    def use_grant(self, grant: VoiceGrant) -> None:
+        """A verified grant: the first one, or a renewed one that the engine must learn of."""
+        renewed = self.grant is not None
+        self.grant, self.token = grant, grant.token
+        if renewed:
+            self.speech.renew(grant.token)
+
+    def mute(self, reason: str) -> None:
+        """The voice may not be heard any more; the leg plays silence from the next frame on."""
+        if self.muted is None:
+            self.muted = reason
+            self.token = None
+            self.log.warning("voice.muted", reason=reason)
+            self.session.event("muted", reason=reason)
+            self.tell_front("call.event", call_id=self.id, kind="muted", reason=reason)
 
     def show(self, **event: Any) -> None:
         """Tells the caller's page, when the line has one."""

@@ -16,7 +16,9 @@ from gateway.hall.call import Call, CallEnded, CallerTurn, Dtmf, Event
 from gateway.hall.leg import DUCKED, FULL
 from gateway.hall.playout import Item
 from gateway.hall.speech import EngineLost, Heard, Refused, Said, ToolCall
+from gateway.hall.transfer import transfer
 from gateway.hall.turns import TurnEvent
+from gateway.sessions import Turn as SessionTurn
 
 FILLER_AFTER_S: Final = 0.7
 REPLY_WITHIN_S: Final = 8.0
@@ -48,6 +50,7 @@ class Conversation:
         self._reply: Item | None = None
         self._silences = 0
         self._ends_at = time.monotonic() + verb.max_s if verb.max_s else None
+        self._said = ""
         self._notes: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -108,7 +111,7 @@ class Conversation:
         call = self._call
         call.listening = False
         call.session.event("goodbye", why=why)
-        await call.speech.heard_out(call.speech.say(self._verb.goodbye))
+        await call.played(call.speech.say(self._verb.goodbye))
         raise CallEnded("hung up")
 
     async def _take(self, event: Event) -> bool:
@@ -120,7 +123,7 @@ class Conversation:
             case Heard():
                 self._understood(event)
             case Said():
-                call.session.said(event.item.id, event.text)
+                self._said = event.text
                 call.show(kind="said", item=event.item.id, text=event.text, final=event.final)
             case ToolCall():
                 return await self._tool(event)
@@ -183,8 +186,16 @@ class Conversation:
             "whole": played - turn.speech_ended,
         }
         rounded = {stage: round(seconds, 3) for stage, seconds in stages.items()}
+        keep = self._call.route.keep.transcript
         self._call.session.turn(
-            turn.number, heard=turn.heard, confidence=turn.confidence, speech_s=turn.speech_s, latency=rounded
+            SessionTurn(who="caller", text=turn.heard if keep else None, duration_s=turn.speech_s)
+        )
+        self._call.session.turn(
+            SessionTurn(
+                who="bot",
+                text=self._said if keep else None,
+                latency_ms={stage: seconds * 1000 for stage, seconds in rounded.items()},
+            )
         )
         self._call.tell_front("call.event", call_id=self._call.id, kind="turn", latency=rounded)
         self._call.show(kind="latency", turn=turn.number, **rounded)
@@ -193,7 +204,6 @@ class Conversation:
     def _understood(self, heard: Heard) -> None:
         if self._turn is not None:
             self._turn.heard, self._turn.confidence = heard.text, heard.confidence
-        self._call.session.heard(heard.text, heard.duration_s, heard.confidence)
         self._call.show(
             kind="heard", text=heard.text, duration_s=heard.duration_s, confidence=heard.confidence
         )
@@ -204,7 +214,7 @@ class Conversation:
         call = self._call
         call.session.event("tool", name=tool.name)
         if self._reply is not None:
-            await call.speech.heard_out(self._reply)
+            await call.played(self._reply)
         if tool.name == "hang_up":
             if self._reply is None or not self._reply.queued:
                 await self._goodbye("asked")
@@ -212,7 +222,7 @@ class Conversation:
         if tool.name == "transfer":
             if self._verb.transfer in call.offer.targets:
                 assert self._verb.transfer is not None
-                await call.transfer(self._verb.transfer)
+                await transfer(call, self._verb.transfer)
             self._reply = call.speech.say(self._verb.no_transfer)
             return False
         call.log.warning("tool.unknown", tool=tool.name)
@@ -223,5 +233,7 @@ class Conversation:
         call.session.event("engine_refused", code=refusal.code, message=refusal.message)
         text = self._verb.busy if refusal.code == "busy" else self._verb.engine_lost
         call.listening = False
-        await call.speech.prompt(text)
+        item = call.speech.prompt(text)
+        if item is not None:
+            await call.played(item)
         raise CallEnded(f"failed: {refusal.code}")

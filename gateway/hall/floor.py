@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 import structlog
+from watermark.mark import MarkerBank
 
 from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, RateChanger, VoiceActivity, to_float
 from gateway.hall.call import Call
@@ -23,7 +24,6 @@ from gateway.hall.ticks import TickLine
 from gateway.line import tick
 from watermark.errors import MarkError
 from watermark.frames import Frame, Silence
-from watermark.mark import MarkerBank
 
 log = structlog.get_logger("hall")
 
@@ -87,6 +87,11 @@ class Floor:
         self.rates[rate_hz].reset(call.row)
         self._vad.reset(call.row)
         self._on_line[line, number] = call
+
+    def aim(self, call: Call, gain: float) -> None:
+        """The gain that the call's leg ramps to within its next frame."""
+        if call.rate_hz:
+            self.rates[call.rate_hz].legs.aim(call.row, gain)
 
     def leave(self, call: Call) -> None:
         """The call is over; its row is free again."""

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
-
-from consent.errors import GrantRefused
 from consent.grant import GrantVerifier
 from consent.revocation import Revocation, RevocationFeed
+from watermark.mark import MARK_DELAY_S
+
+from consent.errors import GrantRefused
 from gateway.dialplan import Route
 from gateway.errors import RpcError
 from gateway.hall.audio import FILTER_DELAY_S
@@ -31,7 +33,6 @@ from gateway.runtime import Runtime
 from gateway.sessions import Sessions
 from gateway.settings import Settings
 from model.client import EngineClient
-from watermark.mark import MARK_DELAY_S
 
 log = structlog.get_logger("hall")
 
@@ -118,9 +119,8 @@ class Hall:
         """Takes a call, or refuses it by raising `RpcError`. See `Offer` for the params."""
         if self.draining:
             raise RpcError("the hall is draining")
-        routes = [Route.from_json(route) for route in params.pop("routes")]
-        offer = Offer(routes={route.name: route for route in routes}, first=routes[0].name, **params)
-        self._admit(offer, resumed=False)
+        call = self._admit(_offer(dict(params)), resumed=False)
+        call.session.note(offer=params)
         return {}
 
     def _admit(self, offer: Offer, *, resumed: bool) -> Call:
@@ -136,11 +136,16 @@ class Hall:
             speech=Speech(offer.call_id, self.engine, playout, self.prompts, self.settings.lead_s),
             session=session,
             tell_front=self.tell_front,
+            aim=lambda gain: self.floor.aim(call, gain),
             recordings=self.settings.data_dir / "recordings",
         )
         call.mark_slot = self.floor.bank.open(offer.payload)
         self.calls[offer.call_id] = call
-        session.open(offer, resumed=resumed)
+        call.speech.remember = session.remember
+        if resumed:
+            session.resumed()
+        else:
+            session.opened(**_facts(offer))
         self._spawn(self._live(call))
         return call
 
@@ -170,9 +175,8 @@ class Hall:
                 for c in self.calls.values()
             ],
             "engine": await self.engine.ready(),
-            "redis": self.sessions.connected,
+            "redis": await self.sessions.ready(),
             "counters": self.floor.snapshot(),
-            "sessions": self.sessions.counters(),
             "lines": sorted(peer.name for peer in self._server.peers if peer.hello.get("role") == "line"),
         }
 
@@ -204,16 +208,13 @@ class Hall:
 
     async def _resume(self, call_id: str) -> Call | None:
         """A call of the hall that died here before, from what Redis remembers."""
-        kept = await self.sessions.offer_of(call_id)
-        if kept is None or self._front is None:
+        record = await self.sessions.get(call_id)
+        if record is None or "offer" not in record.facts or self._front is None:
             return None
+        kept = json.loads(record.facts["offer"])
         with contextlib.suppress(RpcError):
             kept["grant"] = await self._front.ask("grant.renew", call_id=call_id)
-            routes = [Route.from_json(route) for route in kept.pop("routes")]
-            offer = Offer(routes={route.name: route for route in routes}, first=routes[0].name, **kept)
-            call = self._admit(offer, resumed=True)
-            call.resumed = True
-            return call
+            return self._admit(_offer(kept), resumed=True)
         return None
 
     async def call_confirmed(self, _: Peer, call_id: str, codec: str | None, at: float) -> None:
@@ -242,7 +243,7 @@ class Hall:
     async def _live(self, call: Call) -> None:
         work = [
             asyncio.create_task(perform(call)),
-            asyncio.create_task(call.speech.run(call)),
+            asyncio.create_task(call.speech.run(lambda: call.token, call.post)),
             asyncio.create_task(self._keep_grant(call)),
             asyncio.create_task(self._limit(call)),
         ]
@@ -253,7 +254,6 @@ class Hall:
             for task in work:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
-            await call.speech.close()
             if call.line is not None and not call.line.closed.is_set():
                 with contextlib.suppress(RpcError):
                     await call.line.ask("hangup", call_id=call.id)
@@ -300,3 +300,22 @@ class Hall:
         for call in list(self.calls.values()):
             if call.grant is not None and self.feed.revocations.is_revoked(call.grant):
                 call.mute("revoked")
+
+
+def _offer(params: dict[str, Any]) -> Offer:
+    """An `Offer` from what the front sent (or Redis kept)."""
+    routes = [Route.from_json(route) for route in params.pop("routes")]
+    return Offer(routes={route.name: route for route in routes}, first=routes[0].name, **params)
+
+
+def _facts(offer: Offer) -> dict[str, Any]:
+    """What the session tells an operator of the call."""
+    return {
+        "caller": offer.caller,
+        "called": offer.called,
+        "source": offer.source,
+        "transport": offer.transport,
+        "route": offer.route.name,
+        "voice": offer.route.voice,
+        "grant_refused": offer.grant_refused,
+    }

@@ -5,8 +5,6 @@ Each verb is a coroutine over the call's inbox. `CallEnded` unwinds them whereve
 
 from __future__ import annotations
 
-import asyncio
-import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +25,7 @@ from gateway.hall.conversation import Conversation
 from gateway.hall.playout import Item
 from gateway.hall.recording import Recording
 from gateway.hall.speech import EngineLost
+from gateway.hall.transfer import transfer
 
 GREETING_WITHIN_S: Final = 2.0
 """The call is answered even when its greeting is not rendered by then."""
@@ -116,7 +115,7 @@ class Performance:
         call.interruptible = interruptible
         item = self._start_saying(text)
         try:
-            await call.speech.heard_out(item)
+            await call.played(item)
         finally:
             call.interruptible = True
 
@@ -183,19 +182,3 @@ def first_words(verb: Verb | None) -> str:
         case Transfer() | Hangup():
             return verb.say
     return ""
-
-
-async def transfer(call: Call, target: str) -> None:
-    """Hands the caller to a target of the plan. Raises `CallEnded` when it went, returns when it did not."""
-    address = call.offer.targets.get(target)
-    if address is None:
-        call.session.event("transfer_refused", target=target)
-        return
-    call.session.event("transfer", target=target)
-    answer = await call.ask_line("transfer", 32.0, target=address)
-    if answer and answer.get("accepted"):
-        started = time.monotonic()
-        await call.until(call.ended.wait(), 30.0)
-        call.log.info("call.transferred", target=target, after_s=round(time.monotonic() - started, 2))
-        await asyncio.sleep(0)
-        raise CallEnded("transferred")
