@@ -26,3 +26,11 @@ def mark_keys_path(settings: Settings) -> Path:
 def redis_url_for(settings: Settings, runtime: Runtime) -> str:
     """The operator's Redis, or the embedded one's socket."""
     return settings.redis_url or f"unix://{runtime.redis}"
+
+
+def dialplan_dir(settings: Settings) -> Path:
+    """The named folder, else the data directory's own, else the shipped one."""
+    if settings.dialplans is not None:
+        return settings.dialplans.expanduser()
+    own = settings.data_dir / "dialplans"
+    return own if own.is_dir() else Path(__file__).resolve().parent.parent / "dialplans"

@@ -25,10 +25,15 @@ from typing import IO, Any, Final
 
 import structlog
 
+from consent.errors import ConsentError
+from consent.office import ConsentOffice
 from gateway import rpc
 from gateway.errors import RpcError, StartError
+from gateway.places import consent_dir, grant_keys_path, mark_keys_path
 from gateway.runtime import Runtime, runtime_for
 from gateway.settings import Settings
+from watermark.errors import WatermarkError
+from watermark.keys import KeyRing
 
 log = structlog.get_logger("supervisor")
 
@@ -197,8 +202,11 @@ class Supervisor:
         settings = self.settings
         if settings.redis_url is None:
             self.keep("redis", "gateway.redis_server")
-        engine = ["model.server", "--engine", settings.engine, "--uds", str(self.runtime.engine)]
-        self.keep("engine", *engine)
+        prepare(settings)
+        self.keep(
+            "engine", "model.server", "--engine", settings.engine, "--uds", str(self.runtime.engine),
+            "--keys", str(grant_keys_path(settings)), "--front", str(self.runtime.front),
+        )  # fmt: skip
         for k in range(settings.halls):
             self.keep(f"hall{k}", "gateway.hall", "--name", f"hall{k}")
         self.keep("front", "gateway.front")
@@ -281,6 +289,16 @@ async def _end(process: asyncio.subprocess.Process, patience_s: float = 5.0) -> 
             log.error("process.killed", pid=process.pid)
             process.kill()
             await process.wait()
+
+
+def prepare(settings: Settings) -> None:
+    """Makes the keys that every part reads, once. Raises `StartError`."""
+    try:
+        ConsentOffice.open(settings.sql, consent_dir(settings)).close()
+        if not mark_keys_path(settings).exists():
+            KeyRing.create(mark_keys_path(settings))
+    except (ConsentError, WatermarkError) as error:
+        raise StartError(str(error)) from None
 
 
 def check_ports(settings: Settings) -> None:

@@ -36,7 +36,8 @@ CLIENT_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
             "type": _ANY, "model": _ANY, "instructions": _ANY, "tools": _ANY, "tool_choice": _ANY,
             "output_modalities": _ANY, "audio": _ANY, "max_output_tokens": _ANY,
             "voicegate": {
-                "binary": _ANY, "grant": _ANY, "answers": _ANY, "facts": _ANY, "phrases": _ANY, "lead_s": _ANY,
+                "binary": _ANY, "grant": _ANY, "lead_s": _ANY,
+                "answers": _ANY, "facts": _ANY, "phrases": _ANY,
             },
         }
     },
@@ -98,6 +99,11 @@ def pcm_from_bytes(raw: bytes) -> Floats:
 def pcm_to_bytes(pcm: Floats) -> bytes:
     scaled: Floats = np.clip(np.rint(pcm * np.float32(32767)), -32768, 32767)
     return scaled.astype("<i2").tobytes()
+
+
+def dump(event: Event) -> str:
+    """As it travels."""
+    return json.dumps(event, separators=(",", ":"))
 
 
 def new_id(kind: str) -> str:

@@ -18,7 +18,6 @@ from typing import Any
 import click
 import structlog
 import uvicorn
-from consent.grant import GrantVerifier, VoiceGrant
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -26,6 +25,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from consent.errors import GrantRefused
+from consent.grant import GrantVerifier, VoiceGrant
 from model import events
 from model.api import Engine, Reference
 from model.errors import EngineBusy, EngineError
@@ -114,7 +114,7 @@ class EngineApp:
                 if isinstance(event, bytes):
                     await websocket.send_bytes(event)
                 else:
-                    await websocket.send_text(events.json.dumps(event, separators=(",", ":")))
+                    await websocket.send_text(events.dump(event))
 
         session = Session(conversation, grant, self._verifier.verify, self._engine.limits, send)
         try:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
-from consent.grant import VoiceGrant
 
 from consent.errors import GrantRefused
+from consent.grant import VoiceGrant
 from model import events
 from model.api import (
     FRAME,
@@ -417,7 +418,7 @@ class Session:
                 output_index=1,
                 call_id=events.new_id("call"),
                 name=name,
-                arguments=events.json.dumps(arguments),
+                arguments=json.dumps(arguments),
             )
         )
 

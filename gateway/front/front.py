@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
-from consent.office import ConsentOffice
 
 from consent.errors import ConsentError, GrantRefused
+from consent.office import ConsentOffice
 from gateway import rpc
 from gateway.edge.proxy import Accept, Edge, IncomingCall, LineInfo, Refuse
 from gateway.errors import CallRefused, RpcError
 from gateway.front.routing import STOCK_VOICE, Caller, Routing
 from gateway.metrics import Metrics
-from gateway.rpc import Peer, Server
+from gateway.rpc import Handler, Peer, Server
 from gateway.runtime import Runtime
 from gateway.sessions import Sessions
 from gateway.settings import Settings
@@ -54,14 +54,13 @@ class Front:
     office: ConsentOffice
     sessions: Sessions
     metrics: Metrics
-    halls: dict[str, Peer] = field(default_factory=dict)
     web_lines: dict[str, WebLine] = field(default_factory=dict)
     sip_lines: dict[str, Peer] = field(default_factory=dict)
-    edge: Edge = field(init=False)
+    edge: Edge = field(default_factory=Edge)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     async def start(self) -> None:
-        handlers = {
+        handlers: dict[str, Handler] = {
             "call.ended": self._line_says_ended,
             "voice.reference": self.voice_reference,
             "state": self.state,
@@ -90,7 +89,7 @@ class Front:
 
     async def _keep_hall(self, name: str) -> None:
         """Stays connected to one hall; a hall that comes back tells its calls and gets the prompts."""
-        handlers: dict[str, rpc.Handler] = {"call.event": self._hall_says, "grant.renew": self.grant_renew}
+        handlers: dict[str, Handler] = {"call.event": self._hall_says, "grant.renew": self.grant_renew}
         tries = 0
         while True:
             try:
@@ -102,14 +101,14 @@ class Front:
                 tries += 1
                 continue
             tries = 0
-            self.halls[name] = peer
+            self.routing.halls[name] = peer
             with contextlib.suppress(RpcError):
                 health = await peer.ask("health")
                 self.routing.adopt(health["calls"], name)
                 await self._send_prompts(peer)
             await peer.closed.wait()
-            if self.halls.get(name) is peer:
-                del self.halls[name]
+            if self.routing.halls.get(name) is peer:
+                del self.routing.halls[name]
             log.warning("hall.lost", hall=name)
 
     async def _send_prompts(self, hall: Peer) -> None:
@@ -187,7 +186,7 @@ class Front:
 
     async def _end_in_hall(self, call_id: str, how: str) -> None:
         routed = self.routing.calls.get(call_id)
-        if routed is not None and (hall := self.halls.get(routed.hall)) is not None:
+        if routed is not None and (hall := self.routing.halls.get(routed.hall)) is not None:
             with contextlib.suppress(RpcError):
                 await hall.ask("call.hangup", call_id=call_id, reason=how)
         await self.routing.ended(call_id, how)
@@ -230,7 +229,7 @@ class Front:
         return await self.sessions.get(call_id)
 
     async def prometheus(self) -> bytes:
-        for name, hall in list(self.halls.items()):
+        for name, hall in list(self.routing.halls.items()):
             with contextlib.suppress(RpcError):
                 self.metrics.hall(name, await hall.ask("health"))
         self.metrics.front(
@@ -281,13 +280,13 @@ class Front:
     async def drain(self, _: Peer | None) -> None:
         self.routing.draining = True
         self.edge.drain()
-        for hall in self.halls.values():
+        for hall in self.routing.halls.values():
             with contextlib.suppress(RpcError):
                 await hall.ask("drain")
 
     async def state(self, _: Peer | None) -> dict[str, Any]:
         """Whether the house can take calls, and what the panel shows."""
-        halls = await asyncio.gather(*(self._health(hall) for hall in self.halls.values()))
+        halls = await asyncio.gather(*(self._health(hall) for hall in self.routing.halls.values()))
         settings = self.settings
         parts = {
             "hall": len(halls) == settings.halls and all(halls),

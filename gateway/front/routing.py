@@ -9,21 +9,21 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import structlog
-from consent.grant import VoiceGrant
-from consent.office import ConsentOffice
-from watermark.keys import MarkKey
-from watermark.payload import call_payload
 
 from consent.errors import GrantRefused
+from consent.grant import VoiceGrant
+from consent.office import ConsentOffice
 from gateway.dialplan import Dialplan, Route
 from gateway.errors import CallRefused, RpcError
-from gateway.registry import PAYLOAD_BITS, CallRow, PayloadTaken, Registry
+from gateway.registry import PAYLOAD_BITS, PayloadTaken, Registry, RegistryRow
 from gateway.rpc import Peer
+from watermark.keys import MarkKey
+from watermark.payload import call_payload
 
 log = structlog.get_logger("routing")
 
@@ -55,7 +55,7 @@ class RoutedCall:
 
 
 class Routing:
-    """Chooses and notes, for SIP and WebRTC alike. `halls` answers the connected halls by name."""
+    """Chooses and notes, for SIP and WebRTC alike."""
 
     def __init__(
         self,
@@ -63,15 +63,15 @@ class Routing:
         office: ConsentOffice,
         registry: Registry,
         mark_key: MarkKey,
-        halls: Callable[[], dict[str, Peer]],
     ) -> None:
         self.dialplan = dialplan
         self.calls: dict[str, RoutedCall] = {}
+        self.halls: dict[str, Peer] = {}
+        """connected halls by name"""
         self.draining = False
         self._office = office
         self._registry = registry
         self._mark_key = mark_key
-        self._halls = halls
 
     async def offer(self, caller: Caller, *, hall: str | None = None) -> RoutedCall:
         """Takes the call to a hall. Raises `CallRefused`.
@@ -81,7 +81,7 @@ class Routing:
         if self.draining:
             raise CallRefused(503, "going down", retry_after_s=30)
         route = self.dialplan.route(called=caller.called, caller=caller.caller, source=caller.source).route
-        peers = self._halls()
+        peers = self.halls
         name = hall or next(iter(peers), None)
         if name is None or name not in peers:
             raise CallRefused(503, "no hall is up", retry_after_s=2)
@@ -117,7 +117,7 @@ class Routing:
             call_id = secrets.token_hex(8)
             payload = call_payload(self._mark_key, call_id)
             grant, refused = self._grant(route, call_id)
-            row = CallRow(
+            row = RegistryRow(
                 call_id=call_id,
                 payload=payload & ((1 << PAYLOAD_BITS) - 1),
                 payload_whole=payload,
@@ -139,15 +139,21 @@ class Routing:
         raise CallRefused(500, "no free payload for the watermark")
 
     def _grant(self, route: Route, call_id: str) -> tuple[VoiceGrant | None, str | None]:
-        """The route's voice; the stock voice with the reason when consent refuses it and the route says so."""
-        terms = {"purpose": route.purpose, "dialplan": route.name, "language": route.language}
+        """The route's voice; the stock voice and the reason when consent refuses it and the route says so."""
+        grant = partial(
+            self._office.grant,
+            purpose=route.purpose,
+            dialplan=route.name,
+            language=route.language,
+            call_id=call_id,
+        )
         try:
-            return self._office.grant(voice=route.voice, call_id=call_id, **terms), None
+            return grant(voice=route.voice), None
         except GrantRefused as refusal:
             log.warning("grant.refused", call_id=call_id, voice=route.voice, reason=refusal.reason)
             if route.without_voice != "stock":
                 raise CallRefused(480, f"the voice may not be used: {refusal.reason}") from None
-            return self._office.grant(voice=STOCK_VOICE, call_id=call_id, **terms), refusal.reason
+            return grant(voice=STOCK_VOICE), refusal.reason
 
     async def renew(self, call_id: str) -> str:
         """A fresh grant token for a running call. Raises `GrantRefused`, `RpcError`."""

@@ -8,11 +8,9 @@ import signal
 
 import click
 import structlog
+
 from consent.grant import GrantVerifier
 from consent.revocation import RevocationFeed
-from watermark.keys import KeyRing
-from watermark.mark import MarkerBank
-
 from gateway import logs, settings
 from gateway.hall.floor import Floor
 from gateway.hall.hall import Hall
@@ -20,6 +18,8 @@ from gateway.places import grant_keys_path, mark_keys_path, redis_url_for
 from gateway.runtime import runtime_for
 from gateway.sessions import Sessions
 from model.client import EngineClient
+from watermark.keys import KeyRing
+from watermark.mark import MarkerBank
 
 
 async def serve(name: str) -> None:
@@ -29,7 +29,8 @@ async def serve(name: str) -> None:
     token = os.environ.get("VOICEGATE_BOOT_TOKEN") or runtime.token()
     redis_url = redis_url_for(conf, runtime)
     verifier = GrantVerifier.load(grant_keys_path(conf))
-    sessions = await Sessions.open(redis_url, ttl_s=conf.session_ttl_s, name=name)
+    sessions = Sessions(redis_url, ttl_s=conf.session_ttl_s)
+    await sessions.start()
     hall = Hall(
         name=name,
         settings=conf,

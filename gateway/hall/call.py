@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
-from consent.grant import VoiceGrant
 
+from consent.grant import VoiceGrant
 from gateway.dialplan import Route
 from gateway.errors import RpcError
 from gateway.hall.audio import HOUSE_HZ, Floats

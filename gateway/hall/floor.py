@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import numpy as np
 import structlog
-from watermark.mark import MarkerBank
 
 from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, RateChanger, VoiceActivity, to_float
 from gateway.hall.call import Call
@@ -24,6 +23,7 @@ from gateway.hall.ticks import TickLine
 from gateway.line import tick
 from watermark.errors import MarkError
 from watermark.frames import Frame, Silence
+from watermark.mark import MarkerBank
 
 log = structlog.get_logger("hall")
 

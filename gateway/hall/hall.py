@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
-from consent.grant import GrantVerifier
-from consent.revocation import Revocation, RevocationFeed
-from watermark.mark import MARK_DELAY_S
 
 from consent.errors import GrantRefused
+from consent.grant import GrantVerifier
+from consent.revocation import Revocation, RevocationFeed
 from gateway.dialplan import Route
 from gateway.errors import RpcError
 from gateway.hall.audio import FILTER_DELAY_S
@@ -28,11 +26,12 @@ from gateway.hall.prompts import Prompts
 from gateway.hall.speech import FILLER, Speech, render
 from gateway.hall.ticks import TickServer
 from gateway.hall.verbs import perform
-from gateway.rpc import Peer, Server
+from gateway.rpc import Handler, Peer, Server
 from gateway.runtime import Runtime
 from gateway.sessions import Sessions
 from gateway.settings import Settings
 from model.client import EngineClient
+from watermark.mark import MARK_DELAY_S
 
 log = structlog.get_logger("hall")
 
@@ -60,7 +59,7 @@ class Hall:
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     async def start(self) -> None:
-        handlers = {
+        handlers: dict[str, Handler] = {
             "call.offered": self.call_offered,
             "call.hangup": self.call_hangup,
             "call.started": self.call_started,
@@ -119,8 +118,7 @@ class Hall:
         """Takes a call, or refuses it by raising `RpcError`. See `Offer` for the params."""
         if self.draining:
             raise RpcError("the hall is draining")
-        call = self._admit(_offer(dict(params)), resumed=False)
-        call.session.note(offer=params)
+        self._admit(_offer(params), resumed=False)
         return {}
 
     def _admit(self, offer: Offer, *, resumed: bool) -> Call:
@@ -142,10 +140,7 @@ class Hall:
         call.mark_slot = self.floor.bank.open(offer.payload)
         self.calls[offer.call_id] = call
         call.speech.remember = session.remember
-        if resumed:
-            session.resumed()
-        else:
-            session.opened(**_facts(offer))
+        session.open(offer, resumed=resumed)
         self._spawn(self._live(call))
         return call
 
@@ -175,8 +170,9 @@ class Hall:
                 for c in self.calls.values()
             ],
             "engine": await self.engine.ready(),
-            "redis": await self.sessions.ready(),
+            "redis": self.sessions.connected,
             "counters": self.floor.snapshot(),
+            "sessions": self.sessions.counters(),
             "lines": sorted(peer.name for peer in self._server.peers if peer.hello.get("role") == "line"),
         }
 
@@ -208,10 +204,9 @@ class Hall:
 
     async def _resume(self, call_id: str) -> Call | None:
         """A call of the hall that died here before, from what Redis remembers."""
-        record = await self.sessions.get(call_id)
-        if record is None or "offer" not in record.facts or self._front is None:
+        kept = await self.sessions.offer_of(call_id)
+        if kept is None or self._front is None:
             return None
-        kept = json.loads(record.facts["offer"])
         with contextlib.suppress(RpcError):
             kept["grant"] = await self._front.ask("grant.renew", call_id=call_id)
             return self._admit(_offer(kept), resumed=True)
@@ -306,16 +301,3 @@ def _offer(params: dict[str, Any]) -> Offer:
     """An `Offer` from what the front sent (or Redis kept)."""
     routes = [Route.from_json(route) for route in params.pop("routes")]
     return Offer(routes={route.name: route for route in routes}, first=routes[0].name, **params)
-
-
-def _facts(offer: Offer) -> dict[str, Any]:
-    """What the session tells an operator of the call."""
-    return {
-        "caller": offer.caller,
-        "called": offer.called,
-        "source": offer.source,
-        "transport": offer.transport,
-        "route": offer.route.name,
-        "voice": offer.route.voice,
-        "grant_refused": offer.grant_refused,
-    }

@@ -1,0 +1,74 @@
+"""`python -m gateway.front`: the front as a process, started by the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+
+import structlog
+import uvicorn
+
+from consent.office import ConsentOffice
+from gateway import logs, settings
+from gateway.dialplan import Dialplan
+from gateway.front.app import build_app
+from gateway.front.front import Front
+from gateway.front.routing import Routing
+from gateway.metrics import Metrics
+from gateway.places import consent_dir, dialplan_dir, mark_keys_path, redis_url_for
+from gateway.registry import Registry
+from gateway.runtime import runtime_for
+from gateway.sessions import Sessions
+from gateway.users import console_token
+from watermark.keys import KeyRing
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own idea of signals: the front stops it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve() -> None:
+    conf = settings.load()
+    logs.configure("front", conf.log_level)
+    runtime = runtime_for(conf.data_dir)
+    token = os.environ.get("VOICEGATE_BOOT_TOKEN") or runtime.token()
+    office = ConsentOffice.open(conf.sql, consent_dir(conf), grant_s=conf.grant_s)
+    registry = Registry.open(conf.sql)
+    ring = KeyRing.load(mark_keys_path(conf))
+    sessions = Sessions(redis_url_for(conf, runtime), ttl_s=conf.session_ttl_s)
+    await sessions.start()
+    front = Front(
+        settings=conf,
+        runtime=runtime,
+        token=token,
+        routing=Routing(Dialplan.load(dialplan_dir(conf)), office, registry, ring.current),
+        office=office,
+        sessions=sessions,
+        metrics=Metrics(),
+    )
+    app = build_app(front, conf, None if conf.local_only else console_token(conf.data_dir))
+    config = uvicorn.Config(
+        app, host=conf.host, port=conf.http_port, log_level="warning", access_log=False, lifespan="off"
+    )
+    http = _Server(config)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await front.start()
+    serving = asyncio.create_task(http.serve())
+    structlog.get_logger("front").info("front.up", sip_port=conf.sip_port, http_port=conf.http_port)
+    await stop.wait()
+    http.should_exit = True
+    await serving
+    await front.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve())
