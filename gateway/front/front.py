@@ -17,7 +17,8 @@ import structlog
 from consent.errors import ConsentError, GrantRefused
 from consent.office import ConsentOffice
 from gateway import rpc
-from gateway.edge.proxy import Accept, Edge, IncomingCall, LineInfo, Refuse
+from gateway.edge.proxy import Accept, Edge, EdgeConfig, IncomingCall, LineInfo, Refuse
+from gateway.edge.token import route_key
 from gateway.errors import CallRefused, RpcError
 from gateway.front.routing import STOCK_VOICE, Caller, Routing
 from gateway.metrics import Metrics
@@ -25,6 +26,7 @@ from gateway.rpc import Handler, Peer, Server
 from gateway.runtime import Runtime
 from gateway.sessions import Sessions
 from gateway.settings import Settings
+from gateway.users import SipUsers
 
 log = structlog.get_logger("front")
 
@@ -56,8 +58,30 @@ class Front:
     metrics: Metrics
     web_lines: dict[str, WebLine] = field(default_factory=dict)
     sip_lines: dict[str, Peer] = field(default_factory=dict)
-    edge: Edge = field(default_factory=Edge)
+    edge: Edge = field(init=False)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        conf = self.settings
+        users = SipUsers(conf.data_dir)
+        if conf.digest:
+            users.first()
+        self.edge = Edge(
+            EdgeConfig(
+                host=conf.host,
+                port=conf.sip_port,
+                boot_token=self.token,
+                route_key=route_key(conf.data_dir / "sip-route-key"),
+                public_address=conf.public_address,
+                allow=conf.sip_allow,
+                deny=conf.sip_deny,
+                trusted_proxies=conf.trusted_proxies,
+                invites_per_s=conf.invites_per_s,
+                ha1=users.ha1 if conf.digest else None,
+            ),
+            self,
+            self._spawn,
+        )
 
     async def start(self) -> None:
         handlers: dict[str, Handler] = {

@@ -31,12 +31,16 @@ from gateway.runtime import Runtime
 from gateway.sessions import Sessions
 from gateway.settings import Settings
 from model.client import EngineClient
+from model.errors import EngineError
 from watermark.mark import MARK_DELAY_S
 
 log = structlog.get_logger("hall")
 
 RENEW_BEFORE: Final = 0.5
 """A grant is renewed when this share of its life is left."""
+
+PROMPT_RETRY_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Pauses while the engine loads; all within a grant's life."""
 
 
 @dataclass
@@ -153,12 +157,16 @@ class Hall:
         self._spawn(self._render([FILLER, *texts], grant))
 
     async def _render(self, texts: list[str], grant: str) -> None:
-        missing = self.prompts.missing(texts)
-        if missing:
+        for pause_s in PROMPT_RETRY_S:
+            missing = self.prompts.missing(texts)
+            if not missing:
+                return
             try:
                 await render(self.engine, grant, missing, self.prompts)
-            except Exception as error:
-                log.warning("prompts.failed", error=str(error), missing=len(self.prompts.missing(texts)))
+            except EngineError as error:
+                log.info("prompts.waiting", error=str(error), missing=len(missing))
+                await asyncio.sleep(pause_s)
+        log.error("prompts.failed", missing=self.prompts.missing(texts))
 
     async def drain(self, _: Peer) -> None:
         self.draining = True
