@@ -27,6 +27,7 @@ from sqlalchemy import (
     TypeDecorator,
     create_engine,
     event,
+    func,
     insert,
     select,
     text,
@@ -161,6 +162,11 @@ class Registry:
             raise StartError(f"the call registry cannot be opened: {_first_line(error)}") from None
         return cls(engine)
 
+    @property
+    def backend(self) -> str:
+        """sqlite or postgresql"""
+        return self._engine.dialect.name
+
     def close(self) -> None:
         self._engine.dispose()
 
@@ -226,6 +232,10 @@ class Registry:
         return [
             _row(row) for row in self._read(select(CALLS).order_by(CALLS.c.started_at.desc()).limit(count))
         ]
+
+    def count(self) -> int:
+        """Calls entered so far, by all gateways of this database."""
+        return int(self._read(select(func.count()).select_from(CALLS))[0][0])
 
     def _one(self, condition: Any) -> RegistryRow | None:
         rows = self._read(select(CALLS).where(condition))
