@@ -62,7 +62,7 @@ def command(path: Path, folder: Path) -> list[str]:
 
 
 def wait_until_up(path: Path, alive: Callable[[], bool]) -> str:
-    """Blocks until the server at `path` answers; returns its version. Raises `StartError` when it does not."""
+    """Blocks until the server at `path` answers; returns its version. Raises `StartError`."""
     deadline = time.monotonic() + START_S
     client = Redis(unix_socket_path=str(path), socket_timeout=1.0, decode_responses=True)
     try:
