@@ -90,7 +90,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         try:
             yield from check(settings)
         except VoicegateError as error:
-            yield Finding(check.__name__.replace("_", " "), "fail", str(error), "see the message")
+            yield Finding(check.__name__.replace("_", " "), "fail", str(error), "mend what it names")
 
 
 def data_dir(settings: Settings) -> Iterator[Finding]:
@@ -361,7 +361,11 @@ def sql(settings: Settings) -> Iterator[Finding]:
     if settings.sql_url is None and not (settings.data_dir / "voicegate.db").exists():
         yield ok(what, "SQLite; the first start makes it")
         return
-    registry = Registry.open(settings.sql)
+    try:
+        registry = Registry.open(settings.sql)
+    except VoicegateError as error:
+        yield Finding(what, "fail", str(error), "start the database, or mend VOICEGATE_SQL_URL")
+        return
     try:
         calls = registry.count()
     finally:
