@@ -289,7 +289,7 @@ class Sessions:
         """Ends the sessions that nobody refreshes any more; returns their calls."""
         ids: list[str] = await self._read.zrangebyscore(LIVE, "-inf", time.time() - STALE_S)
         for call_id in ids:
-            self.session(call_id).ended("lost: its hall went away")
+            self.session(call_id).ended("failed: its hall went away")
         return ids
 
     async def _heads(self, ids: list[str]) -> list[dict[str, Any]]:
