@@ -1,4 +1,4 @@
-"""The embedded Valkey as the supervisor runs it: its child is Valkey itself, and goes when the parent goes."""
+"""The embedded Valkey as the supervisor runs it: its child is Valkey itself, and goes when it goes."""
 
 from __future__ import annotations
 
