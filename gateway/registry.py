@@ -27,6 +27,7 @@ from sqlalchemy import (
     TypeDecorator,
     create_engine,
     event,
+    func,
     insert,
     select,
     text,
@@ -102,7 +103,7 @@ CALLS: Final = Table(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RegistryRow:
+class CallRow:
     """One call. Times are seconds since the epoch; `started_at` is now unless given."""
 
     call_id: str
@@ -161,6 +162,11 @@ class Registry:
             raise StartError(f"the call registry cannot be opened: {_first_line(error)}") from None
         return cls(engine)
 
+    @property
+    def backend(self) -> str:
+        """sqlite or postgresql"""
+        return self._engine.dialect.name
+
     def close(self) -> None:
         self._engine.dispose()
 
@@ -173,7 +179,7 @@ class Registry:
             return False
         return True
 
-    def enter(self, row: RegistryRow) -> RegistryRow:
+    def enter(self, row: CallRow) -> CallRow:
         """Enters a call before its first sound; returns it with its `started_at`.
 
         Raises `PayloadTaken` when another call has this payload or id, `RegistryError` when the database
@@ -193,7 +199,7 @@ class Registry:
             raise PayloadTaken(f"payload {row.payload:#014x} or call id {row.call_id} is taken") from None
         except SQLAlchemyError as error:
             raise RegistryError(f"call {row.call_id} was not entered: {_first_line(error)}") from None
-        return RegistryRow(**values)
+        return CallRow(**values)
 
     def renew(self, call_id: str, *, grant_jti: str, voice: str, voice_hash: str) -> None:
         """Notes the voice and grant that a running call uses from now on."""
@@ -214,20 +220,24 @@ class Registry:
         except SQLAlchemyError as error:
             raise RegistryError(f"the calls of {gateway} were not closed: {_first_line(error)}") from None
 
-    def get(self, call_id: str) -> RegistryRow | None:
+    def get(self, call_id: str) -> CallRow | None:
         return self._one(CALLS.c.call_id == call_id)
 
-    def by_payload(self, payload: int) -> RegistryRow | None:
+    def by_payload(self, payload: int) -> CallRow | None:
         """The call that a mark names; None when none of ours has this 48-bit payload."""
         return self._one(CALLS.c.payload == payload)
 
-    def recent(self, count: int = 50) -> list[RegistryRow]:
+    def recent(self, count: int = 50) -> list[CallRow]:
         """The latest calls, living ones too, the newest first."""
         return [
             _row(row) for row in self._read(select(CALLS).order_by(CALLS.c.started_at.desc()).limit(count))
         ]
 
-    def _one(self, condition: Any) -> RegistryRow | None:
+    def count(self) -> int:
+        """Calls entered so far, by all gateways of this database."""
+        return int(self._read(select(func.count()).select_from(CALLS))[0][0])
+
+    def _one(self, condition: Any) -> CallRow | None:
         rows = self._read(select(CALLS).where(condition))
         return _row(rows[0]) if rows else None
 
@@ -256,8 +266,8 @@ def _sqlite_settings(connection: Any, _: Any) -> None:
     cursor.close()
 
 
-def _row(row: Row[Any]) -> RegistryRow:
-    return RegistryRow(**row._mapping)
+def _row(row: Row[Any]) -> CallRow:
+    return CallRow(**row._mapping)
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,8 +2,7 @@
 
     vg:call:<id>      hash    state, who called whom, route, voice, how it ended
     vg:events:<id>    stream  what happened, in order; each entry {kind, at, data (JSON)}
-    vg:offer:<id>     string  what a new hall needs to take the call over (JSON); gone when the call ended
-    vg:history:<id>   list    items of the conversation, to restore it on a new engine; gone likewise
+    vg:history:<id>   list    items of the conversation, to restore it on a new engine or hall
     vg:live           zset    living calls by when they were last known to live
     vg:ended          zset    ended calls by when they ended
     vg:writer:<name>  string  number of a writer's last batch, so that a retry is not applied twice
@@ -14,21 +13,19 @@ slow, restarting or away. Everything has a TTL, refreshed while the call lives.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import secrets
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from gateway.dialplan_routes import Route
 from gateway.errors import StartError
 from gateway.session_writer import Command, Writer
 
@@ -37,97 +34,112 @@ ENDED: Final = "vg:ended"
 STALE_S: Final = 45.0
 """A living call that was not refreshed for so long is lost: its hall is gone."""
 REFRESH_S: Final = 10.0
-WATCH_S: Final = 1.0
 MAX_EVENTS: Final = 2000
 MAX_HISTORY_ITEMS: Final = 64
 MAX_HISTORY_BYTES: Final = 4 << 20
 MAX_ENDED: Final = 10_000
-OFFERED: Final = (
-    "call_id", "caller", "called", "display", "source", "transport", "user", "targets", "grant_refused",
-    "payload", "at",
-)  # fmt: skip
-"""Of an offer, what Redis keeps beside its routes. The grant is a secret: a new hall asks for a new one."""
 
 
-class Offer(Protocol):
-    """What the front decided about a call (`gateway.hall.call.Offer`)."""
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One utterance of either side.
+
+    `latency_ms` splits a reply's delay by stage: for example endpoint, engine, first_audio, marking, line,
+    total. `text` is None where nothing transcribed it, or where the plan keeps no transcript.
+    """
+
+    who: str
+    """caller or bot"""
+    text: str | None = None
+    intent: str | None = None
+    duration_s: float | None = None
+    heard_s: float | None = None
+    """of a bot's turn: what was really played"""
+    interrupted: bool = False
+    latency_ms: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        table = {
+            "who": self.who,
+            "text": self.text,
+            "intent": self.intent,
+            "duration_s": _rounded(self.duration_s),
+            "heard_s": _rounded(self.heard_s),
+            "interrupted": self.interrupted or None,
+            "latency_ms": {stage: round(ms, 1) for stage, ms in self.latency_ms.items()} or None,
+        }
+        return {key: value for key, value in table.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """What Redis knows of a call. `facts` is its hash; times are seconds since the epoch."""
 
     call_id: str
-    caller: str
-    called: str
-    display: str
-    source: str
-    transport: str
-    user: str | None
-    routes: dict[str, Route]
-    first: str
-    targets: dict[str, str]
-    grant_refused: str | None
-    payload: int
-    at: float
+    facts: dict[str, str]
+    events: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def state(self) -> str:
+        return self.facts.get("state", "unknown")
+
+    @property
+    def turns(self) -> tuple[dict[str, Any], ...]:
+        return tuple({"at": event["at"], **event["data"]} for event in self.events if event["kind"] == "turn")
+
+    def to_json(self, *, events: bool = False) -> dict[str, Any]:
+        """For the API and the CLI; `offer`, which is for a new hall, stays here."""
+        facts = {key: value for key, value in self.facts.items() if key != "offer"}
+        table: dict[str, Any] = {"call_id": self.call_id, **facts}
+        for key in ("started_at", "answered_at", "ended_at", "spoken_s"):
+            if key in facts:
+                table[key] = float(facts[key])
+        for key in ("turns", "underruns"):
+            if key in facts:
+                table[key] = int(facts[key])
+        if events:
+            table["turns"] = list(self.turns)
+            table["events"] = list(self.events)
+        return table
 
 
 class Session:
-    """One call's pen. No method waits, none fails: what cannot be kept is counted by the writer.
-
-    What was said and heard is written only when the route keeps transcripts.
-    """
+    """One call's pen. No method waits, none fails: what cannot be kept is counted by the writer."""
 
     def __init__(self, call_id: str, sessions: Sessions) -> None:
         self.call_id = call_id
-        self.keeps_text = False
         self._sessions = sessions
         self._history: deque[int] = deque()
         """sizes of the items kept, the oldest first"""
-        self._saying: tuple[str, str, float] | None = None
-        """item, its text so far, since when: written once it is whole"""
 
     @property
     def key(self) -> str:
         return f"vg:call:{self.call_id}"
 
-    def open(self, offer: Offer, *, resumed: bool = False) -> None:
-        """The call is here, or, `resumed`, its hall is a new one."""
+    def opened(self, **facts: object) -> None:
+        """The call is here: who called whom, its route, voice, line, source. None values are left out."""
         now = time.time()
-        route = offer.routes[offer.first]
-        self.keeps_text = route.keep.transcript
         self._sessions._living.add(self.call_id)
-        live: Command = ("ZADD", LIVE, f"{now:.3f}", self.call_id)
-        if resumed:
-            self._put(live, self._event("resumed", {}, now), *self._ttl(), important=True)
-            return
-        facts = {
-            "state": "offered",
-            "started_at": f"{offer.at:.3f}",
-            "caller": offer.caller,
-            "called": offer.called,
-            "display": offer.display,
-            "source": offer.source,
-            "transport": offer.transport,
-            "user": offer.user,
-            "route": route.name,
-            "voice": route.voice,
-            "voice_refused": offer.grant_refused,
-            "payload": f"{offer.payload:012x}",
-        }
-        others = [other for name, other in offer.routes.items() if name != offer.first]
-        kept = {name: getattr(offer, name) for name in OFFERED}
-        kept["routes"] = [each.to_json() for each in (route, *others)]
         self._put(
-            ("HSET", self.key, *_flat(facts)),
-            live,
-            ("SET", f"vg:offer:{self.call_id}", json.dumps(kept), "EX", self._sessions.ttl),
-            self._event("opened", {key: facts[key] for key in ("caller", "called", "route", "voice")}, now),
+            ("HSET", self.key, "state", "ringing", "started_at", f"{now:.3f}", *_flat(facts)),
+            ("ZADD", LIVE, f"{now:.3f}", self.call_id),
+            self._event("opened", facts, now),
             *self._ttl(),
             important=True,
         )
 
+    def resumed(self) -> None:
+        """A new hall took this call over; its history may be in Redis already (`Sessions.history`)."""
+        self._sessions._living.add(self.call_id)
+        self._put(("ZADD", LIVE, f"{time.time():.3f}", self.call_id), *self._ttl(), important=True)
+
     def state(self, state: str, **facts: object) -> None:
-        """ringing, answered, confirmed, …; `answered` also notes when."""
+        """ringing, answered, talking, transferring, …; `answered` also notes when."""
         now = time.time()
-        when = {"answered_at": f"{now:.3f}"} if state == "answered" else {}
+        if state == "answered":
+            facts = {"answered_at": f"{now:.3f}", **facts}
         self._put(
-            ("HSET", self.key, "state", state, *_flat({**when, **facts})),
+            ("HSET", self.key, "state", state, *_flat(facts)),
             self._event("state", {"state": state, **facts}, now),
             important=True,
         )
@@ -140,40 +152,12 @@ class Session:
         """Something that may be lost when Redis stays away long: DTMF, barge-in, hold, an alarm."""
         self._put(self._event(kind, data, time.time()))
 
-    def said(self, item: str, text: str) -> None:
-        """The bot says `text`, all of the item's so far. Written once the item is whole."""
-        now = time.time()
-        if self._saying is not None and self._saying[0] == item:
-            self._saying = (item, text, self._saying[2])
-            return
-        self._said_all()
-        self._saying = (item, text, now)
-
-    def heard(self, text: str | None, duration_s: float, confidence: float | None) -> None:
-        """The caller spoke; `text` is None where nothing transcribes."""
-        self._said_all()
-        data = {"text": self._text(text), "duration_s": round(duration_s, 2), "confidence": confidence}
-        self._put(self._event("heard", data, time.time()), important=True)
-
-    def turn(
-        self,
-        number: int,
-        *,
-        heard: str | None,
-        confidence: float | None,
-        speech_s: float,
-        latency: Mapping[str, float],
-    ) -> None:
-        """A caller's turn was answered. `latency`: seconds by stage, from the end of speech on."""
-        data = {
-            "number": number,
-            "heard": self._text(heard),
-            "confidence": confidence,
-            "speech_s": round(speech_s, 2),
-            "latency": {stage: round(seconds, 3) for stage, seconds in latency.items()},
-        }
-        count: Command = ("HSET", self.key, "turns", str(number))
-        self._put(self._event("turn", data, time.time()), count, important=True)
+    def turn(self, turn: Turn) -> None:
+        self._put(
+            self._event("turn", turn.to_json(), time.time()),
+            ("HINCRBY", self.key, "turns", "1"),
+            important=True,
+        )
 
     def remember(self, item: Mapping[str, Any]) -> None:
         """An item for restoring the conversation. The oldest go when there are too many or too large ones."""
@@ -181,18 +165,19 @@ class Session:
         self._history.append(len(body))
         key = f"vg:history:{self.call_id}"
         commands: list[Command] = [("RPUSH", key, body)]
-        kept = len(self._history)
+        surplus = 0
         while len(self._history) > 1 and (
             len(self._history) > MAX_HISTORY_ITEMS or sum(self._history) > MAX_HISTORY_BYTES
         ):
             self._history.popleft()
-        if len(self._history) < kept:
+            surplus += 1
+        if surplus:
             commands.append(("LTRIM", key, str(-len(self._history)), "-1"))
-        self._put(*commands, ("EXPIRE", key, self._sessions.ttl))
+        commands.append(("EXPIRE", key, self._sessions.ttl))
+        self._put(*commands)
 
     def ended(self, how: str, **facts: object) -> None:
-        """The call is over. From now on its TTL runs down; what could restore it goes at once."""
-        self._said_all()
+        """The call is over. From now on its TTL runs down; its conversation's items go at once."""
         now = time.time()
         self._sessions._living.discard(self.call_id)
         self._put(
@@ -201,23 +186,15 @@ class Session:
             ("ZREM", LIVE, self.call_id),
             ("ZADD", ENDED, f"{now:.3f}", self.call_id),
             ("ZREMRANGEBYRANK", ENDED, "0", str(-MAX_ENDED - 1)),
-            ("UNLINK", f"vg:history:{self.call_id}", f"vg:offer:{self.call_id}"),
+            ("UNLINK", f"vg:history:{self.call_id}"),
+            ("HDEL", self.key, "offer"),
             *self._ttl(),
             important=True,
         )
 
-    def _said_all(self) -> None:
-        if self._saying is not None:
-            item, text, at = self._saying
-            self._saying = None
-            self._put(self._event("said", {"item": item, "text": self._text(text)}, at), important=True)
-
-    def _text(self, text: str | None) -> str | None:
-        return text if self.keeps_text else None
-
     def _event(self, kind: str, data: Mapping[str, object], at: float) -> Command:
-        body = json.dumps({key: value for key, value in data.items() if value is not None}, default=str)
-        entry = ("kind", kind, "at", f"{at:.3f}", "data", body)
+        known = {key: value for key, value in data.items() if value is not None and key != "offer"}
+        entry = ("kind", kind, "at", f"{at:.3f}", "data", json.dumps(known, default=str))
         return ("XADD", f"vg:events:{self.call_id}", "MAXLEN", "~", str(MAX_EVENTS), "*", *entry)
 
     def _ttl(self) -> tuple[Command, ...]:
@@ -229,15 +206,23 @@ class Session:
 
 
 class Sessions:
-    """The sessions of one process's calls, and a reader of everybody's.
+    """All calls' sessions of one process, and a reader of everybody's."""
 
-    `url`: redis://, rediss:// or unix://; `ttl_s`: how long an ended call is remembered.
-    Raises `StartError` when `url` is none.
-    """
+    def __init__(self, redis: Redis, writer: Writer, ttl_s: float) -> None:
+        self.redis = redis
+        self._read: Any = redis  # its types know neither decode_responses nor our shapes
+        self.writer = writer
+        self.ttl = str(max(1, round(ttl_s)))
+        self._living: set[str] = set()
 
-    def __init__(self, url: str, *, ttl_s: float = 86_400.0) -> None:
+    @classmethod
+    async def open(cls, url: str, *, ttl_s: float = 86_400.0, name: str | None = None) -> Self:
+        """Begins to write to `url` (redis://, rediss://, unix://), also when nobody answers there yet.
+
+        Raises `StartError` when it is no such URL. Close it, so that the last writes arrive.
+        """
         try:
-            self.redis = Redis.from_url(
+            redis = Redis.from_url(
                 url,
                 decode_responses=True,
                 socket_timeout=2.0,
@@ -246,42 +231,24 @@ class Sessions:
             )
         except ValueError as error:
             raise StartError(f"VOICEGATE_REDIS_URL: {error}") from None
-        self._read: Any = self.redis  # its types know neither decode_responses nor our shapes
-        self.writer = Writer(self.redis, secrets.token_hex(6))
-        self.ttl = str(max(1, round(ttl_s)))
-        self._living: set[str] = set()
-        self._watching: asyncio.Task[None] | None = None
-        self._answered = False
-
-    async def start(self) -> None:
-        """Begins to write, also when nobody answers yet. Stop it with `close`, so that all writes arrive."""
-        self.writer.start(self._refresh, every_s=REFRESH_S)
-        self._answered = await self.ready()
-        self._watching = asyncio.create_task(self._watch())
-
-    async def close(self, timeout_s: float = 2.0) -> int:
-        """Waits for the last writes, then closes. Returns how many were lost (0 is what you want)."""
-        if self._watching is not None:
-            self._watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watching
-        lost = await self.writer.close(timeout_s)
-        await self.redis.aclose()
-        return lost
-
-    @property
-    def connected(self) -> bool:
-        """Whether Redis answered when it was last asked, a second ago at most."""
-        return self._answered and not self.writer.down
+        sessions = cls(redis, Writer(redis, name or secrets.token_hex(6)), ttl_s)
+        sessions.writer.start(sessions._refresh, every_s=REFRESH_S)
+        return sessions
 
     def counters(self) -> dict[str, int]:
         """For the metrics: living calls of this process, writes waiting, writes lost."""
         return {"living": len(self._living), "waiting": self.writer.waiting, "lost": self.writer.lost}
 
+    async def close(self, timeout_s: float = 2.0) -> int:
+        """Waits for the last writes, then closes. Returns how many were lost (0 is what you want)."""
+        lost = await self.writer.close(timeout_s)
+        await self.redis.aclose()
+        return lost
+
     async def ready(self) -> bool:
         """Whether Redis answers now."""
         try:
-            return bool(await self._read.ping())
+            return bool(await self.redis.ping())
         except (RedisError, OSError):
             return False
 
@@ -294,24 +261,25 @@ class Sessions:
         return sorted(await self._heads(ids), key=lambda call: float(call.get("started_at", 0)))
 
     async def recent(self, count: int = 50) -> list[dict[str, Any]]:
-        """Ended calls, the latest first."""
+        """Ended calls as JSON, the latest first."""
         return await self._heads(await self._read.zrevrange(ENDED, 0, count - 1))
 
-    async def get(self, call_id: str) -> dict[str, Any] | None:
-        """A call with its `events` and `turns`; None when Redis does not know it (any more)."""
-        heads = await self._heads([call_id])
-        if not heads:
-            return None
-        events = [
-            {"at": float(entry["at"]), "kind": entry["kind"], "data": json.loads(entry["data"])}
-            for _, entry in await self._read.xrange(f"vg:events:{call_id}")
-        ]
-        return {**heads[0], "turns": turns_of(events), "events": events}
+    async def show(self, call_id: str) -> dict[str, Any] | None:
+        """A call as JSON, with its `turns` and `events`; None when Redis does not know it (any more)."""
+        record = await self.get(call_id)
+        return record.to_json(events=True) if record else None
 
-    async def offer_of(self, call_id: str) -> dict[str, Any] | None:
-        """What a new hall needs to take over a call that still lives: all of its offer but the grant."""
-        kept = await self._read.get(f"vg:offer:{call_id}")
-        return dict(json.loads(kept)) if kept else None
+    async def get(self, call_id: str) -> CallRecord | None:
+        """All that Redis knows of a call; None when it does not know it (any more)."""
+        facts = await self._read.hgetall(f"vg:call:{call_id}")
+        if not facts:
+            return None
+        entries = await self._read.xrange(f"vg:events:{call_id}")
+        events = tuple(
+            {"at": float(fields["at"]), "kind": fields["kind"], "data": json.loads(fields["data"])}
+            for _, fields in entries
+        )
+        return CallRecord(call_id, facts, events)
 
     async def history(self, call_id: str) -> list[dict[str, Any]]:
         """The conversation's items, the oldest first."""
@@ -329,42 +297,15 @@ class Sessions:
             for call_id in ids:
                 pipe.hgetall(f"vg:call:{call_id}")
             found = await pipe.execute()
-        return [
-            {"call_id": call_id, **{key: _number(key, value) for key, value in facts.items()}}
-            for call_id, facts in zip(ids, found, strict=True)
-            if facts
-        ]
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(WATCH_S)
-            self._answered = await self.ready()
+        calls = zip(ids, found, strict=True)
+        return [CallRecord(call_id, facts).to_json() for call_id, facts in calls if facts]
 
     def _refresh(self) -> None:
         """Says of each living call that it lives; called by the writer every `REFRESH_S`."""
         now = f"{time.time():.3f}"
         for call_id in self._living:
-            keys = [f"vg:{kind}:{call_id}" for kind in ("call", "events", "offer", "history")]
-            lives: Command = ("ZADD", LIVE, now, call_id)
-            self.writer.put((lives, *(("EXPIRE", key, self.ttl) for key in keys)))
-
-
-def turns_of(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Who said what, in order; a caller's turn carries the latencies of its answer once that was heard."""
-    turns: list[dict[str, Any]] = []
-    for event in events:
-        data = event["data"]
-        if event["kind"] == "said":
-            turns.append({"at": event["at"], "who": "bot", "text": data.get("text")})
-        elif event["kind"] == "heard":
-            turns.append({"at": event["at"], "who": "caller", "text": data.get("text"), **data})
-        elif event["kind"] == "turn":
-            asked = next((turn for turn in reversed(turns) if turn["who"] == "caller"), None)
-            if asked is None or "latency" in asked:  # an engine that does not transcribe
-                asked = {"at": event["at"], "who": "caller", "text": data.get("heard")}
-                turns.append(asked)
-            asked |= {"duration_s": data["speech_s"], "latency": data["latency"]}
-    return turns
+            keys = (f"vg:call:{call_id}", f"vg:events:{call_id}", f"vg:history:{call_id}")
+            self.writer.put((("ZADD", LIVE, now, call_id), *(("EXPIRE", key, self.ttl) for key in keys)))
 
 
 def _flat(facts: Mapping[str, object]) -> tuple[str, ...]:
@@ -376,7 +317,5 @@ def _flat(facts: Mapping[str, object]) -> tuple[str, ...]:
     )
 
 
-def _number(key: str, value: str) -> str | float | int:
-    if key.endswith(("_at", "_s")):
-        return float(value)
-    return int(value) if key in ("turns", "underruns") else value
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
