@@ -243,7 +243,9 @@ async def test_all_lines_busy(page: Page, stage: Stage) -> None:
 )
 async def test_no_microphone(page: Page, stage: Stage, error: str, says: str) -> None:
     await page.evaluate(
-        "(name) => { navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', name) } }",
+        """(name) => {
+          navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', name) };
+        }""",
         error,
     )
     await page.get_by_role("button", name="Call", exact=True).click()
