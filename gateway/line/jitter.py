@@ -204,12 +204,18 @@ class JitterBuffer:
             self._playing = True
             self._next, self._concealed = first, 0
         if first > self._next:
-            covered = min(self._concealed, first - self._next)
-            self._next += covered
+            missing = first - self._next
+            due = self._delay(first, now) + missing * self._samples / RATE_HZ
+            if due < self.target_s and self._concealed < MOST_CONCEALED:  # it may still come
+                self._concealed += 1
+                self.stats.concealed += 1
+                return Pulled(Kind.LATE, samples=self._samples)
+            covered = min(self._concealed, missing)
             self._concealed = 0
+            self._next += covered
             self.stats.lost += covered
-        if first > self._next:
-            return self._bridge(first, now)
+            if covered < missing:
+                return self._bridge(first, missing - covered)
         self._concealed = 0
         delay = self._delay(first, now)
         _, payload = self._packets.pop(first)
@@ -226,26 +232,18 @@ class JitterBuffer:
         self.stats.concealed += 1
         return Pulled(Kind.LATE, samples=self._samples)
 
-    def _bridge(self, first: int, now: float) -> Pulled:
-        """A packet is missing and a later one is here."""
+    def _bridge(self, first: int, missing: int) -> Pulled:
+        """Packets are lost for good, and `first` is here."""
         assert self._next is not None
-        missing = first - self._next
-        due = self._delay(first, now) + missing * self._samples / RATE_HZ
-        if due < self.target_s and self._concealed < MOST_CONCEALED:  # it may still come
-            self._concealed += 1
-            self.stats.concealed += 1
-            return Pulled(Kind.LATE, samples=self._samples)
-        if missing == 1:
-            self._next += 1
-            self.stats.lost += 1
-            self.stats.recovered += 1
-            return Pulled(Kind.RECOVER, self._packets[first][1], self._samples)
-        if missing > MOST_CONCEALED:  # a long gap is not worth waiting through
+        if missing > MOST_CONCEALED:  # a long gap is not worth playing through
             self.stats.lost += missing
             self._next = first
             return self.pull()
         self._next += 1
         self.stats.lost += 1
+        if missing == 1:
+            self.stats.recovered += 1
+            return Pulled(Kind.RECOVER, self._packets[first][1], self._samples)
         self.stats.concealed += 1
         return Pulled(Kind.LATE, samples=self._samples)
 

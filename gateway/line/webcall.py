@@ -21,6 +21,7 @@ import aiortc.rtcrtpreceiver
 import structlog
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpCodecParameters, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from aiortc.sdp import SessionDescription
 from av.packet import Packet
 
 from gateway.errors import RpcError
@@ -134,15 +135,15 @@ class WebCall:
         """The SDP answer. Raises `RpcError` for an offer that is none, or holds no Opus audio."""
         connection = self._connection
         try:
+            _check(offer)
             await connection.setRemoteDescription(RTCSessionDescription(ice.offered(offer), "offer"))
-            audio = [t for t in connection.getTransceivers() if t.kind == "audio"]
-            if len(audio) != 1 or len(connection.getTransceivers()) != 1:
-                raise ValueError("it must hold one audio section and no video")
             connection.addTrack(self._voice)
             await connection.setLocalDescription(await connection.createAnswer())
         except Exception as error:  # aiortc's parser raises whatever a malformed line makes it raise
-            await connection.close()
+            with contextlib.suppress(Exception):
+                await connection.close()
             raise RpcError(f"the offer cannot be answered: {error or type(error).__name__}") from None
+        audio = connection.getTransceivers()
         self._jitter = audio[0].receiver._RTCRtpReceiver__jitter_buffer  # type: ignore[attr-defined]
         direction = audio[0].currentDirection or "inactive"
         self.sending = direction in ("sendrecv", "sendonly")
@@ -302,6 +303,19 @@ class WebCall:
         if self.sending:
             self._voice.put(self._last_packet, self._due)
         self._due = None
+
+
+def _check(offer: str) -> None:
+    """Raises `ValueError` for an offer that aiortc would stumble over, or that holds no call."""
+    description = SessionDescription.parse(offer)
+    kinds = [media.kind for media in description.media]
+    if kinds.count("audio") != 1 or not set(kinds) <= {"audio", "application"}:
+        raise ValueError("it must hold one audio section, and no video")
+    if not all(media.dtls and media.dtls.fingerprints for media in description.media):
+        raise ValueError("it has no DTLS fingerprint")
+    mids = {media.rtp.muxId for media in description.media}
+    if any(not set(group.items) <= mids for group in description.group if group.semantic == "BUNDLE"):
+        raise ValueError("it bundles sections that it does not hold")
 
 
 def _is_quiet(sound: bytes) -> bool:

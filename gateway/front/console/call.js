@@ -6,6 +6,7 @@ import { Meter } from "/console/meter.js";
 
 const GATHER_MS = 700;
 const CONNECT_MS = 15000;
+const HOPELESS_MS = 4000;
 const KEYS = {
   1: [697, 1209], 2: [697, 1336], 3: [697, 1477], 4: [770, 1209], 5: [770, 1336], 6: [770, 1477],
   7: [852, 1209], 8: [852, 1336], 9: [852, 1477], "*": [941, 1209], 0: [941, 1336], "#": [941, 1477],
@@ -140,9 +141,12 @@ async function connect(mine) {
   mine.location = response.headers.get("Location");
   if (mine.ended) throw null;
   await connection.setRemoteDescription({ type: "answer", sdp: await response.text() });
-  mine.giveUp = setTimeout(() => {
-    if (!mine.since) finish(mine, "failed", "No sound could be exchanged with the gateway: a firewall may stop UDP.");
-  }, CONNECT_MS);
+  // a browser that sees no network interface at all (Chromium, offline) never begins to send
+  const blind = !connection.localDescription.sdp.includes("a=candidate:");
+  const why = blind
+    ? "This browser found no network interface. Offline, start Chromium with --allow-loopback-in-peer-connection, or set media.peerconnection.ice.loopback in Firefox."
+    : "No sound could be exchanged with the gateway: a firewall may stop UDP.";
+  mine.giveUp = setTimeout(() => mine.since || finish(mine, "failed", why), blind ? HOPELESS_MS : CONNECT_MS);
 }
 
 function moved(mine) {

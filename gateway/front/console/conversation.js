@@ -49,6 +49,7 @@ export class Conversation {
     }
     bubble.firstChild.textContent = text ?? "";
     bubble.firstChild.classList.toggle("typing", !final);
+    bubble.setAttribute("aria-busy", !final); // read aloud once, whole
     if (final && item === undefined) this.items.delete(key);
     this.list.scrollTop = this.list.scrollHeight;
   }
@@ -92,6 +93,9 @@ export class Conversation {
   }
 
   end() {
-    for (const bubble of this.items.values()) bubble.firstChild.classList.remove("typing");
+    for (const bubble of this.items.values()) {
+      bubble.firstChild.classList.remove("typing");
+      bubble.setAttribute("aria-busy", false);
+    }
   }
 }

@@ -26,6 +26,7 @@ from tests.needs import need_program
 FLAGS = [
     "--use-fake-ui-for-media-stream",
     "--use-fake-device-for-media-stream",
+    "--allow-loopback-in-peer-connection",  # else Chromium makes no calls on a host without a network
     "--autoplay-policy=no-user-gesture-required",
     "--disable-background-networking",
     "--disable-component-update",
@@ -243,7 +244,9 @@ async def test_all_lines_busy(page: Page, stage: Stage) -> None:
 )
 async def test_no_microphone(page: Page, stage: Stage, error: str, says: str) -> None:
     await page.evaluate(
-        "(name) => { navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', name) } }",
+        """(name) => {
+          navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', name) };
+        }""",
         error,
     )
     await page.get_by_role("button", name="Call", exact=True).click()

@@ -59,6 +59,7 @@ class FakeHall:
         self.ticks_seen = 0
         self.sound = sound
         self.silent = False
+        self._stopped = False
         self._said: dict[int, int] = {}
         self._ticked = asyncio.Event()
         names = ("call.started", "call.confirmed", "call.dtmf", "call.hold", "call.ended")
@@ -82,8 +83,10 @@ class FakeHall:
         return self
 
     async def stop(self) -> None:
-        await self._rpc.stop()
-        await self._ticks.stop()
+        if not self._stopped:
+            self._stopped = True
+            await self._rpc.stop()
+            await self._ticks.stop()
 
     async def hears(self, name: str, within_s: float = 5.0) -> dict[str, Any]:
         """The params of the next tell of this name; others on the way are dropped."""

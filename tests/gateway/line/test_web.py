@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.codecs.opus import TIME_BASE
 from aiortc.mediastreams import MediaStreamTrack
 from av.packet import Packet
 
-from gateway.line import opus, webcall
+from gateway.errors import RpcError
+from gateway.line import ice, opus, web, webcall
 from gateway.line.jitter import Kind
-from gateway.line.tick import RECEIVING, SENDING
-from gateway.line.web import WebLine
+from gateway.line.tick import RECEIVING, SENDING, UNDERRUN
+from gateway.line.web import CAPACITY, WebLine
 from gateway.runtime import Runtime
 from tests.gateway.line.fake_hall import FRAME, TOKEN, FakeFront, FakeHall, Sound, power_at, silence, tone
 
@@ -139,20 +142,268 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     await house.hall.stop()
 
 
-async def until(condition: Any, within_s: float = 5.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 async def test_sound_goes_both_ways(house: House) -> None:
     house.hall.sound = tone(440)
     browser, number = await house.call(sound=tone(1000))
     heard = await browser.hears(1.0)
     assert power_at(heard[-48_000:], 440) > 0.9
-    await until(lambda: len(house.hall.heard[number]) > 2 * 48_000)
+    await house.hall.hears_sound(number, 0.5)
     assert power_at(bytes(house.hall.heard[number][-48_000:]), 1000) > 0.9
     assert house.hall.flags[number][-1] & SENDING
     assert house.hall.flags[number][-1] & RECEIVING
-    await until(lambda: house.hall.played[number] >= 48_000)
+    assert house.hall.played[number] >= 48_000
     assert house.hall.played[number] % FRAME == 0
+
+
+async def test_silence_is_not_counted_as_played(house: House) -> None:
+    _, number = await house.call()
+    await house.hall.hears_sound(number, 0.5)
+    assert house.hall.played[number] == 0
+    assert not any(flags & UNDERRUN for flags in house.hall.flags[number][5:])
+
+
+async def test_a_hall_that_does_not_answer_is_an_underrun(house: House) -> None:
+    house.hall.sound = tone(440)
+    browser, number = await house.call()
+    await house.hall.hears_sound(number, 0.3)
+    house.hall.silent = True
+    await house.hall.hears_sound(number, 0.3)
+    assert house.hall.flags[number][-1] & UNDERRUN
+    played = house.hall.played[number]
+    await house.hall.hears_sound(number, 0.2)
+    assert house.hall.played[number] == played
+    assert max(memoryview((await browser.hears(1.0))[-9600:]).cast("h")) < 50
+
+
+async def test_frames_are_20_ms_apart_by_timestamp(house: House) -> None:
+    house.hall.sound = tone(440)
+    browser, _ = await house.call()
+    stamps: list[int] = []
+    receiver = browser.connection.getReceivers()[0]
+    jitter = receiver._RTCRtpReceiver__jitter_buffer  # type: ignore[attr-defined]
+    add = jitter.add
+
+    def noting(packet: Any) -> Any:
+        stamps.append(packet.timestamp)
+        return add(packet)
+
+    jitter.add = noting
+    await browser.hears(1.5)
+    steps = {(b - a) % 2**32 for a, b in pairwise(stamps)}
+    assert len(stamps) > 60
+    assert all(step % FRAME == 0 for step in steps)
+    assert sum((b - a) % 2**32 == FRAME for a, b in pairwise(stamps)) > 0.9 * len(stamps)
+
+
+async def test_keys_reach_the_hall(house: House) -> None:
+    browser, _ = await house.call()
+    for digit in ("5", "#", "d"):
+        await browser.says(dtmf=digit)
+        told = await house.hall.hears("call.dtmf")
+        assert told == {"call_id": "c1", "digit": digit.upper(), "duration_ms": 160}
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["", "nonsense", "[]", "5", '{"dtmf": 5}', '{"dtmf": "55"}', '{"bye": 1}', "x" * 5000, b"\x00\xff"],
+)
+async def test_a_page_that_talks_nonsense_is_not_listened_to(house: House, message: str | bytes) -> None:
+    browser, _ = await house.call()
+    await browser.says(dtmf="1")
+    browser.channel.send(message)
+    await browser.says(dtmf="2")
+    assert (await house.hall.hears("call.dtmf"))["digit"] == "1"
+    assert (await house.hall.hears("call.dtmf"))["digit"] == "2"
+    assert "c1" in house.line.calls
+
+
+async def test_events_are_shown_also_those_from_before_the_channel_opened(house: House) -> None:
+    browser = Browser()
+    house.browsers.append(browser)
+    answer = await house.front.offer("c1", await browser.offer())
+    await house.hall.hears("call.started")
+    await house.hall.ask(
+        "show", call_id="c1", event={"kind": "said", "text": "grüß Gott", "item": "i", "final": True}
+    )
+    await browser.accept(answer)
+    assert (await browser.is_shown("said"))["text"] == "grüß Gott"
+    await house.hall.ask("show", call_id="c1", event={"kind": "state", "state": "listening"})
+    assert (await browser.is_shown("state"))["state"] == "listening"
+    await house.hall.ask("show", call_id="nobody", event={})
+
+
+async def test_the_page_says_bye(house: House) -> None:
+    browser, _ = await house.call()
+    await browser.says(bye=True)
+    assert await house.hall.hears("call.ended") == {"call_id": "c1", "how": "caller hung up"}
+    assert await house.front.ended.get() == ("c1", "caller hung up")
+    assert not house.line.calls
+
+
+async def test_the_browser_closes(house: House) -> None:
+    browser, _ = await house.call()
+    await browser.connection.close()
+    assert (await house.hall.hears("call.ended"))["how"] == "caller hung up"
+
+
+@pytest.mark.parametrize("who", ["hall", "front"])
+async def test_we_hang_up(house: House, who: str) -> None:
+    browser, _ = await house.call()
+    async with asyncio.timeout(5):
+        await browser.opened.wait()
+    await (house.hall.ask("hangup", call_id="c1") if who == "hall" else house.front.hang_up("c1"))
+    assert (await house.hall.hears("call.ended"))["how"] == "hung up"
+    assert await browser.is_shown("state") == {"kind": "state", "state": "ended", "how": "hung up"}
+    async with asyncio.timeout(5):
+        await browser.closed.wait()
+    with pytest.raises(RpcError, match="has no call"):
+        await house.hall.ask("hangup", call_id="c1")
+
+
+async def test_a_browser_that_never_comes_is_given_up(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webcall, "CONNECT_WITHIN_S", 0.3)
+    browser = Browser()
+    house.browsers.append(browser)
+    await house.front.offer("c1", await browser.offer())
+    assert (await house.hall.hears("call.ended"))["how"] == "failed: no media path to the browser"
+
+
+async def test_the_ninth_call_is_refused_and_a_place_comes_back(house: House) -> None:
+    for k in range(CAPACITY):
+        await house.call(f"c{k}")
+    browser = Browser()
+    house.browsers.append(browser)
+    offer = await browser.offer()
+    with pytest.raises(RpcError, match="web0 is full"):
+        await house.front.offer("c8", offer)
+    assert sorted(call.slot for call in house.line.calls.values()) == list(range(CAPACITY))
+    await house.front.hang_up("c3")
+    await house.hall.hears("call.ended")
+    await house.front.offer("c8", offer)
+    assert house.line.calls["c8"].slot == 3
+
+
+async def test_all_eight_are_heard(house: House) -> None:
+    house.hall.sound = tone(440)
+    calls = [await house.call(f"c{k}", tone(300 + 100 * k)) for k in range(CAPACITY)]
+    for k, (_, number) in enumerate(calls):
+        await house.hall.hears_sound(number, 0.5)
+        assert power_at(bytes(house.hall.heard[number][-24_000:]), 300 + 100 * k) > 0.8
+        assert house.hall.played[number] > 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda sdp: "",
+        lambda sdp: "v=0",
+        lambda sdp: "v=0\r\nm=audio x y z\r\n",
+        lambda sdp: sdp.replace("opus/48000/2", "AMR-WB/16000"),
+        lambda sdp: sdp.replace("a=fingerprint", "a=finger"),
+        lambda sdp: sdp.replace("a=ice-pwd", "a=ice-nothing"),
+        lambda sdp: sdp.replace("m=audio", "m=video"),
+        lambda sdp: sdp[: sdp.index("m=audio")] + sdp[sdp.index("m=application") :],
+        lambda sdp: sdp.replace("a=rtcp-mux\r\n", ""),
+    ],
+)
+async def test_an_offer_that_cannot_be_answered_takes_no_place(house: House, change: Any) -> None:
+    browser = Browser()
+    house.browsers.append(browser)
+    with pytest.raises(RpcError, match="cannot be answered"):
+        await house.front.offer("c1", change(await browser.offer()))
+    assert not house.line.calls
+    assert house.hall.told.empty()
+
+
+async def test_names_and_ends_of_candidates_are_left_out_of_an_offer() -> None:
+    offer = "\r\n".join(
+        [
+            "v=0",
+            "a=candidate:1 1 udp 2122 192.0.2.7 5000 typ host",
+            "a=candidate:2 1 udp 2122 7ac1-4b.local 5001 typ host",
+            "a=candidate:3 1 tcp 2122 192.0.2.7 9 typ host tcptype active",
+            "a=candidate:4 1 udp 2122 224.0.0.1 5001 typ host",
+            "a=candidate:garbage",
+            *(f"a=candidate:{k} 1 udp 1 192.0.2.{k} 5000 typ host" for k in range(40)),
+            "a=end-of-candidates",
+        ]
+    )
+    kept = ice.offered(offer)
+    assert "192.0.2.7 5000" in kept
+    assert not any(word in kept for word in ("local", "tcp", "224.", "garbage", "end-of"))
+    assert kept.count("a=candidate") == ice.MOST_CANDIDATES
+
+
+async def test_an_answer_names_the_public_address_too() -> None:
+    outside = "a=candidate:ab 1 udp 2130706431 10.0.0.5 6000 typ host"
+    answer = f"{outside}\r\na=candidate:cd 1 udp 1 127.0.0.1 6001 typ host"
+    assert ice.answered(answer, None) == answer
+    added = ice.answered(answer, "198.51.100.9").split("\r\n")
+    assert (
+        added[1] == "a=candidate:pab 1 udp 2130706431 198.51.100.9 6000 typ srflx raddr 10.0.0.5 rport 6000"
+    )
+    assert len(added) == 3
+
+
+# ── who may go and come back ─────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_hall_that_comes_back_gets_its_calls(house: House) -> None:
+    house.hall.sound = tone(440)
+    browser, number = await house.call(sound=tone(1000))
+    await house.hall.stop()
+    house.hall = await FakeHall(house.runtime, sound=tone(700)).start()
+    started = await house.hall.hears("call.started")
+    assert started["resumed"]
+    assert started["call_id"] == "c1"
+    assert started["call"] == number
+    await house.hall.hears_sound(number, 0.6)
+    assert power_at(bytes(house.hall.heard[number][-24_000:]), 1000) > 0.8
+    heard = await browser.hears(1.0)
+    assert power_at(heard[-24_000:], 700) > 0.9
+
+
+async def test_a_hall_that_stays_away_ends_the_calls(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "HALL_BACK_WITHIN_S", 0.5)
+    browser, _ = await house.call()
+    await house.hall.stop()
+    async with asyncio.timeout(5):
+        call_id, how = await house.front.ended.get()
+        await browser.closed.wait()
+    assert (call_id, how) == ("c1", "failed: the hall did not come back")
+    with pytest.raises(RpcError, match="has no hall"):
+        await house.front.offer("c2", await Browser().offer())
+
+
+async def test_without_a_front_calls_go_on(house: House) -> None:
+    _, number = await house.call()
+    await house.front.stop()
+    await house.hall.hears_sound(number, 0.3)
+    house.front = await FakeFront(house.runtime).start()
+    async with asyncio.timeout(5):
+        await house.front.line_up.wait()
+    assert house.front.line is not None
+    hello = house.front.line.hello
+    assert hello["calls"] == [{"call_id": "c1", "call": number, "slot": 0}]
+    assert (hello["kind"], hello["rate_hz"], hello["capacity"], hello["sip_port"]) == ("web", 48_000, 8, None)
+    await house.front.hang_up("c1")
+    assert (await house.hall.hears("call.ended"))["how"] == "hung up"
+
+
+async def test_a_line_that_stops_ends_its_calls(house: House) -> None:
+    browser, _ = await house.call()
+    assert house.front.line is not None
+    await house.front.line.ask("line.stop")
+    assert (await house.hall.hears("call.ended"))["how"] == "hung up"
+    async with asyncio.timeout(5):
+        await browser.closed.wait()
+
+
+async def test_what_a_browser_cannot_do_is_refused(house: House) -> None:
+    await house.call()
+    await house.hall.ask("answer", call_id="c1")
+    await house.hall.ask("ring", call_id="c1")
+    with pytest.raises(RpcError, match="cannot be transferred"):
+        await house.hall.ask("transfer", call_id="c1", target="sip:a@example.com")
+    with pytest.raises(RpcError, match="digits"):
+        await house.hall.ask("send_dtmf", call_id="c1", digits="1")
