@@ -49,7 +49,8 @@ class RevocationList:
         except GrantRefused:
             self.forged += 1
             return None
-        revocation = Revocation(claims["sub"], claims["vh"], claims.get("reason", ""), float(claims["iat"]))
+        reason, at = claims.get("reason", ""), float(claims["iat"])
+        revocation = Revocation(claims["sub"], claims["vh"], reason, at)
         if revocation.voice_hash in self._hashes:
             return None
         self._hashes[revocation.voice_hash] = revocation
@@ -62,8 +63,11 @@ class RevocationList:
 async def publish(redis: Any, revocation: Revocation, key: Ed25519PrivateKey, kid: str) -> None:
     """Signs and pushes a revocation."""
     claims = {
-        "sub": revocation.voice, "vh": revocation.voice_hash, "reason": revocation.reason, "iat": revocation.at
-    }  # fmt: skip
+        "sub": revocation.voice,
+        "vh": revocation.voice_hash,
+        "reason": revocation.reason,
+        "iat": revocation.at,
+    }
     token = sign(claims, key, kid, TYP)
     await redis.hset(KEY, revocation.voice_hash, token)
     await redis.publish(CHANNEL, token)

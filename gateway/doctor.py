@@ -213,9 +213,8 @@ def probe(name: str, timeout_s: float = PROBE_S) -> dict[str, Any]:
         return {"error": f"no answer within {timeout_s:g} s"}
     except ValueError:
         words = done.stderr.decode(errors="replace").strip().splitlines()
-        return {
-            "error": f"its process ended with status {done.returncode}: {words[-1] if words else 'no word'}"
-        }
+        last = words[-1] if words else "it said nothing"
+        return {"error": f"its process ended with status {done.returncode}: {last}"}
     return answer
 
 

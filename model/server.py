@@ -151,9 +151,7 @@ async def load(name: str) -> Engine:
 
         return await EmbeddedEngine.load(conversations=int(os.environ.get("VOICEGATE_ENGINE_CALLS") or 64))
     if name == "chroma":
-        from model.chroma.engine import ChromaEngine
-
-        return await ChromaEngine.load(os.environ.get("VOICEGATE_CHROMA") or "")
+        raise EngineError("the Chroma engine is not built yet")
     raise EngineError(f"no engine is called {name!r}; there are embedded and chroma")
 
 

@@ -1,4 +1,4 @@
-"""What a mark says: 64 bits, 16 of the gateway's epoch and 48 that only the key's holder can make for a call."""
+"""What a mark says: 64 bits, 16 of the gateway's epoch, 48 that only the key's holder can make for a call."""
 
 from __future__ import annotations
 

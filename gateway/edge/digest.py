@@ -59,11 +59,7 @@ class Digest:
         user = given.get("username") or ""
         nonce = given.get("nonce") or ""
         named = (given.get("algorithm") or "MD5").upper()
-        if (
-            credentials.scheme.lower() != "digest"
-            or algorithm not in ALGORITHMS
-            or given.get("qop") != "auth"
-        ):
+        if credentials.scheme.lower() != "digest" or named not in ALGORITHMS or given.get("qop") != "auth":
             return Verdict.WRONG, user
         algorithm: Algorithm = "SHA-256" if named == "SHA-256" else "MD5"
         try:

@@ -156,12 +156,14 @@ class Edge:
         await self._tcp.open(self.config.host, self.config.port)
 
     async def stop(self) -> None:
-        for transaction in [*self._served.values(), *self._sent.values()]:
-            transaction.close()
+        for served in list(self._served.values()):
+            served.close()
+        for sent in list(self._sent.values()):
+            sent.close()
         for dialog in self._dialogs.values():
             dialog.patience.cancel()
         self._tcp.close()
-        for port in (self._udp, self._loopback):
+        for port in [self._udp, self._loopback]:
             if port is not None:
                 port.close()
 

@@ -52,9 +52,9 @@ class Served:
 
     def answer(self, response: Response) -> None:
         """Sends a response; a non-2xx final one to an INVITE is repeated until its ACK comes (timer G)."""
-        if self.final:
-            if not (200 <= self.final < 300 and 200 <= response.code < 300):
-                return
+        both_ok = 200 <= self.final < 300 and 200 <= response.code < 300  # a 2xx repeats end to end
+        if self.final and not both_ok:
+            return
         self._last = bytes(response)
         self.flow.send(self._last)
         if response.code >= 200:

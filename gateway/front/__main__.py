@@ -42,8 +42,7 @@ async def serve() -> None:
     office = ConsentOffice.open(conf.sql, consent_dir(conf), grant_s=conf.grant_s)
     registry = Registry.open(conf.sql)
     ring = KeyRing.load(mark_keys_path(conf))
-    sessions = Sessions(redis_url_for(conf, runtime), ttl_s=conf.session_ttl_s)
-    await sessions.start()
+    sessions = await Sessions.open(redis_url_for(conf, runtime), ttl_s=conf.session_ttl_s, name="front")
     front = Front(
         settings=conf,
         runtime=runtime,

@@ -250,7 +250,7 @@ class Front:
         return await self.sessions.live() + await self.sessions.recent()
 
     async def show_call(self, call_id: str) -> dict[str, Any] | None:
-        return await self.sessions.get(call_id)
+        return await self.sessions.show(call_id)
 
     async def prometheus(self) -> bytes:
         for name, hall in list(self.routing.halls.items()):

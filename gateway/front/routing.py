@@ -20,7 +20,7 @@ from consent.grant import VoiceGrant
 from consent.office import ConsentOffice
 from gateway.dialplan import Dialplan, Route
 from gateway.errors import CallRefused, RpcError
-from gateway.registry import PAYLOAD_BITS, PayloadTaken, Registry, RegistryRow
+from gateway.registry import PAYLOAD_BITS, CallRow, PayloadTaken, Registry
 from gateway.rpc import Peer
 from watermark.keys import MarkKey
 from watermark.payload import call_payload
@@ -117,7 +117,7 @@ class Routing:
             call_id = secrets.token_hex(8)
             payload = call_payload(self._mark_key, call_id)
             grant, refused = self._grant(route, call_id)
-            row = RegistryRow(
+            row = CallRow(
                 call_id=call_id,
                 payload=payload & ((1 << PAYLOAD_BITS) - 1),
                 payload_whole=payload,

@@ -29,8 +29,7 @@ async def serve(name: str) -> None:
     token = os.environ.get("VOICEGATE_BOOT_TOKEN") or runtime.token()
     redis_url = redis_url_for(conf, runtime)
     verifier = GrantVerifier.load(grant_keys_path(conf))
-    sessions = Sessions(redis_url, ttl_s=conf.session_ttl_s)
-    await sessions.start()
+    sessions = await Sessions.open(redis_url, ttl_s=conf.session_ttl_s, name=name)
     hall = Hall(
         name=name,
         settings=conf,

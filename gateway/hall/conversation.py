@@ -18,6 +18,7 @@ from gateway.hall.playout import Item
 from gateway.hall.speech import EngineLost, Heard, Refused, Said, ToolCall
 from gateway.hall.transfer import transfer
 from gateway.hall.turns import TurnEvent
+from gateway.sessions import Turn as SessionTurn
 
 FILLER_AFTER_S: Final = 0.7
 REPLY_WITHIN_S: Final = 8.0
@@ -49,6 +50,7 @@ class Conversation:
         self._reply: Item | None = None
         self._silences = 0
         self._ends_at = time.monotonic() + verb.max_s if verb.max_s else None
+        self._said = ""
         self._notes: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -121,7 +123,7 @@ class Conversation:
             case Heard():
                 self._understood(event)
             case Said():
-                call.session.said(event.item.id, event.text)
+                self._said = event.text
                 call.show(kind="said", item=event.item.id, text=event.text, final=event.final)
             case ToolCall():
                 return await self._tool(event)
@@ -184,8 +186,15 @@ class Conversation:
             "whole": played - turn.speech_ended,
         }
         rounded = {stage: round(seconds, 3) for stage, seconds in stages.items()}
-        self._call.session.turn(
-            turn.number, heard=turn.heard, confidence=turn.confidence, speech_s=turn.speech_s, latency=rounded
+        keep = self._call.route.keep.transcript
+        session = self._call.session
+        session.turn(SessionTurn(who="caller", text=turn.heard if keep else None, duration_s=turn.speech_s))
+        session.turn(
+            SessionTurn(
+                who="bot",
+                text=self._said if keep else None,
+                latency_ms={stage: seconds * 1000 for stage, seconds in stages.items()},
+            )
         )
         self._call.tell_front("call.event", call_id=self._call.id, kind="turn", latency=rounded)
         self._call.show(kind="latency", turn=turn.number, **rounded)
@@ -194,7 +203,6 @@ class Conversation:
     def _understood(self, heard: Heard) -> None:
         if self._turn is not None:
             self._turn.heard, self._turn.confidence = heard.text, heard.confidence
-        self._call.session.heard(heard.text, heard.duration_s, heard.confidence)
         self._call.show(
             kind="heard", text=heard.text, duration_s=heard.duration_s, confidence=heard.confidence
         )

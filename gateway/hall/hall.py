@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -61,6 +62,7 @@ class Hall:
     draining: bool = False
     _front: Peer | None = None
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    _lives: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def start(self) -> None:
         handlers: dict[str, Handler] = {
@@ -86,9 +88,7 @@ class Hall:
     async def stop(self) -> None:
         for call in list(self.calls.values()):
             call.end("failed: the gateway stops")
-        async with asyncio.timeout(3):
-            while self.calls:
-                await asyncio.sleep(0.02)
+        await asyncio.wait([*self._lives, asyncio.ensure_future(asyncio.sleep(0))], timeout=3.0)
         await self._server.stop()
         await self._ticks.stop()
         await self.sessions.close()
@@ -122,10 +122,11 @@ class Hall:
         """Takes a call, or refuses it by raising `RpcError`. See `Offer` for the params."""
         if self.draining:
             raise RpcError("the hall is draining")
-        self._admit(_offer(params), resumed=False)
+        self._admit(params, resumed=False)
         return {}
 
-    def _admit(self, offer: Offer, *, resumed: bool) -> Call:
+    def _admit(self, params: dict[str, Any], *, resumed: bool) -> Call:
+        offer = _offer(params)
         row = self.floor.take_row()
         if row is None:
             raise RpcError("the hall is full")
@@ -144,8 +145,14 @@ class Hall:
         call.mark_slot = self.floor.bank.open(offer.payload)
         self.calls[offer.call_id] = call
         call.speech.remember = session.remember
-        session.open(offer, resumed=resumed)
-        self._spawn(self._live(call))
+        if resumed:
+            session.resumed()
+        else:
+            kept = {key: value for key, value in params.items() if key != "grant"}  # the grant is a secret
+            session.opened(offer=kept, **_facts(offer))
+        life = asyncio.create_task(self._live(call))
+        self._lives.add(life)
+        life.add_done_callback(self._lives.discard)
         return call
 
     async def call_hangup(self, _: Peer, call_id: str, reason: str) -> None:
@@ -178,7 +185,7 @@ class Hall:
                 for c in self.calls.values()
             ],
             "engine": await self.engine.ready(),
-            "redis": self.sessions.connected,
+            "redis": await self.sessions.ready(),
             "counters": self.floor.snapshot(),
             "sessions": self.sessions.counters(),
             "lines": sorted(peer.name for peer in self._server.peers if peer.hello.get("role") == "line"),
@@ -212,12 +219,13 @@ class Hall:
 
     async def _resume(self, call_id: str) -> Call | None:
         """A call of the hall that died here before, from what Redis remembers."""
-        kept = await self.sessions.offer_of(call_id)
-        if kept is None or self._front is None:
+        record = await self.sessions.get(call_id)
+        if record is None or "offer" not in record.facts or self._front is None:
             return None
+        kept = json.loads(record.facts["offer"])
         with contextlib.suppress(RpcError):
             kept["grant"] = await self._front.ask("grant.renew", call_id=call_id)
-            return self._admit(_offer(kept), resumed=True)
+            return self._admit(kept, resumed=True)
         return None
 
     async def call_confirmed(self, _: Peer, call_id: str, codec: str | None, at: float) -> None:
@@ -307,5 +315,19 @@ class Hall:
 
 def _offer(params: dict[str, Any]) -> Offer:
     """An `Offer` from what the front sent (or Redis kept)."""
-    routes = [Route.from_json(route) for route in params.pop("routes")]
-    return Offer(routes={route.name: route for route in routes}, first=routes[0].name, **params)
+    rest = {key: value for key, value in params.items() if key != "routes"}
+    routes = [Route.from_json(route) for route in params["routes"]]
+    return Offer(routes={route.name: route for route in routes}, first=routes[0].name, **rest)
+
+
+def _facts(offer: Offer) -> dict[str, Any]:
+    """What the session tells an operator of the call."""
+    return {
+        "caller": offer.caller,
+        "called": offer.called,
+        "source": offer.source,
+        "transport": offer.transport,
+        "route": offer.route.name,
+        "voice": offer.route.voice,
+        "grant_refused": offer.grant_refused,
+    }
