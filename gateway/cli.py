@@ -97,3 +97,7 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     cli(prog_name="voicegate")
+
+
+if __name__ == "__main__":
+    main()

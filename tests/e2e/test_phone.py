@@ -1,0 +1,77 @@
+"""A phone calls the whole gateway and talks with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.caller import place_call
+from tests.e2e.conftest import loudness
+from tests.e2e.house import House
+from tests.needs import need_sounds
+
+pytestmark = pytest.mark.e2e
+
+Say = Callable[[str], Path]
+
+
+@pytest.mark.parametrize("codec", ["pcmu", "pcma", "g722"])
+def test_a_question_is_answered(house: House, say: Say, tmp_path: Path, codec: str) -> None:
+    record = tmp_path / "heard.wav"
+    report = place_call(house.uri, play=[say("what are your opening hours")], record=record, codec=codec)
+    assert report.answered, report.ended
+    assert report.codec.lower().startswith(codec[:4])
+    assert report.first_audio_s is not None
+    assert report.first_audio_s < 1.0, "the greeting waits rendered when the call is answered"
+    assert len(report.turns) == 1
+    assert report.turns[0].latency_s is not None
+    assert report.turns[0].latency_s < 3.0
+    heard = loudness(record)
+    assert np.sum(heard > 0.01) * 0.02 > 8, "the disclosure, the greeting and the answer"
+
+
+def test_a_human_says_goodbye_and_the_gateway_hangs_up(house: House) -> None:
+    human = need_sounds() / "vm-goodbye.wav"
+    report = place_call(house.uri, play=[human], duration_s=40)
+    assert report.answered
+    assert "they hung up" in report.ended, report.ended
+    house.wait_for("the session's end", lambda: _last(house)["state"] == "ended")
+    assert _last(house)["how"] == "hung up"
+
+
+def test_speaking_over_it_silences_it_and_is_told_to_the_engine(
+    house: House, say: Say, tmp_path: Path
+) -> None:
+    record = tmp_path / "heard.wav"
+    long_question = say("excuse me, excuse me, what is your address, tell me, where are you")
+    report = place_call(house.uri, play=[long_question], record=record, duration_s=12, at_s=7.5)
+    assert report.answered
+    events = house.get(f"/api/calls/{_last(house)['call_id']}")["events"]
+    kinds = [event["kind"] for event in events]
+    assert "barge_in" in kinds, kinds
+
+
+def test_nobody_answers_an_unknown_number(house: House) -> None:
+    report = place_call(f"sip:nobody@127.0.0.1:{house.sip_port}")
+    assert not report.answered
+    assert "404" in report.ended
+
+
+def test_the_call_is_in_the_api_the_registry_and_the_metrics(house: House) -> None:
+    before = len(house.calls())
+    report = place_call(house.uri, duration_s=2)
+    assert report.answered
+    house.wait_for("the call in the API", lambda: len(house.calls()) > before)
+    call = _last(house)
+    assert call["route"] == "demo"
+    assert call["voice"] == "heart"
+    assert re.search(r"^voicegate_\w*calls\w*(\{.*\})? [1-9]", house.get("/metrics"), re.MULTILINE)
+    assert house.get("/readyz")["ready"] is True
+
+
+def _last(house: House) -> dict[str, str]:
+    return max(house.calls(), key=lambda call: float(call["started_at"]))
