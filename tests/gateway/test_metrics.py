@@ -55,11 +55,14 @@ def test_halls_reports_are_shown_by_hall_the_latest_of_each() -> None:
 
 def test_the_fronts_own_state() -> None:
     metrics = Metrics()
-    metrics.front(calls=3, lines=6, web_lines=1, edge={"invites": 9, "refused": {"403": 2, "503": 1}})
+    metrics.front(
+        calls=3, lines=6, web_lines=1, edge={"dialogs": 4, "invites": 9, "refused": {"403": 2, "503": 1}}
+    )
     seen = samples(metrics)
     assert seen["voicegate_calls_live", ()] == 3
     assert seen["voicegate_lines", (("kind", "sip"),)] == 6
     assert seen["voicegate_sip_total", (("detail", ""), ("event", "invites"))] == 9
+    assert seen["voicegate_sip_now", (("what", "dialogs"),)] == 4
     assert seen["voicegate_sip_total", (("detail", "503"), ("event", "refused"))] == 1
 
 
