@@ -30,6 +30,9 @@ HALL_COUNTERS: Final = {
 }
 """What halls count, of their `health`'s "counters"; what is not listed is a gauge."""
 
+EDGE_HOLDS: Final = frozenset({"dialogs", "transactions", "slots", "slots_free", "unacknowledged"})
+"""Of the edge's stats, what is a state and no count."""
+
 HOWS: Final = ("caller hung up", "hung up", "cancelled", "transferred", "failed", "refused")
 """How a call may end; the rest of the text is for the log."""
 
@@ -127,10 +130,15 @@ class _Reports:
         for kind, count in self._front["lines"].items():
             lines.add_metric([kind], count)
         yield lines
+        now = GaugeMetricFamily("voicegate_sip_now", "What the edge holds", labels=["what"])
         edge = CounterMetricFamily("voicegate_sip", "What the edge met", labels=["event", "detail"])
         for event, count in self._front["edge"].items():
+            if event in EDGE_HOLDS:
+                now.add_metric([event], float(count))
+                continue
             for detail, number in count.items() if isinstance(count, Mapping) else [("", count)]:
                 edge.add_metric([str(event), str(detail)], float(number))
+        yield now
         yield edge
 
     def _of_halls(self) -> Iterator[Metric]:
