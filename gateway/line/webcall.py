@@ -19,7 +19,13 @@ from typing import Any, Final
 import aiortc.codecs
 import aiortc.rtcrtpreceiver
 import structlog
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpCodecParameters, RTCSessionDescription
+from aiortc import (
+    RTCConfiguration,
+    RTCPeerConnection,
+    RTCRtpCodecParameters,
+    RTCRtpSender,
+    RTCSessionDescription,
+)
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from aiortc.sdp import SessionDescription
 from av.packet import Packet
@@ -32,9 +38,13 @@ from gateway.line.opus import FRAME, OpusError
 CODEC: Final = "opus/48000"
 SILENCE: Final = bytes(2 * FRAME)
 CONNECT_WITHIN_S: Final = 15.0
+FEC_BITRATE: Final = 40_000
 FLUSH_WITHIN_S: Final = 0.3
 CUSHION: Final = 10
 """Frames of the hall's sound that may wait; more means it sends faster than time passes."""
+LOSS_EVERY_S: Final = 2.0
+TOO_MUCH_LOSS: Final = 0.02
+"""Share of our packets that the browser misses, beyond which we send FEC copies."""
 HANGOVER: Final = 10
 """Silent frames that are encoded; then the last packet is sent again, which costs nothing."""
 QUIET: Final = 300
@@ -108,6 +118,8 @@ class WebCall:
         self.underrun = False
         self.sending = False
         self.receiving = False
+        self.fec_percent = 0
+        """loss that our packets are protected against; 0: none was seen"""
         self._happened = happened
         self._public_address = public_address
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
@@ -149,12 +161,25 @@ class WebCall:
         self.sending = direction in ("sendrecv", "sendonly")
         self.receiving = direction in ("sendrecv", "recvonly")
         self._spawn(self._expect_connection())
+        self._spawn(self._watch_losses(audio[0].sender))
         return ice.answered(connection.localDescription.sdp, self._public_address)
 
     async def _expect_connection(self) -> None:
         await asyncio.sleep(CONNECT_WITHIN_S)
         if self.confirmed_at is None:
             await self.close("failed: no media path to the browser")
+
+    async def _watch_losses(self, sender: RTCRtpSender) -> None:
+        """Reads the browser's receiver reports; when it misses packets, the codec's speech model takes over
+        for the rest of the call, with a FEC copy of each frame in the next packet.
+        """
+        while self.fec_percent == 0:
+            await asyncio.sleep(LOSS_EVERY_S)
+            for stats in (await sender.getStats()).values():
+                lost = getattr(stats, "fractionLost", 0) / 256
+                if lost > TOO_MUCH_LOSS:
+                    self.fec_percent = min(max(10, round(150 * lost)), 40)
+                    self._encoder = opus.Encoder(FEC_BITRATE, loss_percent=self.fec_percent)
 
     def _state_changed(self) -> None:
         state = self._connection.connectionState
@@ -187,7 +212,7 @@ class WebCall:
     def report(self) -> dict[str, Any]:
         """Counters for the log line that ends a call."""
         stats = {} if self._jitter is None else asdict(self._jitter.stats)
-        return {"played_s": round(self.played / opus.RATE_HZ, 2), **stats}
+        return {"played_s": round(self.played / opus.RATE_HZ, 2), "fec_percent": self.fec_percent, **stats}
 
     # ── the page's channel ───────────────────────────────────────────────────────────────────────────
 

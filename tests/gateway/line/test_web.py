@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
@@ -193,6 +194,35 @@ async def test_frames_are_20_ms_apart_by_timestamp(house: House) -> None:
     assert len(stamps) > 60
     assert all(step % FRAME == 0 for step in steps)
     assert sum((b - a) % 2**32 == FRAME for a, b in pairwise(stamps)) > 0.9 * len(stamps)
+
+
+async def test_a_lossy_way_gets_fec_copies(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webcall, "LOSS_EVERY_S", 0.2)
+    house.hall.sound = tone(440)
+    browser, number = await house.call()
+    call = house.line.calls["c1"]
+    receiver: Any = browser.connection.getReceivers()[0]
+    await house.hall.hears_sound(number, 0.5)
+    assert call.fec_percent == 0
+    handle = receiver._handle_rtp_packet
+    lossy = random.Random(1)
+
+    modes: list[int] = []
+
+    async def lose(packet: Any, arrival_time_ms: int) -> None:
+        modes.append(packet.payload[0] >> 3)
+        if lossy.random() > 0.1:
+            await handle(packet, arrival_time_ms)
+
+    receiver._handle_rtp_packet = lose
+    async with asyncio.timeout(10):
+        while not call.fec_percent:
+            await house.hall.hears_sound(number, 0.1)
+    assert 10 <= call.fec_percent <= 40
+    before = len(modes)
+    await house.hall.hears_sound(number, 0.5)
+    assert set(modes[: before // 2]) <= set(range(16, 32))  # the transform half
+    assert set(modes[before + 5 :]) <= set(range(16))  # the speech model, which has FEC
 
 
 async def test_keys_reach_the_hall(house: House) -> None:
