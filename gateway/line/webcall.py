@@ -41,7 +41,10 @@ CONNECT_WITHIN_S: Final = 15.0
 FEC_BITRATE: Final = 40_000
 FLUSH_WITHIN_S: Final = 0.3
 CUSHION: Final = 10
-"""Frames of the hall's sound that may wait; more means it sends faster than time passes."""
+"""Frames of the hall's sound that may wait; more would mean that it sends faster than time passes."""
+LATE: Final = 2
+"""Ticks that may pass without the hall's answer before silence is sent instead: the browser's own buffer
+bears 40 ms, a hole in a word is heard."""
 LOSS_EVERY_S: Final = 2.0
 TOO_MUCH_LOSS: Final = 0.02
 """Share of our packets that the browser misses, beyond which we send FEC copies."""
@@ -131,8 +134,8 @@ class WebCall:
         """decoded sound that no tick has taken yet"""
         self._waiting: deque[bytes] = deque()
         """the hall's sound, 20 ms each"""
-        self._due: int | None = None
-        """timestamp of the frame that the present tick still owes the browser"""
+        self._owed: deque[int] = deque()
+        """timestamps of the ticks whose frames the browser has not got yet"""
         self._silent = 0
         self._last_packet = b""
         self._channel: Any = None
@@ -296,38 +299,37 @@ class WebCall:
                 return SILENCE
             return b""
 
+    def owe(self, timestamp: int) -> None:
+        """A tick passes: the browser is owed the frame of this timestamp."""
+        self.underrun = False
+        self._owed.append(timestamp)
+        if self._waiting:
+            self._send(self._waiting.popleft())
+        elif len(self._owed) > LATE:
+            self.underrun = True
+            self._send(SILENCE)
+
     def take(self, sound: bytes) -> None:
         """20 ms from the hall; empty when it has none. Sent at once when a tick is waiting for it."""
-        if sound:
-            if len(self._waiting) >= CUSHION:
-                self._waiting.popleft()
-            self._waiting.append(sound)
-        if self._due is not None:
-            self._send(SILENCE)
+        if not self._owed:
+            if sound and len(self._waiting) < CUSHION:
+                self._waiting.append(sound)
+            return
+        if not sound:  # in a pause, what the hall's lateness cost is made up for
+            while len(self._owed) > 1:
+                self._owed.popleft()
+        self._send(sound or SILENCE)
 
-    def owe(self, timestamp: int) -> None:
-        """A tick passes: the browser is owed the frame of this timestamp, now or when the hall answers."""
-        self.underrun = self._due is not None and not self._waiting
-        if self._due is not None:
-            self._send(SILENCE)
-        self._due = timestamp
-        if self._waiting:
-            self._send(SILENCE)
-
-    def _send(self, instead: bytes) -> None:
-        assert self._due is not None
-        if self._waiting:
-            sound = self._waiting.popleft()
-            if self.sending:
-                self.played += FRAME
-        else:
-            sound = instead
+    def _send(self, sound: bytes) -> None:
+        """The frame of the oldest tick that is owed one. `SILENCE` itself is never the hall's."""
+        timestamp = self._owed.popleft()
+        if sound is not SILENCE and self.sending:
+            self.played += FRAME
         self._silent = self._silent + 1 if sound == SILENCE else 0
         if self._silent <= HANGOVER or not self._last_packet:
             self._last_packet = self._encoder.encode(sound)
         if self.sending:
-            self._voice.put(self._last_packet, self._due)
-        self._due = None
+            self._voice.put(self._last_packet, timestamp)
 
 
 def _check(offer: str) -> None:

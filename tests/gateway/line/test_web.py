@@ -22,6 +22,7 @@ from gateway.line import ice, opus, web, webcall
 from gateway.line.jitter import Kind
 from gateway.line.tick import RECEIVING, SENDING, UNDERRUN
 from gateway.line.web import CAPACITY, WebLine
+from gateway.line.webcall import WebCall
 from gateway.runtime import Runtime
 from tests.gateway.line.fake_hall import FRAME, TOKEN, FakeFront, FakeHall, Sound, power_at, silence, tone
 
@@ -174,6 +175,71 @@ async def test_a_hall_that_does_not_answer_is_an_underrun(house: House) -> None:
     await house.hall.hears_sound(number, 0.2)
     assert house.hall.played[number] == played
     assert max(memoryview((await browser.hears(1.0))[-9600:]).cast("h")) < 50
+
+
+class Sent:
+    """A call's outgoing side without a browser: notes (timestamp, whether the hall's)."""
+
+    def __init__(self) -> None:
+        self.call = WebCall("c", 1, 0, lambda *_: None)
+        self.call.sending = True
+        self.frames: list[tuple[int, bool]] = []
+        self._played = 0
+        self.call._voice.put = self._put  # type: ignore[method-assign]
+
+    def _put(self, payload: bytes, timestamp: int) -> None:
+        self.frames.append((timestamp // FRAME, self.call.played > self._played))
+        self._played = self.call.played
+
+
+SOUND = tone(440)(0)
+
+
+async def test_a_hall_in_time_is_heard_at_once() -> None:
+    sent = Sent()
+    for n in range(3):
+        sent.call.owe(n * FRAME)
+        assert len(sent.frames) == n
+        sent.call.take(SOUND)
+    assert sent.frames == [(0, True), (1, True), (2, True)]
+
+
+async def test_a_late_hall_makes_no_hole_and_its_pause_makes_up_for_it() -> None:
+    sent = Sent()
+    sent.call.owe(0 * FRAME)
+    sent.call.owe(1 * FRAME)  # the first answer is not there yet
+    assert not sent.call.underrun
+    sent.call.take(SOUND)  # one answer for both ticks, as the hall does
+    sent.call.owe(2 * FRAME)
+    sent.call.take(SOUND)
+    assert sent.frames == [(0, True), (1, True)]
+    sent.call.owe(3 * FRAME)
+    sent.call.take(b"")
+    assert sent.frames[2:] == [(3, False)]
+    sent.call.owe(4 * FRAME)
+    sent.call.take(SOUND)
+    assert sent.frames[3:] == [(4, True)]
+
+
+async def test_a_hall_that_stays_away_is_silence_and_said_to_be() -> None:
+    sent = Sent()
+    underruns = []
+    for n in range(5):
+        sent.call.owe(n * FRAME)
+        underruns.append(sent.call.underrun)
+    assert underruns == [False, False, True, True, True]
+    assert sent.frames == [(0, False), (1, False), (2, False)]
+    assert sent.call.played == 0
+
+
+async def test_a_hall_ahead_of_time_waits_and_is_bounded() -> None:
+    sent = Sent()
+    sent.call.owe(0)
+    for _ in range(webcall.CUSHION + 20):
+        sent.call.take(SOUND)
+    for n in range(1, webcall.CUSHION + 2):
+        sent.call.owe(n * FRAME)
+    assert [hall for _, hall in sent.frames] == [True] * (webcall.CUSHION + 1)
 
 
 async def test_frames_are_20_ms_apart_by_timestamp(house: House) -> None:
