@@ -18,6 +18,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qs, quote
@@ -39,6 +40,7 @@ PAGE: Final = Path(__file__).with_name("console")
 DEFAULT_NUMBER: Final = "demo"
 DIALLED: Final = re.compile(r"[A-Za-z0-9+*#._~-]{1,64}\Z")
 CALL_ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,64}\Z")
+READY_FOR_S: Final = 1.0
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 HTTP_STATUS: Final = {
@@ -107,6 +109,7 @@ class Console:
     def __init__(self, house: House, keys: Keys) -> None:
         self._house = house
         self._keys = keys
+        self._readiness: tuple[float, dict[str, Any]] | None = None
 
     async def page(self, _: Request) -> Response:
         return FileResponse(PAGE / "index.html")
@@ -154,13 +157,21 @@ class Console:
         return JSONResponse({"alive": True})
 
     async def readyz(self, _: Request) -> Response:
-        try:
-            state = await self._house.ready()
-        except VoicegateError as error:
-            log.warning("readyz.failed", error=str(error))
-            state = {"ready": False}
+        state = await self._ready()
         ready = bool(state.get("ready"))
         return JSONResponse({"ready": ready, "parts": state.get("parts", {})}, 200 if ready else 503)
+
+    async def _ready(self) -> dict[str, Any]:
+        """The house's state, not asked again within `READY_FOR_S`: anybody may ask us, it asks every hall."""
+        now = time.monotonic()
+        if self._readiness is None or now - self._readiness[0] > READY_FOR_S:
+            try:
+                state = await self._house.ready()
+            except VoicegateError as error:
+                log.warning("readyz.failed", error=str(error))
+                state = {"ready": False}
+            self._readiness = (now, state)
+        return self._readiness[1]
 
     # ── the token for a cookie ───────────────────────────────────────────────────────────────────────
 

@@ -2,8 +2,9 @@
 
 It answers browsers' offers (the front asks), keeps up to 8 calls, and speaks ticks with its hall as the SIP
 lines do, at 48 kHz. Every 20 ms each confirmed call's sound goes to the hall; what the hall answers goes out
-at once, or with the next tick when the hall is late (`webcall`). The clock is the monotonic one, counted in
-whole ticks, so nothing drifts: a frame's RTP timestamp is its tick's number.
+at once (`webcall`). The clock is the monotonic one, counted in
+whole ticks, so nothing drifts: a frame's RTP timestamp is its tick's number. A hall up to 40 ms late costs
+nothing but that delay, and its next pause makes up for it.
 
 When the hall goes, calls hear silence and wait `HALL_BACK_WITHIN_S` for it; when the front goes, nothing
 happens. Both are connected to again.

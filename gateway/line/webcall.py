@@ -19,7 +19,13 @@ from typing import Any, Final
 import aiortc.codecs
 import aiortc.rtcrtpreceiver
 import structlog
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpCodecParameters, RTCSessionDescription
+from aiortc import (
+    RTCConfiguration,
+    RTCPeerConnection,
+    RTCRtpCodecParameters,
+    RTCRtpSender,
+    RTCSessionDescription,
+)
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from aiortc.sdp import SessionDescription
 from av.packet import Packet
@@ -32,9 +38,16 @@ from gateway.line.opus import FRAME, OpusError
 CODEC: Final = "opus/48000"
 SILENCE: Final = bytes(2 * FRAME)
 CONNECT_WITHIN_S: Final = 15.0
+FEC_BITRATE: Final = 40_000
 FLUSH_WITHIN_S: Final = 0.3
 CUSHION: Final = 10
-"""Frames of the hall's sound that may wait; more means it sends faster than time passes."""
+"""Frames of the hall's sound that may wait; more would mean that it sends faster than time passes."""
+LATE: Final = 2
+"""Ticks that may pass without the hall's answer before silence is sent instead: the browser's own buffer
+bears 40 ms, a hole in a word is heard."""
+LOSS_EVERY_S: Final = 2.0
+TOO_MUCH_LOSS: Final = 0.02
+"""Share of our packets that the browser misses, beyond which we send FEC copies."""
 HANGOVER: Final = 10
 """Silent frames that are encoded; then the last packet is sent again, which costs nothing."""
 QUIET: Final = 300
@@ -108,6 +121,8 @@ class WebCall:
         self.underrun = False
         self.sending = False
         self.receiving = False
+        self.fec_percent = 0
+        """loss that our packets are protected against; 0: none was seen"""
         self._happened = happened
         self._public_address = public_address
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
@@ -119,8 +134,8 @@ class WebCall:
         """decoded sound that no tick has taken yet"""
         self._waiting: deque[bytes] = deque()
         """the hall's sound, 20 ms each"""
-        self._due: int | None = None
-        """timestamp of the frame that the present tick still owes the browser"""
+        self._owed: deque[int] = deque()
+        """timestamps of the ticks whose frames the browser has not got yet"""
         self._silent = 0
         self._last_packet = b""
         self._channel: Any = None
@@ -149,12 +164,25 @@ class WebCall:
         self.sending = direction in ("sendrecv", "sendonly")
         self.receiving = direction in ("sendrecv", "recvonly")
         self._spawn(self._expect_connection())
+        self._spawn(self._watch_losses(audio[0].sender))
         return ice.answered(connection.localDescription.sdp, self._public_address)
 
     async def _expect_connection(self) -> None:
         await asyncio.sleep(CONNECT_WITHIN_S)
         if self.confirmed_at is None:
             await self.close("failed: no media path to the browser")
+
+    async def _watch_losses(self, sender: RTCRtpSender) -> None:
+        """Reads the browser's receiver reports; when it misses packets, the codec's speech model takes over
+        for the rest of the call, with a FEC copy of each frame in the next packet.
+        """
+        while self.fec_percent == 0:
+            await asyncio.sleep(LOSS_EVERY_S)
+            for stats in (await sender.getStats()).values():
+                lost = getattr(stats, "fractionLost", 0) / 256
+                if lost > TOO_MUCH_LOSS:
+                    self.fec_percent = min(max(10, round(150 * lost)), 40)
+                    self._encoder = opus.Encoder(FEC_BITRATE, loss_percent=self.fec_percent)
 
     def _state_changed(self) -> None:
         state = self._connection.connectionState
@@ -187,7 +215,7 @@ class WebCall:
     def report(self) -> dict[str, Any]:
         """Counters for the log line that ends a call."""
         stats = {} if self._jitter is None else asdict(self._jitter.stats)
-        return {"played_s": round(self.played / opus.RATE_HZ, 2), **stats}
+        return {"played_s": round(self.played / opus.RATE_HZ, 2), "fec_percent": self.fec_percent, **stats}
 
     # ── the page's channel ───────────────────────────────────────────────────────────────────────────
 
@@ -271,38 +299,37 @@ class WebCall:
                 return SILENCE
             return b""
 
+    def owe(self, timestamp: int) -> None:
+        """A tick passes: the browser is owed the frame of this timestamp."""
+        self.underrun = False
+        self._owed.append(timestamp)
+        if self._waiting:
+            self._send(self._waiting.popleft())
+        elif len(self._owed) > LATE:
+            self.underrun = True
+            self._send(SILENCE)
+
     def take(self, sound: bytes) -> None:
         """20 ms from the hall; empty when it has none. Sent at once when a tick is waiting for it."""
-        if sound:
-            if len(self._waiting) >= CUSHION:
-                self._waiting.popleft()
-            self._waiting.append(sound)
-        if self._due is not None:
-            self._send(SILENCE)
+        if not self._owed:
+            if sound and len(self._waiting) < CUSHION:
+                self._waiting.append(sound)
+            return
+        if not sound:  # in a pause, what the hall's lateness cost is made up for
+            while len(self._owed) > 1:
+                self._owed.popleft()
+        self._send(sound or SILENCE)
 
-    def owe(self, timestamp: int) -> None:
-        """A tick passes: the browser is owed the frame of this timestamp, now or when the hall answers."""
-        self.underrun = self._due is not None and not self._waiting
-        if self._due is not None:
-            self._send(SILENCE)
-        self._due = timestamp
-        if self._waiting:
-            self._send(SILENCE)
-
-    def _send(self, instead: bytes) -> None:
-        assert self._due is not None
-        if self._waiting:
-            sound = self._waiting.popleft()
-            if self.sending:
-                self.played += FRAME
-        else:
-            sound = instead
+    def _send(self, sound: bytes) -> None:
+        """The frame of the oldest tick that is owed one. `SILENCE` itself is never the hall's."""
+        timestamp = self._owed.popleft()
+        if sound is not SILENCE and self.sending:
+            self.played += FRAME
         self._silent = self._silent + 1 if sound == SILENCE else 0
         if self._silent <= HANGOVER or not self._last_packet:
             self._last_packet = self._encoder.encode(sound)
         if self.sending:
-            self._voice.put(self._last_packet, self._due)
-        self._due = None
+            self._voice.put(self._last_packet, timestamp)
 
 
 def _check(offer: str) -> None:

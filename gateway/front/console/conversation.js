@@ -41,6 +41,7 @@ export class Conversation {
     const key = item ?? "voice";
     let bubble = this.items.get(key);
     if (!bubble) {
+      this.end(); // what was cut off stays as it was heard
       bubble = this.add("bot", "");
       this.items.set(key, bubble);
       this.lastBot = bubble;

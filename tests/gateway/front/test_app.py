@@ -24,6 +24,7 @@ class FakeHouse:
         self.hung_up: list[str] = []
         self.refuses: Exception | None = None
         self.is_ready = True
+        self.asked = 0
 
     async def place(self, offer_sdp: str, dialled: str, source: str, user_agent: str) -> tuple[str, str]:
         if self.refuses is not None:
@@ -46,6 +47,7 @@ class FakeHouse:
         return b"voicegate_calls 1\n"
 
     async def ready(self) -> dict[str, Any]:
+        self.asked += 1
         return {"ready": self.is_ready, "parts": {"hall0": self.is_ready}, "sip_password": "hidden"}
 
 
@@ -165,7 +167,16 @@ def test_calls_metrics_and_health(local: TestClient, house: FakeHouse) -> None:
     assert local.get("/metrics").text == "voicegate_calls 1\n"
     assert local.get("/healthz").status_code == 200
     assert local.get("/readyz").json() == {"ready": True, "parts": {"hall0": True}}
+
+
+def test_readiness_is_asked_of_the_house_once_a_second(
+    local: TestClient, house: FakeHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(5):
+        assert local.get("/readyz").status_code == 200
+    assert house.asked == 1
     house.is_ready = False
+    monkeypatch.setattr("gateway.front.app.READY_FOR_S", 0.0)
     assert local.get("/readyz").status_code == 503
 
 

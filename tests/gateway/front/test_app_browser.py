@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+from array import array
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from gateway.runtime import Runtime
 from gateway.settings import Settings
 from tests.gateway.line.fake_hall import TOKEN, FakeFront, FakeHall, power_at, tone
 from tests.needs import need_program
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 FLAGS = [
     "--use-fake-ui-for-media-stream",
@@ -88,7 +91,7 @@ class Stage:
         self.url = ""
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     """A web line in a process of its own, as the supervisor starts it, and the app on a free port."""
     runtime = Runtime(tmp_path)
@@ -118,7 +121,7 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     await stage.hall.stop()
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
     chromium = need_program("chromium")
     async with async_playwright() as playwright:
@@ -127,7 +130,7 @@ async def browser() -> AsyncIterator[Browser]:
         await browser.close()
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def page(browser: Browser, stage: Stage) -> AsyncIterator[Page]:
     """The console, opened; anything it complains of in its log fails the test."""
     page = await browser.new_page(viewport={"width": 1100, "height": 900})
@@ -204,8 +207,6 @@ async def test_what_the_page_plays_is_what_the_hall_said(page: Page, stage: Stag
           return Array.from(heard, (sample) => Math.round(sample * 32767));
         }"""
     )
-    from array import array
-
     assert power_at(array("h", samples).tobytes(), 440) > 0.9
 
 
@@ -272,3 +273,22 @@ async def test_the_page_needs_nobody_else(browser: Browser, stage: Stage) -> Non
     assert asked
     assert all(url.startswith(stage.url) for url in asked), json.dumps(asked)
     await page.close()
+
+
+async def test_the_login_form_opens_the_console(browser: Browser, stage: Stage) -> None:
+    sock = socket.create_server(("127.0.0.1", 0))
+    app = build_app(stage.desk, Settings(host="0.0.0.0"), "a-console-token")
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+    serving = asyncio.create_task(server.serve([sock]))
+    context = await browser.new_context()
+    page = await context.new_page()
+    await page.goto(f"http://127.0.0.1:{sock.getsockname()[1]}/")
+    await page.get_by_label("Console token").fill("wrong")
+    await page.get_by_role("button", name="Open the console").click()
+    await expect(page.get_by_role("alert")).to_have_text("That is not the token.")
+    await page.get_by_label("Console token").fill("a-console-token")
+    await page.get_by_role("button", name="Open the console").click()
+    await expect(page.locator("#gateway-text")).to_have_text("Ready")
+    await context.close()
+    server.should_exit = True
+    await serving

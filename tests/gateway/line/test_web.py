@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,7 @@ from gateway.line import ice, opus, web, webcall
 from gateway.line.jitter import Kind
 from gateway.line.tick import RECEIVING, SENDING, UNDERRUN
 from gateway.line.web import CAPACITY, WebLine
+from gateway.line.webcall import WebCall
 from gateway.runtime import Runtime
 from tests.gateway.line.fake_hall import FRAME, TOKEN, FakeFront, FakeHall, Sound, power_at, silence, tone
 
@@ -175,6 +177,71 @@ async def test_a_hall_that_does_not_answer_is_an_underrun(house: House) -> None:
     assert max(memoryview((await browser.hears(1.0))[-9600:]).cast("h")) < 50
 
 
+class Sent:
+    """A call's outgoing side without a browser: notes (timestamp, whether the hall's)."""
+
+    def __init__(self) -> None:
+        self.call = WebCall("c", 1, 0, lambda *_: None)
+        self.call.sending = True
+        self.frames: list[tuple[int, bool]] = []
+        self._played = 0
+        self.call._voice.put = self._put  # type: ignore[method-assign]
+
+    def _put(self, payload: bytes, timestamp: int) -> None:
+        self.frames.append((timestamp // FRAME, self.call.played > self._played))
+        self._played = self.call.played
+
+
+SOUND = tone(440)(0)
+
+
+async def test_a_hall_in_time_is_heard_at_once() -> None:
+    sent = Sent()
+    for n in range(3):
+        sent.call.owe(n * FRAME)
+        assert len(sent.frames) == n
+        sent.call.take(SOUND)
+    assert sent.frames == [(0, True), (1, True), (2, True)]
+
+
+async def test_a_late_hall_makes_no_hole_and_its_pause_makes_up_for_it() -> None:
+    sent = Sent()
+    sent.call.owe(0 * FRAME)
+    sent.call.owe(1 * FRAME)  # the first answer is not there yet
+    assert not sent.call.underrun
+    sent.call.take(SOUND)  # one answer for both ticks, as the hall does
+    sent.call.owe(2 * FRAME)
+    sent.call.take(SOUND)
+    assert sent.frames == [(0, True), (1, True)]
+    sent.call.owe(3 * FRAME)
+    sent.call.take(b"")
+    assert sent.frames[2:] == [(3, False)]
+    sent.call.owe(4 * FRAME)
+    sent.call.take(SOUND)
+    assert sent.frames[3:] == [(4, True)]
+
+
+async def test_a_hall_that_stays_away_is_silence_and_said_to_be() -> None:
+    sent = Sent()
+    underruns = []
+    for n in range(5):
+        sent.call.owe(n * FRAME)
+        underruns.append(sent.call.underrun)
+    assert underruns == [False, False, True, True, True]
+    assert sent.frames == [(0, False), (1, False), (2, False)]
+    assert sent.call.played == 0
+
+
+async def test_a_hall_ahead_of_time_waits_and_is_bounded() -> None:
+    sent = Sent()
+    sent.call.owe(0)
+    for _ in range(webcall.CUSHION + 20):
+        sent.call.take(SOUND)
+    for n in range(1, webcall.CUSHION + 2):
+        sent.call.owe(n * FRAME)
+    assert [hall for _, hall in sent.frames] == [True] * (webcall.CUSHION + 1)
+
+
 async def test_frames_are_20_ms_apart_by_timestamp(house: House) -> None:
     house.hall.sound = tone(440)
     browser, _ = await house.call()
@@ -193,6 +260,35 @@ async def test_frames_are_20_ms_apart_by_timestamp(house: House) -> None:
     assert len(stamps) > 60
     assert all(step % FRAME == 0 for step in steps)
     assert sum((b - a) % 2**32 == FRAME for a, b in pairwise(stamps)) > 0.9 * len(stamps)
+
+
+async def test_a_lossy_way_gets_fec_copies(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webcall, "LOSS_EVERY_S", 0.2)
+    house.hall.sound = tone(440)
+    browser, number = await house.call()
+    call = house.line.calls["c1"]
+    receiver: Any = browser.connection.getReceivers()[0]
+    await house.hall.hears_sound(number, 0.5)
+    assert call.fec_percent == 0
+    handle = receiver._handle_rtp_packet
+    lossy = random.Random(1)
+
+    modes: list[int] = []
+
+    async def lose(packet: Any, arrival_time_ms: int) -> None:
+        modes.append(packet.payload[0] >> 3)
+        if lossy.random() > 0.1:
+            await handle(packet, arrival_time_ms)
+
+    receiver._handle_rtp_packet = lose
+    async with asyncio.timeout(10):
+        while not call.fec_percent:
+            await house.hall.hears_sound(number, 0.1)
+    assert 10 <= call.fec_percent <= 40
+    before = len(modes)
+    await house.hall.hears_sound(number, 0.5)
+    assert set(modes[: before // 2]) <= set(range(16, 32))  # the transform half
+    assert set(modes[before + 5 :]) <= set(range(16))  # the speech model, which has FEC
 
 
 async def test_keys_reach_the_hall(house: House) -> None:

@@ -1,0 +1,170 @@
+"""What a WebRTC call costs: `python -m benchmarks.web [--calls 1,4,8] [--seconds 20]`.
+
+A web line in a process of its own; this process is its hall, its front, and the browsers (aiortc, sending
+prepared packets, decoding nothing). Both sides talk all the time: human prompts where they are installed
+(Debian: asterisk-core-sounds-en-wav), else noise with a speech-like envelope. Printed: the line's CPU-seconds
+per call-second, its memory, ticks that came late, and packets' spacing as a browser sees it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import random
+import statistics
+import sys
+import tempfile
+from array import array
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import click
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.codecs.opus import TIME_BASE
+from aiortc.mediastreams import MediaStreamTrack
+from av.packet import Packet
+
+from gateway.line import opus, webcall
+from gateway.runtime import Runtime
+from tests.gateway.line.fake_hall import FRAME, TOKEN, FakeFront, FakeHall
+
+PROMPTS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def speech(seconds: float) -> list[bytes]:
+    """20 ms frames at 48 kHz."""
+    pcm = bytearray()
+    wanted = int(seconds * 2 * opus.RATE_HZ)
+    for path in sorted(PROMPTS.glob("*.wav"), key=lambda path: -path.stat().st_size)[:20]:
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=opus.RATE_HZ)
+        with av.open(str(path)) as file:
+            for frame in file.decode(audio=0):
+                for out in resampler.resample(frame):
+                    pcm += bytes(out.planes[0])[: 2 * out.samples]
+        if len(pcm) > wanted:
+            break
+    if not pcm:
+        print(f"no prompts in {PROMPTS}: noise with a speech-like envelope instead")
+        chance = random.Random(1)
+        samples = (int(9000 * chance.gauss(0, 0.3) * abs(math.sin(k / 9000))) for k in range(wanted // 2))
+        pcm += array("h", samples).tobytes()
+    return [bytes(pcm[k : k + 2 * FRAME]) for k in range(0, len(pcm) - 2 * FRAME, 2 * FRAME)]
+
+
+class Prepared(MediaStreamTrack):
+    """Packets made beforehand, one every 20 ms."""
+
+    kind = "audio"
+
+    def __init__(self, packets: list[bytes], offset: int) -> None:
+        super().__init__()
+        self._packets, self._n, self._offset = packets, 0, offset
+        self._from = 0.0
+
+    async def recv(self) -> Packet[Any]:
+        now = asyncio.get_running_loop().time()
+        if not self._n:
+            self._from = now
+        await asyncio.sleep(max(0.0, self._from + 0.02 * self._n - now))
+        packet: Packet[Any] = Packet(self._packets[(self._n + self._offset) % len(self._packets)])
+        packet.pts, packet.time_base = self._n * FRAME, TIME_BASE
+        self._n += 1
+        return packet
+
+
+class Caller:
+    def __init__(self, packets: list[bytes], offset: int) -> None:
+        self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self.connection.addTrack(Prepared(packets, offset))
+        self.connection.createDataChannel("events")
+        self.arrivals: list[float] = []
+
+    async def call(self, front: FakeFront, call_id: str) -> None:
+        await self.connection.setLocalDescription(await self.connection.createOffer())
+        answer = await front.offer(call_id, self.connection.localDescription.sdp)
+        await self.connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+        buffer = self.connection.getReceivers()[0]._RTCRtpReceiver__jitter_buffer  # type: ignore[attr-defined]
+        now = asyncio.get_running_loop().time
+
+        def add(_: Any) -> tuple[bool, None]:
+            self.arrivals.append(now())
+            return False, None
+
+        buffer.add = add
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+
+def pss_mb(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    return math.nan
+
+
+async def measure(calls: int, seconds: float, sound: list[bytes], packets: list[bytes]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        runtime = Runtime(Path(folder))
+        hall = await FakeHall(runtime, sound=lambda n: sound[n % len(sound)]).start()
+        hall.keep = False
+        front = await FakeFront(runtime).start()
+        line = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "gateway.line.web", "--name", "web0", "--hall", "hall0",
+            "--runtime", folder,
+            env={**os.environ, "VOICEGATE_BOOT_TOKEN": TOKEN, "VOICEGATE_LOG_LEVEL": "warning"},
+        )  # fmt: skip
+        await front.line_up.wait()
+        await hall.line_up.wait()
+        empty = pss_mb(line.pid)
+        callers = [Caller(packets, 137 * k) for k in range(calls)]
+        for k, caller in enumerate(callers):
+            await caller.call(front, f"c{k}")
+            await hall.hears("call.confirmed")
+        await asyncio.sleep(2)
+        for caller in callers:
+            caller.arrivals.clear()
+        before, began = cpu_s(line.pid), asyncio.get_running_loop().time()
+        await asyncio.sleep(seconds)
+        spent = cpu_s(line.pid) - before
+        lasted = asyncio.get_running_loop().time() - began
+        gaps = sorted(b - a for caller in callers for a, b in pairwise(caller.arrivals))
+        print(
+            f"{calls} calls: {100 * spent / lasted / calls:.2f} % of a core per call, "
+            f"{pss_mb(line.pid):.0f} MB ({(pss_mb(line.pid) - empty) / calls:.1f} a call); "
+            f"packets {len(gaps) / calls / lasted:.1f}/s, apart p50 {1000 * statistics.median(gaps):.1f} "
+            f"p99 {1000 * gaps[int(0.99 * len(gaps))]:.1f} ms, over 40 ms: {sum(g > 0.04 for g in gaps)}"
+        )
+        for caller in callers:
+            await caller.connection.close()
+        line.terminate()
+        await line.wait()
+        await front.stop()
+        await hall.stop()
+
+
+@click.command()
+@click.option("--calls", default="1,4,8", show_default=True)
+@click.option("--seconds", default=20.0, show_default=True)
+def main(calls: str, seconds: float) -> None:
+    """CPU of one web line."""
+    webcall.prepare("127.0.0.1")
+    sound = speech(60.0)
+    encoder = opus.Encoder(32_000, 5, 10)  # as a browser encodes: speech, with FEC
+    packets = [encoder.encode(frame) for frame in sound]
+
+    async def run() -> None:
+        for count in calls.split(","):
+            await measure(int(count), seconds, sound, packets)
+
+    asyncio.run(run())
+
+
+if __name__ == "__main__":
+    main()
