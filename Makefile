@@ -1,5 +1,7 @@
 # Two commands for a newcomer: `make run` and `make test`. Each does all its own set-up.
-PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3)
+# the first that really runs: a version manager's shim may stand on the PATH for a Python that is not there
+PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
+  $$python -c 'import sys, venv; sys.exit(not ((3, 11) <= sys.version_info < (3, 13)))' 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -27,8 +29,7 @@ bench-watermark: $(VENV)/.test
 	$(BIN)/python -m benchmarks.watermark
 
 $(VENV)/.python:
-	@$(PYTHON) -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info < (3, 13)))' \
-	  || { echo "voicegate needs Python 3.11 or 3.12; found $$($(PYTHON) --version). Try: make PYTHON=python3.12 run"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "voicegate needs Python 3.11 or 3.12 with its venv module (on Debian: apt-get install python3-venv); found $$(python3 --version 2>&1). If yours is elsewhere: make PYTHON=/path/to/python3.12 run"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "python's venv module is missing; on Debian: apt-get install python3-venv"; exit 1; }
 	@touch $@
 

@@ -335,6 +335,7 @@ def _open_log(settings: Settings) -> tuple[IO[bytes] | None, Path | None]:
 def run(settings: Settings, show_panel: Callable[[dict[str, Any], Path | None], None]) -> int:
     """Runs the gateway until Ctrl-C or SIGTERM; answers the exit status. Raises `StartError`."""
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings.data_dir.chmod(0o700)
     runtime = runtime_for(settings.data_dir)
     with runtime.lock.open("w") as lock:
         try:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
+from redis.exceptions import RedisError
 
 from consent.errors import ConsentError, GrantRefused
 from consent.office import ConsentOffice
@@ -33,6 +35,7 @@ log = structlog.get_logger("front")
 HALL_RETRY_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 WEB_CALLS_PER_LINE: Final = 8
 OFFER_WITHIN_S: Final = 5.0
+REAP_S: Final = 15.0
 
 
 @dataclass(slots=True, eq=False)
@@ -95,6 +98,7 @@ class Front:
         await self._server.start()
         for k in range(self.settings.halls):
             self._spawn(self._keep_hall(f"hall{k}"))
+        self._spawn(self._reap())
 
     async def stop(self) -> None:
         for task in list(self._tasks):
@@ -133,7 +137,16 @@ class Front:
             await peer.closed.wait()
             if self.routing.halls.get(name) is peer:
                 del self.routing.halls[name]
+            self.metrics.hall_lost(name)
             log.warning("hall.lost", hall=name)
+
+    async def _reap(self) -> None:
+        """Sessions and rows whose hall went away for good are closed."""
+        while True:
+            await asyncio.sleep(REAP_S)
+            with contextlib.suppress(RedisError, OSError):
+                for call_id in await self.sessions.reap():
+                    await self.routing.ended(call_id, "lost: its hall went away")
 
     async def _send_prompts(self, hall: Peer) -> None:
         """What must be sayable when the engine is away, in the stock voice."""
@@ -268,15 +281,22 @@ class Front:
     # ── RPC ──────────────────────────────────────────────────────────────────────────────────────────
 
     async def _line_says_ended(self, peer: Peer, call_id: str, how: str) -> None:
-        for line in self.web_lines.values():
-            line.calls.discard(call_id)
+        self._web_call_over(call_id)
         if peer.name in self.sip_lines:
             self.edge.slot_free(peer.name, call_id)
 
+    def _web_call_over(self, call_id: str) -> None:
+        for line in self.web_lines.values():
+            line.calls.discard(call_id)
+
     async def _hall_says(self, _: Peer, call_id: str, kind: str, **said: Any) -> None:
         if kind == "ended":
+            call = self.routing.calls.get(call_id)
             await self.routing.ended(call_id, said["how"], said.get("spoken_s"))
-            self.metrics.call_ended(said["how"])
+            self.metrics.call_ended(said["how"], time.time() - call.started_at if call else None)
+            self._web_call_over(call_id)
+        elif kind == "muted":
+            self.metrics.alarm(f"muted: {said['reason']}")
         elif kind == "turn":
             self.metrics.turn(said["latency"])
 
@@ -324,6 +344,11 @@ class Front:
             "parts": parts,
             "draining": self.routing.draining,
             "calls": sum(len(h.get("calls", ())) for h in halls),
+            "lines": {
+                "SIP": sum(int(peer.hello["capacity"]) for peer in self.sip_lines.values()),
+                "browser": sum(line.capacity for line in self.web_lines.values()),
+            },
+            "watermark": f"on, key {self.routing.mark_key.id}",
             "voices": [voice.name for voice in await asyncio.to_thread(self.office.voices)],
         }
 

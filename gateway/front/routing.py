@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -69,9 +70,11 @@ class Routing:
         self.halls: dict[str, Peer] = {}
         """connected halls by name"""
         self.draining = False
+        self.refused: Counter[str] = Counter()
+        """grants refused, by reason"""
         self._office = office
         self._registry = registry
-        self._mark_key = mark_key
+        self.mark_key = mark_key
 
     async def offer(self, caller: Caller, *, hall: str | None = None) -> RoutedCall:
         """Takes the call to a hall. Raises `CallRefused`.
@@ -115,13 +118,13 @@ class Routing:
         """Call id, payload, grant (or why there is none), with the registry row written."""
         for _ in range(PAYLOAD_TRIES):
             call_id = secrets.token_hex(8)
-            payload = call_payload(self._mark_key, call_id)
+            payload = call_payload(self.mark_key, call_id)
             grant, refused = self._grant(route, call_id)
             row = CallRow(
                 call_id=call_id,
                 payload=payload & ((1 << PAYLOAD_BITS) - 1),
                 payload_whole=payload,
-                gateway=self._mark_key.id,
+                gateway=self.mark_key.id,
                 dialplan=route.file,
                 route=route.name,
                 caller=caller.caller,
@@ -150,6 +153,7 @@ class Routing:
         try:
             return grant(voice=route.voice), None
         except GrantRefused as refusal:
+            self.refused[refusal.reason] += 1
             log.warning("grant.refused", call_id=call_id, voice=route.voice, reason=refusal.reason)
             if route.without_voice != "stock":
                 raise CallRefused(480, f"the voice may not be used: {refusal.reason}") from None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ import structlog
 
 from consent.grant import VoiceGrant
 from gateway.dialplan import Route
+from gateway.dialplan_verbs import fill
 from gateway.errors import RpcError
 from gateway.hall.audio import HOUSE_HZ, Floats
 from gateway.hall.playout import Item, Playout
@@ -152,6 +153,10 @@ class Call:
     @property
     def id(self) -> str:
         return self.offer.call_id
+
+    def words(self, text: str, facts: Mapping[str, str] | None = None) -> str:
+        """A dialplan's text with its facts and the clock of the route's zone put in."""
+        return fill(text, facts or {}, self.route.local())
 
     # ── the hot path ─────────────────────────────────────────────────────────────────────────────────
 

@@ -56,12 +56,12 @@ class Conversation:
     async def run(self) -> None:
         """Until goodbye, a transfer that went, too much silence, or the time limit. Raises `CallEnded`."""
         call, verb = self._call, self._verb
-        call.speech.configure(verb)
+        call.speech.configure(verb, call.route.local())
         call.listening = True
         call.interruptible = verb.interruptible
         call.last_sound = time.monotonic()
         if verb.greeting:
-            self._reply = self._greeting or call.speech.say(verb.greeting)
+            self._reply = self._greeting or self._say(verb.greeting)
         call.show(kind="state", state="listening")
         try:
             while True:
@@ -75,6 +75,9 @@ class Conversation:
             call.interruptible = True
             for note in self._notes:
                 note.cancel()
+
+    def _say(self, text: str) -> Item:
+        return self._call.speech.say(self._call.words(text, self._verb.facts))
 
     def _patience(self) -> float:
         now = time.monotonic()
@@ -103,7 +106,7 @@ class Conversation:
         if self._silences >= len(self._verb.silence_prompts):
             await self._goodbye("silence")
         call.session.event("silence", count=self._silences + 1)
-        self._reply = call.speech.say(self._verb.silence_prompts[self._silences])
+        self._reply = self._say(self._verb.silence_prompts[self._silences])
         self._silences += 1
         call.last_sound = now
 
@@ -111,7 +114,7 @@ class Conversation:
         call = self._call
         call.listening = False
         call.session.event("goodbye", why=why)
-        await call.played(call.speech.say(self._verb.goodbye))
+        await call.played(self._say(self._verb.goodbye))
         raise CallEnded("hung up")
 
     async def _take(self, event: Event) -> bool:
@@ -222,7 +225,7 @@ class Conversation:
             if self._verb.transfer in call.offer.targets:
                 assert self._verb.transfer is not None
                 await transfer(call, self._verb.transfer)
-            self._reply = call.speech.say(self._verb.no_transfer)
+            self._reply = self._say(self._verb.no_transfer)
             return False
         call.log.warning("tool.unknown", tool=tool.name)
         return False

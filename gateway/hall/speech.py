@@ -191,10 +191,10 @@ class Speech:
     def clear(self) -> None:
         self._send(lambda session: session.clear())
 
-    def configure(self, verb: Converse) -> None:
+    def configure(self, verb: Converse, now: datetime) -> None:
         """What the conversation knows; see the contract's `session.update`."""
         self._config = {
-            "instructions": fill(verb.instructions, verb.facts, datetime.now().astimezone()),
+            "instructions": fill(verb.instructions, verb.facts, now),
             "tools": [{"type": "function", "name": name} for name in ("hang_up", "transfer")],
             "answers": [asdict(reply) for reply in verb.answers],
             "facts": dict(verb.facts),

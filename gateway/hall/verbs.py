@@ -108,7 +108,7 @@ class Performance:
         return ahead[1] if ahead is not None and ahead[0] == text else None
 
     def _start_saying(self, text: str) -> Item:
-        return self._take_ahead(text) or self._call.speech.say(text)
+        return self._take_ahead(text) or self._call.speech.say(self._call.words(text))
 
     async def _say(self, text: str, *, interruptible: bool = True) -> None:
         call = self._call
@@ -125,7 +125,9 @@ class Performance:
         text = first_words(following)
         call.move("ringing")
         if text:
-            item = call.speech.say(text)
+            item = call.speech.say(
+                call.words(text, following.facts if isinstance(following, Converse) else None)
+            )
             self._ahead = (text, item)
             await call.until(item.ready.wait(), GREETING_WITHIN_S)
         await call.ask_line("answer")
