@@ -19,7 +19,10 @@ from redis.exceptions import RedisError
 from consent.errors import ConsentError, GrantRefused
 from consent.office import ConsentOffice
 from gateway import rpc
-from gateway.edge.proxy import Accept, Edge, EdgeConfig, IncomingCall, LineInfo, Refuse
+from gateway.edge.config import EdgeConfig
+from gateway.edge.lines import LineInfo
+from gateway.edge.proxy import Edge
+from gateway.edge.router import Accept, IncomingCall, Refuse
 from gateway.edge.token import route_key
 from gateway.errors import CallRefused, RpcError
 from gateway.front.routing import STOCK_VOICE, Caller, Routing
@@ -226,6 +229,7 @@ class Front:
         if routed is not None and (hall := self.routing.halls.get(routed.hall)) is not None:
             with contextlib.suppress(RpcError):
                 await hall.ask("call.hangup", call_id=call_id, reason=how)
+                return  # it says "ended" itself, and for how long the voice was used
         await self.routing.ended(call_id, how)
 
     # ── the app's house ──────────────────────────────────────────────────────────────────────────────
