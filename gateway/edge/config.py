@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from gateway.edge.digest import HashOf
 
@@ -23,5 +24,7 @@ class EdgeConfig:
     """addresses or networks"""
     invites_per_s: float = 20.0
     """per source"""
+    loopback_port_file: Path | None = None
+    """remembers where lines reach us, for the next edge; None: an edge's calls lose it when it ends"""
     ha1: HashOf | None = None
     """None: callers need no password"""

@@ -7,6 +7,7 @@ way by the signed word in our Record-Route and Contact (`token`), also after a r
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -45,13 +46,26 @@ class Edge:
     async def start(self) -> None:
         """Raises `OSError` when a port is taken."""
         board, config = self._board, self.config
-        board.loopback = await UdpPort.open(LOOPBACK, 0, self._from_line)
+        board.loopback = await self._open_loopback()
         board.udp = await UdpPort.open(config.host, config.port, self._from_caller)
         host, port = board.udp.address
-        board.tcp = TcpPort(self._from_caller)
+        board.tcp = TcpPort(self._from_caller, board.connection_lost)
         await board.tcp.open(host, port)
         board.toward_callers = Identity(host, port, config.public_address)
         board.toward_lines = Identity(*board.loopback.address, None)
+
+    async def _open_loopback(self) -> UdpPort:
+        """The port that lines know from the Record-Route of their calls: the last edge's, if we know it."""
+        kept = self.config.loopback_port_file
+        port = None
+        if kept is not None:
+            with contextlib.suppress(OSError, ValueError):  # no file, or somebody has the port now
+                port = await UdpPort.open(LOOPBACK, int(kept.read_text()), self._from_line)
+        if port is None:
+            port = await UdpPort.open(LOOPBACK, 0, self._from_line)
+        if kept is not None:
+            kept.write_text(str(port.address[1]))
+        return port
 
     async def stop(self) -> None:
         """Says nothing to anybody: running calls outlive an edge."""
@@ -61,7 +75,7 @@ class Edge:
             dialog.patience.cancel()
         for port in ("tcp", "udp", "loopback"):
             if hasattr(board, port):
-                getattr(board, port).close()
+                await getattr(board, port).close()
 
     @property
     def port(self) -> int:

@@ -132,13 +132,18 @@ class Switchboard:
         line = self.lines.down(name)
         if line is None:
             return
-        for sent in self.transactions.toward(LOOPBACK, line.info.sip_port):
+        for sent in self.transactions.toward("udp", LOOPBACK, line.info.sip_port):
             sent.fail()
         for dialog in self.dialogs:
             if dialog.token.line == name:
                 if dialog.answered:
                     self._bye_caller(dialog)
                 self.over(dialog, "failed: its line died")
+
+    def connection_lost(self, flow: Flow) -> None:
+        """What waits for an answer on it waits in vain (RFC 3261 §17.1.4); calls go on."""
+        for sent in self.transactions.toward(flow.transport, flow.host, flow.port):
+            sent.fail()
 
     def _bye_caller(self, dialog: Dialog, within_s: float = 32.0) -> None:
         flow = self.caller_flow(dialog.token, dialog)

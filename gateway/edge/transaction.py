@@ -231,10 +231,11 @@ class Transactions:
         sent.take(response)
         return True
 
-    def toward(self, host: str, port: int) -> Iterator[Sent]:
+    def toward(self, transport: str, host: str, port: int) -> Iterator[Sent]:
         """What is under way to that peer, unanswered."""
+        peer = (transport, host, port)
         for sent in list(self._sent.values()):
-            if not sent.final and (sent.flow.host, sent.flow.port) == (host, port):
+            if not sent.final and (sent.flow.transport, sent.flow.host, sent.flow.port) == peer:
                 yield sent
 
     def close(self) -> None:

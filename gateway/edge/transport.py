@@ -80,6 +80,7 @@ class UdpPort(asyncio.DatagramProtocol):
         self._receive = receive
         self._transport: Any = None
         self._six = False
+        self._closed = asyncio.Event()
 
     @classmethod
     async def open(cls, host: str, port: int, receive: Receive) -> UdpPort:
@@ -112,16 +113,22 @@ class UdpPort(asyncio.DatagramProtocol):
         name = self._transport.get_extra_info("sockname")
         return str(name[0]), int(name[1])
 
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closed.set()
+
+    async def close(self) -> None:
+        """Returns when the port is free again."""
+        self._transport.close()
+        await self._closed.wait()
 
 
 class TcpPort:
     """A listening TCP port; connections stay open and are used for requests toward their peer too."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, lost: Callable[[Flow], None]) -> None:
+        """`lost` is told of each connection that ended."""
         self._receive = receive
+        self._lost = lost
         self._server: asyncio.Server | None = None
         self._flows: dict[tuple[str, int], Flow] = {}
         self._from: Counter[str] = Counter()
@@ -162,6 +169,7 @@ class TcpPort:
             if not self._from[host]:
                 del self._from[host]
             writer.close()
+            self._lost(flow)
 
     async def _read(self, reader: asyncio.StreamReader, flow: Flow, patience_s: float) -> bytes:
         """One message (RFC 3261 §18.3). Raises `ValueError` for what cannot be framed, `TimeoutError`."""
@@ -183,11 +191,12 @@ class TcpPort:
             length = lengths.pop() if lengths else 0
             return head + (await reader.readexactly(length) if length else b"")
 
-    def close(self) -> None:
+    async def close(self) -> None:
         if self._server is not None:
             self._server.close()
             for flow in list(self._flows.values()):
                 flow.close()
+            await self._server.wait_closed()
 
 
 def plain_host(host: str) -> str:

@@ -83,6 +83,7 @@ class Front:
                 deny=conf.sip_deny,
                 trusted_proxies=conf.trusted_proxies,
                 invites_per_s=conf.invites_per_s,
+                loopback_port_file=self.runtime.path / "edge-port",
                 ha1=users.ha1 if conf.digest else None,
             ),
             self,
