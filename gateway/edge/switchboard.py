@@ -98,7 +98,7 @@ class Switchboard:
         return oldest is not None
 
     def _never_acknowledged(self, dialog: Dialog) -> None:
-        """ACK and BYE in the caller's name, so that the line's slot is free at once; the caller hears it too."""
+        """ACK and BYE in the caller's name, which frees the line's slot at once; the caller hears it too."""
         self.counts["never_acknowledged"] += 1
         flow = self.line_flow(dialog.token)
         flow.send(bytes(dialog.toward_line("ACK", self.line_via())))

@@ -49,8 +49,8 @@ class Flow:
         return not self._via.is_closing()
 
     def same_peer(self, other: Flow) -> bool:
-        """The port may differ: a NAT or an ephemeral one."""
-        return (self.transport, self.host) == (other.transport, other.host)
+        """By the same socket of ours and from the same host; the port may differ: a NAT's."""
+        return self._via is other._via and self.host == other.host
 
     def send(self, message: bytes) -> None:
         """Never raises and never waits: a peer that is gone is noticed by timers."""

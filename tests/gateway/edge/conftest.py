@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -82,5 +82,3 @@ async def bare() -> AsyncIterator[Exchange]:
     made = Exchange()
     yield made
     await made.close()
-
-

@@ -179,6 +179,7 @@ class TcpCaller(Caller):
     """The same over a connection."""
 
     via_transport = "TCP"
+    pongs = 0
 
     async def open(self) -> Self:
         self.reader, self.writer = await asyncio.open_connection(*self.edge)
@@ -189,8 +190,12 @@ class TcpCaller(Caller):
     async def _read(self) -> None:
         while True:
             head = await self.reader.readuntil(b"\r\n\r\n")
+            self.pongs += head.startswith(b"\r\n")
+            head = head.lstrip(b"\r\n")
             length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
-            self.datagram_received(head + await self.reader.readexactly(int(length[1]) if length else 0), None)
+            self.datagram_received(
+                head + await self.reader.readexactly(int(length[1]) if length else 0), None
+            )
 
     def write(self, text: str | bytes) -> None:
         self.writer.write(text.encode() if isinstance(text, str) else text)
