@@ -64,6 +64,10 @@ class Settings(BaseModel):
     sip_auth: Literal["auto", "on", "off"] = Field(
         "auto", description="digest; auto: on unless bound to loopback"
     )
+    sip_digest: Literal["md5", "sha-256", "both"] = Field(
+        "md5",
+        description="hash that telephones log in with; many know MD5 only, or give up when offered two",
+    )
     sip_allow: tuple[str, ...] = Field((), description="networks that may call; empty: all")
     sip_deny: tuple[str, ...] = Field((), description="networks that may not call")
     trusted_proxies: tuple[str, ...] = Field((), description="addresses whose Via and digest we believe")

@@ -26,5 +26,7 @@ class EdgeConfig:
     """per source"""
     loopback_port_file: Path | None = None
     """remembers where lines reach us, for the next edge; None: an edge's calls lose it when it ends"""
+    digest: str = "md5"
+    """a key of `digest.ALGORITHMS`"""
     ha1: HashOf | None = None
     """None: callers need no password"""

@@ -10,7 +10,7 @@ import hmac
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Final, Literal
 
@@ -19,9 +19,14 @@ from sipmessage import AuthCredentials, AuthParameters
 REALM: Final = "voicegate"
 NONCE_S: Final = 120
 MAX_NONCES: Final = 10_000
-ALGORITHMS: Final = ("SHA-256", "MD5")
 
 Algorithm = Literal["MD5", "SHA-256"]
+ALGORITHMS: Final[Mapping[str, tuple[Algorithm, ...]]] = {
+    "md5": ("MD5",),
+    "sha-256": ("SHA-256",),
+    "both": ("SHA-256", "MD5"),
+}
+"""What may be offered, the stronger first (RFC 8760 §2.4)."""
 HashOf = Callable[[str, Algorithm], str | None]
 """(user, algorithm) -> HA1 in hex, or None for nobody."""
 
@@ -36,21 +41,22 @@ class Verdict(Enum):
 
 
 class Digest:
-    """Challenges and checks."""
+    """Challenges and checks. `offer` is a key of `ALGORITHMS`; what is not offered is not taken either."""
 
-    def __init__(self, ha1: HashOf) -> None:
+    def __init__(self, ha1: HashOf, offer: str = "md5") -> None:
         self._ha1 = ha1
+        self._algorithms = ALGORITHMS[offer]
         self._key = secrets.token_bytes(32)
         self._nobody = secrets.token_hex(16)
         self._counts: OrderedDict[str, int] = OrderedDict()
 
     def challenges(self, host: str, *, stale: bool = False) -> list[str]:
-        """`WWW-Authenticate` values, the stronger first."""
+        """`WWW-Authenticate` values, one for each algorithm."""
         nonce = self._nonce(int(time.time()), host)
         tail = ", stale=true" if stale else ""
         return [
             f'Digest realm="{REALM}", nonce="{nonce}", qop="auth", algorithm={algorithm}{tail}'
-            for algorithm in ALGORITHMS
+            for algorithm in self._algorithms
         ]
 
     def _nonce(self, at: int, host: str) -> str:
@@ -73,7 +79,7 @@ class Digest:
         user = given.get("username") or ""
         nonce, nc = given.get("nonce") or "", given.get("nc") or ""
         named = (given.get("algorithm") or "MD5").upper()
-        if named not in ALGORITHMS or given.get("qop") != "auth" or len(nc) != 8 or len(nonce) > 64:
+        if named not in self._algorithms or given.get("qop") != "auth" or len(nc) != 8 or len(nonce) > 64:
             return Verdict.WRONG, user
         algorithm: Algorithm = "SHA-256" if named == "SHA-256" else "MD5"
         try:

@@ -49,7 +49,7 @@ class Doors:
         self._trusted = Networks(config.trusted_proxies)
         self._rate = Rate(config.invites_per_s)
         self._within = Rate(DIALOG_PER_S)
-        self._digest = Digest(config.ha1) if config.ha1 is not None else None
+        self._digest = Digest(config.ha1, config.digest) if config.ha1 is not None else None
 
     def trusts(self, flow: Flow) -> bool:
         return flow.host in self._trusted

@@ -247,6 +247,7 @@ def _returned(served: Served, answer: Response, only: frozenset[str] | None = No
     for name in answer.headers.keys():  # noqa: SIM118 - not a dict
         if name.lower() not in HOP_BY_HOP and (only is None or name.lower() in only):
             back.headers.setlist(name, answer.headers.getlist(name))
+    back.headers.set("From", served.request.headers["From"])  # pjsua2 writes it in its own way
     return back
 
 

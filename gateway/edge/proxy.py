@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
+from sipmessage import Request
 
 from gateway.edge.callers import CallersSide
 from gateway.edge.config import EdgeConfig
@@ -21,7 +22,7 @@ from gateway.edge.identity import Identity
 from gateway.edge.lines import LineInfo
 from gateway.edge.lineside import LinesSide
 from gateway.edge.message import Unreadable, bare_answer, read
-from gateway.edge.responses import PHRASES
+from gateway.edge.responses import PHRASES, response
 from gateway.edge.router import Router
 from gateway.edge.switchboard import LOOPBACK, Switchboard
 from gateway.edge.transport import Flow, TcpPort, UdpPort
@@ -134,6 +135,8 @@ class Edge:
         except Exception:  # no message may end the edge
             self._doors.dropped["malformed"] += 1
             log.exception("edge.message_failed", source=flow.host)
+            if isinstance(message, Request) and message.method != "ACK":
+                flow.send(bytes(response(message, flow, 500)))
         return True
 
     def _from_line(self, data: bytes, flow: Flow) -> bool:

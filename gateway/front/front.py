@@ -84,6 +84,7 @@ class Front:
                 trusted_proxies=conf.trusted_proxies,
                 invites_per_s=conf.invites_per_s,
                 loopback_port_file=self.runtime.path / "edge-port",
+                digest=conf.sip_digest,
                 ha1=users.ha1 if conf.digest else None,
             ),
             self,

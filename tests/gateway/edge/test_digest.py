@@ -49,13 +49,22 @@ def credentials(
 
 @pytest.fixture
 def digest() -> Digest:
-    return Digest(ha1)
+    return Digest(ha1, "both")
 
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_both_algorithms_open(digest: Digest, which: int) -> None:
     challenge = digest.challenges("192.0.2.1")[which]
     assert digest.check([credentials(challenge)], "INVITE", "192.0.2.1") == (Verdict.OK, "alice")
+
+
+def test_what_is_not_offered_is_not_taken(digest: Digest) -> None:
+    weak, strong = digest.challenges("192.0.2.1")[::-1]
+    for offer, other in (("md5", strong), ("sha-256", weak)):
+        only = Digest(ha1, offer)
+        only._key = digest._key
+        assert len(only.challenges("192.0.2.1")) == 1
+        assert only.check([credentials(other)], "INVITE", "192.0.2.1")[0] is Verdict.WRONG
 
 
 def test_sha_256_is_offered_first(digest: Digest) -> None:
@@ -93,7 +102,7 @@ def test_what_is_no_header_is_wrong(digest: Digest) -> None:
 def test_a_nonce_is_for_one_source_and_one_time(digest: Digest, monkeypatch: pytest.MonkeyPatch) -> None:
     challenge = digest.challenges("192.0.2.1")[0]
     assert digest.check([credentials(challenge)], "INVITE", "192.0.2.2")[0] is Verdict.STALE
-    assert Digest(ha1).check([credentials(challenge)], "INVITE", "192.0.2.1")[0] is Verdict.STALE
+    assert Digest(ha1, "both").check([credentials(challenge)], "INVITE", "192.0.2.1")[0] is Verdict.STALE
     later = time.time() + module.NONCE_S + 2
     monkeypatch.setattr(module.time, "time", lambda: later)
     assert digest.check([credentials(challenge)], "INVITE", "192.0.2.1")[0] is Verdict.STALE
@@ -128,7 +137,7 @@ def test_nobody_takes_the_same_steps_as_somebody(digest: Digest, monkeypatch: py
 
 
 async def _challenged(exchange: Exchange) -> tuple[Caller, list[str]]:
-    await exchange.edge(ha1=ha1, trusted_proxies=("127.0.0.9",))
+    await exchange.edge(ha1=ha1, digest="both", trusted_proxies=("127.0.0.9",))
     caller = await exchange.caller()
     caller.send("INVITE", OFFER)
     return caller, (await caller.next(401)).all("www-authenticate")
