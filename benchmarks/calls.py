@@ -24,13 +24,10 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import capture
+from benchmarks import capture, stages
 from benchmarks.capture import Capture, WireCall
 from gateway.caller import CallReport, CallRequest, place_calls
-from gateway.hall.audio import HOUSE_HZ, VAD_HZ, RateChanger, VoiceActivity
 from tests.e2e.house import House
-from watermark.keys import KeyRing
-from watermark.mark import MarkerBank
 
 CALLS_PER_LINE = 4
 LOUD = 0.01
@@ -207,35 +204,6 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"p50": round(float(p50)), "p95": round(float(p95)), "of": len(known)}
 
 
-# ── the stages alone ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def stage_costs(calls: int, folder: Path) -> dict[str, float]:
-    """% of a core per call of marking, resampling (both ways) and VAD, on the hall's own batches."""
-    rng = np.random.default_rng(1)
-    rows = np.arange(calls)
-    narrow = (0.1 * rng.standard_normal((calls, 160))).astype(np.float32)
-    house = (0.1 * rng.standard_normal((calls, 480))).astype(np.float32)
-    up, down = RateChanger(VAD_HZ, HOUSE_HZ, calls), RateChanger(HOUSE_HZ, VAD_HZ, calls)
-    vad = VoiceActivity(calls)
-    bank = MarkerBank(KeyRing.create(folder / f"keys-{calls}").current)
-    slots = np.array([bank.open(number) for number in range(calls)])
-    stages = {
-        "watermark": lambda: bank.mark(slots, house),
-        "resampling": lambda: (up.change(rows, narrow), down.change(rows, house)),
-        "vad": lambda: vad.judge(rows, narrow),
-    }
-    frames = 500
-    costs = {}
-    for name, stage in stages.items():
-        stage()
-        began = time.process_time()
-        for _ in range(frames):
-            stage()
-        costs[name] = 100 * (time.process_time() - began) / (frames * capture.FRAME_S) / calls
-    return costs
-
-
 def measure(calls: int, folder: Path, sound: Path) -> dict[str, Any]:
     with_short = fresh_house(folder / f"short{calls}", calls, SHORT)
     try:
@@ -262,7 +230,7 @@ def measure(calls: int, folder: Path, sound: Path) -> dict[str, Any]:
         "packets": sum(len(call.sent) for call in wire),
         "late turns": float(late[0].split()[-1]) if late else math.nan,
         "% of a core per call": {part: round(cost, 2) for part, cost in costs.items() if "MB" not in part},
-        "stages alone, %": {k: round(v, 3) for k, v in stage_costs(calls, folder).items()},
+        "stages alone, %": stages.apart(calls),
         "MB per call": round(costs["MB"], 2),
         "MB per call, whole house": round(costs["MB of a full house"], 1),
         "greeting after 200 OK, ms": spread([first_sound_s(call) for call in wire]),
