@@ -1,4 +1,4 @@
-"""A person opens the page, presses Call, asks aloud, and hears and reads the answer: Chromium and a gateway."""
+"""A person opens the page, presses Call, asks aloud, and hears and reads the answer."""
 
 from __future__ import annotations
 
