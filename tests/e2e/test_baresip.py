@@ -49,7 +49,7 @@ def network() -> Iterator[str]:
 def softphone(folder: Path, *, password: str) -> Path:
     """A baresip that says a person's sentence, over and over, and keeps what it hears."""
     phone = folder / "baresip"
-    phone.mkdir()
+    phone.mkdir(parents=True)
     sentence = need_sounds() / "vm-goodbye.wav"
     say = [need_program("sox"), sentence, "-r", "8000", phone / "say.wav", "pad", "2", "20"]
     subprocess.run(say, check=True)
@@ -85,8 +85,16 @@ def dial(phone: Path, uri: str, seconds: int) -> str:
     return run.stdout + run.stderr
 
 
-@pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_a_softphone_with_a_password_has_a_conversation(network: str, tmp_path: Path, transport: str) -> None:
+def heard_s(phone: Path) -> float:
+    """Seconds of sound in what it kept."""
+    with wave.open(str(next(phone.glob("*-dec.wav")))) as file:
+        sound = np.frombuffer(file.readframes(1 << 24), "<i2") / 32768
+        frame = file.getframerate() // 50
+    loud = np.abs(sound[: len(sound) // frame * frame].reshape(-1, frame)).max(axis=1) > 0.01
+    return float(loud.sum() * 0.02)
+
+
+def test_a_softphone_with_a_password_has_a_conversation(network: str, tmp_path: Path) -> None:
     house = House(tmp_path / "house", host="0.0.0.0", wide_lines=0, web_lines=0)
     house.folder.mkdir()
     house.start()
@@ -94,17 +102,18 @@ def test_a_softphone_with_a_password_has_a_conversation(network: str, tmp_path: 
         (tmp_path / "password").write_text("correct-horse\n")
         add = [sys.executable, "-m", "gateway.cli", "sip", "user", "add", "alice", "--password-from"]
         subprocess.run([*add, tmp_path / "password"], check=True, env=house.environ)
-        phone = softphone(tmp_path, password="correct-horse")
-        log = dial(phone, f"sip:demo@{network}:{house.sip_port};transport={transport}", 9)
-        assert "Call established" in log, log
-        house.wait_for("the end", lambda: house.events("call.ended"))
-        ended = house.events("call.ended")
-        assert [event["how"] for event in ended] == ["caller hung up"]
-        assert ended[0]["spoken_s"] > 3
-        with wave.open(str(next(phone.glob("*-dec.wav")))) as file:
-            heard = np.frombuffer(file.readframes(1 << 24), "<i2") / 32768
-            rate_hz = file.getframerate()
-        loud = np.abs(heard[: len(heard) // 160 * 160].reshape(-1, 160)).max(axis=1) > 0.01
-        assert loud.sum() * 160 / rate_hz > 2, "the disclosure and the greeting"
+        for number, transport in enumerate(("udp", "tcp"), 1):
+            phone = softphone(tmp_path / transport, password="correct-horse")
+            log = dial(phone, f"sip:demo@{network}:{house.sip_port};transport={transport}", 6)
+            assert "Call established" in log, log
+            house.wait_for("its end", lambda n=number: len(house.events("call.ended")) == n)
+            ended = house.events("call.ended")[-1]
+            assert ended["how"] == "caller hung up"
+            assert ended["spoken_s"] > 3
+            assert heard_s(phone) > 2, "the disclosure and the greeting"
+        stranger = softphone(tmp_path / "stranger", password="battery-staple")
+        log = dial(stranger, f"sip:demo@{network}:{house.sip_port}", 2)
+        assert "401" in log, log
+        assert "Call established" not in log
     finally:
         house.stop()
