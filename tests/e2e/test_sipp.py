@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -375,3 +376,19 @@ def test_a_gateway_may_ask_for_sha_256(own_house: Callable[..., House], tmp_path
     with_user(house, tmp_path)
     assert place_call(house.uri, user="alice", password="correct-horse", duration_s=0.5).answered
     assert "401" in place_call(house.uri, user="alice", password="battery-staple").ended
+
+
+def test_a_new_front_still_ends_the_calls_of_the_old_one(
+    own_house: Callable[..., House], tmp_path: Path
+) -> None:
+    house = own_house(wide_lines=0, web_lines=0)
+    bye = '  <recv request="BYE" timeout="30000"/>\n' + part("answer")
+    call = Sipp([invite(), ANSWERED, ACK, bye], tmp_path).start(house)
+    house.wait_for("the call", lambda: any(one["state"] == "confirmed" for one in house.calls()))
+    house.kill("front")
+    house.wait_for("a new front", house.ready, 15)
+    path = f"{house.url}/api/calls/{house.calls()[0]['call_id']}"
+    with urllib.request.urlopen(urllib.request.Request(path, method="DELETE"), timeout=5) as answer:
+        assert answer.status < 300
+    call.finish()  # its BYE came, from an edge that never saw its INVITE
+    house.wait_for("its slot", lambda: free_slots(house) == 4)
