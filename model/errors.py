@@ -26,10 +26,11 @@ class EngineLost(EngineError):
 
 
 class ProtocolError(EngineError):
-    """An event that the contract does not know. `param` names the event or field."""
+    """An event that the contract does not know, or cannot be had now. `param` names the event or field."""
 
-    code = "unknown_parameter"
-
-    def __init__(self, message: str, param: str) -> None:
+    def __init__(self, message: str, param: str, *, code: str = "unknown_parameter") -> None:
         super().__init__(message)
         self.param = param
+        self.code = code
+        self.event_id: str | None = None
+        """of the client's event, where it had one"""

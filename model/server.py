@@ -9,6 +9,7 @@ Authorisation is the call's `VoiceGrant`; where the server was given a boot toke
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import os
 from collections.abc import Awaitable, Callable
@@ -80,6 +81,12 @@ class EngineApp:
         body = {"error": {"code": code, "message": message}}
         await websocket.send_denial_response(JSONResponse(body, status_code=status))
 
+    def _claim(self, grant: VoiceGrant) -> None:
+        """A grant is good for one connection at a time. Raises `GrantRefused`."""
+        if grant.jti in self._jtis:
+            raise GrantRefused("replayed", "this grant is in use on another connection")
+        self._jtis.add(grant.jti)
+
     async def _realtime(self, websocket: WebSocket) -> None:
         headers = websocket.headers
         if self._boot_token is not None and not hmac.compare_digest(
@@ -89,35 +96,54 @@ class EngineApp:
             return
         token = headers.get("authorization", "").removeprefix("Bearer ").strip()
         try:
+            if not token:
+                raise GrantRefused("none", "a session needs a voice grant: Authorization: Bearer <grant>")
             grant = self._verifier.verify(token)
-            if grant.jti in self._jtis:
-                raise GrantRefused("replayed", "this grant is in use on another connection")
+            self._claim(grant)
         except GrantRefused as refusal:
             await self._deny(websocket, 403, f"grant_{refusal.reason}", str(refusal))
             return
-        self._jtis.add(grant.jti)
         try:
-            conversation = await self._engine.open(grant, await self._fetch(grant))
-        except (EngineError, GrantRefused) as error:
+            await self._converse(websocket, grant)
+        finally:
             self._jtis.discard(grant.jti)
+
+    async def _converse(self, websocket: WebSocket, first: VoiceGrant) -> None:
+        """One session in the voice of a claimed grant."""
+        try:
+            conversation = await self._engine.open(first, await self._fetch(first))
+        except (EngineError, GrantRefused) as error:
             code = "busy" if isinstance(error, EngineBusy) else getattr(error, "code", "grant_refused")
             await self._deny(websocket, 503 if isinstance(error, EngineBusy) else 502, code, str(error))
             return
-        self._served += 1
-        await websocket.accept()
+        grant = first
         lock = asyncio.Lock()
 
         async def send(event: events.Event | bytes) -> None:
             async with lock:
                 if websocket.client_state is not WebSocketState.CONNECTED:
                     return
-                if isinstance(event, bytes):
-                    await websocket.send_bytes(event)
-                else:
-                    await websocket.send_text(events.dump(event))
+                with contextlib.suppress(WebSocketDisconnect):  # the reader sees it too, and ends the session
+                    if isinstance(event, bytes):
+                        await websocket.send_bytes(event)
+                    else:
+                        await websocket.send_text(events.dump(event))
 
-        session = Session(conversation, grant, self._verifier.verify, self._engine.limits, send)
+        def renew(token: str) -> VoiceGrant:
+            nonlocal grant
+            renewed = self._verifier.verify(token)
+            if (renewed.call_id, renewed.voice_hash) != (grant.call_id, grant.voice_hash):
+                raise GrantRefused("other_call", "a session keeps its call and its voice")
+            if renewed.jti != grant.jti:
+                self._claim(renewed)
+                self._jtis.discard(grant.jti)
+            grant = renewed
+            return renewed
+
+        session = Session(conversation, first, renew, self._engine.limits, send)
         try:
+            await websocket.accept()
+            self._served += 1
             await session.start()
             await self._read(websocket, session)
         except WebSocketDisconnect:
@@ -162,7 +188,15 @@ async def serve(name: str, keys: Path, front: Path | None, **listen: Any) -> Non
     desk = ReferenceDesk(front, token)
     app = build(engine, GrantVerifier.load(keys), desk.fetch, token)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, ws="websockets-sansio", ws_max_size=1 << 22, **listen
+        app,
+        log_level="warning",
+        access_log=False,
+        ws="websockets-sansio",
+        ws_max_size=1 << 22,
+        ws_ping_interval=5,  # a client that stops reading is let go within 15 s, whatever it has buffered
+        ws_ping_timeout=10,
+        ws_per_message_deflate=False,  # sound does not shrink
+        **listen,
     )
     try:
         await uvicorn.Server(config).serve()
