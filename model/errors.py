@@ -3,6 +3,7 @@
 EngineError
 ├── EngineBusy     no slot, or a reply that could not keep time: refused at once
 ├── EngineLost     the connection to the engine is gone
+├── ClientGone     the client closed its socket: nothing more can be said to it
 └── ProtocolError  an event is unknown or has a wrong field; names it
 """
 
@@ -23,6 +24,12 @@ class EngineLost(EngineError):
     """The engine's connection is gone."""
 
     code = "lost"
+
+
+class ClientGone(EngineError):
+    """Nobody is there to hear more."""
+
+    code = "gone"
 
 
 class ProtocolError(EngineError):

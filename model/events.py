@@ -1,8 +1,8 @@
 """The contract's events as they travel: OpenAI Realtime's names and shapes, ours in `voicegate` objects.
 
-`parse` checks a client's event strictly: an unknown type or field, or a value that would not be honoured, is a
-`ProtocolError` that names it. Server
-events are built here too, so that every name of the protocol stands in this file once.
+`parse` checks a client's event strictly: an unknown type or field, or a value that would not be honoured, is
+a `ProtocolError` that names it. Server events are built here too, so that every name of the protocol stands
+in this file once.
 
 Binary frames, when a session asked for them: PCM16 little-endian mono 24 kHz, 100 ms at most. From the client
 they are `input_audio_buffer.append`; from the server each begins with the u32 number of its response, as told
@@ -30,8 +30,8 @@ MAX_APPEND_S: Final = 15.0
 """Sound in one append event; the hall sends 100 ms, other clients may send more."""
 
 Shape = Any
-"""What a field may hold: a type, a tuple of the values that are honoured, `[shape]` for a list, `{name: shape}`
-for an object, `{...: shape}` for one with free names. `null` always means that the field is not there."""
+"""What a field may hold: a type, a tuple of the values that are honoured, `[shape]` for a list,
+`{name: shape}` for an object, `{...: shape}` for one with free names. `null` always means: not there."""
 
 _FORMAT: Final = {"type": ("audio/pcm",), "rate": (RATE_HZ,)}
 _NONE: Final = ()
@@ -135,7 +135,9 @@ def _checked(value: Any, shape: Shape, path: str) -> Any:
         number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < MAX_NUMBER
         _expect(number, path, "a number of 0 or more")
     else:
-        _expect(isinstance(value, shape), path, {str: "a string", bool: "true or false"}.get(shape, "an object"))
+        _expect(
+            isinstance(value, shape), path, {str: "a string", bool: "true or false"}.get(shape, "an object")
+        )
     return value
 
 

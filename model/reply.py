@@ -21,7 +21,7 @@ from consent.errors import GrantRefused
 from consent.grant import LEEWAY_S, VoiceGrant
 from model import events
 from model.api import FRAME, RATE_HZ, Conversation, Floats, Sound, Text, Tool
-from model.errors import EngineError
+from model.errors import ClientGone, EngineError
 
 log = structlog.get_logger("engine")
 
@@ -77,7 +77,9 @@ class Reply:
         """Tells the client and begins, once `after` (an utterance being understood) is done."""
         more = {"metadata": metadata} if metadata is not None else {}
         await self._send(
-            events.response("response.created", self.response_id, self.item_id, self.status, self.number, **more)
+            events.response(
+                "response.created", self.response_id, self.item_id, self.status, self.number, **more
+            )
         )
         self._task = asyncio.create_task(self._run(conversation, say, after))
 
@@ -88,7 +90,8 @@ class Reply:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         if self.in_progress:  # it was cancelled before it began
-            await self._finish("cancelled", None)
+            with contextlib.suppress(ClientGone):
+                await self._finish("cancelled", None)
 
     def report(self, played_s: float) -> None:
         """The client has played so much of it."""
@@ -107,7 +110,16 @@ class Reply:
         return (self.sent + samples) / RATE_HZ - played - self._terms.lead_s
 
     async def _run(self, conversation: Conversation, say: str | None, after: Awaitable[None] | None) -> None:
-        status, reason = "failed", None
+        try:
+            status, reason = await self._speak(conversation, say, after)
+            await self._finish(status, reason)
+        except ClientGone:
+            self.status = "cancelled"
+
+    async def _speak(
+        self, conversation: Conversation, say: str | None, after: Awaitable[None] | None
+    ) -> tuple[str, str | None]:
+        """How the reply ended, and why if it failed."""
         try:
             if after is not None:
                 await after
@@ -125,20 +137,20 @@ class Reply:
                             await self._send_sound(pcm)
                         case Tool(name, arguments):
                             await self._send_tool(name, dict(arguments))
-            status = "completed"
+            return "completed", None
         except asyncio.CancelledError:
-            status = "cancelled"
+            return "cancelled", None
+        except ClientGone:
+            raise
         except GrantRefused as refusal:
-            reason = f"grant_{refusal.reason}"
-            await self._send(events.error(str(refusal), reason))
+            failure, reason = str(refusal), f"grant_{refusal.reason}"
         except EngineError as error:
-            reason = error.code
-            await self._send(events.error(str(error), reason))
+            failure, reason = str(error), error.code
         except Exception as error:
             log.exception("reply.failed", call_id=self._terms.grant.call_id)
-            reason = "engine_error"
-            await self._send(events.error(f"{type(error).__name__}: {error}", reason))
-        await self._finish(status, reason)
+            failure, reason = f"{type(error).__name__}: {error}", EngineError.code
+        await self._send(events.error(failure, reason))
+        return "failed", reason
 
     async def _send_sound(self, pcm: Floats) -> None:
         for at in range(0, len(pcm), FRAME):

@@ -9,9 +9,10 @@ Authorisation is the call's `VoiceGrant`; where the server was given a boot toke
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
+import logging
 import os
+import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from consent.errors import GrantRefused
 from consent.grant import GrantVerifier, VoiceGrant
 from model import events
 from model.api import Engine, Reference
-from model.errors import EngineBusy, EngineError
+from model.errors import ClientGone, EngineBusy, EngineError
 from model.reference import ReferenceDesk
 from model.session import Session
 
@@ -94,7 +95,7 @@ class EngineApp:
         ):
             await self._deny(websocket, 401, "unauthorized", "this engine wants its gateway's boot token")
             return
-        token = headers.get("authorization", "").removeprefix("Bearer ").strip()
+        token = headers.get("authorization", "").removeprefix("Bearer").strip()
         try:
             if not token:
                 raise GrantRefused("none", "a session needs a voice grant: Authorization: Bearer <grant>")
@@ -122,12 +123,14 @@ class EngineApp:
         async def send(event: events.Event | bytes) -> None:
             async with lock:
                 if websocket.client_state is not WebSocketState.CONNECTED:
-                    return
-                with contextlib.suppress(WebSocketDisconnect):  # the reader sees it too, and ends the session
+                    raise ClientGone("the client has left")
+                try:
                     if isinstance(event, bytes):
                         await websocket.send_bytes(event)
                     else:
                         await websocket.send_text(events.dump(event))
+                except WebSocketDisconnect:
+                    raise ClientGone("the client has left") from None
 
         def renew(token: str) -> VoiceGrant:
             nonlocal grant
@@ -146,7 +149,7 @@ class EngineApp:
             self._served += 1
             await session.start()
             await self._read(websocket, session)
-        except WebSocketDisconnect:
+        except (WebSocketDisconnect, ClientGone):
             pass
         finally:
             await session.close()
@@ -181,6 +184,11 @@ async def load(name: str) -> Engine:
     raise EngineError(f"no engine is called {name!r}; there are embedded and chroma")
 
 
+def _not_of_a_denial(record: logging.LogRecord) -> bool:
+    """uvicorn takes a denied handshake for a forgotten one, and says so loudly at every refused grant."""
+    return "without completing handshake" not in record.getMessage()
+
+
 async def serve(name: str, keys: Path, front: Path | None, **listen: Any) -> None:
     """Serves until the process is told to stop. `listen`: uvicorn's uds, or host and port."""
     engine = await load(name)
@@ -198,6 +206,10 @@ async def serve(name: str, keys: Path, front: Path | None, **listen: Any) -> Non
         ws_per_message_deflate=False,  # sound does not shrink
         **listen,
     )
+    logging.getLogger("uvicorn.error").addFilter(_not_of_a_denial)
+    # uvicorn raises a SIGTERM that it handled once more when it is done; by default that would end this
+    # process before the engine has closed
+    signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         await uvicorn.Server(config).serve()
     finally:

@@ -8,6 +8,7 @@ has to.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Final
@@ -18,7 +19,7 @@ from consent.errors import GrantRefused
 from consent.grant import VoiceGrant
 from model import events
 from model.api import MAX_UTTERANCE_S, RATE_HZ, Conversation, Floats, HistoryItem, Limits, SessionConfig
-from model.errors import EngineError, ProtocolError
+from model.errors import ClientGone, EngineError, ProtocolError
 from model.reply import Reply, Send, Terms
 
 log = structlog.get_logger("engine")
@@ -85,9 +86,7 @@ class Session:
         try:
             event = events.parse(message)
         except ProtocolError as error:
-            await self._send(
-                events.error(str(error), error.code, param=error.param, event_id=error.event_id)
-            )
+            await self._send(events.error(str(error), error.code, param=error.param, event_id=error.event_id))
             return
         handler = getattr(self, "_on_" + event["type"].replace(".", "_"))
         await self._answer(handler(event), event.get("event_id"))
@@ -99,6 +98,8 @@ class Session:
             await self._send(events.error(str(error), error.code, param=error.param, event_id=event_id))
         except GrantRefused as refusal:
             await self._send(events.error(str(refusal), f"grant_{refusal.reason}", event_id=event_id))
+        except ClientGone:
+            raise
         except EngineError as error:
             await self._send(events.error(str(error), error.code, event_id=event_id))
 
@@ -152,18 +153,19 @@ class Session:
         self._committing = asyncio.create_task(self._commit(item_id))
 
     async def _commit(self, item_id: str) -> None:
-        try:
-            understood = await self._conversation.commit()
-        except EngineError as error:
-            await self._send(events.error(str(error), error.code))
-            return
-        except Exception as error:
-            self._log.exception("commit.failed")
-            await self._send(events.error(f"{type(error).__name__}: {error}", EngineError.code))
-            return
-        await self._send(events.item_added(events.user_item(item_id, understood.text)))
-        if self._limits.transcribes:
-            await self._send(events.transcription(item_id, understood))
+        with contextlib.suppress(ClientGone):
+            try:
+                understood = await self._conversation.commit()
+            except EngineError as error:
+                await self._send(events.error(str(error), error.code))
+                return
+            except Exception as error:
+                self._log.exception("commit.failed")
+                await self._send(events.error(f"{type(error).__name__}: {error}", EngineError.code))
+                return
+            await self._send(events.item_added(events.user_item(item_id, understood.text)))
+            if self._limits.transcribes:
+                await self._send(events.transcription(item_id, understood))
 
     async def _on_input_audio_buffer_clear(self, event: events.Event) -> None:
         self._heard = 0

@@ -24,12 +24,11 @@ import structlog
 
 from model.api import RATE_HZ, Floats
 from model.embedded.evidence import NOTHING, Hearing, weigh
-from model.embedded.recogniser import Recogniser
+from model.embedded.recogniser import LONGEST_S, Recogniser
+from model.errors import EngineError
 
 log = structlog.get_logger("ears")
 
-LONGEST_S: Final = 12.0
-"""Nobody takes longer to say a phrase; a longer utterance is not in any grammar."""
 MOST_PROCESSES: Final = 4
 FRAME: Final = RATE_HZ // 50
 QUIET_S: Final = 0.14
@@ -63,7 +62,8 @@ def _end_with_parent() -> None:
 
 def _hear(raw: bytes, phrases: tuple[str, ...]) -> Hearing:
     assert _recogniser is not None
-    found = _recogniser.align(np.frombuffer(raw, "<i2").astype(np.float32) / 32768, phrases)
+    pcm = np.frombuffer(raw, "<i2").astype(np.float32) * np.float32(1 / 32768)
+    found = _recogniser.align(pcm, phrases)
     return NOTHING if found is None else weigh(found)
 
 
@@ -85,13 +85,19 @@ class Ears:
         )
 
     async def ready(self) -> None:
-        """Returns when a recogniser has its model."""
-        await self.unsayable(("hello",))
+        """Returns when a recogniser has its model. Raises `EngineError` when it cannot have it."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._pool, _unsayable, ())
+        except BrokenProcessPool:
+            raise EngineError("the recogniser did not start: is pocketsphinx installed whole?") from None
 
     async def unsayable(self, phrases: Sequence[str]) -> list[str]:
         """Those of `phrases` with a word that is not in the dictionary: nobody will be heard saying them."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, _unsayable, tuple(phrases))
+        try:
+            return await loop.run_in_executor(self._pool, _unsayable, tuple(phrases))
+        except BrokenProcessPool:  # whoever is heard next mends it
+            return []
 
     async def understand(self, pcm: Floats, phrases: Sequence[str]) -> Hearing:
         """Which of `phrases` (lower case words) `pcm` (float32 24 kHz) says."""

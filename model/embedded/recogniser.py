@@ -8,7 +8,6 @@ of the sound's duration; holds the interpreter's lock, so it runs in a process o
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,6 +21,8 @@ EAR_HZ: Final = 16_000
 HOP: Final = 160
 """Samples of one frame of the recogniser (10 ms)."""
 SHORTEST_S: Final = 0.2
+LONGEST_S: Final = 12.0
+"""Nobody takes longer to say a phrase; a longer utterance is in no grammar, and would cost most."""
 QUIETEST: Final = 1e-3
 GRAMMARS: Final = 32
 """Grammars kept ready; each is a few hundred kB."""
@@ -29,7 +30,7 @@ GRAMMARS: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Phone:
-    """A phone of the phrase where it was found. `score` is a log likelihood, 0 the best a frame could have."""
+    """A phone of the phrase where it was found. `score`: a log likelihood, 0 the best a frame could have."""
 
     name: str
     start: int
@@ -73,7 +74,7 @@ class Recogniser:
     def align(self, pcm: Floats, phrases: Sequence[str]) -> Alignment | None:
         """The likeliest of `phrases` in `pcm` (float32 24 kHz); None when none can be found."""
         level = float(np.max(np.abs(pcm), initial=0.0))
-        if level < QUIETEST or len(pcm) < SHORTEST_S * RATE_HZ:
+        if level < QUIETEST or not SHORTEST_S <= len(pcm) / RATE_HZ <= LONGEST_S:
             return None
         sound = soxr.resample(pcm * np.float32(0.5 / level), RATE_HZ, EAR_HZ)
         name = self._grammar(tuple(sorted(set(phrases))))

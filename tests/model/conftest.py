@@ -110,16 +110,17 @@ class Wire:
 async def serve(engine: Engine, grants: Grants, boot_token: str | None = None) -> AsyncIterator[Served]:
     """Any engine, served as it is in production."""
     listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)  # the kernel's may be tens of MB
     app = build(engine, grants.verifier, ReferenceDesk(None, None).fetch, boot_token)
     config = uvicorn.Config(app, log_level="error", ws="websockets-sansio", ws_max_size=1 << 22)
+    config.load()
     server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve([listener]))
+    server.lifespan = config.lifespan_class(config)
+    await server.startup([listener])  # without its main loop, which looks for its end ten times a second
     try:
         yield Served(listener.getsockname()[1], grants)
     finally:
-        server.should_exit = True
-        await task
-        listener.close()
+        await server.shutdown([listener])
 
 
 def pcm16(seconds: float, amplitude: float = 0.3) -> bytes:

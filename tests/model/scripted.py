@@ -9,13 +9,25 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from consent.grant import VoiceGrant
-from model.api import FRAME, Floats, HistoryItem, Limits, Output, Reference, SessionConfig, Sound, Text, Tool, Understood
+from model.api import (
+    FRAME,
+    Floats,
+    HistoryItem,
+    Limits,
+    Output,
+    Reference,
+    SessionConfig,
+    Sound,
+    Text,
+    Tool,
+    Understood,
+)
 from model.errors import EngineBusy, EngineError, ProtocolError
 
 
 @dataclass(eq=False)
 class ScriptedConversation:
-    """Answers `words`, each with `frames_a_word` frames of sound whose value is this conversation's `level`."""
+    """Answers `words`, each with `frames_a_word` frames of sound that is `level` throughout."""
 
     engine: ScriptedEngine
     level: float

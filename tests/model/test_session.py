@@ -47,7 +47,9 @@ async def append(wire: Wire, seconds: float) -> None:
 def sound_of(events_: list[Any]) -> bytes:
     """PCM16 of a reply's deltas, or of its binary frames."""
     binary = b"".join(event[4:] for event in events_ if isinstance(event, bytes))
-    deltas = (e["delta"] for e in events_ if isinstance(e, dict) and e["type"] == "response.output_audio.delta")
+    deltas = (
+        e["delta"] for e in events_ if isinstance(e, dict) and e["type"] == "response.output_audio.delta"
+    )
     return binary + b"".join(base64.b64decode(delta) for delta in deltas)
 
 
@@ -75,7 +77,12 @@ async def test_an_update_configures_the_conversation_and_comes_back(
         "answers": [{"intent": "a", "ask": ["b"]}], "facts": {"hours": "nine"}, "phrases": {"unsure": "?"},
         "timezone": "Europe/Berlin", "lead_s": 2.5,
     }  # fmt: skip
-    session = {"type": "realtime", "instructions": "Be short.", "tools": [{"name": "hang_up"}], "voicegate": ours}
+    session = {
+        "type": "realtime",
+        "instructions": "Be short.",
+        "tools": [{"name": "hang_up"}],
+        "voicegate": ours,
+    }
     updated = await wire.ask("session.update", "session.updated", session=session)
     assert updated["session"]["instructions"] == "Be short."
     assert updated["session"]["voicegate"]["lead_s"] == 2.5
@@ -107,7 +114,10 @@ async def test_an_update_configures_the_conversation_and_comes_back(
         ({"output_modalities": ["text"]}, "session.output_modalities[0]"),
         ({"audio": {"input": {"format": {"type": "audio/pcmu"}}}}, "session.audio.input.format.type"),
         ({"audio": {"output": {"format": {"rate": 8000}}}}, "session.audio.output.format.rate"),
-        ({"audio": {"input": {"turn_detection": {"type": "server_vad"}}}}, "session.audio.input.turn_detection"),
+        (
+            {"audio": {"input": {"turn_detection": {"type": "server_vad"}}}},
+            "session.audio.input.turn_detection",
+        ),
         ({"audio": {"output": {"voice": "marin"}}}, "session.audio.output.voice"),
         ({"audio": {"output": {"speed": 1.5}}}, "session.audio.output.speed"),
     ],
@@ -142,7 +152,10 @@ async def test_what_a_session_does_not_know_or_cannot_honour_is_named(
         ({"type": "conversation.item.create", "item": {"type": "message"}}, "item.role"),
         ({"type": "conversation.item.create", "item": {"role": "king"}}, "item.role"),
         (
-            {"type": "conversation.item.create", "item": {"role": "user", "content": [{"type": "input_image"}]}},
+            {
+                "type": "conversation.item.create",
+                "item": {"role": "user", "content": [{"type": "input_image"}]},
+            },
             "item.content[0].type",
         ),
         ({"type": "conversation.item.create", "item": {}, "previous_item_id": "x"}, "previous_item_id"),
@@ -166,14 +179,18 @@ async def test_what_is_no_event_at_all_is_said_to_be_none(wire: Wire, text: str)
 
 
 async def test_null_is_as_good_as_absent(wire: Wire) -> None:
-    await wire.ask("session.update", "session.updated", session={"voicegate": {"lead_s": None}}, event_id=None)
+    await wire.ask(
+        "session.update", "session.updated", session={"voicegate": {"lead_s": None}}, event_id=None
+    )
     await wire.ask("response.create", "response.done", response=None)
 
 
 # ── hearing ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_an_utterance_is_appended_committed_and_told(wire: Wire, conversation: ScriptedConversation) -> None:
+async def test_an_utterance_is_appended_committed_and_told(
+    wire: Wire, conversation: ScriptedConversation
+) -> None:
     await append(wire, 0.1)
     await append(wire, 0.2)
     committed = await wire.ask("input_audio_buffer.commit", "input_audio_buffer.committed")
@@ -302,7 +319,12 @@ async def test_one_reply_at_a_time(wire: Wire, conversation: ScriptedConversatio
 async def test_an_engine_that_fails_says_why_and_the_session_goes_on(
     wire: Wire, conversation: ScriptedConversation
 ) -> None:
-    for failure, code in ((EngineBusy("too slow"), "busy"), (EngineError("broken"), "engine_error"), (ValueError("bug"), "engine_error")):  # fmt: skip
+    failures = {
+        EngineBusy("too slow"): "busy",
+        EngineError("broken"): "engine_error",
+        ValueError("a bug"): "engine_error",
+    }
+    for failure, code in failures.items():
         conversation.fails = failure
         await wire.say("response.create")
         reply = await wire.gather("response.done")
@@ -328,7 +350,9 @@ async def frames_until_quiet(wire: Wire, quiet_s: float = 0.35) -> int:
         return count
 
 
-async def test_a_reply_runs_ahead_by_its_lead_and_no_more(wire: Wire, conversation: ScriptedConversation) -> None:
+async def test_a_reply_runs_ahead_by_its_lead_and_no_more(
+    wire: Wire, conversation: ScriptedConversation
+) -> None:
     conversation.frames_a_word = 100
     await wire.ask("session.update", "session.updated", session={"voicegate": {"lead_s": 0.8}})
     created = await wire.ask("response.create", "response.created")
@@ -340,7 +364,9 @@ async def test_a_reply_runs_ahead_by_its_lead_and_no_more(wire: Wire, conversati
     assert await frames_until_quiet(wire) == 5
 
 
-async def test_without_reports_the_lead_goes_by_the_clock(wire: Wire, conversation: ScriptedConversation) -> None:
+async def test_without_reports_the_lead_goes_by_the_clock(
+    wire: Wire, conversation: ScriptedConversation
+) -> None:
     conversation.words, conversation.frames_a_word = ["one"], 20
     await wire.ask("session.update", "session.updated", session={"voicegate": {"lead_s": 0.4}})
     began = time.monotonic()
@@ -351,7 +377,9 @@ async def test_without_reports_the_lead_goes_by_the_clock(wire: Wire, conversati
 # ── interruption ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_cancel_ends_a_reply_and_may_be_said_again(wire: Wire, conversation: ScriptedConversation) -> None:
+async def test_cancel_ends_a_reply_and_may_be_said_again(
+    wire: Wire, conversation: ScriptedConversation
+) -> None:
     conversation.frames_a_word = 1000
     created = await wire.ask("response.create", "response.created")
     await wire.until("response.output_audio.delta")
@@ -386,7 +414,8 @@ async def test_truncate_during_a_reply_ends_it(wire: Wire, conversation: Scripte
     item_id = created["response"]["voicegate"]["item_id"]
     await wire.say("conversation.item.truncate", item_id=item_id, content_index=0, audio_end_ms=240)
     events_ = await wire.gather("conversation.item.truncated")
-    assert next(e for e in events_ if isinstance(e, dict) and e["type"] == "response.done")["response"]["status"] == "cancelled"  # fmt: skip
+    done = next(e for e in events_ if isinstance(e, dict) and e["type"] == "response.done")
+    assert done["response"]["status"] == "cancelled"
     assert (events_[-1]["item_id"], events_[-1]["voicegate"]["text"]) == (item_id, "0.24 s")
     assert conversation.truncated == [(item_id, 0.24)]
 

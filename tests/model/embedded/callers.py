@@ -39,24 +39,98 @@ ENGLISH = "en_US_f_Allison"
 LANGUAGES = (ENGLISH, "es_MX_f_Allison", "fr_CA_f_June", "it_IT_m_Carlo", "ru_RU_f_IvrvoiceRU")
 
 # What English prompts say, where their file names tell. For a human who says something in the grammar.
-_MONTHS = "january february march april may june july august september october november december".split()
-_DAYS = "sunday monday tuesday wednesday thursday friday saturday".split()
-_NUMBERS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen twenty"
-).split()
-_LETTERS = (
-    "alpha bravo charlie delta echo foxtrot golf hotel india juliet kilo lima mike november oscar papa "
-    "quebec romeo sierra tango uniform victor whiskey xray yankee zulu"
-).split()
+_MONTHS = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+]
+_DAYS = ["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"]
+_NUMBERS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
+]
+_LETTERS = [
+    "alpha",
+    "bravo",
+    "charlie",
+    "delta",
+    "echo",
+    "foxtrot",
+    "golf",
+    "hotel",
+    "india",
+    "juliet",
+    "kilo",
+    "lima",
+    "mike",
+    "november",
+    "oscar",
+    "papa",
+    "quebec",
+    "romeo",
+    "sierra",
+    "tango",
+    "uniform",
+    "victor",
+    "whiskey",
+    "xray",
+    "yankee",
+    "zulu",
+]
 SPOKEN = {
     **{f"digits/mon-{k}": word for k, word in enumerate(_MONTHS)},
     **{f"digits/day-{k}": word for k, word in enumerate(_DAYS)},
     **{f"digits/{k}": word for k, word in enumerate(_NUMBERS)},
-    **{f"digits/{word}": word for word in "hundred thousand million today yesterday tomorrow".split()},
+    **{
+        f"digits/{word}": word
+        for word in ["hundred", "thousand", "million", "today", "yesterday", "tomorrow"]
+    },
     **{f"phonetic/{word[0]}_p": word for word in _LETTERS},
-    **{word: word for word in "activated cancelled calling added number extension directory message".split()},
-    **{word: word for word in "hello-world do-not-disturb call-waiting call-forwarding speed-dial".split()},
+    **{
+        word: word
+        for word in [
+            "activated",
+            "cancelled",
+            "calling",
+            "added",
+            "number",
+            "extension",
+            "directory",
+            "message",
+        ]
+    },
+    **{
+        word: word
+        for word in ["hello-world", "do-not-disturb", "call-waiting", "call-forwarding", "speed-dial"]
+    },
     "privacy-thankyou": "thank you",
     "auth-thankyou": "thank you",
     "vm-goodbye": "goodbye",
@@ -98,7 +172,7 @@ def demo_phrases() -> dict[str, str]:
 
 
 def telephone(pcm: Floats, seed: str) -> Floats:
-    """`pcm` (float32 8 kHz) as a caller at some level, with some noise, over G.711 (mu-law); float32 24 kHz."""
+    """`pcm` (float32 8 kHz) as a caller at some level, with some noise, over G.711 (mu-law), at 24 kHz."""
     chance = np.random.default_rng(zlib.crc32(seed.encode()))
     loud = np.flatnonzero(np.abs(pcm) > 0.01 * np.max(np.abs(pcm)) + 1e-4)
     voice = pcm[loud[0] : loud[-1] + 1] / np.max(np.abs(pcm)) * chance.uniform(0.1, 0.7)
@@ -133,7 +207,7 @@ def hibari(text: str, speed: float = 1.0) -> Floats:
 
 
 def callers(seed: int, espeaks: int = 3, phrases: dict[str, str] | None = None) -> Iterator[Utterance]:
-    """Everything in the demo plan (or `phrases`), each by so many espeak voices and by hibari's at its speeds."""
+    """All the demo plan's phrases (or these), each by some espeak voices and by hibari's at its speeds."""
     chance = random.Random(seed)
     for phrase, intent in (phrases or demo_phrases()).items():
         for k in range(espeaks):
@@ -150,7 +224,9 @@ def prompts(language: str = ENGLISH) -> Iterator[Utterance]:
     folder = SOUNDS / language
     for path in sorted(folder.rglob("*.wav")):
         name = str(path.relative_to(folder).with_suffix(""))
-        if name.startswith("silence/") or any(word in name for word in ("beep", "2tone", "monkeys", "goodbye")):
+        if name.startswith("silence/") or any(
+            word in name for word in ("beep", "2tone", "monkeys", "goodbye")
+        ):
             continue
         if (utterance := _prompt(path, language, name)) is not None:
             yield utterance
