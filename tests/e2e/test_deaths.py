@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.caller import CallReport, place_call
+from gateway.registry import Registry
 from tests.e2e.house import House
 
 pytestmark = pytest.mark.e2e
@@ -44,7 +45,7 @@ def test_a_line_dies_its_caller_gets_a_bye_and_others_talk_on(own_house: Start, 
     report = doomed.ended()
     assert "they hung up" in report.ended, report.ended
     assert time.monotonic() - began < 5, "the BYE comes at once"
-    house.wait_for("a new line", lambda: house.get("/readyz")["ready"], 10)
+    house.wait_for("a new line", house.ready, 10)
     assert place_call(house.uri, duration_s=1, codec="pcmu").answered
     assert "we hung up" in spared.ended().ended
 
@@ -64,7 +65,7 @@ def test_the_front_dies_and_calls_go_on(own_house: Start, say: Say) -> None:
     house = own_house()
     calling = Calling(house, play=[say("where are you")], at_s=13, duration_s=22)
     house.kill("front")
-    took = house.wait_for("a new front", lambda: _ready(house), 15)
+    took = house.wait_for("a new front", house.ready, 15)
     report = calling.ended()
     assert "we hung up" in report.ended, report.ended
     assert report.turns[0].latency_s is not None, "sound never went through the front"
@@ -81,26 +82,25 @@ def test_the_hall_dies_and_takes_its_calls_up_again(own_house: Start, say: Say) 
     assert report.turns[0].latency_s is not None, "the new hall answered"
 
 
-def test_the_supervisor_dies_and_nothing_is_left(own_house: Start) -> None:
+def test_the_supervisor_dies_nothing_is_left_and_the_next_start_closes_the_books(own_house: Start) -> None:
     house = own_house()
+    calling = Calling(house, duration_s=30)
+    call_id = house.calls()[0]["call_id"]
     pids = house.pids()
     assert house.process is not None
     house.process.kill()
     house.process.wait()
-    alive = lambda: [n for n, pid in pids.items() if _alive(pid)]  # noqa: E731
-    house.wait_for("the end of all", lambda: not alive(), 15)
-    house.process = None
+    house.wait_for("the end of all", lambda: not [n for n, pid in pids.items() if _alive(pid)], 15)
+    calling.ended()
+    house.start()
+    row = Registry.open(f"sqlite:///{house.folder / 'data' / 'voicegate.db'}").get(call_id)
+    assert row is not None
+    assert row.how is not None
+    assert row.ended_at is not None
 
 
 def _alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
-        return False
-
-
-def _ready(house: House) -> bool:
-    try:
-        return bool(house.get("/readyz")["ready"])
-    except OSError:
         return False
