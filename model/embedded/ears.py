@@ -31,7 +31,7 @@ log = structlog.get_logger("ears")
 
 MOST_PROCESSES: Final = 4
 FRAME: Final = RATE_HZ // 50
-QUIET_S: Final = 0.14
+QUIET_S: Final = 0.1
 """Of silence after speech, and what was said is understood before the turn is known to be over."""
 LOUD: Final = 0.05
 """A frame this far (-26 dB) below the loudest so far is silence,"""
