@@ -39,11 +39,14 @@ class Terms:
     """What a session has agreed on; replies under way see changes at once."""
 
     grant: VoiceGrant
+    revoked: Callable[[VoiceGrant], bool]
     binary: bool = False
     lead_s: float = LEAD_S
 
     def check(self) -> None:
-        """Raises `GrantRefused` when the grant has lapsed."""
+        """Raises `GrantRefused` when the grant has lapsed or its voice was revoked."""
+        if self.revoked(self.grant):
+            raise GrantRefused("revoked", f"the voice {self.grant.voice} was revoked")
         if time.time() > self.grant.expires_at + LEEWAY_S:
             raise GrantRefused("expired", "the voice grant has lapsed; renew it by session.update")
 

@@ -28,6 +28,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from consent.errors import GrantRefused
 from consent.grant import GrantVerifier, VoiceGrant
+from consent.revocation import Revocation, RevocationFeed
 from model import events
 from model.api import Engine, Reference
 from model.errors import ClientGone, EngineBusy, EngineError
@@ -36,6 +37,8 @@ from model.session import Session
 
 log = structlog.get_logger("engine")
 
+Revoked = Callable[[VoiceGrant], bool]
+"""Whether a grant's voice was revoked."""
 FetchReference = Callable[[VoiceGrant], Awaitable[Reference]]
 
 
@@ -48,11 +51,13 @@ class EngineApp:
         verifier: GrantVerifier,
         fetch: FetchReference,
         boot_token: str | None = None,
+        revoked: Revoked = lambda _: False,
     ) -> None:
         self._engine = engine
         self._verifier = verifier
         self._fetch = fetch
         self._boot_token = boot_token
+        self._revoked = revoked
         self._jtis: set[str] = set()
         self._refused: dict[str, int] = {}
         self._served = 0
@@ -84,6 +89,8 @@ class EngineApp:
 
     def _claim(self, grant: VoiceGrant) -> None:
         """A grant is good for one connection at a time. Raises `GrantRefused`."""
+        if self._revoked(grant):
+            raise GrantRefused("revoked", f"the voice {grant.voice} was revoked")
         if grant.jti in self._jtis:
             raise GrantRefused("replayed", "this grant is in use on another connection")
         self._jtis.add(grant.jti)
@@ -143,7 +150,7 @@ class EngineApp:
             grant = renewed
             return renewed
 
-        session = Session(conversation, first, renew, self._engine.limits, send)
+        session = Session(conversation, first, renew, self._engine.limits, send, self._revoked)
         try:
             await websocket.accept()
             self._served += 1
@@ -167,10 +174,14 @@ class EngineApp:
 
 
 def build(
-    engine: Engine, verifier: GrantVerifier, fetch: FetchReference, boot_token: str | None
+    engine: Engine,
+    verifier: GrantVerifier,
+    fetch: FetchReference,
+    boot_token: str | None,
+    revoked: Revoked = lambda _: False,
 ) -> Starlette:
     """The ASGI app of one engine."""
-    return EngineApp(engine, verifier, fetch, boot_token).asgi()
+    return EngineApp(engine, verifier, fetch, boot_token, revoked).asgi()
 
 
 async def load(name: str) -> Engine:
@@ -184,17 +195,26 @@ async def load(name: str) -> Engine:
     raise EngineError(f"no engine is called {name!r}; there are embedded and chroma")
 
 
+async def _revoked(revocation: Revocation) -> None:
+    """Sessions see it at their next frame."""
+    log.warning("voice.revoked", voice=revocation.voice, reason=revocation.reason)
+
+
 def _not_of_a_denial(record: logging.LogRecord) -> bool:
     """uvicorn takes a denied handshake for a forgotten one, and says so loudly at every refused grant."""
     return "without completing handshake" not in record.getMessage()
 
 
-async def serve(name: str, keys: Path, front: Path | None, **listen: Any) -> None:
+async def serve(name: str, keys: Path, front: Path | None, redis: str | None, **listen: Any) -> None:
     """Serves until the process is told to stop. `listen`: uvicorn's uds, or host and port."""
+    verifier = GrantVerifier.load(keys)
     engine = await load(name)
+    feed = RevocationFeed(redis, verifier) if redis is not None else None
+    following = asyncio.create_task(feed.run(_revoked)) if feed is not None else None
     token = os.environ.get("VOICEGATE_BOOT_TOKEN")
     desk = ReferenceDesk(front, token)
-    app = build(engine, GrantVerifier.load(keys), desk.fetch, token)
+    revoked: Revoked = feed.revocations.is_revoked if feed is not None else lambda _: False
+    app = build(engine, verifier, desk.fetch, token, revoked)
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -213,6 +233,8 @@ async def serve(name: str, keys: Path, front: Path | None, **listen: Any) -> Non
     try:
         await uvicorn.Server(config).serve()
     finally:
+        if following is not None:
+            following.cancel()
         await engine.close()
 
 
@@ -225,13 +247,22 @@ async def serve(name: str, keys: Path, front: Path | None, **listen: Any) -> Non
     "--keys", type=click.Path(path_type=Path, exists=True), required=True, help="grants' public keys"
 )
 @click.option("--front", type=click.Path(path_type=Path), help="the front's RPC socket, for voices")
-def main(name: str, uds: Path | None, host: str, port: int | None, keys: Path, front: Path | None) -> None:
+@click.option("--redis", envvar="VOICEGATE_REDIS_URL", help="where revocations of voices are told")
+def main(
+    name: str,
+    uds: Path | None,
+    host: str,
+    port: int | None,
+    keys: Path,
+    front: Path | None,
+    redis: str | None,
+) -> None:
     """Serves one engine."""
     if (uds is None) == (port is None):
         raise click.UsageError("give either --uds or --port")
     listen: dict[str, Any] = {"uds": str(uds)} if uds is not None else {"host": host, "port": port}
     try:
-        asyncio.run(serve(name, keys, front, **listen))
+        asyncio.run(serve(name, keys, front, redis, **listen))
     except (EngineError, GrantRefused) as error:
         raise click.ClickException(str(error)) from None
 

@@ -39,10 +39,11 @@ class Session:
         renew: Callable[[str], VoiceGrant],
         limits: Limits,
         send: Send,
+        revoked: Callable[[VoiceGrant], bool],
     ) -> None:
         self.id = events.new_id("sess")
         self._conversation = conversation
-        self._terms = Terms(grant)
+        self._terms = Terms(grant, revoked)
         self._renew = renew
         self._limits = limits
         self._send = send

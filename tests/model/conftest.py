@@ -7,7 +7,7 @@ import contextlib
 import json
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,11 +107,16 @@ class Wire:
 
 
 @contextlib.asynccontextmanager
-async def serve(engine: Engine, grants: Grants, boot_token: str | None = None) -> AsyncIterator[Served]:
+async def serve(
+    engine: Engine,
+    grants: Grants,
+    boot_token: str | None = None,
+    revoked: Callable[[VoiceGrant], bool] = lambda _: False,
+) -> AsyncIterator[Served]:
     """Any engine, served as it is in production."""
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)  # the kernel's may be tens of MB
-    app = build(engine, grants.verifier, ReferenceDesk(None, None).fetch, boot_token)
+    app = build(engine, grants.verifier, ReferenceDesk(None, None).fetch, boot_token, revoked)
     config = uvicorn.Config(app, log_level="error", ws="websockets-sansio", ws_max_size=1 << 22)
     config.load()
     server = uvicorn.Server(config)

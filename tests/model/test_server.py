@@ -155,6 +155,27 @@ async def test_a_renewal_in_use_elsewhere_is_a_replay(served: Served, grants: Gr
         assert error["code"] == "grant_replayed"
 
 
+async def test_a_revoked_voice_stops_at_the_next_frame_and_is_not_opened_again(
+    engine: ScriptedEngine, grants: Grants
+) -> None:
+    revoked: set[str] = set()
+    async with serve(engine, grants, revoked=lambda grant: grant.voice_hash in revoked) as served:
+        grant = grants.issue()
+        async with served.wire(grant) as wire:
+            engine.conversations[0].frames_a_word = 10_000
+            await wire.ask("response.create", "response.created")
+            await wire.until("response.output_audio.delta")
+            revoked.add(grant.voice_hash)
+            reply = await wire.gather("response.done")
+            assert reply[-1]["response"]["voicegate"]["reason"] == "grant_revoked"
+            assert next(e for e in reply if e["type"] == "error")["error"]["code"] == "grant_revoked"
+            assert (await wire.error("response.create"))["code"] == "grant_revoked"
+            renewal = {"grant": grants.office.renew(grant).token}
+            await wire.ask("session.update", "session.updated", session={"voicegate": renewal})
+            assert (await wire.error("response.create"))["code"] == "grant_revoked"
+        assert "grant_revoked" in (await refusal(served, grants.issue().token))[1]
+
+
 # ── slots ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
