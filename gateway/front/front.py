@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -25,7 +26,7 @@ from gateway.errors import CallRefused, RpcError
 from gateway.front.routing import STOCK_VOICE, Caller, Routing
 from gateway.front.voices import VoiceDesk
 from gateway.metrics import Metrics
-from gateway.places import redis_url_for
+from gateway.places import recordings_dir, redis_url_for
 from gateway.rpc import Handler, Peer, Server
 from gateway.runtime import Runtime
 from gateway.sessions import Sessions
@@ -154,9 +155,10 @@ class Front:
             log.warning("hall.lost", hall=name)
 
     async def _reap(self) -> None:
-        """Sessions and rows whose hall went away for good are closed."""
+        """Sessions and rows whose hall went away for good are closed; old recordings are deleted."""
         while True:
             await asyncio.sleep(REAP_S)
+            await asyncio.to_thread(delete_older, recordings_dir(self.settings), self.settings.recordings_s)
             with contextlib.suppress(RedisError, OSError):
                 for call_id in await self.sessions.reap():
                     await self.routing.ended(call_id, "lost: its hall went away")
@@ -360,3 +362,14 @@ class Front:
         with contextlib.suppress(RpcError):
             return dict(await hall.ask("health"))
         return {}
+
+
+def delete_older(folder: Path, seconds: float) -> int:
+    """Deletes the WAV files below `folder` that are older; answers how many."""
+    oldest = time.time() - seconds
+    old = [path for path in folder.glob("*/*.wav") if path.stat().st_mtime < oldest]
+    for path in old:
+        path.unlink(missing_ok=True)
+    if old:
+        log.info("recordings.deleted", count=len(old))
+    return len(old)

@@ -27,6 +27,7 @@ from gateway.hall.prompts import Prompts
 from gateway.hall.speech import FILLER, Speech, render
 from gateway.hall.ticks import TickServer
 from gateway.hall.verbs import perform
+from gateway.places import recordings_dir
 from gateway.rpc import Handler, Peer, Server
 from gateway.runtime import Runtime
 from gateway.sessions import Sessions
@@ -167,7 +168,7 @@ class Hall:
             tell_front=self.tell_front,
             ask_front=self.ask_front,
             aim=lambda gain: self.floor.aim(call, gain),
-            recordings=self.settings.data_dir / "recordings",
+            recordings=recordings_dir(self.settings),
             resumed=resumed,
         )
         call.mark_slot = self.floor.bank.open(offer.payload)
