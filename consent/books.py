@@ -253,11 +253,12 @@ class Books:
     def prove(
         self, heads: list[Head] | None = None, keys: Mapping[str, Ed25519PublicKey] | None = None
     ) -> Proof:
-        """Verifies the whole ledger against this host's checkpoint (or `heads`) and its keys (or `keys`)."""
-        kept = self._kept_head()
-        wanted = ([kept] if kept else []) if heads is None else heads
+        """Verifies the whole ledger against what this host has seen (or `heads`) and its keys (or `keys`)."""
+        if heads is None:
+            kept, seen = self._kept_head(), Head(*self.tip)
+            heads = [head for head in (kept, seen) if head is not None and head.seq]
         with self.archive.reading() as connection:
-            return verify(rows_from(connection, 1), keys or self.keys.public, wanted)
+            return verify(rows_from(connection, 1), keys or self.keys.public, heads)
 
     def rows(
         self, *, subject: str | None = None, kinds: tuple[str, ...] = (), since_ms: int = 0

@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from consent import bundle, usage
+from consent import backup, bundle, usage
 from consent.blocklist import Blocklist
 from consent.checks import CHECKS_FILE, Checks
 from consent.cli_voice import echo_json, known, since, voice
 from consent.errors import ConsentError, GrantRefused, LedgerError, RegistrationError
 from consent.grant import read_public_keys
-from consent.house import House, Signer, in_house, signed
+from consent.house import House, Signer, in_house, read_secret, signed
 from consent.rotation import Rotation
 from consent.sound import read
 from consent.words import RecogniserUnavailable, directory_sha256
@@ -195,3 +195,30 @@ def rotate(house: House, which: str, signer: Signer) -> None:
             click.echo(f"the office signs with {rotation.signing(act)} from now on")
         else:
             click.echo(f"{rotation.master(act)} keys are wrapped with a new master; make a backup now")
+
+
+@voice.command("backup")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--passphrase-from", type=click.Path(path_type=Path), help="File with the backup's passphrase.")
+@in_house
+def backup_(house: House, file: Path, passphrase_from: Path | None) -> None:
+    """Write all of consent, keys included, to one sealed FILE."""
+    passphrase = read_secret(passphrase_from, "Passphrase of the backup", confirm=True)
+    with house.office() as office:
+        click.echo(f"{file}: {backup.write(office, file, passphrase)} rows and the keys")
+
+
+@voice.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--passphrase-from", type=click.Path(path_type=Path), help="File with the backup's passphrase.")
+@in_house
+def restore(house: House, file: Path, passphrase_from: Path | None) -> None:
+    """Fill an empty database from a backup FILE; then `voicegate ledger resume`, if this host asks for it."""
+    passphrase = read_secret(passphrase_from, "Passphrase of the backup")
+    rows = backup.restore(file, passphrase, house.sql_url, house.consent_dir)
+    click.echo(f"{rows} rows restored")
+    with house.office() as office:
+        try:
+            office.look()
+        except LedgerError as error:
+            click.echo(str(error), err=True)
