@@ -2,9 +2,9 @@
 
     python -m benchmarks.consent_speakers [--seconds 10] [--utterances 16]
 
-Voices: Debian's asterisk-core-sounds-{en,es,fr,it,ru}-{wav,g722} (CC-BY-SA 3.0, never committed). Of the five,
-English and Spanish are one woman (pairs between them are left out). Needs ffmpeg for G.722, and the weights of
-resemblyzer (pip install --no-deps resemblyzer==0.1.4).
+Voices: Debian's asterisk-core-sounds-{en,es,fr,it,ru}-g722 (CC-BY-SA 3.0, never committed). Of the five,
+English and Spanish are one woman (pairs between them are left out). Needs ffmpeg for G.722, and the weights
+of resemblyzer (pip install --no-deps resemblyzer==0.1.4).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def over_g711(at_16k: Floats) -> Floats:
 def utterances(voice: str, seconds: float, count: int) -> list[Floats]:
     """Different prompts joined to utterances of that length, at 16 kHz."""
     files = [path for path in sorted((SOUNDS / voice).glob("*.g722")) if path.stat().st_size > 12_000]
-    random.Random(voice).shuffle(files)  # noqa: S311 - a choice of files
+    random.Random(voice).shuffle(files)
     made: list[Floats] = []
     pieces: list[Floats] = []
     for path in files:
@@ -154,7 +154,8 @@ def main(seconds: float, count: int, as_json: bool) -> None:
     click.echo(f"thresholds: same at {model.same}, other below {model.other}; utterances of {seconds:g} s")
     for row in report:
         click.echo(
-            f"{row['condition']:<7} EER {row['eer']:.1%} (95 %: {row['eer_95'][0]:.1%} to {row['eer_95'][1]:.1%}) "
+            f"{row['condition']:<7} EER {row['eer']:.1%} "
+            f"(95 %: {row['eer_95'][0]:.1%} to {row['eer_95'][1]:.1%}) "
             f"at {row['eer_threshold']:.3f}; {row['same']} same, {row['other']} other pairs\n"
             f"        same person: {row['same_refused']:.1%} refused, {row['same_held']:.1%} held; "
             f"another: {row['other_passed']:.1%} passed, {row['other_held']:.1%} held; "

@@ -1,8 +1,9 @@
 """Backups: all consent tables and the office's keys in one file, sealed with a passphrase.
 
 Form: 9 bytes of magic, 16 of salt, 12 of nonce, then AES-256-GCM of gzipped JSON, with the magic as
-associated data; the key is scrypt(passphrase, salt, n=2**16, r=8, p=1). It goes from SQLite to PostgreSQL as well as
-back. Whoever has file and passphrase has every voice in it: see docs/consent.md on erasure and old backups.
+associated data; the key is scrypt(passphrase, salt, n=2**16, r=8, p=1). It goes from SQLite to
+PostgreSQL as well as back. Whoever has file and passphrase has every voice in it: see docs/consent.md on
+erasure and old backups.
 """
 
 from __future__ import annotations

@@ -261,13 +261,15 @@ class Books:
             return verify(rows_from(connection, 1), keys or self.keys.public, heads)
 
     def rows(
-        self, *, subject: str | None = None, kinds: tuple[str, ...] = (), since_ms: int = 0
+        self, *, subject: str | None = None, kinds: tuple[str, ...] = (), since_ms: int = 0, holding: str = ""
     ) -> list[Row]:
-        """Rows of one voice or of some kinds, in order."""
+        """Rows of one voice, of some kinds, or whose body holds a text (a jti), in order."""
         wanted = select(LEDGER).where(LEDGER.c.at_ms >= since_ms).order_by(LEDGER.c.seq)
         if subject is not None:
             wanted = wanted.where(LEDGER.c.subject == subject)
         if kinds:
             wanted = wanted.where(LEDGER.c.kind.in_(kinds))
+        if holding:
+            wanted = wanted.where(LEDGER.c.body.contains(holding, autoescape=True))
         with self.archive.reading() as connection:
             return [Row(*found) for found in connection.execute(wanted)]

@@ -249,7 +249,7 @@ class Outcome:
 
 TWO_SPEAKERS: Final = (0.66, 0.82)
 """Likeness of the two halves that a recording's windows fall into: below the first two people, below the
-second a human listens. Measured: one voice .84 to .97, two voices .57 to .77 (`benchmarks/consent_speakers.py`)."""
+second a human listens. Measured by `benchmarks/consent_speakers.py`: one voice .84 to .97, two .57 to .77."""
 
 
 def halves_alike(windows: Floats) -> float:

@@ -253,10 +253,7 @@ class ConsentOffice:
             standing = self._by_hash(voice_hash)
             record = self._allowed(standing, voice, at, **scope)
             assert standing is not None
-            rows = self.books.rows(
-                subject=standing.voice_id, kinds=("voice.granted",),
-                since_ms=round((at - LONGEST_CALL_S) * 1000),
-            )  # fmt: skip
+            rows = self.books.rows(subject=standing.voice_id, kinds=("voice.granted",), holding=jti)
         except LedgerError as error:
             raise GrantRefused("ledger", str(error)) from None
         wanted = {**scope, "jti": jti, "call": call_id}
@@ -363,10 +360,8 @@ class ConsentOffice:
     def _search(self, jti: str) -> str | None:
         """The voice of a grant that another process, or this one before it restarted, has given."""
         since_ms = round((self.clock() - LONGEST_CALL_S) * 1000)
-        for row in reversed(self.books.rows(kinds=("voice.granted",), since_ms=since_ms)):
-            if jti in row.body and row.table["jti"] == jti:
-                return row.subject
-        return None
+        rows = self.books.rows(kinds=("voice.granted",), since_ms=since_ms, holding=jti)
+        return next((row.subject for row in rows if row.table["jti"] == jti), None)
 
     def _remember(self, jti: str, voice_id: str) -> None:
         with self._lock:

@@ -179,16 +179,16 @@ class Desk:
 
 @pytest.fixture
 def sql_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """SQLite, or by `@both_databases` also a fresh database of a real PostgreSQL."""
+    """SQLite, or by `@both_databases` also a fresh schema in a real PostgreSQL."""
     if getattr(request, "param", "sqlite") == "sqlite":
         return f"sqlite:///{tmp_path}/data/voicegate.db"
     server = str(request.getfixturevalue("postgresql"))
     name = f"t{next(NUMBERS)}"
     engine = create_engine(server.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
+        connection.execute(text(f"CREATE SCHEMA {name}"))
     engine.dispose()
-    return server.replace("/postgres?", f"/{name}?")
+    return f"{server}&options=-csearch_path%3D{name}"
 
 
 NUMBERS = itertools.count()

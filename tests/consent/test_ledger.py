@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, insert, text
 
-from consent.archive import Archive
+from consent.archive import LEDGER, Archive
 from consent.books import Books
 from consent.errors import LedgerError
 from consent.grant import GrantVerifier
@@ -110,7 +110,8 @@ def test_rows_hashed_anew_after_an_edit_are_named_by_their_signature(books: Book
         body = row.body.replace("1.5", "0.5") if row.seq == 4 else row.body
         digest = row_hash(row.seq, row.at_ms, row.kind, row.subject, body, prev)
         statements.append(
-            f"UPDATE consent_ledger SET body = '{body}', prev = '{prev}', hash = '{digest}' WHERE seq = {row.seq}"
+            f"UPDATE consent_ledger SET body = '{body}', prev = '{prev}', hash = '{digest}' "
+            f"WHERE seq = {row.seq}"
         )
         prev = digest
     tamper(sql_url, *(statement.replace(":", "\\:") for statement in statements))
@@ -157,12 +158,8 @@ def test_a_forged_row_at_the_end_is_refused(books: Books, sql_url: str) -> None:
     seq, digest, at_ms = books.tip
     row = Row.make(seq + 1, at_ms, "voice.revoked", "v1", {"reason": "x"}, digest, stranger)
     with books.archive.writing() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO consent_ledger VALUES (:seq,:at_ms,:kind,:subject,:body,:prev,:hash,:kid,:signature)"
-            ),
-            row.to_json(),
-        )
+        connection.execute(insert(LEDGER).values(row.to_json()))
+
     with pytest.raises(LedgerError, match="signature fails"):
         books.look()
 

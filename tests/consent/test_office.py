@@ -285,7 +285,7 @@ def test_a_forged_grant_and_another_kind_of_token_are_refused() -> None:
     assert reason_of(lambda: VERIFIER.verify(sign(CLAIMS, stranger.private, SIGNER.kid))) == "tampered"
     other = sign(CLAIMS, SIGNER.private, SIGNER.kid, "voice-revocation+jws")
     assert reason_of(lambda: VERIFIER.verify(other)) == "tampered"
-    head, body, _ = TOKEN.split(".")
+    _, body, _ = TOKEN.split(".")
     none = base64.urlsafe_b64encode(
         json.dumps({"alg": "none", "typ": "voice-grant+jws", "kid": SIGNER.kid}).encode()
     )

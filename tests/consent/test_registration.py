@@ -339,7 +339,7 @@ def test_a_recording_handed_in_before_is_refused(desk: Desk, how: str) -> None:
         "the same file": old,
         "quieter": old * 0.2,
         "over G.711 with noise": mulaw(old + rng.normal(0, np.sqrt((old**2).mean()) / 10, len(old))),
-        "a piece of it": np.concatenate((prompt("conf-adminmenu").pcm[: 5 * RATE_HZ], old[5000 : 5 * RATE_HZ])),
+        "a piece of it": np.concatenate((prompt("vm-intro").pcm, old[5000 : 5 * RATE_HZ])),
     }[how], "again")  # fmt: skip
     with pytest.raises(RegistrationError, match="handed in before"):
         desk.submit(handle="jane2", statement=again, references=(Reference(prompt("vm-options"), "text"),))
@@ -394,7 +394,7 @@ def test_minors_are_refused(desk: Desk) -> None:
     "handle", ["../../etc/passwd", "a/b", "..", "Jane", "x' OR '1'='1", "", "a" * 65, "heart", "j\n"]
 )
 def test_a_voices_name_is_no_path_and_no_sql(desk: Desk, handle: str) -> None:
-    with pytest.raises(RegistrationError, match="name|stock voice"):
+    with pytest.raises(RegistrationError, match=r"name|stock voice"):
         desk.submit(handle=handle)
     assert nothing_kept(desk)
 

@@ -1,4 +1,4 @@
-"""Revocations on a real Valkey: told within a second, wherever done; forged ones ignored; a lost set told again."""
+"""Revocations on a real Valkey: told within a second, wherever done; forged ones are ignored."""
 
 from __future__ import annotations
 

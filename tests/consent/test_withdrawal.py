@@ -1,4 +1,4 @@
-"""Taking a voice back: revoked, erased, deleted by schedule; the owner at the telephone; backups and restores."""
+"""Taking a voice back: revoked, erased, deleted by schedule; the owner by telephone; backups."""
 
 from __future__ import annotations
 
