@@ -129,8 +129,8 @@ class Checks:
     def _findings(self, material: Material, earlier: Earlier, outcome: Outcome) -> Iterator[Finding]:
         yield _quality("reference sound", material.references, SPEECH_S)
         yield _quality("statement sound", (material.statement,), (SPEECH_S[0], STATEMENT_S))
-        yield _copies(material, earlier, outcome)
         yield self._marks(material)
+        yield _copies(material, earlier, outcome)
         yield self._classified(material)
         yield self._one_speaker(material)
         yield self._same_speaker(material, outcome)
