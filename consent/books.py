@@ -74,7 +74,7 @@ class Books:
         """Catches up; the first row of a new ledger is written. Raises `LedgerError`."""
         with self._lock:
             with self.archive.reading() as connection:
-                self._catch_up(connection)
+                self._refresh(connection)
             signer = self.keys.signer
             if signer.kid in self.standing.signers:
                 return
@@ -105,7 +105,7 @@ class Books:
     def look(self) -> Standing:
         """The standing as of now. Raises `LedgerError`."""
         with self._lock, self.archive.reading() as connection:
-            self._catch_up(connection)
+            self._refresh(connection)
             return self.standing
 
     @contextmanager
@@ -117,7 +117,7 @@ class Books:
         """
         with self._lock:
             with self.archive.writing(quiet=quiet) as connection:
-                self._catch_up(connection)
+                self._refresh(connection)
                 writing = Writing(connection, self.standing, self)
                 yield writing
             for row in writing._rows:
@@ -126,6 +126,23 @@ class Books:
                 row.kind not in QUIET for row in writing._rows
             ):
                 self.save_checkpoint()
+
+    def _refresh(self, connection: Connection) -> None:
+        """Catches up. When the ledger is not the one seen, because another process of this host resumed a
+        restored one, starts anew from what that process left; anything else is an error."""
+        try:
+            self._catch_up(connection)
+        except LedgerError:
+            before = self.standing, self.tip, self._saved
+            try:
+                self._load_checkpoint()
+                self._catch_up(connection)
+                resumed = self.standing.resumes > before[0].resumes
+            except LedgerError:
+                resumed = False
+            if not resumed:
+                self.standing, self.tip, self._saved = before
+                raise
 
     def _catch_up(self, connection: Connection) -> None:
         seq, digest, _ = self.tip

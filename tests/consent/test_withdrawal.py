@@ -284,6 +284,24 @@ def test_an_old_backup_brings_no_revoked_voice_back(desk: Desk, tmp_path: Path) 
     office.close()
 
 
+def test_a_running_front_goes_on_when_an_auditor_has_resumed(desk: Desk, tmp_path: Path) -> None:
+    """Rows are lost under a running process: it grants nothing, until somebody else's process resumes."""
+    desk.jane()
+    other = desk.open_again()
+    desk.grant()
+    desk.grant()
+    with desk.office.archive.writing() as connection:
+        connection.execute(text("DELETE FROM consent_ledger WHERE seq = :s"), {"s": desk.office.books.tip[0]})
+    for _ in range(2):
+        with pytest.raises(GrantRefused) as caught:
+            desk.grant()
+        assert caught.value.reason == "ledger"
+    other.resume_ledger("restored", desk.act("carol", "resume"))
+    desk.grant()
+    assert desk.office.books.prove().ok
+    other.close()
+
+
 def test_a_backup_wants_a_real_passphrase_and_overwrites_nothing(desk: Desk, tmp_path: Path) -> None:
     with pytest.raises(VaultError, match="at least 12"):
         backup.write(desk.office, tmp_path / "b", b"short")
