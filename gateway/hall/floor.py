@@ -187,7 +187,11 @@ class Floor:
                 call = seated.get((line.name, audio.call))
                 if call is None or not call.sending:
                     continue
-                frame = call.playout.pull()
+                try:
+                    frame = call.playout.pull()
+                except Exception:
+                    call.broke("playout")
+                    continue
                 if frame is None:
                     if not call.tail:
                         continue

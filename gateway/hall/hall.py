@@ -276,7 +276,7 @@ class Hall:
             call = self._admit(kept, resumed=True)
             call.speech.restore(history)
             return call
-        except (RpcError, GrantRefused, RedisError, OSError, ValueError, KeyError, TypeError) as error:
+        except (RpcError, GrantRefused, RedisError, OSError, ValueError, LookupError, TypeError) as error:
             reason = "the front is away" if isinstance(error, TimeoutError) else str(error)
             log.warning("call.not_resumed", call_id=call_id, error=reason)
             return None

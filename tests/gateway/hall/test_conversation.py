@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gateway.dialplan import Answer, Converse, Hangup
+from gateway.dialplan_routes import Keep
 from tests.gateway.hall import house as scripted
 from tests.gateway.hall.house import WORD_S, House, Phone
 
@@ -21,7 +22,7 @@ TALK = Converse(
     silence_prompts=("are you there", "I cannot hear you"),
     no_transfer="nobody is here",
 )
-KEEP = {"keep": {"transcript": True}}
+KEEP = {"keep": Keep(transcript=True)}
 
 
 async def talking(house: House, verb: Converse = TALK, **offer: object) -> Phone:
