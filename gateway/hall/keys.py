@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from gateway.hall.call import Call, Dtmf
 from gateway.hall.playout import Item
 
-TIMEOUT_S = 6.0
+TIMEOUT_S: Final = 6.0
 
 
 async def dialled(
@@ -15,11 +17,14 @@ async def dialled(
     `timeout_s` after the prompt or the last key. Raises `CallEnded`."""
     digits = ""
     while len(digits) < count:
-        event = await call.next(timeout_s if prompt.done.is_set() else 0.1)
-        if event is None and prompt.done.is_set():
+        if call.refused is not None and not prompt.done.is_set():
+            await call.played(prompt)
+        event = await call.next(timeout_s, after=prompt.done)
+        if event is None:
             break
         if isinstance(event, Dtmf):
-            call.playout.cut()
+            if not prompt.done.is_set():
+                call.speech.cut()
             if event.digit == finish_key:
                 break
             digits += event.digit
