@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from consent.errors import GrantRefused
-from consent.grant import GrantVerifier, VoiceGrant, _b64, sign
+from consent.grant import GrantVerifier, VoiceGrant, b64, sign
 from gateway.dialplan import Dialplan
 from gateway.errors import CallRefused, RpcError, RpcTimeout
 from gateway.front import routing as module
@@ -63,7 +63,7 @@ class Office:
         self._key = Ed25519PrivateKey.generate()
         public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         self.public_keys_path = folder / "grant-keys.json"
-        self.public_keys_path.write_text(json.dumps({"keys": {"k": _b64(public)}}))
+        self.public_keys_path.write_text(json.dumps({"keys": {"k": b64(public)}}))
         self.refuses: dict[str, str] = {}
         self.granted: list[str] = []
         self.used: list[dict[str, Any]] = []
@@ -121,7 +121,13 @@ class Desk:
         (folder / "plans" / "10.toml").write_text(PLAN)
         self.office = Office(folder)
         self.registry = Registry.open(f"sqlite:///{folder / 'calls.db'}")
-        self.routing = Routing(Dialplan.load(folder / "plans"), self.office, self.registry, KEY)  # type: ignore[arg-type]
+        self.routing = Routing(
+            Dialplan.load(folder / "plans"),
+            self.office,  # type: ignore[arg-type]
+            self.registry,
+            KEY,
+            stock_only=False,
+        )
         self.hall = HallPeer()
         self.routing.halls["hall0"] = self.hall  # type: ignore[assignment]
 
@@ -136,8 +142,8 @@ class Desk:
         assert self.hall.offers == []
         return refusal.value
 
-    def open_rows(self) -> list[CallRow]:
-        return [row for row in self.registry.recent() if row.ended_at is None]
+    def open_rows(self) -> int:
+        return self.registry.close_all(KEY.id, "left open")
 
 
 @pytest.fixture
@@ -228,7 +234,7 @@ async def test_a_hall_that_refuses_leaves_a_closed_row_and_no_call(desk: Desk) -
     assert (refusal.status, refusal.reason, refusal.retry_after_s) == (503, "the hall is full", 5)
     (row,) = desk.registry.recent()
     assert row.how == "hall refused: the hall is full"
-    assert desk.open_rows() == []
+    assert desk.open_rows() == 0
 
 
 async def test_a_hall_that_answers_too_late_is_told_to_drop_the_call(desk: Desk) -> None:
@@ -238,7 +244,7 @@ async def test_a_hall_that_answers_too_late_is_told_to_drop_the_call(desk: Desk)
     assert [(method, params["call_id"]) for method, params in desk.hall.told] == [
         ("call.hangup", row.call_id)
     ]
-    assert desk.open_rows() == []
+    assert desk.open_rows() == 0
 
 
 async def test_a_hall_that_goes_in_between_is_no_error_of_ours(desk: Desk, monkeypatch: Any) -> None:
@@ -251,7 +257,7 @@ async def test_a_hall_that_goes_in_between_is_no_error_of_ours(desk: Desk, monke
 
     monkeypatch.setattr(desk.registry, "enter", gone_meanwhile)
     assert (await desk.refused()).status == 503
-    assert desk.open_rows() == []
+    assert desk.open_rows() == 0
 
 
 async def test_an_offer_that_nobody_waits_for_any_more_leaves_nothing_open(desk: Desk) -> None:
@@ -264,7 +270,7 @@ async def test_an_offer_that_nobody_waits_for_any_more_leaves_nothing_open(desk:
     with pytest.raises(asyncio.CancelledError):
         await offering
     assert desk.routing.calls == {}
-    assert desk.open_rows() == []
+    assert desk.open_rows() == 0
     assert desk.hall.told[0][0] == "call.hangup"
 
 
@@ -364,3 +370,17 @@ async def test_a_call_that_the_front_knows_is_not_adopted_over_it(desk: Desk) ->
     call = await desk.offer()
     desk.routing.adopt([{"call_id": call.call_id, "route": call.route.to_json(), "at": 0.0}], "hall0")
     assert desk.routing.calls[call.call_id] is call
+
+
+async def test_an_engine_with_one_voice_gets_no_other(desk: Desk) -> None:
+    desk.routing = Routing(
+        desk.routing.dialplan,
+        desk.office,
+        desk.registry,
+        KEY,
+        stock_only=True,  # type: ignore[arg-type]
+    )
+    desk.routing.halls["hall0"] = desk.hall  # type: ignore[assignment]
+    await desk.offer("lenient")
+    assert desk.office.granted == ["heart"]
+    assert desk.hall.offers[0]["grant_refused"] == "engine"
