@@ -13,6 +13,7 @@ from gateway.dialplan import (
     Answer,
     Converse,
     Disclose,
+    Enroll,
     Gather,
     Hangup,
     Record,
@@ -20,10 +21,14 @@ from gateway.dialplan import (
     Say,
     Transfer,
     Verb,
+    VoiceOwner,
 )
-from gateway.hall.call import CONFIRMED_WITHIN_S, STARTED_WITHIN_S, Call, CallEnded, Dtmf
+from gateway.hall.call import CONFIRMED_WITHIN_S, STARTED_WITHIN_S, Call, CallEnded
 from gateway.hall.conversation import Conversation
+from gateway.hall.enrol import enrol
+from gateway.hall.keys import dialled
 from gateway.hall.leg import FULL
+from gateway.hall.owner import serve_owner
 from gateway.hall.playout import Item
 from gateway.hall.recording import Recording
 from gateway.hall.speech import EngineGone, Refused
@@ -120,6 +125,10 @@ class Performance:
                 await self._transfer(verb)
             case Record():
                 await self._record(verb)
+            case Enroll():
+                await enrol(self._call, verb)
+            case VoiceOwner():
+                await serve_owner(self._call, verb)
             case Hangup():
                 if verb.say:
                     await self._say(verb.say, interruptible=False)
@@ -166,20 +175,10 @@ class Performance:
 
     async def _gather(self, verb: Gather) -> Goto | None:
         call = self._call
-        item = self._start_saying(verb.prompt)
-        digits = ""
-        while len(digits) < verb.digits:
-            if call.refused is not None and not item.done.is_set():
-                await call.played(item)
-            event = await call.next(verb.timeout_s, after=item.done)
-            if event is None:
-                break
-            if isinstance(event, Dtmf):
-                if not item.done.is_set():
-                    call.speech.cut()
-                if event.digit == verb.finish_key:
-                    break
-                digits += event.digit
+        prompt = self._start_saying(verb.prompt)
+        digits = await dialled(
+            call, prompt, verb.digits, timeout_s=verb.timeout_s, finish_key=verb.finish_key
+        )
         call.session.event("gathered", digits=digits)
         name = verb.branches.get(digits, verb.otherwise)
         return Goto(call.offer.routes[name]) if name is not None else None

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.caller import CallReport, place_call
+from gateway.registry import Registry
 from tests.e2e.house import House
 
 pytestmark = pytest.mark.e2e
@@ -38,7 +39,7 @@ class Calling:
 def test_a_line_dies_its_caller_gets_a_bye_and_others_talk_on(own_house: Start, say: Say) -> None:
     house = own_house(narrow_lines=1, wide_lines=1)
     doomed = Calling(house, duration_s=20, codec="pcmu")
-    spared = Calling(house, duration_s=10, codec="g722", play=[say("where are you")])
+    spared = Calling(house, duration_s=10, codec="g722", script=[say("where are you")])
     began = time.monotonic()
     house.kill("n0")
     report = doomed.ended()
@@ -51,7 +52,7 @@ def test_a_line_dies_its_caller_gets_a_bye_and_others_talk_on(own_house: Start, 
 
 def test_the_engine_dies_and_the_conversation_goes_on(own_house: Start, say: Say) -> None:
     house = own_house()
-    calling = Calling(house, play=[say("what are your opening hours")], at_s=14, duration_s=24)
+    calling = Calling(house, script=[say("what are your opening hours")], at_s=14, duration_s=24)
     time.sleep(2)  # inside the greeting
     house.kill("engine")
     report = calling.ended()
@@ -62,7 +63,7 @@ def test_the_engine_dies_and_the_conversation_goes_on(own_house: Start, say: Say
 
 def test_the_front_dies_and_calls_go_on(own_house: Start, say: Say) -> None:
     house = own_house()
-    calling = Calling(house, play=[say("where are you")], at_s=13, duration_s=22)
+    calling = Calling(house, script=[say("where are you")], at_s=13, duration_s=22)
     house.kill("front")
     took = house.wait_for("a new front", house.ready, 15)
     report = calling.ended()
@@ -74,22 +75,28 @@ def test_the_front_dies_and_calls_go_on(own_house: Start, say: Say) -> None:
 
 def test_the_hall_dies_and_takes_its_calls_up_again(own_house: Start, say: Say) -> None:
     house = own_house()
-    calling = Calling(house, play=[say("where are you")], at_s=16, duration_s=26)
+    calling = Calling(house, script=[say("where are you")], at_s=16, duration_s=26)
     house.kill("hall0")
     report = calling.ended()
     assert "we hung up" in report.ended, report.ended
     assert report.turns[0].latency_s is not None, "the new hall answered"
 
 
-def test_the_supervisor_dies_and_nothing_is_left(own_house: Start) -> None:
+def test_the_supervisor_dies_nothing_is_left_and_the_next_start_closes_the_books(own_house: Start) -> None:
     house = own_house()
+    calling = Calling(house, duration_s=30)
+    call_id = house.calls()[0]["call_id"]
     pids = house.pids()
     assert house.process is not None
     house.process.kill()
     house.process.wait()
-    alive = lambda: [n for n, pid in pids.items() if _alive(pid)]  # noqa: E731
-    house.wait_for("the end of all", lambda: not alive(), 15)
-    house.process = None
+    house.wait_for("the end of all", lambda: not [n for n, pid in pids.items() if _alive(pid)], 15)
+    calling.ended()
+    house.start()
+    row = Registry.open(f"sqlite:///{house.folder / 'data' / 'voicegate.db'}").get(call_id)
+    assert row is not None
+    assert row.how is not None
+    assert row.ended_at is not None
 
 
 def _alive(pid: int) -> bool:
