@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from gateway.hall.call import Call, Dtmf
 from gateway.hall.playout import Item
 
-TIMEOUT_S = 6.0
+TIMEOUT_S: Final = 6.0
 
 
 async def dialled(
