@@ -46,7 +46,7 @@ PIECE = 1_920
 """Samples the engine sends at once (80 ms)."""
 RINGING_S = 0.1
 """From the line's 200 OK to the caller's ACK."""
-TIMED = ("call", "conversation", "speech", "hall", "transfer", "recording", "floor")
+TIMED = ("call", "conversation", "speech", "hall", "transfer", "recording", "floor", "enrol")
 
 
 # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────
