@@ -75,6 +75,9 @@ class Settings(BaseModel):
 
     max_call_s: float = Field(1800.0, ge=5, le=86_400, description="a call's longest duration")
     session_ttl_s: float = Field(86_400.0, ge=60, description="how long Redis remembers an ended call")
+    recordings_s: float = Field(
+        2_592_000.0, ge=60, description="how long recordings are kept (30 days); then they are deleted"
+    )
     grant_s: float = Field(
         60.0, ge=5, le=600, description="life of a voice grant; renewed while the call lasts"
     )
