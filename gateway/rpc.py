@@ -29,7 +29,8 @@ import structlog
 
 from gateway.errors import RpcError, RpcTimeout
 
-MAX_MESSAGE: Final = 1 << 20
+MAX_MESSAGE: Final = 8 << 20
+"""A voice's reference clip (30 s of float32 at 24 kHz, in base64) is the largest that travels."""
 DEFAULT_TIMEOUT_S: Final = 2.0
 LENGTH: Final = struct.Struct(">I")
 

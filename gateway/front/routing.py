@@ -64,7 +64,10 @@ class Routing:
         office: ConsentOffice,
         registry: Registry,
         mark_key: MarkKey,
+        *,
+        stock_only: bool,
     ) -> None:
+        """`stock_only`: the engine has no voice but its own, so nobody else's is granted."""
         self.dialplan = dialplan
         self.calls: dict[str, RoutedCall] = {}
         self.halls: dict[str, Peer] = {}
@@ -74,6 +77,7 @@ class Routing:
         """grants refused, by reason"""
         self._office = office
         self._registry = registry
+        self._stock_only = stock_only
         self.mark_key = mark_key
 
     async def offer(self, caller: Caller, *, hall: str | None = None) -> RoutedCall:
@@ -151,6 +155,8 @@ class Routing:
             call_id=call_id,
         )
         try:
+            if route.voice != STOCK_VOICE and self._stock_only:
+                raise GrantRefused("engine", "the embedded engine has no voice but its own")
             return grant(voice=route.voice), None
         except GrantRefused as refusal:
             self.refused[refusal.reason] += 1

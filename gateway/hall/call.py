@@ -114,6 +114,8 @@ class Call:
     speech: Speech
     session: Session
     tell_front: Callable[..., None]
+    ask_front: Callable[..., Awaitable[Any]]
+    """raises `RpcError`"""
     aim: Callable[[float], None]
     """sets the leg's gain"""
     recordings: Path

@@ -27,6 +27,7 @@ from gateway.hall.prompts import Prompts
 from gateway.hall.speech import FILLER, Speech, render
 from gateway.hall.ticks import TickServer
 from gateway.hall.verbs import perform
+from gateway.places import recordings_dir
 from gateway.rpc import Handler, Peer, Server
 from gateway.runtime import Runtime
 from gateway.sessions import Sessions
@@ -126,14 +127,18 @@ class Hall:
         if self._front is not None:
             self._front.tell(event, **params)
 
+    async def ask_front(self, method: str, timeout_s: float = 2.0, **params: Any) -> Any:
+        """Raises `RpcError` when it refuses, or is away."""
+        if self._front is None:
+            raise RpcError("the front is away")
+        return await self._front.ask(method, timeout_s, **params)
+
     async def _renewed(self, call_id: str, token: str | None) -> str:
         """A fresh grant of the call; `token` is its last one, which a restarted front has not seen.
 
         Raises `GrantRefused`, and `RpcError` when the front cannot be asked now.
         """
-        if self._front is None:
-            raise RpcError("the front is away")
-        answer = await self._front.ask("grant.renew", call_id=call_id, token=token)
+        answer = await self.ask_front("grant.renew", call_id=call_id, token=token)
         if "refused" in answer:
             raise GrantRefused(answer["refused"], f"the front does not renew: {answer['refused']}")
         return str(answer["token"])
@@ -161,8 +166,9 @@ class Hall:
             speech=Speech(offer.call_id, self.engine, playout, self.prompts, self.settings.lead_s),
             session=session,
             tell_front=self.tell_front,
+            ask_front=self.ask_front,
             aim=lambda gain: self.floor.aim(call, gain),
-            recordings=self.settings.data_dir / "recordings",
+            recordings=recordings_dir(self.settings),
             resumed=resumed,
         )
         call.mark_slot = self.floor.bank.open(offer.payload)

@@ -12,6 +12,7 @@ from gateway.dialplan import (
     Answer,
     Converse,
     Disclose,
+    Enroll,
     Gather,
     Hangup,
     Record,
@@ -19,9 +20,13 @@ from gateway.dialplan import (
     Say,
     Transfer,
     Verb,
+    VoiceOwner,
 )
-from gateway.hall.call import CONFIRMED_WITHIN_S, STARTED_WITHIN_S, Call, CallEnded, Dtmf
+from gateway.hall.call import CONFIRMED_WITHIN_S, STARTED_WITHIN_S, Call, CallEnded
 from gateway.hall.conversation import Conversation
+from gateway.hall.enrol import enrol
+from gateway.hall.keys import dialled
+from gateway.hall.owner import serve_owner
 from gateway.hall.playout import Item
 from gateway.hall.recording import Recording
 from gateway.hall.speech import EngineLost
@@ -96,6 +101,10 @@ class Performance:
                 await self._transfer(verb)
             case Record():
                 await self._record(verb)
+            case Enroll():
+                await enrol(self._call, verb)
+            case VoiceOwner():
+                await serve_owner(self._call, verb)
             case Hangup():
                 if verb.say:
                     await self._say(verb.say, interruptible=False)
@@ -143,17 +152,10 @@ class Performance:
 
     async def _gather(self, verb: Gather) -> Goto | None:
         call = self._call
-        item = self._start_saying(verb.prompt)
-        digits = ""
-        while len(digits) < verb.digits:
-            event = await call.next(None if not item.done.is_set() else verb.timeout_s)
-            if event is None and item.done.is_set():
-                break
-            if isinstance(event, Dtmf):
-                call.playout.cut()
-                if event.digit == verb.finish_key:
-                    break
-                digits += event.digit
+        prompt = self._start_saying(verb.prompt)
+        digits = await dialled(
+            call, prompt, verb.digits, timeout_s=verb.timeout_s, finish_key=verb.finish_key
+        )
         call.session.event("gathered", digits=digits)
         name = verb.branches.get(digits, verb.otherwise)
         return Goto(call.offer.routes[name]) if name is not None else None
