@@ -71,8 +71,7 @@ class ResidualQuantizer(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """`(B, books, T)` to `(B, C, T)`."""
         found = [
-            F.embedding(codes[:, k], book.embed)
-            for k, book in enumerate(self._codebooks()[: codes.shape[1]])
+            F.embedding(codes[:, k], book.embed) for k, book in enumerate(self._codebooks()[: codes.shape[1]])
         ]
         x = torch.stack(found).sum(0).transpose(1, 2)
         return x if self.output_proj is None else self.output_proj(x.to(self.output_proj.weight.dtype))

@@ -78,7 +78,7 @@ class Steps:
         token.copy_(torch.where(on, logits.argmax(-1), token))
         if self.trace is not None:
             self.trace.thinker_logits.append(logits[0].float().cpu())
-            self.trace.thinker_hidden.append(hidden[0].float().cpu())
+            self.trace.thinker_hidden.append(hidden[0].float().cpu().clone())
 
     @torch.inference_mode()
     def think(self, rows: slice, active: Sequence[bool]) -> None:

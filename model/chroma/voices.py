@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from model.chroma.mimi import MimiStream
 from model.chroma.quirks import Quirks
 from model.chroma.slots import Slots
 from model.chroma.weights import Chroma
@@ -31,20 +32,26 @@ class Voice:
         return self.keys.nbytes + self.values.nbytes + self.codes.nbytes + self.prompt.nbytes
 
 
+def encoding(model: Chroma, samples: int, quirks: Quirks, piece_frames: int) -> MimiStream:
+    """State to encode a clip of so many samples in pieces."""
+    codec = model.config.codec
+    frames = -(-samples // codec.frame)
+    window = codec.window if quirks.codec_forgets else None
+    return model.codec_model.encoding(frames if window is None else min(frames, piece_frames), window)
+
+
 @torch.inference_mode()
+def encode_piece(model: Chroma, pcm: Tensor, stream: MimiStream) -> Tensor:
+    """The next samples `(N,)` of a clip to codes `(frames, codebooks)`; only the last may end in a frame."""
+    return model.codec_model.encode(pcm[None, None], stream, model.config.codebooks)[0].T
+
+
 def encode(model: Chroma, pcm: Tensor, quirks: Quirks, piece_frames: int | None = None) -> Tensor:
     """A clip `(N,)` at Mimi's rate to codes `(frames, codebooks)`; in pieces, or at once."""
-    config = model.config
-    size = config.codec.frame
-    frames = -(-len(pcm) // size)
-    piece = frames if piece_frames is None else piece_frames
-    window = config.codec.window if quirks.codec_forgets else None
-    stream = model.codec_model.encoding(frames if window is None else piece, window)
-    found = [
-        model.codec_model.encode(pcm[None, None, at : at + piece * size], stream, config.codebooks)
-        for at in range(0, len(pcm), piece * size)
-    ]
-    return torch.cat(found, dim=2)[0].T
+    size = model.config.codec.frame
+    piece = piece_frames or -(-len(pcm) // size)
+    stream = encoding(model, len(pcm), quirks, piece)
+    return torch.cat([encode_piece(model, part, stream) for part in pcm.split(piece * size)])
 
 
 @torch.inference_mode()
