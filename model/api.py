@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
 import numpy as np
-from consent.grant import VoiceGrant
 from numpy.typing import NDArray
+
+from consent.grant import VoiceGrant
 
 RATE_HZ: Final = 24_000
 FRAME: Final = 1_920

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from consent.grant import VoiceGrant
 
+from consent.grant import VoiceGrant
 from model.api import Reference
 from model.errors import EngineError
 

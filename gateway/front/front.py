@@ -297,14 +297,17 @@ class Front:
             self._web_call_over(call_id)
         elif kind == "muted":
             self.metrics.alarm(f"muted: {said['reason']}")
+        elif kind == "rtp_moved":
+            self.metrics.alarm("rtp moved")
         elif kind == "turn":
             self.metrics.turn(said["latency"])
 
-    async def grant_renew(self, _: Peer, call_id: str) -> str:
+    async def grant_renew(self, _: Peer, call_id: str, token: str | None) -> dict[str, str]:
+        """A fresh grant as `token`, or why there is none as `refused`."""
         try:
-            return await self.routing.renew(call_id)
+            return {"token": await self.routing.renew(call_id, token)}
         except GrantRefused as refusal:
-            raise RpcError(f"refused: {refusal.reason}") from None
+            return {"refused": refusal.reason}
 
     async def voice_reference(self, _: Peer, token: str, voice_hash: str) -> dict[str, Any]:
         """The engine fetches a voice against a grant; see the contract's row "voice"."""
@@ -332,12 +335,14 @@ class Front:
         """Whether the house can take calls, and what the panel shows."""
         halls = await asyncio.gather(*(self._health(hall) for hall in self.routing.halls.values()))
         settings = self.settings
+        at_halls = {line for health in halls for line in health.get("lines", ())}
         parts = {
             "hall": len(halls) == settings.halls and all(halls),
             "engine": bool(halls) and all(h.get("engine") for h in halls),
             "redis": bool(halls) and all(h.get("redis") for h in halls),
-            "SIP lines": len(self.sip_lines) == settings.narrow_lines + settings.wide_lines,
-            "web lines": len(self.web_lines) == settings.web_lines,
+            "SIP lines": len(self.sip_lines) == settings.narrow_lines + settings.wide_lines
+            and at_halls.issuperset(self.sip_lines),
+            "web lines": len(self.web_lines) == settings.web_lines and at_halls.issuperset(self.web_lines),
         }
         return {
             "ready": all(parts.values()) and not self.routing.draining,

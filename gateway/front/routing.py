@@ -17,7 +17,7 @@ from typing import Any, Final
 import structlog
 
 from consent.errors import GrantRefused
-from consent.grant import VoiceGrant
+from consent.grant import GrantVerifier, VoiceGrant
 from consent.office import ConsentOffice
 from gateway.dialplan import Dialplan, Route
 from gateway.errors import CallRefused, RpcError
@@ -159,13 +159,25 @@ class Routing:
                 raise CallRefused(480, f"the voice may not be used: {refusal.reason}") from None
             return grant(voice=STOCK_VOICE), refusal.reason
 
-    async def renew(self, call_id: str) -> str:
-        """A fresh grant token for a running call. Raises `GrantRefused`, `RpcError`."""
+    async def renew(self, call_id: str, token: str | None) -> str:
+        """A fresh grant token for a running call. Raises `GrantRefused`, `RpcError`.
+
+        `token` is the call's last one: a front that was restarted knows the call but not its grant.
+        """
         call = self.calls.get(call_id)
-        if call is None or call.grant is None:
-            raise RpcError(f"no running call {call_id} has a grant")
-        call.grant = await asyncio.to_thread(self._office.renew, call.grant)
+        if call is None:
+            raise RpcError(f"no call {call_id} is running")
+        call.grant = await asyncio.to_thread(self._renewed, call, token)
         return call.grant.token
+
+    def _renewed(self, call: RoutedCall, token: str | None) -> VoiceGrant:
+        grant = call.grant
+        if grant is None:
+            if token is None:
+                raise GrantRefused("none", "the call has no grant")
+            verifier = GrantVerifier.load(self._office.public_keys_path)
+            grant = verifier.verify(token, call_id=call.call_id)
+        return self._office.renew(grant)
 
     async def ended(self, call_id: str, how: str, spoken_s: float | None = None) -> None:
         """The call is over, whoever noticed first; a second word of it changes nothing."""

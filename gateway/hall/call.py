@@ -83,13 +83,21 @@ class CallerTurn:
 
 
 @dataclass(frozen=True, slots=True)
+class Transferred:
+    """What became of a transfer: the SIP status of its target."""
+
+    status: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The call is over."""
 
     how: str
 
 
-Event = Dtmf | CallerTurn | Ended | SpeechEvent
+Event = Dtmf | CallerTurn | Transferred | Ended | SpeechEvent
 
 
 class CallEnded(Exception):
@@ -109,6 +117,8 @@ class Call:
     aim: Callable[[float], None]
     """sets the leg's gain"""
     recordings: Path
+    resumed: bool = False
+    """taken up after a hall's death: the caller was greeted and told already"""
     turns: Turns = field(default_factory=Turns)
     state: str = "offered"
     line: Peer | None = None

@@ -60,7 +60,9 @@ class Conversation:
         call.listening = True
         call.interruptible = verb.interruptible
         call.last_sound = time.monotonic()
-        if verb.greeting:
+        if call.resumed:
+            self._reply = self._say(verb.not_understood[0])  # what was being said when we died is lost
+        elif verb.greeting:
             self._reply = self._greeting or self._say(verb.greeting)
         call.show(kind="state", state="listening")
         try:

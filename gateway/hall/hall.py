@@ -20,7 +20,7 @@ from consent.revocation import Revocation, RevocationFeed
 from gateway.dialplan import Route
 from gateway.errors import RpcError
 from gateway.hall.audio import FILTER_DELAY_S
-from gateway.hall.call import Call, Dtmf, Offer
+from gateway.hall.call import Call, Dtmf, Offer, Transferred
 from gateway.hall.floor import Floor
 from gateway.hall.playout import Playout
 from gateway.hall.prompts import Prompts
@@ -39,6 +39,11 @@ log = structlog.get_logger("hall")
 
 RENEW_BEFORE: Final = 0.5
 """A grant is renewed when this share of its life is left."""
+
+RENEW_RETRY_S: Final = 1.0
+
+FRONT_WITHIN_S: Final = 5.0
+"""How long a call waits for the front after this hall's restart."""
 
 PROMPT_RETRY_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Pauses while the engine loads; all within a grant's life."""
@@ -61,6 +66,7 @@ class Hall:
     prompts: Prompts = field(default_factory=Prompts)
     draining: bool = False
     _front: Peer | None = None
+    _front_here: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _lives: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -72,6 +78,8 @@ class Hall:
             "call.confirmed": self.call_confirmed,
             "call.dtmf": self.call_dtmf,
             "call.hold": self.call_hold,
+            "call.transferred": self.call_transferred,
+            "call.rtp_moved": self.call_rtp_moved,
             "call.ended": self.call_ended,
             "prompts": self.render_prompts,
             "drain": self.drain,
@@ -104,17 +112,31 @@ class Hall:
         log.info("peer.joined", role=peer.hello.get("role"), name=peer.name)
         if peer.hello.get("role") == "front":
             self._front = peer
+            self._front_here.set()
 
     async def _left(self, peer: Peer) -> None:
         log.info("peer.left", role=peer.hello.get("role"), name=peer.name)
         if peer is self._front:
             self._front = None
+            self._front_here.clear()
         for call in [call for call in self.calls.values() if call.line is peer]:
             call.end("failed: its line died")
 
     def tell_front(self, event: str, **params: Any) -> None:
         if self._front is not None:
             self._front.tell(event, **params)
+
+    async def _renewed(self, call_id: str, token: str | None) -> str:
+        """A fresh grant of the call; `token` is its last one, which a restarted front has not seen.
+
+        Raises `GrantRefused`, and `RpcError` when the front cannot be asked now.
+        """
+        if self._front is None:
+            raise RpcError("the front is away")
+        answer = await self._front.ask("grant.renew", call_id=call_id, token=token)
+        if "refused" in answer:
+            raise GrantRefused(answer["refused"], f"the front does not renew: {answer['refused']}")
+        return str(answer["token"])
 
     # ── the front asks ───────────────────────────────────────────────────────────────────────────────
 
@@ -141,6 +163,7 @@ class Hall:
             tell_front=self.tell_front,
             aim=lambda gain: self.floor.aim(call, gain),
             recordings=self.settings.data_dir / "recordings",
+            resumed=resumed,
         )
         call.mark_slot = self.floor.bank.open(offer.payload)
         self.calls[offer.call_id] = call
@@ -200,7 +223,14 @@ class Hall:
         return call
 
     async def call_started(
-        self, line: Peer, call_id: str, call: int, slot: int, codec: str | None, resumed: bool
+        self,
+        line: Peer,
+        call_id: str,
+        call: int,
+        slot: int,
+        codec: str | None,
+        resumed: bool,
+        confirmed: bool,
     ) -> None:
         """A line has the call. After a hall's death the line tells again, `resumed`: taken up from Redis."""
         known = self.calls.get(call_id)
@@ -214,19 +244,26 @@ class Hall:
         self.floor.seat(known, line.name, call, int(line.hello["rate_hz"]))
         known.session.event("line", line=line.name, slot=slot, codec=codec)
         known.started.set()
-        if resumed:
+        if confirmed:
             known.confirmed.set()
 
     async def _resume(self, call_id: str) -> Call | None:
         """A call of the hall that died here before, from what Redis remembers."""
         record = await self.sessions.get(call_id)
-        if record is None or "offer" not in record.facts or self._front is None:
+        if record is None or "offer" not in record.facts:
+            log.warning("call.not_remembered", call_id=call_id)
             return None
         kept = json.loads(record.facts["offer"])
-        with contextlib.suppress(RpcError):
-            kept["grant"] = await self._front.ask("grant.renew", call_id=call_id)
-            return self._admit(kept, resumed=True)
-        return None
+        try:
+            async with asyncio.timeout(FRONT_WITHIN_S):  # the lines are often back before the front is
+                await self._front_here.wait()
+            kept["grant"] = await self._renewed(call_id, None)
+            call = self._admit(kept, resumed=True)
+            call.speech.restore(await self.sessions.history(call_id))
+            return call
+        except (RpcError, GrantRefused, TimeoutError) as error:
+            log.warning("call.not_resumed", call_id=call_id, error=str(error) or "the front is away")
+            return None
 
     async def call_confirmed(self, _: Peer, call_id: str, codec: str | None, at: float) -> None:
         call = self._call(call_id)
@@ -246,12 +283,23 @@ class Hall:
         call.session.event("hold", sending=sending, receiving=receiving)
         call.show(kind="state", state="listening" if sending else "held")
 
+    async def call_transferred(self, _: Peer, call_id: str, status: int, reason: str) -> None:
+        self._call(call_id).post(Transferred(status, reason))
+
+    async def call_rtp_moved(self, _: Peer, call_id: str, was: str, now: str) -> None:
+        """Sound comes from elsewhere all at once: a phone that moved, or somebody else's."""
+        call = self._call(call_id)
+        call.log.warning("rtp.moved", was=was, now=now)
+        call.session.event("rtp_moved", was=was, now=now)
+        self.tell_front("call.event", call_id=call_id, kind="rtp_moved")
+
     async def call_ended(self, _: Peer, call_id: str, how: str) -> None:
         self._call(call_id).end(how)
 
     # ── a call's life ────────────────────────────────────────────────────────────────────────────────
 
     async def _live(self, call: Call) -> None:
+        self._use_grant(call, call.offer.grant)
         work = [
             asyncio.create_task(perform(call)),
             asyncio.create_task(call.speech.run(lambda: call.token, call.post)),
@@ -280,32 +328,34 @@ class Hall:
         await asyncio.sleep(self.settings.max_call_s)
         call.end("hung up: the longest duration was reached")
 
+    def _use_grant(self, call: Call, token: str | None) -> None:
+        """The call speaks by this grant from now on; without a valid one it falls silent."""
+        try:
+            if token is None:
+                raise GrantRefused("none", "the call has no grant")
+            grant = self.verifier.verify(token, call_id=call.id)
+            if self.feed.revocations.is_revoked(grant):
+                raise GrantRefused("revoked", f"the voice {grant.voice} was revoked")
+            call.use_grant(grant)
+        except GrantRefused as refusal:
+            call.mute(refusal.reason)
+
     async def _keep_grant(self, call: Call) -> None:
-        """Verifies the grant, has it renewed in time, and silences the voice when there is none."""
-        token = call.offer.grant
-        while not call.ended.is_set():
-            try:
-                if token is None:
-                    raise GrantRefused("none", "the call has no grant")
-                grant = self.verifier.verify(token, call_id=call.id)
-                if self.feed.revocations.is_revoked(grant):
-                    raise GrantRefused("revoked", f"the voice {grant.voice} was revoked")
-                call.use_grant(grant)
-            except GrantRefused as refusal:
-                call.mute(refusal.reason)
-                return
+        """Has the grant renewed in time, and silences the voice when it lapses."""
+        while call.muted is None and (grant := call.grant) is not None:
             left_s = grant.expires_at - time.time()
             await asyncio.sleep(max(0.5, left_s * (1 - RENEW_BEFORE)))
             renewed = None
             while renewed is None and time.time() < grant.expires_at:
                 try:
-                    if self._front is None:
-                        raise RpcError("the front is away")
-                    renewed = await self._front.ask("grant.renew", call_id=call.id)
+                    renewed = await self._renewed(call.id, grant.token)
+                except GrantRefused as refusal:
+                    call.mute(refusal.reason)
+                    return
                 except RpcError as error:
                     call.log.warning("grant.not_renewed", error=str(error))
-                    await asyncio.sleep(1.0)
-            token = renewed or token
+                    await asyncio.sleep(RENEW_RETRY_S)
+            self._use_grant(call, renewed or grant.token)
 
     async def _revoked(self, revocation: Revocation) -> None:
         for call in list(self.calls.values()):

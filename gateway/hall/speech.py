@@ -202,6 +202,10 @@ class Speech:
         }
         self._send(lambda session: session.update(**self._config))
 
+    def restore(self, history: list[dict[str, Any]]) -> None:
+        """What was said before this hall took the call up; the engine is told when it is connected."""
+        self._history.extend(history)
+
     def renew(self, grant: str) -> None:
         """Tells the engine of a renewed grant."""
         self._send(lambda session: session.update(grant=grant))

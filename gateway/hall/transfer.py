@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
-from gateway.hall.call import Call, CallEnded
+from gateway.errors import RpcError
+from gateway.hall.call import Call, CallEnded, Transferred
 
 ACCEPTED_WITHIN_S: Final = 32.0
-GONE_WITHIN_S: Final = 30.0
+"""What the target may take to answer; its phone rings meanwhile."""
 
 
 async def transfer(call: Call, target: str) -> None:
-    """Asks the line to refer the caller (RFC 3515). Raises `CallEnded` when it went, returns when not."""
+    """Refers the caller (RFC 3515) and waits for what comes of it (RFC 3515 §2.4.4's NOTIFY).
+
+    Raises `CallEnded` when it went; returns when it did not, and the call goes on.
+    """
     address = call.offer.targets.get(target)
-    if address is None:
+    if address is None or call.line is None:
         call.session.event("transfer_refused", target=target)
         return
     call.session.event("transfer", target=target)
-    answer = await call.ask_line("transfer", ACCEPTED_WITHIN_S, target=address)
-    if not answer or not answer.get("accepted"):
-        call.session.event("transfer_failed", target=target)
-        return
-    await call.until(call.ended.wait(), GONE_WITHIN_S)
-    raise CallEnded("transferred")
+    try:
+        await call.line.ask("transfer", call_id=call.id, target=address)
+        status, why = await _outcome(call)
+    except RpcError as error:  # a browser cannot be transferred; a phone may have hung up
+        status, why = 0, str(error)
+    if 200 <= status < 300:
+        raise CallEnded("transferred")
+    call.session.event("transfer_failed", target=target, status=status, why=why)
+
+
+async def _outcome(call: Call) -> tuple[int, str]:
+    """The final status of the REFER, (408, …) when none came."""
+    deadline = time.monotonic() + ACCEPTED_WITHIN_S
+    while (left_s := deadline - time.monotonic()) > 0:
+        event = await call.next(left_s)
+        if isinstance(event, Transferred):
+            return event.status, event.reason
+    return 408, "nobody said what became of it"

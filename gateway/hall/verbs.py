@@ -84,7 +84,8 @@ class Performance:
             case Answer():
                 await self._answer(following)
             case Disclose():
-                await self._say(verb.text, interruptible=False)
+                if not self._call.resumed:
+                    await self._say(verb.text, interruptible=False)
             case Say():
                 await self._say(verb.text)
             case Converse():
@@ -122,6 +123,8 @@ class Performance:
     async def _answer(self, following: Verb | None) -> None:
         """200 OK once the first words wait to be played; then until the caller can hear them."""
         call = self._call
+        if call.confirmed.is_set():
+            return  # a call that was taken up: the line has answered long ago
         text = first_words(following)
         call.move("ringing")
         if text:

@@ -373,6 +373,7 @@ class SipLine:
             slot=call.slot.index,
             codec=call.codec,
             resumed=resumed,
+            confirmed=call.confirmed,
         )
 
     def confirmed(self, call: SipCall, at: float) -> None:

@@ -248,6 +248,7 @@ class WebLine:
             slot=call.slot,
             codec=CODEC,
             resumed=resumed,
+            confirmed=call.confirmed_at is not None,
         )
 
     def _happened(self, call: WebCall, what: str, detail: str) -> None:

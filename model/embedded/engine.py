@@ -13,8 +13,8 @@ from datetime import datetime
 from typing import Final, Self
 
 import numpy as np
-from consent.grant import VoiceGrant
 
+from consent.grant import VoiceGrant
 from model.api import (
     FRAME,
     RATE_HZ,

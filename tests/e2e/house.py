@@ -93,6 +93,13 @@ class House:
             body = answer.read()
         return json.loads(body) if "json" in answer.headers["content-type"] else body.decode()
 
+    def ready(self) -> bool:
+        """What `/readyz` says; False while there is no front to ask."""
+        try:
+            return bool(self.get("/readyz")["ready"])
+        except OSError:  # an HTTP 503 is one too
+            return False
+
     def calls(self) -> list[dict[str, Any]]:
         answer = self.get("/api/calls")
         return list(answer["calls"] if isinstance(answer, dict) else answer)

@@ -44,7 +44,7 @@ def test_a_line_dies_its_caller_gets_a_bye_and_others_talk_on(own_house: Start, 
     report = doomed.ended()
     assert "they hung up" in report.ended, report.ended
     assert time.monotonic() - began < 5, "the BYE comes at once"
-    house.wait_for("a new line", lambda: house.get("/readyz")["ready"], 10)
+    house.wait_for("a new line", house.ready, 10)
     assert place_call(house.uri, duration_s=1, codec="pcmu").answered
     assert "we hung up" in spared.ended().ended
 
@@ -64,7 +64,7 @@ def test_the_front_dies_and_calls_go_on(own_house: Start, say: Say) -> None:
     house = own_house()
     calling = Calling(house, play=[say("where are you")], at_s=13, duration_s=22)
     house.kill("front")
-    took = house.wait_for("a new front", lambda: _ready(house), 15)
+    took = house.wait_for("a new front", house.ready, 15)
     report = calling.ended()
     assert "we hung up" in report.ended, report.ended
     assert report.turns[0].latency_s is not None, "sound never went through the front"
@@ -96,11 +96,4 @@ def _alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
-        return False
-
-
-def _ready(house: House) -> bool:
-    try:
-        return bool(house.get("/readyz")["ready"])
-    except OSError:
         return False

@@ -70,7 +70,7 @@ def test_the_call_is_in_the_api_the_registry_and_the_metrics(house: House) -> No
     assert call["route"] == "demo"
     assert call["voice"] == "heart"
     assert re.search(r"^voicegate_\w*calls\w*(\{.*\})? [1-9]", house.get("/metrics"), re.MULTILINE)
-    assert house.get("/readyz")["ready"] is True
+    assert house.ready()
 
 
 def _last(house: House) -> dict[str, str]:

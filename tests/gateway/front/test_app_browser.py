@@ -229,6 +229,8 @@ async def test_closing_the_page_ends_the_call(browser: Browser, stage: Stage) ->
     page = await browser.new_page()
     await page.goto(stage.url)
     await call(page, stage)
+    await show(stage, "c1", kind="state", state="listening")
+    await expect(page.locator("#state")).to_have_text("Listening")  # its channel is open: it can say goodbye
     await page.close(run_before_unload=False)
     assert (await stage.hall.hears("call.ended"))["how"] == "caller hung up"
 

@@ -107,7 +107,14 @@ class Hall:
             del self.lines[peer.name]
 
     async def _started(
-        self, peer: rpc.Peer, call_id: str, call: int, slot: int, codec: str | None, resumed: bool
+        self,
+        peer: rpc.Peer,
+        call_id: str,
+        call: int,
+        slot: int,
+        codec: str | None,
+        resumed: bool,
+        confirmed: bool,
     ) -> None:
         async with self.changed:
             self.calls[call_id] = HallCall(call_id, call, slot, resumed, codec)
