@@ -49,4 +49,4 @@ class Attention(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         """`(B, T, heads * D)` as `(B, heads, T, D)`."""
-        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        return x.view(*x.shape[:2], -1, self.head_dim).transpose(1, 2)

@@ -144,13 +144,24 @@ def cut(inner: Any, config: ChromaConfig) -> Chat:
     else:  # the format that the template of the first release renders
         start = "<|im_start|>"
         pieces = (
-            f"{start}system\n", f"{im_end}\n", f"{start}user\n", str(bounds[0]), str(bounds[1]), f"{im_end}\n",
-            f"{start}assistant\n", f"{im_end}\n",
+            f"{start}system\n", f"{im_end}\n", f"{start}user\n", str(bounds[0]), str(bounds[1]),
+            f"{im_end}\n", f"{start}assistant\n", f"{im_end}\n",
         )  # fmt: skip
     ids = [tokenizer.encode(piece) for piece in pieces]
     if ids[7][:1] != [config.im_end]:
         raise CheckpointError(f"the chat template does not close an answer with {im_end}")
-    return Chat(tokenizer, *ids, im_end=config.im_end)
+    return Chat(
+        tokenizer,
+        system_open=ids[0],
+        system_close=ids[1],
+        user_open=ids[2],
+        sound_open=ids[3],
+        sound_close=ids[4],
+        user_close=ids[5],
+        answer_open=ids[6],
+        answer_close=ids[7],
+        im_end=config.im_end,
+    )
 
 
 def _cut_template(inner: Any, sound: str, sound_open: str, sound_close: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from model.chroma.steps import Steps
 AHEAD: Final = 4
 """Frames of a reply that may wait for whoever hears it; then it rests."""
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -48,12 +49,12 @@ class Conductor:
         """Replies under way."""
         return len(self._playing)
 
-    async def do(self, work: Callable[[], T]) -> T:
+    async def do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `work` in the thread, after what was asked for before."""
 
         def run() -> T:
             with torch.inference_mode():
-                return work()
+                return work(*args, **kwargs)
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, run)
 
@@ -81,7 +82,7 @@ class Conductor:
                 await self._hungry.wait()
                 continue
             try:
-                frames = await self.do(lambda replies=replies: self._step(replies))  # type: ignore[misc]  # bound now
+                frames = await self.do(self._step, replies)
             except Exception as error:  # told to those it hit; the others go on
                 for reply in replies:
                     reply.end = "failed"

@@ -75,7 +75,7 @@ class ChromaConversation:
     # ── hearing ──────────────────────────────────────────────────────────────────────────────────────
 
     async def configure(self, config: SessionConfig) -> None:
-        """Instructions and facts become the system prompt; tools and answers are for engines that match phrases."""
+        """Instructions and facts become the system prompt; answers are for engines that match phrases."""
         facts = "".join(f"\n{name}: {value}" for name, value in config.facts.items())
         self._history.instruct(config.instructions + facts)
 
@@ -101,7 +101,7 @@ class ChromaConversation:
         """Encodes what came, and feeds it unless a reply is under way."""
         async with self._feeding:
             pcm = utterance.take()
-            await self._engine.conductor.do(lambda: utterance.listen(pcm, over))
+            await self._engine.conductor.do(utterance.listen, pcm, over)
             utterance.over = over
             if utterance.dropped or self._closed:
                 return
@@ -152,7 +152,7 @@ class ChromaConversation:
         chat = self._engine.chat
         if item.pcm is not None and item.role == "user":
             utterance, pcm = self._engine.utterance(), item.pcm
-            await self._engine.conductor.do(lambda: utterance.listen(pcm, True))
+            await self._engine.conductor.do(utterance.listen, pcm, True)
             utterance.over = True
             self._place(utterance)
         elif item.text and item.role == "assistant":
@@ -181,9 +181,9 @@ class ChromaConversation:
             engine.steps.prefill(slot, x)
 
         if pieces:
-            x = await engine.conductor.do(lambda: self._embed(pieces))
-            for part in x.split(PREFILL):
-                await engine.conductor.do(lambda at=at, part=part: run(at, part))  # type: ignore[misc]  # bound now
+            x = await engine.conductor.do(self._embed, pieces)
+            for part in torch.split(x, PREFILL):
+                await engine.conductor.do(run, at, part)
                 at += len(part)
         history.fed(at)
 

@@ -1,4 +1,4 @@
-"""The Chroma engine: one set of weights, slots for conversations, voices by hash. Implements `model.api.Engine`."""
+"""The Chroma engine: weights, slots for conversations, voices by hash. Implements `model.api.Engine`."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class ChromaEngine:
 
     async def release(self, slot: int) -> None:
         """The slot is free again, and as new."""
-        await asyncio.shield(self.conductor.do(lambda: self.slots.clear(slot)))
+        await asyncio.shield(self.conductor.do(self.slots.clear, slot))
         heapq.heappush(self._free, slot)
 
     async def _voice(self, reference: Reference) -> Voice:
@@ -151,8 +151,8 @@ class ChromaEngine:
         if reference.pcm is None or not len(reference.pcm):
             kind = "stock voice" if reference.stock else "voice"
             raise VoiceError(
-                f"the {kind} {reference.voice!r} comes without a reference clip; Chroma speaks as a clip and its "
-                "words do: register a voice with `voicegate voice` and name it in the dialplan, "
+                f"the {kind} {reference.voice!r} comes without a reference clip; Chroma speaks as a clip and "
+                "its words do: register a voice with `voicegate voice` and name it in the dialplan, "
                 "or run with VOICEGATE_ENGINE=embedded"
             )
         if not reference.text.strip():
@@ -176,11 +176,9 @@ class ChromaEngine:
         codes = []
         for at in range(0, len(pcm), size):  # in pieces: other callers' frames go between them
             piece = torch.from_numpy(pcm[at : at + size].copy()).to(model.device)
-            codes.append(
-                await self.conductor.do(lambda piece=piece: voices.encode_piece(model, piece, stream))
-            )  # type: ignore[misc]  # bound now
+            codes.append(await self.conductor.do(voices.encode_piece, model, piece, stream))
         ids = torch.tensor(words, dtype=torch.long).to(model.device)
-        voice = await self.conductor.do(lambda: voices.prepare(model, ids, torch.cat(codes)))
+        voice = await self.conductor.do(voices.prepare, model, ids, torch.cat(codes))
         if voice.positions > self.slots.backbone.capacity // 2:
             raise VoiceError(
                 f"the clip of {reference.voice!r} takes {voice.positions} of {self.slots.backbone.capacity} "
@@ -216,4 +214,4 @@ def place(settings: EngineSettings) -> tuple[torch.device, torch.dtype]:
     dtype = settings.dtype
     if dtype == "auto":
         dtype = "bfloat16" if device.type == "cuda" else "float32"
-    return device, getattr(torch, dtype)  # type: ignore[no-any-return]  # one of two names
+    return device, getattr(torch, dtype)

@@ -55,7 +55,7 @@ class AudioAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (
-            proj(x).unflatten(-1, (self._heads, -1)).transpose(1, 2)
+            proj(x).view(*x.shape[:2], self._heads, -1).transpose(1, 2)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         return self.out_proj(attend(q, k, v, None).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]  # nn.Module's call
@@ -95,12 +95,13 @@ class AudioTower(nn.Module):
         x = x + _sinusoids(x.shape[1], x.shape[2]).to(x.device, x.dtype)
         for layer in self.layers:
             x = layer(x)
-        even = x[:, : x.shape[1] // 2 * 2]
-        return self.proj(self.ln_post(even.unflatten(1, (-1, 2)).mean(2)))  # type: ignore[no-any-return]  # nn.Module's call
+        pairs = x.shape[1] // 2
+        pooled = (x[:, 0 : 2 * pairs : 2] + x[:, 1 : 2 * pairs : 2]) / 2
+        return self.proj(self.ln_post(pooled))  # type: ignore[no-any-return]  # nn.Module's call
 
     def whole(self, mel: Tensor) -> Tensor:
         """An utterance `(mels, L)` at once: `(tokens, out)`."""
-        *full, last = mel.split(self.config.chunk, dim=1)
+        *full, last = torch.split(mel, self.config.chunk, dim=1)
         parts = list(self(torch.stack(full))) if full else []
         return torch.cat([*parts, self(last[None])[0]])
 
@@ -128,7 +129,8 @@ class _Chunk:
 
 @dataclass(slots=True)
 class Ear:
-    """One utterance as it comes. `maximum`: "exact" encodes again what a louder sound changes, "running" does not."""
+    """One utterance as it comes. With the `maximum` "exact", what a louder sound changes is encoded again;
+    with "running" it is not."""
 
     tower: AudioTower
     mel: Mel

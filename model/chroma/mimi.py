@@ -1,4 +1,4 @@
-"""Mimi (Défossez et al., arXiv 2410.00037), streaming both ways: 24 kHz sound and 12.5 frames of codes a second.
+"""Mimi (Défossez et al., arXiv 2410.00037), streaming both ways: 24 kHz sound, 12.5 frames of codes a second.
 
 Weights here, state in `MimiStream`: what the convolutions must remember and the transformer's keys and
 values, in slots. Sound in pieces of any number of frames is the sound of the whole.
@@ -165,7 +165,8 @@ class CodecBlock(nn.Module):
     def forward(self, x: Tensor, angles: Angles, cache: KVCache, layer: int, span: Span) -> Tensor:
         attended = self.self_attn(self.input_layernorm(x), angles, cache, layer, span)
         x = x + self.self_attn_layer_scale.scale * attended
-        return x + self.mlp_layer_scale.scale * self.mlp(self.post_attention_layernorm(x))
+        mixed: Tensor = self.mlp(self.post_attention_layernorm(x))
+        return x + self.mlp_layer_scale.scale * mixed
 
 
 class CodecTransformer(nn.Module):
@@ -251,7 +252,7 @@ class Mimi(nn.Module):
 
         Ids that are no codeword become the last one, as the goldens have it.
         """
-        batch, _, frames = codes.shape
+        batch = len(codes)
         running = [True] * batch if active is None else active
         everybody = all(running)
         mask = None if everybody else torch.tensor(running).to(codes.device)

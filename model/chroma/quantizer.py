@@ -34,7 +34,7 @@ class Codebook(nn.Module):
     def nearest(self, x: Tensor) -> Tensor:
         """`(B, T, D)` to codes `(B, T)`."""
         embed = self.embed
-        return torch.cdist(x.flatten(0, 1).to(embed.dtype), embed).argmin(-1).unflatten(0, x.shape[:2])
+        return torch.cdist(x.flatten(0, 1).to(embed.dtype), embed).argmin(-1).view(x.shape[:2])
 
 
 class _Layer(nn.Module):

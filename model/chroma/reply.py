@@ -44,34 +44,30 @@ def rows_of(slots: Sequence[int]) -> slice:
 
 
 def perform(steps: Steps, replies: Sequence[Reply], *, sound: bool = True) -> list[Frame]:
-    """One frame further, all at once; `end` is set where a reply is over. `replies` are of different slots."""
-    words = _words(steps, [reply for reply in replies if not reply.text_over and reply.frames % 2 == 0])
-    turns: dict[int, Turn] = {}
+    """One frame further, all at once; `end` is set where a reply is over. Each reply has its own slot."""
+    going = []
     for reply in replies:
-        if reply.frames == 0:
-            turn = Turn.FIRST
-        else:
-            turn = Turn.PAIR if reply.slot in words else Turn.SOUND
-        if reply.frames >= reply.frames_at_most:
-            reply.end = "length"
-        elif steps.slots.backbone.room(reply.slot) < POSITIONS[turn]:
+        if steps.slots.backbone.room(reply.slot) < _need(reply):
             reply.end = "positions"
         else:
-            turns[reply.slot] = turn
-    if not turns:
-        return [Frame(words.get(reply.slot)) for reply in replies]
+            going.append(reply)
+    if not going:
+        return [Frame()] * len(replies)
+    words = _words(steps, [reply for reply in going if _thinks(reply)])
+    turns = {reply.slot: Turn.PAIR if reply.slot in words else Turn.SOUND for reply in going}
+    turns.update({reply.slot: Turn.FIRST for reply in going if reply.frames == 0})
     rows = rows_of(list(turns))
     codes = steps.frame(rows, [turns.get(slot, Turn.REST) for slot in range(rows.start, rows.stop)])
     eos = steps.model.config.codebook_eos
     at_end = (codes == eos).tolist()
     loud = [False] * (rows.stop - rows.start)
-    for reply in replies:
-        if reply.slot not in turns:
-            continue
+    for reply in going:
         reply.frames += 1
         zeros = at_end[reply.slot - rows.start]
         if all(zeros[:-1]):  # the official test leaves the last codebook out; its frame may still sound
             reply.end = "sound"
+        elif reply.frames >= reply.frames_at_most:
+            reply.end = "length"
         loud[reply.slot - rows.start] = not all(zeros)
     pcm = steps.sound(rows, loud) if sound and any(loud) else None
     found = []
@@ -86,6 +82,18 @@ def perform(steps: Steps, replies: Sequence[Reply], *, sound: bool = True) -> li
             )
         )
     return found
+
+
+def _thinks(reply: Reply) -> bool:
+    """Whether a word comes in with the next frame: with every second one."""
+    return not reply.text_over and reply.frames % 2 == 0
+
+
+def _need(reply: Reply) -> int:
+    """Backbone positions of the next frame, at most."""
+    if reply.frames == 0:
+        return POSITIONS[Turn.FIRST]
+    return POSITIONS[Turn.PAIR if _thinks(reply) else Turn.SOUND]
 
 
 def _words(steps: Steps, replies: Sequence[Reply]) -> dict[int, int]:

@@ -92,7 +92,7 @@ class Steps:
 
     @torch.inference_mode()
     def frame(self, rows: slice, turns: Sequence[Turn]) -> Tensor:
-        """The next frame of every row whose turn is not REST: codes `(B, codebooks)`, kept in the slots too."""
+        """The next frame of every row whose turn is not REST: codes `(B, codebooks)`, also in the slots."""
         slots, model = self.slots, self.model
         counts = [POSITIONS[turn] for turn in turns]
         width = max(counts)
@@ -152,7 +152,7 @@ class Steps:
         draws = slots.draws[rows][:, None] * config.codebooks + books
         seeds = slots.seed[rows][:, None].expand_as(draws)
         noise = gumbel(seeds.flatten(), draws.flatten(), config.codebook_vocab)
-        return noise.unflatten(0, draws.shape)
+        return noise.view(*draws.shape, -1)
 
     def _pick(self, rows: slice, logits: Tensor, book: int, noise: Tensor) -> Tensor:
         slots = self.slots

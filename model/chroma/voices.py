@@ -1,4 +1,4 @@
-"""Voices: a reference clip's codes and the backbone's state after its prompt, computed once and kept by hash."""
+"""Voices: a clip's codes and the backbone's state after its prompt, computed once and kept by hash."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def encode(model: Chroma, pcm: Tensor, quirks: Quirks, piece_frames: int | None 
     size = model.config.codec.frame
     piece = piece_frames or -(-len(pcm) // size)
     stream = encoding(model, len(pcm), quirks, piece)
-    return torch.cat([encode_piece(model, part, stream) for part in pcm.split(piece * size)])
+    return torch.cat([encode_piece(model, part, stream) for part in torch.split(pcm, piece * size)])
 
 
 @torch.inference_mode()
