@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import heapq
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 import structlog
@@ -28,7 +29,7 @@ from model.chroma.steps import Steps
 from model.chroma.utterance import Utterance
 from model.chroma.voices import Voice, VoiceCache
 from model.chroma.weights import Chroma
-from model.errors import CheckpointError, EngineBusy, VoiceError
+from model.errors import CheckpointError, EngineBusy, EngineError, VoiceError
 
 log = structlog.get_logger("chroma")
 
@@ -57,6 +58,24 @@ class EngineSettings:
     text_lead_s: float = 0.0
     """how far text runs ahead of the sound that says it; not measured, since that takes the real weights"""
     voices_bytes: int = 2 << 30
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """As the gateway's settings of the same names say. Raises `EngineError` for a wrong one."""
+        given: dict[str, Any] = {}
+        for name, field, kind in (
+            ("VOICEGATE_ENGINE_CALLS", "conversations", int),
+            ("VOICEGATE_CHROMA_DEVICE", "device", str),
+            ("VOICEGATE_CHROMA_DTYPE", "dtype", str),
+            ("VOICEGATE_CHROMA_CONTEXT", "context", int),
+            ("VOICEGATE_CHROMA_REPLY_S", "reply_s", float),
+        ):
+            if value := environ.get(name):
+                try:
+                    given[field] = kind(value)
+                except ValueError:
+                    raise EngineError(f"{name}={value} is no number") from None
+        return cls(**given)
 
 
 class ChromaEngine:
@@ -120,8 +139,10 @@ class ChromaEngine:
         slot = heapq.heappop(self._free)  # the lowest, so that steps cover few idle slots
         try:
             voice = await self._voice(reference)
-        except BaseException:
+        except BaseException as error:
             heapq.heappush(self._free, slot)
+            if isinstance(error, VoiceError):
+                log.error("voice.unusable", call_id=grant.call_id, voice=grant.voice, reason=str(error))
             raise
         sampling = Sampling(
             self.settings.temperature, self.settings.top_k, self.settings.top_p, seed_of(grant.call_id)
