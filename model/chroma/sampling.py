@@ -47,7 +47,7 @@ def gumbel(seed: Tensor, draw: Tensor, vocab: int) -> Tensor:
     """Noise `(B, vocab)` float32 for int64 `seed` and `draw` `(B,)`."""
     ids = torch.arange(1, vocab + 1, device=seed.device)
     stream = _mix(_mix(seed * _GOLDEN + 1) + draw * _GOLDEN)
-    bits = _shift(_mix(stream[:, None] + ids * _GOLDEN), 40)
+    bits = _shift(_mix(stream[:, None] + ids * _GOLDEN), 41)
     uniform = (bits.float() + 0.5) / (1 << 23)  # 23 bits: a float32 holds them and the half
     return -(-uniform.log()).log()
 
