@@ -16,7 +16,8 @@ CONFIG = config.parse(toy.TABLE)
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% for part in message['content'] %}"
-    "{% if part['type'] == 'audio' %}<|audio_bos|><|AUDIO|><|audio_eos|>{% else %}{{ part['text'] }}{% endif %}"
+    "{% if part['type'] == 'audio' %}<|audio_bos|><|AUDIO|><|audio_eos|>"
+    "{% else %}{{ part['text'] }}{% endif %}"
     "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
@@ -28,7 +29,13 @@ def save_tokenizer(directory: Path, template: str | None = TEMPLATE) -> Any:
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {letter: at for at, letter in enumerate(alphabet)}
-    names = {299: "<|im_end|>", 300: "<|im_start|>", 303: "<|AUDIO|>", 304: "<|audio_bos|>", 305: "<|audio_eos|>"}
+    names = {
+        299: "<|im_end|>",
+        300: "<|im_start|>",
+        303: "<|AUDIO|>",
+        304: "<|audio_bos|>",
+        305: "<|audio_eos|>",
+    }
     for at in range(len(vocab), 310):
         vocab[names.get(at, f"<|unused{at}|>")] = at
     inner = Tokenizer(models.BPE(vocab, []))
@@ -53,8 +60,9 @@ def test_pieces_make_what_the_template_renders(tokenizer: tuple[Path, Any]) -> N
     ours = chat.load(directory, CONFIG)
     assert not ours.meaningless
     pieces = [
-        *ours.system("Be brief."), *ours.user_open, *ours.sound_open, 303, *ours.sound_close, *ours.user_close,
-        *ours.answer(ours.encode("Good day.")), *ours.user_text("And now?"), *ours.answer_open,
+        *ours.system("Be brief."), *ours.user_open, *ours.sound_open, 303, *ours.sound_close,
+        *ours.user_close, *ours.answer(ours.encode("Good day.")), *ours.user_text("And now?"),
+        *ours.answer_open,
     ]  # fmt: skip
     messages = [
         {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
@@ -107,7 +115,15 @@ def test_a_character_of_several_ids_is_said_whole(tokenizer: tuple[Path, Any]) -
 
 @pytest.mark.parametrize(
     ("count", "kept"),
-    [(0, ""), (3, ""), (5, "Hello"), (6, "Hello "), (8, "Hello "), (11, "Hello there"), (99, "Hello there you")],
+    [
+        (0, ""),
+        (3, ""),
+        (5, "Hello"),
+        (6, "Hello "),
+        (8, "Hello "),
+        (11, "Hello there"),
+        (99, "Hello there you"),
+    ],
 )
 def test_a_cut_falls_between_words(tokenizer: tuple[Path, Any], count: int, kept: str) -> None:
     ours = chat.load(tokenizer[0], CONFIG)

@@ -90,8 +90,17 @@ def test_mistakes_are_said_in_a_line(tmp_path: Path, golden: Path) -> None:
 def test_inspect_shows_parts_sizes_and_memory(golden: Path) -> None:
     result = command("inspect", str(golden), "--conversations", "3")
     assert result.exit_code == 0, result.output
-    for part in ("audio encoder", "thinker layers", "shared audio table", "backbone", "decoder", "Mimi decoder"):
+    for part in (
+        "audio encoder",
+        "thinker layers",
+        "shared audio table",
+        "backbone",
+        "decoder",
+        "Mimi decoder",
+    ):
         assert f"\n{part} " in result.output
-    assert "not loaded" in next(line for line in result.output.splitlines() if line.startswith("visual tower"))
+    assert "not loaded" in next(
+        line for line in result.output.splitlines() if line.startswith("visual tower")
+    )
     assert "264 tensors" in result.output
     assert "3 conversation(s)" in result.output

@@ -66,7 +66,7 @@ LENGTHS = [1, 159, 200, 201, 400, 1600, 9_600, 9_601, 9_640, 33_333]
 @pytest.mark.parametrize("pieces", [320, 10_000, 0], ids=["20ms", "long", "odd"])
 def test_mel_frames_are_whispers_whatever_the_pieces(tower: AudioTower, samples: int, pieces: int) -> None:
     sound = speech(samples)
-    ear = hear(tower, sound, pieces or random.Random(samples))  # noqa: S311 - a test's dice
+    ear = hear(tower, sound, pieces or random.Random(samples))
     torch.testing.assert_close(ear.features(), whisper(sound), atol=2e-5, rtol=1e-5)
 
 
@@ -86,7 +86,9 @@ def test_the_tower_is_transformers_audio_encoder(tower: AudioTower) -> None:
     from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniAudioEncoderConfig
     from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniAudioEncoder
 
-    theirs = Qwen2_5OmniAudioEncoder(Qwen2_5OmniAudioEncoderConfig(**toy.TABLE["thinker_config"]["audio_config"]))
+    theirs = Qwen2_5OmniAudioEncoder(
+        Qwen2_5OmniAudioEncoderConfig(**toy.TABLE["thinker_config"]["audio_config"])
+    )
     missing = theirs.load_state_dict(tower.state_dict(), strict=False)
     assert missing.missing_keys == ["audio_bos_eos_token.weight"]
     for frames in (60, 61, 62, 63, 150):
@@ -142,5 +144,7 @@ def test_mels_equal_the_goldens(golden: Any, chroma_a: checkpoint.Chroma) -> Non
             for part in sound.split(320):
                 ear.push(part)
             ear.finish()
-            theirs = case["in_thinker_input_features"][k][:, case["in_thinker_feature_attention_mask"][k] == 1]
+            theirs = case["in_thinker_input_features"][k][
+                :, case["in_thinker_feature_attention_mask"][k] == 1
+            ]
             np.testing.assert_allclose(ear.features().numpy(), theirs, atol=1e-6)

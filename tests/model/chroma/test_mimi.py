@@ -68,7 +68,9 @@ CHUNKINGS = [[40], [1] * 40, [2] * 20, [3, 1, 7, 20, 9], [39, 1]]
 def test_decoding_in_pieces_is_decoding_the_whole(mimi: Mimi, pieces: list[int], window: int | None) -> None:
     """80 positions, eight windows: the ring goes round and round."""
     c = codes(40)
-    torch.testing.assert_close(decode(mimi, c, pieces, window), decode(mimi, c, [40], window), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        decode(mimi, c, pieces, window), decode(mimi, c, [40], window), atol=2e-5, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("pieces", CHUNKINGS)
@@ -102,13 +104,15 @@ def test_the_window_matters_only_past_it(mimi: Mimi) -> None:
 def test_float32_is_near_float64(mimi: Mimi) -> None:
     wide = toy.model(dtype=torch.float64).codec_model
     c = codes(30)
-    torch.testing.assert_close(decode(mimi, c, [1] * 30).double(), decode(wide, c, [30]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        decode(mimi, c, [1] * 30).double(), decode(wide, c, [30]), atol=1e-4, rtol=1e-4
+    )
 
 
 @torch.inference_mode()
 def test_rows_that_rest_stand_still(mimi: Mimi) -> None:
     """Four streams, each stepping when its coin says so, sound as each would alone."""
-    total, draw = 30, random.Random(1)  # noqa: S311 - a test's dice
+    total, draw = 30, random.Random(1)
     c = codes(total, rows=4)
     stream, done, out = mimi.decoding(4, 1, WINDOW), [0] * 4, [[] for _ in range(4)]  # type: ignore[var-annotated]
     while min(done) < total:

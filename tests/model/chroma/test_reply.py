@@ -52,7 +52,7 @@ def bench(model: checkpoint.Chroma, count: int, quirks: Quirks) -> Steps:
 
 def test_all_goldens_at_once_each_as_alone(cases: list[golden.Case], chroma_a: checkpoint.Chroma) -> None:
     """Five cases in nine slots, begun at different times, some frames skipped by the dice."""
-    steps, draw = bench(chroma_a, 9, OFFICIAL), random.Random(7)  # noqa: S311 - a test's dice
+    steps, draw = bench(chroma_a, 9, OFFICIAL), random.Random(7)
     slots = draw.sample(range(9), len(cases))
     running: dict[str, Reply] = {}
     frames: dict[str, list[list[int]]] = {case.name: [] for case in cases}
@@ -75,7 +75,9 @@ def test_all_goldens_at_once_each_as_alone(cases: list[golden.Case], chroma_a: c
         np.testing.assert_allclose(torch.cat(sound[case.name]).numpy(), case["wave"], atol=1e-4)
 
 
-def test_a_frame_of_nothing_at_once_ends_quietly(cases: list[golden.Case], chroma_a: checkpoint.Chroma) -> None:
+def test_a_frame_of_nothing_at_once_ends_quietly(
+    cases: list[golden.Case], chroma_a: checkpoint.Chroma
+) -> None:
     """The official code fails on a reply whose first frame is the end; ours has no sound."""
     steps = bench(chroma_a, 1, OFFICIAL)
     reply = ready(steps, 0, cases[0])
@@ -102,7 +104,9 @@ def test_a_full_backbone_ends_a_reply_cleanly(cases: list[golden.Case], chroma_a
     assert slots.backbone.lengths[1] == prompt + 2 + sound_only + 3 * with_word
 
 
-def test_ids_that_are_no_sound_are_never_drawn_when_serving(cases: list[golden.Case], chroma_a: checkpoint.Chroma) -> None:
+def test_ids_that_are_no_sound_are_never_drawn_when_serving(
+    cases: list[golden.Case], chroma_a: checkpoint.Chroma
+) -> None:
     case, hot = cases[0], Sampling(temperature=50.0, top_k=0)
     for quirks, drawn in ((SERVING, False), (OFFICIAL, True)):
         steps = bench(chroma_a, 1, quirks)

@@ -49,7 +49,9 @@ def test_any_chunks_give_what_the_whole_gives(pieces: list[int]) -> None:
 def test_float32_is_near_float64() -> None:
     x = sound(40)
     narrow, wide = stack(), stack(dtype=torch.float64)
-    torch.testing.assert_close(run(narrow, x, [40]).double(), run(wide, x.double(), [40]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        run(narrow, x, [40]).double(), run(wide, x.double(), [40]), atol=1e-4, rtol=1e-4
+    )
 
 
 def llama(of: StackConfig, rope: dict[str, Any]) -> Any:
@@ -109,7 +111,7 @@ def test_llama3_leaves_short_waves_and_stretches_long_ones() -> None:
 
 def test_neighbours_of_any_length_do_not_change_a_row() -> None:
     """Rows that rest, prefill and step in one batch, at positions of their own."""
-    model, draw = stack(), random.Random(3)  # noqa: S311 - a test's dice
+    model, draw = stack(), random.Random(3)
     inputs = [sound(60, seed) for seed in range(4)]
     cache, done, out = model.cache(4, 60), [0] * 4, [[] for _ in range(4)]  # type: ignore[var-annotated]
     while min(done) < 60:

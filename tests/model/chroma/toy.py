@@ -145,7 +145,8 @@ def model(seed: int = 0, dtype: torch.dtype = torch.float32) -> Chroma:
 def tensors(model: Chroma, table: str = checkpoint.TABLE[0]) -> dict[str, Tensor]:
     """As the official release would store them, with what is never read."""
     stored = {
-        table if name == "audio_table" else name: tensor.clone() for name, tensor in model.state_dict().items()
+        table if name == "audio_table" else name: tensor.clone()
+        for name, tensor in model.state_dict().items()
     }
     stored["thinker.audio_tower.audio_bos_eos_token.weight"] = torch.zeros(2, 48)
     stored["thinker.visual.patch_embed.proj.weight"] = torch.zeros(4, 3, 2, 2, 2)
