@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 import click
 import torch
 
+from model.chroma import bench as benches
 from model.chroma import checkpoint, golden
 from model.chroma import config as chroma_config
+from model.chroma.engine import EngineSettings, place
 from model.chroma.inventory import Memory, parts
 from model.errors import CheckpointError
 
@@ -95,3 +98,45 @@ def _line(verdict: golden.Verdict) -> None:
     errors = "".join(f"{error:>11.1e}" for error in verdict.errors.values())
     mark = "" if verdict.passed else "  FAILS"
     click.echo(f"{verdict.case:<18}{verdict.form:<10}{equal}{errors}{mark}")
+
+
+@engine.command()
+@click.option("--checkpoint", "source", help="measure this checkpoint (a directory or a hub id)")
+@click.option("--random", "size", type=click.Choice(list(benches.SIZES)), help="drawn weights of this size")
+@click.option("--device", default="auto", help="cpu, cuda, …; auto: the GPU where there is one")
+@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto")
+@click.option("--frames", type=click.IntRange(2), default=100, help="frames to take the mean of")
+@click.option(
+    "--speech", "speech_s", type=click.FloatRange(1, 60), default=5.0, help="seconds before the reply"
+)
+@click.option("--lengths", default="1,5,10,30", help="seconds of speech to prefill, with commas between")
+def bench(
+    source: str | None,
+    size: str | None,
+    device: str,
+    dtype: Literal["auto", "float32", "bfloat16"],
+    frames: int,
+    speech_s: float,
+    lengths: str,
+) -> None:
+    """Measure one call: time to first sound, ms per frame, prefill, memory; with the floor beside each.
+
+    Full size wants a GPU: on a CPU `--random 4b` needs 11 GB and seconds for a frame.
+    """
+    if (source is None) == (size is None):
+        raise click.UsageError("give either --checkpoint or --random")
+    where, kind = place(EngineSettings(device=device, dtype=dtype))
+    if source is not None:
+        title, directory = source, checkpoint.find(source)
+        model = checkpoint.load(directory, device=where, dtype=kind, codec_dtype=torch.float32)
+    else:
+        assert size is not None
+        title, model = f"random {size}", benches.random_model(size, where, kind)
+    try:
+        seconds = [float(length) for length in lengths.split(",")]
+    except ValueError:
+        raise click.UsageError(f"--lengths {lengths}: numbers with commas between") from None
+    subject = benches.Bench(model)
+    figures = subject.run(min(frames, benches.room(model)), speech_s, seconds)
+    for line in benches.report(model, figures, subject.slots, title, speech_s):
+        click.echo(line)

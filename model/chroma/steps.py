@@ -107,7 +107,7 @@ class Steps:
         last = torch.tensor([max(count - 1, 0) for count in counts]).to(x.device)
         state = out.gather(1, last[:, None, None].expand(-1, 1, out.shape[2]))[:, 0]
         active = [turn is not Turn.REST for turn in turns]
-        codes = self._codes(rows, state, active)
+        codes = self._codes(rows, state)
         on = self._mask(active)[:, None]
         slots.codes[rows] = torch.where(on, codes, slots.codes[rows])
         slots.draws[rows] += on[:, 0]
@@ -116,7 +116,7 @@ class Steps:
             self.trace.backbone_hidden.append(state[0].float().cpu())
         return codes
 
-    def _codes(self, rows: slice, state: Tensor, active: Sequence[bool]) -> Tensor:
+    def _codes(self, rows: slice, state: Tensor) -> Tensor:
         """Backbone states `(B, H)` to a frame's codes `(B, codebooks)`."""
         model, cache = self.model, self.slots.frame
         noise = self._noise(rows)
@@ -127,20 +127,20 @@ class Steps:
         codes = [code]
         for slot in range(*rows.indices(self.slots.count)):
             cache.cut(slot, 0)
-        every = [1] * state.shape[0]
-        decoder = model.decoder
-        x = decoder.projection(state)[:, None]
-        decoder.model(x, cache, cache.span(rows, every, 1))
+        decoder, batch = model.decoder, state.shape[0]
+        # the backbone's state and the first code are both known: they go in at once
+        x = torch.stack((state, model.embed_code(0, code)), dim=1)
         decoder_logits = []
         for book in range(1, model.config.codebooks):
-            x = decoder.projection(model.embed_code(book - 1, code))[:, None]
-            span = cache.span(rows, every, 1)
-            positions = span.positions - 1 if self.quirks.decoder_starts_twice else None
-            out = decoder.model(x, cache, span, positions)[:, 0]
+            width = x.shape[1]
+            span = cache.span(rows, [width] * batch, width)
+            positions = (span.positions - 1).clamp(min=0) if self.quirks.decoder_starts_twice else None
+            out = decoder.model(decoder.projection(x), cache, span, positions)[:, -1]
             logits = decoder.codebook_head(out, book)
             decoder_logits.append(logits[0])
             code = self._pick(rows, logits, book, noise)
             codes.append(code)
+            x = model.embed_code(book, code)[:, None]
         if self.trace is not None:
             self.trace.decoder_logits.append(torch.stack(decoder_logits).float().cpu())
         return torch.stack(codes, dim=1)
