@@ -233,6 +233,11 @@ class Ear:
         """Tokens of the chunks before that one."""
         return sum(tokens(c.raw.shape[1]) for c in self._chunks[:chunk])
 
+    @property
+    def chunks(self) -> int:
+        """Chunks that are whole, and the last one once it is over."""
+        return len(self._chunks)
+
     def features(self) -> Tensor:
         """The whole mel `(mels, L)` as far as it is cut into chunks."""
         raw = [chunk.raw for chunk in self._chunks]
