@@ -1,9 +1,10 @@
-"""What a WebRTC call costs: `python -m benchmarks.web [--calls 1,4,8] [--seconds 20]`.
+"""A WebRTC call's cost, and how soon it greets: `python -m benchmarks.web [--calls 1,4,8] [--seconds 20]`.
 
 A web line in a process of its own; this process is its hall, its front, and the browsers (aiortc, sending
 prepared packets, decoding nothing). Both sides talk all the time: human prompts where they are installed
 (Debian: asterisk-core-sounds-en-wav), else noise with a speech-like envelope. Printed: the line's CPU-seconds
-per call-second, its memory, ticks that came late, and packets' spacing as a browser sees it.
+per call-second, its memory, ticks that came late, and packets' spacing as a browser sees it. Then a whole
+gateway is called a few times, one after the other: from DTLS being up to the first packet with sound in it.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import statistics
 import sys
 import tempfile
 from array import array
+from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import av
 import click
+import httpx
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.codecs.opus import TIME_BASE
 from aiortc.mediastreams import MediaStreamTrack
@@ -29,9 +33,12 @@ from av.packet import Packet
 
 from gateway.line import opus, webcall
 from gateway.runtime import Runtime
+from tests.e2e.house import House
 from tests.gateway.line.fake_hall import FRAME, TOKEN, FakeFront, FakeHall
 
 PROMPTS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
+LOUD = 300
+"""Peak of a frame (of 32,768) from which it counts as sound."""
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -82,16 +89,34 @@ class Caller:
         self.connection.addTrack(Prepared(packets, offset))
         self.connection.createDataChannel("events")
         self.arrivals: list[float] = []
+        self.connected_at: float | None = None
+        self.heard_at: float | None = None
+        self.heard = asyncio.Event()
+        self._decoder = opus.Decoder()
+        self.connection.on("connectionstatechange", self._moved)
 
-    async def call(self, front: FakeFront, call_id: str) -> None:
+    def _moved(self) -> None:
+        if self.connection.connectionState == "connected" and self.connected_at is None:
+            self.connected_at = asyncio.get_running_loop().time()
+
+    def _listen(self, payload: bytes, now: float) -> None:
+        if (
+            self.heard_at is None
+            and max(map(abs, memoryview(self._decoder.decode(payload)).cast("h"))) > LOUD
+        ):
+            self.heard_at = now
+            self.heard.set()
+
+    async def call(self, place: Callable[[str], Awaitable[str]]) -> None:
         await self.connection.setLocalDescription(await self.connection.createOffer())
-        answer = await front.offer(call_id, self.connection.localDescription.sdp)
+        answer = await place(self.connection.localDescription.sdp)
         await self.connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
         buffer = self.connection.getReceivers()[0]._RTCRtpReceiver__jitter_buffer  # type: ignore[attr-defined]
         now = asyncio.get_running_loop().time
 
-        def add(_: Any) -> tuple[bool, None]:
+        def add(packet: Any) -> tuple[bool, None]:
             self.arrivals.append(now())
+            self._listen(packet.payload, self.arrivals[-1])
             return False, None
 
         buffer.add = add
@@ -125,7 +150,7 @@ async def measure(calls: int, seconds: float, sound: list[bytes], packets: list[
         empty = pss_mb(line.pid)
         callers = [Caller(packets, 137 * k) for k in range(calls)]
         for k, caller in enumerate(callers):
-            await caller.call(front, f"c{k}")
+            await caller.call(partial(front.offer, f"c{k}"))
             await hall.hears("call.confirmed")
         await asyncio.sleep(2)
         for caller in callers:
@@ -149,11 +174,41 @@ async def measure(calls: int, seconds: float, sound: list[bytes], packets: list[
         await hall.stop()
 
 
+async def greet(times: int, packets: list[bytes]) -> None:
+    """From DTLS up to the first sound of a whole gateway's greeting."""
+    with tempfile.TemporaryDirectory() as folder:
+        house = House(Path(folder), narrow_lines=0, wide_lines=0)
+        await asyncio.to_thread(house.start)
+        took = []
+        try:
+            async with httpx.AsyncClient(base_url=house.url, headers={"Origin": house.url}) as http:
+
+                async def place(offer: str) -> str:
+                    headers = {"Content-Type": "application/sdp"}
+                    answer = await http.post("/api/call", content=offer, headers=headers)
+                    answer.raise_for_status()
+                    return answer.text
+
+                for _ in range(times):
+                    caller = Caller([packets[-1]], 0)
+                    await caller.call(place)
+                    async with asyncio.timeout(5):
+                        await caller.heard.wait()
+                    assert caller.heard_at is not None
+                    assert caller.connected_at is not None
+                    took.append(1000 * (caller.heard_at - caller.connected_at))
+                    await caller.connection.close()
+        finally:
+            await asyncio.to_thread(house.stop)
+    took.sort()
+    print(f"greeting after DTLS, {times} calls: p50 {statistics.median(took):.0f} ms, most {took[-1]:.0f} ms")
+
+
 @click.command()
 @click.option("--calls", default="1,4,8", show_default=True)
 @click.option("--seconds", default=20.0, show_default=True)
 def main(calls: str, seconds: float) -> None:
-    """CPU of one web line."""
+    """CPU of one web line; the greeting's delay of a whole gateway."""
     webcall.prepare("127.0.0.1")
     sound = speech(60.0)
     encoder = opus.Encoder(32_000, 5, 10)  # as a browser encodes: speech, with FEC
@@ -162,6 +217,7 @@ def main(calls: str, seconds: float) -> None:
     async def run() -> None:
         for count in calls.split(","):
             await measure(int(count), seconds, sound, packets)
+        await greet(10, packets)
 
     asyncio.run(run())
 

@@ -201,10 +201,6 @@ class Registry:
             raise RegistryError(f"call {row.call_id} was not entered: {_first_line(error)}") from None
         return CallRow(**values)
 
-    def renew(self, call_id: str, *, grant_jti: str, voice: str, voice_hash: str) -> None:
-        """Notes the voice and grant that a running call uses from now on."""
-        self._update(call_id, grant_jti=grant_jti, voice=voice, voice_hash=voice_hash)
-
     def close_call(self, call_id: str, how: str, ended_at: float | None = None) -> None:
         """Notes how a call ended; the first note stays."""
         at = ended_at if ended_at is not None else time.time()
@@ -226,12 +222,6 @@ class Registry:
     def by_payload(self, payload: int) -> CallRow | None:
         """The call that a mark names; None when none of ours has this 48-bit payload."""
         return self._one(CALLS.c.payload == payload)
-
-    def recent(self, count: int = 50) -> list[CallRow]:
-        """The latest calls, living ones too, the newest first."""
-        return [
-            _row(row) for row in self._read(select(CALLS).order_by(CALLS.c.started_at.desc()).limit(count))
-        ]
 
     def count(self) -> int:
         """Calls entered so far, by all gateways of this database."""

@@ -30,6 +30,7 @@ from consent.office import ConsentOffice
 from gateway import rpc
 from gateway.errors import RpcError, StartError
 from gateway.places import consent_dir, grant_keys_path, mark_keys_path
+from gateway.registry import Registry, RegistryError
 from gateway.runtime import Runtime, runtime_for
 from gateway.settings import Settings
 from watermark.errors import WatermarkError
@@ -308,12 +309,19 @@ async def _end(process: asyncio.subprocess.Process, patience_s: float = 5.0) -> 
 
 
 def prepare(settings: Settings) -> None:
-    """Makes the keys that every part reads, once. Raises `StartError`."""
+    """Makes the keys that every part reads, once, and closes the rows of calls that a crash left open.
+
+    Raises `StartError`.
+    """
+    keys = mark_keys_path(settings)
     try:
         ConsentOffice.open(settings.sql, consent_dir(settings)).close()
-        if not mark_keys_path(settings).exists():
-            KeyRing.create(mark_keys_path(settings))
-    except (ConsentError, WatermarkError) as error:
+        ring = KeyRing.load(keys) if keys.exists() else KeyRing.create(keys)
+        registry = Registry.open(settings.sql)
+        for key in ring.keys:
+            registry.close_all(key.id, "failed: the gateway died")
+        registry.close()
+    except (ConsentError, WatermarkError, RegistryError) as error:
         raise StartError(str(error)) from None
 
 

@@ -225,6 +225,8 @@ class Speech:
                 if token is None:
                     raise EngineError("the call has no voice grant")
                 session = await self._engine.connect(token)
+                if lost_at is not None:
+                    self._log.info("engine.back", after_s=round(time.monotonic() - lost_at, 2))
                 lost_at, filled = None, False
                 await self._converse(session, post)
             except EngineBusy as busy:
@@ -232,8 +234,9 @@ class Speech:
                 return
             except EngineError as error:
                 now = time.monotonic()
-                lost_at = lost_at or now
-                self._log.warning("engine.away", error=str(error), for_s=round(now - lost_at, 2))
+                if lost_at is None:
+                    lost_at = now
+                    self._log.warning("engine.away", error=str(error))
                 if now - lost_at > RECONNECT_FOR_S:
                     post(Refused("lost", str(error)))
                     return

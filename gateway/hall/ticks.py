@@ -1,6 +1,7 @@
 """Where ticks arrive: a SOCK_SEQPACKET server; each line that says hello is a `TickLine`.
 
-Ticks are gathered for `GATHER_S` after the first one, then handed over together: one pass over all calls.
+Ticks are gathered until every line that ticks has ticked, or `GATHER_S` after the first one, then handed over
+together: one pass over all calls.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hmac
 import json
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -21,6 +23,8 @@ from gateway.errors import LineError
 from gateway.line import tick
 
 GATHER_S: Final = 0.003
+LIVELY_S: Final = 0.03
+"""A line that ticked within this will tick again now."""
 BACKLOG_TICKS: Final = 50
 """A line one second ahead of us is answered by dropping what is old."""
 
@@ -35,6 +39,8 @@ class TickLine:
         self.rate_hz = rate_hz
         self.sock = sock
         self.waiting: list[tick.Tick] = []
+        self.ticked_at = 0.0
+        """`time.monotonic()` of its last tick"""
         self.late = 0
         """ticks that were answered together with a newer one: the hall was late"""
 
@@ -52,6 +58,9 @@ class TickServer:
         self._turn = turn
         self._listener: socket.socket | None = None
         self._ready: list[TickLine] = []
+        self._expected = 0
+        """lines that ticked within the last frame or two"""
+        self._gathering: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.lines: dict[str, TickLine] = {}
 
@@ -105,12 +114,22 @@ class TickServer:
                 self._gone(line)
                 return
         del line.waiting[:-BACKLOG_TICKS]
-        if fresh and line.waiting:
-            if not self._ready:
-                asyncio.get_running_loop().call_later(GATHER_S, self._gathered)
-            self._ready.append(line)
+        if not line.waiting:
+            return
+        line.ticked_at = now = time.monotonic()
+        if not fresh:
+            return
+        if not self._ready:
+            self._expected = sum(now - known.ticked_at < LIVELY_S for known in self.lines.values())
+            self._gathering = asyncio.get_running_loop().call_later(GATHER_S, self._gathered)
+        self._ready.append(line)
+        if len(self._ready) >= self._expected:
+            self._gathered()
 
     def _gathered(self) -> None:
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
         ready, self._ready = self._ready, []
         self._turn([line for line in ready if line.waiting])
 

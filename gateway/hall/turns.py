@@ -45,6 +45,10 @@ class TurnRules:
     """While we talk, shorter sounds are trifles; while we listen, anything past the onset is a turn."""
     endpoint_s: float = 0.35
     preroll_s: float = 0.3
+    quiet_share: float = 0.1
+    """A frame below this share of the turn's loudest (-20 dB) is quiet once the judge agrees."""
+    hang_s: float = 0.16
+    """So much later than the sound ends does the judge notice; the caller need not wait for that."""
 
 
 class Turns:
@@ -58,6 +62,8 @@ class Turns:
         self._quiet_s = 0.0
         self._run_s = 0.0
         self._since_s = 0.0
+        self._loudest = 0.0
+        self._since_loud_s = 0.0
         self.speaking = False
         """The caller is in a turn (from onset to its end)."""
         self.counts = False
@@ -85,6 +91,7 @@ class Turns:
         if self.speaking:
             self._sound.append(sound)
             self._since_s += FRAME_S
+            self._weigh(sound)
         else:
             self._preroll.append(sound)
         if judged is None:
@@ -95,6 +102,12 @@ class Turns:
             window_s = WINDOW_S
         return self._judge(judged, window_s, we_talk)
 
+    def _weigh(self, sound: Floats) -> None:
+        power = float(np.dot(sound, sound))
+        self._loudest = max(self._loudest, power)
+        loud = power > self._loudest * self.rules.quiet_share**2
+        self._since_loud_s = 0.0 if loud else self._since_loud_s + FRAME_S
+
     def _judge(self, judged: float, window_s: float, we_talk: bool) -> TurnEvent | None:
         rules = self.rules
         if judged >= rules.on:
@@ -104,13 +117,15 @@ class Turns:
                 self._speech_s += window_s
         elif judged < rules.off:
             self._run_s = 0.0
+            if self._quiet_s == 0.0:
+                self._quiet_s = min(self._since_loud_s, rules.hang_s)
             self._quiet_s += window_s
         if not self.speaking:
             if self._run_s < rules.onset_s - 1e-9:
                 return None
             self.speaking, self.counts = True, False
             self._speech_s = self._since_s = self._run_s
-            self._quiet_s = 0.0
+            self._quiet_s = self._loudest = self._since_loud_s = 0.0
             self._sound = list(self._preroll)
             self._preroll.clear()
             return TurnEvent.ONSET

@@ -43,6 +43,7 @@ HALL_GRACE_S: Final = 5.0
 GOODBYE_S: Final = 1.0
 """How long a stopping line waits for the answers to its BYEs."""
 WATCH_S: Final = 1.0
+FRAME_NS: Final = 20_000_000
 """Between two looks at where the RTP comes from."""
 
 RTP_PORTS: Final = 36
@@ -269,8 +270,8 @@ class SipLine:
         # the default jitter buffer loses audio at 60 ms of jitter
         media.jbInit = media.jbMinPre = 20
         media.jbMaxPre, media.jbMax = 60, 200
+        media.sndAutoCloseTime = -1  # a clock that stops when idle would start again out of step
         self._endpoint.libInit(config)
-        self._endpoint.audDevManager().setNullDev()
         for codec in self._endpoint.codecEnum2():
             self._endpoint.codecSetPriority(codec.codecId, 0)
         for rank, name in enumerate(CODECS[self.plan.kind]):
@@ -284,6 +285,13 @@ class SipLine:
             raise LineError(f"cannot listen on UDP 127.0.0.1:{self.plan.sip_port}: {error.reason}") from None
         self.sip_port = int(self._endpoint.transportGetInfo(made).localName.rsplit(":", 1)[1])
         self._endpoint.libStart()
+        self._start_clock()
+
+    def _start_clock(self) -> None:
+        """Starts the bridge's clock on a multiple of 20 ms of the machine's: all lines tick together, and the
+        hall serves them in one batch instead of one line at a time."""
+        time.sleep((FRAME_NS - time.monotonic_ns() % FRAME_NS) / 1e9)
+        self._endpoint.audDevManager().setNullDev()
 
     def _open_account(self) -> LineAccount:
         config = pj.AccountConfig()

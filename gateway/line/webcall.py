@@ -39,7 +39,7 @@ CODEC: Final = "opus/48000"
 SILENCE: Final = bytes(2 * FRAME)
 CONNECT_WITHIN_S: Final = 15.0
 FEC_BITRATE: Final = 40_000
-FLUSH_WITHIN_S: Final = 0.3
+FLUSH_WITHIN_S: Final = 1.0
 CUSHION: Final = 10
 """Frames of the hall's sound that may wait; more would mean that it sends faster than time passes."""
 LATE: Final = 2
@@ -139,6 +139,7 @@ class WebCall:
         self._silent = 0
         self._last_packet = b""
         self._channel: Any = None
+        self._channel_open = asyncio.Event()
         self._events: deque[str] = deque(maxlen=EVENTS_WAITING)
         self._tasks: set[asyncio.Task[None]] = set()
         self._connection.on("connectionstatechange", self._state_changed)
@@ -223,6 +224,7 @@ class WebCall:
         if self._channel is not None:
             return
         self._channel = channel
+        self._channel_open.set()
         channel.on("message", self._page_said)
         while self._events:
             channel.send(self._events.popleft())
@@ -253,7 +255,12 @@ class WebCall:
                 self._channel.send(text)
 
     async def _flush(self) -> None:
-        """Lets the page's last event leave before its channel goes."""
+        """Lets the page's last event leave before its channel goes; of a call that ends as soon as it began,
+        the channel is still coming."""
+        if self.confirmed_at is not None and self._connection.sctp is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_WITHIN_S):
+                    await self._channel_open.wait()
         channel = self._channel
         if channel is None or channel.readyState != "open" or not channel.bufferedAmount:
             return

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.caller import CallReport, place_call
+from gateway.registry import Registry
 from tests.e2e.house import House
 
 pytestmark = pytest.mark.e2e
@@ -81,15 +82,21 @@ def test_the_hall_dies_and_takes_its_calls_up_again(own_house: Start, say: Say) 
     assert report.turns[0].latency_s is not None, "the new hall answered"
 
 
-def test_the_supervisor_dies_and_nothing_is_left(own_house: Start) -> None:
+def test_the_supervisor_dies_nothing_is_left_and_the_next_start_closes_the_books(own_house: Start) -> None:
     house = own_house()
+    calling = Calling(house, duration_s=30)
+    call_id = house.calls()[0]["call_id"]
     pids = house.pids()
     assert house.process is not None
     house.process.kill()
     house.process.wait()
-    alive = lambda: [n for n, pid in pids.items() if _alive(pid)]  # noqa: E731
-    house.wait_for("the end of all", lambda: not alive(), 15)
-    house.process = None
+    house.wait_for("the end of all", lambda: not [n for n, pid in pids.items() if _alive(pid)], 15)
+    calling.ended()
+    house.start()
+    row = Registry.open(f"sqlite:///{house.folder / 'data' / 'voicegate.db'}").get(call_id)
+    assert row is not None
+    assert row.how is not None
+    assert row.ended_at is not None
 
 
 def _alive(pid: int) -> bool:

@@ -21,23 +21,11 @@ from gateway.errors import CallRefused, RpcError
 from gateway.front.app import build_app
 from gateway.runtime import Runtime
 from gateway.settings import Settings
+from tests.browser import FLAGS
 from tests.gateway.line.fake_hall import TOKEN, FakeFront, FakeHall, power_at, tone
 from tests.needs import need_program
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-FLAGS = [
-    "--use-fake-ui-for-media-stream",
-    "--use-fake-device-for-media-stream",
-    "--allow-loopback-in-peer-connection",  # else Chromium makes no calls on a host without a network
-    "--autoplay-policy=no-user-gesture-required",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-quic",
-    "--no-first-run",
-    *(["--no-sandbox"] if os.geteuid() == 0 else []),
-]
 
 
 class Desk:

@@ -10,16 +10,22 @@ from gateway.hall.turns import WINDOW_S, TurnEvent, Turns
 FRAME = np.full(480, 0.1, np.float32)
 
 
-def run(turns: Turns, judged: list[float], *, we_talk: bool = False) -> list[tuple[int, TurnEvent]]:
-    """Feeds one judgement every 32 ms, with the 20 ms frames in between; answers (window, event)."""
+def run(
+    turns: Turns, judged: list[float], *, we_talk: bool = False, levels: list[float] | None = None
+) -> list[tuple[int, TurnEvent]]:
+    """Feeds one judgement every 32 ms, with the 20 ms frames in between; answers (window, event).
+
+    `levels`: the sound's amplitude during each window, 1 being the ordinary one.
+    """
     events = []
     heard_s = 0.0
     for window, p in enumerate(judged):
+        frame = FRAME * np.float32(levels[window] if levels else 1.0)
         while heard_s + 0.02 < (window + 1) * WINDOW_S - 1e-9:
-            assert turns.hear(FRAME, None, we_talk=we_talk) is None
+            assert turns.hear(frame, None, we_talk=we_talk) is None
             heard_s += 0.02
         heard_s += 0.02
-        if event := turns.hear(FRAME, p, we_talk=we_talk):
+        if event := turns.hear(frame, p, we_talk=we_talk):
             events.append((window, event))
     return events
 
@@ -30,6 +36,20 @@ def test_a_sentence_is_one_turn() -> None:
     assert events[0][0] == 11, "the second window of speech"
     quiet_windows = events[2][0] - 39
     assert quiet_windows * WINDOW_S == pytest.approx(0.352, abs=WINDOW_S)
+
+
+def test_the_judge_notices_the_end_late_and_the_caller_does_not_wait_for_it() -> None:
+    judged = [0.9] * 20 + [0.9] * 5 + [0.0] * 20
+    events = run(Turns(), judged, levels=[1.0] * 20 + [0.01] * 25)
+    ends = [window for window, event in events if event is TurnEvent.END]
+    assert (ends[0] - 19) * WINDOW_S == pytest.approx(0.352, abs=WINDOW_S), "counted from the sound's end"
+
+
+def test_soft_words_after_a_loud_one_are_still_the_turn() -> None:
+    judged = [0.9] * 10 + [0.9] * 30 + [0.0] * 4 + [0.9] * 10 + [0.0] * 20
+    events = run(Turns(), judged, levels=[1.0] * 10 + [0.05] * 64)
+    assert [event for _, event in events].count(TurnEvent.END) == 1
+    assert events[-1][0] > 54
 
 
 def test_a_pause_inside_a_sentence_does_not_end_it() -> None:
