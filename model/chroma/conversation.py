@@ -127,7 +127,6 @@ class ChromaConversation:
             history.changed(history.start(turn) + len(turn.before) + first)
         turn.sound, utterance.changed = sound, None
         if utterance.over:
-            history.changed(history.start(turn) + len(turn))
             turn.after = [*chat.sound_close, *chat.user_close]
 
     async def commit(self) -> Understood:
@@ -155,14 +154,15 @@ class ChromaConversation:
             await self._engine.conductor.do(utterance.listen, pcm, True)
             utterance.over = True
             self._place(utterance)
-        elif item.text and item.role == "assistant":
-            words = chat.encode(item.text)
-            self._history.append(
-                Turn("assistant", list(chat.answer_open), words, after=list(chat.answer_close))
-            )
+        elif item.text and item.role == "system":
+            self._history.append(Turn("system", chat.system(item.text)))
         elif item.text:
-            ids = chat.user_text(item.text) if item.role == "user" else chat.system(item.text)
-            self._history.append(Turn(item.role, ids))
+            own = item.role == "assistant"
+            before, after = (
+                (chat.answer_open, chat.answer_close) if own else (chat.user_open, chat.user_close)
+            )
+            words = chat.encode(item.text)
+            self._history.append(Turn(item.role, list(before), words, after=list(after)))
 
     # ── the thinker's memory ─────────────────────────────────────────────────────────────────────────
 
@@ -203,7 +203,7 @@ class ChromaConversation:
         async with self._feeding:
             if self._answering or self._closed:
                 return
-            await self._feed(opening=True)
+            await self._feed(opening=not self._history.listening)
 
     # ── speaking ─────────────────────────────────────────────────────────────────────────────────────
 
