@@ -191,7 +191,15 @@ async def load(name: str) -> Engine:
 
         return await EmbeddedEngine.load(conversations=int(os.environ.get("VOICEGATE_ENGINE_CALLS") or 64))
     if name == "chroma":
-        raise EngineError("the Chroma engine is not built yet")
+        source = os.environ.get("VOICEGATE_CHROMA")
+        if not source:
+            raise EngineError("VOICEGATE_CHROMA names no checkpoint: a directory, or FlashLabs/Chroma-4B")
+        try:
+            from model.chroma.engine import ChromaEngine, EngineSettings
+        except ModuleNotFoundError as error:
+            missing = f"the Chroma engine needs {error.name}: pip install 'voicegate[chroma]'"
+            raise EngineError(missing) from None
+        return await ChromaEngine.load(source, EngineSettings.from_environ(os.environ))
     raise EngineError(f"no engine is called {name!r}; there are embedded and chroma")
 
 
