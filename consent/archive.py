@@ -160,8 +160,8 @@ class Archive:
     def writing(self, *, quiet: bool = False) -> Iterator[Connection]:
         """One transaction, alone among writers; undone by any exception. Raises `LedgerError`.
 
-        `quiet` on SQLite: it outlives the process's death at once, a power cut only after `settle` or the next
-        write that is not quiet; that spares a grant the disk's 4 ms.
+        `quiet` on SQLite: it outlives the process's death at once, a power cut only after `settle` or the
+        next write that is not quiet; that spares a grant the disk's 4 ms.
         """
         options = {"voicegate_writes": True, "voicegate_quiet": quiet}
         try:

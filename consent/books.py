@@ -74,7 +74,7 @@ class Books:
         """Catches up; the first row of a new ledger is written. Raises `LedgerError`."""
         with self._lock:
             with self.archive.reading() as connection:
-                self._catch_up(connection)
+                self._refresh(connection)
             signer = self.keys.signer
             if signer.kid in self.standing.signers:
                 return
@@ -105,7 +105,7 @@ class Books:
     def look(self) -> Standing:
         """The standing as of now. Raises `LedgerError`."""
         with self._lock, self.archive.reading() as connection:
-            self._catch_up(connection)
+            self._refresh(connection)
             return self.standing
 
     @contextmanager
@@ -117,7 +117,7 @@ class Books:
         """
         with self._lock:
             with self.archive.writing(quiet=quiet) as connection:
-                self._catch_up(connection)
+                self._refresh(connection)
                 writing = Writing(connection, self.standing, self)
                 yield writing
             for row in writing._rows:
@@ -126,6 +126,23 @@ class Books:
                 row.kind not in QUIET for row in writing._rows
             ):
                 self.save_checkpoint()
+
+    def _refresh(self, connection: Connection) -> None:
+        """Catches up. When the ledger is not the one seen, because another process of this host resumed a
+        restored one, starts anew from what that process left; anything else is an error."""
+        try:
+            self._catch_up(connection)
+        except LedgerError:
+            before = self.standing, self.tip, self._saved
+            try:
+                self._load_checkpoint()
+                self._catch_up(connection)
+                resumed = self.standing.resumes > before[0].resumes
+            except LedgerError:
+                resumed = False
+            if not resumed:
+                self.standing, self.tip, self._saved = before
+                raise
 
     def _catch_up(self, connection: Connection) -> None:
         seq, digest, _ = self.tip
@@ -253,20 +270,23 @@ class Books:
     def prove(
         self, heads: list[Head] | None = None, keys: Mapping[str, Ed25519PublicKey] | None = None
     ) -> Proof:
-        """Verifies the whole ledger against this host's checkpoint (or `heads`) and its keys (or `keys`)."""
-        kept = self._kept_head()
-        wanted = ([kept] if kept else []) if heads is None else heads
+        """Verifies the whole ledger against what this host has seen (or `heads`) and its keys (or `keys`)."""
+        if heads is None:
+            kept, seen = self._kept_head(), Head(*self.tip)
+            heads = [head for head in (kept, seen) if head is not None and head.seq]
         with self.archive.reading() as connection:
-            return verify(rows_from(connection, 1), keys or self.keys.public, wanted)
+            return verify(rows_from(connection, 1), keys or self.keys.public, heads)
 
     def rows(
-        self, *, subject: str | None = None, kinds: tuple[str, ...] = (), since_ms: int = 0
+        self, *, subject: str | None = None, kinds: tuple[str, ...] = (), since_ms: int = 0, holding: str = ""
     ) -> list[Row]:
-        """Rows of one voice or of some kinds, in order."""
+        """Rows of one voice, of some kinds, or whose body holds a text (a jti), in order."""
         wanted = select(LEDGER).where(LEDGER.c.at_ms >= since_ms).order_by(LEDGER.c.seq)
         if subject is not None:
             wanted = wanted.where(LEDGER.c.subject == subject)
         if kinds:
             wanted = wanted.where(LEDGER.c.kind.in_(kinds))
+        if holding:
+            wanted = wanted.where(LEDGER.c.body.contains(holding, autoescape=True))
         with self.archive.reading() as connection:
             return [Row(*found) for found in connection.execute(wanted)]

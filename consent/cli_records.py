@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
-from consent import bundle, usage
+from consent import backup, bundle, evidence, usage
 from consent.blocklist import Blocklist
 from consent.checks import CHECKS_FILE, Checks
 from consent.cli_voice import echo_json, known, since, voice
 from consent.errors import ConsentError, GrantRefused, LedgerError, RegistrationError
 from consent.grant import read_public_keys
-from consent.house import House, Signer, in_house, signed
+from consent.house import House, Signer, in_house, read_secret, signed
 from consent.rotation import Rotation
 from consent.sound import read
 from consent.words import RecogniserUnavailable, directory_sha256
@@ -75,13 +75,15 @@ def show(house: House, handle: str, as_json: bool) -> None:
 
 @voice.command("usage")
 @click.argument("handle")
-@click.option("--since", "from_when", default="30d", show_default=True, help="A day, or 30d, 12h.")
+@click.option(
+    "--since", "from_when", default="30d", show_default=True, callback=since, help="A day, or 30d, 12h."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @in_house
-def usage_(house: House, handle: str, from_when: str, as_json: bool) -> None:
+def usage_(house: House, handle: str, from_when: float, as_json: bool) -> None:
     """Where HANDLE was used: calls, seconds spoken, dialplans."""
     with house.office() as office:
-        found = usage.uses(office.books, known(office, handle).voice_id, since(from_when))
+        found = usage.uses(office.books, known(office, handle).voice_id, from_when)
     total = usage.total(found)
     if as_json:
         echo_json({"calls": total.calls, "seconds": total.seconds, "uses": [use.to_json() for use in found]})
@@ -111,6 +113,32 @@ def export_(house: House, handle: str, out: Path, with_sound: bool) -> None:
     except OSError as error:
         raise LedgerError(f"{out}: {error.strerror}") from None
     click.echo(f"{out}; check it anywhere with: voicegate voice check {out} --keys {keys.name}")
+
+
+@voice.command("evidence")
+@click.argument("call_file", type=click.File())
+@click.option("--out", type=click.Path(path_type=Path), help="Write the page here; else to stdout.")
+@click.option("--json", "as_json", is_flag=True, help="The chain as one JSON object.")
+@in_house
+def evidence_(house: House, call_file: IO[str], out: Path | None, as_json: bool) -> None:
+    """Show the chain from a call to the consent behind its voice, on one page to print.
+
+    The call's facts are JSON, as `voicegate calls show ID --json` prints them; "-" reads them from stdin.
+    """
+    try:
+        table = json.load(call_file)
+        call = dict(table.get("registry") or table)
+    except (ValueError, TypeError, AttributeError):
+        raise LedgerError(f"{call_file.name}: no call's JSON; see: voicegate calls show ID --json") from None
+    with house.office() as office:
+        found = evidence.gather(office, call)
+    if as_json:
+        echo_json(found.to_json())
+    elif out is None:
+        click.echo(evidence.page(found))
+    else:
+        out.touch(mode=0o600)
+        out.write_text(evidence.page(found))
 
 
 @voice.command()
@@ -195,3 +223,30 @@ def rotate(house: House, which: str, signer: Signer) -> None:
             click.echo(f"the office signs with {rotation.signing(act)} from now on")
         else:
             click.echo(f"{rotation.master(act)} keys are wrapped with a new master; make a backup now")
+
+
+@voice.command("backup")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--passphrase-from", type=click.Path(path_type=Path), help="File with the backup's passphrase.")
+@in_house
+def backup_(house: House, file: Path, passphrase_from: Path | None) -> None:
+    """Write all of consent, keys included, to one sealed FILE."""
+    passphrase = read_secret(passphrase_from, "Passphrase of the backup", confirm=True)
+    with house.office() as office:
+        click.echo(f"{file}: {backup.write(office, file, passphrase)} rows and the keys")
+
+
+@voice.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--passphrase-from", type=click.Path(path_type=Path), help="File with the backup's passphrase.")
+@in_house
+def restore(house: House, file: Path, passphrase_from: Path | None) -> None:
+    """Fill an empty database from a backup FILE; then `voicegate ledger resume`, if this host asks for it."""
+    passphrase = read_secret(passphrase_from, "Passphrase of the backup")
+    rows = backup.restore(file, passphrase, house.sql_url, house.consent_dir)
+    click.echo(f"{rows} rows restored")
+    with house.office() as office:
+        try:
+            office.look()
+        except LedgerError as error:
+            click.echo(str(error), err=True)

@@ -266,7 +266,7 @@ def tidy(house: House) -> None:
         click.echo("nothing is due")
 
 
-def since(text: str) -> float:
+def since(_: click.Context, __: click.Parameter, text: str) -> float:
     """Seconds since the epoch of `2026-03-01`, `30d`, `12h`. Raises `click.BadParameter`."""
     now = datetime.now(UTC)
     if found := re.fullmatch(r"(\d{1,5})([dh])", text):

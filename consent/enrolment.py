@@ -3,7 +3,8 @@ becomes a pending registration.
 
 For the dialplan verb `enroll`. The gateway says `line.say`, records the answer, gives it to `heard`; when
 that answers with words, it says them and asks again; at the end `finish`. Nothing is kept before
-`finish`: a call that ends earlier leaves only an unused challenge, which expires. Blocking: use `asyncio.to_thread`.
+`finish`: a call that ends earlier leaves only an unused challenge, which expires. Blocking: use
+`asyncio.to_thread`.
 """
 
 from __future__ import annotations

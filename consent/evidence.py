@@ -90,12 +90,12 @@ def _stock(office: ConsentOffice, call: Mapping[str, Any]) -> list[Link]:
 
 
 def _person(office: ConsentOffice, call: Mapping[str, Any]) -> list[Link]:
+    jti = call.get("grant_jti")
     try:
         standing = office.look()
-        rows = office.books.rows(kinds=("voice.granted",))
+        rows = office.books.rows(kinds=("voice.granted",), holding=str(jti))
     except ConsentError as error:
         return [Link("Grant", None, f"The ledger cannot be read: {error}")]
-    jti = call.get("grant_jti")
     row = next((row for row in reversed(rows) if row.table["jti"] == jti), None)
     if row is None:
         return [Link("Grant", False, f"The ledger has no grant {jti}.")]

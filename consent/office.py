@@ -136,8 +136,7 @@ class ConsentOffice:
 
     def look(self) -> Standing:
         """The standing as of now. Raises `LedgerError` while the ledger does not verify."""
-        if self._broken:
-            raise LedgerError(self._broken)
+        self._refuse_broken()
         return self.books.look()
 
     # ── voices ───────────────────────────────────────────────────────────────────────────────────────
@@ -155,7 +154,7 @@ class ConsentOffice:
         standing = self.look()
         newest: dict[str, Voice] = {}
         with self.archive.reading() as connection:
-            for voice in standing.voices.values():
+            for voice in list(standing.voices.values()):
                 handle = self.vault.handle(connection, voice.voice_id)
                 newest[handle] = Voice(handle, voice.voice_hash, stock=False, state=voice.state)
         return [newest[name] for name in sorted(newest)]
@@ -168,6 +167,9 @@ class ConsentOffice:
 
     def record(self, voice: VoiceStanding) -> Record:
         """A voice's record, opened and verified against the ledger. Raises `VaultError`."""
+        if voice.state == "erased":
+            self._records.pop(voice.record_hash, None)
+            raise VaultError("the record was erased")
         known = self._records.get(voice.record_hash)
         if known is not None:
             return known
@@ -253,10 +255,7 @@ class ConsentOffice:
             standing = self._by_hash(voice_hash)
             record = self._allowed(standing, voice, at, **scope)
             assert standing is not None
-            rows = self.books.rows(
-                subject=standing.voice_id, kinds=("voice.granted",),
-                since_ms=round((at - LONGEST_CALL_S) * 1000),
-            )  # fmt: skip
+            rows = self.books.rows(subject=standing.voice_id, kinds=("voice.granted",), holding=jti)
         except LedgerError as error:
             raise GrantRefused("ledger", str(error)) from None
         wanted = {**scope, "jti": jti, "call": call_id}
@@ -304,12 +303,14 @@ class ConsentOffice:
     def _by_hash(self, voice_hash: str) -> VoiceStanding | None:
         """Raises `LedgerError`."""
         self._refuse_broken()
-        voices = self.books.look().voices.values()
+        voices = list(self.books.look().voices.values())
         return next((voice for voice in voices if voice.voice_hash == voice_hash), None)
 
     def _refuse_broken(self) -> None:
+        """Raises `LedgerError` while the ledger is what it was when this office could not begin with it."""
         if self._broken:
-            raise LedgerError(self._broken)
+            self.books.begin()
+            self._broken = ""
 
     def _issue(
         self, jti: str, voice: Voice, scope: dict[str, str], call_id: str, at: float, expires_at: float
@@ -363,10 +364,8 @@ class ConsentOffice:
     def _search(self, jti: str) -> str | None:
         """The voice of a grant that another process, or this one before it restarted, has given."""
         since_ms = round((self.clock() - LONGEST_CALL_S) * 1000)
-        for row in reversed(self.books.rows(kinds=("voice.granted",), since_ms=since_ms)):
-            if jti in row.body and row.table["jti"] == jti:
-                return row.subject
-        return None
+        rows = self.books.rows(kinds=("voice.granted",), since_ms=since_ms, holding=jti)
+        return next((row.subject for row in rows if row.table["jti"] == jti), None)
 
     def _remember(self, jti: str, voice_id: str) -> None:
         with self._lock:
@@ -406,7 +405,7 @@ class ConsentOffice:
     def withdrawn(self) -> list[Revocation]:
         """Every voice that may not be heard any more, for `RevocationDesk`. Raises `LedgerError`."""
         standing = self.look()
-        gone = [voice for voice in standing.voices.values() if voice.state in ("revoked", "erased")]
+        gone = [voice for voice in list(standing.voices.values()) if voice.state in ("revoked", "erased")]
         with self.archive.reading() as connection:
             return [
                 Revocation(

@@ -46,7 +46,6 @@ MAY: Final[Mapping[str, frozenset[str]]] = {
     "revoke": frozenset({"registrar", "reviewer"}),
     "erase": frozenset({"registrar"}),
     "block": frozenset({"registrar", "reviewer"}),
-    "export": frozenset(ROLES),
     "rotate": frozenset({"registrar"}),
     "resume": frozenset({"auditor"}),
     "operator": frozenset({"registrar", "reviewer"}),

@@ -17,7 +17,7 @@ import numpy as np
 from consent.challenge import Challenge
 from consent.checks import Finding
 from consent.errors import GrantRefused, VaultError
-from consent.grant import ISSUER, GrantVerifier, hash_voice, sign
+from consent.grant import ISSUER, LEEWAY_S, GrantVerifier, hash_voice, sign
 from consent.keys import SigningKey
 from consent.sound import RATE_HZ, Floats, Recording, from_pcm16, pcm16
 
@@ -80,7 +80,7 @@ class Record:
 
     def refuse(self, *, purpose: str, dialplan: str, language: str, now: float) -> None:
         """Raises `GrantRefused` when this use is not what was consented to."""
-        if now < self.not_before:
+        if now < self.not_before - LEEWAY_S:
             raise GrantRefused(
                 "not_yet_valid", f"the consent for {self.handle} begins later; check the clock"
             )

@@ -108,7 +108,7 @@ def read(path: Path) -> Recording:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise SoundError(f"{path}: {error.strerror}") from None
-    return decode(content, str(path))
+    return decode(content, path.name)
 
 
 def decode(content: bytes, name: str) -> Recording:

@@ -57,6 +57,8 @@ class Standing:
     signers: dict[str, str] = field(default_factory=dict)
     blocked: dict[str, str] = field(default_factory=dict)
     """blocked speakers: id -> label"""
+    resumes: int = 0
+    """how often the ledger went on after a restored backup"""
 
     def apply(self, kind: str, subject: str | None, at_ms: int, body: dict[str, Any]) -> None:
         """Takes one verified row into account. Raises `KeyError` for a row about what was never there."""
@@ -91,6 +93,8 @@ class Standing:
                     voice.state, voice.reason = "revoked", body["reason"]
             case "voice.erased":
                 self.voices[subject or ""].state = "erased"
+            case "ledger.resumed":
+                self.resumes += 1
             case "speaker.blocked":
                 self.blocked[body["block"]] = body["label"]
             case "speaker.unblocked":
@@ -106,4 +110,5 @@ class Standing:
             operators={key: OperatorStanding(**value) for key, value in table["operators"].items()},
             signers=dict(table["signers"]),
             blocked=dict(table["blocked"]),
+            resumes=int(table["resumes"]),
         )

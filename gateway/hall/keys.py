@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from gateway.hall.call import Call, Dtmf
 from gateway.hall.playout import Item
 
-TIMEOUT_S = 6.0
+TIMEOUT_S: Final = 6.0
 
 
 async def dialled(
     call: Call, prompt: Item, count: int, *, timeout_s: float = TIMEOUT_S, finish_key: str = "#"
 ) -> str:
     """At most `count` digits; the first one cuts the prompt. Ends at the finish key, or when no key came for
-    `timeout_s` after the prompt or the last key. Raises `CallEnded`."""
+    `timeout_s` after the prompt or the last key. Raises `CallEnded`, and `EngineGone` when the prompt will
+    never be heard."""
     digits = ""
     while len(digits) < count:
-        event = await call.next(timeout_s if prompt.done.is_set() else 0.1)
-        if event is None and prompt.done.is_set():
+        if call.refused is not None and not prompt.done.is_set():
+            await call.played(prompt)
+        event = await call.next(timeout_s, after=prompt.done)
+        if event is None:
             break
         if isinstance(event, Dtmf):
-            call.playout.cut()
+            if not prompt.done.is_set():
+                call.speech.cut()
             if event.digit == finish_key:
                 break
             digits += event.digit
