@@ -45,7 +45,14 @@ class Tool:
     arguments: Mapping[str, Any]
 
 
-Output = Text | Sound | Tool
+@dataclass(frozen=True, slots=True)
+class Forgot:
+    """The context was full: so many of the oldest turns are no longer known."""
+
+    turns: int
+
+
+Output = Text | Sound | Tool | Forgot
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from model.api import (
     MAX_UTTERANCE_S,
     RATE_HZ,
     Conversation,
+    Forgot,
     HistoryItem,
     Limits,
     SessionConfig,
@@ -319,6 +320,8 @@ class Session:
                         case Sound(pcm):
                             await self._wait_for_lead(reply)
                             await self._send_sound(reply, pcm)
+                        case Forgot(turns):
+                            await self._send(events.server("voicegate.forgot", turns=turns))
                         case Tool(name, arguments):
                             await self._send_tool(reply, name, dict(arguments))
             reply.status = "completed"

@@ -16,7 +16,7 @@ import torch
 
 from consent.grant import VoiceGrant
 from consent.office import ConsentOffice
-from model.api import RATE_HZ, Floats, HistoryItem, Reference, SessionConfig, Sound, Text
+from model.api import RATE_HZ, Floats, Forgot, HistoryItem, Reference, SessionConfig, Sound, Text
 from model.chroma import chat, voices
 from model.chroma.conversation import ChromaConversation
 from model.chroma.engine import ChromaEngine, EngineSettings
@@ -70,6 +70,7 @@ class Heard:
     """All of a reply."""
 
     text: str = ""
+    forgot: int = 0
     pcm: list[Floats] = field(default_factory=list)
 
     @property
@@ -95,6 +96,8 @@ async def answer(
         async for output in outputs:
             if isinstance(output, Text):
                 heard.text += output.delta
+            if isinstance(output, Forgot):
+                heard.forgot += output.turns
             if isinstance(output, Sound):
                 heard.pcm.append(output.pcm)
                 if len(heard.pcm) == stop_after:
@@ -377,13 +380,16 @@ async def test_a_full_context_drops_the_oldest_turns_and_goes_on(
 ) -> None:
     small = engine_of(model, context=300)
     conversation = await small.open(grant("a"), REFERENCE)
+    forgot = 0
     for number in range(6):
         heard = await turn(conversation, f"item{number}", 2.0, number)
+        forgot += heard.forgot
         assert heard.pcm
         assert len(conversation._history) <= 300
     turns = conversation._history.turns
     assert turns[0].role == "system"
     assert sum(t.role == "user" for t in turns) < 6
+    assert len(turns) + forgot == 13, "and the caller's side is told"
     as_from_nothing(small, conversation, heard)
     with pytest.raises(EngineError, match="more than a context of 300 takes"):
         await turn(conversation, "long", 20.0, 1)
