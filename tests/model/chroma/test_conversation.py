@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from consent.grant import VoiceGrant
-from consent.office import ConsentOffice
 from model.api import RATE_HZ, Floats, Forgot, HistoryItem, Reference, SessionConfig, Sound, Text
 from model.chroma import chat, voices
 from model.chroma.conversation import ChromaConversation
@@ -29,8 +28,8 @@ from model.chroma.steps import Steps
 from model.chroma.weights import Chroma
 from model.errors import EngineBusy, EngineError, VoiceError
 from tests.model.chroma import toy
+from tests.model.conftest import Grants
 
-GRANT: dict[str, str] = {"voice": "heart", "purpose": "test", "dialplan": "test", "language": "en"}
 FRAME_S = 0.002
 """The toy's frames are 48 samples."""
 
@@ -40,10 +39,10 @@ def model() -> Chroma:
     return toy.model(dtype=torch.float64)
 
 
-@pytest.fixture(scope="module")
-def grant(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], VoiceGrant]:
-    office = ConsentOffice.open("sqlite://", tmp_path_factory.mktemp("office"))
-    return lambda call_id: office.grant(**GRANT, call_id=call_id)
+@pytest.fixture
+def grant(grants: Grants) -> Callable[[str], VoiceGrant]:
+    """A grant for a call of that id."""
+    return grants.issue
 
 
 def noise(seconds: float, seed: int = 0) -> Floats:
@@ -435,7 +434,7 @@ async def test_a_voice_is_prepared_once_and_kept_by_its_hash(
     assert len(prepared) == 1
     for conversation in (*both, third):
         await conversation.close()
-    engine.erase(REFERENCE.voice_hash)
+    engine.forget(REFERENCE.voice_hash)
     assert len(engine.voices) == 0
     await (await engine.open(grant("d"), REFERENCE)).close()
     assert len(prepared) == 2
