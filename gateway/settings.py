@@ -51,9 +51,20 @@ class Settings(BaseModel):
 
     engine: Literal["embedded", "chroma"] = Field("embedded", description="what speaks")
     chroma: str | None = Field(None, description="Chroma checkpoint: a directory or a hub id")
-    engine_calls: int = Field(
-        64, ge=1, le=4096, description="conversations the embedded engine takes at once"
+    chroma_device: str = Field(
+        "auto", description="where Chroma runs: cpu, cuda:0; auto: a GPU if there is one"
     )
+    chroma_dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Chroma's precision; auto: bfloat16 on a GPU, float32 elsewhere"
+    )
+    chroma_context: int = Field(
+        4096,
+        ge=256,
+        le=32768,
+        description="positions that Chroma remembers of a call; a second of speech takes 25",
+    )
+    chroma_reply_s: float = Field(60.0, gt=0, le=160, description="Chroma's longest answer")
+    engine_calls: int = Field(64, ge=1, le=4096, description="conversations the engine takes at once")
 
     halls: int = Field(1, ge=1, le=64, description="halls; one per core that calls may use")
     narrow_lines: int = Field(4, ge=0, le=128, description="pjsua2 lines at 8 kHz (PCMU, PCMA), 4 calls each")

@@ -145,4 +145,7 @@ class Engine(Protocol):
     async def open(self, grant: VoiceGrant, reference: Reference) -> Conversation:
         """A conversation in the grant's voice. Raises `EngineBusy`."""
 
+    def forget(self, voice_hash: str) -> None:
+        """Drops what is kept of a voice that was revoked or erased."""
+
     async def close(self) -> None: ...
