@@ -283,6 +283,7 @@ class Hall:
                 return self.calls[call_id]
             call = self._admit(kept, resumed=True)
             call.speech.restore(history)
+            call.log.info("call.resumed", remembered=len(history))
             return call
         except (RpcError, GrantRefused, RedisError, OSError, ValueError, LookupError, TypeError) as error:
             reason = "the front is away" if isinstance(error, TimeoutError) else str(error)
