@@ -219,7 +219,10 @@ class Checks:
         if self.recogniser is None:
             why = self.missing.get("recogniser", "no recogniser")
             return Finding(check, "review", f"{why}: listen and compare each word", proves)
-        heard = self.recogniser.transcribe(material.statement.at_16k, material.wanted.language)
+        try:
+            heard = self.recogniser.transcribe(material.statement.at_16k, material.wanted.language)
+        except RecogniserUnavailable as error:
+            return Finding(check, "review", f"{error}: listen and compare each word", proves)
         found = match(material.wanted, heard)
         if not found.said:
             return Finding(check, "refused", f"{found.why}; read it again", proves)

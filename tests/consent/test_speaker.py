@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from consent.checks import TWO_SPEAKERS, halves_alike
+from consent.errors import RegistrationError
+from consent.record import Reference
 from consent.sound import RATE_HZ, of_call
 from consent.speaker import GE2E, SAME, SpeakerUnavailable, _Unpickler, mel_power, similarity
-from tests.consent.conftest import prompt
+from tests.consent.conftest import Desk, prompt
 from tests.needs import missing
 
 
@@ -39,6 +41,27 @@ def test_two_voices_in_one_recording_are_heard(model: GE2E) -> None:
     alone = of_call("alone", one[: 16 * RATE_HZ], 8_000)
     assert halves_alike(model.windows(both.speech_16k)) < TWO_SPEAKERS[1], "held or refused, never passed"
     assert halves_alike(model.windows(alone.speech_16k)) >= TWO_SPEAKERS[1]
+
+
+def test_the_attacks_with_other_peoples_voices_are_never_passed(desk: Desk, model: GE2E) -> None:
+    """With the real model: another person's statement, another person's reference, two people in one."""
+    desk.checks.speaker = model
+    carlo = prompt("demo-congrats", "it_IT_m_Carlo")
+    june = prompt("demo-congrats", "fr_CA_f_June").pcm[: 12 * RATE_HZ]
+    both = of_call("two", np.concatenate((prompt("vm-options").pcm[: 12 * RATE_HZ], june)), 8_000)
+    ends = []
+    for handle, statement, mine in (("other", carlo, "demo-congrats"), ("two", both, "conf-adminmenu")):
+        references = (Reference(prompt(mine), "text"),)
+        try:
+            ends.append(desk.submit(handle=handle, statement=statement, references=references).state)
+        except RegistrationError as refusal:
+            ends.append(refusal.check)
+    assert set(ends) <= {"pending", "same speaker", "one speaker"}
+
+
+def test_one_persons_registration_passes_with_the_real_model(desk: Desk, model: GE2E) -> None:
+    desk.checks.speaker = model
+    assert desk.submit().state == "active"
 
 
 def test_a_short_utterance_still_has_a_voiceprint(model: GE2E) -> None:
