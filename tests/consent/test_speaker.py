@@ -12,7 +12,7 @@ from consent.checks import TWO_SPEAKERS, halves_alike
 from consent.errors import RegistrationError
 from consent.record import Reference
 from consent.sound import RATE_HZ, of_call
-from consent.speaker import GE2E, SAME, SpeakerUnavailable, _Unpickler, mel_power, similarity
+from consent.speaker import GE2E, SAME, SpeakerUnavailable, _Unpickler, mel_power, similarity, voiceprint
 from tests.consent.conftest import Desk, prompt
 from tests.needs import missing
 
@@ -27,9 +27,9 @@ def model() -> GE2E:
 
 
 def test_one_persons_recordings_are_alike_and_anothers_are_not(model: GE2E) -> None:
-    allison = model.embed(prompt("demo-congrats").speech_16k)
-    again = model.embed(prompt("basic-pbx-ivr-main").speech_16k)
-    carlo = model.embed(prompt("demo-congrats", "it_IT_m_Carlo").speech_16k)
+    allison = voiceprint(model.windows(prompt("demo-congrats").speech_16k))
+    again = voiceprint(model.windows(prompt("basic-pbx-ivr-main").speech_16k))
+    carlo = voiceprint(model.windows(prompt("demo-congrats", "it_IT_m_Carlo").speech_16k))
     assert similarity(allison, again) >= SAME
     assert similarity(allison, carlo) < SAME - 0.05
     assert np.linalg.norm(allison) == pytest.approx(1.0, abs=1e-5)
@@ -65,7 +65,7 @@ def test_one_persons_registration_passes_with_the_real_model(desk: Desk, model: 
 
 
 def test_a_short_utterance_still_has_a_voiceprint(model: GE2E) -> None:
-    assert model.embed(prompt("demo-congrats").speech_16k[:8_000]).shape == (256,)
+    assert voiceprint(model.windows(prompt("demo-congrats").speech_16k[:8_000])).shape == (256,)
 
 
 def test_the_mel_spectrogram_puts_a_tone_where_it_belongs() -> None:
