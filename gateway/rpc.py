@@ -32,7 +32,7 @@ from gateway.errors import RpcError, RpcTimeout
 MAX_MESSAGE: Final = 8 << 20
 """A voice's reference clip (30 s of float32 at 24 kHz, in base64) is the largest that travels."""
 DEFAULT_TIMEOUT_S: Final = 2.0
-BACKLOG_LIMIT: Final = 4 * MAX_MESSAGE
+BACKLOG_LIMIT: Final = 2 * MAX_MESSAGE
 """Bytes the other side may leave unread before it counts as gone."""
 LENGTH: Final = struct.Struct(">I")
 

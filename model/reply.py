@@ -90,7 +90,8 @@ class Reply:
         """Ends it now; idempotent. The client has its `response.done` when this returns."""
         if self._task is None or self._task.done():
             return
-        self._task.cancel()
+        if self.in_progress:  # else it is telling its end already, which the client must not miss
+            self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         if self.in_progress:  # it was cancelled before it began
             with contextlib.suppress(ClientGone):

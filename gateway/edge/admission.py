@@ -68,10 +68,12 @@ class Admission:
         else:
             dialog = None
             try:
-                dialog = await self._place(served, source, user, codecs)
+                dialog = await self._dialog(served, source, user, codecs)
             finally:
                 if dialog is None:
                     board.share.give(source)
+            if dialog is not None:
+                self._place(served, dialog)
 
     def _share(self) -> int:
         return max(2, int(SHARE_OF_SOURCE * self._board.lines.slots))
@@ -83,7 +85,17 @@ class Admission:
             line = self._board.lines.pick(codecs)
         return line
 
-    async def _place(self, served: Served, source: str, user: str, codecs: tuple[str, ...]) -> Dialog | None:
+    def _place(self, served: Served, dialog: Dialog) -> None:
+        """Puts the INVITE on its line."""
+        try:
+            if not self._forwarding.to_line(served, dialog.token, dialog):
+                self._board.refuse(served, 513)
+                self._board.over(dialog, "failed: the INVITE is too large")
+        except Exception:
+            self._board.over(dialog, "failed: the INVITE cannot be forwarded")
+            raise
+
+    async def _dialog(self, served: Served, source: str, user: str, codecs: tuple[str, ...]) -> Dialog | None:
         """The dialog that now holds the source's share; None when there is none."""
         board, request, flow = self._board, served.request, served.flow
         if served.final:
@@ -123,7 +135,4 @@ class Admission:
             flow=flow,
         )
         board.dialogs.add(dialog)
-        if not self._forwarding.to_line(served, dialog.token, dialog):
-            board.refuse(served, 513)
-            board.over(dialog, "failed: the INVITE is too large")
         return dialog

@@ -15,6 +15,7 @@ from gateway.edge.forwarding import Forwarding
 from gateway.edge.message import Key, from_tag, to_tag, transaction_key
 from gateway.edge.responses import ALLOW, refusal, response
 from gateway.edge.switchboard import Switchboard
+from gateway.edge.token import RouteToken
 from gateway.edge.transport import Flow
 
 
@@ -96,9 +97,8 @@ class CallersSide:
 
     def _within(self, request: Request, flow: Flow, key: Key, source: str) -> None:
         board = self._board
-        token = board.token_of(request)
-        dialog = board.dialogs.find((request.call_id, from_tag(request)))
-        if token is None or (dialog is not None and dialog.token.call_id != token.call_id):
+        token, dialog = self._vouched(request)
+        if token is None:
             if self._doors.in_time(source):
                 board.counts["forged_in_dialog"] += 1
                 self._turn_away(request, flow, Turned(481))
@@ -120,6 +120,20 @@ class CallersSide:
         elif dialog is not None:
             self._note(dialog, request, flow)
 
+    def _vouched(self, request: Request) -> tuple[RouteToken | None, Dialog | None]:
+        """Our signed word in a request, if it is this call's, and the dialog, if we know it.
+
+        We do not know those from before a restart; but a word for one call opens no other one that we know.
+        """
+        dialogs, token = self._board.dialogs, self._board.token_of(request)
+        if token is None:
+            return None, None
+        dialog = dialogs.of_call(token.call_id)
+        if dialog is not None:
+            known = dialog.id == (request.call_id, from_tag(request))
+            return (token, dialog) if known else (None, None)
+        return (None if dialogs.has_call_id(request.call_id) else token), None
+
     def _note(self, dialog: Dialog, request: Request, flow: Flow) -> None:
         """What a request of the caller's changes."""
         dialog.caller_cseq = max(dialog.caller_cseq, request.cseq.sequence)
@@ -134,12 +148,9 @@ class CallersSide:
         if invite is not None and invite.final >= 300:
             invite.acknowledged()
             return
-        token = self._board.token_of(request)
+        token, dialog = self._vouched(request)
         if token is None:
             return  # of a refusal that we keep no state of, or forged
-        dialog = self._board.dialogs.find((request.call_id, from_tag(request)))
-        if dialog is not None and dialog.token.call_id != token.call_id:
-            return
         if dialog is not None and dialog.answered:
             self._board.acknowledged(dialog)
         if self._board.lines.reachable(token.line, token.line_port):

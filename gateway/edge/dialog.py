@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -91,6 +92,7 @@ class Dialogs:
     def __init__(self) -> None:
         self._by_id: dict[DialogId, Dialog] = {}
         self._by_call: dict[str, Dialog] = {}
+        self._call_ids: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -103,14 +105,20 @@ class Dialogs:
 
     def add(self, dialog: Dialog) -> None:
         self._by_id[dialog.id] = self._by_call[dialog.token.call_id] = dialog
+        self._call_ids[dialog.id[0]] += 1
 
-    def find(self, dialog_id: DialogId) -> Dialog | None:
-        return self._by_id.get(dialog_id)
+    def has_call_id(self, sip_call_id: str) -> bool:
+        return sip_call_id in self._call_ids
 
     def of_call(self, call_id: str) -> Dialog | None:
         return self._by_call.get(call_id)
 
     def remove(self, dialog: Dialog) -> bool:
         """False when it was gone already."""
+        if self._by_id.pop(dialog.id, None) is None:
+            return False
         self._by_call.pop(dialog.token.call_id, None)
-        return self._by_id.pop(dialog.id, None) is not None
+        self._call_ids[dialog.id[0]] -= 1
+        if not self._call_ids[dialog.id[0]]:
+            del self._call_ids[dialog.id[0]]
+        return True

@@ -21,6 +21,10 @@ MAX_LINES: Final = 128
 MAGIC: Final = "z9hG4bK"
 _FOLD: Final = re.compile(rb"\r\n[ \t]+")
 _BLANK_BEFORE_COLON: Final = re.compile(rb"^([^\s:]{1,64})[ \t]+:", re.MULTILINE)
+_BARE_BREAK: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n|\0")
+_TAG: Final = re.compile(r";\s*tag\s*=", re.IGNORECASE)
+_ONCE: Final = ("From", "To", "Call-ID", "CSeq", "Content-Length", "Content-Type", "Max-Forwards")
+"""Headers that a message may have once; of two, we and a line might each believe another one."""
 _NEEDED: Final = ("via", "from", "to", "call-id", "cseq")
 _LETTERS: Final = {"v": "via", "f": "from", "t": "to", "i": "call-id"}
 _FIRST_VIA: Final = re.compile(r'(?:[^",]|"[^"]*")*')
@@ -48,6 +52,8 @@ def read(data: bytes) -> Request | Response:
         raise Unreadable("no empty line ends its header")
     if len(head) > MAX_HEAD or head.count(b"\n") > MAX_LINES:
         raise Unreadable("its header is too large", 513)
+    if _BARE_BREAK.search(head):
+        raise Unreadable("a line break that is none")  # a line would take it for one
     try:
         message = Message.parse(_plain(head) + blank + body)
         vias, cseq = message.via, message.cseq
@@ -58,6 +64,10 @@ def read(data: bytes) -> Request | Response:
         contacts = message.contact if _targets(message) else []
     except Exception as error:  # whatever a parser does with garbage, it is garbage
         raise Unreadable(f"malformed: {type(error).__name__}") from None
+    if any(len(message.headers.getlist(name)) > 1 for name in _ONCE):
+        raise Unreadable("a header stands twice")
+    if any(len(_TAG.findall(message.headers[name])) > 1 for name in ("From", "To")):
+        raise Unreadable("two tags")
     if not vias or not named or not tagged[0]:
         raise Unreadable("Via, Call-ID or From's tag is empty")
     if isinstance(message, Request) and message.method != cseq.method:

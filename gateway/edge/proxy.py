@@ -88,6 +88,9 @@ class Edge:
         self._board.draining = True
 
     def line_up(self, info: LineInfo) -> None:
+        known = self._board.lines.named(info.name)
+        if known is not None and known.info.sip_port != info.sip_port:
+            self._board.line_died(info.name)  # it is another process now, and nobody said so
         self._board.lines.up(info)
 
     def line_down(self, name: str) -> None:

@@ -14,7 +14,8 @@ async def dialled(
     call: Call, prompt: Item, count: int, *, timeout_s: float = TIMEOUT_S, finish_key: str = "#"
 ) -> str:
     """At most `count` digits; the first one cuts the prompt. Ends at the finish key, or when no key came for
-    `timeout_s` after the prompt or the last key. Raises `CallEnded`."""
+    `timeout_s` after the prompt or the last key. Raises `CallEnded`, and `EngineGone` when the prompt will
+    never be heard."""
     digits = ""
     while len(digits) < count:
         if call.refused is not None and not prompt.done.is_set():

@@ -196,9 +196,9 @@ class Playout:
         line has reported it so far: the frame or two under way, and the 20 ms fade, count as not heard."""
         items = list(self._open)
         if self._waiting:
-            rest = np.concatenate([samples for _, samples in self._waiting])[:FRAME]
-            self._fade = np.zeros(FRAME, np.float32)
-            self._fade[: len(rest)] = rest * np.linspace(1, 0, len(rest), dtype=np.float32)
+            rest, filled = self._gather()
+            rest[:filled] *= np.linspace(1, 0, filled, dtype=np.float32)
+            self._fade = rest
         self._waiting.clear()
         self._waiting_samples = 0
         self._trail.clear()

@@ -32,8 +32,8 @@ from model.errors import EngineBusy, EngineError
 
 log = structlog.get_logger("speech")
 
-RECONNECT_FOR_S: Final = 6.0
-"""How long a lost engine may take to come back before the call says farewell."""
+RECONNECT_FOR_S: Final = 10.0
+"""How long a lost engine may take to come back before the call says farewell: it loads its models anew."""
 FILLER_AFTER_S: Final = 0.7
 SILENT_FOR_S: Final = 8.0
 """An engine that was asked to speak and says nothing for this long is given up."""

@@ -26,6 +26,8 @@ RATES_HZ: Final = (8_000, 16_000, 48_000)
 GATHER_S: Final = 0.003
 LIVELY_S: Final = 0.03
 """A line that ticked within this will tick again now."""
+FAILED_EVERY_S: Final = 1.0
+"""A turn that fails is said so often, not fifty times a second."""
 BACKLOG_TICKS: Final = 50
 """A line one second ahead of us is answered by dropping what is old."""
 
@@ -62,6 +64,7 @@ class TickServer:
         self._expected = 0
         """lines that ticked within the last frame or two"""
         self._gathering: asyncio.TimerHandle | None = None
+        self._failed_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self.lines: dict[str, TickLine] = {}
 
@@ -139,7 +142,9 @@ class TickServer:
         try:
             self._turn([line for line in ready if line.waiting])
         except Exception:
-            log.exception("tick.turn_failed")
+            if (now := time.monotonic()) - self._failed_at > FAILED_EVERY_S:
+                self._failed_at = now
+                log.exception("tick.turn_failed")
         for line in ready:  # a tick left over would be waited for and never served
             line.waiting.clear()
 

@@ -42,6 +42,14 @@ async def test_a_line_that_came_back_elsewhere_is_another_line(exchange: Exchang
     await reborn.nothing()
 
 
+async def test_a_line_that_died_unnoticed_is_noticed_when_it_is_back(exchange: Exchange) -> None:
+    line, caller = await exchange.line(), await exchange.caller()
+    await exchange.call(caller, line)
+    await exchange.line("n0")
+    await caller.next(method="BYE")
+    assert await exchange.desk.ending() == "failed: its line died"
+
+
 async def test_a_new_edge_routes_the_calls_of_the_old_one(exchange: Exchange) -> None:
     line, caller = await exchange.line(), await exchange.caller()
     await exchange.call(caller, line, "Record-Route: <sip:10.0.0.9;lr>")

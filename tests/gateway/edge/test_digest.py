@@ -99,6 +99,13 @@ def test_what_is_no_header_is_wrong(digest: Digest) -> None:
         assert digest.check([value], "INVITE", "192.0.2.1")[0] is Verdict.WRONG
 
 
+def test_no_header_takes_long(digest: Digest) -> None:
+    began = time.perf_counter()
+    for part in (',a="\\"', ",a=b", ' ,a="', "a=,", '"\\'):
+        digest.check(["Digest realm=voicegate" + part * (8000 // len(part))], "INVITE", "192.0.2.1")
+    assert time.perf_counter() - began < 0.25
+
+
 def test_a_nonce_is_for_one_source_and_one_time(digest: Digest, monkeypatch: pytest.MonkeyPatch) -> None:
     challenge = digest.challenges("192.0.2.1")[0]
     assert digest.check([credentials(challenge)], "INVITE", "192.0.2.2")[0] is Verdict.STALE

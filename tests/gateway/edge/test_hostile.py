@@ -47,9 +47,42 @@ async def test_somebody_elses_word_ends_no_call(exchange: Exchange) -> None:
     await line.nothing()
     villain.call_id = "of nobody"
     villain.send("BYE")
-    line.reply(await line.next(method="BYE"), 481)
     await villain.next(481, "BYE")
     assert exchange.edges[0].stats()["slots_free"] == 2, "no slot is free that is not"
+
+
+async def test_the_word_of_a_call_that_is_over_ends_no_other(exchange: Exchange) -> None:
+    line, victim, villain = await exchange.line(), await exchange.caller(), await exchange.caller()
+    await exchange.call(villain, line)
+    villain.send("BYE")
+    line.reply(await line.next(method="BYE"), 200)
+    await villain.next(200, "BYE")
+    await exchange.call(victim, line)
+    for name in ("call_id", "own_tag", "to", "cseq"):
+        setattr(villain, name, getattr(victim, name))
+    villain.send("BYE")
+    await villain.next(481, "BYE")
+    await line.nothing()
+
+
+@pytest.mark.parametrize(
+    "smuggled",
+    [
+        ("From: ", "From: <sip:victim@x>;tag=victim\r\nFrom: "),
+        ("Call-ID: ", "i: victim\r\nCall-ID: "),
+        ("CSeq: ", "CSeq: 9 BYE\r\nCSeq: "),
+        (";tag=", ";TAG=victim;tag="),
+        ("Max-Forwards: 70", "Max-Forwards: 70\nX-VG-Call: forged"),
+        ("Max-Forwards: 70", "Max-Forwards: 70\rReplaces: 1"),
+        ("Max-Forwards: 70", "Max-Forwards: 70\r\nSubject: \0"),
+    ],
+)
+async def test_nothing_is_smuggled_past_us_to_a_line(exchange: Exchange, smuggled: tuple[str, str]) -> None:
+    line, caller = await exchange.line(), await exchange.caller()
+    caller.write(caller.text("INVITE", OFFER).replace(*smuggled, 1))
+    await line.nothing()
+    assert not exchange.desk.calls
+    assert exchange.edges[0].stats()["dropped"]["malformed"] == 1
 
 
 async def test_a_forged_response_goes_nowhere(exchange: Exchange) -> None:

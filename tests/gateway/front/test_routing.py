@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from sqlalchemy import create_engine, select
 
 from consent.errors import GrantRefused
-from consent.grant import GrantVerifier, VoiceGrant, _b64, sign
+from consent.grant import GrantVerifier, VoiceGrant, b64, sign
 from gateway.dialplan import Dialplan
 from gateway.errors import CallRefused, RpcError, RpcTimeout
 from gateway.front import routing as module
 from gateway.front.routing import Caller, Routing
-from gateway.registry import CallRow, PayloadTaken, Registry, RegistryError
+from gateway.registry import CALLS, CallRow, PayloadTaken, Registry, RegistryError
 from watermark.keys import MarkKey
 from watermark.payload import call_payload
 
@@ -63,7 +64,7 @@ class Office:
         self._key = Ed25519PrivateKey.generate()
         public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         self.public_keys_path = folder / "grant-keys.json"
-        self.public_keys_path.write_text(json.dumps({"keys": {"k": _b64(public)}}))
+        self.public_keys_path.write_text(json.dumps({"keys": {"k": b64(public)}}))
         self.refuses: dict[str, str] = {}
         self.granted: list[str] = []
         self.used: list[dict[str, Any]] = []
@@ -120,8 +121,10 @@ class Desk:
         (folder / "plans").mkdir()
         (folder / "plans" / "10.toml").write_text(PLAN)
         self.office = Office(folder)
-        self.registry = Registry.open(f"sqlite:///{folder / 'calls.db'}")
-        self.routing = Routing(Dialplan.load(folder / "plans"), self.office, self.registry, KEY)  # type: ignore[arg-type]
+        self.sql_url = f"sqlite:///{folder / 'calls.db'}"
+        self.registry = Registry.open(self.sql_url)
+        self.plan = Dialplan.load(folder / "plans")
+        self.routing = Routing(self.plan, self.office, self.registry, KEY, stock_only=False)  # type: ignore[arg-type]
         self.hall = HallPeer()
         self.routing.halls["hall0"] = self.hall  # type: ignore[assignment]
 
@@ -136,8 +139,14 @@ class Desk:
         assert self.hall.offers == []
         return refusal.value
 
+    def rows(self) -> list[CallRow]:
+        """All rows of the registry."""
+        with create_engine(self.sql_url).connect() as sql:
+            ids = [call_id for (call_id,) in sql.execute(select(CALLS.c.call_id))]
+        return [row for row in map(self.registry.get, ids) if row is not None]
+
     def open_rows(self) -> list[CallRow]:
-        return [row for row in self.registry.recent() if row.ended_at is None]
+        return [row for row in self.rows() if row.ended_at is None]
 
 
 @pytest.fixture
@@ -226,7 +235,7 @@ async def test_a_hall_that_refuses_leaves_a_closed_row_and_no_call(desk: Desk) -
     desk.hall.refuses = RpcError("the hall is full")
     refusal = await desk.refused()
     assert (refusal.status, refusal.reason, refusal.retry_after_s) == (503, "the hall is full", 5)
-    (row,) = desk.registry.recent()
+    (row,) = desk.rows()
     assert row.how == "hall refused: the hall is full"
     assert desk.open_rows() == []
 
@@ -234,7 +243,7 @@ async def test_a_hall_that_refuses_leaves_a_closed_row_and_no_call(desk: Desk) -
 async def test_a_hall_that_answers_too_late_is_told_to_drop_the_call(desk: Desk) -> None:
     desk.hall.refuses = RpcTimeout("call.offered: hall0 did not answer within 2 s")
     assert (await desk.refused()).status == 503
-    (row,) = desk.registry.recent()
+    (row,) = desk.rows()
     assert [(method, params["call_id"]) for method, params in desk.hall.told] == [
         ("call.hangup", row.call_id)
     ]
@@ -364,3 +373,11 @@ async def test_a_call_that_the_front_knows_is_not_adopted_over_it(desk: Desk) ->
     call = await desk.offer()
     desk.routing.adopt([{"call_id": call.call_id, "route": call.route.to_json(), "at": 0.0}], "hall0")
     assert desk.routing.calls[call.call_id] is call
+
+
+async def test_an_engine_with_one_voice_is_granted_no_other(desk: Desk) -> None:
+    desk.routing = Routing(desk.plan, desk.office, desk.registry, KEY, stock_only=True)  # type: ignore[arg-type]
+    desk.routing.halls["hall0"] = desk.hall  # type: ignore[assignment]
+    assert (await desk.refused("strict")).status == 480
+    call = await desk.offer("lenient")
+    assert (call.grant.voice, desk.hall.offers[0]["grant_refused"]) == ("heart", "engine")

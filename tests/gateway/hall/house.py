@@ -46,7 +46,7 @@ PIECE = 1_920
 """Samples the engine sends at once (80 ms)."""
 RINGING_S = 0.1
 """From the line's 200 OK to the caller's ACK."""
-TIMED = ("call", "conversation", "speech", "hall", "transfer", "recording", "floor")
+TIMED = ("call", "conversation", "speech", "hall", "transfer", "recording", "floor", "enrol")
 
 
 # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -114,8 +114,8 @@ class Consent(GrantVerifier):
     """Signs grants and revocations, and verifies them in the house's time."""
 
     def __init__(self, loop: HouseLoop) -> None:
-        self._key = Ed25519PrivateKey.generate()
-        super().__init__({"k": self._key.public_key()})
+        self._signer = Ed25519PrivateKey.generate()
+        super().__init__({"k": self._signer.public_key()})
         self._loop = loop
         self.life_s = 60.0
 
@@ -125,11 +125,11 @@ class Consent(GrantVerifier):
             "jti": f"jti-{call_id}", "sub": voice, "vh": f"hash of {voice}", "pur": "support", "dp": "demo",
             "lang": "en", "call": call_id, "iat": at, "exp": at + (life_s or self.life_s),
         }  # fmt: skip
-        return sign(claims, self._key, "k")
+        return sign(claims, self._signer, "k")
 
     def revocation(self, voice: str = "heart") -> str:
         claims = {"sub": voice, "vh": f"hash of {voice}", "reason": "asked", "iat": self._loop.wall()}
-        return sign(claims, self._key, "k", "voice-revocation+jws")
+        return sign(claims, self._signer, "k", "voice-revocation+jws")
 
     def verify(
         self, token: str, *, call_id: str | None = None, now: float | None = None, leeway_s: float = 5.0
