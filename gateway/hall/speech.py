@@ -288,7 +288,8 @@ class Speech:
                     return
                 wanted = self._active is not None and not self._playout.busy
                 if now - lost_at > FILLER_AFTER_S and wanted and not filled:
-                    filled = self.prompt(FILLER) is not None
+                    filled = True  # tried once: it may never have been rendered
+                    self.prompt(FILLER)
                 await asyncio.sleep(RETRY_S)
             except Exception as error:
                 self._log.exception("speech.failed")
