@@ -208,8 +208,8 @@ class ChromaEngine:
         self.voices.put(reference.voice_hash, voice)
         return voice
 
-    def erase(self, voice_hash: str) -> None:
-        """Drops a voice's codes and state: its owner erased it."""
+    def forget(self, voice_hash: str) -> None:
+        """Drops a voice's codes and state."""
         self.voices.erase(voice_hash)
 
     async def close(self) -> None:

@@ -15,8 +15,7 @@ import pytest
 import torch
 
 from consent.grant import VoiceGrant
-from consent.office import ConsentOffice
-from model.api import RATE_HZ, Floats, HistoryItem, Reference, SessionConfig, Sound, Text
+from model.api import RATE_HZ, Floats, Forgot, HistoryItem, Reference, SessionConfig, Sound, Text
 from model.chroma import chat, voices
 from model.chroma.conversation import ChromaConversation
 from model.chroma.engine import ChromaEngine, EngineSettings
@@ -29,8 +28,8 @@ from model.chroma.steps import Steps
 from model.chroma.weights import Chroma
 from model.errors import EngineBusy, EngineError, VoiceError
 from tests.model.chroma import toy
+from tests.model.conftest import Grants
 
-GRANT: dict[str, str] = {"voice": "heart", "purpose": "test", "dialplan": "test", "language": "en"}
 FRAME_S = 0.002
 """The toy's frames are 48 samples."""
 
@@ -40,10 +39,10 @@ def model() -> Chroma:
     return toy.model(dtype=torch.float64)
 
 
-@pytest.fixture(scope="module")
-def grant(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], VoiceGrant]:
-    office = ConsentOffice.open("sqlite://", tmp_path_factory.mktemp("office"))
-    return lambda call_id: office.grant(**GRANT, call_id=call_id)
+@pytest.fixture
+def grant(grants: Grants) -> Callable[[str], VoiceGrant]:
+    """A grant for a call of that id."""
+    return grants.issue
 
 
 def noise(seconds: float, seed: int = 0) -> Floats:
@@ -70,6 +69,7 @@ class Heard:
     """All of a reply."""
 
     text: str = ""
+    forgot: int = 0
     pcm: list[Floats] = field(default_factory=list)
 
     @property
@@ -95,6 +95,8 @@ async def answer(
         async for output in outputs:
             if isinstance(output, Text):
                 heard.text += output.delta
+            if isinstance(output, Forgot):
+                heard.forgot += output.turns
             if isinstance(output, Sound):
                 heard.pcm.append(output.pcm)
                 if len(heard.pcm) == stop_after:
@@ -377,13 +379,16 @@ async def test_a_full_context_drops_the_oldest_turns_and_goes_on(
 ) -> None:
     small = engine_of(model, context=300)
     conversation = await small.open(grant("a"), REFERENCE)
+    forgot = 0
     for number in range(6):
         heard = await turn(conversation, f"item{number}", 2.0, number)
+        forgot += heard.forgot
         assert heard.pcm
         assert len(conversation._history) <= 300
     turns = conversation._history.turns
     assert turns[0].role == "system"
     assert sum(t.role == "user" for t in turns) < 6
+    assert len(turns) + forgot == 13, "and the caller's side is told"
     as_from_nothing(small, conversation, heard)
     with pytest.raises(EngineError, match="more than a context of 300 takes"):
         await turn(conversation, "long", 20.0, 1)
@@ -429,7 +434,7 @@ async def test_a_voice_is_prepared_once_and_kept_by_its_hash(
     assert len(prepared) == 1
     for conversation in (*both, third):
         await conversation.close()
-    engine.erase(REFERENCE.voice_hash)
+    engine.forget(REFERENCE.voice_hash)
     assert len(engine.voices) == 0
     await (await engine.open(grant("d"), REFERENCE)).close()
     assert len(prepared) == 2

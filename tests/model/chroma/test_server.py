@@ -86,7 +86,7 @@ class House:
 
     def __init__(self, folder: Path, golden: Path, pcm: Any) -> None:
         self.folder = folder
-        self.office = ConsentOffice.open("sqlite://", folder / "consent")
+        self.office = ConsentOffice.open(f"sqlite:///{folder}/consent.sqlite", folder / "consent")
         self.front = Front(self.office, pcm)
         self.client = EngineClient(str(folder / "engine.sock"), TOKEN)
         self._golden = golden
@@ -251,7 +251,7 @@ async def test_a_stock_voice_without_a_clip_is_refused_and_the_operator_is_told(
 async def test_a_wrong_setting_is_one_line_and_no_traceback(
     tmp_path: Path, checkpoint: str | None, said: str
 ) -> None:
-    office = ConsentOffice.open("sqlite://", tmp_path)
+    office = ConsentOffice.open(f"sqlite:///{tmp_path}/consent.sqlite", tmp_path)
     environ = {name: value for name, value in os.environ.items() if name != "VOICEGATE_CHROMA"}
     if checkpoint:
         environ["VOICEGATE_CHROMA"] = checkpoint
