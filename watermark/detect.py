@@ -1,0 +1,334 @@
+"""Whether a recording carries our mark, and whose call it is.
+
+Every score is `sum(chip * tile) / sqrt(sum(tile^2))` with secret chips of +-1: for sound that does not know the key
+this is a weighted sum of fair coins, and Hoeffding's inequality bounds its tail, `P(score > z) <= exp(-z^2 / 2)`,
+whatever the sound is. A search takes the best of N such scores, so `p_value = N * exp(-z^2 / 2)` is an upper bound:
+N counts every place, offset, skew, path, row, payload and key that was tried, or could have been decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from math import exp, log
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from watermark import align, carrier, code, sync
+from watermark.align import Aligned
+from watermark.carrier import CODED_BITS, DATA, GROUP_HOPS, HOPS_HZ, LAPS, LINE_HOPS, PILOT, ROWS
+from watermark.keys import KeyRing, MarkKey
+from watermark.sync import LINE, Place
+from watermark.whiten import Floats, narrow, whiten
+
+DETECTED: Final = 1e-6
+"""A recording whose p-value is below this is ours."""
+ROW_GROUPS: Final = 10
+"""Groups (320 ms), the strongest ones, by which the row of data chips is found."""
+ROW_BATCH: Final = 64
+FREE_BITS: Final = code.PAYLOAD_BITS - code.KNOWN_BITS
+LISTED: Final = 16
+"""Payloads that the decoder lists; the first whose row fits is taken."""
+STEADY: Final = 3
+CUT: Final = 2
+"""Alignments of each kind whose data is looked at."""
+SPEED_STEP: Final = 400e-6
+SPEEDS: Final = np.arange(-25, 26) * SPEED_STEP
+"""+-1 %, in steps that the search bridges."""
+_LN2: Final = log(2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """What was found.
+
+    `p_value`: upper bound of the chance that unmarked sound scores so high, all searches included.
+    `payload`: the 64 bits, or None. `key_id`: the key that found it. `starts_s`: the recording's first marked
+    hop, in seconds of the recording; `call_s`: the same moment in seconds of the call. `skew_ppm`: how much
+    slower than the call the recording runs. `scores`: the score of each second of the recording alone, about
+    standard normal without a mark. `confidence`: `1 - p_value`, 0 when there is no payload.
+    """
+
+    detected: bool
+    p_value: float
+    score: float = 0.0
+    payload: int | None = None
+    key_id: str | None = None
+    starts_s: float | None = None
+    call_s: float | None = None
+    skew_ppm: float = 0.0
+    scores: tuple[float, ...] = field(default=(), repr=False)
+
+    @property
+    def confidence(self) -> float:
+        return 1.0 - self.p_value if self.payload is not None and self.detected else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "detected": self.detected,
+            "p_value": self.p_value,
+            "payload": None if self.payload is None else f"{self.payload:016x}",
+            "confidence": self.confidence,
+            "score": round(self.score, 3),
+            "key": self.key_id,
+            "starts_s": self.starts_s,
+            "call_s": self.call_s,
+            "skew_ppm": round(self.skew_ppm, 1),
+            "scores": [round(score, 2) for score in self.scores],
+        }
+
+
+NOTHING: Final = Detection(False, 1.0)
+
+
+def detect(
+    pcm: NDArray[np.floating],
+    rate_hz: int,
+    keys: KeyRing | Sequence[MarkKey],
+    *,
+    payloads: Iterable[int] = (),
+    call_s: tuple[float, float] | None = None,
+    speeds: bool = False,
+) -> Detection:
+    """Looks for the mark in mono sound `(n,)` at any rate from 8 kHz, 1 s to 10 min long.
+
+    Without `payloads` blind: is it ours, and which call? With them it verifies: is it one of these calls, and
+    `call_s` may bound where in the call the recording begins, which makes it cheaper and surer. `speeds` also
+    looks at sound played up to 1 % too fast or too slow when nothing was found otherwise (some 5 s of CPU for
+    10 s). Raises `SoundError` for what cannot be examined.
+    """
+    held = keys.keys if isinstance(keys, KeyRing) else tuple(keys)
+    return detect_narrow(narrow(pcm, rate_hz), held, payloads=payloads, call_s=call_s, speeds=speeds)
+
+
+def detect_narrow(
+    sound: Floats,
+    keys: Sequence[MarkKey],
+    *,
+    payloads: Iterable[int] = (),
+    call_s: tuple[float, float] | None = None,
+    speeds: bool = False,
+) -> Detection:
+    """`detect` for sound that is at 8 kHz already."""
+    wanted = tuple(payloads)
+    white = whiten(sound)
+    if not white.any():
+        return NOTHING
+    best = NOTHING
+    for key in keys:
+        best = min(best, _with_key(white, key, wanted, call_s), key=lambda found: found.p_value)
+        if speeds and not best.detected:
+            best = min(best, _at_speeds(white, key, wanted, call_s), key=lambda found: found.p_value)
+        if best.detected:
+            break
+    p_value = min(1.0, best.p_value * len(keys))
+    return replace(best, p_value=p_value, detected=p_value < DETECTED)
+
+
+def _with_key(
+    white: Floats, key: MarkKey, payloads: tuple[int, ...], call_s: tuple[float, float] | None
+) -> Detection:
+    if not payloads:
+        places = sync.search(white, key)
+        return _blind(_alignments(white, key, places), key, white, log(LINE * align.LAG))
+    best = NOTHING
+    if call_s is None:
+        aligned = _alignments(white, key, sync.search(white, key))
+        for payload in payloads:
+            best = min(best, _verify(aligned, key, payload, white, log(LINE * align.LAG * LAPS)), key=_p)
+    else:
+        for payload in payloads:
+            first, lags = _window(key, payload, call_s)
+            places = sync.search(white, key, first, lags)
+            aligned = _alignments(white, key, places)
+            lap = range(int(call_s[0] * HOPS_HZ) // LINE_HOPS, int(call_s[1] * HOPS_HZ) // LINE_HOPS + 1)
+            ln_tried = log(lags * align.LAG * len(lap))
+            best = min(best, _verify(aligned, key, payload, white, ln_tried, lap), key=_p)
+    p_value = min(1.0, best.p_value * len(payloads))
+    return replace(best, p_value=p_value, detected=p_value < DETECTED)
+
+
+def _p(found: Detection) -> float:
+    return found.p_value
+
+
+def _window(key: MarkKey, payload: int, call_s: tuple[float, float]) -> tuple[int, int]:
+    """First lag and number of lags at which a recording may begin."""
+    lags = max(1, round((call_s[1] - call_s[0]) * sync.BASE_HZ))
+    first = carrier.entry(key, payload) * sync.HOP + round(call_s[0] * sync.BASE_HZ)
+    return first % LINE, min(lags, LINE)
+
+
+def _alignments(white: Floats, key: MarkKey, places: list[Place]) -> list[Aligned]:
+    """The recording laid on the likeliest places, the best pilots first."""
+    fits = [found for place in places if not place.tolerant and (found := align.fit(white, key, place))]
+    fits.sort(key=lambda found: found.score, reverse=True)
+    aligned = [align.steady(white, key, found) for found in fits[:STEADY]]
+    paths = [path for place in places if place.tolerant and (path := align.cut(white, key, place))]
+    paths.sort(key=lambda found: found.pilot, reverse=True)
+    return aligned + paths[:CUT]
+
+
+def _at_speeds(
+    white: Floats, key: MarkKey, payloads: tuple[int, ...], call_s: tuple[float, float] | None
+) -> Detection:
+    """The best of 50 other speeds, chosen by the two loudest pieces of the recording."""
+    import soxr  # not in the hall, whose clock is its own
+
+    power = np.square(sync.baseband(white).astype(np.complex64))
+    piece_s = sync.PIECE / sync.BASE_HZ
+    count = max(1, int(len(power) // sync.PIECE))
+    loud = np.abs(power[: count * sync.PIECE]).reshape(count, -1).sum(axis=1) if count > 1 else np.ones(1)
+    first = int(np.argmax(loud[:-1] + loud[1:])) if count > 1 else 0
+    begin = int(first * piece_s * 8_000)
+    part = white[begin : begin + int(2 * piece_s * 8_000)]
+    best_speed, best_score = 0.0, -1.0
+    for speed in SPEEDS[SPEEDS != 0.0]:
+        changed = np.asarray(soxr.resample(part, 8_000, 8_000 * (1 + speed), quality="MQ"), np.float32)
+        found = sync.search(changed, key)
+        score = max((place.score for place in found if not place.tolerant), default=-1.0)
+        if score > best_score:
+            best_speed, best_score = float(speed), score
+    changed = np.asarray(soxr.resample(white, 8_000, 8_000 * (1 + best_speed), quality="HQ"), np.float32)
+    found = _with_key(changed, key, payloads, None if payloads else call_s)
+    p_value = min(1.0, found.p_value * len(SPEEDS))
+    return replace(found, p_value=p_value, skew_ppm=found.skew_ppm + best_speed * 1e6)
+
+
+def chips_of_call(key: MarkKey, payload: int, places: NDArray[np.int64], lap: int) -> NDArray[np.complex64]:
+    """The chips a call lays at these places on its `lap`-th lap (the next one after its entry)."""
+    counter = (places - carrier.entry(key, payload)) % LINE_HOPS
+    laps = np.where(counter >= counter[0], lap, lap + 1)
+    if counter[0] > LINE_HOPS - len(places) - LAPS * HOPS_HZ and lap == 0:
+        laps = np.zeros_like(counter)  # the recording begins before the call
+    coded = code.encode(payload)
+    rows = np.array([carrier.row(key, payload, n) for n in range(lap, lap + 2)])[laps - lap]
+    chips = np.empty((len(places), carrier.BINS), np.complex64)
+    chips[:, PILOT] = carrier.pilot_chips(key, places)
+    chips[:, DATA] = carrier.data_chips(key, rows, places) * coded[carrier.bit_of_tile(places)]
+    return chips
+
+
+def _scores(
+    products: NDArray[np.float32], energy: NDArray[np.float32], at_s: NDArray[np.float64], seconds: int
+) -> tuple[float, ...]:
+    second = np.clip(at_s.astype(np.int64), 0, max(0, seconds - 1))
+    total = np.bincount(second, products, minlength=seconds)
+    scale = np.sqrt(np.bincount(second, energy, minlength=seconds))
+    return tuple(float(t / s) if s > 0 else 0.0 for t, s in zip(total, scale, strict=True))
+
+
+def _judged(
+    found: Aligned,
+    chips: NDArray[np.complex64],
+    key: MarkKey,
+    payload: int | None,
+    lap: int,
+    white: Floats,
+    ln_tried: float,
+) -> Detection:
+    """The detection that these chips make at this alignment."""
+    products = (found.tiles * np.conj(chips)).real.sum(axis=1)
+    energy = np.square(np.abs(found.tiles)).sum(axis=1)
+    total = float(energy.sum())
+    score = float(products.sum()) / np.sqrt(total) if total > 0 else 0.0
+    ln_p = ln_tried + found.ln_tried - max(score, 0.0) ** 2 / 2
+    p_value = exp(ln_p) if ln_p < 0 else 1.0
+    starts_s = float(found.at_s[0])
+    call_s = None
+    if payload is not None:
+        hop = int(found.places[0] - carrier.entry(key, payload)) % LINE_HOPS
+        call_s = (hop + lap * LINE_HOPS) / HOPS_HZ
+    return Detection(
+        p_value < DETECTED,
+        p_value,
+        score,
+        payload,
+        key.id,
+        starts_s,
+        call_s,
+        found.skew * 1e6,
+        _scores(products, energy, found.at_s, -(-len(white) // 8_000)),
+    )
+
+
+def _verify(
+    aligned: list[Aligned],
+    key: MarkKey,
+    payload: int,
+    white: Floats,
+    ln_tried: float,
+    laps: Iterable[int] = range(LAPS),
+) -> Detection:
+    best = NOTHING
+    for found in aligned:
+        for lap in laps:
+            chips = chips_of_call(key, payload, found.places, lap)
+            judged = _judged(found, chips, key, payload, lap, white, ln_tried)
+            if judged.p_value < best.p_value:
+                best = judged
+    return best
+
+
+def _blind(aligned: list[Aligned], key: MarkKey, white: Floats, ln_places: float) -> Detection:
+    best = NOTHING
+    for found in aligned:
+        for row in likely_rows(key, found):
+            soft, bare = soft_bits(key, row, found)
+            for known, count, free_bits in ((key.gateway, LISTED, FREE_BITS), (None, 1, code.PAYLOAD_BITS)):
+                listed = code.decode(soft, known, count)
+                laps = {payload: lap_of_row(key, payload, row) for payload in listed}
+                payload = next((each for each in listed if laps[each] is not None), listed[0])
+                lap = laps[payload]
+                ln_tried = ln_places + free_bits * _LN2 + log(ROWS if lap is None else LAPS)
+                chips = bare.copy()
+                chips[:, DATA] *= code.encode(payload)[carrier.bit_of_tile(found.places)]
+                judged = _judged(
+                    found, chips, key, None if lap is None else payload, lap or 0, white, ln_tried
+                )
+                best = min(best, judged, key=_p)
+                if lap is not None and judged.detected:
+                    return judged
+    return best
+
+
+def lap_of_row(key: MarkKey, payload: int, row: int) -> int | None:
+    """The lap on which a call with this payload uses this row of data chips; None when it never does."""
+    return next((lap for lap in range(LAPS) if carrier.row(key, payload, lap) == row), None)
+
+
+def likely_rows(key: MarkKey, found: Aligned, count: int = 3) -> list[int]:
+    """The rows of data chips that explain the data tiles best, whatever the bits they carry."""
+    skip = int(-found.places[0]) % GROUP_HOPS
+    groups = (len(found.places) - skip) // GROUP_HOPS
+    if not groups:
+        return []
+    inside = slice(skip, skip + groups * GROUP_HOPS)
+    tiles = np.ascontiguousarray(found.tiles[inside][:, DATA]).reshape(groups, -1)
+    places = found.places[inside].reshape(groups, GROUP_HOPS)
+    strongest = np.argsort(np.square(np.abs(tiles)).sum(axis=1))[::-1][:ROW_GROUPS]
+    hops = places[strongest].reshape(-1)
+    sound = tiles[strongest].view(np.float32).reshape(-1, CODED_BITS, 2)
+    spread = np.square(sound).sum(axis=(0, 2))
+    level = sound.sum(axis=(0, 2))
+    energy = np.empty(ROWS, np.float32)
+    for first in range(0, ROWS, ROW_BATCH):
+        rows = np.arange(first, first + ROW_BATCH, dtype=np.int64)
+        bits = carrier.data_bits(key, rows[:, None], hops[None, :])
+        drawn = bits.reshape(ROW_BATCH, -1, CODED_BITS, 2).astype(np.float32)
+        soft = level - 2 * np.einsum("rgbc,gbc->rb", drawn, sound)
+        energy[rows] = (np.square(soft) / (spread + 1e-20)).sum(axis=1)
+    return [int(row) for row in np.argsort(energy)[::-1][:count]]
+
+
+def soft_bits(key: MarkKey, row: int, found: Aligned) -> tuple[Floats, NDArray[np.complex64]]:
+    """What the data tiles say about each coded bit, float32 `(128,)`, and the chips without their bits."""
+    chips = np.empty_like(found.tiles)
+    chips[:, PILOT] = carrier.pilot_chips(key, found.places)
+    chips[:, DATA] = carrier.data_chips(key, row, found.places)
+    products = (found.tiles[:, DATA] * np.conj(chips[:, DATA])).real
+    bits = carrier.bit_of_tile(found.places)
+    soft = np.bincount(bits.ravel(), products.ravel(), minlength=CODED_BITS)
+    return soft.astype(np.float32), chips
