@@ -1,13 +1,13 @@
 """Laying a recording on the grid of hops and bins, to some 10 microseconds, by its pilot.
 
-Two models of what happened to time: a **steady** clock (one offset, one skew), fitted coherently over the whole
-recording, and a **cut** one, where a jitter buffer has taken out or put in sound: a Viterbi path over the offset
-of blocks of 160 ms.
+Two models of what happened to time: a **steady** clock (one offset, one skew), fitted coherently over the
+whole recording, and a **cut** one, where a jitter buffer has taken out or put in sound: a Viterbi path over
+the offset of blocks of 160 ms.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 from typing import Final
 
@@ -38,6 +38,9 @@ EDGE_S: Final = 40e-6
 """What one step of skew may shift the ends of the recording."""
 SUM: Final = 8
 """Hops whose products the steady fit adds up before it looks at skews."""
+EDGES_S: Final = np.arange(-5, 6) * 20e-6
+"""Shifts of the ends, and below of the whole, that are tried once the data's chips are known."""
+OFFSETS_S: Final = np.arange(-3, 4) * 10e-6
 BLOCK: Final = 16
 """Hops in a block of the cut fit."""
 REACH: Final = 640
@@ -70,12 +73,12 @@ class Aligned:
     ln_tried: float
 
 
-def _frames(white: Floats, starts: Indices) -> Complexes:
+def frames(white: Floats, starts: Indices) -> Complexes:
     """Spectra of the 20 ms frames at `starts`, complex64 `(H, 64)`; what lies outside is zero."""
     padded = np.concatenate((np.zeros(REACH, np.float32), white, np.zeros(REACH + FRAME, np.float32)))
     views = np.lib.stride_tricks.sliding_window_view(padded, FRAME)
-    frames = views[np.clip(starts + REACH, 0, len(views) - 1)] * _WINDOW
-    return np.ascontiguousarray(np.fft.rfft(frames, axis=1)[:, _BAND])
+    windowed = views[np.clip(starts + REACH, 0, len(views) - 1)] * _WINDOW
+    return np.ascontiguousarray(np.fft.rfft(windowed, axis=1)[:, _BAND])
 
 
 def _grid(white: Floats, place: Place) -> tuple[Indices, Indices]:
@@ -104,7 +107,7 @@ def fit(white: Floats, key: MarkKey, place: Place) -> Fit | None:
     places, starts = _grid(white, place)
     if len(places) < HOPS_HZ // 2:
         return None
-    tiles = _frames(white, starts)[:, PILOT]
+    tiles = frames(white, starts)[:, PILOT]
     products, time_s = _blocks(tiles * np.conj(carrier.pilot_chips(key, places)), starts)
     half_s = float(np.abs(time_s).max())
     step = EDGE_S * 2 / max(half_s, 0.5)
@@ -146,7 +149,7 @@ def _middle(starts: Indices) -> float:
 def steady(white: Floats, key: MarkKey, first: Fit) -> Aligned:
     """The recording laid on the grid by a finer fit around `first`."""
     places, starts = _grid(white, first.place)
-    tiles = _frames(white, starts)
+    tiles = frames(white, starts)
     pilot = np.conj(carrier.pilot_chips(key, places))
     products, time_s = _blocks(tiles[:, PILOT] * pilot, starts)
     steps = np.arange(-4, 5)
@@ -172,6 +175,31 @@ def steady(white: Floats, key: MarkKey, first: Fit) -> Aligned:
     )
 
 
+def retimed(found: Aligned, chips: Complexes) -> Aligned:
+    """`found` with the offset and skew, near its own, at which all of `chips` `(H, 64)` fit best: the pilot
+    alone leaves some 10 ppm open, which the higher bins feel."""
+    products = found.tiles * np.conj(chips)
+    from_middle = np.linspace(-1, 1, len(products))
+    turns = np.exp(2j * np.pi * np.outer(_HZ, OFFSETS_S))
+    best, best_edge, best_offset = -np.inf, 0.0, 0.0
+    for edge_s in EDGES_S:
+        turn = np.exp(2j * np.pi * np.outer(edge_s * from_middle, _HZ)).astype(np.complex64)
+        values = ((products * turn).sum(axis=0) @ turns).real
+        at = int(np.argmax(values))
+        if values[at] > best:
+            best, best_edge, best_offset = float(values[at]), float(edge_s), float(OFFSETS_S[at])
+    delay_s = best_offset + best_edge * from_middle
+    tiles = found.tiles * np.exp(2j * np.pi * np.outer(delay_s, _HZ)).astype(np.complex64)
+    long_s = max(float(found.at_s[-1] - found.at_s[0]), 1 / HOPS_HZ)
+    return replace(
+        found,
+        tiles=tiles,
+        at_s=found.at_s + delay_s,
+        skew=found.skew + 2 * best_edge / long_s,
+        ln_tried=found.ln_tried + log(len(EDGES_S) * len(OFFSETS_S)),
+    )
+
+
 def cut(white: Floats, key: MarkKey, place: Place) -> Aligned | None:
     """The recording laid on the grid by a path that may jump; None when it is shorter than a second."""
     places, starts = _grid(white, place)
@@ -182,10 +210,10 @@ def cut(white: Floats, key: MarkKey, place: Place) -> Aligned | None:
     places = places[skip : skip + blocks * BLOCK]
     starts = starts[skip : skip + blocks * BLOCK]
     pilot = carrier.pilot_chips(key, places)
-    energy = float(np.sqrt(np.square(np.abs(_frames(white, starts)[:, PILOT])).sum())) or 1.0
+    energy = float(np.sqrt(np.square(np.abs(frames(white, starts)[:, PILOT])).sum())) or 1.0
     lags, cuts = _path(_block_scores(white, pilot, starts[::BLOCK]) / energy)
     starts = starts + np.repeat(lags, BLOCK)
-    tiles = _frames(white, starts)
+    tiles = frames(white, starts)
     run = np.repeat(np.concatenate(([0], np.cumsum(lags[1:] != lags[:-1]))), BLOCK)
     parts = np.arange(-6, 7) / 8 / NARROW_HZ
     turns = np.exp(2j * np.pi * np.outer(_PILOT_HZ, parts))
@@ -210,12 +238,11 @@ def _block_scores(white: Floats, pilot: Complexes, starts: Indices) -> Floats:
     """The pilot's correlation in each block at every lag within reach, `(blocks, 2 * REACH + 1)`."""
     spectrum = np.zeros((len(pilot), HOP + 1), np.complex64)
     spectrum[:, FIRST_BIN + PILOT.start : FIRST_BIN + PILOT.stop] = pilot * np.float32(HOP)
-    frames = np.fft.irfft(spectrum, FRAME, axis=1) * _WINDOW
-    frames = frames.reshape(len(starts), BLOCK, FRAME)
-    wave = np.zeros((len(starts), BLOCK + 1, HOP), np.float32)
-    wave[:, :-1] += frames[:, :, :HOP]
-    wave[:, 1:] += frames[:, :, HOP:]
-    wave = wave.reshape(len(starts), -1)
+    drawn = (np.fft.irfft(spectrum, FRAME, axis=1) * _WINDOW).reshape(len(starts), BLOCK, FRAME)
+    halves = np.zeros((len(starts), BLOCK + 1, HOP), np.float32)
+    halves[:, :-1] += drawn[:, :, :HOP]
+    halves[:, 1:] += drawn[:, :, HOP:]
+    wave = halves.reshape(len(starts), -1)
     long = wave.shape[1] + 2 * REACH
     size = 4_096
     padded = np.concatenate((np.zeros(REACH, np.float32), white, np.zeros(long + REACH, np.float32)))

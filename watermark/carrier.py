@@ -4,11 +4,11 @@ A hop is one 20 ms sine-windowed frame; hops overlap by half, so that random chi
 bins (250 to 3400 Hz) each hold one QPSK chip. 12 of them are the **pilot**, which lets a detector that knows
 nothing but the key find its place; 52 are **data**, which carry the payload's coded bits.
 
-Chips are AES-256 in counter form, `E(HMAC(key, purpose), row | hop)`, so that any hop can be drawn without those
-before it. Pilot chips depend on the hop's place on the key's **line** of 66.9 minutes; a call enters the line
-at a secret place. Data chips depend on that place and on the **row**, one of 1,024, that the call takes on
-this lap of the line. Place and rows are an HMAC of the payload: a detector that has decoded a payload checks
-them, and one that knows the payload needs no search for them.
+Chips are AES-256 in counter form, `E(HMAC(key, purpose), row | hop)`, so that any hop can be drawn without
+those before it. Pilot chips depend on the hop's place on the key's **line** of 66.9 minutes; a call enters
+the line at a secret place. Data chips depend on that place and on the **row**, one of 1,024, that the call
+takes on this lap of the line. Place and rows are an HMAC of the payload: a detector that has decoded a
+payload checks them, and one that knows the payload needs no search for them.
 """
 
 from __future__ import annotations
@@ -66,31 +66,30 @@ def _blocks(key: MarkKey, purpose: bytes, row: int | NDArray[np.int64], hops: ND
     return np.frombuffer(drawn, np.uint8).reshape(*hop_of.shape, 16)
 
 
-def _bits(blocks: Bytes, bins: int) -> Bytes:
-    """The first `2 * bins` bits of each block: uint8 `(..., bins, 2)` of 0 and 1."""
-    bits = np.unpackbits(blocks[..., : bins // 4], axis=-1)
-    return bits.reshape(*blocks.shape[:-1], bins, 2)
+_SIGNS: Final = (
+    1 - 2 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32)
+).astype(np.float32)
+"""The 8 bits of each byte as +-1."""
 
 
-def _chips(bits: Bytes) -> Complexes:
-    """QPSK `(+-1 +-1j)`, complex64, one for each pair of bits."""
-    signs: Floats = np.float32(1) - np.float32(2) * bits.astype(np.float32)
-    return np.ascontiguousarray(signs).view(np.complex64)[..., 0]
+def _signs(blocks: Bytes, bins: int) -> Signs:
+    """The first `2 * bins` bits of each block as +-1: float32 `(..., 2 * bins)`."""
+    return np.take(_SIGNS, blocks[..., : bins // 4], axis=0).reshape(*blocks.shape[:-1], 2 * bins)
 
 
 def pilot_chips(key: MarkKey, places: NDArray[np.int64]) -> Complexes:
-    """Pilot chips at these places of the line, complex64 `(H, 12)`."""
-    return _chips(_bits(_blocks(key, b"pilot", 0, places % LINE_HOPS), PILOT_BINS))
+    """Pilot chips `+-1 +-1j` at these places of the line, complex64 `(H, 12)`."""
+    return _signs(_blocks(key, b"pilot", 0, places % LINE_HOPS), PILOT_BINS).view(np.complex64)
 
 
-def data_bits(key: MarkKey, row: int | NDArray[np.int64], places: NDArray[np.int64]) -> Bytes:
-    """Bits of the data chips before the payload is laid over them, uint8 `(..., 52, 2)`."""
-    return _bits(_blocks(key, b"data", row, places % LINE_HOPS), DATA_BINS)
+def data_signs(key: MarkKey, row: int | NDArray[np.int64], places: NDArray[np.int64]) -> Signs:
+    """Real and imaginary parts of the data chips, before the payload is laid over them: `(..., 104)`."""
+    return _signs(_blocks(key, b"data", row, places % LINE_HOPS), DATA_BINS)
 
 
 def data_chips(key: MarkKey, row: int | NDArray[np.int64], places: NDArray[np.int64]) -> Complexes:
     """Data chips before the payload is laid over them, complex64 `(..., 52)`."""
-    return _chips(data_bits(key, row, places))
+    return data_signs(key, row, places).view(np.complex64)
 
 
 def bit_of_tile(places: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -113,18 +112,18 @@ def _derived(key: MarkKey, what: bytes, payload: int) -> int:
     return int.from_bytes(hmac.new(_secret(key, what), payload.to_bytes(8), hashlib.sha256).digest()[:8])
 
 
-def call_chips(key: MarkKey, payload: int, coded: Signs, first: int, hops: int) -> Complexes:
-    """All chips of a call's hops `first` to `first + hops - 1`, complex64 `(hops, 64)`.
+def call_chips(key: MarkKey, payload: int, coded: Signs, counter: NDArray[np.int64]) -> Complexes:
+    """All chips of a call's hops, counted from its beginning: complex64 `(H, 64)`.
 
-    `coded` are the payload's 128 coded bits as +-1. The row changes when the call has been once around.
+    `coded` are the payload's 128 coded bits as +-1. The row changes when the call has been once around the
+    line.
     """
-    counter = np.arange(first, first + hops, dtype=np.int64)
     places = (entry(key, payload) + counter) % LINE_HOPS
     laps = np.maximum(counter // LINE_HOPS, 0)
-    rows = np.zeros(hops, np.int64)
+    rows = np.zeros(len(counter), np.int64)
     for lap in np.unique(laps):
         rows[laps == lap] = row(key, payload, int(lap))
-    chips = np.empty((hops, BINS), np.complex64)
+    chips = np.empty((len(counter), BINS), np.complex64)
     chips[:, PILOT] = pilot_chips(key, places)
     chips[:, DATA] = data_chips(key, rows, places) * coded[bit_of_tile(places)]
     return chips

@@ -1,4 +1,5 @@
-"""Forward error correction of the payload: a tail-biting convolutional code, K = 9, rate 1/2 (64 -> 128 bits).
+"""Forward error correction of the payload: a tail-biting convolutional code, K = 9, rate 1/2 (64 -> 128
+bits).
 
 Generators 561 and 753 octal (the classic K = 9 pair of IS-95 and 3GPP TS 25.212 §4.2.3.1). Decoding is soft
 Viterbi around the circle (wrap-around: Shao, Lin, Fossorier 2003).
@@ -58,8 +59,8 @@ def payload_bits(payload: int) -> NDArray[np.int64]:
 def decode(soft: Floats, known: int | None = None, count: int = 1) -> list[int]:
     """The likeliest payloads for 128 soft bits (positive means 0), best first, at most `count`.
 
-    `known`: the payload's first 16 bits where they are certain (a key's gateway id); they cost the others less,
-    and fix the state in which the 48 other bits begin and end.
+    `known`: the payload's first 16 bits where they are certain (a key's gateway id); they cost the others
+    less, and fix the state in which the 48 other bits begin and end.
     """
     wanted = soft.reshape(PAYLOAD_BITS, 2).astype(np.float32)
     branch = wanted @ _OUTPUT.T  # (64, 512)
@@ -74,7 +75,7 @@ def decode(soft: Floats, known: int | None = None, count: int = 1) -> list[int]:
         begin = sum(bit << at for at, bit in enumerate(head[-MEMORY:]))
         certain = np.float32(2 * np.abs(wanted).sum() + 1)
         for at in range(MEMORY):
-            branch[at, (_REGISTER >> MEMORY) != head[at]] -= certain
+            branch[at, head[at] != (_REGISTER >> MEMORY)] -= certain
         metric = np.full((STATES, count), -np.inf, np.float32)
         metric[begin, 0] = 0.0
         take = PAYLOAD_BITS - KNOWN_BITS

@@ -1,9 +1,10 @@
 """Whether a recording carries our mark, and whose call it is.
 
-Every score is `sum(chip * tile) / sqrt(sum(tile^2))` with secret chips of +-1: for sound that does not know the key
-this is a weighted sum of fair coins, and Hoeffding's inequality bounds its tail, `P(score > z) <= exp(-z^2 / 2)`,
-whatever the sound is. A search takes the best of N such scores, so `p_value = N * exp(-z^2 / 2)` is an upper bound:
-N counts every place, offset, skew, path, row, payload and key that was tried, or could have been decoded.
+Every score is `sum(chip * tile) / sqrt(sum(tile^2))` with secret chips of +-1: for sound that does not know
+the key this is a weighted sum of fair coins, and Hoeffding's inequality bounds its tail, `P(score > z) <=
+exp(-z^2 / 2)`, whatever the sound is. A search takes the best of N such scores, so `p_value = N * exp(-z^2
+/ 2)` is an upper bound: N counts every place, offset, skew, path, row, payload and key that was tried, or
+could have been decoded.
 """
 
 from __future__ import annotations
@@ -21,21 +22,22 @@ from watermark.align import Aligned
 from watermark.carrier import CODED_BITS, DATA, GROUP_HOPS, HOPS_HZ, LAPS, LINE_HOPS, PILOT, ROWS
 from watermark.keys import KeyRing, MarkKey
 from watermark.sync import LINE, Place
-from watermark.whiten import Floats, narrow, whiten
+from watermark.whiten import NARROW_HZ, Floats, narrow, whiten
 
 DETECTED: Final = 1e-6
 """A recording whose p-value is below this is ours."""
 ROW_GROUPS: Final = 10
-"""Groups (320 ms), the strongest ones, by which the row of data chips is found."""
-ROW_BATCH: Final = 64
+"""Groups (320 ms), the strongest ones, on which all rows are tried, or a third of all if that is more."""
+ROWS_KEPT: Final = 128
+ROW_BATCH: Final = 8
 FREE_BITS: Final = code.PAYLOAD_BITS - code.KNOWN_BITS
 LISTED: Final = 16
 """Payloads that the decoder lists; the first whose row fits is taken."""
 STEADY: Final = 3
 CUT: Final = 2
 """Alignments of each kind whose data is looked at."""
-SPEED_STEP: Final = 400e-6
-SPEEDS: Final = np.arange(-25, 26) * SPEED_STEP
+SPEED_STEP: Final = 300e-6
+SPEEDS: Final = np.arange(-34, 35) * SPEED_STEP
 """+-1 %, in steps that the search bridges."""
 _LN2: Final = log(2.0)
 
@@ -174,41 +176,40 @@ def _alignments(white: Floats, key: MarkKey, places: list[Place]) -> list[Aligne
 def _at_speeds(
     white: Floats, key: MarkKey, payloads: tuple[int, ...], call_s: tuple[float, float] | None
 ) -> Detection:
-    """The best of 50 other speeds, chosen by the two loudest pieces of the recording."""
+    """At the one other speed at which the loudest 2.56 s of the recording lie best on the line."""
     import soxr  # not in the hall, whose clock is its own
 
-    power = np.square(sync.baseband(white).astype(np.complex64))
-    piece_s = sync.PIECE / sync.BASE_HZ
-    count = max(1, int(len(power) // sync.PIECE))
-    loud = np.abs(power[: count * sync.PIECE]).reshape(count, -1).sum(axis=1) if count > 1 else np.ones(1)
-    first = int(np.argmax(loud[:-1] + loud[1:])) if count > 1 else 0
-    begin = int(first * piece_s * 8_000)
-    part = white[begin : begin + int(2 * piece_s * 8_000)]
+    part = _loudest(white, 2 * sync.PIECE * align.LAG)
     best_speed, best_score = 0.0, -1.0
-    for speed in SPEEDS[SPEEDS != 0.0]:
-        changed = np.asarray(soxr.resample(part, 8_000, 8_000 * (1 + speed), quality="MQ"), np.float32)
-        found = sync.search(changed, key)
-        score = max((place.score for place in found if not place.tolerant), default=-1.0)
+    for speed in SPEEDS[SPEEDS != 0.0].tolist():
+        changed = np.asarray(
+            soxr.resample(part, NARROW_HZ, NARROW_HZ * (1 + speed), quality="MQ"), np.float32
+        )
+        score = max((place.score for place in sync.search(changed, key) if not place.tolerant), default=-1.0)
         if score > best_score:
-            best_speed, best_score = float(speed), score
-    changed = np.asarray(soxr.resample(white, 8_000, 8_000 * (1 + best_speed), quality="HQ"), np.float32)
-    found = _with_key(changed, key, payloads, None if payloads else call_s)
+            best_speed, best_score = speed, score
+    changed = np.asarray(soxr.resample(white, NARROW_HZ, NARROW_HZ * (1 + best_speed)), np.float32)
+    found = _with_key(changed, key, payloads, call_s)
     p_value = min(1.0, found.p_value * len(SPEEDS))
-    return replace(found, p_value=p_value, skew_ppm=found.skew_ppm + best_speed * 1e6)
+    skew_ppm = found.skew_ppm - best_speed * 1e6
+    return replace(found, p_value=p_value, detected=p_value < DETECTED, skew_ppm=skew_ppm)
 
 
-def chips_of_call(key: MarkKey, payload: int, places: NDArray[np.int64], lap: int) -> NDArray[np.complex64]:
-    """The chips a call lays at these places on its `lap`-th lap (the next one after its entry)."""
-    counter = (places - carrier.entry(key, payload)) % LINE_HOPS
-    laps = np.where(counter >= counter[0], lap, lap + 1)
-    if counter[0] > LINE_HOPS - len(places) - LAPS * HOPS_HZ and lap == 0:
-        laps = np.zeros_like(counter)  # the recording begins before the call
-    coded = code.encode(payload)
-    rows = np.array([carrier.row(key, payload, n) for n in range(lap, lap + 2)])[laps - lap]
-    chips = np.empty((len(places), carrier.BINS), np.complex64)
-    chips[:, PILOT] = carrier.pilot_chips(key, places)
-    chips[:, DATA] = carrier.data_chips(key, rows, places) * coded[carrier.bit_of_tile(places)]
-    return chips
+def _loudest(white: Floats, samples: int) -> Floats:
+    """The `samples` of most energy, in steps of half a second."""
+    step = NARROW_HZ // 2
+    begins = range(0, max(1, len(white) - samples + 1), step)
+    energy = [float(np.square(white[begin : begin + samples]).sum()) for begin in begins]
+    begin = begins[int(np.argmax(energy))]
+    return white[begin : begin + samples]
+
+
+def _counter(key: MarkKey, payload: int, places: NDArray[np.int64], lap: int) -> NDArray[np.int64]:
+    """The call's hops at these places of the line, on its `lap`-th lap; negative before the call."""
+    first = int(places[0] - carrier.entry(key, payload)) % LINE_HOPS + lap * LINE_HOPS
+    if first > LINE_HOPS - len(places) and lap == 0:
+        first -= LINE_HOPS
+    return first + np.arange(len(places), dtype=np.int64)
 
 
 def _scores(
@@ -239,8 +240,7 @@ def _judged(
     starts_s = float(found.at_s[0])
     call_s = None
     if payload is not None:
-        hop = int(found.places[0] - carrier.entry(key, payload)) % LINE_HOPS
-        call_s = (hop + lap * LINE_HOPS) / HOPS_HZ
+        call_s = float(_counter(key, payload, found.places, lap)[0]) / HOPS_HZ
     return Detection(
         p_value < DETECTED,
         p_value,
@@ -250,7 +250,7 @@ def _judged(
         starts_s,
         call_s,
         found.skew * 1e6,
-        _scores(products, energy, found.at_s, -(-len(white) // 8_000)),
+        _scores(products, energy, found.at_s, -(-len(white) // NARROW_HZ)),
     )
 
 
@@ -263,10 +263,12 @@ def _verify(
     laps: Iterable[int] = range(LAPS),
 ) -> Detection:
     best = NOTHING
+    coded = code.encode(payload)
     for found in aligned:
         for lap in laps:
-            chips = chips_of_call(key, payload, found.places, lap)
-            judged = _judged(found, chips, key, payload, lap, white, ln_tried)
+            counter = _counter(key, payload, found.places, lap)
+            chips = carrier.call_chips(key, payload, coded, counter)
+            judged = _judged(align.retimed(found, chips), chips, key, payload, lap, white, ln_tried)
             if judged.p_value < best.p_value:
                 best = judged
     return best
@@ -275,8 +277,13 @@ def _verify(
 def _blind(aligned: list[Aligned], key: MarkKey, white: Floats, ln_places: float) -> Detection:
     best = NOTHING
     for found in aligned:
+        bits = carrier.bit_of_tile(found.places)
         for row in likely_rows(key, found):
-            soft, bare = soft_bits(key, row, found)
+            bare = np.empty_like(found.tiles)
+            bare[:, PILOT] = carrier.pilot_chips(key, found.places)
+            bare[:, DATA] = carrier.data_chips(key, row, found.places)
+            products = (found.tiles * np.conj(bare)).real[:, DATA]
+            soft = np.bincount(bits.ravel(), products.ravel(), CODED_BITS).astype(np.float32)
             for known, count, free_bits in ((key.gateway, LISTED, FREE_BITS), (None, 1, code.PAYLOAD_BITS)):
                 listed = code.decode(soft, known, count)
                 laps = {payload: lap_of_row(key, payload, row) for payload in listed}
@@ -284,10 +291,9 @@ def _blind(aligned: list[Aligned], key: MarkKey, white: Floats, ln_places: float
                 lap = laps[payload]
                 ln_tried = ln_places + free_bits * _LN2 + log(ROWS if lap is None else LAPS)
                 chips = bare.copy()
-                chips[:, DATA] *= code.encode(payload)[carrier.bit_of_tile(found.places)]
-                judged = _judged(
-                    found, chips, key, None if lap is None else payload, lap or 0, white, ln_tried
-                )
+                chips[:, DATA] *= code.encode(payload)[bits]
+                named = None if lap is None else payload
+                judged = _judged(align.retimed(found, chips), chips, key, named, lap or 0, white, ln_tried)
                 best = min(best, judged, key=_p)
                 if lap is not None and judged.detected:
                     return judged
@@ -300,35 +306,38 @@ def lap_of_row(key: MarkKey, payload: int, row: int) -> int | None:
 
 
 def likely_rows(key: MarkKey, found: Aligned, count: int = 3) -> list[int]:
-    """The rows of data chips that explain the data tiles best, whatever the bits they carry."""
+    """The rows of data chips that explain the data tiles best, whatever the bits they carry.
+
+    All rows are tried on the strongest third of the recording, the better ones on all of it.
+    """
     skip = int(-found.places[0]) % GROUP_HOPS
     groups = (len(found.places) - skip) // GROUP_HOPS
     if not groups:
         return []
     inside = slice(skip, skip + groups * GROUP_HOPS)
     tiles = np.ascontiguousarray(found.tiles[inside][:, DATA]).reshape(groups, -1)
-    places = found.places[inside].reshape(groups, GROUP_HOPS)
-    strongest = np.argsort(np.square(np.abs(tiles)).sum(axis=1))[::-1][:ROW_GROUPS]
-    hops = places[strongest].reshape(-1)
-    sound = tiles[strongest].view(np.float32).reshape(-1, CODED_BITS, 2)
-    spread = np.square(sound).sum(axis=(0, 2))
-    level = sound.sum(axis=(0, 2))
-    energy = np.empty(ROWS, np.float32)
-    for first in range(0, ROWS, ROW_BATCH):
-        rows = np.arange(first, first + ROW_BATCH, dtype=np.int64)
-        bits = carrier.data_bits(key, rows[:, None], hops[None, :])
-        drawn = bits.reshape(ROW_BATCH, -1, CODED_BITS, 2).astype(np.float32)
-        soft = level - 2 * np.einsum("rgbc,gbc->rb", drawn, sound)
-        energy[rows] = (np.square(soft) / (spread + 1e-20)).sum(axis=1)
-    return [int(row) for row in np.argsort(energy)[::-1][:count]]
+    hops = found.places[inside].reshape(groups, GROUP_HOPS)
+    loud = np.argsort(np.square(np.abs(tiles)).sum(axis=1))[::-1][: max(ROW_GROUPS, groups // 3)]
+    rows = np.arange(ROWS, dtype=np.int64)
+    for chosen, kept in ((loud, ROWS_KEPT), (np.arange(groups), count)):
+        energy = _row_energy(key, rows, hops[chosen].reshape(-1), tiles[chosen])
+        rows = rows[np.argsort(energy)[::-1][:kept]]
+    return [int(row) for row in rows]
 
 
-def soft_bits(key: MarkKey, row: int, found: Aligned) -> tuple[Floats, NDArray[np.complex64]]:
-    """What the data tiles say about each coded bit, float32 `(128,)`, and the chips without their bits."""
-    chips = np.empty_like(found.tiles)
-    chips[:, PILOT] = carrier.pilot_chips(key, found.places)
-    chips[:, DATA] = carrier.data_chips(key, row, found.places)
-    products = (found.tiles[:, DATA] * np.conj(chips[:, DATA])).real
-    bits = carrier.bit_of_tile(found.places)
-    soft = np.bincount(bits.ravel(), products.ravel(), minlength=CODED_BITS)
-    return soft.astype(np.float32), chips
+def _row_energy(
+    key: MarkKey, rows: NDArray[np.int64], hops: NDArray[np.int64], tiles: NDArray[np.complex64]
+) -> Floats:
+    """Squared soft bits summed, about 128 without a mark, for each row: float32 `(R,)`."""
+    sound = np.ascontiguousarray(tiles).view(np.float32).reshape(-1, 2 * CODED_BITS)
+    spread = np.square(sound).sum(axis=0).reshape(CODED_BITS, 2).sum(axis=1) + np.float32(1e-20)
+    energy = np.empty(len(rows), np.float32)
+    for first in range(0, len(rows), ROW_BATCH):
+        some = rows[first : first + ROW_BATCH]
+        products = carrier.data_signs(key, some[:, None], hops[None, :]).reshape(
+            len(some), -1, 2 * CODED_BITS
+        )
+        products *= sound
+        soft = products.sum(axis=1).reshape(len(some), CODED_BITS, 2).sum(axis=2)
+        energy[first : first + ROW_BATCH] = (np.square(soft) / spread).sum(axis=1)
+    return energy

@@ -1,12 +1,13 @@
 """Marking sound: keyed noise under speech, never the same twice.
 
-Each 10 ms hop adds one 20 ms frame of the call's chips (`carrier`), every bin at a level that follows the speech:
-`alpha * sqrt(|S| * rms)`, half-way in decibels between the bin's own magnitude and the frame's level. So the mark
-fills the valleys between strong partials, where it is masked and a codec still carries it. The level of a frame is
-taken from the 20 ms that end 10 ms into it: nothing needs to be awaited when sound comes in whole hops.
+Each 10 ms hop adds one 20 ms frame of the call's chips (`carrier`), every bin at a level that follows the
+speech: `alpha * sqrt(|S| * rms)`, half-way in decibels between the bin's own magnitude and the frame's
+level. So the mark fills the valleys between strong partials, where it is masked and a codec still carries
+it. The level of a frame is taken from the 20 ms that end 10 ms into it: nothing needs to be awaited when
+sound comes in whole hops.
 
-Hot path (`MarkerBank.mark`): numpy over all calls, no locks, no logs; only exactly rounded operations, so that
-a call marked in a batch gets the same samples as one marked alone.
+Hot path (`MarkerBank.mark`): numpy over all calls, no locks, no logs; only exactly rounded operations, so
+that a call marked in a batch gets the same samples as one marked alone.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ MARKER_DELAY_S: Final = 1 / HOPS_HZ
 """Delay of `Marker`, which takes frames of any length and waits for a hop to be whole."""
 SILENCE: Final = 1e-4
 """Frames whose rms is below this (-80 dB) are silence and get no mark."""
+FIRST_SLOTS: Final = 16
 AHEAD: Final = 64
 """Hops whose chips are drawn at once."""
 
 TILT_HZ: Final = (500.0, 1500.0)
-FILL: Final = (0.060, 0.180)
+FILL: Final = (0.062, 0.186)
 """`alpha` up to 500 Hz and from 1500 Hz on; between them it rises with the frequency."""
 CAP: Final = 0.7
 """The mark's level never exceeds this share of the speech's within 200 Hz."""
@@ -100,23 +102,21 @@ class MarkerBank:
         self._key = key
         self._shape = Shape.at(rate_hz)
         self._payloads: dict[int, tuple[int, Floats]] = {}
-        self._free: list[int] = []
-        self._allocate(16)
-
-    def _allocate(self, capacity: int) -> None:
-        hop = self._shape.hop
-        self._before: Floats = np.zeros((capacity, hop), np.float32)
-        self._tail: Floats = np.zeros((capacity, hop), np.float32)
-        self._chips: Complexes = np.zeros((capacity, AHEAD, BINS), np.complex64)
-        self._hop = np.zeros(capacity, np.int64)
-        self._free = list(range(capacity - 1, -1, -1))
+        self._before: Floats = np.zeros((FIRST_SLOTS, self._shape.hop), np.float32)
+        self._tail: Floats = np.zeros((FIRST_SLOTS, self._shape.hop), np.float32)
+        self._chips: Complexes = np.zeros((FIRST_SLOTS, AHEAD, BINS), np.complex64)
+        self._drawn = np.full(FIRST_SLOTS, -1, np.int64)  # which block of AHEAD hops `_chips` holds
+        self._hop = np.zeros(FIRST_SLOTS, np.int64)
+        self._free = list(range(FIRST_SLOTS - 1, -1, -1))
 
     def _grow(self) -> None:
-        capacity = len(self._hop)
-        for name in ("_before", "_tail", "_chips", "_hop"):
-            old = getattr(self, name)
-            setattr(self, name, np.concatenate((old, np.zeros_like(old))))
-        self._free = list(range(2 * capacity - 1, capacity - 1, -1))
+        slots = len(self._hop)
+        self._before = np.concatenate((self._before, np.zeros_like(self._before)))
+        self._tail = np.concatenate((self._tail, np.zeros_like(self._tail)))
+        self._chips = np.concatenate((self._chips, np.zeros_like(self._chips)))
+        self._drawn = np.concatenate((self._drawn, np.zeros_like(self._drawn)))
+        self._hop = np.concatenate((self._hop, np.zeros_like(self._hop)))
+        self._free = list(range(2 * slots - 1, slots - 1, -1))
 
     def open(self, payload: int) -> int:
         """A slot for a call with this payload."""
@@ -126,7 +126,7 @@ class MarkerBank:
         slot = self._free.pop()
         self._payloads[slot] = (payload, coded)
         self._before[slot] = self._tail[slot] = 0.0
-        self._hop[slot] = 0
+        self._drawn[slot], self._hop[slot] = -1, 0
         return slot
 
     def close(self, slot: int) -> None:
@@ -134,58 +134,108 @@ class MarkerBank:
             self._free.append(slot)
 
     def rest(self, slots: Slots, hops: int) -> None:
-        """`hops` hops of silence were played to these calls: the carrier's time passes."""
-        for slot in slots.tolist():
-            self._hop[slot] += hops
-            if self._hop[slot] % AHEAD >= hops:
-                continue
-            self._draw(slot)
-        self._before[slots] = self._tail[slots] = 0.0
+        """These calls play `hops` hops of silence: their carriers' time goes on, so that what is heard
+        before and after lies on one grid."""
+        self._hop[slots] += hops
+        self._before[slots] = 0.0
+        self._tail[slots] = 0.0
 
-    def _draw(self, slot: int) -> None:
-        payload, coded = self._payloads[slot]
-        first = int(self._hop[slot]) // AHEAD * AHEAD
-        self._chips[slot] = carrier.call_chips(self._key, payload, coded, first, AHEAD)
+    def position(self, slot: int) -> int:
+        """The call's next hop, counted from its beginning."""
+        return int(self._hop[slot])
 
     def mark(self, slots: Slots, pcm: Floats) -> list[MarkedFrame | MarkError]:
-        """`pcm` float32 `(B, n)`, n a multiple of 10 ms, one row a slot; a row that cannot be marked comes back
-        as its `MarkError` and disturbs no other."""
+        """`pcm` float32 `(B, n)`, n a multiple of 10 ms, one row a slot; a row that cannot be marked comes
+        back as its `MarkError` and disturbs no other."""
         hop = self._shape.hop
         pcm = np.asarray(pcm, np.float32)
-        if pcm.shape[1] % hop or not pcm.shape[1]:
-            wrong = f"{pcm.shape[1]} samples are not whole hops of {hop}"
-            return [MarkError(f"slot {slot}: {wrong}") for slot in slots.tolist()]
-        good = np.isfinite(pcm.sum(axis=1))
-        known = [slot in self._payloads for slot in slots.tolist()]
-        if not (all(known) and good.all()):
-            good &= known
-            out: list[MarkedFrame | MarkError] = [
-                MarkError(f"slot {slot}: not a frame that can be marked") for slot in slots.tolist()
-            ]
-            if good.any():
-                for at, frame in zip(np.flatnonzero(good), self.mark(slots[good], pcm[good]), strict=True):
-                    out[at] = frame
-            return out
+        if pcm.ndim != 2 or not pcm.shape[1] or pcm.shape[1] % hop:
+            wrong = MarkError(
+                f"sound of shape {pcm.shape} is not one row of whole hops ({hop} samples) a slot"
+            )
+            return [wrong] * len(slots)
+        whole = np.isfinite(pcm.sum(axis=1))
+        known = np.fromiter((slot in self._payloads for slot in slots.tolist()), bool, len(slots))
+        good = whole & known
+        if not good.all():
+            return self._mark_some(slots, pcm, good, known)
         marked = np.empty_like(pcm)
         for at in range(0, pcm.shape[1], hop):
             self._mark_hop(slots, pcm[:, at : at + hop], marked[:, at : at + hop])
         return [MarkedFrame(samples, seal=_SEAL) for samples in marked]
 
+    def _mark_some(
+        self, slots: Slots, pcm: Floats, good: NDArray[np.bool_], known: NDArray[np.bool_]
+    ) -> list[MarkedFrame | MarkError]:
+        out: list[MarkedFrame | MarkError] = [
+            MarkError(f"slot {slot}: " + ("the sound is not finite" if here else "no call is open here"))
+            for slot, here in zip(slots.tolist(), known.tolist(), strict=True)
+        ]
+        self.rest(slots[known & ~good], pcm.shape[1] // self._shape.hop)
+        if good.any():
+            frames = self.mark(slots[good], pcm[good])
+            for at, frame in zip(np.flatnonzero(good).tolist(), frames, strict=True):
+                out[at] = frame
+        return out
+
+    def _draw(self, slot: int) -> None:
+        payload, coded = self._payloads[slot]
+        block = int(self._hop[slot]) // AHEAD
+        counter = block * AHEAD + np.arange(AHEAD, dtype=np.int64)
+        self._chips[slot] = carrier.call_chips(self._key, payload, coded, counter)
+        self._drawn[slot] = block
+
     def _mark_hop(self, slots: Slots, sound: Floats, marked: Floats) -> None:
-        place = self._hop[slots] % AHEAD
-        for slot in slots[place == 0].tolist():
+        hop = self._hop[slots]
+        for slot in slots[self._drawn[slots] != hop // AHEAD].tolist():
             self._draw(slot)
-        frames = np.concatenate((self._before[slots], sound), axis=1)
-        level = levels(self._shape, frames)
+        chips = self._chips[slots, hop % AHEAD]
+        level = levels(self._shape, np.concatenate((self._before[slots], sound), axis=1))
         spectrum = np.zeros((len(slots), self._shape.hop + 1), np.complex64)
-        chips = self._chips[slots, place]
         band = spectrum[:, _BAND]
         np.multiply(chips.real, level, out=band.real)
         np.multiply(chips.imag, level, out=band.imag)
-        noise = np.fft.irfft(spectrum, 2 * self._shape.hop, axis=1) * self._shape.synthesis
+        noise = np.fft.irfft(spectrum, 2 * self._shape.hop, axis=1)
+        noise *= self._shape.synthesis
         np.add(sound, self._tail[slots], out=marked)
         marked += noise[:, : self._shape.hop]
         np.clip(marked, -1.0, 1.0, out=marked)
         self._tail[slots] = noise[:, self._shape.hop :]
         self._before[slots] = sound
-        self._hop[slots] += 1
+        self._hop[slots] = hop + 1
+
+
+class Marker:
+    """The marker of one call, for frames of any length: the same samples however the stream is cut.
+
+    Its output is `MarkerBank`'s, `delay_samples` (10 ms) later: it waits until a hop is whole.
+    """
+
+    def __init__(self, key: MarkKey, payload: int, rate_hz: int = RATE_HZ) -> None:
+        self._bank = MarkerBank(key, rate_hz)
+        self._slot = np.array([self._bank.open(payload)], np.intp)
+        self.delay_samples = Shape.at(rate_hz).hop
+        self._waiting: Floats = np.zeros(0, np.float32)
+        self._ready: Floats = np.zeros(self.delay_samples, np.float32)
+
+    def mark(self, frame: Floats) -> MarkedFrame:
+        """Float32 `(n,)` in [-1, 1] -> the same length. Raises `MarkError`, and then has taken nothing."""
+        frame = np.asarray(frame, np.float32)
+        if frame.ndim != 1 or not len(frame):
+            raise MarkError(f"sound of shape {frame.shape} is not one frame of one channel")
+        if not np.isfinite(frame).all():
+            raise MarkError("the sound is not finite")
+        heard = np.concatenate((self._waiting, frame))
+        whole = len(heard) // self.delay_samples * self.delay_samples
+        self._waiting = heard[whole:]
+        if whole:
+            (marked,) = self._bank.mark(self._slot, heard[None, :whole])
+            if isinstance(marked, MarkError):
+                raise marked
+            self._ready = np.concatenate((self._ready, marked.samples))
+        out, self._ready = self._ready[: len(frame)].copy(), self._ready[len(frame) :]
+        return MarkedFrame(out, seal=_SEAL)
+
+    def flush(self) -> MarkedFrame:
+        """What is still held back, at the end of the stream: `delay_samples` more."""
+        return self.mark(np.zeros(self.delay_samples, np.float32))

@@ -1,16 +1,17 @@
 """Finding where a recording lies on a key's line, knowing nothing but the key.
 
-The pilot occupies 800 Hz, so the whole line (66.9 min) is 3.2 million complex samples. The recording is cut into
-pieces of 1.28 s, short enough that a clock error of 200 ppm does not matter within one; each is correlated with
-the whole line by FFT, and the squared magnitudes are added along the diagonal: once exactly, and once with a
-tolerance of 40 ms for recordings that a jitter buffer has stretched and cut.
+The pilot occupies 800 Hz, so the whole line (66.9 min) is 3.2 million complex samples. The recording is cut
+into pieces of 1.28 s; each is correlated with the whole line by FFT. Pairs of them are added coherently
+(2.56 s, over which a clock error of 100 ppm costs 1 dB), and the squared magnitudes of the pairs along the
+diagonal. A second sum, of single pieces with a tolerance of 40 ms, serves recordings that a jitter buffer
+has stretched and cut.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from watermark.whiten import NARROW_HZ
 
 Floats = NDArray[np.float32]
 Complexes = NDArray[np.complex64]
+Number = TypeVar("Number", np.float32, np.complex64)
 
 BASE_HZ: Final = 800
 """Complex sample rate of the pilot: its 600 Hz and the skirts of its windows."""
@@ -34,13 +36,16 @@ STRIDE: Final = CHUNK - PIECE
 CHUNKS: Final = LINE // STRIDE
 CELL: Final = 16
 """Lags (20 ms) in a cell of the tolerant search."""
-EXACT: Final = 24
+EXACT: Final = 40
 TOLERANT: Final = 6
 """Places handed on by each search."""
 FAINT: Final = 0.02
 """A piece with less than this share of the mean energy says nothing."""
 
-assert CHUNKS * STRIDE == LINE and PIECE % CELL == 0 and CENTRE_HZ % HOPS_HZ == 0
+assert CHUNKS * STRIDE == LINE
+assert PIECE % CELL == 0
+assert CENTRE_HZ % HOPS_HZ == 0
+assert NARROW_HZ == 10 * BASE_HZ
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,7 @@ def _line_spectra(key: MarkKey) -> Complexes:
     line[:HOP] += line[LINE:]
     around = np.concatenate((line[:LINE], line[:PIECE]))
     chunks = np.lib.stride_tricks.sliding_window_view(around, CHUNK)[::STRIDE]
-    return np.fft.fft(chunks, axis=1)
+    return np.asarray(np.fft.fft(chunks, axis=1), np.complex64)
 
 
 def baseband(white: Floats) -> Complexes:
@@ -86,23 +91,28 @@ def baseband(white: Floats) -> Complexes:
 
 
 def pieces(base: Complexes) -> list[tuple[int, Complexes]]:
-    """(index, 1024 samples of unit energy) of the pieces that hold sound; the last may be padded."""
+    """(index, 1024 samples) of the pieces that hold sound; the last may be padded."""
     count = max(1, round(len(base) / PIECE))
     padded = np.zeros(count * PIECE, np.complex64)
     padded[: len(base)] = base[: len(padded)]
     cut = padded.reshape(count, PIECE)
     energy = np.square(np.abs(cut)).sum(axis=1)
-    loud = np.flatnonzero(energy > FAINT * energy.mean())
-    return [(int(k), cut[k] / np.sqrt(energy[k])) for k in loud]
+    return [(int(k), cut[k]) for k in np.flatnonzero(energy > FAINT * energy.mean())]
 
 
-def _powers(spectra: Complexes, piece: Complexes) -> Floats:
-    """Squared correlation with the chunks, mean 1 where there is no mark: float32 `(chunks * STRIDE,)`."""
+def _correlate(spectra: Complexes, piece: Complexes) -> Complexes:
+    """Correlation with the chunks at every lag, complex64 `(chunks * STRIDE,)`."""
     product = spectra * np.conj(np.fft.fft(piece, CHUNK)).astype(np.complex64)
-    found = np.fft.ifft(product, axis=1)[:, :STRIDE]
+    found = np.asarray(np.fft.ifft(product, axis=1), np.complex64)
+    return found[:, :STRIDE].reshape(-1)
+
+
+def _power(found: Complexes, energy: float) -> Floats:
+    """Its square, with mean 1 where there is no mark."""
     power = np.square(found.real)
     power += np.square(found.imag)
-    return power.reshape(-1) * np.float32(1 / (2 * PILOT_BINS))
+    power *= np.float32(1 / (2 * PILOT_BINS * energy))
+    return power
 
 
 def search(white: Floats, key: MarkKey, first: int = 0, lags: int = LINE) -> list[Place]:
@@ -124,24 +134,34 @@ def search(white: Floats, key: MarkKey, first: int = 0, lags: int = LINE) -> lis
         spectra = spectra[np.arange(from_chunk, from_chunk + count) % CHUNKS]
     exact = np.zeros(count * STRIDE, np.float32)
     tolerant = np.zeros(count * STRIDE // CELL, np.float32)
+    waiting: tuple[int, Complexes, float] | None = None  # the first half of a pair
     for index, piece in parts:
-        power = _powers(spectra, piece)
-        _add_shifted(exact, power, PIECE * index)
-        cells = power.reshape(-1, CELL).max(axis=1)
+        found, energy = _correlate(spectra, piece), float(np.square(np.abs(piece)).sum())
+        cells = _power(found, energy).reshape(-1, CELL).max(axis=1)
         cells = np.maximum(cells, np.roll(cells, -1))
         _add_shifted(tolerant, cells, PIECE // CELL * index)
+        if waiting is not None and index == waiting[0] + 1:
+            _add_shifted(waiting[1], found, PIECE)
+            _add_shifted(exact, _power(waiting[1], energy + waiting[2]), PIECE * waiting[0])
+            waiting = None
+        else:
+            if waiting is not None:
+                _add_shifted(exact, _power(waiting[1], waiting[2]), PIECE * waiting[0])
+            waiting = (index, found, energy)
+    if waiting is not None:
+        _add_shifted(exact, _power(waiting[1], waiting[2]), PIECE * waiting[0])
     base = from_chunk * STRIDE
-    found = [Place((base + lag) % LINE, score) for lag, score in _peaks(exact, EXACT, 3)]
-    found += [
+    places = [Place((base + lag) % LINE, score) for lag, score in _peaks(exact, EXACT, 3)]
+    places += [
         Place((base + (cell + 1) * CELL) % LINE, score, tolerant=True)
         for cell, score in _peaks(tolerant, TOLERANT, 2)
     ]
     if count < CHUNKS:
-        found = [place for place in found if (place.lag - first) % LINE <= lags]
-    return found
+        places = [place for place in places if (place.lag - first) % LINE <= lags]
+    return places
 
 
-def _add_shifted(total: Floats, part: Floats, shift: int) -> None:
+def _add_shifted(total: NDArray[Number], part: NDArray[Number], shift: int) -> None:
     """`total[i] += part[(i + shift) % n]`."""
     shift %= len(part)
     total[: len(part) - shift] += part[shift:]
@@ -160,6 +180,3 @@ def _peaks(score: Floats, count: int, apart: int) -> list[tuple[int, float]]:
             if len(chosen) == count:
                 break
     return chosen
-
-
-assert NARROW_HZ == 10 * BASE_HZ

@@ -1,8 +1,8 @@
 """From a recording to what a correlator wants: 8 kHz, every time and frequency on its own scale.
 
-Speech is the noise that hides the mark. A tile (32 ms by 31 Hz) of magnitude A holds mark of about sqrt(A * level)
-and noise of about A, so the matched weight is near `A**-1.5 * level**.5`; measured over codecs, dividing by
-`A**1.2` with a little weight for loud frames was best (`docs/watermark.md`).
+Speech is the noise that hides the mark. A tile (32 ms by 31 Hz) of magnitude A holds mark of about sqrt(A *
+level) and noise of about A, so the matched weight is near `A**-1.5 * level**.5`; measured over codecs,
+dividing by `A**1.2` with a little weight for loud frames was best (`docs/watermark.md`).
 """
 
 from __future__ import annotations
