@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from watermark import carrier
+from watermark import carrier, sync
 from watermark.carrier import BIN_HZ, BINS, FIRST_BIN, HOPS_HZ, PILOT
 from watermark.keys import MarkKey
 from watermark.sync import HOP as LAG_HOP
@@ -41,6 +41,7 @@ SUM: Final = 8
 EDGES_S: Final = np.arange(-5, 6) * 20e-6
 """Shifts of the ends, and below of the whole, that are tried once the data's chips are known."""
 OFFSETS_S: Final = np.arange(-3, 4) * 10e-6
+RETIMINGS: Final = len(EDGES_S) * len(OFFSETS_S)
 BLOCK: Final = 16
 """Hops in a block of the cut fit."""
 REACH: Final = 640
@@ -61,8 +62,8 @@ class Aligned:
     """Tiles of a recording, in phase with the chips.
 
     `places`: line hops, int64 `(H,)`. `tiles`: complex64 `(H, 64)`. `at_s`: where each hop begins in the
-    recording. `pilot`: the pilot's score, standard normal without a mark. `ln_tried`: logarithm of the number
-    of alignments among which this one was the best, apart from the place.
+    recording. `pilot`: the pilot's score. `skew`: how much slower than its call the recording runs.
+    `ln_tried`: logarithm of the number of places and fits among which this one has the best pilot.
     """
 
     places: Indices
@@ -171,7 +172,7 @@ def steady(white: Floats, key: MarkKey, first: Fit) -> Aligned:
         starts / NARROW_HZ + delay_s,
         _score(tiles[:, PILOT], pilot),
         skew,
-        log(first.tried * 16),
+        log(sync.LINE * first.tried * len(steps) ** 2),
     )
 
 
@@ -196,7 +197,6 @@ def retimed(found: Aligned, chips: Complexes) -> Aligned:
         tiles=tiles,
         at_s=found.at_s + delay_s,
         skew=found.skew + 2 * best_edge / long_s,
-        ln_tried=found.ln_tried + log(len(EDGES_S) * len(OFFSETS_S)),
     )
 
 
@@ -211,7 +211,7 @@ def cut(white: Floats, key: MarkKey, place: Place) -> Aligned | None:
     starts = starts[skip : skip + blocks * BLOCK]
     pilot = carrier.pilot_chips(key, places)
     energy = float(np.sqrt(np.square(np.abs(frames(white, starts)[:, PILOT])).sum())) or 1.0
-    lags, cuts = _path(_block_scores(white, pilot, starts[::BLOCK]) / energy)
+    lags = _path(_block_scores(white, pilot, starts[::BLOCK]) / energy)
     starts = starts + np.repeat(lags, BLOCK)
     tiles = frames(white, starts)
     run = np.repeat(np.concatenate(([0], np.cumsum(lags[1:] != lags[:-1]))), BLOCK)
@@ -223,14 +223,13 @@ def cut(white: Floats, key: MarkKey, place: Place) -> Aligned | None:
     np.add.at(summed, run, products)
     delay_s = parts[np.argmax((summed @ turns).real, axis=1)][run]
     tiles *= np.exp(2j * np.pi * np.outer(delay_s, _HZ)).astype(np.complex64)
-    ln_tried = cuts * log((2 * REACH + 1) * blocks) + runs * log(3 * len(parts)) + log(2 * REACH + 1)
     return Aligned(
         places,
         tiles,
         starts / NARROW_HZ + delay_s,
         _score(tiles[:, PILOT], np.conj(pilot)),
         0.0,
-        ln_tried,
+        np.inf,  # paths are too many for their pilots to prove anything
     )
 
 
@@ -251,8 +250,8 @@ def _block_scores(white: Floats, pilot: Complexes, starts: Indices) -> Floats:
     return found[:, : 2 * REACH + 1].astype(np.float32)
 
 
-def _path(scores: Floats) -> tuple[Indices, int]:
-    """The best path of lags through the blocks, in samples, and how many cuts it makes."""
+def _path(scores: Floats) -> Indices:
+    """The best path of lags through the blocks, in samples."""
     count, width = scores.shape
     total = scores[0].copy()
     came: Indices = np.empty((count, width), np.int64)
@@ -275,7 +274,7 @@ def _path(scores: Floats) -> tuple[Indices, int]:
     lags[-1] = int(np.argmax(total))
     for at in range(count - 1, 0, -1):
         lags[at - 1] = came[at, lags[at]]
-    return lags - REACH, int((np.abs(np.diff(lags)) > 1).sum())
+    return lags - REACH
 
 
 def _score(tiles: Complexes, conjugate_chips: Complexes) -> float:

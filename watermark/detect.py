@@ -1,17 +1,21 @@
 """Whether a recording carries our mark, and whose call it is.
 
-Every score is `sum(chip * tile) / sqrt(sum(tile^2))` with secret chips of +-1: for sound that does not know
-the key this is a weighted sum of fair coins, and Hoeffding's inequality bounds its tail, `P(score > z) <=
-exp(-z^2 / 2)`, whatever the sound is. A search takes the best of N such scores, so `p_value = N * exp(-z^2
-/ 2)` is an upper bound: N counts every place, offset, skew, path, row, payload and key that was tried, or
-could have been decoded.
+A score is `sum(chip * tile) / sqrt(sum(tile^2))` with secret chips of +-1: for sound that does not know the
+key a weighted sum of fair coins, whose tail Hoeffding's inequality bounds, `P(score > z) <= exp(-z^2 / 2)`,
+whatever the sound is. The best of N scores has `p_value = N * exp(-z^2 / 2)` as an upper bound.
+
+The pilot finds where on the key's line a recording may lie. Data chips are independent of it, so for a
+score of data alone N counts only alignments, retimings, laps, rows, speeds, keys, and every payload that
+could have been decoded, not the places searched; this is how a call is named and verified, since the pilot
+is common to all calls of a key. Blind, "is it ours?" may also be answered by pilot and data together, and
+then N counts the places too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from math import exp, log
+from math import exp, log, sqrt
 from typing import Any, Final
 
 import numpy as np
@@ -31,6 +35,8 @@ ROW_GROUPS: Final = 10
 ROWS_KEPT: Final = 128
 ROW_BATCH: Final = 8
 FREE_BITS: Final = code.PAYLOAD_BITS - code.KNOWN_BITS
+NAMED: Final = 1e-3
+"""A payload is named when its data alone has a p-value below this."""
 LISTED: Final = 16
 """Payloads that the decoder lists; the first whose row fits is taken."""
 STEADY: Final = 3
@@ -116,40 +122,40 @@ def detect_narrow(
     """`detect` for sound that is at 8 kHz already."""
     wanted = tuple(payloads)
     white = whiten(sound)
-    if not white.any():
+    if not white.any() or not keys:
         return NOTHING
     best = NOTHING
-    for key in keys:
-        best = min(best, _with_key(white, key, wanted, call_s), key=lambda found: found.p_value)
-        if speeds and not best.detected:
-            best = min(best, _at_speeds(white, key, wanted, call_s), key=lambda found: found.p_value)
-        if best.detected:
-            break
-    p_value = min(1.0, best.p_value * len(keys))
-    return replace(best, p_value=p_value, detected=p_value < DETECTED)
+    for look in (_with_key, _at_speeds) if speeds else (_with_key,):
+        for key in keys:
+            found = look(white, key, wanted, call_s)
+            best = min(best, _of_many(found, len(keys)), key=_p)
+            if best.detected:
+                return best
+    return best
+
+
+def _of_many(found: Detection, tried: int) -> Detection:
+    """`found` as the best of so many."""
+    p_value = min(1.0, found.p_value * tried)
+    return replace(found, p_value=p_value, detected=p_value < DETECTED)
 
 
 def _with_key(
     white: Floats, key: MarkKey, payloads: tuple[int, ...], call_s: tuple[float, float] | None
 ) -> Detection:
     if not payloads:
-        places = sync.search(white, key)
-        return _blind(_alignments(white, key, places), key, white, log(LINE * align.LAG))
+        return _blind(_alignments(white, key, sync.search(white, key)), key, white)
+    laps = range(LAPS)
+    if call_s is not None:
+        laps = range(max(0, int(call_s[0] * HOPS_HZ)) // LINE_HOPS, int(call_s[1] * HOPS_HZ) // LINE_HOPS + 1)
+    aligned = [] if call_s is not None else _alignments(white, key, sync.search(white, key))
     best = NOTHING
-    if call_s is None:
-        aligned = _alignments(white, key, sync.search(white, key))
-        for payload in payloads:
-            best = min(best, _verify(aligned, key, payload, white, log(LINE * align.LAG * LAPS)), key=_p)
-    else:
-        for payload in payloads:
-            first, lags = _window(key, payload, call_s)
-            places = sync.search(white, key, first, lags)
+    for payload in payloads:
+        if call_s is not None:
+            places = sync.search(white, key, *_window(key, payload, call_s))
             aligned = _alignments(white, key, places)
-            lap = range(int(call_s[0] * HOPS_HZ) // LINE_HOPS, int(call_s[1] * HOPS_HZ) // LINE_HOPS + 1)
-            ln_tried = log(lags * align.LAG * len(lap))
-            best = min(best, _verify(aligned, key, payload, white, ln_tried, lap), key=_p)
-    p_value = min(1.0, best.p_value * len(payloads))
-    return replace(best, p_value=p_value, detected=p_value < DETECTED)
+        best = min(best, _verify(aligned, key, payload, white, laps), key=_p)
+    return _of_many(best, len(payloads))
 
 
 def _p(found: Detection) -> float:
@@ -189,10 +195,8 @@ def _at_speeds(
         if score > best_score:
             best_speed, best_score = speed, score
     changed = np.asarray(soxr.resample(white, NARROW_HZ, NARROW_HZ * (1 + best_speed)), np.float32)
-    found = _with_key(changed, key, payloads, call_s)
-    p_value = min(1.0, found.p_value * len(SPEEDS))
-    skew_ppm = found.skew_ppm - best_speed * 1e6
-    return replace(found, p_value=p_value, detected=p_value < DETECTED, skew_ppm=skew_ppm)
+    found = _of_many(_with_key(changed, key, payloads, call_s), len(SPEEDS))
+    return replace(found, skew_ppm=found.skew_ppm - best_speed * 1e6)
 
 
 def _loudest(white: Floats, samples: int) -> Floats:
@@ -221,23 +225,40 @@ def _scores(
     return tuple(float(t / s) if s > 0 else 0.0 for t, s in zip(total, scale, strict=True))
 
 
+def _bound(ln_tried: float, score: float) -> float:
+    """Upper bound of the chance that the best of so many tries scores so high."""
+    ln_p = ln_tried - max(score, 0.0) ** 2 / 2
+    return exp(ln_p) if ln_p < 0 else 1.0
+
+
 def _judged(
     found: Aligned,
-    chips: NDArray[np.complex64],
+    data: NDArray[np.complex64],
     key: MarkKey,
     payload: int | None,
     lap: int,
     white: Floats,
     ln_tried: float,
+    joint: bool = False,
 ) -> Detection:
-    """The detection that these chips make at this alignment."""
-    products = (found.tiles * np.conj(chips)).real.sum(axis=1)
-    energy = np.square(np.abs(found.tiles)).sum(axis=1)
+    """The detection that these data chips `(H, 52)` make at this alignment; `joint`: with the pilot's
+    help."""
+    chips = np.zeros_like(found.tiles)
+    chips[:, DATA] = data
+    fitted = align.retimed(found, chips)
+    tiles = fitted.tiles[:, DATA]
+    products = (tiles * np.conj(data)).real.sum(axis=1)
+    energy = np.square(np.abs(tiles)).sum(axis=1)
     total = float(energy.sum())
-    score = float(products.sum()) / np.sqrt(total) if total > 0 else 0.0
-    ln_p = ln_tried + found.ln_tried - max(score, 0.0) ** 2 / 2
-    p_value = exp(ln_p) if ln_p < 0 else 1.0
-    starts_s = float(found.at_s[0])
+    score = float(products.sum()) / sqrt(total) if total > 0 else 0.0
+    p_value = _bound(ln_tried + log(align.RETIMINGS), score)
+    if joint:
+        if p_value > NAMED:
+            payload = None
+        pilot_energy = float(np.square(np.abs(found.tiles[:, PILOT])).sum())
+        both = (float(products.sum()) + found.pilot * sqrt(pilot_energy)) / sqrt(total + pilot_energy + 1e-30)
+        with_pilot = _bound(ln_tried + found.ln_tried + log(align.RETIMINGS), both)
+        p_value = min(1.0, 2 * min(p_value, with_pilot))
     call_s = None
     if payload is not None:
         call_s = float(_counter(key, payload, found.places, lap)[0]) / HOPS_HZ
@@ -247,55 +268,48 @@ def _judged(
         score,
         payload,
         key.id,
-        starts_s,
+        float(found.at_s[0]),
         call_s,
-        found.skew * 1e6,
-        _scores(products, energy, found.at_s, -(-len(white) // NARROW_HZ)),
+        fitted.skew * 1e6,
+        _scores(products, energy, fitted.at_s, -(-len(white) // NARROW_HZ)),
     )
 
 
 def _verify(
-    aligned: list[Aligned],
-    key: MarkKey,
-    payload: int,
-    white: Floats,
-    ln_tried: float,
-    laps: Iterable[int] = range(LAPS),
+    aligned: list[Aligned], key: MarkKey, payload: int, white: Floats, laps: Sequence[int]
 ) -> Detection:
     best = NOTHING
     coded = code.encode(payload)
     for found in aligned:
         for lap in laps:
             counter = _counter(key, payload, found.places, lap)
-            chips = carrier.call_chips(key, payload, coded, counter)
-            judged = _judged(align.retimed(found, chips), chips, key, payload, lap, white, ln_tried)
-            if judged.p_value < best.p_value:
-                best = judged
+            data = carrier.call_chips(key, payload, coded, counter)[:, DATA]
+            judged = _judged(found, data, key, payload, lap, white, log(len(aligned) * len(laps)))
+            best = min(best, judged, key=_p)
+        if best.detected:
+            break
     return best
 
 
-def _blind(aligned: list[Aligned], key: MarkKey, white: Floats, ln_places: float) -> Detection:
+def _blind(aligned: list[Aligned], key: MarkKey, white: Floats) -> Detection:
     best = NOTHING
     for found in aligned:
         bits = carrier.bit_of_tile(found.places)
         for row in likely_rows(key, found):
-            bare = np.empty_like(found.tiles)
-            bare[:, PILOT] = carrier.pilot_chips(key, found.places)
-            bare[:, DATA] = carrier.data_chips(key, row, found.places)
-            products = (found.tiles * np.conj(bare)).real[:, DATA]
+            bare = carrier.data_chips(key, row, found.places)
+            products = (found.tiles[:, DATA] * np.conj(bare)).real
             soft = np.bincount(bits.ravel(), products.ravel(), CODED_BITS).astype(np.float32)
             for known, count, free_bits in ((key.gateway, LISTED, FREE_BITS), (None, 1, code.PAYLOAD_BITS)):
                 listed = code.decode(soft, known, count)
                 laps = {payload: lap_of_row(key, payload, row) for payload in listed}
                 payload = next((each for each in listed if laps[each] is not None), listed[0])
                 lap = laps[payload]
-                ln_tried = ln_places + free_bits * _LN2 + log(ROWS if lap is None else LAPS)
-                chips = bare.copy()
-                chips[:, DATA] *= code.encode(payload)[bits]
+                data = bare * code.encode(payload)[bits]
                 named = None if lap is None else payload
-                judged = _judged(align.retimed(found, chips), chips, key, named, lap or 0, white, ln_tried)
+                ln_tried = log(len(aligned)) + free_bits * _LN2 + log(ROWS if lap is None else LAPS)
+                judged = _judged(found, data, key, named, lap or 0, white, ln_tried, joint=True)
                 best = min(best, judged, key=_p)
-                if lap is not None and judged.detected:
+                if judged.payload is not None and judged.detected:
                     return judged
     return best
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watermark import align, carrier, code, sound
-from watermark.carrier import HOPS_HZ
+from watermark.carrier import DATA, HOPS_HZ
 from watermark.detect import DETECTED, Detection
 from watermark.frames import RATE_HZ
 from watermark.keys import MarkKey
@@ -86,10 +86,10 @@ class Window:
                 at += len(narrow)
         if not pieces:
             return Detection(False, 1.0)
-        tiles = align.frames(whiten(np.concatenate(pieces)), np.concatenate(starts))
+        tiles = align.frames(whiten(np.concatenate(pieces)), np.concatenate(starts))[:, DATA]
         counter = np.concatenate(counters)
         chips = carrier.call_chips(self._key, self._payload, self._coded, counter)
-        products = (tiles * np.conj(chips)).real
+        products = (tiles * np.conj(chips[:, DATA])).real
         energy = float(np.square(np.abs(tiles)).sum())
         score = float(products.sum()) / energy**0.5 if energy > 0 else 0.0
         p_value = exp(-(max(score, 0.0) ** 2) / 2)
