@@ -191,7 +191,7 @@ def _at_speeds(
         changed = np.asarray(
             soxr.resample(part, NARROW_HZ, NARROW_HZ * (1 + speed), quality="MQ"), np.float32
         )
-        score = max((place.score for place in sync.search(changed, key) if not place.tolerant), default=-1.0)
+        score = sync.best_score(changed, key)
         if score > best_score:
             best_speed, best_score = speed, score
     changed = np.asarray(soxr.resample(white, NARROW_HZ, NARROW_HZ * (1 + best_speed)), np.float32)
@@ -294,23 +294,29 @@ def _verify(
 def _blind(aligned: list[Aligned], key: MarkKey, white: Floats) -> Detection:
     best = NOTHING
     for found in aligned:
-        bits = carrier.bit_of_tile(found.places)
         for row in likely_rows(key, found):
-            bare = carrier.data_chips(key, row, found.places)
-            products = (found.tiles[:, DATA] * np.conj(bare)).real
-            soft = np.bincount(bits.ravel(), products.ravel(), CODED_BITS).astype(np.float32)
-            for known, count, free_bits in ((key.gateway, LISTED, FREE_BITS), (None, 1, code.PAYLOAD_BITS)):
-                listed = code.decode(soft, known, count)
-                laps = {payload: lap_of_row(key, payload, row) for payload in listed}
-                payload = next((each for each in listed if laps[each] is not None), listed[0])
-                lap = laps[payload]
-                data = bare * code.encode(payload)[bits]
-                named = None if lap is None else payload
-                ln_tried = log(len(aligned)) + free_bits * _LN2 + log(ROWS if lap is None else LAPS)
-                judged = _judged(found, data, key, named, lap or 0, white, ln_tried, joint=True)
-                best = min(best, judged, key=_p)
-                if judged.payload is not None and judged.detected:
-                    return judged
+            best = min(best, _decoded(found, key, row, white, log(len(aligned))), key=_p)
+            if best.payload is not None and best.detected:
+                return best
+    return best
+
+
+def _decoded(found: Aligned, key: MarkKey, row: int, white: Floats, ln_tried: float) -> Detection:
+    """The payload that data chips of this row carry, if they do."""
+    bits = carrier.bit_of_tile(found.places)
+    bare = carrier.data_chips(key, row, found.places)
+    products = (found.tiles[:, DATA] * np.conj(bare)).real
+    soft = np.bincount(bits.ravel(), products.ravel(), CODED_BITS).astype(np.float32)
+    best = NOTHING
+    for known, count, free_bits in ((key.gateway, LISTED, FREE_BITS), (None, 1, code.PAYLOAD_BITS)):
+        listed = code.decode(soft, known, count)
+        laps = {payload: lap_of_row(key, payload, row) for payload in listed}
+        payload = next((each for each in listed if laps[each] is not None), listed[0])
+        lap = laps[payload]
+        data = bare * code.encode(payload)[bits]
+        tried = ln_tried + free_bits * _LN2 + log(ROWS if lap is None else LAPS)
+        named = None if lap is None else payload
+        best = min(best, _judged(found, data, key, named, lap or 0, white, tried, joint=True), key=_p)
     return best
 
 

@@ -29,8 +29,8 @@ def draw(path: Path, recording: Recording, found: Detection) -> None:
         xlabel="s", ylabel="Hz", xlim=(0, recording.seconds), ylim=(0, min(4_000, recording.rate_hz / 2))
     )
     line = axes.twinx()
-    seconds = np.arange(len(found.scores))
-    line.step(np.append(seconds, len(seconds)), np.append(found.scores, found.scores[-1:]), where="post")
+    scores = found.scores or (0.0,) * max(1, round(recording.seconds))
+    line.step(np.arange(len(scores) + 1), (*scores, scores[-1]), where="post")
     line.axhline(0, color="C7", linewidth=0.5)
     line.set(ylabel="score of each second (standard normal without a mark)")
     whose = f"payload {found.payload:016x}" if found.payload is not None else "no payload"

@@ -132,14 +132,34 @@ def search(white: Floats, key: MarkKey, first: int = 0, lags: int = LINE) -> lis
     spectra = _line_spectra(key)
     if count < CHUNKS:
         spectra = spectra[np.arange(from_chunk, from_chunk + count) % CHUNKS]
-    exact = np.zeros(count * STRIDE, np.float32)
     tolerant = np.zeros(count * STRIDE // CELL, np.float32)
+    exact = _sums(spectra, parts, tolerant)
+    base = from_chunk * STRIDE
+    places = [Place((base + lag) % LINE, score) for lag, score in _peaks(exact, EXACT, 3)]
+    places += [
+        Place((base + (cell + 1) * CELL) % LINE, score, tolerant=True)
+        for cell, score in _peaks(tolerant, TOLERANT, 2)
+    ]
+    if count < CHUNKS:
+        places = [place for place in places if (place.lag - first) % LINE <= lags]
+    return places
+
+
+def best_score(white: Floats, key: MarkKey) -> float:
+    """The score of the best place on the whole line, -1 for silence."""
+    parts = pieces(baseband(white))
+    return float(_sums(_line_spectra(key), parts, None).max()) if parts else -1.0
+
+
+def _sums(spectra: Complexes, parts: list[tuple[int, Complexes]], tolerant: Floats | None) -> Floats:
+    """The exact sum over all lags; the tolerant one is added to `tolerant`."""
+    exact = np.zeros(len(spectra) * STRIDE, np.float32)
     waiting: tuple[int, Complexes, float] | None = None  # the first half of a pair
     for index, piece in parts:
         found, energy = _correlate(spectra, piece), float(np.square(np.abs(piece)).sum())
-        cells = _power(found, energy).reshape(-1, CELL).max(axis=1)
-        cells = np.maximum(cells, np.roll(cells, -1))
-        _add_shifted(tolerant, cells, PIECE // CELL * index)
+        if tolerant is not None:
+            cells = _power(found, energy).reshape(-1, CELL).max(axis=1)
+            _add_shifted(tolerant, np.maximum(cells, np.roll(cells, -1)), PIECE // CELL * index)
         if waiting is not None and index == waiting[0] + 1:
             _add_shifted(waiting[1], found, PIECE)
             _add_shifted(exact, _power(waiting[1], energy + waiting[2]), PIECE * waiting[0])
@@ -150,15 +170,7 @@ def search(white: Floats, key: MarkKey, first: int = 0, lags: int = LINE) -> lis
             waiting = (index, found, energy)
     if waiting is not None:
         _add_shifted(exact, _power(waiting[1], waiting[2]), PIECE * waiting[0])
-    base = from_chunk * STRIDE
-    places = [Place((base + lag) % LINE, score) for lag, score in _peaks(exact, EXACT, 3)]
-    places += [
-        Place((base + (cell + 1) * CELL) % LINE, score, tolerant=True)
-        for cell, score in _peaks(tolerant, TOLERANT, 2)
-    ]
-    if count < CHUNKS:
-        places = [place for place in places if (place.lag - first) % LINE <= lags]
-    return places
+    return exact
 
 
 def _add_shifted(total: NDArray[Number], part: NDArray[Number], shift: int) -> None:

@@ -1,4 +1,5 @@
-"""Speech for the watermark's tests: the embedded engine's voice, and human prompts where they are installed."""
+"""Speech for the watermark's tests: the embedded engine's voice, and human prompts where they are
+installed."""
 
 from pathlib import Path
 
