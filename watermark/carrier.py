@@ -49,6 +49,7 @@ LAPS: Final = 4
 """Laps of the line whose rows a detector recognises: 4.4 hours of one call."""
 
 
+@lru_cache(maxsize=64)
 def _secret(key: MarkKey, purpose: bytes) -> bytes:
     return hmac.new(key.secret, b"watermark|" + purpose, hashlib.sha256).digest()
 
@@ -98,11 +99,13 @@ def bit_of_tile(places: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.asarray(tiles % CODED_BITS, np.int64)
 
 
+@lru_cache(maxsize=4_096)
 def entry(key: MarkKey, payload: int) -> int:
     """The place of the line at which a call with this payload begins."""
     return _derived(key, b"entry", payload) % LINE_HOPS
 
 
+@lru_cache(maxsize=4_096)
 def row(key: MarkKey, payload: int, lap: int) -> int:
     """The row of data chips that the call uses on its `lap`-th lap of the line."""
     return _derived(key, b"row%d" % lap, payload) % ROWS

@@ -33,7 +33,7 @@ MARKER_DELAY_S: Final = 1 / HOPS_HZ
 SILENCE: Final = 1e-4
 """Frames whose rms is below this (-80 dB) are silence and get no mark."""
 FIRST_SLOTS: Final = 16
-AHEAD: Final = 64
+AHEAD: Final = 128
 """Hops whose chips are drawn at once."""
 
 TILT_HZ: Final = (500.0, 1500.0)
@@ -160,8 +160,13 @@ class MarkerBank:
         if not good.all():
             return self._mark_some(slots, pcm, good, known)
         marked = np.empty_like(pcm)
-        for at in range(0, pcm.shape[1], hop):
-            self._mark_hop(slots, pcm[:, at : at + hop], marked[:, at : at + hop])
+        hops = pcm.shape[1] // hop
+        at = 0
+        while at < hops:  # once, unless chips must be drawn in the middle of the frame
+            step = min(hops - at, AHEAD - int((self._hop[slots] % AHEAD).max()))
+            part = slice(at * hop, (at + step) * hop)
+            self._mark_hops(slots, pcm[:, part], marked[:, part])
+            at += step
         return [MarkedFrame(samples, seal=_SEAL) for samples in marked]
 
     def _mark_some(
@@ -185,24 +190,33 @@ class MarkerBank:
         self._chips[slot] = carrier.call_chips(self._key, payload, coded, counter)
         self._drawn[slot] = block
 
-    def _mark_hop(self, slots: Slots, sound: Floats, marked: Floats) -> None:
-        hop = self._hop[slots]
-        for slot in slots[self._drawn[slots] != hop // AHEAD].tolist():
+    def _mark_hops(self, slots: Slots, sound: Floats, marked: Floats) -> None:
+        hop, first = self._shape.hop, self._hop[slots]
+        for slot in slots[self._drawn[slots] != first // AHEAD].tolist():
             self._draw(slot)
-        chips = self._chips[slots, hop % AHEAD]
-        level = levels(self._shape, np.concatenate((self._before[slots], sound), axis=1))
-        spectrum = np.zeros((len(slots), self._shape.hop + 1), np.complex64)
+        calls, count = len(slots), sound.shape[1] // hop
+        blocks = sound.reshape(calls, count, hop)
+        frames = np.empty((calls, count, 2 * hop), np.float32)
+        frames[:, 0, :hop] = self._before[slots]
+        frames[:, 1:, :hop] = blocks[:, :-1]
+        frames[:, :, hop:] = blocks
+        level = levels(self._shape, frames.reshape(calls * count, 2 * hop))
+        chips = self._chips[slots[:, None], first[:, None] % AHEAD + np.arange(count)].reshape(-1, BINS)
+        spectrum = np.zeros((calls * count, hop + 1), np.complex64)
         band = spectrum[:, _BAND]
         np.multiply(chips.real, level, out=band.real)
         np.multiply(chips.imag, level, out=band.imag)
-        noise = np.fft.irfft(spectrum, 2 * self._shape.hop, axis=1)
+        noise = np.fft.irfft(spectrum, 2 * hop, axis=1)
         noise *= self._shape.synthesis
-        np.add(sound, self._tail[slots], out=marked)
-        marked += noise[:, : self._shape.hop]
-        np.clip(marked, -1.0, 1.0, out=marked)
-        self._tail[slots] = noise[:, self._shape.hop :]
-        self._before[slots] = sound
-        self._hop[slots] = hop + 1
+        halves = noise.reshape(calls, count, 2, hop)
+        out = blocks.copy()
+        out[:, 0] += self._tail[slots]
+        out[:, 1:] += halves[:, :-1, 1]
+        out += halves[:, :, 0]
+        np.clip(out.reshape(calls, count * hop), -1.0, 1.0, out=marked)
+        self._tail[slots] = halves[:, -1, 1]
+        self._before[slots] = blocks[:, -1]
+        self._hop[slots] = first + count
 
 
 class Marker:
