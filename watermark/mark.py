@@ -37,9 +37,9 @@ AHEAD: Final = 128
 """Hops whose chips are drawn at once."""
 
 TILT_HZ: Final = (500.0, 1500.0)
-FILL: Final = (0.062, 0.186)
+FILL: Final = (0.073, 0.22)
 """`alpha` up to 500 Hz and from 1500 Hz on; between them it rises with the frequency."""
-CAP: Final = 0.7
+CAP: Final = 0.8
 """The mark's level never exceeds this share of the speech's within 200 Hz."""
 
 Floats = NDArray[np.float32]
@@ -58,6 +58,7 @@ class Shape:
     analysis: Floats
     synthesis: Floats
     fill: Floats
+    ramp: Floats
 
     @classmethod
     @lru_cache(maxsize=8)
@@ -76,6 +77,7 @@ class Shape:
             hann.astype(np.float32),
             (np.sin(np.pi * at) * np.sqrt(length) / 2).astype(np.float32),
             np.square(alpha).astype(np.float32),
+            (np.arange(1, hop + 1) / hop).astype(np.float32),
         )
 
 
@@ -104,6 +106,7 @@ class MarkerBank:
         self._payloads: dict[int, tuple[int, Floats]] = {}
         self._before: Floats = np.zeros((FIRST_SLOTS, self._shape.hop), np.float32)
         self._tail: Floats = np.zeros((FIRST_SLOTS, self._shape.hop), np.float32)
+        self._gain: Floats = np.zeros(FIRST_SLOTS, np.float32)
         self._chips: Complexes = np.zeros((FIRST_SLOTS, AHEAD, BINS), np.complex64)
         self._drawn = np.full(FIRST_SLOTS, -1, np.int64)  # which block of AHEAD hops `_chips` holds
         self._hop = np.zeros(FIRST_SLOTS, np.int64)
@@ -113,6 +116,7 @@ class MarkerBank:
         slots = len(self._hop)
         self._before = np.concatenate((self._before, np.zeros_like(self._before)))
         self._tail = np.concatenate((self._tail, np.zeros_like(self._tail)))
+        self._gain = np.concatenate((self._gain, np.zeros_like(self._gain)))
         self._chips = np.concatenate((self._chips, np.zeros_like(self._chips)))
         self._drawn = np.concatenate((self._drawn, np.zeros_like(self._drawn)))
         self._hop = np.concatenate((self._hop, np.zeros_like(self._hop)))
@@ -126,6 +130,7 @@ class MarkerBank:
         slot = self._free.pop()
         self._payloads[slot] = (payload, coded)
         self._before[slot] = self._tail[slot] = 0.0
+        self._gain[slot] = 0.0
         self._drawn[slot], self._hop[slot] = -1, 0
         return slot
 
@@ -137,6 +142,7 @@ class MarkerBank:
         """These calls play `hops` hops of silence: their carriers' time goes on, so that what is heard
         before and after lies on one grid."""
         self._hop[slots] += hops
+        self._gain[slots] = 0.0
         self._before[slots] = 0.0
         self._tail[slots] = 0.0
 
@@ -209,14 +215,30 @@ class MarkerBank:
         noise = np.fft.irfft(spectrum, 2 * hop, axis=1)
         noise *= self._shape.synthesis
         halves = noise.reshape(calls, count, 2, hop)
-        out = blocks.copy()
-        out[:, 0] += self._tail[slots]
-        out[:, 1:] += halves[:, :-1, 1]
-        out += halves[:, :, 0]
+        added = np.empty_like(blocks)
+        added[:, 0] = self._tail[slots]
+        added[:, 1:] = halves[:, :-1, 1]
+        added += halves[:, :, 0]
+        added *= self._fades(slots, blocks)
+        out = blocks + added
         np.clip(out.reshape(calls, count * hop), -1.0, 1.0, out=marked)
         self._tail[slots] = halves[:, -1, 1]
         self._before[slots] = blocks[:, -1]
         self._hop[slots] = first + count
+
+    def _fades(self, slots: Slots, blocks: Floats) -> Floats:
+        """The mark falls with the speech: a frame's level was set by the 20 ms before its second half, so
+        where a hop is quieter than the one before, all of its mark is faded by as much."""
+        energy = np.square(blocks).sum(axis=2)
+        before = np.empty_like(energy)
+        before[:, 0] = np.square(self._before[slots]).sum(axis=1)
+        before[:, 1:] = energy[:, :-1]
+        gain = np.sqrt(np.minimum(energy / (before + np.float32(1e-12)), 1))
+        last = np.empty_like(gain)
+        last[:, 0] = self._gain[slots]
+        last[:, 1:] = gain[:, :-1]
+        self._gain[slots] = gain[:, -1]
+        return last[:, :, None] + (gain - last)[:, :, None] * self._shape.ramp
 
 
 class Marker:
