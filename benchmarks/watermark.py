@@ -13,7 +13,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from math import sqrt
+from math import exp, log, sqrt
 from pathlib import Path
 
 import click
@@ -24,7 +24,7 @@ from benchmarks import watermark_attacks, watermark_null
 from benchmarks.watermark_channels import Attack, attacks
 from benchmarks.watermark_speech import APART, PROMPTS, RATE_HZ, TUNED, VOICES, speech
 from watermark import sound
-from watermark.detect import detect
+from watermark.detect import DETECTED, detect
 from watermark.keys import MarkKey
 from watermark.mark import Marker, MarkerBank
 from watermark.selfcheck import SelfCheck
@@ -87,7 +87,8 @@ def interval(hits: int, of: int) -> str:
     share, z = hits / of, 1.96
     middle = (share + z * z / (2 * of)) / (1 + z * z / of)
     half = z * sqrt(share * (1 - share) / of + z * z / (4 * of * of)) / (1 + z * z / of)
-    return f"{100 * share:5.1f} [{100 * max(0.0, middle - half):.1f}, {100 * min(1.0, middle + half):.1f}] % of {of}"
+    low, high = 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
+    return f"{100 * share:5.1f} [{low:.1f}, {high:.1f}] % of {of}"
 
 
 def quality(table: Table, voices: list[Source], clips: int) -> None:
@@ -109,8 +110,9 @@ def quality(table: Table, voices: list[Source], clips: int) -> None:
         if len(rows):
             table.add(
                 "quality", name,
-                f"PESQ-WB mean {rows[:, 0].mean():.3f}, 5 % {np.quantile(rows[:, 0], 0.05):.3f}; STOI mean "
-                f"{rows[:, 1].mean():.4f}, min {rows[:, 1].min():.4f}; SNR {rows[:, 2].mean():.1f} dB; n = {len(rows)}",
+                f"PESQ-WB mean {rows[:, 0].mean():.3f}, 5 % {np.quantile(rows[:, 0], 0.05):.3f}; "
+                f"STOI mean {rows[:, 1].mean():.4f}, min {rows[:, 1].min():.4f}; "
+                f"SNR {rows[:, 2].mean():.1f} dB; n = {len(rows)}",
             )  # fmt: skip
 
 
@@ -124,6 +126,7 @@ def excerpts(source: Source, attack: Attack, seconds: int, count: int) -> Iterat
 
 def robustness(table: Table, voices: list[Source], clips: int) -> None:
     for attack in attacks():
+        speeds = "speed" in attack.name
         for seconds in attack.seconds:
             counts = {name: np.zeros(5, int) for name in ("tuned", "apart")}
             cpu_s, scores = 0.0, []
@@ -131,7 +134,7 @@ def robustness(table: Table, voices: list[Source], clips: int) -> None:
                 tally = counts["tuned" if source.voice in TUNED else "apart"]
                 for samples, rate_hz in excerpts(source, attack, seconds, clips):
                     began = time.process_time()
-                    found = detect(samples, rate_hz, [KEY], speeds="speed" in attack.name)
+                    found = detect(samples, rate_hz, [KEY], speeds=speeds)
                     cpu_s += time.process_time() - began
                     window = (max(0.0, source.call_s - 60), source.call_s + 240)
                     verified = detect(
@@ -155,8 +158,10 @@ def robustness(table: Table, voices: list[Source], clips: int) -> None:
             goal = next((f", goal {100 * wanted:g}" for at, wanted in attack.goals if at == seconds), "")
             table.add(
                 "robustness", f"{attack.name}, {seconds} s",
-                f"blind {interval(every[1], every[0])} (apart {counts['apart'][1]}/{counts['apart'][0]}{goal}); "
-                f"payload {100 * every[2] / every[0]:.1f}, wrong {every[4]}; verify {100 * every[3] / every[0]:.1f}; "
+                f"blind {interval(every[1], every[0])} "
+                f"(apart {counts['apart'][1]}/{counts['apart'][0]}{goal}); "
+                f"payload {100 * every[2] / every[0]:.1f}, wrong {every[4]}; "
+                f"verify {100 * every[3] / every[0]:.1f}; "
                 f"score {np.median(scores):.1f}; {cpu_s / every[0]:.2f} s CPU",
             )  # fmt: skip
 
@@ -225,21 +230,32 @@ def null(table: Table, prompts: Path, trials: int, budget_s: float) -> None:
     begin, slope, low, high = counts.tail()
     table.add(
         "null", "verify, counted",
-        f"{counts.over(threshold)} of {counts.trials} trials ({counts.searches} line searches) above {threshold:.2f}, "
-        f"where p = 1e-6; 95 %: below {3 / counts.trials:.1e}; largest {counts.largest:.2f}; {counts.seconds:.0f} s",
+        f"{counts.over(threshold)} of {counts.trials} trials ({counts.searches} line searches) above "
+        f"{threshold:.2f}, where p = 1e-6; 95 %: below {3 / counts.trials:.1e}; "
+        f"largest {counts.largest:.2f}; {counts.seconds:.0f} s",
     )  # fmt: skip
     table.add(
         "null", "verify, fitted tail",
-        f"beyond {begin:.2f} falls as exp(-s z^2 / 2), s = {slope:.2f} [{low:.2f}, {high:.2f}] (Gaussian: 1); "
+        f"beyond {begin:.2f} falls as exp(-s z^2 / 2), s = {slope:.2f} [{low:.2f}, {high:.2f}]; "
         f"at {threshold:.2f}: {counts.expected(threshold, slope, begin):.1e} "
         f"[{counts.expected(threshold, high, begin):.1e}, {counts.expected(threshold, low, begin):.1e}]",
     )  # fmt: skip
-    blind = watermark_null.count_blind(prompts, budget_s / 3)
+    bounds = watermark_null.count_blind(prompts, budget_s / 3)
+    limit, slope, low, high = watermark_null.blind_tail(bounds)
+    alarm, share = log(DETECTED), 0.2
+    chances = [share * exp(each * (alarm - limit)) for each in (slope, high, low)]
     table.add(
-        "null", "blind, counted",
-        f"0 scores kept of {blind.trials} trials mean a p-value of 1" if blind.largest == 0 else
-        f"largest score of {blind.trials} trials {blind.largest:.2f}",
-    )  # fmt: skip
+        "null",
+        "blind, counted",
+        f"{int((bounds < alarm).sum())} of {len(bounds)} trials below {alarm:.1f}, where p = 1e-6; "
+        f"least ln p {bounds.min():.1f}; 95 %: rate below {3 / len(bounds):.1e}",
+    )
+    table.add(
+        "null",
+        "blind, fitted tail (extrapolated)",
+        f"below {limit:.1f} falls as exp(s ln p), s = {slope:.2f} [{low:.2f}, {high:.2f}]; at {alarm:.1f}: "
+        f"{chances[0]:.0e} [{chances[1]:.0e}, {chances[2]:.0e}]",
+    )
 
 
 def side(table: Table, voices: list[Source], clips: int) -> None:
@@ -260,7 +276,8 @@ def side(table: Table, voices: list[Source], clips: int) -> None:
 
 
 PUBLISHED = {
-    "AudioSeal (published)": "PESQ 4.47, SI-SNR 26, 16 bits, no key; accuracy .96 over 15 edits; 'telephony' AUC .582",
+    "AudioSeal (published)": "PESQ 4.47, SI-SNR 26, 16 bits, no key; accuracy .96 over 15 edits; "
+    "'telephony' AUC .582",
     "WavMark (published)": "PESQ 4.30, SNR 38; accuracy .85 (noise .50); 'telephony' AUC .500",
 }
 

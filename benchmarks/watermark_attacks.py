@@ -1,7 +1,7 @@
 """Attacks by somebody who knows everything but the key: averaging, mixing, cutting.
 
-Averaging assumes the best for the attacker: the mark's own level is known, so that residues are normalised as our
-detector would, and the residue is added or subtracted with the strength that a true carrier would have.
+Averaging assumes the best for the attacker: the mark's own level is known, so that residues are normalised as
+our detector would, and the residue is added or subtracted with the strength that a true carrier would have.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def score(samples: np.ndarray, key: MarkKey, payload: int) -> float:
 
 
 def averaging(key: MarkKey, talk: np.ndarray, other: np.ndarray, hours: float, calls: int) -> list[Row]:
-    """`talk`: speech for one long call, at least a minute; `other`: 10 s that the attacker wants to forge onto."""
+    """`talk`: speech for one long call, at least a minute; `other`: 10 s to forge onto."""
     payload, target = key.gateway << 48 | 0xA11CE, key.gateway << 48 | 0xB0B
     victim = mark_calls(key, [target], talk[: 10 * RATE_HZ])[0]
     before = score(victim, key, target)
@@ -86,11 +86,10 @@ def averaging(key: MarkKey, talk: np.ndarray, other: np.ndarray, hours: float, c
     rows = []
     for period_s in (1, 4, 10, 60):
         period = period_s * 100
-        total, count = np.zeros((period, 64), np.complex128), 0
+        total = np.zeros((period, 64), np.complex128)
         for at in range(0, hops - period + 1, period):
             found, level = spectra(long_call[at * HOP : (at + period) * HOP])
             total += found / (np.abs(found) + 1e-9) * (level > 0)
-            count += 1
         rows.append((f"1 call, {hours:g} h folded at {period_s} s", unit(total)))
 
     greeting = talk[: 5 * RATE_HZ]
@@ -119,7 +118,7 @@ def averaging(key: MarkKey, talk: np.ndarray, other: np.ndarray, hours: float, c
         out.append(
             Row(
                 name,
-                f"score {before:.1f} -> {after:.1f} ({after / before - 1:+.1%}), forgery passes: {yes(passed)}",
+                f"score {before:.1f} -> {after:.1f} ({after / before - 1:+.1%}), forged: {yes(passed)}",
             )
         )
     again = detect(mean, RATE_HZ, [key])

@@ -12,7 +12,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import erfc, log, sqrt
+from math import log, sqrt
+from pathlib import Path
 
 import numpy as np
 
@@ -49,7 +50,7 @@ class Counts:
         return int(self.histogram[EDGES[:-1] >= score - 1e-9].sum())
 
     def tail(self, share: float = 1e-3) -> tuple[float, float, float, float]:
-        """(z0, s, low, high): beyond z0, with `share` of the trials, `P(z) = share * exp(-s (z^2 - z0^2) / 2)`;
+        """(z0, s, low, high): beyond z0, with `share` of trials, `P(z) = share * exp(-s (z^2 - z0^2) / 2)`;
         s = 1 is Gaussian. `low`, `high`: 95 % of s."""
         above = np.cumsum(self.histogram[::-1])[::-1]
         start = int(np.flatnonzero(above >= share * self.trials)[-1])
@@ -65,13 +66,14 @@ class Counts:
         return self.over(begin) / self.trials * float(np.exp(-slope * (score**2 - begin**2) / 2))
 
 
-def segments(prompts, seconds: float) -> Iterator[np.ndarray]:
+def segments(prompts: Path, seconds: float) -> Iterator[np.ndarray]:
     """Whitened 5 s segments of human speech, one voice after the other."""
     voices = [speech(voice, seconds, prompts, seed=3) for voice in HUMAN]
+    length = SEGMENT_S * RATE_HZ
     for at in range(int(seconds) // SEGMENT_S):
         for whole in voices:
-            part = None if whole is None else whole[at * SEGMENT_S * RATE_HZ : (at + 1) * SEGMENT_S * RATE_HZ]
-            if part is not None and len(part) == SEGMENT_S * RATE_HZ:
+            part = whole[at * length : (at + 1) * length] if whole is not None else ()
+            if len(part) == length:
                 yield whiten(narrow(part, RATE_HZ))
 
 
@@ -95,10 +97,9 @@ def verify_trials(white: np.ndarray, number: int, payloads: int = PAYLOADS) -> n
         energy = sqrt(float(np.square(np.abs(tiles[:hops])).sum()))
         bits = carrier.bit_of_tile(found.places[:hops])
         middle = np.linspace(-1, 1, len(found.tiles))[:hops].reshape(BLOCKS, -1).mean(axis=1)
-        turns = np.exp(
-            2j * np.pi * hz[None, :, None, None]
-            * (align.EDGES_S[None, None, :, None] * middle[:, None, None, None] + align.OFFSETS_S[None, None, None, :])
-        ).reshape(BLOCKS * len(hz), -1).astype(np.complex64)  # fmt: skip
+        delay_s = np.add.outer(np.outer(middle, align.EDGES_S), align.OFFSETS_S)  # (blocks, edges, offsets)
+        turns = np.exp(2j * np.pi * np.einsum("k,beo->bkeo", hz, delay_s))
+        turns = turns.reshape(BLOCKS * len(hz), -1).astype(np.complex64)
         conjugate = np.conj(tiles[:hops])
         for at in range(0, payloads, BATCH):
             some = slice(at, at + BATCH)
@@ -111,7 +112,7 @@ def verify_trials(white: np.ndarray, number: int, payloads: int = PAYLOADS) -> n
     return best
 
 
-def count_verify(prompts, trials: int, budget_s: float) -> Counts:
+def count_verify(prompts: Path, trials: int, budget_s: float) -> Counts:
     counts, began = Counts(), time.monotonic()
     number = 0
     while counts.trials < trials and time.monotonic() - began < budget_s:
@@ -125,24 +126,28 @@ def count_verify(prompts, trials: int, budget_s: float) -> Counts:
     return counts
 
 
-def count_blind(prompts, budget_s: float) -> Counts:
-    counts, began = Counts(), time.monotonic()
-    number = 1 << 40
+def count_blind(prompts: Path, budget_s: float) -> np.ndarray:
+    """`ln_p` of the blind search in each trial; a false alarm is one below ln(1e-6) = -13.8."""
+    bounds: list[float] = []
+    began, number = time.monotonic(), 1 << 40
     while time.monotonic() - began < budget_s:
         for white in segments(prompts, 600.0):
             number += 1
             key = fresh_key(number)
-            found = detect._blind(detect._alignments(white, key, sync.search(white, key)), key, white)
-            counts.add(np.array([found.score]))
-            counts.searches += 1
-            counts.seconds = time.monotonic() - began
-            if counts.seconds > budget_s:
+            aligned = detect._alignments(white, key, sync.search(white, key))
+            bounds.append(detect._blind(aligned, key, white).ln_p)
+            if time.monotonic() - began > budget_s:
                 break
-    return counts
+    return np.array(bounds)
 
 
-def gaussian(score: float) -> float:
-    return erfc(score / sqrt(2)) / 2
+def blind_tail(bounds: np.ndarray, share: float = 0.2) -> tuple[float, float, float, float]:
+    """(u, s, low, high): below u, with `share` of trials, `P(ln_p < x) = share * exp(s (x - u))`; 95 %."""
+    ordered = np.sort(bounds)
+    count = max(2, round(share * len(ordered)))
+    limit = float(ordered[count - 1])
+    slope = count / max(float((limit - ordered[:count]).sum()), 1e-9)
+    return limit, slope, slope * (1 - 1.96 / sqrt(count)), slope * (1 + 1.96 / sqrt(count))
 
 
 def verify_threshold(alignments: int = 5) -> float:

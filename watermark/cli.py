@@ -99,7 +99,7 @@ def _best_channel(recording: sound.Recording, keys: KeyRing, payload: int | None
         detect(channel, recording.rate_hz, keys, payloads=payloads, speeds=speeds)
         for channel in recording.channels
     ]
-    return min(found, key=lambda each: each.p_value)
+    return min(found, key=lambda each: each.ln_p)
 
 
 @watermark.command("detect")

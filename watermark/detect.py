@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from math import exp, log, sqrt
+from math import exp, inf, log, sqrt
 from typing import Any, Final
 
 import numpy as np
@@ -46,6 +46,8 @@ SPEED_STEP: Final = 300e-6
 SPEEDS: Final = np.arange(-34, 35) * SPEED_STEP
 """+-1 %, in steps that the search bridges."""
 _LN2: Final = log(2.0)
+_LN_DETECTED: Final = log(DETECTED)
+_LN_NAMED: Final = log(NAMED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,8 @@ class Detection:
     `payload`: the 64 bits, or None. `key_id`: the key that found it. `starts_s`: the recording's first marked
     hop, in seconds of the recording; `call_s`: the same moment in seconds of the call. `skew_ppm`: how much
     slower than the call the recording runs. `scores`: the score of each second of the recording alone, about
-    standard normal without a mark. `confidence`: `1 - p_value`, 0 when there is no payload.
+    standard normal without a mark. `ln_p`: logarithm of the bound, not limited to 0. `confidence`:
+    `1 - p_value`, 0 when there is no payload.
     """
 
     detected: bool
@@ -68,6 +71,7 @@ class Detection:
     call_s: float | None = None
     skew_ppm: float = 0.0
     scores: tuple[float, ...] = field(default=(), repr=False)
+    ln_p: float = field(default=inf, repr=False)
 
     @property
     def confidence(self) -> float:
@@ -131,13 +135,13 @@ def detect_narrow(
             best = min(best, _of_many(found, len(keys)), key=_p)
             if best.detected:
                 return best
-    return best
+    return replace(best, payload=None, call_s=None)
 
 
 def _of_many(found: Detection, tried: int) -> Detection:
     """`found` as the best of so many."""
-    p_value = min(1.0, found.p_value * tried)
-    return replace(found, p_value=p_value, detected=p_value < DETECTED)
+    ln_p = found.ln_p + log(tried)
+    return replace(found, ln_p=ln_p, p_value=exp(min(ln_p, 0.0)), detected=ln_p < _LN_DETECTED)
 
 
 def _with_key(
@@ -159,7 +163,7 @@ def _with_key(
 
 
 def _p(found: Detection) -> float:
-    return found.p_value
+    return found.ln_p
 
 
 def _window(key: MarkKey, payload: int, call_s: tuple[float, float]) -> tuple[int, int]:
@@ -226,9 +230,8 @@ def _scores(
 
 
 def _bound(ln_tried: float, score: float) -> float:
-    """Upper bound of the chance that the best of so many tries scores so high."""
-    ln_p = ln_tried - max(score, 0.0) ** 2 / 2
-    return exp(ln_p) if ln_p < 0 else 1.0
+    """Logarithm of an upper bound of the chance that the best of so many tries scores so high."""
+    return ln_tried - max(score, 0.0) ** 2 / 2
 
 
 def _judged(
@@ -251,20 +254,20 @@ def _judged(
     energy = np.square(np.abs(tiles)).sum(axis=1)
     total = float(energy.sum())
     score = float(products.sum()) / sqrt(total) if total > 0 else 0.0
-    p_value = _bound(ln_tried + log(align.RETIMINGS), score)
+    ln_p = _bound(ln_tried + log(align.RETIMINGS), score)
     if joint:
-        if p_value > NAMED:
+        if ln_p > _LN_NAMED:
             payload = None
         pilot_energy = float(np.square(np.abs(found.tiles[:, PILOT])).sum())
         both = (float(products.sum()) + found.pilot * sqrt(pilot_energy)) / sqrt(total + pilot_energy + 1e-30)
         with_pilot = _bound(ln_tried + found.ln_tried + log(align.RETIMINGS), both)
-        p_value = min(1.0, 2 * min(p_value, with_pilot))
+        ln_p = _LN2 + min(ln_p, with_pilot)
     call_s = None
     if payload is not None:
         call_s = float(_counter(key, payload, found.places, lap)[0]) / HOPS_HZ
     return Detection(
-        p_value < DETECTED,
-        p_value,
+        ln_p < _LN_DETECTED,
+        exp(min(ln_p, 0.0)),
         score,
         payload,
         key.id,
@@ -272,6 +275,7 @@ def _judged(
         call_s,
         fitted.skew * 1e6,
         _scores(products, energy, fitted.at_s, -(-len(white) // NARROW_HZ)),
+        ln_p,
     )
 
 

@@ -42,7 +42,7 @@ def answer(recording: sound.Recording, keys: KeyRing) -> str:
     if recording.seconds < SHORTEST_S:
         raise SoundError(f"it is shorter than {SHORTEST_S:.0f} s")
     found = [detect(channel, recording.rate_hz, keys) for channel in recording.channels]
-    return word(min(found, key=lambda each: each.p_value), recording.seconds)
+    return word(min(found, key=lambda each: each.ln_p), recording.seconds)
 
 
 def word(found: Detection, seconds: float) -> str:

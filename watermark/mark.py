@@ -238,7 +238,8 @@ class MarkerBank:
         last[:, 0] = self._gain[slots]
         last[:, 1:] = gain[:, :-1]
         self._gain[slots] = gain[:, -1]
-        return last[:, :, None] + (gain - last)[:, :, None] * self._shape.ramp
+        fades: Floats = last[:, :, None] + (gain - last)[:, :, None] * self._shape.ramp
+        return fades
 
 
 class Marker:
