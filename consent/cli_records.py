@@ -157,9 +157,9 @@ def check(bundle_file: Path, keys: Path) -> None:
     click.echo(
         f"proved: {claims['name']} consented to {claims['company']} for {', '.join(claims['purposes'])}"
     )
-    click.echo(
-        f"  as {found.record.handle}, now {found.state}; reviews: {', '.join(found.reviews) or 'none'}"
-    )
+    as_of = f"{datetime.fromtimestamp(found.as_of):%Y-%m-%d %H:%M}"
+    reviews = ", ".join(found.reviews) or "none"
+    click.echo(f"  as {found.record.handle}, {found.state} as of {as_of}; reviews: {reviews}")
 
 
 @voice.command()

@@ -56,6 +56,7 @@ class Vault:
 
     def __init__(self, keys: OfficeKeys) -> None:
         self.keys = keys
+        self._handles: dict[str, str] = {}
 
     def open_voice(self, connection: Connection, voice_id: str, handle: str, at: float) -> None:
         """Makes a voice's key."""
@@ -76,9 +77,12 @@ class Vault:
             self.open_voice(connection, HOUSE, HOUSE, at)
 
     def handle(self, connection: Connection, voice_id: str) -> str:
-        """The name a voice was registered under; it outlives the voice's key."""
-        found = connection.execute(select(VOICES.c.handle).where(VOICES.c.voice_id == voice_id)).scalar()
-        return voice_id if found is None else str(found)
+        """The name a voice was registered under; it outlives the voice's key, and never changes."""
+        known = self._handles.get(voice_id)
+        if known is None:
+            found = connection.execute(select(VOICES.c.handle).where(VOICES.c.voice_id == voice_id)).scalar()
+            known = self._handles[voice_id] = voice_id if found is None else str(found)
+        return known
 
     def _key(self, connection: Connection, voice_id: str) -> bytes:
         found = connection.execute(

@@ -257,6 +257,8 @@ class Hall:
             await line.ask("hangup", call_id=call_id, status=480)
             return
         known.line = line
+        if known.route.keep.caller_audio:
+            known.speech.line_hz = int(line.hello["rate_hz"])
         self.floor.seat(known, line.name, call, int(line.hello["rate_hz"]))
         known.session.event("line", line=line.name, slot=slot, codec=codec)
         known.started.set()

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from consent import backup
 from consent import pin as pins
 from consent.errors import GrantRefused, OperatorError, PinRefused, RegistrationError, VaultError
+from consent.lexicon import LEXICA
 from consent.office import ConsentOffice
 from consent.owner import OwnerDesk
 from consent.registration import VOICEPRINT_S
@@ -235,6 +236,10 @@ def test_the_usage_as_it_is_spoken(desk: Desk) -> None:
     said = spoken(uses(desk.office.books, done.voice_id), desk.clock.now)
     assert said.startswith("In the last thirty days your voice was used in 5 calls, for 50 seconds.")
     assert said.count("for support") == 3
+    for language in (*LEXICA, "de-AT", "xx"):
+        told = spoken(uses(desk.office.books, done.voice_id), desk.clock.now, language)
+        assert "5" in told
+        assert "{" not in told
 
 
 # ── backups ──────────────────────────────────────────────────────────────────────────────────────────────

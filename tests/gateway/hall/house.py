@@ -267,6 +267,7 @@ class Engine:
     leads: bool = True
     """keeps its lead; else it sends all at once"""
     loses_at_once: bool = False
+    transcribes: bool = True
     sessions: list[EngineTalk] = field(default_factory=list)
 
     async def connect(self, grant: str) -> EngineTalk:
@@ -314,6 +315,7 @@ class EngineTalk:
         self.wrongs: list[str] = []
         self.closed = False
         self.lead_s = 1.0
+        self.transcribes = engine.transcribes
         self._events: asyncio.Queue[client.EngineEvent | Exception] = asyncio.Queue()
         self._number = 0
         self._running: tuple[str, str, asyncio.Task[None]] | None = None
