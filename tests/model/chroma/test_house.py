@@ -51,7 +51,7 @@ def test_a_phone_talks_with_chroma(golden: Path, tmp_path: Path) -> None:
     house.start()
     try:
         human = need_sounds() / "agent-newlocation.wav"
-        report = place_call(house.uri, play=[human], at_s=5, duration_s=12)
+        report = place_call(house.uri, script=[human], at_s=5, duration_s=12)
         assert report.answered, report.ended
         assert report.first_audio_s is not None
         (call,) = house.calls()
