@@ -48,7 +48,7 @@ def short_folder() -> Iterator[Path]:
 
 
 class Front:
-    """As much of a front as an engine asks: a voice's clip against a grant. `pcm` None: a stock voice."""
+    """As much of a front as an engine asks: the stock voice against a grant, with a clip if `pcm` is one."""
 
     def __init__(self, office: ConsentOffice, pcm: Any) -> None:
         self._office = office
@@ -68,7 +68,7 @@ class Front:
             "voice": given.voice,
             "voice_hash": given.voice_hash,
             "text": "These are the words of the clip.",
-            "stock": self._pcm is None,
+            "stock": True,
             "pcm_f32": None if self._pcm is None else base64.b64encode(self._pcm.tobytes()).decode(),
         }
         body = json.dumps({"answer": ask["ask"], "result": result}).encode()
