@@ -29,7 +29,7 @@ from consent.grant import LEEWAY_S, GrantVerifier
 from consent.operators import check_act
 from consent.record import Reference, join
 from consent.sound import Recording, pcm16
-from consent.standing import GATEWAY, VoiceStanding
+from consent.standing import GATEWAY, OperatorStanding, Standing, VoiceStanding
 from consent.statement import Terms
 from consent.vault import HOUSE, Vault
 
@@ -298,7 +298,7 @@ class Registrar:
             decision = claims.get("decision")
             if decision not in ("approve", "reject"):
                 raise OperatorError("a review approves or rejects")
-            _refuse_two_eyes(voice, operator.name, operator.role, operator.added_by)
+            _refuse_two_eyes(writing.standing, voice, operator)
             if decision == "approve":
                 token = self._vault.get(writing.connection, voice.voice_id, "record").decode()
                 record = records.Record.read(token, self._verifier)
@@ -316,17 +316,19 @@ class Registrar:
         return self._books.look().voices[voice.voice_id].state
 
 
-def _refuse_two_eyes(voice: VoiceStanding, name: str, role: str, added_by: str) -> None:
-    """Raises `OperatorError` unless this is another pair of eyes."""
+def _refuse_two_eyes(standing: Standing, voice: VoiceStanding, operator: OperatorStanding) -> None:
+    """Raises `OperatorError` unless this is another pair of eyes, and not one that the first ones lent: two
+    operators whose appointments go back to one founder count as one."""
+    name = operator.name
     if name == voice.registrar:
         raise OperatorError(f"{name} registered this voice; another operator reviews it")
-    if added_by == voice.registrar:
-        raise OperatorError(
-            f"{name} was made an operator by {voice.registrar}, who registered this voice; another reviews it"
-        )
-    if role == "registrar" and voice.registrar != GATEWAY:
+    if operator.role == "registrar" and voice.registrar != GATEWAY:
         raise OperatorError(f"{name} is registrar; a reviewer reviews it")
     if name in voice.approvals:
         raise OperatorError(f"{name} approved this voice already; another operator is needed")
-    if voice.approvals and added_by in voice.approvals:
-        raise OperatorError(f"{name} was made an operator by {added_by}, who approved it; another is needed")
+    for other in (voice.registrar, *voice.approvals):
+        if standing.founder(name) == standing.founder(other):
+            raise OperatorError(
+                f"{name} and {other} were made operators by one founder, {standing.founder(name)}; "
+                "an operator of another's line is needed"
+            )

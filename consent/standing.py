@@ -100,6 +100,12 @@ class Standing:
             case "speaker.unblocked":
                 self.blocked.pop(body["block"], None)
 
+    def founder(self, name: str) -> str:
+        """To whom an operator's appointment goes back: themselves, or who made them one, and so on."""
+        while (known := self.operators.get(name)) is not None and known.added_by:
+            name = known.added_by
+        return name
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 

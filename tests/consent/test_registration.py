@@ -88,16 +88,20 @@ def test_who_registered_does_not_review(needs_review: Desk) -> None:
         needs_review.review("alice")
 
 
-def test_who_was_made_an_operator_by_the_registrar_does_not_review(needs_review: Desk) -> None:
+def test_whose_appointment_goes_back_to_the_registrars_founder_does_not_review(needs_review: Desk) -> None:
     from consent.operators import OperatorDesk, OperatorKey
 
     desk = needs_review
     puppet = desk.keys["puppet"] = OperatorKey.make("puppet")
     act = desk.act("alice", "operator", name="puppet", role="reviewer", public=puppet.public)
     OperatorDesk(desk.office.books).add("puppet", "reviewer", puppet.public, act)
+    second = desk.keys["second"] = OperatorKey.make("second")
+    act = desk.act("puppet", "operator", name="second", role="reviewer", public=second.public)
+    OperatorDesk(desk.office.books).add("second", "reviewer", second.public, act)
     desk.submit()
-    with pytest.raises(OperatorError, match="made an operator by alice"):
-        desk.review("puppet")
+    for name in ("puppet", "second"):
+        with pytest.raises(OperatorError, match="made operators by one founder, alice"):
+            desk.review(name)
     assert desk.review("rosa") == "active", "whom bob added"
 
 
