@@ -43,6 +43,8 @@ BACKOFF_S: Final = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 STEADY_S: Final = 30.0
 """A process that lived this long starts its backoff anew."""
 READY_S: Final = 60.0
+CHROMA_READY_S: Final = 900.0
+"""Ten gigabytes of weights come from a disk, the first time from the hub."""
 LOG_LIMIT: Final = 50 * 1024 * 1024
 PR_SET_PDEATHSIG: Final = 1
 
@@ -86,9 +88,24 @@ class Supervisor:
             **os.environ,
             "VOICEGATE_DATA_DIR": str(self.settings.data_dir),
             "VOICEGATE_BOOT_TOKEN": self.token,
+            # by the environment: it may hold a password, and the engine reads no settings file
+            **({"VOICEGATE_REDIS_URL": self.settings.redis_url} if self.settings.redis_url else {}),
+            **self._chroma(),
             "OMP_NUM_THREADS": "1",  # many small processes: threads of numpy and onnxruntime only fight
             "OPENBLAS_NUM_THREADS": "1",
         }
+
+    def _chroma(self) -> dict[str, str]:
+        """The engine's settings as it reads them, whether they came from a file or a variable."""
+        settings = self.settings
+        given = {
+            "VOICEGATE_ENGINE_CALLS": str(settings.engine_calls),
+            "VOICEGATE_CHROMA_DEVICE": settings.chroma_device,
+            "VOICEGATE_CHROMA_DTYPE": settings.chroma_dtype,
+            "VOICEGATE_CHROMA_CONTEXT": str(settings.chroma_context),
+            "VOICEGATE_CHROMA_REPLY_S": str(settings.chroma_reply_s),
+        }
+        return given if settings.chroma is None else {**given, "VOICEGATE_CHROMA": settings.chroma}
 
     def keep(self, name: str, *argv: str, pass_fds: tuple[int, ...] = ()) -> None:
         """Starts `python -m argv…` and restarts it whenever it ends."""
@@ -207,6 +224,7 @@ class Supervisor:
         self.keep(
             "engine", "model.server", "--engine", settings.engine, "--uds", str(self.runtime.engine),
             "--keys", str(grant_keys_path(settings)), "--front", str(self.runtime.front),
+            *(() if settings.redis_url else ("--redis", f"unix://{self.runtime.redis}")),
         )  # fmt: skip
         for k in range(settings.halls):
             self.keep(f"hall{k}", "gateway.hall", "--name", f"hall{k}")
@@ -224,7 +242,8 @@ class Supervisor:
 
         Raises `StartError` naming what is missing when that takes longer than `READY_S`.
         """
-        deadline = time.monotonic() + READY_S
+        within_s = CHROMA_READY_S if self.settings.engine == "chroma" else READY_S
+        deadline = time.monotonic() + within_s
         missing = "front"
         while time.monotonic() < deadline and not self.stopping.is_set():
             with contextlib.suppress(RpcError):
@@ -236,7 +255,7 @@ class Supervisor:
                 if child.deaths >= 3:
                     raise StartError(f"{child.name} keeps dying; see the log")
             await asyncio.sleep(0.1)
-        raise StartError(f"not ready after {READY_S:g} s; still missing: {missing}; see the log")
+        raise StartError(f"not ready after {within_s:g} s; still missing: {missing}; see the log")
 
     async def ask_front(self, method: str, timeout_s: float = 2.0) -> Any:
         peer = await rpc.connect(self.runtime.front, self.token, {}, role="supervisor", name="supervisor")
@@ -354,6 +373,10 @@ def run(settings: Settings, show_panel: Callable[[dict[str, Any], Path | None], 
                 "set VOICEGATE_DATA_DIR (and the ports) to run another beside it"
             ) from None
         check_ports(settings)
+        if settings.engine == "chroma" and settings.chroma is None:
+            raise StartError(
+                "VOICEGATE_ENGINE=chroma needs VOICEGATE_CHROMA: a directory, or FlashLabs/Chroma-4B"
+            )
         return asyncio.run(_run(settings, runtime, show_panel))
 
 

@@ -45,7 +45,14 @@ class Tool:
     arguments: Mapping[str, Any]
 
 
-Output = Text | Sound | Tool
+@dataclass(frozen=True, slots=True)
+class Forgot:
+    """The context was full: so many of the oldest turns are no longer known."""
+
+    turns: int
+
+
+Output = Text | Sound | Tool | Forgot
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,5 +144,8 @@ class Engine(Protocol):
 
     async def open(self, grant: VoiceGrant, reference: Reference) -> Conversation:
         """A conversation in the grant's voice. Raises `EngineBusy`."""
+
+    def forget(self, voice_hash: str) -> None:
+        """Drops what is kept of a voice that was revoked or erased."""
 
     async def close(self) -> None: ...

@@ -1,10 +1,12 @@
 """What can go wrong in `model`.
 
 EngineError
-├── EngineBusy     no slot, or a reply that could not keep time: refused at once
-├── EngineLost     the connection to the engine is gone
-├── ClientGone     the client closed its socket: nothing more can be said to it
-└── ProtocolError  an event is unknown or has a wrong field; names it
+├── EngineBusy       no slot, or a reply that could not keep time: refused at once
+├── EngineLost       the connection to the engine is gone
+├── ClientGone       the client closed its socket: nothing more can be said to it
+├── ProtocolError    an event is unknown or has a wrong field; names it
+├── CheckpointError  weights that cannot be loaded: names the file, the key or the tensor
+└── VoiceError       a voice that this engine cannot speak with: says what it lacks
 """
 
 
@@ -41,3 +43,15 @@ class ProtocolError(EngineError):
         self.code = code
         self.event_id: str | None = None
         """of the client's event, where it had one"""
+
+
+class CheckpointError(EngineError):
+    """A checkpoint that is not what it should be."""
+
+    code = "checkpoint"
+
+
+class VoiceError(EngineError):
+    """A reference without what the engine needs."""
+
+    code = "voice_unusable"

@@ -20,7 +20,7 @@ import structlog
 from consent.errors import GrantRefused
 from consent.grant import LEEWAY_S, VoiceGrant
 from model import events
-from model.api import FRAME, RATE_HZ, Conversation, Floats, Sound, Text, Tool
+from model.api import FRAME, RATE_HZ, Conversation, Floats, Forgot, Sound, Text, Tool
 from model.errors import ClientGone, EngineError
 
 log = structlog.get_logger("engine")
@@ -139,6 +139,8 @@ class Reply:
                             await self._tell_delta("response.output_audio_transcript.delta", delta)
                         case Sound(pcm):
                             await self._send_sound(pcm)
+                        case Forgot(turns):
+                            await self._send(events.server("voicegate.forgot", turns=turns))
                         case Tool(name, arguments):
                             await self._send_tool(name, dict(arguments))
             return "completed", None

@@ -191,13 +191,26 @@ async def load(name: str) -> Engine:
 
         return await EmbeddedEngine.load(conversations=int(os.environ.get("VOICEGATE_ENGINE_CALLS") or 64))
     if name == "chroma":
-        raise EngineError("the Chroma engine is not built yet")
+        source = os.environ.get("VOICEGATE_CHROMA")
+        if not source:
+            raise EngineError("VOICEGATE_CHROMA names no checkpoint: a directory, or FlashLabs/Chroma-4B")
+        try:
+            from model.chroma.engine import ChromaEngine, EngineSettings
+        except ModuleNotFoundError as error:
+            missing = f"the Chroma engine needs {error.name}: pip install 'voicegate[chroma]'"
+            raise EngineError(missing) from None
+        return await ChromaEngine.load(source, EngineSettings.from_environ(os.environ))
     raise EngineError(f"no engine is called {name!r}; there are embedded and chroma")
 
 
-async def _revoked(revocation: Revocation) -> None:
-    """Sessions see it at their next frame."""
-    log.warning("voice.revoked", voice=revocation.voice, reason=revocation.reason)
+def _revoking(engine: Engine) -> Callable[[Revocation], Awaitable[None]]:
+    """Told of a revocation; sessions see it at their next frame."""
+
+    async def revoked(revocation: Revocation) -> None:
+        log.warning("voice.revoked", voice=revocation.voice, reason=revocation.reason)
+        engine.forget(revocation.voice_hash)
+
+    return revoked
 
 
 def _not_of_a_denial(record: logging.LogRecord) -> bool:
@@ -210,7 +223,7 @@ async def serve(name: str, keys: Path, front: Path | None, redis: str | None, **
     verifier = GrantVerifier.load(keys)
     engine = await load(name)
     feed = RevocationFeed(redis, verifier) if redis is not None else None
-    following = asyncio.create_task(feed.run(_revoked)) if feed is not None else None
+    following = asyncio.create_task(feed.run(_revoking(engine))) if feed is not None else None
     token = os.environ.get("VOICEGATE_BOOT_TOKEN")
     desk = ReferenceDesk(front, token)
     revoked: Revoked = feed.revocations.is_revoked if feed is not None else lambda _: False

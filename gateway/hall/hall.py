@@ -257,6 +257,8 @@ class Hall:
             await line.ask("hangup", call_id=call_id, status=480)
             return
         known.line = line
+        if known.route.keep.caller_audio:
+            known.speech.line_hz = int(line.hello["rate_hz"])
         self.floor.seat(known, line.name, call, int(line.hello["rate_hz"]))
         known.session.event("line", line=line.name, slot=slot, codec=codec)
         known.started.set()
@@ -281,6 +283,7 @@ class Hall:
                 return self.calls[call_id]
             call = self._admit(kept, resumed=True)
             call.speech.restore(history)
+            call.log.info("call.resumed", remembered=len(history))
             return call
         except (RpcError, GrantRefused, RedisError, OSError, ValueError, LookupError, TypeError) as error:
             reason = "the front is away" if isinstance(error, TimeoutError) else str(error)

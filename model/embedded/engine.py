@@ -83,6 +83,9 @@ class EmbeddedEngine:
     def left(self) -> None:
         self._open -= 1
 
+    def forget(self, voice_hash: str) -> None:
+        """It keeps nothing of a voice but its own."""
+
     async def close(self) -> None:
         self.mouth.close()
         self.ears.close()

@@ -12,6 +12,7 @@ from consent.grant import VoiceGrant
 from model.api import (
     FRAME,
     Floats,
+    Forgot,
     HistoryItem,
     Limits,
     Output,
@@ -34,6 +35,8 @@ class ScriptedConversation:
     words: list[str] = field(default_factory=lambda: ["one", " two", " three"])
     frames_a_word: int = 2
     tool: Tool | None = None
+    forgot: int = 0
+    """turns that the next reply says are no longer known"""
     fails: Exception | None = None
     hold: asyncio.Event | None = None
     """a commit waits for it"""
@@ -68,6 +71,8 @@ class ScriptedConversation:
 
     async def respond(self, item_id: str, say: str | None = None) -> AsyncIterator[Output]:
         try:
+            if self.forgot:
+                yield Forgot(self.forgot)
             for word in [say] if say is not None else self.words:
                 yield Text(word)
                 for _ in range(self.frames_a_word):

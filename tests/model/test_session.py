@@ -308,6 +308,15 @@ async def test_a_tool_is_told_after_the_words(wire: Wire, conversation: Scripted
     )
 
 
+async def test_an_event_says_what_the_engine_had_to_forget(
+    wire: Wire, conversation: ScriptedConversation
+) -> None:
+    conversation.forgot = 2
+    forgot = await wire.ask("response.create", "voicegate.forgot")
+    assert forgot["turns"] == 2
+    await wire.until("response.done")
+
+
 async def test_one_reply_at_a_time(wire: Wire, conversation: ScriptedConversation) -> None:
     conversation.frames_a_word = 1000
     created = await wire.ask("response.create", "response.created")

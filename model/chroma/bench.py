@@ -1,0 +1,355 @@
+"""The report's table for this engine: where the time to the first sound goes, ms per frame, prefill, memory.
+
+Every part is timed with the device idle before and after it. Beside each figure stands its floor: the bytes
+that must be read (weights once, live keys and values once) by the bandwidth that a plain copy reaches on
+this device.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from model.chroma import checkpoint, config, voices
+from model.chroma.hearing import EAR_HZ, Ear, Mel
+from model.chroma.quirks import SERVING
+from model.chroma.sampling import Sampling
+from model.chroma.slots import Slots
+from model.chroma.steps import Steps, Turn
+from model.chroma.voices import Voice
+from model.chroma.weights import Chroma
+
+SIZES: Final = {"4b": Path(__file__).with_name("chroma-4b.json")}
+PARTS: Final = ("Reasoner", "Backbone", "Decoder", "codec")
+SYSTEM: Final = 24
+"""Positions of a system prompt and of what stands around a sound."""
+REFERENCE_S: Final = 6.0
+WARM_UP: Final = 6
+PIECE: Final = 320
+ALONE: Final = slice(0, 1)
+
+
+def random_model(size: str, device: torch.device, dtype: torch.dtype) -> Chroma:
+    """A model of full size with drawn weights: its speed is that of the real one, its words are not."""
+    model = checkpoint.blueprint(config.parse(json.loads(SIZES[size].read_text()), size))
+    draw = torch.Generator(device).manual_seed(0)
+    block = 0.02 * torch.randn(1 << 20, generator=draw, device=device)
+    for name, like in model.state_dict().items():
+        kind = torch.float32 if name.startswith("codec_model.") else dtype
+        tensor = torch.empty(like.shape, device=device, dtype=kind)
+        flat = tensor.view(-1)
+        for at in range(0, len(flat), len(block)):
+            flat[at : at + len(block)] = block[: len(flat) - at]
+        if name.endswith(("norm.weight", "layernorm.weight", "layer_norm.weight", "cluster_usage")):
+            tensor.fill_(1.0)
+        checkpoint.place(model, name, tensor)
+    return model.eval()
+
+
+class Clock:
+    """Times parts of a step by name, in ms; the device is idle at both ends."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.found: dict[str, list[float]] = defaultdict(list)
+
+    def idle(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    @contextmanager
+    def time(self, name: str) -> Iterator[None]:
+        self.idle()
+        began = time.perf_counter()
+        yield
+        self.idle()
+        self.found[name].append((time.perf_counter() - began) * 1000)
+
+    def ms(self, work: Callable[[], object]) -> float:
+        self.idle()
+        began = time.perf_counter()
+        work()
+        self.idle()
+        return (time.perf_counter() - began) * 1000
+
+
+class TimedSteps(Steps):
+    """Steps whose frame is timed in its two halves; not timed while `clock` is None."""
+
+    clock: Clock | None = None
+
+    def _codes(self, rows: slice, state: Tensor) -> Tensor:
+        if self.clock is None:
+            return super()._codes(rows, state)
+        with self.clock.time("Decoder"):
+            return super()._codes(rows, state)
+
+
+def bandwidth(device: torch.device) -> float:
+    """Bytes per second that a copy reads and writes: the best of a few."""
+    size = (1 << 30) if device.type == "cuda" else (1 << 27)
+    source = torch.zeros(size, dtype=torch.uint8, device=device)
+    target, clock = torch.empty_like(source), Clock(device)
+    best = min(clock.ms(lambda: target.copy_(source)) for _ in range(8))
+    return 2 * size / best * 1000
+
+
+def _bytes(*parts: nn.Module | Tensor) -> int:
+    total = 0
+    for part in parts:
+        tensors = [part] if isinstance(part, Tensor) else part.state_dict().values()
+        total += sum(tensor.nbytes for tensor in tensors)
+    return total
+
+
+@dataclass(slots=True)
+class Floor:
+    """Bytes that one frame of one call must read, by part; `context` and `reply` are live positions."""
+
+    model: Chroma
+    rate: float
+
+    def ms(self, part: str, context: int, reply: int) -> float:
+        """At this rate of copying."""
+        return self.bytes(part, context, reply) / self.rate * 1000
+
+    def bytes(self, part: str, context: int, reply: int) -> int:
+        model = self.model
+        size = model.dtype.itemsize
+        if part == "Reasoner":
+            weights = _bytes(model.thinker.model.layers, model.thinker.lm_head)
+            return weights + context * model.config.thinker.kv_floats * size
+        if part == "Backbone":
+            weights = _bytes(model.backbone)
+            return weights + reply * model.config.backbone.kv_floats * size
+        if part == "Decoder":
+            every = _bytes(model.decoder.model, model.decoder.projection)
+            return every * (model.config.codebooks - 1) + _bytes(model.decoder.codebook_head)
+        codec = model.codec_model
+        return _bytes(codec.upsample, codec.decoder_transformer, codec.decoder)
+
+
+@dataclass(slots=True)
+class Figures:
+    """What was measured; ms unless it says otherwise."""
+
+    first: dict[str, float] = field(default_factory=dict)
+    """a reply's beginning after speech that was prefilled while it was spoken, by part"""
+    first_whole: float = 0.0
+    """the Reasoner's share when nothing was prefilled"""
+    frame: dict[str, float] = field(default_factory=dict)
+    """mean per frame, by part; the Reasoner works in every second"""
+    together: float = 0.0
+    """a frame without stops between the parts"""
+    prefill: list[tuple[float, float, float]] = field(default_factory=list)
+    """(seconds of speech, all of it at the end, what is left at the end)"""
+    context: int = 0
+    reply: int = 0
+
+
+class Bench:
+    """One conversation on an otherwise idle model."""
+
+    def __init__(self, model: Chroma, context: int = 4096) -> None:
+        self.model = model
+        self.slots = Slots.make(model, 1, SERVING, context=context)
+        self.steps = TimedSteps(model, self.slots, SERVING)
+        self.clock = Clock(model.device)
+        self._mel = Mel(model.config.hearing.mels)
+        self._draw = torch.Generator().manual_seed(1)
+        self._voice = self._make_voice()
+
+    def _make_voice(self) -> Voice:
+        model = self.model
+        frames = round(REFERENCE_S / model.config.frame_s)
+        pcm = 0.1 * torch.randn(frames * model.config.codec.frame, generator=self._draw)
+        codes = voices.encode(model, pcm.to(model.device), SERVING, 25)
+        return voices.prepare(model, torch.zeros(20, dtype=torch.long, device=model.device), codes)
+
+    def _text(self, count: int) -> Tensor:
+        ids = torch.randint(0, self.model.config.im_end, (count,), generator=self._draw)
+        return self.model.thinker.embed(ids.to(self.model.device))
+
+    def _speech(self, seconds: float) -> Tensor:
+        """Loudest at its beginning, as speech that is encoded once is."""
+        sound = 0.1 * torch.randn(round(seconds * EAR_HZ), generator=self._draw)
+        sound[:1000] *= 5
+        return sound
+
+    @torch.inference_mode()
+    def hear(self, seconds: float, streamed: bool) -> float:
+        """ms from the end of speech until the thinker stands before the answer's first word."""
+        slots, steps = self.slots, self.steps
+        slots.clear(0)
+        steps.prefill(0, self._text(SYSTEM))
+        ear, sound = Ear(self.model.thinker.audio_tower, self._mel), self._speech(seconds)
+
+        def follow() -> None:
+            changed = ear.listen()
+            if changed is not None and len(fresh := ear.heard(changed)):
+                slots.thinker.cut(0, SYSTEM + ear.before(changed))
+                steps.prefill(0, fresh)
+
+        if streamed:
+            for piece in torch.split(sound, PIECE):
+                ear.push(piece)
+                follow()
+
+        def rest() -> None:
+            if not streamed:
+                ear.push(sound)
+            ear.finish()
+            follow()
+            steps.prefill(0, self._text(8))
+
+        return self.clock.ms(rest)
+
+    @torch.inference_mode()
+    def begin(self, clock: Clock) -> None:
+        """The first word and the first frame."""
+        slots, steps = self.slots, self.steps
+        voices.lend(self._voice, slots, 0)
+        slots.sample(0, Sampling())
+        with clock.time("Reasoner"):
+            steps.conclude(ALONE, [True])
+        self._frame(clock, Turn.FIRST)
+
+    def _frame(self, clock: Clock, turn: Turn) -> None:
+        steps = self.steps
+        steps.clock = clock
+        with clock.time("Backbone and Decoder"):
+            steps.frame(ALONE, [turn])
+        steps.clock = None
+        clock.found["Backbone"].append(
+            clock.found.pop("Backbone and Decoder")[0] - clock.found["Decoder"][-1]
+        )
+        with clock.time("codec"):
+            steps.sound(ALONE, [True])
+
+    def _next(self, number: int, clock: Clock | None) -> None:
+        """Frame `number` of a reply whose text goes on."""
+        steps = self.steps
+        turn = Turn.SOUND if number % 2 else Turn.PAIR
+        if clock is None:
+            if turn is Turn.PAIR:
+                steps.think(ALONE, [True])
+                steps.conclude(ALONE, [True])
+            steps.frame(ALONE, [turn])
+            steps.sound(ALONE, [True]).cpu()
+            return
+        if turn is Turn.PAIR:
+            with clock.time("Reasoner"):
+                steps.think(ALONE, [True])
+                steps.conclude(ALONE, [True])
+        self._frame(clock, turn)
+
+    def _untimed(self, numbers: range) -> None:
+        for number in numbers:
+            self._next(number, None)
+
+    def run(self, frames: int, speech_s: float, lengths: Sequence[float], repeats: int = 5) -> Figures:
+        """Everything, one after the other."""
+        figures = Figures()
+        self.hear(speech_s, streamed=True)  # the first time pays for libraries' set-up
+        self.begin(Clock(self.model.device))
+        rests, wholes, firsts = [], [], defaultdict(list)
+        for _ in range(repeats):
+            wholes.append(self.hear(speech_s, streamed=False))
+            rests.append(self.hear(speech_s, streamed=True))
+            clock = Clock(self.model.device)
+            self.begin(clock)
+            for part in PARTS:
+                firsts[part].append(clock.found[part][0])
+        figures.first = {part: statistics.median(firsts[part]) for part in PARTS}
+        figures.first_whole = figures.first["Reasoner"] + statistics.median(wholes)
+        figures.first["Reasoner"] += statistics.median(rests)
+        for number in range(1, WARM_UP):
+            self._next(number, None)
+        clock = Clock(self.model.device)
+        for number in range(WARM_UP, WARM_UP + frames):
+            self._next(number, clock)
+        figures.frame = {part: sum(clock.found[part]) / frames for part in PARTS}
+        figures.context, figures.reply = self.slots.thinker.lengths[0], self.slots.backbone.lengths[0]
+        start = WARM_UP + frames + (WARM_UP + frames) % 2
+        figures.together = self.clock.ms(lambda: self._untimed(range(start, start + frames))) / frames
+        for seconds in lengths:
+            all_, left = (
+                statistics.median(self.hear(seconds, streamed) for _ in range(3))
+                for streamed in (False, True)
+            )
+            figures.prefill.append((seconds, all_, left))
+        return figures
+
+
+def room(model: Chroma) -> int:
+    """How many frames a bench can take of one reply, both rounds."""
+    prompt = 20 + 3 + round(REFERENCE_S / model.config.frame_s)
+    return (model.config.backbone.positions - prompt - 4 * WARM_UP) // 4
+
+
+def report(model: Chroma, figures: Figures, slots: Slots, title: str, speech_s: float) -> Iterator[str]:
+    """The lines to print."""
+    device, rate = model.device, bandwidth(model.device)
+    floor = Floor(model, rate)
+    at = {part: floor.ms(part, figures.context, figures.reply) for part in PARTS}
+    gpu = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if gpu else f"CPU, {torch.get_num_threads()} thread(s)"
+    dtype = str(model.dtype).removeprefix("torch.")
+    yield f"{title} on {name}, torch {torch.__version__}, {dtype}, Mimi float32"
+    yield f"a copy reads and writes {rate / 1e9:.1f} GB/s; contexts {figures.context} / {figures.reply}"
+    yield from _first(figures, at, speech_s)
+    yield from _frames(figures, at, model.config.frame_s)
+    yield ""
+    yield f"{'seconds of speech':<20}{'prefilled at the end, ms':>28}{'left at the end, ms':>24}"
+    for seconds, whole, left in figures.prefill:
+        yield f"{seconds:<20g}{whole:>28.2f}{left:>24.2f}"
+    yield ""
+    peak = torch.cuda.max_memory_allocated(device) if gpu else 1024 * _resident_kib()
+    weights, slot = _bytes(model) / 2**20, slots.nbytes / 2**20
+    yield f"memory: weights {weights:,.0f} MiB, a slot {slot:,.1f} MiB, peak {peak / 2**20:,.0f} MiB"
+
+
+def _resident_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _first(figures: Figures, at: dict[str, float], speech_s: float) -> Iterator[str]:
+    """The beginning of a reply."""
+    yield ""
+    yield f"{f'first sound after {speech_s:g} s of speech':<44}{'ms':>9}{'floor':>9}"
+    labels = ("Reasoner (rest of the prefill, first word)", *PARTS[1:])
+    for part, label in zip(PARTS, labels, strict=True):
+        if part == "codec":
+            codes = sum(figures.first[p] for p in PARTS[:3])
+            yield f"{'= first codes (TTFT)':<44}{codes:>9.2f}{sum(at[p] for p in PARTS[:3]):>9.2f}"
+        yield f"  {label:<42}{figures.first[part]:>9.2f}{at[part]:>9.2f}"
+    total = sum(figures.first.values())
+    yield f"{'= first sound':<44}{total:>9.2f}{sum(at.values()):>9.2f}"
+    without = total - figures.first["Reasoner"] + figures.first_whole
+    yield f"{'  first sound with nothing prefilled':<44}{without:>9.2f}"
+
+
+def _frames(figures: Figures, at: dict[str, float], frame_s: float) -> Iterator[str]:
+    """A frame in the middle of a reply."""
+    yield ""
+    yield f"{'per frame, text flowing':<44}{'ms':>9}{'floor':>9}{'x floor':>9}"
+    floors = {part: at[part] / (2 if part == "Reasoner" else 1) for part in PARTS}
+    lines = [(f"  {part}", figures.frame[part], floors[part]) for part in PARTS]
+    lines[0] = ("  Reasoner (every second frame)", *lines[0][1:])
+    total = sum(floors.values())
+    lines.append(("= sum", sum(figures.frame.values()), total))
+    lines.append(("  without stops between the parts", figures.together, total))
+    for label, ms, least in lines:
+        yield f"{label:<44}{ms:>9.2f}{least:>9.2f}{ms / least:>9.1f}"
+    yield f"{'  real-time factor':<44}{figures.together / (frame_s * 1000):>9.4f}"

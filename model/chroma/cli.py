@@ -1,0 +1,147 @@
+"""`voicegate engine`: look at a checkpoint, prove the engine, measure it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+import click
+import torch
+
+from model.chroma import bench as benches
+from model.chroma import checkpoint, golden
+from model.chroma import config as chroma_config
+from model.chroma.engine import EngineSettings, place
+from model.chroma.inventory import Memory, parts
+from model.errors import CheckpointError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+FORMS: tuple[golden.Form, ...] = ("one-shot", "streamed")
+
+
+@click.group()
+def engine() -> None:
+    """Run, measure or compare the Chroma engine."""
+
+
+@engine.command()
+@click.argument("source")
+@click.option("--dtype", type=click.Choice(list(DTYPES)), default="bfloat16", help="of weights and state")
+@click.option("--conversations", type=click.IntRange(1), default=1, help="slots to count")
+@click.option("--context", type=click.IntRange(1), default=4096, help="thinker positions of a slot")
+def inspect(source: str, dtype: str, conversations: int, context: int) -> None:
+    """Show the parts of a checkpoint (a directory or a hub id), their sizes and the memory they take."""
+    directory = checkpoint.find(source)
+    config = chroma_config.read(directory / checkpoint.CONFIG)
+    tensors = checkpoint.stored(directory)
+    model = checkpoint.blueprint(config)
+    checkpoint.plan(model, {name: tensor.shape for name, tensor in tensors.items()}, str(directory))
+    size = DTYPES[dtype].itemsize
+    click.echo(f"{directory}: {len(tensors)} tensors in {len({t.file for t in tensors.values()})} file(s)\n")
+    click.echo(f"{'part':<28}{'tensors':>9}{'parameters':>16}{'MiB':>12}")
+    for part in parts(tensors):
+        width = 4 if part.name.startswith("Mimi") else size
+        memory = f"{part.numel * width / 2**20:.1f}" if part.loaded else "not loaded"
+        click.echo(f"{part.name:<28}{part.tensors:>9}{part.numel:>16,}{memory:>12}")
+    state = Memory.of(config, size, conversations, context)
+    weights = sum(p.numel * (4 if p.name.startswith("Mimi") else size) for p in parts(tensors) if p.loaded)
+    click.echo(
+        f"\nweights {weights / 2**20:,.1f} MiB as {dtype} (Mimi as float32)\n"
+        f"a thinker position {state.thinker_position:,} B, "
+        f"a backbone position {state.backbone_position:,} B\n"
+        f"a slot {state.slot / 2**20:,.1f} MiB: thinker {state.context} positions, "
+        f"backbone {config.backbone.positions}, Mimi {state.codec / 2**20:,.1f} MiB\n"
+        f"{conversations} conversation(s): {(weights + conversations * state.slot) / 2**20:,.1f} MiB in all"
+    )
+
+
+@engine.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--case", "cases", multiple=True, help="only these cases")
+@click.option("--device", default="cpu", help="cpu, cuda, …")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32")
+def verify(directory: Path, cases: tuple[str, ...], device: str, dtype: str) -> None:
+    """Compare with what the official code answered: every case-*.npz in DIRECTORY, one-shot and streamed.
+
+    Text, frames and reference codes must be equal, logits and hidden states within 1e-3, sound within 1e-4.
+    bfloat16 cannot be so near: it is led along the official words and codes, and in each step its likeliest
+    id and its distribution are compared.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    if not directory.is_dir():
+        raise CheckpointError(f"{directory} is no directory")
+    where, kind = place(EngineSettings(device=device, dtype=dtype))  # type: ignore[arg-type]  # click chose
+    model = checkpoint.load(directory, device=where, dtype=kind, codec_dtype=torch.float32)
+    compare = golden.verify if kind == torch.float32 else golden.agree
+    passed = total = 0
+    for case in golden.read(directory):
+        if cases and case.name not in cases:
+            continue
+        for form in FORMS:
+            verdict = compare(model, case, form)
+            if total == 0:
+                _head(verdict)
+            total += 1
+            passed += verdict.passed
+            _line(verdict)
+    if not total:
+        raise CheckpointError(f"{directory} has no case {', '.join(cases)}")
+    click.echo(f"\n{passed} of {total} runs pass")
+    sys.exit(0 if passed == total else 1)
+
+
+def _head(verdict: golden.Verdict) -> None:
+    names = "".join(f"{name:>12}" for name in (*verdict.equal, *verdict.errors))
+    click.echo(f"{'case':<18}{'form':<10}{names}")
+    limits = "".join(f"{golden.limit(name):>12.0e}" for name in verdict.errors)
+    click.echo(f"{'':<28}{'       equal' * len(verdict.equal)}{limits}")
+
+
+def _line(verdict: golden.Verdict) -> None:
+    equal = "".join(f"{'yes' if same else 'NO':>12}" for same in verdict.equal.values())
+    errors = "".join(f"{error:>12.1e}" for error in verdict.errors.values())
+    mark = "" if verdict.passed else "  FAILS"
+    click.echo(f"{verdict.case:<18}{verdict.form:<10}{equal}{errors}{mark}")
+
+
+@engine.command()
+@click.option("--checkpoint", "source", help="measure this checkpoint (a directory or a hub id)")
+@click.option("--random", "size", type=click.Choice(list(benches.SIZES)), help="drawn weights of this size")
+@click.option("--device", default="auto", help="cpu, cuda, …; auto: the GPU where there is one")
+@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto")
+@click.option("--frames", type=click.IntRange(2), default=100, help="frames to take the mean of")
+@click.option(
+    "--speech", "speech_s", type=click.FloatRange(1, 60), default=5.0, help="seconds before the reply"
+)
+@click.option("--lengths", default="1,5,10,30", help="seconds of speech to prefill, with commas between")
+def bench(
+    source: str | None,
+    size: str | None,
+    device: str,
+    dtype: Literal["auto", "float32", "bfloat16"],
+    frames: int,
+    speech_s: float,
+    lengths: str,
+) -> None:
+    """Measure one call: time to first sound, ms per frame, prefill, memory; with the floor beside each.
+
+    Full size wants a GPU: on a CPU `--random 4b` needs 11 GB and seconds for a frame.
+    """
+    if (source is None) == (size is None):
+        raise click.UsageError("give either --checkpoint or --random")
+    where, kind = place(EngineSettings(device=device, dtype=dtype))
+    if source is not None:
+        title, directory = source, checkpoint.find(source)
+        model = checkpoint.load(directory, device=where, dtype=kind, codec_dtype=torch.float32)
+    else:
+        assert size is not None
+        title, model = f"random {size}", benches.random_model(size, where, kind)
+    try:
+        seconds = [float(length) for length in lengths.split(",")]
+    except ValueError:
+        raise click.UsageError(f"--lengths {lengths}: numbers with commas between") from None
+    subject = benches.Bench(model)
+    figures = subject.run(min(frames, benches.room(model)), speech_s, seconds)
+    for line in benches.report(model, figures, subject.slots, title, speech_s):
+        click.echo(line)

@@ -1,0 +1,306 @@
+"""One caller's conversation with Chroma: a slot, a voice, a history. Implements `model.api.Conversation`.
+
+The thinker is fed while the caller speaks and, once the utterance is over, as far as the opening of the
+answer, so that a reply begins with its first frame. What the caller says during a reply is encoded at once
+but enters the history after the answer, cut to what was heard of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import torch
+from torch import Tensor
+
+from model.api import RATE_HZ, Floats, Forgot, HistoryItem, Output, SessionConfig, Sound, Text, Understood
+from model.chroma import voices
+from model.chroma.chat import Words, whole_words
+from model.chroma.history import History, Piece, Turn
+from model.chroma.reply import Reply
+from model.chroma.sampling import Sampling
+from model.chroma.utterance import Utterance
+from model.chroma.voices import Voice
+from model.errors import EngineError
+
+if TYPE_CHECKING:
+    from model.chroma.engine import ChromaEngine
+
+DIGEST_S: Final = 0.5
+"""Speech that is worth a look at the encoder."""
+PREFILL: Final = 256
+"""Positions fed at once, so that a long history does not hold up other callers' frames."""
+ITEMS: Final = 32
+"""Own items that can still be cut to what was heard."""
+WORD_FRAMES: Final = 2
+"""A word comes in with every second frame."""
+
+
+@dataclass(slots=True, eq=False)
+class Answer:
+    """An own item: its words as they came, the frames of its sound."""
+
+    turn: Turn
+    words: list[int]
+    frames: int = 0
+    whole: bool = False
+    """the sound came to its own end"""
+
+
+class ChromaConversation:
+    def __init__(
+        self, engine: ChromaEngine, slot: int, voice: Voice, sampling: Sampling, call_id: str
+    ) -> None:
+        self._engine = engine
+        self._slot = slot
+        self._voice = voice
+        self._history = History(engine.chat, "")
+        self._utterance: Utterance | None = None
+        self._held: list[Utterance] = []
+        """utterances that were over while a reply was under way"""
+        self._answers: OrderedDict[str, Answer] = OrderedDict()
+        self._answering = False
+        self._feeding = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sampling: Sampling | None = sampling
+        """to be set in the slot before its first draw"""
+        self._forgot = 0
+        """turns that were dropped since the last reply said so"""
+        self._closed = False
+        self._log = structlog.get_logger("chroma").bind(call_id=call_id, slot=slot)
+
+    # ── hearing ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def configure(self, config: SessionConfig) -> None:
+        """Instructions and facts become the system prompt; answers are for engines that match phrases."""
+        facts = "".join(f"\n{name}: {value}" for name, value in config.facts.items())
+        self._history.instruct(config.instructions + facts)
+
+    def hear(self, pcm: Floats) -> None:
+        if self._utterance is None:
+            self._utterance = self._engine.utterance()
+        begun = self._utterance.waiting_s < DIGEST_S
+        self._utterance.hear(pcm)
+        if begun and self._utterance.waiting_s >= DIGEST_S:
+            self._spawn(self._digest(self._utterance))
+
+    def _spawn(self, work: asyncio._CoroutineLike[None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.error("chroma.background_failed", error=repr(error))
+
+    async def _digest(self, utterance: Utterance, over: bool = False) -> None:
+        """Encodes what came, and feeds it unless a reply is under way."""
+        async with self._feeding:
+            pcm = utterance.take()
+            await self._engine.conductor.do(utterance.listen, pcm, over)
+            utterance.over = over
+            if utterance.dropped or self._closed:
+                return
+            if self._answering:
+                if over:
+                    self._held.append(utterance)
+                return
+            self._place(utterance)
+            await self._feed(opening=over)
+
+    def _place(self, utterance: Utterance) -> None:
+        """The utterance as far as it was heard into the history."""
+        chat, history = self._engine.chat, self._history
+        sound = utterance.ear.heard()
+        if not len(sound):
+            return
+        turn = utterance.turn
+        if turn is None:
+            turn = utterance.turn = Turn("user", [*chat.user_open, *chat.sound_open])
+            history.append(turn)
+        elif utterance.changed is not None:
+            first = utterance.ear.before(utterance.changed)
+            history.changed(history.start(turn) + len(turn.before) + first)
+        turn.sound, utterance.changed = sound, None
+        if utterance.over:
+            turn.after = [*chat.sound_close, *chat.user_close]
+
+    async def commit(self) -> Understood:
+        utterance, self._utterance = self._utterance, None
+        if utterance is None:
+            return Understood(0.0)
+        await self._digest(utterance, over=True)
+        return Understood(utterance.samples / RATE_HZ)
+
+    def clear(self) -> None:
+        utterance, self._utterance = self._utterance, None
+        if utterance is not None:
+            utterance.dropped = True
+            self._withdraw(utterance)
+
+    def _withdraw(self, utterance: Utterance) -> None:
+        if utterance.turn is not None and utterance.turn in self._history.turns:
+            self._history.remove(utterance.turn)
+        utterance.turn = None
+
+    async def restore(self, item: HistoryItem) -> None:
+        chat = self._engine.chat
+        if item.pcm is not None and item.role == "user":
+            utterance, pcm = self._engine.utterance(), item.pcm
+            await self._engine.conductor.do(utterance.listen, pcm, True)
+            utterance.over = True
+            self._place(utterance)
+        elif item.text and item.role == "system":
+            self._history.append(Turn("system", chat.system(item.text)))
+        elif item.text:
+            own = item.role == "assistant"
+            before, after = (
+                (chat.answer_open, chat.answer_close) if own else (chat.user_open, chat.user_close)
+            )
+            words = chat.encode(item.text)
+            self._history.append(Turn(item.role, list(before), words, after=list(after)))
+
+    # ── the thinker's memory ─────────────────────────────────────────────────────────────────────────
+
+    async def _feed(self, *, opening: bool) -> None:
+        """Feeds the thinker what it does not know yet. Raises `EngineError` when it cannot hold it."""
+        engine, history, slot = self._engine, self._history, self._slot
+        cache = engine.slots.thinker
+        if dropped := history.drop_oldest(cache.capacity - engine.answer_room):
+            self._forgot += dropped
+            self._log.info("context.full", turns_dropped=dropped)
+        if len(history) > cache.capacity - engine.answer_room:
+            raise EngineError(f"{len(history)} positions are more than a context of {cache.capacity} takes")
+        at, pieces = history.pending(opening=opening)
+
+        def run(start: int, x: Tensor) -> None:
+            cache.cut(slot, start)
+            engine.steps.prefill(slot, x)
+
+        if pieces:
+            x = await engine.conductor.do(self._embed, pieces)
+            for part in torch.split(x, PREFILL):
+                await engine.conductor.do(run, at, part)
+                at += len(part)
+        history.fed(at)
+
+    def _embed(self, pieces: list[Piece]) -> Tensor:
+        model = self._engine.model
+        return torch.cat(
+            [
+                model.thinker.embed(torch.tensor(piece, dtype=torch.long).to(model.device))
+                if isinstance(piece, list)
+                else piece
+                for piece in pieces
+            ]
+        )
+
+    async def _settle(self) -> None:
+        """After a reply: what was said meanwhile takes its place, and is fed."""
+        async with self._feeding:
+            if self._answering or self._closed:
+                return
+            await self._feed(opening=not self._history.listening)
+
+    # ── speaking ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def respond(self, item_id: str, say: str | None = None) -> AsyncIterator[Output]:
+        chat, engine = self._engine.chat, self._engine
+        answer = Answer(Turn("assistant", list(chat.answer_open)), [])
+        self._answering = True
+        try:
+            async with self._feeding:
+                if self._utterance is not None:  # not over yet: its place is after this answer
+                    self._withdraw(self._utterance)
+                self._history.append(answer.turn)
+                await self._feed(opening=True)
+            self._answers[item_id] = answer
+            while len(self._answers) > ITEMS:
+                self._answers.popitem(last=False)
+            await engine.conductor.do(self._stand_by)
+            script = None if say is None else deque([*chat.encode(say), chat.im_end])
+            reply = Reply(self._slot, engine.reply_frames, script)
+            words = Words(chat)
+            if self._forgot:
+                yield Forgot(self._forgot)
+                self._forgot = 0
+            async with contextlib.aclosing(engine.conductor.perform(reply)) as frames:  # type: ignore[type-var]
+                async for frame in frames:
+                    if frame.word is not None:
+                        answer.words.append(frame.word)
+                        if text := words.add(frame.word):
+                            yield Text(text)
+                    if frame.pcm is not None:
+                        answer.frames += 1
+                        yield Sound(frame.pcm)
+            answer.whole = reply.end == "sound"
+            if reply.end != "sound":
+                self._log.info("reply.limit", limit=reply.end, frames=reply.frames)
+        finally:
+            self._answered(answer)
+
+    def _stand_by(self) -> None:
+        """The slot before a reply: the voice's prompt in the backbone, a codec without a past."""
+        slots = self._engine.slots
+        voices.lend(self._voice, slots, self._slot)
+        if self._sampling is not None:
+            slots.sample(self._slot, self._sampling)
+            self._sampling = None
+
+    def _answered(self, answer: Answer) -> None:
+        """The reply is over, or was cancelled at any point: its words go into the history."""
+        self._answering = False
+        if answer.turn in self._history.turns:
+            self._history.close(answer.turn, answer.words, fed=max(0, len(answer.words) - 1))
+        held, self._held = self._held, []
+        for utterance in held:
+            self._place(utterance)
+        if not self._closed:
+            if self._utterance is not None:
+                self._place(self._utterance)
+            self._spawn(self._settle())
+
+    def truncate(self, item_id: str, heard_s: float) -> str:
+        answer = self._answers.get(item_id)
+        if answer is None:
+            return ""
+        chat = self._engine.chat
+        spoken = [word for word in answer.words if word != chat.im_end]
+        kept = spoken[: whole_words(chat, spoken, self._heard_words(answer, len(spoken), heard_s))]
+        answer.words = kept
+        if answer.turn in self._history.turns:
+            self._history.close(answer.turn, kept, fed=len(kept))
+            if not self._answering and not self._closed:
+                self._spawn(self._settle())
+        return chat.decode(kept).strip()
+
+    def _heard_words(self, answer: Answer, words: int, heard_s: float) -> int:
+        """How many of an answer's words were heard in that time.
+
+        A word counts once both its frames were played, less the lead that text has over sound; and where the
+        sound is whole, not more than its share of the words.
+        """
+        frame_s = self._engine.model.config.frame_s
+        frames = max(0, int(heard_s / frame_s + 1e-6))
+        if answer.whole and frames >= answer.frames:
+            return words
+        lead = self._engine.settings.text_lead_s / frame_s
+        heard = max(0, int((frames - lead) / WORD_FRAMES))
+        if answer.whole:
+            heard = min(heard, words * frames // max(1, answer.frames))
+        return min(words, heard)
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._engine.release(self._slot)

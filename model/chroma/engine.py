@@ -1,0 +1,238 @@
+"""The Chroma engine: weights, slots for conversations, voices by hash. Implements `model.api.Engine`."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import heapq
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+import numpy as np
+import structlog
+import torch
+
+from consent.grant import VoiceGrant
+from model.api import RATE_HZ, Limits, Reference
+from model.chroma import chat as chats
+from model.chroma import checkpoint, voices
+from model.chroma.chat import Chat
+from model.chroma.conductor import Conductor
+from model.chroma.conversation import ChromaConversation
+from model.chroma.hearing import Mel
+from model.chroma.quirks import SERVING, Quirks
+from model.chroma.sampling import Sampling
+from model.chroma.slots import Slots
+from model.chroma.steps import Steps
+from model.chroma.utterance import Utterance
+from model.chroma.voices import Voice, VoiceCache
+from model.chroma.weights import Chroma
+from model.errors import CheckpointError, EngineBusy, EngineError, VoiceError
+
+log = structlog.get_logger("chroma")
+
+LONGEST_REFERENCE_S: Final = 30.0
+"""More of a voice teaches nothing new and takes the reply's positions."""
+PIECE_FRAMES: Final = 25
+"""A reference is encoded in pieces of 2 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How the engine runs. `context`: the thinker's positions of each conversation."""
+
+    conversations: int = 4
+    device: str = "auto"
+    """"auto": the GPU where there is one"""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """"auto": bfloat16 on a GPU, float32 elsewhere"""
+    context: int = 4096
+    reply_s: float = 60.0
+    temperature: float = 0.7
+    top_k: int = 50
+    top_p: float = 1.0
+    mel_maximum: Literal["exact", "running"] = "exact"
+    """"running" never encodes a chunk twice; it hears one utterance in five a little differently"""
+    text_lead_s: float = 0.0
+    """how far text runs ahead of the sound that says it; not measured, since that takes the real weights"""
+    voices_bytes: int = 2 << 30
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """As the gateway's settings of the same names say. Raises `EngineError` for a wrong one."""
+        given: dict[str, Any] = {}
+        for name, field, kind in (
+            ("VOICEGATE_ENGINE_CALLS", "conversations", int),
+            ("VOICEGATE_CHROMA_DEVICE", "device", str),
+            ("VOICEGATE_CHROMA_DTYPE", "dtype", str),
+            ("VOICEGATE_CHROMA_CONTEXT", "context", int),
+            ("VOICEGATE_CHROMA_REPLY_S", "reply_s", float),
+        ):
+            if value := environ.get(name):
+                try:
+                    given[field] = kind(value)
+                except ValueError:
+                    raise EngineError(f"{name}={value} is no number") from None
+        return cls(**given)
+
+
+class ChromaEngine:
+    """See the module."""
+
+    def __init__(self, model: Chroma, chat: Chat, settings: EngineSettings, quirks: Quirks = SERVING) -> None:
+        if model.config.codec.rate_hz != RATE_HZ:
+            raise CheckpointError(f"a codec of {model.config.codec.rate_hz} Hz; calls have {RATE_HZ}")
+        self.model = model
+        self.chat = chat
+        self.settings = settings
+        self.quirks = quirks
+        self.slots = Slots.make(model, settings.conversations, quirks, context=settings.context)
+        self.steps = Steps(model, self.slots, quirks)
+        self.conductor = Conductor(self.steps)
+        self.voices = VoiceCache(settings.voices_bytes)
+        self.reply_frames = max(1, round(settings.reply_s / model.config.frame_s))
+        self.answer_room = min(512, self.slots.thinker.capacity // 4)
+        """positions that a context keeps for the answer"""
+        self._mel = Mel(model.config.hearing.mels)
+        self._free = list(range(settings.conversations))
+        self._preparing: dict[str, asyncio.Task[Voice]] = {}
+        self.limits = Limits(
+            conversations=settings.conversations, reply_s=settings.reply_s, transcribes=False
+        )
+
+    @classmethod
+    async def load(cls, source: str | Path, settings: EngineSettings) -> Self:
+        """The checkpoint in a directory or on the hub. Raises `CheckpointError`."""
+        return await asyncio.to_thread(cls._load, source, settings)
+
+    @classmethod
+    def _load(cls, source: str | Path, settings: EngineSettings) -> Self:
+        device, dtype = place(settings)
+        directory = checkpoint.find(source)
+        model = checkpoint.load(directory, device=device, dtype=dtype, codec_dtype=torch.float32)
+        chat = chats.load(directory, model.config)
+        if chat.meaningless:
+            log.warning(
+                "chroma.no_tokenizer",
+                note="bytes stand in for words: a test checkpoint, its text means nothing",
+            )
+        engine = cls(model, chat, settings)
+        log.info("chroma.loaded", source=str(source), device=str(device), dtype=str(dtype),
+                 slots=settings.conversations, slots_mib=engine.slots.nbytes >> 20)  # fmt: skip
+        return engine
+
+    @property
+    def free(self) -> int:
+        """Slots that nobody holds."""
+        return len(self._free)
+
+    def utterance(self) -> Utterance:
+        """An utterance that begins."""
+        return Utterance(self.model.thinker.audio_tower, self._mel, self.settings.mel_maximum)
+
+    async def open(self, grant: VoiceGrant, reference: Reference) -> ChromaConversation:
+        """A conversation in the reference's voice. Raises `EngineBusy`, `VoiceError`."""
+        if not self._free:
+            raise EngineBusy(f"{self.settings.conversations} conversations are all that this engine takes")
+        slot = heapq.heappop(self._free)  # the lowest, so that steps cover few idle slots
+        try:
+            voice = await self._voice(reference)
+        except BaseException as error:
+            heapq.heappush(self._free, slot)
+            if isinstance(error, VoiceError):
+                log.error("voice.unusable", call_id=grant.call_id, voice=grant.voice, reason=str(error))
+            raise
+        sampling = Sampling(
+            self.settings.temperature, self.settings.top_k, self.settings.top_p, seed_of(grant.call_id)
+        )
+        return ChromaConversation(self, slot, voice, sampling, grant.call_id)
+
+    async def release(self, slot: int) -> None:
+        """The slot is free again, and as new."""
+        await asyncio.shield(self.conductor.do(self.slots.clear, slot))
+        heapq.heappush(self._free, slot)
+
+    async def _voice(self, reference: Reference) -> Voice:
+        """The voice by its hash; two calls that want it at once wait for one preparation."""
+        if (voice := self.voices.get(reference.voice_hash)) is not None:
+            return voice
+        pcm = self._usable(reference)
+        task = self._preparing.get(reference.voice_hash)
+        if task is None:
+            task = asyncio.create_task(self._prepare(reference, pcm))
+            self._preparing[reference.voice_hash] = task
+            task.add_done_callback(lambda _: self._preparing.pop(reference.voice_hash, None))
+        return await asyncio.shield(task)
+
+    @staticmethod
+    def _usable(reference: Reference) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+        """The clip. Raises `VoiceError` saying what is missing."""
+        if reference.pcm is None or not len(reference.pcm):
+            kind = "stock voice" if reference.stock else "voice"
+            raise VoiceError(
+                f"the {kind} {reference.voice!r} comes without a reference clip; Chroma speaks as a clip and "
+                "its words do: register a voice with `voicegate voice` and name it in the dialplan, "
+                "or run with VOICEGATE_ENGINE=embedded"
+            )
+        if not reference.text.strip():
+            raise VoiceError(
+                f"the voice {reference.voice!r} comes without the words of its clip; register it again"
+            )
+        if len(reference.pcm) > LONGEST_REFERENCE_S * RATE_HZ:
+            raise VoiceError(
+                f"the clip of {reference.voice!r} lasts {len(reference.pcm) / RATE_HZ:.1f} s; "
+                f"Chroma takes at most {LONGEST_REFERENCE_S:g} s"
+            )
+        return np.asarray(reference.pcm, np.float32).reshape(-1)
+
+    async def _prepare(
+        self, reference: Reference, pcm: np.ndarray[tuple[int], np.dtype[np.float32]]
+    ) -> Voice:
+        model = self.model
+        words = self.chat.encode(reference.text)
+        size = PIECE_FRAMES * model.config.codec.frame
+        stream = voices.encoding(model, len(pcm), self.quirks, PIECE_FRAMES)
+        codes = []
+        for at in range(0, len(pcm), size):  # in pieces: other callers' frames go between them
+            piece = torch.from_numpy(pcm[at : at + size].copy()).to(model.device)
+            codes.append(await self.conductor.do(voices.encode_piece, model, piece, stream))
+        ids = torch.tensor(words, dtype=torch.long).to(model.device)
+        voice = await self.conductor.do(voices.prepare, model, ids, torch.cat(codes))
+        if voice.positions > self.slots.backbone.capacity // 2:
+            raise VoiceError(
+                f"the clip of {reference.voice!r} takes {voice.positions} of {self.slots.backbone.capacity} "
+                "positions and leaves no room for an answer; a shorter clip will do"
+            )
+        self.voices.put(reference.voice_hash, voice)
+        return voice
+
+    def forget(self, voice_hash: str) -> None:
+        """Drops a voice's codes and state."""
+        self.voices.erase(voice_hash)
+
+    async def close(self) -> None:
+        await self.conductor.close()
+
+
+def seed_of(call_id: str) -> int:
+    """A call's own seed: the same call draws the same."""
+    return int.from_bytes(hashlib.sha256(call_id.encode()).digest()[:7])
+
+
+def place(settings: EngineSettings) -> tuple[torch.device, torch.dtype]:
+    """Where to run and how precisely. Raises `CheckpointError` for a device that is not there."""
+    name = settings.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise CheckpointError(f"VOICEGATE_CHROMA_DEVICE={name}, but torch sees no GPU here")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise CheckpointError(f"VOICEGATE_CHROMA_DEVICE={name} is no device of torch") from None
+    dtype = settings.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if device.type == "cuda" else "float32"
+    return device, getattr(torch, dtype)

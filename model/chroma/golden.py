@@ -1,0 +1,290 @@
+"""Goldens: what the official code answered on a checkpoint, and whether this engine answers the same.
+
+Each case runs twice: one-shot (everything that can be done whole is done whole) and streamed (sound in
+pieces of 20 ms, encoded and prefilled as it comes; the reference frame by frame; sound frame by frame).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.chroma import voices
+from model.chroma.hearing import Ear, Mel
+from model.chroma.quirks import OFFICIAL
+from model.chroma.reply import Reply, perform
+from model.chroma.sampling import GREEDY
+from model.chroma.slots import Slots
+from model.chroma.steps import Steps, Trace
+from model.chroma.weights import Chroma
+from model.errors import CheckpointError
+
+Form = Literal["one-shot", "streamed"]
+Array = NDArray[Any]
+
+LOGITS: Final = 1e-3
+WAVE: Final = 1e-4
+OTHER: Final = 0.2
+DIVERGENCE: Final = 0.02
+"""What bfloat16 may differ by, led along the official answer: a share of steps (the goldens' flat
+distributions have near ties), and nats."""
+PIECE: Final = 320
+"""Samples of 20 ms at 16 kHz."""
+EVERY: Final = 16
+"""Hidden states of the larger goldens are stored by every 16th column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One `case-*.npz`."""
+
+    name: str
+    arrays: dict[str, Array]
+
+    def __getitem__(self, key: str) -> Array:
+        try:
+            return self.arrays[key]
+        except KeyError:
+            raise CheckpointError(f"case {self.name}: {key} is missing") from None
+
+    @property
+    def sounds(self) -> list[Array]:
+        """The user's sounds, 16 kHz."""
+        count = sum(key.startswith("in_user_wave16k_") for key in self.arrays)
+        return [self[f"in_user_wave16k_{k}"] for k in range(count)]
+
+
+def read(directory: Path) -> Iterator[Case]:
+    """The directory's cases by name. Raises `CheckpointError`."""
+    paths = sorted(directory.glob("case-*.npz"))
+    if not paths:
+        raise CheckpointError(f"{directory} has no case-*.npz")
+    for path in paths:
+        try:
+            with np.load(path) as stored:
+                yield Case(path.stem.removeprefix("case-"), {key: stored[key] for key in stored})
+        except (OSError, ValueError, EOFError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from None
+
+
+@dataclass(slots=True)
+class Verdict:
+    """`equal`: what must be the same; `errors`: the largest difference of what must be near."""
+
+    case: str
+    form: Form
+    equal: dict[str, bool] = field(default_factory=dict)
+    errors: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        near = all(error <= limit(name) for name, error in self.errors.items())
+        return near and all(self.equal.values())
+
+
+def limit(name: str) -> float:
+    """The largest difference that is rounding."""
+    if name.endswith("!="):
+        return OTHER
+    if name.endswith("kl"):
+        return DIVERGENCE
+    return WAVE if name == "wave" else LOGITS
+
+
+@dataclass(slots=True)
+class Answer:
+    """What this engine made of a case."""
+
+    words: list[int]
+    steps: list[Tensor]
+    frames: list[Tensor]
+    wave: Tensor
+    reference: Tensor
+    mels: list[Tensor]
+    heard: Tensor
+    prompt: Tensor
+    trace: Trace
+
+
+def run(model: Chroma, case: Case, form: Form, *, led: bool = False) -> Answer:
+    """Greedy, with the official quirks. `led`: every word and code that is taken is the official one."""
+    device, config = model.device, model.config
+    limit_frames = len(case["all_step_codes"])
+    slots = Slots.make(
+        model, 1, OFFICIAL,
+        context=case["in_thinker_input_ids"].shape[1] + limit_frames,
+        unwindowed_frames=limit_frames,
+    )  # fmt: skip
+    slots.sample(0, GREEDY)
+    steps = Steps(model, slots, OFFICIAL)
+    cut = int(case["in_input_values_cutoffs"][0])
+    reference = torch.from_numpy(case["in_input_values"][0, 0, :cut]).to(device)
+    with torch.inference_mode():
+        codes = voices.encode(model, reference, OFFICIAL, 1 if form == "streamed" else None)
+        voice = voices.prepare(model, torch.from_numpy(case["in_input_ids"][0]).to(device), codes)
+        ears = _hear(steps, case, form)
+        voices.lend(voice, slots, 0)
+        trace = steps.trace = Trace()
+        reply = Reply(0, limit_frames)
+        if led:
+            trace.script = torch.from_numpy(case["all_step_codes"]).to(device)
+            reply.say = deque(case["text_tokens"].tolist())
+        step_codes, frames, wave = [], [], []
+        while reply.end is None:
+            frame = perform(steps, [reply], sound=form == "streamed")[0]
+            step_codes.append(slots.codes[0].clone())
+            if frame.codes is not None:
+                frames.append(frame.codes)
+            if frame.pcm is not None:
+                wave.append(frame.pcm)
+        if form == "one-shot" and frames:
+            whole = torch.stack(frames).T[None]
+            stream = model.codec_model.decoding(1, len(frames), None)
+            wave = [model.codec_model.decode(whole, stream, slice(0, 1))[0]]
+        first = torch.stack((trace.thinker_hidden[0].to(device), _word(model, reply.words[0])))
+        return Answer(
+            words=reply.words,
+            steps=step_codes,
+            frames=frames,
+            wave=torch.cat(wave) if wave else torch.zeros(0),
+            reference=codes,
+            mels=[ear.features() for ear in ears],
+            heard=torch.cat([ear.heard() for ear in ears]) if ears else torch.zeros(0, config.hearing.out),
+            prompt=torch.cat((voice.prompt, first.to(voice.prompt.dtype))),
+            trace=trace,
+        )
+
+
+def _word(model: Chroma, word: int) -> Tensor:
+    return model.thinker.embed(torch.tensor(word, device=model.device)).float()
+
+
+def _hear(steps: Steps, case: Case, form: Form) -> list[Ear]:
+    """The case's prompt into the thinker, at once or as it would be spoken."""
+    model, mel = steps.model, Mel(steps.model.config.hearing.mels)
+    ids = torch.from_numpy(case["in_thinker_input_ids"][0][case["in_thinker_attention_mask"][0] == 1])
+    sounds = [torch.from_numpy(wave) for wave in case.sounds]
+    ears = [Ear(model.thinker.audio_tower, mel) for _ in sounds]
+    is_sound = (ids == model.config.audio_token).tolist()
+    if form == "one-shot":
+        for ear, sound in zip(ears, sounds, strict=True):
+            ear.push(sound)
+            ear.finish()
+            ear.listen()
+        x = model.thinker.embed(ids.to(model.device)).clone()
+        if ears:
+            x[torch.tensor(is_sound)] = torch.cat([ear.heard() for ear in ears])
+        steps.prefill(0, x)
+        return ears
+    at, listening = 0, iter(zip(ears, sounds, strict=True))
+    while at < len(ids):
+        end = at
+        while end < len(ids) and is_sound[end] == is_sound[at]:
+            end += 1
+        if is_sound[at]:
+            ear, sound = next(listening)
+            for piece in torch.split(sound, PIECE):
+                ear.push(piece)
+                _feed_heard(steps, ear, at)
+            ear.finish()
+            _feed_heard(steps, ear, at)
+        else:
+            steps.prefill(0, model.thinker.embed(ids[at:end].to(model.device)))
+        at = end
+    return ears
+
+
+def _feed_heard(steps: Steps, ear: Ear, start: int) -> None:
+    """What is new or changed of an utterance that begins at position `start`."""
+    changed = ear.listen()
+    if changed is not None and len(fresh := ear.heard(changed)):
+        steps.slots.thinker.cut(0, start + ear.before(changed))
+        steps.prefill(0, fresh)
+
+
+def verify(model: Chroma, case: Case, form: Form) -> Verdict:
+    """One case in one form against the official answer."""
+    answer = run(model, case, form)
+    verdict = Verdict(case.name, form)
+    verdict.equal["text"] = answer.words == case["text_tokens"].tolist()
+    verdict.equal["frames"] = _same(answer.frames, case["frames"]) and _same(
+        answer.steps, case["all_step_codes"]
+    )
+    verdict.equal["ref codes"] = _same(list(answer.reference.T), case["ref_codes"])
+    lengths = [len(answer.prompt), *answer.trace.step_lengths[1:]]
+    verdict.equal["schedule"] = lengths == case["backbone_step_lengths"].tolist()
+    trace = answer.trace
+    near: dict[str, Callable[[], tuple[Tensor, str]]] = {
+        "mel": lambda: (torch.cat(answer.mels, dim=1), ""),
+        "heard": lambda: (answer.heard, "audio_tower_out"),
+        "prompt": lambda: (answer.prompt, "prefill_embeddings"),
+        "thinker": lambda: (torch.stack(trace.thinker_logits), "thinker_logits"),
+        "thinker h": lambda: (torch.stack(trace.thinker_hidden), "thinker_hidden"),
+        "backbone": lambda: (torch.stack(trace.backbone_logits), "backbone_logits"),
+        "backbone h": lambda: (torch.stack(trace.backbone_hidden), "backbone_hidden"),
+        "decoder": lambda: (torch.stack(trace.decoder_logits), "decoder_logits"),
+        "wave": lambda: (answer.wave, "wave"),
+    }
+    for name, get in near.items():
+        ours, key = get()
+        verdict.errors[name] = _error(ours, _mels(case) if name == "mel" else _hidden(case, key))
+    return verdict
+
+
+def agree(model: Chroma, case: Case, form: Form) -> Verdict:
+    """One case in a coarser precision, led along the official answer: do the distributions agree?
+
+    Two figures for each part: the share of steps whose likeliest id is another, and the mean divergence
+    (Kullback-Leibler, nats) of ours from the official distribution.
+    """
+    answer = run(model, case, form, led=True)
+    verdict = Verdict(case.name, form)
+    verdict.equal["ref codes"] = _same(list(answer.reference.T), case["ref_codes"])
+    trace = answer.trace
+    for part, steps in (
+        ("thinker", trace.thinker_logits),
+        ("backbone", trace.backbone_logits),
+        ("decoder", trace.decoder_logits),
+    ):
+        ours, theirs = torch.stack(steps), torch.from_numpy(case[f"{part}_logits"])
+        other = ours.argmax(-1) != theirs.argmax(-1)
+        verdict.errors[f"{part} !="] = float(other.float().mean())
+        p, q = theirs.log_softmax(-1), ours.log_softmax(-1)
+        verdict.errors[f"{part} kl"] = float((p.exp() * (p - q)).sum(-1).mean())
+    return verdict
+
+
+def _mels(case: Case) -> tuple[Array, int]:
+    """The official mels without their padding, side by side."""
+    features, mask = case["in_thinker_input_features"], case["in_thinker_feature_attention_mask"]
+    parts = [mel[:, on == 1] for mel, on in zip(features, mask, strict=True)]
+    return np.concatenate(parts, axis=1), 1
+
+
+def _hidden(case: Case, key: str) -> tuple[Array, int]:
+    """(an array, every how many columns of it are stored)."""
+    if key in case.arrays:
+        return case.arrays[key], 1
+    return case[f"{key}_every{EVERY}"], EVERY
+
+
+def _same(ours: list[Tensor], theirs: Array) -> bool:
+    return len(ours) == len(theirs) and bool((np.array([t.tolist() for t in ours]) == theirs).all())
+
+
+def _error(ours: Tensor, stored: tuple[Array, int]) -> float:
+    """The largest difference; infinite where the shapes differ or something is no number."""
+    theirs, every = stored
+    mine = ours.float().cpu().numpy()[..., ::every]
+    if mine.shape != theirs.shape:
+        return float("inf")
+    worst = float(np.abs(mine - theirs).max(initial=0.0))
+    return worst if np.isfinite(worst) else float("inf")

@@ -1,0 +1,42 @@
+"""Checkpoints for the engine's tests: the goldens, and a toy unlike them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.chroma import checkpoint
+from model.chroma.weights import Chroma
+from tests.model.chroma import toy
+
+torch.set_num_threads(1)  # the parts are tiny: threads only wait for each other
+
+
+@pytest.fixture(scope="session")
+def goldens() -> Path:
+    """Beside the checkout, or where VOICEGATE_GOLDENS says; never skipped: they are the proof."""
+    beside = Path(__file__).parents[3].parent / "shared" / "goldens"
+    folder = Path(os.environ.get("VOICEGATE_GOLDENS") or beside)
+    assert (folder / "chroma-a" / "model.safetensors").is_file(), (
+        f"no goldens in {folder}; set VOICEGATE_GOLDENS to their directory"
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden(goldens: Path) -> Path:
+    return goldens / "chroma-a"
+
+
+@pytest.fixture(scope="session")
+def chroma_a(golden: Path) -> Chroma:
+    """The golden checkpoint, float32 on the CPU."""
+    return checkpoint.load(golden, device=torch.device("cpu"), dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def toy_model() -> Chroma:
+    return toy.model()

@@ -1,0 +1,145 @@
+"""Replies in company: the goldens all at once, staggered; and 10,000 frames that leave nothing behind."""
+
+from __future__ import annotations
+
+import random
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model.chroma import checkpoint, golden, voices
+from model.chroma.hearing import Ear, Mel
+from model.chroma.quirks import OFFICIAL, SERVING, Quirks
+from model.chroma.reply import Reply, perform
+from model.chroma.sampling import GREEDY, Sampling
+from model.chroma.slots import Slots
+from model.chroma.steps import Steps
+
+
+@pytest.fixture(scope="module")
+def cases(goldens: Path) -> list[golden.Case]:
+    return list(golden.read(goldens / "chroma-a"))
+
+
+@torch.inference_mode()
+def ready(steps: Steps, slot: int, case: golden.Case, sampling: Sampling = GREEDY) -> Reply:
+    """The slot at the point where the case's reply begins."""
+    model = steps.model
+    ids = torch.from_numpy(case["in_thinker_input_ids"][0])
+    x = model.thinker.embed(ids).clone()
+    heard = []
+    for sound in case.sounds:
+        ear = Ear(model.thinker.audio_tower, Mel(model.config.hearing.mels))
+        ear.push(torch.from_numpy(sound))
+        ear.finish()
+        ear.listen()
+        heard.append(ear.heard())
+    x[ids == model.config.audio_token] = torch.cat(heard)
+    steps.prefill(slot, x)
+    reference = torch.from_numpy(case["in_input_values"][0, 0])
+    codes = voices.encode(model, reference, steps.quirks, 1)
+    voices.lend(voices.prepare(model, torch.from_numpy(case["in_input_ids"][0]), codes), steps.slots, slot)
+    steps.slots.sample(slot, sampling)
+    return Reply(slot, len(case["all_step_codes"]))
+
+
+def bench(model: checkpoint.Chroma, count: int, quirks: Quirks) -> Steps:
+    return Steps(model, Slots.make(model, count, quirks, context=400, unwindowed_frames=200), quirks)
+
+
+def test_all_goldens_at_once_each_as_alone(cases: list[golden.Case], chroma_a: checkpoint.Chroma) -> None:
+    """Five cases in nine slots, begun at different times, some frames skipped by the dice."""
+    steps, draw = bench(chroma_a, 9, OFFICIAL), random.Random(7)
+    slots = draw.sample(range(9), len(cases))
+    running: dict[str, Reply] = {}
+    frames: dict[str, list[list[int]]] = {case.name: [] for case in cases}
+    sound: dict[str, list[torch.Tensor]] = {case.name: [] for case in cases}
+    waiting = list(zip(cases, slots, strict=True))
+    while waiting or any(reply.end is None for reply in running.values()):
+        if waiting and draw.random() < 0.2:
+            case, slot = waiting.pop()
+            running[case.name] = ready(steps, slot, case)
+        going = [(n, r) for n, r in running.items() if r.end is None and draw.random() < 0.8]
+        if not going:
+            continue
+        for (name, _), frame in zip(going, perform(steps, [reply for _, reply in going]), strict=True):
+            if frame.codes is not None and frame.pcm is not None:
+                frames[name].append(frame.codes.tolist())
+                sound[name].append(frame.pcm.clone())
+    for case in cases:
+        assert running[case.name].words == case["text_tokens"].tolist()
+        assert frames[case.name] == case["frames"].tolist()
+        np.testing.assert_allclose(torch.cat(sound[case.name]).numpy(), case["wave"], atol=1e-4)
+
+
+def test_a_frame_of_nothing_at_once_ends_quietly(
+    cases: list[golden.Case], chroma_a: checkpoint.Chroma
+) -> None:
+    """The official code fails on a reply whose first frame is the end; ours has no sound."""
+    steps = bench(chroma_a, 1, OFFICIAL)
+    reply = ready(steps, 0, cases[0])
+    zero = torch.zeros(1, chroma_a.config.codebooks, dtype=torch.long)
+    steps._codes = lambda *_: zero  # type: ignore[method-assign]
+    (frame,) = perform(steps, [reply])
+    assert reply.end == "sound"
+    assert frame.codes is None
+    assert frame.pcm is None
+    assert frame.word == reply.words[0]
+
+
+def test_a_full_backbone_ends_a_reply_cleanly(cases: list[golden.Case], chroma_a: checkpoint.Chroma) -> None:
+    case = next(case for case in cases if case.name == "basic")
+    slots = Slots.make(chroma_a, 2, SERVING, context=400, reply=80)
+    steps = Steps(chroma_a, slots, SERVING)
+    short, prompt = ready(steps, 1, case), slots.backbone.lengths[1]
+    short.frames_at_most = 1000
+    while short.end is None:
+        perform(steps, [short])
+    assert short.end == "positions"
+    assert 77 <= slots.backbone.lengths[1] <= 80
+    sound_only, with_word = short.frames // 2, (short.frames - 1) // 2
+    assert slots.backbone.lengths[1] == prompt + 2 + sound_only + 3 * with_word
+
+
+def test_ids_that_are_no_sound_are_never_drawn_when_serving(
+    cases: list[golden.Case], chroma_a: checkpoint.Chroma
+) -> None:
+    case, hot = cases[0], Sampling(temperature=50.0, top_k=0)
+    for quirks, drawn in ((SERVING, False), (OFFICIAL, True)):
+        steps = bench(chroma_a, 1, quirks)
+        reply, beyond = ready(steps, 0, case, hot), False
+        while reply.end is None:
+            perform(steps, [reply])
+            beyond |= bool((steps.slots.codes >= chroma_a.config.codebook_size).any())
+        assert beyond is drawn
+
+
+def test_ten_thousand_frames_in_flat_memory(cases: list[golden.Case], chroma_a: checkpoint.Chroma) -> None:
+    """Twenty conversations, reply after reply of up to 50 frames, drawn hot."""
+    count = 20
+    case = next(case for case in cases if case.name == "early_text_end")
+    slots = Slots.make(chroma_a, count, SERVING, context=200, reply=160)
+    steps = Steps(chroma_a, slots, SERVING)
+    ready(steps, 0, case)
+    keys, values = slots.thinker.take(0, slots.thinker.lengths[0])
+    prompt, hidden = slots.backbone.take(0, slots.backbone.lengths[0]), slots.hidden[0].clone()
+    frames, memory = 0, []
+    while frames < 10_000:
+        replies = []
+        with torch.inference_mode():
+            for slot in range(count):
+                slots.clear(slot)
+                slots.thinker.give(slot, keys, values)
+                slots.backbone.give(slot, *prompt)
+                slots.hidden[slot] = hidden
+                slots.sample(slot, Sampling(temperature=1.0, seed=frames + slot))
+                replies.append(Reply(slot, 50))
+        while going := [reply for reply in replies if reply.end is None]:
+            for frame in perform(steps, going):
+                frames += frame.codes is not None
+                assert frame.pcm is None or bool(torch.isfinite(frame.pcm).all())
+        memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    assert memory[-1] - memory[2] < 20_000, f"kilobytes grew: {memory}"
