@@ -169,8 +169,8 @@ class OfficeKeys:
                     return master
         raise VaultError(f"the master key {kid} is not on this machine; restore {KEY_FILE} from your backup")
 
-    # Before a change the file is read again, since another process may have rotated; `Rotation` sees to it that
-    # only one does at a time.
+    # Before a change the file is read again, since another process may have rotated; `Rotation` sees to it
+    # that only one does at a time.
 
     def add_signer(self, fresh: SigningKey) -> None:
         """This key signs from now on; the old ones still verify."""
