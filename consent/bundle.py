@@ -20,7 +20,7 @@ from consent.ledger import HEAD_TYP, Row, head_of
 from consent.office import ConsentOffice
 from consent.operators import ACT_TYP
 from consent.record import Record
-from consent.sound import from_pcm16, wav_bytes
+from consent.sound import Floats, wav_bytes
 from consent.standing import QUIET, Standing, VoiceStanding
 
 FORMAT: Final = "voicegate-consent-bundle/1"
@@ -39,8 +39,13 @@ class Verified:
     rows: int
 
 
-def export(office: ConsentOffice, voice: VoiceStanding, *, with_sound: bool) -> dict[str, Any]:
-    """The bundle. Raises `VaultError` for an erased voice, `LedgerError`."""
+def export(
+    office: ConsentOffice, voice: VoiceStanding, sounds: Mapping[str, Floats] | None = None
+) -> dict[str, Any]:
+    """The bundle, with the sounds that `Registrar.listen` gave.
+
+    Raises `VaultError` for an erased voice, `LedgerError`.
+    """
     record = office.record(voice)
     house = office.books.rows(kinds=("ledger.opened", "key.rotated", "operator.added", "operator.revoked"))
     of_voice = [row for row in office.books.rows(subject=voice.voice_id) if row.kind not in QUIET]
@@ -58,11 +63,8 @@ def export(office: ConsentOffice, voice: VoiceStanding, *, with_sound: bool) -> 
         "status": sign(status, signer.private, signer.kid, STATUS_TYP),
         "head": office.books.head(),
     }
-    if with_sound:
-        with office.archive.reading() as connection:
-            for kind in ("statement", "reference"):
-                pcm = from_pcm16(office.vault.get(connection, voice.voice_id, kind))
-                bundle[kind] = base64.b64encode(wav_bytes(pcm)).decode()
+    for kind, pcm in (sounds or {}).items():
+        bundle[kind] = base64.b64encode(wav_bytes(pcm)).decode()
     return bundle
 
 
