@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from consent.errors import GrantRefused, LedgerError, VaultError
 from consent.grant import GrantVerifier, sign, unb64
 from consent.keys import kid_of
-from consent.ledger import Row
+from consent.ledger import HEAD_TYP, Row, head_of
 from consent.office import ConsentOffice
 from consent.operators import ACT_TYP
 from consent.record import Record
-from consent.sound import from_pcm16, wav_bytes
+from consent.sound import Floats, wav_bytes
 from consent.standing import QUIET, Standing, VoiceStanding
 
 FORMAT: Final = "voicegate-consent-bundle/1"
@@ -39,8 +39,13 @@ class Verified:
     rows: int
 
 
-def export(office: ConsentOffice, voice: VoiceStanding, *, with_sound: bool) -> dict[str, Any]:
-    """The bundle. Raises `VaultError` for an erased voice, `LedgerError`."""
+def export(
+    office: ConsentOffice, voice: VoiceStanding, sounds: Mapping[str, Floats] | None = None
+) -> dict[str, Any]:
+    """The bundle, with the sounds that `Registrar.listen` gave.
+
+    Raises `VaultError` for an erased voice, `LedgerError`.
+    """
     record = office.record(voice)
     house = office.books.rows(kinds=("ledger.opened", "key.rotated", "operator.added", "operator.revoked"))
     of_voice = [row for row in office.books.rows(subject=voice.voice_id) if row.kind not in QUIET]
@@ -58,11 +63,8 @@ def export(office: ConsentOffice, voice: VoiceStanding, *, with_sound: bool) -> 
         "status": sign(status, signer.private, signer.kid, STATUS_TYP),
         "head": office.books.head(),
     }
-    if with_sound:
-        with office.archive.reading() as connection:
-            for kind in ("statement", "reference"):
-                pcm = from_pcm16(office.vault.get(connection, voice.voice_id, kind))
-                bundle[kind] = base64.b64encode(wav_bytes(pcm)).decode()
+    for kind, pcm in (sounds or {}).items():
+        bundle[kind] = base64.b64encode(wav_bytes(pcm)).decode()
     return bundle
 
 
@@ -72,7 +74,7 @@ def verify(bundle: Mapping[str, Any], keys: Mapping[str, Ed25519PublicKey]) -> V
         if bundle["format"] != FORMAT:
             raise LedgerError("this is no bundle that this program reads")
         rows = [Row(**row) for row in bundle["rows"]]
-        token, status_token = str(bundle["record"]), str(bundle["status"])
+        token, status_token, head_token = (str(bundle[key]) for key in ("record", "status", "head"))
     except (KeyError, TypeError):
         raise LedgerError("this is no consent bundle") from None
     trusted = dict(keys)
@@ -102,6 +104,7 @@ def verify(bundle: Mapping[str, Any], keys: Mapping[str, Ed25519PublicKey]) -> V
     of_voice = [row for row in rows if row.kind.startswith("voice.")]
     if any(row.subject != record.voice_id for row in of_voice):
         raise LedgerError("there are rows of another voice in the bundle")
+    _check_head(verifier, head_token, last)
     status = _status(verifier, status_token, record.voice_id)
     mine = [row.hash for row in rows if row.subject == record.voice_id]
     if status["rows"] != mine or status["state"] != voice.state:
@@ -119,6 +122,16 @@ def verify(bundle: Mapping[str, Any], keys: Mapping[str, Ed25519PublicKey]) -> V
         _check_act(act, "register", record.claims["registrar"], operators)
     _check_sound(bundle, record)
     return Verified(record, voice.state, float(status["iat"]), tuple(reviews), len(rows))
+
+
+def _check_head(verifier: GrantVerifier, token: str, last: int) -> None:
+    """The ledger's head, for whoever wants to compare it with one kept elsewhere, is not before the rows."""
+    try:
+        head = head_of(verifier.claims(token, HEAD_TYP))
+    except GrantRefused:
+        raise LedgerError("the ledger's head in the bundle was tampered with") from None
+    if head.seq < last:
+        raise LedgerError("the ledger's head in the bundle is older than its rows")
 
 
 def _status(verifier: GrantVerifier, token: str, voice_id: str) -> dict[str, Any]:

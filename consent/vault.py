@@ -172,6 +172,11 @@ class Vault:
             due.setdefault(row.voice_id, []).append(item)
         return due
 
+    def masters(self, connection: Connection) -> set[str]:
+        """The masters that wrap a key now."""
+        found = connection.execute(select(VOICES.c.master_kid).where(VOICES.c.master_kid.is_not(None)))
+        return {str(kid) for kid in found.scalars()}
+
     def rewrap(self, connection: Connection, master: MasterKey) -> int:
         """Wraps every key anew with `master`, which the ring already holds; answers how many."""
         found = connection.execute(

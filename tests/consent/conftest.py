@@ -149,9 +149,16 @@ class Desk:
         chosen = submission or self.submission(**given)  # type: ignore[arg-type]
         return self.office.registrar.submit(chosen, self.act("alice", "register", **chosen.digest))
 
-    def review(self, who: str = "bob", decision: str = "approve", handle: str = "jane") -> str:
+    def listen(self, who: str, handle: str = "jane") -> dict[str, Floats]:
         standing = self.office.standing_of(handle)
         assert standing is not None
+        return self.office.registrar.listen(handle, self.act(who, "listen", voice_id=standing.voice_id))
+
+    def review(self, who: str = "bob", decision: str = "approve", handle: str = "jane") -> str:
+        """Listens and decides."""
+        standing = self.office.standing_of(handle)
+        assert standing is not None
+        self.listen(who, handle)
         act = self.act(
             who, "review", voice_id=standing.voice_id, record_hash=standing.record_hash, decision=decision
         )

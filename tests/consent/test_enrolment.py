@@ -45,7 +45,7 @@ def test_a_caller_dials_the_code_repeats_the_lines_and_is_held_for_two_operators
     assert desk.review("bob") == "pending"
     with pytest.raises(OperatorError, match="bob approved this voice already"):
         desk.review("bob")
-    with pytest.raises(OperatorError, match="rosa was made an operator by bob"):
+    with pytest.raises(OperatorError, match="rosa and bob were made operators by one founder, bob"):
         desk.review("rosa")
     with pytest.raises(GrantRefused):
         desk.grant()

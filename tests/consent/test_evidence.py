@@ -104,7 +104,8 @@ def test_an_edited_ledger_breaks_the_chain(desk: Desk) -> None:
 def exported(desk: Desk, *, with_sound: bool = False, handle: str = "jane") -> dict[str, object]:
     standing = desk.office.standing_of(handle)
     assert standing is not None
-    made = bundle.export(desk.office, standing, with_sound=with_sound)
+    sounds = desk.listen("carol", handle) if with_sound else None
+    made = bundle.export(desk.office, desk.office.standing_of(handle) or standing, sounds)
     return dict(json.loads(bundle.dump(made)))
 
 
