@@ -7,6 +7,7 @@ and it goes on when the ledger is broken. A person's voice is granted only from 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import secrets
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from consent.archive import Archive
 from consent.books import Books, Clock
 from consent.checks import Checks
-from consent.errors import ConsentError, GrantRefused, LedgerError, VaultError
+from consent.errors import ConsentError, GrantRefused, LedgerError, SoundError, VaultError
 from consent.grant import ISSUER, LEEWAY_S, GrantVerifier, VoiceGrant, hash_voice, sign
 from consent.keys import OfficeKeys
 from consent.operators import check_act
@@ -32,7 +33,7 @@ from consent.record import TYP as RECORD_TYP
 from consent.record import Record
 from consent.registration import STOCK, Registrar, find
 from consent.revocation import Revocation
-from consent.sound import from_pcm16
+from consent.sound import from_pcm16, read
 from consent.standing import Standing, VoiceStanding
 from consent.vault import Vault
 
@@ -329,7 +330,7 @@ class ConsentOffice:
         if grant.voice_hash != voice_hash:
             raise GrantRefused("other_call", "the grant is for another voice")
         if grant.voice == STOCK:
-            return VoiceReference(grant.voice, voice_hash, None, "", stock=True)
+            return self._stock_reference()
         try:
             standing = self._by_hash(voice_hash)
             self._allowed(
@@ -347,6 +348,15 @@ class ConsentOffice:
         if hash_voice(pcm.tobytes(), text) != voice_hash:
             raise GrantRefused("tampered", f"the reference of {grant.voice} is not the one consented to")
         return VoiceReference(grant.voice, voice_hash, pcm, text, stock=False)
+
+    def _stock_reference(self) -> VoiceReference:
+        """The engine's own voice; with the clip that the gateway made of it for an engine that has none."""
+        folder = self.public_keys_path.parent
+        pcm, text = None, ""
+        with contextlib.suppress(FileNotFoundError, SoundError):
+            text = (folder / f"{STOCK}.txt").read_text()
+            pcm = read(folder / f"{STOCK}.wav").pcm
+        return VoiceReference(STOCK, self._heart.voice_hash, pcm, text, stock=True)
 
     # ── usage ────────────────────────────────────────────────────────────────────────────────────────
 

@@ -221,6 +221,8 @@ class Supervisor:
         if settings.redis_url is None:
             self.keep("redis", "gateway.redis_server")
         prepare(settings)
+        if settings.engine == "chroma" and not (consent_dir(settings) / "heart.txt").exists():
+            await self._make_stock_clip()
         self.keep(
             "engine", "model.server", "--engine", settings.engine, "--uds", str(self.runtime.engine),
             "--keys", str(grant_keys_path(settings)), "--front", str(self.runtime.front),
@@ -236,6 +238,15 @@ class Supervisor:
                 "--runtime", str(self.runtime.path),
             )  # fmt: skip
         self._spawn(self._keep_lines())
+
+    async def _make_stock_clip(self) -> None:
+        """Chroma speaks as a clip that it has heard; this one is of the embedded engine's voice."""
+        command = [sys.executable, "-m", "model.embedded.clip", str(consent_dir(self.settings))]
+        process = await asyncio.create_subprocess_exec(
+            *command, env=self._environment(), stdout=self._log, stderr=self._log
+        )
+        if await process.wait():
+            raise StartError("the stock voice's clip could not be made; see the log")
 
     async def ready(self) -> dict[str, Any]:
         """What the front says of the house once everything is up.

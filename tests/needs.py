@@ -33,3 +33,14 @@ def need_sounds(voice: str = "en_US_f_Allison") -> Path:
     if not folder.is_dir():
         missing(f"{folder} is not there (Debian: apt-get install asterisk-core-sounds-{voice[:2]}-wav)")
     return folder
+
+
+def goldens() -> Path:
+    """The golden checkpoints: beside the checkout, or where VOICEGATE_GOLDENS says. Never skipped: they are
+    the engine's proof."""
+    beside = Path(__file__).parents[1].parent / "shared" / "goldens"
+    folder = Path(os.environ.get("VOICEGATE_GOLDENS") or beside)
+    assert (folder / "chroma-a" / "model.safetensors").is_file(), (
+        f"no goldens in {folder}; set VOICEGATE_GOLDENS to their directory"
+    )
+    return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -11,24 +10,14 @@ import torch
 from model.chroma import checkpoint
 from model.chroma.weights import Chroma
 from tests.model.chroma import toy
+from tests.needs import goldens
 
 torch.set_num_threads(1)  # the parts are tiny: threads only wait for each other
 
 
 @pytest.fixture(scope="session")
-def goldens() -> Path:
-    """Beside the checkout, or where VOICEGATE_GOLDENS says; never skipped: they are the proof."""
-    beside = Path(__file__).parents[3].parent / "shared" / "goldens"
-    folder = Path(os.environ.get("VOICEGATE_GOLDENS") or beside)
-    assert (folder / "chroma-a" / "model.safetensors").is_file(), (
-        f"no goldens in {folder}; set VOICEGATE_GOLDENS to their directory"
-    )
-    return folder
-
-
-@pytest.fixture(scope="session")
-def golden(goldens: Path) -> Path:
-    return goldens / "chroma-a"
+def golden() -> Path:
+    return goldens() / "chroma-a"
 
 
 @pytest.fixture(scope="session")

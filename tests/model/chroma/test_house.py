@@ -1,12 +1,10 @@
 """A phone calls a whole gateway that runs Chroma on the golden checkpoint.
 
-The stock voice has no clip of its own, so the front of this test hands one out for it, as it does for a
-registered voice: noise, nobody's voice.
+The stock voice's clip is the one that the gateway makes at its first start.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -17,28 +15,8 @@ from tests.needs import need_sounds
 
 pytestmark = pytest.mark.e2e
 
-CLIP_FOR_THE_STOCK_VOICE = """
-import sys
-
-if "gateway.front" in sys.orig_argv:
-    import dataclasses
-
-    import numpy as np
-
-    from consent.office import ConsentOffice
-
-    stock = ConsentOffice.reference
-
-    def reference(self, token, voice_hash):
-        pcm = (0.2 * np.random.default_rng(9).standard_normal(48_000)).astype(np.float32)
-        return dataclasses.replace(stock(self, token, voice_hash), pcm=pcm, text="The words of the clip.")
-
-    ConsentOffice.reference = reference
-"""
-
 
 def test_a_phone_talks_with_chroma(golden: Path, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(CLIP_FOR_THE_STOCK_VOICE)
     house = House(
         tmp_path / "house",
         engine="chroma",
@@ -47,7 +25,6 @@ def test_a_phone_talks_with_chroma(golden: Path, tmp_path: Path) -> None:
         engine_calls=4,
     )
     house.folder.mkdir()
-    house.environ["PYTHONPATH"] = os.pathsep.join((str(tmp_path), str(Path(__file__).parents[3])))
     house.start()
     try:
         human = need_sounds() / "agent-newlocation.wav"
