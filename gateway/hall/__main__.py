@@ -30,12 +30,14 @@ async def serve(name: str) -> None:
     redis_url = redis_url_for(conf, runtime)
     verifier = GrantVerifier.load(grant_keys_path(conf))
     sessions = await Sessions.open(redis_url, ttl_s=conf.session_ttl_s, name=name)
+    mark_key = KeyRing.load(mark_keys_path(conf)).current
     hall = Hall(
         name=name,
         settings=conf,
         runtime=runtime,
         token=token,
-        floor=Floor(MarkerBank(KeyRing.load(mark_keys_path(conf)).current)),
+        floor=Floor(MarkerBank(mark_key)),
+        mark_key=mark_key,
         sessions=sessions,
         engine=EngineClient(str(runtime.engine), boot_token=token),
         verifier=verifier,
