@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -67,8 +67,8 @@ class ChromaConversation:
         self._answering = False
         self._feeding = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._sampling: Sampling | None = sampling
-        """to be set in the slot before its first draw"""
+        self._sampling = sampling
+        self._replies = 0
         self._forgot = 0
         """turns that were dropped since the last reply said so"""
         self._closed = False
@@ -233,6 +233,7 @@ class ChromaConversation:
             self._answers[item_id] = answer
             while len(self._answers) > ITEMS:
                 self._answers.popitem(last=False)
+            self._replies += 1
             await engine.conductor.do(self._stand_by)
             script = None if say is None else deque([*chat.encode(say), chat.im_end])
             reply = Reply(self._slot, engine.reply_frames, script)
@@ -259,9 +260,9 @@ class ChromaConversation:
         """The slot before a reply: the voice's prompt in the backbone, a codec without a past."""
         slots = self._engine.slots
         voices.lend(self._voice, slots, self._slot)
-        if self._sampling is not None:
-            slots.sample(self._slot, self._sampling)
-            self._sampling = None
+        # a seed for each reply: how far a cancelled one was drawn ahead must not show in the next
+        seed = self._sampling.seed + self._replies
+        slots.sample(self._slot, replace(self._sampling, seed=seed))
 
     def _answered(self, answer: Answer) -> None:
         """The reply is over, or was cancelled at any point: its words go into the history."""

@@ -58,7 +58,7 @@ class EngineSettings:
     top_k: int = 50
     top_p: float = 1.0
     mel_maximum: Literal["exact", "running"] = "exact"
-    """"running" never encodes a chunk twice; it hears one utterance in five a little differently"""
+    """"running" never encodes a chunk twice; it hears a third of the utterances a little differently"""
     text_lead_s: float = 0.0
     """how far text runs ahead of the sound that says it; not measured, since that takes the real weights"""
     voices_bytes: int = 2 << 30

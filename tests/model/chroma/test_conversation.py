@@ -257,6 +257,25 @@ async def test_a_cancelled_reply_leaves_nothing_behind(
     assert engine.slots.thinker.lengths == [0, 0, 0]
 
 
+async def test_how_far_a_cancelled_reply_was_ahead_does_not_show_in_the_next(
+    model: Chroma, opened: Opener
+) -> None:
+    """The thread steps a few frames ahead of the listener, as many as time allows."""
+    found = []
+    for pause_s in (0.0, 0.2):
+        engine = engine_of(model, temperature=1.0)
+        conversation = await opened(engine, "a")
+        outputs = conversation.respond("one", "One two three")
+        async for output in outputs:
+            if isinstance(output, Sound):
+                await asyncio.sleep(pause_s)
+                break
+        await outputs.aclose()  # type: ignore[attr-defined]  # it is an async generator
+        found.append((await answer(conversation, "two", "Yes")).sound)
+        await engine.close()
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+
+
 async def test_a_task_that_is_cancelled_anywhere_frees_its_slot(engine: ChromaEngine, opened: Opener) -> None:
     for steps in range(0, 60, 3):
         conversation = await opened(engine, "a")
