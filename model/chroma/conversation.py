@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -67,8 +67,8 @@ class ChromaConversation:
         self._answering = False
         self._feeding = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._sampling: Sampling | None = sampling
-        """to be set in the slot before its first draw"""
+        self._sampling = sampling
+        self._replies = 0
         self._forgot = 0
         """turns that were dropped since the last reply said so"""
         self._closed = False
@@ -201,11 +201,20 @@ class ChromaConversation:
             ]
         )
 
+    def _place_held(self) -> None:
+        """Utterances that were over during a reply take their place after it."""
+        held, self._held = self._held, []
+        for utterance in held:
+            self._place(utterance)
+
     async def _settle(self) -> None:
         """After a reply: what was said meanwhile takes its place, and is fed."""
         async with self._feeding:
             if self._answering or self._closed:
                 return
+            self._place_held()
+            if self._utterance is not None:
+                self._place(self._utterance)
             await self._feed(opening=not self._history.listening)
 
     # ── speaking ─────────────────────────────────────────────────────────────────────────────────────
@@ -216,6 +225,7 @@ class ChromaConversation:
         self._answering = True
         try:
             async with self._feeding:
+                self._place_held()
                 if self._utterance is not None:  # not over yet: its place is after this answer
                     self._withdraw(self._utterance)
                 self._history.append(answer.turn)
@@ -223,6 +233,7 @@ class ChromaConversation:
             self._answers[item_id] = answer
             while len(self._answers) > ITEMS:
                 self._answers.popitem(last=False)
+            self._replies += 1
             await engine.conductor.do(self._stand_by)
             script = None if say is None else deque([*chat.encode(say), chat.im_end])
             reply = Reply(self._slot, engine.reply_frames, script)
@@ -249,21 +260,16 @@ class ChromaConversation:
         """The slot before a reply: the voice's prompt in the backbone, a codec without a past."""
         slots = self._engine.slots
         voices.lend(self._voice, slots, self._slot)
-        if self._sampling is not None:
-            slots.sample(self._slot, self._sampling)
-            self._sampling = None
+        # a seed for each reply: how far a cancelled one was drawn ahead must not show in the next
+        seed = self._sampling.seed + self._replies
+        slots.sample(self._slot, replace(self._sampling, seed=seed))
 
     def _answered(self, answer: Answer) -> None:
         """The reply is over, or was cancelled at any point: its words go into the history."""
         self._answering = False
         if answer.turn in self._history.turns:
             self._history.close(answer.turn, answer.words, fed=max(0, len(answer.words) - 1))
-        held, self._held = self._held, []
-        for utterance in held:
-            self._place(utterance)
         if not self._closed:
-            if self._utterance is not None:
-                self._place(self._utterance)
             self._spawn(self._settle())
 
     def truncate(self, item_id: str, heard_s: float) -> str:
