@@ -2,8 +2,10 @@
 
     python -m model.server --engine embedded --uds PATH
 
-Authorisation is the call's `VoiceGrant`; where the server was given a boot token, the header
-`X-Voicegate-Boot` must carry it too. A grant's jti is good for one open connection.
+Authorisation is the call's `VoiceGrant`; where the server was given a token (its gateway's boot token, or
+`VOICEGATE_ENGINE_TOKEN` of an engine that runs elsewhere), the header `X-Voicegate-Boot` must carry it too. A
+grant's jti is good for one open connection. The last `spare` slots are for calls that lost another engine
+(`X-Voicegate-Resumed`).
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 import os
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import structlog
@@ -29,10 +32,12 @@ from consent.grant import GrantVerifier, VoiceGrant
 from model import events
 from model.api import Engine, Reference
 from model.errors import EngineBusy, EngineError
-from model.reference import ReferenceDesk
+from model.reference import ReferenceDesk, is_local
 from model.session import Session
 
 log = structlog.get_logger("engine")
+
+DRAIN_POLL_S: Final = 0.1
 
 FetchReference = Callable[[VoiceGrant], Awaitable[Reference]]
 
@@ -46,14 +51,34 @@ class EngineApp:
         verifier: GrantVerifier,
         fetch: FetchReference,
         boot_token: str | None = None,
+        spare: int = 0,
     ) -> None:
         self._engine = engine
+        self._spare = spare
         self._verifier = verifier
         self._fetch = fetch
         self._boot_token = boot_token
         self._jtis: set[str] = set()
         self._refused: dict[str, int] = {}
         self._served = 0
+        self.draining = False
+
+    @property
+    def used(self) -> int:
+        """Slots in use, those about to be opened too."""
+        return len(self._jtis)
+
+    @property
+    def slots(self) -> int:
+        return self._engine.limits.conversations
+
+    async def drain(self, within_s: float) -> int:
+        """Takes no more conversations and waits for those there are; answers how many are left after that."""
+        self.draining = True
+        until = time.monotonic() + within_s
+        while self.used and time.monotonic() < until:  # noqa: ASYNC110 - a drain takes minutes
+            await asyncio.sleep(DRAIN_POLL_S)
+        return self.used
 
     def asgi(self) -> Starlette:
         return Starlette(
@@ -65,11 +90,20 @@ class EngineApp:
         )
 
     async def _health(self, _: Request) -> Response:
-        return JSONResponse({"ok": True, "conversations": len(self._jtis)})
+        body = {
+            "ok": not self.draining,
+            "conversations": self.used,
+            "slots": self.slots,
+            "spare": self._spare,
+        }
+        return JSONResponse(body, 503 if self.draining else 200)
 
     async def _metrics(self, _: Request) -> Response:
         lines = [
-            f"voicegate_engine_conversations {len(self._jtis)}",
+            f"voicegate_engine_conversations {self.used}",
+            f"voicegate_engine_slots {self.slots}",
+            f"voicegate_engine_spare {self._spare}",
+            f"voicegate_engine_draining {int(self.draining)}",
             f"voicegate_engine_conversations_total {self._served}",
             *(f'voicegate_engine_refused_total{{reason="{k}"}} {n}' for k, n in self._refused.items()),
         ]
@@ -80,12 +114,23 @@ class EngineApp:
         body = {"error": {"code": code, "message": message}}
         await websocket.send_denial_response(JSONResponse(body, status_code=status))
 
+    def _full(self, resumed: bool) -> str | None:
+        """Why there is no slot; a call that lost another engine may have a spare one."""
+        if self.draining:
+            return "this engine finishes its conversations and takes no more"
+        if self.used >= self.slots - (0 if resumed else self._spare):
+            return f"{self.used} of {self.slots} slots are taken; {self._spare} are for calls taken up again"
+        return None
+
     async def _realtime(self, websocket: WebSocket) -> None:
         headers = websocket.headers
         if self._boot_token is not None and not hmac.compare_digest(
             headers.get("x-voicegate-boot", ""), self._boot_token
         ):
             await self._deny(websocket, 401, "unauthorized", "this engine wants its gateway's boot token")
+            return
+        if (full := self._full("x-voicegate-resumed" in headers)) is not None:
+            await self._deny(websocket, 503, "busy", full)
             return
         token = headers.get("authorization", "").removeprefix("Bearer ").strip()
         try:
@@ -163,17 +208,26 @@ async def load(name: str) -> Engine:
     raise EngineError(f"no engine is called {name!r}; there are embedded and chroma")
 
 
-async def serve(name: str, keys: Path, front: Path | None, **listen: Any) -> None:
-    """Serves until the process is told to stop. `listen`: uvicorn's uds, or host and port."""
-    engine = await load(name)
-    token = os.environ.get("VOICEGATE_BOOT_TOKEN")
-    desk = ReferenceDesk(front, token)
-    app = build(engine, GrantVerifier.load(keys), desk.fetch, token)
-    config = uvicorn.Config(
+def listening(app: Starlette, **listen: Any) -> uvicorn.Config:
+    """How an engine listens, alone and on a cluster. `listen`: uvicorn's uds, or host and port."""
+    return uvicorn.Config(
         app, log_level="warning", access_log=False, ws="websockets-sansio", ws_max_size=1 << 22, **listen
     )
+
+
+def engine_token() -> str | None:
+    """What a gateway must show: its boot token, or the one that both were given."""
+    return os.environ.get("VOICEGATE_BOOT_TOKEN") or os.environ.get("VOICEGATE_ENGINE_TOKEN")
+
+
+async def serve(name: str, keys: Path, front: str | None, **listen: Any) -> None:
+    """Serves until the process is told to stop. `listen`: uvicorn's uds, or host and port."""
+    engine = await load(name)
+    token = engine_token()
+    desk = ReferenceDesk(front, token)
+    app = build(engine, GrantVerifier.load(keys), desk.fetch, token)
     try:
-        await uvicorn.Server(config).serve()
+        await uvicorn.Server(listening(app, **listen)).serve()
     finally:
         await engine.close()
 
@@ -183,15 +237,30 @@ async def serve(name: str, keys: Path, front: Path | None, **listen: Any) -> Non
 @click.option("--uds", type=click.Path(path_type=Path), help="listen on this unix socket")
 @click.option("--host", default="127.0.0.1")
 @click.option("--port", type=int, help="listen on this TCP port instead")
+@click.option("--cert", type=click.Path(exists=True), help="serve TLS with this certificate (PEM, its chain)")
+@click.option("--key", type=click.Path(exists=True), help="the certificate's private key")
 @click.option(
     "--keys", type=click.Path(path_type=Path, exists=True), required=True, help="grants' public keys"
 )
-@click.option("--front", type=click.Path(path_type=Path), help="the front's RPC socket, for voices")
-def main(name: str, uds: Path | None, host: str, port: int | None, keys: Path, front: Path | None) -> None:
+@click.option("--front", help="where voices come from: the front's RPC socket, or https://host:port")
+def main(
+    name: str,
+    uds: Path | None,
+    host: str,
+    port: int | None,
+    cert: str | None,
+    key: str | None,
+    keys: Path,
+    front: str | None,
+) -> None:
     """Serves one engine."""
     if (uds is None) == (port is None):
         raise click.UsageError("give either --uds or --port")
+    if port is not None and not is_local(host) and engine_token() is None:
+        raise click.UsageError(f"an engine that listens at {host} needs VOICEGATE_ENGINE_TOKEN")
     listen: dict[str, Any] = {"uds": str(uds)} if uds is not None else {"host": host, "port": port}
+    if cert is not None:
+        listen |= {"ssl_certfile": cert, "ssl_keyfile": key}
     try:
         asyncio.run(serve(name, keys, front, **listen))
     except (EngineError, GrantRefused) as error:

@@ -309,7 +309,7 @@ class Front:
         except GrantRefused as refusal:
             return {"refused": refusal.reason}
 
-    async def voice_reference(self, _: Peer, token: str, voice_hash: str) -> dict[str, Any]:
+    async def voice_reference(self, _: Peer | None, token: str, voice_hash: str) -> dict[str, Any]:
         """The engine fetches a voice against a grant; see the contract's row "voice"."""
         try:
             reference = await asyncio.to_thread(self.office.reference, token, voice_hash)

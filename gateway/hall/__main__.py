@@ -30,6 +30,9 @@ async def serve(name: str) -> None:
     redis_url = redis_url_for(conf, runtime)
     verifier = GrantVerifier.load(grant_keys_path(conf))
     sessions = await Sessions.open(redis_url, ttl_s=conf.session_ttl_s, name=name)
+    engine = EngineClient(str(runtime.engine), boot_token=token)
+    if conf.engine_url and conf.engine_token is not None:
+        engine = EngineClient(*conf.engine_url, boot_token=conf.engine_token.get_secret_value())
     hall = Hall(
         name=name,
         settings=conf,
@@ -37,7 +40,7 @@ async def serve(name: str) -> None:
         token=token,
         floor=Floor(MarkerBank(KeyRing.load(mark_keys_path(conf)).current)),
         sessions=sessions,
-        engine=EngineClient(str(runtime.engine), boot_token=token),
+        engine=engine,
         verifier=verifier,
         feed=RevocationFeed(redis_url, verifier),
     )
