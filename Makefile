@@ -40,7 +40,7 @@ $(VENV)/.run: pyproject.toml $(VENV)/.python
 	@touch $@
 
 $(VENV)/.test: pyproject.toml $(VENV)/.run
-	$(BIN)/pip install --quiet --editable '.[chroma,test]'
+	$(BIN)/pip install --quiet --editable '.[chroma,cluster,test]'
 	@touch $@
 
 clean:
