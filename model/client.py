@@ -10,8 +10,10 @@ import base64
 import contextlib
 import itertools
 import json
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import httpx
@@ -234,7 +236,6 @@ class EngineClient:
         """what each cluster said last"""
         self._met: dict[str, None] = {}
         """jti of conversations that there were"""
-        self._http: httpx.AsyncClient | None = None
 
     async def connect(self, grant: str) -> EngineSession:
         """A session in the voice of `grant` (its token). Raises `EngineBusy`, `EngineLost`, `EngineError`."""
@@ -294,7 +295,6 @@ class EngineClient:
     async def _ask(self, cluster: str) -> list[str]:
         """A cluster's engines; those of its last answer while it cannot be asked."""
         with contextlib.suppress(httpx.HTTPError, ValueError, KeyError, TypeError):
-            self._http = self._http or httpx.AsyncClient(timeout=ASK_WITHIN_S, trust_env=False)
             answer = await self._http.get(f"{cluster.rstrip('/')}/v1/engines", headers=self._headers)
             answer.raise_for_status()
             urls = [str(engine["url"]) for engine in answer.json()["engines"]]
@@ -306,13 +306,23 @@ class EngineClient:
     async def ready(self) -> bool:
         """Whether an engine can take a conversation now."""
         for place in await self._engines():
-            transport = httpx.AsyncHTTPTransport(uds=place) if _is_unix(place) else None
-            base = "http://engine" if _is_unix(place) else place.replace("ws", "http", 1)
             with contextlib.suppress(httpx.HTTPError, OSError, asyncio.TimeoutError):
-                async with httpx.AsyncClient(transport=transport, timeout=0.5, trust_env=False) as client:
-                    if (await client.get(f"{base.rstrip('/')}/healthz")).status_code == 200:
-                        return True
+                if await self._healthy(place):
+                    return True
         return False
+
+    async def _healthy(self, place: str) -> bool:
+        if not _is_unix(place):
+            url = f"{place.replace('ws', 'http', 1).rstrip('/')}/healthz"
+            return (await self._http.get(url)).status_code == 200
+        transport = httpx.AsyncHTTPTransport(uds=place)
+        async with httpx.AsyncClient(transport=transport, timeout=0.5, trust_env=False) as client:
+            return (await client.get("http://engine/healthz")).status_code == 200
+
+    @cached_property
+    def _http(self) -> httpx.AsyncClient:
+        """One for all questions: making it takes a while, and the hall has none to lose."""
+        return httpx.AsyncClient(timeout=ASK_WITHIN_S, trust_env=False, verify=ssl.create_default_context())
 
 
 def _is_unix(place: str) -> bool:

@@ -9,6 +9,8 @@ import math
 import socket
 import types
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,11 @@ import numpy as np
 import pytest
 import uvicorn
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from ray.serve.schema import ServeDeploySchema
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -74,10 +81,10 @@ class Quiet:
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Starlette) -> AsyncIterator[str]:
+async def serving(app: Starlette, **tls: Any) -> AsyncIterator[str]:
     """The app on a port of loopback; yields `127.0.0.1:port`."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(listening(app))
+    server = uvicorn.Server(listening(app, **tls))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
@@ -181,6 +188,45 @@ async def test_a_dead_engine_is_passed_over(engine: Engines, grant: Grant) -> No
     with pytest.raises(EngineLost):
         await EngineClient(dead, boot_token=TOKEN).connect(grant("c"))
     assert not await EngineClient(dead, boot_token=TOKEN).ready()
+
+
+async def test_an_engine_is_reached_by_tls(
+    office: ConsentOffice, grant: Grant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cert, key = _certificate(tmp_path)
+    fetch = ReferenceDesk(None, None).fetch
+    app = EngineApp(Quiet(1), GrantVerifier.load(office.public_keys_path), fetch, TOKEN)
+    async with serving(app.asgi(), ssl_certfile=cert, ssl_keyfile=key) as place:
+        with pytest.raises(EngineLost, match="certificate"):
+            await EngineClient(f"wss://{place}", boot_token=TOKEN).connect(grant("a"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+        client = EngineClient(f"wss://{place}", boot_token=TOKEN)
+        assert await client.ready()
+        session = await client.connect(grant("a"))
+        await session.aclose()
+
+
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that signs itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "an engine")])
+    now = datetime.now(UTC)
+    san = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    cert = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(san, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    cert_path, key_path = folder / "cert.pem", folder / "key.pem"
+    cert_path.write_bytes(cert.public_bytes(Encoding.PEM))
+    key_path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return cert_path, key_path
 
 
 async def test_a_drained_engine_takes_no_more_and_waits_a_bounded_time(engine: Engines, grant: Grant) -> None:
