@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: run test lint bench bench-calls bench-watermark clean
 
-run: $(VENV)/.run
+run: $(VENV)/.run $(if $(filter chroma,$(VOICEGATE_ENGINE)),$(VENV)/.chroma)
 	@$(BIN)/voicegate run
 
 test: $(VENV)/.test lint
@@ -37,6 +37,10 @@ $(VENV)/.python:
 $(VENV)/.run: pyproject.toml $(VENV)/.python
 	$(BIN)/pip install --quiet --editable .
 	$(BIN)/pip install --quiet --no-deps silero-vad==6.2.3
+	@touch $@
+
+$(VENV)/.chroma: pyproject.toml $(VENV)/.run
+	$(BIN)/pip install --quiet --editable '.[chroma]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml $(VENV)/.run

@@ -133,7 +133,7 @@ def talk(
 ) -> tuple[list[CallReport], list[WireCall], dict[str, float]]:
     """Places the calls; answers their reports, the capture, and costs while all of them talk."""
     uri = house.uri.replace("demo", "bench")
-    requests = [CallRequest(uri, play=play, at_s=at_s, duration_s=duration_s) for _ in range(calls)]
+    requests = [CallRequest(uri, script=play, at_s=at_s, duration_s=duration_s) for _ in range(calls)]
     reports: list[CallReport] = []
     costs: dict[str, float] = {}
     with Capture(pcap):

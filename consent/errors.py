@@ -1,11 +1,14 @@
-"""What can go wrong in `consent`.
+"""What can go wrong in `consent`. Every text is fit for an operator's eyes.
 
 ConsentError
-├── GrantRefused      no grant, no voice; `.reason` is one of the words in `consent.grant.REASONS`
-├── ChallengeError    a challenge is unknown, expired or used
-├── RegistrationError a registration was refused
-├── LedgerError       the ledger does not verify, or cannot be appended to
-└── VaultError        a voice cannot be opened: no key, erased, tampered
+├── GrantRefused       no grant, no voice; `.reason` is one of the words in `consent.grant.REASONS`
+├── ChallengeError     a challenge is unknown, expired or used
+├── RegistrationError  a registration was refused; `.check` is the word for the check that refused it
+│   └── SoundError     a recording cannot be read or is not fit
+├── OperatorError      an operator is unknown, revoked, has another role, or the key does not fit
+├── PinRefused         a PIN is wrong or locked
+├── LedgerError        the ledger does not verify, or cannot be appended to
+└── VaultError         a voice cannot be opened: no key, erased, tampered; or the office's keys cannot be read
 """
 
 
@@ -26,7 +29,30 @@ class ChallengeError(ConsentError):
 
 
 class RegistrationError(ConsentError):
-    """A registration was refused; the message names the check."""
+    """A registration was refused. `check` is a stable word: the name of the check, `name`, `terms`, …"""
+
+    def __init__(self, check: str, message: str) -> None:
+        super().__init__(message)
+        self.check = check
+
+
+class SoundError(RegistrationError):
+    """A recording cannot be used."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("sound", message)
+
+
+class OperatorError(ConsentError):
+    """An operator may not do this."""
+
+
+class PinRefused(ConsentError):
+    """The PIN does not open the voice. `locked_s` is above zero while no further try is taken."""
+
+    def __init__(self, message: str, locked_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.locked_s = locked_s
 
 
 class LedgerError(ConsentError):

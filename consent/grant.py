@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -22,9 +23,11 @@ from consent.errors import GrantRefused
 
 ISSUER: Final = "voicegate-consent"
 LEEWAY_S: Final = 5.0
+"""How far the clocks of two hosts may differ."""
+REREAD_S: Final = 1.0
 REASONS: Final = frozenset(
     {"none", "unknown", "revoked", "expired", "not_yet_valid", "tampered", "unknown_key", "other_call",
-     "purpose", "dialplan", "language", "replayed", "erased"}
+     "purpose", "dialplan", "language", "replayed", "erased", "pending", "clock", "ledger"}
 )  # fmt: skip
 _SEAL: Final = object()
 
@@ -50,45 +53,72 @@ class VoiceGrant:
             raise TypeError("a VoiceGrant is made by consent only: ask ConsentOffice, or verify a token")
 
 
-def _b64(raw: bytes) -> str:
+def b64(raw: bytes) -> str:
+    """base64url without padding (RFC 7515 §2)."""
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def _unb64(text: str) -> bytes:
+def unb64(text: str) -> bytes:
+    """Raises `ValueError`."""
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def hash_voice(pcm: bytes, text: str) -> str:
+    """A voice's hash, which grants name: SHA-256 of its reference (float32 little-endian, 24 kHz mono) and
+    its text. An engine checks what it fetched with it."""
+    return hashlib.sha256(b"voicegate-voice\0" + pcm + b"\0" + text.encode()).hexdigest()
 
 
 def sign(claims: Mapping[str, Any], key: Ed25519PrivateKey, kid: str, typ: str = "voice-grant+jws") -> str:
     """A compact JWS of `claims`."""
     head = {"alg": "EdDSA", "typ": typ, "kid": kid}
-    body = f"{_b64(json.dumps(head).encode())}.{_b64(json.dumps(dict(claims)).encode())}"
-    return f"{body}.{_b64(key.sign(body.encode()))}"
+    body = f"{b64(json.dumps(head).encode())}.{b64(json.dumps(dict(claims)).encode())}"
+    return f"{body}.{b64(key.sign(body.encode()))}"
+
+
+def read_public_keys(path: Path) -> dict[str, Ed25519PublicKey]:
+    """The public keys' JSON (`{"keys": {kid: base64url}}`). Raises `GrantRefused`."""
+    try:
+        table = json.loads(path.read_text())["keys"]
+        return {kid: Ed25519PublicKey.from_public_bytes(unb64(raw)) for kid, raw in table.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise GrantRefused("unknown_key", f"{path}: no public keys of grants: {error}") from None
 
 
 class GrantVerifier:
-    """Verifies with public keys by kid."""
+    """Verifies with public keys by kid; made by `load`, it sees the file's new keys after a rotation."""
 
-    def __init__(self, keys: Mapping[str, Ed25519PublicKey]) -> None:
+    def __init__(self, keys: Mapping[str, Ed25519PublicKey], path: Path | None = None) -> None:
         self._keys = dict(keys)
+        self._path = path
+        self._reread_at = time.monotonic()
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Reads the public keys' JSON (`{"keys": {kid: base64url}}`). Raises `GrantRefused`."""
-        try:
-            table = json.loads(path.read_text())["keys"]
-            return cls({kid: Ed25519PublicKey.from_public_bytes(_unb64(raw)) for kid, raw in table.items()})
-        except (OSError, ValueError, KeyError) as error:
-            raise GrantRefused("unknown_key", f"{path}: no public keys of grants: {error}") from None
+        """Reads the public keys' JSON. Raises `GrantRefused`."""
+        return cls(read_public_keys(path), path)
+
+    def _key(self, kid: str) -> Ed25519PublicKey:
+        now = time.monotonic()
+        if kid not in self._keys and self._path is not None and now - self._reread_at >= REREAD_S:
+            self._reread_at = now  # at most so often: a stranger's kid shall not cost a read each time
+            self._keys = read_public_keys(self._path)
+        if kid not in self._keys:
+            raise GrantRefused("unknown_key", f"signed with a key that is not ours: {kid}")
+        return self._keys[kid]
 
     def verify(
         self, token: str, *, call_id: str | None = None, now: float | None = None, leeway_s: float = LEEWAY_S
     ) -> VoiceGrant:
         """The grant in `token`. Raises `GrantRefused` with one of `REASONS`."""
         claims = self.claims(token, "voice-grant+jws")
-        grant = VoiceGrant(
-            token, claims["jti"], claims["sub"], claims["vh"], claims["pur"], claims["dp"], claims["lang"],
-            claims["call"], float(claims["iat"]), float(claims["exp"]), seal=_SEAL,
-        )  # fmt: skip
+        try:
+            grant = VoiceGrant(
+                token, claims["jti"], claims["sub"], claims["vh"], claims["pur"], claims["dp"],
+                claims["lang"], claims["call"], float(claims["iat"]), float(claims["exp"]), seal=_SEAL,
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError):
+            raise GrantRefused("tampered", "no valid grant: a claim is missing") from None
         at = time.time() if now is None else now
         if at > grant.expires_at + leeway_s:
             raise GrantRefused("expired", f"the grant lapsed {at - grant.expires_at:.0f} s ago")
@@ -102,13 +132,11 @@ class GrantVerifier:
         """The verified claims of any of consent's tokens. Raises `GrantRefused`."""
         try:
             head_part, body_part, signature = token.split(".")
-            head = json.loads(_unb64(head_part))
+            head = json.loads(unb64(head_part))
             if head.get("alg") != "EdDSA" or head.get("typ") != typ:
                 raise ValueError("another kind of token")
-            key = self._keys.get(str(head.get("kid")))
-            if key is None:
-                raise GrantRefused("unknown_key", f"signed with a key that is not ours: {head.get('kid')}")
-            key.verify(_unb64(signature), f"{head_part}.{body_part}".encode())
-            return dict(json.loads(_unb64(body_part)))
+            key = self._key(str(head.get("kid")))
+            key.verify(unb64(signature), f"{head_part}.{body_part}".encode())
+            return dict(json.loads(unb64(body_part)))
         except (ValueError, binascii.Error, InvalidSignature, AttributeError) as error:
             raise GrantRefused("tampered", f"no valid token: {type(error).__name__}") from None

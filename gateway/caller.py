@@ -37,12 +37,11 @@ _URI: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class CallRequest:
-    """A call to place. Steps are taken in turn: each file of `play`, then each group of `dtmf`."""
+    """A call to place. The script is played in turn: a wav file is said, a text of digits is pressed."""
 
     uri: str
-    play: Sequence[Path] = ()
-    """wav files, any rate, mono or stereo"""
-    dtmf: Sequence[str] = ()
+    script: Sequence[Path | str] = ()
+    """wav files (any rate, mono or stereo) and digits (0-9, *, #, A-D)"""
     record: Path | None = None
     """wav of what was heard, from the answer on: mono, 8 kHz, or 16 kHz with G.722"""
     duration_s: float | None = None
@@ -132,14 +131,15 @@ def _start(requests: Sequence[CallRequest], folder: Path, codec: str | None) -> 
     calls = []
     for number, request in enumerate(requests):
         steps = []
-        for file_number, path in enumerate(request.play):
-            raw = folder / f"play-{number}-{file_number}"
-            raw.write_bytes(read_wav(Path(path), rate_hz).tobytes())
-            steps.append(Step(pcm=str(raw)))
-        for digits in request.dtmf:
-            if not re.fullmatch(r"[0-9A-D*#]+", digits):
-                raise CallerError(f"{digits!r} are no keys of a telephone: 0-9, *, #, A-D")
-            steps.append(Step(digits=digits))
+        for at, step in enumerate(request.script):
+            if isinstance(step, Path):
+                raw = folder / f"play-{number}-{at}"
+                raw.write_bytes(read_wav(step, rate_hz).tobytes())
+                steps.append(Step(pcm=str(raw)))
+            elif re.fullmatch(r"[0-9A-D*#]+", step):
+                steps.append(Step(digits=step))
+            else:
+                raise CallerError(f"{step!r} are no keys of a telephone: 0-9, *, #, A-D")
         if steps:
             steps[0].at_s = request.at_s
         calls.append(
@@ -218,8 +218,7 @@ def place_calls(requests: Sequence[CallRequest], *, codec: str | None = None) ->
 def place_call(
     uri: str,
     *,
-    play: Sequence[Path] = (),
-    dtmf: Sequence[str] = (),
+    script: Sequence[Path | str] = (),
     record: Path | None = None,
     duration_s: float | None = None,
     user: str | None = None,
@@ -228,7 +227,7 @@ def place_call(
     at_s: float | None = None,
 ) -> CallReport:
     """One call, from dialling to its end; see `CallRequest` and `place_calls`."""
-    request = CallRequest(uri, play, dtmf, record, duration_s, at_s, user, password)
+    request = CallRequest(uri, script, record, duration_s, at_s, user, password)
     return place_calls([request], codec=codec)[0]
 
 
@@ -287,8 +286,7 @@ def call(
     try:
         report = place_call(
             uri,
-            play=play,
-            dtmf=keys,
+            script=[*play, *keys],
             record=record,
             duration_s=duration,
             user=user,

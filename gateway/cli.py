@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "operator": ("consent.cli:operator", "Operators who may decide about voices."),
     "settings": ("gateway.cli_run:show_settings", "Show every setting, its value and where to set it."),
     "sip": ("gateway.cli_sip:sip", "SIP users."),
+    "trace": ("gateway.cli_trace:trace", "Find the call that a recording's watermark names."),
     "voice": ("consent.cli:voice", "Register, list, revoke and erase voices."),
     "watermark": ("watermark.cli:watermark", "Detect marks, and name the call they belong to."),
 }

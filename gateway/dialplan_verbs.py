@@ -153,6 +153,50 @@ class Record:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Enroll:
+    """Takes a person's consent and some sentences of their voice; two operators decide about them later.
+
+    The caller dials the ten digits of a challenge that an operator issued (`voicegate voice challenge
+    --by-phone`), repeats the statement and the sentences piece by piece, and chooses a PIN. The statement
+    itself is in the challenge's language.
+    """
+
+    __pydantic_config__ = STRICT
+    verb: Literal["enroll"] = "enroll"
+    ask_code: Text = "Please enter the ten digits of your code."
+    wrong_code: Text = "This code is not valid now."
+    begin: Text = "I say a sentence, and you repeat it after the tone. Please speak as you always do."
+    ask_pin: Text = (
+        "Now choose a PIN of six to twelve digits. With it you can take your voice back by telephone at any "
+        "time. Please enter it, and then press the hash key."
+    )
+    wrong_pin: Text = "This PIN cannot be used. Please choose another one."
+    done: Text = "Thank you. Two people will now listen to what you said before your voice is used."
+    failed: Text = "I am sorry, this did not work. Nothing was kept. Please call again."
+    tries: Annotated[int, Field(ge=1, le=10)] = 3
+    """for the code, the PIN, and each sentence"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VoiceOwner:
+    """The owner's own door to a registered voice: where it was used lately, and taking it back.
+
+    Both want the PIN of the registration, by DTMF. A caller who does not know it learns nothing.
+    """
+
+    __pydantic_config__ = STRICT
+    verb: Literal["voice_owner"] = "voice_owner"
+    voice: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,80}$")]
+    ask_pin: Text = "Please enter your PIN, and then press the hash key."
+    refused: Text = "This PIN is not right, or cannot be tried now."
+    offer: Text = "To take your voice back, so that nobody may use it any more, press nine. To end, hang up."
+    confirm: Text = "Please confirm with your PIN and the hash key. This cannot be undone by telephone."
+    revoked: Text = "Your voice was taken back. From now on it is not used any more."
+    revoke_key: Annotated[str, Field(pattern=r"^[0-9*]$")] = "9"
+    tries: Annotated[int, Field(ge=1, le=5)] = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Hangup:
     """Ends the call."""
 
@@ -162,7 +206,7 @@ class Hangup:
     """said first, verbatim"""
 
 
-Verb = Answer | Disclose | Say | Converse | Gather | Transfer | Record | Hangup
+Verb = Answer | Disclose | Say | Converse | Gather | Transfer | Record | Enroll | VoiceOwner | Hangup
 
 VERBS: Final[Mapping[str, type[Verb]]] = {
     "answer": Answer,
@@ -172,6 +216,8 @@ VERBS: Final[Mapping[str, type[Verb]]] = {
     "gather": Gather,
     "transfer": Transfer,
     "record": Record,
+    "enroll": Enroll,
+    "voice_owner": VoiceOwner,
     "hangup": Hangup,
 }
 

@@ -34,3 +34,7 @@ def dialplan_dir(settings: Settings) -> Path:
         return settings.dialplans.expanduser()
     own = settings.data_dir / "dialplans"
     return own if own.is_dir() else Path(__file__).resolve().parent.parent / "dialplans"
+
+
+def recordings_dir(settings: Settings) -> Path:
+    return settings.data_dir / "recordings"

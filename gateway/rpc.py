@@ -29,8 +29,11 @@ import structlog
 
 from gateway.errors import RpcError, RpcTimeout
 
-MAX_MESSAGE: Final = 1 << 20
+MAX_MESSAGE: Final = 8 << 20
+"""A voice's reference clip (30 s of float32 at 24 kHz, in base64) is the largest that travels."""
 DEFAULT_TIMEOUT_S: Final = 2.0
+BACKLOG_LIMIT: Final = 2 * MAX_MESSAGE
+"""Bytes the other side may leave unread before it counts as gone."""
 LENGTH: Final = struct.Struct(">I")
 
 Params = Mapping[str, Any]
@@ -86,6 +89,11 @@ class Peer:
 
     def _send(self, message: Mapping[str, Any]) -> None:
         self._writer.write(encode(message))
+        unread = self._writer.transport.get_write_buffer_size()
+        if unread > BACKLOG_LIMIT:
+            log.warning("rpc.stuck", peer=self.name, unread_bytes=unread)
+            self.close()
+            self._writer.transport.abort()  # a graceful close would wait for the reader
 
     async def run(self) -> None:
         """Reads until the connection ends. Handlers run as tasks, in the order of their messages."""
@@ -99,7 +107,8 @@ class Peer:
 
     def _take(self, message: Mapping[str, Any]) -> None:
         if "answer" in message:
-            future = self._open.get(message["answer"])
+            number = message["answer"]
+            future = self._open.get(number) if isinstance(number, int) else None
             if future is not None and not future.done():
                 if "error" in message:
                     future.set_exception(RpcError(str(message["error"])))
@@ -125,7 +134,11 @@ class Peer:
             log.exception("rpc.handler_failed", method=method, peer=self.name)
             answer["error"] = f"{type(error).__name__}: {error}"
         if number is not None and not self.closed.is_set():
-            self._send(answer)
+            try:
+                self._send(answer)
+            except (RpcError, TypeError, ValueError) as error:  # too large, or no JSON
+                log.error("rpc.answer_failed", method=method, peer=self.name, error=str(error))
+                self._send({"answer": number, "error": f"the answer cannot be sent: {error}"})
 
     def close(self) -> None:
         if self.closed.is_set():
@@ -154,7 +167,7 @@ async def read_message(reader: asyncio.StreamReader) -> Mapping[str, Any] | None
         message = json.loads(await reader.readexactly(length))
     except asyncio.IncompleteReadError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RpcError(f"not JSON: {error}") from None
     if not isinstance(message, dict):
         raise RpcError("a message must be a JSON object")
@@ -193,7 +206,9 @@ class Server:
             if message is None or message.get("tell") != "hello":
                 raise RpcError("the first message must be hello")
             hello = message.get("params", {})
-            if not hmac.compare_digest(str(hello.get("token", "")), self._token):
+            if not isinstance(hello, dict):
+                raise RpcError("hello must say who is there")
+            if not hmac.compare_digest(str(hello.get("token", "")).encode(), self._token.encode()):
                 raise RpcError(f"{hello.get('name', '?')} does not know this boot's token")
         except (RpcError, TimeoutError, ConnectionError) as error:
             log.warning("rpc.refused", socket=self._path.name, error=str(error))

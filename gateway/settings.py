@@ -86,6 +86,10 @@ class Settings(BaseModel):
     sip_auth: Literal["auto", "on", "off"] = Field(
         "auto", description="digest; auto: on unless bound to loopback"
     )
+    sip_digest: Literal["md5", "sha-256", "both"] = Field(
+        "md5",
+        description="hash that telephones log in with; many know MD5 only, or give up when offered two",
+    )
     sip_allow: tuple[str, ...] = Field((), description="networks that may call; empty: all")
     sip_deny: tuple[str, ...] = Field((), description="networks that may not call")
     trusted_proxies: tuple[str, ...] = Field((), description="addresses whose Via and digest we believe")
@@ -93,6 +97,9 @@ class Settings(BaseModel):
 
     max_call_s: float = Field(1800.0, ge=5, le=86_400, description="a call's longest duration")
     session_ttl_s: float = Field(86_400.0, ge=60, description="how long Redis remembers an ended call")
+    recordings_s: float = Field(
+        2_592_000.0, ge=60, description="how long recordings are kept (30 days); then they are deleted"
+    )
     grant_s: float = Field(
         60.0, ge=5, le=600, description="life of a voice grant; renewed while the call lasts"
     )

@@ -45,7 +45,14 @@ class Tool:
     arguments: Mapping[str, Any]
 
 
-Output = Text | Sound | Tool
+@dataclass(frozen=True, slots=True)
+class Forgot:
+    """The context was full: so many of the oldest turns are no longer known."""
+
+    turns: int
+
+
+Output = Text | Sound | Tool | Forgot
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,8 @@ class SessionConfig:
     tools: tuple[Mapping[str, Any], ...] = ()
     answers: tuple[Mapping[str, Any], ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+    timezone: str | None = None
+    """of the route (IANA's name): what time it is there; None: this machine's"""
     phrases: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -103,7 +112,7 @@ class Conversation(Protocol):
     """One caller's state. Only one `respond` runs at a time; the server sees to that."""
 
     async def configure(self, config: SessionConfig) -> None:
-        """New instructions; from the next reply on."""
+        """New instructions; from the next reply on. Raises `ProtocolError` naming what it cannot use."""
 
     def hear(self, pcm: Floats) -> None:
         """The caller's speech as it arrives; must return at once."""
@@ -135,5 +144,8 @@ class Engine(Protocol):
 
     async def open(self, grant: VoiceGrant, reference: Reference) -> Conversation:
         """A conversation in the grant's voice. Raises `EngineBusy`."""
+
+    def forget(self, voice_hash: str) -> None:
+        """Drops what is kept of a voice that was revoked or erased."""
 
     async def close(self) -> None: ...

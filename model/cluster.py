@@ -32,7 +32,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from consent.grant import GrantVerifier
 from model.errors import EngineError
 from model.reference import ReferenceDesk
-from model.server import EngineApp, engine_token, listening, load
+from model.server import EngineApp, engine_token, listening, load, revocations
 
 log = structlog.get_logger("cluster")
 
@@ -56,6 +56,7 @@ class ClusterSettings(BaseModel):
     engine: Literal["embedded", "chroma"] = "embedded"
     grant_keys: Path = Field(description="the gateway's consent/grant-keys.json, on every node")
     front: str | None = Field(None, description="where voices come from: the gateway, https://host:port")
+    redis: str | None = Field(None, description="the gateway's Redis, where revocations of voices are told")
     spare: int = Field(1, ge=0, description="slots of each replica kept for calls whose replica died")
     drain_s: float = Field(
         300.0, ge=0, description="how long a replica that is to go may finish its conversations"
@@ -110,14 +111,12 @@ class Replica:
         if token is None:
             raise EngineError("an engine on a cluster needs VOICEGATE_ENGINE_TOKEN")
         self._settings = settings
+        verifier = GrantVerifier.load(settings.grant_keys)
+        desk = ReferenceDesk(settings.front, token)
         self._engine = await load(settings.engine)
-        self._app = EngineApp(
-            self._engine,
-            GrantVerifier.load(settings.grant_keys),
-            ReferenceDesk(settings.front, token).fetch,
-            token,
-            settings.spare,
-        )
+        self._revocations = revocations(self._engine, verifier, settings.redis)
+        revoked = await self._revocations.__aenter__()
+        self._app = EngineApp(self._engine, verifier, desk.fetch, token, revoked, settings.spare)
         host = settings.host or get_node_ip_address()
         listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         self._url = f"{'wss' if settings.cert else 'ws'}://{host}:{listener.getsockname()[1]}"
@@ -162,6 +161,7 @@ class Replica:
         self._server.should_exit = self._server.force_exit = True
         await asyncio.gather(self._serving, return_exceptions=True)
         self._reporting.cancel()
+        await self._revocations.__aexit__(None, None, None)
         await self._engine.close()
 
 

@@ -3,6 +3,7 @@
 EngineError
 ├── EngineBusy       no slot, or a reply that could not keep time: refused at once
 ├── EngineLost       the connection to the engine is gone
+├── ClientGone       the client closed its socket: nothing more can be said to it
 ├── ProtocolError    an event is unknown or has a wrong field; names it
 ├── CheckpointError  weights that cannot be loaded: names the file, the key or the tensor
 └── VoiceError       a voice that this engine cannot speak with: says what it lacks
@@ -27,14 +28,21 @@ class EngineLost(EngineError):
     code = "lost"
 
 
+class ClientGone(EngineError):
+    """Nobody is there to hear more."""
+
+    code = "gone"
+
+
 class ProtocolError(EngineError):
-    """An event that the contract does not know. `param` names the event or field."""
+    """An event that the contract does not know, or cannot be had now. `param` names the event or field."""
 
-    code = "unknown_parameter"
-
-    def __init__(self, message: str, param: str) -> None:
+    def __init__(self, message: str, param: str, *, code: str = "unknown_parameter") -> None:
         super().__init__(message)
         self.param = param
+        self.code = code
+        self.event_id: str | None = None
+        """of the client's event, where it had one"""
 
 
 class CheckpointError(EngineError):

@@ -1,7 +1,8 @@
 """The contract's events as they travel: OpenAI Realtime's names and shapes, ours in `voicegate` objects.
 
-`parse` checks a client's event strictly: an unknown type or field is a `ProtocolError` that names it. Server
-events are built here too, so that every name of the protocol stands in this file once.
+`parse` checks a client's event strictly: an unknown type or field, or a value that would not be honoured, is
+a `ProtocolError` that names it. Server events are built here too, so that every name of the protocol stands
+in this file once.
 
 Binary frames, when a session asked for them: PCM16 little-endian mono 24 kHz, 100 ms at most. From the client
 they are `input_audio_buffer.append`; from the server each begins with the u32 number of its response, as told
@@ -11,7 +12,6 @@ in `response.created`.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import secrets
 import struct
@@ -29,70 +29,140 @@ BINARY_HEAD: Final = struct.Struct("<I")
 MAX_APPEND_S: Final = 15.0
 """Sound in one append event; the hall sends 100 ms, other clients may send more."""
 
-_ANY: Final = None
-CLIENT_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
+Shape = Any
+"""What a field may hold: a type, a tuple of the values that are honoured, `[shape]` for a list,
+`{name: shape}` for an object, `{...: shape}` for one with free names. `null` always means: not there."""
+
+_FORMAT: Final = {"type": ("audio/pcm",), "rate": (RATE_HZ,)}
+_NONE: Final = ()
+"""Known to OpenAI's clients, and only `null` is honoured here."""
+CLIENT_FIELDS: Final[Mapping[str, Mapping[str, Shape]]] = {
     "session.update": {
         "session": {
-            "type": _ANY, "model": _ANY, "instructions": _ANY, "tools": _ANY, "tool_choice": _ANY,
-            "output_modalities": _ANY, "audio": _ANY, "max_output_tokens": _ANY,
+            "type": ("realtime",), "model": str, "instructions": str, "tools": [dict],
+            "tool_choice": ("auto",), "output_modalities": [("audio",)], "max_output_tokens": ("inf",),
+            "audio": {
+                "input": {
+                    "format": _FORMAT, "turn_detection": _NONE, "noise_reduction": _NONE,
+                    "transcription": _NONE,
+                },
+                "output": {"format": _FORMAT, "voice": str, "speed": (1,)},
+            },
             "voicegate": {
-                "binary": _ANY, "grant": _ANY, "lead_s": _ANY,
-                "answers": _ANY, "facts": _ANY, "phrases": _ANY,
+                "binary": bool, "grant": str, "lead_s": float, "timezone": str,
+                "answers": [dict], "facts": {...: str}, "phrases": dict,
             },
         }
     },
-    "input_audio_buffer.append": {"audio": _ANY},
+    "input_audio_buffer.append": {"audio": str},
     "input_audio_buffer.commit": {},
     "input_audio_buffer.clear": {},
-    "conversation.item.create": {"item": _ANY, "previous_item_id": _ANY},
-    "conversation.item.truncate": {"item_id": _ANY, "content_index": _ANY, "audio_end_ms": _ANY},
+    "conversation.item.create": {
+        "item": {
+            "id": str, "type": ("message", "function_call", "function_call_output"), "object": str,
+            "status": str, "role": ("user", "assistant", "system"),
+            "content": [
+                {
+                    "type": ("input_text", "output_text", "text", "input_audio", "output_audio"),
+                    "text": str, "audio": str, "transcript": str,
+                }
+            ],
+            "call_id": str, "name": str, "arguments": str, "output": str,
+        },
+        "previous_item_id": _NONE,
+    },
+    "conversation.item.truncate": {"item_id": str, "content_index": (0,), "audio_end_ms": float},
     "response.create": {
         "response": {
-            "instructions": _ANY, "output_modalities": _ANY, "metadata": _ANY, "conversation": _ANY,
-            "voicegate": {"say": _ANY},
+            "output_modalities": [("audio",)], "metadata": {...: str}, "conversation": ("auto",),
+            "voicegate": {"say": str},
         }
     },
-    "response.cancel": {"response_id": _ANY},
-    "voicegate.playout": {"item_id": _ANY, "played_ms": _ANY},
+    "response.cancel": {"response_id": str},
+    "voicegate.playout": {"item_id": str, "played_ms": float},
 }  # fmt: skip
+REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
+    "session.update": ("session",),
+    "input_audio_buffer.append": ("audio",),
+    "conversation.item.create": ("item",),
+    "conversation.item.truncate": ("item_id", "audio_end_ms"),
+    "voicegate.playout": ("item_id", "played_ms"),
+}
+MAX_NUMBER: Final = 1e9
 
 
 def parse(message: str | bytes) -> Event:
-    """A client's event. Raises `ProtocolError` naming what is not of the contract."""
+    """A client's event, without what is `null`. Raises `ProtocolError` naming what is not of the contract."""
     try:
         event = json.loads(message)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"not JSON: {error}", "type") from None
     if not isinstance(event, dict) or not isinstance(event.get("type"), str):
         raise ProtocolError("an event is a JSON object with a type", "type")
-    fields = CLIENT_FIELDS.get(event["type"])
-    if fields is None:
-        raise ProtocolError(f"unknown event {event['type']!r}", "type")
-    _check(event, {"type": _ANY, "event_id": _ANY, **fields}, "")
-    return event
+    event_id, kind = event.get("event_id"), event["type"]
+    try:
+        fields = CLIENT_FIELDS.get(kind)
+        if fields is None:
+            raise ProtocolError(f"unknown event {kind!r}", "type")
+        checked: Event = _checked(event, {"type": str, "event_id": str, **fields}, "")
+        for name in REQUIRED.get(kind, ()):
+            if name not in checked:
+                raise ProtocolError(f"{kind} needs {name}", name, code="invalid_value")
+    except ProtocolError as error:
+        error.event_id = event_id if isinstance(event_id, str) else None
+        raise
+    return checked
 
 
-def _check(value: Mapping[str, Any], known: Mapping[str, Any], path: str) -> None:
-    for key, inner in value.items():
-        if key not in known:
-            raise ProtocolError(f"unknown field {path}{key!r}", f"{path}{key}")
-        if known[key] is not None and inner is not None:
-            if not isinstance(inner, dict):
-                raise ProtocolError(f"{path}{key} must be an object", f"{path}{key}")
-            _check(inner, known[key], f"{path}{key}.")
+def _checked(value: Any, shape: Shape, path: str) -> Any:
+    """`value` if it has that shape; raises `ProtocolError` naming the field that has not."""
+    if isinstance(shape, dict):
+        _expect(isinstance(value, dict), path, "an object")
+        checked = {}
+        for key, inner in value.items():
+            if key not in shape and ... not in shape:
+                raise ProtocolError(f"unknown field {_join(path, key)}", _join(path, key))
+            if inner is not None:
+                checked[key] = _checked(inner, shape.get(key, shape.get(...)), _join(path, key))
+        return checked
+    if isinstance(shape, list):
+        _expect(isinstance(value, list), path, "a list")
+        return [_checked(inner, shape[0], f"{path}[{k}]") for k, inner in enumerate(value)]
+    if isinstance(shape, tuple):
+        allowed = " or ".join(json.dumps(one) for one in shape) or "null"
+        _expect(not isinstance(value, bool | dict | list) and value in shape, path, allowed)
+    elif shape is float:
+        number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < MAX_NUMBER
+        _expect(number, path, "a number of 0 or more")
+    else:
+        _expect(
+            isinstance(value, shape), path, {str: "a string", bool: "true or false"}.get(shape, "an object")
+        )
+    return value
 
 
-def pcm_from_base64(audio: object) -> Floats:
+def _expect(true: bool, path: str, what: str) -> None:
+    if not true:
+        raise ProtocolError(f"{path} must be {what}", path, code="invalid_value")
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def pcm_from_base64(audio: str) -> Floats:
     """`(n,)` float32. Raises `ProtocolError`."""
     try:
-        return pcm_from_bytes(base64.b64decode(str(audio), validate=True))
-    except binascii.Error as error:
-        raise ProtocolError(f"audio is not base64: {error}", "audio") from None
+        return pcm_from_bytes(base64.b64decode(audio, validate=True))
+    except ValueError as error:
+        raise ProtocolError(f"audio is not base64: {error}", "audio", code="invalid_value") from None
 
 
 def pcm_from_bytes(raw: bytes) -> Floats:
     if len(raw) % 2 or len(raw) > 2 * RATE_HZ * MAX_APPEND_S:
-        raise ProtocolError(f"audio must be PCM16 of at most {MAX_APPEND_S:g} s", "audio")
+        raise ProtocolError(
+            f"audio must be PCM16 of at most {MAX_APPEND_S:g} s", "audio", code="invalid_value"
+        )
     return np.frombuffer(raw, "<i2").astype(np.float32) * np.float32(1 / 32768)
 
 
@@ -155,6 +225,7 @@ def response(kind: str, response_id: str, item_id: str, status: str, number: int
         "object": "realtime.response",
         "status": status,
         "output": more.pop("output", []),
+        "metadata": more.pop("metadata", None),
         "voicegate": {"item_id": item_id, "number": number, **more},
     }
     return server(kind, response=body)
@@ -169,6 +240,21 @@ def assistant_item(item_id: str, text: str, status: str) -> Event:
         "status": status,
         "content": [{"type": "output_audio", "transcript": text}],
     }
+
+
+def user_item(item_id: str, text: str | None) -> Event:
+    return {
+        "id": item_id,
+        "object": "realtime.item",
+        "type": "message",
+        "role": "user",
+        "status": "completed",
+        "content": [{"type": "input_audio", "transcript": text}],
+    }
+
+
+def item_added(item: Event) -> Event:
+    return server("conversation.item.added", item=item, previous_item_id=None)
 
 
 def transcription(item_id: str, understood: Understood) -> Event:

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 
-from consent.grant import VoiceGrant
+from consent.grant import VoiceGrant, hash_voice
 from model.api import Reference
 from model.errors import EngineError
 
@@ -78,13 +78,14 @@ class ReferenceDesk:
                 found = await (self._post(grant) if self._remote else self._ask(grant))
         except (OSError, TimeoutError, asyncio.IncompleteReadError, httpx.HTTPError) as error:
             raise EngineError(f"the voice {grant.voice} cannot be fetched: {error!r}") from None
-        if found["voice_hash"] != grant.voice_hash:
+        pcm = None if found["pcm_f32"] is None else base64.b64decode(found["pcm_f32"])
+        true = found["voice_hash"] if pcm is None else hash_voice(pcm, found["text"])
+        if true != grant.voice_hash:
             raise EngineError(f"the front answers with another voice than {grant.voice}")
-        pcm = found["pcm_f32"]
         return Reference(
             voice=found["voice"],
-            voice_hash=found["voice_hash"],
-            pcm=None if pcm is None else np.frombuffer(base64.b64decode(pcm), np.float32),
+            voice_hash=true,
+            pcm=None if pcm is None else np.frombuffer(pcm, np.float32),
             text=found["text"],
             stock=found["stock"],
         )

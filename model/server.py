@@ -11,10 +11,13 @@ grant's jti is good for one open connection. The last `spare` slots are for call
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
+import logging
 import os
+import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,9 +32,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from consent.errors import GrantRefused
 from consent.grant import GrantVerifier, VoiceGrant
+from consent.revocation import Revocation, RevocationFeed
 from model import events
 from model.api import Engine, Reference
-from model.errors import EngineBusy, EngineError
+from model.errors import ClientGone, EngineBusy, EngineError
 from model.reference import ReferenceDesk, is_local
 from model.session import Session
 
@@ -39,6 +43,8 @@ log = structlog.get_logger("engine")
 
 DRAIN_POLL_S: Final = 0.1
 
+Revoked = Callable[[VoiceGrant], bool]
+"""Whether a grant's voice was revoked."""
 FetchReference = Callable[[VoiceGrant], Awaitable[Reference]]
 
 
@@ -51,6 +57,7 @@ class EngineApp:
         verifier: GrantVerifier,
         fetch: FetchReference,
         boot_token: str | None = None,
+        revoked: Revoked = lambda _: False,
         spare: int = 0,
     ) -> None:
         self._engine = engine
@@ -58,6 +65,7 @@ class EngineApp:
         self._verifier = verifier
         self._fetch = fetch
         self._boot_token = boot_token
+        self._revoked = revoked
         self._jtis: set[str] = set()
         self._refused: dict[str, int] = {}
         self._served = 0
@@ -122,6 +130,14 @@ class EngineApp:
             return f"{self.used} of {self.slots} slots are taken; {self._spare} are for calls taken up again"
         return None
 
+    def _claim(self, grant: VoiceGrant) -> None:
+        """A grant is good for one connection at a time. Raises `GrantRefused`."""
+        if self._revoked(grant):
+            raise GrantRefused("revoked", f"the voice {grant.voice} was revoked")
+        if grant.jti in self._jtis:
+            raise GrantRefused("replayed", "this grant is in use on another connection")
+        self._jtis.add(grant.jti)
+
     async def _realtime(self, websocket: WebSocket) -> None:
         headers = websocket.headers
         if self._boot_token is not None and not hmac.compare_digest(
@@ -132,40 +148,61 @@ class EngineApp:
         if (full := self._full("x-voicegate-resumed" in headers)) is not None:
             await self._deny(websocket, 503, "busy", full)
             return
-        token = headers.get("authorization", "").removeprefix("Bearer ").strip()
+        token = headers.get("authorization", "").removeprefix("Bearer").strip()
         try:
+            if not token:
+                raise GrantRefused("none", "a session needs a voice grant: Authorization: Bearer <grant>")
             grant = self._verifier.verify(token)
-            if grant.jti in self._jtis:
-                raise GrantRefused("replayed", "this grant is in use on another connection")
+            self._claim(grant)
         except GrantRefused as refusal:
             await self._deny(websocket, 403, f"grant_{refusal.reason}", str(refusal))
             return
-        self._jtis.add(grant.jti)
         try:
-            conversation = await self._engine.open(grant, await self._fetch(grant))
-        except (EngineError, GrantRefused) as error:
+            await self._converse(websocket, grant)
+        finally:
             self._jtis.discard(grant.jti)
+
+    async def _converse(self, websocket: WebSocket, first: VoiceGrant) -> None:
+        """One session in the voice of a claimed grant."""
+        try:
+            conversation = await self._engine.open(first, await self._fetch(first))
+        except (EngineError, GrantRefused) as error:
             code = "busy" if isinstance(error, EngineBusy) else getattr(error, "code", "grant_refused")
             await self._deny(websocket, 503 if isinstance(error, EngineBusy) else 502, code, str(error))
             return
-        self._served += 1
-        await websocket.accept()
+        grant = first
         lock = asyncio.Lock()
 
         async def send(event: events.Event | bytes) -> None:
             async with lock:
                 if websocket.client_state is not WebSocketState.CONNECTED:
-                    return
-                if isinstance(event, bytes):
-                    await websocket.send_bytes(event)
-                else:
-                    await websocket.send_text(events.dump(event))
+                    raise ClientGone("the client has left")
+                try:
+                    if isinstance(event, bytes):
+                        await websocket.send_bytes(event)
+                    else:
+                        await websocket.send_text(events.dump(event))
+                except WebSocketDisconnect:
+                    raise ClientGone("the client has left") from None
 
-        session = Session(conversation, grant, self._verifier.verify, self._engine.limits, send)
+        def renew(token: str) -> VoiceGrant:
+            nonlocal grant
+            renewed = self._verifier.verify(token)
+            if (renewed.call_id, renewed.voice_hash) != (grant.call_id, grant.voice_hash):
+                raise GrantRefused("other_call", "a session keeps its call and its voice")
+            if renewed.jti != grant.jti:
+                self._claim(renewed)
+                self._jtis.discard(grant.jti)
+            grant = renewed
+            return renewed
+
+        session = Session(conversation, first, renew, self._engine.limits, send, self._revoked)
         try:
+            await websocket.accept()
+            self._served += 1
             await session.start()
             await self._read(websocket, session)
-        except WebSocketDisconnect:
+        except (WebSocketDisconnect, ClientGone):
             pass
         finally:
             await session.close()
@@ -183,10 +220,14 @@ class EngineApp:
 
 
 def build(
-    engine: Engine, verifier: GrantVerifier, fetch: FetchReference, boot_token: str | None
+    engine: Engine,
+    verifier: GrantVerifier,
+    fetch: FetchReference,
+    boot_token: str | None,
+    revoked: Revoked = lambda _: False,
 ) -> Starlette:
     """The ASGI app of one engine."""
-    return EngineApp(engine, verifier, fetch, boot_token).asgi()
+    return EngineApp(engine, verifier, fetch, boot_token, revoked).asgi()
 
 
 async def load(name: str) -> Engine:
@@ -208,26 +249,64 @@ async def load(name: str) -> Engine:
     raise EngineError(f"no engine is called {name!r}; there are embedded and chroma")
 
 
-def listening(app: Starlette, **listen: Any) -> uvicorn.Config:
-    """How an engine listens, alone and on a cluster. `listen`: uvicorn's uds, or host and port."""
-    return uvicorn.Config(
-        app, log_level="warning", access_log=False, ws="websockets-sansio", ws_max_size=1 << 22, **listen
-    )
-
-
 def engine_token() -> str | None:
     """What a gateway must show: its boot token, or the one that both were given."""
     return os.environ.get("VOICEGATE_BOOT_TOKEN") or os.environ.get("VOICEGATE_ENGINE_TOKEN")
 
 
-async def serve(name: str, keys: Path, front: str | None, **listen: Any) -> None:
+@contextlib.asynccontextmanager
+async def revocations(engine: Engine, verifier: GrantVerifier, redis: str | None) -> AsyncIterator[Revoked]:
+    """Follows revocations for as long as the context lasts; without a Redis nobody tells of any."""
+    if redis is None:
+        yield lambda _: False
+        return
+
+    async def told(revocation: Revocation) -> None:
+        log.warning("voice.revoked", voice=revocation.voice, reason=revocation.reason)
+        engine.forget(revocation.voice_hash)
+
+    feed = RevocationFeed(redis, verifier)
+    following = asyncio.create_task(feed.run(told))
+    try:
+        yield feed.revocations.is_revoked
+    finally:
+        following.cancel()
+
+
+def _not_of_a_denial(record: logging.LogRecord) -> bool:
+    """uvicorn takes a denied handshake for a forgotten one, and says so loudly at every refused grant."""
+    return "without completing handshake" not in record.getMessage()
+
+
+def listening(app: Starlette, **listen: Any) -> uvicorn.Config:
+    """How an engine listens, alone and on a cluster. `listen`: uvicorn's uds, or host and port."""
+    logging.getLogger("uvicorn.error").addFilter(_not_of_a_denial)
+    return uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        ws="websockets-sansio",
+        ws_max_size=1 << 22,
+        ws_ping_interval=5,  # a client that stops reading is let go within 15 s, whatever it has buffered
+        ws_ping_timeout=10,
+        ws_per_message_deflate=False,  # sound does not shrink
+        **listen,
+    )
+
+
+async def serve(name: str, keys: Path, front: str | None, redis: str | None, **listen: Any) -> None:
     """Serves until the process is told to stop. `listen`: uvicorn's uds, or host and port."""
-    engine = await load(name)
+    verifier = GrantVerifier.load(keys)
     token = engine_token()
     desk = ReferenceDesk(front, token)
-    app = build(engine, GrantVerifier.load(keys), desk.fetch, token)
+    engine = await load(name)
+    # uvicorn raises a SIGTERM that it handled once more when it is done; by default that would end this
+    # process before the engine has closed
+    signal.signal(signal.SIGTERM, lambda *_: None)
     try:
-        await uvicorn.Server(listening(app, **listen)).serve()
+        async with revocations(engine, verifier, redis) as revoked:
+            app = build(engine, verifier, desk.fetch, token, revoked)
+            await uvicorn.Server(listening(app, **listen)).serve()
     finally:
         await engine.close()
 
@@ -243,6 +322,7 @@ async def serve(name: str, keys: Path, front: str | None, **listen: Any) -> None
     "--keys", type=click.Path(path_type=Path, exists=True), required=True, help="grants' public keys"
 )
 @click.option("--front", help="where voices come from: the front's RPC socket, or https://host:port")
+@click.option("--redis", envvar="VOICEGATE_REDIS_URL", help="where revocations of voices are told")
 def main(
     name: str,
     uds: Path | None,
@@ -252,6 +332,7 @@ def main(
     key: str | None,
     keys: Path,
     front: str | None,
+    redis: str | None,
 ) -> None:
     """Serves one engine."""
     if (uds is None) == (port is None):
@@ -262,7 +343,7 @@ def main(
     if cert is not None:
         listen |= {"ssl_certfile": cert, "ssl_keyfile": key}
     try:
-        asyncio.run(serve(name, keys, front, **listen))
+        asyncio.run(serve(name, keys, front, redis, **listen))
     except (EngineError, GrantRefused) as error:
         raise click.ClickException(str(error)) from None
 

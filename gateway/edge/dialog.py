@@ -1,7 +1,9 @@
-"""A dialog as the edge sees it go by: enough to end it by ourselves when a line or a caller cannot."""
+"""Dialogs as the edge sees them go by: enough to end one by ourselves when a line or a caller cannot."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from sipmessage import URI, CSeq, Request, Response, Via
@@ -10,62 +12,113 @@ from gateway.edge.token import RouteToken
 from gateway.edge.transaction import Timer
 from gateway.edge.transport import Flow
 
+DialogId = tuple[str, str]
+"""SIP Call-ID and the caller's tag."""
+
 
 @dataclass(eq=False, slots=True)
 class Dialog:
     """One call between a caller and a line. Tags, CSeqs and routes are the wire's own text."""
 
+    id: DialogId
     token: RouteToken
-    sip_call_id: str
+    source: str
+    """the caller's address"""
     caller_from: str
     """the caller's From, with its tag"""
-    caller_contact: str
+    caller_contact: URI
     caller_routes: list[str]
     """Record-Route that proxies in front of us left, for requests toward the caller"""
     caller_cseq: int
     flow: Flow
+    """where the caller was last heard"""
     answer_to: str = ""
     """the line's To, with its tag; empty until it answered"""
-    line_contact: str = ""
+    line_contact: URI | None = None
     line_cseq: int = 0
     answered: bool = False
     acknowledged: bool = False
     patience: Timer = field(default_factory=Timer)
     """runs while the caller owes us an ACK"""
 
+    @property
+    def line_uri(self) -> URI:
+        return self.line_contact or line_uri(self.token)
+
     def note_answer(self, response: Response) -> None:
         """A 2xx of the line went by."""
         self.answered = True
         self.answer_to = response.headers["To"]
         if contacts := response.contact:
-            self.line_contact = str(contacts[0].uri)
+            self.line_contact = contacts[0].uri
 
     def toward_caller(self, method: str, via: Via) -> Request:
         """A request of ours in the line's name."""
         self.line_cseq += 1
-        request = Request(method, URI.parse(self.caller_contact))
-        _frame(request, via, self.sip_call_id, CSeq(max(1, self.line_cseq), method))
+        request = Request(method, self.caller_contact)
+        self._frame(request, via, self.line_cseq)
         request.headers.set("From", self.answer_to)
         request.headers.set("To", self.caller_from)
-        for route in self.caller_routes:
-            request.headers.add("Route", route)
+        if self.caller_routes:
+            request.headers.setlist("Route", list(self.caller_routes))
         return request
 
     def toward_line(self, method: str, via: Via) -> Request:
         """A request of ours in the caller's name; an ACK takes the INVITE's CSeq."""
         if method != "ACK":
             self.caller_cseq += 1
-        uri = self.line_contact or f"sip:127.0.0.1:{self.token.line_port}"
-        request = Request(method, URI.parse(uri))
-        _frame(request, via, self.sip_call_id, CSeq(self.caller_cseq, method))
+        request = Request(method, self.line_uri)
+        self._frame(request, via, self.caller_cseq)
         request.headers.set("From", self.caller_from)
         request.headers.set("To", self.answer_to)
         return request
 
+    def _frame(self, request: Request, via: Via, sequence: int) -> None:
+        request.via = [via]
+        request.max_forwards = 70
+        request.call_id = self.id[0]
+        request.cseq = CSeq(sequence, request.method)
+        request.headers.set("Content-Length", "0")
 
-def _frame(request: Request, via: Via, call_id: str, cseq: CSeq) -> None:
-    request.via = [via]
-    request.max_forwards = 70
-    request.call_id = call_id
-    request.cseq = cseq
-    request.headers.set("Content-Length", "0")
+
+def line_uri(token: RouteToken) -> URI:
+    """A line whose Contact we do not know."""
+    return URI("sip", "127.0.0.1", port=token.line_port)
+
+
+class Dialogs:
+    """Those that live. Each holds a line's slot, so there are never more than slots."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[DialogId, Dialog] = {}
+        self._by_call: dict[str, Dialog] = {}
+        self._call_ids: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __contains__(self, dialog_id: DialogId) -> bool:
+        return dialog_id in self._by_id
+
+    def __iter__(self) -> Iterator[Dialog]:
+        return iter(list(self._by_id.values()))
+
+    def add(self, dialog: Dialog) -> None:
+        self._by_id[dialog.id] = self._by_call[dialog.token.call_id] = dialog
+        self._call_ids[dialog.id[0]] += 1
+
+    def has_call_id(self, sip_call_id: str) -> bool:
+        return sip_call_id in self._call_ids
+
+    def of_call(self, call_id: str) -> Dialog | None:
+        return self._by_call.get(call_id)
+
+    def remove(self, dialog: Dialog) -> bool:
+        """False when it was gone already."""
+        if self._by_id.pop(dialog.id, None) is None:
+            return False
+        self._by_call.pop(dialog.token.call_id, None)
+        self._call_ids[dialog.id[0]] -= 1
+        if not self._call_ids[dialog.id[0]]:
+            del self._call_ids[dialog.id[0]]
+        return True

@@ -1,46 +1,36 @@
-"""The little of SDP (RFC 8866) that the edge needs: which line an offer wants, and our address in answers."""
+"""The little of SDP (RFC 8866) that the edge needs: an offer's codecs, and our address in a line's."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-WIDE: Final = "wide"
-NARROW: Final = "narrow"
-_ADDRESS: Final = re.compile(rb"^(c=IN IP[46] |o=\S+ \S+ \S+ IN IP[46] )(\S+)", re.MULTILINE)
-_RTPMAP: Final = re.compile(r"a=rtpmap:(\d+) ([^/\s]+)/8000", re.IGNORECASE)
-STATIC: Final = {"0": "PCMU", "8": "PCMA", "9": "G722"}
+G711: Final = ("PCMU", "PCMA")
+_AUDIO: Final = re.compile(r"^m=audio (\d+)(?:/\d+)? RTP/AVPF? ([\d ]+)", re.MULTILINE)
+_RTPMAP: Final = re.compile(r"^a=rtpmap:(\d+) ([^/\s]+)/8000", re.MULTILINE)
+_STATIC: Final = {"0": "PCMU", "8": "PCMA", "9": "G722"}
+_OURS: Final = frozenset(_STATIC.values())
+_ADDRESS: Final = re.compile(
+    rb"^(c=IN IP4 |o=\S+ \S+ \S+ IN IP4 |a=rtcp:\d+ IN IP4 )(?!0\.0\.0\.0)([^\s/]+)", re.MULTILINE
+)
 
 
-def wanted_kind(body: bytes) -> str | None:
-    """The kind of line for an offer: wide when G.722 comes before G.711, None when we share no codec.
+def offered_codecs(body: bytes) -> tuple[str, ...]:
+    """Codecs of the first audio stream that lines have too, in the caller's order; empty: none.
 
-    No offer (RFC 3261 §13.2.1) is a narrow call: every phone has G.711.
+    No offer (RFC 3261 §13.2.1: ours comes in the answer) counts as G.711, which every phone has.
     """
     if not body:
-        return NARROW
-    text = body.decode(errors="replace")
-    audio = re.search(r"^m=audio (\d+) \S+ ([\d ]+)", text, re.MULTILINE)
-    if audio is None or audio[1] == "0":
-        return None
-    names = {**STATIC, **{number: name.upper() for number, name in _RTPMAP.findall(text)}}
-    for number in audio[2].split():
-        match names.get(number):
-            case "G722":
-                return WIDE
-            case "PCMU" | "PCMA":
-                return NARROW
-    return None
-
-
-def has_codec(body: bytes, kind: str) -> bool:
-    """Whether a line of that kind shares a codec with the offer: wide ones have all of ours."""
-    if not body or kind == WIDE:
-        return True
-    audio = re.search(rb"^m=audio \d+ \S+ ([\d ]+)", body, re.MULTILINE)
-    return audio is not None and bool({b"0", b"8"} & set(audio[1].split()))
+        return G711
+    text = body.decode(errors="replace").replace("\r\n", "\n")
+    audio = _AUDIO.search(text)
+    if audio is None or int(audio[1]) == 0:
+        return ()
+    names = {**_STATIC, **{number: name.upper() for number, name in _RTPMAP.findall(text)}}
+    codecs = (names.get(number) for number in audio[2].split())
+    return tuple(dict.fromkeys(codec for codec in codecs if codec in _OURS))
 
 
 def at_address(body: bytes, address: str) -> bytes:
-    """A line's SDP with our address, as this peer reaches us, in `c=` and `o=`."""
+    """A line's SDP with our address, as this peer reaches us, in `c=`, `o=` and `a=rtcp`."""
     return _ADDRESS.sub(lambda match: match[1] + address.encode(), body)

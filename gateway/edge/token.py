@@ -10,12 +10,16 @@ import base64
 import hashlib
 import hmac
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from sipmessage import Request
+
 PARAM: Final = "vg"
 _MAC: Final = 12
+_WORD: Final = re.compile(rf";{PARAM}=([A-Za-z0-9_-]{{16,512}})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,15 @@ class RouteToken:
             return cls(call_id, line, int(line_port), transport, host, int(port))
         except ValueError:
             return None
+
+    @classmethod
+    def of(cls, request: Request, key: bytes) -> Self | None:
+        """The word in the topmost Route, else in the Request-URI; None when neither has one of ours."""
+        routes = request.headers.getlist("Route")
+        for text in (*(route.partition(",")[0] for route in routes[:1]), str(request.uri)):
+            if (found := _WORD.search(text)) and (token := cls.read(found[1], key)) is not None:
+                return token
+        return None
 
 
 def route_key(path: Path) -> bytes:

@@ -7,39 +7,70 @@ WSS will be two more ways to make flows; nothing behind this module asks which o
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
-MAX_UDP: Final = 65_507
+import structlog
+
+log = structlog.get_logger("edge")
+
 MAX_HEAD: Final = 16_384
 MAX_BODY: Final = 65_536
+FIRST_WORD_S: Final = 10.0
+"""A TCP connection says something by then, and whatever message it begins it ends by then."""
 IDLE_S: Final = 3700.0
-"""A TCP connection without a word for longer than the longest call is closed."""
+"""A TCP connection without a word for longer than most calls last is closed."""
 MAX_CONNECTIONS: Final = 1024
+MAX_PER_SOURCE: Final = 64
+MAX_UNSENT: Final = 262_144
+"""Bytes that may wait for a peer (TCP) or the kernel (UDP); what is more is lost, as on a network."""
 
 
-@dataclass(eq=False, slots=True)
 class Flow:
-    """One peer as we see it. `transport` is "udp" or "tcp"."""
+    """One peer as we see it. `transport` is "udp" or "tcp"; `host` an address without brackets."""
 
-    transport: str
-    host: str
-    port: int
-    write: Callable[[bytes], None]
+    __slots__ = ("_via", "_where", "host", "port", "transport")
+
+    def __init__(self, transport: str, host: str, port: int, via: Any, where: Any = None) -> None:
+        self.transport = transport
+        self.host = host
+        self.port = port
+        self._via = via
+        self._where = where
 
     @property
     def reliable(self) -> bool:
         return self.transport != "udp"
 
+    @property
+    def open(self) -> bool:
+        return not self._via.is_closing()
+
+    def same_peer(self, other: Flow) -> bool:
+        """By the same socket of ours and from the same host; the port may differ: a NAT's."""
+        return self._via is other._via and self.host == other.host
+
     def send(self, message: bytes) -> None:
-        with contextlib.suppress(OSError, RuntimeError):  # a peer that is gone is noticed by timers
-            self.write(message)
+        """Never raises and never waits: a peer that is gone is noticed by timers."""
+        if not self.open:
+            return
+        if self._where is not None:
+            if self._via.get_write_buffer_size() < MAX_UNSENT:
+                self._via.sendto(message, self._where)
+        elif self._via.get_write_buffer_size() < MAX_UNSENT:
+            self._via.write(message)
+        else:
+            self._via.abort()  # it takes nothing any more
+
+    def close(self) -> None:
+        """Ends a connection."""
+        self._via.close()
 
 
-Receive = Callable[[bytes, Flow], None]
+Receive = Callable[[bytes, Flow], bool]
+"""Takes one message; False: that was no SIP."""
 
 
 class UdpPort(asyncio.DatagramProtocol):
@@ -47,7 +78,9 @@ class UdpPort(asyncio.DatagramProtocol):
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._transport: asyncio.DatagramTransport | None = None
+        self._transport: Any = None
+        self._six = False
+        self._closed = asyncio.Event()
 
     @classmethod
     async def open(cls, host: str, port: int, receive: Receive) -> UdpPort:
@@ -60,91 +93,112 @@ class UdpPort(asyncio.DatagramProtocol):
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
         sock = transport.get_extra_info("socket")
+        self._six = sock.family == socket.AF_INET6
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
-        self._receive(data, self.flow(addr[0], addr[1]))
+        if data.strip(b"\r\n\0 "):  # else a keep-alive
+            self._receive(data, Flow("udp", plain_host(addr[0]), addr[1], self._transport, addr))
 
     def error_received(self, exc: Exception) -> None:
         """An ICMP error for something sent before: timers deal with it."""
 
     def flow(self, host: str, port: int) -> Flow:
-        transport = self._transport
-        assert transport is not None
-        return Flow("udp", host, port, lambda message: transport.sendto(message, (host, port)))
+        where = f"::ffff:{host}" if self._six and ":" not in host else host
+        return Flow("udp", host, port, self._transport, (where, port))
 
     @property
-    def port(self) -> int:
-        assert self._transport is not None
-        return int(self._transport.get_extra_info("sockname")[1])
+    def address(self) -> tuple[str, int]:
+        """Host and port that are bound."""
+        name = self._transport.get_extra_info("sockname")
+        return str(name[0]), int(name[1])
 
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closed.set()
+
+    async def close(self) -> None:
+        """Returns when the port is free again."""
+        self._transport.close()
+        await self._closed.wait()
 
 
 class TcpPort:
     """A listening TCP port; connections stay open and are used for requests toward their peer too."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, lost: Callable[[Flow], None]) -> None:
+        """`lost` is told of each connection that ended."""
         self._receive = receive
+        self._lost = lost
         self._server: asyncio.Server | None = None
         self._flows: dict[tuple[str, int], Flow] = {}
+        self._from: Counter[str] = Counter()
+        self.turned_away = 0
 
     async def open(self, host: str, port: int) -> None:
         """Raises `OSError` when the port is taken."""
         self._server = await asyncio.start_server(self._connected, host, port, limit=MAX_HEAD)
+
+    def __len__(self) -> int:
+        return len(self._flows)
 
     def flow(self, host: str, port: int) -> Flow | None:
         """The connection that is open from there."""
         return self._flows.get((host, port))
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        host, port = writer.get_extra_info("peername")[:2]
-        if len(self._flows) >= MAX_CONNECTIONS:
+        peer, port = writer.get_extra_info("peername")[:2]
+        host = plain_host(peer)
+        if len(self._flows) >= MAX_CONNECTIONS or self._from[host] >= MAX_PER_SOURCE:
+            self.turned_away += 1
             writer.close()
             return
-        flow = Flow("tcp", host, port, writer.write)
+        flow = Flow("tcp", host, port, writer.transport)
         self._flows[host, port] = flow
+        self._from[host] += 1
         try:
-            while message := await self._read(reader, writer):
-                self._receive(message, flow)
-        except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
-            pass  # not SIP, or gone: the connection ends
+            patience_s = FIRST_WORD_S
+            while self._receive(await self._read(reader, flow, patience_s), flow):
+                patience_s = IDLE_S
+        except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # not SIP, too slow, or gone: the connection ends
+        except Exception:
+            log.exception("edge.connection_failed", source=host)
         finally:
-            self._flows.pop((host, port), None)
+            del self._flows[host, port]
+            self._from[host] -= 1
+            if not self._from[host]:
+                del self._from[host]
             writer.close()
+            self._lost(flow)
 
-    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-        """One message (RFC 3261 §18.3). Raises `ValueError` for what cannot be framed."""
-        async with asyncio.timeout(IDLE_S):
-            head = await reader.readuntil(b"\r\n")
-            while head in (b"\r\n", b"\r\n\r\n"):  # RFC 5626 keep-alive
-                if head == b"\r\n\r\n":
-                    writer.write(b"\r\n")
-                    head = b""
-                head += await reader.readuntil(b"\r\n")
-            head = head.lstrip(b"\r\n") + await reader.readuntil(b"\r\n\r\n")
-        length = 0
-        for line in head.split(b"\r\n")[1:]:
-            name, colon, value = line.partition(b":")
-            if colon and name.strip().lower() in (b"content-length", b"l"):
-                length = int(value)
-        if not 0 <= length <= MAX_BODY:
-            raise ValueError("a body of that length is not taken")
-        return head + (await reader.readexactly(length) if length else b"")
+    async def _read(self, reader: asyncio.StreamReader, flow: Flow, patience_s: float) -> bytes:
+        """One message (RFC 3261 §18.3). Raises `ValueError` for what cannot be framed, `TimeoutError`."""
+        async with asyncio.timeout(patience_s):
+            blank = 0
+            while not (line := await reader.readuntil(b"\r\n")).strip(b"\r\n"):
+                blank += 1
+                if blank % 2 == 0:
+                    flow.send(b"\r\n")  # RFC 5626 §4.4.1
+        async with asyncio.timeout(FIRST_WORD_S):
+            head = line + await reader.readuntil(b"\r\n\r\n")
+            lengths = {
+                int(value)
+                for name, colon, value in (field.partition(b":") for field in head.split(b"\r\n")[1:])
+                if colon and name.strip().lower() in (b"content-length", b"l")
+            }
+            if len(lengths) > 1 or not all(0 <= length <= MAX_BODY for length in lengths):
+                raise ValueError("a body of that length is not taken")
+            length = lengths.pop() if lengths else 0
+            return head + (await reader.readexactly(length) if length else b"")
 
-    def close(self) -> None:
+    async def close(self) -> None:
         if self._server is not None:
             self._server.close()
+            for flow in list(self._flows.values()):
+                flow.close()
+            await self._server.wait_closed()
 
 
-def local_address_toward(host: str) -> str:
-    """The address of ours that `host` would see (nothing is sent)."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((host, 9))
-            return str(probe.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"
+def plain_host(host: str) -> str:
+    """An IPv4 address that an IPv6 socket shows is IPv4."""
+    return host.removeprefix("::ffff:") if "." in host else host

@@ -49,14 +49,20 @@ async def serve() -> None:
         settings=conf,
         runtime=runtime,
         token=token,
-        routing=Routing(Dialplan.load(dialplan_dir(conf)), office, registry, ring.current),
+        routing=Routing(
+            Dialplan.load(dialplan_dir(conf)),
+            office,
+            registry,
+            ring.current,
+            stock_only=conf.engine == "embedded",
+        ),
         office=office,
         sessions=sessions,
         metrics=Metrics(),
     )
     doors = []
     if conf.engine_url and conf.engine_token is not None:
-        ask = functools.partial(front.voice_reference, None)
+        ask = functools.partial(front.voices.reference, None)
         doors = [engine_door(ask, conf.engine_token.get_secret_value())]
     app = build_app(front, conf, None if conf.local_only else console_token(conf.data_dir), doors)
     config = uvicorn.Config(

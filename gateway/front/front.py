@@ -7,23 +7,29 @@ connects to the halls. When it dies, calls go on; when it is back it learns from
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
 from redis.exceptions import RedisError
 
-from consent.errors import ConsentError, GrantRefused
+from consent.errors import GrantRefused
 from consent.office import ConsentOffice
+from consent.revocation import RevocationDesk
 from gateway import rpc
-from gateway.edge.proxy import Accept, Edge, EdgeConfig, IncomingCall, LineInfo, Refuse
+from gateway.edge.config import EdgeConfig
+from gateway.edge.lines import LineInfo
+from gateway.edge.proxy import Edge
+from gateway.edge.router import Accept, IncomingCall, Refuse
 from gateway.edge.token import route_key
 from gateway.errors import CallRefused, RpcError
 from gateway.front.routing import STOCK_VOICE, Caller, Routing
+from gateway.front.voices import VoiceDesk
 from gateway.metrics import Metrics
+from gateway.places import recordings_dir, redis_url_for
 from gateway.rpc import Handler, Peer, Server
 from gateway.runtime import Runtime
 from gateway.sessions import Sessions
@@ -62,10 +68,16 @@ class Front:
     web_lines: dict[str, WebLine] = field(default_factory=dict)
     sip_lines: dict[str, Peer] = field(default_factory=dict)
     edge: Edge = field(init=False)
+    voices: VoiceDesk = field(init=False)
+    revocations: RevocationDesk = field(init=False)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         conf = self.settings
+        self.voices = VoiceDesk(self.office)
+        self.revocations = RevocationDesk(
+            redis_url_for(conf, self.runtime), self.office.withdrawn, lambda: self.office.keys.signer
+        )
         users = SipUsers(conf.data_dir)
         if conf.digest:
             users.first()
@@ -80,6 +92,8 @@ class Front:
                 deny=conf.sip_deny,
                 trusted_proxies=conf.trusted_proxies,
                 invites_per_s=conf.invites_per_s,
+                loopback_port_file=self.runtime.path / "edge-port",
+                digest=conf.sip_digest,
                 ha1=users.ha1 if conf.digest else None,
             ),
             self,
@@ -89,7 +103,7 @@ class Front:
     async def start(self) -> None:
         handlers: dict[str, Handler] = {
             "call.ended": self._line_says_ended,
-            "voice.reference": self.voice_reference,
+            "voice.reference": self.voices.reference,
             "state": self.state,
             "drain": self.drain,
         }
@@ -99,6 +113,7 @@ class Front:
         for k in range(self.settings.halls):
             self._spawn(self._keep_hall(f"hall{k}"))
         self._spawn(self._reap())
+        self._spawn(self.revocations.run())
 
     async def stop(self) -> None:
         for task in list(self._tasks):
@@ -117,7 +132,11 @@ class Front:
 
     async def _keep_hall(self, name: str) -> None:
         """Stays connected to one hall; a hall that comes back tells its calls and gets the prompts."""
-        handlers: dict[str, Handler] = {"call.event": self._hall_says, "grant.renew": self.grant_renew}
+        handlers: dict[str, Handler] = {
+            "call.event": self._hall_says,
+            "grant.renew": self.grant_renew,
+            **self.voices.of_halls,
+        }
         tries = 0
         while True:
             try:
@@ -141,9 +160,10 @@ class Front:
             log.warning("hall.lost", hall=name)
 
     async def _reap(self) -> None:
-        """Sessions and rows whose hall went away for good are closed."""
+        """Sessions and rows whose hall went away for good are closed; old recordings are deleted."""
         while True:
             await asyncio.sleep(REAP_S)
+            await asyncio.to_thread(delete_older, recordings_dir(self.settings), self.settings.recordings_s)
             with contextlib.suppress(RedisError, OSError):
                 for call_id in await self.sessions.reap():
                     await self.routing.ended(call_id, "lost: its hall went away")
@@ -226,6 +246,7 @@ class Front:
         if routed is not None and (hall := self.routing.halls.get(routed.hall)) is not None:
             with contextlib.suppress(RpcError):
                 await hall.ask("call.hangup", call_id=call_id, reason=how)
+                return  # it says "ended" itself, and for how long the voice was used
         await self.routing.ended(call_id, how)
 
     # ── the app's house ──────────────────────────────────────────────────────────────────────────────
@@ -295,6 +316,7 @@ class Front:
             await self.routing.ended(call_id, said["how"], said.get("spoken_s"))
             self.metrics.call_ended(said["how"], time.time() - call.started_at if call else None)
             self._web_call_over(call_id)
+            self.voices.forget(call_id)
         elif kind == "muted":
             self.metrics.alarm(f"muted: {said['reason']}")
         elif kind == "rtp_moved":
@@ -308,21 +330,6 @@ class Front:
             return {"token": await self.routing.renew(call_id, token)}
         except GrantRefused as refusal:
             return {"refused": refusal.reason}
-
-    async def voice_reference(self, _: Peer | None, token: str, voice_hash: str) -> dict[str, Any]:
-        """The engine fetches a voice against a grant; see the contract's row "voice"."""
-        try:
-            reference = await asyncio.to_thread(self.office.reference, token, voice_hash)
-        except ConsentError as error:
-            raise RpcError(str(error)) from None
-        pcm = base64.b64encode(reference.pcm.tobytes()).decode() if reference.pcm is not None else None
-        return {
-            "voice": reference.voice,
-            "voice_hash": reference.voice_hash,
-            "text": reference.text,
-            "stock": reference.stock,
-            "pcm_f32": pcm,
-        }
 
     async def drain(self, _: Peer | None) -> None:
         self.routing.draining = True
@@ -361,3 +368,14 @@ class Front:
         with contextlib.suppress(RpcError):
             return dict(await hall.ask("health"))
         return {}
+
+
+def delete_older(folder: Path, seconds: float) -> int:
+    """Deletes the WAV files below `folder` that are older; answers how many."""
+    oldest = time.time() - seconds
+    old = [path for path in folder.glob("*/*.wav") if path.stat().st_mtime < oldest]
+    for path in old:
+        path.unlink(missing_ok=True)
+    if old:
+        log.info("recordings.deleted", count=len(old))
+    return len(old)

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -21,7 +22,7 @@ from consent.grant import GrantVerifier, VoiceGrant
 from consent.office import ConsentOffice
 from gateway.dialplan import Dialplan, Route
 from gateway.errors import CallRefused, RpcError
-from gateway.registry import PAYLOAD_BITS, CallRow, PayloadTaken, Registry
+from gateway.registry import PAYLOAD_BITS, CallRow, PayloadTaken, Registry, RegistryError
 from gateway.rpc import Peer
 from watermark.keys import MarkKey
 from watermark.payload import call_payload
@@ -64,7 +65,10 @@ class Routing:
         office: ConsentOffice,
         registry: Registry,
         mark_key: MarkKey,
+        *,
+        stock_only: bool,
     ) -> None:
+        """`stock_only`: the engine has no voice but its own, so nobody else's is granted."""
         self.dialplan = dialplan
         self.calls: dict[str, RoutedCall] = {}
         self.halls: dict[str, Peer] = {}
@@ -74,6 +78,7 @@ class Routing:
         """grants refused, by reason"""
         self._office = office
         self._registry = registry
+        self._stock_only = stock_only
         self.mark_key = mark_key
 
     async def offer(self, caller: Caller, *, hall: str | None = None) -> RoutedCall:
@@ -84,14 +89,14 @@ class Routing:
         if self.draining:
             raise CallRefused(503, "going down", retry_after_s=30)
         route = self.dialplan.route(called=caller.called, caller=caller.caller, source=caller.source).route
-        peers = self.halls
-        name = hall or next(iter(peers), None)
-        if name is None or name not in peers:
+        name = hall or next(iter(self.halls), None)
+        peer = self.halls.get(name) if name is not None else None
+        if name is None or peer is None:
             raise CallRefused(503, "no hall is up", retry_after_s=2)
         call_id, payload, grant, refused = await asyncio.to_thread(self._enter, caller, route)
         started_at = time.time()
         try:
-            await peers[name].ask(
+            await peer.ask(
                 "call.offered",
                 call_id=call_id,
                 caller=caller.caller,
@@ -108,11 +113,25 @@ class Routing:
                 at=started_at,
             )
         except RpcError as error:
-            await asyncio.to_thread(self._registry.close_call, call_id, f"hall refused: {error}")
+            await self._refused_by(peer, call_id, str(error))
             raise CallRefused(503, str(error), retry_after_s=5) from None
+        except asyncio.CancelledError:
+            await asyncio.shield(self._refused_by(peer, call_id, "nobody waits for it any more"))
+            raise
         call = RoutedCall(call_id, name, route, grant, started_at)
         self.calls[call_id] = call
         return call
+
+    async def _refused_by(self, hall: Peer, call_id: str, why: str) -> None:
+        """Nothing is left of an offer that failed, not even in a hall whose answer came too late."""
+        hall.tell("call.hangup", call_id=call_id, reason=f"failed: {why}")
+        await self._close_row(call_id, f"hall refused: {why}")
+
+    async def _close_row(self, call_id: str, how: str) -> None:
+        try:
+            await asyncio.to_thread(self._registry.close_call, call_id, how)
+        except RegistryError as error:
+            log.error("registry.not_closed", call_id=call_id, error=str(error))
 
     def _enter(self, caller: Caller, route: Route) -> tuple[str, int, VoiceGrant | None, str | None]:
         """Call id, payload, grant (or why there is none), with the registry row written."""
@@ -138,6 +157,9 @@ class Routing:
                 self._registry.enter(row)
             except PayloadTaken:
                 continue
+            except RegistryError as error:
+                log.error("registry.not_entered", call_id=call_id, error=str(error))
+                raise CallRefused(503, "the call registry takes no calls", retry_after_s=5) from None
             return call_id, payload, grant, refused
         raise CallRefused(500, "no free payload for the watermark")
 
@@ -151,13 +173,22 @@ class Routing:
             call_id=call_id,
         )
         try:
+            if route.voice != STOCK_VOICE and self._stock_only:
+                raise GrantRefused("engine", "the embedded engine has no voice but its own")
             return grant(voice=route.voice), None
         except GrantRefused as refusal:
             self.refused[refusal.reason] += 1
             log.warning("grant.refused", call_id=call_id, voice=route.voice, reason=refusal.reason)
-            if route.without_voice != "stock":
+            if route.without_voice != "stock" or route.voice == STOCK_VOICE:
                 raise CallRefused(480, f"the voice may not be used: {refusal.reason}") from None
-            return grant(voice=STOCK_VOICE), refusal.reason
+            return self._stock(grant), refusal.reason
+
+    def _stock(self, grant: Callable[..., VoiceGrant]) -> VoiceGrant:
+        try:
+            return grant(voice=STOCK_VOICE)
+        except GrantRefused as refusal:
+            self.refused[refusal.reason] += 1
+            raise CallRefused(480, f"not even the stock voice may be used: {refusal.reason}") from None
 
     async def renew(self, call_id: str, token: str | None) -> str:
         """A fresh grant token for a running call. Raises `GrantRefused`, `RpcError`.
@@ -182,7 +213,7 @@ class Routing:
     async def ended(self, call_id: str, how: str, spoken_s: float | None = None) -> None:
         """The call is over, whoever noticed first; a second word of it changes nothing."""
         call = self.calls.pop(call_id, None)
-        await asyncio.to_thread(self._registry.close_call, call_id, how)
+        await self._close_row(call_id, how)
         if call is not None and call.grant is not None and spoken_s is not None:
             await asyncio.to_thread(self._use, call, spoken_s)
 

@@ -23,8 +23,9 @@ from gateway.dialplan import Route
 from gateway.dialplan_verbs import fill
 from gateway.errors import RpcError
 from gateway.hall.audio import HOUSE_HZ, Floats
+from gateway.hall.leg import FULL
 from gateway.hall.playout import Item, Playout
-from gateway.hall.speech import Speech, SpeechEvent
+from gateway.hall.speech import EngineGone, Refused, Speech, SpeechEvent
 from gateway.hall.turns import TurnEvent, Turns
 from gateway.rpc import Peer
 from gateway.sessions import Session
@@ -36,6 +37,8 @@ APPEND_FRAMES: Final = 4
 """Line frames of the caller's speech that go to the engine together (80 ms)."""
 STARTED_WITHIN_S: Final = 10.0
 """A call that no line reports within this is forgotten: its INVITE never reached one."""
+MUTED_FOR_S: Final = 3.0
+"""Nobody listens longer than this to a voice that may not be heard any more."""
 CONFIRMED_WITHIN_S: Final = 32.0
 """RFC 3261 §13.3.1.4: an answer that is not acknowledged in 64 * T1 ends the call."""
 
@@ -114,6 +117,8 @@ class Call:
     speech: Speech
     session: Session
     tell_front: Callable[..., None]
+    ask_front: Callable[..., Awaitable[Any]]
+    """raises `RpcError`"""
     aim: Callable[[float], None]
     """sets the leg's gain"""
     recordings: Path
@@ -138,6 +143,8 @@ class Call:
     """the present turn goes to the engine: it began when somebody listened"""
     muted: str | None = None
     """why the voice may not be heard (revoked, grant lapsed, no mark); the leg plays silence"""
+    mark_failed: bool = False
+    """a frame could not be marked, and somebody was told"""
     played_samples: int = 0
     played_seen: int | None = None
     underruns: int = 0
@@ -148,6 +155,10 @@ class Call:
     confirmed: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     how: str = ""
+    refused: Refused | None = None
+    """the engine will not speak in this call any more"""
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    """set with `refused`"""
     spoken_samples: int = 0
     tap: Callable[[Floats | None], None] | None = None
     """a recording that wants the caller's frames"""
@@ -174,6 +185,9 @@ class Call:
         """One 20 ms frame from the caller; see `Turns.hear`."""
         if self.tap is not None:
             self.tap(frame)
+        if not self.sending:  # held: what arrives is music, and nobody hears us
+            self.last_sound = now
+            return None
         busy = self.playout.busy
         event = self.turns.hear(frame, judged, we_talk=busy)
         if busy or self.turns.speaking:
@@ -193,8 +207,8 @@ class Call:
 
     def count_played(self, played: int) -> None:
         """The line's counter (uint32, its own rate) of our samples that it played."""
-        if self.played_seen is None:
-            self.played_seen = 0
+        if self.played_seen is None:  # what it played before was of a hall that died
+            self.played_seen = played
         self.played_samples += (played - self.played_seen) & 0xFFFFFFFF
         self.played_seen = played
         self.playout.played(self.played_samples * HOUSE_HZ // self.rate_hz)
@@ -203,19 +217,39 @@ class Call:
 
     def post(self, event: Event) -> None:
         """Puts an event before the verbs; a full inbox means they are stuck: the call is ended."""
+        if isinstance(event, Refused):
+            self.refused = self.refused or event
+            self.gone.set()
         try:
             self.inbox.put_nowait(event)
         except asyncio.QueueFull:
             self.log.error("call.inbox_full")
             self.end("failed: events were not taken")
 
-    async def next(self, within_s: float | None = None) -> Event | None:
-        """The next event, None when none came in time. Raises `CallEnded`."""
+    async def next(
+        self, within_s: float | None = None, *, after: asyncio.Event | None = None
+    ) -> Event | None:
+        """The next event, None when none came in time; the time begins when `after` is set.
+
+        Raises `CallEnded`.
+        """
+        if after is not None and not after.is_set():
+            coming = asyncio.ensure_future(self.inbox.get())
+            waiting = asyncio.ensure_future(after.wait())
+            try:
+                await asyncio.wait((coming, waiting), return_when=asyncio.FIRST_COMPLETED)
+                if coming.done():
+                    return self._taken(coming.result())
+            finally:
+                coming.cancel()
+                waiting.cancel()
         try:
             async with asyncio.timeout(within_s):
-                event = await self.inbox.get()
+                return self._taken(await self.inbox.get())
         except TimeoutError:
             return None
+
+    def _taken(self, event: Event) -> Event:
         if isinstance(event, Ended):
             raise CallEnded(event.how)
         return event
@@ -229,7 +263,7 @@ class Call:
         over = asyncio.ensure_future(self.ended.wait())
         try:
             await asyncio.wait((work, over), timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
-            if over.done() and not work.done():
+            if self.ended.is_set():
                 raise CallEnded(self.how)
             if work.done():
                 work.result()
@@ -239,9 +273,25 @@ class Call:
             work.cancel()
             over.cancel()
 
+    async def rendered(self, item: Item, within_s: float) -> None:
+        """Waits until `item` can be played, the engine refuses, or time is up. Raises `CallEnded`."""
+        await self._either(item.ready, self.gone, within_s)
+
     async def played(self, item: Item) -> None:
-        """Waits until `item` was heard or cut. Raises `CallEnded`."""
+        """Waits until `item` was heard or cut. Raises `CallEnded`, and `EngineGone` when it will never be
+        said."""
+        await self._either(item.done, self.gone)
+        if self.refused is not None and not item.queued and not item.cut:
+            raise EngineGone(self.refused)
         await self.until(item.done.wait())
+
+    async def _either(self, one: asyncio.Event, other: asyncio.Event, within_s: float | None = None) -> None:
+        both = [asyncio.ensure_future(event.wait()) for event in (one, other)]
+        try:
+            await self.until(asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED), within_s)
+        finally:
+            for waiting in both:
+                waiting.cancel()
 
     async def ask_line(self, method: str, timeout_s: float = 2.0, **params: Any) -> Any:
         """Asks the call's line. Raises `CallEnded` when the line is gone."""
@@ -262,13 +312,42 @@ class Call:
             self.speech.renew(grant.token)
 
     def mute(self, reason: str) -> None:
-        """The voice may not be heard any more; the leg plays silence from the next frame on."""
+        """The voice may not be heard any more: the leg plays silence from the next frame on, and the call
+        ends soon."""
         if self.muted is None:
             self.muted = reason
             self.token = None
             self.log.warning("voice.muted", reason=reason)
             self.session.event("muted", reason=reason)
             self.tell_front("call.event", call_id=self.id, kind="muted", reason=reason)
+            how = f"failed: the voice may not be used: {reason}"
+            asyncio.get_running_loop().call_later(MUTED_FOR_S, self.end, how)
+
+    def alarm(self, error: Exception) -> None:
+        """A frame could not be marked and went out as silence; said once, counted by the floor."""
+        if not self.mark_failed:
+            self.mark_failed = True
+            self.log.error("mark.failed", error=str(error))
+            self.session.event("mark_failed", error=str(error))
+            self.tell_front("call.event", call_id=self.id, kind="mark_failed")
+
+    def broke(self, where: str) -> None:
+        """An error of ours, inside an `except`: this call ends, the others go on."""
+        if not self.ended.is_set():
+            self.log.exception("call.failed", where=where)
+            self.end("failed: an error of ours")
+
+    def said(self, item: Item, final: bool) -> None:
+        """`item` has more words."""
+        self.show(kind="said", item=item.id, text=item.text, final=final)
+
+    def forget_turn(self) -> None:
+        """What the caller began to say is nothing (the call was held)."""
+        if self.turns.speaking and self.heeded:
+            self.speech.clear()
+        self.heeded = False
+        self.turns.reset()
+        self.aim(FULL)
 
     def show(self, **event: Any) -> None:
         """Tells the caller's page, when the line has one."""

@@ -7,22 +7,25 @@ caller goes on it is cut and the engine told what was heard; if it was a cough i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.dialplan import Converse
 from gateway.hall.call import Call, CallEnded, CallerTurn, Dtmf, Event
 from gateway.hall.leg import DUCKED, FULL
 from gateway.hall.playout import Item
-from gateway.hall.speech import EngineLost, Heard, Refused, Said, ToolCall
+from gateway.hall.speech import EngineGone, Heard, ToolCall
 from gateway.hall.transfer import transfer
 from gateway.hall.turns import TurnEvent
 from gateway.sessions import Turn as SessionTurn
 
-FILLER_AFTER_S: Final = 0.7
-REPLY_WITHIN_S: Final = 8.0
-"""An engine that says nothing for this long after the caller's turn is treated as lost."""
+UNDERSTOOD_WITHIN_S: Final = 1.0
+"""Some engines never tell what they understood."""
+TOOLS: Final = ("hang_up", "transfer")
+"""What an engine may ask for."""
 
 
 @dataclass(slots=True, eq=False)
@@ -32,10 +35,14 @@ class Turn:
     number: int
     speech_s: float
     speech_ended: float
+    endpoint: float
+    """when the speech was taken to have ended"""
     committed: float
     item: Item
     heard: str | None = None
-    confidence: float | None = None
+    understood: asyncio.Event = field(default_factory=asyncio.Event)
+    """the engine told what it understood"""
+    latency_s: dict[str, float] = field(default_factory=dict)
 
 
 class Conversation:
@@ -47,26 +54,32 @@ class Conversation:
         self._greeting = greeting
         self._turns = 0
         self._turn: Turn | None = None
-        self._reply: Item | None = None
+        """the latest one"""
+        self._open: deque[Turn] = deque()
+        """turns that are not written down yet, the oldest first"""
         self._silences = 0
         self._ends_at = time.monotonic() + verb.max_s if verb.max_s else None
-        self._said = ""
-        self._notes: set[asyncio.Task[None]] = set()
+        self._following: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Until goodbye, a transfer that went, too much silence, or the time limit. Raises `CallEnded`."""
+        """Until goodbye, a transfer that went, too much silence, or the time limit.
+
+        Raises `CallEnded`, and `EngineGone` when there is nobody to talk with any more.
+        """
         call, verb = self._call, self._verb
         call.speech.configure(verb, call.route.local())
         call.listening = True
         call.interruptible = verb.interruptible
         call.last_sound = time.monotonic()
         if call.resumed:
-            self._reply = self._say(verb.not_understood[0])  # what was being said when we died is lost
-        elif verb.greeting:
-            self._reply = self._greeting or self._say(verb.greeting)
+            self._say(verb.not_understood[0])  # what was being said when we died is lost
+        elif verb.greeting and self._greeting is None:
+            self._say(verb.greeting)
         call.show(kind="state", state="listening")
         try:
             while True:
+                if call.refused is not None:
+                    raise EngineGone(call.refused)
                 event = await call.next(self._patience())
                 if event is None:
                     await self._nothing_came()
@@ -75,8 +88,11 @@ class Conversation:
         finally:
             call.listening = False
             call.interruptible = True
-            for note in self._notes:
-                note.cancel()
+            call.aim(FULL)
+            for task in self._following:
+                task.cancel()
+            while self._open:
+                self._write(self._open.popleft())
 
     def _say(self, text: str) -> Item:
         return self._call.speech.say(self._call.words(text, self._verb.facts))
@@ -86,8 +102,6 @@ class Conversation:
         quiet_left = self._verb.silence_s - (now - self._call.last_sound)
         if self._ends_at is not None:
             quiet_left = min(quiet_left, self._ends_at - now)
-        if self._waiting_for_reply:
-            quiet_left = min(quiet_left, 0.25)
         return max(0.02, quiet_left)
 
     @property
@@ -99,22 +113,21 @@ class Conversation:
         if self._ends_at is not None and now >= self._ends_at:
             await self._goodbye("time limit")
         if self._waiting_for_reply:
-            assert self._turn is not None
-            if now - self._turn.committed > REPLY_WITHIN_S:
-                raise EngineLost("the engine did not answer in time")
+            call.last_sound = now
             return
         if now - call.last_sound < self._verb.silence_s:
             return
         if self._silences >= len(self._verb.silence_prompts):
             await self._goodbye("silence")
         call.session.event("silence", count=self._silences + 1)
-        self._reply = self._say(self._verb.silence_prompts[self._silences])
+        self._say(self._verb.silence_prompts[self._silences])
         self._silences += 1
         call.last_sound = now
 
     async def _goodbye(self, why: str) -> None:
         call = self._call
         call.listening = False
+        call.aim(FULL)
         call.session.event("goodbye", why=why)
         await call.played(self._say(self._verb.goodbye))
         raise CallEnded("hung up")
@@ -127,13 +140,8 @@ class Conversation:
                 await self._caller(event)
             case Heard():
                 self._understood(event)
-            case Said():
-                self._said = event.text
-                call.show(kind="said", item=event.item.id, text=event.text, final=event.final)
             case ToolCall():
                 return await self._tool(event)
-            case Refused():
-                await self._refused(event)
             case Dtmf():
                 call.session.event("dtmf", digit=event.digit)
         return False
@@ -168,46 +176,62 @@ class Conversation:
 
     def _answer(self, turn: CallerTurn) -> None:
         call = self._call
-        call.speech.commit()
         self._turns += 1
-        item = self._reply = call.speech.reply()
-        self._turn = Turn(self._turns, turn.duration_s, turn.at - turn.quiet_s, time.monotonic(), item)
-        call.last_sound = time.monotonic()
+        call.speech.commit(self._turns)
+        item = call.speech.reply()
+        now = call.last_sound = time.monotonic()
+        self._turn = Turn(self._turns, turn.duration_s, turn.at - turn.quiet_s, turn.at, now, item)
+        self._open.append(self._turn)
         call.show(kind="state", state="thinking")
-        note = asyncio.create_task(self._note(self._turn, turn.at))
-        self._notes.add(note)
-        note.add_done_callback(self._notes.discard)
+        task = asyncio.create_task(self._follow(self._turn))
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
 
-    async def _note(self, turn: Turn, endpoint: float) -> None:
-        """Writes the turn's latencies, split by stage, once its reply is heard."""
-        await turn.item.ready.wait()
+    async def _follow(self, turn: Turn) -> None:
+        """Tells the turn's latencies by stage when its reply begins; writes the turn down when it is over."""
+        call, item = self._call, turn.item
+        await item.ready.wait()
         ready = time.monotonic()
-        await turn.item.started.wait()
+        await item.started.wait()
         played = time.monotonic()
-        stages = {
-            "endpointing": endpoint - turn.speech_ended,
-            "engine": ready - turn.committed,
-            "playout": played - ready,
-            "whole": played - turn.speech_ended,
-        }
-        rounded = {stage: round(seconds, 3) for stage, seconds in stages.items()}
+        if item.reached:
+            turn.latency_s = {
+                "endpointing": turn.endpoint - turn.speech_ended,
+                "engine": ready - turn.committed,
+                "playout": played - ready,
+                "whole": played - turn.speech_ended,
+            }
+            rounded = {stage: round(seconds, 3) for stage, seconds in turn.latency_s.items()}
+            call.tell_front("call.event", call_id=call.id, kind="turn", latency=rounded)
+            call.show(kind="latency", turn=turn.number, **rounded)
+            call.show(kind="state", state="speaking")
+        await item.done.wait()
+        with contextlib.suppress(TimeoutError):  # a reply may be cut before its question is understood
+            async with asyncio.timeout(UNDERSTOOD_WITHIN_S):
+                await turn.understood.wait()
+        while turn in self._open:
+            self._write(self._open.popleft())
+
+    def _write(self, turn: Turn) -> None:
+        """Puts the exchange into the session."""
+        session, item = self._call.session, turn.item
         keep = self._call.route.keep.transcript
-        session = self._call.session
         session.turn(SessionTurn(who="caller", text=turn.heard if keep else None, duration_s=turn.speech_s))
         session.turn(
             SessionTurn(
                 who="bot",
-                text=self._said if keep else None,
-                latency_ms={stage: seconds * 1000 for stage, seconds in stages.items()},
+                text=(item.text or None) if keep else None,
+                heard_s=item.heard_s,
+                interrupted=item.cut,
+                latency_ms={stage: seconds * 1000 for stage, seconds in turn.latency_s.items()},
             )
         )
-        self._call.tell_front("call.event", call_id=self._call.id, kind="turn", latency=rounded)
-        self._call.show(kind="latency", turn=turn.number, **rounded)
-        self._call.show(kind="state", state="speaking")
 
     def _understood(self, heard: Heard) -> None:
-        if self._turn is not None:
-            self._turn.heard, self._turn.confidence = heard.text, heard.confidence
+        for turn in self._open:
+            if turn.number == heard.turn:
+                turn.heard = heard.text
+                turn.understood.set()
         self._call.show(
             kind="heard", text=heard.text, duration_s=heard.duration_s, confidence=heard.confidence
         )
@@ -217,27 +241,18 @@ class Conversation:
     async def _tool(self, tool: ToolCall) -> bool:
         call = self._call
         call.session.event("tool", name=tool.name)
-        if self._reply is not None:
-            await call.played(self._reply)
+        if tool.name not in TOOLS:
+            call.log.warning("tool.unknown", tool=tool.name)
+            return False
+        call.listening = False
+        call.aim(FULL)
+        await call.played(tool.item)
         if tool.name == "hang_up":
-            if self._reply is None or not self._reply.queued:
+            if not tool.item.queued:
                 await self._goodbye("asked")
             raise CallEnded("hung up")
-        if tool.name == "transfer":
-            if self._verb.transfer in call.offer.targets:
-                assert self._verb.transfer is not None
-                await transfer(call, self._verb.transfer)
-            self._reply = self._say(self._verb.no_transfer)
-            return False
-        call.log.warning("tool.unknown", tool=tool.name)
+        if self._verb.transfer is not None:
+            await transfer(call, self._verb.transfer)
+        self._say(self._verb.no_transfer)
+        call.listening = True
         return False
-
-    async def _refused(self, refusal: Refused) -> None:
-        call = self._call
-        call.session.event("engine_refused", code=refusal.code, message=refusal.message)
-        text = self._verb.busy if refusal.code == "busy" else self._verb.engine_lost
-        call.listening = False
-        item = call.speech.prompt(text)
-        if item is not None:
-            await call.played(item)
-        raise CallEnded(f"failed: {refusal.code}")

@@ -2,33 +2,33 @@
 
 `turn` is the hot path: once for all ticks gathered in a few milliseconds it changes rates, judges speech,
 lets each call take its frame, pulls what each has to say, marks it, and answers the lines. No awaits, no
-locks, no logs in the ordinary case, numpy over all calls at once.
+locks, no logs in the ordinary case, numpy over all calls at once. An error of one call ends that call and no
+other.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import structlog
 
 from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, RateChanger, VoiceActivity, to_float
 from gateway.hall.call import Call
 from gateway.hall.leg import Legs
 from gateway.hall.playout import FRAME
-from gateway.hall.ticks import TickLine
+from gateway.hall.ticks import RATES_HZ, TickLine
 from gateway.line import tick
-from watermark.errors import MarkError
-from watermark.frames import Frame, Silence
+from watermark.frames import Frame, MarkedFrame, Silence
 from watermark.mark import MarkerBank
-
-log = structlog.get_logger("hall")
 
 CAPACITY: Final = 256
 """Calls one hall can hold; its rows in every batched stage."""
+QUIET: Final = np.zeros(FRAME, np.float32)
+SILENCE: Final = Silence(FRAME)
 LATE_S: Final = 0.010
 """A turn that takes longer is counted as late: half of a frame is gone."""
 
@@ -67,11 +67,11 @@ class Rate:
 class Floor:
     """Where calls stand, row by row, and the pass over them."""
 
-    def __init__(self, bank: MarkerBank) -> None:
+    def __init__(self, bank: MarkerBank, activity: VoiceActivity | None = None) -> None:
         self.counters = Counters()
-        self.rates = {rate_hz: Rate(rate_hz) for rate_hz in (8_000, 16_000, 48_000)}
+        self.rates = {rate_hz: Rate(rate_hz) for rate_hz in RATES_HZ}
         self.bank = bank
-        self._vad = VoiceActivity(CAPACITY)
+        self._vad = activity or VoiceActivity(CAPACITY)
         self._free = list(range(CAPACITY - 1, -1, -1))
         self._on_line: dict[tuple[str, int], Call] = {}
 
@@ -81,6 +81,7 @@ class Floor:
 
     def seat(self, call: Call, line: str, number: int, rate_hz: int) -> None:
         """The call's sound comes on `line` under `number` from now on."""
+        self._unseat(call)
         call.rate_hz = rate_hz
         call.number = number
         call.played_seen = None
@@ -95,63 +96,68 @@ class Floor:
 
     def leave(self, call: Call) -> None:
         """The call is over; its row is free again."""
-        for key in [key for key, seated in self._on_line.items() if seated is call]:
-            del self._on_line[key]
+        self._unseat(call)
         if call.mark_slot >= 0:
             self.bank.close(call.mark_slot)
             call.mark_slot = -1
         self._free.append(call.row)
+
+    def _unseat(self, call: Call) -> None:
+        for key in [key for key, seated in self._on_line.items() if seated is call]:
+            del self._on_line[key]
 
     # ── the hot path ─────────────────────────────────────────────────────────────────────────────────
 
     def turn(self, lines: list[TickLine]) -> None:
         began = time.perf_counter()
         now = time.monotonic()
-        by_rate: dict[int, list[TickLine]] = defaultdict(list)
+        by_rate: dict[int, list[tuple[TickLine, list[tick.Tick]]]] = defaultdict(list)
         for line in lines:
-            by_rate[line.rate_hz].append(line)
+            waiting, line.waiting = line.waiting, []
+            if waiting:
+                by_rate[line.rate_hz].append((line, waiting))
         for rate_hz, members in by_rate.items():
-            stages = self.rates.get(rate_hz)
-            if stages is None:
-                continue
-            while members:
-                self._listen(stages, members, now)
-                last = [line for line in members if len(line.waiting) == 1]
-                self._speak(stages, last)
-                for line in members:
-                    line.waiting.pop(0)
-                    if line.waiting:
-                        line.late += 1
-                        self.counters.late_ticks += 1
-                members = [line for line in members if line.waiting]
+            stages = self.rates[rate_hz]
+            for depth in range(max(len(waiting) for _, waiting in members)):
+                ticks = [(line, waiting[depth]) for line, waiting in members if depth < len(waiting)]
+                self._listen(stages, ticks, now)
+                newest = [(line, waiting[depth]) for line, waiting in members if depth == len(waiting) - 1]
+                self._speak(stages, newest)
+            for line, waiting in members:
+                line.late += len(waiting) - 1
+                self.counters.late_ticks += len(waiting) - 1
         took = time.perf_counter() - began
         self.counters.turns += 1
         self.counters.busy_s += took
         self.counters.late_turns += took > LATE_S
 
-    def _listen(self, stages: Rate, lines: list[TickLine], now: float) -> None:
-        """The callers' 20 ms of each line's oldest tick."""
+    def _listen(self, stages: Rate, ticks: list[tuple[TickLine, tick.Tick]], now: float) -> None:
+        """The callers' 20 ms of one tick of each line."""
         calls: list[Call] = []
-        absent: list[Call] = []
         pcm: list[bytes | memoryview] = []
-        for line in lines:
-            for audio in line.waiting[0].slots:
-                call = self._on_line.get((line.name, audio.call))
+        seated = self._on_line
+        whole = 2 * stages.frame
+        for line, packet in ticks:
+            for audio in packet.slots:
+                call = seated.get((line.name, audio.call))
                 if call is None:
                     continue
-                call.sending = bool(audio.flags & tick.SENDING)
-                call.receiving = bool(audio.flags & tick.RECEIVING)
-                if audio.flags & tick.UNDERRUN:
+                flags = audio.flags
+                call.sending = bool(flags & tick.SENDING)
+                call.receiving = bool(flags & tick.RECEIVING)
+                if flags & tick.UNDERRUN:
                     call.underruns += 1
                     self.counters.underruns += 1
-                call.count_played(audio.played)
-                if len(audio.pcm) == 2 * stages.frame:
-                    calls.append(call)
-                    pcm.append(audio.pcm)
-                else:
-                    absent.append(call)
-        for call in absent:
-            call.hear(None, None, now)
+                try:
+                    call.count_played(audio.played)
+                    if len(audio.pcm) != whole:
+                        call.hear(None, None, now)
+                        continue
+                except Exception:
+                    call.broke("tick")
+                    continue
+                calls.append(call)
+                pcm.append(audio.pcm)
         if not calls:
             return
         self.counters.frames += len(calls)
@@ -160,56 +166,66 @@ class Floor:
         house = stages.to_house.change(rows, heard)
         narrow = heard if stages.to_vad is None else stages.to_vad.change(rows, heard)
         judged = self._vad.judge(rows, narrow)
-        for at, call in enumerate(calls):
-            call.hear(house[at], judged.get(call.row), now)
+        for call, frame in zip(calls, house, strict=True):
+            try:
+                call.hear(frame, judged.get(call.row), now)
+            except Exception:
+                call.broke("hear")
 
-    def _speak(self, stages: Rate, lines: list[TickLine]) -> None:
+    def _speak(self, stages: Rate, ticks: list[tuple[TickLine, tick.Tick]]) -> None:
         """Answers each line's newest tick with what its calls have to say."""
         talking: list[Call] = []
         sound: list[Floats] = []
-        for line in lines:
-            for audio in line.waiting[0].slots:
-                call = self._on_line.get((line.name, audio.call))
+        answers: list[tuple[TickLine, int, list[tick.SlotAudio]]] = []
+        places: list[tuple[list[tick.SlotAudio], tick.SlotAudio]] = []
+        """for each talking call, its line's answers and the slot it is in"""
+        seated = self._on_line
+        for line, packet in ticks:
+            slots: list[tick.SlotAudio] = []
+            answers.append((line, packet.seq, slots))
+            for audio in packet.slots:
+                call = seated.get((line.name, audio.call))
                 if call is None or not call.sending:
                     continue
-                frame = call.playout.pull()
+                try:
+                    frame = call.playout.pull()
+                except Exception:
+                    call.broke("playout")
+                    continue
                 if frame is None:
                     if not call.tail:
                         continue
                     call.tail = False
-                    frame = np.zeros(FRAME, np.float32)
+                    frame = QUIET
                 else:
                     call.tail = True
                 talking.append(call)
                 sound.append(frame)
-        spoken: dict[int, memoryview] = {}
+                places.append((slots, audio))
         if talking:
             frames = self._mark(talking, np.stack(sound))
             rows = np.fromiter((call.row for call in talking), np.intp, len(talking))
             out = stages.legs.play(rows, frames)
-            for at, call in enumerate(talking):
-                spoken[id(call)] = out[at].data.cast("B")
-        for line in lines:
-            newest = line.waiting[0]
-            answers = []
-            for audio in newest.slots:
-                call = self._on_line.get((line.name, audio.call))
-                pcm = spoken.get(id(call)) if call is not None else None
-                if pcm is not None:
-                    answers.append(tick.SlotAudio(audio.call, audio.slot, tick.SENDING, 0, pcm))
-            line.answer(tick.pack(newest.seq, answers))
+            for (slots, audio), pcm in zip(places, out, strict=True):
+                slots.append(tick.SlotAudio(audio.call, audio.slot, tick.SENDING, 0, pcm.data.cast("B")))
+        for line, seq, slots in answers:
+            line.answer(tick.pack(seq, slots))
 
     def _mark(self, calls: list[Call], block: Floats) -> list[Frame]:
         """Marked frames; silence for a call that is muted or whose frame could not be marked."""
         slots = np.fromiter((call.mark_slot for call in calls), np.intp, len(calls))
+        try:
+            marked: Sequence[MarkedFrame | Exception] = self.bank.mark(slots, block)
+        except Exception as error:
+            marked = [error] * len(calls)
         frames: list[Frame] = []
-        for call, frame in zip(calls, self.bank.mark(slots, block), strict=True):
-            if isinstance(frame, MarkError):
+        for call, frame in zip(calls, marked, strict=True):
+            if isinstance(frame, Exception):
                 self.counters.mark_alarms += 1
-                call.log.error("mark.failed", error=str(frame))
-                frames.append(Silence(FRAME))
+                call.alarm(frame)
+                frames.append(SILENCE)
             elif call.muted is not None:
-                frames.append(Silence(FRAME))
+                frames.append(SILENCE)
             else:
                 call.spoken_samples += FRAME
                 frames.append(frame)

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
+from redis.exceptions import RedisError
 
 from consent.errors import GrantRefused
-from consent.grant import GrantVerifier
+from consent.grant import GrantVerifier, VoiceGrant
 from consent.revocation import Revocation, RevocationFeed
 from gateway.dialplan import Route
 from gateway.errors import RpcError
@@ -27,6 +28,7 @@ from gateway.hall.prompts import Prompts
 from gateway.hall.speech import FILLER, Speech, render
 from gateway.hall.ticks import TickServer
 from gateway.hall.verbs import perform
+from gateway.places import recordings_dir
 from gateway.rpc import Handler, Peer, Server
 from gateway.runtime import Runtime
 from gateway.sessions import Sessions
@@ -97,6 +99,8 @@ class Hall:
         for call in list(self.calls.values()):
             call.end("failed: the gateway stops")
         await asyncio.wait([*self._lives, asyncio.ensure_future(asyncio.sleep(0))], timeout=3.0)
+        for task in list(self._tasks):
+            task.cancel()
         await self._server.stop()
         await self._ticks.stop()
         await self.sessions.close()
@@ -126,14 +130,18 @@ class Hall:
         if self._front is not None:
             self._front.tell(event, **params)
 
+    async def ask_front(self, method: str, timeout_s: float = 2.0, **params: Any) -> Any:
+        """Raises `RpcError` when it refuses, or is away."""
+        if self._front is None:
+            raise RpcError("the front is away")
+        return await self._front.ask(method, timeout_s, **params)
+
     async def _renewed(self, call_id: str, token: str | None) -> str:
         """A fresh grant of the call; `token` is its last one, which a restarted front has not seen.
 
         Raises `GrantRefused`, and `RpcError` when the front cannot be asked now.
         """
-        if self._front is None:
-            raise RpcError("the front is away")
-        answer = await self._front.ask("grant.renew", call_id=call_id, token=token)
+        answer = await self.ask_front("grant.renew", call_id=call_id, token=token)
         if "refused" in answer:
             raise GrantRefused(answer["refused"], f"the front does not renew: {answer['refused']}")
         return str(answer["token"])
@@ -149,6 +157,8 @@ class Hall:
 
     def _admit(self, params: dict[str, Any], *, resumed: bool) -> Call:
         offer = _offer(params)
+        if offer.call_id in self.calls:
+            raise RpcError(f"call {offer.call_id} is here already")
         row = self.floor.take_row()
         if row is None:
             raise RpcError("the hall is full")
@@ -161,13 +171,19 @@ class Hall:
             speech=Speech(offer.call_id, self.engine, playout, self.prompts, self.settings.lead_s),
             session=session,
             tell_front=self.tell_front,
+            ask_front=self.ask_front,
             aim=lambda gain: self.floor.aim(call, gain),
-            recordings=self.settings.data_dir / "recordings",
+            recordings=recordings_dir(self.settings),
             resumed=resumed,
         )
-        call.mark_slot = self.floor.bank.open(offer.payload)
+        try:
+            call.mark_slot = self.floor.bank.open(offer.payload)
+        except Exception:
+            self.floor.leave(call)
+            raise
         self.calls[offer.call_id] = call
         call.speech.remember = session.remember
+        call.speech.said = call.said
         if resumed:
             session.resumed()
         else:
@@ -236,7 +252,7 @@ class Hall:
         known = self.calls.get(call_id)
         if known is None and resumed:
             known = await self._resume(call_id)
-        if known is None:
+        if known is None or known.ended.is_set():
             log.warning("call.unknown", call_id=call_id, line=line.name)
             await line.ask("hangup", call_id=call_id, status=480)
             return
@@ -244,25 +260,31 @@ class Hall:
         self.floor.seat(known, line.name, call, int(line.hello["rate_hz"]))
         known.session.event("line", line=line.name, slot=slot, codec=codec)
         known.started.set()
-        if confirmed:
+        if confirmed and not known.confirmed.is_set():
+            known.state = "confirmed"
+            known.last_sound = time.monotonic()
             known.confirmed.set()
 
     async def _resume(self, call_id: str) -> Call | None:
         """A call of the hall that died here before, from what Redis remembers."""
-        record = await self.sessions.get(call_id)
-        if record is None or "offer" not in record.facts:
-            log.warning("call.not_remembered", call_id=call_id)
-            return None
-        kept = json.loads(record.facts["offer"])
         try:
+            record = await self.sessions.get(call_id)
+            if record is None or "offer" not in record.facts:
+                log.warning("call.not_remembered", call_id=call_id)
+                return None
+            history = await self.sessions.history(call_id)
+            kept = json.loads(record.facts["offer"])
             async with asyncio.timeout(FRONT_WITHIN_S):  # the lines are often back before the front is
                 await self._front_here.wait()
             kept["grant"] = await self._renewed(call_id, None)
+            if call_id in self.calls:  # its line told twice
+                return self.calls[call_id]
             call = self._admit(kept, resumed=True)
-            call.speech.restore(await self.sessions.history(call_id))
+            call.speech.restore(history)
             return call
-        except (RpcError, GrantRefused, TimeoutError) as error:
-            log.warning("call.not_resumed", call_id=call_id, error=str(error) or "the front is away")
+        except (RpcError, GrantRefused, RedisError, OSError, ValueError, LookupError, TypeError) as error:
+            reason = "the front is away" if isinstance(error, TimeoutError) else str(error)
+            log.warning("call.not_resumed", call_id=call_id, error=reason)
             return None
 
     async def call_confirmed(self, _: Peer, call_id: str, codec: str | None, at: float) -> None:
@@ -278,7 +300,7 @@ class Hall:
 
     async def call_hold(self, _: Peer, call_id: str, sending: bool, receiving: bool) -> None:
         call = self._call(call_id)
-        call.turns.reset()
+        call.forget_turn()
         call.last_sound = time.monotonic()
         call.session.event("hold", sending=sending, receiving=receiving)
         call.show(kind="state", state="listening" if sending else "held")
@@ -300,22 +322,21 @@ class Hall:
 
     async def _live(self, call: Call) -> None:
         self._use_grant(call, call.offer.grant)
+        performing = asyncio.create_task(perform(call))
         work = [
-            asyncio.create_task(perform(call)),
+            performing,
             asyncio.create_task(call.speech.run(lambda: call.token, call.post)),
             asyncio.create_task(self._keep_grant(call)),
             asyncio.create_task(self._limit(call)),
         ]
         try:
             await call.ended.wait()
-            await asyncio.wait(work[:1], timeout=1.0)
+            await self._hang_up(call)
+            await asyncio.wait((performing,), timeout=1.0)
         finally:
             for task in work:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
-            if call.line is not None and not call.line.closed.is_set():
-                with contextlib.suppress(RpcError):
-                    await call.line.ask("hangup", call_id=call.id)
             self.floor.leave(call)
             self.calls.pop(call.id, None)
             spoken_s = round(call.spoken_samples / 24_000, 2)
@@ -323,9 +344,15 @@ class Hall:
             self.tell_front("call.event", call_id=call.id, kind="ended", how=call.how, spoken_s=spoken_s)
             call.log.info("call.ended", how=call.how, spoken_s=spoken_s, underruns=call.underruns)
 
+    async def _hang_up(self, call: Call) -> None:
+        if call.line is not None and not call.line.closed.is_set():
+            with contextlib.suppress(RpcError):
+                await call.line.ask("hangup", call_id=call.id)
+
     async def _limit(self, call: Call) -> None:
         await call.confirmed.wait()
-        await asyncio.sleep(self.settings.max_call_s)
+        before_s = max(0.0, time.time() - call.offer.at) if call.resumed else 0.0
+        await asyncio.sleep(max(0.0, self.settings.max_call_s - before_s))
         call.end("hung up: the longest duration was reached")
 
     def _use_grant(self, call: Call, token: str | None) -> None:
@@ -341,21 +368,31 @@ class Hall:
             call.mute(refusal.reason)
 
     async def _keep_grant(self, call: Call) -> None:
-        """Has the grant renewed in time, and silences the voice when it lapses."""
-        while call.muted is None and (grant := call.grant) is not None:
-            left_s = grant.expires_at - time.time()
-            await asyncio.sleep(max(0.5, left_s * (1 - RENEW_BEFORE)))
-            renewed = None
-            while renewed is None and time.time() < grant.expires_at:
-                try:
-                    renewed = await self._renewed(call.id, grant.token)
-                except GrantRefused as refusal:
-                    call.mute(refusal.reason)
-                    return
-                except RpcError as error:
-                    call.log.warning("grant.not_renewed", error=str(error))
-                    await asyncio.sleep(RENEW_RETRY_S)
-            self._use_grant(call, renewed or grant.token)
+        """Has the grant renewed in time, and silences the voice when it lapses or anything here fails."""
+        try:
+            while call.muted is None and (grant := call.grant) is not None:
+                left_s = grant.expires_at - time.time()
+                await asyncio.sleep(max(RENEW_RETRY_S / 2, left_s * (1 - RENEW_BEFORE)))
+                token = await self._renewal(call, grant)
+                if token is None:
+                    call.mute("expired")
+                else:
+                    self._use_grant(call, token)
+        except GrantRefused as refusal:
+            call.mute(refusal.reason)
+        except Exception:
+            call.log.exception("grant.failed")
+            call.mute("unknown")
+
+    async def _renewal(self, call: Call, grant: VoiceGrant) -> str | None:
+        """A fresh token; None when none came before `grant` lapsed. Raises `GrantRefused`."""
+        while time.time() < grant.expires_at:
+            try:
+                return await self._renewed(call.id, grant.token)
+            except RpcError as error:
+                call.log.warning("grant.not_renewed", error=str(error))
+            await asyncio.sleep(min(RENEW_RETRY_S, max(0.05, grant.expires_at - time.time())))
+        return None
 
     async def _revoked(self, revocation: Revocation) -> None:
         for call in list(self.calls.values()):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -36,12 +37,20 @@ class Item:
     queued: int = 0
     pulled: int = 0
     heard: int = 0
+    reached: int = 0
+    """up to here the line has played it; `heard` is this less what marking and rate change hold back"""
+    text: str = ""
+    """its words so far"""
     ended: bool = False
     """No more will be put in."""
+    cut: bool = False
+    """Not all of it was played: the caller interrupted, or the call ended."""
+    then: Callable[[], None] | None = None
+    """called when all of it was heard"""
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     """Its first sound waits to be played."""
     started: asyncio.Event = field(default_factory=asyncio.Event)
-    """Its first frame was played."""
+    """Its first frame was played, or none ever will be."""
     done: asyncio.Event = field(default_factory=asyncio.Event)
     """All of it was played, or it was cut."""
 
@@ -81,11 +90,11 @@ class Playout:
 
         Raises `PlayoutFull`.
         """
-        if item.ended:
+        if item.ended or not len(samples):
             return
         if self.waiting_s + len(samples) / HOUSE_HZ > CAPACITY_S:
             raise PlayoutFull(f"{self.waiting_s:.1f} s of sound already wait to be played")
-        if item not in self._open:
+        if not item.queued:
             self._open.append(item)
         item.queued += len(samples)
         item.ready.set()
@@ -95,10 +104,14 @@ class Playout:
     def end(self, item: Item) -> None:
         """Nothing more will be put for `item`."""
         item.ended = True
-        if not item.queued:
-            item.ready.set()
-            item.done.set()
-        self._settle()
+        if item.reached == item.queued:
+            item.heard = item.queued
+            self._close(item)
+
+    def drop(self, item: Item) -> None:
+        """`item` is not wanted any more; what of it waits already is still played."""
+        item.cut = True
+        self.end(item)
 
     def pull(self) -> Floats | None:
         """The next 20 ms, or None when nothing waits.
@@ -118,6 +131,21 @@ class Playout:
                 self._report(self._sent)
             return None
         self._idle = 0
+        item, samples = self._waiting[0]
+        if len(samples) > FRAME:
+            frame = samples[:FRAME]
+            self._waiting[0] = (item, samples[FRAME:])
+            item.pulled += FRAME
+            filled = FRAME
+            self._trail.append((self._sent + FRAME, item, item.pulled))
+        else:
+            frame, filled = self._gather()
+        self._waiting_samples -= filled
+        self._sent += FRAME
+        return frame
+
+    def _gather(self) -> tuple[Floats, int]:
+        """A frame from the pieces that wait, and how much of it they filled."""
         frame = np.zeros(FRAME, np.float32)
         filled = 0
         while filled < FRAME and self._waiting:
@@ -131,46 +159,50 @@ class Playout:
             else:
                 self._waiting[0] = (item, samples[take:])
             self._trail.append((self._sent + FRAME, item, item.pulled))
-        self._waiting_samples -= filled
-        self._sent += FRAME
-        return frame
+        return frame, filled
 
     def played(self, total: int) -> None:
         """The line has played `total` samples (24 kHz, since the call's start) of what we sent."""
         if total != self._reported:
             self._reported = total
+            self._lost = min(self._lost, max(0, self._sent - total))
             self._report(total + self._lost)
 
     def _report(self, upto: int) -> None:
         while self._trail and self._trail[0][0] <= upto:
-            _, item, samples = self._trail.popleft()
-            whole = item.ended and samples == item.queued
-            item.heard = max(item.heard, samples if whole else samples - self._delay)
+            _, item, reached = self._trail.popleft()
+            item.reached = reached
             item.started.set()
-        self._settle()
+            if item.ended and item.reached == item.queued:
+                item.heard = item.queued
+                self._close(item)
+            else:
+                item.heard = max(item.heard, item.reached - self._delay)
 
-    def _settle(self) -> None:
-        """Closes the items of which nothing waits and nothing is under way."""
-        if not self._open:
+    def _close(self, item: Item) -> None:
+        """`item` is over: heard to its end, or cut."""
+        if item.done.is_set():
             return
-        moving = {item.id for _, item, _ in self._trail} | {item.id for item, _ in self._waiting}
-        for item in [item for item in self._open if item.ended and item.id not in moving]:
+        if item.queued:
             self._open.remove(item)
-            item.ready.set()
-            item.done.set()
+        item.ready.set()
+        item.started.set()
+        item.done.set()
+        if item.then is not None and not item.cut:
+            item.then()
 
     def cut(self) -> list[Item]:
         """Forgets what waits (barge-in, hang-up) and answers the items that were cut, with `heard` as the
         line has reported it so far: the frame or two under way, and the 20 ms fade, count as not heard."""
         items = list(self._open)
         if self._waiting:
-            rest = np.concatenate([samples for _, samples in self._waiting])[:FRAME]
-            self._fade = np.zeros(FRAME, np.float32)
-            self._fade[: len(rest)] = rest * np.linspace(1, 0, len(rest), dtype=np.float32)
+            rest, filled = self._gather()
+            rest[:filled] *= np.linspace(1, 0, filled, dtype=np.float32)
+            self._fade = rest
         self._waiting.clear()
         self._waiting_samples = 0
         self._trail.clear()
         for item in items:
-            item.ended = True
-        self._settle()
+            item.ended = item.cut = True
+            self._close(item)
         return items

@@ -10,14 +10,12 @@ import os
 import time
 import wave
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
 from gateway.hall.audio import FRAME_S, HOUSE_HZ, Floats, to_pcm
-
-if TYPE_CHECKING:
-    from gateway.hall.call import Call
+from gateway.hall.call import Call, Dtmf
 
 FLUSH_S: Final = 1.0
 
@@ -37,7 +35,7 @@ class Recording:
         self._frames.append(frame if frame is not None else np.zeros(round(HOUSE_HZ * FRAME_S), np.float32))
 
     async def run(self) -> Path:
-        """Records; answers the file (24 kHz mono PCM16, readable by the owner only)."""
+        """Records; answers the file (24 kHz mono PCM16, readable by the owner only). Raises `CallEnded`."""
         call = self._call
         folder = call.recordings / time.strftime("%Y-%m-%d", time.gmtime())
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -57,7 +55,7 @@ class Recording:
                         event = await call.next(FLUSH_S)
                         await asyncio.to_thread(self._flush, out)
                         now = time.monotonic()
-                        if event is not None and not hasattr(event, "event"):
+                        if isinstance(event, Dtmf):
                             return path
                         if now - began > self._max_s or now - call.last_sound > self._silence_s:
                             return path
@@ -65,6 +63,7 @@ class Recording:
                     self._flush(out)
         finally:
             call.tap = None
+            call.session.event("recorded", path=str(path), seconds=round(self.seconds, 2))
 
     def _flush(self, out: wave.Wave_write) -> None:
         frames, self._frames = self._frames, []

@@ -8,6 +8,7 @@ else becomes an event in the call's inbox.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import time
@@ -23,7 +24,7 @@ import structlog
 from gateway.dialplan_verbs import Converse, fill
 from gateway.errors import VoicegateError
 from gateway.hall.audio import HOUSE_HZ, Floats
-from gateway.hall.playout import Item, Playout
+from gateway.hall.playout import Item, Playout, PlayoutFull
 from gateway.hall.prompts import Prompts
 from model import client
 from model.client import EngineClient, EngineEvent, EngineSession
@@ -31,9 +32,14 @@ from model.errors import EngineBusy, EngineError
 
 log = structlog.get_logger("speech")
 
-RECONNECT_FOR_S: Final = 6.0
-"""How long a lost engine may take to come back before the call says farewell."""
+RECONNECT_FOR_S: Final = 10.0
+"""How long a lost engine may take to come back before the call says farewell: it loads its models anew."""
 FILLER_AFTER_S: Final = 0.7
+SILENT_FOR_S: Final = 8.0
+"""An engine that was asked to speak and says nothing for this long is given up."""
+RENDER_WITHIN_S: Final = 60.0
+"""All prompts of the dialplan, at an engine that has just started."""
+CLOSE_WITHIN_S: Final = 1.0
 FILLER: Final = "One moment, please."
 PLAYOUT_REPORT_S: Final = 0.2
 RETRY_S: Final = 0.1
@@ -43,23 +49,12 @@ OUTBOX: Final = 1024
 Command = Callable[[EngineSession], Awaitable[None]]
 
 
-class EngineLost(VoicegateError):
-    """The engine is gone and did not come back in time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """Words of ours whose sound is queued. `text` is all of the item's words so far."""
-
-    item: Item
-    text: str
-    final: bool
-
-
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What the engine understood; `text` is None when it does not transcribe."""
+    """What the engine understood of the turn that was committed as `turn`; `text` is None when it does not
+    transcribe."""
 
+    turn: int
     text: str | None
     duration_s: float
     confidence: float | None
@@ -67,21 +62,36 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """The engine wants something done."""
+    """The engine wants something done once `item` was heard."""
 
+    item: Item
     name: str
     arguments: str
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The engine will not: `code` is "busy" or the contract's other words."""
+    """The engine will not, now or ever in this call: `code` is "busy" or the contract's other words."""
 
     code: str
     message: str
 
 
-SpeechEvent = Said | Heard | ToolCall | Refused
+SpeechEvent = Heard | ToolCall | Refused
+
+
+class EngineSilent(EngineError):
+    """The engine was asked to speak and says nothing."""
+
+    code = "lost"
+
+
+class EngineGone(VoicegateError):
+    """What should be said cannot be: the engine refused."""
+
+    def __init__(self, refusal: Refused) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
 
 
 @dataclass(slots=True, eq=False)
@@ -92,7 +102,6 @@ class _Reply:
     say: str | None
     response_id: str | None = None
     item_id: str | None = None
-    text: str = ""
 
 
 class Speech:
@@ -111,10 +120,21 @@ class Speech:
         self._asked: deque[_Reply] = deque()
         self._active: _Reply | None = None
         self._recent: deque[_Reply] = deque(maxlen=8)
+        self._utterance: list[Floats] = []
+        """what the caller is saying"""
+        self._question: list[Floats] = []
+        """what the caller said and the engine has not begun to answer, for another engine if this one goes"""
+        self._committed: deque[int] = deque(maxlen=64)
+        """turns that the engine has not told its understanding of"""
+        self._moved_at = 0.0
+        """when the engine was last asked, or last said something"""
+        self._full = False
         self._config: dict[str, Any] = {}
         self._history: deque[dict[str, Any]] = deque(maxlen=64)
         self.remember: Callable[[dict[str, Any]], None] = lambda _: None
         """told each item of the history, for other halls and engines"""
+        self.said: Callable[[Item, bool], None] = lambda *_: None
+        """told when an item has more words, and whether they are all"""
 
     # ── saying ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -137,13 +157,16 @@ class Speech:
         if self._active is None and self._asked:
             reply = self._active = self._asked.popleft()
             self._recent.append(reply)
+            self._moved_at = time.monotonic()
             self._send(lambda session: session.respond(say=reply.say))
 
     def _send(self, command: Command) -> None:
         try:
             self._outbox.put_nowait(command)
         except asyncio.QueueFull:
-            self._log.error("engine.outbox_full")
+            if not self._full:  # once: this may come from the hot path
+                self._full = True
+                self._log.error("engine.outbox_full")
 
     def _own(self, sound: Floats) -> Item:
         item = Item(f"item-{next(self._numbers)}")
@@ -168,27 +191,43 @@ class Speech:
         """The caller interrupts: nothing more is said, and the engine learns what was heard."""
         items = self._playout.cut()
         for reply in self._asked:
-            self._playout.end(reply.item)
+            self._playout.drop(reply.item)
         self._asked.clear()
         active = self._active
         if active is not None:
-            self._playout.end(active.item)
+            self._playout.drop(active.item)
+            if active.say is None:
+                self._question.clear()
         for reply in list(self._recent):
             if reply.item in items or reply is active:
-                heard_ms = round(reply.item.heard_s * 1000)
-                self._send(functools.partial(_interrupt, reply, heard_ms, reply is active))
+                self._interrupt(reply)
         return items
+
+    def _interrupt(self, reply: _Reply) -> None:
+        """Has the engine stop `reply` where the caller stopped hearing it; one that the engine has not
+        created yet is stopped when it is."""
+        if reply.item_id is None or reply.response_id is None:
+            return
+        response_id = reply.response_id if reply is self._active else None
+        heard_ms = round(reply.item.heard_s * 1000)
+        self._send(functools.partial(_interrupt, response_id, reply.item_id, heard_ms))
 
     # ── hearing ──────────────────────────────────────────────────────────────────────────────────────
 
     def append(self, sound: Floats) -> None:
         """The caller's speech, float32 24 kHz."""
+        self._utterance.append(sound)
         self._send(lambda session: session.append(sound))
 
-    def commit(self) -> None:
+    def commit(self, turn: int) -> None:
+        """The caller's turn number `turn` is over."""
+        self._question, self._utterance = self._utterance, []
+        self._committed.append(turn)
         self._send(lambda session: session.commit())
 
     def clear(self) -> None:
+        """What was appended was nothing."""
+        self._utterance.clear()
         self._send(lambda session: session.clear())
 
     def configure(self, verb: Converse, now: datetime) -> None:
@@ -220,43 +259,60 @@ class Speech:
         lost_at: float | None = None
         filled = False
         while True:
-            token = grant()
+            began = time.monotonic()
             try:
+                token = grant()
                 if token is None:
                     raise EngineError("the call has no voice grant")
                 session = await self._engine.connect(token)
                 if lost_at is not None:
                     self._log.info("engine.back", after_s=round(time.monotonic() - lost_at, 2))
-                lost_at, filled = None, False
                 await self._converse(session, post)
-            except EngineBusy as busy:
-                post(Refused("busy", str(busy)))
+            except (EngineBusy, EngineSilent) as refusal:
+                post(Refused(refusal.code, str(refusal)))
                 return
-            except EngineError as error:
+            except (EngineError, PlayoutFull) as error:
                 now = time.monotonic()
-                if lost_at is None:
-                    lost_at = now
+                if lost_at is None or now - began > RECONNECT_FOR_S:  # it had been well until now
+                    lost_at, filled = now, False
                     self._log.warning("engine.away", error=str(error))
                 if now - lost_at > RECONNECT_FOR_S:
                     post(Refused("lost", str(error)))
                     return
-                if now - lost_at > FILLER_AFTER_S and not filled and not self._playout.busy:
+                wanted = self._active is not None and not self._playout.busy
+                if now - lost_at > FILLER_AFTER_S and wanted and not filled:
                     filled = self.prompt(FILLER) is not None
                 await asyncio.sleep(RETRY_S)
+            except Exception as error:
+                self._log.exception("speech.failed")
+                post(Refused("lost", f"{type(error).__name__}: {error}"))
+                return
 
     async def _converse(self, session: EngineSession, post: Callable[[SpeechEvent], None]) -> None:
-        """One session's life; always ends with an `EngineError`."""
-        writing = asyncio.create_task(self._write(session))
-        reporting = asyncio.create_task(self._report(session))
+        """One session's life; always ends with an error."""
+        self._moved_at = time.monotonic()
+        work = [
+            asyncio.create_task(self._read(session, post)),
+            asyncio.create_task(self._write(session)),
+            asyncio.create_task(self._report(session)),
+        ]
         try:
-            async for event in session:
-                self._take(event, post)
+            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
-            writing.cancel()
-            reporting.cancel()
-            await asyncio.gather(writing, reporting, return_exceptions=True)
-            await session.aclose()
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_WITHIN_S):  # a stuck engine does not say goodbye
+                    await session.aclose()
             self._start_over()
+
+    async def _read(self, session: EngineSession, post: Callable[[SpeechEvent], None]) -> None:
+        async for event in session:
+            self._moved_at = time.monotonic()
+            self._take(event, post)
 
     async def _write(self, session: EngineSession) -> None:
         await session.update(binary=True, lead_s=self._lead_s, **self._config)
@@ -267,10 +323,13 @@ class Speech:
             await command(session)
 
     async def _report(self, session: EngineSession) -> None:
-        """Tells the engine what was played, so that it keeps its lead."""
+        """Tells the engine what was played, so that it keeps its lead. Raises `EngineSilent`."""
         while True:
             await asyncio.sleep(PLAYOUT_REPORT_S)
             reply = self._active
+            quiet_s = time.monotonic() - self._moved_at
+            if reply is not None and not self._playout.waiting_s and quiet_s > SILENT_FOR_S:
+                raise EngineSilent("the engine did not answer in time")
             if reply is not None and reply.item_id is not None:
                 await session.playout(reply.item_id, round(reply.item.heard_s * 1000))
 
@@ -278,54 +337,84 @@ class Speech:
         """The session is gone: what nobody heard yet is asked for again, what was begun is left as it is."""
         while not self._outbox.empty():
             self._outbox.get_nowait()
+        self._full = False
         active, self._active = self._active, None
         if active is not None:
             if active.item.queued == 0 and not active.item.ended:
                 self._asked.appendleft(_Reply(active.item, active.say))
             else:
-                self._playout.end(active.item)
+                self._over(active)
         self._recent.clear()
+        last = [self._committed[-1]] if self._committed and self._question else []
+        self._committed.clear()
+        self._committed.extend(last)
+        for sound in self._question:
+            self._send(functools.partial(_append, sound))
+        if self._question:
+            self._send(lambda session: session.commit())
         self._advance()
+        for sound in self._utterance:
+            self._send(functools.partial(_append, sound))
 
     def _take(self, event: EngineEvent, post: Callable[[SpeechEvent], None]) -> None:
         active = self._active
         match event:
             case client.Audio(item_id, pcm):
                 if active is not None and active.item_id == item_id:
+                    if active.say is None and self._question:
+                        self._question.clear()
                     self._playout.put(active.item, pcm)
             case client.Words(item_id, delta):
-                if active is not None and active.item_id == item_id:
-                    active.text += delta
-                    post(Said(active.item, active.text, final=False))
+                if active is not None and active.item_id == item_id and not active.item.cut:
+                    active.item.text += delta
+                    self.said(active.item, False)
             case client.Created(response_id, item_id):
                 if active is not None:
                     active.response_id, active.item_id = response_id, item_id
+                    if active.item.cut:
+                        self._interrupt(active)
             case client.Done():
-                self._done(event, post)
+                self._done(event)
             case client.Transcript(text, duration_s, confidence):
                 self._remember("user", text)
-                post(Heard(text or None, duration_s, confidence))
+                turn = self._committed.popleft() if self._committed else 0
+                post(Heard(turn, text or None, duration_s, confidence))
             case client.ToolRequest(name, arguments):
-                post(ToolCall(name, arguments))
+                if active is not None and not active.item.cut:  # a caller who interrupted wants it no more
+                    post(ToolCall(active.item, name, arguments))
             case client.Truncated(_, text):
                 self._remember("assistant", text)
             case client.Failure(code, message):
-                self._log.warning("engine.error", code=code, message=message)
-                if code == "busy":
-                    post(Refused(code, message))
+                self._failed(code, message, post)
 
-    def _done(self, done: client.Done, post: Callable[[SpeechEvent], None]) -> None:
+    def _failed(self, code: str, message: str, post: Callable[[SpeechEvent], None]) -> None:
+        self._log.warning("engine.error", code=code, message=message)
+        if code == "busy":
+            post(Refused(code, message))
+        elif code.startswith("grant_") and self._active is not None and self._active.response_id is None:
+            self._playout.drop(self._active.item)  # what was asked for was never created
+            self._active = None
+            self._advance()
+
+    def _done(self, done: client.Done) -> None:
         active = self._active
         if active is None or active.item_id != done.item_id:
             return
-        self._playout.end(active.item)
         self._active = None
-        if done.status == "completed" and active.text:
-            self._remember("assistant", active.text)
-            post(Said(active.item, active.text, final=True))
-        elif done.status == "failed":
+        if active.say is None:
+            self._question.clear()
+        if done.status == "failed":
             self._log.warning("engine.reply_failed", reason=done.reason)
+        self._over(active)
         self._advance()
+
+    def _over(self, reply: _Reply) -> None:
+        """No more of `reply` comes; when all of it was heard it belongs to the history."""
+        item = reply.item
+        if item.queued and not item.cut:
+            item.then = lambda: self._remember("assistant", item.text)
+            self.said(item, True)
+        self._playout.end(item)
 
     def _remember(self, role: str, text: str) -> None:
         if text:
@@ -335,27 +424,42 @@ class Speech:
             self.remember(item)
 
 
-async def _interrupt(reply: _Reply, heard_ms: int, active: bool, session: EngineSession) -> None:
-    if active and reply.response_id is not None:
-        await session.cancel(reply.response_id)
-    if reply.item_id is not None:
-        await session.truncate(reply.item_id, heard_ms)
+async def _append(sound: Floats, session: EngineSession) -> None:
+    await session.append(sound)
+
+
+async def _interrupt(response_id: str | None, item_id: str, heard_ms: int, session: EngineSession) -> None:
+    """`response_id` is None when the response is done already."""
+    if response_id is not None:
+        await session.cancel(response_id)
+    await session.truncate(item_id, heard_ms)
 
 
 async def render(engine: EngineClient, grant: str, texts: list[str], prompts: Prompts) -> None:
     """Has the engine say `texts` into `prompts`. Raises `EngineError`."""
     session = await engine.connect(grant)
     try:
-        await session.update(binary=True, lead_s=10.0)
-        for text in texts:
-            pieces: list[Floats] = []
-            await session.respond(say=text)
-            async for event in session:
-                if isinstance(event, client.Audio):
-                    pieces.append(event.pcm)
-                elif isinstance(event, client.Done):
-                    break
-            if pieces:
-                prompts.keep(text, pieces)
+        async with asyncio.timeout(RENDER_WITHIN_S):
+            await session.update(binary=True, lead_s=10.0)
+            for text in texts:
+                await session.respond(say=text)
+                prompts.keep(text, await _sound_of_reply(session))
+    except TimeoutError:
+        raise EngineError(f"the engine renders no prompts within {RENDER_WITHIN_S:g} s") from None
     finally:
         await session.aclose()
+
+
+async def _sound_of_reply(session: EngineSession) -> list[Floats]:
+    """The next reply's sound. Raises `EngineError` when there is none."""
+    pieces: list[Floats] = []
+    async for event in session:
+        if isinstance(event, client.Audio):
+            pieces.append(event.pcm)
+        elif isinstance(event, client.Failure):
+            raise EngineError(event.message)
+        elif isinstance(event, client.Done):
+            break
+    if not pieces:
+        raise EngineError("the engine said nothing")
+    return pieces

@@ -22,9 +22,12 @@ import structlog
 from gateway.errors import LineError
 from gateway.line import tick
 
+RATES_HZ: Final = (8_000, 16_000, 48_000)
 GATHER_S: Final = 0.003
 LIVELY_S: Final = 0.03
 """A line that ticked within this will tick again now."""
+FAILED_EVERY_S: Final = 1.0
+"""A turn that fails is said so often, not fifty times a second."""
 BACKLOG_TICKS: Final = 50
 """A line one second ahead of us is answered by dropping what is old."""
 
@@ -61,6 +64,7 @@ class TickServer:
         self._expected = 0
         """lines that ticked within the last frame or two"""
         self._gathering: asyncio.TimerHandle | None = None
+        self._failed_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self.lines: dict[str, TickLine] = {}
 
@@ -76,7 +80,7 @@ class TickServer:
 
     def _accept(self) -> None:
         assert self._listener is not None
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):
             sock, _ = self._listener.accept()
             sock.setblocking(False)
             task = asyncio.create_task(self._greet(sock))
@@ -88,13 +92,17 @@ class TickServer:
         try:
             async with asyncio.timeout(2.0):
                 hello = json.loads(await loop.sock_recv(sock, 4096))
-            if not hmac.compare_digest(str(hello["token"]), self._token):
+            if not hmac.compare_digest(str(hello["token"]).encode(), self._token.encode()):
                 raise ValueError("wrong token")
             line = TickLine(str(hello["name"]), int(hello["rate_hz"]), sock)
-        except (OSError, ValueError, KeyError, TimeoutError) as error:
-            log.warning("tick.refused", error=str(error))
+            if line.rate_hz not in RATES_HZ:
+                raise ValueError(f"no line ticks at {line.rate_hz} Hz")
+        except (OSError, ValueError, KeyError, TypeError, TimeoutError) as error:
+            log.warning("tick.refused", error=str(error) or type(error).__name__)
             sock.close()
             return
+        if (before := self.lines.get(line.name)) is not None:
+            self._gone(before)
         self.lines[line.name] = line
         loop.add_reader(sock, self._readable, line)
 
@@ -131,7 +139,14 @@ class TickServer:
             self._gathering.cancel()
             self._gathering = None
         ready, self._ready = self._ready, []
-        self._turn([line for line in ready if line.waiting])
+        try:
+            self._turn([line for line in ready if line.waiting])
+        except Exception:
+            if (now := time.monotonic()) - self._failed_at > FAILED_EVERY_S:
+                self._failed_at = now
+                log.exception("tick.turn_failed")
+        for line in ready:  # a tick left over would be waited for and never served
+            line.waiting.clear()
 
     def _gone(self, line: TickLine) -> None:
         asyncio.get_running_loop().remove_reader(line.sock)

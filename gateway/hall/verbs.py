@@ -5,6 +5,7 @@ Each verb is a coroutine over the call's inbox. `CallEnded` unwinds them whereve
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +13,7 @@ from gateway.dialplan import (
     Answer,
     Converse,
     Disclose,
+    Enroll,
     Gather,
     Hangup,
     Record,
@@ -19,16 +21,23 @@ from gateway.dialplan import (
     Say,
     Transfer,
     Verb,
+    VoiceOwner,
 )
-from gateway.hall.call import CONFIRMED_WITHIN_S, STARTED_WITHIN_S, Call, CallEnded, Dtmf
+from gateway.hall.call import CONFIRMED_WITHIN_S, STARTED_WITHIN_S, Call, CallEnded
 from gateway.hall.conversation import Conversation
+from gateway.hall.enrol import enrol
+from gateway.hall.keys import dialled
+from gateway.hall.leg import FULL
+from gateway.hall.owner import serve_owner
 from gateway.hall.playout import Item
 from gateway.hall.recording import Recording
-from gateway.hall.speech import EngineLost
+from gateway.hall.speech import EngineGone, Refused
 from gateway.hall.transfer import transfer
 
 GREETING_WITHIN_S: Final = 2.0
 """The call is answered even when its greeting is not rendered by then."""
+FAREWELL_WITHIN_S: Final = 20.0
+"""A caller who holds the call does not hear it."""
 BEEP_HZ: Final = 1000.0
 
 
@@ -44,13 +53,32 @@ async def perform(call: Call) -> None:
     try:
         await Performance(call).run()
         call.end("hung up")
-    except CallEnded:
-        pass
-    except EngineLost as lost:
-        call.end(f"failed: {lost}")
+    except CallEnded as over:
+        call.end(str(over))
+    except EngineGone as gone:
+        await _farewell(call, gone.refusal)
     except Exception:
-        call.log.exception("call.failed")
-        call.end("failed: an error of ours")
+        call.broke("verbs")
+
+
+async def _farewell(call: Call, refusal: Refused) -> None:
+    """What is said when the engine cannot: a text rendered long ago. Then the call is over."""
+    call.session.event("engine_refused", code=refusal.code, message=refusal.message)
+    call.aim(FULL)
+    item = call.speech.prompt(_last_words(call, refusal.code))
+    if item is not None:
+        with contextlib.suppress(CallEnded):
+            await call.until(item.done.wait(), FAREWELL_WITHIN_S)
+    call.end(f"failed: {refusal.code}")
+
+
+def _last_words(call: Call, code: str) -> str:
+    """The text of the call's conversation for a busy or a lost engine; empty when it has none."""
+    for route in (call.route, *call.offer.routes.values()):
+        for verb in route.do:
+            if isinstance(verb, Converse):
+                return verb.busy if code == "busy" else verb.engine_lost
+    return ""
 
 
 class Performance:
@@ -64,8 +92,9 @@ class Performance:
     async def run(self) -> None:
         call = self._call
         if not await call.until(call.started.wait(), STARTED_WITHIN_S):
-            call.end("failed: no line reported the call")
-            return
+            raise CallEnded("failed: no line reported the call")
+        if call.muted is not None:
+            raise CallEnded(f"failed: the voice may not be used: {call.muted}")
         route: Route | None = call.route
         while route is not None:
             call.route = route
@@ -96,6 +125,10 @@ class Performance:
                 await self._transfer(verb)
             case Record():
                 await self._record(verb)
+            case Enroll():
+                await enrol(self._call, verb)
+            case VoiceOwner():
+                await serve_owner(self._call, verb)
             case Hangup():
                 if verb.say:
                     await self._say(verb.say, interruptible=False)
@@ -132,28 +165,20 @@ class Performance:
                 call.words(text, following.facts if isinstance(following, Converse) else None)
             )
             self._ahead = (text, item)
-            await call.until(item.ready.wait(), GREETING_WITHIN_S)
+            await call.rendered(item, GREETING_WITHIN_S)
         await call.ask_line("answer")
         call.move("answered")
         if not await call.until(call.confirmed.wait(), CONFIRMED_WITHIN_S):
-            await call.ask_line("hangup")
             raise CallEnded("failed: the answer was never acknowledged")
 
     # ── the other verbs ──────────────────────────────────────────────────────────────────────────────
 
     async def _gather(self, verb: Gather) -> Goto | None:
         call = self._call
-        item = self._start_saying(verb.prompt)
-        digits = ""
-        while len(digits) < verb.digits:
-            event = await call.next(None if not item.done.is_set() else verb.timeout_s)
-            if event is None and item.done.is_set():
-                break
-            if isinstance(event, Dtmf):
-                call.playout.cut()
-                if event.digit == verb.finish_key:
-                    break
-                digits += event.digit
+        prompt = self._start_saying(verb.prompt)
+        digits = await dialled(
+            call, prompt, verb.digits, timeout_s=verb.timeout_s, finish_key=verb.finish_key
+        )
         call.session.event("gathered", digits=digits)
         name = verb.branches.get(digits, verb.otherwise)
         return Goto(call.offer.routes[name]) if name is not None else None
@@ -168,9 +193,7 @@ class Performance:
         await self._say(verb.announce, interruptible=False)
         if verb.beep:
             await call.played(call.speech.beep(BEEP_HZ, 0.3))
-        recording = Recording(call, verb.max_s, verb.silence_s)
-        path = await recording.run()
-        call.session.event("recorded", path=str(path), seconds=recording.seconds)
+        await Recording(call, verb.max_s, verb.silence_s).run()
 
 
 def first_words(verb: Verb | None) -> str:

@@ -357,9 +357,16 @@ class SipLine:
             self.loop.call(self._started, call)
             return
         call.ending = f"refused: {why}"
-        self.loop.call(self._graveyard.append, call)
-        call.answer(_op(status))
+        self.loop.call(self._refuse, call, int(status))  # pjsua2 aborts when a call ends within this callback
         note("warning", "line.refused", call_id=call_id, status=int(status), why=why)
+
+    def _refuse(self, call: SipCall, status: int) -> None:
+        if not call.over:
+            self._graveyard.append(call)
+            try:
+                call.answer(_op(status))
+            except pj.Error as error:  # cancelled meanwhile
+                note("info", "line.refused_late", call_id=call.call_id, error=error.reason)
 
     def free(self, call: SipCall) -> None:
         if call.slot is not None and self._taken[call.slot.index] is call:

@@ -56,9 +56,6 @@ class Chat:
     def system(self, text: str) -> list[int]:
         return [*self.system_open, *self.encode(text or DEFAULT_SYSTEM), *self.system_close]
 
-    def user_text(self, text: str) -> list[int]:
-        return [*self.user_open, *self.encode(text), *self.user_close]
-
     def answer(self, ids: Sequence[int]) -> list[int]:
         """A closed answer of these words."""
         return [*self.answer_open, *ids, *self.answer_close]

@@ -89,7 +89,6 @@ class CodecConfig:
     dilation_growth: int
     compress: int
     conv_shortcut: bool
-    pad_mode: str
     ratios: tuple[int, ...]
     resample: int
     """transformer positions of one frame"""
@@ -263,7 +262,6 @@ def _codec(section: _Section, frame: int) -> CodecConfig:
         dilation_growth=int(section.get("dilation_growth_rate", 2)),
         compress=int(section.get("compress", 2)),
         conv_shortcut=bool(section.get("use_conv_shortcut", False)),
-        pad_mode="constant",
         ratios=ratios,
         resample=resample,
         upsample_groups=int(section.get("upsample_groups", 512)),

@@ -18,7 +18,7 @@ import structlog
 import torch
 from torch import Tensor
 
-from model.api import RATE_HZ, Floats, HistoryItem, Output, SessionConfig, Sound, Text, Understood
+from model.api import RATE_HZ, Floats, Forgot, HistoryItem, Output, SessionConfig, Sound, Text, Understood
 from model.chroma import voices
 from model.chroma.chat import Words, whole_words
 from model.chroma.history import History, Piece, Turn
@@ -69,6 +69,8 @@ class ChromaConversation:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sampling: Sampling | None = sampling
         """to be set in the slot before its first draw"""
+        self._forgot = 0
+        """turns that were dropped since the last reply said so"""
         self._closed = False
         self._log = structlog.get_logger("chroma").bind(call_id=call_id, slot=slot)
 
@@ -127,7 +129,6 @@ class ChromaConversation:
             history.changed(history.start(turn) + len(turn.before) + first)
         turn.sound, utterance.changed = sound, None
         if utterance.over:
-            history.changed(history.start(turn) + len(turn))
             turn.after = [*chat.sound_close, *chat.user_close]
 
     async def commit(self) -> Understood:
@@ -155,14 +156,15 @@ class ChromaConversation:
             await self._engine.conductor.do(utterance.listen, pcm, True)
             utterance.over = True
             self._place(utterance)
-        elif item.text and item.role == "assistant":
-            words = chat.encode(item.text)
-            self._history.append(
-                Turn("assistant", list(chat.answer_open), words, after=list(chat.answer_close))
-            )
+        elif item.text and item.role == "system":
+            self._history.append(Turn("system", chat.system(item.text)))
         elif item.text:
-            ids = chat.user_text(item.text) if item.role == "user" else chat.system(item.text)
-            self._history.append(Turn(item.role, ids))
+            own = item.role == "assistant"
+            before, after = (
+                (chat.answer_open, chat.answer_close) if own else (chat.user_open, chat.user_close)
+            )
+            words = chat.encode(item.text)
+            self._history.append(Turn(item.role, list(before), words, after=list(after)))
 
     # ── the thinker's memory ─────────────────────────────────────────────────────────────────────────
 
@@ -171,6 +173,7 @@ class ChromaConversation:
         engine, history, slot = self._engine, self._history, self._slot
         cache = engine.slots.thinker
         if dropped := history.drop_oldest(cache.capacity - engine.answer_room):
+            self._forgot += dropped
             self._log.info("context.full", turns_dropped=dropped)
         if len(history) > cache.capacity - engine.answer_room:
             raise EngineError(f"{len(history)} positions are more than a context of {cache.capacity} takes")
@@ -203,7 +206,7 @@ class ChromaConversation:
         async with self._feeding:
             if self._answering or self._closed:
                 return
-            await self._feed(opening=True)
+            await self._feed(opening=not self._history.listening)
 
     # ── speaking ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -224,6 +227,9 @@ class ChromaConversation:
             script = None if say is None else deque([*chat.encode(say), chat.im_end])
             reply = Reply(self._slot, engine.reply_frames, script)
             words = Words(chat)
+            if self._forgot:
+                yield Forgot(self._forgot)
+                self._forgot = 0
             async with contextlib.aclosing(engine.conductor.perform(reply)) as frames:  # type: ignore[type-var]
                 async for frame in frames:
                     if frame.word is not None:

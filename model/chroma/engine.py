@@ -14,7 +14,7 @@ import numpy as np
 import structlog
 import torch
 
-from consent.grant import VoiceGrant
+from consent.grant import VoiceGrant, hash_voice
 from model.api import RATE_HZ, Limits, Reference
 from model.chroma import chat as chats
 from model.chroma import checkpoint, voices
@@ -138,7 +138,7 @@ class ChromaEngine:
             raise EngineBusy(f"{self.settings.conversations} conversations are all that this engine takes")
         slot = heapq.heappop(self._free)  # the lowest, so that steps cover few idle slots
         try:
-            voice = await self._voice(reference)
+            voice = await self._voice(grant, reference)
         except BaseException as error:
             heapq.heappush(self._free, slot)
             if isinstance(error, VoiceError):
@@ -154,8 +154,10 @@ class ChromaEngine:
         await asyncio.shield(self.conductor.do(self.slots.clear, slot))
         heapq.heappush(self._free, slot)
 
-    async def _voice(self, reference: Reference) -> Voice:
-        """The voice by its hash; two calls that want it at once wait for one preparation."""
+    async def _voice(self, grant: VoiceGrant, reference: Reference) -> Voice:
+        """The grant's voice by its hash; two calls that want it at once wait for one preparation."""
+        if reference.voice_hash != grant.voice_hash:
+            raise VoiceError(f"the reference that came is not that of {grant.voice!r}")
         if (voice := self.voices.get(reference.voice_hash)) is not None:
             return voice
         pcm = self._usable(reference)
@@ -185,7 +187,10 @@ class ChromaEngine:
                 f"the clip of {reference.voice!r} lasts {len(reference.pcm) / RATE_HZ:.1f} s; "
                 f"Chroma takes at most {LONGEST_REFERENCE_S:g} s"
             )
-        return np.asarray(reference.pcm, np.float32).reshape(-1)
+        pcm = np.asarray(reference.pcm, np.float32).reshape(-1)
+        if not reference.stock and hash_voice(pcm.tobytes(), reference.text) != reference.voice_hash:
+            raise VoiceError(f"the clip of {reference.voice!r} is not the one that was consented to")
+        return pcm
 
     async def _prepare(
         self, reference: Reference, pcm: np.ndarray[tuple[int], np.dtype[np.float32]]
@@ -208,8 +213,8 @@ class ChromaEngine:
         self.voices.put(reference.voice_hash, voice)
         return voice
 
-    def erase(self, voice_hash: str) -> None:
-        """Drops a voice's codes and state: its owner erased it."""
+    def forget(self, voice_hash: str) -> None:
+        """Drops a voice's codes and state."""
         self.voices.erase(voice_hash)
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from torch import Tensor
 
@@ -18,6 +18,7 @@ from model.chroma.chat import Chat
 Role = Literal["system", "user", "assistant"]
 Piece = list[int] | Tensor
 """Ids, or embeddings `(n, H)`."""
+UNTOUCHED: Final = 1 << 62
 
 
 @dataclass(slots=True, eq=False)
@@ -56,7 +57,7 @@ class History:
         self.turns: list[Turn] = [Turn("system", chat.system(instructions))]
         self.filled = 0
         """positions of the thinker that hold what `turns` say, and perhaps the opening of the next answer"""
-        self._edited = 0
+        self._edited = UNTOUCHED
         """the first position that changed since `pending` was asked"""
 
     def __len__(self) -> int:
@@ -118,6 +119,11 @@ class History:
         return dropped
 
     @property
+    def listening(self) -> bool:
+        """The caller's turn is not over."""
+        return self.turns[-1].role == "user" and not self.turns[-1].after
+
+    @property
     def _open(self) -> bool:
         return self.turns[-1].role == "assistant" and not self.turns[-1].after
 
@@ -129,7 +135,7 @@ class History:
             pieces.append(list(self.chat.answer_open))
         total = sum(map(len, pieces))
         self.filled = min(self.filled, total - 1 if opening else total)
-        self._edited = total
+        self._edited = UNTOUCHED
         return self.filled, _behind(pieces, self.filled)
 
     def fed(self, position: int) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +21,6 @@ from model.chroma.quantizer import SplitQuantizer
 from model.chroma.rope import Rope
 
 Conv = CausalConv | CausalConvTranspose
-UNBOUNDED: Final = None
-"""`window` of a stream that forgets nothing: what the official release does, by a slip of its version."""
 
 
 @dataclass(slots=True)

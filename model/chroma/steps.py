@@ -41,7 +41,13 @@ POSITIONS = {Turn.REST: 0, Turn.FIRST: 2, Turn.SOUND: 1, Turn.PAIR: 3}
 
 @dataclass(slots=True)
 class Trace:
-    """What `verify` compares: logits and hidden states of every step, on the host. One slot only."""
+    """What `verify` compares: logits and hidden states of every step, on the host. One slot only.
+
+    With a `script` `(steps, codebooks)` its codes are taken for the own ones, so that a coarser precision can
+    be compared step by step.
+    """
+
+    script: Tensor | None = None
 
     thinker_logits: list[Tensor] = field(default_factory=list)
     thinker_hidden: list[Tensor] = field(default_factory=list)
@@ -159,6 +165,8 @@ class Steps:
         if not self.quirks.draws_any_id:
             logits = logits.clone()
             logits[:, self.model.config.codebook_size :] = -torch.inf
+        if self.trace is not None and self.trace.script is not None:
+            return self.trace.script[len(self.trace.step_lengths), book].expand(logits.shape[0])
         top_p = slots.top_p[rows]
         if book == 0 and self.quirks.first_codebook_ignores_top_p:
             top_p = torch.ones_like(top_p)

@@ -1,105 +1,186 @@
-"""The embedded engine's hearing: pocketsphinx against a grammar of the phrases that have an answer.
+"""The embedded engine's hearing: utterances in, phrases out, none of the work in the event loop.
 
-An utterance is decoded when it is over (some 40 ms of CPU for a short sentence), in a worker thread, against
-the grammar and against free phones; the difference tells how far the sound is from anything in the grammar.
+Recognisers hold the interpreter's lock while they decode, so they live in processes of their own. A
+conversation's `Listening` does not wait for the end of a turn: whenever the caller falls silent it has what
+was said so far understood, and when the turn is then declared over the answer is there already.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any, Final
+from multiprocessing.connection import wait
+from typing import Final
 
 import numpy as np
-import soxr
+import structlog
 
 from model.api import RATE_HZ, Floats
+from model.embedded.evidence import NOTHING, Hearing, weigh
+from model.embedded.recogniser import LONGEST_S, Recogniser
+from model.errors import EngineError
 
-EAR_HZ: Final = 16_000
-SHORTEST_S: Final = 0.2
-SURE: Final = -0.085
-"""Per-frame log difference of grammar to free phones above which a phrase is taken as said."""
-POSSIBLE: Final = -0.12
-"""Above this the caller is asked to confirm; below, nothing was understood."""
+log = structlog.get_logger("ears")
+
+MOST_PROCESSES: Final = 4
+FRAME: Final = RATE_HZ // 50
+QUIET_S: Final = 0.1
+"""Of silence after speech, and what was said is understood before the turn is known to be over."""
+LOUD: Final = 0.05
+"""A frame this far (-26 dB) below the loudest so far is silence,"""
+ABOVE_FLOOR: Final = 1.8
+"""as is one that is no louder than this many times the quietest."""
+EARLY: Final = 8
+"""Early answers per utterance; who pauses more often waits at the end."""
+
+_recogniser: Recogniser | None = None
+"""of a worker process"""
 
 
-@dataclass(frozen=True, slots=True)
-class Hearing:
-    """What an utterance was taken for. `phrase` is None when it was like nothing in the grammar."""
+def _begin() -> None:
+    """A worker's first act."""
+    global _recogniser
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the engine, which then ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _recogniser = Recogniser()
 
-    phrase: str | None
-    confidence: float
-    sure: bool
+
+def _end_with_parent() -> None:
+    """A killed engine leaves no worker behind: its end of this pipe closes with it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(0)
 
 
-NOTHING: Final = Hearing(None, 0.0, False)
+def _hear(raw: bytes, phrases: tuple[str, ...]) -> Hearing:
+    assert _recogniser is not None
+    pcm = np.frombuffer(raw, "<i2").astype(np.float32) * np.float32(1 / 32768)
+    found = _recogniser.align(pcm, phrases)
+    return NOTHING if found is None else weigh(found)
+
+
+def _unsayable(phrases: tuple[str, ...]) -> list[str]:
+    assert _recogniser is not None
+    return [phrase for phrase in phrases if not _recogniser.sayable(phrase)]
 
 
 class Ears:
-    """Decoders for all conversations; one utterance at a time."""
+    """Recognisers for all conversations, at most one per core."""
 
     def __init__(self) -> None:
-        from pocketsphinx import Decoder, get_model_path, set_loglevel
+        self._processes = max(1, min(MOST_PROCESSES, os.cpu_count() or 1))
+        self._pool = self._start()
 
-        set_loglevel("FATAL")
-        model = f"{get_model_path()}/en-us"
-        common = {"hmm": f"{model}/en-us", "loglevel": "FATAL"}
-        self._grammar: Any = Decoder(**common, dict=f"{model}/cmudict-en-us.dict", lw=1.0)
-        self._phones: Any = Decoder(
-            **common, allphone=f"{model}/en-us-phone.lm.bin", lw=2.0, beam=1e-20, pbeam=1e-20
+    def _start(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            self._processes, mp_context=multiprocessing.get_context("spawn"), initializer=_begin
         )
-        self._known: set[str] = set()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="ears")
 
-    async def understand(self, pcm: Floats, phrases: Iterable[str]) -> Hearing:
+    async def ready(self) -> None:
+        """Returns when a recogniser has its model. Raises `EngineError` when it cannot have it."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._pool, _unsayable, ())
+        except BrokenProcessPool:
+            raise EngineError("the recogniser did not start: is pocketsphinx installed whole?") from None
+
+    async def unsayable(self, phrases: Sequence[str]) -> list[str]:
+        """Those of `phrases` with a word that is not in the dictionary: nobody will be heard saying them."""
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._pool, _unsayable, tuple(phrases))
+        except BrokenProcessPool:  # whoever is heard next mends it
+            return []
+
+    async def understand(self, pcm: Floats, phrases: Sequence[str]) -> Hearing:
         """Which of `phrases` (lower case words) `pcm` (float32 24 kHz) says."""
-        words = tuple(sorted(set(phrases)))
-        if not words or len(pcm) < SHORTEST_S * RATE_HZ:
+        if not phrases or len(pcm) > LONGEST_S * RATE_HZ:
             return NOTHING
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._decode, pcm, words)
-
-    def _decode(self, pcm: Floats, words: tuple[str, ...]) -> Hearing:
-        level = float(np.max(np.abs(pcm)))
-        if level < 1e-3:
+        raw = np.clip(pcm * 32767, -32768, 32767).astype("<i2").tobytes()
+        pool = self._pool
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, _hear, raw, tuple(phrases))
+        except BrokenProcessPool:
+            log.error("ears.lost", remedy="the recognisers are started again; this utterance is lost")
+            if self._pool is pool:
+                self._pool = self._start()
             return NOTHING
-        sound = soxr.resample(pcm * (0.5 / level), RATE_HZ, EAR_HZ)
-        raw = (sound * 32767).astype("<i2").tobytes()
-        self._grammar.activate_search(self._search(words))
-        phrase, score = _run(self._grammar, raw)
-        if phrase is None:
-            return NOTHING
-        _, free = _run(self._phones, raw)
-        frames = max(1, len(raw) // 320)
-        margin = (score - free) / frames
-        confidence = float(np.clip((margin - POSSIBLE) / (SURE - POSSIBLE) * 0.5 + 0.25, 0.0, 1.0))
-        if margin < POSSIBLE:
-            return Hearing(None, confidence, False)
-        return Hearing(phrase, confidence, margin >= SURE)
-
-    def _search(self, words: tuple[str, ...]) -> str:
-        """The grammar of these phrases, made once."""
-        name = "g" + hashlib.sha256("|".join(words).encode()).hexdigest()[:16]
-        if name not in self._known:
-            sayable = [
-                phrase for phrase in words if all(self._grammar.lookup_word(w) for w in phrase.split())
-            ]
-            rule = " | ".join(sayable)
-            self._grammar.add_jsgf_string(name, f"#JSGF V1.0;\ngrammar {name};\npublic <said> = {rule};\n")
-            self._known.add(name)
-        return name
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _run(decoder: Any, raw: bytes) -> tuple[str | None, float]:
-    """(words, acoustic score) of an utterance."""
-    decoder.start_utt()
-    decoder.process_raw(raw, full_utt=True)
-    decoder.end_utt()
-    hypothesis = decoder.hyp()
-    score = float(sum(segment.ascore for segment in decoder.seg())) if hypothesis else 0.0
-    return (hypothesis.hypstr or None if hypothesis else None), score
+@dataclass(slots=True, eq=False)
+class Early:
+    """An answer that was asked for before the end of the turn."""
+
+    samples: int
+    """of the utterance that it covers"""
+    phrases: tuple[str, ...]
+    answer: asyncio.Task[Hearing]
+
+
+class Listening:
+    """One conversation's utterance while it arrives."""
+
+    def __init__(self, ears: Ears) -> None:
+        self._ears = ears
+        self._sound: list[Floats] = []
+        self._samples = 0
+        self._loud_until = 0
+        """samples up to the end of the last frame that was not silence"""
+        self._loudest = 0.0
+        self._floor = 1.0
+        self._early: Early | None = None
+        self._asked = 0
+
+    @property
+    def seconds(self) -> float:
+        return self._samples / RATE_HZ
+
+    def hear(self, pcm: Floats, phrases: Sequence[str]) -> None:
+        """The utterance goes on with `pcm`; `phrases` may be said now."""
+        for at in range(0, len(pcm), FRAME):
+            frame = pcm[at : at + FRAME]
+            level = float(np.sqrt(np.mean(frame**2)))
+            self._loudest = max(self._loudest, level)
+            self._floor = min(self._floor, max(level, 1e-5))
+            if level > max(LOUD * self._loudest, min(ABOVE_FLOOR * self._floor, 0.3 * self._loudest)):
+                self._loud_until = self._samples + at + len(frame)
+        self._sound.append(pcm)
+        self._samples += len(pcm)
+        quiet = self._samples - self._loud_until
+        if self._early is not None and self._early.samples < self._loud_until:
+            self._drop()
+        if quiet >= QUIET_S * RATE_HZ and self._loud_until and self._early is None and self._asked < EARLY:
+            self._asked += 1
+            answer = asyncio.ensure_future(self._ears.understand(np.concatenate(self._sound), phrases))
+            self._early = Early(self._samples, tuple(phrases), answer)
+
+    async def finish(self, phrases: Sequence[str]) -> Hearing:
+        """What the utterance said; the next one may begin while this is awaited."""
+        early, self._early = self._early, None
+        sound = self._sound
+        self.clear()
+        if early is not None and early.phrases == tuple(phrases):
+            return await early.answer
+        return await self._ears.understand(np.concatenate(sound), phrases) if sound else NOTHING
+
+    def clear(self) -> None:
+        """The utterance was nothing, or is over."""
+        self._drop()
+        self._sound = []
+        self._samples = self._loud_until = self._asked = 0
+        self._loudest, self._floor = 0.0, 1.0
+
+    def _drop(self) -> None:
+        if self._early is not None:
+            self._early.answer.cancel()
+            self._early = None

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from datetime import datetime
+from collections.abc import AsyncIterator, Sequence
 from typing import Final, Self
 
-import numpy as np
+import structlog
 
 from consent.grant import VoiceGrant
 from model.api import (
@@ -29,10 +28,12 @@ from model.api import (
     Tool,
     Understood,
 )
-from model.embedded.dialogue import Dialogue, Move
-from model.embedded.ears import Ears
+from model.embedded.dialogue import Dialogue, Move, check
+from model.embedded.ears import Ears, Listening
 from model.embedded.mouth import Mouth
 from model.errors import EngineBusy, EngineError
+
+log = structlog.get_logger("engine")
 
 OWN_VOICE: Final = "heart"
 ITEMS: Final = 32
@@ -46,12 +47,15 @@ class EmbeddedEngine:
         self.mouth = mouth
         self.ears = ears
         self._open = 0
+        self._known: set[str] = set()
+        """phrases that were looked up"""
         self.limits = Limits(conversations=conversations, transcribes=True)
 
     @classmethod
     async def load(cls, conversations: int = 64) -> Self:
         """Loads the models (about a second)."""
-        mouth, ears = await asyncio.gather(asyncio.to_thread(Mouth), asyncio.to_thread(Ears))
+        ears = Ears()
+        mouth, _ = await asyncio.gather(asyncio.to_thread(Mouth), ears.ready())
         return cls(mouth, ears, conversations)
 
     async def open(self, grant: VoiceGrant, reference: Reference) -> EmbeddedConversation:
@@ -69,8 +73,18 @@ class EmbeddedEngine:
         self._open += 1
         return EmbeddedConversation(self)
 
+    async def tell_unsayable(self, phrases: Sequence[str]) -> None:
+        """Logs, once each, the phrases that no caller will be heard saying."""
+        fresh = [phrase for phrase in phrases if phrase not in self._known]
+        self._known.update(fresh)
+        if fresh and (unheard := await self.ears.unsayable(fresh)):
+            log.warning("phrases.unsayable", phrases=unheard, remedy="use words of an English dictionary")
+
     def left(self) -> None:
         self._open -= 1
+
+    def forget(self, voice_hash: str) -> None:
+        """It keeps nothing of a voice but its own."""
 
     async def close(self) -> None:
         self.mouth.close()
@@ -83,56 +97,65 @@ class EmbeddedConversation:
     def __init__(self, engine: EmbeddedEngine) -> None:
         self._engine = engine
         self._dialogue = Dialogue()
-        self._sound: list[Floats] = []
+        self._listening = Listening(engine.ears)
         self._move: Move | None = None
         self._said: OrderedDict[str, list[tuple[str, int]]] = OrderedDict()
-        """item -> its sentences, each with the samples up to its end"""
+        """item -> its pieces of text, each with the samples up to its end"""
+        self._learning: asyncio.Task[None] | None = None
         self._closed = False
 
     async def configure(self, config: SessionConfig) -> None:
+        check(config)
         self._dialogue.config = config
+        if self._learning is not None:
+            self._learning.cancel()
+        self._learning = asyncio.create_task(self._learn())
+
+    async def _learn(self) -> None:
+        """What will be said is rendered before somebody waits for it; what cannot be heard is told."""
+        await self._engine.tell_unsayable(self._dialogue.grammar())
+        await self._engine.mouth.learn(self._dialogue.fixed())
 
     def hear(self, pcm: Floats) -> None:
-        self._sound.append(pcm)
+        self._listening.hear(pcm, self._dialogue.grammar())
 
     def clear(self) -> None:
-        self._sound.clear()
+        self._listening.clear()
 
     async def commit(self) -> Understood:
-        sound = np.concatenate(self._sound) if self._sound else np.zeros(0, np.float32)
-        self._sound.clear()
-        hearing = await self._engine.ears.understand(sound, self._dialogue.grammar())
-        self._move = self._dialogue.next(hearing, datetime.now().astimezone())
-        return Understood(len(sound) / RATE_HZ, hearing.phrase, round(hearing.confidence, 3))
+        duration_s = self._listening.seconds
+        hearing = await self._listening.finish(self._dialogue.grammar())
+        self._move = self._dialogue.next(hearing, self._dialogue.now())
+        return Understood(duration_s, hearing.phrase, round(hearing.confidence, 3))
 
     async def respond(self, item_id: str, say: str | None = None) -> AsyncIterator[Output]:
-        move, self._move = (self._move, None) if say is None else (Move(say), self._move)
-        if move is None:
-            return
+        if say is not None:
+            move = Move(say)
+        else:  # asked without an utterance: nothing was understood
+            move, self._move = self._move or self._dialogue.not_understood(), None
         spoken = self._said[item_id] = []
         while len(self._said) > ITEMS:
             self._said.popitem(last=False)
         samples = 0
         if move.text:
-            async for sentence, pcm in self._engine.mouth.speak(move.text):
+            self._dialogue.last_said = move.text
+            async for piece, pcm in self._engine.mouth.speak(move.text):
                 samples += len(pcm)
-                spoken.append((sentence, samples))
-                yield Text(sentence if len(spoken) == 1 else " " + sentence)
+                spoken.append((piece, samples))
+                yield Text(piece if len(spoken) == 1 else " " + piece)
                 for at in range(0, len(pcm), FRAME):
                     yield Sound(pcm[at : at + FRAME])
-        if say is None and move.text:
-            self._dialogue.last_said = move.text
         if move.tool is not None:
             yield Tool(move.tool, {"intent": move.intent})
 
     def truncate(self, item_id: str, heard_s: float) -> str:
-        """Whole sentences that were heard, and of the one cut as many words as its share of time."""
+        """Whole pieces that were heard, and of the one cut as many words as its share of time."""
         heard, kept, start = round(heard_s * RATE_HZ), [], 0
-        for sentence, end in self._said.get(item_id, []):
+        for piece, end in self._said.get(item_id, []):
             if end <= heard:
-                kept.append(sentence)
+                kept.append(piece)
             elif heard > start:
-                words = sentence.split()
+                words = piece.split()
                 kept.append(" ".join(words[: int(len(words) * (heard - start) / (end - start))]))
             start = end
         return " ".join(kept).strip()
@@ -144,4 +167,7 @@ class EmbeddedConversation:
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
+            self._listening.clear()
+            if self._learning is not None:
+                self._learning.cancel()
             self._engine.left()

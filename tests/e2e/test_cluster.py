@@ -7,7 +7,6 @@ two of the golden Chroma checkpoint, for the hall's side of a call.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import os
 import re
@@ -16,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -37,6 +35,7 @@ from model.client import EngineClient
 from tests.e2e.cluster import TOKEN, Cluster
 from tests.e2e.house import House, free_port
 from tests.e2e.test_deaths import Calling
+from tests.model.voices import Clip, asker, grant_of
 
 pytestmark = pytest.mark.e2e
 
@@ -132,11 +131,11 @@ def _remembered(house: House, call_id: str) -> str:
 async def test_a_replica_of_chroma_dies_and_the_next_words_are_heard(site: Site) -> None:
     cluster = site.cluster
     fetched: list[str] = []
-    with _voice_desk(site, fetched):
+    at = np.arange(48_000, dtype=np.float32) / 24_000  # two seconds of something like speech
+    clip = (0.2 * np.sin(2 * np.pi * 140 * at) * (1 + np.sin(2 * np.pi * 3 * at)) / 2).astype(np.float32)
+    with _voice_desk(site, clip, fetched):
         engine = EngineClient(cluster.url("chroma"), boot_token=TOKEN)
-        token = site.office.grant(
-            voice="heart", purpose="support", dialplan="demo", language="en", call_id="c1"
-        ).token
+        token = grant_of(site.office, clip, "ah")
         speech = Speech("c1", engine, Playout(0.0), Prompts(), 1.0)
         said = [
             {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "where are you"}]},
@@ -173,18 +172,9 @@ def _kill_when_known(site: Site) -> str:
 
 
 @contextlib.contextmanager
-def _voice_desk(site: Site, fetched: list[str]) -> Iterator[None]:
-    """A front with a registered voice: two seconds of something like speech."""
-    at = np.arange(48_000, dtype=np.float32) / 24_000
-    pcm = (0.2 * np.sin(2 * np.pi * 140 * at) * (1 + np.sin(2 * np.pi * 3 * at)) / 2).astype(np.float32)
-
-    async def ask(token: str, voice_hash: str) -> dict[str, Any]:
-        voice = site.office.reference(token, voice_hash)  # raises for a grant that is none
-        fetched.append(token)
-        clip = base64.b64encode(pcm.tobytes()).decode()
-        return {"voice": voice.voice, "voice_hash": voice_hash, "text": "ah", "stock": False, "pcm_f32": clip}
-
-    app = Starlette(routes=[engine_door(ask, TOKEN)])
+def _voice_desk(site: Site, clip: Clip, fetched: list[str]) -> Iterator[None]:
+    """A front with that voice."""
+    app = Starlette(routes=[engine_door(asker(site.office, clip, "ah", fetched), TOKEN)])
     server = uvicorn.Server(
         uvicorn.Config(app, host="127.0.0.1", port=site.desk_port, log_level="warning", lifespan="off")
     )

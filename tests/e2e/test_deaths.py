@@ -39,7 +39,7 @@ class Calling:
 def test_a_line_dies_its_caller_gets_a_bye_and_others_talk_on(own_house: Start, say: Say) -> None:
     house = own_house(narrow_lines=1, wide_lines=1)
     doomed = Calling(house, duration_s=20, codec="pcmu")
-    spared = Calling(house, duration_s=10, codec="g722", play=[say("where are you")])
+    spared = Calling(house, duration_s=10, codec="g722", script=[say("where are you")])
     began = time.monotonic()
     house.kill("n0")
     report = doomed.ended()
@@ -52,7 +52,7 @@ def test_a_line_dies_its_caller_gets_a_bye_and_others_talk_on(own_house: Start, 
 
 def test_the_engine_dies_and_the_conversation_goes_on(own_house: Start, say: Say) -> None:
     house = own_house()
-    calling = Calling(house, play=[say("what are your opening hours")], at_s=14, duration_s=24)
+    calling = Calling(house, script=[say("what are your opening hours")], at_s=14, duration_s=24)
     time.sleep(2)  # inside the greeting
     house.kill("engine")
     report = calling.ended()
@@ -63,7 +63,7 @@ def test_the_engine_dies_and_the_conversation_goes_on(own_house: Start, say: Say
 
 def test_the_front_dies_and_calls_go_on(own_house: Start, say: Say) -> None:
     house = own_house()
-    calling = Calling(house, play=[say("where are you")], at_s=13, duration_s=22)
+    calling = Calling(house, script=[say("where are you")], at_s=13, duration_s=22)
     house.kill("front")
     took = house.wait_for("a new front", house.ready, 15)
     report = calling.ended()
@@ -75,7 +75,7 @@ def test_the_front_dies_and_calls_go_on(own_house: Start, say: Say) -> None:
 
 def test_the_hall_dies_and_takes_its_calls_up_again(own_house: Start, say: Say) -> None:
     house = own_house()
-    calling = Calling(house, play=[say("where are you")], at_s=16, duration_s=26)
+    calling = Calling(house, script=[say("where are you")], at_s=16, duration_s=26)
     house.kill("hall0")
     report = calling.ended()
     assert "we hung up" in report.ended, report.ended

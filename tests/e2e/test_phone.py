@@ -22,7 +22,7 @@ Say = Callable[[str], Path]
 @pytest.mark.parametrize("codec", ["pcmu", "pcma", "g722"])
 def test_a_question_is_answered(house: House, say: Say, tmp_path: Path, codec: str) -> None:
     record = tmp_path / "heard.wav"
-    report = place_call(house.uri, play=[say("what are your opening hours")], record=record, codec=codec)
+    report = place_call(house.uri, script=[say("what are your opening hours")], record=record, codec=codec)
     assert report.answered, report.ended
     assert report.codec.lower().startswith(codec[:4])
     assert report.first_audio_s is not None
@@ -36,7 +36,7 @@ def test_a_question_is_answered(house: House, say: Say, tmp_path: Path, codec: s
 
 def test_a_human_says_goodbye_and_the_gateway_hangs_up(house: House) -> None:
     human = need_sounds() / "vm-goodbye.wav"
-    report = place_call(house.uri, play=[human], duration_s=40)
+    report = place_call(house.uri, script=[human], duration_s=40)
     assert report.answered
     assert "they hung up" in report.ended, report.ended
     house.wait_for("the session's end", lambda: _last(house)["state"] == "ended")
@@ -48,7 +48,7 @@ def test_speaking_over_it_silences_it_and_is_told_to_the_engine(
 ) -> None:
     record = tmp_path / "heard.wav"
     long_question = say("excuse me, excuse me, what is your address, tell me, where are you")
-    report = place_call(house.uri, play=[long_question], record=record, duration_s=12, at_s=7.5)
+    report = place_call(house.uri, script=[long_question], record=record, duration_s=12, at_s=7.5)
     assert report.answered
     events = house.get(f"/api/calls/{_last(house)['call_id']}")["events"]
     kinds = [event["kind"] for event in events]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import math
 import socket
@@ -30,10 +29,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from consent.errors import GrantRefused
 from consent.grant import GrantVerifier, VoiceGrant
 from consent.office import ConsentOffice
-from gateway.errors import RpcError, StartError
+from gateway.errors import StartError
 from gateway.front.boundary import WRONG_TOKENS
 from gateway.front.engines import engine_door
 from gateway.settings import Settings
@@ -44,6 +42,7 @@ from model.cluster import FULL, GONE_S, ClusterSettings, Roster, Standing, by_sl
 from model.errors import EngineBusy, EngineError, EngineLost
 from model.reference import ReferenceDesk
 from model.server import EngineApp, listening
+from tests.model.voices import asker, grant_of
 
 TOKEN = "a-token-of-engines-and-gateway"
 
@@ -77,6 +76,7 @@ class Quiet:
     async def open(self, grant: VoiceGrant, reference: Reference) -> Talk:
         return Talk()
 
+    def forget(self, voice_hash: str) -> None: ...
     async def close(self) -> None: ...
 
 
@@ -109,7 +109,7 @@ async def engine(office: ConsentOffice) -> AsyncIterator[Engines]:
         async def start(slots: int, spare: int = 0) -> tuple[EngineApp, str]:
             verifier = GrantVerifier.load(office.public_keys_path)
             fetch = ReferenceDesk(None, None).fetch
-            app = EngineApp(Quiet(slots), verifier, fetch, TOKEN, spare)
+            app = EngineApp(Quiet(slots), verifier, fetch, TOKEN, spare=spare)
             return app, f"ws://{await stack.enter_async_context(serving(app.asgi()))}"
 
         yield start
@@ -292,29 +292,25 @@ def test_the_shipped_configuration_is_one() -> None:
 # ── voices ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
+CLIP = np.linspace(-1, 1, 200_000, dtype=np.float32)
+
+
 @pytest.fixture
 async def front(office: ConsentOffice) -> AsyncIterator[str]:
-    clip = np.linspace(-1, 1, 200_000, dtype=np.float32)  # 8 s: more than a message of the RPC
-
-    async def ask(token: str, voice_hash: str) -> dict[str, Any]:
-        try:
-            voice = office.reference(token, voice_hash)
-        except GrantRefused as refused:
-            raise RpcError(str(refused)) from None
-        pcm = base64.b64encode(clip.tobytes()).decode()
-        return {"voice": voice.voice, "voice_hash": voice_hash, "text": "ah", "stock": False, "pcm_f32": pcm}
-
-    async with serving(Starlette(routes=[engine_door(ask, TOKEN)])) as place:
+    async with serving(Starlette(routes=[engine_door(asker(office, CLIP, "ah"), TOKEN)])) as place:
         yield f"http://{place}"
 
 
 async def test_a_voice_comes_from_the_front_against_its_grant(office: ConsentOffice, front: str) -> None:
-    token = _grant(office, "a")
-    voice = GrantVerifier.load(office.public_keys_path).verify(token)
+    token = grant_of(office, CLIP, "ah")
+    voice = office.verifier.verify(token)
     reference = await ReferenceDesk(front, TOKEN).fetch(voice)
     assert reference.pcm is not None
-    assert len(reference.pcm) == 200_000
+    assert np.array_equal(reference.pcm, CLIP)
     assert reference.voice_hash == voice.voice_hash
+    other = office.verifier.verify(grant_of(office, CLIP, "oh"))
+    with pytest.raises(EngineError, match="another voice"):
+        await ReferenceDesk(front, TOKEN).fetch(other)
     with pytest.raises(EngineError, match="401"):
         await ReferenceDesk(front, "another token").fetch(voice)
     body = {"grant": token[:-6] + "AAAAAA", "voice_hash": voice.voice_hash}

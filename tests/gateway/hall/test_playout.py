@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.hall.playout import FRAME, Item, Playout, PlayoutFull
 
@@ -100,3 +102,106 @@ async def test_a_queue_that_would_hold_a_minute_says_so() -> None:
     playout.put(item, sound(50 * 59))
     with pytest.raises(PlayoutFull):
         playout.put(item, sound(50 * 2))
+
+
+async def test_a_cut_fades_out_over_the_pieces_that_waited() -> None:
+    playout, item = Playout(0.0), Item("a")
+    for _ in range(4):
+        playout.put(item, sound(0.25))
+    playout.cut()
+    fade = playout.pull()
+    assert fade is not None
+    np.testing.assert_allclose(fade, np.linspace(0.5, 0, FRAME), atol=1e-6)
+    assert playout.waiting_s == 0.0
+
+
+async def test_sound_that_was_given_is_never_changed() -> None:
+    """A prompt is one array for all calls that play it."""
+    prompt = sound(3)
+    for _ in range(2):
+        playout, item = Playout(0.0), Item("a")
+        playout.put(item, prompt)
+        playout.end(item)
+        playout.pull()
+        playout.cut()
+        playout.pull()
+    assert (prompt == 0.5).all()
+
+
+async def test_what_follows_is_called_when_all_was_heard_and_not_when_it_was_cut() -> None:
+    heard: list[str] = []
+    for name, cut in (("whole", False), ("cut", True)):
+        playout, item = Playout(0.0), Item(name)
+        item.then = lambda name=name: heard.append(name)
+        playout.put(item, sound(2))
+        playout.end(item)
+        playout.pull()
+        playout.pull()
+        if cut:
+            playout.cut()
+        playout.played(2 * FRAME)
+    assert heard == ["whole"]
+
+
+async def test_an_item_that_is_dropped_plays_what_waits_and_takes_no_more() -> None:
+    playout, item, never = Playout(0.0), Item("a"), Item("b")
+    playout.put(item, sound(1))
+    playout.drop(item)
+    playout.drop(never)
+    assert never.done.is_set()
+    playout.put(item, sound(1))
+    assert playout.pull() is not None
+    assert playout.pull() is None
+    playout.played(FRAME)
+    assert item.done.is_set()
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.integers(1, 4 * FRAME)),
+        st.tuples(st.just("end"), st.just(0)),
+        st.tuples(st.just("tick"), st.integers(1, 8)),
+        st.tuples(st.just("lose"), st.integers(1, 4)),
+        st.tuples(st.just("cut"), st.just(0)),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS)
+@settings(max_examples=150, deadline=None)
+def test_whatever_happens_nobody_heard_more_than_was_played_and_everything_ends(
+    steps: list[tuple[str, int]],
+) -> None:
+    playout = Playout(0.004)
+    items = [Item("0")]
+    played = 0
+
+    def tick(times: int, *, lost: bool = False) -> None:
+        nonlocal played
+        for _ in range(times):
+            if playout.pull() is not None and not lost:
+                played += FRAME
+            playout.played(played)
+
+    for step, count in steps:
+        item = items[-1]
+        if step == "put":
+            playout.put(item, sound(count / FRAME))
+        elif step == "end":
+            playout.end(item)
+            items.append(Item(str(len(items))))
+        elif step == "cut":
+            playout.cut()
+            items.append(Item(str(len(items))))
+        else:
+            tick(count, lost=step == "lose")
+        for known in items:
+            assert 0 <= known.heard <= known.reached <= known.pulled <= known.queued
+        assert sum(known.heard for known in items) <= playout._sent
+    for known in items:
+        playout.end(known)
+    tick(2_000)
+    assert not playout.busy
+    assert playout.waiting_s == 0.0
+    assert all(known.done.is_set() for known in items)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.hall.turns import WINDOW_S, TurnEvent, Turns
 
@@ -99,3 +101,39 @@ def test_sound_that_stops_arriving_ends_the_turn() -> None:
     run(turns, [0.9] * 10)
     events = [turns.hear(None, None, we_talk=False) for _ in range(30)]
     assert TurnEvent.END in events
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans(), st.booleans()), max_size=200))
+@settings(max_examples=100, deadline=None)
+def test_every_turn_begins_once_and_ends_once(windows: list[tuple[float, bool, bool]]) -> None:
+    turns = Turns()
+    state = "quiet"
+    for judged, arrives, we_talk in windows:
+        event = turns.hear(FRAME if arrives else None, judged if arrives else None, we_talk=we_talk)
+        if event is TurnEvent.ONSET:
+            assert state == "quiet"
+            state = "begun"
+        elif event is TurnEvent.SPEECH:
+            assert state == "begun"
+            state = "counts"
+        elif event is TurnEvent.TRIFLE:
+            assert state == "begun"
+            state = "quiet"
+        elif event is TurnEvent.END:
+            assert state == "counts"
+            state = "quiet"
+        assert turns.speaking == (state != "quiet")
+        if not turns.speaking and event is None:
+            assert turns.take() is None
+        elif event is not None:
+            turns.take()
+
+
+def test_a_turn_that_is_forgotten_leaves_nothing_for_the_next() -> None:
+    turns = Turns()
+    run(turns, [0.9] * 10)
+    turns.reset()
+    assert not turns.speaking
+    assert turns.take() is None
+    assert run(turns, [0.0] * 3) == []
+    assert next(event for _, event in run(turns, [0.9] * 3)) is TurnEvent.ONSET

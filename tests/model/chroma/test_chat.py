@@ -61,8 +61,8 @@ def test_pieces_make_what_the_template_renders(tokenizer: tuple[Path, Any]) -> N
     assert not ours.meaningless
     pieces = [
         *ours.system("Be brief."), *ours.user_open, *ours.sound_open, 303, *ours.sound_close,
-        *ours.user_close, *ours.answer(ours.encode("Good day.")), *ours.user_text("And now?"),
-        *ours.answer_open,
+        *ours.user_close, *ours.answer(ours.encode("Good day.")), *ours.user_open,
+        *ours.encode("And now?"), *ours.user_close, *ours.answer_open,
     ]  # fmt: skip
     messages = [
         {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},

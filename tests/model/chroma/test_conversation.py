@@ -4,8 +4,9 @@ that ought to be equal can differ by rounding."""
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from consent.grant import VoiceGrant
-from consent.office import ConsentOffice
-from model.api import RATE_HZ, Floats, HistoryItem, Reference, SessionConfig, Sound, Text
+from consent.grant import hash_voice
+from model.api import RATE_HZ, Floats, Forgot, HistoryItem, Reference, SessionConfig, Sound, Text
 from model.chroma import chat, voices
 from model.chroma.conversation import ChromaConversation
 from model.chroma.engine import ChromaEngine, EngineSettings
@@ -29,8 +29,8 @@ from model.chroma.steps import Steps
 from model.chroma.weights import Chroma
 from model.errors import EngineBusy, EngineError, VoiceError
 from tests.model.chroma import toy
+from tests.model.conftest import Grants
 
-GRANT: dict[str, str] = {"voice": "heart", "purpose": "test", "dialplan": "test", "language": "en"}
 FRAME_S = 0.002
 """The toy's frames are 48 samples."""
 
@@ -40,17 +40,35 @@ def model() -> Chroma:
     return toy.model(dtype=torch.float64)
 
 
-@pytest.fixture(scope="module")
-def grant(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], VoiceGrant]:
-    office = ConsentOffice.open("sqlite://", tmp_path_factory.mktemp("office"))
-    return lambda call_id: office.grant(**GRANT, call_id=call_id)
-
-
 def noise(seconds: float, seed: int = 0) -> Floats:
     return (0.2 * np.random.default_rng(seed).standard_normal(round(seconds * RATE_HZ))).astype(np.float32)
 
 
-REFERENCE = Reference("anna", "hash-of-anna", noise(0.05, 99), "The words of the clip.", stock=False)
+def reference_of(pcm: Floats | None, text: str = "The words of the clip.", stock: bool = False) -> Reference:
+    """A clip as the front hands it out."""
+    voice_hash = "of-a-record" if pcm is None else hash_voice(pcm.tobytes(), text)
+    return Reference("heart" if stock else "anna", voice_hash, pcm, text, stock)
+
+
+REFERENCE = reference_of(noise(0.05, 99))
+
+
+@dataclass
+class Opener:
+    """Opens conversations with a grant for whatever clip is named."""
+
+    grants: Grants
+
+    async def __call__(
+        self, engine: ChromaEngine, call_id: str, reference: Reference = REFERENCE
+    ) -> ChromaConversation:
+        grant = dataclasses.replace(self.grants.issue(call_id), voice_hash=reference.voice_hash)
+        return await engine.open(grant, reference)
+
+
+@pytest.fixture
+def opened(grants: Grants) -> Opener:
+    return Opener(grants)
 
 
 def engine_of(model: Chroma, **settings: Any) -> ChromaEngine:
@@ -70,6 +88,7 @@ class Heard:
     """All of a reply."""
 
     text: str = ""
+    forgot: int = 0
     pcm: list[Floats] = field(default_factory=list)
 
     @property
@@ -95,6 +114,8 @@ async def answer(
         async for output in outputs:
             if isinstance(output, Text):
                 heard.text += output.delta
+            if isinstance(output, Forgot):
+                heard.forgot += output.turns
             if isinstance(output, Sound):
                 heard.pcm.append(output.pcm)
                 if len(heard.pcm) == stop_after:
@@ -147,9 +168,9 @@ def as_from_nothing(engine: ChromaEngine, conversation: ChromaConversation, hear
 
 
 async def test_turns_on_kept_state_equal_a_stateless_recomputation(
-    engine: ChromaEngine, grant: Callable[[str], VoiceGrant]
+    engine: ChromaEngine, opened: Opener
 ) -> None:
-    conversation = await engine.open(grant("a"), REFERENCE)
+    conversation = await opened(engine, "a")
     await conversation.configure(SessionConfig(instructions="Be brief.", facts={"open": "nine to five"}))
     for number, seconds in enumerate((0.9, 2.3, 0.4, 1.7)):
         heard = await turn(conversation, f"item{number}", seconds, number)
@@ -158,9 +179,9 @@ async def test_turns_on_kept_state_equal_a_stateless_recomputation(
 
 
 async def test_say_speaks_exactly_these_words_and_remembers_them(
-    engine: ChromaEngine, grant: Callable[[str], VoiceGrant]
+    engine: ChromaEngine, opened: Opener
 ) -> None:
-    conversation = await engine.open(grant("a"), REFERENCE)
+    conversation = await opened(engine, "a")
     heard = await answer(conversation, "one", "Hello!")
     assert heard.text == "Hello!"
     assert len(heard.pcm) > 0
@@ -170,17 +191,11 @@ async def test_say_speaks_exactly_these_words_and_remembers_them(
     await conversation.close()
 
 
-async def script(engine: ChromaEngine, grant: VoiceGrant, seed: int) -> list[Heard]:
+async def script(engine: ChromaEngine, opened: Opener, call_id: str, seed: int) -> list[Heard]:
     """A conversation by the dice: turns, verbatim words, interruptions, dropped utterances."""
     draw = random.Random(seed)
-    reference = Reference(
-        f"voice{seed % 2}",
-        f"hash{seed % 2}",
-        noise(0.03 + 0.02 * (seed % 2), seed % 2),
-        "A clip.",
-        stock=False,
-    )
-    conversation = await engine.open(grant, reference)
+    reference = reference_of(noise(0.03 + 0.02 * (seed % 2), seed % 2))
+    conversation = await opened(engine, call_id, reference)
     found = []
     for number in range(5):
         item = f"item{number}"
@@ -202,16 +217,16 @@ async def script(engine: ChromaEngine, grant: VoiceGrant, seed: int) -> list[Hea
 
 
 @pytest.mark.parametrize("seed", [0, 10, 20])
-async def test_interleaved_is_alone(model: Chroma, grant: Callable[[str], VoiceGrant], seed: int) -> None:
+async def test_interleaved_is_alone(model: Chroma, opened: Opener, seed: int) -> None:
     """Sampled at full heat, each call by its own seed: in company it says what it says alone."""
     settings = {"conversations": 4, "temperature": 1.0, "top_k": 20, "top_p": 0.95}
     alone = []
     for k in range(4):
         quiet = engine_of(model, **settings)
-        alone.append(await script(quiet, grant(f"call{k}"), seed + k))
+        alone.append(await script(quiet, opened, f"call{k}", seed + k))
         await quiet.close()
     busy = engine_of(model, **settings)
-    together = await asyncio.gather(*(script(busy, grant(f"call{k}"), seed + k) for k in range(4)))
+    together = await asyncio.gather(*(script(busy, opened, f"call{k}", seed + k) for k in range(4)))
     assert busy.free == 4
     await busy.close()
     for a, b in zip(alone, together, strict=True):
@@ -224,10 +239,10 @@ async def test_interleaved_is_alone(model: Chroma, grant: Callable[[str], VoiceG
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 5, 8, 13])
 async def test_a_cancelled_reply_leaves_nothing_behind(
-    engine: ChromaEngine, grant: Callable[[str], VoiceGrant], frames: int
+    engine: ChromaEngine, opened: Opener, frames: int
 ) -> None:
     """Whatever point it is cut at, the next reply is that of a conversation with just the words that came."""
-    conversation = await engine.open(grant("a"), REFERENCE)
+    conversation = await opened(engine, "a")
     await say(conversation, noise(0.7))
     await conversation.commit()
     await answer(conversation, "one", stop_after=frames)
@@ -242,11 +257,9 @@ async def test_a_cancelled_reply_leaves_nothing_behind(
     assert engine.slots.thinker.lengths == [0, 0, 0]
 
 
-async def test_a_task_that_is_cancelled_anywhere_frees_its_slot(
-    engine: ChromaEngine, grant: Callable[[str], VoiceGrant]
-) -> None:
+async def test_a_task_that_is_cancelled_anywhere_frees_its_slot(engine: ChromaEngine, opened: Opener) -> None:
     for steps in range(0, 60, 3):
-        conversation = await engine.open(grant("a"), REFERENCE)
+        conversation = await opened(engine, "a")
         await say(conversation, noise(0.3))
 
         async def talk(c: ChromaConversation = conversation) -> None:
@@ -267,10 +280,8 @@ async def test_a_task_that_is_cancelled_anywhere_frees_its_slot(
     assert len(asyncio.all_tasks()) == 2, "this test and the conductor"
 
 
-async def test_an_interruption_keeps_the_words_that_were_heard(
-    engine: ChromaEngine, grant: Callable[[str], VoiceGrant]
-) -> None:
-    conversation = await engine.open(grant("a"), REFERENCE)
+async def test_an_interruption_keeps_the_words_that_were_heard(engine: ChromaEngine, opened: Opener) -> None:
+    conversation = await opened(engine, "a")
     heard = await answer(conversation, "one", "One two three four five", stop_after=20)
     assert heard.text.startswith("One two")
     # a word-piece (here a byte) comes with every second frame: eight of them were heard whole
@@ -281,10 +292,8 @@ async def test_an_interruption_keeps_the_words_that_were_heard(
     await conversation.close()
 
 
-async def test_what_nobody_heard_was_not_said(
-    engine: ChromaEngine, grant: Callable[[str], VoiceGrant]
-) -> None:
-    conversation = await engine.open(grant("a"), REFERENCE)
+async def test_what_nobody_heard_was_not_said(engine: ChromaEngine, opened: Opener) -> None:
+    conversation = await opened(engine, "a")
     await answer(conversation, "one", "One two three", stop_after=3)
     assert conversation.truncate("one", 0.0) == ""
     assert [t.role for t in conversation._history.turns] == ["system"]
@@ -293,10 +302,10 @@ async def test_what_nobody_heard_was_not_said(
 
 
 async def test_a_late_truncation_reaches_behind_the_callers_turn(
-    engine: ChromaEngine, grant: Callable[[str], VoiceGrant]
+    engine: ChromaEngine, opened: Opener
 ) -> None:
     """The reply was over, the caller has begun to speak, and only then it is known what was heard."""
-    conversation = await engine.open(grant("a"), REFERENCE)
+    conversation = await opened(engine, "a")
     await answer(conversation, "one", "One two three")
     await say(conversation, noise(1.2, 8))
     await asyncio.sleep(0.05)
@@ -311,9 +320,9 @@ async def test_a_late_truncation_reaches_behind_the_callers_turn(
 
 
 async def test_speech_during_a_reply_comes_after_it_in_the_history(
-    engine: ChromaEngine, grant: Callable[[str], VoiceGrant]
+    engine: ChromaEngine, opened: Opener
 ) -> None:
-    conversation = await engine.open(grant("a"), REFERENCE)
+    conversation = await opened(engine, "a")
     replying = asyncio.create_task(answer(conversation, "one", "One two three"))
     await asyncio.sleep(0.01)
     await say(conversation, noise(1.0, 5))
@@ -327,9 +336,9 @@ async def test_speech_during_a_reply_comes_after_it_in_the_history(
 
 
 async def test_a_prompt_said_while_the_caller_speaks_comes_before_their_turn(
-    engine: ChromaEngine, grant: Callable[[str], VoiceGrant]
+    engine: ChromaEngine, opened: Opener
 ) -> None:
-    conversation = await engine.open(grant("a"), REFERENCE)
+    conversation = await opened(engine, "a")
     await say(conversation, noise(1.1, 6))
     await asyncio.sleep(0.05)
     assert conversation._history.turns[-1].role == "user"
@@ -345,10 +354,8 @@ async def test_a_prompt_said_while_the_caller_speaks_comes_before_their_turn(
     await conversation.close()
 
 
-async def test_a_dropped_utterance_leaves_no_trace(
-    engine: ChromaEngine, grant: Callable[[str], VoiceGrant]
-) -> None:
-    conversation = await engine.open(grant("a"), REFERENCE)
+async def test_a_dropped_utterance_leaves_no_trace(engine: ChromaEngine, opened: Opener) -> None:
+    conversation = await opened(engine, "a")
     await say(conversation, noise(1.5, 5))
     await asyncio.sleep(0.03)
     conversation.clear()
@@ -359,12 +366,12 @@ async def test_a_dropped_utterance_leaves_no_trace(
 
 
 async def test_a_restored_conversation_goes_on_as_the_first_would_have(
-    engine: ChromaEngine, grant: Callable[[str], VoiceGrant]
+    engine: ChromaEngine, opened: Opener
 ) -> None:
-    first = await engine.open(grant("a"), REFERENCE)
+    first = await opened(engine, "a")
     await answer(first, "one", "Hello!")
     expected = await turn(first, "two", 0.8, 1)
-    second = await engine.open(grant("a"), REFERENCE)
+    second = await opened(engine, "a")
     await second.restore(HistoryItem("assistant", text="Hello!"))
     await second.restore(HistoryItem("user", pcm=noise(0.8, 1)))
     assert (await answer(second, "two")).text == expected.text
@@ -372,18 +379,19 @@ async def test_a_restored_conversation_goes_on_as_the_first_would_have(
     await second.close()
 
 
-async def test_a_full_context_drops_the_oldest_turns_and_goes_on(
-    model: Chroma, grant: Callable[[str], VoiceGrant]
-) -> None:
+async def test_a_full_context_drops_the_oldest_turns_and_goes_on(model: Chroma, opened: Opener) -> None:
     small = engine_of(model, context=300)
-    conversation = await small.open(grant("a"), REFERENCE)
+    conversation = await opened(small, "a")
+    forgot = 0
     for number in range(6):
         heard = await turn(conversation, f"item{number}", 2.0, number)
+        forgot += heard.forgot
         assert heard.pcm
         assert len(conversation._history) <= 300
     turns = conversation._history.turns
     assert turns[0].role == "system"
     assert sum(t.role == "user" for t in turns) < 6
+    assert len(turns) + forgot == 13, "and the caller's side is told"
     as_from_nothing(small, conversation, heard)
     with pytest.raises(EngineError, match="more than a context of 300 takes"):
         await turn(conversation, "long", 20.0, 1)
@@ -392,10 +400,10 @@ async def test_a_full_context_drops_the_oldest_turns_and_goes_on(
 
 @pytest.mark.parametrize("seconds", [3.0, 9.0])
 async def test_what_is_left_at_the_end_of_speech_does_not_grow(
-    model: Chroma, grant: Callable[[str], VoiceGrant], seconds: float
+    model: Chroma, opened: Opener, seconds: float
 ) -> None:
     engine = engine_of(model)
-    conversation = await engine.open(grant("a"), REFERENCE)
+    conversation = await opened(engine, "a")
     speech = noise(seconds, 2)
     speech[:600] = 0.9  # the loudest comes first: nothing is heard twice
     await say(conversation, speech)
@@ -414,7 +422,7 @@ async def test_what_is_left_at_the_end_of_speech_does_not_grow(
 
 
 async def test_a_voice_is_prepared_once_and_kept_by_its_hash(
-    engine: ChromaEngine, grant: Callable[[str], VoiceGrant], monkeypatch: pytest.MonkeyPatch
+    engine: ChromaEngine, opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared: list[int] = []
     prepare = voices.prepare
@@ -424,22 +432,28 @@ async def test_a_voice_is_prepared_once_and_kept_by_its_hash(
         return prepare(*args)
 
     monkeypatch.setattr(voices, "prepare", counted)
-    both = await asyncio.gather(*(engine.open(grant(name), REFERENCE) for name in "ab"))
-    third = await engine.open(grant("c"), REFERENCE)
+    both = await asyncio.gather(*(opened(engine, name) for name in "ab"))
+    third = await opened(engine, "c")
     assert len(prepared) == 1
     for conversation in (*both, third):
         await conversation.close()
-    engine.erase(REFERENCE.voice_hash)
+    engine.forget(REFERENCE.voice_hash)
     assert len(engine.voices) == 0
-    await (await engine.open(grant("d"), REFERENCE)).close()
+    await (await opened(engine, "d")).close()
     assert len(prepared) == 2
 
 
-async def test_the_voice_cache_is_bounded(model: Chroma, grant: Callable[[str], VoiceGrant]) -> None:
+async def test_a_clip_that_is_not_the_grants_is_refused(engine: ChromaEngine, grants: Grants) -> None:
+    with pytest.raises(VoiceError, match="is not that of 'heart'"):
+        await engine.open(grants.issue("a"), REFERENCE)
+    assert engine.free == 3
+
+
+async def test_the_voice_cache_is_bounded(model: Chroma, opened: Opener) -> None:
     engine = engine_of(model, voices_bytes=1)
     for number in range(3):
-        reference = Reference(f"v{number}", f"h{number}", noise(0.02, number), "Words.", stock=False)
-        await (await engine.open(grant("a"), reference)).close()
+        reference = reference_of(noise(0.02, number))
+        await (await opened(engine, "a", reference)).close()
         assert len(engine.voices) == 1
     await engine.close()
 
@@ -447,28 +461,28 @@ async def test_the_voice_cache_is_bounded(model: Chroma, grant: Callable[[str], 
 @pytest.mark.parametrize(
     ("reference", "said"),
     [
-        (Reference("heart", "h", None, "", stock=True), "stock voice 'heart' comes without a reference clip"),
-        (Reference("anna", "h", noise(1.0), " ", stock=False), "without the words of its clip"),
-        (Reference("anna", "h", noise(31.0), "Words.", stock=False), "at most 30 s"),
-        (Reference("anna", "h", noise(1.0), "Words.", stock=False), "leaves no room for an answer"),
+        (reference_of(None, "", stock=True), "stock voice 'heart' comes without a reference clip"),
+        (reference_of(noise(1.0), " "), "without the words of its clip"),
+        (reference_of(noise(31.0)), "at most 30 s"),
+        (reference_of(noise(1.0)), "leaves no room for an answer"),
+        (dataclasses.replace(REFERENCE, text="Other words."), "not the one that was consented to"),
+        (dataclasses.replace(REFERENCE, pcm=noise(0.05, 98)), "not the one that was consented to"),
     ],
 )
 async def test_a_voice_that_cannot_be_used_is_refused_with_its_reason(
-    engine: ChromaEngine, grant: Callable[[str], VoiceGrant], reference: Reference, said: str
+    engine: ChromaEngine, opened: Opener, reference: Reference, said: str
 ) -> None:
     with pytest.raises(VoiceError, match=said):
-        await engine.open(grant("a"), reference)
+        await opened(engine, "a", reference)
     assert engine.free == 3
 
 
-async def test_a_caller_too_many_is_refused_at_once(
-    engine: ChromaEngine, grant: Callable[[str], VoiceGrant]
-) -> None:
-    open_ = [await engine.open(grant(name), REFERENCE) for name in "abc"]
+async def test_a_caller_too_many_is_refused_at_once(engine: ChromaEngine, opened: Opener) -> None:
+    open_ = [await opened(engine, name) for name in "abc"]
     with pytest.raises(EngineBusy):
-        await engine.open(grant("d"), REFERENCE)
+        await opened(engine, "d")
     await open_[1].close()
-    again = await engine.open(grant("d"), REFERENCE)
+    again = await opened(engine, "d")
     assert (await turn(again, "one", 0.3, 1)).pcm
     for conversation in (open_[0], open_[2], again):
         await conversation.close()

@@ -73,6 +73,14 @@ def test_an_unchanged_copy_passes(golden: Path, tmp_path: Path) -> None:
     assert command("verify", str(altered(golden, tmp_path))).exit_code == 0
 
 
+def test_bfloat16_agrees_in_distribution(golden: Path, tmp_path: Path) -> None:
+    result = command("verify", str(golden), "--dtype", "bfloat16", "--case", "early_text_end")
+    assert result.exit_code == 0, result.output
+    assert "2 of 2 runs pass" in result.output
+    other = altered(golden, tmp_path, decoder_logits=lambda logits: logits[:, :, ::-1])
+    assert command("verify", str(other), "--dtype", "bfloat16").exit_code == 1
+
+
 def test_mistakes_are_said_in_a_line(tmp_path: Path, golden: Path) -> None:
     for argv, said in (
         (("verify", str(tmp_path / "away")), "is no directory"),

@@ -48,7 +48,7 @@ def short_folder() -> Iterator[Path]:
 
 
 class Front:
-    """As much of a front as an engine asks: a voice's clip against a grant. `pcm` None: a stock voice."""
+    """As much of a front as an engine asks: the stock voice against a grant, with a clip if `pcm` is one."""
 
     def __init__(self, office: ConsentOffice, pcm: Any) -> None:
         self._office = office
@@ -68,7 +68,7 @@ class Front:
             "voice": given.voice,
             "voice_hash": given.voice_hash,
             "text": "These are the words of the clip.",
-            "stock": self._pcm is None,
+            "stock": True,
             "pcm_f32": None if self._pcm is None else base64.b64encode(self._pcm.tobytes()).decode(),
         }
         body = json.dumps({"answer": ask["ask"], "result": result}).encode()
@@ -86,7 +86,7 @@ class House:
 
     def __init__(self, folder: Path, golden: Path, pcm: Any) -> None:
         self.folder = folder
-        self.office = ConsentOffice.open("sqlite://", folder / "consent")
+        self.office = ConsentOffice.open(f"sqlite:///{folder}/consent.sqlite", folder / "consent")
         self.front = Front(self.office, pcm)
         self.client = EngineClient(str(folder / "engine.sock"), TOKEN)
         self._golden = golden
@@ -251,7 +251,7 @@ async def test_a_stock_voice_without_a_clip_is_refused_and_the_operator_is_told(
 async def test_a_wrong_setting_is_one_line_and_no_traceback(
     tmp_path: Path, checkpoint: str | None, said: str
 ) -> None:
-    office = ConsentOffice.open("sqlite://", tmp_path)
+    office = ConsentOffice.open(f"sqlite:///{tmp_path}/consent.sqlite", tmp_path)
     environ = {name: value for name, value in os.environ.items() if name != "VOICEGATE_CHROMA"}
     if checkpoint:
         environ["VOICEGATE_CHROMA"] = checkpoint

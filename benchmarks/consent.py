@@ -1,0 +1,127 @@
+"""How fast consent is: a grant, a renewal, a whole ledger verified, a start.
+
+python -m benchmarks.consent [--rows 100000] [--grants 1000] [--sql postgresql://…]
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import click
+import numpy as np
+from sqlalchemy import insert
+
+from consent.archive import LEDGER
+from consent.challenge import issue
+from consent.ledger import Row
+from consent.office import ConsentOffice
+from consent.record import Reference, hash_record, join, write
+from consent.sound import of_call, pcm16
+from consent.statement import Terms
+
+
+def make_voice(office: ConsentOffice, handle: str) -> str:
+    """A voice in force, past its checks: what a grant needs and no more. Noise for a voice."""
+    noise = np.random.default_rng(1).normal(0, 0.1, 24_000 * 10).astype(np.float32)
+    reference = Reference(of_call("reference", noise, 24_000), "text")
+    terms = Terms("Jane Doe", "Acme", ("support",), ("en",), date(date.today().year + 1, 1, 1))
+    with office.books.writing() as writing:
+        now, signer = office.clock(), office.keys.signer
+        challenge = issue(writing.connection, signer, terms, registrar="x", by_phone=False, now=now)
+        token, voice_hash = write(
+            voice_id=handle, handle=handle, challenge=challenge, references=[reference],
+            statement=reference.recording, findings=[], registrar="x", act=None, pin=False, signer=signer,
+            now=now,
+        )  # fmt: skip
+        office.vault.open_voice(writing.connection, handle, handle, now)
+        for kind, content in (
+            ("record", token.encode()),
+            ("reference", pcm16(join([reference])[0])),
+            ("text", b"text"),
+        ):
+            office.vault.put(writing.connection, handle, kind, content)
+        body = {
+            "outcome": "passed", "record_hash": hash_record(token), "voice_hash": voice_hash,
+            "registrar": "x",
+        }  # fmt: skip
+        writing.append("voice.submitted", handle, body)
+    return voice_hash
+
+
+def fill(office: ConsentOffice, rows: int) -> None:
+    """Grants and usage as calls leave them, signed one by one, written in bulk."""
+    seq, prev, at_ms = office.books.tip
+    made: list[dict[str, object]] = []
+    with office.archive.writing() as connection:
+        for number in range(rows - seq):
+            body = {
+                "jti": f"{number:032x}", "call": f"{number:016x}", "purpose": "support", "dialplan": "demo",
+                "language": "en", "record_hash": "0" * 64, "voice_hash": "0" * 64, "exp": 2e9,
+            }  # fmt: skip
+            row = Row.make(seq + 1 + number, at_ms, "voice.granted", "jane", body, prev, office.keys.signer)
+            prev = row.hash
+            made.append(row.to_json())
+            if len(made) == 10_000:
+                connection.execute(insert(LEDGER), made)
+                made = []
+        if made:
+            connection.execute(insert(LEDGER), made)
+
+
+def timed(count: int, work: Callable[[int], object]) -> dict[str, float]:
+    """Wall and CPU in milliseconds."""
+    walls, cpus = [], []
+    for number in range(count):
+        wall, cpu = time.perf_counter(), time.process_time()
+        work(number)
+        walls.append((time.perf_counter() - wall) * 1000)
+        cpus.append((time.process_time() - cpu) * 1000)
+    p50, p95 = (round(float(at), 2) for at in np.quantile(walls, [0.5, 0.95]))
+    return {"p50_ms": p50, "p95_ms": p95, "cpu_ms": round(float(np.mean(cpus)), 2)}
+
+
+@click.command()
+@click.option("--rows", default=100_000)
+@click.option("--grants", default=1_000)
+@click.option("--sql", help="Default: SQLite in a temporary directory.")
+@click.option("--json", "as_json", is_flag=True)
+def main(rows: int, grants: int, sql: str | None, as_json: bool) -> None:
+    """Measures."""
+    report: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        url = sql or f"sqlite:///{folder}/voicegate.db"
+        office = ConsentOffice.open(url, Path(folder) / "consent")
+        make_voice(office, "jane")
+        scope = {"purpose": "support", "dialplan": "demo", "language": "en"}
+        fill(office, rows)
+        started = time.perf_counter()
+        office.books.look()
+        report["catching up with all rows s"] = round(time.perf_counter() - started, 2)
+        report["grant"] = timed(grants, lambda n: office.grant(voice="jane", call_id=f"c{n}", **scope))
+        granted = office.grant(voice="jane", call_id="c", **scope)
+        report["renewal"] = timed(grants, lambda _: office.renew(granted))
+        report["reference"] = timed(20, lambda _: office.reference(granted.token, granted.voice_hash))
+        stock = {**scope, "voice": "heart"}
+        report["stock grant"] = timed(grants, lambda n: office.grant(call_id=f"c{n}", **stock))
+        started = time.perf_counter()
+        proof = office.books.prove()
+        report["verified rows"], report["verify s"] = proof.rows, round(time.perf_counter() - started, 2)
+        assert proof.ok
+        office.close()
+        started = time.perf_counter()
+        ConsentOffice.open(url, Path(folder) / "consent").close()
+        report["start s"] = round(time.perf_counter() - started, 3)
+    if as_json:
+        click.echo(json.dumps(report))
+        return
+    for name, value in report.items():
+        click.echo(f"{name:<28} {value}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Enrolment by telephone: the challenge is repeated line by line, then a few sentences, and what was recorded
+becomes a pending registration.
+
+For the dialplan verb `enroll`. The gateway says `line.say`, records the answer, gives it to `heard`; when
+that answers with words, it says them and asks again; at the end `finish`. Nothing is kept before
+`finish`: a call that ends earlier leaves only an unused challenge, which expires. Blocking: use
+`asyncio.to_thread`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import numpy as np
+
+from consent import challenge as challenges
+from consent.challenge import Challenge
+from consent.errors import ChallengeError, RegistrationError
+from consent.office import ConsentOffice
+from consent.record import Reference
+from consent.registration import Registered, Submission
+from consent.sound import RATE_HZ, Floats, Recording, measure, of_call
+from consent.statement import Terms
+
+LONGEST_WORDS: Final = 14
+"""Words of one line: what a person can repeat after hearing it once."""
+PAUSE_S: Final = 0.25
+LINE_SPEECH_S: Final = 0.4
+LINE_SNR_DB: Final = 10.0
+
+SENTENCES: Final = {
+    "en": (
+        "The morning train to the coast was late again, so we talked about the garden.",
+        "Please bring the blue folder, two cups of tea, and the letter from my brother.",
+        "When the storm had passed, the children ran down to the river to count the ducks.",
+        "You can choose whichever day suits you, and I will call you back before noon.",
+    ),
+    "de": (
+        "Der Zug ans Meer hatte heute früh wieder Verspätung, also sprachen wir über den Garten.",
+        "Bitte bringen Sie die blaue Mappe mit, zwei Tassen Tee und den Brief meines Bruders.",
+        "Als der Sturm vorüber war, liefen die Kinder zum Fluss und zählten die Enten.",
+        "Suchen Sie sich einen Tag aus, ich rufe Sie noch vor dem Mittag zurück.",
+    ),
+    "fr": (
+        "Le train du matin vers la côte avait encore du retard, alors nous avons parlé du jardin.",
+        "Apportez le dossier bleu, deux tasses de thé et la lettre de mon frère, s'il vous plaît.",
+        "Quand l'orage fut passé, les enfants coururent à la rivière pour compter les canards.",
+        "Choisissez le jour qui vous convient, et je vous rappelle avant midi.",
+    ),
+    "es": (
+        "El tren de la mañana a la costa llegó tarde otra vez, así que hablamos del jardín.",
+        "Traiga la carpeta azul, dos tazas de té y la carta de mi hermano, por favor.",
+        "Cuando pasó la tormenta, los niños corrieron al río para contar los patos.",
+        "Elija el día que le convenga, y yo le llamo antes del mediodía.",
+    ),
+    "it": (
+        "Il treno del mattino per la costa era di nuovo in ritardo, così abbiamo parlato del giardino.",
+        "Porti la cartella blu, due tazze di tè e la lettera di mio fratello, per favore.",
+        "Quando il temporale passò, i bambini corsero al fiume a contare le anatre.",
+        "Scelga il giorno che preferisce, e io la richiamo prima di mezzogiorno.",
+    ),
+}
+"""Sentences that together hold nearly every sound of their language."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Something to repeat. `kind` says what it becomes."""
+
+    kind: Literal["statement", "reference"]
+    say: str
+
+
+def by_code(office: ConsentOffice, code: str) -> Enrolment:
+    """The enrolment of a challenge that an operator issued for the telephone, by the ten digits that the
+    caller dials. Raises `ChallengeError`, the same for every code that opens nothing."""
+    with office.archive.reading() as connection:
+        try:
+            challenge = challenges.read(connection, office.verifier, code, office.clock())
+        except ChallengeError:
+            raise ChallengeError("this code is not valid now") from None
+    if not challenge.by_phone:
+        raise ChallengeError("this code is not valid now")
+    return Enrolment(office, challenge)
+
+
+def by_terms(office: ConsentOffice, terms: Terms) -> Enrolment:
+    """An enrolment for terms that the dialplan names. Raises `RegistrationError`, `LedgerError`."""
+    return Enrolment(office, office.registrar.challenge(terms, None))
+
+
+@dataclass
+class Enrolment:
+    """One call's enrolment. Its lines are said in the challenge's language."""
+
+    office: ConsentOffice
+    challenge: Challenge
+    _takes: dict[int, tuple[Floats, int]] = field(default_factory=dict)
+
+    @property
+    def language(self) -> str:
+        return self.challenge.statement.language
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """Everything to repeat, in order: the statement in pieces, then the reference sentences."""
+        statement = [Line("statement", piece) for piece in _pieces(self.challenge.statement.text)]
+        return (*statement, *(Line("reference", sentence) for sentence in SENTENCES[self.language]))
+
+    def heard(self, at: int, pcm: Floats, source_hz: int) -> str | None:
+        """Takes the answer to line `at` (float32 24 kHz; `source_hz` the line's rate). None when it will do,
+        else why not, in English words for the caller; the take is then dropped."""
+        try:
+            quality = measure(of_call(f"line {at + 1}", pcm, source_hz))
+        except RegistrationError:
+            return "That was too long. Please repeat only the sentence."
+        if quality.speech_s < LINE_SPEECH_S:
+            return "I did not hear you. Please repeat the sentence after the tone."
+        if quality.snr_db < LINE_SNR_DB:
+            return "It is too noisy. Please find a quieter place and repeat the sentence."
+        if quality.clipped > 0.02:
+            return "That was too loud. Please hold the telephone a little further away, and repeat."
+        self._takes[at] = (pcm, source_hz)
+        return None
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """Lines that were not taken yet."""
+        return tuple(at for at in range(len(self.lines)) if at not in self._takes)
+
+    def finish(self, handle: str, pin: str | None = None) -> Registered:
+        """Hands everything in; always pending, for two operators to hear.
+
+        Raises as `Registrar.submit` does.
+        """
+        if self.missing:
+            raise RegistrationError("statement", f"line {self.missing[0] + 1} was not recorded")
+        statement = [at for at, line in enumerate(self.lines) if line.kind == "statement"]
+        references = [at for at, line in enumerate(self.lines) if line.kind == "reference"]
+        text = " ".join(self.lines[at].say for at in references)
+        submission = Submission(
+            handle=handle,
+            references=(Reference(self._join("reference", references), text),),
+            statement=self._join("statement", statement),
+            challenge_id=self.challenge.challenge_id,
+            adult=True,  # said in the statement itself, and for the reviewers to judge
+            pin=pin,
+        )
+        return self.office.registrar.submit(submission, None)
+
+    def _join(self, name: str, lines: Sequence[int]) -> Recording:
+        pause = np.zeros(round(PAUSE_S * RATE_HZ), np.float32)
+        pieces = [piece for at in lines for piece in (self._takes[at][0], pause)]
+        return of_call(name, np.concatenate(pieces), min(self._takes[at][1] for at in lines))
+
+
+def _pieces(text: str) -> list[str]:
+    """A statement in pieces of at most `LONGEST_WORDS` words, cut at sentences, commas, then anywhere."""
+    pieces: list[str] = []
+    for sentence in re.split(r"(?<=[.!?])\s+(?=\w)", text):
+        clauses = re.split(r"(?<=,)\s+", sentence)
+        piece: list[str] = []
+        for clause in clauses:
+            words = clause.split()
+            if piece and len(piece) + len(words) > LONGEST_WORDS:
+                pieces.append(" ".join(piece))
+                piece = []
+            while len(words) > LONGEST_WORDS:
+                pieces.append(" ".join(words[:LONGEST_WORDS]))
+                words = words[LONGEST_WORDS:]
+            piece += words
+        if piece:
+            pieces.append(" ".join(piece))
+    return pieces

@@ -1,0 +1,138 @@
+"""A new INVITE that passed the doors, on its way to a line: codecs, a free slot, a fair share, the router."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+from sipmessage import Request
+
+from gateway.edge import sdp
+from gateway.edge.dialog import Dialog, DialogId
+from gateway.edge.forwarding import MAX_TO_LINE, Forwarding
+from gateway.edge.lines import Line, kind_for
+from gateway.edge.message import from_tag
+from gateway.edge.router import IncomingCall, Refuse
+from gateway.edge.switchboard import Switchboard
+from gateway.edge.token import RouteToken
+from gateway.edge.transaction import Served
+
+log = structlog.get_logger("edge")
+
+SHARE_OF_SOURCE: Final = 0.5
+"""Of all slots, for calls of one source that it has not acknowledged yet."""
+SHARE_WITHIN_S: Final = 4.0
+"""How long an INVITE waits for its source's share."""
+BUSY_RETRY_S: Final = 10
+DRAIN_RETRY_S: Final = 30
+
+
+class Admission:
+    """See the module."""
+
+    def __init__(self, board: Switchboard, forwarding: Forwarding) -> None:
+        self._board = board
+        self._forwarding = forwarding
+        self._underway: set[DialogId] = set()
+
+    def known(self, request: Request) -> bool:
+        """Whether this call is here already, by another way (RFC 3261 §8.2.2.2)."""
+        dialog_id = (request.call_id, from_tag(request))
+        return dialog_id in self._underway or dialog_id in self._board.dialogs
+
+    async def admit(self, served: Served, source: str, user: str) -> None:
+        """Ends with the INVITE on a line, or refused. Never raises."""
+        dialog_id = (served.request.call_id, from_tag(served.request))
+        self._underway.add(dialog_id)
+        try:
+            await self._admit(served, source, user)
+        except Exception:
+            log.exception("edge.invite_failed", source=source)
+            self._board.refuse(served, 500)
+        finally:
+            self._underway.discard(dialog_id)
+
+    async def _admit(self, served: Served, source: str, user: str) -> None:
+        board, body = self._board, served.request.body
+        codecs = sdp.offered_codecs(body)
+        if board.draining:
+            board.refuse(served, 503, "going down", DRAIN_RETRY_S)
+        elif not codecs:
+            board.refuse(served, 488, "PCMU, PCMA or G722, please")
+        elif len(body) > MAX_TO_LINE - 1000:
+            board.refuse(served, 513)
+        elif self._free_line(codecs) is None:
+            board.refuse(served, 503, "all lines are busy", BUSY_RETRY_S)
+        elif not await board.share.take(source, self._share, SHARE_WITHIN_S):
+            board.refuse(served, 503, "too many calls of yours are not acknowledged", BUSY_RETRY_S)
+        else:
+            dialog = None
+            try:
+                dialog = await self._dialog(served, source, user, codecs)
+            finally:
+                if dialog is None:
+                    board.share.give(source)
+            if dialog is not None:
+                self._place(served, dialog)
+
+    def _share(self) -> int:
+        return max(2, int(SHARE_OF_SOURCE * self._board.lines.slots))
+
+    def _free_line(self, codecs: tuple[str, ...]) -> Line | None:
+        """A line for these codecs; if need be one that a caller who owes its ACK leaves."""
+        line = self._board.lines.pick(codecs)
+        while line is None and self._board.end_oldest_overdue():
+            line = self._board.lines.pick(codecs)
+        return line
+
+    def _place(self, served: Served, dialog: Dialog) -> None:
+        """Puts the INVITE on its line."""
+        try:
+            if not self._forwarding.to_line(served, dialog.token, dialog):
+                self._board.refuse(served, 513)
+                self._board.over(dialog, "failed: the INVITE is too large")
+        except Exception:
+            self._board.over(dialog, "failed: the INVITE cannot be forwarded")
+            raise
+
+    async def _dialog(self, served: Served, source: str, user: str, codecs: tuple[str, ...]) -> Dialog | None:
+        """The dialog that now holds the source's share; None when there is none."""
+        board, request, flow = self._board, served.request, served.flow
+        if served.final:
+            return None  # cancelled while it waited
+        verdict = await board.router.offered(
+            IncomingCall(
+                caller=str(request.from_address.uri),
+                called=str(request.uri),
+                display=request.from_address.name,
+                source=source,
+                transport=flow.transport,
+                user=user or None,
+                kind=kind_for(codecs),
+                user_agent=request.user_agent or "",
+            )
+        )
+        if isinstance(verdict, Refuse):
+            board.refuse(served, verdict.status, verdict.reason, verdict.retry_after_s)
+            return None
+        line = board.lines.named(verdict.line) if verdict.line else self._free_line(codecs)
+        if line is None or served.final:
+            how = "cancelled" if served.final else "failed: no line"
+            board.refuse(served, 503, "all lines are busy", BUSY_RETRY_S)
+            board.spawn(board.router.ended(verdict.call_id, how))
+            return None
+        line.calls.add(verdict.call_id)
+        dialog = Dialog(
+            id=(request.call_id, from_tag(request)),
+            token=RouteToken(
+                verdict.call_id, line.info.name, line.info.sip_port, flow.transport, flow.host, flow.port
+            ),
+            source=source,
+            caller_from=request.headers["From"],
+            caller_contact=request.contact[0].uri,
+            caller_routes=list(request.headers.getlist("Record-Route")),
+            caller_cseq=request.cseq.sequence,
+            flow=flow,
+        )
+        board.dialogs.add(dialog)
+        return dialog

@@ -1,0 +1,60 @@
+"""What the edge calls itself toward each peer: the address in its Via, Contact, Record-Route and SDP."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+from sipmessage import Parameters, Via
+
+from gateway.edge.token import PARAM
+from gateway.edge.transport import Flow
+
+
+class Identity:
+    """`host` and `port` are bound; `public_address` is how peers outside reach us, when NAT hides it."""
+
+    def __init__(self, host: str, port: int, public_address: str | None) -> None:
+        self.port = port
+        self._host = None if ipaddress.ip_address(host).is_unspecified else host
+        self._public = public_address
+
+    def address(self, peer: str) -> str:
+        """Our address as `peer` reaches it, without brackets."""
+        if self._public is not None and not ipaddress.ip_address(peer).is_private:
+            return self._public
+        return self._host or local_address_toward(peer)
+
+    def via(self, flow: Flow, branch: str) -> Via:
+        return Via(
+            transport=flow.transport.upper(),
+            host=_bracketed(self.address(flow.host)),
+            port=self.port,
+            parameters=Parameters(branch=branch),
+        )
+
+    def contact(self, flow: Flow, word: str) -> str:
+        """`word` is the dialog's signed one."""
+        return f"<{self._uri(flow)};{PARAM}={word}>"
+
+    def record_route(self, flow: Flow, word: str) -> str:
+        return f"<{self._uri(flow)};lr;{PARAM}={word}>"
+
+    def _uri(self, flow: Flow) -> str:
+        transport = f";transport={flow.transport}" if flow.reliable else ""
+        return f"sip:{_bracketed(self.address(flow.host))}:{self.port}{transport}"
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def local_address_toward(host: str) -> str:
+    """The address of ours that `host` would see (nothing is sent)."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((host, 9))
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"

@@ -1,0 +1,100 @@
+"""The lines of this host and their slots: which one takes a call, and which ports are theirs."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+NARROW: Final = "narrow"
+WIDE: Final = "wide"
+CODECS: Final = {NARROW: frozenset({"PCMU", "PCMA"}), WIDE: frozenset({"PCMU", "PCMA", "G722"})}
+REMEMBERED_DEATHS: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class LineInfo:
+    """A line that is up; `calls` are those it has already (the edge is newer than the line)."""
+
+    name: str
+    kind: str
+    sip_port: int
+    """UDP on 127.0.0.1"""
+    capacity: int
+    calls: tuple[str, ...] = ()
+
+
+@dataclass(eq=False, slots=True)
+class Line:
+    """A line and the calls that hold its slots."""
+
+    info: LineInfo
+    calls: set[str] = field(default_factory=set)
+
+    @property
+    def free(self) -> int:
+        return max(0, self.info.capacity - len(self.calls))
+
+
+class Lines:
+    """All that are up, by name and by port."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, Line] = {}
+        self._by_port: dict[int, Line] = {}
+        self._dead: deque[tuple[str, int]] = deque(maxlen=REMEMBERED_DEATHS)
+
+    @property
+    def slots(self) -> int:
+        return sum(line.info.capacity for line in self._by_name.values())
+
+    @property
+    def free(self) -> int:
+        return sum(line.free for line in self._by_name.values())
+
+    def up(self, info: LineInfo) -> None:
+        self.down(info.name)
+        self._by_name[info.name] = self._by_port[info.sip_port] = Line(info, set(info.calls))
+
+    def down(self, name: str) -> Line | None:
+        """Forgets the line; None when it was not there."""
+        line = self._by_name.pop(name, None)
+        if line is not None:
+            self._by_port.pop(line.info.sip_port, None)
+            self._dead.append((name, line.info.sip_port))
+        return line
+
+    def named(self, name: str) -> Line | None:
+        return self._by_name.get(name)
+
+    def at_port(self, port: int) -> Line | None:
+        return self._by_port.get(port)
+
+    def reachable(self, name: str, port: int) -> bool:
+        """Whether a dialog's line may still be there: not when it died or came back elsewhere.
+
+        One that has not said hello yet may: we may be the ones who restarted.
+        """
+        line = self._by_name.get(name)
+        if line is not None:
+            return line.info.sip_port == port
+        return (name, port) not in self._dead and port not in self._by_port
+
+    def release(self, name: str, call_id: str) -> None:
+        if line := self._by_name.get(name):
+            line.calls.discard(call_id)
+
+    def pick(self, codecs: Sequence[str]) -> Line | None:
+        """The fullest line with a free slot, of the kind that the first codec wants, else the other."""
+        wanted = kind_for(codecs)
+        for kind in (wanted, NARROW if wanted == WIDE else WIDE):
+            free = [line for line in self._by_name.values() if line.info.kind == kind and line.free]
+            if free and not CODECS[kind].isdisjoint(codecs):
+                return min(free, key=lambda line: line.free)
+        return None
+
+
+def kind_for(codecs: Sequence[str]) -> str:
+    """Wide when G.722 comes first."""
+    return WIDE if codecs and codecs[0] == "G722" else NARROW

@@ -1,0 +1,50 @@
+"""The seam toward whoever decides about calls: the edge asks, and never knows who that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingCall:
+    """A new INVITE that passed the doors."""
+
+    caller: str
+    """URI of From"""
+    called: str
+    """the Request-URI"""
+    display: str
+    source: str
+    """the caller's address, as we or a trusted proxy saw it"""
+    transport: str
+    user: str | None
+    """who logged in; None where no password is asked"""
+    kind: str
+    """"narrow" or "wide", by the first codec offered"""
+    user_agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Take the call under this id; `line` None: any free one of its kind."""
+
+    call_id: str
+    line: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Do not; the caller is told so."""
+
+    status: int
+    reason: str
+    retry_after_s: int | None = None
+
+
+class Router(Protocol):
+    """Who decides about calls. Both answer within seconds: a caller waits for `offered`."""
+
+    async def offered(self, call: IncomingCall) -> Accept | Refuse: ...
+
+    async def ended(self, call_id: str, how: str) -> None: ...

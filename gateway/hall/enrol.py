@@ -1,0 +1,123 @@
+"""The verb `enroll`: a person repeats a consent statement and some sentences over the telephone.
+
+The words come from consent, by the front; here they are said, recorded and handed over, line by line. Nothing
+is written to a disk in the hall.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from typing import Any, Final
+
+import numpy as np
+
+from gateway.dialplan import Enroll
+from gateway.errors import RpcError
+from gateway.hall.audio import FRAME_S, HOUSE_HZ, Floats, to_pcm
+from gateway.hall.call import Call
+from gateway.hall.keys import dialled
+
+CODE_DIGITS: Final = 10
+PIN_DIGITS: Final = 12
+BEEP: Final = (880.0, 0.2)
+"""Hz, seconds"""
+LINE_S: Final = 20.0
+"""The longest that one line may take."""
+NOTHING_S: Final = 6.0
+"""So long is waited for somebody to begin."""
+AFTER_S: Final = 0.9
+"""Quiet after which a line is over."""
+FRONT_WITHIN_S: Final = 20.0
+"""The checks of a finished registration take seconds."""
+
+
+async def enrol(call: Call, verb: Enroll) -> None:
+    """Returns when it is done or given up; the caller was told which. Raises `CallEnded`."""
+    try:
+        outcome = await _Enrolment(call, verb).run()
+    except RpcError as error:
+        call.log.warning("enroll.failed", error=str(error))
+        outcome = None
+    call.session.event("enrolled", voice=outcome)
+    await call.played(call.speech.say(verb.done if outcome else verb.failed))
+
+
+class _Enrolment:
+    def __init__(self, call: Call, verb: Enroll) -> None:
+        self._call = call
+        self._verb = verb
+
+    async def run(self) -> str | None:
+        """The pending voice's name; None when the caller gave up or was refused. Raises `RpcError`."""
+        lines = await self._begin()
+        if lines is None:
+            return None
+        await self._call.played(self._call.speech.say(self._verb.begin))
+        for at, line in enumerate(lines):
+            if not await self._line(at, line):
+                return None
+        return await self._finish()
+
+    async def _begin(self) -> list[str] | None:
+        prompt = self._verb.ask_code
+        for _ in range(self._verb.tries):
+            code = await dialled(self._call, self._call.speech.say(prompt), CODE_DIGITS)
+            answer = await self._ask("enroll.begin", code=code)
+            if "lines" in answer:
+                return list(answer["lines"])
+            prompt = f"{self._verb.wrong_code} {self._verb.ask_code}"
+        return None
+
+    async def _line(self, at: int, line: str) -> bool:
+        call, say = self._call, line
+        for _ in range(self._verb.tries):
+            await call.played(call.speech.say(say))
+            await call.played(call.speech.beep(*BEEP))
+            sound = await record_line(call)
+            pcm = base64.b64encode(to_pcm(sound).tobytes()).decode()
+            again = (await self._ask("enroll.heard", at=at, pcm=pcm, source_hz=call.rate_hz))["again"]
+            if again is None:
+                return True
+            say = f"{again} {line}"
+        return False
+
+    async def _finish(self) -> str | None:
+        prompt = self._verb.ask_pin
+        for _ in range(self._verb.tries):
+            pin = await dialled(self._call, self._call.speech.say(prompt), PIN_DIGITS)
+            answer = await self._ask("enroll.finish", pin=pin)
+            if "voice" in answer:
+                return str(answer["voice"])
+            self._call.session.event("enroll_refused", check=answer["refused"])
+            if answer["refused"] != "pin":
+                return None
+            prompt = f"{self._verb.wrong_pin} {self._verb.ask_pin}"
+        return None
+
+    async def _ask(self, method: str, **params: Any) -> dict[str, Any]:
+        asked = asyncio.ensure_future(
+            self._call.ask_front(method, FRONT_WITHIN_S, call_id=self._call.id, **params)
+        )
+        await self._call.until(asyncio.wait({asked}))  # a caller who hangs up meanwhile is noticed
+        return dict(asked.result())
+
+
+async def record_line(call: Call) -> Floats:
+    """What the caller says now, float32 24 kHz, until `AFTER_S` of quiet after it. Raises `CallEnded`."""
+    frames: list[Floats] = []
+    nothing = np.zeros(round(HOUSE_HZ * FRAME_S), np.float32)
+    call.tap = lambda frame: frames.append(nothing if frame is None else frame)
+    began = heard = time.monotonic()
+    spoke = False
+    try:
+        while (now := time.monotonic()) - began < LINE_S:
+            await call.next(0.05)
+            if call.turns.speaking:
+                spoke, heard = True, time.monotonic()
+            elif now - heard > (AFTER_S if spoke else NOTHING_S):
+                break
+    finally:
+        call.tap = None
+    return np.concatenate(frames) if frames else nothing

@@ -1,0 +1,224 @@
+"""A consent office for tests: real ledger, vault and signatures; human voices from Debian's prompts.
+
+Doubles, all behind the seams of `consent.checks`, and named so: `PlannedSpeaker` (likeness as planned),
+`PlannedRecogniser` (hears what it is told), `PlannedMark` (finds a mark or none), `PlannedClassifier`. The
+real speaker model is used in `test_speaker.py`; no test here claims anything of a recogniser's ears.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import create_engine, text
+
+from consent.challenge import Challenge
+from consent.checks import Checks
+from consent.office import ConsentOffice
+from consent.operators import OperatorDesk, OperatorKey
+from consent.record import Reference
+from consent.registration import Registered, Submission
+from consent.sound import Floats, Recording, read
+from consent.statement import Terms
+from consent.synthetic import Synthetic
+from tests.gateway.conftest import Valkey, postgresql, short_folder, valkey  # noqa: F401  # fixtures of theirs
+from tests.needs import need_sounds
+
+BEGIN = 1_800_000_000.0
+
+
+@cache
+def prompt(name: str, voice: str = "en_US_f_Allison") -> Recording:
+    """A human prompt, read once."""
+    return read(need_sounds(voice) / f"{name}.wav")
+
+
+@dataclass
+class Clock:
+    """A clock that tests set."""
+
+    now: float = BEGIN
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class PlannedSpeaker:
+    """Double: every embedding has the planned likeness to the first of a registration."""
+
+    likeness: float = 0.95
+    name: str = "planned"
+    same: float = 0.80
+    other: float = 0.65
+    one_voice: bool = True
+    _calls: int = 0
+
+    def embed(self, speech_16k: Floats) -> Floats:
+        self._calls += 1
+        vector = np.zeros(256, np.float32)
+        if self._calls % 2:
+            vector[0] = 1.0
+        else:
+            vector[:2] = self.likeness, np.sqrt(1 - self.likeness**2)
+        return vector
+
+    def windows(self, speech_16k: Floats) -> Floats:
+        vectors = np.zeros((8, 256), np.float32)
+        vectors[:, 0] = 1.0
+        if not self.one_voice:
+            vectors[4:, 0], vectors[4:, 1] = 0.2, np.sqrt(1 - 0.04)
+        return vectors
+
+
+@dataclass
+class PlannedRecogniser:
+    """Double: hears `says`, whatever was spoken; unset, the newest challenge's statement word for word."""
+
+    says: str | None = None
+    name: str = "planned"
+    newest: str = ""
+
+    def transcribe(self, pcm_16k: Floats, language: str) -> str:
+        return self.newest if self.says is None else self.says
+
+
+@dataclass
+class PlannedMark:
+    """Double of the watermark's detector: finds a mark in recordings of this many samples."""
+
+    marked: set[int] = field(default_factory=set)
+    name: str = "planned"
+    proves_human: bool = False
+
+    def examine(self, pcm: Floats) -> Synthetic:
+        found = len(pcm) in self.marked
+        return Synthetic(found, "this gateway's own mark is in it" if found else "no mark of this gateway")
+
+
+@dataclass
+class PlannedClassifier:
+    """Double: says what it is told."""
+
+    found: bool | None = False
+    name: str = "planned"
+    proves_human: bool = True
+
+    def examine(self, pcm: Floats) -> Synthetic:
+        return Synthetic(self.found, "a machine's voice" if self.found else "nothing found")
+
+
+@dataclass
+class Desk:
+    """An office with alice (registrar), bob (reviewer), rosa (reviewer), carol (auditor)."""
+
+    office: ConsentOffice
+    clock: Clock
+    keys: dict[str, OperatorKey]
+    open_again: Callable[[], ConsentOffice]
+
+    TERMS = Terms("Jane Doe", "Acme", ("support", "booking"), ("en",), date(2027, 6, 30))
+
+    @property
+    def checks(self) -> Checks:
+        return self.office.checks
+
+    def act(self, who: str, what: str, **about: object) -> str:
+        return self.keys[who].act(what, self.clock.now, **about)
+
+    def challenge(self, terms: Terms = TERMS, **given: object) -> Challenge:
+        act = self.act("alice", "challenge", terms=terms.hash("salt"))
+        return self.office.registrar.challenge(terms, act, salt="salt", **given)  # type: ignore[arg-type]
+
+    def submission(self, challenge: Challenge | None = None, **given: object) -> Submission:
+        chosen = challenge or self.challenge()
+        if isinstance(self.checks.recogniser, PlannedRecogniser):
+            self.checks.recogniser.newest = chosen.statement.text
+        values: dict[str, object] = {
+            "handle": "jane",
+            "references": (Reference(prompt("demo-congrats"), "Congratulations!"),),
+            "statement": prompt("basic-pbx-ivr-main"),
+            "challenge_id": chosen.challenge_id,
+            "adult": True,
+        }
+        return Submission(**{**values, **given})  # type: ignore[arg-type]
+
+    def submit(self, submission: Submission | None = None, **given: object) -> Registered:
+        """Registers as alice."""
+        chosen = submission or self.submission(**given)  # type: ignore[arg-type]
+        return self.office.registrar.submit(chosen, self.act("alice", "register", **chosen.digest))
+
+    def review(self, who: str = "bob", decision: str = "approve", handle: str = "jane") -> str:
+        standing = self.office.standing_of(handle)
+        assert standing is not None
+        act = self.act(
+            who, "review", voice_id=standing.voice_id, record_hash=standing.record_hash, decision=decision
+        )
+        return self.office.registrar.review(handle, act)
+
+    def jane(self, **given: object) -> Registered:
+        """A voice that may be used."""
+        done = self.submit(**given)
+        if done.state == "pending":
+            self.review()
+        return done
+
+    def grant(self, **given: str) -> object:
+        scope = {"voice": "jane", "purpose": "support", "dialplan": "demo", "language": "en", "call_id": "c1"}
+        return self.office.grant(**{**scope, **given})
+
+    def kinds(self) -> list[str]:
+        return [row.kind for row in self.office.books.rows()]
+
+
+@pytest.fixture
+def sql_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """SQLite, or by `@both_databases` also a fresh schema in a real PostgreSQL."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return f"sqlite:///{tmp_path}/data/voicegate.db"
+    server = str(request.getfixturevalue("postgresql"))
+    name = f"t{next(NUMBERS)}"
+    engine = create_engine(server.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE SCHEMA {name}"))
+    engine.dispose()
+    return f"{server}&options=-csearch_path%3D{name}"
+
+
+NUMBERS = itertools.count()
+both_databases = pytest.mark.parametrize("sql_url", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, sql_url: str) -> Iterator[Desk]:
+    clock = Clock()
+
+    def open_office() -> ConsentOffice:
+        checks = Checks(PlannedSpeaker(), PlannedRecogniser(), PlannedMark(), PlannedClassifier())
+        return ConsentOffice.open(sql_url, tmp_path / "data" / "consent", checks=checks, clock=clock)
+
+    office = open_office()
+    keys: dict[str, OperatorKey] = {}
+    people = (("alice", "registrar"), ("bob", "reviewer"), ("carol", "auditor"))
+    for name, role in people:
+        keys[name] = OperatorKey.make(name)
+        OperatorDesk(office.books).add(name, role, keys[name].public, None)
+    keys["rosa"] = OperatorKey.make("rosa")
+    act = keys["bob"].act("operator", clock.now, name="rosa", role="reviewer", public=keys["rosa"].public)
+    OperatorDesk(office.books).add("rosa", "reviewer", keys["rosa"].public, act)
+    yield Desk(office, clock, keys, open_office)
+    office.close()
+
+
+@pytest.fixture
+def needs_review(desk: Desk) -> Desk:
+    """The desk without recogniser and classifier, as a fresh installation is."""
+    desk.checks.recogniser = None
+    desk.checks.classifier = None
+    return desk

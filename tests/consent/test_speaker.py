@@ -1,0 +1,61 @@
+"""The real speaker model on human voices; without its weights these tests say so."""
+
+from __future__ import annotations
+
+import io
+import pickle
+
+import numpy as np
+import pytest
+
+from consent.checks import TWO_SPEAKERS, halves_alike
+from consent.sound import RATE_HZ, of_call
+from consent.speaker import GE2E, SAME, SpeakerUnavailable, _Unpickler, mel_power, similarity
+from tests.consent.conftest import prompt
+from tests.needs import missing
+
+
+@pytest.fixture(scope="module")
+def model() -> GE2E:
+    try:
+        return GE2E.load()
+    except SpeakerUnavailable as error:
+        missing(str(error))
+        raise
+
+
+def test_one_persons_recordings_are_alike_and_anothers_are_not(model: GE2E) -> None:
+    allison = model.embed(prompt("demo-congrats").speech_16k)
+    again = model.embed(prompt("basic-pbx-ivr-main").speech_16k)
+    carlo = model.embed(prompt("demo-congrats", "it_IT_m_Carlo").speech_16k)
+    assert similarity(allison, again) >= SAME
+    assert similarity(allison, carlo) < SAME - 0.05
+    assert np.linalg.norm(allison) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_two_voices_in_one_recording_are_heard(model: GE2E) -> None:
+    one, other = prompt("demo-congrats").pcm, prompt("demo-congrats", "it_IT_m_Carlo").pcm
+    both = of_call("both", np.concatenate((one[: 8 * RATE_HZ], other[: 8 * RATE_HZ])), 8_000)
+    alone = of_call("alone", one[: 16 * RATE_HZ], 8_000)
+    assert halves_alike(model.windows(both.speech_16k)) < TWO_SPEAKERS[1], "held or refused, never passed"
+    assert halves_alike(model.windows(alone.speech_16k)) >= TWO_SPEAKERS[1]
+
+
+def test_a_short_utterance_still_has_a_voiceprint(model: GE2E) -> None:
+    assert model.embed(prompt("demo-congrats").speech_16k[:8_000]).shape == (256,)
+
+
+def test_the_mel_spectrogram_puts_a_tone_where_it_belongs() -> None:
+    tone = np.sin(2 * np.pi * 1_000 * np.arange(16_000) / 16_000).astype(np.float32)
+    bands = mel_power(tone)
+    assert bands.shape == (101, 40)
+    assert bands[50].argmax() == pytest.approx(14, abs=1)  # 1 kHz is mel 15 of 45.2, in 41 steps: band 13
+
+
+def test_a_checkpoint_that_wants_to_run_something_is_refused() -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (print, ("pwned",))
+
+    with pytest.raises(pickle.UnpicklingError, match="no business"):
+        _Unpickler(io.BytesIO(pickle.dumps(Evil()))).load()

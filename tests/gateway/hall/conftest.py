@@ -1,0 +1,32 @@
+"""The house in memory, for test modules that say `HOUSE_TIME = True`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.hall.house import TIMED, House, HouseLoop, HouseTime
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    if getattr(item.getparent(pytest.Module).obj, "HOUSE_TIME", False):  # type: ignore[union-attr]
+        return {"house": HouseLoop}
+    return {"asyncio": asyncio.new_event_loop}
+
+
+@pytest.fixture
+async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, HouseLoop), "the module must say HOUSE_TIME = True"
+    for name in TIMED:
+        monkeypatch.setattr(f"gateway.hall.{name}.time", HouseTime(loop))
+    opened = House(tmp_path)
+    await opened.open()
+    yield opened
+    await opened.close()
+    assert opened.engine.wrongs == []

@@ -1,0 +1,151 @@
+"""Manners: answering, asking, not understanding, confirming. No sound."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from model.api import SessionConfig
+from model.embedded.dialogue import DENIED, NOTHING_SAID, Dialogue, check
+from model.embedded.evidence import NOTHING, Hearing
+from model.errors import ProtocolError
+
+NOW = datetime(2026, 11, 23, 15, 5, tzinfo=UTC)
+ANSWERS: list[dict[str, Any]] = [
+    {"intent": "hours", "about": "our hours", "ask": ["when are you open"], "say": "Open {hours}."},
+    {"intent": "time", "about": "the time", "ask": ["what time is it"], "say": "It is {time} on {date}."},
+    {"intent": "person", "ask": ["a person please"], "say": "Wait.", "tool": "transfer", "confirm": True},
+    {"intent": "repeat", "ask": ["say that again"], "tool": "repeat"},
+    {"intent": "goodbye", "about": "leaving", "ask": ["goodbye"], "tool": "hang_up"},
+]
+
+
+def sure(phrase: str) -> Hearing:
+    return Hearing(phrase, 0.9, True)
+
+
+def unsure(phrase: str) -> Hearing:
+    return Hearing(phrase, 0.4, False)
+
+
+@pytest.fixture
+def dialogue() -> Dialogue:
+    return Dialogue(SessionConfig(answers=tuple(ANSWERS), facts={"hours": "from nine to six"}))
+
+
+def test_an_answer_has_its_facts_and_the_clock(dialogue: Dialogue) -> None:
+    assert dialogue.next(sure("when are you open"), NOW).text == "Open from nine to six."
+    assert dialogue.next(sure("what time is it"), NOW).text == "It is 3:05 PM on Monday, November 23."
+
+
+def test_the_clock_is_that_of_the_routes_zone(dialogue: Dialogue) -> None:
+    for zone, hours in (("Asia/Kolkata", 5.5), ("America/Caracas", -4.0)):
+        dialogue.config = SessionConfig(timezone=zone)
+        offset = dialogue.now().utcoffset()
+        assert offset is not None
+        assert offset.total_seconds() == hours * 3600
+
+
+def test_a_tool_comes_with_its_words(dialogue: Dialogue) -> None:
+    move = dialogue.next(sure("goodbye"), NOW)
+    assert (move.text, move.tool) == ("", "hang_up")
+
+
+@pytest.mark.parametrize("answer", ["yes", "yes please", "that's right"])
+def test_an_unsure_hearing_is_asked_about_and_a_yes_does_it(dialogue: Dialogue, answer: str) -> None:
+    question = dialogue.next(unsure("when are you open"), NOW)
+    assert question.text == "Did you ask about our hours? Please say yes or no."
+    assert answer in dialogue.grammar()
+    assert dialogue.next(sure(answer), NOW).text == "Open from nine to six."
+    assert answer not in dialogue.grammar()
+
+
+def test_a_no_asks_what_else(dialogue: Dialogue) -> None:
+    dialogue.next(unsure("goodbye"), NOW)
+    move = dialogue.next(sure("no"), NOW)
+    assert (move.text, move.tool) == (DENIED, None)
+
+
+def test_an_unsure_yes_is_not_a_yes(dialogue: Dialogue) -> None:
+    dialogue.next(sure("a person please"), NOW)
+    assert dialogue.next(unsure("yes"), NOW).tool is None
+
+
+def test_an_answer_with_confirm_is_always_asked_about(dialogue: Dialogue) -> None:
+    question = dialogue.next(sure("a person please"), NOW)
+    assert (question.text, question.tool) == ("Did you ask about person? Please say yes or no.", None)
+    assert dialogue.next(sure("yes"), NOW).tool == "transfer"
+
+
+def test_neither_yes_nor_no_is_asked_once_more_and_then_left(dialogue: Dialogue) -> None:
+    dialogue.next(sure("a person please"), NOW)
+    again = dialogue.next(NOTHING, NOW)
+    assert again.text.startswith("Sorry, was that a yes or a no? Did you ask about person?")
+    assert dialogue.next(NOTHING, NOW).text == "Sorry, I did not understand that."
+    assert dialogue.pending is None
+
+
+def test_instead_of_a_yes_something_else_may_be_asked(dialogue: Dialogue) -> None:
+    dialogue.next(sure("a person please"), NOW)
+    assert dialogue.next(sure("when are you open"), NOW).text == "Open from nine to six."
+    assert dialogue.pending is None
+
+
+def test_not_understanding_is_said_in_other_words_and_then_with_an_offer(dialogue: Dialogue) -> None:
+    first, second, third = (dialogue.next(NOTHING, NOW).text for _ in range(3))
+    assert first == "Sorry, I did not understand that."
+    assert second == (
+        "Sorry, I still did not understand. You can ask about our hours, the time, person or repeat."
+    )
+    assert third == second
+    dialogue.next(sure("what time is it"), NOW)
+    assert dialogue.next(NOTHING, NOW).text == first
+
+
+def test_the_plans_own_words_for_not_understanding_come_first() -> None:
+    dialogue = Dialogue(SessionConfig(phrases={"not_understood": ["Pardon?", "Ask for the hours.", "Hm."]}))
+    said = [dialogue.next(NOTHING, NOW).text for _ in range(4)]
+    assert said == ["Pardon?", "Ask for the hours.", "Hm.", "Hm."]
+
+
+def test_the_last_thing_said_is_repeated(dialogue: Dialogue) -> None:
+    assert dialogue.next(sure("say that again"), NOW).text == NOTHING_SAID
+    dialogue.last_said = "Good morning."
+    assert dialogue.next(sure("say that again"), NOW).text == "Good morning."
+
+
+def test_what_can_be_said_is_known_beforehand(dialogue: Dialogue) -> None:
+    fixed = dialogue.fixed()
+    assert "Open from nine to six." in fixed
+    assert "Did you ask about leaving? Please say yes or no." in fixed
+    assert not any("{" in text or "It is" in text for text in fixed)  # the time is not known beforehand
+
+
+@pytest.mark.parametrize(
+    ("config", "param"),
+    [
+        (SessionConfig(answers=({"ask": ["a"]},)), "session.voicegate.answers[0].intent"),
+        (SessionConfig(answers=({"intent": "a", "ask": "b"},)), "session.voicegate.answers[0].ask"),
+        (
+            SessionConfig(answers=({"intent": "a", "ask": ["b"], "say": 1},)),
+            "session.voicegate.answers[0].say",
+        ),
+        (SessionConfig(phrases={"unsure": 1}), "session.voicegate.phrases.unsure"),
+        (SessionConfig(phrases={"not_understood": [1]}), "session.voicegate.phrases.not_understood"),
+        (SessionConfig(timezone="Europe/Nowhere"), "session.voicegate.timezone"),
+        (SessionConfig(timezone="../../etc/passwd"), "session.voicegate.timezone"),
+    ],
+)
+def test_what_no_dialogue_can_be_held_with_is_named(config: SessionConfig, param: str) -> None:
+    with pytest.raises(ProtocolError) as refused:
+        check(config)
+    assert refused.value.param == param
+
+
+def test_the_demo_plan_can_be_held() -> None:
+    from tests.model.embedded.callers import demo
+
+    plan = demo()
+    check(SessionConfig(answers=tuple(plan["answers"]), facts=plan["facts"]))

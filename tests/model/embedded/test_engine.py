@@ -1,0 +1,252 @@
+"""Somebody speaks to the embedded engine through its WebSocket and is answered as the demo plan has it."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
+
+from model.embedded.ears import Ears
+from model.embedded.engine import EmbeddedEngine
+from model.events import pcm_to_bytes
+from tests.model.conftest import Grants, Served, Wire, serve
+from tests.model.embedded.callers import demo, espeak, telephone
+
+BATCH = 2_400
+"""Samples of one append: 100 ms."""
+FAR_ZONE = "Pacific/Kiritimati"
+
+
+@pytest.fixture
+async def served(engine: EmbeddedEngine, grants: Grants) -> AsyncIterator[Served]:
+    async with serve(engine, grants) as served:
+        yield served
+
+
+@pytest.fixture
+async def wire(served: Served) -> AsyncIterator[Wire]:
+    async with served.wire() as wire:
+        plan = demo()
+        ours = {
+            "answers": plan["answers"], "facts": plan["facts"], "timezone": FAR_ZONE, "binary": True,
+            "lead_s": 10.0, "phrases": {key: plan[key] for key in ("unsure", "not_understood")},
+        }  # fmt: skip
+        await wire.ask("session.update", "session.updated", session={"voicegate": ours})
+        yield wire
+
+
+@dataclass
+class Answer:
+    heard: str
+    said: str
+    tool: str | None
+    seconds: float
+
+
+async def say(wire: Wire, text: str, pace: int = 150) -> None:
+    """As a hall sends it: speech with some silence around, then a commit."""
+    pcm = telephone(espeak(text, words_per_minute=pace), text)
+    for at in range(0, len(pcm), BATCH):
+        await wire.socket.send(pcm_to_bytes(pcm[at : at + BATCH]))
+    await wire.say("input_audio_buffer.commit")
+
+
+async def answer(wire: Wire) -> Answer:
+    await wire.say("response.create")
+    events = await wire.gather("response.done")
+    told = {event["type"]: event for event in events if not isinstance(event, bytes)}
+    tool = told.get("response.function_call_arguments.done")
+    return Answer(
+        told["conversation.item.input_audio_transcription.completed"]["transcript"],
+        told["response.done"]["response"]["output"][0]["content"][0]["transcript"],
+        tool["name"] if tool else None,
+        sum(len(event) - 4 for event in events if isinstance(event, bytes)) / 48_000,
+    )
+
+
+async def ask(wire: Wire, text: str) -> Answer:
+    """Says it, and yes if the engine is not sure (or the plan wants a confirmation)."""
+    await say(wire, text)
+    first = await answer(wire)
+    if first.said.startswith("Did you ask about"):
+        await say(wire, "yes please")
+        return await answer(wire)
+    return first
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "tool"),
+    [
+        ("what are your opening hours", "We are open Monday to Friday from nine", None),
+        ("how do i find you", "You find us at twelve Mill Lane", None),
+        ("can i talk to a person", "One moment please.", "transfer"),
+        ("who am i talking to", "I am an automated voice", None),
+        ("thank you goodbye", "", "hang_up"),
+    ],
+)
+async def test_what_the_plan_knows_is_answered(wire: Wire, text: str, said: str, tool: str | None) -> None:
+    got = await ask(wire, text)
+    assert (got.said.startswith(said), got.tool) == (True, tool), got
+    assert got.seconds >= len(got.said) * 0.03  # and it can be heard
+
+
+async def test_the_time_is_that_of_the_routes_zone(wire: Wire) -> None:
+    before = datetime.now(ZoneInfo(FAR_ZONE))
+    got = await ask(wire, "can you tell me the time")
+    after = datetime.now(ZoneInfo(FAR_ZONE))
+    said = {
+        f"It is {at.hour % 12 or 12}:{at.minute:02d} {'AM' if at.hour < 12 else 'PM'}."
+        for at in (before, after)
+    }
+    assert got.said in said
+
+
+async def test_the_last_answer_is_repeated_also_when_it_was_a_prompt(wire: Wire) -> None:
+    greeting = "You can ask about our opening hours."
+    await wire.ask("response.create", "response.done", response={"voicegate": {"say": greeting}})
+    assert (await ask(wire, "please repeat that")).said == greeting
+    hours = await ask(wire, "when do you open")
+    assert (await ask(wire, "could you repeat that please")).said == hours.said
+
+
+async def test_other_speech_is_not_understood_and_said_so(wire: Wire) -> None:
+    await say(wire, "my grandmother baked seventeen wonderful apple cakes yesterday")
+    first = await answer(wire)
+    await say(wire, "the quick brown fox jumps over the lazy dog near the river bank")
+    second = await answer(wire)
+    assert (first.heard, second.heard) == ("", "")
+    assert [first.said, second.said] == demo()["not_understood"][:2]
+
+
+async def test_a_reply_without_an_utterance_says_so_too(wire: Wire) -> None:
+    done = (await wire.ask("response.create", "response.done"))["response"]
+    assert done["output"][0]["content"][0]["transcript"] == demo()["not_understood"][0]
+
+
+async def test_words_stay_as_far_as_they_were_heard(wire: Wire) -> None:
+    text = "One two three four. Five six seven eight."
+    done = (await wire.ask("response.create", "response.done", response={"voicegate": {"say": text}}))[
+        "response"
+    ]
+    item_id, seconds = done["voicegate"]["item_id"], done["voicegate"]["audio_s"]
+
+    async def kept(heard_s: float) -> str:
+        event = await wire.ask(
+            "conversation.item.truncate",
+            "conversation.item.truncated",
+            item_id=item_id,
+            audio_end_ms=heard_s * 1000,
+        )
+        return str(event["voicegate"]["text"])
+
+    assert await kept(0) == ""
+    assert await kept(seconds + 1) == text
+    shares = [await kept(seconds * k / 10) for k in range(11)]
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(shares))
+    assert shares[3] != "" and shares[7].startswith("One two three four. Five")  # noqa: PT018
+
+
+async def test_a_plan_that_cannot_be_held_is_refused_by_name(wire: Wire) -> None:
+    error = await wire.error("session.update", session={"voicegate": {"answers": [{"intent": "x"}]}})
+    assert error["param"] == "session.voicegate.answers[0].ask"
+    error = await wire.error("session.update", session={"voicegate": {"timezone": "Middle/Earth"}})
+    assert error["param"] == "session.voicegate.timezone"
+
+
+async def test_only_its_own_voice_is_spoken(engine: EmbeddedEngine, grants: Grants) -> None:
+    from model.api import Reference
+    from model.errors import EngineError
+
+    grant = grants.issue()
+    registered = Reference("heart", grant.voice_hash, np.zeros(24_000, np.float32), "hello", stock=False)
+    with pytest.raises(EngineError, match="VOICEGATE_ENGINE=chroma"):
+        await engine.open(grant, registered)
+
+
+async def test_openais_own_client_holds_a_conversation(served: Served, grants: Grants) -> None:
+    """The `openai` package, unchanged: its URL and its key are all that differ."""
+    from openai import AsyncOpenAI
+
+    client = AsyncOpenAI(
+        api_key=grants.issue().token,
+        base_url=f"http://127.0.0.1:{served.port}/v1",
+        websocket_base_url=f"{served.url}/v1",
+    )
+    plan = demo()
+    async with client.realtime.connect(model="voicegate") as connection:
+        created = await connection.recv()
+        assert created.type == "session.created"
+        assert created.session.model == "voicegate"
+        ours = {"answers": plan["answers"], "facts": plan["facts"], "lead_s": 10}
+        session: Any = {"type": "realtime", "instructions": "Be short.", "voicegate": ours}
+        await connection.session.update(session=session)
+        updated = await connection.recv()
+        assert updated.type == "session.updated"
+        assert updated.session.instructions == "Be short."
+        await connection.conversation.item.create(
+            item={"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hello."}]}
+        )
+        assert (await connection.recv()).type == "conversation.item.added"
+        pcm = pcm_to_bytes(telephone(espeak("what are your opening hours", words_per_minute=150), "openai"))
+        for at in range(0, len(pcm), 2 * BATCH):
+            await connection.input_audio_buffer.append(
+                audio=base64.b64encode(pcm[at : at + 2 * BATCH]).decode()
+            )
+        await connection.input_audio_buffer.commit()
+        await connection.response.create()
+        types, text, sound, item_id = [], "", b"", ""
+        async for event in connection:
+            types.append(event.type)
+            if event.type == "conversation.item.input_audio_transcription.completed":
+                assert event.transcript == "what are your opening hours"
+            elif event.type == "response.output_audio_transcript.delta":
+                text, item_id = text + event.delta, event.item_id
+            elif event.type == "response.output_audio.delta":
+                sound += base64.b64decode(event.delta)
+            elif event.type == "response.done":
+                assert event.response.status == "completed"
+                break
+        assert text == f"We are open {plan['facts']['hours']}."
+        assert len(sound) / 48_000 > 4
+        assert {"input_audio_buffer.committed", "conversation.item.added", "response.created"} <= set(types)
+        await connection.conversation.item.truncate(item_id=item_id, content_index=0, audio_end_ms=500)
+        truncated = await connection.recv()
+        assert (truncated.type, truncated.audio_end_ms) == ("conversation.item.truncated", 500)
+        await connection.response.create(response={"metadata": {"turn": "2"}})
+        assert (await connection.recv()).type == "response.created"
+        await connection.response.cancel()
+        async for event in connection:
+            if event.type == "response.done":
+                assert event.response.status in ("cancelled", "completed")
+                break
+        await connection.input_audio_buffer.append(audio=base64.b64encode(bytes(4_800)).decode())
+        await connection.input_audio_buffer.clear()
+        assert (await connection.recv()).type == "input_audio_buffer.cleared"
+        wrong: Any = {"instructions": "Sing."}
+        await connection.response.create(response=wrong)
+        error = await connection.recv()
+        assert error.type == "error"
+        assert error.error.param == "response.instructions"
+
+
+async def test_a_lost_recogniser_costs_one_utterance() -> None:
+    from tests.model.embedded.callers import demo_phrases
+
+    ears = Ears()
+    try:
+        pcm = telephone(espeak("what are your opening hours", words_per_minute=150), "lost")
+        await ears.ready()
+        for process in [*ears._pool._processes.values()]:
+            process.kill()
+            process.join()
+        heard = [(await ears.understand(pcm, [*demo_phrases()])).phrase for _ in range(2)]
+        assert heard == [None, "what are your opening hours"]
+    finally:
+        ears.close()

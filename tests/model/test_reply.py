@@ -1,0 +1,59 @@
+"""A reply ends in exactly one `response.done`, whenever it is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from model.reply import Reply, Terms
+from tests.model.conftest import Grants
+from tests.model.scripted import ScriptedConversation, ScriptedEngine
+
+
+class Client:
+    """Takes events; the `at`-th waits until `go` is set."""
+
+    def __init__(self, at: int) -> None:
+        self.events: list[Any] = []
+        self.at = at
+        self.there = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def send(self, event: Any) -> None:
+        if len(self.events) == self.at and not self.there.is_set():
+            self.there.set()
+            await self.go.wait()
+        self.events.append(event)
+
+    @property
+    def dones(self) -> list[str]:
+        return [e["response"]["status"] for e in self.events if e["type"] == "response.done"]
+
+
+@pytest.mark.parametrize("at", range(1, 10))
+async def test_a_cancelled_reply_ends_once_wherever_it_is(grants: Grants, at: int) -> None:
+    client = Client(at)
+    conversation = ScriptedConversation(ScriptedEngine(), 0.1, words=["one", " two"], frames_a_word=1)
+    reply = Reply(1, Terms(grants.issue(), lambda _: False, lead_s=9.0), client.send)
+    await reply.start(conversation, None, None, None)
+    async with asyncio.timeout(5):
+        await client.there.wait()
+        cancels = [asyncio.create_task(reply.cancel()) for _ in range(2)]
+        await asyncio.sleep(0)
+        client.go.set()
+        await asyncio.gather(*cancels)
+        await reply.cancel()
+    # ten events: created, item added, two words each with its sound, and from the sixth on the end
+    assert client.dones == ["cancelled" if at < 6 else "completed"]
+    assert conversation.ended <= 1
+
+
+async def test_a_reply_cancelled_before_its_first_step_ends_too(grants: Grants) -> None:
+    client = Client(99)
+    reply = Reply(1, Terms(grants.issue(), lambda _: False), client.send)
+    await reply.start(ScriptedConversation(ScriptedEngine(), 0.1), None, None, None)
+    await reply.cancel()
+    assert client.dones == ["cancelled"]
+    assert not reply.in_progress
