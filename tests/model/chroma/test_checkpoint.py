@@ -151,3 +151,29 @@ def test_neither_a_directory_nor_a_hub_id(tmp_path: Path) -> None:
 def test_no_config(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"config\.json: No such file"):
         load(tmp_path)
+
+
+def test_a_hub_id_is_downloaded_and_a_failure_says_to_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    asked: list[tuple[str, list[str]]] = []
+
+    def download(name: str, *, allow_patterns: list[str]) -> str:
+        asked.append((name, allow_patterns))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert checkpoint.find("FlashLabs/Chroma-4B") == tmp_path
+    ((name, patterns),) = asked
+    assert name == "FlashLabs/Chroma-4B"
+    assert {"*.json", "*.safetensors"} <= set(patterns)
+
+    def broken(name: str, **_: object) -> str:
+        raise LocalEntryNotFoundError("the line is down\nand more")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", broken)
+    with pytest.raises(CheckpointError, match="the line is down; run again to resume"):
+        checkpoint.find("FlashLabs/Chroma-4B")
