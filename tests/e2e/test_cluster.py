@@ -103,7 +103,7 @@ def test_a_replica_dies_and_the_telephone_hears_of_it_nothing(site: Site, say: S
     house, cluster = site.house, site.cluster
     house.wait_for("the prompts", lambda: not _in_use(cluster, "embedded"), 30)
     questions = [say("are you a robot"), say("say that again")]
-    calling = Calling(house, play=questions, at_s=4, duration_s=17, codec="pcmu")
+    calling = Calling(house, script=questions, at_s=4, duration_s=17, codec="pcmu")
     (call,) = [call for call in house.calls() if call["state"] != "ended"]
     house.wait_for("the first answer", lambda: ANSWER in _remembered(house, call["call_id"]), 25)
     dead = cluster.kill_the_one_in_use("embedded")
