@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import json
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -228,8 +228,8 @@ class EngineClient:
     slots that are kept for such, and for it "busy" is no answer but a reason to come again.
     """
 
-    def __init__(self, *places: str, boot_token: str | None = None) -> None:
-        self._places = places
+    def __init__(self, places: str | Sequence[str], boot_token: str | None = None) -> None:
+        self._places = (places,) if isinstance(places, str) else tuple(places)
         self._headers = {} if boot_token is None else {"X-Voicegate-Boot": boot_token}
         self._turn = itertools.count()
         self._told: dict[str, list[str]] = {}

@@ -127,7 +127,8 @@ class EngineApp:
         if self.draining:
             return "this engine finishes its conversations and takes no more"
         if self.used >= self.slots - (0 if resumed else self._spare):
-            return f"{self.used} of {self.slots} slots are taken; {self._spare} are for calls taken up again"
+            kept = f", {self._spare} of them for calls taken up again" if self._spare else ""
+            return f"{self.slots} conversations are all that this engine takes{kept}"
         return None
 
     def _claim(self, grant: VoiceGrant) -> None:

@@ -32,7 +32,7 @@ async def serve(name: str) -> None:
     sessions = await Sessions.open(redis_url, ttl_s=conf.session_ttl_s, name=name)
     engine = EngineClient(str(runtime.engine), boot_token=token)
     if conf.engine_url and conf.engine_token is not None:
-        engine = EngineClient(*conf.engine_url, boot_token=conf.engine_token.get_secret_value())
+        engine = EngineClient(conf.engine_url, boot_token=conf.engine_token.get_secret_value())
     hall = Hall(
         name=name,
         settings=conf,

@@ -141,7 +141,7 @@ async def test_a_full_engine_refuses_at_once(engine: Engines, grant: Grant) -> N
     _, url = await engine(slots=1)
     client = EngineClient(url, boot_token=TOKEN)
     first = await client.connect(grant("a"))
-    with pytest.raises(EngineBusy, match="1 of 1 slots are taken"):
+    with pytest.raises(EngineBusy, match="1 conversations are all"):
         await client.connect(grant("b"))
     await first.aclose()
 
@@ -155,13 +155,13 @@ async def test_a_wrong_token_gets_nowhere(engine: Engines, grant: Grant) -> None
 async def test_the_spare_slot_is_for_a_call_that_lost_its_engine(engine: Engines, grant: Grant) -> None:
     dying, dying_url = await engine(slots=1)
     _, url = await engine(slots=2, spare=1)
-    client = EngineClient(dying_url, url, boot_token=TOKEN)
+    client = EngineClient([dying_url, url], boot_token=TOKEN)
     lost, other = grant("lost"), grant("other")
     session = await client.connect(lost)
     assert dying.used == 1
     await client.connect(other)
     dying.draining = True  # it takes nobody any more
-    with pytest.raises(EngineBusy, match="1 are for calls taken up again"):
+    with pytest.raises(EngineBusy, match="1 of them for calls taken up again"):
         await client.connect(grant("new"))
     await _lost(session)
     assert await client.connect(lost), "it may have the spare one"
@@ -181,7 +181,7 @@ async def test_a_dead_engine_is_passed_over(engine: Engines, grant: Grant) -> No
     _, url = await engine(slots=2)
     with socket.create_server(("127.0.0.1", 0)) as gone:
         dead = f"ws://127.0.0.1:{gone.getsockname()[1]}"
-    client = EngineClient(dead, url, boot_token=TOKEN)
+    client = EngineClient([dead, url], boot_token=TOKEN)
     for call in ("a", "b"):  # whichever comes first in the list
         assert await client.connect(grant(call))
     assert await client.ready()
