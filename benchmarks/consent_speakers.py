@@ -21,7 +21,7 @@ import soxr
 
 from consent.checks import TWO_SPEAKERS, halves_alike
 from consent.sound import RATE_HZ, Floats, of_call
-from consent.speaker import GE2E
+from consent.speaker import GE2E, voiceprint
 
 SOUNDS = Path("/usr/share/asterisk/sounds")
 VOICES = ("en_US_f_Allison", "es_MX_f_Allison", "fr_CA_f_June", "it_IT_m_Carlo", "ru_RU_f_IvrvoiceRU")
@@ -78,7 +78,7 @@ def voiceprints(model: GE2E, sounds: list[Floats]) -> Floats:
     out = []
     for sound in sounds:
         whole = of_call("u", np.asarray(soxr.resample(sound, 16_000, RATE_HZ), np.float32), 16_000)
-        out.append(model.embed(whole.speech_16k))
+        out.append(voiceprint(model.windows(whole.speech_16k)))
     return np.stack(out)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import LargeBinary, func, insert, select
+from sqlalchemy import Connection, LargeBinary, func, insert, select
 
 from consent.archive import LEDGER, METADATA, VOICES, Archive
 from consent.errors import VaultError
@@ -60,9 +60,9 @@ def write(office: ConsentOffice, path: Path, passphrase: bytes) -> int:
 
 
 def restore(path: Path, passphrase: bytes, sql_url: str, directory: Path) -> int:
-    """Fills an empty database, and the key file where there is none; answers how many rows.
+    """Fills an empty database, and takes the backup's keys in; answers how many rows.
 
-    Raises `VaultError` for a wrong passphrase, a database with consent in it, or other keys in their place.
+    Raises `VaultError` for a wrong passphrase or a database with consent in it.
     """
     try:
         whole = path.read_bytes()
@@ -76,10 +76,12 @@ def restore(path: Path, passphrase: bytes, sql_url: str, directory: Path) -> int
         content = json.loads(gzip.decompress(AESGCM(_key(passphrase, salt)).decrypt(nonce, sealed, MAGIC)))
     except InvalidTag:
         raise VaultError("the passphrase is wrong, or the backup was damaged") from None
-    _restore_keys(directory, content["keys"])
     archive = Archive.open(sql_url)
     try:
-        return _restore_tables(archive, content["tables"])
+        with archive.writing() as connection:  # the keys come in just before the rows stand
+            rows = _restore_tables(connection, content["tables"])
+            _restore_keys(directory, content["keys"])
+        return rows
     finally:
         archive.close()
 
@@ -89,26 +91,23 @@ def _restore_keys(directory: Path, keys: dict[str, Any]) -> None:
     directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.mkdir(mode=0o700, exist_ok=True)
     if path.exists():
-        here = json.loads(path.read_text())
-        if any(key not in here[ring] for ring in ("signing", "master") for key in keys[ring]):
-            raise VaultError(f"{path} holds other keys than the backup; move it away first")
-        return  # what is here may be newer: it stays
-    write_private(path, json.dumps(keys).encode(), replace_it=False)
-    OfficeKeys.open(directory)
+        OfficeKeys.open(directory).merge(keys)  # what is here may be newer: it stays the newest
+    else:
+        write_private(path, json.dumps(keys).encode(), replace_it=False)
+        OfficeKeys.open(directory)
 
 
-def _restore_tables(archive: Archive, tables: dict[str, list[dict[str, Any]]]) -> int:
-    with archive.writing() as connection:
-        for table in (LEDGER, VOICES):
-            if connection.execute(select(func.count()).select_from(table)).scalar():
-                raise VaultError("there is consent in this database already; restore into an empty one")
-        for table in METADATA.sorted_tables:
-            rows = [
-                {column.name: _typed(row[column.name], column.type) for column in table.columns}
-                for row in tables[table.name]
-            ]
-            if rows:
-                connection.execute(insert(table), rows)
+def _restore_tables(connection: Connection, tables: dict[str, list[dict[str, Any]]]) -> int:
+    for table in (LEDGER, VOICES):
+        if connection.execute(select(func.count()).select_from(table)).scalar():
+            raise VaultError("there is consent in this database already; restore into an empty one")
+    for table in METADATA.sorted_tables:
+        rows = [
+            {column.name: _typed(row[column.name], column.type) for column in table.columns}
+            for row in tables[table.name]
+        ]
+        if rows:
+            connection.execute(insert(table), rows)
     return sum(len(rows) for rows in tables.values())
 
 

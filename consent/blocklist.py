@@ -12,7 +12,7 @@ from consent.books import Books
 from consent.errors import RegistrationError
 from consent.operators import check_act
 from consent.sound import Recording, measure
-from consent.speaker import SpeakerModel
+from consent.speaker import SpeakerModel, voiceprint
 from consent.vault import HOUSE, Vault
 
 
@@ -33,7 +33,7 @@ class Blocklist:
             raise RegistrationError("name", f"{label!r} is no label")
         if measure(sample).speech_s < 3.0:
             raise RegistrationError("sound", f"{sample.name}: less than 3 s of speech in it")
-        voiceprint = speaker.embed(sample.speech_16k)
+        kept = voiceprint(speaker.windows(sample.speech_16k))
         with self._books.writing() as writing:
             operator, claims = check_act(writing.standing, act, "block", self._books.clock())
             if claims.get("label") != label or label in writing.standing.blocked.values():
@@ -41,7 +41,7 @@ class Blocklist:
                     "name", f"{label} is on the list, or the operator signed another label"
                 )
             block = secrets.token_hex(6)
-            content = json.dumps({"block": block, "label": label, "voiceprint": voiceprint.tolist()})
+            content = json.dumps({"block": block, "label": label, "voiceprint": kept.tolist()})
             self._vault.open_house(writing.connection, self._books.clock())
             self._vault.put(writing.connection, HOUSE, "blocked", content.encode())
             body = {"block": block, "label": label, "by": operator.name, "act": act}

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, select
 
@@ -27,6 +28,8 @@ from consent.standing import QUIET, Standing
 CHECKPOINT: Final = "ledger-head"
 CHECKPOINT_TYP: Final = "ledger-checkpoint+jws"
 CHECKPOINT_EVERY: Final = 1_000
+
+log = structlog.get_logger("consent")
 
 Clock = Callable[[], float]
 
@@ -222,7 +225,11 @@ class Books:
             claims = {**self._head_claims(), "standing": self.standing.to_json()}
             signer = self.keys.signer
             token = sign(claims, signer.private, signer.kid, CHECKPOINT_TYP)
-            write_private(path, token.encode(), replace_it=True)
+            try:
+                write_private(path, token.encode(), replace_it=True)
+            except OSError as error:  # what was done stands all the same
+                log.error("ledger.head_not_kept", path=str(path), error=error.strerror)
+                return
             self._saved = self.tip[0]
 
     def _kept_head(self) -> Head | None:

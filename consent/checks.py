@@ -17,7 +17,7 @@ import numpy as np
 from consent.errors import RegistrationError
 from consent.fingerprint import Bits, find_copy, fingerprint
 from consent.sound import Floats, Recording, measure
-from consent.speaker import GE2E, SpeakerModel, SpeakerUnavailable, similarity
+from consent.speaker import GE2E, SpeakerModel, SpeakerUnavailable, similarity, voiceprint
 from consent.statement import Statement, match
 from consent.synthetic import OwnMark, SyntheticCheck, load_classifier
 from consent.words import FasterWhisper, Recogniser, RecogniserUnavailable
@@ -132,8 +132,8 @@ class Checks:
         yield self._marks(material)
         yield _copies(material, earlier, outcome)
         yield self._classified(material)
-        yield self._one_speaker(material)
-        yield self._same_speaker(material, outcome)
+        yield self._one_speaker(material, outcome)
+        yield self._same_speaker(outcome)
         yield self._blocked(earlier, outcome)
         yield self._words(material)
 
@@ -165,14 +165,16 @@ class Checks:
                 return Finding(check, "review", f"{recording.name}: {seen.detail}", proves)
         return Finding(check, "passed", f"{self.classifier.name} found none", proves)
 
-    def _one_speaker(self, material: Material) -> Finding:
+    def _one_speaker(self, material: Material, outcome: Outcome) -> Finding:
         check, proves = "one speaker", "finds turns of seconds by unlike voices; not a word dropped in"
         if self.speaker is None:
             why = self.missing.get("speaker", "no speaker model")
             return Finding(check, "review", f"{why}: listen for a second voice", proves)
         worst = 1.0
-        for recording in (*material.references, material.statement):
-            alike = halves_alike(self.speaker.windows(recording.speech_16k))
+        for recording in (material.statement, *material.references):
+            windows = self.speaker.windows(recording.speech_16k)
+            outcome.voiceprints.append(voiceprint(windows))
+            alike = halves_alike(windows)
             worst = min(worst, alike)
             if alike < TWO_SPEAKERS[0]:
                 detail = f"{recording.name}: two voices (likeness {alike:.2f})"
@@ -180,7 +182,7 @@ class Checks:
         verdict: Verdict = "passed" if worst >= TWO_SPEAKERS[1] else "review"
         return Finding(check, verdict, f"likeness within each recording {worst:.2f} or more", proves)
 
-    def _same_speaker(self, material: Material, outcome: Outcome) -> Finding:
+    def _same_speaker(self, outcome: Outcome) -> Finding:
         check, proves = (
             "same speaker",
             "likeness of voices; not proof against an imitator or a synthetic copy",
@@ -188,9 +190,7 @@ class Checks:
         if self.speaker is None:
             why = self.missing.get("speaker", "no speaker model")
             return Finding(check, "review", f"{why}: listen whether statement and references are one", proves)
-        spoken = self.speaker.embed(material.statement.speech_16k)
-        prints = [self.speaker.embed(reference.speech_16k) for reference in material.references]
-        outcome.voiceprints = [spoken, *prints]
+        spoken, *prints = outcome.voiceprints
         least = min(similarity(spoken, one) for one in prints)
         detail = f"likeness {least:.2f} ({self.speaker.name})"
         if least < self.speaker.other:
@@ -205,8 +205,8 @@ class Checks:
             return Finding(check, "review", f"{len(earlier.blocked)} on the list: compare by ear", proves)
         label, most = "", -1.0
         for name, blocked in earlier.blocked.items():
-            for voiceprint in outcome.voiceprints:
-                if (likeness := similarity(blocked, voiceprint)) > most:
+            for mine in outcome.voiceprints:
+                if (likeness := similarity(blocked, mine)) > most:
                     label, most = name, likeness
         if most >= self.speaker.same:
             return Finding(check, "refused", f"like {label}, who is blocked ({most:.2f})", proves)
@@ -219,7 +219,10 @@ class Checks:
         if self.recogniser is None:
             why = self.missing.get("recogniser", "no recogniser")
             return Finding(check, "review", f"{why}: listen and compare each word", proves)
-        heard = self.recogniser.transcribe(material.statement.at_16k, material.wanted.language)
+        try:
+            heard = self.recogniser.transcribe(material.statement.at_16k, material.wanted.language)
+        except RecogniserUnavailable as error:
+            return Finding(check, "review", f"{error}: listen and compare each word", proves)
         found = match(material.wanted, heard)
         if not found.said:
             return Finding(check, "refused", f"{found.why}; read it again", proves)

@@ -13,7 +13,7 @@ from consent import backup, bundle, evidence, usage
 from consent.blocklist import Blocklist
 from consent.checks import CHECKS_FILE, Checks
 from consent.cli_voice import echo_json, known, since, voice
-from consent.errors import ConsentError, GrantRefused, LedgerError, RegistrationError
+from consent.errors import ConsentError, GrantRefused, LedgerError, OperatorError, RegistrationError
 from consent.grant import read_public_keys
 from consent.house import House, Signer, in_house, read_secret, signed
 from consent.rotation import Rotation
@@ -100,12 +100,30 @@ def usage_(house: House, handle: str, from_when: float, as_json: bool) -> None:
 @voice.command("export")
 @click.argument("handle")
 @click.option("--out", required=True, type=click.Path(path_type=Path))
-@click.option("--with-sound", is_flag=True, help="With the statement and the reference.")
+@click.option("--with-sound", is_flag=True, help="With the statement and the reference; needs --as.")
+@click.option("--as", "acting", metavar="OPERATOR", help="Which operator takes the sounds out.")
+@click.option("--key", "key_path", type=click.Path(path_type=Path), help="The operator's key file.")
+@click.option("--passphrase-from", type=click.Path(path_type=Path), help="File with its passphrase.")
 @in_house
-def export_(house: House, handle: str, out: Path, with_sound: bool) -> None:
+def export_(
+    house: House,
+    handle: str,
+    out: Path,
+    with_sound: bool,
+    acting: str | None,
+    key_path: Path | None,
+    passphrase_from: Path | None,
+) -> None:
     """Write HANDLE's proof to a file that verifies with the public key alone."""
     with house.office() as office:
-        made = bundle.export(office, known(office, handle), with_sound=with_sound)
+        voice_id = known(office, handle).voice_id
+        sounds = None
+        if with_sound:
+            if acting is None:
+                raise OperatorError("who takes the sounds out? --as OPERATOR")
+            key = Signer.of(acting, key_path, passphrase_from).key()
+            sounds = office.registrar.listen(handle, key.act("listen", office.clock(), voice_id=voice_id))
+        made = bundle.export(office, known(office, handle), sounds)
         keys = office.public_keys_path
     try:
         out.touch(mode=0o600)
@@ -157,9 +175,9 @@ def check(bundle_file: Path, keys: Path) -> None:
     click.echo(
         f"proved: {claims['name']} consented to {claims['company']} for {', '.join(claims['purposes'])}"
     )
-    click.echo(
-        f"  as {found.record.handle}, now {found.state}; reviews: {', '.join(found.reviews) or 'none'}"
-    )
+    as_of = f"{datetime.fromtimestamp(found.as_of):%Y-%m-%d %H:%M}"
+    reviews = ", ".join(found.reviews) or "none"
+    click.echo(f"  as {found.record.handle}, {found.state} as of {as_of}; reviews: {reviews}")
 
 
 @voice.command()

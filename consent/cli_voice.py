@@ -20,7 +20,7 @@ from consent.house import House, Signer, in_house, read_secret, signed
 from consent.office import ConsentOffice
 from consent.record import Reference
 from consent.registration import Registered, Submission
-from consent.sound import from_pcm16, read, wav_bytes
+from consent.sound import Floats, read, wav_bytes
 from consent.standing import VoiceStanding
 from consent.statement import Terms
 from consent.withdrawal import Withdrawals
@@ -141,7 +141,7 @@ def register(
     else:
         click.echo(
             f"{handle} needs review: another operator listens and decides:\n"
-            f"  voicegate voice review {handle} --listen FOLDER\n"
+            f"  voicegate voice review {handle} --listen FOLDER --as OPERATOR\n"
             f"  voicegate voice review {handle} --approve --as OPERATOR"
         )
 
@@ -186,21 +186,26 @@ def review(
     key_path: Path | None,
     passphrase_from: Path | None,
 ) -> None:
-    """Listen to a registration, and approve or reject it as another operator."""
+    """Listen to a registration, and then approve or reject it as another operator."""
+    if listen is not None and decision is not None:
+        raise OperatorError("listen first; then decide in a second command")
     with house.office() as office:
         standing = known(office, handle)
         record = office.record(standing)
-        if listen is not None:
-            _write_sounds(office, standing, handle, listen)
-        if decision is None:
+        if listen is None and decision is None:
             click.echo(f"{handle} is {standing.state}; registered by {standing.registrar}")
             click.echo(f"to be heard: {record.claims['statement']['text']}")
             for check in record.claims["checks"]:
                 click.echo(f"  {check['verdict']:<8} {check['check']}: {check['detail']}")
             return
         if acting is None:
-            raise OperatorError("who decides? --as OPERATOR")
-        act = Signer.of(acting, key_path, passphrase_from).key().act(
+            raise OperatorError("who listens, or decides? --as OPERATOR")
+        key = Signer.of(acting, key_path, passphrase_from).key()
+        if listen is not None:
+            act = key.act("listen", office.clock(), voice_id=standing.voice_id)
+            _write_sounds(office.registrar.listen(handle, act), handle, listen)
+            return
+        act = key.act(
             "review", office.clock(), voice_id=standing.voice_id, record_hash=standing.record_hash,
             decision=decision, reason=reason,
         )  # fmt: skip
@@ -209,15 +214,16 @@ def review(
     click.echo(f"{handle} is {state}{more}")
 
 
-def _write_sounds(office: ConsentOffice, standing: VoiceStanding, handle: str, folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with office.archive.reading() as connection:
-        for kind in ("statement", "reference"):
-            pcm = from_pcm16(office.vault.get(connection, standing.voice_id, kind))
+def _write_sounds(sounds: dict[str, Floats], handle: str, folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for kind, pcm in sounds.items():
             path = folder / f"{handle}-{kind}.wav"
             path.touch(mode=0o600)
             path.write_bytes(wav_bytes(pcm))
-            click.echo(f"{path}: listen, then delete it", err=True)
+            click.echo(f"{path}: listen, then delete it")
+    except OSError as error:
+        raise RegistrationError("sound", f"{folder}: {error.strerror}") from None
 
 
 # ── going out ────────────────────────────────────────────────────────────────────────────────────────────

@@ -19,6 +19,7 @@ import numpy as np
 from consent import challenge as challenges
 from consent.challenge import Challenge
 from consent.errors import ChallengeError, RegistrationError
+from consent.lexicon import LEXICA
 from consent.office import ConsentOffice
 from consent.record import Reference
 from consent.registration import Registered, Submission
@@ -30,40 +31,6 @@ LONGEST_WORDS: Final = 14
 PAUSE_S: Final = 0.25
 LINE_SPEECH_S: Final = 0.4
 LINE_SNR_DB: Final = 10.0
-
-SENTENCES: Final = {
-    "en": (
-        "The morning train to the coast was late again, so we talked about the garden.",
-        "Please bring the blue folder, two cups of tea, and the letter from my brother.",
-        "When the storm had passed, the children ran down to the river to count the ducks.",
-        "You can choose whichever day suits you, and I will call you back before noon.",
-    ),
-    "de": (
-        "Der Zug ans Meer hatte heute früh wieder Verspätung, also sprachen wir über den Garten.",
-        "Bitte bringen Sie die blaue Mappe mit, zwei Tassen Tee und den Brief meines Bruders.",
-        "Als der Sturm vorüber war, liefen die Kinder zum Fluss und zählten die Enten.",
-        "Suchen Sie sich einen Tag aus, ich rufe Sie noch vor dem Mittag zurück.",
-    ),
-    "fr": (
-        "Le train du matin vers la côte avait encore du retard, alors nous avons parlé du jardin.",
-        "Apportez le dossier bleu, deux tasses de thé et la lettre de mon frère, s'il vous plaît.",
-        "Quand l'orage fut passé, les enfants coururent à la rivière pour compter les canards.",
-        "Choisissez le jour qui vous convient, et je vous rappelle avant midi.",
-    ),
-    "es": (
-        "El tren de la mañana a la costa llegó tarde otra vez, así que hablamos del jardín.",
-        "Traiga la carpeta azul, dos tazas de té y la carta de mi hermano, por favor.",
-        "Cuando pasó la tormenta, los niños corrieron al río para contar los patos.",
-        "Elija el día que le convenga, y yo le llamo antes del mediodía.",
-    ),
-    "it": (
-        "Il treno del mattino per la costa era di nuovo in ritardo, così abbiamo parlato del giardino.",
-        "Porti la cartella blu, due tazze di tè e la lettera di mio fratello, per favore.",
-        "Quando il temporale passò, i bambini corsero al fiume a contare le anatre.",
-        "Scelga il giorno che preferisce, e io la richiamo prima di mezzogiorno.",
-    ),
-}
-"""Sentences that together hold nearly every sound of their language."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +75,22 @@ class Enrolment:
     def lines(self) -> tuple[Line, ...]:
         """Everything to repeat, in order: the statement in pieces, then the reference sentences."""
         statement = [Line("statement", piece) for piece in _pieces(self.challenge.statement.text)]
-        return (*statement, *(Line("reference", sentence) for sentence in SENTENCES[self.language]))
+        return (*statement, *(Line("reference", sentence) for sentence in LEXICA[self.language].sentences))
 
     def heard(self, at: int, pcm: Floats, source_hz: int) -> str | None:
         """Takes the answer to line `at` (float32 24 kHz; `source_hz` the line's rate). None when it will do,
-        else why not, in English words for the caller; the take is then dropped."""
+        else why not, in words for the caller; the take is then dropped."""
+        again = LEXICA[self.language].again
         try:
             quality = measure(of_call(f"line {at + 1}", pcm, source_hz))
         except RegistrationError:
-            return "That was too long. Please repeat only the sentence."
+            return again["long"]
         if quality.speech_s < LINE_SPEECH_S:
-            return "I did not hear you. Please repeat the sentence after the tone."
+            return again["unheard"]
         if quality.snr_db < LINE_SNR_DB:
-            return "It is too noisy. Please find a quieter place and repeat the sentence."
+            return again["noisy"]
         if quality.clipped > 0.02:
-            return "That was too loud. Please hold the telephone a little further away, and repeat."
+            return again["loud"]
         self._takes[at] = (pcm, source_hz)
         return None
 

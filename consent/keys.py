@@ -12,10 +12,10 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -84,6 +84,20 @@ class MasterKey:
         return f"MasterKey({self.kid})"
 
 
+def _rings(table: Mapping[str, Any]) -> tuple[tuple[SigningKey, ...], tuple[MasterKey, ...]]:
+    """The keys of a key file. Raises `VaultError`."""
+    try:
+        signers = tuple(SigningKey.make(base64.b64decode(entry["secret"])) for entry in table["signing"])
+        masters = tuple(
+            MasterKey(entry["kid"], base64.b64decode(entry["secret"])) for entry in table["master"]
+        )
+    except (ValueError, KeyError, TypeError):
+        raise VaultError("the office's key file is damaged; restore it from your backup") from None
+    if not signers or not masters:
+        raise VaultError("the office's key file holds no key; restore it from your backup")
+    return signers, masters
+
+
 class OfficeKeys:
     """The rings in force, as the file has them; every change is written before it is used."""
 
@@ -121,18 +135,11 @@ class OfficeKeys:
         try:
             if stat.S_IMODE(path.stat().st_mode) & 0o077:
                 raise VaultError(f"{path} can be read by others; run: chmod 600 {path}")
-            table = json.loads(path.read_text())
-            signers = tuple(SigningKey.make(base64.b64decode(entry["secret"])) for entry in table["signing"])
-            masters = tuple(
-                MasterKey(entry["kid"], base64.b64decode(entry["secret"])) for entry in table["master"]
-            )
+            self.signers, self.masters = _rings(json.loads(path.read_text()))
         except OSError as error:
             raise VaultError(f"{path} cannot be read: {error.strerror}") from None
-        except (ValueError, KeyError, TypeError):
+        except ValueError:
             raise VaultError(f"{path} is no key file; restore it from your backup") from None
-        if not signers or not masters:
-            raise VaultError(f"{path} holds no key; restore it from your backup")
-        self.signers, self.masters = signers, masters
         self._publish()
 
     @property
@@ -162,22 +169,37 @@ class OfficeKeys:
                     return master
         raise VaultError(f"the master key {kid} is not on this machine; restore {KEY_FILE} from your backup")
 
+    # Before a change the file is read again, since another process may have rotated; `Rotation` sees to it
+    # that only one does at a time.
+
     def add_signer(self, fresh: SigningKey) -> None:
         """This key signs from now on; the old ones still verify."""
+        self.reload()
         self.signers = (*self.signers, fresh)
         self._write(replace_it=True)
         self._publish()
 
     def add_master(self) -> MasterKey:
         """A fresh master key is used from now on; the old ones still unwrap."""
+        self.reload()
         self.masters = (*self.masters, MasterKey.make())
         self._write(replace_it=True)
         return self.master
 
-    def forget_old_masters(self) -> None:
-        """What only they wrap can never be opened again."""
-        self.masters = self.masters[-1:]
+    def keep_masters(self, used: Collection[str]) -> None:
+        """Forgets the masters neither used nor the newest: what only they wrap is closed for good."""
+        self.reload()
+        self.masters = tuple(m for m in self.masters if m.kid in used or m is self.master)
         self._write(replace_it=True)
+
+    def merge(self, older: Mapping[str, Any]) -> None:
+        """Takes in the keys of a backup's file, as older than those here. Raises `VaultError`."""
+        signers, masters = _rings(older)
+        known = {signer.kid for signer in self.signers} | {master.kid for master in self.masters}
+        self.signers = (*(key for key in signers if key.kid not in known), *self.signers)
+        self.masters = (*(key for key in masters if key.kid not in known), *self.masters)
+        self._write(replace_it=True)
+        self._publish()
 
     def _write(self, *, replace_it: bool) -> None:
         def raw(signer: SigningKey) -> bytes:

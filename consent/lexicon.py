@@ -24,6 +24,10 @@ class Lexicon:
     date: str
     languages: Mapping[str, str]
     """how it names the languages, by ISO 639-1"""
+    sentences: tuple[str, ...]
+    day: str
+    usage: Mapping[str, str]
+    again: Mapping[str, str]
 
     @classmethod
     def read(cls, table: dict[str, Any]) -> Self:
@@ -36,6 +40,10 @@ class Lexicon:
             both=table["and"],
             date=table["date"],
             languages=table["languages"],
+            sentences=tuple(table["sentences"]),
+            day=table["day"],
+            usage=table["usage"],
+            again=table["again"],
         )
 
 

@@ -43,6 +43,7 @@ MAY: Final[Mapping[str, frozenset[str]]] = {
     "challenge": frozenset({"registrar"}),
     "register": frozenset({"registrar"}),
     "review": frozenset({"reviewer", "registrar"}),  # a registrar's only where the gateway took the voice
+    "listen": frozenset(ROLES),
     "revoke": frozenset({"registrar", "reviewer"}),
     "erase": frozenset({"registrar"}),
     "block": frozenset({"registrar", "reviewer"}),

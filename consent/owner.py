@@ -30,10 +30,10 @@ class Owner:
         """Calls with the voice, oldest first."""
         return uses(self.desk.office.books, self.voice_id, since)
 
-    def spoken(self) -> str:
+    def spoken(self, language: str = "en") -> str:
         """What to say to the owner of the voice's last thirty days."""
         now = self.desk.office.clock()
-        return spoken(self.uses(now - 30 * 86_400), now)
+        return spoken(self.uses(now - 30 * 86_400), now, language)
 
     def revoke(self, pin: str) -> None:
         """Revokes the voice, the PIN given once more. Raises `PinRefused`, `LedgerError`."""
@@ -57,6 +57,7 @@ class OwnerDesk:
         with self.office.archive.reading() as connection:
             voice_id = find(connection, handle)
         if voice_id is None or voice_id not in standing.voices:
+            pins.matches(pin, pins.NOBODYS)  # it shall take as long
             raise PinRefused("this PIN does not open this voice")
         self.check(voice_id, pin)
         return Owner(self, voice_id, handle, call_id)
@@ -73,7 +74,7 @@ class OwnerDesk:
             with office.archive.reading() as connection:
                 kept = office.vault.get(connection, voice_id, "pin")
         except VaultError:
-            raise PinRefused("this PIN does not open this voice", lock_s) from None
+            kept = pins.NOBODYS
         if not pins.matches(pin, kept):
             raise PinRefused("this PIN does not open this voice", lock_s)
         with office.archive.writing() as connection:

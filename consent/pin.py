@@ -24,6 +24,8 @@ LOCK_S: Final = 900.0
 """The first lock; each further wrong try doubles it, to a day at most."""
 LONGEST_LOCK_S: Final = 86_400.0
 SALT: Final = 16
+NOBODYS: Final = bytes(SALT + 32)
+"""A hash that no PIN has, compared where there is none, so that it takes as long."""
 
 
 def check_form(pin: str) -> None:

@@ -28,8 +28,8 @@ from consent.errors import LedgerError, OperatorError, RegistrationError, VaultE
 from consent.grant import LEEWAY_S, GrantVerifier
 from consent.operators import check_act
 from consent.record import Reference, join
-from consent.sound import Recording, pcm16
-from consent.standing import GATEWAY, VoiceStanding
+from consent.sound import Floats, Recording, from_pcm16, pcm16
+from consent.standing import GATEWAY, OperatorStanding, Standing, VoiceStanding
 from consent.statement import Terms
 from consent.vault import HOUSE, Vault
 
@@ -282,6 +282,23 @@ class Registrar:
 
     # ── review ───────────────────────────────────────────────────────────────────────────────────────
 
+    def listen(self, handle: str, act: str) -> dict[str, Floats]:
+        """Statement and reference (float32, 24 kHz) for an operator's ear; the ledger notes who got them.
+
+        Raises `OperatorError`, `RegistrationError`, `VaultError`.
+        """
+        with self._books.writing() as writing:
+            operator, claims = check_act(writing.standing, act, "listen", self._books.clock())
+            voice = writing.standing.voices.get(find(writing.connection, handle) or "")
+            if voice is None or claims.get("voice_id") != voice.voice_id:
+                raise RegistrationError("name", f"no voice is called {handle!r}, or another was signed for")
+            sounds = {
+                kind: from_pcm16(self._vault.get(writing.connection, voice.voice_id, kind))
+                for kind in ("statement", "reference")
+            }
+            writing.append("voice.heard", voice.voice_id, {"by": operator.name, "act": act})
+        return sounds
+
     def review(self, handle: str, act: str) -> str:
         """A second operator's decision, as signed: `voice_id`, `record_hash`, `decision` (approve or reject),
         `reason`. Answers the voice's state. Raises `OperatorError`, `RegistrationError`, `VaultError`."""
@@ -298,8 +315,12 @@ class Registrar:
             decision = claims.get("decision")
             if decision not in ("approve", "reject"):
                 raise OperatorError("a review approves or rejects")
-            _refuse_two_eyes(voice, operator.name, operator.role, operator.added_by)
+            _refuse_two_eyes(writing.standing, voice, operator)
             if decision == "approve":
+                if operator.name not in voice.heard:
+                    raise OperatorError(
+                        f"{operator.name} has not listened yet; see: voicegate voice review {handle} --help"
+                    )
                 token = self._vault.get(writing.connection, voice.voice_id, "record").decode()
                 record = records.Record.read(token, self._verifier)
                 if record.hash != voice.record_hash:
@@ -316,17 +337,19 @@ class Registrar:
         return self._books.look().voices[voice.voice_id].state
 
 
-def _refuse_two_eyes(voice: VoiceStanding, name: str, role: str, added_by: str) -> None:
-    """Raises `OperatorError` unless this is another pair of eyes."""
+def _refuse_two_eyes(standing: Standing, voice: VoiceStanding, operator: OperatorStanding) -> None:
+    """Raises `OperatorError` unless this is another pair of eyes, and not one that the first ones lent: two
+    operators whose appointments go back to one founder count as one."""
+    name = operator.name
     if name == voice.registrar:
         raise OperatorError(f"{name} registered this voice; another operator reviews it")
-    if added_by == voice.registrar:
-        raise OperatorError(
-            f"{name} was made an operator by {voice.registrar}, who registered this voice; another reviews it"
-        )
-    if role == "registrar" and voice.registrar != GATEWAY:
+    if operator.role == "registrar" and voice.registrar != GATEWAY:
         raise OperatorError(f"{name} is registrar; a reviewer reviews it")
     if name in voice.approvals:
         raise OperatorError(f"{name} approved this voice already; another operator is needed")
-    if voice.approvals and added_by in voice.approvals:
-        raise OperatorError(f"{name} was made an operator by {added_by}, who approved it; another is needed")
+    for other in (voice.registrar, *voice.approvals):
+        if standing.founder(name) == standing.founder(other):
+            raise OperatorError(
+                f"{name} and {other} were made operators by one founder, {standing.founder(name)}; "
+                "an operator of another's line is needed"
+            )

@@ -127,6 +127,7 @@ class RevocationDesk:
 
     async def run(self) -> None:
         """Until cancelled; comes back to a Redis or a database that went."""
+        trouble = ""
         while True:
             redis: Any = Redis.from_url(self._url, decode_responses=True, socket_timeout=2.0)
             told: set[str] = set()
@@ -144,9 +145,12 @@ class RevocationDesk:
                             self.published += 1
                             log.warning("voice.withdrawn", voice=revocation.voice, reason=revocation.reason)
                     rounds += 1
+                    trouble = ""
                     await asyncio.sleep(LOOK_S)
             except (RedisError, OSError, ConsentError) as error:
-                log.warning("revocations.not_published", error=str(error))
+                if str(error) != trouble:  # once, not at every try
+                    trouble = str(error)
+                    log.warning("revocations.not_published", error=trouble)
                 await asyncio.sleep(RETRY_S)
             finally:
                 await redis.aclose()

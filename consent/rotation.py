@@ -42,5 +42,6 @@ class Rotation:
             count = self._vault.rewrap(writing.connection, fresh)
             body = {"master": fresh.kid, "voices": count, "by": operator.name, "act": act}
             writing.append("master.rotated", None, body)
-        keys.forget_old_masters()
+        with self._books.writing() as writing:  # alone again: another rotation may have come in between
+            keys.keep_masters(self._vault.masters(writing.connection))
         return count

@@ -53,13 +53,15 @@ class SpeakerModel(Protocol):
     same: float
     other: float
 
-    def embed(self, speech_16k: Floats) -> Floats:
-        """Speech alone, float32 at 16 kHz, at least 1.6 s -> unit vector `(256,)`."""
+    def windows(self, speech_16k: Floats) -> Floats:
+        """Speech alone, float32 at 16 kHz -> overlapping windows' unit vectors `(n, 256)`, n at least 1."""
         ...
 
-    def windows(self, speech_16k: Floats) -> Floats:
-        """One unit vector for each 1.6 s, float32 `(n, 256)`."""
-        ...
+
+def voiceprint(windows: Floats) -> Floats:
+    """The voice of all windows together, a unit vector `(256,)`."""
+    mean = windows.mean(axis=0)
+    return np.asarray(mean / np.linalg.norm(mean), np.float32)
 
 
 def similarity(one: Floats, other: Floats) -> float:
@@ -119,10 +121,6 @@ class GE2E:
             mel = np.pad(mel, ((0, PARTIAL - len(mel)), (0, 0)))
         starts = range(0, len(mel) - PARTIAL + 1, STEP)
         return self._forward(np.stack([mel[at : at + PARTIAL] for at in starts]))
-
-    def embed(self, speech_16k: Floats) -> Floats:
-        mean = self.windows(speech_16k).mean(axis=0)
-        return np.asarray(mean / np.linalg.norm(mean), np.float32)
 
     def _forward(self, mels: Floats) -> Floats:
         """`(B, 160, 40)` -> unit vectors `(B, 256)`."""

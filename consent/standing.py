@@ -28,6 +28,8 @@ class VoiceStanding:
     registrar: str
     submitted_ms: int
     reason: str = ""
+    heard: list[str] = field(default_factory=list)
+    """operators to whom its sounds were given"""
     approvals: list[str] = field(default_factory=list)
     """operators who listened and approved"""
 
@@ -77,6 +79,8 @@ class Standing:
                     subject, "active" if body["outcome"] == "passed" else "pending",
                     body["record_hash"], body["voice_hash"], body["registrar"], at_ms,
                 )  # fmt: skip
+            case "voice.heard":
+                self.voices[subject or ""].heard.append(body["by"])
             case "voice.reviewed":
                 voice = self.voices[subject or ""]
                 if voice.state == "pending":
@@ -99,6 +103,12 @@ class Standing:
                 self.blocked[body["block"]] = body["label"]
             case "speaker.unblocked":
                 self.blocked.pop(body["block"], None)
+
+    def founder(self, name: str) -> str:
+        """To whom an operator's appointment goes back: themselves, or who made them one, and so on."""
+        while (known := self.operators.get(name)) is not None and known.added_by:
+            name = known.added_by
+        return name
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from consent.books import Books
+from consent.lexicon import LEXICA
 
 DAY_MS: Final = 86_400_000
 
@@ -67,22 +68,20 @@ def total(found: list[Use]) -> Total:
     return Total(len(found), sum(use.seconds or 0.0 for use in found), by)
 
 
-def spoken(found: list[Use], now: float, latest: int = 3) -> str:
-    """The usage of the last 30 days as a person would say it on the telephone, in English."""
+def spoken(found: list[Use], now: float, language: str = "en", latest: int = 3) -> str:
+    """The usage of the last 30 days as a person would say it on the telephone; in English where the language
+    is none that a statement can be read in."""
+    lexicon = LEXICA.get(language.split("-")[0].lower(), LEXICA["en"])
     recent = [use for use in found if (now - use.at) * 1000 < 30 * DAY_MS]
     if not recent:
-        return "In the last thirty days your voice was not used."
+        return lexicon.usage["none"]
     seconds = sum(use.seconds or 0.0 for use in recent)
-    calls = "one call" if len(recent) == 1 else f"{len(recent)} calls"
-    said = [f"In the last thirty days your voice was used in {calls}, for {_length(seconds)}."]
+    unit, number = ("seconds", seconds) if seconds < 90 else ("minutes", seconds / 60)
+    length = lexicon.usage[unit].format(n=round(number))
+    said = [lexicon.usage["once" if len(recent) == 1 else "many"].format(calls=len(recent), length=length)]
     for use in recent[: -latest - 1 : -1]:
         when = datetime.fromtimestamp(use.at, UTC)
-        plan = use.dialplan.replace("-", " ").replace("_", " ")
-        said.append(f"On {when:%B} {when.day}, for {use.purpose.replace('_', ' ')}, in {plan}.")
+        date = lexicon.day.format(month=lexicon.months[when.month - 1], day=when.day)
+        purpose, plan = (name.replace("-", " ").replace("_", " ") for name in (use.purpose, use.dialplan))
+        said.append(lexicon.usage["on"].format(date=date, purpose=purpose, plan=plan))
     return " ".join(said)
-
-
-def _length(seconds: float) -> str:
-    if seconds < 90:
-        return f"{round(seconds)} seconds"
-    return f"{round(seconds / 60)} minutes"

@@ -56,6 +56,7 @@ class Vault:
 
     def __init__(self, keys: OfficeKeys) -> None:
         self.keys = keys
+        self._handles: dict[str, str] = {}
 
     def open_voice(self, connection: Connection, voice_id: str, handle: str, at: float) -> None:
         """Makes a voice's key."""
@@ -76,9 +77,12 @@ class Vault:
             self.open_voice(connection, HOUSE, HOUSE, at)
 
     def handle(self, connection: Connection, voice_id: str) -> str:
-        """The name a voice was registered under; it outlives the voice's key."""
-        found = connection.execute(select(VOICES.c.handle).where(VOICES.c.voice_id == voice_id)).scalar()
-        return voice_id if found is None else str(found)
+        """The name a voice was registered under; it outlives the voice's key, and never changes."""
+        known = self._handles.get(voice_id)
+        if known is None:
+            found = connection.execute(select(VOICES.c.handle).where(VOICES.c.voice_id == voice_id)).scalar()
+            known = self._handles[voice_id] = voice_id if found is None else str(found)
+        return known
 
     def _key(self, connection: Connection, voice_id: str) -> bytes:
         found = connection.execute(
@@ -167,6 +171,11 @@ class Vault:
             item = Item(row.kind, row.number, hashlib.sha256(row.sealed).hexdigest(), row.expires_at)
             due.setdefault(row.voice_id, []).append(item)
         return due
+
+    def masters(self, connection: Connection) -> set[str]:
+        """The masters that wrap a key now."""
+        found = connection.execute(select(VOICES.c.master_kid).where(VOICES.c.master_kid.is_not(None)))
+        return {str(kid) for kid in found.scalars()}
 
     def rewrap(self, connection: Connection, master: MasterKey) -> int:
         """Wraps every key anew with `master`, which the ring already holds; answers how many."""

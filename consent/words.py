@@ -26,7 +26,7 @@ class Recogniser(Protocol):
     name: str
 
     def transcribe(self, pcm_16k: Floats, language: str) -> str:
-        """float32 at 16 kHz -> what was said, in the language (ISO 639-1)."""
+        """float32 at 16 kHz -> what was said, in the language (ISO 639-1). Raises `RecogniserUnavailable`."""
         ...
 
 
@@ -40,6 +40,8 @@ class FasterWhisper:
             raise RecogniserUnavailable(
                 "faster-whisper is not installed; install it with: pip install 'voicegate[speaker]'"
             )
+        if not (directory / "tokenizer.json").is_file():  # faster-whisper would fetch it from the network
+            raise RecogniserUnavailable(f"{directory} holds no tokenizer.json")
         found = directory_sha256(directory)
         if found != sha256:
             raise RecogniserUnavailable(f"the weights in {directory} are not the pinned ones (now {found})")
@@ -51,7 +53,10 @@ class FasterWhisper:
         if self._model is None:
             from faster_whisper import WhisperModel
 
-            self._model = WhisperModel(str(self._directory), device="cpu", local_files_only=True)
+            try:
+                self._model = WhisperModel(str(self._directory), device="cpu", local_files_only=True)
+            except (RuntimeError, OSError, ValueError) as error:
+                raise RecogniserUnavailable(f"the weights in {self._directory}: {error}") from None
         # no prompt and no text carried over: it shall write what it hears, not what it was told to expect
         segments, _ = self._model.transcribe(
             np.asarray(pcm_16k, np.float32), language=language, beam_size=5, temperature=0.0,

@@ -26,6 +26,7 @@ HALL_COUNTERS: Final = {
     "busy_s": "Seconds spent in passes",
     "marked_s": "Seconds of sound that were marked",
     "mark_alarms": "Frames that could not be marked and went out as silence",
+    "marks_checked": "Windows of 10 s of voice whose mark was looked for",
     "underruns": "Frames that a line pulled in vain",
 }
 """What halls count, of their `health`'s "counters"; what is not listed is a gauge."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import tomllib
 from functools import cached_property
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from gateway.errors import SettingsError
 
@@ -92,7 +93,9 @@ class Settings(BaseModel):
     )
     sip_allow: tuple[str, ...] = Field((), description="networks that may call; empty: all")
     sip_deny: tuple[str, ...] = Field((), description="networks that may not call")
-    trusted_proxies: tuple[str, ...] = Field((), description="addresses whose Via and digest we believe")
+    trusted_proxies: tuple[str, ...] = Field(
+        (), description="addresses or networks whose Via and digest we believe"
+    )
     invites_per_s: float = Field(20.0, gt=0, le=10_000, description="per source address")
 
     max_call_s: float = Field(1800.0, ge=5, le=86_400, description="a call's longest duration")
@@ -108,6 +111,16 @@ class Settings(BaseModel):
         1.0, ge=0.1, le=10, description="how far the engine may run ahead of what was played"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug to error")
+
+    @field_validator("sip_allow", "sip_deny", "trusted_proxies")
+    @classmethod
+    def _networks(cls, written: tuple[str, ...]) -> tuple[str, ...]:
+        for one in written:
+            try:
+                ip_network(one, strict=False)
+            except ValueError:
+                raise ValueError(f"{one!r} is no address or network, such as 10.0.0.0/8") from None
+        return written
 
     @cached_property
     def sql(self) -> str:
@@ -148,7 +161,9 @@ def load(environ: dict[str, str] | None = None) -> Settings:
         first = error.errors()[0]
         key = str(first["loc"][0])
         source = PREFIX + key.upper() if key in given else f"{key} in {path}"
-        raise SettingsError(f"{source}: {first['msg']} (got {first['input']!r})") from None
+        raise SettingsError(
+            f"{source}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})"
+        ) from None
 
 
 def _from_file(path: Path, *, must_exist: bool) -> dict[str, Any]:

@@ -89,6 +89,8 @@ class Supervisor:
             **os.environ,
             "VOICEGATE_DATA_DIR": str(self.settings.data_dir),
             "VOICEGATE_BOOT_TOKEN": self.token,
+            # by the environment: it may hold a password, and the engine reads no settings file
+            **({"VOICEGATE_REDIS_URL": self.settings.redis_url} if self.settings.redis_url else {}),
             **self._chroma(),
             "OMP_NUM_THREADS": "1",  # many small processes: threads of numpy and onnxruntime only fight
             "OPENBLAS_NUM_THREADS": "1",
@@ -224,6 +226,7 @@ class Supervisor:
             self.keep(
                 "engine", "model.server", "--engine", settings.engine, "--uds", str(self.runtime.engine),
                 "--keys", str(grant_keys_path(settings)), "--front", str(self.runtime.front),
+                *(() if settings.redis_url else ("--redis", f"unix://{self.runtime.redis}")),
             )  # fmt: skip
         for k in range(settings.halls):
             self.keep(f"hall{k}", "gateway.hall", "--name", f"hall{k}")

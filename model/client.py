@@ -111,6 +111,8 @@ class EngineSession:
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
         self._items: dict[int, str] = {}
+        self.transcribes = True
+        """whether the engine writes down what the caller said; known once it has greeted"""
 
     async def _say(self, kind: str, **fields: Any) -> None:
         await self._put(json.dumps({"type": kind, **fields}, separators=(",", ":")))
@@ -162,7 +164,7 @@ class EngineSession:
     async def playout(self, item_id: str, played_ms: int) -> None:
         await self._say("voicegate.playout", item_id=item_id, played_ms=played_ms)
 
-    async def restore(self, items: list[Mapping[str, Any]]) -> None:
+    async def restore(self, items: Sequence[Mapping[str, Any]]) -> None:
         """`items` are Realtime items (type, role, content)."""
         for item in items:
             await self._say("conversation.item.create", item=item)
@@ -192,6 +194,8 @@ class EngineSession:
 
     def _event(self, event: events.Event) -> EngineEvent | None:
         match event["type"]:
+            case "session.created" | "session.updated":
+                self.transcribes = bool(event["session"]["voicegate"]["limits"]["transcribes"])
             case "response.output_audio_transcript.delta":
                 return Words(event["item_id"], event["delta"])
             case "response.output_audio.delta":

@@ -45,8 +45,12 @@ class KeyRing:
         return cls(())._grown(path, os.O_EXCL)
 
     def rotate(self, path: Path) -> Self:
-        """A ring with one more epoch, written to `path`."""
-        return self._grown(path, os.O_TRUNC)
+        """A ring with one more epoch; it takes the place of the file at `path` at once or not at all."""
+        beside = path.with_name(path.name + ".new")
+        beside.unlink(missing_ok=True)
+        ring = self._grown(beside, os.O_EXCL)
+        beside.replace(path)
+        return ring
 
     def _grown(self, path: Path, how: int) -> Self:
         used = {key.gateway for key in self.keys}
@@ -60,6 +64,10 @@ class KeyRing:
         try:
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | how, 0o600), "w") as file:
                 json.dump({"keys": table}, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+        except FileExistsError:
+            raise KeyFileError(f"{path} exists already; to add a key: voicegate watermark rotate") from None
         except OSError as error:
             raise KeyFileError(f"{path}: {error.strerror}") from None
         return ring
@@ -72,6 +80,8 @@ class KeyRing:
                 raise KeyFileError(f"{path} can be read by others; run: chmod 600 {path}")
             table = json.loads(path.read_text())["keys"]
             keys = tuple(MarkKey(k["id"], int(k["gateway"]), base64.b64decode(k["secret"])) for k in table)
+            if any(not 0 <= k.gateway < 1 << 16 or len(k.secret) < 16 for k in keys):
+                raise ValueError("a gateway id has 16 bits, a secret at least 128")
         except FileNotFoundError:
             raise KeyFileError(f"{path} does not exist; make it with: voicegate watermark keygen") from None
         except (OSError, ValueError, KeyError, TypeError) as error:

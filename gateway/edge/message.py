@@ -18,6 +18,8 @@ MAX_MESSAGE: Final = 16_384
 MAX_HEAD: Final = 8_192
 MAX_LINES: Final = 128
 """Header lines. Looking one up is linear in their number, so this also bounds the time a message takes."""
+MAX_ADDRESS: Final = 1_024
+"""Characters of a From, To or Contact: the grammar reads long lists of them slowly."""
 MAGIC: Final = "z9hG4bK"
 _FOLD: Final = re.compile(rb"\r\n[ \t]+")
 _BLANK_BEFORE_COLON: Final = re.compile(rb"^([^\s:]{1,64})[ \t]+:", re.MULTILINE)
@@ -56,6 +58,8 @@ def read(data: bytes) -> Request | Response:
         raise Unreadable("a line break that is none")  # a line would take it for one
     try:
         message = Message.parse(_plain(head) + blank + body)
+        for name in ("From", "To", "Contact"):
+            assert sum(map(len, message.headers.getlist(name))) <= MAX_ADDRESS
         vias, cseq = message.via, message.cseq
         tagged = message.from_address.parameters.get("tag"), message.to_address
         named = message.call_id

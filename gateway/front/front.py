@@ -319,8 +319,8 @@ class Front:
             self.voices.forget(call_id)
         elif kind == "muted":
             self.metrics.alarm(f"muted: {said['reason']}")
-        elif kind == "rtp_moved":
-            self.metrics.alarm("rtp moved")
+        elif kind in ("rtp_moved", "mark_failed"):
+            self.metrics.alarm(kind.replace("_", " "))
         elif kind == "turn":
             self.metrics.turn(said["latency"])
 

@@ -33,12 +33,14 @@ async def serve(name: str) -> None:
     engine = EngineClient(str(runtime.engine), boot_token=token)
     if conf.engine_url and conf.engine_token is not None:
         engine = EngineClient(conf.engine_url, boot_token=conf.engine_token.get_secret_value())
+    mark_key = KeyRing.load(mark_keys_path(conf)).current
     hall = Hall(
         name=name,
         settings=conf,
         runtime=runtime,
         token=token,
-        floor=Floor(MarkerBank(KeyRing.load(mark_keys_path(conf)).current)),
+        floor=Floor(MarkerBank(mark_key)),
+        mark_key=mark_key,
         sessions=sessions,
         engine=engine,
         verifier=verifier,

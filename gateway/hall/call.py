@@ -29,6 +29,7 @@ from gateway.hall.speech import EngineGone, Refused, Speech, SpeechEvent
 from gateway.hall.turns import TurnEvent, Turns
 from gateway.rpc import Peer
 from gateway.sessions import Session
+from watermark.selfcheck import SelfCheck
 
 log = structlog.get_logger("call")
 
@@ -131,6 +132,8 @@ class Call:
     """the line's own number for the call, on its ticks"""
     rate_hz: int = 0
     mark_slot: int = -1
+    check: SelfCheck | None = None
+    """keeps what was sent, so that its mark can be looked for"""
     sending: bool = False
     receiving: bool = False
     tail: bool = False

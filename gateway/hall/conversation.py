@@ -67,7 +67,7 @@ class Conversation:
         Raises `CallEnded`, and `EngineGone` when there is nobody to talk with any more.
         """
         call, verb = self._call, self._verb
-        call.speech.configure(verb, call.route.local())
+        call.speech.configure(verb, call.route.local(), call.route.zone)
         call.listening = True
         call.interruptible = verb.interruptible
         call.last_sound = time.monotonic()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,11 +22,14 @@ from gateway.hall.leg import Legs
 from gateway.hall.playout import FRAME
 from gateway.hall.ticks import RATES_HZ, TickLine
 from gateway.line import tick
+from watermark.carrier import HOPS_HZ
 from watermark.frames import Frame, MarkedFrame, Silence
 from watermark.mark import MarkerBank
 
 CAPACITY: Final = 256
 """Calls one hall can hold; its rows in every batched stage."""
+HOPS: Final = round(FRAME_S * HOPS_HZ)
+"""The marker's hops in a frame."""
 QUIET: Final = np.zeros(FRAME, np.float32)
 SILENCE: Final = Silence(FRAME)
 LATE_S: Final = 0.010
@@ -43,6 +46,7 @@ class Counters:
     late_ticks: int = 0
     busy_s: float = 0.0
     mark_alarms: int = 0
+    marks_checked: int = 0
     underruns: int = 0
     marked_s: float = 0.0
 
@@ -72,6 +76,8 @@ class Floor:
         self.rates = {rate_hz: Rate(rate_hz) for rate_hz in RATES_HZ}
         self.bank = bank
         self._vad = activity or VoiceActivity(CAPACITY)
+        self.check_due: Callable[[Call], None] = lambda _: None
+        """told when a call has been sent enough voice to look for its mark"""
         self._free = list(range(CAPACITY - 1, -1, -1))
         self._on_line: dict[tuple[str, int], Call] = {}
 
@@ -179,6 +185,8 @@ class Floor:
         answers: list[tuple[TickLine, int, list[tick.SlotAudio]]] = []
         places: list[tuple[list[tick.SlotAudio], tick.SlotAudio]] = []
         """for each talking call, its line's answers and the slot it is in"""
+        resting: list[int] = []
+        """mark slots of calls that say nothing: their carriers' time goes on"""
         seated = self._on_line
         for line, packet in ticks:
             slots: list[tick.SlotAudio] = []
@@ -194,6 +202,7 @@ class Floor:
                     continue
                 if frame is None:
                     if not call.tail:
+                        resting.append(call.mark_slot)
                         continue
                     call.tail = False
                     frame = QUIET
@@ -208,18 +217,21 @@ class Floor:
             out = stages.legs.play(rows, frames)
             for (slots, audio), pcm in zip(places, out, strict=True):
                 slots.append(tick.SlotAudio(audio.call, audio.slot, tick.SENDING, 0, pcm.data.cast("B")))
+        if resting:
+            self.bank.rest(np.array(resting, np.intp), HOPS)
         for line, seq, slots in answers:
             line.answer(tick.pack(seq, slots))
 
     def _mark(self, calls: list[Call], block: Floats) -> list[Frame]:
         """Marked frames; silence for a call that is muted or whose frame could not be marked."""
         slots = np.fromiter((call.mark_slot for call in calls), np.intp, len(calls))
+        hops = [self.bank.position(call.mark_slot) for call in calls]
         try:
             marked: Sequence[MarkedFrame | Exception] = self.bank.mark(slots, block)
         except Exception as error:
             marked = [error] * len(calls)
         frames: list[Frame] = []
-        for call, frame in zip(calls, marked, strict=True):
+        for call, frame, hop in zip(calls, marked, hops, strict=True):
             if isinstance(frame, Exception):
                 self.counters.mark_alarms += 1
                 call.alarm(frame)
@@ -229,6 +241,8 @@ class Floor:
             else:
                 call.spoken_samples += FRAME
                 frames.append(frame)
+                if call.check is not None and call.check.heard(hop, frame.samples):
+                    self.check_due(call)
         self.counters.marked_s += len(frames) * FRAME_S
         return frames
 

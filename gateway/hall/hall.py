@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -35,7 +36,9 @@ from gateway.sessions import Sessions
 from gateway.settings import Settings
 from model.client import EngineClient
 from model.errors import EngineError
+from watermark.keys import MarkKey
 from watermark.mark import MARK_DELAY_S
+from watermark.selfcheck import SelfCheck, Window
 
 log = structlog.get_logger("hall")
 
@@ -60,6 +63,7 @@ class Hall:
     runtime: Runtime
     token: str
     floor: Floor
+    mark_key: MarkKey
     sessions: Sessions
     engine: EngineClient
     verifier: GrantVerifier
@@ -67,10 +71,16 @@ class Hall:
     calls: dict[str, Call] = field(default_factory=dict)
     prompts: Prompts = field(default_factory=Prompts)
     draining: bool = False
+    _inspector: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="inspector")
+    )
     _front: Peer | None = None
     _front_here: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _lives: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.floor.check_due = self._look_for_mark
 
     async def start(self) -> None:
         handlers: dict[str, Handler] = {
@@ -104,6 +114,7 @@ class Hall:
         await self._server.stop()
         await self._ticks.stop()
         await self.sessions.close()
+        self._inspector.shutdown(wait=False, cancel_futures=True)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -178,6 +189,7 @@ class Hall:
         )
         try:
             call.mark_slot = self.floor.bank.open(offer.payload)
+            call.check = SelfCheck(self.mark_key, offer.payload)
         except Exception:
             self.floor.leave(call)
             raise
@@ -257,6 +269,8 @@ class Hall:
             await line.ask("hangup", call_id=call_id, status=480)
             return
         known.line = line
+        if known.route.keep.caller_audio:
+            known.speech.line_hz = int(line.hello["rate_hz"])
         self.floor.seat(known, line.name, call, int(line.hello["rate_hz"]))
         known.session.event("line", line=line.name, slot=slot, codec=codec)
         known.started.set()
@@ -281,6 +295,7 @@ class Hall:
                 return self.calls[call_id]
             call = self._admit(kept, resumed=True)
             call.speech.restore(history)
+            call.log.info("call.resumed", remembered=len(history))
             return call
         except (RpcError, GrantRefused, RedisError, OSError, ValueError, LookupError, TypeError) as error:
             reason = "the front is away" if isinstance(error, TimeoutError) else str(error)
@@ -393,6 +408,18 @@ class Hall:
                 call.log.warning("grant.not_renewed", error=str(error))
             await asyncio.sleep(min(RENEW_RETRY_S, max(0.05, grant.expires_at - time.time())))
         return None
+
+    def _look_for_mark(self, call: Call) -> None:
+        """What the call was just sent, through a modelled telephone line, must carry its mark."""
+        if call.check is not None:
+            self._spawn(self._judge(call, call.check.take()))
+
+    async def _judge(self, call: Call, sent: Window) -> None:
+        verdict = await asyncio.get_running_loop().run_in_executor(self._inspector, sent.verdict)
+        self.floor.counters.marks_checked += 1
+        if not verdict.detected:
+            call.log.error("mark.not_found", p_value=verdict.p_value, score=round(verdict.score, 1))
+            call.mute("no mark")
 
     async def _revoked(self, revocation: Revocation) -> None:
         for call in list(self.calls.values()):

@@ -23,7 +23,9 @@ import structlog
 
 from gateway.dialplan_verbs import Converse, fill
 from gateway.errors import VoicegateError
+from gateway.hall import memory
 from gateway.hall.audio import HOUSE_HZ, Floats
+from gateway.hall.memory import Memory
 from gateway.hall.playout import Item, Playout, PlayoutFull
 from gateway.hall.prompts import Prompts
 from model import client
@@ -130,7 +132,10 @@ class Speech:
         """when the engine was last asked, or last said something"""
         self._full = False
         self._config: dict[str, Any] = {}
-        self._history: deque[dict[str, Any]] = deque(maxlen=64)
+        self._memory = Memory()
+        self._transcribes = True
+        self.line_hz: int | None = None
+        """the caller's line's rate; None: nothing of the caller's sound may be remembered"""
         self.remember: Callable[[dict[str, Any]], None] = lambda _: None
         """told each item of the history, for other halls and engines"""
         self.said: Callable[[Item, bool], None] = lambda *_: None
@@ -197,7 +202,7 @@ class Speech:
         if active is not None:
             self._playout.drop(active.item)
             if active.say is None:
-                self._question.clear()
+                self._answered()
         for reply in list(self._recent):
             if reply.item in items or reply is active:
                 self._interrupt(reply)
@@ -230,20 +235,22 @@ class Speech:
         self._utterance.clear()
         self._send(lambda session: session.clear())
 
-    def configure(self, verb: Converse, now: datetime) -> None:
-        """What the conversation knows; see the contract's `session.update`."""
+    def configure(self, verb: Converse, now: datetime, zone: str | None) -> None:
+        """What the conversation knows; see the contract's `session.update`. `zone`: the route's, if any."""
         self._config = {
             "instructions": fill(verb.instructions, verb.facts, now),
             "tools": [{"type": "function", "name": name} for name in ("hang_up", "transfer")],
             "answers": [asdict(reply) for reply in verb.answers],
             "facts": dict(verb.facts),
             "phrases": {"unsure": verb.unsure, "not_understood": list(verb.not_understood)},
+            **({"timezone": zone} if zone is not None else {}),
         }
         self._send(lambda session: session.update(**self._config))
 
     def restore(self, history: list[dict[str, Any]]) -> None:
         """What was said before this hall took the call up; the engine is told when it is connected."""
-        self._history.extend(history)
+        for item in history:
+            self._memory.add(item)
 
     def renew(self, grant: str) -> None:
         """Tells the engine of a renewed grant."""
@@ -281,7 +288,8 @@ class Speech:
                     return
                 wanted = self._active is not None and not self._playout.busy
                 if now - lost_at > FILLER_AFTER_S and wanted and not filled:
-                    filled = self.prompt(FILLER) is not None
+                    filled = True  # tried once: it may never have been rendered
+                    self.prompt(FILLER)
                 await asyncio.sleep(RETRY_S)
             except Exception as error:
                 self._log.exception("speech.failed")
@@ -312,12 +320,13 @@ class Speech:
     async def _read(self, session: EngineSession, post: Callable[[SpeechEvent], None]) -> None:
         async for event in session:
             self._moved_at = time.monotonic()
+            self._transcribes = session.transcribes
             self._take(event, post)
 
     async def _write(self, session: EngineSession) -> None:
         await session.update(binary=True, lead_s=self._lead_s, **self._config)
-        if self._history:
-            await session.restore(list(self._history))
+        if self._memory:
+            await session.restore(self._memory.for_engine())
         while True:
             command = await self._outbox.get()
             await command(session)
@@ -361,9 +370,9 @@ class Speech:
         match event:
             case client.Audio(item_id, pcm):
                 if active is not None and active.item_id == item_id:
-                    if active.say is None and self._question:
-                        self._question.clear()
                     self._playout.put(active.item, pcm)
+                    if active.say is None:
+                        self._answered()
             case client.Words(item_id, delta):
                 if active is not None and active.item_id == item_id and not active.item.cut:
                     active.item.text += delta
@@ -376,14 +385,14 @@ class Speech:
             case client.Done():
                 self._done(event)
             case client.Transcript(text, duration_s, confidence):
-                self._remember("user", text)
+                self._remember_words("user", text)
                 turn = self._committed.popleft() if self._committed else 0
                 post(Heard(turn, text or None, duration_s, confidence))
             case client.ToolRequest(name, arguments):
                 if active is not None and not active.item.cut:  # a caller who interrupted wants it no more
                     post(ToolCall(active.item, name, arguments))
             case client.Truncated(_, text):
-                self._remember("assistant", text)
+                self._remember_words("assistant", text)
             case client.Failure(code, message):
                 self._failed(code, message, post)
 
@@ -402,7 +411,7 @@ class Speech:
             return
         self._active = None
         if active.say is None:
-            self._question.clear()
+            self._answered()
         if done.status == "failed":
             self._log.warning("engine.reply_failed", reason=done.reason)
         self._over(active)
@@ -412,16 +421,24 @@ class Speech:
         """No more of `reply` comes; when all of it was heard it belongs to the history."""
         item = reply.item
         if item.queued and not item.cut:
-            item.then = lambda: self._remember("assistant", item.text)
+            item.then = lambda: self._remember_words("assistant", item.text)
             self.said(item, True)
         self._playout.end(item)
 
-    def _remember(self, role: str, text: str) -> None:
+    def _answered(self) -> None:
+        """The engine has taken the caller's question in: another one need not hear it again, but may have to
+        know of it."""
+        question, self._question = self._question, []
+        if question and not self._transcribes and self.line_hz is not None:
+            self._remember(memory.sound(np.concatenate(question), self.line_hz))
+
+    def _remember_words(self, role: str, text: str) -> None:
         if text:
-            kind = "input_text" if role == "user" else "output_text"
-            item = {"type": "message", "role": role, "content": [{"type": kind, "text": text}]}
-            self._history.append(item)
-            self.remember(item)
+            self._remember(memory.words(role, text))
+
+    def _remember(self, item: memory.Item) -> None:
+        self._memory.add(item)
+        self.remember(item)
 
 
 async def _append(sound: Floats, session: EngineSession) -> None:

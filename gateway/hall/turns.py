@@ -64,6 +64,8 @@ class Turns:
         self._since_s = 0.0
         self._loudest = 0.0
         self._since_loud_s = 0.0
+        self._over_us = False
+        """The turn began while we talked: what was over before we stopped may still be a cough."""
         self.speaking = False
         """The caller is in a turn (from onset to its end)."""
         self.counts = False
@@ -124,12 +126,15 @@ class Turns:
             if self._run_s < rules.onset_s - 1e-9:
                 return None
             self.speaking, self.counts = True, False
+            self._over_us = we_talk
             self._speech_s = self._since_s = self._run_s
             self._quiet_s = self._loudest = self._since_loud_s = 0.0
             self._sound = list(self._preroll)
             self._preroll.clear()
             return TurnEvent.ONSET
-        if not self.counts and (self._speech_s >= rules.speech_s or not we_talk):
+        if not self.counts and (
+            self._speech_s >= rules.speech_s or (not we_talk and (judged >= rules.on or not self._over_us))
+        ):
             self.counts = True
             return TurnEvent.SPEECH
         if self._quiet_s >= rules.endpoint_s or self._since_s >= MAX_TURN_S:

@@ -201,11 +201,20 @@ class ChromaConversation:
             ]
         )
 
+    def _place_held(self) -> None:
+        """Utterances that were over during a reply take their place after it."""
+        held, self._held = self._held, []
+        for utterance in held:
+            self._place(utterance)
+
     async def _settle(self) -> None:
         """After a reply: what was said meanwhile takes its place, and is fed."""
         async with self._feeding:
             if self._answering or self._closed:
                 return
+            self._place_held()
+            if self._utterance is not None:
+                self._place(self._utterance)
             await self._feed(opening=not self._history.listening)
 
     # ── speaking ─────────────────────────────────────────────────────────────────────────────────────
@@ -216,6 +225,7 @@ class ChromaConversation:
         self._answering = True
         try:
             async with self._feeding:
+                self._place_held()
                 if self._utterance is not None:  # not over yet: its place is after this answer
                     self._withdraw(self._utterance)
                 self._history.append(answer.turn)
@@ -258,12 +268,7 @@ class ChromaConversation:
         self._answering = False
         if answer.turn in self._history.turns:
             self._history.close(answer.turn, answer.words, fed=max(0, len(answer.words) - 1))
-        held, self._held = self._held, []
-        for utterance in held:
-            self._place(utterance)
         if not self._closed:
-            if self._utterance is not None:
-                self._place(self._utterance)
             self._spawn(self._settle())
 
     def truncate(self, item_id: str, heard_s: float) -> str:

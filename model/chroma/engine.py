@@ -18,6 +18,7 @@ from consent.grant import VoiceGrant, hash_voice
 from model.api import RATE_HZ, Limits, Reference
 from model.chroma import chat as chats
 from model.chroma import checkpoint, voices
+from model.chroma import config as chroma_config
 from model.chroma.chat import Chat
 from model.chroma.conductor import Conductor
 from model.chroma.conversation import ChromaConversation
@@ -37,6 +38,9 @@ LONGEST_REFERENCE_S: Final = 30.0
 """More of a voice teaches nothing new and takes the reply's positions."""
 PIECE_FRAMES: Final = 25
 """A reference is encoded in pieces of 2 s."""
+
+
+DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,8 @@ class EngineSettings:
                     given[field] = kind(value)
                 except ValueError:
                     raise EngineError(f"{name}={value} is no number") from None
+                if kind is not str and given[field] <= 0:
+                    raise EngineError(f"{name}={value} must be above 0")
         return cls(**given)
 
 
@@ -111,14 +117,21 @@ class ChromaEngine:
     def _load(cls, source: str | Path, settings: EngineSettings) -> Self:
         device, dtype = place(settings)
         directory = checkpoint.find(source)
-        model = checkpoint.load(directory, device=device, dtype=dtype, codec_dtype=torch.float32)
-        chat = chats.load(directory, model.config)
+        chat = chats.load(directory, chroma_config.read(directory / checkpoint.CONFIG))
         if chat.meaningless:
             log.warning(
                 "chroma.no_tokenizer",
                 note="bytes stand in for words: a test checkpoint, its text means nothing",
             )
-        engine = cls(model, chat, settings)
+        try:
+            model = checkpoint.load(directory, device=device, dtype=dtype, codec_dtype=torch.float32)
+            engine = cls(model, chat, settings)
+        except torch.OutOfMemoryError:
+            raise CheckpointError(
+                f"{settings.conversations} conversations with a context of {settings.context} do not fit on "
+                f"{device}: lower VOICEGATE_ENGINE_CALLS or VOICEGATE_CHROMA_CONTEXT "
+                "(`voicegate engine inspect` says what a slot takes)"
+            ) from None
         log.info("chroma.loaded", source=str(source), device=str(device), dtype=str(dtype),
                  slots=settings.conversations, slots_mib=engine.slots.nbytes >> 20)  # fmt: skip
         return engine
@@ -227,17 +240,19 @@ def seed_of(call_id: str) -> int:
 
 
 def place(settings: EngineSettings) -> tuple[torch.device, torch.dtype]:
-    """Where to run and how precisely. Raises `CheckpointError` for a device that is not there."""
+    """Where to run and how precisely. Raises `CheckpointError` for what is not there."""
     name = settings.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise CheckpointError(f"VOICEGATE_CHROMA_DEVICE={name}, but torch sees no GPU here")
+        raise CheckpointError(f"Chroma cannot run on {name}: torch sees no GPU here")
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise CheckpointError(f"VOICEGATE_CHROMA_DEVICE={name} is no device of torch") from None
+        raise CheckpointError(f"{name} is no device of torch: cpu, cuda, cuda:1, …") from None
     dtype = settings.dtype
     if dtype == "auto":
         dtype = "bfloat16" if device.type == "cuda" else "float32"
-    return device, getattr(torch, dtype)
+    if dtype not in DTYPES:
+        raise CheckpointError(f"Chroma runs in {' or '.join(DTYPES)}, not in {dtype}")
+    return device, DTYPES[dtype]

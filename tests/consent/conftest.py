@@ -51,7 +51,7 @@ class Clock:
 
 @dataclass
 class PlannedSpeaker:
-    """Double: every embedding has the planned likeness to the first of a registration."""
+    """Double: every second recording has the planned likeness to the one before."""
 
     likeness: float = 0.95
     name: str = "planned"
@@ -60,20 +60,15 @@ class PlannedSpeaker:
     one_voice: bool = True
     _calls: int = 0
 
-    def embed(self, speech_16k: Floats) -> Floats:
-        self._calls += 1
-        vector = np.zeros(256, np.float32)
-        if self._calls % 2:
-            vector[0] = 1.0
-        else:
-            vector[:2] = self.likeness, np.sqrt(1 - self.likeness**2)
-        return vector
-
     def windows(self, speech_16k: Floats) -> Floats:
+        self._calls += 1
         vectors = np.zeros((8, 256), np.float32)
-        vectors[:, 0] = 1.0
+        if self._calls % 2:
+            vectors[:, 0] = 1.0
+        else:
+            vectors[:, :2] = self.likeness, np.sqrt(1 - self.likeness**2)
         if not self.one_voice:
-            vectors[4:, 0], vectors[4:, 1] = 0.2, np.sqrt(1 - 0.04)
+            vectors[4:, :2], vectors[4:, 2:4] = 0.0, (0.2, np.sqrt(1 - 0.04))
         return vectors
 
 
@@ -154,9 +149,16 @@ class Desk:
         chosen = submission or self.submission(**given)  # type: ignore[arg-type]
         return self.office.registrar.submit(chosen, self.act("alice", "register", **chosen.digest))
 
-    def review(self, who: str = "bob", decision: str = "approve", handle: str = "jane") -> str:
+    def listen(self, who: str, handle: str = "jane") -> dict[str, Floats]:
         standing = self.office.standing_of(handle)
         assert standing is not None
+        return self.office.registrar.listen(handle, self.act(who, "listen", voice_id=standing.voice_id))
+
+    def review(self, who: str = "bob", decision: str = "approve", handle: str = "jane") -> str:
+        """Listens and decides."""
+        standing = self.office.standing_of(handle)
+        assert standing is not None
+        self.listen(who, handle)
         act = self.act(
             who, "review", voice_id=standing.voice_id, record_hash=standing.record_hash, decision=decision
         )

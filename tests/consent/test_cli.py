@@ -82,7 +82,10 @@ def test_the_life_of_a_voice(shell: Shell, tmp_path: Path) -> None:
     assert "pending" in shell("voice list")
     assert "My name is Jane Doe" in shell("voice review jane")
     assert "another operator" in shell("voice review jane --approve", by="alice", fails=True)
-    assert "jane is active" in shell(f"voice review jane --approve --listen {tmp_path}/listen", by="bob")
+    assert "has not listened yet" in shell("voice review jane --approve", by="bob", fails=True)
+    assert "listen first" in shell(f"voice review jane --approve --listen {tmp_path}/x", by="bob", fails=True)
+    shell(f"voice review jane --listen {tmp_path}/listen", by="bob")
+    assert "jane is active" in shell("voice review jane --approve", by="bob")
     assert {path.name for path in (tmp_path / "listen").iterdir()} == {
         "jane-statement.wav",
         "jane-reference.wav",
@@ -91,7 +94,8 @@ def test_the_life_of_a_voice(shell: Shell, tmp_path: Path) -> None:
     assert "Jane Doe for Acme: support" in shell("voice show jane")
     assert json.loads(shell("voice show jane --json"))["state"] == "active"
     assert "0 calls" in shell("voice usage jane --since 12h")
-    shell(f"voice export jane --out {tmp_path}/jane.json --with-sound")
+    assert "who takes" in shell(f"voice export jane --out {tmp_path}/jane.json --with-sound", fails=True)
+    shell(f"voice export jane --out {tmp_path}/jane.json --with-sound", by="alice")
     keys = tmp_path / "data" / "consent" / "grant-keys.json"
     assert "proved: Jane Doe consented to Acme" in shell(f"voice check {tmp_path}/jane.json --keys {keys}")
     shell(f"ledger head --out {tmp_path}/head")
@@ -118,6 +122,7 @@ def test_a_restored_backup_goes_on_after_an_auditors_word(shell: Shell, tmp_path
     shell.file("carol", "passphrase of carol")
     shell("operator add carol --role auditor --new-passphrase-from", str(tmp_path / "carol"))
     shell.register()
+    shell(f"voice review jane --listen {tmp_path}/listen", by="bob")
     shell("voice review jane --approve", by="bob")
     passphrase = shell.file("p", "a long passphrase")
     shell(f"voice backup {tmp_path}/backup --passphrase-from {passphrase}")

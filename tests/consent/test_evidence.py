@@ -16,8 +16,9 @@ from consent.errors import ConsentError, LedgerError, VaultError
 from consent.evidence import Evidence, gather, page
 from consent.grant import VoiceGrant, read_public_keys
 from consent.keys import SigningKey
+from consent.record import Reference
 from consent.withdrawal import Withdrawals
-from tests.consent.conftest import Desk
+from tests.consent.conftest import Desk, prompt
 
 
 def call(granted: VoiceGrant, **given: object) -> dict[str, object]:
@@ -100,10 +101,11 @@ def test_an_edited_ledger_breaks_the_chain(desk: Desk) -> None:
 # ── bundles ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def exported(desk: Desk, *, with_sound: bool = False) -> dict[str, object]:
-    standing = desk.office.standing_of("jane")
+def exported(desk: Desk, *, with_sound: bool = False, handle: str = "jane") -> dict[str, object]:
+    standing = desk.office.standing_of(handle)
     assert standing is not None
-    made = bundle.export(desk.office, standing, with_sound=with_sound)
+    sounds = desk.listen("carol", handle) if with_sound else None
+    made = bundle.export(desk.office, desk.office.standing_of(handle) or standing, sounds)
     return dict(json.loads(bundle.dump(made)))
 
 
@@ -114,6 +116,34 @@ def test_a_bundle_verifies_with_the_public_key_alone(needs_review: Desk) -> None
     found = bundle.verify(exported(desk, with_sound=True), keys)
     assert (found.state, found.reviews) == ("active", ("bob: approve",))
     assert found.record.claims["name"] == "Jane Doe"
+
+
+def test_a_bundle_from_which_the_revocation_was_left_out_is_refused(desk: Desk) -> None:
+    done = desk.jane()
+    act = desk.act("bob", "revoke", voice_id=done.voice_id)
+    Withdrawals(desk.office.books, desk.office.vault).revoke("jane", "asked", act)
+    made = exported(desk)
+    made["rows"] = [row for row in made["rows"] if row["kind"] != "voice.revoked"]  # type: ignore[attr-defined]
+    with pytest.raises(LedgerError, match="rows are missing"):
+        bundle.verify(made, desk.office.keys.public)
+
+
+def test_a_review_of_another_voice_proves_nothing(needs_review: Desk) -> None:
+    """Joe was approved, Jane was not: Joe's rows in Jane's bundle."""
+    desk = needs_review
+    desk.submit()
+    jane = exported(desk)
+    desk.submit(
+        handle="joe", statement=prompt("conf-adminmenu"), references=(Reference(prompt("vm-options"), "t"),)
+    )
+    desk.review(handle="joe")
+    joe = exported(desk, handle="joe")
+    jane["rows"] = sorted(
+        {row["seq"]: row for row in [*jane["rows"], *joe["rows"]]}.values(),  # type: ignore[misc]
+        key=lambda row: row["seq"],
+    )
+    with pytest.raises(LedgerError, match="another voice"):
+        bundle.verify(jane, desk.office.keys.public)
 
 
 def test_a_bundle_of_a_revoked_voice_says_so(desk: Desk) -> None:
@@ -148,7 +178,7 @@ def test_a_bundle_with_anything_changed_is_refused(needs_review: Desk, data: st.
     made = exported(desk)
     rows = made["rows"]
     assert isinstance(rows, list)
-    how = data.draw(st.sampled_from(["record", "row", "drop the voice's row", "swap"]))
+    how = data.draw(st.sampled_from(["record", "row", "drop the voice's row", "swap", "status"]))
     if how == "record":
         token = str(made["record"])
         at = data.draw(st.integers(0, len(token) - 2))
@@ -157,6 +187,8 @@ def test_a_bundle_with_anything_changed_is_refused(needs_review: Desk, data: st.
         row = data.draw(st.sampled_from(rows))
         field = data.draw(st.sampled_from(["at_ms", "body", "kind", "subject", "prev", "signature"]))
         row[field] = row[field] + 1 if field == "at_ms" else "x" + str(row[field])
+    elif how == "status":
+        made["status"] = made["head"]
     elif how == "swap":
         rows[0], rows[-1] = rows[-1], rows[0]
     else:

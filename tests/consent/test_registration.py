@@ -88,17 +88,39 @@ def test_who_registered_does_not_review(needs_review: Desk) -> None:
         needs_review.review("alice")
 
 
-def test_who_was_made_an_operator_by_the_registrar_does_not_review(needs_review: Desk) -> None:
+def test_whose_appointment_goes_back_to_the_registrars_founder_does_not_review(needs_review: Desk) -> None:
     from consent.operators import OperatorDesk, OperatorKey
 
     desk = needs_review
     puppet = desk.keys["puppet"] = OperatorKey.make("puppet")
     act = desk.act("alice", "operator", name="puppet", role="reviewer", public=puppet.public)
     OperatorDesk(desk.office.books).add("puppet", "reviewer", puppet.public, act)
+    second = desk.keys["second"] = OperatorKey.make("second")
+    act = desk.act("puppet", "operator", name="second", role="reviewer", public=second.public)
+    OperatorDesk(desk.office.books).add("second", "reviewer", second.public, act)
     desk.submit()
-    with pytest.raises(OperatorError, match="made an operator by alice"):
-        desk.review("puppet")
+    for name in ("puppet", "second"):
+        with pytest.raises(OperatorError, match="made operators by one founder, alice"):
+            desk.review(name)
     assert desk.review("rosa") == "active", "whom bob added"
+
+
+def test_who_has_not_listened_does_not_approve(needs_review: Desk) -> None:
+    desk = needs_review
+    desk.submit()
+    standing = desk.office.standing_of("jane")
+    assert standing is not None
+    about = {"voice_id": standing.voice_id, "record_hash": standing.record_hash, "decision": "approve"}
+    with pytest.raises(OperatorError, match="bob has not listened yet"):
+        desk.office.registrar.review("jane", desk.act("bob", "review", **about))
+    desk.listen("rosa")
+    with pytest.raises(OperatorError, match="bob has not listened yet"):
+        desk.office.registrar.review("jane", desk.act("bob", "review", **about))
+    sounds = desk.listen("bob")
+    assert len(sounds["statement"]) == len(prompt("basic-pbx-ivr-main").pcm)
+    assert desk.office.registrar.review("jane", desk.act("bob", "review", **about)) == "active"
+    heard = desk.office.books.rows(kinds=("voice.heard",))
+    assert [row.table["by"] for row in heard] == ["rosa", "bob"]
 
 
 def test_an_auditor_does_not_review(needs_review: Desk) -> None:

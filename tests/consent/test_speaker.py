@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from consent.checks import TWO_SPEAKERS, halves_alike
+from consent.errors import RegistrationError
+from consent.record import Reference
 from consent.sound import RATE_HZ, of_call
-from consent.speaker import GE2E, SAME, SpeakerUnavailable, _Unpickler, mel_power, similarity
-from tests.consent.conftest import prompt
+from consent.speaker import GE2E, SAME, SpeakerUnavailable, _Unpickler, mel_power, similarity, voiceprint
+from tests.consent.conftest import Desk, prompt
 from tests.needs import missing
 
 
@@ -25,9 +27,9 @@ def model() -> GE2E:
 
 
 def test_one_persons_recordings_are_alike_and_anothers_are_not(model: GE2E) -> None:
-    allison = model.embed(prompt("demo-congrats").speech_16k)
-    again = model.embed(prompt("basic-pbx-ivr-main").speech_16k)
-    carlo = model.embed(prompt("demo-congrats", "it_IT_m_Carlo").speech_16k)
+    allison = voiceprint(model.windows(prompt("demo-congrats").speech_16k))
+    again = voiceprint(model.windows(prompt("basic-pbx-ivr-main").speech_16k))
+    carlo = voiceprint(model.windows(prompt("demo-congrats", "it_IT_m_Carlo").speech_16k))
     assert similarity(allison, again) >= SAME
     assert similarity(allison, carlo) < SAME - 0.05
     assert np.linalg.norm(allison) == pytest.approx(1.0, abs=1e-5)
@@ -41,8 +43,29 @@ def test_two_voices_in_one_recording_are_heard(model: GE2E) -> None:
     assert halves_alike(model.windows(alone.speech_16k)) >= TWO_SPEAKERS[1]
 
 
+def test_the_attacks_with_other_peoples_voices_are_never_passed(desk: Desk, model: GE2E) -> None:
+    """With the real model: another person's statement, another person's reference, two people in one."""
+    desk.checks.speaker = model
+    carlo = prompt("demo-congrats", "it_IT_m_Carlo")
+    june = prompt("demo-congrats", "fr_CA_f_June").pcm[: 12 * RATE_HZ]
+    both = of_call("two", np.concatenate((prompt("vm-options").pcm[: 12 * RATE_HZ], june)), 8_000)
+    ends = []
+    for handle, statement, mine in (("other", carlo, "demo-congrats"), ("two", both, "conf-adminmenu")):
+        references = (Reference(prompt(mine), "text"),)
+        try:
+            ends.append(desk.submit(handle=handle, statement=statement, references=references).state)
+        except RegistrationError as refusal:
+            ends.append(refusal.check)
+    assert set(ends) <= {"pending", "same speaker", "one speaker"}
+
+
+def test_one_persons_registration_passes_with_the_real_model(desk: Desk, model: GE2E) -> None:
+    desk.checks.speaker = model
+    assert desk.submit().state == "active"
+
+
 def test_a_short_utterance_still_has_a_voiceprint(model: GE2E) -> None:
-    assert model.embed(prompt("demo-congrats").speech_16k[:8_000]).shape == (256,)
+    assert voiceprint(model.windows(prompt("demo-congrats").speech_16k[:8_000])).shape == (256,)
 
 
 def test_the_mel_spectrogram_puts_a_tone_where_it_belongs() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +53,20 @@ def test_without_keys_it_cannot_tell(tmp_path: Path) -> None:
     assert OwnMark(tmp_path / "none").examine(prompt("demo-congrats").pcm).found is None
 
 
+async def test_a_statement_read_by_our_own_engine_without_its_mark_is_held_at_least(
+    needs_review: Desk,
+) -> None:
+    """The engine's sound straight from its mouth: what a thief of the engine's process would have."""
+    from model.embedded.mouth import Mouth
+
+    desk = needs_review
+    challenge = await asyncio.to_thread(desk.challenge)
+    pieces = [sound async for _, sound in Mouth().speak(challenge.statement.text)]
+    spoken = of_call("read by a machine", np.concatenate(pieces), 24_000)
+    done = await asyncio.to_thread(partial(desk.submit, challenge=challenge, statement=spoken))
+    assert done.state == "pending"
+
+
 def test_a_classifier_is_loaded_by_its_name() -> None:
     assert load_classifier("tests.consent.conftest:PlannedClassifier").name == PlannedClassifier().name
     for wrong in ("nonsense", "no.such:thing", "tests.consent.conftest:BEGIN", "builtins:dict"):
@@ -71,11 +87,14 @@ def test_the_checks_file_is_read_strictly(tmp_path: Path) -> None:
 def test_a_recogniser_is_pinned_by_the_hash_of_its_directory(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
+    (tmp_path / "tokenizer.json").write_text("{}")
     (tmp_path / "model.bin").write_bytes(b"weights")
     digest = directory_sha256(tmp_path)
     (tmp_path / "model.bin").write_bytes(b"other weights")
     assert directory_sha256(tmp_path) != digest
     with pytest.raises(RecogniserUnavailable, match=r"not installed|not the pinned ones"):
         FasterWhisper(tmp_path, digest)
+    with pytest.raises(RecogniserUnavailable, match=r"not installed|no tokenizer.json"):
+        FasterWhisper(empty, digest)
     with pytest.raises(RecogniserUnavailable, match="holds no weights"):
         directory_sha256(empty)

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from consent import backup
 from consent import pin as pins
 from consent.errors import GrantRefused, OperatorError, PinRefused, RegistrationError, VaultError
+from consent.lexicon import LEXICA
 from consent.office import ConsentOffice
 from consent.owner import OwnerDesk
 from consent.registration import VOICEPRINT_S
@@ -235,6 +236,10 @@ def test_the_usage_as_it_is_spoken(desk: Desk) -> None:
     said = spoken(uses(desk.office.books, done.voice_id), desk.clock.now)
     assert said.startswith("In the last thirty days your voice was used in 5 calls, for 50 seconds.")
     assert said.count("for support") == 3
+    for language in (*LEXICA, "de-AT", "xx"):
+        told = spoken(uses(desk.office.books, done.voice_id), desk.clock.now, language)
+        assert "5" in told
+        assert "{" not in told
 
 
 # ── backups ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -282,6 +287,43 @@ def test_an_old_backup_brings_no_revoked_voice_back(desk: Desk, tmp_path: Path) 
     assert caught.value.reason == "revoked"
     assert office.books.prove().ok
     office.close()
+
+
+def test_a_backup_from_before_a_rotation_opens_on_the_same_host(desk: Desk, tmp_path: Path) -> None:
+    desk.jane()
+    backup.write(desk.office, tmp_path / "b", PASSPHRASE)
+    rotation = Rotation(desk.office.books, desk.office.vault)
+    rotation.signing(desk.act("alice", "rotate"))
+    rotation.master(desk.act("alice", "rotate"))
+    desk.office.close()
+    database = tmp_path / "data" / "voicegate.db"
+    for side in ("", "-wal", "-shm"):
+        Path(f"{database}{side}").unlink(missing_ok=True)
+    backup.restore(tmp_path / "b", PASSPHRASE, f"sqlite:///{database}", tmp_path / "data" / "consent")
+    office = desk.open_again()
+    office.resume_ledger("restored", desk.act("carol", "resume"))
+    granted = office.grant(voice="jane", purpose="support", dialplan="d", language="en", call_id="c")
+    assert office.reference(granted.token, granted.voice_hash).pcm is not None
+    assert office.books.prove().ok
+    office.close()
+
+
+def test_rotations_by_two_processes_lose_no_key(desk: Desk) -> None:
+    """Both began with the same key file; each rotates without having seen the other."""
+    desk.jane()
+    granted = desk.grant()
+    other = desk.open_again()
+    other.keys.reload()
+    for office in (desk.office, other, desk.office):
+        rotation = Rotation(office.books, office.vault)
+        rotation.master(desk.act("alice", "rotate"))
+        rotation.signing(desk.act("alice", "rotate"))
+    for office in (desk.office, other, desk.open_again()):
+        assert office.reference(granted.token, granted.voice_hash).pcm is not None  # type: ignore[attr-defined]
+        office.keys.reload()
+        assert len(office.keys.signers) == 4
+        assert office.books.prove().ok
+    other.close()
 
 
 def test_a_running_front_goes_on_when_an_auditor_has_resumed(desk: Desk, tmp_path: Path) -> None:

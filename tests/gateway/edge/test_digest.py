@@ -100,10 +100,10 @@ def test_what_is_no_header_is_wrong(digest: Digest) -> None:
 
 
 def test_no_header_takes_long(digest: Digest) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     for part in (',a="\\"', ",a=b", ' ,a="', "a=,", '"\\'):
         digest.check(["Digest realm=voicegate" + part * (8000 // len(part))], "INVITE", "192.0.2.1")
-    assert time.perf_counter() - began < 0.25
+    assert time.thread_time() - began < 0.25
 
 
 def test_a_nonce_is_for_one_source_and_one_time(digest: Digest, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -216,7 +216,9 @@ def _nasty() -> list[bytes]:
             "CSeq: 1 INVITE",
             "Contact: <sip:a@b.c>",
         ]
-        return "\r\n".join([*head, *lines, "", ""]).encode()
+        given = {line.partition(":")[0] for line in lines}
+        kept = [line for line in head if line.partition(":")[0] not in given]
+        return "\r\n".join([*kept, *lines, "", ""]).encode()
 
     room = MAX_HEAD - 400
     return [
@@ -240,13 +242,13 @@ def _nasty() -> list[bytes]:
 @pytest.mark.parametrize("number", range(14))
 def test_no_message_takes_long(number: int) -> None:
     data = _nasty()[number]
-    began = time.perf_counter()
+    began = time.thread_time()
     try:
         message = read(data)
         _ = message.via, message.contact
     except Unreadable:
         pass
-    assert time.perf_counter() - began < 0.05
+    assert time.thread_time() - began < 0.02
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])

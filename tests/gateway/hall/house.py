@@ -35,12 +35,15 @@ from gateway.settings import Settings
 from model import client
 from model.errors import EngineBusy, EngineLost
 from watermark.errors import MarkError
+from watermark.frames import _SEAL, MarkedFrame
 from watermark.keys import MarkKey
 from watermark.mark import MarkerBank
 
 KEY = MarkKey("wm-0001", 1, bytes(range(32)))
 FRAME_S = 0.02
 WORD_S = 0.4
+VOICE = np.random.default_rng(1).normal(0.3, 0.1, 1_920).astype(np.float32)
+"""80 ms of what the engine says: as loud everywhere, and wide enough to hold a mark"""
 """How long the scripted engine takes over one word."""
 PIECE = 1_920
 """Samples the engine sends at once (80 ms)."""
@@ -146,6 +149,8 @@ class Bank(MarkerBank):
         self.slots: set[int] = set()
         self.broken: set[int] = set()
         self.gone = False
+        self.lies = False
+        """calls sound marked, and are not"""
 
     def open(self, payload: int) -> int:
         slot = super().open(payload)
@@ -160,6 +165,8 @@ class Bank(MarkerBank):
         if self.gone:
             raise MarkError("the key is gone")
         marked: list[Any] = list(super().mark(slots, pcm))
+        if self.lies:
+            marked = [MarkedFrame(np.array(row, np.float32), seal=_SEAL) for row in pcm]
         for at, slot in enumerate(slots.tolist()):
             if slot in self.broken:
                 marked[at] = MarkError(f"slot {slot} is broken")
@@ -267,6 +274,7 @@ class Engine:
     leads: bool = True
     """keeps its lead; else it sends all at once"""
     loses_at_once: bool = False
+    transcribes: bool = True
     sessions: list[EngineTalk] = field(default_factory=list)
 
     async def connect(self, grant: str) -> EngineTalk:
@@ -314,6 +322,7 @@ class EngineTalk:
         self.wrongs: list[str] = []
         self.closed = False
         self.lead_s = 1.0
+        self.transcribes = engine.transcribes
         self._events: asyncio.Queue[client.EngineEvent | Exception] = asyncio.Queue()
         self._number = 0
         self._running: tuple[str, str, asyncio.Task[None]] | None = None
@@ -397,7 +406,7 @@ class EngineTalk:
                 self.send(client.Words(item, word if not sent_s else f" {word}"))
                 for _ in range(round(WORD_S * 24_000) // PIECE):
                     await self._wait_for_lead(item, sent_s, began)
-                    self.send(client.Audio(item, np.full(PIECE, 0.3, np.float32)))
+                    self.send(client.Audio(item, VOICE))
                     sent_s += PIECE / 24_000
             if answer.tool is not None:
                 self.send(client.ToolRequest(answer.tool, "{}"))
@@ -460,12 +469,19 @@ class Front:
         self.away = False
         self.nonsense = False
         self.renewed: list[tuple[str, str | None]] = []
+        self.answers: dict[str, list[Any]] = {}
+        """what it answers to other questions, in turn"""
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        """those questions"""
         self._consent = consent
 
     async def ask(self, method: str, timeout_s: float = 2.0, /, **params: Any) -> Any:
-        assert method == "grant.renew"
         if self.away:
             raise RpcError("the front does not answer")
+        if method in self.answers:
+            self.asked.append((method, params))
+            return self.answers[method].pop(0)
+        assert method == "grant.renew"
         if self.nonsense:
             return None
         self.renewed.append((params["call_id"], params["token"]))
@@ -638,6 +654,7 @@ class House:
             runtime=Runtime(self.settings.data_dir),
             token="token",
             floor=Floor(self.bank, Loudness()),  # type: ignore[arg-type]  # what the floor uses of it
+            mark_key=KEY,
             sessions=self.memory,  # type: ignore[arg-type]
             engine=self.engine,  # type: ignore[arg-type]
             verifier=self.consent,

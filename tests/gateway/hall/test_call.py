@@ -149,7 +149,7 @@ async def test_the_same_call_is_not_taken_twice(house: House) -> None:
 
 
 async def test_an_offer_that_cannot_be_marked_leaves_nothing_behind(house: House) -> None:
-    with pytest.raises(OverflowError):
+    with pytest.raises(ValueError, match="64 bits"):
         await house.offer(Answer(), DISCLOSE, payload=-1)
     assert house.is_empty()
 

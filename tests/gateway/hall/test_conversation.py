@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import numpy as np
 import pytest
 
 from gateway.dialplan import Answer, Converse, Hangup
 from gateway.dialplan_routes import Keep
+from model import client
 from tests.gateway.hall import house as scripted
 from tests.gateway.hall.house import WORD_S, House, Phone
 
@@ -91,7 +93,9 @@ async def test_an_onset_ducks_within_a_frame(house: House) -> None:
 
 
 async def test_the_engine_is_told_what_was_really_played(house: House) -> None:
-    phone = await house.ring(Answer(), TALK)
+    long = dataclasses.replace(TALK, greeting=" ".join(["word"] * 10))
+    phone = await house.ring(Answer(), long)
+    phone.waiting.extend([None] * 3)  # the line is three frames behind the hall
     await house.until(lambda: phone.heard_s() > 0.4)
     phone.speak(1.0)
     await house.until(lambda: house.engine.told("truncate"))
@@ -200,6 +204,20 @@ async def test_a_hold_in_a_reply_pauses_it(house: House) -> None:
     assert phone.heard_s() == pytest.approx(14 * WORD_S, abs=0.2), "the rest is heard after it"
 
 
+async def test_music_on_hold_is_no_turn_and_silence_on_hold_is_none(house: House) -> None:
+    phone = await talking(house)
+    await house.hold(phone, held=True)
+    phone.receiving = True
+    phone.speak(8.0)
+    await asyncio.sleep(20.0)
+    assert house.engine.told("append") == house.engine.told("commit") == []
+    assert not house.events(phone, "silence"), "the caller has not been silent: they were away"
+    await house.hold(phone, held=False)
+    await asyncio.sleep(1.0)
+    assert phone.heard_s() == pytest.approx(4 * WORD_S, abs=0.1), "and nothing was saved up for them"
+    await house.says("are you there", 3.0)
+
+
 async def test_what_was_begun_before_a_hold_is_forgotten(house: House) -> None:
     phone = await talking(house)
     phone.speak(5.0)
@@ -248,6 +266,14 @@ async def test_a_tool_of_a_reply_that_was_interrupted_is_not_used(house: House) 
     phone = await talking(house)
     phone.speak(0.6)
     await house.until(lambda: phone.heard_s() > 5 * WORD_S)
+    talk = house.engine.sessions[0]
+    cancel = talk.cancel
+
+    async def too_late(response_id: str) -> None:
+        talk.send(client.ToolRequest("hang_up", "{}"))
+        await cancel(response_id)
+
+    talk.cancel = too_late  # type: ignore[method-assign]
     phone.speak(0.8)
     await house.says("yes?")
     assert not house.events(phone, "tool")
@@ -297,7 +323,7 @@ async def test_a_caller_asks_for_a_person(
 
 
 async def test_the_turns_are_written_down_with_their_own_words(house: House) -> None:
-    house.engine.hear_s = 0.7
+    house.engine.hear_s = 1.2
     house.engine.hears = ["first question", "second question"]
     house.engine.think_s = 0.2
     house.engine.answers = [scripted.Answer("first answer " * 5), scripted.Answer("second answer")]
@@ -305,7 +331,7 @@ async def test_the_turns_are_written_down_with_their_own_words(house: House) -> 
     phone.speak(0.6)
     await house.until(lambda: len(house.engine.told("commit")) == 1)
     await asyncio.sleep(0.25)
-    phone.speak(0.4)  # into the first answer, before the first question's words are known
+    phone.speak(0.4)  # into the first answer, which is understood after the second was asked
     await house.until(lambda: len(house.engine.told("commit")) == 2)
     await house.until(lambda: len(house.events(phone, "turn")) == 4)
     turns = house.events(phone, "turn")

@@ -115,6 +115,7 @@ async def test_a_line_that_tells_twice_has_its_call_taken_up_once(house: House) 
     await house.hall._joined(house.front)  # type: ignore[arg-type]
     await asyncio.gather(*both)
     assert list(house.hall.calls) == [phone.call_id]
+    assert not phone.hung_up
     assert len(house.bank.slots) == 1
     await house.hall.call_ended(line, phone.call_id, "caller hung up")  # type: ignore[arg-type]
     await house.until(house.is_empty, 5.0)

@@ -10,7 +10,7 @@ import pytest
 from gateway.dialplan import Answer, Converse, Disclose, Say
 from gateway.hall.prompts import Prompts
 from gateway.hall.speech import FILLER, RECONNECT_FOR_S, render
-from model import client
+from model import client, events
 from model.errors import EngineError
 from tests.gateway.hall import house as scripted
 from tests.gateway.hall.house import WORD_S, House, Phone
@@ -81,6 +81,29 @@ async def test_an_engine_that_comes_back_goes_on_where_it_stopped(house: House, 
     ]
     assert house.engine.sessions[-1].told[0][1]["instructions"] == "be kind"
     assert phone.call_id in house.hall.calls
+
+
+async def test_an_engine_that_writes_nothing_down_is_restored_with_the_callers_sound(
+    house: House, prompts: Prompts
+) -> None:
+    house.engine.transcribes = False
+    house.engine.answers = [scripted.Answer("an answer"), scripted.Answer("another answer")]
+    phone = await talking(house)
+    phone.speak(0.6)
+    await house.until(lambda: phone.heard_s() > 5.9 * WORD_S)
+    await house.until(lambda: not house.call(phone).playout.busy)
+    said = np.concatenate(house.engine.told("append"))
+    house.engine.die()
+    house.engine.down = False
+    await asyncio.sleep(0.5)
+    phone.speak(0.6)
+    await house.says("another answer")
+    (restored,) = house.engine.told("restore")
+    assert [item["role"] for item in restored] == ["assistant", "user", "assistant"]
+    heard = events.pcm_from_base64(restored[1]["content"][0]["audio"])
+    assert len(heard) == pytest.approx(len(said), abs=4)
+    kept = await house.memory.history(phone.call_id)
+    assert kept[1]["content"][0]["rate_hz"] == 8_000, "as the line received it"
 
 
 async def test_a_question_that_died_with_the_engine_is_asked_again(house: House, prompts: Prompts) -> None:

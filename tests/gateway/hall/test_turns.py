@@ -137,3 +137,12 @@ def test_a_turn_that_is_forgotten_leaves_nothing_for_the_next() -> None:
     assert turns.take() is None
     assert run(turns, [0.0] * 3) == []
     assert next(event for _, event in run(turns, [0.9] * 3)) is TurnEvent.ONSET
+
+
+def test_a_cough_into_our_last_word_is_a_trifle_and_a_sentence_there_is_not() -> None:
+    turns = Turns()
+    assert [e for _, e in run(turns, [0.9] * 4, we_talk=True)] == [TurnEvent.ONSET]
+    assert [e for _, e in run(turns, [0.0] * 15, we_talk=False)] == [TurnEvent.TRIFLE]
+    turns = Turns()
+    assert [e for _, e in run(turns, [0.9] * 4, we_talk=True)] == [TurnEvent.ONSET]
+    assert [e for _, e in run(turns, [0.9] * 4 + [0.0] * 15)] == [TurnEvent.SPEECH, TurnEvent.END]

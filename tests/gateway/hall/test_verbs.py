@@ -135,6 +135,15 @@ async def test_a_recording_has_a_longest_duration(house: House) -> None:
     assert recorded(house, phone)[0] == pytest.approx(4.0, abs=1.1)
 
 
+async def test_a_recording_goes_on_when_the_engine_is_lost(house: House) -> None:
+    phone = await recording(house, Record(announce="speak now", max_s=60.0))
+    house.engine.die()
+    phone.speak(15.0)
+    await house.until(lambda: house.call(phone).refused, 20)
+    assert await house.over(phone) == "failed: lost", "nobody is left to say thank you"
+    assert recorded(house, phone)[0] == pytest.approx(19.5, abs=1.5)
+
+
 async def test_who_hangs_up_has_left_a_message(house: House) -> None:
     phone = await recording(house, Record(announce="speak now"))
     phone.speak(3.0)

@@ -180,3 +180,22 @@ async def test_every_audible_sample_was_marked(house: House) -> None:
     spoken_s = float(house.memory.hashes[f"vg:call:{phone.call_id}"]["spoken_s"])
     assert spoken_s >= phone.heard_s()
     assert spoken_s == pytest.approx(3 * WORD_S, abs=0.1)
+
+
+async def test_what_was_sent_is_looked_into_and_passes(house: House) -> None:
+    phone = await speaking(house)
+    await house.until(lambda: house.hall.floor.counters.marks_checked >= 1, 30)
+    assert house.call(phone).muted is None
+
+
+async def test_a_voice_whose_mark_cannot_be_found_falls_silent(house: House) -> None:
+    phone, other = await speaking(house), await speaking(house, "w0")
+    house.bank.lies = True
+    await house.until(lambda: house.call(phone).muted is not None, 30)
+    assert house.call(phone).muted == "no mark"
+    await asyncio.sleep(0.1)  # what the line has already
+    began = len(phone.heard)
+    await asyncio.sleep(1.0)
+    assert phone.heard_s(began) == 0.0
+    assert {event["call_id"] for event in house.front.told("muted")} >= {phone.call_id}
+    assert other.call_id

@@ -19,7 +19,7 @@ from consent.grant import hash_voice
 from model.api import RATE_HZ, Floats, Forgot, HistoryItem, Reference, SessionConfig, Sound, Text
 from model.chroma import chat, voices
 from model.chroma.conversation import ChromaConversation
-from model.chroma.engine import ChromaEngine, EngineSettings
+from model.chroma.engine import ChromaEngine, EngineSettings, place
 from model.chroma.history import Turn
 from model.chroma.quirks import SERVING
 from model.chroma.reply import Reply, perform
@@ -489,10 +489,26 @@ async def test_a_caller_too_many_is_refused_at_once(engine: ChromaEngine, opened
 
 
 def test_an_engine_in_a_directory_of_its_own(tmp_path: Path) -> None:
-    """Loading by path, with a device that is not there."""
     toy.save(tmp_path, toy.tensors(toy.model()))
     made = asyncio.run(ChromaEngine.load(tmp_path, EngineSettings(conversations=1)))
     assert made.chat.meaningless
-    if not torch.cuda.is_available():
-        with pytest.raises(EngineError, match="torch sees no GPU here"):
-            asyncio.run(ChromaEngine.load(tmp_path, EngineSettings(device="cuda")))
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"VOICEGATE_ENGINE_CALLS": "many"}, "VOICEGATE_ENGINE_CALLS=many is no number"),
+        ({"VOICEGATE_CHROMA_CONTEXT": "-1"}, "must be above 0"),
+        ({"VOICEGATE_CHROMA_DTYPE": "int4"}, "not in int4"),
+        ({"VOICEGATE_CHROMA_DEVICE": "abacus"}, "abacus is no device of torch"),
+    ],
+)
+def test_a_wrong_setting_is_named(environ: dict[str, str], said: str) -> None:
+    with pytest.raises(EngineError, match=said):
+        place(EngineSettings.from_environ(environ))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="torch sees no GPU here"):
+        asyncio.run(ChromaEngine.load(tmp_path, EngineSettings(device="cuda")))

@@ -1,0 +1,347 @@
+"""The watermark's figures in one table: `python -m benchmarks.watermark [--quick]`, `make bench-watermark`.
+
+Sections: quality, robustness, attacks, null, cost, side (resemble-perth, when VOICEGATE_PERTH_PYTHON names a
+Python that has it). `--only` runs some of them. Everything is printed, and written to benchmarks/out/.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from math import exp, log, sqrt
+from pathlib import Path
+
+import click
+import numpy as np
+import soxr
+
+from benchmarks import watermark_attacks, watermark_null
+from benchmarks.watermark_channels import Attack, attacks
+from benchmarks.watermark_speech import APART, PROMPTS, RATE_HZ, TUNED, VOICES, speech
+from watermark import sound
+from watermark.detect import DETECTED, detect
+from watermark.keys import MarkKey
+from watermark.mark import Marker, MarkerBank
+from watermark.selfcheck import SelfCheck
+
+KEY = MarkKey("wm-be9c", 0xBE9C, bytes(range(32)))
+OUT = Path(__file__).parent / "out"
+SECTIONS = ("quality", "robustness", "attacks", "null", "cost", "side")
+QUALITY_S = 8
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table."""
+
+    section: str
+    name: str
+    figures: str
+
+
+class Table:
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+
+    def add(self, section: str, name: str, figures: str) -> None:
+        self.lines.append(Line(section, name, figures))
+        click.echo(f"{section:11s} {name:44s} {figures}")
+
+
+@dataclass
+class Source:
+    """A voice's speech, unmarked and marked, one call."""
+
+    voice: str
+    plain: np.ndarray
+    marked: np.ndarray
+    payload: int
+    call_s: float
+
+
+def sources(prompts: Path, seconds: float) -> list[Source]:
+    rng = np.random.default_rng(20)
+    out = []
+    for voice in VOICES:
+        plain = speech(voice, seconds, prompts)
+        if plain is None:
+            click.echo(f"voice {voice}: not installed, left out")
+            continue
+        plain = plain[: len(plain) // 240 * 240]
+        payload = KEY.gateway << 48 | int(rng.integers(1 << 48))
+        hop = int(rng.integers(90_000))
+        marked = watermark_attacks.mark_calls(KEY, [payload], plain, hop)[0]
+        out.append(Source(voice, plain, marked, payload, hop / 100))
+    return out
+
+
+def interval(hits: int, of: int) -> str:
+    """Wilson's 95 % interval of a share."""
+    if not of:
+        return "-"
+    share, z = hits / of, 1.96
+    middle = (share + z * z / (2 * of)) / (1 + z * z / of)
+    half = z * sqrt(share * (1 - share) / of + z * z / (4 * of * of)) / (1 + z * z / of)
+    low, high = 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
+    return f"{100 * share:5.1f} [{low:.1f}, {high:.1f}] % of {of}"
+
+
+def quality(table: Table, voices: list[Source], clips: int) -> None:
+    from pesq import pesq
+    from pystoi import stoi
+
+    everything: dict[str, list[tuple[float, float, float]]] = {}
+    for source in voices:
+        length = QUALITY_S * RATE_HZ
+        for at in range(0, min(len(source.plain) - length + 1, clips * length), length):
+            plain, marked = source.plain[at : at + length], source.marked[at : at + length]
+            low = [soxr.resample(each, RATE_HZ, 16_000) for each in (plain, marked)]
+            snr = 10 * np.log10(np.sum(plain**2) / np.sum((marked - plain) ** 2))
+            figures = (pesq(16_000, *low, "wb"), stoi(plain, marked, RATE_HZ), float(snr))
+            everything.setdefault(source.voice, []).append(figures)
+    groups = [("all voices", VOICES), ("voices used for tuning", TUNED), ("voices kept apart", APART)]
+    for name, members in [*groups, *((voice, (voice,)) for voice in everything)]:
+        rows = np.array([row for voice in members for row in everything.get(voice, [])])
+        if len(rows):
+            table.add(
+                "quality", name,
+                f"PESQ-WB mean {rows[:, 0].mean():.3f}, 5 % {np.quantile(rows[:, 0], 0.05):.3f}; "
+                f"STOI mean {rows[:, 1].mean():.4f}, min {rows[:, 1].min():.4f}; "
+                f"SNR {rows[:, 2].mean():.1f} dB; n = {len(rows)}",
+            )  # fmt: skip
+
+
+def excerpts(source: Source, attack: Attack, seconds: int, count: int) -> Iterator[tuple[np.ndarray, int]]:
+    """`count` excerpts after the attack, from all over the source."""
+    length = seconds * RATE_HZ
+    room = len(source.marked) - length
+    for at in np.linspace(0, max(room, 0), count).astype(int).tolist() if room >= 0 else []:
+        yield attack.channel(source.marked[at : at + length], RATE_HZ)
+
+
+def robustness(table: Table, voices: list[Source], clips: int) -> None:
+    for attack in attacks():
+        speeds = "speed" in attack.name
+        for seconds in attack.seconds:
+            counts = {name: np.zeros(5, int) for name in ("tuned", "apart")}
+            cpu_s, scores = 0.0, []
+            for source in voices:
+                tally = counts["tuned" if source.voice in TUNED else "apart"]
+                for samples, rate_hz in excerpts(source, attack, seconds, clips):
+                    began = time.process_time()
+                    found = detect(samples, rate_hz, [KEY], speeds=speeds)
+                    cpu_s += time.process_time() - began
+                    window = (max(0.0, source.call_s - 60), source.call_s + 240)
+                    verified = detect(
+                        samples,
+                        rate_hz,
+                        [KEY],
+                        payloads=[source.payload],
+                        call_s=window,
+                        speeds="speed" in attack.name,
+                    )
+                    right = found.payload == source.payload
+                    tally += (
+                        1,
+                        found.detected,
+                        right,
+                        verified.detected,
+                        found.payload is not None and not right,
+                    )
+                    scores.append(verified.score)
+            every = counts["tuned"] + counts["apart"]
+            goal = next((f", goal {100 * wanted:g}" for at, wanted in attack.goals if at == seconds), "")
+            table.add(
+                "robustness", f"{attack.name}, {seconds} s",
+                f"blind {interval(every[1], every[0])} "
+                f"(apart {counts['apart'][1]}/{counts['apart'][0]}{goal}); "
+                f"payload {100 * every[2] / every[0]:.1f}, wrong {every[4]}; "
+                f"verify {100 * every[3] / every[0]:.1f}; "
+                f"score {np.median(scores):.1f}; {cpu_s / every[0]:.2f} s CPU",
+            )  # fmt: skip
+
+
+def cost(table: Table, voices: list[Source]) -> None:
+    talk = voices[0].plain
+    frames = [talk[at : at + 480] for at in range(0, min(len(talk), 60 * RATE_HZ) - 480, 480)]
+    marker = Marker(KEY, 1)
+    began = time.process_time()
+    for frame in frames:
+        marker.mark(frame)
+    alone = (time.process_time() - began) / (len(frames) * 0.02)
+    table.add("cost", "marking, one call alone", f"{100 * alone:.3f} % of a core (goal .35)")
+    for calls in (16, 64):
+        bank = MarkerBank(KEY)
+        slots = np.array([bank.open(n) for n in range(calls)])
+        blocks = [np.tile(frame, (calls, 1)) for frame in frames[:1_000]]
+        began = time.process_time()
+        for block in blocks:
+            bank.mark(slots, block)
+        each = (time.process_time() - began) / (len(blocks) * 0.02 * calls)
+        table.add(
+            "cost", f"marking, {calls} calls at once", f"{100 * each:.4f} % of a core a call (goal .05 at 64)"
+        )
+    narrow = soxr.resample(voices[0].marked[: 10 * RATE_HZ], RATE_HZ, 8_000)
+    plain = soxr.resample(voices[0].plain[: 10 * RATE_HZ], RATE_HZ, 8_000)
+    payload, call_s = voices[0].payload, voices[0].call_s
+    runs = {
+        "verify 10 s, position known to 10 s": lambda: detect(
+            narrow, 8_000, [KEY], payloads=[payload], call_s=(call_s - 5, call_s + 5)
+        ),
+        "verify 10 s, anywhere in 15 minutes (goal 100 ms)": lambda: detect(
+            narrow, 8_000, [KEY], payloads=[payload], call_s=(max(0, call_s - 450), call_s + 450)
+        ),
+        "blind 10 s, marked (goal 1 s)": lambda: detect(narrow, 8_000, [KEY]),
+        "blind 10 s, unmarked (goal 1 s)": lambda: detect(plain, 8_000, [KEY]),
+        "blind 10 s, unmarked, all speeds": lambda: detect(plain, 8_000, [KEY], speeds=True),
+    }
+    detect(narrow, 8_000, [KEY])  # draws the line once
+    for name, run in runs.items():
+        times = []
+        for _ in range(1 if "speeds" in name else 3):
+            began = time.process_time()
+            run()
+            times.append(time.process_time() - began)
+        table.add("cost", name, f"{1000 * min(times):.0f} ms CPU")
+    check = SelfCheck(KEY, payload)
+    hop = round(call_s * 100)
+    marked = voices[0].marked
+    due = next(
+        n for n in range(len(marked) // 480) if check.heard(hop + 2 * n, marked[n * 480 : (n + 1) * 480])
+    )
+    began = time.process_time()
+    verdict = check.take().verdict()
+    took = time.process_time() - began
+    table.add(
+        "cost",
+        "self-check of 10 s of voice",
+        f"{1000 * took:.1f} ms CPU, score {verdict.score:.1f} ({due} frames)",
+    )
+
+
+def null(table: Table, prompts: Path, trials: int, budget_s: float) -> None:
+    threshold = watermark_null.verify_threshold()
+    counts = watermark_null.count_verify(prompts, trials, budget_s)
+    begin, slope, low, high = counts.tail()
+    table.add(
+        "null", "verify, counted",
+        f"{counts.over(threshold)} of {counts.trials} trials ({counts.searches} line searches) above "
+        f"{threshold:.2f}, where p = 1e-6; 95 %: below {3 / counts.trials:.1e}; "
+        f"largest {counts.largest:.2f}; {counts.seconds:.0f} s",
+    )  # fmt: skip
+    table.add(
+        "null", "verify, fitted tail",
+        f"beyond {begin:.2f} falls as exp(-s z^2 / 2), s = {slope:.2f} [{low:.2f}, {high:.2f}]; "
+        f"at {threshold:.2f}: {counts.expected(threshold, slope, begin):.1e} "
+        f"[{counts.expected(threshold, high, begin):.1e}, {counts.expected(threshold, low, begin):.1e}]",
+    )  # fmt: skip
+    bounds = watermark_null.count_blind(prompts, budget_s / 3)
+    limit, slope, low, high = watermark_null.blind_tail(bounds)
+    alarm, share = log(DETECTED), 0.2
+    chances = [share * exp(each * (alarm - limit)) for each in (slope, high, low)]
+    table.add(
+        "null",
+        "blind, counted",
+        f"{int((bounds < alarm).sum())} of {len(bounds)} trials below {alarm:.1f}, where p = 1e-6; "
+        f"least ln p {bounds.min():.1f}; 95 %: rate below {3 / len(bounds):.1e}",
+    )
+    table.add(
+        "null",
+        "blind, fitted tail (extrapolated)",
+        f"below {limit:.1f} falls as exp(s ln p), s = {slope:.2f} [{low:.2f}, {high:.2f}]; at {alarm:.1f}: "
+        f"{chances[0]:.0e} [{chances[1]:.0e}, {chances[2]:.0e}]",
+    )
+
+
+def side(table: Table, voices: list[Source], clips: int) -> None:
+    python = os.environ.get("VOICEGATE_PERTH_PYTHON")
+    if not python:
+        table.add("side", "resemble-perth", "not run: VOICEGATE_PERTH_PYTHON names no Python that has it")
+    else:
+        OUT.mkdir(exist_ok=True)
+        np.savez(
+            OUT / "perth-in.npz", **{source.voice: source.plain[: clips * 5 * RATE_HZ] for source in voices}
+        )
+        script = Path(__file__).with_name("watermark_perth.py")
+        subprocess.run([python, str(script), str(OUT / "perth-in.npz"), str(OUT / "perth.json")], check=True)
+        for name, figures in json.loads((OUT / "perth.json").read_text()).items():
+            table.add("side", f"resemble-perth: {name}", figures)
+    for name, figures in PUBLISHED.items():
+        table.add("side", name, figures)
+
+
+PUBLISHED = {
+    "AudioSeal (published)": "PESQ 4.47, SI-SNR 26, 16 bits, no key; accuracy .96 over 15 edits; "
+    "'telephony' AUC .582",
+    "WavMark (published)": "PESQ 4.30, SNR 38; accuracy .85 (noise .50); 'telephony' AUC .500",
+}
+
+
+def listening_page(voices: list[Source]) -> None:
+    """benchmarks/out/ab.html: each voice without and with the mark."""
+    OUT.mkdir(exist_ok=True)
+    rows = []
+    for source in voices:
+        for kind, samples in (("plain", source.plain), ("marked", source.marked)):
+            sound.write(OUT / f"{source.voice}-{kind}.wav", samples[: 8 * RATE_HZ], RATE_HZ)
+        players = "".join(
+            f'<td><audio controls src="{source.voice}-{kind}.wav"></audio>' for kind in ("plain", "marked")
+        )
+        rows.append(f"<tr><th>{html.escape(source.voice)}{players}")
+    page = (
+        "<!doctype html><title>A/B</title><table><tr><th>voice<th>plain<th>marked"
+        + "".join(rows)
+        + "</table>"
+    )
+    (OUT / "ab.html").write_text(page)
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="A few minutes, small numbers.")
+@click.option("--only", multiple=True, type=click.Choice(SECTIONS), help="Only these sections.")
+@click.option("--prompts", type=click.Path(path_type=Path), default=PROMPTS, show_default=True)
+@click.option("--clips", type=int, help="Excerpts per voice, attack and length [12; quick 2].")
+@click.option("--null-trials", type=int, help="Verify trials to count [3000000; quick 20000].")
+@click.option("--null-budget-s", type=float, help="Stop counting after this time [3600; quick 60].")
+def main(
+    quick: bool, only: tuple[str, ...], prompts: Path, clips: int | None, null_trials: int | None,
+    null_budget_s: float | None,
+) -> None:  # fmt: skip
+    """Measures the watermark and prints one table."""
+    wanted = only or SECTIONS
+    clips = clips or (2 if quick else 12)
+    table = Table()
+    voices = sources(prompts, 40.0 if quick else 120.0)
+    listening_page(voices)
+    if "quality" in wanted:
+        quality(table, voices, clips)
+    if "cost" in wanted:
+        cost(table, voices)
+    if "robustness" in wanted:
+        robustness(table, voices, clips)
+    if "attacks" in wanted:
+        talk, other = voices[0].plain, voices[-1].plain
+        hours, calls = (0.1, 100) if quick else (1.0, 1_000)
+        found = watermark_attacks.averaging(KEY, talk, other, hours, calls)
+        for row in [*found, *watermark_attacks.mixing(KEY, talk, other)]:
+            table.add("attacks", row.name, row.said)
+    if "null" in wanted:
+        null(
+            table,
+            prompts,
+            null_trials or (20_000 if quick else 3_000_000),
+            null_budget_s or (60 if quick else 3_600),
+        )
+    if "side" in wanted:
+        side(table, voices, clips)
+    (OUT / "watermark.json").write_text(json.dumps([asdict(line) for line in table.lines], indent=1))
+    click.echo(f"listen: {OUT / 'ab.html'}")
+
+
+if __name__ == "__main__":
+    main()

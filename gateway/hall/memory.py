@@ -1,0 +1,77 @@
+"""What was said so far, for another engine or another hall: words as they were heard, and the caller's own
+sound where the engine does not write it down.
+
+An item is as `conversation.item.create` has it, but sound is kept at the line's rate, with `rate_hz` beside
+it: a minute takes 1 or 2 MB, not 3, in Redis and here.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import deque
+from typing import Any, Final
+
+import numpy as np
+import soxr
+
+from gateway.hall.audio import HOUSE_HZ, Floats, to_pcm
+
+LONGEST_S: Final = 15.0
+"""Of one utterance: its end, if it was longer."""
+MOST_BYTES: Final = 4 << 20
+MOST_ITEMS: Final = 64
+
+Item = dict[str, Any]
+
+
+def words(role: str, text: str) -> Item:
+    kind = "input_text" if role == "user" else "output_text"
+    return {"type": "message", "role": role, "content": [{"type": kind, "text": text}]}
+
+
+def sound(pcm: Floats, rate_hz: int) -> Item:
+    """The caller's float32 24 kHz as it came from a line of `rate_hz`."""
+    last = pcm[-round(LONGEST_S * HOUSE_HZ) :]
+    narrow = to_pcm(soxr.resample(last, HOUSE_HZ, rate_hz) if rate_hz < HOUSE_HZ else last)
+    part = {
+        "type": "input_audio",
+        "audio": base64.b64encode(narrow.tobytes()).decode(),
+        "rate_hz": min(rate_hz, HOUSE_HZ),
+    }
+    return {"type": "message", "role": "user", "content": [part]}
+
+
+def for_engine(item: Item) -> Item:
+    """The item as the contract has it: PCM16 at 24 kHz."""
+    return {**item, "content": [_at_house_rate(part) for part in item["content"]]}
+
+
+def _at_house_rate(part: Item) -> Item:
+    if "rate_hz" not in part:
+        return part
+    pcm = np.frombuffer(base64.b64decode(part["audio"]), "<i2").astype(np.float32) / np.float32(32768)
+    if part["rate_hz"] != HOUSE_HZ:
+        pcm = soxr.resample(pcm, part["rate_hz"], HOUSE_HZ)
+    return {"type": part["type"], "audio": base64.b64encode(to_pcm(pcm).tobytes()).decode()}
+
+
+class Memory:
+    """One call's items, the oldest going first when there are too many or too large ones."""
+
+    def __init__(self) -> None:
+        self._items: deque[tuple[Item, int]] = deque()
+        self._bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._items)
+
+    def add(self, item: Item) -> None:
+        size = len(json.dumps(item))
+        self._items.append((item, size))
+        self._bytes += size
+        while len(self._items) > MOST_ITEMS or (self._bytes > MOST_BYTES and len(self._items) > 1):
+            self._bytes -= self._items.popleft()[1]
+
+    def for_engine(self) -> list[Item]:
+        return [for_engine(item) for item, _ in self._items]

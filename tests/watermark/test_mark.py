@@ -1,0 +1,156 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from watermark.errors import MarkError
+from watermark.frames import MarkedFrame
+from watermark.keys import MarkKey
+from watermark.mark import HOP, Marker, MarkerBank
+
+KEY = MarkKey("wm-beef", 0xBEEF, bytes(range(32)))
+PAYLOAD = 0xBEEF_0000_1234_5678
+NOISE = (0.1 * np.random.default_rng(5).standard_normal(48_000)).astype(np.float32)
+TWO = np.array([0, 1])
+
+
+def cut(samples: np.ndarray, lengths: list[int]) -> list[np.ndarray]:
+    at, parts = 0, []
+    for length in lengths:
+        parts.append(samples[at : at + length])
+        at += length
+    return [part for part in (*parts, samples[at:]) if len(part)]
+
+
+def marked(samples: np.ndarray, lengths: list[int]) -> np.ndarray:
+    marker = Marker(KEY, PAYLOAD)
+    return np.concatenate([marker.mark(part).samples for part in cut(samples, lengths)])
+
+
+WHOLE = marked(NOISE, [])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 4_000), max_size=40))
+def test_the_samples_are_the_same_however_the_stream_is_cut(lengths: list[int]) -> None:
+    assert np.array_equal(marked(NOISE, lengths), WHOLE)
+
+
+def test_the_delay_is_ten_milliseconds_and_the_mark_is_small() -> None:
+    delayed = WHOLE[HOP:] - NOISE[:-HOP]
+    assert Marker(KEY, PAYLOAD).delay_samples == HOP == 240
+    assert 0 < np.abs(delayed).max() < 0.1
+    assert np.array_equal(WHOLE[:HOP], np.zeros(HOP))
+
+
+def test_a_batch_gives_each_call_the_samples_it_gets_alone() -> None:
+    rng = np.random.default_rng(1)
+    calls = (0.2 * rng.standard_normal((37, 24_000)) * rng.random((37, 1))).astype(np.float32)
+    bank = MarkerBank(KEY)
+    slots = np.array([bank.open(PAYLOAD + n) for n in range(37)])
+    batched = np.concatenate(
+        [
+            np.stack([frame.samples for frame in bank.mark(slots, calls[:, at : at + 480])])
+            for at in range(0, 24_000, 480)
+        ],
+        axis=1,
+    )
+    for n, call in enumerate(calls):
+        marker = Marker(KEY, PAYLOAD + n)
+        alone = np.concatenate((marker.mark(call).samples, marker.flush().samples))[HOP:]
+        assert np.array_equal(alone, batched[n])
+
+
+def test_the_mark_depends_on_key_payload_and_place_alone() -> None:
+    assert np.array_equal(marked(NOISE, []), WHOLE)
+    other_payload = Marker(KEY, PAYLOAD + 1).mark(NOISE).samples
+    other_key = Marker(MarkKey("x", 0xBEEF, bytes(32)), PAYLOAD).mark(NOISE).samples
+    assert not np.array_equal(other_payload, WHOLE)
+    assert not np.array_equal(other_key, WHOLE)
+
+
+def test_two_calls_and_two_moments_of_one_call_share_nothing() -> None:
+    bank = MarkerBank(KEY)
+    slots = np.array([bank.open(PAYLOAD), bank.open(PAYLOAD + 1)])
+    one, two = (frame.samples for frame in bank.mark(slots, np.stack((NOISE, NOISE))))
+    (again, _) = (frame.samples for frame in bank.mark(slots, np.stack((NOISE, NOISE))))
+    marks = np.stack((one - NOISE, two - NOISE, again - NOISE))[:, 480:]
+    correlation = np.corrcoef(marks)
+    assert np.abs(correlation[np.triu_indices(3, 1)]).max() < 4 / np.sqrt(4_000)
+
+
+def test_silence_stays_silence() -> None:
+    silent = np.zeros(24_000, np.float32)
+    assert not Marker(KEY, PAYLOAD).mark(silent).samples.any()
+    marker = Marker(KEY, PAYLOAD)
+    marker.mark(NOISE)
+    after = marker.mark(silent).samples
+    assert after[: 3 * HOP].any()  # the end of the last frame
+    assert not after[3 * HOP :].any()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_cannot_be_marked_and_harms_no_neighbour(bad: float) -> None:
+    broken = NOISE[:480].copy()
+    broken[100] = bad
+    with pytest.raises(MarkError, match="finite"):
+        Marker(KEY, PAYLOAD).mark(broken)
+    bank, alone = MarkerBank(KEY), MarkerBank(KEY)
+    slots = np.array([bank.open(PAYLOAD), bank.open(PAYLOAD + 1)])
+    slot = np.array([alone.open(PAYLOAD + 1)])
+    for block in (np.stack((broken, NOISE[:480])), np.stack((NOISE[:480], NOISE[:480]))):
+        first, second = bank.mark(slots, block)
+        (expected,) = alone.mark(slot, block[1:])
+        assert np.array_equal(second.samples, expected.samples)
+        assert isinstance(first, MarkError if block is not None and np.isnan(block).any() else object)
+    assert isinstance(first, MarkedFrame)
+
+
+def test_an_unmarkable_frame_takes_its_time_so_that_the_grid_stays() -> None:
+    bank = MarkerBank(KEY)
+    slot = bank.open(PAYLOAD)
+    bank.mark(np.array([slot]), np.full((1, 480), np.nan, np.float32))
+    assert bank.position(slot) == 2
+
+
+def test_rest_moves_the_grid_on() -> None:
+    resting, speaking = MarkerBank(KEY), MarkerBank(KEY)
+    slots = np.array([resting.open(PAYLOAD)]), np.array([speaking.open(PAYLOAD)])
+    for hops in (1, 3, 64, 500):
+        resting.rest(slots[0], hops)
+        speaking.mark(slots[1], np.zeros((1, hops * HOP), np.float32))
+        one, two = (b.mark(s, NOISE[None, :480])[0] for b, s in zip((resting, speaking), slots, strict=True))
+        assert np.array_equal(one.samples, two.samples)
+        resting.rest(slots[0], 4)
+        speaking.mark(slots[1], np.zeros((1, 4 * HOP), np.float32))
+
+
+def test_frames_of_the_wrong_shape_are_refused() -> None:
+    bank = MarkerBank(KEY)
+    slots = np.array([bank.open(PAYLOAD)])
+    assert isinstance(bank.mark(slots, NOISE[None, :481])[0], MarkError)
+    assert isinstance(bank.mark(np.array([99]), NOISE[None, :480])[0], MarkError)
+    for frame in (np.zeros((2, 240), np.float32), np.zeros(0, np.float32)):
+        with pytest.raises(MarkError):
+            Marker(KEY, PAYLOAD).mark(frame)
+    with pytest.raises(MarkError, match="11025"):
+        Marker(KEY, PAYLOAD, 11_025)
+
+
+def test_slots_are_used_again_and_begin_anew() -> None:
+    bank = MarkerBank(KEY)
+    slots = [bank.open(PAYLOAD + n) for n in range(40)]
+    assert len(set(slots)) == 40
+    bank.mark(np.array(slots), np.tile(NOISE[:480], (40, 1)))
+    bank.close(slots[7])
+    bank.close(slots[7])
+    assert bank.open(PAYLOAD) == slots[7]
+    (frame,) = bank.mark(np.array(slots[7:8]), NOISE[None, :480])
+    fresh = MarkerBank(KEY)
+    (expected,) = fresh.mark(np.array([fresh.open(PAYLOAD)]), NOISE[None, :480])
+    assert np.array_equal(frame.samples, expected.samples)
+
+
+def test_samples_stay_in_range() -> None:
+    loud = np.sign(NOISE) * np.float32(1.0)
+    assert np.abs(Marker(KEY, PAYLOAD).mark(loud).samples).max() <= 1.0

@@ -1,0 +1,282 @@
+"""Laying a recording on the grid of hops and bins, to some 10 microseconds, by its pilot.
+
+Two models of what happened to time: a **steady** clock (one offset, one skew), fitted coherently over the
+whole recording, and a **cut** one, where a jitter buffer has taken out or put in sound: a Viterbi path over
+the offset of blocks of 160 ms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import log
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from watermark import carrier, sync
+from watermark.carrier import BIN_HZ, BINS, FIRST_BIN, HOPS_HZ, PILOT
+from watermark.keys import MarkKey
+from watermark.sync import HOP as LAG_HOP
+from watermark.sync import Place
+from watermark.whiten import NARROW_HZ
+
+Floats = NDArray[np.float32]
+Complexes = NDArray[np.complex64]
+Indices = NDArray[np.int64]
+
+HOP: Final = NARROW_HZ // HOPS_HZ
+FRAME: Final = 2 * HOP
+LAG: Final = HOP // LAG_HOP
+"""Samples at 8 kHz in one lag of the search."""
+SKEW: Final = 160e-6
+"""Clock errors that the steady fit looks for."""
+OFFSET_S: Final = 0.8e-3
+GRID_S: Final = 1 / 32_000
+"""Step of the steady fit's first grid; the second is four times finer."""
+EDGE_S: Final = 40e-6
+"""What one step of skew may shift the ends of the recording."""
+SUM: Final = 8
+"""Hops whose products the steady fit adds up before it looks at skews."""
+EDGES_S: Final = np.arange(-5, 6) * 20e-6
+"""Shifts of the ends, and below of the whole, that are tried once the data's chips are known."""
+OFFSETS_S: Final = np.arange(-3, 4) * 10e-6
+RETIMINGS: Final = len(EDGES_S) * len(OFFSETS_S)
+BLOCK: Final = 16
+"""Hops in a block of the cut fit."""
+REACH: Final = 640
+"""How far its path may stray, in samples at 8 kHz (80 ms)."""
+CUT: Final = 0.7
+"""What a cut costs the path, in units of the score."""
+DRIFT: Final = 0.15
+"""What a step of one sample costs it."""
+
+_WINDOW: Final = np.sin(np.pi * (np.arange(FRAME) + 0.5) / FRAME).astype(np.float32)
+_BAND: Final = slice(FIRST_BIN, FIRST_BIN + BINS)
+_HZ: Final = (FIRST_BIN + np.arange(BINS)) * float(BIN_HZ)
+_PILOT_HZ: Final = _HZ[PILOT]
+
+
+@dataclass(slots=True)
+class Aligned:
+    """Tiles of a recording, in phase with the chips.
+
+    `places`: line hops, int64 `(H,)`. `tiles`: complex64 `(H, 64)`. `at_s`: where each hop begins in the
+    recording. `pilot`: the pilot's score. `skew`: how much slower than its call the recording runs.
+    `ln_tried`: logarithm of the number of places and fits among which this one has the best pilot.
+    """
+
+    places: Indices
+    tiles: Complexes
+    at_s: NDArray[np.float64]
+    pilot: float
+    skew: float
+    ln_tried: float
+
+
+def frames(white: Floats, starts: Indices) -> Complexes:
+    """Spectra of the 20 ms frames at `starts`, complex64 `(H, 64)`; what lies outside is zero."""
+    padded = np.concatenate((np.zeros(REACH, np.float32), white, np.zeros(REACH + FRAME, np.float32)))
+    views = np.lib.stride_tricks.sliding_window_view(padded, FRAME)
+    windowed = views[np.clip(starts + REACH, 0, len(views) - 1)] * _WINDOW
+    return np.ascontiguousarray(np.fft.rfft(windowed, axis=1)[:, _BAND])
+
+
+def _grid(white: Floats, place: Place) -> tuple[Indices, Indices]:
+    """Line hops that lie inside the recording, and the samples where they begin."""
+    first = -(-place.lag // LAG_HOP)
+    start = first * HOP - place.lag * LAG
+    count = max(0, (len(white) - FRAME - start) // HOP + 1)
+    hops = np.arange(count, dtype=np.int64)
+    return first + hops, start + hops * HOP
+
+
+@dataclass(slots=True)
+class Fit:
+    """A place's first steady fit, cheap enough to make for every place of the search."""
+
+    place: Place
+    score: float
+    offset_s: float
+    skew: float
+    skew_step: float
+    tried: int
+
+
+def fit(white: Floats, key: MarkKey, place: Place) -> Fit | None:
+    """The best offset and skew at `place`; None when less than half a second lies on it."""
+    places, starts = _grid(white, place)
+    if len(places) < HOPS_HZ // 2:
+        return None
+    tiles = frames(white, starts)[:, PILOT]
+    products, time_s = _blocks(tiles * np.conj(carrier.pilot_chips(key, places)), starts)
+    half_s = float(np.abs(time_s).max())
+    step = EDGE_S * 2 / max(half_s, 0.5)
+    reach_s = OFFSET_S + SKEW * half_s
+    offsets = np.arange(-round(reach_s / GRID_S), round(reach_s / GRID_S) + 1) * GRID_S
+    turns = np.exp(2j * np.pi * np.outer(_PILOT_HZ, offsets)).astype(np.complex64)
+    by_offset = (products @ turns).real  # (blocks, offsets)
+    skews = np.arange(-round(SKEW / step), round(SKEW / step) + 1) * step
+    inner = np.arange(round(SKEW * half_s / GRID_S), len(offsets) - round(SKEW * half_s / GRID_S))
+    rows = np.arange(len(time_s))[:, None]
+    scores = np.empty((len(skews), len(inner)), np.float32)
+    for at, skew in enumerate(skews):
+        shift = np.rint(skew * time_s / GRID_S).astype(np.int64)
+        scores[at] = by_offset[rows, np.clip(inner + shift[:, None], 0, len(offsets) - 1)].sum(axis=0)
+    best, offset = np.unravel_index(int(np.argmax(scores)), scores.shape)
+    energy = float(np.sqrt(np.square(np.abs(tiles)).sum())) or 1.0
+    return Fit(
+        place,
+        float(scores[best, offset]) / energy,
+        float(offsets[inner[offset]]),
+        float(skews[best]),
+        step,
+        scores.size,
+    )
+
+
+def _blocks(products: Complexes, starts: Indices) -> tuple[Complexes, NDArray[np.float64]]:
+    """Products summed over 8 hops, and the blocks' times from the middle in seconds."""
+    whole = len(products) // SUM
+    summed = products[: whole * SUM].reshape(whole, SUM, -1).sum(axis=1)
+    at = starts[: whole * SUM].reshape(whole, SUM).mean(axis=1) + FRAME / 2
+    return summed, (at - _middle(starts)) / NARROW_HZ
+
+
+def _middle(starts: Indices) -> float:
+    return float(starts[0] + starts[-1] + FRAME) / 2
+
+
+def steady(white: Floats, key: MarkKey, first: Fit) -> Aligned:
+    """The recording laid on the grid by a finer fit around `first`."""
+    places, starts = _grid(white, first.place)
+    tiles = frames(white, starts)
+    pilot = np.conj(carrier.pilot_chips(key, places))
+    products, time_s = _blocks(tiles[:, PILOT] * pilot, starts)
+    steps = np.arange(-4, 5)
+    best = (-np.inf, first.offset_s, first.skew)
+    for skew in first.skew + steps * first.skew_step / 4:
+        turned = products * np.exp(2j * np.pi * np.outer(skew * time_s, _PILOT_HZ))
+        per_bin = turned.sum(axis=0)
+        offsets = first.offset_s + steps * GRID_S / 4
+        scores = (per_bin @ np.exp(2j * np.pi * np.outer(_PILOT_HZ, offsets))).real
+        at = int(np.argmax(scores))
+        best = max(best, (float(scores[at]), float(offsets[at]), float(skew)))
+    _, offset_s, skew = best
+    from_middle_s = (starts + FRAME / 2 - _middle(starts)) / NARROW_HZ
+    delay_s = offset_s + skew * from_middle_s
+    tiles *= np.exp(2j * np.pi * np.outer(delay_s, _HZ)).astype(np.complex64)
+    return Aligned(
+        places,
+        tiles,
+        starts / NARROW_HZ + delay_s,
+        _score(tiles[:, PILOT], pilot),
+        skew,
+        log(sync.LINE * first.tried * len(steps) ** 2),
+    )
+
+
+def retimed(found: Aligned, chips: Complexes) -> Aligned:
+    """`found` with the offset and skew, near its own, at which all of `chips` `(H, 64)` fit best: the pilot
+    alone leaves some 10 ppm open, which the higher bins feel."""
+    products = found.tiles * np.conj(chips)
+    from_middle = np.linspace(-1, 1, len(products))
+    turns = np.exp(2j * np.pi * np.outer(_HZ, OFFSETS_S))
+    best, best_edge, best_offset = -np.inf, 0.0, 0.0
+    for edge_s in EDGES_S:
+        turn = np.exp(2j * np.pi * np.outer(edge_s * from_middle, _HZ)).astype(np.complex64)
+        values = ((products * turn).sum(axis=0) @ turns).real
+        at = int(np.argmax(values))
+        if values[at] > best:
+            best, best_edge, best_offset = float(values[at]), float(edge_s), float(OFFSETS_S[at])
+    delay_s = best_offset + best_edge * from_middle
+    tiles = found.tiles * np.exp(2j * np.pi * np.outer(delay_s, _HZ)).astype(np.complex64)
+    long_s = max(float(found.at_s[-1] - found.at_s[0]), 1 / HOPS_HZ)
+    return replace(
+        found,
+        tiles=tiles,
+        at_s=found.at_s + delay_s,
+        skew=found.skew + 2 * best_edge / long_s,
+    )
+
+
+def cut(white: Floats, key: MarkKey, place: Place) -> Aligned | None:
+    """The recording laid on the grid by a path that may jump; None when it is shorter than a second."""
+    places, starts = _grid(white, place)
+    skip = int(-places[0]) % BLOCK if len(places) else 0
+    blocks = (len(places) - skip) // BLOCK
+    if blocks * BLOCK < HOPS_HZ:
+        return None
+    places = places[skip : skip + blocks * BLOCK]
+    starts = starts[skip : skip + blocks * BLOCK]
+    pilot = carrier.pilot_chips(key, places)
+    energy = float(np.sqrt(np.square(np.abs(frames(white, starts)[:, PILOT])).sum())) or 1.0
+    lags = _path(_block_scores(white, pilot, starts[::BLOCK]) / energy)
+    starts = starts + np.repeat(lags, BLOCK)
+    tiles = frames(white, starts)
+    run = np.repeat(np.concatenate(([0], np.cumsum(lags[1:] != lags[:-1]))), BLOCK)
+    parts = np.arange(-6, 7) / 8 / NARROW_HZ
+    turns = np.exp(2j * np.pi * np.outer(_PILOT_HZ, parts))
+    products = tiles[:, PILOT] * np.conj(pilot)
+    runs = int(run[-1]) + 1
+    summed = np.zeros((runs, products.shape[1]), np.complex128)
+    np.add.at(summed, run, products)
+    delay_s = parts[np.argmax((summed @ turns).real, axis=1)][run]
+    tiles *= np.exp(2j * np.pi * np.outer(delay_s, _HZ)).astype(np.complex64)
+    return Aligned(
+        places,
+        tiles,
+        starts / NARROW_HZ + delay_s,
+        _score(tiles[:, PILOT], np.conj(pilot)),
+        0.0,
+        np.inf,  # paths are too many for their pilots to prove anything
+    )
+
+
+def _block_scores(white: Floats, pilot: Complexes, starts: Indices) -> Floats:
+    """The pilot's correlation in each block at every lag within reach, `(blocks, 2 * REACH + 1)`."""
+    spectrum = np.zeros((len(pilot), HOP + 1), np.complex64)
+    spectrum[:, FIRST_BIN + PILOT.start : FIRST_BIN + PILOT.stop] = pilot * np.float32(HOP)
+    drawn = (np.fft.irfft(spectrum, FRAME, axis=1) * _WINDOW).reshape(len(starts), BLOCK, FRAME)
+    halves = np.zeros((len(starts), BLOCK + 1, HOP), np.float32)
+    halves[:, :-1] += drawn[:, :, :HOP]
+    halves[:, 1:] += drawn[:, :, HOP:]
+    wave = halves.reshape(len(starts), -1)
+    long = wave.shape[1] + 2 * REACH
+    size = 4_096
+    padded = np.concatenate((np.zeros(REACH, np.float32), white, np.zeros(long + REACH, np.float32)))
+    around = padded[np.clip(starts, 0, len(white))[:, None] + np.arange(long)]
+    found = np.fft.irfft(np.fft.rfft(around, size) * np.conj(np.fft.rfft(wave, size)), size)
+    return found[:, : 2 * REACH + 1].astype(np.float32)
+
+
+def _path(scores: Floats) -> Indices:
+    """The best path of lags through the blocks, in samples."""
+    count, width = scores.shape
+    total = scores[0].copy()
+    came: Indices = np.empty((count, width), np.int64)
+    stay = np.arange(width)
+    for at in range(1, count):
+        below = np.concatenate(([-np.inf], total[:-1])) - DRIFT
+        above = np.concatenate((total[1:], [-np.inf])) - DRIFT
+        best, origin = total.copy(), stay.copy()
+        for other, step in ((below, -1), (above, 1)):
+            better = other > best
+            best[better] = other[better]
+            origin[better] = stay[better] + step
+        top = int(np.argmax(total))
+        jump = total[top] - CUT > best
+        best[jump] = total[top] - CUT
+        origin[jump] = top
+        came[at] = origin
+        total = (best + scores[at]).astype(np.float32)
+    lags = np.empty(count, np.int64)
+    lags[-1] = int(np.argmax(total))
+    for at in range(count - 1, 0, -1):
+        lags[at - 1] = came[at, lags[at]]
+    return lags - REACH
+
+
+def _score(tiles: Complexes, conjugate_chips: Complexes) -> float:
+    energy = float(np.sqrt(np.square(np.abs(tiles)).sum())) or 1.0
+    return float((tiles * conjugate_chips).real.sum()) / energy

@@ -1,0 +1,367 @@
+"""Whether a recording carries our mark, and whose call it is.
+
+A score is `sum(chip * tile) / sqrt(sum(tile^2))` with secret chips of +-1: for sound that does not know the
+key a weighted sum of fair coins, whose tail Hoeffding's inequality bounds, `P(score > z) <= exp(-z^2 / 2)`,
+whatever the sound is. The best of N scores has `p_value = N * exp(-z^2 / 2)` as an upper bound.
+
+The pilot finds where on the key's line a recording may lie. Data chips are independent of it, so for a
+score of data alone N counts only alignments, retimings, laps, rows, speeds, keys, and every payload that
+could have been decoded, not the places searched; this is how a call is named and verified, since the pilot
+is common to all calls of a key. Blind, "is it ours?" may also be answered by pilot and data together, and
+then N counts the places too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from math import exp, inf, log, sqrt
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from watermark import align, carrier, code, sync
+from watermark.align import Aligned
+from watermark.carrier import CODED_BITS, DATA, GROUP_HOPS, HOPS_HZ, LAPS, LINE_HOPS, PILOT, ROWS
+from watermark.keys import KeyRing, MarkKey
+from watermark.sync import LINE, Place
+from watermark.whiten import NARROW_HZ, Floats, narrow, whiten
+
+DETECTED: Final = 1e-6
+"""A recording whose p-value is below this is ours."""
+ROW_GROUPS: Final = 10
+"""Groups (320 ms), the strongest ones, on which all rows are tried, or a third of all if that is more."""
+ROWS_KEPT: Final = 128
+ROW_BATCH: Final = 8
+FREE_BITS: Final = code.PAYLOAD_BITS - code.KNOWN_BITS
+NAMED: Final = 1e-3
+"""A payload is named when its data alone has a p-value below this."""
+LISTED: Final = 16
+"""Payloads that the decoder lists; the first whose row fits is taken."""
+STEADY: Final = 3
+CUT: Final = 2
+"""Alignments of each kind whose data is looked at."""
+SPEED_STEP: Final = 300e-6
+SPEEDS: Final = np.arange(-34, 35) * SPEED_STEP
+"""+-1 %, in steps that the search bridges."""
+_LN2: Final = log(2.0)
+_LN_DETECTED: Final = log(DETECTED)
+_LN_NAMED: Final = log(NAMED)
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """What was found.
+
+    `p_value`: upper bound of the chance that unmarked sound scores so high, all searches included.
+    `payload`: the 64 bits, or None. `key_id`: the key that found it. `starts_s`: the recording's first marked
+    hop, in seconds of the recording; `call_s`: the same moment in seconds of the call. `skew_ppm`: how much
+    slower than the call the recording runs. `scores`: the score of each second of the recording alone, about
+    standard normal without a mark. `ln_p`: logarithm of the bound, not limited to 0. `confidence`:
+    `1 - p_value`, 0 when there is no payload.
+    """
+
+    detected: bool
+    p_value: float
+    score: float = 0.0
+    payload: int | None = None
+    key_id: str | None = None
+    starts_s: float | None = None
+    call_s: float | None = None
+    skew_ppm: float = 0.0
+    scores: tuple[float, ...] = field(default=(), repr=False)
+    ln_p: float = field(default=inf, repr=False)
+
+    @property
+    def confidence(self) -> float:
+        return 1.0 - self.p_value if self.payload is not None and self.detected else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "detected": self.detected,
+            "p_value": self.p_value,
+            "payload": None if self.payload is None else f"{self.payload:016x}",
+            "confidence": self.confidence,
+            "score": round(self.score, 3),
+            "key": self.key_id,
+            "starts_s": self.starts_s,
+            "call_s": self.call_s,
+            "skew_ppm": round(self.skew_ppm, 1),
+            "scores": [round(score, 2) for score in self.scores],
+        }
+
+
+NOTHING: Final = Detection(False, 1.0)
+
+
+def detect(
+    pcm: NDArray[np.floating],
+    rate_hz: int,
+    keys: KeyRing | Sequence[MarkKey],
+    *,
+    payloads: Iterable[int] = (),
+    call_s: tuple[float, float] | None = None,
+    speeds: bool = False,
+) -> Detection:
+    """Looks for the mark in mono sound `(n,)` at any rate from 8 kHz, 1 s to 10 min long.
+
+    Without `payloads` blind: is it ours, and which call? With them it verifies: is it one of these calls, and
+    `call_s` may bound where in the call the recording begins, which makes it cheaper and surer. `speeds` also
+    looks at sound played up to 1 % too fast or too slow when nothing was found otherwise (some 5 s of CPU for
+    10 s). Raises `SoundError` for what cannot be examined.
+    """
+    held = keys.keys if isinstance(keys, KeyRing) else tuple(keys)
+    return detect_narrow(narrow(pcm, rate_hz), held, payloads=payloads, call_s=call_s, speeds=speeds)
+
+
+def detect_narrow(
+    sound: Floats,
+    keys: Sequence[MarkKey],
+    *,
+    payloads: Iterable[int] = (),
+    call_s: tuple[float, float] | None = None,
+    speeds: bool = False,
+) -> Detection:
+    """`detect` for sound that is at 8 kHz already."""
+    wanted = tuple(payloads)
+    white = whiten(sound)
+    if not white.any() or not keys:
+        return NOTHING
+    best = NOTHING
+    for look in (_with_key, _at_speeds) if speeds else (_with_key,):
+        for key in keys:
+            found = look(white, key, wanted, call_s)
+            best = min(best, _of_many(found, len(keys)), key=_p)
+            if best.detected:
+                return best
+    return replace(best, payload=None, call_s=None)
+
+
+def _of_many(found: Detection, tried: int) -> Detection:
+    """`found` as the best of so many."""
+    ln_p = found.ln_p + log(tried)
+    return replace(found, ln_p=ln_p, p_value=exp(min(ln_p, 0.0)), detected=ln_p < _LN_DETECTED)
+
+
+def _with_key(
+    white: Floats, key: MarkKey, payloads: tuple[int, ...], call_s: tuple[float, float] | None
+) -> Detection:
+    if not payloads:
+        return _blind(_alignments(white, key, sync.search(white, key)), key, white)
+    laps = range(LAPS)
+    if call_s is not None:
+        laps = range(max(0, int(call_s[0] * HOPS_HZ)) // LINE_HOPS, int(call_s[1] * HOPS_HZ) // LINE_HOPS + 1)
+    aligned = [] if call_s is not None else _alignments(white, key, sync.search(white, key))
+    best = NOTHING
+    for payload in payloads:
+        if call_s is not None:
+            places = sync.search(white, key, *_window(key, payload, call_s))
+            aligned = _alignments(white, key, places)
+        best = min(best, _verify(aligned, key, payload, white, laps), key=_p)
+    return _of_many(best, len(payloads))
+
+
+def _p(found: Detection) -> float:
+    return found.ln_p
+
+
+def _window(key: MarkKey, payload: int, call_s: tuple[float, float]) -> tuple[int, int]:
+    """First lag and number of lags at which a recording may begin."""
+    lags = max(1, round((call_s[1] - call_s[0]) * sync.BASE_HZ))
+    first = carrier.entry(key, payload) * sync.HOP + round(call_s[0] * sync.BASE_HZ)
+    return first % LINE, min(lags, LINE)
+
+
+def _alignments(white: Floats, key: MarkKey, places: list[Place]) -> list[Aligned]:
+    """The recording laid on the likeliest places, the best pilots first."""
+    fits = [found for place in places if not place.tolerant and (found := align.fit(white, key, place))]
+    fits.sort(key=lambda found: found.score, reverse=True)
+    aligned = [align.steady(white, key, found) for found in fits[:STEADY]]
+    paths = [path for place in places if place.tolerant and (path := align.cut(white, key, place))]
+    paths.sort(key=lambda found: found.pilot, reverse=True)
+    return aligned + paths[:CUT]
+
+
+def _at_speeds(
+    white: Floats, key: MarkKey, payloads: tuple[int, ...], call_s: tuple[float, float] | None
+) -> Detection:
+    """At the one other speed at which the loudest 2.56 s of the recording lie best on the line."""
+    import soxr  # not in the hall, whose clock is its own
+
+    part = _loudest(white, 2 * sync.PIECE * align.LAG)
+    best_speed, best_score = 0.0, -1.0
+    for speed in SPEEDS[SPEEDS != 0.0].tolist():
+        changed = np.asarray(
+            soxr.resample(part, NARROW_HZ, NARROW_HZ * (1 + speed), quality="MQ"), np.float32
+        )
+        score = sync.best_score(changed, key)
+        if score > best_score:
+            best_speed, best_score = speed, score
+    changed = np.asarray(soxr.resample(white, NARROW_HZ, NARROW_HZ * (1 + best_speed)), np.float32)
+    found = _of_many(_with_key(changed, key, payloads, call_s), len(SPEEDS))
+    return replace(found, skew_ppm=found.skew_ppm - best_speed * 1e6)
+
+
+def _loudest(white: Floats, samples: int) -> Floats:
+    """The `samples` of most energy, in steps of half a second."""
+    step = NARROW_HZ // 2
+    begins = range(0, max(1, len(white) - samples + 1), step)
+    energy = [float(np.square(white[begin : begin + samples]).sum()) for begin in begins]
+    begin = begins[int(np.argmax(energy))]
+    return white[begin : begin + samples]
+
+
+def _counter(key: MarkKey, payload: int, places: NDArray[np.int64], lap: int) -> NDArray[np.int64]:
+    """The call's hops at these places of the line, on its `lap`-th lap; negative before the call."""
+    first = int(places[0] - carrier.entry(key, payload)) % LINE_HOPS + lap * LINE_HOPS
+    if first > LINE_HOPS - len(places) and lap == 0:
+        first -= LINE_HOPS
+    return first + np.arange(len(places), dtype=np.int64)
+
+
+def _scores(
+    products: NDArray[np.float32], energy: NDArray[np.float32], at_s: NDArray[np.float64], seconds: int
+) -> tuple[float, ...]:
+    second = np.clip(at_s.astype(np.int64), 0, max(0, seconds - 1))
+    total = np.bincount(second, products, minlength=seconds)
+    scale = np.sqrt(np.bincount(second, energy, minlength=seconds))
+    return tuple(float(t / s) if s > 0 else 0.0 for t, s in zip(total, scale, strict=True))
+
+
+def _bound(ln_tried: float, score: float) -> float:
+    """Logarithm of an upper bound of the chance that the best of so many tries scores so high."""
+    return ln_tried - max(score, 0.0) ** 2 / 2
+
+
+def _judged(
+    found: Aligned,
+    data: NDArray[np.complex64],
+    key: MarkKey,
+    payload: int | None,
+    lap: int,
+    white: Floats,
+    ln_tried: float,
+    joint: bool = False,
+) -> Detection:
+    """The detection that these data chips `(H, 52)` make at this alignment; `joint`: with the pilot's
+    help."""
+    chips = np.zeros_like(found.tiles)
+    chips[:, DATA] = data
+    fitted = align.retimed(found, chips)
+    tiles = fitted.tiles[:, DATA]
+    products = (tiles * np.conj(data)).real.sum(axis=1)
+    energy = np.square(np.abs(tiles)).sum(axis=1)
+    total = float(energy.sum())
+    score = float(products.sum()) / sqrt(total) if total > 0 else 0.0
+    ln_p = _bound(ln_tried + log(align.RETIMINGS), score)
+    if joint:
+        if ln_p > _LN_NAMED:
+            payload = None
+        pilot_energy = float(np.square(np.abs(found.tiles[:, PILOT])).sum())
+        both = (float(products.sum()) + found.pilot * sqrt(pilot_energy)) / sqrt(total + pilot_energy + 1e-30)
+        with_pilot = _bound(ln_tried + found.ln_tried + log(align.RETIMINGS), both)
+        ln_p = _LN2 + min(ln_p, with_pilot)
+    call_s = None
+    if payload is not None:
+        call_s = float(_counter(key, payload, found.places, lap)[0]) / HOPS_HZ
+    return Detection(
+        ln_p < _LN_DETECTED,
+        exp(min(ln_p, 0.0)),
+        score,
+        payload,
+        key.id,
+        float(found.at_s[0]),
+        call_s,
+        fitted.skew * 1e6,
+        _scores(products, energy, fitted.at_s, -(-len(white) // NARROW_HZ)),
+        ln_p,
+    )
+
+
+def _verify(
+    aligned: list[Aligned], key: MarkKey, payload: int, white: Floats, laps: Sequence[int]
+) -> Detection:
+    best = NOTHING
+    coded = code.encode(payload)
+    for found in aligned:
+        for lap in laps:
+            counter = _counter(key, payload, found.places, lap)
+            data = carrier.call_chips(key, payload, coded, counter)[:, DATA]
+            judged = _judged(found, data, key, payload, lap, white, log(len(aligned) * len(laps)))
+            best = min(best, judged, key=_p)
+        if best.detected:
+            break
+    return best
+
+
+def _blind(aligned: list[Aligned], key: MarkKey, white: Floats) -> Detection:
+    best = NOTHING
+    for found in aligned:
+        for row in likely_rows(key, found):
+            best = min(best, _decoded(found, key, row, white, log(len(aligned))), key=_p)
+            if best.payload is not None and best.detected:
+                return best
+    return best
+
+
+def _decoded(found: Aligned, key: MarkKey, row: int, white: Floats, ln_tried: float) -> Detection:
+    """The payload that data chips of this row carry, if they do."""
+    bits = carrier.bit_of_tile(found.places)
+    bare = carrier.data_chips(key, row, found.places)
+    products = (found.tiles[:, DATA] * np.conj(bare)).real
+    soft = np.bincount(bits.ravel(), products.ravel(), CODED_BITS).astype(np.float32)
+    best = NOTHING
+    for known, count, free_bits in ((key.gateway, LISTED, FREE_BITS), (None, 1, code.PAYLOAD_BITS)):
+        listed = code.decode(soft, known, count)
+        laps = {payload: lap_of_row(key, payload, row) for payload in listed}
+        payload = next((each for each in listed if laps[each] is not None), listed[0])
+        lap = laps[payload]
+        data = bare * code.encode(payload)[bits]
+        tried = ln_tried + free_bits * _LN2 + log(ROWS if lap is None else LAPS)
+        named = None if lap is None else payload
+        best = min(best, _judged(found, data, key, named, lap or 0, white, tried, joint=True), key=_p)
+    return best
+
+
+def lap_of_row(key: MarkKey, payload: int, row: int) -> int | None:
+    """The lap on which a call with this payload uses this row of data chips; None when it never does."""
+    return next((lap for lap in range(LAPS) if carrier.row(key, payload, lap) == row), None)
+
+
+def likely_rows(key: MarkKey, found: Aligned, count: int = 3) -> list[int]:
+    """The rows of data chips that explain the data tiles best, whatever the bits they carry.
+
+    All rows are tried on the strongest third of the recording, the better ones on all of it.
+    """
+    skip = int(-found.places[0]) % GROUP_HOPS
+    groups = (len(found.places) - skip) // GROUP_HOPS
+    if not groups:
+        return []
+    inside = slice(skip, skip + groups * GROUP_HOPS)
+    tiles = np.ascontiguousarray(found.tiles[inside][:, DATA]).reshape(groups, -1)
+    hops = found.places[inside].reshape(groups, GROUP_HOPS)
+    loud = np.argsort(np.square(np.abs(tiles)).sum(axis=1))[::-1][: max(ROW_GROUPS, groups // 3)]
+    rows = np.arange(ROWS, dtype=np.int64)
+    for chosen, kept in ((loud, ROWS_KEPT), (np.arange(groups), count)):
+        energy = _row_energy(key, rows, hops[chosen].reshape(-1), tiles[chosen])
+        rows = rows[np.argsort(energy)[::-1][:kept]]
+    return [int(row) for row in rows]
+
+
+def _row_energy(
+    key: MarkKey, rows: NDArray[np.int64], hops: NDArray[np.int64], tiles: NDArray[np.complex64]
+) -> Floats:
+    """Squared soft bits summed, about 128 without a mark, for each row: float32 `(R,)`."""
+    sound = np.ascontiguousarray(tiles).view(np.float32).reshape(-1, 2 * CODED_BITS)
+    spread = np.square(sound).sum(axis=0).reshape(CODED_BITS, 2).sum(axis=1) + np.float32(1e-20)
+    energy = np.empty(len(rows), np.float32)
+    for first in range(0, len(rows), ROW_BATCH):
+        some = rows[first : first + ROW_BATCH]
+        products = carrier.data_signs(key, some[:, None], hops[None, :]).reshape(
+            len(some), -1, 2 * CODED_BITS
+        )
+        products *= sound
+        soft = products.sum(axis=1).reshape(len(some), CODED_BITS, 2).sum(axis=2)
+        energy[first : first + ROW_BATCH] = (np.square(soft) / spread).sum(axis=1)
+    return energy

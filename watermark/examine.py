@@ -1,0 +1,64 @@
+"""The child of the public detector: one recording on stdin, one word on stdout, inside hard limits.
+
+`python -m watermark.examine KEYS`; says `yes`, `no`, `unsure` or `wrong <reason>`.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+from typing import Final
+
+from watermark import sound
+from watermark.detect import Detection, detect
+from watermark.errors import SoundError
+from watermark.keys import KeyRing
+from watermark.whiten import SHORTEST_S
+
+CPU_S: Final = 30
+MEMORY_BYTES: Final = 3 << 30
+LONGEST_S: Final = 60.0
+SURE_S: Final = 5.0
+"""Shorter recordings without a mark are answered `unsure`: they may be too short to show one."""
+SUSPECT: Final = 1e-3
+"""So are recordings with a p-value below this that is not small enough for a yes."""
+
+
+def limit() -> None:
+    """CPU, memory, files and processes of this process, from now on."""
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def answer(recording: sound.Recording, keys: KeyRing) -> str:
+    """Raises `SoundError` for what is not examined."""
+    if len(recording.channels) > 2:
+        raise SoundError("more than two channels")
+    if recording.seconds > LONGEST_S:
+        raise SoundError(f"it is longer than {LONGEST_S:.0f} s: send the part in question")
+    if recording.seconds < SHORTEST_S:
+        raise SoundError(f"it is shorter than {SHORTEST_S:.0f} s")
+    found = [detect(channel, recording.rate_hz, keys) for channel in recording.channels]
+    return word(min(found, key=lambda each: each.ln_p), recording.seconds)
+
+
+def word(found: Detection, seconds: float) -> str:
+    if found.detected:
+        return "yes"
+    return "unsure" if seconds < SURE_S or found.p_value < SUSPECT else "no"
+
+
+def main() -> None:
+    keys = KeyRing.load(Path(sys.argv[1]))
+    limit()
+    try:
+        print(answer(sound.parse(sys.stdin.buffer.read()), keys))
+    except SoundError as error:
+        print("wrong", error)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Whether what a call was sent can be traced: the mark, looked for behind a modelled telephone line.
+
+The hall hands over every frame that it sends, with the hop at which it lies in the call; voiced ones are
+kept. When 10 s of them have come together, they go to 8 kHz and through mu-law, and the call's chips are
+looked for at the very place where they must be, so there is no search. `heard` only copies; `verdict` is
+meant for a thread.
+"""
+
+from __future__ import annotations
+
+from math import exp
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from watermark import align, carrier, code, sound
+from watermark.carrier import DATA, HOPS_HZ
+from watermark.detect import DETECTED, Detection
+from watermark.frames import RATE_HZ
+from watermark.keys import MarkKey
+from watermark.whiten import NARROW_HZ, whiten
+
+Floats = NDArray[np.float32]
+
+VOICED: Final = 0.003
+"""Frames with a lower rms (-50 dB) are pauses and do not count."""
+WINDOW_S: Final = 10.0
+SHORTEST_RUN: Final = 4
+"""Hops of unbroken voice that are worth looking at."""
+_HOP: Final = RATE_HZ // HOPS_HZ
+_NARROW_HOP: Final = NARROW_HZ // HOPS_HZ
+
+
+class SelfCheck:
+    """What one call was sent since the last verdict."""
+
+    def __init__(self, key: MarkKey, payload: int) -> None:
+        self._key = key
+        self._payload = payload
+        self._coded = code.encode(payload)
+        self._hops: list[int] = []
+        self._frames: list[Floats] = []
+        self._kept = 0
+
+    def heard(self, hop: int, samples: Floats) -> bool:
+        """`samples` float32 24 kHz in whole hops, sent from the call's `hop` on. True when a verdict is
+        due."""
+        if float(np.dot(samples, samples)) > VOICED * VOICED * len(samples):
+            self._hops.append(hop)
+            self._frames.append(samples)
+            self._kept += len(samples)
+        return self._kept >= WINDOW_S * RATE_HZ
+
+    def take(self) -> Window:
+        """The window that is due; the next one begins empty."""
+        window = Window(self._key, self._payload, self._coded, self._hops, self._frames)
+        self._hops, self._frames, self._kept = [], [], 0
+        return window
+
+
+class Window:
+    """Voiced sound of one call, to be judged once, on any thread."""
+
+    def __init__(
+        self, key: MarkKey, payload: int, coded: Floats, hops: list[int], frames: list[Floats]
+    ) -> None:
+        self._key = key
+        self._payload = payload
+        self._coded = coded
+        self._hops = hops
+        self._frames = frames
+
+    def verdict(self) -> Detection:
+        """Whether the mark is there; `detected` False means that the voice must be muted."""
+        pieces, starts, counters = [], [], []
+        at = 0
+        for first, run in self._runs():
+            narrow = sound.through_mu_law(_narrow(run))
+            hops = len(narrow) // _NARROW_HOP
+            if hops >= SHORTEST_RUN:
+                inside = np.arange(hops - 1, dtype=np.int64)  # the last frame would reach beyond the run
+                starts.append(at + inside * _NARROW_HOP)
+                counters.append(first + inside)
+                pieces.append(narrow)
+                at += len(narrow)
+        if not pieces:
+            return Detection(False, 1.0)
+        tiles = align.frames(whiten(np.concatenate(pieces)), np.concatenate(starts))[:, DATA]
+        counter = np.concatenate(counters)
+        chips = carrier.call_chips(self._key, self._payload, self._coded, counter)
+        products = (tiles * np.conj(chips[:, DATA])).real
+        energy = float(np.square(np.abs(tiles)).sum())
+        score = float(products.sum()) / energy**0.5 if energy > 0 else 0.0
+        p_value = exp(-(max(score, 0.0) ** 2) / 2)
+        return Detection(p_value < DETECTED, p_value, score, self._payload, self._key.id)
+
+    def _runs(self) -> list[tuple[int, Floats]]:
+        """(first hop, sound) of frames that follow each other without a gap."""
+        runs: list[tuple[int, Floats]] = []
+        first, parts, due = 0, list[Floats](), -1
+        for hop, frame in zip(self._hops, self._frames, strict=True):
+            if hop != due and parts:
+                runs.append((first, np.concatenate(parts)))
+                parts = []
+            if not parts:
+                first = hop
+            parts.append(frame)
+            due = hop + len(frame) // _HOP
+        if parts:
+            runs.append((first, np.concatenate(parts)))
+        return runs
+
+
+def _narrow(sound_24k: Floats) -> Floats:
+    """24 kHz -> 8 kHz, whole runs at once."""
+    spectrum = np.fft.rfft(sound_24k)
+    samples = len(sound_24k) * NARROW_HZ // RATE_HZ
+    return np.fft.irfft(spectrum[: samples // 2 + 1], samples).astype(np.float32) * (NARROW_HZ / RATE_HZ)

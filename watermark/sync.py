@@ -1,0 +1,194 @@
+"""Finding where a recording lies on a key's line, knowing nothing but the key.
+
+The pilot occupies 800 Hz, so the whole line (66.9 min) is 3.2 million complex samples. The recording is cut
+into pieces of 1.28 s; each is correlated with the whole line by FFT. Pairs of them are added coherently
+(2.56 s, over which a clock error of 100 ppm costs 1 dB), and the squared magnitudes of the pairs along the
+diagonal. A second sum, of single pieces with a tolerance of 40 ms, serves recordings that a jitter buffer
+has stretched and cut.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from watermark import carrier
+from watermark.carrier import BIN_HZ, FIRST_BIN, HOPS_HZ, LINE_HOPS, PILOT, PILOT_BINS
+from watermark.keys import MarkKey
+from watermark.whiten import NARROW_HZ
+
+Floats = NDArray[np.float32]
+Complexes = NDArray[np.complex64]
+Number = TypeVar("Number", np.float32, np.complex64)
+
+BASE_HZ: Final = 800
+"""Complex sample rate of the pilot: its 600 Hz and the skirts of its windows."""
+CENTRE_HZ: Final = 1_100
+HOP: Final = BASE_HZ // HOPS_HZ
+LINE: Final = LINE_HOPS * HOP
+PIECE: Final = 1_024
+CHUNK: Final = 8_192
+STRIDE: Final = CHUNK - PIECE
+CHUNKS: Final = LINE // STRIDE
+CELL: Final = 16
+"""Lags (20 ms) in a cell of the tolerant search."""
+EXACT: Final = 40
+TOLERANT: Final = 6
+"""Places handed on by each search."""
+FAINT: Final = 0.02
+"""A piece with less than this share of the mean energy says nothing."""
+
+assert CHUNKS * STRIDE == LINE
+assert PIECE % CELL == 0
+assert CENTRE_HZ % HOPS_HZ == 0
+assert NARROW_HZ == 10 * BASE_HZ
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The recording may begin at `lag` (in 1/800 s) of the line; `tolerant`: within some 40 ms of it."""
+
+    lag: int
+    score: float
+    tolerant: bool = False
+
+
+def pilot_line(key: MarkKey, first_hop: int, hops: int) -> Complexes:
+    """The pilot at complex baseband, 8 samples a hop, complex64 `((hops + 1) * 8,)`."""
+    chips = carrier.pilot_chips(key, first_hop + np.arange(hops, dtype=np.int64))
+    at = np.arange(2 * HOP)
+    hz = (FIRST_BIN + np.arange(PILOT.start, PILOT.stop)) * BIN_HZ - CENTRE_HZ
+    turns = np.outer(hz, at) / BASE_HZ
+    window = np.sin(np.pi * (at + 0.5) / (2 * HOP))
+    frames = chips @ (np.exp(2j * np.pi * turns) * window).astype(np.complex64)
+    line = np.zeros((hops + 1, HOP), np.complex64)
+    line[:-1] += frames[:, :HOP]
+    line[1:] += frames[:, HOP:]
+    return line.reshape(-1)
+
+
+@lru_cache(maxsize=6)
+def _line_spectra(key: MarkKey) -> Complexes:
+    """Spectra of the line's overlapping chunks, `(448, 8192)`: 29 MB a key."""
+    line = pilot_line(key, 0, LINE_HOPS)
+    line[:HOP] += line[LINE:]
+    around = np.concatenate((line[:LINE], line[:PIECE]))
+    chunks = np.lib.stride_tricks.sliding_window_view(around, CHUNK)[::STRIDE]
+    return np.asarray(np.fft.fft(chunks, axis=1), np.complex64)
+
+
+def baseband(white: Floats) -> Complexes:
+    """The pilot's band of whitened sound, complex64 at 800 Hz."""
+    samples = -(-len(white) // 80) * 8
+    spectrum = np.fft.fft(white, samples * 10)
+    centre = CENTRE_HZ * samples // BASE_HZ
+    band = spectrum[centre - samples // 2 : centre + samples // 2]
+    return np.fft.ifft(np.fft.ifftshift(band)).astype(np.complex64)
+
+
+def pieces(base: Complexes) -> list[tuple[int, Complexes]]:
+    """(index, 1024 samples) of the pieces that hold sound; the last may be padded."""
+    count = max(1, round(len(base) / PIECE))
+    padded = np.zeros(count * PIECE, np.complex64)
+    padded[: len(base)] = base[: len(padded)]
+    cut = padded.reshape(count, PIECE)
+    energy = np.square(np.abs(cut)).sum(axis=1)
+    return [(int(k), cut[k]) for k in np.flatnonzero(energy > FAINT * energy.mean())]
+
+
+def _correlate(spectra: Complexes, piece: Complexes) -> Complexes:
+    """Correlation with the chunks at every lag, complex64 `(chunks * STRIDE,)`."""
+    product = spectra * np.conj(np.fft.fft(piece, CHUNK)).astype(np.complex64)
+    found = np.asarray(np.fft.ifft(product, axis=1), np.complex64)
+    return found[:, :STRIDE].reshape(-1)
+
+
+def _power(found: Complexes, energy: float) -> Floats:
+    """Its square, with mean 1 where there is no mark."""
+    power = np.square(found.real)
+    power += np.square(found.imag)
+    power *= np.float32(1 / (2 * PILOT_BINS * energy))
+    return power
+
+
+def search(white: Floats, key: MarkKey, first: int = 0, lags: int = LINE) -> list[Place]:
+    """The likeliest places of whitened 8 kHz sound on the key's line, best first.
+
+    `first`, `lags`: where on the line it may begin, in 1/800 s; without them, anywhere.
+    """
+    parts = pieces(baseband(white))
+    if not parts:
+        return []
+    reach = lags + PIECE * (parts[-1][0] + 1)
+    if reach >= LINE:
+        from_chunk, count = 0, CHUNKS
+    else:
+        from_chunk = first // STRIDE
+        count = (first + reach) // STRIDE - from_chunk + 1
+    spectra = _line_spectra(key)
+    if count < CHUNKS:
+        spectra = spectra[np.arange(from_chunk, from_chunk + count) % CHUNKS]
+    tolerant = np.zeros(count * STRIDE // CELL, np.float32)
+    exact = _sums(spectra, parts, tolerant)
+    base = from_chunk * STRIDE
+    places = [Place((base + lag) % LINE, score) for lag, score in _peaks(exact, EXACT, 3)]
+    places += [
+        Place((base + (cell + 1) * CELL) % LINE, score, tolerant=True)
+        for cell, score in _peaks(tolerant, TOLERANT, 2)
+    ]
+    if count < CHUNKS:
+        places = [place for place in places if (place.lag - first) % LINE <= lags]
+    return places
+
+
+def best_score(white: Floats, key: MarkKey) -> float:
+    """The score of the best place on the whole line, -1 for silence."""
+    parts = pieces(baseband(white))
+    return float(_sums(_line_spectra(key), parts, None).max()) if parts else -1.0
+
+
+def _sums(spectra: Complexes, parts: list[tuple[int, Complexes]], tolerant: Floats | None) -> Floats:
+    """The exact sum over all lags; the tolerant one is added to `tolerant`."""
+    exact = np.zeros(len(spectra) * STRIDE, np.float32)
+    waiting: tuple[int, Complexes, float] | None = None  # the first half of a pair
+    for index, piece in parts:
+        found, energy = _correlate(spectra, piece), float(np.square(np.abs(piece)).sum())
+        if tolerant is not None:
+            cells = _power(found, energy).reshape(-1, CELL).max(axis=1)
+            _add_shifted(tolerant, np.maximum(cells, np.roll(cells, -1)), PIECE // CELL * index)
+        if waiting is not None and index == waiting[0] + 1:
+            _add_shifted(waiting[1], found, PIECE)
+            _add_shifted(exact, _power(waiting[1], energy + waiting[2]), PIECE * waiting[0])
+            waiting = None
+        else:
+            if waiting is not None:
+                _add_shifted(exact, _power(waiting[1], waiting[2]), PIECE * waiting[0])
+            waiting = (index, found, energy)
+    if waiting is not None:
+        _add_shifted(exact, _power(waiting[1], waiting[2]), PIECE * waiting[0])
+    return exact
+
+
+def _add_shifted(total: NDArray[Number], part: NDArray[Number], shift: int) -> None:
+    """`total[i] += part[(i + shift) % n]`."""
+    shift %= len(part)
+    total[: len(part) - shift] += part[shift:]
+    if shift:
+        total[len(part) - shift :] += part[:shift]
+
+
+def _peaks(score: Floats, count: int, apart: int) -> list[tuple[int, float]]:
+    """The highest places, at least `apart` from each other."""
+    many = min(len(score), count * (2 * apart + 1))
+    best = np.argpartition(score, -many)[-many:]
+    chosen: list[tuple[int, float]] = []
+    for at in best[np.argsort(score[best])[::-1]].tolist():
+        if all(abs(at - other) > apart for other, _ in chosen):
+            chosen.append((at, float(score[at])))
+            if len(chosen) == count:
+                break
+    return chosen
