@@ -44,7 +44,7 @@ $(VENV)/.chroma: pyproject.toml $(VENV)/.run
 	@touch $@
 
 $(VENV)/.test: pyproject.toml $(VENV)/.run
-	$(BIN)/pip install --quiet --editable '.[chroma,test]'
+	$(BIN)/pip install --quiet --editable '.[chroma,cluster,test]'
 	@touch $@
 
 clean:

@@ -13,7 +13,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from gateway.errors import SettingsError
 
@@ -65,6 +65,17 @@ class Settings(BaseModel):
         description="positions that Chroma remembers of a call; a second of speech takes 25",
     )
     chroma_reply_s: float = Field(60.0, gt=0, le=160, description="Chroma's longest answer")
+    engine_url: tuple[str, ...] = Field(
+        (),
+        description="engines that run elsewhere: ws:// or wss:// of each, or a Serve cluster's http(s)://; "
+        "unset: the gateway runs its own",
+    )
+    engine_token: SecretStr | None = Field(
+        None, description="secret that the gateway and engines elsewhere share; at least 16 characters"
+    )
+    engine_plain: bool = Field(
+        False, description="the network to engines elsewhere is private: ws:// and http:// will do there"
+    )
     engine_calls: int = Field(64, ge=1, le=4096, description="conversations the engine takes at once")
 
     halls: int = Field(1, ge=1, le=64, description="halls; one per core that calls may use")

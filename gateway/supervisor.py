@@ -33,6 +33,7 @@ from gateway.places import consent_dir, grant_keys_path, mark_keys_path
 from gateway.registry import Registry, RegistryError
 from gateway.runtime import Runtime, runtime_for
 from gateway.settings import Settings
+from model.reference import is_safe
 from watermark.errors import WatermarkError
 from watermark.keys import KeyRing
 
@@ -223,11 +224,12 @@ class Supervisor:
         prepare(settings)
         if settings.engine == "chroma" and not (consent_dir(settings) / "heart.txt").exists():
             await self._make_stock_clip()
-        self.keep(
-            "engine", "model.server", "--engine", settings.engine, "--uds", str(self.runtime.engine),
-            "--keys", str(grant_keys_path(settings)), "--front", str(self.runtime.front),
-            *(() if settings.redis_url else ("--redis", f"unix://{self.runtime.redis}")),
-        )  # fmt: skip
+        if not settings.engine_url:
+            self.keep(
+                "engine", "model.server", "--engine", settings.engine, "--uds", str(self.runtime.engine),
+                "--keys", str(grant_keys_path(settings)), "--front", str(self.runtime.front),
+                *(() if settings.redis_url else ("--redis", f"unix://{self.runtime.redis}")),
+            )  # fmt: skip
         for k in range(settings.halls):
             self.keep(f"hall{k}", "gateway.hall", "--name", f"hall{k}")
         self.keep("front", "gateway.front")
@@ -360,6 +362,29 @@ def check_ports(settings: Settings) -> None:
                 ) from None
 
 
+def check_engines(settings: Settings) -> None:
+    """Raises `StartError` for engines that cannot be used, or not safely."""
+    if not settings.engine_url:
+        if settings.engine == "chroma" and settings.chroma is None:
+            raise StartError(
+                "VOICEGATE_ENGINE=chroma needs VOICEGATE_CHROMA: a directory, or FlashLabs/Chroma-4B"
+            )
+        return
+    token = settings.engine_token
+    if token is None or len(token.get_secret_value()) < 16:
+        raise StartError("VOICEGATE_ENGINE_URL needs VOICEGATE_ENGINE_TOKEN, 16 characters or more")
+    for url in settings.engine_url:
+        if not url.startswith(("ws://", "wss://", "http://", "https://")):
+            raise StartError(
+                f"VOICEGATE_ENGINE_URL: {url} must begin with ws://, wss://, http:// or https://"
+            )
+        if not is_safe(url) and not settings.engine_plain:
+            raise StartError(
+                f"VOICEGATE_ENGINE_URL: {url} would send calls in the clear; use wss:// or https://, "
+                "or VOICEGATE_ENGINE_PLAIN=1 on a private network"
+            )
+
+
 def _open_log(settings: Settings) -> tuple[IO[bytes] | None, Path | None]:
     """On a terminal the log goes to a file and the panel stays readable; elsewhere to stderr."""
     if not sys.stderr.isatty():
@@ -384,10 +409,7 @@ def run(settings: Settings, show_panel: Callable[[dict[str, Any], Path | None], 
                 "set VOICEGATE_DATA_DIR (and the ports) to run another beside it"
             ) from None
         check_ports(settings)
-        if settings.engine == "chroma" and settings.chroma is None:
-            raise StartError(
-                "VOICEGATE_ENGINE=chroma needs VOICEGATE_CHROMA: a directory, or FlashLabs/Chroma-4B"
-            )
+        check_engines(settings)
         return asyncio.run(_run(settings, runtime, show_panel))
 
 

@@ -6,10 +6,14 @@ Cheap enough for a hundred in one process: sound travels in binary frames, nothi
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import itertools
 import json
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import httpx
@@ -19,8 +23,12 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from model import events
 from model.api import Floats
 from model.errors import EngineBusy, EngineError, EngineLost
+from model.reference import is_safe
 
 CONNECT_WITHIN_S: Final = 3.0
+ASK_WITHIN_S: Final = 0.5
+"""A cluster's answer of which engines there are; its last one will do."""
+CONVERSATIONS_KNOWN: Final = 4096
 REFUSED: Final = 4403
 BUSY: Final = 4503
 """WebSocket close codes of the engine: grant refused, no slot."""
@@ -217,34 +225,59 @@ class EngineSession:
 
 
 class EngineClient:
-    """Where the engine is: a unix socket's path, or `ws://…` / `wss://…`."""
+    """Where the engines are. Each place is a unix socket's path, an engine's `ws://…` or `wss://…`, or the
+    `http://…` or `https://…` of a cluster, which tells its engines' addresses, the one with most room first.
 
-    def __init__(self, place: str, boot_token: str | None = None) -> None:
-        self._place = place
-        self._boot_token = boot_token
+    With several engines a conversation goes to the first that takes it. One that lost its engine may use the
+    slots that are kept for such, and for it "busy" is no answer but a reason to come again.
+    """
 
-    @property
-    def _unix(self) -> bool:
-        return not self._place.startswith(("ws://", "wss://"))
+    def __init__(self, places: str | Sequence[str], boot_token: str | None = None) -> None:
+        self._places = (places,) if isinstance(places, str) else tuple(places)
+        self._headers = {} if boot_token is None else {"X-Voicegate-Boot": boot_token}
+        self._turn = itertools.count()
+        self._told: dict[str, list[str]] = {}
+        """what each cluster said last"""
+        self._met: dict[str, None] = {}
+        """jti of conversations that there were"""
 
     async def connect(self, grant: str) -> EngineSession:
         """A session in the voice of `grant` (its token). Raises `EngineBusy`, `EngineLost`, `EngineError`."""
-        headers = {"Authorization": f"Bearer {grant}"}
-        if self._boot_token is not None:
-            headers["X-Voicegate-Boot"] = self._boot_token
+        jti = _jti(grant)
+        resumed = jti in self._met
+        error: EngineError = EngineLost("no engine is known")
+        for place in await self._engines():
+            try:
+                session = await self._connect(place, grant, resumed)
+            except EngineLost as lost:
+                error = lost if not isinstance(error, EngineBusy) else error
+            except EngineBusy as busy:
+                error = busy
+            else:
+                self._met[jti] = None
+                if len(self._met) > CONVERSATIONS_KNOWN:
+                    del self._met[next(iter(self._met))]
+                return session
+        raise EngineLost(str(error)) if resumed else error
+
+    async def _connect(self, place: str, grant: str, resumed: bool) -> EngineSession:
+        headers = {"Authorization": f"Bearer {grant}", **self._headers}
+        if resumed:
+            headers["X-Voicegate-Resumed"] = "1"
+        near = _is_unix(place)
         options: dict[str, Any] = {
             "additional_headers": headers,
             "compression": None,
             "max_size": 1 << 22,
             "open_timeout": CONNECT_WITHIN_S,
-            "ping_interval": 5,
-            "ping_timeout": 10,
+            "ping_interval": 5 if near else 1,  # a machine may go without a word, a process does not
+            "ping_timeout": 10 if near else 3,
         }
         try:
-            if self._unix:
-                socket = await unix_connect(self._place, "ws://engine/v1/realtime", **options)
+            if near:
+                socket = await unix_connect(place, "ws://engine/v1/realtime", **options)
             else:
-                socket = await connect(f"{self._place.rstrip('/')}/v1/realtime", proxy=None, **options)
+                socket = await connect(f"{place.rstrip('/')}/v1/realtime", proxy=None, **options)
         except InvalidStatus as refused:
             status = refused.response.status_code
             body = (refused.response.body or b"").decode(errors="replace")
@@ -255,14 +288,58 @@ class EngineClient:
             raise EngineLost(f"the engine cannot be reached: {error}") from None
         return EngineSession(socket)
 
+    async def _engines(self) -> list[str]:
+        """The engines to try, in order: those of a list take turns, a cluster says itself."""
+        first = next(self._turn) % len(self._places) if self._places else 0
+        found: list[str] = []
+        for place in (*self._places[first:], *self._places[:first]):
+            found += await self._ask(place) if place.startswith(("http://", "https://")) else [place]
+        return found
+
+    async def _ask(self, cluster: str) -> list[str]:
+        """A cluster's engines; those of its last answer while it cannot be asked."""
+        with contextlib.suppress(httpx.HTTPError, ValueError, KeyError, TypeError):
+            answer = await self._http.get(f"{cluster.rstrip('/')}/v1/engines", headers=self._headers)
+            answer.raise_for_status()
+            urls = [str(engine["url"]) for engine in answer.json()["engines"]]
+            if cluster.startswith("https://"):  # what was kept secret on the way there is so on the way on
+                urls = [url for url in urls if is_safe(url)]
+            self._told[cluster] = urls
+        return self._told.get(cluster, [])
+
     async def ready(self) -> bool:
-        """Whether the engine can take a conversation now."""
-        transport = httpx.AsyncHTTPTransport(uds=self._place) if self._unix else None
-        base = "http://engine" if self._unix else self._place.replace("ws", "http", 1)
-        with contextlib.suppress(httpx.HTTPError, OSError, asyncio.TimeoutError):
-            async with httpx.AsyncClient(transport=transport, timeout=0.5, trust_env=False) as client:
-                return (await client.get(f"{base.rstrip('/')}/healthz")).status_code == 200
+        """Whether an engine can take a conversation now."""
+        for place in await self._engines():
+            with contextlib.suppress(httpx.HTTPError, OSError, asyncio.TimeoutError):
+                if await self._healthy(place):
+                    return True
         return False
+
+    async def _healthy(self, place: str) -> bool:
+        if not _is_unix(place):
+            url = f"{place.replace('ws', 'http', 1).rstrip('/')}/healthz"
+            return (await self._http.get(url)).status_code == 200
+        transport = httpx.AsyncHTTPTransport(uds=place)
+        async with httpx.AsyncClient(transport=transport, timeout=0.5, trust_env=False) as client:
+            return (await client.get("http://engine/healthz")).status_code == 200
+
+    @cached_property
+    def _http(self) -> httpx.AsyncClient:
+        """One for all questions: making it takes a while, and the hall has none to lose."""
+        return httpx.AsyncClient(timeout=ASK_WITHIN_S, trust_env=False, verify=ssl.create_default_context())
+
+
+def _is_unix(place: str) -> bool:
+    return not place.startswith(("ws://", "wss://"))
+
+
+def _jti(grant: str) -> str:
+    """The connection that a grant names, unverified: the engine is who verifies."""
+    try:
+        body = grant.split(".")[1]
+        return str(json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["jti"])
+    except (IndexError, ValueError, KeyError, TypeError):
+        return grant
 
 
 def _why(closed: ConnectionClosed) -> EngineError:

@@ -1,22 +1,27 @@
 """Where an engine gets a voice: from the front, by hash, against the grant.
 
-The front speaks the gateway's RPC (4-byte length and JSON over its unix socket); this is the little of it
-that an engine needs, so that `model` knows nothing of `gateway`. An engine without a front has stock voices
-only.
+On the front's own host that is the gateway's RPC (4-byte length and JSON over its unix socket); this is the
+little of it that an engine needs, so that `model` knows nothing of `gateway`. An engine elsewhere asks by
+HTTPS, `POST /engine/voice`, with the token that it shares with the gateway. An engine without a front has
+stock voices only.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import ipaddress
 import json
+import os
+import ssl
 import struct
-from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
+import httpx
 import numpy as np
 
-from consent.grant import VoiceGrant
+from consent.grant import VoiceGrant, hash_voice
 from model.api import Reference
 from model.errors import EngineError
 
@@ -30,12 +35,39 @@ def _encode(message: dict[str, Any]) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
-class ReferenceDesk:
-    """Fetches references; one short connection each, since the engine keeps what it got by hash."""
+def is_local(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
-    def __init__(self, front: Path | None, token: str | None) -> None:
+
+def is_safe(url: str) -> bool:
+    """Whether what is said to `url` stays between the two: TLS, or this machine only."""
+    parts = urlsplit(url)
+    return parts.scheme in ("https", "wss") or is_local(parts.hostname or "")
+
+
+class ReferenceDesk:
+    """Fetches references; one short connection each, since the engine keeps what it got by hash.
+
+    `front`: the path of its unix socket, or `https://…`. A plain `http://…` to another machine is refused by
+    `EngineError`, unless `VOICEGATE_ENGINE_PLAIN` says that the network between is private.
+    """
+
+    def __init__(self, front: str | None, token: str | None) -> None:
         self._front = front
         self._token = token
+        self._remote = front is not None and front.startswith(("http://", "https://"))
+        if self._remote and front is not None:
+            if token is None:
+                raise EngineError("voices from another machine need VOICEGATE_ENGINE_TOKEN")
+            if not is_safe(front) and os.environ.get("VOICEGATE_ENGINE_PLAIN") not in ("1", "true"):
+                raise EngineError(
+                    f"{front} would send voices in the clear: use https://, "
+                    "or VOICEGATE_ENGINE_PLAIN=1 on a private network"
+                )
 
     async def fetch(self, grant: VoiceGrant) -> Reference:
         """The grant's voice. Raises `EngineError` when the front refuses or is away."""
@@ -43,20 +75,39 @@ class ReferenceDesk:
             return Reference(grant.voice, grant.voice_hash, None, "", stock=True)
         try:
             async with asyncio.timeout(WITHIN_S):
-                found = await self._ask(grant)
-        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+                found = await (self._post(grant) if self._remote else self._ask(grant))
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, httpx.HTTPError) as error:
             raise EngineError(f"the voice {grant.voice} cannot be fetched: {error!r}") from None
-        pcm = found["pcm_f32"]
+        pcm = None if found["pcm_f32"] is None else base64.b64decode(found["pcm_f32"])
+        true = found["voice_hash"] if pcm is None else hash_voice(pcm, found["text"])
+        if true != grant.voice_hash:
+            raise EngineError(f"the front answers with another voice than {grant.voice}")
         return Reference(
             voice=found["voice"],
-            voice_hash=found["voice_hash"],
-            pcm=None if pcm is None else np.frombuffer(base64.b64decode(pcm), np.float32),
+            voice_hash=true,
+            pcm=None if pcm is None else np.frombuffer(pcm, np.float32),
             text=found["text"],
             stock=found["stock"],
         )
 
+    async def _post(self, grant: VoiceGrant) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {self._token}"}
+        body = {"grant": grant.token, "voice_hash": grant.voice_hash}
+        secure = ssl.create_default_context()  # the system's, or SSL_CERT_FILE's
+        async with httpx.AsyncClient(
+            timeout=WITHIN_S, trust_env=False, headers=headers, verify=secure
+        ) as client:
+            answer = await client.post(f"{str(self._front).rstrip('/')}/engine/voice", json=body)
+        if answer.status_code != 200:
+            raise EngineError(
+                f"the front refuses the voice {grant.voice}: {answer.status_code} {answer.text[:200]}"
+            )
+        if len(answer.content) > MAX_ANSWER:
+            raise EngineError("the front's answer is too large")
+        return dict(answer.json())
+
     async def _ask(self, grant: VoiceGrant) -> dict[str, Any]:
-        reader, writer = await asyncio.open_unix_connection(self._front)
+        reader, writer = await asyncio.open_unix_connection(str(self._front))
         try:
             hello = {"role": "engine", "name": "engine", "token": self._token}
             writer.write(_encode({"tell": "hello", "params": hello}))

@@ -2,20 +2,24 @@
 
     python -m model.server --engine embedded --uds PATH
 
-Authorisation is the call's `VoiceGrant`; where the server was given a boot token, the header
-`X-Voicegate-Boot` must carry it too. A grant's jti is good for one open connection.
+Authorisation is the call's `VoiceGrant`; where the server was given a token (its gateway's boot token, or
+`VOICEGATE_ENGINE_TOKEN` of an engine that runs elsewhere), the header `X-Voicegate-Boot` must carry it too. A
+grant's jti is good for one open connection. The last `spare` slots are for calls that lost another engine
+(`X-Voicegate-Resumed`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import structlog
@@ -32,10 +36,12 @@ from consent.revocation import Revocation, RevocationFeed
 from model import events
 from model.api import Engine, Reference
 from model.errors import ClientGone, EngineBusy, EngineError
-from model.reference import ReferenceDesk
+from model.reference import ReferenceDesk, is_local
 from model.session import Session
 
 log = structlog.get_logger("engine")
+
+DRAIN_POLL_S: Final = 0.1
 
 Revoked = Callable[[VoiceGrant], bool]
 """Whether a grant's voice was revoked."""
@@ -52,8 +58,10 @@ class EngineApp:
         fetch: FetchReference,
         boot_token: str | None = None,
         revoked: Revoked = lambda _: False,
+        spare: int = 0,
     ) -> None:
         self._engine = engine
+        self._spare = spare
         self._verifier = verifier
         self._fetch = fetch
         self._boot_token = boot_token
@@ -61,6 +69,24 @@ class EngineApp:
         self._jtis: set[str] = set()
         self._refused: dict[str, int] = {}
         self._served = 0
+        self.draining = False
+
+    @property
+    def used(self) -> int:
+        """Slots in use, those about to be opened too."""
+        return len(self._jtis)
+
+    @property
+    def slots(self) -> int:
+        return self._engine.limits.conversations
+
+    async def drain(self, within_s: float) -> int:
+        """Takes no more conversations and waits for those there are; answers how many are left after that."""
+        self.draining = True
+        until = time.monotonic() + within_s
+        while self.used and time.monotonic() < until:  # noqa: ASYNC110 - a drain takes minutes
+            await asyncio.sleep(DRAIN_POLL_S)
+        return self.used
 
     def asgi(self) -> Starlette:
         return Starlette(
@@ -72,11 +98,20 @@ class EngineApp:
         )
 
     async def _health(self, _: Request) -> Response:
-        return JSONResponse({"ok": True, "conversations": len(self._jtis)})
+        body = {
+            "ok": not self.draining,
+            "conversations": self.used,
+            "slots": self.slots,
+            "spare": self._spare,
+        }
+        return JSONResponse(body, 503 if self.draining else 200)
 
     async def _metrics(self, _: Request) -> Response:
         lines = [
-            f"voicegate_engine_conversations {len(self._jtis)}",
+            f"voicegate_engine_conversations {self.used}",
+            f"voicegate_engine_slots {self.slots}",
+            f"voicegate_engine_spare {self._spare}",
+            f"voicegate_engine_draining {int(self.draining)}",
             f"voicegate_engine_conversations_total {self._served}",
             *(f'voicegate_engine_refused_total{{reason="{k}"}} {n}' for k, n in self._refused.items()),
         ]
@@ -86,6 +121,15 @@ class EngineApp:
         self._refused[code] = self._refused.get(code, 0) + 1
         body = {"error": {"code": code, "message": message}}
         await websocket.send_denial_response(JSONResponse(body, status_code=status))
+
+    def _full(self, resumed: bool) -> str | None:
+        """Why there is no slot; a call that lost another engine may have a spare one."""
+        if self.draining:
+            return "this engine finishes its conversations and takes no more"
+        if self.used >= self.slots - (0 if resumed else self._spare):
+            kept = f", {self._spare} of them for calls taken up again" if self._spare else ""
+            return f"{self.slots} conversations are all that this engine takes{kept}"
+        return None
 
     def _claim(self, grant: VoiceGrant) -> None:
         """A grant is good for one connection at a time. Raises `GrantRefused`."""
@@ -101,6 +145,9 @@ class EngineApp:
             headers.get("x-voicegate-boot", ""), self._boot_token
         ):
             await self._deny(websocket, 401, "unauthorized", "this engine wants its gateway's boot token")
+            return
+        if (full := self._full("x-voicegate-resumed" in headers)) is not None:
+            await self._deny(websocket, 503, "busy", full)
             return
         token = headers.get("authorization", "").removeprefix("Bearer").strip()
         try:
@@ -203,14 +250,28 @@ async def load(name: str) -> Engine:
     raise EngineError(f"no engine is called {name!r}; there are embedded and chroma")
 
 
-def _revoking(engine: Engine) -> Callable[[Revocation], Awaitable[None]]:
-    """Told of a revocation; sessions see it at their next frame."""
+def engine_token() -> str | None:
+    """What a gateway must show: its boot token, or the one that both were given."""
+    return os.environ.get("VOICEGATE_BOOT_TOKEN") or os.environ.get("VOICEGATE_ENGINE_TOKEN")
 
-    async def revoked(revocation: Revocation) -> None:
+
+@contextlib.asynccontextmanager
+async def revocations(engine: Engine, verifier: GrantVerifier, redis: str | None) -> AsyncIterator[Revoked]:
+    """Follows revocations for as long as the context lasts; without a Redis nobody tells of any."""
+    if redis is None:
+        yield lambda _: False
+        return
+
+    async def told(revocation: Revocation) -> None:
         log.warning("voice.revoked", voice=revocation.voice, reason=revocation.reason)
         engine.forget(revocation.voice_hash)
 
-    return revoked
+    feed = RevocationFeed(redis, verifier)
+    following = asyncio.create_task(feed.run(told))
+    try:
+        yield feed.revocations.is_revoked
+    finally:
+        following.cancel()
 
 
 def _not_of_a_denial(record: logging.LogRecord) -> bool:
@@ -218,17 +279,10 @@ def _not_of_a_denial(record: logging.LogRecord) -> bool:
     return "without completing handshake" not in record.getMessage()
 
 
-async def serve(name: str, keys: Path, front: Path | None, redis: str | None, **listen: Any) -> None:
-    """Serves until the process is told to stop. `listen`: uvicorn's uds, or host and port."""
-    verifier = GrantVerifier.load(keys)
-    engine = await load(name)
-    feed = RevocationFeed(redis, verifier) if redis is not None else None
-    following = asyncio.create_task(feed.run(_revoking(engine))) if feed is not None else None
-    token = os.environ.get("VOICEGATE_BOOT_TOKEN")
-    desk = ReferenceDesk(front, token)
-    revoked: Revoked = feed.revocations.is_revoked if feed is not None else lambda _: False
-    app = build(engine, verifier, desk.fetch, token, revoked)
-    config = uvicorn.Config(
+def listening(app: Starlette, **listen: Any) -> uvicorn.Config:
+    """How an engine listens, alone and on a cluster. `listen`: uvicorn's uds, or host and port."""
+    logging.getLogger("uvicorn.error").addFilter(_not_of_a_denial)
+    return uvicorn.Config(
         app,
         log_level="warning",
         access_log=False,
@@ -239,15 +293,22 @@ async def serve(name: str, keys: Path, front: Path | None, redis: str | None, **
         ws_per_message_deflate=False,  # sound does not shrink
         **listen,
     )
-    logging.getLogger("uvicorn.error").addFilter(_not_of_a_denial)
+
+
+async def serve(name: str, keys: Path, front: str | None, redis: str | None, **listen: Any) -> None:
+    """Serves until the process is told to stop. `listen`: uvicorn's uds, or host and port."""
+    verifier = GrantVerifier.load(keys)
+    token = engine_token()
+    desk = ReferenceDesk(front, token)
+    engine = await load(name)
     # uvicorn raises a SIGTERM that it handled once more when it is done; by default that would end this
     # process before the engine has closed
     signal.signal(signal.SIGTERM, lambda *_: None)
     try:
-        await uvicorn.Server(config).serve()
+        async with revocations(engine, verifier, redis) as revoked:
+            app = build(engine, verifier, desk.fetch, token, revoked)
+            await uvicorn.Server(listening(app, **listen)).serve()
     finally:
-        if following is not None:
-            following.cancel()
         await engine.close()
 
 
@@ -256,24 +317,32 @@ async def serve(name: str, keys: Path, front: Path | None, redis: str | None, **
 @click.option("--uds", type=click.Path(path_type=Path), help="listen on this unix socket")
 @click.option("--host", default="127.0.0.1")
 @click.option("--port", type=int, help="listen on this TCP port instead")
+@click.option("--cert", type=click.Path(exists=True), help="serve TLS with this certificate (PEM, its chain)")
+@click.option("--key", type=click.Path(exists=True), help="the certificate's private key")
 @click.option(
     "--keys", type=click.Path(path_type=Path, exists=True), required=True, help="grants' public keys"
 )
-@click.option("--front", type=click.Path(path_type=Path), help="the front's RPC socket, for voices")
+@click.option("--front", help="where voices come from: the front's RPC socket, or https://host:port")
 @click.option("--redis", envvar="VOICEGATE_REDIS_URL", help="where revocations of voices are told")
 def main(
     name: str,
     uds: Path | None,
     host: str,
     port: int | None,
+    cert: str | None,
+    key: str | None,
     keys: Path,
-    front: Path | None,
+    front: str | None,
     redis: str | None,
 ) -> None:
     """Serves one engine."""
     if (uds is None) == (port is None):
         raise click.UsageError("give either --uds or --port")
+    if port is not None and not is_local(host) and engine_token() is None:
+        raise click.UsageError(f"an engine that listens at {host} needs VOICEGATE_ENGINE_TOKEN")
     listen: dict[str, Any] = {"uds": str(uds)} if uds is not None else {"host": host, "port": port}
+    if cert is not None:
+        listen |= {"ssl_certfile": cert, "ssl_keyfile": key}
     try:
         asyncio.run(serve(name, keys, front, redis, **listen))
     except (EngineError, GrantRefused) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from consent.office import ConsentOffice
 from gateway import logs, settings
 from gateway.dialplan import Dialplan
 from gateway.front.app import build_app
+from gateway.front.engines import engine_door
 from gateway.front.front import Front
 from gateway.front.routing import Routing
 from gateway.metrics import Metrics
@@ -58,7 +60,11 @@ async def serve() -> None:
         sessions=sessions,
         metrics=Metrics(),
     )
-    app = build_app(front, conf, None if conf.local_only else console_token(conf.data_dir))
+    doors = []
+    if conf.engine_url and conf.engine_token is not None:
+        ask = functools.partial(front.voices.reference, None)
+        doors = [engine_door(ask, conf.engine_token.get_secret_value())]
+    app = build_app(front, conf, None if conf.local_only else console_token(conf.data_dir), doors)
     config = uvicorn.Config(
         app, host=conf.host, port=conf.http_port, log_level="warning", access_log=False, lifespan="off"
     )

@@ -19,6 +19,7 @@ import html
 import json
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qs, quote
@@ -76,8 +77,11 @@ class House(Protocol):
         """`{"ready": bool, "parts": {name: bool}, …}`; only these two are shown."""
 
 
-def build_app(house: House, settings: Settings, token: str | None = None) -> Starlette:
-    """The ASGI app. `token` is the console's; it may be None only while `settings.local_only`.
+def build_app(
+    house: House, settings: Settings, token: str | None = None, more: Sequence[Route] = ()
+) -> Starlette:
+    """The ASGI app. `token` is the console's; it may be None only while `settings.local_only`. `more` are
+    doors of their own (`engines`).
 
     Raises `StartError` otherwise.
     """
@@ -95,6 +99,7 @@ def build_app(house: House, settings: Settings, token: str | None = None) -> Sta
             Route("/healthz", console.healthz),
             Route("/readyz", console.readyz),
             Mount("/console", StaticFiles(directory=PAGE)),
+            *more,
         ],
         middleware=[Middleware(Boundary, settings=settings, keys=keys)],
         exception_handlers={HTTPException: _http_error},

@@ -32,8 +32,10 @@ MAX_BODY: Final = 64 * 1024
 """Bytes; a browser's offer is 2 to 6 kB."""
 COOKIE: Final = "voicegate"
 COOKIE_S: Final = 12 * 3600
-OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/login", "/console/console.css", "/console/icon.svg"})
-"""Need no token."""
+OPEN_PATHS: Final = frozenset(
+    {"/healthz", "/readyz", "/login", "/console/console.css", "/console/icon.svg", "/engine/voice"}
+)
+"""Need no console token; engines show their own."""
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 WRONG_TOKENS: Final = 10
 """Wrong tokens from one source in `WRONG_WITHIN_S` before it must wait."""

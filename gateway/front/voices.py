@@ -52,7 +52,7 @@ class VoiceDesk:
         self._enrolling.pop(call_id, None)
         self._entered.pop(call_id, None)
 
-    async def reference(self, _: Peer, token: str, voice_hash: str) -> dict[str, Any]:
+    async def reference(self, _: Peer | None, token: str, voice_hash: str) -> dict[str, Any]:
         """The engine fetches a voice against a grant; see the contract's row "voice"."""
         try:
             reference = await asyncio.to_thread(self._office.reference, token, voice_hash)

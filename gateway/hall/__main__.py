@@ -30,6 +30,9 @@ async def serve(name: str) -> None:
     redis_url = redis_url_for(conf, runtime)
     verifier = GrantVerifier.load(grant_keys_path(conf))
     sessions = await Sessions.open(redis_url, ttl_s=conf.session_ttl_s, name=name)
+    engine = EngineClient(str(runtime.engine), boot_token=token)
+    if conf.engine_url and conf.engine_token is not None:
+        engine = EngineClient(conf.engine_url, boot_token=conf.engine_token.get_secret_value())
     mark_key = KeyRing.load(mark_keys_path(conf)).current
     hall = Hall(
         name=name,
@@ -39,7 +42,7 @@ async def serve(name: str) -> None:
         floor=Floor(MarkerBank(mark_key)),
         mark_key=mark_key,
         sessions=sessions,
-        engine=EngineClient(str(runtime.engine), boot_token=token),
+        engine=engine,
         verifier=verifier,
         feed=RevocationFeed(redis_url, verifier),
     )

@@ -1,0 +1,44 @@
+"""The door for engines that run elsewhere: `POST /engine/voice` with the token that they share with us.
+
+The body is `{"grant", "voice_hash"}`: a valid grant opens its own voice and no other, as on the socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from gateway.errors import RpcError
+from gateway.front.boundary import Keys, refusal, source_of
+
+log = structlog.get_logger("http")
+
+Ask = Callable[[str, str], Awaitable[dict[str, Any]]]
+"""(grant's token, voice hash) -> the voice. Raises `RpcError` with the refusal."""
+
+
+def engine_door(ask: Ask, token: str) -> Route:
+    """The route; wrong tokens are counted, and must wait, as at the console."""
+    keys = Keys(token)
+
+    async def voice(request: Request) -> Response:
+        source = source_of(request.scope)
+        if (refused := keys.admits(request.headers, source)) is not None:
+            return refused
+        try:
+            asked = await request.json()
+            grant, voice_hash = str(asked["grant"]), str(asked["voice_hash"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return refusal(400, 'the body must be {"grant": …, "voice_hash": …}')
+        try:
+            return JSONResponse(await ask(grant, voice_hash))
+        except RpcError as error:
+            log.warning("voice.refused", source=source, error=str(error))
+            return refusal(403, str(error))
+
+    return Route("/engine/voice", voice, methods=["POST"])
