@@ -116,12 +116,15 @@ def quality(table: Table, voices: list[Source], clips: int) -> None:
             )  # fmt: skip
 
 
-def excerpts(source: Source, attack: Attack, seconds: int, count: int) -> Iterator[tuple[np.ndarray, int]]:
-    """`count` excerpts after the attack, from all over the source."""
+def excerpts(
+    source: Source, attack: Attack, seconds: int, count: int
+) -> Iterator[tuple[np.ndarray, int, float]]:
+    """`count` excerpts after the attack, from all over the source, with where they lie in the call."""
     length = seconds * RATE_HZ
     room = len(source.marked) - length
     for at in np.linspace(0, max(room, 0), count).astype(int).tolist() if room >= 0 else []:
-        yield attack.channel(source.marked[at : at + length], RATE_HZ)
+        samples, rate_hz = attack.channel(source.marked[at : at + length], RATE_HZ)
+        yield samples, rate_hz, source.call_s + at / RATE_HZ
 
 
 def robustness(table: Table, voices: list[Source], clips: int) -> None:
@@ -132,11 +135,11 @@ def robustness(table: Table, voices: list[Source], clips: int) -> None:
             cpu_s, scores = 0.0, []
             for source in voices:
                 tally = counts["tuned" if source.voice in TUNED else "apart"]
-                for samples, rate_hz in excerpts(source, attack, seconds, clips):
+                for samples, rate_hz, call_s in excerpts(source, attack, seconds, clips):
                     began = time.process_time()
                     found = detect(samples, rate_hz, [KEY], speeds=speeds)
                     cpu_s += time.process_time() - began
-                    window = (max(0.0, source.call_s - 60), source.call_s + 240)
+                    window = (max(0.0, call_s - 10), call_s + 10)
                     verified = detect(
                         samples,
                         rate_hz,
@@ -316,7 +319,7 @@ def main(
     wanted = only or SECTIONS
     clips = clips or (2 if quick else 12)
     table = Table()
-    voices = sources(prompts, 40.0 if quick else 120.0)
+    voices = sources(prompts, 40.0 if quick or clips <= 3 else 120.0)
     listening_page(voices)
     if "quality" in wanted:
         quality(table, voices, clips)
