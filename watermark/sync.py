@@ -124,13 +124,12 @@ def search(white: Floats, key: MarkKey, first: int = 0, lags: int = LINE) -> lis
     if not parts:
         return []
     reach = lags + PIECE * (parts[-1][0] + 1)
-    if reach >= LINE:
+    from_chunk = first // STRIDE
+    count = (first + reach) // STRIDE - from_chunk + 1
+    spectra = _line_spectra(key)
+    if count >= CHUNKS:
         from_chunk, count = 0, CHUNKS
     else:
-        from_chunk = first // STRIDE
-        count = (first + reach) // STRIDE - from_chunk + 1
-    spectra = _line_spectra(key)
-    if count < CHUNKS:
         spectra = spectra[np.arange(from_chunk, from_chunk + count) % CHUNKS]
     tolerant = np.zeros(count * STRIDE // CELL, np.float32)
     exact = _sums(spectra, parts, tolerant)
@@ -140,7 +139,7 @@ def search(white: Floats, key: MarkKey, first: int = 0, lags: int = LINE) -> lis
         Place((base + (cell + 1) * CELL) % LINE, score, tolerant=True)
         for cell, score in _peaks(tolerant, TOLERANT, 2)
     ]
-    if count < CHUNKS:
+    if lags < LINE:
         places = [place for place in places if (place.lag - first) % LINE <= lags]
     return places
 
