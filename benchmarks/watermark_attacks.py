@@ -109,6 +109,9 @@ def averaging(key: MarkKey, talk: np.ndarray, other: np.ndarray, hours: float, c
     known = np.where(level > 1e-6, residue / np.maximum(level, 1e-6), 0)
     rows.append((f"{calls} greetings, unmarked greeting known", unit(known)))
 
+    chance = np.random.default_rng(8).standard_normal((2, 1_000, 64))
+    rows.insert(0, ("control: a carrier of pure chance", unit(chance[0] + 1j * chance[1])))
+
     out = []
     for name, estimate in rows:
         tiled = np.resize(estimate, (1_000, 64))

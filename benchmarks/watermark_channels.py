@@ -206,18 +206,14 @@ def attacks() -> list[Attack]:
         "mu-AMR 12.2-mu": chain(mu, amr("12.2"), mu),
     }
     gsm = codec(8_000, ["-c:a", "libgsm", "-f", "gsm"], ["-f", "gsm"])
+    gsm_chain = chain(mu, gsm, mu, noise(20), clock(50))
     return [
-        *(Attack(name, each, (5,), ((5, 0.999),)) for name, each in easy.items()),
         *(Attack(name, each, (5, 10), ((5, 0.95), (10, 0.999))) for name, each in middle.items()),
         Attack("AMR 7.4", amr("7.4"), (10, 20), ((10, 0.80), (20, 0.99))),
-        Attack(
-            "mu-GSM-mu, noise, 50 ppm",
-            chain(mu, gsm, mu, noise(20), clock(50)),
-            (10, 30),
-            ((10, 0.5), (30, 0.95)),
-        ),
+        Attack("mu-GSM-mu, noise, 50 ppm", gsm_chain, (10, 30), ((10, 0.5), (30, 0.95))),
         Attack("AMR 4.75", amr("4.75"), (10, 30), ((10, 0.5), (30, 0.95))),
         Attack("splices", splices, (10,), ((10, 0.99),)),
+        *(Attack(name, each, (5,), ((5, 0.999),)) for name, each in easy.items()),
         Attack("speed +-1 %", speed, (10,), ((10, 0.99),)),
         Attack("music, 10 dB", music(10), (5, 10), ()),
     ]

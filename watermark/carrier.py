@@ -61,10 +61,12 @@ def _cipher(key: MarkKey, purpose: bytes) -> Cipher[modes.ECB]:
 
 def _blocks(key: MarkKey, purpose: bytes, row: int | NDArray[np.int64], hops: NDArray[np.int64]) -> Bytes:
     """128 random bits for each (row, hop): uint8 `(..., 16)`."""
-    row_of, hop_of = np.broadcast_arrays(np.asarray(row, np.int64), hops)
-    counters = np.stack((row_of, hop_of), axis=-1).astype(">u8")
+    shape = np.broadcast_shapes(np.shape(row), hops.shape)
+    counters = np.empty((*shape, 2), ">u8")
+    counters[..., 0] = row
+    counters[..., 1] = hops
     drawn = _cipher(key, purpose).encryptor().update(counters.tobytes())
-    return np.frombuffer(drawn, np.uint8).reshape(*hop_of.shape, 16)
+    return np.frombuffer(drawn, np.uint8).reshape(*shape, 16)
 
 
 _SIGNS: Final = (
@@ -93,10 +95,12 @@ def data_chips(key: MarkKey, row: int | NDArray[np.int64], places: NDArray[np.in
     return data_signs(key, row, places).view(np.complex64)
 
 
+_BIT_OF_TILE: Final = np.arange(GROUP_HOPS * DATA_BINS).reshape(GROUP_HOPS, DATA_BINS) % CODED_BITS
+
+
 def bit_of_tile(places: NDArray[np.int64]) -> NDArray[np.int64]:
     """Which coded bit each data tile carries, `(H, 52)`."""
-    tiles = (places % GROUP_HOPS)[:, None] * DATA_BINS + np.arange(DATA_BINS)
-    return np.asarray(tiles % CODED_BITS, np.int64)
+    return _BIT_OF_TILE[places % GROUP_HOPS]
 
 
 @lru_cache(maxsize=4_096)

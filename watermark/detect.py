@@ -108,7 +108,7 @@ def detect(
 
     Without `payloads` blind: is it ours, and which call? With them it verifies: is it one of these calls, and
     `call_s` may bound where in the call the recording begins, which makes it cheaper and surer. `speeds` also
-    looks at sound played up to 1 % too fast or too slow when nothing was found otherwise (some 5 s of CPU for
+    looks at sound played up to 1 % too fast or too slow when nothing was found otherwise (some 10 s of CPU for
     10 s). Raises `SoundError` for what cannot be examined.
     """
     held = keys.keys if isinstance(keys, KeyRing) else tuple(keys)
@@ -186,10 +186,10 @@ def _alignments(white: Floats, key: MarkKey, places: list[Place]) -> list[Aligne
 def _at_speeds(
     white: Floats, key: MarkKey, payloads: tuple[int, ...], call_s: tuple[float, float] | None
 ) -> Detection:
-    """At the one other speed at which the loudest 2.56 s of the recording lie best on the line."""
+    """At the one other speed at which the loudest 5.12 s of the recording lie best on the line."""
     import soxr  # not in the hall, whose clock is its own
 
-    part = _loudest(white, 2 * sync.PIECE * align.LAG)
+    part = _loudest(white, 4 * sync.PIECE * align.LAG)
     best_speed, best_score = 0.0, -1.0
     for speed in SPEEDS[SPEEDS != 0.0].tolist():
         changed = np.asarray(
@@ -329,7 +329,7 @@ def lap_of_row(key: MarkKey, payload: int, row: int) -> int | None:
     return next((lap for lap in range(LAPS) if carrier.row(key, payload, lap) == row), None)
 
 
-def likely_rows(key: MarkKey, found: Aligned, count: int = 3) -> list[int]:
+def likely_rows(key: MarkKey, found: Aligned, count: int = 2) -> list[int]:
     """The rows of data chips that explain the data tiles best, whatever the bits they carry.
 
     All rows are tried on the strongest third of the recording, the better ones on all of it.

@@ -16,7 +16,9 @@ def draw(path: Path, recording: Recording, found: Detection) -> None:
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
-        raise WatermarkError("a plot needs matplotlib; install it with: pip install matplotlib") from None
+        raise WatermarkError(
+            "a plot needs matplotlib; install it with: pip install 'voicegate[plot]'"
+        ) from None
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     axes = figure.subplots()
     samples = recording.channels.mean(axis=0)

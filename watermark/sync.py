@@ -38,7 +38,7 @@ CELL: Final = 16
 """Lags (20 ms) in a cell of the tolerant search."""
 EXACT: Final = 40
 TOLERANT: Final = 6
-"""Places handed on by each search."""
+"""Places handed on by each search of the whole line; a search of a part of it hands on fewer."""
 FAINT: Final = 0.02
 """A piece with less than this share of the mean energy says nothing."""
 
@@ -124,23 +124,23 @@ def search(white: Floats, key: MarkKey, first: int = 0, lags: int = LINE) -> lis
     if not parts:
         return []
     reach = lags + PIECE * (parts[-1][0] + 1)
-    if reach >= LINE:
+    from_chunk = first // STRIDE
+    count = (first + reach) // STRIDE - from_chunk + 1
+    spectra = _line_spectra(key)
+    if count >= CHUNKS:
         from_chunk, count = 0, CHUNKS
     else:
-        from_chunk = first // STRIDE
-        count = (first + reach) // STRIDE - from_chunk + 1
-    spectra = _line_spectra(key)
-    if count < CHUNKS:
         spectra = spectra[np.arange(from_chunk, from_chunk + count) % CHUNKS]
     tolerant = np.zeros(count * STRIDE // CELL, np.float32)
     exact = _sums(spectra, parts, tolerant)
     base = from_chunk * STRIDE
-    places = [Place((base + lag) % LINE, score) for lag, score in _peaks(exact, EXACT, 3)]
+    exacts, tolerants = (EXACT, TOLERANT) if lags >= LINE else (EXACT // 4, TOLERANT // 2)
+    places = [Place((base + lag) % LINE, score) for lag, score in _peaks(exact, exacts, 3)]
     places += [
         Place((base + (cell + 1) * CELL) % LINE, score, tolerant=True)
-        for cell, score in _peaks(tolerant, TOLERANT, 2)
+        for cell, score in _peaks(tolerant, tolerants, 2)
     ]
-    if count < CHUNKS:
+    if lags < LINE:
         places = [place for place in places if (place.lag - first) % LINE <= lags]
     return places
 
