@@ -11,8 +11,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 run: $(VENV)/.run $(if $(filter chroma,$(VOICEGATE_ENGINE)),$(VENV)/.chroma)
 	@$(BIN)/voicegate run
 
+# whole gateways last and alone: they are called in real time
 test: $(VENV)/.test lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not e2e' -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m e2e
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -33,7 +35,7 @@ $(VENV)/.python:
 	@$(PYTHON) -m venv $(VENV) || { echo "python's venv module is missing; on Debian: apt-get install python3-venv"; exit 1; }
 	@touch $@
 
-# silero-vad depends on torch; its ONNX file does not, so it comes without its dependencies
+# silero-vad depends on torch, resemblyzer on more; we use one file of each, so they come without dependencies
 $(VENV)/.run: pyproject.toml $(VENV)/.python
 	$(BIN)/pip install --quiet --editable .
 	$(BIN)/pip install --quiet --no-deps silero-vad==6.2.3
@@ -45,6 +47,7 @@ $(VENV)/.chroma: pyproject.toml $(VENV)/.run
 
 $(VENV)/.test: pyproject.toml $(VENV)/.run
 	$(BIN)/pip install --quiet --editable '.[chroma,cluster,test]'
+	$(BIN)/pip install --quiet --no-deps resemblyzer==0.1.4
 	@touch $@
 
 clean:
