@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from model import events
 from model.api import Floats
-from model.errors import EngineBusy, EngineError, EngineLost
+from model.errors import EngineBusy, EngineError, EngineLost, EngineRefused, VoiceError
 from model.reference import is_safe
 
 CONNECT_WITHIN_S: Final = 3.0
@@ -242,7 +242,8 @@ class EngineClient:
         """jti of conversations that there were"""
 
     async def connect(self, grant: str) -> EngineSession:
-        """A session in the voice of `grant` (its token). Raises `EngineBusy`, `EngineLost`, `EngineError`."""
+        """A session in the voice of `grant` (its token). Raises `EngineBusy`, `EngineLost`,
+        `EngineRefused`, `EngineError`."""
         jti = _jti(grant)
         resumed = jti in self._met
         error: EngineError = EngineLost("no engine is known")
@@ -279,11 +280,7 @@ class EngineClient:
             else:
                 socket = await connect(f"{place.rstrip('/')}/v1/realtime", proxy=None, **options)
         except InvalidStatus as refused:
-            status = refused.response.status_code
-            body = (refused.response.body or b"").decode(errors="replace")
-            raise (EngineBusy if status == 503 else EngineError)(
-                f"the engine refused: {status} {body}"
-            ) from None
+            raise _refusal(refused.response.status_code, bytes(refused.response.body or b"")) from None
         except (OSError, WebSocketException, TimeoutError) as error:
             raise EngineLost(f"the engine cannot be reached: {error}") from None
         return EngineSession(socket)
@@ -340,6 +337,17 @@ def _jti(grant: str) -> str:
         return str(json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["jti"])
     except (IndexError, ValueError, KeyError, TypeError):
         return grant
+
+
+def _refusal(status: int, body: bytes) -> EngineError:
+    """What an engine says instead of opening a conversation; see `model.server`."""
+    text = f"the engine refused: {status} {body.decode(errors='replace')}"
+    if status == 503:
+        return EngineBusy(text)
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        if json.loads(body)["error"]["code"] == VoiceError.code:
+            return EngineRefused(text)
+    return EngineError(text)
 
 
 def _why(closed: ConnectionClosed) -> EngineError:

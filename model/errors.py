@@ -3,6 +3,7 @@
 EngineError
 ├── EngineBusy       no slot, or a reply that could not keep time: refused at once
 ├── EngineLost       the connection to the engine is gone
+├── EngineRefused    the engine will never take this conversation: asking again is of no use
 ├── ClientGone       the client closed its socket: nothing more can be said to it
 ├── ProtocolError    an event is unknown or has a wrong field; names it
 ├── CheckpointError  weights that cannot be loaded: names the file, the key or the tensor
@@ -26,6 +27,12 @@ class EngineLost(EngineError):
     """The engine's connection is gone."""
 
     code = "lost"
+
+
+class EngineRefused(EngineError):
+    """The engine cannot hold this conversation, now or later; the message says why."""
+
+    code = "refused"
 
 
 class ClientGone(EngineError):

@@ -108,8 +108,8 @@ def detect(
 
     Without `payloads` blind: is it ours, and which call? With them it verifies: is it one of these calls, and
     `call_s` may bound where in the call the recording begins, which makes it cheaper and surer. `speeds` also
-    looks at sound played up to 1 % too fast or too slow when nothing was found otherwise (some 10 s of CPU for
-    10 s). Raises `SoundError` for what cannot be examined.
+    looks at sound played up to 1 % too fast or too slow when nothing was found otherwise (some 10 s of CPU
+    for 10 s). Raises `SoundError` for what cannot be examined.
     """
     held = keys.keys if isinstance(keys, KeyRing) else tuple(keys)
     return detect_narrow(narrow(pcm, rate_hz), held, payloads=payloads, call_s=call_s, speeds=speeds)

@@ -30,7 +30,7 @@ from gateway.hall.playout import Item, Playout, PlayoutFull
 from gateway.hall.prompts import Prompts
 from model import client
 from model.client import EngineClient, EngineEvent, EngineSession
-from model.errors import EngineBusy, EngineError
+from model.errors import EngineBusy, EngineError, EngineRefused
 
 log = structlog.get_logger("speech")
 
@@ -275,7 +275,7 @@ class Speech:
                 if lost_at is not None:
                     self._log.info("engine.back", after_s=round(time.monotonic() - lost_at, 2))
                 await self._converse(session, post)
-            except (EngineBusy, EngineSilent) as refusal:
+            except (EngineBusy, EngineRefused, EngineSilent) as refusal:
                 post(Refused(refusal.code, str(refusal)))
                 return
             except (EngineError, PlayoutFull) as error:

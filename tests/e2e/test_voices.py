@@ -95,7 +95,7 @@ class Office:
         recogniser.newest = challenge.statement.text
         submission = Submission(
             handle="jane",
-            references=(Reference(prompt("demo-congrats"), "Congratulations!"),),
+            references=(Reference(prompt("demo-moreinfo"), "More about it."),),
             statement=prompt("basic-pbx-ivr-main"),
             challenge_id=challenge.challenge_id,
             adult=True,

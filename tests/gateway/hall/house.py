@@ -33,7 +33,7 @@ from gateway.runtime import Runtime
 from gateway.sessions import CallRecord, Session
 from gateway.settings import Settings
 from model import client
-from model.errors import EngineBusy, EngineLost
+from model.errors import EngineBusy, EngineLost, EngineRefused
 from watermark.errors import MarkError
 from watermark.frames import _SEAL, MarkedFrame
 from watermark.keys import MarkKey
@@ -270,6 +270,8 @@ class Engine:
     think_s: float = 0.05
     busy: bool = False
     down: bool = False
+    refuses: bool = False
+    """has no such voice, and never will"""
     silent: bool = False
     leads: bool = True
     """keeps its lead; else it sends all at once"""
@@ -280,6 +282,8 @@ class Engine:
     async def connect(self, grant: str) -> EngineTalk:
         if self.busy:
             raise EngineBusy("no slot")
+        if self.refuses:
+            raise EngineRefused("no such voice")
         if self.down:
             raise EngineLost("nobody listens")
         self.sessions.append(EngineTalk(self, grant))

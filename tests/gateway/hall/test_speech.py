@@ -58,6 +58,12 @@ async def test_a_busy_engine_without_a_prompt_ends_the_call_all_the_same(house: 
     assert await house.over(phone) == "failed: busy"
 
 
+async def test_an_engine_that_never_will_is_not_asked_again(house: House, prompts: Prompts) -> None:
+    house.engine.refuses = True
+    phone = await house.ring(Answer(), TALK)
+    assert await house.over(phone, 5) == "failed: refused"
+
+
 async def test_an_engine_that_comes_back_goes_on_where_it_stopped(house: House, prompts: Prompts) -> None:
     house.engine.hears = ["a question"]
     house.engine.answers = [scripted.Answer("an answer"), scripted.Answer("another answer")]
