@@ -9,15 +9,20 @@ import torch
 
 from model.chroma import checkpoint
 from model.chroma.weights import Chroma
+from tests import needs
 from tests.model.chroma import toy
-from tests.needs import goldens
 
 torch.set_num_threads(1)  # the parts are tiny: threads only wait for each other
 
 
 @pytest.fixture(scope="session")
-def golden() -> Path:
-    return goldens() / "chroma-a"
+def goldens() -> Path:
+    return needs.goldens()
+
+
+@pytest.fixture(scope="session")
+def golden(goldens: Path) -> Path:
+    return goldens / "chroma-a"
 
 
 @pytest.fixture(scope="session")
