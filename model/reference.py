@@ -80,8 +80,8 @@ class ReferenceDesk:
             raise EngineError(f"the voice {grant.voice} cannot be fetched: {error!r}") from None
         pcm = None if found["pcm_f32"] is None else base64.b64decode(found["pcm_f32"])
         # a stock voice's hash is of its record: its clip is the gateway's own making
-        stock = found["stock"] or pcm is None
-        true = found["voice_hash"] if stock else hash_voice(pcm, found["text"])
+        person = pcm is not None and not found["stock"]
+        true = hash_voice(pcm or b"", found["text"]) if person else found["voice_hash"]
         if true != grant.voice_hash:
             raise EngineError(f"the front answers with another voice than {grant.voice}")
         return Reference(
