@@ -25,6 +25,7 @@ from typing import IO, Any, Final
 
 import structlog
 
+from consent.checks import Checks
 from consent.errors import ConsentError
 from consent.office import ConsentOffice
 from gateway import rpc
@@ -332,6 +333,7 @@ def prepare(settings: Settings) -> None:
     keys = mark_keys_path(settings)
     try:
         ConsentOffice.open(settings.sql, consent_dir(settings)).close()
+        Checks.load(consent_dir(settings), keys)  # a mistake in checks.toml is said before anything starts
         ring = KeyRing.load(keys) if keys.exists() else KeyRing.create(keys)
         registry = Registry.open(settings.sql)
         for key in ring.keys:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import structlog
 import uvicorn
 
+from consent.checks import Checks
 from consent.office import ConsentOffice
 from gateway import logs, settings
 from gateway.dialplan import Dialplan
@@ -41,7 +42,12 @@ async def serve() -> None:
     logs.configure("front", conf.log_level)
     runtime = runtime_for(conf.data_dir)
     token = os.environ.get("VOICEGATE_BOOT_TOKEN") or runtime.token()
-    office = ConsentOffice.open(conf.sql, consent_dir(conf), grant_s=conf.grant_s)
+    office = ConsentOffice.open(
+        conf.sql,
+        consent_dir(conf),
+        grant_s=conf.grant_s,
+        checks=Checks.load(consent_dir(conf), mark_keys_path(conf)),
+    )
     registry = Registry.open(conf.sql)
     ring = KeyRing.load(mark_keys_path(conf))
     sessions = await Sessions.open(redis_url_for(conf, runtime), ttl_s=conf.session_ttl_s, name="front")

@@ -114,6 +114,7 @@ class Front:
             self._spawn(self._keep_hall(f"hall{k}"))
         self._spawn(self._reap())
         self._spawn(self.revocations.run())
+        self._spawn(self.voices.keep_tidy())
 
     async def stop(self) -> None:
         for task in list(self._tasks):

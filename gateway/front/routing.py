@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import structlog
 
-from consent.errors import GrantRefused
+from consent.errors import ConsentError, GrantRefused
 from consent.grant import GrantVerifier, VoiceGrant
 from consent.office import ConsentOffice
 from gateway.dialplan import Dialplan, Route
@@ -219,9 +219,12 @@ class Routing:
 
     def _use(self, call: RoutedCall, spoken_s: float) -> None:
         assert call.grant is not None
-        self._office.record_usage(
-            jti=call.grant.jti, call_id=call.call_id, seconds=spoken_s, dialplan=call.route.name
-        )
+        try:
+            self._office.record_usage(
+                jti=call.grant.jti, call_id=call.call_id, seconds=spoken_s, dialplan=call.route.name
+            )
+        except ConsentError as error:
+            log.error("usage.not_recorded", call_id=call.call_id, seconds=spoken_s, error=str(error))
 
     def adopt(self, states: list[dict[str, Any]], hall: str) -> None:
         """Running calls that a hall tells a restarted front about."""

@@ -16,15 +16,16 @@ import numpy as np
 import structlog
 
 from consent.enrolment import Enrolment, by_code
-from consent.errors import ChallengeError, ConsentError, PinRefused
+from consent.errors import ChallengeError, ConsentError
 from consent.office import ConsentOffice
 from consent.owner import Owner, OwnerDesk
+from consent.withdrawal import Withdrawals
 from gateway.errors import RpcError
 from gateway.rpc import Handler, Peer
 
 log = structlog.get_logger("voices")
 
-HOUSE_HZ: Final = 24_000
+TIDY_EVERY_S: Final = 3600.0
 
 
 class VoiceDesk:
@@ -51,6 +52,16 @@ class VoiceDesk:
         """The call is over."""
         self._enrolling.pop(call_id, None)
         self._entered.pop(call_id, None)
+
+    async def keep_tidy(self) -> None:
+        """Deletes what consent may keep no longer, once an hour, until cancelled."""
+        while True:
+            try:
+                withdrawals = Withdrawals(self._office.books, self._office.vault)
+                await asyncio.to_thread(withdrawals.tidy)
+            except ConsentError as error:
+                log.error("consent.not_tidied", error=str(error))
+            await asyncio.sleep(TIDY_EVERY_S)
 
     async def reference(self, _: Peer | None, token: str, voice_hash: str) -> dict[str, Any]:
         """The engine fetches a voice against a grant; see the contract's row "voice"."""
@@ -103,11 +114,11 @@ class VoiceDesk:
 
     # ── the owner ────────────────────────────────────────────────────────────────────────────────────
 
-    async def owner_enter(self, _: Peer, call_id: str, voice: str, pin: str) -> dict[str, Any]:
+    async def owner_enter(self, _: Peer, call_id: str, voice: str, pin: str, language: str) -> dict[str, Any]:
         """What to say of the voice's use, as `usage`; `refused` when the PIN does not open it."""
         try:
             owner = await asyncio.to_thread(self._owners.enter, voice, pin, call_id)
-            usage = await asyncio.to_thread(owner.spoken)
+            usage = await asyncio.to_thread(owner.spoken, language)
         except ConsentError as error:
             return {"refused": str(error)}
         self._entered[call_id] = owner
@@ -120,7 +131,7 @@ class VoiceDesk:
             raise RpcError("nobody entered a PIN in this call")
         try:
             await asyncio.to_thread(owner.revoke, pin)
-        except PinRefused as error:
+        except ConsentError as error:
             return {"refused": str(error)}
         log.warning("voice.revoked_by_owner", call_id=call_id, voice=owner.handle)
         return {}

@@ -34,7 +34,14 @@ async def _enter(call: Call, verb: VoiceOwner) -> str | None:
     prompt = verb.ask_pin
     for _ in range(verb.tries):
         pin = await dialled(call, call.speech.say(prompt), PIN_DIGITS)
-        answer = await call.ask_front("owner.enter", WITHIN_S, call_id=call.id, voice=verb.voice, pin=pin)
+        answer = await call.ask_front(
+            "owner.enter",
+            WITHIN_S,
+            call_id=call.id,
+            voice=verb.voice,
+            pin=pin,
+            language=call.route.language,
+        )
         call.session.event("owner_entered", voice=verb.voice, granted="usage" in answer)
         if "usage" in answer:
             return str(answer["usage"])
