@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lint bench bench-calls bench-watermark clean
+.PHONY: run test lint bench bench-calls bench-web bench-engine bench-consent bench-watermark clean
 
 run: $(VENV)/.run $(if $(filter chroma,$(VOICEGATE_ENGINE)),$(VENV)/.chroma)
 	@$(BIN)/voicegate run
@@ -22,10 +22,21 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-calls bench-watermark
+bench: bench-calls bench-web bench-engine bench-consent bench-watermark
 
 bench-calls: $(VENV)/.test
 	$(BIN)/python -m benchmarks.calls
+
+bench-web: $(VENV)/.test
+	$(BIN)/python -m benchmarks.web
+
+bench-engine: $(VENV)/.test
+	$(BIN)/python -m benchmarks.understanding
+	$(BIN)/python -m benchmarks.engine
+
+bench-consent: $(VENV)/.test
+	$(BIN)/python -m benchmarks.consent
+	$(BIN)/python -m benchmarks.consent_speakers
 
 bench-watermark: $(VENV)/.test
 	$(BIN)/python -m benchmarks.watermark

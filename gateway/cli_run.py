@@ -82,6 +82,9 @@ def panel(settings: Settings, state: dict[str, Any], log: Path | None) -> Panel:
     rows.add_row("Redis", str(state.get("redis", _hidden(settings.redis_url or embedded))))
     rows.add_row("SQL", str(state.get("sql", _hidden(settings.sql))))
     rows.add_row("watermark", str(state.get("watermark", "unknown")))
+    if settings.detector_port:
+        host = "localhost" if settings.local_only else address
+        rows.add_row("detector", f"http://{host}:{settings.detector_port}")
     rows.add_row("dialplan", str(dialplan_dir(settings)))
     if log is not None:
         rows.add_row("log", str(log))

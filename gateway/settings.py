@@ -40,6 +40,9 @@ class Settings(BaseModel):
     )
     sip_port: int = Field(5060, ge=1, le=65535, description="SIP over UDP and TCP")
     http_port: int = Field(8080, ge=1, le=65535, description="page, API, metrics")
+    detector_port: int = Field(
+        0, ge=0, le=65535, description="page where anyone may ask whether a recording is ours; 0: none"
+    )
     http_names: tuple[str, ...] = Field(
         (), description="host names the page may be asked for by, beside addresses and this machine's own"
     )

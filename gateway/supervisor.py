@@ -234,6 +234,11 @@ class Supervisor:
         for k in range(settings.halls):
             self.keep(f"hall{k}", "gateway.hall", "--name", f"hall{k}")
         self.keep("front", "gateway.front")
+        if settings.detector_port:
+            self.keep(
+                "detector", "gateway.cli", "watermark", "serve", "--keys", str(mark_keys_path(settings)),
+                "--host", settings.host, "--port", str(settings.detector_port),
+            )  # fmt: skip
         for k in range(settings.web_lines):
             hall = f"hall{k % settings.halls}"
             self.keep(
@@ -293,7 +298,7 @@ class Supervisor:
         self.stopping.set()
         order = ["zygote", *(n for n in self.children if n.startswith("web"))]
         order += [n for n in self.children if n.startswith("hall")]
-        order += ["engine", "front", "redis"]
+        order += ["engine", "detector", "front", "redis"]
         for group in (order[:1], *([name] for name in order[1:])):
             for name in group:
                 child = self.children.get(name)
@@ -350,6 +355,8 @@ def check_ports(settings: Settings) -> None:
         ("VOICEGATE_SIP_PORT", settings.sip_port, socket.SOCK_STREAM, "SIP over TCP"),
         ("VOICEGATE_HTTP_PORT", settings.http_port, socket.SOCK_STREAM, "HTTP"),
     ]
+    if settings.detector_port:
+        wanted.append(("VOICEGATE_DETECTOR_PORT", settings.detector_port, socket.SOCK_STREAM, "the detector"))
     for variable, port, kind, what in wanted:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         with socket.socket(family, kind) as probe:
