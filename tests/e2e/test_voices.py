@@ -37,6 +37,7 @@ Say = Callable[[str], Path]
 
 PIN = "481516"
 TERMS = Terms("Jane Doe", "Acme", ("support",), ("en",), date(date.today().year + 1, 6, 30))
+LINES = "\n".join(f'  {{ verb = "say", text = "Sentence {number} of many." }},' for number in range(1, 16))
 PLANS = """
 [[route]]
 name = "jane"
@@ -47,7 +48,7 @@ without_voice = "hangup"
 do = [
   { verb = "answer" },
   { verb = "disclose", text = "You are talking to an automated voice, made of the voice of a person." },
-  { verb = "say", text = "And now a text that is so long that nobody will want to hear it to its end." },
+@LINES@
 ]
 
 [[route]]
@@ -55,7 +56,7 @@ name = "owner"
 called = ["owner"]
 do = [
   { verb = "answer" },
-  { verb = "voice_owner", voice = "jane" },
+  { verb = "voice_owner", voice = "jane", ask_pin = "PIN?", offer = "Nine?", confirm = "PIN?" },
 ]
 
 [[route]]
@@ -119,13 +120,20 @@ class Office:
 def plans(tmp_path: Path) -> Path:
     folder = tmp_path / "plans"
     folder.mkdir()
-    (folder / "voices.toml").write_text(PLANS)
+    (folder / "voices.toml").write_text(PLANS.replace("@LINES@", LINES))
     return folder
 
 
 def test_an_owner_takes_the_voice_back_by_telephone(tmp_path: Path, plans: Path) -> None:
     golden = goldens() / "chroma-a"
-    house = House(tmp_path / "house", dialplans=plans, engine="chroma", chroma=golden, engine_calls=2)
+    house = House(
+        tmp_path / "house",
+        dialplans=plans,
+        engine="chroma",
+        chroma=golden,
+        chroma_reply_s=2.0,
+        engine_calls=4,
+    )
     house.folder.mkdir()
     house.folder.joinpath("data").mkdir(mode=0o700)
     office = Office(house)
@@ -160,7 +168,7 @@ def test_an_owner_takes_the_voice_back_by_telephone(tmp_path: Path, plans: Path)
         assert "they hung up" in reports[0].ended
         heard = loudness(record)
         assert np.sum(heard > 0.005) * 0.02 > 1.0, "the voice was heard"
-        assert not np.any(heard[-50:] > 0.005), "and then it was not"
+        assert not np.any(heard[-25:] > 0.005), "and then it was not, though there was more to say"
         again = place_call(uri, duration_s=5)
         assert not again.answered
         assert "480" in again.ended
