@@ -11,10 +11,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 run: $(VENV)/.run $(if $(filter chroma,$(VOICEGATE_ENGINE)),$(VENV)/.chroma)
 	@$(BIN)/voicegate run
 
-# whole gateways last and alone: they are called in real time
+# whole gateways last: they are called in real time, and mostly wait
 test: $(VENV)/.test lint
 	$(BIN)/python -m pytest -m 'not e2e' -n 2 --dist loadfile
-	$(BIN)/python -m pytest -m e2e
+	$(BIN)/python -m pytest -m e2e -n 2 --dist loadfile
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
