@@ -25,8 +25,8 @@ from gateway.hall.audio import FILTER_DELAY_S
 from gateway.hall.call import Call, Dtmf, Offer, Transferred
 from gateway.hall.floor import Floor
 from gateway.hall.playout import Playout
-from gateway.hall.prompts import Prompts
-from gateway.hall.speech import FILLER, Speech, render
+from gateway.hall.prompts import Prompts, render
+from gateway.hall.speech import FILLER, Speech
 from gateway.hall.ticks import TickServer
 from gateway.hall.verbs import perform
 from gateway.places import recordings_dir

@@ -5,9 +5,18 @@ Kept as plain sound; each call marks them with its own payload when it plays the
 
 from __future__ import annotations
 
+import asyncio
+from typing import Final
+
 import numpy as np
 
 from gateway.hall.audio import Floats
+from model import client
+from model.client import EngineClient, EngineSession
+from model.errors import EngineError
+
+RENDER_WITHIN_S: Final = 60.0
+"""All prompts of the dialplan, at an engine that has just started."""
 
 
 class Prompts:
@@ -25,3 +34,33 @@ class Prompts:
     def sound(self, text: str) -> Floats | None:
         """None when it was never rendered."""
         return self._sound.get(text)
+
+
+async def render(engine: EngineClient, grant: str, texts: list[str], prompts: Prompts) -> None:
+    """Has the engine say `texts` into `prompts`. Raises `EngineError`."""
+    session = await engine.connect(grant)
+    try:
+        async with asyncio.timeout(RENDER_WITHIN_S):
+            await session.update(binary=True, lead_s=10.0)
+            for text in texts:
+                await session.respond(say=text)
+                prompts.keep(text, await _sound_of_reply(session))
+    except TimeoutError:
+        raise EngineError(f"the engine renders no prompts within {RENDER_WITHIN_S:g} s") from None
+    finally:
+        await session.aclose()
+
+
+async def _sound_of_reply(session: EngineSession) -> list[Floats]:
+    """The next reply's sound. Raises `EngineError` when there is none."""
+    pieces: list[Floats] = []
+    async for event in session:
+        if isinstance(event, client.Audio):
+            pieces.append(event.pcm)
+        elif isinstance(event, client.Failure):
+            raise EngineError(event.message)
+        elif isinstance(event, client.Done):
+            break
+    if not pieces:
+        raise EngineError("the engine said nothing")
+    return pieces

@@ -39,8 +39,6 @@ RECONNECT_FOR_S: Final = 10.0
 FILLER_AFTER_S: Final = 0.7
 SILENT_FOR_S: Final = 8.0
 """An engine that was asked to speak and says nothing for this long is given up."""
-RENDER_WITHIN_S: Final = 60.0
-"""All prompts of the dialplan, at an engine that has just started."""
 CLOSE_WITHIN_S: Final = 1.0
 FILLER: Final = "One moment, please."
 PLAYOUT_REPORT_S: Final = 0.2
@@ -450,33 +448,3 @@ async def _interrupt(response_id: str | None, item_id: str, heard_ms: int, sessi
     if response_id is not None:
         await session.cancel(response_id)
     await session.truncate(item_id, heard_ms)
-
-
-async def render(engine: EngineClient, grant: str, texts: list[str], prompts: Prompts) -> None:
-    """Has the engine say `texts` into `prompts`. Raises `EngineError`."""
-    session = await engine.connect(grant)
-    try:
-        async with asyncio.timeout(RENDER_WITHIN_S):
-            await session.update(binary=True, lead_s=10.0)
-            for text in texts:
-                await session.respond(say=text)
-                prompts.keep(text, await _sound_of_reply(session))
-    except TimeoutError:
-        raise EngineError(f"the engine renders no prompts within {RENDER_WITHIN_S:g} s") from None
-    finally:
-        await session.aclose()
-
-
-async def _sound_of_reply(session: EngineSession) -> list[Floats]:
-    """The next reply's sound. Raises `EngineError` when there is none."""
-    pieces: list[Floats] = []
-    async for event in session:
-        if isinstance(event, client.Audio):
-            pieces.append(event.pcm)
-        elif isinstance(event, client.Failure):
-            raise EngineError(event.message)
-        elif isinstance(event, client.Done):
-            break
-    if not pieces:
-        raise EngineError("the engine said nothing")
-    return pieces

@@ -26,7 +26,7 @@ import pjsua2 as pj
 
 from gateway.line.bridge import FRAME_MS, PcmPort, check_frame_layout
 from gateway.line.loop import Loop
-from gateway.line.sip import guarded, reason_of
+from gateway.line.sipcall import guarded, reason_of
 
 LOUD: Final = 300
 """Peak of a frame (of 32,768) from which it counts as sound: -41 dBFS, above a coded silence."""

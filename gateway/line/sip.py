@@ -25,14 +25,15 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
 import pjsua2 as pj
 
 from gateway.errors import LineError, RpcError
-from gateway.line.bridge import Bridge, CallAudio, SlotPort
+from gateway.line.bridge import Bridge, CallAudio
 from gateway.line.loop import Loop
 from gateway.line.notes import named, note
+from gateway.line.sipcall import LineAccount, SipCall, op, reason_of
 from gateway.line.wire import FIRST_RETRY_S, LAST_RETRY_S, Wire
 from gateway.runtime import Runtime
 
@@ -43,8 +44,8 @@ HALL_GRACE_S: Final = 5.0
 GOODBYE_S: Final = 1.0
 """How long a stopping line waits for the answers to its BYEs."""
 WATCH_S: Final = 1.0
-FRAME_NS: Final = 20_000_000
 """Between two looks at where the RTP comes from."""
+FRAME_NS: Final = 20_000_000
 
 RTP_PORTS: Final = 36
 """Ports a line may use for RTP and RTCP: room for its calls and for those whose ports are still closing."""
@@ -56,8 +57,6 @@ CODECS: Final[Mapping[str, tuple[str, ...]]] = {
     "narrow": ("PCMU/8000", "PCMA/8000"),
     "wide": ("G722/16000", "PCMU/8000", "PCMA/8000"),
 }
-
-F = TypeVar("F", bound=Callable[..., None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,126 +97,6 @@ def header(message: str, *names: str) -> str | None:
     head = message.split("\r\n\r\n", 1)[0]
     found = re.search(rf"^(?:{'|'.join(map(re.escape, names))})[ \t]*:[ \t]*(.*?)[ \t]*$", head, re.I | re.M)
     return found.group(1).strip() if found else None
-
-
-def guarded(callback: F) -> F:
-    """pjsua2 prints an exception of a callback and goes on; we log it instead."""
-
-    def run(*args: Any) -> None:
-        try:
-            callback(*args)
-        except Exception as error:
-            note("error", "line.callback_failed", callback=callback.__name__, error=reason_of(error))
-
-    return run  # type: ignore[return-value]  # same arguments, same None
-
-
-def reason_of(error: BaseException) -> str:
-    return str(error.reason) if isinstance(error, pj.Error) else f"{type(error).__name__}: {error}"
-
-
-class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
-    """One call of the line, from its INVITE to its end."""
-
-    def __init__(self, line: SipLine, account: pj.Account, pj_id: int, call_id: str, number: int) -> None:
-        super().__init__(account, pj_id)
-        self.line = line
-        self.call_id = call_id
-        self.number = number
-        self.slot: SlotPort | None = None
-        self.audio: CallAudio | None = None
-        self.codec: str | None = None
-        self.answered = False
-        self.confirmed = False
-        self.over = False
-        self.ending: str | None = None
-        """How it ends, once we end it ourselves."""
-        self.direction: tuple[bool, bool] = (False, False)
-        self.source = ""
-        """Where its RTP comes from."""
-
-    @guarded
-    def onCallState(self, _: Any) -> None:
-        info = self.getInfo()
-        if info.state == pj.PJSIP_INV_STATE_CONFIRMED and not self.confirmed:
-            self.confirmed = True
-            self.line.loop.call(self.line.confirmed, self, time.monotonic())
-        elif info.state == pj.PJSIP_INV_STATE_DISCONNECTED and not self.over:
-            self.over = True
-            if self.slot is not None:  # free at once: the next INVITE may come before the loop's turn
-                self.slot.audio = None
-            status = int(info.lastStatusCode)
-            if self.ending is not None:
-                how = self.ending
-            elif self.confirmed and status == 200:
-                how = "caller hung up"
-            elif status == pj.PJSIP_SC_REQUEST_TERMINATED:
-                how = "cancelled"
-            else:
-                how = f"failed: {status} {info.lastReason}"
-            self.line.free(self)
-            self.line.loop.call(self.line.ended, self, how)
-
-    @guarded
-    def onCallMediaState(self, _: Any) -> None:
-        if self.over or self.slot is None:
-            return
-        info = self.getInfo()
-        active = (pj.PJSUA_CALL_MEDIA_ACTIVE, pj.PJSUA_CALL_MEDIA_REMOTE_HOLD, pj.PJSUA_CALL_MEDIA_LOCAL_HOLD)
-        found = [m for m in info.media if m.type == pj.PJMEDIA_TYPE_AUDIO and m.status in active]
-        if not found or self.audio is None:
-            if not found:
-                self._turn_to(False, False)
-            return
-        media = found[0]
-        self.codec = str(self.getStreamInfo(media.index).codecName)
-        self.slot.audio = self.audio
-        sending = bool(media.dir & pj.PJMEDIA_DIR_ENCODING)
-        receiving = bool(media.dir & pj.PJMEDIA_DIR_DECODING)
-        if media.audioConfSlot != pj.PJSUA_INVALID_ID:
-            stream = self.getAudioMedia(media.index)
-            if sending:
-                self.slot.startTransmit(stream)
-            if receiving:
-                stream.startTransmit(self.slot)
-        self._turn_to(sending, receiving)
-
-    def _turn_to(self, sending: bool, receiving: bool) -> None:
-        if self.audio is not None:
-            self.audio.sending, self.audio.receiving = sending, receiving
-        if self.direction != (sending, receiving):
-            self.direction = (sending, receiving)
-            self.line.loop.call(self.line.turned, self, sending, receiving)
-
-    @guarded
-    def onDtmfDigit(self, prm: Any) -> None:
-        self.line.loop.call(self.line.dtmf, self, str(prm.digit), int(prm.duration))
-
-    @guarded
-    def onCallTransferRequest(self, prm: Any) -> None:
-        prm.statusCode = pj.PJSIP_SC_DECLINE  # 202 and a new call would be pjsua2's own answer
-
-    @guarded
-    def onCallReplaceRequest(self, prm: Any) -> None:
-        prm.statusCode = pj.PJSIP_SC_FORBIDDEN
-
-    @guarded
-    def onCallTransferStatus(self, prm: Any) -> None:
-        if prm.finalNotify:
-            prm.cont = False
-            self.line.loop.call(self.line.transferred, self, int(prm.statusCode), str(prm.reason))
-
-
-class LineAccount(pj.Account):  # type: ignore[misc]
-    """Where INVITEs arrive."""
-
-    def __init__(self, line: SipLine) -> None:
-        super().__init__()
-        self._line = line
-
-    @guarded
-    def onIncomingCall(self, prm: Any) -> None:
-        self._line.invited(self, int(prm.callId), str(prm.rdata.wholeMsg))
 
 
 class SipLine:
@@ -364,7 +243,7 @@ class SipLine:
         if not call.over:
             self._graveyard.append(call)
             try:
-                call.answer(_op(status))
+                call.answer(op(status))
             except pj.Error as error:  # cancelled meanwhile
                 note("info", "line.refused_late", call_id=call.call_id, error=error.reason)
 
@@ -424,7 +303,7 @@ class SipLine:
         call.ending = call.ending or how
         try:
             call.hangup(
-                _op(status or (pj.PJSIP_SC_OK if call.answered else pj.PJSIP_SC_TEMPORARILY_UNAVAILABLE))
+                op(status or (pj.PJSIP_SC_OK if call.answered else pj.PJSIP_SC_TEMPORARILY_UNAVAILABLE))
             )
         except pj.Error as error:
             note("info", "line.hangup_late", call_id=call.call_id, error=error.reason)
@@ -453,14 +332,14 @@ class SipLine:
     def _answer(self, call_id: str) -> bool:
         call = self._call(call_id)
         if not call.answered:
-            self._pj(call, lambda: call.answer(_op(pj.PJSIP_SC_OK)))
+            self._pj(call, lambda: call.answer(op(pj.PJSIP_SC_OK)))
             call.answered = True
         return True
 
     def _ring(self, call_id: str) -> bool:
         call = self._call(call_id)
         if not call.answered:
-            self._pj(call, lambda: call.answer(_op(pj.PJSIP_SC_RINGING)))
+            self._pj(call, lambda: call.answer(op(pj.PJSIP_SC_RINGING)))
         return True
 
     def _hangup(self, call_id: str, status: int | None = None) -> bool:
@@ -574,14 +453,6 @@ class SipLine:
             note("warning", "line.ticks_dropped", count=self._bridge.ticks_dropped)
             self._bridge.ticks_dropped = 0
         self.loop.later(WATCH_S, self._watch)
-
-
-def _op(status: int) -> pj.CallOpParam:
-    param = pj.CallOpParam(True)
-    param.statusCode = status
-    param.opt.audioCount = 1
-    param.opt.videoCount = 0
-    return param
 
 
 def serve(plan: LinePlan) -> None:

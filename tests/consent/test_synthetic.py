@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 from functools import partial
 from pathlib import Path
 
@@ -20,10 +19,6 @@ from watermark.keys import KeyRing
 from watermark.mark import MarkerBank
 from watermark.payload import call_payload
 
-needs_detector = pytest.mark.skipif(
-    importlib.util.find_spec("watermark.detect") is None, reason="the detector is not in this tree yet"
-)
-
 
 def marked(ring: KeyRing) -> np.ndarray:
     """Human speech as the gateway would have sent it."""
@@ -34,7 +29,6 @@ def marked(ring: KeyRing) -> np.ndarray:
     return np.concatenate([frame.samples for frame in frames])  # type: ignore[union-attr]  # no error in these
 
 
-@needs_detector
 def test_a_statement_that_this_gateway_spoke_is_refused(desk: Desk, tmp_path: Path) -> None:
     ring = KeyRing.create(tmp_path / "marks")
     desk.checks.own_mark = OwnMark(tmp_path / "marks")
@@ -43,7 +37,6 @@ def test_a_statement_that_this_gateway_spoke_is_refused(desk: Desk, tmp_path: Pa
     assert refusal.value.check == "own watermark"
 
 
-@needs_detector
 def test_human_speech_carries_no_mark(tmp_path: Path) -> None:
     KeyRing.create(tmp_path / "marks")
     assert OwnMark(tmp_path / "marks").examine(prompt("basic-pbx-ivr-main").pcm).found is False

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from gateway.dialplan import Answer, Converse, Disclose, Say
-from gateway.hall.prompts import Prompts
-from gateway.hall.speech import FILLER, RECONNECT_FOR_S, render
+from gateway.hall.prompts import Prompts, render
+from gateway.hall.speech import FILLER, RECONNECT_FOR_S
 from model import client, events
 from model.errors import EngineError
 from tests.gateway.hall import house as scripted

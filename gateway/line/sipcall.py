@@ -1,0 +1,148 @@
+"""A SIP call as pjsua2 tells of it, and where calls arrive.
+
+Callbacks run in pjsua2's worker: they note what happened and hand it to the line's loop, nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pjsua2 as pj
+
+from gateway.line.bridge import CallAudio, SlotPort
+from gateway.line.notes import note
+
+if TYPE_CHECKING:
+    from gateway.line.sip import SipLine
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+def guarded(callback: F) -> F:
+    """pjsua2 prints an exception of a callback and goes on; we log it instead."""
+
+    def run(*args: Any) -> None:
+        try:
+            callback(*args)
+        except Exception as error:
+            note("error", "line.callback_failed", callback=callback.__name__, error=reason_of(error))
+
+    return run  # type: ignore[return-value]  # same arguments, same None
+
+
+def reason_of(error: BaseException) -> str:
+    return str(error.reason) if isinstance(error, pj.Error) else f"{type(error).__name__}: {error}"
+
+
+class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
+    """One call of the line, from its INVITE to its end."""
+
+    def __init__(self, line: SipLine, account: pj.Account, pj_id: int, call_id: str, number: int) -> None:
+        super().__init__(account, pj_id)
+        self.line = line
+        self.call_id = call_id
+        self.number = number
+        self.slot: SlotPort | None = None
+        self.audio: CallAudio | None = None
+        self.codec: str | None = None
+        self.answered = False
+        self.confirmed = False
+        self.over = False
+        self.ending: str | None = None
+        """How it ends, once we end it ourselves."""
+        self.direction: tuple[bool, bool] = (False, False)
+        self.source = ""
+        """Where its RTP comes from."""
+
+    @guarded
+    def onCallState(self, _: Any) -> None:
+        info = self.getInfo()
+        if info.state == pj.PJSIP_INV_STATE_CONFIRMED and not self.confirmed:
+            self.confirmed = True
+            self.line.loop.call(self.line.confirmed, self, time.monotonic())
+        elif info.state == pj.PJSIP_INV_STATE_DISCONNECTED and not self.over:
+            self.over = True
+            if self.slot is not None:  # free at once: the next INVITE may come before the loop's turn
+                self.slot.audio = None
+            status = int(info.lastStatusCode)
+            if self.ending is not None:
+                how = self.ending
+            elif self.confirmed and status == 200:
+                how = "caller hung up"
+            elif status == pj.PJSIP_SC_REQUEST_TERMINATED:
+                how = "cancelled"
+            else:
+                how = f"failed: {status} {info.lastReason}"
+            self.line.free(self)
+            self.line.loop.call(self.line.ended, self, how)
+
+    @guarded
+    def onCallMediaState(self, _: Any) -> None:
+        if self.over or self.slot is None:
+            return
+        info = self.getInfo()
+        active = (pj.PJSUA_CALL_MEDIA_ACTIVE, pj.PJSUA_CALL_MEDIA_REMOTE_HOLD, pj.PJSUA_CALL_MEDIA_LOCAL_HOLD)
+        found = [m for m in info.media if m.type == pj.PJMEDIA_TYPE_AUDIO and m.status in active]
+        if not found or self.audio is None:
+            if not found:
+                self._turn_to(False, False)
+            return
+        media = found[0]
+        self.codec = str(self.getStreamInfo(media.index).codecName)
+        self.slot.audio = self.audio
+        sending = bool(media.dir & pj.PJMEDIA_DIR_ENCODING)
+        receiving = bool(media.dir & pj.PJMEDIA_DIR_DECODING)
+        if media.audioConfSlot != pj.PJSUA_INVALID_ID:
+            stream = self.getAudioMedia(media.index)
+            if sending:
+                self.slot.startTransmit(stream)
+            if receiving:
+                stream.startTransmit(self.slot)
+        self._turn_to(sending, receiving)
+
+    def _turn_to(self, sending: bool, receiving: bool) -> None:
+        if self.audio is not None:
+            self.audio.sending, self.audio.receiving = sending, receiving
+        if self.direction != (sending, receiving):
+            self.direction = (sending, receiving)
+            self.line.loop.call(self.line.turned, self, sending, receiving)
+
+    @guarded
+    def onDtmfDigit(self, prm: Any) -> None:
+        self.line.loop.call(self.line.dtmf, self, str(prm.digit), int(prm.duration))
+
+    @guarded
+    def onCallTransferRequest(self, prm: Any) -> None:
+        prm.statusCode = pj.PJSIP_SC_DECLINE  # 202 and a new call would be pjsua2's own answer
+
+    @guarded
+    def onCallReplaceRequest(self, prm: Any) -> None:
+        prm.statusCode = pj.PJSIP_SC_FORBIDDEN
+
+    @guarded
+    def onCallTransferStatus(self, prm: Any) -> None:
+        if prm.finalNotify:
+            prm.cont = False
+            self.line.loop.call(self.line.transferred, self, int(prm.statusCode), str(prm.reason))
+
+
+class LineAccount(pj.Account):  # type: ignore[misc]
+    """Where INVITEs arrive."""
+
+    def __init__(self, line: SipLine) -> None:
+        super().__init__()
+        self._line = line
+
+    @guarded
+    def onIncomingCall(self, prm: Any) -> None:
+        self._line.invited(self, int(prm.callId), str(prm.rdata.wholeMsg))
+
+
+def op(status: int) -> pj.CallOpParam:
+    param = pj.CallOpParam(True)
+    param.statusCode = status
+    param.opt.audioCount = 1
+    param.opt.videoCount = 0
+    return param
