@@ -200,8 +200,8 @@ def _check(loaded: Loaded) -> None:
         else:
             for key in ("text", "say", "announce"):
                 _check_facts(loaded, getattr(verb, key, ""), CLOCK_FACTS, ("do", i, key))
-    if route.keep.recording and not disclosed:
-        loaded.fail(("keep",), "a recorded call must say so; put a disclose verb that does after answer")
+    if route.keep.transcript and not disclosed:
+        loaded.fail(("keep",), "callers must be told that it is written down; say so in a disclose verb")
 
 
 def _check_conditions(loaded: Loaded) -> None:

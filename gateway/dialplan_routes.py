@@ -76,11 +76,10 @@ def minute_of(clock: str) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Keep:
-    """What remains of a call. Transcripts and recordings are off unless the plan asks."""
+    """What remains of a call. A transcript is off unless the plan asks; only the verb `record` keeps sound."""
 
     __pydantic_config__ = STRICT
     transcript: bool = False
-    recording: bool = False
     caller_audio: bool = True
     """in the session, so that a restarted engine or hall can go on; goes with the session"""
 

@@ -300,10 +300,10 @@ MISTAKES = {
         '"10.0.0.0/8"',
     ),
     "a route nobody reaches": ('[[route]]\nname = "demo"\n' + ANSWER, "0.toml:1:", "no call ever comes here"),
-    "recording in silence": (
-        route("demo", 'called = ["x"]', "keep = { recording = true }"),
+    "writing down in silence": (
+        route("demo", 'called = ["x"]', "keep = { transcript = true }"),
         "0.toml:4:",
-        "must say so",
+        "must be told",
     ),
     "a field only the loader fills": (
         route("demo", 'called = ["x"]', "line = 3"),
