@@ -201,7 +201,7 @@ def _check(loaded: Loaded) -> None:
             for key in ("text", "say", "announce"):
                 _check_facts(loaded, getattr(verb, key, ""), CLOCK_FACTS, ("do", i, key))
     if route.keep.transcript and not disclosed:
-        loaded.fail(("keep",), "callers must be told that it is written down; say so in a disclose verb")
+        loaded.fail(("keep",), "a caller must be told that it is written down; say so in a disclose verb")
 
 
 def _check_conditions(loaded: Loaded) -> None:

@@ -76,7 +76,7 @@ def minute_of(clock: str) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Keep:
-    """What remains of a call. A transcript is off unless the plan asks; only the verb `record` keeps sound."""
+    """What remains of a call. A transcript is off unless the plan asks; only `record` keeps sound."""
 
     __pydantic_config__ = STRICT
     transcript: bool = False
