@@ -14,9 +14,9 @@ from consent.office import ConsentOffice
 from gateway.places import consent_dir, mark_keys_path
 from gateway.registry import PAYLOAD_BITS, CallRow, Registry
 from gateway.settings import Settings, load
-from watermark.detect import Detection, detect
+from watermark.detect import Detection, detect_recording
 from watermark.keys import KeyRing
-from watermark.sound import Recording, read
+from watermark.sound import read
 
 
 @click.command()
@@ -30,7 +30,7 @@ def trace(clip: Path, html: Path | None, as_json: bool, speeds: bool) -> None:
     Ends with 0 when it is ours, 1 when no mark of ours is in it.
     """
     settings = load()
-    found = _found(read(clip), KeyRing.load(mark_keys_path(settings)), speeds)
+    found = detect_recording(read(clip), KeyRing.load(mark_keys_path(settings)), speeds=speeds)
     call = _call_of(settings, found)
     if not found.detected:
         click.echo(json.dumps({"ours": False}) if as_json else f"{clip}: no mark of this gateway was found")
@@ -43,12 +43,6 @@ def trace(clip: Path, html: Path | None, as_json: bool, speeds: bool) -> None:
         click.echo(json.dumps(table | {"call": call.to_json() if call else None}))
     else:
         click.echo(describe(clip, evidence))
-
-
-def _found(recording: Recording, keys: KeyRing, speeds: bool) -> Detection:
-    """The clearest of what is in each channel: a stereo recording may hold one party in each."""
-    found = [detect(channel, recording.rate_hz, keys, speeds=speeds) for channel in recording.channels]
-    return min(found, key=lambda one: one.p_value)
 
 
 def _call_of(settings: Settings, found: Detection) -> CallRow | None:

@@ -10,13 +10,12 @@ import click
 import numpy as np
 
 from watermark import sound
-from watermark.detect import DETECTED, Detection, detect
+from watermark.detect import DETECTED, detect_recording
 from watermark.errors import SoundError, WatermarkError
 from watermark.keys import KeyRing, MarkKey
 from watermark.mark import Marker
 
 KEYS_HELP: Final = "The key file (voicegate watermark keygen makes one)."
-CHANNELS: Final = 2
 
 
 class Payload(click.ParamType[int]):
@@ -88,18 +87,8 @@ def mark(source: Path, target: Path, keys_path: Path, payload: int) -> None:
     click.echo(f"{target}: {recording.seconds:.2f} s marked with {payload:016x}")
 
 
-def _best_channel(recording: sound.Recording, keys: KeyRing, payload: int | None, speeds: bool) -> Detection:
-    """Channels are examined one by one: mixing two calls would weaken both their marks."""
-    if len(recording.channels) > CHANNELS:
-        raise SoundError(
-            f"{len(recording.channels)} channels: at most {CHANNELS} are examined, split it first"
-        )
-    payloads = () if payload is None else (payload,)
-    found = [
-        detect(channel, recording.rate_hz, keys, payloads=payloads, speeds=speeds)
-        for channel in recording.channels
-    ]
-    return min(found, key=lambda each: each.ln_p)
+def _asked(payload: int | None) -> tuple[int, ...]:
+    return () if payload is None else (payload,)
 
 
 @watermark.command("detect")
@@ -110,7 +99,9 @@ def _best_channel(recording: sound.Recording, keys: KeyRing, payload: int | None
 @click.option("--json", "as_json", is_flag=True, help="Print everything that was found.")
 def detect_command(source: Path, keys_path: Path, payload: int | None, speeds: bool, as_json: bool) -> None:
     """Look for our mark in SOURCE.wav: is it ours, and which call's?"""
-    found = _best_channel(sound.read(source), KeyRing.load(keys_path), payload, speeds)
+    found = detect_recording(
+        sound.read(source), KeyRing.load(keys_path), payloads=_asked(payload), speeds=speeds
+    )
     if as_json:
         click.echo(json.dumps(found.as_json()))
     elif not found.detected:
@@ -132,7 +123,7 @@ def plot(source: Path, target: Path, keys_path: Path, payload: int | None) -> No
     from watermark.plot import draw
 
     recording = sound.read(source)
-    found = _best_channel(recording, KeyRing.load(keys_path), payload, speeds=False)
+    found = detect_recording(recording, KeyRing.load(keys_path), payloads=_asked(payload))
     draw(target, recording, found)
     click.echo(f"{target}: score {found.score:.1f}, p = {found.p_value:.2g}")
 

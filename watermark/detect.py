@@ -24,10 +24,13 @@ from numpy.typing import NDArray
 from watermark import align, carrier, code, sync
 from watermark.align import Aligned
 from watermark.carrier import CODED_BITS, DATA, GROUP_HOPS, HOPS_HZ, LAPS, LINE_HOPS, PILOT, ROWS
+from watermark.errors import SoundError
 from watermark.keys import KeyRing, MarkKey
+from watermark.sound import Recording
 from watermark.sync import LINE, Place
 from watermark.whiten import NARROW_HZ, Floats, narrow, whiten
 
+CHANNELS: Final = 2
 DETECTED: Final = 1e-6
 """A recording whose p-value is below this is ours."""
 ROW_GROUPS: Final = 10
@@ -113,6 +116,24 @@ def detect(
     """
     held = keys.keys if isinstance(keys, KeyRing) else tuple(keys)
     return detect_narrow(narrow(pcm, rate_hz), held, payloads=payloads, call_s=call_s, speeds=speeds)
+
+
+def detect_recording(
+    recording: Recording, keys: KeyRing, *, payloads: Iterable[int] = (), speeds: bool = False
+) -> Detection:
+    """The clearest of its channels: mixing them would mix two calls and weaken both marks.
+
+    Raises `SoundError`, also for more channels than `CHANNELS`.
+    """
+    count = len(recording.channels)
+    if count > CHANNELS:
+        raise SoundError(f"{count} channels: at most {CHANNELS} are examined, split it first")
+    wanted = tuple(payloads)
+    found = [
+        detect(channel, recording.rate_hz, keys, payloads=wanted, speeds=speeds)
+        for channel in recording.channels
+    ]
+    return min(found, key=lambda each: each.ln_p)
 
 
 def detect_narrow(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from watermark import sound
-from watermark.detect import Detection, detect
+from watermark.detect import Detection, detect_recording
 from watermark.errors import SoundError
 from watermark.keys import KeyRing
 from watermark.whiten import SHORTEST_S
@@ -35,14 +35,11 @@ def limit() -> None:
 
 def answer(recording: sound.Recording, keys: KeyRing) -> str:
     """Raises `SoundError` for what is not examined."""
-    if len(recording.channels) > 2:
-        raise SoundError("more than two channels")
     if recording.seconds > LONGEST_S:
         raise SoundError(f"it is longer than {LONGEST_S:.0f} s: send the part in question")
     if recording.seconds < SHORTEST_S:
         raise SoundError(f"it is shorter than {SHORTEST_S:.0f} s")
-    found = [detect(channel, recording.rate_hz, keys) for channel in recording.channels]
-    return word(min(found, key=lambda each: each.ln_p), recording.seconds)
+    return word(detect_recording(recording, keys), recording.seconds)
 
 
 def word(found: Detection, seconds: float) -> str:
