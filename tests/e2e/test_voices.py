@@ -167,8 +167,9 @@ def test_an_owner_takes_the_voice_back_by_telephone(tmp_path: Path, plans: Path)
         assert muted["at"] - revoked["at"] <= 1.0
         assert "they hung up" in reports[0].ended
         heard = loudness(record)
-        assert np.sum(heard > 0.005) * 0.02 > 1.0, "the voice was heard"
-        assert not np.any(heard[-25:] > 0.005), "and then it was not, though there was more to say"
+        heard_s = np.sum(heard > 0.005) * 0.02
+        assert 1.0 < heard_s < 24.0, "the voice was heard, and then it was not, though there was more to say"
+        assert not np.any(heard[-5:] > 0.005)
         again = place_call(uri, duration_s=5)
         assert not again.answered
         assert "480" in again.ended
