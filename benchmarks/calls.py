@@ -34,6 +34,10 @@ LOUD = 0.01
 """RMS from which a 20 ms frame is sound (-40 dBFS)."""
 GAP_S = 0.04
 BARGE_AT_S = 3.0
+ALIGNED = 50
+"""Packets (1 s) by which two calls are laid side by side."""
+SPREAD_S = 4.0
+"""Callers begin within this, so that they do not all ask in the same breath."""
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 DIALPLAN = """
@@ -133,7 +137,10 @@ def talk(
 ) -> tuple[list[CallReport], list[WireCall], dict[str, float]]:
     """Places the calls; answers their reports, the capture, and costs while all of them talk."""
     uri = house.uri.replace("demo", "bench")
-    requests = [CallRequest(uri, script=play, at_s=at_s, duration_s=duration_s) for _ in range(calls)]
+    requests = [
+        CallRequest(uri, script=play, at_s=at_s, duration_s=duration_s, after_s=SPREAD_S * n / calls)
+        for n in range(calls)
+    ]
     reports: list[CallReport] = []
     costs: dict[str, float] = {}
     with Capture(pcap):
@@ -145,7 +152,7 @@ def talk(
             "all calls", lambda: sum(c["state"] == "confirmed" for c in house.calls()) >= calls, 30
         )
         before, began = meter.cpu(), time.monotonic()
-        time.sleep(duration_s - 3.0)
+        time.sleep(duration_s - SPREAD_S - 3.0)
         after, lasted = meter.cpu(), time.monotonic() - began
         full = meter.memory()["gateway"]
         phones.join()
@@ -176,18 +183,24 @@ def turn_latencies_s(call: WireCall) -> list[float]:
 
 
 def duck_s(call: WireCall, reference: NDArray[np.float32]) -> float:
-    """From the caller's first loud packet to the first of ours that is 8 dB softer than the same greeting was
-    in a call that nobody interrupted (`reference`: its loudness per packet, from its first loud one)."""
+    """From the caller's first loud packet to the first of ours that is 8 dB softer than the same words were
+    in a call that nobody interrupted (`reference`: the loudness of its packets)."""
     heard = capture.loudness(call.heard) > LOUD
     ours = capture.loudness(call.sent)
-    start = int(np.argmax(ours > LOUD))
-    if not heard.any() or not (ours > LOUD).any():
+    if not heard.any():
         return math.nan
     onset = call.heard[int(np.argmax(heard))].at
-    for at in range(start, min(len(ours), start + len(reference))):
-        expected = reference[at - start]
-        if call.sent[at].at > onset and expected > 2 * LOUD and ours[at] < 0.4 * expected:
-            return call.sent[at].at - onset
+    first = next((at for at, packet in enumerate(call.sent) if packet.at > onset), None)
+    if first is None or first < ALIGNED:
+        return math.nan
+    # pauses between texts differ by a frame or two: the second before the onset tells how far
+    before = ours[first - ALIGNED : first]
+    starts = range(min(len(reference) - ALIGNED - ALIGNED, 2 * first))
+    start = min(starts, key=lambda at: float(np.abs(reference[at : at + ALIGNED] - before).sum()))
+    expected = reference[start + ALIGNED :]
+    for packet, level, undisturbed in zip(call.sent[first:], ours[first:], expected, strict=False):
+        if undisturbed > 2 * LOUD and level < 0.4 * undisturbed:
+            return packet.at - onset
     return math.nan
 
 
@@ -207,18 +220,17 @@ def spread(values: list[float]) -> dict[str, float]:
 def measure(calls: int, folder: Path, sound: Path) -> dict[str, Any]:
     with_short = fresh_house(folder / f"short{calls}", calls, SHORT)
     try:
-        reports, wire, costs = talk(with_short, calls, folder / f"{calls}.pcap", [sound, sound], None, 24.0)
+        reports, wire, costs = talk(with_short, calls, folder / f"{calls}.pcap", [sound, sound], None, 28.0)
         counters = with_short.get("/metrics")
     finally:
         with_short.stop()
     with_long = fresh_house(folder / f"long{calls}", calls, LONG)
     try:
-        _, alone, _ = talk(with_long, 1, folder / f"{calls}-reference.pcap", [], None, 14.0)
-        _, cut, _ = talk(with_long, calls, folder / f"{calls}-barge.pcap", [sound], BARGE_AT_S + 3, 14.0)
+        _, alone, _ = talk(with_long, 1, folder / f"{calls}-reference.pcap", [], None, 18.0)
+        _, cut, _ = talk(with_long, calls, folder / f"{calls}-barge.pcap", [sound], BARGE_AT_S + 3, 18.0)
     finally:
         with_long.stop()
-    levels = capture.loudness(alone[0].sent)
-    reference = levels[int(np.argmax(levels > LOUD)) :]
+    reference = capture.loudness(alone[0].sent)
     late = [line for line in counters.splitlines() if line.startswith("voicegate_hall_late_turns")]
     return {
         "calls": calls,

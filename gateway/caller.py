@@ -48,6 +48,8 @@ class CallRequest:
     """hang up this long after the answer; None: when everything is said and answered"""
     at_s: float | None = None
     """say the first thing this long after the answer, whoever is speaking; None: in turn"""
+    after_s: float = 0.0
+    """dial so long after the others that are placed with it"""
     user: str | None = None
     password: str | None = None
     caller: str = "voicegate"
@@ -153,6 +155,7 @@ def _start(requests: Sequence[CallRequest], folder: Path, codec: str | None) -> 
                 caller=request.caller,
                 headers=dict(request.headers),
                 sip_call_id=request.sip_call_id,
+                after_s=request.after_s,
             )
         )
     address = local_address(requests[0].uri)
@@ -227,7 +230,7 @@ def place_call(
     at_s: float | None = None,
 ) -> CallReport:
     """One call, from dialling to its end; see `CallRequest` and `place_calls`."""
-    request = CallRequest(uri, script, record, duration_s, at_s, user, password)
+    request = CallRequest(uri, script, record, duration_s, at_s, user=user, password=password)
     return place_calls([request], codec=codec)[0]
 
 

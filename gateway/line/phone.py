@@ -62,6 +62,8 @@ class CallPlan:
     caller: str = "voicegate"
     headers: dict[str, str] = field(default_factory=dict)
     sip_call_id: str = ""
+    after_s: float = 0.0
+    """Dial so long after the phone has started."""
 
 
 @dataclass
@@ -183,6 +185,22 @@ class PhoneCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
         self.left = list(plan.steps)
         self.said: list[tuple[Literal["speech", "digits"], float]] = []
         self.ends: list[float] = []
+
+    def dial(self) -> None:
+        """Sends the INVITE; in the loop's thread."""
+        plan = self.plan
+        self.placed_at = time.monotonic()
+        try:
+            param = pj.CallOpParam(True)
+            param.opt.audioCount, param.opt.videoCount = 1, 0
+            param.opt.customCallId = plan.sip_call_id
+            for name, value in plan.headers.items():
+                header = pj.SipHeader()
+                header.hName, header.hValue = name, value
+                param.txOption.headers.append(header)
+            self.makeCall(plan.uri, param)
+        except pj.Error as error:
+            self.over, self.ending = True, f"cannot call {plan.uri}: {error.reason}"
 
     @guarded
     def onCallState(self, _: Any) -> None:
@@ -339,17 +357,7 @@ class Phone:
         for plan, ear in zip(self.plan.calls, ears, strict=True):
             call = PhoneCall(self, self._account(plan), plan, ear)
             self.calls.append(call)
-            try:
-                param = pj.CallOpParam(True)
-                param.opt.audioCount, param.opt.videoCount = 1, 0
-                param.opt.customCallId = plan.sip_call_id
-                for name, value in plan.headers.items():
-                    header = pj.SipHeader()
-                    header.hName, header.hValue = name, value
-                    param.txOption.headers.append(header)
-                call.makeCall(plan.uri, param)
-            except pj.Error as error:
-                call.over, call.ending = True, f"cannot call {plan.uri}: {error.reason}"
+            self.loop.later(plan.after_s, call.dial)
         self._turn()
         self.loop.run()
         return [call.report() for call in self.calls]
