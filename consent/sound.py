@@ -15,14 +15,16 @@ import wave
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import onnxruntime
 import soxr
 from numpy.typing import NDArray
 
 from consent.errors import SoundError
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 Floats = NDArray[np.float32]
 
@@ -168,7 +170,9 @@ def of_call(name: str, pcm: Floats, source_hz: int) -> Recording:
 
 
 @lru_cache(maxsize=1)
-def _silero() -> onnxruntime.InferenceSession:
+def _silero() -> InferenceSession:
+    import onnxruntime  # 20 MB, and most processes that import this module never listen
+
     spec = importlib.util.find_spec("silero_vad")  # its ONNX file only: the package would import torch
     for place in (spec.submodule_search_locations or []) if spec else []:
         path = Path(place) / "data" / "silero_vad.onnx"

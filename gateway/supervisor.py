@@ -25,18 +25,12 @@ from typing import IO, Any, Final
 
 import structlog
 
-from consent.checks import Checks
-from consent.errors import ConsentError
-from consent.office import ConsentOffice
 from gateway import rpc
 from gateway.errors import RpcError, StartError
 from gateway.places import consent_dir, grant_keys_path, mark_keys_path
-from gateway.registry import Registry, RegistryError
 from gateway.runtime import Runtime, runtime_for
 from gateway.settings import Settings
 from model.reference import is_safe
-from watermark.errors import WatermarkError
-from watermark.keys import KeyRing
 
 log = structlog.get_logger("supervisor")
 
@@ -222,9 +216,10 @@ class Supervisor:
         settings = self.settings
         if settings.redis_url is None:
             self.keep("redis", "gateway.redis_server")
-        prepare(settings)
+        await self._once("gateway.prepare")
         if settings.engine == "chroma" and not (consent_dir(settings) / "heart.txt").exists():
-            await self._make_stock_clip()
+            # Chroma speaks as a clip that it has heard; this one is of the embedded engine's voice
+            await self._once("model.embedded.clip", str(consent_dir(settings)))
         if not settings.engine_url:
             self.keep(
                 "engine", "model.server", "--engine", settings.engine, "--uds", str(self.runtime.engine),
@@ -247,14 +242,17 @@ class Supervisor:
             )  # fmt: skip
         self._spawn(self._keep_lines())
 
-    async def _make_stock_clip(self) -> None:
-        """Chroma speaks as a clip that it has heard; this one is of the embedded engine's voice."""
-        command = [sys.executable, "-m", "model.embedded.clip", str(consent_dir(self.settings))]
+    async def _once(self, *argv: str) -> None:
+        """Runs `python -m argv…` to its end. Raises `StartError` with what it says."""
         process = await asyncio.create_subprocess_exec(
-            *command, env=self._environment(), stdout=self._log, stderr=self._log
-        )
-        if await process.wait():
-            raise StartError("the stock voice's clip could not be made; see the log")
+            sys.executable, "-m", *argv, env=self._environment(), stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE, stderr=self._log,
+        )  # fmt: skip
+        said, _ = await process.communicate()
+        if process.returncode:
+            raise StartError(
+                said.decode().strip() or f"{argv[0]} ended with {process.returncode}; see the log"
+            )
 
     async def ready(self) -> dict[str, Any]:
         """What the front says of the house once everything is up.
@@ -328,24 +326,6 @@ async def _end(process: asyncio.subprocess.Process, patience_s: float = 5.0) -> 
             log.error("process.killed", pid=process.pid)
             process.kill()
             await process.wait()
-
-
-def prepare(settings: Settings) -> None:
-    """Makes the keys that every part reads, once, and closes the rows of calls that a crash left open.
-
-    Raises `StartError`.
-    """
-    keys = mark_keys_path(settings)
-    try:
-        ConsentOffice.open(settings.sql, consent_dir(settings)).close()
-        Checks.load(consent_dir(settings), keys)  # a mistake in checks.toml is said before anything starts
-        ring = KeyRing.load(keys) if keys.exists() else KeyRing.create(keys)
-        registry = Registry.open(settings.sql)
-        for key in ring.keys:
-            registry.close_all(key.id, "failed: the gateway died")
-        registry.close()
-    except (ConsentError, WatermarkError, RegistryError) as error:
-        raise StartError(str(error)) from None
 
 
 def check_ports(settings: Settings) -> None:

@@ -28,9 +28,9 @@ from gateway.hall.playout import Playout
 from gateway.hall.prompts import Prompts
 from gateway.hall.speech import Speech
 from gateway.places import consent_dir
+from gateway.prepare import prepare
 from gateway.runtime import runtime_for
 from gateway.settings import Settings
-from gateway.supervisor import prepare
 from model.client import EngineClient
 from tests.e2e.cluster import TOKEN, Cluster
 from tests.e2e.house import House, free_port
