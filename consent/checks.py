@@ -27,7 +27,8 @@ Verdict = Literal["passed", "review", "refused"]
 CHECKS_FILE: Final = "checks.toml"
 
 SPEECH_S: Final = (3.0, 30.0)
-"""Speech in all references together, and the least in a statement."""
+"""Speech in all references together, and the least in a statement. With its pauses a clip is at most twice as
+long: an engine hears no more."""
 STATEMENT_S: Final = 60.0
 SNR_DB: Final = (12.0, 20.0)
 """Below the first: refused; below the second: a human listens."""
@@ -302,6 +303,11 @@ def _quality(check: str, recordings: Sequence[Recording], limits_s: tuple[float,
     if not low <= speech_s <= high:
         return Finding(
             check, "refused", f"{speech_s:.1f} s of speech; {low:.0f} to {high:.0f} s are taken", proves
+        )
+    whole_s, most_s = sum(recording.seconds for recording in recordings), 2 * high
+    if whole_s > most_s:
+        return Finding(
+            check, "refused", f"{whole_s:.1f} s of sound; at most {most_s:.0f} s are taken", proves
         )
     return Finding(check, verdict, "; ".join(notes), proves)
 

@@ -40,7 +40,7 @@ class Conductor:
     def __init__(self, steps: Steps) -> None:
         self.steps = steps
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="chroma")
-        self._playing: dict[Reply, asyncio.Queue[Spoken | Exception]] = {}
+        self._playing: dict[Reply, asyncio.Queue[Spoken | Exception | None]] = {}
         self._hungry = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
 
@@ -60,14 +60,16 @@ class Conductor:
 
     async def perform(self, reply: Reply) -> AsyncIterator[Spoken]:
         """The frames of a reply; closing the iterator ends it."""
-        queue: asyncio.Queue[Spoken | Exception] = asyncio.Queue()
+        queue: asyncio.Queue[Spoken | Exception | None] = asyncio.Queue()
         self._playing[reply] = queue
         if self._loop is None:
             self._loop = asyncio.create_task(self._run(), name="chroma-conductor")
         try:
-            while reply.end is None or not queue.empty():
+            while True:
                 self._hungry.set()
                 frame = await queue.get()
+                if frame is None:
+                    return
                 if isinstance(frame, Exception):
                     raise frame
                 yield frame
@@ -92,6 +94,9 @@ class Conductor:
             for reply, frame in zip(replies, frames, strict=True):
                 if (queue := self._playing.get(reply)) is not None:
                     queue.put_nowait(frame)
+                    if reply.end is not None:
+                        # told, not asked: the thread sets `end` before its last frame is here
+                        queue.put_nowait(None)
 
     def _step(self, replies: list[Reply]) -> list[Spoken]:
         return [

@@ -34,7 +34,7 @@ from model.errors import CheckpointError, EngineBusy, EngineError, VoiceError
 
 log = structlog.get_logger("chroma")
 
-LONGEST_REFERENCE_S: Final = 30.0
+LONGEST_REFERENCE_S: Final = 60.0
 """More of a voice teaches nothing new and takes the reply's positions."""
 PIECE_FRAMES: Final = 25
 """A reference is encoded in pieces of 2 s."""

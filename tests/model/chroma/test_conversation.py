@@ -482,7 +482,7 @@ async def test_the_voice_cache_is_bounded(model: Chroma, opened: Opener) -> None
     [
         (reference_of(None, "", stock=True), "stock voice 'heart' comes without a reference clip"),
         (reference_of(noise(1.0), " "), "without the words of its clip"),
-        (reference_of(noise(31.0)), "at most 30 s"),
+        (reference_of(noise(61.0)), "at most 60 s"),
         (reference_of(noise(1.0)), "leaves no room for an answer"),
         (dataclasses.replace(REFERENCE, text="Other words."), "not the one that was consented to"),
         (dataclasses.replace(REFERENCE, pcm=noise(0.05, 98)), "not the one that was consented to"),

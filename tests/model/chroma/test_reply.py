@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import resource
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 from model.chroma import checkpoint, golden, voices
+from model.chroma.conductor import Conductor, Spoken
 from model.chroma.hearing import Ear, Mel
 from model.chroma.quirks import OFFICIAL, SERVING, Quirks
 from model.chroma.reply import Reply, perform
@@ -143,3 +146,28 @@ def test_ten_thousand_frames_in_flat_memory(cases: list[golden.Case], chroma_a: 
                 assert frame.pcm is None or bool(torch.isfinite(frame.pcm).all())
         memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     assert memory[-1] - memory[2] < 20_000, f"kilobytes grew: {memory}"
+
+
+async def test_the_last_frame_is_heard_however_slowly_it_comes(
+    cases: list[golden.Case], chroma_a: checkpoint.Chroma, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread ends the reply before its last frame is with the listener, who may ask just then."""
+    steps = bench(chroma_a, 1, SERVING)
+    conductor = Conductor(steps)
+    reply = ready(steps, 0, next(case for case in cases if case.name == "basic"))
+    reply.frames_at_most = 5
+    step = conductor._step
+
+    def late(replies: list[Reply]) -> list[Spoken]:
+        found = step(replies)
+        time.sleep(0.03)
+        return found
+
+    monkeypatch.setattr(conductor, "_step", late)
+    heard = 0
+    async for _ in conductor.perform(reply):
+        heard += 1
+        await asyncio.sleep(0.015)
+    await conductor.close()
+    assert heard == 5
+    assert reply.end == "length"
