@@ -37,6 +37,7 @@ bench-engine: $(VENV)/.test
 bench-consent: $(VENV)/.test
 	$(BIN)/python -m benchmarks.consent
 	$(BIN)/python -m benchmarks.consent_speakers
+	$(BIN)/python -m benchmarks.revocation
 
 bench-watermark: $(VENV)/.test
 	$(BIN)/python -m benchmarks.watermark
