@@ -150,7 +150,7 @@ async def test_an_engine_that_stays_away_is_apologised_for(house: House, prompts
     phone = await talking(house)
     heard = phone.heard_s()
     house.engine.die()
-    took = await house.until(lambda: house.call(phone).refused)
+    took = await house.until(lambda: house.call(phone).refused, RECONNECT_FOR_S + 1)
     assert took == pytest.approx(RECONNECT_FOR_S, abs=0.3)
     assert await house.over(phone) == "failed: lost"
     assert phone.heard_s() - heard == pytest.approx(LOST_S, abs=0.05)
