@@ -141,7 +141,7 @@ class CallersSide:
         if request.method in ("INVITE", "UPDATE") and request.contact:
             dialog.caller_contact = request.contact[0].uri
         if request.method == "BYE":
-            self._board.over(dialog, "caller hung up")
+            self._board.caller_hung_up(dialog)
 
     def _ack(self, request: Request, key: Key) -> None:
         invite = self._board.transactions.find((key[0], key[1], "INVITE"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +26,7 @@ OVERDUE_S: Final = 1.0
 """After it an unacknowledged answer is no longer a slow network's."""
 OVERDUE_SHARE: Final = 0.25
 """Of all slots; when more are overdue, the oldest end at once."""
+LINE_SAYS_SO_WITHIN_S: Final = 0.5
 LOOPBACK: Final = "127.0.0.1"
 
 
@@ -117,6 +119,17 @@ class Switchboard:
         """The call ended; whoever says so first is believed."""
         if self.forget(dialog):
             self.spawn(self.router.ended(dialog.token.call_id, how))
+
+    def caller_hung_up(self, dialog: Dialog) -> None:
+        """Its line has the BYE too and says so itself; if it does not, we do. At once, the order to hang up
+        could reach the line before the BYE, and the caller would be sent another one."""
+
+        async def tell() -> None:
+            await asyncio.sleep(LINE_SAYS_SO_WITHIN_S)
+            await self.router.ended(dialog.token.call_id, "caller hung up")
+
+        if self.forget(dialog):
+            self.spawn(tell())
 
     def forget(self, dialog: Dialog) -> bool:
         """Its slot is free; False when that was known."""

@@ -47,9 +47,10 @@ async def test_a_call_is_acknowledged_and_hung_up_by_the_caller(exchange: Exchan
     caller.send("BYE")
     line.reply(await line.next(method="BYE"), 200)
     await caller.next(200, "BYE")
-    assert await exchange.desk.ending() == "caller hung up"
-    assert exchange.edges[0].stats()["slots_free"] == 4
+    assert exchange.edges[0].stats()["slots_free"] == 4, "at once"
     assert exchange.edges[0].stats()["dialogs"] == 0
+    assert not exchange.desk.endings, "the line has its BYE before anybody can tell it to hang up"
+    assert await exchange.desk.ending() == "caller hung up"
 
 
 async def test_a_line_that_hangs_up_waits_for_nobody(exchange: Exchange) -> None:
