@@ -30,7 +30,7 @@ from gateway.errors import RpcError, StartError
 from gateway.places import consent_dir, grant_keys_path, mark_keys_path
 from gateway.runtime import Runtime, runtime_for
 from gateway.settings import Settings
-from model.reference import is_safe
+from model.address import is_safe
 
 log = structlog.get_logger("supervisor")
 
@@ -89,6 +89,7 @@ class Supervisor:
             **self._chroma(),
             "OMP_NUM_THREADS": "1",  # many small processes: threads of numpy and onnxruntime only fight
             "OPENBLAS_NUM_THREADS": "1",
+            "MALLOC_ARENA_MAX": "1",  # glibc's heap per thread costs the hall 10 MB
         }
 
     def _chroma(self) -> dict[str, str]:

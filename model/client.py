@@ -21,9 +21,9 @@ from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from model import events
+from model.address import is_safe
 from model.api import Floats
 from model.errors import EngineBusy, EngineError, EngineLost, EngineRefused, VoiceError
-from model.reference import is_safe
 
 CONNECT_WITHIN_S: Final = 3.0
 ASK_WITHIN_S: Final = 0.5

@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import ipaddress
 import json
 import os
 import ssl
 import struct
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 
 from consent.grant import VoiceGrant, hash_voice
+from model.address import is_safe
 from model.api import Reference
 from model.errors import EngineError
 
@@ -33,20 +32,6 @@ _LENGTH: Final = struct.Struct(">I")
 def _encode(message: dict[str, Any]) -> bytes:
     body = json.dumps(message).encode()
     return _LENGTH.pack(len(body)) + body
-
-
-def is_local(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def is_safe(url: str) -> bool:
-    """Whether what is said to `url` stays between the two: TLS, or this machine only."""
-    parts = urlsplit(url)
-    return parts.scheme in ("https", "wss") or is_local(parts.hostname or "")
 
 
 class ReferenceDesk:

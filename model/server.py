@@ -34,9 +34,10 @@ from consent.errors import GrantRefused
 from consent.grant import GrantVerifier, VoiceGrant
 from consent.revocation import Revocation, RevocationFeed
 from model import events
+from model.address import is_local
 from model.api import Engine, Reference
 from model.errors import ClientGone, EngineBusy, EngineError
-from model.reference import ReferenceDesk, is_local
+from model.reference import ReferenceDesk
 from model.session import Session
 
 log = structlog.get_logger("engine")
