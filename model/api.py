@@ -126,7 +126,7 @@ class Conversation(Protocol):
     def respond(self, item_id: str, say: str | None = None) -> AsyncIterator[Output]:
         """The reply to what was committed, or exactly `say`. Closing the iterator cancels it."""
 
-    def truncate(self, item_id: str, heard_s: float) -> str:
+    async def truncate(self, item_id: str, heard_s: float) -> str:
         """Cuts an own item to what was heard; answers the words that stay."""
 
     async def restore(self, item: HistoryItem) -> None:
@@ -147,5 +147,8 @@ class Engine(Protocol):
 
     def forget(self, voice_hash: str) -> None:
         """Drops what is kept of a voice that was revoked or erased."""
+
+    async def metrics(self) -> str:
+        """What it measures of itself, as Prometheus' text; each line ends in a newline."""
 
     async def close(self) -> None: ...

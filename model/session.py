@@ -191,7 +191,7 @@ class Session:
         if reply is None:
             raise _invalid(f"no item {item_id} of ours", "item_id")
         await reply.cancel()
-        text = self._conversation.truncate(item_id, event["audio_end_ms"] / 1000)
+        text = await self._conversation.truncate(item_id, event["audio_end_ms"] / 1000)
         await self._send(
             events.server(
                 "conversation.item.truncated",

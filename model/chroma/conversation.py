@@ -272,7 +272,7 @@ class ChromaConversation:
         if not self._closed:
             self._spawn(self._settle())
 
-    def truncate(self, item_id: str, heard_s: float) -> str:
+    async def truncate(self, item_id: str, heard_s: float) -> str:
         answer = self._answers.get(item_id)
         if answer is None:
             return ""

@@ -230,6 +230,11 @@ class ChromaEngine:
         """Drops a voice's codes and state."""
         self.voices.erase(voice_hash)
 
+    async def metrics(self) -> str:
+        """Slots, and those in use."""
+        slots = self.settings.conversations
+        return f"voicegate_chroma_slots {slots}\nvoicegate_chroma_slots_used {slots - self.free}\n"
+
     async def close(self) -> None:
         await self.conductor.close()
 

@@ -86,6 +86,10 @@ class EmbeddedEngine:
     def forget(self, voice_hash: str) -> None:
         """It keeps nothing of a voice but its own."""
 
+    async def metrics(self) -> str:
+        """Nothing that its server does not count."""
+        return ""
+
     async def close(self) -> None:
         self.mouth.close()
         self.ears.close()
@@ -148,7 +152,7 @@ class EmbeddedConversation:
         if move.tool is not None:
             yield Tool(move.tool, {"intent": move.intent})
 
-    def truncate(self, item_id: str, heard_s: float) -> str:
+    async def truncate(self, item_id: str, heard_s: float) -> str:
         """Whole pieces that were heard, and of the one cut as many words as its share of time."""
         heard, kept, start = round(heard_s * RATE_HZ), [], 0
         for piece, end in self._said.get(item_id, []):

@@ -85,7 +85,7 @@ class ScriptedConversation:
         finally:
             self.ended += 1
 
-    def truncate(self, item_id: str, heard_s: float) -> str:
+    async def truncate(self, item_id: str, heard_s: float) -> str:
         self.truncated.append((item_id, heard_s))
         return f"{heard_s:g} s"
 
@@ -106,6 +106,7 @@ class ScriptedEngine:
         self.conversations: list[ScriptedConversation] = []
         self.taken = 0
         self.refuses: EngineError | None = None
+        self.forgotten: list[str] = []
 
     async def open(self, grant: VoiceGrant, reference: Reference) -> ScriptedConversation:
         if self.refuses is not None:
@@ -115,6 +116,12 @@ class ScriptedEngine:
         self.taken += 1
         self.conversations.append(ScriptedConversation(self, 0.1 * (len(self.conversations) + 1)))
         return self.conversations[-1]
+
+    def forget(self, voice_hash: str) -> None:
+        self.forgotten.append(voice_hash)
+
+    async def metrics(self) -> str:
+        return f"scripted_taken {self.taken}\n"
 
     async def close(self) -> None:
         pass

@@ -60,7 +60,7 @@ class Talk:
         for nothing in ():
             yield nothing
 
-    def truncate(self, item_id: str, heard_s: float) -> str:
+    async def truncate(self, item_id: str, heard_s: float) -> str:
         return ""
 
     async def restore(self, item: Any) -> None: ...
@@ -77,6 +77,9 @@ class Quiet:
         return Talk()
 
     def forget(self, voice_hash: str) -> None: ...
+    async def metrics(self) -> str:
+        return ""
+
     async def close(self) -> None: ...
 
 

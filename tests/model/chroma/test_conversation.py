@@ -211,7 +211,7 @@ async def script(engine: ChromaEngine, opened: Opener, call_id: str, seed: int) 
         stop = draw.randrange(1, 12) if kind == "interrupted" else None
         found.append(await answer(conversation, item, stop_after=stop))
         if kind == "interrupted":
-            found[-1].text = conversation.truncate(item, draw.uniform(0, 12 * FRAME_S))
+            found[-1].text = await conversation.truncate(item, draw.uniform(0, 12 * FRAME_S))
     await conversation.close()
     return found
 
@@ -304,7 +304,7 @@ async def test_an_interruption_keeps_the_words_that_were_heard(engine: ChromaEng
     heard = await answer(conversation, "one", "One two three four five", stop_after=20)
     assert heard.text.startswith("One two")
     # a word-piece (here a byte) comes with every second frame: eight of them were heard whole
-    assert conversation.truncate("one", 17 * FRAME_S) == "One two"
+    assert await conversation.truncate("one", 17 * FRAME_S) == "One two"
     assert engine.chat.decode(conversation._history.turns[1].words).strip() == "One two"
     after = await turn(conversation, "two", 0.6, 4)
     as_from_nothing(engine, conversation, after)
@@ -314,9 +314,9 @@ async def test_an_interruption_keeps_the_words_that_were_heard(engine: ChromaEng
 async def test_what_nobody_heard_was_not_said(engine: ChromaEngine, opened: Opener) -> None:
     conversation = await opened(engine, "a")
     await answer(conversation, "one", "One two three", stop_after=3)
-    assert conversation.truncate("one", 0.0) == ""
+    assert await conversation.truncate("one", 0.0) == ""
     assert [t.role for t in conversation._history.turns] == ["system"]
-    assert conversation.truncate("no such item", 1.0) == ""
+    assert await conversation.truncate("no such item", 1.0) == ""
     await conversation.close()
 
 
@@ -329,7 +329,7 @@ async def test_a_late_truncation_reaches_behind_the_callers_turn(
     await say(conversation, noise(1.2, 8))
     await asyncio.sleep(0.05)
     assert [t.role for t in conversation._history.turns] == ["system", "assistant", "user"]
-    assert conversation.truncate("one", 9 * FRAME_S).strip() == "One"
+    assert (await conversation.truncate("one", 9 * FRAME_S)).strip() == "One"
     await conversation.commit()
     after = await answer(conversation, "two")
     turns = turns_before(conversation, -1)
