@@ -10,6 +10,8 @@ EngineError
 └── VoiceError       a voice that this engine cannot speak with: says what it lacks
 """
 
+from typing import Any
+
 
 class EngineError(Exception):
     """Base of every error of this package. `code` is the word in the `error` event."""
@@ -50,6 +52,9 @@ class ProtocolError(EngineError):
         self.code = code
         self.event_id: str | None = None
         """of the client's event, where it had one"""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.param), self.__dict__
 
 
 class CheckpointError(EngineError):

@@ -33,10 +33,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from consent.errors import GrantRefused
 from consent.grant import GrantVerifier, VoiceGrant
 from consent.revocation import Revocation, RevocationFeed
-from model import events
+from model import engines, events
 from model.address import is_local
 from model.api import Engine, Reference
 from model.errors import ClientGone, EngineBusy, EngineError
+from model.proxy import EngineProxy
 from model.reference import ReferenceDesk
 from model.session import Session
 
@@ -234,21 +235,17 @@ def build(
 
 async def load(name: str) -> Engine:
     """The engine of that name, its weights loaded. Raises `EngineError` saying what is missing."""
-    if name == "embedded":
-        from model.embedded.engine import EmbeddedEngine
-
-        return await EmbeddedEngine.load(conversations=int(os.environ.get("VOICEGATE_ENGINE_CALLS") or 64))
+    if name == "embedded":  # hears in a process of its own, and speaks in a thread without the lock
+        return await engines.embedded()
     if name == "chroma":
-        source = os.environ.get("VOICEGATE_CHROMA")
-        if not source:
-            raise EngineError("VOICEGATE_CHROMA names no checkpoint: a directory, or FlashLabs/Chroma-4B")
-        try:
-            from model.chroma.engine import ChromaEngine, EngineSettings
-        except ModuleNotFoundError as error:
-            missing = f"the Chroma engine needs {error.name}: pip install 'voicegate[chroma]'"
-            raise EngineError(missing) from None
-        return await ChromaEngine.load(source, EngineSettings.from_environ(os.environ))
+        return await EngineProxy.start("model.engines:chroma", died=_end)
     raise EngineError(f"no engine is called {name!r}; there are embedded and chroma")
+
+
+def _end() -> None:
+    """A server without its engine ends at once: its clients see their sockets break, as when it dies itself,
+    and whoever keeps it starts it anew."""
+    os._exit(1)
 
 
 def engine_token() -> str | None:

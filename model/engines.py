@@ -1,0 +1,27 @@
+"""The engines there are, each loaded as its variables say."""
+
+from __future__ import annotations
+
+import os
+
+from model.api import Engine
+from model.errors import EngineError
+
+
+async def embedded() -> Engine:
+    from model.embedded.engine import EmbeddedEngine
+
+    return await EmbeddedEngine.load(conversations=int(os.environ.get("VOICEGATE_ENGINE_CALLS") or 64))
+
+
+async def chroma() -> Engine:
+    """Raises `EngineError` saying what is missing."""
+    source = os.environ.get("VOICEGATE_CHROMA")
+    if not source:
+        raise EngineError("VOICEGATE_CHROMA names no checkpoint: a directory, or FlashLabs/Chroma-4B")
+    try:
+        from model.chroma.engine import ChromaEngine, EngineSettings
+    except ModuleNotFoundError as error:
+        missing = f"the Chroma engine needs {error.name}: pip install 'voicegate[chroma]'"
+        raise EngineError(missing) from None
+    return await ChromaEngine.load(source, EngineSettings.from_environ(os.environ))

@@ -1,0 +1,158 @@
+"""An engine's own process: `python -m model.worker FD`, started by `model.proxy` and by nobody else.
+
+It loads the engine that it is asked for and calls it as it is told (`model.link`). It ends when its server
+closes the link or dies, and by nothing less: signals are for the server, which says goodbye here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import structlog
+
+from model import errors
+from model.api import Conversation, Engine, Limits
+from model.errors import EngineError, EngineLost
+from model.link import ENGINE, Answer, Ask, Link, Message, More, Output, Stop, Tell
+
+log = structlog.get_logger("engine")
+
+AHEAD: Final = 4
+"""Outputs of a reply that may be under way to their listener."""
+
+
+class Worker:
+    """One engine and its conversations, by their numbers."""
+
+    def __init__(self) -> None:
+        self.link = Link(self._take, self._left)
+        self.left = asyncio.Event()
+        """the server has said goodbye"""
+        self._closed = False
+        self._engine: Engine | None = None
+        self._conversations: dict[int, Conversation] = {}
+        self._tasks: dict[int, tuple[int, asyncio.Task[Any]]] = {}
+        """by the number of what was asked: of whom, and its work"""
+        self._room: dict[int, asyncio.Semaphore] = {}
+
+    def _left(self) -> None:
+        if not self._closed:  # it died: nothing is left to do, and no thread's work is worth waiting for
+            os._exit(1)
+        self.left.set()
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case Tell(of, method, given):
+                # by the loop's queue, as a task begins: what was said later is not done earlier
+                asyncio.get_running_loop().call_soon(self._tell, of, method, given)
+            case Ask(number, of, _, _):
+                task = asyncio.create_task(self._work(message))
+                self._tasks[number] = of, task
+                task.add_done_callback(lambda done: self._done(number, done))
+            case More(number):
+                if number in self._room:
+                    self._room[number].release()
+            case Stop(number):
+                if number in self._tasks:
+                    self._tasks[number][1].cancel()
+
+    def _tell(self, of: int, method: str, given: tuple[Any, ...]) -> None:
+        whom = self._engine if of == ENGINE else self._conversations.get(of)
+        if whom is not None:
+            getattr(whom, method)(*given)
+
+    def _work(self, ask: Ask) -> Coroutine[Any, Any, Any]:
+        match ask:
+            case Ask(_, _, "load", (factory,)):
+                return self._load(factory)
+            case Ask(_, of, "open", given):
+                return self._open(of, *given)
+            case Ask(number, of, "respond", given):
+                return self._respond(number, of, *given)
+            case Ask(number, of, "close", ()):
+                return self._close(number, of)
+        return self._call(ask)
+
+    async def _load(self, factory: str) -> Limits:
+        module, name = factory.split(":")
+        engine: Engine = await getattr(importlib.import_module(module), name)()
+        self._engine = engine
+        return engine.limits
+
+    async def _open(self, of: int, *given: Any) -> None:
+        assert self._engine is not None
+        self._conversations[of] = await self._engine.open(*given)
+
+    async def _call(self, ask: Ask) -> Any:
+        whom = self._engine if ask.of == ENGINE else self._conversations.get(ask.of)
+        if whom is None:
+            raise EngineLost("this conversation is over")
+        return await getattr(whom, ask.method)(*ask.given)
+
+    async def _respond(self, number: int, of: int, *given: Any) -> None:
+        if (conversation := self._conversations.get(of)) is None:
+            raise EngineLost("this conversation is over")
+        room = self._room[number] = asyncio.Semaphore(AHEAD)
+        async with contextlib.aclosing(conversation.respond(*given)) as outputs:  # type: ignore[type-var]
+            async for output in outputs:
+                await room.acquire()
+                self.link.say(Output(number, output))
+
+    async def _close(self, number: int, of: int) -> None:
+        """Whatever a conversation was about ends first, also its opening."""
+        tasks = [task for n, (whose, task) in self._tasks.items() if whose == of and n != number]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if of == ENGINE:
+            if self._engine is not None:
+                await self._engine.close()
+            self._closed = True
+        elif (conversation := self._conversations.pop(of, None)) is not None:
+            await conversation.close()
+
+    def _done(self, number: int, task: asyncio.Task[Any]) -> None:
+        _, work = self._tasks.pop(number)
+        self._room.pop(number, None)
+        error = None if work.cancelled() else work.exception()
+        if error is None:
+            result = None if task.cancelled() else task.result()
+            self.link.say(Answer(number, result, None))
+        else:
+            self.link.say(Answer(number, None, _told(error)))
+
+
+def _told(error: BaseException) -> EngineError:
+    """An error as the server can have it: ours as it is, another by its words, since it may be of a package
+    that the server does not load."""
+    if isinstance(error, EngineError) and type(error).__module__ == errors.__name__:
+        return error
+    log.error("engine.failed", exc_info=error)
+    return EngineError(f"{type(error).__name__}: {error}")
+
+
+async def work(fd: int) -> None:
+    """Until the link ends."""
+    worker = Worker()
+    await asyncio.get_running_loop().create_unix_connection(
+        lambda: worker.link, sock=socket.socket(fileno=fd)
+    )
+    await worker.left.wait()
+
+
+def main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    asyncio.run(work(int(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()
