@@ -24,6 +24,7 @@ from typing import Any, Final
 import click
 import structlog
 import uvicorn
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -69,9 +70,19 @@ class EngineApp:
         self._boot_token = boot_token
         self._revoked = revoked
         self._jtis: set[str] = set()
-        self._refused: dict[str, int] = {}
-        self._served = 0
         self.draining = False
+        self._registry = registry = CollectorRegistry()
+        for name, text, value in (
+            ("conversations", "Conversations now", lambda: self.used),
+            ("slots", "Conversations that the engine can have at once", lambda: self.slots),
+            ("spare", "Slots kept for calls that lost another engine", lambda: spare),
+            ("draining", "1: it takes no more conversations", lambda: self.draining),
+        ):
+            Gauge(f"voicegate_engine_{name}", text, registry=registry).set_function(value)
+        self._served = Counter("voicegate_engine_served", "Conversations since the start", registry=registry)
+        self._refused = Counter(
+            "voicegate_engine_refused", "Conversations refused, by reason", ["reason"], registry=registry
+        )
 
     @property
     def used(self) -> int:
@@ -109,18 +120,11 @@ class EngineApp:
         return JSONResponse(body, 503 if self.draining else 200)
 
     async def _metrics(self, _: Request) -> Response:
-        lines = [
-            f"voicegate_engine_conversations {self.used}",
-            f"voicegate_engine_slots {self.slots}",
-            f"voicegate_engine_spare {self._spare}",
-            f"voicegate_engine_draining {int(self.draining)}",
-            f"voicegate_engine_conversations_total {self._served}",
-            *(f'voicegate_engine_refused_total{{reason="{k}"}} {n}' for k, n in self._refused.items()),
-        ]
-        return PlainTextResponse("\n".join(lines) + "\n")
+        own = generate_latest(self._registry).decode()
+        return PlainTextResponse(own + await self._engine.metrics())
 
     async def _deny(self, websocket: WebSocket, status: int, code: str, message: str) -> None:
-        self._refused[code] = self._refused.get(code, 0) + 1
+        self._refused.labels(code).inc()
         body = {"error": {"code": code, "message": message}}
         await websocket.send_denial_response(JSONResponse(body, status_code=status))
 
@@ -202,7 +206,7 @@ class EngineApp:
         session = Session(conversation, first, renew, self._engine.limits, send, self._revoked)
         try:
             await websocket.accept()
-            self._served += 1
+            self._served.inc()
             await session.start()
             await self._read(websocket, session)
         except (WebSocketDisconnect, ClientGone):

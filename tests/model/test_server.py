@@ -295,5 +295,6 @@ async def test_metrics_count_sessions_and_refusals(served: Served, grants: Grant
         await refusal(served, "sk-123")
         async with httpx.AsyncClient(trust_env=False) as http:
             text = (await http.get(f"http://127.0.0.1:{served.port}/metrics")).text
-    assert "voicegate_engine_conversations 1\n" in text
-    assert 'voicegate_engine_refused_total{reason="grant_tampered"} 1' in text
+    assert "voicegate_engine_conversations 1.0\n" in text
+    assert 'voicegate_engine_refused_total{reason="grant_tampered"} 1.0' in text
+    assert text.endswith("scripted_taken 1\n"), "then the engine's own"
