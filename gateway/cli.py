@@ -13,7 +13,7 @@ COMMANDS: Final = {
     "calls": ("gateway.cli_calls:calls", "List the calls, or show one."),
     "dialplan": ("gateway.cli_dialplan:dialplan", "Check the dialplans, or ask which route a call takes."),
     "doctor": ("gateway.doctor:doctor", "Check this machine and say how to mend what is wrong."),
-    "engine": ("model.chroma.cli:engine", "Run, measure or compare the Chroma engine."),
+    "engine": ("gateway.cli_engine:engine", "Watch the engine; run, measure or compare Chroma."),
     "ledger": ("consent.cli:ledger", "Verify and read the consent ledger."),
     "operator": ("consent.cli:operator", "Operators who may decide about voices."),
     "settings": ("gateway.cli_run:show_settings", "Show every setting, its value and where to set it."),

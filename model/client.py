@@ -247,7 +247,7 @@ class EngineClient:
         jti = _jti(grant)
         resumed = jti in self._met
         error: EngineError = EngineLost("no engine is known")
-        for place in await self._engines():
+        for place in await self.engines():
             try:
                 session = await self._connect(place, grant, resumed)
             except EngineLost as lost:
@@ -285,7 +285,7 @@ class EngineClient:
             raise EngineLost(f"the engine cannot be reached: {error}") from None
         return EngineSession(socket)
 
-    async def _engines(self) -> list[str]:
+    async def engines(self) -> list[str]:
         """The engines to try, in order: those of a list take turns, a cluster says itself."""
         first = next(self._turn) % len(self._places) if self._places else 0
         found: list[str] = []
@@ -306,19 +306,25 @@ class EngineClient:
 
     async def ready(self) -> bool:
         """Whether an engine can take a conversation now."""
-        for place in await self._engines():
+        for place in await self.engines():
             with contextlib.suppress(httpx.HTTPError, OSError, asyncio.TimeoutError):
-                if await self._healthy(place):
+                if (await self._get(place, "healthz")).status_code == 200:
                     return True
         return False
 
-    async def _healthy(self, place: str) -> bool:
+    async def metrics(self, place: str) -> str:
+        """What one of `engines` measures, as Prometheus' text. Raises `EngineLost`."""
+        try:
+            return (await self._get(place, "metrics")).raise_for_status().text
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise EngineLost(f"no engine answers at {place}: {error or type(error).__name__}") from None
+
+    async def _get(self, place: str, path: str) -> httpx.Response:
         if not _is_unix(place):
-            url = f"{place.replace('ws', 'http', 1).rstrip('/')}/healthz"
-            return (await self._http.get(url)).status_code == 200
+            return await self._http.get(f"{place.replace('ws', 'http', 1).rstrip('/')}/{path}")
         transport = httpx.AsyncHTTPTransport(uds=place)
-        async with httpx.AsyncClient(transport=transport, timeout=0.5, trust_env=False) as client:
-            return (await client.get("http://engine/healthz")).status_code == 200
+        async with httpx.AsyncClient(transport=transport, timeout=ASK_WITHIN_S, trust_env=False) as client:
+            return await client.get(f"http://engine/{path}")
 
     @cached_property
     def _http(self) -> httpx.AsyncClient:
