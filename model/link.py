@@ -36,7 +36,7 @@ class Tell(NamedTuple):
 
 
 class More(NamedTuple):
-    """The listener is done with an output: there is room for another."""
+    """Who asked is done with an output and wants the next."""
 
     number: int
 

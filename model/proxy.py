@@ -2,7 +2,8 @@
 
 The server keeps sockets, JSON, base64 and grants; the process has the weights, and an interpreter's lock that
 it shares with nobody. Errors come across as themselves; what is not of `model.errors` comes as `EngineError`.
-A reply's listener is waited for: at most `model.worker.AHEAD` outputs are under way to it.
+A reply goes on there when its next output is asked for here, so a listener that waits is waited for, and a
+conversation knows of a reply that is cancelled what it would know without the process between.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ from model.link import Output as Yielded
 log = structlog.get_logger("engine")
 
 CLOSE_WITHIN_S: Final = 3.0
-"""Then it is killed: the supervisor gives its server 5 s."""
+END_WITHIN_S: Final = 1.0
+"""Then it is killed: the supervisor gives its server 5 s for both."""
 
 
 class EngineProxy:
-    """Implements `model.api.Engine`. `died` is called when the process ends unasked; before that is told to
-    anyone who waits for it, so that a server that ends itself there tells its clients nothing."""
+    """Implements `model.api.Engine`. `died` is called when the process ends unasked, before those who wait for
+    it get `EngineLost`: a server that ends itself there tells its clients nothing, as if it had died alone."""
 
     limits: Limits
 
@@ -135,9 +137,12 @@ class EngineProxy:
         self._ending = asyncio.create_task(self._end())
 
     async def _end(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
+        try:
+            async with asyncio.timeout(END_WITHIN_S):
+                status = await self._process.wait()
+        except TimeoutError:
             self._process.kill()  # whatever it still does, nobody can hear it
-        status = await self._process.wait()
+            status = await self._process.wait()
         if not self._closing:
             log.critical("engine.process_died", pid=self._process.pid, status=status)
             self._died()

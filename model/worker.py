@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
@@ -24,9 +24,6 @@ from model.errors import EngineError, EngineLost
 from model.link import ENGINE, Answer, Ask, Link, Message, More, Output, Stop, Tell
 
 log = structlog.get_logger("engine")
-
-AHEAD: Final = 4
-"""Outputs of a reply that may be under way to their listener."""
 
 
 class Worker:
@@ -41,7 +38,8 @@ class Worker:
         self._conversations: dict[int, Conversation] = {}
         self._tasks: dict[int, tuple[int, asyncio.Task[Any]]] = {}
         """by the number of what was asked: of whom, and its work"""
-        self._room: dict[int, asyncio.Semaphore] = {}
+        self._wanted: dict[int, asyncio.Semaphore] = {}
+        """outputs that were asked for, by the same number"""
 
     def _left(self) -> None:
         if not self._closed:  # it died: nothing is left to do, and no thread's work is worth waiting for
@@ -58,8 +56,8 @@ class Worker:
                 self._tasks[number] = of, task
                 task.add_done_callback(lambda done: self._done(number, done))
             case More(number):
-                if number in self._room:
-                    self._room[number].release()
+                if number in self._wanted:
+                    self._wanted[number].release()
             case Stop(number):
                 if number in self._tasks:
                     self._tasks[number][1].cancel()
@@ -100,11 +98,11 @@ class Worker:
     async def _respond(self, number: int, of: int, *given: Any) -> None:
         if (conversation := self._conversations.get(of)) is None:
             raise EngineLost("this conversation is over")
-        room = self._room[number] = asyncio.Semaphore(AHEAD)
+        wanted = self._wanted[number] = asyncio.Semaphore(0)
         async with contextlib.aclosing(conversation.respond(*given)) as outputs:  # type: ignore[type-var]
             async for output in outputs:
-                await room.acquire()
                 self.link.say(Output(number, output))
+                await wanted.acquire()
 
     async def _close(self, number: int, of: int) -> None:
         """Whatever a conversation was about ends first, also its opening."""
@@ -121,7 +119,7 @@ class Worker:
 
     def _done(self, number: int, task: asyncio.Task[Any]) -> None:
         _, work = self._tasks.pop(number)
-        self._room.pop(number, None)
+        self._wanted.pop(number, None)
         error = None if work.cancelled() else work.exception()
         if error is None:
             result = None if task.cancelled() else task.result()

@@ -102,6 +102,8 @@ class ChromaConversation:
     async def _digest(self, utterance: Utterance, over: bool = False) -> None:
         """Encodes what came, and feeds it unless a reply is under way."""
         async with self._feeding:
+            if utterance.over:  # its end came before this was its turn, and took all of it
+                return
             pcm = utterance.take()
             await self._engine.conductor.do(utterance.listen, pcm, over)
             utterance.over = over

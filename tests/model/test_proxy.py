@@ -37,7 +37,6 @@ from model.api import (
 from model.client import Done, EngineClient, EngineEvent, Failure
 from model.errors import EngineBusy, EngineError, EngineLost, ProtocolError, VoiceError
 from model.proxy import ConversationProxy, EngineProxy
-from model.worker import AHEAD
 from tests.model.conftest import Grants
 from tests.model.scripted import ScriptedConversation, ScriptedEngine
 
@@ -210,10 +209,10 @@ async def test_a_listener_that_waits_is_waited_for(engine: EngineProxy, grant: V
         await anext(outputs)
         for _ in range(2):
             made = (await counts(engine))["made"]
-        assert made - before <= taken + AHEAD + 1
+        assert made - before <= taken
     assert len(await all_of(quick.respond("item"))) == 9, "others are not held up"
     await slow.close()
-    assert len(await all_of(outputs)) <= AHEAD, "what was under way"
+    assert await all_of(outputs) == []
     await quick.close()
     assert idle(engine)
 
@@ -391,9 +390,7 @@ async def test_a_server_whose_engine_dies_ends_at_once(
             await listen()
     assert not [event for event in events if isinstance(event, Done | Failure)], "its hall asks for it again"
     assert await asyncio.to_thread(process.wait, 5) == 1
-    said = (folder / "log").read_text()
-    assert "engine.process_died" in said
-    assert "status=-9" in said.replace("\x1b[35m", "").replace("\x1b[36m", "").replace("\x1b[0m", "")
+    assert f"engine.process_died            pid={worker} status=-9" in (folder / "log").read_text()
 
 
 async def test_an_engine_whose_server_dies_is_over(serving: Serving) -> None:

@@ -51,13 +51,13 @@ async def reply(conversation: Conversation, item: str, say: str | None, outputs:
 
 
 async def call(engine: Engine, grant: VoiceGrant) -> list[tuple[str, Floats]]:
-    """Disclosure, a turn, one that is interrupted, one after it: words and sound of each."""
+    """Disclosure, a turn whose reply is interrupted, one after it: words and sound of each."""
     conversation = await opened(engine, grant)
     await conversation.configure(SessionConfig(instructions="Be brief."))
     await conversation.restore(HistoryItem("user", "hello"))
     said = []
     for number, (seconds, say, outputs) in enumerate(
-        [(0.0, "I am a machine", 99), (1.3, None, 99), (0.7, None, 7), (2.2, None, 99)]
+        [(0.0, "I am a machine", 99), (1.3, None, 7), (2.2, None, 99)]
     ):
         pcm = noise(seconds, number)
         for at in range(0, len(pcm), 2400):
@@ -67,8 +67,6 @@ async def call(engine: Engine, grant: VoiceGrant) -> list[tuple[str, Floats]]:
         found = await reply(conversation, f"item {number}", say, outputs)
         text = "".join(output.delta for output in found if isinstance(output, Text))
         said.append((text, np.concatenate([output.pcm for output in found if isinstance(output, Sound)])))
-        if outputs < 99:
-            said.append((await conversation.truncate(f"item {number}", 0.2), np.zeros(0, np.float32)))
     await conversation.close()
     return said
 

@@ -237,6 +237,19 @@ async def test_interleaved_is_alone(model: Chroma, opened: Opener, seed: int) ->
     assert len(set(sounds)) > len(sounds) // 2, "the calls differ from each other"
 
 
+async def test_speech_and_its_end_in_one_breath_are_heard_alike(engine: ChromaEngine, opened: Opener) -> None:
+    """The commit comes before the loop had a pass for what was to be done while the caller spoke."""
+    slow, quick = await opened(engine, "a"), await opened(engine, "a")
+    await say(slow, noise(1.3))
+    await slow.commit()
+    quick.hear(noise(1.3))
+    await quick.commit()
+    await asyncio.gather(*quick._tasks)
+    np.testing.assert_array_equal((await answer(quick, "one")).sound, (await answer(slow, "one")).sound)
+    await slow.close()
+    await quick.close()
+
+
 @pytest.mark.parametrize("frames", [1, 2, 3, 5, 8, 13])
 async def test_a_cancelled_reply_leaves_nothing_behind(
     engine: ChromaEngine, opened: Opener, frames: int

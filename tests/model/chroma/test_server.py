@@ -181,6 +181,8 @@ async def test_a_call_from_disclosure_to_goodbye(house: House) -> None:
     assert len(pcm_of(replied)) == 30 * 1920
     await session.aclose()
     assert house.front.asked >= 1
+    loaded = Path(f"/proc/{house.process.pid}/maps").read_text()
+    assert "torch" not in loaded, "the weights are not where the sockets are"
 
 
 async def test_an_interrupted_reply_keeps_what_was_heard(house: House) -> None:
