@@ -33,8 +33,11 @@ END_WITHIN_S: Final = 1.0
 
 
 class EngineProxy:
-    """Implements `model.api.Engine`. `died` is called when the process ends unasked, before those who wait for
-    it get `EngineLost`: a server that ends itself there tells its clients nothing, as if it had died alone."""
+    """Implements `model.api.Engine`.
+
+    `died` is called when the process ends unasked, before those who wait for it get `EngineLost`: a server that
+    ends itself there tells its clients nothing, as when it is killed.
+    """
 
     limits: Limits
 

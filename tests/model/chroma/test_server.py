@@ -120,6 +120,10 @@ class House:
         assert await asyncio.to_thread(self.process.wait, 20) in (0, -15)
         self._server.close()
 
+    def loaded(self) -> str:
+        """Files that the server's process has mapped."""
+        return Path(f"/proc/{self.process.pid}/maps").read_text()
+
     def grant(self, call_id: str) -> VoiceGrant:
         return self.office.grant(
             voice="heart", purpose="test", dialplan="test", language="en", call_id=call_id
@@ -181,8 +185,7 @@ async def test_a_call_from_disclosure_to_goodbye(house: House) -> None:
     assert len(pcm_of(replied)) == 30 * 1920
     await session.aclose()
     assert house.front.asked >= 1
-    loaded = Path(f"/proc/{house.process.pid}/maps").read_text()
-    assert "torch" not in loaded, "the weights are not where the sockets are"
+    assert "torch" not in house.loaded(), "the weights are not where the sockets are"
 
 
 async def test_an_interrupted_reply_keeps_what_was_heard(house: House) -> None:
