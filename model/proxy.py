@@ -35,8 +35,8 @@ END_WITHIN_S: Final = 1.0
 class EngineProxy:
     """Implements `model.api.Engine`.
 
-    `died` is called when the process ends unasked, before those who wait for it get `EngineLost`: a server that
-    ends itself there tells its clients nothing, as when it is killed.
+    `died` is called when the process ends unasked, before those who wait for it get `EngineLost`: a server
+    that ends itself there tells its clients nothing, as when it is killed.
     """
 
     limits: Limits
@@ -220,4 +220,5 @@ class ConversationProxy:
         if not self._closed:
             self._closed = True
             with contextlib.suppress(EngineLost):
-                await self._engine.ask(self._of, "close")
+                # whoever is not there to see the end does not stop it
+                await asyncio.shield(self._engine.ask(self._of, "close"))

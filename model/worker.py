@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, cast
 
 import structlog
 
@@ -63,9 +63,14 @@ class Worker:
                     self._tasks[number][1].cancel()
 
     def _tell(self, of: int, method: str, given: tuple[Any, ...]) -> None:
+        with contextlib.suppress(EngineLost):
+            getattr(self._whom(of), method)(*given)
+
+    def _whom(self, of: int) -> Engine | Conversation:
         whom = self._engine if of == ENGINE else self._conversations.get(of)
-        if whom is not None:
-            getattr(whom, method)(*given)
+        if whom is None:
+            raise EngineLost("this conversation is over")
+        return whom
 
     def _work(self, ask: Ask) -> Coroutine[Any, Any, Any]:
         match ask:
@@ -90,15 +95,11 @@ class Worker:
         self._conversations[of] = await self._engine.open(*given)
 
     async def _call(self, ask: Ask) -> Any:
-        whom = self._engine if ask.of == ENGINE else self._conversations.get(ask.of)
-        if whom is None:
-            raise EngineLost("this conversation is over")
-        return await getattr(whom, ask.method)(*ask.given)
+        return await getattr(self._whom(ask.of), ask.method)(*ask.given)
 
     async def _respond(self, number: int, of: int, *given: Any) -> None:
-        if (conversation := self._conversations.get(of)) is None:
-            raise EngineLost("this conversation is over")
         wanted = self._wanted[number] = asyncio.Semaphore(0)
+        conversation = cast("Conversation", self._whom(of))
         async with contextlib.aclosing(conversation.respond(*given)) as outputs:  # type: ignore[type-var]
             async for output in outputs:
                 self.link.say(Output(number, output))
@@ -118,14 +119,14 @@ class Worker:
             await conversation.close()
 
     def _done(self, number: int, task: asyncio.Task[Any]) -> None:
-        _, work = self._tasks.pop(number)
+        del self._tasks[number]
         self._wanted.pop(number, None)
-        error = None if work.cancelled() else work.exception()
-        if error is None:
-            result = None if task.cancelled() else task.result()
-            self.link.say(Answer(number, result, None))
-        else:
+        if task.cancelled():
+            self.link.say(Answer(number, None, None))
+        elif (error := task.exception()) is not None:
             self.link.say(Answer(number, None, _told(error)))
+        else:
+            self.link.say(Answer(number, task.result(), None))
 
 
 def _told(error: BaseException) -> EngineError:
