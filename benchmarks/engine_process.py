@@ -1,10 +1,10 @@
 """What an engine's own process is worth: `python -m benchmarks.engine_process CHECKPOINT [--calls 1,4,8]`.
 
-Chroma behind its server, in the server's process and in one of its own, by turns. Callers here speak for a
-second in real time (100 ms batches), commit, ask for the reply, and listen to it at the pace of a telephone.
-Printed: asked to first sound; CPU per frame of sound, of all and of the process with the sockets; and what
-the latter takes per call, in binary frames and in base64. A call begins every 150 ms, so that turns do not
-coincide.
+Chroma behind its server, in the server's process ("together") and in one of its own ("apart"): both are up,
+and rounds go to one and the other by turns, so that both meet whatever else the machine does. In a round
+each caller speaks for a second in real time (100 ms batches), commits, asks for the reply, and listens to it
+at the pace of a telephone. Printed: asked to first sound; CPU per frame of sound, of all and of the process
+with the sockets; and what the latter takes per call, in binary frames and in base64.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import itertools
 import os
 import subprocess
 import sys
@@ -32,21 +31,43 @@ from model.api import RATE_HZ, Floats
 from model.client import Audio, Done, EngineClient, EngineSession
 from tests.model.chroma.test_server import TOKEN, Front, noise
 
-TOGETHER = (
-    "import model.server as s; from model import engines; s.load = lambda _: engines.chroma(); s.main()"
-)
+TOGETHER = "import model.server as s; from model import engines as e; s.load = lambda _: e.chroma(); s.main()"
 APART = "import model.server as s; s.main()"
 BATCH_S = 0.1
 SPEECH_S = 1.0
 REPLY_S = 2.4
+APART_S = 0.15
+"""between two callers' turns, so that they do not coincide"""
 
 
 @dataclass
-class Measured:
+class Kind:
+    """One way to serve, and what was measured of it."""
+
+    name: str
+    binary: bool
+    client: EngineClient
+    pids: list[int]
+    """the server's, then what it started"""
+    sessions: list[EngineSession] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)
     frames: int = 0
     late: int = 0
     """frames that came after they should have been heard"""
+    call_s: float = 0.0
+    cpu_s: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    """at the sockets, elsewhere"""
+
+    def report(self) -> str:
+        ms, frames = 1000 * np.array(self.latencies_s), self.frames
+        return (
+            f"{len(self.sessions):3d} calls {self.name:15s} "
+            f"first sound p50 {np.median(ms):6.1f} ms, p95 {np.percentile(ms, 95):6.1f}; "
+            f"{self.late:3d} of {frames:4d} frames late; "
+            f"CPU per frame {1000 * sum(self.cpu_s) / frames:6.2f} ms, "
+            f"at the sockets {1000 * self.cpu_s[0] / frames:6.2f} ms = "
+            f"{self.cpu_s[0] / self.call_s:.4f} CPU-s per call-s"
+        )
 
 
 def cpu_s(pid: int) -> float:
@@ -66,47 +87,44 @@ def processes(root: int) -> list[int]:
 
 @contextlib.asynccontextmanager
 async def server(
-    checkpoint: Path, script: str, calls: int
-) -> AsyncIterator[tuple[EngineClient, int, ConsentOffice]]:
-    with tempfile.TemporaryDirectory(prefix="vgb-") as name:
-        folder = Path(name)
-        office = ConsentOffice.open(f"sqlite:///{folder}/consent.sqlite", folder, grant_s=3600.0)
-        front = await asyncio.start_unix_server(Front(office, noise(2.0, 9)), folder / "front")
-        environ = {
-            **os.environ,
-            "VOICEGATE_CHROMA": str(checkpoint),
-            "VOICEGATE_BOOT_TOKEN": TOKEN,
-            "VOICEGATE_ENGINE_CALLS": str(calls),
-            "VOICEGATE_CHROMA_CONTEXT": "1024",
-            "VOICEGATE_CHROMA_REPLY_S": str(REPLY_S),
-            "OMP_NUM_THREADS": "1",
-        }
-        argv = [
-            sys.executable, "-c", script, "--engine", "chroma", "--uds", str(folder / "engine"),
-            "--front", str(folder / "front"), "--keys", str(office.public_keys_path),
-        ]  # fmt: skip
-        quiet = subprocess.DEVNULL
-        process = subprocess.Popen(argv, env=environ, stdout=quiet, stderr=quiet)  # noqa: ASYNC220
-        client = EngineClient(str(folder / "engine"), TOKEN)
-        while not await client.ready():  # noqa: ASYNC110  # it is another process that gets ready
+    checkpoint: Path, folder: Path, office: ConsentOffice, script: str, calls: int
+) -> AsyncIterator[tuple[EngineClient, list[int]]]:
+    environ = {
+        **os.environ,
+        "VOICEGATE_CHROMA": str(checkpoint),
+        "VOICEGATE_BOOT_TOKEN": TOKEN,
+        "VOICEGATE_ENGINE_CALLS": str(calls),
+        "VOICEGATE_CHROMA_CONTEXT": "2048",
+        "VOICEGATE_CHROMA_REPLY_S": str(REPLY_S),
+        "OMP_NUM_THREADS": "1",
+    }
+    path = str(folder / f"engine{len(script)}")
+    argv = [
+        sys.executable, "-c", script, "--engine", "chroma", "--uds", path, "--front", str(folder / "front"),
+        "--keys", str(office.public_keys_path),
+    ]  # fmt: skip
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(argv, env=environ, stdout=quiet, stderr=quiet)  # noqa: ASYNC220
+    client = EngineClient(path, TOKEN)
+    try:
+        while not await client.ready():  # noqa: ASYNC110 - of another process
             await asyncio.sleep(0.1)
-        try:
-            yield client, process.pid, office
-        finally:
-            process.terminate()
-            process.wait()
-            front.close()
-            office.close()
+        yield client, processes(process.pid)
+    finally:
+        process.terminate()
+        process.wait()
 
 
-async def turn(session: EngineSession, pcm: Floats, binary: bool, measured: Measured) -> None:
+async def turn(kind: Kind, session: EngineSession, pcm: Floats, starts_s: float) -> None:
     """Speaks, asks, and listens to the end of the reply."""
-    batch, due = round(BATCH_S * RATE_HZ), time.monotonic()
+    await asyncio.sleep(starts_s)
+    began = due = time.monotonic()
+    batch = round(BATCH_S * RATE_HZ)
     for at in range(0, len(pcm), batch):
         due += BATCH_S
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         piece = pcm[at : at + batch]
-        if binary:
+        if kind.binary:
             await session.append(piece)
         else:
             audio = base64.b64encode(events.pcm_to_bytes(piece)).decode()
@@ -118,71 +136,67 @@ async def turn(session: EngineSession, pcm: Floats, binary: bool, measured: Meas
         now = time.monotonic()
         if isinstance(event, Audio):
             first = first or now
-            measured.late += now - first > received / RATE_HZ
-            measured.frames += 1
+            kind.late += now - first > received / RATE_HZ
+            kind.frames += 1
             received += len(event.pcm)
         elif isinstance(event, Done):
             break
-    measured.latencies_s.append(first - asked)
+    kind.latencies_s.append(first - asked)
     await asyncio.sleep(max(0.0, first + received / RATE_HZ - time.monotonic()))
+    kind.call_s += time.monotonic() - began
 
 
-async def call(
-    client: EngineClient, token: str, number: int, turns: int, binary: bool, measured: Measured
-) -> None:
-    await asyncio.sleep(0.15 * number)
-    session = await client.connect(token)
-    await session.update(binary=binary)
-    for k in range(turns):
-        await turn(session, noise(SPEECH_S, 100 * number + k), binary, measured)
-    await session.aclose()
-
-
-async def run(checkpoint: Path, name: str, script: str, calls: int, turns: int, binary: bool) -> None:
-    ids = itertools.count()
-    async with server(checkpoint, script, calls) as (client, pid, office):
-
-        def token() -> str:
-            return office.grant(
-                voice="heart", purpose="test", dialplan="test", language="en", call_id=f"call-{next(ids)}"
-            ).token
-
-        await call(client, token(), 0, 1, binary, Measured())  # the first prepares the voice
-        measured = Measured()
-        pids = processes(pid)
-        began, before = time.monotonic(), [cpu_s(one) for one in pids]
-        await asyncio.gather(
-            *(call(client, token(), number, turns, binary, measured) for number in range(calls))
+async def turn_of_all(kind: Kind, number: int) -> None:
+    before = [cpu_s(pid) for pid in kind.pids]
+    await asyncio.gather(
+        *(
+            turn(kind, session, noise(SPEECH_S, 1000 * number + k), APART_S * k)
+            for k, session in enumerate(kind.sessions)
         )
-        seconds = time.monotonic() - began
-        spent = [cpu_s(one) - was for one, was in zip(pids, before, strict=True)]
-    ms = 1000 * np.array(measured.latencies_s)
-    print(
-        f"{calls:3d} calls {name:9s} {'binary' if binary else 'base64'}: "
-        f"first sound p50 {np.median(ms):6.1f} ms, "
-        f"p95 {np.percentile(ms, 95):6.1f}; {measured.late:3d} of {measured.frames:4d} frames late; "
-        f"CPU per frame {1000 * sum(spent) / measured.frames:6.2f} ms, "
-        f"at the sockets {1000 * spent[0] / measured.frames:6.2f} ms, "
-        f"that is {spent[0] / (seconds * calls):.4f} CPU-s per call-s",
-        flush=True,
     )
+    spent = [cpu_s(pid) - was for pid, was in zip(kind.pids, before, strict=True)]
+    kind.cpu_s[0] += spent[0]
+    kind.cpu_s[1] += sum(spent[1:])
+
+
+async def run(checkpoint: Path, calls: int, rounds: int) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vgb-")))
+        office = ConsentOffice.open(f"sqlite:///{folder}/consent.sqlite", folder, grant_s=3600.0)
+        stack.callback(office.close)
+        front = await asyncio.start_unix_server(Front(office, noise(2.0, 9)), folder / "front")
+        stack.callback(front.close)
+        kinds = []
+        for name, script, forms in (("together", TOGETHER, (True,)), ("apart", APART, (True, False))):
+            client, pids = await stack.enter_async_context(
+                server(checkpoint, folder, office, script, calls * len(forms))
+            )
+            for binary in forms:
+                kind = Kind(f"{name}, {'binary' if binary else 'base64'}", binary, client, pids)
+                kinds.append(kind)
+                for k in range(calls):
+                    grant = office.grant(
+                        voice="heart", purpose="test", dialplan="test", language="en", call_id=f"call-{k}"
+                    )
+                    kind.sessions.append(await client.connect(grant.token))
+                    await kind.sessions[-1].update(binary=binary)
+        for number in range(rounds):
+            for kind in kinds:
+                await turn_of_all(kind, number)
+        for kind in kinds:
+            print(kind.report(), flush=True)
+            for session in kind.sessions:
+                await session.aclose()
 
 
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path, exists=True))
 @click.option("--calls", default="1,4,8", help="simultaneous conversations, a run each")
-@click.option("--turns", default=6, help="of each conversation")
-def main(checkpoint: Path, calls: str, turns: int) -> None:
+@click.option("--rounds", default=12, help="turns of each conversation")
+def main(checkpoint: Path, calls: str, rounds: int) -> None:
     """Chroma in its server's process against one of its own."""
     for count in (int(one) for one in calls.split(",")):
-        for name, script, binary in (
-            ("together", TOGETHER, True),
-            ("apart", APART, True),
-            ("together", TOGETHER, True),
-            ("apart", APART, True),
-            ("apart", APART, False),
-        ):
-            asyncio.run(run(checkpoint, name, script, count, turns, binary))
+        asyncio.run(run(checkpoint, count, rounds))
 
 
 if __name__ == "__main__":

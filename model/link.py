@@ -13,6 +13,10 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, cast
 
+AHEAD: Final = 8
+"""Outputs that may be under way to who asked: words and sound of about .4 s."""
+ROOM: Final = 4
+"""Room is told of so many at once, since each word wakes the other end."""
 ENGINE: Final = 0
 """The number that means no conversation but the engine itself."""
 _LENGTH: Final = struct.Struct("<I")
@@ -36,7 +40,7 @@ class Tell(NamedTuple):
 
 
 class More(NamedTuple):
-    """Who asked is done with an output and wants the next."""
+    """Who asked is done with `ROOM` outputs; there is room for as many."""
 
     number: int
 

@@ -2,8 +2,8 @@
 
 The server keeps sockets, JSON, base64 and grants; the process has the weights, and an interpreter's lock that
 it shares with nobody. Errors come across as themselves; what is not of `model.errors` comes as `EngineError`.
-A reply goes on there when its next output is asked for here, so a listener that waits is waited for, and a
-conversation knows of a reply that is cancelled what it would know without the process between.
+A reply's listener is waited for: at most `model.link.AHEAD` outputs are under way to it. A reply that is
+cancelled has said them, until it is truncated.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import structlog
 from consent.grant import VoiceGrant
 from model.api import Floats, HistoryItem, Limits, Output, Reference, SessionConfig, Understood
 from model.errors import EngineError, EngineLost
-from model.link import ENGINE, Answer, Ask, Link, Message, More, Stop, Tell
+from model.link import ENGINE, ROOM, Answer, Ask, Link, Message, More, Stop, Tell
 from model.link import Output as Yielded
 
 log = structlog.get_logger("engine")
@@ -101,11 +101,13 @@ class EngineProxy:
         queue: asyncio.Queue[Yielded | Answer] = asyncio.Queue()
         number = self._ask(of, method, given)
         self._outputs[number] = queue
-        over = False
+        taken, over = 0, False
         try:
             while isinstance(said := await queue.get(), Yielded):
                 yield said.output
-                self.link.say(More(number))
+                taken += 1
+                if taken % ROOM == 0:
+                    self.link.say(More(number))
             over = True
             if said.error is not None:
                 raise said.error

@@ -21,7 +21,7 @@ import structlog
 from model import errors
 from model.api import Conversation, Engine, Limits
 from model.errors import EngineError, EngineLost
-from model.link import ENGINE, Answer, Ask, Link, Message, More, Output, Stop, Tell
+from model.link import AHEAD, ENGINE, ROOM, Answer, Ask, Link, Message, More, Output, Stop, Tell
 
 log = structlog.get_logger("engine")
 
@@ -38,8 +38,8 @@ class Worker:
         self._conversations: dict[int, Conversation] = {}
         self._tasks: dict[int, tuple[int, asyncio.Task[Any]]] = {}
         """by the number of what was asked: of whom, and its work"""
-        self._wanted: dict[int, asyncio.Semaphore] = {}
-        """outputs that were asked for, by the same number"""
+        self._room: dict[int, asyncio.Semaphore] = {}
+        """for outputs, by the same number"""
 
     def _left(self) -> None:
         if not self._closed:  # it died: nothing is left to do, and no thread's work is worth waiting for
@@ -56,8 +56,9 @@ class Worker:
                 self._tasks[number] = of, task
                 task.add_done_callback(lambda done: self._done(number, done))
             case More(number):
-                if number in self._wanted:
-                    self._wanted[number].release()
+                if number in self._room:
+                    for _ in range(ROOM):
+                        self._room[number].release()
             case Stop(number):
                 if number in self._tasks:
                     self._tasks[number][1].cancel()
@@ -98,12 +99,12 @@ class Worker:
         return await getattr(self._whom(ask.of), ask.method)(*ask.given)
 
     async def _respond(self, number: int, of: int, *given: Any) -> None:
-        wanted = self._wanted[number] = asyncio.Semaphore(0)
+        room = self._room[number] = asyncio.Semaphore(AHEAD)
         conversation = cast("Conversation", self._whom(of))
         async with contextlib.aclosing(conversation.respond(*given)) as outputs:  # type: ignore[type-var]
             async for output in outputs:
+                await room.acquire()
                 self.link.say(Output(number, output))
-                await wanted.acquire()
 
     async def _close(self, number: int, of: int) -> None:
         """Whatever a conversation was about ends first, also its opening."""
@@ -120,7 +121,7 @@ class Worker:
 
     def _done(self, number: int, task: asyncio.Task[Any]) -> None:
         del self._tasks[number]
-        self._wanted.pop(number, None)
+        self._room.pop(number, None)
         if task.cancelled():
             self.link.say(Answer(number, None, None))
         elif (error := task.exception()) is not None:

@@ -36,6 +36,7 @@ from model.api import (
 )
 from model.client import Done, EngineClient, EngineEvent, Failure
 from model.errors import EngineBusy, EngineError, EngineLost, ProtocolError, VoiceError
+from model.link import AHEAD
 from model.proxy import ConversationProxy, EngineProxy
 from tests.model.conftest import Grants
 from tests.model.scripted import ScriptedConversation, ScriptedEngine
@@ -209,10 +210,10 @@ async def test_a_listener_that_waits_is_waited_for(engine: EngineProxy, grant: V
         await anext(outputs)
         for _ in range(2):
             made = (await counts(engine))["made"]
-        assert made - before <= taken
+        assert made - before <= taken + AHEAD
     assert len(await all_of(quick.respond("item"))) == 9, "others are not held up"
     await slow.close()
-    assert await all_of(outputs) == []
+    assert len(await all_of(outputs)) <= AHEAD, "what was under way"
     await quick.close()
     assert idle(engine)
 
@@ -309,6 +310,7 @@ async def test_whoever_waits_for_a_dead_engine_is_told_last(grant: VoiceGrant) -
 
 SERVER = f"""
 import model.server
+from model.link import AHEAD
 from model.proxy import EngineProxy
 
 async def load(name):

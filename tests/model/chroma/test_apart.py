@@ -67,6 +67,8 @@ async def call(engine: Engine, grant: VoiceGrant) -> list[tuple[str, Floats]]:
         found = await reply(conversation, f"item {number}", say, outputs)
         text = "".join(output.delta for output in found if isinstance(output, Text))
         said.append((text, np.concatenate([output.pcm for output in found if isinstance(output, Sound)])))
+        if outputs < 99:
+            said.append((await conversation.truncate(f"item {number}", 0.2), np.zeros(0, np.float32)))
     await conversation.close()
     return said
 
