@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,19 @@ async def test_cancelled_at_any_point_nothing_is_left(engine: EngineProxy, grant
         assert idle(engine), passes
 
 
+async def test_a_slot_whose_taker_left_while_it_was_told_is_free_again(
+    engine: EngineProxy, grant: VoiceGrant
+) -> None:
+    task = asyncio.create_task(engine.open(grant, dataclasses.replace(REFERENCE, pcm=SHORT)))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    time.sleep(0.2)  # noqa: ASYNC251 - the answer comes, and nobody looks
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
+    assert (await counts(engine))["taken"] == 0
+
+
 async def test_what_nobody_waits_for_any_more_ends_over_there(engine: EngineProxy, grant: VoiceGrant) -> None:
     conversation = await opened(engine, grant, holds=2)
     conversation.hear(SHORT)
@@ -406,6 +420,6 @@ async def test_a_server_that_is_told_to_stop_takes_its_engine_along(serving: Ser
     session = await client.connect(grants.issue().token)
     os.kill(worker, signal.SIGTERM)  # as a terminal or systemd would, to both
     process.terminate()
-    await asyncio.to_thread(process.wait, 5)
+    assert await asyncio.to_thread(process.wait, 5) == 0
     await until(lambda: not runs(worker))
     await session.aclose()
