@@ -18,9 +18,9 @@ from gateway.engine_view import Reading, rows, table
 from gateway.errors import VoicegateError
 from gateway.runtime import runtime_for
 from gateway.settings import Settings, load
+from model.address import is_safe
 from model.client import EngineClient
 from model.errors import EngineLost
-from model.reference import is_safe
 
 REFRESH_S: Final = 1.0
 WINDOW: Final = 10

@@ -16,6 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.table import Table
 
 MIB: Final = 1 << 20
+UNITS: Final = frozenset({"bytes", "seconds"})
+"""Of names; the number says them."""
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -100,7 +102,8 @@ def _histograms(
 
 
 def _title(name: str, labels: Labels) -> str:
-    return " ".join([name.removeprefix("voicegate_").replace("_", " "), *(value for _, value in labels)])
+    words = [word for word in name.removeprefix("voicegate_").split("_") if word not in UNITS]
+    return " ".join([*words, *(value for _, value in labels)])
 
 
 def _spread(name: str, buckets: Sequence[tuple[float, float]]) -> str:
@@ -111,9 +114,9 @@ def _spread(name: str, buckets: Sequence[tuple[float, float]]) -> str:
 
 
 def _number(name: str, value: float) -> str:
-    if name.endswith("_bytes"):
+    if "_bytes" in name:
         return f"{value / MIB:,.1f} MiB"
-    if name.endswith("_seconds"):
+    if "_seconds" in name:
         return f"{value * 1000:,.2f} ms" if value < 1 else f"{value:,.1f} s"
     return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
 

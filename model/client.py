@@ -317,7 +317,7 @@ class EngineClient:
         try:
             return (await self._get(place, "metrics")).raise_for_status().text
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise EngineLost(f"no engine answers at {place}: {error or type(error).__name__}") from None
+            raise EngineLost(f"no engine answers at {place}: {str(error) or type(error).__name__}") from None
 
     async def _get(self, place: str, path: str) -> httpx.Response:
         if not _is_unix(place):

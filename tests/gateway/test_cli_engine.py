@@ -70,13 +70,13 @@ def test_what_is_shown_is_of_the_time_between_two_readings() -> None:
         meters.step.labels("frame").observe(0.015)
     shown = rows(meters.read(at=12.0), before)
     assert shown["engine slots"] == "8"
-    assert shown["chroma kv bytes"] == "1.5 MiB"
+    assert shown["chroma kv"] == "1.5 MiB"
     assert shown["chroma frames"] == "1,050  25/s"
-    assert shown["chroma step seconds frame"] == "p50 15.00 ms  p99 19.90 ms  of 10"
+    assert shown["chroma step frame"] == "p50 15.00 ms  p99 19.90 ms  of 10"
     assert not [title for title in shown if "created" in title]
     alone = rows(before, None)
     assert alone["chroma frames"] == "1,000"
-    assert alone["chroma step seconds frame"] == "p50 60.00 ms  p99 79.60 ms  of 100"
+    assert alone["chroma step frame"] == "p50 60.00 ms  p99 79.60 ms  of 100"
 
 
 def test_an_engine_that_was_started_anew_began_at_zero() -> None:
