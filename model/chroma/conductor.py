@@ -1,28 +1,30 @@
-"""One thread for the weights: a frame for every reply that has room for it, and other work between frames.
+"""One thread for the weights; the schedule says what it does next.
 
-The event loop decides, the thread computes. Everything that touches a slot runs in that thread in the order
-in which it was asked for, so that a cut that follows a cancelled step sees what the step left.
+The event loop decides, the thread computes, one thing at a time: what a conversation asks for after its reply
+was cancelled finds what the step under way left. Nothing here waits for a listener.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Final, ParamSpec, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model.chroma.meters import Meters
 from model.chroma.reply import Reply, perform
+from model.chroma.schedule import Kind, Rest, Schedule, Step, Work
 from model.chroma.steps import Steps
+from model.errors import EngineError
 
-AHEAD: Final = 4
-"""Frames of a reply that may wait for whoever hears it; then it rests."""
+LEAD_S: Final = 1.0
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -34,78 +36,193 @@ class Spoken:
     pcm: NDArray[np.float32] | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """What `do` asked for."""
+
+    work: Callable[[], Any]
+    kind: Kind
+    size: int
+    done: asyncio.Future[Any]
+
+
+@dataclass(slots=True, eq=False)
+class _Part:
+    """A reply's, on its way to its listener. `stand_by` goes before its first frame, in the same go."""
+
+    stand_by: Callable[[], None] | None
+    frames: asyncio.Queue[Spoken | Exception | None] = field(default_factory=asyncio.Queue)
+
+
+def speak(steps: Steps, replies: Sequence[Reply]) -> list[Spoken]:
+    """A step, and what came of it on the host."""
+    return [
+        Spoken(frame.word, None if frame.pcm is None else frame.pcm.cpu().numpy())
+        for frame in perform(steps, replies)
+    ]
+
+
 class Conductor:
     """Steps replies together; see the module."""
 
-    def __init__(self, steps: Steps) -> None:
+    def __init__(self, steps: Steps, lead_s: float = LEAD_S, meters: Meters | None = None) -> None:
         self.steps = steps
+        self.meters = meters or Meters()
+        self.schedule: Schedule[Reply, _Job] = Schedule(lead_s, steps.model.config.frame_s)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="chroma")
-        self._playing: dict[Reply, asyncio.Queue[Spoken | Exception | None]] = {}
-        self._hungry = asyncio.Event()
+        self._parts: dict[Reply, _Part] = {}
+        self._changed = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
+        self._closed = False
 
     @property
     def playing(self) -> int:
         """Replies under way."""
-        return len(self._playing)
+        return len(self._parts)
 
-    async def do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs `work` in the thread, after what was asked for before."""
+    async def do(
+        self, kind: Kind, size: int, work: Callable[[], T], awaited: Callable[[], bool] = lambda: True
+    ) -> T:
+        """Runs `work` in the thread when it is its turn, which comes sooner while somebody waits (`awaited`)
+        for what it does."""
+        self._begin()
+        job = _Job(work, kind, size, asyncio.get_running_loop().create_future())
+        self.schedule.ask(job, kind, size, awaited=awaited, now=time.perf_counter())
+        self._changed.set()
+        try:
+            found: T = await job.done
+        except asyncio.CancelledError:
+            self.schedule.withdraw(job)
+            raise
+        return found
 
-        def run() -> T:
-            with torch.inference_mode():
-                return work(*args, **kwargs)
-
-        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
-
-    async def perform(self, reply: Reply) -> AsyncIterator[Spoken]:
+    async def perform(
+        self, reply: Reply, stand_by: Callable[[], None] | None = None
+    ) -> AsyncIterator[Spoken]:
         """The frames of a reply; closing the iterator ends it."""
-        queue: asyncio.Queue[Spoken | Exception | None] = asyncio.Queue()
-        self._playing[reply] = queue
-        if self._loop is None:
-            self._loop = asyncio.create_task(self._run(), name="chroma-conductor")
+        self._begin()
+        part = self._parts[reply] = _Part(stand_by)
+        self.schedule.join(reply, time.perf_counter())
+        self._changed.set()
         try:
             while True:
-                self._hungry.set()
-                frame = await queue.get()
+                frame = await part.frames.get()
                 if frame is None:
                     return
                 if isinstance(frame, Exception):
                     raise frame
+                if self.schedule.taken(reply, time.perf_counter()):
+                    self._changed.set()
                 yield frame
         finally:
-            del self._playing[reply]
+            del self._parts[reply]
+            self.schedule.leave(reply)
+
+    def _begin(self) -> None:
+        if self._closed:
+            raise _closed()
+        if self._loop is None:
+            self._loop = asyncio.create_task(self._run(), name="chroma-conductor")
 
     async def _run(self) -> None:
         while True:
-            replies = [r for r, queue in self._playing.items() if r.end is None and queue.qsize() < AHEAD]
-            if not replies:
-                self._hungry.clear()
-                await self._hungry.wait()
+            now = time.perf_counter()
+            match self.schedule.next(now):
+                case Step(replies):
+                    await self._frames(replies)
+                case Work(job):
+                    await self._work(job)
+                case Rest(until):
+                    self._changed.clear()
+                    wait = asyncio.timeout(None if until == float("inf") else until - now)
+                    try:
+                        async with wait:
+                            await self._changed.wait()
+                    except TimeoutError:
+                        pass
+
+    async def _frames(self, replies: list[Reply]) -> None:
+        parts = [self._parts[reply] for reply in replies]
+
+        def step() -> list[Spoken]:
+            for part in parts:
+                if part.stand_by is not None:
+                    part.stand_by()
+                    part.stand_by = None
+            return self._step(replies)
+
+        try:
+            frames, began, ended = await self._timed(step)
+        except Exception as error:  # told to those it hit; the others go on
+            for reply, part in zip(replies, parts, strict=True):
+                reply.end = "failed"
+                self.schedule.leave(reply)
+                part.frames.put_nowait(error)
+            return
+        self._spent(Kind.FRAME, len(replies), ended - began)
+        longest = 0.0
+        for reply, part, frame in zip(replies, parts, frames, strict=True):
+            if self._parts.get(reply) is not part:
                 continue
-            try:
-                frames = await self.do(self._step, replies)
-            except Exception as error:  # told to those it hit; the others go on
-                for reply in replies:
-                    reply.end = "failed"
-                    if (queue := self._playing.get(reply)) is not None:
-                        queue.put_nowait(error)
-                continue
-            for reply, frame in zip(replies, frames, strict=True):
-                if (queue := self._playing.get(reply)) is not None:
-                    queue.put_nowait(frame)
-                    if reply.end is not None:
-                        # told, not asked: the thread sets `end` before its last frame is here
-                        queue.put_nowait(None)
+            handed = self.schedule.handed(reply, began, ended)
+            longest = max(longest, handed.took_s)
+            if frame.pcm is not None:
+                self.meters.frame(handed)
+            part.frames.put_nowait(frame)
+            if reply.end is not None:  # told, not asked: the thread sets `end` before its last frame is here
+                part.frames.put_nowait(None)
+                self.schedule.leave(reply)
+        self.meters.step(len(replies), longest, ended)
+
+    async def _work(self, job: _Job) -> None:
+        if job.done.done():  # cancelled
+            return
+        try:
+            found, began, ended = await self._timed(job.work)
+        except asyncio.CancelledError:
+            job.done.cancel()
+            raise
+        except Exception as error:
+            if not job.done.done():
+                job.done.set_exception(error)
+            return
+        self._spent(job.kind, job.size, ended - began)
+        if not job.done.done():
+            job.done.set_result(found)
+            await asyncio.sleep(0)  # whoever waited may ask for more before the next thing is chosen
+
+    async def _timed(self, work: Callable[[], T]) -> tuple[T, float, float]:
+        """What `work` answers, and when it began and ended; the device has done it."""
+        device = self.steps.model.device
+
+        def run() -> tuple[T, float, float]:
+            began = time.perf_counter()
+            with torch.inference_mode():
+                found = work()
+            if device.type == "cuda":
+                torch.cuda.current_stream(device).synchronize()
+            return found, began, time.perf_counter()
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+
+    def _spent(self, kind: Kind, size: int, seconds: float) -> None:
+        self.schedule.costs.spent(kind, size, seconds)
+        self.meters.spent(kind, seconds)
 
     def _step(self, replies: list[Reply]) -> list[Spoken]:
-        return [
-            Spoken(frame.word, None if frame.pcm is None else frame.pcm.cpu().numpy())
-            for frame in perform(self.steps, replies)
-        ]
+        return speak(self.steps, replies)
 
     async def close(self) -> None:
+        self._closed = True
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
+        for job in self.schedule.abandon():
+            job.done.cancel()
+        for part in self._parts.values():
+            part.frames.put_nowait(_closed())
         self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+def _closed() -> EngineError:
+    return EngineError("the engine is closed")

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +25,7 @@ from model.chroma.chat import Words, whole_words
 from model.chroma.history import History, Piece, Turn
 from model.chroma.reply import Reply
 from model.chroma.sampling import Sampling
+from model.chroma.schedule import Kind
 from model.chroma.utterance import Utterance
 from model.chroma.voices import Voice
 from model.errors import EngineError
@@ -72,6 +74,10 @@ class ChromaConversation:
         self._forgot = 0
         """turns that were dropped since the last reply said so"""
         self._closed = False
+        self._pressed = 0
+        """how many wait for the thinker's memory"""
+        self._ended: float | None = None
+        """when the utterance ended that is to be answered"""
         self._log = structlog.get_logger("chroma").bind(call_id=call_id, slot=slot)
 
     # ── hearing ──────────────────────────────────────────────────────────────────────────────────────
@@ -99,13 +105,29 @@ class ChromaConversation:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._log.error("chroma.background_failed", error=repr(error))
 
+    @contextlib.contextmanager
+    def _pressing(self) -> Iterator[None]:
+        """Somebody waits: what is done for this conversation goes first."""
+        self._pressed += 1
+        try:
+            yield
+        finally:
+            self._pressed -= 1
+
+    def _is_pressed(self) -> bool:
+        return self._pressed > 0
+
+    async def _listen(self, utterance: Utterance, pcm: Floats, over: bool) -> None:
+        await self._engine.conductor.do(
+            Kind.HEARING, len(pcm), lambda: utterance.listen(pcm, over), self._is_pressed
+        )
+
     async def _digest(self, utterance: Utterance, over: bool = False) -> None:
         """Encodes what came, and feeds it unless a reply is under way."""
         async with self._feeding:
             if utterance.over:  # its end came before this was its turn, and took all of it
                 return
-            pcm = utterance.take()
-            await self._engine.conductor.do(utterance.listen, pcm, over)
+            await self._listen(utterance, utterance.take(), over)
             utterance.over = over
             if utterance.dropped or self._closed:
                 return
@@ -137,7 +159,9 @@ class ChromaConversation:
         utterance, self._utterance = self._utterance, None
         if utterance is None:
             return Understood(0.0)
-        await self._digest(utterance, over=True)
+        self._ended = None if self._answering else time.perf_counter()
+        with self._pressing():
+            await self._digest(utterance, over=True)
         return Understood(utterance.samples / RATE_HZ)
 
     def clear(self) -> None:
@@ -154,8 +178,9 @@ class ChromaConversation:
     async def restore(self, item: HistoryItem) -> None:
         chat = self._engine.chat
         if item.pcm is not None and item.role == "user":
-            utterance, pcm = self._engine.utterance(), item.pcm
-            await self._engine.conductor.do(utterance.listen, pcm, True)
+            utterance = self._engine.utterance()
+            with self._pressing():
+                await self._listen(utterance, item.pcm, over=True)
             utterance.over = True
             self._place(utterance)
         elif item.text and item.role == "system":
@@ -181,15 +206,19 @@ class ChromaConversation:
             raise EngineError(f"{len(history)} positions are more than a context of {cache.capacity} takes")
         at, pieces = history.pending(opening=opening)
 
-        def run(start: int, x: Tensor) -> None:
-            cache.cut(slot, start)
-            engine.steps.prefill(slot, x)
+        parts: deque[Tensor] = deque()
 
-        if pieces:
-            x = await engine.conductor.do(self._embed, pieces)
-            for part in torch.split(x, PREFILL):
-                await engine.conductor.do(run, at, part)
-                at += len(part)
+        def run() -> None:
+            if not parts:
+                parts.extend(torch.split(self._embed(pieces), PREFILL))
+            cache.cut(slot, at)
+            engine.steps.prefill(slot, parts.popleft())
+
+        end = at + sum(map(len, pieces))
+        while at < end:
+            size = min(PREFILL, end - at)
+            await engine.conductor.do(Kind.PREFILL, size, run, self._is_pressed)
+            at += size
         history.fed(at)
 
     def _embed(self, pieces: list[Piece]) -> Tensor:
@@ -225,26 +254,32 @@ class ChromaConversation:
         chat, engine = self._engine.chat, self._engine
         answer = Answer(Turn("assistant", list(chat.answer_open)), [])
         self._answering = True
+        asked: float | None = time.perf_counter()
+        ended, self._ended = None if say else self._ended, None
         try:
-            async with self._feeding:
-                self._place_held()
-                if self._utterance is not None:  # not over yet: its place is after this answer
-                    self._withdraw(self._utterance)
-                self._history.append(answer.turn)
-                await self._feed(opening=True)
+            with self._pressing():
+                async with self._feeding:
+                    self._place_held()
+                    if self._utterance is not None:  # not over yet: its place is after this answer
+                        self._withdraw(self._utterance)
+                    self._history.append(answer.turn)
+                    await self._feed(opening=True)
             self._answers[item_id] = answer
             while len(self._answers) > ITEMS:
                 self._answers.popitem(last=False)
             self._replies += 1
-            await engine.conductor.do(self._stand_by)
             script = None if say is None else deque([*chat.encode(say), chat.im_end])
             reply = Reply(self._slot, engine.reply_frames, script)
             words = Words(chat)
             if self._forgot:
                 yield Forgot(self._forgot)
                 self._forgot = 0
-            async with contextlib.aclosing(engine.conductor.perform(reply)) as frames:  # type: ignore[type-var]
+            playing = engine.conductor.perform(reply, self._stand_by)
+            async with contextlib.aclosing(playing) as frames:  # type: ignore[type-var]
                 async for frame in frames:
+                    if asked is not None:
+                        engine.meters.first(asked, ended)
+                        asked = None
                     if frame.word is not None:
                         answer.words.append(frame.word)
                         if text := words.add(frame.word):
@@ -311,4 +346,4 @@ class ChromaConversation:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._engine.release(self._slot)
+        await self._engine.release(self._slot, self._voice)

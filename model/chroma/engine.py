@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import heapq
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, NoReturn, Self
 
 import numpy as np
 import structlog
@@ -16,15 +18,18 @@ import torch
 
 from consent.grant import VoiceGrant, hash_voice
 from model.api import RATE_HZ, Limits, Reference
+from model.chroma import admission, checkpoint, voices
 from model.chroma import chat as chats
-from model.chroma import checkpoint, voices
 from model.chroma import config as chroma_config
+from model.chroma.admission import Capacity
 from model.chroma.chat import Chat
-from model.chroma.conductor import Conductor
+from model.chroma.conductor import LEAD_S, Conductor
 from model.chroma.conversation import ChromaConversation
 from model.chroma.hearing import Mel
+from model.chroma.meters import Meters
 from model.chroma.quirks import SERVING, Quirks
 from model.chroma.sampling import Sampling
+from model.chroma.schedule import LEAST_FRAMES, Kind
 from model.chroma.slots import Slots
 from model.chroma.steps import Steps
 from model.chroma.utterance import Utterance
@@ -40,6 +45,7 @@ PIECE_FRAMES: Final = 25
 """A reference is encoded in pieces of 2 s."""
 
 
+AUTO: Final = "auto"
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -47,13 +53,16 @@ DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class EngineSettings:
     """How the engine runs. `context`: the thinker's positions of each conversation."""
 
-    conversations: int = 4
+    conversations: int | Literal["auto"] = 4
+    """"auto": as many as are measured to keep time and to fit in memory"""
     device: str = "auto"
     """"auto": the GPU where there is one"""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """"auto": bfloat16 on a GPU, float32 elsewhere"""
     context: int = 4096
     reply_s: float = 60.0
+    lead_s: float = LEAD_S
+    """how far a reply may be ahead of its playout"""
     temperature: float = 0.7
     top_k: int = 50
     top_p: float = 1.0
@@ -69,12 +78,16 @@ class EngineSettings:
         given: dict[str, Any] = {}
         for name, field, kind in (
             ("VOICEGATE_ENGINE_CALLS", "conversations", int),
+            ("VOICEGATE_CHROMA_LEAD_S", "lead_s", float),
             ("VOICEGATE_CHROMA_DEVICE", "device", str),
             ("VOICEGATE_CHROMA_DTYPE", "dtype", str),
             ("VOICEGATE_CHROMA_CONTEXT", "context", int),
             ("VOICEGATE_CHROMA_REPLY_S", "reply_s", float),
         ):
             if value := environ.get(name):
+                if (name, value) == ("VOICEGATE_ENGINE_CALLS", AUTO):
+                    given[field] = AUTO
+                    continue
                 try:
                     given[field] = kind(value)
                 except ValueError:
@@ -94,18 +107,29 @@ class ChromaEngine:
         self.chat = chat
         self.settings = settings
         self.quirks = quirks
-        self.slots = Slots.make(model, settings.conversations, quirks, context=settings.context)
+        least_s = LEAST_FRAMES * model.config.frame_s
+        if settings.lead_s < least_s:
+            raise EngineError(f"VOICEGATE_CHROMA_LEAD_S={settings.lead_s:g} must be {least_s:g} s or more")
+        if settings.conversations == AUTO:
+            self.capacity = admission.find(model, quirks, settings.context, settings.voices_bytes)
+        else:
+            self.capacity = Capacity(settings.conversations)
+        self.slots = Slots.make(model, self.capacity.conversations, quirks, context=settings.context)
         self.steps = Steps(model, self.slots, quirks)
-        self.conductor = Conductor(self.steps)
+        self.meters = Meters()
+        self.conductor = Conductor(self.steps, settings.lead_s, self.meters)
         self.voices = VoiceCache(settings.voices_bytes)
         self.reply_frames = max(1, round(settings.reply_s / model.config.frame_s))
         self.answer_room = min(512, self.slots.thinker.capacity // 4)
         """positions that a context keeps for the answer"""
         self._mel = Mel(model.config.hearing.mels)
-        self._free = list(range(settings.conversations))
-        self._preparing: dict[str, asyncio.Task[Voice]] = {}
+        for replies, seconds in self.capacity.points:
+            self.conductor.schedule.costs.spent(Kind.FRAME, replies, seconds)
+        self._free = list(range(self.capacity.conversations))
+        self._preparing: dict[str, tuple[asyncio.Task[Voice], int]] = {}
+        """with the bytes that each will take"""
         self.limits = Limits(
-            conversations=settings.conversations, reply_s=settings.reply_s, transcribes=False
+            conversations=self.capacity.conversations, reply_s=settings.reply_s, transcribes=False
         )
 
     @classmethod
@@ -128,12 +152,13 @@ class ChromaEngine:
             engine = cls(model, chat, settings)
         except torch.OutOfMemoryError:
             raise CheckpointError(
-                f"{settings.conversations} conversations with a context of {settings.context} do not fit on "
-                f"{device}: lower VOICEGATE_ENGINE_CALLS or VOICEGATE_CHROMA_CONTEXT "
+                f"{settings.conversations} conversation(s) with a context of {settings.context} do not fit "
+                f"on {device}: lower VOICEGATE_ENGINE_CALLS or VOICEGATE_CHROMA_CONTEXT "
                 "(`voicegate engine inspect` says what a slot takes)"
             ) from None
         log.info("chroma.loaded", source=str(source), device=str(device), dtype=str(dtype),
-                 slots=settings.conversations, slots_mib=engine.slots.nbytes >> 20)  # fmt: skip
+                 slots=engine.slots.count, bound=engine.capacity.bound,
+                 slots_mib=engine.slots.nbytes >> 20)  # fmt: skip
         return engine
 
     @property
@@ -147,8 +172,7 @@ class ChromaEngine:
 
     async def open(self, grant: VoiceGrant, reference: Reference) -> ChromaConversation:
         """A conversation in the reference's voice. Raises `EngineBusy`, `VoiceError`."""
-        if not self._free:
-            raise EngineBusy(f"{self.settings.conversations} conversations are all that this engine takes")
+        self._admit()
         slot = heapq.heappop(self._free)  # the lowest, so that steps cover few idle slots
         try:
             voice = await self._voice(grant, reference)
@@ -157,28 +181,49 @@ class ChromaEngine:
             if isinstance(error, VoiceError):
                 log.error("voice.unusable", call_id=grant.call_id, voice=grant.voice, reason=str(error))
             raise
+        self.voices.hold(voice)
         sampling = Sampling(
             self.settings.temperature, self.settings.top_k, self.settings.top_p, seed_of(grant.call_id)
         )
         return ChromaConversation(self, slot, voice, sampling, grant.call_id)
 
-    async def release(self, slot: int) -> None:
-        """The slot is free again, and as new."""
-        await asyncio.shield(self.conductor.do(self.slots.clear, slot))
+    def _admit(self) -> None:
+        """Raises `EngineBusy` saying what a conversation more would run out of."""
+        if not self._free:
+            self._refuse("slots", self.capacity.why)
+        frame_s = self.model.config.frame_s
+        if late := self.capacity.late(self.meters.frame_p99_s(time.perf_counter()), frame_s):
+            self._refuse("time", late)
+
+    def _refuse(self, reason: str, message: str) -> NoReturn:
+        self.meters.refused.labels(reason).inc()
+        raise EngineBusy(message)
+
+    async def release(self, slot: int, voice: Voice) -> None:
+        """The slot is free again, and as new; the voice is not needed by its conversation."""
+        self.voices.release(voice)
+        await asyncio.shield(self.conductor.do(Kind.SLOT, 1, lambda: self.slots.clear(slot)))
         heapq.heappush(self._free, slot)
 
     async def _voice(self, grant: VoiceGrant, reference: Reference) -> Voice:
         """The grant's voice by its hash; two calls that want it at once wait for one preparation."""
         if reference.voice_hash != grant.voice_hash:
             raise VoiceError(f"the reference that came is not that of {grant.voice!r}")
-        if (voice := self.voices.get(reference.voice_hash)) is not None:
+        voice = self.voices.get(reference.voice_hash)
+        preparing = self._preparing.get(reference.voice_hash)
+        self.meters.voices.labels("miss" if voice is None and preparing is None else "hit").inc()
+        if voice is not None:
             return voice
-        pcm = self._usable(reference)
-        task = self._preparing.get(reference.voice_hash)
-        if task is None:
-            task = asyncio.create_task(self._prepare(reference, pcm))
-            self._preparing[reference.voice_hash] = task
-            task.add_done_callback(lambda _: self._preparing.pop(reference.voice_hash, None))
+        if preparing is not None:
+            return await asyncio.shield(preparing[0])
+        pcm, words = self._usable(reference), self.chat.encode(reference.text)
+        nbytes = voices.nbytes_of(self.model, len(words), -(-len(pcm) // self.model.config.codec.frame))
+        if not self.voices.room(nbytes + sum(more for _, more in self._preparing.values())):
+            self._refuse("memory", f"memory: the voices of open conversations take all of the "
+                         f"{self.voices.limit >> 20} MiB that voices have")  # fmt: skip
+        task = asyncio.create_task(self._prepare(reference, words, pcm))
+        self._preparing[reference.voice_hash] = task, nbytes
+        task.add_done_callback(lambda _: self._preparing.pop(reference.voice_hash, None))
         return await asyncio.shield(task)
 
     @staticmethod
@@ -206,18 +251,20 @@ class ChromaEngine:
         return pcm
 
     async def _prepare(
-        self, reference: Reference, pcm: np.ndarray[tuple[int], np.dtype[np.float32]]
+        self, reference: Reference, words: list[int], pcm: np.ndarray[tuple[int], np.dtype[np.float32]]
     ) -> Voice:
-        model = self.model
-        words = self.chat.encode(reference.text)
+        model, do = self.model, self.conductor.do
         size = PIECE_FRAMES * model.config.codec.frame
         stream = voices.encoding(model, len(pcm), self.quirks, PIECE_FRAMES)
         codes = []
         for at in range(0, len(pcm), size):  # in pieces: other callers' frames go between them
             piece = torch.from_numpy(pcm[at : at + size].copy()).to(model.device)
-            codes.append(await self.conductor.do(voices.encode_piece, model, piece, stream))
+            encode = partial(voices.encode_piece, model, piece, stream)
+            codes.append(await do(Kind.VOICE, PIECE_FRAMES, encode, _unhurried))
         ids = torch.tensor(words, dtype=torch.long).to(model.device)
-        voice = await self.conductor.do(voices.prepare, model, ids, torch.cat(codes))
+        whole = torch.cat(codes)
+        prepare = partial(voices.prepare, model, ids, whole)
+        voice = await do(Kind.PREFILL, len(ids) + len(whole), prepare, _unhurried)
         if voice.positions > self.slots.backbone.capacity // 2:
             raise VoiceError(
                 f"the clip of {reference.voice!r} takes {voice.positions} of {self.slots.backbone.capacity} "
@@ -231,12 +278,33 @@ class ChromaEngine:
         self.voices.erase(voice_hash)
 
     async def metrics(self) -> str:
-        """Slots, and those in use."""
-        slots = self.settings.conversations
-        return f"voicegate_chroma_slots {slots}\nvoicegate_chroma_slots_used {slots - self.free}\n"
+        """What is counted, in Prometheus' text format."""
+        slots, conductor = self.slots, self.conductor
+        caches = {"thinker": slots.thinker, "backbone": slots.backbone, "codec": slots.codec.cache}
+        kv = {}
+        for name, cache in caches.items():
+            places = cache.nbytes // (slots.count * (cache.capacity + 1))
+            kv[name] = cache.nbytes, places * sum(min(length, cache.capacity) for length in cache.lengths)
+        return self.meters.show(
+            {
+                "slots": slots.count,
+                "slots_used": slots.count - self.free,
+                "replies": conductor.playing,
+                "queue": conductor.schedule.waiting,
+                "voices_kept": len(self.voices),
+                "voice_bytes": self.voices.nbytes,
+                "voice_bytes_limit": self.voices.limit,
+            },
+            kv,
+        )
 
     async def close(self) -> None:
         await self.conductor.close()
+
+
+def _unhurried() -> bool:
+    """A voice is prepared before its call is answered: frames of those who talk go first."""
+    return False
 
 
 def seed_of(call_id: str) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -13,8 +14,11 @@ from model.chroma.quirks import Quirks
 from model.chroma.slots import Slots
 from model.chroma.weights import Chroma
 
+PROMPT: Final = 3
+"""Positions of a voice's prompt besides its words and frames."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Voice:
     """`codes` `(frames, codebooks)`; `keys`, `values` `(layers, kv_heads, P, head_dim)` of the backbone."""
 
@@ -64,12 +68,20 @@ def prepare(model: Chroma, text: Tensor, codes: Tensor) -> Voice:
     return Voice(codes, prompt, *cache.take(0, len(prompt)))
 
 
+def nbytes_of(model: Chroma, words: int, frames: int) -> int:
+    """What a voice of so many words and frames will take."""
+    config, size = model.config, model.dtype.itemsize
+    position = (config.backbone.kv_floats + config.backbone.hidden) * size
+    return (words + frames + PROMPT) * position + frames * config.codebooks * torch.long.itemsize
+
+
 class VoiceCache:
-    """The voices last used, up to `limit` bytes; at least the last one."""
+    """The voices that are held, and those last used, in up to `limit` bytes; at least the last one."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._voices: OrderedDict[str, Voice] = OrderedDict()
+        self._held: Counter[Voice] = Counter()
 
     def get(self, voice_hash: str) -> Voice | None:
         voice = self._voices.get(voice_hash)
@@ -80,16 +92,38 @@ class VoiceCache:
     def put(self, voice_hash: str, voice: Voice) -> None:
         self._voices[voice_hash] = voice
         self._voices.move_to_end(voice_hash)
-        while len(self._voices) > 1 and self.nbytes > self._limit:
-            self._voices.popitem(last=False)
+        self._evict(voice)
+
+    def hold(self, voice: Voice) -> None:
+        """A conversation speaks with it."""
+        self._held[voice] += 1
+
+    def release(self, voice: Voice) -> None:
+        """It does no longer."""
+        self._held[voice] -= 1
+        if not self._held[voice]:
+            del self._held[voice]
+        self._evict(next(reversed(self._voices.values()), None))
 
     def erase(self, voice_hash: str) -> None:
-        """Forgets a voice, as its owner may demand."""
+        """Forgets a voice, as its owner may demand; who holds it has it until its call's end."""
         self._voices.pop(voice_hash, None)
+
+    def _evict(self, last: Voice | None) -> None:
+        for voice_hash, voice in list(self._voices.items()):
+            if self.nbytes <= self.limit:
+                return
+            if voice is not last and voice not in self._held:
+                del self._voices[voice_hash]
+
+    def room(self, nbytes: int) -> bool:
+        """Whether so much fits beside the voices that are held."""
+        held = sum(voice.nbytes for voice in self._held)
+        return not held or held + nbytes <= self.limit
 
     @property
     def nbytes(self) -> int:
-        return sum(voice.nbytes for voice in self._voices.values())
+        return sum(voice.nbytes for voice in {*self._voices.values(), *self._held})
 
     def __len__(self) -> int:
         return len(self._voices)
