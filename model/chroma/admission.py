@@ -20,6 +20,7 @@ import torch
 
 from model.chroma import voices
 from model.chroma.conductor import speak
+from model.chroma.meters import Meters
 from model.chroma.quirks import Quirks
 from model.chroma.reply import Reply
 from model.chroma.sampling import Sampling
@@ -32,6 +33,8 @@ SHARE: Final = 0.75
 """Of a frame's 80 ms for a step with everybody speaking."""
 MEMORY_SHARE: Final = 0.9
 """Of what is free after the weights; the rest is what steps need to work in."""
+FIRST_SOUND_S: Final = 0.25
+"""When even the slowest answers but 5 of 100 begin; behind that new speech waits for its turn."""
 MOST: Final = 1024
 REPLY: Final = 800
 """Positions of the backbone at which steps are timed: half a minute of speech, after its voice."""
@@ -60,21 +63,24 @@ class Capacity:
     @property
     def why(self) -> str:
         """For who is refused."""
-        calls = f"{self.conversations} conversations"
         return {
-            "set": f"{calls} are all that this engine takes",
-            "memory": f"memory ends at {calls}",
-            "time": f"more than {calls} would push a frame past its time",
-        }[self.bound]
+            "set": "as many conversations as this engine was set to take",
+            "memory": "as many conversations as memory holds",
+            "time": "as many conversations as keep a frame in its time",
+        }[self.bound] + f": {self.conversations}"
 
-    def late(self, frame_p99_s: float | None, frame_s: float) -> str | None:
-        """Why one more would not keep time, if the frames of late (None: too few to tell) say so."""
-        if frame_p99_s is None or frame_p99_s + self.per_call_s <= frame_s:
-            return None
-        return (
-            f"time: 99 of 100 frames take up to {1000 * frame_p99_s:.0f} ms now, and one more conversation "
-            f"would push that past {1000 * frame_s:.0f} ms"
-        )
+    def late(self, meters: Meters, now: float, frame_s: float) -> str | None:
+        """Why one more would not keep time, if what was measured of late says so."""
+        frame = meters.frame_p99_s(now)
+        if frame is not None and frame + self.per_call_s > frame_s:
+            return (
+                f"time: 99 of 100 frames take up to {1000 * frame:.0f} ms now, and one more conversation "
+                f"would push that past {1000 * frame_s:.0f} ms"
+            )
+        first = meters.first_sound_p95_s(now)
+        if first is not None and first > FIRST_SOUND_S:
+            return f"time: 5 of 100 answers begin to sound after {1000 * first:.0f} ms or more now"
+        return None
 
 
 def fit(points: Sequence[Point]) -> tuple[float, float]:

@@ -23,7 +23,8 @@ from model.chroma.schedule import Kind, Rest, Schedule, Step, Work
 from model.chroma.steps import Steps
 from model.errors import EngineError
 
-LEAD_S: Final = 1.0
+LEAD_S: Final = 0.5
+"""How far a reply may be ahead; more would be made in vain where replies are interrupted."""
 
 T = TypeVar("T")
 
@@ -221,7 +222,7 @@ class Conductor:
             job.done.cancel()
         for part in self._parts.values():
             part.frames.put_nowait(_closed())
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
 
 
 def _closed() -> EngineError:

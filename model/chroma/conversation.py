@@ -198,6 +198,8 @@ class ChromaConversation:
     async def _feed(self, *, opening: bool) -> None:
         """Feeds the thinker what it does not know yet. Raises `EngineError` when it cannot hold it."""
         engine, history, slot = self._engine, self._history, self._slot
+        if opening and history.told:
+            return
         cache = engine.slots.thinker
         if dropped := history.drop_oldest(cache.capacity - engine.answer_room):
             self._forgot += dropped
@@ -239,14 +241,17 @@ class ChromaConversation:
             self._place(utterance)
 
     async def _settle(self) -> None:
-        """After a reply: what was said meanwhile takes its place, and is fed."""
+        """After a reply: what was said meanwhile takes its place, and is fed. The end of the answer alone is
+        fed with what comes next."""
         async with self._feeding:
             if self._answering or self._closed:
                 return
+            turns = len(self._history.turns)
             self._place_held()
             if self._utterance is not None:
                 self._place(self._utterance)
-            await self._feed(opening=not self._history.listening)
+            if len(self._history.turns) > turns:
+                await self._feed(opening=not self._history.listening)
 
     # ── speaking ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -278,7 +283,7 @@ class ChromaConversation:
             async with contextlib.aclosing(playing) as frames:  # type: ignore[type-var]
                 async for frame in frames:
                     if asked is not None:
-                        engine.meters.first(asked, ended)
+                        engine.meters.first(asked, ended, time.perf_counter())
                         asked = None
                     if frame.word is not None:
                         answer.words.append(frame.word)

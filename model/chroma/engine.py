@@ -192,7 +192,8 @@ class ChromaEngine:
         if not self._free:
             self._refuse("slots", self.capacity.why)
         frame_s = self.model.config.frame_s
-        if late := self.capacity.late(self.meters.frame_p99_s(time.perf_counter()), frame_s):
+        now = time.perf_counter()
+        if late := self.capacity.late(self.meters, now, frame_s):
             self._refuse("time", late)
 
     def _refuse(self, reason: str, message: str) -> NoReturn:

@@ -138,6 +138,12 @@ class History:
         self._edited = UNTOUCHED
         return self.filled, _behind(pieces, self.filled)
 
+    @property
+    def told(self) -> bool:
+        """The thinker was fed all of it and the opening of the answer, and stands before the answer."""
+        opening = 0 if self._open else len(self.chat.answer_open)
+        return self.filled == len(self) + opening
+
     def fed(self, position: int) -> None:
         """What `pending` answered is in, up to this position."""
         self.filled = min(position, self._edited)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from typing import Final
 
@@ -18,6 +17,7 @@ STEP_BUCKETS_S: Final = (
 FIRST_BUCKETS_S: Final = (0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 1.0, 2.0)
 ROWS_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 RECENT_STEPS: Final = 400
+RECENT_ANSWERS: Final = 50
 RECENT_S: Final = 60.0
 
 
@@ -27,7 +27,9 @@ class Meters:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
-        self._recent: deque[tuple[float, float]] = deque(maxlen=RECENT_STEPS)
+        self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT_STEPS)
+        """(when, frame time) of the last steps"""
+        self._firsts: deque[tuple[float, float]] = deque(maxlen=RECENT_ANSWERS)
 
         def name(short: str) -> str:
             return f"voicegate_chroma_{short}"
@@ -101,26 +103,26 @@ class Meters:
             self._misses.inc()
             self._late_s.inc(handed.late_s)
 
-    def first(self, asked: float, ended: float | None) -> None:
+    def first(self, asked: float, ended: float | None, now: float) -> None:
         """A reply's first frame is with its listener: when it was asked for, when its utterance ended."""
-        now = time.perf_counter()
         self._first_frame_s.observe(now - asked)
         if ended is not None:
             self._first_sound_s.observe(now - ended)
+            self._firsts.append((now, now - ended))
 
     def step(self, replies: int, longest_s: float, now: float) -> None:
         """A step for so many is done; of their frames the longest took so long."""
         self._rows.observe(replies)
         self._frame_s.observe(longest_s)
-        self._recent.append((now, longest_s))
+        self.recent.append((now, longest_s))
 
     def frame_p99_s(self, now: float) -> float | None:
         """Of the steps of late; None when there were too few to tell."""
-        while self._recent and now - self._recent[0][0] > RECENT_S:
-            self._recent.popleft()
-        if len(self._recent) < RECENT_STEPS:
-            return None
-        return sorted(took for _, took in self._recent)[int(0.99 * RECENT_STEPS)]
+        return _recent(self.recent, 0.99, now)
+
+    def first_sound_p95_s(self, now: float) -> float | None:
+        """Of the answers of late; None when there were too few to tell."""
+        return _recent(self._firsts, 0.95, now)
 
     # ── showing ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -132,3 +134,12 @@ class Meters:
             self._kv["reserved"].labels(cache).set(reserved)
             self._kv["live"].labels(cache).set(live)
         return generate_latest(self._registry).decode()
+
+
+def _recent(found: deque[tuple[float, float]], share: float, now: float) -> float | None:
+    """The percentile of what `found` holds, if it is full of what is not old."""
+    while found and now - found[0][0] > RECENT_S:
+        found.popleft()
+    if len(found) != found.maxlen:
+        return None
+    return sorted(took for _, took in found)[int(share * len(found))]

@@ -5,7 +5,8 @@ from when the first was handed over; a frame that comes later is late, and what 
 not been. A reply's *lead* is how far ahead of that clock it is. It may grow to `lead_s`; below half of that a
 step is worth starting, and every reply that has room comes along. A reply whose listener leaves `lead_s` of
 frames unread rests, and nothing is due to it. Other work goes where it is measured to fit before the next
-deadline, or when leads are as long as they get, or when it has waited for `PATIENCE_S`.
+deadline, or when leads are as long as they get, or when it has waited for `PATIENCE_S`; before a first frame
+only what other callers' first frames wait for, and for no longer than `TOGETHER_S`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Final, Generic, TypeVar
 
 PATIENCE_S: Final = 0.25
 """The longest that other work gives way to frames, one step and the work before it aside."""
+TOGETHER_S: Final = 0.03
+"""What a first frame may wait for other callers' answers, to be made with theirs: a step reads all weights."""
 LEAST_FRAMES: Final = 3
 """Of lead, at least: half of it must hold more than one."""
 GAIN: Final = 1 / 8
@@ -197,15 +200,21 @@ class Schedule(Generic[R, J]):
 
     def next(self, now: float) -> Step[R] | Work[J] | Rest:
         """The next thing; work that is answered is no longer asked for."""
-        replies, first, deadline = self._able(now)
+        replies, silent, deadline = self._able(now)
         if self._asked and self._gave_way and now - self._asked[0].at >= PATIENCE_S:
             self._gave_way = not replies
             return self._take(self._asked[0])
         latest = deadline - self.costs.of(Kind.FRAME, len(replies))
-        if replies and (first or latest <= now):
+        if replies and latest <= now:
             return self._step(replies)
+        if silent is not None:
+            together = min(latest, silent + TOGETHER_S)
+            fitting = self._first(
+                one for one in self._asked if one.awaited() and now + self._cost(one) <= together
+            )
+            return self._step(replies) if fitting is None else self._take(fitting)
         if self._asked:
-            fitting = self._first(asked for asked in self._asked if now + self._cost(asked) <= latest)
+            fitting = self._first(one for one in self._asked if now + self._cost(one) <= latest)
             if fitting is not None:
                 return self._take(fitting)
             if replies:
@@ -215,22 +224,23 @@ class Schedule(Generic[R, J]):
             return self._step(replies)
         return Rest(deadline - self._low_s)
 
-    def _able(self, now: float) -> tuple[list[R], bool, float]:
-        """(replies that may be stepped, whether one of them is still silent, the next deadline of all whose
+    def _able(self, now: float) -> tuple[list[R], float | None, float]:
+        """(replies that may be stepped, since when one of them is silent yet, the next deadline of all whose
         listeners listen)."""
-        able, first, deadline = [], False, math.inf
+        able: list[tuple[float, R]] = []
+        silent, deadline = None, math.inf
         for reply, place in self._places.items():
             if place.unread >= self._unread_at_most:
                 continue
             if place.due is None:
                 able.append((-math.inf, reply))
-                first = True
+                silent = place.last if silent is None else min(silent, place.last)
                 continue
             deadline = min(deadline, place.due)
             if place.due + self._frame_s - now <= self._lead_s:
                 able.append((place.due, reply))
         able.sort(key=lambda one: one[0])
-        return [reply for _, reply in able], first, deadline
+        return [reply for _, reply in able], silent, deadline
 
     def _step(self, replies: list[R]) -> Step[R]:
         self._gave_way = True

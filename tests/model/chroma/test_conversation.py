@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,13 @@ async def say(conversation: ChromaConversation, pcm: Floats, piece_s: float = 0.
     for at in range(0, len(pcm), size):
         conversation.hear(pcm[at : at + size])
         await asyncio.sleep(0)
+
+
+async def until(met: Callable[[], bool]) -> None:
+    """Waits for what the conversation does by itself."""
+    async with asyncio.timeout(30):
+        while not met():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.005)
 
 
 async def answer(
@@ -340,8 +347,7 @@ async def test_a_late_truncation_reaches_behind_the_callers_turn(
     conversation = await opened(engine, "a")
     await answer(conversation, "one", "One two three")
     await say(conversation, noise(1.2, 8))
-    await asyncio.sleep(0.05)
-    assert [t.role for t in conversation._history.turns] == ["system", "assistant", "user"]
+    await until(lambda: [t.role for t in conversation._history.turns] == ["system", "assistant", "user"])
     assert (await conversation.truncate("one", 9 * FRAME_S)).strip() == "One"
     await conversation.commit()
     after = await answer(conversation, "two")
@@ -372,8 +378,7 @@ async def test_a_prompt_said_while_the_caller_speaks_comes_before_their_turn(
 ) -> None:
     conversation = await opened(engine, "a")
     await say(conversation, noise(1.1, 6))
-    await asyncio.sleep(0.05)
-    assert conversation._history.turns[-1].role == "user"
+    await until(lambda: conversation._history.turns[-1].role == "user")
     await answer(conversation, "one", "One moment.")
     await say(conversation, noise(0.3, 7))
     await conversation.commit()

@@ -1,0 +1,154 @@
+"""The conductor with steps that cost nothing: what becomes of listeners, work and errors. Real time, but no
+limit on it that a busy machine would not keep."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from model.chroma.conductor import Conductor, Spoken
+from model.chroma.reply import Reply
+from model.chroma.schedule import Kind
+from model.errors import EngineError
+
+FRAME_S = 0.01
+
+
+class Band(Conductor):
+    """Steps that answer frames of nothing; `gate` holds the thread."""
+
+    def __init__(self, lead_s: float = 0.1) -> None:
+        config = SimpleNamespace(frame_s=FRAME_S)
+        steps: Any = SimpleNamespace(model=SimpleNamespace(config=config, device=torch.device("cpu")))
+        super().__init__(steps, lead_s)
+        self.stepped: list[list[Reply]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def _step(self, replies: list[Reply]) -> list[Spoken]:
+        self.gate.wait(10)
+        self.stepped.append(replies)
+        for reply in replies:
+            reply.frames += 1
+            if reply.frames == reply.frames_at_most:
+                reply.end = "length"
+        return [Spoken(reply.frames, np.zeros(4, np.float32)) for reply in replies]
+
+
+@pytest.fixture
+async def band() -> AsyncIterator[Band]:
+    made = Band()
+    yield made
+    made.gate.set()
+    await made.close()
+
+
+async def hear(band: Band, reply: Reply) -> list[int | None]:
+    return [frame.word async for frame in band.perform(reply)]
+
+
+async def test_a_listener_that_stops_reading_holds_nobody_else(band: Band) -> None:
+    deaf = band.perform(Reply(0, 1000))
+    assert (await anext(deaf)).word == 1
+    async with asyncio.timeout(30):
+        assert await hear(band, Reply(1, 60)) == list(range(1, 61)), "six times the lead, in its time"
+    frames = sum(any(reply.slot == 0 for reply in replies) for replies in band.stepped)
+    assert frames <= 1 + 10, "a lead's worth beyond what it took"
+    assert (await anext(deaf)).word == 2, "and it goes on where it was"
+    await deaf.aclose()  # type: ignore[attr-defined]  # it is an async generator
+    assert band.playing == 0
+
+
+async def test_replies_that_ask_while_a_step_is_under_way_share_the_next(band: Band) -> None:
+    band.gate.clear()
+    first = asyncio.create_task(hear(band, Reply(0, 3)))
+    await asyncio.sleep(0.01)
+    others = [asyncio.create_task(hear(band, Reply(slot, 3))) for slot in (1, 2, 3)]
+    await asyncio.sleep(0.01)
+    band.gate.set()
+    await asyncio.gather(first, *others)
+    assert [reply.slot for reply in band.stepped[0]] == [0]
+    assert {reply.slot for reply in band.stepped[1]} >= {1, 2, 3}
+
+
+async def test_what_was_asked_for_and_given_up_is_not_done(band: Band) -> None:
+    done: list[str] = []
+    started = threading.Event()
+
+    def hold() -> None:
+        started.set()
+        band.gate.wait(10)
+        done.append("first")
+
+    band.gate.clear()
+    first = asyncio.create_task(band.do(Kind.PREFILL, 1, hold))
+    await asyncio.to_thread(started.wait, 10)
+    given_up = asyncio.create_task(band.do(Kind.PREFILL, 1, lambda: done.append("given up")))
+    last = asyncio.create_task(band.do(Kind.SLOT, 1, lambda: done.append("last")))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    first.cancel()  # it is under way: what follows it waits for its end
+    band.gate.set()
+    await last
+    assert done == ["first", "last"]
+
+
+async def test_an_error_goes_to_those_it_hit(band: Band) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await band.do(Kind.VOICE, 1, fail)
+    reply = Reply(0, 3)
+    with pytest.raises(ZeroDivisionError):
+        async for _ in band.perform(reply, fail):
+            pass
+    assert reply.end == "failed"
+    assert await hear(band, Reply(1, 3)) == [1, 2, 3]
+
+
+async def test_what_stands_by_goes_right_before_the_first_frame(band: Band) -> None:
+    stood: list[int] = []
+    async for _ in band.perform(Reply(0, 3), lambda: stood.append(len(band.stepped))):
+        pass
+    assert stood == [0]
+
+
+async def test_whoever_waits_when_the_engine_closes_is_told() -> None:
+    band = Band()
+    started = threading.Event()
+
+    def hold() -> None:
+        started.set()
+        band.gate.wait(10)
+
+    band.gate.clear()
+    under_way = asyncio.create_task(band.do(Kind.SLOT, 1, hold))
+    await asyncio.to_thread(started.wait, 10)
+    waiting = asyncio.create_task(band.do(Kind.SLOT, 1, hold))
+    listening = asyncio.create_task(hear(band, Reply(0, 3)))
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_later(0.05, band.gate.set)
+    await band.close()
+    async with asyncio.timeout(5):
+        found = await asyncio.gather(under_way, waiting, listening, return_exceptions=True)
+    assert [type(one) for one in found] == [asyncio.CancelledError, asyncio.CancelledError, EngineError]
+    with pytest.raises(EngineError, match="closed"):
+        await band.do(Kind.SLOT, 1, hold)
+
+
+async def test_what_is_done_is_measured(band: Band) -> None:
+    await band.do(Kind.PREFILL, 64, lambda: torch.cuda.is_available())
+    await hear(band, Reply(0, 5))
+    shown = band.meters.show({}, {})
+    assert 'voicegate_chroma_step_seconds_count{phase="prefill"} 1.0' in shown
+    assert 'voicegate_chroma_step_seconds_count{phase="frame"} 5.0' in shown
+    assert "voicegate_chroma_frames_total 5.0" in shown
+    assert "voicegate_chroma_batch_replies_sum 5.0" in shown
