@@ -70,8 +70,8 @@ class Device:
         return device + load.kernels * self.kernel_s + self.step_s + rows * self.row_s
 
 
-H100 = Device("H100", 3.0e12, 540e12, 40e12, 2.0e-6, 0.3e-3, 15e-6, 85.5e9)
-H200 = Device("H200", 4.3e12, 540e12, 40e12, 2.0e-6, 0.3e-3, 15e-6, 150.7e9)
+H100 = Device("H100", 3.0e12, 470e12, 40e12, 2.0e-6, 0.3e-3, 15e-6, 85.5e9)
+H200 = Device("H200", 4.3e12, 470e12, 40e12, 2.0e-6, 0.3e-3, 15e-6, 150.7e9)
 DEVICES = {device.name: device for device in (H100, H200)}
 
 

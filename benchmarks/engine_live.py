@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -52,13 +51,13 @@ Sample = tuple[Load, int, float]
 
 
 def timed(work: object, repeats: int = 7) -> float:
-    """Median seconds."""
+    """Seconds, undisturbed."""
     found = []
     for _ in range(repeats):
         began = time.perf_counter()
         work()  # type: ignore[operator]
         found.append(time.perf_counter() - began)
-    return statistics.median(found)
+    return min(found)
 
 
 @torch.inference_mode()
@@ -67,7 +66,7 @@ def samples(model: Chroma, parts: Parts, counts: tuple[int, ...]) -> Iterator[Sa
     for context in (100, 400, CONTEXT):
         for count in counts:
             load = parts.frame(count, (count + 1) // 2, True, context, admission.REPLY)
-            yield load, count, admission.time_steps(model, SERVING, context, count)
+            yield load, count, min(admission.time_steps(model, SERVING, context, count))
     slots = Slots.make(model, 1, SERVING, context=CONTEXT)
     steps = Steps(model, slots, SERVING)
     for positions in (12, 50, 256):

@@ -15,7 +15,7 @@ from typing import Final
 ENDPOINT_S: Final = 0.35
 SPEECH_S: Final = (1.0, 5.0)
 REPLY_S: Final = (2.0, 8.0)
-PAUSE_S: Final = (0.8, 2.5)
+PAUSE_S: Final = (1.2, 3.1)
 INTERRUPTED: Final = 0.15
 
 

@@ -19,6 +19,7 @@ RATE_HZ: Final = 24_000
 FRAME: Final = 1_920
 """Samples of one model frame (80 ms)."""
 MAX_UTTERANCE_S: Final = 60.0
+ALL_IT_TAKES: Final = "all that this engine takes"
 
 Floats = NDArray[np.float32]
 
@@ -70,6 +71,8 @@ class Limits:
     """What an engine can bear; tells itself in `session.updated`."""
 
     conversations: int
+    bound: str = ALL_IT_TAKES
+    """what so many conversations are, said to one too many"""
     utterance_s: float = MAX_UTTERANCE_S
     reply_s: float = 60.0
     transcribes: bool = False

@@ -134,7 +134,7 @@ class EngineApp:
             return "this engine finishes its conversations and takes no more"
         if self.used >= self.slots - (0 if resumed else self._spare):
             kept = f", {self._spare} of them for calls taken up again" if self._spare else ""
-            return f"{self.slots} conversations are all that this engine takes{kept}"
+            return f"{self.slots} conversations are {self._engine.limits.bound}{kept}"
         return None
 
     def _claim(self, grant: VoiceGrant) -> None:

@@ -18,6 +18,7 @@ from typing import Final, Literal
 
 import torch
 
+from model.api import ALL_IT_TAKES
 from model.chroma import voices
 from model.chroma.conductor import speak
 from model.chroma.meters import Meters
@@ -62,12 +63,12 @@ class Capacity:
 
     @property
     def why(self) -> str:
-        """For who is refused."""
+        """What so many conversations are."""
         return {
-            "set": "as many conversations as this engine was set to take",
-            "memory": "as many conversations as memory holds",
-            "time": "as many conversations as keep a frame in its time",
-        }[self.bound] + f": {self.conversations}"
+            "set": ALL_IT_TAKES,
+            "memory": "all that memory holds",
+            "time": "all that keep a frame in its time",
+        }[self.bound]
 
     def late(self, meters: Meters, now: float, frame_s: float) -> str | None:
         """Why one more would not keep time, if what was measured of late says so."""
@@ -121,7 +122,7 @@ def measure(model: Chroma, quirks: Quirks, context: int, fits: int, limit_s: flo
     count = 1
     while True:
         try:
-            points.append((count, time_steps(model, quirks, context, count)))
+            points.append((count, statistics.median(time_steps(model, quirks, context, count))))
         except torch.OutOfMemoryError:
             if not points:
                 raise
@@ -132,8 +133,8 @@ def measure(model: Chroma, quirks: Quirks, context: int, fits: int, limit_s: flo
 
 
 @torch.inference_mode()
-def time_steps(model: Chroma, quirks: Quirks, context: int, count: int) -> float:
-    """Seconds of a step of `count` replies whose contexts are full; every second one brings a word."""
+def time_steps(model: Chroma, quirks: Quirks, context: int, count: int) -> list[float]:
+    """Seconds of some steps of `count` replies whose contexts are full; every second reply brings a word."""
     slots = Slots.make(model, count, quirks, context=context)
     steps = Steps(model, slots, quirks)
     _fill(model, slots, steps)
@@ -147,7 +148,7 @@ def time_steps(model: Chroma, quirks: Quirks, context: int, count: int) -> float
         began = time.perf_counter()
         speak(steps, replies)
         found.append(time.perf_counter() - began)
-    return statistics.median(found[WARM_UP:])
+    return found[WARM_UP:]
 
 
 def _fill(model: Chroma, slots: Slots, steps: Steps) -> None:

@@ -129,7 +129,10 @@ class ChromaEngine:
         self._preparing: dict[str, tuple[asyncio.Task[Voice], int]] = {}
         """with the bytes that each will take"""
         self.limits = Limits(
-            conversations=self.capacity.conversations, reply_s=settings.reply_s, transcribes=False
+            conversations=self.capacity.conversations,
+            bound=self.capacity.why,
+            reply_s=settings.reply_s,
+            transcribes=False,
         )
 
     @classmethod
@@ -190,7 +193,7 @@ class ChromaEngine:
     def _admit(self) -> None:
         """Raises `EngineBusy` saying what a conversation more would run out of."""
         if not self._free:
-            self._refuse("slots", self.capacity.why)
+            self._refuse("slots", f"{self.capacity.conversations} conversations are {self.capacity.why}")
         frame_s = self.model.config.frame_s
         now = time.perf_counter()
         if late := self.capacity.late(self.meters, now, frame_s):

@@ -20,7 +20,7 @@ from typing import Final, Generic, TypeVar
 PATIENCE_S: Final = 0.25
 """The longest that other work gives way to frames, one step and the work before it aside."""
 TOGETHER_S: Final = 0.03
-"""What a first frame may wait for other callers' answers, to be made with theirs: a step reads all weights."""
+"""What a first frame may wait for other callers' answers, to be made with theirs: a step is not cheap."""
 LEAST_FRAMES: Final = 3
 """Of lead, at least: half of it must hold more than one."""
 GAIN: Final = 1 / 8

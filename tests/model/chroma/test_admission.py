@@ -35,7 +35,7 @@ def test_as_many_as_keep_time_between_the_sizes_that_were_timed() -> None:
 def test_memory_ends_it_where_time_does_not() -> None:
     found = capacity([(1, 3 * MS), (2, 3 * MS), (3, 4 * MS)], 60 * MS)
     assert (found.conversations, found.bound) == (3, "memory")
-    assert found.why == "as many conversations as memory holds: 3"
+    assert found.why == "all that memory holds"
 
 
 def test_a_device_that_is_too_slow_for_one_takes_one() -> None:
@@ -95,7 +95,7 @@ async def test_an_engine_that_measures_itself(toy_model: Chroma, opened: Opener)
     engine = ChromaEngine(toy_model, chat.stand_in(toy_model.config), settings)
     assert engine.limits.conversations == engine.slots.count == 1
     first = await opened(engine, "a")
-    with pytest.raises(EngineBusy, match="as keep a frame in its time: 1"):
+    with pytest.raises(EngineBusy, match="1 conversations are all that keep a frame in its time"):
         await opened(engine, "b")
     await first.close()
     await engine.close()
@@ -119,7 +119,7 @@ async def test_a_call_that_would_push_frames_past_their_time_is_refused(
     with pytest.raises(EngineBusy, match="time: 99 of 100 frames take up to 500 ms now"):
         await opened(engine, "a")
     assert engine.free == 2
-    assert 'voicegate_chroma_refused_total{reason="time"} 1.0' in engine.metrics()
+    assert 'voicegate_chroma_refused_total{reason="time"} 1.0' in await engine.metrics()
     await engine.close()
 
 
@@ -140,7 +140,7 @@ async def test_voices_of_open_calls_are_kept_and_one_that_does_not_fit_beside_th
     await again.close()
     assert engine.voices.nbytes == 0
     await (await opened(engine, "b", other)).close()
-    shown = engine.metrics()
+    shown = await engine.metrics()
     for line in (
         'voicegate_chroma_voices_total{found="miss"} 3.0',
         'voicegate_chroma_voices_total{found="hit"} 1.0',
@@ -160,7 +160,7 @@ async def test_what_an_engine_shows_of_itself(toy_model: Chroma, opened: Opener)
     await conversation.commit()
     async for _ in conversation.respond("one"):
         break
-    shown = engine.metrics()
+    shown = await engine.metrics()
     for line in (
         "voicegate_chroma_slots 3.0",
         "voicegate_chroma_slots_used 1.0",
@@ -173,5 +173,5 @@ async def test_what_an_engine_shows_of_itself(toy_model: Chroma, opened: Opener)
     live = position * engine.slots.thinker.lengths[0]
     assert f'kv_live_bytes{{cache="thinker"}} {float(live)}' in shown
     await conversation.close()
-    assert 'kv_live_bytes{cache="backbone"} 0.0' in engine.metrics()
+    assert 'kv_live_bytes{cache="backbone"} 0.0' in await engine.metrics()
     await engine.close()
