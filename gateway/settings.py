@@ -11,9 +11,9 @@ import tomllib
 from functools import cached_property
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from gateway.errors import SettingsError
 
@@ -68,6 +68,9 @@ class Settings(BaseModel):
         description="positions that Chroma remembers of a call; a second of speech takes 25",
     )
     chroma_reply_s: float = Field(60.0, gt=0, le=160, description="Chroma's longest answer")
+    chroma_lead_s: float = Field(
+        0.5, ge=0.24, le=10, description="how far Chroma makes an answer ahead of its playout"
+    )
     engine_url: tuple[str, ...] = Field(
         (),
         description="engines that run elsewhere: ws:// or wss:// of each, or a Serve cluster's http(s)://; "
@@ -79,7 +82,10 @@ class Settings(BaseModel):
     engine_plain: bool = Field(
         False, description="the network to engines elsewhere is private: ws:// and http:// will do there"
     )
-    engine_calls: int = Field(64, ge=1, le=4096, description="conversations the engine takes at once")
+    engine_calls: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = Field(
+        64,
+        description="conversations the engine takes at once; auto: as many as Chroma measures that it can",
+    )
 
     halls: int = Field(1, ge=1, le=64, description="halls; one per core that calls may use")
     narrow_lines: int = Field(4, ge=0, le=128, description="pjsua2 lines at 8 kHz (PCMU, PCMA), 4 calls each")
@@ -124,6 +130,13 @@ class Settings(BaseModel):
             except ValueError:
                 raise ValueError(f"{one!r} is no address or network, such as 10.0.0.0/8") from None
         return written
+
+    @field_validator("engine_calls")
+    @classmethod
+    def _calls(cls, given: int | str, info: ValidationInfo) -> int | str:
+        if given == "auto" and info.data.get("engine") != "chroma":
+            raise ValueError("only Chroma measures itself (VOICEGATE_ENGINE=chroma)")
+        return given
 
     @cached_property
     def sql(self) -> str:

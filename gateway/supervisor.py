@@ -101,6 +101,7 @@ class Supervisor:
             "VOICEGATE_CHROMA_DTYPE": settings.chroma_dtype,
             "VOICEGATE_CHROMA_CONTEXT": str(settings.chroma_context),
             "VOICEGATE_CHROMA_REPLY_S": str(settings.chroma_reply_s),
+            "VOICEGATE_CHROMA_LEAD_S": str(settings.chroma_lead_s),
         }
         return given if settings.chroma is None else {**given, "VOICEGATE_CHROMA": settings.chroma}
 

@@ -205,8 +205,6 @@ class Schedule(Generic[R, J]):
             self._gave_way = not replies
             return self._take(self._asked[0])
         latest = deadline - self.costs.of(Kind.FRAME, len(replies))
-        if replies and latest <= now:
-            return self._step(replies)
         if silent is not None:
             together = min(latest, silent + TOGETHER_S)
             fitting = self._first(

@@ -65,9 +65,7 @@ def test_talk_is_what_the_goal_says_it_is() -> None:
     turns = list(itertools.islice(talk(1), 3000))
     assert turns[:50] == list(itertools.islice(talk(1), 50))
     assert turns != list(itertools.islice(talk(2), 3000))
-    lasted = [
-        t.speech_s + 0.35 + (t.reply_s + t.pause_s if t.barge_s is None else t.barge_s) for t in turns
-    ]
+    lasted = [t.speech_s + 0.35 + (t.reply_s + t.pause_s if t.barge_s is None else t.barge_s) for t in turns]
     assert sum(lasted) / len(lasted) == pytest.approx(10.0, rel=0.06)
 
 

@@ -84,6 +84,13 @@ def test_our_errors_are_a_line_and_debug_shows_the_traceback(monkeypatch: pytest
     assert type(voicegate("--debug", "settings").exception).__name__ == "SettingsError"
 
 
+def test_only_chroma_measures_how_many_calls_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VOICEGATE_ENGINE_CALLS", "auto")
+    assert "only Chroma measures itself" in refused("settings")
+    monkeypatch.setenv("VOICEGATE_ENGINE", "chroma")
+    assert voicegate("settings").exit_code == 0
+
+
 def test_an_error_that_is_not_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     @click.command()
     def broken() -> None:

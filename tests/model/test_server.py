@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from consent.grant import LEEWAY_S, VoiceGrant
-from model.api import FRAME
+from model.api import FRAME, Limits
 from model.client import Audio, Created, Done, EngineClient, Failure, Truncated, Words
 from model.errors import EngineBusy, EngineError, EngineLost
 from tests.model.conftest import Grants, Served, serve
@@ -177,6 +178,18 @@ async def test_a_revoked_voice_stops_at_the_next_frame_and_is_not_opened_again(
 
 
 # ── slots ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_what_an_engine_ran_out_of_is_told_with_busy(
+    served: Served, grants: Grants, engine: ScriptedEngine
+) -> None:
+    engine.refuses = EngineBusy("time: 99 of 100 frames take up to 79 ms now")
+    status, body = await refusal(served, grants.issue().token)
+    assert (status, json.loads(body)["error"]) == (503, {"code": "busy", "message": str(engine.refuses)})
+    engine.limits = Limits(conversations=0, bound="all that memory holds")
+    status, body = await refusal(served, grants.issue().token)
+    assert (status, json.loads(body)["error"]["code"]) == (503, "busy")
+    assert json.loads(body)["error"]["message"] == "0 conversations are all that memory holds"
 
 
 async def test_a_full_engine_is_busy_at_once_and_free_again_when_someone_leaves(

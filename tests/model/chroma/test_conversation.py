@@ -340,6 +340,25 @@ async def test_what_nobody_heard_was_not_said(engine: ChromaEngine, opened: Open
     await conversation.close()
 
 
+async def test_an_answer_that_was_fed_ahead_begins_without_a_prefill(
+    engine: ChromaEngine, opened: Opener
+) -> None:
+    """What was said was fed up to the opening of the answer when it ended."""
+    conversation = await opened(engine, "a")
+    await say(conversation, noise(0.7))
+    await conversation.commit()
+    fed: list[int] = []
+    prefill = engine.steps.prefill
+    engine.steps.prefill = lambda slot, x: (fed.append(len(x)), prefill(slot, x))[1]  # type: ignore[method-assign, func-returns-value]
+    heard = await answer(conversation, "one")
+    assert not fed
+    as_from_nothing(engine, conversation, heard)
+    again = await answer(conversation, "two", "Yes")
+    assert fed, "the end of the first answer"
+    assert again.text == "Yes"
+    await conversation.close()
+
+
 async def test_a_late_truncation_reaches_behind_the_callers_turn(
     engine: ChromaEngine, opened: Opener
 ) -> None:
@@ -525,6 +544,19 @@ async def test_a_caller_too_many_is_refused_at_once(engine: ChromaEngine, opened
         await conversation.close()
 
 
+def test_a_lead_that_holds_no_frames_is_refused(model: Chroma) -> None:
+    with pytest.raises(EngineError, match=r"VOICEGATE_CHROMA_LEAD_S=0.005 must be 0.006 s or more"):
+        engine_of(model, lead_s=0.005)
+
+
+def test_settings_come_from_the_environment() -> None:
+    settings = EngineSettings.from_environ(
+        {"VOICEGATE_ENGINE_CALLS": "auto", "VOICEGATE_CHROMA_LEAD_S": "0.4", "VOICEGATE_CHROMA_DEVICE": "cpu"}
+    )
+    assert (settings.conversations, settings.lead_s, settings.device) == ("auto", 0.4, "cpu")
+    assert EngineSettings.from_environ({"VOICEGATE_ENGINE_CALLS": "7"}).conversations == 7
+
+
 def test_an_engine_in_a_directory_of_its_own(tmp_path: Path) -> None:
     toy.save(tmp_path, toy.tensors(toy.model()))
     made = asyncio.run(ChromaEngine.load(tmp_path, EngineSettings(conversations=1)))
@@ -536,6 +568,7 @@ def test_an_engine_in_a_directory_of_its_own(tmp_path: Path) -> None:
     [
         ({"VOICEGATE_ENGINE_CALLS": "many"}, "VOICEGATE_ENGINE_CALLS=many is no number"),
         ({"VOICEGATE_CHROMA_CONTEXT": "-1"}, "must be above 0"),
+        ({"VOICEGATE_CHROMA_LEAD_S": "0"}, "must be above 0"),
         ({"VOICEGATE_CHROMA_DTYPE": "int4"}, "not in int4"),
         ({"VOICEGATE_CHROMA_DEVICE": "abacus"}, "abacus is no device of torch"),
     ],

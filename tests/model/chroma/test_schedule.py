@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.chroma.schedule import PATIENCE_S, Costs, Kind, Rest, Schedule, Step, Work
+from model.chroma.schedule import PATIENCE_S, TOGETHER_S, Costs, Kind, Rest, Schedule, Step, Work
 
 FRAME_S = 0.08
 
@@ -149,6 +149,21 @@ def test_the_first_sound_of_a_reply_goes_before_what_is_not_due() -> None:
     assert late.handed[0] - late.joined <= 2 * flat(21), "at most the step under way, and its own"
 
 
+def test_first_frames_that_nearly_coincide_are_made_together_and_wait_no_longer_for_that() -> None:
+    world = World()
+    world.schedule.costs.spent(Kind.PREFILL, 50, 0.004)
+    early, late = Caller("early", 100), Caller("late", 100)
+    world.at(1.0, lambda: world.speak(early))
+    feed = Chore(Kind.PREFILL, 50, 0.004, awaited=True)
+    world.at(1.0, lambda: world.ask(feed))
+    world.at(1.004, lambda: world.speak(late))
+    for _ in range(50):
+        world.at(1.002, lambda: world.ask(Chore(Kind.PREFILL, 50, 0.004, awaited=True)))
+    world.run(3.0)
+    assert early.handed[0] == late.handed[0]
+    assert 0.02 < early.handed[0] - 1.0 <= TOGETHER_S + flat(2)
+
+
 def test_a_frame_that_misses_is_counted_with_how_late_it_was() -> None:
     world = World(step=lambda rows: 0.1)
     world.speak(caller := Caller("a", 11))
@@ -194,7 +209,8 @@ def test_work_is_done_even_where_frames_leave_no_time_at_all() -> None:
     for k, chore in enumerate(chores):
         assert chore.done is not None
         assert chore.done <= 1.0 + PATIENCE_S + (k + 1) * (0.2 + 0.05) + 0.2, "a step, a piece, a step, …"
-    assert len(world.steps) > 40, "and frames go on between"
+    ends = [chore.done for chore in chores if chore.done is not None]
+    assert all(later - end >= 0.2 for end, later in itertools.pairwise(ends)), "frames go on between"
 
 
 def test_a_listener_that_stops_reading_rests_and_holds_nobody() -> None:
