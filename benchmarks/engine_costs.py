@@ -65,6 +65,12 @@ class Device:
     row_s: float
     memory: float
 
+    def slower(self, by: float) -> Device:
+        """The same, but everything takes `by` times as long."""
+        rates = (self.bandwidth / by, self.flops / by, self.flops32 / by)
+        times = (self.kernel_s * by, self.step_s * by, self.row_s * by)
+        return Device(self.name, *rates, *times, self.memory)
+
     def seconds(self, load: Load, rows: int = 0) -> float:
         device = load.bytes / self.bandwidth + load.flops / self.flops + load.flops32 / self.flops32
         return device + load.kernels * self.kernel_s + self.step_s + rows * self.row_s

@@ -93,12 +93,12 @@ def fit(points: Sequence[Point]) -> tuple[float, float]:
 def capacity(points: Sequence[Point], limit_s: float) -> Capacity:
     """As many as keep a step below `limit_s`, between the sizes that were timed. `points` ascend and end with
     the first that is over the limit, or with as many as memory holds."""
-    (many, slow) = points[-1]
+    many, slow = points[-1]
     if slow <= limit_s:
         return Capacity(many, "memory", tuple(points))
     if len(points) == 1:
         return Capacity(1, "time", tuple(points))
-    (few, fast) = points[-2]
+    few, fast = points[-2]
     between = int((limit_s - fast) / (slow - fast) * (many - few))
     return Capacity(few + between, "time", tuple(points))
 

@@ -7,6 +7,8 @@ was cancelled finds what the step under way left. Nothing here waits for a liste
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -135,12 +137,9 @@ class Conductor:
                     await self._work(job)
                 case Rest(until):
                     self._changed.clear()
-                    wait = asyncio.timeout(None if until == float("inf") else until - now)
-                    try:
-                        async with wait:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(None if math.isinf(until) else until - now):
                             await self._changed.wait()
-                    except TimeoutError:
-                        pass
 
     async def _frames(self, replies: list[Reply]) -> None:
         parts = [self._parts[reply] for reply in replies]
@@ -161,11 +160,11 @@ class Conductor:
                 part.frames.put_nowait(error)
             return
         self._spent(Kind.FRAME, len(replies), ended - began)
-        longest = 0.0
+        longest, now = 0.0, time.perf_counter()
         for reply, part, frame in zip(replies, parts, frames, strict=True):
             if self._parts.get(reply) is not part:
                 continue
-            handed = self.schedule.handed(reply, began, ended)
+            handed = self.schedule.handed(reply, began, now)
             longest = max(longest, handed.took_s)
             if frame.pcm is not None:
                 self.meters.frame(handed)
@@ -173,7 +172,7 @@ class Conductor:
             if reply.end is not None:  # told, not asked: the thread sets `end` before its last frame is here
                 part.frames.put_nowait(None)
                 self.schedule.leave(reply)
-        self.meters.step(len(replies), longest, ended)
+        self.meters.step(len(replies), longest, now)
 
     async def _work(self, job: _Job) -> None:
         if job.done.done():  # cancelled
