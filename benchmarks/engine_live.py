@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -239,20 +240,25 @@ def main(directory: Path, calls: str, seconds: float) -> None:
     model = checkpoint.load(directory, device=torch.device("cpu"), dtype=torch.float32)
     parts = Parts(model.config, 4)
     device, how = fit(model, parts, (1, 2, 4, 8, 16))
-    click.echo(f"{directory.name} on a CPU, one thread; costs {how}")
+    load = os.getloadavg()[0]
+    click.echo(
+        f"{directory.name} on a CPU, one thread, {os.cpu_count()} cores at a load of {load:.1f}; costs {how}"
+    )
     for count in counts:
         settings = EngineSettings(conversations=count, context=CONTEXT, reply_s=10.0)
         engine = ChromaEngine(
             model, chat.load(directory, chroma_config.read(directory / "config.json")), settings
         )
+        before = time.process_time()
         measured = asyncio.run(run(engine, count, seconds))
+        core = (time.process_time() - before) / seconds
         frame_s = [took for _, took in engine.meters.recent]
         guess = predicted(device, parts, count, seconds)
         click.echo(
             f"{count:3d} calls: {measured.late} of {measured.frames} frames late; "
             f"{of('first sound p50/p95 ms', measured.first_s, 0.5, 0.95)} ({len(measured.first_s)} turns); "
             f"{of('frame p50/p99', frame_s, 0.5, 0.99)}; "
-            f"{of('spread of leads p50/max', measured.spreads, 0.5, 1.0)}\n"
+            f"{of('spread of leads p50/max', measured.spreads, 0.5, 1.0)}; {core:.0%} of a core\n"
             f"          [{guess.misses} of {len(guess.frame_s)} late; "
             f"{of('first sound', guess.first_s, 0.5, 0.95)}; {of('frame', guess.longest_s, 0.5, 0.99)}]"
         )
