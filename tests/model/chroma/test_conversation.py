@@ -463,7 +463,7 @@ async def test_what_is_left_at_the_end_of_speech_does_not_grow(
     speech = noise(seconds, 2)
     speech[:600] = 0.9  # the loudest comes first: nothing is heard twice
     await say(conversation, speech)
-    await asyncio.sleep(0.1)
+    await until(lambda: not conversation._tasks)
     fed: list[int] = []
     prefill = engine.steps.prefill
     engine.steps.prefill = lambda slot, x: (fed.append(len(x)), prefill(slot, x))[1]  # type: ignore[method-assign, func-returns-value]

@@ -91,6 +91,25 @@ def test_an_opening_that_was_fed_ahead_serves_an_answer_and_gives_way_to_a_calle
     assert past.filled == past.start(past.turns[1])
 
 
+def test_the_thinker_stands_before_an_answer_until_the_answer_is_over() -> None:
+    past = history()
+    past.append(user())
+    feed(past, opening=False)
+    assert not past.told, "not the opening"
+    feed(past, opening=True)
+    assert past.told
+    for words in ([], [5, 6]):
+        answering = Turn("assistant", list(CHAT.answer_open))
+        past.append(answering)
+        assert past.told
+        past.close(answering, words, fed=len(words))
+        assert not past.told
+        feed(past, opening=True)
+        assert past.told
+    past.append(user())
+    assert not past.told
+
+
 def test_the_oldest_turns_go_and_the_system_stays() -> None:
     past = history()
     for _ in range(4):
