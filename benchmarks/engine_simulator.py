@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from benchmarks.engine_costs import CHUNK, LOOK, Device, Load, Parts
 from benchmarks.engine_talk import ENDPOINT_S, first_pause_s, talk
-from model.chroma.admission import SHARE, Capacity, capacity, memory_fits
+from model.chroma.admission import REPLY, SHARE, Capacity, capacity, memory_fits
 from model.chroma.conductor import LEAD_S
 from model.chroma.hearing import tokens
 from model.chroma.meters import Meters
@@ -44,7 +44,6 @@ class Chore:
     kind: Kind
     size: int
     load: Load
-    awaited: bool
     done: Callable[[], None]
 
 
@@ -56,8 +55,6 @@ class Found:
     """for each frame, from when it was wanted"""
     longest_s: list[float] = field(default_factory=list)
     """the same, the longest of each step"""
-    step_s: list[float] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
     first_s: list[float] = field(default_factory=list)
     """from the commit of an utterance to the first frame of its answer"""
     misses: int = 0
@@ -76,14 +73,11 @@ def predicted_capacity(device: Device, parts: Parts, slot_context: int) -> Capac
     fits = memory_fits(parts.slot(slot_context), VOICES_BYTES, int(free))
     points, count = [], 1
     while True:
-        load = parts.frame(count, (count + 1) // 2, True, slot_context, 800)
+        load = parts.frame(count, (count + 1) // 2, True, slot_context, REPLY)
         points.append((count, device.seconds(load, count)))
         if count == fits or points[-1][1] > SHARE * FRAME_S:
             return capacity(points, SHARE * FRAME_S)
         count = min(2 * count, fits)
-
-
-Wait = Generator[float, None, None]
 
 
 class World:
@@ -188,9 +182,7 @@ class World:
                 self._schedule.leave(reply)
         self.meters.step(rows, longest, now)
         if self._measured:
-            found.step_s.append(seconds)
             found.longest_s.append(longest)
-            found.rows.append(rows)
             found.frames_busy_s += seconds
 
     def _work(self, chore: Chore) -> None:
@@ -255,7 +247,7 @@ class Caller:
                 then()
             return
         self._working = True
-        chore = Chore(*self._chores.pop(0), self._then is not None, self._next)
+        chore = Chore(*self._chores.pop(0), self._next)
         world._schedule.ask(
             chore, chore.kind, chore.size, awaited=lambda: self._then is not None, now=world._now
         )

@@ -295,6 +295,7 @@ class ChromaEngine:
                 "slots_used": slots.count - self.free,
                 "replies": conductor.playing,
                 "queue": conductor.schedule.waiting,
+                "least_lead_seconds": min(conductor.schedule.leads_s(time.perf_counter()), default=0.0),
                 "voices_kept": len(self.voices),
                 "voice_bytes": self.voices.nbytes,
                 "voice_bytes_limit": self.voices.limit,

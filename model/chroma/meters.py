@@ -80,6 +80,7 @@ class Meters:
                 ("slots_used", "Conversations that are open"),
                 ("replies", "Replies under way"),
                 ("queue", "Pieces of work that wait for the thread"),
+                ("least_lead_seconds", "How far the reply that is nearest to its playout is ahead of it"),
                 ("voices_kept", "Voices that are prepared"),
                 ("voice_bytes", "Of prepared voices, those in use included"),
                 ("voice_bytes_limit", "What they may take"),
