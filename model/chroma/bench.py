@@ -1,6 +1,7 @@
 """The report's table for this engine: where the time to the first sound goes, ms per frame, prefill, memory.
 
-Every part is timed with the device idle before and after it. Beside each figure stands its floor: the bytes
+Every part is timed with the device idle before and after it, and without a graph; the whole frame as it is
+served. Beside each figure stands its floor: the bytes
 that must be read (weights once, live keys and values once) by the bandwidth that a plain copy reaches on
 this device.
 """
@@ -13,7 +14,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -23,10 +24,12 @@ from torch import Tensor, nn
 
 from model.chroma import checkpoint, config, voices
 from model.chroma.hearing import EAR_HZ, Ear, Mel
+from model.chroma.plan import Ending, Shape
 from model.chroma.quirks import SERVING
+from model.chroma.reply import Reply, perform
 from model.chroma.sampling import Sampling
 from model.chroma.slots import Slots
-from model.chroma.steps import Steps, Turn
+from model.chroma.steps import Steps
 from model.chroma.voices import Voice
 from model.chroma.weights import Chroma
 
@@ -37,7 +40,6 @@ SYSTEM: Final = 24
 REFERENCE_S: Final = 6.0
 WARM_UP: Final = 6
 PIECE: Final = 320
-ALONE: Final = slice(0, 1)
 
 
 def random_model(size: str, device: torch.device, dtype: torch.dtype) -> Chroma:
@@ -85,15 +87,32 @@ class Clock:
 
 
 class TimedSteps(Steps):
-    """Steps whose frame is timed in its two halves; not timed while `clock` is None."""
+    """Steps that time their parts while there is a `clock`."""
 
     clock: Clock | None = None
 
-    def _codes(self, rows: slice, state: Tensor) -> Tensor:
-        if self.clock is None:
-            return super()._codes(rows, state)
-        with self.clock.time("Decoder"):
-            return super()._codes(rows, state)
+    @property
+    def observed(self) -> bool:
+        return self.clock is not None or super().observed
+
+    def _time(self, part: str) -> AbstractContextManager[None]:
+        return nullcontext() if self.clock is None else self.clock.time(part)
+
+    def think(self, shape: Shape, on: Tensor) -> None:
+        with self._time("Reasoner"):
+            super().think(shape, on)
+
+    def backbone(self, shape: Shape, x: Tensor, counts: Tensor) -> Tensor:
+        with self._time("Backbone"):
+            return super().backbone(shape, x, counts)
+
+    def codes(self, shape: Shape, state: Tensor, on: Tensor) -> Tensor:
+        with self._time("Decoder"):
+            return super().codes(shape, state, on)
+
+    def sound(self, shape: Shape, heard: Tensor) -> Tensor:
+        with self._time("codec"):
+            return super().sound(shape, heard)
 
 
 def bandwidth(device: torch.device) -> float:
@@ -169,6 +188,7 @@ class Bench:
         self._mel = Mel(model.config.hearing.mels)
         self._draw = torch.Generator().manual_seed(1)
         self._voice = self._make_voice()
+        self._reply = Reply(0, 0)
 
     def _make_voice(self) -> Voice:
         model = self.model
@@ -217,46 +237,24 @@ class Bench:
 
     @torch.inference_mode()
     def begin(self, clock: Clock) -> None:
-        """The first word and the first frame."""
-        slots, steps = self.slots, self.steps
-        voices.lend(self._voice, slots, 0)
-        slots.sample(0, Sampling())
-        with clock.time("Reasoner"):
-            steps.conclude(ALONE, [True])
-        self._frame(clock, Turn.FIRST)
+        """The first frame; its word is there."""
+        voices.lend(self._voice, self.slots, 0)
+        self.slots.sample(0, Sampling())
+        self._reply = Reply(0, 1 << 20)
+        self._next(clock)
 
-    def _frame(self, clock: Clock, turn: Turn) -> None:
-        steps = self.steps
-        steps.clock = clock
-        with clock.time("Backbone and Decoder"):
-            steps.frame(ALONE, [turn])
-        steps.clock = None
-        clock.found["Backbone"].append(
-            clock.found.pop("Backbone and Decoder")[0] - clock.found["Decoder"][-1]
-        )
-        with clock.time("codec"):
-            steps.sound(ALONE, [True])
+    def _next(self, clock: Clock | None) -> None:
+        """A frame further; the drawn words and codes may say that it is over, and are not asked."""
+        self.steps.clock = clock
+        perform(self.steps, [self._reply])
+        self.steps.clock = None
+        self._reply.end, self._reply.text_over = None, False
+        self.slots.progress.end[0] = Ending.GOING
+        self.slots.progress.text_over[0] = False
 
-    def _next(self, number: int, clock: Clock | None) -> None:
-        """Frame `number` of a reply whose text goes on."""
-        steps = self.steps
-        turn = Turn.SOUND if number % 2 else Turn.PAIR
-        if clock is None:
-            if turn is Turn.PAIR:
-                steps.think(ALONE, [True])
-                steps.conclude(ALONE, [True])
-            steps.frame(ALONE, [turn])
-            steps.sound(ALONE, [True]).cpu()
-            return
-        if turn is Turn.PAIR:
-            with clock.time("Reasoner"):
-                steps.think(ALONE, [True])
-                steps.conclude(ALONE, [True])
-        self._frame(clock, turn)
-
-    def _untimed(self, numbers: range) -> None:
-        for number in numbers:
-            self._next(number, None)
+    def _untimed(self, frames: int) -> None:
+        for _ in range(frames):
+            self._next(None)
 
     def run(self, frames: int, speech_s: float, lengths: Sequence[float], repeats: int = 5) -> Figures:
         """Everything, one after the other."""
@@ -269,20 +267,19 @@ class Bench:
             rests.append(self.hear(speech_s, streamed=True))
             clock = Clock(self.model.device)
             self.begin(clock)
-            for part in PARTS:
+            for part in PARTS[1:]:
                 firsts[part].append(clock.found[part][0])
-        figures.first = {part: statistics.median(firsts[part]) for part in PARTS}
-        figures.first_whole = figures.first["Reasoner"] + statistics.median(wholes)
-        figures.first["Reasoner"] += statistics.median(rests)
-        for number in range(1, WARM_UP):
-            self._next(number, None)
+        figures.first = {"Reasoner": statistics.median(rests)}
+        figures.first.update({part: statistics.median(firsts[part]) for part in PARTS[1:]})
+        figures.first_whole = statistics.median(wholes)
+        self._untimed(WARM_UP)
         clock = Clock(self.model.device)
-        for number in range(WARM_UP, WARM_UP + frames):
-            self._next(number, clock)
+        for _ in range(frames):
+            self._next(clock)
         figures.frame = {part: sum(clock.found[part]) / frames for part in PARTS}
         figures.context, figures.reply = self.slots.thinker.lengths[0], self.slots.backbone.lengths[0]
-        start = WARM_UP + frames + (WARM_UP + frames) % 2
-        figures.together = self.clock.ms(lambda: self._untimed(range(start, start + frames))) / frames
+        self._untimed(2)  # graphs are captured
+        figures.together = self.clock.ms(lambda: self._untimed(frames)) / frames
         for seconds in lengths:
             all_, left = (
                 statistics.median(self.hear(seconds, streamed) for _ in range(3))

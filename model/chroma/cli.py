@@ -59,10 +59,13 @@ def inspect(source: str, dtype: str, conversations: int, context: int) -> None:
 @engine.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--case", "cases", multiple=True, help="only these cases")
+@click.option("--batched", is_flag=True, help="all cases at once, staggered, through the batched step")
 @click.option("--device", default="cpu", help="cpu, cuda, …")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32")
-def verify(directory: Path, cases: tuple[str, ...], device: str, dtype: str) -> None:
+def verify(directory: Path, cases: tuple[str, ...], batched: bool, device: str, dtype: str) -> None:
     """Compare with what the official code answered: every case-*.npz in DIRECTORY, one-shot and streamed.
+
+    With --batched all cases run at once, each begun some frames after the one before.
 
     Text, frames and reference codes must be equal, logits and hidden states within 1e-3, sound within 1e-4.
     bfloat16 cannot be so near: it is led along the official words and codes, and in each step its likeliest
@@ -74,19 +77,20 @@ def verify(directory: Path, cases: tuple[str, ...], device: str, dtype: str) -> 
     where, kind = place(EngineSettings(device=device, dtype=dtype))  # type: ignore[arg-type]  # click chose
     model = checkpoint.load(directory, device=where, dtype=kind, codec_dtype=torch.float32)
     compare = golden.verify if kind == torch.float32 else golden.agree
+    found = [case for case in golden.read(directory) if not cases or case.name in cases]
+    if not found:
+        raise CheckpointError(f"{directory} has no case {', '.join(cases)}")
+    runs: list[tuple[golden.Form, list[golden.Case]]] = (
+        [("batched", found)] if batched else [(form, [case]) for case in found for form in FORMS]
+    )
     passed = total = 0
-    for case in golden.read(directory):
-        if cases and case.name not in cases:
-            continue
-        for form in FORMS:
-            verdict = compare(model, case, form)
+    for form, together in runs:
+        for verdict in compare(model, together, form):
             if total == 0:
                 _head(verdict)
             total += 1
             passed += verdict.passed
             _line(verdict)
-    if not total:
-        raise CheckpointError(f"{directory} has no case {', '.join(cases)}")
     click.echo(f"\n{passed} of {total} runs pass")
     sys.exit(0 if passed == total else 1)
 

@@ -99,10 +99,7 @@ class Conductor:
                         queue.put_nowait(None)
 
     def _step(self, replies: list[Reply]) -> list[Spoken]:
-        return [
-            Spoken(frame.word, None if frame.pcm is None else frame.pcm.cpu().numpy())
-            for frame in perform(self.steps, replies)
-        ]
+        return [Spoken(frame.word, frame.pcm) for frame in perform(self.steps, replies)]
 
     async def close(self) -> None:
         if self._loop is not None:

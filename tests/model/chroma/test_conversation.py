@@ -149,7 +149,7 @@ def stateless(engine: ChromaEngine, turns: list[Turn], voice: voices.Voice) -> t
     while reply.end is None:
         frame = perform(steps, [reply])[0]
         if frame.pcm is not None:
-            pcm.append(frame.pcm.numpy())
+            pcm.append(frame.pcm)
     return reply.words, np.concatenate(pcm)
 
 
