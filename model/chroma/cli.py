@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import click
 import torch
@@ -14,9 +15,11 @@ from model.chroma import checkpoint, golden
 from model.chroma import config as chroma_config
 from model.chroma.engine import EngineSettings, place
 from model.chroma.inventory import Memory, parts
+from model.chroma.precision import Weights, round_weights
 from model.errors import CheckpointError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+WEIGHTS = "int8, fp8: the big linear layers in a byte a weight"
 FORMS: tuple[golden.Form, ...] = ("one-shot", "streamed")
 
 
@@ -62,21 +65,25 @@ def inspect(source: str, dtype: str, conversations: int, context: int) -> None:
 @click.option("--batched", is_flag=True, help="all cases at once, staggered, through the batched step")
 @click.option("--device", default="cpu", help="cpu, cuda, …")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32")
-def verify(directory: Path, cases: tuple[str, ...], batched: bool, device: str, dtype: str) -> None:
+@click.option("--weights", type=click.Choice(get_args(Weights)), default="full", help=WEIGHTS)
+def verify(
+    directory: Path, cases: tuple[str, ...], batched: bool, device: str, dtype: str, weights: str
+) -> None:
     """Compare with what the official code answered: every case-*.npz in DIRECTORY, one-shot and streamed.
 
     With --batched all cases run at once, each begun some frames after the one before.
 
     Text, frames and reference codes must be equal, logits and hidden states within 1e-3, sound within 1e-4.
-    bfloat16 cannot be so near: it is led along the official words and codes, and in each step its likeliest
-    id and its distribution are compared.
+    bfloat16 and rounded weights cannot be so near: they are led along the official words and codes, and in
+    each step the likeliest id and the distribution are compared.
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if not directory.is_dir():
         raise CheckpointError(f"{directory} is no directory")
     where, kind = place(EngineSettings(device=device, dtype=dtype))  # type: ignore[arg-type]  # click chose
-    model = checkpoint.load(directory, device=where, dtype=kind, codec_dtype=torch.float32)
-    compare = golden.verify if kind == torch.float32 else golden.agree
+    model = checkpoint.load(directory, device=where, dtype=kind, codec_dtype=torch.float32, weights=weights)
+    exact = kind == torch.float32 and weights == "full"
+    compare = golden.verify if exact else partial(golden.agree, weights=weights)
     found = [case for case in golden.read(directory) if not cases or case.name in cases]
     if not found:
         raise CheckpointError(f"{directory} has no case {', '.join(cases)}")
@@ -98,7 +105,7 @@ def verify(directory: Path, cases: tuple[str, ...], batched: bool, device: str, 
 def _head(verdict: golden.Verdict) -> None:
     names = "".join(f"{name:>12}" for name in (*verdict.equal, *verdict.errors))
     click.echo(f"{'case':<18}{'form':<10}{names}")
-    limits = "".join(f"{golden.limit(name):>12.0e}" for name in verdict.errors)
+    limits = "".join(f"{verdict.limit(name):>12.0e}" for name in verdict.errors)
     click.echo(f"{'':<28}{'       equal' * len(verdict.equal)}{limits}")
 
 
@@ -114,6 +121,7 @@ def _line(verdict: golden.Verdict) -> None:
 @click.option("--random", "size", type=click.Choice(list(benches.SIZES)), help="drawn weights of this size")
 @click.option("--device", default="auto", help="cpu, cuda, …; auto: the GPU where there is one")
 @click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto")
+@click.option("--weights", type=click.Choice(get_args(Weights)), default="full", help=WEIGHTS)
 @click.option("--frames", type=click.IntRange(2), default=100, help="frames to take the mean of")
 @click.option(
     "--speech", "speech_s", type=click.FloatRange(1, 60), default=5.0, help="seconds before the reply"
@@ -124,6 +132,7 @@ def bench(
     size: str | None,
     device: str,
     dtype: Literal["auto", "float32", "bfloat16"],
+    weights: str,
     frames: int,
     speech_s: float,
     lengths: str,
@@ -137,10 +146,12 @@ def bench(
     where, kind = place(EngineSettings(device=device, dtype=dtype))
     if source is not None:
         title, directory = source, checkpoint.find(source)
-        model = checkpoint.load(directory, device=where, dtype=kind, codec_dtype=torch.float32)
+        model = checkpoint.load(
+            directory, device=where, dtype=kind, codec_dtype=torch.float32, weights=weights
+        )
     else:
         assert size is not None
-        title, model = f"random {size}", benches.random_model(size, where, kind)
+        title, model = f"random {size}", round_weights(benches.random_model(size, where, kind), weights)
     try:
         seconds = [float(length) for length in lengths.split(",")]
     except ValueError:

@@ -52,6 +52,8 @@ class EngineSettings:
     """"auto": the GPU where there is one"""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """"auto": bfloat16 on a GPU, float32 elsewhere"""
+    weights: str = "full"
+    """"int8" or "fp8": linear layers in bytes, see `precision`"""
     context: int = 4096
     reply_s: float = 60.0
     temperature: float = 0.7
@@ -71,6 +73,7 @@ class EngineSettings:
             ("VOICEGATE_ENGINE_CALLS", "conversations", int),
             ("VOICEGATE_CHROMA_DEVICE", "device", str),
             ("VOICEGATE_CHROMA_DTYPE", "dtype", str),
+            ("VOICEGATE_CHROMA_WEIGHTS", "weights", str),
             ("VOICEGATE_CHROMA_CONTEXT", "context", int),
             ("VOICEGATE_CHROMA_REPLY_S", "reply_s", float),
         ):
@@ -124,7 +127,9 @@ class ChromaEngine:
                 note="bytes stand in for words: a test checkpoint, its text means nothing",
             )
         try:
-            model = checkpoint.load(directory, device=device, dtype=dtype, codec_dtype=torch.float32)
+            model = checkpoint.load(
+                directory, device=device, dtype=dtype, codec_dtype=torch.float32, weights=settings.weights
+            )
             engine = cls(model, chat, settings)
         except torch.OutOfMemoryError:
             raise CheckpointError(
