@@ -44,11 +44,11 @@ class Attention(nn.Module):
         q = rotate(self._heads(self.q_proj(x)), angles)
         k = rotate(self._heads(self.k_proj(x)), angles)
         keys, values = cache.put(layer, span, k, self._heads(self.v_proj(x)))
-        if span.split:
+        if span.starts is not None:
             from model.chroma.decode_kernel import split_attend  # triton comes with torch for a GPU only
 
             assert span.counts is not None
-            out = split_attend(q, keys, values, span.positions[:, 0], span.counts)
+            out = split_attend(q, keys, values, span.starts, span.counts)
         else:
             out = attend(q, keys, values, span.mask)
         return self.o_proj(out.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]  # nn.Module's call

@@ -1,30 +1,29 @@
-"""The report's table for this engine: where the time to the first sound goes, ms per frame, prefill, memory.
+"""The report's table for one call: where the time to the first sound goes, ms per frame, prefill, memory.
 
 Every part is timed with the device idle before and after it, and without a graph; the whole frame as it is
-served. Beside each figure stands its floor: the bytes
-that must be read (weights once, live keys and values once) by the bandwidth that a plain copy reaches on
-this device.
+served. Beside each figure stands its floor in bytes.
 """
 
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.chroma import checkpoint, config, voices
+from model.chroma.crowd import WARM_UP, go_on
+from model.chroma.floor import PARTS, PER_FRAME, Floor, bandwidth, idle, ms, nbytes, peak
 from model.chroma.hearing import EAR_HZ, Ear, Mel
-from model.chroma.plan import Ending, Shape
+from model.chroma.plan import Shape
 from model.chroma.quirks import SERVING
 from model.chroma.reply import Reply, perform
 from model.chroma.sampling import Sampling
@@ -34,11 +33,9 @@ from model.chroma.voices import Voice
 from model.chroma.weights import Chroma
 
 SIZES: Final = {"4b": Path(__file__).with_name("chroma-4b.json")}
-PARTS: Final = ("Reasoner", "Backbone", "Decoder", "codec")
 SYSTEM: Final = 24
 """Positions of a system prompt and of what stands around a sound."""
 REFERENCE_S: Final = 6.0
-WARM_UP: Final = 6
 PIECE: Final = 320
 
 
@@ -66,24 +63,13 @@ class Clock:
         self._device = device
         self.found: dict[str, list[float]] = defaultdict(list)
 
-    def idle(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-
     @contextmanager
     def time(self, name: str) -> Iterator[None]:
-        self.idle()
+        idle(self._device)
         began = time.perf_counter()
         yield
-        self.idle()
+        idle(self._device)
         self.found[name].append((time.perf_counter() - began) * 1000)
-
-    def ms(self, work: Callable[[], object]) -> float:
-        self.idle()
-        began = time.perf_counter()
-        work()
-        self.idle()
-        return (time.perf_counter() - began) * 1000
 
 
 class TimedSteps(Steps):
@@ -115,50 +101,6 @@ class TimedSteps(Steps):
             return super().sound(shape, heard)
 
 
-def bandwidth(device: torch.device) -> float:
-    """Bytes per second that a copy reads and writes: the best of a few."""
-    size = (1 << 30) if device.type == "cuda" else (1 << 27)
-    source = torch.zeros(size, dtype=torch.uint8, device=device)
-    target, clock = torch.empty_like(source), Clock(device)
-    best = min(clock.ms(lambda: target.copy_(source)) for _ in range(8))
-    return 2 * size / best * 1000
-
-
-def _bytes(*parts: nn.Module | Tensor) -> int:
-    total = 0
-    for part in parts:
-        tensors = [part] if isinstance(part, Tensor) else part.state_dict().values()
-        total += sum(tensor.nbytes for tensor in tensors)
-    return total
-
-
-@dataclass(slots=True)
-class Floor:
-    """Bytes that one frame of one call must read, by part; `context` and `reply` are live positions."""
-
-    model: Chroma
-    rate: float
-
-    def ms(self, part: str, context: int, reply: int) -> float:
-        """At this rate of copying."""
-        return self.bytes(part, context, reply) / self.rate * 1000
-
-    def bytes(self, part: str, context: int, reply: int) -> int:
-        model = self.model
-        size = model.dtype.itemsize
-        if part == "Reasoner":
-            weights = _bytes(model.thinker.model.layers, model.thinker.lm_head)
-            return weights + context * model.config.thinker.kv_floats * size
-        if part == "Backbone":
-            weights = _bytes(model.backbone)
-            return weights + reply * model.config.backbone.kv_floats * size
-        if part == "Decoder":
-            every = _bytes(model.decoder.model, model.decoder.projection)
-            return every * (model.config.codebooks - 1) + _bytes(model.decoder.codebook_head)
-        codec = model.codec_model
-        return _bytes(codec.upsample, codec.decoder_transformer, codec.decoder)
-
-
 @dataclass(slots=True)
 class Figures:
     """What was measured; ms unless it says otherwise."""
@@ -184,7 +126,6 @@ class Bench:
         self.model = model
         self.slots = Slots.make(model, 1, SERVING, context=context)
         self.steps = TimedSteps(model, self.slots, SERVING)
-        self.clock = Clock(model.device)
         self._mel = Mel(model.config.hearing.mels)
         self._draw = torch.Generator().manual_seed(1)
         self._voice = self._make_voice()
@@ -233,7 +174,7 @@ class Bench:
             follow()
             steps.prefill(0, self._text(8))
 
-        return self.clock.ms(rest)
+        return ms(self.model.device, rest)
 
     @torch.inference_mode()
     def begin(self, clock: Clock) -> None:
@@ -248,9 +189,7 @@ class Bench:
         self.steps.clock = clock
         perform(self.steps, [self._reply])
         self.steps.clock = None
-        self._reply.end, self._reply.text_over = None, False
-        self.slots.progress.end[0] = Ending.GOING
-        self.slots.progress.text_over[0] = False
+        go_on(self.steps, [self._reply])
 
     def _untimed(self, frames: int) -> None:
         for _ in range(frames):
@@ -279,7 +218,7 @@ class Bench:
         figures.frame = {part: sum(clock.found[part]) / frames for part in PARTS}
         figures.context, figures.reply = self.slots.thinker.lengths[0], self.slots.backbone.lengths[0]
         self._untimed(2)  # graphs are captured
-        figures.together = self.clock.ms(lambda: self._untimed(frames)) / frames
+        figures.together = ms(self.model.device, lambda: self._untimed(frames)) / frames
         for seconds in lengths:
             all_, left = (
                 statistics.median(self.hear(seconds, streamed) for _ in range(3))
@@ -312,13 +251,8 @@ def report(model: Chroma, figures: Figures, slots: Slots, title: str, speech_s: 
     for seconds, whole, left in figures.prefill:
         yield f"{seconds:<20g}{whole:>28.2f}{left:>24.2f}"
     yield ""
-    peak = torch.cuda.max_memory_allocated(device) if gpu else 1024 * _resident_kib()
-    weights, slot = _bytes(model) / 2**20, slots.nbytes / 2**20
-    yield f"memory: weights {weights:,.0f} MiB, a slot {slot:,.1f} MiB, peak {peak / 2**20:,.0f} MiB"
-
-
-def _resident_kib() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    weights, slot, most = (size / 2**20 for size in (nbytes(model), slots.nbytes, peak(device)))
+    yield f"memory: weights {weights:,.0f} MiB, a slot {slot:,.1f} MiB, peak {most:,.0f} MiB"
 
 
 def _first(figures: Figures, at: dict[str, float], speech_s: float) -> Iterator[str]:
@@ -341,12 +275,12 @@ def _frames(figures: Figures, at: dict[str, float], frame_s: float) -> Iterator[
     """A frame in the middle of a reply."""
     yield ""
     yield f"{'per frame, text flowing':<44}{'ms':>9}{'floor':>9}{'x floor':>9}"
-    floors = {part: at[part] / (2 if part == "Reasoner" else 1) for part in PARTS}
+    floors = {part: at[part] * PER_FRAME[part] for part in PARTS}
     lines = [(f"  {part}", figures.frame[part], floors[part]) for part in PARTS]
     lines[0] = ("  Reasoner (every second frame)", *lines[0][1:])
     total = sum(floors.values())
     lines.append(("= sum", sum(figures.frame.values()), total))
     lines.append(("  without stops between the parts", figures.together, total))
-    for label, ms, least in lines:
-        yield f"{label:<44}{ms:>9.2f}{least:>9.2f}{ms / least:>9.1f}"
+    for label, took, least in lines:
+        yield f"{label:<44}{took:>9.2f}{least:>9.2f}{took / least:>9.1f}"
     yield f"{'  real-time factor':<44}{figures.together / (frame_s * 1000):>9.4f}"

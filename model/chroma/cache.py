@@ -25,7 +25,7 @@ class Span:
 
     `positions` `(B, T)`; `counts` `(B,)`, how many of them are real (None: all, and nobody counts them);
     `index` `(B, 1, T, 1)`, their places (None: the last `T` of `live`); `mask` `(B, 1, T, live)` bool (None:
-    all is seen). `split`: each row is read to its own end by the split kernel, which needs no mask.
+    all is seen). `starts` `(B,)`: the split kernel reads each row to its own end, without a mask.
     """
 
     rows: slice
@@ -36,7 +36,7 @@ class Span:
     live: int
     known: Sequence[int] | None = None
     """`counts` where the host decided them"""
-    split: bool = False
+    starts: Tensor | None = None
 
 
 class KVCache:
@@ -101,7 +101,9 @@ class KVCache:
         if self.window is None:
             index = torch.where(real, positions, self.capacity)
             if self.split and known is None:
-                return Span(rows, positions, counts, index[:, None, :, None], None, live, split=True)
+                return Span(
+                    rows, positions, counts, index[:, None, :, None], None, live, starts=self.ends[rows]
+                )
             seen = torch.arange(live, device=device) <= positions[..., None]
         else:
             place = torch.arange(live, device=device)

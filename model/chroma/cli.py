@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import click
 import torch
 
 from model.chroma import bench as benches
-from model.chroma import checkpoint, golden
+from model.chroma import checkpoint, crowd, golden
 from model.chroma import config as chroma_config
 from model.chroma.engine import EngineSettings, place
+from model.chroma.floor import Floor, arithmetic, bandwidth
 from model.chroma.inventory import Memory, parts
 from model.chroma.precision import Weights, round_weights
+from model.chroma.weights import Chroma
 from model.errors import CheckpointError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 WEIGHTS = "int8, fp8: the big linear layers in a byte a weight"
 FORMS: tuple[golden.Form, ...] = ("one-shot", "streamed")
+
+
+Number = TypeVar("Number", int, float)
 
 
 @click.group()
@@ -127,6 +133,12 @@ def _line(verdict: golden.Verdict) -> None:
     "--speech", "speech_s", type=click.FloatRange(1, 60), default=5.0, help="seconds before the reply"
 )
 @click.option("--lengths", default="1,5,10,30", help="seconds of speech to prefill, with commas between")
+@click.option("--calls", help="a table for so many calls at once, with commas between: 1,4,8,…")
+@click.option(
+    "--context", type=click.IntRange(64), default=1000, help="--calls: each one's thinker positions"
+)
+@click.option("--reply", type=click.IntRange(1), default=800, help="--calls: backbone positions of each")
+@click.option("--plot", type=click.Path(path_type=Path), help="--calls: draws the table into this file")
 def bench(
     source: str | None,
     size: str | None,
@@ -136,13 +148,22 @@ def bench(
     frames: int,
     speech_s: float,
     lengths: str,
+    calls: str | None,
+    context: int,
+    reply: int,
+    plot: Path | None,
 ) -> None:
     """Measure one call: time to first sound, ms per frame, prefill, memory; with the floor beside each.
 
-    Full size wants a GPU: on a CPU `--random 4b` needs 11 GB and seconds for a frame.
+    With --calls also many at once. Full size wants a GPU: on a CPU `--random 4b` needs 11 GB and seconds for
+    a frame.
     """
     if (source is None) == (size is None):
         raise click.UsageError("give either --checkpoint or --random")
+    if plot is not None and calls is None:
+        raise click.UsageError("--plot draws what --calls measures")
+    seconds = _numbers("--lengths", lengths, float)
+    crowds = [] if calls is None else _numbers("--calls", calls, int)
     where, kind = place(EngineSettings(device=device, dtype=dtype))
     if source is not None:
         title, directory = source, checkpoint.find(source)
@@ -152,11 +173,41 @@ def bench(
     else:
         assert size is not None
         title, model = f"random {size}", round_weights(benches.random_model(size, where, kind), weights)
-    try:
-        seconds = [float(length) for length in lengths.split(",")]
-    except ValueError:
-        raise click.UsageError(f"--lengths {lengths}: numbers with commas between") from None
     subject = benches.Bench(model)
     figures = subject.run(min(frames, benches.room(model)), speech_s, seconds)
     for line in benches.report(model, figures, subject.slots, title, speech_s):
         click.echo(line)
+    if crowds:
+        _crowds(model, crowds, context, reply, frames, plot)
+
+
+def _numbers(option: str, given: str, kind: Callable[[str], Number]) -> list[Number]:
+    try:
+        found = [kind(number) for number in given.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) <= 0:
+        raise click.UsageError(f"{option} {given}: numbers above 0 with commas between")
+    return found
+
+
+def _crowds(
+    model: Chroma, numbers: list[int], context: int, reply: int, frames: int, plot: Path | None
+) -> None:
+    """The table of many calls, and what a frame of the least and of the most needs."""
+    click.echo(f"\ncalls at once, half of them a frame behind; contexts {context} / {reply}")
+    click.echo(crowd.HEAD)
+    found = []
+    for measured in crowd.table(model, numbers, context, reply, frames):
+        found.append(measured)
+        click.echo(crowd.line(measured, model.config.frame_s))
+    if len(found) < len(numbers):
+        click.echo(f"{numbers[len(found)]:>6}  does not fit into memory")
+    floor = Floor(model, bandwidth(model.device), arithmetic(model.device, model.dtype))
+    for calls in sorted({numbers[0], numbers[-1]}):
+        click.echo("")
+        for text in floor.roofline(context, reply, calls):
+            click.echo(text)
+    if plot is not None:
+        crowd.plot(found, model.config.frame_s, plot)
+        click.echo(f"\n{plot}")
