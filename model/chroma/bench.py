@@ -217,7 +217,7 @@ class Bench:
             self._next(clock)
         figures.frame = {part: sum(clock.found[part]) / frames for part in PARTS}
         figures.context, figures.reply = self.slots.thinker.lengths[0], self.slots.backbone.lengths[0]
-        self._untimed(2)  # graphs are captured
+        self._untimed(2)  # graphs are captured when their shapes are met
         figures.together = ms(self.model.device, lambda: self._untimed(frames)) / frames
         for seconds in lengths:
             all_, left = (

@@ -23,15 +23,15 @@ from torch import Tensor
 class Span:
     """Where one step's new positions go, and what they see; the same for every layer.
 
-    `positions` `(B, T)`; `counts` `(B,)`, how many of them are real (None: all, and nobody counts them);
-    `index` `(B, 1, T, 1)`, their places (None: the last `T` of `live`); `mask` `(B, 1, T, live)` bool (None:
-    all is seen). `starts` `(B,)`: the split kernel reads each row to its own end, without a mask.
+    `positions` `(B or 1, T)`; `counts` `(B,)`, how many are real (None: all, and nobody counts them);
+    `index` `(B or 1, 1, T, 1)`, their places; `mask` `(B or 1, 1, T, live)` bool (None: all is seen).
+    `starts` `(B,)`: the split kernel reads each row to its own end, without a mask.
     """
 
     rows: slice
     positions: Tensor
     counts: Tensor | None
-    index: Tensor | None
+    index: Tensor
     mask: Tensor | None
     live: int
     known: Sequence[int] | None = None
@@ -42,8 +42,8 @@ class Span:
 class KVCache:
     """`keys`, `values`: `(layers, slots, kv_heads, capacity + 1, head_dim)`; the last place is scratch.
 
-    `lengths[slot]` and `ends` `(slots,)` are how many positions a slot has seen. `split`: a frame's step
-    attends by the split kernel.
+    `lengths[slot]` and `ends` `(slots,)` are how many positions a slot has seen. `kernels`: the GPU's
+    own write it, and read it in a frame's step.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class KVCache:
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.capacity = capacity
         self.window = window
-        self.split = device.type == "cuda" and window is None
+        self.kernels = device.type == "cuda"
         self.lengths = [0] * slots
         self.ends = torch.zeros(slots, device=device, dtype=torch.long)
 
@@ -100,7 +100,7 @@ class KVCache:
         real = step < count
         if self.window is None:
             index = torch.where(real, positions, self.capacity)
-            if self.split and known is None:
+            if self.kernels and known is None:
                 return Span(
                     rows, positions, counts, index[:, None, :, None], None, live, starts=self.ends[rows]
                 )
@@ -121,18 +121,19 @@ class KVCache:
         at = torch.arange(start, start + width, device=self.keys.device)
         live = start + width
         mask = None if width == 1 else torch.arange(live, device=at.device) <= at[:, None]
-        return Span(rows, at[None], None, None, None if mask is None else mask[None, None], live)
+        index = at[None, None, :, None]
+        return Span(rows, at[None], None, index, None if mask is None else mask[None, None], live)
+
+    def places(self, layer: int, span: Span) -> tuple[Tensor, Tensor]:
+        """Keys and values of the span's rows, `(B, kv_heads, capacity + 1, D)` views."""
+        return self.keys[layer, span.rows], self.values[layer, span.rows]
 
     def put(self, layer: int, span: Span, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Writes `(B, kv_heads, T, D)`; answers all that is live, `(B, kv_heads, live, D)` views."""
-        keys, values = self.keys[layer, span.rows], self.values[layer, span.rows]
-        if span.index is None:
-            keys[:, :, span.live - k.shape[2] : span.live] = k
-            values[:, :, span.live - k.shape[2] : span.live] = v
-        else:
-            index = span.index.expand(k.shape)
-            keys.scatter_(2, index, k)
-            values.scatter_(2, index, v)
+        keys, values = self.places(layer, span)
+        index = span.index.expand(k.shape)
+        keys.scatter_(2, index, k)
+        values.scatter_(2, index, v)
         return keys[:, :, : span.live], values[:, :, : span.live]
 
     def advance(self, span: Span) -> None:

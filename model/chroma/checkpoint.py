@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from model.chroma import config as chroma_config
 from model.chroma.config import ChromaConfig
-from model.chroma.precision import round_weights
+from model.chroma.precision import Weights, round_weights
 from model.chroma.weights import Chroma
 from model.errors import CheckpointError
 
@@ -159,7 +159,7 @@ def load(
     device: torch.device,
     dtype: torch.dtype,
     codec_dtype: torch.dtype | None = None,
-    weights: str = "full",
+    weights: Weights = "full",
 ) -> Chroma:
     """The checkpoint's model, ready to run. `codec_dtype` None: Mimi as the rest; `weights`: see `precision`.
 

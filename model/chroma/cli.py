@@ -73,7 +73,7 @@ def inspect(source: str, dtype: str, conversations: int, context: int) -> None:
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32")
 @click.option("--weights", type=click.Choice(get_args(Weights)), default="full", help=WEIGHTS)
 def verify(
-    directory: Path, cases: tuple[str, ...], batched: bool, device: str, dtype: str, weights: str
+    directory: Path, cases: tuple[str, ...], batched: bool, device: str, dtype: str, weights: Weights
 ) -> None:
     """Compare with what the official code answered: every case-*.npz in DIRECTORY, one-shot and streamed.
 
@@ -144,7 +144,7 @@ def bench(
     size: str | None,
     device: str,
     dtype: Literal["auto", "float32", "bfloat16"],
-    weights: str,
+    weights: Weights,
     frames: int,
     speech_s: float,
     lengths: str,

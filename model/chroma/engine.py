@@ -8,7 +8,7 @@ import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, get_args
 
 import numpy as np
 import structlog
@@ -23,6 +23,7 @@ from model.chroma.chat import Chat
 from model.chroma.conductor import Conductor
 from model.chroma.conversation import ChromaConversation
 from model.chroma.hearing import Mel
+from model.chroma.precision import Weights
 from model.chroma.quirks import SERVING, Quirks
 from model.chroma.sampling import Sampling
 from model.chroma.slots import Slots
@@ -52,7 +53,7 @@ class EngineSettings:
     """"auto": the GPU where there is one"""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """"auto": bfloat16 on a GPU, float32 elsewhere"""
-    weights: str = "full"
+    weights: Weights = "full"
     """"int8" or "fp8": linear layers in bytes, see `precision`"""
     context: int = 4096
     reply_s: float = 60.0
@@ -131,6 +132,7 @@ class ChromaEngine:
                 directory, device=device, dtype=dtype, codec_dtype=torch.float32, weights=settings.weights
             )
             engine = cls(model, chat, settings)
+            engine.steps.prepare()
         except torch.OutOfMemoryError:
             raise CheckpointError(
                 f"{settings.conversations} conversations with a context of {settings.context} do not fit on "
@@ -265,4 +267,6 @@ def place(settings: EngineSettings) -> tuple[torch.device, torch.dtype]:
         dtype = "bfloat16" if device.type == "cuda" else "float32"
     if dtype not in DTYPES:
         raise CheckpointError(f"Chroma runs in {' or '.join(DTYPES)}, not in {dtype}")
+    if settings.weights not in get_args(Weights):
+        raise CheckpointError(f"Chroma keeps weights {', '.join(get_args(Weights))}, not {settings.weights}")
     return device, DTYPES[dtype]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from model.chroma import voices
 from model.chroma.hearing import Ear, Mel
+from model.chroma.precision import Weights
 from model.chroma.quirks import OFFICIAL
 from model.chroma.reply import Frame, Reply, perform
 from model.chroma.sampling import GREEDY
@@ -33,7 +34,11 @@ Array = NDArray[Any]
 
 LOGITS: Final = 1e-3
 WAVE: Final = 1e-4
-AGREES: Final = {"full": (0.2, 0.02), "int8": (0.2, 0.06), "fp8": (0.4, 0.5)}
+AGREES: Final[dict[Weights, tuple[float, float]]] = {
+    "full": (0.2, 0.02),
+    "int8": (0.2, 0.06),
+    "fp8": (0.4, 0.5),
+}
 """What bfloat16 and rounded weights may differ by, led along the official answer: a share of steps (the
 goldens' flat distributions have near ties), and nats. For rounded weights it is what was measured here and
 some room: it says when that changes, not whether it is good enough to be heard."""
@@ -291,7 +296,7 @@ def _verify(case: Case, form: Form, answer: Answer) -> Verdict:
     return verdict
 
 
-def agree(model: Chroma, cases: Sequence[Case], form: Form, weights: str = "full") -> list[Verdict]:
+def agree(model: Chroma, cases: Sequence[Case], form: Form, weights: Weights = "full") -> list[Verdict]:
     """Cases that run at once in a coarser precision, led along the official answers: do the distributions
     agree? `weights` as `precision` has it.
 

@@ -1,6 +1,6 @@
 """Running a step: a CUDA graph for each bucket of slots where there is a GPU, a plain call elsewhere.
 
-A graph is captured when its shape is first asked for. It covers the first slots (the lowest are handed out
+A graph covers the first slots (the lowest are handed out
 first) and reads each cache to each row's own end, so neither lengths nor company make another graph. In goes
 one mask of who takes part, out comes one tensor; both have pinned memory of their own.
 """
@@ -43,7 +43,7 @@ class Runner:
     def __init__(self, step: Step, slots: int, device: torch.device) -> None:
         self._step = step
         self._device = device
-        self._buckets = buckets(slots)
+        self.buckets = buckets(slots)
         self._captured: dict[tuple[int, bool, int, bool], _Captured] = {}
         self._pool: Any = None
 
@@ -52,11 +52,7 @@ class Runner:
         if self._device.type != "cuda" or not graphed:
             told = self._step(shape, torch.tensor(plan).to(self._device))
             return told.cpu().numpy()
-        size = next(size for size in self._buckets if size >= shape.rows.stop)
-        key = size, shape.words, shape.width, shape.sound
-        captured = self._captured.get(key)
-        if captured is None:
-            captured = self._captured[key] = self._capture(replace(shape, rows=slice(0, size)))
+        captured = self._find(shape)
         captured.sent.zero_()
         captured.sent[shape.rows] = torch.tensor(plan)
         captured.plan.copy_(captured.sent, non_blocking=True)
@@ -64,6 +60,18 @@ class Runner:
         captured.received.copy_(captured.told, non_blocking=True)
         torch.cuda.current_stream(self._device).synchronize()
         return captured.received[shape.rows].numpy().copy()
+
+    def prepare(self, shape: Shape) -> None:
+        """Captures the graph of a shape, so that no call waits for it."""
+        if self._device.type == "cuda":
+            self._find(shape)
+
+    def _find(self, shape: Shape) -> _Captured:
+        size = next(size for size in self.buckets if size >= shape.rows.stop)
+        key = size, shape.words, shape.width, shape.sound
+        if key not in self._captured:
+            self._captured[key] = self._capture(replace(shape, rows=slice(0, size)))
+        return self._captured[key]
 
     def _capture(self, shape: Shape) -> _Captured:
         """The step over the first rows as a graph; it is run before, so that libraries are set up."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import product
 from typing import Any
 
 import torch
@@ -83,6 +84,13 @@ class Steps:
     def run(self, shape: Shape, plan: Sequence[bool]) -> NDArray[Any]:
         """`step` for the rows of the plan, on the host; a graph where there is a GPU and no trace."""
         return self._runner(shape, plan, graphed=not self.observed)
+
+    @torch.inference_mode()
+    def prepare(self) -> None:
+        """Captures every graph that serving needs; nothing to do where there is no GPU."""
+        for size in self._runner.buckets:
+            for words, pairs in product((True, False), repeat=2):
+                self._runner.prepare(self.shape(slice(0, size), words=words, pairs=pairs))
 
     @property
     def observed(self) -> bool:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import torch
 import triton.language as tl
 from torch import nn
+from torch.nn.functional import silu
 
 from model.chroma.attention import attend
 from model.chroma.byte_kernel import byte_linear
 from model.chroma.decode_kernel import split_attend
+from model.chroma.fused_kernel import gated
 from model.chroma.precision import ByteLinear
 from model.chroma.quirks import SERVING
 from model.chroma.reply import perform
@@ -46,16 +48,26 @@ def bytes_(kind: str, rows: int, inputs: int, outputs: int) -> None:
 
 
 def frames() -> None:
-    """The whole step with the split kernel says what the plain one says."""
+    """The whole step by kernels says what the plain one says."""
     model, found = toy.model(), []
-    for split in (False, True):
+    for kernels in (False, True):
         steps = Steps(model, Slots.make(model, 3, SERVING, context=60, reply=60), SERVING)
-        steps.slots.thinker.split = steps.slots.backbone.split = split
+        slots = steps.slots
+        for cache in (slots.thinker, slots.backbone, slots.frame, slots.codec.cache):
+            cache.kernels = kernels
         replies = [start(steps, slot, seed) for slot, seed in enumerate((1, 3, 4))]
         told = [perform(steps, replies[:2])]
         told += [perform(steps, replies) for _ in range(3)]
-        found.append([(f.word, f.codes.tolist()) for frames in told for f in frames if f.codes is not None])
-    assert found[0] == found[1]
+        found.append([f for frames in told for f in frames if f.codes is not None and f.pcm is not None])
+    assert len(found[0]) == len(found[1]) > 8
+    for plain, ours in zip(*found, strict=True):
+        assert (plain.word, plain.codes.tolist()) == (ours.word, ours.codes.tolist())
+        torch.testing.assert_close(torch.from_numpy(ours.pcm), torch.from_numpy(plain.pcm), atol=1e-4, rtol=0)
+
+
+def gate() -> None:
+    a, b = torch.randn(3, 700), torch.randn(3, 700)
+    torch.testing.assert_close(gated(a, b), silu(a) * b)
 
 
 if __name__ == "__main__":
@@ -67,4 +79,5 @@ if __name__ == "__main__":
     for kind in ("int8", "fp8"):
         bytes_(kind, 3, 300, 70)
         bytes_(kind, 70, 130, 33)
+    gate()
     frames()
