@@ -52,8 +52,9 @@ def byte_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     splits = max(1, min(programs // (tiles[0] * tiles[1]), triton.cdiv(inputs, INPUTS)))
     share = triton.cdiv(triton.cdiv(inputs, splits), INPUTS) * INPUTS
     out = torch.empty(splits, rows, outputs, device=x.device, dtype=torch.float32)
-    _product[(tiles[1], splits, tiles[0])](
-        x.contiguous(), weight, scale, out, rows, outputs, inputs, share,
-        ROWS=tile, OUTPUTS=OUTPUTS, INPUTS=INPUTS,
-    )  # fmt: skip
+    with torch.cuda.device_of(x):
+        _product[(tiles[1], splits, tiles[0])](
+            x.contiguous(), weight, scale, out, rows, outputs, inputs, share,
+            ROWS=tile, OUTPUTS=OUTPUTS, INPUTS=INPUTS,
+        )  # fmt: skip
     return out.sum(0).to(x.dtype)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -237,7 +237,7 @@ class ChromaConversation:
                 self._answers.popitem(last=False)
             self._replies += 1
             await engine.conductor.do(self._stand_by)
-            script = None if say is None else deque([*chat.encode(say), chat.im_end])
+            script = None if say is None else [*chat.encode(say), chat.im_end]
             reply = Reply(self._slot, engine.reply_frames, script)
             words = Words(chat)
             if self._forgot:

@@ -126,13 +126,14 @@ def split_attend(
     lse = torch.empty(parts.shape[:-1], device=q.device, dtype=torch.float32)
     out = torch.empty(q.shape, device=q.device, dtype=q.dtype)
     assert q.stride(3) == k.stride(3) == v.stride(3) == starts.stride(0) == counts.stride(0) == 1
-    _share[(batch * kv_heads, splits)](
-        q, k, v, parts, lse, starts, counts, dim**-0.5,
-        *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
-        KV=kv_heads, GROUP=group, T=width, D=dim, QUERIES=queries, WIDE=wide, BLOCK=BLOCK, SPLITS=splits,
-        DOT=dot,
-    )  # fmt: skip
-    _combine[(batch * kv_heads, group * width)](
-        parts, lse, out, KV=kv_heads, GROUP=group, T=width, D=dim, WIDE=wide, SPLITS=splits
-    )
+    with torch.cuda.device_of(q):
+        _share[(batch * kv_heads, splits)](
+            q, k, v, parts, lse, starts, counts, dim**-0.5,
+            *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
+            KV=kv_heads, GROUP=group, T=width, D=dim, QUERIES=queries, WIDE=wide, BLOCK=BLOCK, SPLITS=splits,
+            DOT=dot,
+        )  # fmt: skip
+        _combine[(batch * kv_heads, group * width)](
+            parts, lse, out, KV=kv_heads, GROUP=group, T=width, D=dim, WIDE=wide, SPLITS=splits
+        )
     return out

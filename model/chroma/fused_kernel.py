@@ -68,11 +68,12 @@ def rotate_put(
     assert keys.stride() == values.stride()
     assert keys.stride()[2:] == (dim, 1)
     out = torch.empty(batch, heads, width, dim, device=q.device, dtype=q.dtype)
-    _rotate_put[(batch * width, heads + 2 * kv_heads)](
-        q, k, v, cos, sin, places, keys, values, out,
-        cos.stride(0) if len(cos) > 1 else 0, width if len(places) > 1 else 0, keys.stride(0), keys.stride(1),
-        T=width, HEADS=heads, KV=kv_heads, HALF=dim // 2, WIDE=triton.next_power_of_2(dim // 2),
-    )  # fmt: skip
+    with torch.cuda.device_of(q):
+        _rotate_put[(batch * width, heads + 2 * kv_heads)](
+            q, k, v, cos, sin, places, keys, values, out,
+            cos.stride(0) if len(cos) > 1 else 0, width if len(places) > 1 else 0, *keys.stride()[:2],
+            T=width, HEADS=heads, KV=kv_heads, HALF=dim // 2, WIDE=triton.next_power_of_2(dim // 2),
+        )  # fmt: skip
     return out
 
 
@@ -89,5 +90,6 @@ def gated(gate: Tensor, up: Tensor) -> Tensor:
     """`silu(gate) * up`, of one shape."""
     assert all(x.is_contiguous() for x in (gate, up))
     out = torch.empty_like(gate)
-    _gated[(triton.cdiv(gate.numel(), BLOCK),)](gate, up, out, gate.numel(), BLOCK=BLOCK)
+    with torch.cuda.device_of(gate):
+        _gated[(triton.cdiv(gate.numel(), BLOCK),)](gate, up, out, gate.numel(), BLOCK=BLOCK)
     return out

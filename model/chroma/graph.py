@@ -75,16 +75,17 @@ class Runner:
 
     def _capture(self, shape: Shape) -> _Captured:
         """The step over the first rows as a graph; it is run before, so that libraries are set up."""
-        plan = torch.zeros(shape.rows.stop, dtype=torch.bool, device=self._device)
-        warming: torch.cuda.Stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]  # torch's
-        warming.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(warming):
-            for _ in range(2):
-                self._step(shape, plan)
-        torch.cuda.current_stream(self._device).wait_stream(warming)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            told = self._step(shape, plan)
+        with torch.cuda.device(self._device):
+            plan = torch.zeros(shape.rows.stop, dtype=torch.bool, device=self._device)
+            warming: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's
+            warming.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(warming):
+                for _ in range(2):
+                    self._step(shape, plan)
+            torch.cuda.current_stream().wait_stream(warming)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool):
+                told = self._step(shape, plan)
         self._pool = graph.pool()  # graphs run one after the other: they share their memory
         sent = torch.zeros(plan.shape, dtype=torch.bool, pin_memory=True)
         received = torch.empty(told.shape, dtype=told.dtype, pin_memory=True)

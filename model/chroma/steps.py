@@ -129,7 +129,7 @@ class Steps:
         heard = on & ~zero.all(1)
         pcm = self.sound(shape, heard) if shape.sound else None
         if shape.words and self._beside is not None:
-            torch.cuda.current_stream().wait_stream(self._beside)
+            torch.cuda.current_stream(self.model.device).wait_stream(self._beside)
         lengths = [slots.thinker.ends[rows], slots.backbone.ends[rows], slots.codec.cache.ends[rows]]
         return pack([word, end, heard, progress.text_over[rows], pending, *lengths], codes, pcm)
 
@@ -137,7 +137,7 @@ class Steps:
         """Beside what the current stream does from here on."""
         if self._beside is None:
             return nullcontext()
-        self._beside.wait_stream(torch.cuda.current_stream())
+        self._beside.wait_stream(torch.cuda.current_stream(self.model.device))
         return torch.cuda.stream(self._beside)
 
     def _inputs(self, shape: Shape, first: Tensor) -> Tensor:
