@@ -61,6 +61,9 @@ class Settings(BaseModel):
     chroma_dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Chroma's precision; auto: bfloat16 on a GPU, float32 elsewhere"
     )
+    chroma_weights: Literal["full", "int8", "fp8"] = Field(
+        "full", description="int8, fp8: Chroma's linear layers in a byte a weight"
+    )
     chroma_context: int = Field(
         4096,
         ge=256,

@@ -99,6 +99,7 @@ class Supervisor:
             "VOICEGATE_ENGINE_CALLS": str(settings.engine_calls),
             "VOICEGATE_CHROMA_DEVICE": settings.chroma_device,
             "VOICEGATE_CHROMA_DTYPE": settings.chroma_dtype,
+            "VOICEGATE_CHROMA_WEIGHTS": settings.chroma_weights,
             "VOICEGATE_CHROMA_CONTEXT": str(settings.chroma_context),
             "VOICEGATE_CHROMA_REPLY_S": str(settings.chroma_reply_s),
             "VOICEGATE_CHROMA_LEAD_S": str(settings.chroma_lead_s),

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -141,7 +140,7 @@ def time_steps(model: Chroma, quirks: Quirks, context: int, count: int) -> list[
     for slot in range(count):
         slots.sample(slot, Sampling())
     words = [0] * (WARM_UP + TIMED)  # so that no text ends
-    replies = [Reply(slot, 1 << 30, deque(words)) for slot in range(count)]
+    replies = [Reply(slot, 1 << 20, words) for slot in range(count)]
     speak(steps, replies[::2])
     found = []
     for _ in words:

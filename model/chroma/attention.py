@@ -41,11 +41,28 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, angles: Angles, cache: KVCache, layer: int, span: Span) -> Tensor:
         """`(B, T, H)` to `(B, T, H)`."""
-        q = rotate(self._heads(self.q_proj(x)), angles)
-        k = rotate(self._heads(self.k_proj(x)), angles)
-        keys, values = cache.put(layer, span, k, self._heads(self.v_proj(x)))
-        out = attend(q, keys, values, span.mask)
+        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        if cache.kernels:
+            out = self._by_kernels(q, k, v, angles, cache, layer, span)
+        else:
+            q, k = rotate(self._heads(q), angles), rotate(self._heads(k), angles)
+            out = attend(q, *cache.put(layer, span, k, self._heads(v)), span.mask)
         return self.o_proj(out.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]  # nn.Module's call
+
+    @staticmethod
+    def _by_kernels(
+        q: Tensor, k: Tensor, v: Tensor, angles: Angles, cache: KVCache, layer: int, span: Span
+    ) -> Tensor:
+        """Projections to what was attended to, `(B, heads, T, D)`."""
+        from model.chroma.decode_kernel import split_attend  # triton comes with torch for a GPU only
+        from model.chroma.fused_kernel import rotate_put
+
+        keys, values = cache.places(layer, span)
+        q = rotate_put(q, k, v, angles, span.index, keys, values)
+        if span.starts is None:
+            return attend(q, keys[:, :, : span.live], values[:, :, : span.live], span.mask)
+        assert span.counts is not None
+        return split_attend(q, keys, values, span.starts, span.counts)
 
     def _heads(self, x: Tensor) -> Tensor:
         """`(B, T, heads * D)` as `(B, heads, T, D)`."""

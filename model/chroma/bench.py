@@ -1,43 +1,42 @@
-"""The report's table for this engine: where the time to the first sound goes, ms per frame, prefill, memory.
+"""The report's table for one call: where the time to the first sound goes, ms per frame, prefill, memory.
 
-Every part is timed with the device idle before and after it. Beside each figure stands its floor: the bytes
-that must be read (weights once, live keys and values once) by the bandwidth that a plain copy reaches on
-this device.
+Every part is timed with the device idle before and after it, and without a graph; the whole frame as it is
+served. Beside each figure stands its floor in bytes.
 """
 
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.chroma import checkpoint, config, voices
+from model.chroma.crowd import WARM_UP, go_on
+from model.chroma.floor import PARTS, PER_FRAME, Floor, bandwidth, idle, ms, nbytes, peak
 from model.chroma.hearing import EAR_HZ, Ear, Mel
+from model.chroma.plan import Shape
 from model.chroma.quirks import SERVING
+from model.chroma.reply import Reply, perform
 from model.chroma.sampling import Sampling
 from model.chroma.slots import Slots
-from model.chroma.steps import Steps, Turn
+from model.chroma.steps import Steps
 from model.chroma.voices import Voice
 from model.chroma.weights import Chroma
 
 SIZES: Final = {"4b": Path(__file__).with_name("chroma-4b.json")}
-PARTS: Final = ("Reasoner", "Backbone", "Decoder", "codec")
 SYSTEM: Final = 24
 """Positions of a system prompt and of what stands around a sound."""
 REFERENCE_S: Final = 6.0
-WARM_UP: Final = 6
 PIECE: Final = 320
-ALONE: Final = slice(0, 1)
 
 
 def random_model(size: str, device: torch.device, dtype: torch.dtype) -> Chroma:
@@ -64,80 +63,42 @@ class Clock:
         self._device = device
         self.found: dict[str, list[float]] = defaultdict(list)
 
-    def idle(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-
     @contextmanager
     def time(self, name: str) -> Iterator[None]:
-        self.idle()
+        idle(self._device)
         began = time.perf_counter()
         yield
-        self.idle()
+        idle(self._device)
         self.found[name].append((time.perf_counter() - began) * 1000)
-
-    def ms(self, work: Callable[[], object]) -> float:
-        self.idle()
-        began = time.perf_counter()
-        work()
-        self.idle()
-        return (time.perf_counter() - began) * 1000
 
 
 class TimedSteps(Steps):
-    """Steps whose frame is timed in its two halves; not timed while `clock` is None."""
+    """Steps that time their parts while there is a `clock`."""
 
     clock: Clock | None = None
 
-    def _codes(self, rows: slice, state: Tensor) -> Tensor:
-        if self.clock is None:
-            return super()._codes(rows, state)
-        with self.clock.time("Decoder"):
-            return super()._codes(rows, state)
+    @property
+    def observed(self) -> bool:
+        return self.clock is not None or super().observed
 
+    def _time(self, part: str) -> AbstractContextManager[None]:
+        return nullcontext() if self.clock is None else self.clock.time(part)
 
-def bandwidth(device: torch.device) -> float:
-    """Bytes per second that a copy reads and writes: the best of a few."""
-    size = (1 << 30) if device.type == "cuda" else (1 << 27)
-    source = torch.zeros(size, dtype=torch.uint8, device=device)
-    target, clock = torch.empty_like(source), Clock(device)
-    best = min(clock.ms(lambda: target.copy_(source)) for _ in range(8))
-    return 2 * size / best * 1000
+    def think(self, shape: Shape, on: Tensor) -> None:
+        with self._time("Reasoner"):
+            super().think(shape, on)
 
+    def backbone(self, shape: Shape, x: Tensor, counts: Tensor) -> Tensor:
+        with self._time("Backbone"):
+            return super().backbone(shape, x, counts)
 
-def _bytes(*parts: nn.Module | Tensor) -> int:
-    total = 0
-    for part in parts:
-        tensors = [part] if isinstance(part, Tensor) else part.state_dict().values()
-        total += sum(tensor.nbytes for tensor in tensors)
-    return total
+    def codes(self, shape: Shape, state: Tensor, on: Tensor) -> Tensor:
+        with self._time("Decoder"):
+            return super().codes(shape, state, on)
 
-
-@dataclass(slots=True)
-class Floor:
-    """Bytes that one frame of one call must read, by part; `context` and `reply` are live positions."""
-
-    model: Chroma
-    rate: float
-
-    def ms(self, part: str, context: int, reply: int) -> float:
-        """At this rate of copying."""
-        return self.bytes(part, context, reply) / self.rate * 1000
-
-    def bytes(self, part: str, context: int, reply: int) -> int:
-        model = self.model
-        size = model.dtype.itemsize
-        if part == "Reasoner":
-            weights = _bytes(model.thinker.model.layers, model.thinker.lm_head)
-            return weights + context * model.config.thinker.kv_floats * size
-        if part == "Backbone":
-            weights = _bytes(model.backbone)
-            return weights + reply * model.config.backbone.kv_floats * size
-        if part == "Decoder":
-            every = _bytes(model.decoder.model, model.decoder.projection)
-            return every * (model.config.codebooks - 1) + _bytes(model.decoder.codebook_head)
-        codec = model.codec_model
-        return _bytes(codec.upsample, codec.decoder_transformer, codec.decoder)
+    def sound(self, shape: Shape, heard: Tensor) -> Tensor:
+        with self._time("codec"):
+            return super().sound(shape, heard)
 
 
 @dataclass(slots=True)
@@ -165,10 +126,10 @@ class Bench:
         self.model = model
         self.slots = Slots.make(model, 1, SERVING, context=context)
         self.steps = TimedSteps(model, self.slots, SERVING)
-        self.clock = Clock(model.device)
         self._mel = Mel(model.config.hearing.mels)
         self._draw = torch.Generator().manual_seed(1)
         self._voice = self._make_voice()
+        self._reply = Reply(0, 0)
 
     def _make_voice(self) -> Voice:
         model = self.model
@@ -213,50 +174,26 @@ class Bench:
             follow()
             steps.prefill(0, self._text(8))
 
-        return self.clock.ms(rest)
+        return ms(self.model.device, rest)
 
     @torch.inference_mode()
     def begin(self, clock: Clock) -> None:
-        """The first word and the first frame."""
-        slots, steps = self.slots, self.steps
-        voices.lend(self._voice, slots, 0)
-        slots.sample(0, Sampling())
-        with clock.time("Reasoner"):
-            steps.conclude(ALONE, [True])
-        self._frame(clock, Turn.FIRST)
+        """The first frame; its word is there."""
+        voices.lend(self._voice, self.slots, 0)
+        self.slots.sample(0, Sampling())
+        self._reply = Reply(0, 1 << 20)
+        self._next(clock)
 
-    def _frame(self, clock: Clock, turn: Turn) -> None:
-        steps = self.steps
-        steps.clock = clock
-        with clock.time("Backbone and Decoder"):
-            steps.frame(ALONE, [turn])
-        steps.clock = None
-        clock.found["Backbone"].append(
-            clock.found.pop("Backbone and Decoder")[0] - clock.found["Decoder"][-1]
-        )
-        with clock.time("codec"):
-            steps.sound(ALONE, [True])
+    def _next(self, clock: Clock | None) -> None:
+        """A frame further; the drawn words and codes may say that it is over, and are not asked."""
+        self.steps.clock = clock
+        perform(self.steps, [self._reply])
+        self.steps.clock = None
+        go_on(self.steps, [self._reply])
 
-    def _next(self, number: int, clock: Clock | None) -> None:
-        """Frame `number` of a reply whose text goes on."""
-        steps = self.steps
-        turn = Turn.SOUND if number % 2 else Turn.PAIR
-        if clock is None:
-            if turn is Turn.PAIR:
-                steps.think(ALONE, [True])
-                steps.conclude(ALONE, [True])
-            steps.frame(ALONE, [turn])
-            steps.sound(ALONE, [True]).cpu()
-            return
-        if turn is Turn.PAIR:
-            with clock.time("Reasoner"):
-                steps.think(ALONE, [True])
-                steps.conclude(ALONE, [True])
-        self._frame(clock, turn)
-
-    def _untimed(self, numbers: range) -> None:
-        for number in numbers:
-            self._next(number, None)
+    def _untimed(self, frames: int) -> None:
+        for _ in range(frames):
+            self._next(None)
 
     def run(self, frames: int, speech_s: float, lengths: Sequence[float], repeats: int = 5) -> Figures:
         """Everything, one after the other."""
@@ -269,20 +206,19 @@ class Bench:
             rests.append(self.hear(speech_s, streamed=True))
             clock = Clock(self.model.device)
             self.begin(clock)
-            for part in PARTS:
+            for part in PARTS[1:]:
                 firsts[part].append(clock.found[part][0])
-        figures.first = {part: statistics.median(firsts[part]) for part in PARTS}
-        figures.first_whole = figures.first["Reasoner"] + statistics.median(wholes)
-        figures.first["Reasoner"] += statistics.median(rests)
-        for number in range(1, WARM_UP):
-            self._next(number, None)
+        figures.first = {"Reasoner": statistics.median(rests)}
+        figures.first.update({part: statistics.median(firsts[part]) for part in PARTS[1:]})
+        figures.first_whole = statistics.median(wholes)
+        self._untimed(WARM_UP)
         clock = Clock(self.model.device)
-        for number in range(WARM_UP, WARM_UP + frames):
-            self._next(number, clock)
+        for _ in range(frames):
+            self._next(clock)
         figures.frame = {part: sum(clock.found[part]) / frames for part in PARTS}
         figures.context, figures.reply = self.slots.thinker.lengths[0], self.slots.backbone.lengths[0]
-        start = WARM_UP + frames + (WARM_UP + frames) % 2
-        figures.together = self.clock.ms(lambda: self._untimed(range(start, start + frames))) / frames
+        self._untimed(2)  # graphs are captured when their shapes are met
+        figures.together = ms(self.model.device, lambda: self._untimed(frames)) / frames
         for seconds in lengths:
             all_, left = (
                 statistics.median(self.hear(seconds, streamed) for _ in range(3))
@@ -315,13 +251,8 @@ def report(model: Chroma, figures: Figures, slots: Slots, title: str, speech_s: 
     for seconds, whole, left in figures.prefill:
         yield f"{seconds:<20g}{whole:>28.2f}{left:>24.2f}"
     yield ""
-    peak = torch.cuda.max_memory_allocated(device) if gpu else 1024 * _resident_kib()
-    weights, slot = _bytes(model) / 2**20, slots.nbytes / 2**20
-    yield f"memory: weights {weights:,.0f} MiB, a slot {slot:,.1f} MiB, peak {peak / 2**20:,.0f} MiB"
-
-
-def _resident_kib() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    weights, slot, most = (size / 2**20 for size in (nbytes(model), slots.nbytes, peak(device)))
+    yield f"memory: weights {weights:,.0f} MiB, a slot {slot:,.1f} MiB, peak {most:,.0f} MiB"
 
 
 def _first(figures: Figures, at: dict[str, float], speech_s: float) -> Iterator[str]:
@@ -344,12 +275,12 @@ def _frames(figures: Figures, at: dict[str, float], frame_s: float) -> Iterator[
     """A frame in the middle of a reply."""
     yield ""
     yield f"{'per frame, text flowing':<44}{'ms':>9}{'floor':>9}{'x floor':>9}"
-    floors = {part: at[part] / (2 if part == "Reasoner" else 1) for part in PARTS}
+    floors = {part: at[part] * PER_FRAME[part] for part in PARTS}
     lines = [(f"  {part}", figures.frame[part], floors[part]) for part in PARTS]
     lines[0] = ("  Reasoner (every second frame)", *lines[0][1:])
     total = sum(floors.values())
     lines.append(("= sum", sum(figures.frame.values()), total))
     lines.append(("  without stops between the parts", figures.together, total))
-    for label, ms, least in lines:
-        yield f"{label:<44}{ms:>9.2f}{least:>9.2f}{ms / least:>9.1f}"
+    for label, took, least in lines:
+        yield f"{label:<44}{took:>9.2f}{least:>9.2f}{took / least:>9.1f}"
     yield f"{'  real-time factor':<44}{figures.together / (frame_s * 1000):>9.4f}"

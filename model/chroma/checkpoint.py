@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from model.chroma import config as chroma_config
 from model.chroma.config import ChromaConfig
+from model.chroma.precision import Weights, round_weights
 from model.chroma.weights import Chroma
 from model.errors import CheckpointError
 
@@ -158,8 +159,9 @@ def load(
     device: torch.device,
     dtype: torch.dtype,
     codec_dtype: torch.dtype | None = None,
+    weights: Weights = "full",
 ) -> Chroma:
-    """The checkpoint's model, ready to run. `codec_dtype` None: Mimi as the rest.
+    """The checkpoint's model, ready to run. `codec_dtype` None: Mimi as the rest; `weights`: see `precision`.
 
     Raises `CheckpointError`.
     """
@@ -179,7 +181,7 @@ def load(
             except SafetensorError as error:
                 raise CheckpointError(f"{file}: {stored_name} cannot be read: {error}") from None
             place(model, name, tensor)
-    return model.eval()
+    return round_weights(model.eval(), weights)
 
 
 def place(model: nn.Module, name: str, tensor: Tensor) -> None:

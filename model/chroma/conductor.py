@@ -59,10 +59,7 @@ class _Part:
 
 def speak(steps: Steps, replies: Sequence[Reply]) -> list[Spoken]:
     """A step, and what came of it on the host."""
-    return [
-        Spoken(frame.word, None if frame.pcm is None else frame.pcm.cpu().numpy())
-        for frame in perform(steps, replies)
-    ]
+    return [Spoken(frame.word, frame.pcm) for frame in perform(steps, replies)]
 
 
 class Conductor:

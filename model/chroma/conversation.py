@@ -273,7 +273,7 @@ class ChromaConversation:
             while len(self._answers) > ITEMS:
                 self._answers.popitem(last=False)
             self._replies += 1
-            script = None if say is None else deque([*chat.encode(say), chat.im_end])
+            script = None if say is None else [*chat.encode(say), chat.im_end]
             reply = Reply(self._slot, engine.reply_frames, script)
             words = Words(chat)
             if self._forgot:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn, Self
+from typing import Any, Final, Literal, NoReturn, Self, get_args
 
 import numpy as np
 import structlog
@@ -27,6 +27,7 @@ from model.chroma.conductor import LEAD_S, Conductor
 from model.chroma.conversation import ChromaConversation
 from model.chroma.hearing import Mel
 from model.chroma.meters import Meters
+from model.chroma.precision import Weights
 from model.chroma.quirks import SERVING, Quirks
 from model.chroma.sampling import Sampling
 from model.chroma.schedule import LEAST_FRAMES, Kind
@@ -59,6 +60,8 @@ class EngineSettings:
     """"auto": the GPU where there is one"""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """"auto": bfloat16 on a GPU, float32 elsewhere"""
+    weights: Weights = "full"
+    """"int8" or "fp8": linear layers in bytes, see `precision`"""
     context: int = 4096
     reply_s: float = 60.0
     lead_s: float = LEAD_S
@@ -81,6 +84,7 @@ class EngineSettings:
             ("VOICEGATE_CHROMA_LEAD_S", "lead_s", float),
             ("VOICEGATE_CHROMA_DEVICE", "device", str),
             ("VOICEGATE_CHROMA_DTYPE", "dtype", str),
+            ("VOICEGATE_CHROMA_WEIGHTS", "weights", str),
             ("VOICEGATE_CHROMA_CONTEXT", "context", int),
             ("VOICEGATE_CHROMA_REPLY_S", "reply_s", float),
         ):
@@ -151,8 +155,11 @@ class ChromaEngine:
                 note="bytes stand in for words: a test checkpoint, its text means nothing",
             )
         try:
-            model = checkpoint.load(directory, device=device, dtype=dtype, codec_dtype=torch.float32)
+            model = checkpoint.load(
+                directory, device=device, dtype=dtype, codec_dtype=torch.float32, weights=settings.weights
+            )
             engine = cls(model, chat, settings)
+            engine.steps.prepare()
         except torch.OutOfMemoryError:
             raise CheckpointError(
                 f"{settings.conversations} conversation(s) with a context of {settings.context} do not fit "
@@ -333,4 +340,6 @@ def place(settings: EngineSettings) -> tuple[torch.device, torch.dtype]:
         dtype = "bfloat16" if device.type == "cuda" else "float32"
     if dtype not in DTYPES:
         raise CheckpointError(f"Chroma runs in {' or '.join(DTYPES)}, not in {dtype}")
+    if settings.weights not in get_args(Weights):
+        raise CheckpointError(f"Chroma keeps weights {', '.join(get_args(Weights))}, not {settings.weights}")
     return device, DTYPES[dtype]

@@ -6,7 +6,6 @@ values, in slots. Sound in pieces of any number of frames is the sound of the wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -243,20 +242,26 @@ class Mimi(nn.Module):
         return self.quantizer.encode(x, books)
 
     def decode(
-        self, codes: Tensor, stream: MimiStream, rows: slice, active: Sequence[bool] | None = None
+        self,
+        codes: Tensor,
+        stream: MimiStream,
+        rows: slice,
+        active: Tensor | None = None,
+        live: int | None = None,
     ) -> Tensor:
-        """`(B, books, T)` codes of `rows` to `(B, T * frame)` samples; rows not `active` stand still.
+        """`(B, books, T)` codes of `rows` to `(B, T * frame)` samples; rows not `active` `(B,)` stand still.
 
-        Ids that are no codeword become the last one, as the goldens have it.
+        None is all, decided by the host; with a mask only the device knows, and no row's positions in the
+        cache's ring go behind `live` (None: its capacity). Ids that are no codeword become the last one, as
+        the goldens have it.
         """
-        batch = len(codes)
-        running = [True] * batch if active is None else active
-        everybody = all(running)
-        mask = None if everybody else torch.tensor(running).to(codes.device)
-        walk = _Walk(stream, rows, mask, fresh=False)
+        walk = _Walk(stream, rows, active, fresh=False)
         x = self.quantizer.decode(codes.clamp(max=self.config.codebook_size - 1))
-        x = self.upsample(x.to(self.upsample.conv.weight.dtype), walk.past(self.upsample), mask)
-        width = x.shape[-1]
-        counts = [width if on else 0 for on in running]
-        x = self.decoder_transformer(x, stream.cache, stream.cache.span(rows, counts, width))
+        x = self.upsample(x.to(self.upsample.conv.weight.dtype), walk.past(self.upsample), active)
+        cache, width = stream.cache, x.shape[-1]
+        if active is None:
+            span = cache.span(rows, [width] * len(codes), width)
+        else:
+            span = cache.device_span(rows, active * width, width, cache.capacity if live is None else live)
+        x = self.decoder_transformer(x, cache, span)
         return self.decoder(x, walk).flatten(1)  # type: ignore[no-any-return]  # nn.Module's call

@@ -1,41 +1,60 @@
-"""A reply under way: what the next frame of each needs, and one batched step for all of them."""
+"""A reply under way: which step its next frame needs, and one batched step for all of them."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Final, Literal
 
-from torch import Tensor
+from numpy.typing import NDArray
 
-from model.chroma.steps import POSITIONS, Steps, Turn
+from model.chroma.plan import Ending, Told
+from model.chroma.steps import Steps
 
 End = Literal["sound", "positions", "length", "failed"]
 """Why a reply is over: the model ended it, the backbone is full, it is as long as it may be, or an error."""
+ENDS: Final[dict[Ending, End | None]] = {
+    Ending.GOING: None,
+    Ending.SOUND: "sound",
+    Ending.POSITIONS: "positions",
+    Ending.LENGTH: "length",
+}
 
 
 @dataclass(slots=True, eq=False)
 class Reply:
-    """`say` are words that are spoken instead of the thinker's own, the end of text included."""
+    """What the host knows of a reply; the slot decides. `say` are words that are spoken instead of the
+    thinker's own, the end of text included; `pending`: its next word is there already."""
 
     slot: int
     frames_at_most: int
-    say: deque[int] | None = None
+    say: Sequence[int] | None = None
     words: list[int] = field(default_factory=list)
     frames: int = 0
+    begun: bool = False
+    pending: bool = True
     text_over: bool = False
     end: End | None = None
+
+    @property
+    def takes_word(self) -> bool:
+        """A word comes in with the next frame: with every second one."""
+        return self.pending and self.frames % 2 == 0
+
+    @property
+    def wants_word(self) -> bool:
+        """The thinker must go on beside the next frame; at other times it may."""
+        return not (self.pending or self.text_over) and self.frames % 2 == 1
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What one step brought to a reply. `word` came in with this frame; `codes` `(codebooks,)` are None
-    once the sound is over; `pcm` `(frame,)` is the sound, on the model's device."""
+    """What one step brought to a reply, on the host. `word` came in with this frame; `codes`
+    `(codebooks,)` are None once the sound is over; `pcm` `(frame,)` float32 is the sound."""
 
     word: int | None = None
-    codes: Tensor | None = None
-    pcm: Tensor | None = None
+    codes: NDArray[Any] | None = None
+    pcm: NDArray[Any] | None = None
 
 
 def rows_of(slots: Sequence[int]) -> slice:
@@ -45,84 +64,32 @@ def rows_of(slots: Sequence[int]) -> slice:
 
 def perform(steps: Steps, replies: Sequence[Reply], *, sound: bool = True) -> list[Frame]:
     """One frame further, all at once; `end` is set where a reply is over. Each reply has its own slot."""
-    going = []
     for reply in replies:
-        if steps.slots.backbone.room(reply.slot) < _need(reply):
-            reply.end = "positions"
-        else:
-            going.append(reply)
-    if not going:
-        return [Frame()] * len(replies)
-    words = _words(steps, [reply for reply in going if _thinks(reply)])
-    turns = {reply.slot: Turn.PAIR if reply.slot in words else Turn.SOUND for reply in going}
-    turns.update({reply.slot: Turn.FIRST for reply in going if reply.frames == 0})
-    rows = rows_of(list(turns))
-    codes = steps.frame(rows, [turns.get(slot, Turn.REST) for slot in range(rows.start, rows.stop)])
-    eos = steps.model.config.codebook_eos
-    at_end = (codes == eos).tolist()
-    loud = [False] * (rows.stop - rows.start)
-    for reply in going:
-        reply.frames += 1
-        zeros = at_end[reply.slot - rows.start]
-        if all(zeros[:-1]):  # the official test leaves the last codebook out; its frame may still sound
-            reply.end = "sound"
-        elif reply.frames >= reply.frames_at_most:
-            reply.end = "length"
-        loud[reply.slot - rows.start] = not all(zeros)
-    pcm = steps.sound(rows, loud) if sound and any(loud) else None
-    found = []
-    for reply in replies:
-        row = reply.slot - rows.start
-        heard = reply.slot in turns and loud[row]
-        found.append(
-            Frame(
-                words.get(reply.slot),
-                codes[row] if heard else None,
-                pcm[row] if heard and pcm is not None else None,
-            )
-        )
-    return found
+        if not reply.begun:
+            steps.slots.begin(reply.slot, reply.frames_at_most, reply.say)
+            reply.begun = True
+    by_slot = {reply.slot: reply for reply in replies}
+    rows = rows_of(list(by_slot))
+    shape = steps.shape(
+        rows,
+        words=any(reply.wants_word for reply in replies),
+        pairs=any(reply.takes_word for reply in replies),
+        sound=sound,
+    )
+    told = steps.run(shape, [slot in by_slot for slot in range(rows.start, rows.stop)])
+    return [_outcome(steps, reply, told[reply.slot - rows.start]) for reply in replies]
 
 
-def _thinks(reply: Reply) -> bool:
-    """Whether a word comes in with the next frame: with every second one."""
-    return not reply.text_over and reply.frames % 2 == 0
-
-
-def _need(reply: Reply) -> int:
-    """Backbone positions of the next frame, at most."""
-    if reply.frames == 0:
-        return POSITIONS[Turn.FIRST]
-    return POSITIONS[Turn.PAIR if _thinks(reply) else Turn.SOUND]
-
-
-def _words(steps: Steps, replies: Sequence[Reply]) -> dict[int, int]:
-    """The next word of each, by slot; a reply whose text just ended is marked so."""
-    if not replies:
-        return {}
-    thinking = [r for r in replies if r.frames > 0]
-    for reply in thinking:
-        if steps.slots.thinker.room(reply.slot) < 1:
-            reply.text_over = True  # no room to think on: the sound of what was said goes on
-    thinking = [r for r in thinking if not r.text_over]
-    replies = [r for r in replies if not r.text_over]
-    if not replies:
-        return {}
-    if thinking:
-        rows = rows_of([r.slot for r in thinking])
-        on = {r.slot for r in thinking}
-        steps.think(rows, [slot in on for slot in range(rows.start, rows.stop)])
-    rows = rows_of([r.slot for r in replies])
-    on = {r.slot for r in replies}
-    steps.conclude(rows, [slot in on for slot in range(rows.start, rows.stop)])
-    words = dict(zip(range(rows.start, rows.stop), steps.slots.token[rows].tolist(), strict=True))
-    found = {}
-    for reply in replies:
-        word = words[reply.slot]
-        if reply.say is not None:
-            word = reply.say.popleft()
-            steps.slots.token[reply.slot] = word
-        reply.words.append(word)
-        reply.text_over = word == steps.model.config.im_end
-        found[reply.slot] = word
-    return found
+def _outcome(steps: Steps, reply: Reply, row: NDArray[Any]) -> Frame:
+    """What the step told of a reply."""
+    told = Told.of(row, steps.model.config.codebooks)
+    steps.slots.learn(reply.slot, told)
+    reply.end, reply.pending, reply.text_over = ENDS[told.end], told.pending, told.text_over
+    if told.end is Ending.POSITIONS:
+        return Frame()
+    reply.frames += 1
+    if told.word is not None:
+        reply.words.append(told.word)
+    if not told.heard:
+        return Frame(told.word)
+    return Frame(told.word, told.codes, told.pcm if len(told.pcm) else None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import rms_norm, silu
 
 from model.chroma.attention import Angles, Attention
 from model.chroma.cache import KVCache, Span
@@ -13,7 +13,7 @@ from model.chroma.rope import Rope
 
 
 class RMSNorm(nn.Module):
-    """Scaled by the root mean square, which is taken in float32 at least."""
+    """Scaled by the root mean square, which torch takes in float32 at least."""
 
     def __init__(self, hidden: int, eps: float) -> None:
         super().__init__()
@@ -21,9 +21,7 @@ class RMSNorm(nn.Module):
         self._eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x if x.dtype == torch.float64 else x.float()
-        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self._eps)
-        return self.weight * wide.to(x.dtype)
+        return rms_norm(x, self.weight.shape, self.weight, self._eps)
 
 
 class GatedMLP(nn.Module):
@@ -34,7 +32,16 @@ class GatedMLP(nn.Module):
         self.down_proj = nn.Linear(intermediate, hidden, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]  # nn.Module's call
+        gate, up = self.gate_proj(x), self.up_proj(x)
+        return self.down_proj(_gated(gate, up))  # type: ignore[no-any-return]  # nn.Module's call
+
+
+def _gated(gate: Tensor, up: Tensor) -> Tensor:
+    if gate.is_cuda:
+        from model.chroma.fused_kernel import gated  # triton comes with torch for a GPU only
+
+        return gated(gate, up)
+    return silu(gate) * up
 
 
 class Block(nn.Module):

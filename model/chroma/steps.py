@@ -1,60 +1,39 @@
-"""The steps of a conversation, batched over slots: prefill, think, frame, sound.
+"""What the weights do to slots: prefill, and a reply's next frame, batched.
 
-Every step works on a run of slots with a mask of who takes part; alone is a run of one. Chroma's schedule
-for a reply (official code; chroma report §2): the voice's prefix, then
+A frame's step works on a run of slots and is made of tensors on the device alone: what a slot's turn is,
+whether its text or its sound is over, how far its caches are. The host says who takes part and is told the
+outcome in one tensor; nothing in between waits for it, so that a CUDA graph can hold the whole. Chroma's
+schedule for a reply (official code; chroma report §2): the voice's prefix, then
 
     h1 t1 | a1 | a2 h2 t2 | a3 | a4 h3 t3 | …
 
-where h, t are the thinker's state and word, and a is the frame before. Text never waits for sound.
+where h, t are the thinker's state and word, and a is the frame before. Text never waits for sound: the
+thinker runs a word ahead, beside the frame before the one that needs it. Since that word waits as long as it
+must, replies in any phase share the thinker's every second step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import IntEnum
+from contextlib import AbstractContextManager, nullcontext
+from itertools import product
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from model.chroma.cache import KVCache
+from model.chroma.graph import Runner
+from model.chroma.plan import NO_WORD, Ending, Shape, pack
 from model.chroma.quirks import Quirks
 from model.chroma.sampling import gumbel, pick
 from model.chroma.slots import Slots
+from model.chroma.trace import Trace
 from model.chroma.weights import Chroma
 
-
-class Turn(IntEnum):
-    """What a slot brings to a frame's step."""
-
-    REST = 0
-    FIRST = 1
-    """h and t: the reply begins"""
-    SOUND = 2
-    """a"""
-    PAIR = 3
-    """a, h and t"""
-
-
-POSITIONS = {Turn.REST: 0, Turn.FIRST: 2, Turn.SOUND: 1, Turn.PAIR: 3}
-"""Backbone positions that each takes."""
-
-
-@dataclass(slots=True)
-class Trace:
-    """What `verify` compares: logits and hidden states of every step, on the host. One slot only.
-
-    With a `script` `(steps, codebooks)` its codes are taken for the own ones, so that a coarser precision can
-    be compared step by step.
-    """
-
-    script: Tensor | None = None
-
-    thinker_logits: list[Tensor] = field(default_factory=list)
-    thinker_hidden: list[Tensor] = field(default_factory=list)
-    backbone_logits: list[Tensor] = field(default_factory=list)
-    backbone_hidden: list[Tensor] = field(default_factory=list)
-    decoder_logits: list[Tensor] = field(default_factory=list)
-    step_lengths: list[int] = field(default_factory=list)
+FIRST, SOUND, PAIR = 2, 1, 3
+"""Backbone positions of a frame: h and t; a; a, h and t."""
 
 
 class Steps:
@@ -65,91 +44,167 @@ class Steps:
         self.slots = slots
         self.quirks = quirks
         self.trace: Trace | None = None
+        self._beside: torch.cuda.Stream | None = None
+        if model.device.type == "cuda":
+            self._beside = torch.cuda.Stream(model.device)  # type: ignore[no-untyped-call]  # torch's
+        self._runner = Runner(self.step, slots.count, model.device)
 
     @torch.inference_mode()
     def prefill(self, slot: int, x: Tensor) -> None:
         """Embeddings `(n, H)` into the slot's thinker; `hidden` and `token` are what follows them."""
-        cache, rows = self.slots.thinker, slice(slot, slot + 1)
+        slots, thinker, rows = self.slots, self.model.thinker, slice(slot, slot + 1)
         width = x.shape[0]
-        out = self.model.thinker.model(x[None], cache, cache.span(rows, [width], width))
-        self.slots.hidden[slot] = out[0, -1]
-
-    @torch.inference_mode()
-    def conclude(self, rows: slice, active: Sequence[bool]) -> None:
-        """The word that follows the thinker's state, always the likeliest."""
-        hidden = self.slots.hidden[rows]
-        logits = self.model.thinker.lm_head(hidden)
-        on = self._mask(active)
-        token = self.slots.token[rows]
-        token.copy_(torch.where(on, logits.argmax(-1), token))
+        out = thinker.model(x[None], slots.thinker, slots.thinker.span(rows, [width], width))[:, -1]
+        logits = thinker.lm_head(out)
+        slots.hidden[rows] = out
+        slots.token[rows] = logits.argmax(-1)
         if self.trace is not None:
-            self.trace.thinker_logits.append(logits[0].float().cpu())
-            self.trace.thinker_hidden.append(hidden[0].float().cpu().clone())
+            self.trace.prefilled(rows, logits, out)
+
+    def shape(self, rows: slice, *, words: bool, pairs: bool, sound: bool = True) -> Shape:
+        """The step for these rows: caches are read as far as the furthest of them can be after it."""
+        slots = self.slots
+
+        def reach(cache: KVCache, further: int) -> int:
+            if self._beside is not None:  # a graph is for every length
+                return cache.capacity
+            return min(cache.capacity, max(cache.lengths[rows]) + further)
+
+        return Shape(
+            rows,
+            words,
+            PAIR if pairs else SOUND,
+            reach(slots.thinker, 1),
+            reach(slots.backbone, PAIR),
+            reach(slots.codec.cache, self.model.config.codec.resample),
+            sound,
+        )
 
     @torch.inference_mode()
-    def think(self, rows: slice, active: Sequence[bool]) -> None:
-        """One word further: feeds `token`, leaves the next `hidden`; the slot's `token` is not yet new."""
-        slots, model = self.slots, self.model.thinker
-        x = model.embed(slots.token[rows])[:, None]
-        span = slots.thinker.span(rows, [int(on) for on in active], 1)
-        out = model.model(x, slots.thinker, span)[:, 0]
-        hidden = slots.hidden[rows]
-        hidden.copy_(torch.where(self._mask(active)[:, None], out, hidden))
+    def run(self, shape: Shape, plan: Sequence[bool]) -> NDArray[Any]:
+        """`step` for the rows of the plan, on the host; a graph where there is a GPU and no trace."""
+        return self._runner(shape, plan, graphed=not self.observed)
 
     @torch.inference_mode()
-    def frame(self, rows: slice, turns: Sequence[Turn]) -> Tensor:
-        """The next frame of every row whose turn is not REST: codes `(B, codebooks)`, also in the slots."""
-        slots, model = self.slots, self.model
-        counts = [POSITIONS[turn] for turn in turns]
-        width = max(counts)
-        hidden, word = slots.hidden[rows], model.thinker.embed(slots.token[rows])
+    def prepare(self) -> None:
+        """Captures every graph that serving needs; nothing to do where there is no GPU."""
+        for size in self._runner.buckets:
+            for words, pairs in product((True, False), repeat=2):
+                self._runner.prepare(self.shape(slice(0, size), words=words, pairs=pairs))
+
+    @property
+    def observed(self) -> bool:
+        """Somebody looks on from the host: no graph."""
+        return self.trace is not None
+
+    def step(self, shape: Shape, plan: Tensor) -> Tensor:
+        """The next frame of every row of `plan` `(B,)` bool whose reply is not over: `pack`ed `(B, n)`.
+
+        The first frame of a reply, and every second one after it, takes in the pending word.
+        """
+        slots, progress, rows = self.slots, self.slots.progress, shape.rows
+        frames, end, pending = progress.frames[rows], progress.end[rows], progress.pending[rows]
+        first = frames == 0
+        told = pending & (frames % 2 == 0)
+        counts = torch.where(first, FIRST, torch.where(told, PAIR, SOUND))
+        on = plan & (end == Ending.GOING)
+        fits = slots.backbone.ends[rows] + counts <= slots.backbone.capacity
+        end.masked_fill_(on & ~fits, Ending.POSITIONS)
+        on = on & fits
+        told = told & on
+        word = torch.where(told, slots.token[rows], NO_WORD)
+        x = self._inputs(shape, first)
+        pending.logical_and_(~told)
+        progress.text_over[rows].logical_or_(word == self.model.config.im_end)
+        if shape.words:
+            with self._aside():
+                self.think(shape, on)
+        state = self.backbone(shape, x, counts * on)
+        codes = self.codes(shape, state, on)
+        zero = codes == self.model.config.codebook_eos
+        frames += on
+        end.masked_fill_(on & (frames >= progress.most[rows]), Ending.LENGTH)
+        # the official test leaves the last codebook out; such a frame may still sound
+        end.masked_fill_(on & zero[:, :-1].all(1), Ending.SOUND)
+        heard = on & ~zero.all(1)
+        pcm = self.sound(shape, heard) if shape.sound else None
+        if shape.words and self._beside is not None:
+            torch.cuda.current_stream(self.model.device).wait_stream(self._beside)
+        lengths = [slots.thinker.ends[rows], slots.backbone.ends[rows], slots.codec.cache.ends[rows]]
+        return pack([word, end, heard, progress.text_over[rows], pending, *lengths], codes, pcm)
+
+    def _aside(self) -> AbstractContextManager[object]:
+        """Beside what the current stream does from here on."""
+        if self._beside is None:
+            return nullcontext()
+        self._beside.wait_stream(torch.cuda.current_stream(self.model.device))
+        return torch.cuda.stream(self._beside)
+
+    def _inputs(self, shape: Shape, first: Tensor) -> Tensor:
+        """What the backbone takes in, `(B, width, H)`: a, h, t; for a first frame h, t."""
+        slots, model, rows = self.slots, self.model, shape.rows
         before = model.embed_frames(slots.codes[rows])
-        x = torch.stack((before, hidden, word), dim=1)
-        if Turn.FIRST in turns:
-            first = torch.tensor([turn is Turn.FIRST for turn in turns]).to(x.device)
-            x = torch.where(first[:, None, None], x.roll(-1, 1), x)
-        span = slots.backbone.span(rows, counts, width)
-        out = model.backbone.model(x[:, :width], slots.backbone, span)
-        last = torch.tensor([max(count - 1, 0) for count in counts]).to(x.device)
-        state = out.gather(1, last[:, None, None].expand(-1, 1, out.shape[2]))[:, 0]
-        active = [turn is not Turn.REST for turn in turns]
-        codes = self._codes(rows, state)
-        on = self._mask(active)[:, None]
-        slots.codes[rows] = torch.where(on, codes, slots.codes[rows])
-        slots.draws[rows] += on[:, 0]
-        if self.trace is not None:
-            self.trace.step_lengths.append(counts[0])
-            self.trace.backbone_hidden.append(state[0].float().cpu())
-        return codes
+        if shape.width == SOUND:
+            return before[:, None]
+        x = torch.stack((before, slots.hidden[rows], model.thinker.embed(slots.token[rows])), dim=1)
+        return torch.where(first[:, None, None], x.roll(-1, 1), x)
 
-    def _codes(self, rows: slice, state: Tensor) -> Tensor:
-        """Backbone states `(B, H)` to a frame's codes `(B, codebooks)`."""
-        model, cache = self.model, self.slots.frame
-        noise = self._noise(rows)
-        logits = model.backbone.codebook0_head(state)
+    def think(self, shape: Shape, on: Tensor) -> None:
+        """A word further for those of `on` `(B,)` that have none pending; without room their text is over."""
+        slots, progress, thinker, rows = self.slots, self.slots.progress, self.model.thinker, shape.rows
+        hidden, token, said = slots.hidden[rows], slots.token[rows], progress.said[rows]
+        on = on & ~progress.pending[rows] & ~progress.text_over[rows]
+        room = slots.thinker.ends[rows] < slots.thinker.capacity
+        progress.text_over[rows].logical_or_(on & ~room)
+        on = on & room
+        span = slots.thinker.device_span(rows, on.long(), 1, shape.thinker)
+        out = thinker.model(thinker.embed(token)[:, None], slots.thinker, span)[:, 0]
+        logits = thinker.lm_head(out)
+        script = progress.script[rows]
+        own = logits.argmax(-1)
+        given = script.gather(1, said[:, None].clamp(max=script.shape[1] - 1))[:, 0]
+        word = torch.where(said < progress.scripted[rows], given, own)
+        hidden.copy_(torch.where(on[:, None], out, hidden))
+        token.copy_(torch.where(on, word, token))
+        said += on
+        progress.pending[rows].logical_or_(on)
         if self.trace is not None:
-            self.trace.backbone_logits.append(logits[0].float().cpu())
-        code = self._pick(rows, logits, 0, noise)
-        codes = [code]
-        for slot in range(*rows.indices(self.slots.count)):
-            cache.cut(slot, 0)
-        decoder, batch = model.decoder, state.shape[0]
+            self.trace.thought(rows, on, logits, out)
+
+    def backbone(self, shape: Shape, x: Tensor, counts: Tensor) -> Tensor:
+        """`counts` `(B,)` of the positions `x` `(B, width, H)` taken in; the states of the last, `(B, H)`."""
+        cache = self.slots.backbone
+        span = cache.device_span(shape.rows, counts, shape.width, shape.backbone)
+        out: Tensor = self.model.backbone.model(x, cache, span)
+        if shape.width == SOUND:
+            return out[:, 0]
+        last = (counts - 1).clamp(min=0)[:, None, None].expand(-1, 1, out.shape[2])
+        return out.gather(1, last)[:, 0]
+
+    def codes(self, shape: Shape, state: Tensor, on: Tensor) -> Tensor:
+        """Backbone states `(B, H)` to a frame's codes `(B, codebooks)`; they stay in the slots of `on`."""
+        model, slots, rows = self.model, self.slots, shape.rows
+        decoder, cache, noise = model.decoder, self.slots.frame, self._noise(rows)
+        logits = [model.backbone.codebook0_head(state)]
+        codes = [self._pick(rows, logits[0], 0, noise)]
         # the backbone's state and the first code are both known: they go in at once
-        x = torch.stack((state, model.embed_code(0, code)), dim=1)
-        decoder_logits = []
+        x = torch.stack((state, model.embed_code(0, codes[0])), dim=1)
+        at = 0
         for book in range(1, model.config.codebooks):
-            width = x.shape[1]
-            span = cache.span(rows, [width] * batch, width)
+            span = cache.fresh_span(rows, at, x.shape[1])
             positions = (span.positions - 1).clamp(min=0) if self.quirks.decoder_starts_twice else None
             out = decoder.model(decoder.projection(x), cache, span, positions)[:, -1]
-            logits = decoder.codebook_head(out, book)
-            decoder_logits.append(logits[0])
-            code = self._pick(rows, logits, book, noise)
-            codes.append(code)
-            x = model.embed_code(book, code)[:, None]
+            at = span.live
+            logits.append(decoder.codebook_head(out, book))
+            codes.append(self._pick(rows, logits[-1], book, noise))
+            x = model.embed_code(book, codes[-1])[:, None]
+        found = torch.stack(codes, dim=1)
+        before = slots.codes[rows]
+        before.copy_(torch.where(on[:, None], found, before))
+        slots.draws[rows] += on
         if self.trace is not None:
-            self.trace.decoder_logits.append(torch.stack(decoder_logits).float().cpu())
-        return torch.stack(codes, dim=1)
+            self.trace.sounded(rows, on, logits, state)
+        return found
 
     def _noise(self, rows: slice) -> Tensor:
         """`(B, codebooks, V)`."""
@@ -164,19 +219,16 @@ class Steps:
         slots = self.slots
         if not self.quirks.draws_any_id:
             logits = logits.clone()
-            logits[:, self.model.config.codebook_size :] = -torch.inf
+            logits[:, self.model.config.codebook_size :].fill_(-torch.inf)
         if self.trace is not None and self.trace.script is not None:
-            return self.trace.script[len(self.trace.step_lengths), book].expand(logits.shape[0])
+            return self.trace.led(rows, book, slots.progress.frames)
         top_p = slots.top_p[rows]
         if book == 0 and self.quirks.first_codebook_ignores_top_p:
             top_p = torch.ones_like(top_p)
         return pick(logits, slots.temperature[rows], slots.top_k[rows], top_p, noise[:, book])
 
-    @torch.inference_mode()
-    def sound(self, rows: slice, active: Sequence[bool]) -> Tensor:
-        """The slots' last codes as sound `(B, frame)` float32 in [-1, 1]; rows not active stand still."""
-        codes = self.slots.codes[rows, :, None]
-        return self.model.codec_model.decode(codes, self.slots.codec, rows, active).float()
-
-    def _mask(self, active: Sequence[bool]) -> Tensor:
-        return torch.tensor(active).to(self.model.device)
+    def sound(self, shape: Shape, heard: Tensor) -> Tensor:
+        """The slots' last codes as sound `(B, frame)` float32 in [-1, 1]; rows not `heard` stand still."""
+        codes = self.slots.codes[shape.rows, :, None]
+        codec = self.model.codec_model
+        return codec.decode(codes, self.slots.codec, shape.rows, heard, shape.codec).float()

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner, Result
 
 from gateway.cli import cli
-from model.chroma import bench, config
+from model.chroma import bench, config, crowd
 from model.chroma import checkpoint as checkpoints
+from model.chroma import floor as floors
+from model.chroma.slots import Slots
+from model.chroma.weights import Chroma
+from model.errors import EngineError
 from tests.model.chroma import toy
 
 QUICK = ("--frames", "4", "--speech", "1", "--lengths", "1,2", "--device", "cpu")
@@ -41,9 +46,16 @@ def test_drawn_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codec = {**toy.TABLE["codec_config"], "sampling_rate": 600}  # frames of 80 ms, so that a clip is short
     sizes.write_text(json.dumps({**toy.TABLE, "codec_config": codec}))
     monkeypatch.setitem(bench.SIZES, "4b", sizes)
-    result = command("--random", "4b", *QUICK)
+    plot = tmp_path / "calls.png"
+    many = ("--calls", "1,3", "--context", "80", "--reply", "50", "--plot", str(plot))
+    result = command("--random", "4b", *QUICK, "--weights", "int8", *many)
     assert result.exit_code == 0, result.output
     check(result.output)
+    lines = result.output.splitlines()
+    table = lines[lines.index(crowd.HEAD) + 1 :]
+    assert [int(line.split()[0]) for line in table[:2]] == [1, 3]
+    assert "a frame of 3 call(s) needs" in result.output
+    assert plot.read_bytes().startswith(b"\x89PNG")
 
 
 def test_full_size_is_the_size_of_the_parameter_list(goldens: Path) -> None:
@@ -53,6 +65,27 @@ def test_full_size_is_the_size_of_the_parameter_list(goldens: Path) -> None:
     unread = checkpoints.UNREAD
     read = sum(n for name, n in listed.items() if name != checkpoints.TABLE[1] and not unread.match(name))
     assert sum(tensor.numel() for tensor in checkpoints.blueprint(sizes).state_dict().values()) == read
+
+
+def test_a_crowd_stops_at_what_fits(toy_model: Chroma, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = crowd.Slots.make
+
+    def three(model: Chroma, count: int, *args: Any, **kwargs: Any) -> Slots:
+        if count > 3:  # the one that joins has a slot too
+            raise torch.OutOfMemoryError
+        return make(model, count, *args, **kwargs)
+
+    monkeypatch.setattr(crowd.Slots, "make", three)
+    assert [line.calls for line in crowd.table(toy_model, [2, 3, 4], 80, 60, 4)] == [2]
+    with pytest.raises(EngineError, match="are more than this model's 4096 / 600 positions"):
+        list(crowd.table(toy_model, [1], 80, 500, 40))
+
+
+def test_wrong_numbers_are_named(golden: Path) -> None:
+    for argv in (("--calls", "1,zero"), ("--calls", "0"), ("--lengths", ""), ("--plot", "a.png")):
+        result = command("--checkpoint", str(golden), *argv)
+        assert result.exit_code == 2
+        assert argv[0] in result.output
 
 
 def test_either_or(golden: Path) -> None:
@@ -65,9 +98,19 @@ def test_either_or(golden: Path) -> None:
 def test_the_floor_counts_what_a_frame_reads(goldens: Path) -> None:
     """Against the bytes that were counted for the full model: 3.09 (half), 1.96, 1.62 GB."""
     model = checkpoints.blueprint(config.read(goldens / "chroma-4b-config.json")).to(torch.bfloat16)
-    floor = bench.Floor(model, 1.0)
+    floor = floors.Floor(model, 1.0)
     assert floor.bytes("Reasoner", 0, 0) / 2 == pytest.approx(3.09e9, rel=0.01)
     assert floor.bytes("Backbone", 0, 0) == pytest.approx(1.96e9, rel=0.01)
     assert floor.bytes("Decoder", 0, 0) == pytest.approx(1.62e9, rel=0.02)
+    assert floor.bytes("Reasoner", 0, 0, 9) == floor.bytes("Reasoner", 0, 0), "weights are read once for all"
     assert floor.bytes("Reasoner", 1, 0) - floor.bytes("Reasoner", 0, 0) == 36_864
     assert floor.bytes("Backbone", 0, 1) - floor.bytes("Backbone", 0, 0) == 32_768
+
+
+def test_the_floor_counts_what_a_frame_multiplies(goldens: Path) -> None:
+    """Parts by their parameters: two operations for each of them and each position."""
+    sizes = config.read(goldens / "chroma-4b-config.json")
+    floor = floors.Floor(checkpoints.blueprint(sizes), 1.0)
+    assert floor.operations("Reasoner", 0, 0) == pytest.approx(2 * (2.775e9 + 0.311e9), rel=0.01)
+    assert floor.operations("Backbone", 0, 0, 3) == pytest.approx(3 * 2 * 2 * (1.011e9 - 0.034e9), rel=0.01)
+    assert floor.operations("codec", 0, 0) > 2 * floors.nbytes(floor.model.codec_model.decoder) / 4

@@ -156,7 +156,7 @@ def stateless(engine: ChromaEngine, turns: list[Turn], voice: voices.Voice) -> t
     while reply.end is None:
         frame = perform(steps, [reply])[0]
         if frame.pcm is not None:
-            pcm.append(frame.pcm.numpy())
+            pcm.append(frame.pcm)
     return reply.words, np.concatenate(pcm)
 
 
@@ -570,6 +570,7 @@ def test_an_engine_in_a_directory_of_its_own(tmp_path: Path) -> None:
         ({"VOICEGATE_CHROMA_CONTEXT": "-1"}, "must be above 0"),
         ({"VOICEGATE_CHROMA_LEAD_S": "0"}, "must be above 0"),
         ({"VOICEGATE_CHROMA_DTYPE": "int4"}, "not in int4"),
+        ({"VOICEGATE_CHROMA_WEIGHTS": "int4"}, "not int4"),
         ({"VOICEGATE_CHROMA_DEVICE": "abacus"}, "abacus is no device of torch"),
     ],
 )

@@ -81,6 +81,21 @@ def test_bfloat16_agrees_in_distribution(golden: Path, tmp_path: Path) -> None:
     assert command("verify", str(other), "--dtype", "bfloat16").exit_code == 1
 
 
+def test_all_cases_at_once_pass_and_a_difference_fails(golden: Path, tmp_path: Path) -> None:
+    result = command("verify", str(golden), "--batched")
+    assert result.exit_code == 0, result.output
+    assert "5 of 5 runs pass" in result.output
+    other = altered(golden, tmp_path, thinker_logits=put((3, 7), 0.002))
+    assert command("verify", str(other), "--batched").exit_code == 1
+
+
+@pytest.mark.parametrize("weights", ["int8", "fp8"])
+def test_rounded_weights_agree_as_far_as_was_measured(golden: Path, weights: str) -> None:
+    result = command("verify", str(golden), "--batched", "--weights", weights, "--case", "early_text_end")
+    assert result.exit_code == 0, result.output
+    assert "1 of 1 runs pass" in result.output
+
+
 def test_mistakes_are_said_in_a_line(tmp_path: Path, golden: Path) -> None:
     for argv, said in (
         (("verify", str(tmp_path / "away")), "is no directory"),

@@ -118,7 +118,7 @@ def test_rows_that_rest_stand_still(mimi: Mimi) -> None:
     while min(done) < total:
         active = [draw.random() < 0.6 and at < total for at in done]
         step = torch.stack([c[row, :, min(at, total - 1)] for row, at in enumerate(done)])[..., None]
-        y = mimi.decode(step, stream, slice(0, 4), active)
+        y = mimi.decode(step, stream, slice(0, 4), torch.tensor(active))
         for row in range(4):
             if active[row]:
                 out[row].append(y[row])

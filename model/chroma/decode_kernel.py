@@ -1,0 +1,139 @@
+"""Attention of a frame's few new positions over a long cache, in Triton: every row to its own end.
+
+Split over the keys (flash decoding, Dao et al. 2023): each program takes one row, one key-value head with its
+group of query heads, and one share of the row's blocks; a second pass weighs the shares by their log-sum-exp.
+Lengths are read on the device, so the grid depends on shapes alone and a graph can hold it.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK = 64
+"""Keys that are read at once."""
+LEAST = 16
+"""`tl.dot` takes no less of any axis."""
+WAVES = 4
+"""Programs for each multiprocessor that are aimed at."""
+
+
+@triton.jit
+def _share(
+    q, k, v, out, lse, starts, counts, scale,
+    q_row, q_head, q_at, k_row, k_head, k_at, v_row, v_head, v_at,
+    KV: tl.constexpr, GROUP: tl.constexpr, T: tl.constexpr, D: tl.constexpr, QUERIES: tl.constexpr,
+    WIDE: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr, DOT: tl.constexpr,
+):  # fmt: skip
+    """One split's attention: `out` `(rows, KV, SPLITS, GROUP * T, D)` and `lse` without the last axis."""
+    pair, split = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    row, head = pair // KV, pair % KV
+    start, count = tl.load(starts + row), tl.load(counts + row)
+    end = tl.where(count > 0, start + count, 0)  # a row that rests reads nothing
+    share = tl.cdiv(tl.cdiv(end, BLOCK), SPLITS) * BLOCK
+    low = split * share
+    high = tl.minimum(low + share, end)
+    query, d = tl.arange(0, QUERIES), tl.arange(0, WIDE)
+    sees = start + query % T
+    real = (query[:, None] < GROUP * T) & (d[None, :] < D)
+    q_head_of = head * GROUP + query // T
+    q_places = q + row * q_row + q_head_of[:, None] * q_head + (query % T)[:, None] * q_at + d[None, :]
+    asked = tl.load(q_places, mask=real, other=0.0).to(DOT)
+    best = tl.full((QUERIES,), float("-inf"), tl.float32)
+    total = tl.zeros((QUERIES,), tl.float32)
+    sum_ = tl.zeros((QUERIES, WIDE), tl.float32)
+    for at in range(low, high, BLOCK):
+        place = at + tl.arange(0, BLOCK)
+        there = (place[:, None] < high) & (d[None, :] < D)
+        keys = tl.load(k + row * k_row + head * k_head + place[:, None] * k_at + d[None, :],
+                       mask=there, other=0.0)  # fmt: skip
+        values = tl.load(v + row * v_row + head * v_head + place[:, None] * v_at + d[None, :],
+                         mask=there, other=0.0)  # fmt: skip
+        score = tl.dot(asked, tl.trans(keys.to(DOT)), input_precision="ieee") * scale
+        seen = (place[None, :] <= sees[:, None]) & (place[None, :] < high)
+        score = tl.where(seen, score, float("-inf"))
+        better = tl.maximum(best, tl.max(score, 1))
+        against = tl.where(better == float("-inf"), 0.0, better)  # nothing seen yet: not nan
+        weight = tl.exp(score - against[:, None])
+        fade = tl.exp(best - against)
+        total = total * fade + tl.sum(weight, 1)
+        sum_ = sum_ * fade[:, None] + tl.dot(weight.to(DOT), values.to(DOT), input_precision="ieee")
+        best = better
+    some = total > 0
+    sum_ = sum_ / tl.where(some, total, 1.0)[:, None]
+    found = ((row * KV + head) * SPLITS + split) * GROUP * T + query
+    tl.store(out + found[:, None] * D + d[None, :], sum_, mask=real)
+    tl.store(
+        lse + found,
+        tl.where(some, best + tl.log(tl.where(some, total, 1.0)), float("-inf")),
+        mask=query < GROUP * T,
+    )
+
+
+@triton.jit
+def _combine(
+    parts, lse, out, KV: tl.constexpr, GROUP: tl.constexpr, T: tl.constexpr, D: tl.constexpr,
+    WIDE: tl.constexpr, SPLITS: tl.constexpr,
+):  # fmt: skip
+    """The splits of one query of one head weighed together, into `out` `(rows, heads, T, D)`."""
+    pair, query = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    split, d = tl.arange(0, SPLITS), tl.arange(0, WIDE)
+    found = (pair * SPLITS + split) * GROUP * T + query
+    sums = tl.load(lse + found)
+    best = tl.max(sums, 0)
+    weight = tl.exp(sums - tl.where(best == float("-inf"), 0.0, best))
+    total = tl.sum(weight, 0)
+    part = tl.load(parts + found[:, None] * D + d[None, :], mask=d[None, :] < D, other=0.0)
+    whole = tl.sum(part * weight[:, None], 0) / tl.where(total > 0, total, 1.0)
+    tl.store(out + (pair * GROUP * T + query) * D + d, whole, mask=d < D)
+
+
+def _splits(device: torch.device, pairs: int) -> int:
+    """Shares for each row's head, so that the device is full; a power of two."""
+    if device.type != "cuda":  # Triton's interpreter
+        return 2
+    programs = WAVES * torch.cuda.get_device_properties(device).multi_processor_count
+    return int(min(triton.next_power_of_2(max(1, programs // pairs)), 32))
+
+
+def split_attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    starts: Tensor,
+    counts: Tensor,
+    *,
+    splits: int | None = None,
+    dot: tl.dtype | None = None,
+) -> Tensor:
+    """`q` `(B, heads, T, D)`, `T` new positions from `starts` `(B,)` on, over `k`, `v` `(B, kv_heads, S, D)`.
+
+    Each position sees itself and what is before it; `counts` `(B,)` of them are real, the others' outputs
+    mean nothing, and a row of none is not read. `splits`: a power of two (None: as the device is filled);
+    `dot`: the products' type (None: that of the keys).
+    """
+    batch, heads, width, dim = q.shape
+    kv_heads = k.shape[1]
+    group = heads // kv_heads
+    splits = splits or _splits(q.device, batch * kv_heads)
+    if dot is None:
+        dot = tl.float32 if k.dtype == torch.float32 else tl.bfloat16
+    wide = max(LEAST, triton.next_power_of_2(dim))
+    queries = max(LEAST, triton.next_power_of_2(group * width))
+    parts = torch.empty(batch, kv_heads, splits, group * width, dim, device=q.device, dtype=torch.float32)
+    lse = torch.empty(parts.shape[:-1], device=q.device, dtype=torch.float32)
+    out = torch.empty(q.shape, device=q.device, dtype=q.dtype)
+    assert q.stride(3) == k.stride(3) == v.stride(3) == starts.stride(0) == counts.stride(0) == 1
+    with torch.cuda.device_of(q):
+        _share[(batch * kv_heads, splits)](
+            q, k, v, parts, lse, starts, counts, dim**-0.5,
+            *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
+            KV=kv_heads, GROUP=group, T=width, D=dim, QUERIES=queries, WIDE=wide, BLOCK=BLOCK, SPLITS=splits,
+            DOT=dot,
+        )  # fmt: skip
+        _combine[(batch * kv_heads, group * width)](
+            parts, lse, out, KV=kv_heads, GROUP=group, T=width, D=dim, WIDE=wide, SPLITS=splits
+        )
+    return out

@@ -1,0 +1,67 @@
+"""What `verify` compares: logits and hidden states of every step, by slot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(slots=True)
+class Seen:
+    """One slot's: logits `(V,)` and hidden states `(H,)` of thinker and backbone, and the decoder's logits
+    `(codebooks - 1, V)`, a tensor for each step."""
+
+    thinker_logits: list[Tensor] = field(default_factory=list)
+    thinker_hidden: list[Tensor] = field(default_factory=list)
+    backbone_logits: list[Tensor] = field(default_factory=list)
+    backbone_hidden: list[Tensor] = field(default_factory=list)
+    decoder_logits: list[Tensor] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Trace:
+    """Keeps what steps see, on the host. With a `script` `(slots, frames, codebooks)` its codes are taken for
+    the own ones, so that a coarser precision can be compared step by step."""
+
+    script: Tensor | None = None
+    slots: dict[int, Seen] = field(default_factory=dict)
+
+    def of(self, slot: int) -> Seen:
+        return self.slots.setdefault(slot, Seen())
+
+    def prefilled(self, rows: slice, logits: Tensor, hidden: Tensor) -> None:
+        """A slot stands before a reply's first word: it begins anew."""
+        seen = self.slots[rows.start] = Seen()
+        seen.thinker_logits.append(_kept(logits[0]))
+        seen.thinker_hidden.append(_kept(hidden[0]))
+
+    def thought(self, rows: slice, on: Tensor, logits: Tensor, hidden: Tensor) -> None:
+        for row in _of(on):
+            seen = self.of(rows.start + row)
+            seen.thinker_logits.append(_kept(logits[row]))
+            seen.thinker_hidden.append(_kept(hidden[row]))
+
+    def sounded(self, rows: slice, on: Tensor, logits: list[Tensor], state: Tensor) -> None:
+        """`logits` of every codebook; `state` the backbone's."""
+        for row in _of(on):
+            seen = self.of(rows.start + row)
+            seen.backbone_logits.append(_kept(logits[0][row]))
+            seen.backbone_hidden.append(_kept(state[row]))
+            seen.decoder_logits.append(_kept(torch.stack([of_book[row] for of_book in logits[1:]])))
+
+    def led(self, rows: slice, book: int, frames: Tensor) -> Tensor:
+        """The script's codes of one codebook `(B,)` after so many `frames` `(slots,)`."""
+        assert self.script is not None
+        script = self.script[rows]
+        at = frames[rows].clamp(max=script.shape[1] - 1)
+        return script[torch.arange(len(at), device=at.device), at, book]
+
+
+def _of(on: Tensor) -> list[int]:
+    return [row for row, is_on in enumerate(on.tolist()) if is_on]
+
+
+def _kept(x: Tensor) -> Tensor:
+    return x.float().cpu().clone()
