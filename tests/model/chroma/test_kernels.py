@@ -7,12 +7,12 @@ import os
 import subprocess
 import sys
 
-import pytest
+from tests.needs import missing
 
 
 def test_kernels_say_what_plain_torch_says() -> None:
     if importlib.util.find_spec("triton") is None:
-        pytest.skip("triton is not installed, so no kernel was proved: pip install triton==3.9.0 (1 GB)")
+        missing("triton is not installed, so no kernel is proved: pip install triton==3.9.0 (1 GB)")
     done = subprocess.run(
         [sys.executable, "-m", "tests.model.chroma.interpreted"],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
