@@ -44,7 +44,7 @@ def spectra(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     padded = np.concatenate((np.zeros(HOP, np.float32), samples, np.zeros(2 * HOP, np.float32)))
     count = len(samples) // HOP
     frames = np.lib.stride_tricks.sliding_window_view(padded, 2 * HOP)[::HOP]
-    level = levels(shape, frames[:count])
+    (level,) = levels(shape, padded[: (count + 1) * HOP].reshape(1, -1, HOP))
     found = np.fft.rfft(frames[1 : count + 1] * shape.synthesis, axis=1)[:, 5:69]
     return found, level
 

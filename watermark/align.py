@@ -110,25 +110,22 @@ def fit(white: Floats, key: MarkKey, place: Place) -> Fit | None:
         return None
     tiles = frames(white, starts)[:, PILOT]
     products, time_s = _blocks(tiles * np.conj(carrier.pilot_chips(key, places)), starts)
-    half_s = float(np.abs(time_s).max())
-    step = EDGE_S * 2 / max(half_s, 0.5)
-    reach_s = OFFSET_S + SKEW * half_s
-    offsets = np.arange(-round(reach_s / GRID_S), round(reach_s / GRID_S) + 1) * GRID_S
-    turns = np.exp(2j * np.pi * np.outer(_PILOT_HZ, offsets)).astype(np.complex64)
-    by_offset = (products @ turns).real  # (blocks, offsets)
+    step = EDGE_S * 2 / max(float(np.abs(time_s).max()), 0.5)
     skews = np.arange(-round(SKEW / step), round(SKEW / step) + 1) * step
-    inner = np.arange(round(SKEW * half_s / GRID_S), len(offsets) - round(SKEW * half_s / GRID_S))
-    rows = np.arange(len(time_s))[:, None]
-    scores = np.empty((len(skews), len(inner)), np.float32)
-    for at, skew in enumerate(skews):
-        shift = np.rint(skew * time_s / GRID_S).astype(np.int64)
-        scores[at] = by_offset[rows, np.clip(inner + shift[:, None], 0, len(offsets) - 1)].sum(axis=0)
+    offsets = np.arange(-round(OFFSET_S / GRID_S), round(OFFSET_S / GRID_S) + 1) * GRID_S
+    turned = products * np.exp(2j * np.pi * np.outer(skews[0] * time_s, _PILOT_HZ))
+    turn = np.exp(2j * np.pi * np.outer(step * time_s, _PILOT_HZ))
+    per_bin = np.empty((len(skews), len(_PILOT_HZ)), np.complex128)
+    for at in range(len(skews)):
+        per_bin[at] = turned.sum(axis=0)
+        turned *= turn
+    scores = (per_bin @ np.exp(2j * np.pi * np.outer(_PILOT_HZ, offsets))).real
     best, offset = np.unravel_index(int(np.argmax(scores)), scores.shape)
     energy = float(np.sqrt(np.square(np.abs(tiles)).sum())) or 1.0
     return Fit(
         place,
         float(scores[best, offset]) / energy,
-        float(offsets[inner[offset]]),
+        float(offsets[offset]),
         float(skews[best]),
         step,
         scores.size,

@@ -120,17 +120,18 @@ def _derived(key: MarkKey, what: bytes, payload: int) -> int:
 
 
 def call_chips(key: MarkKey, payload: int, coded: Signs, counter: NDArray[np.int64]) -> Complexes:
-    """All chips of a call's hops, counted from its beginning: complex64 `(H, 64)`.
+    """All chips of a call's hops, counted from its beginning, in rising order: complex64 `(H, 64)`.
 
     `coded` are the payload's 128 coded bits as +-1. The row changes when the call has been once around the
     line.
     """
     places = (entry(key, payload) + counter) % LINE_HOPS
     laps = np.maximum(counter // LINE_HOPS, 0)
-    rows = np.zeros(len(counter), np.int64)
-    for lap in np.unique(laps):
-        rows[laps == lap] = row(key, payload, int(lap))
+    rows = np.array([row(key, payload, lap) for lap in range(int(laps[0]), int(laps[-1]) + 1)], np.int64)
+    data = data_chips(key, rows[laps - laps[0]], places)
+    data *= np.take(coded, bit_of_tile(places))
     chips = np.empty((len(counter), BINS), np.complex64)
     chips[:, PILOT] = pilot_chips(key, places)
-    chips[:, DATA] = data_chips(key, rows, places) * coded[bit_of_tile(places)]
+    chips[:, : PILOT.start] = data[:, : PILOT.start]
+    chips[:, PILOT.stop :] = data[:, PILOT.start :]
     return chips

@@ -81,19 +81,27 @@ class Shape:
         )
 
 
-def levels(shape: Shape, frames: Floats) -> Floats:
-    """The mark's level in each bin for frames of sound `(B, 2 * hop)` -> float32 `(B, 64)`."""
-    windowed = frames * shape.analysis
-    energy = np.square(windowed).sum(axis=1)
-    energy[energy < SILENCE * SILENCE] = 0.0
-    spectrum = np.fft.rfft(windowed, axis=1)[:, _AROUND]
+def levels(shape: Shape, sound: Floats) -> Floats:
+    """The mark's level in each bin of the frames that follow each other in `sound` `(B, n + 1, hop)`: float32
+    `(B, n, 64)`."""
+    calls, hops, hop = sound.shape
+    windowed = np.empty((calls, hops - 1, 2 * hop), np.float32)
+    np.multiply(sound[:, :-1], shape.analysis[:hop], out=windowed[:, :, :hop])
+    np.multiply(sound[:, 1:], shape.analysis[hop:], out=windowed[:, :, hop:])
+    energy = np.add.reduce(np.square(windowed), axis=2)
+    energy *= energy >= SILENCE * SILENCE
+    spectrum = np.fft.rfft(windowed)[:, :, _AROUND]
     power = np.square(spectrum.real)
     power += np.square(spectrum.imag)
-    near = power[:, :-1] + power[:, 1:]
-    near = near[:, :-2] + near[:, 2:]
-    near = near[:, :-4] + near[:, 4:]  # sums over 8 bins
-    filled = np.sqrt(power[:, 4:-4] * energy[:, None]) * shape.fill
-    level: Floats = np.sqrt(np.minimum(filled, near[:, :-1] * np.float32(CAP * CAP / 8), out=filled))
+    near = power[:, :, :-1] + power[:, :, 1:]
+    near = near[:, :, :-2] + near[:, :, 2:]
+    near = near[:, :, :-5] + near[:, :, 4:-1]  # sums over 8 bins
+    near *= np.float32(CAP * CAP / 8)
+    filled = np.multiply(power[:, :, 4:-4], energy[:, :, None])
+    np.sqrt(filled, out=filled)
+    filled *= shape.fill
+    np.minimum(filled, near, out=filled)
+    level: Floats = np.sqrt(filled, out=filled)
     return level
 
 
@@ -108,7 +116,7 @@ class MarkerBank:
         self._tail: Floats = np.zeros((FIRST_SLOTS, self._shape.hop), np.float32)
         self._gain: Floats = np.zeros(FIRST_SLOTS, np.float32)
         self._chips: Complexes = np.zeros((FIRST_SLOTS, AHEAD, BINS), np.complex64)
-        self._drawn = np.full(FIRST_SLOTS, -1, np.int64)  # which block of AHEAD hops `_chips` holds
+        self._drawn = np.zeros(FIRST_SLOTS, np.int64)  # the first of the AHEAD hops that `_chips` holds
         self._hop = np.zeros(FIRST_SLOTS, np.int64)
         self._free = list(range(FIRST_SLOTS - 1, -1, -1))
 
@@ -131,7 +139,7 @@ class MarkerBank:
         self._payloads[slot] = (payload, coded)
         self._before[slot] = self._tail[slot] = 0.0
         self._gain[slot] = 0.0
-        self._drawn[slot], self._hop[slot] = -1, 0
+        self._drawn[slot], self._hop[slot] = -AHEAD, 0
         return slot
 
     def close(self, slot: int) -> None:
@@ -160,24 +168,17 @@ class MarkerBank:
                 f"sound of shape {pcm.shape} is not one row of whole hops ({hop} samples) a slot"
             )
             return [wrong] * len(slots)
-        whole = np.isfinite(pcm.sum(axis=1))
-        known = np.fromiter((slot in self._payloads for slot in slots.tolist()), bool, len(slots))
-        good = whole & known
-        if not good.all():
-            return self._mark_some(slots, pcm, good, known)
+        if not np.isfinite(pcm.sum()) or not self._payloads.keys() >= set(slots.tolist()):
+            return self._mark_some(slots, pcm)
         marked = np.empty_like(pcm)
-        hops = pcm.shape[1] // hop
-        at = 0
-        while at < hops:  # once, unless chips must be drawn in the middle of the frame
-            step = min(hops - at, AHEAD - int((self._hop[slots] % AHEAD).max()))
-            part = slice(at * hop, (at + step) * hop)
+        for at in range(0, pcm.shape[1], AHEAD * hop):
+            part = slice(at, at + AHEAD * hop)
             self._mark_hops(slots, pcm[:, part], marked[:, part])
-            at += step
         return [MarkedFrame(samples, seal=_SEAL) for samples in marked]
 
-    def _mark_some(
-        self, slots: Slots, pcm: Floats, good: NDArray[np.bool_], known: NDArray[np.bool_]
-    ) -> list[MarkedFrame | MarkError]:
+    def _mark_some(self, slots: Slots, pcm: Floats) -> list[MarkedFrame | MarkError]:
+        known = np.fromiter((slot in self._payloads for slot in slots.tolist()), bool, len(slots))
+        good = known & np.isfinite(pcm).all(axis=1)
         out: list[MarkedFrame | MarkError] = [
             MarkError(f"slot {slot}: " + ("the sound is not finite" if here else "no call is open here"))
             for slot, here in zip(slots.tolist(), known.tolist(), strict=True)
@@ -191,54 +192,52 @@ class MarkerBank:
 
     def _draw(self, slot: int) -> None:
         payload, coded = self._payloads[slot]
-        block = int(self._hop[slot]) // AHEAD
-        counter = block * AHEAD + np.arange(AHEAD, dtype=np.int64)
+        counter = self._hop[slot] + np.arange(AHEAD, dtype=np.int64)
         self._chips[slot] = carrier.call_chips(self._key, payload, coded, counter)
-        self._drawn[slot] = block
+        self._drawn[slot] = self._hop[slot]
 
-    def _mark_hops(self, slots: Slots, sound: Floats, marked: Floats) -> None:
-        hop, first = self._shape.hop, self._hop[slots]
-        for slot in slots[self._drawn[slots] != first // AHEAD].tolist():
-            self._draw(slot)
-        calls, count = len(slots), sound.shape[1] // hop
-        blocks = sound.reshape(calls, count, hop)
-        frames = np.empty((calls, count, 2 * hop), np.float32)
-        frames[:, 0, :hop] = self._before[slots]
-        frames[:, 1:, :hop] = blocks[:, :-1]
-        frames[:, :, hop:] = blocks
-        level = levels(self._shape, frames.reshape(calls * count, 2 * hop))
-        chips = self._chips[slots[:, None], first[:, None] % AHEAD + np.arange(count)].reshape(-1, BINS)
-        spectrum = np.zeros((calls * count, hop + 1), np.complex64)
-        band = spectrum[:, _BAND]
-        np.multiply(chips.real, level, out=band.real)
-        np.multiply(chips.imag, level, out=band.imag)
-        noise = np.fft.irfft(spectrum, 2 * hop, axis=1)
+    def _mark_hops(self, slots: Slots, pcm: Floats, marked: Floats) -> None:
+        hop, calls = self._shape.hop, len(slots)
+        count = pcm.shape[1] // hop
+        drawn = self._hop[slots] - self._drawn[slots] + count
+        if drawn.max() > AHEAD:
+            for slot in slots[drawn > AHEAD].tolist():
+                self._draw(slot)
+            drawn = self._hop[slots] - self._drawn[slots] + count
+        sound = np.empty((calls, count + 1, hop), np.float32)
+        sound[:, 0] = self._before[slots]
+        sound[:, 1:] = pcm.reshape(calls, count, hop)
+        level = levels(self._shape, sound)
+        chips = self._chips[slots[:, None], drawn[:, None] + np.arange(-count, 0)]
+        spectrum = np.zeros((calls, count, hop + 1), np.complex64)
+        np.multiply(chips, level, out=spectrum[:, :, _BAND])
+        noise = np.fft.irfft(spectrum, 2 * hop)
         noise *= self._shape.synthesis
-        halves = noise.reshape(calls, count, 2, hop)
-        added = np.empty_like(blocks)
+        added = np.empty((calls, count, hop), np.float32)
         added[:, 0] = self._tail[slots]
-        added[:, 1:] = halves[:, :-1, 1]
-        added += halves[:, :, 0]
-        added *= self._fades(slots, blocks)
-        out = blocks + added
-        np.clip(out.reshape(calls, count * hop), -1.0, 1.0, out=marked)
-        self._tail[slots] = halves[:, -1, 1]
-        self._before[slots] = blocks[:, -1]
-        self._hop[slots] = first + count
+        added[:, 1:] = noise[:, :-1, hop:]
+        added += noise[:, :, :hop]
+        added *= self._fades(slots, sound)
+        added += sound[:, 1:]
+        np.minimum(added, 1.0, out=added)
+        np.maximum(added.reshape(calls, count * hop), -1.0, out=marked)
+        self._tail[slots] = noise[:, -1, hop:]
+        self._before[slots] = sound[:, -1]
+        self._hop[slots] += count
 
-    def _fades(self, slots: Slots, blocks: Floats) -> Floats:
+    def _fades(self, slots: Slots, sound: Floats) -> Floats:
         """The mark falls with the speech: a frame's level was set by the 20 ms before its second half, so
         where a hop is quieter than the one before, all of its mark is faded by as much."""
-        energy = np.square(blocks).sum(axis=2)
-        before = np.empty_like(energy)
-        before[:, 0] = np.square(self._before[slots]).sum(axis=1)
-        before[:, 1:] = energy[:, :-1]
-        gain = np.sqrt(np.minimum(energy / (before + np.float32(1e-12)), 1))
-        last = np.empty_like(gain)
-        last[:, 0] = self._gain[slots]
-        last[:, 1:] = gain[:, :-1]
+        energy = np.add.reduce(np.square(sound), axis=2)
+        gain = np.empty_like(energy)
+        gain[:, 0] = self._gain[slots]
+        np.divide(energy[:, 1:], energy[:, :-1] + np.float32(1e-12), out=gain[:, 1:])
+        np.minimum(gain, 1, out=gain)
+        np.sqrt(gain[:, 1:], out=gain[:, 1:])
         self._gain[slots] = gain[:, -1]
-        fades: Floats = last[:, :, None] + (gain - last)[:, :, None] * self._shape.ramp
+        before = gain[:, :-1]
+        fades: Floats = (gain[:, 1:] - before)[:, :, None] * self._shape.ramp
+        fades += before[:, :, None]
         return fades
 
 
