@@ -33,7 +33,9 @@ SKEW: Final = 160e-6
 """Clock errors that the steady fit looks for."""
 OFFSET_S: Final = 0.8e-3
 GRID_S: Final = 1 / 32_000
-"""Step of the steady fit's first grid; the second is four times finer."""
+"""Step of the steady fit's first grid."""
+FINER: Final = 4
+"""How much finer its second one is, in offset and in skew."""
 EDGE_S: Final = 40e-6
 """What one step of skew may shift the ends of the recording."""
 SUM: Final = 8
@@ -93,7 +95,10 @@ def _grid(white: Floats, place: Place) -> tuple[Indices, Indices]:
 
 @dataclass(slots=True)
 class Fit:
-    """A place's first steady fit, cheap enough to make for every place of the search."""
+    """A place's first steady fit, cheap enough to make for every place of the search.
+
+    `tried`: points of the finer grid, any of which the second fit may end at.
+    """
 
     place: Place
     score: float
@@ -128,7 +133,7 @@ def fit(white: Floats, key: MarkKey, place: Place) -> Fit | None:
         float(offsets[offset]),
         float(skews[best]),
         step,
-        scores.size,
+        (FINER * (len(skews) + 1) + 1) * (FINER * (len(offsets) + 1) + 1),
     )
 
 
@@ -150,12 +155,12 @@ def steady(white: Floats, key: MarkKey, first: Fit) -> Aligned:
     tiles = frames(white, starts)
     pilot = np.conj(carrier.pilot_chips(key, places))
     products, time_s = _blocks(tiles[:, PILOT] * pilot, starts)
-    steps = np.arange(-4, 5)
+    steps = np.arange(-FINER, FINER + 1) / FINER
     best = (-np.inf, first.offset_s, first.skew)
-    for skew in first.skew + steps * first.skew_step / 4:
+    for skew in first.skew + steps * first.skew_step:
         turned = products * np.exp(2j * np.pi * np.outer(skew * time_s, _PILOT_HZ))
         per_bin = turned.sum(axis=0)
-        offsets = first.offset_s + steps * GRID_S / 4
+        offsets = first.offset_s + steps * GRID_S
         scores = (per_bin @ np.exp(2j * np.pi * np.outer(_PILOT_HZ, offsets))).real
         at = int(np.argmax(scores))
         best = max(best, (float(scores[at]), float(offsets[at]), float(skew)))
@@ -169,7 +174,7 @@ def steady(white: Floats, key: MarkKey, first: Fit) -> Aligned:
         starts / NARROW_HZ + delay_s,
         _score(tiles[:, PILOT], pilot),
         skew,
-        log(sync.LINE * first.tried * len(steps) ** 2),
+        log(sync.LINE * first.tried),
     )
 
 

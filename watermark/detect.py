@@ -45,6 +45,9 @@ LISTED: Final = 16
 STEADY: Final = 3
 CUT: Final = 2
 """Alignments of each kind whose data is looked at."""
+PILOT_SHARES: Final = (0.45, 0.72)
+"""Weights of the pilot's score beside the data's, whose squares add up to 1: the first as most codecs leave
+them, the second for those that keep low frequencies better."""
 SPEED_STEP: Final = 300e-6
 SPEEDS: Final = np.arange(-34, 35) * SPEED_STEP
 """+-1 %, in steps that the search bridges."""
@@ -265,8 +268,8 @@ def _judged(
     ln_tried: float,
     joint: bool = False,
 ) -> Detection:
-    """The detection that these data chips `(H, 52)` make at this alignment; `joint`: with the pilot's
-    help."""
+    """The detection that these data chips `(H, 52)`, one of `ln_tried`, make at this alignment; `joint`: with
+    the pilot's help, whose `ln_tried` counts every alignment that there could be."""
     chips = np.zeros_like(found.tiles)
     chips[:, DATA] = data
     fitted = align.retimed(found, chips)
@@ -275,14 +278,14 @@ def _judged(
     energy = np.square(np.abs(tiles)).sum(axis=1)
     total = float(energy.sum())
     score = float(products.sum()) / sqrt(total) if total > 0 else 0.0
-    ln_p = _bound(ln_tried + log(align.RETIMINGS), score)
+    ln_tried += log(align.RETIMINGS)
+    ln_p = _bound(ln_tried + log(STEADY + CUT), score)
     if joint:
         if ln_p > _LN_NAMED:
             payload = None
-        pilot_energy = float(np.square(np.abs(found.tiles[:, PILOT])).sum())
-        both = (float(products.sum()) + found.pilot * sqrt(pilot_energy)) / sqrt(total + pilot_energy + 1e-30)
-        with_pilot = _bound(ln_tried + found.ln_tried + log(align.RETIMINGS), both)
-        ln_p = _LN2 + min(ln_p, with_pilot)
+        both = max(share * found.pilot + sqrt(1 - share**2) * score for share in PILOT_SHARES)
+        with_pilot = _bound(ln_tried + found.ln_tried + log(len(PILOT_SHARES)), both)
+        ln_p = log(3) + min(ln_p, with_pilot, _bound(found.ln_tried, found.pilot))
     call_s = None
     if payload is not None:
         call_s = float(_counter(key, payload, found.places, lap)[0]) / HOPS_HZ
@@ -309,7 +312,7 @@ def _verify(
         for lap in laps:
             counter = _counter(key, payload, found.places, lap)
             data = carrier.call_chips(key, payload, coded, counter)[:, DATA]
-            judged = _judged(found, data, key, payload, lap, white, log(len(aligned) * len(laps)))
+            judged = _judged(found, data, key, payload, lap, white, log(len(laps)))
             best = min(best, judged, key=_p)
         if best.detected:
             break
@@ -320,13 +323,13 @@ def _blind(aligned: list[Aligned], key: MarkKey, white: Floats) -> Detection:
     best = NOTHING
     for found in aligned:
         for row in likely_rows(key, found):
-            best = min(best, _decoded(found, key, row, white, log(len(aligned))), key=_p)
+            best = min(best, _decoded(found, key, row, white), key=_p)
             if best.payload is not None and best.detected:
                 return best
     return best
 
 
-def _decoded(found: Aligned, key: MarkKey, row: int, white: Floats, ln_tried: float) -> Detection:
+def _decoded(found: Aligned, key: MarkKey, row: int, white: Floats) -> Detection:
     """The payload that data chips of this row carry, if they do."""
     bits = carrier.bit_of_tile(found.places)
     bare = carrier.data_chips(key, row, found.places)
@@ -339,7 +342,7 @@ def _decoded(found: Aligned, key: MarkKey, row: int, white: Floats, ln_tried: fl
         payload = next((each for each in listed if laps[each] is not None), listed[0])
         lap = laps[payload]
         data = bare * code.encode(payload)[bits]
-        tried = ln_tried + free_bits * _LN2 + log(ROWS if lap is None else LAPS)
+        tried = free_bits * _LN2 + log(ROWS if lap is None else LAPS)
         named = None if lap is None else payload
         best = min(best, _judged(found, data, key, named, lap or 0, white, tried, joint=True), key=_p)
     return best
