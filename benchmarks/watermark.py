@@ -1,7 +1,8 @@
 """The watermark's figures in one table: `python -m benchmarks.watermark [--quick]`, `make bench-watermark`.
 
-Sections: quality, robustness, attacks, null, cost, side (resemble-perth, when VOICEGATE_PERTH_PYTHON names a
-Python that has it). `--only` runs some of them. Everything is printed, and written to benchmarks/out/.
+Sections: quality, cost, robustness, lengths, attacks, null, side (resemble-perth, when VOICEGATE_PERTH_PYTHON
+names a Python that has it). `--only` runs some of them. Everything is printed, and each section written to
+benchmarks/out/, from where `python -m benchmarks.watermark_plots` draws.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from math import exp, log, sqrt
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -22,7 +24,16 @@ import soxr
 
 from benchmarks import watermark_attacks, watermark_null
 from benchmarks.watermark_channels import Attack, attacks
-from benchmarks.watermark_speech import APART, ESPEAK, PROMPTS, RATE_HZ, TUNED, VOICES, speech
+from benchmarks.watermark_speech import (
+    APART,
+    ESPEAK,
+    HUMAN_APART,
+    PROMPTS,
+    RATE_HZ,
+    TUNED,
+    VOICES,
+    speech,
+)
 from watermark import sound
 from watermark.detect import DETECTED, detect
 from watermark.keys import MarkKey
@@ -31,8 +42,10 @@ from watermark.selfcheck import SelfCheck
 
 KEY = MarkKey("wm-be9c", 0xBE9C, bytes(range(32)))
 OUT = Path(__file__).parent / "out"
-SECTIONS = ("quality", "robustness", "attacks", "null", "cost", "side")
+SECTIONS = ("quality", "cost", "robustness", "lengths", "attacks", "null", "side")
 QUALITY_S = 8
+PLOTTED = ("G.711 mu", "Opus 12k", "20 dB noise", "GSM-FR", "AMR 12.2", "AMR 7.4", "AMR 4.75", "splices")
+LENGTHS_S = (2, 3, 5, 10, 20)
 
 
 @dataclass(frozen=True)
@@ -45,12 +58,20 @@ class Line:
 
 
 class Table:
+    """`records`: what plots need of each section."""
+
     def __init__(self) -> None:
         self.lines: list[Line] = []
+        self.records: dict[str, list[dict[str, Any]]] = {}
 
     def add(self, section: str, name: str, figures: str) -> None:
         self.lines.append(Line(section, name, figures))
         click.echo(f"{section:11s} {name:44s} {figures}")
+
+    def save(self, section: str) -> None:
+        lines = [asdict(line) for line in self.lines if line.section == section]
+        saved = {"lines": lines, "records": self.records.get(section, [])}
+        (OUT / f"watermark-{section}.json").write_text(json.dumps(saved, indent=1))
 
 
 @dataclass
@@ -127,47 +148,67 @@ def excerpts(
         yield samples, rate_hz, source.call_s + at / RATE_HZ
 
 
+def heard(source: Source, attack: Attack, seconds: int, clips: int) -> Iterator[dict[str, Any]]:
+    """What the detector makes of each excerpt, blind and (unless speeds must be searched) verifying."""
+    speeds = "speed" in attack.name
+    for samples, rate_hz, call_s in excerpts(source, attack, seconds, clips):
+        began = time.process_time()
+        found = detect(samples, rate_hz, [KEY], speeds=speeds)
+        cpu_s = time.process_time() - began
+        record = {
+            "attack": attack.name, "seconds": seconds, "voice": source.voice, "cpu_s": cpu_s,
+            "blind": found.detected, "ln_p": found.ln_p, "right": found.payload == source.payload,
+            "wrong": found.payload not in (None, source.payload),
+        }  # fmt: skip
+        if not speeds:
+            window = (max(0.0, call_s - 10), call_s + 10)
+            verified = detect(samples, rate_hz, [KEY], payloads=[source.payload], call_s=window)
+            record |= {"verify": verified.detected, "score": verified.score}
+        yield record
+
+
 def robustness(table: Table, voices: list[Source], clips: int) -> None:
+    records = table.records.setdefault("robustness", [])
     for attack in attacks():
-        speeds = "speed" in attack.name
         for seconds in attack.seconds:
-            counts = {name: np.zeros(5, int) for name in ("tuned", "apart", "espeak")}
-            cpu_s, scores = 0.0, []
-            for source in voices:
-                kind = "tuned" if source.voice in TUNED else "espeak" if source.voice in ESPEAK else "apart"
-                tally = counts[kind]
-                for samples, rate_hz, call_s in excerpts(source, attack, seconds, clips):
-                    began = time.process_time()
-                    found = detect(samples, rate_hz, [KEY], speeds=speeds)
-                    cpu_s += time.process_time() - began
-                    window = (max(0.0, call_s - 10), call_s + 10)
-                    verified = detect(
-                        samples,
-                        rate_hz,
-                        [KEY],
-                        payloads=[source.payload],
-                        call_s=window,
-                        speeds="speed" in attack.name,
-                    )
-                    right = found.payload == source.payload
-                    tally += (
-                        1,
-                        found.detected,
-                        right,
-                        verified.detected,
-                        found.payload is not None and not right,
-                    )
-                    scores.append(verified.score)
-            every = np.sum(list(counts.values()), axis=0)
+            rows = [row for source in voices for row in heard(source, attack, seconds, clips)]
+            if not rows:
+                continue
+            records += rows
             goal = next((f" (goal {100 * wanted:g})" for at, wanted in attack.goals if at == seconds), "")
-            blind = ", ".join(f"{kind} {tally[1]}/{tally[0]}" for kind, tally in counts.items() if tally[0])
+            kinds = {"tuned": TUNED, "apart": HUMAN_APART, "espeak": ESPEAK}
+            tallies = {
+                kind: [row["blind"] for row in rows if row["voice"] in of] for kind, of in kinds.items()
+            }
+            blind = ", ".join(f"{kind} {sum(hits)}/{len(hits)}" for kind, hits in tallies.items())
+            verified = [row for row in rows if "verify" in row]
+            verify = "verify not run; "
+            if verified:
+                score = np.median([row["score"] for row in verified])
+                verify = f"verify {share(verified, 'verify'):.1f}; score {score:.1f}; "
             table.add(
                 "robustness", f"{attack.name}, {seconds} s",
-                f"blind {interval(every[1], every[0])}{goal}: {blind}; "
-                f"payload {100 * every[2] / every[0]:.1f}, wrong {every[4]}; "
-                f"verify {100 * every[3] / every[0]:.1f}; "
-                f"score {np.median(scores):.1f}; {cpu_s / every[0]:.2f} s CPU",
+                f"blind {interval(sum(row['blind'] for row in rows), len(rows))}{goal}: {blind}; "
+                f"payload {share(rows, 'right'):.1f}, wrong {sum(row['wrong'] for row in rows)}; "
+                f"{verify}{np.mean([row['cpu_s'] for row in rows]):.2f} s CPU",
             )  # fmt: skip
+
+
+def share(rows: list[dict[str, Any]], what: str) -> float:
+    return 100 * sum(row[what] for row in rows) / max(1, len(rows))
+
+
+def lengths(table: Table, voices: list[Source], clips: int) -> None:
+    """Blind detection over the excerpt's length, for a plot."""
+    records = table.records.setdefault("lengths", [])
+    for attack in attacks():
+        if attack.name in PLOTTED:
+            shares = []
+            for seconds in LENGTHS_S:
+                rows = [row for source in voices for row in heard(source, attack, seconds, clips)]
+                records += rows
+                shares.append(f"{seconds} s {share(rows, 'blind'):.0f}")
+            table.add("lengths", attack.name, f"blind {', '.join(shares)} % of {len(rows)} each")
 
 
 def least(run: Callable[[], object], times: int) -> float:
@@ -232,9 +273,20 @@ def cost(table: Table, voices: list[Source]) -> None:
     )
 
 
+def adversary(table: Table, voices: list[Source], hours: float, calls: int) -> None:
+    talk, other = voices[0].plain, voices[-1].plain
+    found = watermark_attacks.averaging(KEY, talk, other, hours, calls)
+    for row in [*found, *watermark_attacks.mixing(KEY, talk, other)]:
+        table.add("attacks", row.name, row.said)
+
+
 def null(table: Table, prompts: Path, trials: int, budget_s: float) -> None:
     threshold = watermark_null.verify_threshold()
-    counts = watermark_null.count_verify(prompts, trials, budget_s)
+    counts = watermark_null.count(prompts, trials, budget_s)
+    bounds = np.array(counts.blind)
+    table.records["null"] = [
+        {"trials": counts.trials, "histogram": counts.histogram.tolist(), "blind": counts.blind}
+    ]
     begin, slope, low, high = counts.tail()
     table.add(
         "null", "verify, counted",
@@ -248,10 +300,9 @@ def null(table: Table, prompts: Path, trials: int, budget_s: float) -> None:
         f"at {threshold:.2f}: {counts.expected(threshold, slope, begin):.1e} "
         f"[{counts.expected(threshold, high, begin):.1e}, {counts.expected(threshold, low, begin):.1e}]",
     )  # fmt: skip
-    bounds = watermark_null.count_blind(prompts, budget_s / 3)
     limit, slope, low, high = watermark_null.blind_tail(bounds)
-    alarm, share = log(DETECTED), 0.2
-    chances = [share * exp(each * (alarm - limit)) for each in (slope, high, low)]
+    alarm = log(DETECTED)
+    chances = [0.2 * exp(each * (alarm - limit)) for each in (slope, high, low)]
     table.add(
         "null",
         "blind, counted",
@@ -271,7 +322,6 @@ def side(table: Table, voices: list[Source], clips: int) -> None:
     if not python:
         table.add("side", "resemble-perth", "not run: VOICEGATE_PERTH_PYTHON names no Python that has it")
     else:
-        OUT.mkdir(exist_ok=True)
         np.savez(
             OUT / "perth-in.npz", **{source.voice: source.plain[: clips * 5 * RATE_HZ] for source in voices}
         )
@@ -292,7 +342,6 @@ PUBLISHED = {
 
 def listening_page(voices: list[Source]) -> None:
     """benchmarks/out/ab.html: each voice without and with the mark."""
-    OUT.mkdir(exist_ok=True)
     rows = []
     for source in voices:
         for kind, samples in (("plain", source.plain), ("marked", source.marked)):
@@ -324,30 +373,25 @@ def main(
     wanted = only or SECTIONS
     clips = clips or (2 if quick else 12)
     table = Table()
+    OUT.mkdir(exist_ok=True)
     voices = sources(prompts, 40.0 if quick or clips <= 3 else 120.0)
+    hours, calls = (0.1, 100) if quick else (1.0, 1_000)
+    trials = null_trials or (20_000 if quick else 3_000_000)
+    budget_s = null_budget_s or (60 if quick else 3_600)
+    sections: dict[str, Callable[[], None]] = {
+        "quality": lambda: quality(table, voices, clips),
+        "cost": lambda: cost(table, voices),
+        "robustness": lambda: robustness(table, voices, clips),
+        "lengths": lambda: lengths(table, voices, max(1, clips // 4)),
+        "attacks": lambda: adversary(table, voices, hours, calls),
+        "null": lambda: null(table, prompts, trials, budget_s),
+        "side": lambda: side(table, voices, clips),
+    }
+    for name in SECTIONS:
+        if name in wanted:
+            sections[name]()
+            table.save(name)
     listening_page(voices)
-    if "quality" in wanted:
-        quality(table, voices, clips)
-    if "cost" in wanted:
-        cost(table, voices)
-    if "robustness" in wanted:
-        robustness(table, voices, clips)
-    if "attacks" in wanted:
-        talk, other = voices[0].plain, voices[-1].plain
-        hours, calls = (0.1, 100) if quick else (1.0, 1_000)
-        found = watermark_attacks.averaging(KEY, talk, other, hours, calls)
-        for row in [*found, *watermark_attacks.mixing(KEY, talk, other)]:
-            table.add("attacks", row.name, row.said)
-    if "null" in wanted:
-        null(
-            table,
-            prompts,
-            null_trials or (20_000 if quick else 3_000_000),
-            null_budget_s or (60 if quick else 3_600),
-        )
-    if "side" in wanted:
-        side(table, voices, clips)
-    (OUT / "watermark.json").write_text(json.dumps([asdict(line) for line in table.lines], indent=1))
     click.echo(f"listen: {OUT / 'ab.html'}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -164,6 +165,38 @@ def music(db: float) -> Channel:
     return channel
 
 
+def codec2(mode: str) -> Channel:
+    def channel(samples: np.ndarray, rate_hz: int) -> tuple[np.ndarray, int]:
+        narrow = soxr.resample(samples, rate_hz, 8_000)
+        pcm = (np.clip(narrow, -1, 1) * 32767).astype("<i2").tobytes()
+        coded = subprocess.run(["c2enc", mode, "-", "-"], input=pcm, capture_output=True, check=True).stdout
+        plain = subprocess.run(["c2dec", mode, "-", "-"], input=coded, capture_output=True, check=True).stdout
+        return np.frombuffer(plain, "<i2").astype(np.float32) / 32768, 8_000
+
+    return channel
+
+
+def griffin_lim(samples: np.ndarray, rate_hz: int) -> tuple[np.ndarray, int]:
+    """80 mel bands every 12.5 ms, and 32 rounds of Griffin and Lim: what a vocoder of spectrograms keeps."""
+    from scipy.signal import ShortTimeFFT
+    from scipy.signal.windows import hann
+
+    heard = soxr.resample(samples, rate_hz, 16_000)
+    transform = ShortTimeFFT(hann(800, sym=False), 200, 16_000, fft_mode="onesided", mfft=1_024)
+    magnitude = np.abs(transform.stft(heard))
+    mel = np.linspace(0, 2595 * np.log10(1 + 8_000 / 700), 82)
+    edges = 700 * (10 ** (mel / 2595) - 1)
+    bands = np.stack(
+        [np.interp(transform.f, edges[at : at + 3], (0.0, 1.0, 0.0), left=0.0, right=0.0) for at in range(80)]
+    )
+    magnitude = np.maximum(np.linalg.pinv(bands) @ (bands @ magnitude), 0.0)
+    phase = np.exp(2j * np.pi * np.random.default_rng(3).random(magnitude.shape))
+    for _ in range(32):
+        again = transform.stft(transform.istft(magnitude * phase, k1=len(heard)))
+        phase = again / np.maximum(np.abs(again), 1e-9)
+    return transform.istft(magnitude * phase, k1=len(heard)).astype(np.float32), 16_000
+
+
 def chain(*channels: Channel) -> Channel:
     def channel(samples: np.ndarray, rate_hz: int) -> tuple[np.ndarray, int]:
         for each in channels:
@@ -205,6 +238,9 @@ def attacks() -> list[Attack]:
         "reverb .3 s": reverb,
         "mu-AMR 12.2-mu": chain(mu, amr("12.2"), mu),
     }
+    remade = {"mel, Griffin-Lim": griffin_lim}
+    if shutil.which("c2enc"):  # Debian's package codec2
+        remade |= {f"Codec2 {mode}": codec2(mode) for mode in ("3200", "1200")}
     gsm = codec(8_000, ["-c:a", "libgsm", "-f", "gsm"], ["-f", "gsm"])
     gsm_chain = chain(mu, gsm, mu, noise(20), clock(50))
     return [
@@ -216,4 +252,5 @@ def attacks() -> list[Attack]:
         *(Attack(name, each, (5,), ((5, 0.999),)) for name, each in easy.items()),
         Attack("speed +-1 %", speed, (10,), ((10, 0.99),)),
         Attack("music, 10 dB", music(10), (5, 10), ()),
+        *(Attack(name, each, (10,), ()) for name, each in remade.items()),
     ]

@@ -1,10 +1,10 @@
 """How often unmarked speech is taken for ours: counted, with the searches on.
 
-A verify trial is one 5 s segment of real speech and one random payload: the pilot of a fresh key is searched
-over the whole line, and the payload's data is tried at every alignment that the search hands on and at every
-retiming, as `detect` does; the largest score counts. Retimings of one alignment are computed from sums over
-16 blocks (exact to .1 rad); everything else is the detector's own code. A blind trial is one segment and one
-key through the blind search; what counts is the largest logarithm of the p-value's bound.
+A segment is 5 s of real speech; the pilot of a fresh key is searched over the whole line, and what the search
+hands on is judged twice by the detector's own code. Verify: at each alignment and each retiming 256 rows of
+data chips and 80 payloads on each of them, 20,480 trials, the largest score of each counts; all payloads of a
+row at once, since a payload's score is a sum of the row's 128 soft bits. Blind: one trial, of which the bound
+on the p-value counts.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from math import log, sqrt
 from pathlib import Path
 
@@ -19,27 +20,32 @@ import numpy as np
 
 from benchmarks.watermark_speech import HUMAN, RATE_HZ, speech
 from watermark import align, carrier, code, detect, sync
-from watermark.carrier import DATA
+from watermark.align import Aligned
+from watermark.carrier import CODED_BITS, DATA, DATA_BINS, GROUP_HOPS
 from watermark.keys import MarkKey
 from watermark.whiten import narrow, whiten
 
 SEGMENT_S = 5
-BLOCKS = 16
-PAYLOADS = 1_000
-BATCH = 8
-"""Payloads tried on one search."""
+SPEECH_S = 600.0
+"""Of each voice; then the same again, with fresh keys."""
+ROWS = 256
+PAYLOADS = 80
+BATCH = 16
+"""Rows judged at once."""
 EDGES = np.linspace(0.0, 16.0, 321)
 
 
 @dataclass
 class Counts:
-    """A histogram of the largest score of each trial, from 0 to 16 in steps of .05."""
+    """Verify: a histogram of the largest score of each trial, from 0 to 16 in steps of .05. Blind: `ln_p` of
+    each search."""
 
     trials: int = 0
     searches: int = 0
     seconds: float = 0.0
     histogram: np.ndarray = field(default_factory=lambda: np.zeros(320, np.int64))
     largest: float = 0.0
+    blind: list[float] = field(default_factory=list)
 
     def add(self, scores: np.ndarray) -> None:
         self.trials += len(scores)
@@ -66,85 +72,72 @@ class Counts:
         return self.over(begin) / self.trials * float(np.exp(-slope * (score**2 - begin**2) / 2))
 
 
-def segments(prompts: Path, seconds: float) -> Iterator[np.ndarray]:
+def segments(prompts: Path) -> Iterator[np.ndarray]:
     """Whitened 5 s segments of human speech, one voice after the other."""
-    voices = [speech(voice, seconds, prompts, seed=3) for voice in HUMAN]
+    voices = [speech(voice, SPEECH_S, prompts, seed=3) for voice in HUMAN]
     length = SEGMENT_S * RATE_HZ
-    for at in range(int(seconds) // SEGMENT_S):
+    for at in range(int(SPEECH_S) // SEGMENT_S):
         for whole in voices:
             part = whole[at * length : (at + 1) * length] if whole is not None else ()
             if len(part) == length:
                 yield whiten(narrow(part, RATE_HZ))
 
 
-def fresh_key(number: int) -> MarkKey:
-    return MarkKey("null", number & 0xFFFF, number.to_bytes(32))
-
-
-def verify_trials(white: np.ndarray, number: int, payloads: int = PAYLOADS) -> np.ndarray:
-    """The largest score of each of so many random payloads on this segment, searched with a fresh key."""
-    key = fresh_key(number)
-    aligned = detect._alignments(white, key, sync.search(white, key))
+def verify_trials(aligned: list[Aligned], key: MarkKey, number: int) -> np.ndarray:
+    """The largest score, over alignments and retimings, of each payload on each row: `(ROWS * PAYLOADS,)`."""
     rng = np.random.default_rng(number)
-    names = rng.integers(0, 1 << 63, payloads)
-    coded = np.stack([code.encode(int(name)) for name in names])
-    rows = np.array([carrier.row(key, int(name), 0) for name in names])
-    best = np.full(payloads, -np.inf)
-    hz = (carrier.FIRST_BIN + np.arange(carrier.BINS))[DATA] * float(carrier.BIN_HZ)
+    rows = rng.choice(carrier.ROWS, ROWS, replace=False)
+    coded = np.stack([code.encode(int(payload)) for payload in rng.integers(0, 1 << 63, PAYLOADS)])
+    best = np.full((ROWS, PAYLOADS), -np.inf, np.float32)
     for found in aligned:
-        tiles = found.tiles[:, DATA]
-        hops = len(tiles) // BLOCKS * BLOCKS
-        energy = sqrt(float(np.square(np.abs(tiles[:hops])).sum()))
-        bits = carrier.bit_of_tile(found.places[:hops])
-        middle = np.linspace(-1, 1, len(found.tiles))[:hops].reshape(BLOCKS, -1).mean(axis=1)
-        delay_s = np.add.outer(np.outer(middle, align.EDGES_S), align.OFFSETS_S)  # (blocks, edges, offsets)
-        turns = np.exp(2j * np.pi * np.einsum("k,beo->bkeo", hz, delay_s))
-        turns = turns.reshape(BLOCKS * len(hz), -1).astype(np.complex64)
-        conjugate = np.conj(tiles[:hops])
-        for at in range(0, payloads, BATCH):
+        hops = len(found.places) // GROUP_HOPS * GROUP_HOPS
+        places, tiles = found.places[:hops], found.tiles[:hops, DATA]
+        by_bit = np.argsort(carrier.bit_of_tile(places).ravel(), kind="stable")
+        energy = sqrt(float(np.square(np.abs(tiles)).sum()))
+        turned = np.conj(tiles)[:, :, None] * _turns(len(found.places))[:hops]
+        turned = turned.reshape(hops * DATA_BINS, -1)[by_bit]
+        turned = turned.reshape(CODED_BITS, -1, align.RETIMINGS)  # (bits, tiles each, retimings)
+        parts = np.concatenate((turned.real, -turned.imag), axis=1)
+        for at in range(0, ROWS, BATCH):
             some = slice(at, at + BATCH)
-            products = carrier.data_chips(key, rows[some, None], found.places[None, :hops])
-            products *= conjugate
-            products *= np.take(coded[some], bits, axis=1)
-            sums = products.reshape(len(products), BLOCKS, -1, len(hz)).sum(axis=2).reshape(len(products), -1)
-            scores = (np.conj(sums) @ turns).real.max(axis=1) / energy
-            best[some] = np.maximum(best[some], scores)
-    return best
+            chips = carrier.data_chips(key, rows[some, None], places[None, :]).reshape(BATCH, -1)[:, by_bit]
+            chips = chips.reshape(BATCH, CODED_BITS, -1).transpose(1, 0, 2)
+            soft = np.concatenate((chips.real, chips.imag), axis=2) @ parts  # (bits, rows, retimings)
+            scores = np.tensordot(coded, soft, axes=1).max(axis=2) / energy  # (payloads, rows)
+            best[some] = np.maximum(best[some], scores.T)
+    return best.ravel()
 
 
-def count_verify(prompts: Path, trials: int, budget_s: float) -> Counts:
+@cache
+def _turns(hops: int) -> np.ndarray:
+    """What each retiming does to the data tiles, complex64 `(hops, 52, RETIMINGS)`, conjugate."""
+    hz = (carrier.FIRST_BIN + DATA) * float(carrier.BIN_HZ)
+    edges = np.outer(np.linspace(-1, 1, hops), align.EDGES_S)
+    delay_s = (edges[:, :, None] + align.OFFSETS_S).reshape(hops, 1, -1)
+    return np.exp(-2j * np.pi * hz[:, None] * delay_s).astype(np.complex64)
+
+
+def count(prompts: Path, trials: int, budget_s: float) -> Counts:
+    """Blind trials for `budget_s` seconds, and on their searches as many verify trials as are wanted."""
+    white = list(segments(prompts))
     counts, began = Counts(), time.monotonic()
-    number = 0
-    while counts.trials < trials and time.monotonic() - began < budget_s:
-        for white in segments(prompts, 600.0):
-            number += 1
-            counts.add(verify_trials(white, number))
+    while counts.seconds < budget_s:
+        number = len(counts.blind)
+        key = MarkKey("null", number & 0xFFFF, (number + 1).to_bytes(32))
+        each = white[number % len(white)]
+        aligned = detect._alignments(each, key, sync.search(each, key))
+        counts.blind.append(detect._blind(aligned, key, each).ln_p)
+        if counts.trials < trials:
+            counts.add(verify_trials(aligned, key, number))
             counts.searches += 1
-            counts.seconds = time.monotonic() - began
-            if counts.trials >= trials or counts.seconds > budget_s:
-                break
+        counts.seconds = time.monotonic() - began
     return counts
-
-
-def count_blind(prompts: Path, budget_s: float) -> np.ndarray:
-    """`ln_p` of the blind search in each trial; a false alarm is one below ln(1e-6) = -13.8."""
-    bounds: list[float] = []
-    began, number = time.monotonic(), 1 << 40
-    while time.monotonic() - began < budget_s:
-        for white in segments(prompts, 600.0):
-            number += 1
-            key = fresh_key(number)
-            aligned = detect._alignments(white, key, sync.search(white, key))
-            bounds.append(detect._blind(aligned, key, white).ln_p)
-            if time.monotonic() - began > budget_s:
-                break
-    return np.array(bounds)
 
 
 def blind_tail(bounds: np.ndarray, share: float = 0.2) -> tuple[float, float, float, float]:
     """(u, s, low, high): below u, with `share` of trials, `P(ln_p < x) = share * exp(s (x - u))`; 95 %."""
     ordered = np.sort(bounds)
-    count = max(2, round(share * len(ordered)))
+    count = min(len(ordered), max(2, round(share * len(ordered))))
     limit = float(ordered[count - 1])
     slope = count / max(float((limit - ordered[:count]).sum()), 1e-9)
     return limit, slope, slope * (1 - 1.96 / sqrt(count)), slope * (1 + 1.96 / sqrt(count))

@@ -29,7 +29,8 @@ HUMAN = {
 }
 ESPEAK = {"espeak-en": "en-gb", "espeak-de": "de"}
 TUNED = ("en", "es", "hibari")
-APART = ("fr", "it", "ru", *ESPEAK)
+HUMAN_APART = ("fr", "it", "ru")
+APART = (*HUMAN_APART, *ESPEAK)
 VOICES = (*TUNED, *APART)
 TEXTS = (
     "Thank you for calling the clinic. How may I help you today?",

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from watermark import align, carrier, code, sync
 from watermark.align import Aligned
-from watermark.carrier import CODED_BITS, DATA, GROUP_HOPS, HOPS_HZ, LAPS, LINE_HOPS, PILOT, ROWS
+from watermark.carrier import CODED_BITS, DATA, GROUP_HOPS, HOPS_HZ, LAPS, LINE_HOPS, ROWS
 from watermark.errors import SoundError
 from watermark.keys import KeyRing, MarkKey
 from watermark.sound import Recording
