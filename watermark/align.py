@@ -84,6 +84,15 @@ def frames(white: Floats, starts: Indices) -> Complexes:
     return np.ascontiguousarray(np.fft.rfft(windowed, axis=1)[:, _BAND])
 
 
+def _pilot_tiles(white: Floats, starts: Indices) -> Complexes:
+    """The pilot's part of `frames`, complex64 `(H, 12)`, for frames that follow each other inside `white`."""
+    hops = white[starts[0] : starts[-1] + FRAME].reshape(-1, HOP)
+    windowed = np.empty((len(starts), FRAME), np.float32)
+    np.multiply(hops[:-1], _WINDOW[:HOP], out=windowed[:, :HOP])
+    np.multiply(hops[1:], _WINDOW[HOP:], out=windowed[:, HOP:])
+    return np.asarray(np.fft.rfft(windowed)[:, _BAND][:, PILOT], np.complex64)
+
+
 def _grid(white: Floats, place: Place) -> tuple[Indices, Indices]:
     """Line hops that lie inside the recording, and the samples where they begin."""
     first = -(-place.lag // LAG_HOP)
@@ -113,7 +122,7 @@ def fit(white: Floats, key: MarkKey, place: Place) -> Fit | None:
     places, starts = _grid(white, place)
     if len(places) < HOPS_HZ // 2:
         return None
-    tiles = frames(white, starts)[:, PILOT]
+    tiles = _pilot_tiles(white, starts)
     products, time_s = _blocks(tiles * np.conj(carrier.pilot_chips(key, places)), starts)
     step = EDGE_S * 2 / max(float(np.abs(time_s).max()), 0.5)
     skews = np.arange(-round(SKEW / step), round(SKEW / step) + 1) * step
