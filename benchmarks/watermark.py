@@ -1,8 +1,8 @@
 """The watermark's figures in one table: `python -m benchmarks.watermark [--quick]`, `make bench-watermark`.
 
 Sections: quality, cost, robustness, lengths, attacks, null, side (resemble-perth, when VOICEGATE_PERTH_PYTHON
-names a Python that has it). `--only` runs some of them. Everything is printed, and each section written to
-benchmarks/out/, from where `python -m benchmarks.watermark_plots` draws.
+names a Python that has it, and audiowmark, when it is on the PATH); `--only` runs some of them. Everything is
+printed, and each section written to benchmarks/out/, from where `python -m benchmarks.watermark_plots` draws.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ import click
 import numpy as np
 import soxr
 
-from benchmarks import watermark_attacks, watermark_null
+from benchmarks import watermark_attacks, watermark_audiowmark, watermark_null
 from benchmarks.watermark_channels import Attack, attacks
 from benchmarks.watermark_speech import (
     APART,
@@ -318,19 +319,40 @@ def null(table: Table, prompts: Path, trials: int, budget_s: float) -> None:
 
 
 def side(table: Table, voices: list[Source], clips: int) -> None:
+    excerpts = {source.voice: source.plain[: clips * 5 * RATE_HZ] for source in voices}
     python = os.environ.get("VOICEGATE_PERTH_PYTHON")
     if not python:
         table.add("side", "resemble-perth", "not run: VOICEGATE_PERTH_PYTHON names no Python that has it")
     else:
-        np.savez(
-            OUT / "perth-in.npz", **{source.voice: source.plain[: clips * 5 * RATE_HZ] for source in voices}
-        )
+        given, told, marked = OUT / "perth-in.npz", OUT / "perth.json", OUT / "perth-marked.npz"
+        np.savez(given, **excerpts)
         script = Path(__file__).with_name("watermark_perth.py")
-        subprocess.run([python, str(script), str(OUT / "perth-in.npz"), str(OUT / "perth.json")], check=True)
-        for name, figures in json.loads((OUT / "perth.json").read_text()).items():
-            table.add("side", f"resemble-perth: {name}", figures)
+        subprocess.run([python, str(script), str(given), str(told), str(marked)], check=True)
+        pairs = [pair for voice, plain in excerpts.items() for pair in clipped(plain, np.load(marked)[voice])]
+        compared(table, "resemble-perth", json.loads(told.read_text()), pairs)
+    if not shutil.which("audiowmark"):
+        table.add("side", "audiowmark", "not run: it is not on the PATH")
+    else:
+        compared(table, "audiowmark", *watermark_audiowmark.compare(excerpts))
     for name, figures in PUBLISHED.items():
         table.add("side", name, figures)
+
+
+def clipped(plain: np.ndarray, marked: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    length = 5 * RATE_HZ
+    return [(plain[at : at + length], marked[at : at + length]) for at in range(0, len(marked), length)]
+
+
+def compared(
+    table: Table, name: str, rows: dict[str, str], pairs: list[tuple[np.ndarray, np.ndarray]]
+) -> None:
+    from pesq import pesq
+
+    low = [[soxr.resample(each, RATE_HZ, 16_000) for each in pair] for pair in pairs]
+    heard = [pesq(16_000, *pair, "wb") for pair in low]
+    table.add("side", f"{name}: quality", f"PESQ-WB mean {np.mean(heard):.3f}, n = {len(heard)}")
+    for what, figures in rows.items():
+        table.add("side", f"{name}: {what}", figures)
 
 
 PUBLISHED = {

@@ -1,6 +1,6 @@
 """resemble-perth on the same excerpts, run by a Python that has it (`VOICEGATE_PERTH_PYTHON`).
 
-`python watermark_perth.py IN.npz OUT.json`; its own detector decides with its own threshold (.5).
+`python watermark_perth.py IN.npz OUT.json MARKED.npz`; its own detector decides with its own threshold (.5).
 """
 
 import json
@@ -36,6 +36,7 @@ def main() -> None:
     channels = {attack.name: attack.channel for attack in attacks()}
     voices = np.load(sys.argv[1])
     out: dict[str, str] = {}
+    kept: dict[str, list[np.ndarray]] = {voice: [] for voice in voices.files}
     took = [0.0, 0.0]
     hits = dict.fromkeys((*CHANNELS, "unmarked"), 0)
     count = 0
@@ -45,6 +46,7 @@ def main() -> None:
             began = time.process_time()
             marked = np.asarray(marker.apply_watermark(plain, sample_rate=RATE_HZ), np.float32)
             took[0] += time.process_time() - began
+            kept[voice].append(marked)
             count += 1
             hits["unmarked"] += float(np.mean(marker.get_watermark(plain, sample_rate=RATE_HZ))) > 0.5
             for name in CHANNELS:
@@ -57,6 +59,7 @@ def main() -> None:
     embed, look = took[0] / (5 * count), took[1] / (5 * count * len(CHANNELS))
     out["cost"] = f"CPU-seconds per second of sound: mark {embed:.4f}, detect {look:.4f}"
     Path(sys.argv[2]).write_text(json.dumps(out))
+    np.savez(sys.argv[3], **{voice: np.concatenate(parts) for voice, parts in kept.items()})
 
 
 if __name__ == "__main__":
