@@ -276,8 +276,11 @@ def cost(table: Table, voices: list[Source]) -> None:
 
 def adversary(table: Table, voices: list[Source], hours: float, calls: int) -> None:
     talk, other = voices[0].plain, voices[-1].plain
-    found = watermark_attacks.averaging(KEY, talk, other, hours, calls)
-    for row in [*found, *watermark_attacks.mixing(KEY, talk, other)]:
+    for row in [
+        *watermark_attacks.one_call(KEY, talk, other, hours),
+        *watermark_attacks.greetings(KEY, talk, other, calls),
+        *watermark_attacks.mixing(KEY, talk, other),
+    ]:
         table.add("attacks", row.name, row.said)
 
 

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.watermark_speech import RATE_HZ
+from watermark import carrier, code
 from watermark.detect import detect
 from watermark.keys import MarkKey
 from watermark.mark import HOP, MarkerBank, Shape, levels
 
 CONTROLS = 12
+HOPS = 1_000
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,13 @@ def spectra(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return found, level
 
 
-def with_carrier(samples: np.ndarray, carrier: np.ndarray, strength: float) -> np.ndarray:
+def with_carrier(samples: np.ndarray, chips: np.ndarray, strength: float) -> np.ndarray:
     """`samples` with `strength` times the mark that these chips would make."""
     shape = Shape.at(RATE_HZ)
     _, level = spectra(samples)
-    count = min(len(level), len(carrier))
+    count = min(len(level), len(chips))
     spectrum = np.zeros((count, HOP + 1), np.complex64)
-    spectrum[:, 5:69] = carrier[:count] * level[:count]
+    spectrum[:, 5:69] = chips[:count] * level[:count]
     noise = np.fft.irfft(spectrum, 2 * HOP, axis=1) * shape.synthesis
     out = np.zeros((count + 1, HOP))
     out[:-1] += noise[:, :HOP]
@@ -69,32 +71,83 @@ def with_carrier(samples: np.ndarray, carrier: np.ndarray, strength: float) -> n
     return changed
 
 
-def unit(carrier: np.ndarray) -> np.ndarray:
+def unit(estimate: np.ndarray) -> np.ndarray:
     """The estimate at the chips' own power: an attacker loses nothing by that."""
-    return carrier * (np.sqrt(2) / max(1e-9, float(np.sqrt(np.mean(np.abs(carrier) ** 2)))))
+    return estimate * (np.sqrt(2) / max(1e-9, float(np.sqrt(np.mean(np.abs(estimate) ** 2)))))
 
 
-def score(samples: np.ndarray, key: MarkKey, payload: int) -> float:
-    return detect(samples, RATE_HZ, [key], payloads=[payload], call_s=(0, 120)).score
+def score(samples: np.ndarray, key: MarkKey, payload: int, hop: int = 0) -> float:
+    """Verified as that call's, within a minute of its hop."""
+    window = (max(0.0, hop / 100 - 60), hop / 100 + 60)
+    return detect(samples, RATE_HZ, [key], payloads=[payload], call_s=window).score
 
 
-def averaging(key: MarkKey, talk: np.ndarray, other: np.ndarray, hours: float, calls: int) -> list[Row]:
-    """`talk`: speech for one long call, at least a minute; `other`: 10 s to forge onto."""
-    payload, target = key.gateway << 48 | 0xA11CE, key.gateway << 48 | 0xB0B
-    victim = mark_calls(key, [target], talk[: 10 * RATE_HZ])[0]
-    before = score(victim, key, target)
+@dataclass(frozen=True)
+class Victim:
+    """10 s of a marked call from `hop` on."""
 
-    hops = int(hours * 360_000)
+    key: MarkKey
+    payload: int
+    hop: int
+    samples: np.ndarray
+
+    @classmethod
+    def of(cls, key: MarkKey, payload: int, hop: int, talk: np.ndarray) -> Victim:
+        return cls(key, payload, hop, mark_calls(key, [payload], talk[: 10 * RATE_HZ], hop)[0])
+
+    def score(self, samples: np.ndarray) -> float:
+        return score(samples, self.key, self.payload, self.hop)
+
+    def chips(self) -> np.ndarray:
+        coded, hops = code.encode(self.payload), self.hop + np.arange(HOPS)
+        return carrier.call_chips(self.key, self.payload, coded, hops)
+
+    def control(self, name: str) -> Row:
+        """What subtracting chance costs."""
+        before = self.score(self.samples)
+        chance = np.random.default_rng(8).standard_normal((2, CONTROLS, HOPS, 64))
+        carriers = [unit(each) for each in chance[0] + 1j * chance[1]]
+        changes = [self.score(with_carrier(self.samples, each, -1.0)) / before - 1 for each in carriers]
+        said = f"{np.mean(changes):+.1%}, {min(changes):+.1%} to {max(changes):+.1%}"
+        return Row(f"{name}, control: {CONTROLS} of pure chance", f"score {before:.1f}: {said}")
+
+    def attacked(self, name: str, estimate: np.ndarray, other: np.ndarray) -> Row:
+        """`estimate`: a carrier `(n, 64)`, repeated as often as needed. `learnt` is standard normal where
+        nothing was."""
+        tiled = np.resize(unit(estimate), (HOPS, 64))
+        learnt = float((tiled * np.conj(self.chips())).real.sum() / np.sqrt(np.square(np.abs(tiled)).sum()))
+        before, after = self.score(self.samples), self.score(with_carrier(self.samples, tiled, -1.0))
+        forged = with_carrier(other[: 10 * RATE_HZ], tiled, 1.0)
+        passed = detect(forged, RATE_HZ, [self.key]).detected or self.score(forged) > 7
+        return Row(
+            name,
+            f"score {before:.1f} -> {after:.1f} ({after / before - 1:+.1%}); learnt: z = {learnt:+.1f}; "
+            f"forged: {yes(passed)}",
+        )
+
+
+def one_call(key: MarkKey, talk: np.ndarray, other: np.ndarray, hours: float) -> list[Row]:
+    """A call's first hours, folded at some periods, against its next 10 s. `talk`: a minute or more."""
+    payload, hops = key.gateway << 48 | 0xA11CE, int(hours * 360_000)
     long_call = mark_calls(key, [payload], np.resize(talk, (1, hops * HOP)))[0]
-    rows = []
+    victim = Victim.of(key, payload, hops, talk)
+    rows = [
+        victim.control(f"1 call, {hours:g} h"),
+        victim.attacked("1 call, control: its own chips, by the key", victim.chips(), other),
+    ]
     for period_s in (1, 4, 10, 60):
         period = period_s * 100
         total = np.zeros((period, 64), np.complex128)
         for at in range(0, hops - period + 1, period):
             found, level = spectra(long_call[at * HOP : (at + period) * HOP])
             total += found / (np.abs(found) + 1e-9) * (level > 0)
-        rows.append((f"1 call, {hours:g} h folded at {period_s} s", unit(total)))
+        rows.append(victim.attacked(f"1 call, {hours:g} h folded at {period_s} s", total, other))
+    return rows
 
+
+def greetings(key: MarkKey, talk: np.ndarray, other: np.ndarray, calls: int) -> list[Row]:
+    """The same 5 s at the beginning of so many calls, against another call's beginning."""
+    victim = Victim.of(key, key.gateway << 48 | 0xB0B, 0, talk)
     greeting = talk[: 5 * RATE_HZ]
     names = [key.gateway << 48 | n * 7_919 for n in range(calls)]
     marked = np.zeros(len(greeting) // HOP * HOP)
@@ -106,36 +159,16 @@ def averaging(key: MarkKey, talk: np.ndarray, other: np.ndarray, hours: float, c
             found, _ = spectra(each)
             folded += found / (np.abs(found) + 1e-9)
     mean = (marked / calls).astype(np.float32)
-    rows.append((f"{calls} greetings, residues averaged", unit(folded)))
-    residue, level = spectra(mean - greeting[: len(mean)])
+    residue, _ = spectra(mean - greeting[: len(mean)])
     _, level = spectra(greeting[: len(mean)])
     known = np.where(level > 1e-6, residue / np.maximum(level, 1e-6), 0)
-    rows.append((f"{calls} greetings, unmarked greeting known", unit(known)))
-
-    chance = np.random.default_rng(8).standard_normal((2, CONTROLS, 1_000, 64))
-    controls = [unit(carrier) for carrier in chance[0] + 1j * chance[1]]
-    changes = [score(with_carrier(victim, each, -1.0), key, target) / before - 1 for each in controls]
-    said = f"{np.mean(changes):+.1%}, {min(changes):+.1%} to {max(changes):+.1%}"
-    out = [Row(f"control: {CONTROLS} carriers of pure chance", f"score {before:.1f}: {said}")]
-    for name, estimate in rows:
-        tiled = np.resize(estimate, (1_000, 64))
-        after = score(with_carrier(victim, tiled, -1.0), key, target)
-        forged = with_carrier(other[: 10 * RATE_HZ], tiled, 1.0)
-        passed = detect(forged, RATE_HZ, [key]).detected or score(forged, key, payload) > 7
-        out.append(
-            Row(
-                name,
-                f"score {before:.1f} -> {after:.1f} ({after / before - 1:+.1%}), forged: {yes(passed)}",
-            )
-        )
-    again = detect(mean, RATE_HZ, [key])
-    out.append(
-        Row(
-            f"mean of {calls} marked greetings itself",
-            f"still ours: {yes(again.detected)} (a limit: see docs)",
-        )
-    )
-    return out
+    again = detect(mean, RATE_HZ, [key]).detected
+    return [
+        victim.control(f"{calls} greetings"),
+        victim.attacked(f"{calls} greetings, phases averaged", folded, other),
+        victim.attacked(f"{calls} greetings, unmarked greeting known", known, other),
+        Row(f"mean of {calls} marked greetings itself", f"still ours: {yes(again)} (a limit: see docs)"),
+    ]
 
 
 def mixing(key: MarkKey, talk: np.ndarray, other: np.ndarray) -> list[Row]:
