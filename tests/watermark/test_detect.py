@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import soxr
@@ -62,6 +64,24 @@ def test_human_speech_at_its_own_rate(key: MarkKey, call: int, prompt: tuple[np.
     samples, rate_hz = prompt
     sound = marked(key, call, samples, 77, rate_hz)[: 5 * rate_hz]
     assert detect(sound, rate_hz, [key]).payload == call
+
+
+def test_the_pilot_alone_says_ours_where_the_data_cannot_be_read(
+    key: MarkKey, call: int, speech: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true_chips, chance = carrier.call_chips, np.random.default_rng(1)
+
+    def without_data(*arguments: Any) -> np.ndarray:
+        chips = true_chips(*arguments)
+        chips[:, carrier.DATA] *= chance.choice(np.float32([-1, 1]), (len(chips), carrier.DATA_BINS))
+        return chips
+
+    monkeypatch.setattr(carrier, "call_chips", without_data)
+    sound = marked(key, call, speech[: 10 * 24_000])
+    found = detect(sound, 24_000, [key])
+    assert found.detected
+    assert found.payload is None
+    assert not detect(sound, 24_000, [key], payloads=[call]).detected
 
 
 def test_unmarked_speech_is_not_ours(ring: KeyRing, speech: np.ndarray) -> None:
