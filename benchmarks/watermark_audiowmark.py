@@ -1,4 +1,4 @@
-"""audiowmark (Stefan Westerfeld's, GPL) on the same excerpts, when it is on the PATH.
+"""audiowmark (Stefan Westerfeld's, GPL) on the same excerpts, and on the minute it is made for.
 
 Its keyed 128-bit message counts when it is read exactly; its detector is asked as it comes, with no threshold
 of ours.
@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.watermark_channels import attacks
-from benchmarks.watermark_perth import CHANNELS, LENGTH
 from benchmarks.watermark_speech import RATE_HZ
 from watermark import sound
 
@@ -31,10 +30,13 @@ def child_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def compare(voices: dict[str, np.ndarray]) -> tuple[dict[str, str], list[tuple[np.ndarray, np.ndarray]]]:
-    """Rows of the table, and (plain, marked) clips for their quality."""
+def compare(
+    voices: dict[str, np.ndarray], seconds: int, names: tuple[str, ...]
+) -> tuple[dict[str, str], list[tuple[np.ndarray, np.ndarray]]]:
+    """Rows of the table for excerpts of `seconds` through these channels, and (plain, marked) clips."""
+    length = seconds * RATE_HZ
     channels = {attack.name: attack.channel for attack in attacks()}
-    hits = dict.fromkeys((*CHANNELS, "unmarked"), 0)
+    hits = dict.fromkeys((*names, "unmarked"), 0)
     clips: list[tuple[np.ndarray, np.ndarray]] = []
     took = [0.0, 0.0]
     with tempfile.TemporaryDirectory() as folder:
@@ -46,8 +48,8 @@ def compare(voices: dict[str, np.ndarray]) -> tuple[dict[str, str], list[tuple[n
             return MESSAGE in run("get", "--key", key, path)
 
         for voice in voices.values():
-            for at in range(0, len(voice) - LENGTH + 1, LENGTH):
-                plain = voice[at : at + LENGTH]
+            for at in range(0, len(voice) - length + 1, length):
+                plain = voice[at : at + length]
                 hits["unmarked"] += reads(plain, RATE_HZ)
                 sound.write(path, plain, RATE_HZ)
                 began = child_s()
@@ -55,12 +57,12 @@ def compare(voices: dict[str, np.ndarray]) -> tuple[dict[str, str], list[tuple[n
                 took[0] += child_s() - began
                 marked = sound.read(marked_path).channels[0]
                 clips.append((plain, marked))
-                for name in CHANNELS:
+                for name in names:
                     sent = channels[name](marked, RATE_HZ)
                     began = child_s()
                     hits[name] += reads(*sent)
                     took[1] += child_s() - began
-    rows = {f"{name}, 5 s": f"message read: {found}/{len(clips)}" for name, found in hits.items()}
-    embed, look = took[0] / (5 * len(clips)), took[1] / (5 * len(clips) * len(CHANNELS))
-    rows["cost"] = f"CPU-seconds per second of sound: mark {embed:.4f}, detect {look:.4f}"
+    rows = {f"{name}, {seconds} s": f"message read: {found}/{len(clips)}" for name, found in hits.items()}
+    embed, look = took[0] / (seconds * len(clips)), took[1] / (seconds * len(clips) * len(names))
+    rows[f"cost, {seconds} s"] = f"CPU-seconds per second of sound: mark {embed:.4f}, detect {look:.4f}"
     return rows, clips
