@@ -254,7 +254,7 @@ def _block_scores(white: Floats, pilot: Complexes, starts: Indices) -> Floats:
     halves[:, 1:] += drawn[:, :, HOP:]
     wave = halves.reshape(len(starts), -1)
     long = wave.shape[1] + 2 * REACH
-    size = 4_096
+    size = 2_700  # of small factors, and as long as a block and its reach
     padded = np.concatenate((np.zeros(REACH, np.float32), white, np.zeros(long + REACH, np.float32)))
     around = padded[np.clip(starts, 0, len(white))[:, None] + np.arange(long)]
     found = np.fft.irfft(np.fft.rfft(around, size) * np.conj(np.fft.rfft(wave, size)), size)
@@ -264,23 +264,21 @@ def _block_scores(white: Floats, pilot: Complexes, starts: Indices) -> Floats:
 def _path(scores: Floats) -> Indices:
     """The best path of lags through the blocks, in samples."""
     count, width = scores.shape
-    total = scores[0].copy()
-    came: Indices = np.empty((count, width), np.int64)
+    total = scores[0]
     stay = np.arange(width)
+    came: Indices = np.tile(stay, (count, 1))
     for at in range(1, count):
-        below = np.concatenate(([-np.inf], total[:-1])) - DRIFT
-        above = np.concatenate((total[1:], [-np.inf])) - DRIFT
-        best, origin = total.copy(), stay.copy()
-        for other, step in ((below, -1), (above, 1)):
-            better = other > best
-            best[better] = other[better]
-            origin[better] = stay[better] + step
+        best, origin = total.copy(), came[at]
+        drifted = total - np.float32(DRIFT)
+        for into, out, step in ((slice(1, None), slice(-1), -1), (slice(-1), slice(1, None), 1)):
+            better = drifted[out] > best[into]
+            np.copyto(best[into], drifted[out], where=better)
+            np.add(stay[into], step, out=origin[into], where=better)
         top = int(np.argmax(total))
-        jump = total[top] - CUT > best
-        best[jump] = total[top] - CUT
-        origin[jump] = top
-        came[at] = origin
-        total = (best + scores[at]).astype(np.float32)
+        after_cut = total[top] - np.float32(CUT)
+        jump = best < after_cut
+        best[jump], origin[jump] = after_cut, top
+        total = best + scores[at]
     lags = np.empty(count, np.int64)
     lags[-1] = int(np.argmax(total))
     for at in range(count - 1, 0, -1):

@@ -115,6 +115,15 @@ def _power(found: Complexes, energy: float) -> Floats:
     return power
 
 
+def _cells(power: Floats) -> Floats:
+    """The largest in each cell; halving is twice as quick as one reduction over 16."""
+    cells = power.reshape(-1, CELL)
+    while cells.shape[1] > 1:
+        half = cells.shape[1] // 2
+        cells = np.maximum(cells[:, :half], cells[:, half:])
+    return cells[:, 0]
+
+
 def search(white: Floats, key: MarkKey, first: int = 0, lags: int = LINE) -> list[Place]:
     """The likeliest places of whitened 8 kHz sound on the key's line, best first.
 
@@ -158,7 +167,7 @@ def _sums(spectra: Complexes, parts: list[tuple[int, Complexes]], tolerant: Floa
     for index, piece in parts:
         found, energy = _correlate(spectra, piece), float(np.square(np.abs(piece)).sum())
         if tolerant is not None:
-            cells = _power(found, energy).reshape(-1, CELL).max(axis=1)
+            cells = _cells(_power(found, energy))
             _add_shifted(tolerant, np.maximum(cells, np.roll(cells, -1)), PIECE // CELL * index)
         if waiting is not None and index == waiting[0] + 1:
             _add_shifted(waiting[1], found, PIECE)
