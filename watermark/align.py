@@ -194,12 +194,14 @@ def retimed(found: Aligned, chips: Complexes) -> Aligned:
     from_middle = np.linspace(-1, 1, len(products))
     turns = np.exp(2j * np.pi * np.outer(_HZ, OFFSETS_S))
     best, best_edge, best_offset = -np.inf, 0.0, 0.0
+    turned = products * np.exp(2j * np.pi * np.outer(EDGES_S[0] * from_middle, _HZ)).astype(np.complex64)
+    step = np.exp(2j * np.pi * np.outer((EDGES_S[1] - EDGES_S[0]) * from_middle, _HZ)).astype(np.complex64)
     for edge_s in EDGES_S:
-        turn = np.exp(2j * np.pi * np.outer(edge_s * from_middle, _HZ)).astype(np.complex64)
-        values = ((products * turn).sum(axis=0) @ turns).real
+        values = (turned.sum(axis=0) @ turns).real
         at = int(np.argmax(values))
         if values[at] > best:
             best, best_edge, best_offset = float(values[at]), float(edge_s), float(OFFSETS_S[at])
+        turned *= step
     delay_s = best_offset + best_edge * from_middle
     tiles = found.tiles * np.exp(2j * np.pi * np.outer(delay_s, _HZ)).astype(np.complex64)
     long_s = max(float(found.at_s[-1] - found.at_s[0]), 1 / HOPS_HZ)
