@@ -59,6 +59,11 @@ def through(samples: np.ndarray, rate_hz: int, channel: str) -> tuple[np.ndarray
             return samples / 4, rate_hz
         case "+100 ppm":
             return soxr.resample(samples, 10_000, 10_001), rate_hz
+        case "300-3400 Hz":
+            from scipy.signal import butter, sosfilt
+
+            band = butter(6, (300, 3_400), "bandpass", fs=rate_hz, output="sos")
+            return sosfilt(band, samples).astype(np.float32), rate_hz
         case "20 dB noise":
             noise = np.random.default_rng(1).standard_normal(len(samples))
             return samples + (0.1 * np.sqrt(np.mean(samples**2)) * noise).astype(np.float32), rate_hz

@@ -13,7 +13,7 @@ from watermark.mark import MarkerBank
 from watermark.payload import call_payload
 
 CHANNELS = ["clean", "G.711 mu", "G.711 A", "G.722", "Opus 16k", "44.1 kHz"]
-CHANNELS += ["+12 dB", "-12 dB", "+100 ppm", "20 dB noise"]
+CHANNELS += ["+12 dB", "-12 dB", "+100 ppm", "300-3400 Hz", "20 dB noise"]
 HARD = ["GSM", "AMR 12.2"]
 
 
