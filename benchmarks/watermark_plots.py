@@ -44,7 +44,8 @@ def draw_lengths(path: Path) -> None:
         xlabel="s of the call", ylabel="detected blind, %", xscale="log", title=f"{clips} excerpts a point"
     )
     axes.set_xticks([2, 3, 5, 10, 20], ["2", "3", "5", "10", "20"])
-    axes.legend(fontsize="small")
+    axes.minorticks_off()
+    figure.legend(loc="outside right upper", fontsize="small")
     figure.savefig(path, dpi=80)
 
 
