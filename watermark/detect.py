@@ -209,7 +209,7 @@ def _straightened(
     likeliest = [place for place in places if not place.tolerant][:STEADY]
     for bend in BENDS:
         again = judge(_alignments(straight(white, bend), key, likeliest))
-        again = _of_many(again, 20 * len(BENDS))
+        again = _of_many(again, round(len(BENDS) / CLEAR))
         if again.detected and again.payload is not None:
             return again
     return found

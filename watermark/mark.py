@@ -168,17 +168,20 @@ class MarkerBank:
                 f"sound of shape {pcm.shape} is not one row of whole hops ({hop} samples) a slot"
             )
             return [wrong] * len(slots)
-        if not np.isfinite(pcm.sum()) or not self._payloads.keys() >= set(slots.tolist()):
-            return self._mark_some(slots, pcm)
+        whole = np.isfinite(pcm.sum(axis=1))
+        if not whole.all() or not self._payloads.keys() >= set(slots.tolist()):
+            return self._mark_some(slots, pcm, whole)
         marked = np.empty_like(pcm)
         for at in range(0, pcm.shape[1], AHEAD * hop):
             part = slice(at, at + AHEAD * hop)
             self._mark_hops(slots, pcm[:, part], marked[:, part])
         return [MarkedFrame(samples, seal=_SEAL) for samples in marked]
 
-    def _mark_some(self, slots: Slots, pcm: Floats) -> list[MarkedFrame | MarkError]:
+    def _mark_some(
+        self, slots: Slots, pcm: Floats, whole: NDArray[np.bool_]
+    ) -> list[MarkedFrame | MarkError]:
         known = np.fromiter((slot in self._payloads for slot in slots.tolist()), bool, len(slots))
-        good = known & np.isfinite(pcm).all(axis=1)
+        good = whole & known
         out: list[MarkedFrame | MarkError] = [
             MarkError(f"slot {slot}: " + ("the sound is not finite" if here else "no call is open here"))
             for slot, here in zip(slots.tolist(), known.tolist(), strict=True)
