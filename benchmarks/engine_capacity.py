@@ -18,7 +18,7 @@ from benchmarks.engine_simulator import FRAME_S, Found, World, predicted_capacit
 ARRIVE_S = 60.0
 SLOT_CONTEXT = 2048
 CONTEXT, REPLY = 1000, 800
-CALLS = "1,16,64,128,200,300,400,500,600,700"
+CALLS = "1,16,64,128,200,300,400,500,600,700,800,900"
 SHOWN_MS = 130
 
 FLOORS_MS = {

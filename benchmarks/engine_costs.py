@@ -25,6 +25,8 @@ from model.chroma.inventory import Memory
 FULL_SIZE = Path(config.__file__).with_name("chroma-4b.json")
 KERNELS_A_LAYER = 10
 """Norm, qkv, rope and write, attention in two, out, norm, gate and up, their product, down."""
+KERNELS_APART = 3
+"""Of them for each further slot of a pass: rope and write, mask, attention."""
 KERNELS_A_DRAW = 12
 KERNELS_OF_CONVOLUTIONS = 30
 LOOK = 12_000
@@ -205,9 +207,10 @@ class Parts:
             kernels=KERNELS_A_LAYER * codec.layers + KERNELS_OF_CONVOLUTIONS,
         )
 
-    def prefill(self, positions: int, context: int) -> Load:
-        """Into one thinker."""
-        return self.thinker(positions, 1, context)
+    def prefill(self, positions: int, context: int, slots: int = 1) -> Load:
+        """So many positions of all slots in one pass; each slot attends by itself."""
+        apart = (slots - 1) * KERNELS_APART * self.config.thinker.layers
+        return self.thinker(positions, slots, context) + Load(kernels=apart)
 
     def hearing(self, samples: int) -> Load:
         """The audio encoder on the chunks that end in so many samples of 24 kHz; none is no work for it."""

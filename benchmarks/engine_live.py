@@ -75,7 +75,7 @@ def samples(model: Chroma, parts: Parts, counts: tuple[int, ...]) -> Iterator[Sa
 
         def prefill(x: torch.Tensor = x) -> None:
             slots.thinker.cut(0, 0)
-            steps.prefill(0, x)
+            steps.prefill({0: x})
 
         yield parts.prefill(positions, positions), 0, timed(prefill)
     mel = Mel(model.config.hearing.mels)

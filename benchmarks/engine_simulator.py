@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from benchmarks.engine_costs import CHUNK, LOOK, Device, Load, Parts
+from benchmarks.engine_costs import CHUNK, LOOK, Device, Parts
 from benchmarks.engine_talk import ENDPOINT_S, first_pause_s, talk
 from model.chroma.admission import REPLY, SHARE, Capacity, capacity, memory_fits
 from model.chroma.conductor import LEAD_S
@@ -43,7 +43,8 @@ class Reply:
 class Chore:
     kind: Kind
     size: int
-    load: Load
+    heard: int
+    """samples that the audio encoder takes"""
     done: Callable[[], None]
 
 
@@ -139,8 +140,8 @@ class World:
             match self._schedule.next(self._now):
                 case Step(replies):
                     self._step(replies)
-                case Work(chore):
-                    self._work(chore)
+                case Work(chores):
+                    self._work(chores)
                 case Rest(until):
                     upcoming = self._events[0][0] if self._events else seconds
                     self._pass(min(until, upcoming, seconds))
@@ -185,13 +186,19 @@ class World:
             found.longest_s.append(longest)
             found.frames_busy_s += seconds
 
-    def _work(self, chore: Chore) -> None:
-        seconds = self.device.seconds(chore.load)
-        self._schedule.costs.spent(chore.kind, chore.size, seconds)
+    def _work(self, chores: list[Chore]) -> None:
+        kind, size = chores[0].kind, sum(chore.size for chore in chores)
+        if kind is Kind.PREFILL:
+            load = self.parts.prefill(size, self._context, len(chores))
+        else:
+            load = self.parts.hearing(chores[0].heard)
+        seconds = self.device.seconds(load)
+        self._schedule.costs.spent(kind, size, seconds)
         self._pass(self._now + seconds)
         if self._measured:
             self.found.work_busy_s += seconds
-        chore.done()
+        for chore in chores:
+            chore.done()
 
 
 class Caller:
@@ -200,7 +207,7 @@ class Caller:
     def __init__(self, world: World, seed: int) -> None:
         self._world = world
         self._talk = talk(seed)
-        self._chores: list[tuple[Kind, int, Load]] = []
+        self._chores: list[tuple[Kind, int, int]] = []
         self._working = False
         self._commit: float | None = None
         self._then: Callable[[], None] | None = None
@@ -209,22 +216,18 @@ class Caller:
         self._world._at(when, self._speak)
 
     def _speak(self) -> None:
-        world, parts = self._world, self._world.parts
+        world = self._world
         exchange = next(self._talk)
         began, samples = world._now, round(exchange.speech_s * RATE_HZ)
         for at in range(LOOK, samples, LOOK):
             whole = at % CHUNK == 0
-            heard = parts.hearing(round(CHUNK * TWICE)) if whole else Load()
-            chores = [(Kind.HEARING, LOOK, heard)]
+            chores = [(Kind.HEARING, LOOK, round(CHUNK * TWICE) if whole else 0)]
             if whole:
-                chores.append((Kind.PREFILL, 50, parts.prefill(50, world._context)))
+                chores.append((Kind.PREFILL, 50, 0))
             world._at(began + at / RATE_HZ, lambda chores=chores: self._ask(chores))  # type: ignore[misc]
         rest = samples % CHUNK
         positions = tokens(rest * 100 // RATE_HZ) + AROUND
-        last = [
-            (Kind.HEARING, rest % LOOK, parts.hearing(rest)),
-            (Kind.PREFILL, positions, parts.prefill(positions, world._context)),
-        ]
+        last = [(Kind.HEARING, rest % LOOK, rest), (Kind.PREFILL, positions, 0)]
 
         def commit() -> None:
             self._commit = world._now
@@ -233,7 +236,7 @@ class Caller:
 
         world._at(began + exchange.speech_s + ENDPOINT_S, commit)
 
-    def _ask(self, chores: list[tuple[Kind, int, Load]]) -> None:
+    def _ask(self, chores: list[tuple[Kind, int, int]]) -> None:
         self._chores += chores
         if not self._working:
             self._next()

@@ -156,7 +156,7 @@ def _fill(model: Chroma, slots: Slots, steps: Steps) -> None:
     thinker, backbone = slots.thinker.capacity - room, min(REPLY, slots.backbone.capacity - 2 * room)
     ids = torch.zeros(max(1, thinker), dtype=torch.long, device=model.device)
     for part in torch.split(model.thinker.embed(ids), PREFILL):
-        steps.prefill(0, part)
+        steps.prefill({0: part})
     codes = torch.zeros(max(1, backbone - 3), model.config.codebooks, dtype=torch.long, device=model.device)
     voice = voices.prepare(model, ids[:1], codes)
     known = slots.thinker.take(0, slots.thinker.lengths[0])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from model.chroma.cache import KVCache, Span
+from model.chroma.cache import KVCache, Packed, Span
 from model.chroma.rope import rotate
 
 Angles = tuple[Tensor, Tensor]
@@ -39,21 +40,33 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(hidden, kv_heads * head_dim, bias=qkv_bias)
         self.o_proj = nn.Linear(heads * head_dim, hidden, bias=out_bias)
 
-    def forward(self, x: Tensor, angles: Angles, cache: KVCache, layer: int, span: Span) -> Tensor:
-        """`(B, T, H)` to `(B, T, H)`."""
+    def forward(self, x: Tensor, angles: Angles, cache: KVCache, layer: int, span: Span | Packed) -> Tensor:
+        """`(B, T, H)` to `(B, T, H)`; of packed positions each slot's see their own."""
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        if cache.kernels:
-            out = self._by_kernels(q, k, v, angles, cache, layer, span)
+        if isinstance(span, Packed):
+            widths = span.widths
+            qs, ks, vs = (torch.split(one, widths, dim=1) for one in (q, k, v))
+            cos, sin = (torch.split(one, widths, dim=2) for one in angles)
+            each = zip(qs, ks, vs, zip(cos, sin, strict=True), span.pieces, strict=True)
+            out = torch.cat([self._attend(*one, cache, layer) for one in each], dim=2)
         else:
-            q, k = rotate(self._heads(q), angles), rotate(self._heads(k), angles)
-            out = attend(q, *cache.put(layer, span, k, self._heads(v)), span.mask)
+            out = self._attend(q, k, v, angles, span, cache, layer)
         return self.o_proj(out.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]  # nn.Module's call
+
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, angles: Angles, span: Span, cache: KVCache, layer: int
+    ) -> Tensor:
+        """Projections to what was attended to, `(B, heads, T, D)`; keys and values go into the cache."""
+        if cache.kernels:
+            return self._by_kernels(q, k, v, angles, span, cache, layer)
+        q, k = rotate(self._heads(q), angles), rotate(self._heads(k), angles)
+        return attend(q, *cache.put(layer, span, k, self._heads(v)), span.mask)
 
     @staticmethod
     def _by_kernels(
-        q: Tensor, k: Tensor, v: Tensor, angles: Angles, cache: KVCache, layer: int, span: Span
+        q: Tensor, k: Tensor, v: Tensor, angles: Angles, span: Span, cache: KVCache, layer: int
     ) -> Tensor:
-        """Projections to what was attended to, `(B, heads, T, D)`."""
+        """The same on a GPU."""
         from model.chroma.decode_kernel import split_attend  # triton comes with torch for a GPU only
         from model.chroma.fused_kernel import rotate_put
 

@@ -153,14 +153,14 @@ class Bench:
         """ms from the end of speech until the thinker stands before the answer's first word."""
         slots, steps = self.slots, self.steps
         slots.clear(0)
-        steps.prefill(0, self._text(SYSTEM))
+        steps.prefill({0: self._text(SYSTEM)})
         ear, sound = Ear(self.model.thinker.audio_tower, self._mel), self._speech(seconds)
 
         def follow() -> None:
             changed = ear.listen()
             if changed is not None and len(fresh := ear.heard(changed)):
                 slots.thinker.cut(0, SYSTEM + ear.before(changed))
-                steps.prefill(0, fresh)
+                steps.prefill({0: fresh})
 
         if streamed:
             for piece in torch.split(sound, PIECE):
@@ -172,7 +172,7 @@ class Bench:
                 ear.push(sound)
             ear.finish()
             follow()
-            steps.prefill(0, self._text(8))
+            steps.prefill({0: self._text(8)})
 
         return ms(self.model.device, rest)
 

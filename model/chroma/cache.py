@@ -12,7 +12,7 @@ change both; what a frame's step did, the host is told by `learn`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +37,21 @@ class Span:
     known: Sequence[int] | None = None
     """`counts` where the host decided them"""
     starts: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Several slots' new positions, one slot's behind another's in a single row.
+
+    `pieces`: a span of one row for each slot; `positions` `(1, ΣT)`, counted in each slot from its own start.
+    """
+
+    pieces: Sequence[Span]
+    positions: Tensor
+
+    @property
+    def widths(self) -> list[int]:
+        return [piece.positions.shape[1] for piece in self.pieces]
 
 
 class KVCache:
@@ -88,6 +103,11 @@ class KVCache:
         on_device = torch.tensor(counts).to(self.keys.device)
         return self._span(rows, on_device, width, live, counts)
 
+    def packed(self, widths: Mapping[int, int]) -> Packed:
+        """The places of `widths[slot]` new positions of each of these slots: the host decides."""
+        pieces = [self.span(slice(slot, slot + 1), [width], width) for slot, width in widths.items()]
+        return Packed(pieces, torch.cat([piece.positions for piece in pieces], dim=1))
+
     def device_span(self, rows: slice, counts: Tensor, width: int, live: int) -> Span:
         """The same for `counts` `(B,)` that only the device knows; no row's end is behind `live`."""
         return self._span(rows, counts, width, live, None)
@@ -136,12 +156,13 @@ class KVCache:
         values.scatter_(2, index, v)
         return keys[:, :, : span.live], values[:, :, : span.live]
 
-    def advance(self, span: Span) -> None:
+    def advance(self, span: Span | Packed) -> None:
         """The step is done: its positions count."""
-        if span.counts is not None:
-            self.ends[span.rows] += span.counts
-        for row, count in enumerate(span.known or ()):
-            self.lengths[span.rows.start + row] += count
+        for piece in span.pieces if isinstance(span, Packed) else (span,):
+            if piece.counts is not None:
+                self.ends[piece.rows] += piece.counts
+            for row, count in enumerate(piece.known or ()):
+                self.lengths[piece.rows.start + row] += count
 
     def learn(self, slot: int, length: int) -> None:
         """The host is told how far the device went."""

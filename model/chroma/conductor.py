@@ -13,11 +13,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model.chroma.meters import Meters
 from model.chroma.reply import Reply, perform
@@ -41,7 +43,7 @@ class Spoken:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    """What `do` asked for."""
+    """What `do` or `prefill` asked for."""
 
     work: Callable[[], Any]
     kind: Kind
@@ -84,7 +86,17 @@ class Conductor:
         self, kind: Kind, size: int, work: Callable[[], T], awaited: Callable[[], bool] = lambda: True
     ) -> T:
         """Runs `work` in the thread when it is its turn, which comes sooner while somebody waits (`awaited`)
-        for what it does."""
+        for what it does. Of any kind but prefill."""
+        return await self._ask(kind, size, work, awaited)
+
+    async def prefill(
+        self, size: int, fresh: Callable[[], tuple[int, Tensor]], awaited: Callable[[], bool]
+    ) -> None:
+        """The same for what `fresh` answers in the thread: a slot, and embeddings `(size, H)` for its
+        thinker. One at a time for a slot; those of several that wait go in one pass."""
+        await self._ask(Kind.PREFILL, size, fresh, awaited)
+
+    async def _ask(self, kind: Kind, size: int, work: Callable[[], T], awaited: Callable[[], bool]) -> T:
         self._begin()
         job = _Job(work, kind, size, asyncio.get_running_loop().create_future())
         self.schedule.ask(job, kind, size, awaited=awaited, now=time.perf_counter())
@@ -130,8 +142,8 @@ class Conductor:
             match self.schedule.next(now):
                 case Step(replies):
                     await self._frames(replies)
-                case Work(job):
-                    await self._work(job)
+                case Work(jobs):
+                    await self._work([job for job in jobs if not job.done.done()])  # the others: cancelled
                 case Rest(until):
                     self._changed.clear()
                     with contextlib.suppress(TimeoutError):
@@ -171,22 +183,34 @@ class Conductor:
                 self.schedule.leave(reply)
         self.meters.step(len(replies), longest, now)
 
-    async def _work(self, job: _Job) -> None:
-        if job.done.done():  # cancelled
+    async def _work(self, jobs: list[_Job]) -> None:
+        if not jobs:
             return
         try:
-            found, began, ended = await self._timed(job.work)
+            found, began, ended = await self._timed(partial(self._pass, jobs))
         except asyncio.CancelledError:
-            job.done.cancel()
+            for job in jobs:
+                job.done.cancel()
             raise
-        except Exception as error:
-            if not job.done.done():
-                job.done.set_exception(error)
+        except Exception as error:  # told to those it hit; the others go on
+            for job in jobs:
+                if not job.done.done():
+                    job.done.set_exception(error)
             return
-        self._spent(job.kind, job.size, ended - began)
-        if not job.done.done():
-            job.done.set_result(found)
-            await asyncio.sleep(0)  # whoever waited may ask for more before the next thing is chosen
+        self._spent(jobs[0].kind, sum(job.size for job in jobs), ended - began)
+        for job, one in zip(jobs, found, strict=True):
+            if not job.done.done():
+                job.done.set_result(one)
+        await asyncio.sleep(0)  # whoever waited may ask for more before the next thing is chosen
+
+    def _pass(self, jobs: list[_Job]) -> list[Any]:
+        """What each job's work answers; of prefills it is what goes into thinkers, all at once."""
+        found = [job.work() for job in jobs]
+        if jobs[0].kind is Kind.PREFILL:
+            fresh = dict(found)
+            assert len(fresh) == len(jobs), "a slot has one prefill at a time"
+            self.steps.prefill(fresh)
+        return found
 
     async def _timed(self, work: Callable[[], T]) -> tuple[T, float, float]:
         """What `work` answers, and when it began and ended; the device has done it."""

@@ -210,16 +210,16 @@ class ChromaConversation:
 
         parts: deque[Tensor] = deque()
 
-        def run() -> None:
+        def fresh() -> tuple[int, Tensor]:
             if not parts:
                 parts.extend(torch.split(self._embed(pieces), PREFILL))
             cache.cut(slot, at)
-            engine.steps.prefill(slot, parts.popleft())
+            return slot, parts.popleft()
 
         end = at + sum(map(len, pieces))
         while at < end:
             size = min(PREFILL, end - at)
-            await engine.conductor.do(Kind.PREFILL, size, run, self._is_pressed)
+            await engine.conductor.prefill(size, fresh, self._is_pressed)
             at += size
         history.fed(at)
 

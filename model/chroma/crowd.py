@@ -88,7 +88,7 @@ class Crowd:
             layers, _, heads, _, dim = cache.keys.shape
             past = self._drawn(layers, heads, length, dim)
             cache.give(slot, past, past)
-        self.steps.prefill(slot, self._text())
+        self.steps.prefill({slot: self._text()})
         slots.sample(slot, Sampling(seed=slot))
         return Reply(slot, 1 << 20)
 
@@ -116,7 +116,7 @@ class Crowd:
             ear.listen()
             heard = ear.heard()
             self.slots.thinker.cut(slot, self.context - CLOSING - len(heard))
-            self.steps.prefill(slot, torch.cat((heard, self._text())))
+            self.steps.prefill({slot: torch.cat((heard, self._text()))})
             perform(self.steps, [*self._replies, joining])
 
         found = floors.ms(self.model.device, first_sound)

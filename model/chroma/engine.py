@@ -275,7 +275,7 @@ class ChromaEngine:
         ids = torch.tensor(words, dtype=torch.long).to(model.device)
         whole = torch.cat(codes)
         prepare = partial(voices.prepare, model, ids, whole)
-        voice = await do(Kind.PREFILL, len(ids) + len(whole), prepare, _unhurried)
+        voice = await do(Kind.VOICE, len(whole), prepare, _unhurried)
         if voice.positions > self.slots.backbone.capacity // 2:
             raise VoiceError(
                 f"the clip of {reference.voice!r} takes {voice.positions} of {self.slots.backbone.capacity} "

@@ -236,7 +236,7 @@ def _hear(steps: Steps, slot: int, case: Case, form: Form) -> list[Ear]:
         x = model.thinker.embed(ids.to(model.device)).clone()
         if ears:
             x[torch.tensor(is_sound)] = torch.cat([ear.heard() for ear in ears])
-        steps.prefill(slot, x)
+        steps.prefill({slot: x})
         return ears
     at, listening = 0, iter(zip(ears, sounds, strict=True))
     while at < len(ids):
@@ -251,7 +251,7 @@ def _hear(steps: Steps, slot: int, case: Case, form: Form) -> list[Ear]:
             ear.finish()
             _feed_heard(steps, slot, ear, at)
         else:
-            steps.prefill(slot, model.thinker.embed(ids[at:end].to(model.device)))
+            steps.prefill({slot: model.thinker.embed(ids[at:end].to(model.device))})
         at = end
     return ears
 
@@ -261,7 +261,7 @@ def _feed_heard(steps: Steps, slot: int, ear: Ear, start: int) -> None:
     changed = ear.listen()
     if changed is not None and len(fresh := ear.heard(changed)):
         steps.slots.thinker.cut(slot, start + ear.before(changed))
-        steps.prefill(slot, fresh)
+        steps.prefill({slot: fresh})
 
 
 def verify(model: Chroma, cases: Sequence[Case], form: Form) -> list[Verdict]:

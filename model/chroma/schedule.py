@@ -6,7 +6,8 @@ not been. A reply's *lead* is how far ahead of that clock it is. It may grow to 
 step is worth starting, and every reply that has room comes along. A reply whose listener leaves `lead_s` of
 frames unread rests, and nothing is due to it. Other work goes where it is measured to fit before the next
 deadline, or when leads are as long as they get, or when it has waited for `PATIENCE_S`; before a first frame
-only what other callers' first frames wait for, and for no longer than `TOGETHER_S`.
+only what other callers' first frames wait for, and for no longer than `TOGETHER_S`. A prefill takes along
+others that wait, as far as they fit where it does: its cost is mostly the weights'.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import math
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 PATIENCE_S: Final = 0.25
 """The longest that other work gives way to frames, one step and the work before it aside."""
@@ -23,6 +24,8 @@ TOGETHER_S: Final = 0.03
 """What a first frame may wait for other callers' answers, to be made with theirs: a step is not cheap."""
 LEAST_FRAMES: Final = 3
 """Of lead, at least: half of it must hold more than one."""
+PASS_POSITIONS: Final = 256
+"""Prefilled in one pass at most; by then arithmetic outweighs the weights, and frames wait."""
 GAIN: Final = 1 / 8
 """Of a new measurement in the running mean; a quarter is that of its deviation (RFC 6298's)."""
 
@@ -54,9 +57,9 @@ class Step(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class Work(Generic[J]):
-    """One piece of other work."""
+    """A piece of other work; or prefills, in one pass."""
 
-    job: J
+    jobs: list[J]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,10 @@ class _Asked(Generic[J]):
     size: int
     awaited: Callable[[], bool]
     at: float
+
+
+def _urgency(asked: _Asked[Any]) -> tuple[bool, float]:
+    return not asked.awaited(), asked.at
 
 
 class Schedule(Generic[R, J]):
@@ -203,21 +210,21 @@ class Schedule(Generic[R, J]):
         replies, silent, deadline = self._able(now)
         if self._asked and self._gave_way and now - self._asked[0].at >= PATIENCE_S:
             self._gave_way = not replies
-            return self._take(self._asked[0])
+            return self._take(self._asked[0], math.inf)
         latest = deadline - self.costs.of(Kind.FRAME, len(replies))
         if silent is not None:
             together = min(latest, silent + TOGETHER_S)
             fitting = self._first(
                 one for one in self._asked if one.awaited() and now + self._cost(one) <= together
             )
-            return self._step(replies) if fitting is None else self._take(fitting)
+            return self._step(replies) if fitting is None else self._take(fitting, together - now)
         if self._asked:
             fitting = self._first(one for one in self._asked if now + self._cost(one) <= latest)
             if fitting is not None:
-                return self._take(fitting)
+                return self._take(fitting, latest - now)
             if replies:
                 return self._step(replies)  # leads grow until it fits
-            return self._take(self._asked[0])
+            return self._take(self._asked[0], math.inf)
         if replies and deadline - self._low_s <= now:
             return self._step(replies)
         return Rest(deadline - self._low_s)
@@ -244,13 +251,23 @@ class Schedule(Generic[R, J]):
         self._gave_way = True
         return Step(replies)
 
-    def _take(self, asked: _Asked[J]) -> Work[J]:
-        self._asked.remove(asked)
-        return Work(asked.job)
+    def _take(self, first: _Asked[J], within_s: float) -> Work[J]:
+        """It, and if it is a prefill those that can be done with it in so much time."""
+        taken, size = [first], first.size
+        self._asked.remove(first)
+        if first.kind is Kind.PREFILL:
+            for one in sorted(self._asked, key=_urgency):
+                more = size + one.size
+                fits = more <= PASS_POSITIONS and self.costs.of(Kind.PREFILL, more) <= within_s
+                if one.kind is Kind.PREFILL and fits:
+                    taken.append(one)
+                    size = more
+                    self._asked.remove(one)
+        return Work([one.job for one in taken])
 
     @staticmethod
     def _first(asked: Iterable[_Asked[J]]) -> _Asked[J] | None:
-        return min(asked, key=lambda one: (not one.awaited(), one.at), default=None)
+        return min(asked, key=_urgency, default=None)
 
     def _cost(self, asked: _Asked[J]) -> float:
         return self.costs.of(asked.kind, asked.size)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import rms_norm, silu
 
 from model.chroma.attention import Angles, Attention
-from model.chroma.cache import KVCache, Span
+from model.chroma.cache import KVCache, Packed, Span
 from model.chroma.config import StackConfig
 from model.chroma.rope import Rope
 
@@ -61,7 +61,7 @@ class Block(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden, config.eps)
         self.post_attention_layernorm = RMSNorm(config.hidden, config.eps)
 
-    def forward(self, x: Tensor, angles: Angles, cache: KVCache, layer: int, span: Span) -> Tensor:
+    def forward(self, x: Tensor, angles: Angles, cache: KVCache, layer: int, span: Span | Packed) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), angles, cache, layer, span)
         return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]  # nn.Module's call
 
@@ -78,7 +78,9 @@ class Stack(nn.Module):
         self.config = config
         self._rope = Rope(config.rope, config.head_dim)
 
-    def forward(self, x: Tensor, cache: KVCache, span: Span, positions: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, cache: KVCache, span: Span | Packed, positions: Tensor | None = None
+    ) -> Tensor:
         """`(B, T, H)` to `(B, T, H)` after the final norm; the cache is written and advanced.
 
         `positions` `(B, T)` for RoPE where they differ from the cache's own count.

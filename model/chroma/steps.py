@@ -14,9 +14,9 @@ must, replies in any phase share the thinker's every second step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import product
+from itertools import accumulate, product
 from typing import Any
 
 import torch
@@ -50,16 +50,21 @@ class Steps:
         self._runner = Runner(self.step, slots.count, model.device)
 
     @torch.inference_mode()
-    def prefill(self, slot: int, x: Tensor) -> None:
-        """Embeddings `(n, H)` into the slot's thinker; `hidden` and `token` are what follows them."""
-        slots, thinker, rows = self.slots, self.model.thinker, slice(slot, slot + 1)
-        width = x.shape[0]
-        out = thinker.model(x[None], slots.thinker, slots.thinker.span(rows, [width], width))[:, -1]
+    def prefill(self, fresh: Mapping[int, Tensor]) -> None:
+        """Embeddings `(n, H)` into each slot's thinker; `hidden` and `token` are what follows them.
+
+        One pass over the weights for all: it is they that a piece of speech costs.
+        """
+        slots, thinker = self.slots, self.model.thinker
+        span = slots.thinker.packed({slot: len(x) for slot, x in fresh.items()})
+        out = thinker.model(torch.cat([*fresh.values()])[None], slots.thinker, span)[0]
+        ends = accumulate(span.widths)
+        out = torch.stack([out[end - 1] for end in ends])
         logits = thinker.lm_head(out)
-        slots.hidden[rows] = out
-        slots.token[rows] = logits.argmax(-1)
-        if self.trace is not None:
-            self.trace.prefilled(rows, logits, out)
+        for row, (slot, token) in enumerate(zip(fresh, logits.argmax(-1), strict=True)):
+            slots.hidden[slot], slots.token[slot] = out[row], token
+            if self.trace is not None:
+                self.trace.prefilled(slot, logits[row], out[row])
 
     def shape(self, rows: slice, *, words: bool, pairs: bool, sound: bool = True) -> Shape:
         """The step for these rows: caches are read as far as the furthest of them can be after it."""

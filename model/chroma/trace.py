@@ -31,11 +31,11 @@ class Trace:
     def of(self, slot: int) -> Seen:
         return self.slots.setdefault(slot, Seen())
 
-    def prefilled(self, rows: slice, logits: Tensor, hidden: Tensor) -> None:
-        """A slot stands before a reply's first word: it begins anew."""
-        seen = self.slots[rows.start] = Seen()
-        seen.thinker_logits.append(_kept(logits[0]))
-        seen.thinker_hidden.append(_kept(hidden[0]))
+    def prefilled(self, slot: int, logits: Tensor, hidden: Tensor) -> None:
+        """A slot stands before a reply's first word: it begins anew. `(V,)` and `(H,)`."""
+        seen = self.slots[slot] = Seen()
+        seen.thinker_logits.append(_kept(logits))
+        seen.thinker_hidden.append(_kept(hidden))
 
     def thought(self, rows: slice, on: Tensor, logits: Tensor, hidden: Tensor) -> None:
         for row in _of(on):

@@ -48,14 +48,16 @@ def bytes_(kind: str, rows: int, inputs: int, outputs: int) -> None:
 
 
 def frames() -> None:
-    """The whole step by kernels says what the plain one says."""
+    """A packed prefill and whole steps by kernels say what the plain ones say."""
     model, found = toy.model(), []
+    heard = torch.randn(12, model.config.thinker.hidden)
     for kernels in (False, True):
         steps = Steps(model, Slots.make(model, 3, SERVING, context=60, reply=60), SERVING)
         slots = steps.slots
         for cache in (slots.thinker, slots.backbone, slots.frame, slots.codec.cache):
             cache.kernels = kernels
         replies = [start(steps, slot, seed) for slot, seed in enumerate((1, 3, 4))]
+        steps.prefill({2: heard[:5], 0: heard[5:]})
         told = [perform(steps, replies[:2])]
         told += [perform(steps, replies) for _ in range(3)]
         found.append([f for frames in told for f in frames if f.codes is not None and f.pcm is not None])

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from model.chroma.conductor import Conductor, Spoken
 from model.chroma.reply import Reply
@@ -26,11 +28,17 @@ class Band(Conductor):
 
     def __init__(self, lead_s: float = 0.1) -> None:
         config = SimpleNamespace(frame_s=FRAME_S)
-        steps: Any = SimpleNamespace(model=SimpleNamespace(config=config, device=torch.device("cpu")))
+        model = SimpleNamespace(config=config, device=torch.device("cpu"))
+        steps: Any = SimpleNamespace(model=model, prefill=self._prefill)
         super().__init__(steps, lead_s)
         self.stepped: list[list[Reply]] = []
+        self.fed: list[list[int]] = []
         self.gate = threading.Event()
         self.gate.set()
+
+    def _prefill(self, fresh: Mapping[int, Tensor]) -> None:
+        self.fed.append([*fresh])
+        assert all(len(x) for x in fresh.values()), "nothing to feed"
 
     def _step(self, replies: list[Reply]) -> list[Spoken]:
         self.gate.wait(10)
@@ -88,9 +96,9 @@ async def test_what_was_asked_for_and_given_up_is_not_done(band: Band) -> None:
         done.append("first")
 
     band.gate.clear()
-    first = asyncio.create_task(band.do(Kind.PREFILL, 1, hold))
+    first = asyncio.create_task(band.do(Kind.HEARING, 1, hold))
     await asyncio.to_thread(started.wait, 10)
-    given_up = asyncio.create_task(band.do(Kind.PREFILL, 1, lambda: done.append("given up")))
+    given_up = asyncio.create_task(band.do(Kind.HEARING, 1, lambda: done.append("given up")))
     last = asyncio.create_task(band.do(Kind.SLOT, 1, lambda: done.append("last")))
     await asyncio.sleep(0)
     given_up.cancel()
@@ -98,6 +106,67 @@ async def test_what_was_asked_for_and_given_up_is_not_done(band: Band) -> None:
     band.gate.set()
     await last
     assert done == ["first", "last"]
+
+
+async def feed(band: Band, slot: int, width: int = 50) -> None:
+    await band.prefill(50, lambda: (slot, torch.zeros(width, 4)), lambda: True)
+
+
+@asynccontextmanager
+async def busy(band: Band) -> AsyncIterator[None]:
+    """The thread is, from the beginning to the end; what is asked meanwhile waits."""
+    started = threading.Event()
+
+    def hold() -> None:
+        started.set()
+        band.gate.wait(10)
+
+    band.gate.clear()
+    held = asyncio.create_task(band.do(Kind.SLOT, 1, hold))
+    await asyncio.to_thread(started.wait, 10)
+    yield
+    await asyncio.sleep(0)
+    band.gate.set()
+    await held
+
+
+async def test_prefills_that_wait_become_one_pass_without_those_given_up(band: Band) -> None:
+    async with busy(band):
+        tasks = [asyncio.create_task(feed(band, slot)) for slot in range(4)]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert band.fed == [[0, 2, 3]]
+    assert [type(one) for one in found] == [type(None), asyncio.CancelledError, type(None), type(None)]
+    assert 'voicegate_chroma_step_seconds_count{phase="prefill"} 1.0' in band.meters.show({}, {})
+
+
+async def test_who_is_cancelled_during_a_pass_disturbs_nobody_in_it(band: Band) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow() -> tuple[int, Tensor]:
+        begun.set()
+        go_on.wait(10)
+        return 0, torch.zeros(50, 4)
+
+    async with busy(band):
+        first = asyncio.create_task(band.prefill(50, slow, lambda: True))
+        second = asyncio.create_task(feed(band, 1))
+    await asyncio.to_thread(begun.wait, 10)
+    first.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    await second
+    assert first.cancelled()
+    assert band.fed == [[0, 1]]
+
+
+async def test_an_error_of_a_pass_goes_to_those_in_it(band: Band) -> None:
+    async with busy(band):
+        tasks = [asyncio.create_task(feed(band, slot, width=slot)) for slot in range(7)]
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert band.fed == [[0, 1, 2, 3, 4], [5, 6]], "256 positions at most"
+    assert [isinstance(one, AssertionError) for one in found] == [True] * 5 + [False] * 2
 
 
 async def test_an_error_goes_to_those_it_hit(band: Band) -> None:
@@ -145,7 +214,7 @@ async def test_whoever_waits_when_the_engine_closes_is_told() -> None:
 
 
 async def test_what_is_done_is_measured(band: Band) -> None:
-    await band.do(Kind.PREFILL, 64, lambda: torch.cuda.is_available())
+    await feed(band, 0)
     await hear(band, Reply(0, 5))
     shown = band.meters.show({}, {})
     assert 'voicegate_chroma_step_seconds_count{phase="prefill"} 1.0' in shown

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from model.chroma.history import Turn
 from model.chroma.quirks import SERVING
 from model.chroma.reply import Reply, perform
 from model.chroma.sampling import GREEDY
+from model.chroma.schedule import Kind
 from model.chroma.slots import Slots
 from model.chroma.steps import Steps
 from model.chroma.weights import Chroma
@@ -149,7 +151,7 @@ def stateless(engine: ChromaEngine, turns: list[Turn], voice: voices.Voice) -> t
             embed(torch.tensor(piece, dtype=torch.long)) if isinstance(piece, list) else piece
             for piece in pieces
         ]
-        steps.prefill(0, torch.cat(parts))
+        steps.prefill({0: torch.cat(parts)})
         voices.lend(voice, slots, 0)
     slots.sample(0, GREEDY)
     reply, pcm = Reply(0, engine.reply_frames), []
@@ -349,7 +351,7 @@ async def test_an_answer_that_was_fed_ahead_begins_without_a_prefill(
     await conversation.commit()
     fed: list[int] = []
     prefill = engine.steps.prefill
-    engine.steps.prefill = lambda slot, x: (fed.append(len(x)), prefill(slot, x))[1]  # type: ignore[method-assign, func-returns-value]
+    engine.steps.prefill = lambda fresh: (fed.extend(map(len, fresh.values())), prefill(fresh))[1]  # type: ignore[method-assign, func-returns-value]
     heard = await answer(conversation, "one")
     assert not fed
     as_from_nothing(engine, conversation, heard)
@@ -357,6 +359,29 @@ async def test_an_answer_that_was_fed_ahead_begins_without_a_prefill(
     assert fed, "the end of the first answer"
     assert again.text == "Yes"
     await conversation.close()
+
+
+async def test_utterances_that_end_while_the_thread_is_busy_are_fed_in_one_pass(
+    engine: ChromaEngine, opened: Opener
+) -> None:
+    """And each is answered as if there had been no other."""
+    both = [await opened(engine, name) for name in "ab"]
+    for k, conversation in enumerate(both):
+        await say(conversation, noise(0.7 + 0.4 * k, seed=k))
+    await until(lambda: not any(conversation._tasks for conversation in both))
+    fed: list[list[int]] = []
+    prefill = engine.steps.prefill
+    engine.steps.prefill = lambda fresh: (fed.append([*fresh]), prefill(fresh))[1]  # type: ignore[method-assign, func-returns-value]
+    go_on = threading.Event()
+    busy = asyncio.create_task(engine.conductor.do(Kind.SLOT, 1, lambda: go_on.wait(10)))
+    commits = [asyncio.create_task(conversation.commit()) for conversation in both]
+    await until(lambda: engine.conductor.schedule.waiting == 2)
+    go_on.set()
+    await asyncio.gather(busy, *commits)
+    assert sorted(fed[0]) == sorted(conversation._slot for conversation in both)
+    for conversation in both:
+        as_from_nothing(engine, conversation, await answer(conversation, "one"))
+        await conversation.close()
 
 
 async def test_a_late_truncation_reaches_behind_the_callers_turn(
@@ -466,7 +491,7 @@ async def test_what_is_left_at_the_end_of_speech_does_not_grow(
     await until(lambda: not conversation._tasks)
     fed: list[int] = []
     prefill = engine.steps.prefill
-    engine.steps.prefill = lambda slot, x: (fed.append(len(x)), prefill(slot, x))[1]  # type: ignore[method-assign, func-returns-value]
+    engine.steps.prefill = lambda fresh: (fed.extend(map(len, fresh.values())), prefill(fresh))[1]  # type: ignore[method-assign, func-returns-value]
     await conversation.commit()
     await answer(conversation, "one")
     chunk_tokens = model.config.hearing.chunk // 4

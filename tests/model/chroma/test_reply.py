@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from model.api import Floats
 from model.chroma import checkpoint, golden, voices
@@ -21,6 +22,7 @@ from model.chroma.reply import Reply, perform
 from model.chroma.sampling import GREEDY, Sampling
 from model.chroma.slots import Slots
 from model.chroma.steps import Steps
+from model.chroma.trace import Trace
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +31,8 @@ def cases(goldens: Path) -> list[golden.Case]:
 
 
 @torch.inference_mode()
-def ready(steps: Steps, slot: int, case: golden.Case, sampling: Sampling = GREEDY) -> Reply:
-    """The slot at the point where the case's reply begins."""
-    model = steps.model
+def prompt(model: checkpoint.Chroma, case: golden.Case) -> Tensor:
+    """What the thinker is told in the case, `(n, H)`."""
     ids = torch.from_numpy(case["in_thinker_input_ids"][0])
     x = model.thinker.embed(ids).clone()
     heard = []
@@ -42,7 +43,14 @@ def ready(steps: Steps, slot: int, case: golden.Case, sampling: Sampling = GREED
         ear.listen()
         heard.append(ear.heard())
     x[ids == model.config.audio_token] = torch.cat(heard)
-    steps.prefill(slot, x)
+    return x
+
+
+@torch.inference_mode()
+def ready(steps: Steps, slot: int, case: golden.Case, sampling: Sampling = GREEDY) -> Reply:
+    """The slot at the point where the case's reply begins."""
+    model = steps.model
+    steps.prefill({slot: prompt(model, case)})
     reference = torch.from_numpy(case["in_input_values"][0, 0])
     codes = voices.encode(model, reference, steps.quirks, 1)
     voices.lend(voices.prepare(model, torch.from_numpy(case["in_input_ids"][0]), codes), steps.slots, slot)
@@ -52,6 +60,25 @@ def ready(steps: Steps, slot: int, case: golden.Case, sampling: Sampling = GREED
 
 def bench(model: checkpoint.Chroma, count: int, quirks: Quirks) -> Steps:
     return Steps(model, Slots.make(model, count, quirks, context=400, unwindowed_frames=200), quirks)
+
+
+@torch.inference_mode()
+def test_a_prompt_packed_with_others_pieces_is_understood_as_alone(
+    cases: list[golden.Case], chroma_a: checkpoint.Chroma
+) -> None:
+    """The second halves of all cases in one pass, behind first halves of other lengths."""
+    steps = bench(chroma_a, len(cases), OFFICIAL)
+    trace = steps.trace = Trace()
+    prompts = [prompt(chroma_a, case) for case in cases]
+    assert len({len(x) for x in prompts}) > 1
+    for slot, x in enumerate(prompts):
+        steps.prefill({slot: x[: len(x) // 2]})
+    steps.prefill({slot: x[len(x) // 2 :] for slot, x in enumerate(prompts)})
+    assert steps.slots.thinker.lengths == [len(x) for x in prompts]
+    for slot, case in enumerate(cases):
+        assert int(steps.slots.token[slot]) == case["text_tokens"][0]
+        logits = torch.from_numpy(case["thinker_logits"][0])
+        torch.testing.assert_close(trace.of(slot).thinker_logits[0], logits, atol=1e-3, rtol=0)
 
 
 def test_all_goldens_at_once_each_as_alone(cases: list[golden.Case], chroma_a: checkpoint.Chroma) -> None:

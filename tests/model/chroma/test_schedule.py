@@ -12,7 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.chroma.schedule import PATIENCE_S, TOGETHER_S, Costs, Kind, Rest, Schedule, Step, Work
+from model.chroma.schedule import (
+    PASS_POSITIONS,
+    PATIENCE_S,
+    TOGETHER_S,
+    Costs,
+    Kind,
+    Rest,
+    Schedule,
+    Step,
+    Work,
+)
 
 FRAME_S = 0.08
 
@@ -56,6 +66,7 @@ class World:
         self.steps: list[tuple[float, list[Caller]]] = []
         self.longest_lead = -math.inf
         self.done: list[Chore] = []
+        self.passes: list[tuple[float, list[Chore]]] = []
         self._waiting: set[Caller] = set()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = itertools.count()
@@ -72,6 +83,11 @@ class World:
         chore.asked = self.now
         self.schedule.ask(chore, chore.kind, chore.size, awaited=lambda: chore.awaited, now=self.now)
 
+    @staticmethod
+    def cost(chores: list[Chore]) -> float:
+        """As if nothing were gained by doing them together."""
+        return sum(chore.cost for chore in chores)
+
     def _pass(self, until: float) -> None:
         """Time goes by, and what it brings happens."""
         while self._events and self._events[0][0] <= until:
@@ -85,11 +101,14 @@ class World:
             match self.schedule.next(self.now):
                 case Step(replies):
                     self._step(replies)
-                case Work(chore):
-                    self.schedule.costs.spent(chore.kind, chore.size, chore.cost)
-                    self._pass(self.now + chore.cost)
-                    chore.done = self.now
-                    self.done.append(chore)
+                case Work(chores):
+                    size, cost = sum(chore.size for chore in chores), self.cost(chores)
+                    self.schedule.costs.spent(chores[0].kind, size, cost)
+                    self._pass(self.now + cost)
+                    self.passes.append((cost, chores))
+                    for chore in chores:
+                        chore.done = self.now
+                        self.done.append(chore)
                 case Rest(rest):
                     upcoming = self._events[0][0] if self._events else until
                     assert min(rest, upcoming) > self.now or upcoming <= self.now, "it does not spin"
@@ -199,11 +218,36 @@ def test_what_somebody_waits_for_goes_before_the_rest() -> None:
     assert [world.done.index(chore) for chore in chores] == [2, 3, 4, 0, 1]
 
 
+def test_prefills_that_wait_go_in_one_pass_awaited_ones_first_up_to_its_bound() -> None:
+    world = World()
+    chores = [Chore(Kind.PREFILL, 100, 0.01, awaited=k == 4) for k in range(5)]
+    small, ear = Chore(Kind.PREFILL, 40, 0.01), Chore(Kind.HEARING, 10, 0.01)
+    for chore in (*chores, ear, small):
+        world.ask(chore)
+    world.run(1.0)
+    passes = [together for _, together in world.passes]
+    assert passes == [[chores[4], chores[0], small], [chores[1], chores[2]], [chores[3]], [ear]]
+    assert all(sum(chore.size for chore in together) <= PASS_POSITIONS for together in passes)
+
+
+def test_no_prefill_goes_along_that_would_make_a_frame_late() -> None:
+    world = World(lead_s=0.8)
+    for size in (50, 100, 200):
+        world.schedule.costs.spent(Kind.PREFILL, size, size / 1000)
+    world.speak(caller := Caller("a", 1000))
+    chores = [Chore(Kind.PREFILL, 50, 0.05) for _ in range(4)]
+    world.at(0.011, lambda: [world.ask(chore) for chore in chores])  # type: ignore[func-returns-value]
+    world.run(2.0)
+    assert len(world.passes[0][1]) == 2, "there are .14 s to the next deadline but one step"
+    assert len(world.done) == 4
+    assert not caller.late
+
+
 def test_work_is_done_even_where_frames_leave_no_time_at_all() -> None:
     world = World(step=lambda rows: 0.2)
     for k in range(4):
         world.speak(Caller(str(k), 10_000))
-    chores = [Chore(Kind.PREFILL, 64, 0.05) for _ in range(6)]
+    chores = [Chore(Kind.HEARING, 64, 0.05) for _ in range(6)]
     world.at(1.0, lambda: [world.ask(chore) for chore in chores])  # type: ignore[func-returns-value]
     world.run(10.0)
     for k, chore in enumerate(chores):
@@ -262,7 +306,7 @@ def test_whatever_comes(
     most = max(1, int(lead_s / FRAME_S))
     for caller in callers:
         assert len(caller.handed) == (caller.frames if caller.reads else min(caller.frames, most))
-        piece = max([0.0, *(chore.cost for chore in work)])
+        piece = max([0.0, *(cost for cost, _ in world.passes)])
         assert caller.handed[0] - caller.joined <= 2 * longest_step + 2 * piece + 1e-9
     for chore in work:
         assert chore.done is not None
