@@ -11,18 +11,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import numpy as np
 from scipy.optimize import nnls
 
 from model.chroma import config
-from model.chroma.config import ChromaConfig, StackConfig
+from model.chroma.config import ChromaConfig
 from model.chroma.hearing import tokens
 from model.chroma.inventory import Memory
 
-FULL_SIZE = Path(config.__file__).with_name("chroma-4b.json")
 KERNELS_A_LAYER = 10
 """Norm, qkv, rope and write, attention in two, out, norm, gate and up, their product, down."""
 KERNELS_APART = 3
@@ -96,12 +94,6 @@ def fitted(name: str, samples: Sequence[tuple[Load, int, float]], memory: float)
     return Device(name, *rates, *per[3:], memory)
 
 
-def _layers(stack: StackConfig) -> int:
-    """Weights of all layers."""
-    attention = stack.hidden * stack.head_dim * 2 * (stack.heads + stack.kv_heads)
-    return stack.layers * (attention + 3 * stack.hidden * stack.intermediate)
-
-
 @dataclass(frozen=True, slots=True)
 class Parts:
     """A model by its sizes; `itemsize` of its precision."""
@@ -112,15 +104,15 @@ class Parts:
     @classmethod
     def full(cls) -> Self:
         """Full size in bfloat16."""
-        return cls(config.parse(json.loads(FULL_SIZE.read_text()), "4b"), 2)
+        return cls(config.parse(json.loads(config.FULL_SIZE.read_text()), "4b"), 2)
 
     @property
     def weights(self) -> float:
         """Bytes of everything that is loaded; Mimi in float32."""
         c = self.config
         ears = c.hearing.layers * (4 * c.hearing.hidden**2 + 2 * c.hearing.hidden * c.hearing.intermediate)
-        words = _layers(c.thinker) + 2 * c.thinker.vocab * c.thinker.hidden
-        sound = _layers(c.backbone) + self._decoder() + c.codebooks * c.codebook_vocab * c.backbone.hidden
+        words = c.thinker.products + 2 * c.thinker.vocab * c.thinker.hidden
+        sound = c.backbone.products + self._decoder() + c.codebooks * c.codebook_vocab * c.backbone.hidden
         mimi = 2 * self.mimi_weights()
         heads = (c.codebooks - 1) * c.decoder.hidden * c.codebook_vocab
         return (ears + words + sound + heads) * self.itemsize + 4 * mimi
@@ -137,7 +129,7 @@ class Parts:
     def thinker(self, positions: int, rows: int, context: int) -> Load:
         """So many positions of so many rows, and the next word of each row."""
         stack = self.config.thinker
-        layers, head = _layers(stack), stack.vocab * stack.hidden
+        layers, head = stack.products, stack.vocab * stack.hidden
         kv = rows * context * stack.kv_floats
         return Load(
             (layers + head + kv) * self.itemsize,
@@ -147,7 +139,7 @@ class Parts:
 
     def backbone(self, rows: int, width: int, reply: int) -> Load:
         stack = self.config.backbone
-        layers, head = _layers(stack), stack.hidden * self.config.codebook_vocab
+        layers, head = stack.products, stack.hidden * self.config.codebook_vocab
         kv = rows * reply * stack.kv_floats
         return Load(
             (layers + head + kv) * self.itemsize,
@@ -156,7 +148,7 @@ class Parts:
         )
 
     def _decoder(self) -> int:
-        return _layers(self.config.decoder) + self.config.backbone.hidden * self.config.decoder.hidden
+        return self.config.decoder.products + self.config.backbone.hidden * self.config.decoder.hidden
 
     def decoder(self, rows: int) -> Load:
         """A frame's other codes, one after the other."""

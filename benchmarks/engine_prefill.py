@@ -14,7 +14,6 @@ from typing import Final
 import click
 import torch
 
-from benchmarks.engine_costs import FULL_SIZE
 from model.chroma import config, floor
 from model.chroma.config import StackConfig
 from model.chroma.stack import Stack
@@ -65,7 +64,9 @@ def measure(stack: Stack, slots: int, width: int) -> tuple[float, float]:
 
 
 @click.command()
-@click.option("--config", "path", type=click.Path(path_type=Path), default=FULL_SIZE, help="a config.json")
+@click.option(
+    "--config", "path", type=click.Path(path_type=Path), default=config.FULL_SIZE, help="a config.json"
+)
 @click.option("--layers", default=2, help="at most so many")
 @click.option("--device", default="cpu")
 def main(path: Path, layers: int, device: str) -> None:

@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import torch
@@ -32,7 +31,7 @@ from model.chroma.steps import Steps
 from model.chroma.voices import Voice
 from model.chroma.weights import Chroma
 
-SIZES: Final = {"4b": Path(__file__).with_name("chroma-4b.json")}
+SIZES: Final = {"4b": config.FULL_SIZE}
 SYSTEM: Final = 24
 """Positions of a system prompt and of what stands around a sound."""
 REFERENCE_S: Final = 6.0

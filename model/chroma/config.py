@@ -16,6 +16,8 @@ from typing import Any, Final
 from model.errors import CheckpointError
 
 ARCHITECTURE: Final = "ChromaForConditionalGeneration"
+FULL_SIZE: Final = Path(__file__).with_name("chroma-4b.json")
+"""The full model's sizes, reconstructed to agree with the public counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,12 @@ class StackConfig:
     def kv_floats(self) -> int:
         """Floats of keys and values that one position takes."""
         return 2 * self.layers * self.kv_heads * self.head_dim
+
+    @property
+    def products(self) -> int:
+        """Weights of all layers' matrices, each a product for every position."""
+        attention = 2 * self.hidden * (self.heads + self.kv_heads) * self.head_dim
+        return self.layers * (attention + 3 * self.hidden * self.intermediate)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,12 +73,6 @@ def nbytes(*parts: nn.Module | Tensor) -> int:
     return total
 
 
-def _products(stack: StackConfig) -> int:
-    """Weights of a stack's linear layers, each a product for every position."""
-    heads = 2 * stack.hidden * (stack.heads + stack.kv_heads) * stack.head_dim
-    return stack.layers * (heads + 3 * stack.hidden * stack.intermediate)
-
-
 def _attention(stack: StackConfig, context: int) -> int:
     """Products of one position with everything before it."""
     return 2 * stack.layers * stack.heads * stack.head_dim * context
@@ -136,15 +130,15 @@ class Floor:
         config = self.model.config
         if part == "Reasoner":
             stack = config.thinker
-            one = _products(stack) + stack.hidden * stack.vocab + _attention(stack, context)
+            one = stack.products + stack.hidden * stack.vocab + _attention(stack, context)
         elif part == "Backbone":
             stack = config.backbone
-            one = POSITIONS * (_products(stack) + _attention(stack, reply))
+            one = POSITIONS * (stack.products + _attention(stack, reply))
             one += stack.hidden * config.codebook_vocab
         elif part == "Decoder":
             stack = config.decoder
             projection = config.backbone.hidden * stack.hidden
-            one = config.codebooks * (_products(stack) + projection + _attention(stack, config.codebooks))
+            one = config.codebooks * (stack.products + projection + _attention(stack, config.codebooks))
             one += (config.codebooks - 1) * stack.hidden * config.codebook_vocab
         else:
             return calls * codec_operations(config)

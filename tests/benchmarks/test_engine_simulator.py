@@ -8,7 +8,7 @@ import json
 import pytest
 
 from benchmarks.engine_capacity import mean_step_ms
-from benchmarks.engine_costs import CHUNK, FULL_SIZE, H100, H200, Device, Load, Parts, fitted
+from benchmarks.engine_costs import CHUNK, H100, H200, Device, Load, Parts, fitted
 from benchmarks.engine_simulator import World, predicted_capacity
 from benchmarks.engine_talk import talk
 from model.chroma import checkpoint, config
@@ -25,7 +25,7 @@ def test_bytes_are_those_that_the_full_model_has() -> None:
     assert 4 * PARTS.mimi_weights() / 2 == pytest.approx(0.08e9, rel=0.05)
     assert PARTS.thinker(1, 1, 1).bytes - PARTS.thinker(1, 1, 0).bytes == 36_864
     assert PARTS.backbone(1, 1, 1).bytes - PARTS.backbone(1, 1, 0).bytes == 32_768
-    sizes = config.parse(json.loads(FULL_SIZE.read_text()))
+    sizes = config.parse(json.loads(config.FULL_SIZE.read_text()))
     model = checkpoint.blueprint(sizes)
     stored = {name: tensor.numel() for name, tensor in model.state_dict().items()}
     weights = sum(n * (4 if name.startswith("codec_model.") else 2) for name, n in stored.items())
