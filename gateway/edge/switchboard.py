@@ -115,21 +115,20 @@ class Switchboard:
 
     # ── ends ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def over(self, dialog: Dialog, how: str) -> None:
+    def over(self, dialog: Dialog, how: str, told_after_s: float = 0.0) -> None:
         """The call ended; whoever says so first is believed."""
+
+        async def tell() -> None:
+            await asyncio.sleep(told_after_s)
+            await self.router.ended(dialog.token.call_id, how)
+
         if self.forget(dialog):
-            self.spawn(self.router.ended(dialog.token.call_id, how))
+            self.spawn(tell())
 
     def caller_hung_up(self, dialog: Dialog) -> None:
         """Its line has the BYE too and says so itself; if it does not, we do. At once, the order to hang up
         could reach the line before the BYE, and the caller would be sent another one."""
-
-        async def tell() -> None:
-            await asyncio.sleep(LINE_SAYS_SO_WITHIN_S)
-            await self.router.ended(dialog.token.call_id, "caller hung up")
-
-        if self.forget(dialog):
-            self.spawn(tell())
+        self.over(dialog, "caller hung up", told_after_s=LINE_SAYS_SO_WITHIN_S)
 
     def forget(self, dialog: Dialog) -> bool:
         """Its slot is free; False when that was known."""
