@@ -46,8 +46,12 @@ PIECE_FRAMES: Final = 25
 """A reference is encoded in pieces of 2 s."""
 
 
-AUTO: Final = "auto"
+AUTO: Final[Literal["auto"]] = "auto"
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def _calls(value: str) -> int | Literal["auto"]:
+    return AUTO if value == AUTO else int(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ class EngineSettings:
         """As the gateway's settings of the same names say. Raises `EngineError` for a wrong one."""
         given: dict[str, Any] = {}
         for name, field, kind in (
-            ("VOICEGATE_ENGINE_CALLS", "conversations", int),
+            ("VOICEGATE_ENGINE_CALLS", "conversations", _calls),
             ("VOICEGATE_CHROMA_LEAD_S", "lead_s", float),
             ("VOICEGATE_CHROMA_DEVICE", "device", str),
             ("VOICEGATE_CHROMA_DTYPE", "dtype", str),
@@ -89,14 +93,11 @@ class EngineSettings:
             ("VOICEGATE_CHROMA_REPLY_S", "reply_s", float),
         ):
             if value := environ.get(name):
-                if (name, value) == ("VOICEGATE_ENGINE_CALLS", AUTO):
-                    given[field] = AUTO
-                    continue
                 try:
                     given[field] = kind(value)
                 except ValueError:
                     raise EngineError(f"{name}={value} is no number") from None
-                if kind is not str and given[field] <= 0:
+                if not isinstance(given[field], str) and given[field] <= 0:
                     raise EngineError(f"{name}={value} must be above 0")
         return cls(**given)
 

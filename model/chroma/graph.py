@@ -1,8 +1,8 @@
 """Running a step: a CUDA graph for each bucket of slots where there is a GPU, a plain call elsewhere.
 
-A graph covers the first slots (the lowest are handed out
-first) and reads each cache to each row's own end, so neither lengths nor company make another graph. In goes
-one mask of who takes part, out comes one tensor; both have pinned memory of their own.
+A graph covers the first slots (the lowest are handed out first) and reads each cache to each row's own end,
+so neither lengths nor company make another graph. In goes one mask of who takes part, out comes one tensor;
+both have pinned memory of their own.
 """
 
 from __future__ import annotations
