@@ -61,7 +61,7 @@ def _cipher(key: MarkKey, purpose: bytes) -> Cipher[modes.ECB]:
 
 def _blocks(key: MarkKey, purpose: bytes, row: int | NDArray[np.int64], hops: NDArray[np.int64]) -> Bytes:
     """128 random bits for each (row, hop): uint8 `(..., 16)`."""
-    shape = np.broadcast_shapes(np.shape(row), hops.shape)
+    shape = np.broadcast(row, hops).shape
     counters = np.empty((*shape, 2), ">u8")
     counters[..., 0] = row
     counters[..., 1] = hops
@@ -129,7 +129,7 @@ def call_chips(key: MarkKey, payload: int, coded: Signs, counter: NDArray[np.int
     laps = np.maximum(counter // LINE_HOPS, 0)
     rows = np.array([row(key, payload, lap) for lap in range(int(laps[0]), int(laps[-1]) + 1)], np.int64)
     data = data_chips(key, rows[laps - laps[0]], places)
-    data *= np.take(coded, bit_of_tile(places))
+    data *= np.take(np.take(coded, _BIT_OF_TILE), places % GROUP_HOPS, axis=0)
     chips = np.empty((len(counter), BINS), np.complex64)
     chips[:, PILOT] = pilot_chips(key, places)
     chips[:, : PILOT.start] = data[:, : PILOT.start]
