@@ -29,7 +29,7 @@ class MarkedFrame:
     def __init__(self, samples: NDArray[np.float32], *, seal: object) -> None:
         if seal is not _SEAL:
             raise TypeError("a MarkedFrame is made by watermark.Marker only: mark the frame, or play Silence")
-        samples.flags.writeable = False
+        samples.setflags(write=False)
         self.samples = samples
 
     def __len__(self) -> int:

@@ -12,6 +12,7 @@ that a call marked in a batch gets the same samples as one marked alone.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -46,6 +47,10 @@ Floats = NDArray[np.float32]
 Complexes = NDArray[np.complex64]
 Slots = NDArray[np.intp]
 
+_QUIET, _NEAR, _TINY, _LOW, _HIGH = (
+    np.array(value, np.float32) for value in (SILENCE * SILENCE, CAP * CAP / 8, 1e-12, -1, 1)
+)
+"""Arrays, which cost a ufunc less than Python's numbers."""
 _BAND: Final = slice(FIRST_BIN, FIRST_BIN + BINS)
 _AROUND: Final = slice(FIRST_BIN - 4, FIRST_BIN + BINS + 4)
 
@@ -82,25 +87,25 @@ class Shape:
 
 
 def levels(shape: Shape, sound: Floats) -> Floats:
-    """The mark's level in each bin of the frames that follow each other in `sound` `(B, n + 1, hop)`: float32
-    `(B, n, 64)`."""
+    """The mark's level in each bin of the frames that follow each other in `sound` `(B, n + 1, hop)`, which
+    is contiguous: float32 `(B, n, 64)`."""
     calls, hops, hop = sound.shape
-    windowed = np.empty((calls, hops - 1, 2 * hop), np.float32)
-    np.multiply(sound[:, :-1], shape.analysis[:hop], out=windowed[:, :, :hop])
-    np.multiply(sound[:, 1:], shape.analysis[hop:], out=windowed[:, :, hop:])
-    energy = np.add.reduce(np.square(windowed), axis=2)
-    energy *= energy >= SILENCE * SILENCE
-    spectrum = np.fft.rfft(windowed)[:, :, _AROUND]
-    power = np.square(spectrum.real)
-    power += np.square(spectrum.imag)
-    near = power[:, :, :-1] + power[:, :, 1:]
-    near = near[:, :, :-2] + near[:, :, 2:]
-    near = near[:, :, :-5] + near[:, :, 4:-1]  # sums over 8 bins
-    near *= np.float32(CAP * CAP / 8)
-    filled = np.multiply(power[:, :, 4:-4], energy[:, :, None])
+    frames: Floats = np.ndarray((calls, hops - 1, 2 * hop), np.float32, sound, strides=sound.strides)
+    windowed = frames * shape.analysis
+    spectrum = np.fft.rfft(windowed, out=np.empty((calls, hops - 1, hop + 1), np.complex64))
+    energy = np.add.reduce(np.square(windowed, out=windowed), axis=2, keepdims=True)
+    energy[energy < _QUIET] = 0.0
+    squares = np.square(spectrum[:, :, _AROUND].view(np.float32))
+    power = squares[:, :, ::2] + squares[:, :, 1::2]
+    near = power.reshape(-1)  # as one row: sums that reach over a frame's end are not used
+    near = near[:-1] + near[1:]
+    near = near[:-2] + near[2:]
+    near = near[:-4] + near[4:]  # sums over 8 bins
+    near *= _NEAR
+    filled = power[:, :, 4:-4] * energy
     np.sqrt(filled, out=filled)
     filled *= shape.fill
-    np.minimum(filled, near, out=filled)
+    np.minimum(filled, np.ndarray(filled.shape, np.float32, near, strides=power.strides), out=filled)
     level: Floats = np.sqrt(filled, out=filled)
     return level
 
@@ -114,20 +119,20 @@ class MarkerBank:
         self._payloads: dict[int, tuple[int, Floats]] = {}
         self._before: Floats = np.zeros((FIRST_SLOTS, self._shape.hop), np.float32)
         self._tail: Floats = np.zeros((FIRST_SLOTS, self._shape.hop), np.float32)
-        self._gain: Floats = np.zeros(FIRST_SLOTS, np.float32)
+        self._energy: Floats = np.zeros((FIRST_SLOTS, 2, 1), np.float32)  # of the last two hops
         self._chips: Complexes = np.zeros((FIRST_SLOTS, AHEAD, BINS), np.complex64)
-        self._drawn = np.zeros(FIRST_SLOTS, np.int64)  # the first of the AHEAD hops that `_chips` holds
-        self._hop = np.zeros(FIRST_SLOTS, np.int64)
+        self._drawn = [0] * FIRST_SLOTS  # the first of the AHEAD hops that `_chips` holds
+        self._next = [0] * FIRST_SLOTS  # the next hop, counted from there
         self._free = list(range(FIRST_SLOTS - 1, -1, -1))
 
     def _grow(self) -> None:
-        slots = len(self._hop)
+        slots = len(self._next)
         self._before = np.concatenate((self._before, np.zeros_like(self._before)))
         self._tail = np.concatenate((self._tail, np.zeros_like(self._tail)))
-        self._gain = np.concatenate((self._gain, np.zeros_like(self._gain)))
+        self._energy = np.concatenate((self._energy, np.zeros_like(self._energy)))
         self._chips = np.concatenate((self._chips, np.zeros_like(self._chips)))
-        self._drawn = np.concatenate((self._drawn, np.zeros_like(self._drawn)))
-        self._hop = np.concatenate((self._hop, np.zeros_like(self._hop)))
+        self._drawn += [0] * slots
+        self._next += [0] * slots
         self._free = list(range(2 * slots - 1, slots - 1, -1))
 
     def open(self, payload: int) -> int:
@@ -138,8 +143,8 @@ class MarkerBank:
         slot = self._free.pop()
         self._payloads[slot] = (payload, coded)
         self._before[slot] = self._tail[slot] = 0.0
-        self._gain[slot] = 0.0
-        self._drawn[slot], self._hop[slot] = -AHEAD, 0
+        self._energy[slot] = 0.0
+        self._drawn[slot], self._next[slot] = -AHEAD, AHEAD
         return slot
 
     def close(self, slot: int) -> None:
@@ -149,32 +154,31 @@ class MarkerBank:
     def rest(self, slots: Slots, hops: int) -> None:
         """These calls play `hops` hops of silence: their carriers' time goes on, so that what is heard
         before and after lies on one grid."""
-        self._hop[slots] += hops
-        self._gain[slots] = 0.0
+        for slot in slots.tolist():
+            self._next[slot] += hops
+        self._energy[slots] = 0.0
         self._before[slots] = 0.0
         self._tail[slots] = 0.0
 
     def position(self, slot: int) -> int:
         """The call's next hop, counted from its beginning."""
-        return int(self._hop[slot])
+        return self._drawn[slot] + self._next[slot]
 
     def mark(self, slots: Slots, pcm: Floats) -> list[MarkedFrame | MarkError]:
         """`pcm` float32 `(B, n)`, n a multiple of 10 ms, one row a slot; a row that cannot be marked comes
         back as its `MarkError` and disturbs no other."""
         hop = self._shape.hop
-        pcm = np.asarray(pcm, np.float32)
+        pcm = np.ascontiguousarray(pcm, np.float32)
         if pcm.ndim != 2 or not pcm.shape[1] or pcm.shape[1] % hop:
             wrong = MarkError(
                 f"sound of shape {pcm.shape} is not one row of whole hops ({hop} samples) a slot"
             )
             return [wrong] * len(slots)
-        whole = np.isfinite(pcm.sum(axis=1))
-        if not whole.all() or not self._payloads.keys() >= set(slots.tolist()):
-            return self._mark_some(slots, pcm, whole)
+        sums = pcm.sum(axis=1)
+        if not math.isfinite(sum(sums.tolist())) or not self._payloads.keys() >= set(slots.tolist()):
+            return self._mark_some(slots, pcm, np.isfinite(sums))
         marked = np.empty_like(pcm)
-        for at in range(0, pcm.shape[1], AHEAD * hop):
-            part = slice(at, at + AHEAD * hop)
-            self._mark_hops(slots, pcm[:, part], marked[:, part])
+        self.mark_whole(slots, pcm, marked)
         return [MarkedFrame(samples, seal=_SEAL) for samples in marked]
 
     def _mark_some(
@@ -193,55 +197,65 @@ class MarkerBank:
                 out[at] = frame
         return out
 
+    def mark_whole(self, slots: Slots, pcm: Floats, marked: Floats) -> None:
+        """`mark` into `marked`, where all sound is finite and all slots are open: neither is checked."""
+        most = AHEAD * self._shape.hop
+        for at in range(0, pcm.shape[1], most):
+            self._mark_hops(slots, pcm[:, at : at + most], marked[:, at : at + most])
+
     def _draw(self, slot: int) -> None:
         payload, coded = self._payloads[slot]
-        counter = self._hop[slot] + np.arange(AHEAD, dtype=np.int64)
+        self._drawn[slot] += self._next[slot]
+        self._next[slot] = 0
+        counter = self._drawn[slot] + np.arange(AHEAD, dtype=np.int64)
         self._chips[slot] = carrier.call_chips(self._key, payload, coded, counter)
-        self._drawn[slot] = self._hop[slot]
+
+    def _take(self, slots: Slots, count: int) -> Complexes:
+        """The chips of these calls' next `count` hops, which are then behind them: `(B, count, 64)`."""
+        first: list[int] = []
+        for slot in slots.tolist():
+            if self._next[slot] + count > AHEAD:
+                self._draw(slot)
+            first.append(self._next[slot])
+            self._next[slot] += count
+        if len(first) == 1:
+            return self._chips[slots[0], None, first[0] : first[0] + count]
+        return self._chips[slots[:, None], np.array(first)[:, None] + np.arange(count)]
 
     def _mark_hops(self, slots: Slots, pcm: Floats, marked: Floats) -> None:
-        hop, calls = self._shape.hop, len(slots)
+        shape, hop, calls = self._shape, self._shape.hop, len(slots)
         count = pcm.shape[1] // hop
-        drawn = self._hop[slots] - self._drawn[slots] + count
-        if drawn.max() > AHEAD:
-            for slot in slots[drawn > AHEAD].tolist():
-                self._draw(slot)
-            drawn = self._hop[slots] - self._drawn[slots] + count
-        sound = np.empty((calls, count + 1, hop), np.float32)
-        sound[:, 0] = self._before[slots]
-        sound[:, 1:] = pcm.reshape(calls, count, hop)
-        level = levels(self._shape, sound)
-        chips = self._chips[slots[:, None], drawn[:, None] + np.arange(-count, 0)]
+        rows = slice(slots[0], slots[0] + 1) if calls == 1 else slots  # one call's are views
+        sound = np.concatenate((self._before[rows], pcm), axis=1)
+        level = levels(shape, sound.reshape(calls, count + 1, hop))
         spectrum = np.zeros((calls, count, hop + 1), np.complex64)
-        np.multiply(chips, level, out=spectrum[:, :, _BAND])
+        np.multiply(self._take(slots, count), level, out=spectrum[:, :, _BAND])
         noise = np.fft.irfft(spectrum, 2 * hop)
-        noise *= self._shape.synthesis
-        added = np.empty((calls, count, hop), np.float32)
-        added[:, 0] = self._tail[slots]
-        added[:, 1:] = noise[:, :-1, hop:]
-        added += noise[:, :, :hop]
-        added *= self._fades(slots, sound)
-        added += sound[:, 1:]
-        np.minimum(added, 1.0, out=added)
-        np.maximum(added.reshape(calls, count * hop), -1.0, out=marked)
-        self._tail[slots] = noise[:, -1, hop:]
-        self._before[slots] = sound[:, -1]
-        self._hop[slots] += count
+        noise *= shape.synthesis
+        first, second = noise[:, :, :hop], noise[:, :, hop:]
+        first[:, 0] += self._tail[rows]
+        first[:, 1:] += second[:, :-1]
+        mark = marked.reshape(calls, count, hop)
+        self._fade(rows, pcm.reshape(calls, count, hop), mark)
+        mark *= first
+        marked += pcm
+        marked.clip(_LOW, _HIGH, out=marked)
+        self._before[rows] = sound[:, -hop:]
+        self._tail[rows] = second[:, -1]
 
-    def _fades(self, slots: Slots, sound: Floats) -> Floats:
+    def _fade(self, rows: Slots | slice, hops: Floats, fades: Floats) -> None:
         """The mark falls with the speech: a frame's level was set by the 20 ms before its second half, so
-        where a hop is quieter than the one before, all of its mark is faded by as much."""
-        energy = np.add.reduce(np.square(sound), axis=2)
-        gain = np.empty_like(energy)
-        gain[:, 0] = self._gain[slots]
-        np.divide(energy[:, 1:], energy[:, :-1] + np.float32(1e-12), out=gain[:, 1:])
-        np.minimum(gain, 1, out=gain)
-        np.sqrt(gain[:, 1:], out=gain[:, 1:])
-        self._gain[slots] = gain[:, -1]
+        where a hop is quieter than the one before, all of its mark is faded by as much. `hops` and `fades`:
+        `(B, n, hop)`."""
+        energy = np.add.reduce(np.square(hops), axis=2, keepdims=True)
+        energy = np.concatenate((self._energy[rows], energy), axis=1)
+        self._energy[rows] = energy[:, -2:]
+        gain = energy[:, 1:] / (energy[:, :-1] + _TINY)
+        np.minimum(gain, _HIGH, out=gain)
+        np.sqrt(gain, out=gain)
         before = gain[:, :-1]
-        fades: Floats = (gain[:, 1:] - before)[:, :, None] * self._shape.ramp
-        fades += before[:, :, None]
-        return fades
+        np.multiply(gain[:, 1:] - before, self._shape.ramp, out=fades)
+        fades += before
 
 
 class Marker:
@@ -262,18 +276,17 @@ class Marker:
         frame = np.asarray(frame, np.float32)
         if frame.ndim != 1 or not len(frame):
             raise MarkError(f"sound of shape {frame.shape} is not one frame of one channel")
-        if not np.isfinite(frame).all():
+        if not math.isfinite(frame.sum()):
             raise MarkError("the sound is not finite")
         heard = np.concatenate((self._waiting, frame))
         whole = len(heard) // self.delay_samples * self.delay_samples
         self._waiting = heard[whole:]
-        if whole:
-            (marked,) = self._bank.mark(self._slot, heard[None, :whole])
-            if isinstance(marked, MarkError):
-                raise marked
-            self._ready = np.concatenate((self._ready, marked.samples))
-        out, self._ready = self._ready[: len(frame)].copy(), self._ready[len(frame) :]
-        return MarkedFrame(out, seal=_SEAL)
+        held = len(self._ready)
+        ready = np.empty(held + whole, np.float32)
+        ready[:held] = self._ready
+        self._bank.mark_whole(self._slot, heard[None, :whole], ready[None, held:])
+        self._ready = ready[len(frame) :]
+        return MarkedFrame(ready[: len(frame)], seal=_SEAL)
 
     def flush(self) -> MarkedFrame:
         """What is still held back, at the end of the stream: `delay_samples` more."""

@@ -61,6 +61,22 @@ def test_a_batch_gives_each_call_the_samples_it_gets_alone() -> None:
         assert np.array_equal(alone, batched[n])
 
 
+def test_a_call_is_marked_alone_and_among_others_by_turns() -> None:
+    calls = NOISE.reshape(2, 24_000)
+    bank, turns = MarkerBank(KEY), MarkerBank(KEY)
+    for n in range(2):
+        assert bank.open(PAYLOAD + n) == turns.open(PAYLOAD + n) == n
+    expected = [frame.samples for frame in bank.mark(TWO, calls)]
+    got: list[list[np.ndarray]] = [[], []]
+    for turn, at in enumerate(range(0, 24_000, 480)):
+        block = calls[:, at : at + 480].copy()
+        for some in [TWO] if turn % 3 else [TWO[:1], TWO[1:]]:
+            for slot, frame in zip(some, turns.mark(some, block[some]), strict=True):
+                got[slot].append(frame.samples)
+        block[:] = 0.0  # the caller's to use again
+    assert np.array_equal([np.concatenate(frames) for frames in got], expected)
+
+
 def test_the_mark_depends_on_key_payload_and_place_alone() -> None:
     assert np.array_equal(marked(NOISE, []), WHOLE)
     other_payload = Marker(KEY, PAYLOAD + 1).mark(NOISE).samples
