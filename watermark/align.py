@@ -33,11 +33,10 @@ SKEW: Final = 160e-6
 """Clock errors that the steady fit looks for."""
 OFFSET_S: Final = 0.8e-3
 GRID_S: Final = 1 / 32_000
-"""Step of the steady fit's first grid."""
-FINER: Final = 4
-"""How much finer its second one is, in offset and in skew."""
 EDGE_S: Final = 40e-6
-"""What one step of skew may shift the ends of the recording."""
+"""Steps of its grid: of the offset, and how far from the right skew's the recording's ends may lie."""
+FINER: Final = 4
+"""How much finer the tiles are laid afterwards; the pilot's score stays that of the grid."""
 SUM: Final = 8
 """Hops whose products the steady fit adds up before it looks at skews."""
 EDGES_S: Final = np.arange(-5, 6) * 20e-6
@@ -104,10 +103,7 @@ def _grid(white: Floats, place: Place) -> tuple[Indices, Indices]:
 
 @dataclass(slots=True)
 class Fit:
-    """A place's first steady fit, cheap enough to make for every place of the search.
-
-    `tried`: points of the finer grid, any of which the second fit may end at.
-    """
+    """A place's steady fit, the best of `tried`; a search of skews went by `skew_step`."""
 
     place: Place
     score: float
@@ -142,7 +138,7 @@ def fit(white: Floats, key: MarkKey, place: Place) -> Fit | None:
         float(offsets[offset]),
         float(skews[best]),
         step,
-        (FINER * (len(skews) + 1) + 1) * (FINER * (len(offsets) + 1) + 1),
+        len(skews) * len(offsets),
     )
 
 
@@ -158,18 +154,17 @@ def _middle(starts: Indices) -> float:
     return float(starts[0] + starts[-1] + FRAME) / 2
 
 
-def steady(white: Floats, key: MarkKey, first: Fit) -> Aligned:
-    """The recording laid on the grid by a finer fit around `first`."""
-    places, starts = _grid(white, first.place)
+def steady(white: Floats, key: MarkKey, found: Fit) -> Aligned:
+    """The recording laid on the grid as `found` says, and a little better."""
+    places, starts = _grid(white, found.place)
     tiles = frames(white, starts)
-    pilot = np.conj(carrier.pilot_chips(key, places))
-    products, time_s = _blocks(tiles[:, PILOT] * pilot, starts)
+    products, time_s = _blocks(tiles[:, PILOT] * np.conj(carrier.pilot_chips(key, places)), starts)
     steps = np.arange(-FINER, FINER + 1) / FINER
-    best = (-np.inf, first.offset_s, first.skew)
-    for skew in first.skew + steps * first.skew_step:
+    best = (-np.inf, found.offset_s, found.skew)
+    for skew in found.skew + steps * found.skew_step:
         turned = products * np.exp(2j * np.pi * np.outer(skew * time_s, _PILOT_HZ))
         per_bin = turned.sum(axis=0)
-        offsets = first.offset_s + steps * GRID_S
+        offsets = found.offset_s + steps * GRID_S
         scores = (per_bin @ np.exp(2j * np.pi * np.outer(_PILOT_HZ, offsets))).real
         at = int(np.argmax(scores))
         best = max(best, (float(scores[at]), float(offsets[at]), float(skew)))
@@ -178,12 +173,7 @@ def steady(white: Floats, key: MarkKey, first: Fit) -> Aligned:
     delay_s = offset_s + skew * from_middle_s
     tiles *= np.exp(2j * np.pi * np.outer(delay_s, _HZ)).astype(np.complex64)
     return Aligned(
-        places,
-        tiles,
-        starts / NARROW_HZ + delay_s,
-        _score(tiles[:, PILOT], pilot),
-        skew,
-        log(sync.LINE * first.tried),
+        places, tiles, starts / NARROW_HZ + delay_s, found.score, skew, log(sync.LINE * found.tried)
     )
 
 

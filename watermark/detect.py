@@ -43,6 +43,7 @@ NAMED: Final = 1e-3
 """A payload is named when its data alone has a p-value below this."""
 LISTED: Final = 16
 """Payloads that the decoder lists; the first whose row fits is taken."""
+ROUNDS: Final = 2
 STEADY: Final = 3
 CUT: Final = 2
 """Alignments of each kind whose data is looked at."""
@@ -362,11 +363,15 @@ def _decoded(found: Aligned, key: MarkKey, row: int, white: Floats) -> Detection
     """The payload that data chips of this row carry, if they do."""
     bits = carrier.bit_of_tile(found.places)
     bare = carrier.data_chips(key, row, found.places)
-    products = (found.tiles[:, DATA] * np.conj(bare)).real
-    soft = np.bincount(bits.ravel(), products.ravel(), CODED_BITS).astype(np.float32)
     best = NOTHING
     for known, count, free_bits in ((key.gateway, LISTED, FREE_BITS), (None, 1, code.PAYLOAD_BITS)):
-        listed = code.decode(soft, known, count)
+        tiles = found.tiles
+        for _ in range(ROUNDS):
+            soft = np.bincount(bits.ravel(), (tiles[:, DATA] * np.conj(bare)).real.ravel(), CODED_BITS)
+            listed = code.decode(soft.astype(np.float32), known, count)
+            chips = np.zeros_like(tiles)
+            chips[:, DATA] = bare * code.encode(listed[0])[bits]
+            tiles = align.retimed(found, chips).tiles
         laps = {payload: lap_of_row(key, payload, row) for payload in listed}
         payload = next((each for each in listed if laps[each] is not None), listed[0])
         lap = laps[payload]

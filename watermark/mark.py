@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watermark import carrier, code
-from watermark.carrier import BIN_HZ, BINS, FIRST_BIN, HOPS_HZ
+from watermark.carrier import BIN_HZ, BINS, FIRST_BIN, HOPS_HZ, PILOT
 from watermark.errors import MarkError
 from watermark.frames import _SEAL, RATE_HZ, MarkedFrame
 from watermark.keys import MarkKey
@@ -37,9 +37,11 @@ FIRST_SLOTS: Final = 16
 AHEAD: Final = 128
 """Hops whose chips are drawn at once."""
 
-TILT_HZ: Final = (500.0, 1500.0)
-FILL: Final = (0.073, 0.22)
-"""`alpha` up to 500 Hz and from 1500 Hz on; between them it rises with the frequency."""
+TILT_HZ: Final = (500.0, 3000.0)
+FILL: Final = (0.05, 0.29)
+"""`alpha` up to 500 Hz and from 3 kHz on; between them it rises with the frequency."""
+PILOT_FILL: Final = 0.195
+"""`alpha` of the pilot, which a search needs more than the data its share."""
 CAP: Final = 0.8
 """The mark's level never exceeds this share of the speech's within 200 Hz."""
 
@@ -77,6 +79,7 @@ class Shape:
         hann /= np.sqrt(np.sum(hann**2))
         hz = (FIRST_BIN + np.arange(BINS)) * float(BIN_HZ)
         alpha = np.interp(hz, TILT_HZ, FILL)
+        alpha[PILOT] = PILOT_FILL
         return cls(
             hop,
             hann.astype(np.float32),
