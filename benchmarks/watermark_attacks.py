@@ -111,9 +111,14 @@ class Victim:
         said = f"{np.mean(changes):+.1%}, {min(changes):+.1%} to {max(changes):+.1%}"
         return Row(f"{name}, control: {CONTROLS} of pure chance", f"score {before:.1f}: {said}")
 
+    def subtracted(self, name: str, estimate: np.ndarray) -> Row:
+        """An estimate of the carrier `(HOPS, 64)` as loud as it is."""
+        before, after = self.score(self.samples), self.score(with_carrier(self.samples, estimate, -1.0))
+        return Row(name, f"score {before:.1f} -> {after:.1f} ({after / before - 1:+.1%})")
+
     def attacked(self, name: str, estimate: np.ndarray, other: np.ndarray) -> Row:
-        """`estimate`: a carrier `(n, 64)`, repeated as often as needed. `learnt` is standard normal where
-        nothing was."""
+        """`estimate`: a carrier `(n, 64)`, repeated as often as needed, made as loud as the mark. `learnt` is
+        standard normal where nothing was."""
         tiled = np.resize(unit(estimate), (HOPS, 64))
         learnt = float((tiled * np.conj(self.chips())).real.sum() / np.sqrt(np.square(np.abs(tiled)).sum()))
         before, after = self.score(self.samples), self.score(with_carrier(self.samples, tiled, -1.0))
@@ -166,6 +171,9 @@ def greetings(key: MarkKey, talk: np.ndarray, other: np.ndarray, calls: int) -> 
     return [
         victim.control(f"{calls} greetings"),
         victim.attacked(f"{calls} greetings, phases averaged", folded, other),
+        victim.subtracted(
+            f"{calls} greetings, unmarked greeting known, as it is", np.resize(known, (HOPS, 64))
+        ),
         victim.attacked(f"{calls} greetings, unmarked greeting known", known, other),
         Row(f"mean of {calls} marked greetings itself", f"still ours: {yes(again)} (a limit: see docs)"),
     ]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watermark import carrier, sync
-from watermark.carrier import BIN_HZ, BINS, FIRST_BIN, HOPS_HZ, PILOT
+from watermark.carrier import BIN_HZ, BINS, CODED_BITS, DATA, FIRST_BIN, GROUP_HOPS, HOPS_HZ, PILOT
 from watermark.keys import MarkKey
 from watermark.sync import HOP as LAG_HOP
 from watermark.sync import Place
@@ -54,7 +54,7 @@ DRIFT: Final = 0.15
 
 _WINDOW: Final = np.sin(np.pi * (np.arange(FRAME) + 0.5) / FRAME).astype(np.float32)
 _BAND: Final = slice(FIRST_BIN, FIRST_BIN + BINS)
-_HZ: Final = (FIRST_BIN + np.arange(BINS)) * float(BIN_HZ)
+_HZ: Final = np.float64(BIN_HZ) * (FIRST_BIN + np.arange(BINS))
 _PILOT_HZ: Final = _HZ[PILOT]
 
 
@@ -181,25 +181,50 @@ def retimed(found: Aligned, chips: Complexes) -> Aligned:
     """`found` with the offset and skew, near its own, at which all of `chips` `(H, 64)` fit best: the pilot
     alone leaves some 10 ppm open, which the higher bins feel."""
     products = found.tiles * np.conj(chips)
+    values = (_edged(products, _HZ).sum(axis=1) @ _offset_turns(_HZ)).real
+    return _moved(found, values)
+
+
+def retimed_by_bits(found: Aligned, bare: Complexes) -> tuple[Aligned, float]:
+    """`found` at the offset and skew, near its own, at which the bits on these data chips `(H, 52)`, whatever
+    they are, have most energy; and that energy, about 128 without a mark."""
+    inside = carrier.groups(found.places)
+    products = (found.tiles[:, DATA] * np.conj(bare))[inside]
+    hz = _HZ[DATA]
+    by_tile = _edged(products, hz).reshape(len(EDGES_S), -1, GROUP_HOPS, len(hz)).sum(axis=1)
+    turned = (by_tile[:, None] * _offset_turns(hz).T[:, None]).real
+    soft = turned.reshape(len(EDGES_S), len(OFFSETS_S), -1, CODED_BITS).sum(axis=2)
+    energy = np.square(soft).sum(axis=2)
+    spread = np.square(products.real).sum() / CODED_BITS
+    return _moved(found, energy), float(energy.max() / spread)
+
+
+def _edged(products: Complexes, hz: NDArray[np.float64]) -> Complexes:
+    """Products `(H, n)` with the ends shifted by each of `EDGES_S`: complex64 `(11, H, n)`."""
     from_middle = np.linspace(-1, 1, len(products))
-    turns = np.exp(2j * np.pi * np.outer(_HZ, OFFSETS_S))
-    best, best_edge, best_offset = -np.inf, 0.0, 0.0
-    turned = products * np.exp(2j * np.pi * np.outer(EDGES_S[0] * from_middle, _HZ)).astype(np.complex64)
-    step = np.exp(2j * np.pi * np.outer((EDGES_S[1] - EDGES_S[0]) * from_middle, _HZ)).astype(np.complex64)
-    for edge_s in EDGES_S:
-        values = (turned.sum(axis=0) @ turns).real
-        at = int(np.argmax(values))
-        if values[at] > best:
-            best, best_edge, best_offset = float(values[at]), float(edge_s), float(OFFSETS_S[at])
-        turned *= step
-    delay_s = best_offset + best_edge * from_middle
-    tiles = found.tiles * np.exp(2j * np.pi * np.outer(delay_s, _HZ)).astype(np.complex64)
+    turned = np.empty((len(EDGES_S), *products.shape), np.complex64)
+    turned[0] = products * np.exp(2j * np.pi * np.outer(EDGES_S[0] * from_middle, hz))
+    step = np.exp(2j * np.pi * np.outer((EDGES_S[1] - EDGES_S[0]) * from_middle, hz)).astype(np.complex64)
+    for at in range(1, len(EDGES_S)):
+        np.multiply(turned[at - 1], step, out=turned[at])
+    return turned
+
+
+def _offset_turns(hz: NDArray[np.float64]) -> Complexes:
+    """What each of `OFFSETS_S` does to these frequencies, complex64 `(n, 7)`."""
+    return np.exp(2j * np.pi * np.outer(hz, OFFSETS_S)).astype(np.complex64)
+
+
+def _moved(found: Aligned, values: NDArray[np.floating]) -> Aligned:
+    """`found`, retimed to where `values` `(11, 7)`, of each shift of the ends and of the whole, are best."""
+    edge, offset = np.unravel_index(int(np.argmax(values)), values.shape)
+    delay_s = OFFSETS_S[offset] + EDGES_S[edge] * np.linspace(-1, 1, len(found.tiles))
     long_s = max(float(found.at_s[-1] - found.at_s[0]), 1 / HOPS_HZ)
     return replace(
         found,
-        tiles=tiles,
+        tiles=found.tiles * np.exp(2j * np.pi * np.outer(delay_s, _HZ)).astype(np.complex64),
         at_s=found.at_s + delay_s,
-        skew=found.skew + 2 * best_edge / long_s,
+        skew=found.skew + 2 * float(EDGES_S[edge]) / long_s,
     )
 
 

@@ -103,6 +103,12 @@ def bit_of_tile(places: NDArray[np.int64]) -> NDArray[np.int64]:
     return _BIT_OF_TILE[places % GROUP_HOPS]
 
 
+def groups(places: NDArray[np.int64]) -> slice:
+    """The whole groups among these places, which follow each other."""
+    skip = int(-places[0]) % GROUP_HOPS
+    return slice(skip, skip + max(0, len(places) - skip) // GROUP_HOPS * GROUP_HOPS)
+
+
 @lru_cache(maxsize=4_096)
 def entry(key: MarkKey, payload: int) -> int:
     """The place of the line at which a call with this payload begins."""

@@ -43,14 +43,17 @@ NAMED: Final = 1e-3
 """A payload is named when its data alone has a p-value below this."""
 LISTED: Final = 16
 """Payloads that the decoder lists; the first whose row fits is taken."""
-ROUNDS: Final = 2
-STEADY: Final = 3
+STEADY: Final = 5
 CUT: Final = 2
 """Alignments of each kind whose data is looked at."""
+TIMED: Final = 6
+DECODED: Final = 2
+"""Of their rows so many are timed, and of these so many decoded."""
 BENDS: Final = (0.7, 1.4, 2.1, 2.8)
 """Phases of band filters that are undone, in radians at 500 Hz against 1 kHz: `whiten.straight`."""
+BENT: Final = 2
 CLEAR: Final = 0.05
-"""They are tried when the pilot's own p-value is below this."""
+"""They are tried at so many places, when the pilot's own p-value is below this."""
 PILOT_SHARES: Final = (0.45, 0.72)
 """Weights of the pilot's score beside the data's, whose squares add up to 1: the first as most codecs leave
 them, the second for those that keep low frequencies better."""
@@ -207,7 +210,7 @@ def _straightened(
     clear = min((_bound(each.ln_tried, each.pilot) for each in aligned), default=0.0) < _LN_CLEAR
     if not clear or (found.detected and found.payload is not None):
         return found
-    likeliest = [place for place in places if not place.tolerant][:STEADY]
+    likeliest = [place for place in places if not place.tolerant][:BENT]
     for bend in BENDS:
         again = judge(_alignments(straight(white, bend), key, likeliest))
         again = _of_many(again, round(len(BENDS) / CLEAR))
@@ -349,36 +352,54 @@ def _verify(
     return best
 
 
+@dataclass(slots=True)
+class _Guess:
+    """Data chips `bare` `(H, 52)` of a row, laid on an alignment; `timed`: that alignment where their bits
+    have most energy."""
+
+    found: Aligned
+    row: int
+    bare: NDArray[np.complex64]
+    timed: Aligned
+    energy: float
+
+    @classmethod
+    def of(cls, found: Aligned, key: MarkKey, row: int) -> _Guess:
+        bare = carrier.data_chips(key, row, found.places)
+        return cls(found, row, bare, *align.retimed_by_bits(found, bare))
+
+
 def _blind(aligned: list[Aligned], key: MarkKey, white: Floats) -> Detection:
+    """What the likeliest rows say: of the clearest pilot's alignment, or else of all others."""
     best = NOTHING
-    for found in aligned:
-        for row in likely_rows(key, found):
-            best = min(best, _decoded(found, key, row, white), key=_p)
+    for some, timed, decoded in ((aligned[:1], 2, 1), (aligned[1:], TIMED, DECODED)):
+        rows = [(energy, found, row) for found in some for row, energy in likely_rows(key, found)]
+        rows.sort(key=lambda each: each[0], reverse=True)
+        guesses = [_Guess.of(found, key, row) for _, found, row in rows[:timed]]
+        guesses.sort(key=lambda guess: guess.energy, reverse=True)
+        for guess in guesses[:decoded]:
+            best = min(best, _decoded(guess, key, white), key=_p)
             if best.payload is not None and best.detected:
                 return best
     return best
 
 
-def _decoded(found: Aligned, key: MarkKey, row: int, white: Floats) -> Detection:
-    """The payload that data chips of this row carry, if they do."""
-    bits = carrier.bit_of_tile(found.places)
-    bare = carrier.data_chips(key, row, found.places)
+def _decoded(guess: _Guess, key: MarkKey, white: Floats) -> Detection:
+    """The payload that the guessed data chips carry, if they do."""
+    bits = carrier.bit_of_tile(guess.found.places)
+    products = (guess.timed.tiles[:, DATA] * np.conj(guess.bare)).real
+    soft = np.bincount(bits.ravel(), products.ravel(), CODED_BITS).astype(np.float32)
     best = NOTHING
     for known, count, free_bits in ((key.gateway, LISTED, FREE_BITS), (None, 1, code.PAYLOAD_BITS)):
-        tiles = found.tiles
-        for _ in range(ROUNDS):
-            soft = np.bincount(bits.ravel(), (tiles[:, DATA] * np.conj(bare)).real.ravel(), CODED_BITS)
-            listed = code.decode(soft.astype(np.float32), known, count)
-            chips = np.zeros_like(tiles)
-            chips[:, DATA] = bare * code.encode(listed[0])[bits]
-            tiles = align.retimed(found, chips).tiles
-        laps = {payload: lap_of_row(key, payload, row) for payload in listed}
+        listed = code.decode(soft, known, count)
+        laps = {payload: lap_of_row(key, payload, guess.row) for payload in listed}
         payload = next((each for each in listed if laps[each] is not None), listed[0])
         lap = laps[payload]
-        data = bare * code.encode(payload)[bits]
+        data = guess.bare * code.encode(payload)[bits]
         tried = free_bits * _LN2 + log(ROWS if lap is None else LAPS)
         named = None if lap is None else payload
-        best = min(best, _judged(found, data, key, named, lap or 0, white, tried, joint=True), key=_p)
+        judged = _judged(guess.found, data, key, named, lap or 0, white, tried, joint=True)
+        best = min(best, judged, key=_p)
     return best
 
 
@@ -387,24 +408,25 @@ def lap_of_row(key: MarkKey, payload: int, row: int) -> int | None:
     return next((lap for lap in range(LAPS) if carrier.row(key, payload, lap) == row), None)
 
 
-def likely_rows(key: MarkKey, found: Aligned, count: int = 2) -> list[int]:
-    """The rows of data chips that explain the data tiles best, whatever the bits they carry.
+def likely_rows(key: MarkKey, found: Aligned, count: int = 2) -> list[tuple[int, float]]:
+    """The rows of data chips that explain the data tiles best, whatever the bits they carry, and the energy
+    of those bits.
 
     All rows are tried on the strongest third of the recording, the better ones on all of it.
     """
-    skip = int(-found.places[0]) % GROUP_HOPS
-    groups = (len(found.places) - skip) // GROUP_HOPS
+    inside = carrier.groups(found.places)
+    hops = found.places[inside].reshape(-1, GROUP_HOPS)
+    groups = len(hops)
     if not groups:
         return []
-    inside = slice(skip, skip + groups * GROUP_HOPS)
     tiles = np.ascontiguousarray(found.tiles[inside][:, DATA]).reshape(groups, -1)
-    hops = found.places[inside].reshape(groups, GROUP_HOPS)
     loud = np.argsort(np.square(np.abs(tiles)).sum(axis=1))[::-1][: max(ROW_GROUPS, groups // 3)]
-    rows = np.arange(ROWS, dtype=np.int64)
+    rows, energy = np.arange(ROWS, dtype=np.int64), np.zeros(ROWS, np.float32)
     for chosen, kept in ((loud, ROWS_KEPT), (np.arange(groups), count)):
         energy = _row_energy(key, rows, hops[chosen].reshape(-1), tiles[chosen])
-        rows = rows[np.argsort(energy)[::-1][:kept]]
-    return [int(row) for row in rows]
+        order = np.argsort(energy)[::-1][:kept]
+        rows, energy = rows[order], energy[order]
+    return list(zip(rows.tolist(), energy.tolist(), strict=True))
 
 
 def _row_energy(

@@ -23,6 +23,7 @@ from watermark.whiten import NARROW_HZ
 
 Floats = NDArray[np.float32]
 Complexes = NDArray[np.complex64]
+Indices = NDArray[np.int64]
 Number = TypeVar("Number", np.float32, np.complex64)
 
 BASE_HZ: Final = 800
@@ -34,9 +35,17 @@ PIECE: Final = 1_024
 CHUNK: Final = 8_192
 STRIDE: Final = CHUNK - PIECE
 CHUNKS: Final = LINE // STRIDE
+BLOCK: Final = 256
+"""Samples (.32 s) over which a skew turns nothing."""
 CELL: Final = 16
 """Lags (20 ms) in a cell of the tolerant search."""
-EXACT: Final = 40
+LISTED: Final = 1_000
+"""Places of the exact sum whose pieces are added up coherently, at some skews."""
+SKEW: Final = 160e-6
+"""Clock errors that are looked for."""
+TURN_S: Final = 130e-6
+"""What half a step of skew may shift the ends of the recording."""
+EXACT: Final = 24
 TOLERANT: Final = 6
 """Places handed on by each search of the whole line; a search of a part of it hands on fewer."""
 FAINT: Final = 0.02
@@ -72,12 +81,17 @@ def pilot_line(key: MarkKey, first_hop: int, hops: int) -> Complexes:
 
 
 @lru_cache(maxsize=6)
-def _line_spectra(key: MarkKey) -> Complexes:
-    """Spectra of the line's overlapping chunks, `(448, 8192)`: 29 MB a key."""
+def _line(key: MarkKey) -> Complexes:
+    """The whole line's pilot, and its beginning once more: 26 MB a key."""
     line = pilot_line(key, 0, LINE_HOPS)
     line[:HOP] += line[LINE:]
-    around = np.concatenate((line[:LINE], line[:PIECE]))
-    chunks = np.lib.stride_tricks.sliding_window_view(around, CHUNK)[::STRIDE]
+    return np.concatenate((line[:LINE], line[:PIECE]))
+
+
+@lru_cache(maxsize=6)
+def _line_spectra(key: MarkKey) -> Complexes:
+    """Spectra of the line's overlapping chunks, `(448, 8192)`: 29 MB a key."""
+    chunks = np.lib.stride_tricks.sliding_window_view(_line(key), CHUNK)[::STRIDE]
     return np.asarray(np.fft.fft(chunks, axis=1), np.complex64)
 
 
@@ -129,7 +143,8 @@ def search(white: Floats, key: MarkKey, first: int = 0, lags: int = LINE) -> lis
 
     `first`, `lags`: where on the line it may begin, in 1/800 s; without them, anywhere.
     """
-    parts = pieces(baseband(white))
+    base = baseband(white)
+    parts = pieces(base)
     if not parts:
         return []
     reach = lags + PIECE * (parts[-1][0] + 1)
@@ -142,12 +157,13 @@ def search(white: Floats, key: MarkKey, first: int = 0, lags: int = LINE) -> lis
         spectra = spectra[np.arange(from_chunk, from_chunk + count) % CHUNKS]
     tolerant = np.zeros(count * STRIDE // CELL, np.float32)
     exact = _sums(spectra, parts, tolerant)
-    base = from_chunk * STRIDE
+    begin = from_chunk * STRIDE
     exacts, tolerants = (EXACT, TOLERANT) if lags >= LINE else (EXACT // 4, TOLERANT // 2)
-    places = [Place((base + lag) % LINE, score) for lag, score in _peaks(exact, exacts, 3)]
+    listed, _ = _peaks(exact, LISTED, 3)
+    places = _coherent(base, key, (begin + listed) % LINE, exacts)
     places += [
-        Place((base + (cell + 1) * CELL) % LINE, score, tolerant=True)
-        for cell, score in _peaks(tolerant, tolerants, 2)
+        Place((begin + int(cell + 1) * CELL) % LINE, float(score), tolerant=True)
+        for cell, score in zip(*_peaks(tolerant, tolerants, 2), strict=True)
     ]
     if lags < LINE:
         places = [place for place in places if (place.lag - first) % LINE <= lags]
@@ -190,14 +206,33 @@ def _add_shifted(total: NDArray[Number], part: NDArray[Number], shift: int) -> N
         total[len(part) - shift :] += part[:shift]
 
 
-def _peaks(score: Floats, count: int, apart: int) -> list[tuple[int, float]]:
-    """The highest places, at least `apart` from each other."""
+def _peaks(score: Floats, count: int, apart: int) -> tuple[Indices, Floats]:
+    """The highest places, more than `apart` from each other, and their scores; the best first."""
     many = min(len(score), count * (2 * apart + 1))
-    best = np.argpartition(score, -many)[-many:]
-    chosen: list[tuple[int, float]] = []
-    for at in best[np.argsort(score[best])[::-1]].tolist():
-        if all(abs(at - other) > apart for other, _ in chosen):
-            chosen.append((at, float(score[at])))
-            if len(chosen) == count:
-                break
-    return chosen
+    at = np.sort(np.argpartition(score, -many)[-many:])
+    best = score[at]
+    top = np.ones(many, bool)
+    for step in range(1, apart + 1):
+        near = at[step:] - at[:-step] <= apart
+        top[step:] &= ~near | (best[step:] > best[:-step])
+        top[:-step] &= ~near | (best[:-step] >= best[step:])
+    at, best = at[top], best[top]
+    order = np.argsort(best)[::-1][:count]
+    return at[order], best[order]
+
+
+def _coherent(base: Complexes, key: MarkKey, lags: Indices, count: int) -> list[Place]:
+    """The best of these lags when the whole recording is added up coherently, at the best of some skews."""
+    blocks = len(base) // BLOCK
+    windows = np.lib.stride_tricks.sliding_window_view(_line(key), BLOCK)
+    sums = np.empty((len(lags), blocks), np.complex64)
+    for block in range(blocks):
+        part = base[block * BLOCK : (block + 1) * BLOCK]
+        sums[:, block] = windows[(lags + block * BLOCK) % LINE] @ part.conj()
+    time_s = (np.arange(blocks) - (blocks - 1) / 2) * (BLOCK / BASE_HZ)
+    turns = round(SKEW * time_s[-1] / (2 * TURN_S)) if blocks > 1 else 0
+    skews = np.arange(-turns, turns + 1) * (SKEW / max(turns, 1))
+    turned = sums @ np.exp(2j * np.pi * CENTRE_HZ * np.outer(time_s, skews)).astype(np.complex64)
+    power = _power(turned, float(np.square(np.abs(base)).sum())).max(axis=1)
+    order = np.argsort(power)[::-1][:count]
+    return [Place(int(lags[at]), float(power[at])) for at in order]
