@@ -47,7 +47,9 @@ BLOCK: Final = 16
 """Hops in a block of the cut fit."""
 REACH: Final = 640
 """How far its path may stray, in samples at 8 kHz (80 ms)."""
-CUT: Final = 0.7
+LEAP: Final = 256
+"""How far a cut may take it (32 ms: more than a packet)."""
+CUT: Final = 0.35
 """What a cut costs the path, in units of the score."""
 DRIFT: Final = 0.15
 """What a step of one sample costs it."""
@@ -63,7 +65,8 @@ class Aligned:
     """Tiles of a recording, in phase with the chips.
 
     `places`: line hops, int64 `(H,)`. `tiles`: complex64 `(H, 64)`. `at_s`: where each hop begins in the
-    recording. `pilot`: the pilot's score. `skew`: how much slower than its call the recording runs.
+    recording. `pilot`: the pilot's score, of a path less what its cuts cost. `skew`: how much slower than its
+    call the recording runs.
     `ln_tried`: logarithm of the number of places and fits among which this one has the best pilot.
     """
 
@@ -238,24 +241,22 @@ def cut(white: Floats, key: MarkKey, place: Place) -> Aligned | None:
     places = places[skip : skip + blocks * BLOCK]
     starts = starts[skip : skip + blocks * BLOCK]
     pilot = carrier.pilot_chips(key, places)
-    energy = float(np.sqrt(np.square(np.abs(frames(white, starts)[:, PILOT])).sum())) or 1.0
-    lags = _path(_block_scores(white, pilot, starts[::BLOCK]) / energy)
+    energy = float(np.sqrt(np.square(np.abs(_pilot_tiles(white, starts))).sum())) or 1.0
+    lags, score = _path(_block_scores(white, pilot, starts[::BLOCK]) / energy)
     starts = starts + np.repeat(lags, BLOCK)
     tiles = frames(white, starts)
-    run = np.repeat(np.concatenate(([0], np.cumsum(lags[1:] != lags[:-1]))), BLOCK)
+    begins = np.flatnonzero(np.diff(lags, prepend=REACH + 1))
+    run = np.repeat(np.arange(len(begins)), np.diff(begins, append=len(lags)) * BLOCK)
     parts = np.arange(-6, 7) / 8 / NARROW_HZ
     turns = np.exp(2j * np.pi * np.outer(_PILOT_HZ, parts))
-    products = tiles[:, PILOT] * np.conj(pilot)
-    runs = int(run[-1]) + 1
-    summed = np.zeros((runs, products.shape[1]), np.complex128)
-    np.add.at(summed, run, products)
-    delay_s = parts[np.argmax((summed @ turns).real, axis=1)][run]
-    tiles *= np.exp(2j * np.pi * np.outer(delay_s, _HZ)).astype(np.complex64)
+    summed = np.add.reduceat(tiles[:, PILOT] * np.conj(pilot), begins * BLOCK)
+    delays_s = parts[np.argmax((summed @ turns).real, axis=1)]
+    tiles *= np.exp(2j * np.pi * np.outer(delays_s, _HZ)).astype(np.complex64)[run]
     return Aligned(
         places,
         tiles,
-        starts / NARROW_HZ + delay_s,
-        _score(tiles[:, PILOT], np.conj(pilot)),
+        starts / NARROW_HZ + delays_s[run],
+        score,
         0.0,
         np.inf,  # paths are too many for their pilots to prove anything
     )
@@ -278,29 +279,27 @@ def _block_scores(white: Floats, pilot: Complexes, starts: Indices) -> Floats:
     return found[:, : 2 * REACH + 1].astype(np.float32)
 
 
-def _path(scores: Floats) -> Indices:
-    """The best path of lags through the blocks, in samples."""
+def _path(scores: Floats) -> tuple[Indices, float]:
+    """The best path of lags through the blocks, in samples, and its score less what its steps cost."""
     count, width = scores.shape
-    total = scores[0]
-    stay = np.arange(width)
-    came: Indices = np.tile(stay, (count, 1))
+    totals = np.full((count, width + 2 * LEAP), -np.inf, np.float32)
+    inside = totals[:, LEAP : LEAP + width]
+    inside[0] = scores[0]
     for at in range(1, count):
-        best, origin = total.copy(), came[at]
-        drifted = total - np.float32(DRIFT)
-        for into, out, step in ((slice(1, None), slice(-1), -1), (slice(-1), slice(1, None), 1)):
-            better = drifted[out] > best[into]
-            np.copyto(best[into], drifted[out], where=better)
-            np.add(stay[into], step, out=origin[into], where=better)
-        top = int(np.argmax(total))
-        after_cut = total[top] - np.float32(CUT)
-        jump = best < after_cut
-        best[jump], origin[jump] = after_cut, top
-        total = best + scores[at]
+        before, highest = totals[at - 1], totals[at - 1]
+        for step in (1 << n for n in range(LEAP.bit_length())):
+            highest = np.maximum(highest[:-step], highest[step:])
+        best = np.maximum(inside[at - 1], highest[:width] - np.float32(CUT))
+        drifted = np.maximum(before[LEAP - 1 :][:width], before[LEAP + 1 :][:width]) - np.float32(DRIFT)
+        inside[at] = np.maximum(best, drifted) + scores[at]
+    cost = np.full(2 * LEAP, CUT, np.float32)
+    cost[LEAP - 1 : LEAP + 2] = DRIFT, 0.0, DRIFT
     lags = np.empty(count, np.int64)
-    lags[-1] = int(np.argmax(total))
+    lags[-1] = int(np.argmax(inside[-1]))
     for at in range(count - 1, 0, -1):
-        lags[at - 1] = came[at, lags[at]]
-    return lags - REACH
+        lag = int(lags[at])
+        lags[at - 1] = lag - LEAP + int(np.argmax(totals[at - 1, lag : lag + 2 * LEAP] - cost))
+    return lags - REACH, float(inside[-1].max())
 
 
 def _score(tiles: Complexes, conjugate_chips: Complexes) -> float:
