@@ -125,7 +125,8 @@ def count(prompts: Path, trials: int, budget_s: float) -> Counts:
         number = len(counts.blind)
         key = MarkKey("null", number & 0xFFFF, (number + 1).to_bytes(32))
         each = white[number % len(white)]
-        aligned = detect._alignments(each, key, sync.search(each, key))
+        search = sync.Search(each, key)
+        aligned = [*detect._steady(each, key, search.steady), *detect._cut(each, key, search)]
         counts.blind.append(detect._blind(aligned, key, each).ln_p)
         if counts.trials < trials:
             counts.add(verify_trials(aligned, key, number))
@@ -143,6 +144,6 @@ def blind_tail(bounds: np.ndarray, share: float = 0.2) -> tuple[float, float, fl
     return limit, slope, slope * (1 - 1.96 / sqrt(count)), slope * (1 + 1.96 / sqrt(count))
 
 
-def verify_threshold(alignments: int = 5) -> float:
+def verify_threshold(alignments: int = detect.STEADY + detect.CUT) -> float:
     """The score at which verify's p-value is 1e-6 with one payload on the first lap."""
     return sqrt(2 * (log(alignments * align.RETIMINGS) - log(detect.DETECTED)))

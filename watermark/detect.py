@@ -13,9 +13,10 @@ then N counts the places too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain, islice
 from math import exp, inf, log, sqrt
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ from watermark.carrier import CODED_BITS, DATA, GROUP_HOPS, HOPS_HZ, LAPS, LINE_
 from watermark.errors import SoundError
 from watermark.keys import KeyRing, MarkKey
 from watermark.sound import Recording
-from watermark.sync import LINE, Place
+from watermark.sync import LINE, Place, Search
 from watermark.whiten import NARROW_HZ, Floats, narrow, straight, whiten
 
 CHANNELS: Final = 2
@@ -44,7 +45,7 @@ NAMED: Final = 1e-3
 LISTED: Final = 16
 """Payloads that the decoder lists; the first whose row fits is taken."""
 STEADY: Final = 5
-CUT: Final = 2
+CUT: Final = 1
 """Alignments of each kind whose data is looked at."""
 TIMED: Final = 6
 DECODED: Final = 2
@@ -182,37 +183,34 @@ def _with_key(
     white: Floats, key: MarkKey, payloads: tuple[int, ...], call_s: tuple[float, float] | None
 ) -> Detection:
     if not payloads:
-        places = sync.search(white, key)
-        return _straightened(white, key, places, lambda aligned: _blind(aligned, key, white))
+        return _straightened(white, key, Search(white, key), lambda aligned: _blind(aligned, key, white))
     laps = range(LAPS)
     if call_s is not None:
         laps = range(max(0, int(call_s[0] * HOPS_HZ)) // LINE_HOPS, int(call_s[1] * HOPS_HZ) // LINE_HOPS + 1)
-    places = [] if call_s is not None else sync.search(white, key)
+    anywhere = Search(white, key)
     best = NOTHING
     for payload in payloads:
-        if call_s is not None:
-            places = sync.search(white, key, *_window(key, payload, call_s))
+        search = anywhere if call_s is None else Search(white, key, *_window(key, payload, call_s))
         found = _straightened(
-            white, key, places, partial(_verify, key=key, payload=payload, white=white, laps=laps)
+            white, key, search, partial(_verify, key=key, payload=payload, white=white, laps=laps)
         )
         best = min(best, found, key=_p)
     return _of_many(best, len(payloads))
 
 
 def _straightened(
-    white: Floats, key: MarkKey, places: list[Place], judge: Callable[[list[Aligned]], Detection]
+    white: Floats, key: MarkKey, search: Search, judge: Callable[[Iterable[Aligned]], Detection]
 ) -> Detection:
     """What `judge` finds in the recording as it is; or, where the pilot is clear and it finds no payload,
     with the phase of some band filters undone. Those are charged so that all of them together add a
     twentieth to what false alarms there are."""
-    aligned = _alignments(white, key, places)
-    found = judge(aligned)
+    aligned = _steady(white, key, search.steady)
+    found = judge(chain(aligned, _cut(white, key, search)))
     clear = min((_bound(each.ln_tried, each.pilot) for each in aligned), default=0.0) < _LN_CLEAR
     if not clear or (found.detected and found.payload is not None):
         return found
-    likeliest = [place for place in places if not place.tolerant][:BENT]
     for bend in BENDS:
-        again = judge(_alignments(straight(white, bend), key, likeliest))
+        again = judge(_steady(straight(white, bend), key, search.steady[:BENT]))
         again = _of_many(again, round(len(BENDS) / CLEAR))
         if again.detected and again.payload is not None:
             return again
@@ -230,14 +228,18 @@ def _window(key: MarkKey, payload: int, call_s: tuple[float, float]) -> tuple[in
     return first % LINE, min(lags, LINE)
 
 
-def _alignments(white: Floats, key: MarkKey, places: list[Place]) -> list[Aligned]:
+def _steady(white: Floats, key: MarkKey, places: list[Place]) -> list[Aligned]:
     """The recording laid on the likeliest places, the best pilots first."""
-    fits = [found for place in places if not place.tolerant and (found := align.fit(white, key, place))]
+    fits = [found for place in places if (found := align.fit(white, key, place))]
     fits.sort(key=lambda found: found.score, reverse=True)
-    aligned = [align.steady(white, key, found) for found in fits[:STEADY]]
-    paths = [path for place in places if place.tolerant and (path := align.cut(white, key, place))]
+    return [align.steady(white, key, found) for found in fits[:STEADY]]
+
+
+def _cut(white: Floats, key: MarkKey, search: Search) -> Iterator[Aligned]:
+    """The same by paths that may jump; nothing is sought before the first is asked for."""
+    paths = [path for place in search.cut if (path := align.cut(white, key, place))]
     paths.sort(key=lambda found: found.pilot, reverse=True)
-    return aligned + paths[:CUT]
+    yield from paths[:CUT]
 
 
 def _at_speeds(
@@ -246,7 +248,7 @@ def _at_speeds(
     """At the one other speed at which the loudest 5.12 s of the recording lie best on the line."""
     import soxr  # not in the hall, whose clock is its own
 
-    part = _loudest(white, 4 * sync.PIECE * align.LAG)
+    part = _loudest(white, 8 * sync.PIECE * align.LAG)
     best_speed, best_score = 0.0, -1.0
     for speed in SPEEDS[SPEEDS != 0.0].tolist():
         changed = np.asarray(
@@ -337,7 +339,7 @@ def _judged(
 
 
 def _verify(
-    aligned: list[Aligned], key: MarkKey, payload: int, white: Floats, laps: Sequence[int]
+    aligned: Iterable[Aligned], key: MarkKey, payload: int, white: Floats, laps: Sequence[int]
 ) -> Detection:
     best = NOTHING
     coded = code.encode(payload)
@@ -369,10 +371,11 @@ class _Guess:
         return cls(found, row, bare, *align.retimed_by_bits(found, bare))
 
 
-def _blind(aligned: list[Aligned], key: MarkKey, white: Floats) -> Detection:
+def _blind(aligned: Iterable[Aligned], key: MarkKey, white: Floats) -> Detection:
     """What the likeliest rows say: of the clearest pilot's alignment, or else of all others."""
     best = NOTHING
-    for some, timed, decoded in ((aligned[:1], 2, 1), (aligned[1:], TIMED, DECODED)):
+    others = iter(aligned)
+    for some, timed, decoded in ((islice(others, 1), 2, 1), (others, TIMED, DECODED)):
         rows = [(energy, found, row) for found in some for row, energy in likely_rows(key, found)]
         rows.sort(key=lambda each: each[0], reverse=True)
         guesses = [_Guess.of(found, key, row) for _, found, row in rows[:timed]]

@@ -114,15 +114,16 @@ def test_a_payload_of_a_foreign_gateway_is_read_too(key: MarkKey, speech: np.nda
     assert detect(marked(key, payload, speech)[: 5 * 24_000], 24_000, [key]).payload == payload
 
 
-def test_a_jitter_buffer_may_stretch_and_cut(key: MarkKey, call: int, spoken: np.ndarray) -> None:
-    rng = np.random.default_rng(4)
+@pytest.mark.parametrize("seed", [4, 7])
+def test_a_jitter_buffer_may_stretch_and_cut(seed: int, key: MarkKey, call: int, spoken: np.ndarray) -> None:
+    rng = np.random.default_rng(seed)
     narrow, _ = through(spoken, 24_000, "G.711 mu")
     parts, at = [], 0
     while at < len(narrow):
         length = int(rng.uniform(0.3, 0.6) * 8_000)
         parts.append(narrow[at : at + length])
         at += length + int(rng.choice([-1, 1]) * rng.uniform(0.005, 0.012) * 8_000)
-    assert detect(np.concatenate(parts)[:80_000], 8_000, [key]).payload == call
+    assert detect(np.concatenate(parts)[:64_000], 8_000, [key]).payload == call
 
 
 @pytest.mark.parametrize("speed", [-0.0093])
