@@ -1,7 +1,7 @@
 """How often unmarked speech is taken for ours: counted, with the searches on.
 
 A segment is 5 s of real speech; the pilot of a fresh key is searched over the whole line, and what the search
-hands on is judged twice by the detector's own code. Verify: at each alignment and each retiming 256 rows of
+hands on is judged twice, by the detector's own code. Verify: at each alignment and each retiming 256 rows of
 data chips and 80 payloads on each of them, 20,480 trials, the largest score of each counts; all payloads of a
 row at once, since a payload's score is a sum of the row's 128 soft bits. Blind: one trial, of which the bound
 on the p-value counts.
@@ -118,17 +118,17 @@ def _turns(hops: int) -> np.ndarray:
 
 
 def count(prompts: Path, trials: int, budget_s: float) -> Counts:
-    """Blind trials for `budget_s` seconds, and on their searches as many verify trials as are wanted."""
+    """Blind trials for `budget_s` seconds, and at the same places as many verify trials as are wanted."""
     white = list(segments(prompts))
     counts, began = Counts(), time.monotonic()
     while counts.seconds < budget_s:
         number = len(counts.blind)
         key = MarkKey("null", number & 0xFFFF, (number + 1).to_bytes(32))
         each = white[number % len(white)]
-        search = sync.Search(each, key)
-        aligned = [*detect._steady(each, key, search.steady), *detect._cut(each, key, search)]
-        counts.blind.append(detect._blind(aligned, key, each).ln_p)
+        counts.blind.append(detect._with_key(each, key, (), None).ln_p)
         if counts.trials < trials:
+            search = sync.Search(each, key)
+            aligned = [*detect._steady(each, key, search.steady), *detect._cut(each, key, search)]
             counts.add(verify_trials(aligned, key, number))
             counts.searches += 1
         counts.seconds = time.monotonic() - began

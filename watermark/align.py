@@ -29,8 +29,6 @@ HOP: Final = NARROW_HZ // HOPS_HZ
 FRAME: Final = 2 * HOP
 LAG: Final = HOP // LAG_HOP
 """Samples at 8 kHz in one lag of the search."""
-SKEW: Final = 160e-6
-"""Clock errors that the steady fit looks for."""
 OFFSET_S: Final = 0.8e-3
 GRID_S: Final = 1 / 32_000
 EDGE_S: Final = 40e-6
@@ -124,7 +122,7 @@ def fit(white: Floats, key: MarkKey, place: Place) -> Fit | None:
     tiles = _pilot_tiles(white, starts)
     products, time_s = _blocks(tiles * np.conj(carrier.pilot_chips(key, places)), starts)
     step = EDGE_S * 2 / max(float(np.abs(time_s).max()), 0.5)
-    skews = np.arange(-round(SKEW / step), round(SKEW / step) + 1) * step
+    skews = np.arange(-round(sync.SKEW / step), round(sync.SKEW / step) + 1) * step
     offsets = np.arange(-round(OFFSET_S / GRID_S), round(OFFSET_S / GRID_S) + 1) * GRID_S
     turned = products * np.exp(2j * np.pi * np.outer(skews[0] * time_s, _PILOT_HZ))
     turn = np.exp(2j * np.pi * np.outer(step * time_s, _PILOT_HZ))

@@ -55,7 +55,7 @@ BENDS: Final = (0.7, 1.4, 2.1, 2.8)
 BENT: Final = 2
 CLEAR: Final = 0.05
 """They are tried at so many places, when the pilot's own p-value is below this."""
-PILOT_SHARES: Final = (0.45, 0.72)
+PILOT_SHARES: Final = (0.5, 0.75)
 """Weights of the pilot's score beside the data's, whose squares add up to 1: the first as most codecs leave
 them, the second for those that keep low frequencies better."""
 SPEED_STEP: Final = 300e-6
