@@ -35,8 +35,10 @@ from watermark.whiten import NARROW_HZ, Floats, narrow, straight, whiten
 CHANNELS: Final = 2
 DETECTED: Final = 1e-6
 """A recording whose p-value is below this is ours."""
+ROW_PART: Final = 3
 ROW_GROUPS: Final = 10
-"""Groups (320 ms), the strongest ones, on which all rows are tried, or a third of all if that is more."""
+"""Groups (320 ms), the strongest ones, on which all rows are tried, or a third of all if that is more; at the
+clearest pilot, all."""
 ROWS_KEPT: Final = 128
 ROW_BATCH: Final = 8
 FREE_BITS: Final = code.PAYLOAD_BITS - code.KNOWN_BITS
@@ -375,8 +377,8 @@ def _blind(aligned: Iterable[Aligned], key: MarkKey, white: Floats) -> Detection
     """What the likeliest rows say: of the clearest pilot's alignment, or else of all others."""
     best = NOTHING
     others = iter(aligned)
-    for some, timed, decoded in ((islice(others, 1), 2, 1), (others, TIMED, DECODED)):
-        rows = [(energy, found, row) for found in some for row, energy in likely_rows(key, found)]
+    for some, part, timed, decoded in ((islice(others, 1), 1, 2, 1), (others, ROW_PART, TIMED, DECODED)):
+        rows = [(energy, found, row) for found in some for row, energy in likely_rows(key, found, part)]
         rows.sort(key=lambda each: each[0], reverse=True)
         guesses = [_Guess.of(found, key, row) for _, found, row in rows[:timed]]
         guesses.sort(key=lambda guess: guess.energy, reverse=True)
@@ -411,11 +413,11 @@ def lap_of_row(key: MarkKey, payload: int, row: int) -> int | None:
     return next((lap for lap in range(LAPS) if carrier.row(key, payload, lap) == row), None)
 
 
-def likely_rows(key: MarkKey, found: Aligned, count: int = 2) -> list[tuple[int, float]]:
+def likely_rows(key: MarkKey, found: Aligned, part: int, count: int = 2) -> list[tuple[int, float]]:
     """The rows of data chips that explain the data tiles best, whatever the bits they carry, and the energy
     of those bits.
 
-    All rows are tried on the strongest third of the recording, the better ones on all of it.
+    All rows are tried on the strongest of so many parts of the recording, the better ones on all of it.
     """
     inside = carrier.groups(found.places)
     hops = found.places[inside].reshape(-1, GROUP_HOPS)
@@ -423,7 +425,7 @@ def likely_rows(key: MarkKey, found: Aligned, count: int = 2) -> list[tuple[int,
     if not groups:
         return []
     tiles = np.ascontiguousarray(found.tiles[inside][:, DATA]).reshape(groups, -1)
-    loud = np.argsort(np.square(np.abs(tiles)).sum(axis=1))[::-1][: max(ROW_GROUPS, groups // 3)]
+    loud = np.argsort(np.square(np.abs(tiles)).sum(axis=1))[::-1][: max(ROW_GROUPS, groups // part)]
     rows, energy = np.arange(ROWS, dtype=np.int64), np.zeros(ROWS, np.float32)
     for chosen, kept in ((loud, ROWS_KEPT), (np.arange(groups), count)):
         energy = _row_energy(key, rows, hops[chosen].reshape(-1), tiles[chosen])

@@ -37,10 +37,10 @@ FIRST_SLOTS: Final = 16
 AHEAD: Final = 128
 """Hops whose chips are drawn at once."""
 
-TILT_HZ: Final = (500.0, 3000.0)
-FILL: Final = (0.05, 0.29)
-"""`alpha` up to 500 Hz and from 3 kHz on; between them it rises with the frequency."""
-PILOT_FILL: Final = 0.195
+TILT_HZ: Final = (500.0, 1500.0)
+FILL: Final = (0.07, 0.21)
+"""`alpha` up to 500 Hz and from 1500 Hz on; between them it rises with the frequency."""
+PILOT_FILL: Final = 0.19
 """`alpha` of the pilot, which a search needs more than the data its share."""
 CAP: Final = 0.8
 """The mark's level never exceeds this share of the speech's within 200 Hz."""

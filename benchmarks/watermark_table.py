@@ -1,0 +1,65 @@
+"""The tables of docs/watermark.md from what `python -m benchmarks.watermark` saved, as Markdown:
+`python -m benchmarks.watermark_table`."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from typing import Any
+
+import click
+import numpy as np
+
+from benchmarks.watermark import OUT, SECTIONS, interval, share
+from benchmarks.watermark_channels import attacks
+from benchmarks.watermark_speech import ESPEAK, HUMAN_APART, TUNED
+
+KINDS = (TUNED, HUMAN_APART, tuple(ESPEAK))
+
+
+def saved(section: str) -> dict[str, Any]:
+    return dict(json.loads((OUT / f"watermark-{section}.json").read_text()))
+
+
+def detection() -> None:
+    """A goal that is missed is bold."""
+    goals = {(each.name, at): 100 * wanted for each in attacks() for at, wanted in each.goals}
+    rows: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+    for row in saved("robustness")["records"]:
+        rows[row["attack"], row["seconds"]].append(row)
+    click.echo("| attack | s | goal | blind | tuned, apart, espeak | payload | wrong | verify | score |")
+    click.echo("| --- " * 9 + "|")
+    for (attack, seconds), some in rows.items():
+        goal, hits = goals.get((attack, seconds)), share(some, "blind")
+        blind = (
+            interval(sum(row["blind"] for row in some), len(some)).strip().removesuffix(f" % of {len(some)}")
+        )
+        missed = goal is not None and hits < goal
+        tallies = [[row["blind"] for row in some if row["voice"] in kind] for kind in KINDS]
+        verified = [row for row in some if "verify" in row]
+        cells = [
+            attack, str(seconds), "-" if goal is None else f"{goal:g}",
+            f"**{blind}**" if missed else blind,
+            ", ".join(f"{sum(each)}/{len(each)}" for each in tallies),
+            f"{share(some, 'right'):.1f}", f"{sum(row['wrong'] for row in some)}",
+            f"{share(verified, 'verify'):.1f}" if verified else "-",
+            f"{np.median([row['score'] for row in verified]):.1f}" if verified else "-",
+        ]  # fmt: skip
+        click.echo(f"| {' | '.join(cells)} |")
+
+
+@click.command()
+def main() -> None:
+    """Prints the watermark's tables."""
+    for section in SECTIONS:
+        click.echo(f"\n### {section}\n")
+        if section == "robustness":
+            detection()
+            continue
+        click.echo("| what | measured |\n| --- | --- |")
+        for line in saved(section)["lines"]:
+            click.echo(f"| {line['name']} | {line['figures']} |")
+
+
+if __name__ == "__main__":
+    main()
