@@ -155,22 +155,16 @@ class Bench:
         steps.prefill({0: self._text(SYSTEM)})
         ear, sound = Ear(self.model.thinker.audio_tower, self._mel), self._speech(seconds)
 
-        def follow() -> None:
-            changed = ear.listen()
-            if changed is not None and len(fresh := ear.heard(changed)):
-                slots.thinker.cut(0, SYSTEM + ear.before(changed))
-                steps.prefill({0: fresh})
-
         if streamed:
             for piece in torch.split(sound, PIECE):
                 ear.push(piece)
-                follow()
+                steps.hear(0, ear, SYSTEM)
 
         def rest() -> None:
             if not streamed:
                 ear.push(sound)
             ear.finish()
-            follow()
+            steps.hear(0, ear, SYSTEM)
             steps.prefill({0: self._text(8)})
 
         return ms(self.model.device, rest)

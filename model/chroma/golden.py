@@ -247,21 +247,13 @@ def _hear(steps: Steps, slot: int, case: Case, form: Form) -> list[Ear]:
             ear, sound = next(listening)
             for piece in torch.split(sound, PIECE):
                 ear.push(piece)
-                _feed_heard(steps, slot, ear, at)
+                steps.hear(slot, ear, at)
             ear.finish()
-            _feed_heard(steps, slot, ear, at)
+            steps.hear(slot, ear, at)
         else:
             steps.prefill({slot: model.thinker.embed(ids[at:end].to(model.device))})
         at = end
     return ears
-
-
-def _feed_heard(steps: Steps, slot: int, ear: Ear, start: int) -> None:
-    """What is new or changed of an utterance that begins at position `start`."""
-    changed = ear.listen()
-    if changed is not None and len(fresh := ear.heard(changed)):
-        steps.slots.thinker.cut(slot, start + ear.before(changed))
-        steps.prefill({slot: fresh})
 
 
 def verify(model: Chroma, cases: Sequence[Case], form: Form) -> list[Verdict]:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from model.chroma.cache import KVCache
 from model.chroma.graph import Runner
+from model.chroma.hearing import Ear
 from model.chroma.plan import NO_WORD, Ending, Shape, pack
 from model.chroma.quirks import Quirks
 from model.chroma.sampling import gumbel, pick
@@ -65,6 +66,13 @@ class Steps:
             slots.hidden[slot], slots.token[slot] = out[row], token
             if self.trace is not None:
                 self.trace.prefilled(slot, logits[row], out[row])
+
+    def hear(self, slot: int, ear: Ear, start: int) -> None:
+        """What is new or changed of an utterance that begins at the slot's position `start`."""
+        changed = ear.listen()
+        if changed is not None and len(fresh := ear.heard(changed)):
+            self.slots.thinker.cut(slot, start + ear.before(changed))
+            self.prefill({slot: fresh})
 
     def shape(self, rows: slice, *, words: bool, pairs: bool, sound: bool = True) -> Shape:
         """The step for these rows: caches are read as far as the furthest of them can be after it."""
