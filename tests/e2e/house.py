@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -51,6 +52,10 @@ class House:
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
+    def _runtime(self) -> Path:
+        return runtime_for(self.folder / "data").path
+
+    @property
     def uri(self) -> str:
         return f"sip:demo@127.0.0.1:{self.sip_port}"
 
@@ -80,8 +85,7 @@ class House:
         return [event for event in map(json.loads, lines) if event.get("event") == name]
 
     def pids(self) -> dict[str, int]:
-        path = runtime_for(self.folder / "data").path / "pids.json"
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads((self._runtime / "pids.json").read_text()))
 
     def kill(self, name: str) -> int:
         pid = self.pids()[name]
@@ -131,6 +135,7 @@ class House:
             self.process = None
         left = [pid for pid in pids if _runs(pid)]
         assert not left, f"processes {left} were left behind"
+        shutil.rmtree(self._runtime)
 
 
 def _runs(pid: int) -> bool:
