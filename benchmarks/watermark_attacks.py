@@ -111,9 +111,11 @@ class Victim:
         said = f"{np.mean(changes):+.1%}, {min(changes):+.1%} to {max(changes):+.1%}"
         return Row(f"{name}, control: {CONTROLS} of pure chance", f"score {before:.1f}: {said}")
 
-    def subtracted(self, name: str, estimate: np.ndarray) -> Row:
-        """An estimate of the carrier `(HOPS, 64)` as loud as it is."""
-        before, after = self.score(self.samples), self.score(with_carrier(self.samples, estimate, -1.0))
+    def subtracted(self, name: str, residue: np.ndarray) -> Row:
+        """Sound taken away from the beginning, as loud as it is."""
+        changed = self.samples.copy()
+        changed[: len(residue)] -= residue
+        before, after = self.score(self.samples), self.score(changed)
         return Row(name, f"score {before:.1f} -> {after:.1f} ({after / before - 1:+.1%})")
 
     def attacked(self, name: str, estimate: np.ndarray, other: np.ndarray) -> Row:
@@ -172,7 +174,7 @@ def greetings(key: MarkKey, talk: np.ndarray, other: np.ndarray, calls: int) -> 
         victim.control(f"{calls} greetings"),
         victim.attacked(f"{calls} greetings, phases averaged", folded, other),
         victim.subtracted(
-            f"{calls} greetings, unmarked greeting known, as it is", np.resize(known, (HOPS, 64))
+            f"{calls} greetings, unmarked greeting known, as it is", mean - greeting[: len(mean)]
         ),
         victim.attacked(f"{calls} greetings, unmarked greeting known", known, other),
         Row(f"mean of {calls} marked greetings itself", f"still ours: {yes(again)} (a limit: see docs)"),
