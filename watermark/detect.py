@@ -23,9 +23,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from watermark import align, carrier, code, sync
+from watermark import align, carrier, code, rows, sync
 from watermark.align import Aligned
-from watermark.carrier import CODED_BITS, DATA, GROUP_HOPS, HOPS_HZ, LAPS, LINE_HOPS, ROWS
+from watermark.carrier import CODED_BITS, DATA, HOPS_HZ, LAPS, LINE_HOPS, ROWS
 from watermark.errors import SoundError
 from watermark.keys import KeyRing, MarkKey
 from watermark.sound import Recording
@@ -35,12 +35,6 @@ from watermark.whiten import NARROW_HZ, Floats, narrow, straight, whiten
 CHANNELS: Final = 2
 DETECTED: Final = 1e-6
 """A recording whose p-value is below this is ours."""
-ROW_PART: Final = 3
-ROW_GROUPS: Final = 10
-"""Groups (320 ms), the strongest ones, on which all rows are tried, or a third of all if that is more; at the
-clearest pilot, all."""
-ROWS_KEPT: Final = 128
-ROW_BATCH: Final = 8
 FREE_BITS: Final = code.PAYLOAD_BITS - code.KNOWN_BITS
 NAMED: Final = 1e-3
 """A payload is named when its data alone has a p-value below this."""
@@ -377,10 +371,10 @@ def _blind(aligned: Iterable[Aligned], key: MarkKey, white: Floats) -> Detection
     """What the likeliest rows say: of the clearest pilot's alignment, or else of all others."""
     best = NOTHING
     others = iter(aligned)
-    for some, part, timed, decoded in ((islice(others, 1), 1, 2, 1), (others, ROW_PART, TIMED, DECODED)):
-        rows = [(energy, found, row) for found in some for row, energy in likely_rows(key, found, part)]
-        rows.sort(key=lambda each: each[0], reverse=True)
-        guesses = [_Guess.of(found, key, row) for _, found, row in rows[:timed]]
+    for some, part, timed, decoded in ((islice(others, 1), 1, 2, 1), (others, rows.PART, TIMED, DECODED)):
+        likely = [(energy, found, row) for found in some for row, energy in rows.likely(key, found, part)]
+        likely.sort(key=lambda each: each[0], reverse=True)
+        guesses = [_Guess.of(found, key, row) for _, found, row in likely[:timed]]
         guesses.sort(key=lambda guess: guess.energy, reverse=True)
         for guess in guesses[:decoded]:
             best = min(best, _decoded(guess, key, white), key=_p)
@@ -397,7 +391,7 @@ def _decoded(guess: _Guess, key: MarkKey, white: Floats) -> Detection:
     best = NOTHING
     for known, count, free_bits in ((key.gateway, LISTED, FREE_BITS), (None, 1, code.PAYLOAD_BITS)):
         listed = code.decode(soft, known, count)
-        laps = {payload: lap_of_row(key, payload, guess.row) for payload in listed}
+        laps = {payload: rows.lap(key, payload, guess.row) for payload in listed}
         payload = next((each for each in listed if laps[each] is not None), listed[0])
         lap = laps[payload]
         data = guess.bare * code.encode(payload)[bits]
@@ -406,47 +400,3 @@ def _decoded(guess: _Guess, key: MarkKey, white: Floats) -> Detection:
         judged = _judged(guess.found, data, key, named, lap or 0, white, tried, joint=True)
         best = min(best, judged, key=_p)
     return best
-
-
-def lap_of_row(key: MarkKey, payload: int, row: int) -> int | None:
-    """The lap on which a call with this payload uses this row of data chips; None when it never does."""
-    return next((lap for lap in range(LAPS) if carrier.row(key, payload, lap) == row), None)
-
-
-def likely_rows(key: MarkKey, found: Aligned, part: int, count: int = 2) -> list[tuple[int, float]]:
-    """The rows of data chips that explain the data tiles best, whatever the bits they carry, and the energy
-    of those bits.
-
-    All rows are tried on the strongest of so many parts of the recording, the better ones on all of it.
-    """
-    inside = carrier.groups(found.places)
-    hops = found.places[inside].reshape(-1, GROUP_HOPS)
-    groups = len(hops)
-    if not groups:
-        return []
-    tiles = np.ascontiguousarray(found.tiles[inside][:, DATA]).reshape(groups, -1)
-    loud = np.argsort(np.square(np.abs(tiles)).sum(axis=1))[::-1][: max(ROW_GROUPS, groups // part)]
-    rows, energy = np.arange(ROWS, dtype=np.int64), np.zeros(ROWS, np.float32)
-    for chosen, kept in ((loud, ROWS_KEPT), (np.arange(groups), count)):
-        energy = _row_energy(key, rows, hops[chosen].reshape(-1), tiles[chosen])
-        order = np.argsort(energy)[::-1][:kept]
-        rows, energy = rows[order], energy[order]
-    return list(zip(rows.tolist(), energy.tolist(), strict=True))
-
-
-def _row_energy(
-    key: MarkKey, rows: NDArray[np.int64], hops: NDArray[np.int64], tiles: NDArray[np.complex64]
-) -> Floats:
-    """Squared soft bits summed, about 128 without a mark, for each row: float32 `(R,)`."""
-    sound = np.ascontiguousarray(tiles).view(np.float32).reshape(-1, 2 * CODED_BITS)
-    spread = np.square(sound).sum(axis=0).reshape(CODED_BITS, 2).sum(axis=1) + np.float32(1e-20)
-    energy = np.empty(len(rows), np.float32)
-    for first in range(0, len(rows), ROW_BATCH):
-        some = rows[first : first + ROW_BATCH]
-        products = carrier.data_signs(key, some[:, None], hops[None, :]).reshape(
-            len(some), -1, 2 * CODED_BITS
-        )
-        products *= sound
-        soft = products.sum(axis=1).reshape(len(some), CODED_BITS, 2).sum(axis=2)
-        energy[first : first + ROW_BATCH] = (np.square(soft) / spread).sum(axis=1)
-    return energy
