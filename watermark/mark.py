@@ -41,7 +41,7 @@ TILT_HZ: Final = (500.0, 1500.0)
 FILL: Final = (0.07, 0.21)
 """`alpha` up to 500 Hz and from 1500 Hz on; between them it rises with the frequency."""
 PILOT_FILL: Final = 0.19
-"""`alpha` of the pilot, which a search needs more than the data its share."""
+"""`alpha` of the pilot: louder than its share, since without it nothing is found."""
 CAP: Final = 0.8
 """The mark's level never exceeds this share of the speech's within 200 Hz."""
 
