@@ -1,8 +1,9 @@
 """The watermark's figures in one table: `python -m benchmarks.watermark [--quick]`, `make bench-watermark`.
 
-Sections: quality, cost, robustness, lengths, attacks, null, side (resemble-perth, when VOICEGATE_PERTH_PYTHON
+Sections: quality, cost, null, robustness, lengths, attacks, side (resemble-perth, when VOICEGATE_PERTH_PYTHON
 names a Python that has it, and audiowmark, when it is on the PATH); `--only` runs some of them. Everything is
-printed, and each section written to benchmarks/out/, from where `python -m benchmarks.watermark_plots` draws.
+printed, and each section written to benchmarks/out/, from where `python -m benchmarks.watermark_table` makes
+the tables of the docs and `python -m benchmarks.watermark_plots` draws.
 """
 
 from __future__ import annotations
@@ -78,6 +79,11 @@ class Table:
         lines = [asdict(line) for line in self.lines if line.section == section]
         saved = {"lines": lines, "records": self.records.get(section, [])}
         (OUT / f"watermark-{section}.json").write_text(json.dumps(saved, indent=1))
+
+
+def saved(section: str) -> dict[str, Any]:
+    """What `Table.save` wrote: `lines` and `records`."""
+    return dict(json.loads((OUT / f"watermark-{section}.json").read_text()))
 
 
 @dataclass
@@ -182,11 +188,7 @@ def robustness(table: Table, voices: list[Source], clips: int) -> None:
                 continue
             records += rows
             goal = next((f" (goal {100 * wanted:g})" for at, wanted in attack.goals if at == seconds), "")
-            kinds = {"tuned": TUNED, "apart": HUMAN_APART, "espeak": ESPEAK}
-            tallies = {
-                kind: [row["blind"] for row in rows if row["voice"] in of] for kind, of in kinds.items()
-            }
-            blind = ", ".join(f"{kind} {sum(hits)}/{len(hits)}" for kind, hits in tallies.items())
+            blind = ", ".join(f"{kind} {tally}" for kind, tally in tallies(rows).items())
             verified = [row for row in rows if "verify" in row]
             verify = "verify not run; "
             if verified:
@@ -198,6 +200,13 @@ def robustness(table: Table, voices: list[Source], clips: int) -> None:
                 f"payload {share(rows, 'right'):.1f}, wrong {sum(row['wrong'] for row in rows)}; "
                 f"{verify}{np.mean([row['cpu_s'] for row in rows]):.2f} s CPU",
             )  # fmt: skip
+
+
+def tallies(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Found blind, of each kind of voice."""
+    kinds = {"tuned": TUNED, "apart": HUMAN_APART, "espeak": ESPEAK}
+    hits = {kind: [row["blind"] for row in rows if row["voice"] in of] for kind, of in kinds.items()}
+    return {kind: f"{sum(each)}/{len(each)}" for kind, each in hits.items()}
 
 
 def share(rows: list[dict[str, Any]], what: str) -> float:

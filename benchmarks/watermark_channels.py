@@ -126,10 +126,15 @@ def loss(share: float) -> Channel:
     return channel
 
 
+def own_chance(samples: np.ndarray) -> np.random.Generator:
+    """Chance that is the same for the same excerpt, and another for another."""
+    return np.random.default_rng(int(1e6 * abs(samples[:1_000]).sum()))
+
+
 def splices(samples: np.ndarray, rate_hz: int) -> tuple[np.ndarray, int]:
     """A jitter buffer that takes out or repeats 5 to 12 ms every .3 to .6 s, on G.711."""
     narrow, _ = law("mulaw")(samples, rate_hz)
-    rng = np.random.default_rng(int(1e6 * abs(samples[:1_000]).sum()))
+    rng = own_chance(samples)
     parts, at = [], 0
     while at < len(narrow):
         length = int(rng.uniform(0.3, 0.6) * 8_000)
@@ -141,7 +146,7 @@ def splices(samples: np.ndarray, rate_hz: int) -> tuple[np.ndarray, int]:
 def speed(samples: np.ndarray, rate_hz: int) -> tuple[np.ndarray, int]:
     """Played up to 1 % too fast or too slow, on G.711."""
     narrow, _ = law("mulaw")(samples, rate_hz)
-    change = np.random.default_rng(int(1e6 * abs(samples[:1_000]).sum())).uniform(-0.01, 0.01)
+    change = own_chance(samples).uniform(-0.01, 0.01)
     return soxr.resample(narrow, 8_000, 8_000 * (1 + change)), 8_000
 
 

@@ -7,16 +7,14 @@ false alarms.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.watermark import OUT
+from benchmarks.watermark import saved
 from benchmarks.watermark_null import EDGES, verify_threshold
 from watermark import align
 from watermark.detect import CUT, STEADY
@@ -26,13 +24,9 @@ ROC = (("G.711 mu", 5), ("GSM-FR", 5), ("AMR 12.2", 5), ("AMR 7.4", 10), ("AMR 4
 LEAST = 1e-12
 
 
-def records(section: str) -> list[dict[str, Any]]:
-    return list(json.loads((OUT / f"watermark-{section}.json").read_text())["records"])
-
-
 def draw_lengths(path: Path) -> None:
     shares: dict[str, dict[int, list[bool]]] = defaultdict(lambda: defaultdict(list))
-    for row in records("lengths"):
+    for row in saved("lengths")["records"]:
         shares[row["attack"]][row["seconds"]].append(row["blind"])
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
@@ -50,7 +44,7 @@ def draw_lengths(path: Path) -> None:
 
 
 def draw_roc(path: Path) -> None:
-    (null,) = records("null")
+    (null,) = saved("null")["records"]
     above = np.cumsum(np.array(null["histogram"])[::-1])[::-1] / null["trials"]
     score = EDGES[:-1]
     bound = np.minimum(1.0, (STEADY + CUT) * align.RETIMINGS * np.exp(-(score**2) / 2))
@@ -62,7 +56,7 @@ def draw_roc(path: Path) -> None:
     left.set(xlim=(0, 9), ylim=(1e-8, 2), xlabel="verify score", ylabel="unmarked speech above it")
     left.legend(fontsize="small")
     rates = np.maximum(bound, LEAST)
-    marked = records("robustness")
+    marked = saved("robustness")["records"]
     for attack, seconds in ROC:
         scores = np.array(
             [row["score"] for row in marked if (row["attack"], row["seconds"]) == (attack, seconds)]

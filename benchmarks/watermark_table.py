@@ -3,22 +3,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from typing import Any
 
 import click
 import numpy as np
 
-from benchmarks.watermark import OUT, SECTIONS, interval, share
+from benchmarks.watermark import SECTIONS, interval, saved, share, tallies
 from benchmarks.watermark_channels import attacks
-from benchmarks.watermark_speech import ESPEAK, HUMAN_APART, TUNED
-
-KINDS = (TUNED, HUMAN_APART, tuple(ESPEAK))
-
-
-def saved(section: str) -> dict[str, Any]:
-    return dict(json.loads((OUT / f"watermark-{section}.json").read_text()))
 
 
 def detection() -> None:
@@ -35,12 +27,11 @@ def detection() -> None:
             interval(sum(row["blind"] for row in some), len(some)).strip().removesuffix(f" % of {len(some)}")
         )
         missed = goal is not None and hits < goal
-        tallies = [[row["blind"] for row in some if row["voice"] in kind] for kind in KINDS]
         verified = [row for row in some if "verify" in row]
         cells = [
             attack, str(seconds), "-" if goal is None else f"{goal:g}",
             f"**{blind}**" if missed else blind,
-            ", ".join(f"{sum(each)}/{len(each)}" for each in tallies),
+            ", ".join(tallies(some).values()),
             f"{share(some, 'right'):.1f}", f"{sum(row['wrong'] for row in some)}",
             f"{share(verified, 'verify'):.1f}" if verified else "-",
             f"{np.median([row['score'] for row in verified]):.1f}" if verified else "-",

@@ -24,6 +24,7 @@ from watermark.whiten import NARROW_HZ
 Floats = NDArray[np.float32]
 Complexes = NDArray[np.complex64]
 Indices = NDArray[np.int64]
+Reals = NDArray[np.floating]
 
 HOP: Final = NARROW_HZ // HOPS_HZ
 FRAME: Final = 2 * HOP
@@ -124,23 +125,24 @@ def fit(white: Floats, key: MarkKey, place: Place) -> Fit | None:
     step = EDGE_S * 2 / max(float(np.abs(time_s).max()), 0.5)
     skews = np.arange(-round(sync.SKEW / step), round(sync.SKEW / step) + 1) * step
     offsets = np.arange(-round(OFFSET_S / GRID_S), round(OFFSET_S / GRID_S) + 1) * GRID_S
+    score, offset_s, skew = _best(products, time_s, skews, offsets)
+    energy = float(np.sqrt(np.square(np.abs(tiles)).sum())) or 1.0
+    return Fit(place, score / energy, offset_s, skew, step, len(skews) * len(offsets))
+
+
+def _best(
+    products: Complexes, time_s: NDArray[np.float64], skews: Reals, offsets: Reals
+) -> tuple[float, float, float]:
+    """The highest sum of the pilot's products on a grid of even steps, and the offset and skew it is at."""
     turned = products * np.exp(2j * np.pi * np.outer(skews[0] * time_s, _PILOT_HZ))
-    turn = np.exp(2j * np.pi * np.outer(step * time_s, _PILOT_HZ))
+    turn = np.exp(2j * np.pi * np.outer((skews[1] - skews[0]) * time_s, _PILOT_HZ))
     per_bin = np.empty((len(skews), len(_PILOT_HZ)), np.complex128)
     for at in range(len(skews)):
         per_bin[at] = turned.sum(axis=0)
         turned *= turn
-    scores = (per_bin @ np.exp(2j * np.pi * np.outer(_PILOT_HZ, offsets))).real
-    best, offset = np.unravel_index(int(np.argmax(scores)), scores.shape)
-    energy = float(np.sqrt(np.square(np.abs(tiles)).sum())) or 1.0
-    return Fit(
-        place,
-        float(scores[best, offset]) / energy,
-        float(offsets[offset]),
-        float(skews[best]),
-        step,
-        len(skews) * len(offsets),
-    )
+    sums = (per_bin @ np.exp(2j * np.pi * np.outer(_PILOT_HZ, offsets))).real
+    skew, offset = np.unravel_index(int(np.argmax(sums)), sums.shape)
+    return float(sums[skew, offset]), float(offsets[offset]), float(skews[skew])
 
 
 def _blocks(products: Complexes, starts: Indices) -> tuple[Complexes, NDArray[np.float64]]:
@@ -161,15 +163,8 @@ def steady(white: Floats, key: MarkKey, found: Fit) -> Aligned:
     tiles = frames(white, starts)
     products, time_s = _blocks(tiles[:, PILOT] * np.conj(carrier.pilot_chips(key, places)), starts)
     steps = np.arange(-FINER, FINER + 1) / FINER
-    best = (-np.inf, found.offset_s, found.skew)
-    for skew in found.skew + steps * found.skew_step:
-        turned = products * np.exp(2j * np.pi * np.outer(skew * time_s, _PILOT_HZ))
-        per_bin = turned.sum(axis=0)
-        offsets = found.offset_s + steps * GRID_S
-        scores = (per_bin @ np.exp(2j * np.pi * np.outer(_PILOT_HZ, offsets))).real
-        at = int(np.argmax(scores))
-        best = max(best, (float(scores[at]), float(offsets[at]), float(skew)))
-    _, offset_s, skew = best
+    skews, offsets = found.skew + steps * found.skew_step, found.offset_s + steps * GRID_S
+    _, offset_s, skew = _best(products, time_s, skews, offsets)
     from_middle_s = (starts + FRAME / 2 - _middle(starts)) / NARROW_HZ
     delay_s = offset_s + skew * from_middle_s
     tiles *= np.exp(2j * np.pi * np.outer(delay_s, _HZ)).astype(np.complex64)
@@ -298,8 +293,3 @@ def _path(scores: Floats) -> tuple[Indices, float]:
         lag = int(lags[at])
         lags[at - 1] = lag - LEAP + int(np.argmax(totals[at - 1, lag : lag + 2 * LEAP] - cost))
     return lags - REACH, float(inside[-1].max())
-
-
-def _score(tiles: Complexes, conjugate_chips: Complexes) -> float:
-    energy = float(np.sqrt(np.square(np.abs(tiles)).sum())) or 1.0
-    return float((tiles * conjugate_chips).real.sum()) / energy

@@ -75,7 +75,6 @@ class Place:
     """The recording may begin at `lag` (in 1/800 s) of the line."""
 
     lag: int
-    score: float
 
 
 def pilot_line(key: MarkKey, first_hop: int, hops: int) -> Complexes:
@@ -102,7 +101,10 @@ def _line(key: MarkKey) -> Complexes:
 
 def _part(key: MarkKey, first: int, lags: int) -> Complexes:
     """Some of it, around its end if need be."""
-    return _line(key).take(np.arange(first, first + lags), mode="wrap")
+    line, end = _line(key), first + lags
+    if end <= LINE:
+        return line[first:end]
+    return np.concatenate((line[first:], line[: end - LINE], line[: max(0, end - 2 * LINE)]))
 
 
 def baseband(white: Floats) -> Complexes:
@@ -158,7 +160,7 @@ class Search:
         return _part(self._key, self._first, self._lags + self._parts.size)
 
     def _places(self, found: list[tuple[int, float]]) -> list[Place]:
-        return [Place((self._first + lag) % LINE, score) for lag, score in found]
+        return [Place((self._first + lag) % LINE) for lag, _ in found]
 
 
 def best_score(white: Floats, key: MarkKey) -> float:
