@@ -281,12 +281,17 @@ class Call:
         await self._either(item.ready, self.gone, within_s)
 
     async def played(self, item: Item) -> None:
-        """Waits until `item` was heard or cut. Raises `CallEnded`, and `EngineGone` when it will never be
-        said."""
+        """Waits until `item` was heard or cut; in a muted call, where nothing more is heard, until its end.
+
+        Raises `CallEnded`, and `EngineGone` when the item will never be said.
+        """
         await self._either(item.done, self.gone)
-        if self.refused is not None and not item.queued and not item.cut:
-            raise EngineGone(self.refused)
-        await self.until(item.done.wait())
+        if self.muted is None:
+            if self.refused is not None and not item.queued and not item.cut:
+                raise EngineGone(self.refused)
+            await self.until(item.done.wait())
+        if self.muted is not None:
+            await self.until(self.ended.wait())
 
     async def _either(self, one: asyncio.Event, other: asyncio.Event, within_s: float | None = None) -> None:
         both = [asyncio.ensure_future(event.wait()) for event in (one, other)]
@@ -315,11 +320,12 @@ class Call:
             self.speech.renew(grant.token)
 
     def mute(self, reason: str) -> None:
-        """The voice may not be heard any more: the leg plays silence from the next frame on, and the call
-        ends soon."""
+        """The voice may not be heard any more: the leg plays silence from the next frame on, what waits to
+        be said is forgotten, and the call ends in `MUTED_FOR_S`."""
         if self.muted is None:
             self.muted = reason
             self.token = None
+            self.speech.cut()
             self.log.warning("voice.muted", reason=reason)
             self.session.event("muted", reason=reason)
             self.tell_front("call.event", call_id=self.id, kind="muted", reason=reason)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.dialplan import Answer, Converse, Disclose, Hangup, Say
+from gateway.dialplan import Answer, Converse, Disclose, Hangup, Record, Say, Verb
 from tests.gateway.hall.house import WORD_S, House, Phone
 
 HOUSE_TIME = True
@@ -131,6 +131,21 @@ async def test_a_muted_call_does_not_stay_silent_for_ever(house: House) -> None:
     await house.revoke()
     took = await house.until(lambda: phone.hung_up)
     assert took == pytest.approx(3.0, abs=0.2)
+
+
+@pytest.mark.parametrize("rest", [(), (Record(announce="recorded", max_s=60.0),), (Hangup(say="bye"),)])
+async def test_what_a_muted_call_was_saying_is_not_said_and_nothing_follows_it(
+    house: House, rest: tuple[Verb, ...]
+) -> None:
+    words = "one two three four"
+    phone = await house.ring(Answer(), Say(text=words), *rest)
+    await house.until(lambda: phone.heard_s() > 3.5 * WORD_S, 10)
+    await house.revoke()
+    took = await house.until(lambda: phone.hung_up)
+    assert took == pytest.approx(3.0, abs=0.2), "however little was left to say"
+    assert await house.over(phone) == "failed: the voice may not be used: revoked"
+    assert not house.events(phone, "recorded"), "a caller who was not told of it is not recorded"
+    assert await house.memory.history(phone.call_id) == [], "what was cut is not remembered as said"
 
 
 async def test_a_frame_that_cannot_be_marked_is_silence_and_an_alarm_and_others_talk_on(house: House) -> None:
