@@ -97,6 +97,8 @@ class CallRecord:
         for key in ("turns", "underruns"):
             if key in facts:
                 table[key] = int(facts[key])
+        if "disclosed" in facts:
+            table["disclosed"] = json.loads(facts["disclosed"])
         if events:
             table["turns"] = list(self.turns)
             table["events"] = list(self.events)

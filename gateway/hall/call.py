@@ -124,7 +124,9 @@ class Call:
     """sets the leg's gain"""
     recordings: Path
     resumed: bool = False
-    """taken up after a hall's death: the caller was greeted and told already"""
+    """taken up after a hall's death: the caller was greeted already"""
+    disclosed: list[str] = field(default_factory=list)
+    """disclosures that the caller has heard whole, before a hall's death too"""
     turns: Turns = field(default_factory=Turns)
     state: str = "offered"
     line: Peer | None = None

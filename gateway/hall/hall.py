@@ -294,6 +294,7 @@ class Hall:
             if call_id in self.calls:  # its line told twice
                 return self.calls[call_id]
             call = self._admit(kept, resumed=True)
+            call.disclosed = json.loads(record.facts.get("disclosed", "[]"))
             call.speech.restore(history)
             call.log.info("call.resumed", remembered=len(history))
             return call

@@ -45,6 +45,8 @@ class Item:
     """No more will be put in."""
     cut: bool = False
     """Not all of it was played: the caller interrupted, or the call ended."""
+    broken: bool = False
+    """The engine stopped before its end."""
     then: Callable[[], None] | None = None
     """called when all of it was heard"""
     ready: asyncio.Event = field(default_factory=asyncio.Event)
@@ -57,6 +59,11 @@ class Item:
     @property
     def heard_s(self) -> float:
         return self.heard / HOUSE_HZ
+
+    @property
+    def whole(self) -> bool:
+        """It was heard from its first word to its last."""
+        return self.done.is_set() and self.queued > 0 and not self.cut and not self.broken
 
 
 class Playout:

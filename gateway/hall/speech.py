@@ -350,6 +350,7 @@ class Speech:
             if active.item.queued == 0 and not active.item.ended:
                 self._asked.appendleft(_Reply(active.item, active.say))
             else:
+                active.item.broken = not active.item.ended
                 self._over(active)
         self._recent.clear()
         last = [self._committed[-1]] if self._committed and self._question else []
@@ -411,6 +412,7 @@ class Speech:
         if active.say is None:
             self._answered()
         if done.status == "failed":
+            active.item.broken = True
             self._log.warning("engine.reply_failed", reason=done.reason)
         self._over(active)
         self._advance()

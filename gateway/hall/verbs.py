@@ -38,6 +38,8 @@ GREETING_WITHIN_S: Final = 2.0
 """The call is answered even when its greeting is not rendered by then."""
 FAREWELL_WITHIN_S: Final = 20.0
 """A caller who holds the call does not hear it."""
+ANNOUNCED_TIMES: Final = 3
+"""Tries to say what must be said before the call goes on."""
 BEEP_HZ: Final = 1000.0
 
 
@@ -113,8 +115,7 @@ class Performance:
             case Answer():
                 await self._answer(following)
             case Disclose():
-                if not self._call.resumed:
-                    await self._say(verb.text, interruptible=False)
+                await self._disclose(verb.text)
             case Say():
                 await self._say(verb.text)
             case Converse():
@@ -144,7 +145,8 @@ class Performance:
     def _start_saying(self, text: str) -> Item:
         return self._take_ahead(text) or self._call.speech.say(self._call.words(text))
 
-    async def _say(self, text: str, *, interruptible: bool = True) -> None:
+    async def _say(self, text: str, *, interruptible: bool = True) -> bool:
+        """True when it was heard from its first word to its last."""
         call = self._call
         call.interruptible = interruptible
         item = self._start_saying(text)
@@ -152,6 +154,25 @@ class Performance:
             await call.played(item)
         finally:
             call.interruptible = True
+        return item.whole
+
+    async def _announce(self, text: str) -> None:
+        """Says what the caller must know before the call goes on: again when the engine broke it off.
+
+        Raises `CallEnded` when it could not be said whole.
+        """
+        for _ in range(ANNOUNCED_TIMES):
+            if await self._say(text, interruptible=False):
+                return
+        raise CallEnded("failed: what must be said first could not be said")
+
+    async def _disclose(self, text: str) -> None:
+        call = self._call
+        if call.resumed and text in call.disclosed:
+            return
+        await self._announce(text)
+        call.disclosed.append(text)
+        call.session.note(disclosed=call.disclosed)
 
     async def _answer(self, following: Verb | None) -> None:
         """200 OK once the first words wait to be played; then until the caller can hear them."""
@@ -190,7 +211,7 @@ class Performance:
 
     async def _record(self, verb: Record) -> None:
         call = self._call
-        await self._say(verb.announce, interruptible=False)
+        await self._announce(verb.announce)
         if verb.beep:
             await call.played(call.speech.beep(BEEP_HZ, 0.3))
         await Recording(call, verb.max_s, verb.silence_s).run()

@@ -42,11 +42,11 @@ from watermark.mark import MarkerBank
 KEY = MarkKey("wm-0001", 1, bytes(range(32)))
 FRAME_S = 0.02
 WORD_S = 0.4
-VOICE = np.random.default_rng(1).normal(0.3, 0.1, 1_920).astype(np.float32)
-"""80 ms of what the engine says: as loud everywhere, and wide enough to hold a mark"""
 """How long the scripted engine takes over one word."""
 PIECE = 1_920
 """Samples the engine sends at once (80 ms)."""
+VOICE = np.random.default_rng(1).normal(0.3, 0.1, PIECE).astype(np.float32)
+"""80 ms of what the engine says: as loud everywhere, and wide enough to hold a mark"""
 RINGING_S = 0.1
 """From the line's 200 OK to the caller's ACK."""
 TIMED = ("call", "conversation", "speech", "hall", "transfer", "recording", "floor", "enrol")
@@ -273,6 +273,8 @@ class Engine:
     refuses: bool = False
     """has no such voice, and never will"""
     silent: bool = False
+    breaks: int = 0
+    """so many replies fail after their first word"""
     leads: bool = True
     """keeps its lead; else it sends all at once"""
     loses_at_once: bool = False
@@ -412,6 +414,10 @@ class EngineTalk:
                     await self._wait_for_lead(item, sent_s, began)
                     self.send(client.Audio(item, VOICE))
                     sent_s += PIECE / 24_000
+                if self.engine.breaks:
+                    self.engine.breaks -= 1
+                    status = "failed"
+                    break
             if answer.tool is not None:
                 self.send(client.ToolRequest(answer.tool, "{}"))
         except asyncio.CancelledError:

@@ -50,6 +50,24 @@ async def test_the_disclosure_is_verbatim_and_cannot_be_interrupted(house: House
     assert min(loud[1:-1]) > 0.15, "and it was not ducked"
 
 
+async def test_a_disclosure_that_the_engine_broke_off_is_said_again(house: House) -> None:
+    house.engine.breaks = 1
+    phone = await house.ring(Answer(), DISCLOSE, TALK)
+    await house.says("how can I help")
+    assert house.engine.said == ["this is a machine", "this is a machine", "how can I help"]
+    record = await house.memory.get(phone.call_id)
+    assert record is not None
+    assert record.to_json()["disclosed"] == ["this is a machine"]
+
+
+async def test_a_bot_that_cannot_say_what_it_is_does_not_talk(house: House) -> None:
+    house.engine.breaks = 99
+    phone = await house.ring(Answer(), DISCLOSE, TALK)
+    assert await house.over(phone) == "failed: what must be said first could not be said"
+    assert set(house.engine.said) == {"this is a machine"}
+    assert "disclosed" not in house.memory.hashes[f"vg:call:{phone.call_id}"]
+
+
 async def test_every_word_is_heard_before_the_call_is_hung_up(house: House) -> None:
     phone = await house.ring(Answer(), Say(text="one two three"), Hangup(say="four five"))
     assert await house.over(phone) == "hung up"

@@ -59,6 +59,16 @@ async def test_a_call_goes_on_in_the_new_hall(house: House) -> None:
     await house.says("still here")
 
 
+async def test_a_disclosure_that_died_with_its_hall_is_said_again(house: House) -> None:
+    phone = await house.ring(Answer(), Disclose(text="this is a machine"), TALK)
+    await house.until(lambda: phone.heard_s() > 2 * WORD_S)
+    await house.hall_dies()
+    asked = len(house.engine.said)
+    await back(house, phone)
+    await house.until(lambda: len(house.engine.said) > asked + 1)
+    assert house.engine.said[asked:] == ["this is a machine", "say again"]
+
+
 async def test_what_the_line_played_before_does_not_count_for_the_new_hall(house: House) -> None:
     phone = await interrupted(house)
     assert phone.played > 8_000

@@ -167,6 +167,18 @@ async def test_an_engine_that_is_away_from_the_start_is_apologised_for(
     assert phone.heard_s() == pytest.approx(FILLER_S + LOST_S, abs=0.1)
 
 
+async def test_a_disclosure_that_died_with_the_engine_is_said_again_from_its_first_word(
+    house: House, prompts: Prompts
+) -> None:
+    phone = await house.ring(Answer(), Disclose(text="this is a machine"), TALK)
+    await house.until(lambda: phone.heard_s() > 0.5 * WORD_S)
+    house.engine.die()
+    await asyncio.sleep(0.3)
+    house.engine.down = False
+    await house.says("how can I help")
+    assert house.engine.said == ["this is a machine", "this is a machine", "how can I help"]
+
+
 async def test_an_engine_that_says_nothing_is_apologised_for(house: House, prompts: Prompts) -> None:
     phone = await talking(house)
     heard = phone.heard_s()

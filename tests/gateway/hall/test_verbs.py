@@ -144,6 +144,13 @@ async def test_a_recording_goes_on_when_the_engine_is_lost(house: House) -> None
     assert recorded(house, phone)[0] == pytest.approx(19.5, abs=1.5)
 
 
+async def test_nobody_is_recorded_who_was_not_told(house: House) -> None:
+    house.engine.breaks = 99
+    phone = await house.ring(Answer(), Record(announce="this is recorded"), Hangup())
+    assert await house.over(phone) == "failed: what must be said first could not be said"
+    assert not house.events(phone, "recorded")
+
+
 async def test_who_hangs_up_has_left_a_message(house: House) -> None:
     phone = await recording(house, Record(announce="speak now"))
     phone.speak(3.0)
