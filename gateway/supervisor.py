@@ -27,10 +27,11 @@ import structlog
 
 from gateway import rpc
 from gateway.errors import RpcError, StartError
+from gateway.line.plan import RTP_STRIDE
 from gateway.places import consent_dir, grant_keys_path, mark_keys_path
+from gateway.preflight import check_engines, check_ports
 from gateway.runtime import Runtime, runtime_for
 from gateway.settings import Settings
-from model.address import is_safe
 
 log = structlog.get_logger("supervisor")
 
@@ -162,7 +163,7 @@ class Supervisor:
                 "hall": f"hall{at % settings.halls}",
                 "runtime": str(self.runtime.path),
                 "media_address": media,
-                "rtp_port": settings.rtp_port + at * RTP_PORTS_PER_LINE if settings.rtp_port else 0,
+                "rtp_port": settings.rtp_port + at * RTP_STRIDE if settings.rtp_port else 0,
             }
             for at, (name, kind) in enumerate(plan)
         }
@@ -313,10 +314,6 @@ class Supervisor:
             (self.runtime.path / "token").unlink()
 
 
-RTP_PORTS_PER_LINE: Final = 40
-"""Ports of one line: 4 calls of RTP and RTCP, and room so that a port is not reused at once."""
-
-
 async def _end(process: asyncio.subprocess.Process, patience_s: float = 5.0) -> None:
     if process.returncode is not None:
         return
@@ -329,52 +326,6 @@ async def _end(process: asyncio.subprocess.Process, patience_s: float = 5.0) -> 
             log.error("process.killed", pid=process.pid)
             process.kill()
             await process.wait()
-
-
-def check_ports(settings: Settings) -> None:
-    """Raises `StartError` for a port that somebody else holds, before anything is started."""
-    wanted = [
-        ("VOICEGATE_SIP_PORT", settings.sip_port, socket.SOCK_DGRAM, "SIP over UDP"),
-        ("VOICEGATE_SIP_PORT", settings.sip_port, socket.SOCK_STREAM, "SIP over TCP"),
-        ("VOICEGATE_HTTP_PORT", settings.http_port, socket.SOCK_STREAM, "HTTP"),
-    ]
-    if settings.detector_port:
-        wanted.append(("VOICEGATE_DETECTOR_PORT", settings.detector_port, socket.SOCK_STREAM, "the detector"))
-    for variable, port, kind, what in wanted:
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        with socket.socket(family, kind) as probe:
-            if kind == socket.SOCK_STREAM:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((settings.host, port))
-            except OSError as error:
-                raise StartError(
-                    f"cannot bind {settings.host}:{port} for {what} ({error.strerror}); "
-                    f"stop the program that holds it or set {variable} to another port"
-                ) from None
-
-
-def check_engines(settings: Settings) -> None:
-    """Raises `StartError` for engines that cannot be used, or not safely."""
-    if not settings.engine_url:
-        if settings.engine == "chroma" and settings.chroma is None:
-            raise StartError(
-                "VOICEGATE_ENGINE=chroma needs VOICEGATE_CHROMA: a directory, or FlashLabs/Chroma-4B"
-            )
-        return
-    token = settings.engine_token
-    if token is None or len(token.get_secret_value()) < 16:
-        raise StartError("VOICEGATE_ENGINE_URL needs VOICEGATE_ENGINE_TOKEN, 16 characters or more")
-    for url in settings.engine_url:
-        if not url.startswith(("ws://", "wss://", "http://", "https://")):
-            raise StartError(
-                f"VOICEGATE_ENGINE_URL: {url} must begin with ws://, wss://, http:// or https://"
-            )
-        if not is_safe(url) and not settings.engine_plain:
-            raise StartError(
-                f"VOICEGATE_ENGINE_URL: {url} would send calls in the clear; use wss:// or https://, "
-                "or VOICEGATE_ENGINE_PLAIN=1 on a private network"
-            )
 
 
 def _open_log(settings: Settings) -> tuple[IO[bytes] | None, Path | None]:

@@ -23,9 +23,10 @@ from gateway.dialplan import Route
 from gateway.dialplan_verbs import fill
 from gateway.errors import RpcError
 from gateway.hall.audio import HOUSE_HZ, Floats
+from gateway.hall.inbox import CallEnded, CallerTurn, Ended, EngineGone, Event, Refused
 from gateway.hall.leg import FULL
 from gateway.hall.playout import Item, Playout
-from gateway.hall.speech import EngineGone, Refused, Speech, SpeechEvent
+from gateway.hall.speech import Speech
 from gateway.hall.turns import TurnEvent, Turns
 from gateway.rpc import Peer
 from gateway.sessions import Session
@@ -67,45 +68,6 @@ class Offer:
     @property
     def route(self) -> Route:
         return self.routes[self.first]
-
-
-@dataclass(frozen=True, slots=True)
-class Dtmf:
-    """A key the caller pressed."""
-
-    digit: str
-
-
-@dataclass(frozen=True, slots=True)
-class CallerTurn:
-    """What `Turns` noticed. `at` is `time.monotonic()`, `quiet_s` how long it had been quiet by then."""
-
-    event: TurnEvent
-    at: float
-    duration_s: float
-    quiet_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Transferred:
-    """What became of a transfer: the SIP status of its target."""
-
-    status: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The call is over."""
-
-    how: str
-
-
-Event = Dtmf | CallerTurn | Transferred | Ended | SpeechEvent
-
-
-class CallEnded(Exception):
-    """Raised inside verbs when the call has ended, so that they unwind."""
 
 
 @dataclass(eq=False)

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.dialplan import Converse
-from gateway.hall.call import Call, CallEnded, CallerTurn, Dtmf, Event
+from gateway.hall.call import Call
+from gateway.hall.inbox import CallEnded, CallerTurn, Dtmf, EngineGone, Event, Heard, ToolCall
 from gateway.hall.leg import DUCKED, FULL
 from gateway.hall.playout import Item
-from gateway.hall.speech import EngineGone, Heard, ToolCall
 from gateway.hall.transfer import transfer
 from gateway.hall.turns import TurnEvent
 from gateway.sessions import Turn as SessionTurn

@@ -17,13 +17,15 @@ import structlog
 from redis.exceptions import RedisError
 
 from consent.errors import GrantRefused
-from consent.grant import GrantVerifier, VoiceGrant
-from consent.revocation import Revocation, RevocationFeed
+from consent.grant import GrantVerifier
+from consent.revocation import RevocationFeed
 from gateway.dialplan import Route
 from gateway.errors import RpcError
 from gateway.hall.audio import FILTER_DELAY_S
-from gateway.hall.call import Call, Dtmf, Offer, Transferred
+from gateway.hall.call import Call, Offer
 from gateway.hall.floor import Floor
+from gateway.hall.grants import Grants
+from gateway.hall.inbox import Dtmf, Transferred
 from gateway.hall.playout import Playout
 from gateway.hall.prompts import Prompts, render
 from gateway.hall.speech import FILLER, Speech
@@ -41,11 +43,6 @@ from watermark.mark import MARK_DELAY_S
 from watermark.selfcheck import SelfCheck, Window
 
 log = structlog.get_logger("hall")
-
-RENEW_BEFORE: Final = 0.5
-"""A grant is renewed when this share of its life is left."""
-
-RENEW_RETRY_S: Final = 1.0
 
 FRONT_WITHIN_S: Final = 5.0
 """How long a call waits for the front after this hall's restart."""
@@ -81,6 +78,7 @@ class Hall:
 
     def __post_init__(self) -> None:
         self.floor.check_due = self._look_for_mark
+        self.grants = Grants(self.verifier, self.feed, self.ask_front, self.calls.values)
 
     async def start(self) -> None:
         handlers: dict[str, Handler] = {
@@ -103,7 +101,7 @@ class Hall:
         self._ticks = TickServer(self.runtime.ticks(self.name), self.token, self.floor.turn)
         await self._ticks.start()
         await self._server.start()
-        self._spawn(self.feed.run(self._revoked))
+        self._spawn(self.feed.run(self.grants.revoked))
 
     async def stop(self) -> None:
         for call in list(self.calls.values()):
@@ -146,16 +144,6 @@ class Hall:
         if self._front is None:
             raise RpcError("the front is away")
         return await self._front.ask(method, timeout_s, **params)
-
-    async def _renewed(self, call_id: str, token: str | None) -> str:
-        """A fresh grant of the call; `token` is its last one, which a restarted front has not seen.
-
-        Raises `GrantRefused`, and `RpcError` when the front cannot be asked now.
-        """
-        answer = await self.ask_front("grant.renew", call_id=call_id, token=token)
-        if "refused" in answer:
-            raise GrantRefused(answer["refused"], f"the front does not renew: {answer['refused']}")
-        return str(answer["token"])
 
     # ── the front asks ───────────────────────────────────────────────────────────────────────────────
 
@@ -290,7 +278,7 @@ class Hall:
             kept = json.loads(record.facts["offer"])
             async with asyncio.timeout(FRONT_WITHIN_S):  # the lines are often back before the front is
                 await self._front_here.wait()
-            kept["grant"] = await self._renewed(call_id, None)
+            kept["grant"] = await self.grants.renewed(call_id, None)
             if call_id in self.calls:  # its line told twice
                 return self.calls[call_id]
             call = self._admit(kept, resumed=True)
@@ -337,12 +325,12 @@ class Hall:
     # ── a call's life ────────────────────────────────────────────────────────────────────────────────
 
     async def _live(self, call: Call) -> None:
-        self._use_grant(call, call.offer.grant)
+        self.grants.use(call, call.offer.grant)
         performing = asyncio.create_task(perform(call))
         work = [
             performing,
             asyncio.create_task(call.speech.run(lambda: call.token, call.post)),
-            asyncio.create_task(self._keep_grant(call)),
+            asyncio.create_task(self.grants.keep(call)),
             asyncio.create_task(self._limit(call)),
         ]
         try:
@@ -371,45 +359,6 @@ class Hall:
         await asyncio.sleep(max(0.0, self.settings.max_call_s - before_s))
         call.end("hung up: the longest duration was reached")
 
-    def _use_grant(self, call: Call, token: str | None) -> None:
-        """The call speaks by this grant from now on; without a valid one it falls silent."""
-        try:
-            if token is None:
-                raise GrantRefused("none", "the call has no grant")
-            grant = self.verifier.verify(token, call_id=call.id)
-            if self.feed.revocations.is_revoked(grant):
-                raise GrantRefused("revoked", f"the voice {grant.voice} was revoked")
-            call.use_grant(grant)
-        except GrantRefused as refusal:
-            call.mute(refusal.reason)
-
-    async def _keep_grant(self, call: Call) -> None:
-        """Has the grant renewed in time, and silences the voice when it lapses or anything here fails."""
-        try:
-            while call.muted is None and (grant := call.grant) is not None:
-                left_s = grant.expires_at - time.time()
-                await asyncio.sleep(max(RENEW_RETRY_S / 2, left_s * (1 - RENEW_BEFORE)))
-                token = await self._renewal(call, grant)
-                if token is None:
-                    call.mute("expired")
-                else:
-                    self._use_grant(call, token)
-        except GrantRefused as refusal:
-            call.mute(refusal.reason)
-        except Exception:
-            call.log.exception("grant.failed")
-            call.mute("unknown")
-
-    async def _renewal(self, call: Call, grant: VoiceGrant) -> str | None:
-        """A fresh token; None when none came before `grant` lapsed. Raises `GrantRefused`."""
-        while time.time() < grant.expires_at:
-            try:
-                return await self._renewed(call.id, grant.token)
-            except RpcError as error:
-                call.log.warning("grant.not_renewed", error=str(error))
-            await asyncio.sleep(min(RENEW_RETRY_S, max(0.05, grant.expires_at - time.time())))
-        return None
-
     def _look_for_mark(self, call: Call) -> None:
         """What the call was just sent, through a modelled telephone line, must carry its mark."""
         if call.check is not None:
@@ -421,11 +370,6 @@ class Hall:
         if not verdict.detected:
             call.log.error("mark.not_found", p_value=verdict.p_value, score=round(verdict.score, 1))
             call.mute("no mark")
-
-    async def _revoked(self, revocation: Revocation) -> None:
-        for call in list(self.calls.values()):
-            if call.grant is not None and self.feed.revocations.is_revoked(call.grant):
-                call.mute("revoked")
 
 
 def _offer(params: dict[str, Any]) -> Offer:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.hall.call import Call, Dtmf
+from gateway.hall.call import Call
+from gateway.hall.inbox import Dtmf
 from gateway.hall.playout import Item
 
 TIMEOUT_S: Final = 6.0

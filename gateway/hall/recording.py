@@ -15,7 +15,8 @@ from typing import Final
 import numpy as np
 
 from gateway.hall.audio import FRAME_S, HOUSE_HZ, Floats, to_pcm
-from gateway.hall.call import Call, Dtmf
+from gateway.hall.call import Call
+from gateway.hall.inbox import Dtmf
 
 FLUSH_S: Final = 1.0
 

@@ -22,9 +22,9 @@ import numpy as np
 import structlog
 
 from gateway.dialplan_verbs import Converse, fill
-from gateway.errors import VoicegateError
 from gateway.hall import memory
 from gateway.hall.audio import HOUSE_HZ, Floats
+from gateway.hall.inbox import Heard, Refused, SpeechEvent, ToolCall
 from gateway.hall.memory import Memory
 from gateway.hall.playout import Item, Playout, PlayoutFull
 from gateway.hall.prompts import Prompts
@@ -49,49 +49,10 @@ OUTBOX: Final = 1024
 Command = Callable[[EngineSession], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What the engine understood of the turn that was committed as `turn`; `text` is None when it does not
-    transcribe."""
-
-    turn: int
-    text: str | None
-    duration_s: float
-    confidence: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """The engine wants something done once `item` was heard."""
-
-    item: Item
-    name: str
-    arguments: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The engine will not, now or ever in this call: `code` is "busy" or the contract's other words."""
-
-    code: str
-    message: str
-
-
-SpeechEvent = Heard | ToolCall | Refused
-
-
 class EngineSilent(EngineError):
     """The engine was asked to speak and says nothing."""
 
     code = "lost"
-
-
-class EngineGone(VoicegateError):
-    """What should be said cannot be: the engine refused."""
-
-    def __init__(self, refusal: Refused) -> None:
-        super().__init__(refusal.message)
-        self.refusal = refusal
 
 
 @dataclass(slots=True, eq=False)

@@ -6,7 +6,8 @@ import time
 from typing import Final
 
 from gateway.errors import RpcError
-from gateway.hall.call import Call, CallEnded, Transferred
+from gateway.hall.call import Call
+from gateway.hall.inbox import CallEnded, Transferred
 
 ACCEPTED_WITHIN_S: Final = 32.0
 """What the target may take to answer; its phone rings meanwhile."""

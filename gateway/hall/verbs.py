@@ -23,15 +23,15 @@ from gateway.dialplan import (
     Verb,
     VoiceOwner,
 )
-from gateway.hall.call import CONFIRMED_WITHIN_S, STARTED_WITHIN_S, Call, CallEnded
+from gateway.hall.call import CONFIRMED_WITHIN_S, STARTED_WITHIN_S, Call
 from gateway.hall.conversation import Conversation
 from gateway.hall.enrol import enrol
+from gateway.hall.inbox import CallEnded, EngineGone, Refused
 from gateway.hall.keys import dialled
 from gateway.hall.leg import FULL
 from gateway.hall.owner import serve_owner
 from gateway.hall.playout import Item
 from gateway.hall.recording import Recording
-from gateway.hall.speech import EngineGone, Refused
 from gateway.hall.transfer import transfer
 
 GREETING_WITHIN_S: Final = 2.0

@@ -23,9 +23,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from collections.abc import Callable
+from typing import Any, Final
 
 import pjsua2 as pj
 
@@ -33,12 +32,10 @@ from gateway.errors import LineError, RpcError
 from gateway.line.bridge import Bridge, CallAudio
 from gateway.line.loop import Loop
 from gateway.line.notes import named, note
+from gateway.line.plan import CODECS, RTP_PORTS, LinePlan
 from gateway.line.sipcall import LineAccount, SipCall, op, reason_of
 from gateway.line.wire import FIRST_RETRY_S, LAST_RETRY_S, Wire
-from gateway.runtime import Runtime
 
-CAPACITY: Final = 4
-"""PJSUA_MAX_CALLS of the wheel; more is cut silently. The zygote's `probe` counts what another one takes."""
 HALL_GRACE_S: Final = 5.0
 """How long calls stay up, silent, without their hall."""
 GOODBYE_S: Final = 1.0
@@ -46,45 +43,6 @@ GOODBYE_S: Final = 1.0
 WATCH_S: Final = 1.0
 """Between two looks at where the RTP comes from."""
 FRAME_NS: Final = 20_000_000
-
-RTP_PORTS: Final = 36
-"""Ports a line may use for RTP and RTCP: room for its calls and for those whose ports are still closing."""
-RTP_STRIDE: Final = 40
-"""Between the blocks of two lines; more than the range + 2, which pjsua2 may step over."""
-
-RATES: Final[Mapping[str, int]] = {"narrow": 8000, "wide": 16000}
-CODECS: Final[Mapping[str, tuple[str, ...]]] = {
-    "narrow": ("PCMU/8000", "PCMA/8000"),
-    "wide": ("G722/16000", "PCMU/8000", "PCMA/8000"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class LinePlan:
-    """What the zygote's caller decides about a line."""
-
-    name: str
-    kind: Literal["narrow", "wide"]
-    hall: str
-    """Name of the hall that owns the line's calls."""
-    runtime: Runtime
-    token: str
-    """The boot's token: opens the house's sockets and signs the edge's INVITEs."""
-    sip_port: int = 0
-    """UDP port on 127.0.0.1; 0: an ephemeral one, told in hello."""
-    rtp_port: int = 0
-    """First of this line's `RTP_PORTS`; 0: a random block."""
-    media_address: str = "127.0.0.1"
-    """Local address RTP binds; empty or 0.0.0.0: all. The edge rewrites what the SDP says."""
-    public_address: str = ""
-    """Address the SDP says, when it is not the bound one."""
-
-    capacity: int = CAPACITY
-    """Calls it takes; as probed."""
-
-    @property
-    def rate_hz(self) -> int:
-        return RATES[self.kind]
 
 
 def signature(token: str, call_id: str, sip_call_id: str) -> str:

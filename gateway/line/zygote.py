@@ -28,7 +28,6 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import pjsua2 as pj
@@ -36,35 +35,13 @@ import pjsua2 as pj
 from gateway.errors import LineError
 from gateway.line import sip
 from gateway.line.notes import named, note
-from gateway.runtime import Runtime
+from gateway.line.plan import plan_from
 
 PR_SET_PDEATHSIG: Final = 1
 PROBE_LIMIT: Final = 64
 FAREWELL_S: Final = 2.0
 """How long lines have to end after SIGTERM before they are killed."""
 TOKEN_VARIABLE: Final = "VOICEGATE_BOOT_TOKEN"  # noqa: S105  # the variable's name
-
-
-def plan_from(request: Mapping[str, Any], token: str) -> sip.LinePlan:
-    """Raises `LineError` for a request that is no plan."""
-    known = {
-        "name",
-        "kind",
-        "hall",
-        "runtime",
-        "sip_port",
-        "rtp_port",
-        "media_address",
-        "public_address",
-        "capacity",
-    }
-    if unknown := set(request) - known:
-        raise LineError(f"fork: nobody knows {', '.join(sorted(unknown))}")
-    if missing := {"name", "kind", "hall", "runtime"} - set(request):
-        raise LineError(f"fork: {', '.join(sorted(missing))} is missing")
-    if request["kind"] not in sip.RATES:
-        raise LineError(f"fork: kind is narrow or wide, not {request['kind']!r}")
-    return sip.LinePlan(**{**request, "runtime": Runtime(Path(request["runtime"])), "token": token})
 
 
 def die_with_parent(parent: int) -> None:

@@ -49,7 +49,7 @@ VOICE = np.random.default_rng(1).normal(0.3, 0.1, PIECE).astype(np.float32)
 """80 ms of what the engine says: as loud everywhere, and wide enough to hold a mark"""
 RINGING_S = 0.1
 """From the line's 200 OK to the caller's ACK."""
-TIMED = ("call", "conversation", "speech", "hall", "transfer", "recording", "floor", "enrol")
+TIMED = ("call", "conversation", "speech", "hall", "grants", "transfer", "recording", "floor", "enrol")
 
 
 # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -788,7 +788,7 @@ class House:
     async def revoke(self, voice: str = "heart") -> None:
         revocation = self.hall.feed.revocations.take(self.consent.revocation(voice))
         assert revocation is not None
-        await self.hall._revoked(revocation)
+        await self.hall.grants.revoked(revocation)
 
     def is_empty(self) -> bool:
         """Nothing of any call is left in the hall."""

@@ -8,8 +8,9 @@ import pytest
 
 from gateway.dialplan import Answer, Converse, Disclose, Hangup, Say
 from gateway.errors import RpcError
-from gateway.hall.call import INBOX, Dtmf
+from gateway.hall.call import INBOX
 from gateway.hall.floor import CAPACITY
+from gateway.hall.inbox import Dtmf
 from tests.gateway.hall.house import FRAME_S, WORD_S, House, Phone
 
 HOUSE_TIME = True

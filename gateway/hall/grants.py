@@ -1,0 +1,86 @@
+"""What calls speak by: their grants, verified, renewed in time, and obeyed when they are gone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Final
+
+from consent.errors import GrantRefused
+from consent.grant import GrantVerifier, VoiceGrant
+from consent.revocation import Revocation, RevocationFeed
+from gateway.errors import RpcError
+from gateway.hall.call import Call
+
+RENEW_BEFORE: Final = 0.5
+"""A grant is renewed when this share of its life is left."""
+RENEW_RETRY_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """A call without a valid grant falls silent, whatever went wrong here."""
+
+    verifier: GrantVerifier
+    feed: RevocationFeed
+    ask_front: Callable[..., Awaitable[Any]]
+    """raises `RpcError`"""
+    calls: Callable[[], Collection[Call]]
+    """those that live"""
+
+    def use(self, call: Call, token: str | None) -> None:
+        """The call speaks by this grant from now on; without a valid one it falls silent."""
+        try:
+            if token is None:
+                raise GrantRefused("none", "the call has no grant")
+            grant = self.verifier.verify(token, call_id=call.id)
+            if self.feed.revocations.is_revoked(grant):
+                raise GrantRefused("revoked", f"the voice {grant.voice} was revoked")
+            call.use_grant(grant)
+        except GrantRefused as refusal:
+            call.mute(refusal.reason)
+
+    async def keep(self, call: Call) -> None:
+        """Has the grant renewed in time, and silences the voice when it lapses or anything here fails."""
+        try:
+            while call.muted is None and (grant := call.grant) is not None:
+                left_s = grant.expires_at - time.time()
+                await asyncio.sleep(max(RENEW_RETRY_S / 2, left_s * (1 - RENEW_BEFORE)))
+                token = await self._renewal(call, grant)
+                if token is None:
+                    call.mute("expired")
+                else:
+                    self.use(call, token)
+        except GrantRefused as refusal:
+            call.mute(refusal.reason)
+        except Exception:
+            call.log.exception("grant.failed")
+            call.mute("unknown")
+
+    async def _renewal(self, call: Call, grant: VoiceGrant) -> str | None:
+        """A fresh token; None when none came before `grant` lapsed. Raises `GrantRefused`."""
+        while time.time() < grant.expires_at:
+            try:
+                return await self.renewed(call.id, grant.token)
+            except RpcError as error:
+                call.log.warning("grant.not_renewed", error=str(error))
+            await asyncio.sleep(min(RENEW_RETRY_S, max(0.05, grant.expires_at - time.time())))
+        return None
+
+    async def renewed(self, call_id: str, token: str | None) -> str:
+        """A fresh grant of the call; `token` is its last one, which a restarted front has not seen.
+
+        Raises `GrantRefused`, and `RpcError` when the front cannot be asked now.
+        """
+        answer = await self.ask_front("grant.renew", call_id=call_id, token=token)
+        if "refused" in answer:
+            raise GrantRefused(answer["refused"], f"the front does not renew: {answer['refused']}")
+        return str(answer["token"])
+
+    async def revoked(self, _: Revocation) -> None:
+        """Silences the calls whose voice is withdrawn."""
+        for call in list(self.calls()):
+            if call.grant is not None and self.feed.revocations.is_revoked(call.grant):
+                call.mute("revoked")
