@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -17,6 +17,9 @@ from gateway.settings import Settings, load
 from watermark.detect import Detection, detect_recording
 from watermark.keys import KeyRing
 from watermark.sound import read
+
+ASKED: Final = 100_000
+"""Calls, the newest, among which a recording's is sought that it does not name itself."""
 
 
 @click.command()
@@ -30,8 +33,7 @@ def trace(clip: Path, html: Path | None, as_json: bool, speeds: bool) -> None:
     Ends with 0 when it is ours, 1 when no mark of ours is in it.
     """
     settings = load()
-    found = detect_recording(read(clip), KeyRing.load(mark_keys_path(settings)), speeds=speeds)
-    call = _call_of(settings, found)
+    found, call = _find(settings, clip, speeds)
     if not found.detected:
         click.echo(json.dumps({"ours": False}) if as_json else f"{clip}: no mark of this gateway was found")
         raise SystemExit(1)
@@ -45,14 +47,27 @@ def trace(clip: Path, html: Path | None, as_json: bool, speeds: bool) -> None:
         click.echo(describe(clip, evidence))
 
 
-def _call_of(settings: Settings, found: Detection) -> CallRow | None:
-    if found.payload is None:
-        return None
+def _find(settings: Settings, clip: Path, speeds: bool) -> tuple[Detection, CallRow | None]:
+    """The mark and its call: as the recording alone says, or else as the registry's newest calls fit it."""
+    recording, keys = read(clip), KeyRing.load(mark_keys_path(settings))
     registry = Registry.open(settings.sql)
     try:
-        call = registry.by_payload(found.payload & ((1 << PAYLOAD_BITS) - 1))
+        found = detect_recording(recording, keys, speeds=speeds)
+        call = _call_of(registry, found)
+        newest = registry.newest(ASKED) if call is None else []
+        if newest:
+            among = detect_recording(recording, keys, payloads=newest, speeds=speeds)
+            if among.detected:
+                return among, _call_of(registry, among)
+        return found, call
     finally:
         registry.close()
+
+
+def _call_of(registry: Registry, found: Detection) -> CallRow | None:
+    if found.payload is None:
+        return None
+    call = registry.by_payload(found.payload & ((1 << PAYLOAD_BITS) - 1))
     return call if call is not None and call.payload_whole == found.payload else None
 
 

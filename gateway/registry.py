@@ -223,6 +223,11 @@ class Registry:
         """The call that a mark names; None when none of ours has this 48-bit payload."""
         return self._one(CALLS.c.payload == payload)
 
+    def newest(self, count: int) -> list[int]:
+        """Whole payloads of so many calls, the newest first."""
+        marked = select(CALLS.c.payload_whole).where(CALLS.c.payload_whole.is_not(None))
+        return [int(row[0]) for row in self._read(marked.order_by(CALLS.c.started_at.desc()).limit(count))]
+
     def count(self) -> int:
         """Calls entered so far, by all gateways of this database."""
         return int(self._read(select(func.count()).select_from(CALLS))[0][0])

@@ -122,7 +122,7 @@ def row(key: MarkKey, payload: int, lap: int) -> int:
 
 
 def _derived(key: MarkKey, what: bytes, payload: int) -> int:
-    return int.from_bytes(hmac.new(_secret(key, what), payload.to_bytes(8), hashlib.sha256).digest()[:8])
+    return int.from_bytes(hmac.digest(_secret(key, what), payload.to_bytes(8), "sha256")[:8])
 
 
 def call_chips(key: MarkKey, payload: int, coded: Signs, counter: NDArray[np.int64]) -> Complexes:

@@ -37,23 +37,21 @@ _EDGE: Final = _BIT[:, None] << MEMORY | _BEFORE
 
 def encode(payload: int) -> Floats:
     """128 coded bits of a 64-bit payload as +-1 (0 -> +1), float32."""
-    bits = payload_bits(payload)
-    state = 0
-    for bit in bits[-MEMORY:]:
-        state = int(bit) << (MEMORY - 1) | state >> 1
-    coded = np.empty((PAYLOAD_BITS, 2), np.float32)
-    for at, bit in enumerate(bits):
-        register = int(bit) << MEMORY | state
-        coded[at] = _OUTPUT[register]
-        state = register >> 1
-    return coded.reshape(CODED_BITS)
-
-
-def payload_bits(payload: int) -> NDArray[np.int64]:
-    """The 64 bits, the highest first."""
     if not 0 <= payload < 1 << PAYLOAD_BITS:
         raise ValueError(f"a payload has 64 bits, not {payload:#x}")
-    return np.array([payload >> k & 1 for k in range(PAYLOAD_BITS - 1, -1, -1)], np.int64)
+    coded: Floats = encode_all(np.array([payload], np.uint64))[0]
+    return coded
+
+
+def encode_all(payloads: NDArray[np.uint64]) -> Floats:
+    """The coded bits of many payloads, float32 `(P, 128)`."""
+    places = np.arange(PAYLOAD_BITS - 1, -1, -1, dtype=np.uint64)
+    bits = (payloads[:, None] >> places & np.uint64(1)).astype(np.int64)
+    registers = np.zeros_like(bits)
+    for back in range(MEMORY + 1):
+        registers |= np.roll(bits, back, axis=1) << (MEMORY - back)
+    coded: Floats = np.take(_OUTPUT, registers, axis=0).reshape(len(payloads), CODED_BITS)
+    return coded
 
 
 def decode(soft: Floats, known: int | None = None, count: int = 1) -> list[int]:

@@ -28,6 +28,7 @@ from watermark.align import Aligned
 from watermark.carrier import CODED_BITS, DATA, HOPS_HZ, LAPS, LINE_HOPS, ROWS
 from watermark.errors import SoundError
 from watermark.keys import KeyRing, MarkKey
+from watermark.rows import Calls
 from watermark.sound import Recording
 from watermark.sync import LINE, Place, Search
 from watermark.whiten import NARROW_HZ, Floats, narrow, straight, whiten
@@ -39,7 +40,7 @@ FREE_BITS: Final = code.PAYLOAD_BITS - code.KNOWN_BITS
 NAMED: Final = 1e-3
 """A payload is named when its data alone has a p-value below this."""
 LISTED: Final = 16
-"""Payloads that the decoder lists; the first whose row fits is taken."""
+"""Payloads that the decoder lists, the first whose row fits is taken; of many calls, those judged."""
 STEADY: Final = 5
 CUT: Final = 1
 """Alignments of each kind whose data is looked at."""
@@ -181,17 +182,17 @@ def _with_key(
     if not payloads:
         return _straightened(white, key, Search(white, key), lambda aligned: _blind(aligned, key, white))
     laps = range(LAPS)
-    if call_s is not None:
+    searches: list[tuple[tuple[int, ...], Search]] = []
+    if call_s is None:
+        searches.append((payloads, Search(white, key)))
+    else:
         laps = range(max(0, int(call_s[0] * HOPS_HZ)) // LINE_HOPS, int(call_s[1] * HOPS_HZ) // LINE_HOPS + 1)
-    anywhere = Search(white, key)
-    best = NOTHING
-    for payload in payloads:
-        search = anywhere if call_s is None else Search(white, key, *_window(key, payload, call_s))
-        found = _straightened(
-            white, key, search, partial(_verify, key=key, payload=payload, white=white, laps=laps)
-        )
-        best = min(best, found, key=_p)
-    return _of_many(best, len(payloads))
+        searches += [((each,), Search(white, key, *_window(key, each, call_s))) for each in payloads]
+    found = []
+    for some, search in searches:
+        judge = partial(_verify, key=key, calls=Calls.of(key, some), white=white, laps=laps)
+        found.append(_straightened(white, key, search, judge))
+    return _of_many(min(found, key=_p), len(searches))
 
 
 def _straightened(
@@ -335,15 +336,16 @@ def _judged(
 
 
 def _verify(
-    aligned: Iterable[Aligned], key: MarkKey, payload: int, white: Floats, laps: Sequence[int]
+    aligned: Iterable[Aligned], key: MarkKey, calls: Calls, white: Floats, laps: Sequence[int]
 ) -> Detection:
+    """Which of the calls it is: those whose bits fit best are judged, all of them count as tried."""
     best = NOTHING
-    coded = code.encode(payload)
+    tried = log(len(calls.payloads) * len(laps))
     for found in aligned:
-        for lap in laps:
+        for payload, lap in rows.fitting(key, found, calls, laps, LISTED):
             counter = _counter(key, payload, found.places, lap)
-            data = carrier.call_chips(key, payload, coded, counter)[:, DATA]
-            judged = _judged(found, data, key, payload, lap, white, log(len(laps)))
+            data = carrier.call_chips(key, payload, code.encode(payload), counter)[:, DATA]
+            judged = _judged(found, data, key, payload, lap, white, tried)
             best = min(best, judged, key=_p)
         if best.detected:
             break

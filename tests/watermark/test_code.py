@@ -16,6 +16,26 @@ def test_what_is_encoded_is_decoded(payload: int) -> None:
     assert code.decode(soft, payload >> 48, 4)[0] == payload
 
 
+def by_register(payload: int) -> list[int]:
+    """3GPP TS 25.212 §4.2.3.1's shift register, its ends tied together."""
+    bits = [payload >> k & 1 for k in range(63, -1, -1)]
+    coded = []
+    for at in range(64):
+        window = [bits[at - back] for back in range(9)]
+        for generator in (0o561, 0o753):
+            taps = [generator >> k & 1 for k in range(8, -1, -1)]
+            coded.append(1 - 2 * (sum(b & t for b, t in zip(window, taps, strict=True)) % 2))
+    return coded
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(PAYLOADS, min_size=1, max_size=5))
+def test_many_are_encoded_as_one_by_the_shift_register(payloads: list[int]) -> None:
+    many = code.encode_all(np.array(payloads, np.uint64))
+    assert many.tolist() == [by_register(payload) for payload in payloads]
+    assert many[0].tolist() == code.encode(payloads[0]).tolist()
+
+
 @settings(max_examples=20, deadline=None)
 @given(PAYLOADS, st.integers(0, 127))
 def test_the_code_is_circular(payload: int, shift: int) -> None:

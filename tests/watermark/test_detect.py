@@ -109,6 +109,24 @@ def test_verifying_tells_this_call_from_others(key: MarkKey, call: int, spoken: 
     assert not detect(sound, 24_000, [key], payloads=[call], call_s=(300, 400)).detected
 
 
+def test_a_call_that_cannot_be_named_is_found_among_many(key: MarkKey, call: int, spoken: np.ndarray) -> None:
+    sound, rate_hz = through(spoken[6 * 24_000 : 9 * 24_000], 24_000, "AMR 12.2")
+    assert detect(sound, rate_hz, [key]).payload is None
+    others = [call_payload(key, f"call {n}") for n in range(2_000)]
+    found = detect(sound, rate_hz, [key], payloads=[*others, call])
+    assert found.detected
+    assert found.payload == call
+    assert found.call_s == pytest.approx(106.0 + (found.starts_s or 0.0), abs=0.06)
+    alone = detect(sound, rate_hz, [key], payloads=[call])
+    assert found.ln_p - alone.ln_p == pytest.approx(np.log(2_001)), "each of them counts as tried"
+    assert not detect(sound, rate_hz, [key], payloads=others).detected
+
+
+def test_unmarked_speech_is_none_of_many_calls(key: MarkKey, speech: np.ndarray) -> None:
+    others = [call_payload(key, f"call {n}") for n in range(2_000)]
+    assert detect(speech[: 5 * 24_000], 24_000, [key], payloads=others).p_value == 1.0
+
+
 def test_a_payload_of_a_foreign_gateway_is_read_too(key: MarkKey, speech: np.ndarray) -> None:
     payload = 0x0123456789ABCDEF
     assert detect(marked(key, payload, speech)[: 5 * 24_000], 24_000, [key]).payload == payload
