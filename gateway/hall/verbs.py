@@ -173,6 +173,7 @@ class Performance:
         await self._announce(text)
         call.disclosed.append(text)
         call.session.note(disclosed=call.disclosed)
+        call.session.event("disclosed", text=text)
 
     async def _answer(self, following: Verb | None) -> None:
         """200 OK once the first words wait to be played; then until the caller can hear them."""

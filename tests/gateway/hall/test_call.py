@@ -59,6 +59,7 @@ async def test_a_disclosure_that_the_engine_broke_off_is_said_again(house: House
     record = await house.memory.get(phone.call_id)
     assert record is not None
     assert record.to_json()["disclosed"] == ["this is a machine"]
+    assert house.events(phone, "disclosed") == [{"text": "this is a machine"}], "once, and whole"
 
 
 async def test_a_bot_that_cannot_say_what_it_is_does_not_talk(house: House) -> None:
