@@ -39,8 +39,10 @@ bench-consent: $(VENV)/.test
 	$(BIN)/python -m benchmarks.consent_speakers
 	$(BIN)/python -m benchmarks.revocation
 
+bench-watermark: export OPENBLAS_NUM_THREADS := 1
 bench-watermark: $(VENV)/.test
 	$(BIN)/python -m benchmarks.watermark
+	$(BIN)/python -m benchmarks.watermark_calls
 
 $(VENV)/.python:
 	@test -n "$(PYTHON)" || { echo "voicegate needs Python 3.11 or 3.12 with its venv module (on Debian: apt-get install python3-venv); found $$(python3 --version 2>&1). If yours is elsewhere: make PYTHON=/path/to/python3.12 run"; exit 1; }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any, Final
 
 import click
@@ -97,6 +98,7 @@ def cli(debug: bool) -> None:
 
 
 def main() -> None:
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's arrays are small here: its threads only spin
     cli(prog_name="voicegate")
 
 
