@@ -342,9 +342,10 @@ def _verify(
     best = NOTHING
     tried = log(len(calls.payloads) * len(laps))
     for found in aligned:
-        for payload, lap in rows.fitting(key, found, calls, laps, LISTED):
+        for at, lap in rows.fitting(key, found, calls, laps, LISTED):
+            payload = calls.payloads[at]
             counter = _counter(key, payload, found.places, lap)
-            data = carrier.call_chips(key, payload, code.encode(payload), counter)[:, DATA]
+            data = carrier.call_chips(key, payload, calls.coded[at], counter)[:, DATA]
             judged = _judged(found, data, key, payload, lap, white, tried)
             best = min(best, judged, key=_p)
         if best.detected:

@@ -48,16 +48,16 @@ class Calls:
 def fitting(
     key: MarkKey, found: Aligned, calls: Calls, laps: Sequence[int], count: int
 ) -> list[tuple[int, int]]:
-    """Payloads of the calls, and their laps, whose data explains the tiles best: at most `count`."""
+    """Which of the calls, on which lap, explain the data tiles best: at most `count`."""
     if len(calls.payloads) * len(laps) <= count:
-        return list(product(calls.payloads, laps))
+        return list(product(range(len(calls.payloads)), laps))
     hops, tiles = _groups(found)
     if not len(tiles):
         return []
     soft = _soft(key, np.arange(ROWS), hops.reshape(-1), tiles)
     fits = np.stack([np.einsum("pb,pb->p", calls.coded, soft[calls.rows[:, each]]) for each in laps], axis=1)
     best = np.argsort(fits, axis=None)[::-1][:count]
-    return [(calls.payloads[at // len(laps)], laps[at % len(laps)]) for at in best.tolist()]
+    return [(at // len(laps), laps[at % len(laps)]) for at in best.tolist()]
 
 
 def likely(key: MarkKey, found: Aligned, part: int, count: int = 2) -> list[tuple[int, float]]:

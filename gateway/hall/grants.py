@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ class Grants:
     feed: RevocationFeed
     ask_front: Callable[..., Awaitable[Any]]
     """raises `RpcError`"""
-    calls: Callable[[], Collection[Call]]
+    calls: Mapping[str, Call]
     """those that live"""
 
     def use(self, call: Call, token: str | None) -> None:
@@ -81,6 +81,6 @@ class Grants:
 
     async def revoked(self, _: Revocation) -> None:
         """Silences the calls whose voice is withdrawn."""
-        for call in list(self.calls()):
+        for call in list(self.calls.values()):
             if call.grant is not None and self.feed.revocations.is_revoked(call.grant):
                 call.mute("revoked")

@@ -78,7 +78,7 @@ class Hall:
 
     def __post_init__(self) -> None:
         self.floor.check_due = self._look_for_mark
-        self.grants = Grants(self.verifier, self.feed, self.ask_front, self.calls.values)
+        self.grants = Grants(self.verifier, self.feed, self.ask_front, self.calls)
 
     async def start(self) -> None:
         handlers: dict[str, Handler] = {

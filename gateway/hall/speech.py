@@ -311,7 +311,7 @@ class Speech:
             if active.item.queued == 0 and not active.item.ended:
                 self._asked.appendleft(_Reply(active.item, active.say))
             else:
-                active.item.broken = not active.item.ended
+                active.item.broken = True
                 self._over(active)
         self._recent.clear()
         last = [self._committed[-1]] if self._committed and self._question else []

@@ -17,6 +17,18 @@ from gateway import redis_server
 from tests.needs import missing
 
 
+@pytest.fixture
+def own_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data directory, not made yet, of commands that see none of this machine's settings."""
+    for name in os.environ:
+        if name.startswith("VOICEGATE_") and name != "VOICEGATE_TEST_STRICT":
+            monkeypatch.delenv(name)
+    (tmp_path / "run").mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("VOICEGATE_DATA_DIR", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
 class Valkey:
     """The embedded server in a directory of its own; `kill` and `start` it as you like."""
 

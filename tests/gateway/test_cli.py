@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,16 +23,7 @@ from gateway.settings import load
 from gateway.users import SipUsers
 from tests.gateway.conftest import Valkey
 
-
-@pytest.fixture(autouse=True)
-def own_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in os.environ:
-        if name.startswith("VOICEGATE_") and name != "VOICEGATE_TEST_STRICT":
-            monkeypatch.delenv(name)
-    (tmp_path / "run").mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-    monkeypatch.setenv("VOICEGATE_DATA_DIR", str(tmp_path / "data"))
-    return tmp_path / "data"
+pytestmark = pytest.mark.usefixtures("own_house")
 
 
 def voicegate(*argv: str, given: str = "") -> Result:

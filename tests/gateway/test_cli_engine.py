@@ -6,7 +6,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -17,12 +16,7 @@ from gateway.cli_engine import Watch
 from gateway.engine_view import Reading, quantile, rows
 from model.client import EngineClient
 
-
-@pytest.fixture(autouse=True)
-def own_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "run").mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-    monkeypatch.setenv("VOICEGATE_DATA_DIR", str(tmp_path / "data"))
+pytestmark = pytest.mark.usefixtures("own_house")
 
 
 class Meters:

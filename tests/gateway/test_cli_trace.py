@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -37,14 +36,10 @@ class Detector:
 
 
 @pytest.fixture
-def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def clip(own_house: Path) -> Path:
     """A recording beside a gateway that had three calls: a, b and c."""
-    for name in os.environ:
-        if name.startswith("VOICEGATE_") and name != "VOICEGATE_TEST_STRICT":
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("VOICEGATE_DATA_DIR", str(tmp_path / "data"))
-    (tmp_path / "data").mkdir(mode=0o700)
-    KeyRing.create(tmp_path / "data/watermark-keys.json")
+    own_house.mkdir(mode=0o700)
+    KeyRing.create(own_house / "watermark-keys.json")
     registry = Registry.open(load().sql)
     for number, name in enumerate("abc", 1):
         registry.enter(
@@ -55,7 +50,7 @@ def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             )
         )  # fmt: skip
     registry.close()
-    path = tmp_path / "clip.wav"
+    path = own_house / "clip.wav"
     sound.write(path, np.zeros(16_000, np.float32), 8_000)
     return path
 
