@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from benchmarks import capture, stages
 from benchmarks.capture import Capture, WireCall
-from gateway.caller import CallReport, CallRequest, place_calls
-from tests.e2e.house import House
+from gateway.cli.testphone import CallReport, CallRequest, place_calls
+from tests.e2e.gateway_process import House
 
 CALLS_PER_LINE = 4
 LOUD = 0.01

@@ -17,8 +17,8 @@ import click
 import numpy as np
 
 from consent.withdrawal import Withdrawals
-from gateway.caller import CallRequest, place_calls
-from tests.e2e.house import House
+from gateway.cli.testphone import CallRequest, place_calls
+from tests.e2e.gateway_process import House
 from tests.e2e.test_voices import LINES, PLANS, Office
 from tests.needs import goldens
 

@@ -31,9 +31,9 @@ from aiortc.codecs.opus import TIME_BASE
 from aiortc.mediastreams import MediaStreamTrack
 from av.packet import Packet
 
+from gateway.config.runtime import Runtime
 from gateway.line import opus, webcall
-from gateway.runtime import Runtime
-from tests.e2e.house import House
+from tests.e2e.gateway_process import House
 from tests.gateway.line.fake_hall import FRAME, TOKEN, FakeFront, FakeHall
 
 PROMPTS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")

@@ -1,0 +1,1 @@
+"""The gateway: telephones on one side, an engine on the other, consent and mark between."""

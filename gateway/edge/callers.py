@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sipmessage import Request, Response
 
-from gateway.edge.admission import BUSY_RETRY_S, DRAIN_RETRY_S, Admission
+from gateway.edge.call_admission import BUSY_RETRY_S, DRAIN_RETRY_S, Admission
 from gateway.edge.dialog import Dialog
 from gateway.edge.doors import Doors, Turned
 from gateway.edge.forwarding import Forwarding

@@ -12,8 +12,8 @@ from typing import Final
 
 from sipmessage import Request
 
-from gateway.edge.config import EdgeConfig
 from gateway.edge.digest import Digest, Verdict
+from gateway.edge.edge_config import EdgeConfig
 from gateway.edge.limits import Networks, Rate, block_of, is_scanner
 from gateway.edge.responses import ALLOW, Extra
 from gateway.edge.transport import Flow

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from sipmessage import Request
 
-from gateway.edge.config import EdgeConfig
 from gateway.edge.dialog import Dialog, Dialogs
+from gateway.edge.edge_config import EdgeConfig
 from gateway.edge.identity import Identity
 from gateway.edge.limits import Share
 from gateway.edge.lines import Lines

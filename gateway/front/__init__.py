@@ -1,0 +1,1 @@
+"""The front: one process per host that decides about calls and serves HTTP."""

@@ -14,18 +14,18 @@ import uvicorn
 
 from consent.checks import Checks
 from consent.office import ConsentOffice
-from gateway import logs, settings
+from gateway.config import logs, settings
+from gateway.config.paths import consent_dir, dialplan_dir, mark_keys_path, redis_url_for
+from gateway.config.runtime import runtime_for
 from gateway.dialplan import Dialplan
 from gateway.front.app import build_app
-from gateway.front.engines import engine_door
+from gateway.front.engine_door import engine_door
 from gateway.front.front import Front
+from gateway.front.metrics import Metrics
 from gateway.front.routing import Routing
-from gateway.metrics import Metrics
-from gateway.places import consent_dir, dialplan_dir, mark_keys_path, redis_url_for
-from gateway.registry import Registry
-from gateway.runtime import runtime_for
-from gateway.sessions import Sessions
-from gateway.users import console_token
+from gateway.store.registry import Registry
+from gateway.store.sessions import Sessions
+from gateway.store.sip_users import console_token
 from watermark.keys import KeyRing
 
 

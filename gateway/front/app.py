@@ -33,9 +33,9 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Redire
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from gateway.config.settings import Settings
 from gateway.errors import CallRefused, VoicegateError
 from gateway.front.boundary import COOKIE, COOKIE_S, Boundary, Keys, refusal, source_of
-from gateway.settings import Settings
 
 PAGE: Final = Path(__file__).with_name("console")
 DEFAULT_NUMBER: Final = "demo"

@@ -25,8 +25,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.config.settings import Settings
 from gateway.errors import StartError
-from gateway.settings import Settings
 
 MAX_BODY: Final = 64 * 1024
 """Bytes; a browser's offer is 2 to 6 kB."""

@@ -19,22 +19,22 @@ from redis.exceptions import RedisError
 from consent.errors import GrantRefused
 from consent.office import ConsentOffice
 from consent.revocation import RevocationDesk
-from gateway import rpc
-from gateway.edge.config import EdgeConfig
+from gateway.config.paths import recordings_dir, redis_url_for
+from gateway.config.runtime import Runtime
+from gateway.config.settings import Settings
+from gateway.edge.edge_config import EdgeConfig
 from gateway.edge.lines import LineInfo
-from gateway.edge.proxy import Edge
 from gateway.edge.router import Accept, IncomingCall, Refuse
+from gateway.edge.sip_proxy import Edge
 from gateway.edge.token import route_key
 from gateway.errors import CallRefused, RpcError
+from gateway.front.metrics import Metrics
 from gateway.front.routing import STOCK_VOICE, Caller, Routing
-from gateway.front.voices import VoiceDesk
-from gateway.metrics import Metrics
-from gateway.places import recordings_dir, redis_url_for
-from gateway.rpc import Handler, Peer, Server
-from gateway.runtime import Runtime
-from gateway.sessions import Sessions
-from gateway.settings import Settings
-from gateway.users import SipUsers
+from gateway.front.voice_desk import VoiceDesk
+from gateway.ipc import rpc
+from gateway.ipc.rpc import Handler, Peer, Server
+from gateway.store.sessions import Sessions
+from gateway.store.sip_users import SipUsers
 
 log = structlog.get_logger("front")
 

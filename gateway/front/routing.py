@@ -22,8 +22,8 @@ from consent.grant import GrantVerifier, VoiceGrant
 from consent.office import ConsentOffice
 from gateway.dialplan import Dialplan, Route
 from gateway.errors import CallRefused, RpcError
-from gateway.registry import PAYLOAD_BITS, CallRow, PayloadTaken, Registry, RegistryError
-from gateway.rpc import Peer
+from gateway.ipc.rpc import Peer
+from gateway.store.registry import PAYLOAD_BITS, CallRow, PayloadTaken, Registry, RegistryError
 from watermark.keys import MarkKey
 from watermark.payload import call_payload
 

@@ -1,0 +1,1 @@
+"""The hall: the process that has the calls themselves."""

@@ -11,12 +11,12 @@ import structlog
 
 from consent.grant import GrantVerifier
 from consent.revocation import RevocationFeed
-from gateway import logs, settings
-from gateway.hall.floor import Floor
+from gateway.config import logs, settings
+from gateway.config.paths import grant_keys_path, mark_keys_path, redis_url_for
+from gateway.config.runtime import runtime_for
 from gateway.hall.hall import Hall
-from gateway.places import grant_keys_path, mark_keys_path, redis_url_for
-from gateway.runtime import runtime_for
-from gateway.sessions import Sessions
+from gateway.hall.tick_pass import Floor
+from gateway.store.sessions import Sessions
 from model.client import EngineClient
 from watermark.keys import KeyRing
 from watermark.mark import MarkerBank

@@ -20,7 +20,7 @@ import structlog
 
 from consent.grant import VoiceGrant
 from gateway.dialplan import Route
-from gateway.dialplan_verbs import fill
+from gateway.dialplan.verbs import fill
 from gateway.errors import RpcError
 from gateway.hall.audio import HOUSE_HZ, Floats
 from gateway.hall.inbox import CallEnded, CallerTurn, Ended, EngineGone, Event, Refused
@@ -28,8 +28,8 @@ from gateway.hall.leg import FULL
 from gateway.hall.playout import Item, Playout
 from gateway.hall.speech import Speech
 from gateway.hall.turns import TurnEvent, Turns
-from gateway.rpc import Peer
-from gateway.sessions import Session
+from gateway.ipc.rpc import Peer
+from gateway.store.sessions import Session
 from watermark.selfcheck import SelfCheck
 
 log = structlog.get_logger("call")

@@ -17,7 +17,7 @@ from gateway.dialplan import Enroll
 from gateway.errors import RpcError
 from gateway.hall.audio import FRAME_S, HOUSE_HZ, Floats, to_pcm
 from gateway.hall.call import Call
-from gateway.hall.keys import dialled
+from gateway.hall.dtmf import dialled
 
 CODE_DIGITS: Final = 10
 PIN_DIGITS: Final = 12

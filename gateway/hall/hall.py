@@ -19,23 +19,23 @@ from redis.exceptions import RedisError
 from consent.errors import GrantRefused
 from consent.grant import GrantVerifier
 from consent.revocation import RevocationFeed
+from gateway.config.paths import recordings_dir
+from gateway.config.runtime import Runtime
+from gateway.config.settings import Settings
 from gateway.dialplan import Route
 from gateway.errors import RpcError
 from gateway.hall.audio import FILTER_DELAY_S
 from gateway.hall.call import Call, Offer
-from gateway.hall.floor import Floor
 from gateway.hall.grants import Grants
 from gateway.hall.inbox import Dtmf, Transferred
+from gateway.hall.perform import perform
 from gateway.hall.playout import Playout
 from gateway.hall.prompts import Prompts, render
 from gateway.hall.speech import FILLER, Speech
+from gateway.hall.tick_pass import Floor
 from gateway.hall.ticks import TickServer
-from gateway.hall.verbs import perform
-from gateway.places import recordings_dir
-from gateway.rpc import Handler, Peer, Server
-from gateway.runtime import Runtime
-from gateway.sessions import Sessions
-from gateway.settings import Settings
+from gateway.ipc.rpc import Handler, Peer, Server
+from gateway.store.sessions import Sessions
 from model.client import EngineClient
 from model.errors import EngineError
 from watermark.keys import MarkKey

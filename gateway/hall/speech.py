@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 import structlog
 
-from gateway.dialplan_verbs import Converse, fill
+from gateway.dialplan.verbs import Converse, fill
 from gateway.hall import memory
 from gateway.hall.audio import HOUSE_HZ, Floats
 from gateway.hall.inbox import Heard, Refused, SpeechEvent, ToolCall

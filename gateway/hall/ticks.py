@@ -20,7 +20,7 @@ from typing import Final
 import structlog
 
 from gateway.errors import LineError
-from gateway.line import tick
+from gateway.ipc import tick
 
 RATES_HZ: Final = (8_000, 16_000, 48_000)
 GATHER_S: Final = 0.003

@@ -21,7 +21,7 @@ from typing import Any, Final
 import pjsua2 as pj
 
 from gateway.errors import LineError
-from gateway.line import tick
+from gateway.ipc import tick
 
 FRAME_MS: Final = 20
 WAITING_LIMIT: Final = 5

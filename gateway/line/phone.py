@@ -2,8 +2,8 @@
 
     python -m gateway.line.phone < plan.json > report.json
 
-`gateway.caller` is what people and tests use; it makes the plan and reads the report. A process of its own,
-because pjsua2 allows one endpoint per process and must not live beside numpy.
+`gateway.cli.testphone` is what people and tests use; it makes the plan and reads the report. The phone is a
+process of its own, because pjsua2 allows one endpoint per process and must not live beside numpy.
 
 The phone takes turns as a person does: a step begins when the other side has spoken and is silent, or has
 been silent for too long. Everything is measured on the bridge's clock, as an ear would: after the jitter
@@ -24,8 +24,8 @@ from typing import Any, Final, Literal
 
 import pjsua2 as pj
 
+from gateway.ipc.poll_loop import Loop
 from gateway.line.bridge import FRAME_MS, PcmPort, check_frame_layout
-from gateway.line.loop import Loop
 from gateway.line.sipcall import guarded, reason_of
 
 LOUD: Final = 300

@@ -28,13 +28,13 @@ from typing import Any, Final
 
 import pjsua2 as pj
 
+from gateway.config.notes import named, note
 from gateway.errors import LineError, RpcError
+from gateway.ipc.line_wire import FIRST_RETRY_S, LAST_RETRY_S, Wire
+from gateway.ipc.poll_loop import Loop
 from gateway.line.bridge import Bridge, CallAudio
-from gateway.line.loop import Loop
-from gateway.line.notes import named, note
-from gateway.line.plan import CODECS, RTP_PORTS, LinePlan
+from gateway.line.line_plan import CODECS, RTP_PORTS, LinePlan
 from gateway.line.sipcall import LineAccount, SipCall, op, reason_of
-from gateway.line.wire import FIRST_RETRY_S, LAST_RETRY_S, Wire
 
 HALL_GRACE_S: Final = 5.0
 """How long calls stay up, silent, without their hall."""

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pjsua2 as pj
 
+from gateway.config.notes import note
+from gateway.ipc.poll_loop import Loop
 from gateway.line.bridge import CallAudio, SlotPort
-from gateway.line.notes import note
-
-if TYPE_CHECKING:
-    from gateway.line.sip import SipLine
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -36,10 +34,37 @@ def reason_of(error: BaseException) -> str:
     return str(error.reason) if isinstance(error, pj.Error) else f"{type(error).__name__}: {error}"
 
 
+class CallOwner(Protocol):
+    """The line, as a call of it sees it. All but `invited` and `free` run in the loop's thread."""
+
+    loop: Loop
+
+    def invited(self, account: LineAccount, pj_id: int, message: str) -> None:
+        """An INVITE came; `message` is its text. Runs in pjsua2's worker."""
+
+    def free(self, call: SipCall) -> None:
+        """The call's slot may be used again. Runs in pjsua2's worker."""
+
+    def confirmed(self, call: SipCall, at: float) -> None:
+        """The caller's ACK came at `at` (monotonic seconds)."""
+
+    def turned(self, call: SipCall, sending: bool, receiving: bool) -> None:
+        """The direction of the call's media changed: a hold, or its end."""
+
+    def dtmf(self, call: SipCall, digit: str, duration_ms: int) -> None:
+        """The caller pressed a key."""
+
+    def transferred(self, call: SipCall, status: int, reason: str) -> None:
+        """The target of a transfer gave its final answer."""
+
+    def ended(self, call: SipCall, how: str) -> None:
+        """pjsua2 has let go of the call."""
+
+
 class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
     """One call of the line, from its INVITE to its end."""
 
-    def __init__(self, line: SipLine, account: pj.Account, pj_id: int, call_id: str, number: int) -> None:
+    def __init__(self, line: CallOwner, account: pj.Account, pj_id: int, call_id: str, number: int) -> None:
         super().__init__(account, pj_id)
         self.line = line
         self.call_id = call_id
@@ -131,7 +156,7 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
 class LineAccount(pj.Account):  # type: ignore[misc]
     """Where INVITEs arrive."""
 
-    def __init__(self, line: SipLine) -> None:
+    def __init__(self, line: CallOwner) -> None:
         super().__init__()
         self._line = line
 

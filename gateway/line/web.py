@@ -27,14 +27,15 @@ from typing import Any, Final
 import click
 import structlog
 
-from gateway import logs, settings
+from gateway.config import logs, settings
+from gateway.config.runtime import Runtime
 from gateway.errors import LineError, RpcError, VoicegateError
-from gateway.line import tick, webcall
+from gateway.ipc import tick
+from gateway.ipc.rpc import Handler, Peer, connect
+from gateway.ipc.tick import RECEIVING, SENDING, UNDERRUN, SlotAudio
+from gateway.line import webcall
 from gateway.line.opus import FRAME, RATE_HZ
-from gateway.line.tick import RECEIVING, SENDING, UNDERRUN, SlotAudio
 from gateway.line.webcall import CODEC, WebCall
-from gateway.rpc import Handler, Peer, connect
-from gateway.runtime import Runtime
 
 CAPACITY: Final = 8
 HALL_BACK_WITHIN_S: Final = 5.0

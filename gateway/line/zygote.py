@@ -32,10 +32,10 @@ from typing import Any, Final
 
 import pjsua2 as pj
 
+from gateway.config.notes import named, note
 from gateway.errors import LineError
 from gateway.line import sip
-from gateway.line.notes import named, note
-from gateway.line.plan import plan_from
+from gateway.line.line_plan import plan_from
 
 PR_SET_PDEATHSIG: Final = 1
 PROBE_LIMIT: Final = 64

@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import structlog
 import torch
@@ -21,17 +21,18 @@ from torch import Tensor
 
 from model.api import RATE_HZ, Floats, Forgot, HistoryItem, Output, SessionConfig, Sound, Text, Understood
 from model.chroma import voices
-from model.chroma.chat import Words, whole_words
+from model.chroma.chat import Chat, Words, whole_words
+from model.chroma.conductor import Conductor
 from model.chroma.history import History, Piece, Turn
+from model.chroma.meters import Meters
 from model.chroma.reply import Reply
 from model.chroma.sampling import Sampling
 from model.chroma.schedule import Kind
+from model.chroma.slots import Slots
 from model.chroma.utterance import Utterance
 from model.chroma.voices import Voice
+from model.chroma.weights import Chroma
 from model.errors import EngineError
-
-if TYPE_CHECKING:
-    from model.chroma.engine import ChromaEngine
 
 DIGEST_S: Final = 0.5
 """Speech that is worth a look at the encoder."""
@@ -54,10 +55,30 @@ class Answer:
     """the sound came to its own end"""
 
 
+class Host(Protocol):
+    """The engine, as one of its conversations sees it."""
+
+    model: Chroma
+    chat: Chat
+    slots: Slots
+    conductor: Conductor
+    meters: Meters
+    answer_room: int
+    reply_frames: int
+
+    @property
+    def text_lead_s(self) -> float:
+        """How far an answer's text runs ahead of its sound, in seconds."""
+
+    def utterance(self) -> Utterance:
+        """An utterance that begins."""
+
+    async def release(self, slot: int, voice: Voice) -> None:
+        """The conversation is over: its slot is free, and it does not use its voice any more."""
+
+
 class ChromaConversation:
-    def __init__(
-        self, engine: ChromaEngine, slot: int, voice: Voice, sampling: Sampling, call_id: str
-    ) -> None:
+    def __init__(self, engine: Host, slot: int, voice: Voice, sampling: Sampling, call_id: str) -> None:
         self._engine = engine
         self._slot = slot
         self._voice = voice
@@ -338,7 +359,7 @@ class ChromaConversation:
         frames = max(0, int(heard_s / frame_s + 1e-6))
         if answer.whole and frames >= answer.frames:
             return words
-        lead = self._engine.settings.text_lead_s / frame_s
+        lead = self._engine.text_lead_s / frame_s
         heard = max(0, int((frames - lead) / WORD_FRAMES))
         if answer.whole:
             heard = min(heard, words * frames // max(1, answer.frames))

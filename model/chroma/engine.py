@@ -177,6 +177,11 @@ class ChromaEngine:
         """Slots that nobody holds."""
         return len(self._free)
 
+    @property
+    def text_lead_s(self) -> float:
+        """How far an answer's text runs ahead of its sound, in seconds."""
+        return self.settings.text_lead_s
+
     def utterance(self) -> Utterance:
         """An utterance that begins."""
         return Utterance(self.model.thinker.audio_tower, self._mel, self.settings.mel_maximum)

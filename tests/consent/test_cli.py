@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from gateway.cli import cli
+from gateway.cli.main import cli
 from tests.needs import need_sounds
 
 

@@ -12,7 +12,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.house import _runs
+from tests.e2e.gateway_process import _runs
 
 READY_WITHIN_S = 150.0
 TOKEN = "a-token-of-engines-and-gateway"

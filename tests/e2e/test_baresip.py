@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.e2e.house import House
+from tests.e2e.gateway_process import House
 from tests.needs import missing, need_program, need_sounds
 
 pytestmark = pytest.mark.e2e

@@ -11,7 +11,7 @@ import pytest_asyncio
 from playwright.async_api import Page, async_playwright, expect
 
 from tests.browser import FLAGS
-from tests.e2e.house import House
+from tests.e2e.gateway_process import House
 from tests.needs import need_program
 
 pytestmark = pytest.mark.e2e

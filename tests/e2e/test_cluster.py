@@ -23,17 +23,17 @@ from redis import Redis
 from starlette.applications import Starlette
 
 from consent.office import ConsentOffice
-from gateway.front.engines import engine_door
+from gateway.config.paths import consent_dir
+from gateway.config.runtime import runtime_for
+from gateway.config.settings import Settings
+from gateway.front.engine_door import engine_door
 from gateway.hall.playout import Playout
 from gateway.hall.prompts import Prompts
 from gateway.hall.speech import Speech
-from gateway.places import consent_dir
-from gateway.prepare import prepare
-from gateway.runtime import runtime_for
-from gateway.settings import Settings
+from gateway.run.prepare import prepare
 from model.client import EngineClient
 from tests.e2e.cluster import TOKEN, Cluster
-from tests.e2e.house import House, free_port
+from tests.e2e.gateway_process import House, free_port
 from tests.e2e.test_deaths import Calling
 from tests.model.voices import Clip, asker, grant_of
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.caller import CallReport, place_call
-from gateway.registry import Registry
-from tests.e2e.house import House
+from gateway.cli.testphone import CallReport, place_call
+from gateway.store.registry import Registry
+from tests.e2e.gateway_process import House
 
 pytestmark = pytest.mark.e2e
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from gateway.caller import CallReport, CallRequest, place_call, place_calls
-from tests.e2e.house import House
+from gateway.cli.testphone import CallReport, CallRequest, place_call, place_calls
+from tests.e2e.gateway_process import House
 from tests.needs import need_program
 
 pytestmark = pytest.mark.e2e

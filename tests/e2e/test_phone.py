@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.caller import CallReport, place_call
+from gateway.cli.testphone import CallReport, place_call
 from tests.e2e.conftest import loudness
-from tests.e2e.house import House
+from tests.e2e.gateway_process import House
 from tests.needs import need_sounds
 
 pytestmark = pytest.mark.e2e

@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 import soxr
 
-from gateway.caller import place_call
+from gateway.cli.testphone import place_call
 from model.api import RATE_HZ
 from model.embedded.evidence import weigh
 from model.embedded.recogniser import Recogniser
-from tests.e2e.house import House, free_port
+from tests.e2e.gateway_process import House, free_port
 from tests.gateway.line.rawphone import ulaw_to_linear
 from tests.needs import missing, need_program, need_sounds
 

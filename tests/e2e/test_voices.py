@@ -19,7 +19,7 @@ from consent.operators import OperatorDesk, OperatorKey
 from consent.record import Reference
 from consent.registration import Submission
 from consent.statement import Terms
-from gateway.caller import CallReport, place_call
+from gateway.cli.testphone import CallReport, place_call
 from tests.consent.conftest import (
     PlannedClassifier,
     PlannedMark,
@@ -28,7 +28,7 @@ from tests.consent.conftest import (
     prompt,
 )
 from tests.e2e.conftest import loudness
-from tests.e2e.house import House
+from tests.e2e.gateway_process import House
 from tests.needs import goldens
 
 pytestmark = pytest.mark.e2e

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.caller import place_call, read_wav
+from gateway.cli.testphone import place_call, read_wav
 from gateway.line import opus, webcall
-from tests.e2e.house import House, free_port
+from tests.e2e.gateway_process import House, free_port
 from tests.gateway.line.test_web import Browser
 from tests.needs import need_sounds
 from watermark.detect import detect

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import redis_server
+from gateway.run import redis_server
 from tests.needs import missing
 
 

@@ -31,11 +31,11 @@ from starlette.routing import Route
 
 from consent.grant import GrantVerifier, VoiceGrant
 from consent.office import ConsentOffice
+from gateway.config.settings import Settings
 from gateway.errors import StartError
 from gateway.front.boundary import WRONG_TOKENS
-from gateway.front.engines import engine_door
-from gateway.preflight import check_engines
-from gateway.settings import Settings
+from gateway.front.engine_door import engine_door
+from gateway.run.preflight import check_engines
 from model.api import Limits, Output, Reference, SessionConfig, Understood
 from model.client import EngineClient, EngineSession
 from model.cluster import FULL, GONE_S, ClusterSettings, Roster, Standing, by_slots, exposition

@@ -14,7 +14,7 @@ from consent.errors import GrantRefused
 from consent.grant import hash_voice, sign
 from consent.office import ConsentOffice
 from gateway.errors import RpcError
-from gateway.front.engines import Ask
+from gateway.front.engine_door import Ask
 
 Clip = NDArray[np.float32]
 

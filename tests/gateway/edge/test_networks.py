@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.config.settings import load
 from gateway.edge.limits import Networks
 from gateway.errors import SettingsError
-from gateway.settings import load
 
 
 @pytest.mark.parametrize("name", ["SIP_ALLOW", "SIP_DENY", "TRUSTED_PROXIES"])

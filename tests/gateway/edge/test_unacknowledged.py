@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from gateway.edge import admission, switchboard
+from gateway.edge import call_admission as admission
+from gateway.edge import switchboard
 from gateway.edge.limits import Share
 from tests.gateway.edge.conftest import Exchange
 from tests.gateway.edge.peers import ANSWER, OFFER, Caller, Line

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from gateway.config.settings import Settings
 from gateway.errors import CallRefused, StartError
 from gateway.front.app import build_app
 from gateway.front.boundary import COOKIE, MAX_BODY, WRONG_TOKENS
-from gateway.settings import Settings
 
 TOKEN = "a-token-of-the-console"
 SDP = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\n"

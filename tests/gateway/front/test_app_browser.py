@@ -17,10 +17,10 @@ import pytest_asyncio
 import uvicorn
 from playwright.async_api import Browser, Page, async_playwright, expect
 
+from gateway.config.runtime import Runtime
+from gateway.config.settings import Settings
 from gateway.errors import CallRefused, RpcError
 from gateway.front.app import build_app
-from gateway.runtime import Runtime
-from gateway.settings import Settings
 from tests.browser import FLAGS
 from tests.gateway.line.fake_hall import TOKEN, FakeFront, FakeHall, power_at, tone
 from tests.needs import need_program

@@ -20,7 +20,7 @@ from gateway.dialplan import Dialplan
 from gateway.errors import CallRefused, RpcError, RpcTimeout
 from gateway.front import routing as module
 from gateway.front.routing import Caller, Routing
-from gateway.registry import CALLS, CallRow, PayloadTaken, Registry, RegistryError
+from gateway.store.registry import CALLS, CallRow, PayloadTaken, Registry, RegistryError
 from watermark.keys import MarkKey
 from watermark.payload import call_payload
 

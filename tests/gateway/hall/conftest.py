@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.hall.house import TIMED, House, HouseLoop, HouseTime
+from tests.gateway.hall.virtual_hall import TIMED, House, HouseLoop, HouseTime
 
 
 def pytest_asyncio_loop_factories(

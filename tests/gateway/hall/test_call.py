@@ -9,9 +9,9 @@ import pytest
 from gateway.dialplan import Answer, Converse, Disclose, Hangup, Say
 from gateway.errors import RpcError
 from gateway.hall.call import INBOX
-from gateway.hall.floor import CAPACITY
 from gateway.hall.inbox import Dtmf
-from tests.gateway.hall.house import FRAME_S, WORD_S, House, Phone
+from gateway.hall.tick_pass import CAPACITY
+from tests.gateway.hall.virtual_hall import FRAME_S, WORD_S, House, Phone
 
 HOUSE_TIME = True
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gateway.dialplan import Answer, Enroll, Hangup, VoiceOwner
-from tests.gateway.hall.house import House, Phone
+from tests.gateway.hall.virtual_hall import House, Phone
 
 HOUSE_TIME = True
 

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from gateway.dialplan import Answer, Converse, Disclose
-from tests.gateway.hall import house as scripted
-from tests.gateway.hall.house import WORD_S, House, Phone
+from tests.gateway.hall import virtual_hall as scripted
+from tests.gateway.hall.virtual_hall import WORD_S, House, Phone
 
 HOUSE_TIME = True
 

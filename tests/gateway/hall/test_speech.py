@@ -12,8 +12,8 @@ from gateway.hall.prompts import Prompts, render
 from gateway.hall.speech import FILLER, RECONNECT_FOR_S
 from model import client, events
 from model.errors import EngineError
-from tests.gateway.hall import house as scripted
-from tests.gateway.hall.house import WORD_S, House, Phone
+from tests.gateway.hall import virtual_hall as scripted
+from tests.gateway.hall.virtual_hall import WORD_S, House, Phone
 
 HOUSE_TIME = True
 

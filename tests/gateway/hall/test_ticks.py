@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.hall.ticks import BACKLOG_TICKS, TickLine, TickServer
-from gateway.line import tick
+from gateway.ipc import tick
 from tests.gateway.conftest import short_folder
 
 TOKEN = "token of this boot"

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from gateway.dialplan import Answer, Converse, Disclose, Hangup, Record, Say, Verb
-from tests.gateway.hall.house import WORD_S, House, Phone
+from tests.gateway.hall.virtual_hall import WORD_S, House, Phone
 
 HOUSE_TIME = True
 

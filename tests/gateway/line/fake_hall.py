@@ -8,10 +8,10 @@ from array import array
 from collections.abc import Callable
 from typing import Any
 
+from gateway.config.runtime import Runtime
 from gateway.hall.ticks import TickLine, TickServer
-from gateway.line import tick
-from gateway.rpc import Peer, Server
-from gateway.runtime import Runtime
+from gateway.ipc import tick
+from gateway.ipc.rpc import Peer, Server
 
 TOKEN = "token-of-this-boot"
 RATE_HZ = 48_000

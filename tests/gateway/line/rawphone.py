@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 
 from gateway.line.sip import signature
-from tests.gateway.line.house import TOKEN
+from tests.gateway.line.line_harness import TOKEN
 
 PAYLOAD_TYPES = {"PCMU": 0, "PCMA": 8, "G722": 9}
 

@@ -17,13 +17,13 @@ from aiortc.codecs.opus import TIME_BASE
 from aiortc.mediastreams import MediaStreamTrack
 from av.packet import Packet
 
+from gateway.config.runtime import Runtime
 from gateway.errors import RpcError
+from gateway.ipc.tick import RECEIVING, SENDING, UNDERRUN
 from gateway.line import ice, opus, web, webcall
 from gateway.line.jitter import Kind
-from gateway.line.tick import RECEIVING, SENDING, UNDERRUN
 from gateway.line.web import CAPACITY, WebLine
 from gateway.line.webcall import WebCall
-from gateway.runtime import Runtime
 from tests.gateway.line.fake_hall import FRAME, TOKEN, FakeFront, FakeHall, Sound, power_at, silence, tone
 
 

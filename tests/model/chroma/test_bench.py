@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from gateway.cli import cli
+from gateway.cli.main import cli
 from model.chroma import bench, config, crowd
 from model.chroma import checkpoint as checkpoints
 from model.chroma import floor as floors

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from gateway.cli import cli
+from gateway.cli.main import cli
 
 CASES = ("audio_end", "basic", "early_text_end", "long", "multi_turn")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.caller import place_call
-from tests.e2e.house import House
+from gateway.cli.testphone import place_call
+from tests.e2e.gateway_process import House
 from tests.needs import need_sounds
 
 pytestmark = pytest.mark.e2e

@@ -1,0 +1,78 @@
+"""`voicegate dialplan`: whether the plans load, and which route a call would take."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from gateway.config.paths import dialplan_dir
+from gateway.config.settings import load
+from gateway.dialplan import Dialplan, Route
+from gateway.errors import DialplanError
+
+FOLDER = click.argument("folder", required=False, type=click.Path(path_type=Path))
+
+
+@click.group()
+def dialplan() -> None:
+    """Check the dialplans, or ask which route a call takes."""
+
+
+@dialplan.command()
+@FOLDER
+def check(folder: Path | None) -> None:
+    """Load the dialplans of FOLDER (default: those in force) and list their routes."""
+    plan = Dialplan.load(folder or dialplan_dir(load()))
+    for route in plan.routes:
+        click.echo(f"{_where(route)}: {route.name}: {_takes(route)}")
+        click.echo(f"    {' → '.join(verb.verb for verb in route.do)}")
+    for name, uri in plan.targets.items():
+        click.echo(f"target {name}: {uri}")
+    click.echo(f"{plan.folder}: {len(plan.routes)} routes, all well")
+
+
+@dialplan.command("route")
+@click.argument("called")
+@click.option("--caller", default="", help="SIP URI or number of the caller.")
+@click.option("--source", default="", help="Address that the call comes from.")
+@click.option("--at", help='Time, as "2026-03-02 18:30"; a zone may follow (+01:00). Default: now.')
+@click.option("--folder", type=click.Path(path_type=Path), help="Default: the dialplans in force.")
+def route_of(called: str, caller: str, source: str, at: str | None, folder: Path | None) -> None:
+    """Say which route a call to CALLED (sip:…, a user or a number) takes, and why."""
+    try:
+        when = datetime.fromisoformat(at) if at else None
+    except ValueError:
+        raise click.BadParameter(f'{at!r} is no time; write "2026-03-02 18:30"', param_hint="--at") from None
+    plan = Dialplan.load(folder or dialplan_dir(load()))
+    route, lines = plan.explain(called=called, caller=caller, source=source, at=when)
+    for line in lines:
+        click.echo(f"  not {line}")
+    if route is None:
+        raise DialplanError(f"no route takes a call to {called}: the caller hears 404 (Not Found)")
+    click.echo(f"{route.name}  ({_where(route)}; {_takes(route)})")
+    click.echo(f"  voice {route.voice}, language {route.language}, purpose {route.purpose}")
+    for number, verb in enumerate(route.do, start=1):
+        click.echo(f"  {number}. {verb.verb}{_gist(verb)}")
+
+
+def _where(route: Route) -> str:
+    return f"{route.file}:{route.line}"
+
+
+def _takes(route: Route) -> str:
+    if not route.called:
+        return "from a gather only"
+    parts = [f"called {', '.join(route.called)}"]
+    for name, values in (("caller", route.caller), ("source", route.source), ("hours", route.hours)):
+        if values:
+            parts.append(f"{name} {', '.join(map(str, values))}")
+    return "; ".join(parts)
+
+
+def _gist(verb: object) -> str:
+    for key in ("text", "prompt", "announce", "target", "greeting", "say"):
+        if value := getattr(verb, key, ""):
+            return f": {value if len(value) < 70 else value[:67] + '…'}"
+    return ""

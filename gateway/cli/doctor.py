@@ -1,0 +1,386 @@
+"""`voicegate doctor`: tries what the gateway needs on this machine, and says how to mend what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import importlib.util
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import click
+from redis import Redis
+from redis.exceptions import RedisError
+
+from gateway.config.paths import dialplan_dir
+from gateway.config.runtime import Runtime, runtime_for
+from gateway.config.settings import Settings, load
+from gateway.dialplan import Dialplan
+from gateway.errors import RpcError, VoicegateError
+from gateway.run import redis_server
+from gateway.store.registry import Registry
+from gateway.store.sip_users import SipUsers
+
+PROBE_S: Final = 60.0
+CALLS_PER_LINE: Final = 4
+OPEN_FILES: Final = 1024
+"""A hall holds a WebSocket per call and a line some sockets per call; below this a busy gateway runs out."""
+WANTED_CODECS: Final = ("PCMU/8000", "PCMA/8000", "G722/16000")
+
+State = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at; `mend` is empty when all is well."""
+
+    what: str
+    state: State
+    text: str
+    mend: str = ""
+
+
+def ok(what: str, text: str) -> Finding:
+    return Finding(what, "ok", text)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON array on stdout.")
+def doctor(as_json: bool) -> None:
+    """Check this machine and say how to mend what is wrong.
+
+    Ends with status 1 when something fails; a warning is none.
+    """
+    findings: list[Finding] = []
+    for finding in examine(load()):
+        findings.append(finding)
+        if not as_json:
+            click.echo(f"{finding.state:>4}  {finding.what}: {finding.text}")
+            if finding.mend:
+                click.echo(f"      → {finding.mend}")
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
+    sys.exit(any(finding.state == "fail" for finding in findings))
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """All findings, each as soon as it is known. A check that breaks is a failed finding, not an error."""
+    checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+        data_dir,
+        gateway_and_ports,
+        access,
+        dialplans,
+        sip_library,
+        speech,
+        chroma,
+        redis,
+        sql,
+        limits,
+    )
+    for check in checks:
+        try:
+            yield from check(settings)
+        except VoicegateError as error:
+            yield Finding(check.__name__.replace("_", " "), "fail", str(error), "mend what it names")
+
+
+def data_dir(settings: Settings) -> Iterator[Finding]:
+    path = settings.data_dir
+    if not path.exists():
+        parent = next(above for above in path.parents if above.exists())
+        if os.access(parent, os.W_OK):
+            yield ok("data directory", f"{path} will be made at the first start")
+        else:
+            mend = f"make it and give it to this user, or set VOICEGATE_DATA_DIR (now {path})"
+            yield Finding("data directory", "fail", f"{parent} cannot be written", mend)
+        return
+    status = path.stat()
+    if not os.access(path, os.W_OK | os.X_OK):
+        yield Finding("data directory", "fail", f"{path} cannot be written", f"chown {os.getuid()} {path}")
+    elif status.st_uid != os.getuid() or status.st_mode & 0o077:
+        yield Finding("data directory", "warn", f"others may look into {path}", f"chmod 700 {path}")
+    else:
+        yield ok("data directory", str(path))
+
+
+def running(runtime: Runtime) -> bool:
+    """Whether a gateway holds this runtime directory."""
+    try:
+        with runtime.lock.open("r") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def gateway_and_ports(settings: Settings) -> Iterator[Finding]:
+    runtime = runtime_for(settings.data_dir)
+    ours = running(runtime)
+    if ours:
+        yield _state_of(runtime)
+    else:
+        yield ok("gateway", "does not run")
+    for variable, port, kind, what in (
+        ("VOICEGATE_SIP_PORT", settings.sip_port, socket.SOCK_DGRAM, "SIP over UDP"),
+        ("VOICEGATE_SIP_PORT", settings.sip_port, socket.SOCK_STREAM, "SIP over TCP"),
+        ("VOICEGATE_HTTP_PORT", settings.http_port, socket.SOCK_STREAM, "HTTP"),
+    ):
+        yield _port(settings.host, variable, port, kind, what, ours=ours)
+
+
+def _port(host: str, variable: str, port: int, kind: socket.SocketKind, what: str, *, ours: bool) -> Finding:
+    name = f"{what} port"
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind) as probe:
+        if kind == socket.SOCK_STREAM:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if ours and error.errno == 98:  # EADDRINUSE
+                return ok(name, f"{host}:{port} is held by the running gateway")
+            mend = f"stop the program that holds it (ss -lptun 'sport = :{port}'), or set {variable}"
+            return Finding(name, "fail", f"cannot bind {host}:{port} ({error.strerror})", mend)
+    if ours:
+        return Finding(
+            name, "fail", f"the running gateway does not hold {host}:{port}", "see its log; restart it"
+        )
+    return ok(name, f"{host}:{port} is free")
+
+
+def _state_of(runtime: Runtime) -> Finding:
+    async def ask() -> dict[str, Any]:
+        from gateway.ipc import rpc
+
+        peer = await rpc.connect(runtime.front, runtime.token(), {}, role="doctor", name="doctor")
+        try:
+            return dict(await peer.ask("state"))
+        finally:
+            peer.close()
+
+    try:
+        state = asyncio.run(ask())
+    except RpcError as error:
+        return Finding("gateway", "warn", f"runs, but its front does not answer: {error}", "see its log")
+    missing = [part for part, up in state.get("parts", {}).items() if not up]
+    if missing:
+        return Finding("gateway", "warn", f"runs, without: {', '.join(missing)}", "see its log")
+    return ok("gateway", f"runs, {state.get('calls', 0)} calls")
+
+
+def access(settings: Settings) -> Iterator[Finding]:
+    if settings.local_only:
+        yield ok("access", f"only this machine can reach {settings.host}")
+    elif not settings.digest:
+        mend = "unset VOICEGATE_SIP_AUTH, and add users: voicegate sip user add NAME"
+        state: State = "ok" if settings.sip_allow else "warn"
+        text = f"anybody from {', '.join(settings.sip_allow) or 'anywhere'} may call {settings.host}"
+        yield Finding("access", state, text, mend if state == "warn" else "")
+    else:
+        names = SipUsers(settings.data_dir).names()
+        yield ok("access", f"digest; users: {', '.join(names) or 'the first start makes one'}")
+
+
+def dialplans(settings: Settings) -> Iterator[Finding]:
+    folder = dialplan_dir(settings)
+    try:
+        plan = Dialplan.load(folder)
+    except VoicegateError as error:
+        yield Finding(
+            "dialplans", "fail", str(error), "edit that line; `voicegate dialplan check` tries again"
+        )
+    else:
+        yield ok("dialplans", f"{folder}: {', '.join(route.name for route in plan.routes)}")
+
+
+def probe(name: str, timeout_s: float = PROBE_S) -> dict[str, Any]:
+    """Runs one of `gateway.cli.doctor_probes` in a process of its own."""
+    argv = [sys.executable, "-m", "gateway.cli.doctor_probes", name]
+    try:
+        done = subprocess.run(argv, capture_output=True, timeout=timeout_s, check=False)  # noqa: S603 - ours
+        answer: dict[str, Any] = json.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        return {"error": f"no answer within {timeout_s:g} s"}
+    except ValueError:
+        words = done.stderr.decode(errors="replace").strip().splitlines()
+        last = words[-1] if words else "it said nothing"
+        return {"error": f"its process ended with status {done.returncode}: {last}"}
+    return answer
+
+
+def _broken(what: str, answer: dict[str, Any]) -> Finding:
+    if "missing" in answer:
+        mend = "make clean run; or in your own environment: pip install --force-reinstall voicegate"
+        return Finding(what, "fail", f"the package {answer['missing']} is not installed", mend)
+    mend = "install it again (make clean run); it needs Linux on x86-64 and CPython 3.11 or 3.12"
+    return Finding(what, "fail", str(answer["error"]), mend)
+
+
+def sip_library(settings: Settings) -> Iterator[Finding]:
+    answer = probe("pjsua2")
+    if "calls" not in answer:
+        yield _broken("pjsua2", answer)
+        return
+    lines = settings.narrow_lines + settings.wide_lines
+    if answer["calls"] < CALLS_PER_LINE:
+        mend = f"this build holds fewer calls than a line's {CALLS_PER_LINE}; use the pinned wheel"
+        yield Finding("pjsua2", "fail", f"{answer['calls']} calls per process", mend)
+    else:
+        total = CALLS_PER_LINE * lines
+        held = f"{answer['calls']} calls per process, {lines} lines: {total} calls"
+        yield ok("pjsua2", f"{answer['version']}; {held}")
+    absent = [codec for codec in WANTED_CODECS if codec not in answer["codecs"]]
+    if absent:
+        yield Finding("codecs", "fail", f"pjsua2 lacks {', '.join(absent)}", "use the pinned wheel")
+    else:
+        yield ok("codecs", ", ".join(WANTED_CODECS))
+
+
+def speech(settings: Settings) -> Iterator[Finding]:
+    answer = probe("vad")
+    yield (
+        ok("voice activity", "Silero's ONNX file loads")
+        if "inputs" in answer
+        else _broken("voice activity", answer)
+    )
+    answer = probe("embedded")
+    if "seconds" not in answer:
+        yield _broken("embedded engine", answer)
+    elif answer["seconds"] < 0.1:
+        yield Finding(
+            "embedded engine", "fail", "it said nothing", "install hibari-tts again (make clean run)"
+        )
+    else:
+        yield ok("embedded engine", "it spoke, and its recogniser's model loads")
+
+
+def chroma(settings: Settings) -> Iterator[Finding]:
+    if settings.engine != "chroma" and settings.chroma is None:
+        return
+    what = "Chroma engine"
+    if importlib.util.find_spec("torch") is None:
+        yield Finding(what, "fail", "torch is not installed", "pip install 'voicegate[chroma]'")
+        return
+    answer = probe("torch")
+    if "device" not in answer:
+        yield _broken(what, answer)
+        return
+    state: State = "ok" if answer["device"] != "CPU only" else "warn"
+    mend = (
+        ""
+        if state == "ok"
+        else "without a GPU it is many times slower than speech; use VOICEGATE_ENGINE=embedded"
+    )
+    yield Finding(what, state, f"torch {answer['version']} on {answer['device']}", mend)
+    if settings.chroma is None:
+        mend = "set VOICEGATE_CHROMA to a directory or a hub id"
+        yield Finding("Chroma checkpoint", "fail", "no checkpoint is named", mend)
+    elif (folder := Path(settings.chroma).expanduser()).is_dir():
+        missing = [n for n in ("config.json", "*.safetensors") if not any(folder.glob(n))]
+        if missing:
+            yield Finding(
+                "Chroma checkpoint", "fail", f"{folder} lacks {', '.join(missing)}", "fetch it again"
+            )
+        else:
+            yield ok("Chroma checkpoint", str(folder))
+    elif settings.chroma.startswith(("/", ".", "~")):
+        yield Finding("Chroma checkpoint", "fail", f"{folder} is no directory", "mend VOICEGATE_CHROMA")
+    else:
+        yield ok("Chroma checkpoint", f"{settings.chroma}, from the hub (not looked at)")
+
+
+def redis(settings: Settings) -> Iterator[Finding]:
+    runtime = runtime_for(settings.data_dir)
+    if settings.redis_url is not None:
+        yield from _redis_at(
+            settings.redis_url, "start it, or unset VOICEGATE_REDIS_URL to use the embedded one"
+        )
+    elif running(runtime):
+        yield from _redis_at(f"unix://{runtime.redis}", "see redis/valkey.log in the data directory")
+    else:
+        yield _embedded_redis()
+
+
+def _redis_at(url: str, mend: str) -> Iterator[Finding]:
+    try:
+        client: Any = Redis.from_url(url, socket_timeout=3, socket_connect_timeout=3, decode_responses=True)
+    except ValueError as error:
+        yield Finding("Redis", "fail", str(error), "VOICEGATE_REDIS_URL is redis://, rediss:// or unix://")
+        return
+    try:
+        info = client.info()
+    except (RedisError, OSError) as error:
+        yield Finding("Redis", "fail", f"does not answer: {error}", mend)
+        return
+    finally:
+        client.close()
+    version = info.get("valkey_version") or info.get("redis_version")
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy.startswith("allkeys"):
+        mend = "set its maxmemory-policy to noeviction or volatile-ttl"
+        yield Finding("Redis", "warn", f"{version} forgets living calls when full ({policy})", mend)
+    elif not info.get("aof_enabled"):
+        yield Finding("Redis", "warn", f"{version} keeps no append-only file", "set its appendonly to yes")
+    else:
+        yield ok("Redis", f"{version}, append-only file on")
+
+
+def _embedded_redis() -> Finding:
+    """Starts the embedded Valkey in a directory of its own, asks it, and ends it."""
+    what = "Redis"
+    with tempfile.TemporaryDirectory(prefix="vg-doctor-") as folder:
+        path = Path(folder, "redis.sock")
+        argv = redis_server.command(path, Path(folder))
+        with Path(folder, "log").open("wb") as log:
+            server = subprocess.Popen(argv, stdout=log, stderr=log)  # noqa: S603 - our own binary
+        try:
+            version = redis_server.wait_until_up(path, lambda: server.poll() is None)
+            return ok(what, f"embedded Valkey {version} starts")
+        except VoicegateError as error:
+            return Finding(
+                what, "fail", str(error), "set VOICEGATE_REDIS_URL to a Redis or Valkey of your own"
+            )
+        finally:
+            server.terminate()
+            server.wait(5)
+
+
+def sql(settings: Settings) -> Iterator[Finding]:
+    what = "SQL"
+    if settings.sql_url is None and not (settings.data_dir / "voicegate.db").exists():
+        yield ok(what, "SQLite; the first start makes it")
+        return
+    try:
+        registry = Registry.open(settings.sql)
+    except VoicegateError as error:
+        yield Finding(what, "fail", str(error), "start the database, or mend VOICEGATE_SQL_URL")
+        return
+    try:
+        calls = registry.count()
+    finally:
+        registry.close()
+    yield ok(what, f"{registry.backend}, {calls} calls entered")
+
+
+def limits(settings: Settings) -> Iterator[Finding]:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < OPEN_FILES:
+        yield Finding("open files", "warn", f"ulimit -n is {soft}", f"ulimit -n {4 * OPEN_FILES}")
+    else:
+        yield ok("open files", f"ulimit -n is {soft}")
+    lines = settings.narrow_lines + settings.wide_lines
+    if settings.rtp_port and settings.rtp_port + 40 * lines > 65535:
+        mend = f"set VOICEGATE_RTP_PORT to at most {65535 - 40 * lines}"
+        yield Finding(
+            "RTP ports", "fail", f"{lines} lines of 40 ports do not fit above {settings.rtp_port}", mend
+        )

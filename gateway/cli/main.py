@@ -1,0 +1,108 @@
+"""The command `voicegate`. It only gathers: each package brings its commands, loaded when they are used."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Any, Final
+
+import click
+
+COMMANDS: Final = {
+    "run": ("gateway.cli.run_command:run", "Start the gateway; Ctrl-C drains and stops it."),
+    "call": ("gateway.cli.testphone:call", "Call a SIP address with a file as the voice; record the answer."),
+    "calls": ("gateway.cli.calls_command:calls", "List the calls, or show one."),
+    "dialplan": (
+        "gateway.cli.dialplan_command:dialplan",
+        "Check the dialplans, or ask which route a call takes.",
+    ),
+    "doctor": ("gateway.cli.doctor:doctor", "Check this machine and say how to fix what is wrong."),
+    "engine": ("gateway.cli.engine_command:engine", "Watch the engine; run, measure or compare Chroma."),
+    "ledger": ("consent.cli:ledger", "Verify and read the consent ledger."),
+    "operator": ("consent.cli:operator", "Operators who may decide about voices."),
+    "settings": (
+        "gateway.cli.run_command:show_settings",
+        "Show every setting, its value and where to set it.",
+    ),
+    "sip": ("gateway.cli.sip_command:sip", "SIP users."),
+    "trace": ("gateway.cli.trace_command:trace", "Find the call that a recording's watermark names."),
+    "voice": ("consent.cli:voice", "Register, list, revoke and erase voices."),
+    "watermark": ("watermark.cli:watermark", "Detect marks, and name the call they belong to."),
+}
+"""Name: (where it is, what it does). The text stands here so that --help imports nothing."""
+
+OURS: Final = frozenset({"gateway", "model", "consent", "watermark"})
+
+EXTRAS: Final = {
+    "torch": "chroma",
+    "transformers": "chroma",
+    "safetensors": "chroma",
+    "huggingface_hub": "chroma",
+    "faster_whisper": "speaker",
+    "ray": "cluster",
+}
+
+
+class Gathered(click.Group):
+    """Loads a command when it is used, and says our own errors in one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name][0].split(":")
+        try:
+            command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            raise click.ClickException(_missing(error, cmd_name)) from None
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except ModuleNotFoundError as error:
+            if ctx.params.get("debug") or (error.name or "").split(".")[0] not in EXTRAS:
+                raise
+            raise click.ClickException(_missing(error, ctx.invoked_subcommand or "this")) from None
+        except Exception as error:
+            if ctx.params.get("debug") or not is_ours(error):
+                raise
+            raise click.ClickException(str(error)) from None
+
+
+def is_ours(error: Exception) -> bool:
+    """Whether its text is fit for an operator's eyes: an error of one of our packages."""
+    return type(error).__module__.split(".")[0] in OURS
+
+
+def _missing(error: ModuleNotFoundError, command: str) -> str:
+    package = (error.name or "").split(".")[0]
+    if extra := EXTRAS.get(package):
+        return f"`{command}` needs {package}; install it with: pip install 'voicegate[{extra}]'"
+    if package in OURS:
+        return f"`{command}` is not part of this installation ({error.name} is missing)"
+    return f"`{command}` needs {package}, which is not installed; install voicegate again"
+
+
+@click.group(cls=Gathered, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="voicegate")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """A telephone gateway for one voice: SIP and WebRTC in, consented and watermarked speech out.
+
+    Settings come from VOICEGATE_* variables and a TOML file; `voicegate settings` lists them.
+    """
+
+
+def main() -> None:
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's arrays are small here: its threads only spin
+    cli(prog_name="voicegate")

@@ -1,0 +1,112 @@
+"""`voicegate run` and `voicegate settings`."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+from gateway.config import logs
+from gateway.config.paths import dialplan_dir
+from gateway.config.runtime import runtime_for
+from gateway.config.settings import PREFIX, Settings, load
+from gateway.dialplan import Dialplan
+from gateway.store.sip_users import SipUsers, console_token
+
+
+@click.command()
+def run() -> None:
+    """Start the gateway; Ctrl-C drains and stops it.
+
+    A second Ctrl-C ends the running calls at once.
+    """
+    from gateway.run.supervisor import run as supervise
+
+    settings = load()
+    logs.configure("supervisor", settings.log_level)
+    Dialplan.load(dialplan_dir(settings))  # a mistake there is better said now than by a child's log
+    sys.exit(supervise(settings, lambda state, log: show_panel(settings, state, log)))
+
+
+@click.command("settings")
+def show_settings() -> None:
+    """Show every setting, its value and where to set it."""
+    settings = load()
+    table = Table(box=None, pad_edge=False)
+    for title in ("setting", "value", "what it is"):
+        table.add_column(title, overflow="fold")
+    for name, field in Settings.model_fields.items():
+        value = getattr(settings, name)
+        text = ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
+        shown = _hidden(text) if name in ("redis_url", "sql_url") else text
+        default = "" if value == field.get_default(call_default_factory=True) else "*"
+        table.add_row(PREFIX + name.upper(), shown + default, field.description or "")
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    click.echo(
+        f"\n* set by you. A file may set them too, by lower-case name: {settings.data_dir}/voicegate.toml"
+    )
+
+
+def show_panel(settings: Settings, state: dict[str, Any], log: Path | None) -> None:
+    Console(stderr=False).print(panel(settings, state, log))
+
+
+def panel(settings: Settings, state: dict[str, Any], log: Path | None) -> Panel:
+    """What an operator needs to make the first call.
+
+    `state` is the front's answer to "state"; of it are shown: `engine`, `voices` (names), `redis`, `sql`,
+    `watermark` (texts) and `lines` ({kind: calls it takes}), each when it is there.
+    """
+    address = reached_at(settings)
+    port = "" if settings.sip_port == 5060 else f":{settings.sip_port}"
+    rows = Table.grid(padding=(0, 2))
+    rows.add_row("call", f"[bold]sip:demo@{address}{port}[/bold]  (UDP, TCP)")
+    if settings.digest and (first := SipUsers(settings.data_dir).first()):
+        rows.add_row("", f"user [bold]{first[0]}[/bold], password [bold]{first[1]}[/bold]")
+    web = f"http://{'localhost' if settings.local_only else address}:{settings.http_port}"
+    rows.add_row("browser", f"[bold]{web}[/bold]")
+    if not settings.local_only:
+        rows.add_row("", f"token [bold]{console_token(settings.data_dir)}[/bold]")
+    rows.add_row("engine", str(state.get("engine", settings.engine)))
+    if voices := state.get("voices"):
+        rows.add_row("voices", ", ".join(voices))
+    if lines := state.get("lines"):
+        rows.add_row("lines", ", ".join(f"{kind} {calls} calls" for kind, calls in lines.items()))
+    embedded = f"embedded ({runtime_for(settings.data_dir).redis})"
+    rows.add_row("Redis", str(state.get("redis", _hidden(settings.redis_url or embedded))))
+    rows.add_row("SQL", str(state.get("sql", _hidden(settings.sql))))
+    rows.add_row("watermark", str(state.get("watermark", "unknown")))
+    if settings.detector_port:
+        host = "localhost" if settings.local_only else address
+        rows.add_row("detector", f"http://{host}:{settings.detector_port}")
+    rows.add_row("dialplan", str(dialplan_dir(settings)))
+    if log is not None:
+        rows.add_row("log", str(log))
+    return Panel(rows, title="voicegate", subtitle="Ctrl-C stops it", expand=False)
+
+
+def reached_at(settings: Settings) -> str:
+    """The address that a telephone dials."""
+    if settings.public_address:
+        return settings.public_address
+    if settings.host not in ("0.0.0.0", "::"):  # noqa: S104 - compared only
+        return settings.host
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: asks the kernel which address it would use
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"
+
+
+def _hidden(url: str) -> str:
+    """A URL without its password."""
+    scheme, mark, rest = url.partition("://")
+    user, at, host = rest.rpartition("@")
+    return f"{scheme}{mark}{user.partition(':')[0]}{at}{host}"

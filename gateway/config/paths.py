@@ -1,0 +1,40 @@
+"""Where things lie in the data directory, said once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway.config.runtime import Runtime
+from gateway.config.settings import Settings
+
+
+def consent_dir(settings: Settings) -> Path:
+    """Consent's keys, vault and ledger head."""
+    return settings.data_dir / "consent"
+
+
+def grant_keys_path(settings: Settings) -> Path:
+    """Public keys that verify grants; halls and engines read it."""
+    return consent_dir(settings) / "grant-keys.json"
+
+
+def mark_keys_path(settings: Settings) -> Path:
+    """The watermark's key ring."""
+    return settings.data_dir / "watermark-keys.json"
+
+
+def redis_url_for(settings: Settings, runtime: Runtime) -> str:
+    """The operator's Redis, or the embedded one's socket."""
+    return settings.redis_url or f"unix://{runtime.redis}"
+
+
+def dialplan_dir(settings: Settings) -> Path:
+    """The named folder, else the data directory's own, else the shipped one."""
+    if settings.dialplans is not None:
+        return settings.dialplans.expanduser()
+    own = settings.data_dir / "dialplans"
+    return own if own.is_dir() else Path(__file__).resolve().parents[2] / "dialplans"
+
+
+def recordings_dir(settings: Settings) -> Path:
+    return settings.data_dir / "recordings"

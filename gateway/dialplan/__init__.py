@@ -1,0 +1,46 @@
+"""Which call is treated how: the routes, the verbs, and what reads them from TOML files."""
+
+from gateway.dialplan.dialplan import Dialplan, Match
+from gateway.dialplan.routes import Hours, Keep, Route, fits, split_uri
+from gateway.dialplan.verbs import (
+    VERBS,
+    Answer,
+    Converse,
+    Disclose,
+    Enroll,
+    Gather,
+    Hangup,
+    Record,
+    Reply,
+    Say,
+    Transfer,
+    Verb,
+    VoiceOwner,
+    clock_facts,
+    fill,
+)
+
+__all__ = [
+    "VERBS",
+    "Answer",
+    "Converse",
+    "Dialplan",
+    "Disclose",
+    "Enroll",
+    "Gather",
+    "Hangup",
+    "Hours",
+    "Keep",
+    "Match",
+    "Record",
+    "Reply",
+    "Route",
+    "Say",
+    "Transfer",
+    "Verb",
+    "VoiceOwner",
+    "clock_facts",
+    "fill",
+    "fits",
+    "split_uri",
+]

@@ -1,0 +1,92 @@
+"""The dialplan: which call is treated how. Ordered, the first route that fits wins.
+
+A folder of TOML files, read in the order of their names; see `docs/dialplans.md` for how they are written,
+`gateway.dialplan.verbs` for the verbs and `gateway.dialplan.routes` for routes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from gateway.dialplan.loading import read_folder
+from gateway.dialplan.routes import Route
+from gateway.dialplan.verbs import Converse, branches_of
+from gateway.errors import CallRefused, DialplanError
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The route that takes a call; `explain` says of each route before it why it did not."""
+
+    route: Route
+    explain: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dialplan:
+    """All routes in order. Immutable: load another one to change it."""
+
+    routes: tuple[Route, ...]
+    targets: dict[str, str]
+    folder: Path
+
+    @classmethod
+    def load(cls, folder: Path) -> Dialplan:
+        """Raises `DialplanError` naming file, line and remedy."""
+        if not folder.is_dir():
+            raise DialplanError(f"{folder}: no such folder; VOICEGATE_DIALPLANS names it")
+        routes, targets = read_folder(folder)
+        if not routes:
+            raise DialplanError(f"{folder}: no route in any file; add a [[route]]")
+        return cls(routes, targets, folder)
+
+    def explain(
+        self, *, called: str, caller: str = "", source: str = "", at: datetime | None = None
+    ) -> tuple[Route | None, tuple[str, ...]]:
+        """The first route that takes such a call, if any, and why each before it does not."""
+        now = (at or datetime.now()).astimezone()
+        lines: list[str] = []
+        for route in self.routes:
+            reason = route.why_not(called, caller, source, now)
+            if reason is None:
+                return route, tuple(lines)
+            lines.append(f"{route.name}: {reason}")
+        return None, tuple(lines)
+
+    def route(self, *, called: str, caller: str = "", source: str = "", at: datetime | None = None) -> Match:
+        """The route of a call.
+
+        `called` and `caller` are SIP URIs, numbers or users; `source` is the address it came from; `at` is
+        now unless given, in this machine's zone when it has none. Raises `CallRefused` (404) when no route
+        takes it.
+        """
+        route, lines = self.explain(called=called, caller=caller, source=source, at=at)
+        if route is None:
+            raise CallRefused(404, f"no route takes a call to {called}")
+        return Match(route, lines)
+
+    def reachable(self, route: Route) -> tuple[Route, ...]:
+        """The other routes that a call of this one may go on as, by its gathers and by theirs."""
+        by_name = {other.name: other for other in self.routes}
+        found: dict[str, Route] = {}
+        waiting = [route]
+        while waiting:
+            for verb in waiting.pop().do:
+                for _, name in branches_of(verb):
+                    if name != route.name and name not in found:
+                        found[name] = by_name[name]
+                        waiting.append(by_name[name])
+        return tuple(found.values())
+
+    def prompts(self) -> tuple[str, ...]:
+        """What must be sayable when no engine answers: each conversation's last words."""
+        texts = (
+            text
+            for route in self.routes
+            for verb in route.do
+            if isinstance(verb, Converse)
+            for text in (verb.engine_lost, verb.busy)
+        )
+        return tuple(dict.fromkeys(texts))

@@ -1,0 +1,306 @@
+"""Reads a folder of dialplans, and refuses what cannot be meant: every mistake with file, line and remedy."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from pydantic import ValidationError
+
+from gateway.dialplan import toml_lines
+from gateway.dialplan.routes import ROUTE, Route, dumps, verb_adapter, zone_of
+from gateway.dialplan.verbs import (
+    CLOCK_FACTS,
+    NAME,
+    VERBS,
+    Answer,
+    Converse,
+    Disclose,
+    Gather,
+    Hangup,
+    Reply,
+    Verb,
+    branches_of,
+    facts_in,
+    targets_of,
+)
+from gateway.errors import DialplanError
+
+TARGET: Final = re.compile(r"sips?:[^\s<>\"@]+(@[^\s<>\"@]+)?|tel:\+?[0-9().-]+")
+FILLED_BY_LOADER: Final = ("file", "line")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file: its name and where its keys stand."""
+
+    file: str
+    lines: dict[toml_lines.Path, int]
+
+    def fail(self, path: toml_lines.Path, message: str) -> NoReturn:
+        raise DialplanError(f"{self.file}:{self.line(path)}: {message}")
+
+    def line(self, path: toml_lines.Path) -> int:
+        return toml_lines.line_of(self.lines, path)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A route with where it was read, before the routes know each other."""
+
+    route: Route
+    source: Source
+    path: toml_lines.Path
+
+    def fail(self, path: toml_lines.Path, message: str) -> NoReturn:
+        self.source.fail((*self.path, *path), f"route {self.route.name!r}: {message}")
+
+
+def read_folder(folder: Path) -> tuple[tuple[Route, ...], dict[str, str]]:
+    """Routes in order and the targets of all files. Raises `DialplanError`."""
+    try:
+        files = sorted(folder.glob("*.toml"))
+    except OSError as error:
+        raise DialplanError(f"{folder}: {error.strerror}") from None
+    if not files:
+        raise DialplanError(f"{folder}: no dialplan here; put a *.toml file there, or name another folder")
+    loaded: list[Loaded] = []
+    targets: dict[str, str] = {}
+    for file in files:
+        table, source = _read(file)
+        for name, uri in _targets(table, source).items():
+            if name in targets:
+                source.fail(("targets", name), f"another file has a target {name!r} too; rename one")
+            targets[name] = uri
+        loaded.extend(_routes(table, source))
+    return _joined(loaded, targets), targets
+
+
+def _read(file: Path) -> tuple[dict[str, Any], Source]:
+    try:
+        text = file.read_text()
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        at = re.search(r"\(at line (\d+)", str(error))
+        raise DialplanError(f"{file}:{at[1] if at else 1}: not TOML: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DialplanError(f"{file}: cannot be read: {error}") from None
+    source = Source(str(file), toml_lines.lines_of(text))
+    for key in table:
+        if key not in ("route", "targets"):
+            source.fail((key,), _unknown(key, ("route", "targets")) + "; a file has [[route]] and [targets]")
+    return table, source
+
+
+def _targets(table: Mapping[str, Any], source: Source) -> dict[str, str]:
+    targets = table.get("targets", {})
+    if not isinstance(targets, dict):
+        source.fail(("targets",), 'targets are a table: [targets], then lines like person = "sip:…"')
+    for name, uri in targets.items():
+        if re.fullmatch(NAME, name) is None:
+            source.fail(("targets", name), f"{name!r} is no name; use lower-case letters, digits, - and _")
+        if not isinstance(uri, str) or TARGET.fullmatch(uri) is None:
+            source.fail(("targets", name), f'{uri!r} is no SIP URI; write for example "sip:100@10.0.0.5"')
+    return targets
+
+
+def _routes(table: Mapping[str, Any], source: Source) -> Iterator[Loaded]:
+    routes = table.get("route", [])
+    if not isinstance(routes, list) or not all(isinstance(route, dict) for route in routes):
+        source.fail(("route",), "a route is written [[route]], with two brackets")
+    for index, given in enumerate(routes):
+        path = ("route", index)
+        verbs = given.get("do", [])
+        if not isinstance(verbs, list) or not verbs or not all(isinstance(verb, dict) for verb in verbs):
+            source.fail((*path, "do"), 'a route does something: add [[route.do]] with verb = "answer"')
+        for key in FILLED_BY_LOADER:
+            if key in given:
+                source.fail((*path, key), _unknown(key, _keys(Route)))
+        head = {key: value for key, value in given.items() if key != "do"}
+        route: Route = _typed(ROUTE.validate_json, head, Route, source, path)
+        do = tuple(_verb(verb, source, (*path, "do", i)) for i, verb in enumerate(verbs))
+        loaded = Loaded(replace(route, do=do, file=source.file, line=source.line(path)), source, path)
+        _check(loaded)
+        yield loaded
+
+
+def _verb(given: Mapping[str, Any], source: Source, path: toml_lines.Path) -> Verb:
+    name = given.get("verb")
+    if name is None:
+        source.fail(path, f"which verb? add one of: {', '.join(VERBS)}")
+    if name not in VERBS:
+        source.fail((*path, "verb"), _unknown(str(name), VERBS, what="verb"))
+    kind = VERBS[name]
+    verb: Verb = _typed(verb_adapter(kind).validate_json, given, kind, source, path)
+    return verb
+
+
+def _typed(
+    validate: Callable[[str], Any],
+    given: Mapping[str, Any],
+    kind: type[Any],
+    source: Source,
+    path: toml_lines.Path,
+) -> Any:
+    try:
+        return validate(dumps(given))
+    except ValidationError as error:
+        # a misspelt key shows twice, as unknown and as missing: the first is the one to mend
+        mistakes = sorted(
+            error.errors(), key=lambda mistake: mistake["type"] != "unexpected_keyword_argument"
+        )
+        first = mistakes[0]
+        where = tuple(part for part in first["loc"] if part != "[key]")
+        key = str(where[-1]) if where else ""
+        if first["type"] == "unexpected_keyword_argument":
+            inner = Reply if where[:1] == ("answers",) and kind is Converse else kind
+            known = _keys(inner) if len(where) == 1 or inner is Reply else ()
+            source.fail((*path, *where), _unknown(key, known))
+        if first["type"] == "missing":
+            source.fail((*path, *where), f"{_dotted(where)} is missing")
+        what = first["msg"].removeprefix("Input should ").removeprefix("String should ")
+        source.fail((*path, *where), f"{_dotted(where)} = {first['input']!r} should {what}")
+
+
+def _check(loaded: Loaded) -> None:
+    """What one route must keep to, whatever the others are."""
+    route = loaded.route
+    _check_conditions(loaded)
+    if not isinstance(route.do[0], Answer):
+        loaded.fail(("do", 0), 'the first verb must be "answer"; put it before this one')
+    disclosed = False
+    for i, verb in enumerate(route.do):
+        if isinstance(verb, Answer) and i > 0:
+            loaded.fail(("do", i), "a call is answered once; remove this verb")
+        if isinstance(verb, Hangup) and i < len(route.do) - 1:
+            loaded.fail(
+                ("do", i + 1), "nothing happens after hangup; remove this verb, or move hangup to the end"
+            )
+        disclosed = disclosed or isinstance(verb, Disclose)
+        if isinstance(verb, Converse):
+            if not disclosed:
+                loaded.fail(
+                    ("do", i),
+                    "a bot speaks here without having said that it is one; put a disclose verb before this "
+                    'converse, for example text = "You are talking to an automated voice."',
+                )
+            _check_conversation(loaded, verb, ("do", i))
+        elif isinstance(verb, Gather):
+            for digits in verb.branches:
+                if len(digits) > verb.digits:
+                    loaded.fail(
+                        ("do", i, "branches", digits), f"{digits!r} is longer than digits = {verb.digits}"
+                    )
+        else:
+            for key in ("text", "say", "announce"):
+                _check_facts(loaded, getattr(verb, key, ""), CLOCK_FACTS, ("do", i, key))
+    if route.keep.transcript and not disclosed:
+        loaded.fail(("keep",), "a caller must be told that it is written down; say so in a disclose verb")
+
+
+def _check_conditions(loaded: Loaded) -> None:
+    route = loaded.route
+    for i, network in enumerate(route.source):
+        try:
+            ipaddress.ip_network(network, strict=False)
+        except ValueError:
+            loaded.fail(("source", i), f'{network!r} is no network; write for example "10.0.0.0/8"')
+    for key in ("called", "caller"):
+        for i, pattern in enumerate(getattr(route, key)):
+            if not pattern.strip():
+                loaded.fail((key, i), 'an empty pattern fits nothing; write a user, a number, or "*"')
+    try:
+        zone_of(route.zone)
+    except ValueError as error:
+        loaded.fail(("zone",), str(error))
+    for i, hours in enumerate(route.hours):
+        key = "days"
+        try:
+            assert hours.weekdays
+            key = "from"
+            hours.minutes()
+            key = "zone"
+            zone_of(hours.zone)
+        except ValueError as error:
+            loaded.fail(("hours", i, key), str(error))
+
+
+def _check_conversation(loaded: Loaded, verb: Converse, path: toml_lines.Path) -> None:
+    known = CLOCK_FACTS | verb.facts.keys()
+    for key in ("instructions", "greeting", "goodbye", "no_transfer", "engine_lost", "busy"):
+        _check_facts(loaded, getattr(verb, key), known, (*path, key))
+    _check_facts(loaded, verb.unsure, known | {"about"}, (*path, "unsure"))
+    for key in ("not_understood", "silence_prompts"):
+        for i, text in enumerate(getattr(verb, key)):
+            _check_facts(loaded, text, known, (*path, key, i))
+    asked: dict[str, str] = {}
+    intents: set[str] = set()
+    for i, reply in enumerate(verb.answers):
+        here = (*path, "answers", i)
+        if reply.intent in intents:
+            loaded.fail((*here, "intent"), f"there is another answer for {reply.intent!r}; join them")
+        intents.add(reply.intent)
+        if not reply.say and reply.tool is None:
+            loaded.fail(
+                here, f"the answer for {reply.intent!r} neither says nor does anything; add say or tool"
+            )
+        _check_facts(loaded, reply.say, known, (*here, "say"))
+        for j, phrase in enumerate(reply.ask):
+            other = asked.setdefault(" ".join(phrase.split()), reply.intent)
+            if other != reply.intent:
+                loaded.fail((*here, "ask", j), f"{phrase!r} already means {other!r}; one phrase, one intent")
+
+
+def _check_facts(loaded: Loaded, text: str, known: Iterable[str], path: toml_lines.Path) -> None:
+    for fact in facts_in(text):
+        if fact not in known:
+            loaded.fail(path, f"{{{fact}}} is no fact here; known are {', '.join(sorted(known))}")
+
+
+def _joined(loaded: list[Loaded], targets: Mapping[str, str]) -> tuple[Route, ...]:
+    """The routes, once each name is known to lead somewhere: targets, and routes behind a gather."""
+    by_name: dict[str, Loaded] = {}
+    reached: set[str] = set()
+    for one in loaded:
+        if (other := by_name.setdefault(one.route.name, one)) is not one:
+            one.fail(("name",), f"{other.source.file}:{other.route.line} has this name too; rename one")
+    for one in loaded:
+        for i, verb in enumerate(one.route.do):
+            for key, name in targets_of(verb):
+                if name not in targets:
+                    known = f"there are {', '.join(targets)}" if targets else "there are none"
+                    one.fail(
+                        ("do", i, key), f'no target {name!r} in [targets] ({known}); add {name} = "sip:…"'
+                    )
+            for path, name in branches_of(verb):
+                if name not in by_name:
+                    one.fail(("do", i, *path), _unknown(name, by_name, what="route"))
+                reached.add(name)
+    for one in loaded:
+        if not one.route.called and one.route.name not in reached:
+            one.fail((), 'no call ever comes here; add called = ["…"], or name it in a gather')
+    return tuple(one.route for one in loaded)
+
+
+def _keys(kind: type[Any]) -> tuple[str, ...]:
+    """A dataclass's fields as the author writes them."""
+    aliases = {"otherwise": "else", "opens": "from", "closes": "to"}
+    return tuple(aliases.get(f.name, f.name) for f in fields(kind) if f.name not in FILLED_BY_LOADER)
+
+
+def _unknown(name: str, known: Iterable[str], *, what: str = "key") -> str:
+    known = tuple(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"unknown {what} {name!r}; did you mean {near[0]!r}?"
+    return f"unknown {what} {name!r}" + (f"; known are {', '.join(known)}" if known else "; remove it")
+
+
+def _dotted(path: toml_lines.Path) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")

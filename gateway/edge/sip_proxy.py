@@ -1,0 +1,155 @@
+"""The edge: a transaction-stateful SIP proxy between callers and this host's lines that watches dialogs too.
+
+Callers reach us over UDP and TCP; lines are loopback UDP and speak only to us. In-dialog requests find their
+way by the signed word in our Record-Route and Contact (`token`), also after a restart. Here the parts meet:
+`callers` and `lineside` take what comes, `switchboard` holds what both know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from sipmessage import Request
+
+from gateway.edge.callers import CallersSide
+from gateway.edge.doors import Doors
+from gateway.edge.edge_config import EdgeConfig
+from gateway.edge.forwarding import Forwarding
+from gateway.edge.identity import Identity
+from gateway.edge.lines import LineInfo
+from gateway.edge.lineside import LinesSide
+from gateway.edge.message import Unreadable, bare_answer, read
+from gateway.edge.responses import PHRASES, response
+from gateway.edge.router import Router
+from gateway.edge.switchboard import LOOPBACK, Switchboard
+from gateway.edge.transport import Flow, TcpPort, UdpPort
+
+log = structlog.get_logger("edge")
+
+
+class Edge:
+    """See the module. All methods belong to one event loop."""
+
+    def __init__(self, config: EdgeConfig, router: Router, spawn: Callable[[Any], None]) -> None:
+        """Raises `ValueError` when a network in the config is none."""
+        self.config = config
+        self._board = Switchboard(config, router, spawn)
+        self._doors = Doors(config)
+        forwarding = Forwarding(self._board)
+        self._callers = CallersSide(self._board, self._doors, forwarding)
+        self._lines = LinesSide(self._board, forwarding)
+
+    # ── life ─────────────────────────────────────────────────────────────────────────────────────────
+
+    async def start(self) -> None:
+        """Raises `OSError` when a port is taken."""
+        board, config = self._board, self.config
+        board.loopback = await self._open_loopback()
+        board.udp = await UdpPort.open(config.host, config.port, self._from_caller)
+        host, port = board.udp.address
+        board.tcp = TcpPort(self._from_caller, board.connection_lost)
+        await board.tcp.open(host, port)
+        board.toward_callers = Identity(host, port, config.public_address)
+        board.toward_lines = Identity(*board.loopback.address, None)
+
+    async def _open_loopback(self) -> UdpPort:
+        """The port that lines know from the Record-Route of their calls: the last edge's, if we know it."""
+        kept = self.config.loopback_port_file
+        port = None
+        if kept is not None:
+            with contextlib.suppress(OSError, ValueError):  # no file, or somebody has the port now
+                port = await UdpPort.open(LOOPBACK, int(kept.read_text()), self._from_line)
+        if port is None:
+            port = await UdpPort.open(LOOPBACK, 0, self._from_line)
+        if kept is not None:
+            kept.write_text(str(port.address[1]))
+        return port
+
+    async def stop(self) -> None:
+        """Says nothing to anybody: running calls outlive an edge."""
+        board = self._board
+        board.transactions.close()
+        for dialog in board.dialogs:
+            dialog.patience.cancel()
+        for port in ("tcp", "udp", "loopback"):
+            if hasattr(board, port):
+                await getattr(board, port).close()
+
+    @property
+    def port(self) -> int:
+        """The SIP port, bound for UDP and TCP."""
+        return self._board.toward_callers.port
+
+    def drain(self) -> None:
+        """No new calls; what runs goes on."""
+        self._board.draining = True
+
+    def line_up(self, info: LineInfo) -> None:
+        known = self._board.lines.named(info.name)
+        if known is not None and known.info.sip_port != info.sip_port:
+            self._board.line_died(info.name)  # it is another process now, and nobody said so
+        self._board.lines.up(info)
+
+    def line_down(self, name: str) -> None:
+        """Its callers get a BYE, its unanswered INVITEs a 503."""
+        self._board.line_died(name)
+
+    def slot_free(self, name: str, call_id: str) -> None:
+        """A line says that a call of its is over."""
+        dialog = self._board.dialogs.of_call(call_id)
+        if dialog is not None and dialog.answered:
+            self._board.forget(dialog)  # its hall knows how it ended
+        self._board.lines.release(name, call_id)
+
+    def stats(self) -> dict[str, Any]:
+        """Counts for the metrics."""
+        board = self._board
+        return {
+            "dialogs": len(board.dialogs),
+            "transactions": len(board.transactions),
+            "slots": board.lines.slots,
+            "slots_free": board.lines.free,
+            "unacknowledged": board.unacknowledged,
+            "refused": {str(status): count for status, count in board.refused.items()},
+            "dropped": {**self._doors.dropped, "connection": board.tcp.turned_away},
+            **board.counts,
+            **self._doors.counts,
+        }
+
+    # ── what comes in ────────────────────────────────────────────────────────────────────────────────
+
+    def _from_caller(self, data: bytes, flow: Flow) -> bool:
+        try:
+            message = read(data)
+        except Unreadable as why:
+            self._doors.dropped["size" if why.status == 513 else "malformed"] += 1
+            log.debug("edge.unreadable", source=flow.host, why=str(why))
+            if self._doors.admits_from(flow.host) and self._doors.in_time(flow.host):
+                answer = bare_answer(data, why.status, PHRASES[why.status], flow)
+                if answer is not None:
+                    flow.send(answer)
+                    return True
+            return False
+        try:
+            self._callers.take(message, flow)
+        except Exception:  # no message may end the edge
+            self._doors.dropped["malformed"] += 1
+            log.exception("edge.message_failed", source=flow.host)
+            if isinstance(message, Request) and message.method != "ACK":
+                flow.send(bytes(response(message, flow, 500)))
+        return True
+
+    def _from_line(self, data: bytes, flow: Flow) -> bool:
+        if flow.host != LOOPBACK or self._board.lines.at_port(flow.port) is None:
+            self._doors.dropped["not_a_line"] += 1
+            return False
+        try:
+            self._lines.take(read(data), flow)
+        except Unreadable as why:
+            log.warning("edge.line_unreadable", port=flow.port, why=str(why))
+        except Exception:
+            log.exception("edge.line_message_failed", port=flow.port)
+        return True

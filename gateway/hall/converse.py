@@ -1,0 +1,258 @@
+"""A live conversation: the caller's turns, the engine's replies, and the manners between them.
+
+One loop over the call's inbox. While the engine talks and the caller begins, it is ducked at once; if the
+caller goes on it is cut and the engine told what was heard; if it was a cough it comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from gateway.dialplan import Converse
+from gateway.hall.call import Call
+from gateway.hall.inbox import CallEnded, CallerTurn, Dtmf, EngineGone, Event, Heard, ToolCall
+from gateway.hall.leg import DUCKED, FULL
+from gateway.hall.playout import Item
+from gateway.hall.transfer import transfer
+from gateway.hall.turns import TurnEvent
+from gateway.store.sessions import Turn as SessionTurn
+
+UNDERSTOOD_WITHIN_S: Final = 1.0
+"""Some engines never tell what they understood."""
+TOOLS: Final = ("hang_up", "transfer")
+"""What an engine may ask for."""
+
+
+@dataclass(slots=True, eq=False)
+class Turn:
+    """One exchange; times are `time.monotonic()`."""
+
+    number: int
+    speech_s: float
+    speech_ended: float
+    endpoint: float
+    """when the speech was taken to have ended"""
+    committed: float
+    item: Item
+    heard: str | None = None
+    understood: asyncio.Event = field(default_factory=asyncio.Event)
+    """the engine told what it understood"""
+    latency_s: dict[str, float] = field(default_factory=dict)
+
+
+class Conversation:
+    """The verb `converse` on one call. `greeting` is its first sentence if it is being said already."""
+
+    def __init__(self, call: Call, verb: Converse, greeting: Item | None) -> None:
+        self._call = call
+        self._verb = verb
+        self._greeting = greeting
+        self._turns = 0
+        self._turn: Turn | None = None
+        """the latest one"""
+        self._open: deque[Turn] = deque()
+        """turns that are not written down yet, the oldest first"""
+        self._silences = 0
+        self._ends_at = time.monotonic() + verb.max_s if verb.max_s else None
+        self._following: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Until goodbye, a transfer that went, too much silence, or the time limit.
+
+        Raises `CallEnded`, and `EngineGone` when there is nobody to talk with any more.
+        """
+        call, verb = self._call, self._verb
+        call.speech.configure(verb, call.route.local(), call.route.zone)
+        call.listening = True
+        call.interruptible = verb.interruptible
+        call.last_sound = time.monotonic()
+        if call.resumed:
+            self._say(verb.not_understood[0])  # what was being said when we died is lost
+        elif verb.greeting and self._greeting is None:
+            self._say(verb.greeting)
+        call.show(kind="state", state="listening")
+        try:
+            while True:
+                if call.refused is not None:
+                    raise EngineGone(call.refused)
+                event = await call.next(self._patience())
+                if event is None:
+                    await self._nothing_came()
+                elif await self._take(event):
+                    return
+        finally:
+            call.listening = False
+            call.interruptible = True
+            call.aim(FULL)
+            for task in self._following:
+                task.cancel()
+            while self._open:
+                self._write(self._open.popleft())
+
+    def _say(self, text: str) -> Item:
+        return self._call.speech.say(self._call.words(text, self._verb.facts))
+
+    def _patience(self) -> float:
+        now = time.monotonic()
+        quiet_left = self._verb.silence_s - (now - self._call.last_sound)
+        if self._ends_at is not None:
+            quiet_left = min(quiet_left, self._ends_at - now)
+        return max(0.02, quiet_left)
+
+    @property
+    def _waiting_for_reply(self) -> bool:
+        return self._turn is not None and not self._turn.item.ready.is_set()
+
+    async def _nothing_came(self) -> None:
+        call, now = self._call, time.monotonic()
+        if self._ends_at is not None and now >= self._ends_at:
+            await self._goodbye("time limit")
+        if self._waiting_for_reply:
+            call.last_sound = now
+            return
+        if now - call.last_sound < self._verb.silence_s:
+            return
+        if self._silences >= len(self._verb.silence_prompts):
+            await self._goodbye("silence")
+        call.session.event("silence", count=self._silences + 1)
+        self._say(self._verb.silence_prompts[self._silences])
+        self._silences += 1
+        call.last_sound = now
+
+    async def _goodbye(self, why: str) -> None:
+        call = self._call
+        call.listening = False
+        call.aim(FULL)
+        call.session.event("goodbye", why=why)
+        await call.played(self._say(self._verb.goodbye))
+        raise CallEnded("hung up")
+
+    async def _take(self, event: Event) -> bool:
+        """Deals with one event; True when the conversation is over and the route goes on."""
+        call = self._call
+        match event:
+            case CallerTurn():
+                await self._caller(event)
+            case Heard():
+                self._understood(event)
+            case ToolCall():
+                return await self._tool(event)
+            case Dtmf():
+                call.session.event("dtmf", digit=event.digit)
+        return False
+
+    # ── the caller's turn ────────────────────────────────────────────────────────────────────────────
+
+    async def _caller(self, turn: CallerTurn) -> None:
+        call = self._call
+        match turn.event:
+            case TurnEvent.ONSET:
+                if call.playout.busy:
+                    call.aim(DUCKED)
+            case TurnEvent.SPEECH:
+                if call.playout.busy or self._waiting_for_reply:
+                    await self._barge_in(turn)
+            case TurnEvent.TRIFLE:
+                call.aim(FULL)
+                call.speech.clear()
+            case TurnEvent.END:
+                call.aim(FULL)
+                self._silences = 0
+                self._answer(turn)
+
+    async def _barge_in(self, turn: CallerTurn) -> None:
+        call = self._call
+        items = call.speech.cut()
+        call.aim(FULL)
+        call.session.event(
+            "barge_in", onset_to_cut_s=round(turn.duration_s, 3), heard_s=[round(i.heard_s, 2) for i in items]
+        )
+        call.show(kind="state", state="listening")
+
+    def _answer(self, turn: CallerTurn) -> None:
+        call = self._call
+        self._turns += 1
+        call.speech.commit(self._turns)
+        item = call.speech.reply()
+        now = call.last_sound = time.monotonic()
+        self._turn = Turn(self._turns, turn.duration_s, turn.at - turn.quiet_s, turn.at, now, item)
+        self._open.append(self._turn)
+        call.show(kind="state", state="thinking")
+        task = asyncio.create_task(self._follow(self._turn))
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
+
+    async def _follow(self, turn: Turn) -> None:
+        """Tells the turn's latencies by stage when its reply begins; writes the turn down when it is over."""
+        call, item = self._call, turn.item
+        await item.ready.wait()
+        ready = time.monotonic()
+        await item.started.wait()
+        played = time.monotonic()
+        if item.reached:
+            turn.latency_s = {
+                "endpointing": turn.endpoint - turn.speech_ended,
+                "engine": ready - turn.committed,
+                "playout": played - ready,
+                "whole": played - turn.speech_ended,
+            }
+            rounded = {stage: round(seconds, 3) for stage, seconds in turn.latency_s.items()}
+            call.tell_front("call.event", call_id=call.id, kind="turn", latency=rounded)
+            call.show(kind="latency", turn=turn.number, **rounded)
+            call.show(kind="state", state="speaking")
+        await item.done.wait()
+        with contextlib.suppress(TimeoutError):  # a reply may be cut before its question is understood
+            async with asyncio.timeout(UNDERSTOOD_WITHIN_S):
+                await turn.understood.wait()
+        while turn in self._open:
+            self._write(self._open.popleft())
+
+    def _write(self, turn: Turn) -> None:
+        """Puts the exchange into the session."""
+        session, item = self._call.session, turn.item
+        keep = self._call.route.keep.transcript
+        session.turn(SessionTurn(who="caller", text=turn.heard if keep else None, duration_s=turn.speech_s))
+        session.turn(
+            SessionTurn(
+                who="bot",
+                text=(item.text or None) if keep else None,
+                heard_s=item.heard_s,
+                interrupted=item.cut,
+                latency_ms={stage: seconds * 1000 for stage, seconds in turn.latency_s.items()},
+            )
+        )
+
+    def _understood(self, heard: Heard) -> None:
+        for turn in self._open:
+            if turn.number == heard.turn:
+                turn.heard = heard.text
+                turn.understood.set()
+        self._call.show(
+            kind="heard", text=heard.text, duration_s=heard.duration_s, confidence=heard.confidence
+        )
+
+    # ── what the engine asks for ─────────────────────────────────────────────────────────────────────
+
+    async def _tool(self, tool: ToolCall) -> bool:
+        call = self._call
+        call.session.event("tool", name=tool.name)
+        if tool.name not in TOOLS:
+            call.log.warning("tool.unknown", tool=tool.name)
+            return False
+        call.listening = False
+        call.aim(FULL)
+        await call.played(tool.item)
+        if tool.name == "hang_up":
+            if not tool.item.queued:
+                await self._goodbye("asked")
+            raise CallEnded("hung up")
+        if self._verb.transfer is not None:
+            await transfer(call, self._verb.transfer)
+        self._say(self._verb.no_transfer)
+        call.listening = True
+        return False

@@ -1,0 +1,234 @@
+"""What a call does: the verbs of its route, one after another.
+
+Each verb is a coroutine over the call's inbox. `CallEnded` unwinds them wherever they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.dialplan import (
+    Answer,
+    Converse,
+    Disclose,
+    Enroll,
+    Gather,
+    Hangup,
+    Record,
+    Route,
+    Say,
+    Transfer,
+    Verb,
+    VoiceOwner,
+)
+from gateway.hall.call import CONFIRMED_WITHIN_S, STARTED_WITHIN_S, Call
+from gateway.hall.converse import Conversation
+from gateway.hall.dtmf import dialled
+from gateway.hall.enrol import enrol
+from gateway.hall.inbox import CallEnded, EngineGone, Refused
+from gateway.hall.leg import FULL
+from gateway.hall.playout import Item
+from gateway.hall.recording import Recording
+from gateway.hall.transfer import transfer
+from gateway.hall.voice_owner import serve_owner
+
+GREETING_WITHIN_S: Final = 2.0
+"""The call is answered even when its greeting is not rendered by then."""
+FAREWELL_WITHIN_S: Final = 20.0
+"""A caller who holds the call does not hear it."""
+ANNOUNCED_TIMES: Final = 3
+"""Tries to say what must be said before the call goes on."""
+BEEP_HZ: Final = 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Goto:
+    """Go on as another route."""
+
+    route: Route
+
+
+async def perform(call: Call) -> None:
+    """Runs the call to its end; never raises for anything a caller or an engine does."""
+    try:
+        await Performance(call).run()
+        call.end("hung up")
+    except CallEnded as over:
+        call.end(str(over))
+    except EngineGone as gone:
+        await _farewell(call, gone.refusal)
+    except Exception:
+        call.broke("verbs")
+
+
+async def _farewell(call: Call, refusal: Refused) -> None:
+    """What is said when the engine cannot: a text rendered long ago. Then the call is over."""
+    call.session.event("engine_refused", code=refusal.code, message=refusal.message)
+    call.aim(FULL)
+    item = call.speech.prompt(_last_words(call, refusal.code))
+    if item is not None:
+        with contextlib.suppress(CallEnded):
+            await call.until(item.done.wait(), FAREWELL_WITHIN_S)
+    call.end(f"failed: {refusal.code}")
+
+
+def _last_words(call: Call, code: str) -> str:
+    """The text of the call's conversation for a busy or a lost engine; empty when it has none."""
+    for route in (call.route, *call.offer.routes.values()):
+        for verb in route.do:
+            if isinstance(verb, Converse):
+                return verb.busy if code == "busy" else verb.engine_lost
+    return ""
+
+
+class Performance:
+    """One call going through its routes."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._ahead: tuple[str, Item] | None = None
+        """a text that is being rendered before its verb's turn"""
+
+    async def run(self) -> None:
+        call = self._call
+        if not await call.until(call.started.wait(), STARTED_WITHIN_S):
+            raise CallEnded("failed: no line reported the call")
+        if call.muted is not None:
+            raise CallEnded(f"failed: the voice may not be used: {call.muted}")
+        route: Route | None = call.route
+        while route is not None:
+            call.route = route
+            route = await self._route(route)
+
+    async def _route(self, route: Route) -> Route | None:
+        for at, verb in enumerate(route.do):
+            following = route.do[at + 1] if at + 1 < len(route.do) else None
+            outcome = await self._verb(verb, following)
+            if isinstance(outcome, Goto):
+                return outcome.route
+        return None
+
+    async def _verb(self, verb: Verb, following: Verb | None) -> Goto | None:
+        match verb:
+            case Answer():
+                await self._answer(following)
+            case Disclose():
+                await self._disclose(verb.text)
+            case Say():
+                await self._say(verb.text)
+            case Converse():
+                await Conversation(self._call, verb, self._take_ahead(verb.greeting)).run()
+            case Gather():
+                return await self._gather(verb)
+            case Transfer():
+                await self._transfer(verb)
+            case Record():
+                await self._record(verb)
+            case Enroll():
+                await enrol(self._call, verb)
+            case VoiceOwner():
+                await serve_owner(self._call, verb)
+            case Hangup():
+                if verb.say:
+                    await self._say(verb.say, interruptible=False)
+                raise CallEnded("hung up")
+        return None
+
+    # ── saying ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _take_ahead(self, text: str) -> Item | None:
+        ahead, self._ahead = self._ahead, None
+        return ahead[1] if ahead is not None and ahead[0] == text else None
+
+    def _start_saying(self, text: str) -> Item:
+        return self._take_ahead(text) or self._call.speech.say(self._call.words(text))
+
+    async def _say(self, text: str, *, interruptible: bool = True) -> bool:
+        """True when it was heard from its first word to its last."""
+        call = self._call
+        call.interruptible = interruptible
+        item = self._start_saying(text)
+        try:
+            await call.played(item)
+        finally:
+            call.interruptible = True
+        return item.whole
+
+    async def _announce(self, text: str) -> None:
+        """Says what the caller must know before the call goes on: again when the engine broke it off.
+
+        Raises `CallEnded` when it could not be said whole.
+        """
+        for _ in range(ANNOUNCED_TIMES):
+            if await self._say(text, interruptible=False):
+                return
+        raise CallEnded("failed: what must be said first could not be said")
+
+    async def _disclose(self, text: str) -> None:
+        call = self._call
+        if call.resumed and text in call.disclosed:
+            return
+        await self._announce(text)
+        call.disclosed.append(text)
+        call.session.note(disclosed=call.disclosed)
+        call.session.event("disclosed", text=text)
+
+    async def _answer(self, following: Verb | None) -> None:
+        """200 OK once the first words wait to be played; then until the caller can hear them."""
+        call = self._call
+        if call.confirmed.is_set():
+            return  # a call that was taken up: the line has answered long ago
+        text = first_words(following)
+        call.move("ringing")
+        if text:
+            item = call.speech.say(
+                call.words(text, following.facts if isinstance(following, Converse) else None)
+            )
+            self._ahead = (text, item)
+            await call.rendered(item, GREETING_WITHIN_S)
+        await call.ask_line("answer")
+        call.move("answered")
+        if not await call.until(call.confirmed.wait(), CONFIRMED_WITHIN_S):
+            raise CallEnded("failed: the answer was never acknowledged")
+
+    # ── the other verbs ──────────────────────────────────────────────────────────────────────────────
+
+    async def _gather(self, verb: Gather) -> Goto | None:
+        call = self._call
+        prompt = self._start_saying(verb.prompt)
+        digits = await dialled(
+            call, prompt, verb.digits, timeout_s=verb.timeout_s, finish_key=verb.finish_key
+        )
+        call.session.event("gathered", digits=digits)
+        name = verb.branches.get(digits, verb.otherwise)
+        return Goto(call.offer.routes[name]) if name is not None else None
+
+    async def _transfer(self, verb: Transfer) -> None:
+        if verb.say:
+            await self._say(verb.say, interruptible=False)
+        await transfer(self._call, verb.target)
+
+    async def _record(self, verb: Record) -> None:
+        call = self._call
+        await self._announce(verb.announce)
+        if verb.beep:
+            await call.played(call.speech.beep(BEEP_HZ, 0.3))
+        await Recording(call, verb.max_s, verb.silence_s).run()
+
+
+def first_words(verb: Verb | None) -> str:
+    """What a verb says first, verbatim; empty when it begins with silence."""
+    match verb:
+        case Disclose() | Say():
+            return verb.text
+        case Converse():
+            return verb.greeting
+        case Gather():
+            return verb.prompt
+        case Record():
+            return verb.announce
+        case Transfer() | Hangup():
+            return verb.say
+    return ""

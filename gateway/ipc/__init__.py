@@ -1,0 +1,1 @@
+"""How the processes of one gateway meet: messages, RPC, ticks."""

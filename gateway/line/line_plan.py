@@ -1,0 +1,63 @@
+"""What a line is told when it is forked. No pjsua2 here: who forks a line need not have it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from gateway.config.runtime import Runtime
+from gateway.errors import LineError
+
+CAPACITY: Final = 4
+"""PJSUA_MAX_CALLS of the wheel; more is cut silently. The zygote's `probe` counts what another one takes."""
+RTP_PORTS: Final = 36
+"""Ports a line may use for RTP and RTCP: room for its calls and for those whose ports are still closing."""
+RTP_STRIDE: Final = 40
+"""Between the blocks of two lines; more than the range + 2, which pjsua2 may step over."""
+
+RATES: Final[Mapping[str, int]] = {"narrow": 8000, "wide": 16000}
+CODECS: Final[Mapping[str, tuple[str, ...]]] = {
+    "narrow": ("PCMU/8000", "PCMA/8000"),
+    "wide": ("G722/16000", "PCMU/8000", "PCMA/8000"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LinePlan:
+    """What the zygote's caller decides about a line."""
+
+    name: str
+    kind: Literal["narrow", "wide"]
+    hall: str
+    """Name of the hall that owns the line's calls."""
+    runtime: Runtime
+    token: str
+    """The boot's token: opens the house's sockets and signs the edge's INVITEs."""
+    sip_port: int = 0
+    """UDP port on 127.0.0.1; 0: an ephemeral one, told in hello."""
+    rtp_port: int = 0
+    """First of this line's `RTP_PORTS`; 0: a random block."""
+    media_address: str = "127.0.0.1"
+    """Local address RTP binds; empty or 0.0.0.0: all. The edge rewrites what the SDP says."""
+    public_address: str = ""
+    """Address the SDP says, when it is not the bound one."""
+    capacity: int = CAPACITY
+    """Calls it takes; as probed."""
+
+    @property
+    def rate_hz(self) -> int:
+        return RATES[self.kind]
+
+
+def plan_from(request: Mapping[str, Any], token: str) -> LinePlan:
+    """Raises `LineError` for a request that is no plan."""
+    known = {field.name for field in fields(LinePlan)} - {"token"}
+    if unknown := set(request) - known:
+        raise LineError(f"fork: nobody knows {', '.join(sorted(unknown))}")
+    if missing := {"name", "kind", "hall", "runtime"} - set(request):
+        raise LineError(f"fork: {', '.join(sorted(missing))} is missing")
+    if request["kind"] not in RATES:
+        raise LineError(f"fork: kind is narrow or wide, not {request['kind']!r}")
+    return LinePlan(**{**request, "runtime": Runtime(Path(request["runtime"])), "token": token})

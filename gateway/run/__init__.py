@@ -1,0 +1,1 @@
+"""What starts the gateway and keeps it running: supervisor, preflight, the embedded Redis."""

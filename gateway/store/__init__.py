@@ -1,0 +1,1 @@
+"""What outlives a process: call sessions in Redis; calls and SIP users on disk."""

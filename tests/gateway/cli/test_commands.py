@@ -1,0 +1,204 @@
+"""The command as its user meets it: quick help, clear errors in one line, no traceback."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from rich.console import Console
+
+from gateway.cli import main as cli_module
+from gateway.cli.main import COMMANDS, cli
+from gateway.cli.run_command import panel
+from gateway.config.settings import load
+from gateway.store.registry import CallRow, Registry
+from gateway.store.sessions import Sessions, Turn
+from gateway.store.sip_users import SipUsers
+from tests.gateway.conftest import Valkey
+
+pytestmark = pytest.mark.usefixtures("own_house")
+
+
+def voicegate(*argv: str, given: str = "") -> Result:
+    return CliRunner().invoke(cli, argv, input=given)
+
+
+def refused(*argv: str) -> str:
+    result = voicegate(*argv)
+    assert result.exit_code != 0
+    assert isinstance(result.exception, SystemExit), result.exception
+    return result.output.strip().splitlines()[-1]
+
+
+def test_help_names_every_command_and_loads_none() -> None:
+    script = (
+        "import sys; from gateway.cli.main import cli\n"
+        "try: cli(['--help'])\n"
+        "except SystemExit: pass\n"
+        "loaded = {'numpy', 'redis', 'sqlalchemy', 'torch', 'pydantic', 'onnxruntime'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    for name, (_, text) in COMMANDS.items():
+        assert name in done.stdout
+        assert text.split()[0] in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_shows_its_help_or_says_what_it_needs(name: str) -> None:
+    result = voicegate(name, "--help")
+    if result.exit_code:
+        assert "needs" in result.output or "not part of this installation" in result.output
+    else:
+        assert "Usage:" in result.output
+
+
+def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "wants_torch.py").write_text("import torch_is_away\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(cli_module.EXTRAS, "torch_is_away", "chroma")
+    monkeypatch.setitem(cli_module.COMMANDS, "engine", ("wants_torch:engine", ""))
+    assert "pip install 'voicegate[chroma]'" in refused("engine")
+
+
+def test_our_errors_are_a_line_and_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VOICEGATE_NONSENSE", "1")
+    assert "VOICEGATE_NONSENSE is no setting" in refused("settings")
+    assert type(voicegate("--debug", "settings").exception).__name__ == "SettingsError"
+
+
+def test_only_chroma_measures_how_many_calls_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VOICEGATE_ENGINE_CALLS", "auto")
+    assert "only Chroma measures itself" in refused("settings")
+    monkeypatch.setenv("VOICEGATE_ENGINE", "chroma")
+    assert voicegate("settings").exit_code == 0
+
+
+def test_an_error_that_is_not_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command()
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("gateway.cli.run_command.show_settings", broken)
+    assert isinstance(voicegate("settings").exception, ZeroDivisionError)
+
+
+def test_settings_show_value_and_place_but_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VOICEGATE_REDIS_URL", "redis://bob:hush@10.0.0.1/3")
+    monkeypatch.setenv("VOICEGATE_SIP_PORT", "5070")
+    output = voicegate("settings").output
+    assert "5070*" in output
+    assert "bob@10.0.0.1/3" in output
+    assert "hush" not in output
+
+
+def test_dialplan_check_and_route() -> None:
+    assert "all well" in voicegate("dialplan", "check").output
+    output = voicegate("dialplan", "route", "sip:menu@x", "--at", "2026-03-02 20:00").output
+    assert "not demo: called sip:menu@x fits none of demo" in output
+    assert "not menu: Mon 20:00" in output
+    assert "message  (" in output
+    assert "404" in refused("dialplan", "route", "sip:nobody@x")
+    assert "is no time" in refused("dialplan", "route", "demo", "--at", "noon")
+
+
+def test_dialplan_check_of_a_broken_plan_names_the_line(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(
+        '[[route]]\nname = "a"\n\ncaled = ["a"]\n[[route.do]]\nverb = "answer"\n'
+    )
+    assert f"{tmp_path}/a.toml:4: " in refused("dialplan", "check", str(tmp_path))
+
+
+def test_sip_users_by_hand(own_house: Path, tmp_path: Path) -> None:
+    made = voicegate("sip", "user", "add", "bob")
+    assert made.output.startswith("user bob, password ")
+    assert (
+        voicegate("sip", "user", "add", "al", "--password-from", "-", given="a long password\n").exit_code
+        == 0
+    )
+    (tmp_path / "secret").write_text("another password\n")
+    assert voicegate("sip", "user", "add", "al", "--password-from", str(tmp_path / "secret")).exit_code == 0
+    assert voicegate("sip", "user", "list").output == "al\nbob\n"
+    assert SipUsers(own_house).ha1("al") is not None
+    assert voicegate("sip", "user", "remove", "al").exit_code == 0
+    assert "no SIP user 'al'" in refused("sip", "user", "remove", "al")
+
+
+def test_calls_without_a_gateway_is_one_clear_line() -> None:
+    assert "is the gateway running?" in refused("calls")
+
+
+async def test_calls_and_one_call(valkey: Valkey, own_house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VOICEGATE_REDIS_URL", valkey.url)
+    registry = Registry.open(load().sql)
+    row = CallRow(
+        call_id="c1", payload=0xABC, route="demo", caller="bob", called="demo", source="::1", voice="heart"
+    )
+    registry.enter(row)
+    registry.close()
+    sessions = await Sessions.open(valkey.url)
+    call = sessions.session("c1")
+    call.opened(caller="bob", called="demo", route="demo")
+    call.turn(Turn("caller", "when are you open", duration_s=1.2))
+    call.turn(Turn("bot", "daily", latency_ms={"whole": 512.4}))
+    call.event("dtmf", digit="5")
+    await sessions.writer.flush()
+
+    async def run(*argv: str) -> Result:
+        return await asyncio.to_thread(voicegate, *argv)
+
+    assert "bob → demo" in (await run("calls")).output
+    call.ended("caller hung up")
+    await sessions.close()
+    both = json.loads((await run("calls", "--json")).output)
+    assert ([c["call_id"] for c in both["live"]], [c["call_id"] for c in both["ended"]]) == ([], ["c1"])
+    shown = (await run("calls", "show", "c1")).output
+    assert "payload 000000000abc" in shown
+    assert "caller: when are you open (1.2 s)" in shown
+    assert "bot: daily   [whole 512 ms]" in shown
+    assert "dtmf digit=5" in shown
+    one = json.loads((await run("calls", "show", "c1", "--json")).output)
+    assert one["registry"]["voice"] == "heart"
+    assert one["how"] == "caller hung up"
+    unknown = await run("calls", "show", "c2")
+    assert unknown.exit_code == 1
+    assert "no call c2" in unknown.output
+    valkey.stop()
+    assert "Redis does not answer" in (await run("calls", "show", "c1")).output  # the registry still answers
+
+
+def shown_panel(**state: object) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(panel(load(), dict(state), None))
+    return console.export_text()
+
+
+def test_the_panel_on_this_machine_needs_no_secrets(own_house: Path) -> None:
+    text = shown_panel(voices=["heart"], watermark="on, key a1b2")
+    assert "sip:demo@127.0.0.1 " in text
+    assert "http://localhost:8080" in text
+    assert "heart" in text
+    assert "on, key a1b2" in text
+    assert "password" not in text
+    assert not own_house.exists()
+
+
+def test_the_panel_on_the_lan_prints_user_password_and_token(
+    own_house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VOICEGATE_HOST", "0.0.0.0")
+    monkeypatch.setenv("VOICEGATE_SIP_PORT", "5070")
+    text = shown_panel()
+    first = SipUsers(own_house).first()
+    assert first is not None
+    assert first[1] in text
+    assert (own_house / "console_token").read_text() in text
+    assert ":5070" in text
+    assert shown_panel() == text

@@ -1,0 +1,148 @@
+"""The doctor finds what is wrong on purpose, and says how to mend it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from gateway.cli import doctor
+from gateway.cli.doctor import Finding
+from gateway.config.runtime import runtime_for
+from gateway.config.settings import Settings
+from tests.gateway.conftest import Valkey
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    (tmp_path / "run").mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    return Settings(data_dir=tmp_path / "data", sip_port=free_port(), http_port=free_port())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def with_(settings: Settings, **changes: object) -> Settings:
+    return settings.model_copy(update=changes)
+
+
+def states(findings: Iterator[Finding]) -> dict[str, str]:
+    return {finding.what: finding.state for finding in findings}
+
+
+def only(findings: Iterator[Finding]) -> Finding:
+    (finding,) = findings
+    return finding
+
+
+def test_a_healthy_machine_is_well(settings: Settings) -> None:
+    findings = list(doctor.examine(settings))
+    assert {finding.state for finding in findings} <= {"ok", "warn"}, findings
+    told = {finding.what: finding.text for finding in findings}
+    assert "4 calls per process, 6 lines: 24 calls" in told["pjsua2"]
+    assert "G722" in told["codecs"]
+    assert "Valkey" in told["Redis"]
+    assert not settings.data_dir.exists(), "the doctor looks and touches nothing"
+
+
+def test_a_port_that_somebody_holds(settings: Settings) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
+        holder.bind(("127.0.0.1", settings.sip_port))
+        found = {f.what: f for f in doctor.gateway_and_ports(settings)}
+    assert found["SIP over UDP port"].state == "fail"
+    assert "VOICEGATE_SIP_PORT" in found["SIP over UDP port"].mend
+    assert found["SIP over TCP port"].state == "ok"
+
+
+def test_a_port_that_our_gateway_holds_is_well(settings: Settings) -> None:
+    runtime = runtime_for(settings.data_dir)
+    runtime.new_token()
+    with runtime.lock.open("w") as lock, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        holder.bind(("127.0.0.1", settings.sip_port))
+        found = states(doctor.gateway_and_ports(settings))
+    assert found["SIP over UDP port"] == "ok"
+    assert found["HTTP port"] == "fail", "it runs, and does not hold its port"
+    assert found["gateway"] == "warn", "its front does not answer"
+
+
+def test_an_open_data_directory(settings: Settings) -> None:
+    settings.data_dir.mkdir(mode=0o755)
+    os.chmod(settings.data_dir, 0o755)
+    finding = only(doctor.data_dir(settings))
+    assert (finding.state, finding.mend) == ("warn", f"chmod 700 {settings.data_dir}")
+
+
+def test_a_broken_dialplan(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("[[route]]\n")
+    finding = only(doctor.dialplans(with_(settings, dialplans=tmp_path)))
+    assert finding.state == "fail"
+    assert "a.toml:1:" in finding.text
+
+
+def test_an_open_gateway_without_digest(settings: Settings) -> None:
+    finding = only(doctor.access(with_(settings, host="0.0.0.0", sip_auth="off")))
+    assert finding.state == "warn"
+    assert only(doctor.access(with_(settings, host="0.0.0.0"))).state == "ok"
+
+
+def test_redis_of_the_operators(settings: Settings, valkey: Valkey) -> None:
+    there = only(doctor.redis(with_(settings, redis_url=valkey.url)))
+    assert there.state == "ok"
+    valkey.stop()
+    gone = only(doctor.redis(with_(settings, redis_url=valkey.url)))
+    assert gone.state == "fail"
+    assert "VOICEGATE_REDIS_URL" in gone.mend
+
+
+def test_a_database_that_is_away(settings: Settings) -> None:
+    finding = only(doctor.sql(with_(settings, sql_url="postgresql://x@127.0.0.1:1/x")))
+    assert finding.state == "fail"
+    assert "VOICEGATE_SQL_URL" in finding.mend
+
+
+def test_a_checkpoint_that_is_not_whole(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "probe", lambda name: {"version": "2", "device": "a GPU"})
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    (tmp_path / "config.json").write_text("{}")
+    found = list(doctor.chroma(with_(settings, engine="chroma", chroma=str(tmp_path))))
+    assert found[0].state == "ok"
+    assert found[1].state == "fail"
+    assert "*.safetensors" in found[1].text
+    assert list(doctor.chroma(settings)) == []
+
+
+def test_a_probe_that_crashes_is_a_finding(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/bin/false")
+        assert doctor.probe("pjsua2") == {"error": "its process ended with status 1: it said nothing"}
+    monkeypatch.setattr(doctor, "probe", lambda name: {"error": "its process ended with status -11"})
+    assert {f.state for f in doctor.sip_library(settings)} == {"fail"}
+    monkeypatch.setattr(doctor, "probe", lambda name: {"missing": "pocketsphinx"})
+    assert all("pocketsphinx is not installed" in f.text for f in doctor.speech(settings))
+
+
+def test_the_command_ends_with_1_when_something_fails(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VOICEGATE_DATA_DIR", str(settings.data_dir))
+    monkeypatch.setattr(doctor, "examine", lambda _: [Finding("x", "warn", "so so", "mend it")])
+    result = CliRunner().invoke(doctor.doctor, [])
+    assert (result.exit_code, result.output) == (0, "warn  x: so so\n      → mend it\n")
+    monkeypatch.setattr(doctor, "examine", lambda _: [Finding("x", "fail", "bad", "mend it")])
+    result = CliRunner().invoke(doctor.doctor, ["--json"])
+    assert result.exit_code == 1
+    assert json.loads(result.output)[0]["state"] == "fail"

@@ -1,0 +1,70 @@
+"""What `/metrics` says, read back by Prometheus' own parser."""
+
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.front.metrics import Metrics
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(metrics.expose().decode())
+        for sample in family.samples
+    }
+
+
+def test_calls_turns_and_refusals_are_counted() -> None:
+    metrics = Metrics()
+    metrics.call_ended("failed: its line n3 died", lasted_s=12.0)
+    metrics.call_ended("hung up: the longest duration was reached")
+    metrics.call_ended("the caller wrote this")
+    metrics.turn({"engine": 0.04, "whole": 0.5})
+    metrics.refused(503)
+    metrics.grant_refused("revoked")
+    metrics.alarm("mark")
+    seen = samples(metrics)
+    assert seen["voicegate_calls_total", (("how", "failed"),)] == 1
+    assert seen["voicegate_calls_total", (("how", "hung up"),)] == 1
+    assert seen["voicegate_calls_total", (("how", "other"),)] == 1
+    assert seen["voicegate_call_seconds_sum", ()] == 12
+    assert seen["voicegate_turns_total", ()] == 1
+    assert seen["voicegate_latency_seconds_bucket", (("le", "0.4"), ("stage", "whole"))] == 0
+    assert seen["voicegate_latency_seconds_bucket", (("le", "0.55"), ("stage", "whole"))] == 1
+    assert seen["voicegate_calls_refused_total", (("status", "503"),)] == 1
+    assert seen["voicegate_grants_refused_total", (("reason", "revoked"),)] == 1
+    assert seen["voicegate_alarms_total", (("kind", "mark"),)] == 1
+
+
+def test_halls_reports_are_shown_by_hall_the_latest_of_each() -> None:
+    metrics = Metrics()
+    metrics.hall("hall0", {"engine": True, "redis": False, "counters": {"busy_s": 1.0, "seated": 2}})
+    metrics.hall("hall0", {"engine": True, "redis": True, "counters": {"busy_s": 2.5, "seated": 3}})
+    metrics.hall("hall1", {"counters": {"busy_s": 4.0}, "sessions": {"waiting": 7}})
+    seen = samples(metrics)
+    assert seen["voicegate_hall_up", (("hall", "hall0"), ("part", "redis"))] == 1
+    assert seen["voicegate_hall_up", (("hall", "hall1"), ("part", "engine"))] == 0
+    assert seen["voicegate_hall_busy_seconds_total", (("hall", "hall0"),)] == 2.5
+    assert seen["voicegate_hall_busy_seconds_total", (("hall", "hall1"),)] == 4.0
+    assert seen["voicegate_hall_seated", (("hall", "hall0"),)] == 3
+    assert seen["voicegate_sessions", (("hall", "hall1"), ("what", "waiting"))] == 7
+    metrics.hall_lost("hall1")
+    assert not [key for key in samples(metrics) if ("hall", "hall1") in key[1]]
+
+
+def test_the_fronts_own_state() -> None:
+    metrics = Metrics()
+    metrics.front(
+        calls=3, lines=6, web_lines=1, edge={"dialogs": 4, "invites": 9, "refused": {"403": 2, "503": 1}}
+    )
+    seen = samples(metrics)
+    assert seen["voicegate_calls_live", ()] == 3
+    assert seen["voicegate_lines", (("kind", "sip"),)] == 6
+    assert seen["voicegate_sip_total", (("detail", ""), ("event", "invites"))] == 9
+    assert seen["voicegate_sip_now", (("what", "dialogs"),)] == 4
+    assert seen["voicegate_sip_total", (("detail", "503"), ("event", "refused"))] == 1
+
+
+def test_nothing_that_happened_is_still_a_valid_answer() -> None:
+    assert samples(Metrics())["voicegate_turns_total", ()] == 0

@@ -1,0 +1,802 @@
+"""A hall in memory and in a time of its own: lines, phones, engine, front and Redis are scripted.
+
+`HouseLoop` jumps to the next thing that is to happen, so a minute of telephone takes as long as its work, and
+nothing depends on how busy the machine is. The hall, its floor and its calls are the real ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import selectors
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from consent.grant import GrantVerifier, VoiceGrant, sign
+from consent.revocation import RevocationFeed
+from gateway.config.runtime import Runtime
+from gateway.config.settings import Settings
+from gateway.dialplan import Route, Verb
+from gateway.errors import RpcError
+from gateway.hall.audio import VAD_WINDOW
+from gateway.hall.call import Call
+from gateway.hall.hall import Hall
+from gateway.hall.tick_pass import CAPACITY, Floor
+from gateway.ipc import tick
+from gateway.store.sessions import CallRecord, Session
+from model import client
+from model.errors import EngineBusy, EngineLost, EngineRefused
+from watermark.errors import MarkError
+from watermark.frames import _SEAL, MarkedFrame
+from watermark.keys import MarkKey
+from watermark.mark import MarkerBank
+
+KEY = MarkKey("wm-0001", 1, bytes(range(32)))
+FRAME_S = 0.02
+WORD_S = 0.4
+"""How long the scripted engine takes over one word."""
+PIECE = 1_920
+"""Samples the engine sends at once (80 ms)."""
+VOICE = np.random.default_rng(1).normal(0.3, 0.1, PIECE).astype(np.float32)
+"""80 ms of what the engine says: as loud everywhere, and wide enough to hold a mark"""
+RINGING_S = 0.1
+"""From the line's 200 OK to the caller's ACK."""
+TIMED = ("call", "converse", "speech", "hall", "grants", "transfer", "recording", "tick_pass", "enrol")
+
+
+# ── time ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Jumping(selectors.DefaultSelector):  # type: ignore[misc]  # chosen at run time
+    """Never waits: when nothing is ready, it is later at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1_000.0  # whatever the machine's: the same roundings everywhere
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready and timeout is None:
+            raise RuntimeError("nothing will ever happen here")
+        if not ready and timeout is not None and timeout > 0:
+            self.now += timeout
+        return list(ready)
+
+
+class HouseLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time is `now`; what is given to a thread is done at once."""
+
+    def __init__(self) -> None:
+        self.clock = _Jumping()
+        super().__init__(self.clock)
+        self._off = time.time() - self.clock.now
+
+    def time(self) -> float:
+        return self.clock.now
+
+    def wall(self) -> float:
+        return self.clock.now + self._off
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+        future = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+class HouseTime:
+    """The module `time` as the hall sees it."""
+
+    def __init__(self, loop: HouseLoop) -> None:
+        self._loop = loop
+
+    def monotonic(self) -> float:
+        return self._loop.time()
+
+    def time(self) -> float:
+        return self._loop.wall()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+
+# ── consent, marks, hearing ──────────────────────────────────────────────────────────────────────────────
+
+
+class Consent(GrantVerifier):
+    """Signs grants and revocations, and verifies them in the house's time."""
+
+    def __init__(self, loop: HouseLoop) -> None:
+        self._signer = Ed25519PrivateKey.generate()
+        super().__init__({"k": self._signer.public_key()})
+        self._loop = loop
+        self.life_s = 60.0
+
+    def token(self, call_id: str, *, voice: str = "heart", life_s: float | None = None) -> str:
+        at = self._loop.wall()
+        claims = {
+            "jti": f"jti-{call_id}", "sub": voice, "vh": f"hash of {voice}", "pur": "support", "dp": "demo",
+            "lang": "en", "call": call_id, "iat": at, "exp": at + (life_s or self.life_s),
+        }  # fmt: skip
+        return sign(claims, self._signer, "k")
+
+    def revocation(self, voice: str = "heart") -> str:
+        claims = {"sub": voice, "vh": f"hash of {voice}", "reason": "asked", "iat": self._loop.wall()}
+        return sign(claims, self._signer, "k", "voice-revocation+jws")
+
+    def verify(
+        self, token: str, *, call_id: str | None = None, now: float | None = None, leeway_s: float = 5.0
+    ) -> VoiceGrant:
+        at = self._loop.wall() if now is None else now
+        return super().verify(token, call_id=call_id, now=at, leeway_s=leeway_s)
+
+
+class Bank(MarkerBank):
+    """The real markers; those of calls in `broken` fail, all of them when `gone`."""
+
+    def __init__(self) -> None:
+        super().__init__(KEY)
+        self.slots: set[int] = set()
+        self.broken: set[int] = set()
+        self.gone = False
+        self.lies = False
+        """calls sound marked, and are not"""
+
+    def open(self, payload: int) -> int:
+        slot = super().open(payload)
+        self.slots.add(slot)
+        return slot
+
+    def close(self, slot: int) -> None:
+        super().close(slot)
+        self.slots.discard(slot)
+
+    def mark(self, slots: Any, pcm: Any) -> list[Any]:
+        if self.gone:
+            raise MarkError("the key is gone")
+        marked: list[Any] = list(super().mark(slots, pcm))
+        if self.lies:
+            marked = [MarkedFrame(np.array(row, np.float32), seal=_SEAL) for row in pcm]
+        for at, slot in enumerate(slots.tolist()):
+            if slot in self.broken:
+                marked[at] = MarkError(f"slot {slot} is broken")
+        return marked
+
+
+class Loudness:
+    """Takes loud for speech, window by window as Silero does."""
+
+    def __init__(self) -> None:
+        self._heard: dict[int, list[Any]] = {}
+
+    def reset(self, row: int) -> None:
+        self._heard.pop(row, None)
+
+    def judge(self, rows: Any, block: Any) -> dict[int, float]:
+        judged = {}
+        for row, sound in zip(rows.tolist(), block, strict=True):
+            heard = np.concatenate([*self._heard.get(row, []), sound])
+            if len(heard) >= VAD_WINDOW:
+                window, heard = heard[:VAD_WINDOW], heard[VAD_WINDOW:]
+                judged[row] = 0.95 if float(np.sqrt(np.mean(window**2))) > 0.02 else 0.01
+            self._heard[row] = [heard]
+        return judged
+
+
+# ── Redis ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Memory:
+    """`gateway.store.sessions.Sessions` whose Redis are dicts; outlives halls."""
+
+    def __init__(self) -> None:
+        self.hashes: dict[str, dict[str, str]] = {}
+        self.streams: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+        self.lists: dict[str, list[str]] = {}
+        self.ttl = "60"
+        self._living: set[str] = set()
+        self.away = False
+
+    @property
+    def writer(self) -> Memory:
+        return self
+
+    def put(self, commands: Any, *, important: bool = False) -> None:
+        for name, key, *words in commands:
+            if name == "HSET":
+                self.hashes.setdefault(key, {}).update(zip(words[::2], words[1::2], strict=True))
+            elif name == "HDEL":
+                self.hashes.get(key, {}).pop(words[0], None)
+            elif name == "XADD":
+                entry = dict(zip(words[4::2], words[5::2], strict=True))
+                call_id = key.removeprefix("vg:events:")
+                self.streams.setdefault(call_id, []).append((entry["kind"], json.loads(entry["data"])))
+            elif name == "RPUSH":
+                self.lists.setdefault(key, []).append(words[0])
+            elif name == "UNLINK":
+                self.lists.pop(key, None)
+
+    def session(self, call_id: str) -> Session:
+        return Session(call_id, self)  # type: ignore[arg-type]  # all that a session uses of Sessions
+
+    async def get(self, call_id: str) -> CallRecord | None:
+        if self.away:
+            raise ConnectionError("Redis is away")
+        facts = self.hashes.get(f"vg:call:{call_id}")
+        return CallRecord(call_id, facts) if facts else None
+
+    async def history(self, call_id: str) -> list[dict[str, Any]]:
+        return [json.loads(item) for item in self.lists.get(f"vg:history:{call_id}", [])]
+
+    def counters(self) -> dict[str, int]:
+        return {}
+
+    async def ready(self) -> bool:
+        return not self.away
+
+    async def close(self) -> int:
+        return 0
+
+
+# ── the engine ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Answer:
+    """What the engine answers to a turn."""
+
+    text: str
+    tool: str | None = None
+
+
+@dataclass
+class Engine:
+    """What the hall uses of `EngineClient`, in the hands of a test."""
+
+    answers: list[Answer] = field(default_factory=list)
+    hears: list[str | None] = field(default_factory=list)
+    """what it understands of each utterance; None: nothing is said of it"""
+    hear_s: float = 0.05
+    think_s: float = 0.05
+    busy: bool = False
+    down: bool = False
+    refuses: bool = False
+    """has no such voice, and never will"""
+    silent: bool = False
+    breaks: int = 0
+    """so many replies fail after their first word"""
+    leads: bool = True
+    """keeps its lead; else it sends all at once"""
+    loses_at_once: bool = False
+    transcribes: bool = True
+    sessions: list[EngineTalk] = field(default_factory=list)
+
+    async def connect(self, grant: str) -> EngineTalk:
+        if self.busy:
+            raise EngineBusy("no slot")
+        if self.refuses:
+            raise EngineRefused("no such voice")
+        if self.down:
+            raise EngineLost("nobody listens")
+        self.sessions.append(EngineTalk(self, grant))
+        if self.loses_at_once:
+            self.sessions[-1].die()
+        return self.sessions[-1]
+
+    async def ready(self) -> bool:
+        return not self.down
+
+    def die(self) -> None:
+        """As `kill -9` does: connections break, and new ones are refused."""
+        self.down = True
+        for session in self.sessions:
+            session.die()
+
+    @property
+    def said(self) -> list[str]:
+        """Texts and answers it was asked to speak, over all sessions."""
+        return [text for session in self.sessions for text in session.said]
+
+    def told(self, kind: str) -> list[Any]:
+        """What it was told of one kind, over all sessions, in order."""
+        return [what for session in self.sessions for name, what in session.told if name == kind]
+
+    @property
+    def wrongs(self) -> list[str]:
+        """Rules of the contract that the hall broke."""
+        return [wrong for session in self.sessions for wrong in session.wrongs]
+
+
+class EngineTalk:
+    """What the hall uses of `EngineSession`."""
+
+    def __init__(self, engine: Engine, grant: str) -> None:
+        self.engine = engine
+        self.grant = grant
+        self.told: list[tuple[str, Any]] = []
+        self.said: list[str] = []
+        self.wrongs: list[str] = []
+        self.closed = False
+        self.lead_s = 1.0
+        self.transcribes = engine.transcribes
+        self._events: asyncio.Queue[client.EngineEvent | Exception] = asyncio.Queue()
+        self._number = 0
+        self._running: tuple[str, str, asyncio.Task[None]] | None = None
+        self._played: dict[str, tuple[float, float]] = {}
+        self._texts: dict[str, str] = {}
+        self._heard = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def die(self) -> None:
+        self._events.put_nowait(EngineLost("the engine is gone"))
+
+    def send(self, event: client.EngineEvent) -> None:
+        self._events.put_nowait(event)
+
+    def _note(self, kind: str, what: Any = None) -> None:
+        if self.closed:
+            raise EngineLost("closed")
+        self.told.append((kind, what))
+
+    async def update(self, **fields: Any) -> None:
+        self._note("update", fields)
+        self.grant = fields.get("grant", self.grant)
+        self.lead_s = fields.get("lead_s", self.lead_s)
+
+    async def restore(self, items: list[Mapping[str, Any]]) -> None:
+        self._note("restore", items)
+
+    async def append(self, pcm: Any) -> None:
+        self._note("append", pcm)
+        self._heard += len(pcm)
+
+    async def clear(self) -> None:
+        self._note("clear")
+        self._heard = 0
+
+    async def commit(self) -> None:
+        if not self._heard:
+            self.wrongs.append("a commit of nothing")
+        heard_s, self._heard = self._heard / 24_000, 0
+        self._note("commit", heard_s)
+        text = self.engine.hears.pop(0) if self.engine.hears else None
+        if text is not None:
+            self._spawn(self._understand(text, heard_s))
+
+    async def _understand(self, text: str, heard_s: float) -> None:
+        await asyncio.sleep(self.engine.hear_s)
+        self.send(client.Transcript(text, heard_s, 0.9))
+
+    async def respond(self, *, say: str | None = None) -> None:
+        self._note("respond", say)
+        if self._running is not None:
+            self.wrongs.append(f"{say!r} was asked for while a reply was under way")
+            return
+        if self.engine.silent:
+            return
+        if say is None:
+            answer = self.engine.answers.pop(0) if self.engine.answers else Answer("what was that")
+        else:
+            answer = Answer(say)
+        self.said.append(answer.text)
+        self._number += 1
+        response, item = f"resp{self._number}", f"engine-item{self._number}"
+        task = self._spawn(self._speak(response, item, answer))
+        self._running = (response, item, task)
+
+    def _spawn(self, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _speak(self, response: str, item: str, answer: Answer) -> None:
+        status, sent_s, began = "completed", 0.0, 0.0
+        self._texts[item] = answer.text
+        try:
+            await asyncio.sleep(self.engine.think_s)
+            self.send(client.Created(response, item))
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            for word in answer.text.split():
+                self.send(client.Words(item, word if not sent_s else f" {word}"))
+                for _ in range(round(WORD_S * 24_000) // PIECE):
+                    await self._wait_for_lead(item, sent_s, began)
+                    self.send(client.Audio(item, VOICE))
+                    sent_s += PIECE / 24_000
+                if self.engine.breaks:
+                    self.engine.breaks -= 1
+                    status = "failed"
+                    break
+            if answer.tool is not None:
+                self.send(client.ToolRequest(answer.tool, "{}"))
+        except asyncio.CancelledError:
+            status = "cancelled"
+        self._running = None
+        self.send(client.Done(response, item, status, answer.text, None))
+
+    async def _wait_for_lead(self, item: str, sent_s: float, began: float) -> None:
+        while self.engine.leads and sent_s - self._played_s(item, began) > self.lead_s:  # noqa: ASYNC110
+            await asyncio.sleep(FRAME_S)
+
+    def _played_s(self, item: str, began: float) -> float:
+        """As `model.session` has it: the last report, carried on by the clock once it is old."""
+        now = asyncio.get_running_loop().time()
+        if item not in self._played:
+            return now - began
+        played_s, at = self._played[item]
+        return played_s + max(0.0, now - at - 0.5)
+
+    async def cancel(self, response_id: str) -> None:
+        self._note("cancel", response_id)
+        if self._running is not None and self._running[0] == response_id:
+            self._running[2].cancel()
+
+    async def truncate(self, item_id: str, audio_end_ms: int) -> None:
+        self._note("truncate", (item_id, audio_end_ms))
+        words = self._texts[item_id].split()[: int(audio_end_ms / 1000 / WORD_S)]
+        self.send(client.Truncated(item_id, " ".join(words)))
+
+    async def playout(self, item_id: str, played_ms: int) -> None:
+        self._note("playout", (item_id, played_ms))
+        self._played[item_id] = (played_ms / 1000, asyncio.get_running_loop().time())
+
+    async def aclose(self) -> None:
+        self.closed = True
+        for task in list(self._tasks):
+            task.cancel()
+
+    async def __aiter__(self) -> AsyncIterator[client.EngineEvent]:
+        while True:
+            event = await self._events.get()
+            if isinstance(event, Exception):
+                raise event
+            yield event
+
+
+# ── the front ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Front:
+    """The front as the hall's peer."""
+
+    def __init__(self, consent: Consent) -> None:
+        self.hello = {"role": "front", "name": "front"}
+        self.name = "front"
+        self.closed = asyncio.Event()
+        self.events: list[dict[str, Any]] = []
+        self.refuses: str | None = None
+        self.away = False
+        self.nonsense = False
+        self.renewed: list[tuple[str, str | None]] = []
+        self.answers: dict[str, list[Any]] = {}
+        """what it answers to other questions, in turn"""
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        """those questions"""
+        self._consent = consent
+
+    async def ask(self, method: str, timeout_s: float = 2.0, /, **params: Any) -> Any:
+        if self.away:
+            raise RpcError("the front does not answer")
+        if method in self.answers:
+            self.asked.append((method, params))
+            return self.answers[method].pop(0)
+        assert method == "grant.renew"
+        if self.nonsense:
+            return None
+        self.renewed.append((params["call_id"], params["token"]))
+        if self.refuses is not None:
+            return {"refused": self.refuses}
+        return {"token": self._consent.token(params["call_id"])}
+
+    def tell(self, method: str, /, **params: Any) -> None:
+        assert method == "call.event"
+        self.events.append(params)
+
+    def told(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["kind"] == kind]
+
+
+# ── lines and phones ─────────────────────────────────────────────────────────────────────────────────────
+
+
+class Phone:
+    """One caller on a line: speaks what it is told to, keeps what it hears, frame by frame."""
+
+    def __init__(self, call_id: str, number: int, slot: int) -> None:
+        self.call_id = call_id
+        self.number = number
+        self.slot = slot
+        self.sending = self.receiving = False
+        """our directions: the hall's sound is sent to the phone, the phone's is received"""
+        self.answered = False
+        self.up = False
+        self.heard: list[float] = []
+        """rms of each 20 ms since the answer"""
+        self.played = 0
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        """what the hall asked the line for this call"""
+        self.shown: list[dict[str, Any]] = []
+        self.transfers_to: int | None = 200
+        """status that a transfer ends with; None: the line refuses it at once"""
+        self.never_acks = False
+        self.waiting: deque[bytes | None] = deque(maxlen=5)
+        self._says: deque[float] = deque()
+
+    def speak(self, seconds: float, level: float = 0.4) -> None:
+        self._says.extend([level] * round(seconds / FRAME_S))
+
+    @property
+    def speaking(self) -> bool:
+        return bool(self._says)
+
+    def next_sound(self, frame: int) -> bytes:
+        level = self._says.popleft() if self._says else 0.0
+        at = np.arange(frame) / frame
+        return (np.sin(2 * np.pi * 10 * at) * level * 32767).astype("<i2").tobytes()
+
+    def heard_s(self, since: int = 0) -> float:
+        """Seconds of sound heard since frame `since`."""
+        return sum(level > 0.01 for level in self.heard[since:]) * FRAME_S
+
+    @property
+    def hung_up(self) -> bool:
+        return any(method == "hangup" for method, _ in self.asked)
+
+
+class Line:
+    """A line: the hall's peer, and its end of the tick socket (`gateway.hall.ticks.TickLine`)."""
+
+    def __init__(self, house: House, name: str, rate_hz: int) -> None:
+        self.house = house
+        self.name = name
+        self.rate_hz = rate_hz
+        self.hello = {"role": "line", "name": name, "rate_hz": rate_hz, "hall": "hall0"}
+        self.closed = asyncio.Event()
+        self.phones: dict[str, Phone] = {}
+        self.waiting: list[tick.Tick] = []
+        self.late = 0
+        self.answers: list[tick.Tick] = []
+        self.lose: Callable[[int], bool] = lambda _: False
+        """which of the line's ticks never arrive"""
+        self._seq = 0
+        self._frame = round(rate_hz * FRAME_S)
+
+    async def ask(self, method: str, timeout_s: float = 2.0, /, *, call_id: str, **params: Any) -> Any:
+        phone = self.phones.get(call_id)
+        if phone is None:
+            raise RpcError(f"no call {call_id} on {self.name}")
+        phone.asked.append((method, params))
+        if method == "answer":
+            phone.answered = phone.up = phone.sending = phone.receiving = True
+            if not phone.never_acks:
+                self.house.later(RINGING_S, self.house.hall.call_confirmed, self, call_id, "PCMU", 0.0)
+        elif method == "hangup":
+            del self.phones[call_id]
+        elif method == "transfer":
+            if phone.transfers_to is None:
+                raise RpcError("this line cannot transfer")
+            self.house.later(
+                1.0, self.house.hall.call_transferred, self, call_id, phone.transfers_to, "as scripted"
+            )
+        return True
+
+    def tell(self, method: str, /, *, call_id: str, event: dict[str, Any]) -> None:
+        if (phone := self.phones.get(call_id)) is not None:
+            phone.shown.append(event)
+
+    async def start(self, phone: Phone, *, resumed: bool = False) -> None:
+        """Tells the hall of a phone's call."""
+        self.phones[phone.call_id] = phone
+        await self.house.hall.call_started(
+            self, phone.call_id, phone.number, phone.slot, None, resumed, phone.answered  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def turn(self) -> None:
+        """20 ms of the line: plays what waits, and sends its tick."""
+        slots = []
+        for phone in self.phones.values():
+            if not phone.up:
+                continue
+            sound = phone.waiting.popleft() if phone.waiting else None
+            level = 0.0
+            if sound and phone.sending:
+                phone.played += self._frame
+                level = float(np.sqrt(np.mean((np.frombuffer(sound, "<i2") / 32768) ** 2)))
+            phone.heard.append(level)
+            flags = tick.SENDING * phone.sending | tick.RECEIVING * phone.receiving
+            pcm = phone.next_sound(self._frame)
+            slots.append(
+                tick.SlotAudio(phone.number, phone.slot, flags, phone.played, pcm if phone.receiving else b"")
+            )
+        self._seq += 1
+        if slots and not self.lose(self._seq):
+            self.waiting.append(tick.unpack(tick.pack(self._seq, slots)))
+
+    def answer(self, packet: bytes) -> None:
+        answer = tick.unpack(packet)
+        self.answers.append(answer)
+        sounds = {sound.call: bytes(sound.pcm) for sound in answer.slots}
+        for phone in self.phones.values():
+            if phone.up:
+                phone.waiting.append(sounds.get(phone.number))
+
+
+# ── the house ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class House:
+    """One hall, its lines' clock, and everybody it talks with."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, HouseLoop)
+        self.loop = loop
+        self.settings = Settings(data_dir=folder, **settings)
+        self.consent = Consent(loop)
+        self.engine = Engine()
+        self.memory = Memory()
+        self.front = Front(self.consent)
+        self.lines: dict[str, Line] = {}
+        self.bank = Bank()
+        self.stuck = False
+        """the hall takes no ticks: they wait"""
+        self._numbers = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.hall = self._new_hall()
+        self._clock: asyncio.Task[None] | None = None
+
+    def _new_hall(self) -> Hall:
+        self.bank = Bank()
+        return Hall(
+            name="hall0",
+            settings=self.settings,
+            runtime=Runtime(self.settings.data_dir),
+            token="token",
+            floor=Floor(self.bank, Loudness()),  # type: ignore[arg-type]  # what the floor uses of it
+            mark_key=KEY,
+            sessions=self.memory,  # type: ignore[arg-type]
+            engine=self.engine,  # type: ignore[arg-type]
+            verifier=self.consent,
+            feed=RevocationFeed("unix:///nowhere", self.consent),
+        )
+
+    async def open(self) -> None:
+        self._clock = asyncio.create_task(self._run())
+        await self.hall._joined(self.front)  # type: ignore[arg-type]
+
+    async def close(self) -> None:
+        assert self._clock is not None
+        self._clock.cancel()
+        for call in list(self.hall.calls.values()):
+            call.end("the test is over")
+        if self.hall._lives:
+            await asyncio.wait(self.hall._lives)
+        for task in [*self._tasks, *self.hall._tasks]:
+            task.cancel()
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(FRAME_S)
+            self.turn()
+
+    def turn(self) -> None:
+        for line in self.lines.values():
+            line.turn()
+        if not self.stuck:
+            self.hall.floor.turn([line for line in self.lines.values() if line.waiting])  # type: ignore[misc]
+
+    def later(self, seconds: float, work: Callable[..., Any], *args: Any) -> None:
+        async def then() -> None:
+            await asyncio.sleep(seconds)
+            with contextlib.suppress(RpcError):  # a tell: nobody learns of it
+                await work(*args)
+
+        task = asyncio.create_task(then())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def line(self, name: str = "n0", rate_hz: int = 8_000) -> Line:
+        if name not in self.lines:
+            self.lines[name] = Line(self, name, rate_hz)
+            await self.hall._joined(self.lines[name])  # type: ignore[arg-type]
+        return self.lines[name]
+
+    async def offer(self, *verbs: Verb, others: tuple[Route, ...] = (), **offer: Any) -> str:
+        """Offers a call to the hall as the front does; answers its id."""
+        self._numbers += 1
+        call_id = f"call{self._numbers}"
+        route = Route(name="demo", do=verbs, **offer.pop("route", {}))
+        params = {
+            "caller": "sip:bob@x", "called": "sip:demo@y", "display": "", "source": "127.0.0.1",
+            "transport": "udp", "user": None, "targets": {}, "grant_refused": None,
+            "payload": self._numbers, "at": self.loop.wall(), "grant": self.consent.token(call_id),
+            "routes": [route.to_json(), *(other.to_json() for other in others)],
+        }  # fmt: skip
+        await self.hall.call_offered(self.front, call_id=call_id, **(params | offer))  # type: ignore[arg-type]
+        return call_id
+
+    async def ring(self, *verbs: Verb, line: str = "n0", rate_hz: int = 8_000, **offer: Any) -> Phone:
+        """A call is offered and its INVITE reaches a line."""
+        call_id = await self.offer(*verbs, **offer)
+        phone = Phone(call_id, 100 + self._numbers, self._numbers % 4)
+        await (await self.line(line, rate_hz)).start(phone)
+        return phone
+
+    async def until(self, happened: Callable[[], Any], within_s: float = 10.0, what: str = "it") -> float:
+        """Waits, 20 ms by 20 ms of the house's time; answers how long it took."""
+        began = self.loop.time()
+        while not happened():
+            if self.loop.time() - began > within_s:
+                raise AssertionError(f"{what} did not happen within {within_s} s")
+            await asyncio.sleep(FRAME_S / 2)
+        return self.loop.time() - began
+
+    async def says(self, text: str, within_s: float = 10.0) -> None:
+        """Waits until the engine is asked for this text."""
+        await self.until(lambda: text in self.engine.said, within_s, f"{text!r}")
+
+    async def over(self, phone: Phone, within_s: float = 60.0) -> str:
+        """Waits for the call's end; answers how it ended."""
+        await self.until(lambda: phone.call_id not in self.hall.calls, within_s, "the call's end")
+        return self.memory.hashes[f"vg:call:{phone.call_id}"]["how"]
+
+    def call(self, phone: Phone) -> Call:
+        return self.hall.calls[phone.call_id]
+
+    def events(self, phone: Phone, kind: str) -> list[dict[str, Any]]:
+        return [data for name, data in self.memory.streams[phone.call_id] if name == kind]
+
+    async def hold(self, phone: Phone, *, held: bool) -> None:
+        phone.sending = phone.receiving = not held
+        line = next(line for line in self.lines.values() if phone.call_id in line.phones)
+        await self.hall.call_hold(line, phone.call_id, not held, not held)  # type: ignore[arg-type]
+
+    async def press(self, phone: Phone, digits: str) -> None:
+        for digit in digits:
+            await self.hall.call_dtmf(self.front, phone.call_id, digit, 100)  # type: ignore[arg-type]
+
+    async def line_dies(self, line: Line) -> None:
+        del self.lines[line.name]
+        line.closed.set()
+        await self.hall._left(line)  # type: ignore[arg-type]
+
+    async def hall_dies(self) -> None:
+        """As `kill -9` does: a new hall knows nothing, and nobody has joined it."""
+        for task in [*self.hall._lives, *self.hall._tasks]:
+            task.cancel()
+        dead, self.hall = self.hall, self._new_hall()
+        dead.sessions = Memory()  # type: ignore[assignment]  # its last words reach nobody
+        for call in dead.calls.values():
+            call.session = dead.sessions.session(call.id)
+            call.line = None
+        dead._front = None
+        for line in self.lines.values():
+            line.waiting.clear()
+        await asyncio.sleep(0)
+
+    async def revoke(self, voice: str = "heart") -> None:
+        revocation = self.hall.feed.revocations.take(self.consent.revocation(voice))
+        assert revocation is not None
+        await self.hall.grants.revoked(revocation)
+
+    def is_empty(self) -> bool:
+        """Nothing of any call is left in the hall."""
+        floor = self.hall.floor
+        return (
+            len(floor._free) == len(set(floor._free)) == CAPACITY
+            and not floor._on_line
+            and not self.bank.slots
+            and not self.hall.calls
+            and not self.hall._lives
+        )

@@ -1,0 +1,180 @@
+"""The registry on SQLite and on a real PostgreSQL: the same promises."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import StartError
+from gateway.store.registry import CallRow, PayloadTaken, Registry, RegistryError
+
+NUMBERS = itertools.count(1)
+
+
+def row(**given: object) -> CallRow:
+    number = next(NUMBERS)
+    call = CallRow(
+        call_id=f"call-{number}",
+        payload=number,
+        payload_whole=(0xFFFF << 48) | number,
+        gateway="gw1",
+        dialplan="10-demo.toml:9",
+        route="demo",
+        caller="sip:bob@192.0.2.1",
+        called="sip:demo@192.0.2.2",
+        source="192.0.2.1",
+        grant_jti="jti-1",
+        voice="heart",
+        voice_hash="ab" * 32,
+    )
+    return replace(call, **given)  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/sub/calls.db"
+    return str(request.getfixturevalue("postgresql"))
+
+
+@pytest.fixture
+def registry(url: str) -> Iterator[Registry]:
+    opened = Registry.open(url)
+    yield opened
+    opened.close()
+
+
+def test_a_call_is_entered_and_found_by_its_payload(registry: Registry) -> None:
+    before = time.time()
+    entered = registry.enter(row(payload=(1 << 48) - 1, payload_whole=(1 << 64) - 1))
+    found = registry.by_payload((1 << 48) - 1)
+    assert found == registry.get(entered.call_id)
+    assert found is not None
+    assert (found.payload, found.payload_whole) == ((1 << 48) - 1, (1 << 64) - 1)
+    assert found.started_at is not None
+    assert before - 0.01 <= found.started_at <= time.time() + 0.01
+    assert registry.by_payload(12345678) is None
+
+
+def test_a_payload_is_given_once(registry: Registry) -> None:
+    first = registry.enter(row())
+    with pytest.raises(PayloadTaken):
+        registry.enter(row(payload=first.payload))
+    with pytest.raises(PayloadTaken):
+        registry.enter(row(call_id=first.call_id))
+    assert registry.by_payload(first.payload) == registry.get(first.call_id)
+
+
+def test_a_payload_out_of_range_is_a_mistake_of_ours(registry: Registry) -> None:
+    with pytest.raises(ValueError, match="48 bits"):
+        registry.enter(row(payload=1 << 48))
+
+
+def test_the_end_of_a_call_is_noted_once(registry: Registry) -> None:
+    call = registry.enter(row())
+    registry.close_call(call.call_id, "caller hung up", ended_at=1_800_000_000.25)
+    registry.close_call(call.call_id, "failed: later news")
+    closed = registry.get(call.call_id)
+    assert closed is not None
+    assert (closed.how, closed.ended_at) == ("caller hung up", 1_800_000_000.25)
+
+
+def test_what_a_dead_gateway_left_open_is_closed(registry: Registry) -> None:
+    gone, other = registry.enter(row(gateway="gone")), registry.enter(row(gateway="lives"))
+    assert registry.close_all("gone", "failed: the gateway died") == 1
+    closed, living = registry.get(gone.call_id), registry.get(other.call_id)
+    assert closed is not None
+    assert closed.how == "failed: the gateway died"
+    assert living is not None
+    assert living.ended_at is None
+
+
+def test_the_newest_payloads_come_first(registry: Registry) -> None:
+    calls = [registry.enter(row(started_at=1_800_000_000.0 + n)) for n in (2, 0, 1)]
+    registry.enter(row(started_at=1_800_000_009.0, payload_whole=None))
+    newest = registry.newest(2)
+    assert newest == [calls[0].payload_whole, calls[2].payload_whole]
+
+
+def test_what_a_caller_wrote_is_cut_and_stays_text(registry: Registry) -> None:
+    nasty = "sip:'; DROP TABLE calls; --" + "x" * 500
+    call = registry.enter(row(caller=nasty))
+    found = registry.get(call.call_id)
+    assert found is not None
+    assert found.caller == nasty[:256]
+
+
+def test_many_threads_enter_and_only_one_gets_a_payload(registry: Registry) -> None:
+    taken = next(NUMBERS)
+    won: list[str] = []
+
+    def enter() -> None:
+        for _ in range(5):
+            registry.enter(row())
+        with contextlib.suppress(PayloadTaken):
+            won.append(registry.enter(row(payload=taken)).call_id)
+
+    threads = [threading.Thread(target=enter) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+
+
+def test_two_gateways_open_one_database(url: str) -> None:
+    first, second = Registry.open(url), Registry.open(url)
+    call = first.enter(row())
+    assert second.get(call.call_id) is not None
+    with pytest.raises(PayloadTaken):
+        second.enter(row(payload=call.payload))
+    first.close()
+    second.close()
+
+
+def test_a_row_is_on_disk_when_enter_returns(tmp_path: Path) -> None:
+    registry = Registry.open(f"sqlite:///{tmp_path}/calls.db")
+    if (pid := os.fork()) == 0:
+        registry.enter(row(call_id="before-the-crash"))
+        os._exit(9)  # no close, no checkpoint
+    os.waitpid(pid, 0)
+    with sqlite3.connect(tmp_path / "calls.db") as plain:
+        assert plain.execute("SELECT call_id FROM calls").fetchall() == [("before-the-crash",)]
+        assert plain.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    registry.close()
+
+
+def test_a_database_that_goes_away_is_an_error_without_sql(tmp_path: Path) -> None:
+    registry = Registry.open(f"sqlite:///{tmp_path}/calls.db")
+    with sqlite3.connect(tmp_path / "calls.db") as plain:
+        plain.execute("DROP TABLE calls")
+    with pytest.raises(RegistryError) as caught:
+        registry.enter(row(caller="sip:secret@x"))
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    registry.close()
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ("nonsense", "no SQLAlchemy URL"),
+        ("mysql://x/y", "neither sqlite nor postgresql"),
+        ("sqlite://", "name a file"),
+        ("sqlite:////proc/no/such/place.db", "cannot be opened"),
+        ("postgresql://vg@127.0.0.1:1/x", "cannot be opened"),
+    ],
+)
+def test_a_url_that_leads_nowhere_is_one_clear_line(bad: str, says: str) -> None:
+    with pytest.raises(StartError, match=says) as caught:
+        Registry.open(bad)
+    assert "\n" not in str(caught.value)
