@@ -32,6 +32,7 @@ from aiortc.mediastreams import MediaStreamTrack
 from av.packet import Packet
 
 from gateway.config.runtime import Runtime
+from gateway.ipc.line_messages import CallConfirmed
 from gateway.line import opus, webcall
 from tests.e2e.gateway_process import House
 from tests.gateway.line.fake_hall import FRAME, TOKEN, FakeFront, FakeHall
@@ -151,7 +152,7 @@ async def measure(calls: int, seconds: float, sound: list[bytes], packets: list[
         callers = [Caller(packets, 137 * k) for k in range(calls)]
         for k, caller in enumerate(callers):
             await caller.call(partial(front.offer, f"c{k}"))
-            await hall.hears("call.confirmed")
+            await hall.hears(CallConfirmed)
         await asyncio.sleep(2)
         for caller in callers:
             caller.arrivals.clear()

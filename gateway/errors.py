@@ -6,7 +6,8 @@ VoicegateError
 ├── CallRefused     a call cannot be taken; carries the SIP status the caller hears
 ├── LineError       a line is gone or broke the tick's form
 ├── RpcError        a request between processes failed
-│   └── RpcTimeout  … because nobody answered in time
+│   ├── RpcTimeout  … because nobody answered in time
+│   └── OtherVersion  … because the other process runs another version of the gateway
 ├── StartError      a part of the house did not start
 └── CallerError     the test phone cannot do what it was asked to
 """
@@ -47,6 +48,10 @@ class RpcError(VoicegateError):
 
 class RpcTimeout(RpcError):
     """The other process did not answer in time."""
+
+
+class OtherVersion(RpcError):
+    """The other process runs another version of the gateway: it is not talked with."""
 
 
 class StartError(VoicegateError):

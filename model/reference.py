@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import importlib.metadata
 import json
 import os
 import ssl
@@ -96,7 +97,8 @@ class ReferenceDesk:
     async def _ask(self, grant: VoiceGrant) -> dict[str, Any]:
         reader, writer = await asyncio.open_unix_connection(str(self._front))
         try:
-            hello = {"role": "engine", "name": "engine", "token": self._token}
+            version = importlib.metadata.version("voicegate")
+            hello = {"role": "engine", "name": "engine", "token": self._token, "version": version}
             writer.write(_encode({"tell": "hello", "params": hello}))
             params = {"token": grant.token, "voice_hash": grant.voice_hash}
             writer.write(_encode({"ask": 1, "method": "voice.reference", "params": params}))
@@ -106,6 +108,7 @@ class ReferenceDesk:
             answer = json.loads(await reader.readexactly(length))
         finally:
             writer.close()
-        if "error" in answer:
-            raise EngineError(f"the front refuses the voice {grant.voice}: {answer['error']}")
+        refusal = answer.get("error", answer.get("refused"))
+        if refusal is not None:
+            raise EngineError(f"the front refuses the voice {grant.voice}: {refusal}")
         return dict(answer["result"])

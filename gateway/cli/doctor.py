@@ -26,6 +26,8 @@ from gateway.config.runtime import Runtime, runtime_for
 from gateway.config.settings import Settings, load
 from gateway.dialplan import Dialplan
 from gateway.errors import RpcError, VoicegateError
+from gateway.ipc.front_messages import AskState, HouseState
+from gateway.ipc.hello import Hello
 from gateway.run import redis_server
 from gateway.store.registry import Registry
 from gateway.store.sip_users import SipUsers
@@ -159,12 +161,12 @@ def _port(host: str, variable: str, port: int, kind: socket.SocketKind, what: st
 
 
 def _state_of(runtime: Runtime) -> Finding:
-    async def ask() -> dict[str, Any]:
+    async def ask() -> HouseState:
         from gateway.ipc import rpc
 
-        peer = await rpc.connect(runtime.front, runtime.token(), {}, role="doctor", name="doctor")
+        peer = await rpc.connect(runtime.front, Hello("doctor", "doctor", runtime.token()))
         try:
-            return dict(await peer.ask("state"))
+            return await peer.ask(AskState())
         finally:
             peer.close()
 
@@ -172,10 +174,10 @@ def _state_of(runtime: Runtime) -> Finding:
         state = asyncio.run(ask())
     except RpcError as error:
         return Finding("gateway", "warn", f"runs, but its front does not answer: {error}", "see its log")
-    missing = [part for part, up in state.get("parts", {}).items() if not up]
+    missing = [part for part, up in state.parts.items() if not up]
     if missing:
         return Finding("gateway", "warn", f"runs, without: {', '.join(missing)}", "see its log")
-    return ok("gateway", f"runs, {state.get('calls', 0)} calls")
+    return ok("gateway", f"runs, {state.calls} calls")
 
 
 def access(settings: Settings) -> Iterator[Finding]:

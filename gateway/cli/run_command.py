@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
@@ -17,6 +16,7 @@ from gateway.config.paths import dialplan_dir
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import PREFIX, Settings, load
 from gateway.dialplan import Dialplan
+from gateway.ipc.front_messages import HouseState
 from gateway.store.sip_users import SipUsers, console_token
 
 
@@ -53,15 +53,14 @@ def show_settings() -> None:
     )
 
 
-def show_panel(settings: Settings, state: dict[str, Any], log: Path | None) -> None:
+def show_panel(settings: Settings, state: HouseState, log: Path | None) -> None:
     Console(stderr=False).print(panel(settings, state, log))
 
 
-def panel(settings: Settings, state: dict[str, Any], log: Path | None) -> Panel:
+def panel(settings: Settings, state: HouseState, log: Path | None) -> Panel:
     """What an operator needs to make the first call.
 
-    `state` is the front's answer to "state"; of it are shown: `engine`, `voices` (names), `redis`, `sql`,
-    `watermark` (texts) and `lines` ({kind: calls it takes}), each when it is there.
+    `state` is what the front says of the gateway.
     """
     address = reached_at(settings)
     port = "" if settings.sip_port == 5060 else f":{settings.sip_port}"
@@ -73,15 +72,15 @@ def panel(settings: Settings, state: dict[str, Any], log: Path | None) -> Panel:
     rows.add_row("browser", f"[bold]{web}[/bold]")
     if not settings.local_only:
         rows.add_row("", f"token [bold]{console_token(settings.data_dir)}[/bold]")
-    rows.add_row("engine", str(state.get("engine", settings.engine)))
-    if voices := state.get("voices"):
-        rows.add_row("voices", ", ".join(voices))
-    if lines := state.get("lines"):
-        rows.add_row("lines", ", ".join(f"{kind} {calls} calls" for kind, calls in lines.items()))
+    rows.add_row("engine", settings.engine)
+    if state.voices:
+        rows.add_row("voices", ", ".join(state.voices))
+    if state.lines:
+        rows.add_row("lines", ", ".join(f"{kind} {calls} calls" for kind, calls in state.lines.items()))
     embedded = f"embedded ({runtime_for(settings.data_dir).redis})"
-    rows.add_row("Redis", str(state.get("redis", _hidden(settings.redis_url or embedded))))
-    rows.add_row("SQL", str(state.get("sql", _hidden(settings.sql))))
-    rows.add_row("watermark", str(state.get("watermark", "unknown")))
+    rows.add_row("Redis", _hidden(settings.redis_url or embedded))
+    rows.add_row("SQL", _hidden(settings.sql))
+    rows.add_row("watermark", state.watermark)
     if settings.detector_port:
         host = "localhost" if settings.local_only else address
         rows.add_row("detector", f"http://{host}:{settings.detector_port}")

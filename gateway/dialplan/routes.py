@@ -6,7 +6,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, tzinfo
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal
@@ -106,7 +106,7 @@ class Route:
     without_voice: Literal["stock", "hangup"] = "stock"
     """when consent refuses the voice: go on with the stock voice, or take no call"""
     keep: Keep = Keep()
-    do: tuple[Any, ...] = field(default_factory=tuple)
+    do: tuple[Verb, ...] = ()
     """verbs, in order"""
     file: str = ""
     """where it is written; filled by the loader"""

@@ -16,6 +16,7 @@ from gateway.edge.router import IncomingCall, Refuse
 from gateway.edge.switchboard import Switchboard
 from gateway.edge.token import RouteToken
 from gateway.edge.transaction import Served
+from gateway.ipc.call_facts import CallFacts
 
 log = structlog.get_logger("edge")
 
@@ -102,12 +103,14 @@ class Admission:
             return None  # cancelled while it waited
         verdict = await board.router.offered(
             IncomingCall(
-                caller=str(request.from_address.uri),
-                called=str(request.uri),
-                display=request.from_address.name,
-                source=source,
-                transport=flow.transport,
-                user=user or None,
+                facts=CallFacts(
+                    caller=str(request.from_address.uri),
+                    called=str(request.uri),
+                    display=request.from_address.name,
+                    source=source,
+                    transport=flow.transport,
+                    user=user or None,
+                ),
                 kind=kind_for(codecs),
                 user_agent=request.user_agent or "",
             )

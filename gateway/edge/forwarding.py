@@ -6,8 +6,6 @@ response. Toward a caller everything of the line's goes on, but for what tells a
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from functools import partial
 from typing import Final
 
@@ -22,6 +20,7 @@ from gateway.edge.switchboard import Switchboard
 from gateway.edge.token import RouteToken
 from gateway.edge.transaction import LINGER_S, Sent, Served
 from gateway.edge.transport import Flow
+from gateway.ipc.line_signature import signature
 
 MAX_TO_LINE: Final = 3_500
 """Bytes; pjsua2 cuts an INVITE over 4,000 on UDP."""
@@ -54,10 +53,10 @@ class Forwarding:
             word = token.sign(board.config.route_key)
             ours = board.toward_lines.record_route(board.line_flow(token), word)
             request.headers.setlist("Record-Route", [ours, *source.headers.getlist("Record-Route")])
-            proof = f"{token.call_id}|{source.call_id}".encode()
-            mac = hmac.new(board.config.boot_token.encode(), proof, hashlib.sha256).hexdigest()
             request.headers.set("X-VG-Call", token.call_id)
-            request.headers.set("X-VG-Auth", mac)
+            request.headers.set(
+                "X-VG-Auth", signature(board.config.boot_token, token.call_id, source.call_id)
+            )
         if len(bytes(request)) > MAX_TO_LINE:
             return False
         served.sent = board.transactions.send(

@@ -5,21 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.ipc.call_facts import CallFacts
+
 
 @dataclass(frozen=True, slots=True)
 class IncomingCall:
     """A new INVITE that passed the doors."""
 
-    caller: str
-    """URI of From"""
-    called: str
-    """the Request-URI"""
-    display: str
-    source: str
-    """the caller's address, as we or a trusted proxy saw it"""
-    transport: str
-    user: str | None
-    """who logged in; None where no password is asked"""
+    facts: CallFacts
     kind: str
     """"narrow" or "wide", by the first codec offered"""
     user_agent: str

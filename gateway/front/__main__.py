@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import os
 import signal
 from collections.abc import Iterator
@@ -68,8 +67,7 @@ async def serve() -> None:
     )
     doors = []
     if conf.engine_url and conf.engine_token is not None:
-        ask = functools.partial(front.voices.reference, None)
-        doors = [engine_door(ask, conf.engine_token.get_secret_value())]
+        doors = [engine_door(front.voices.reference, conf.engine_token.get_secret_value())]
     app = build_app(front, conf, None if conf.local_only else console_token(conf.data_dir), doors)
     config = uvicorn.Config(
         app, host=conf.host, port=conf.http_port, log_level="warning", access_log=False, lifespan="off"

@@ -36,6 +36,7 @@ from starlette.staticfiles import StaticFiles
 from gateway.config.settings import Settings
 from gateway.errors import CallRefused, VoicegateError
 from gateway.front.boundary import COOKIE, COOKIE_S, Boundary, Keys, refusal, source_of
+from gateway.ipc.front_messages import HouseState
 
 PAGE: Final = Path(__file__).with_name("console")
 DEFAULT_NUMBER: Final = "demo"
@@ -73,8 +74,8 @@ class House(Protocol):
     async def prometheus(self) -> bytes:
         """The metrics, in Prometheus' text form."""
 
-    async def ready(self) -> dict[str, Any]:
-        """`{"ready": bool, "parts": {name: bool}, …}`; only these two are shown."""
+    async def ready(self) -> HouseState:
+        """Whether calls can be taken; only `ready` and `parts` are shown."""
 
 
 def build_app(
@@ -114,7 +115,7 @@ class Console:
     def __init__(self, house: House, keys: Keys) -> None:
         self._house = house
         self._keys = keys
-        self._readiness: tuple[float, dict[str, Any]] | None = None
+        self._readiness: tuple[float, HouseState] | None = None
 
     async def page(self, _: Request) -> Response:
         return FileResponse(PAGE / "index.html")
@@ -163,10 +164,9 @@ class Console:
 
     async def readyz(self, _: Request) -> Response:
         state = await self._ready()
-        ready = bool(state.get("ready"))
-        return JSONResponse({"ready": ready, "parts": state.get("parts", {})}, 200 if ready else 503)
+        return JSONResponse({"ready": state.ready, "parts": state.parts}, 200 if state.ready else 503)
 
-    async def _ready(self) -> dict[str, Any]:
+    async def _ready(self) -> HouseState:
         """The house's state, not asked again within `READY_FOR_S`: anybody may ask us, it asks every hall."""
         now = time.monotonic()
         if self._readiness is None or now - self._readiness[0] > READY_FOR_S:
@@ -174,7 +174,7 @@ class Console:
                 state = await self._house.ready()
             except VoicegateError as error:
                 log.warning("readyz.failed", error=str(error))
-                state = {"ready": False}
+                state = HouseState(ready=False)
             self._readiness = (now, state)
         return self._readiness[1]
 

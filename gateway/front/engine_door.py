@@ -6,7 +6,6 @@ The body is `{"grant", "voice_hash"}`: a valid grant opens its own voice and no 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import structlog
 from starlette.requests import Request
@@ -15,14 +14,16 @@ from starlette.routing import Route
 
 from gateway.errors import RpcError
 from gateway.front.boundary import Keys, refusal, source_of
+from gateway.ipc.codec import to_json
+from gateway.ipc.front_messages import VoiceClip
 
 log = structlog.get_logger("http")
 
-Ask = Callable[[str, str], Awaitable[dict[str, Any]]]
+Fetch = Callable[[str, str], Awaitable[VoiceClip]]
 """(grant's token, voice hash) -> the voice. Raises `RpcError` with the refusal."""
 
 
-def engine_door(ask: Ask, token: str) -> Route:
+def engine_door(fetch: Fetch, token: str) -> Route:
     """The route; wrong tokens are counted, and must wait, as at the console."""
     keys = Keys(token)
 
@@ -36,7 +37,7 @@ def engine_door(ask: Ask, token: str) -> Route:
         except (ValueError, KeyError, TypeError, RecursionError):
             return refusal(400, 'the body must be {"grant": …, "voice_hash": …}')
         try:
-            return JSONResponse(await ask(grant, voice_hash))
+            return JSONResponse(to_json(VoiceClip, await fetch(grant, voice_hash)))
         except RpcError as error:
             log.warning("voice.refused", source=source, error=str(error))
             return refusal(403, str(error))

@@ -29,17 +29,33 @@ from gateway.edge.sip_proxy import Edge
 from gateway.edge.token import route_key
 from gateway.errors import CallRefused, RpcError
 from gateway.front.metrics import Metrics
-from gateway.front.routing import STOCK_VOICE, Caller, Routing
+from gateway.front.routing import STOCK_VOICE, Routing
 from gateway.front.voice_desk import VoiceDesk
 from gateway.ipc import rpc
-from gateway.ipc.rpc import Handler, Peer, Server
+from gateway.ipc.call_facts import CallFacts
+from gateway.ipc.front_messages import AskState, FetchVoice, HouseState
+from gateway.ipc.hall_messages import (
+    CallClosed,
+    Drain,
+    EndCall,
+    GrantRenewal,
+    HallHealth,
+    Health,
+    MarkFailed,
+    RenderPrompts,
+    RenewGrant,
+    TurnAnswered,
+    VoiceMuted,
+)
+from gateway.ipc.hello import Hello
+from gateway.ipc.line_messages import AnswerOffer, CallLeft, RtpMoved
+from gateway.ipc.rpc import Peer, Server
 from gateway.store.sessions import Sessions
 from gateway.store.sip_users import SipUsers
 
 log = structlog.get_logger("front")
 
 HALL_RETRY_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
-WEB_CALLS_PER_LINE: Final = 8
 OFFER_WITHIN_S: Final = 5.0
 REAP_S: Final = 15.0
 
@@ -101,12 +117,12 @@ class Front:
         )
 
     async def start(self) -> None:
-        handlers: dict[str, Handler] = {
-            "call.ended": self._line_says_ended,
-            "voice.reference": self.voices.reference,
-            "state": self.state,
-            "drain": self.drain,
-        }
+        handlers = [
+            CallLeft.handled_by(self._call_left),
+            FetchVoice.handled_by(self.voices.fetched),
+            AskState.handled_by(self._state_asked),
+            Drain.handled_by(self.drain),
+        ]
         self._server = Server(self.runtime.front, self.token, handlers, joined=self._joined, left=self._left)
         await self.edge.start()
         await self._server.start()
@@ -133,17 +149,20 @@ class Front:
 
     async def _keep_hall(self, name: str) -> None:
         """Stays connected to one hall; a hall that comes back tells its calls and gets the prompts."""
-        handlers: dict[str, Handler] = {
-            "call.event": self._hall_says,
-            "grant.renew": self.grant_renew,
-            **self.voices.of_halls,
-        }
+        handlers = [
+            CallClosed.handled_by(self._call_closed),
+            VoiceMuted.handled_by(self._voice_muted),
+            RtpMoved.handled_by(self._rtp_moved),
+            MarkFailed.handled_by(self._mark_failed),
+            TurnAnswered.handled_by(self._turn_answered),
+            RenewGrant.handled_by(self.renew_grant),
+            *self.voices.for_halls,
+        ]
+        hello = Hello("front", "front", self.token)
         tries = 0
         while True:
             try:
-                peer = await rpc.connect(
-                    self.runtime.hall(name), self.token, handlers, role="front", name="front"
-                )
+                peer = await rpc.connect(self.runtime.hall(name), hello, handlers)
             except RpcError:
                 await asyncio.sleep(HALL_RETRY_S[min(tries, len(HALL_RETRY_S) - 1)])
                 tries += 1
@@ -151,8 +170,7 @@ class Front:
             tries = 0
             self.routing.halls[name] = peer
             with contextlib.suppress(RpcError):
-                health = await peer.ask("health")
-                self.routing.adopt(health["calls"], name)
+                self.routing.adopt((await peer.ask(Health())).calls, name)
                 await self._send_prompts(peer)
             await peer.closed.wait()
             if self.routing.halls.get(name) is peer:
@@ -176,33 +194,22 @@ class Front:
             self.office.grant,
             voice=STOCK_VOICE, purpose="prompts", dialplan="prompts", language="en", call_id="prompts",
         )  # fmt: skip
-        await hall.ask("prompts", grant=grant.token, texts=texts)
+        await hall.ask(RenderPrompts(tuple(texts), grant.token))
 
     async def _joined(self, peer: Peer) -> None:
-        hello = peer.hello
-        if hello.get("role") != "line":
+        line = peer.hello.line
+        if line is None:
             return
-        if hello["kind"] == "web":
-            line = WebLine(
-                peer, str(hello.get("hall", "hall0")), int(hello.get("capacity", WEB_CALLS_PER_LINE))
-            )
-            line.calls.update(call["call_id"] for call in hello.get("calls", []))
-            self.web_lines[peer.name] = line
+        calls = tuple(call.call_id for call in line.calls)
+        if line.sip_port is None:
+            self.web_lines[peer.name] = WebLine(peer, line.hall, line.capacity, set(calls))
         else:
             self.sip_lines[peer.name] = peer
-            self.edge.line_up(
-                LineInfo(
-                    name=peer.name,
-                    kind=hello["kind"],
-                    sip_port=int(hello["sip_port"]),
-                    capacity=int(hello["capacity"]),
-                    calls=tuple(call["call_id"] for call in hello.get("calls", [])),
-                )
-            )
-        log.info("line.up", line=peer.name, kind=hello["kind"])
+            self.edge.line_up(LineInfo(peer.name, line.kind, line.sip_port, line.capacity, calls))
+        log.info("line.up", line=peer.name, kind=line.kind)
 
     async def _left(self, peer: Peer) -> None:
-        if peer.hello.get("role") != "line":
+        if peer.hello.line is None:
             return
         log.warning("line.down", line=peer.name)
         if self.sip_lines.get(peer.name) is peer:
@@ -219,22 +226,13 @@ class Front:
     async def offered(self, call: IncomingCall) -> Accept | Refuse:
         """A new INVITE that passed the edge's limits."""
         try:
-            routed = await self.routing.offer(
-                Caller(
-                    caller=call.caller,
-                    called=call.called,
-                    display=call.display,
-                    source=call.source,
-                    transport=call.transport,
-                    user=call.user,
-                )
-            )
+            routed = await self.routing.offer(call.facts)
         except CallRefused as refusal:
             self.metrics.refused(refusal.status)
-            log.info("call.refused", status=refusal.status, reason=refusal.reason, called=call.called)
+            log.info("call.refused", status=refusal.status, reason=refusal.reason, called=call.facts.called)
             return Refuse(refusal.status, refusal.reason, refusal.retry_after_s)
         except Exception:
-            log.exception("routing.failed", called=call.called)
+            log.exception("routing.failed", called=call.facts.called)
             return Refuse(500, "Server Internal Error")
         return Accept(routed.call_id, line=None)
 
@@ -246,7 +244,7 @@ class Front:
         routed = self.routing.calls.get(call_id)
         if routed is not None and (hall := self.routing.halls.get(routed.hall)) is not None:
             with contextlib.suppress(RpcError):
-                await hall.ask("call.hangup", call_id=call_id, reason=how)
+                await hall.ask(EndCall(call_id, how))
                 return  # it says "ended" itself, and for how long the voice was used
         await self.routing.ended(call_id, how)
 
@@ -261,18 +259,18 @@ class Front:
         )
         if line is None:
             raise CallRefused(503, "all web lines are busy", retry_after_s=10)
-        caller = Caller(
+        facts = CallFacts(
             caller="web", called=dialled, display=user_agent[:80], source=source, transport="webrtc"
         )
-        routed = await self.routing.offer(caller, hall=line.hall)
+        routed = await self.routing.offer(facts, hall=line.hall)
         line.calls.add(routed.call_id)
         try:
-            answer = await line.peer.ask("web.offer", OFFER_WITHIN_S, call_id=routed.call_id, sdp=offer_sdp)
+            answer = await line.peer.ask(AnswerOffer(routed.call_id, offer_sdp), OFFER_WITHIN_S)
         except RpcError as error:
             line.calls.discard(routed.call_id)
             await self._end_in_hall(routed.call_id, f"failed: {error}")
             raise CallRefused(488, f"the offer cannot be answered: {error}") from None
-        return routed.call_id, str(answer["sdp"])
+        return routed.call_id, answer
 
     async def hang_up(self, call_id: str) -> None:
         """Ends a call from the console or the page."""
@@ -290,85 +288,94 @@ class Front:
     async def prometheus(self) -> bytes:
         for name, hall in list(self.routing.halls.items()):
             with contextlib.suppress(RpcError):
-                self.metrics.hall(name, await hall.ask("health"))
+                self.metrics.hall(name, await hall.ask(Health()))
         self.metrics.front(
             calls=len(self.routing.calls), lines=len(self.sip_lines), web_lines=len(self.web_lines),
             edge=self.edge.stats(),
         )  # fmt: skip
         return self.metrics.expose()
 
-    async def ready(self) -> dict[str, Any]:
-        return await self.state(None)
+    async def ready(self) -> HouseState:
+        """Whether the gateway can take calls, and what the panel shows."""
+        healths = await asyncio.gather(*(self._health(hall) for hall in self.routing.halls.values()))
+        halls = [health or HallHealth() for health in healths]
+        settings = self.settings
+        at_halls = {line for health in halls for line in health.lines}
+        parts = {
+            "hall": len(halls) == settings.halls and None not in healths,
+            "engine": bool(halls) and all(health.engine for health in halls),
+            "redis": bool(halls) and all(health.redis for health in halls),
+            "SIP lines": len(self.sip_lines) == settings.narrow_lines + settings.wide_lines
+            and at_halls.issuperset(self.sip_lines),
+            "web lines": len(self.web_lines) == settings.web_lines and at_halls.issuperset(self.web_lines),
+        }
+        lines = [peer.hello.line for peer in self.sip_lines.values()]
+        return HouseState(
+            ready=all(parts.values()) and not self.routing.draining,
+            parts=parts,
+            draining=self.routing.draining,
+            calls=sum(len(health.calls) for health in halls),
+            lines={
+                "SIP": sum(line.capacity for line in lines if line is not None),
+                "browser": sum(line.capacity for line in self.web_lines.values()),
+            },
+            watermark=f"on, key {self.routing.mark_key.id}",
+            voices=tuple(voice.name for voice in await asyncio.to_thread(self.office.voices)),
+        )
 
-    # ── RPC ──────────────────────────────────────────────────────────────────────────────────────────
+    async def _health(self, hall: Peer) -> HallHealth | None:
+        """None when the hall does not say."""
+        with contextlib.suppress(RpcError):
+            return await hall.ask(Health())
+        return None
 
-    async def _line_says_ended(self, peer: Peer, call_id: str, how: str) -> None:
-        self._web_call_over(call_id)
+    # ── what lines, halls and the supervisor say ─────────────────────────────────────────────────────
+
+    async def _call_left(self, peer: Peer, left: CallLeft) -> None:
+        self._web_call_over(left.call_id)
         if peer.name in self.sip_lines:
-            self.edge.slot_free(peer.name, call_id)
+            self.edge.slot_free(peer.name, left.call_id)
 
     def _web_call_over(self, call_id: str) -> None:
         for line in self.web_lines.values():
             line.calls.discard(call_id)
 
-    async def _hall_says(self, _: Peer, call_id: str, kind: str, **said: Any) -> None:
-        if kind == "ended":
-            call = self.routing.calls.get(call_id)
-            await self.routing.ended(call_id, said["how"], said.get("spoken_s"))
-            self.metrics.call_ended(said["how"], time.time() - call.started_at if call else None)
-            self._web_call_over(call_id)
-            self.voices.forget(call_id)
-        elif kind == "muted":
-            self.metrics.alarm(f"muted: {said['reason']}")
-        elif kind in ("rtp_moved", "mark_failed"):
-            self.metrics.alarm(kind.replace("_", " "))
-        elif kind == "turn":
-            self.metrics.turn(said["latency"])
+    async def _call_closed(self, _: Peer, closed: CallClosed) -> None:
+        call = self.routing.calls.get(closed.call_id)
+        await self.routing.ended(closed.call_id, closed.how, closed.spoken_s)
+        self.metrics.call_ended(closed.how, time.time() - call.started_at if call else None)
+        self._web_call_over(closed.call_id)
+        self.voices.forget(closed.call_id)
 
-    async def grant_renew(self, _: Peer, call_id: str, token: str | None) -> dict[str, str]:
-        """A fresh grant as `token`, or why there is none as `refused`."""
+    async def _voice_muted(self, _: Peer, muted: VoiceMuted) -> None:
+        self.metrics.alarm(f"muted: {muted.reason}")
+
+    async def _rtp_moved(self, _: Peer, __: RtpMoved) -> None:
+        self.metrics.alarm("rtp moved")
+
+    async def _mark_failed(self, _: Peer, __: MarkFailed) -> None:
+        self.metrics.alarm("mark failed")
+
+    async def _turn_answered(self, _: Peer, turn: TurnAnswered) -> None:
+        self.metrics.turn(turn.latency)
+
+    async def renew_grant(self, _: Peer, asked: RenewGrant) -> GrantRenewal:
+        """A fresh grant, or why there is none."""
         try:
-            return {"token": await self.routing.renew(call_id, token)}
+            return GrantRenewal(token=await self.routing.renew(asked.call_id, asked.token))
         except GrantRefused as refusal:
-            return {"refused": refusal.reason}
+            return GrantRenewal(refused=refusal.reason)
 
-    async def drain(self, _: Peer | None) -> None:
+    async def drain(self, _: Peer, __: Drain) -> None:
+        """No new calls, here and in the halls."""
         self.routing.draining = True
         self.edge.drain()
         for hall in self.routing.halls.values():
             with contextlib.suppress(RpcError):
-                await hall.ask("drain")
+                await hall.ask(Drain())
 
-    async def state(self, _: Peer | None) -> dict[str, Any]:
-        """Whether the house can take calls, and what the panel shows."""
-        halls = await asyncio.gather(*(self._health(hall) for hall in self.routing.halls.values()))
-        settings = self.settings
-        at_halls = {line for health in halls for line in health.get("lines", ())}
-        parts = {
-            "hall": len(halls) == settings.halls and all(halls),
-            "engine": bool(halls) and all(h.get("engine") for h in halls),
-            "redis": bool(halls) and all(h.get("redis") for h in halls),
-            "SIP lines": len(self.sip_lines) == settings.narrow_lines + settings.wide_lines
-            and at_halls.issuperset(self.sip_lines),
-            "web lines": len(self.web_lines) == settings.web_lines and at_halls.issuperset(self.web_lines),
-        }
-        return {
-            "ready": all(parts.values()) and not self.routing.draining,
-            "parts": parts,
-            "draining": self.routing.draining,
-            "calls": sum(len(h.get("calls", ())) for h in halls),
-            "lines": {
-                "SIP": sum(int(peer.hello["capacity"]) for peer in self.sip_lines.values()),
-                "browser": sum(line.capacity for line in self.web_lines.values()),
-            },
-            "watermark": f"on, key {self.routing.mark_key.id}",
-            "voices": [voice.name for voice in await asyncio.to_thread(self.office.voices)],
-        }
-
-    async def _health(self, hall: Peer) -> dict[str, Any]:
-        with contextlib.suppress(RpcError):
-            return dict(await hall.ask("health"))
-        return {}
+    async def _state_asked(self, _: Peer, __: AskState) -> HouseState:
+        return await self.ready()
 
 
 def delete_older(folder: Path, seconds: float) -> int:

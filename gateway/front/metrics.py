@@ -14,6 +14,8 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from gateway.ipc.hall_messages import HallHealth
+
 LATENCY_BUCKETS_S: Final = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.55, 0.65, 0.8, 1.0, 1.5, 2.0, 4.0)
 """The promised limits (150 to 300 ms, 550 and 650 ms) are bounds, so that they can be read off."""
 DURATION_BUCKETS_S: Final = (5, 10, 30, 60, 120, 300, 600, 1800, 3600)
@@ -29,7 +31,7 @@ HALL_COUNTERS: Final = {
     "marks_checked": "Windows of 10 s of voice whose mark was looked for",
     "underruns": "Frames that a line pulled in vain",
 }
-"""What halls count, of their `health`'s "counters"; what is not listed is a gauge."""
+"""What halls count, of `HallHealth.counters`; what is not listed is a gauge."""
 
 EDGE_HOLDS: Final = frozenset({"dialogs", "transactions", "slots", "slots_free", "unacknowledged"})
 """Of the edge's stats, what is a state and no count."""
@@ -43,7 +45,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._halls: dict[str, Mapping[str, Any]] = {}
+        self._halls: dict[str, HallHealth] = {}
         self._front: dict[str, Any] = {}
         self._calls = Counter("voicegate_calls", "Calls that ended, by how", ["how"], registry=self._registry)
         self._seconds = Histogram(
@@ -93,8 +95,8 @@ class Metrics:
     def alarm(self, kind: str) -> None:
         self._alarms.labels(kind).inc()
 
-    def hall(self, name: str, health: Mapping[str, Any]) -> None:
-        """A hall's answer to "health"."""
+    def hall(self, name: str, health: HallHealth) -> None:
+        """How a hall is."""
         self._halls[name] = health
 
     def hall_lost(self, name: str) -> None:
@@ -112,7 +114,7 @@ class Metrics:
 class _Reports:
     """What others reported, as prometheus_client asks of a collector."""
 
-    def __init__(self, halls: Mapping[str, Mapping[str, Any]], front: Mapping[str, Any]) -> None:
+    def __init__(self, halls: Mapping[str, HallHealth], front: Mapping[str, Any]) -> None:
         self._halls = halls
         self._front = front
 
@@ -151,14 +153,14 @@ class _Reports:
         )
         families: dict[str, Metric] = {}
         for hall, health in self._halls.items():
-            for part in ("engine", "redis"):
-                up.add_metric([hall, part], float(bool(health.get(part))))
-            for what, count in health.get("sessions", {}).items():
-                sessions.add_metric([hall, what], float(count))
-            for name, count in health.get("counters", {}).items():
+            up.add_metric([hall, "engine"], float(health.engine))
+            up.add_metric([hall, "redis"], float(health.redis))
+            for what, waiting in health.sessions.items():
+                sessions.add_metric([hall, what], float(waiting))
+            for name, count in health.counters.items():
                 family = families.setdefault(name, _hall_family(name))
                 assert isinstance(family, (CounterMetricFamily, GaugeMetricFamily))
-                family.add_metric([hall], float(count))
+                family.add_metric([hall], count)
         yield up
         yield sessions
         yield from families.values()

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
@@ -22,6 +22,8 @@ from consent.grant import GrantVerifier, VoiceGrant
 from consent.office import ConsentOffice
 from gateway.dialplan import Dialplan, Route
 from gateway.errors import CallRefused, RpcError
+from gateway.ipc.call_facts import CallFacts
+from gateway.ipc.hall_messages import CallOffer, EndCall, LiveCall
 from gateway.ipc.rpc import Peer
 from gateway.store.registry import PAYLOAD_BITS, CallRow, PayloadTaken, Registry, RegistryError
 from watermark.keys import MarkKey
@@ -31,18 +33,6 @@ log = structlog.get_logger("routing")
 
 STOCK_VOICE: Final = "heart"
 PAYLOAD_TRIES: Final = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """What the edge (or the page) knows of who calls and whom."""
-
-    caller: str
-    called: str
-    display: str
-    source: str
-    transport: str
-    user: str | None = None
 
 
 @dataclass(slots=True)
@@ -81,36 +71,32 @@ class Routing:
         self._stock_only = stock_only
         self.mark_key = mark_key
 
-    async def offer(self, caller: Caller, *, hall: str | None = None) -> RoutedCall:
+    async def offer(self, facts: CallFacts, *, hall: str | None = None) -> RoutedCall:
         """Takes the call to a hall. Raises `CallRefused`.
 
         `hall` is the one its line belongs to; None lets the line be chosen later (one hall).
         """
         if self.draining:
             raise CallRefused(503, "going down", retry_after_s=30)
-        route = self.dialplan.route(called=caller.called, caller=caller.caller, source=caller.source).route
+        route = self.dialplan.route(called=facts.called, caller=facts.caller, source=facts.source).route
         name = hall or next(iter(self.halls), None)
         peer = self.halls.get(name) if name is not None else None
         if name is None or peer is None:
             raise CallRefused(503, "no hall is up", retry_after_s=2)
-        call_id, payload, grant, refused = await asyncio.to_thread(self._enter, caller, route)
+        call_id, payload, grant, refused = await asyncio.to_thread(self._enter, facts, route)
         started_at = time.time()
         try:
             await peer.ask(
-                "call.offered",
-                call_id=call_id,
-                caller=caller.caller,
-                called=caller.called,
-                display=caller.display,
-                source=caller.source,
-                transport=caller.transport,
-                user=caller.user,
-                routes=[route.to_json(), *(r.to_json() for r in self.dialplan.reachable(route))],
-                targets=self.dialplan.targets,
-                grant=grant.token if grant else None,
-                grant_refused=refused,
-                payload=payload,
-                at=started_at,
+                CallOffer(
+                    call_id=call_id,
+                    facts=facts,
+                    routes=(route, *self.dialplan.reachable(route)),
+                    targets=self.dialplan.targets,
+                    payload=payload,
+                    at=started_at,
+                    grant=grant.token if grant else None,
+                    grant_refused=refused,
+                )
             )
         except RpcError as error:
             await self._refused_by(peer, call_id, str(error))
@@ -124,7 +110,7 @@ class Routing:
 
     async def _refused_by(self, hall: Peer, call_id: str, why: str) -> None:
         """Nothing is left of an offer that failed, not even in a hall whose answer came too late."""
-        hall.tell("call.hangup", call_id=call_id, reason=f"failed: {why}")
+        hall.tell(EndCall(call_id, f"failed: {why}"))
         await self._close_row(call_id, f"hall refused: {why}")
 
     async def _close_row(self, call_id: str, how: str) -> None:
@@ -133,7 +119,7 @@ class Routing:
         except RegistryError as error:
             log.error("registry.not_closed", call_id=call_id, error=str(error))
 
-    def _enter(self, caller: Caller, route: Route) -> tuple[str, int, VoiceGrant | None, str | None]:
+    def _enter(self, facts: CallFacts, route: Route) -> tuple[str, int, VoiceGrant | None, str | None]:
         """Call id, payload, grant (or why there is none), with the registry row written."""
         for _ in range(PAYLOAD_TRIES):
             call_id = secrets.token_hex(8)
@@ -146,9 +132,9 @@ class Routing:
                 gateway=self.mark_key.id,
                 dialplan=route.file,
                 route=route.name,
-                caller=caller.caller,
-                called=caller.called,
-                source=caller.source,
+                caller=facts.caller,
+                called=facts.called,
+                source=facts.source,
                 grant_jti=grant.jti if grant else None,
                 voice=grant.voice if grant else None,
                 voice_hash=grant.voice_hash if grant else None,
@@ -226,10 +212,7 @@ class Routing:
         except ConsentError as error:
             log.error("usage.not_recorded", call_id=call.call_id, seconds=spoken_s, error=str(error))
 
-    def adopt(self, states: list[dict[str, Any]], hall: str) -> None:
+    def adopt(self, calls: tuple[LiveCall, ...], hall: str) -> None:
         """Running calls that a hall tells a restarted front about."""
-        for state in states:
-            route = Route.from_json(state["route"])
-            self.calls.setdefault(
-                state["call_id"], RoutedCall(state["call_id"], hall, route, None, state["at"])
-            )
+        for call in calls:
+            self.calls.setdefault(call.call_id, RoutedCall(call.call_id, hall, call.route, None, call.at))

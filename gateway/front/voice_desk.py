@@ -7,10 +7,10 @@ a call here goes with the call.
 from __future__ import annotations
 
 import asyncio
-import base64
 import re
 import secrets
-from typing import Any, Final
+from collections.abc import Awaitable
+from typing import Final
 
 import numpy as np
 import structlog
@@ -21,7 +21,17 @@ from consent.office import ConsentOffice
 from consent.owner import Owner, OwnerDesk
 from consent.withdrawal import Withdrawals
 from gateway.errors import RpcError
-from gateway.ipc.rpc import Handler, Peer
+from gateway.ipc.envelope import Handled
+from gateway.ipc.front_messages import FetchVoice, VoiceClip
+from gateway.ipc.hall_messages import (
+    BeginEnrolment,
+    EnrolmentOutcome,
+    EnterOwner,
+    FinishEnrolment,
+    LineRepeated,
+    RevokeVoice,
+)
+from gateway.ipc.rpc import Peer
 
 log = structlog.get_logger("voices")
 
@@ -38,15 +48,15 @@ class VoiceDesk:
         self._entered: dict[str, Owner] = {}
 
     @property
-    def of_halls(self) -> dict[str, Handler]:
-        """RPC methods of a hall's connection."""
-        return {
-            "enroll.begin": self.enroll_begin,
-            "enroll.heard": self.enroll_heard,
-            "enroll.finish": self.enroll_finish,
-            "owner.enter": self.owner_enter,
-            "owner.revoke": self.owner_revoke,
-        }
+    def for_halls(self) -> list[Handled[Peer, Awaitable[object]]]:
+        """What a hall may ask."""
+        return [
+            BeginEnrolment.handled_by(self.begin_enrolment),
+            LineRepeated.handled_by(self.line_repeated),
+            FinishEnrolment.handled_by(self.finish_enrolment),
+            EnterOwner.handled_by(self.enter_owner),
+            RevokeVoice.handled_by(self.revoke),
+        ]
 
     def forget(self, call_id: str) -> None:
         """The call is over."""
@@ -63,48 +73,52 @@ class VoiceDesk:
                 log.error("consent.not_tidied", error=str(error))
             await asyncio.sleep(TIDY_EVERY_S)
 
-    async def reference(self, _: Peer | None, token: str, voice_hash: str) -> dict[str, Any]:
+    async def reference(self, token: str, voice_hash: str) -> VoiceClip:
         """The engine fetches a voice against a grant; see the contract's row "voice"."""
         try:
             reference = await asyncio.to_thread(self._office.reference, token, voice_hash)
         except ConsentError as error:
             raise RpcError(str(error)) from None
-        pcm = base64.b64encode(reference.pcm.tobytes()).decode() if reference.pcm is not None else None
-        return {
-            "voice": reference.voice,
-            "voice_hash": reference.voice_hash,
-            "text": reference.text,
-            "stock": reference.stock,
-            "pcm_f32": pcm,
-        }
+        return VoiceClip(
+            voice=reference.voice,
+            voice_hash=reference.voice_hash,
+            text=reference.text,
+            stock=reference.stock,
+            pcm_f32=reference.pcm.tobytes() if reference.pcm is not None else None,
+        )
+
+    async def fetched(self, _: Peer, asked: FetchVoice) -> VoiceClip:
+        """`reference`, for the engine of this host."""
+        return await self.reference(asked.token, asked.voice_hash)
 
     # ── enrolment ────────────────────────────────────────────────────────────────────────────────────
 
-    async def enroll_begin(self, _: Peer, call_id: str, code: str) -> dict[str, Any]:
-        """What is to be repeated, as `lines`; `refused` for a code that opens nothing."""
+    async def begin_enrolment(self, _: Peer, asked: BeginEnrolment) -> tuple[str, ...] | None:
+        """What is to be repeated; None for a code that opens nothing."""
         try:
-            enrolment = await asyncio.to_thread(by_code, self._office, code)
-        except ChallengeError as error:
-            return {"refused": str(error)}
-        self._enrolling[call_id] = enrolment
-        return {"lines": [line.say for line in enrolment.lines]}
+            enrolment = await asyncio.to_thread(by_code, self._office, asked.code)
+        except ChallengeError:
+            return None
+        self._enrolling[asked.call_id] = enrolment
+        return tuple(line.say for line in enrolment.lines)
 
-    async def enroll_heard(self, _: Peer, call_id: str, at: int, pcm: str, source_hz: int) -> dict[str, Any]:
-        """A line as the caller repeated it (PCM16, 24 kHz, base64); `again` says why it will not do."""
-        sound = np.frombuffer(base64.b64decode(pcm), "<i2").astype(np.float32) / np.float32(32768)
-        return {"again": await asyncio.to_thread(self._enrolment(call_id).heard, at, sound, source_hz)}
+    async def line_repeated(self, _: Peer, line: LineRepeated) -> str | None:
+        """Why a line will not do; None when it will."""
+        sound = np.frombuffer(line.pcm, "<i2").astype(np.float32) / np.float32(32768)
+        enrolment = self._enrolment(line.call_id)
+        return await asyncio.to_thread(enrolment.heard, line.at, sound, line.source_hz)
 
-    async def enroll_finish(self, _: Peer, call_id: str, pin: str) -> dict[str, Any]:
-        """Hands everything in, for two operators to hear; `refused` says why it was not taken."""
-        enrolment = self._enrolment(call_id)
+    async def finish_enrolment(self, _: Peer, asked: FinishEnrolment) -> EnrolmentOutcome:
+        """Hands everything in, for two operators to hear."""
+        enrolment = self._enrolment(asked.call_id)
         handle = _handle(enrolment.challenge.terms.name)
         try:
-            taken = await asyncio.to_thread(enrolment.finish, handle, pin)
+            taken = await asyncio.to_thread(enrolment.finish, handle, asked.pin)
         except ConsentError as error:
-            log.warning("enroll.refused", call_id=call_id, error=str(error))
-            return {"refused": getattr(error, "check", "refused"), "why": str(error)}
-        self._enrolling.pop(call_id, None)
-        return {"voice": taken.handle, "state": taken.state}
+            log.warning("enroll.refused", call_id=asked.call_id, error=str(error))
+            return EnrolmentOutcome(refused=getattr(error, "check", "refused"))
+        self._enrolling.pop(asked.call_id, None)
+        return EnrolmentOutcome(voice=taken.handle)
 
     def _enrolment(self, call_id: str) -> Enrolment:
         enrolment = self._enrolling.get(call_id)
@@ -114,27 +128,27 @@ class VoiceDesk:
 
     # ── the owner ────────────────────────────────────────────────────────────────────────────────────
 
-    async def owner_enter(self, _: Peer, call_id: str, voice: str, pin: str, language: str) -> dict[str, Any]:
-        """What to say of the voice's use, as `usage`; `refused` when the PIN does not open it."""
+    async def enter_owner(self, _: Peer, asked: EnterOwner) -> str | None:
+        """What to say of the voice's use; None when the PIN does not open it."""
         try:
-            owner = await asyncio.to_thread(self._owners.enter, voice, pin, call_id)
-            usage = await asyncio.to_thread(owner.spoken, language)
-        except ConsentError as error:
-            return {"refused": str(error)}
-        self._entered[call_id] = owner
-        return {"usage": usage}
+            owner = await asyncio.to_thread(self._owners.enter, asked.voice, asked.pin, asked.call_id)
+            usage = await asyncio.to_thread(owner.spoken, asked.language)
+        except ConsentError:
+            return None
+        self._entered[asked.call_id] = owner
+        return usage
 
-    async def owner_revoke(self, _: Peer, call_id: str, pin: str) -> dict[str, Any]:
-        """Takes the voice back, the PIN given once more; `refused` when it does not fit."""
-        owner = self._entered.get(call_id)
+    async def revoke(self, _: Peer, asked: RevokeVoice) -> bool:
+        """Takes the voice back, the PIN given once more; False when it does not fit."""
+        owner = self._entered.get(asked.call_id)
         if owner is None:
             raise RpcError("nobody entered a PIN in this call")
         try:
-            await asyncio.to_thread(owner.revoke, pin)
-        except ConsentError as error:
-            return {"refused": str(error)}
-        log.warning("voice.revoked_by_owner", call_id=call_id, voice=owner.handle)
-        return {}
+            await asyncio.to_thread(owner.revoke, asked.pin)
+        except ConsentError:
+            return False
+        log.warning("voice.revoked_by_owner", call_id=asked.call_id, voice=owner.handle)
+        return True
 
 
 def _handle(name: str) -> str:

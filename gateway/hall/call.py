@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -28,6 +28,9 @@ from gateway.hall.leg import FULL
 from gateway.hall.playout import Item, Playout
 from gateway.hall.speech import Speech
 from gateway.hall.turns import TurnEvent, Turns
+from gateway.ipc.envelope import A, Ask, Tell
+from gateway.ipc.hall_messages import CallOffer, MarkFailed, VoiceMuted
+from gateway.ipc.line_messages import ShowCaller, Shown, ShownWords
 from gateway.ipc.rpc import Peer
 from gateway.store.sessions import Session
 from watermark.selfcheck import SelfCheck
@@ -45,43 +48,23 @@ CONFIRMED_WITHIN_S: Final = 32.0
 """RFC 3261 §13.3.1.4: an answer that is not acknowledged in 64 * T1 ends the call."""
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """What the front decided about a call."""
+class AskFront(Protocol):
+    """The front's answer to a question. Raises `RpcError` when it refuses, or is away."""
 
-    call_id: str
-    caller: str
-    called: str
-    display: str
-    source: str
-    transport: str
-    user: str | None
-    routes: dict[str, Route]
-    first: str
-    """name of the route the call begins with"""
-    targets: dict[str, str]
-    grant: str | None
-    grant_refused: str | None
-    payload: int
-    at: float
-
-    @property
-    def route(self) -> Route:
-        return self.routes[self.first]
+    async def __call__(self, message: Ask[A], timeout_s: float = ...) -> A: ...
 
 
 @dataclass(eq=False)
 class Call:
     """One call. `row` is its place in every batched stage."""
 
-    offer: Offer
+    offer: CallOffer
     row: int
     playout: Playout
     speech: Speech
     session: Session
-    tell_front: Callable[..., None]
-    ask_front: Callable[..., Awaitable[Any]]
-    """raises `RpcError`"""
+    tell_front: Callable[[Tell], None]
+    ask_front: AskFront
     aim: Callable[[float], None]
     """sets the leg's gain"""
     recordings: Path
@@ -265,14 +248,14 @@ class Call:
             for waiting in both:
                 waiting.cancel()
 
-    async def ask_line(self, method: str, timeout_s: float = 2.0, **params: Any) -> Any:
+    async def ask_line(self, message: Ask[A]) -> A:
         """Asks the call's line. Raises `CallEnded` when the line is gone."""
         try:
             if self.line is None:
                 raise RpcError("the call is on no line")
-            return await self.line.ask(method, timeout_s, call_id=self.id, **params)
+            return await self.line.ask(message)
         except RpcError as error:
-            self.log.warning("line.refused", method=method, error=str(error))
+            self.log.warning("line.refused", method=message.wire, error=str(error))
             self.end(f"failed: {error}")
             raise CallEnded(self.how) from None
 
@@ -292,7 +275,7 @@ class Call:
             self.speech.cut()
             self.log.warning("voice.muted", reason=reason)
             self.session.event("muted", reason=reason)
-            self.tell_front("call.event", call_id=self.id, kind="muted", reason=reason)
+            self.tell_front(VoiceMuted(self.id, reason))
             how = f"failed: the voice may not be used: {reason}"
             asyncio.get_running_loop().call_later(MUTED_FOR_S, self.end, how)
 
@@ -302,7 +285,7 @@ class Call:
             self.mark_failed = True
             self.log.error("mark.failed", error=str(error))
             self.session.event("mark_failed", error=str(error))
-            self.tell_front("call.event", call_id=self.id, kind="mark_failed")
+            self.tell_front(MarkFailed(self.id))
 
     def broke(self, where: str) -> None:
         """An error of ours, inside an `except`: this call ends, the others go on."""
@@ -312,7 +295,7 @@ class Call:
 
     def said(self, item: Item, final: bool) -> None:
         """`item` has more words."""
-        self.show(kind="said", item=item.id, text=item.text, final=final)
+        self.show(ShownWords(item.id, item.text, final))
 
     def forget_turn(self) -> None:
         """What the caller began to say is nothing (the call was held)."""
@@ -322,16 +305,15 @@ class Call:
         self.turns.reset()
         self.aim(FULL)
 
-    def show(self, **event: Any) -> None:
+    def show(self, event: Shown) -> None:
         """Tells the caller's page, when the line has one."""
-        if self.line is not None and self.offer.transport == "webrtc":
-            self.line.tell("show", call_id=self.id, event=event)
+        if self.line is not None and self.offer.facts.transport == "webrtc":
+            self.line.tell(ShowCaller(self.id, event))
 
     def move(self, state: str) -> None:
         """Enters a state and says so everywhere."""
         self.state = state
         self.session.state(state)
-        self.tell_front("call.event", call_id=self.id, kind="state", state=state)
         self.log.info("call." + state)
 
     def end(self, how: str) -> None:

@@ -20,6 +20,8 @@ from gateway.hall.leg import DUCKED, FULL
 from gateway.hall.playout import Item
 from gateway.hall.transfer import transfer
 from gateway.hall.turns import TurnEvent
+from gateway.ipc.hall_messages import TurnAnswered
+from gateway.ipc.line_messages import ShownHeard, ShownLatency, ShownState
 from gateway.store.sessions import Turn as SessionTurn
 
 UNDERSTOOD_WITHIN_S: Final = 1.0
@@ -75,7 +77,7 @@ class Conversation:
             self._say(verb.not_understood[0])  # what was being said when we died is lost
         elif verb.greeting and self._greeting is None:
             self._say(verb.greeting)
-        call.show(kind="state", state="listening")
+        call.show(ShownState("listening"))
         try:
             while True:
                 if call.refused is not None:
@@ -172,7 +174,7 @@ class Conversation:
         call.session.event(
             "barge_in", onset_to_cut_s=round(turn.duration_s, 3), heard_s=[round(i.heard_s, 2) for i in items]
         )
-        call.show(kind="state", state="listening")
+        call.show(ShownState("listening"))
 
     def _answer(self, turn: CallerTurn) -> None:
         call = self._call
@@ -182,7 +184,7 @@ class Conversation:
         now = call.last_sound = time.monotonic()
         self._turn = Turn(self._turns, turn.duration_s, turn.at - turn.quiet_s, turn.at, now, item)
         self._open.append(self._turn)
-        call.show(kind="state", state="thinking")
+        call.show(ShownState("thinking"))
         task = asyncio.create_task(self._follow(self._turn))
         self._following.add(task)
         task.add_done_callback(self._following.discard)
@@ -202,9 +204,10 @@ class Conversation:
                 "whole": played - turn.speech_ended,
             }
             rounded = {stage: round(seconds, 3) for stage, seconds in turn.latency_s.items()}
-            call.tell_front("call.event", call_id=call.id, kind="turn", latency=rounded)
-            call.show(kind="latency", turn=turn.number, **rounded)
-            call.show(kind="state", state="speaking")
+            call.tell_front(TurnAnswered(call.id, rounded))
+            stages = rounded["endpointing"], rounded["engine"], rounded["playout"], rounded["whole"]
+            call.show(ShownLatency(turn.number, *stages))
+            call.show(ShownState("speaking"))
         await item.done.wait()
         with contextlib.suppress(TimeoutError):  # a reply may be cut before its question is understood
             async with asyncio.timeout(UNDERSTOOD_WITHIN_S):
@@ -232,9 +235,7 @@ class Conversation:
             if turn.number == heard.turn:
                 turn.heard = heard.text
                 turn.understood.set()
-        self._call.show(
-            kind="heard", text=heard.text, duration_s=heard.duration_s, confidence=heard.confidence
-        )
+        self._call.show(ShownHeard(heard.text, heard.duration_s, heard.confidence))
 
     # ── what the engine asks for ─────────────────────────────────────────────────────────────────────
 

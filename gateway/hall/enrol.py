@@ -7,9 +7,8 @@ is written to a disk in the hall.
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -18,6 +17,8 @@ from gateway.errors import RpcError
 from gateway.hall.audio import FRAME_S, HOUSE_HZ, Floats, to_pcm
 from gateway.hall.call import Call
 from gateway.hall.dtmf import dialled
+from gateway.ipc.envelope import A, Ask
+from gateway.ipc.hall_messages import BeginEnrolment, FinishEnrolment, LineRepeated
 
 CODE_DIGITS: Final = 10
 PIN_DIGITS: Final = 12
@@ -60,13 +61,13 @@ class _Enrolment:
                 return None
         return await self._finish()
 
-    async def _begin(self) -> list[str] | None:
+    async def _begin(self) -> tuple[str, ...] | None:
         prompt = self._verb.ask_code
         for _ in range(self._verb.tries):
             code = await dialled(self._call, self._call.speech.say(prompt), CODE_DIGITS)
-            answer = await self._ask("enroll.begin", code=code)
-            if "lines" in answer:
-                return list(answer["lines"])
+            lines = await self._ask(BeginEnrolment(self._call.id, code))
+            if lines is not None:
+                return lines
             prompt = f"{self._verb.wrong_code} {self._verb.ask_code}"
         return None
 
@@ -75,9 +76,8 @@ class _Enrolment:
         for _ in range(self._verb.tries):
             await call.played(call.speech.say(say))
             await call.played(call.speech.beep(*BEEP))
-            sound = await record_line(call)
-            pcm = base64.b64encode(to_pcm(sound).tobytes()).decode()
-            again = (await self._ask("enroll.heard", at=at, pcm=pcm, source_hz=call.rate_hz))["again"]
+            pcm = to_pcm(await record_line(call)).tobytes()
+            again = await self._ask(LineRepeated(call.id, at, pcm, call.rate_hz))
             if again is None:
                 return True
             say = f"{again} {line}"
@@ -87,21 +87,19 @@ class _Enrolment:
         prompt = self._verb.ask_pin
         for _ in range(self._verb.tries):
             pin = await dialled(self._call, self._call.speech.say(prompt), PIN_DIGITS)
-            answer = await self._ask("enroll.finish", pin=pin)
-            if "voice" in answer:
-                return str(answer["voice"])
-            self._call.session.event("enroll_refused", check=answer["refused"])
-            if answer["refused"] != "pin":
+            outcome = await self._ask(FinishEnrolment(self._call.id, pin))
+            if outcome.voice is not None:
+                return outcome.voice
+            self._call.session.event("enroll_refused", check=outcome.refused)
+            if outcome.refused != "pin":
                 return None
             prompt = f"{self._verb.wrong_pin} {self._verb.ask_pin}"
         return None
 
-    async def _ask(self, method: str, **params: Any) -> dict[str, Any]:
-        asked = asyncio.ensure_future(
-            self._call.ask_front(method, FRONT_WITHIN_S, call_id=self._call.id, **params)
-        )
+    async def _ask(self, message: Ask[A]) -> A:
+        asked = asyncio.ensure_future(self._call.ask_front(message, FRONT_WITHIN_S))
         await self._call.until(asyncio.wait({asked}))  # a caller who hangs up meanwhile is noticed
-        return dict(asked.result())
+        return asked.result()
 
 
 async def record_line(call: Call) -> Floats:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from consent.errors import GrantRefused
 from consent.grant import GrantVerifier, VoiceGrant
 from consent.revocation import Revocation, RevocationFeed
 from gateway.errors import RpcError
-from gateway.hall.call import Call
+from gateway.hall.call import AskFront, Call
+from gateway.ipc.hall_messages import RenewGrant
 
 RENEW_BEFORE: Final = 0.5
 """A grant is renewed when this share of its life is left."""
@@ -25,8 +26,7 @@ class Grants:
 
     verifier: GrantVerifier
     feed: RevocationFeed
-    ask_front: Callable[..., Awaitable[Any]]
-    """raises `RpcError`"""
+    ask_front: AskFront
     calls: Mapping[str, Call]
     """those that live"""
 
@@ -74,10 +74,11 @@ class Grants:
 
         Raises `GrantRefused`, and `RpcError` when the front cannot be asked now.
         """
-        answer = await self.ask_front("grant.renew", call_id=call_id, token=token)
-        if "refused" in answer:
-            raise GrantRefused(answer["refused"], f"the front does not renew: {answer['refused']}")
-        return str(answer["token"])
+        renewal = await self.ask_front(RenewGrant(call_id, token))
+        if renewal.token is None:
+            reason = renewal.refused or "unknown"
+            raise GrantRefused(reason, f"the front does not renew: {reason}")
+        return renewal.token
 
     async def revoked(self, _: Revocation) -> None:
         """Silences the calls whose voice is withdrawn."""

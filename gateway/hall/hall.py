@@ -10,7 +10,7 @@ import contextlib
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import structlog
@@ -22,10 +22,9 @@ from consent.revocation import RevocationFeed
 from gateway.config.paths import recordings_dir
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
-from gateway.dialplan import Route
 from gateway.errors import RpcError
 from gateway.hall.audio import FILTER_DELAY_S
-from gateway.hall.call import Call, Offer
+from gateway.hall.call import Call
 from gateway.hall.grants import Grants
 from gateway.hall.inbox import Dtmf, Transferred
 from gateway.hall.perform import perform
@@ -34,7 +33,30 @@ from gateway.hall.prompts import Prompts, render
 from gateway.hall.speech import FILLER, Speech
 from gateway.hall.tick_pass import Floor
 from gateway.hall.ticks import TickServer
-from gateway.ipc.rpc import Handler, Peer, Server
+from gateway.ipc.codec import from_json, to_json
+from gateway.ipc.envelope import A, Ask, Tell
+from gateway.ipc.hall_messages import (
+    CallClosed,
+    CallOffer,
+    Drain,
+    EndCall,
+    HallHealth,
+    Health,
+    LiveCall,
+    RenderPrompts,
+)
+from gateway.ipc.line_messages import (
+    CallConfirmed,
+    CallLeft,
+    CallStarted,
+    DropCall,
+    KeyPressed,
+    MediaTurned,
+    RtpMoved,
+    ShownState,
+    TransferOutcome,
+)
+from gateway.ipc.rpc import Peer, Server
 from gateway.store.sessions import Sessions
 from model.client import EngineClient
 from model.errors import EngineError
@@ -53,7 +75,7 @@ PROMPT_RETRY_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 @dataclass
 class Hall:
-    """One hall process. Every public coroutine named in `handlers` is an RPC method."""
+    """One hall process."""
 
     name: str
     settings: Settings
@@ -81,20 +103,20 @@ class Hall:
         self.grants = Grants(self.verifier, self.feed, self.ask_front, self.calls)
 
     async def start(self) -> None:
-        handlers: dict[str, Handler] = {
-            "call.offered": self.call_offered,
-            "call.hangup": self.call_hangup,
-            "call.started": self.call_started,
-            "call.confirmed": self.call_confirmed,
-            "call.dtmf": self.call_dtmf,
-            "call.hold": self.call_hold,
-            "call.transferred": self.call_transferred,
-            "call.rtp_moved": self.call_rtp_moved,
-            "call.ended": self.call_ended,
-            "prompts": self.render_prompts,
-            "drain": self.drain,
-            "health": self.health,
-        }
+        handlers = [
+            CallOffer.handled_by(self.call_offered),
+            EndCall.handled_by(self.end_call),
+            CallStarted.handled_by(self.call_started),
+            CallConfirmed.handled_by(self.call_confirmed),
+            KeyPressed.handled_by(self.key_pressed),
+            MediaTurned.handled_by(self.media_turned),
+            TransferOutcome.handled_by(self.transfer_outcome),
+            RtpMoved.handled_by(self.rtp_moved),
+            CallLeft.handled_by(self.call_left),
+            RenderPrompts.handled_by(self.render_prompts),
+            Drain.handled_by(self.drain),
+            Health.handled_by(self.health),
+        ]
         self._server = Server(
             self.runtime.hall(self.name), self.token, handlers, joined=self._joined, left=self._left
         )
@@ -122,40 +144,38 @@ class Hall:
     # ── who comes and goes ───────────────────────────────────────────────────────────────────────────
 
     async def _joined(self, peer: Peer) -> None:
-        log.info("peer.joined", role=peer.hello.get("role"), name=peer.name)
-        if peer.hello.get("role") == "front":
+        log.info("peer.joined", role=peer.hello.role, name=peer.name)
+        if peer.hello.role == "front":
             self._front = peer
             self._front_here.set()
 
     async def _left(self, peer: Peer) -> None:
-        log.info("peer.left", role=peer.hello.get("role"), name=peer.name)
+        log.info("peer.left", role=peer.hello.role, name=peer.name)
         if peer is self._front:
             self._front = None
             self._front_here.clear()
         for call in [call for call in self.calls.values() if call.line is peer]:
             call.end("failed: its line died")
 
-    def tell_front(self, event: str, **params: Any) -> None:
+    def tell_front(self, message: Tell) -> None:
         if self._front is not None:
-            self._front.tell(event, **params)
+            self._front.tell(message)
 
-    async def ask_front(self, method: str, timeout_s: float = 2.0, **params: Any) -> Any:
+    async def ask_front(self, message: Ask[A], timeout_s: float = 2.0) -> A:
         """Raises `RpcError` when it refuses, or is away."""
         if self._front is None:
             raise RpcError("the front is away")
-        return await self._front.ask(method, timeout_s, **params)
+        return await self._front.ask(message, timeout_s)
 
     # ── the front asks ───────────────────────────────────────────────────────────────────────────────
 
-    async def call_offered(self, _: Peer, **params: Any) -> dict[str, Any]:
-        """Takes a call, or refuses it by raising `RpcError`. See `Offer` for the params."""
+    async def call_offered(self, _: Peer, offer: CallOffer) -> None:
+        """Takes a call, or refuses it by raising `RpcError`."""
         if self.draining:
             raise RpcError("the hall is draining")
-        self._admit(params, resumed=False)
-        return {}
+        self._admit(offer, resumed=False)
 
-    def _admit(self, params: dict[str, Any], *, resumed: bool) -> Call:
-        offer = _offer(params)
+    def _admit(self, offer: CallOffer, *, resumed: bool) -> Call:
         if offer.call_id in self.calls:
             raise RpcError(f"call {offer.call_id} is here already")
         row = self.floor.take_row()
@@ -187,20 +207,23 @@ class Hall:
         if resumed:
             session.resumed()
         else:
-            kept = {key: value for key, value in params.items() if key != "grant"}  # the grant is a secret
-            session.opened(offer=kept, **_facts(offer))
+            facts, route = offer.facts, offer.route
+            session.opened(
+                offer=to_json(CallOffer, replace(offer, grant=None)),  # the grant is a secret
+                caller=facts.caller, called=facts.called, source=facts.source, transport=facts.transport,
+                route=route.name, voice=route.voice, grant_refused=offer.grant_refused,
+            )  # fmt: skip
         life = asyncio.create_task(self._live(call))
         self._lives.add(life)
         life.add_done_callback(self._lives.discard)
         return call
 
-    async def call_hangup(self, _: Peer, call_id: str, reason: str) -> None:
-        call = self._call(call_id)
-        call.end(reason)
+    async def end_call(self, _: Peer, asked: EndCall) -> None:
+        self._call(asked.call_id).end(asked.reason)
 
-    async def render_prompts(self, _: Peer, grant: str, texts: list[str]) -> None:
+    async def render_prompts(self, _: Peer, asked: RenderPrompts) -> None:
         """Has the engine render texts that must be there when it is not."""
-        self._spawn(self._render([FILLER, *texts], grant))
+        self._spawn(self._render([FILLER, *asked.texts], asked.grant))
 
     async def _render(self, texts: list[str], grant: str) -> None:
         for pause_s in PROMPT_RETRY_S:
@@ -214,21 +237,18 @@ class Hall:
                 await asyncio.sleep(pause_s)
         log.error("prompts.failed", missing=self.prompts.missing(texts))
 
-    async def drain(self, _: Peer) -> None:
+    async def drain(self, _: Peer, __: Drain) -> None:
         self.draining = True
 
-    async def health(self, _: Peer) -> dict[str, Any]:
-        return {
-            "calls": [
-                {"call_id": c.id, "route": c.route.to_json(), "at": c.offer.at, "state": c.state}
-                for c in self.calls.values()
-            ],
-            "engine": await self.engine.ready(),
-            "redis": await self.sessions.ready(),
-            "counters": self.floor.snapshot(),
-            "sessions": self.sessions.counters(),
-            "lines": sorted(peer.name for peer in self._server.peers if peer.hello.get("role") == "line"),
-        }
+    async def health(self, _: Peer, __: Health) -> HallHealth:
+        return HallHealth(
+            calls=tuple(LiveCall(c.id, c.route, c.offer.at, c.state) for c in self.calls.values()),
+            engine=await self.engine.ready(),
+            redis=await self.sessions.ready(),
+            counters=self.floor.snapshot(),
+            sessions=self.sessions.counters(),
+            lines=tuple(sorted(peer.name for peer in self._server.peers if peer.hello.role == "line")),
+        )
 
     # ── the lines tell ───────────────────────────────────────────────────────────────────────────────
 
@@ -238,31 +258,25 @@ class Hall:
             raise RpcError(f"no call {call_id} here")
         return call
 
-    async def call_started(
-        self,
-        line: Peer,
-        call_id: str,
-        call: int,
-        slot: int,
-        codec: str | None,
-        resumed: bool,
-        confirmed: bool,
-    ) -> None:
+    async def call_started(self, line: Peer, started: CallStarted) -> None:
         """A line has the call. After a hall's death the line tells again, `resumed`: taken up from Redis."""
+        if line.hello.line is None:
+            raise RpcError(f"{line.name} is no line")
+        call_id, rate_hz = started.call_id, line.hello.line.rate_hz
         known = self.calls.get(call_id)
-        if known is None and resumed:
+        if known is None and started.resumed:
             known = await self._resume(call_id)
         if known is None or known.ended.is_set():
             log.warning("call.unknown", call_id=call_id, line=line.name)
-            await line.ask("hangup", call_id=call_id, status=480)
+            await line.ask(DropCall(call_id, 480))
             return
         known.line = line
         if known.route.keep.caller_audio:
-            known.speech.line_hz = int(line.hello["rate_hz"])
-        self.floor.seat(known, line.name, call, int(line.hello["rate_hz"]))
-        known.session.event("line", line=line.name, slot=slot, codec=codec)
+            known.speech.line_hz = rate_hz
+        self.floor.seat(known, line.name, started.call, rate_hz)
+        known.session.event("line", line=line.name, slot=started.slot, codec=started.codec)
         known.started.set()
-        if confirmed and not known.confirmed.is_set():
+        if started.confirmed and not known.confirmed.is_set():
             known.state = "confirmed"
             known.last_sound = time.monotonic()
             known.confirmed.set()
@@ -275,13 +289,13 @@ class Hall:
                 log.warning("call.not_remembered", call_id=call_id)
                 return None
             history = await self.sessions.history(call_id)
-            kept = json.loads(record.facts["offer"])
+            offer = from_json(CallOffer, json.loads(record.facts["offer"]), "the offer that Redis keeps")
             async with asyncio.timeout(FRONT_WITHIN_S):  # the lines are often back before the front is
                 await self._front_here.wait()
-            kept["grant"] = await self.grants.renewed(call_id, None)
+            grant = await self.grants.renewed(call_id, None)
             if call_id in self.calls:  # its line told twice
                 return self.calls[call_id]
-            call = self._admit(kept, resumed=True)
+            call = self._admit(replace(offer, grant=grant), resumed=True)
             call.disclosed = json.loads(record.facts.get("disclosed", "[]"))
             call.speech.restore(history)
             call.log.info("call.resumed", remembered=len(history))
@@ -291,36 +305,36 @@ class Hall:
             log.warning("call.not_resumed", call_id=call_id, error=reason)
             return None
 
-    async def call_confirmed(self, _: Peer, call_id: str, codec: str | None, at: float) -> None:
-        call = self._call(call_id)
+    async def call_confirmed(self, _: Peer, confirmed: CallConfirmed) -> None:
+        call = self._call(confirmed.call_id)
         if not call.confirmed.is_set():
-            call.session.event("confirmed", codec=codec)
+            call.session.event("confirmed", codec=confirmed.codec)
             call.last_sound = time.monotonic()
             call.confirmed.set()
             call.move("confirmed")
 
-    async def call_dtmf(self, _: Peer, call_id: str, digit: str, duration_ms: int) -> None:
-        self._call(call_id).post(Dtmf(digit))
+    async def key_pressed(self, _: Peer, key: KeyPressed) -> None:
+        self._call(key.call_id).post(Dtmf(key.digit))
 
-    async def call_hold(self, _: Peer, call_id: str, sending: bool, receiving: bool) -> None:
-        call = self._call(call_id)
+    async def media_turned(self, _: Peer, turned: MediaTurned) -> None:
+        call = self._call(turned.call_id)
         call.forget_turn()
         call.last_sound = time.monotonic()
-        call.session.event("hold", sending=sending, receiving=receiving)
-        call.show(kind="state", state="listening" if sending else "held")
+        call.session.event("hold", sending=turned.sending, receiving=turned.receiving)
+        call.show(ShownState("listening" if turned.sending else "held"))
 
-    async def call_transferred(self, _: Peer, call_id: str, status: int, reason: str) -> None:
-        self._call(call_id).post(Transferred(status, reason))
+    async def transfer_outcome(self, _: Peer, outcome: TransferOutcome) -> None:
+        self._call(outcome.call_id).post(Transferred(outcome.status, outcome.reason))
 
-    async def call_rtp_moved(self, _: Peer, call_id: str, was: str, now: str) -> None:
+    async def rtp_moved(self, _: Peer, moved: RtpMoved) -> None:
         """Sound comes from elsewhere all at once: a phone that moved, or somebody else's."""
-        call = self._call(call_id)
-        call.log.warning("rtp.moved", was=was, now=now)
-        call.session.event("rtp_moved", was=was, now=now)
-        self.tell_front("call.event", call_id=call_id, kind="rtp_moved")
+        call = self._call(moved.call_id)
+        call.log.warning("rtp.moved", was=moved.was, now=moved.now)
+        call.session.event("rtp_moved", was=moved.was, now=moved.now)
+        self.tell_front(moved)
 
-    async def call_ended(self, _: Peer, call_id: str, how: str) -> None:
-        self._call(call_id).end(how)
+    async def call_left(self, _: Peer, left: CallLeft) -> None:
+        self._call(left.call_id).end(left.how)
 
     # ── a call's life ────────────────────────────────────────────────────────────────────────────────
 
@@ -345,13 +359,13 @@ class Hall:
             self.calls.pop(call.id, None)
             spoken_s = round(call.spoken_samples / 24_000, 2)
             call.session.ended(call.how, spoken_s=spoken_s, underruns=call.underruns)
-            self.tell_front("call.event", call_id=call.id, kind="ended", how=call.how, spoken_s=spoken_s)
+            self.tell_front(CallClosed(call.id, call.how, spoken_s))
             call.log.info("call.ended", how=call.how, spoken_s=spoken_s, underruns=call.underruns)
 
     async def _hang_up(self, call: Call) -> None:
         if call.line is not None and not call.line.closed.is_set():
             with contextlib.suppress(RpcError):
-                await call.line.ask("hangup", call_id=call.id)
+                await call.line.ask(DropCall(call.id))
 
     async def _limit(self, call: Call) -> None:
         await call.confirmed.wait()
@@ -370,23 +384,3 @@ class Hall:
         if not verdict.detected:
             call.log.error("mark.not_found", p_value=verdict.p_value, score=round(verdict.score, 1))
             call.mute("no mark")
-
-
-def _offer(params: dict[str, Any]) -> Offer:
-    """An `Offer` from what the front sent (or Redis kept)."""
-    rest = {key: value for key, value in params.items() if key != "routes"}
-    routes = [Route.from_json(route) for route in params["routes"]]
-    return Offer(routes={route.name: route for route in routes}, first=routes[0].name, **rest)
-
-
-def _facts(offer: Offer) -> dict[str, Any]:
-    """What the session tells an operator of the call."""
-    return {
-        "caller": offer.caller,
-        "called": offer.called,
-        "source": offer.source,
-        "transport": offer.transport,
-        "route": offer.route.name,
-        "voice": offer.route.voice,
-        "grant_refused": offer.grant_refused,
-    }

@@ -33,6 +33,7 @@ from gateway.hall.playout import Item
 from gateway.hall.recording import Recording
 from gateway.hall.transfer import transfer
 from gateway.hall.voice_owner import serve_owner
+from gateway.ipc.line_messages import AnswerCall
 
 GREETING_WITHIN_S: Final = 2.0
 """The call is answered even when its greeting is not rendered by then."""
@@ -76,7 +77,7 @@ async def _farewell(call: Call, refusal: Refused) -> None:
 
 def _last_words(call: Call, code: str) -> str:
     """The text of the call's conversation for a busy or a lost engine; empty when it has none."""
-    for route in (call.route, *call.offer.routes.values()):
+    for route in (call.route, *call.offer.routes):
         for verb in route.do:
             if isinstance(verb, Converse):
                 return verb.busy if code == "busy" else verb.engine_lost
@@ -188,7 +189,7 @@ class Performance:
             )
             self._ahead = (text, item)
             await call.rendered(item, GREETING_WITHIN_S)
-        await call.ask_line("answer")
+        await call.ask_line(AnswerCall(call.id))
         call.move("answered")
         if not await call.until(call.confirmed.wait(), CONFIRMED_WITHIN_S):
             raise CallEnded("failed: the answer was never acknowledged")
@@ -203,7 +204,7 @@ class Performance:
         )
         call.session.event("gathered", digits=digits)
         name = verb.branches.get(digits, verb.otherwise)
-        return Goto(call.offer.routes[name]) if name is not None else None
+        return Goto(call.offer.route_named(name)) if name is not None else None
 
     async def _transfer(self, verb: Transfer) -> None:
         if verb.say:

@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -246,7 +246,7 @@ class Floor:
         self.counters.marked_s += len(frames) * FRAME_S
         return frames
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> dict[str, float]:
         """Counters for the metrics."""
         return {name: getattr(self.counters, name) for name in Counters.__slots__} | {
             "seated": len(self._on_line)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
-import json
 import os
 import socket
 import time
@@ -19,8 +17,10 @@ from typing import Final
 
 import structlog
 
-from gateway.errors import LineError
+from gateway.errors import LineError, RpcError
 from gateway.ipc import tick
+from gateway.ipc.codec import unpacked
+from gateway.ipc.hello import TickHello, admitted
 
 RATES_HZ: Final = (8_000, 16_000, 48_000)
 GATHER_S: Final = 0.003
@@ -91,16 +91,15 @@ class TickServer:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(2.0):
-                hello = json.loads(await loop.sock_recv(sock, 4096))
-            if not hmac.compare_digest(str(hello["token"]).encode(), self._token.encode()):
-                raise ValueError("wrong token")
-            line = TickLine(str(hello["name"]), int(hello["rate_hz"]), sock)
-            if line.rate_hz not in RATES_HZ:
-                raise ValueError(f"no line ticks at {line.rate_hz} Hz")
-        except (OSError, ValueError, KeyError, TypeError, TimeoutError) as error:
+                said = unpacked(await loop.sock_recv(sock, 4096))
+            hello = admitted(TickHello, said, self._token)
+            if hello.rate_hz not in RATES_HZ:
+                raise RpcError(f"no line ticks at {hello.rate_hz} Hz")
+        except (OSError, RpcError, TimeoutError) as error:
             log.warning("tick.refused", error=str(error) or type(error).__name__)
             sock.close()
             return
+        line = TickLine(hello.name, hello.rate_hz, sock)
         if (before := self.lines.get(line.name)) is not None:
             self._gone(before)
         self.lines[line.name] = line

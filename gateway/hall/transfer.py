@@ -8,6 +8,7 @@ from typing import Final
 from gateway.errors import RpcError
 from gateway.hall.call import Call
 from gateway.hall.inbox import CallEnded, Transferred
+from gateway.ipc.line_messages import ReferCall
 
 ACCEPTED_WITHIN_S: Final = 32.0
 """What the target may take to answer; its phone rings meanwhile."""
@@ -24,7 +25,7 @@ async def transfer(call: Call, target: str) -> None:
         return
     call.session.event("transfer", target=target)
     try:
-        await call.line.ask("transfer", call_id=call.id, target=address)
+        await call.line.ask(ReferCall(call.id, address))
         status, why = await _outcome(call)
     except RpcError as error:  # a browser cannot be transferred; a phone may have hung up
         status, why = 0, str(error)

@@ -8,6 +8,7 @@ from gateway.dialplan import VoiceOwner
 from gateway.errors import RpcError
 from gateway.hall.call import Call
 from gateway.hall.dtmf import dialled
+from gateway.ipc.hall_messages import EnterOwner, RevokeVoice
 
 PIN_DIGITS: Final = 12
 CHOICE_S: Final = 15.0
@@ -34,17 +35,11 @@ async def _enter(call: Call, verb: VoiceOwner) -> str | None:
     prompt = verb.ask_pin
     for _ in range(verb.tries):
         pin = await dialled(call, call.speech.say(prompt), PIN_DIGITS)
-        answer = await call.ask_front(
-            "owner.enter",
-            WITHIN_S,
-            call_id=call.id,
-            voice=verb.voice,
-            pin=pin,
-            language=call.route.language,
-        )
-        call.session.event("owner_entered", voice=verb.voice, granted="usage" in answer)
-        if "usage" in answer:
-            return str(answer["usage"])
+        entering = EnterOwner(call.id, verb.voice, pin, call.route.language)
+        usage = await call.ask_front(entering, WITHIN_S)
+        call.session.event("owner_entered", voice=verb.voice, granted=usage is not None)
+        if usage is not None:
+            return usage
         prompt = f"{verb.refused} {verb.ask_pin}"
     await call.played(call.speech.say(verb.refused))
     return None
@@ -52,7 +47,6 @@ async def _enter(call: Call, verb: VoiceOwner) -> str | None:
 
 async def _revoke(call: Call, verb: VoiceOwner) -> None:
     pin = await dialled(call, call.speech.say(verb.confirm), PIN_DIGITS)
-    answer = await call.ask_front("owner.revoke", WITHIN_S, call_id=call.id, pin=pin)
-    revoked = "refused" not in answer
+    revoked = await call.ask_front(RevokeVoice(call.id, pin), WITHIN_S)
     call.session.event("owner_revoked", voice=verb.voice, revoked=revoked)
     await call.played(call.speech.say(verb.revoked if revoked else verb.refused))

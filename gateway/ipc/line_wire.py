@@ -8,34 +8,24 @@ and `opened` say what the other side missed.
 from __future__ import annotations
 
 import contextlib
-import json
 import select
 import socket
-import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.config.notes import note
 from gateway.errors import RpcError
+from gateway.ipc import codec, envelope
+from gateway.ipc.envelope import Handled, Handlers, Message
+from gateway.ipc.framing import Unframer, framed
+from gateway.ipc.hello import Hello
 from gateway.ipc.poll_loop import Loop
 
-MAX_MESSAGE: Final = 1 << 20
-LENGTH: Final = struct.Struct(">I")
 FIRST_RETRY_S: Final = 0.05
 LAST_RETRY_S: Final = 1.0
-BACKLOG_LIMIT: Final = 4 * MAX_MESSAGE
+BACKLOG_LIMIT: Final = 4 << 20
 """Bytes the other side may leave unread before it counts as gone."""
-
-Handler = Callable[..., Any]
-"""Called in the loop's thread with the message's params as keyword arguments."""
-
-
-def encode(message: Mapping[str, Any]) -> bytes:
-    body = json.dumps(message, separators=(",", ":")).encode()
-    if len(body) > MAX_MESSAGE:
-        raise RpcError(f"a message of {len(body)} bytes is larger than {MAX_MESSAGE}")
-    return LENGTH.pack(len(body)) + body
 
 
 class Wire:
@@ -45,8 +35,8 @@ class Wire:
         self,
         loop: Loop,
         path: Path,
-        hello: Callable[[], Mapping[str, Any]],
-        handlers: Mapping[str, Handler],
+        hello: Callable[[], Hello],
+        handlers: Iterable[Handled[Wire, object]],
         *,
         opened: Callable[[], None] = lambda: None,
         lost: Callable[[], None] = lambda: None,
@@ -54,11 +44,11 @@ class Wire:
         self._loop = loop
         self._path = path
         self._hello = hello
-        self._handlers = handlers
+        self._handlers = Handlers(handlers)
         self._opened = opened
         self._lost = lost
         self._socket: socket.socket | None = None
-        self._inbox = bytearray()
+        self._inbox = Unframer()
         self._outbox = bytearray()
         self._retry_s = FIRST_RETRY_S
         self._closed = False
@@ -84,7 +74,7 @@ class Wire:
         self._inbox.clear()
         self._outbox.clear()
         self._loop.watch(sock.fileno(), select.POLLIN, self._ready)
-        self.tell("hello", **self._hello())
+        self.tell(self._hello())
         if self.up:
             self._opened()
 
@@ -108,14 +98,14 @@ class Wire:
             self._lost()
             self._again()
 
-    def tell(self, method: str, /, **params: Any) -> None:
+    def tell(self, message: Message) -> None:
         """Says something that needs no answer; lost without a word when the connection is gone."""
-        self._send({"tell": method, "params": params})
+        self._send(envelope.told(message))
 
-    def _send(self, message: Mapping[str, Any]) -> None:
+    def _send(self, body: bytes) -> None:
         if self._socket is None:
             return
-        self._outbox += encode(message)
+        self._outbox += framed(body)
         self._flush()
 
     def _flush(self) -> None:
@@ -149,46 +139,20 @@ class Wire:
         if not data:
             self.drop()
             return
-        self._inbox += data
         try:
-            self._read()
+            for body in self._inbox.feed(data):
+                self._take(codec.unpacked(body))
         except RpcError as error:
             note("warning", "rpc.broken", socket=self._path.name, error=str(error))
             self.drop()
 
-    def _read(self) -> None:
-        while len(self._inbox) >= LENGTH.size:
-            (length,) = LENGTH.unpack_from(self._inbox)
-            if length > MAX_MESSAGE:
-                raise RpcError(f"a message of {length} bytes is larger than {MAX_MESSAGE}")
-            end = LENGTH.size + length
-            if len(self._inbox) < end:
-                return
-            body = bytes(self._inbox[LENGTH.size : end])
-            del self._inbox[:end]
-            try:
-                message = json.loads(body)
-            except ValueError as error:
-                raise RpcError(f"not JSON: {error}") from None
-            if not isinstance(message, dict):
-                raise RpcError("a message must be a JSON object")
-            self._take(message)
-
-    def _take(self, message: Mapping[str, Any]) -> None:
-        if "answer" in message:
-            return  # we asked nothing
-        method = str(message.get("method") or message.get("tell"))
-        answer: dict[str, Any] = {"answer": message.get("ask")}
-        handler = self._handlers.get(method)
-        try:
-            if handler is None:
-                raise RpcError(f"nobody here knows {method!r}")
-            answer["result"] = handler(**message.get("params", {}))
-        except RpcError as error:
-            answer["error"] = str(error)
-        except Exception as error:
-            note("error", "rpc.handler_failed", method=method, error=f"{type(error).__name__}: {error}")
-            answer["error"] = f"{type(error).__name__}: {error}"
-        if "ask" in message:
-            with contextlib.suppress(RpcError):
-                self._send(answer)
+    def _take(self, said: dict[str, Any]) -> None:
+        if "refused" in said:
+            note("error", "rpc.refused_by", socket=self._path.name, error=str(said["refused"]))
+            self._retry_s = LAST_RETRY_S
+            self.drop()
+        elif "answer" not in said:  # we asked nothing
+            answer = envelope.answer_at_once(self._handlers, self, said)
+            if answer is not None:
+                with contextlib.suppress(RpcError):
+                    self._send(answer)

@@ -13,9 +13,7 @@ never by the garbage collector, which is off here: a Call freed in the wrong thr
 from __future__ import annotations
 
 import gc
-import hashlib
 import hmac
-import json
 import os
 import re
 import secrets
@@ -30,6 +28,25 @@ import pjsua2 as pj
 
 from gateway.config.notes import named, note
 from gateway.errors import LineError, RpcError
+from gateway.ipc.envelope import Handled, told
+from gateway.ipc.hello import Hello, LineCall, LineFacts, TickHello
+from gateway.ipc.line_messages import (
+    AnswerCall,
+    CallConfirmed,
+    CallLeft,
+    CallStarted,
+    DialDigits,
+    DropCall,
+    KeyPressed,
+    MediaTurned,
+    ReferCall,
+    RingCall,
+    RtpMoved,
+    ShowCaller,
+    StopLine,
+    TransferOutcome,
+)
+from gateway.ipc.line_signature import signature
 from gateway.ipc.line_wire import FIRST_RETRY_S, LAST_RETRY_S, Wire
 from gateway.ipc.poll_loop import Loop
 from gateway.line.bridge import Bridge, CallAudio
@@ -43,11 +60,6 @@ GOODBYE_S: Final = 1.0
 WATCH_S: Final = 1.0
 """Between two looks at where the RTP comes from."""
 FRAME_NS: Final = 20_000_000
-
-
-def signature(token: str, call_id: str, sip_call_id: str) -> str:
-    """`X-VG-Auth`: the edge's word for an INVITE, hex HMAC-SHA256."""
-    return hmac.new(token.encode(), f"{call_id}|{sip_call_id}".encode(), hashlib.sha256).hexdigest()
 
 
 def header(message: str, *names: str) -> str | None:
@@ -75,12 +87,12 @@ class SipLine:
         self._start_library()
         self._bridge = Bridge(plan.rate_hz, plan.capacity)
         self._account = self._open_account()
-        self._front = Wire(self.loop, plan.runtime.front, self._hello_front, self._front_methods())
+        self._front = Wire(self.loop, plan.runtime.front, self._hello, self._for_front())
         self._hall = Wire(
             self.loop,
             plan.runtime.hall(plan.hall),
-            self._hello_hall,
-            self._hall_methods(),
+            self._hello,
+            self._for_hall(),
             opened=self._hall_opened,
             lost=self._hall_lost,
         )
@@ -219,28 +231,29 @@ class SipLine:
     def _tell_started(self, call: SipCall, *, resumed: bool) -> None:
         assert call.slot is not None
         self._hall.tell(
-            "call.started",
-            call_id=call.call_id,
-            call=call.number,
-            slot=call.slot.index,
-            codec=call.codec,
-            resumed=resumed,
-            confirmed=call.confirmed,
+            CallStarted(
+                call_id=call.call_id,
+                call=call.number,
+                slot=call.slot.index,
+                codec=call.codec,
+                resumed=resumed,
+                confirmed=call.confirmed,
+            )
         )
 
     def confirmed(self, call: SipCall, at: float) -> None:
-        self._hall.tell("call.confirmed", call_id=call.call_id, codec=call.codec, at=at)
+        self._hall.tell(CallConfirmed(call.call_id, call.codec, at))
 
     def turned(self, call: SipCall, sending: bool, receiving: bool) -> None:
         if call.confirmed:
-            self._hall.tell("call.hold", call_id=call.call_id, sending=sending, receiving=receiving)
+            self._hall.tell(MediaTurned(call.call_id, sending, receiving))
 
     def dtmf(self, call: SipCall, digit: str, duration_ms: int) -> None:
-        self._hall.tell("call.dtmf", call_id=call.call_id, digit=digit, duration_ms=duration_ms)
+        self._hall.tell(KeyPressed(call.call_id, digit, duration_ms))
 
     def transferred(self, call: SipCall, status: int, reason: str) -> None:
         """The transfer's target answered, or not: after a 2xx our part is over."""
-        self._hall.tell("call.transferred", call_id=call.call_id, status=status, reason=reason)
+        self._hall.tell(TransferOutcome(call.call_id, status, reason))
         if 200 <= status < 300:
             self._hang_up(call, "transferred")
 
@@ -248,8 +261,8 @@ class SipLine:
         if self._calls.pop(call.call_id, None) is None:
             how = how if call.slot is not None else ""
         if how:
-            self._hall.tell("call.ended", call_id=call.call_id, how=how)
-            self._front.tell("call.ended", call_id=call.call_id, how=how)
+            for peer in (self._hall, self._front):
+                peer.tell(CallLeft(call.call_id, how))
         if call in self._graveyard:
             self._graveyard.remove(call)
         call.slot = call.audio = None
@@ -274,47 +287,45 @@ class SipLine:
 
     # -- what the hall and the front ask -------------------------------------------------------------------
 
-    def _hall_methods(self) -> dict[str, Callable[..., Any]]:
-        return {
-            "answer": self._answer,
-            "ring": self._ring,
-            "hangup": self._hangup,
-            "transfer": self._transfer,
-            "send_dtmf": self._send_dtmf,
-            "show": lambda call_id, event: True,  # a telephone has no screen
-        }
+    def _for_hall(self) -> list[Handled[Wire, object]]:
+        return [
+            AnswerCall.handled_at_once_by(self._answer),
+            RingCall.handled_at_once_by(self._ring),
+            DropCall.handled_at_once_by(self._drop),
+            ReferCall.handled_at_once_by(self._refer),
+            DialDigits.handled_at_once_by(self._dial),
+            ShowCaller.handled_at_once_by(lambda _, shown: None),  # a telephone has no screen
+        ]
 
-    def _front_methods(self) -> dict[str, Callable[..., Any]]:
-        return {"hangup": self._hangup, "line.stop": lambda: self.loop.call(self.stop)}
+    def _for_front(self) -> list[Handled[Wire, object]]:
+        return [
+            DropCall.handled_at_once_by(self._drop),
+            StopLine.handled_at_once_by(lambda _, asked: self.loop.call(self.stop)),
+        ]
 
-    def _answer(self, call_id: str) -> bool:
-        call = self._call(call_id)
+    def _answer(self, _: Wire, asked: AnswerCall) -> None:
+        call = self._call(asked.call_id)
         if not call.answered:
             self._pj(call, lambda: call.answer(op(pj.PJSIP_SC_OK)))
             call.answered = True
-        return True
 
-    def _ring(self, call_id: str) -> bool:
-        call = self._call(call_id)
+    def _ring(self, _: Wire, asked: RingCall) -> None:
+        call = self._call(asked.call_id)
         if not call.answered:
             self._pj(call, lambda: call.answer(op(pj.PJSIP_SC_RINGING)))
-        return True
 
-    def _hangup(self, call_id: str, status: int | None = None) -> bool:
-        self._hang_up(self._call(call_id), "hung up", status)
-        return True
+    def _drop(self, _: Wire, asked: DropCall) -> None:
+        self._hang_up(self._call(asked.call_id), "hung up", asked.status)
 
-    def _transfer(self, call_id: str, target: str) -> bool:
-        call = self._call(call_id)
-        self._pj(call, lambda: call.xfer(target, pj.CallOpParam(True)))
-        return True
+    def _refer(self, _: Wire, asked: ReferCall) -> None:
+        call = self._call(asked.call_id)
+        self._pj(call, lambda: call.xfer(asked.target, pj.CallOpParam(True)))
 
-    def _send_dtmf(self, call_id: str, digits: str) -> bool:
-        if not re.fullmatch(r"[0-9A-D*#]{1,32}", digits):
-            raise RpcError(f"{digits!r} cannot be dialled: 1 to 32 of 0-9, A-D, *, #")
-        call = self._call(call_id)
-        self._pj(call, lambda: call.dialDtmf(digits))
-        return True
+    def _dial(self, _: Wire, asked: DialDigits) -> None:
+        if not re.fullmatch(r"[0-9A-D*#]{1,32}", asked.digits):
+            raise RpcError(f"{asked.digits!r} cannot be dialled: 1 to 32 of 0-9, A-D, *, #")
+        call = self._call(asked.call_id)
+        self._pj(call, lambda: call.dialDtmf(asked.digits))
 
     def _pj(self, call: SipCall, action: Callable[[], Any]) -> None:
         """pjsua2 raises when the call has just been cancelled, or cannot do this now."""
@@ -325,25 +336,15 @@ class SipLine:
 
     # -- the house -----------------------------------------------------------------------------------------
 
-    def _hello(self) -> dict[str, Any]:
+    def _hello(self) -> Hello:
         plan = self.plan
-        return {
-            "role": "line",
-            "name": plan.name,
-            "kind": plan.kind,
-            "rate_hz": plan.rate_hz,
-            "token": plan.token,
-        }
-
-    _hello_hall = _hello
-
-    def _hello_front(self) -> dict[str, Any]:
-        calls = [
-            {"call_id": call.call_id, "call": call.number, "slot": call.slot.index}
+        calls = tuple(
+            LineCall(call.call_id, call.number, call.slot.index)
             for call in self._calls.values()
             if call.slot is not None
-        ]
-        return {**self._hello(), "sip_port": self.sip_port, "capacity": self.plan.capacity, "calls": calls}
+        )
+        facts = LineFacts(plan.kind, plan.rate_hz, plan.hall, plan.capacity, calls, self.sip_port)
+        return Hello("line", plan.name, plan.token, line=facts)
 
     def _hall_opened(self) -> None:
         self._hall_gone += 1  # whoever waits to give up waits in vain
@@ -369,10 +370,10 @@ class SipLine:
             return
         ticks = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         ticks.setblocking(False)
-        hello = {"name": self.plan.name, "rate_hz": self.plan.rate_hz, "token": self.plan.token}
+        hello = TickHello(self.plan.name, self.plan.rate_hz, self.plan.token)
         try:
             ticks.connect(str(self.plan.runtime.ticks(self.plan.hall)))
-            ticks.send(json.dumps(hello).encode())
+            ticks.send(told(hello))
         except OSError:
             ticks.close()
             self.loop.later(self._ticks_retry_s, self._open_ticks)
@@ -405,7 +406,7 @@ class SipLine:
                     continue
                 if call.source and source and source != call.source:
                     note("warning", "line.rtp_moved", call_id=call.call_id, was=call.source, now=source)
-                    self._hall.tell("call.rtp_moved", call_id=call.call_id, was=call.source, now=source)
+                    self._hall.tell(RtpMoved(call.call_id, call.source, source))
                 call.source = source or call.source
         if self._bridge.ticks_dropped:
             note("warning", "line.ticks_dropped", count=self._bridge.ticks_dropped)

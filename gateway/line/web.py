@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import os
 import secrets
 import signal
@@ -31,7 +30,23 @@ from gateway.config import logs, settings
 from gateway.config.runtime import Runtime
 from gateway.errors import LineError, RpcError, VoicegateError
 from gateway.ipc import tick
-from gateway.ipc.rpc import Handler, Peer, connect
+from gateway.ipc.envelope import Tell, told
+from gateway.ipc.hello import Hello, LineCall, LineFacts, TickHello
+from gateway.ipc.line_messages import (
+    AnswerCall,
+    AnswerOffer,
+    CallConfirmed,
+    CallLeft,
+    CallStarted,
+    DialDigits,
+    DropCall,
+    KeyPressed,
+    ReferCall,
+    RingCall,
+    ShowCaller,
+    StopLine,
+)
+from gateway.ipc.rpc import Peer, connect
 from gateway.ipc.tick import RECEIVING, SENDING, UNDERRUN, SlotAudio
 from gateway.line import webcall
 from gateway.line.opus import FRAME, RATE_HZ
@@ -112,41 +127,31 @@ class WebLine:
             await asyncio.sleep(pause)
             pause = min(2 * pause, RETRY_AT_MOST_S)
 
-    def _hello(self) -> dict[str, Any]:
-        return {"role": "line", "name": self.name, "kind": "web", "rate_hz": RATE_HZ}
+    def _hello(self) -> Hello:
+        calls = tuple(LineCall(call.call_id, call.number, call.slot) for call in self.calls.values())
+        facts = LineFacts("web", RATE_HZ, self._hall_name, CAPACITY, calls)
+        return Hello("line", self.name, self._token, line=facts)
 
     async def _join_front(self) -> None:
-        handlers: dict[str, Handler] = {
-            "web.offer": self._offer,
-            "hangup": self._hang_up,
-            "line.stop": self._line_stop,
-        }
-        calls = [
-            {"call_id": call.call_id, "call": call.number, "slot": call.slot} for call in self.calls.values()
+        handlers = [
+            AnswerOffer.handled_by(self._offer),
+            DropCall.handled_by(self._drop),
+            StopLine.handled_by(self._line_stop),
         ]
-        self._front = front = await connect(
-            self._runtime.front,
-            self._token,
-            handlers,
-            **self._hello(),
-            hall=self._hall_name,
-            sip_port=None,
-            capacity=CAPACITY,
-            calls=calls,
-        )
+        self._front = front = await connect(self._runtime.front, self._hello(), handlers)
         await front.closed.wait()
         log.warning("front.lost")
 
     async def _join_hall(self) -> None:
-        handlers: dict[str, Handler] = {
-            "answer": self._noted,
-            "ring": self._noted,
-            "hangup": self._hang_up,
-            "transfer": self._refuse,
-            "send_dtmf": self._refuse,
-            "show": self._show,
-        }
-        hall = await connect(self._runtime.hall(self._hall_name), self._token, handlers, **self._hello())
+        handlers = [
+            AnswerCall.handled_by(self._noted),
+            RingCall.handled_by(self._noted),
+            DropCall.handled_by(self._drop),
+            ReferCall.handled_by(self._refuse),
+            DialDigits.handled_by(self._refuse),
+            ShowCaller.handled_by(self._show),
+        ]
+        hall = await connect(self._runtime.hall(self._hall_name), self._hello(), handlers)
         try:
             self._connect_ticks()
             self._hall = hall
@@ -174,8 +179,7 @@ class WebLine:
         try:
             sock.setblocking(False)
             sock.connect(str(self._runtime.ticks(self._hall_name)))
-            hello = {"name": self.name, "rate_hz": RATE_HZ, "token": self._token}
-            sock.send(json.dumps(hello).encode())
+            sock.send(told(TickHello(self.name, RATE_HZ, self._token)))
         except OSError:
             sock.close()
             raise
@@ -195,7 +199,8 @@ class WebLine:
 
     # ── what front and hall ask ──────────────────────────────────────────────────────────────────────
 
-    async def _offer(self, _: Peer, call_id: str, sdp: str) -> dict[str, str]:
+    async def _offer(self, _: Peer, asked: AnswerOffer) -> str:
+        call_id = asked.call_id
         if self._hall is None:
             raise RpcError(f"{self.name} has no hall")
         if call_id in self.calls:
@@ -208,62 +213,64 @@ class WebLine:
         self.calls[call_id] = call
         self._by_number[call.number] = call
         try:
-            answer = await call.answer(sdp)
+            answer = await call.answer(asked.sdp)
         except RpcError:
             self._forget(call)
             raise
         self._tell_started(call, resumed=False)
         log.info("call.started", call_id=call_id, slot=call.slot)
-        return {"sdp": answer}
+        return answer
 
-    async def _hang_up(self, _: Peer, call_id: str, status: int | None = None) -> None:
-        call = self.calls.get(call_id)
+    async def _drop(self, _: Peer, asked: DropCall) -> None:
+        call = self.calls.get(asked.call_id)
         if call is None:
-            raise RpcError(f"{self.name} has no call {call_id}")
+            raise RpcError(f"{self.name} has no call {asked.call_id}")
         self._spawn(call.close("hung up"))
 
-    async def _line_stop(self, _: Peer) -> None:
+    async def _line_stop(self, _: Peer, __: StopLine) -> None:
         self.stop()
 
-    async def _noted(self, _: Peer, call_id: str) -> None:
-        """A browser's call is answered by its SDP; it hears us from `call.confirmed` on."""
+    async def _noted(self, _: Peer, __: AnswerCall | RingCall) -> None:
+        """A browser's call is answered by its SDP; it hears us from `CallConfirmed` on."""
 
-    async def _refuse(self, _: Peer, call_id: str, **_params: Any) -> None:
+    async def _refuse(self, _: Peer, __: ReferCall | DialDigits) -> None:
         raise RpcError("a browser's call cannot be transferred, nor be sent digits")
 
-    async def _show(self, _: Peer, call_id: str, event: dict[str, Any]) -> None:
-        if call_id in self.calls:
-            self.calls[call_id].show(event)
+    async def _show(self, _: Peer, asked: ShowCaller) -> None:
+        if asked.call_id in self.calls:
+            self.calls[asked.call_id].show(asked.event)
 
     # ── what calls tell ──────────────────────────────────────────────────────────────────────────────
 
-    def _tell_hall(self, name: str, **params: Any) -> None:
+    def _tell_hall(self, message: Tell) -> None:
         if self._hall is not None:
-            self._hall.tell(name, **params)
+            self._hall.tell(message)
 
     def _tell_started(self, call: WebCall, *, resumed: bool) -> None:
         self._tell_hall(
-            "call.started",
-            call_id=call.call_id,
-            call=call.number,
-            slot=call.slot,
-            codec=CODEC,
-            resumed=resumed,
-            confirmed=call.confirmed_at is not None,
+            CallStarted(
+                call_id=call.call_id,
+                call=call.number,
+                slot=call.slot,
+                codec=CODEC,
+                resumed=resumed,
+                confirmed=call.confirmed_at is not None,
+            )
         )
 
     def _happened(self, call: WebCall, what: str, detail: str) -> None:
-        if what == "confirmed":
+        if what == "confirmed" and call.confirmed_at is not None:
             self._live.set()
-            self._tell_hall("call.confirmed", call_id=call.call_id, codec=CODEC, at=call.confirmed_at)
+            self._tell_hall(CallConfirmed(call.call_id, CODEC, call.confirmed_at))
             log.info("call.confirmed", call_id=call.call_id)
         elif what == "dtmf":
-            self._tell_hall("call.dtmf", call_id=call.call_id, digit=detail, duration_ms=DTMF_MS)
+            self._tell_hall(KeyPressed(call.call_id, detail, DTMF_MS))
         elif what == "ended":
             self._forget(call)
-            self._tell_hall("call.ended", call_id=call.call_id, how=detail)
+            left = CallLeft(call.call_id, detail)
+            self._tell_hall(left)
             if self._front is not None:
-                self._front.tell("call.ended", call_id=call.call_id, how=detail)
+                self._front.tell(left)
             log.info("call.ended", call_id=call.call_id, how=detail, **call.report())
 
     def _forget(self, call: WebCall) -> None:

@@ -31,6 +31,8 @@ from aiortc.sdp import SessionDescription
 from av.packet import Packet
 
 from gateway.errors import RpcError
+from gateway.ipc.codec import to_json
+from gateway.ipc.line_messages import Shown, ShownState
 from gateway.line import ice, opus
 from gateway.line.jitter import JitterBuffer, Kind
 from gateway.line.opus import FRAME, OpusError
@@ -201,7 +203,7 @@ class WebCall:
             return
         self.ended = how
         self._happened(self, "ended", how)
-        self.show({"kind": "state", "state": "ended", "how": how})
+        self.show(ShownState("ended", how))
         await self._flush()
         self._voice.stop()
         await self._connection.close()
@@ -245,9 +247,9 @@ class WebCall:
         elif said.get("bye") is True:
             self._spawn(self.close("caller hung up"))
 
-    def show(self, event: dict[str, Any]) -> None:
+    def show(self, event: Shown) -> None:
         """Sends the page an event; kept until its channel is open."""
-        text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(to_json(type(event), event), ensure_ascii=False, separators=(",", ":"))
         if self._channel is None:
             self._events.append(text)
         elif self._channel.readyState == "open" and self._channel.bufferedAmount < BUFFERED:

@@ -30,6 +30,10 @@ from gateway.config.runtime import Runtime, runtime_for
 from gateway.config.settings import Settings
 from gateway.errors import RpcError, StartError
 from gateway.ipc import rpc
+from gateway.ipc.envelope import A, Ask
+from gateway.ipc.front_messages import AskState, HouseState
+from gateway.ipc.hall_messages import Drain
+from gateway.ipc.hello import Hello
 from gateway.line.line_plan import RTP_STRIDE
 from gateway.run.preflight import check_engines, check_ports
 
@@ -258,7 +262,7 @@ class Supervisor:
                 said.decode().strip() or f"{argv[0]} ended with {process.returncode}; see the log"
             )
 
-    async def ready(self) -> dict[str, Any]:
+    async def ready(self) -> HouseState:
         """What the front says of the house once everything is up.
 
         Raises `StartError` naming what is missing when that takes longer than `READY_S`.
@@ -268,20 +272,21 @@ class Supervisor:
         missing = "front"
         while time.monotonic() < deadline and not self.stopping.is_set():
             with contextlib.suppress(RpcError):
-                state = await self.ask_front("state")
-                if state["ready"]:
-                    return dict(state)
-                missing = ", ".join(name for name, up in state["parts"].items() if not up)
+                state = await self.ask_front(AskState())
+                if state.ready:
+                    return state
+                missing = ", ".join(name for name, up in state.parts.items() if not up)
             for child in self.children.values():
                 if child.deaths >= 3:
                     raise StartError(f"{child.name} keeps dying; see the log")
             await asyncio.sleep(0.1)
         raise StartError(f"not ready after {within_s:g} s; still missing: {missing}; see the log")
 
-    async def ask_front(self, method: str, timeout_s: float = 2.0) -> Any:
-        peer = await rpc.connect(self.runtime.front, self.token, {}, role="supervisor", name="supervisor")
+    async def ask_front(self, message: Ask[A]) -> A:
+        """Raises `RpcError`."""
+        peer = await rpc.connect(self.runtime.front, Hello("supervisor", "supervisor", self.token))
         try:
-            return await peer.ask(method, timeout_s)
+            return await peer.ask(message)
         finally:
             peer.close()
 
@@ -289,9 +294,9 @@ class Supervisor:
         """No new calls; running ones may go on for `drain_s`, or until `hurry`."""
         deadline = time.monotonic() + self.settings.drain_s
         with contextlib.suppress(RpcError):
-            await self.ask_front("drain")
+            await self.ask_front(Drain())
             while time.monotonic() < deadline and not hurry.is_set():
-                if not (await self.ask_front("state"))["calls"]:
+                if not (await self.ask_front(AskState())).calls:
                     return
                 await asyncio.sleep(0.1)
 
@@ -338,7 +343,7 @@ def _open_log(settings: Settings) -> tuple[IO[bytes] | None, Path | None]:
     return path.open("ab"), path
 
 
-def run(settings: Settings, show_panel: Callable[[dict[str, Any], Path | None], None]) -> int:
+def run(settings: Settings, show_panel: Callable[[HouseState, Path | None], None]) -> int:
     """Runs the gateway until Ctrl-C or SIGTERM; answers the exit status. Raises `StartError`."""
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     settings.data_dir.chmod(0o700)
@@ -357,7 +362,7 @@ def run(settings: Settings, show_panel: Callable[[dict[str, Any], Path | None], 
 
 
 async def _run(
-    settings: Settings, runtime: Runtime, show_panel: Callable[[dict[str, Any], Path | None], None]
+    settings: Settings, runtime: Runtime, show_panel: Callable[[HouseState, Path | None], None]
 ) -> int:
     supervisor = Supervisor(settings, runtime, runtime.new_token())
     asked = asyncio.Event()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import secrets
 import time
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +12,8 @@ from consent.errors import GrantRefused
 from consent.grant import hash_voice, sign
 from consent.office import ConsentOffice
 from gateway.errors import RpcError
-from gateway.front.engine_door import Ask
+from gateway.front.engine_door import Fetch
+from gateway.ipc.front_messages import VoiceClip
 
 Clip = NDArray[np.float32]
 
@@ -30,10 +29,10 @@ def grant_of(office: ConsentOffice, clip: Clip, text: str) -> str:
     return sign(claims, office.keys.signer.private, office.keys.signer.kid)
 
 
-def asker(office: ConsentOffice, clip: Clip, text: str, fetched: list[str] | None = None) -> Ask:
+def asker(office: ConsentOffice, clip: Clip, text: str, fetched: list[str] | None = None) -> Fetch:
     """What the front's desk does, with this one voice; notes in `fetched` who fetched it."""
 
-    async def ask(token: str, voice_hash: str) -> dict[str, Any]:
+    async def fetch(token: str, voice_hash: str) -> VoiceClip:
         try:
             grant = office.verifier.verify(token)
         except GrantRefused as refused:
@@ -42,7 +41,6 @@ def asker(office: ConsentOffice, clip: Clip, text: str, fetched: list[str] | Non
             raise RpcError("the grant is for another voice")
         if fetched is not None:
             fetched.append(token)
-        pcm = base64.b64encode(clip.tobytes()).decode()
-        return {"voice": grant.voice, "voice_hash": voice_hash, "text": text, "stock": False, "pcm_f32": pcm}
+        return VoiceClip(grant.voice, voice_hash, text, stock=False, pcm_f32=clip.tobytes())
 
-    return ask
+    return fetch

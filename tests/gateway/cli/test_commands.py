@@ -18,6 +18,7 @@ from gateway.cli import main as cli_module
 from gateway.cli.main import COMMANDS, cli
 from gateway.cli.run_command import panel
 from gateway.config.settings import load
+from gateway.ipc.front_messages import HouseState
 from gateway.store.registry import CallRow, Registry
 from gateway.store.sessions import Sessions, Turn
 from gateway.store.sip_users import SipUsers
@@ -174,14 +175,14 @@ async def test_calls_and_one_call(valkey: Valkey, own_house: Path, monkeypatch: 
     assert "Redis does not answer" in (await run("calls", "show", "c1")).output  # the registry still answers
 
 
-def shown_panel(**state: object) -> str:
+def shown_panel(state: HouseState) -> str:
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(panel(load(), dict(state), None))
+    console.print(panel(load(), state, None))
     return console.export_text()
 
 
 def test_the_panel_on_this_machine_needs_no_secrets(own_house: Path) -> None:
-    text = shown_panel(voices=["heart"], watermark="on, key a1b2")
+    text = shown_panel(HouseState(ready=True, voices=("heart",), watermark="on, key a1b2"))
     assert "sip:demo@127.0.0.1 " in text
     assert "http://localhost:8080" in text
     assert "heart" in text
@@ -195,10 +196,10 @@ def test_the_panel_on_the_lan_prints_user_password_and_token(
 ) -> None:
     monkeypatch.setenv("VOICEGATE_HOST", "0.0.0.0")
     monkeypatch.setenv("VOICEGATE_SIP_PORT", "5070")
-    text = shown_panel()
+    text = shown_panel(HouseState(ready=True))
     first = SipUsers(own_house).first()
     assert first is not None
     assert first[1] in text
     assert (own_house / "console_token").read_text() in text
     assert ":5070" in text
-    assert shown_panel() == text
+    assert shown_panel(HouseState(ready=True)) == text

@@ -159,7 +159,7 @@ async def test_a_user_calls_and_a_stranger_does_not(bare: Exchange) -> None:
     foreign = 'Authorization: Digest username="x", realm="other", nonce="1", uri="sip:x", response="0"'
     caller.send("INVITE", OFFER, foreign, f"Authorization: {credentials(again[0])}")
     await line.invited()
-    assert bare.desk.calls[0].user == "alice"
+    assert bare.desk.calls[0].facts.user == "alice"
     assert len(bare.desk.calls) == 1
     assert bare.edges[0].stats()["digest_wrong"] == 1
 
@@ -195,7 +195,7 @@ async def test_a_trusted_proxy_vouches_for_its_callers(bare: Exchange) -> None:
     below = "Via: SIP/2.0/UDP phone.example;branch=z9hG4bKp;received=203.0.113.7"
     proxy.send("INVITE", OFFER, below)
     await line.invited()
-    assert bare.desk.calls[0].source == "203.0.113.7"
+    assert bare.desk.calls[0].facts.source == "203.0.113.7"
     other = await bare.caller()
     other.send("INVITE", OFFER, below)
     await other.next(401)

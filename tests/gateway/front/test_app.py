@@ -12,6 +12,7 @@ from gateway.config.settings import Settings
 from gateway.errors import CallRefused, StartError
 from gateway.front.app import build_app
 from gateway.front.boundary import COOKIE, MAX_BODY, WRONG_TOKENS
+from gateway.ipc.front_messages import HouseState
 
 TOKEN = "a-token-of-the-console"
 SDP = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\n"
@@ -46,9 +47,9 @@ class FakeHouse:
     async def prometheus(self) -> bytes:
         return b"voicegate_calls 1\n"
 
-    async def ready(self) -> dict[str, Any]:
+    async def ready(self) -> HouseState:
         self.asked += 1
-        return {"ready": self.is_ready, "parts": {"hall0": self.is_ready}, "sip_password": "hidden"}
+        return HouseState(self.is_ready, {"hall0": self.is_ready}, watermark="hidden", voices=("hidden",))
 
 
 @pytest.fixture

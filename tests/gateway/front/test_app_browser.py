@@ -21,6 +21,20 @@ from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.errors import CallRefused, RpcError
 from gateway.front.app import build_app
+from gateway.ipc.front_messages import HouseState
+from gateway.ipc.line_messages import (
+    CallConfirmed,
+    CallLeft,
+    CallStarted,
+    DropCall,
+    KeyPressed,
+    ShowCaller,
+    Shown,
+    ShownHeard,
+    ShownLatency,
+    ShownState,
+    ShownWords,
+)
 from tests.browser import FLAGS
 from tests.gateway.line.fake_hall import TOKEN, FakeFront, FakeHall, power_at, tone
 from tests.needs import need_program
@@ -67,8 +81,8 @@ class Desk:
     async def prometheus(self) -> bytes:
         return b""
 
-    async def ready(self) -> dict[str, Any]:
-        return {"ready": True, "parts": {"hall0": True}}
+    async def ready(self) -> HouseState:
+        return HouseState(ready=True, parts={"hall0": True})
 
 
 class Stage:
@@ -131,20 +145,20 @@ async def page(browser: Browser, stage: Stage) -> AsyncIterator[Page]:
     assert [text for text in complaints if "503" not in text] == []
 
 
-async def call(page: Page, stage: Stage) -> dict[str, Any]:
+async def call(page: Page, stage: Stage) -> CallStarted:
     await page.get_by_role("button", name="Call", exact=True).click()
-    started = await stage.hall.hears("call.started", 10)
-    await stage.hall.hears("call.confirmed", 10)
+    started = await stage.hall.hears(CallStarted, 10)
+    await stage.hall.hears(CallConfirmed, 10)
     return started
 
 
-async def show(stage: Stage, call_id: str, **event: Any) -> None:
-    await stage.hall.ask("show", call_id=call_id, event=event)
+async def show(stage: Stage, call_id: str, event: Shown) -> None:
+    await stage.hall.ask(ShowCaller(call_id, event))
 
 
 async def test_a_call_from_the_page(page: Page, stage: Stage) -> None:
     started = await call(page, stage)
-    number = int(started["call"])
+    number = started.call
     await expect(page.get_by_role("button", name="Hang up", exact=True)).to_be_visible()
 
     # the page hears the hall's 440 Hz …
@@ -154,13 +168,13 @@ async def test_a_call_from_the_page(page: Page, stage: Stage) -> None:
     await stage.hall.hears_sound(number, seconds=2.0)
     assert max(memoryview(bytes(stage.hall.heard[number])).cast("h")) > 1000
 
-    await show(stage, "c1", kind="said", item="i1", text="Hello, I am", final=False)
-    await show(stage, "c1", kind="said", item="i1", text="Hello, I am an automated voice.", final=True)
-    await show(stage, "c1", kind="state", state="thinking")
-    await show(stage, "c1", kind="heard", text="what are your opening hours", duration_s=1.4, confidence=0.9)
-    await show(stage, "c1", kind="said", item="i2", text="We are open from nine to five.", final=True)
-    await show(stage, "c1", kind="latency", turn=1, endpointing=0.35, engine=0.09, playout=0.02, whole=0.46)
-    await show(stage, "c1", kind="state", state="speaking")
+    await show(stage, "c1", ShownWords("i1", "Hello, I am", final=False))
+    await show(stage, "c1", ShownWords("i1", "Hello, I am an automated voice.", final=True))
+    await show(stage, "c1", ShownState("thinking"))
+    await show(stage, "c1", ShownHeard("what are your opening hours", duration_s=1.4, confidence=0.9))
+    await show(stage, "c1", ShownWords("i2", "We are open from nine to five.", final=True))
+    await show(stage, "c1", ShownLatency(1, endpointing=0.35, engine=0.09, playout=0.02, whole=0.46))
+    await show(stage, "c1", ShownState("speaking"))
     log = page.get_by_role("log")
     await expect(log.get_by_role("listitem")).to_contain_text(
         ["Hello, I am an automated voice.", "what are your opening hours", "We are open from nine to five."]
@@ -170,11 +184,11 @@ async def test_a_call_from_the_page(page: Page, stage: Stage) -> None:
 
     await page.get_by_role("button", name="5").click()
     await page.keyboard.press("#")
-    assert (await stage.hall.hears("call.dtmf"))["digit"] == "5"
-    assert (await stage.hall.hears("call.dtmf"))["digit"] == "#"
+    assert (await stage.hall.hears(KeyPressed)).digit == "5"
+    assert (await stage.hall.hears(KeyPressed)).digit == "#"
 
     await page.get_by_role("button", name="Hang up", exact=True).click()
-    assert (await stage.hall.hears("call.ended"))["how"] == "caller hung up"
+    assert (await stage.hall.hears(CallLeft)).how == "caller hung up"
     await expect(page.locator("#state")).to_have_text("Call ended")
     await expect(page.get_by_role("table")).to_contain_text("caller hung up")
 
@@ -200,7 +214,7 @@ async def test_what_the_page_plays_is_what_the_hall_said(page: Page, stage: Stag
 
 async def test_the_hall_hangs_up(page: Page, stage: Stage) -> None:
     await call(page, stage)
-    await stage.hall.ask("hangup", call_id="c1")
+    await stage.hall.ask(DropCall("c1"))
     await expect(page.locator("#state")).to_have_text("Call ended")
     await expect(page.locator("#detail")).to_have_text("The voice hung up.")
     await expect(page.get_by_role("button", name="Call", exact=True)).to_be_visible()
@@ -209,7 +223,7 @@ async def test_the_hall_hangs_up(page: Page, stage: Stage) -> None:
 async def test_the_operator_hangs_up(page: Page, stage: Stage) -> None:
     await call(page, stage)
     await page.get_by_role("button", name="Hang up call c1").click()
-    assert (await stage.hall.hears("call.ended"))["how"] == "hung up"
+    assert (await stage.hall.hears(CallLeft)).how == "hung up"
     await expect(page.locator("#state")).to_have_text("Call ended")
 
 
@@ -217,10 +231,10 @@ async def test_closing_the_page_ends_the_call(browser: Browser, stage: Stage) ->
     page = await browser.new_page()
     await page.goto(stage.url)
     await call(page, stage)
-    await show(stage, "c1", kind="state", state="listening")
+    await show(stage, "c1", ShownState("listening"))
     await expect(page.locator("#state")).to_have_text("Listening")  # its channel is open: it can say goodbye
     await page.close(run_before_unload=False)
-    assert (await stage.hall.hears("call.ended"))["how"] == "caller hung up"
+    assert (await stage.hall.hears(CallLeft)).how == "caller hung up"
 
 
 async def test_all_lines_busy(page: Page, stage: Stage) -> None:
@@ -247,11 +261,11 @@ async def test_no_microphone(page: Page, stage: Stage, error: str, says: str) ->
 async def test_a_second_call_after_the_first(page: Page, stage: Stage) -> None:
     await call(page, stage)
     await page.get_by_role("button", name="Hang up", exact=True).click()
-    await stage.hall.hears("call.ended")
+    await stage.hall.hears(CallLeft)
     started = await call(page, stage)
-    assert started["call_id"] == "c2"
+    assert started.call_id == "c2"
     await page.get_by_role("button", name="Hang up", exact=True).click()
-    await stage.hall.hears("call.ended")
+    await stage.hall.hears(CallLeft)
 
 
 async def test_the_page_needs_nobody_else(browser: Browser, stage: Stage) -> None:

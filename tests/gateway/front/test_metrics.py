@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.front.metrics import Metrics
+from gateway.ipc.hall_messages import HallHealth
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -39,9 +40,9 @@ def test_calls_turns_and_refusals_are_counted() -> None:
 
 def test_halls_reports_are_shown_by_hall_the_latest_of_each() -> None:
     metrics = Metrics()
-    metrics.hall("hall0", {"engine": True, "redis": False, "counters": {"busy_s": 1.0, "seated": 2}})
-    metrics.hall("hall0", {"engine": True, "redis": True, "counters": {"busy_s": 2.5, "seated": 3}})
-    metrics.hall("hall1", {"counters": {"busy_s": 4.0}, "sessions": {"waiting": 7}})
+    metrics.hall("hall0", HallHealth(engine=True, counters={"busy_s": 1.0, "seated": 2}))
+    metrics.hall("hall0", HallHealth(engine=True, redis=True, counters={"busy_s": 2.5, "seated": 3}))
+    metrics.hall("hall1", HallHealth(counters={"busy_s": 4.0}, sessions={"waiting": 7}))
     seen = samples(metrics)
     assert seen["voicegate_hall_up", (("hall", "hall0"), ("part", "redis"))] == 1
     assert seen["voicegate_hall_up", (("hall", "hall1"), ("part", "engine"))] == 0

@@ -19,7 +19,11 @@ from consent.grant import GrantVerifier, VoiceGrant, b64, sign
 from gateway.dialplan import Dialplan
 from gateway.errors import CallRefused, RpcError, RpcTimeout
 from gateway.front import routing as module
-from gateway.front.routing import Caller, Routing
+from gateway.front.routing import Routing
+from gateway.ipc.call_facts import CallFacts
+from gateway.ipc.codec import to_json
+from gateway.ipc.envelope import Ask, Message
+from gateway.ipc.hall_messages import CallOffer, EndCall, LiveCall
 from gateway.store.registry import CALLS, CallRow, PayloadTaken, Registry, RegistryError
 from watermark.keys import MarkKey
 from watermark.payload import call_payload
@@ -94,24 +98,23 @@ class HallPeer:
     """A hall as the front's peer."""
 
     def __init__(self) -> None:
-        self.offers: list[dict[str, Any]] = []
-        self.told: list[tuple[str, dict[str, Any]]] = []
+        self.offers: list[CallOffer] = []
+        self.told: list[Message] = []
         self.refuses: Exception | None = None
-        self.before: Callable[[dict[str, Any]], None] = lambda _: None
+        self.before: Callable[[CallOffer], None] = lambda _: None
         self.waits = False
 
-    async def ask(self, method: str, timeout_s: float = 2.0, /, **params: Any) -> Any:
-        assert method == "call.offered"
-        self.before(params)
+    async def ask(self, message: Ask[Any], timeout_s: float = 2.0) -> None:
+        assert isinstance(message, CallOffer)
+        self.before(message)
         if self.waits:
             await asyncio.sleep(3600)
         if self.refuses is not None:
             raise self.refuses
-        self.offers.append(params)
-        return {}
+        self.offers.append(message)
 
-    def tell(self, method: str, /, **params: Any) -> None:
-        self.told.append((method, params))
+    def tell(self, message: Message) -> None:
+        self.told.append(message)
 
 
 class Desk:
@@ -129,8 +132,8 @@ class Desk:
         self.routing.halls["hall0"] = self.hall  # type: ignore[assignment]
 
     async def offer(self, called: str = "demo", **more: Any) -> Any:
-        caller = Caller("sip:bob@x", f"sip:{called}@y", "Bob", "192.0.2.7", "udp")
-        return await self.routing.offer(caller, **more)
+        facts = CallFacts("sip:bob@x", f"sip:{called}@y", "Bob", "192.0.2.7", "udp")
+        return await self.routing.offer(facts, **more)
 
     async def refused(self, called: str = "demo", **more: Any) -> CallRefused:
         with pytest.raises(CallRefused) as refusal:
@@ -158,15 +161,15 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
 
 async def test_a_call_has_its_row_before_a_hall_hears_of_it(desk: Desk) -> None:
     seen: list[CallRow | None] = []
-    desk.hall.before = lambda params: seen.append(desk.registry.get(params["call_id"]))
+    desk.hall.before = lambda offer: seen.append(desk.registry.get(offer.call_id))
     call = await desk.offer()
     (row,) = seen
     assert row is not None
     (offer,) = desk.hall.offers
     assert (row.route, row.caller, row.source) == ("demo", "sip:bob@x", "192.0.2.7")
     assert row.grant_jti == call.grant.jti == f"jti-{call.call_id}"
-    assert row.payload_whole == offer["payload"] == call_payload(KEY, call.call_id)
-    assert row.payload == offer["payload"] & (1 << 48) - 1
+    assert row.payload_whole == offer.payload == call_payload(KEY, call.call_id)
+    assert row.payload == offer.payload & (1 << 48) - 1
     assert row.ended_at is None
     assert desk.routing.calls == {call.call_id: call}
 
@@ -174,12 +177,13 @@ async def test_a_call_has_its_row_before_a_hall_hears_of_it(desk: Desk) -> None:
 async def test_the_hall_is_told_all_that_the_call_needs(desk: Desk) -> None:
     call = await desk.offer()
     (offer,) = desk.hall.offers
-    assert [route["name"] for route in offer["routes"]] == ["demo", "night"], "and where its gather may lead"
-    assert offer["targets"] == {"desk": "sip:100@192.0.2.1"}
-    assert (offer["transport"], offer["user"], offer["grant_refused"]) == ("udp", None, None)
-    grant = GrantVerifier.load(desk.office.public_keys_path).verify(offer["grant"], call_id=call.call_id)
+    assert [route.name for route in offer.routes] == ["demo", "night"], "and where its gather may lead"
+    assert offer.targets == {"desk": "sip:100@192.0.2.1"}
+    assert (offer.facts.transport, offer.facts.user, offer.grant_refused) == ("udp", None, None)
+    assert offer.grant is not None
+    grant = GrantVerifier.load(desk.office.public_keys_path).verify(offer.grant, call_id=call.call_id)
     assert (grant.voice, grant.dialplan, grant.purpose) == ("heart", "demo", "support")
-    json.dumps(offer)
+    json.dumps(to_json(CallOffer, offer))
 
 
 async def test_a_number_that_no_route_takes_is_not_found(desk: Desk) -> None:
@@ -218,7 +222,7 @@ async def test_or_the_stock_voice_speaks_and_the_call_knows_why(desk: Desk) -> N
     desk.office.refuses["alice"] = "revoked"
     call = await desk.offer("lenient")
     assert call.grant.voice == "heart"
-    assert desk.hall.offers[0]["grant_refused"] == "revoked"
+    assert desk.hall.offers[0].grant_refused == "revoked"
     row = desk.registry.get(call.call_id)
     assert row is not None
     assert row.voice == "heart"
@@ -244,9 +248,9 @@ async def test_a_hall_that_answers_too_late_is_told_to_drop_the_call(desk: Desk)
     desk.hall.refuses = RpcTimeout("call.offered: hall0 did not answer within 2 s")
     assert (await desk.refused()).status == 503
     (row,) = desk.rows()
-    assert [(method, params["call_id"]) for method, params in desk.hall.told] == [
-        ("call.hangup", row.call_id)
-    ]
+    (told,) = desk.hall.told
+    assert isinstance(told, EndCall)
+    assert told.call_id == row.call_id
     assert desk.open_rows() == []
 
 
@@ -274,7 +278,7 @@ async def test_an_offer_that_nobody_waits_for_any_more_leaves_nothing_open(desk:
         await offering
     assert desk.routing.calls == {}
     assert desk.open_rows() == []
-    assert desk.hall.told[0][0] == "call.hangup"
+    assert isinstance(desk.hall.told[0], EndCall)
 
 
 async def test_a_registry_that_takes_no_row_takes_no_call(desk: Desk, monkeypatch: Any) -> None:
@@ -351,9 +355,9 @@ async def test_a_grant_is_renewed_for_its_own_call_only(desk: Desk) -> None:
 async def test_an_adopted_call_renews_by_its_last_token(desk: Desk) -> None:
     call = await desk.offer()
     token = call.grant.token
-    state = {"call_id": call.call_id, "route": call.route.to_json(), "at": call.started_at}
+    live = LiveCall(call.call_id, call.route, call.started_at, "confirmed")
     desk.routing.calls.clear()
-    desk.routing.adopt([state], "hall0")
+    desk.routing.adopt((live,), "hall0")
     adopted = desk.routing.calls[call.call_id]
     assert (adopted.grant, adopted.hall, adopted.route.name) == (None, "hall0", "demo")
     with pytest.raises(GrantRefused, match="has no grant"):
@@ -371,7 +375,7 @@ async def test_an_adopted_call_renews_by_its_last_token(desk: Desk) -> None:
 
 async def test_a_call_that_the_front_knows_is_not_adopted_over_it(desk: Desk) -> None:
     call = await desk.offer()
-    desk.routing.adopt([{"call_id": call.call_id, "route": call.route.to_json(), "at": 0.0}], "hall0")
+    desk.routing.adopt((LiveCall(call.call_id, call.route, 0.0, "confirmed"),), "hall0")
     assert desk.routing.calls[call.call_id] is call
 
 
@@ -380,4 +384,4 @@ async def test_an_engine_with_one_voice_is_granted_no_other(desk: Desk) -> None:
     desk.routing.halls["hall0"] = desk.hall  # type: ignore[assignment]
     assert (await desk.refused("strict")).status == 480
     call = await desk.offer("lenient")
-    assert (call.grant.voice, desk.hall.offers[0]["grant_refused"]) == ("heart", "engine")
+    assert (call.grant.voice, desk.hall.offers[0].grant_refused) == ("heart", "engine")

@@ -11,6 +11,8 @@ from gateway.errors import RpcError
 from gateway.hall.call import INBOX
 from gateway.hall.inbox import Dtmf
 from gateway.hall.tick_pass import CAPACITY
+from gateway.ipc.hall_messages import CallClosed, Drain, EndCall
+from gateway.ipc.line_messages import AnswerCall, CallLeft
 from tests.gateway.hall.virtual_hall import FRAME_S, WORD_S, House, Phone
 
 HOUSE_TIME = True
@@ -23,7 +25,7 @@ async def test_the_greeting_is_rendered_before_the_line_is_told_to_answer(house:
     house.engine.think_s = 0.7
     phone = await house.ring(Answer(), DISCLOSE, Hangup())
     await house.until(lambda: phone.asked)
-    assert phone.asked == [("answer", {})]
+    assert phone.asked == [AnswerCall(phone.call_id)]
     assert house.engine.said == ["this is a machine"]
     assert house.call(phone).playout.waiting_s > 0, "sound waits already"
     assert await house.over(phone) == "hung up"
@@ -76,14 +78,14 @@ async def test_every_word_is_heard_before_the_call_is_hung_up(house: House) -> N
     assert phone.heard_s() == pytest.approx(5 * WORD_S, abs=0.1)
     states = [event["state"] for event in house.events(phone, "state")]
     assert states == ["ringing", "answered", "confirmed"]
-    assert house.front.told("ended")[0]["how"] == "hung up"
+    assert house.front.told(CallClosed)[0].how == "hung up"
     assert house.is_empty()
 
 
 async def test_a_caller_who_hangs_up_ends_everything_at_once(house: House) -> None:
     phone = await house.ring(Answer(), DISCLOSE, TALK)
     await house.says("how can I help")
-    await house.hall.call_ended(house.lines["n0"], phone.call_id, "caller hung up")
+    await house.hang_up(phone)
     await house.until(house.is_empty, 0.5)
     assert house.memory.hashes[f"vg:call:{phone.call_id}"]["how"] == "caller hung up"
     assert house.engine.sessions[0].closed
@@ -93,7 +95,7 @@ async def test_a_caller_who_hangs_up_ends_everything_at_once(house: House) -> No
 async def test_a_call_that_is_cancelled_while_it_rings_is_not_answered(house: House) -> None:
     house.engine.think_s = 1.0
     phone = await house.ring(Answer(), DISCLOSE, TALK)
-    await house.hall.call_ended(house.lines["n0"], phone.call_id, "cancelled")
+    await house.hall.call_left(house.lines["n0"], CallLeft(phone.call_id, "cancelled"))
     assert await house.over(phone) == "cancelled"
     assert not phone.answered
 
@@ -153,7 +155,7 @@ async def test_a_full_hall_refuses_and_takes_calls_again_when_one_has_gone(house
     calls = [await house.offer(Answer(), DISCLOSE) for _ in range(CAPACITY)]
     with pytest.raises(RpcError, match="full"):
         await house.offer(Answer(), DISCLOSE)
-    await house.hall.call_hangup(house.front, calls[7], "tired of waiting")  # type: ignore[arg-type]
+    await house.hall.end_call(house.front, EndCall(calls[7], "tired of waiting"))  # type: ignore[arg-type]
     await house.until(lambda: calls[7] not in house.hall.calls)
     await house.offer(Answer(), DISCLOSE)
     await house.until(house.is_empty, 20)
@@ -175,7 +177,7 @@ async def test_an_offer_that_cannot_be_marked_leaves_nothing_behind(house: House
 
 
 async def test_a_draining_hall_takes_no_calls(house: House) -> None:
-    await house.hall.drain(house.front)  # type: ignore[arg-type]
+    await house.hall.drain(house.front, Drain())  # type: ignore[arg-type]
     with pytest.raises(RpcError, match="draining"):
         await house.offer(Answer(), DISCLOSE)
 
@@ -215,8 +217,8 @@ async def test_nothing_of_a_hundred_calls_is_left(house: House) -> None:
     for turn in range(10):
         phones = [await house.ring(Answer(), DISCLOSE, TALK, line=f"n{k}") for k in range(10)]
         await asyncio.sleep(0.5 + 0.3 * turn)
-        for k, phone in enumerate(phones):
-            await house.hall.call_ended(house.lines[f"n{k}"], phone.call_id, "caller hung up")
+        for phone in phones:
+            await house.hang_up(phone)
         await house.until(house.is_empty, 5.0)
     await asyncio.sleep(FRAME_S)
     assert len(asyncio.all_tasks()) == before

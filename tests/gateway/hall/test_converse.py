@@ -10,6 +10,8 @@ import pytest
 
 from gateway.dialplan import Answer, Converse, Hangup
 from gateway.dialplan.routes import Keep
+from gateway.ipc.hall_messages import TurnAnswered
+from gateway.ipc.line_messages import ReferCall, ShownHeard, ShownState, ShownWords
 from model import client
 from tests.gateway.hall import virtual_hall as scripted
 from tests.gateway.hall.virtual_hall import WORD_S, House, Phone
@@ -310,8 +312,8 @@ async def test_a_caller_asks_for_a_person(
     phone.speak(0.6)
     if how is not None:
         assert await house.over(phone) == how
-        asked = [params for method, params in phone.asked if method == "transfer"]
-        assert asked == [{"target": "sip:100@192.0.2.1"}]
+        asked = [message for message in phone.asked if isinstance(message, ReferCall)]
+        assert asked == [ReferCall(phone.call_id, "sip:100@192.0.2.1")]
         assert phone.heard_s() == pytest.approx(7 * WORD_S, abs=0.1), "after the words were heard"
         return
     assert said is not None
@@ -352,8 +354,8 @@ async def test_the_latency_of_a_turn_is_split_by_stage(house: House) -> None:
     house.engine.think_s = 0.5
     phone = await talking(house)
     phone.speak(1.0)
-    await house.until(lambda: house.front.told("turn"))
-    latency = house.front.told("turn")[0]["latency"]
+    await house.until(lambda: house.front.told(TurnAnswered))
+    latency = house.front.told(TurnAnswered)[0].latency
     assert latency["engine"] == pytest.approx(0.5, abs=0.03)
     assert latency["endpointing"] == pytest.approx(0.35, abs=0.07)
     assert latency["playout"] < 0.1
@@ -370,7 +372,7 @@ async def test_a_turn_is_written_down_when_the_caller_hangs_up_in_the_reply(hous
     phone = await talking(house, route=KEEP)
     phone.speak(0.6)
     await house.until(lambda: phone.heard_s() > 5 * WORD_S)
-    await house.hall.call_ended(house.lines["n0"], phone.call_id, "caller hung up")
+    await house.hang_up(phone)
     await house.over(phone)
     asked, answered = house.events(phone, "turn")
     assert asked["text"] == "a question"
@@ -390,14 +392,14 @@ async def test_the_page_of_a_browser_sees_what_is_said_and_heard(house: House) -
     house.engine.answers = [scripted.Answer("nine to five")]
     phone = await talking(house, transport="webrtc", line="web0", rate_hz=48_000)
     phone.speak(0.6)
-    await house.until(lambda: house.front.told("turn"))
+    await house.until(lambda: house.front.told(TurnAnswered))
     await house.until(lambda: not house.call(phone).playout.busy)
-    kinds = [event["kind"] for event in phone.shown]
+    kinds = [event.kind for event in phone.shown]
     assert kinds[0] == "said" or kinds[0] == "state"
-    final = [event["text"] for event in phone.shown if event["kind"] == "said" and event["final"]]
+    final = [event.text for event in phone.shown if isinstance(event, ShownWords) and event.final]
     assert final == ["how can I help", "nine to five"]
-    assert [e["text"] for e in phone.shown if e["kind"] == "heard"] == ["when are you open"]
-    assert [e["state"] for e in phone.shown if e["kind"] == "state"][-2:] == ["thinking", "speaking"]
+    assert [e.text for e in phone.shown if isinstance(e, ShownHeard)] == ["when are you open"]
+    assert [e.state for e in phone.shown if isinstance(e, ShownState)][-2:] == ["thinking", "speaking"]
 
 
 async def test_after_the_conversation_the_route_hangs_up(house: House) -> None:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 
 import numpy as np
 import pytest
 
 from gateway.dialplan import Answer, Enroll, Hangup, VoiceOwner
+from gateway.ipc.hall_messages import (
+    BeginEnrolment,
+    EnrolmentOutcome,
+    EnterOwner,
+    FinishEnrolment,
+    LineRepeated,
+    RevokeVoice,
+)
 from tests.gateway.hall.virtual_hall import House, Phone
 
 HOUSE_TIME = True
@@ -42,9 +49,9 @@ async def repeat(house: House, phone: Phone, line: str, seconds: float) -> None:
 
 async def test_a_person_gives_their_voice(house: House) -> None:
     house.front.answers = {
-        "enroll.begin": [{"lines": ["i am alice", "the sky is blue"]}],
-        "enroll.heard": [{"again": None}, {"again": "too short"}, {"again": None}],
-        "enroll.finish": [{"refused": "pin"}, {"voice": "alice"}],
+        BeginEnrolment: [("i am alice", "the sky is blue")],
+        LineRepeated: [None, "too short", None],
+        FinishEnrolment: [EnrolmentOutcome(refused="pin"), EnrolmentOutcome(voice="alice")],
     }
     phone = await house.ring(Answer(), ENROLL, BYE)
     await dial(house, phone, "code", "1234567890")
@@ -56,24 +63,25 @@ async def test_a_person_gives_their_voice(house: House) -> None:
     assert await house.over(phone) == "hung up"
     assert house.engine.said[-2:] == ["thanks", "bye"]
     assert house.events(phone, "enrolled") == [{"voice": "alice"}]
-    asked = [(method, params) for method, params in house.front.asked]
-    assert [method for method, _ in asked] == [
-        "enroll.begin", "enroll.heard", "enroll.heard", "enroll.heard", "enroll.finish", "enroll.finish",
+    asked = house.front.asked
+    assert [type(message) for message in asked] == [
+        BeginEnrolment, LineRepeated, LineRepeated, LineRepeated, FinishEnrolment, FinishEnrolment,
     ]  # fmt: skip
-    assert asked[0][1]["code"] == "1234567890"
-    assert [params["at"] for method, params in asked if method == "enroll.heard"] == [0, 1, 1]
-    for (_, params), seconds in zip(asked[1:4], (2.0, 0.5, 1.5), strict=True):
-        sound = np.frombuffer(base64.b64decode(params["pcm"]), "<i2") / 32768
+    assert asked[0] == BeginEnrolment(phone.call_id, "1234567890")
+    repeated = [message for message in asked if isinstance(message, LineRepeated)]
+    assert [line.at for line in repeated] == [0, 1, 1]
+    for line, seconds in zip(repeated, (2.0, 0.5, 1.5), strict=True):
+        sound = np.frombuffer(line.pcm, "<i2") / 32768
         assert np.sum(np.abs(sound) > 0.02) / 24_000 == pytest.approx(seconds, rel=0.15)
         assert len(sound) / 24_000 < seconds + 2.0, "and not the quiet after it"
-    assert [params["pin"] for method, params in asked if method == "enroll.finish"] == ["11", "483920"]
+    assert [message.pin for message in asked if isinstance(message, FinishEnrolment)] == ["11", "483920"]
     written = str(house.memory.streams[phone.call_id]) + str(house.memory.hashes)
     assert "483920" not in written, "a PIN is written nowhere"
     assert "1234567890" not in written
 
 
 async def test_a_wrong_code_is_asked_for_three_times(house: House) -> None:
-    house.front.answers = {"enroll.begin": [{}, {}, {}]}
+    house.front.answers = {BeginEnrolment: [None, None, None]}
     phone = await house.ring(Answer(), ENROLL, BYE)
     await dial(house, phone, "code", "0000000000")
     for _ in range(2):
@@ -85,8 +93,8 @@ async def test_a_wrong_code_is_asked_for_three_times(house: House) -> None:
 
 async def test_a_line_that_nobody_repeats_is_given_up(house: House) -> None:
     house.front.answers = {
-        "enroll.begin": [{"lines": ["i am alice"]}],
-        "enroll.heard": [{"again": "I heard nothing"}] * 3,
+        BeginEnrolment: [("i am alice",)],
+        LineRepeated: ["I heard nothing"] * 3,
     }
     phone = await house.ring(Answer(), ENROLL, BYE)
     await dial(house, phone, "code", "1234567890")
@@ -104,35 +112,35 @@ async def test_with_the_front_away_nothing_is_kept_and_the_caller_is_told(house:
 
 
 async def test_who_hangs_up_in_a_line_leaves_nothing(house: House) -> None:
-    house.front.answers = {"enroll.begin": [{"lines": ["i am alice"]}], "enroll.heard": []}
+    house.front.answers = {BeginEnrolment: [("i am alice",)], LineRepeated: []}
     phone = await house.ring(Answer(), ENROLL, BYE)
     await dial(house, phone, "code", "1234567890")
     await house.says("i am alice")
     await house.until(lambda: house.call(phone).tap is not None)
     phone.speak(5.0)
     await asyncio.sleep(1.0)
-    await house.hall.call_ended(house.lines["n0"], phone.call_id, "caller hung up")  # type: ignore[arg-type]
+    await house.hang_up(phone)
     await house.until(house.is_empty, 5.0)
-    assert [method for method, _ in house.front.asked] == ["enroll.begin"]
+    assert [type(message) for message in house.front.asked] == [BeginEnrolment]
 
 
 async def test_an_owner_takes_their_voice_back(house: House) -> None:
-    house.front.answers = {"owner.enter": [{"usage": "used twice"}], "owner.revoke": [{}]}
+    house.front.answers = {EnterOwner: ["used twice"], RevokeVoice: [True]}
     phone = await house.ring(Answer(), OWNER, BYE)
     await dial(house, phone, "pin", "483920#")
     await dial(house, phone, "press nine", "9")
     await dial(house, phone, "sure", "483920#")
     await house.over(phone)
     assert house.engine.said == ["pin", "used twice", "press nine", "sure", "gone", "bye"]
-    assert [(method, params["pin"]) for method, params in house.front.asked] == [
-        ("owner.enter", "483920"),
-        ("owner.revoke", "483920"),
+    assert house.front.asked == [
+        EnterOwner(phone.call_id, "alice", "483920", "en"),
+        RevokeVoice(phone.call_id, "483920"),
     ]
     assert "483920" not in str(house.memory.streams[phone.call_id])
 
 
 async def test_who_does_not_know_the_pin_learns_nothing(house: House) -> None:
-    house.front.answers = {"owner.enter": [{}, {}, {}]}
+    house.front.answers = {EnterOwner: [None, None, None]}
     phone = await house.ring(Answer(), OWNER, BYE)
     await dial(house, phone, "pin", "1#")
     for _ in range(2):
@@ -142,7 +150,7 @@ async def test_who_does_not_know_the_pin_learns_nothing(house: House) -> None:
 
 
 async def test_an_owner_who_presses_nothing_keeps_their_voice(house: House) -> None:
-    house.front.answers = {"owner.enter": [{"usage": "used twice"}], "owner.revoke": []}
+    house.front.answers = {EnterOwner: ["used twice"], RevokeVoice: []}
     phone = await house.ring(Answer(), OWNER, BYE)
     await dial(house, phone, "pin", "483920#")
     await house.over(phone)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gateway.dialplan import Answer, Converse, Gather, Hangup, Record, Route, Say, Transfer
+from gateway.ipc.line_messages import CallConfirmed, ReferCall
 from tests.gateway.hall.virtual_hall import WORD_S, House, Phone
 
 HOUSE_TIME = True
@@ -155,7 +156,7 @@ async def test_who_hangs_up_has_left_a_message(house: House) -> None:
     phone = await recording(house, Record(announce="speak now"))
     phone.speak(3.0)
     await asyncio.sleep(2.5)
-    await house.hall.call_ended(house.lines["n0"], phone.call_id, "caller hung up")
+    await house.hang_up(phone)
     await house.over(phone)
     assert recorded(house, phone)[0] == pytest.approx(2.5, abs=0.3)
 
@@ -163,7 +164,7 @@ async def test_who_hangs_up_has_left_a_message(house: House) -> None:
 async def test_a_transfer_that_is_accepted_ends_the_call(house: House) -> None:
     phone = await house.ring(Answer(), Transfer(target="desk", say="one moment"), ELSE, targets=TARGETS)
     assert await house.over(phone) == "transferred"
-    assert ("transfer", {"target": "sip:100@192.0.2.1"}) in phone.asked
+    assert ReferCall(phone.call_id, "sip:100@192.0.2.1") in phone.asked
     assert phone.heard_s() == pytest.approx(2 * WORD_S, abs=0.06)
 
 
@@ -181,7 +182,8 @@ async def test_after_a_transfer_that_failed_the_route_goes_on(house: House, stat
 async def test_a_transfer_of_which_nothing_is_heard_is_given_up(house: House) -> None:
     phone = await house.ring(Answer(), Transfer(target="desk"), ELSE, targets=TARGETS)
     house.later = lambda seconds, work, *args: None  # type: ignore[method-assign]  # nobody says anything
-    await house.hall.call_confirmed(house.lines["n0"], phone.call_id, "PCMU", 0.0)  # type: ignore[arg-type]
+    confirmed = CallConfirmed(phone.call_id, "PCMU", 0.0)
+    await house.hall.call_confirmed(house.lines["n0"], confirmed)  # type: ignore[arg-type]
     took = await house.until(lambda: house.events(phone, "transfer_failed"), 60)
     assert took == pytest.approx(32.0, abs=1.0)
     assert house.events(phone, "transfer_failed")[0]["status"] == 408
@@ -191,7 +193,7 @@ async def test_a_transfer_to_nobody_is_not_tried(house: House) -> None:
     phone = await house.ring(Answer(), Transfer(target="desk"), ELSE)
     await house.over(phone)
     assert house.events(phone, "transfer_refused") == [{"target": "desk"}]
-    assert not [method for method, _ in phone.asked if method == "transfer"]
+    assert not [message for message in phone.asked if isinstance(message, ReferCall)]
 
 
 async def test_a_call_goes_through_its_verbs_in_order(house: House) -> None:

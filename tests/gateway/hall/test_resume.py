@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from gateway.dialplan import Answer, Converse, Disclose
+from gateway.ipc.line_messages import AnswerCall
 from tests.gateway.hall import virtual_hall as scripted
 from tests.gateway.hall.virtual_hall import WORD_S, House, Phone
 
@@ -46,7 +47,7 @@ async def test_a_call_goes_on_in_the_new_hall(house: House) -> None:
     asked = len(house.engine.said)
     await house.until(lambda: len(house.engine.said) > asked)
     assert house.engine.said[asked:] == ["say again"], "neither greeted nor told again"
-    assert [method for method, _ in phone.asked] == ["answer"], "and not answered again"
+    assert phone.asked == [AnswerCall(phone.call_id)], "and not answered again"
     (restored,) = house.engine.sessions[-1].told[1:2]
     words = [item["content"][0]["text"] for item in restored[1]]
     assert words == ["this is a machine", "how can I help", "a question", "an answer"]
@@ -127,5 +128,5 @@ async def test_a_line_that_tells_twice_has_its_call_taken_up_once(house: House) 
     assert list(house.hall.calls) == [phone.call_id]
     assert not phone.hung_up
     assert len(house.bank.slots) == 1
-    await house.hall.call_ended(line, phone.call_id, "caller hung up")  # type: ignore[arg-type]
+    await house.hang_up(phone)
     await house.until(house.is_empty, 5.0)

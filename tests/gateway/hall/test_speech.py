@@ -10,6 +10,7 @@ import pytest
 from gateway.dialplan import Answer, Converse, Disclose, Say
 from gateway.hall.prompts import Prompts, render
 from gateway.hall.speech import FILLER, RECONNECT_FOR_S
+from gateway.ipc.hall_messages import EndCall, RenderPrompts
 from model import client, events
 from model.errors import EngineError
 from tests.gateway.hall import virtual_hall as scripted
@@ -275,7 +276,7 @@ async def test_an_engine_that_is_stuck_does_not_hold_up_the_end_of_a_call(house:
 
     house.engine.sessions[0].aclose = never  # type: ignore[method-assign]
     began = house.loop.time()
-    await house.hall.call_hangup(house.front, phone.call_id, "enough")  # type: ignore[arg-type]
+    await house.hall.end_call(house.front, EndCall(phone.call_id, "enough"))  # type: ignore[arg-type]
     await house.until(lambda: phone.hung_up)
     assert house.loop.time() - began < 0.1
     await house.until(house.is_empty, 3.0)
@@ -283,7 +284,8 @@ async def test_an_engine_that_is_stuck_does_not_hold_up_the_end_of_a_call(house:
 
 async def test_prompts_are_rendered_once_and_an_engine_that_loads_is_waited_for(house: House) -> None:
     house.engine.down = True
-    await house.hall.render_prompts(house.front, house.consent.token("prompts"), ["so sorry"])  # type: ignore[arg-type]
+    asked = RenderPrompts(("so sorry",), house.consent.token("prompts"))
+    await house.hall.render_prompts(house.front, asked)  # type: ignore[arg-type]
     await asyncio.sleep(1.0)
     house.engine.down = False
     await house.until(lambda: house.hall.prompts.sound("so sorry") is not None)

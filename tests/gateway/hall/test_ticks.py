@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
+from gateway import __version__
 from gateway.hall.ticks import BACKLOG_TICKS, TickLine, TickServer
 from gateway.ipc import tick
+from gateway.ipc.codec import packed
 from tests.gateway.conftest import short_folder
 
 TOKEN = "token of this boot"
@@ -55,8 +56,9 @@ async def connect(path: Path, **hello: object) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sock.setblocking(False)
     sock.connect(str(path))
-    said = {"name": "n0", "rate_hz": 8_000, "token": TOKEN} | hello
-    await asyncio.get_running_loop().sock_sendall(sock, json.dumps(said).encode())
+    said = {"name": "n0", "rate_hz": 8_000, "token": TOKEN, "version": __version__} | hello
+    body = packed({"tell": "tick.hello", "params": said})
+    await asyncio.get_running_loop().sock_sendall(sock, body)
     return sock
 
 
@@ -146,6 +148,8 @@ async def test_a_turn_that_fails_does_not_silence_its_lines(served: tuple[TickSe
         {"rate_hz": 44_100},
         {"rate_hz": "fast"},
         {"rate_hz": None},
+        {"version": "0.0.9"},
+        {"version": None},
     ],
 )
 async def test_a_wrong_hello_is_refused(

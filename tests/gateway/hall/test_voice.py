@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from gateway.dialplan import Answer, Converse, Disclose, Hangup, Record, Say, Verb
+from gateway.ipc.hall_messages import MarkFailed, VoiceMuted
 from tests.gateway.hall.virtual_hall import WORD_S, House, Phone
 
 HOUSE_TIME = True
@@ -68,7 +69,7 @@ async def test_a_grant_that_is_not_renewed_lapses_into_silence_and_an_alarm(hous
     at = len(phone.heard)
     assert await house.over(phone) == "failed: the voice may not be used: expired"
     assert phone.heard_s(at + 2) == 0.0
-    assert house.front.told("muted")[0]["reason"] == "expired"
+    assert house.front.told(VoiceMuted)[0].reason == "expired"
 
 
 async def test_a_front_that_comes_back_in_time_renews(house: House) -> None:
@@ -108,7 +109,7 @@ async def test_a_revocation_silences_the_word_that_is_being_said(house: House) -
     assert await house.over(phone) == "failed: the voice may not be used: revoked"
     assert phone.heard_s(at) == 0.0
     assert house.events(phone, "muted") == [{"reason": "revoked"}]
-    assert house.front.told("muted")[0]["call_id"] == phone.call_id
+    assert house.front.told(VoiceMuted)[0].call_id == phone.call_id
 
 
 async def test_a_revocation_of_another_voice_disturbs_nobody(house: House) -> None:
@@ -158,7 +159,7 @@ async def test_a_frame_that_cannot_be_marked_is_silence_and_an_alarm_and_others_
     assert fine.heard_s(began[1]) == pytest.approx(2.0, abs=0.05)
     assert house.hall.floor.counters.mark_alarms >= 100
     assert len(house.events(failing, "mark_failed")) == 1, "said once, not fifty times a second"
-    assert [event["call_id"] for event in house.front.told("mark_failed")] == [failing.call_id]
+    assert [event.call_id for event in house.front.told(MarkFailed)] == [failing.call_id]
     spoken = house.call(failing).spoken_samples
     house.bank.broken.clear()
     await asyncio.sleep(1.0)
@@ -212,5 +213,5 @@ async def test_a_voice_whose_mark_cannot_be_found_falls_silent(house: House) -> 
     began = len(phone.heard)
     await asyncio.sleep(1.0)
     assert phone.heard_s(began) == 0.0
-    assert {event["call_id"] for event in house.front.told("muted")} >= {phone.call_id}
+    assert {event.call_id for event in house.front.told(VoiceMuted)} >= {phone.call_id}
     assert other.call_id

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -31,6 +31,24 @@ from gateway.hall.call import Call
 from gateway.hall.hall import Hall
 from gateway.hall.tick_pass import CAPACITY, Floor
 from gateway.ipc import tick
+from gateway.ipc.call_facts import CallFacts
+from gateway.ipc.codec import from_json, packed, to_json, unpacked
+from gateway.ipc.envelope import A, Ask, Message
+from gateway.ipc.hall_messages import CallOffer, GrantRenewal, RenewGrant
+from gateway.ipc.hello import Hello, LineFacts
+from gateway.ipc.line_messages import (
+    AnswerCall,
+    CallConfirmed,
+    CallLeft,
+    CallStarted,
+    DropCall,
+    KeyPressed,
+    MediaTurned,
+    ReferCall,
+    ShowCaller,
+    Shown,
+    TransferOutcome,
+)
 from gateway.store.sessions import CallRecord, Session
 from model import client
 from model.errors import EngineBusy, EngineLost, EngineRefused
@@ -50,6 +68,15 @@ VOICE = np.random.default_rng(1).normal(0.3, 0.1, PIECE).astype(np.float32)
 RINGING_S = 0.1
 """From the line's 200 OK to the caller's ACK."""
 TIMED = ("call", "converse", "speech", "hall", "grants", "transfer", "recording", "tick_pass", "enrol")
+
+
+M = TypeVar("M", bound=Message)
+
+
+def through(message: M) -> M:
+    """The message as it comes out of the other end of a socket."""
+    kind = type(message)
+    return from_json(kind, unpacked(packed(to_json(kind, message))), message.wire)
 
 
 # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -471,40 +498,41 @@ class Front:
     """The front as the hall's peer."""
 
     def __init__(self, consent: Consent) -> None:
-        self.hello = {"role": "front", "name": "front"}
+        self.hello = Hello("front", "front", "token")
         self.name = "front"
         self.closed = asyncio.Event()
-        self.events: list[dict[str, Any]] = []
+        self.events: list[Message] = []
         self.refuses: str | None = None
         self.away = False
         self.nonsense = False
         self.renewed: list[tuple[str, str | None]] = []
-        self.answers: dict[str, list[Any]] = {}
+        self.answers: dict[type[Ask[Any]], list[Any]] = {}
         """what it answers to other questions, in turn"""
-        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.asked: list[Ask[Any]] = []
         """those questions"""
         self._consent = consent
 
-    async def ask(self, method: str, timeout_s: float = 2.0, /, **params: Any) -> Any:
+    async def ask(self, message: Ask[A], timeout_s: float = 2.0) -> A:
+        message = through(message)
         if self.away:
             raise RpcError("the front does not answer")
-        if method in self.answers:
-            self.asked.append((method, params))
-            return self.answers[method].pop(0)
-        assert method == "grant.renew"
+        if type(message) in self.answers:
+            self.asked.append(message)
+            answer: A = self.answers[type(message)].pop(0)
+            return answer
+        assert isinstance(message, RenewGrant)
         if self.nonsense:
-            return None
-        self.renewed.append((params["call_id"], params["token"]))
+            return None  # type: ignore[return-value]  # that is the nonsense
+        self.renewed.append((message.call_id, message.token))
         if self.refuses is not None:
-            return {"refused": self.refuses}
-        return {"token": self._consent.token(params["call_id"])}
+            return GrantRenewal(refused=self.refuses)
+        return GrantRenewal(token=self._consent.token(message.call_id))
 
-    def tell(self, method: str, /, **params: Any) -> None:
-        assert method == "call.event"
-        self.events.append(params)
+    def tell(self, message: Message) -> None:
+        self.events.append(through(message))
 
-    def told(self, kind: str) -> list[dict[str, Any]]:
-        return [event for event in self.events if event["kind"] == kind]
+    def told(self, kind: type[M]) -> list[M]:
+        return [event for event in self.events if isinstance(event, kind)]
 
 
 # ── lines and phones ─────────────────────────────────────────────────────────────────────────────────────
@@ -524,9 +552,9 @@ class Phone:
         self.heard: list[float] = []
         """rms of each 20 ms since the answer"""
         self.played = 0
-        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.asked: list[Ask[Any]] = []
         """what the hall asked the line for this call"""
-        self.shown: list[dict[str, Any]] = []
+        self.shown: list[Shown] = []
         self.transfers_to: int | None = 200
         """status that a transfer ends with; None: the line refuses it at once"""
         self.never_acks = False
@@ -551,7 +579,7 @@ class Phone:
 
     @property
     def hung_up(self) -> bool:
-        return any(method == "hangup" for method, _ in self.asked)
+        return any(isinstance(message, DropCall) for message in self.asked)
 
 
 class Line:
@@ -561,7 +589,8 @@ class Line:
         self.house = house
         self.name = name
         self.rate_hz = rate_hz
-        self.hello = {"role": "line", "name": name, "rate_hz": rate_hz, "hall": "hall0"}
+        facts = LineFacts("narrow", rate_hz, "hall0", 4, ())
+        self.hello = Hello("line", name, "token", line=facts)
         self.closed = asyncio.Event()
         self.phones: dict[str, Phone] = {}
         self.waiting: list[tick.Tick] = []
@@ -572,35 +601,38 @@ class Line:
         self._seq = 0
         self._frame = round(rate_hz * FRAME_S)
 
-    async def ask(self, method: str, timeout_s: float = 2.0, /, *, call_id: str, **params: Any) -> Any:
+    async def ask(self, message: Ask[Any], timeout_s: float = 2.0) -> Any:
+        message = through(message)
+        call_id: str = message.call_id  # type: ignore[attr-defined]  # as all that the hall asks a line
         phone = self.phones.get(call_id)
         if phone is None:
             raise RpcError(f"no call {call_id} on {self.name}")
-        phone.asked.append((method, params))
-        if method == "answer":
-            phone.answered = phone.up = phone.sending = phone.receiving = True
-            if not phone.never_acks:
-                self.house.later(RINGING_S, self.house.hall.call_confirmed, self, call_id, "PCMU", 0.0)
-        elif method == "hangup":
-            del self.phones[call_id]
-        elif method == "transfer":
-            if phone.transfers_to is None:
-                raise RpcError("this line cannot transfer")
-            self.house.later(
-                1.0, self.house.hall.call_transferred, self, call_id, phone.transfers_to, "as scripted"
-            )
-        return True
+        phone.asked.append(message)
+        hall, later = self.house.hall, self.house.later
+        match message:
+            case AnswerCall():
+                phone.answered = phone.up = phone.sending = phone.receiving = True
+                if not phone.never_acks:
+                    later(RINGING_S, hall.call_confirmed, self, CallConfirmed(call_id, "PCMU", 0.0))
+            case DropCall():
+                del self.phones[call_id]
+            case ReferCall():
+                if phone.transfers_to is None:
+                    raise RpcError("this line cannot transfer")
+                outcome = TransferOutcome(call_id, phone.transfers_to, "as scripted")
+                later(1.0, hall.transfer_outcome, self, outcome)
 
-    def tell(self, method: str, /, *, call_id: str, event: dict[str, Any]) -> None:
-        if (phone := self.phones.get(call_id)) is not None:
-            phone.shown.append(event)
+    def tell(self, message: Message) -> None:
+        message = through(message)
+        assert isinstance(message, ShowCaller)
+        if (phone := self.phones.get(message.call_id)) is not None:
+            phone.shown.append(message.event)
 
     async def start(self, phone: Phone, *, resumed: bool = False) -> None:
         """Tells the hall of a phone's call."""
         self.phones[phone.call_id] = phone
-        await self.house.hall.call_started(
-            self, phone.call_id, phone.number, phone.slot, None, resumed, phone.answered  # type: ignore[arg-type]
-        )  # fmt: skip
+        started = CallStarted(phone.call_id, phone.number, phone.slot, None, resumed, phone.answered)
+        await self.house.hall.call_started(self, started)  # type: ignore[arg-type]
 
     def turn(self) -> None:
         """20 ms of the line: plays what waits, and sends its tick."""
@@ -717,13 +749,16 @@ class House:
         self._numbers += 1
         call_id = f"call{self._numbers}"
         route = Route(name="demo", do=verbs, **offer.pop("route", {}))
+        facts = CallFacts(
+            caller="sip:bob@x", called="sip:demo@y", display="", source="127.0.0.1",
+            transport=offer.pop("transport", "udp"),
+        )  # fmt: skip
         params = {
-            "caller": "sip:bob@x", "called": "sip:demo@y", "display": "", "source": "127.0.0.1",
-            "transport": "udp", "user": None, "targets": {}, "grant_refused": None,
-            "payload": self._numbers, "at": self.loop.wall(), "grant": self.consent.token(call_id),
-            "routes": [route.to_json(), *(other.to_json() for other in others)],
+            "facts": facts, "targets": {}, "payload": self._numbers, "at": self.loop.wall(),
+            "grant": self.consent.token(call_id), "routes": (route, *others),
         }  # fmt: skip
-        await self.hall.call_offered(self.front, call_id=call_id, **(params | offer))  # type: ignore[arg-type]
+        offered = CallOffer(call_id=call_id, **(params | offer))
+        await self.hall.call_offered(self.front, through(offered))  # type: ignore[arg-type]
         return call_id
 
     async def ring(self, *verbs: Verb, line: str = "n0", rate_hz: int = 8_000, **offer: Any) -> Phone:
@@ -760,11 +795,17 @@ class House:
     async def hold(self, phone: Phone, *, held: bool) -> None:
         phone.sending = phone.receiving = not held
         line = next(line for line in self.lines.values() if phone.call_id in line.phones)
-        await self.hall.call_hold(line, phone.call_id, not held, not held)  # type: ignore[arg-type]
+        turned = MediaTurned(phone.call_id, sending=not held, receiving=not held)
+        await self.hall.media_turned(line, turned)  # type: ignore[arg-type]
 
     async def press(self, phone: Phone, digits: str) -> None:
         for digit in digits:
-            await self.hall.call_dtmf(self.front, phone.call_id, digit, 100)  # type: ignore[arg-type]
+            await self.hall.key_pressed(self.front, KeyPressed(phone.call_id, digit, 100))  # type: ignore[arg-type]
+
+    async def hang_up(self, phone: Phone) -> None:
+        """The caller does."""
+        line = next(line for line in self.lines.values() if phone.call_id in line.phones)
+        await self.hall.call_left(line, CallLeft(phone.call_id, "caller hung up"))  # type: ignore[arg-type]
 
     async def line_dies(self, line: Line) -> None:
         del self.lines[line.name]

@@ -6,17 +6,28 @@ import asyncio
 import math
 from array import array
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 from gateway.config.runtime import Runtime
 from gateway.hall.ticks import TickLine, TickServer
 from gateway.ipc import tick
+from gateway.ipc.envelope import A, Ask, Message, Tell
+from gateway.ipc.line_messages import (
+    AnswerOffer,
+    CallConfirmed,
+    CallLeft,
+    CallStarted,
+    DropCall,
+    KeyPressed,
+    MediaTurned,
+)
 from gateway.ipc.rpc import Peer, Server
 
 TOKEN = "token-of-this-boot"
 RATE_HZ = 48_000
 FRAME = 960
 
+M = TypeVar("M", bound=Message)
 Sound = Callable[[int], bytes]
 """What the hall says in its nth frame to a call; empty: nothing."""
 
@@ -47,10 +58,10 @@ def power_at(pcm: bytes, hz: float, rate_hz: int = RATE_HZ) -> float:
 
 
 class FakeHall:
-    """Notes every tell as (name, params); says `sound` to each call once it is confirmed."""
+    """Notes every tell; says `sound` to each call once it is confirmed."""
 
     def __init__(self, runtime: Runtime, name: str = "hall0", sound: Sound = silence) -> None:
-        self.told: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
+        self.told: asyncio.Queue[Message] = asyncio.Queue()
         self.heard: dict[int, bytearray] = {}
         self.flags: dict[int, list[int]] = {}
         self.played: dict[int, int] = {}
@@ -64,16 +75,13 @@ class FakeHall:
         self._stopped = False
         self._said: dict[int, int] = {}
         self._ticked = asyncio.Event()
-        names = ("call.started", "call.confirmed", "call.dtmf", "call.hold", "call.ended")
-        handlers = {told: self._noting(told) for told in names}
+        kinds: tuple[type[Tell], ...] = (CallStarted, CallConfirmed, KeyPressed, MediaTurned, CallLeft)
+        handlers = [kind.handled_by(self._note) for kind in kinds]
         self._rpc = Server(runtime.hall(name), TOKEN, handlers, joined=self._joined)
         self._ticks = TickServer(runtime.ticks(name), TOKEN, self._turn)
 
-    def _noting(self, name: str) -> Any:
-        async def note(_: Peer, **params: Any) -> None:
-            self.told.put_nowait((name, params))
-
-        return note
+    async def _note(self, _: Peer, message: Tell) -> None:
+        self.told.put_nowait(message)
 
     async def _joined(self, peer: Peer) -> None:
         self.line = peer
@@ -90,13 +98,13 @@ class FakeHall:
             await self._rpc.stop()
             await self._ticks.stop()
 
-    async def hears(self, name: str, within_s: float = 5.0) -> dict[str, Any]:
-        """The params of the next tell of this name; others on the way are dropped."""
+    async def hears(self, kind: type[M], within_s: float = 5.0) -> M:
+        """The next tell of this kind; others on the way are dropped."""
         async with asyncio.timeout(within_s):
             while True:
-                told, params = await self.told.get()
-                if told == name:
-                    return params
+                told = await self.told.get()
+                if isinstance(told, kind):
+                    return told
 
     async def hears_sound(self, number: int, seconds: float, within_s: float = 10.0) -> None:
         """Waits until a call sent so much more sound."""
@@ -106,9 +114,9 @@ class FakeHall:
                 self._ticked.clear()
                 await self._ticked.wait()
 
-    async def ask(self, method: str, **params: Any) -> Any:
+    async def ask(self, message: Ask[A]) -> A:
         assert self.line is not None
-        return await self.line.ask(method, **params)
+        return await self.line.ask(message)
 
     def _turn(self, lines: list[TickLine]) -> None:
         self._ticked.set()
@@ -130,16 +138,16 @@ class FakeHall:
 
 
 class FakeFront:
-    """Notes `call.ended`; asks the line."""
+    """Notes `CallLeft`; asks the line."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.ended: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         self.line: Peer | None = None
         self.line_up = asyncio.Event()
-        self._rpc = Server(runtime.front, TOKEN, {"call.ended": self._ended}, joined=self._joined)
+        self._rpc = Server(runtime.front, TOKEN, [CallLeft.handled_by(self._left)], joined=self._joined)
 
-    async def _ended(self, _: Peer, call_id: str, how: str) -> None:
-        self.ended.put_nowait((call_id, how))
+    async def _left(self, _: Peer, left: CallLeft) -> None:
+        self.ended.put_nowait((left.call_id, left.how))
 
     async def _joined(self, peer: Peer) -> None:
         self.line = peer
@@ -154,8 +162,8 @@ class FakeFront:
 
     async def offer(self, call_id: str, sdp: str) -> str:
         assert self.line is not None
-        return str((await self.line.ask("web.offer", 5.0, call_id=call_id, sdp=sdp))["sdp"])
+        return await self.line.ask(AnswerOffer(call_id, sdp), 5.0)
 
     async def hang_up(self, call_id: str) -> None:
         assert self.line is not None
-        await self.line.ask("hangup", call_id=call_id)
+        await self.line.ask(DropCall(call_id))

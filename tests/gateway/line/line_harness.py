@@ -16,6 +16,19 @@ from typing import Any
 
 from gateway.config.runtime import Runtime
 from gateway.ipc import rpc, tick
+from gateway.ipc.codec import unpacked
+from gateway.ipc.envelope import Message
+from gateway.ipc.hello import TickHello, admitted
+from gateway.ipc.line_messages import (
+    AnswerCall,
+    CallConfirmed,
+    CallLeft,
+    CallStarted,
+    KeyPressed,
+    MediaTurned,
+    RtpMoved,
+    TransferOutcome,
+)
 
 TOKEN = "a token of the tests, 64 characters long in real life"
 
@@ -37,7 +50,7 @@ class HallCall:
     how: str = ""
     digits: list[tuple[str, int]] = field(default_factory=list)
     holds: list[tuple[bool, bool]] = field(default_factory=list)
-    told: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    told: list[Message] = field(default_factory=list)
     heard: bytearray = field(default_factory=bytearray)
     flags: list[int] = field(default_factory=list)
     ticked_at: list[float] = field(default_factory=list)
@@ -61,15 +74,15 @@ class Hall:
         self.changed = asyncio.Condition()
         self._listener: socket.socket | None = None
         self._ticking: dict[socket.socket, int] = {}
-        handlers = {
-            "call.started": self._started,
-            "call.confirmed": self._confirmed,
-            "call.dtmf": self._dtmf,
-            "call.hold": self._hold,
-            "call.ended": self._ended,
-            "call.transferred": self._told("call.transferred"),
-            "call.rtp_moved": self._told("call.rtp_moved"),
-        }
+        handlers = [
+            CallStarted.handled_by(self._started),
+            CallConfirmed.handled_by(self._confirmed),
+            KeyPressed.handled_by(self._key_pressed),
+            MediaTurned.handled_by(self._media_turned),
+            CallLeft.handled_by(self._call_left),
+            TransferOutcome.handled_by(self._told),
+            RtpMoved.handled_by(self._told),
+        ]
         self._server = rpc.Server(runtime.hall(name), TOKEN, handlers, joined=self._joined, left=self._left)
 
     async def start(self) -> None:
@@ -105,45 +118,35 @@ class Hall:
         if self.lines.get(peer.name) is peer:
             del self.lines[peer.name]
 
-    async def _started(
-        self,
-        peer: rpc.Peer,
-        call_id: str,
-        call: int,
-        slot: int,
-        codec: str | None,
-        resumed: bool,
-        confirmed: bool,
-    ) -> None:
+    async def _started(self, peer: rpc.Peer, started: CallStarted) -> None:
+        call = HallCall(started.call_id, started.call, started.slot, started.resumed, started.codec)
         async with self.changed:
-            self.calls[call_id] = HallCall(call_id, call, slot, resumed, codec)
+            self.calls[call.call_id] = call
             self.changed.notify_all()
-        if self.answers and not resumed:
+        if self.answers and not started.resumed:
             with contextlib.suppress(rpc.RpcError):
-                await peer.ask("answer", call_id=call_id)
+                await peer.ask(AnswerCall(call.call_id))
 
-    async def _confirmed(self, _: rpc.Peer, call_id: str, codec: str, at: float) -> None:
-        self.calls[call_id].codec = codec
-        self.calls[call_id].confirmed.set()
+    async def _confirmed(self, _: rpc.Peer, confirmed: CallConfirmed) -> None:
+        call = self.calls[confirmed.call_id]
+        call.codec = confirmed.codec
+        call.confirmed.set()
 
-    async def _dtmf(self, _: rpc.Peer, call_id: str, digit: str, duration_ms: int) -> None:
-        self.calls[call_id].digits.append((digit, duration_ms))
-        self.calls[call_id].news.set()
+    async def _key_pressed(self, _: rpc.Peer, key: KeyPressed) -> None:
+        self.calls[key.call_id].digits.append((key.digit, key.duration_ms))
+        self.calls[key.call_id].news.set()
 
-    async def _hold(self, _: rpc.Peer, call_id: str, sending: bool, receiving: bool) -> None:
-        self.calls[call_id].holds.append((sending, receiving))
-        self.calls[call_id].news.set()
+    async def _media_turned(self, _: rpc.Peer, turned: MediaTurned) -> None:
+        self.calls[turned.call_id].holds.append((turned.sending, turned.receiving))
+        self.calls[turned.call_id].news.set()
 
-    async def _ended(self, _: rpc.Peer, call_id: str, how: str) -> None:
-        self.calls[call_id].how = how
-        self.calls[call_id].ended.set()
+    async def _call_left(self, _: rpc.Peer, left: CallLeft) -> None:
+        self.calls[left.call_id].how = left.how
+        self.calls[left.call_id].ended.set()
 
-    def _told(self, name: str) -> rpc.Handler:
-        async def take(_: rpc.Peer, call_id: str, **params: Any) -> None:
-            self.calls[call_id].told.append((name, params))
-            self.calls[call_id].news.set()
-
-        return take
+    async def _told(self, _: rpc.Peer, message: TransferOutcome | RtpMoved) -> None:
+        self.calls[message.call_id].told.append(message)
+        self.calls[message.call_id].news.set()
 
     # -- ticks
 
@@ -167,9 +170,7 @@ class Hall:
             ticks.close()
             return
         if not self._ticking[ticks]:
-            hello = json.loads(packet)
-            assert hello["token"] == TOKEN
-            self._ticking[ticks] = hello["rate_hz"]
+            self._ticking[ticks] = admitted(TickHello, unpacked(packet), TOKEN).rate_hz
             return
         now = time.monotonic()
         rate_hz = self._ticking[ticks]
@@ -211,7 +212,9 @@ class Front:
         self.lines: dict[str, rpc.Peer] = {}
         self.ended: dict[str, str] = {}
         self.changed = asyncio.Condition()
-        self._server = rpc.Server(runtime.front, TOKEN, {"call.ended": self._ended}, joined=self._joined)
+        self._server = rpc.Server(
+            runtime.front, TOKEN, [CallLeft.handled_by(self._call_left)], joined=self._joined
+        )
         self.start, self.stop = self._server.start, self._server.stop
 
     async def _joined(self, peer: rpc.Peer) -> None:
@@ -219,8 +222,8 @@ class Front:
             self.lines[peer.name] = peer
             self.changed.notify_all()
 
-    async def _ended(self, _: rpc.Peer, call_id: str, how: str) -> None:
-        self.ended[call_id] = how
+    async def _call_left(self, _: rpc.Peer, left: CallLeft) -> None:
+        self.ended[left.call_id] = left.how
 
     async def line(self, name: str, timeout_s: float = 10.0) -> rpc.Peer:
         async with asyncio.timeout(timeout_s), self.changed:
@@ -304,4 +307,6 @@ class House:
         await self.zygote.fork(self.runtime, name, kind, self.hall.name, **more)
         peer = await self.front.line(name)
         await self.hall.line(name)
-        return int(peer.hello["sip_port"])
+        assert peer.hello.line is not None
+        assert peer.hello.line.sip_port is not None
+        return peer.hello.line.sip_port

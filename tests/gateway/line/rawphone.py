@@ -12,7 +12,7 @@ import struct
 import time
 from dataclasses import dataclass, field
 
-from gateway.line.sip import signature
+from gateway.ipc.line_signature import signature
 from tests.gateway.line.line_harness import TOKEN
 
 PAYLOAD_TYPES = {"PCMU": 0, "PCMA": 8, "G722": 9}

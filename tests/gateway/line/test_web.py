@@ -19,6 +19,22 @@ from av.packet import Packet
 
 from gateway.config.runtime import Runtime
 from gateway.errors import RpcError
+from gateway.ipc.hello import LineCall, LineFacts
+from gateway.ipc.line_messages import (
+    AnswerCall,
+    CallConfirmed,
+    CallLeft,
+    CallStarted,
+    DialDigits,
+    DropCall,
+    KeyPressed,
+    ReferCall,
+    RingCall,
+    ShowCaller,
+    ShownState,
+    ShownWords,
+    StopLine,
+)
 from gateway.ipc.tick import RECEIVING, SENDING, UNDERRUN
 from gateway.line import ice, opus, web, webcall
 from gateway.line.jitter import Kind
@@ -115,13 +131,13 @@ class House:
         browser = Browser(sound)
         self.browsers.append(browser)
         answer = await self.front.offer(call_id, await browser.offer())
-        started = await self.hall.hears("call.started")
-        assert started["call_id"] == call_id
-        assert not started["resumed"]
+        started = await self.hall.hears(CallStarted)
+        assert started.call_id == call_id
+        assert not started.resumed
         await browser.accept(answer)
-        confirmed = await self.hall.hears("call.confirmed")
-        assert confirmed["codec"] == "opus/48000"
-        return browser, int(started["call"])
+        confirmed = await self.hall.hears(CallConfirmed)
+        assert confirmed.codec == "opus/48000"
+        return browser, started.call
 
 
 @pytest_asyncio.fixture
@@ -295,8 +311,8 @@ async def test_keys_reach_the_hall(house: House) -> None:
     browser, _ = await house.call()
     for digit in ("5", "#", "d"):
         await browser.says(dtmf=digit)
-        told = await house.hall.hears("call.dtmf")
-        assert told == {"call_id": "c1", "digit": digit.upper(), "duration_ms": 160}
+        told = await house.hall.hears(KeyPressed)
+        assert told == KeyPressed("c1", digit.upper(), 160)
 
 
 @pytest.mark.parametrize(
@@ -308,8 +324,8 @@ async def test_a_page_that_talks_nonsense_is_not_listened_to(house: House, messa
     await browser.says(dtmf="1")
     browser.channel.send(message)
     await browser.says(dtmf="2")
-    assert (await house.hall.hears("call.dtmf"))["digit"] == "1"
-    assert (await house.hall.hears("call.dtmf"))["digit"] == "2"
+    assert (await house.hall.hears(KeyPressed)).digit == "1"
+    assert (await house.hall.hears(KeyPressed)).digit == "2"
     assert "c1" in house.line.calls
 
 
@@ -317,21 +333,19 @@ async def test_events_are_shown_also_those_from_before_the_channel_opened(house:
     browser = Browser()
     house.browsers.append(browser)
     answer = await house.front.offer("c1", await browser.offer())
-    await house.hall.hears("call.started")
-    await house.hall.ask(
-        "show", call_id="c1", event={"kind": "said", "text": "grüß Gott", "item": "i", "final": True}
-    )
+    await house.hall.hears(CallStarted)
+    await house.hall.ask(ShowCaller("c1", ShownWords("i", "grüß Gott", final=True)))
     await browser.accept(answer)
     assert (await browser.is_shown("said"))["text"] == "grüß Gott"
-    await house.hall.ask("show", call_id="c1", event={"kind": "state", "state": "listening"})
-    assert (await browser.is_shown("state"))["state"] == "listening"
-    await house.hall.ask("show", call_id="nobody", event={})
+    await house.hall.ask(ShowCaller("c1", ShownState("listening")))
+    assert await browser.is_shown("state") == {"kind": "state", "state": "listening"}
+    await house.hall.ask(ShowCaller("nobody", ShownState("listening")))
 
 
 async def test_the_page_says_bye(house: House) -> None:
     browser, _ = await house.call()
     await browser.says(bye=True)
-    assert await house.hall.hears("call.ended") == {"call_id": "c1", "how": "caller hung up"}
+    assert await house.hall.hears(CallLeft) == CallLeft("c1", "caller hung up")
     assert await house.front.ended.get() == ("c1", "caller hung up")
     assert not house.line.calls
 
@@ -339,7 +353,7 @@ async def test_the_page_says_bye(house: House) -> None:
 async def test_the_browser_closes(house: House) -> None:
     browser, _ = await house.call()
     await browser.connection.close()
-    assert (await house.hall.hears("call.ended"))["how"] == "caller hung up"
+    assert (await house.hall.hears(CallLeft)).how == "caller hung up"
 
 
 @pytest.mark.parametrize("who", ["hall", "front"])
@@ -347,13 +361,13 @@ async def test_we_hang_up(house: House, who: str) -> None:
     browser, _ = await house.call()
     async with asyncio.timeout(5):
         await browser.opened.wait()
-    await (house.hall.ask("hangup", call_id="c1") if who == "hall" else house.front.hang_up("c1"))
-    assert (await house.hall.hears("call.ended"))["how"] == "hung up"
+    await (house.hall.ask(DropCall("c1")) if who == "hall" else house.front.hang_up("c1"))
+    assert (await house.hall.hears(CallLeft)).how == "hung up"
     assert await browser.is_shown("state") == {"kind": "state", "state": "ended", "how": "hung up"}
     async with asyncio.timeout(5):
         await browser.closed.wait()
     with pytest.raises(RpcError, match="has no call"):
-        await house.hall.ask("hangup", call_id="c1")
+        await house.hall.ask(DropCall("c1"))
 
 
 async def test_a_browser_that_never_comes_is_given_up(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,7 +375,7 @@ async def test_a_browser_that_never_comes_is_given_up(house: House, monkeypatch:
     browser = Browser()
     house.browsers.append(browser)
     await house.front.offer("c1", await browser.offer())
-    assert (await house.hall.hears("call.ended"))["how"] == "failed: no media path to the browser"
+    assert (await house.hall.hears(CallLeft)).how == "failed: no media path to the browser"
 
 
 async def test_the_ninth_call_is_refused_and_a_place_comes_back(house: House) -> None:
@@ -374,7 +388,7 @@ async def test_the_ninth_call_is_refused_and_a_place_comes_back(house: House) ->
         await house.front.offer("c8", offer)
     assert sorted(call.slot for call in house.line.calls.values()) == list(range(CAPACITY))
     await house.front.hang_up("c3")
-    await house.hall.hears("call.ended")
+    await house.hall.hears(CallLeft)
     await house.front.offer("c8", offer)
     assert house.line.calls["c8"].slot == 3
 
@@ -449,10 +463,10 @@ async def test_a_hall_that_comes_back_gets_its_calls(house: House) -> None:
     browser, number = await house.call(sound=tone(1000))
     await house.hall.stop()
     house.hall = await FakeHall(house.runtime, sound=tone(700)).start()
-    started = await house.hall.hears("call.started")
-    assert started["resumed"]
-    assert started["call_id"] == "c1"
-    assert started["call"] == number
+    started = await house.hall.hears(CallStarted)
+    assert started.resumed
+    assert started.call_id == "c1"
+    assert started.call == number
     await house.hall.hears_sound(number, 0.6)
     assert power_at(bytes(house.hall.heard[number][-24_000:]), 1000) > 0.8
     heard = await browser.hears(1.0)
@@ -479,27 +493,27 @@ async def test_without_a_front_calls_go_on(house: House) -> None:
     async with asyncio.timeout(5):
         await house.front.line_up.wait()
     assert house.front.line is not None
-    hello = house.front.line.hello
-    assert hello["calls"] == [{"call_id": "c1", "call": number, "slot": 0}]
-    assert (hello["kind"], hello["rate_hz"], hello["capacity"], hello["sip_port"]) == ("web", 48_000, 8, None)
+    assert house.front.line.hello.line == LineFacts(
+        "web", 48_000, "hall0", 8, (LineCall("c1", number, 0),), sip_port=None
+    )
     await house.front.hang_up("c1")
-    assert (await house.hall.hears("call.ended"))["how"] == "hung up"
+    assert (await house.hall.hears(CallLeft)).how == "hung up"
 
 
 async def test_a_line_that_stops_ends_its_calls(house: House) -> None:
     browser, _ = await house.call()
     assert house.front.line is not None
-    await house.front.line.ask("line.stop")
-    assert (await house.hall.hears("call.ended"))["how"] == "hung up"
+    await house.front.line.ask(StopLine())
+    assert (await house.hall.hears(CallLeft)).how == "hung up"
     async with asyncio.timeout(5):
         await browser.closed.wait()
 
 
 async def test_what_a_browser_cannot_do_is_refused(house: House) -> None:
     await house.call()
-    await house.hall.ask("answer", call_id="c1")
-    await house.hall.ask("ring", call_id="c1")
+    await house.hall.ask(AnswerCall("c1"))
+    await house.hall.ask(RingCall("c1"))
     with pytest.raises(RpcError, match="cannot be transferred"):
-        await house.hall.ask("transfer", call_id="c1", target="sip:a@example.com")
+        await house.hall.ask(ReferCall("c1", "sip:a@example.com"))
     with pytest.raises(RpcError, match="digits"):
-        await house.hall.ask("send_dtmf", call_id="c1", digits="1")
+        await house.hall.ask(DialDigits("c1", "1"))

@@ -1,0 +1,22 @@
+"""Who calls whom: what the edge (or the page) knows of a call, and everybody after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class CallFacts:
+    """Written by whoever took the call in, and by nobody else."""
+
+    caller: str
+    """URI of From; "web" for a browser"""
+    called: str
+    """the Request-URI, or what was dialled on the page"""
+    display: str
+    source: str
+    """the caller's address, as we or a trusted proxy saw it"""
+    transport: str
+    """udp, tcp, tls or webrtc"""
+    user: str | None = None
+    """who logged in; None where no password is asked"""

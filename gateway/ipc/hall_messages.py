@@ -1,0 +1,222 @@
+"""What the front and its halls say to each other. A hall takes calls; the front decides about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from gateway.dialplan import Route
+from gateway.ipc.call_facts import CallFacts
+from gateway.ipc.envelope import Ask, Tell
+
+# ── the front asks a hall ────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class CallOffer(Ask[None]):
+    """A call, and all that was decided about it. The hall takes it, or refuses.
+
+    Redis keeps it without its grant, for a hall that takes the call up after another's death.
+    """
+
+    wire: ClassVar[str] = "call.offered"
+    call_id: str
+    facts: CallFacts
+    routes: tuple[Route, ...]
+    """the one that the call begins with, then those that it may go on as"""
+    targets: dict[str, str]
+    """SIP URIs that it may be transferred to, by name"""
+    payload: int
+    """all 64 bits of the mark's"""
+    at: float
+    """when the call came, seconds since the epoch"""
+    grant: str | None = field(default=None, repr=False)
+    grant_refused: str | None = None
+    """why the route's own voice may not speak"""
+
+    @property
+    def route(self) -> Route:
+        return self.routes[0]
+
+    def route_named(self, name: str) -> Route:
+        """Raises `KeyError`."""
+        for route in self.routes:
+            if route.name == name:
+                return route
+        raise KeyError(name)
+
+
+@dataclass(frozen=True, slots=True)
+class EndCall(Ask[None]):
+    """Whoever wants it, for this reason."""
+
+    wire: ClassVar[str] = "call.hangup"
+    call_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RenderPrompts(Ask[None]):
+    """Texts that must be sayable when the engine is away, in the grant's voice."""
+
+    wire: ClassVar[str] = "prompts"
+    texts: tuple[str, ...]
+    grant: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveCall:
+    """A call that runs in a hall."""
+
+    call_id: str
+    route: Route
+    """the one it is in now"""
+    at: float
+    """when it came, seconds since the epoch"""
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class HallHealth:
+    """What a hall has and reaches."""
+
+    calls: tuple[LiveCall, ...] = ()
+    engine: bool = False
+    redis: bool = False
+    counters: dict[str, float] = field(default_factory=dict)
+    """of the floor, by name; see `gateway.front.metrics`"""
+    sessions: dict[str, int] = field(default_factory=dict)
+    lines: tuple[str, ...] = ()
+    """names of those that are connected"""
+
+
+@dataclass(frozen=True, slots=True)
+class Health(Ask[HallHealth]):
+    """How a hall is."""
+
+    wire: ClassVar[str] = "health"
+
+
+@dataclass(frozen=True, slots=True)
+class Drain(Ask[None]):
+    """No new calls from now on. The supervisor asks the front, the front its halls."""
+
+    wire: ClassVar[str] = "drain"
+
+
+# ── a hall tells the front ───────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class CallClosed(Tell):
+    """The call is over; `spoken_s` is what its voice said."""
+
+    wire: ClassVar[str] = "call.closed"
+    call_id: str
+    how: str
+    spoken_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceMuted(Tell):
+    """The voice may not be heard any more."""
+
+    wire: ClassVar[str] = "call.muted"
+    call_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MarkFailed(Tell):
+    """A frame could not be marked."""
+
+    wire: ClassVar[str] = "call.mark_failed"
+    call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnAnswered(Tell):
+    """A caller's turn was answered; seconds by stage."""
+
+    wire: ClassVar[str] = "call.turn"
+    call_id: str
+    latency: dict[str, float]
+
+
+# ── a hall asks the front ────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class GrantRenewal:
+    """A fresh grant, or why there is none (one of `consent.grant.REASONS`)."""
+
+    token: str | None = field(default=None, repr=False)
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RenewGrant(Ask[GrantRenewal]):
+    """`token` is the call's last grant, which a restarted front has not seen. A restarted hall has none."""
+
+    wire: ClassVar[str] = "grant.renew"
+    call_id: str
+    token: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class BeginEnrolment(Ask[tuple[str, ...] | None]):
+    """The lines to repeat, for the code of an operator's challenge; None when the code is not valid."""
+
+    wire: ClassVar[str] = "enroll.begin"
+    call_id: str
+    code: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LineRepeated(Ask[str | None]):
+    """A line as the caller said it; the answer says why it will not do."""
+
+    wire: ClassVar[str] = "enroll.heard"
+    call_id: str
+    at: int
+    pcm: bytes = field(repr=False)
+    """int16 little-endian, 24 kHz mono"""
+    source_hz: int
+    """rate of the telephone line that it came by"""
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentOutcome:
+    """The registered voice's name, or which check refused it."""
+
+    voice: str | None = None
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FinishEnrolment(Ask[EnrolmentOutcome]):
+    """Hands everything in, for two operators to hear."""
+
+    wire: ClassVar[str] = "enroll.finish"
+    call_id: str
+    pin: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EnterOwner(Ask[str | None]):
+    """What to say of the voice's use; None when the PIN does not open it."""
+
+    wire: ClassVar[str] = "owner.enter"
+    call_id: str
+    voice: str
+    pin: str = field(repr=False)
+    language: str
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeVoice(Ask[bool]):
+    """Takes the entered owner's voice back, the PIN given once more; false when it does not fit."""
+
+    wire: ClassVar[str] = "owner.revoke"
+    call_id: str
+    pin: str = field(repr=False)

@@ -1,0 +1,204 @@
+"""What lines, halls and the front say to each other about calls on a line.
+
+`call_id` is the gateway's id of the call everywhere. Lines import this module: it knows no dialplan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from gateway.ipc.envelope import Ask, Tell
+
+# ── a line tells its hall ────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class CallStarted(Tell):
+    """A line has the call. `resumed`: it had the call before this hall was there."""
+
+    wire: ClassVar[str] = "call.started"
+    call_id: str
+    call: int
+    """the line's own number for it, on its ticks"""
+    slot: int
+    codec: str | None
+    resumed: bool
+    confirmed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CallConfirmed(Tell):
+    """The caller's ACK came, or a browser's media; `at` is `time.monotonic()` in the line."""
+
+    wire: ClassVar[str] = "call.confirmed"
+    call_id: str
+    codec: str | None
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPressed(Tell):
+    """The caller pressed a key: 0-9, A-D, *, #."""
+
+    wire: ClassVar[str] = "call.dtmf"
+    call_id: str
+    digit: str
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class MediaTurned(Tell):
+    """The call was held, or taken up again: what its direction includes now, as the line sees it."""
+
+    wire: ClassVar[str] = "call.hold"
+    call_id: str
+    sending: bool
+    receiving: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TransferOutcome(Tell):
+    """The target of a transfer gave its final answer (a SIP status)."""
+
+    wire: ClassVar[str] = "call.transferred"
+    call_id: str
+    status: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RtpMoved(Tell):
+    """Sound comes from elsewhere all at once. The hall tells the front too."""
+
+    wire: ClassVar[str] = "call.rtp_moved"
+    call_id: str
+    was: str
+    now: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallLeft(Tell):
+    """The line has the call no more. Front and hall are told."""
+
+    wire: ClassVar[str] = "call.ended"
+    call_id: str
+    how: str
+
+
+# ── a line is asked ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerCall(Ask[None]):
+    """200 OK."""
+
+    wire: ClassVar[str] = "answer"
+    call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RingCall(Ask[None]):
+    """180 Ringing."""
+
+    wire: ClassVar[str] = "ring"
+    call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropCall(Ask[None]):
+    """BYE, or before the answer `status` (none: the line's own choice)."""
+
+    wire: ClassVar[str] = "hangup"
+    call_id: str
+    status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReferCall(Ask[None]):
+    """REFER to a SIP URI; what comes of it is a `TransferOutcome`."""
+
+    wire: ClassVar[str] = "transfer"
+    call_id: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class DialDigits(Ask[None]):
+    """Keys that the caller's side is to hear: 1 to 32 of 0-9, A-D, *, #."""
+
+    wire: ClassVar[str] = "send_dtmf"
+    call_id: str
+    digits: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOffer(Ask[str]):
+    """A browser's SDP offer, which a web line answers with its SDP."""
+
+    wire: ClassVar[str] = "web.offer"
+    call_id: str
+    sdp: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopLine(Ask[None]):
+    """BYE to every call, then the line's end."""
+
+    wire: ClassVar[str] = "line.stop"
+
+
+# ── what a caller's page is shown ────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class ShownState:
+    """ringing, listening, thinking, speaking, held or ended; `how` with the last."""
+
+    state: str
+    how: str | None = None
+    kind: Literal["state"] = "state"
+
+
+@dataclass(frozen=True, slots=True)
+class ShownWords:
+    """What we say so far."""
+
+    item: str
+    text: str
+    final: bool
+    kind: Literal["said"] = "said"
+
+
+@dataclass(frozen=True, slots=True)
+class ShownHeard:
+    """What the engine understood; `text` None when it does not transcribe."""
+
+    text: str | None
+    duration_s: float
+    confidence: float | None
+    kind: Literal["heard"] = "heard"
+
+
+@dataclass(frozen=True, slots=True)
+class ShownLatency:
+    """Seconds by stage of an answered turn."""
+
+    turn: int
+    endpointing: float
+    engine: float
+    playout: float
+    whole: float
+    kind: Literal["latency"] = "latency"
+
+
+Shown = ShownState | ShownWords | ShownHeard | ShownLatency
+
+
+@dataclass(frozen=True, slots=True)
+class ShowCaller(Ask[None]):
+    """For the caller's page; a telephone has no screen."""
+
+    wire: ClassVar[str] = "show"
+    call_id: str
+    event: Shown
