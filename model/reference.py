@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import importlib.metadata
 import json
 import os
 import ssl
@@ -21,6 +20,7 @@ import httpx
 import numpy as np
 
 from consent.grant import VoiceGrant, hash_voice
+from model import __version__
 from model.address import is_safe
 from model.api import Reference
 from model.errors import EngineError
@@ -97,8 +97,7 @@ class ReferenceDesk:
     async def _ask(self, grant: VoiceGrant) -> dict[str, Any]:
         reader, writer = await asyncio.open_unix_connection(str(self._front))
         try:
-            version = importlib.metadata.version("voicegate")
-            hello = {"role": "engine", "name": "engine", "token": self._token, "version": version}
+            hello = {"role": "engine", "name": "engine", "token": self._token, "version": __version__}
             writer.write(_encode({"tell": "hello", "params": hello}))
             params = {"token": grant.token, "voice_hash": grant.voice_hash}
             writer.write(_encode({"ask": 1, "method": "voice.reference", "params": params}))

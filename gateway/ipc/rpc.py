@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import socket
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -237,8 +238,19 @@ async def connect(
         reader, writer = await asyncio.open_unix_connection(path, limit=MAX_MESSAGE + 64)
     except OSError as error:
         raise RpcError(f"cannot reach {path.name}: {error}") from None
-    peer = Peer(reader, writer, handlers, hello, path.stem)
-    peer.tell(hello)
+    return _begun(Peer(reader, writer, handlers, hello, path.stem))
+
+
+async def connect_by(
+    sock: socket.socket, name: str, hello: Hello, handlers: Iterable[Handled[Peer, Awaitable[object]]]
+) -> Peer:
+    """`connect`, by a socket whose other end `name` has already."""
+    reader, writer = await asyncio.open_connection(sock=sock, limit=MAX_MESSAGE + 64)
+    return _begun(Peer(reader, writer, handlers, hello, name))
+
+
+def _begun(peer: Peer) -> Peer:
+    peer.tell(peer.hello)
     task = asyncio.create_task(peer.run())
     peer._tasks.add(task)
     task.add_done_callback(peer._tasks.discard)

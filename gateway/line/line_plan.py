@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any, Final, Literal
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
 from gateway.config.runtime import Runtime
-from gateway.errors import LineError
 
 CAPACITY: Final = 4
-"""PJSUA_MAX_CALLS of the wheel; more is cut silently. The zygote's `probe` counts what another one takes."""
+"""PJSUA_MAX_CALLS of the wheel; more is cut silently. `voicegate doctor` counts what another one takes."""
 RTP_PORTS: Final = 36
 """Ports a line may use for RTP and RTCP: room for its calls and for those whose ports are still closing."""
 RTP_STRIDE: Final = 40
@@ -26,14 +24,14 @@ CODECS: Final[Mapping[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class LinePlan:
-    """What the zygote's caller decides about a line."""
+    """What the supervisor decides about a line."""
 
     name: str
     kind: Literal["narrow", "wide"]
     hall: str
     """Name of the hall that owns the line's calls."""
     runtime: Runtime
-    token: str
+    token: str = field(repr=False)
     """The boot's token: opens the house's sockets and signs the edge's INVITEs."""
     sip_port: int = 0
     """UDP port on 127.0.0.1; 0: an ephemeral one, told in hello."""
@@ -44,20 +42,8 @@ class LinePlan:
     public_address: str = ""
     """Address the SDP says, when it is not the bound one."""
     capacity: int = CAPACITY
-    """Calls it takes; as probed."""
+    """Calls it takes."""
 
     @property
     def rate_hz(self) -> int:
         return RATES[self.kind]
-
-
-def plan_from(request: Mapping[str, Any], token: str) -> LinePlan:
-    """Raises `LineError` for a request that is no plan."""
-    known = {field.name for field in fields(LinePlan)} - {"token"}
-    if unknown := set(request) - known:
-        raise LineError(f"fork: nobody knows {', '.join(sorted(unknown))}")
-    if missing := {"name", "kind", "hall", "runtime"} - set(request):
-        raise LineError(f"fork: {', '.join(sorted(missing))} is missing")
-    if request["kind"] not in RATES:
-        raise LineError(f"fork: kind is narrow or wide, not {request['kind']!r}")
-    return LinePlan(**{**request, "runtime": Runtime(Path(request["runtime"])), "token": token})

@@ -2,14 +2,7 @@
 
     python -m gateway.line.zygote --fd FD
 
-FD is an inherited socket; JSON objects, one a line, go both ways:
-
-    → {"fork": {"name", "kind", "hall", "runtime", "sip_port"?, "rtp_port"?, "media_address"?,
-                "public_address"?, "capacity"?}}
-    ← {"forked": name, "pid": n}           or {"failed": name, "error": text}
-    ← {"died": name, "pid": n, "status": n}     waitstatus_to_exitcode: negative is a signal
-    → {"probe": {}}
-    ← {"probe": n}                         how many calls this pjsua2 really takes
+FD is an inherited socket; `gateway.line.zygote_messages` are what goes both ways.
 
 When the socket ends, so do the lines (SIGTERM: they say BYE) and then the zygote. When the zygote is
 killed, the kernel tells the lines (PR_SET_PDEATHSIG). The boot's token comes in VOICEGATE_BOOT_TOKEN.
@@ -18,27 +11,28 @@ A line is never forked from a process with threads or an event loop: it would in
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
-import json
 import os
 import select
 import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
 from typing import Any, Final
 
-import pjsua2 as pj
-
 from gateway.config.notes import named, note
-from gateway.errors import LineError
+from gateway.errors import OtherVersion, RpcError
+from gateway.ipc import envelope
+from gateway.ipc.codec import unpacked
+from gateway.ipc.envelope import Handlers
+from gateway.ipc.framing import Unframer, framed
+from gateway.ipc.hello import Hello, admitted
 from gateway.line import sip
-from gateway.line.line_plan import plan_from
+from gateway.line.zygote_messages import ForkLine, LineDied
 
 PR_SET_PDEATHSIG: Final = 1
-PROBE_LIMIT: Final = 64
 FAREWELL_S: Final = 2.0
 """How long lines have to end after SIGTERM before they are killed."""
 TOKEN_VARIABLE: Final = "VOICEGATE_BOOT_TOKEN"  # noqa: S105  # the variable's name
@@ -50,40 +44,14 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def count_calls() -> int:
-    """How many calls this build of pjsua2 takes, by placing them: more than it takes is an error."""
-    endpoint = pj.Endpoint()
-    endpoint.libCreate()
-    config = pj.EpConfig()
-    config.logConfig.level = config.logConfig.consoleLevel = 0
-    config.uaConfig.maxCalls = PROBE_LIMIT
-    endpoint.libInit(config)
-    endpoint.audDevManager().setNullDev()
-    transport = pj.TransportConfig()
-    transport.boundAddress = "127.0.0.1"
-    endpoint.transportCreate(pj.PJSIP_TRANSPORT_UDP, transport)
-    endpoint.libStart()
-    account_config = pj.AccountConfig()
-    account_config.idUri = "sip:probe@127.0.0.1"
-    account = pj.Account()
-    account.create(account_config)
-    calls: list[pj.Call] = []
-    try:
-        while len(calls) < PROBE_LIMIT:
-            call = pj.Call(account)
-            call.makeCall("sip:nobody@127.0.0.1:9", pj.CallOpParam(True))
-            calls.append(call)
-    except pj.Error:
-        pass
-    return len(calls)
-
-
 class Zygote:
     def __init__(self, control: socket.socket, token: str) -> None:
         self._control = control
         self._token = token
         self._lines: dict[int, str] = {}
-        self._inbox = b""
+        self._inbox = Unframer()
+        self._greeted = False
+        self._handlers = Handlers([ForkLine.handled_at_once_by(Zygote.fork)])
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> None:
@@ -107,37 +75,37 @@ class Zygote:
             data = b""
         if not data:
             return False
-        *lines, self._inbox = (self._inbox + data).split(b"\n")
-        for line in lines:
-            self._take(line)
+        try:
+            for body in self._inbox.feed(data):
+                self._take(unpacked(body))
+        except RpcError as error:
+            note("error", "zygote.broken", error=str(error))
+            if isinstance(error, OtherVersion):
+                self._say(envelope.refused(str(error)))
+            return False
         return True
 
-    def _take(self, line: bytes) -> None:
-        try:
-            message = json.loads(line)
-            if "probe" in message:
-                self._say(probe=self._probe())
-            else:
-                self._fork(message["fork"])
-        except (ValueError, KeyError, TypeError) as error:
-            self._say(failed=None, error=f"not a request: {line[:200]!r} ({error})")
-
-    def _fork(self, request: Mapping[str, Any]) -> None:
-        try:
-            plan = plan_from(request, self._token)
-        except LineError as error:
-            self._say(failed=request.get("name"), error=str(error))
+    def _take(self, said: dict[str, Any]) -> None:
+        if not self._greeted:
+            admitted(Hello, said, self._token)
+            self._greeted = True
             return
+        answer = envelope.answer_at_once(self._handlers, self, said)
+        if answer is not None:
+            self._say(answer)
+
+    def fork(self, asked: ForkLine) -> int:
+        """Forks a line; its process id."""
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
             try:
                 self._become_child(parent)
-                sip.serve(plan)
+                sip.serve(asked.plan)
             finally:
                 os._exit(1)
-        self._lines[pid] = plan.name
-        self._say(forked=plan.name, pid=pid)
+        self._lines[pid] = asked.plan.name
+        return pid
 
     def _become_child(self, parent: int) -> None:
         signal.set_wakeup_fd(-1)
@@ -147,22 +115,6 @@ class Zygote:
         self._control.close()  # else the supervisor would not see the zygote go
         os.close(self._wake_read)
         os.close(self._wake_write)
-
-    def _probe(self) -> int:
-        read, write = os.pipe()
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                self._become_child(parent)
-                os.write(write, str(count_calls()).encode())
-            finally:
-                os._exit(0)
-        os.close(write)
-        with os.fdopen(read, "rb") as answer:
-            counted = answer.read()
-        os.waitpid(pid, 0)
-        return int(counted or b"0")
 
     def _reap(self) -> None:
         while self._lines:
@@ -176,13 +128,11 @@ class Zygote:
                 code = os.waitstatus_to_exitcode(status)
                 if code:
                     note("error", "line.died", line=name, pid=pid, status=code)
-                self._say(died=name, pid=pid, status=code)
+                self._say(envelope.told(LineDied(name, pid, code)))
 
-    def _say(self, **message: Any) -> None:
-        try:
-            self._control.sendall(json.dumps(message).encode() + b"\n")
-        except OSError:
-            return  # its end will be read next
+    def _say(self, body: bytes) -> None:
+        with contextlib.suppress(OSError):  # its end will be read next
+            self._control.sendall(framed(body))
 
     def _farewell(self) -> None:
         for pid in self._lines:

@@ -20,8 +20,9 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Literal
 
 import structlog
 
@@ -34,7 +35,9 @@ from gateway.ipc.envelope import A, Ask
 from gateway.ipc.front_messages import AskState, HouseState
 from gateway.ipc.hall_messages import Drain
 from gateway.ipc.hello import Hello
-from gateway.line.line_plan import RTP_STRIDE
+from gateway.ipc.rpc import Peer
+from gateway.line.line_plan import RTP_STRIDE, LinePlan
+from gateway.line.zygote_messages import ForkLine, LineDied
 from gateway.run.preflight import check_engines, check_ports
 
 log = structlog.get_logger("supervisor")
@@ -46,6 +49,9 @@ STEADY_S: Final = 30.0
 READY_S: Final = 60.0
 CHROMA_READY_S: Final = 900.0
 """Ten gigabytes of weights come from a disk, the first time from the hub."""
+FORK_WITHIN_S: Final = 10.0
+FORK_PAUSE_S: Final = 0.2
+"""Between a line's death and the next fork."""
 LOG_LIMIT: Final = 50 * 1024 * 1024
 PR_SET_PDEATHSIG: Final = 1
 
@@ -155,27 +161,29 @@ class Supervisor:
 
     # ── SIP lines: forked by the zygote ──────────────────────────────────────────────────────────────
 
-    def _line_plan(self) -> dict[str, dict[str, Any]]:
+    def _line_plans(self) -> dict[str, LinePlan]:
         settings = self.settings
-        plan = [(f"n{k}", "narrow") for k in range(settings.narrow_lines)]
-        plan += [(f"w{k}", "wide") for k in range(settings.wide_lines)]
+        lines: list[tuple[str, Literal["narrow", "wide"]]] = []
+        lines += [(f"n{k}", "narrow") for k in range(settings.narrow_lines)]
+        lines += [(f"w{k}", "wide") for k in range(settings.wide_lines)]
         media = settings.host if settings.host not in ("0.0.0.0", "::") else ""  # noqa: S104 - compared only
         return {
-            name: {
-                "name": name,
-                "kind": kind,
-                "hall": f"hall{at % settings.halls}",
-                "runtime": str(self.runtime.path),
-                "media_address": media,
-                "rtp_port": settings.rtp_port + at * RTP_STRIDE if settings.rtp_port else 0,
-            }
-            for at, (name, kind) in enumerate(plan)
+            name: LinePlan(
+                name=name,
+                kind=kind,
+                hall=f"hall{at % settings.halls}",
+                runtime=self.runtime,
+                token=self.token,
+                media_address=media,
+                rtp_port=settings.rtp_port + at * RTP_STRIDE if settings.rtp_port else 0,
+            )
+            for at, (name, kind) in enumerate(lines)
         }
 
     async def _keep_lines(self) -> None:
         """Starts the zygote, has it fork every line, and has a dead line forked again."""
-        plan = self._line_plan()
-        while plan and not self.stopping.is_set():
+        plans = self._line_plans()
+        while plans and not self.stopping.is_set():
             ours, theirs = socket.socketpair()
             fd = theirs.fileno()
             child = Child("zygote", [sys.executable, "-m", "gateway.line.zygote", "--fd", str(fd)])
@@ -192,30 +200,32 @@ class Supervisor:
             theirs.close()
             child.pid = child.process.pid
             self.children["zygote"] = child
-            reader, writer = await asyncio.open_connection(sock=ours)
-            for line in plan.values():
-                writer.write(json.dumps({"fork": line}).encode() + b"\n")
-            while message := await reader.readline():
-                self._zygote_says(json.loads(message), plan, writer)
-            writer.close()
+            hello = Hello("supervisor", "supervisor", self.token)
+            handlers = [LineDied.handled_by(partial(self._line_died, plans))]
+            zygote = await rpc.connect_by(ours, "zygote", hello, handlers)
+            for plan in plans.values():
+                self._spawn(self._fork(zygote, plan))
+            await zygote.closed.wait()
             self.lines.clear()
             await child.process.wait()
             if not self.stopping.is_set():
-                log.error("zygote.died", lines=len(plan))
+                log.error("zygote.died", lines=len(plans))
                 await asyncio.sleep(0.5)
 
-    def _zygote_says(
-        self, message: dict[str, Any], plan: dict[str, dict[str, Any]], writer: asyncio.StreamWriter
-    ) -> None:
-        if name := message.get("forked"):
-            self.lines[name] = message["pid"]
-        elif name := message.get("died"):
-            self.lines.pop(name, None)
-            if not self.stopping.is_set():
-                log.warning("line.died", line=name, pid=message.get("pid"), status=message.get("status"))
-                again = json.dumps({"fork": plan[name]}).encode() + b"\n"
-                asyncio.get_running_loop().call_later(0.2, writer.write, again)
+    async def _fork(self, zygote: Peer, plan: LinePlan) -> None:
+        try:
+            self.lines[plan.name] = await zygote.ask(ForkLine(plan), FORK_WITHIN_S)
+            self._note_pids()
+        except RpcError as error:
+            log.error("line.not_forked", line=plan.name, error=str(error))
+
+    async def _line_died(self, plans: dict[str, LinePlan], zygote: Peer, died: LineDied) -> None:
+        self.lines.pop(died.name, None)
         self._note_pids()
+        if not self.stopping.is_set():
+            log.warning("line.died", line=died.name, pid=died.pid, status=died.status)
+            await asyncio.sleep(FORK_PAUSE_S)
+            await self._fork(zygote, plans[died.name])
 
     # ── the whole ────────────────────────────────────────────────────────────────────────────────────
 

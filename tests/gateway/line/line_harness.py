@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gateway.config.runtime import Runtime
 from gateway.ipc import rpc, tick
 from gateway.ipc.codec import unpacked
 from gateway.ipc.envelope import Message
-from gateway.ipc.hello import TickHello, admitted
+from gateway.ipc.hello import Hello, TickHello, admitted
 from gateway.ipc.line_messages import (
     AnswerCall,
     CallConfirmed,
@@ -29,6 +28,8 @@ from gateway.ipc.line_messages import (
     RtpMoved,
     TransferOutcome,
 )
+from gateway.line.line_plan import LinePlan
+from gateway.line.zygote_messages import ForkLine, LineDied
 
 TOKEN = "a token of the tests, 64 characters long in real life"
 
@@ -237,10 +238,11 @@ class Zygote:
     def __init__(self) -> None:
         self.process: asyncio.subprocess.Process | None = None
         self.pids: dict[str, int] = {}
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
+        self.deaths: asyncio.Queue[LineDied] = asyncio.Queue()
+        self.peer: rpc.Peer | None = None
 
-    async def start(self) -> None:
+    async def start(self, **other: str) -> None:
+        """`other`: what the supervisor says of itself that is not so."""
         ours, theirs = socket.socketpair()
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -252,32 +254,25 @@ class Zygote:
             env={**os.environ, "VOICEGATE_BOOT_TOKEN": TOKEN},
         )
         theirs.close()
-        self._reader, self._writer = await asyncio.open_connection(sock=ours)
+        hello = replace(Hello("supervisor", "supervisor", TOKEN), **other)
+        self.peer = await rpc.connect_by(ours, "zygote", hello, [LineDied.handled_by(self._died)])
 
-    async def ask(self, **message: Any) -> None:
-        assert self._writer is not None
-        self._writer.write(json.dumps(message).encode() + b"\n")
+    async def _died(self, _: rpc.Peer, died: LineDied) -> None:
+        self.deaths.put_nowait(died)
 
-    async def said(self, timeout_s: float = 10.0) -> dict[str, Any]:
-        assert self._reader is not None
-        async with asyncio.timeout(timeout_s):
-            line = await self._reader.readline()
-        message: dict[str, Any] = json.loads(line)
-        if "forked" in message:
-            self.pids[message["forked"]] = message["pid"]
-        return message
-
-    async def fork(self, runtime: Runtime, name: str, kind: str, hall: str, **more: Any) -> int:
-        await self.ask(fork={"name": name, "kind": kind, "hall": hall, "runtime": str(runtime.path), **more})
-        message = await self.said()
-        assert message.get("forked") == name, message
-        return int(message["pid"])
+    async def fork(
+        self, runtime: Runtime, name: str, kind: Literal["narrow", "wide"], hall: str, **more: Any
+    ) -> int:
+        assert self.peer is not None
+        plan = LinePlan(name, kind, hall, runtime, TOKEN, **more)
+        pid = self.pids[name] = await self.peer.ask(ForkLine(plan), 10.0)
+        return pid
 
     async def stop(self) -> None:
         """Closes the control socket, as a supervisor that dies does, and waits for the end."""
-        assert self._writer is not None
+        assert self.peer is not None
         assert self.process is not None
-        self._writer.close()
+        self.peer.close()
         async with asyncio.timeout(10):
             await self.process.wait()
 
@@ -302,7 +297,7 @@ class House:
         await self.hall.stop()
         await self.front.stop()
 
-    async def line(self, name: str = "n0", kind: str = "narrow", **more: Any) -> int:
+    async def line(self, name: str = "n0", kind: Literal["narrow", "wide"] = "narrow", **more: Any) -> int:
         """Forks a line and waits for it; its SIP port."""
         await self.zygote.fork(self.runtime, name, kind, self.hall.name, **more)
         peer = await self.front.line(name)
