@@ -24,11 +24,10 @@ from typing import Any, Final
 
 from gateway.config.notes import named, note
 from gateway.errors import OtherVersion, RpcError
-from gateway.ipc import envelope
-from gateway.ipc.codec import unpacked
-from gateway.ipc.envelope import Handlers
+from gateway.ipc import codec, envelope
+from gateway.ipc.envelope import Ask, Handlers, Tell
 from gateway.ipc.framing import Unframer, framed
-from gateway.ipc.hello import Hello, admitted
+from gateway.ipc.hello import Hello, TickHello, admitted
 from gateway.line import sip
 from gateway.line.zygote_messages import ForkLine, LineDied
 
@@ -77,7 +76,7 @@ class Zygote:
             return False
         try:
             for body in self._inbox.feed(data):
-                self._take(unpacked(body))
+                self._take(codec.unpacked(body))
         except RpcError as error:
             note("error", "zygote.broken", error=str(error))
             if isinstance(error, OtherVersion):
@@ -155,6 +154,7 @@ def main() -> None:
         sys.exit(f"{TOKEN_VARIABLE} is not set")
     named("zygote")
     os.set_inheritable(control.fileno(), False)
+    codec.prepare([Hello, TickHello, *Tell.__subclasses__(), *Ask.__subclasses__()])
     gc.collect()
     gc.freeze()  # a collection in a line would write to, and so copy, every page it shares with us
     Zygote(control, token).run()
