@@ -167,16 +167,19 @@ class Front:
                 await asyncio.sleep(HALL_RETRY_S[min(tries, len(HALL_RETRY_S) - 1)])
                 tries += 1
                 continue
-            tries = 0
+            tries, answers = 0, False
             self.routing.halls[name] = peer
             with contextlib.suppress(RpcError):
                 self.routing.adopt((await peer.ask(Health())).calls, name)
+                answers = True
                 await self._send_prompts(peer)
             await peer.closed.wait()
             if self.routing.halls.get(name) is peer:
                 del self.routing.halls[name]
             self.metrics.hall_lost(name)
             log.warning("hall.lost", hall=name)
+            if not answers:  # it refuses us: of another version, or of another boot
+                await asyncio.sleep(HALL_RETRY_S[-1])
 
     async def _reap(self) -> None:
         """Sessions and rows whose hall went away for good are closed; old recordings are deleted."""

@@ -261,7 +261,7 @@ class Hall:
     async def call_started(self, line: Peer, started: CallStarted) -> None:
         """A line has the call. After a hall's death the line tells again, `resumed`: taken up from Redis."""
         if line.hello.line is None:
-            raise RpcError(f"{line.name} is no line")
+            raise RpcError(f"{line.name} is not a line")
         call_id, rate_hz = started.call_id, line.hello.line.rate_hz
         known = self.calls.get(call_id)
         if known is None and started.resumed:

@@ -6,7 +6,7 @@
     Path                            its text
     tuple[T, ...], dict[str, T]     an array, an object
     a dataclass                     an object with exactly its fields; a field that is None by default and in
-                                    fact is left out
+                                    fact is left out; its `__post_init__` raises `ValueError`
     T | None                        null or a T
     A | B                           dataclasses that a Literal field `kind` tells apart
     a class with `to_json` and `from_json`    what these say
@@ -70,7 +70,7 @@ def from_json(hint: type[T], table: object, what: str) -> T:
 
 
 def load(hint: Any, table: object, what: str) -> Any:
-    """`from_json` for types that are no classes, such as `str | None`."""
+    """`from_json` for types that are not classes, such as `str | None`."""
     try:
         return _form(hint).load(table)
     except _Misfit as misfit:
@@ -273,7 +273,7 @@ def _own(kind: Any) -> _Form:
         try:
             return kind.from_json(value)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise _Misfit(f"no {kind.__name__}: {type(error).__name__}") from None
+            raise _Misfit(f"it is not a {kind.__name__}: {type(error).__name__}") from None
 
     return _Form(lambda value: value.to_json(), load)
 
@@ -314,6 +314,9 @@ def _object(kind: Any) -> _Form:
                 raise _Misfit("it is missing", name)
         if len(arguments) < len(table):
             raise _Misfit("nobody here knows it", sorted(table.keys() - names)[0])
-        return kind(**arguments)
+        try:
+            return kind(**arguments)
+        except ValueError as error:
+            raise _Misfit(str(error)) from None
 
     return _Form(dump, load)

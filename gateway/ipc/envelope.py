@@ -47,7 +47,7 @@ class Tell(Message):
 
     @classmethod
     def handled_at_once_by(cls, handler: Callable[[P, Self], None]) -> Handled[P, object]:
-        """For those who are no asyncio programs."""
+        """For programs that do without asyncio."""
         return Handled(cls, handler)
 
 
@@ -63,11 +63,11 @@ class Ask(Message, Generic[A]):
 
     @classmethod
     def handled_at_once_by(cls, handler: Callable[[P, Self], A]) -> Handled[P, object]:
-        """For those who are no asyncio programs."""
+        """For programs that do without asyncio."""
         return Handled(cls, handler)
 
     def answer_from(self, result: object) -> A:
-        """The answer that came. Raises `RpcError` when it is none."""
+        """The answer that came. Raises `RpcError` when it is not an A."""
         return codec.load(answer_type(type(self)), result, f"the answer to {self.wire}")  # type: ignore[no-any-return]  # it is the A
 
 
@@ -129,7 +129,7 @@ def answered(number: object, kind: type[Message], result: object) -> bytes:
     try:
         return codec.packed({"answer": number, "result": codec.to_json(answer_type(kind), result)})
     except (TypeError, AttributeError) as error:
-        raise RpcError(f"it is no answer to {kind.wire}: {error}") from None
+        raise RpcError(f"it is not an answer to {kind.wire}: {error}") from None
 
 
 def failed(number: object, why: str) -> bytes:

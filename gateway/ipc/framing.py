@@ -1,6 +1,6 @@
 """How messages stand on a stream: a 4-byte big-endian length, then so many bytes.
 
-Nothing here reads or writes a socket, so that asyncio programs and lines, which are none, share it.
+Nothing here reads or writes a socket, so that asyncio programs and lines share it.
 """
 
 from __future__ import annotations

@@ -34,6 +34,10 @@ class CallOffer(Ask[None]):
     grant_refused: str | None = None
     """why the route's own voice may not speak"""
 
+    def __post_init__(self) -> None:
+        if not self.routes:
+            raise ValueError("a call needs a route")
+
     @property
     def route(self) -> Route:
         return self.routes[0]

@@ -5,7 +5,7 @@ stands on the socket. The first message of a connection is `Hello`, told by the 
 another version is told so, and shown out.
 
 Every request has a time limit. When the connection goes, every open question fails with `RpcError`.
-Lines are no asyncio programs: they use the blocking form, `gateway.ipc.line_wire`.
+Lines do without asyncio: they use `gateway.ipc.line_wire`.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class Peer:
 
 
 async def read_message(reader: asyncio.StreamReader) -> dict[str, Any] | None:
-    """The next message; None at the connection's end. Raises `RpcError` for what is no message."""
+    """The next message; None at the connection's end. Raises `RpcError` for what is not a message."""
     try:
         length = length_of(await reader.readexactly(HEAD_BYTES))
         return codec.unpacked(await reader.readexactly(length))

@@ -522,7 +522,7 @@ class Front:
             return answer
         assert isinstance(message, RenewGrant)
         if self.nonsense:
-            return None  # type: ignore[return-value]  # that is the nonsense
+            return message.answer_from(None)  # raises, as the peer of a real front does
         self.renewed.append((message.call_id, message.token))
         if self.refuses is not None:
             return GrantRenewal(refused=self.refuses)

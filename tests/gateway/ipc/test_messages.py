@@ -122,8 +122,11 @@ def test_no_two_messages_have_one_name() -> None:
 
 # ── what goes in comes out ───────────────────────────────────────────────────────────────────────────────
 
-some.register_type_strategy(Route, some.sampled_from(ROUTES))
 some.register_type_strategy(float, some.floats(allow_nan=False, allow_infinity=False))
+some.register_type_strategy(Route, some.sampled_from(ROUTES))
+some.register_type_strategy(
+    CallOffer, some.builds(CallOffer, routes=some.lists(some.from_type(Route), min_size=1).map(tuple))
+)
 
 
 def values(hint: Any) -> some.SearchStrategy[Any]:
@@ -170,7 +173,7 @@ def test_what_is_too_large_is_neither_sent_nor_awaited() -> None:
         list(Unframer().feed(head))
 
 
-# ── what is no message ───────────────────────────────────────────────────────────────────────────────────
+# ── what is not a message ───────────────────────────────────────────────────────────────────────────────────
 
 STARTED = {"call_id": "c", "call": 1, "slot": 0, "codec": None, "resumed": False, "confirmed": True}
 
@@ -213,8 +216,8 @@ def test_an_event_is_one_of_its_kinds(event: object, why: str) -> None:
 @pytest.mark.parametrize(
     ("change", "where"),
     [
-        ({"routes": [{}]}, "routes.0: no Route"),
-        ({"routes": [{"do": [{"verb": "dance"}]}]}, "routes.0: no Route"),
+        ({"routes": [{}]}, "routes.0: it is not a Route"),
+        ({"routes": [{"do": [{"verb": "dance"}]}]}, "routes.0: it is not a Route"),
         ({"routes": 5}, "routes: expected an array"),
         ({"targets": {"desk": 5}}, "targets.desk: expected text"),
         ({"facts": {"caller": "x"}}, "facts.called: it is missing"),
@@ -227,6 +230,15 @@ def test_a_wrong_field_deep_inside_is_named_too(change: dict[str, Any], where: s
     with pytest.raises(RpcError, match=f"call.offered, field {where}") as error:
         codec.from_json(CallOffer, table, CallOffer.wire)
     assert "secret" not in str(error.value)
+
+
+def test_an_offer_has_a_route() -> None:
+    offer = CallOffer("c", CallFacts("a", "b", "", "::1", "udp"), ROUTES, {}, 1, 1.0)
+    table = codec.to_json(CallOffer, offer) | {"routes": []}
+    with pytest.raises(RpcError, match=r"call\.offered: a call needs a route"):
+        codec.from_json(CallOffer, table, CallOffer.wire)
+    assert offer.route is ROUTES[0]
+    assert offer.route_named("open") is ROUTES[1]
 
 
 def test_secrets_are_not_in_what_is_printed_of_a_message() -> None:
@@ -276,7 +288,7 @@ def test_a_whole_number_is_taken_where_a_number_is_meant() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"no json", b"[1]", b"5", b"\xff", b"[" * 200_000])
-def test_what_is_no_object_is_no_message(body: bytes) -> None:
+def test_what_is_not_an_object_is_not_a_message(body: bytes) -> None:
     with pytest.raises(RpcError):
         codec.unpacked(body)
 
