@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
@@ -32,7 +31,7 @@ TOOLS: Final = ("hang_up", "transfer")
 
 @dataclass(slots=True, eq=False)
 class Turn:
-    """One exchange; times are `time.monotonic()`."""
+    """One exchange; times are monotonic."""
 
     number: int
     speech_s: float
@@ -60,7 +59,7 @@ class Conversation:
         self._open: deque[Turn] = deque()
         """turns that are not written down yet, the oldest first"""
         self._silences = 0
-        self._ends_at = time.monotonic() + verb.max_s if verb.max_s else None
+        self._ends_at = call.clocks.monotonic() + verb.max_s if verb.max_s else None
         self._following: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -70,27 +69,28 @@ class Conversation:
         """
         call, verb = self._call, self._verb
         call.speech.configure(verb, call.route.local(), call.route.zone)
-        call.listening = True
-        call.interruptible = verb.interruptible
-        call.last_sound = time.monotonic()
+        call.ear.listen()
+        if not verb.interruptible:
+            call.ear.hold_floor()
+        call.ear.restart_silence()
         if call.resumed:
             self._say(verb.not_understood[0])  # what was being said when we died is lost
         elif verb.greeting and self._greeting is None:
             self._say(verb.greeting)
-        call.show(ShownState("listening"))
+        call.line.show(ShownState("listening"))
         try:
             while True:
-                if call.refused is not None:
-                    raise EngineGone(call.refused)
-                event = await call.next(self._patience())
+                if call.inbox.refused is not None:
+                    raise EngineGone(call.inbox.refused)
+                event = await call.inbox.next(self._patience())
                 if event is None:
                     await self._nothing_came()
                 elif await self._take(event):
                     return
         finally:
-            call.listening = False
-            call.interruptible = True
-            call.aim(FULL)
+            call.ear.ignore()
+            call.ear.yield_floor()
+            call.seat.aim(FULL)
             for task in self._following:
                 task.cancel()
             while self._open:
@@ -100,8 +100,8 @@ class Conversation:
         return self._call.speech.say(self._call.words(text, self._verb.facts))
 
     def _patience(self) -> float:
-        now = time.monotonic()
-        quiet_left = self._verb.silence_s - (now - self._call.last_sound)
+        now = self._call.clocks.monotonic()
+        quiet_left = self._verb.silence_s - (now - self._call.ear.last_sound)
         if self._ends_at is not None:
             quiet_left = min(quiet_left, self._ends_at - now)
         return max(0.02, quiet_left)
@@ -111,25 +111,25 @@ class Conversation:
         return self._turn is not None and not self._turn.item.ready.is_set()
 
     async def _nothing_came(self) -> None:
-        call, now = self._call, time.monotonic()
+        call, now = self._call, self._call.clocks.monotonic()
         if self._ends_at is not None and now >= self._ends_at:
             await self._goodbye("time limit")
         if self._waiting_for_reply:
-            call.last_sound = now
+            call.ear.restart_silence()
             return
-        if now - call.last_sound < self._verb.silence_s:
+        if now - call.ear.last_sound < self._verb.silence_s:
             return
         if self._silences >= len(self._verb.silence_prompts):
             await self._goodbye("silence")
         call.session.event("silence", count=self._silences + 1)
         self._say(self._verb.silence_prompts[self._silences])
         self._silences += 1
-        call.last_sound = now
+        call.ear.restart_silence()
 
     async def _goodbye(self, why: str) -> None:
         call = self._call
-        call.listening = False
-        call.aim(FULL)
+        call.ear.ignore()
+        call.seat.aim(FULL)
         call.session.event("goodbye", why=why)
         await call.played(self._say(self._verb.goodbye))
         raise CallEnded("hung up")
@@ -155,36 +155,37 @@ class Conversation:
         match turn.event:
             case TurnEvent.ONSET:
                 if call.playout.busy:
-                    call.aim(DUCKED)
+                    call.seat.aim(DUCKED)
             case TurnEvent.SPEECH:
                 if call.playout.busy or self._waiting_for_reply:
                     await self._barge_in(turn)
             case TurnEvent.TRIFLE:
-                call.aim(FULL)
+                call.seat.aim(FULL)
                 call.speech.clear()
             case TurnEvent.END:
-                call.aim(FULL)
+                call.seat.aim(FULL)
                 self._silences = 0
                 self._answer(turn)
 
     async def _barge_in(self, turn: CallerTurn) -> None:
         call = self._call
         items = call.speech.cut()
-        call.aim(FULL)
+        call.seat.aim(FULL)
         call.session.event(
             "barge_in", onset_to_cut_s=round(turn.duration_s, 3), heard_s=[round(i.heard_s, 2) for i in items]
         )
-        call.show(ShownState("listening"))
+        call.line.show(ShownState("listening"))
 
     def _answer(self, turn: CallerTurn) -> None:
         call = self._call
         self._turns += 1
         call.speech.commit(self._turns)
         item = call.speech.reply()
-        now = call.last_sound = time.monotonic()
+        call.ear.restart_silence()
+        now = call.ear.last_sound
         self._turn = Turn(self._turns, turn.duration_s, turn.at - turn.quiet_s, turn.at, now, item)
         self._open.append(self._turn)
-        call.show(ShownState("thinking"))
+        call.line.show(ShownState("thinking"))
         task = asyncio.create_task(self._follow(self._turn))
         self._following.add(task)
         task.add_done_callback(self._following.discard)
@@ -193,9 +194,9 @@ class Conversation:
         """Tells the turn's latencies by stage when its reply begins; writes the turn down when it is over."""
         call, item = self._call, turn.item
         await item.ready.wait()
-        ready = time.monotonic()
+        ready = call.clocks.monotonic()
         await item.started.wait()
-        played = time.monotonic()
+        played = call.clocks.monotonic()
         if item.reached:
             turn.latency_s = {
                 "endpointing": turn.endpoint - turn.speech_ended,
@@ -206,8 +207,8 @@ class Conversation:
             rounded = {stage: round(seconds, 3) for stage, seconds in turn.latency_s.items()}
             call.tell_front(TurnAnswered(call.id, rounded))
             stages = rounded["endpointing"], rounded["engine"], rounded["playout"], rounded["whole"]
-            call.show(ShownLatency(turn.number, *stages))
-            call.show(ShownState("speaking"))
+            call.line.show(ShownLatency(turn.number, *stages))
+            call.line.show(ShownState("speaking"))
         await item.done.wait()
         with contextlib.suppress(TimeoutError):  # a reply may be cut before its question is understood
             async with asyncio.timeout(UNDERSTOOD_WITHIN_S):
@@ -235,7 +236,7 @@ class Conversation:
             if turn.number == heard.turn:
                 turn.heard = heard.text
                 turn.understood.set()
-        self._call.show(ShownHeard(heard.text, heard.duration_s, heard.confidence))
+        self._call.line.show(ShownHeard(heard.text, heard.duration_s, heard.confidence))
 
     # ── what the engine asks for ─────────────────────────────────────────────────────────────────────
 
@@ -245,8 +246,8 @@ class Conversation:
         if tool.name not in TOOLS:
             call.log.warning("tool.unknown", tool=tool.name)
             return False
-        call.listening = False
-        call.aim(FULL)
+        call.ear.ignore()
+        call.seat.aim(FULL)
         await call.played(tool.item)
         if tool.name == "hang_up":
             if not tool.item.queued:
@@ -255,5 +256,5 @@ class Conversation:
         if self._verb.transfer is not None:
             await transfer(call, self._verb.transfer)
         self._say(self._verb.no_transfer)
-        call.listening = True
+        call.ear.listen()
         return False

@@ -19,9 +19,9 @@ async def dialled(
     never be heard."""
     digits = ""
     while len(digits) < count:
-        if call.refused is not None and not prompt.done.is_set():
+        if call.inbox.refused is not None and not prompt.done.is_set():
             await call.played(prompt)
-        event = await call.next(timeout_s, after=prompt.done)
+        event = await call.inbox.next(timeout_s, after=prompt.done)
         if event is None:
             break
         if isinstance(event, Dtmf):

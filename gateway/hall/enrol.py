@@ -7,7 +7,6 @@ is written to a disk in the hall.
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Final
 
 import numpy as np
@@ -77,7 +76,7 @@ class _Enrolment:
             await call.played(call.speech.say(say))
             await call.played(call.speech.beep(*BEEP))
             pcm = to_pcm(await record_line(call)).tobytes()
-            again = await self._ask(LineRepeated(call.id, at, pcm, call.rate_hz))
+            again = await self._ask(LineRepeated(call.id, at, pcm, call.line.rate_hz))
             if again is None:
                 return True
             say = f"{again} {line}"
@@ -98,7 +97,7 @@ class _Enrolment:
 
     async def _ask(self, message: Ask[A]) -> A:
         asked = asyncio.ensure_future(self._call.ask_front(message, FRONT_WITHIN_S))
-        await self._call.until(asyncio.wait({asked}))  # a caller who hangs up meanwhile is noticed
+        await self._call.inbox.until(asyncio.wait({asked}))  # a caller who hangs up meanwhile is noticed
         return asked.result()
 
 
@@ -106,16 +105,13 @@ async def record_line(call: Call) -> Floats:
     """What the caller says now, float32 24 kHz, until `AFTER_S` of quiet after it. Raises `CallEnded`."""
     frames: list[Floats] = []
     nothing = np.zeros(round(HOUSE_HZ * FRAME_S), np.float32)
-    call.tap = lambda frame: frames.append(nothing if frame is None else frame)
-    began = heard = time.monotonic()
+    began = heard = call.clocks.monotonic()
     spoke = False
-    try:
-        while (now := time.monotonic()) - began < LINE_S:
-            await call.next(0.05)
-            if call.turns.speaking:
-                spoke, heard = True, time.monotonic()
+    with call.ear.tap(lambda frame: frames.append(nothing if frame is None else frame)):
+        while (now := call.clocks.monotonic()) - began < LINE_S:
+            await call.inbox.next(0.05)
+            if call.ear.turns.speaking:
+                spoke, heard = True, call.clocks.monotonic()
             elif now - heard > (AFTER_S if spoke else NOTHING_S):
                 break
-    finally:
-        call.tap = None
     return np.concatenate(frames) if frames else nothing

@@ -13,6 +13,7 @@ from consent.grant import GrantVerifier, VoiceGrant
 from consent.revocation import Revocation, RevocationFeed
 from gateway.errors import RpcError
 from gateway.hall.call import AskFront, Call
+from gateway.hall.clocks import Clocks
 from gateway.ipc.hall_messages import RenewGrant
 
 RENEW_BEFORE: Final = 0.5
@@ -29,6 +30,7 @@ class Grants:
     ask_front: AskFront
     calls: Mapping[str, Call]
     """those that live"""
+    clocks: Clocks = time
 
     def use(self, call: Call, token: str | None) -> None:
         """The call speaks by this grant from now on; without a valid one it falls silent."""
@@ -45,8 +47,9 @@ class Grants:
     async def keep(self, call: Call) -> None:
         """Has the grant renewed in time, and silences the voice when it lapses or anything here fails."""
         try:
-            while call.muted is None and (grant := call.grant) is not None:
-                left_s = grant.expires_at - time.time()
+            licence = call.licence
+            while licence.muted is None and (grant := licence.grant) is not None:
+                left_s = grant.expires_at - self.clocks.time()
                 await asyncio.sleep(max(RENEW_RETRY_S / 2, left_s * (1 - RENEW_BEFORE)))
                 token = await self._renewal(call, grant)
                 if token is None:
@@ -61,12 +64,12 @@ class Grants:
 
     async def _renewal(self, call: Call, grant: VoiceGrant) -> str | None:
         """A fresh token; None when none came before `grant` lapsed. Raises `GrantRefused`."""
-        while time.time() < grant.expires_at:
+        while self.clocks.time() < grant.expires_at:
             try:
                 return await self.renewed(call.id, grant.token)
             except RpcError as error:
                 call.log.warning("grant.not_renewed", error=str(error))
-            await asyncio.sleep(min(RENEW_RETRY_S, max(0.05, grant.expires_at - time.time())))
+            await asyncio.sleep(min(RENEW_RETRY_S, max(0.05, grant.expires_at - self.clocks.time())))
         return None
 
     async def renewed(self, call_id: str, token: str | None) -> str:
@@ -83,5 +86,6 @@ class Grants:
     async def revoked(self, _: Revocation) -> None:
         """Silences the calls whose voice is withdrawn."""
         for call in list(self.calls.values()):
-            if call.grant is not None and self.feed.revocations.is_revoked(call.grant):
+            grant = call.licence.grant
+            if grant is not None and self.feed.revocations.is_revoked(grant):
                 call.mute("revoked")

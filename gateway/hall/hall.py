@@ -6,10 +6,8 @@ The sound goes another way: ticks arrive at `TickServer` and `Floor.turn` answer
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -23,15 +21,20 @@ from gateway.config.paths import recordings_dir
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.errors import RpcError
-from gateway.hall.audio import FILTER_DELAY_S
+from gateway.hall.audio import FILTER_DELAY_S, HOUSE_HZ
 from gateway.hall.call import Call
+from gateway.hall.call_ear import CallEar
+from gateway.hall.call_line import CallLine
+from gateway.hall.clocks import Clocks
 from gateway.hall.grants import Grants
-from gateway.hall.inbox import Dtmf, Transferred
+from gateway.hall.inbox import Dtmf, Inbox, Transferred
+from gateway.hall.licence import Licence
+from gateway.hall.memory import Item, Memory
 from gateway.hall.perform import perform
 from gateway.hall.playout import Playout
 from gateway.hall.prompts import Prompts, render
 from gateway.hall.speech import FILLER, Speech
-from gateway.hall.tick_pass import Floor
+from gateway.hall.tick_pass import Floor, Seat
 from gateway.hall.ticks import TickServer
 from gateway.ipc.codec import from_json, to_json
 from gateway.ipc.envelope import A, Ask, Tell
@@ -53,16 +56,13 @@ from gateway.ipc.line_messages import (
     KeyPressed,
     MediaTurned,
     RtpMoved,
-    ShownState,
     TransferOutcome,
 )
 from gateway.ipc.rpc import Peer, Server
 from gateway.store.sessions import Sessions
 from model.client import EngineClient
 from model.errors import EngineError
-from watermark.keys import MarkKey
 from watermark.mark import MARK_DELAY_S
-from watermark.selfcheck import SelfCheck, Window
 
 log = structlog.get_logger("hall")
 
@@ -71,6 +71,14 @@ FRONT_WITHIN_S: Final = 5.0
 
 PROMPT_RETRY_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Pauses while the engine loads; all within a grant's life."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What Redis remembers of a call whose hall died."""
+
+    disclosed: list[str]
+    history: list[Item]
 
 
 @dataclass
@@ -82,27 +90,21 @@ class Hall:
     runtime: Runtime
     token: str
     floor: Floor
-    mark_key: MarkKey
     sessions: Sessions
     engine: EngineClient
     verifier: GrantVerifier
     feed: RevocationFeed
+    clocks: Clocks = time
     calls: dict[str, Call] = field(default_factory=dict)
     prompts: Prompts = field(default_factory=Prompts)
     draining: bool = False
-    _inspector: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="inspector")
-    )
     _front: Peer | None = None
     _front_here: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _lives: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.floor.check_due = self._look_for_mark
-        self.grants = Grants(self.verifier, self.feed, self.ask_front, self.calls)
-
-    async def start(self) -> None:
+        self.grants = Grants(self.verifier, self.feed, self.ask_front, self.calls, self.clocks)
         handlers = [
             CallOffer.handled_by(self.call_offered),
             EndCall.handled_by(self.end_call),
@@ -120,7 +122,11 @@ class Hall:
         self._server = Server(
             self.runtime.hall(self.name), self.token, handlers, joined=self._joined, left=self._left
         )
-        self._ticks = TickServer(self.runtime.ticks(self.name), self.token, self.floor.turn)
+        self._ticks = TickServer(
+            self.runtime.ticks(self.name), self.token, self.floor.turn, clocks=self.clocks
+        )
+
+    async def start(self) -> None:
         await self._ticks.start()
         await self._server.start()
         self._spawn(self.feed.run(self.grants.revoked))
@@ -134,7 +140,7 @@ class Hall:
         await self._server.stop()
         await self._ticks.stop()
         await self.sessions.close()
-        self._inspector.shutdown(wait=False, cancel_futures=True)
+        self.floor.inspector.close()
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -154,7 +160,7 @@ class Hall:
         if peer is self._front:
             self._front = None
             self._front_here.clear()
-        for call in [call for call in self.calls.values() if call.line is peer]:
+        for call in [call for call in self.calls.values() if call.line.is_on(peer)]:
             call.end("failed: its line died")
 
     def tell_front(self, message: Tell) -> None:
@@ -173,42 +179,20 @@ class Hall:
         """Takes a call, or refuses it by raising `RpcError`."""
         if self.draining:
             raise RpcError("the hall is draining")
-        self._admit(offer, resumed=False)
+        self._admit(offer, None)
 
-    def _admit(self, offer: CallOffer, *, resumed: bool) -> Call:
+    def _admit(self, offer: CallOffer, past: Past | None) -> Call:
         if offer.call_id in self.calls:
             raise RpcError(f"call {offer.call_id} is here already")
-        row = self.floor.take_row()
-        if row is None:
+        seat = self.floor.open_seat(offer.payload)
+        if seat is None:
             raise RpcError("the hall is full")
-        playout = Playout(MARK_DELAY_S + FILTER_DELAY_S)
-        session = self.sessions.session(offer.call_id)
-        call = Call(
-            offer=offer,
-            row=row,
-            playout=playout,
-            speech=Speech(offer.call_id, self.engine, playout, self.prompts, self.settings.lead_s),
-            session=session,
-            tell_front=self.tell_front,
-            ask_front=self.ask_front,
-            aim=lambda gain: self.floor.aim(call, gain),
-            recordings=recordings_dir(self.settings),
-            resumed=resumed,
-        )
-        try:
-            call.mark_slot = self.floor.bank.open(offer.payload)
-            call.check = SelfCheck(self.mark_key, offer.payload)
-        except Exception:
-            self.floor.leave(call)
-            raise
-        self.calls[offer.call_id] = call
-        call.speech.remember = session.remember
-        call.speech.said = call.said
-        if resumed:
-            session.resumed()
+        call = self.calls[offer.call_id] = self._make(offer, seat, past)
+        if past is not None:
+            call.session.resumed()
         else:
             facts, route = offer.facts, offer.route
-            session.opened(
+            call.session.opened(
                 offer=to_json(CallOffer, replace(offer, grant=None)),  # the grant is a secret
                 caller=facts.caller, called=facts.called, source=facts.source, transport=facts.transport,
                 route=route.name, voice=route.voice, grant_refused=offer.grant_refused,
@@ -217,6 +201,46 @@ class Hall:
         self._lives.add(life)
         life.add_done_callback(self._lives.discard)
         return call
+
+    def _make(self, offer: CallOffer, seat: Seat, past: Past | None) -> Call:
+        """The call with all its parts."""
+        log = structlog.get_logger("call").bind(call_id=offer.call_id)
+        session = self.sessions.session(offer.call_id)
+        playout = Playout(MARK_DELAY_S + FILTER_DELAY_S)
+        inbox = Inbox(playout, log)
+        line = CallLine(offer.call_id, page=offer.facts.transport == "webrtc")
+        memory = Memory(
+            past.history if past is not None else (),
+            keeps_sound=offer.route.keep.caller_audio,
+            told=session.remember,
+        )
+        speech = Speech(
+            offer.call_id,
+            self.engine,
+            playout,
+            self.prompts,
+            self.settings.lead_s,
+            line=line,
+            memory=memory,
+            clocks=self.clocks,
+        )
+        return Call(
+            offer=offer,
+            seat=seat,
+            line=line,
+            ear=CallEar(playout, speech, inbox, clocks=self.clocks),
+            playout=playout,
+            speech=speech,
+            inbox=inbox,
+            licence=Licence(),
+            session=session,
+            tell_front=self.tell_front,
+            ask_front=self.ask_front,
+            log=log,
+            resumed=past is not None,
+            disclosed=past.disclosed if past is not None else [],
+            clocks=self.clocks,
+        )
 
     async def end_call(self, _: Peer, asked: EndCall) -> None:
         self._call(asked.call_id).end(asked.reason)
@@ -266,20 +290,15 @@ class Hall:
         known = self.calls.get(call_id)
         if known is None and started.resumed:
             known = await self._resume(call_id)
-        if known is None or known.ended.is_set():
+        if known is None or known.inbox.ended.is_set():
             log.warning("call.unknown", call_id=call_id, line=line.name)
             await line.ask(DropCall(call_id, 480))
             return
-        known.line = line
-        if known.route.keep.caller_audio:
-            known.speech.line_hz = rate_hz
         self.floor.seat(known, line.name, started.call, rate_hz)
         known.session.event("line", line=line.name, slot=started.slot, codec=started.codec)
-        known.started.set()
-        if started.confirmed and not known.confirmed.is_set():
-            known.state = "confirmed"
-            known.last_sound = time.monotonic()
-            known.confirmed.set()
+        known.line.start(line, rate_hz)
+        if started.confirmed:
+            known.was_confirmed()
 
     async def _resume(self, call_id: str) -> Call | None:
         """A call of the hall that died here before, from what Redis remembers."""
@@ -288,17 +307,16 @@ class Hall:
             if record is None or "offer" not in record.facts:
                 log.warning("call.not_remembered", call_id=call_id)
                 return None
-            history = await self.sessions.history(call_id)
+            disclosed = json.loads(record.facts.get("disclosed", "[]"))
+            past = Past(disclosed, await self.sessions.history(call_id))
             offer = from_json(CallOffer, json.loads(record.facts["offer"]), "the offer that Redis keeps")
             async with asyncio.timeout(FRONT_WITHIN_S):  # the lines are often back before the front is
                 await self._front_here.wait()
             grant = await self.grants.renewed(call_id, None)
             if call_id in self.calls:  # its line told twice
                 return self.calls[call_id]
-            call = self._admit(replace(offer, grant=grant), resumed=True)
-            call.disclosed = json.loads(record.facts.get("disclosed", "[]"))
-            call.speech.restore(history)
-            call.log.info("call.resumed", remembered=len(history))
+            call = self._admit(replace(offer, grant=grant), past)
+            call.log.info("call.resumed", remembered=len(past.history))
             return call
         except (RpcError, GrantRefused, RedisError, OSError, ValueError, LookupError, TypeError) as error:
             reason = "the front is away" if isinstance(error, TimeoutError) else str(error)
@@ -306,25 +324,16 @@ class Hall:
             return None
 
     async def call_confirmed(self, _: Peer, confirmed: CallConfirmed) -> None:
-        call = self._call(confirmed.call_id)
-        if not call.confirmed.is_set():
-            call.session.event("confirmed", codec=confirmed.codec)
-            call.last_sound = time.monotonic()
-            call.confirmed.set()
-            call.move("confirmed")
+        self._call(confirmed.call_id).confirm(confirmed.codec)
 
     async def key_pressed(self, _: Peer, key: KeyPressed) -> None:
-        self._call(key.call_id).post(Dtmf(key.digit))
+        self._call(key.call_id).inbox.post(Dtmf(key.digit))
 
     async def media_turned(self, _: Peer, turned: MediaTurned) -> None:
-        call = self._call(turned.call_id)
-        call.forget_turn()
-        call.last_sound = time.monotonic()
-        call.session.event("hold", sending=turned.sending, receiving=turned.receiving)
-        call.show(ShownState("listening" if turned.sending else "held"))
+        self._call(turned.call_id).hold(sending=turned.sending, receiving=turned.receiving)
 
     async def transfer_outcome(self, _: Peer, outcome: TransferOutcome) -> None:
-        self._call(outcome.call_id).post(Transferred(outcome.status, outcome.reason))
+        self._call(outcome.call_id).inbox.post(Transferred(outcome.status, outcome.reason))
 
     async def rtp_moved(self, _: Peer, moved: RtpMoved) -> None:
         """Sound comes from elsewhere all at once: a phone that moved, or somebody else's."""
@@ -340,47 +349,31 @@ class Hall:
 
     async def _live(self, call: Call) -> None:
         self.grants.use(call, call.offer.grant)
-        performing = asyncio.create_task(perform(call))
+        performing = asyncio.create_task(perform(call, recordings_dir(self.settings)))
         work = [
             performing,
-            asyncio.create_task(call.speech.run(lambda: call.token, call.post)),
+            asyncio.create_task(call.speech.run(lambda: call.licence.token, call.inbox.post)),
             asyncio.create_task(self.grants.keep(call)),
             asyncio.create_task(self._limit(call)),
         ]
         try:
-            await call.ended.wait()
-            await self._hang_up(call)
+            await call.inbox.ended.wait()
+            await call.line.hang_up()
             await asyncio.wait((performing,), timeout=1.0)
         finally:
             for task in work:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
-            self.floor.leave(call)
+            self.floor.leave(call.seat)
             self.calls.pop(call.id, None)
-            spoken_s = round(call.spoken_samples / 24_000, 2)
-            call.session.ended(call.how, spoken_s=spoken_s, underruns=call.underruns)
-            self.tell_front(CallClosed(call.id, call.how, spoken_s))
-            call.log.info("call.ended", how=call.how, spoken_s=spoken_s, underruns=call.underruns)
-
-    async def _hang_up(self, call: Call) -> None:
-        if call.line is not None and not call.line.closed.is_set():
-            with contextlib.suppress(RpcError):
-                await call.line.ask(DropCall(call.id))
+            how, underruns = call.inbox.how, call.seat.underruns
+            spoken_s = round(call.seat.spoken_samples / HOUSE_HZ, 2)
+            call.session.ended(how, spoken_s=spoken_s, underruns=underruns)
+            self.tell_front(CallClosed(call.id, how, spoken_s))
+            call.log.info("call.ended", how=how, spoken_s=spoken_s, underruns=underruns)
 
     async def _limit(self, call: Call) -> None:
-        await call.confirmed.wait()
-        before_s = max(0.0, time.time() - call.offer.at) if call.resumed else 0.0
+        await call.line.confirmed.wait()
+        before_s = max(0.0, self.clocks.time() - call.offer.at) if call.resumed else 0.0
         await asyncio.sleep(max(0.0, self.settings.max_call_s - before_s))
         call.end("hung up: the longest duration was reached")
-
-    def _look_for_mark(self, call: Call) -> None:
-        """What the call was just sent, through a modelled telephone line, must carry its mark."""
-        if call.check is not None:
-            self._spawn(self._judge(call, call.check.take()))
-
-    async def _judge(self, call: Call, sent: Window) -> None:
-        verdict = await asyncio.get_running_loop().run_in_executor(self._inspector, sent.verdict)
-        self.floor.counters.marks_checked += 1
-        if not verdict.detected:
-            call.log.error("mark.not_found", p_value=verdict.p_value, score=round(verdict.score, 1))
-            call.mute("no mark")

@@ -1,12 +1,21 @@
-"""What lands in a call's inbox, for its verbs to read, and what unwinds them."""
+"""What lands in a call's inbox, for its verbs to read, and what unwinds them.
+
+The last thing that lands there is the call's end; whoever notices it first says so by `Inbox.end`.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
+from typing import Any, Final
 
 from gateway.errors import VoicegateError
-from gateway.hall.playout import Item
+from gateway.hall.playout import Item, Playout
 from gateway.hall.turns import TurnEvent
+
+INBOX: Final = 256
+"""Events that may wait for the verbs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +58,7 @@ class Dtmf:
 
 @dataclass(frozen=True, slots=True)
 class CallerTurn:
-    """What `Turns` noticed. `at` is `time.monotonic()`, `quiet_s` how long it had been quiet by then."""
+    """What `Turns` noticed. `at` is monotonic, `quiet_s` how long it had been quiet by then."""
 
     event: TurnEvent
     at: float
@@ -85,3 +94,101 @@ class EngineGone(VoicegateError):
     def __init__(self, refusal: Refused) -> None:
         super().__init__(refusal.message)
         self.refusal = refusal
+
+
+class Inbox:
+    """One call's events until its end. `playout` is what the end silences; `log` a bound logger."""
+
+    def __init__(self, playout: Playout, log: Any) -> None:
+        self._playout = playout
+        self._log = log
+        self._events: asyncio.Queue[Event] = asyncio.Queue(INBOX)
+        self.refused: Refused | None = None
+        """the engine will not speak in this call any more"""
+        self.gone = asyncio.Event()
+        """set with `refused`"""
+        self.ended = asyncio.Event()
+        self.how = ""
+        """how the call ended, once it has"""
+
+    def post(self, event: Event) -> None:
+        """Puts an event before the verbs; a full inbox means that they are stuck: the call is ended."""
+        if isinstance(event, Refused):
+            self.refused = self.refused or event
+            self.gone.set()
+        try:
+            self._events.put_nowait(event)
+        except asyncio.QueueFull:
+            self._log.error("call.inbox_full")
+            self.end("failed: events were not taken")
+
+    def end(self, how: str) -> None:
+        """The call is over, and what waits to be said is not said; idempotent, the first reason stays."""
+        if self.ended.is_set():
+            return
+        self.how = how
+        self.ended.set()
+        self._playout.cut()
+        while True:
+            try:
+                self._events.put_nowait(Ended(how))
+                return
+            except asyncio.QueueFull:
+                self._events.get_nowait()
+
+    async def next(
+        self, within_s: float | None = None, *, after: asyncio.Event | None = None
+    ) -> Event | None:
+        """The next event, None when none came in time; the time begins when `after` is set.
+
+        Raises `CallEnded`.
+        """
+        if after is not None and not after.is_set():
+            coming = asyncio.ensure_future(self._events.get())
+            waiting = asyncio.ensure_future(after.wait())
+            try:
+                await asyncio.wait((coming, waiting), return_when=asyncio.FIRST_COMPLETED)
+                if coming.done():
+                    return _living(coming.result())
+            finally:
+                coming.cancel()
+                waiting.cancel()
+        try:
+            async with asyncio.timeout(within_s):
+                return _living(await self._events.get())
+        except TimeoutError:
+            return None
+
+    async def until(self, happening: Awaitable[Any], within_s: float | None = None) -> bool:
+        """Waits for `happening` while events are left where they are. Raises `CallEnded`.
+
+        False when it did not happen in time.
+        """
+        work = asyncio.ensure_future(happening)
+        over = asyncio.ensure_future(self.ended.wait())
+        try:
+            await asyncio.wait((work, over), timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+            if self.ended.is_set():
+                raise CallEnded(self.how)
+            if work.done():
+                work.result()
+                return True
+            return False
+        finally:
+            work.cancel()
+            over.cancel()
+
+    async def until_or_gone(self, happening: asyncio.Event, within_s: float | None = None) -> None:
+        """Waits until `happening` is set, the engine refused, or time is up. Raises `CallEnded`."""
+        both = [asyncio.ensure_future(event.wait()) for event in (happening, self.gone)]
+        try:
+            await self.until(asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED), within_s)
+        finally:
+            for waiting in both:
+                waiting.cancel()
+
+
+def _living(event: Event) -> Event:
+    if isinstance(event, Ended):
+        raise CallEnded(event.how)
+    return event

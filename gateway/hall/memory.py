@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -57,16 +58,34 @@ def _at_house_rate(part: Item) -> Item:
 
 
 class Memory:
-    """One call's items, the oldest going first when there are too many or too large ones."""
+    """One call's items, the oldest going first when there are too many or too large ones.
 
-    def __init__(self) -> None:
+    It begins with `items`; `told` hears of each further one, for other halls. `keeps_sound`: the caller's own
+    sound may be among them.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[Item] = (),
+        *,
+        keeps_sound: bool = False,
+        told: Callable[[Item], None] = lambda _: None,
+    ) -> None:
+        self.keeps_sound = keeps_sound
+        self._told = told
         self._items: deque[tuple[Item, int]] = deque()
         self._bytes = 0
+        for item in items:
+            self._keep(item)
 
     def __bool__(self) -> bool:
         return bool(self._items)
 
     def add(self, item: Item) -> None:
+        self._keep(item)
+        self._told(item)
+
+    def _keep(self, item: Item) -> None:
         size = len(json.dumps(item))
         self._items.append((item, size))
         self._bytes += size

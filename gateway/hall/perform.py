@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from gateway.dialplan import (
@@ -51,10 +52,13 @@ class Goto:
     route: Route
 
 
-async def perform(call: Call) -> None:
-    """Runs the call to its end; never raises for anything a caller or an engine does."""
+async def perform(call: Call, recordings: Path) -> None:
+    """Runs the call to its end; never raises for anything a caller or an engine does.
+
+    `recordings`: the folder for what callers leave.
+    """
     try:
-        await Performance(call).run()
+        await Performance(call, recordings).run()
         call.end("hung up")
     except CallEnded as over:
         call.end(str(over))
@@ -67,11 +71,11 @@ async def perform(call: Call) -> None:
 async def _farewell(call: Call, refusal: Refused) -> None:
     """What is said when the engine cannot: a text rendered long ago. Then the call is over."""
     call.session.event("engine_refused", code=refusal.code, message=refusal.message)
-    call.aim(FULL)
+    call.seat.aim(FULL)
     item = call.speech.prompt(_last_words(call, refusal.code))
     if item is not None:
         with contextlib.suppress(CallEnded):
-            await call.until(item.done.wait(), FAREWELL_WITHIN_S)
+            await call.inbox.until(item.done.wait(), FAREWELL_WITHIN_S)
     call.end(f"failed: {refusal.code}")
 
 
@@ -87,20 +91,21 @@ def _last_words(call: Call, code: str) -> str:
 class Performance:
     """One call going through its routes."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, recordings: Path) -> None:
         self._call = call
+        self._recordings = recordings
         self._ahead: tuple[str, Item] | None = None
         """a text that is being rendered before its verb's turn"""
 
     async def run(self) -> None:
         call = self._call
-        if not await call.until(call.started.wait(), STARTED_WITHIN_S):
+        if not await call.inbox.until(call.line.started.wait(), STARTED_WITHIN_S):
             raise CallEnded("failed: no line reported the call")
-        if call.muted is not None:
-            raise CallEnded(f"failed: the voice may not be used: {call.muted}")
+        if (reason := call.licence.muted) is not None:
+            raise CallEnded(f"failed: the voice may not be used: {reason}")
         route: Route | None = call.route
         while route is not None:
-            call.route = route
+            call.follow(route)
             route = await self._route(route)
 
     async def _route(self, route: Route) -> Route | None:
@@ -149,12 +154,13 @@ class Performance:
     async def _say(self, text: str, *, interruptible: bool = True) -> bool:
         """True when it was heard from its first word to its last."""
         call = self._call
-        call.interruptible = interruptible
+        if not interruptible:
+            call.ear.hold_floor()
         item = self._start_saying(text)
         try:
             await call.played(item)
         finally:
-            call.interruptible = True
+            call.ear.yield_floor()
         return item.whole
 
     async def _announce(self, text: str) -> None:
@@ -172,14 +178,12 @@ class Performance:
         if call.resumed and text in call.disclosed:
             return
         await self._announce(text)
-        call.disclosed.append(text)
-        call.session.note(disclosed=call.disclosed)
-        call.session.event("disclosed", text=text)
+        call.disclose(text)
 
     async def _answer(self, following: Verb | None) -> None:
         """200 OK once the first words wait to be played; then until the caller can hear them."""
         call = self._call
-        if call.confirmed.is_set():
+        if call.line.confirmed.is_set():
             return  # a call that was taken up: the line has answered long ago
         text = first_words(following)
         call.move("ringing")
@@ -191,7 +195,7 @@ class Performance:
             await call.rendered(item, GREETING_WITHIN_S)
         await call.ask_line(AnswerCall(call.id))
         call.move("answered")
-        if not await call.until(call.confirmed.wait(), CONFIRMED_WITHIN_S):
+        if not await call.inbox.until(call.line.confirmed.wait(), CONFIRMED_WITHIN_S):
             raise CallEnded("failed: the answer was never acknowledged")
 
     # ── the other verbs ──────────────────────────────────────────────────────────────────────────────
@@ -216,7 +220,7 @@ class Performance:
         await self._announce(verb.announce)
         if verb.beep:
             await call.played(call.speech.beep(BEEP_HZ, 0.3))
-        await Recording(call, verb.max_s, verb.silence_s).run()
+        await Recording(call, self._recordings, verb.max_s, verb.silence_s).run()
 
 
 def first_words(verb: Verb | None) -> str:

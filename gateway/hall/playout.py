@@ -47,14 +47,22 @@ class Item:
     """Not all of it was played: the caller interrupted, or the call ended."""
     broken: bool = False
     """The engine stopped before its end."""
-    then: Callable[[], None] | None = None
-    """called when all of it was heard"""
+    then: Callable[[Item], None] | None = None
+    """called with it when all of it was heard"""
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     """Its first sound waits to be played."""
     started: asyncio.Event = field(default_factory=asyncio.Event)
     """Its first frame was played, or none ever will be."""
     done: asyncio.Event = field(default_factory=asyncio.Event)
     """All of it was played, or it was cut."""
+
+    def add_words(self, more: str) -> None:
+        """It goes on with these."""
+        self.text += more
+
+    def break_off(self) -> None:
+        """The engine stopped before its end."""
+        self.broken = True
 
     @property
     def heard_s(self) -> float:
@@ -196,7 +204,7 @@ class Playout:
         item.started.set()
         item.done.set()
         if item.then is not None and not item.cut:
-            item.then()
+            item.then(item)
 
     def cut(self) -> list[Item]:
         """Forgets what waits (barge-in, hang-up) and answers the items that were cut, with `heard` as the

@@ -22,10 +22,14 @@ FLUSH_S: Final = 1.0
 
 
 class Recording:
-    """Records one call's caller until `max_s`, `silence_s` of quiet, a key, or the end of the call."""
+    """Records one call's caller until `max_s`, `silence_s` of quiet, a key, or the end of the call.
 
-    def __init__(self, call: Call, max_s: float, silence_s: float) -> None:
+    The file is a new one in a folder of its day, below `folder`.
+    """
+
+    def __init__(self, call: Call, folder: Path, max_s: float, silence_s: float) -> None:
         self._call = call
+        self._folder = folder
         self._max_s = max_s
         self._silence_s = silence_s
         self._frames: list[Floats] = []
@@ -37,14 +41,15 @@ class Recording:
 
     async def run(self) -> Path:
         """Records; answers the file (24 kHz mono PCM16, readable by the owner only). Raises `CallEnded`."""
-        call = self._call
-        folder = call.recordings / time.strftime("%Y-%m-%d", time.gmtime())
+        call, clocks = self._call, self._call.clocks
+        folder = self._folder / time.strftime("%Y-%m-%d", time.gmtime(clocks.time()))
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = folder / f"{call.id}-{int(time.time())}.wav"
-        call.last_sound = began = time.monotonic()
-        call.tap = self.hear
+        path = folder / f"{call.id}-{int(clocks.time())}.wav"
+        call.ear.restart_silence()
+        began = call.ear.last_sound
         try:
             with (
+                call.ear.tap(self.hear),
                 os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as raw,
                 wave.open(raw) as out,
             ):
@@ -53,17 +58,16 @@ class Recording:
                 out.setframerate(HOUSE_HZ)
                 try:
                     while True:
-                        event = await call.next(FLUSH_S)
+                        event = await call.inbox.next(FLUSH_S)
                         await asyncio.to_thread(self._flush, out)
-                        now = time.monotonic()
+                        now = clocks.monotonic()
                         if isinstance(event, Dtmf):
                             return path
-                        if now - began > self._max_s or now - call.last_sound > self._silence_s:
+                        if now - began > self._max_s or now - call.ear.last_sound > self._silence_s:
                             return path
                 finally:
                     self._flush(out)
         finally:
-            call.tap = None
             call.session.event("recorded", path=str(path), seconds=round(self.seconds, 2))
 
     def _flush(self, out: wave.Wave_write) -> None:

@@ -13,7 +13,7 @@ import functools
 import itertools
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -24,10 +24,14 @@ import structlog
 from gateway.dialplan.verbs import Converse, fill
 from gateway.hall import memory
 from gateway.hall.audio import HOUSE_HZ, Floats
+from gateway.hall.call_line import CallLine
+from gateway.hall.clocks import Clocks
 from gateway.hall.inbox import Heard, Refused, SpeechEvent, ToolCall
 from gateway.hall.memory import Memory
+from gateway.hall.outbox import Outbox, append_sound, interrupt
 from gateway.hall.playout import Item, Playout, PlayoutFull
 from gateway.hall.prompts import Prompts
+from gateway.hall.unanswered import Unanswered
 from model import client
 from model.client import EngineClient, EngineEvent, EngineSession
 from model.errors import EngineBusy, EngineError, EngineRefused
@@ -43,10 +47,6 @@ CLOSE_WITHIN_S: Final = 1.0
 FILLER: Final = "One moment, please."
 PLAYOUT_REPORT_S: Final = 0.2
 RETRY_S: Final = 0.1
-OUTBOX: Final = 1024
-"""Commands that may wait for the engine (a minute of speech is 750)."""
-
-Command = Callable[[EngineSession], Awaitable[None]]
 
 
 class EngineSilent(EngineError):
@@ -69,36 +69,35 @@ class Speech:
     """One call's speech. `run` lives as long as the call; everything else may be called at any time."""
 
     def __init__(
-        self, call_id: str, engine: EngineClient, playout: Playout, prompts: Prompts, lead_s: float
+        self,
+        call_id: str,
+        engine: EngineClient,
+        playout: Playout,
+        prompts: Prompts,
+        lead_s: float,
+        *,
+        line: CallLine,
+        memory: Memory,
+        clocks: Clocks = time,
     ) -> None:
         self._engine = engine
         self._playout = playout
         self._prompts = prompts
         self._lead_s = lead_s
+        self._line = line
+        self._memory = memory
+        self._clocks = clocks
         self._log = log.bind(call_id=call_id)
         self._numbers = itertools.count(1)
-        self._outbox: asyncio.Queue[Command] = asyncio.Queue(OUTBOX)
+        self._outbox = Outbox(self._log)
+        self._unanswered = Unanswered()
         self._asked: deque[_Reply] = deque()
         self._active: _Reply | None = None
         self._recent: deque[_Reply] = deque(maxlen=8)
-        self._utterance: list[Floats] = []
-        """what the caller is saying"""
-        self._question: list[Floats] = []
-        """what the caller said and the engine has not begun to answer, for another engine if this one goes"""
-        self._committed: deque[int] = deque(maxlen=64)
-        """turns that the engine has not told its understanding of"""
         self._moved_at = 0.0
-        """when the engine was last asked, or last said something"""
-        self._full = False
+        """when the engine was last asked, or last said something, monotonic"""
         self._config: dict[str, Any] = {}
-        self._memory = Memory()
         self._transcribes = True
-        self.line_hz: int | None = None
-        """the caller's line's rate; None: nothing of the caller's sound may be remembered"""
-        self.remember: Callable[[dict[str, Any]], None] = lambda _: None
-        """told each item of the history, for other halls and engines"""
-        self.said: Callable[[Item, bool], None] = lambda *_: None
-        """told when an item has more words, and whether they are all"""
 
     # ── saying ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -111,7 +110,7 @@ class Speech:
         return self._ask(None)
 
     def _ask(self, say: str | None) -> Item:
-        item = Item(f"item-{next(self._numbers)}")
+        item = Item(f"item-{next(self._numbers)}", then=self._remember_reply)
         self._asked.append(_Reply(item, say))
         self._advance()
         return item
@@ -121,16 +120,8 @@ class Speech:
         if self._active is None and self._asked:
             reply = self._active = self._asked.popleft()
             self._recent.append(reply)
-            self._moved_at = time.monotonic()
-            self._send(lambda session: session.respond(say=reply.say))
-
-    def _send(self, command: Command) -> None:
-        try:
-            self._outbox.put_nowait(command)
-        except asyncio.QueueFull:
-            if not self._full:  # once: this may come from the hot path
-                self._full = True
-                self._log.error("engine.outbox_full")
+            self._moved_at = self._clocks.monotonic()
+            self._outbox.send(lambda session: session.respond(say=reply.say))
 
     def _own(self, sound: Floats) -> Item:
         item = Item(f"item-{next(self._numbers)}")
@@ -174,25 +165,24 @@ class Speech:
             return
         response_id = reply.response_id if reply is self._active else None
         heard_ms = round(reply.item.heard_s * 1000)
-        self._send(functools.partial(_interrupt, response_id, reply.item_id, heard_ms))
+        self._outbox.send(functools.partial(interrupt, response_id, reply.item_id, heard_ms))
 
     # ── hearing ──────────────────────────────────────────────────────────────────────────────────────
 
     def append(self, sound: Floats) -> None:
         """The caller's speech, float32 24 kHz."""
-        self._utterance.append(sound)
-        self._send(lambda session: session.append(sound))
+        self._unanswered.append(sound)
+        self._outbox.send(functools.partial(append_sound, sound))
 
     def commit(self, turn: int) -> None:
         """The caller's turn number `turn` is over."""
-        self._question, self._utterance = self._utterance, []
-        self._committed.append(turn)
-        self._send(lambda session: session.commit())
+        self._unanswered.commit(turn)
+        self._outbox.send(lambda session: session.commit())
 
     def clear(self) -> None:
         """What was appended was nothing."""
-        self._utterance.clear()
-        self._send(lambda session: session.clear())
+        self._unanswered.clear()
+        self._outbox.send(lambda session: session.clear())
 
     def configure(self, verb: Converse, now: datetime, zone: str | None) -> None:
         """What the conversation knows; see the contract's `session.update`. `zone`: the route's, if any."""
@@ -204,16 +194,11 @@ class Speech:
             "phrases": {"unsure": verb.unsure, "not_understood": list(verb.not_understood)},
             **({"timezone": zone} if zone is not None else {}),
         }
-        self._send(lambda session: session.update(**self._config))
-
-    def restore(self, history: list[dict[str, Any]]) -> None:
-        """What was said before this hall took the call up; the engine is told when it is connected."""
-        for item in history:
-            self._memory.add(item)
+        self._outbox.send(lambda session: session.update(**self._config))
 
     def renew(self, grant: str) -> None:
         """Tells the engine of a renewed grant."""
-        self._send(lambda session: session.update(grant=grant))
+        self._outbox.send(lambda session: session.update(grant=grant))
 
     # ── the connection's life ────────────────────────────────────────────────────────────────────────
 
@@ -225,20 +210,20 @@ class Speech:
         lost_at: float | None = None
         filled = False
         while True:
-            began = time.monotonic()
+            began = self._clocks.monotonic()
             try:
                 token = grant()
                 if token is None:
                     raise EngineError("the call has no voice grant")
                 session = await self._engine.connect(token)
                 if lost_at is not None:
-                    self._log.info("engine.back", after_s=round(time.monotonic() - lost_at, 2))
+                    self._log.info("engine.back", after_s=round(self._clocks.monotonic() - lost_at, 2))
                 await self._converse(session, post)
             except (EngineBusy, EngineRefused, EngineSilent) as refusal:
                 post(Refused(refusal.code, str(refusal)))
                 return
             except (EngineError, PlayoutFull) as error:
-                now = time.monotonic()
+                now = self._clocks.monotonic()
                 if lost_at is None or now - began > RECONNECT_FOR_S:  # it had been well until now
                     lost_at, filled = now, False
                     self._log.warning("engine.away", error=str(error))
@@ -257,7 +242,7 @@ class Speech:
 
     async def _converse(self, session: EngineSession, post: Callable[[SpeechEvent], None]) -> None:
         """One session's life; always ends with an error."""
-        self._moved_at = time.monotonic()
+        self._moved_at = self._clocks.monotonic()
         work = [
             asyncio.create_task(self._read(session, post)),
             asyncio.create_task(self._write(session)),
@@ -278,7 +263,7 @@ class Speech:
 
     async def _read(self, session: EngineSession, post: Callable[[SpeechEvent], None]) -> None:
         async for event in session:
-            self._moved_at = time.monotonic()
+            self._moved_at = self._clocks.monotonic()
             self._transcribes = session.transcribes
             self._take(event, post)
 
@@ -287,7 +272,7 @@ class Speech:
         if self._memory:
             await session.restore(self._memory.for_engine())
         while True:
-            command = await self._outbox.get()
+            command = await self._outbox.next()
             await command(session)
 
     async def _report(self, session: EngineSession) -> None:
@@ -295,7 +280,7 @@ class Speech:
         while True:
             await asyncio.sleep(PLAYOUT_REPORT_S)
             reply = self._active
-            quiet_s = time.monotonic() - self._moved_at
+            quiet_s = self._clocks.monotonic() - self._moved_at
             if reply is not None and not self._playout.waiting_s and quiet_s > SILENT_FOR_S:
                 raise EngineSilent("the engine did not answer in time")
             if reply is not None and reply.item_id is not None:
@@ -303,27 +288,23 @@ class Speech:
 
     def _start_over(self) -> None:
         """The session is gone: what nobody heard yet is asked for again, what was begun is left as it is."""
-        while not self._outbox.empty():
-            self._outbox.get_nowait()
-        self._full = False
+        self._outbox.clear()
         active, self._active = self._active, None
         if active is not None:
             if active.item.queued == 0 and not active.item.ended:
                 self._asked.appendleft(_Reply(active.item, active.say))
             else:
-                active.item.broken = True
+                active.item.break_off()
                 self._over(active)
         self._recent.clear()
-        last = [self._committed[-1]] if self._committed and self._question else []
-        self._committed.clear()
-        self._committed.extend(last)
-        for sound in self._question:
-            self._send(functools.partial(_append, sound))
-        if self._question:
-            self._send(lambda session: session.commit())
+        self._unanswered.start_over()
+        for sound in self._unanswered.question:
+            self._outbox.send(functools.partial(append_sound, sound))
+        if self._unanswered.question:
+            self._outbox.send(lambda session: session.commit())
         self._advance()
-        for sound in self._utterance:
-            self._send(functools.partial(_append, sound))
+        for sound in self._unanswered.utterance:
+            self._outbox.send(functools.partial(append_sound, sound))
 
     def _take(self, event: EngineEvent, post: Callable[[SpeechEvent], None]) -> None:
         active = self._active
@@ -335,8 +316,8 @@ class Speech:
                         self._answered()
             case client.Words(item_id, delta):
                 if active is not None and active.item_id == item_id and not active.item.cut:
-                    active.item.text += delta
-                    self.said(active.item, False)
+                    active.item.add_words(delta)
+                    self._line.show_words(active.item, False)
             case client.Created(response_id, item_id):
                 if active is not None:
                     active.response_id, active.item_id = response_id, item_id
@@ -346,8 +327,7 @@ class Speech:
                 self._done(event)
             case client.Transcript(text, duration_s, confidence):
                 self._remember_words("user", text)
-                turn = self._committed.popleft() if self._committed else 0
-                post(Heard(turn, text or None, duration_s, confidence))
+                post(Heard(self._unanswered.understood(), text or None, duration_s, confidence))
             case client.ToolRequest(name, arguments):
                 if active is not None and not active.item.cut:  # a caller who interrupted wants it no more
                     post(ToolCall(active.item, name, arguments))
@@ -373,41 +353,29 @@ class Speech:
         if active.say is None:
             self._answered()
         if done.status == "failed":
-            active.item.broken = True
+            active.item.break_off()
             self._log.warning("engine.reply_failed", reason=done.reason)
         self._over(active)
         self._advance()
 
     def _over(self, reply: _Reply) -> None:
         """No more of `reply` comes; when all of it was heard it belongs to the history."""
-        item = reply.item
-        if item.queued and not item.cut:
-            item.then = lambda: self._remember_words("assistant", item.text)
-            self.said(item, True)
-        self._playout.end(item)
+        if reply.item.queued and not reply.item.cut:
+            self._line.show_words(reply.item, True)
+        self._playout.end(reply.item)
 
     def _answered(self) -> None:
         """The engine has taken the caller's question in: another one need not hear it again, but may have to
         know of it."""
-        question, self._question = self._question, []
-        if question and not self._transcribes and self.line_hz is not None:
-            self._remember(memory.sound(np.concatenate(question), self.line_hz))
+        question, rate_hz = self._unanswered.answered(), self._line.rate_hz
+        if question and not self._transcribes and self._memory.keeps_sound and rate_hz:
+            self._memory.add(memory.sound(np.concatenate(question), rate_hz))
+
+    def _remember_reply(self, item: Item) -> None:
+        """All of a reply was heard; one without any sound was not."""
+        if item.queued:
+            self._remember_words("assistant", item.text)
 
     def _remember_words(self, role: str, text: str) -> None:
         if text:
-            self._remember(memory.words(role, text))
-
-    def _remember(self, item: memory.Item) -> None:
-        self._memory.add(item)
-        self.remember(item)
-
-
-async def _append(sound: Floats, session: EngineSession) -> None:
-    await session.append(sound)
-
-
-async def _interrupt(response_id: str | None, item_id: str, heard_ms: int, session: EngineSession) -> None:
-    """`response_id` is None when the response is done already."""
-    if response_id is not None:
-        await session.cancel(response_id)
-    await session.truncate(item_id, heard_ms)
+            self._memory.add(memory.words(role, text))

@@ -1,30 +1,36 @@
-"""The hall: every call of its lines, in one asyncio process, in step with the lines' ticks.
+"""The 20 ms pass over every call of the hall's lines, in step with the lines' ticks.
 
-`turn` is the hot path: once for all ticks gathered in a few milliseconds it changes rates, judges speech,
-lets each call take its frame, pulls what each has to say, marks it, and answers the lines. No awaits, no
-locks, no logs in the ordinary case, numpy over all calls at once. An error of one call ends that call and no
-other.
+`Floor.turn` is the hot path: once for all ticks gathered in a few milliseconds it changes rates, judges
+speech, lets each call take its frame, pulls what each has to say, marks it, and answers the lines. No awaits,
+no locks, no logs in the ordinary case, numpy over all calls at once. An error of one call ends that call and
+no other. What the pass keeps of a call is its `Seat`, which nobody else writes.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
 from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, RateChanger, VoiceActivity, to_float
-from gateway.hall.call import Call
+from gateway.hall.call_ear import CallEar
+from gateway.hall.clocks import Clocks
+from gateway.hall.inspector import Inspector
 from gateway.hall.leg import Legs
-from gateway.hall.playout import FRAME
+from gateway.hall.licence import Licence
+from gateway.hall.playout import FRAME, Playout
 from gateway.hall.ticks import RATES_HZ, TickLine
 from gateway.ipc import tick
 from watermark.carrier import HOPS_HZ
+from watermark.detect import Detection
 from watermark.frames import Frame, MarkedFrame, Silence
+from watermark.keys import MarkKey
 from watermark.mark import MarkerBank
+from watermark.selfcheck import SelfCheck
 
 CAPACITY: Final = 256
 """Calls one hall can hold; its rows in every batched stage."""
@@ -46,7 +52,6 @@ class Counters:
     late_ticks: int = 0
     busy_s: float = 0.0
     mark_alarms: int = 0
-    marks_checked: int = 0
     underruns: int = 0
     marked_s: float = 0.0
 
@@ -68,58 +73,130 @@ class Rate:
         self.legs.reset(row)
 
 
+@dataclass(slots=True, eq=False)
+class Seat:
+    """A call's place in every batched stage, and what the pass counts there."""
+
+    row: int
+    mark_slot: int
+    check: SelfCheck
+    """keeps what was sent, so that its mark can be looked for"""
+    rate: Rate | None = None
+    """the stages of the call's line; None until a line has the call"""
+    sending: bool = False
+    """the line plays what it is sent to the caller: the call is answered and not held"""
+    tail: bool = False
+    """the marker still holds the end of what was said"""
+    played_samples: int = 0
+    """played by the line since the call was seated, at the line's rate"""
+    played_seen: int | None = None
+    """the line's counter at its last tick; None before the first"""
+    underruns: int = 0
+    spoken_samples: int = 0
+    """marked and sent, 24 kHz"""
+    alarmed: bool = False
+    """a frame could not be marked, and the call was told"""
+
+    def aim(self, gain: float) -> None:
+        """The gain that the call's leg ramps to within its next frame."""
+        if self.rate is not None:
+            self.rate.legs.aim(self.row, gain)
+
+    def count_played(self, played: int, rate_hz: int) -> int:
+        """Takes the line's counter (uint32, its own rate) of our samples that it played; returns how many
+        that are since the call was seated, at 24 kHz."""
+        if self.played_seen is None:  # what it played before was of a hall that died
+            self.played_seen = played
+        self.played_samples += (played - self.played_seen) & 0xFFFFFFFF
+        self.played_seen = played
+        return self.played_samples * HOUSE_HZ // rate_hz
+
+
+class Seated(Protocol):
+    """What the pass needs of a call."""
+
+    @property
+    def seat(self) -> Seat: ...
+
+    @property
+    def ear(self) -> CallEar: ...
+
+    @property
+    def playout(self) -> Playout: ...
+
+    @property
+    def licence(self) -> Licence: ...
+
+    def alarm(self, error: Exception) -> None:
+        """A frame could not be marked and went out as silence; told once a call."""
+
+    def miss_mark(self, verdict: Detection) -> None:
+        """What the call was sent does not carry its mark."""
+
+    def broke(self, where: str) -> None:
+        """An error of ours, inside an `except`."""
+
+
 class Floor:
     """Where calls stand, row by row, and the pass over them."""
 
-    def __init__(self, bank: MarkerBank, activity: VoiceActivity | None = None) -> None:
+    def __init__(
+        self,
+        bank: MarkerBank,
+        mark_key: MarkKey,
+        *,
+        activity: VoiceActivity | None = None,
+        clocks: Clocks = time,
+    ) -> None:
         self.counters = Counters()
         self.rates = {rate_hz: Rate(rate_hz) for rate_hz in RATES_HZ}
-        self.bank = bank
+        self.inspector = Inspector()
+        self._bank = bank
+        self._mark_key = mark_key
         self._vad = activity or VoiceActivity(CAPACITY)
-        self.check_due: Callable[[Call], None] = lambda _: None
-        """told when a call has been sent enough voice to look for its mark"""
+        self._clocks = clocks
         self._free = list(range(CAPACITY - 1, -1, -1))
-        self._on_line: dict[tuple[str, int], Call] = {}
+        self._on_line: dict[tuple[str, int], Seated] = {}
 
-    def take_row(self) -> int | None:
-        """A row for a new call; None when the hall is full."""
-        return self._free.pop() if self._free else None
+    def open_seat(self, payload: int) -> Seat | None:
+        """A seat for a new call, whose marks carry `payload`; None when the hall is full.
 
-    def seat(self, call: Call, line: str, number: int, rate_hz: int) -> None:
+        Raises `ValueError` when `payload` does not fit into a mark.
+        """
+        if not self._free:
+            return None
+        check = SelfCheck(self._mark_key, payload)
+        mark_slot = self._bank.open(payload)
+        return Seat(self._free.pop(), mark_slot, check)
+
+    def seat(self, call: Seated, line: str, number: int, rate_hz: int) -> None:
         """The call's sound comes on `line` under `number` from now on."""
-        self._unseat(call)
-        call.rate_hz = rate_hz
-        call.number = number
-        call.played_seen = None
-        self.rates[rate_hz].reset(call.row)
-        self._vad.reset(call.row)
+        self._unseat(call.seat)
+        rate = self.rates[rate_hz]
+        call.seat.rate = rate
+        call.seat.played_seen = None
+        rate.reset(call.seat.row)
+        self._vad.reset(call.seat.row)
         self._on_line[line, number] = call
 
-    def aim(self, call: Call, gain: float) -> None:
-        """The gain that the call's leg ramps to within its next frame."""
-        if call.rate_hz:
-            self.rates[call.rate_hz].legs.aim(call.row, gain)
-
-    def leave(self, call: Call) -> None:
+    def leave(self, seat: Seat) -> None:
         """The call is over; its row is free again."""
-        self._unseat(call)
-        if call.mark_slot >= 0:
-            self.bank.close(call.mark_slot)
-            call.mark_slot = -1
-        self._free.append(call.row)
+        self._unseat(seat)
+        self._bank.close(seat.mark_slot)
+        self._free.append(seat.row)
 
-    def _unseat(self, call: Call) -> None:
-        for key in [key for key, seated in self._on_line.items() if seated is call]:
+    def _unseat(self, seat: Seat) -> None:
+        for key in [key for key, seated in self._on_line.items() if seated.seat is seat]:
             del self._on_line[key]
 
     # ── the hot path ─────────────────────────────────────────────────────────────────────────────────
 
     def turn(self, lines: list[TickLine]) -> None:
         began = time.perf_counter()
-        now = time.monotonic()
+        now = self._clocks.monotonic()
         by_rate: dict[int, list[tuple[TickLine, list[tick.Tick]]]] = defaultdict(list)
         for line in lines:
-            waiting, line.waiting = line.waiting, []
+            waiting = line.take_waiting()
             if waiting:
                 by_rate[line.rate_hz].append((line, waiting))
         for rate_hz, members in by_rate.items():
@@ -130,7 +207,7 @@ class Floor:
                 newest = [(line, waiting[depth]) for line, waiting in members if depth == len(waiting) - 1]
                 self._speak(stages, newest)
             for line, waiting in members:
-                line.late += len(waiting) - 1
+                line.count_late(len(waiting) - 1)
                 self.counters.late_ticks += len(waiting) - 1
         took = time.perf_counter() - began
         self.counters.turns += 1
@@ -139,7 +216,8 @@ class Floor:
 
     def _listen(self, stages: Rate, ticks: list[tuple[TickLine, tick.Tick]], now: float) -> None:
         """The callers' 20 ms of one tick of each line."""
-        calls: list[Call] = []
+        calls: list[Seated] = []
+        seats: list[Seat] = []
         pcm: list[bytes | memoryview] = []
         seated = self._on_line
         whole = 2 * stages.frame
@@ -148,52 +226,56 @@ class Floor:
                 call = seated.get((line.name, audio.call))
                 if call is None:
                     continue
+                seat = call.seat
                 flags = audio.flags
-                call.sending = bool(flags & tick.SENDING)
-                call.receiving = bool(flags & tick.RECEIVING)
+                seat.sending = bool(flags & tick.SENDING)
                 if flags & tick.UNDERRUN:
-                    call.underruns += 1
+                    seat.underruns += 1
                     self.counters.underruns += 1
                 try:
-                    call.count_played(audio.played)
+                    call.playout.played(seat.count_played(audio.played, stages.rate_hz))
                     if len(audio.pcm) != whole:
-                        call.hear(None, None, now)
+                        call.ear.hear(None, None, now, sending=seat.sending)
                         continue
                 except Exception:
                     call.broke("tick")
                     continue
                 calls.append(call)
+                seats.append(seat)
                 pcm.append(audio.pcm)
         if not calls:
             return
         self.counters.frames += len(calls)
-        rows = np.fromiter((call.row for call in calls), np.intp, len(calls))
+        rows = np.fromiter((seat.row for seat in seats), np.intp, len(seats))
         heard = to_float(np.frombuffer(b"".join(pcm), "<i2").reshape(len(calls), stages.frame))
         house = stages.to_house.change(rows, heard)
         narrow = heard if stages.to_vad is None else stages.to_vad.change(rows, heard)
         judged = self._vad.judge(rows, narrow)
-        for call, frame in zip(calls, house, strict=True):
+        for call, seat, frame in zip(calls, seats, house, strict=True):
             try:
-                call.hear(frame, judged.get(call.row), now)
+                call.ear.hear(frame, judged.get(seat.row), now, sending=seat.sending)
             except Exception:
                 call.broke("hear")
 
     def _speak(self, stages: Rate, ticks: list[tuple[TickLine, tick.Tick]]) -> None:
         """Answers each line's newest tick with what its calls have to say."""
-        talking: list[Call] = []
+        talking: list[Seated] = []
         sound: list[Floats] = []
         answers: list[tuple[TickLine, int, list[tick.SlotAudio]]] = []
+        # for each talking call, its line's answers and the slot it is in
         places: list[tuple[list[tick.SlotAudio], tick.SlotAudio]] = []
-        """for each talking call, its line's answers and the slot it is in"""
+        # mark slots of calls that say nothing: their carriers' time goes on
         resting: list[int] = []
-        """mark slots of calls that say nothing: their carriers' time goes on"""
         seated = self._on_line
         for line, packet in ticks:
             slots: list[tick.SlotAudio] = []
             answers.append((line, packet.seq, slots))
             for audio in packet.slots:
                 call = seated.get((line.name, audio.call))
-                if call is None or not call.sending:
+                if call is None:
+                    continue
+                seat = call.seat
+                if not seat.sending:
                     continue
                 try:
                     frame = call.playout.pull()
@@ -201,53 +283,57 @@ class Floor:
                     call.broke("playout")
                     continue
                 if frame is None:
-                    if not call.tail:
-                        resting.append(call.mark_slot)
+                    if not seat.tail:
+                        resting.append(seat.mark_slot)
                         continue
-                    call.tail = False
+                    seat.tail = False
                     frame = QUIET
                 else:
-                    call.tail = True
+                    seat.tail = True
                 talking.append(call)
                 sound.append(frame)
                 places.append((slots, audio))
         if talking:
             frames = self._mark(talking, np.stack(sound))
-            rows = np.fromiter((call.row for call in talking), np.intp, len(talking))
+            rows = np.fromiter((call.seat.row for call in talking), np.intp, len(talking))
             out = stages.legs.play(rows, frames)
             for (slots, audio), pcm in zip(places, out, strict=True):
                 slots.append(tick.SlotAudio(audio.call, audio.slot, tick.SENDING, 0, pcm.data.cast("B")))
         if resting:
-            self.bank.rest(np.array(resting, np.intp), HOPS)
+            self._bank.rest(np.array(resting, np.intp), HOPS)
         for line, seq, slots in answers:
             line.answer(tick.pack(seq, slots))
 
-    def _mark(self, calls: list[Call], block: Floats) -> list[Frame]:
+    def _mark(self, calls: list[Seated], block: Floats) -> list[Frame]:
         """Marked frames; silence for a call that is muted or whose frame could not be marked."""
-        slots = np.fromiter((call.mark_slot for call in calls), np.intp, len(calls))
-        hops = [self.bank.position(call.mark_slot) for call in calls]
+        seats = [call.seat for call in calls]
+        slots = np.fromiter((seat.mark_slot for seat in seats), np.intp, len(seats))
+        hops = [self._bank.position(seat.mark_slot) for seat in seats]
         try:
-            marked: Sequence[MarkedFrame | Exception] = self.bank.mark(slots, block)
+            marked: Sequence[MarkedFrame | Exception] = self._bank.mark(slots, block)
         except Exception as error:
             marked = [error] * len(calls)
         frames: list[Frame] = []
-        for call, frame, hop in zip(calls, marked, hops, strict=True):
+        for call, seat, frame, hop in zip(calls, seats, marked, hops, strict=True):
             if isinstance(frame, Exception):
                 self.counters.mark_alarms += 1
-                call.alarm(frame)
+                if not seat.alarmed:
+                    seat.alarmed = True
+                    call.alarm(frame)
                 frames.append(SILENCE)
-            elif call.muted is not None:
+            elif call.licence.muted is not None:
                 frames.append(SILENCE)
             else:
-                call.spoken_samples += FRAME
+                seat.spoken_samples += FRAME
                 frames.append(frame)
-                if call.check is not None and call.check.heard(hop, frame.samples):
-                    self.check_due(call)
+                if seat.check.heard(hop, frame.samples):
+                    self.inspector.look(seat.check.take(), call.miss_mark)
         self.counters.marked_s += len(frames) * FRAME_S
         return frames
 
     def snapshot(self) -> dict[str, float]:
         """Counters for the metrics."""
         return {name: getattr(self.counters, name) for name in Counters.__slots__} | {
-            "seated": len(self._on_line)
+            "marks_checked": self.inspector.checked,
+            "seated": len(self._on_line),
         }

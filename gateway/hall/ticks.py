@@ -18,6 +18,7 @@ from typing import Final
 import structlog
 
 from gateway.errors import LineError, RpcError
+from gateway.hall.clocks import Clocks
 from gateway.ipc import tick
 from gateway.ipc.codec import unpacked
 from gateway.ipc.hello import TickHello, admitted
@@ -43,9 +44,18 @@ class TickLine:
         self.sock = sock
         self.waiting: list[tick.Tick] = []
         self.ticked_at = 0.0
-        """`time.monotonic()` of its last tick"""
+        """when it last ticked, monotonic"""
         self.late = 0
         """ticks that were answered together with a newer one: the hall was late"""
+
+    def take_waiting(self) -> list[tick.Tick]:
+        """The ticks that nobody answered yet, the oldest first."""
+        waiting, self.waiting = self.waiting, []
+        return waiting
+
+    def count_late(self, ticks: int) -> None:
+        """`ticks` more were answered together with a newer one."""
+        self.late += ticks
 
     def answer(self, packet: bytes) -> None:
         with contextlib.suppress(BlockingIOError, OSError):  # a line that is gone or stuck loses a frame
@@ -55,10 +65,13 @@ class TickLine:
 class TickServer:
     """`turn` is called with the lines that have ticks waiting."""
 
-    def __init__(self, path: Path, token: str, turn: Callable[[list[TickLine]], None]) -> None:
+    def __init__(
+        self, path: Path, token: str, turn: Callable[[list[TickLine]], None], *, clocks: Clocks = time
+    ) -> None:
         self._path = path
         self._token = token
         self._turn = turn
+        self._clocks = clocks
         self._listener: socket.socket | None = None
         self._ready: list[TickLine] = []
         self._expected = 0
@@ -123,7 +136,7 @@ class TickServer:
         del line.waiting[:-BACKLOG_TICKS]
         if not line.waiting:
             return
-        line.ticked_at = now = time.monotonic()
+        line.ticked_at = now = self._clocks.monotonic()
         if not fresh:
             return
         if not self._ready:
@@ -141,7 +154,7 @@ class TickServer:
         try:
             self._turn([line for line in ready if line.waiting])
         except Exception:
-            if (now := time.monotonic()) - self._failed_at > FAILED_EVERY_S:
+            if (now := self._clocks.monotonic()) - self._failed_at > FAILED_EVERY_S:
                 self._failed_at = now
                 log.exception("tick.turn_failed")
         for line in ready:  # a tick left over would be waited for and never served

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 from gateway.errors import RpcError
@@ -20,7 +19,7 @@ async def transfer(call: Call, target: str) -> None:
     Raises `CallEnded` when it went; returns when it did not, and the call goes on.
     """
     address = call.offer.targets.get(target)
-    if address is None or call.line is None:
+    if address is None:
         call.session.event("transfer_refused", target=target)
         return
     call.session.event("transfer", target=target)
@@ -36,9 +35,9 @@ async def transfer(call: Call, target: str) -> None:
 
 async def _outcome(call: Call) -> tuple[int, str]:
     """The final status of the REFER, (408, …) when none came."""
-    deadline = time.monotonic() + ACCEPTED_WITHIN_S
-    while (left_s := deadline - time.monotonic()) > 0:
-        event = await call.next(left_s)
+    deadline = call.clocks.monotonic() + ACCEPTED_WITHIN_S
+    while (left_s := deadline - call.clocks.monotonic()) > 0:
+        event = await call.inbox.next(left_s)
         if isinstance(event, Transferred):
             return event.status, event.reason
     return 408, "nobody said what became of it"

@@ -1,12 +1,12 @@
 """Who speaks: from the caller's frames and Silero's judgement to turns.
 
-`Turns` sees every 20 ms frame of one call and each 32 ms judgement of speech. It answers with at most one
-event a frame:
+`Turns` sees every 20 ms frame of one call and each 32 ms judgement of speech. It returns at most one
+`TurnEvent` a frame:
 
-    Onset      two windows of speech: duck if we are talking
-    Speech     it lasted `speech_s`: it is a turn, not a cough or an "mm-hm"; whoever talks is cut
-    Trifle     it ended before that: resume
-    EndOfTurn  `endpoint_s` of quiet after speech
+    ONSET   two windows of speech: duck if we are talking
+    SPEECH  it lasted `speech_s`: it is a turn, not a cough or an "mm-hm"; whoever talks is cut
+    TRIFLE  it ended before that: resume
+    END     `endpoint_s` of quiet after speech
 
 and collects the sound of the turn, `preroll_s` before the onset included, for the engine.
 """

@@ -27,6 +27,8 @@ from gateway.config.paths import consent_dir
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import Settings
 from gateway.front.engine_door import engine_door
+from gateway.hall.call_line import CallLine
+from gateway.hall.memory import Memory
 from gateway.hall.playout import Playout
 from gateway.hall.prompts import Prompts
 from gateway.hall.speech import Speech
@@ -136,12 +138,12 @@ async def test_a_replica_of_chroma_dies_and_the_next_words_are_heard(site: Site)
     with _voice_desk(site, clip, fetched):
         engine = EngineClient(cluster.url("chroma"), boot_token=TOKEN)
         token = grant_of(site.office, clip, "ah")
-        speech = Speech("c1", engine, Playout(0.0), Prompts(), 1.0)
         said = [
             {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "where are you"}]},
             {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "here"}]},
         ]
-        speech.restore(said)
+        line, memory = CallLine("c1", page=False), Memory(said)
+        speech = Speech("c1", engine, Playout(0.0), Prompts(), 1.0, line=line, memory=memory)
         life = asyncio.create_task(speech.run(lambda: token, lambda _: None))
         try:
             first = speech.say("good morning, what can I do for you")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.hall.virtual_hall import TIMED, House, HouseLoop, HouseTime
+from tests.gateway.hall.virtual_hall import House, HouseLoop
 
 
 def pytest_asyncio_loop_factories(
@@ -20,11 +20,9 @@ def pytest_asyncio_loop_factories(
 
 
 @pytest.fixture
-async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
+async def house(tmp_path: Path) -> AsyncIterator[House]:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, HouseLoop), "the module must say HOUSE_TIME = True"
-    for name in TIMED:
-        monkeypatch.setattr(f"gateway.hall.{name}.time", HouseTime(loop))
     opened = House(tmp_path)
     await opened.open()
     yield opened

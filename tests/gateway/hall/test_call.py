@@ -8,8 +8,7 @@ import pytest
 
 from gateway.dialplan import Answer, Converse, Disclose, Hangup, Say
 from gateway.errors import RpcError
-from gateway.hall.call import INBOX
-from gateway.hall.inbox import Dtmf
+from gateway.hall.inbox import INBOX, Dtmf
 from gateway.hall.tick_pass import CAPACITY
 from gateway.ipc.hall_messages import CallClosed, Drain, EndCall
 from gateway.ipc.line_messages import AnswerCall, CallLeft
@@ -122,7 +121,7 @@ async def test_an_answer_that_is_never_acknowledged_ends_the_call(house: House) 
 async def test_the_longest_duration_ends_a_call(house: House) -> None:
     house.hall.settings = house.settings.model_copy(update={"max_call_s": 7.0})
     phone = await house.ring(Answer(), Say(text=" ".join(["word"] * 60)))
-    await house.until(lambda: house.call(phone).confirmed.is_set())
+    await house.until(lambda: house.call(phone).line.confirmed.is_set())
     took = await house.until(house.is_empty, 60)
     assert took == pytest.approx(7.0, abs=0.2)
     assert "longest duration" in house.memory.hashes[f"vg:call:{phone.call_id}"]["how"]
@@ -187,8 +186,8 @@ async def test_a_call_whose_events_nobody_takes_ends(house: House) -> None:
     await house.until(lambda: phone.heard_s())
     call = house.call(phone)
     for _ in range(INBOX + 1):
-        call.post(Dtmf("1"))
-    assert call.inbox.qsize() <= INBOX
+        call.inbox.post(Dtmf("1"))
+    assert call.inbox._events.qsize() <= INBOX
     assert await house.over(phone) == "failed: events were not taken"
 
 
@@ -208,8 +207,8 @@ async def test_two_calls_with_the_same_text_share_nothing(house: House) -> None:
     await asyncio.sleep(0.6)
     assert not house.events(second, "barge_in")
     assert second.heard_s(at) == pytest.approx(0.6, abs=0.06), "the other one talks on"
-    assert house.call(first).row != house.call(second).row
-    assert house.call(first).mark_slot != house.call(second).mark_slot
+    assert house.call(first).seat.row != house.call(second).seat.row
+    assert house.call(first).seat.mark_slot != house.call(second).seat.mark_slot
 
 
 async def test_nothing_of_a_hundred_calls_is_left(house: House) -> None:

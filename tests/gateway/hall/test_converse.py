@@ -88,10 +88,10 @@ async def test_an_onset_ducks_within_a_frame(house: House) -> None:
     await house.until(lambda: phone.heard_s() > 0.4)
     phone.speak(1.0)
     call = house.call(phone)
-    await house.until(lambda: call.turns.speaking)
+    await house.until(lambda: call.ear.turns.speaking)
     await asyncio.sleep(0.02)
     legs = house.hall.floor.rates[8_000].legs
-    assert legs._target[call.row] == pytest.approx(0.2)
+    assert legs._target[call.seat.row] == pytest.approx(0.2)
 
 
 async def test_the_engine_is_told_what_was_really_played(house: House) -> None:
@@ -237,7 +237,7 @@ async def test_a_hold_while_ducked_does_not_leave_the_voice_low(house: House) ->
     await house.until(lambda: phone.heard_s() > 0.4)
     full = phone.heard[-1]
     phone.speak(0.2)
-    await house.until(lambda: house.call(phone).turns.speaking)
+    await house.until(lambda: house.call(phone).ear.turns.speaking)
     await house.hold(phone, held=True)
     await asyncio.sleep(1.0)
     await house.hold(phone, held=False)

@@ -42,9 +42,9 @@ async def dial(house: House, phone: Phone, text: str, digits: str) -> None:
 async def repeat(house: House, phone: Phone, line: str, seconds: float) -> None:
     """Says something after the tone."""
     await house.says(line)
-    await house.until(lambda: house.call(phone).tap is not None)
+    await house.until(lambda: house.call(phone).ear.tapped)
     phone.speak(seconds)
-    await house.until(lambda: house.call(phone).tap is None, 20)
+    await house.until(lambda: not house.call(phone).ear.tapped, 20)
 
 
 async def test_a_person_gives_their_voice(house: House) -> None:
@@ -116,7 +116,7 @@ async def test_who_hangs_up_in_a_line_leaves_nothing(house: House) -> None:
     phone = await house.ring(Answer(), ENROLL, BYE)
     await dial(house, phone, "code", "1234567890")
     await house.says("i am alice")
-    await house.until(lambda: house.call(phone).tap is not None)
+    await house.until(lambda: house.call(phone).ear.tapped)
     phone.speak(5.0)
     await asyncio.sleep(1.0)
     await house.hang_up(phone)

@@ -93,7 +93,7 @@ async def test_keys_pressed_ahead_count(house: House) -> None:
 
 async def recording(house: House, verb: Record) -> Phone:
     phone = await house.ring(Answer(), verb, Hangup(say="thank you"))
-    await house.until(lambda: house.call(phone).tap is not None)
+    await house.until(lambda: house.call(phone).ear.tapped)
     return phone
 
 
@@ -140,7 +140,7 @@ async def test_a_recording_goes_on_when_the_engine_is_lost(house: House) -> None
     phone = await recording(house, Record(announce="speak now", max_s=60.0))
     house.engine.die()
     phone.speak(15.0)
-    await house.until(lambda: house.call(phone).refused, 20)
+    await house.until(lambda: house.call(phone).inbox.refused, 20)
     assert await house.over(phone) == "failed: lost", "nobody is left to say thank you"
     assert recorded(house, phone)[0] == pytest.approx(19.5, abs=1.5)
 

@@ -131,8 +131,7 @@ async def test_sound_that_was_given_is_never_changed() -> None:
 async def test_what_follows_is_called_when_all_was_heard_and_not_when_it_was_cut() -> None:
     heard: list[str] = []
     for name, cut in (("whole", False), ("cut", True)):
-        playout, item = Playout(0.0), Item(name)
-        item.then = lambda name=name: heard.append(name)
+        playout, item = Playout(0.0), Item(name, then=lambda item: heard.append(item.id))
         playout.put(item, sound(2))
         playout.end(item)
         playout.pull()

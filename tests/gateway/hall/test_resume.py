@@ -75,8 +75,7 @@ async def test_what_the_line_played_before_does_not_count_for_the_new_hall(house
     assert phone.played > 8_000
     await back(house, phone)
     await house.until(lambda: phone.heard_s() > 0.3)
-    call = house.call(phone)
-    assert call.played_samples == pytest.approx(phone.heard_s() * 8_000, abs=400)
+    assert house.call(phone).seat.played_samples == pytest.approx(phone.heard_s() * 8_000, abs=400)
     phone.speak(0.8)
     await house.until(lambda: house.engine.sessions[-1].told and house.engine.told("truncate"))
     assert house.engine.told("truncate")[-1][1] <= phone.heard_s() * 1000 + 1

@@ -151,7 +151,7 @@ async def test_an_engine_that_stays_away_is_apologised_for(house: House, prompts
     phone = await talking(house)
     heard = phone.heard_s()
     house.engine.die()
-    took = await house.until(lambda: house.call(phone).refused, RECONNECT_FOR_S + 1)
+    took = await house.until(lambda: house.call(phone).inbox.refused, RECONNECT_FOR_S + 1)
     assert took == pytest.approx(RECONNECT_FOR_S, abs=0.3)
     assert await house.over(phone) == "failed: lost"
     assert phone.heard_s() - heard == pytest.approx(LOST_S, abs=0.05)
@@ -186,7 +186,7 @@ async def test_an_engine_that_says_nothing_is_apologised_for(house: House, promp
     house.engine.silent = True
     phone.speak(0.6)
     await house.until(lambda: house.engine.told("commit"))
-    took = await house.until(lambda: house.call(phone).refused, 20)
+    took = await house.until(lambda: house.call(phone).inbox.refused, 20)
     assert took == pytest.approx(8.0, abs=0.4)
     assert await house.over(phone) == "failed: lost"
     assert phone.heard_s() - heard == pytest.approx(LOST_S, abs=0.05)

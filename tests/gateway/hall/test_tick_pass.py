@@ -72,8 +72,8 @@ async def test_an_error_of_one_call_ends_it_and_no_other(house: House) -> None:
     def breaks(_: object) -> None:
         raise RuntimeError("a bug")
 
-    house.call(phones[1]).tap = breaks
-    assert await house.over(phones[1]) == "failed: an error of ours"
+    with house.call(phones[1]).ear.tap(breaks):
+        assert await house.over(phones[1]) == "failed: an error of ours"
     at = [len(phones[k].heard) for k in (0, 2)]
     await asyncio.sleep(1.0)
     assert [phones[k].heard_s(since) for k, since in zip((0, 2), at, strict=True)] == [
@@ -130,12 +130,12 @@ async def test_a_held_call_is_given_nothing(house: House) -> None:
 
 async def test_the_played_counter_may_wrap(house: House) -> None:
     phone = await speaking(house)
-    call = house.call(phone)
-    before = call.played_samples
-    assert call.played_seen is not None
-    call.played_seen = (1 << 32) - 160
-    call.count_played(160)
-    assert call.played_samples - before == 320
+    seat = house.call(phone).seat
+    before = seat.played_samples
+    assert seat.played_seen is not None
+    seat.played_seen = (1 << 32) - 160
+    seat.count_played(160, 8_000)
+    assert seat.played_samples - before == 320
 
 
 async def test_counters_say_what_was_done(house: House) -> None:

@@ -47,12 +47,12 @@ async def test_without_a_valid_grant_a_call_is_not_even_answered(
 
 async def test_a_grant_is_renewed_in_time_and_the_engine_learns_of_it(house: House) -> None:
     phone = await speaking(house)
-    first = house.call(phone).token
+    first = house.call(phone).licence.token
     await house.until(lambda: house.front.renewed, 60)
     assert house.front.renewed == [(phone.call_id, first)], "the last token goes along"
     await asyncio.sleep(1.0)
     updates = [fields["grant"] for fields in house.engine.told("update") if "grant" in fields]
-    assert updates == [house.call(phone).token]
+    assert updates == [house.call(phone).licence.token]
     assert updates != [first]
     await asyncio.sleep(100.0)
     assert len(house.front.renewed) == 4, "every half minute"
@@ -62,7 +62,7 @@ async def test_a_grant_is_renewed_in_time_and_the_engine_learns_of_it(house: Hou
 async def test_a_grant_that_is_not_renewed_lapses_into_silence_and_an_alarm(house: House) -> None:
     phone = await speaking(house)
     house.front.away = True
-    grant = house.call(phone).grant
+    grant = house.call(phone).licence.grant
     assert grant is not None
     await house.until(lambda: house.events(phone, "muted"), 120)
     assert house.loop.wall() == pytest.approx(grant.expires_at, abs=0.2)
@@ -151,7 +151,7 @@ async def test_what_a_muted_call_was_saying_is_not_said_and_nothing_follows_it(
 
 async def test_a_frame_that_cannot_be_marked_is_silence_and_an_alarm_and_others_talk_on(house: House) -> None:
     failing, fine = await speaking(house, "n0"), await speaking(house, "n0")
-    house.bank.broken.add(house.call(failing).mark_slot)
+    house.bank.broken.add(house.call(failing).seat.mark_slot)
     await asyncio.sleep(0.1)
     began = len(failing.heard), len(fine.heard)
     await asyncio.sleep(2.0)
@@ -160,11 +160,11 @@ async def test_a_frame_that_cannot_be_marked_is_silence_and_an_alarm_and_others_
     assert house.hall.floor.counters.mark_alarms >= 100
     assert len(house.events(failing, "mark_failed")) == 1, "said once, not fifty times a second"
     assert [event.call_id for event in house.front.told(MarkFailed)] == [failing.call_id]
-    spoken = house.call(failing).spoken_samples
+    spoken = house.call(failing).seat.spoken_samples
     house.bank.broken.clear()
     await asyncio.sleep(1.0)
     assert failing.heard[-1] > 0.01, "and it comes back"
-    assert house.call(failing).spoken_samples > spoken
+    assert house.call(failing).seat.spoken_samples > spoken
 
 
 async def test_a_marker_that_is_gone_silences_all_and_kills_nobody(house: House) -> None:
@@ -200,15 +200,15 @@ async def test_every_audible_sample_was_marked(house: House) -> None:
 
 async def test_what_was_sent_is_looked_into_and_passes(house: House) -> None:
     phone = await speaking(house)
-    await house.until(lambda: house.hall.floor.counters.marks_checked >= 1, 30)
-    assert house.call(phone).muted is None
+    await house.until(lambda: house.hall.floor.inspector.checked >= 1, 30)
+    assert house.call(phone).licence.muted is None
 
 
 async def test_a_voice_whose_mark_cannot_be_found_falls_silent(house: House) -> None:
     phone, other = await speaking(house), await speaking(house, "w0")
     house.bank.lies = True
-    await house.until(lambda: house.call(phone).muted is not None, 30)
-    assert house.call(phone).muted == "no mark"
+    await house.until(lambda: house.call(phone).licence.muted is not None, 30)
+    assert house.call(phone).licence.muted == "no mark"
     await asyncio.sleep(0.1)  # what the line has already
     began = len(phone.heard)
     await asyncio.sleep(1.0)

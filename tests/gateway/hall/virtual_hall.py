@@ -67,7 +67,6 @@ VOICE = np.random.default_rng(1).normal(0.3, 0.1, PIECE).astype(np.float32)
 """80 ms of what the engine says: as loud everywhere, and wide enough to hold a mark"""
 RINGING_S = 0.1
 """From the line's 200 OK to the caller's ACK."""
-TIMED = ("call", "converse", "speech", "hall", "grants", "transfer", "recording", "tick_pass", "enrol")
 
 
 M = TypeVar("M", bound=Message)
@@ -122,7 +121,7 @@ class HouseLoop(asyncio.SelectorEventLoop):
 
 
 class HouseTime:
-    """The module `time` as the hall sees it."""
+    """The loop's time as the hall's clocks."""
 
     def __init__(self, loop: HouseLoop) -> None:
         self._loop = loop
@@ -132,9 +131,6 @@ class HouseTime:
 
     def time(self) -> float:
         return self._loop.wall()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(time, name)
 
 
 # ── consent, marks, hearing ──────────────────────────────────────────────────────────────────────────────
@@ -634,6 +630,13 @@ class Line:
         started = CallStarted(phone.call_id, phone.number, phone.slot, None, resumed, phone.answered)
         await self.house.hall.call_started(self, started)  # type: ignore[arg-type]
 
+    def take_waiting(self) -> list[tick.Tick]:
+        waiting, self.waiting = self.waiting, []
+        return waiting
+
+    def count_late(self, ticks: int) -> None:
+        self.late += ticks
+
     def turn(self) -> None:
         """20 ms of the line: plays what waits, and sends its tick."""
         slots = []
@@ -690,17 +693,18 @@ class House:
 
     def _new_hall(self) -> Hall:
         self.bank = Bank()
+        clocks = HouseTime(self.loop)
         return Hall(
             name="hall0",
             settings=self.settings,
             runtime=Runtime(self.settings.data_dir),
             token="token",
-            floor=Floor(self.bank, Loudness()),  # type: ignore[arg-type]  # what the floor uses of it
-            mark_key=KEY,
+            floor=Floor(self.bank, KEY, activity=Loudness(), clocks=clocks),  # type: ignore[arg-type]  # what the floor uses of it
             sessions=self.memory,  # type: ignore[arg-type]
             engine=self.engine,  # type: ignore[arg-type]
             verifier=self.consent,
             feed=RevocationFeed("unix:///nowhere", self.consent),
+            clocks=clocks,
         )
 
     async def open(self) -> None:
@@ -817,10 +821,10 @@ class House:
         for task in [*self.hall._lives, *self.hall._tasks]:
             task.cancel()
         dead, self.hall = self.hall, self._new_hall()
-        dead.sessions = Memory()  # type: ignore[assignment]  # its last words reach nobody
-        for call in dead.calls.values():
-            call.session = dead.sessions.session(call.id)
-            call.line = None
+        lost = Memory()
+        for call in dead.calls.values():  # their last words reach nobody
+            call.session._sessions = lost  # type: ignore[assignment]
+            call.line._peer = None
         dead._front = None
         for line in self.lines.values():
             line.waiting.clear()

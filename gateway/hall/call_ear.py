@@ -1,0 +1,113 @@
+"""What becomes of the caller's sound: turns always, and what the verbs want of it.
+
+While a verb listens, a turn goes to the engine as it is spoken, and its events to the inbox; while one
+records, every frame goes there too. `hear` is on the hot path.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from gateway.hall.audio import Floats
+from gateway.hall.clocks import Clocks
+from gateway.hall.inbox import CallerTurn, Inbox
+from gateway.hall.playout import Playout
+from gateway.hall.speech import Speech
+from gateway.hall.turns import TurnEvent, Turns
+
+APPEND_FRAMES: Final = 4
+"""Line frames of the caller's speech that go to the engine together (80 ms)."""
+
+Tap = Callable[[Floats | None], None]
+"""Takes each 20 ms frame, float32 24 kHz; None when nothing arrived."""
+
+
+class CallEar:
+    """One call's ear. It begins with nobody listening, and with a caller who may interrupt."""
+
+    def __init__(self, playout: Playout, speech: Speech, inbox: Inbox, *, clocks: Clocks = time) -> None:
+        self._playout = playout
+        self._speech = speech
+        self._inbox = inbox
+        self._clocks = clocks
+        self._tap: Tap | None = None
+        self._listening = False
+        self._interruptible = True
+        self._heeded = False
+        """the present turn goes to the engine: it began when somebody listened"""
+        self.turns = Turns()
+        self.last_sound = clocks.monotonic()
+        """when somebody last spoke, monotonic"""
+
+    # ── the verbs' side ──────────────────────────────────────────────────────────────────────────────
+
+    def listen(self) -> None:
+        """The caller's turns are wanted from now on."""
+        self._listening = True
+
+    def ignore(self) -> None:
+        """They are not; a turn that is heeded already goes on to its end."""
+        self._listening = False
+
+    def hold_floor(self) -> None:
+        """The caller may not cut what is being said: a turn that begins over it is not heeded."""
+        self._interruptible = False
+
+    def yield_floor(self) -> None:
+        """The caller may cut it again."""
+        self._interruptible = True
+
+    @property
+    def tapped(self) -> bool:
+        """Somebody takes the caller's frames."""
+        return self._tap is not None
+
+    @contextmanager
+    def tap(self, tap: Tap) -> Iterator[None]:
+        """Within it, `tap` takes the caller's frames, on the hot path."""
+        self._tap = tap
+        try:
+            yield
+        finally:
+            self._tap = None
+
+    def restart_silence(self) -> None:
+        """The caller's silence counts from now."""
+        self.last_sound = self._clocks.monotonic()
+
+    def forget_turn(self) -> None:
+        """What the caller began to say is nothing (the call was held)."""
+        if self.turns.speaking and self._heeded:
+            self._speech.clear()
+        self._heeded = False
+        self.turns.reset()
+        self.restart_silence()
+
+    # ── the hot path ─────────────────────────────────────────────────────────────────────────────────
+
+    def hear(self, frame: Floats | None, judged: float | None, now: float, *, sending: bool) -> None:
+        """One 20 ms frame from the caller; see `Turns.hear`. `now` is monotonic; without `sending` the call
+        is held: what arrives is music, and nobody hears us."""
+        if self._tap is not None:
+            self._tap(frame)
+        if not sending:
+            self.last_sound = now
+            return
+        busy = self._playout.busy
+        event = self.turns.hear(frame, judged, we_talk=busy)
+        if busy or self.turns.speaking:
+            self.last_sound = now
+        if event is TurnEvent.ONSET:
+            self._heeded = self._listening and (self._interruptible or not busy)
+        if not self._heeded:
+            self.turns.take()
+            return
+        if event is not None or self.turns.frames_waiting >= APPEND_FRAMES:
+            sound = self.turns.take()
+            if sound is not None:
+                self._speech.append(sound)
+        if event is not None:
+            self._inbox.post(CallerTurn(event, now, self.turns.duration_s, self.turns.quiet_s))

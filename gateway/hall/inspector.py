@@ -1,0 +1,51 @@
+"""Whether what calls were sent carries their marks: looked into window by window, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import structlog
+
+from watermark.detect import Detection
+from watermark.selfcheck import Window
+
+log = structlog.get_logger("inspector")
+
+Missing = Callable[[Detection], None]
+"""Told the verdict on a window in which the mark was not found."""
+
+
+class Inspector:
+    """One for all calls of a hall."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inspector")
+        self.checked = 0
+        """windows that were looked into"""
+
+    def look(self, sent: Window, missing: Missing) -> None:
+        """Has `sent` looked into soon. The hot path calls this: the thread's queue, which has a lock, comes
+        after the pass."""
+        asyncio.get_running_loop().call_soon(self._begin, sent, missing)
+
+    def _begin(self, sent: Window, missing: Missing) -> None:
+        judged = asyncio.get_running_loop().run_in_executor(self._thread, sent.verdict)
+        judged.add_done_callback(partial(self._judged, missing))
+
+    def _judged(self, missing: Missing, judged: asyncio.Future[Detection]) -> None:
+        if judged.cancelled():
+            return
+        if (error := judged.exception()) is not None:
+            log.error("mark.not_looked_for", error=f"{type(error).__name__}: {error}")
+            return
+        self.checked += 1
+        verdict = judged.result()
+        if not verdict.detected:
+            missing(verdict)
+
+    def close(self) -> None:
+        """Waits for nothing: windows that nobody looked into yet are forgotten."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
