@@ -90,6 +90,14 @@ class Dialogue:
     pending: Pending | None = None
     misses: int = 0
 
+    def configure(self, config: SessionConfig) -> None:
+        """It goes on with this."""
+        self.config = config
+
+    def remember_said(self, text: str) -> None:
+        """What was said last, for a caller who asks to hear it again."""
+        self.last_said = text
+
     def grammar(self) -> list[str]:
         """Phrases that may be said now."""
         phrases = [phrase for answer in self.config.answers for phrase in answer.get("ask", ())]

@@ -110,7 +110,7 @@ class EmbeddedConversation:
 
     async def configure(self, config: SessionConfig) -> None:
         check(config)
-        self._dialogue.config = config
+        self._dialogue.configure(config)
         if self._learning is not None:
             self._learning.cancel()
         self._learning = asyncio.create_task(self._learn())
@@ -142,7 +142,7 @@ class EmbeddedConversation:
             self._said.popitem(last=False)
         samples = 0
         if move.text:
-            self._dialogue.last_said = move.text
+            self._dialogue.remember_said(move.text)
             async for piece, pcm in self._engine.mouth.speak(move.text):
                 samples += len(pcm)
                 spoken.append((piece, samples))
@@ -166,7 +166,7 @@ class EmbeddedConversation:
 
     async def restore(self, item: HistoryItem) -> None:
         if item.role == "assistant" and item.text:
-            self._dialogue.last_said = item.text
+            self._dialogue.remember_said(item.text)
 
     async def close(self) -> None:
         if not self._closed:
