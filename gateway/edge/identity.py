@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from typing import Protocol
 
 from sipmessage import Parameters, Via
 
@@ -11,19 +12,31 @@ from gateway.edge.token import PARAM
 from gateway.edge.transport import Flow
 
 
-class Identity:
-    """`host` and `port` are bound; `public_address` is how peers outside reach us, when NAT hides it."""
+class Bound(Protocol):
+    """A port that is open when somebody asks."""
 
-    def __init__(self, host: str, port: int, public_address: str | None) -> None:
-        self.port = port
-        self._host = None if ipaddress.ip_address(host).is_unspecified else host
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+
+
+class Identity:
+    """Peers reach us at `bound`; `public_address` is how those outside do, when NAT hides it."""
+
+    def __init__(self, bound: Bound, public_address: str | None) -> None:
+        self._bound = bound
         self._public = public_address
+
+    @property
+    def port(self) -> int:
+        return self._bound.address[1]
 
     def address(self, peer: str) -> str:
         """Our address as `peer` reaches it, without brackets."""
         if self._public is not None and not ipaddress.ip_address(peer).is_private:
             return self._public
-        return self._host or local_address_toward(peer)
+        host = self._bound.address[0]
+        return local_address_toward(peer) if ipaddress.ip_address(host).is_unspecified else host
 
     def via(self, flow: Flow, branch: str) -> Via:
         return Via(

@@ -18,14 +18,13 @@ from gateway.edge.callers import CallersSide
 from gateway.edge.doors import Doors
 from gateway.edge.edge_config import EdgeConfig
 from gateway.edge.forwarding import Forwarding
-from gateway.edge.identity import Identity
 from gateway.edge.lines import LineInfo
 from gateway.edge.lineside import LinesSide
 from gateway.edge.message import Unreadable, bare_answer, read
 from gateway.edge.responses import PHRASES, response
 from gateway.edge.router import Router
 from gateway.edge.switchboard import LOOPBACK, Switchboard
-from gateway.edge.transport import Flow, TcpPort, UdpPort
+from gateway.edge.transport import Flow
 
 log = structlog.get_logger("edge")
 
@@ -36,7 +35,9 @@ class Edge:
     def __init__(self, config: EdgeConfig, router: Router, spawn: Callable[[Any], None]) -> None:
         """Raises `ValueError` when a network in the config is none."""
         self.config = config
-        self._board = Switchboard(config, router, spawn)
+        self._board = Switchboard(
+            config, router, spawn, from_caller=self._from_caller, from_line=self._from_line
+        )
         self._doors = Doors(config)
         forwarding = Forwarding(self._board)
         self._callers = CallersSide(self._board, self._doors, forwarding)
@@ -47,26 +48,23 @@ class Edge:
     async def start(self) -> None:
         """Raises `OSError` when a port is taken."""
         board, config = self._board, self.config
-        board.loopback = await self._open_loopback()
-        board.udp = await UdpPort.open(config.host, config.port, self._from_caller)
-        host, port = board.udp.address
-        board.tcp = TcpPort(self._from_caller, board.connection_lost)
-        await board.tcp.open(host, port)
-        board.toward_callers = Identity(host, port, config.public_address)
-        board.toward_lines = Identity(*board.loopback.address, None)
+        await self._open_loopback()
+        await board.udp.open(config.host, config.port)
+        await board.tcp.open(*board.udp.address)
 
-    async def _open_loopback(self) -> UdpPort:
+    async def _open_loopback(self) -> None:
         """The port that lines know from the Record-Route of their calls: the last edge's, if we know it."""
-        kept = self.config.loopback_port_file
-        port = None
+        kept, loopback = self.config.loopback_port_file, self._board.loopback
+        last = 0
         if kept is not None:
-            with contextlib.suppress(OSError, ValueError):  # no file, or somebody has the port now
-                port = await UdpPort.open(LOOPBACK, int(kept.read_text()), self._from_line)
-        if port is None:
-            port = await UdpPort.open(LOOPBACK, 0, self._from_line)
+            with contextlib.suppress(OSError, ValueError):  # there is no file
+                last = int(kept.read_text())
+        try:
+            await loopback.open(LOOPBACK, last)
+        except OSError:  # somebody has the port now
+            await loopback.open(LOOPBACK, 0)
         if kept is not None:
-            kept.write_text(str(port.address[1]))
-        return port
+            kept.write_text(str(loopback.address[1]))
 
     async def stop(self) -> None:
         """Says nothing to anybody: running calls outlive an edge."""
@@ -74,9 +72,9 @@ class Edge:
         board.transactions.close()
         for dialog in board.dialogs:
             dialog.patience.cancel()
-        for port in ("tcp", "udp", "loopback"):
-            if hasattr(board, port):
-                await getattr(board, port).close()
+        await board.tcp.close()
+        await board.udp.close()
+        await board.loopback.close()
 
     @property
     def port(self) -> int:
@@ -85,7 +83,7 @@ class Edge:
 
     def drain(self) -> None:
         """No new calls; what runs goes on."""
-        self._board.draining = True
+        self._board.drain()
 
     def line_up(self, info: LineInfo) -> None:
         known = self._board.lines.named(info.name)

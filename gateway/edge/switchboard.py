@@ -19,7 +19,7 @@ from gateway.edge.responses import refusal
 from gateway.edge.router import Router
 from gateway.edge.token import RouteToken
 from gateway.edge.transaction import Served, Transactions
-from gateway.edge.transport import Flow, TcpPort, UdpPort
+from gateway.edge.transport import Flow, Receive, TcpPort, UdpPort
 
 ACK_WITHIN_S: Final = 8.0
 OVERDUE_S: Final = 1.0
@@ -31,15 +31,23 @@ LOOPBACK: Final = "127.0.0.1"
 
 
 class Switchboard:
-    """One edge's state. The ports are set when it starts."""
+    """One edge's state. Its ports open when the edge starts; they give what comes to `from_caller` and
+    `from_line`."""
 
-    udp: UdpPort
-    tcp: TcpPort
-    loopback: UdpPort
-    toward_callers: Identity
-    toward_lines: Identity
-
-    def __init__(self, config: EdgeConfig, router: Router, spawn: Callable[[Any], None]) -> None:
+    def __init__(
+        self,
+        config: EdgeConfig,
+        router: Router,
+        spawn: Callable[[Any], None],
+        *,
+        from_caller: Receive,
+        from_line: Receive,
+    ) -> None:
+        self.udp = UdpPort(from_caller)
+        self.tcp = TcpPort(from_caller, self.connection_lost)
+        self.loopback = UdpPort(from_line)
+        self.toward_callers = Identity(self.udp, config.public_address)
+        self.toward_lines = Identity(self.loopback, None)
         self.config = config
         self.router = router
         self.spawn = spawn
@@ -51,6 +59,10 @@ class Switchboard:
         self.refused: Counter[int] = Counter()
         self.draining = False
         self._overdue: dict[Dialog, None] = {}
+
+    def drain(self) -> None:
+        """No new calls; what runs goes on."""
+        self.draining = True
 
     # ── flows ────────────────────────────────────────────────────────────────────────────────────────
 

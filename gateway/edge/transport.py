@@ -74,7 +74,7 @@ Receive = Callable[[bytes, Flow], bool]
 
 
 class UdpPort(asyncio.DatagramProtocol):
-    """A bound UDP port."""
+    """A UDP port. Until it is open it has no address and no flows."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -82,13 +82,10 @@ class UdpPort(asyncio.DatagramProtocol):
         self._six = False
         self._closed = asyncio.Event()
 
-    @classmethod
-    async def open(cls, host: str, port: int, receive: Receive) -> UdpPort:
+    async def open(self, host: str, port: int) -> None:
         """Raises `OSError` when the port is taken."""
-        _, protocol = await asyncio.get_running_loop().create_datagram_endpoint(
-            lambda: cls(receive), local_addr=(host, port)
-        )
-        return protocol
+        loop = asyncio.get_running_loop()
+        await loop.create_datagram_endpoint(lambda: self, local_addr=(host, port))
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -117,9 +114,10 @@ class UdpPort(asyncio.DatagramProtocol):
         self._closed.set()
 
     async def close(self) -> None:
-        """Returns when the port is free again."""
-        self._transport.close()
-        await self._closed.wait()
+        """Returns when the port is free again; at once when it was never open."""
+        if self._transport is not None:
+            self._transport.close()
+            await self._closed.wait()
 
 
 class TcpPort:

@@ -46,14 +46,21 @@ def test_our_address_is_written_wherever_the_lines_stands() -> None:
     )
 
 
+class Bound:
+    """A port of ours."""
+
+    def __init__(self, host: str) -> None:
+        self.address = (host, 5060)
+
+
 def test_the_public_address_is_for_peers_outside() -> None:
-    ours = Identity("10.1.1.1", 5060, "198.51.100.7")
+    ours = Identity(Bound("10.1.1.1"), "198.51.100.7")
     assert ours.address("8.8.8.8") == "198.51.100.7"
     assert ours.address("192.168.1.4") == "10.1.1.1"
-    assert Identity("0.0.0.0", 5060, None).address("127.0.0.1") == "127.0.0.1"
+    assert Identity(Bound("0.0.0.0"), None).address("127.0.0.1") == "127.0.0.1"
     flow = Flow("tcp", "8.8.8.8", 1, None)
     assert ours.contact(flow, "w") == "<sip:198.51.100.7:5060;transport=tcp;vg=w>"
-    assert Identity("::1", 5060, None).contact(Flow("udp", "::1", 1, None), "w") == "<sip:[::1]:5060;vg=w>"
+    assert Identity(Bound("::1"), None).contact(Flow("udp", "::1", 1, None), "w") == "<sip:[::1]:5060;vg=w>"
 
 
 @pytest.mark.parametrize(
