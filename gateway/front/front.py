@@ -115,8 +115,6 @@ class Front:
             self,
             self._spawn,
         )
-
-    async def start(self) -> None:
         handlers = [
             CallLeft.handled_by(self._call_left),
             FetchVoice.handled_by(self.voices.fetched),
@@ -124,6 +122,8 @@ class Front:
             Drain.handled_by(self.drain),
         ]
         self._server = Server(self.runtime.front, self.token, handlers, joined=self._joined, left=self._left)
+
+    async def start(self) -> None:
         await self.edge.start()
         await self._server.start()
         for k in range(self.settings.halls):
@@ -371,7 +371,7 @@ class Front:
 
     async def drain(self, _: Peer, __: Drain) -> None:
         """No new calls, here and in the halls."""
-        self.routing.draining = True
+        self.routing.drain()
         self.edge.drain()
         for hall in self.routing.halls.values():
             with contextlib.suppress(RpcError):

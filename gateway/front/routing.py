@@ -71,6 +71,10 @@ class Routing:
         self._stock_only = stock_only
         self.mark_key = mark_key
 
+    def drain(self) -> None:
+        """No new calls from now on."""
+        self.draining = True
+
     async def offer(self, facts: CallFacts, *, hall: str | None = None) -> RoutedCall:
         """Takes the call to a hall. Raises `CallRefused`.
 

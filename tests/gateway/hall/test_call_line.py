@@ -1,0 +1,81 @@
+"""The line of one call."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from gateway.errors import RpcError
+from gateway.hall.call_line import CallLine
+from gateway.hall.playout import Item
+from gateway.ipc.envelope import Message
+from gateway.ipc.line_messages import AnswerCall, DropCall, ShowCaller, ShownState, ShownWords
+from gateway.ipc.rpc import Peer
+
+
+class LinePeer:
+    """What a call uses of `Peer`."""
+
+    def __init__(self) -> None:
+        self.closed = asyncio.Event()
+        self.asked: list[Message] = []
+        self.told: list[Message] = []
+        self.refuses = False
+
+    async def ask(self, message: Message) -> Any:
+        self.asked.append(message)
+        if self.refuses:
+            raise RpcError("not now")
+
+    def tell(self, message: Message) -> None:
+        self.told.append(message)
+
+
+@pytest.fixture
+async def peer() -> LinePeer:
+    return LinePeer()
+
+
+def started(peer: LinePeer, *, page: bool = False) -> CallLine:
+    line = CallLine("c1", page=page)
+    line.start(cast(Peer, peer), 16_000)
+    return line
+
+
+async def test_a_call_on_no_line_asks_nobody() -> None:
+    line = CallLine("c1", page=True)
+    with pytest.raises(RpcError, match="no line"):
+        await line.ask(AnswerCall("c1"))
+    await line.hang_up()
+    line.show(ShownState("listening"))
+    assert line.rate_hz == 0
+    assert not line.started.is_set()
+
+
+async def test_a_line_that_has_the_call_is_asked(peer: LinePeer) -> None:
+    line = started(peer)
+    await line.ask(AnswerCall("c1"))
+    assert peer.asked == [AnswerCall("c1")]
+    assert line.started.is_set()
+    assert line.rate_hz == 16_000
+    assert line.is_on(cast(Peer, peer))
+    assert not line.is_on(cast(Peer, LinePeer()))
+
+
+async def test_a_line_that_will_not_hang_up_or_is_gone_is_left_alone(peer: LinePeer) -> None:
+    line = started(peer)
+    peer.refuses = True
+    await line.hang_up()
+    peer.closed.set()
+    await line.hang_up()
+    assert peer.asked == [DropCall("c1")], "once, while it was there"
+
+
+async def test_only_a_caller_with_a_page_is_shown_something(peer: LinePeer) -> None:
+    item = Item("item-1", text="good morning")
+    started(peer).show_words(item, final=True)
+    assert peer.told == []
+    started(peer, page=True).show_words(item, final=True)
+    assert peer.told == [ShowCaller("c1", ShownWords("item-1", "good morning", True))]
