@@ -8,7 +8,9 @@ ConsentError
 ├── OperatorError      an operator is unknown, revoked, has another role, or the key does not fit
 ├── PinRefused         a PIN is wrong or locked
 ├── LedgerError        the ledger does not verify, or cannot be appended to
-└── VaultError         a voice cannot be opened: no key, erased, tampered; or the office's keys cannot be read
+├── VaultError         a voice cannot be opened: no key, erased, tampered; or the office's keys cannot be read
+└── ModelFileError     a model file cannot be fetched, or is not the one that this program knows
+    └── ModelFileMissing  it was not fetched yet
 """
 
 
@@ -61,3 +63,11 @@ class LedgerError(ConsentError):
 
 class VaultError(ConsentError):
     """A voice's sound cannot be opened."""
+
+
+class ModelFileError(ConsentError):
+    """A model file cannot be fetched or used."""
+
+
+class ModelFileMissing(ModelFileError):
+    """A model file was not fetched yet; the message says how to fetch it."""

@@ -7,7 +7,6 @@ promises is never believed. Inside, sound is float32 mono in [-1, 1] at 24 kHz.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import os
 import stat
@@ -15,16 +14,14 @@ import wave
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import soxr
 from numpy.typing import NDArray
 
 from consent.errors import SoundError
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+from consent.silero.network import open_network
 
 Floats = NDArray[np.float32]
 
@@ -169,19 +166,7 @@ def of_call(name: str, pcm: Floats, source_hz: int) -> Recording:
 # ── is there speech, and how good is it? ─────────────────────────────────────────────────────────────────
 
 
-@lru_cache(maxsize=1)
-def _silero() -> InferenceSession:
-    import onnxruntime  # 20 MB, and most processes that import this module never listen
-
-    spec = importlib.util.find_spec("silero_vad")  # its ONNX file only: the package would import torch
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(place) / "data" / "silero_vad.onnx"
-        if path.is_file():
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = options.inter_op_num_threads = 1
-            options.log_severity_level = 3
-            return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    raise SoundError("silero-vad is not installed; run: pip install --no-deps silero-vad==6.2.3")
+_silero = lru_cache(maxsize=1)(open_network)
 
 
 def voice_activity(at_16k: Floats) -> Floats:

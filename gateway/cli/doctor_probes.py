@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import socket
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 ENOUGH_CALLS: Final = 32
@@ -67,15 +65,10 @@ def embedded() -> dict[str, Any]:
 
 
 def vad() -> dict[str, Any]:
-    """Silero's ONNX file, found without importing its package (which needs torch), loads."""
-    import onnxruntime
+    """Silero's network, which comes with the program, loads."""
+    from consent.silero.network import open_network
 
-    found = importlib.util.find_spec("silero_vad")
-    if found is None or found.origin is None:
-        raise ModuleNotFoundError("No module named 'silero_vad'", name="silero_vad")
-    path = Path(found.origin).parent / "data" / "silero_vad.onnx"
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return {"inputs": [entry.name for entry in session.get_inputs()]}
+    return {"inputs": [entry.name for entry in open_network().get_inputs()]}
 
 
 def torch() -> dict[str, Any]:

@@ -6,16 +6,13 @@ Hot path: no allocation beyond numpy's temporaries, no locks, no logs.
 
 from __future__ import annotations
 
-import importlib.util
 from math import gcd
-from pathlib import Path
 from typing import Final
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from gateway.errors import StartError
+from consent.silero.network import open_network
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.intp]
@@ -81,27 +78,11 @@ VAD_WINDOW: Final = 256
 VAD_CONTEXT: Final = 32
 
 
-def silero_path() -> Path:
-    """The Silero ONNX file inside its package, which is never imported (it would pull torch)."""
-    spec = importlib.util.find_spec("silero_vad")
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(place) / "data" / "silero_vad.onnx"
-        if path.is_file():
-            return path
-    raise StartError("silero-vad is not installed; run: pip install --no-deps silero-vad==6.2.3")
-
-
 class VoiceActivity:
     """Silero VAD (v6, ONNX, 8 kHz) for up to `capacity` calls, batched, with each call's state in its row."""
 
     def __init__(self, capacity: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            str(silero_path()), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = open_network()
         self._rate = np.array(VAD_HZ, np.int64)
         self._state: Floats = np.zeros((2, capacity, 128), np.float32)
         self._context: Floats = np.zeros((capacity, VAD_CONTEXT), np.float32)
