@@ -3,8 +3,8 @@
     python -m benchmarks.consent_speakers [--seconds 10] [--utterances 16]
 
 Voices: Debian's asterisk-core-sounds-{en,es,fr,it,ru}-g722 (CC-BY-SA 3.0, never committed). Of the five,
-English and Spanish are one woman (pairs between them are left out). Needs ffmpeg for G.722, and the weights
-of resemblyzer (pip install --no-deps resemblyzer==0.1.4).
+English and Spanish are one woman (pairs between them are left out). Needs ffmpeg for G.722, and the
+speaker model (voicegate models get speaker).
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import soxr
 from consent.checks import TWO_SPEAKERS, halves_alike
 from consent.sound import RATE_HZ, Floats, of_call
 from consent.speaker import GE2E, voiceprint
+from gateway.config.paths import model_files_dir
+from gateway.config.settings import load as load_settings
 
 SOUNDS = Path("/usr/share/asterisk/sounds")
 VOICES = ("en_US_f_Allison", "es_MX_f_Allison", "fr_CA_f_June", "it_IT_m_Carlo", "ru_RU_f_IvrvoiceRU")
@@ -126,7 +128,7 @@ def spread(one: dict[str, Floats], two: dict[str, Floats], *, mirrored: bool) ->
 @click.option("--json", "as_json", is_flag=True)
 def main(seconds: float, count: int, as_json: bool) -> None:
     """Reports equal error rates and what happens at the thresholds in force."""
-    model = GE2E.load()
+    model = GE2E.load(model_files_dir(load_settings()))
     wide_sounds = {voice: utterances(voice, seconds, count) for voice in VOICES}
     wide = {voice: voiceprints(model, sounds) for voice, sounds in wide_sounds.items()}
     narrow = {

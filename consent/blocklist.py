@@ -27,7 +27,7 @@ class Blocklist:
         """Blocks the speaker of a recording; answers the entry's id."""
         if speaker is None:
             raise RegistrationError(
-                "blocked", "blocking needs the speaker model: pip install --no-deps resemblyzer==0.1.4"
+                "blocked", "blocking needs the speaker model; fetch it with: voicegate models get speaker"
             )
         if not label.isprintable() or not 0 < len(label) <= 80:
             raise RegistrationError("name", f"{label!r} is no label")

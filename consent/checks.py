@@ -86,12 +86,16 @@ class Checks:
     """why an instrument is None, by its name"""
 
     @classmethod
-    def load(cls, directory: Path, mark_keys: Path) -> Checks:
-        """The instruments of this installation and of `checks.toml`. Raises `RegistrationError`."""
+    def load(cls, directory: Path, mark_keys: Path, models: Path) -> Checks:
+        """The instruments that `checks.toml` in `directory` names, and those of this installation.
+
+        `mark_keys` is the watermark's key ring, `models` the directory of model files. Raises
+        `RegistrationError`.
+        """
         checks = cls(own_mark=OwnMark(mark_keys))
         table = _read(directory / CHECKS_FILE)
         try:
-            checks.speaker = GE2E.load()
+            checks.speaker = GE2E.load(models)
         except SpeakerUnavailable as error:
             checks.missing["speaker"] = str(error)
         named = table.get("recogniser")

@@ -11,7 +11,7 @@ import click
 
 from consent import backup, bundle, evidence, usage
 from consent.blocklist import Blocklist
-from consent.checks import CHECKS_FILE, Checks
+from consent.checks import CHECKS_FILE
 from consent.cli_voice import echo_json, known, since, voice
 from consent.errors import ConsentError, GrantRefused, LedgerError, OperatorError, RegistrationError
 from consent.grant import read_public_keys
@@ -196,7 +196,7 @@ def checks(house: House, pin_recogniser: Path | None) -> None:
         kept.insert(0, f'recogniser = {{ directory = {directory}, sha256 = "{digest}" }}')
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.write_text("\n".join(kept) + "\n")
-    loaded = Checks.load(house.consent_dir, house.data_dir / "watermark-keys.json")
+    loaded = house.checks()
     found = {"speaker": loaded.speaker, "recogniser": loaded.recogniser, "classifier": loaded.classifier}
     for name, instrument in found.items():
         state = instrument.name if instrument is not None else f"none: {loaded.missing[name]}"

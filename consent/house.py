@@ -14,16 +14,13 @@ from typing import Any, Final, Self
 import click
 
 from consent.checks import Checks
+from consent.data_dir import default_data_dir
 from consent.errors import OperatorError
+from consent.model_files import models_dir
 from consent.office import ConsentOffice
 from consent.operators import OperatorKey
 
 MARK_KEYS: Final = "watermark-keys.json"
-
-
-def default_data_dir() -> Path:
-    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(base) / "voicegate"
 
 
 def operators_dir() -> Path:
@@ -38,15 +35,20 @@ class House:
 
     data_dir: Path
     sql_url: str
+    models_dir: Path
 
     @property
     def consent_dir(self) -> Path:
         return self.data_dir / "consent"
 
+    def checks(self) -> Checks:
+        """The instruments of the checks, as far as they are here. Raises `RegistrationError`."""
+        return Checks.load(self.consent_dir, self.data_dir / MARK_KEYS, self.models_dir)
+
     @contextmanager
     def office(self, *, listening: bool = False) -> Iterator[ConsentOffice]:
         """The office; `listening` loads the instruments of the checks too."""
-        checks = Checks.load(self.consent_dir, self.data_dir / MARK_KEYS) if listening else Checks()
+        checks = self.checks() if listening else Checks()
         office = ConsentOffice.open(self.sql_url, self.consent_dir, checks=checks)
         try:
             yield office
@@ -55,19 +57,24 @@ class House:
 
 
 def in_house(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options `--data-dir` and `--sql`; the command gets a `House` first."""
+    """Options `--data-dir`, `--sql` and `--models`; the command gets a `House` first."""
 
     @wraps(command)
-    def run(data_dir: Path | None, sql: str | None, **given: Any) -> Any:
+    def run(data_dir: Path | None, sql: str | None, models: Path | None, **given: Any) -> Any:
         where = (data_dir or default_data_dir()).expanduser().absolute()
-        return command(House(where, sql or f"sqlite:///{where / 'voicegate.db'}"), **given)
+        sql_url = sql or f"sqlite:///{where / 'voicegate.db'}"
+        return command(House(where, sql_url, models_dir(where, models)), **given)
 
     add_dir = click.option(
         "--data-dir", type=click.Path(path_type=Path), envvar="VOICEGATE_DATA_DIR",
         help="The gateway's data directory (VOICEGATE_DATA_DIR).",
     )  # fmt: skip
     add_sql = click.option("--sql", envvar="VOICEGATE_SQL_URL", help="Database URL (VOICEGATE_SQL_URL).")
-    return add_dir(add_sql(run))
+    add_models = click.option(
+        "--models", type=click.Path(path_type=Path), envvar="VOICEGATE_MODELS",
+        help="Directory of model files (VOICEGATE_MODELS).",
+    )  # fmt: skip
+    return add_dir(add_sql(add_models(run)))
 
 
 @dataclass

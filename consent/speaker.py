@@ -1,9 +1,9 @@
 """Same speaker or not: the GE2E voice encoder of Resemblyzer 0.1.4, run in numpy.
 
-Only the weights file of that package is read (Apache-2.0; 17 MB in the wheel), pinned by its hash; the
-package itself is never imported, since it would bring torch, librosa and webrtcvad. The network: a 40-band
-mel power spectrogram (25 ms window, 10 ms hop, 16 kHz), three LSTM layers of 256, a linear layer, ReLU, unit
-length; an utterance is the mean over windows of 1.6 s (Wan et al., "Generalized End-to-End Loss for Speaker
+Only the weights file of that package is read, the model file `speaker` of `models.lock`; the package itself
+is never installed, since it would bring torch, librosa and webrtcvad. The network: a 40-band mel power
+spectrogram (25 ms window, 10 ms hop, 16 kHz), three LSTM layers of 256, a linear layer, ReLU, unit length; an
+utterance is the mean over windows of 1.6 s (Wan et al., "Generalized End-to-End Loss for Speaker
 Verification", 2018).
 
 What it cannot do: tell a person from a good imitation or a synthetic copy of them, or from a close relative.
@@ -12,8 +12,6 @@ It is evidence beside a human ear, never the only gate.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import io
 import pickle
 from collections import OrderedDict
@@ -25,10 +23,12 @@ from typing import IO, Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from consent.errors import ModelFileError
+from consent.model_files import model_file
 from consent.sound import Floats
 
-WEIGHTS_SHA256: Final = "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e"
-MODEL: Final = f"resemblyzer-0.1.4/{WEIGHTS_SHA256[:12]}"
+WEIGHTS: Final = model_file("speaker")
+MODEL: Final = f"{WEIGHTS.package}-{WEIGHTS.version}/{WEIGHTS.sha256[:12]}"
 RATE_HZ: Final = 16_000
 WINDOW: Final = 400
 HOP: Final = 160
@@ -101,19 +101,12 @@ class GE2E:
 
     @staticmethod
     @lru_cache(maxsize=1)
-    def load() -> GE2E:
-        """The weights of the installed package. Raises `SpeakerUnavailable`."""
-        spec = importlib.util.find_spec("resemblyzer")  # finds, does not import
-        for place in (spec.submodule_search_locations or []) if spec else []:
-            path = Path(place) / "pretrained.pt"
-            if path.is_file():
-                content = path.read_bytes()
-                if hashlib.sha256(content).hexdigest() != WEIGHTS_SHA256:
-                    raise SpeakerUnavailable(f"{path} is not the file this program knows")
-                return GE2E(_read_checkpoint(io.BytesIO(content)))
-        raise SpeakerUnavailable(
-            "no speaker model; install it with: pip install --no-deps resemblyzer==0.1.4"
-        )
+    def load(models: Path) -> GE2E:
+        """The weights in a directory of model files. Raises `SpeakerUnavailable`."""
+        try:
+            return GE2E(_read_checkpoint(io.BytesIO(WEIGHTS.read(models))))
+        except ModelFileError as error:
+            raise SpeakerUnavailable(str(error)) from None
 
     def windows(self, speech_16k: Floats) -> Floats:
         mel = mel_power(_levelled(speech_16k))

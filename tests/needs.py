@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from consent.data_dir import default_data_dir
+from consent.model_files import model_file, models_dir
+
 SOUNDS = Path("/usr/share/asterisk/sounds")
+
+MODELS = models_dir(
+    Path(os.environ.get("VOICEGATE_DATA_DIR") or default_data_dir()),
+    Path(os.environ["VOICEGATE_MODELS"]) if os.environ.get("VOICEGATE_MODELS") else None,
+)
+"""Where this machine keeps model files; read before a test hides the machine's settings."""
 
 
 def missing(reason: str) -> None:
@@ -33,6 +42,13 @@ def need_sounds(voice: str = "en_US_f_Allison") -> Path:
     if not folder.is_dir():
         missing(f"{folder} is not there (Debian: apt-get install asterisk-core-sounds-{voice[:2]}-wav)")
     return folder
+
+
+def need_model(name: str) -> Path:
+    """The directory of model files, which holds this one (`make test` fetches it)."""
+    if not (MODELS / model_file(name).file_name).exists():
+        missing(f"the model file {name} is not in {MODELS}; fetch it with: voicegate models get {name}")
+    return MODELS
 
 
 def goldens() -> Path:

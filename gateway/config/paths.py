@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from consent.model_files import models_dir
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 
@@ -21,6 +22,11 @@ def grant_keys_path(settings: Settings) -> Path:
 def mark_keys_path(settings: Settings) -> Path:
     """The watermark's key ring."""
     return settings.data_dir / "watermark-keys.json"
+
+
+def model_files_dir(settings: Settings) -> Path:
+    """Where `voicegate models get` keeps the files that `models.lock` names."""
+    return models_dir(settings.data_dir, settings.models)
 
 
 def redis_url_for(settings: Settings, runtime: Runtime) -> str:

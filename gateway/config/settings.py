@@ -15,16 +15,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
+from consent.data_dir import default_data_dir
 from gateway.errors import SettingsError
 
 PREFIX = "VOICEGATE_"
 NOT_SETTINGS = frozenset({"CONFIG", "TEST_STRICT", "GOLDENS", "BOOT_TOKEN"})
 """Variables with our prefix that are read elsewhere, each for one purpose."""
-
-
-def default_data_dir() -> Path:
-    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(base) / "voicegate"
 
 
 class Settings(BaseModel):
@@ -51,6 +47,10 @@ class Settings(BaseModel):
     sql_url: str | None = Field(None, description="SQLAlchemy URL; unset: SQLite in the data directory")
     dialplans: Path | None = Field(
         None, description="folder of *.toml; unset: <data_dir>/dialplans, else the shipped ones"
+    )
+
+    models: Path | None = Field(
+        None, description="directory of model files (`voicegate models`); unset: <data_dir>/models"
     )
 
     engine: Literal["embedded", "chroma"] = Field("embedded", description="what speaks")

@@ -14,7 +14,7 @@ import uvicorn
 from consent.checks import Checks
 from consent.office import ConsentOffice
 from gateway.config import logs, settings
-from gateway.config.paths import consent_dir, dialplan_dir, mark_keys_path, redis_url_for
+from gateway.config.paths import consent_dir, dialplan_dir, mark_keys_path, model_files_dir, redis_url_for
 from gateway.config.runtime import runtime_for
 from gateway.dialplan import Dialplan
 from gateway.front.app import build_app
@@ -45,7 +45,7 @@ async def serve() -> None:
         conf.sql,
         consent_dir(conf),
         grant_s=conf.grant_s,
-        checks=Checks.load(consent_dir(conf), mark_keys_path(conf)),
+        checks=Checks.load(consent_dir(conf), mark_keys_path(conf), model_files_dir(conf)),
     )
     registry = Registry.open(conf.sql)
     ring = KeyRing.load(mark_keys_path(conf))

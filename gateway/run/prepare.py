@@ -10,7 +10,7 @@ import sys
 from consent.checks import Checks
 from consent.errors import ConsentError
 from consent.office import ConsentOffice
-from gateway.config.paths import consent_dir, mark_keys_path
+from gateway.config.paths import consent_dir, mark_keys_path, model_files_dir
 from gateway.config.settings import Settings, load
 from gateway.errors import StartError, VoicegateError
 from gateway.store.registry import Registry
@@ -26,7 +26,8 @@ def prepare(settings: Settings) -> None:
     keys = mark_keys_path(settings)
     try:
         ConsentOffice.open(settings.sql, consent_dir(settings)).close()
-        Checks.load(consent_dir(settings), keys)  # a mistake in checks.toml is said before anything starts
+        # a mistake in checks.toml is said before anything starts
+        Checks.load(consent_dir(settings), keys, model_files_dir(settings))
         ring = KeyRing.load(keys) if keys.exists() else KeyRing.create(keys)
     except (ConsentError, WatermarkError) as error:
         raise StartError(str(error)) from None

