@@ -6,13 +6,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lint bench bench-calls bench-web bench-engine bench-consent bench-watermark clean
+.PHONY: run models wheel test lint bench bench-calls bench-web bench-engine bench-consent bench-watermark clean
 
-run: $(VENV)/.run $(if $(filter chroma,$(VOICEGATE_ENGINE)),$(VENV)/.chroma)
+run: models $(if $(filter chroma,$(VOICEGATE_ENGINE)),$(VENV)/.chroma)
 	@$(BIN)/voicegate run
 
+# files that the default engine and consent's checks read beside the packages; quick when they are there
+models: $(VENV)/.run
+	@$(BIN)/voicegate models get --default || echo "going on without it"
+
+# for `pipx install dist/*.whl`; what an earlier build left must not get into it
+wheel: $(VENV)/.python
+	rm -rf build dist
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
 # whole gateways last: they are called in real time, and mostly wait
-test: $(VENV)/.test lint
+test: $(VENV)/.test models lint
 	$(BIN)/python -m pytest -m 'not e2e' -n 2 --dist loadfile
 	$(BIN)/python -m pytest -m e2e -n 2 --dist loadfile
 
@@ -49,10 +58,8 @@ $(VENV)/.python:
 	@$(PYTHON) -m venv $(VENV) || { echo "python's venv module is missing; on Debian: apt-get install python3-venv"; exit 1; }
 	@touch $@
 
-# silero-vad depends on torch, resemblyzer on more; we use one file of each, so they come without dependencies
 $(VENV)/.run: pyproject.toml $(VENV)/.python
 	$(BIN)/pip install --quiet --editable .
-	$(BIN)/pip install --quiet --no-deps silero-vad==6.2.3
 	@touch $@
 
 $(VENV)/.chroma: pyproject.toml $(VENV)/.run
@@ -61,8 +68,7 @@ $(VENV)/.chroma: pyproject.toml $(VENV)/.run
 
 $(VENV)/.test: pyproject.toml $(VENV)/.run
 	$(BIN)/pip install --quiet --editable '.[chroma,cluster,test]'
-	$(BIN)/pip install --quiet --no-deps resemblyzer==0.1.4
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

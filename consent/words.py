@@ -38,7 +38,7 @@ class FasterWhisper:
         ones."""
         if importlib.util.find_spec("faster_whisper") is None:
             raise RecogniserUnavailable(
-                "faster-whisper is not installed; install it with: pip install 'voicegate[speaker]'"
+                "faster-whisper is not installed; it comes with voicegate's extra `speaker` (see the README)"
             )
         if not (directory / "tokenizer.json").is_file():  # faster-whisper would fetch it from the network
             raise RecogniserUnavailable(f"{directory} holds no tokenizer.json")

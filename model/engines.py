@@ -22,6 +22,8 @@ async def chroma() -> Engine:
     try:
         from model.chroma.engine import ChromaEngine, EngineSettings
     except ModuleNotFoundError as error:
-        missing = f"the Chroma engine needs {error.name}: pip install 'voicegate[chroma]'"
-        raise EngineError(missing) from None
+        raise EngineError(
+            f"the Chroma engine needs {error.name}, which is not installed: install voicegate with its extra "
+            "`chroma` (`voicegate doctor` says how)"
+        ) from None
     return await ChromaEngine.load(source, EngineSettings.from_environ(os.environ))

@@ -7,18 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from watermark.detect import Detection
-from watermark.errors import SoundError, WatermarkError
+from watermark.errors import SoundError
 from watermark.sound import Recording
 
 
 def draw(path: Path, recording: Recording, found: Detection) -> None:
-    """Raises `WatermarkError` without matplotlib, `SoundError` when `path` cannot be written."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise WatermarkError(
-            "a plot needs matplotlib; install it with: pip install 'voicegate[plot]'"
-        ) from None
+    """Raises `ModuleNotFoundError` without matplotlib, `SoundError` when `path` cannot be written."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     axes = figure.subplots()
     samples = recording.channels.mean(axis=0)

@@ -21,7 +21,10 @@ import click
 from redis import Redis
 from redis.exceptions import RedisError
 
-from gateway.config.paths import dialplan_dir
+from consent.errors import ModelFileError, ModelFileMissing
+from consent.model_files import model_files
+from gateway.cli import remedy
+from gateway.config.paths import dialplan_dir, model_files_dir
 from gateway.config.runtime import Runtime, runtime_for
 from gateway.config.settings import Settings, load
 from gateway.dialplan import Dialplan
@@ -83,6 +86,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         dialplans,
         sip_library,
         speech,
+        models,
         chroma,
         redis,
         sql,
@@ -222,9 +226,10 @@ def probe(name: str, timeout_s: float = PROBE_S) -> dict[str, Any]:
 
 def _broken(what: str, answer: dict[str, Any]) -> Finding:
     if "missing" in answer:
-        mend = "make clean run; or in your own environment: pip install --force-reinstall voicegate"
-        return Finding(what, "fail", f"the package {answer['missing']} is not installed", mend)
-    mend = "install it again (make clean run); it needs Linux on x86-64 and CPython 3.11 or 3.12"
+        return Finding(
+            what, "fail", f"the package {answer['missing']} is not installed", remedy.install_again()
+        )
+    mend = f"install it again ({remedy.install_again()}); it needs Linux on x86-64 and CPython 3.11 or 3.12"
     return Finding(what, "fail", str(answer["error"]), mend)
 
 
@@ -251,7 +256,7 @@ def sip_library(settings: Settings) -> Iterator[Finding]:
 def speech(settings: Settings) -> Iterator[Finding]:
     answer = probe("vad")
     yield (
-        ok("voice activity", "Silero's ONNX file loads")
+        ok("voice activity", "Silero's network loads")
         if "inputs" in answer
         else _broken("voice activity", answer)
     )
@@ -260,10 +265,25 @@ def speech(settings: Settings) -> Iterator[Finding]:
         yield _broken("embedded engine", answer)
     elif answer["seconds"] < 0.1:
         yield Finding(
-            "embedded engine", "fail", "it said nothing", "install hibari-tts again (make clean run)"
+            "embedded engine", "fail", "it said nothing", f"install it again ({remedy.install_again()})"
         )
     else:
         yield ok("embedded engine", "it spoke, and its recogniser's model loads")
+
+
+def models(settings: Settings) -> Iterator[Finding]:
+    directory = model_files_dir(settings)
+    for model in model_files().values():
+        what = f"model file {model.name}"
+        mend = f"voicegate models get {model.name}"
+        try:
+            model.read(directory)
+        except ModelFileMissing:
+            yield Finding(what, "warn", f"not fetched: {model.what}", mend)
+        except ModelFileError as error:
+            yield Finding(what, "fail", str(error), mend)
+        else:
+            yield ok(what, str(directory / model.file_name))
 
 
 def chroma(settings: Settings) -> Iterator[Finding]:
@@ -271,7 +291,7 @@ def chroma(settings: Settings) -> Iterator[Finding]:
         return
     what = "Chroma engine"
     if importlib.util.find_spec("torch") is None:
-        yield Finding(what, "fail", "torch is not installed", "pip install 'voicegate[chroma]'")
+        yield Finding(what, "fail", "torch is not installed", remedy.install_with("chroma"))
         return
     answer = probe("torch")
     if "device" not in answer:

@@ -8,6 +8,9 @@ from typing import Any, Final
 
 import click
 
+from gateway import __version__
+from gateway.cli import remedy
+
 COMMANDS: Final = {
     "run": ("gateway.cli.run_command:run", "Start the gateway; Ctrl-C drains and stops it."),
     "call": ("gateway.cli.testphone:call", "Call a SIP address with a file as the voice; record the answer."),
@@ -19,6 +22,10 @@ COMMANDS: Final = {
     "doctor": ("gateway.cli.doctor:doctor", "Check this machine and say how to fix what is wrong."),
     "engine": ("gateway.cli.engine_command:engine", "Watch the engine; run, measure or compare Chroma."),
     "ledger": ("consent.cli:ledger", "Verify and read the consent ledger."),
+    "models": (
+        "gateway.cli.models_command:models",
+        "Fetch model files that the package does not carry, or list them.",
+    ),
     "operator": ("consent.cli:operator", "Operators who may decide about voices."),
     "settings": (
         "gateway.cli.run_command:show_settings",
@@ -40,6 +47,7 @@ EXTRAS: Final = {
     "huggingface_hub": "chroma",
     "faster_whisper": "speaker",
     "ray": "cluster",
+    "matplotlib": "plot",
 }
 
 
@@ -87,14 +95,15 @@ def is_ours(error: Exception) -> bool:
 def _missing(error: ModuleNotFoundError, command: str) -> str:
     package = (error.name or "").split(".")[0]
     if extra := EXTRAS.get(package):
-        return f"`{command}` needs {package}; install it with: pip install 'voicegate[{extra}]'"
+        return f"`{command}` needs {package}; install it with: {remedy.install_with(extra)}"
     if package in OURS:
         return f"`{command}` is not part of this installation ({error.name} is missing)"
-    return f"`{command}` needs {package}, which is not installed; install voicegate again"
+    again = remedy.install_again()
+    return f"`{command}` needs {package}, which is not installed; install voicegate again: {again}"
 
 
 @click.group(cls=Gathered, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="voicegate")
+@click.version_option(__version__, prog_name="voicegate")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
     """A telephone gateway for one voice: SIP and WebRTC in, consented and watermarked speech out.

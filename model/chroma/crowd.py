@@ -169,11 +169,9 @@ def line(of: Measured, frame_s: float) -> str:
 
 
 def plot(found: Sequence[Measured], frame_s: float, path: Path) -> None:
-    """The table as a picture. Raises `EngineError` without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise EngineError("a plot needs matplotlib; install it with: pip install 'voicegate[plot]'") from None
+    """The table as a picture. Raises `ModuleNotFoundError` without matplotlib (the extra `plot`)."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     calls = [of.calls for of in found]

@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+import wave
 from pathlib import Path
 
 import click
@@ -14,7 +15,9 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
+import gateway
 from gateway.cli import main as cli_module
+from gateway.cli import remedy
 from gateway.cli.main import COMMANDS, cli
 from gateway.cli.run_command import panel
 from gateway.config.settings import load
@@ -66,7 +69,25 @@ def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(cli_module.EXTRAS, "torch_is_away", "chroma")
     monkeypatch.setitem(cli_module.COMMANDS, "engine", ("wants_torch:engine", ""))
-    assert "pip install 'voicegate[chroma]'" in refused("engine")
+    said = refused("engine")
+    assert "`engine` needs torch_is_away; install it with: " in said
+    assert said.endswith(remedy.install_with("chroma"))
+
+
+def test_a_plot_without_matplotlib_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.delitem(sys.modules, "watermark.plot", raising=False)
+    sound, keys = str(tmp_path / "a.wav"), str(tmp_path / "keys.json")
+    with wave.open(sound, "wb") as file:
+        file.setparams((1, 2, 8_000, 0, "NONE", ""))
+        file.writeframes(bytes(32_000))
+    assert voicegate("watermark", "keygen", keys).exit_code == 0
+    said = refused("watermark", "plot", sound, str(tmp_path / "a.png"), "--keys", keys)
+    assert said == f"Error: `watermark` needs matplotlib; install it with: {remedy.install_with('plot')}"
+
+
+def test_the_version_is_the_packages() -> None:
+    assert voicegate("--version").output == f"voicegate, version {gateway.__version__}\n"
 
 
 def test_our_errors_are_a_line_and_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from gateway.cli import doctor
+from gateway.cli import doctor, remedy
 from gateway.cli.doctor import Finding
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import Settings
@@ -123,6 +123,21 @@ def test_a_checkpoint_that_is_not_whole(
     assert found[1].state == "fail"
     assert "*.safetensors" in found[1].text
     assert list(doctor.chroma(settings)) == []
+
+
+def test_a_model_file_that_is_away_or_another_one(settings: Settings, tmp_path: Path) -> None:
+    away = only(doctor.models(settings))
+    assert (away.what, away.state, away.mend) == (
+        "model file speaker", "warn", "voicegate models get speaker",
+    )  # fmt: skip
+    (tmp_path / "speaker.pt").write_bytes(b"another")
+    wrong = only(doctor.models(with_(settings, models=tmp_path)))
+    assert (wrong.state, wrong.mend) == ("fail", "voicegate models get speaker")
+
+
+def test_a_package_that_is_away_is_installed_from_where_we_came(settings: Settings) -> None:
+    finding = doctor._broken("voice activity", {"missing": "onnxruntime"})
+    assert finding.mend == remedy.install_again()
 
 
 def test_a_probe_that_crashes_is_a_finding(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from gateway.cli import remedy
 from gateway.cli.engine_command import Watch
 from gateway.cli.engine_top import Reading, quantile, rows
 from gateway.cli.main import cli
@@ -163,4 +164,4 @@ def test_it_needs_nothing_of_chromas(engine: tuple[str, Meters], monkeypatch: py
     shown = CliRunner().invoke(cli, ["engine", "--help"])
     assert "top" in shown.output
     assert "bench" not in shown.output
-    assert "pip install 'voicegate[chroma]'" in CliRunner().invoke(cli, ["engine", "bench"]).output
+    assert remedy.install_with("chroma") in CliRunner().invoke(cli, ["engine", "bench"]).output
