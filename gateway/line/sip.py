@@ -258,9 +258,9 @@ class SipLine:
             self._hang_up(call, "transferred")
 
     def ended(self, call: SipCall, how: str) -> None:
-        if self._calls.pop(call.call_id, None) is None:
-            how = how if call.slot is not None else ""
-        if how:
+        if self._calls.get(call.call_id) is call:  # one that was refused may bear a living call's name
+            del self._calls[call.call_id]
+        if call.slot is not None:
             for peer in (self._hall, self._front):
                 peer.tell(CallLeft(call.call_id, how))
         if call in self._graveyard:
