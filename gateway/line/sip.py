@@ -6,8 +6,8 @@ hall's ticks. It is forked by the zygote (`gateway.line.zygote`) and imports lit
 Threads: the loop's (ours: RPC, timers, everything asked of pjsua2), pjsua2's worker (SIP; its callbacks only
 note what happened and hand it to the loop) and the bridge's clock (`gateway.line.bridge`).
 
-A call's objects are dropped in the loop's thread after pjsua2 has let go of them, never in a callback and
-never by the garbage collector, which is off here: a Call freed in the wrong thread hangs up somebody else's.
+A call's object is dropped in the loop's thread, some time after pjsua2 has let go of the call, and by
+`SipCall.let_go`; never by the garbage collector, which is off here.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from gateway.ipc.line_wire import FIRST_RETRY_S, LAST_RETRY_S, Wire
 from gateway.ipc.poll_loop import Loop
 from gateway.line.bridge import Bridge, CallAudio
 from gateway.line.line_plan import CODECS, RTP_PORTS, LinePlan
-from gateway.line.sipcall import LineAccount, SipCall, op, reason_of
+from gateway.line.sipcall import LineAccount, SipCall, check_call_layout, op, reason_of
 
 HALL_GRACE_S: Final = 5.0
 """How long calls stay up, silent, without their hall."""
@@ -59,6 +59,8 @@ GOODBYE_S: Final = 1.0
 """How long a stopping line waits for the answers to its BYEs."""
 WATCH_S: Final = 1.0
 """Between two looks at where the RTP comes from."""
+REST_S: Final = 5.0
+"""How long an ended call's object is kept: pjsua2's worker may be on its way into a callback of it."""
 FRAME_NS: Final = 20_000_000
 
 
@@ -157,6 +159,7 @@ class SipLine:
         transport.publicAddress = self.plan.public_address
         account = LineAccount(self)
         account.create(config, True)
+        check_call_layout(account)
         return account
 
     def run(self) -> None:
@@ -266,6 +269,7 @@ class SipLine:
         if call in self._graveyard:
             self._graveyard.remove(call)
         call.slot = call.audio = None
+        self.loop.later(REST_S, call.let_go)
         self._stop_if_empty()
 
     def _hang_up(self, call: SipCall, how: str, status: int | None = None) -> None:

@@ -5,17 +5,24 @@ Callbacks run in pjsua2's worker: they note what happened and hand it to the lin
 
 from __future__ import annotations
 
+import ctypes
+import struct
 import time
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import pjsua2 as pj
 
 from gateway.config.notes import note
+from gateway.errors import LineError
 from gateway.ipc.poll_loop import Loop
 from gateway.line.bridge import CallAudio, SlotPort
 
 F = TypeVar("F", bound=Callable[..., None])
+
+_CALL: Final = struct.Struct("<8xQi")
+"""pj::Call on a 64-bit machine: its table of methods, its account, its id."""
+_ID_AT: Final = _CALL.size - 4
 
 
 def guarded(callback: F) -> F:
@@ -28,6 +35,14 @@ def guarded(callback: F) -> F:
             note("error", "line.callback_failed", callback=callback.__name__, error=reason_of(error))
 
     return run  # type: ignore[return-value]  # same arguments, same None
+
+
+def check_call_layout(account: pj.Account) -> None:
+    """Raises `LineError` unless pj::Call lies in memory as `_CALL` says."""
+    call = pj.Call(account)
+    found = _CALL.unpack(ctypes.string_at(int(call.this), _CALL.size))
+    if found != (int(account.this), pj.PJSUA_INVALID_ID):
+        raise LineError("this pjsua2 build lays out its calls differently; voicegate knows 2.15.1")
 
 
 def reason_of(error: BaseException) -> str:
@@ -80,6 +95,14 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
         self.direction: tuple[bool, bool] = (False, False)
         self.source = ""
         """Where its RTP comes from."""
+
+    def let_go(self) -> None:
+        """Makes the object harmless once pjsua2 has let go of the call; nothing may be asked of it then.
+
+        pjsua2 gives an ended call's id to the next one, and the destructor of pj::Call hangs up whichever
+        call has its id by then.
+        """
+        ctypes.c_int.from_address(int(self.this) + _ID_AT).value = pj.PJSUA_INVALID_ID
 
     @guarded
     def onCallState(self, _: Any) -> None:
