@@ -21,6 +21,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -62,6 +63,10 @@ WATCH_S: Final = 1.0
 REST_S: Final = 5.0
 """How long an ended call's object is kept: pjsua2's worker may be on its way into a callback of it."""
 FRAME_NS: Final = 20_000_000
+FLOOD_CALLS: Final = 24
+FLOOD_S: Final = 0.6
+"""A line takes so many INVITEs in so long; the next ones wait. pjsua2 has places for 64 sockets (two a call),
+keeps that of a closed one for 500 ms, and aborts when it needs one more."""
 
 
 def header(message: str, *names: str) -> str | None:
@@ -81,6 +86,7 @@ class SipLine:
         self._graveyard: list[SipCall] = []
         self._taken: list[SipCall | None] = [None] * plan.capacity
         self._numbers = secrets.randbelow(1 << 30)
+        self._invited_at: deque[float] = deque(maxlen=FLOOD_CALLS)
         self._ticks: socket.socket | None = None
         self._ticks_retry_s = FIRST_RETRY_S
         self._hall_gone = 0
@@ -190,6 +196,9 @@ class SipLine:
 
     def invited(self, account: LineAccount, pj_id: int, message: str) -> None:
         """An INVITE came (pjsua2's worker). Signed: it waits for the hall. Else: 403."""
+        if len(self._invited_at) == FLOOD_CALLS:
+            time.sleep(max(0.0, self._invited_at[0] + FLOOD_S - time.monotonic()))
+        self._invited_at.append(time.monotonic())
         call_id = header(message, "X-VG-Call") or ""
         said = header(message, "X-VG-Auth") or ""
         right = signature(self.plan.token, call_id, header(message, "Call-ID", "i") or "")
