@@ -35,7 +35,7 @@ from gateway.config.runtime import Runtime
 from gateway.ipc.line_messages import CallConfirmed
 from gateway.line import opus, webcall
 from tests.e2e.gateway_process import House
-from tests.gateway.line.fake_hall import FRAME, TOKEN, FakeFront, FakeHall
+from tests.gateway.line.line_harness import FRAME, TOKEN, FakeFront, FakeHall
 
 PROMPTS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 LOUD = 300

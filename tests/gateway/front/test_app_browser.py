@@ -36,7 +36,7 @@ from gateway.ipc.line_messages import (
     ShownWords,
 )
 from tests.browser import FLAGS
-from tests.gateway.line.fake_hall import TOKEN, FakeFront, FakeHall, power_at, tone
+from tests.gateway.line.line_harness import TOKEN, FakeFront, FakeHall, power_at, tone
 from tests.needs import need_program
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -147,8 +147,8 @@ async def page(browser: Browser, stage: Stage) -> AsyncIterator[Page]:
 
 async def call(page: Page, stage: Stage) -> CallStarted:
     await page.get_by_role("button", name="Call", exact=True).click()
-    started = await stage.hall.hears(CallStarted, 10)
-    await stage.hall.hears(CallConfirmed, 10)
+    started = await stage.hall.hears(CallStarted, within_s=10)
+    await stage.hall.hears(CallConfirmed, within_s=10)
     return started
 
 

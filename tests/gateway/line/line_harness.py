@@ -1,307 +1,265 @@
-"""A house around lines: a front and a hall that speak the real RPC and tick, and a real zygote."""
+"""What a line talks to: a hall and a front that speak the real RPC and ticks, over the real unix sockets.
+
+They note what lines tell them and do what a test says; `tests.gateway.line.exchange` puts SIP lines beside.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import socket
-import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+import math
+from array import array
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TypeVar, get_args
 
 from gateway.config.runtime import Runtime
-from gateway.ipc import rpc, tick
-from gateway.ipc.codec import unpacked
-from gateway.ipc.envelope import Message
-from gateway.ipc.hello import Hello, TickHello, admitted
+from gateway.hall.ticks import TickLine, TickServer
+from gateway.ipc import tick
+from gateway.ipc.envelope import A, Ask, Handled, Tell
+from gateway.ipc.hello import LineFacts
 from gateway.ipc.line_messages import (
-    AnswerCall,
+    AnswerOffer,
     CallConfirmed,
     CallLeft,
     CallStarted,
+    DropCall,
     KeyPressed,
     MediaTurned,
     RtpMoved,
     TransferOutcome,
 )
-from gateway.line.line_plan import LinePlan
-from gateway.line.zygote_messages import ForkLine, LineDied
+from gateway.ipc.rpc import Peer, Server
 
-TOKEN = "a token of the tests, 64 characters long in real life"
+TOKEN = "token-of-this-boot"
+RATE_HZ = 48_000
+"""A web line's; a SIP line has 8,000 or 16,000."""
+FRAME = 960
 
-Sound = Callable[["HallCall", int], bytes]
-"""What the hall plays to a call in the next 20 ms, given the line's rate."""
+Told = CallStarted | CallConfirmed | KeyPressed | MediaTurned | TransferOutcome | RtpMoved | CallLeft
+"""What lines tell a hall."""
+TOLD: tuple[type[Tell], ...] = get_args(Told)
+M = TypeVar("M", bound=Told)
 
-
-@dataclass
-class HallCall:
-    """What the hall knows of one call."""
-
-    call_id: str
-    number: int
-    slot: int
-    resumed: bool
-    codec: str | None = None
-    confirmed: asyncio.Event = field(default_factory=asyncio.Event)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    how: str = ""
-    digits: list[tuple[str, int]] = field(default_factory=list)
-    holds: list[tuple[bool, bool]] = field(default_factory=list)
-    told: list[Message] = field(default_factory=list)
-    heard: bytearray = field(default_factory=bytearray)
-    flags: list[int] = field(default_factory=list)
-    ticked_at: list[float] = field(default_factory=list)
-    played: int = 0
-    sent: int = 0
-    """Samples of sound given to the line."""
-    news: asyncio.Event = field(default_factory=asyncio.Event)
+Sound = Callable[[int], bytes]
+"""What the hall says in its nth frame to a call; empty: nothing."""
 
 
-def echo(call: HallCall, rate_hz: int) -> bytes:
-    return bytes(call.heard[-rate_hz // 50 * 2 :])
+def tone(hz: float, peak: int = 8000, rate_hz: int = RATE_HZ) -> Sound:
+    turn, samples = 2 * math.pi * hz / rate_hz, rate_hz // 50
+
+    def frame(n: int) -> bytes:
+        return array("h", (int(peak * math.sin(turn * (n * samples + k))) for k in range(samples))).tobytes()
+
+    return frame
 
 
-class Hall:
-    """A hall that answers each tick with `sound`, and each call if `answers`."""
+def silence(_: int) -> bytes:
+    return b""
 
-    def __init__(self, runtime: Runtime, name: str = "h0", sound: Sound = echo, answers: bool = True) -> None:
-        self.runtime, self.name, self.sound, self.answers = runtime, name, sound, answers
-        self.calls: dict[str, HallCall] = {}
-        self.lines: dict[str, rpc.Peer] = {}
-        self.changed = asyncio.Condition()
-        self._listener: socket.socket | None = None
-        self._ticking: dict[socket.socket, int] = {}
-        handlers = [
-            CallStarted.handled_by(self._started),
-            CallConfirmed.handled_by(self._confirmed),
-            KeyPressed.handled_by(self._key_pressed),
-            MediaTurned.handled_by(self._media_turned),
-            CallLeft.handled_by(self._call_left),
-            TransferOutcome.handled_by(self._told),
-            RtpMoved.handled_by(self._told),
-        ]
-        self._server = rpc.Server(runtime.hall(name), TOKEN, handlers, joined=self._joined, left=self._left)
 
-    async def start(self) -> None:
-        await self._server.start()
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.runtime.ticks(self.name).unlink(missing_ok=True)
-        self._listener.bind(str(self.runtime.ticks(self.name)))
-        self._listener.listen(64)
-        self._listener.setblocking(False)
-        asyncio.get_running_loop().add_reader(self._listener, self._accept)
+def power_at(pcm: bytes, hz: float, rate_hz: int = RATE_HZ) -> float:
+    """Share of a sound's power at one frequency (Goertzel), 0 to 1."""
+    samples = array("h", pcm)
+    total = sum(s * s for s in samples)
+    if not total:
+        return 0.0
+    k = 2 * math.cos(2 * math.pi * hz / rate_hz)
+    a = b = 0.0
+    for sample in samples:
+        a, b = sample + k * a - b, a
+    return 2 * (a * a + b * b - k * a * b) / (total * len(samples))
 
-    async def stop(self) -> None:
-        """As if killed: nobody is told anything."""
-        loop = asyncio.get_running_loop()
-        if self._listener is not None:
-            loop.remove_reader(self._listener)
-            self._listener.close()
-        for ticks in self._ticking:
-            loop.remove_reader(ticks)
-            ticks.close()
-        self._ticking.clear()
-        await self._server.stop()
-        self.lines.clear()
 
-    # -- RPC
+class Listener:
+    """Where lines join by RPC."""
 
-    async def _joined(self, peer: rpc.Peer) -> None:
-        async with self.changed:
+    def __init__(self, path: Path, handlers: Iterable[Handled[Peer, Awaitable[object]]]) -> None:
+        self.line: Peer | None = None
+        """The line that joined last."""
+        self.line_up = asyncio.Event()
+        self.lines: dict[str, Peer] = {}
+        self._joining = asyncio.Condition()
+        self._rpc = Server(path, TOKEN, handlers, joined=self._joined, left=self._left)
+
+    async def _joined(self, peer: Peer) -> None:
+        self.line = peer
+        self.line_up.set()
+        async with self._joining:
             self.lines[peer.name] = peer
-            self.changed.notify_all()
+            self._joining.notify_all()
 
-    async def _left(self, peer: rpc.Peer) -> None:
-        if self.lines.get(peer.name) is peer:
-            del self.lines[peer.name]
+    async def _left(self, peer: Peer) -> None:
+        async with self._joining:
+            if self.lines.get(peer.name) is peer:
+                del self.lines[peer.name]
+            self._joining.notify_all()
 
-    async def _started(self, peer: rpc.Peer, started: CallStarted) -> None:
-        call = HallCall(started.call_id, started.call, started.slot, started.resumed, started.codec)
-        async with self.changed:
-            self.calls[call.call_id] = call
-            self.changed.notify_all()
-        if self.answers and not started.resumed:
-            with contextlib.suppress(rpc.RpcError):
-                await peer.ask(AnswerCall(call.call_id))
+    async def hears_hello(self, line: str, within_s: float = 10.0) -> LineFacts:
+        """What a line says of itself when it joins, or has said."""
+        async with asyncio.timeout(within_s), self._joining:
+            await self._joining.wait_for(lambda: line in self.lines)
+        facts = self.lines[line].hello.line
+        assert facts is not None
+        return facts
 
-    async def _confirmed(self, _: rpc.Peer, confirmed: CallConfirmed) -> None:
-        call = self.calls[confirmed.call_id]
-        call.codec = confirmed.codec
-        call.confirmed.set()
-
-    async def _key_pressed(self, _: rpc.Peer, key: KeyPressed) -> None:
-        self.calls[key.call_id].digits.append((key.digit, key.duration_ms))
-        self.calls[key.call_id].news.set()
-
-    async def _media_turned(self, _: rpc.Peer, turned: MediaTurned) -> None:
-        self.calls[turned.call_id].holds.append((turned.sending, turned.receiving))
-        self.calls[turned.call_id].news.set()
-
-    async def _call_left(self, _: rpc.Peer, left: CallLeft) -> None:
-        self.calls[left.call_id].how = left.how
-        self.calls[left.call_id].ended.set()
-
-    async def _told(self, _: rpc.Peer, message: TransferOutcome | RtpMoved) -> None:
-        self.calls[message.call_id].told.append(message)
-        self.calls[message.call_id].news.set()
-
-    # -- ticks
-
-    def _accept(self) -> None:
-        assert self._listener is not None
-        ticks, _ = self._listener.accept()
-        ticks.setblocking(False)
-        self._ticking[ticks] = 0
-        asyncio.get_running_loop().add_reader(ticks, self._tick, ticks)
-
-    def _tick(self, ticks: socket.socket) -> None:
-        try:
-            packet = ticks.recv(tick.MAX_PACKET)
-        except BlockingIOError:
-            return
-        except OSError:
-            packet = b""
-        if not packet:
-            asyncio.get_running_loop().remove_reader(ticks)
-            self._ticking.pop(ticks, None)
-            ticks.close()
-            return
-        if not self._ticking[ticks]:
-            self._ticking[ticks] = admitted(TickHello, unpacked(packet), TOKEN).rate_hz
-            return
-        now = time.monotonic()
-        rate_hz = self._ticking[ticks]
-        heard = tick.unpack(packet)
-        answers = []
-        by_number = {call.number: call for call in self.calls.values()}
-        for audio in heard.slots:
-            call = by_number.get(audio.call)
-            if call is None:
-                continue
-            call.ticked_at.append(now)
-            call.flags.append(audio.flags)
-            call.played = audio.played
-            call.heard += audio.pcm
-            pcm = self.sound(call, rate_hz)
-            if pcm:
-                call.sent += len(pcm) // 2
-                answers.append(tick.SlotAudio(audio.call, audio.slot, 0, 0, pcm))
-        with contextlib.suppress(BlockingIOError):
-            ticks.send(tick.pack(heard.seq, answers))
-
-    # -- what tests wait for
-
-    async def call(self, call_id: str, timeout_s: float = 5.0) -> HallCall:
-        async with asyncio.timeout(timeout_s), self.changed:
-            await self.changed.wait_for(lambda: call_id in self.calls)
-            return self.calls[call_id]
-
-    async def line(self, name: str, timeout_s: float = 5.0) -> rpc.Peer:
-        async with asyncio.timeout(timeout_s), self.changed:
-            await self.changed.wait_for(lambda: name in self.lines)
-            return self.lines[name]
+    async def misses(self, line: str, within_s: float = 10.0) -> None:
+        """Waits until a line is gone."""
+        async with asyncio.timeout(within_s), self._joining:
+            await self._joining.wait_for(lambda: line not in self.lines)
 
 
-class Front:
-    """Hears the lines' hellos and their calls' ends."""
+class FakeHall(Listener):
+    """Notes every tell; says `sound` to each call, from its first tick on."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self.lines: dict[str, rpc.Peer] = {}
-        self.ended: dict[str, str] = {}
-        self.changed = asyncio.Condition()
-        self._server = rpc.Server(
-            runtime.front, TOKEN, [CallLeft.handled_by(self._call_left)], joined=self._joined
-        )
-        self.start, self.stop = self._server.start, self._server.stop
+    def __init__(self, runtime: Runtime, name: str = "hall0", sound: Sound = silence) -> None:
+        super().__init__(runtime.hall(name), [kind.handled_by(self._note) for kind in TOLD])
+        self.told: asyncio.Queue[Told] = asyncio.Queue()
+        self.heard: dict[int, bytearray] = {}
+        self.flags: dict[int, list[int]] = {}
+        self.played: dict[int, int] = {}
+        self.ticks_seen = 0
+        self.sound = sound
+        self.sounds: dict[int, Sound] = {}
+        """What it says to calls of these numbers instead."""
+        self.silent = False
+        self.keep = True
+        """what is heard is kept; a benchmark has no use for it"""
+        self.misnamed: dict[int, int] = {}
+        """Call numbers to answer under another's: an answer may be on its way when its call ends."""
+        self._stopped = False
+        self._said: dict[int, int] = {}
+        self._ticked = asyncio.Event()
+        self._places: dict[int, tuple[TickLine, int]] = {}
+        self._line_of: dict[str, Peer] = {}
+        self._history: dict[str, list[type[Tell]]] = {}
+        self._ticks = TickServer(runtime.ticks(name), TOKEN, self._turn)
 
-    async def _joined(self, peer: rpc.Peer) -> None:
-        async with self.changed:
-            self.lines[peer.name] = peer
-            self.changed.notify_all()
+    async def _note(self, peer: Peer, message: Told) -> None:
+        self._line_of[message.call_id] = peer
+        self._history.setdefault(message.call_id, []).append(type(message))
+        self.told.put_nowait(message)
 
-    async def _call_left(self, _: rpc.Peer, left: CallLeft) -> None:
-        self.ended[left.call_id] = left.how
+    def told_of(self, call_id: str) -> list[type[Tell]]:
+        """The kinds of all that it was told of a call."""
+        return self._history.get(call_id, [])
 
-    async def line(self, name: str, timeout_s: float = 10.0) -> rpc.Peer:
-        async with asyncio.timeout(timeout_s), self.changed:
-            await self.changed.wait_for(lambda: name in self.lines)
-            return self.lines[name]
-
-
-class Zygote:
-    """A real zygote process and its control socket."""
-
-    def __init__(self) -> None:
-        self.process: asyncio.subprocess.Process | None = None
-        self.pids: dict[str, int] = {}
-        self.deaths: asyncio.Queue[LineDied] = asyncio.Queue()
-        self.peer: rpc.Peer | None = None
-
-    async def start(self, **other: str) -> None:
-        """`other`: what the supervisor says of itself that is not so."""
-        ours, theirs = socket.socketpair()
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "gateway.line.zygote",
-            "--fd",
-            str(theirs.fileno()),
-            pass_fds=[theirs.fileno()],
-            env={**os.environ, "VOICEGATE_BOOT_TOKEN": TOKEN},
-        )
-        theirs.close()
-        hello = replace(Hello("supervisor", "supervisor", TOKEN), **other)
-        self.peer = await rpc.connect_by(ours, "zygote", hello, [LineDied.handled_by(self._died)])
-
-    async def _died(self, _: rpc.Peer, died: LineDied) -> None:
-        self.deaths.put_nowait(died)
-
-    async def fork(
-        self, runtime: Runtime, name: str, kind: Literal["narrow", "wide"], hall: str, **more: Any
-    ) -> int:
-        assert self.peer is not None
-        plan = LinePlan(name, kind, hall, runtime, TOKEN, **more)
-        pid = self.pids[name] = await self.peer.ask(ForkLine(plan), 10.0)
-        return pid
-
-    async def stop(self) -> None:
-        """Closes the control socket, as a supervisor that dies does, and waits for the end."""
-        assert self.peer is not None
-        assert self.process is not None
-        self.peer.close()
-        async with asyncio.timeout(10):
-            await self.process.wait()
-
-
-class House:
-    """Front, hall and zygote in a runtime directory of their own."""
-
-    def __init__(self, path: Path, sound: Sound = echo, *, answers: bool = True) -> None:
-        self.runtime = Runtime(path)
-        self.front = Front(self.runtime)
-        self.hall = Hall(self.runtime, sound=sound, answers=answers)
-        self.zygote = Zygote()
-
-    async def __aenter__(self) -> House:
-        await self.front.start()
-        await self.hall.start()
-        await self.zygote.start()
+    async def start(self) -> FakeHall:
+        await self._ticks.start()
+        await self._rpc.start()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.zygote.stop()
-        await self.hall.stop()
-        await self.front.stop()
+    async def stop(self) -> None:
+        """As if killed: no line is told anything."""
+        if not self._stopped:
+            self._stopped = True
+            await self._rpc.stop()
+            await self._ticks.stop()
 
-    async def line(self, name: str = "n0", kind: Literal["narrow", "wide"] = "narrow", **more: Any) -> int:
-        """Forks a line and waits for it; its SIP port."""
-        await self.zygote.fork(self.runtime, name, kind, self.hall.name, **more)
-        peer = await self.front.line(name)
-        await self.hall.line(name)
-        assert peer.hello.line is not None
-        assert peer.hello.line.sip_port is not None
-        return peer.hello.line.sip_port
+    async def hears(self, kind: type[M], call_id: str = "", within_s: float = 5.0) -> M:
+        """The next tell of this kind, of this call if one is named; others on the way are dropped."""
+        async with asyncio.timeout(within_s):
+            while True:
+                told = await self.told.get()
+                if isinstance(told, kind) and call_id in ("", told.call_id):
+                    return told
+
+    async def ask(self, message: Ask[A]) -> A:
+        """The answer of the line that has the call, or that joined last."""
+        line = self._line_of.get(getattr(message, "call_id", ""), self.line)
+        assert line is not None
+        return await line.ask(message)
+
+    # ── sound ────────────────────────────────────────────────────────────────────────────────────────
+
+    async def hears_sound(self, number: int, seconds: float, within_s: float = 10.0) -> None:
+        """Waits until a call of a web line sent so much more sound."""
+        await self.hears_bytes(number, int(seconds * 2 * RATE_HZ), within_s)
+
+    async def hears_bytes(self, number: int, count: int, within_s: float = 10.0) -> bytes:
+        """Waits for the next `count` bytes of a call's sound."""
+        start = len(self.heard.get(number, b""))
+        async with asyncio.timeout(within_s):
+            while len(self.heard.get(number, b"")) < start + count:
+                await self._next_turn()
+        return bytes(self.heard[number][start : start + count])
+
+    async def hears_ticks(self, number: int, count: int, within_s: float = 10.0) -> list[int]:
+        """Waits for the call's next `count` ticks; their flags."""
+        start = len(self.flags.get(number, []))
+        async with asyncio.timeout(within_s):
+            while len(self.flags.get(number, [])) < start + count:
+                await self._next_turn()
+        return self.flags[number][start : start + count]
+
+    async def _next_turn(self) -> None:
+        self._ticked.clear()
+        await self._ticked.wait()
+
+    def said(self, number: int) -> int:
+        """The number of the next frame that its sound is asked for."""
+        return self._said.get(number, -1) + 1
+
+    def say_at_once(self, number: int, frames: list[bytes]) -> None:
+        """Sends a call all these frames now, as a hall does that was late."""
+        line, slot = self._places[number]
+        for frame in frames:
+            line.answer(tick.pack(0, [tick.SlotAudio(number, slot, 0, 0, frame)]))
+
+    def garble(self, number: int, packet: bytes) -> None:
+        """Sends a call's line a packet that is no tick."""
+        self._places[number][0].answer(packet)
+
+    def _turn(self, lines: list[TickLine]) -> None:
+        self._ticked.set()
+        for line in lines:
+            waiting, line.waiting = line.waiting, []
+            for packet in waiting:
+                self.ticks_seen += 1
+                answer = []
+                for slot in packet.slots:
+                    if self.keep:
+                        self.heard.setdefault(slot.call, bytearray()).extend(slot.pcm)
+                        self.flags.setdefault(slot.call, []).append(slot.flags)
+                    self.played[slot.call] = slot.played
+                    self._places[slot.call] = line, slot.slot
+                    n = self._said[slot.call] = self._said.get(slot.call, -1) + 1
+                    if sound := self.sounds.get(slot.call, self.sound)(n):
+                        name = self.misnamed.get(slot.call, slot.call)
+                        answer.append(tick.SlotAudio(name, slot.slot, 0, 0, sound))
+                if not self.silent:
+                    line.answer(tick.pack(packet.seq, answer))
+
+
+class FakeFront(Listener):
+    """Notes `CallLeft`; asks lines."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__(runtime.front, [CallLeft.handled_by(self._call_left)])
+        self.ended: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+
+    async def _call_left(self, _: Peer, left: CallLeft) -> None:
+        self.ended.put_nowait((left.call_id, left.how))
+
+    async def start(self) -> FakeFront:
+        await self._rpc.start()
+        return self
+
+    async def stop(self) -> None:
+        await self._rpc.stop()
+
+    async def offer(self, call_id: str, sdp: str) -> str:
+        assert self.line is not None
+        return await self.line.ask(AnswerOffer(call_id, sdp), 5.0)
+
+    async def hang_up(self, call_id: str, line: str = "") -> None:
+        """By the line of this name, or the one that joined last."""
+        peer = self.lines[line] if line else self.line
+        assert peer is not None
+        await peer.ask(DropCall(call_id))
+
+    async def hears_end(self, call_id: str = "", within_s: float = 5.0) -> tuple[str, str]:
+        """(call id, how) of the next call that ended, or of this one; others on the way are dropped."""
+        async with asyncio.timeout(within_s):
+            while call_id not in ("", (ended := await self.ended.get())[0]):
+                pass
+        return ended

@@ -1,39 +1,50 @@
-"""A telephone of two UDP sockets: it says exactly what a test wants said, and times what comes back."""
+"""A telephone of two UDP sockets: it says exactly what a test wants said, and notes what comes back."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import math
 import re
 import secrets
-import socket
 import struct
 import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import av
+
 from gateway.ipc.line_signature import signature
-from tests.gateway.line.line_harness import TOKEN
+from tests.gateway.line.line_harness import TOKEN, Sound
 
-PAYLOAD_TYPES = {"PCMU": 0, "PCMA": 8, "G722": 9}
-
-
-def linear_to_ulaw(sample: int) -> int:
-    """G.711 µ-law, from its definition."""
-    sign, magnitude = (0x80, -sample) if sample < 0 else (0, sample)
-    magnitude = min(magnitude, 32635) + 132
-    exponent = magnitude.bit_length() - 8
-    return ~(sign | exponent << 4 | (magnitude >> (exponent + 3)) & 0x0F) & 0xFF
+EVENT = 101
+"""Payload type of telephone-event (RFC 4733)."""
+DIGITS = "0123456789*#ABCD"
+"""By event code (RFC 4733 §3.2)."""
 
 
-def ulaw_to_linear(byte: int) -> int:
-    byte = ~byte & 0xFF
-    magnitude = (((byte & 0x0F) << 3) + 132 << ((byte >> 4) & 7)) - 132
-    return -magnitude if byte & 0x80 else magnitude
+class Coder:
+    """One codec, both ways, as FFmpeg has it: int16 mono at `rate_hz`, 160 bytes for 20 ms."""
 
+    def __init__(self, codec: str) -> None:
+        self.codec = codec
+        self.payload_type, name = {"PCMU": (0, "pcm_mulaw"), "PCMA": (8, "pcm_alaw"), "G722": (9, "g722")}[
+            codec
+        ]
+        self.rate_hz = 16_000 if codec == "G722" else 8_000
+        self._encoder = av.CodecContext.create(name, "w")
+        self._decoder = av.CodecContext.create(name, "r")
+        for context in (self._encoder, self._decoder):
+            context.sample_rate, context.layout, context.format = self.rate_hz, "mono", "s16"  # type: ignore[attr-defined]
 
-def tone(frequency_hz: float, samples: int, rate_hz: int = 8000, level: float = 8000.0) -> list[int]:
-    return [round(level * math.sin(2 * math.pi * frequency_hz * n / rate_hz)) for n in range(samples)]
+    def encode(self, pcm: bytes) -> bytes:
+        frame = av.AudioFrame(format="s16", layout="mono", samples=len(pcm) // 2)
+        frame.sample_rate = self.rate_hz
+        frame.planes[0].update(pcm)
+        return b"".join(bytes(packet) for packet in self._encoder.encode(frame))  # type: ignore[attr-defined]
+
+    def decode(self, payload: bytes) -> bytes:
+        frames = self._decoder.decode(av.Packet(payload))  # type: ignore[attr-defined]
+        return b"".join(bytes(frame.planes[0])[: 2 * frame.samples] for frame in frames)
 
 
 @dataclass
@@ -46,41 +57,34 @@ class Message:
 
     @property
     def status(self) -> int:
+        """0 for a request."""
         return int(self.start.split()[1]) if self.start.startswith("SIP/2.0") else 0
 
     @property
     def method(self) -> str:
         return self.headers["cseq"].split()[1]
 
+    @property
+    def reason(self) -> str:
+        return self.start.split(" ", 2)[2]
+
     @classmethod
     def parse(cls, data: bytes) -> Message:
         head, _, body = data.decode().partition("\r\n\r\n")
         start, *lines = head.split("\r\n")
-        pairs = [line.split(":", 1) for line in lines]
         headers: dict[str, str] = {}
-        for name, value in pairs:
-            headers.setdefault(name.strip().lower(), value.strip())
-        vias = [value.strip() for name, value in pairs if name.strip().lower() == "via"]
-        headers["via"] = ",".join(vias)
+        for name, value in (line.split(":", 1) for line in lines):
+            name, value = name.strip().lower(), value.strip()
+            headers[name] = f"{headers[name]}, {value}" if name == "via" and name in headers else value
         return cls(start, headers, body)
 
 
-@dataclass
-class Packet:
-    """One RTP packet received."""
-
-    at: float
-    payload_type: int
-    sequence: int
-    payload: bytes
-
-
 class _Inbox(asyncio.DatagramProtocol):
-    def __init__(self, take: object) -> None:
-        self.take = take
+    def __init__(self, take: Callable[[bytes], None]) -> None:
+        self._take = take
 
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        self.take(data, addr)  # type: ignore[operator]
+    def datagram_received(self, data: bytes, _: object) -> None:
+        self._take(data)
 
 
 @dataclass
@@ -88,51 +92,69 @@ class RawPhone:
     """One call's telephone. Use `RawPhone.open()`."""
 
     line: tuple[str, int]
+    """The line's SIP address."""
     call_id: str
     codec: str = "PCMU"
     sip_call_id: str = field(default_factory=lambda: secrets.token_hex(8))
     tag: str = field(default_factory=lambda: secrets.token_hex(4))
-    received: list[Packet] = field(default_factory=list)
+    packets: int = 0
+    """Audio packets received."""
+    pcm: bytearray = field(default_factory=bytearray)
+    """What they said, in the order of their arrival."""
+    deaf: bool = False
+    """Answers no BYE."""
+    to_tag: str = ""
+    media: tuple[str, int] | None = None
+    """Where the line wants our RTP."""
     _cseq: int = 0
+    _branch: str = ""
+    _unread: list[Message] = field(default_factory=list)
+    _talking: asyncio.Task[None] | None = None
 
     async def open(self) -> RawPhone:
         loop = asyncio.get_running_loop()
+        self.coder = Coder(self.codec)
+        self.pressed: Counter[tuple[int, str]] = Counter()
+        """Packets of each key heard, by (RTP timestamp of its beginning, digit)."""
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
-        self._unread: list[Message] = []
+        self._came = asyncio.Event()
         self._sip, _ = await loop.create_datagram_endpoint(
             lambda: _Inbox(self._sip_came), local_addr=("127.0.0.1", 0)
         )
-        self._rtp, _ = await loop.create_datagram_endpoint(
-            lambda: _Inbox(self._rtp_came), local_addr=("127.0.0.1", 0)
-        )
-        self.rtp_port = self._rtp.get_extra_info("sockname")[1]
-        self.sip_port = self._sip.get_extra_info("sockname")[1]
-        self.to_tag = ""
-        self._branch = ""
-        self._talking: asyncio.Task[None] | None = None
+        await self.move()
+        self.sip_port: int = self._sip.get_extra_info("sockname")[1]
         self.sequence, self.timestamp, self.ssrc = 1, 0, secrets.randbits(32)
-        self.media: tuple[str, int] | None = None
         return self
 
+    async def move(self) -> None:
+        """Sends and takes RTP with another socket from now on, as behind a NAT that forgot us."""
+        self._rtp, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: _Inbox(self._rtp_came), local_addr=("127.0.0.1", 0)
+        )
+        self.rtp_port: int = self._rtp.get_extra_info("sockname")[1]
+
     def close(self) -> None:
-        if self._talking is not None:
-            self._talking.cancel()
+        self.hush()
         self._sip.close()
         self._rtp.close()
 
-    # -- SIP
+    # ── SIP ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def _sip_came(self, data: bytes, _: tuple[str, int]) -> None:
-        if data.strip():
-            self._messages.put_nowait(Message.parse(data))
+    def _sip_came(self, data: bytes) -> None:
+        if not data.strip():
+            return
+        message = Message.parse(data)
+        if not message.status and message.method == "BYE" and not self.deaf:
+            self.answer(message)
+        self._messages.put_nowait(message)
 
-    def offer(self, direction: str = "sendrecv", address: str = "127.0.0.1") -> str:
-        payload_type = PAYLOAD_TYPES[self.codec]
+    def offer(self, direction: str = "sendrecv") -> str:
+        kind = self.coder.payload_type
         return (
-            f"v=0\r\no=- 1 {self._cseq + 1} IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 {address}\r\nt=0 0\r\n"
-            f"m=audio {self.rtp_port} RTP/AVP {payload_type} 101\r\n"
-            f"a=rtpmap:{payload_type} {self.codec}/8000\r\n"
-            f"a=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\na={direction}\r\n"
+            f"v=0\r\no=- 1 {self._cseq + 1} IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+            f"m=audio {self.rtp_port} RTP/AVP {kind} {EVENT}\r\n"
+            f"a=rtpmap:{kind} {self.codec}/8000\r\n"
+            f"a=rtpmap:{EVENT} telephone-event/8000\r\na=fmtp:{EVENT} 0-16\r\na={direction}\r\n"
         )
 
     def send(
@@ -162,16 +184,12 @@ class RawPhone:
         self._sip.sendto(message.encode(), self.line)
 
     def signed(self) -> str:
-        return (
-            f"X-VG-Call: {self.call_id}\r\nX-VG-Auth: {signature(TOKEN, self.call_id, self.sip_call_id)}\r\n"
-        )
+        """The headers by which a line knows that the edge sent the INVITE."""
+        auth = signature(TOKEN, self.call_id, self.sip_call_id)
+        return f"X-VG-Call: {self.call_id}\r\nX-VG-Auth: {auth}\r\n"
 
-    async def next(self, *, status: int = 0, method: str = "", timeout_s: float = 5.0) -> Message:
+    async def _next(self, wanted: Callable[[Message], bool], timeout_s: float) -> Message:
         """The next message of that kind; others wait their turn."""
-
-        def wanted(message: Message) -> bool:
-            return (not status or message.status == status) and (not method or message.method == method)
-
         async with asyncio.timeout(timeout_s):
             for message in self._unread:
                 if wanted(message):
@@ -181,74 +199,130 @@ class RawPhone:
                 self._unread.append(message)
             return message
 
-    async def final(self, method: str = "INVITE", timeout_s: float = 5.0) -> Message:
-        """The final response to it; an INVITE's is ACKed."""
-        while (message := await self.next(method=method, timeout_s=timeout_s)).status < 200:
+    async def response(self, method: str = "INVITE", status: int = 0, timeout_s: float = 5.0) -> Message:
+        """The next response to that method, or the next with that status."""
+        return await self._next(
+            lambda m: m.status > 0 and m.method == method and status in (0, m.status), timeout_s
+        )
+
+    async def request(self, method: str, timeout_s: float = 5.0) -> Message:
+        """The line's next request of that method; a BYE is answered already, unless it is deaf."""
+        return await self._next(lambda m: m.status == 0 and m.method == method, timeout_s)
+
+    async def final(self, method: str = "INVITE") -> Message:
+        """The final response to it."""
+        while (message := await self.response(method)).status < 200:
             pass
         if method == "INVITE":
-            self.to_tag = re.search(r"tag=([^;>\s]+)", message.headers["to"])[1]  # type: ignore[index]
-            branch = self._branch
-            self.send("ACK", same=True)
-            self._branch = branch
-            if message.body:
-                port = re.search(r"m=audio (\d+)", message.body)
-                assert port is not None
+            tag = re.search(r"tag=([^;>\s]+)", message.headers["to"])
+            assert tag is not None
+            self.to_tag = tag[1]
+            if port := re.search(r"m=audio (\d+)", message.body):
                 self.media = ("127.0.0.1", int(port[1]))
         return message
 
-    async def invite(self, headers: str | None = None) -> Message:
+    def acknowledge(self) -> None:
+        """The ACK for the last INVITE's final response."""
+        branch = self._branch
+        self.send("ACK", same=True)
+        self._branch = branch
+
+    def invite(self, headers: str | None = None) -> None:
         self.send("INVITE", self.offer(), self.signed() if headers is None else headers)
-        return await self.final()
+
+    async def invited(self, headers: str | None = None) -> Message:
+        """The final response to an INVITE, which is acknowledged."""
+        self.invite(headers)
+        message = await self.final()
+        self.acknowledge()
+        return message
+
+    async def turn(self, direction: str) -> Message:
+        """The final response to a re-INVITE with that direction, acknowledged: a hold, or its end."""
+        self.send("INVITE", self.offer(direction))
+        message = await self.final()
+        self.acknowledge()
+        return message
 
     def answer(self, request: Message, status: str = "200 OK") -> None:
-        lines = [
-            f"{name}: {request.headers[name.lower()]}" for name in ("Via", "From", "To", "Call-ID", "CSeq")
-        ]
-        self._sip.sendto(
-            "\r\n".join([f"SIP/2.0 {status}", *lines, "Content-Length: 0", "", ""]).encode(), self.line
-        )
+        names = ("Via", "From", "To", "Call-ID", "CSeq")
+        lines = [f"{name}: {request.headers[name.lower()]}" for name in names]
+        text = "\r\n".join([f"SIP/2.0 {status}", *lines, "Content-Length: 0", "", ""])
+        self._sip.sendto(text.encode(), self.line)
 
-    # -- RTP
+    async def hang_up(self) -> None:
+        self.send("BYE")
+        assert (await self.final("BYE")).status == 200
 
-    def _rtp_came(self, data: bytes, _: tuple[str, int]) -> None:
-        _, second, sequence = struct.unpack_from(">BBH", data)
-        self.received.append(Packet(time.monotonic(), second & 0x7F, sequence, data[12:]))
+    # ── RTP ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _rtp_came(self, data: bytes) -> None:
+        kind, timestamp = data[1] & 0x7F, int.from_bytes(data[4:8], "big")
+        if kind == EVENT:
+            self.pressed[timestamp, DIGITS[data[12]]] += 1
+        elif kind == self.coder.payload_type:
+            self.packets += 1
+            self.pcm += self.coder.decode(data[12:])
+        self._came.set()
+
+    async def _until(self, come: Callable[[], bool], timeout_s: float) -> None:
+        async with asyncio.timeout(timeout_s):
+            while not come():
+                self._came.clear()
+                await self._came.wait()
+
+    async def hears(self, seconds: float, timeout_s: float = 5.0) -> bytes:
+        """The sound of the next `seconds` that come."""
+        start, count = len(self.pcm), round(seconds * self.coder.rate_hz) * 2
+        await self._until(lambda: len(self.pcm) >= start + count, timeout_s)
+        return bytes(self.pcm[start : start + count])
+
+    def frames(self) -> list[bytes]:
+        """What came, 20 ms each."""
+        size = self.coder.rate_hz // 50 * 2
+        return [bytes(self.pcm[at : at + size]) for at in range(0, len(self.pcm), size)]
+
+    async def hears_loud(self, timeout_s: float = 5.0) -> None:
+        """Waits for a packet that is no silence."""
+        start = len(self.pcm)
+        await self._until(lambda: any(b not in (0, 8) for b in self.pcm[start::2]), timeout_s)
+
+    async def hears_keys(self, count: int, timeout_s: float = 5.0) -> str:
+        """The first keys that come, in their order."""
+        await self._until(lambda: len(self.pressed) >= count, timeout_s)
+        return "".join(digit for _, digit in sorted(self.pressed))
 
     def send_rtp(self, payload: bytes, *, payload_type: int | None = None, marker: bool = False) -> None:
         assert self.media is not None
-        kind = PAYLOAD_TYPES[self.codec] if payload_type is None else payload_type
-        head = struct.pack(
-            ">BBHII", 0x80, kind | (0x80 if marker else 0), self.sequence & 0xFFFF, self.timestamp, self.ssrc
-        )
+        kind = self.coder.payload_type if payload_type is None else payload_type
+        second = kind | (0x80 if marker else 0)
+        head = struct.pack(">BBHII", 0x80, second, self.sequence & 0xFFFF, self.timestamp, self.ssrc)
         self._rtp.sendto(head + payload, self.media)
         self.sequence += 1
 
-    def talk(self, samples: list[int]) -> None:
-        """Sends µ-law in 20 ms packets, over and over, until the phone is closed."""
-        encoded = bytes(map(linear_to_ulaw, samples))
+    def press(self, digit: str, duration_ms: int = 160) -> None:
+        """A key, as RFC 4733 sends it: its beginning, and its end three times."""
+        code = DIGITS.index(digit)
+        for n, duration in enumerate((160, *[duration_ms * 8] * 3)):
+            event = struct.pack(">BBH", code, (0x80 if n else 0) | 10, duration)
+            self.send_rtp(event, payload_type=EVENT, marker=not n)
+        self.timestamp += duration_ms * 8
+
+    def talk(self, sound: Sound) -> None:
+        """Says `sound`, 20 ms at the codec's rate a time, until it is hushed."""
 
         async def run() -> None:
             start, sent = time.monotonic(), 0
             while True:
-                at = sent * 160 % len(encoded)
-                self.send_rtp(encoded[at : at + 160])
+                self.send_rtp(self.coder.encode(sound(sent)))
                 self.timestamp += 160
                 sent += 1
                 await asyncio.sleep(max(0.0, start + sent * 0.02 - time.monotonic()))
 
+        self.hush()
         self._talking = asyncio.create_task(run())
 
-    def heard(self) -> list[int]:
-        """Samples received, in the order of arrival (µ-law)."""
-        return [ulaw_to_linear(byte) for p in self.received if p.payload_type == 0 for byte in p.payload]
-
-    def gaps_s(self) -> list[float]:
-        """Times between successive audio packets."""
-        times = [p.at for p in self.received if p.payload_type != 101]
-        return [b - a for a, b in itertools.pairwise(times)]
-
-
-def free_udp_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    def hush(self) -> None:
+        if self._talking is not None:
+            self._talking.cancel()
+            self._talking = None

@@ -40,7 +40,7 @@ from gateway.line import ice, opus, web, webcall
 from gateway.line.jitter import Kind
 from gateway.line.web import CAPACITY, WebLine
 from gateway.line.webcall import WebCall
-from tests.gateway.line.fake_hall import FRAME, TOKEN, FakeFront, FakeHall, Sound, power_at, silence, tone
+from tests.gateway.line.line_harness import FRAME, TOKEN, FakeFront, FakeHall, Sound, power_at, silence, tone
 
 
 class Microphone(MediaStreamTrack):

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.line import opus
 from gateway.line.opus import FRAME, Decoder, Encoder, OpusError, samples_in
-from tests.gateway.line.fake_hall import power_at, tone
+from tests.gateway.line.line_harness import power_at, tone
 
 
 def voiced(frames: int) -> list[bytes]:
