@@ -44,7 +44,6 @@ class KeyPressed(Tell):
     wire: ClassVar[str] = "call.dtmf"
     call_id: str
     digit: str
-    duration_ms: int
 
 
 @dataclass(frozen=True, slots=True)

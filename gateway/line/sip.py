@@ -260,8 +260,8 @@ class SipLine:
         if call.confirmed:
             self._hall.tell(MediaTurned(call.call_id, sending, receiving))
 
-    def dtmf(self, call: SipCall, digit: str, duration_ms: int) -> None:
-        self._hall.tell(KeyPressed(call.call_id, digit, duration_ms))
+    def dtmf(self, call: SipCall, digit: str) -> None:
+        self._hall.tell(KeyPressed(call.call_id, digit))
 
     def transferred(self, call: SipCall, status: int, reason: str) -> None:
         """The transfer's target answered, or not: after a 2xx our part is over."""

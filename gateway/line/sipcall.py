@@ -66,7 +66,7 @@ class CallOwner(Protocol):
     def turned(self, call: SipCall, sending: bool, receiving: bool) -> None:
         """The direction of the call's media changed: a hold, or its end."""
 
-    def dtmf(self, call: SipCall, digit: str, duration_ms: int) -> None:
+    def dtmf(self, call: SipCall, digit: str) -> None:
         """The caller pressed a key."""
 
     def transferred(self, call: SipCall, status: int, reason: str) -> None:
@@ -159,7 +159,7 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
 
     @guarded
     def onDtmfDigit(self, prm: Any) -> None:
-        self.line.loop.call(self.line.dtmf, self, str(prm.digit), int(prm.duration))
+        self.line.loop.call(self.line.dtmf, self, str(prm.digit))
 
     @guarded
     def onCallTransferRequest(self, prm: Any) -> None:

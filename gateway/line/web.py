@@ -58,8 +58,6 @@ RETRY_S: Final = 0.05
 RETRY_AT_MOST_S: Final = 1.0
 MOST_TICKS_AT_ONCE: Final = 5
 """Ticks made up for after a stall; what lies further back is gone."""
-DTMF_MS: Final = 160
-"""What a key of the page's pad counts as."""
 
 log = structlog.get_logger("web")
 
@@ -264,7 +262,7 @@ class WebLine:
             self._tell_hall(CallConfirmed(call.call_id, CODEC, call.confirmed_at))
             log.info("call.confirmed", call_id=call.call_id)
         elif what == "dtmf":
-            self._tell_hall(KeyPressed(call.call_id, detail, DTMF_MS))
+            self._tell_hall(KeyPressed(call.call_id, detail))
         elif what == "ended":
             self._forget(call)
             left = CallLeft(call.call_id, detail)

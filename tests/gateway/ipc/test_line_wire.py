@@ -94,8 +94,8 @@ async def test_a_line_says_hello_tells_and_answers(house: House) -> None:
     wire = house.wire()
     peer: Peer = await soon(house.joined)
     assert peer.hello == Hello("line", "n0", TOKEN, line=FACTS)
-    house.loop.call(wire.tell, KeyPressed("c1", "5", 160))
-    assert await soon(house.keys) == KeyPressed("c1", "5", 160)
+    house.loop.call(wire.tell, KeyPressed("c1", "5"))
+    assert await soon(house.keys) == KeyPressed("c1", "5")
     assert await peer.ask(Add(4)) == 5
     with pytest.raises(RpcError, match=r"^no call c9$"):
         await peer.ask(DropCall("c9"))
@@ -108,7 +108,7 @@ async def test_what_a_line_does_not_understand_is_refused_and_noted(
     peer: Peer = await soon(house.joined)
     with pytest.raises(RpcError, match="add, field n: expected a whole number, got text"):
         await peer.ask(Add("four"))  # type: ignore[arg-type]  # a bug
-    peer.tell(KeyPressed("c1", "5", 160))
+    peer.tell(KeyPressed("c1", "5"))
     with pytest.raises(RpcError, match=r"nobody here knows 'call\.dtmf'"):
         await peer.ask(Odd())
     assert await peer.ask(Add(1)) == 2, "the connection is as good as before"
