@@ -24,7 +24,7 @@ from model.api import RATE_HZ
 from model.embedded.evidence import weigh
 from model.embedded.recogniser import Recogniser
 from tests.e2e.gateway_process import House, free_port
-from tests.gateway.line.rawphone import ulaw_to_linear
+from tests.gateway.line.rawphone import Coder
 from tests.needs import missing, need_program, need_sounds
 
 pytestmark = pytest.mark.e2e
@@ -41,7 +41,7 @@ SENTENCES = [
     "i cannot hear you",
 ]
 """What the demo may say to one word."""
-LINEAR = np.array([ulaw_to_linear(byte) for byte in range(256)], np.int16)
+LINEAR = np.frombuffer(Coder("PCMU").decode(bytes(range(256))), np.int16)
 
 
 # ── scenarios, put together from the parts in tests/e2e/sipp ─────────────────────────────────────────────

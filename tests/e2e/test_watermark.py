@@ -19,7 +19,7 @@ import pytest
 from gateway.cli.testphone import place_call, read_wav
 from gateway.line import opus, webcall
 from tests.e2e.gateway_process import House, free_port
-from tests.gateway.line.test_web import Browser
+from tests.gateway.line.rawbrowser import Browser
 from tests.needs import need_sounds
 from watermark.detect import detect
 from watermark.keys import KeyRing

@@ -2,8 +2,8 @@
 
     python -m tests.gateway.line.port_pair RATE_HZ COUNT < played > heard
 
-Plays what stdin holds on one port, and writes the first COUNT frames that the other heard to stdout. A process
-of its own: pjsua2 has one endpoint per process.
+Plays what stdin holds on one port, and writes the first COUNT frames that the other heard to stdout.
+A process of its own: pjsua2 has one endpoint per process.
 """
 
 from __future__ import annotations
