@@ -26,10 +26,11 @@ import soxr
 from numpy.typing import NDArray
 
 from gateway.errors import CallerError, VoicegateError
-from gateway.line.phone import CallPlan, Outcome, PhonePlan, Step, TurnReport
+from gateway.ipc.codec import packed, to_json
+from gateway.line.phone import CODEC_IDS, CallPlan, Outcome, PhonePlan, Step, TurnReport
 
 CALLS_PER_PHONE: Final = 4
-CODECS: Final = ("pcmu", "pcma", "g722")
+CODECS: Final = tuple(CODEC_IDS)
 _URI: Final = re.compile(
     r"sips?:(?:[^@\s<>]+@)?(?P<host>\[[0-9a-fA-F:]+\]|[\w.-]+)(?::(?P<port>\d{1,5}))?(?:;[^\s<>]*)?"
 )
@@ -147,7 +148,7 @@ def _start(requests: Sequence[CallRequest], folder: Path, codec: str | None) -> 
         calls.append(
             CallPlan(
                 uri=request.uri,
-                steps=steps,
+                steps=tuple(steps),
                 record=str(folder / f"heard-{number}"),
                 duration_s=request.duration_s,
                 user=request.user or "",
@@ -159,12 +160,13 @@ def _start(requests: Sequence[CallRequest], folder: Path, codec: str | None) -> 
             )
         )
     address = local_address(requests[0].uri)
-    plan = PhonePlan(calls, rate_hz, [codec] if codec else ["pcmu", "pcma"], address)
+    offered = tuple(known for known in CODEC_IDS if known == codec) if codec else ("pcmu", "pcma")
+    plan = PhonePlan(tuple(calls), rate_hz, offered, address)
     phone = subprocess.Popen(
         [sys.executable, "-m", "gateway.line.phone"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert phone.stdin is not None
-    phone.stdin.write(json.dumps(asdict(plan)).encode())
+    phone.stdin.write(packed(to_json(PhonePlan, plan)))
     phone.stdin.close()
     return phone
 

@@ -24,6 +24,8 @@ from typing import Any, Final, Literal
 
 import pjsua2 as pj
 
+from gateway.errors import RpcError
+from gateway.ipc import codec
 from gateway.ipc.poll_loop import Loop
 from gateway.line.bridge import FRAME_MS, PcmPort, check_frame_layout
 from gateway.line.sipcall import guarded, reason_of
@@ -33,7 +35,8 @@ LOUD: Final = 300
 ONSET_FRAMES: Final = 5
 """Frames of silence before a loud one, that it counts as a beginning: pauses inside words are shorter."""
 SPAN_S: Final = FRAME_MS / 1000
-CODEC_IDS: Final = {"pcmu": "PCMU/8000/1", "pcma": "PCMA/8000/1", "g722": "G722/16000/1"}
+Codec = Literal["pcmu", "pcma", "g722"]
+CODEC_IDS: Final[dict[Codec, str]] = {"pcmu": "PCMU/8000/1", "pcma": "PCMA/8000/1", "g722": "G722/16000/1"}
 
 
 @dataclass
@@ -52,7 +55,7 @@ class CallPlan:
     """One call to place."""
 
     uri: str
-    steps: list[Step] = field(default_factory=list)
+    steps: tuple[Step, ...] = ()
     record: str = ""
     """File for what was heard, int16 mono at the plan's rate."""
     duration_s: float | None = None
@@ -70,9 +73,9 @@ class CallPlan:
 class PhonePlan:
     """What one phone process does."""
 
-    calls: list[CallPlan]
+    calls: tuple[CallPlan, ...]
     rate_hz: int = 8000
-    codecs: list[str] = field(default_factory=lambda: ["pcmu", "pcma"])
+    codecs: tuple[Codec, ...] = ("pcmu", "pcma")
     address: str = "127.0.0.1"
     """Local address to call from."""
     answer_s: float = 30.0
@@ -252,8 +255,10 @@ class PhoneCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
 
     def go_on(self, now: float) -> None:
         """Does what is due; every 20 ms, in the loop's thread."""
-        if self.over or self.answered_at is None:
-            if self.answered_at is None and not self.over and now - self.placed_at > self.phone.plan.answer_s:
+        if self.over or self.ending:
+            return
+        if self.answered_at is None:
+            if now - self.placed_at > self.phone.plan.answer_s:
                 self.give_up(f"no answer within {self.phone.plan.answer_s:g} s")
             return
         if self.ear.speaking:
@@ -281,9 +286,11 @@ class PhoneCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
             self.said.append(("digits", now))
 
     def give_up(self, how: str) -> None:
-        if not self.ending:
-            self.ending = how
+        self.ending = how
+        try:
             self.hangup(pj.CallOpParam(True))
+        except pj.Error:  # pjsua2 has no such call any more
+            self.over = True
 
     def report(self) -> Outcome:
         outcome, at = self.outcome, self.answered_at
@@ -327,8 +334,8 @@ class Phone:
         media.jbInit, media.jbMinPre, media.jbMaxPre, media.jbMax = 20, 20, 60, 200
         endpoint.libInit(config)
         endpoint.audDevManager().setNullDev()
-        for codec in endpoint.codecEnum2():
-            endpoint.codecSetPriority(codec.codecId, 0)
+        for known in endpoint.codecEnum2():
+            endpoint.codecSetPriority(known.codecId, 0)
         for rank, name in enumerate(plan.codecs):
             endpoint.codecSetPriority(CODEC_IDS[name], 250 - rank)
         transport = pj.TransportConfig()
@@ -367,18 +374,12 @@ class Phone:
         for call in self.calls:
             try:
                 call.go_on(now)
-            except pj.Error as error:
-                call.ending = call.ending or f"failed: {error.reason}"
+            except (pj.Error, OSError) as error:
+                call.give_up(f"failed: {reason_of(error)}")
         if all(call.over for call in self.calls):
             self.loop.later(0.1, self.loop.stop)
         else:
             self.loop.later(SPAN_S, self._turn)
-
-
-def plan_from(text: str) -> PhonePlan:
-    raw = json.loads(text)
-    calls = [CallPlan(**{**call, "steps": [Step(**step) for step in call["steps"]]}) for call in raw["calls"]]
-    return PhonePlan(**{**raw, "calls": calls})
 
 
 def main() -> None:
@@ -387,14 +388,15 @@ def main() -> None:
     os.dup2(nowhere, 1)  # pjlib chats there before it can be told not to
     gc.disable()  # a Call freed in the wrong thread hangs up somebody else's
     sys.setswitchinterval(0.0005)
-    plan = plan_from(sys.stdin.read())
     answer: dict[str, Any]
     try:
-        phone = Phone(plan)
+        phone = Phone(codec.from_json(PhonePlan, codec.unpacked(sys.stdin.buffer.read()), "the plan"))
         answer = {"outcomes": [asdict(outcome) for outcome in phone.run()]}
         for call in phone.calls:
             if call.plan.record:
                 Path(call.plan.record).write_bytes(call.ear.heard)
+    except (RpcError, OSError) as error:
+        answer = {"error": str(error)}
     except pj.Error as error:
         answer = {"error": reason_of(error)}
     with os.fdopen(report, "w") as file:
