@@ -1,4 +1,7 @@
-"""A telephone of two UDP sockets: it says exactly what a test wants said, and notes what comes back."""
+"""A telephone of two UDP sockets: it says exactly what a test wants said, and notes what comes back.
+
+It calls a line, or takes the call of the test phone.
+"""
 
 from __future__ import annotations
 
@@ -80,20 +83,20 @@ class Message:
 
 
 class _Inbox(asyncio.DatagramProtocol):
-    def __init__(self, take: Callable[[bytes], None]) -> None:
+    def __init__(self, take: Callable[[bytes, tuple[str, int]], None]) -> None:
         self._take = take
 
-    def datagram_received(self, data: bytes, _: object) -> None:
-        self._take(data)
+    def datagram_received(self, data: bytes, source: tuple[str, int]) -> None:
+        self._take(data, source)
 
 
 @dataclass
 class RawPhone:
     """One call's telephone. Use `RawPhone.open()`."""
 
-    line: tuple[str, int]
-    """The line's SIP address."""
-    call_id: str
+    line: tuple[str, int] = ("127.0.0.1", 0)
+    """The SIP address of the line, or of who called last."""
+    call_id: str = ""
     codec: str = "PCMU"
     sip_call_id: str = field(default_factory=lambda: secrets.token_hex(8))
     tag: str = field(default_factory=lambda: secrets.token_hex(4))
@@ -140,21 +143,23 @@ class RawPhone:
 
     # ── SIP ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def _sip_came(self, data: bytes) -> None:
+    def _sip_came(self, data: bytes, source: tuple[str, int]) -> None:
         if not data.strip():
             return
+        self.line = source
         message = Message.parse(data)
         if not message.status and message.method == "BYE" and not self.deaf:
             self.answer(message)
         self._messages.put_nowait(message)
 
-    def offer(self, direction: str = "sendrecv") -> str:
+    def offer(self, direction: str = "sendrecv", *, keys: bool = True) -> str:
+        """Our SDP; without `keys` we cannot hear any."""
         kind = self.coder.payload_type
+        event = f"a=rtpmap:{EVENT} telephone-event/8000\r\na=fmtp:{EVENT} 0-16\r\n" if keys else ""
         return (
             f"v=0\r\no=- 1 {self._cseq + 1} IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
-            f"m=audio {self.rtp_port} RTP/AVP {kind} {EVENT}\r\n"
-            f"a=rtpmap:{kind} {self.codec}/8000\r\n"
-            f"a=rtpmap:{EVENT} telephone-event/8000\r\na=fmtp:{EVENT} 0-16\r\na={direction}\r\n"
+            f"m=audio {self.rtp_port} RTP/AVP {kind}{f' {EVENT}' if keys else ''}\r\n"
+            f"a=rtpmap:{kind} {self.codec}/8000\r\n{event}a={direction}\r\n"
         )
 
     def send(
@@ -244,10 +249,17 @@ class RawPhone:
         self.acknowledge()
         return message
 
-    def answer(self, request: Message, status: str = "200 OK") -> None:
+    def answer(self, request: Message, status: str = "200 OK", body: str = "", headers: str = "") -> None:
         names = ("Via", "From", "To", "Call-ID", "CSeq")
         lines = [f"{name}: {request.headers[name.lower()]}" for name in names]
-        text = "\r\n".join([f"SIP/2.0 {status}", *lines, "Content-Length: 0", "", ""])
+        if "tag=" not in lines[2]:
+            lines[2] += f";tag={self.tag}"
+        typed = "Content-Type: application/sdp\r\n" if body else ""
+        text = (
+            "\r\n".join([f"SIP/2.0 {status}", *lines])
+            + f"\r\nContact: <sip:raw@127.0.0.1:{self.sip_port}>\r\n{headers}{typed}"
+            + f"Content-Length: {len(body)}\r\n\r\n{body}"
+        )
         self._sip.sendto(text.encode(), self.line)
 
     async def hang_up(self) -> None:
@@ -256,7 +268,7 @@ class RawPhone:
 
     # ── RTP ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def _rtp_came(self, data: bytes) -> None:
+    def _rtp_came(self, data: bytes, _: tuple[str, int]) -> None:
         kind, timestamp = data[1] & 0x7F, int.from_bytes(data[4:8], "big")
         if kind == EVENT:
             self.pressed[timestamp, DIGITS[data[12]]] += 1
