@@ -1,8 +1,8 @@
 """How soon running calls fall silent when a voice is revoked: `python -m benchmarks.revocation [--calls 40]`.
 
-A whole gateway with Chroma on the golden checkpoint and that many telephones that listen to a registered
-voice. The voice is revoked as `voicegate voice revoke` does it, from another process than the gateway's; each
-call's "muted" event says when its hall silenced it.
+A whole gateway with Chroma on a toy checkpoint and that many telephones that listen to a registered voice.
+The voice is revoked as `voicegate voice revoke` does it, from another process than the gateway's; each call's
+"muted" event says when its hall silenced it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 
 from consent.withdrawal import Withdrawals
 from gateway.cli.testphone import CallRequest, place_calls
+from model.chroma import toy
 from tests.e2e.gateway_process import House
 from tests.e2e.test_voices import LINES, PLANS, Office
-from tests.needs import goldens
 
 
 def measure(calls: int, folder: Path) -> list[float]:
@@ -28,11 +28,12 @@ def measure(calls: int, folder: Path) -> list[float]:
     plans = folder / "plans"
     plans.mkdir()
     (plans / "voices.toml").write_text(PLANS.replace("@LINES@", LINES))
+    toy.write(folder / "toy")
     house = House(
         folder / "house",
         dialplans=plans,
         engine="chroma",
-        chroma=goldens() / "chroma-a",
+        chroma=folder / "toy",
         chroma_reply_s=4.0,
         engine_calls=calls + 4,
         narrow_lines=math.ceil(calls / 4),

@@ -14,6 +14,7 @@ import torch
 from model.chroma import bench as benches
 from model.chroma import checkpoint, crowd, golden
 from model.chroma import config as chroma_config
+from model.chroma import toy as toys
 from model.chroma.engine import EngineSettings, place
 from model.chroma.floor import Floor, arithmetic, bandwidth
 from model.chroma.inventory import Memory, parts
@@ -63,6 +64,19 @@ def inspect(source: str, dtype: str, conversations: int, context: int) -> None:
         f"backbone {config.backbone.positions}, Mimi {state.codec / 2**20:,.1f} MiB\n"
         f"{conversations} conversation(s): {(weights + conversations * state.slot) / 2**20:,.1f} MiB in all"
     )
+
+
+@engine.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+def toy(directory: Path) -> None:
+    """Write a toy checkpoint into DIRECTORY, a new one, for the other commands and for VOICEGATE_CHROMA.
+
+    It has the official names and layout, small sizes, and drawn weights: its words and its sound mean
+    nothing. `verify` compares with what this engine computed one-shot in float64, not with the official code.
+    """
+    torch.set_num_threads(1)  # the parts are tiny: threads only wait for each other
+    cases = toys.write(directory)
+    click.echo(f"{directory}: a checkpoint with drawn weights, and the cases {', '.join(cases)}")
 
 
 @engine.command()

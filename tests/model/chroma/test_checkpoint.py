@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from model.chroma import checkpoint, config
+from model.chroma.toy import tensors
 from model.errors import CheckpointError
 from tests.model.chroma import toy
 
@@ -18,7 +19,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def stored() -> dict[str, Tensor]:
-    return toy.tensors(toy.model())
+    return tensors(toy.model())
 
 
 def load(directory: Path) -> checkpoint.Chroma:

@@ -28,6 +28,7 @@ from model.chroma.sampling import GREEDY
 from model.chroma.schedule import Kind
 from model.chroma.slots import Slots
 from model.chroma.steps import Steps
+from model.chroma.toy import tensors
 from model.chroma.weights import Chroma
 from model.errors import EngineBusy, EngineError, VoiceError
 from tests.model.chroma import toy
@@ -583,7 +584,7 @@ def test_settings_come_from_the_environment() -> None:
 
 
 def test_an_engine_in_a_directory_of_its_own(tmp_path: Path) -> None:
-    toy.save(tmp_path, toy.tensors(toy.model()))
+    toy.save(tmp_path, tensors(toy.model()))
     made = asyncio.run(ChromaEngine.load(tmp_path, EngineSettings(conversations=1)))
     assert made.chat.meaningless
 

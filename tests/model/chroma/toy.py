@@ -1,4 +1,4 @@
-"""A second checkpoint, unlike the goldens in every size: other widths, head counts, ratios, default RoPE.
+"""A checkpoint unlike the goldens and `model.chroma.toy` in every size: widths, head counts, ratios, RoPE.
 
 Its weights are drawn, so there is no official answer; tests compare ways of computing the same with it, and
 parts of it with transformers' own modules.
@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.chroma import checkpoint, config
+from model.chroma.toy import fill
 from model.chroma.weights import Chroma
 
 ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
@@ -115,45 +116,8 @@ TABLE: dict[str, Any] = {
 }
 
 
-def fill(model: Chroma, seed: int = 0, dtype: torch.dtype = torch.float32) -> Chroma:
-    """A blueprint with drawn weights, loud enough that words and codes vary."""
-    draw = torch.Generator().manual_seed(seed)
-
-    def drawn(name: str, like: Tensor) -> Tensor:
-        noise = torch.randn(like.shape, generator=draw, dtype=torch.float64)
-        if name.endswith("cluster_usage"):
-            return noise.abs() + 0.5
-        if "norm" in name or "ln_post" in name:
-            return 1 + 0.1 * noise if name.endswith("weight") else 0.1 * noise
-        if name.endswith("scale"):
-            return 0.3 + 0.1 * noise
-        if like.dim() == 1:
-            return 0.1 * noise
-        fan_in = like[0].numel() if not name.startswith("decoder.codebook_head") else like.shape[1]
-        gain = 3.0 if "head" in name or "embed" in name or name == "audio_table" else 1.2
-        return gain * noise if name == "audio_table" else gain * noise / fan_in**0.5
-
-    for name, like in model.state_dict().items():
-        checkpoint.place(model, name, drawn(name, like).to(dtype))
-    return model.eval()
-
-
 def model(seed: int = 0, dtype: torch.dtype = torch.float32) -> Chroma:
     return fill(checkpoint.blueprint(config.parse(TABLE)), seed, dtype)
-
-
-def tensors(model: Chroma, table: str = checkpoint.TABLE[0]) -> dict[str, Tensor]:
-    """As the official release would store them, with what is never read."""
-    stored = {
-        table if name == "audio_table" else name: tensor.clone()
-        for name, tensor in model.state_dict().items()
-    }
-    stored["thinker.audio_tower.audio_bos_eos_token.weight"] = torch.zeros(2, 48)
-    stored["thinker.visual.patch_embed.proj.weight"] = torch.zeros(4, 3, 2, 2, 2)
-    stored["codec_model.quantizer.semantic_residual_vector_quantizer.layers.0.codebook.initialized"] = (
-        torch.ones(1)
-    )
-    return stored
 
 
 def save(directory: Path, stored: dict[str, Tensor], shards: int = 1) -> Path:
