@@ -89,7 +89,9 @@ def toy(directory: Path) -> None:
 def verify(
     directory: Path, cases: tuple[str, ...], batched: bool, device: str, dtype: str, weights: Weights
 ) -> None:
-    """Compare with what the official code answered: every case-*.npz in DIRECTORY, one-shot and streamed.
+    """Compare with the recorded answers: every case-*.npz in DIRECTORY, one-shot and streamed.
+
+    The answers of a golden are the official code's; those of a toy are this engine's own.
 
     With --batched all cases run at once, each begun some frames after the one before.
 
