@@ -93,6 +93,9 @@ SMALL: Final[dict[str, Any]] = {
 }
 """What differs from the full size: widths, depths and the vocabulary, in which every byte is a word."""
 
+LAST_CONVOLUTION: Final = "codec_model.decoder.layers.14.conv.weight"
+VOLUME: Final = 0.1
+"""By which that convolution is turned down, so that a call to a toy hurts nobody's ears."""
 MARGIN: Final = 2 * golden.LOGITS
 """By how much each likeliest id of a case leads, so that rounding within the limits cannot change it."""
 
@@ -181,6 +184,7 @@ def write(directory: Path) -> list[str]:
             raise CheckpointError(f"{directory} is not empty; name a new directory")
         (directory / checkpoint.CONFIG).write_text(json.dumps(table(), indent=1) + "\n")
         model = fill(checkpoint.blueprint(config.parse(table())))
+        checkpoint.place(model, LAST_CONVOLUTION, VOLUME * model.state_dict()[LAST_CONVOLUTION])
         save_file(tensors(model), directory / checkpoint.SINGLE)
         exact = model.double()
         for plan in PLANS:
