@@ -1,12 +1,13 @@
-"""The contract's events as they travel: OpenAI Realtime's names and shapes, ours in `voicegate` objects.
+"""The contract's events as they travel: OpenAI Realtime's names and shapes, ours in `voicegate` objects
+(docs/contract.md says what they mean).
 
 `parse` checks a client's event strictly: an unknown type or field, or a value that would not be honoured, is
 a `ProtocolError` that names it. Server events are built here too, so that every name of the protocol stands
 in this file once.
 
-Binary frames, when a session asked for them: PCM16 little-endian mono 24 kHz, 100 ms at most. From the client
-they are `input_audio_buffer.append`; from the server each begins with the u32 number of its response, as told
-in `response.created`.
+Binary frames are PCM16 little-endian mono 24 kHz. From a client they are `input_audio_buffer.append`, at most
+`MAX_APPEND_S` long. The server sends them when the session asked for them, a model frame (80 ms) at most;
+each begins with the u32 number of its response, as told in `response.created`.
 """
 
 from __future__ import annotations
