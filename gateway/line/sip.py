@@ -257,8 +257,7 @@ class SipLine:
         self._hall.tell(CallConfirmed(call.call_id, call.codec, at))
 
     def turned(self, call: SipCall, sending: bool, receiving: bool) -> None:
-        if call.confirmed:
-            self._hall.tell(MediaTurned(call.call_id, sending, receiving))
+        self._hall.tell(MediaTurned(call.call_id, sending, receiving))
 
     def dtmf(self, call: SipCall, digit: str) -> None:
         self._hall.tell(KeyPressed(call.call_id, digit))

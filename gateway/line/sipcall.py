@@ -155,7 +155,8 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
             self.audio.sending, self.audio.receiving = sending, receiving
         if self.direction != (sending, receiving):
             self.direction = (sending, receiving)
-            self.line.loop.call(self.line.turned, self, sending, receiving)
+            if self.confirmed:  # what a call begins with is no hold, nor the end of one
+                self.line.loop.call(self.line.turned, self, sending, receiving)
 
     @guarded
     def onDtmfDigit(self, prm: Any) -> None:
