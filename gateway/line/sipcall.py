@@ -117,7 +117,7 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
             status = int(info.lastStatusCode)
             if self.ending is not None:
                 how = self.ending
-            elif self.confirmed and status == 200:
+            elif status == pj.PJSIP_SC_OK:
                 how = "caller hung up"
             elif status == pj.PJSIP_SC_REQUEST_TERMINATED:
                 how = "cancelled"
