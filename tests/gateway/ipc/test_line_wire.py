@@ -390,6 +390,21 @@ async def test_who_never_reads_is_left_at_the_backlogs_limit(
     assert (await again.reads())["params"]["digit"] == "2", "what was left unread is not said again"
 
 
+async def test_who_has_left_is_noticed_at_the_next_word_too(stranger: Stranger) -> None:
+    await stranger.listen()
+    visit = await stranger.visit()
+    assert await soon(stranger.seen) == "opened"
+    left = threading.Event()
+    stranger.loop.call(left.wait, 10)  # so that the loop speaks before it looks
+    stranger.tell("1")
+    stranger.tell("2")
+    visit.writer.close()
+    await visit.writer.wait_closed()
+    left.set()
+    assert await soon(stranger.seen) == "lost"
+    await stranger.visit()
+
+
 async def test_one_that_is_closed_stays_closed(stranger: Stranger) -> None:
     await stranger.listen()
     visit = await stranger.visit()

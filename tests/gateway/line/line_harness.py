@@ -205,6 +205,10 @@ class FakeHall(Listener):
         for frame in frames:
             line.answer(tick.pack(0, [tick.SlotAudio(number, slot, 0, 0, frame)]))
 
+    def look_away(self, number: int) -> None:
+        """Reads no more ticks of the call's line."""
+        asyncio.get_running_loop().remove_reader(self._places[number][0].sock)
+
     def garble(self, number: int, packet: bytes) -> None:
         """Sends a call's line a packet that is no tick."""
         self._places[number][0].answer(packet)

@@ -116,7 +116,7 @@ class RawPhone:
 
     async def open(self) -> RawPhone:
         loop = asyncio.get_running_loop()
-        self.coder = Coder(self.codec)
+        self.use(self.codec)
         self.pressed: Counter[tuple[int, str]] = Counter()
         """Packets of each key heard, by (RTP timestamp of its beginning, digit)."""
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
@@ -124,22 +124,39 @@ class RawPhone:
         self._sip, _ = await loop.create_datagram_endpoint(
             lambda: _Inbox(self._sip_came), local_addr=("127.0.0.1", 0)
         )
+        self._sockets: list[asyncio.DatagramTransport] = [self._sip]
         await self.move()
         self.sip_port: int = self._sip.get_extra_info("sockname")[1]
         self.sequence, self.timestamp, self.ssrc = 1, 0, secrets.randbits(32)
         return self
 
+    def use(self, codec: str) -> None:
+        """Speaks and understands this codec from now on."""
+        self.codec, self.coder = codec, Coder(codec)
+
     async def move(self) -> None:
         """Sends and takes RTP with another socket from now on, as behind a NAT that forgot us."""
-        self._rtp, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-            lambda: _Inbox(self._rtp_came), local_addr=("127.0.0.1", 0)
-        )
-        self.rtp_port: int = self._rtp.get_extra_info("sockname")[1]
+        loop = asyncio.get_running_loop()
+        while True:  # the port after it is for RTCP, which must not come to somebody else
+            rtp, _ = await loop.create_datagram_endpoint(
+                lambda: _Inbox(self._rtp_came), local_addr=("127.0.0.1", 0)
+            )
+            self.rtp_port: int = rtp.get_extra_info("sockname")[1]
+            try:
+                rtcp, _ = await loop.create_datagram_endpoint(
+                    asyncio.DatagramProtocol, local_addr=("127.0.0.1", self.rtp_port + 1)
+                )
+            except OSError:
+                rtp.close()
+                continue
+            self._rtp = rtp
+            self._sockets += [rtp, rtcp]
+            return
 
     def close(self) -> None:
         self.hush()
-        self._sip.close()
-        self._rtp.close()
+        for each in self._sockets:
+            each.close()
 
     # ── SIP ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -226,14 +243,16 @@ class RawPhone:
                 self.media = ("127.0.0.1", int(port[1]))
         return message
 
-    def acknowledge(self) -> None:
+    def acknowledge(self, body: str = "") -> None:
         """The ACK for the last INVITE's final response."""
         branch = self._branch
-        self.send("ACK", same=True)
+        self.send("ACK", body, same=True)
         self._branch = branch
 
-    def invite(self, headers: str | None = None) -> None:
-        self.send("INVITE", self.offer(), self.signed() if headers is None else headers)
+    def invite(self, headers: str | None = None, *, offers: bool = True) -> None:
+        """`offers`: with our SDP; else the line is to make the offer."""
+        body = self.offer() if offers else ""
+        self.send("INVITE", body, self.signed() if headers is None else headers)
 
     async def invited(self, headers: str | None = None) -> Message:
         """The final response to an INVITE, which is acknowledged."""

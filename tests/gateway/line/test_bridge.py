@@ -176,6 +176,26 @@ async def test_an_answer_on_its_way_cannot_speak_into_the_slots_next_call(exchan
     await phone.hears_loud()
 
 
+async def test_a_hall_that_reads_no_ticks_costs_ticks_and_its_next_has_the_calls(exchange: Exchange) -> None:
+    hall = exchange.hall
+    calls = [await exchange.call("w0", "PCMU") for _ in range(4)]
+    for phone, _ in calls:
+        phone.talk(tone(1000, rate_hz=8000))
+    _, started = calls[0]
+    await hall.hears_bytes(started.call, 1600)
+    hall.look_away(started.call)
+    dropped = await exchange.zygote.notes("line.ticks_dropped")
+    assert dropped["process"] == "w0"
+    assert dropped["count"] > 0
+    await hall.stop()
+    await exchange.new_hall()
+    hall = exchange.hall
+    hall.sound = tone(440, rate_hz=16_000)
+    for phone, started in calls:
+        await phone.hears_loud()
+        await hall.hears_bytes(started.call, 1600)
+
+
 @pytest.mark.parametrize("size", [2, 318, 322, 640])
 async def test_a_frame_of_another_length_is_not_played(exchange: Exchange, size: int) -> None:
     phone, started = await exchange.call()

@@ -32,7 +32,7 @@ from gateway.line.line_plan import CAPACITY
 from gateway.line.sip import HALL_GRACE_S
 from gateway.line.zygote_messages import LineDied
 from tests.gateway.line.exchange import Exchange
-from tests.gateway.line.line_harness import TOKEN, FakeFront, tone
+from tests.gateway.line.line_harness import TOKEN, FakeFront, power_at, tone
 from tests.gateway.line.rawphone import DIGITS, RawPhone
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -251,6 +251,31 @@ async def test_a_caller_who_acknowledges_late_is_confirmed_then(exchange: Exchan
     await exchange.hall.hears(CallConfirmed, phone.call_id)
 
 
+async def test_a_caller_who_hangs_up_instead_of_acknowledging_has_hung_up(exchange: Exchange) -> None:
+    phone = await exchange.phone()
+    phone.invite()
+    await exchange.hall.hears(CallStarted, phone.call_id)
+    await exchange.hall.ask(AnswerCall(phone.call_id))
+    await phone.final()
+    await phone.hang_up()
+    assert (await exchange.hall.hears(CallLeft, phone.call_id)).how == "caller hung up"
+
+
+async def test_a_caller_without_an_offer_gets_ours_and_answers_it_with_the_ack(exchange: Exchange) -> None:
+    hall = exchange.hall
+    hall.sound = tone(440, rate_hz=8000)
+    phone = await exchange.phone()
+    phone.invite(offers=False)
+    await hall.hears(CallStarted, phone.call_id)
+    await hall.ask(AnswerCall(phone.call_id))
+    offer = await phone.final()
+    assert re.search(r"^m=audio \d+ RTP/AVP 0 8 \d+\r$", offer.body, re.MULTILINE)
+    phone.acknowledge(phone.offer())
+    assert (await hall.hears(CallConfirmed, phone.call_id)).codec == "PCMU"
+    await phone.hears_loud()
+    assert MediaTurned not in hall.told_of(phone.call_id)
+
+
 async def test_what_is_asked_twice_or_too_late_changes_nothing(exchange: Exchange) -> None:
     hall = exchange.hall
     phone, started = await exchange.call()
@@ -305,6 +330,36 @@ async def test_a_hold_is_told_and_nothing_is_heard_on_it(exchange: Exchange) -> 
         assert {bool(each & SENDING) for each in flags} == {sending}
         assert any(each & RECEIVING for each in flags) == receiving
         assert (phone.packets - packets > 5) == sending
+
+
+async def test_a_hold_in_the_old_style_is_one(exchange: Exchange) -> None:
+    """By the address 0.0.0.0 (RFC 2543 §B.5)."""
+    phone, _ = await exchange.call()
+    phone.send("INVITE", phone.offer().replace("c=IN IP4 127.0.0.1", "c=IN IP4 0.0.0.0"))
+    assert (await phone.final()).status == 200
+    phone.acknowledge()
+    assert not (await exchange.hall.hears(MediaTurned, phone.call_id)).sending
+    await phone.turn("sendrecv")
+    turned = await exchange.hall.hears(MediaTurned, phone.call_id)
+    assert (turned.sending, turned.receiving) == (True, True)
+
+
+async def test_a_codec_may_change_in_the_call(exchange: Exchange) -> None:
+    hall = exchange.hall
+    hall.sound = tone(440, rate_hz=8000)
+    phone, started = await exchange.call()
+    await phone.hears_loud()
+    phone.use("PCMA")
+    assert "RTP/AVP 8" in (await phone.turn("sendrecv")).body
+    phone.talk(tone(1000, rate_hz=8000))
+    await hall.hears_bytes(started.call, 1600)
+    await hall.hears_ticks(started.call, 10)
+    assert power_at(await phone.hears(0.2), 440, 8000) > 0.9
+    assert power_at(await hall.hears_bytes(started.call, 3200), 1000, 8000) > 0.9
+    phone.use("G722")
+    assert (await phone.turn("sendrecv")).status >= 400
+    phone.use("PCMA")
+    await phone.hears_loud()
 
 
 async def test_every_key_is_told_once_by_rfc_4733_and_by_info(exchange: Exchange) -> None:
