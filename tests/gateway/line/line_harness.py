@@ -112,7 +112,7 @@ class FakeHall(Listener):
     """Notes every tell; says `sound` to each call, from its first tick on."""
 
     def __init__(self, runtime: Runtime, name: str = "hall0", sound: Sound = silence) -> None:
-        super().__init__(runtime.hall(name), [kind.handled_by(self._note) for kind in TOLD])
+        super().__init__(runtime.hall(name), [Handled(kind, self._note) for kind in TOLD])
         self.told: asyncio.Queue[Told] = asyncio.Queue()
         self.heard: dict[int, bytearray] = {}
         self.flags: dict[int, list[int]] = {}

@@ -186,10 +186,14 @@ async def test_sigterm_ends_it_and_its_lines(dying: Exchange) -> None:
 
 async def test_when_it_is_killed_its_lines_say_bye_and_end_with_it(dying: Exchange) -> None:
     phone, _ = await dying.call("n1")
+    os.kill(dying.pids["n0"], signal.SIGSTOP)
     dying.zygote.process.kill()
     async with asyncio.timeout(5):
-        await dying.zygote.peer.closed.wait()
+        await (
+            dying.zygote.peer.closed.wait()
+        )  # a line that hangs does not hold the zygote's end of the socket
     await phone.request("BYE")
+    os.kill(dying.pids["n0"], signal.SIGCONT)
     await no_line_is_left(dying)
 
 
