@@ -3,17 +3,26 @@
 It answers yes, no or unsure. It never names a payload or a score: whoever wants to erase a mark would use
 them as an oracle. Every question is examined in a fresh child with limits on memory, CPU and files, at most
 `AT_ONCE` of them; size and length are capped before. The key is read by the child only.
+
+A 4xx says what is wrong with the question. A child that got too little time makes a 503, one that fails a
+500: neither says anything about the recording. `GET /metrics` counts the answers by status.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import signal
 import sys
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Final
 
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -23,12 +32,17 @@ LARGEST_BYTES: Final = 12 << 20
 AT_ONCE: Final = 2
 WAITING: Final = 8
 """Questions that may wait for a child; more are told to come again."""
-WALL_S: Final = 60.0
+WALL_S: Final = 300.0
+"""A child that is not done by then is ended: the machine has too little time for it."""
 BODY_S: Final = 30.0
 EVERY_S: Final = 6.0
 """One question per address in this time, after `BURST` of them."""
 BURST: Final = 5
 ADDRESSES: Final = 10_000
+COME_AGAIN_S: Final = 60
+STARVED: Final = (-signal.SIGXCPU, -signal.SIGKILL)
+"""How a child ends that used up its CPU seconds, or whose memory the machine needed."""
+EXAMINE: Final = (sys.executable, "-m", "watermark.examine")
 PAGE: Final = Path(__file__).with_name("public.html")
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; "
@@ -37,6 +51,9 @@ HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+
+
+log = logging.getLogger(__name__)
 
 
 class Patience:
@@ -56,13 +73,22 @@ class Patience:
 
 
 class PublicDetector:
-    """Children, counted."""
+    """Children, counted. `examine`: the child's command, which gets the key file's path as its last argument;
+    `clock`: seconds by which an address's patience grows."""
 
-    def __init__(self, keys_path: Path) -> None:
-        self._keys_path = keys_path
+    def __init__(self, keys_path: Path, examine: Sequence[str], clock: Callable[[], float]) -> None:
+        self._command = (*examine, str(keys_path))
+        self._clock = clock
         self._children = asyncio.Semaphore(AT_ONCE)
         self._asked = 0
         self._patience = Patience()
+        self._registry = CollectorRegistry()
+        self._answers = Counter(
+            "voicegate_detector_answers",
+            "Answers of the public detector, by HTTP status",
+            ["status"],
+            registry=self._registry,
+        )
 
     async def page(self, request: Request) -> Response:
         return HTMLResponse(PAGE.read_text(), headers=HEADERS)
@@ -70,13 +96,21 @@ class PublicDetector:
     async def script(self, request: Request) -> Response:
         return Response(PAGE.with_suffix(".js").read_text(), media_type="text/javascript", headers=HEADERS)
 
+    async def metrics(self, request: Request) -> Response:
+        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
+
     async def detect(self, request: Request) -> Response:
         """The body is a WAV file; `{"answer": "yes" | "no" | "unsure"}` or `{"error": ...}` comes back."""
+        reply = await self._reply(request)
+        self._answers.labels(str(reply.status_code)).inc()
+        return reply
+
+    async def _reply(self, request: Request) -> Response:
         address = request.client.host if request.client else ""
-        if not self._patience.takes(address, time.monotonic()):
-            return refused(429, "too many questions: wait a few seconds")
+        if not self._patience.takes(address, self._clock()):
+            return refused(429, "too many questions: wait a few seconds", ceil(EVERY_S))
         if self._asked >= AT_ONCE + WAITING:
-            return refused(503, "busy: come again in a minute")
+            return refused(503, "busy: come again in a minute", COME_AGAIN_S)
         self._asked += 1
         try:
             async with asyncio.timeout(BODY_S):
@@ -92,30 +126,40 @@ class PublicDetector:
 
     async def _examine(self, wav: bytes) -> Response:
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "watermark.examine", str(self._keys_path),
+            *self._command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # waiting threads would use up its CPU seconds
+        )
+        said, late = b"", False
         try:
             async with asyncio.timeout(WALL_S):
                 said, _ = await child.communicate(wav)
         except TimeoutError:
-            said = b""
+            late = True
         finally:
             if child.returncode is None:
                 child.kill()
                 await child.wait()
         word, _, reason = said.decode("utf-8", "replace").strip().partition(" ")
-        if word in ("yes", "no", "unsure"):
+        if child.returncode == 0 and word in ("yes", "no", "unsure"):
             return JSONResponse({"answer": word}, headers=HEADERS)
-        if word == "wrong":
+        if child.returncode == 0 and word == "wrong":
             return refused(422, reason)
-        return refused(422, "the file could not be examined within the limits")
+        if late or child.returncode in STARVED:
+            log.warning("a recording of %d bytes was not examined: it took more time than there is", len(wav))
+            return refused(
+                503, "the detector ran out of time: try again, or send a shorter part", COME_AGAIN_S
+            )
+        log.error("the examination of %d bytes failed with status %s", len(wav), child.returncode)
+        return refused(500, "the detector failed: this says nothing about the recording")
 
 
-def refused(status: int, reason: str) -> Response:
-    return JSONResponse({"error": reason}, status_code=status, headers=HEADERS)
+def refused(status: int, reason: str, again_s: int | None = None) -> Response:
+    """`again_s`: when the same question may be asked again."""
+    later = {} if again_s is None else {"Retry-After": str(again_s)}
+    return JSONResponse({"error": reason}, status_code=status, headers={**HEADERS, **later})
 
 
 async def body(request: Request) -> bytes | None:
@@ -129,13 +173,16 @@ async def body(request: Request) -> bytes | None:
     return b"".join(parts)
 
 
-def app(keys_path: Path) -> Starlette:
+def app(
+    keys_path: Path, examine: Sequence[str] = EXAMINE, clock: Callable[[], float] = time.monotonic
+) -> Starlette:
     """The ASGI application."""
-    detector = PublicDetector(keys_path)
+    detector = PublicDetector(keys_path, examine, clock)
     return Starlette(
         routes=[
             Route("/", detector.page),
             Route("/public.js", detector.script),
             Route("/detect", detector.detect, methods=["POST"]),
+            Route("/metrics", detector.metrics),
         ]
     )

@@ -96,7 +96,8 @@ def _samples(body: bytes, kind: int, channels: int, rate_hz: int, bits: int) -> 
     raw = body[: count * width * channels]
     flat: Floats
     if kind == FLOAT:
-        flat = np.frombuffer(raw, f"<f{width}").astype(np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and no sound to the detector
+            flat = np.frombuffer(raw, f"<f{width}").astype(np.float32)
     elif kind in (A_LAW, MU_LAW):
         flat = (_A_TABLE if kind == A_LAW else _MU_TABLE)[np.frombuffer(raw, np.uint8)]
     elif width == 1:

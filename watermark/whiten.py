@@ -19,6 +19,8 @@ Floats = NDArray[np.float32]
 NARROW_HZ: Final = 8_000
 SHORTEST_S: Final = 1.0
 LONGEST_S: Final = 600.0
+LOUDEST: Final = 1e6
+"""Sound beyond this is brought to [-1, 1] first: squares of such samples would leave float32."""
 FRAME: Final = 256
 STEP: Final = 128
 EXPONENT: Final = 1.2
@@ -46,6 +48,9 @@ def narrow(pcm: NDArray[np.floating], rate_hz: int) -> Floats:
     sound = pcm.astype(np.float32)
     if not np.isfinite(sound).all():
         raise SoundError("the sound holds values that are not numbers")
+    peak = float(np.abs(sound).max())
+    if peak > LOUDEST:
+        sound /= np.float32(peak)
     if rate_hz == NARROW_HZ:
         return sound
     import soxr  # not in the hall, which has 8 kHz already

@@ -1,5 +1,5 @@
-import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -8,7 +8,10 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from starlette.applications import Starlette
 
+from tests.e2e.gateway_process import free_port
+from tests.needs import HANGS_S
 from watermark import examine, public, sound
 from watermark.detect import NOTHING, Detection
 from watermark.keys import KeyRing
@@ -27,10 +30,20 @@ def place(tmp_path_factory: pytest.TempPathFactory, speech: np.ndarray) -> Path:
     return here
 
 
+def asking(app: Starlette) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app, client=("203.0.113.7", 1))
+    return httpx.AsyncClient(transport=transport, base_url="http://detector", timeout=HANGS_S)
+
+
 @pytest.fixture
 def client(place: Path) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(public.app(place / "keys.json"), client=("203.0.113.7", 1))
-    return httpx.AsyncClient(transport=transport, base_url="http://detector", timeout=60)
+    """Somebody who asks a detector whose clock stands still."""
+    return asking(public.app(place / "keys.json", clock=lambda: 0.0))
+
+
+def with_child(place: Path, program: str) -> httpx.AsyncClient:
+    """The same with a child of the test's own."""
+    return asking(public.app(place / "keys.json", (sys.executable, "-c", program), lambda: 0.0))
 
 
 @pytest.mark.parametrize(
@@ -64,6 +77,32 @@ async def test_an_address_that_asks_too_much_must_wait(client: httpx.AsyncClient
     assert [reply.status_code for reply in replies] == [422] * public.BURST + [429]
 
 
+OUT_OF_CPU = "from watermark import examine; examine.limit(); examine.allow_cpu(1)\nwhile True: pass"
+
+
+async def test_a_child_that_ran_out_of_time_is_no_wrong_question(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent = with_child(place, OUT_OF_CPU)
+    reply = await spent.post("/detect", content=b"")
+    assert (reply.status_code, reply.headers["retry-after"]) == (503, "60")
+    assert "try again" in reply.json()["error"]
+    monkeypatch.setattr(public, "WALL_S", 0.05)
+    assert (await with_child(place, "input()").post("/detect", content=bytes(1 << 20))).status_code == 503
+    counted = (await spent.get("/metrics")).text
+    assert 'voicegate_detector_answers_total{status="503"} 1.0' in counted
+
+
+@pytest.mark.parametrize("program", ["1 / 0", "print('yes'); 1 / 0", "print('perhaps')", "pass"])
+async def test_a_child_that_fails_says_nothing_of_the_recording(
+    program: str, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reply = await with_child(place, program).post("/detect", content=b"12")
+    assert reply.status_code == 500
+    assert "nothing about the recording" in reply.json()["error"]
+    assert "the examination of 2 bytes failed" in caplog.text
+
+
 async def test_the_page_runs_only_its_own_script(client: httpx.AsyncClient) -> None:
     page = await client.get("/")
     assert "public.js" in page.text
@@ -88,40 +127,54 @@ def test_a_weak_finding_or_a_short_file_is_unsure() -> None:
 
 
 def test_the_child_has_a_limit_of_cpu() -> None:
-    busy = "from watermark import examine; examine.CPU_S = 1; examine.limit()\nwhile True: pass"
-    ended = subprocess.run([sys.executable, "-c", busy], timeout=30)
-    assert ended.returncode in (-signal.SIGKILL, -signal.SIGXCPU)
+    assert subprocess.run([sys.executable, "-c", OUT_OF_CPU]).returncode == -signal.SIGXCPU
+    unlimited = "import resource, signal; signal.signal(signal.SIGXCPU, signal.SIG_IGN); "
+    hard = OUT_OF_CPU.replace("examine.limit()", "examine.MOST_CPU_S = 2; examine.limit()")
+    assert subprocess.run([sys.executable, "-c", unlimited + hard]).returncode == -signal.SIGKILL
+
+
+def test_a_long_recording_in_two_channels_with_many_keys_has_the_time_it_takes() -> None:
+    """A search takes .13 s of CPU for each second, see docs/watermark.md."""
+    assert examine.cpu_s(60, 1, 1) < 60
+    assert 2 * 60 * 2 * 4 * 0.13 < examine.cpu_s(60, 2, 4) < examine.MOST_CPU_S
+
+
+async def test_samples_beyond_all_measure_are_examined(client: httpx.AsyncClient, place: Path) -> None:
+    loud = sound.read(place / "ours.wav").channels[0]
+    for times, said in ((1e30, {"answer": "yes"}), (1e38, {"answer": "yes"}), (np.nan, None)):
+        content = float_wav(loud * np.float32(times))
+        reply = await client.post("/detect", content=content)
+        assert reply.json() == said if said else "not numbers" in reply.json()["error"]
+
+
+def float_wav(samples: np.ndarray) -> bytes:
+    """Mono at 24 kHz."""
+    layout = struct.pack("<HHIIHH", sound.FLOAT, 1, 24_000, 96_000, 4, 32)
+    data = samples.astype("<f4").tobytes()
+    chunks = b"fmt " + struct.pack("<I", len(layout)) + layout + b"data" + struct.pack("<I", len(data)) + data
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
 
 
 def test_the_child_has_a_limit_of_memory() -> None:
     greedy = "from watermark import examine; examine.limit()\nbytearray(examine.MEMORY_BYTES)"
-    ended = subprocess.run([sys.executable, "-c", greedy], timeout=30, capture_output=True)
+    ended = subprocess.run([sys.executable, "-c", greedy], capture_output=True)
     assert b"MemoryError" in ended.stderr
 
 
 def test_it_serves_as_a_command(place: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "gateway.cli",
-        "watermark",
-        "serve",
-        "--keys",
-        str(place / "keys.json"),
-        "--port",
-        "18093",
-    ]
-    server = subprocess.Popen(command, env=os.environ)
+    port = free_port()
+    command = [sys.executable, "-m", "gateway.cli", "watermark", "serve"]
+    server = subprocess.Popen([*command, "--keys", str(place / "keys.json"), "--port", str(port)])
     try:
-        for _ in range(100):
+        wav = (place / "ours.wav").read_bytes()
+        while True:
             try:
-                reply = httpx.post(
-                    "http://127.0.0.1:18093/detect", content=(place / "ours.wav").read_bytes(), timeout=60
-                )
+                reply = httpx.post(f"http://127.0.0.1:{port}/detect", content=wav, timeout=HANGS_S)
                 break
             except httpx.ConnectError:
-                time.sleep(0.2)
+                assert server.poll() is None, "it ended before it listened"
+                time.sleep(0.1)
         assert reply.json() == {"answer": "yes"}
     finally:
         server.terminate()
-        assert server.wait(10) in (0, -signal.SIGTERM)
+        assert server.wait(HANGS_S) in (0, -signal.SIGTERM)
