@@ -1,4 +1,4 @@
-"""A reply ends in exactly one `response.done`, whenever it is cancelled."""
+"""A reply ends in exactly one `response.done`, whenever it is cancelled, and runs ahead by its lead only."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from model.reply import Reply, Terms
 from tests.model.conftest import Grants
 from tests.model.scripted import ScriptedConversation, ScriptedEngine
 
+HOUSE_TIME = True
+
 
 class Client:
-    """Takes events; the `at`-th waits until `go` is set."""
+    """Takes events; the `at`-th, if any, waits until `go` is set."""
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, at: int | None = None) -> None:
         self.events: list[Any] = []
         self.at = at
         self.there = asyncio.Event()
@@ -26,6 +28,11 @@ class Client:
             self.there.set()
             await self.go.wait()
         self.events.append(event)
+
+    @property
+    def frames(self) -> int:
+        """Frames of 80 ms that came."""
+        return sum(event["type"] == "response.output_audio.delta" for event in self.events)
 
     @property
     def dones(self) -> list[str]:
@@ -51,9 +58,36 @@ async def test_a_cancelled_reply_ends_once_wherever_it_is(grants: Grants, at: in
 
 
 async def test_a_reply_cancelled_before_its_first_step_ends_too(grants: Grants) -> None:
-    client = Client(99)
+    client = Client()
     reply = Reply(1, Terms(grants.issue(), lambda _: False), client.send)
     await reply.start(ScriptedConversation(ScriptedEngine(), 0.1), None, None, None)
     await reply.cancel()
     assert client.dones == ["cancelled"]
     assert not reply.in_progress
+
+
+async def test_a_reply_runs_ahead_by_its_lead_and_no_more(grants: Grants) -> None:
+    client = Client()
+    conversation = ScriptedConversation(ScriptedEngine(), 0.1, frames_a_word=100)
+    reply = Reply(1, Terms(grants.issue(), lambda _: False, lead_s=0.8), client.send)
+    await reply.start(conversation, None, None, None)
+    reply.report(0.0)
+    await asyncio.sleep(0.45)  # a report holds for half a second
+    assert client.frames == 10
+    reply.report(0.4)
+    await asyncio.sleep(0.45)
+    assert client.frames == 15
+    await asyncio.sleep(0.05 + 10 * 0.08)
+    assert client.frames == 25, "without another it goes by the clock"
+    await reply.cancel()
+
+
+async def test_without_reports_the_lead_goes_by_the_clock(grants: Grants) -> None:
+    client = Client()
+    conversation = ScriptedConversation(ScriptedEngine(), 0.1, words=["one"], frames_a_word=20)
+    reply = Reply(1, Terms(grants.issue(), lambda _: False, lead_s=0.4), client.send)
+    await reply.start(conversation, None, None, None)
+    await asyncio.sleep(1.6 - 0.4 - 0.02)
+    assert (client.frames, client.dones) == (19, [])
+    await asyncio.sleep(0.04)
+    assert (client.frames, client.dones) == (20, ["completed"])

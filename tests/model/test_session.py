@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -347,40 +346,17 @@ async def test_an_engine_that_fails_says_why_and_the_session_goes_on(
 # ── lead ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def frames_until_quiet(wire: Wire, quiet_s: float = 0.35) -> int:
-    """Frames of sound that come before nothing comes for so long."""
-    count = 0
-    try:
-        while True:
-            async with asyncio.timeout(quiet_s):
-                event = await wire.next()
-            count += isinstance(event, bytes) or event["type"] == "response.output_audio.delta"
-    except TimeoutError:
-        return count
-
-
-async def test_a_reply_runs_ahead_by_its_lead_and_no_more(
-    wire: Wire, conversation: ScriptedConversation
-) -> None:
-    conversation.frames_a_word = 100
+async def test_what_was_played_makes_room_for_more(wire: Wire, conversation: ScriptedConversation) -> None:
+    """By how much, `test_reply.py` says to the frame. By the clock alone this reply takes 96 s."""
+    conversation.frames_a_word = 400
     await wire.ask("session.update", "session.updated", session={"voicegate": {"lead_s": 0.8}})
     created = await wire.ask("response.create", "response.created")
     item_id = created["response"]["voicegate"]["item_id"]
-    await wire.say("voicegate.playout", item_id=item_id, played_ms=0)
-    # at most .8 s = 10 frames; the report is not half a second old when the socket has been quiet for .35 s
-    assert await frames_until_quiet(wire) == 10
-    await wire.say("voicegate.playout", item_id=item_id, played_ms=400)
-    assert await frames_until_quiet(wire) == 5
-
-
-async def test_without_reports_the_lead_goes_by_the_clock(
-    wire: Wire, conversation: ScriptedConversation
-) -> None:
-    conversation.words, conversation.frames_a_word = ["one"], 20
-    await wire.ask("session.update", "session.updated", session={"voicegate": {"lead_s": 0.4}})
-    began = time.monotonic()
-    await wire.ask("response.create", "response.done")
-    assert 1.6 - 0.4 - 0.02 <= time.monotonic() - began < 1.6 + 0.5
+    for _ in range(10):
+        await wire.until("response.output_audio.delta")
+    await wire.say("voicegate.playout", item_id=item_id, played_ms=300_000)
+    async with asyncio.timeout(60):
+        assert (await wire.until("response.done"))["response"]["status"] == "completed"
 
 
 # ── interruption ────────────────────────────────────────────────────────────────────────────────────────────

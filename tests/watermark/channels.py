@@ -64,6 +64,11 @@ def through(samples: np.ndarray, rate_hz: int, channel: str) -> tuple[np.ndarray
 
             band = butter(6, (300, 3_400), "bandpass", fs=rate_hz, output="sos")
             return sosfilt(band, samples).astype(np.float32), rate_hz
+        case "below 1500 Hz":
+            from scipy.signal import butter, sosfiltfilt
+
+            low = butter(8, 1_500, "lowpass", fs=rate_hz, output="sos")
+            return through(sosfiltfilt(low, samples).astype(np.float32), rate_hz, "G.711 mu")
         case "20 dB noise":
             noise = np.random.default_rng(1).standard_normal(len(samples))
             return samples + (0.1 * np.sqrt(np.mean(samples**2)) * noise).astype(np.float32), rate_hz

@@ -110,13 +110,17 @@ def test_verifying_tells_this_call_from_others(key: MarkKey, call: int, spoken: 
 
 
 def test_a_call_that_cannot_be_named_is_found_among_many(key: MarkKey, call: int, spoken: np.ndarray) -> None:
-    sound, rate_hz = through(spoken[6 * 24_000 : 9 * 24_000], 24_000, "AMR 12.2")
-    assert detect(sound, rate_hz, [key]).payload is None
+    """Speech so muffled that its pilot is whole and little is left of its data. To be one of 2,001 calls takes a
+    score of 7.6, to be named of 2^48 one of 9.7; the longest part that is not named lies between."""
+    muffled, rate_hz = through(spoken, 24_000, "below 1500 Hz")
+    parts = [muffled[-seconds * rate_hz :] for seconds in (8, 7, 6, 5)]
+    sound = next(part for part in parts if detect(part, rate_hz, [key]).payload is None)
     others = [call_payload(key, f"call {n}") for n in range(2_000)]
     found = detect(sound, rate_hz, [key], payloads=[*others, call])
     assert found.detected
     assert found.payload == call
-    assert found.call_s == pytest.approx(106.0 + (found.starts_s or 0.0), abs=0.06)
+    began_s = 112.0 - len(sound) / rate_hz
+    assert found.call_s == pytest.approx(began_s + (found.starts_s or 0.0), abs=0.06)
     alone = detect(sound, rate_hz, [key], payloads=[call])
     assert found.ln_p - alone.ln_p == pytest.approx(np.log(2_001)), "each of them counts as tried"
     assert not detect(sound, rate_hz, [key], payloads=others).detected

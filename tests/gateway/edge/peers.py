@@ -30,7 +30,9 @@ class Said:
     start: str
     headers: list[tuple[str, str]]
     body: str
-    at: float = field(default_factory=time.monotonic)
+    at: float = field(
+        default_factory=lambda: time.monotonic()
+    )  # looked up when it comes: the house may set it
 
     @classmethod
     def parse(cls, data: bytes) -> Self:

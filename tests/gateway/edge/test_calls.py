@@ -11,6 +11,8 @@ from gateway.edge import forwarding
 from tests.gateway.edge.conftest import Exchange
 from tests.gateway.edge.peers import ANSWER, BOOT, OFFER
 
+HOUSE_TIME = True
+
 
 async def test_a_line_gets_a_lean_signed_invite(exchange: Exchange) -> None:
     line, caller = await exchange.line(), await exchange.caller()

@@ -8,6 +8,8 @@ from gateway.edge.lines import LineInfo
 from tests.gateway.edge.conftest import Exchange
 from tests.gateway.edge.peers import OFFER
 
+HOUSE_TIME = True
+
 
 async def test_callers_of_a_dead_line_get_a_bye(exchange: Exchange) -> None:
     line, caller = await exchange.line(), await exchange.caller()

@@ -13,6 +13,8 @@ from gateway.edge.digest import Digest, Verdict
 from tests.gateway.edge.conftest import Exchange
 from tests.gateway.edge.peers import OFFER, Caller
 
+HOUSE_TIME = True
+
 HASH = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256}
 
 

@@ -15,6 +15,8 @@ from gateway.edge.token import RouteToken
 from tests.gateway.edge.conftest import Exchange
 from tests.gateway.edge.peers import ANSWER, KEY, OFFER, Caller
 
+HOUSE_TIME = True
+
 
 async def test_a_forged_bye_ends_no_call(exchange: Exchange) -> None:
     line, victim, villain = await exchange.line(), await exchange.caller(), await exchange.caller()

@@ -8,6 +8,8 @@ from gateway.edge.router import Refuse
 from tests.gateway.edge.conftest import Exchange
 from tests.gateway.edge.peers import OFFER
 
+HOUSE_TIME = True
+
 
 async def test_a_fifth_call_on_four_slots_is_told_when_to_try_again(exchange: Exchange) -> None:
     line = await exchange.line()

@@ -12,6 +12,8 @@ from gateway.edge.limits import Share
 from tests.gateway.edge.conftest import Exchange
 from tests.gateway.edge.peers import ANSWER, OFFER, Caller, Line
 
+HOUSE_TIME = True
+
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:

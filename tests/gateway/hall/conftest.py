@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from tests.gateway.hall.virtual_hall import House, HouseLoop
-
-
-def pytest_asyncio_loop_factories(
-    config: pytest.Config, item: pytest.Item
-) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    if getattr(item.getparent(pytest.Module).obj, "HOUSE_TIME", False):  # type: ignore[union-attr]
-        return {"house": HouseLoop}
-    return {"asyncio": asyncio.new_event_loop}
+from tests.gateway.hall.virtual_hall import House
+from tests.house_time import HouseLoop
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A hall in memory and in a time of its own: lines, phones, engine, front and Redis are scripted.
 
-`HouseLoop` jumps to the next thing that is to happen, so a minute of telephone takes as long as its work, and
-nothing depends on how busy the machine is. The hall, its floor and its calls are the real ones.
+It lives in a `HouseLoop` (`tests/house_time.py`). The hall, its floor and its calls are the real ones.
 """
 
 from __future__ import annotations
@@ -9,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import selectors
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -52,6 +49,7 @@ from gateway.ipc.line_messages import (
 from gateway.store.sessions import CallRecord, Session
 from model import client
 from model.errors import EngineBusy, EngineLost, EngineRefused
+from tests.house_time import HouseLoop
 from watermark.errors import MarkError
 from watermark.frames import _SEAL, MarkedFrame
 from watermark.keys import MarkKey
@@ -79,45 +77,6 @@ def through(message: M) -> M:
 
 
 # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class _Jumping(selectors.DefaultSelector):  # type: ignore[misc]  # chosen at run time
-    """Never waits: when nothing is ready, it is later at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 1_000.0  # whatever the machine's: the same roundings everywhere
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(0)
-        if not ready and timeout is None:
-            raise RuntimeError("nothing will ever happen here")
-        if not ready and timeout is not None and timeout > 0:
-            self.now += timeout
-        return list(ready)
-
-
-class HouseLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time is `now`; what is given to a thread is done at once."""
-
-    def __init__(self) -> None:
-        self.clock = _Jumping()
-        super().__init__(self.clock)
-        self._off = time.time() - self.clock.now
-
-    def time(self) -> float:
-        return self.clock.now
-
-    def wall(self) -> float:
-        return self.clock.now + self._off
-
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
-        future = self.create_future()
-        try:
-            future.set_result(func(*args))
-        except Exception as error:
-            future.set_exception(error)
-        return future
 
 
 class HouseTime:

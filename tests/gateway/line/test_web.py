@@ -32,10 +32,14 @@ from gateway.ipc.line_messages import (
 )
 from gateway.ipc.tick import RECEIVING, SENDING, UNDERRUN
 from gateway.line import ice, web, webcall
+from gateway.line.jitter import JitterBuffer
 from gateway.line.web import CAPACITY, WebLine
 from gateway.line.webcall import WebCall
 from tests.gateway.line.line_harness import FRAME, TOKEN, FakeFront, FakeHall, Sound, power_at, silence, tone
 from tests.gateway.line.rawbrowser import Browser
+from tests.house_time import HouseLoop
+
+HOUSE_TIME = True
 
 
 class House:
@@ -61,8 +65,10 @@ class House:
 
 
 @pytest_asyncio.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
+async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     webcall.prepare("127.0.0.1")
+    clock = asyncio.get_running_loop().time
+    monkeypatch.setattr(JitterBuffer.__init__, "__kwdefaults__", {"clock": clock})
     house = House(Runtime(tmp_path))
     await house.hall.start()
     await house.front.start()
@@ -181,6 +187,15 @@ async def test_a_hall_ahead_of_time_waits_and_is_bounded() -> None:
 async def test_frames_are_20_ms_apart_by_timestamp(house: House) -> None:
     house.hall.sound = tone(440)
     browser, _ = await house.call()
+    stamps = arriving(browser)
+    await browser.hears(1.5)
+    assert len(stamps) > 60
+    assert all(step % FRAME == 0 for step in steps(stamps))
+    assert sum(step == FRAME for step in steps(stamps)) > 0.9 * len(stamps)
+
+
+def arriving(browser: Browser) -> list[int]:
+    """RTP timestamps of what comes to the browser from now on."""
     stamps: list[int] = []
     receiver = browser.connection.getReceivers()[0]
     jitter = receiver._RTCRtpReceiver__jitter_buffer  # type: ignore[attr-defined]
@@ -191,11 +206,34 @@ async def test_frames_are_20_ms_apart_by_timestamp(house: House) -> None:
         return add(packet)
 
     jitter.add = noting
-    await browser.hears(1.5)
-    steps = {(b - a) % 2**32 for a, b in pairwise(stamps)}
-    assert len(stamps) > 60
-    assert all(step % FRAME == 0 for step in steps)
-    assert sum((b - a) % 2**32 == FRAME for a, b in pairwise(stamps)) > 0.9 * len(stamps)
+    return stamps
+
+
+def steps(stamps: list[int]) -> list[int]:
+    return [(after - before) % 2**32 for before, after in pairwise(stamps)]
+
+
+async def test_a_machine_that_stalls_costs_what_lies_beyond_five_ticks(house: House) -> None:
+    """Up to 100 ms are made up for, both ways; sound from before is gone, and the call goes on in time."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, HouseLoop)
+    house.hall.sound = tone(440)
+    browser, number = await house.call(sound=tone(1000))
+    stamps = arriving(browser)
+    await house.hall.hears_sound(number, 0.5)
+    for stalled_frames, lost_frames in ((5, 0), (30, 25)):
+        await house.hall.hears_sound(number, 0.5)
+        stamps.clear()
+        before, late = loop.time(), house.line.ticks_late
+        loop.clock.now += stalled_frames * 0.02
+        await house.hall.hears_sound(number, 0.5)
+        assert house.line.ticks_late - late == 4
+        gaps = [step // FRAME - 1 for step in steps(stamps) if step != FRAME]
+        assert sum(gaps) == lost_frames
+        took = loop.time() - before
+        assert took == pytest.approx(0.5 + 0.02 * lost_frames, abs=0.045), "a frame each 20 ms again"
+    assert power_at((await browser.hears(1.0))[-48_000:], 440) > 0.9
+    assert power_at(bytes(house.hall.heard[number][-24_000:]), 1000) > 0.9
 
 
 async def test_a_lossy_way_gets_fec_copies(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
