@@ -16,8 +16,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-BUILT = ROOT / "gateway" / "cli" / "remedy.py"
-"""Puts its commands together; `tests/gateway/cli/test_remedy.py` reads what comes out."""
+BUILT = ROOT / "gateway" / "config" / "remedy.py"
+"""Puts its commands together; `tests/gateway/config/test_remedy.py` reads what comes out."""
 SKIPPED = {".git", ".venv", "build", "dist", "__pycache__", "out", ".official"}
 KINDS = {".py", ".md", ".toml", ".sh", ".yaml", ".yml", ".cfg", ".txt", ".html", ".js", ".lock"}
 

@@ -17,7 +17,7 @@ import pytest
 
 from consent.silero import network
 from gateway import __version__
-from gateway.cli.remedy import DISTRIBUTION
+from gateway.config.remedy import DISTRIBUTION
 from tests.wheel import ROOT, build_wheel
 
 INFO = f"voicegate_telephony-{__version__}.dist-info"

@@ -18,16 +18,22 @@ PATH: Final = Path(__file__).with_name("silero_vad.onnx")
 SHA256: Final = "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3"
 
 
-def open_network() -> InferenceSession:
-    """The network on one thread. Raises `ModelFileError` when the file is away or has another hash."""
-    import onnxruntime  # 20 MB, and most processes that import `consent` never listen
-
+def read_network() -> bytes:
+    """The file's content. Raises `ModelFileError` when the file is away or has another hash."""
     try:
         content = PATH.read_bytes()
     except OSError as error:
         raise ModelFileError(f"{PATH}: {error.strerror}; install voicegate again") from None
     if hashlib.sha256(content).hexdigest() != SHA256:
         raise ModelFileError(f"{PATH} is not the file that came with voicegate; install voicegate again")
+    return content
+
+
+def open_network() -> InferenceSession:
+    """The network on one thread. Raises `ModelFileError` as `read_network` does."""
+    import onnxruntime  # 20 MB, and most processes that import `consent` never listen
+
+    content = read_network()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import importlib.util
 import json
 import os
 import resource
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,15 +23,17 @@ from redis.exceptions import RedisError
 
 from consent.errors import ModelFileError, ModelFileMissing
 from consent.model_files import model_files
-from gateway.cli import remedy
+from gateway.config import remedy
 from gateway.config.paths import dialplan_dir, model_files_dir
+from gateway.config.ports import Port, all_ports
 from gateway.config.runtime import Runtime, runtime_for
 from gateway.config.settings import Settings, load
 from gateway.dialplan import Dialplan
-from gateway.errors import RpcError, VoicegateError
+from gateway.errors import RpcError, StartError, VoicegateError
 from gateway.ipc.front_messages import AskState, HouseState
 from gateway.ipc.hello import Hello
 from gateway.run import redis_server
+from gateway.run.preflight import check_checkpoint, check_rtp
 from gateway.store.registry import Registry
 from gateway.store.sip_users import SipUsers
 
@@ -137,31 +139,21 @@ def gateway_and_ports(settings: Settings) -> Iterator[Finding]:
         yield _state_of(runtime)
     else:
         yield ok("gateway", "does not run")
-    for variable, port, kind, what in (
-        ("VOICEGATE_SIP_PORT", settings.sip_port, socket.SOCK_DGRAM, "SIP over UDP"),
-        ("VOICEGATE_SIP_PORT", settings.sip_port, socket.SOCK_STREAM, "SIP over TCP"),
-        ("VOICEGATE_HTTP_PORT", settings.http_port, socket.SOCK_STREAM, "HTTP"),
-    ):
-        yield _port(settings.host, variable, port, kind, what, ours=ours)
+    for port in all_ports(settings):
+        yield _port(port, settings.host, ours=ours)
 
 
-def _port(host: str, variable: str, port: int, kind: socket.SocketKind, what: str, *, ours: bool) -> Finding:
-    name = f"{what} port"
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind) as probe:
-        if kind == socket.SOCK_STREAM:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if ours and error.errno == 98:  # EADDRINUSE
-                return ok(name, f"{host}:{port} is held by the running gateway")
-            mend = f"stop the program that holds it (ss -lptun 'sport = :{port}'), or set {variable}"
-            return Finding(name, "fail", f"cannot bind {host}:{port} ({error.strerror})", mend)
+def _port(port: Port, host: str, *, ours: bool) -> Finding:
+    name, place = f"{port.what} port", f"{host}:{port.number}"
+    try:
+        port.bind(host).close()
+    except OSError as error:
+        if ours and error.errno == errno.EADDRINUSE:
+            return ok(name, f"{place} is held by the running gateway")
+        return Finding(name, "fail", *port.refusal(host, error).split("; ", 1))
     if ours:
-        return Finding(
-            name, "fail", f"the running gateway does not hold {host}:{port}", "see its log; restart it"
-        )
-    return ok(name, f"{host}:{port} is free")
+        return Finding(name, "fail", f"the running gateway does not hold {place}", "see its log; restart it")
+    return ok(name, f"{place} is free")
 
 
 def _state_of(runtime: Runtime) -> Finding:
@@ -304,21 +296,12 @@ def chroma(settings: Settings) -> Iterator[Finding]:
         else "without a GPU it is many times slower than speech; use VOICEGATE_ENGINE=embedded"
     )
     yield Finding(what, state, f"torch {answer['version']} on {answer['device']}", mend)
-    if settings.chroma is None:
-        mend = "set VOICEGATE_CHROMA to a directory or a hub id"
-        yield Finding("Chroma checkpoint", "fail", "no checkpoint is named", mend)
-    elif (folder := Path(settings.chroma).expanduser()).is_dir():
-        missing = [n for n in ("config.json", "*.safetensors") if not any(folder.glob(n))]
-        if missing:
-            yield Finding(
-                "Chroma checkpoint", "fail", f"{folder} lacks {', '.join(missing)}", "fetch it again"
-            )
-        else:
-            yield ok("Chroma checkpoint", str(folder))
-    elif settings.chroma.startswith(("/", ".", "~")):
-        yield Finding("Chroma checkpoint", "fail", f"{folder} is no directory", "mend VOICEGATE_CHROMA")
+    try:
+        check_checkpoint(settings.chroma)
+    except StartError as error:
+        yield Finding("Chroma checkpoint", "fail", *str(error).split("; ", 1))
     else:
-        yield ok("Chroma checkpoint", f"{settings.chroma}, from the hub (not looked at)")
+        yield ok("Chroma checkpoint", f"{settings.chroma} (a hub's is not looked at)")
 
 
 def redis(settings: Settings) -> Iterator[Finding]:
@@ -400,9 +383,5 @@ def limits(settings: Settings) -> Iterator[Finding]:
         yield Finding("open files", "warn", f"ulimit -n is {soft}", f"ulimit -n {4 * OPEN_FILES}")
     else:
         yield ok("open files", f"ulimit -n is {soft}")
-    lines = settings.narrow_lines + settings.wide_lines
-    if settings.rtp_port and settings.rtp_port + 40 * lines > 65535:
-        mend = f"set VOICEGATE_RTP_PORT to at most {65535 - 40 * lines}"
-        yield Finding(
-            "RTP ports", "fail", f"{lines} lines of 40 ports do not fit above {settings.rtp_port}", mend
-        )
+    if not running(runtime_for(settings.data_dir)):
+        check_rtp(settings)

@@ -9,7 +9,8 @@ from typing import Any, Final
 import click
 
 from gateway import __version__
-from gateway.cli import remedy
+from gateway.config import packages
+from gateway.config.failure import is_ours
 
 COMMANDS: Final = {
     "run": ("gateway.cli.run_command:run", "Start the gateway; Ctrl-C drains and stops it."),
@@ -38,18 +39,6 @@ COMMANDS: Final = {
 }
 """Name: (where it is, what it does). The text stands here so that --help imports nothing."""
 
-OURS: Final = frozenset({"gateway", "model", "consent", "watermark"})
-
-EXTRAS: Final = {
-    "torch": "chroma",
-    "transformers": "chroma",
-    "safetensors": "chroma",
-    "huggingface_hub": "chroma",
-    "faster_whisper": "speaker",
-    "ray": "cluster",
-    "matplotlib": "plot",
-}
-
 
 class Gathered(click.Group):
     """Loads a command when it is used, and says our own errors in one line."""
@@ -64,7 +53,7 @@ class Gathered(click.Group):
         try:
             command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
-            raise click.ClickException(_missing(error, cmd_name)) from None
+            raise click.ClickException(packages.missing(error.name or "", f"`{cmd_name}`")) from None
         assert isinstance(command, click.Command)
         return command
 
@@ -78,28 +67,14 @@ class Gathered(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except ModuleNotFoundError as error:
-            if ctx.params.get("debug") or (error.name or "").split(".")[0] not in EXTRAS:
+            if ctx.params.get("debug") or (error.name or "").split(".")[0] not in packages.EXTRAS:
                 raise
-            raise click.ClickException(_missing(error, ctx.invoked_subcommand or "this")) from None
+            command = ctx.invoked_subcommand or "this"
+            raise click.ClickException(packages.missing(error.name or "", f"`{command}`")) from None
         except Exception as error:
             if ctx.params.get("debug") or not is_ours(error):
                 raise
             raise click.ClickException(str(error)) from None
-
-
-def is_ours(error: Exception) -> bool:
-    """Whether its text is fit for an operator's eyes: an error of one of our packages."""
-    return type(error).__module__.split(".")[0] in OURS
-
-
-def _missing(error: ModuleNotFoundError, command: str) -> str:
-    package = (error.name or "").split(".")[0]
-    if extra := EXTRAS.get(package):
-        return f"`{command}` needs {package}; install it with: {remedy.install_with(extra)}"
-    if package in OURS:
-        return f"`{command}` is not part of this installation ({error.name} is missing)"
-    again = remedy.install_again()
-    return f"`{command}` needs {package}, which is not installed; install voicegate again: {again}"
 
 
 @click.group(cls=Gathered, context_settings={"help_option_names": ["-h", "--help"]})

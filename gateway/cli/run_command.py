@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 from pathlib import Path
@@ -11,7 +12,6 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from gateway.config import logs
 from gateway.config.paths import dialplan_dir
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import PREFIX, Settings, load
@@ -29,9 +29,35 @@ def run() -> None:
     from gateway.run.supervisor import run as supervise
 
     settings = load()
-    logs.configure("supervisor", settings.log_level)
     Dialplan.load(dialplan_dir(settings))  # a mistake there is better said now than by a child's log
-    sys.exit(supervise(settings, lambda state, log: show_panel(settings, state, log)))
+    with contextlib.closing(StartScreen(settings)) as screen:
+        status = supervise(settings, screen)
+    sys.exit(status)
+
+
+class StartScreen:
+    """On a terminal one line says what is being done; the panel takes its place when the gateway is up."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        console = Console(stderr=True)
+        self._status = console.status("") if console.is_terminal else None
+
+    def progress(self, doing: str) -> None:
+        """Shows what is being done now. Elsewhere than on a terminal the log tells it."""
+        if self._status is not None:
+            self._status.update(f"voicegate: {doing}…")
+            self._status.start()
+
+    def ready(self, state: HouseState, log: Path | None) -> None:
+        """The gateway is up: shows the panel."""
+        self.close()
+        Console().print(panel(self._settings, state, log))
+
+    def close(self) -> None:
+        """Takes the line away."""
+        if self._status is not None:
+            self._status.stop()
 
 
 @click.command("settings")
@@ -51,10 +77,6 @@ def show_settings() -> None:
     click.echo(
         f"\n* set by you. A file may set them too, by lower-case name: {settings.data_dir}/voicegate.toml"
     )
-
-
-def show_panel(settings: Settings, state: HouseState, log: Path | None) -> None:
-    Console(stderr=False).print(panel(settings, state, log))
 
 
 def panel(settings: Settings, state: HouseState, log: Path | None) -> Panel:

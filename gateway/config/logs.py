@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, Final, TextIO
 
 import structlog
 
+LIMIT: Final = 50 * 1024 * 1024
+"""Bytes of a log file; a larger one is put aside at the next start."""
 SECRET_WORDS = ("token", "password", "secret", "pin", "authorization")
 
 
@@ -18,8 +21,16 @@ def _hide_secrets(_: Any, __: str, event: structlog.typing.EventDict) -> structl
     return event
 
 
-def configure(process: str, level: str = "info") -> None:
-    """Call once per process; `process` names it in each line."""
+def open_file(path: Path) -> TextIO:
+    """The log file at `path`, to append to."""
+    if path.exists() and path.stat().st_size > LIMIT:
+        path.replace(path.with_suffix(".log.1"))
+    return path.open("a", buffering=1)
+
+
+def configure(process: str, level: str = "info", to: TextIO | None = None) -> None:
+    """Call once per process; `process` names it in each line. Lines go to stderr, or to the file `to`."""
+    to = sys.stderr if to is None else to
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -30,8 +41,8 @@ def configure(process: str, level: str = "info") -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=to),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s %(levelname)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, stream=to, format="%(name)s %(levelname)s %(message)s")

@@ -29,6 +29,11 @@ def model_files_dir(settings: Settings) -> Path:
     return models_dir(settings.data_dir, settings.models)
 
 
+def route_key_path(settings: Settings) -> Path:
+    """What the edge signs its words in Record-Route and Contact with."""
+    return settings.data_dir / "sip-route-key"
+
+
 def redis_url_for(settings: Settings, runtime: Runtime) -> str:
     """The operator's Redis, or the embedded one's socket."""
     return settings.redis_url or f"unix://{runtime.redis}"
@@ -40,6 +45,11 @@ def dialplan_dir(settings: Settings) -> Path:
         return settings.dialplans.expanduser()
     own = settings.data_dir / "dialplans"
     return own if own.is_dir() else Path(__file__).resolve().parents[2] / "dialplans"
+
+
+def log_path(settings: Settings) -> Path:
+    """Where the log goes while the gateway runs on a terminal."""
+    return settings.data_dir / "voicegate.log"
 
 
 def recordings_dir(settings: Settings) -> Path:

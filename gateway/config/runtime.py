@@ -49,9 +49,9 @@ class Runtime:
         """The embedded Redis."""
         return self.path / "redis.sock"
 
-    @property
-    def zygote(self) -> Path:
-        return self.path / "zygote.sock"
+    def failure(self, name: str) -> Path:
+        """Where the process of that name says why it failed."""
+        return self.path / f"{name}.failed"
 
     @property
     def lock(self) -> Path:
@@ -86,8 +86,14 @@ def runtime_for(data_dir: Path) -> Runtime:
     path = Path(base or "", f"vg-{mark}")
     if not base or not os.path.isdir(base) or len(str(path)) > SOCKET_PATH_LIMIT - 16:
         path = Path(tempfile.gettempdir(), f"vg-{os.getuid()}-{mark}")
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    seen = path.lstat()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        seen = path.lstat()
+    except OSError as error:
+        raise StartError(
+            f"the runtime directory {path} cannot be made ({error.strerror}); "
+            "set XDG_RUNTIME_DIR to a directory of yours that can be written, or unset it"
+        ) from None
     if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.getuid() or stat.S_IMODE(seen.st_mode) & 0o077:
         raise StartError(f"{path} must be a directory that only you can open; remove it and start again")
     return Runtime(path)

@@ -188,7 +188,7 @@ def load(environ: dict[str, str] | None = None) -> Settings:
 def _from_file(path: Path, *, must_exist: bool) -> dict[str, Any]:
     try:
         table = tomllib.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if must_exist:
             raise SettingsError(f"VOICEGATE_CONFIG names {path}, which does not exist") from None
         return {}

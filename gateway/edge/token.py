@@ -17,6 +17,9 @@ from typing import Final, Self
 
 from sipmessage import Request
 
+from gateway.errors import StartError
+
+KEY_BYTES: Final = 32
 PARAM: Final = "vg"
 _MAC: Final = 12
 _WORD: Final = re.compile(rf";{PARAM}=([A-Za-z0-9_-]{{16,512}})")
@@ -66,10 +69,18 @@ class RouteToken:
 
 
 def route_key(path: Path) -> bytes:
-    """The key in the file, made when absent (owner only)."""
+    """The key in the file, made when absent (owner only). Raises `StartError` when it is not such a file."""
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(os.urandom(32))
+            file.write(os.urandom(KEY_BYTES))
     except FileExistsError:
         pass
-    return path.read_bytes()
+    except OSError as error:
+        raise StartError(f"{path} cannot be written: {error.strerror}") from None
+    try:
+        key = path.read_bytes()
+    except OSError as error:
+        raise StartError(f"{path} cannot be read: {error.strerror}") from None
+    if len(key) != KEY_BYTES:  # an empty one would sign what anybody can sign
+        raise StartError(f"{path} does not hold a key of {KEY_BYTES} bytes; remove it, and a new one is made")
+    return key

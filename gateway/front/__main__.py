@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 from collections.abc import Iterator
 
 import structlog
@@ -13,10 +14,11 @@ import uvicorn
 
 from consent.checks import Checks
 from consent.office import ConsentOffice
-from gateway.config import logs, settings
+from gateway.config import logs, ports, settings
 from gateway.config.paths import consent_dir, dialplan_dir, mark_keys_path, model_files_dir, redis_url_for
 from gateway.config.runtime import runtime_for
 from gateway.dialplan import Dialplan
+from gateway.errors import StartError
 from gateway.front.app import build_app
 from gateway.front.engine_door import engine_door
 from gateway.front.front import Front
@@ -76,14 +78,30 @@ async def serve() -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await front.start()
-    serving = asyncio.create_task(http.serve())
-    structlog.get_logger("front").info("front.up", sip_port=conf.sip_port, http_port=conf.http_port)
-    await stop.wait()
-    http.should_exit = True
-    await serving
+    with _bind(ports.http_port(conf), conf.host) as listener:
+        try:
+            await front.start()
+        except OSError as error:
+            refused = ports.sip_port(conf, socket.SOCK_DGRAM).refusal(conf.host, error)
+            raise StartError(refused) from None
+        async with asyncio.TaskGroup() as group:  # a page that fails ends the front, which then comes back
+            group.create_task(http.serve([listener]))
+            structlog.get_logger("front").info("front.up", sip_port=conf.sip_port, http_port=conf.http_port)
+            await stop.wait()
+            http.should_exit = True
     await front.stop()
 
 
-if __name__ == "__main__":
+def _bind(port: ports.Port, host: str) -> socket.socket:
+    try:
+        return port.bind(host)
+    except OSError as error:
+        raise StartError(port.refusal(host, error)) from None
+
+
+def main() -> None:
     asyncio.run(serve())
+
+
+if __name__ == "__main__":
+    main()

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from consent.errors import GrantRefused
 from consent.office import ConsentOffice
 from consent.revocation import RevocationDesk
-from gateway.config.paths import recordings_dir, redis_url_for
+from gateway.config.paths import recordings_dir, redis_url_for, route_key_path
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.edge.edge_config import EdgeConfig
@@ -102,7 +102,7 @@ class Front:
                 host=conf.host,
                 port=conf.sip_port,
                 boot_token=self.token,
-                route_key=route_key(conf.data_dir / "sip-route-key"),
+                route_key=route_key(route_key_path(conf)),
                 public_address=conf.public_address,
                 allow=conf.sip_allow,
                 deny=conf.sip_deny,

@@ -27,6 +27,7 @@ from typing import Any, Final
 
 import pjsua2 as pj
 
+from gateway.config import failure
 from gateway.config.notes import named, note
 from gateway.errors import LineError, RpcError
 from gateway.ipc.envelope import Handled, told
@@ -438,6 +439,7 @@ def serve(plan: LinePlan) -> None:
     try:
         SipLine(plan).run()
     except Exception as error:
-        note("error", "line.failed", error=reason_of(error))
+        text = reason_of(error) if isinstance(error, pj.Error) else ""
+        failure.tell(plan.runtime.failure(plan.name), error, text)
         code = 1
     os._exit(code)

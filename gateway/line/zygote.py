@@ -22,6 +22,7 @@ import sys
 import time
 from typing import Any, Final
 
+from gateway.config import failure
 from gateway.config.notes import named, note
 from gateway.errors import OtherVersion, RpcError
 from gateway.ipc import codec, envelope
@@ -101,6 +102,8 @@ class Zygote:
             try:
                 self._become_child(parent)
                 sip.serve(asked.plan)
+            except BaseException as error:
+                failure.tell(asked.plan.runtime.failure(asked.plan.name), error)
             finally:
                 os._exit(1)
         self._lines[pid] = asked.plan.name

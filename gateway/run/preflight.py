@@ -1,44 +1,143 @@
-"""What is looked at before anything is started, so that a wrong setting is one sentence and no crash."""
+"""What is looked at before anything is started, so that a wrong setting is one sentence and no crash.
+
+Here stands what is cheap. What needs a database or a key file is tried by `gateway.run.prepare`, in a process
+that is gone before the house is there.
+"""
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import socket
+import tempfile
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
 
+from gateway.config import packages
+from gateway.config.ports import all_ports
 from gateway.config.settings import Settings
 from gateway.errors import StartError
+from gateway.line.line_plan import CAPACITY, RTP_PORTS, RTP_STRIDE
 from model.address import is_safe
+
+REDIS_URLS: Final = "redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH"
+HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
+CHECKPOINT_FILES: Final = ("config.json", "*.safetensors")
+_NAME: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\.?")
+"""A host's name (RFC 1123 §2.1)."""
+
+
+def check(settings: Settings) -> None:
+    """Raises `StartError` for the first thing that the gateway cannot start with."""
+    check_addresses(settings)
+    check_ports(settings)
+    check_rtp(settings)
+    check_redis_url(settings)
+    check_engines(settings)
+    check_packages(settings)
+
+
+def make_data_dir(settings: Settings) -> None:
+    """Makes the data directory, for its owner only. Raises `StartError` when it cannot be written."""
+    path = settings.data_dir
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.chmod(0o700)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise StartError(
+            f"VOICEGATE_DATA_DIR: {path} cannot be written ({error.strerror}); "
+            "give it to this user or name another directory"
+        ) from None
+
+
+def check_addresses(settings: Settings) -> None:
+    """Raises `StartError` for a host or public address that is neither an address nor a name."""
+    if settings.host != "localhost" and not _is_address(settings.host):
+        raise StartError(
+            f"VOICEGATE_HOST: {settings.host!r} is not an IP address; use 127.0.0.1, 0.0.0.0 for all, "
+            "or one that `ip address` shows"
+        )
+    public = settings.public_address
+    if public is not None and not _is_address(public) and _NAME.fullmatch(public) is None:
+        raise StartError(
+            f"VOICEGATE_PUBLIC_ADDRESS: {public!r} is not an IP address, nor a host's name; "
+            "it is what peers outside reach this machine by, without a port"
+        )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def check_ports(settings: Settings) -> None:
-    """Raises `StartError` for a port that somebody else holds, before anything is started."""
-    wanted = [
-        ("VOICEGATE_SIP_PORT", settings.sip_port, socket.SOCK_DGRAM, "SIP over UDP"),
-        ("VOICEGATE_SIP_PORT", settings.sip_port, socket.SOCK_STREAM, "SIP over TCP"),
-        ("VOICEGATE_HTTP_PORT", settings.http_port, socket.SOCK_STREAM, "HTTP"),
-    ]
-    if settings.detector_port:
-        wanted.append(("VOICEGATE_DETECTOR_PORT", settings.detector_port, socket.SOCK_STREAM, "the detector"))
-    for variable, port, kind, what in wanted:
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        with socket.socket(family, kind) as probe:
-            if kind == socket.SOCK_STREAM:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((settings.host, port))
-            except OSError as error:
-                raise StartError(
-                    f"cannot bind {settings.host}:{port} for {what} ({error.strerror}); "
-                    f"stop the program that holds it or set {variable} to another port"
-                ) from None
+    """Raises `StartError` for a port that somebody else holds."""
+    for port in all_ports(settings):
+        try:
+            port.bind(settings.host).close()
+        except OSError as error:
+            raise StartError(port.refusal(settings.host, error)) from None
+
+
+def check_rtp(settings: Settings) -> None:
+    """Raises `StartError` when `rtp_port` leaves a line without ports for all its calls."""
+    lines = settings.narrow_lines + settings.wide_lines
+    first = settings.rtp_port
+    if not first or not lines:
+        return
+    last = first + RTP_STRIDE * lines - 1
+    if last > 65535:
+        raise StartError(
+            f"VOICEGATE_RTP_PORT: {lines} lines of {RTP_STRIDE} ports do not fit above {first}; "
+            f"set it to {65536 - RTP_STRIDE * lines} at most, or run fewer lines"
+        )
+    if first <= settings.sip_port <= last:
+        raise StartError(
+            f"VOICEGATE_SIP_PORT: {settings.sip_port} lies among the RTP ports {first} to {last}; "
+            "move it, or VOICEGATE_RTP_PORT"
+        )
+    for at in range(first, last, RTP_STRIDE):
+        free = sum(_is_free(settings.host, port) for port in range(at, at + RTP_PORTS))
+        if free < 2 * CAPACITY:  # RTP and RTCP of each call
+            raise StartError(
+                f"VOICEGATE_RTP_PORT: of the UDP ports {at} to {at + RTP_PORTS - 1} other programs hold all "
+                f"but {free}; a line needs {2 * CAPACITY}. Choose another range"
+            )
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def check_redis_url(settings: Settings) -> None:
+    """Raises `StartError` for a URL that cannot be Redis's. It may hold a password, and is not quoted."""
+    if settings.redis_url is None:
+        return
+    try:
+        url = urlsplit(settings.redis_url)
+        well = url.scheme in ("redis", "rediss") and url.hostname and url.port != 0
+    except ValueError as error:
+        raise StartError(f"VOICEGATE_REDIS_URL: {error}; it is {REDIS_URLS}") from None
+    if not well and not (url.scheme == "unix" and url.path):
+        raise StartError(f"VOICEGATE_REDIS_URL begins with {url.scheme or 'no scheme'}; it is {REDIS_URLS}")
 
 
 def check_engines(settings: Settings) -> None:
     """Raises `StartError` for engines that cannot be used, or not safely."""
     if not settings.engine_url:
-        if settings.engine == "chroma" and settings.chroma is None:
-            raise StartError(
-                "VOICEGATE_ENGINE=chroma needs VOICEGATE_CHROMA: a directory, or FlashLabs/Chroma-4B"
-            )
+        if settings.engine == "chroma":
+            check_checkpoint(settings.chroma)
         return
     token = settings.engine_token
     if token is None or len(token.get_secret_value()) < 16:
@@ -53,3 +152,36 @@ def check_engines(settings: Settings) -> None:
                 f"VOICEGATE_ENGINE_URL: {url} would send calls in the clear; use wss:// or https://, "
                 "or VOICEGATE_ENGINE_PLAIN=1 on a private network"
             )
+
+
+def check_checkpoint(named: str | None) -> None:
+    """Raises `StartError` when `named` cannot be a Chroma checkpoint. What the hub has is not looked at."""
+    if named is None:
+        raise StartError(
+            "VOICEGATE_ENGINE=chroma needs VOICEGATE_CHROMA: a directory, or FlashLabs/Chroma-4B"
+        )
+    folder = Path(named).expanduser()
+    if folder.is_dir():
+        missing = [name for name in CHECKPOINT_FILES if not any(folder.glob(name))]
+        if missing:
+            raise StartError(f"VOICEGATE_CHROMA: {folder} lacks {', '.join(missing)}; fetch it again")
+    elif named.startswith(("/", ".", "~")) or HUB_ID.fullmatch(named) is None:
+        raise StartError(
+            f"VOICEGATE_CHROMA: {named} is neither a directory nor a hub id such as FlashLabs/Chroma-4B"
+        )
+
+
+def check_packages(settings: Settings) -> None:
+    """Raises `StartError` for a package that is missing, and names the process that needs it."""
+    wanted = {
+        "embedded Valkey": settings.redis_url is None,
+        f"{settings.engine} engine": not settings.engine_url,
+        "hall": True,
+        "front": True,
+        "SIP line": settings.narrow_lines + settings.wide_lines > 0,
+        "web line": settings.web_lines > 0,
+        "detector": settings.detector_port > 0,
+    }
+    for part in (part for part, here in wanted.items() if here):
+        if (absent := packages.absent(packages.NEEDED[part])) is not None:
+            raise StartError(packages.missing(absent, f"the {part}"))

@@ -1,45 +1,87 @@
-"""What is made once before the house starts: `python -m gateway.run.prepare`, in a process of its own.
+"""`python -m gateway.run.prepare`: what is tried and made once before the house starts, in its own process.
 
 The supervisor lives as long as the house and needs neither SQL nor keys; this process is gone in a second.
 """
 
 from __future__ import annotations
 
-import sys
+from typing import Final
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from consent.checks import Checks
 from consent.errors import ConsentError
 from consent.office import ConsentOffice
-from gateway.config.paths import consent_dir, mark_keys_path, model_files_dir
+from consent.silero.network import read_network
+from gateway.config.failure import text_of
+from gateway.config.paths import consent_dir, mark_keys_path, model_files_dir, route_key_path
 from gateway.config.settings import Settings, load
-from gateway.errors import StartError, VoicegateError
+from gateway.edge.token import route_key
+from gateway.errors import StartError
 from gateway.store.registry import Registry
+from gateway.store.sip_users import SipUsers, console_token
 from watermark.errors import WatermarkError
 from watermark.keys import KeyRing
+
+REDIS_WITHIN_S: Final = 3.0
 
 
 def prepare(settings: Settings) -> None:
     """Makes the keys that every part reads, and closes the rows of calls that a crash left open.
 
-    Raises `VoicegateError`.
+    Raises `VoicegateError` for what cannot be read or written.
     """
+    registry = Registry.open(settings.sql)
     keys = mark_keys_path(settings)
     try:
+        read_network()  # halls listen with it
         ConsentOffice.open(settings.sql, consent_dir(settings)).close()
         # a mistake in checks.toml is said before anything starts
         Checks.load(consent_dir(settings), keys, model_files_dir(settings))
         ring = KeyRing.load(keys) if keys.exists() else KeyRing.create(keys)
     except (ConsentError, WatermarkError) as error:
         raise StartError(str(error)) from None
-    registry = Registry.open(settings.sql)
+    except OSError as error:
+        raise StartError(f"VOICEGATE_DATA_DIR: {error.filename}: {error.strerror}") from None
+    route_key(route_key_path(settings))
+    if settings.digest:
+        SipUsers(settings.data_dir).first()
+    if not settings.local_only:
+        console_token(settings.data_dir)
     for key in ring.keys:
         registry.close_all(key.id, "failed: the gateway died")
     registry.close()
 
 
-if __name__ == "__main__":
+def reach_redis(settings: Settings) -> None:
+    """Raises `StartError` when the operator's own Redis does not answer now."""
+    if settings.redis_url is None:
+        return
+    client = Redis.from_url(
+        settings.redis_url,
+        socket_timeout=REDIS_WITHIN_S,
+        socket_connect_timeout=REDIS_WITHIN_S,
+        retry=Retry(NoBackoff(), 0),
+    )
     try:
-        prepare(load())
-    except VoicegateError as error:
-        print(error)
-        sys.exit(1)
+        client.ping()
+    except (RedisError, OSError) as error:
+        raise StartError(
+            f"VOICEGATE_REDIS_URL: no Redis can be used there ({text_of(error)}); "
+            "start it, or unset the setting to use the embedded Valkey"
+        ) from None
+    finally:
+        client.close()
+
+
+def main() -> None:
+    settings = load()
+    reach_redis(settings)
+    prepare(settings)
+
+
+if __name__ == "__main__":
+    main()

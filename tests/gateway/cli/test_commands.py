@@ -17,9 +17,9 @@ from rich.console import Console
 
 import gateway
 from gateway.cli import main as cli_module
-from gateway.cli import remedy
 from gateway.cli.main import COMMANDS, cli
 from gateway.cli.run_command import panel
+from gateway.config import packages, remedy
 from gateway.config.settings import load
 from gateway.ipc.front_messages import HouseState
 from gateway.store.registry import CallRow, Registry
@@ -67,7 +67,7 @@ def test_every_command_shows_its_help_or_says_what_it_needs(name: str) -> None:
 def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "wants_torch.py").write_text("import torch_is_away\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setitem(cli_module.EXTRAS, "torch_is_away", "chroma")
+    monkeypatch.setitem(packages.EXTRAS, "torch_is_away", "chroma")
     monkeypatch.setitem(cli_module.COMMANDS, "engine", ("wants_torch:engine", ""))
     said = refused("engine")
     assert "`engine` needs torch_is_away; install it with: " in said

@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from gateway.cli import remedy
 from gateway.cli.engine_command import Watch
 from gateway.cli.engine_top import Reading, quantile, rows
 from gateway.cli.main import cli
+from gateway.config import remedy
 from model.client import EngineClient
 
 pytestmark = pytest.mark.usefixtures("own_house")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli import remedy
+from gateway.config import remedy
 
 
 def installed_from(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

