@@ -36,7 +36,7 @@ class Terminal:
         self._shown = b""
 
     def until(self, words: str, within_s: float = 60.0) -> list[str]:
-        """Lines shown until `words` are, or the end is; without colours, and a line drawn anew is a new one."""
+        """Lines shown until `words` are, or it ends; without colours, and a line drawn anew is a new one."""
         deadline = time.monotonic() + within_s
         while words not in self.lines()[-1] and time.monotonic() < deadline:
             if not select.select([self._ours], [], [], 0.5)[0]:
