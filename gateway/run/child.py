@@ -22,6 +22,7 @@ log = structlog.get_logger("supervisor")
 
 BACKOFF_S: Final = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 """Pauses before the next restart of a process that keeps dying."""
+TRIES: Final = 3
 STEADY_S: Final = 30.0
 """A process that lived this long starts its backoff anew."""
 PATIENCE_S: Final = 5.0
@@ -46,6 +47,8 @@ class Child:
     """In a row, each before `STEADY_S` were over."""
     error: str = ""
     """Why it died last."""
+    hopeless: bool = False
+    """It dies again and again, or failed twice for the same reason."""
     process: asyncio.subprocess.Process | None = None
     """None for a line, whose parent is the zygote."""
 
@@ -62,7 +65,8 @@ class Child:
             self.deaths = 0
         pause_s = BACKOFF_S[min(self.deaths, len(BACKOFF_S) - 1)]
         self.deaths += 1
-        self.error = self._reason(status)
+        before, self.error = self.error, self._reason(status)
+        self.hopeless = self.deaths >= TRIES or (self.deaths > 1 and status > 0 and self.error == before)
         log.warning(
             "process.died",
             name=self.name, pid=self.pid, status=status, error=self.error, restart_in_s=pause_s,

@@ -39,8 +39,6 @@ from gateway.run.child import Child
 
 log = structlog.get_logger("supervisor")
 
-TRIES: Final = 3
-"""A process that dies this often before the house is ready does not start."""
 READY_S: Final = 60.0
 CHROMA_READY_S: Final = 900.0
 """Ten gigabytes of weights come from a disk, the first time from the hub."""
@@ -227,7 +225,7 @@ class Supervisor:
                     return state
             self.progress(f"waiting for {', '.join(missing)}")
             for kept in self._all():
-                if kept.deaths >= TRIES:
+                if kept.hopeless:
                     raise StartError(f"{kept.name} does not start: {kept.error}{self._and_log()}")
             await asyncio.sleep(0.1)
         errors = "".join(f"; {kept.name}: {kept.error}" for kept in self._all() if kept.error)

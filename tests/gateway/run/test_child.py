@@ -32,6 +32,29 @@ def test_who_lived_long_starts_anew(kept: Child, monkeypatch: pytest.MonkeyPatch
     assert kept.deaths == 1
 
 
+def test_who_fails_twice_for_the_same_reason_is_not_waited_for(kept: Child) -> None:
+    kept.born(10)
+    for reason, hopeless in (("no port", False), ("no key", False), ("no key", True)):
+        kept.failure.write_text(reason)
+        kept.died(1)
+        assert kept.hopeless is hopeless, reason
+    other = Child("hall1", kept.failure)
+    other.born(11)
+    for reason in ("no port", "no key"):
+        other.failure.write_text(reason)
+        other.died(1)
+    assert not other.hopeless
+    other.died(-9)
+    assert other.hopeless, "three deaths are enough, whatever of"
+
+
+def test_a_process_that_is_killed_twice_is_tried_once_more(kept: Child) -> None:
+    kept.born(10)
+    kept.died(-9)
+    kept.died(-9)
+    assert not kept.hopeless
+
+
 def test_its_last_error_is_what_it_told(kept: Child) -> None:
     kept.failure.write_text("the key is gone")
     kept.died(1)
