@@ -33,6 +33,7 @@ from consent.grant import GrantVerifier
 from model.errors import EngineError
 from model.reference import ReferenceDesk
 from model.server import EngineApp, engine_token, listening, load, revocations
+from model.tasks import Tasks
 
 log = structlog.get_logger("cluster")
 
@@ -122,8 +123,9 @@ class Replica:
         self._url = f"{'wss' if settings.cert else 'ws'}://{host}:{listener.getsockname()[1]}"
         tls = {"ssl_certfile": settings.cert, "ssl_keyfile": settings.key} if settings.cert else {}
         self._server = uvicorn.Server(listening(self._app.asgi(), **tls))
-        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
-        self._reporting = asyncio.create_task(self._report())
+        self._tasks = Tasks()
+        self._serving = self._tasks.short(self._server.serve(sockets=[listener]), "replica.serve")
+        self._tasks.lasting(self._report, "replica.report")
 
     def _standing(self, replica: str) -> Standing:
         app = self._app
@@ -160,7 +162,7 @@ class Replica:
         log.info("replica.drained", left=left)
         self._server.should_exit = self._server.force_exit = True
         await asyncio.gather(self._serving, return_exceptions=True)
-        self._reporting.cancel()
+        await self._tasks.stop()
         await self._revocations.__aexit__(None, None, None)
         await self._engine.close()
 

@@ -24,6 +24,7 @@ from model.api import Floats, HistoryItem, Limits, Output, Reference, SessionCon
 from model.errors import EngineError, EngineLost
 from model.link import ENGINE, ROOM, Answer, Ask, Link, Message, More, Stop, Tell
 from model.link import Output as Yielded
+from model.tasks import Tasks
 
 log = structlog.get_logger("engine")
 
@@ -51,7 +52,7 @@ class EngineProxy:
         self._closing = False
         self._over = asyncio.Event()
         """the process is, and everyone who waited for it knows"""
-        self._ending: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
 
     @classmethod
     async def start(cls, factory: str, died: Callable[[], None]) -> Self:
@@ -139,7 +140,7 @@ class EngineProxy:
 
     def _gone(self) -> None:
         """The link is broken."""
-        self._ending = asyncio.create_task(self._end())
+        self._tasks.short(self._end(), "engine.end")
 
     async def _end(self) -> None:
         try:

@@ -22,6 +22,7 @@ from consent.grant import LEEWAY_S, VoiceGrant
 from model import events
 from model.api import FRAME, RATE_HZ, Conversation, Floats, Forgot, Sound, Text, Tool
 from model.errors import ClientGone, EngineError
+from model.tasks import Tasks
 
 log = structlog.get_logger("engine")
 
@@ -64,6 +65,7 @@ class Reply:
         """samples"""
         self._terms = terms
         self._send = send
+        self._tasks = Tasks()
         self._task: asyncio.Task[None] | None = None
         self._began: float | None = None
         self._played: tuple[float, float] | None = None
@@ -84,7 +86,7 @@ class Reply:
                 "response.created", self.response_id, self.item_id, self.status, self.number, **more
             )
         )
-        self._task = asyncio.create_task(self._run(conversation, say, after))
+        self._task = self._tasks.short(self._run(conversation, say, after), "engine.reply")
 
     async def cancel(self) -> None:
         """Ends it now; idempotent. The client has its `response.done` when this returns."""

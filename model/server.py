@@ -41,6 +41,8 @@ from model.errors import ClientGone, EngineBusy, EngineError
 from model.proxy import EngineProxy
 from model.reference import ReferenceDesk
 from model.session import Session
+from model.task_metrics import TaskFailures
+from model.tasks import Tasks
 
 log = structlog.get_logger("engine")
 
@@ -83,6 +85,7 @@ class EngineApp:
         self._refused = Counter(
             "voicegate_engine_refused", "Conversations refused, by reason", ["reason"], registry=registry
         )
+        TaskFailures("voicegate_engine_task_failures", "server", registry)
 
     @property
     def used(self) -> int:
@@ -269,11 +272,12 @@ async def revocations(engine: Engine, verifier: GrantVerifier, redis: str | None
         engine.forget(revocation.voice_hash)
 
     feed = RevocationFeed(redis, verifier)
-    following = asyncio.create_task(feed.run(told))
+    following = Tasks()
+    following.lasting(lambda: feed.run(told), "engine.revocations")
     try:
         yield feed.revocations.is_revoked
     finally:
-        following.cancel()
+        await following.stop()
 
 
 def _not_of_a_denial(record: logging.LogRecord) -> bool:

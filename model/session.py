@@ -21,6 +21,7 @@ from model import events
 from model.api import MAX_UTTERANCE_S, RATE_HZ, Conversation, Floats, HistoryItem, Limits, SessionConfig
 from model.errors import ClientGone, EngineError, ProtocolError
 from model.reply import Reply, Send, Terms
+from model.tasks import Tasks
 
 log = structlog.get_logger("engine")
 
@@ -53,6 +54,7 @@ class Session:
         self._replies: dict[str, Reply] = {}
         self._heard = 0
         """samples of the utterance so far"""
+        self._tasks = Tasks()
         self._committing: asyncio.Task[None] | None = None
         self._log = log.bind(call_id=grant.call_id)
 
@@ -63,9 +65,7 @@ class Session:
         """Ends what is under way and frees the engine's slot."""
         if self._reply is not None:
             await self._reply.cancel()
-        if self._committing is not None:
-            self._committing.cancel()
-            await asyncio.gather(self._committing, return_exceptions=True)
+        await self._tasks.stop()
         await self._conversation.close()
 
     async def _tell_session(self, kind: str) -> None:
@@ -151,7 +151,7 @@ class Session:
                 voicegate={"duration_s": duration_s},
             )
         )
-        self._committing = asyncio.create_task(self._commit(item_id))
+        self._committing = self._tasks.short(self._commit(item_id), "engine.commit")
 
     async def _commit(self, item_id: str) -> None:
         with contextlib.suppress(ClientGone):

@@ -16,14 +16,11 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, cast
 
-import structlog
-
 from model import errors
 from model.api import Conversation, Engine, Limits
 from model.errors import EngineError, EngineLost
 from model.link import AHEAD, ENGINE, ROOM, Answer, Ask, Link, Message, More, Output, Stop, Tell
-
-log = structlog.get_logger("engine")
+from model.tasks import Tasks
 
 
 class Worker:
@@ -36,7 +33,8 @@ class Worker:
         self._closed = False
         self._engine: Engine | None = None
         self._conversations: dict[int, Conversation] = {}
-        self._tasks: dict[int, tuple[int, asyncio.Task[Any]]] = {}
+        self._tasks = Tasks()
+        self._asked: dict[int, tuple[int, asyncio.Task[Any]]] = {}
         """by the number of what was asked: of whom, and its work"""
         self._room: dict[int, asyncio.Semaphore] = {}
         """for outputs, by the same number"""
@@ -52,16 +50,17 @@ class Worker:
                 # by the loop's queue, as a task begins: what was said later is not done earlier
                 asyncio.get_running_loop().call_soon(self._tell, of, method, given)
             case Ask(number, of, _, _):
-                task = asyncio.create_task(self._work(message))
-                self._tasks[number] = of, task
+                # the server takes what it fails with, but a stranger's error is also ours to count
+                task = self._tasks.short(self._work(message), "engine.asked", told=(EngineError,))
+                self._asked[number] = of, task
                 task.add_done_callback(lambda done: self._done(number, done))
             case More(number):
                 if number in self._room:
                     for _ in range(ROOM):
                         self._room[number].release()
             case Stop(number):
-                if number in self._tasks:
-                    self._tasks[number][1].cancel()
+                if number in self._asked:
+                    self._asked[number][1].cancel()
 
     def _tell(self, of: int, method: str, given: tuple[Any, ...]) -> None:
         with contextlib.suppress(EngineLost):
@@ -108,7 +107,7 @@ class Worker:
 
     async def _close(self, number: int, of: int) -> None:
         """Whatever a conversation was about ends first, also its opening."""
-        tasks = [task for n, (whose, task) in self._tasks.items() if whose == of and n != number]
+        tasks = [task for n, (whose, task) in self._asked.items() if whose == of and n != number]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -120,7 +119,7 @@ class Worker:
             await conversation.close()
 
     def _done(self, number: int, task: asyncio.Task[Any]) -> None:
-        del self._tasks[number]
+        del self._asked[number]
         self._room.pop(number, None)
         if task.cancelled():
             self.link.say(Answer(number, None, None))
@@ -135,7 +134,6 @@ def _told(error: BaseException) -> EngineError:
     that the server does not load."""
     if isinstance(error, EngineError) and type(error).__module__ == errors.__name__:
         return error
-    log.error("engine.failed", exc_info=error)
     return EngineError(f"{type(error).__name__}: {error}")
 
 

@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from types import CoroutineType
 from typing import Any, Final
 
 import structlog
@@ -48,10 +50,11 @@ from gateway.ipc.hall_messages import (
     VoiceMuted,
 )
 from gateway.ipc.hello import Hello
-from gateway.ipc.line_messages import AnswerOffer, CallLeft, RtpMoved
+from gateway.ipc.line_messages import AnswerOffer, AskFailures, CallLeft, RtpMoved
 from gateway.ipc.rpc import Peer, Server
 from gateway.store.sessions import Sessions
 from gateway.store.sip_users import SipUsers
+from model.tasks import Tasks, failures
 
 log = structlog.get_logger("front")
 
@@ -86,7 +89,7 @@ class Front:
     edge: Edge = field(init=False)
     voices: VoiceDesk = field(init=False)
     revocations: RevocationDesk = field(init=False)
-    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    _tasks: Tasks = field(default_factory=Tasks)
 
     def __post_init__(self) -> None:
         conf = self.settings
@@ -127,23 +130,20 @@ class Front:
         await self.edge.start()
         await self._server.start()
         for k in range(self.settings.halls):
-            self._spawn(self._keep_hall(f"hall{k}"))
-        self._spawn(self._reap())
-        self._spawn(self.revocations.run())
-        self._spawn(self.voices.keep_tidy())
+            self._tasks.lasting(partial(self._keep_hall, f"hall{k}"), "front.hall")
+        self._tasks.lasting(self._reap, "front.reap")
+        self._tasks.lasting(self.revocations.run, "front.revocations")
+        self._tasks.lasting(self.voices.keep_tidy, "front.tidy")
 
     async def stop(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
+        await self._tasks.stop()
         await self.edge.stop()
         await self._server.stop()
         await self.sessions.close()
         self.office.close()
 
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _spawn(self, work: CoroutineType[Any, Any, None]) -> None:
+        self._tasks.short(work, f"edge.{work.__name__}")
 
     # ── who comes and goes ───────────────────────────────────────────────────────────────────────────
 
@@ -169,15 +169,18 @@ class Front:
                 continue
             tries, answers = 0, False
             self.routing.halls[name] = peer
-            with contextlib.suppress(RpcError):
-                self.routing.adopt((await peer.ask(Health())).calls, name)
-                answers = True
-                await self._send_prompts(peer)
-            await peer.closed.wait()
-            if self.routing.halls.get(name) is peer:
-                del self.routing.halls[name]
-            self.metrics.hall_lost(name)
-            log.warning("hall.lost", hall=name)
+            try:
+                with contextlib.suppress(RpcError):
+                    self.routing.adopt((await peer.ask(Health())).calls, name)
+                    answers = True
+                    await self._send_prompts(peer)
+                await peer.closed.wait()
+            finally:
+                peer.close()
+                if self.routing.halls.get(name) is peer:
+                    del self.routing.halls[name]
+                self.metrics.hall_lost(name)
+                log.warning("hall.lost", hall=name)
             if not answers:  # it refuses us: of another version, or of another boot
                 await asyncio.sleep(HALL_RETRY_S[-1])
 
@@ -292,6 +295,10 @@ class Front:
         for name, hall in list(self.routing.halls.items()):
             with contextlib.suppress(RpcError):
                 self.metrics.hall(name, await hall.ask(Health()))
+        for name, line in list(self.web_lines.items()):
+            with contextlib.suppress(RpcError):
+                self.metrics.task_failures(name, await line.peer.ask(AskFailures()))
+        self.metrics.task_failures("front", failures)
         self.metrics.front(
             calls=len(self.routing.calls), lines=len(self.sip_lines), web_lines=len(self.web_lines),
             edge=self.edge.stats(),

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gateway.ipc.hall_messages import HallHealth
+from model.task_metrics import family
 
 LATENCY_BUCKETS_S: Final = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.55, 0.65, 0.8, 1.0, 1.5, 2.0, 4.0)
 """The promised limits (150 to 300 ms, 550 and 650 ms) are bounds, so that they can be read off."""
@@ -47,6 +48,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._halls: dict[str, HallHealth] = {}
         self._front: dict[str, Any] = {}
+        self._failures: dict[str, Mapping[str, int]] = {}
         self._calls = Counter("voicegate_calls", "Calls that ended, by how", ["how"], registry=self._registry)
         self._seconds = Histogram(
             "voicegate_call_seconds",
@@ -71,7 +73,7 @@ class Metrics:
         self._alarms = Counter(
             "voicegate_alarms", "What somebody must look at, by kind", ["kind"], registry=self._registry
         )
-        self._registry.register(_Reports(self._halls, self._front))
+        self._registry.register(_Reports(self._halls, self._front, self._failures))
 
     def call_ended(self, how: str, lasted_s: float | None = None) -> None:
         self._calls.labels(next((known for known in HOWS if how.startswith(known)), "other")).inc()
@@ -98,9 +100,15 @@ class Metrics:
     def hall(self, name: str, health: HallHealth) -> None:
         """How a hall is."""
         self._halls[name] = health
+        self.task_failures(name, health.task_failures)
+
+    def task_failures(self, process: str, counts: Mapping[str, int]) -> None:
+        """Background tasks of a process that failed since its start, by task."""
+        self._failures[process] = dict(counts)
 
     def hall_lost(self, name: str) -> None:
         self._halls.pop(name, None)
+        self._failures.pop(name, None)
 
     def front(self, *, calls: int, lines: int, web_lines: int, edge: Mapping[str, Any]) -> None:
         """The front now. `edge`: counts by event, or by event and detail ({"refused": {"503": 2}})."""
@@ -114,9 +122,15 @@ class Metrics:
 class _Reports:
     """What others reported, as prometheus_client asks of a collector."""
 
-    def __init__(self, halls: Mapping[str, HallHealth], front: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        halls: Mapping[str, HallHealth],
+        front: Mapping[str, Any],
+        failures: Mapping[str, Mapping[str, int]],
+    ) -> None:
         self._halls = halls
         self._front = front
+        self._failures = failures
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -124,6 +138,7 @@ class _Reports:
     def collect(self) -> Iterator[Metric]:
         yield from self._of_front()
         yield from self._of_halls()
+        yield family("voicegate_task_failures", self._failures)
 
     def _of_front(self) -> Iterator[Metric]:
         if not self._front:
@@ -158,9 +173,9 @@ class _Reports:
             for what, waiting in health.sessions.items():
                 sessions.add_metric([hall, what], float(waiting))
             for name, count in health.counters.items():
-                family = families.setdefault(name, _hall_family(name))
-                assert isinstance(family, (CounterMetricFamily, GaugeMetricFamily))
-                family.add_metric([hall], count)
+                counted = families.setdefault(name, _hall_family(name))
+                assert isinstance(counted, (CounterMetricFamily, GaugeMetricFamily))
+                counted.add_metric([hall], count)
         yield up
         yield sessions
         yield from families.values()

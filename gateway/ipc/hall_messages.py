@@ -92,6 +92,8 @@ class HallHealth:
     sessions: dict[str, int] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
     """names of those that are connected"""
+    task_failures: dict[str, int] = field(default_factory=dict)
+    """background tasks that failed since its start, by name"""
 
 
 @dataclass(frozen=True, slots=True)

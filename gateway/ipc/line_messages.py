@@ -147,6 +147,13 @@ class StopLine(Ask[None]):
     wire: ClassVar[str] = "line.stop"
 
 
+@dataclass(frozen=True, slots=True)
+class AskFailures(Ask[dict[str, int]]):
+    """Background tasks of a web line that failed since its start, by name."""
+
+    wire: ClassVar[str] = "line.failures"
+
+
 # ── what a caller's page is shown ────────────────────────────────────────────────────────────────────────
 
 

@@ -26,6 +26,7 @@ from gateway.ipc import codec, envelope
 from gateway.ipc.envelope import A, Ask, Handled, Handlers, Message
 from gateway.ipc.framing import HEAD_BYTES, MAX_MESSAGE, framed, length_of
 from gateway.ipc.hello import Hello, admitted
+from model.tasks import Tasks, failed
 
 DEFAULT_TIMEOUT_S: Final = 2.0
 BACKLOG_LIMIT: Final = 2 * MAX_MESSAGE
@@ -52,7 +53,8 @@ class Peer:
         self._handlers = Handlers(handlers)
         self._ids = itertools.count(1)
         self._open: dict[int, asyncio.Future[object]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks = Tasks()
+        """reads, and handles what came; it goes on when the connection is gone"""
         self._gone = f"the connection to {name} was lost"
         """what open questions hear when it goes"""
         self.closed = asyncio.Event()
@@ -112,9 +114,7 @@ class Peer:
                 else:
                     future.set_result(said.get("result"))
             return
-        task = asyncio.create_task(self._handle(said))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.tasks.short(self._handle(said), "rpc.handle")
 
     async def _handle(self, said: dict[str, Any]) -> None:
         number, method = said.get("ask"), envelope.name_of(said)
@@ -130,7 +130,7 @@ class Peer:
             self._reply(number, envelope.failed(number, str(error)))
             return
         except Exception as error:
-            log.exception("rpc.handler_failed", method=method, peer=self.name)
+            failed(f"rpc.{method}", error, peer=self.name)
             self._reply(number, envelope.failed(number, f"{type(error).__name__}: {error}"))
             return
         if number is None:
@@ -206,12 +206,16 @@ class Server:
         peer = Peer(reader, writer, self._handlers, hello, hello.name)
         self.peers.add(peer)
         try:
-            if self._joined is not None:
-                reading = asyncio.create_task(peer.run())
-                await self._joined(peer)
-                await reading
-            else:
-                await peer.run()
+            await self._serve(peer)
+        except Exception as error:  # asyncio began this task, and nobody awaits it
+            failed("rpc.connection", error, peer=peer.name)
+
+    async def _serve(self, peer: Peer) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(peer.run())
+                if self._joined is not None:
+                    await self._joined(peer)
         finally:
             peer.close()
             self.peers.discard(peer)
@@ -251,7 +255,5 @@ async def connect_by(
 
 def _begun(peer: Peer) -> Peer:
     peer.tell(peer.hello)
-    task = asyncio.create_task(peer.run())
-    peer._tasks.add(task)
-    task.add_done_callback(peer._tasks.discard)
+    peer.tasks.short(peer.run(), "rpc.read")
     return peer

@@ -21,7 +21,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 import structlog
@@ -35,6 +35,7 @@ from gateway.ipc.hello import Hello, LineCall, LineFacts, TickHello
 from gateway.ipc.line_messages import (
     AnswerCall,
     AnswerOffer,
+    AskFailures,
     CallConfirmed,
     CallLeft,
     CallStarted,
@@ -51,6 +52,7 @@ from gateway.ipc.tick import RECEIVING, SENDING, UNDERRUN, SlotAudio
 from gateway.line import webcall
 from gateway.line.opus import FRAME, RATE_HZ
 from gateway.line.webcall import CODEC, WebCall
+from model.tasks import Tasks, failures
 
 CAPACITY: Final = 8
 HALL_BACK_WITHIN_S: Final = 5.0
@@ -83,26 +85,19 @@ class WebLine:
         self._seq = 0
         self._live = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self.ticks_late = 0
 
     async def run(self) -> None:
-        keepers = [
-            asyncio.create_task(self._keep(self._join_front)),
-            asyncio.create_task(self._keep(self._join_hall)),
-            asyncio.create_task(self._tick_on()),
-        ]
-        stopping = asyncio.create_task(self._stopping.wait())
+        self._tasks.lasting(lambda: self._keep(self._join_front), "web.front")
+        self._tasks.lasting(lambda: self._keep(self._join_hall), "web.hall")
+        self._tasks.vital(self._tick_on, "web.ticks")  # without it nobody hears anything
         try:
-            done, _ = await asyncio.wait([*keepers, stopping], return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await self._stopping.wait()
         finally:
             await asyncio.gather(*(call.close("hung up") for call in list(self.calls.values())))
             await asyncio.sleep(0)  # what was told must reach the sockets
-            for task in [*keepers, stopping]:
-                task.cancel()
-            await asyncio.gather(*keepers, stopping, return_exceptions=True)
+            await self._tasks.stop()
             for peer in (self._front, self._hall):
                 if peer is not None:
                     peer.close()
@@ -135,6 +130,7 @@ class WebLine:
             AnswerOffer.handled_by(self._offer),
             DropCall.handled_by(self._drop),
             StopLine.handled_by(self._line_stop),
+            AskFailures.handled_by(self._failures),
         ]
         self._front = front = await connect(self._runtime.front, self._hello(), handlers)
         await front.closed.wait()
@@ -170,7 +166,7 @@ class WebLine:
 
     def _give_hall_up(self) -> None:
         for call in list(self.calls.values()):
-            self._spawn(call.close("failed: the hall did not come back"))
+            self._tasks.short(call.close("failed: the hall did not come back"), "web.close")
 
     def _connect_ticks(self) -> None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -189,11 +185,6 @@ class WebLine:
             asyncio.get_running_loop().remove_reader(self._ticks)
             self._ticks.close()
             self._ticks = None
-
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     # ── what front and hall ask ──────────────────────────────────────────────────────────────────────
 
@@ -223,7 +214,10 @@ class WebLine:
         call = self.calls.get(asked.call_id)
         if call is None:
             raise RpcError(f"{self.name} has no call {asked.call_id}")
-        self._spawn(call.close("hung up"))
+        self._tasks.short(call.close("hung up"), "web.close")
+
+    async def _failures(self, _: Peer, __: AskFailures) -> dict[str, int]:
+        return dict(failures)
 
     async def _line_stop(self, _: Peer, __: StopLine) -> None:
         self.stop()

@@ -36,6 +36,7 @@ from gateway.ipc.line_messages import Shown, ShownState
 from gateway.line import ice, opus
 from gateway.line.jitter import JitterBuffer, Kind
 from gateway.line.opus import FRAME, OpusError
+from model.tasks import Tasks
 
 CODEC: Final = "opus/48000"
 SILENCE: Final = bytes(2 * FRAME)
@@ -143,7 +144,7 @@ class WebCall:
         self._channel: Any = None
         self._channel_open = asyncio.Event()
         self._events: deque[str] = deque(maxlen=EVENTS_WAITING)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._connection.on("connectionstatechange", self._state_changed)
         self._connection.on("datachannel", self._channel_opened)
 
@@ -166,8 +167,8 @@ class WebCall:
         direction = audio[0].currentDirection or "inactive"
         self.sending = direction in ("sendrecv", "sendonly")
         self.receiving = direction in ("sendrecv", "recvonly")
-        self._spawn(self._expect_connection())
-        self._spawn(self._watch_losses(audio[0].sender))
+        self._tasks.short(self._expect_connection(), "web.expect")
+        self._tasks.short(self._watch_losses(audio[0].sender), "web.losses")
         return ice.answered(connection.localDescription.sdp, self._public_address)
 
     async def _expect_connection(self) -> None:
@@ -193,9 +194,9 @@ class WebCall:
             self.confirmed_at = time.monotonic()
             self._happened(self, "confirmed", "")
         elif state == "failed":
-            self._spawn(self.close("failed: the connection to the browser was lost"))
+            self._close_soon("failed: the connection to the browser was lost")
         elif state == "closed":
-            self._spawn(self.close("caller hung up"))
+            self._close_soon("caller hung up")
 
     async def close(self, how: str) -> None:
         """Ends the call, once; the page is told first."""
@@ -207,13 +208,10 @@ class WebCall:
         await self._flush()
         self._voice.stop()
         await self._connection.close()
-        for task in self._tasks - {asyncio.current_task()}:
-            task.cancel()
+        self._tasks.cancel()
 
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _close_soon(self, how: str) -> None:
+        self._tasks.short(self.close(how), "web.close")
 
     def report(self) -> dict[str, Any]:
         """Counters for the log line that ends a call."""
@@ -245,7 +243,7 @@ class WebCall:
         if isinstance(digit, str) and digit.upper() in DIGITS:
             self._happened(self, "dtmf", digit.upper())
         elif said.get("bye") is True:
-            self._spawn(self.close("caller hung up"))
+            self._close_soon("caller hung up")
 
     def show(self, event: Shown) -> None:
         """Sends the page an event; kept until its channel is open."""

@@ -17,10 +17,11 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol, TextIO
+from typing import Final, Protocol, TextIO
 
 import structlog
 
@@ -36,6 +37,7 @@ from gateway.ipc.hall_messages import Drain
 from gateway.ipc.hello import Hello
 from gateway.run import child, preflight, sip_lines
 from gateway.run.child import Child
+from model.tasks import Tasks, race
 
 log = structlog.get_logger("supervisor")
 
@@ -66,7 +68,7 @@ class Supervisor:
     log_to: TextIO | None = None
     children: dict[str, Child] = field(default_factory=dict)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _tasks: Tasks = field(default_factory=Tasks)
 
     def __post_init__(self) -> None:
         wanted = sip_lines.plans(self.settings, self.runtime, self.token)
@@ -119,7 +121,7 @@ class Supervisor:
         socket whose number it gets as `--fd`, until it closes its end.
         """
         self.children[name] = kept = Child(name, self.runtime.failure(name), log)
-        self._spawn(self._keep(kept, place, argv, lead))
+        self._tasks.vital(partial(self._keep, kept, place, argv, lead), f"keep.{name}")
 
     async def _keep(
         self, kept: Child, place: str, argv: tuple[str, ...],
@@ -142,11 +144,6 @@ class Supervisor:
             status = await kept.process.wait()
             if not self.stopping.is_set():
                 await asyncio.sleep(kept.died(status))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def _all(self) -> Iterator[Child]:
         yield from self.children.values()
@@ -274,8 +271,7 @@ class Supervisor:
             kept = self.children.get(name)
             if kept is not None and kept.process is not None:
                 await child.end(kept.process)
-        for task in list(self._tasks):
-            task.cancel()
+        await self._tasks.stop()
         for name in ("pids.json", "token"):
             (self.runtime.path / name).unlink(missing_ok=True)
 
@@ -299,7 +295,10 @@ def run(settings: Settings, screen: Screen) -> int:
             log_to = held.enter_context(logs.open_file(log_path(settings)))
         logs.configure("supervisor", settings.log_level, log_to)
         supervisor = Supervisor(settings, runtime, runtime.new_token(), screen.progress, log_to)
-        return asyncio.run(_run(supervisor, screen))
+        try:
+            return asyncio.run(_run(supervisor, screen))
+        except SystemExit as left:  # who keeps a process failed
+            raise StartError(str(left.code)) from None
 
 
 async def _run(supervisor: Supervisor, screen: Screen) -> int:
@@ -317,22 +316,17 @@ async def _run(supervisor: Supervisor, screen: Screen) -> int:
         await supervisor.start()
         return await supervisor.ready()
 
-    beginning = asyncio.create_task(begin())
-    waiting = asyncio.create_task(asked.wait())
     try:
-        await asyncio.wait((beginning, waiting), return_when=asyncio.FIRST_COMPLETED)
-        if beginning.done():
+        begun, _ = await race(begin(), asked.wait())
+        if begun is not None:
             log_to = supervisor.log_to
-            screen.ready(beginning.result(), None if log_to is None else Path(log_to.name))
-            await waiting
+            screen.ready(begun.result(), None if log_to is None else Path(log_to.name))
+            await asked.wait()
             screen.progress(
                 f"running calls may go on for {supervisor.settings.drain_s:g} s; Ctrl-C ends them"
             )
             await supervisor.drain(hurry)
         return 0
     finally:
-        beginning.cancel()
-        waiting.cancel()
-        await asyncio.gather(beginning, waiting, return_exceptions=True)
         screen.progress("stopping")
         await supervisor.stop()

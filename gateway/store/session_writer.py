@@ -24,6 +24,8 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from model.tasks import Tasks
+
 Command = tuple[str, ...]
 """A Redis command as its words."""
 
@@ -56,7 +58,8 @@ class Writer:
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = Tasks()
+        self._refreshers = Tasks()
         self._full = False
         self._down = False
         self.lost = 0
@@ -86,9 +89,9 @@ class Writer:
 
     def start(self, refresh: Callable[[], None] | None = None, every_s: float = 10.0) -> None:
         """Begins to write; calls `refresh` every `every_s`."""
-        self._tasks.append(asyncio.create_task(self._run()))
+        self._tasks.lasting(self._run, "sessions.write")
         if refresh is not None:
-            self._tasks.append(asyncio.create_task(self._refreshing(refresh, every_s)))
+            self._refreshers.lasting(lambda: self._refreshing(refresh, every_s), "sessions.refresh")
 
     async def flush(self) -> None:
         """Waits until everything put so far is in Redis."""
@@ -96,14 +99,11 @@ class Writer:
 
     async def close(self, timeout_s: float) -> int:
         """Waits at most `timeout_s` for the last writes. Returns how many were lost in this writer's life."""
-        for task in self._tasks[1:]:
-            task.cancel()
+        await self._refreshers.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._empty.wait()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.stop()
         if self.waiting:
             log.error("sessions.unwritten", writes=self.waiting)
             self.lost += self.waiting

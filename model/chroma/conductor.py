@@ -26,6 +26,7 @@ from model.chroma.reply import Reply, perform
 from model.chroma.schedule import Kind, Rest, Schedule, Step, Work
 from model.chroma.steps import Steps
 from model.errors import EngineError
+from model.tasks import Tasks
 
 LEAD_S: Final = 0.5
 """How far a reply may be ahead; more would be made in vain where replies are interrupted."""
@@ -74,7 +75,8 @@ class Conductor:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="chroma")
         self._parts: dict[Reply, _Part] = {}
         self._changed = asyncio.Event()
-        self._loop: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
+        self._begun = False
         self._closed = False
 
     @property
@@ -133,8 +135,9 @@ class Conductor:
     def _begin(self) -> None:
         if self._closed:
             raise _closed()
-        if self._loop is None:
-            self._loop = asyncio.create_task(self._run(), name="chroma-conductor")
+        if not self._begun:
+            self._begun = True
+            self._tasks.vital(self._run, "chroma.conductor")  # without it every caller would wait for ever
 
     async def _run(self) -> None:
         while True:
@@ -235,9 +238,7 @@ class Conductor:
 
     async def close(self) -> None:
         self._closed = True
-        if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
+        await self._tasks.stop()
         for job in self.schedule.abandon():
             job.done.cancel()
         for part in self._parts.values():

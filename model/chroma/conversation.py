@@ -33,6 +33,7 @@ from model.chroma.utterance import Utterance
 from model.chroma.voices import Voice
 from model.chroma.weights import Chroma
 from model.errors import EngineError
+from model.tasks import Tasks
 
 DIGEST_S: Final = 0.5
 """Speech that is worth a look at the encoder."""
@@ -89,7 +90,7 @@ class ChromaConversation:
         self._answers: OrderedDict[str, Answer] = OrderedDict()
         self._answering = False
         self._feeding = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._sampling = sampling
         self._replies = 0
         self._forgot = 0
@@ -114,17 +115,7 @@ class ChromaConversation:
         begun = self._utterance.waiting_s < DIGEST_S
         self._utterance.hear(pcm)
         if begun and self._utterance.waiting_s >= DIGEST_S:
-            self._spawn(self._digest(self._utterance))
-
-    def _spawn(self, work: asyncio._CoroutineLike[None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._log.error("chroma.background_failed", error=repr(error))
+            self._tasks.short(self._digest(self._utterance), "chroma.digest")
 
     @contextlib.contextmanager
     def _pressing(self) -> Iterator[None]:
@@ -333,7 +324,7 @@ class ChromaConversation:
         if answer.turn in self._history.turns:
             self._history.close(answer.turn, answer.words, fed=max(0, len(answer.words) - 1))
         if not self._closed:
-            self._spawn(self._settle())
+            self._tasks.short(self._settle(), "chroma.settle")
 
     async def truncate(self, item_id: str, heard_s: float) -> str:
         answer = self._answers.get(item_id)
@@ -346,7 +337,7 @@ class ChromaConversation:
         if answer.turn in self._history.turns:
             self._history.close(answer.turn, kept, fed=len(kept))
             if not self._answering and not self._closed:
-                self._spawn(self._settle())
+                self._tasks.short(self._settle(), "chroma.settle")
         return chat.decode(kept).strip()
 
     def _heard_words(self, answer: Answer, words: int, heard_s: float) -> int:
@@ -369,7 +360,5 @@ class ChromaConversation:
         if self._closed:
             return
         self._closed = True
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.stop()
         await self._engine.release(self._slot, self._voice)

@@ -37,6 +37,7 @@ from model.chroma.utterance import Utterance
 from model.chroma.voices import Voice, VoiceCache
 from model.chroma.weights import Chroma
 from model.errors import CheckpointError, EngineBusy, EngineError, VoiceError
+from model.tasks import Tasks
 
 log = structlog.get_logger("chroma")
 
@@ -131,6 +132,7 @@ class ChromaEngine:
         for replies, seconds in self.capacity.points:
             self.conductor.schedule.costs.spent(Kind.FRAME, replies, seconds)
         self._free = list(range(self.capacity.conversations))
+        self._tasks = Tasks()
         self._preparing: dict[str, tuple[asyncio.Task[Voice], int]] = {}
         """with the bytes that each will take"""
         self.limits = Limits(
@@ -238,7 +240,8 @@ class ChromaEngine:
         if not self.voices.room(nbytes + sum(more for _, more in self._preparing.values())):
             self._refuse("memory", f"memory: the voices of open conversations take all of the "
                          f"{self.voices.limit >> 20} MiB that voices have")  # fmt: skip
-        task = asyncio.create_task(self._prepare(reference, words, pcm))
+        preparing_it = self._prepare(reference, words, pcm)
+        task = self._tasks.short(preparing_it, "chroma.voice", told=(EngineError,))
         self._preparing[reference.voice_hash] = task, nbytes
         task.add_done_callback(lambda _: self._preparing.pop(reference.voice_hash, None))
         return await asyncio.shield(task)
@@ -317,6 +320,7 @@ class ChromaEngine:
         )
 
     async def close(self) -> None:
+        await self._tasks.stop()
         await self.conductor.close()
 
 

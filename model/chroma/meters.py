@@ -8,6 +8,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from model.chroma.schedule import Handed, Kind
+from model.task_metrics import TaskFailures
 
 STEP_BUCKETS_S: Final = (
     0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.08, 0.12, 0.25,
@@ -27,6 +28,7 @@ class Meters:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
+        TaskFailures("voicegate_chroma_task_failures", "engine", registry)
         self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT_STEPS)
         """(when, frame time) of the last steps"""
         self._firsts: deque[tuple[float, float]] = deque(maxlen=RECENT_ANSWERS)

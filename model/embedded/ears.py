@@ -26,6 +26,7 @@ from model.api import RATE_HZ, Floats
 from model.embedded.evidence import NOTHING, Hearing, weigh
 from model.embedded.recogniser import LONGEST_S, Recogniser
 from model.errors import EngineError
+from model.tasks import Tasks
 
 log = structlog.get_logger("ears")
 
@@ -132,6 +133,7 @@ class Listening:
 
     def __init__(self, ears: Ears) -> None:
         self._ears = ears
+        self._tasks = Tasks()
         self._sound: list[Floats] = []
         self._samples = 0
         self._loud_until = 0
@@ -161,7 +163,9 @@ class Listening:
             self._drop()
         if quiet >= QUIET_S * RATE_HZ and self._loud_until and self._early is None and self._asked < EARLY:
             self._asked += 1
-            answer = asyncio.ensure_future(self._ears.understand(np.concatenate(self._sound), phrases))
+            answer = self._tasks.short(
+                self._ears.understand(np.concatenate(self._sound), phrases), "ears.early"
+            )
             self._early = Early(self._samples, tuple(phrases), answer)
 
     async def finish(self, phrases: Sequence[str]) -> Hearing:

@@ -32,6 +32,7 @@ from model.embedded.dialogue import Dialogue, Move, check
 from model.embedded.ears import Ears, Listening
 from model.embedded.mouth import Mouth
 from model.errors import EngineBusy, EngineError
+from model.tasks import Tasks
 
 log = structlog.get_logger("engine")
 
@@ -105,15 +106,14 @@ class EmbeddedConversation:
         self._move: Move | None = None
         self._said: OrderedDict[str, list[tuple[str, int]]] = OrderedDict()
         """item -> its pieces of text, each with the samples up to its end"""
-        self._learning: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
         self._closed = False
 
     async def configure(self, config: SessionConfig) -> None:
         check(config)
         self._dialogue.configure(config)
-        if self._learning is not None:
-            self._learning.cancel()
-        self._learning = asyncio.create_task(self._learn())
+        self._tasks.cancel()
+        self._tasks.short(self._learn(), "engine.learn")
 
     async def _learn(self) -> None:
         """What will be said is rendered before somebody waits for it; what cannot be heard is told."""
@@ -172,6 +172,5 @@ class EmbeddedConversation:
         if not self._closed:
             self._closed = True
             self._listening.clear()
-            if self._learning is not None:
-                self._learning.cancel()
+            self._tasks.cancel()
             self._engine.left()

@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 
 from model.api import RATE_HZ, Floats
+from model.tasks import Tasks
 
 LEAD_IN_S: Final = 0.02
 PAUSE_S: Final = 0.18
@@ -70,6 +71,7 @@ class Mouth:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="mouth")
         self._kept: OrderedDict[str, Floats] = OrderedDict()
         self._kept_samples = 0
+        self._tasks = Tasks()
         self._rendering: dict[str, asyncio.Task[Floats]] = {}
         self._synthesize("Ready.")  # the first run allocates
 
@@ -92,7 +94,7 @@ class Mouth:
         rendering = self._rendering.get(piece)
         if rendering is None:
             # a task of its own: whoever asked first may be interrupted, others wait for the same piece
-            rendering = self._rendering[piece] = asyncio.create_task(self._render(piece))
+            rendering = self._rendering[piece] = self._tasks.short(self._render(piece), "mouth.render")
         return await asyncio.shield(rendering)
 
     async def _render(self, piece: str) -> Floats:
@@ -112,4 +114,5 @@ class Mouth:
         return trim(sound, PAUSE_S if piece[-1] in ".!?" else BREATH_S)
 
     def close(self) -> None:
+        self._tasks.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -67,5 +67,18 @@ def test_the_fronts_own_state() -> None:
     assert seen["voicegate_sip_total", (("detail", "503"), ("event", "refused"))] == 1
 
 
+def test_failures_of_background_tasks_are_shown_by_process_and_task() -> None:
+    metrics = Metrics()
+    metrics.hall("hall0", HallHealth(task_failures={"hall.judge": 1}))
+    metrics.hall("hall0", HallHealth(task_failures={"hall.judge": 2}))
+    metrics.task_failures("front", {"front.reap": 3})
+    metrics.task_failures("web0", {})
+    seen = samples(metrics)
+    assert seen["voicegate_task_failures_total", (("process", "hall0"), ("task", "hall.judge"))] == 2
+    assert seen["voicegate_task_failures_total", (("process", "front"), ("task", "front.reap"))] == 3
+    metrics.hall_lost("hall0")
+    assert not [key for key in samples(metrics) if ("process", "hall0") in key[1]]
+
+
 def test_nothing_that_happened_is_still_a_valid_answer() -> None:
     assert samples(Metrics())["voicegate_turns_total", ()] == 0
