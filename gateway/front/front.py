@@ -297,7 +297,8 @@ class Front:
                 self.metrics.hall(name, await hall.ask(Health()))
         for name, line in list(self.web_lines.items()):
             with contextlib.suppress(RpcError):
-                self.metrics.task_failures(name, await line.peer.ask(AskFailures()))
+                counts = await line.peer.ask(AskFailures())
+                self.metrics.task_failures(name, counts)
         self.metrics.task_failures("front", failures)
         self.metrics.front(
             calls=len(self.routing.calls), lines=len(self.sip_lines), web_lines=len(self.web_lines),
