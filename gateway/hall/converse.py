@@ -22,6 +22,7 @@ from gateway.hall.turns import TurnEvent
 from gateway.ipc.hall_messages import TurnAnswered
 from gateway.ipc.line_messages import ShownHeard, ShownLatency, ShownState
 from gateway.store.sessions import Turn as SessionTurn
+from model.tasks import Tasks
 
 UNDERSTOOD_WITHIN_S: Final = 1.0
 """Some engines never tell what they understood."""
@@ -60,7 +61,7 @@ class Conversation:
         """turns that are not written down yet, the oldest first"""
         self._silences = 0
         self._ends_at = call.clocks.monotonic() + verb.max_s if verb.max_s else None
-        self._following: set[asyncio.Task[None]] = set()
+        self._following = Tasks()
 
     async def run(self) -> None:
         """Until goodbye, a transfer that went, too much silence, or the time limit.
@@ -91,8 +92,7 @@ class Conversation:
             call.ear.ignore()
             call.ear.yield_floor()
             call.seat.aim(FULL)
-            for task in self._following:
-                task.cancel()
+            self._following.cancel()
             while self._open:
                 self._write(self._open.popleft())
 
@@ -186,9 +186,7 @@ class Conversation:
         self._turn = Turn(self._turns, turn.duration_s, turn.at - turn.quiet_s, turn.at, now, item)
         self._open.append(self._turn)
         call.line.show(ShownState("thinking"))
-        task = asyncio.create_task(self._follow(self._turn))
-        self._following.add(task)
-        task.add_done_callback(self._following.discard)
+        self._following.short(self._follow(self._turn), "call.turn")
 
     async def _follow(self, turn: Turn) -> None:
         """Tells the turn's latencies by stage when its reply begins; writes the turn down when it is over."""

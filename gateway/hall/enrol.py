@@ -6,7 +6,6 @@ is written to a disk in the hall.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 import numpy as np
@@ -96,9 +95,8 @@ class _Enrolment:
         return None
 
     async def _ask(self, message: Ask[A]) -> A:
-        asked = asyncio.ensure_future(self._call.ask_front(message, FRONT_WITHIN_S))
-        await self._call.inbox.until(asyncio.wait({asked}))  # a caller who hangs up meanwhile is noticed
-        return asked.result()
+        asked = self._call.ask_front(message, FRONT_WITHIN_S)
+        return await self._call.inbox.result_of(asked)  # a caller who hangs up meanwhile is noticed
 
 
 async def record_line(call: Call) -> Floats:

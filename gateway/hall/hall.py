@@ -9,7 +9,7 @@ import asyncio
 import json
 import time
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from redis.exceptions import RedisError
@@ -62,6 +62,7 @@ from gateway.ipc.rpc import Peer, Server
 from gateway.store.sessions import Sessions
 from model.client import EngineClient
 from model.errors import EngineError
+from model.tasks import Tasks, failures
 from watermark.mark import MARK_DELAY_S
 
 log = structlog.get_logger("hall")
@@ -100,8 +101,8 @@ class Hall:
     draining: bool = False
     _front: Peer | None = None
     _front_here: asyncio.Event = field(default_factory=asyncio.Event)
-    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
-    _lives: set[asyncio.Task[None]] = field(default_factory=set)
+    _tasks: Tasks = field(default_factory=Tasks)
+    _lives: Tasks = field(default_factory=Tasks)
 
     def __post_init__(self) -> None:
         self.grants = Grants(self.verifier, self.feed, self.ask_front, self.calls, self.clocks)
@@ -129,23 +130,17 @@ class Hall:
     async def start(self) -> None:
         await self._ticks.start()
         await self._server.start()
-        self._spawn(self.feed.run(self.grants.revoked))
+        self._tasks.lasting(lambda: self.feed.run(self.grants.revoked), "hall.revocations")
 
     async def stop(self) -> None:
         for call in list(self.calls.values()):
             call.end("failed: the gateway stops")
-        await asyncio.wait([*self._lives, asyncio.ensure_future(asyncio.sleep(0))], timeout=3.0)
-        for task in list(self._tasks):
-            task.cancel()
+        await self._lives.join(3.0)
+        await self._tasks.stop()
         await self._server.stop()
         await self._ticks.stop()
         await self.sessions.close()
         self.floor.inspector.close()
-
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     # ── who comes and goes ───────────────────────────────────────────────────────────────────────────
 
@@ -197,9 +192,7 @@ class Hall:
                 caller=facts.caller, called=facts.called, source=facts.source, transport=facts.transport,
                 route=route.name, voice=route.voice, grant_refused=offer.grant_refused,
             )  # fmt: skip
-        life = asyncio.create_task(self._live(call))
-        self._lives.add(life)
-        life.add_done_callback(self._lives.discard)
+        self._lives.short(self._live(call), "call.live")
         return call
 
     def _make(self, offer: CallOffer, seat: Seat, past: Past | None) -> Call:
@@ -247,7 +240,7 @@ class Hall:
 
     async def render_prompts(self, _: Peer, asked: RenderPrompts) -> None:
         """Has the engine render texts that must be there when it is not."""
-        self._spawn(self._render([FILLER, *asked.texts], asked.grant))
+        self._tasks.short(self._render([FILLER, *asked.texts], asked.grant), "hall.prompts")
 
     async def _render(self, texts: list[str], grant: str) -> None:
         for pause_s in PROMPT_RETRY_S:
@@ -272,6 +265,7 @@ class Hall:
             counters=self.floor.snapshot(),
             sessions=self.sessions.counters(),
             lines=tuple(sorted(peer.name for peer in self._server.peers if peer.hello.role == "line")),
+            task_failures=dict(failures),
         )
 
     # ── the lines tell ───────────────────────────────────────────────────────────────────────────────
@@ -349,21 +343,17 @@ class Hall:
 
     async def _live(self, call: Call) -> None:
         self.grants.use(call, call.offer.grant)
-        performing = asyncio.create_task(perform(call, recordings_dir(self.settings)))
-        work = [
-            performing,
-            asyncio.create_task(call.speech.run(lambda: call.licence.token, call.inbox.post)),
-            asyncio.create_task(self.grants.keep(call)),
-            asyncio.create_task(self._limit(call)),
-        ]
+        work = Tasks()
+        performing = work.short(perform(call, recordings_dir(self.settings)), "call.perform")
+        work.short(call.speech.run(lambda: call.licence.token, call.inbox.post), "call.speech")
+        work.short(self.grants.keep(call), "call.grant")
+        work.short(self._limit(call), "call.limit")
         try:
             await call.inbox.ended.wait()
             await call.line.hang_up()
             await asyncio.wait((performing,), timeout=1.0)
         finally:
-            for task in work:
-                task.cancel()
-            await asyncio.gather(*work, return_exceptions=True)
+            await work.stop()
             self.floor.leave(call.seat)
             self.calls.pop(call.id, None)
             how, underruns = call.inbox.how, call.seat.underruns

@@ -8,11 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from gateway.errors import VoicegateError
 from gateway.hall.playout import Item, Playout
 from gateway.hall.turns import TurnEvent
+from model.tasks import race
+
+T = TypeVar("T")
 
 INBOX: Final = 256
 """Events that may wait for the verbs."""
@@ -144,15 +147,9 @@ class Inbox:
         Raises `CallEnded`.
         """
         if after is not None and not after.is_set():
-            coming = asyncio.ensure_future(self._events.get())
-            waiting = asyncio.ensure_future(after.wait())
-            try:
-                await asyncio.wait((coming, waiting), return_when=asyncio.FIRST_COMPLETED)
-                if coming.done():
-                    return _living(coming.result())
-            finally:
-                coming.cancel()
-                waiting.cancel()
+            coming, _ = await race(self._events.get(), after.wait())
+            if coming is not None:
+                return _living(coming.result())
         try:
             async with asyncio.timeout(within_s):
                 return _living(await self._events.get())
@@ -164,28 +161,29 @@ class Inbox:
 
         False when it did not happen in time.
         """
-        work = asyncio.ensure_future(happening)
-        over = asyncio.ensure_future(self.ended.wait())
-        try:
-            await asyncio.wait((work, over), timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
-            if self.ended.is_set():
-                raise CallEnded(self.how)
-            if work.done():
-                work.result()
-                return True
-            return False
-        finally:
-            work.cancel()
-            over.cancel()
+        happened = await self._race(happening, within_s)
+        if happened is not None:
+            happened.result()
+        return happened is not None
+
+    async def result_of(self, work: Awaitable[T]) -> T:
+        """What `work` returns, while events are left where they are. Raises `CallEnded`, or its error."""
+        done = await self._race(work, None)
+        if done is None:
+            raise CallEnded(self.how)
+        result: T = done.result()
+        return result
+
+    async def _race(self, work: Awaitable[Any], within_s: float | None) -> asyncio.Future[Any] | None:
+        """`work` once it is done; None when it was not in time, and is cancelled. Raises `CallEnded`."""
+        done, _ = await race(work, self.ended.wait(), within_s=within_s)
+        if self.ended.is_set():
+            raise CallEnded(self.how)
+        return done
 
     async def until_or_gone(self, happening: asyncio.Event, within_s: float | None = None) -> None:
         """Waits until `happening` is set, the engine refused, or time is up. Raises `CallEnded`."""
-        both = [asyncio.ensure_future(event.wait()) for event in (happening, self.gone)]
-        try:
-            await self.until(asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED), within_s)
-        finally:
-            for waiting in both:
-                waiting.cancel()
+        await self.until(race(happening.wait(), self.gone.wait()), within_s)
 
 
 def _living(event: Event) -> Event:

@@ -9,6 +9,7 @@ from functools import partial
 
 import structlog
 
+from model.tasks import failures
 from watermark.detect import Detection
 from watermark.selfcheck import Window
 
@@ -39,6 +40,7 @@ class Inspector:
         if judged.cancelled():
             return
         if (error := judged.exception()) is not None:
+            failures["hall.inspect"] += 1
             log.error("mark.not_looked_for", error=f"{type(error).__name__}: {error}")
             return
         self.checked += 1

@@ -35,6 +35,7 @@ from gateway.hall.unanswered import Unanswered
 from model import client
 from model.client import EngineClient, EngineEvent, EngineSession
 from model.errors import EngineBusy, EngineError, EngineRefused
+from model.tasks import race
 
 log = structlog.get_logger("speech")
 
@@ -243,19 +244,11 @@ class Speech:
     async def _converse(self, session: EngineSession, post: Callable[[SpeechEvent], None]) -> None:
         """One session's life; always ends with an error."""
         self._moved_at = self._clocks.monotonic()
-        work = [
-            asyncio.create_task(self._read(session, post)),
-            asyncio.create_task(self._write(session)),
-            asyncio.create_task(self._report(session)),
-        ]
         try:
-            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            for ended in await race(self._read(session, post), self._write(session), self._report(session)):
+                if ended is not None:
+                    ended.result()
         finally:
-            for task in work:
-                task.cancel()
-            await asyncio.gather(*work, return_exceptions=True)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_WITHIN_S):  # a stuck engine does not say goodbye
                     await session.aclose()

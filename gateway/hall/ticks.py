@@ -22,6 +22,7 @@ from gateway.hall.clocks import Clocks
 from gateway.ipc import tick
 from gateway.ipc.codec import unpacked
 from gateway.ipc.hello import TickHello, admitted
+from model.tasks import Tasks
 
 RATES_HZ: Final = (8_000, 16_000, 48_000)
 GATHER_S: Final = 0.003
@@ -78,7 +79,7 @@ class TickServer:
         """lines that ticked within the last frame or two"""
         self._gathering: asyncio.TimerHandle | None = None
         self._failed_at = 0.0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self.lines: dict[str, TickLine] = {}
 
     async def start(self) -> None:
@@ -96,9 +97,7 @@ class TickServer:
         with contextlib.suppress(OSError):
             sock, _ = self._listener.accept()
             sock.setblocking(False)
-            task = asyncio.create_task(self._greet(sock))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.short(self._greet(sock), "ticks.greet")
 
     async def _greet(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -172,6 +171,7 @@ class TickServer:
         if self._listener is not None:
             loop.remove_reader(self._listener)
             self._listener.close()
+        await self._tasks.stop()
         for line in list(self.lines.values()):
             self._gone(line)
         self._path.unlink(missing_ok=True)

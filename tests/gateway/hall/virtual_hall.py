@@ -675,9 +675,9 @@ class House:
         self._clock.cancel()
         for call in list(self.hall.calls.values()):
             call.end("the test is over")
-        if self.hall._lives:
-            await asyncio.wait(self.hall._lives)
-        for task in [*self._tasks, *self.hall._tasks]:
+        await self.hall._lives.join()
+        self.hall._tasks.cancel()
+        for task in self._tasks:
             task.cancel()
 
     async def _run(self) -> None:
@@ -777,8 +777,8 @@ class House:
 
     async def hall_dies(self) -> None:
         """As `kill -9` does: a new hall knows nothing, and nobody has joined it."""
-        for task in [*self.hall._lives, *self.hall._tasks]:
-            task.cancel()
+        self.hall._lives.cancel()
+        self.hall._tasks.cancel()
         dead, self.hall = self.hall, self._new_hall()
         lost = Memory()
         for call in dead.calls.values():  # their last words reach nobody

@@ -254,7 +254,7 @@ async def test_speech_and_its_end_in_one_breath_are_heard_alike(engine: ChromaEn
     await slow.commit()
     quick.hear(noise(1.3))
     await quick.commit()
-    await asyncio.gather(*quick._tasks)
+    await quick._tasks.join()
     np.testing.assert_array_equal((await answer(quick, "one")).sound, (await answer(slow, "one")).sound)
     await slow.close()
     await quick.close()
