@@ -74,7 +74,8 @@ class Standing:
             case "operator.revoked":
                 self.operators[body["name"]].revoked = True
             case "voice.submitted":
-                assert subject is not None
+                if subject is None:
+                    raise KeyError("voice.submitted names no voice")
                 self.voices[subject] = VoiceStanding(
                     subject, "active" if body["outcome"] == "passed" else "pending",
                     body["record_hash"], body["voice_hash"], body["registrar"], at_ms,

@@ -91,7 +91,8 @@ class Worker:
         return engine.limits
 
     async def _open(self, of: int, *given: Any) -> None:
-        assert self._engine is not None
+        if self._engine is None:
+            raise EngineLost("no engine was loaded before this conversation")
         self._conversations[of] = await self._engine.open(*given)
 
     async def _call(self, ask: Ask) -> Any:

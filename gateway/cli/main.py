@@ -51,10 +51,9 @@ class Gathered(click.Group):
             return None
         module, attribute = COMMANDS[cmd_name][0].split(":")
         try:
-            command = getattr(importlib.import_module(module), attribute)
+            command: click.Command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
             raise click.ClickException(packages.missing(error.name or "", f"`{cmd_name}`")) from None
-        assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -165,7 +165,7 @@ def _start(requests: Sequence[CallRequest], folder: Path, codec: str | None) -> 
     phone = subprocess.Popen(
         [sys.executable, "-m", "gateway.line.phone"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    assert phone.stdin is not None
+    assert phone.stdin is not None  # noqa: S101  # for mypy: stdin=PIPE above
     phone.stdin.write(packed(to_json(PhonePlan, plan)))
     phone.stdin.close()
     return phone
@@ -174,7 +174,7 @@ def _start(requests: Sequence[CallRequest], folder: Path, codec: str | None) -> 
 def _finish(
     phone: subprocess.Popen[bytes], requests: Sequence[CallRequest], folder: Path, codec: str | None
 ) -> list[CallReport]:
-    assert phone.stdout is not None
+    assert phone.stdout is not None  # noqa: S101  # for mypy: stdout=PIPE in `_start`
     said = phone.stdout.read()
     if phone.wait() or not said:
         raise CallerError(f"the phone's process died with status {phone.returncode}")

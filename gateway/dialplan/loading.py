@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 from pydantic import ValidationError
 
 from gateway.dialplan import toml_lines
-from gateway.dialplan.routes import ROUTE, Route, dumps, verb_adapter, zone_of
+from gateway.dialplan.routes import ROUTE, Route, dumps, verb_adapter, weekdays_of, zone_of
 from gateway.dialplan.verbs import (
     CLOCK_FACTS,
     NAME,
@@ -222,7 +222,7 @@ def _check_conditions(loaded: Loaded) -> None:
     for i, hours in enumerate(route.hours):
         key = "days"
         try:
-            assert hours.weekdays
+            weekdays_of(hours.days)
             key = "from"
             hours.minutes()
             key = "zone"

@@ -35,16 +35,8 @@ class Hours:
 
     @cached_property
     def weekdays(self) -> frozenset[int]:
-        """0 is Monday. Raises `ValueError` for what are no days."""
-        found: set[int] = set()
-        for part in self.days.lower().replace(" ", "").split(","):
-            first, dash, last = part.partition("-")
-            if first not in DAYS or (dash and last not in DAYS):
-                raise ValueError(f'{part!r} are no days; write for example "mon-fri" or "sat,sun"')
-            begin = DAYS.index(first)
-            count = (DAYS.index(last) - begin) % 7 if dash else 0
-            found.update((begin + i) % 7 for i in range(count + 1))
-        return frozenset(found)
+        """0 is Monday. Raises `ValueError` as `weekdays_of` does."""
+        return weekdays_of(self.days)
 
     def minutes(self) -> tuple[int, int]:
         """Begin and end in minutes after midnight, the end up to 48 h. Raises `ValueError`."""
@@ -64,6 +56,19 @@ class Hours:
 
     def __str__(self) -> str:
         return f"{self.days} {self.opens}-{self.closes}" + (f" {self.zone}" if self.zone else "")
+
+
+def weekdays_of(days: str) -> frozenset[int]:
+    """The weekdays of "mon-fri" or "sat,sun"; 0 is Monday. Raises `ValueError` for anything else."""
+    found: set[int] = set()
+    for part in days.lower().replace(" ", "").split(","):
+        first, dash, last = part.partition("-")
+        if first not in DAYS or (dash and last not in DAYS):
+            raise ValueError(f'{part!r} are no days; write for example "mon-fri" or "sat,sun"')
+        begin = DAYS.index(first)
+        count = (DAYS.index(last) - begin) % 7 if dash else 0
+        found.update((begin + i) % 7 for i in range(count + 1))
+    return frozenset(found)
 
 
 def minute_of(clock: str) -> int:
@@ -158,7 +163,7 @@ def split_uri(text: str) -> tuple[str, str]:
     Parameters and port are left out; a number loses its visual separators.
     """
     match = _URI.match(text.strip())
-    assert match is not None
+    assert match is not None  # noqa: S101  # for mypy: no part of the pattern must be there, so any text matches
     user, host = match[1], match[2] or ""
     if match[2] is None and text.lower().lstrip("<").startswith(("sip:", "sips:")):
         user, host = "", user

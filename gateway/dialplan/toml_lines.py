@@ -74,7 +74,7 @@ class _Scanner:
 
     def skip(self, pattern: re.Pattern[str]) -> str:
         match = pattern.match(self.text, self.at)
-        assert match is not None
+        assert match is not None  # noqa: S101  # tomllib took the text, so each pattern stands where it is sought
         self.at = match.end()
         self.line += match.group().count("\n")
         return match.group()

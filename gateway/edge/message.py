@@ -59,13 +59,16 @@ def read(data: bytes) -> Request | Response:
     try:
         message = Message.parse(_plain(head) + blank + body)
         for name in ("From", "To", "Contact"):
-            assert sum(map(len, message.headers.getlist(name))) <= MAX_ADDRESS
+            if sum(map(len, message.headers.getlist(name))) > MAX_ADDRESS:
+                raise Unreadable(f"its {name} is too long")
         vias, cseq = message.via, message.cseq
         tagged = message.from_address.parameters.get("tag"), message.to_address
         named = message.call_id
         length = message.content_length
         hops = message.max_forwards
         contacts = message.contact if _targets(message) else []
+    except Unreadable:
+        raise
     except Exception as error:  # whatever a parser does with garbage, it is garbage
         raise Unreadable(f"malformed: {type(error).__name__}") from None
     if any(len(message.headers.getlist(name)) > 1 for name in _ONCE):

@@ -166,7 +166,7 @@ class Sent:
             self._send_cancel()
 
     def _send_cancel(self) -> None:
-        assert self._cancel is not None
+        assert self._cancel is not None  # noqa: S101  # for mypy: both callers have just seen it set
         send, self._cancel = self._cancel, _nothing
         self._limit.start(LINGER_S, self.fail)
         send()

@@ -242,7 +242,7 @@ def _refused(refused: CallRefused) -> Response:
 
 
 async def _http_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+    assert isinstance(error, HTTPException)  # noqa: S101  # for mypy: it is registered for HTTPException alone
     return refusal(error.status_code, error.detail)
 
 

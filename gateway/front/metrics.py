@@ -166,7 +166,7 @@ class _Reports:
             "Living sessions, writes waiting for Redis, writes lost",
             labels=["hall", "what"],
         )
-        families: dict[str, Metric] = {}
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
         for hall, health in self._halls.items():
             up.add_metric([hall, "engine"], float(health.engine))
             up.add_metric([hall, "redis"], float(health.redis))
@@ -174,7 +174,6 @@ class _Reports:
                 sessions.add_metric([hall, what], float(waiting))
             for name, count in health.counters.items():
                 counted = families.setdefault(name, _hall_family(name))
-                assert isinstance(counted, (CounterMetricFamily, GaugeMetricFamily))
                 counted.add_metric([hall], count)
         yield up
         yield sessions

@@ -205,13 +205,12 @@ class Routing:
         call = self.calls.pop(call_id, None)
         await self._close_row(call_id, how)
         if call is not None and call.grant is not None and spoken_s is not None:
-            await asyncio.to_thread(self._use, call, spoken_s)
+            await asyncio.to_thread(self._use, call, call.grant, spoken_s)
 
-    def _use(self, call: RoutedCall, spoken_s: float) -> None:
-        assert call.grant is not None
+    def _use(self, call: RoutedCall, grant: VoiceGrant, spoken_s: float) -> None:
         try:
             self._office.record_usage(
-                jti=call.grant.jti, call_id=call.call_id, seconds=spoken_s, dialplan=call.route.name
+                jti=grant.jti, call_id=call.call_id, seconds=spoken_s, dialplan=call.route.name
             )
         except ConsentError as error:
             log.error("usage.not_recorded", call_id=call.call_id, seconds=spoken_s, error=str(error))

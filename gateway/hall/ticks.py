@@ -90,12 +90,11 @@ class TickServer:
         os.chmod(self._path, 0o600)
         listener.listen(64)
         self._listener = listener
-        asyncio.get_running_loop().add_reader(listener, self._accept)
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
-    def _accept(self) -> None:
-        assert self._listener is not None
+    def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            sock, _ = self._listener.accept()
+            sock, _ = listener.accept()
             sock.setblocking(False)
             self._tasks.short(self._greet(sock), "ticks.greet")
 

@@ -234,7 +234,7 @@ class JitterBuffer:
 
     def _bridge(self, first: int, missing: int) -> Pulled:
         """Packets are lost for good, and `first` is here."""
-        assert self._next is not None
+        assert self._next is not None  # noqa: S101  # for mypy: `pull` has just compared it
         if missing > MOST_CONCEALED:  # a long gap is not worth playing through
             self.stats.lost += missing
             self._next = first

@@ -60,7 +60,6 @@ def _library() -> ctypes.CDLL:
         ("opus_decoder_create", pointer, [number, number, numbers]),
         ("opus_decode", number, [pointer, ctypes.c_char_p, number, pointer, number, number]),
         ("opus_decoder_destroy", None, [pointer]),
-        ("opus_packet_get_nb_samples", number, [ctypes.c_char_p, number, number]),
         ("opus_strerror", ctypes.c_char_p, [number]),
     ):
         entry = getattr(library, function)
@@ -102,8 +101,10 @@ class Encoder:
         self._out = ctypes.create_string_buffer(MAX_BYTES)
 
     def encode(self, pcm: bytes) -> bytes:
-        """One packet of 20 ms: int16 little-endian, 960 samples."""
-        assert len(pcm) == 2 * FRAME
+        """One packet of 20 ms: `pcm` is int16 little-endian, 960 samples. Raises `ValueError` for more or
+        fewer."""
+        if len(pcm) != 2 * FRAME:  # libopus reads as much as it is told, whatever is there
+            raise ValueError(f"a frame of {len(pcm)} bytes; 20 ms at 48 kHz are {2 * FRAME}")
         size = self._opus.opus_encode(self._state, pcm, FRAME, self._out, MAX_BYTES)
         return ctypes.string_at(self._out, _check(size))
 
@@ -142,8 +143,3 @@ class Decoder:
     def __del__(self) -> None:
         if getattr(self, "_state", None):
             self._opus.opus_decoder_destroy(self._state)
-
-
-def samples_in(packet: bytes) -> int:
-    """How long a packet is, in samples at 48 kHz. Raises `OpusError` for what is no Opus."""
-    return _check(_library().opus_packet_get_nb_samples(packet, len(packet), RATE_HZ))

@@ -74,7 +74,7 @@ class Attention(nn.Module):
         q = rotate_put(q, k, v, angles, span.index, keys, values)
         if span.starts is None:
             return attend(q, keys[:, :, : span.live], values[:, :, : span.live], span.mask)
-        assert span.counts is not None
+        assert span.counts is not None  # noqa: S101  # for mypy: a span has both or neither
         return split_attend(q, keys, values, span.starts, span.counts)
 
     def _heads(self, x: Tensor) -> Tensor:

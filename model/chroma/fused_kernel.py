@@ -64,9 +64,9 @@ def rotate_put(
     kv_heads, dim = keys.shape[1], keys.shape[3]
     heads = q.shape[2] // dim
     cos, sin = angles
-    assert all(x.is_contiguous() for x in (q, k, v, cos, sin, places))
-    assert keys.stride() == values.stride()
-    assert keys.stride()[2:] == (dim, 1)
+    assert all(x.is_contiguous() for x in (q, k, v, cos, sin, places))  # noqa: S101  # `Attention` passes what it made
+    assert keys.stride() == values.stride()  # noqa: S101  # `KVCache` made both
+    assert keys.stride()[2:] == (dim, 1)  # noqa: S101  # the same
     out = torch.empty(batch, heads, width, dim, device=q.device, dtype=q.dtype)
     with torch.cuda.device_of(q):
         _rotate_put[(batch * width, heads + 2 * kv_heads)](
@@ -88,7 +88,7 @@ def _gated(gate, up, out, count, BLOCK: tl.constexpr):
 
 def gated(gate: Tensor, up: Tensor) -> Tensor:
     """`silu(gate) * up`, of one shape."""
-    assert all(x.is_contiguous() for x in (gate, up))
+    assert all(x.is_contiguous() for x in (gate, up))  # noqa: S101  # two linear layers made them
     out = torch.empty_like(gate)
     with torch.cuda.device_of(gate):
         _gated[(triton.cdiv(gate.numel(), BLOCK),)](gate, up, out, gate.numel(), BLOCK=BLOCK)

@@ -163,7 +163,7 @@ class Play:
         """Once the reply is over."""
         model, prompt, reply = self._steps.model, self._voice.prompt, self.reply
         device = model.device
-        assert self._steps.trace is not None
+        assert self._steps.trace is not None  # noqa: S101  # for mypy: `run` sets it
         seen = self._steps.trace.of(self._slot)
         # the thinker may have been a word ahead when the sound was over
         del seen.thinker_logits[len(reply.words) :], seen.thinker_hidden[len(reply.words) :]

@@ -53,7 +53,7 @@ class Trace:
 
     def led(self, rows: slice, book: int, frames: Tensor) -> Tensor:
         """The script's codes of one codebook `(B,)` after so many `frames` `(slots,)`."""
-        assert self.script is not None
+        assert self.script is not None  # noqa: S101  # for mypy: `Steps` asks a trace with a script only
         script = self.script[rows]
         at = frames[rows].clamp(max=script.shape[1] - 1)
         return script[torch.arange(len(at), device=at.device), at, book]

@@ -41,8 +41,8 @@ ABOVE_FLOOR: Final = 1.8
 EARLY: Final = 8
 """Early answers per utterance; who pauses more often waits at the end."""
 
-_recogniser: Recogniser | None = None
-"""of a worker process"""
+_recogniser: Recogniser
+"""A worker process's own; `_begin` makes it, and the engine's process has none."""
 
 
 def _begin() -> None:
@@ -56,20 +56,18 @@ def _begin() -> None:
 def _end_with_parent() -> None:
     """A killed engine leaves no worker behind: its end of this pipe closes with it."""
     parent = multiprocessing.parent_process()
-    assert parent is not None
+    assert parent is not None  # noqa: S101  # for mypy: only a worker runs this
     wait([parent.sentinel])
     os._exit(0)
 
 
 def _hear(raw: bytes, phrases: tuple[str, ...]) -> Hearing:
-    assert _recogniser is not None
     pcm = np.frombuffer(raw, "<i2").astype(np.float32) * np.float32(1 / 32768)
     found = _recogniser.align(pcm, phrases)
     return NOTHING if found is None else weigh(found)
 
 
 def _unsayable(phrases: tuple[str, ...]) -> list[str]:
-    assert _recogniser is not None
     return [phrase for phrase in phrases if not _recogniser.sayable(phrase)]
 
 

@@ -9,7 +9,7 @@ from array import array
 import pytest
 
 from gateway.line import opus
-from gateway.line.opus import FRAME, Decoder, Encoder, OpusError, samples_in
+from gateway.line.opus import FRAME, Decoder, Encoder, OpusError
 from tests.gateway.line.line_harness import power_at, tone
 
 
@@ -91,7 +91,7 @@ def test_what_is_no_opus_is_refused(packet: bytes) -> None:
         Decoder().decode(packet)
 
 
-def test_a_packet_knows_its_length() -> None:
-    assert samples_in(Encoder().encode(bytes(2 * FRAME))) == FRAME
-    with pytest.raises(OpusError):
-        samples_in(b"")
+@pytest.mark.parametrize("size", [0, 2 * FRAME - 2, 2 * FRAME + 2])
+def test_a_frame_of_another_size_is_refused_before_libopus_reads_beyond_it(size: int) -> None:
+    with pytest.raises(ValueError, match=f"a frame of {size} bytes"):
+        Encoder().encode(bytes(size))
