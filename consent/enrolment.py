@@ -24,7 +24,6 @@ from consent.office import ConsentOffice
 from consent.record import Reference
 from consent.registration import Registered, Submission
 from consent.sound import RATE_HZ, Floats, Recording, measure, of_call
-from consent.statement import Terms
 
 LONGEST_WORDS: Final = 14
 """Words of one line: what a person can repeat after hearing it once."""
@@ -52,11 +51,6 @@ def by_code(office: ConsentOffice, code: str) -> Enrolment:
     if not challenge.by_phone:
         raise ChallengeError("this code is not valid now")
     return Enrolment(office, challenge)
-
-
-def by_terms(office: ConsentOffice, terms: Terms) -> Enrolment:
-    """An enrolment for terms that the dialplan names. Raises `RegistrationError`, `LedgerError`."""
-    return Enrolment(office, office.registrar.challenge(terms, None))
 
 
 @dataclass

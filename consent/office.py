@@ -203,9 +203,8 @@ class ConsentOffice:
             self._refuse_broken()
             with self.books.writing(quiet=True) as writing:
                 voice_id = find(writing.connection, voice)
-                standing = writing.standing.voices.get(voice_id or "")
-                record = self._allowed(standing, voice, at, **scope)
-                assert standing is not None
+                known = writing.standing.voices.get(voice_id or "")
+                standing, record = self._allowed(known, voice, at, **scope)
                 expires_at = min(at + self._grant_s, record.expires_at)
                 body = {
                     **scope, "jti": jti, "call": call_id, "record_hash": standing.record_hash,
@@ -226,44 +225,13 @@ class ConsentOffice:
         expires_at = at + self._grant_s
         if grant.voice != STOCK:
             try:
-                standing = self._by_hash(grant.voice_hash)
-                record = self._allowed(standing, grant.voice, at, **scope)
+                known = self._by_hash(grant.voice_hash)
+                _, record = self._allowed(known, grant.voice, at, **scope)
             except LedgerError as error:
                 raise GrantRefused("ledger", str(error)) from None
             expires_at = min(expires_at, record.expires_at)
         named = Voice(grant.voice, grant.voice_hash, stock=grant.voice == STOCK)
         return self._issue(grant.jti, named, scope, grant.call_id, at, expires_at)
-
-    def resume(
-        self,
-        *,
-        jti: str,
-        voice: str,
-        voice_hash: str,
-        purpose: str,
-        dialplan: str,
-        language: str,
-        call_id: str,
-    ) -> VoiceGrant:
-        """The running grant of a call, for a front that restarted and has only its registry row. A person's
-        voice needs the ledger's row of that grant. Raises `GrantRefused`."""
-        at = self.clock()
-        scope = {"purpose": purpose, "dialplan": dialplan, "language": language}
-        if voice == STOCK:
-            return self._issue(jti, self._heart, scope, call_id, at, at + self._grant_s)
-        try:
-            standing = self._by_hash(voice_hash)
-            record = self._allowed(standing, voice, at, **scope)
-            assert standing is not None
-            rows = self.books.rows(subject=standing.voice_id, kinds=("voice.granted",), holding=jti)
-        except LedgerError as error:
-            raise GrantRefused("ledger", str(error)) from None
-        wanted = {**scope, "jti": jti, "call": call_id}
-        if not any(wanted.items() <= row.table.items() for row in rows):
-            raise GrantRefused("none", f"the ledger knows no such grant of call {call_id}")
-        self._remember(jti, standing.voice_id)
-        named = Voice(voice, voice_hash, stock=False)
-        return self._issue(jti, named, scope, call_id, at, min(at + self._grant_s, record.expires_at))
 
     def _allowed(
         self,
@@ -274,8 +242,11 @@ class ConsentOffice:
         purpose: str,
         dialplan: str,
         language: str,
-    ) -> Record:
-        """The record under which a voice may be used so. Raises `GrantRefused`, `LedgerError`."""
+    ) -> tuple[VoiceStanding, Record]:
+        """A voice that may be used so, and the record under which it may.
+
+        Raises `GrantRefused`, for no voice too, and `LedgerError`.
+        """
         if at * 1000 < self.books.tip[2] - LEEWAY_S * 1000:
             raise GrantRefused(
                 "clock", "this machine's clock is behind the ledger's newest row; set it right"
@@ -298,7 +269,7 @@ class ConsentOffice:
         if record.handle != voice:
             raise GrantRefused("tampered", f"the record behind {voice} is another voice's")
         record.refuse(purpose=purpose, dialplan=dialplan, language=language, now=at)
-        return record
+        return standing, record
 
     def _by_hash(self, voice_hash: str) -> VoiceStanding | None:
         """Raises `LedgerError`."""
@@ -332,12 +303,10 @@ class ConsentOffice:
         if grant.voice == STOCK:
             return self._stock_reference()
         try:
-            standing = self._by_hash(voice_hash)
-            self._allowed(
-                standing, grant.voice, self.clock(),
+            standing, _ = self._allowed(
+                self._by_hash(voice_hash), grant.voice, self.clock(),
                 purpose=grant.purpose, dialplan=grant.dialplan, language=grant.language,
             )  # fmt: skip
-            assert standing is not None
             with self.archive.reading() as connection:
                 pcm = from_pcm16(self.vault.get(connection, standing.voice_id, "reference"))
                 text = self.vault.get(connection, standing.voice_id, "text").decode()

@@ -128,32 +128,30 @@ class Registrar:
     def challenge(
         self,
         terms: Terms,
-        act: str | None,
+        act: str,
         *,
         salt: str = "",
         by_phone: bool = False,
         life_s: float = challenges.LIFE_S,
     ) -> Challenge:
-        """Issues a challenge, by an operator's act or (None) by the gateway for an enrolment by phone.
+        """Issues a challenge by an operator's act.
 
         `by_phone`: it may be answered in a call, without an operator. The act signs `terms.hash(salt)`, so
         that the ledger holds no name. Raises `RegistrationError`, `OperatorError`, `LedgerError`.
         """
         with self._books.writing() as writing:
             now = self._books.clock()
-            by = GATEWAY
-            if act is not None:
-                operator, claims = check_act(writing.standing, act, "challenge", now)
-                if claims.get("terms") != terms.hash(salt):
-                    raise OperatorError(f"{operator.name} signed other terms")
-                by = operator.name
+            operator, claims = check_act(writing.standing, act, "challenge", now)
+            if claims.get("terms") != terms.hash(salt):
+                raise OperatorError(f"{operator.name} signed other terms")
             issued = challenges.issue(
-                writing.connection, self._books.keys.signer, terms, registrar=by,
-                by_phone=by_phone or act is None, now=now, life_s=life_s,
+                writing.connection, self._books.keys.signer, terms, registrar=operator.name,
+                by_phone=by_phone, now=now, life_s=life_s,
             )  # fmt: skip
             writing.append(
-                "challenge.issued", None, {"challenge": issued.challenge_id, "by": by, "act": act or ""}
-            )
+                "challenge.issued", None,
+                {"challenge": issued.challenge_id, "by": operator.name, "act": act},
+            )  # fmt: skip
             return issued
 
     # ── registration ─────────────────────────────────────────────────────────────────────────────────

@@ -22,7 +22,7 @@ from model.chroma.precision import Weights, round_weights
 from model.chroma.weights import Chroma
 from model.errors import CheckpointError
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 WEIGHTS = "int8, fp8: the big linear layers in a byte a weight"
 FORMS: tuple[golden.Form, ...] = ("one-shot", "streamed")
 
@@ -174,21 +174,20 @@ def bench(
     With --calls also many at once. Full size wants a GPU: on a CPU `--random 4b` needs 11 GB and seconds for
     a frame.
     """
-    if (source is None) == (size is None):
-        raise click.UsageError("give either --checkpoint or --random")
     if plot is not None and calls is None:
         raise click.UsageError("--plot draws what --calls measures")
     seconds = _numbers("--lengths", lengths, float)
     crowds = [] if calls is None else _numbers("--calls", calls, int)
     where, kind = place(EngineSettings(device=device, dtype=dtype))
-    if source is not None:
+    if source is not None and size is None:
         title, directory = source, checkpoint.find(source)
         model = checkpoint.load(
             directory, device=where, dtype=kind, codec_dtype=torch.float32, weights=weights
         )
-    else:
-        assert size is not None
+    elif source is None and size is not None:
         title, model = f"random {size}", round_weights(benches.random_model(size, where, kind), weights)
+    else:
+        raise click.UsageError("give either --checkpoint or --random")
     subject = benches.Bench(model)
     figures = subject.run(min(frames, benches.room(model)), speech_s, seconds)
     for line in benches.report(model, figures, subject.slots, title, speech_s):

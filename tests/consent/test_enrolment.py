@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from consent.enrolment import LONGEST_WORDS, Enrolment, by_code, by_terms
+from consent.enrolment import LONGEST_WORDS, Enrolment, by_code
 from consent.errors import ChallengeError, GrantRefused, OperatorError, RegistrationError
 from consent.lexicon import LEXICA
 from consent.sound import RATE_HZ, Floats, read
-from consent.statement import Terms
 from tests.consent.conftest import Desk
 from tests.needs import need_sounds
 
@@ -58,16 +57,9 @@ def test_a_caller_dials_the_code_repeats_the_lines_and_is_held_for_two_operators
     desk.grant()
 
 
-def test_an_enrolment_by_the_dialplans_terms_works_without_an_operator(desk: Desk) -> None:
-    enrolment = by_terms(desk.office, Desk.TERMS)
-    assert desk.checks.recogniser is not None
-    desk.checks.recogniser.newest = enrolment.challenge.statement.text  # type: ignore[attr-defined]
-    assert answered(enrolment).finish("jane").state == "pending"
-
-
 @pytest.mark.parametrize("spoken", list(LEXICA))
 def test_the_lines_are_short_and_say_the_whole_statement(desk: Desk, spoken: str) -> None:
-    enrolment = by_terms(desk.office, replace(Desk.TERMS, spoken=spoken))
+    enrolment = Enrolment(desk.office, desk.challenge(replace(Desk.TERMS, spoken=spoken), by_phone=True))
     said = [line.say for line in enrolment.lines if line.kind == "statement"]
     assert " ".join(said) == enrolment.challenge.statement.text
     assert all(len(line.split()) <= LONGEST_WORDS for line in said)
@@ -115,9 +107,3 @@ def test_only_codes_for_the_telephone_open_and_only_once_and_in_time(
 def test_the_gateway_takes_no_challenge_that_is_not_for_the_telephone(desk: Desk) -> None:
     with pytest.raises(OperatorError, match="not for the telephone"):
         desk.office.registrar.submit(desk.submission(), None)
-
-
-def test_a_dialplan_with_terms_that_cannot_be_meant_is_refused(desk: Desk) -> None:
-    terms: Terms = replace(Desk.TERMS, purposes=())
-    with pytest.raises(RegistrationError):
-        by_terms(desk.office, terms)
