@@ -18,8 +18,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from watermark.sound import A_LAW_TABLE, MU_LAW_TABLE
+
 FRAME_S = 0.02
 PCMU, PCMA, G722 = 0, 8, 9
+TABLES = {PCMU: MU_LAW_TABLE, PCMA: A_LAW_TABLE}
 
 
 @dataclass(slots=True)
@@ -139,25 +142,9 @@ def _note(found: dict[str, WireCall], at: float, text: str) -> None:
 def pcm(packet: Packet) -> NDArray[np.float32]:
     """The sound of a G.711 packet, float32 in [-1, 1] at 8 kHz."""
     codes = np.frombuffer(packet.payload, np.uint8)
-    return _TABLES[packet.payload_type][codes]
+    return TABLES[packet.payload_type][codes]
 
 
 def loudness(packets: list[Packet]) -> NDArray[np.float32]:
     """RMS of each G.711 packet."""
     return np.array([np.sqrt(np.mean(pcm(packet) ** 2)) for packet in packets], np.float32)
-
-
-def _mu_law() -> NDArray[np.float32]:
-    code = ~np.arange(256, dtype=np.int32) & 0xFF
-    magnitude = (((code & 0x0F) << 3) + 0x84) << ((code & 0x70) >> 4)
-    return (np.where(code & 0x80, 0x84 - magnitude, magnitude - 0x84) / 32768).astype(np.float32)
-
-
-def _a_law() -> NDArray[np.float32]:
-    code = np.arange(256, dtype=np.int32) ^ 0x55
-    exponent, mantissa = (code & 0x70) >> 4, (code & 0x0F) << 4
-    magnitude = np.where(exponent == 0, mantissa + 8, (mantissa + 0x108) << np.maximum(exponent - 1, 0))
-    return (np.where(code & 0x80, magnitude, -magnitude) / 32768).astype(np.float32)
-
-
-_TABLES = {PCMU: _mu_law(), PCMA: _a_law()}

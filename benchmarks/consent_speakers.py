@@ -24,6 +24,7 @@ from consent.sound import RATE_HZ, Floats, of_call
 from consent.speaker import GE2E, voiceprint
 from gateway.config.paths import model_files_dir
 from gateway.config.settings import load as load_settings
+from watermark.pcm import float_from_bytes
 
 SOUNDS = Path("/usr/share/asterisk/sounds")
 VOICES = ("en_US_f_Allison", "es_MX_f_Allison", "fr_CA_f_June", "it_IT_m_Carlo", "ru_RU_f_IvrvoiceRU")
@@ -49,7 +50,7 @@ def load(path: Path) -> Floats:
         "-",
     ]
     raw = subprocess.run(argv, check=True, capture_output=True).stdout
-    return np.frombuffer(raw, "<i2").astype(np.float32) / np.float32(32768)
+    return float_from_bytes(raw)
 
 
 def over_g711(at_16k: Floats) -> Floats:

@@ -19,6 +19,7 @@ import torch
 
 from model.chroma import checkpoint
 from model.chroma.hearing import EAR_HZ, Ear, Mel
+from watermark.pcm import float_from_bytes
 
 SOUNDS = Path("/usr/share/asterisk/sounds")
 SHORTEST_S = 2.5
@@ -29,8 +30,8 @@ PIECE = EAR_HZ // 2
 def read(path: Path) -> torch.Tensor:
     """A WAV at 16 kHz."""
     with wave.open(str(path)) as file:
-        raw = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-        return torch.from_numpy(soxr.resample(raw.astype(np.float32) / 32768, file.getframerate(), EAR_HZ))
+        sound = float_from_bytes(file.readframes(file.getnframes()))
+        return torch.from_numpy(soxr.resample(sound, file.getframerate(), EAR_HZ))
 
 
 def hear(ear: Ear, sound: torch.Tensor) -> int:

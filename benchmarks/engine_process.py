@@ -26,10 +26,10 @@ import numpy as np
 
 from benchmarks.engine import TICKS_PER_S
 from consent.office import ConsentOffice
-from model import events
 from model.api import RATE_HZ, Floats
 from model.client import Audio, Done, EngineClient, EngineSession
 from tests.model.chroma.test_server import TOKEN, Front, noise
+from watermark.pcm import bytes_from_float
 
 TOGETHER = "import model.server as s; from model import engines as e; s.load = lambda _: e.chroma(); s.main()"
 APART = "import model.server as s; s.main()"
@@ -127,7 +127,7 @@ async def turn(kind: Kind, session: EngineSession, pcm: Floats, starts_s: float)
         if kind.binary:
             await session.append(piece)
         else:
-            audio = base64.b64encode(events.pcm_to_bytes(piece)).decode()
+            audio = base64.b64encode(bytes_from_float(piece)).decode()
             await session._say("input_audio_buffer.append", audio=audio)
     await session.commit()
     asked, first, received = time.monotonic(), 0.0, 0

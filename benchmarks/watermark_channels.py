@@ -11,6 +11,7 @@ import numpy as np
 import soxr
 
 from benchmarks.watermark_speech import ffmpeg
+from watermark.pcm import bytes_from_float, float_from_bytes, float_from_int16, int16_from_float
 
 Channel = Callable[[np.ndarray, int], tuple[np.ndarray, int]]
 AMR_MODES = {"4.75": "0", "7.4": "4", "12.2": "7"}
@@ -50,7 +51,7 @@ def opus(kbit: int) -> Channel:
 def amr(mode: str) -> Channel:
     def channel(samples: np.ndarray, rate_hz: int) -> tuple[np.ndarray, int]:
         narrow = soxr.resample(samples, rate_hz, 8_000)
-        pcm = (np.clip(narrow, -1, 1) * 32767).astype("<i2").tobytes()
+        pcm = bytes_from_float(narrow)
         raw = ["-t", "raw", "-r", "8000", "-e", "signed", "-b", "16", "-c", "1"]
         coded = subprocess.run(
             ["sox", *raw, "-", "-C", AMR_MODES[mode], "-t", "amr-nb", "-"],
@@ -61,7 +62,7 @@ def amr(mode: str) -> Channel:
         plain = subprocess.run(
             ["sox", "-t", "amr-nb", "-", *raw, "-"], input=coded, capture_output=True, check=True
         ).stdout
-        return np.frombuffer(plain, "<i2").astype(np.float32) / 32768, 8_000
+        return float_from_bytes(plain), 8_000
 
     return channel
 
@@ -72,8 +73,7 @@ def rate(to_hz: int) -> Channel:
 
 def gain(db: float) -> Channel:
     def channel(samples: np.ndarray, rate_hz: int) -> tuple[np.ndarray, int]:
-        pcm = np.rint(np.clip(samples * 10 ** (db / 20), -1, 1) * 32767)
-        return (pcm / 32767).astype(np.float32), rate_hz
+        return float_from_int16(int16_from_float(samples * 10 ** (db / 20))), rate_hz
 
     return channel
 
@@ -173,10 +173,10 @@ def music(db: float) -> Channel:
 def codec2(mode: str) -> Channel:
     def channel(samples: np.ndarray, rate_hz: int) -> tuple[np.ndarray, int]:
         narrow = soxr.resample(samples, rate_hz, 8_000)
-        pcm = (np.clip(narrow, -1, 1) * 32767).astype("<i2").tobytes()
+        pcm = bytes_from_float(narrow)
         coded = subprocess.run(["c2enc", mode, "-", "-"], input=pcm, capture_output=True, check=True).stdout
         plain = subprocess.run(["c2dec", mode, "-", "-"], input=coded, capture_output=True, check=True).stdout
-        return np.frombuffer(plain, "<i2").astype(np.float32) / 32768, 8_000
+        return float_from_bytes(plain), 8_000
 
     return channel
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from consent.errors import SoundError
 from consent.silero.network import open_network
+from watermark.pcm import bytes_from_float, float_from_bytes
 
 Floats = NDArray[np.float32]
 
@@ -29,6 +30,9 @@ RATE_HZ: Final = 24_000
 MAX_BYTES: Final = 32 << 20
 MAX_S: Final = 120.0
 RATES_HZ: Final = (8_000, 96_000)
+KEPT: Final = np.float32(32_767 / 32_768)
+"""The level at which int16 is kept and hashed: 1.0 is 32767 there. Signed records hold hashes of recordings
+and voices in this form: at another level no registered voice would be the one that was consented to."""
 VAD_HZ: Final = 16_000
 VAD_WINDOW: Final = 512
 VAD_CONTEXT: Final = 64
@@ -74,13 +78,13 @@ class Recording:
 
 
 def pcm16(pcm: Floats) -> bytes:
-    """float32 -> int16 little-endian."""
-    return bytes(np.clip(np.rint(pcm * np.float32(32767)), -32768, 32767).astype("<i2").tobytes())
+    """float32 -> int16 little-endian, as the vault keeps a recording and as its hash is made."""
+    return bytes_from_float(pcm * KEPT)
 
 
 def from_pcm16(raw: bytes) -> Floats:
-    """int16 little-endian -> float32."""
-    return np.frombuffer(raw, "<i2").astype(np.float32) / np.float32(32767)
+    """What `pcm16` made, as float32."""
+    return float_from_bytes(raw) / KEPT
 
 
 def wav_bytes(pcm: Floats, rate_hz: int = RATE_HZ) -> bytes:
@@ -142,7 +146,7 @@ def decode(content: bytes, name: str) -> Recording:
 
 def _samples(raw: bytes, width: int) -> Floats:
     if width == 2:
-        return np.frombuffer(raw, "<i2").astype(np.float32) / np.float32(1 << 15)
+        return float_from_bytes(raw)
     if width == 4:
         return np.frombuffer(raw, "<i4").astype(np.float32) / np.float32(1 << 31)
     bytes3 = np.frombuffer(raw, np.uint8).reshape(-1, 3)
@@ -188,9 +192,11 @@ def voice_activity(at_16k: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Measured of one recording. `snr_db`: level of speech windows over the quietest tenth of the others;
-    `bandwidth_hz`: upper edge of the speech, see `_bandwidth`;
-    `clipped`: share of samples at full scale."""
+    """What was measured of one recording.
+
+    `snr_db`: mean level of the windows with speech over the lower quartile of the others; `bandwidth_hz`:
+    upper edge of the speech, in steps of 187.5 Hz, at most 12 kHz; `clipped`: share of samples at full scale.
+    """
 
     seconds: float
     speech_s: float
@@ -225,7 +231,7 @@ def _clipped(pcm: Floats) -> float:
 
 
 def _bandwidth(recording: Recording) -> float:
-    """The highest 250 Hz band within 45 dB of the strongest, in speech windows; at most 12 kHz."""
+    """The upper edge of the highest 187.5 Hz band within 45 dB of the strongest, in windows with speech."""
     size = 1024
     count = len(recording.pcm) // size
     frames = recording.pcm[: count * size].reshape(-1, size)

@@ -24,6 +24,7 @@ from model import events
 from model.address import is_safe
 from model.api import Floats
 from model.errors import EngineBusy, EngineError, EngineLost, EngineRefused, VoiceError
+from watermark.pcm import bytes_from_float
 
 CONNECT_WITHIN_S: Final = 3.0
 ASK_WITHIN_S: Final = 0.5
@@ -140,7 +141,7 @@ class EngineSession:
 
     async def append(self, pcm: Floats) -> None:
         """The caller's speech, float32 24 kHz."""
-        await self._put(events.pcm_to_bytes(pcm))
+        await self._put(bytes_from_float(pcm))
 
     async def commit(self) -> None:
         await self._say("input_audio_buffer.commit")

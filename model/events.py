@@ -19,10 +19,9 @@ import struct
 from collections.abc import Mapping
 from typing import Any, Final
 
-import numpy as np
-
 from model.api import RATE_HZ, Floats, Limits, Understood
 from model.errors import ProtocolError
+from watermark.pcm import float_from_bytes
 
 Event = dict[str, Any]
 
@@ -164,12 +163,7 @@ def pcm_from_bytes(raw: bytes) -> Floats:
         raise ProtocolError(
             f"audio must be PCM16 of at most {MAX_APPEND_S:g} s", "audio", code="invalid_value"
         )
-    return np.frombuffer(raw, "<i2").astype(np.float32) * np.float32(1 / 32768)
-
-
-def pcm_to_bytes(pcm: Floats) -> bytes:
-    scaled: Floats = np.clip(np.rint(pcm * np.float32(32767)), -32768, 32767)
-    return scaled.astype("<i2").tobytes()
+    return float_from_bytes(raw)
 
 
 def dump(event: Event) -> str:

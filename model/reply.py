@@ -23,6 +23,7 @@ from model import events
 from model.api import FRAME, RATE_HZ, Conversation, Floats, Forgot, Sound, Text, Tool
 from model.errors import ClientGone, EngineError
 from model.tasks import Tasks
+from watermark.pcm import bytes_from_float
 
 log = structlog.get_logger("engine")
 
@@ -169,7 +170,7 @@ class Reply:
                     async with asyncio.timeout(min(ahead, LOOK_S)):
                         await self._moved.wait()
                 self._terms.check()
-            raw = events.pcm_to_bytes(frame)
+            raw = bytes_from_float(frame)
             self.sent += len(frame)
             if self._terms.binary:
                 await self._send(events.BINARY_HEAD.pack(self.number) + raw)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watermark.errors import SoundError
+from watermark.pcm import FULL_SCALE, bytes_from_float, float_from_bytes, float_from_int16
 
 Floats = NDArray[np.float32]
 
@@ -99,21 +100,23 @@ def _samples(body: bytes, kind: int, channels: int, rate_hz: int, bits: int) -> 
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and no sound to the detector
             flat = np.frombuffer(raw, f"<f{width}").astype(np.float32)
     elif kind in (A_LAW, MU_LAW):
-        flat = (_A_TABLE if kind == A_LAW else _MU_TABLE)[np.frombuffer(raw, np.uint8)]
+        flat = (A_LAW_TABLE if kind == A_LAW else MU_LAW_TABLE)[np.frombuffer(raw, np.uint8)]
     elif width == 1:
         flat = (np.frombuffer(raw, np.uint8).astype(np.float32) - 128) / np.float32(128)
     elif width == 3:
         wide = np.zeros((count * channels, 4), np.uint8)
         wide[:, 1:] = np.frombuffer(raw, np.uint8).reshape(-1, 3)
         flat = wide.view("<i4")[:, 0].astype(np.float32) / np.float32(2**31)
+    elif width == 4:
+        flat = np.frombuffer(raw, "<i4").astype(np.float32) / np.float32(2**31)
     else:
-        flat = np.frombuffer(raw, f"<i{width}").astype(np.float32) / np.float32(2 ** (bits - 1))
+        flat = float_from_bytes(raw)
     return Recording(np.ascontiguousarray(flat.reshape(count, channels).T, np.float32), rate_hz)
 
 
 def write(path: Path, samples: Floats, rate_hz: int) -> None:
     """Mono float32 `(n,)` in [-1, 1] as 16-bit PCM. Raises `SoundError`."""
-    pcm = np.rint(np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
+    pcm = bytes_from_float(samples)
     header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(pcm), b"WAVE", b"fmt ", 16, PCM, 1, rate_hz,
                          2 * rate_hz, 2, 16, b"data", len(pcm))  # fmt: skip
     try:
@@ -124,7 +127,7 @@ def write(path: Path, samples: Floats, rate_hz: int) -> None:
 
 def mu_law(samples: Floats) -> NDArray[np.uint8]:
     """G.711 mu-law codes of float samples."""
-    scaled = np.clip(np.abs(samples) * 32768, 0, 32635) + 132
+    scaled = np.clip(np.abs(samples) * FULL_SCALE, 0, 32635) + 132
     exponent = np.floor(np.log2(scaled)).astype(np.int64) - 7
     mantissa = (scaled.astype(np.int64) >> (exponent + 3)) & 15
     sign = np.where(samples < 0, 0x80, 0)
@@ -134,20 +137,21 @@ def mu_law(samples: Floats) -> NDArray[np.uint8]:
 def _mu_table() -> Floats:
     code = ~np.arange(256) & 0xFF
     value = (((code & 15) << 3) + 132 << (code >> 4 & 7)) - 132
-    return (np.where(code & 0x80, -value, value) / 32768).astype(np.float32)
+    return float_from_int16(np.where(code & 0x80, -value, value).astype(np.int16))
 
 
 def _a_table() -> Floats:
     code = np.arange(256) ^ 0x55
     exponent, mantissa = code >> 4 & 7, code & 15
     value = np.where(exponent > 0, (mantissa << 4) + 264 << np.maximum(exponent - 1, 0), (mantissa << 4) + 8)
-    return (np.where(code & 0x80, value, -value) / 32768).astype(np.float32)
+    return float_from_int16(np.where(code & 0x80, value, -value).astype(np.int16))
 
 
-_MU_TABLE: Final = _mu_table()
-_A_TABLE: Final = _a_table()
+MU_LAW_TABLE: Final = _mu_table()
+A_LAW_TABLE: Final = _a_table()
+"""G.711 code -> float32 sample."""
 
 
 def through_mu_law(samples: Floats) -> Floats:
     """What a G.711 mu-law line makes of float samples at 8 kHz."""
-    return _MU_TABLE[mu_law(samples)]
+    return MU_LAW_TABLE[mu_law(samples)]

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from gateway.errors import CallerError, VoicegateError
 from gateway.ipc.codec import packed, to_json
 from gateway.line.phone import CODEC_IDS, CallPlan, Outcome, PhonePlan, Step, TurnReport
+from watermark.pcm import float_from_bytes, int16_from_float
 
 CALLS_PER_PHONE: Final = 4
 CODECS: Final = tuple(CODEC_IDS)
@@ -88,18 +89,20 @@ def read_wav(path: Path, rate_hz: int) -> NDArray[np.int16]:
     raw = raw[: len(raw) // (width * channels) * width * channels]
     if not raw:
         raise CallerError(f"{path} has no sound in it")
+    samples: NDArray[np.float32]
     if width == 1:
-        samples = (np.frombuffer(raw, np.uint8).astype(np.float32) - 128) / 128
+        samples = (np.frombuffer(raw, np.uint8).astype(np.float32) - 128) / np.float32(128)
     elif width == 3:
         wide = np.frombuffer(raw, np.uint8).reshape(-1, 3)
         samples = (np.pad(wide, ((0, 0), (1, 0))).copy().view("<i4")[:, 0] / 2**31).astype(np.float32)
+    elif width == 4:
+        samples = (np.frombuffer(raw, "<i4") / 2**31).astype(np.float32)
     else:
-        samples = (np.frombuffer(raw, f"<i{width}") / 2 ** (8 * width - 1)).astype(np.float32)
+        samples = float_from_bytes(raw)
     mono = samples.reshape(-1, channels).mean(axis=1)
     if source_hz != rate_hz:
         mono = np.asarray(soxr.resample(mono, source_hz, rate_hz))
-    pcm: NDArray[np.int16] = np.clip(np.round(mono * 32767), -32768, 32767).astype(np.int16)
-    return pcm
+    return int16_from_float(mono)
 
 
 def write_wav(path: Path, pcm: bytes, rate_hz: int) -> None:

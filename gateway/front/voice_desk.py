@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Awaitable
 from typing import Final
 
-import numpy as np
 import structlog
 
 from consent.enrolment import Enrolment, by_code
@@ -32,6 +31,7 @@ from gateway.ipc.hall_messages import (
     RevokeVoice,
 )
 from gateway.ipc.rpc import Peer
+from watermark.pcm import float_from_bytes
 
 log = structlog.get_logger("voices")
 
@@ -104,7 +104,7 @@ class VoiceDesk:
 
     async def line_repeated(self, _: Peer, line: LineRepeated) -> str | None:
         """Why a line will not do; None when it will."""
-        sound = np.frombuffer(line.pcm, "<i2").astype(np.float32) / np.float32(32768)
+        sound = float_from_bytes(line.pcm)
         enrolment = self._enrolment(line.call_id)
         return await asyncio.to_thread(enrolment.heard, line.at, sound, line.source_hz)
 

@@ -61,17 +61,6 @@ class RateChanger:
         return whole @ self._kernel
 
 
-def to_float(pcm: NDArray[np.int16]) -> Floats:
-    """int16 -> float32 in [-1, 1)."""
-    return pcm.astype(np.float32) * np.float32(1 / 32768)
-
-
-def to_pcm(samples: Floats) -> NDArray[np.int16]:
-    """float32 -> int16, clipped."""
-    scaled: NDArray[np.float32] = np.clip(np.rint(samples * np.float32(32767)), -32768, 32767)
-    return scaled.astype(np.int16)
-
-
 VAD_HZ: Final = 8_000
 VAD_WINDOW: Final = 256
 """Samples at 8 kHz that Silero judges at once (32 ms)."""

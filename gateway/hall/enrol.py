@@ -12,11 +12,12 @@ import numpy as np
 
 from gateway.dialplan import Enroll
 from gateway.errors import RpcError
-from gateway.hall.audio import FRAME_S, HOUSE_HZ, Floats, to_pcm
+from gateway.hall.audio import FRAME_S, HOUSE_HZ, Floats
 from gateway.hall.call import Call
 from gateway.hall.dtmf import dialled
 from gateway.ipc.envelope import A, Ask
 from gateway.ipc.hall_messages import BeginEnrolment, FinishEnrolment, LineRepeated
+from watermark.pcm import bytes_from_float
 
 CODE_DIGITS: Final = 10
 PIN_DIGITS: Final = 12
@@ -25,7 +26,7 @@ BEEP: Final = (880.0, 0.2)
 LINE_S: Final = 20.0
 """The longest that one line may take."""
 NOTHING_S: Final = 6.0
-"""So long is waited for somebody to begin."""
+"""How long the caller may take to begin."""
 AFTER_S: Final = 0.9
 """Quiet after which a line is over."""
 FRONT_WITHIN_S: Final = 20.0
@@ -74,7 +75,7 @@ class _Enrolment:
         for _ in range(self._verb.tries):
             await call.played(call.speech.say(say))
             await call.played(call.speech.beep(*BEEP))
-            pcm = to_pcm(await record_line(call)).tobytes()
+            pcm = bytes_from_float(await record_line(call))
             again = await self._ask(LineRepeated(call.id, at, pcm, call.line.rate_hz))
             if again is None:
                 return True

@@ -11,8 +11,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.hall.audio import FRAME_S, HOUSE_HZ, RateChanger, Rows, to_pcm
+from gateway.hall.audio import FRAME_S, HOUSE_HZ, RateChanger, Rows
 from watermark.frames import Frame, MarkedFrame, Silence
+from watermark.pcm import int16_from_float
 
 DUCKED: Final = 0.2
 """Gain while the caller begins to speak over us (-14 dB)."""
@@ -52,4 +53,4 @@ class Legs:
         if np.any(gain != FULL) or np.any(target != FULL):
             block *= gain[:, None] + (target - gain)[:, None] * self._ramp
             self._gain[rows] = target
-        return to_pcm(self._change.change(rows, block))
+        return int16_from_float(self._change.change(rows, block))

@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-import numpy as np
 import soxr
 
-from gateway.hall.audio import HOUSE_HZ, Floats, to_pcm
+from gateway.hall.audio import HOUSE_HZ, Floats
+from watermark.pcm import bytes_from_float, float_from_bytes
 
 LONGEST_S: Final = 15.0
 """Of one utterance: its end, if it was longer."""
@@ -34,10 +34,10 @@ def words(role: str, text: str) -> Item:
 def sound(pcm: Floats, rate_hz: int) -> Item:
     """The caller's float32 24 kHz as it came from a line of `rate_hz`."""
     last = pcm[-round(LONGEST_S * HOUSE_HZ) :]
-    narrow = to_pcm(soxr.resample(last, HOUSE_HZ, rate_hz) if rate_hz < HOUSE_HZ else last)
+    narrow = bytes_from_float(soxr.resample(last, HOUSE_HZ, rate_hz) if rate_hz < HOUSE_HZ else last)
     part = {
         "type": "input_audio",
-        "audio": base64.b64encode(narrow.tobytes()).decode(),
+        "audio": base64.b64encode(narrow).decode(),
         "rate_hz": min(rate_hz, HOUSE_HZ),
     }
     return {"type": "message", "role": "user", "content": [part]}
@@ -51,10 +51,10 @@ def for_engine(item: Item) -> Item:
 def _at_house_rate(part: Item) -> Item:
     if "rate_hz" not in part:
         return part
-    pcm = np.frombuffer(base64.b64decode(part["audio"]), "<i2").astype(np.float32) / np.float32(32768)
+    pcm = float_from_bytes(base64.b64decode(part["audio"]))
     if part["rate_hz"] != HOUSE_HZ:
         pcm = soxr.resample(pcm, part["rate_hz"], HOUSE_HZ)
-    return {"type": part["type"], "audio": base64.b64encode(to_pcm(pcm).tobytes()).decode()}
+    return {"type": part["type"], "audio": base64.b64encode(bytes_from_float(pcm)).decode()}
 
 
 class Memory:

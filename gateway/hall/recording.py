@@ -14,9 +14,10 @@ from typing import Final
 
 import numpy as np
 
-from gateway.hall.audio import FRAME_S, HOUSE_HZ, Floats, to_pcm
+from gateway.hall.audio import FRAME_S, HOUSE_HZ, Floats
 from gateway.hall.call import Call
 from gateway.hall.inbox import Dtmf
+from watermark.pcm import bytes_from_float
 
 FLUSH_S: Final = 1.0
 
@@ -75,4 +76,4 @@ class Recording:
         if frames:
             sound = np.concatenate(frames)
             self.seconds += len(sound) / HOUSE_HZ
-            out.writeframes(to_pcm(sound).tobytes())
+            out.writeframes(bytes_from_float(sound))

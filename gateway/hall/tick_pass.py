@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, RateChanger, VoiceActivity, to_float
+from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, RateChanger, VoiceActivity
 from gateway.hall.call_ear import CallEar
 from gateway.hall.clocks import Clocks
 from gateway.hall.inspector import Inspector
@@ -30,6 +30,7 @@ from watermark.detect import Detection
 from watermark.frames import Frame, MarkedFrame, Silence
 from watermark.keys import MarkKey
 from watermark.mark import MarkerBank
+from watermark.pcm import float_from_bytes
 from watermark.selfcheck import SelfCheck
 
 CAPACITY: Final = 256
@@ -247,7 +248,7 @@ class Floor:
             return
         self.counters.frames += len(calls)
         rows = np.fromiter((seat.row for seat in seats), np.intp, len(seats))
-        heard = to_float(np.frombuffer(b"".join(pcm), "<i2").reshape(len(calls), stages.frame))
+        heard = float_from_bytes(b"".join(pcm)).reshape(len(calls), stages.frame)
         house = stages.to_house.change(rows, heard)
         narrow = heard if stages.to_vad is None else stages.to_vad.change(rows, heard)
         judged = self._vad.judge(rows, narrow)

@@ -17,7 +17,7 @@ import numpy as np
 
 from model.api import RATE_HZ
 from model.embedded.mouth import Mouth
-from model.events import pcm_to_bytes
+from watermark.pcm import bytes_from_float
 
 NAME: Final = "heart"
 WORDS: Final = (
@@ -37,7 +37,7 @@ async def write(folder: Path) -> None:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(RATE_HZ)
-        file.writeframes(pcm_to_bytes(sound))
+        file.writeframes(bytes_from_float(sound))
     (folder / f"{NAME}.txt").write_text(WORDS)
 
 

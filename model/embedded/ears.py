@@ -27,6 +27,7 @@ from model.embedded.evidence import NOTHING, Hearing, weigh
 from model.embedded.recogniser import LONGEST_S, Recogniser
 from model.errors import EngineError
 from model.tasks import Tasks
+from watermark.pcm import bytes_from_float, float_from_bytes
 
 log = structlog.get_logger("ears")
 
@@ -62,8 +63,7 @@ def _end_with_parent() -> None:
 
 
 def _hear(raw: bytes, phrases: tuple[str, ...]) -> Hearing:
-    pcm = np.frombuffer(raw, "<i2").astype(np.float32) * np.float32(1 / 32768)
-    found = _recogniser.align(pcm, phrases)
+    found = _recogniser.align(float_from_bytes(raw), phrases)
     return NOTHING if found is None else weigh(found)
 
 
@@ -95,14 +95,14 @@ class Ears:
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._pool, _unsayable, tuple(phrases))
-        except BrokenProcessPool:  # whoever is heard next mends it
+        except BrokenProcessPool:  # the next `understand` starts them again
             return []
 
     async def understand(self, pcm: Floats, phrases: Sequence[str]) -> Hearing:
         """Which of `phrases` (lower case words) `pcm` (float32 24 kHz) says."""
         if not phrases or len(pcm) > LONGEST_S * RATE_HZ:
             return NOTHING
-        raw = np.clip(pcm * 32767, -32768, 32767).astype("<i2").tobytes()
+        raw = bytes_from_float(pcm)
         pool = self._pool
         try:
             return await asyncio.get_running_loop().run_in_executor(pool, _hear, raw, tuple(phrases))

@@ -16,6 +16,7 @@ import numpy as np
 import soxr
 
 from model.api import RATE_HZ, Floats
+from watermark.pcm import bytes_from_float
 
 EAR_HZ: Final = 16_000
 HOP: Final = 160
@@ -80,7 +81,7 @@ class Recogniser:
         name = self._grammar(tuple(sorted(set(phrases))))
         if name is None:
             return None
-        raw = (sound * 32767).astype("<i2").tobytes()
+        raw = bytes_from_float(sound)
         decoder = self._decoder
         decoder.activate_search(name)
         self._run(raw)

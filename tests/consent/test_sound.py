@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import wave
 import zipfile
@@ -12,7 +13,18 @@ import pytest
 
 from consent.errors import SoundError
 from consent.fingerprint import find_copy, fingerprint
-from consent.sound import MAX_BYTES, RATE_HZ, decode, measure, of_call, read, voice_activity, wav_bytes
+from consent.sound import (
+    MAX_BYTES,
+    RATE_HZ,
+    decode,
+    from_pcm16,
+    measure,
+    of_call,
+    pcm16,
+    read,
+    voice_activity,
+    wav_bytes,
+)
 from tests.consent.conftest import prompt
 
 
@@ -113,3 +125,15 @@ def test_different_takes_are_no_copies() -> None:
 def test_a_fingerprint_of_silence_matches_nothing() -> None:
     quiet = fingerprint(of_call("q", np.zeros(10 * RATE_HZ, np.float32), 24_000))
     assert find_copy(quiet, quiet) is None
+
+
+def test_what_is_kept_and_hashed_keeps_its_level_to_the_bit() -> None:
+    """Records were signed over these bytes: 1.0 is 32767 in them, as nowhere else."""
+    kept = np.arange(-(1 << 15), 1 << 15).astype("<i2")
+    assert from_pcm16(kept.tobytes()).tobytes() == (kept.astype(np.float32) / np.float32(32767)).tobytes()
+    assert pcm16(from_pcm16(kept.tobytes())) == kept.tobytes()
+    sound = np.random.default_rng(7).normal(0, 0.4, 200_000).astype(np.float32)
+    before = np.clip(np.rint(sound * np.float32(32767)), -32768, 32767).astype("<i2")
+    assert pcm16(sound) == before.tobytes()
+    whole = np.linspace(-1, 1, 1001, dtype=np.float32)
+    assert hashlib.sha256(pcm16(whole)).hexdigest()[:16] == "1d5e650a3a8bb442"

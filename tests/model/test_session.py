@@ -456,5 +456,5 @@ async def test_two_conversations_do_not_touch_each_other(
     assert (len(first.utterances), len(second.utterances), len(second.heard)) == (1, 0, 0)
     assert {e["delta"] for e in mine if e["type"] == "response.output_audio_transcript.delta"} == {"mine"}
     levels = [set(np.frombuffer(sound_of(reply), "<i2")) for reply in (mine, yours)]
-    assert levels == [{3277}, {6553}]
+    assert levels == [{3277}, {6554}]
     assert (mine[-1]["response"]["status"], yours[-1]["response"]["status"]) == ("completed", "cancelled")

@@ -13,10 +13,9 @@ from gateway.hall.audio import (
     VAD_WINDOW,
     RateChanger,
     VoiceActivity,
-    to_float,
-    to_pcm,
 )
 from tests.needs import need_sounds
+from watermark.pcm import float_from_bytes
 
 PAIRS = [
     (8_000, 24_000),
@@ -67,15 +66,9 @@ def test_rows_do_not_touch_each_other() -> None:
         np.testing.assert_allclose(together[0], by_itself[0], atol=1e-5)
 
 
-def test_pcm_there_and_back_and_no_wrap_at_full_scale() -> None:
-    pcm = np.arange(-32767, 32768, 7, dtype=np.int16)
-    assert np.abs(to_pcm(to_float(pcm)).astype(int) - pcm).max() <= 1
-    assert to_pcm(np.array([1.7, -1.7], np.float32)).tolist() == [32767, -32768]
-
-
 def test_silero_hears_a_person_and_not_silence_or_noise() -> None:
     with wave.open(str(need_sounds() / "cannot-complete-as-dialed.wav")) as file:
-        speech = to_float(np.frombuffer(file.readframes(1 << 20), "<i2"))
+        speech = float_from_bytes(file.readframes(1 << 20))
     noise = np.random.default_rng(0).standard_normal(len(speech)).astype(np.float32) * 0.02
     vad = VoiceActivity(3)
     rows = np.arange(3)

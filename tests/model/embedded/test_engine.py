@@ -15,9 +15,9 @@ import pytest
 
 from model.embedded.ears import Ears
 from model.embedded.engine import EmbeddedEngine
-from model.events import pcm_to_bytes
 from tests.model.conftest import Grants, Served, Wire, serve
 from tests.model.embedded.callers import demo, espeak, telephone
+from watermark.pcm import bytes_from_float
 
 BATCH = 2_400
 """Samples of one append: 100 ms."""
@@ -54,7 +54,7 @@ async def say(wire: Wire, text: str, pace: int = 150) -> None:
     """As a hall sends it: speech with some silence around, then a commit."""
     pcm = telephone(espeak(text, words_per_minute=pace), text)
     for at in range(0, len(pcm), BATCH):
-        await wire.socket.send(pcm_to_bytes(pcm[at : at + BATCH]))
+        await wire.socket.send(bytes_from_float(pcm[at : at + BATCH]))
     await wire.say("input_audio_buffer.commit")
 
 
@@ -194,7 +194,9 @@ async def test_openais_own_client_holds_a_conversation(served: Served, grants: G
             item={"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hello."}]}
         )
         assert (await connection.recv()).type == "conversation.item.added"
-        pcm = pcm_to_bytes(telephone(espeak("what are your opening hours", words_per_minute=150), "openai"))
+        pcm = bytes_from_float(
+            telephone(espeak("what are your opening hours", words_per_minute=150), "openai")
+        )
         for at in range(0, len(pcm), 2 * BATCH):
             await connection.input_audio_buffer.append(
                 audio=base64.b64encode(pcm[at : at + 2 * BATCH]).decode()
