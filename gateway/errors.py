@@ -55,7 +55,7 @@ class OtherVersion(RpcError):
 
 
 class StartError(VoicegateError):
-    """A part of the house did not start; the message says which and how to mend it."""
+    """A part of the house did not start; the message says which and how to fix it."""
 
 
 class CallerError(VoicegateError):

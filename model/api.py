@@ -72,7 +72,7 @@ class Limits:
 
     conversations: int
     bound: str = ALL_IT_TAKES
-    """what so many conversations are, said to one too many"""
+    """What limits `conversations`; a caller who is one too many is told this."""
     utterance_s: float = MAX_UTTERANCE_S
     reply_s: float = 60.0
     transcribes: bool = False

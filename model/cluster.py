@@ -40,9 +40,9 @@ log = structlog.get_logger("cluster")
 LOOK_S: Final = 0.1
 """How often a replica looks whether it has news for the placement."""
 REPORT_S: Final = 1.0
-"""It says something at least so often."""
+"""The longest that a replica says nothing to the placement."""
 GONE_S: Final = 3.0
-"""A replica that said nothing for so long is not told to anybody any more."""
+"""The placement gives no call to a replica that has said nothing for this long."""
 KILLED_AFTER_S: Final = 10.0
 """Serve waits this much longer than the drain before it kills."""
 FULL: Final = 0.8

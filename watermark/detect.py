@@ -45,13 +45,15 @@ STEADY: Final = 5
 CUT: Final = 1
 """Alignments of each kind whose data is looked at."""
 TIMED: Final = 6
+"""Candidate rows whose timing is corrected."""
 DECODED: Final = 2
-"""Of their rows so many are timed, and of these so many decoded."""
+"""Rows among those that are decoded."""
 BENDS: Final = (0.7, 1.4, 2.1, 2.8)
 """Phases of band filters that are undone, in radians at 500 Hz against 1 kHz: `whiten.straight`."""
 BENT: Final = 2
+"""Places at which `BENDS` are tried."""
 CLEAR: Final = 0.05
-"""They are tried at so many places, when the pilot's own p-value is below this."""
+"""They are tried when the pilot's own p-value is below this."""
 PILOT_SHARES: Final = (0.5, 0.75)
 """Weights of the pilot's score beside the data's, whose squares add up to 1: the first as most codecs leave
 them, the second for those that keep low frequencies better."""

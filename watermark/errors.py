@@ -16,7 +16,7 @@ class MarkError(WatermarkError):
 
 
 class KeyFileError(WatermarkError):
-    """A key file cannot be used; the message says why and how to mend it."""
+    """A key file cannot be used; the message says why and how to fix it."""
 
 
 class SoundError(WatermarkError):

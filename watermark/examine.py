@@ -26,9 +26,9 @@ MOST_CPU_S: Final = 300
 MEMORY_BYTES: Final = 3 << 30
 LONGEST_S: Final = 60.0
 SURE_S: Final = 5.0
-"""Shorter recordings without a mark are answered `unsure`: they may be too short to show one."""
+"""A shorter recording without a mark is `unsure`: it may be too short to show one."""
 SUSPECT: Final = 1e-3
-"""So are recordings with a p-value below this that is not small enough for a yes."""
+"""A recording whose p-value is below this, yet too large for a yes, is `unsure` too."""
 
 
 def limit() -> None:

@@ -61,7 +61,7 @@ STEADY: Final = (24, 6)
 """Places handed on from the whole line, and from a part of it."""
 CUT: Final = (2, 1)
 STRAYED: Final = (96, 16)
-"""Of these the best are `CUT`."""
+"""Places that are followed to a path; the best `CUT` of them are handed on."""
 FAINT: Final = 0.02
 """A piece with less than this share of the mean energy says nothing."""
 
@@ -100,7 +100,7 @@ def _line(key: MarkKey) -> Complexes:
 
 
 def _part(key: MarkKey, first: int, lags: int) -> Complexes:
-    """Some of it, around its end if need be."""
+    """`lags` hops of the line from `first` on; behind its end it begins anew."""
     line, end = _line(key), first + lags
     if end <= LINE:
         return line[first:end]

@@ -30,7 +30,8 @@ def check(folder: Path | None) -> None:
         click.echo(f"    {' → '.join(verb.verb for verb in route.do)}")
     for name, uri in plan.targets.items():
         click.echo(f"target {name}: {uri}")
-    click.echo(f"{plan.folder}: {len(plan.routes)} routes, all well")
+    count = len(plan.routes)
+    click.echo(f"{plan.folder}: {count} {'route' if count == 1 else 'routes'}, all well")
 
 
 @dialplan.command("route")

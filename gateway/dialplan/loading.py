@@ -151,7 +151,7 @@ def _typed(
     try:
         return validate(dumps(given))
     except ValidationError as error:
-        # a misspelt key shows twice, as unknown and as missing: the first is the one to mend
+        # a misspelt key shows twice, as unknown and as missing: the first is the one to fix
         mistakes = sorted(
             error.errors(), key=lambda mistake: mistake["type"] != "unexpected_keyword_argument"
         )

@@ -1,4 +1,4 @@
-"""On which line each key of a TOML text stands: `tomllib` does not say, and whoever mends a file must know.
+"""On which line each key of a TOML text stands: `tomllib` does not say, and whoever fixes a file must know.
 
 Reads only texts that `tomllib` has accepted, so it checks nothing and follows TOML 1.0 just far enough.
 """

@@ -38,7 +38,10 @@ Key = tuple[str, str, str]
 
 
 class Unreadable(ValueError):
-    """It is no SIP message, or one that is not taken; `status` says it to a peer who wrote a request."""
+    """These bytes are not a SIP message, or not one that the edge takes.
+
+    `status` is the SIP status for a peer who wrote a request.
+    """
 
     def __init__(self, why: str, status: int = 400) -> None:
         super().__init__(why)
@@ -55,7 +58,7 @@ def read(data: bytes) -> Request | Response:
     if len(head) > MAX_HEAD or head.count(b"\n") > MAX_LINES:
         raise Unreadable("its header is too large", 513)
     if _BARE_BREAK.search(head):
-        raise Unreadable("a line break that is none")  # a line would take it for one
+        raise Unreadable("its header has a bare CR, LF or NUL")  # a line would take it for a line break
     try:
         message = Message.parse(_plain(head) + blank + body)
         for name in ("From", "To", "Contact"):

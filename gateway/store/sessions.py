@@ -54,7 +54,7 @@ class Turn:
     intent: str | None = None
     duration_s: float | None = None
     heard_s: float | None = None
-    """of a bot's turn: what was really played"""
+    """How much of a bot's turn was really played."""
     interrupted: bool = False
     latency_ms: Mapping[str, float] = field(default_factory=dict)
 

@@ -62,7 +62,7 @@ class Capacity:
 
     @property
     def why(self) -> str:
-        """What so many conversations are."""
+        """What limits the number of conversations, as a refused caller is told it."""
         return {
             "set": ALL_IT_TAKES,
             "memory": "all that memory holds",

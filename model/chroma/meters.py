@@ -114,17 +114,17 @@ class Meters:
             self._firsts.append((now, now - ended))
 
     def step(self, replies: int, longest_s: float, now: float) -> None:
-        """A step for so many is done; of their frames the longest took so long."""
+        """A step for `replies` replies is done; the frame that took longest took `longest_s`."""
         self._rows.observe(replies)
         self._frame_s.observe(longest_s)
         self.recent.append((now, longest_s))
 
     def frame_p99_s(self, now: float) -> float | None:
-        """Of the steps of late; None when there were too few to tell."""
+        """The 99th percentile of recent steps' longest frames; None when there were too few to tell."""
         return _recent(self.recent, 0.99, now)
 
     def first_sound_p95_s(self, now: float) -> float | None:
-        """Of the answers of late; None when there were too few to tell."""
+        """The 95th percentile of recent replies; None when there were too few to tell."""
         return _recent(self._firsts, 0.95, now)
 
     # ── showing ──────────────────────────────────────────────────────────────────────────────────────

@@ -252,7 +252,7 @@ class Schedule(Generic[R, J]):
         return Step(replies)
 
     def _take(self, first: _Asked[J], within_s: float) -> Work[J]:
-        """It, and if it is a prefill those that can be done with it in so much time."""
+        """Takes `first`; with a prefill also the queued prefills that fit into `within_s`."""
         taken, size = [first], first.size
         self._asked.remove(first)
         if first.kind is Kind.PREFILL:

@@ -37,7 +37,7 @@ class Voice:
 
 
 def encoding(model: Chroma, samples: int, quirks: Quirks, piece_frames: int) -> MimiStream:
-    """State to encode a clip of so many samples in pieces."""
+    """State to encode a clip of `samples` samples in pieces."""
     codec = model.config.codec
     frames = -(-samples // codec.frame)
     window = codec.window if quirks.codec_forgets else None
@@ -69,7 +69,7 @@ def prepare(model: Chroma, text: Tensor, codes: Tensor) -> Voice:
 
 
 def nbytes_of(model: Chroma, words: int, frames: int) -> int:
-    """What a voice of so many words and frames will take."""
+    """The bytes that a voice of `words` words and `frames` frames will take."""
     config, size = model.config, model.dtype.itemsize
     position = (config.backbone.kv_floats + config.backbone.hidden) * size
     return (words + frames + PROMPT) * position + frames * config.codebooks * torch.long.itemsize
@@ -95,11 +95,11 @@ class VoiceCache:
         self._evict(voice)
 
     def hold(self, voice: Voice) -> None:
-        """A conversation speaks with it."""
+        """A conversation begins to use this voice."""
         self._held[voice] += 1
 
     def release(self, voice: Voice) -> None:
-        """It does no longer."""
+        """A conversation stops using this voice."""
         self._held[voice] -= 1
         if not self._held[voice]:
             del self._held[voice]
@@ -117,7 +117,7 @@ class VoiceCache:
                 del self._voices[voice_hash]
 
     def room(self, nbytes: int) -> bool:
-        """Whether so much fits beside the voices that are held."""
+        """Whether `nbytes` more fit beside the voices that are held."""
         held = sum(voice.nbytes for voice in self._held)
         return not held or held + nbytes <= self.limit
 
