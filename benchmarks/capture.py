@@ -26,7 +26,7 @@ TABLES = {PCMU: MU_LAW_TABLE, PCMA: A_LAW_TABLE}
 
 
 @dataclass(slots=True)
-class Packet:
+class CapturedPacket:
     """One RTP packet; `at` is the capture's clock in seconds."""
 
     at: float
@@ -47,9 +47,9 @@ class WireCall:
     ended_at: float | None = None
     caller_port: int = 0
     our_port: int = 0
-    heard: list[Packet] = field(default_factory=list)
+    heard: list[CapturedPacket] = field(default_factory=list)
     """from the caller"""
-    sent: list[Packet] = field(default_factory=list)
+    sent: list[CapturedPacket] = field(default_factory=list)
     """from the gateway"""
 
 
@@ -89,13 +89,13 @@ class Capture:
 def calls(path: Path, sip_port: int) -> list[WireCall]:
     """The calls that a gateway on `sip_port` had, with their RTP, in the order of their answers."""
     found: dict[str, WireCall] = {}
-    rtp: dict[tuple[int, int], list[Packet]] = {}
+    rtp: dict[tuple[int, int], list[CapturedPacket]] = {}
     for at, source, target, data in datagrams(path):
         if sip_port in (source, target):
             _note(found, at, data.decode(errors="replace"))
         elif len(data) > 12 and data[0] >> 6 == 2 and not 64 <= data[1] & 0x7F <= 95:
             kind, sequence, timestamp = struct.unpack_from(">xBHI", data)
-            packet = Packet(at, sequence, timestamp, kind & 0x7F, data[12:])
+            packet = CapturedPacket(at, sequence, timestamp, kind & 0x7F, data[12:])
             rtp.setdefault((source, target), []).append(packet)
     for call in found.values():
         call.heard = rtp.get((call.caller_port, call.our_port), [])
@@ -139,12 +139,12 @@ def _note(found: dict[str, WireCall], at: float, text: str) -> None:
         call.ended_at = at
 
 
-def pcm(packet: Packet) -> NDArray[np.float32]:
+def pcm(packet: CapturedPacket) -> NDArray[np.float32]:
     """The sound of a G.711 packet, float32 in [-1, 1] at 8 kHz."""
     codes = np.frombuffer(packet.payload, np.uint8)
     return TABLES[packet.payload_type][codes]
 
 
-def loudness(packets: list[Packet]) -> NDArray[np.float32]:
+def loudness(packets: list[CapturedPacket]) -> NDArray[np.float32]:
     """RMS of each G.711 packet."""
     return np.array([np.sqrt(np.mean(pcm(packet) ** 2)) for packet in packets], np.float32)

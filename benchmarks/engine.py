@@ -38,7 +38,7 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
-class Measured:
+class Latencies:
     latencies_s: list[float] = field(default_factory=list)
     late: int = 0
     """frames that came after they should have been heard"""
@@ -80,7 +80,7 @@ def utterances(count: int) -> list[Floats]:
     return [np.concatenate((pcm, pcm[-pad:])) for pcm in sounds]
 
 
-async def turn(session: EngineSession, pcm: Floats, measured: Measured) -> None:
+async def turn(session: EngineSession, pcm: Floats, measured: Latencies) -> None:
     """Speaks, commits, and listens to the end of the reply."""
     batch, due = round(BATCH_S * RATE_HZ), time.monotonic()
     for at in range(0, len(pcm), batch):
@@ -112,7 +112,7 @@ async def turn(session: EngineSession, pcm: Floats, measured: Measured) -> None:
 
 
 async def call(
-    client: EngineClient, grant: str, sounds: list[Floats], starts_s: float, measured: Measured
+    client: EngineClient, grant: str, sounds: list[Floats], starts_s: float, measured: Latencies
 ) -> None:
     await asyncio.sleep(starts_s)
     session = await client.connect(grant)
@@ -140,7 +140,7 @@ async def load(path: str, pid: int, office: ConsentOffice, calls: int, turns: in
         ).token
         for k in range(calls)
     ]
-    measured, chance = Measured(), random.Random(5)
+    measured, chance = Latencies(), random.Random(5)
     began, before = time.monotonic(), cpu_s(pid)
     try:
         await asyncio.gather(

@@ -109,7 +109,7 @@ def fit(model: Chroma, parts: Parts, counts: tuple[int, ...]) -> tuple[Device, s
 
 
 @dataclass
-class Measured:
+class LiveFigures:
     first_s: list[float] = field(default_factory=list)
     frames: int = 0
     late: int = 0
@@ -119,7 +119,7 @@ class Measured:
 
 
 class Talker:
-    def __init__(self, conversation: ChromaConversation, seed: int, measured: Measured) -> None:
+    def __init__(self, conversation: ChromaConversation, seed: int, measured: LiveFigures) -> None:
         self._conversation = conversation
         self._seed = seed
         self._measured = measured
@@ -166,7 +166,7 @@ class Talker:
         await asyncio.sleep(max(0.0, first + count * FRAME_S - time.monotonic()))
 
 
-async def watch(measured: Measured) -> None:
+async def watch(measured: LiveFigures) -> None:
     while True:
         await asyncio.sleep(0.25)
         now = time.monotonic()
@@ -184,11 +184,11 @@ def grant_of(office: ConsentOffice, call_id: str, reference: Reference) -> Voice
     return dataclasses.replace(grant, voice_hash=reference.voice_hash)
 
 
-async def live(engine: ChromaEngine, office: ConsentOffice, calls: int, seconds: float) -> Measured:
+async def live(engine: ChromaEngine, office: ConsentOffice, calls: int, seconds: float) -> LiveFigures:
     pcm: Floats = (0.1 * np.random.default_rng(0).standard_normal(4 * RATE_HZ)).astype("f4")
     text = "The words of the clip."
     reference = Reference("heart", hash_voice(pcm.tobytes(), text), pcm, text, stock=False)
-    measured = Measured()
+    measured = LiveFigures()
     opened = [await engine.open(grant_of(office, f"call{k}", reference), reference) for k in range(calls)]
     tasks = [asyncio.create_task(Talker(c, k, measured).run()) for k, c in enumerate(opened)]
     tasks.append(asyncio.create_task(watch(measured)))
@@ -204,7 +204,7 @@ async def live(engine: ChromaEngine, office: ConsentOffice, calls: int, seconds:
     return measured
 
 
-async def run(engine: ChromaEngine, calls: int, seconds: float) -> Measured:
+async def run(engine: ChromaEngine, calls: int, seconds: float) -> LiveFigures:
     with tempfile.TemporaryDirectory(prefix="vgb-") as name:
         office = ConsentOffice.open(f"sqlite:///{name}/consent.sqlite", Path(name))
         try:

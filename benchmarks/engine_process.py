@@ -41,7 +41,7 @@ APART_S = 0.15
 
 
 @dataclass
-class Kind:
+class Serving:
     """One way to serve, and what was measured of it."""
 
     name: str
@@ -115,7 +115,7 @@ async def server(
         process.wait()
 
 
-async def turn(kind: Kind, session: EngineSession, pcm: Floats, starts_s: float) -> None:
+async def turn(kind: Serving, session: EngineSession, pcm: Floats, starts_s: float) -> None:
     """Speaks, asks, and listens to the end of the reply."""
     await asyncio.sleep(starts_s)
     began = due = time.monotonic()
@@ -146,7 +146,7 @@ async def turn(kind: Kind, session: EngineSession, pcm: Floats, starts_s: float)
     kind.call_s += time.monotonic() - began
 
 
-async def turn_of_all(kind: Kind, number: int) -> None:
+async def turn_of_all(kind: Serving, number: int) -> None:
     before = [cpu_s(pid) for pid in kind.pids]
     await asyncio.gather(
         *(
@@ -172,7 +172,7 @@ async def run(checkpoint: Path, calls: int, rounds: int) -> None:
                 server(checkpoint, folder, office, script, calls * len(forms))
             )
             for binary in forms:
-                kind = Kind(f"{name}, {'binary' if binary else 'base64'}", binary, client, pids)
+                kind = Serving(f"{name}, {'binary' if binary else 'base64'}", binary, client, pids)
                 kinds.append(kind)
                 for k in range(calls):
                     grant = office.grant(

@@ -31,7 +31,7 @@ VOICES_BYTES: Final = 2 << 30
 
 
 @dataclass(eq=False, slots=True)
-class Reply:
+class SimulatedReply:
     frames: int
     handed: int = 0
     began: float = 0.0
@@ -103,7 +103,7 @@ class World:
         self._reply = reply
         self._limit = limit
         self._warm_up_s = warm_up_s
-        self._schedule: Schedule[Reply, Chore] = Schedule(lead_s, FRAME_S)
+        self._schedule: Schedule[SimulatedReply, Chore] = Schedule(lead_s, FRAME_S)
         self.meters = Meters()
         self._now = 0.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -131,7 +131,7 @@ class World:
                 self.found.refused[reason] = self.found.refused.get(reason, 0) + 1
                 return
         self.found.taken += 1
-        Caller(self, seed).speak_at(self._now + first_pause_s(seed))
+        SimulatedCaller(self, seed).speak_at(self._now + first_pause_s(seed))
 
     # ── the thread ───────────────────────────────────────────────────────────────────────────────────
 
@@ -155,7 +155,7 @@ class World:
             what()
         self._now = max(self._now, until)
 
-    def _step(self, replies: list[Reply]) -> None:
+    def _step(self, replies: list[SimulatedReply]) -> None:
         began, rows = self._now, len(replies)
         # a word comes in with every second frame; what it takes was thought beside the frame before
         thinking = sum(reply.handed % 2 for reply in replies)
@@ -201,7 +201,7 @@ class World:
             chore.done()
 
 
-class Caller:
+class SimulatedCaller:
     """Talks by the dice. Speech comes in real time; what it gives the thread to do goes one by one."""
 
     def __init__(self, world: World, seed: int) -> None:
@@ -257,7 +257,7 @@ class Caller:
 
     def _answer(self, reply_s: float, barge_s: float | None, pause_s: float) -> None:
         world = self._world
-        reply = Reply(max(1, round(reply_s / FRAME_S)))
+        reply = SimulatedReply(max(1, round(reply_s / FRAME_S)))
 
         def begun() -> None:
             assert self._commit is not None

@@ -42,7 +42,7 @@ SURE_FALSE, POSSIBLE_FALSE = 0.02, 0.06
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class HeardUtterance:
     """An utterance and what the recogniser found in it."""
 
     utterance: Utterance
@@ -68,12 +68,12 @@ def tuned_on(utterance: Utterance) -> bool:
 
 def hear(
     recogniser: Recogniser, utterances: Iterable[Utterance], extra: Iterable[str] = (), own: bool = False
-) -> Iterator[Heard]:
+) -> Iterator[HeardUtterance]:
     """`extra` phrases may be said besides the demo plan's; with `own`, the utterance's own."""
     phrases = [*demo_phrases(), *extra]
     for utterance in utterances:
         grammar = [*phrases, utterance.phrase] if own and utterance.phrase else phrases
-        yield Heard(utterance, recogniser.align(utterance.pcm, grammar))
+        yield HeardUtterance(utterance, recogniser.align(utterance.pcm, grammar))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Shares:
         return f"{name:44s} {self.count:5d} " + " ".join(f"{share:8.1%}" for share in shares)
 
 
-def shares(heard: list[Heard]) -> Shares:
+def shares(heard: list[HeardUtterance]) -> Shares:
     count, in_grammar = max(1, len(heard)), any(one.utterance.phrase for one in heard)
     noted = [one for one in heard if one.hearing.phrase is not None]
     good = [one for one in noted if one.right or not in_grammar]
@@ -160,7 +160,7 @@ def report(recogniser: Recogniser, every: int, languages: bool) -> None:
     begun = time.process_time()
     print(f"{'':44s} {'':5s}    found    taken    asked   either    wrong")
 
-    def row(name: str, heard: Iterable[Heard]) -> None:
+    def row(name: str, heard: Iterable[HeardUtterance]) -> None:
         print(shares(list(heard)).row(name), flush=True)
 
     def held_out(utterances: Iterable[Utterance]) -> list[Utterance]:

@@ -56,7 +56,7 @@ LENGTHS_S = (2, 3, 5, 10, 20)
 
 
 @dataclass(frozen=True)
-class Line:
+class TableLine:
     """One row of the table."""
 
     section: str
@@ -68,11 +68,11 @@ class Table:
     """`records`: what plots need of each section."""
 
     def __init__(self) -> None:
-        self.lines: list[Line] = []
+        self.lines: list[TableLine] = []
         self.records: dict[str, list[dict[str, Any]]] = {}
 
     def add(self, section: str, name: str, figures: str) -> None:
-        self.lines.append(Line(section, name, figures))
+        self.lines.append(TableLine(section, name, figures))
         click.echo(f"{section:11s} {name:44s} {figures}")
 
     def save(self, section: str) -> None:
@@ -87,7 +87,7 @@ def saved(section: str) -> dict[str, Any]:
 
 
 @dataclass
-class Source:
+class MarkedSpeech:
     """A voice's speech, unmarked and marked, one call."""
 
     voice: str
@@ -97,7 +97,7 @@ class Source:
     call_s: float
 
 
-def sources(prompts: Path, seconds: float) -> list[Source]:
+def sources(prompts: Path, seconds: float) -> list[MarkedSpeech]:
     rng = np.random.default_rng(20)
     out = []
     for voice in VOICES:
@@ -109,7 +109,7 @@ def sources(prompts: Path, seconds: float) -> list[Source]:
         payload = KEY.gateway << 48 | int(rng.integers(1 << 48))
         hop = int(rng.integers(90_000))
         marked = watermark_attacks.mark_calls(KEY, [payload], plain, hop)[0]
-        out.append(Source(voice, plain, marked, payload, hop / 100))
+        out.append(MarkedSpeech(voice, plain, marked, payload, hop / 100))
     return out
 
 
@@ -124,7 +124,7 @@ def interval(hits: int, of: int) -> str:
     return f"{100 * share:5.1f} [{low:.1f}, {high:.1f}] % of {of}"
 
 
-def quality(table: Table, voices: list[Source], clips: int) -> None:
+def quality(table: Table, voices: list[MarkedSpeech], clips: int) -> None:
     from pesq import pesq
     from pystoi import stoi
 
@@ -150,7 +150,7 @@ def quality(table: Table, voices: list[Source], clips: int) -> None:
 
 
 def excerpts(
-    source: Source, attack: Attack, seconds: int, count: int
+    source: MarkedSpeech, attack: Attack, seconds: int, count: int
 ) -> Iterator[tuple[np.ndarray, int, float]]:
     """`count` excerpts after the attack, from all over the source, with where they lie in the call."""
     length = seconds * RATE_HZ
@@ -160,7 +160,7 @@ def excerpts(
         yield samples, rate_hz, source.call_s + at / RATE_HZ
 
 
-def heard(source: Source, attack: Attack, seconds: int, clips: int) -> Iterator[dict[str, Any]]:
+def heard(source: MarkedSpeech, attack: Attack, seconds: int, clips: int) -> Iterator[dict[str, Any]]:
     """What the detector makes of each excerpt, blind and (unless speeds must be searched) verifying."""
     speeds = "speed" in attack.name
     for samples, rate_hz, call_s in excerpts(source, attack, seconds, clips):
@@ -179,7 +179,7 @@ def heard(source: Source, attack: Attack, seconds: int, clips: int) -> Iterator[
         yield record
 
 
-def robustness(table: Table, voices: list[Source], clips: int) -> None:
+def robustness(table: Table, voices: list[MarkedSpeech], clips: int) -> None:
     records = table.records.setdefault("robustness", [])
     for attack in attacks():
         for seconds in attack.seconds:
@@ -213,7 +213,7 @@ def share(rows: list[dict[str, Any]], what: str) -> float:
     return 100 * sum(row[what] for row in rows) / max(1, len(rows))
 
 
-def lengths(table: Table, voices: list[Source], clips: int) -> None:
+def lengths(table: Table, voices: list[MarkedSpeech], clips: int) -> None:
     """Blind detection over the excerpt's length, for a plot."""
     records = table.records.setdefault("lengths", [])
     for attack in attacks():
@@ -236,7 +236,7 @@ def least(run: Callable[[], object], times: int) -> float:
     return min(took)
 
 
-def cost(table: Table, voices: list[Source]) -> None:
+def cost(table: Table, voices: list[MarkedSpeech]) -> None:
     rows = np.random.default_rng(1).standard_normal((2_000, 480)).astype(np.float32)
     yardstick = least(lambda: np.fft.rfft(rows, axis=1), 20) / len(rows)
     table.add(
@@ -288,7 +288,7 @@ def cost(table: Table, voices: list[Source]) -> None:
     )
 
 
-def adversary(table: Table, voices: list[Source], hours: float, calls: int) -> None:
+def adversary(table: Table, voices: list[MarkedSpeech], hours: float, calls: int) -> None:
     talk, other = voices[0].plain, voices[-1].plain
     for row in [
         *watermark_attacks.one_call(KEY, talk, other, hours),
@@ -337,7 +337,7 @@ def null(prompts: Path, trials: int, budget_s: float) -> None:
     table.save("null")
 
 
-def side(table: Table, voices: list[Source], clips: int) -> None:
+def side(table: Table, voices: list[MarkedSpeech], clips: int) -> None:
     excerpts = {source.voice: source.plain[: clips * 5 * RATE_HZ] for source in voices}
     python = os.environ.get("VOICEGATE_PERTH_PYTHON")
     if not python:
@@ -383,7 +383,7 @@ PUBLISHED = {
 }
 
 
-def listening_page(voices: list[Source]) -> None:
+def listening_page(voices: list[MarkedSpeech]) -> None:
     """benchmarks/out/ab.html: each voice without and with the mark."""
     rows = []
     for source in voices:

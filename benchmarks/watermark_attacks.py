@@ -22,7 +22,7 @@ HOPS = 1_000
 
 
 @dataclass(frozen=True)
-class Row:
+class AttackRow:
     name: str
     said: str
 
@@ -102,23 +102,23 @@ class Victim:
         coded, hops = code.encode(self.payload), self.hop + np.arange(HOPS)
         return carrier.call_chips(self.key, self.payload, coded, hops)
 
-    def control(self, name: str) -> Row:
+    def control(self, name: str) -> AttackRow:
         """What subtracting chance costs."""
         before = self.score(self.samples)
         chance = np.random.default_rng(8).standard_normal((2, CONTROLS, HOPS, 64))
         carriers = [unit(each) for each in chance[0] + 1j * chance[1]]
         changes = [self.score(with_carrier(self.samples, each, -1.0)) / before - 1 for each in carriers]
         said = f"{np.mean(changes):+.1%}, {min(changes):+.1%} to {max(changes):+.1%}"
-        return Row(f"{name}, control: {CONTROLS} of pure chance", f"score {before:.1f}: {said}")
+        return AttackRow(f"{name}, control: {CONTROLS} of pure chance", f"score {before:.1f}: {said}")
 
-    def subtracted(self, name: str, residue: np.ndarray) -> Row:
+    def subtracted(self, name: str, residue: np.ndarray) -> AttackRow:
         """Sound taken away from the beginning, as loud as it is."""
         changed = self.samples.copy()
         changed[: len(residue)] -= residue
         before, after = self.score(self.samples), self.score(changed)
-        return Row(name, f"score {before:.1f} -> {after:.1f} ({after / before - 1:+.1%})")
+        return AttackRow(name, f"score {before:.1f} -> {after:.1f} ({after / before - 1:+.1%})")
 
-    def attacked(self, name: str, estimate: np.ndarray, other: np.ndarray) -> Row:
+    def attacked(self, name: str, estimate: np.ndarray, other: np.ndarray) -> AttackRow:
         """`estimate`: a carrier `(n, 64)`, repeated as often as needed, made as loud as the mark. `learnt` is
         standard normal where nothing was."""
         tiled = np.resize(unit(estimate), (HOPS, 64))
@@ -126,14 +126,14 @@ class Victim:
         before, after = self.score(self.samples), self.score(with_carrier(self.samples, tiled, -1.0))
         forged = with_carrier(other[: 10 * RATE_HZ], tiled, 1.0)
         passed = detect(forged, RATE_HZ, [self.key]).detected or self.score(forged) > 7
-        return Row(
+        return AttackRow(
             name,
             f"score {before:.1f} -> {after:.1f} ({after / before - 1:+.1%}); learnt: z = {learnt:+.1f}; "
             f"forged: {yes(passed)}",
         )
 
 
-def one_call(key: MarkKey, talk: np.ndarray, other: np.ndarray, hours: float) -> list[Row]:
+def one_call(key: MarkKey, talk: np.ndarray, other: np.ndarray, hours: float) -> list[AttackRow]:
     """A call's first hours, folded at some periods, against its next 10 s. `talk`: a minute or more."""
     payload, hops = key.gateway << 48 | 0xA11CE, int(hours * 360_000)
     long_call = mark_calls(key, [payload], np.resize(talk, (1, hops * HOP)))[0]
@@ -152,7 +152,7 @@ def one_call(key: MarkKey, talk: np.ndarray, other: np.ndarray, hours: float) ->
     return rows
 
 
-def greetings(key: MarkKey, talk: np.ndarray, other: np.ndarray, calls: int) -> list[Row]:
+def greetings(key: MarkKey, talk: np.ndarray, other: np.ndarray, calls: int) -> list[AttackRow]:
     """The same 5 s at the beginning of so many calls, against another call's beginning."""
     victim = Victim.of(key, key.gateway << 48 | 0xB0B, 0, talk)
     greeting = talk[: 5 * RATE_HZ]
@@ -177,11 +177,13 @@ def greetings(key: MarkKey, talk: np.ndarray, other: np.ndarray, calls: int) -> 
             f"{calls} greetings, unmarked greeting known, as it is", mean - greeting[: len(mean)]
         ),
         victim.attacked(f"{calls} greetings, unmarked greeting known", known, other),
-        Row(f"mean of {calls} marked greetings itself", f"still ours: {yes(again)} (a limit: see docs)"),
+        AttackRow(
+            f"mean of {calls} marked greetings itself", f"still ours: {yes(again)} (a limit: see docs)"
+        ),
     ]
 
 
-def mixing(key: MarkKey, talk: np.ndarray, other: np.ndarray) -> list[Row]:
+def mixing(key: MarkKey, talk: np.ndarray, other: np.ndarray) -> list[AttackRow]:
     one, two = key.gateway << 48 | 0xA11CE, key.gateway << 48 | 0xB0B
     first = mark_calls(key, [one], talk[: 10 * RATE_HZ])[0]
     second = mark_calls(key, [two], other[: 10 * RATE_HZ])[0]
@@ -193,8 +195,8 @@ def mixing(key: MarkKey, talk: np.ndarray, other: np.ndarray) -> list[Row]:
     pieces = np.concatenate([first[at : at + 12_000] for at in range(0, len(first) - 12_000, 24_000)])
     cut = detect(pieces, RATE_HZ, [key])
     return [
-        Row("two marked calls mixed, equal level, 10 s", f"{scores}; blind names {who}"),
-        Row(
+        AttackRow("two marked calls mixed, equal level, 10 s", f"{scores}; blind names {who}"),
+        AttackRow(
             "every second half second cut out, 10 s",
             f"ours: {yes(cut.detected)}, payload right: {yes(cut.payload == one)}",
         ),

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from benchmarks.watermark import KEY, Source, excerpts, interval, sources
+from benchmarks.watermark import KEY, MarkedSpeech, excerpts, interval, sources
 from benchmarks.watermark_channels import Attack, attacks
 from benchmarks.watermark_speech import ESPEAK, PROMPTS, RATE_HZ
 from watermark.detect import detect
@@ -29,7 +29,9 @@ def named(samples: np.ndarray, rate_hz: int, payloads: list[int]) -> int | None:
     return found.payload if found.detected else None
 
 
-def sought(voices: list[Source], attack: Attack, seconds: int, clips: int, others: list[int]) -> Counter[str]:
+def sought(
+    voices: list[MarkedSpeech], attack: Attack, seconds: int, clips: int, others: list[int]
+) -> Counter[str]:
     """Of how many excerpts the call is named `alone`, `among` the others, and another one (`wrong`)."""
     tally: Counter[str] = Counter()
     for source in voices:

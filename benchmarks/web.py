@@ -84,7 +84,7 @@ class Prepared(MediaStreamTrack):
         return packet
 
 
-class Caller:
+class WebCaller:
     def __init__(self, packets: list[bytes], offset: int) -> None:
         self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.connection.addTrack(Prepared(packets, offset))
@@ -149,7 +149,7 @@ async def measure(calls: int, seconds: float, sound: list[bytes], packets: list[
         await front.line_up.wait()
         await hall.line_up.wait()
         empty = pss_mb(line.pid)
-        callers = [Caller(packets, 137 * k) for k in range(calls)]
+        callers = [WebCaller(packets, 137 * k) for k in range(calls)]
         for k, caller in enumerate(callers):
             await caller.call(partial(front.offer, f"c{k}"))
             await hall.hears(CallConfirmed)
@@ -191,7 +191,7 @@ async def greet(times: int, packets: list[bytes]) -> None:
                     return answer.text
 
                 for _ in range(times):
-                    caller = Caller([packets[-1]], 0)
+                    caller = WebCaller([packets[-1]], 0)
                     await caller.call(place)
                     async with asyncio.timeout(5):
                         await caller.heard.wait()

@@ -68,7 +68,7 @@ class ClusterSettings(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ReplicaStanding:
     """What a replica says of itself."""
 
     replica: str
@@ -88,17 +88,17 @@ class Roster:
     """The replicas that spoke of late. `now` is a monotonic clock in seconds."""
 
     def __init__(self) -> None:
-        self._standings: dict[str, tuple[Standing, float]] = {}
+        self._standings: dict[str, tuple[ReplicaStanding, float]] = {}
 
-    def take(self, standing: Standing, now: float) -> None:
+    def take(self, standing: ReplicaStanding, now: float) -> None:
         self._standings[standing.replica] = standing, now
 
-    def present(self, now: float) -> list[Standing]:
+    def present(self, now: float) -> list[ReplicaStanding]:
         """All that live, also those that take nobody."""
         self._standings = {r: (s, at) for r, (s, at) in self._standings.items() if now - at < GONE_S}
         return [standing for standing, _ in self._standings.values()]
 
-    def engines(self, now: float) -> list[Standing]:
+    def engines(self, now: float) -> list[ReplicaStanding]:
         """Where to go, most room first. Full ones come last: they refuse at once, or have a spare slot."""
         return sorted((s for s in self.present(now) if not s.draining), key=lambda s: -s.free)
 
@@ -127,9 +127,9 @@ class Replica:
         self._serving = self._tasks.short(self._server.serve(sockets=[listener]), "replica.serve")
         self._tasks.lasting(self._report, "replica.report")
 
-    def _standing(self, replica: str) -> Standing:
+    def _standing(self, replica: str) -> ReplicaStanding:
         app = self._app
-        return Standing(
+        return ReplicaStanding(
             replica, self._url, os.getpid(), app.slots, app.used, self._settings.spare, app.draining
         )
 
@@ -183,7 +183,7 @@ class Placement:
 
     async def report(self, standing: dict[str, Any]) -> None:
         """A replica's word."""
-        self._roster.take(Standing(**standing), time.monotonic())
+        self._roster.take(ReplicaStanding(**standing), time.monotonic())
 
     async def __call__(self, request: Request) -> Response:
         now = time.monotonic()
@@ -201,7 +201,7 @@ class Placement:
         return JSONResponse({"error": {"code": "not_found"}}, 404)
 
 
-def exposition(present: list[Standing]) -> str:
+def exposition(present: list[ReplicaStanding]) -> str:
     """The replicas for Prometheus."""
     lines = [f"voicegate_cluster_replicas {len(present)}"]
     for standing in present:

@@ -22,8 +22,9 @@ ENGINE: Final = 0
 _LENGTH: Final = struct.Struct("<I")
 
 
-class Ask(NamedTuple):
-    """Call `method` of a conversation, or of the engine; an `Answer` comes, after `Output`s if it yields."""
+class LinkAsk(NamedTuple):
+    """Calls `method` of a conversation, or of the engine; a `LinkAnswer` comes, after `Output`s if it
+    yields."""
 
     number: int
     of: int
@@ -31,7 +32,7 @@ class Ask(NamedTuple):
     given: tuple[Any, ...]
 
 
-class Tell(NamedTuple):
+class LinkTell(NamedTuple):
     """Call `method`; nothing comes back."""
 
     of: int
@@ -46,7 +47,7 @@ class More(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """Nobody wants to know any more what was asked; its `Answer` still comes."""
+    """Nobody wants to know any more what was asked; its `LinkAnswer` still comes."""
 
     number: int
 
@@ -58,7 +59,7 @@ class Output(NamedTuple):
     output: Any
 
 
-class Answer(NamedTuple):
+class LinkAnswer(NamedTuple):
     """What was asked is done, or failed."""
 
     number: int
@@ -66,7 +67,7 @@ class Answer(NamedTuple):
     error: Exception | None
 
 
-Message = Ask | Tell | More | Stop | Output | Answer
+Message = LinkAsk | LinkTell | More | Stop | Output | LinkAnswer
 
 
 class Link(asyncio.Protocol):

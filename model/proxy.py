@@ -22,7 +22,7 @@ import structlog
 from consent.grant import VoiceGrant
 from model.api import Floats, HistoryItem, Limits, Output, Reference, SessionConfig, Understood
 from model.errors import EngineError, EngineLost
-from model.link import ENGINE, ROOM, Answer, Ask, Link, Message, More, Stop, Tell
+from model.link import ENGINE, ROOM, Link, LinkAnswer, LinkAsk, LinkTell, Message, More, Stop
 from model.link import Output as Yielded
 from model.tasks import Tasks
 
@@ -48,7 +48,7 @@ class EngineProxy:
         self._died = died
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
-        self._outputs: dict[int, asyncio.Queue[Yielded | Answer]] = {}
+        self._outputs: dict[int, asyncio.Queue[Yielded | LinkAnswer]] = {}
         self._closing = False
         self._over = asyncio.Event()
         """the process is, and everyone who waited for it knows"""
@@ -82,7 +82,7 @@ class EngineProxy:
 
     def tell(self, of: int, method: str, *given: Any) -> None:
         """Calls a method that answers nothing, in order with all else."""
-        self.link.say(Tell(of, method, given))
+        self.link.say(LinkTell(of, method, given))
 
     async def ask(self, of: int, method: str, *given: Any) -> Any:
         """What the method answers; cancelled here it is cancelled there. Raises `EngineError`."""
@@ -99,7 +99,7 @@ class EngineProxy:
 
     async def outputs(self, of: int, method: str, *given: Any) -> AsyncIterator[Any]:
         """What the method yields; closed here it is closed there before this returns."""
-        queue: asyncio.Queue[Yielded | Answer] = asyncio.Queue()
+        queue: asyncio.Queue[Yielded | LinkAnswer] = asyncio.Queue()
         number = self._ask(of, method, given)
         self._outputs[number] = queue
         taken, over = 0, False
@@ -123,7 +123,7 @@ class EngineProxy:
         if self._over.is_set():
             raise EngineLost("the engine's process is over")
         number = next(self._numbers)
-        self.link.say(Ask(number, of, method, given))
+        self.link.say(LinkAsk(number, of, method, given))
         return number
 
     def _take(self, message: Message) -> None:
@@ -131,7 +131,7 @@ class EngineProxy:
             case Yielded(number, _):
                 if number in self._outputs:
                     self._outputs[number].put_nowait(message)
-            case Answer(number, result, error):
+            case LinkAnswer(number, result, error):
                 if number in self._outputs:
                     self._outputs[number].put_nowait(message)
                 elif number in self._answers and not self._answers[number].done():
@@ -157,7 +157,7 @@ class EngineProxy:
             if not answer.done():
                 answer.set_exception(lost)
         for number, queue in self._outputs.items():
-            queue.put_nowait(Answer(number, None, lost))
+            queue.put_nowait(LinkAnswer(number, None, lost))
         self._over.set()
 
     # ── model.api.Engine ─────────────────────────────────────────────────────────────────────────────
@@ -168,7 +168,7 @@ class EngineProxy:
         try:
             await self.ask(of, "open", grant, reference)
         except asyncio.CancelledError:  # its slot may have been taken already
-            self.link.say(Ask(next(self._numbers), of, "close", ()))
+            self.link.say(LinkAsk(next(self._numbers), of, "close", ()))
             raise
         return ConversationProxy(self, of)
 

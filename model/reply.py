@@ -37,7 +37,7 @@ Send = Callable[[events.Event | bytes], Awaitable[None]]
 
 
 @dataclass(slots=True)
-class Terms:
+class ReplyTerms:
     """What a session has agreed on; replies under way see changes at once."""
 
     grant: VoiceGrant
@@ -56,7 +56,7 @@ class Terms:
 class Reply:
     """A response under way or done. `send` takes an event, or a binary frame."""
 
-    def __init__(self, number: int, terms: Terms, send: Send) -> None:
+    def __init__(self, number: int, terms: ReplyTerms, send: Send) -> None:
         self.number = number
         self.response_id = events.new_id("resp")
         self.item_id = events.new_id("item")

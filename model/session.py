@@ -20,7 +20,7 @@ from consent.grant import VoiceGrant
 from model import events
 from model.api import MAX_UTTERANCE_S, RATE_HZ, Conversation, Floats, HistoryItem, Limits, SessionConfig
 from model.errors import ClientGone, EngineError, ProtocolError
-from model.reply import Reply, Send, Terms
+from model.reply import Reply, ReplyTerms, Send
 from model.tasks import Tasks
 
 log = structlog.get_logger("engine")
@@ -44,7 +44,7 @@ class Session:
     ) -> None:
         self.id = events.new_id("sess")
         self._conversation = conversation
-        self._terms = Terms(grant, revoked)
+        self._terms = ReplyTerms(grant, revoked)
         self._renew = renew
         self._limits = limits
         self._send = send

@@ -19,7 +19,7 @@ from typing import Any, cast
 from model import errors
 from model.api import Conversation, Engine, Limits
 from model.errors import EngineError, EngineLost
-from model.link import AHEAD, ENGINE, ROOM, Answer, Ask, Link, Message, More, Output, Stop, Tell
+from model.link import AHEAD, ENGINE, ROOM, Link, LinkAnswer, LinkAsk, LinkTell, Message, More, Output, Stop
 from model.tasks import Tasks
 
 
@@ -46,10 +46,10 @@ class Worker:
 
     def _take(self, message: Message) -> None:
         match message:
-            case Tell(of, method, given):
+            case LinkTell(of, method, given):
                 # by the loop's queue, as a task begins: what was said later is not done earlier
                 asyncio.get_running_loop().call_soon(self._tell, of, method, given)
-            case Ask(number, of, _, _):
+            case LinkAsk(number, of, _, _):
                 # the server takes what it fails with, but a stranger's error is also ours to count
                 task = self._tasks.short(self._work(message), "engine.asked", told=(EngineError,))
                 self._asked[number] = of, task
@@ -72,15 +72,15 @@ class Worker:
             raise EngineLost("this conversation is over")
         return whom
 
-    def _work(self, ask: Ask) -> Coroutine[Any, Any, Any]:
+    def _work(self, ask: LinkAsk) -> Coroutine[Any, Any, Any]:
         match ask:
-            case Ask(_, _, "load", (factory,)):
+            case LinkAsk(_, _, "load", (factory,)):
                 return self._load(factory)
-            case Ask(_, of, "open", given):
+            case LinkAsk(_, of, "open", given):
                 return self._open(of, *given)
-            case Ask(number, of, "respond", given):
+            case LinkAsk(number, of, "respond", given):
                 return self._respond(number, of, *given)
-            case Ask(number, of, "close", ()):
+            case LinkAsk(number, of, "close", ()):
                 return self._close(number, of)
         return self._call(ask)
 
@@ -95,7 +95,7 @@ class Worker:
             raise EngineLost("no engine was loaded before this conversation")
         self._conversations[of] = await self._engine.open(*given)
 
-    async def _call(self, ask: Ask) -> Any:
+    async def _call(self, ask: LinkAsk) -> Any:
         return await getattr(self._whom(ask.of), ask.method)(*ask.given)
 
     async def _respond(self, number: int, of: int, *given: Any) -> None:
@@ -123,11 +123,11 @@ class Worker:
         del self._asked[number]
         self._room.pop(number, None)
         if task.cancelled():
-            self.link.say(Answer(number, None, None))
+            self.link.say(LinkAnswer(number, None, None))
         elif (error := task.exception()) is not None:
-            self.link.say(Answer(number, None, _told(error)))
+            self.link.say(LinkAnswer(number, None, _told(error)))
         else:
-            self.link.say(Answer(number, task.result(), None))
+            self.link.say(LinkAnswer(number, task.result(), None))
 
 
 def _told(error: BaseException) -> EngineError:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from gateway.errors import CallerError, VoicegateError
 from gateway.ipc.codec import packed, to_json
-from gateway.line.phone import CODEC_IDS, CallPlan, Outcome, PhonePlan, Step, TurnReport
+from gateway.line.phone import CODEC_IDS, CallPlan, PhoneOutcome, PhonePlan, ScriptStep, TurnReport
 from watermark.pcm import float_from_bytes, int16_from_float
 
 CALLS_PER_PHONE: Final = 4
@@ -63,8 +63,8 @@ class CallRequest:
 
 
 @dataclass
-class CallReport(Outcome):
-    """What became of a call (times in seconds; see `gateway.line.phone.Outcome`)."""
+class CallReport(PhoneOutcome):
+    """What became of a call (times in seconds; see `gateway.line.phone.PhoneOutcome`)."""
 
     uri: str = ""
     record: str | None = None
@@ -141,9 +141,9 @@ def _start(requests: Sequence[CallRequest], folder: Path, codec: str | None) -> 
             if isinstance(step, Path):
                 raw = folder / f"play-{number}-{at}"
                 raw.write_bytes(read_wav(step, rate_hz).tobytes())
-                steps.append(Step(pcm=str(raw)))
+                steps.append(ScriptStep(pcm=str(raw)))
             elif re.fullmatch(r"[0-9A-D*#]+", step):
-                steps.append(Step(digits=step))
+                steps.append(ScriptStep(digits=step))
             else:
                 raise CallerError(f"{step!r} are no keys of a telephone: 0-9, *, #, A-D")
         if steps:

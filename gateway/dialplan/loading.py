@@ -37,7 +37,7 @@ FILLED_BY_LOADER: Final = ("file", "line")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PlanFile:
     """One file: its name and where its keys stand."""
 
     file: str
@@ -55,7 +55,7 @@ class Loaded:
     """A route with where it was read, before the routes know each other."""
 
     route: Route
-    source: Source
+    source: PlanFile
     path: toml_lines.Path
 
     def fail(self, path: toml_lines.Path, message: str) -> NoReturn:
@@ -82,7 +82,7 @@ def read_folder(folder: Path) -> tuple[tuple[Route, ...], dict[str, str]]:
     return _joined(loaded, targets), targets
 
 
-def _read(file: Path) -> tuple[dict[str, Any], Source]:
+def _read(file: Path) -> tuple[dict[str, Any], PlanFile]:
     try:
         text = file.read_text()
         table = tomllib.loads(text)
@@ -91,14 +91,14 @@ def _read(file: Path) -> tuple[dict[str, Any], Source]:
         raise DialplanError(f"{file}:{at[1] if at else 1}: not TOML: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DialplanError(f"{file}: cannot be read: {error}") from None
-    source = Source(str(file), toml_lines.lines_of(text))
+    source = PlanFile(str(file), toml_lines.lines_of(text))
     for key in table:
         if key not in ("route", "targets"):
             source.fail((key,), _unknown(key, ("route", "targets")) + "; a file has [[route]] and [targets]")
     return table, source
 
 
-def _targets(table: Mapping[str, Any], source: Source) -> dict[str, str]:
+def _targets(table: Mapping[str, Any], source: PlanFile) -> dict[str, str]:
     targets = table.get("targets", {})
     if not isinstance(targets, dict):
         source.fail(("targets",), 'targets are a table: [targets], then lines like person = "sip:…"')
@@ -110,7 +110,7 @@ def _targets(table: Mapping[str, Any], source: Source) -> dict[str, str]:
     return targets
 
 
-def _routes(table: Mapping[str, Any], source: Source) -> Iterator[Loaded]:
+def _routes(table: Mapping[str, Any], source: PlanFile) -> Iterator[Loaded]:
     routes = table.get("route", [])
     if not isinstance(routes, list) or not all(isinstance(route, dict) for route in routes):
         source.fail(("route",), "a route is written [[route]], with two brackets")
@@ -130,7 +130,7 @@ def _routes(table: Mapping[str, Any], source: Source) -> Iterator[Loaded]:
         yield loaded
 
 
-def _verb(given: Mapping[str, Any], source: Source, path: toml_lines.Path) -> Verb:
+def _verb(given: Mapping[str, Any], source: PlanFile, path: toml_lines.Path) -> Verb:
     name = given.get("verb")
     if name is None:
         source.fail(path, f"which verb? add one of: {', '.join(VERBS)}")
@@ -145,7 +145,7 @@ def _typed(
     validate: Callable[[str], Any],
     given: Mapping[str, Any],
     kind: type[Any],
-    source: Source,
+    source: PlanFile,
     path: toml_lines.Path,
 ) -> Any:
     try:

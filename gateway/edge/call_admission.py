@@ -10,7 +10,7 @@ from sipmessage import Request
 from gateway.edge import sdp
 from gateway.edge.dialog import Dialog, DialogId
 from gateway.edge.forwarding import MAX_TO_LINE, Forwarding
-from gateway.edge.lines import Line, kind_for
+from gateway.edge.lines import PooledLine, kind_for
 from gateway.edge.message import from_tag
 from gateway.edge.router import IncomingCall, Refuse
 from gateway.edge.switchboard import Switchboard
@@ -79,7 +79,7 @@ class Admission:
     def _share(self) -> int:
         return max(2, int(SHARE_OF_SOURCE * self._board.lines.slots))
 
-    def _free_line(self, codecs: tuple[str, ...]) -> Line | None:
+    def _free_line(self, codecs: tuple[str, ...]) -> PooledLine | None:
         """A line for these codecs; if need be one that a caller who owes its ACK leaves."""
         line = self._board.lines.pick(codecs)
         while line is None and self._board.end_oldest_overdue():

@@ -31,7 +31,7 @@ HashOf = Callable[[str, Algorithm], str | None]
 """(user, algorithm) -> HA1 in hex, or None for nobody."""
 
 
-class Verdict(Enum):
+class DigestVerdict(Enum):
     """What a caller's credentials are worth."""
 
     OK = "ok"
@@ -63,7 +63,7 @@ class Digest:
         mac = hmac.new(self._key, f"{at}|{host}".encode(), hashlib.sha256).hexdigest()[:32]
         return f"{at:x}-{mac}"
 
-    def check(self, written: Sequence[str], method: str, host: str) -> tuple[Verdict, str]:
+    def check(self, written: Sequence[str], method: str, host: str) -> tuple[DigestVerdict, str]:
         """(verdict, user) of the `Authorization` headers of a request; the first one for our realm counts."""
         for value in written:
             try:
@@ -73,22 +73,22 @@ class Digest:
             parameters = given.parameters or AuthParameters()
             if given.scheme.lower() == "digest" and parameters.get("realm") == REALM:
                 return self._check(parameters, method, host)
-        return Verdict.WRONG, ""
+        return DigestVerdict.WRONG, ""
 
-    def _check(self, given: AuthParameters, method: str, host: str) -> tuple[Verdict, str]:
+    def _check(self, given: AuthParameters, method: str, host: str) -> tuple[DigestVerdict, str]:
         user = given.get("username") or ""
         nonce, nc = given.get("nonce") or "", given.get("nc") or ""
         named = (given.get("algorithm") or "MD5").upper()
         if named not in self._algorithms or given.get("qop") != "auth" or len(nc) != 8 or len(nonce) > 64:
-            return Verdict.WRONG, user
+            return DigestVerdict.WRONG, user
         algorithm: Algorithm = "SHA-256" if named == "SHA-256" else "MD5"
         try:
             at = int(nonce.partition("-")[0], 16)
             count = int(nc, 16)
         except ValueError:
-            return Verdict.WRONG, user
+            return DigestVerdict.WRONG, user
         if not hmac.compare_digest(nonce.encode(), self._nonce(at, host).encode()):
-            return Verdict.STALE, user
+            return DigestVerdict.STALE, user
         ha1 = self._ha1(user, algorithm)
         make = hashlib.sha256 if algorithm == "SHA-256" else hashlib.md5
         ha2 = make(f"{method}:{given.get('uri') or ''}".encode()).hexdigest()
@@ -97,11 +97,11 @@ class Digest:
         expected = make(":".join(parts).encode()).hexdigest()
         right = hmac.compare_digest(expected.encode(), (given.get("response") or "").lower().encode())
         if not right or ha1 is None:
-            return Verdict.WRONG, user
+            return DigestVerdict.WRONG, user
         if not 0 <= time.time() - at <= NONCE_S or count <= self._counts.get(nonce, 0):
-            return Verdict.STALE, user
+            return DigestVerdict.STALE, user
         self._counts[nonce] = count
         self._counts.move_to_end(nonce)
         if len(self._counts) > MAX_NONCES:
             self._counts.popitem(last=False)
-        return Verdict.OK, user
+        return DigestVerdict.OK, user

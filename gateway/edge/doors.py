@@ -12,9 +12,9 @@ from typing import Final
 
 from sipmessage import Request
 
-from gateway.edge.digest import Digest, Verdict
+from gateway.edge.digest import Digest, DigestVerdict
 from gateway.edge.edge_config import EdgeConfig
-from gateway.edge.limits import Networks, Rate, block_of, is_scanner
+from gateway.edge.limits import Networks, SourceRates, block_of, is_scanner
 from gateway.edge.responses import ALLOW, Extra
 from gateway.edge.transport import Flow
 
@@ -47,8 +47,8 @@ class Doors:
         self._allow = Networks(config.allow)
         self._deny = Networks(config.deny)
         self._trusted = Networks(config.trusted_proxies)
-        self._rate = Rate(config.invites_per_s)
-        self._within = Rate(DIALOG_PER_S)
+        self._rate = SourceRates(config.invites_per_s)
+        self._within = SourceRates(DIALOG_PER_S)
         self._digest = Digest(config.ha1, config.digest) if config.ha1 is not None else None
 
     def trusts(self, flow: Flow) -> bool:
@@ -123,10 +123,10 @@ class Doors:
             return ""
         written = request.headers.getlist("Authorization")
         verdict, user = self._digest.check(written, request.method, flow.host) if written else (None, "")
-        if verdict is Verdict.OK:
+        if verdict is DigestVerdict.OK:
             return user
-        if verdict is Verdict.WRONG:
+        if verdict is DigestVerdict.WRONG:
             self.counts["digest_wrong"] += 1
             self._rate.takes(block_of(source), WRONG_PASSWORD_COSTS)
-        challenges = self._digest.challenges(flow.host, stale=verdict is Verdict.STALE)
+        challenges = self._digest.challenges(flow.host, stale=verdict is DigestVerdict.STALE)
         return Turned(401, extra={"WWW-Authenticate": challenges})

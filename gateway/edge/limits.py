@@ -53,7 +53,7 @@ class Bucket:
         return True
 
 
-class Rate:
+class SourceRates:
     """Buckets by whoever fills them; the one used longest ago is forgotten when there are too many."""
 
     def __init__(self, per_s: float) -> None:

@@ -26,7 +26,7 @@ class LineInfo:
 
 
 @dataclass(eq=False, slots=True)
-class Line:
+class PooledLine:
     """A line and the calls that hold its slots."""
 
     info: LineInfo
@@ -41,8 +41,8 @@ class Lines:
     """All that are up, by name and by port."""
 
     def __init__(self) -> None:
-        self._by_name: dict[str, Line] = {}
-        self._by_port: dict[int, Line] = {}
+        self._by_name: dict[str, PooledLine] = {}
+        self._by_port: dict[int, PooledLine] = {}
         self._dead: deque[tuple[str, int]] = deque(maxlen=REMEMBERED_DEATHS)
 
     @property
@@ -55,9 +55,9 @@ class Lines:
 
     def up(self, info: LineInfo) -> None:
         self.down(info.name)
-        self._by_name[info.name] = self._by_port[info.sip_port] = Line(info, set(info.calls))
+        self._by_name[info.name] = self._by_port[info.sip_port] = PooledLine(info, set(info.calls))
 
-    def down(self, name: str) -> Line | None:
+    def down(self, name: str) -> PooledLine | None:
         """Forgets the line; None when it was not there."""
         line = self._by_name.pop(name, None)
         if line is not None:
@@ -65,10 +65,10 @@ class Lines:
             self._dead.append((name, line.info.sip_port))
         return line
 
-    def named(self, name: str) -> Line | None:
+    def named(self, name: str) -> PooledLine | None:
         return self._by_name.get(name)
 
-    def at_port(self, port: int) -> Line | None:
+    def at_port(self, port: int) -> PooledLine | None:
         return self._by_port.get(port)
 
     def reachable(self, name: str, port: int) -> bool:
@@ -85,7 +85,7 @@ class Lines:
         if line := self._by_name.get(name):
             line.calls.discard(call_id)
 
-    def pick(self, codecs: Sequence[str]) -> Line | None:
+    def pick(self, codecs: Sequence[str]) -> PooledLine | None:
         """The fullest line with a free slot, of the kind that the first codec wants, else the other."""
         wanted = kind_for(codecs)
         for kind in (wanted, NARROW if wanted == WIDE else WIDE):

@@ -56,7 +56,7 @@ log = structlog.get_logger("http")
 Call = dict[str, Any]
 
 
-class House(Protocol):
+class Gateway(Protocol):
     """What the app needs of the gateway; the front implements it."""
 
     async def place(self, offer_sdp: str, dialled: str, source: str, user_agent: str) -> tuple[str, str]:
@@ -79,7 +79,7 @@ class House(Protocol):
 
 
 def build_app(
-    house: House, settings: Settings, token: str | None = None, more: Sequence[Route] = ()
+    house: Gateway, settings: Settings, token: str | None = None, more: Sequence[Route] = ()
 ) -> Starlette:
     """The ASGI app. `token` is the console's; it may be None only while `settings.local_only`. `more` are
     doors of their own (`engines`).
@@ -112,7 +112,7 @@ def build_app(
 class Console:
     """The handlers."""
 
-    def __init__(self, house: House, keys: Keys) -> None:
+    def __init__(self, house: Gateway, keys: Keys) -> None:
         self._house = house
         self._keys = keys
         self._readiness: tuple[float, HouseState] | None = None

@@ -75,7 +75,7 @@ class WebLine:
 
 @dataclass
 class Front:
-    """The front's seams: the edge's `Router`, the app's `House`, and the RPC of lines, halls, engine."""
+    """The front's seams: the edge's `Router`, the app's `Gateway`, and the RPC of lines, halls, engine."""
 
     settings: Settings
     runtime: Runtime

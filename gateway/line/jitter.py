@@ -46,7 +46,7 @@ FARTHEST: Final = 100
 """A sequence number farther away than this begins a new stream."""
 
 
-class Kind(enum.Enum):
+class PullKind(enum.Enum):
     """What a pull found."""
 
     PLAY = enum.auto()
@@ -60,7 +60,7 @@ class Kind(enum.Enum):
 
 
 class Pulled(NamedTuple):
-    kind: Kind
+    kind: PullKind
     payload: bytes = b""
     samples: int = FRAME
     """how much to conceal or recover"""
@@ -70,7 +70,7 @@ class Pulled(NamedTuple):
     """… even if it is not"""
 
 
-class Packet(Protocol):
+class ArrivedPacket(Protocol):
     """What is used of `aiortc.rtp.RtpPacket`."""
 
     sequence_number: int
@@ -139,7 +139,7 @@ class JitterBuffer:
 
     # ── arrivals ─────────────────────────────────────────────────────────────────────────────────────
 
-    def add(self, packet: Packet) -> tuple[bool, None]:
+    def add(self, packet: ArrivedPacket) -> tuple[bool, None]:
         """Takes a packet. Answers aiortc's (no picture-loss indication, no frame)."""
         now = self._clock()
         self.stats.received += 1
@@ -194,13 +194,13 @@ class JitterBuffer:
         """The next packet's worth of sound, or what stands in for it."""
         now = self._clock()
         if self._next is None:
-            return Pulled(Kind.SILENT)
+            return Pulled(PullKind.SILENT)
         if not self._packets:
             return self._starve()
         first = min(self._packets)
         if not self._playing:
             if self._delay(first, now) < self.target_s:
-                return Pulled(Kind.SILENT)
+                return Pulled(PullKind.SILENT)
             self._playing = True
             self._next, self._concealed = first, 0
         if first > self._next:
@@ -209,7 +209,7 @@ class JitterBuffer:
             if due < self.target_s and self._concealed < MOST_CONCEALED:  # it may still come
                 self._concealed += 1
                 self.stats.concealed += 1
-                return Pulled(Kind.LATE, samples=self._samples)
+                return Pulled(PullKind.LATE, samples=self._samples)
             covered = min(self._concealed, missing)
             self._concealed = 0
             self._next += covered
@@ -224,13 +224,13 @@ class JitterBuffer:
 
     def _starve(self) -> Pulled:
         if not self._playing:
-            return Pulled(Kind.SILENT)
+            return Pulled(PullKind.SILENT)
         self._concealed += 1
         if self._concealed > MOST_CONCEALED:
             self._playing = False
-            return Pulled(Kind.SILENT)
+            return Pulled(PullKind.SILENT)
         self.stats.concealed += 1
-        return Pulled(Kind.LATE, samples=self._samples)
+        return Pulled(PullKind.LATE, samples=self._samples)
 
     def _bridge(self, first: int, missing: int) -> Pulled:
         """Packets are lost for good, and `first` is here."""
@@ -243,9 +243,9 @@ class JitterBuffer:
         self.stats.lost += 1
         if missing == 1:
             self.stats.recovered += 1
-            return Pulled(Kind.RECOVER, self._packets[first][1], self._samples)
+            return Pulled(PullKind.RECOVER, self._packets[first][1], self._samples)
         self.stats.concealed += 1
-        return Pulled(Kind.LATE, samples=self._samples)
+        return Pulled(PullKind.LATE, samples=self._samples)
 
     def _delay(self, number: int, now: float) -> float:
         """Seconds a packet has waited, had it come as promptly as the promptest."""
@@ -255,10 +255,10 @@ class JitterBuffer:
         excess = delay - self.target_s
         if excess < self._samples / RATE_HZ + 0.002 or not self._packets:
             self._excess = 0
-            return Pulled(Kind.PLAY, payload, self._samples)
+            return Pulled(PullKind.PLAY, payload, self._samples)
         self._excess += 5 if excess > FAR_TOO_MUCH_S else 1
         return Pulled(
-            Kind.PLAY,
+            PullKind.PLAY,
             payload,
             self._samples,
             spare=self._excess > PATIENCE,

@@ -40,7 +40,7 @@ CODEC_IDS: Final[dict[Codec, str]] = {"pcmu": "PCMU/8000/1", "pcma": "PCMA/8000/
 
 
 @dataclass
-class Step:
+class ScriptStep:
     """Something to do in the call: speak, or press keys."""
 
     pcm: str = ""
@@ -55,7 +55,7 @@ class CallPlan:
     """One call to place."""
 
     uri: str
-    steps: tuple[Step, ...] = ()
+    steps: tuple[ScriptStep, ...] = ()
     record: str = ""
     """File for what was heard, int16 mono at the plan's rate."""
     duration_s: float | None = None
@@ -100,7 +100,7 @@ class TurnReport:
 
 
 @dataclass
-class Outcome:
+class PhoneOutcome:
     """What became of a call. Times are seconds; after the answer unless said."""
 
     status: int = 0
@@ -126,7 +126,7 @@ def is_loud(pcm: bytes) -> bool:
     return max(samples) >= LOUD or min(samples) <= -LOUD
 
 
-class Ear(PcmPort):
+class PhoneEar(PcmPort):
     """What a call hears and says, frame by frame; `loud[n]` and `times[n]` belong to the n-th 20 ms."""
 
     def __init__(self, name: str, rate_hz: int) -> None:
@@ -177,10 +177,10 @@ class Ear(PcmPort):
 class PhoneCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
     """One outgoing call and its script."""
 
-    def __init__(self, phone: Phone, account: pj.Account, plan: CallPlan, ear: Ear) -> None:
+    def __init__(self, phone: Softphone, account: pj.Account, plan: CallPlan, ear: PhoneEar) -> None:
         super().__init__(account)
         self.phone, self.plan, self.ear = phone, plan, ear
-        self.outcome = Outcome()
+        self.outcome = PhoneOutcome()
         self.placed_at = time.monotonic()
         self.answered_at: float | None = None
         self.over = False
@@ -276,7 +276,7 @@ class PhoneCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
         elif self.plan.duration_s is None and self.plan.steps and self.our_turn(now):
             self.give_up("we hung up")
 
-    def begin(self, step: Step, now: float) -> None:
+    def begin(self, step: ScriptStep, now: float) -> None:
         if step.pcm:
             self.ear.last_loud_end = now
             self.ear.say(Path(step.pcm).read_bytes())
@@ -292,7 +292,7 @@ class PhoneCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
         except pj.Error:  # pjsua2 has no such call any more
             self.over = True
 
-    def report(self) -> Outcome:
+    def report(self) -> PhoneOutcome:
         outcome, at = self.outcome, self.answered_at
         outcome.ended = self.ending
         if at is None:
@@ -308,7 +308,7 @@ class PhoneCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
         return outcome
 
 
-class Phone:
+class Softphone:
     """The process's endpoint and its calls."""
 
     def __init__(self, plan: PhonePlan) -> None:
@@ -359,8 +359,8 @@ class Phone:
         self._accounts.append(account)
         return account
 
-    def run(self) -> list[Outcome]:
-        ears = [Ear(f"ear-{n}", self.plan.rate_hz) for n in range(len(self.plan.calls))]
+    def run(self) -> list[PhoneOutcome]:
+        ears = [PhoneEar(f"ear-{n}", self.plan.rate_hz) for n in range(len(self.plan.calls))]
         for plan, ear in zip(self.plan.calls, ears, strict=True):
             call = PhoneCall(self, self._account(plan), plan, ear)
             self.calls.append(call)
@@ -390,7 +390,7 @@ def main() -> None:
     sys.setswitchinterval(0.0005)
     answer: dict[str, Any]
     try:
-        phone = Phone(codec.from_json(PhonePlan, codec.unpacked(sys.stdin.buffer.read()), "the plan"))
+        phone = Softphone(codec.from_json(PhonePlan, codec.unpacked(sys.stdin.buffer.read()), "the plan"))
         answer = {"outcomes": [asdict(outcome) for outcome in phone.run()]}
         for call in phone.calls:
             if call.plan.record:

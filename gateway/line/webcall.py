@@ -34,7 +34,7 @@ from gateway.errors import RpcError
 from gateway.ipc.codec import to_json
 from gateway.ipc.line_messages import Shown, ShownState
 from gateway.line import ice, opus
-from gateway.line.jitter import JitterBuffer, Kind
+from gateway.line.jitter import JitterBuffer, PullKind
 from gateway.line.opus import FRAME, OpusError
 from model.tasks import Tasks
 
@@ -78,7 +78,7 @@ def prepare(host: str) -> None:
     ]
 
 
-class Voice(MediaStreamTrack):
+class VoiceTrack(MediaStreamTrack):
     """Our side's audio: Opus packets, as the tick makes them."""
 
     kind = "audio"
@@ -129,7 +129,7 @@ class WebCall:
         self._happened = happened
         self._public_address = public_address
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-        self._voice = Voice()
+        self._voice = VoiceTrack()
         self._encoder = opus.Encoder()
         self._decoder = opus.Decoder()
         self._jitter: JitterBuffer | None = None
@@ -292,15 +292,15 @@ class WebCall:
         while True:
             pulled = jitter.pull()
             try:
-                if pulled.kind is Kind.PLAY:
+                if pulled.kind is PullKind.PLAY:
                     sound = self._decoder.decode(pulled.payload)
                     if pulled.must_drop or (pulled.spare and _is_quiet(sound)):
                         jitter.dropped()
                         continue
                     return sound
-                if pulled.kind is Kind.RECOVER:
+                if pulled.kind is PullKind.RECOVER:
                     return self._decoder.recover(pulled.payload, pulled.samples)
-                if pulled.kind is Kind.LATE:
+                if pulled.kind is PullKind.LATE:
                     return self._decoder.conceal(pulled.samples)
             except OpusError:
                 return SILENCE

@@ -38,7 +38,7 @@ from gateway.front.engine_door import engine_door
 from gateway.run.preflight import check_engines
 from model.api import Limits, Output, Reference, SessionConfig, Understood
 from model.client import EngineClient, EngineSession
-from model.cluster import FULL, GONE_S, ClusterSettings, Roster, Standing, by_slots, exposition
+from model.cluster import FULL, GONE_S, ClusterSettings, ReplicaStanding, Roster, by_slots, exposition
 from model.errors import EngineBusy, EngineError, EngineLost
 from model.reference import ReferenceDesk
 from model.server import EngineApp, listening
@@ -265,11 +265,11 @@ async def test_a_cluster_says_where_and_its_last_word_holds_while_it_is_away(
 def test_the_roster_has_most_room_first_and_forgets_the_silent() -> None:
     roster = Roster()
     for name, used, draining in (("a", 3, False), ("b", 1, False), ("c", 0, True)):
-        roster.take(Standing(name, f"ws://{name}", 1, 4, used, 1, draining), now=10.0)
+        roster.take(ReplicaStanding(name, f"ws://{name}", 1, 4, used, 1, draining), now=10.0)
     assert [s.replica for s in roster.engines(10.0)] == ["b", "a"]
     assert len(roster.present(10.0)) == 3
     assert 'voicegate_cluster_used{replica="a"} 3' in exposition(roster.present(10.0))
-    roster.take(Standing("a", "ws://a", 1, 4, 3, 1, False), now=12.0)
+    roster.take(ReplicaStanding("a", "ws://a", 1, 4, 3, 1, False), now=12.0)
     assert [s.replica for s in roster.present(10.0 + GONE_S)] == ["a"]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from model.reply import Reply, Terms
+from model.reply import Reply, ReplyTerms
 from tests.model.conftest import Grants
 from tests.model.scripted import ScriptedConversation, ScriptedEngine
 
@@ -43,7 +43,7 @@ class Client:
 async def test_a_cancelled_reply_ends_once_wherever_it_is(grants: Grants, at: int) -> None:
     client = Client(at)
     conversation = ScriptedConversation(ScriptedEngine(), 0.1, words=["one", " two"], frames_a_word=1)
-    reply = Reply(1, Terms(grants.issue(), lambda _: False, lead_s=9.0), client.send)
+    reply = Reply(1, ReplyTerms(grants.issue(), lambda _: False, lead_s=9.0), client.send)
     await reply.start(conversation, None, None, None)
     async with asyncio.timeout(5):
         await client.there.wait()
@@ -59,7 +59,7 @@ async def test_a_cancelled_reply_ends_once_wherever_it_is(grants: Grants, at: in
 
 async def test_a_reply_cancelled_before_its_first_step_ends_too(grants: Grants) -> None:
     client = Client()
-    reply = Reply(1, Terms(grants.issue(), lambda _: False), client.send)
+    reply = Reply(1, ReplyTerms(grants.issue(), lambda _: False), client.send)
     await reply.start(ScriptedConversation(ScriptedEngine(), 0.1), None, None, None)
     await reply.cancel()
     assert client.dones == ["cancelled"]
@@ -69,7 +69,7 @@ async def test_a_reply_cancelled_before_its_first_step_ends_too(grants: Grants) 
 async def test_a_reply_runs_ahead_by_its_lead_and_no_more(grants: Grants) -> None:
     client = Client()
     conversation = ScriptedConversation(ScriptedEngine(), 0.1, frames_a_word=100)
-    reply = Reply(1, Terms(grants.issue(), lambda _: False, lead_s=0.8), client.send)
+    reply = Reply(1, ReplyTerms(grants.issue(), lambda _: False, lead_s=0.8), client.send)
     await reply.start(conversation, None, None, None)
     reply.report(0.0)
     await asyncio.sleep(0.45)  # a report holds for half a second
@@ -85,7 +85,7 @@ async def test_a_reply_runs_ahead_by_its_lead_and_no_more(grants: Grants) -> Non
 async def test_without_reports_the_lead_goes_by_the_clock(grants: Grants) -> None:
     client = Client()
     conversation = ScriptedConversation(ScriptedEngine(), 0.1, words=["one"], frames_a_word=20)
-    reply = Reply(1, Terms(grants.issue(), lambda _: False, lead_s=0.4), client.send)
+    reply = Reply(1, ReplyTerms(grants.issue(), lambda _: False, lead_s=0.4), client.send)
     await reply.start(conversation, None, None, None)
     await asyncio.sleep(1.6 - 0.4 - 0.02)
     assert (client.frames, client.dones) == (19, [])

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from gateway.edge import digest as module
-from gateway.edge.digest import Digest, Verdict
+from gateway.edge.digest import Digest, DigestVerdict
 from tests.gateway.edge.conftest import Exchange
 from tests.gateway.edge.peers import OFFER, Caller
 
@@ -57,7 +57,7 @@ def digest() -> Digest:
 @pytest.mark.parametrize("which", [0, 1])
 def test_both_algorithms_open(digest: Digest, which: int) -> None:
     challenge = digest.challenges("192.0.2.1")[which]
-    assert digest.check([credentials(challenge)], "INVITE", "192.0.2.1") == (Verdict.OK, "alice")
+    assert digest.check([credentials(challenge)], "INVITE", "192.0.2.1") == (DigestVerdict.OK, "alice")
 
 
 def test_what_is_not_offered_is_not_taken(digest: Digest) -> None:
@@ -66,7 +66,7 @@ def test_what_is_not_offered_is_not_taken(digest: Digest) -> None:
         only = Digest(ha1, offer)
         only._key = digest._key
         assert len(only.challenges("192.0.2.1")) == 1
-        assert only.check([credentials(other)], "INVITE", "192.0.2.1")[0] is Verdict.WRONG
+        assert only.check([credentials(other)], "INVITE", "192.0.2.1")[0] is DigestVerdict.WRONG
 
 
 def test_sha_256_is_offered_first(digest: Digest) -> None:
@@ -93,12 +93,12 @@ def test_sha_256_is_offered_first(digest: Digest) -> None:
 def test_anything_else_is_wrong(digest: Digest, wrong: dict[str, str]) -> None:
     challenge = digest.challenges("192.0.2.1")[1]
     verdict, _ = digest.check([credentials(challenge, **wrong)], "INVITE", "192.0.2.1")
-    assert verdict is Verdict.WRONG
+    assert verdict is DigestVerdict.WRONG
 
 
 def test_what_is_no_header_is_wrong(digest: Digest) -> None:
     for value in ("", "Basic YTpi", "Digest", "Digest self=1", "Digest ,,,", "Digest realm"):
-        assert digest.check([value], "INVITE", "192.0.2.1")[0] is Verdict.WRONG
+        assert digest.check([value], "INVITE", "192.0.2.1")[0] is DigestVerdict.WRONG
 
 
 def test_no_header_takes_long(digest: Digest) -> None:
@@ -110,11 +110,13 @@ def test_no_header_takes_long(digest: Digest) -> None:
 
 def test_a_nonce_is_for_one_source_and_one_time(digest: Digest, monkeypatch: pytest.MonkeyPatch) -> None:
     challenge = digest.challenges("192.0.2.1")[0]
-    assert digest.check([credentials(challenge)], "INVITE", "192.0.2.2")[0] is Verdict.STALE
-    assert Digest(ha1, "both").check([credentials(challenge)], "INVITE", "192.0.2.1")[0] is Verdict.STALE
+    assert digest.check([credentials(challenge)], "INVITE", "192.0.2.2")[0] is DigestVerdict.STALE
+    assert (
+        Digest(ha1, "both").check([credentials(challenge)], "INVITE", "192.0.2.1")[0] is DigestVerdict.STALE
+    )
     later = time.time() + module.NONCE_S + 2
     monkeypatch.setattr(module.time, "time", lambda: later)
-    assert digest.check([credentials(challenge)], "INVITE", "192.0.2.1")[0] is Verdict.STALE
+    assert digest.check([credentials(challenge)], "INVITE", "192.0.2.1")[0] is DigestVerdict.STALE
 
 
 def test_a_count_is_used_once(digest: Digest) -> None:
@@ -123,14 +125,20 @@ def test_a_count_is_used_once(digest: Digest) -> None:
     verdicts = [
         digest.check([one], "INVITE", "192.0.2.1")[0] for one in (first, first, second, first, second)
     ]
-    assert verdicts == [Verdict.OK, Verdict.STALE, Verdict.OK, Verdict.STALE, Verdict.STALE]
+    assert verdicts == [
+        DigestVerdict.OK,
+        DigestVerdict.STALE,
+        DigestVerdict.OK,
+        DigestVerdict.STALE,
+        DigestVerdict.STALE,
+    ]
 
 
 def test_counts_are_bounded(digest: Digest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_NONCES", 3)
     for n in range(10):
         challenge = digest.challenges(f"192.0.2.{n}")[0]
-        assert digest.check([credentials(challenge)], "INVITE", f"192.0.2.{n}")[0] is Verdict.OK
+        assert digest.check([credentials(challenge)], "INVITE", f"192.0.2.{n}")[0] is DigestVerdict.OK
     assert len(digest._counts) == 3
 
 

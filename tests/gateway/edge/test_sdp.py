@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.edge.identity import Identity
-from gateway.edge.limits import MAX_SOURCES, Rate, block_of
+from gateway.edge.limits import MAX_SOURCES, SourceRates, block_of
 from gateway.edge.message import stamped
 from gateway.edge.sdp import at_address, offered_codecs
 from gateway.edge.transport import Flow
@@ -82,7 +82,7 @@ def test_a_via_goes_back_as_it_came_but_for_where_it_came_from(via: str, expecte
 
 
 def test_rates_are_kept_for_the_latest_sources_only() -> None:
-    rate = Rate(1.0)
+    rate = SourceRates(1.0)
     for n in range(MAX_SOURCES + 10):
         assert rate.takes(str(n))
     assert len(rate._buckets) == MAX_SOURCES

@@ -12,7 +12,7 @@ from aiortc.mediastreams import MediaStreamTrack
 from av.packet import Packet
 
 from gateway.line import opus
-from gateway.line.jitter import Kind
+from gateway.line.jitter import PullKind
 from tests.gateway.line.line_harness import FRAME, Sound, silence
 
 
@@ -75,7 +75,7 @@ class Browser:
         async with asyncio.timeout(seconds + 5):
             while len(out) < seconds * 2 * 48_000:
                 await asyncio.sleep(0.01)
-                while (pulled := jitter.pull()).kind is Kind.PLAY:
+                while (pulled := jitter.pull()).kind is PullKind.PLAY:
                     out += decoder.decode(pulled.payload)
         return bytes(out)
 

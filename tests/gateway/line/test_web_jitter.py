@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gateway.line.jitter import FRAME, JitterBuffer, Kind, Pulled
+from gateway.line.jitter import FRAME, JitterBuffer, Pulled, PullKind
 
 TICK_S = 0.02
 
@@ -53,7 +53,7 @@ class Line:
             self.now = at
             while True:
                 pulled = self.buffer.pull()
-                if pulled.kind is Kind.PLAY and (pulled.must_drop or (pulled.spare and self.quiet)):
+                if pulled.kind is PullKind.PLAY and (pulled.must_drop or (pulled.spare and self.quiet)):
                     self.buffer.dropped()
                     self.pulls.append((-1.0, pulled))
                     continue
@@ -64,14 +64,16 @@ class Line:
 
     def played(self) -> list[int]:
         """Numbers of the packets heard, in order."""
-        return [int(p.payload) for at, p in self.pulls if p.kind is Kind.PLAY and at >= 0]
+        return [int(p.payload) for at, p in self.pulls if p.kind is PullKind.PLAY and at >= 0]
 
     def concealed(self) -> int:
-        return sum(1 for _, p in self.pulls if p.kind in (Kind.LATE, Kind.RECOVER))
+        return sum(1 for _, p in self.pulls if p.kind in (PullKind.LATE, PullKind.RECOVER))
 
     def delay_s(self, number: int, samples: int = FRAME) -> float:
         """How long after it was sent a packet was pulled."""
-        at = next(at for at, p in self.pulls if p.kind is Kind.PLAY and at >= 0 and int(p.payload) == number)
+        at = next(
+            at for at, p in self.pulls if p.kind is PullKind.PLAY and at >= 0 and int(p.payload) == number
+        )
         return at - number * samples / 48_000
 
 
@@ -106,7 +108,7 @@ def test_the_lost_packet_is_asked_of_the_next_ones_fec() -> None:
         if n != 205
     ]
     line = Line(quiet=False).run(arrivals, until=6.0)
-    recovered = [p for _, p in line.pulls if p.kind is Kind.RECOVER]
+    recovered = [p for _, p in line.pulls if p.kind is PullKind.RECOVER]
     assert [p.payload for p in recovered] == [b"206"]
     assert line.buffer.stats.recovered == 1
     assert line.played()[-80:] == [n for n in line.played()[-80:] if n != 205]
@@ -143,7 +145,7 @@ def test_jitter_is_waited_for_and_forgotten(jitter_s: float) -> None:
     calm = [(n * TICK_S + 0.001, packet) for n, packet in enumerate(packets)][700:]
     line = Line().run(rough + calm, until=30.0)
     settled = [p.kind for at, p in line.pulls if 3.0 < at < 14.0]
-    assert settled.count(Kind.LATE) <= 0.02 * len(settled)
+    assert settled.count(PullKind.LATE) <= 0.02 * len(settled)
     played = line.played()
     assert played == sorted(set(played))
     assert line.delay_s(played[played.index(690)] if 690 in played else 691) < jitter_s + 0.045
@@ -180,7 +182,7 @@ def test_a_longer_way_is_no_excess() -> None:
     for n in range(1002, 1500, 5):
         arrivals[n] = (arrivals[n][0] + 0.045, arrivals[n][1])
     line = Line(quiet=False).run(arrivals, until=29.9)
-    assert all(at >= 0 and p.kind is Kind.PLAY for at, p in line.pulls[600:1000])
+    assert all(at >= 0 and p.kind is PullKind.PLAY for at, p in line.pulls[600:1000])
     assert line.delay_s(990) < 0.1 + 0.045
     assert set(range(1100, 1480)) <= set(line.played())
 
@@ -214,7 +216,7 @@ def test_a_drifting_clock_is_followed(ppm: int) -> None:
     assert len(played) >= 5940
     last = played[-1]
     sent = last * TICK_S * (1 - ppm * 1e-6)
-    at = next(at for at, p in line.pulls if p.kind is Kind.PLAY and at >= 0 and int(p.payload) == last)
+    at = next(at for at, p in line.pulls if p.kind is PullKind.PLAY and at >= 0 and int(p.payload) == last)
     assert at - sent < 0.06
 
 
@@ -225,7 +227,7 @@ def test_a_pause_of_the_sender_is_silence_not_concealment() -> None:
     arrivals = on_time(packets[:50]) + [(4.001 + n * TICK_S, packet) for n, packet in enumerate(packets[50:])]
     line = Line().run(arrivals, until=5.0)
     kinds = [p.kind for at, p in line.pulls if 1.3 < at < 3.9]
-    assert set(kinds) == {Kind.SILENT}
+    assert set(kinds) == {PullKind.SILENT}
     assert line.concealed() <= 5
     assert set(range(50, 95)) <= set(line.played())
 
@@ -270,7 +272,7 @@ def test_a_flood_is_bounded() -> None:
         line.buffer.add(packet)
     assert line.buffer.stats.dropped >= 90 - 64
     line.now = 1.0
-    assert line.buffer.pull().kind is Kind.PLAY
+    assert line.buffer.pull().kind is PullKind.PLAY
 
 
 def test_nothing_reaches_aiortcs_decoder() -> None:
