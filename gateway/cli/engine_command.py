@@ -28,14 +28,16 @@ WINDOW: Final = 10
 
 
 class EngineCommands(click.Group):
-    """Ours, and those that `model.chroma.cli` brings where it can be loaded."""
+    """Our own commands, and those that `model.chroma.cli` brings where it can be loaded."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands that can be loaded here."""
         with contextlib.suppress(ModuleNotFoundError):
             return [*super().list_commands(ctx), *_chroma().list_commands(ctx)]
         return super().list_commands(ctx)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Our own command of that name, else Chroma's."""
         return super().get_command(ctx, cmd_name) or _chroma().get_command(ctx, cmd_name)
 
 
@@ -111,10 +113,11 @@ class Watch:
         return found
 
     async def once(self) -> None:
+        """Prints one reading."""
         _console().print(table(await self.look()))
 
     async def run(self) -> None:
-        """Until Ctrl-C; an engine that is away meanwhile is waited for."""
+        """Shows readings until Ctrl-C; waits for an engine that is away meanwhile."""
         with Live(table(await self.look()), console=_console(), auto_refresh=False) as live:
             while True:
                 await asyncio.sleep(REFRESH_S)

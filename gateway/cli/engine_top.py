@@ -29,11 +29,11 @@ class Reading:
     at: float
     families: tuple[Metric, ...]
     values: Mapping[tuple[str, Labels], float]
-    """every sample by name and labels"""
+    """Every sample by name and labels."""
 
     @classmethod
     def parse(cls, text: str, at: float) -> Self:
-        """Raises `ValueError` for what is not Prometheus' text."""
+        """Reads what Prometheus would scrape. Raises `ValueError` for any other text."""
         families = tuple(text_string_to_metric_families(text))
         samples = (sample for family in families for sample in family.samples)
         return cls(at, families, {(s.name, _labels(s.labels)): s.value for s in samples})
@@ -44,9 +44,10 @@ def _labels(labels: Mapping[str, str]) -> Labels:
 
 
 def quantile(buckets: Sequence[tuple[float, float]], q: float) -> float | None:
-    """As Prometheus estimates it: evenly within the bucket, at most the last bound; None of nothing.
+    """The quantile as Prometheus estimates it: evenly within its bucket, at most the last bound.
 
-    `buckets`: (upper bound, count of all up to it), the last bound infinite.
+    `buckets`: (upper bound, count of all up to it), the last bound infinite. None when nothing was
+    counted.
     """
     count = buckets[-1][1]
     if not count:
@@ -62,7 +63,7 @@ def quantile(buckets: Sequence[tuple[float, float]], q: float) -> float | None:
 
 
 def rows(now: Reading, before: Reading | None) -> dict[str, str]:
-    """What there is to say, by what it is of."""
+    """What an engine's metrics say, by the name and labels of each."""
     found = {}
     for family in now.families:
         if family.name.endswith("_created"):
@@ -83,7 +84,7 @@ def rows(now: Reading, before: Reading | None) -> dict[str, str]:
 
 
 def _since(before: Reading | None, name: str, labels: Labels, value: float) -> float:
-    """What came since; an engine that was started anew began at zero."""
+    """The growth of a counter since `before`; an engine that was started anew began at zero."""
     past = 0.0 if before is None else before.values.get((name, labels), 0.0)
     return value - past if value >= past else value
 

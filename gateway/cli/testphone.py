@@ -43,23 +43,23 @@ class CallRequest:
 
     uri: str
     script: Sequence[Path | str] = ()
-    """wav files (any rate, mono or stereo) and digits (0-9, *, #, A-D)"""
+    """wav files (any rate, mono or stereo) and digits (0-9, *, #, A-D)."""
     record: Path | None = None
-    """wav of what was heard, from the answer on: mono, 8 kHz, or 16 kHz with G.722"""
+    """wav of what was heard, from the answer on: mono, 8 kHz, or 16 kHz with G.722."""
     duration_s: float | None = None
-    """hang up this long after the answer; None: when everything is said and answered"""
+    """Hang up this long after the answer; None: when everything is said and answered."""
     at_s: float | None = None
-    """say the first thing this long after the answer, whoever is speaking; None: in turn"""
+    """Say the first thing this long after the answer, whoever is speaking; None: in turn."""
     after_s: float = 0.0
-    """dial so long after the others that are placed with it"""
+    """Dial so long after the others that are placed with it."""
     user: str | None = None
     password: str | None = None
     caller: str = "voicegate"
-    """user part of From, when there is no `user`"""
+    """User part of From, when there is no `user`."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """added to the INVITE"""
+    """Added to the INVITE."""
     sip_call_id: str = ""
-    """SIP Call-ID to use; empty: a random one"""
+    """SIP Call-ID to use; empty: a random one."""
 
 
 @dataclass
@@ -70,6 +70,7 @@ class CallReport(PhoneOutcome):
     record: str | None = None
 
     def as_json(self) -> dict[str, Any]:
+        """The report as JSON."""
         return asdict(self)
 
 
@@ -106,6 +107,7 @@ def read_wav(path: Path, rate_hz: int) -> NDArray[np.int16]:
 
 
 def write_wav(path: Path, pcm: bytes, rate_hz: int) -> None:
+    """Writes `pcm`, int16 mono, to a file. Raises `CallerError`."""
     try:
         with wave.open(str(path), "wb") as file:
             file.setnchannels(1)
@@ -117,7 +119,7 @@ def write_wav(path: Path, pcm: bytes, rate_hz: int) -> None:
 
 
 def local_address(uri: str) -> str:
-    """The address of ours from which the URI's host is reached. Raises `CallerError`."""
+    """Our address from which the URI's host is reached. Raises `CallerError`."""
     match = _URI.fullmatch(uri)
     if match is None:
         raise CallerError(f"{uri!r} is no SIP URI; one looks like sip:demo@127.0.0.1:5060")
@@ -234,7 +236,7 @@ def place_call(
     codec: str | None = None,
     at_s: float | None = None,
 ) -> CallReport:
-    """One call, from dialling to its end; see `CallRequest` and `place_calls`."""
+    """Places one call and waits until it is over; see `CallRequest` and `place_calls`."""
     request = CallRequest(uri, script, record, duration_s, at_s, user=user, password=password)
     return place_calls([request], codec=codec)[0]
 

@@ -1,4 +1,4 @@
-"""`voicegate trace`: whose sound a recording is: the mark, its call, the voice, and the consent behind it."""
+"""`voicegate trace`: what a recording is: its mark, the call, the voice, and the consent behind it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ def trace(clip: Path, html: Path | None, as_json: bool, speeds: bool) -> None:
 
 
 def _find(settings: Settings, clip: Path, speeds: bool) -> tuple[Detection, CallRow | None]:
-    """The mark and its call: as the recording alone says, or else as the registry's newest calls fit it."""
+    """The mark and its call.
+
+    The recording alone says them, or else the registry's newest calls are tried on it.
+    """
     recording, keys = read(clip), KeyRing.load(mark_keys_path(settings))
     registry = Registry.open(settings.sql)
     try:

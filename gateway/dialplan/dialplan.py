@@ -34,7 +34,7 @@ class Dialplan:
 
     @classmethod
     def load(cls, folder: Path) -> Dialplan:
-        """Raises `DialplanError` naming file, line and remedy."""
+        """Reads all plans of a folder. Raises `DialplanError`, which names file, line and remedy."""
         if not folder.is_dir():
             raise DialplanError(f"{folder}: no such folder; VOICEGATE_DIALPLANS names it")
         routes, targets = read_folder(folder)
@@ -45,7 +45,7 @@ class Dialplan:
     def explain(
         self, *, called: str, caller: str = "", source: str = "", at: datetime | None = None
     ) -> tuple[Route | None, tuple[str, ...]]:
-        """The first route that takes such a call, if any, and why each before it does not."""
+        """The first route that takes such a call, if any does, and why each route before it does not."""
         now = (at or datetime.now()).astimezone()
         lines: list[str] = []
         for route in self.routes:
@@ -81,7 +81,7 @@ class Dialplan:
         return tuple(found.values())
 
     def prompts(self) -> tuple[str, ...]:
-        """What must be sayable when no engine answers: each conversation's last words."""
+        """The texts that must be sayable when no engine answers: each conversation's last words."""
         texts = (
             text
             for route in self.routes

@@ -1,4 +1,4 @@
-"""Reads a folder of dialplans, and refuses what cannot be meant: every mistake with file, line and remedy."""
+"""Reads a folder of dialplans and refuses what cannot be meant, each mistake with file, line and remedy."""
 
 from __future__ import annotations
 
@@ -38,27 +38,30 @@ FILLED_BY_LOADER: Final = ("file", "line")
 
 @dataclass(frozen=True, slots=True)
 class PlanFile:
-    """One file: its name and where its keys stand."""
+    """One file: its name and the lines on which its keys stand."""
 
     file: str
     lines: dict[toml_lines.Path, int]
 
     def fail(self, path: toml_lines.Path, message: str) -> NoReturn:
+        """Raises `DialplanError` about the key at `path`."""
         raise DialplanError(f"{self.file}:{self.line(path)}: {message}")
 
     def line(self, path: toml_lines.Path) -> int:
+        """The line of `path`, or of the nearest key around it."""
         return toml_lines.line_of(self.lines, path)
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A route with where it was read, before the routes know each other."""
+    """A route and where it was read, before the routes know each other."""
 
     route: Route
     source: PlanFile
     path: toml_lines.Path
 
     def fail(self, path: toml_lines.Path, message: str) -> NoReturn:
+        """Raises `DialplanError` about the key at `path` within this route."""
         self.source.fail((*self.path, *path), f"route {self.route.name!r}: {message}")
 
 
@@ -169,7 +172,7 @@ def _typed(
 
 
 def _check(loaded: Loaded) -> None:
-    """What one route must keep to, whatever the others are."""
+    """Refuses a route that is wrong by itself, whatever the others are."""
     route = loaded.route
     _check_conditions(loaded)
     if not isinstance(route.do[0], Answer):
@@ -264,7 +267,7 @@ def _check_facts(loaded: Loaded, text: str, known: Iterable[str], path: toml_lin
 
 
 def _joined(loaded: list[Loaded], targets: Mapping[str, str]) -> tuple[Route, ...]:
-    """The routes, once each name is known to lead somewhere: targets, and routes behind a gather."""
+    """The routes, once each name is known to lead to a target or to a route behind a gather."""
     by_name: dict[str, Loaded] = {}
     reached: set[str] = set()
     for one in loaded:
@@ -289,7 +292,7 @@ def _joined(loaded: list[Loaded], targets: Mapping[str, str]) -> tuple[Route, ..
 
 
 def _keys(kind: type[Any]) -> tuple[str, ...]:
-    """A dataclass's fields as the author writes them."""
+    """The names of a dataclass's fields as the author of a plan writes them."""
     aliases = {"otherwise": "else", "opens": "from", "closes": "to"}
     return tuple(aliases.get(f.name, f.name) for f in fields(kind) if f.name not in FILLED_BY_LOADER)
 

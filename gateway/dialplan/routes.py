@@ -31,15 +31,15 @@ class Hours:
     opens: Annotated[str, Field(alias="from")] = "00:00"
     closes: Annotated[str, Field(alias="to")] = "24:00"
     zone: str | None = None
-    """none: the route's"""
+    """None: the route's."""
 
     @cached_property
     def weekdays(self) -> frozenset[int]:
-        """0 is Monday. Raises `ValueError` as `weekdays_of` does."""
+        """The days as numbers; 0 is Monday. Raises `ValueError` as `weekdays_of` does."""
         return weekdays_of(self.days)
 
     def minutes(self) -> tuple[int, int]:
-        """Begin and end in minutes after midnight, the end up to 48 h. Raises `ValueError`."""
+        """Begin and end in minutes after midnight; the end is at most 48 h. Raises `ValueError`."""
         begin, end = minute_of(self.opens), minute_of(self.closes)
         if begin == 24 * 60:
             raise ValueError('a window cannot begin at 24:00; write "00:00"')
@@ -86,7 +86,7 @@ class Keep:
     __pydantic_config__ = STRICT
     transcript: bool = False
     caller_audio: bool = True
-    """in the session, so that a restarted engine or hall can go on; goes with the session"""
+    """In the session, so that a restarted engine or hall can go on; goes with the session."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,21 +104,21 @@ class Route:
     source: tuple[str, ...] = ()
     hours: tuple[Hours, ...] = ()
     zone: str | None = None
-    """IANA name, for hours and for what the bot says of the time; none: this machine's"""
+    """IANA name, for hours and for what the bot says of the time; none: this machine's."""
     voice: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,80}$")] = "heart"
     language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Z]{2})?$")] = "en"
     purpose: Name = "support"
     without_voice: Literal["stock", "hangup"] = "stock"
-    """when consent refuses the voice: go on with the stock voice, or take no call"""
+    """When consent refuses the voice: go on with the stock voice, or take no call."""
     keep: Keep = Keep()
     do: tuple[Verb, ...] = ()
-    """verbs, in order"""
+    """Verbs, in order."""
     file: str = ""
-    """where it is written; filled by the loader"""
+    """Where it is written; filled by the loader."""
     line: int = 0
 
     def local(self, at: datetime | None = None) -> datetime:
-        """`at` (default: now) in this route's zone."""
+        """`at` (default: now) as the time in this route's zone."""
         return (at or datetime.now().astimezone()).astimezone(zone_of(self.zone))
 
     def why_not(self, called: str, caller: str, source: str, at: datetime) -> str | None:
@@ -136,7 +136,7 @@ class Route:
         return None
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON, for another process."""
+        """The whole route as JSON, for another process."""
         head: dict[str, Any] = ROUTE.dump_python(self, mode="json", exclude={"do"})
         return {**head, "do": [_verb_json(verb) for verb in self.do]}
 
@@ -148,7 +148,10 @@ class Route:
 
 
 def zone_of(name: str | None) -> tzinfo | None:
-    """None, as `astimezone` has it: this machine's zone. Raises `ValueError` for an unknown name."""
+    """The zone of an IANA name; None for None, which `astimezone` takes for this machine's zone.
+
+    Raises `ValueError` for an unknown name.
+    """
     if name is None:
         return None
     try:
@@ -194,12 +197,16 @@ def within(network: str, address: str) -> bool:
 
 
 def verb_from_json(table: Mapping[str, Any]) -> Verb:
-    """Raises pydantic's `ValidationError`, or `KeyError` for an unknown verb."""
+    """The verb that `Route.to_json` wrote.
+
+    Raises pydantic's `ValidationError`, or `KeyError` for an unknown verb.
+    """
     verb: Verb = verb_adapter(VERBS[table["verb"]]).validate_json(dumps(table))
     return verb
 
 
 def verb_adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    """What pydantic makes of a verb's class, made once."""
     if kind not in _ADAPTERS:
         _ADAPTERS[kind] = TypeAdapter(kind)
     return _ADAPTERS[kind]
@@ -219,7 +226,10 @@ def _listed(items: Any) -> str:
 
 
 def dumps(table: Mapping[str, Any]) -> str:
-    """JSON, because pydantic is strict there and yet takes lists for tuples; TOML's times become text."""
+    """The table as JSON, because pydantic is strict there and yet takes lists for tuples.
+
+    TOML's times become text.
+    """
     return json.dumps(table, default=str)
 
 

@@ -1,6 +1,6 @@
-"""On which line each key of a TOML text stands: `tomllib` does not say, and whoever fixes a file must know.
+"""Finds the line of each key of a TOML text: `tomllib` does not say it, and whoever fixes a file must know.
 
-Reads only texts that `tomllib` has accepted, so it checks nothing and follows TOML 1.0 just far enough.
+It reads only texts that `tomllib` has accepted, so it checks nothing and follows TOML 1.0 just far enough.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _STRINGS: Final = tuple(
 
 
 def lines_of(text: str) -> dict[Path, int]:
-    """Path to line, counted from 1: of a key where it is written, of an array's item where that begins."""
+    """Path to line, counted from 1: the line where a key is written, or where an array's item begins."""
     return _Scanner(text).read()
 
 
@@ -46,7 +46,7 @@ class _Scanner:
         self.line = 1
         self.lines: dict[Path, int] = {}
         self.items: dict[Path, int] = {}
-        """items so far of each `[[array of tables]]`"""
+        """Items so far of each `[[array of tables]]`."""
 
     def read(self) -> dict[Path, int]:
         table: Path = ()

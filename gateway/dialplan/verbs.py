@@ -42,7 +42,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Disclose:
-    """Says that a machine speaks. Verbatim, and cannot be interrupted."""
+    """Says verbatim that a machine speaks; the caller cannot interrupt it."""
 
     __pydantic_config__ = STRICT
     verb: Literal["disclose"] = "disclose"
@@ -70,11 +70,11 @@ class Reply:
     intent: Name
     ask: Annotated[tuple[Phrase, ...], Field(min_length=1)]
     about: Words = ""
-    """how a confirming question names it: "our opening hours"; empty: the intent's name"""
+    """How a confirming question names it: "our opening hours"; empty: the intent's name."""
     say: Words = ""
     tool: Literal["transfer", "hang_up", "repeat"] | None = None
     confirm: bool = False
-    """ask the caller first, however sure the engine is"""
+    """Ask the caller first, however sure the engine is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,21 +88,21 @@ class Converse:
     verb: Literal["converse"] = "converse"
     instructions: Text
     greeting: Words = ""
-    """said first, verbatim"""
+    """Said first, verbatim."""
     facts: dict[Name, str] = field(default_factory=dict)
     answers: tuple[Reply, ...] = ()
     unsure: Text = "Did you ask about {about}? Please say yes or no."
     not_understood: Annotated[tuple[Text, ...], Field(min_length=1)] = ("Sorry, I did not understand that.",)
-    """in turn, the last one again and again"""
+    """In turn, the last one again and again."""
     silence_s: Annotated[float, Field(ge=1, le=120)] = 6.0
-    """of nobody speaking before a prompt"""
+    """Of nobody speaking before a prompt."""
     silence_prompts: tuple[Text, ...] = ("Are you still there?",)
-    """one per silence; after the last one comes goodbye"""
+    """One per silence; after the last one comes goodbye."""
     goodbye: Text = "Goodbye."
     max_s: Annotated[float | None, Field(ge=5, le=86_400)] = None
-    """none: until the call's own limit"""
+    """None: until the call's own limit."""
     transfer: Name | None = None
-    """a name in `[targets]`; none: a caller who asks for a person hears `no_transfer`"""
+    """A name in `[targets]`; none: a caller who asks for a person hears `no_transfer`."""
     no_transfer: Text = "I am sorry, there is nobody I could put you through to."
     engine_lost: Text = "I am sorry, we have a technical problem. Please call again later."
     busy: Text = "I am sorry, all our lines are busy. Please call again later."
@@ -122,9 +122,9 @@ class Gather:
     branches: Annotated[dict[Digits, Name], Field(min_length=1)]
     otherwise: Annotated[Name | None, Field(alias="else")] = None
     digits: Annotated[int, Field(ge=1, le=32)] = 1
-    """at most so many"""
+    """At most so many."""
     timeout_s: Annotated[float, Field(ge=0.5, le=60)] = 5.0
-    """after the prompt, and between digits"""
+    """After the prompt, and between digits."""
     finish_key: Annotated[str, Field(pattern=r"^[0-9A-D*#]?$")] = "#"
 
 
@@ -136,7 +136,7 @@ class Transfer:
     verb: Literal["transfer"] = "transfer"
     target: Name
     say: Words = ""
-    """said first, verbatim"""
+    """Said first, verbatim."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,7 +148,7 @@ class Record:
     announce: Text
     max_s: Annotated[float, Field(ge=1, le=3600)] = 120.0
     silence_s: Annotated[float, Field(ge=1, le=60)] = 4.0
-    """of silence that ends it"""
+    """Of silence that ends it."""
     beep: bool = True
 
 
@@ -174,7 +174,7 @@ class Enroll:
     done: Text = "Thank you. Two people will now listen to what you said before your voice is used."
     failed: Text = "I am sorry, this did not work. Nothing was kept. Please call again."
     tries: Annotated[int, Field(ge=1, le=10)] = 3
-    """for the code, the PIN, and each sentence"""
+    """For the code, the PIN, and each sentence."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -203,7 +203,7 @@ class Hangup:
     __pydantic_config__ = STRICT
     verb: Literal["hangup"] = "hangup"
     say: Words = ""
-    """said first, verbatim"""
+    """Said first, verbatim."""
 
 
 Verb = Answer | Disclose | Say | Converse | Gather | Transfer | Record | Enroll | VoiceOwner | Hangup
@@ -223,12 +223,15 @@ VERBS: Final[Mapping[str, type[Verb]]] = {
 
 
 def facts_in(text: str) -> Iterator[str]:
-    """Names in braces, in order."""
+    """The names that stand in braces, in order."""
     return (match.group(1) for match in _FACT.finditer(text))
 
 
 def fill(text: str, facts: Mapping[str, str], at: datetime) -> str:
-    """`text` with its facts put in; `at` is the time in the route's zone. What is no fact stays as it is."""
+    """`text` with its facts put in; `at` is the time in the route's zone.
+
+    A name in braces that is not a fact stays as it is.
+    """
     known = {**clock_facts(at), **facts}
     return _FACT.sub(lambda match: known.get(match.group(1), match.group(0)), text)
 

@@ -10,13 +10,13 @@ class CallFacts:
     """Written by whoever took the call in, and by nobody else."""
 
     caller: str
-    """URI of From; "web" for a browser"""
+    """URI of From; "web" for a browser."""
     called: str
-    """the Request-URI, or what was dialled on the page"""
+    """The Request-URI, or what was dialled on the page."""
     display: str
     source: str
-    """the caller's address, as we or a trusted proxy saw it"""
+    """The caller's address, as we or a trusted proxy saw it."""
     transport: str
-    """udp, tcp, tls or webrtc"""
+    """udp, tcp, tls or webrtc."""
     user: str | None = None
-    """who logged in; None where no password is asked"""
+    """Who logged in; None where no password is asked."""

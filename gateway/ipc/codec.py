@@ -46,7 +46,7 @@ class _Form(NamedTuple):
 
     dump: Callable[[Any], Any] | None
     load: Callable[[Any], Any]
-    """raises `_Misfit`"""
+    """Raises `_Misfit`."""
 
 
 class _Field(NamedTuple):
@@ -55,11 +55,11 @@ class _Field(NamedTuple):
     load: Callable[[Any], Any]
     required: bool
     droppable: bool
-    """left out when it is None"""
+    """Left out when it is None."""
 
 
 def to_json(hint: Any, value: Any) -> Any:
-    """`value`, which is of the type `hint`, as what `json` writes."""
+    """`value`, which is of the type `hint`, as `json` can write it."""
     dump = _form(hint).dump
     return value if dump is None else dump(value)
 

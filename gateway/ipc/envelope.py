@@ -43,11 +43,12 @@ class Tell(Message):
 
     @classmethod
     def handled_by(cls, handler: Callable[[P, Self], Awaitable[None]]) -> Handled[P, Awaitable[object]]:
+        """Says that `handler` takes messages of this class."""
         return Handled(cls, handler)
 
     @classmethod
     def handled_at_once_by(cls, handler: Callable[[P, Self], None]) -> Handled[P, object]:
-        """For programs that do without asyncio."""
+        """As `handled_by`, for programs without asyncio."""
         return Handled(cls, handler)
 
 
@@ -58,21 +59,21 @@ class Ask(Message, Generic[A]):
 
     @classmethod
     def handled_by(cls, handler: Callable[[P, Self], Awaitable[A]]) -> Handled[P, Awaitable[object]]:
-        """`handler` raises `RpcError` to refuse."""
+        """Says that `handler` answers messages of this class; it raises `RpcError` to refuse."""
         return Handled(cls, handler)
 
     @classmethod
     def handled_at_once_by(cls, handler: Callable[[P, Self], A]) -> Handled[P, object]:
-        """For programs that do without asyncio."""
+        """As `handled_by`, for programs without asyncio."""
         return Handled(cls, handler)
 
     def answer_from(self, result: object) -> A:
-        """The answer that came. Raises `RpcError` when it is not an A."""
+        """The answer that came, checked. Raises `RpcError` when `result` is not an A."""
         return codec.load(answer_type(type(self)), result, f"the answer to {self.wire}")  # type: ignore[no-any-return]  # it is the A
 
 
 def answer_type(kind: type[Message]) -> Any:
-    """The A of an `Ask[A]`; of a `Tell`, None's type."""
+    """The A of an `Ask[A]`; for a `Tell` the type of None."""
     for base in getattr(kind, "__orig_bases__", ()):
         if get_origin(base) is Ask:
             return get_args(base)[0]
@@ -85,11 +86,11 @@ class Handled(Generic[P, R]):
 
     kind: type[Message]
     handler: Callable[[P, Any], R]
-    """takes a `kind`: `Ask.handled_by` and `Tell.handled_by` see to it"""
+    """Takes a `kind`: `Ask.handled_by` and `Tell.handled_by` see to it."""
 
 
 class Handlers(Generic[P, R]):
-    """What one end of a connection takes."""
+    """The messages that one end of a connection takes."""
 
     def __init__(self, handled: Iterable[Handled[P, R]]) -> None:
         self._by_wire = {one.kind.wire: one for one in handled}
@@ -109,6 +110,7 @@ def read(kind: type[codec.T], said: dict[str, Any]) -> codec.T:
 
 
 def name_of(said: dict[str, Any]) -> str:
+    """The name on the wire of the message in a question or a tell."""
     return str(said.get("method") or said.get("tell"))
 
 
@@ -116,16 +118,18 @@ def name_of(said: dict[str, Any]) -> str:
 
 
 def asked(number: int, message: Ask[Any]) -> bytes:
+    """The body of question number `number`."""
     params = codec.to_json(type(message), message)
     return codec.packed({"ask": number, "method": message.wire, "params": params})
 
 
 def told(message: Message) -> bytes:
+    """The body of a message that needs no answer."""
     return codec.packed({"tell": message.wire, "params": codec.to_json(type(message), message)})
 
 
 def answered(number: object, kind: type[Message], result: object) -> bytes:
-    """The answer to a question of that kind. Raises `RpcError` when `result` cannot be one."""
+    """The body of an answer to a question of that kind. Raises `RpcError` when `result` cannot be one."""
     try:
         return codec.packed({"answer": number, "result": codec.to_json(answer_type(kind), result)})
     except (TypeError, AttributeError) as error:
@@ -133,10 +137,12 @@ def answered(number: object, kind: type[Message], result: object) -> bytes:
 
 
 def failed(number: object, why: str) -> bytes:
+    """The body that says why question number `number` has no answer."""
     return codec.packed({"answer": number, "error": why})
 
 
 def refused(why: str) -> bytes:
+    """The body of the last word to a peer that is not talked with."""
     return codec.packed({"refused": why})
 
 

@@ -18,12 +18,12 @@ _LENGTH: Final = struct.Struct(">I")
 
 
 def framed(body: bytes) -> bytes:
-    """The message with its length before it. Raises `RpcError` when it is too large."""
+    """The message with its length before it. Raises `RpcError` when the message is too large."""
     return _LENGTH.pack(_fits(len(body))) + body
 
 
 def length_of(head: bytes | bytearray) -> int:
-    """Bytes of the message whose first `HEAD_BYTES` these are. Raises `RpcError` when that is too large."""
+    """The length of the message that begins with `head`. Raises `RpcError` when it is too large."""
     return _fits(int(_LENGTH.unpack_from(head)[0]))
 
 
@@ -34,7 +34,7 @@ def _fits(length: int) -> int:
 
 
 class Unframer:
-    """Messages out of a stream that comes in pieces."""
+    """Takes messages out of a stream that comes in pieces."""
 
     def __init__(self) -> None:
         self._waiting = bytearray()

@@ -14,40 +14,42 @@ class HouseState:
 
     ready: bool
     parts: dict[str, bool] = field(default_factory=dict)
-    """what it consists of, and whether that is there"""
+    """What it consists of, and whether that is there."""
     draining: bool = False
     calls: int = 0
-    """that run now"""
+    """That run now."""
     lines: dict[str, int] = field(default_factory=dict)
-    """calls that its lines take, by kind"""
+    """Calls that its lines take, by kind."""
     watermark: str = "unknown"
     voices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class AskState(Ask[HouseState]):
-    """How the gateway is."""
+    """Asks how the gateway is."""
 
     wire: ClassVar[str] = "state"
 
 
 @dataclass(frozen=True, slots=True)
 class VoiceClip:
-    """A voice's sound. The engine, which knows nothing of the gateway, reads the same by itself
-    (`model.reference`)."""
+    """A voice's sound.
+
+    The engine knows nothing of the gateway: it reads the same message by itself (`model.reference`).
+    """
 
     voice: str
     voice_hash: str
     text: str
-    """what is said in the clip"""
+    """What is said in the clip."""
     stock: bool
     pcm_f32: bytes | None = field(repr=False)
-    """float32 little-endian, 24 kHz mono; None: the engine has this voice itself"""
+    """float32 little-endian, 24 kHz mono; None: the engine has this voice itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class FetchVoice(Ask[VoiceClip]):
-    """The voice of a grant."""
+    """Asks for the voice of a grant."""
 
     wire: ClassVar[str] = "voice.reference"
     token: str = field(repr=False)

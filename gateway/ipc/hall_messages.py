@@ -23,16 +23,16 @@ class CallOffer(Ask[None]):
     call_id: str
     facts: CallFacts
     routes: tuple[Route, ...]
-    """the one that the call begins with, then those that it may go on as"""
+    """The one that the call begins with, then those that it may go on as."""
     targets: dict[str, str]
-    """SIP URIs that it may be transferred to, by name"""
+    """SIP URIs that it may be transferred to, by name."""
     payload: int
-    """all 64 bits of the mark's"""
+    """All 64 bits of the mark's."""
     at: float
-    """when the call came, seconds since the epoch"""
+    """When the call came, seconds since the epoch."""
     grant: str | None = field(default=None, repr=False)
     grant_refused: str | None = None
-    """why the route's own voice may not speak"""
+    """Why the route's own voice may not speak."""
 
     def __post_init__(self) -> None:
         if not self.routes:
@@ -40,10 +40,11 @@ class CallOffer(Ask[None]):
 
     @property
     def route(self) -> Route:
+        """The route that the call begins with."""
         return self.routes[0]
 
     def route_named(self, name: str) -> Route:
-        """Raises `KeyError`."""
+        """One of the call's routes. Raises `KeyError` when none has that name."""
         for route in self.routes:
             if route.name == name:
                 return route
@@ -52,7 +53,7 @@ class CallOffer(Ask[None]):
 
 @dataclass(frozen=True, slots=True)
 class EndCall(Ask[None]):
-    """Whoever wants it, for this reason."""
+    """Ends a call; `reason` says who wants it and why."""
 
     wire: ClassVar[str] = "call.hangup"
     call_id: str
@@ -74,9 +75,9 @@ class LiveCall:
 
     call_id: str
     route: Route
-    """the one it is in now"""
+    """The one it is in now."""
     at: float
-    """when it came, seconds since the epoch"""
+    """When it came, seconds since the epoch."""
     state: str
 
 
@@ -88,24 +89,24 @@ class HallHealth:
     engine: bool = False
     redis: bool = False
     counters: dict[str, float] = field(default_factory=dict)
-    """of the floor, by name; see `gateway.front.metrics`"""
+    """Of the floor, by name; see `gateway.front.metrics`."""
     sessions: dict[str, int] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
-    """names of those that are connected"""
+    """Names of those that are connected."""
     task_failures: dict[str, int] = field(default_factory=dict)
-    """background tasks that failed since its start, by name"""
+    """Background tasks that failed since the hall's start, by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Health(Ask[HallHealth]):
-    """How a hall is."""
+    """Asks how a hall is."""
 
     wire: ClassVar[str] = "health"
 
 
 @dataclass(frozen=True, slots=True)
 class Drain(Ask[None]):
-    """No new calls from now on. The supervisor asks the front, the front its halls."""
+    """Lets no new calls in from now on. The supervisor tells the front, the front its halls."""
 
     wire: ClassVar[str] = "drain"
 
@@ -162,7 +163,10 @@ class GrantRenewal:
 
 @dataclass(frozen=True, slots=True)
 class RenewGrant(Ask[GrantRenewal]):
-    """`token` is the call's last grant, which a restarted front has not seen. A restarted hall has none."""
+    """Asks for a fresh grant.
+
+    `token` is the call's last grant, which a restarted front has not seen. A restarted hall has none.
+    """
 
     wire: ClassVar[str] = "grant.renew"
     call_id: str
@@ -171,7 +175,10 @@ class RenewGrant(Ask[GrantRenewal]):
 
 @dataclass(frozen=True, slots=True)
 class BeginEnrolment(Ask[tuple[str, ...] | None]):
-    """The lines to repeat, for the code of an operator's challenge; None when the code is not valid."""
+    """Asks for the lines to repeat, by the code of an operator's challenge.
+
+    The answer is None when the code is not valid.
+    """
 
     wire: ClassVar[str] = "enroll.begin"
     call_id: str
@@ -186,9 +193,9 @@ class LineRepeated(Ask[str | None]):
     call_id: str
     at: int
     pcm: bytes = field(repr=False)
-    """int16 little-endian, 24 kHz mono"""
+    """int16 little-endian, 24 kHz mono."""
     source_hz: int
-    """rate of the telephone line that it came by"""
+    """Rate of the telephone line that it came by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +217,7 @@ class FinishEnrolment(Ask[EnrolmentOutcome]):
 
 @dataclass(frozen=True, slots=True)
 class EnterOwner(Ask[str | None]):
-    """What to say of the voice's use; None when the PIN does not open it."""
+    """Asks what to say of the voice's use; the answer is None when the PIN does not open it."""
 
     wire: ClassVar[str] = "owner.enter"
     call_id: str
@@ -221,7 +228,10 @@ class EnterOwner(Ask[str | None]):
 
 @dataclass(frozen=True, slots=True)
 class RevokeVoice(Ask[bool]):
-    """Takes the entered owner's voice back, the PIN given once more; false when it does not fit."""
+    """Takes the entered owner's voice back.
+
+    The answer is false when the PIN, given once more, does not fit.
+    """
 
     wire: ClassVar[str] = "owner.revoke"
     call_id: str

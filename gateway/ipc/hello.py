@@ -24,7 +24,7 @@ class LineCall:
 
     call_id: str
     call: int
-    """the line's own number for it, on its ticks"""
+    """The line's own number for it, on its ticks."""
     slot: int
 
 
@@ -35,12 +35,12 @@ class LineFacts:
     kind: LineKind
     rate_hz: int
     hall: str
-    """name of the hall that has its calls"""
+    """Name of the hall that has its calls."""
     capacity: int
-    """calls that it takes"""
+    """Calls that it takes."""
     calls: tuple[LineCall, ...]
     sip_port: int | None = None
-    """UDP on 127.0.0.1; none: it takes browsers"""
+    """UDP on 127.0.0.1; none: it takes browsers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Hello(Tell):
     role: Role
     name: str
     token: str = field(repr=False)
-    """this boot's"""
+    """This boot's."""
     version: str = __version__
     line: LineFacts | None = None
 

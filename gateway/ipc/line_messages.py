@@ -20,7 +20,7 @@ class CallStarted(Tell):
     wire: ClassVar[str] = "call.started"
     call_id: str
     call: int
-    """the line's own number for it, on its ticks"""
+    """The line's own number for it, on its ticks."""
     slot: int
     codec: str | None
     resumed: bool
@@ -90,7 +90,7 @@ class CallLeft(Tell):
 
 @dataclass(frozen=True, slots=True)
 class AnswerCall(Ask[None]):
-    """200 OK."""
+    """Has the line answer with 200 OK."""
 
     wire: ClassVar[str] = "answer"
     call_id: str
@@ -98,7 +98,7 @@ class AnswerCall(Ask[None]):
 
 @dataclass(frozen=True, slots=True)
 class RingCall(Ask[None]):
-    """180 Ringing."""
+    """Has the line ring: 180 Ringing."""
 
     wire: ClassVar[str] = "ring"
     call_id: str
@@ -106,7 +106,7 @@ class RingCall(Ask[None]):
 
 @dataclass(frozen=True, slots=True)
 class DropCall(Ask[None]):
-    """BYE, or before the answer `status` (none: the line's own choice)."""
+    """Has the line send BYE, or before the answer `status` (None: the line's own choice)."""
 
     wire: ClassVar[str] = "hangup"
     call_id: str
@@ -115,7 +115,7 @@ class DropCall(Ask[None]):
 
 @dataclass(frozen=True, slots=True)
 class ReferCall(Ask[None]):
-    """REFER to a SIP URI; what comes of it is a `TransferOutcome`."""
+    """Has the line send REFER to a SIP URI; a `TransferOutcome` tells what came of it."""
 
     wire: ClassVar[str] = "transfer"
     call_id: str
@@ -142,7 +142,7 @@ class AnswerOffer(Ask[str]):
 
 @dataclass(frozen=True, slots=True)
 class StopLine(Ask[None]):
-    """BYE to every call, then the line's end."""
+    """Has the line send BYE to every call, and end."""
 
     wire: ClassVar[str] = "line.stop"
 

@@ -55,6 +55,7 @@ class Wire:
 
     @property
     def up(self) -> bool:
+        """Whether there is a connection now."""
         return self._socket is not None
 
     def connect(self) -> None:
@@ -83,7 +84,7 @@ class Wire:
         self._retry_s = min(2 * self._retry_s, LAST_RETRY_S)
 
     def close(self) -> None:
-        """For good; what was told before still goes out if the socket takes it now."""
+        """Closes the connection for good; what was told before still goes out if the socket takes it now."""
         self._closed = True
         self.drop()
 

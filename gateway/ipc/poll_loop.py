@@ -38,28 +38,32 @@ class Loop:
         self._running = True
 
     def watch(self, fd: int, mask: int, ready: Callable[[int], None]) -> None:
-        """`ready(events)` whenever poll(2) reports `mask`, an error or a hang-up on `fd`."""
+        """Calls `ready(events)` whenever poll(2) reports `mask`, an error or a hang-up on `fd`."""
         self._watched[fd] = ready
         self._poll.register(fd, mask)
 
     def forget(self, fd: int) -> None:
+        """Watches `fd` no longer."""
         if self._watched.pop(fd, None) is not None:
             self._poll.unregister(fd)
 
     def call(self, function: Callable[..., Any], *args: Any) -> None:
-        """Runs it in the loop's thread, in order of the calls. Safe from any thread."""
+        """Runs `function` in the loop's thread, in the order of the calls. Any thread may ask."""
         self._handed.append((function, args))
         with contextlib.suppress(BlockingIOError):
             os.eventfd_write(self._wake, 1)
 
     def later(self, delay_s: float, function: Callable[..., Any], *args: Any) -> None:
+        """Runs `function` in the loop's thread after `delay_s`."""
         heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._order), (function, args)))
 
     def stop(self) -> None:
+        """Ends `run` after its present round. Any thread may ask."""
         self._running = False
         self.call(lambda: None)
 
     def run(self) -> None:
+        """Does what is due until `stop` is called."""
         while self._running:
             wait_s = self._timers[0][0] - time.monotonic() if self._timers else IDLE_S
             for fd, events in self._poll.poll(max(0.0, wait_s) * 1000.0):

@@ -56,11 +56,11 @@ class Peer:
         self.tasks = Tasks()
         """reads, and handles what came; it goes on when the connection is gone"""
         self._gone = f"the connection to {name} was lost"
-        """what open questions hear when it goes"""
+        """What open questions hear when it goes."""
         self.closed = asyncio.Event()
 
     async def ask(self, message: Ask[A], timeout_s: float = DEFAULT_TIMEOUT_S) -> A:
-        """The other side's answer. Raises `RpcTimeout`, or `RpcError` with its refusal."""
+        """Asks, and returns the other side's answer. Raises `RpcTimeout`, or `RpcError` with its refusal."""
         if self.closed.is_set():
             raise RpcError(f"{message.wire}: the connection to {self.name} is closed")
         number = next(self._ids)
@@ -146,6 +146,7 @@ class Peer:
             self._send(body)
 
     def close(self) -> None:
+        """Closes the connection; questions that are still open fail with `RpcError`."""
         if self.closed.is_set():
             return
         self.closed.set()
@@ -186,6 +187,7 @@ class Server:
         self.peers: set[Peer] = set()
 
     async def start(self) -> None:
+        """Listens at the path, which only the owner may open; removes a socket that was left there."""
         self._path.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._connected, self._path, limit=MAX_MESSAGE + 64)
         os.chmod(self._path, 0o600)
@@ -223,6 +225,7 @@ class Server:
                 await self._left(peer)
 
     async def stop(self) -> None:
+        """Closes the socket and every connection."""
         if self._server is not None:
             self._server.close()
         for peer in list(self.peers):

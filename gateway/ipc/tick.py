@@ -59,7 +59,7 @@ class Tick(NamedTuple):
 
 
 def pack(seq: int, slots: Iterable[SlotAudio]) -> bytes:
-    """One packet. `seq` wraps at 2**32."""
+    """The bytes of one packet. `seq` wraps at 2**32."""
     parts: list[bytes | memoryview] = [b""]
     count = 0
     for audio in slots:

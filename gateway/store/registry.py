@@ -108,12 +108,12 @@ class CallRow:
 
     call_id: str
     payload: int
-    """the 48 bits that name the call"""
+    """The 48 bits that name the call."""
     payload_whole: int | None = None
-    """all 64 bits as the mark carries them"""
+    """All 64 bits as the mark carries them."""
     gateway: str = ""
     dialplan: str = ""
-    """file and line of the route"""
+    """File and line of the route."""
     route: str
     caller: str
     called: str
@@ -126,6 +126,7 @@ class CallRow:
     how: str | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """The row's fields by name."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
@@ -165,10 +166,11 @@ class Registry:
 
     @property
     def backend(self) -> str:
-        """sqlite or postgresql"""
+        """The database's kind: `sqlite` or `postgresql`."""
         return self._engine.dialect.name
 
     def close(self) -> None:
+        """Gives the database's connections back."""
         self._engine.dispose()
 
     def ready(self) -> bool:
@@ -208,7 +210,7 @@ class Registry:
         self._update(call_id, only_open=True, ended_at=at, how=how[:200])
 
     def close_all(self, gateway: str, how: str) -> int:
-        """Closes what a gateway left open when it died; returns how many calls."""
+        """Closes the rows that `gateway` left open when it died; returns how many there were."""
         open_ones = (CALLS.c.gateway == gateway) & CALLS.c.ended_at.is_(None)
         try:
             with self._one_writer, self._engine.begin() as connection:
@@ -218,6 +220,7 @@ class Registry:
             raise RegistryError(f"the calls of {gateway} were not closed: {_first_line(error)}") from None
 
     def get(self, call_id: str) -> CallRow | None:
+        """The row of a call; None when no such call was entered. Raises `RegistryError`."""
         return self._one(CALLS.c.call_id == call_id)
 
     def by_payload(self, payload: int) -> CallRow | None:
@@ -225,12 +228,12 @@ class Registry:
         return self._one(CALLS.c.payload == payload)
 
     def newest(self, count: int) -> list[int]:
-        """Whole payloads of so many calls, the newest first."""
+        """The whole payloads of the `count` newest calls, the newest first."""
         marked = select(CALLS.c.payload_whole).where(CALLS.c.payload_whole.is_not(None))
         return [int(row[0]) for row in self._read(marked.order_by(CALLS.c.started_at.desc()).limit(count))]
 
     def count(self) -> int:
-        """Calls entered so far, by all gateways of this database."""
+        """The number of calls that all gateways of this database have entered so far."""
         return int(self._read(select(func.count()).select_from(CALLS))[0][0])
 
     def _one(self, condition: Any) -> CallRow | None:

@@ -1,7 +1,8 @@
 """A write-behind queue to Redis: the caller never waits, order is kept, a retry is applied once.
 
-When Redis is slow or away, writes wait here. When `capacity` waits, unimportant ones are refused and counted;
-important ones have a reserve beyond it. Nothing is said per write: one line when it begins, one when it ends.
+When Redis is slow or away, writes wait here. When `capacity` of them wait, unimportant ones are refused and
+counted; important ones have a reserve beyond it. Nothing is logged per write: one line when the trouble
+begins, one when it ends.
 """
 
 from __future__ import annotations
@@ -51,10 +52,10 @@ class Writer:
         self._reserve = reserve
         self._waiting: deque[tuple[Command, ...]] = deque()
         self._batch: list[tuple[Command, ...]] = []
-        """taken from the queue, not yet known to be applied"""
+        """Taken from the queue, not yet known to be applied."""
         self._number = 0
         self._singly = 0
-        """so many writes go one by one, because one of them spoiled its batch"""
+        """So many writes go one by one, because one of them spoiled its batch."""
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()

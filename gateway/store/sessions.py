@@ -49,7 +49,7 @@ class Turn:
     """
 
     who: str
-    """caller or bot"""
+    """`caller` or `bot`."""
     text: str | None = None
     intent: str | None = None
     duration_s: float | None = None
@@ -59,6 +59,7 @@ class Turn:
     latency_ms: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
+        """The turn as a history keeps it: what is None is left out, times are rounded."""
         table = {
             "who": self.who,
             "text": self.text,
@@ -81,14 +82,19 @@ class CallRecord:
 
     @property
     def state(self) -> str:
+        """Where the call stands: ringing, answered, talking, …, ended; `unknown` when Redis does not say."""
         return self.facts.get("state", "unknown")
 
     @property
     def turns(self) -> tuple[dict[str, Any], ...]:
+        """The turns among the events, the oldest first."""
         return tuple({"at": event["at"], **event["data"]} for event in self.events if event["kind"] == "turn")
 
     def to_json(self, *, events: bool = False) -> dict[str, Any]:
-        """For the API and the CLI; `offer`, which is for a new hall, stays here."""
+        """The call for the API and the command line.
+
+        `offer` is left out: it is for a hall that takes the call up.
+        """
         facts = {key: value for key, value in self.facts.items() if key != "offer"}
         table: dict[str, Any] = {"call_id": self.call_id, **facts}
         for key in ("started_at", "answered_at", "ended_at", "spoken_s"):
@@ -106,20 +112,24 @@ class CallRecord:
 
 
 class Session:
-    """One call's pen. No method waits, none fails: what cannot be kept is counted by the writer."""
+    """One call's pen. No method waits or fails: the writer counts what cannot be kept."""
 
     def __init__(self, call_id: str, sessions: Sessions) -> None:
         self.call_id = call_id
         self._sessions = sessions
         self._history: deque[int] = deque()
-        """sizes of the items kept, the oldest first"""
+        """Sizes of the items kept, the oldest first."""
 
     @property
     def key(self) -> str:
+        """The call's hash in Redis."""
         return f"vg:call:{self.call_id}"
 
     def opened(self, **facts: object) -> None:
-        """The call is here: who called whom, its route, voice, line, source. None values are left out."""
+        """Notes that the call is here: who called whom, its route, voice, line, source.
+
+        Facts that are None are left out.
+        """
         now = time.time()
         self._sessions._living.add(self.call_id)
         self._put(
@@ -131,12 +141,15 @@ class Session:
         )
 
     def resumed(self) -> None:
-        """A new hall took this call over; its history may be in Redis already (`Sessions.history`)."""
+        """Notes that a new hall took this call over.
+
+        Its history may be in Redis already (`Sessions.history`).
+        """
         self._sessions._living.add(self.call_id)
         self._put(("ZADD", LIVE, f"{time.time():.3f}", self.call_id), *self._ttl(), important=True)
 
     def state(self, state: str, **facts: object) -> None:
-        """ringing, answered, talking, transferring, …; `answered` also notes when."""
+        """Notes the call's state: ringing, answered, talking, transferring, …; `answered` also notes when."""
         now = time.time()
         if state == "answered":
             facts = {"answered_at": f"{now:.3f}", **facts}
@@ -147,14 +160,15 @@ class Session:
         )
 
     def note(self, **facts: object) -> None:
-        """Facts that changed: voice, codec, line, …"""
+        """Notes facts that changed, such as voice, codec or line."""
         self._put(("HSET", self.key, *_flat(facts)), important=True)
 
     def event(self, kind: str, **data: object) -> None:
-        """Something that may be lost when Redis stays away long: DTMF, barge-in, hold, an alarm."""
+        """Notes an event that may be lost while Redis is away: DTMF, barge-in, hold, an alarm."""
         self._put(self._event(kind, data, time.time()))
 
     def turn(self, turn: Turn) -> None:
+        """Notes a turn among the events."""
         self._put(
             self._event("turn", turn.to_json(), time.time()),
             ("HINCRBY", self.key, "turns", "1"),
@@ -162,7 +176,10 @@ class Session:
         )
 
     def remember(self, item: Mapping[str, Any]) -> None:
-        """An item for restoring the conversation. The oldest go when there are too many or too large ones."""
+        """Keeps an item for restoring the conversation.
+
+        The oldest items go when there are too many or too large ones.
+        """
         body = json.dumps(item, separators=(",", ":"))
         self._history.append(len(body))
         key = f"vg:history:{self.call_id}"
@@ -179,7 +196,10 @@ class Session:
         self._put(*commands)
 
     def ended(self, how: str, **facts: object) -> None:
-        """The call is over. From now on its TTL runs down; its conversation's items go at once."""
+        """Notes that the call is over.
+
+        From now on its TTL runs down; its conversation's items go at once.
+        """
         now = time.time()
         self._sessions._living.discard(self.call_id)
         self._put(
@@ -238,7 +258,7 @@ class Sessions:
         return sessions
 
     def counters(self) -> dict[str, int]:
-        """For the metrics: living calls of this process, writes waiting, writes lost."""
+        """Figures for the metrics: living calls of this process, writes waiting, writes lost."""
         return {"living": len(self._living), "waiting": self.writer.waiting, "lost": self.writer.lost}
 
     async def close(self, timeout_s: float = 2.0) -> int:
@@ -255,6 +275,7 @@ class Sessions:
             return False
 
     def session(self, call_id: str) -> Session:
+        """The pen of one call."""
         return Session(call_id, self)
 
     async def live(self) -> list[dict[str, Any]]:

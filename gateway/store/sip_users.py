@@ -44,11 +44,12 @@ class SipUsers:
         self._users: dict[str, dict[str, str]] = {}
 
     def names(self) -> list[str]:
+        """The users' names, sorted."""
         self._reread()
         return sorted(self._users)
 
     def ha1(self, name: str, algorithm: Algorithm = "MD5") -> str | None:
-        """The hash to check a digest with, lower-case hex; None for an unknown user."""
+        """The hash that checks a user's digest, lower-case hex; None for an unknown user."""
         self._reread()
         user = self._users.get(name)
         return user[algorithm] if user else None
@@ -68,7 +69,7 @@ class SipUsers:
                 self._first.unlink(missing_ok=True)
 
     def remove(self, name: str) -> None:
-        """Raises `UsersError` when there is no such user."""
+        """Removes a user. Raises `UsersError` when there is no such user."""
         with self._locked():
             if self._users.pop(name, None) is None:
                 raise UsersError(f"there is no SIP user {name!r}; `voicegate sip user list` shows them")
@@ -142,7 +143,10 @@ def hashes(name: str, password: str) -> dict[str, str]:
 
 
 def console_token(data_dir: Path) -> str:
-    """The console's and API's token, made at the first call. Raises `UsersError` when others may read it."""
+    """The token of the page and the API, made at the first call.
+
+    Raises `UsersError` when others may read its file.
+    """
     path = data_dir / "console_token"
     try:
         if path.stat().st_mode & 0o077:
