@@ -29,9 +29,9 @@ from sqlalchemy import (
     event,
     text,
 )
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
+from consent.database import database_url, first_line
 from consent.errors import LedgerError
 
 WRITER_LOCK: Final = 0x766F6963
@@ -102,27 +102,20 @@ class Archive:
     def open(cls, sql_url: str) -> Self:
         """Connects and makes the tables when they are not there. Raises `LedgerError`."""
         try:
-            url = make_url(sql_url)
-            if url.drivername in ("postgresql", "postgres"):
-                url = url.set(drivername="postgresql+psycopg")
+            url = database_url(sql_url)
+        except ValueError as error:
+            raise LedgerError(str(error)) from None
+        try:
             if url.get_backend_name() == "sqlite":
-                if not url.database or url.database == ":memory:":
-                    raise LedgerError("VOICEGATE_SQL_URL: consent must outlive the process; name a file")
-                _private_file(Path(url.database))
+                _private_file(Path(url.database or ""))
                 engine = create_engine(url, connect_args={"timeout": 10.0})
                 event.listen(engine, "connect", _sqlite_settings)
                 event.listen(engine, "begin", _sqlite_begin)
-            elif url.get_backend_name() == "postgresql":
-                engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 3})
             else:
-                raise LedgerError(f"VOICEGATE_SQL_URL: {url.drivername} is neither sqlite nor postgresql")
+                engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 3})
             archive = cls(engine)
             with archive.writing() as connection:
                 METADATA.create_all(connection)
-        except (ArgumentError, NoSuchModuleError):
-            raise LedgerError(
-                "VOICEGATE_SQL_URL is no SQLAlchemy URL; for example postgresql://user@host/db"
-            ) from None
         except OSError as error:
             raise LedgerError(f"the consent database cannot be opened: {error.strerror}") from None
         return archive
@@ -145,7 +138,7 @@ class Archive:
                 finally:
                     connection.close()
             except SQLAlchemyError as error:
-                raise LedgerError(f"the consent database did not settle: {_first_line(error)}") from None
+                raise LedgerError(f"the consent database did not settle: {first_line(error)}") from None
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -154,7 +147,7 @@ class Archive:
             with self._engine.connect() as connection, connection.begin():
                 yield connection
         except SQLAlchemyError as error:
-            raise LedgerError(f"the consent database cannot be read: {_first_line(error)}") from None
+            raise LedgerError(f"the consent database cannot be read: {first_line(error)}") from None
 
     @contextmanager
     def writing(self, *, quiet: bool = False) -> Iterator[Connection]:
@@ -173,7 +166,7 @@ class Archive:
                     connection.execute(text(f"SELECT pg_advisory_xact_lock({WRITER_LOCK})"))
                 yield connection
         except SQLAlchemyError as error:
-            raise LedgerError(f"the consent database did not take it: {_first_line(error)}") from None
+            raise LedgerError(f"the consent database did not take it: {first_line(error)}") from None
 
 
 def _private_file(path: Path) -> None:
@@ -201,9 +194,3 @@ def _sqlite_begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     else:
         connection.exec_driver_sql("BEGIN")
-
-
-def _first_line(error: BaseException) -> str:
-    """The database's own words, without SQL and parameters: they may hold what somebody wrote."""
-    cause = getattr(error, "orig", None) or error
-    return str(cause).strip().partition("\n")[0]

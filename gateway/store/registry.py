@@ -33,9 +33,10 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.engine import Row, make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.engine import Row
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from consent.database import database_url, first_line
 from gateway.errors import StartError, VoicegateError
 
 PAYLOAD_BITS: Final = 48
@@ -141,27 +142,20 @@ class Registry:
     def open(cls, sql_url: str) -> Self:
         """Connects and makes the table when it is not there. Raises `StartError`."""
         try:
-            url = make_url(sql_url)
-            if url.drivername in ("postgresql", "postgres"):
-                url = url.set(drivername="postgresql+psycopg")
-            if url.get_backend_name() not in ("sqlite", "postgresql"):
-                raise StartError(f"VOICEGATE_SQL_URL: {url.drivername} is neither sqlite nor postgresql")
+            url = database_url(sql_url)
+        except ValueError as error:
+            raise StartError(str(error)) from None
+        try:
             if url.get_backend_name() == "sqlite":
-                if not url.database or url.database == ":memory:":
-                    raise StartError("VOICEGATE_SQL_URL: the registry must outlive the process; name a file")
-                Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+                Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
                 engine = create_engine(url, connect_args={"timeout": 5.0})
                 event.listen(engine, "connect", _sqlite_settings)
             else:
                 engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 3})
             METADATA.create_all(engine)
-        except (ArgumentError, NoSuchModuleError):
-            raise StartError(
-                "VOICEGATE_SQL_URL is no SQLAlchemy URL; for example postgresql://user@host/db"
-            ) from None
         except (SQLAlchemyError, OSError) as error:
             where = url.database if url.get_backend_name() == "sqlite" else "VOICEGATE_SQL_URL"
-            raise StartError(f"{where}: the call registry cannot be opened: {_first_line(error)}") from None
+            raise StartError(f"{where}: the call registry cannot be opened: {first_line(error)}") from None
         return cls(engine)
 
     @property
@@ -201,7 +195,7 @@ class Registry:
         except IntegrityError:
             raise PayloadTaken(f"payload {row.payload:#014x} or call id {row.call_id} is taken") from None
         except SQLAlchemyError as error:
-            raise RegistryError(f"call {row.call_id} was not entered: {_first_line(error)}") from None
+            raise RegistryError(f"call {row.call_id} was not entered: {first_line(error)}") from None
         return CallRow(**values)
 
     def close_call(self, call_id: str, how: str, ended_at: float | None = None) -> None:
@@ -217,7 +211,7 @@ class Registry:
                 values = {"ended_at": time.time(), "how": how}
                 return connection.execute(update(CALLS).where(open_ones).values(values)).rowcount
         except SQLAlchemyError as error:
-            raise RegistryError(f"the calls of {gateway} were not closed: {_first_line(error)}") from None
+            raise RegistryError(f"the calls of {gateway} were not closed: {first_line(error)}") from None
 
     def get(self, call_id: str) -> CallRow | None:
         """The row of a call; None when no such call was entered. Raises `RegistryError`."""
@@ -245,7 +239,7 @@ class Registry:
             with self._engine.connect() as connection:
                 return connection.execute(statement).all()
         except SQLAlchemyError as error:
-            raise RegistryError(f"the call registry cannot be read: {_first_line(error)}") from None
+            raise RegistryError(f"the call registry cannot be read: {first_line(error)}") from None
 
     def _update(self, call_id: str, *, only_open: bool = False, **values: object) -> None:
         condition = CALLS.c.call_id == call_id
@@ -255,7 +249,7 @@ class Registry:
             with self._one_writer, self._engine.begin() as connection:
                 connection.execute(update(CALLS).where(condition).values(values))
         except SQLAlchemyError as error:
-            raise RegistryError(f"call {call_id} was not updated: {_first_line(error)}") from None
+            raise RegistryError(f"call {call_id} was not updated: {first_line(error)}") from None
 
 
 def _sqlite_settings(connection: Any, _: Any) -> None:
@@ -267,9 +261,3 @@ def _sqlite_settings(connection: Any, _: Any) -> None:
 
 def _row(row: Row[Any]) -> CallRow:
     return CallRow(**row._mapping)
-
-
-def _first_line(error: BaseException) -> str:
-    """The database's own words, without SQL and parameters: they may hold what a caller wrote."""
-    cause = getattr(error, "orig", None) or error
-    return str(cause).strip().partition("\n")[0]
