@@ -89,14 +89,17 @@ def installed(
     folder = tmp_path_factory.mktemp(request.param)
     python = shlex.quote(sys.executable)
     if request.param == "pip":
-        sh(f"{python} -m venv venv && venv/bin/pip install --quiet {dist}/*.whl", folder)
+        install = f"venv/bin/pip install --quiet {dist}/*.whl"
+        sh(f"{python} -m venv venv && {install}", folder)
         environment = folder / "venv"
         command = environment / "bin" / "voicegate"
     else:
         (pipx,) = EXTRAS["prove"]
-        sh(f"{python} -m venv tool && tool/bin/pip install --quiet {pipx}", folder)
+        install = shlex.join(["tool/bin/pip", "install", "--quiet", pipx])
+        sh(f"{python} -m venv tool && {install}", folder)
         places = {name: folder / name for name in ("PIPX_HOME", "PIPX_BIN_DIR", "PIPX_MAN_DIR")}
-        sh(f"{folder}/tool/bin/pipx install dist/*.whl", dist.parent, **places)
+        install = f"{folder}/tool/bin/pipx install dist/*.whl"
+        sh(install, dist.parent, **places)
         environment = folder / "PIPX_HOME" / "venvs" / "voicegate-telephony"
         command = folder / "PIPX_BIN_DIR" / "voicegate"
     return Installed(environment / "bin" / "python", command, folder)
@@ -154,11 +157,12 @@ def test_the_doctor_finds_all_well(installed: Installed) -> None:
 
 def test_a_remedy_names_the_wheel_that_was_installed(installed: Installed, dist: Path) -> None:
     (wheel,) = dist.iterdir()
+    remedy = f"-m pip install '{dist}/{wheel.stem}.whl[chroma]'"
     done = subprocess.run(
         [installed.command, "engine", "bench"], cwd="/", env=installed.environ, capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert f"-m pip install '{wheel}[chroma]'" in done.stderr
+    assert remedy in done.stderr
 
 
 def test_model_files_are_fetched(installed: Installed) -> None:
