@@ -98,6 +98,10 @@ class CallAudio:
         """The hall knows of the call, so that no answer now means an underrun."""
         self.underrun = False
 
+    def turn_to(self, sending: bool, receiving: bool) -> None:
+        """The call's media goes these ways."""
+        self.sending, self.receiving = sending, receiving
+
 
 class SlotPort(PcmPort):
     """One of the line's places for a call. `audio` is None while nobody's media is up here."""
@@ -107,6 +111,14 @@ class SlotPort(PcmPort):
         self.index = index
         self.audio: CallAudio | None = None
         self._bridge = bridge
+
+    def carry(self, audio: CallAudio) -> None:
+        """A call's media is up here."""
+        self.audio = audio
+
+    def clear(self) -> None:
+        """It is not any more."""
+        self.audio = None
 
     def pull(self) -> bytes | None:
         audio = self.audio
@@ -151,7 +163,7 @@ class ClockPort(PcmPort):
 class Bridge:
     """A line's slots and their exchange with the hall. Make it once the library has started.
 
-    `ticks` is the hall's socket, or None; the loop's thread sets it, the clock's thread uses it.
+    `ticks` is the hall's socket, or None; the loop's thread gives and takes it, the clock's thread uses it.
     """
 
     def __init__(self, rate_hz: int, capacity: int) -> None:
@@ -169,6 +181,22 @@ class Bridge:
         for slot in self.slots:
             if (audio := slot.audio) is not None:
                 yield slot, audio
+
+    def find_hall(self, ticks: socket.socket) -> None:
+        """The hall is there: ticks go to this socket from now on."""
+        self.ticks = ticks
+
+    def lose_hall(self) -> None:
+        """Nobody answers ticks, and what was answered before is not played late."""
+        self.ticks = None
+        for _, audio in self.live():
+            audio.ticked = False
+            audio.waiting.clear()
+
+    def take_dropped(self) -> int:
+        """Ticks that were dropped since the last time."""
+        dropped, self.ticks_dropped = self.ticks_dropped, 0
+        return dropped
 
     def take_answers(self) -> None:
         """Puts what the hall has sent by now where the slots find it; once a turn."""

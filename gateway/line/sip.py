@@ -51,7 +51,7 @@ from gateway.ipc.line_messages import (
 from gateway.ipc.line_signature import signature
 from gateway.ipc.line_wire import FIRST_RETRY_S, LAST_RETRY_S, Wire
 from gateway.ipc.poll_loop import Loop
-from gateway.line.bridge import Bridge, CallAudio
+from gateway.line.bridge import Bridge
 from gateway.line.line_plan import CODECS, RTP_PORTS, LinePlan
 from gateway.line.sipcall import LineAccount, SipCall, check_call_layout, op, reason_of
 
@@ -213,12 +213,11 @@ class SipLine:
         elif index is None:
             status, why = pj.PJSIP_SC_BUSY_HERE, "no slot"
         else:
-            call.slot = self._bridge.slots[index]
-            call.audio = CallAudio(call.number)
+            call.take_slot(self._bridge.slots[index])
             self._taken[index] = call
             self.loop.call(self._started, call)
             return
-        call.ending = f"refused: {why}"
+        call.end_as(f"refused: {why}")
         self.loop.call(self._refuse, call, int(status))  # pjsua2 aborts when a call ends within this callback
         note("warning", "line.refused", call_id=call_id, status=int(status), why=why)
 
@@ -277,14 +276,14 @@ class SipLine:
                 peer.tell(CallLeft(call.call_id, how))
         if call in self._graveyard:
             self._graveyard.remove(call)
-        call.slot = call.audio = None
+        call.leave_slot()
         self.loop.later(REST_S, call.let_go)
         self._stop_if_empty()
 
     def _hang_up(self, call: SipCall, how: str, status: int | None = None) -> None:
         if call.over:
             return
-        call.ending = call.ending or how
+        call.end_as(how)
         try:
             call.hangup(
                 op(status or (pj.PJSIP_SC_OK if call.answered else pj.PJSIP_SC_TEMPORARILY_UNAVAILABLE))
@@ -319,8 +318,7 @@ class SipLine:
     def _answer(self, _: Wire, asked: AnswerCall) -> None:
         call = self._call(asked.call_id)
         if not call.answered:
-            self._pj(call, lambda: call.answer(op(pj.PJSIP_SC_OK)))
-            call.answered = True
+            self._pj(call, call.accept)
 
     def _ring(self, _: Wire, asked: RingCall) -> None:
         call = self._call(asked.call_id)
@@ -393,16 +391,14 @@ class SipLine:
             self._ticks_retry_s = min(2 * self._ticks_retry_s, LAST_RETRY_S)
             return
         self._ticks_retry_s = FIRST_RETRY_S
-        self._ticks = self._bridge.ticks = ticks
+        self._ticks = ticks
+        self._bridge.find_hall(ticks)
         self.loop.watch(ticks.fileno(), 0, lambda _: self._close_ticks())  # a hang-up only: the clock reads
 
     def _close_ticks(self) -> None:
         if self._ticks is None:
             return
-        self._bridge.ticks = None
-        for _, audio in self._bridge.live():
-            audio.ticked = False
-            audio.waiting.clear()
+        self._bridge.lose_hall()
         self.loop.forget(self._ticks.fileno())
         self._ticks.close()
         self._ticks = None
@@ -414,16 +410,14 @@ class SipLine:
         for call in self._calls.values():
             if call.confirmed and not call.over:
                 try:
-                    source = str(call.getMedTransportInfo(0).srcRtpName)
+                    was = call.moved_from()
                 except pj.Error:
                     continue
-                if call.source and source and source != call.source:
-                    note("warning", "line.rtp_moved", call_id=call.call_id, was=call.source, now=source)
-                    self._hall.tell(RtpMoved(call.call_id, call.source, source))
-                call.source = source or call.source
-        if self._bridge.ticks_dropped:
-            note("warning", "line.ticks_dropped", count=self._bridge.ticks_dropped)
-            self._bridge.ticks_dropped = 0
+                if was is not None:
+                    note("warning", "line.rtp_moved", call_id=call.call_id, was=was, now=call.source)
+                    self._hall.tell(RtpMoved(call.call_id, was, call.source))
+        if dropped := self._bridge.take_dropped():
+            note("warning", "line.ticks_dropped", count=dropped)
         self.loop.later(WATCH_S, self._watch)
 
 

@@ -96,6 +96,33 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
         self.source = ""
         """Where its RTP comes from."""
 
+    def take_slot(self, slot: SlotPort) -> None:
+        """The line has a place for it."""
+        self.slot = slot
+        self.audio = CallAudio(self.number)
+
+    def leave_slot(self) -> None:
+        """Its place is somebody else's."""
+        self.slot = self.audio = None
+
+    def end_as(self, how: str) -> None:
+        """We end it; the first reason stays."""
+        self.ending = self.ending or how
+
+    def accept(self) -> None:
+        """Answers it: 200 OK. Raises `pj.Error`."""
+        self.answer(op(pj.PJSIP_SC_OK))
+        self.answered = True
+
+    def moved_from(self) -> str | None:
+        """Looks up where its RTP comes from; returns where it came from before, None if that is the same.
+
+        Raises `pj.Error`.
+        """
+        was, now = self.source, str(self.getMedTransportInfo(0).srcRtpName)
+        self.source = now or was
+        return was if was and now and now != was else None
+
     def let_go(self) -> None:
         """Makes the object harmless once pjsua2 has let go of the call; nothing may be asked of it then.
 
@@ -113,7 +140,7 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
         elif info.state == pj.PJSIP_INV_STATE_DISCONNECTED and not self.over:
             self.over = True
             if self.slot is not None:  # free at once: the next INVITE may come before the loop's turn
-                self.slot.audio = None
+                self.slot.clear()
             status = int(info.lastStatusCode)
             if self.ending is not None:
                 how = self.ending
@@ -139,7 +166,7 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
             return
         media = found[0]
         self.codec = str(self.getStreamInfo(media.index).codecName)
-        self.slot.audio = self.audio
+        self.slot.carry(self.audio)
         sending = bool(media.dir & pj.PJMEDIA_DIR_ENCODING)
         receiving = bool(media.dir & pj.PJMEDIA_DIR_DECODING)
         if media.audioConfSlot != pj.PJSUA_INVALID_ID:
@@ -152,7 +179,7 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
 
     def _turn_to(self, sending: bool, receiving: bool) -> None:
         if self.audio is not None:
-            self.audio.sending, self.audio.receiving = sending, receiving
+            self.audio.turn_to(sending, receiving)
         if self.direction != (sending, receiving):
             self.direction = (sending, receiving)
             if self.confirmed:  # what a call begins with is no hold, nor the end of one
