@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import statistics
 from array import array
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
@@ -68,6 +69,14 @@ def power_at(pcm: bytes, hz: float, rate_hz: int = RATE_HZ) -> float:
     for sample in samples:
         a, b = sample + k * a - b, a
     return 2 * (a * a + b * b - k * a * b) / (total * len(samples))
+
+
+def is_tone(pcm: bytes, hz: float, rate_hz: int) -> bool:
+    """Whether most of the 20 ms that are not silent are this tone: a machine that is busy makes gaps."""
+    size = rate_hz // 50 * 2
+    frames = [pcm[at : at + size] for at in range(0, len(pcm), size)]
+    shares = [power_at(frame, hz, rate_hz) for frame in frames if max(array("h", frame)) > 1000]
+    return bool(shares) and statistics.median(shares) > 0.9
 
 
 class Listener:

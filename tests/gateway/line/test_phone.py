@@ -26,7 +26,7 @@ from gateway.ipc.line_messages import (
 from gateway.ipc.line_signature import signature
 from gateway.line.phone import CallPlan, PhoneOutcome, PhonePlan, ScriptStep, TurnReport
 from tests.gateway.line.exchange import Exchange
-from tests.gateway.line.line_harness import TOKEN, power_at, tone
+from tests.gateway.line.line_harness import TOKEN, is_tone, tone
 from tests.gateway.line.rawphone import RawPhone
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -144,7 +144,7 @@ async def test_it_speaks_in_its_turn_then_presses_keys_then_hangs_up(caller: Cal
     speech, keys = outcome.turns
     assert (speech.kind, keys.kind) == ("speech", "digits")
     assert speech.start_s > outcome.first_audio_s + 0.3, "it lets the other side finish"
-    assert speech.end_s - speech.start_s == pytest.approx(0.4, abs=0.1)
+    assert speech.end_s - speech.start_s > 0.35, "it says all of it"
     assert speech.latency_s is not None
     assert speech.latency_s > 0.1
     assert keys.start_s > speech.end_s + speech.latency_s + 0.3
@@ -154,8 +154,8 @@ async def test_it_speaks_in_its_turn_then_presses_keys_then_hangs_up(caller: Cal
     assert outcome.lost == 0
     recorded = heard.read_bytes()
     assert len(recorded) / 16_000 == pytest.approx(outcome.duration_s, abs=0.3)
-    assert power_at(beginning_of(recorded), 440, 8000) > 0.9
-    assert power_at(beginning_of(bytes(hall.heard[started.call])), 1000, 8000) > 0.9
+    assert is_tone(beginning_of(recorded), 440, 8000)
+    assert is_tone(beginning_of(bytes(hall.heard[started.call])), 1000, 8000)
 
 
 async def test_calls_of_one_process_have_an_end_each(caller: Caller) -> None:
@@ -172,7 +172,7 @@ async def test_calls_of_one_process_have_an_end_each(caller: Caller) -> None:
     await hall.ask(DropCall(c, 486))
     one, two, three = await dialled
     assert (one.answered, one.ended) == (True, "we hung up")
-    assert one.duration_s == pytest.approx(0.2, abs=0.15)
+    assert one.duration_s >= 0.2
     assert (two.answered, two.ended) == (True, "they hung up")
     assert (three.answered, three.status, three.reason) == (False, 486, "Busy Here")
     assert three.ended == "486 Busy Here"
@@ -186,7 +186,8 @@ async def test_a_step_with_a_time_waits_for_nobody(caller: Caller, tmp_path: Pat
     started = await caller.up(call_id)
     caller.exchange.hall.sounds[started.call] = TONE
     [outcome] = await dialled
-    assert outcome.turns[0].start_s == pytest.approx(0.1, abs=0.1)
+    assert outcome.turns[0].start_s >= 0.1
+    assert outcome.first_audio_s is not None, "the other side was speaking"
     assert outcome.ended == "we hung up"
 
 
