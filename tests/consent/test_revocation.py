@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -16,6 +15,7 @@ from consent.keys import SigningKey
 from consent.revocation import (
     CHANNEL,
     KEY,
+    LOOK_S,
     Revocation,
     RevocationDesk,
     RevocationFeed,
@@ -24,6 +24,7 @@ from consent.revocation import (
 )
 from consent.withdrawal import Withdrawals
 from tests.consent.conftest import Desk, Valkey
+from tests.needs import HANGS_S
 
 
 @asynccontextmanager
@@ -66,16 +67,26 @@ async def test_a_revocation_is_told_to_every_hall_within_a_second(desk: Desk, va
     done = await asyncio.to_thread(desk.jane)
     granted = await asyncio.to_thread(desk.grant)
     halls = [Hall(valkey.url, desk) for _ in range(3)]
-    async with running(front(desk, valkey.url).run(), *(hall.run() for hall in halls)):
+    looks: list[int] = []
+
+    def withdrawn() -> list[Revocation]:
+        found = desk.office.withdrawn()
+        looks.append(len(found))
+        return found
+
+    told_by = RevocationDesk(valkey.url, withdrawn, lambda: desk.office.keys.signer)
+    async with running(told_by.run(), *(hall.run() for hall in halls)):
         await asyncio.sleep(0.5)
         assert all(hall.heard.empty() for hall in halls)
         await asyncio.to_thread(revoke, desk, done.voice_id)
-        done_at = time.monotonic()
+        looked = len(looks)
         for hall in halls:
-            told = await asyncio.wait_for(hall.heard.get(), 5)
+            told = await asyncio.wait_for(hall.heard.get(), HANGS_S)
             assert (told.voice, told.reason) == ("jane", "revoked")
             assert hall.feed.revocations.is_revoked(granted)  # type: ignore[arg-type]
-        assert time.monotonic() - done_at < 1.0
+        # the look under way may have missed it, the next one finds it, and what is found is pushed at once
+        assert looks.index(1) <= looked + 1
+        assert 3 * LOOK_S < 1.0
 
 
 async def test_a_hall_that_comes_later_learns_what_was_revoked_before(desk: Desk, valkey: Valkey) -> None:
@@ -84,7 +95,7 @@ async def test_a_hall_that_comes_later_learns_what_was_revoked_before(desk: Desk
     async with running(front(desk, valkey.url).run()):
         hall = Hall(valkey.url, desk)
         async with running(hall.run()):
-            await asyncio.wait_for(hall.heard.get(), 5)
+            await asyncio.wait_for(hall.heard.get(), HANGS_S)
 
 
 async def test_a_redis_that_died_and_forgot_is_told_again(
@@ -96,14 +107,14 @@ async def test_a_redis_that_died_and_forgot_is_told_again(
     async with running(front(desk, valkey.url).run()):
         hall = Hall(valkey.url, desk)
         async with running(hall.run()):
-            await asyncio.wait_for(hall.heard.get(), 5)
+            await asyncio.wait_for(hall.heard.get(), HANGS_S)
         valkey.kill()
         valkey.start()
         redis = Redis.from_url(valkey.url)
         await redis.delete(KEY)  # a thief empties the set
         late = Hall(valkey.url, desk)
         async with running(late.run()):
-            await asyncio.wait_for(late.heard.get(), 5)
+            await asyncio.wait_for(late.heard.get(), HANGS_S)
         await redis.aclose()
 
 
@@ -114,14 +125,15 @@ async def test_a_thief_of_redis_can_revoke_nothing_and_break_no_feed(desk: Desk,
     forged = Revocation("jane", "h", "forged", 0.0)
     stranger = SigningKey.make()
     async with running(hall.run()):
-        await asyncio.sleep(0.3)
+        while not dict(await redis.pubsub_numsub(CHANNEL))[CHANNEL.encode()]:  # noqa: ASYNC110 - it does not tell
+            await asyncio.sleep(0.01)
         await publish(redis, forged, stranger.private, stranger.kid)
         await publish(redis, forged, stranger.private, desk.office.keys.signer.kid)
         for junk in ("", "x.y.z", "{}", "a" * 10_000):
             await redis.publish(CHANNEL, junk)
         signer = desk.office.keys.signer
         await publish(redis, Revocation("joe", "hash-of-joe", "revoked", 1.0), signer.private, signer.kid)
-        told = await asyncio.wait_for(hall.heard.get(), 5)
+        told = await asyncio.wait_for(hall.heard.get(), HANGS_S)
         assert told.voice == "joe"
         assert hall.feed.revocations.forged == 6
     await redis.aclose()

@@ -16,6 +16,7 @@ from gateway.config.runtime import runtime_for
 from gateway.errors import StartError
 from gateway.run import redis_server
 from tests.gateway.conftest import Valkey, short_folder
+from tests.needs import HANGS_S
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_it_becomes_valkey_with_aof_on_and_for_the_owner_only(
     assert Path(house["VOICEGATE_DATA_DIR"], "redis").stat().st_mode & 0o077 == 0
     client.close()
     child.terminate()
-    assert child.wait(5) == 0
+    assert child.wait(HANGS_S) == 0
 
 
 def test_it_dies_when_its_parent_is_killed(house: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
