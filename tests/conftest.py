@@ -1,18 +1,23 @@
-"""The whole suite's surroundings: numpy's threads, and the loop that a test runs in."""
+"""The whole suite's surroundings: numpy's threads, the loop that a test runs in, and which tests are long."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
 
 import pytest
 
 from tests.house_time import HouseLoop
+from tests.slept import in_line_s
 
 # as `voicegate` sets them for its processes: on a busy machine numpy's threads only wait for each other
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+LONG_S = 20.0
+"""A test that takes longer says why: `@pytest.mark.long("...")`."""
 
 
 def pytest_asyncio_loop_factories(
@@ -21,3 +26,37 @@ def pytest_asyncio_loop_factories(
     if getattr(item.getparent(pytest.Module).obj, "HOUSE_TIME", False):  # type: ignore[union-attr]
         return {"house": HouseLoop}
     return {"asyncio": asyncio.new_event_loop}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[Any]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Notes how long a test took without the time in which others had its processor."""
+    report = yield
+    if call.when == "setup":
+        item.stash[_IN_LINE] = in_line_s()
+    if call.when == "call" and item.get_closest_marker("long") is None:
+        took_s = call.duration - (in_line_s() - item.stash[_IN_LINE])
+        if took_s > LONG_S:
+            report.user_properties.append(("long_s", round(took_s)))
+    return report
+
+
+_IN_LINE = pytest.StashKey[float]()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Names the long tests without a reason. It fails none of them: the machine may be slow, or its children
+    may have had to wait for a processor."""
+    reports = [report for some in terminalreporter.stats.values() for report in some]
+    long = {
+        report.nodeid: seconds
+        for report in reports
+        for name, seconds in getattr(report, "user_properties", ())
+        if name == "long_s" and report.when == "call"
+    }
+    if long:
+        terminalreporter.section(f"over {LONG_S:.0f} s without a reason (pytest.mark.long)")
+        for nodeid, seconds in sorted(long.items(), key=lambda one: -one[1]):
+            terminalreporter.line(f"{seconds:5} s {nodeid}")

@@ -14,9 +14,9 @@ from typing import Self
 _SCHEDULED = Path("/proc/thread-self/schedstat")  # nanoseconds on a processor, and in line for one
 
 
-def _busy_s() -> float:
-    running, in_line, _ = _SCHEDULED.read_text().split() if _SCHEDULED.exists() else (0, 0, 0)
-    return (int(running) + int(in_line)) / 1e9
+def in_line_s() -> float:
+    """Seconds that this thread was ready and had no processor; 0 where the kernel does not say."""
+    return int(_SCHEDULED.read_text().split()[1]) / 1e9 if _SCHEDULED.exists() else 0.0
 
 
 class Slept:
@@ -25,11 +25,12 @@ class Slept:
     seconds = 0.0
 
     def __enter__(self) -> Self:
-        self._wall, self._busy = time.perf_counter(), _busy_s()
+        self._wall, self._busy = time.perf_counter(), time.thread_time() + in_line_s()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        wall, busy = time.perf_counter() - self._wall, _busy_s() - self._busy
+        wall = time.perf_counter() - self._wall
+        busy = time.thread_time() + in_line_s() - self._busy
         self.seconds = max(0.0, wall - busy)
