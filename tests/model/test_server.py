@@ -15,6 +15,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from consent.grant import LEEWAY_S, VoiceGrant
+from model import tasks
 from model.api import FRAME, Limits
 from model.client import Audio, Created, Done, EngineClient, Failure, Truncated, Words
 from model.errors import EngineBusy, EngineError, EngineLost
@@ -301,6 +302,14 @@ async def test_the_halls_client_learns_that_the_engine_is_gone(
     with pytest.raises(EngineLost):
         await client.connect(grants.issue().token)
     assert not await client.ready()
+
+
+async def test_metrics_count_failed_background_tasks(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(tasks.failures, "engine.revocations", 3)
+    async with httpx.AsyncClient(trust_env=False) as http:
+        text = (await http.get(f"http://127.0.0.1:{served.port}/metrics")).text
+    shown = 'voicegate_engine_task_failures_total{process="server",task="engine.revocations"} 3.0'
+    assert shown in text
 
 
 async def test_metrics_count_sessions_and_refusals(served: Served, grants: Grants) -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from gateway.cli import doctor, remedy
+from gateway.cli import doctor
 from gateway.cli.doctor import Finding
+from gateway.config import remedy
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import Settings
 from tests.gateway.conftest import Valkey

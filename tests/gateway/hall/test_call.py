@@ -8,10 +8,12 @@ import pytest
 
 from gateway.dialplan import Answer, Converse, Disclose, Hangup, Say
 from gateway.errors import RpcError
+from gateway.hall.call import Call
 from gateway.hall.inbox import INBOX, Dtmf
 from gateway.hall.tick_pass import CAPACITY
-from gateway.ipc.hall_messages import CallClosed, Drain, EndCall
+from gateway.ipc.hall_messages import CallClosed, Drain, EndCall, Health
 from gateway.ipc.line_messages import AnswerCall, CallLeft
+from model.tasks import failures
 from tests.gateway.hall.virtual_hall import FRAME_S, WORD_S, House, Phone
 
 HOUSE_TIME = True
@@ -179,6 +181,20 @@ async def test_a_draining_hall_takes_no_calls(house: House) -> None:
     await house.hall.drain(house.front, Drain())  # type: ignore[arg-type]
     with pytest.raises(RpcError, match="draining"):
         await house.offer(Answer(), DISCLOSE)
+
+
+async def test_what_fails_in_the_background_of_a_call_is_seen(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(call: Call) -> None:
+        raise LookupError("a bug")
+
+    before = failures["call.limit"]
+    monkeypatch.setattr(house.hall, "_limit", broken)
+    phone = await house.ring(Answer(), DISCLOSE, Hangup())
+    assert await house.over(phone) == "hung up", "the call goes on without it"
+    health = await house.hall.health(house.front, Health())  # type: ignore[arg-type]
+    assert health.task_failures["call.limit"] == before + 1
 
 
 async def test_a_call_whose_events_nobody_takes_ends(house: House) -> None:

@@ -20,6 +20,7 @@ from gateway.ipc.envelope import Ask, Handled, Tell
 from gateway.ipc.framing import MAX_MESSAGE, framed
 from gateway.ipc.hello import Hello
 from gateway.ipc.rpc import BACKLOG_LIMIT, Peer, Server, connect
+from model.tasks import failures
 from tests.gateway.conftest import short_folder
 
 TOKEN = "token of this boot"
@@ -199,6 +200,33 @@ async def test_a_handler_that_fails_answers_all_the_same(desk: Desk, kind: type[
     assert not isinstance(error.value, RpcTimeout)
     assert await here.ask(Echo("a")) == Echoed("n0", "a", ()), "the connection is as good as before"
     here.close()
+
+
+async def test_a_handler_that_fails_is_counted_under_its_message(desk: Desk) -> None:
+    before = failures["rpc.fail"]
+    here = await visit(desk)
+    with structlog.testing.capture_logs() as logs, pytest.raises(RpcError, match="KeyError: 'a bug'"):
+        await here.ask(Fail())
+    assert failures["rpc.fail"] == before + 1
+    assert [(entry["event"], entry["task"], entry["peer"]) for entry in logs] == [
+        ("task.failed", "rpc.fail", "n0")
+    ]
+    here.close()
+
+
+async def test_a_peer_that_cannot_be_received_is_let_go_and_counted() -> None:
+    async def receive(_: Peer) -> None:
+        raise LookupError("no place for it")
+
+    before = failures["rpc.connection"]
+    with short_folder() as folder:
+        server = Server(folder / "desk.sock", TOKEN, [], joined=receive)
+        await server.start()
+        here = await connect(folder / "desk.sock", Hello("line", "n0", TOKEN))
+        await soon(here.closed.wait())
+        assert not server.peers
+        await server.stop()
+    assert failures["rpc.connection"] == before + 1
 
 
 @pytest.mark.parametrize(

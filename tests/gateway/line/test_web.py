@@ -17,6 +17,7 @@ from gateway.errors import RpcError
 from gateway.ipc.hello import LineCall, LineFacts
 from gateway.ipc.line_messages import (
     AnswerCall,
+    AskFailures,
     CallConfirmed,
     CallLeft,
     CallStarted,
@@ -35,6 +36,7 @@ from gateway.line import ice, web, webcall
 from gateway.line.jitter import JitterBuffer
 from gateway.line.web import CAPACITY, WebLine
 from gateway.line.webcall import WebCall
+from model.tasks import failures
 from tests.gateway.line.line_harness import FRAME, TOKEN, FakeFront, FakeHall, Sound, power_at, silence, tone
 from tests.gateway.line.rawbrowser import Browser
 from tests.house_time import HouseLoop
@@ -465,6 +467,14 @@ async def test_a_line_that_stops_ends_its_calls(house: House) -> None:
     assert (await house.hall.hears(CallLeft)).how == "hung up"
     async with asyncio.timeout(5):
         await browser.closed.wait()
+
+
+async def test_a_line_tells_the_front_what_failed(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    await house.call()
+    assert house.front.line is not None
+    monkeypatch.setitem(failures, "web.losses", 2)
+    told = await house.front.line.ask(AskFailures())
+    assert told["web.losses"] == 2
 
 
 async def test_what_a_browser_cannot_do_is_refused(house: House) -> None:

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from gateway.errors import StartError
 from gateway.store.session_writer import Writer
 from gateway.store.sessions import LIVE, MAX_HISTORY_BYTES, MAX_HISTORY_ITEMS, STALE_S, Sessions, Turn
+from model.tasks import failures
 from tests.gateway.conftest import Valkey, short_folder
 from tests.needs import HANGS_S
 from tests.slept import Slept
@@ -158,6 +159,24 @@ async def test_redis_dies_in_the_middle_and_nothing_is_lost(valkey: Valkey, raw:
     assert kinds == ["opened", *["before"] * 20, *["while"] * 500, "ended"]
     assert [e["data"]["n"] for e in record.events if e["kind"] == "while"] == list(range(500))
     assert await sessions.close() == 0
+
+
+async def test_a_writer_that_fails_for_a_reason_of_its_own_goes_on(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, broken = Writer._write, ["once"]
+
+    async def write(writer: Writer) -> None:
+        if broken:
+            raise TypeError(f"a bug, {broken.pop()}")
+        await real(writer)
+
+    before = failures["sessions.write"]
+    monkeypatch.setattr(Writer, "_write", write)
+    sessions.session("c1").opened(**FACTS)
+    await asyncio.wait_for(sessions.writer.flush(), 10)
+    assert len(await sessions.live()) == 1, "nothing was lost"
+    assert failures["sessions.write"] == before + 1
 
 
 async def test_redis_is_down_at_start_and_comes_later(valkey: Valkey) -> None:

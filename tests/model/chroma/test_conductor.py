@@ -221,3 +221,19 @@ async def test_what_is_done_is_measured(band: Band) -> None:
     assert 'voicegate_chroma_step_seconds_count{phase="frame"} 5.0' in shown
     assert "voicegate_chroma_frames_total 5.0" in shown
     assert "voicegate_chroma_batch_replies_sum 5.0" in shown
+
+
+def test_a_conductor_that_breaks_ends_its_process() -> None:
+    """Every caller of it would wait for ever; whoever keeps the process starts another."""
+
+    def broken(_: float) -> None:
+        raise ZeroDivisionError("a bug of the schedule")
+
+    async def work() -> None:
+        band = Band()
+        band.schedule.next = broken  # type: ignore[method-assign, assignment]
+        await band.do(Kind.SLOT, 1, lambda: None)
+
+    with pytest.raises(SystemExit) as left:
+        asyncio.run(work())
+    assert left.value.code == "chroma.conductor failed: ZeroDivisionError: a bug of the schedule"
