@@ -92,9 +92,9 @@ async def test_a_line_that_cannot_start_says_why_and_is_told_of(exchange: Exchan
         port = taken.getsockname()[1]
         pid = await exchange.zygote.forks(exchange.plan("n9", sip_port=port))
         assert await exchange.zygote.tells_death() == LineDied("n9", pid, 1)
-    failed = await exchange.zygote.notes("line.failed")
+    failed = await exchange.zygote.notes("process.failed")
     assert failed["process"] == "n9"
-    assert failed["error"] == f"LineError: cannot listen on UDP 127.0.0.1:{port}: Address already in use"
+    assert failed["error"] == f"cannot listen on UDP 127.0.0.1:{port}: Address already in use"
 
 
 @dataclass(frozen=True)
