@@ -1,4 +1,4 @@
-"""`voicegate doctor`: tries what the gateway needs on this machine, and says how to mend what is wrong."""
+"""`voicegate doctor`: tries what the gateway needs on this machine, and says how to fix what is wrong."""
 
 from __future__ import annotations
 
@@ -47,41 +47,42 @@ State = Literal["ok", "warn", "fail"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at; `mend` is empty when all is well."""
+class Diagnosis:
+    """One thing that was looked at; `fix` says what to do, and is empty when all is well."""
 
     what: str
     state: State
     text: str
-    mend: str = ""
+    fix: str = ""
 
 
-def ok(what: str, text: str) -> Finding:
-    return Finding(what, "ok", text)
+def ok(what: str, text: str) -> Diagnosis:
+    """The diagnosis of a thing that is as it should be."""
+    return Diagnosis(what, "ok", text)
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON array on stdout.")
 def doctor(as_json: bool) -> None:
-    """Check this machine and say how to mend what is wrong.
+    """Check this machine and say how to fix what is wrong.
 
-    Ends with status 1 when something fails; a warning is none.
+    Ends with status 1 when something fails; a warning does not count.
     """
-    findings: list[Finding] = []
+    findings: list[Diagnosis] = []
     for finding in examine(load()):
         findings.append(finding)
         if not as_json:
             click.echo(f"{finding.state:>4}  {finding.what}: {finding.text}")
-            if finding.mend:
-                click.echo(f"      → {finding.mend}")
+            if finding.fix:
+                click.echo(f"      → {finding.fix}")
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
     sys.exit(any(finding.state == "fail" for finding in findings))
 
 
-def examine(settings: Settings) -> Iterator[Finding]:
-    """All findings, each as soon as it is known. A check that breaks is a failed finding, not an error."""
-    checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+def examine(settings: Settings) -> Iterator[Diagnosis]:
+    """All diagnoses, each as soon as it is known. A check that breaks is a failed one, not an error."""
+    checks: tuple[Callable[[Settings], Iterator[Diagnosis]], ...] = (
         data_dir,
         gateway_and_ports,
         access,
@@ -98,24 +99,25 @@ def examine(settings: Settings) -> Iterator[Finding]:
         try:
             yield from check(settings)
         except VoicegateError as error:
-            yield Finding(check.__name__.replace("_", " "), "fail", str(error), "mend what it names")
+            yield Diagnosis(check.__name__.replace("_", " "), "fail", str(error), "fix what it names")
 
 
-def data_dir(settings: Settings) -> Iterator[Finding]:
+def data_dir(settings: Settings) -> Iterator[Diagnosis]:
+    """Looks whether the data directory can be written, by its owner alone."""
     path = settings.data_dir
     if not path.exists():
         parent = next(above for above in path.parents if above.exists())
         if os.access(parent, os.W_OK):
             yield ok("data directory", f"{path} will be made at the first start")
         else:
-            mend = f"make it and give it to this user, or set VOICEGATE_DATA_DIR (now {path})"
-            yield Finding("data directory", "fail", f"{parent} cannot be written", mend)
+            fix = f"make it and give it to this user, or set VOICEGATE_DATA_DIR (now {path})"
+            yield Diagnosis("data directory", "fail", f"{parent} cannot be written", fix)
         return
     status = path.stat()
     if not os.access(path, os.W_OK | os.X_OK):
-        yield Finding("data directory", "fail", f"{path} cannot be written", f"chown {os.getuid()} {path}")
+        yield Diagnosis("data directory", "fail", f"{path} cannot be written", f"chown {os.getuid()} {path}")
     elif status.st_uid != os.getuid() or status.st_mode & 0o077:
-        yield Finding("data directory", "warn", f"others may look into {path}", f"chmod 700 {path}")
+        yield Diagnosis("data directory", "warn", f"others may look into {path}", f"chmod 700 {path}")
     else:
         yield ok("data directory", str(path))
 
@@ -132,7 +134,8 @@ def running(runtime: Runtime) -> bool:
     return False
 
 
-def gateway_and_ports(settings: Settings) -> Iterator[Finding]:
+def gateway_and_ports(settings: Settings) -> Iterator[Diagnosis]:
+    """Asks a gateway that runs how it is, and tries every port."""
     runtime = runtime_for(settings.data_dir)
     ours = running(runtime)
     if ours:
@@ -143,20 +146,22 @@ def gateway_and_ports(settings: Settings) -> Iterator[Finding]:
         yield _port(port, settings.host, ours=ours)
 
 
-def _port(port: Port, host: str, *, ours: bool) -> Finding:
+def _port(port: Port, host: str, *, ours: bool) -> Diagnosis:
     name, place = f"{port.what} port", f"{host}:{port.number}"
     try:
         port.bind(host).close()
     except OSError as error:
         if ours and error.errno == errno.EADDRINUSE:
             return ok(name, f"{place} is held by the running gateway")
-        return Finding(name, "fail", *port.refusal(host, error).split("; ", 1))
+        return Diagnosis(name, "fail", *port.refusal(host, error).split("; ", 1))
     if ours:
-        return Finding(name, "fail", f"the running gateway does not hold {place}", "see its log; restart it")
+        return Diagnosis(
+            name, "fail", f"the running gateway does not hold {place}", "see its log; restart it"
+        )
     return ok(name, f"{place} is free")
 
 
-def _state_of(runtime: Runtime) -> Finding:
+def _state_of(runtime: Runtime) -> Diagnosis:
     async def ask() -> HouseState:
         from gateway.ipc import rpc
 
@@ -169,32 +174,34 @@ def _state_of(runtime: Runtime) -> Finding:
     try:
         state = asyncio.run(ask())
     except RpcError as error:
-        return Finding("gateway", "warn", f"runs, but its front does not answer: {error}", "see its log")
+        return Diagnosis("gateway", "warn", f"runs, but its front does not answer: {error}", "see its log")
     missing = [part for part, up in state.parts.items() if not up]
     if missing:
-        return Finding("gateway", "warn", f"runs, without: {', '.join(missing)}", "see its log")
+        return Diagnosis("gateway", "warn", f"runs, without: {', '.join(missing)}", "see its log")
     return ok("gateway", f"runs, {state.calls} calls")
 
 
-def access(settings: Settings) -> Iterator[Finding]:
+def access(settings: Settings) -> Iterator[Diagnosis]:
+    """Looks who may call."""
     if settings.local_only:
         yield ok("access", f"only this machine can reach {settings.host}")
     elif not settings.digest:
-        mend = "unset VOICEGATE_SIP_AUTH, and add users: voicegate sip user add NAME"
+        fix = "unset VOICEGATE_SIP_AUTH, and add users: voicegate sip user add NAME"
         state: State = "ok" if settings.sip_allow else "warn"
         text = f"anybody from {', '.join(settings.sip_allow) or 'anywhere'} may call {settings.host}"
-        yield Finding("access", state, text, mend if state == "warn" else "")
+        yield Diagnosis("access", state, text, fix if state == "warn" else "")
     else:
         names = SipUsers(settings.data_dir).names()
         yield ok("access", f"digest; users: {', '.join(names) or 'the first start makes one'}")
 
 
-def dialplans(settings: Settings) -> Iterator[Finding]:
+def dialplans(settings: Settings) -> Iterator[Diagnosis]:
+    """Loads the dialplans in force."""
     folder = dialplan_dir(settings)
     try:
         plan = Dialplan.load(folder)
     except VoicegateError as error:
-        yield Finding(
+        yield Diagnosis(
             "dialplans", "fail", str(error), "edit that line; `voicegate dialplan check` tries again"
         )
     else:
@@ -216,36 +223,38 @@ def probe(name: str, timeout_s: float = PROBE_S) -> dict[str, Any]:
     return answer
 
 
-def _broken(what: str, answer: dict[str, Any]) -> Finding:
+def _broken(what: str, answer: dict[str, Any]) -> Diagnosis:
     if "missing" in answer:
-        return Finding(
+        return Diagnosis(
             what, "fail", f"the package {answer['missing']} is not installed", remedy.install_again()
         )
-    mend = f"install it again ({remedy.install_again()}); it needs Linux on x86-64 and CPython 3.11 or 3.12"
-    return Finding(what, "fail", str(answer["error"]), mend)
+    fix = f"install it again ({remedy.install_again()}); it needs Linux on x86-64 and CPython 3.11 or 3.12"
+    return Diagnosis(what, "fail", str(answer["error"]), fix)
 
 
-def sip_library(settings: Settings) -> Iterator[Finding]:
+def sip_library(settings: Settings) -> Iterator[Diagnosis]:
+    """Has pjsua2 tell its codecs and how many calls a process holds."""
     answer = probe("pjsua2")
     if "calls" not in answer:
         yield _broken("pjsua2", answer)
         return
     lines = settings.narrow_lines + settings.wide_lines
     if answer["calls"] < CALLS_PER_LINE:
-        mend = f"this build holds fewer calls than a line's {CALLS_PER_LINE}; use the pinned wheel"
-        yield Finding("pjsua2", "fail", f"{answer['calls']} calls per process", mend)
+        fix = f"this build holds fewer calls than a line's {CALLS_PER_LINE}; use the pinned wheel"
+        yield Diagnosis("pjsua2", "fail", f"{answer['calls']} calls per process", fix)
     else:
         total = CALLS_PER_LINE * lines
         held = f"{answer['calls']} calls per process, {lines} lines: {total} calls"
         yield ok("pjsua2", f"{answer['version']}; {held}")
     absent = [codec for codec in WANTED_CODECS if codec not in answer["codecs"]]
     if absent:
-        yield Finding("codecs", "fail", f"pjsua2 lacks {', '.join(absent)}", "use the pinned wheel")
+        yield Diagnosis("codecs", "fail", f"pjsua2 lacks {', '.join(absent)}", "use the pinned wheel")
     else:
         yield ok("codecs", ", ".join(WANTED_CODECS))
 
 
-def speech(settings: Settings) -> Iterator[Finding]:
+def speech(settings: Settings) -> Iterator[Diagnosis]:
+    """Tries voice activity and the embedded engine."""
     answer = probe("vad")
     yield (
         ok("voice activity", "Silero's network loads")
@@ -256,55 +265,58 @@ def speech(settings: Settings) -> Iterator[Finding]:
     if "seconds" not in answer:
         yield _broken("embedded engine", answer)
     elif answer["seconds"] < 0.1:
-        yield Finding(
+        yield Diagnosis(
             "embedded engine", "fail", "it said nothing", f"install it again ({remedy.install_again()})"
         )
     else:
         yield ok("embedded engine", "it spoke, and its recogniser's model loads")
 
 
-def models(settings: Settings) -> Iterator[Finding]:
+def models(settings: Settings) -> Iterator[Diagnosis]:
+    """Looks at the model files that can be fetched."""
     directory = model_files_dir(settings)
     for model in model_files().values():
         what = f"model file {model.name}"
-        mend = f"voicegate models get {model.name}"
+        fix = f"voicegate models get {model.name}"
         try:
             model.read(directory)
         except ModelFileMissing:
-            yield Finding(what, "warn", f"not fetched: {model.what}", mend)
+            yield Diagnosis(what, "warn", f"not fetched: {model.what}", fix)
         except ModelFileError as error:
-            yield Finding(what, "fail", str(error), mend)
+            yield Diagnosis(what, "fail", str(error), fix)
         else:
             yield ok(what, str(directory / model.file_name))
 
 
-def chroma(settings: Settings) -> Iterator[Finding]:
+def chroma(settings: Settings) -> Iterator[Diagnosis]:
+    """Looks at the device and the checkpoint of a Chroma engine, where the settings name one."""
     if settings.engine != "chroma" and settings.chroma is None:
         return
     what = "Chroma engine"
     if importlib.util.find_spec("torch") is None:
-        yield Finding(what, "fail", "torch is not installed", remedy.install_with("chroma"))
+        yield Diagnosis(what, "fail", "torch is not installed", remedy.install_with("chroma"))
         return
     answer = probe("torch")
     if "device" not in answer:
         yield _broken(what, answer)
         return
     state: State = "ok" if answer["device"] != "CPU only" else "warn"
-    mend = (
+    fix = (
         ""
         if state == "ok"
         else "without a GPU it is many times slower than speech; use VOICEGATE_ENGINE=embedded"
     )
-    yield Finding(what, state, f"torch {answer['version']} on {answer['device']}", mend)
+    yield Diagnosis(what, state, f"torch {answer['version']} on {answer['device']}", fix)
     try:
         check_checkpoint(settings.chroma)
     except StartError as error:
-        yield Finding("Chroma checkpoint", "fail", *str(error).split("; ", 1))
+        yield Diagnosis("Chroma checkpoint", "fail", *str(error).split("; ", 1))
     else:
         yield ok("Chroma checkpoint", f"{settings.chroma} (a hub's is not looked at)")
 
 
-def redis(settings: Settings) -> Iterator[Finding]:
+def redis(settings: Settings) -> Iterator[Diagnosis]:
+    """Asks the Redis in force, or starts the embedded one to see that it can be."""
     runtime = runtime_for(settings.data_dir)
     if settings.redis_url is not None:
         yield from _redis_at(
@@ -316,31 +328,31 @@ def redis(settings: Settings) -> Iterator[Finding]:
         yield _embedded_redis()
 
 
-def _redis_at(url: str, mend: str) -> Iterator[Finding]:
+def _redis_at(url: str, fix: str) -> Iterator[Diagnosis]:
     try:
         client: Any = Redis.from_url(url, socket_timeout=3, socket_connect_timeout=3, decode_responses=True)
     except ValueError as error:
-        yield Finding("Redis", "fail", str(error), "VOICEGATE_REDIS_URL is redis://, rediss:// or unix://")
+        yield Diagnosis("Redis", "fail", str(error), "VOICEGATE_REDIS_URL is redis://, rediss:// or unix://")
         return
     try:
         info = client.info()
     except (RedisError, OSError) as error:
-        yield Finding("Redis", "fail", f"does not answer: {error}", mend)
+        yield Diagnosis("Redis", "fail", f"does not answer: {error}", fix)
         return
     finally:
         client.close()
     version = info.get("valkey_version") or info.get("redis_version")
     policy = info.get("maxmemory_policy", "noeviction")
     if policy.startswith("allkeys"):
-        mend = "set its maxmemory-policy to noeviction or volatile-ttl"
-        yield Finding("Redis", "warn", f"{version} forgets living calls when full ({policy})", mend)
+        fix = "set its maxmemory-policy to noeviction or volatile-ttl"
+        yield Diagnosis("Redis", "warn", f"{version} forgets living calls when full ({policy})", fix)
     elif not info.get("aof_enabled"):
-        yield Finding("Redis", "warn", f"{version} keeps no append-only file", "set its appendonly to yes")
+        yield Diagnosis("Redis", "warn", f"{version} keeps no append-only file", "set its appendonly to yes")
     else:
         yield ok("Redis", f"{version}, append-only file on")
 
 
-def _embedded_redis() -> Finding:
+def _embedded_redis() -> Diagnosis:
     """Starts the embedded Valkey in a directory of its own, asks it, and ends it."""
     what = "Redis"
     with tempfile.TemporaryDirectory(prefix="vg-doctor-") as folder:
@@ -352,7 +364,7 @@ def _embedded_redis() -> Finding:
             version = redis_server.wait_until_up(path, lambda: server.poll() is None)
             return ok(what, f"embedded Valkey {version} starts")
         except VoicegateError as error:
-            return Finding(
+            return Diagnosis(
                 what, "fail", str(error), "set VOICEGATE_REDIS_URL to a Redis or Valkey of your own"
             )
         finally:
@@ -360,7 +372,8 @@ def _embedded_redis() -> Finding:
             server.wait(5)
 
 
-def sql(settings: Settings) -> Iterator[Finding]:
+def sql(settings: Settings) -> Iterator[Diagnosis]:
+    """Opens the registry, if there is one."""
     what = "SQL"
     if settings.sql_url is None and not (settings.data_dir / "voicegate.db").exists():
         yield ok(what, "SQLite; the first start makes it")
@@ -368,7 +381,7 @@ def sql(settings: Settings) -> Iterator[Finding]:
     try:
         registry = Registry.open(settings.sql)
     except VoicegateError as error:
-        yield Finding(what, "fail", str(error), "start the database, or mend VOICEGATE_SQL_URL")
+        yield Diagnosis(what, "fail", str(error), "start the database, or fix VOICEGATE_SQL_URL")
         return
     try:
         calls = registry.count()
@@ -377,10 +390,11 @@ def sql(settings: Settings) -> Iterator[Finding]:
     yield ok(what, f"{registry.backend}, {calls} calls entered")
 
 
-def limits(settings: Settings) -> Iterator[Finding]:
+def limits(settings: Settings) -> Iterator[Diagnosis]:
+    """Looks at what the system allows: open files, and ports for RTP."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < OPEN_FILES:
-        yield Finding("open files", "warn", f"ulimit -n is {soft}", f"ulimit -n {4 * OPEN_FILES}")
+        yield Diagnosis("open files", "warn", f"ulimit -n is {soft}", f"ulimit -n {4 * OPEN_FILES}")
     else:
         yield ok("open files", f"ulimit -n is {soft}")
     if not running(runtime_for(settings.data_dir)):

@@ -17,7 +17,7 @@ from rich.table import Table
 
 MIB: Final = 1 << 20
 UNITS: Final = frozenset({"bytes", "seconds"})
-"""Of names; the number says them."""
+"""Words of a metric's name that are left out: the number shows its unit."""
 
 Labels = tuple[tuple[str, str], ...]
 

@@ -44,9 +44,11 @@ class Gathered(click.Group):
     """Loads a command when it is used, and says our own errors in one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command's name, in the order of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, loaded; None when there is none."""
         if cmd_name not in COMMANDS:
             return None
         module, attribute = COMMANDS[cmd_name][0].split(":")
@@ -57,10 +59,12 @@ class Gathered(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the help's list of commands from `COMMANDS`."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command. With --debug an error keeps its traceback."""
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -87,5 +91,6 @@ def cli(debug: bool) -> None:
 
 
 def main() -> None:
+    """Runs the command line."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's arrays are small here: its threads only spin
     cli(prog_name="voicegate")

@@ -80,7 +80,7 @@ def show_settings() -> None:
 
 
 def panel(settings: Settings, state: HouseState, log: Path | None) -> Panel:
-    """What an operator needs to make the first call.
+    """The text that tells an operator how to make the first call.
 
     `state` is what the front says of the gateway.
     """

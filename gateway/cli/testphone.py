@@ -51,7 +51,7 @@ class CallRequest:
     at_s: float | None = None
     """Say the first thing this long after the answer, whoever is speaking; None: in turn."""
     after_s: float = 0.0
-    """Dial so long after the others that are placed with it."""
+    """Dial this long after the others that are placed with it."""
     user: str | None = None
     password: str | None = None
     caller: str = "voicegate"

@@ -1,7 +1,8 @@
 """Why a process ended, as one line for the operator.
 
 A process that fails writes its last error to a file of the runtime directory (`Runtime.failure`), where the
-supervisor finds it, and to the log as one JSON line. SIP lines do so too: nothing heavy is imported here.
+supervisor finds it, and to the log as one JSON line. SIP lines do so too, so that nothing heavy is imported
+here.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _PASSWORD: Final = re.compile(r"(://[^:/@\s]*):[^/\s]*@")
 
 
 def is_ours(error: BaseException) -> bool:
-    """Whether its text is fit for an operator's eyes: an error of one of our packages."""
+    """Whether an error's text is fit for an operator's eyes: the error is of one of our packages."""
     return type(error).__module__.split(".")[0] in packages.OURS
 
 

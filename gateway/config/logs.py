@@ -29,7 +29,10 @@ def open_file(path: Path) -> TextIO:
 
 
 def configure(process: str, level: str = "info", to: TextIO | None = None) -> None:
-    """Call once per process; `process` names it in each line. Lines go to stderr, or to the file `to`."""
+    """Sets up this process's log; `process` names it in each line. Call it once.
+
+    Lines go to stderr, or to the file `to`.
+    """
     to = sys.stderr if to is None else to
     structlog.configure(
         processors=[

@@ -18,7 +18,7 @@ def named(process: str) -> None:
 
 
 def note(level: str, event: str, /, **facts: Any) -> None:
-    """One JSON line on stderr. Never from the bridge clock."""
+    """Writes one JSON line to stderr. The bridge clock must not call it."""
     now = time.time()
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}Z"
     line = json.dumps({"process": _process, **facts, "event": event, "level": level, "timestamp": stamp})

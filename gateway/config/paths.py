@@ -30,7 +30,7 @@ def model_files_dir(settings: Settings) -> Path:
 
 
 def route_key_path(settings: Settings) -> Path:
-    """What the edge signs its words in Record-Route and Contact with."""
+    """The key with which the edge signs its words in Record-Route and Contact."""
     return settings.data_dir / "sip-route-key"
 
 
@@ -53,4 +53,5 @@ def log_path(settings: Settings) -> Path:
 
 
 def recordings_dir(settings: Settings) -> Path:
+    """Where the verb `record` keeps its files."""
     return settings.data_dir / "recordings"

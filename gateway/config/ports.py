@@ -31,7 +31,7 @@ class Port:
         return bound
 
     def refusal(self, host: str, error: OSError) -> str:
-        """Why it cannot be bound, and what to do."""
+        """Says why the port cannot be bound, and what to do."""
         reason = f"cannot bind {host}:{self.number} for {self.what} ({error.strerror or error})"
         if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
             return f"{reason}; set VOICEGATE_HOST to an address of this machine, or to 0.0.0.0 for all"
@@ -47,6 +47,7 @@ def sip_port(settings: Settings, kind: socket.SocketKind) -> Port:
 
 
 def http_port(settings: Settings) -> Port:
+    """The port of the page, the API and the metrics."""
     return Port("VOICEGATE_HTTP_PORT", settings.http_port, socket.SOCK_STREAM, "HTTP")
 
 

@@ -20,6 +20,7 @@ SOURCE: Final = Path(gateway.__file__).resolve().parents[1]
 
 
 def is_checkout() -> bool:
+    """Whether this program runs from a checkout."""
     return (SOURCE / "pyproject.toml").is_file()
 
 

@@ -55,17 +55,18 @@ class Runtime:
 
     @property
     def lock(self) -> Path:
+        """The file that a running gateway holds locked."""
         return self.path / "lock"
 
     def token(self) -> str:
-        """This boot's token. Raises `StartError` when no gateway runs here."""
+        """The boot's token. Raises `StartError` when no gateway runs here."""
         try:
             return (self.path / "token").read_text().strip()
         except FileNotFoundError:
             raise StartError(f"no gateway runs with this data directory ({self.path} has no token)") from None
 
     def new_token(self) -> str:
-        """Makes this boot's token, readable by the owner only."""
+        """Makes a token for this boot, readable by the owner only."""
         token = secrets.token_hex(32)
         path = self.path / "token"
         path.unlink(missing_ok=True)

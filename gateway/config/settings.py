@@ -143,6 +143,7 @@ class Settings(BaseModel):
 
     @cached_property
     def sql(self) -> str:
+        """The database in force: `sql_url`, or a SQLite file in the data directory."""
         return self.sql_url or f"sqlite:///{self.data_dir / 'voicegate.db'}"
 
     @cached_property
@@ -152,6 +153,7 @@ class Settings(BaseModel):
 
     @cached_property
     def digest(self) -> bool:
+        """Whether callers must log in."""
         return self.sip_auth == "on" or (self.sip_auth == "auto" and not self.local_only)
 
 

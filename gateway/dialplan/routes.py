@@ -189,7 +189,7 @@ def fits(pattern: str, uri: str) -> bool:
 
 
 def within(network: str, address: str) -> bool:
-    """Whether an IP address is in a network; False when it is no address."""
+    """Whether an IP address is in a network; False for what is not an address."""
     try:
         return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
     except ValueError:

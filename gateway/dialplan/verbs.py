@@ -95,7 +95,7 @@ class Converse:
     not_understood: Annotated[tuple[Text, ...], Field(min_length=1)] = ("Sorry, I did not understand that.",)
     """In turn, the last one again and again."""
     silence_s: Annotated[float, Field(ge=1, le=120)] = 6.0
-    """Of nobody speaking before a prompt."""
+    """How long nobody speaks before a prompt."""
     silence_prompts: tuple[Text, ...] = ("Are you still there?",)
     """One per silence; after the last one comes goodbye."""
     goodbye: Text = "Goodbye."
@@ -122,7 +122,7 @@ class Gather:
     branches: Annotated[dict[Digits, Name], Field(min_length=1)]
     otherwise: Annotated[Name | None, Field(alias="else")] = None
     digits: Annotated[int, Field(ge=1, le=32)] = 1
-    """At most so many."""
+    """The most that the caller may dial."""
     timeout_s: Annotated[float, Field(ge=0.5, le=60)] = 5.0
     """After the prompt, and between digits."""
     finish_key: Annotated[str, Field(pattern=r"^[0-9A-D*#]?$")] = "#"
@@ -148,7 +148,7 @@ class Record:
     announce: Text
     max_s: Annotated[float, Field(ge=1, le=3600)] = 120.0
     silence_s: Annotated[float, Field(ge=1, le=60)] = 4.0
-    """Of silence that ends it."""
+    """The silence that ends the recording."""
     beep: bool = True
 
 

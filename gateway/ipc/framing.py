@@ -1,4 +1,4 @@
-"""How messages stand on a stream: a 4-byte big-endian length, then so many bytes.
+"""How messages stand on a stream: a 4-byte big-endian length, then as many bytes.
 
 Nothing here reads or writes a socket, so that asyncio programs and lines share it.
 """

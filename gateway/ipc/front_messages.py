@@ -17,7 +17,7 @@ class HouseState:
     """What it consists of, and whether that is there."""
     draining: bool = False
     calls: int = 0
-    """That run now."""
+    """Calls that run now."""
     lines: dict[str, int] = field(default_factory=dict)
     """Calls that its lines take, by kind."""
     watermark: str = "unknown"

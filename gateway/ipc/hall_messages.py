@@ -89,7 +89,7 @@ class HallHealth:
     engine: bool = False
     redis: bool = False
     counters: dict[str, float] = field(default_factory=dict)
-    """Of the floor, by name; see `gateway.front.metrics`."""
+    """The floor's counters by name; see `gateway.front.metrics`."""
     sessions: dict[str, int] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
     """Names of those that are connected."""

@@ -42,9 +42,9 @@ class Child:
     """Where a program that is not ours, and cannot use `failure`, writes its errors."""
     pid: int = 0
     started_at: float = 0.0
-    """`time.monotonic()`"""
+    """`time.monotonic()`."""
     deaths: int = 0
-    """In a row, each before `STEADY_S` were over."""
+    """Deaths in a row, each before `STEADY_S` were over."""
     error: str = ""
     """Why it died last."""
     hopeless: bool = False
@@ -53,9 +53,10 @@ class Child:
     """None for a line, whose parent is the zygote."""
 
     _log_size: int = 0
-    """Of `log` when the process was started."""
+    """Bytes of `log` when the process was started."""
 
     def born(self, pid: int) -> None:
+        """Notes that the process was started."""
         self.pid, self.started_at = pid, time.monotonic()
         self._log_size = self.log.stat().st_size if self.log is not None and self.log.exists() else 0
 

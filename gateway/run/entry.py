@@ -18,7 +18,7 @@ from gateway.config.notes import named
 
 
 def main() -> int:
-    """The process's exit status."""
+    """Calls the function that the command line names; returns the process's exit status."""
     path, place = Path(sys.argv[1]), sys.argv[2]
     named(path.stem)
     path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""What is looked at before anything is started, so that a wrong setting is one sentence and no crash.
+"""Looks before anything is started, so that a wrong setting is one sentence and not a crash.
 
-Here stands what is cheap. What needs a database or a key file is tried by `gateway.run.prepare`, in a process
+What is cheap stands here. What needs a database or a key file is tried by `gateway.run.prepare`, in a process
 that is gone before the house is there.
 """
 

@@ -78,6 +78,7 @@ def reach_redis(settings: Settings) -> None:
 
 
 def main() -> None:
+    """Tries and makes all of it, for the settings in force."""
     settings = load()
     reach_redis(settings)
     prepare(settings)

@@ -83,7 +83,10 @@ def wait_until_up(path: Path, alive: Callable[[], bool]) -> str:
 
 
 def _wait_for_orphan(path: Path) -> None:
-    """Two servers on one append-only file would spoil it; a socket that nobody listens on is removed."""
+    """Waits until a Valkey that was left here has ended, since two on one append-only file would spoil it.
+
+    A socket that nobody listens on is removed.
+    """
     deadline = time.monotonic() + ORPHAN_S
     while time.monotonic() < deadline:
         with socket.socket(socket.AF_UNIX) as probe:

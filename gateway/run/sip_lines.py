@@ -66,7 +66,7 @@ class SipLines:
             line.pid = 0
 
     def stop(self) -> None:
-        """Lines that die from now on were told to."""
+        """From now on a line that dies was told to, and is not forked again."""
         self._stopping = True
 
     async def _fork(self, zygote: Peer, name: str) -> None:

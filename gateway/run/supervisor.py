@@ -50,16 +50,21 @@ class Screen(Protocol):
     """What the operator sees."""
 
     def progress(self, doing: str) -> None:
-        """What is being done now."""
+        """Shows what is being done now."""
 
     def ready(self, state: HouseState, log: Path | None) -> None:
-        """The house is up. `state` is what the front says of it; `log` is None when the log is stderr."""
+        """Shows that the house is up.
+
+        `state` is what the front says of it; `log` is None when the log is stderr.
+        """
 
 
 @dataclass
 class Supervisor:
-    """Keeps one gateway's processes. `settings` and `runtime` are the gateway's own; `log_to` is where all
-    processes log, None for stderr."""
+    """Keeps one gateway's processes.
+
+    `settings` and `runtime` are the gateway's own; `log_to` is where all processes log, None for stderr.
+    """
 
     settings: Settings
     runtime: Runtime
@@ -150,7 +155,7 @@ class Supervisor:
         yield from self.sip_lines.lines.values()
 
     def _note_pids(self) -> None:
-        """Who is who, for `voicegate doctor` and for tests that kill."""
+        """Writes who is who, for `voicegate doctor` and for tests that kill."""
         path = self.runtime.path / "pids.json"
         path.with_suffix(".new").write_text(
             json.dumps({kept.name: kept.pid for kept in self._all() if kept.pid})
@@ -206,9 +211,10 @@ class Supervisor:
             raise StartError(failure.told(path, status))
 
     async def ready(self) -> HouseState:
-        """What the front says of the house once everything is up.
+        """Waits until everything is up; returns what the front says of the house.
 
-        Raises `StartError`: a process does not start, or what is still missing after `READY_S`.
+        Raises `StartError` when a process does not start, or with what is still missing after
+        `READY_S`.
         """
         within_s = CHROMA_READY_S if self.settings.engine == "chroma" else READY_S
         deadline = time.monotonic() + within_s
@@ -244,7 +250,7 @@ class Supervisor:
         return True
 
     async def ask_front(self, message: Ask[A]) -> A:
-        """Raises `RpcError`."""
+        """The front's word on how the house is. Raises `RpcError`."""
         peer = await rpc.connect(self.runtime.front, Hello("supervisor", "supervisor", self.token))
         try:
             return await peer.ask(message)
@@ -252,7 +258,7 @@ class Supervisor:
             peer.close()
 
     async def drain(self, hurry: asyncio.Event) -> None:
-        """No new calls; running ones may go on for `drain_s`, or until `hurry`."""
+        """Lets no new calls in; running ones may go on for `drain_s`, or until `hurry`."""
         deadline = time.monotonic() + self.settings.drain_s
         with contextlib.suppress(RpcError):
             await self.ask_front(Drain())
@@ -262,7 +268,7 @@ class Supervisor:
                 await asyncio.sleep(0.1)
 
     async def stop(self) -> None:
-        """Lines first (they say BYE through the edge), then the halls, the engine, the front, Redis."""
+        """Ends the lines first (they say BYE through the edge), then halls, engine, front and Redis."""
         self.stopping.set()
         self.sip_lines.stop()
         lines = [name for name in self.children if name.startswith("web")]

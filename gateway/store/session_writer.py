@@ -55,7 +55,7 @@ class Writer:
         """Taken from the queue, not yet known to be applied."""
         self._number = 0
         self._singly = 0
-        """So many writes go one by one, because one of them spoiled its batch."""
+        """How many writes still go one by one, because one of them spoiled its batch."""
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()

@@ -32,7 +32,7 @@ from gateway.store.session_writer import Command, Writer
 LIVE: Final = "vg:live"
 ENDED: Final = "vg:ended"
 STALE_S: Final = 45.0
-"""A living call that was not refreshed for so long is lost: its hall is gone."""
+"""A living call that was not refreshed for this long is lost: its hall is gone."""
 REFRESH_S: Final = 10.0
 MAX_EVENTS: Final = 2000
 MAX_HISTORY_ITEMS: Final = 64
@@ -241,7 +241,7 @@ class Sessions:
     async def open(cls, url: str, *, ttl_s: float = 86_400.0, name: str | None = None) -> Self:
         """Begins to write to `url` (redis://, rediss://, unix://), also when nobody answers there yet.
 
-        Raises `StartError` when it is no such URL. Close it, so that the last writes arrive.
+        Raises `StartError` when it is not such a URL. Close it, so that the last writes arrive.
         """
         try:
             redis = Redis.from_url(

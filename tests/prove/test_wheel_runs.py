@@ -152,7 +152,7 @@ def test_the_doctor_finds_all_well(installed: Installed) -> None:
     assert str(installed.folder) in found["dialplans"]["text"], "the shipped dialplans came with the wheel"
     assert "demo" in found["dialplans"]["text"]
     away = found["model file speaker"]
-    assert (away["state"], away["mend"]) == ("warn", "voicegate models get speaker")
+    assert (away["state"], away["fix"]) == ("warn", "voicegate models get speaker")
 
 
 def test_a_remedy_names_the_wheel_that_was_installed(installed: Installed, dist: Path) -> None:

@@ -1,4 +1,4 @@
-"""The doctor finds what is wrong on purpose, and says how to mend it."""
+"""The doctor finds what is wrong on purpose, and says how to fix it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from gateway.cli import doctor
-from gateway.cli.doctor import Finding
+from gateway.cli.doctor import Diagnosis
 from gateway.config import remedy
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import Settings
@@ -38,11 +38,11 @@ def with_(settings: Settings, **changes: object) -> Settings:
     return settings.model_copy(update=changes)
 
 
-def states(findings: Iterator[Finding]) -> dict[str, str]:
+def states(findings: Iterator[Diagnosis]) -> dict[str, str]:
     return {finding.what: finding.state for finding in findings}
 
 
-def only(findings: Iterator[Finding]) -> Finding:
+def only(findings: Iterator[Diagnosis]) -> Diagnosis:
     (finding,) = findings
     return finding
 
@@ -62,7 +62,7 @@ def test_a_port_that_somebody_holds(settings: Settings) -> None:
         holder.bind(("127.0.0.1", settings.sip_port))
         found = {f.what: f for f in doctor.gateway_and_ports(settings)}
     assert found["SIP over UDP port"].state == "fail"
-    assert "VOICEGATE_SIP_PORT" in found["SIP over UDP port"].mend
+    assert "VOICEGATE_SIP_PORT" in found["SIP over UDP port"].fix
     assert found["SIP over TCP port"].state == "ok"
 
 
@@ -82,7 +82,7 @@ def test_an_open_data_directory(settings: Settings) -> None:
     settings.data_dir.mkdir(mode=0o755)
     os.chmod(settings.data_dir, 0o755)
     finding = only(doctor.data_dir(settings))
-    assert (finding.state, finding.mend) == ("warn", f"chmod 700 {settings.data_dir}")
+    assert (finding.state, finding.fix) == ("warn", f"chmod 700 {settings.data_dir}")
 
 
 def test_a_broken_dialplan(settings: Settings, tmp_path: Path) -> None:
@@ -104,13 +104,13 @@ def test_redis_of_the_operators(settings: Settings, valkey: Valkey) -> None:
     valkey.stop()
     gone = only(doctor.redis(with_(settings, redis_url=valkey.url)))
     assert gone.state == "fail"
-    assert "VOICEGATE_REDIS_URL" in gone.mend
+    assert "VOICEGATE_REDIS_URL" in gone.fix
 
 
 def test_a_database_that_is_away(settings: Settings) -> None:
     finding = only(doctor.sql(with_(settings, sql_url="postgresql://x@127.0.0.1:1/x")))
     assert finding.state == "fail"
-    assert "VOICEGATE_SQL_URL" in finding.mend
+    assert "VOICEGATE_SQL_URL" in finding.fix
 
 
 def test_a_checkpoint_that_is_not_whole(
@@ -128,17 +128,17 @@ def test_a_checkpoint_that_is_not_whole(
 
 def test_a_model_file_that_is_away_or_another_one(settings: Settings, tmp_path: Path) -> None:
     away = only(doctor.models(settings))
-    assert (away.what, away.state, away.mend) == (
+    assert (away.what, away.state, away.fix) == (
         "model file speaker", "warn", "voicegate models get speaker",
     )  # fmt: skip
     (tmp_path / "speaker.pt").write_bytes(b"another")
     wrong = only(doctor.models(with_(settings, models=tmp_path)))
-    assert (wrong.state, wrong.mend) == ("fail", "voicegate models get speaker")
+    assert (wrong.state, wrong.fix) == ("fail", "voicegate models get speaker")
 
 
 def test_a_package_that_is_away_is_installed_from_where_we_came(settings: Settings) -> None:
     finding = doctor._broken("voice activity", {"missing": "onnxruntime"})
-    assert finding.mend == remedy.install_again()
+    assert finding.fix == remedy.install_again()
 
 
 def test_a_probe_that_crashes_is_a_finding(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,10 +155,10 @@ def test_the_command_ends_with_1_when_something_fails(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VOICEGATE_DATA_DIR", str(settings.data_dir))
-    monkeypatch.setattr(doctor, "examine", lambda _: [Finding("x", "warn", "so so", "mend it")])
+    monkeypatch.setattr(doctor, "examine", lambda _: [Diagnosis("x", "warn", "so so", "fix it")])
     result = CliRunner().invoke(doctor.doctor, [])
-    assert (result.exit_code, result.output) == (0, "warn  x: so so\n      → mend it\n")
-    monkeypatch.setattr(doctor, "examine", lambda _: [Finding("x", "fail", "bad", "mend it")])
+    assert (result.exit_code, result.output) == (0, "warn  x: so so\n      → fix it\n")
+    monkeypatch.setattr(doctor, "examine", lambda _: [Diagnosis("x", "fail", "bad", "fix it")])
     result = CliRunner().invoke(doctor.doctor, ["--json"])
     assert result.exit_code == 1
     assert json.loads(result.output)[0]["state"] == "fail"
