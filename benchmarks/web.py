@@ -93,7 +93,7 @@ class WebCaller:
         self.connected_at: float | None = None
         self.heard_at: float | None = None
         self.heard = asyncio.Event()
-        self._decoder = opus.Decoder()
+        self._decoder = opus.OpusDecoder()
         self.connection.on("connectionstatechange", self._moved)
 
     def _moved(self) -> None:
@@ -212,7 +212,7 @@ def main(calls: str, seconds: float) -> None:
     """CPU of one web line; the greeting's delay of a whole gateway."""
     webcall.prepare("127.0.0.1")
     sound = speech(60.0)
-    encoder = opus.Encoder(32_000, 5, 10)  # as a browser encodes: speech, with FEC
+    encoder = opus.OpusEncoder(32_000, 5, 10)  # as a browser encodes: speech, with FEC
     packets = [encoder.encode(frame) for frame in sound]
 
     async def run() -> None:

@@ -64,7 +64,7 @@ REAP_S: Final = 15.0
 
 
 @dataclass(slots=True, eq=False)
-class WebLine:
+class ConnectedWebLine:
     """A connected web line and the calls it has."""
 
     peer: Peer
@@ -84,7 +84,7 @@ class Front:
     office: ConsentOffice
     sessions: Sessions
     metrics: Metrics
-    web_lines: dict[str, WebLine] = field(default_factory=dict)
+    web_lines: dict[str, ConnectedWebLine] = field(default_factory=dict)
     sip_lines: dict[str, Peer] = field(default_factory=dict)
     edge: Edge = field(init=False)
     voices: VoiceDesk = field(init=False)
@@ -208,7 +208,7 @@ class Front:
             return
         calls = tuple(call.call_id for call in line.calls)
         if line.sip_port is None:
-            self.web_lines[peer.name] = WebLine(peer, line.hall, line.capacity, set(calls))
+            self.web_lines[peer.name] = ConnectedWebLine(peer, line.hall, line.capacity, set(calls))
         else:
             self.sip_lines[peer.name] = peer
             self.edge.line_up(LineInfo(peer.name, line.kind, line.sip_port, line.capacity, calls))

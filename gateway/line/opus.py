@@ -74,7 +74,7 @@ def _check(value: int) -> int:
     return value
 
 
-class Encoder:
+class OpusEncoder:
     """One direction of one call. What it says fits our voices: 24 kHz inside is superwideband outside.
 
     Without loss it runs the codec's transform half alone (2.5 ms of look-ahead, 75 us a frame where the
@@ -113,7 +113,7 @@ class Encoder:
             self._opus.opus_encoder_destroy(self._state)
 
 
-class Decoder:
+class OpusDecoder:
     """The other direction. Every method answers int16 little-endian at 48 kHz, mono."""
 
     def __init__(self) -> None:

@@ -130,8 +130,8 @@ class WebCall:
         self._public_address = public_address
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self._voice = VoiceTrack()
-        self._encoder = opus.Encoder()
-        self._decoder = opus.Decoder()
+        self._encoder = opus.OpusEncoder()
+        self._decoder = opus.OpusDecoder()
         self._jitter: JitterBuffer | None = None
         self._heard = bytearray()
         """decoded sound that no tick has taken yet"""
@@ -186,7 +186,7 @@ class WebCall:
                 lost = getattr(stats, "fractionLost", 0) / 256
                 if lost > TOO_MUCH_LOSS:
                     self.fec_percent = min(max(10, round(150 * lost)), 40)
-                    self._encoder = opus.Encoder(FEC_BITRATE, loss_percent=self.fec_percent)
+                    self._encoder = opus.OpusEncoder(FEC_BITRATE, loss_percent=self.fec_percent)
 
     def _state_changed(self) -> None:
         state = self._connection.connectionState

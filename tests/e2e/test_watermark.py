@@ -100,7 +100,7 @@ async def browse(house: House, question: Path, record: Path) -> None:
         await enough.wait()
     await browser.connection.close()
 
-    decoder = opus.Decoder()
+    decoder = opus.OpusDecoder()
     sound = np.zeros(LISTENS_S * opus.RATE_HZ, np.float32)
     for at, payload in sorted(packets):
         heard = np.frombuffer(decoder.decode(payload), "<i2") / np.float32(32768)

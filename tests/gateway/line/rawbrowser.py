@@ -24,7 +24,7 @@ class Microphone(MediaStreamTrack):
     def __init__(self, sound: Sound) -> None:
         super().__init__()
         self._sound = sound
-        self._encoder = opus.Encoder()
+        self._encoder = opus.OpusEncoder()
         self._n = 0
         self._from: float | None = None
 
@@ -70,7 +70,7 @@ class Browser:
         """What came, decoded, for so long."""
         receiver = self.connection.getReceivers()[0]
         jitter = receiver._RTCRtpReceiver__jitter_buffer  # type: ignore[attr-defined]
-        decoder = opus.Decoder()
+        decoder = opus.OpusDecoder()
         out = bytearray()
         async with asyncio.timeout(seconds + 5):
             while len(out) < seconds * 2 * 48_000:

@@ -9,7 +9,7 @@ from array import array
 import pytest
 
 from gateway.line import opus
-from gateway.line.opus import FRAME, Decoder, Encoder, OpusError
+from gateway.line.opus import FRAME, OpusDecoder, OpusEncoder, OpusError
 from tests.gateway.line.line_harness import power_at, tone
 
 
@@ -44,14 +44,14 @@ def envelope_error(a: bytes, b: bytes) -> float:
 
 @pytest.mark.parametrize("loss_percent", [0, 20])
 def test_a_tone_survives(loss_percent: int) -> None:
-    encoder, decoder = Encoder(loss_percent=loss_percent), Decoder()
+    encoder, decoder = OpusEncoder(loss_percent=loss_percent), OpusDecoder()
     heard = b"".join(decoder.decode(encoder.encode(tone(1000)(n))) for n in range(50))
     assert len(heard) == 50 * 2 * FRAME
     assert power_at(heard[-48_000:], 1000) > 0.98
 
 
 def test_without_loss_the_transform_half_runs_alone_and_with_it_the_speech_model() -> None:
-    plain, safe = Encoder(), Encoder(32_000, loss_percent=10)
+    plain, safe = OpusEncoder(), OpusEncoder(32_000, loss_percent=10)
     frames = voiced(20)
     assert {packet[0] >> 3 for packet in map(plain.encode, frames)} <= set(range(16, 32))  # CELT
     assert {packet[0] >> 3 for packet in map(safe.encode, frames)} <= set(range(16))  # SILK or hybrid
@@ -59,9 +59,9 @@ def test_without_loss_the_transform_half_runs_alone_and_with_it_the_speech_model
 
 def test_a_lost_packet_is_in_the_next_ones_fec_copy() -> None:
     frames = voiced(120)
-    encoder = Encoder(32_000, loss_percent=30)
+    encoder = OpusEncoder(32_000, loss_percent=30)
     packets = [encoder.encode(frame) for frame in frames]
-    whole, recovered, concealed = Decoder(), Decoder(), Decoder()
+    whole, recovered, concealed = OpusDecoder(), OpusDecoder(), OpusDecoder()
     errors_recovered, errors_concealed = [], []
     for n, packet in enumerate(packets):
         true = whole.decode(packet)
@@ -75,7 +75,7 @@ def test_a_lost_packet_is_in_the_next_ones_fec_copy() -> None:
 
 
 def test_concealment_goes_on_and_fades() -> None:
-    encoder, decoder = Encoder(), Decoder()
+    encoder, decoder = OpusEncoder(), OpusDecoder()
     for n in range(20):
         decoder.decode(encoder.encode(tone(440)(n)))
     first = decoder.conceal(FRAME)
@@ -88,10 +88,10 @@ def test_concealment_goes_on_and_fades() -> None:
 @pytest.mark.parametrize("packet", [b"\xff\xff\xff", bytes([0x03]), b"\x01" * 2000])
 def test_what_is_no_opus_is_refused(packet: bytes) -> None:
     with pytest.raises(OpusError):
-        Decoder().decode(packet)
+        OpusDecoder().decode(packet)
 
 
 @pytest.mark.parametrize("size", [0, 2 * FRAME - 2, 2 * FRAME + 2])
 def test_a_frame_of_another_size_is_refused_before_libopus_reads_beyond_it(size: int) -> None:
     with pytest.raises(ValueError, match=f"a frame of {size} bytes"):
-        Encoder().encode(bytes(size))
+        OpusEncoder().encode(bytes(size))
