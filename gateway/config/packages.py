@@ -37,7 +37,7 @@ NEEDED: Final = {
     ),
     "SIP line": ("pjsua2",),
     "web line": ("aioice", "aiortc", "av", "click", "ifaddr", "pydantic", "structlog"),
-    "detector": ("click", "cryptography", "numpy", "soxr", "starlette", "uvicorn"),
+    "detector": ("click", "cryptography", "numpy", "prometheus_client", "soxr", "starlette", "uvicorn"),
 }  # fmt: skip
 """What each process imports; the tests compare this with the modules' import statements."""
 
