@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run models wheel test lint bench bench-calls bench-web bench-engine bench-consent bench-watermark clean
+.PHONY: run models wheel test lint bench bench-calls bench-web bench-engine bench-consent bench-watermark prove prove-null prove-detector prove-wheel prove-steady clean
 
 run: models $(if $(filter chroma,$(VOICEGATE_ENGINE)),$(VENV)/.chroma)
 	@$(BIN)/voicegate run
@@ -52,6 +52,23 @@ bench-watermark: export OPENBLAS_NUM_THREADS := 1
 bench-watermark: $(VENV)/.test
 	$(BIN)/python -m benchmarks.watermark
 	$(BIN)/python -m benchmarks.watermark_calls
+
+# long proofs, hours together; each goes on where it was killed
+prove: prove-null prove-detector prove-wheel prove-steady
+	@$(BIN)/python -m benchmarks.prove
+
+prove-null: export OPENBLAS_NUM_THREADS := 1
+prove-null: $(VENV)/.test
+	$(BIN)/python -m benchmarks.prove null
+
+prove-detector: $(VENV)/.test
+	$(BIN)/python -m benchmarks.prove detector
+
+prove-wheel: $(VENV)/.test
+	$(BIN)/python -m benchmarks.prove wheel
+
+prove-steady: $(VENV)/.test
+	$(BIN)/python -m benchmarks.prove steady
 
 $(VENV)/.python:
 	@test -n "$(PYTHON)" || { echo "voicegate needs Python 3.11 or 3.12 with its venv module (on Debian: apt-get install python3-venv); found $$(python3 --version 2>&1). If yours is elsewhere: make PYTHON=/path/to/python3.12 run"; exit 1; }

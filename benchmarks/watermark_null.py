@@ -117,19 +117,29 @@ def _turns(hops: int) -> np.ndarray:
     return np.exp(-2j * np.pi * hz[:, None] * delay_s).astype(np.complex64)
 
 
+def null_key(number: int) -> MarkKey:
+    """The key of the `number`-th search, which no speech knows."""
+    return MarkKey("null", number & 0xFFFF, (number + 1).to_bytes(32))
+
+
+def searched(white: np.ndarray, number: int) -> np.ndarray:
+    """The scores of the verify trials, `(ROWS * PAYLOADS,)`, where the `number`-th search of it ends."""
+    key = null_key(number)
+    search = sync.Search(white, key)
+    aligned = [*detect._steady(white, key, search.steady), *detect._cut(white, key, search)]
+    return verify_trials(aligned, key, number)
+
+
 def count(prompts: Path, trials: int, budget_s: float) -> Counts:
     """Blind trials for `budget_s` seconds, and at the same places as many verify trials as are wanted."""
     white = list(segments(prompts))
     counts, began = Counts(), time.monotonic()
     while counts.seconds < budget_s:
         number = len(counts.blind)
-        key = MarkKey("null", number & 0xFFFF, (number + 1).to_bytes(32))
         each = white[number % len(white)]
-        counts.blind.append(detect._with_key(each, key, (), None).ln_p)
+        counts.blind.append(detect._with_key(each, null_key(number), (), None).ln_p)
         if counts.trials < trials:
-            search = sync.Search(each, key)
-            aligned = [*detect._steady(each, key, search.steady), *detect._cut(each, key, search)]
-            counts.add(verify_trials(aligned, key, number))
+            counts.add(searched(each, number))
             counts.searches += 1
         counts.seconds = time.monotonic() - began
     return counts

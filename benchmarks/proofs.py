@@ -1,0 +1,204 @@
+"""What is proved, step by step; `benchmarks/prove.py` runs it and keeps what was found."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import wave
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Protocol, Self
+
+import numpy as np
+
+from benchmarks import watermark_null
+from benchmarks.watermark_speech import HUMAN, PROMPTS, RATE_HZ, speech
+from watermark import examine
+from watermark.keys import KeyRing
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+Found = dict[str, Any]
+
+
+class LongProof(Protocol):
+    """`what` is said of it in the docs. It is entered before its first step and left after the last."""
+
+    what: str
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+    def steps(self) -> list[str]:
+        """Names, always the same ones at one commit."""
+        ...
+
+    def prove(self, step: str) -> Any:
+        """What it found, as JSON has it."""
+        ...
+
+    def result(self, found: Found) -> tuple[bool, str]:
+        """Whether what was found so far holds, and in words."""
+        ...
+
+
+class Plain:
+    """A proof that has nothing to begin and nothing to end."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class Null(Plain):
+    """147 searches of human speech with fresh keys, 20,480 verify trials each."""
+
+    what = "unmarked speech is not taken for a call's"
+    SEARCHES: Final = 147
+
+    def steps(self) -> list[str]:
+        return [f"search {number}" for number in range(self.SEARCHES)]
+
+    @cached_property
+    def _speech(self) -> list[np.ndarray]:
+        return list(watermark_null.segments(PROMPTS))
+
+    def prove(self, step: str) -> Any:
+        number = int(step.split()[1])
+        scores = watermark_null.searched(self._speech[number % len(self._speech)], number)
+        alarms = int((scores > watermark_null.verify_threshold()).sum())
+        return {"trials": len(scores), "alarms": alarms, "largest": round(float(scores.max()), 3)}
+
+    def result(self, found: Found) -> tuple[bool, str]:
+        trials = sum(each["trials"] for each in found.values())
+        alarms = sum(each["alarms"] for each in found.values())
+        largest = max((each["largest"] for each in found.values()), default=0.0)
+        threshold = watermark_null.verify_threshold()
+        told = f"{alarms} of {trials:,} verify trials above {threshold:.2f}, where p = 1e-6"
+        return alarms == 0, f"{told}; largest {largest:.2f}"
+
+
+class Detector(Plain):
+    """The public detector's child on a minute of two human voices, one in each channel, with 1 to 4 keys: the
+    longest and costliest questions that it takes."""
+
+    what = "the public detector has the time for a minute in two channels"
+
+    def steps(self) -> list[str]:
+        return [f"{keys} keys" for keys in (1, 2, 3, 4)]
+
+    def prove(self, step: str) -> Any:
+        keys = int(step.split()[0])
+        voices = [speech(voice, examine.LONGEST_S, PROMPTS) for voice in ("it", "ru")]
+        if any(voice is None for voice in voices):
+            raise SystemExit(f"no prompts in {PROMPTS}: {', '.join(HUMAN.values())}")
+        with tempfile.TemporaryDirectory() as folder:
+            ring = KeyRing.create(Path(folder) / "keys")
+            for _ in range(keys - 1):
+                ring = ring.rotate(Path(folder) / "keys")
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            child = subprocess.run(
+                [sys.executable, "-m", "watermark.examine", str(Path(folder) / "keys")],
+                input=_stereo(np.stack(voices, axis=1)),  # type: ignore[arg-type]  # none is None
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+                capture_output=True,
+            )
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        allowed_s = examine.cpu_s(examine.LONGEST_S, 2, keys)
+        said = child.stdout.decode().strip() or f"status {child.returncode}"
+        return {"said": said, "cpu_s": round(cpu_s, 1), "allowed_s": allowed_s}
+
+    def result(self, found: Found) -> tuple[bool, str]:
+        told = [
+            f"{step}: {each['said']} in {each['cpu_s']} of {each['allowed_s']} CPU-s"
+            for step, each in found.items()
+        ]
+        return all(each["said"] == "no" for each in found.values()), ", ".join(told)
+
+
+def _stereo(samples: np.ndarray) -> bytes:
+    """float32 `(n, 2)` at 24 kHz as a 16-bit WAV file."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(2)
+        writer.setsampwidth(2)
+        writer.setframerate(RATE_HZ)
+        writer.writeframes(np.rint(samples * 32_767).astype("<i2").tobytes())
+    return file.getvalue()
+
+
+class _Suite(Plain):
+    """Files of tests, each in a pytest of its own."""
+
+    ROUNDS = 1
+    marker = ""
+
+    def files(self) -> list[str]:
+        raise NotImplementedError
+
+    def steps(self) -> list[str]:
+        return [f"{file} #{n}" for n in range(1, self.ROUNDS + 1) for file in self.files()]
+
+    def prove(self, step: str) -> Any:
+        file = step.split()[0]
+        words = ["-m", "pytest", file, "-q", *(["-m", self.marker] if self.marker else [])]
+        done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+        failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+        counts = {name: int(n) for n, name in re.findall(r"(\d+) (passed|skipped)", done.stdout[-300:])}
+        if done.returncode not in (0, 5) and not failed:
+            failed = [f"{file}: pytest ended with {done.returncode}"]
+        return {"passed": counts.get("passed", 0), "skipped": counts.get("skipped", 0), "failed": failed}
+
+    def result(self, found: Found) -> tuple[bool, str]:
+        passed, skipped = (sum(each[name] for each in found.values()) for name in ("passed", "skipped"))
+        failed = [name for each in found.values() for name in each["failed"]]
+        told = f"{passed} passed, {len(failed)} failed" + (f", {skipped} skipped" if skipped else "")
+        return not failed, told + "".join(f"; {name}" for name in failed)
+
+
+class Steady(_Suite):
+    """The whole suite three times while as many busy loops run as there are processors."""
+
+    what = "the suite holds still on a busy machine"
+    ROUNDS = 3
+
+    def __init__(self) -> None:
+        self._loops: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        loop = f"import os\nwhile os.getppid() == {os.getpid()}: pass"
+        self._loops = [subprocess.Popen([sys.executable, "-c", loop]) for _ in range(os.cpu_count() or 1)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for loop in self._loops:
+            loop.kill()
+            loop.wait()
+
+    def files(self) -> list[str]:
+        found = sorted((ROOT / "tests").rglob("test_*.py"))
+        return [str(path.relative_to(ROOT)) for path in found if "prove" not in path.parts]
+
+
+class Wheel(_Suite):
+    """`tests/prove/`: the wheel, installed where no file of the checkout can be seen."""
+
+    what = "an installed wheel starts and takes a call"
+    marker = "prove"
+
+    def files(self) -> list[str]:
+        return [str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests" / "prove").glob("test_*.py"))]
+
+
+PROOFS: Final[dict[str, LongProof]] = {
+    "null": Null(),
+    "detector": Detector(),
+    "wheel": Wheel(),
+    "steady": Steady(),
+}
