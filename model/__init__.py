@@ -1,5 +1,5 @@
 """The engine: what speaks and listens, behind one contract."""
 
 __version__ = "0.2.0"
-"""What an engine says to the front of its own host, which takes no other version: `gateway.__version__`, said
-again because nothing here knows the gateway. tests/model/test_reference.py compares the two."""
+"""The one place that says it, for gateway and engine: packages are built with it, processes tell it to each
+other. It stands here because the engine does not know the gateway."""

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from consent.silero import network
-from gateway import __version__
 from gateway.config.remedy import DISTRIBUTION
+from model import __version__
 from tests.wheel import ROOT, build_wheel
 
 INFO = f"voicegate_telephony-{__version__}.dist-info"

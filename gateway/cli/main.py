@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import click
 
-from gateway import __version__
 from gateway.config import packages
 from gateway.config.failure import is_ours
+from model import __version__
 
 COMMANDS: Final = {
     "run": ("gateway.cli.run_command:run", "Start the gateway; Ctrl-C drains and stops it."),

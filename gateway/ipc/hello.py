@@ -10,9 +10,9 @@ import hmac
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
-from gateway import __version__
 from gateway.errors import OtherVersion, RpcError
 from gateway.ipc.envelope import Tell, name_of, read
+from model import __version__
 
 Role = Literal["front", "line", "engine", "supervisor", "doctor"]
 LineKind = Literal["narrow", "wide", "web"]

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway import __version__
+from model import __version__
 from tests.e2e.conftest import loudness
 from tests.e2e.gateway_process import free_port
 from tests.wheel import ROOT, build_wheel

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-import gateway
+import model
 from gateway.cli import main as cli_module
 from gateway.cli.main import COMMANDS, cli
 from gateway.cli.run_command import panel
@@ -87,7 +87,7 @@ def test_a_plot_without_matplotlib_is_one_line(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_the_version_is_the_packages() -> None:
-    assert voicegate("--version").output == f"voicegate, version {gateway.__version__}\n"
+    assert voicegate("--version").output == f"voicegate, version {model.__version__}\n"
 
 
 def test_our_errors_are_a_line_and_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

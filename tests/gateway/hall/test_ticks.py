@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway import __version__
 from gateway.hall.ticks import BACKLOG_TICKS, TickLine, TickServer
 from gateway.ipc import tick
 from gateway.ipc.codec import packed
+from model import __version__
 from tests.gateway.conftest import short_folder
 
 TOKEN = "token of this boot"

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import pytest
 
-from gateway import __version__
 from gateway.errors import RpcError
 from gateway.ipc import envelope
 from gateway.ipc.envelope import Ask
@@ -23,6 +22,7 @@ from gateway.ipc.line_messages import DropCall, KeyPressed
 from gateway.ipc.line_wire import BACKLOG_LIMIT, Wire
 from gateway.ipc.poll_loop import Loop
 from gateway.ipc.rpc import Peer, Server, read_message
+from model import __version__
 from tests.gateway.conftest import short_folder
 
 T = TypeVar("T")

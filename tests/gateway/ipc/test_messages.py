@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 import gateway
+import model
 from gateway.dialplan import Answer, Converse, Gather, Hours, Keep, Reply, Route, Say
 from gateway.errors import OtherVersion, RpcError
 from gateway.ipc import codec, envelope
@@ -298,9 +299,7 @@ def test_what_is_not_an_object_is_not_a_message(body: bytes) -> None:
 
 def test_a_peer_of_another_version_is_refused_and_both_are_named() -> None:
     said = codec.unpacked(envelope.told(TickHello("n0", 8_000, "token", version="0.0.9")))
-    with pytest.raises(
-        OtherVersion, match=rf"n0 is of version 0\.0\.9, this process of {gateway.__version__}"
-    ):
+    with pytest.raises(OtherVersion, match=rf"n0 is of version 0\.0\.9, this process of {model.__version__}"):
         admitted(TickHello, said, "token")
     with pytest.raises(RpcError, match="token") as refusal:
         admitted(TickHello, said, "another")
@@ -310,7 +309,7 @@ def test_a_peer_of_another_version_is_refused_and_both_are_named() -> None:
 def test_who_says_hello_is_of_this_version() -> None:
     hello = Hello("front", "front", "token")
     assert admitted(Hello, codec.unpacked(envelope.told(hello)), "token") == hello
-    assert hello.version == gateway.__version__
+    assert hello.version == model.__version__
 
 
 def test_a_hello_must_come_first_and_be_the_right_one() -> None:

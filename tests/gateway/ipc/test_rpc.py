@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 import pytest
 import structlog.testing
 
-from gateway import __version__
 from gateway.errors import RpcError, RpcTimeout
 from gateway.ipc.codec import packed
 from gateway.ipc.envelope import Ask, Handled, Tell
 from gateway.ipc.framing import MAX_MESSAGE, framed
 from gateway.ipc.hello import Hello
 from gateway.ipc.rpc import BACKLOG_LIMIT, Peer, Server, connect
+from model import __version__
 from model.tasks import failures
 from tests.gateway.conftest import short_folder
 

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Literal
 
-from gateway import __version__
 from gateway.config.runtime import Runtime
 from gateway.errors import RpcError
 from gateway.ipc.hello import Hello
@@ -21,6 +20,7 @@ from gateway.ipc.line_messages import AnswerCall, CallConfirmed, CallStarted
 from gateway.ipc.rpc import Peer, connect_by
 from gateway.line.line_plan import LinePlan
 from gateway.line.zygote_messages import ForkLine, LineDied
+from model import __version__
 from tests.gateway.conftest import short_folder
 from tests.gateway.line.line_harness import TOKEN, FakeFront, FakeHall
 from tests.gateway.line.rawphone import RawPhone

@@ -15,7 +15,6 @@ from typing import ClassVar
 import pytest
 import pytest_asyncio
 
-from gateway import __version__
 from gateway.errors import RpcError
 from gateway.ipc.envelope import Ask
 from gateway.ipc.framing import MAX_MESSAGE, framed
@@ -23,6 +22,7 @@ from gateway.ipc.line_messages import AnswerCall, CallLeft, CallStarted
 from gateway.line.line_plan import RTP_PORTS
 from gateway.line.zygote import FAREWELL_S
 from gateway.line.zygote_messages import LineDied
+from model import __version__
 from tests.gateway.line.exchange import Exchange, ZygoteProcess, an_exchange, gone
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
