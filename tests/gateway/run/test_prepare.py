@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from consent.silero import network
 from gateway.config.settings import Settings
 from gateway.errors import StartError, VoicegateError
 from gateway.run import prepare
@@ -57,6 +58,19 @@ def test_a_damaged_file_is_named(settings: Settings, name: str, content: bytes, 
 def test_a_secret_that_others_may_read_is_named(settings: Settings, name: str) -> None:
     (settings.data_dir / name).chmod(0o644)
     with pytest.raises(VoicegateError, match=f"{name} can be read by others"):
+        prepare.prepare(settings)
+
+
+def test_the_network_that_hears_speech_is_looked_at(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "PATH", tmp_path / "silero_vad.onnx")
+    with pytest.raises(
+        StartError, match=r"silero_vad\.onnx: No such file or directory; install voicegate again"
+    ):
+        prepare.prepare(settings)
+    network.PATH.write_bytes(b"another")
+    with pytest.raises(StartError, match="is not the file that came with voicegate"):
         prepare.prepare(settings)
 
 
