@@ -11,7 +11,7 @@ import structlog
 
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
-from gateway.errors import RpcError
+from gateway.errors import LineError, RpcError
 from gateway.ipc import rpc
 from gateway.ipc.hello import Hello
 from gateway.ipc.rpc import Peer
@@ -55,11 +55,22 @@ class SipLines:
         self._token = token
         self._changed = changed
         self._stopping = False
+        self._control: socket.socket | None = None
 
-    async def lead(self, control: socket.socket) -> None:
-        """Talks with one zygote at the other end of `control` until it is gone, and its lines with it."""
+    def open(self) -> socket.socket:
+        """The zygote's end of a new connection, for it to inherit."""
+        if self._control is not None:
+            self._control.close()
+        self._control, theirs = socket.socketpair()
+        return theirs
+
+    async def lead(self) -> None:
+        """Talks with the zygote that has the other end, until it is gone, and its lines with it."""
+        if self._control is None:
+            raise LineError("lead() comes after open()")
         hello = Hello("supervisor", "supervisor", self._token)
-        zygote = await rpc.connect_by(control, "zygote", hello, [LineDied.handled_by(self._died)])
+        handlers = [LineDied.handled_by(self._died)]
+        zygote = await rpc.connect_by(self._control, "zygote", hello, handlers)
         await asyncio.gather(*(self._fork(zygote, name) for name in self._wanted))
         await zygote.closed.wait()
         for line in self.lines.values():

@@ -14,10 +14,9 @@ import fcntl
 import json
 import os
 import signal
-import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -37,6 +36,7 @@ from gateway.ipc.hall_messages import Drain
 from gateway.ipc.hello import Hello
 from gateway.run import child, preflight, sip_lines
 from gateway.run.child import Child
+from gateway.run.sip_lines import SipLines
 from model.tasks import Tasks, race
 
 log = structlog.get_logger("supervisor")
@@ -77,7 +77,7 @@ class Supervisor:
 
     def __post_init__(self) -> None:
         wanted = sip_lines.plans(self.settings, self.runtime, self.token)
-        self.sip_lines = sip_lines.SipLines(wanted, self.token, self._note_pids)
+        self.sip_lines = SipLines(wanted, self.token, self._note_pids)
 
     # ── processes ────────────────────────────────────────────────────────────────────────────────────
 
@@ -117,38 +117,43 @@ class Supervisor:
         )
 
     def keep(
-        self, name: str, place: str, *argv: str, log: Path | None = None,
-        lead: Callable[[socket.socket], Awaitable[None]] | None = None,
-    ) -> None:  # fmt: skip
+        self, name: str, place: str, *argv: str, log: Path | None = None, forks: SipLines | None = None
+    ) -> None:
         """Starts a process that calls the function at `place`, and restarts it whenever it ends.
 
-        `log`: where it writes its errors, if it is a program that is not ours. `lead`: talks with it over a
-        socket whose number it gets as `--fd`, until it closes its end.
+        `log`: where it writes its errors, if it is a program that is not ours. `forks`: lines that it forks,
+        as it is told over a socket whose number it gets as `--fd`.
         """
         self.children[name] = kept = Child(name, self.runtime.failure(name), log)
-        self._tasks.vital(partial(self._keep, kept, place, argv, lead), f"keep.{name}")
+        self._tasks.lasting(partial(self._keep, kept, place, argv, forks), f"keep.{name}")
 
-    async def _keep(
-        self, kept: Child, place: str, argv: tuple[str, ...],
-        lead: Callable[[socket.socket], Awaitable[None]] | None,
-    ) -> None:  # fmt: skip
+    async def _keep(self, kept: Child, place: str, argv: tuple[str, ...], forks: SipLines | None) -> None:
         while not self.stopping.is_set():
-            if lead is None:
-                kept.process = await self._start_process(kept.failure, place, *argv)
-            else:
-                ours, theirs = socket.socketpair()
-                with theirs:
-                    fd = theirs.fileno()
-                    kept.process = await self._start_process(
-                        kept.failure, place, *argv, "--fd", str(fd), pass_fds=(fd,)
-                    )
-            kept.born(kept.process.pid)
-            self._note_pids()
-            if lead is not None:
-                await lead(ours)
-            status = await kept.process.wait()
+            try:
+                status = await self._live(kept, place, argv, forks)
+            except OSError as error:  # no memory for it, or too many processes or files
+                kept.born(0)
+                failure.tell(kept.failure, error)
+                status = 1
             if not self.stopping.is_set():
                 await asyncio.sleep(kept.died(status))
+        await asyncio.Event().wait()  # `stop` ends this task
+
+    async def _live(self, kept: Child, place: str, argv: tuple[str, ...], forks: SipLines | None) -> int:
+        """Starts the process and waits for its end; returns its status."""
+        if kept.process is not None:  # it runs still if what kept it failed
+            await child.end(kept.process)
+        with contextlib.ExitStack() as given:
+            fds: tuple[int, ...] = ()
+            if forks is not None:
+                fds = (given.enter_context(forks.open()).fileno(),)
+                argv = (*argv, "--fd", str(fds[0]))
+            kept.process = await self._start_process(kept.failure, place, *argv, pass_fds=fds)
+        kept.born(kept.process.pid)
+        self._note_pids()
+        if forks is not None:
+            await forks.lead()
+        return await kept.process.wait()
 
     def _all(self) -> Iterator[Child]:
         yield from self.children.values()
@@ -197,7 +202,7 @@ class Supervisor:
                 "--runtime", str(self.runtime.path),
             )  # fmt: skip
         if self.sip_lines.lines:
-            self.keep("zygote", "gateway.line.zygote:main", lead=self.sip_lines.lead)
+            self.keep("zygote", "gateway.line.zygote:main", forks=self.sip_lines)
 
     async def _once(self, name: str, place: str, *argv: str) -> None:
         """Calls the function at `place` in a process of its own. Raises `StartError` with its error."""
@@ -301,10 +306,7 @@ def run(settings: Settings, screen: Screen) -> int:
             log_to = held.enter_context(logs.open_file(log_path(settings)))
         logs.configure("supervisor", settings.log_level, log_to)
         supervisor = Supervisor(settings, runtime, runtime.new_token(), screen.progress, log_to)
-        try:
-            return asyncio.run(_run(supervisor, screen))
-        except SystemExit as left:  # who keeps a process failed
-            raise StartError(str(left.code)) from None
+        return asyncio.run(_run(supervisor, screen))
 
 
 async def _run(supervisor: Supervisor, screen: Screen) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import socket
@@ -20,6 +21,7 @@ from gateway.errors import StartError
 from gateway.run import sip_lines, supervisor
 from gateway.run.sip_lines import SipLines
 from gateway.run.supervisor import Supervisor
+from model import tasks
 from tests.gateway.conftest import short_folder
 
 Module = Callable[[str], str]
@@ -85,7 +87,7 @@ async def test_a_line_that_keeps_dying_is_quoted(house: Supervisor) -> None:
         port = holder.getsockname()[1]
         plan = replace(sip_lines.plans(house.settings, house.runtime, "token")["n0"], sip_port=port)
         house.sip_lines = SipLines({"n0": plan}, "token", lambda: None)
-        house.keep("zygote", "gateway.line.zygote:main", lead=house.sip_lines.lead)
+        house.keep("zygote", "gateway.line.zygote:main", forks=house.sip_lines)
         with pytest.raises(StartError) as refused:
             await house.ready()
     assert str(refused.value).startswith(f"n0 does not start: cannot listen on UDP 127.0.0.1:{port}: ")
@@ -109,6 +111,42 @@ async def test_what_takes_too_long_is_named_with_the_last_errors(
         StartError, match="not ready after 0 s; still missing: front; hall0: RuntimeError: boom"
     ):
         await house.ready()
+
+
+async def test_a_process_that_cannot_be_started_is_quoted_too(
+    house: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(supervisor.child, "start", refused)
+    house.keep("hall0", "part:main")
+    with pytest.raises(StartError, match=r"^hall0 does not start: BlockingIOError: \[Errno 11\] Resource"):
+        await house.ready()
+
+
+async def test_who_keeps_a_process_goes_on_after_a_failure_of_its_own(
+    house: Supervisor, module: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was started is ended before another takes its place."""
+    real, broken = house._note_pids, ["once"]
+    seen: list[int] = []
+
+    def note() -> None:
+        seen.append(house.children["hall0"].pid)
+        if broken:
+            raise LookupError(broken.pop())
+        real()
+
+    monkeypatch.setattr(house, "_note_pids", note)
+    monkeypatch.setattr(tasks, "PAUSES_S", (0.0,))
+    house.keep("hall0", module("import signal\ndef main(): signal.sigwait({signal.SIGTERM})"))
+    while len(seen) < 2:  # noqa: ASYNC110 - nothing tells of a birth
+        await asyncio.sleep(0.01)
+    assert seen[0] != seen[1]
+    assert not os.path.exists(f"/proc/{seen[0]}")  # noqa: ASYNC240 - not a disk
+    assert os.path.exists(f"/proc/{seen[1]}")  # noqa: ASYNC240
+    assert not house.children["hall0"].hopeless
 
 
 async def test_who_is_ended_is_not_started_again(house: Supervisor, module: Module) -> None:
