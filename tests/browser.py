@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from playwright.async_api import expect
+
+PAGE_MS: Final = 30_000
+"""A page that does not show it by then does not show it; a browser takes its time on a busy machine."""
+expect.set_options(timeout=PAGE_MS)
+
 FLAGS: Final = (
     "--use-fake-ui-for-media-stream",
     "--use-fake-device-for-media-stream",

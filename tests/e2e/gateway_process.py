@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from gateway.config.runtime import runtime_for
-from tests.needs import MODELS
+from tests.needs import HANGS_S, MODELS
 
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = HANGS_S
 
 
 def free_port() -> int:
@@ -94,7 +94,7 @@ class House:
         return pid
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=5) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=HANGS_S) as answer:
             body = answer.read()
         return json.loads(body) if "json" in answer.headers["content-type"] else body.decode()
 
@@ -128,7 +128,7 @@ class House:
                 self.process.send_signal(signal.SIGINT)
                 time.sleep(0.1)
         try:
-            self.process.wait(20)
+            self.process.wait(HANGS_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise AssertionError(f"the gateway did not stop:\n{self.log()}") from None

@@ -47,13 +47,13 @@ async def test_a_question_is_heard_and_answered(house: House, page: Page) -> Non
     await page.goto(house.url)
     await page.get_by_role("button", name="Call", exact=True).click()
     conversation = page.locator("#conversation")
-    await expect(conversation).to_contain_text("automated voice", timeout=10_000)
+    await expect(conversation).to_contain_text("automated voice")
     loud = "() => Number(document.getElementById('bot').getAttribute('aria-valuenow')) > -40"
-    await page.wait_for_function(loud, timeout=5_000)
-    await expect(conversation).to_contain_text("opening hours", timeout=10_000)
+    await page.wait_for_function(loud)
+    await expect(conversation).to_contain_text("opening hours")
 
-    await expect(conversation).to_contain_text("what are your opening hours", timeout=30_000)
-    await expect(conversation).to_contain_text("endpointing", timeout=10_000)
+    await expect(conversation).to_contain_text("what are your opening hours")
+    await expect(conversation).to_contain_text("endpointing")
     await page.get_by_role("button", name="Hang up", exact=True).click()
     await expect(page.locator("#state")).to_have_text("Call ended")
     newest = max(house.calls(), key=lambda call: float(call["started_at"]))
@@ -65,7 +65,7 @@ async def test_a_question_is_heard_and_answered(house: House, page: Page) -> Non
 async def test_a_key_is_pressed(house: House, page: Page) -> None:
     await page.goto(house.url)
     await page.get_by_role("button", name="Call", exact=True).click()
-    await expect(page.locator("#conversation")).to_contain_text("automated voice", timeout=10_000)
+    await expect(page.locator("#conversation")).to_contain_text("automated voice")
     await page.keyboard.press("5")
     newest = max(house.calls(), key=lambda call: float(call["started_at"]))
 
@@ -73,6 +73,6 @@ async def test_a_key_is_pressed(house: House, page: Page) -> None:
         events = house.get(f"/api/calls/{newest['call_id']}")["events"]
         return [event["data"]["digit"] for event in events if event["kind"] == "dtmf"]
 
-    await expect(page.locator("#conversation")).to_contain_text("How can I help", timeout=20_000)
-    house.wait_for("the digit", lambda: digits() == ["5"], 20)
+    await expect(page.locator("#conversation")).to_contain_text("How can I help")
+    house.wait_for("the digit", lambda: digits() == ["5"])
     await page.get_by_role("button", name="Hang up", exact=True).click()

@@ -20,7 +20,7 @@ from gateway.cli.testphone import place_call, read_wav
 from gateway.line import opus, webcall
 from tests.e2e.gateway_process import House, free_port
 from tests.gateway.line.rawbrowser import Browser
-from tests.needs import need_sounds
+from tests.needs import HANGS_S, need_sounds
 from watermark.detect import detect
 from watermark.keys import KeyRing
 from watermark.sound import read, write
@@ -48,14 +48,14 @@ def marked_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hou
 def trace(house: House, clip: Path) -> tuple[int, dict[str, Any]]:
     """What `voicegate trace` says, and its status."""
     command = [sys.executable, "-m", "gateway.cli", "trace", str(clip), "--json"]
-    said = subprocess.run(command, env=house.environ, capture_output=True, text=True, timeout=120)
+    said = subprocess.run(command, env=house.environ, capture_output=True, text=True, timeout=HANGS_S)
     return said.returncode, json.loads(said.stdout)
 
 
 def ask(port: int, sound: bytes) -> dict[str, str]:
     """What the public detector says."""
     request = urllib.request.Request(f"http://127.0.0.1:{port}/detect", data=sound, method="POST")
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=HANGS_S) as answer:
         return dict(json.loads(answer.read()))
 
 
@@ -94,7 +94,7 @@ async def browse(house: House, question: Path, record: Path) -> None:
     offer = (await browser.offer()).encode()
     headers = {"Content-Type": "application/sdp", "Origin": house.url}
     request = urllib.request.Request(f"{house.url}/api/call", offer, headers, method="POST")
-    with await asyncio.to_thread(urllib.request.urlopen, request, timeout=10) as answer:
+    with await asyncio.to_thread(urllib.request.urlopen, request, timeout=HANGS_S) as answer:
         await browser.accept(answer.read().decode())
     async with asyncio.timeout(2 * LISTENS_S):
         await enough.wait()

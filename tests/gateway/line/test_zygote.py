@@ -24,6 +24,7 @@ from gateway.line.zygote import FAREWELL_S
 from gateway.line.zygote_messages import LineDied
 from model import __version__
 from tests.gateway.line.exchange import Exchange, ZygoteProcess, an_exchange, gone
+from tests.needs import HANGS_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -137,7 +138,8 @@ async def test_by_hand_it_says_who_starts_it(argv: list[str], token: str, why: s
     with ours, theirs:
         started = await asyncio.to_thread(
             subprocess.run, [sys.executable, "-m", "gateway.line.zygote", *argv], stdin=theirs,
-            capture_output=True, text=True, timeout=10, env={**os.environ, "VOICEGATE_BOOT_TOKEN": token},
+            capture_output=True, text=True, timeout=HANGS_S,
+            env={**os.environ, "VOICEGATE_BOOT_TOKEN": token},
         )  # fmt: skip
     assert started.returncode == 1
     assert why in started.stderr

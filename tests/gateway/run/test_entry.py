@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config import remedy
+from tests.needs import HANGS_S
 
 
 def run(folder: Path, place: str, *argv: str, **environ: str) -> tuple[int, str | None, list[str]]:
@@ -22,7 +23,7 @@ def run(folder: Path, place: str, *argv: str, **environ: str) -> tuple[int, str 
     done = subprocess.run(
         [sys.executable, "-m", "gateway.run.entry", str(said), place, *argv],
         env=kept | {"PYTHONPATH": path, "VOICEGATE_DATA_DIR": str(folder / "data")} | environ,
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=HANGS_S, check=False,
     )  # fmt: skip
     return done.returncode, said.read_text() if said.exists() else None, done.stderr.splitlines()
 

@@ -33,6 +33,7 @@ from model.client import (
     Words,
 )
 from model.errors import EngineError
+from tests.needs import HANGS_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -265,7 +266,7 @@ async def test_a_wrong_setting_is_one_line_and_no_traceback(
         "--keys", str(office.public_keys_path),
     ]  # fmt: skip
     ended = await asyncio.to_thread(
-        subprocess.run, argv, env=environ, capture_output=True, text=True, timeout=60, check=False
+        subprocess.run, argv, env=environ, capture_output=True, text=True, timeout=HANGS_S, check=False
     )
     assert ended.returncode == 1
     assert said in ended.stderr
