@@ -216,7 +216,7 @@ def steps(stamps: list[int]) -> list[int]:
 
 
 async def test_a_machine_that_stalls_costs_what_lies_beyond_five_ticks(house: House) -> None:
-    """Up to 100 ms are made up for, both ways; sound from before is gone, and the call goes on in time."""
+    """Up to 100 ms are made up for; the browser gets nothing for the rest, and the call goes on in time."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, HouseLoop)
     house.hall.sound = tone(440)
