@@ -7,6 +7,7 @@ that is gone before the house is there.
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 import socket
 import tempfile
@@ -165,6 +166,12 @@ def check_checkpoint(named: str | None) -> None:
         missing = [name for name in CHECKPOINT_FILES if not any(folder.glob(name))]
         if missing:
             raise StartError(f"VOICEGATE_CHROMA: {folder} lacks {', '.join(missing)}; fetch it again")
+        try:
+            json.loads((folder / "config.json").read_bytes())
+        except (OSError, ValueError) as error:
+            raise StartError(
+                f"VOICEGATE_CHROMA: {folder / 'config.json'} cannot be read: {error}; fetch it again"
+            ) from None
     elif named.startswith(("/", ".", "~")) or HUB_ID.fullmatch(named) is None:
         raise StartError(
             f"VOICEGATE_CHROMA: {named} is neither a directory nor a hub id such as FlashLabs/Chroma-4B"

@@ -89,8 +89,11 @@ def test_rtp_ports_that_somebody_holds() -> None:
 def test_a_checkpoint_that_is_not_whole(tmp_path: Path) -> None:
     with pytest.raises(StartError, match=r"lacks config\.json, \*\.safetensors"):
         preflight.check_checkpoint(str(tmp_path))
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text("{")
     (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(StartError, match=r"config\.json cannot be read: Expecting property name"):
+        preflight.check_checkpoint(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
     preflight.check_checkpoint(str(tmp_path))
 
 
