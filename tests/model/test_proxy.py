@@ -41,6 +41,7 @@ from model.link import AHEAD
 from model.proxy import ConversationProxy, EngineProxy
 from tests.model.conftest import Grants
 from tests.model.scripted import ScriptedConversation, ScriptedEngine
+from tests.needs import HANGS_S
 
 REFERENCE = Reference("heart", "hash", np.linspace(-1, 1, 500_000, dtype=np.float32), "words", stock=True)
 SHORT = np.zeros(240, np.float32)
@@ -352,7 +353,7 @@ async def serving(folder: Path, grants: Grants) -> AsyncIterator[Serving]:
     log = (folder / "log").open("wb")
     process = subprocess.Popen(argv, stdout=log, stderr=log)  # noqa: ASYNC220
     client = EngineClient(path)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANGS_S):
         while not await client.ready():  # noqa: ASYNC110 - of another process
             await asyncio.sleep(0.02)
     (worker,) = children(process.pid, "model.worker")

@@ -19,6 +19,7 @@ from model.chroma.conductor import Conductor, Spoken
 from model.chroma.reply import Reply
 from model.chroma.schedule import Kind
 from model.errors import EngineError
+from tests.needs import HANGS_S
 
 FRAME_S = 0.01
 
@@ -33,6 +34,7 @@ class Band(Conductor):
         super().__init__(steps, lead_s)
         self.stepped: list[list[Reply]] = []
         self.fed: list[list[int]] = []
+        self.stepping = threading.Event()
         self.gate = threading.Event()
         self.gate.set()
 
@@ -41,7 +43,8 @@ class Band(Conductor):
         assert all(len(x) for x in fresh.values()), "nothing to feed"
 
     def _step(self, replies: list[Reply]) -> list[Spoken]:
-        self.gate.wait(10)
+        self.stepping.set()
+        self.gate.wait(HANGS_S)
         self.stepped.append(replies)
         for reply in replies:
             reply.frames += 1
@@ -65,7 +68,7 @@ async def hear(band: Band, reply: Reply) -> list[int | None]:
 async def test_a_listener_that_stops_reading_holds_nobody_else(band: Band) -> None:
     deaf = band.perform(Reply(0, 1000))
     assert (await anext(deaf)).word == 1
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANGS_S):
         assert await hear(band, Reply(1, 60)) == list(range(1, 61)), "six times the lead, in its time"
     frames = sum(any(reply.slot == 0 for reply in replies) for replies in band.stepped)
     assert frames <= 1 + 10, "a lead's worth beyond what it took"
@@ -77,7 +80,7 @@ async def test_a_listener_that_stops_reading_holds_nobody_else(band: Band) -> No
 async def test_replies_that_ask_while_a_step_is_under_way_share_the_next(band: Band) -> None:
     band.gate.clear()
     first = asyncio.create_task(hear(band, Reply(0, 3)))
-    await asyncio.sleep(0.01)
+    await asyncio.to_thread(band.stepping.wait, HANGS_S)
     others = [asyncio.create_task(hear(band, Reply(slot, 3))) for slot in (1, 2, 3)]
     await asyncio.sleep(0.01)
     band.gate.set()
@@ -92,12 +95,12 @@ async def test_what_was_asked_for_and_given_up_is_not_done(band: Band) -> None:
 
     def hold() -> None:
         started.set()
-        band.gate.wait(10)
+        band.gate.wait(HANGS_S)
         done.append("first")
 
     band.gate.clear()
     first = asyncio.create_task(band.do(Kind.HEARING, 1, hold))
-    await asyncio.to_thread(started.wait, 10)
+    await asyncio.to_thread(started.wait, HANGS_S)
     given_up = asyncio.create_task(band.do(Kind.HEARING, 1, lambda: done.append("given up")))
     last = asyncio.create_task(band.do(Kind.SLOT, 1, lambda: done.append("last")))
     await asyncio.sleep(0)
@@ -119,11 +122,11 @@ async def busy(band: Band) -> AsyncIterator[None]:
 
     def hold() -> None:
         started.set()
-        band.gate.wait(10)
+        band.gate.wait(HANGS_S)
 
     band.gate.clear()
     held = asyncio.create_task(band.do(Kind.SLOT, 1, hold))
-    await asyncio.to_thread(started.wait, 10)
+    await asyncio.to_thread(started.wait, HANGS_S)
     yield
     await asyncio.sleep(0)
     band.gate.set()
@@ -146,13 +149,13 @@ async def test_who_is_cancelled_during_a_pass_disturbs_nobody_in_it(band: Band) 
 
     def slow() -> tuple[int, Tensor]:
         begun.set()
-        go_on.wait(10)
+        go_on.wait(HANGS_S)
         return 0, torch.zeros(50, 4)
 
     async with busy(band):
         first = asyncio.create_task(band.prefill(50, slow, lambda: True))
         second = asyncio.create_task(feed(band, 1))
-    await asyncio.to_thread(begun.wait, 10)
+    await asyncio.to_thread(begun.wait, HANGS_S)
     first.cancel()
     await asyncio.sleep(0)
     go_on.set()
@@ -196,11 +199,11 @@ async def test_whoever_waits_when_the_engine_closes_is_told() -> None:
 
     def hold() -> None:
         started.set()
-        band.gate.wait(10)
+        band.gate.wait(HANGS_S)
 
     band.gate.clear()
     under_way = asyncio.create_task(band.do(Kind.SLOT, 1, hold))
-    await asyncio.to_thread(started.wait, 10)
+    await asyncio.to_thread(started.wait, HANGS_S)
     waiting = asyncio.create_task(band.do(Kind.SLOT, 1, hold))
     listening = asyncio.create_task(hear(band, Reply(0, 3)))
     await asyncio.sleep(0)

@@ -33,6 +33,7 @@ from model.chroma.weights import Chroma
 from model.errors import EngineBusy, EngineError, VoiceError
 from tests.model.chroma import toy
 from tests.model.conftest import Grants
+from tests.needs import HANGS_S
 
 FRAME_S = 0.002
 """The toy's frames are 48 samples."""
@@ -109,7 +110,7 @@ async def say(conversation: ChromaConversation, pcm: Floats, piece_s: float = 0.
 
 async def until(met: Callable[[], bool]) -> None:
     """Waits for what the conversation does by itself."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANGS_S):
         while not met():  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.005)
 

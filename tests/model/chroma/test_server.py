@@ -111,7 +111,7 @@ class House:
         ]  # fmt: skip
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(argv, env=environ, stdout=log, stderr=log)  # noqa: ASYNC220
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANGS_S):
             while not await self.client.ready():
                 assert self.process.poll() is None, self.log_path.read_text()
                 await asyncio.sleep(0.1)
@@ -142,7 +142,7 @@ async def house(golden: Path) -> AsyncIterator[House]:
 
 async def until_done(session: EngineSession) -> list[EngineEvent]:
     found: list[EngineEvent] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANGS_S):
         async for event in session:
             found.append(event)
             if isinstance(event, Done):
@@ -194,7 +194,7 @@ async def test_an_interrupted_reply_keeps_what_was_heard(house: House) -> None:
     await session.update(binary=True, lead_s=0.2)
     await session.respond(say="One two three")
     found: list[EngineEvent] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANGS_S):
         async for event in session:
             found.append(event)
             if isinstance(event, Created):
