@@ -86,9 +86,14 @@ def table() -> None:
             found = json.loads(path.read_text())["found"]
             if at.endswith(CHANGED) or not found:
                 continue
-            left = len(set(proof.steps()) - set(found))
+            steps = proof.steps()
+            left = len(set(steps) - set(found))
             holds, result = proof.result(found)
-            said = ("" if holds else "**fails** ") + (f"{left} steps are left; " if left else "") + result
+            said = (
+                ("" if holds else "**fails** ")
+                + (f"{left} of {len(steps)} steps are left; " if left else "")
+                + result
+            )
             cells = (proof.what, f"`make prove-{name}`", f"`{at}`", said)
             click.echo(f"| {' | '.join(cells)} |")
 

@@ -15,6 +15,7 @@ from gateway.ipc.codec import packed
 from model import __version__
 from tests.gateway.conftest import short_folder
 
+HOUSE_TIME = True
 TOKEN = "token of this boot"
 
 
