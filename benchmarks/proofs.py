@@ -20,6 +20,7 @@ from benchmarks import watermark_null
 from benchmarks.watermark_speech import HUMAN, PROMPTS, RATE_HZ, speech
 from watermark import examine
 from watermark.keys import KeyRing
+from watermark.pcm import bytes_from_float
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 Found = dict[str, Any]
@@ -129,7 +130,7 @@ def _stereo(samples: np.ndarray) -> bytes:
         writer.setnchannels(2)
         writer.setsampwidth(2)
         writer.setframerate(RATE_HZ)
-        writer.writeframes(np.rint(samples * 32_767).astype("<i2").tobytes())
+        writer.writeframes(bytes_from_float(samples))
     return file.getvalue()
 
 
