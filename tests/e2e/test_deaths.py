@@ -50,6 +50,7 @@ def test_a_line_dies_its_caller_gets_a_bye_and_others_talk_on(own_house: Start, 
     assert "we hung up" in spared.ended().ended
 
 
+@pytest.mark.long("a call that goes on after a death, in real time")
 def test_the_engine_dies_and_the_conversation_goes_on(own_house: Start, say: Say) -> None:
     house = own_house()
     calling = Calling(house, script=[say("what are your opening hours")], at_s=14, duration_s=24)
@@ -61,6 +62,7 @@ def test_the_engine_dies_and_the_conversation_goes_on(own_house: Start, say: Say
     assert report.turns[0].latency_s is not None, "the new engine answered"
 
 
+@pytest.mark.long("a call that goes on after a death, in real time")
 def test_the_front_dies_and_calls_go_on(own_house: Start, say: Say) -> None:
     house = own_house()
     calling = Calling(house, script=[say("where are you")], at_s=13, duration_s=22)
@@ -73,6 +75,7 @@ def test_the_front_dies_and_calls_go_on(own_house: Start, say: Say) -> None:
     assert took < 15
 
 
+@pytest.mark.long("a call that goes on after a death, in real time")
 def test_the_hall_dies_and_takes_its_calls_up_again(own_house: Start, say: Say) -> None:
     house = own_house()
     calling = Calling(house, script=[say("where are you")], at_s=16, duration_s=26)

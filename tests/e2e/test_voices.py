@@ -124,6 +124,7 @@ def plans(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.long("two calls in real time: the owner's, and the one that falls silent")
 def test_an_owner_takes_the_voice_back_by_telephone(tmp_path: Path, plans: Path) -> None:
     golden = goldens() / "chroma-a"
     house = House(
@@ -194,6 +195,7 @@ def enrolling(tmp_path: Path, plans: Path) -> Iterator[tuple[House, Office]]:
         office.office.close()
 
 
+@pytest.mark.long("a person repeats sentence after sentence, in real time")
 def test_a_person_gives_their_voice_by_telephone(enrolling: tuple[House, Office], say: Say) -> None:
     house, office = enrolling
     challenge = office.challenge(by_phone=True)

@@ -16,6 +16,7 @@ from tests.needs import need_sounds
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.long("a whole gateway loads Chroma, and a call is held in real time")
 def test_a_phone_talks_with_chroma(golden: Path, tmp_path: Path) -> None:
     house = House(
         tmp_path / "house",
