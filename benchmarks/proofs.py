@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import wave
+from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
@@ -134,14 +135,14 @@ def _stereo(samples: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-class _Suite(Plain):
+class _Suite(Plain, ABC):
     """Files of tests, each in a pytest of its own."""
 
     ROUNDS = 1
     marker = ""
 
-    def files(self) -> list[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def files(self) -> list[str]: ...
 
     def steps(self) -> list[str]:
         return [f"{file} #{n}" for n in range(1, self.ROUNDS + 1) for file in self.files()]
