@@ -88,7 +88,8 @@ async def test_a_child_that_ran_out_of_time_is_no_wrong_question(
     assert (reply.status_code, reply.headers["retry-after"]) == (503, "60")
     assert "try again" in reply.json()["error"]
     monkeypatch.setattr(public, "WALL_S", 0.05)
-    assert (await with_child(place, "input()").post("/detect", content=bytes(1 << 20))).status_code == 503
+    stuck = with_child(place, "import time; time.sleep(600)")
+    assert (await stuck.post("/detect", content=bytes(1 << 20))).status_code == 503
     counted = (await spent.get("/metrics")).text
     assert 'voicegate_detector_answers_total{status="503"} 1.0' in counted
 
