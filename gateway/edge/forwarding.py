@@ -20,6 +20,7 @@ from gateway.edge.switchboard import Switchboard
 from gateway.edge.token import RouteToken
 from gateway.edge.transaction import LINGER_S, Sent, Served
 from gateway.edge.transport import Flow
+from gateway.ipc.ending import End, Ending
 from gateway.ipc.line_signature import signature
 
 MAX_TO_LINE: Final = 3_500
@@ -118,7 +119,7 @@ class Forwarding:
             self._board.refuse(served, 408)
             return
         self._board.refuse(served, 503, "the line does not answer", 5)
-        self._board.over(opening, "failed: the line does not answer")
+        self._board.over(opening, Ending(End.LINE_SILENT))
 
     def _watch(self, dialog: Dialog, answer: Response) -> None:
         if 200 <= answer.code < 300:
@@ -128,7 +129,8 @@ class Forwarding:
                 self._board.answered(dialog)
         elif answer.code >= 300 and not dialog.answered:
             cancelled = answer.code == 487
-            self._board.over(dialog, "cancelled" if cancelled else f"failed: the line answered {answer.code}")
+            refused = Ending(End.FAILED, f"the line answered {answer.code}")
+            self._board.over(dialog, Ending(End.CANCELLED) if cancelled else refused)
 
     # ── to a caller ──────────────────────────────────────────────────────────────────────────────────
 

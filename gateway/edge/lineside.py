@@ -57,7 +57,7 @@ class LinesSide:
         token = self._board.token_of(bye)
         dialog = self._board.dialogs.of_call(token.call_id) if token is not None else None
         if dialog is not None:
-            self._board.over(dialog, "hung up")
+            self._board.line_hung_up(dialog)
         elif token is not None:
             self._board.lines.release(token.line, token.call_id)
 

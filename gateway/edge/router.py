@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.ipc.call_facts import CallFacts
+from gateway.ipc.ending import Ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,4 +41,4 @@ class Router(Protocol):
 
     async def offered(self, call: IncomingCall) -> Accept | Refuse: ...
 
-    async def ended(self, call_id: str, how: str) -> None: ...
+    async def ended(self, call_id: str, how: Ending) -> None: ...

@@ -35,6 +35,7 @@ from gateway.front.routing import STOCK_VOICE, Routing
 from gateway.front.voice_desk import VoiceDesk
 from gateway.ipc import rpc
 from gateway.ipc.call_facts import CallFacts
+from gateway.ipc.ending import End, Ending
 from gateway.ipc.front_messages import AskState, FetchVoice, HouseState
 from gateway.ipc.hall_messages import (
     CallClosed,
@@ -191,7 +192,7 @@ class Front:
             await asyncio.to_thread(delete_older, recordings_dir(self.settings), self.settings.recordings_s)
             with contextlib.suppress(RedisError, OSError):
                 for call_id in await self.sessions.reap():
-                    await self.routing.ended(call_id, "lost: its hall went away")
+                    await self.routing.ended(call_id, Ending(End.HALL_DIED))
 
     async def _send_prompts(self, hall: Peer) -> None:
         """What must be sayable when the engine is away, in the stock voice."""
@@ -225,7 +226,7 @@ class Front:
         if web is not None and web.peer is peer:
             del self.web_lines[peer.name]
             for call_id in web.calls:
-                await self.routing.ended(call_id, "failed: its line died")
+                await self.routing.ended(call_id, Ending(End.LINE_DIED))
 
     # ── the edge's router ────────────────────────────────────────────────────────────────────────────
 
@@ -242,11 +243,11 @@ class Front:
             return Refuse(500, "Server Internal Error")
         return Accept(routed.call_id, line=None)
 
-    async def ended(self, call_id: str, how: str) -> None:
+    async def ended(self, call_id: str, how: Ending) -> None:
         """The edge saw a dialog end, or gave up an INVITE."""
         await self._end_in_hall(call_id, how)
 
-    async def _end_in_hall(self, call_id: str, how: str) -> None:
+    async def _end_in_hall(self, call_id: str, how: Ending) -> None:
         routed = self.routing.calls.get(call_id)
         if routed is not None and (hall := self.routing.halls.get(routed.hall)) is not None:
             with contextlib.suppress(RpcError):
@@ -274,7 +275,7 @@ class Front:
             answer = await line.peer.ask(AnswerOffer(routed.call_id, offer_sdp), OFFER_WITHIN_S)
         except RpcError as error:
             line.calls.discard(routed.call_id)
-            await self._end_in_hall(routed.call_id, f"failed: {error}")
+            await self._end_in_hall(routed.call_id, Ending(End.FAILED, str(error)))
             raise CallRefused(488, f"the offer cannot be answered: {error}") from None
         return routed.call_id, answer
 
@@ -283,7 +284,7 @@ class Front:
         routed = self.routing.calls.get(call_id)
         if routed is None:
             raise CallRefused(404, f"no running call {call_id}")
-        await self._end_in_hall(call_id, "hung up by the console")
+        await self._end_in_hall(call_id, Ending(End.CONSOLE))
 
     async def list_calls(self) -> list[dict[str, Any]]:
         return await self.sessions.live() + await self.sessions.recent()

@@ -14,6 +14,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from gateway.ipc.ending import Ending
 from gateway.ipc.hall_messages import HallHealth
 from model.task_metrics import family
 
@@ -36,9 +37,6 @@ HALL_COUNTERS: Final = {
 
 EDGE_HOLDS: Final = frozenset({"dialogs", "transactions", "slots", "slots_free", "unacknowledged"})
 """Of the edge's stats, what is a state and no count."""
-
-HOWS: Final = ("caller hung up", "hung up", "cancelled", "transferred", "failed", "refused")
-"""How a call may end; the rest of the text is for the log."""
 
 
 class Metrics:
@@ -76,7 +74,8 @@ class Metrics:
         self._registry.register(_Reports(self._halls, self._front, self._failures))
 
     def call_ended(self, how: str, lasted_s: float | None = None) -> None:
-        self._calls.labels(next((known for known in HOWS if how.startswith(known)), "other")).inc()
+        """A call ended as `Ending` says; the label is whose doing it was."""
+        self._calls.labels(Ending.read(how).party.value).inc()
         if lasted_s is not None:
             self._seconds.observe(lasted_s)
 

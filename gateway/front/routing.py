@@ -23,6 +23,7 @@ from consent.office import ConsentOffice
 from gateway.dialplan import Dialplan, Route
 from gateway.errors import CallRefused, RpcError
 from gateway.ipc.call_facts import CallFacts
+from gateway.ipc.ending import End, Ending
 from gateway.ipc.hall_messages import CallOffer, EndCall, LiveCall
 from gateway.ipc.rpc import Peer
 from gateway.store.registry import PAYLOAD_BITS, CallRow, PayloadTaken, Registry, RegistryError
@@ -114,10 +115,10 @@ class Routing:
 
     async def _refused_by(self, hall: Peer, call_id: str, why: str) -> None:
         """Nothing is left of an offer that failed, not even in a hall whose answer came too late."""
-        hall.tell(EndCall(call_id, f"failed: {why}"))
-        await self._close_row(call_id, f"hall refused: {why}")
+        hall.tell(EndCall(call_id, Ending(End.REFUSED, why)))
+        await self._close_row(call_id, Ending(End.REFUSED, why))
 
-    async def _close_row(self, call_id: str, how: str) -> None:
+    async def _close_row(self, call_id: str, how: Ending) -> None:
         try:
             await asyncio.to_thread(self._registry.close_call, call_id, how)
         except RegistryError as error:
@@ -200,7 +201,7 @@ class Routing:
             grant = verifier.verify(token, call_id=call.call_id)
         return self._office.renew(grant)
 
-    async def ended(self, call_id: str, how: str, spoken_s: float | None = None) -> None:
+    async def ended(self, call_id: str, how: Ending, spoken_s: float | None = None) -> None:
         """The call is over, whoever noticed first; a second word of it changes nothing."""
         call = self.calls.pop(call_id, None)
         await self._close_row(call_id, how)

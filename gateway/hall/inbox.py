@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 from gateway.errors import VoicegateError
 from gateway.hall.playout import Item, Playout
 from gateway.hall.turns import TurnEvent
+from gateway.ipc.ending import End, Ending
 from model.tasks import race
 
 T = TypeVar("T")
@@ -81,14 +82,18 @@ class Transferred:
 class Ended:
     """The call is over."""
 
-    how: str
+    how: Ending
 
 
 Event = Dtmf | CallerTurn | Transferred | Ended | SpeechEvent
 
 
 class CallEnded(Exception):
-    """Raised inside verbs when the call has ended, so that they unwind."""
+    """Raised inside verbs when the call has ended, or is to end so; they unwind."""
+
+    def __init__(self, how: Ending) -> None:
+        super().__init__(how)
+        self.how = how
 
 
 class EngineGone(VoicegateError):
@@ -111,7 +116,7 @@ class Inbox:
         self.gone = asyncio.Event()
         """set with `refused`"""
         self.ended = asyncio.Event()
-        self.how = ""
+        self.how = Ending(End.OUR_ERROR)
         """how the call ended, once it has"""
 
     def post(self, event: Event) -> None:
@@ -123,9 +128,9 @@ class Inbox:
             self._events.put_nowait(event)
         except asyncio.QueueFull:
             self._log.error("call.inbox_full")
-            self.end("failed: events were not taken")
+            self.end(Ending(End.STUCK))
 
-    def end(self, how: str) -> None:
+    def end(self, how: Ending) -> None:
         """The call is over, and what waits to be said is not said; idempotent, the first reason stays."""
         if self.ended.is_set():
             return

@@ -34,6 +34,7 @@ from gateway.hall.playout import Item
 from gateway.hall.recording import Recording
 from gateway.hall.transfer import transfer
 from gateway.hall.voice_owner import serve_owner
+from gateway.ipc.ending import End, Ending
 from gateway.ipc.line_messages import AnswerCall
 
 GREETING_WITHIN_S: Final = 2.0
@@ -59,9 +60,9 @@ async def perform(call: Call, recordings: Path) -> None:
     """
     try:
         await Performance(call, recordings).run()
-        call.end("hung up")
+        call.end(Ending(End.VOICE))
     except CallEnded as over:
-        call.end(str(over))
+        call.end(over.how)
     except EngineGone as gone:
         await _farewell(call, gone.refusal)
     except Exception:
@@ -76,7 +77,19 @@ async def _farewell(call: Call, refusal: Refused) -> None:
     if item is not None:
         with contextlib.suppress(CallEnded):
             await call.inbox.until(item.done.wait(), FAREWELL_WITHIN_S)
-    call.end(f"failed: {refusal.code}")
+    call.end(_ending(refusal))
+
+
+def _ending(refusal: Refused) -> Ending:
+    """How a call ends that the engine does not serve: in words, for `code` is the contract's."""
+    match refusal.code:
+        case "lost":
+            return Ending(End.ENGINE_LOST)
+        case "busy":
+            return Ending(End.ENGINE_BUSY)
+        case "refused":
+            return Ending(End.ENGINE_REFUSED)
+    return Ending(End.ENGINE_REFUSED, refusal.code)
 
 
 def _last_words(call: Call, code: str) -> str:
@@ -100,9 +113,9 @@ class Performance:
     async def run(self) -> None:
         call = self._call
         if not await call.inbox.until(call.line.started.wait(), STARTED_WITHIN_S):
-            raise CallEnded("failed: no line reported the call")
+            raise CallEnded(Ending(End.FAILED, "no line reported the call"))
         if (reason := call.licence.muted) is not None:
-            raise CallEnded(f"failed: the voice may not be used: {reason}")
+            raise CallEnded(Ending(End.VOICE_REFUSED, reason))
         route: Route | None = call.route
         while route is not None:
             call.follow(route)
@@ -139,7 +152,7 @@ class Performance:
             case Hangup():
                 if verb.say:
                     await self._say(verb.say, interruptible=False)
-                raise CallEnded("hung up")
+                raise CallEnded(Ending(End.VOICE))
         return None
 
     # ── saying ───────────────────────────────────────────────────────────────────────────────────────
@@ -171,7 +184,7 @@ class Performance:
         for _ in range(ANNOUNCED_TIMES):
             if await self._say(text, interruptible=False):
                 return
-        raise CallEnded("failed: what must be said first could not be said")
+        raise CallEnded(Ending(End.UNSAID))
 
     async def _disclose(self, text: str) -> None:
         call = self._call
@@ -196,7 +209,7 @@ class Performance:
         await call.ask_line(AnswerCall(call.id))
         call.move("answered")
         if not await call.inbox.until(call.line.confirmed.wait(), CONFIRMED_WITHIN_S):
-            raise CallEnded("failed: the answer was never acknowledged")
+            raise CallEnded(Ending(End.UNACKNOWLEDGED))
 
     # ── the other verbs ──────────────────────────────────────────────────────────────────────────────
 

@@ -1,7 +1,7 @@
 """How a call ends: one set of words for the page, Redis, SQL, the logs and the metrics.
 
-Whoever ends a call says so once, by an `Ending`, and hands it on as it is. Which one holds when several say so
-is decided in one place: by the call's hall, where the first word stays (`gateway.hall.inbox`), and by the
+Whoever ends a call says so once, by an `Ending`, and hands it on as it is. Which one holds when several say
+so is decided in one place: by the call's hall, where the first word stays (`gateway.hall.inbox`), and by the
 front for a call that no hall has any more (`gateway.front.closing`). Lines, edge and page repeat what they
 are told. Lines import this module: it knows nothing else.
 """
@@ -72,7 +72,8 @@ class Ending(str):
     __slots__ = ()
 
     def __new__(cls, end: End, detail: str = "") -> Self:
-        text = " ".join(detail.split())[:LONGEST_DETAIL]  # one line, whatever a peer wrote
+        """The ending; of `detail` one line is kept, at most `LONGEST_DETAIL` characters."""
+        text = " ".join(detail.split())[:LONGEST_DETAIL]
         return super().__new__(cls, f"{end.value}: {text}" if text else end.value)
 
     @classmethod

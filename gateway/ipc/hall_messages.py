@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from gateway.dialplan import Route
 from gateway.ipc.call_facts import CallFacts
+from gateway.ipc.ending import Ending
 from gateway.ipc.envelope import Ask, Tell
 
 # ── the front asks a hall ────────────────────────────────────────────────────────────────────────────────
@@ -53,11 +54,11 @@ class CallOffer(Ask[None]):
 
 @dataclass(frozen=True, slots=True)
 class EndCall(Ask[None]):
-    """Ends a call; `reason` says who wants it and why."""
+    """Ends a call that has not ended yet; `how` says who wants it and why."""
 
     wire: ClassVar[str] = "call.hangup"
     call_id: str
-    reason: str
+    how: Ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ class CallClosed(Tell):
 
     wire: ClassVar[str] = "call.closed"
     call_id: str
-    how: str
+    how: Ending
     spoken_s: float
 
 

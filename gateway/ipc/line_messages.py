@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
+from gateway.ipc.ending import End, Ending
 from gateway.ipc.envelope import Ask, Tell
+
+HUNG_UP: Final = Ending(End.VOICE)
 
 # ── a line tells its hall ────────────────────────────────────────────────────────────────────────────────
 
@@ -82,7 +85,7 @@ class CallLeft(Tell):
 
     wire: ClassVar[str] = "call.ended"
     call_id: str
-    how: str
+    how: Ending
 
 
 # ── a line is asked ──────────────────────────────────────────────────────────────────────────────────────
@@ -106,11 +109,15 @@ class RingCall(Ask[None]):
 
 @dataclass(frozen=True, slots=True)
 class DropCall(Ask[None]):
-    """Has the line send BYE, or before the answer `status` (None: the line's own choice)."""
+    """Has the line send BYE, or before the answer `status` (None: the line's own choice).
+
+    The line repeats `how`, to the caller's page too.
+    """
 
     wire: ClassVar[str] = "hangup"
     call_id: str
     status: int | None = None
+    how: Ending = HUNG_UP
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +169,7 @@ class ShownState:
     """ringing, listening, thinking, speaking, held or ended; `how` with the last."""
 
     state: str
-    how: str | None = None
+    how: Ending | None = None
     kind: Literal["state"] = "state"
 
 

@@ -30,6 +30,7 @@ from gateway.config import logs, settings
 from gateway.config.runtime import Runtime
 from gateway.errors import LineError, RpcError, VoicegateError
 from gateway.ipc import tick
+from gateway.ipc.ending import End, Ending
 from gateway.ipc.envelope import Tell, told
 from gateway.ipc.hello import Hello, LineCall, LineFacts, TickHello
 from gateway.ipc.line_messages import (
@@ -95,7 +96,8 @@ class WebLine:
         try:
             await self._stopping.wait()
         finally:
-            await asyncio.gather(*(call.close("hung up") for call in list(self.calls.values())))
+            why = Ending(End.GATEWAY_STOPPED)
+            await asyncio.gather(*(call.close(why) for call in list(self.calls.values())))
             await asyncio.sleep(0)  # what was told must reach the sockets
             await self._tasks.stop()
             for peer in (self._front, self._hall):
@@ -166,7 +168,7 @@ class WebLine:
 
     def _give_hall_up(self) -> None:
         for call in list(self.calls.values()):
-            self._tasks.short(call.close("failed: the hall did not come back"), "web.close")
+            self._tasks.short(call.close(Ending(End.HALL_DIED)), "web.close")
 
     def _connect_ticks(self) -> None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -214,7 +216,7 @@ class WebLine:
         call = self.calls.get(asked.call_id)
         if call is None:
             raise RpcError(f"{self.name} has no call {asked.call_id}")
-        self._tasks.short(call.close("hung up"), "web.close")
+        self._tasks.short(call.close(asked.how), "web.close")
 
     async def _failures(self, _: Peer, __: AskFailures) -> dict[str, int]:
         return dict(failures)
@@ -257,13 +259,13 @@ class WebLine:
             log.info("call.confirmed", call_id=call.call_id)
         elif what == "dtmf":
             self._tell_hall(KeyPressed(call.call_id, detail))
-        elif what == "ended":
+        elif what == "ended" and call.ended is not None:
             self._forget(call)
-            left = CallLeft(call.call_id, detail)
+            left = CallLeft(call.call_id, call.ended)
             self._tell_hall(left)
             if self._front is not None:
                 self._front.tell(left)
-            log.info("call.ended", call_id=call.call_id, how=detail, **call.report())
+            log.info("call.ended", call_id=call.call_id, how=call.ended, **call.report())
 
     def _forget(self, call: WebCall) -> None:
         self.calls.pop(call.call_id, None)

@@ -21,6 +21,7 @@ from gateway.config.paths import consent_dir, mark_keys_path, model_files_dir, r
 from gateway.config.settings import Settings, load
 from gateway.edge.token import route_key
 from gateway.errors import StartError
+from gateway.ipc.ending import End, Ending
 from gateway.store.registry import Registry
 from gateway.store.sip_users import SipUsers, console_token
 from watermark.errors import WatermarkError
@@ -52,7 +53,7 @@ def prepare(settings: Settings) -> None:
     if not settings.local_only:
         console_token(settings.data_dir)
     for key in ring.keys:
-        registry.close_all(key.id, "failed: the gateway died")
+        registry.close_all(key.id, Ending(End.GATEWAY_DIED))
     registry.close()
 
 

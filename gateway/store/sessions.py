@@ -27,6 +27,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from gateway.errors import StartError
+from gateway.ipc.ending import End, Ending
 from gateway.store.session_writer import Command, Writer
 
 LIVE: Final = "vg:live"
@@ -312,7 +313,7 @@ class Sessions:
         """Ends the sessions that nobody refreshes any more; returns their calls."""
         ids: list[str] = await self._read.zrangebyscore(LIVE, "-inf", time.time() - STALE_S)
         for call_id in ids:
-            self.session(call_id).ended("failed: its hall went away")
+            self.session(call_id).ended(Ending(End.HALL_DIED))
         return ids
 
     async def _heads(self, ids: list[str]) -> list[dict[str, Any]]:

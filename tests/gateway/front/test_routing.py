@@ -240,7 +240,7 @@ async def test_a_hall_that_refuses_leaves_a_closed_row_and_no_call(desk: Desk) -
     refusal = await desk.refused()
     assert (refusal.status, refusal.reason, refusal.retry_after_s) == (503, "the hall is full", 5)
     (row,) = desk.rows()
-    assert row.how == "hall refused: the hall is full"
+    assert row.how == "refused: the hall is full"
     assert desk.open_rows() == []
 
 

@@ -141,7 +141,7 @@ async def test_a_recording_goes_on_when_the_engine_is_lost(house: House) -> None
     house.engine.die()
     phone.speak(15.0)
     await house.until(lambda: house.call(phone).inbox.refused, 20)
-    assert await house.over(phone) == "failed: lost", "nobody is left to say thank you"
+    assert await house.over(phone) == "failed: the engine was lost", "nobody is left to say thank you"
     assert recorded(house, phone)[0] == pytest.approx(19.5, abs=1.5)
 
 

@@ -10,6 +10,7 @@ import pytest
 from gateway.dialplan import Answer, Converse, Disclose, Say
 from gateway.hall.prompts import Prompts, render
 from gateway.hall.speech import FILLER, RECONNECT_FOR_S
+from gateway.ipc.ending import End, Ending
 from gateway.ipc.hall_messages import EndCall, RenderPrompts
 from model import client, events
 from model.errors import EngineError
@@ -48,7 +49,7 @@ async def test_a_busy_engine_is_said_to_be_busy_at_once(house: House, prompts: P
     phone = await house.ring(Answer(), Disclose(text="this is a machine"), TALK)
     took = await house.until(lambda: phone.heard_s() > 0)
     assert took < 0.5
-    assert await house.over(phone) == "failed: busy"
+    assert await house.over(phone) == "failed: the engine was busy"
     assert phone.heard_s() == pytest.approx(BUSY_S, abs=0.05)
     assert house.events(phone, "engine_refused")[0]["code"] == "busy"
 
@@ -56,13 +57,13 @@ async def test_a_busy_engine_is_said_to_be_busy_at_once(house: House, prompts: P
 async def test_a_busy_engine_without_a_prompt_ends_the_call_all_the_same(house: House) -> None:
     house.engine.busy = True
     phone = await house.ring(Answer(), Say(text="hello"))
-    assert await house.over(phone) == "failed: busy"
+    assert await house.over(phone) == "failed: the engine was busy"
 
 
 async def test_an_engine_that_never_will_is_not_asked_again(house: House, prompts: Prompts) -> None:
     house.engine.refuses = True
     phone = await house.ring(Answer(), TALK)
-    assert await house.over(phone, 5) == "failed: refused"
+    assert await house.over(phone, 5) == "failed: the engine refused"
 
 
 async def test_an_engine_that_comes_back_goes_on_where_it_stopped(house: House, prompts: Prompts) -> None:
@@ -153,7 +154,7 @@ async def test_an_engine_that_stays_away_is_apologised_for(house: House, prompts
     house.engine.die()
     took = await house.until(lambda: house.call(phone).inbox.refused, RECONNECT_FOR_S + 1)
     assert took == pytest.approx(RECONNECT_FOR_S, abs=0.3)
-    assert await house.over(phone) == "failed: lost"
+    assert await house.over(phone) == "failed: the engine was lost"
     assert phone.heard_s() - heard == pytest.approx(LOST_S, abs=0.05)
     assert house.is_empty()
 
@@ -164,7 +165,7 @@ async def test_an_engine_that_is_away_from_the_start_is_apologised_for(
     house.engine.down = True
     phone = await house.ring(Answer(), Disclose(text="this is a machine"), TALK)
     await house.until(lambda: phone.answered)
-    assert await house.over(phone) == "failed: lost"
+    assert await house.over(phone) == "failed: the engine was lost"
     assert phone.heard_s() == pytest.approx(FILLER_S + LOST_S, abs=0.1)
 
 
@@ -188,7 +189,7 @@ async def test_an_engine_that_says_nothing_is_apologised_for(house: House, promp
     await house.until(lambda: house.engine.told("commit"))
     took = await house.until(lambda: house.call(phone).inbox.refused, 20)
     assert took == pytest.approx(8.0, abs=0.4)
-    assert await house.over(phone) == "failed: lost"
+    assert await house.over(phone) == "failed: the engine was lost"
     assert phone.heard_s() - heard == pytest.approx(LOST_S, abs=0.05)
 
 
@@ -202,13 +203,13 @@ async def test_an_engine_that_stops_in_mid_reply_is_apologised_for(house: House,
     task = talk._running[2]
     task.cancel()
     talk.send = lambda event: None  # type: ignore[method-assign]  # not even that it was cancelled
-    assert await house.over(phone) == "failed: lost"
+    assert await house.over(phone) == "failed: the engine was lost"
 
 
 async def test_an_engine_that_drops_every_connection_is_given_up(house: House, prompts: Prompts) -> None:
     house.engine.loses_at_once = True
     phone = await house.ring(Answer(), TALK)
-    assert await house.over(phone) == "failed: lost"
+    assert await house.over(phone) == "failed: the engine was lost"
     assert 20 < len(house.engine.sessions) <= RECONNECT_FOR_S * 10 + 2
 
 
@@ -231,7 +232,7 @@ async def test_a_session_that_sends_nonsense_ends_its_own_call_only(house: House
     other = await house.ring(Answer(), TALK)
     await house.until(lambda: other.heard_s() > 0.2)
     house.engine.sessions[0]._events.put_nowait(KeyError("item_id"))
-    assert await house.over(phone) == "failed: lost"
+    assert await house.over(phone) == "failed: the engine was lost"
     assert other.call_id in house.hall.calls
 
 
@@ -276,7 +277,7 @@ async def test_an_engine_that_is_stuck_does_not_hold_up_the_end_of_a_call(house:
 
     house.engine.sessions[0].aclose = never  # type: ignore[method-assign]
     began = house.loop.time()
-    await house.hall.end_call(house.front, EndCall(phone.call_id, "enough"))  # type: ignore[arg-type]
+    await house.hall.end_call(house.front, EndCall(phone.call_id, Ending(End.CONSOLE)))  # type: ignore[arg-type]
     await house.until(lambda: phone.hung_up)
     assert house.loop.time() - began < 0.1
     await house.until(house.is_empty, 3.0)

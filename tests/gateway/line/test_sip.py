@@ -222,7 +222,7 @@ async def test_a_hall_that_stays_away_loses_its_calls(exchange: Exchange) -> Non
     while len(ends) < 2:
         call_id, ends[call_id] = await exchange.front.hears_end(within_s=HALL_GRACE_S + 2)
     assert HALL_GRACE_S - 0.1 < loop.time() - lost_at < HALL_GRACE_S + 1
-    assert ends == dict.fromkeys((phone.call_id, rings.call_id), "failed: the hall is lost")
+    assert ends == dict.fromkeys((phone.call_id, rings.call_id), "failed: its hall died")
     await phone.request("BYE")
     assert (await rings.final()).status == 503
     rings.acknowledge()

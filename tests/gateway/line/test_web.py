@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from gateway.config.runtime import Runtime
 from gateway.errors import RpcError
+from gateway.ipc.ending import End, Ending
 from gateway.ipc.hello import LineCall, LineFacts
 from gateway.ipc.line_messages import (
     AnswerCall,
@@ -305,7 +306,7 @@ async def test_events_are_shown_also_those_from_before_the_channel_opened(house:
 async def test_the_page_says_bye(house: House) -> None:
     browser, _ = await house.call()
     await browser.says(bye=True)
-    assert await house.hall.hears(CallLeft) == CallLeft("c1", "caller hung up")
+    assert await house.hall.hears(CallLeft) == CallLeft("c1", Ending(End.CALLER))
     assert await house.front.ended.get() == ("c1", "caller hung up")
     assert not house.line.calls
 
@@ -440,7 +441,7 @@ async def test_a_hall_that_stays_away_ends_the_calls(house: House, monkeypatch: 
     async with asyncio.timeout(5):
         call_id, how = await house.front.ended.get()
         await browser.closed.wait()
-    assert (call_id, how) == ("c1", "failed: the hall did not come back")
+    assert (call_id, how) == ("c1", "failed: its hall died")
     with pytest.raises(RpcError, match="has no hall"):
         await house.front.offer("c2", await Browser().offer())
 
@@ -464,7 +465,7 @@ async def test_a_line_that_stops_ends_its_calls(house: House) -> None:
     browser, _ = await house.call()
     assert house.front.line is not None
     await house.front.line.ask(StopLine())
-    assert (await house.hall.hears(CallLeft)).how == "hung up"
+    assert (await house.hall.hears(CallLeft)).how == "failed: the gateway was stopped"
     async with asyncio.timeout(5):
         await browser.closed.wait()
 
