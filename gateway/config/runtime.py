@@ -65,6 +65,11 @@ class Runtime:
         except FileNotFoundError:
             raise StartError(f"no gateway runs with this data directory ({self.path} has no token)") from None
 
+    def booted_at(self) -> float:
+        """When this boot began, seconds since the epoch. Raises `StartError` when no gateway runs here."""
+        self.token()
+        return (self.path / "token").stat().st_mtime
+
     def new_token(self) -> str:
         """Makes a token for this boot, readable by the owner only."""
         token = secrets.token_hex(32)

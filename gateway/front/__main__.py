@@ -62,8 +62,10 @@ async def serve() -> None:
             registry,
             ring.current,
             stock_only=conf.engine == "embedded",
+            former=[key.id for key in ring.keys if key is not ring.current],
         ),
         office=office,
+        registry=registry,
         sessions=sessions,
         metrics=Metrics(),
     )

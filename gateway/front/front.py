@@ -16,7 +16,6 @@ from types import CoroutineType
 from typing import Any, Final
 
 import structlog
-from redis.exceptions import RedisError
 
 from consent.errors import GrantRefused
 from consent.office import ConsentOffice
@@ -30,6 +29,7 @@ from gateway.edge.router import Accept, IncomingCall, Refuse
 from gateway.edge.sip_proxy import Edge
 from gateway.edge.token import route_key
 from gateway.errors import CallRefused, RpcError
+from gateway.front.closing import Closing
 from gateway.front.metrics import Metrics
 from gateway.front.routing import STOCK_VOICE, Routing
 from gateway.front.voice_desk import VoiceDesk
@@ -40,7 +40,6 @@ from gateway.ipc.front_messages import AskState, FetchVoice, HouseState
 from gateway.ipc.hall_messages import (
     CallClosed,
     Drain,
-    EndCall,
     GrantRenewal,
     HallHealth,
     Health,
@@ -53,6 +52,7 @@ from gateway.ipc.hall_messages import (
 from gateway.ipc.hello import Hello
 from gateway.ipc.line_messages import AnswerOffer, AskFailures, CallLeft, RtpMoved
 from gateway.ipc.rpc import Peer, Server
+from gateway.store.registry import Registry
 from gateway.store.sessions import Sessions
 from gateway.store.sip_users import SipUsers
 from model.tasks import Tasks, failures
@@ -83,6 +83,7 @@ class Front:
     token: str
     routing: Routing
     office: ConsentOffice
+    registry: Registry
     sessions: Sessions
     metrics: Metrics
     web_lines: dict[str, ConnectedWebLine] = field(default_factory=dict)
@@ -90,11 +91,15 @@ class Front:
     edge: Edge = field(init=False)
     voices: VoiceDesk = field(init=False)
     revocations: RevocationDesk = field(init=False)
+    closing: Closing = field(init=False)
     _tasks: Tasks = field(default_factory=Tasks)
 
     def __post_init__(self) -> None:
         conf = self.settings
         self.voices = VoiceDesk(self.office)
+        self.closing = Closing(
+            self.routing, self.registry, self.sessions, self.metrics, self.runtime.booted_at()
+        )
         self.revocations = RevocationDesk(
             redis_url_for(conf, self.runtime), self.office.withdrawn, lambda: self.office.keys.signer
         )
@@ -128,6 +133,7 @@ class Front:
         self._server = Server(self.runtime.front, self.token, handlers, joined=self._joined, left=self._left)
 
     async def start(self) -> None:
+        await self.closing.last_boot()
         await self.edge.start()
         await self._server.start()
         for k in range(self.settings.halls):
@@ -181,6 +187,7 @@ class Front:
                 if self.routing.halls.get(name) is peer:
                     del self.routing.halls[name]
                 self.metrics.hall_lost(name)
+                self._tasks.short(self.closing.hall_lost(name), "front.hall_lost")
                 log.warning("hall.lost", hall=name)
             if not answers:  # it refuses us: of another version, or of another boot
                 await asyncio.sleep(HALL_RETRY_S[-1])
@@ -190,9 +197,7 @@ class Front:
         while True:
             await asyncio.sleep(REAP_S)
             await asyncio.to_thread(delete_older, recordings_dir(self.settings), self.settings.recordings_s)
-            with contextlib.suppress(RedisError, OSError):
-                for call_id in await self.sessions.reap():
-                    await self.routing.ended(call_id, Ending(End.HALL_DIED))
+            await self.closing.tidy(self.settings.halls)
 
     async def _send_prompts(self, hall: Peer) -> None:
         """What must be sayable when the engine is away, in the stock voice."""
@@ -225,8 +230,8 @@ class Front:
         web = self.web_lines.get(peer.name)
         if web is not None and web.peer is peer:
             del self.web_lines[peer.name]
-            for call_id in web.calls:
-                await self.routing.ended(call_id, Ending(End.LINE_DIED))
+            for call_id in web.calls:  # its hall noticed too
+                self._tasks.short(self.closing.left(call_id, Ending(End.LINE_DIED)), "front.left")
 
     # ── the edge's router ────────────────────────────────────────────────────────────────────────────
 
@@ -245,15 +250,7 @@ class Front:
 
     async def ended(self, call_id: str, how: Ending) -> None:
         """The edge saw a dialog end, or gave up an INVITE."""
-        await self._end_in_hall(call_id, how)
-
-    async def _end_in_hall(self, call_id: str, how: Ending) -> None:
-        routed = self.routing.calls.get(call_id)
-        if routed is not None and (hall := self.routing.halls.get(routed.hall)) is not None:
-            with contextlib.suppress(RpcError):
-                await hall.ask(EndCall(call_id, how))
-                return  # it says "ended" itself, and for how long the voice was used
-        await self.routing.ended(call_id, how)
+        await self.closing.ended(call_id, how)
 
     # ── the app's house ──────────────────────────────────────────────────────────────────────────────
 
@@ -275,7 +272,7 @@ class Front:
             answer = await line.peer.ask(AnswerOffer(routed.call_id, offer_sdp), OFFER_WITHIN_S)
         except RpcError as error:
             line.calls.discard(routed.call_id)
-            await self._end_in_hall(routed.call_id, Ending(End.FAILED, str(error)))
+            await self.closing.ended(routed.call_id, Ending(End.FAILED, str(error)))
             raise CallRefused(488, f"the offer cannot be answered: {error}") from None
         return routed.call_id, answer
 
@@ -284,7 +281,7 @@ class Front:
         routed = self.routing.calls.get(call_id)
         if routed is None:
             raise CallRefused(404, f"no running call {call_id}")
-        await self._end_in_hall(call_id, Ending(End.CONSOLE))
+        await self.closing.ended(call_id, Ending(End.CONSOLE))
 
     async def list_calls(self) -> list[dict[str, Any]]:
         return await self.sessions.live() + await self.sessions.recent()
@@ -347,15 +344,14 @@ class Front:
         self._web_call_over(left.call_id)
         if peer.name in self.sip_lines:
             self.edge.slot_free(peer.name, left.call_id)
+        self._tasks.short(self.closing.left(left.call_id, left.how), "front.left")
 
     def _web_call_over(self, call_id: str) -> None:
         for line in self.web_lines.values():
             line.calls.discard(call_id)
 
     async def _call_closed(self, _: Peer, closed: CallClosed) -> None:
-        call = self.routing.calls.get(closed.call_id)
-        await self.routing.ended(closed.call_id, closed.how, closed.spoken_s)
-        self.metrics.call_ended(closed.how, time.time() - call.started_at if call else None)
+        await self.closing.closed(closed)
         self._web_call_over(closed.call_id)
         self.voices.forget(closed.call_id)
 

@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -58,8 +58,14 @@ class Routing:
         mark_key: MarkKey,
         *,
         stock_only: bool,
+        former: Sequence[str] = (),
     ) -> None:
-        """`stock_only`: the engine has no voice but its own, so nobody else's is granted."""
+        """`stock_only`: the engine has no voice but its own, so nobody else's is granted.
+
+        `former`: names that this gateway had in the registry, by the mark keys that it had before.
+        """
+        self.gateways = (mark_key.id, *former)
+        """this gateway's names in the registry"""
         self.dialplan = dialplan
         self.calls: dict[str, RoutedCall] = {}
         self.halls: dict[str, Peer] = {}
@@ -118,11 +124,13 @@ class Routing:
         hall.tell(EndCall(call_id, Ending(End.REFUSED, why)))
         await self._close_row(call_id, Ending(End.REFUSED, why))
 
-    async def _close_row(self, call_id: str, how: Ending) -> None:
+    async def _close_row(self, call_id: str, how: Ending, at: float | None = None) -> Ending:
+        """Returns what the row says by then."""
         try:
-            await asyncio.to_thread(self._registry.close_call, call_id, how)
+            return Ending.read(await asyncio.to_thread(self._registry.close_call, call_id, how, at))
         except RegistryError as error:
             log.error("registry.not_closed", call_id=call_id, error=str(error))
+            return how
 
     def _enter(self, facts: CallFacts, route: Route) -> tuple[str, int, VoiceGrant | None, str | None]:
         """Call id, payload, grant (or why there is none), with the registry row written."""
@@ -201,12 +209,18 @@ class Routing:
             grant = verifier.verify(token, call_id=call.call_id)
         return self._office.renew(grant)
 
-    async def ended(self, call_id: str, how: Ending, spoken_s: float | None = None) -> None:
-        """The call is over, whoever noticed first; a second word of it changes nothing."""
+    async def ended(
+        self, call_id: str, how: Ending, spoken_s: float | None = None, at: float | None = None
+    ) -> Ending:
+        """The call is over, now or since `at` (seconds since the epoch); a second word of it changes nothing.
+
+        Returns how it ended, as its row says.
+        """
         call = self.calls.pop(call_id, None)
-        await self._close_row(call_id, how)
+        stands = await self._close_row(call_id, how, at)
         if call is not None and call.grant is not None and spoken_s is not None:
             await asyncio.to_thread(self._use, call, call.grant, spoken_s)
+        return stands
 
     def _use(self, call: RoutedCall, grant: VoiceGrant, spoken_s: float) -> None:
         try:

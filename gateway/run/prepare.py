@@ -21,7 +21,6 @@ from gateway.config.paths import consent_dir, mark_keys_path, model_files_dir, r
 from gateway.config.settings import Settings, load
 from gateway.edge.token import route_key
 from gateway.errors import StartError
-from gateway.ipc.ending import End, Ending
 from gateway.store.registry import Registry
 from gateway.store.sip_users import SipUsers, console_token
 from watermark.errors import WatermarkError
@@ -31,7 +30,7 @@ REDIS_WITHIN_S: Final = 3.0
 
 
 def prepare(settings: Settings) -> None:
-    """Makes the keys that every part reads, and closes the rows of calls that a crash left open.
+    """Makes the keys and tables that every part reads.
 
     Raises `VoicegateError` for what cannot be read or written.
     """
@@ -42,7 +41,7 @@ def prepare(settings: Settings) -> None:
         ConsentOffice.open(settings.sql, consent_dir(settings)).close()
         # a mistake in checks.toml is said before anything starts
         Checks.load(consent_dir(settings), keys, model_files_dir(settings))
-        ring = KeyRing.load(keys) if keys.exists() else KeyRing.create(keys)
+        KeyRing.load(keys) if keys.exists() else KeyRing.create(keys)
     except (ConsentError, WatermarkError) as error:
         raise StartError(str(error)) from None
     except OSError as error:
@@ -52,8 +51,6 @@ def prepare(settings: Settings) -> None:
         SipUsers(settings.data_dir).first()
     if not settings.local_only:
         console_token(settings.data_dir)
-    for key in ring.keys:
-        registry.close_all(key.id, Ending(End.GATEWAY_DIED))
     registry.close()
 
 

@@ -198,20 +198,28 @@ class Registry:
             raise RegistryError(f"call {row.call_id} was not entered: {first_line(error)}") from None
         return CallRow(**values)
 
-    def close_call(self, call_id: str, how: str, ended_at: float | None = None) -> None:
-        """Notes how a call ended; the first note stays."""
+    def close_call(self, call_id: str, how: str, ended_at: float | None = None) -> str:
+        """Notes how a call ended; the first note stays. Returns the one that stands now."""
         at = ended_at if ended_at is not None else time.time()
-        self._update(call_id, only_open=True, ended_at=at, how=how[:200])
+        if self._close(call_id, at, how[:200]):
+            return how
+        row = self.get(call_id)
+        return how if row is None or row.how is None else row.how
 
-    def close_all(self, gateway: str, how: str) -> int:
-        """Closes the rows that `gateway` left open when it died; returns how many there were."""
-        open_ones = (CALLS.c.gateway == gateway) & CALLS.c.ended_at.is_(None)
-        try:
-            with self._one_writer, self._engine.begin() as connection:
-                values = {"ended_at": time.time(), "how": how}
-                return connection.execute(update(CALLS).where(open_ones).values(values)).rowcount
-        except SQLAlchemyError as error:
-            raise RegistryError(f"the calls of {gateway} were not closed: {first_line(error)}") from None
+    def open_calls(self, gateways: Sequence[str], before: float) -> list[tuple[str, float]]:
+        """Calls of these gateways that have no end and began before that time: (id, start).
+
+        Raises `RegistryError`.
+        """
+        ours = CALLS.c.gateway.in_(gateways) & CALLS.c.ended_at.is_(None) & (CALLS.c.started_at < before)
+        rows = map(tuple, self._read(select(CALLS.c.call_id, CALLS.c.started_at).where(ours)))
+        return [(str(call_id), float(started_at)) for call_id, started_at in rows]
+
+    def closed_among(self, call_ids: Sequence[str], before: float) -> dict[str, str]:
+        """How those of these calls ended that ended before that time, by id. Raises `RegistryError`."""
+        over = CALLS.c.call_id.in_(call_ids) & (CALLS.c.ended_at < before)
+        rows = map(tuple, self._read(select(CALLS.c.call_id, CALLS.c.how).where(over)))
+        return {str(call_id): str(how) for call_id, how in rows}
 
     def get(self, call_id: str) -> CallRow | None:
         """The row of a call; None when no such call was entered. Raises `RegistryError`."""
@@ -241,15 +249,15 @@ class Registry:
         except SQLAlchemyError as error:
             raise RegistryError(f"the call registry cannot be read: {first_line(error)}") from None
 
-    def _update(self, call_id: str, *, only_open: bool = False, **values: object) -> None:
-        condition = CALLS.c.call_id == call_id
-        if only_open:
-            condition &= CALLS.c.ended_at.is_(None)
+    def _close(self, call_id: str, at: float, how: str) -> bool:
+        """Whether it was open."""
+        open_one = (CALLS.c.call_id == call_id) & CALLS.c.ended_at.is_(None)
         try:
             with self._one_writer, self._engine.begin() as connection:
-                connection.execute(update(CALLS).where(condition).values(values))
+                closing = update(CALLS).where(open_one).values(ended_at=at, how=how)
+                return connection.execute(closing).rowcount > 0
         except SQLAlchemyError as error:
-            raise RegistryError(f"call {call_id} was not updated: {first_line(error)}") from None
+            raise RegistryError(f"call {call_id} was not closed: {first_line(error)}") from None
 
 
 def _sqlite_settings(connection: Any, _: Any) -> None:

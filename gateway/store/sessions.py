@@ -27,7 +27,6 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from gateway.errors import StartError
-from gateway.ipc.ending import End, Ending
 from gateway.store.session_writer import Command, Writer
 
 LIVE: Final = "vg:live"
@@ -196,12 +195,12 @@ class Session:
         commands.append(("EXPIRE", key, self._sessions.ttl))
         self._put(*commands)
 
-    def ended(self, how: str, **facts: object) -> None:
-        """Notes that the call is over.
+    def ended(self, how: str, *, at: float | None = None, **facts: object) -> None:
+        """Notes that the call is over, and since when: now unless `at` says it, seconds since the epoch.
 
         From now on its TTL runs down; its conversation's items go at once.
         """
-        now = time.time()
+        now = time.time() if at is None else at
         self._sessions._living.discard(self.call_id)
         self._put(
             ("HSET", self.key, "state", "ended", "ended_at", f"{now:.3f}", "how", how, *_flat(facts)),
@@ -309,12 +308,21 @@ class Sessions:
         """The conversation's items, the oldest first."""
         return [json.loads(item) for item in await self._read.lrange(f"vg:history:{call_id}", 0, -1)]
 
-    async def reap(self) -> list[str]:
-        """Ends the sessions that nobody refreshes any more; returns their calls."""
+    async def stale(self) -> list[str]:
+        """Living calls that nobody refreshes any more."""
         ids: list[str] = await self._read.zrangebyscore(LIVE, "-inf", time.time() - STALE_S)
-        for call_id in ids:
-            self.session(call_id).ended(Ending(End.HALL_DIED))
         return ids
+
+    async def begun_before(self, before: float) -> list[str]:
+        """Living calls, stale or not, that were there before that time."""
+        ids: list[str] = await self._read.zrange(LIVE, 0, -1)
+        heads = await self._heads(ids)
+        return [call["call_id"] for call in heads if float(call.get("started_at", 0)) < before]
+
+    async def last_seen(self, call_id: str) -> float | None:
+        """When a living call was last known to live, seconds since the epoch; None when it does not live."""
+        score = await self._read.zscore(LIVE, call_id)
+        return None if score is None else float(score)
 
     async def _heads(self, ids: list[str]) -> list[dict[str, Any]]:
         async with self._read.pipeline(transaction=False) as pipe:

@@ -90,7 +90,15 @@ def test_the_end_of_a_call_is_noted_once(registry: Registry) -> None:
 
 def test_what_a_dead_gateway_left_open_is_closed(registry: Registry) -> None:
     gone, other = registry.enter(row(gateway="gone")), registry.enter(row(gateway="lives"))
-    assert registry.close_all("gone", "failed: the gateway died") == 1
+    later = time.time() + 60
+    assert registry.open_calls(["gone"], later) == [(gone.call_id, pytest.approx(gone.started_at))]
+    assert registry.open_calls(["gone"], gone.started_at - 60) == []
+    assert registry.close_call(gone.call_id, "failed: the gateway died") == "failed: the gateway died"
+    assert registry.close_call(gone.call_id, "hung up") == "failed: the gateway died", "the first stays"
+    assert registry.open_calls(["gone", "lives"], later) == [(other.call_id, pytest.approx(other.started_at))]
+    assert registry.closed_among([gone.call_id, other.call_id, "nobody"], later) == {
+        gone.call_id: "failed: the gateway died"
+    }
     closed, living = registry.get(gone.call_id), registry.get(other.call_id)
     assert closed is not None
     assert closed.how == "failed: the gateway died"

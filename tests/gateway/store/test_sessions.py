@@ -124,12 +124,13 @@ async def test_everything_has_a_ttl_and_a_living_call_renews_it(sessions: Sessio
     assert all([await raw.ttl(key) > 90 for key in keys])
 
 
-async def test_a_call_whose_hall_went_away_is_reaped(sessions: Sessions, raw: Any) -> None:
+async def test_a_call_whose_hall_went_away_is_found(sessions: Sessions, raw: Any) -> None:
     sessions.session("lost").opened(**FACTS)
     sessions.session("lives").opened(**FACTS)
     await sessions.writer.flush()
     await raw.zadd(LIVE, {"lost": time.time() - STALE_S - 1})
-    assert await sessions.reap() == ["lost"]
+    assert await sessions.stale() == ["lost"]
+    sessions.session("lost").ended("failed: its hall died")
     await sessions.writer.flush()
     assert [call["call_id"] for call in await sessions.live()] == ["lives"]
     (ended,) = await sessions.recent()
