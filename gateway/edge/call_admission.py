@@ -17,7 +17,7 @@ from gateway.edge.switchboard import Switchboard
 from gateway.edge.token import RouteToken
 from gateway.edge.transaction import Served
 from gateway.ipc.call_facts import CallFacts
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 
 log = structlog.get_logger("edge")
 
@@ -92,9 +92,9 @@ class Admission:
         try:
             if not self._forwarding.to_line(served, dialog.token, dialog):
                 self._board.refuse(served, 513)
-                self._board.over(dialog, Ending(End.FAILED, "the INVITE is too large"))
+                self._board.over(dialog, CallEnding(End.FAILED, "the INVITE is too large"))
         except Exception:
-            self._board.over(dialog, Ending(End.FAILED, "the INVITE cannot be forwarded"))
+            self._board.over(dialog, CallEnding(End.FAILED, "the INVITE cannot be forwarded"))
             raise
 
     async def _dialog(self, served: Served, source: str, user: str, codecs: tuple[str, ...]) -> Dialog | None:
@@ -121,7 +121,7 @@ class Admission:
             return None
         line = board.lines.named(verdict.line) if verdict.line else self._free_line(codecs)
         if line is None or served.final:
-            how = Ending(End.CANCELLED) if served.final else Ending(End.REFUSED, "all lines are busy")
+            how = CallEnding(End.CANCELLED) if served.final else CallEnding(End.REFUSED, "all lines are busy")
             board.refuse(served, 503, "all lines are busy", BUSY_RETRY_S)
             board.spawn(board.router.ended(verdict.call_id, how))
             return None

@@ -20,7 +20,7 @@ from gateway.edge.switchboard import Switchboard
 from gateway.edge.token import RouteToken
 from gateway.edge.transaction import LINGER_S, Sent, Served
 from gateway.edge.transport import Flow
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.line_signature import signature
 
 MAX_TO_LINE: Final = 3_500
@@ -119,7 +119,7 @@ class Forwarding:
             self._board.refuse(served, 408)
             return
         self._board.refuse(served, 503, "the line does not answer", 5)
-        self._board.over(opening, Ending(End.LINE_SILENT))
+        self._board.over(opening, CallEnding(End.LINE_SILENT))
 
     def _watch(self, dialog: Dialog, answer: Response) -> None:
         if 200 <= answer.code < 300:
@@ -129,8 +129,8 @@ class Forwarding:
                 self._board.answered(dialog)
         elif answer.code >= 300 and not dialog.answered:
             cancelled = answer.code == 487
-            refused = Ending(End.FAILED, f"the line answered {answer.code}")
-            self._board.over(dialog, Ending(End.CANCELLED) if cancelled else refused)
+            refused = CallEnding(End.FAILED, f"the line answered {answer.code}")
+            self._board.over(dialog, CallEnding(End.CANCELLED) if cancelled else refused)
 
     # ── to a caller ──────────────────────────────────────────────────────────────────────────────────
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.ipc.call_facts import CallFacts
-from gateway.ipc.ending import Ending
+from gateway.ipc.ending import CallEnding
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,4 +41,4 @@ class Router(Protocol):
 
     async def offered(self, call: IncomingCall) -> Accept | Refuse: ...
 
-    async def ended(self, call_id: str, how: Ending) -> None: ...
+    async def ended(self, call_id: str, how: CallEnding) -> None: ...

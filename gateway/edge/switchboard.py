@@ -20,7 +20,7 @@ from gateway.edge.router import Router
 from gateway.edge.token import RouteToken
 from gateway.edge.transaction import Served, Transactions
 from gateway.edge.transport import Flow, Receive, TcpPort, UdpPort
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 
 ACK_WITHIN_S: Final = 8.0
 OVERDUE_S: Final = 1.0
@@ -119,7 +119,7 @@ class Switchboard:
         flow.send(bytes(dialog.toward_line("ACK", self.line_via())))
         self.transactions.send(dialog.toward_line("BYE", self.line_via()), flow, _whatever, 5.0)
         self._bye_caller(dialog, within_s=1.0)  # it may be nobody: few repeats
-        self.over(dialog, Ending(End.UNACKNOWLEDGED))
+        self.over(dialog, CallEnding(End.UNACKNOWLEDGED))
 
     def _at_rest(self, dialog: Dialog) -> None:
         dialog.patience.cancel()
@@ -128,7 +128,7 @@ class Switchboard:
 
     # ── ends ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def over(self, dialog: Dialog, how: Ending, told_after_s: float = 0.0) -> None:
+    def over(self, dialog: Dialog, how: CallEnding, told_after_s: float = 0.0) -> None:
         """The call ended; whoever says so first is believed."""
 
         async def tell() -> None:
@@ -141,11 +141,11 @@ class Switchboard:
     def caller_hung_up(self, dialog: Dialog) -> None:
         """Its line has the BYE too and says so itself; if it does not, we do. At once, the order to hang up
         could reach the line before the BYE, and the caller would be sent another one."""
-        self.over(dialog, Ending(End.CALLER), told_after_s=LINE_SAYS_SO_WITHIN_S)
+        self.over(dialog, CallEnding(End.CALLER), told_after_s=LINE_SAYS_SO_WITHIN_S)
 
     def line_hung_up(self, dialog: Dialog) -> None:
         """The line knows why, or its hall: what we say holds only when neither says anything."""
-        self.over(dialog, Ending(End.VOICE), told_after_s=LINE_SAYS_SO_WITHIN_S)
+        self.over(dialog, CallEnding(End.VOICE), told_after_s=LINE_SAYS_SO_WITHIN_S)
 
     def forget(self, dialog: Dialog) -> bool:
         """Its slot is free; False when that was known."""
@@ -167,7 +167,7 @@ class Switchboard:
             if dialog.token.line == name:
                 if dialog.answered:
                     self._bye_caller(dialog)
-                self.over(dialog, Ending(End.LINE_DIED))
+                self.over(dialog, CallEnding(End.LINE_DIED))
 
     def connection_lost(self, flow: Flow) -> None:
         """What waits for an answer on it waits in vain (RFC 3261 §17.1.4); calls go on."""

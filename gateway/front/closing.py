@@ -1,8 +1,8 @@
 """The end of calls that their hall does not end: decided here, and said alike to SQL and Redis.
 
 A call's hall decides how it ended, tells Redis and us, and we close its row. Whoever else notices that a call
-is over (the edge, a line, the console) tells the hall through `Closing.ended`. When the hall is gone, the first
-that is known holds: what the hall told Redis before it went, what the row says already, what was noticed.
+is over (the edge, a line, the console) tells the hall through `Closing.ended`. When the hall is gone, this
+holds, in this order: what the hall told Redis before it went, what the row says already, what was noticed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from gateway.errors import RpcError, RpcTimeout
 from gateway.front.metrics import Metrics
 from gateway.front.routing import Routing
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hall_messages import CallClosed, EndCall, Health
 from gateway.store.registry import Registry, RegistryError
 from gateway.store.sessions import CallRecord, Sessions
@@ -54,7 +54,7 @@ class Closing:
         await self._routing.ended(closed.call_id, closed.how, closed.spoken_s)
         self._metrics.call_ended(closed.how, time.time() - call.started_at if call else None)
 
-    async def ended(self, call_id: str, how: Ending) -> None:
+    async def ended(self, call_id: str, how: CallEnding) -> None:
         """Somebody outside the hall says that a call is over, or is to be; a hall that has it decides."""
         routed = self._routing.calls.get(call_id)
         hall = self._routing.halls.get(routed.hall) if routed is not None else None
@@ -70,7 +70,7 @@ class Closing:
         else:
             await self.left(call_id, how)
 
-    async def left(self, call_id: str, how: Ending) -> None:
+    async def left(self, call_id: str, how: CallEnding) -> None:
         """A line has the call no more; its hall was told too, if there is one, and says so first."""
         await asyncio.sleep(SAID_WITHIN_S)
         routed = self._routing.calls.get(call_id)
@@ -85,7 +85,7 @@ class Closing:
             alive = await self._alive(hall)
             for call_id in had:
                 if call_id in self._routing.calls and call_id not in alive:
-                    await self._settle(call_id, Ending(End.HALL_DIED))
+                    await self._settle(call_id, CallEnding(End.HALL_DIED))
 
     async def last_boot(self) -> None:
         """Before the first call: what ran when the gateway died is over, in both stores at once."""
@@ -104,7 +104,7 @@ class Closing:
         before = time.time() - UNKNOWN_FOR_S
         with contextlib.suppress(RedisError, OSError):
             for call_id in await self._sessions.stale():
-                await self._settle(call_id, Ending(End.HALL_DIED))
+                await self._settle(call_id, CallEnding(End.HALL_DIED))
         with contextlib.suppress(RpcError):
             answers = [await hall.ask(Health()) for hall in list(self._routing.halls.values())]
             if len(answers) == halls:
@@ -121,7 +121,7 @@ class Closing:
         for call_id, started_at in rows:
             if call_id not in self._routing.calls and call_id not in living:
                 end = End.GATEWAY_DIED if started_at < self._booted_at else End.HALL_DIED
-                await self._settle(call_id, Ending(end))
+                await self._settle(call_id, CallEnding(end))
 
     async def _contradicted(self, before: float) -> None:
         """Sessions that live although their row is closed: the hall could not say so to Redis."""
@@ -131,9 +131,9 @@ class Closing:
         except (RedisError, OSError, RegistryError):
             return
         for call_id, how in over.items():
-            await self._settle(call_id, Ending.read(how))
+            await self._settle(call_id, CallEnding.read(how))
 
-    async def _settle(self, call_id: str, how: Ending) -> None:
+    async def _settle(self, call_id: str, how: CallEnding) -> None:
         """Says in both stores how a call ended that no hall has."""
         record: CallRecord | None = None
         seen_at = None
@@ -144,7 +144,7 @@ class Closing:
             reached = True
         over = record is not None and record.state == "ended"
         if record is not None and over:
-            how, seen_at = Ending.read(record.facts.get("how", how)), float(record.facts["ended_at"])
+            how, seen_at = CallEnding.read(record.facts.get("how", how)), float(record.facts["ended_at"])
         routed = self._routing.calls.get(call_id)
         stands = await self._routing.ended(call_id, how, at=seen_at)
         if not over and (record is not None or not reached):

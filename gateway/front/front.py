@@ -35,7 +35,7 @@ from gateway.front.routing import STOCK_VOICE, Routing
 from gateway.front.voice_desk import VoiceDesk
 from gateway.ipc import rpc
 from gateway.ipc.call_facts import CallFacts
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.front_messages import AskState, FetchVoice, HouseState
 from gateway.ipc.hall_messages import (
     CallClosed,
@@ -231,7 +231,7 @@ class Front:
         if web is not None and web.peer is peer:
             del self.web_lines[peer.name]
             for call_id in web.calls:  # its hall noticed too
-                self._tasks.short(self.closing.left(call_id, Ending(End.LINE_DIED)), "front.left")
+                self._tasks.short(self.closing.left(call_id, CallEnding(End.LINE_DIED)), "front.left")
 
     # ── the edge's router ────────────────────────────────────────────────────────────────────────────
 
@@ -248,7 +248,7 @@ class Front:
             return Refuse(500, "Server Internal Error")
         return Accept(routed.call_id, line=None)
 
-    async def ended(self, call_id: str, how: Ending) -> None:
+    async def ended(self, call_id: str, how: CallEnding) -> None:
         """The edge saw a dialog end, or gave up an INVITE."""
         await self.closing.ended(call_id, how)
 
@@ -272,7 +272,7 @@ class Front:
             answer = await line.peer.ask(AnswerOffer(routed.call_id, offer_sdp), OFFER_WITHIN_S)
         except RpcError as error:
             line.calls.discard(routed.call_id)
-            await self.closing.ended(routed.call_id, Ending(End.FAILED, str(error)))
+            await self.closing.ended(routed.call_id, CallEnding(End.FAILED, str(error)))
             raise CallRefused(488, f"the offer cannot be answered: {error}") from None
         return routed.call_id, answer
 
@@ -281,7 +281,7 @@ class Front:
         routed = self.routing.calls.get(call_id)
         if routed is None:
             raise CallRefused(404, f"no running call {call_id}")
-        await self.closing.ended(call_id, Ending(End.CONSOLE))
+        await self.closing.ended(call_id, CallEnding(End.CONSOLE))
 
     async def list_calls(self) -> list[dict[str, Any]]:
         return await self.sessions.live() + await self.sessions.recent()

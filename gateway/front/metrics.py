@@ -14,7 +14,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from gateway.ipc.ending import Ending
+from gateway.ipc.ending import CallEnding
 from gateway.ipc.hall_messages import HallHealth
 from model.task_metrics import family
 
@@ -74,8 +74,8 @@ class Metrics:
         self._registry.register(_Reports(self._halls, self._front, self._failures))
 
     def call_ended(self, how: str, lasted_s: float | None = None) -> None:
-        """A call ended as `Ending` says; the label is whose doing it was."""
-        self._calls.labels(Ending.read(how).party.value).inc()
+        """A call ended as `CallEnding` says; the label is whose doing it was."""
+        self._calls.labels(CallEnding.read(how).party.value).inc()
         if lasted_s is not None:
             self._seconds.observe(lasted_s)
 

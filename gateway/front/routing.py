@@ -23,7 +23,7 @@ from consent.office import ConsentOffice
 from gateway.dialplan import Dialplan, Route
 from gateway.errors import CallRefused, RpcError
 from gateway.ipc.call_facts import CallFacts
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hall_messages import CallOffer, EndCall, LiveCall
 from gateway.ipc.rpc import Peer
 from gateway.store.registry import PAYLOAD_BITS, CallRow, PayloadTaken, Registry, RegistryError
@@ -121,13 +121,13 @@ class Routing:
 
     async def _refused_by(self, hall: Peer, call_id: str, why: str) -> None:
         """Nothing is left of an offer that failed, not even in a hall whose answer came too late."""
-        hall.tell(EndCall(call_id, Ending(End.REFUSED, why)))
-        await self._close_row(call_id, Ending(End.REFUSED, why))
+        hall.tell(EndCall(call_id, CallEnding(End.REFUSED, why)))
+        await self._close_row(call_id, CallEnding(End.REFUSED, why))
 
-    async def _close_row(self, call_id: str, how: Ending, at: float | None = None) -> Ending:
+    async def _close_row(self, call_id: str, how: CallEnding, at: float | None = None) -> CallEnding:
         """Returns what the row says by then."""
         try:
-            return Ending.read(await asyncio.to_thread(self._registry.close_call, call_id, how, at))
+            return CallEnding.read(await asyncio.to_thread(self._registry.close_call, call_id, how, at))
         except RegistryError as error:
             log.error("registry.not_closed", call_id=call_id, error=str(error))
             return how
@@ -210,8 +210,8 @@ class Routing:
         return self._office.renew(grant)
 
     async def ended(
-        self, call_id: str, how: Ending, spoken_s: float | None = None, at: float | None = None
-    ) -> Ending:
+        self, call_id: str, how: CallEnding, spoken_s: float | None = None, at: float | None = None
+    ) -> CallEnding:
         """The call is over, now or since `at` (seconds since the epoch); a second word of it changes nothing.
 
         Returns how it ended, as its row says.

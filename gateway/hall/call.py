@@ -30,7 +30,7 @@ from gateway.hall.licence import Licence
 from gateway.hall.playout import Item, Playout
 from gateway.hall.speech import Speech
 from gateway.hall.tick_pass import Seat
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import A, Ask, Tell
 from gateway.ipc.hall_messages import CallOffer, MarkFailed, VoiceMuted
 from gateway.ipc.line_messages import ShownState
@@ -128,7 +128,7 @@ class Call:
         self.session.note(disclosed=self.disclosed)
         self.session.event("disclosed", text=text)
 
-    def end(self, how: Ending) -> None:
+    def end(self, how: CallEnding) -> None:
         """The call is over; idempotent, the first reason stays."""
         self.inbox.end(how)
 
@@ -136,7 +136,7 @@ class Call:
         """An error of ours, inside an `except`: this call ends, the others go on."""
         if not self.inbox.ended.is_set():
             self.log.exception("call.failed", where=where)
-            self.end(Ending(End.OUR_ERROR))
+            self.end(CallEnding(End.OUR_ERROR))
 
     # ── what the verbs wait for ──────────────────────────────────────────────────────────────────────
 
@@ -164,7 +164,7 @@ class Call:
             return await self.line.ask(message)
         except RpcError as error:
             self.log.warning("line.refused", method=message.wire, error=str(error))
-            self.end(Ending(End.FAILED, str(error)))
+            self.end(CallEnding(End.FAILED, str(error)))
             raise CallEnded(self.inbox.how) from None
 
     # ── its voice ────────────────────────────────────────────────────────────────────────────────────
@@ -182,7 +182,7 @@ class Call:
             self.log.warning("voice.muted", reason=reason)
             self.session.event("muted", reason=reason)
             self.tell_front(VoiceMuted(self.id, reason))
-            how = Ending(End.VOICE_REFUSED, reason)
+            how = CallEnding(End.VOICE_REFUSED, reason)
             asyncio.get_running_loop().call_later(MUTED_FOR_S, self.end, how)
 
     def miss_mark(self, verdict: Detection) -> None:

@@ -7,7 +7,7 @@ import contextlib
 
 from gateway.errors import RpcError
 from gateway.hall.playout import Item
-from gateway.ipc.ending import Ending
+from gateway.ipc.ending import CallEnding
 from gateway.ipc.envelope import A, Ask
 from gateway.ipc.line_messages import DropCall, ShowCaller, Shown, ShownWords
 from gateway.ipc.rpc import Peer
@@ -49,7 +49,7 @@ class CallLine:
             raise RpcError("the call is on no line")
         return await self._peer.ask(message)
 
-    async def hang_up(self, how: Ending) -> None:
+    async def hang_up(self, how: CallEnding) -> None:
         """Has the line end the call, if it is there, and say `how`."""
         if self._peer is not None and not self._peer.closed.is_set():
             with contextlib.suppress(RpcError):

@@ -19,7 +19,7 @@ from gateway.hall.leg import DUCKED, FULL
 from gateway.hall.playout import Item
 from gateway.hall.transfer import transfer
 from gateway.hall.turns import TurnEvent
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hall_messages import TurnAnswered
 from gateway.ipc.line_messages import ShownHeard, ShownLatency, ShownState
 from gateway.store.sessions import Turn as SessionTurn
@@ -133,7 +133,7 @@ class Conversation:
         call.seat.aim(FULL)
         call.session.event("goodbye", why=why)
         await call.played(self._say(self._verb.goodbye))
-        raise CallEnded(Ending(End.VOICE))
+        raise CallEnded(CallEnding(End.VOICE))
 
     async def _take(self, event: Event) -> bool:
         """Deals with one event; True when the conversation is over and the route goes on."""
@@ -251,7 +251,7 @@ class Conversation:
         if tool.name == "hang_up":
             if not tool.item.queued:
                 await self._goodbye("asked")
-            raise CallEnded(Ending(End.VOICE))
+            raise CallEnded(CallEnding(End.VOICE))
         if self._verb.transfer is not None:
             await transfer(call, self._verb.transfer)
         self._say(self._verb.no_transfer)

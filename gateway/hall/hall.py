@@ -37,7 +37,7 @@ from gateway.hall.speech import FILLER, Speech
 from gateway.hall.tick_pass import Floor, Seat
 from gateway.hall.ticks import TickServer
 from gateway.ipc.codec import from_json, to_json
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import A, Ask, Tell
 from gateway.ipc.hall_messages import (
     CallClosed,
@@ -135,7 +135,7 @@ class Hall:
 
     async def stop(self) -> None:
         for call in list(self.calls.values()):
-            call.end(Ending(End.GATEWAY_STOPPED))
+            call.end(CallEnding(End.GATEWAY_STOPPED))
         await self._lives.join(3.0)
         await self._tasks.stop()
         await self._server.stop()
@@ -157,7 +157,7 @@ class Hall:
             self._front = None
             self._front_here.clear()
         for call in [call for call in self.calls.values() if call.line.is_on(peer)]:
-            call.end(Ending(End.LINE_DIED))
+            call.end(CallEnding(End.LINE_DIED))
 
     def tell_front(self, message: Tell) -> None:
         if self._front is not None:
@@ -287,7 +287,7 @@ class Hall:
             known = await self._resume(call_id)
         if known is None or known.inbox.ended.is_set():
             log.warning("call.unknown", call_id=call_id, line=line.name)
-            await line.ask(DropCall(call_id, 480, Ending(End.HALL_DIED)))
+            await line.ask(DropCall(call_id, 480, CallEnding(End.HALL_DIED)))
             return
         self.floor.seat(known, line.name, started.call, rate_hz)
         known.session.event("line", line=line.name, slot=started.slot, codec=started.codec)
@@ -367,4 +367,4 @@ class Hall:
         await call.line.confirmed.wait()
         before_s = max(0.0, self.clocks.time() - call.offer.at) if call.resumed else 0.0
         await asyncio.sleep(max(0.0, self.settings.max_call_s - before_s))
-        call.end(Ending(End.LIMIT))
+        call.end(CallEnding(End.LIMIT))

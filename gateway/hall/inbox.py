@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from gateway.errors import VoicegateError
 from gateway.hall.playout import Item, Playout
 from gateway.hall.turns import TurnEvent
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 from model.tasks import race
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ class Transferred:
 class Ended:
     """The call is over."""
 
-    how: Ending
+    how: CallEnding
 
 
 Event = Dtmf | CallerTurn | Transferred | Ended | SpeechEvent
@@ -91,7 +91,7 @@ Event = Dtmf | CallerTurn | Transferred | Ended | SpeechEvent
 class CallEnded(Exception):
     """Raised inside verbs when the call has ended, or is to end so; they unwind."""
 
-    def __init__(self, how: Ending) -> None:
+    def __init__(self, how: CallEnding) -> None:
         super().__init__(how)
         self.how = how
 
@@ -116,7 +116,7 @@ class Inbox:
         self.gone = asyncio.Event()
         """set with `refused`"""
         self.ended = asyncio.Event()
-        self.how = Ending(End.OUR_ERROR)
+        self.how = CallEnding(End.OUR_ERROR)
         """how the call ended, once it has"""
 
     def post(self, event: Event) -> None:
@@ -128,9 +128,9 @@ class Inbox:
             self._events.put_nowait(event)
         except asyncio.QueueFull:
             self._log.error("call.inbox_full")
-            self.end(Ending(End.STUCK))
+            self.end(CallEnding(End.STUCK))
 
-    def end(self, how: Ending) -> None:
+    def end(self, how: CallEnding) -> None:
         """The call is over, and what waits to be said is not said; idempotent, the first reason stays."""
         if self.ended.is_set():
             return

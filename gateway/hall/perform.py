@@ -34,7 +34,7 @@ from gateway.hall.playout import Item
 from gateway.hall.recording import Recording
 from gateway.hall.transfer import transfer
 from gateway.hall.voice_owner import serve_owner
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.line_messages import AnswerCall
 
 GREETING_WITHIN_S: Final = 2.0
@@ -60,7 +60,7 @@ async def perform(call: Call, recordings: Path) -> None:
     """
     try:
         await Performance(call, recordings).run()
-        call.end(Ending(End.VOICE))
+        call.end(CallEnding(End.VOICE))
     except CallEnded as over:
         call.end(over.how)
     except EngineGone as gone:
@@ -80,16 +80,16 @@ async def _farewell(call: Call, refusal: Refused) -> None:
     call.end(_ending(refusal))
 
 
-def _ending(refusal: Refused) -> Ending:
+def _ending(refusal: Refused) -> CallEnding:
     """How a call ends that the engine does not serve: in words, for `code` is the contract's."""
     match refusal.code:
         case "lost":
-            return Ending(End.ENGINE_LOST)
+            return CallEnding(End.ENGINE_LOST)
         case "busy":
-            return Ending(End.ENGINE_BUSY)
+            return CallEnding(End.ENGINE_BUSY)
         case "refused":
-            return Ending(End.ENGINE_REFUSED)
-    return Ending(End.ENGINE_REFUSED, refusal.code)
+            return CallEnding(End.ENGINE_REFUSED)
+    return CallEnding(End.ENGINE_REFUSED, refusal.code)
 
 
 def _last_words(call: Call, code: str) -> str:
@@ -113,9 +113,9 @@ class Performance:
     async def run(self) -> None:
         call = self._call
         if not await call.inbox.until(call.line.started.wait(), STARTED_WITHIN_S):
-            raise CallEnded(Ending(End.FAILED, "no line reported the call"))
+            raise CallEnded(CallEnding(End.FAILED, "no line reported the call"))
         if (reason := call.licence.muted) is not None:
-            raise CallEnded(Ending(End.VOICE_REFUSED, reason))
+            raise CallEnded(CallEnding(End.VOICE_REFUSED, reason))
         route: Route | None = call.route
         while route is not None:
             call.follow(route)
@@ -152,7 +152,7 @@ class Performance:
             case Hangup():
                 if verb.say:
                     await self._say(verb.say, interruptible=False)
-                raise CallEnded(Ending(End.VOICE))
+                raise CallEnded(CallEnding(End.VOICE))
         return None
 
     # ── saying ───────────────────────────────────────────────────────────────────────────────────────
@@ -184,7 +184,7 @@ class Performance:
         for _ in range(ANNOUNCED_TIMES):
             if await self._say(text, interruptible=False):
                 return
-        raise CallEnded(Ending(End.UNSAID))
+        raise CallEnded(CallEnding(End.UNSAID))
 
     async def _disclose(self, text: str) -> None:
         call = self._call
@@ -209,7 +209,7 @@ class Performance:
         await call.ask_line(AnswerCall(call.id))
         call.move("answered")
         if not await call.inbox.until(call.line.confirmed.wait(), CONFIRMED_WITHIN_S):
-            raise CallEnded(Ending(End.UNACKNOWLEDGED))
+            raise CallEnded(CallEnding(End.UNACKNOWLEDGED))
 
     # ── the other verbs ──────────────────────────────────────────────────────────────────────────────
 

@@ -7,7 +7,7 @@ from typing import Final
 from gateway.errors import RpcError
 from gateway.hall.call import Call
 from gateway.hall.inbox import CallEnded, Transferred
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.line_messages import ReferCall
 
 ACCEPTED_WITHIN_S: Final = 32.0
@@ -30,7 +30,7 @@ async def transfer(call: Call, target: str) -> None:
     except RpcError as error:  # a browser cannot be transferred; a phone may have hung up
         status, why = 0, str(error)
     if 200 <= status < 300:
-        raise CallEnded(Ending(End.TRANSFERRED))
+        raise CallEnded(CallEnding(End.TRANSFERRED))
     call.session.event("transfer_failed", target=target, status=status, why=why)
 
 

@@ -1,6 +1,6 @@
 """How a call ends: one set of words for the page, Redis, SQL, the logs and the metrics.
 
-Whoever ends a call says so once, by an `Ending`, and hands it on as it is. Which one holds when several say
+Whoever ends a call says so once, by an `CallEnding`, and hands it on as it is. Which one holds when several say
 so is decided in one place: by the call's hall, where the first word stays (`gateway.hall.inbox`), and by the
 front for a call that no hall has any more (`gateway.front.closing`). Lines, edge and page repeat what they
 are told. Lines import this module: it knows nothing else.
@@ -63,7 +63,7 @@ class End(Enum):
     """what has no name of its own; the detail says it"""
 
 
-class Ending(str):
+class CallEnding(str):
     """How one call ended: the text of its `End`, with a detail behind a colon where there is more to say.
 
     It is a `str`, so that stores, logs and the page take it as it is.

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from gateway.dialplan import Route
 from gateway.ipc.call_facts import CallFacts
-from gateway.ipc.ending import Ending
+from gateway.ipc.ending import CallEnding
 from gateway.ipc.envelope import Ask, Tell
 
 # ── the front asks a hall ────────────────────────────────────────────────────────────────────────────────
@@ -58,7 +58,7 @@ class EndCall(Ask[None]):
 
     wire: ClassVar[str] = "call.hangup"
     call_id: str
-    how: Ending
+    how: CallEnding
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class CallClosed(Tell):
 
     wire: ClassVar[str] = "call.closed"
     call_id: str
-    how: Ending
+    how: CallEnding
     spoken_s: float
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import Ask, Tell
 
-HUNG_UP: Final = Ending(End.VOICE)
+HUNG_UP: Final = CallEnding(End.VOICE)
 
 # ── a line tells its hall ────────────────────────────────────────────────────────────────────────────────
 
@@ -85,7 +85,7 @@ class CallLeft(Tell):
 
     wire: ClassVar[str] = "call.ended"
     call_id: str
-    how: Ending
+    how: CallEnding
 
 
 # ── a line is asked ──────────────────────────────────────────────────────────────────────────────────────
@@ -117,7 +117,7 @@ class DropCall(Ask[None]):
     wire: ClassVar[str] = "hangup"
     call_id: str
     status: int | None = None
-    how: Ending = HUNG_UP
+    how: CallEnding = HUNG_UP
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ class ShownState:
     """ringing, listening, thinking, speaking, held or ended; `how` with the last."""
 
     state: str
-    how: Ending | None = None
+    how: CallEnding | None = None
     kind: Literal["state"] = "state"
 
 

@@ -30,7 +30,7 @@ import pjsua2 as pj
 from gateway.config import failure
 from gateway.config.notes import named, note
 from gateway.errors import LineError, RpcError
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import Handled, told
 from gateway.ipc.hello import Hello, LineCall, LineFacts, TickHello
 from gateway.ipc.line_messages import (
@@ -189,7 +189,7 @@ class SipLine:
         crashed = os.getppid() != self._zygote  # and we go with it
         why = End.LINE_DIED if crashed else End.GATEWAY_STOPPED
         for call in list(self._calls.values()):
-            self._hang_up(call, Ending(why))
+            self._hang_up(call, CallEnding(why))
         self.loop.later(GOODBYE_S, self.loop.stop)
         self._stop_if_empty()
 
@@ -221,7 +221,7 @@ class SipLine:
             self._taken[index] = call
             self.loop.call(self._started, call)
             return
-        call.end_as(Ending(End.REFUSED, why))
+        call.end_as(CallEnding(End.REFUSED, why))
         self.loop.call(self._refuse, call, int(status))  # pjsua2 aborts when a call ends within this callback
         note("warning", "line.refused", call_id=call_id, status=int(status), why=why)
 
@@ -270,9 +270,9 @@ class SipLine:
         """The transfer's target answered, or not: after a 2xx our part is over."""
         self._hall.tell(TransferOutcome(call.call_id, status, reason))
         if 200 <= status < 300:
-            self._hang_up(call, Ending(End.TRANSFERRED))
+            self._hang_up(call, CallEnding(End.TRANSFERRED))
 
-    def ended(self, call: SipCall, how: Ending) -> None:
+    def ended(self, call: SipCall, how: CallEnding) -> None:
         if self._calls.get(call.call_id) is call:  # one that was refused may bear a living call's name
             del self._calls[call.call_id]
         if call.slot is not None:
@@ -284,7 +284,7 @@ class SipLine:
         self.loop.later(REST_S, call.let_go)
         self._stop_if_empty()
 
-    def _hang_up(self, call: SipCall, how: Ending, status: int | None = None) -> None:
+    def _hang_up(self, call: SipCall, how: CallEnding, status: int | None = None) -> None:
         if call.over:
             return
         call.end_as(how)
@@ -378,7 +378,7 @@ class SipLine:
         if gone == self._hall_gone and not self._hall.up:
             for call in list(self._calls.values()):
                 note("warning", "line.hall_lost", call_id=call.call_id, hall=self.plan.hall)
-                self._hang_up(call, Ending(End.HALL_DIED), pj.PJSIP_SC_SERVICE_UNAVAILABLE)
+                self._hang_up(call, CallEnding(End.HALL_DIED), pj.PJSIP_SC_SERVICE_UNAVAILABLE)
 
     def _open_ticks(self) -> None:
         if self._ticks is not None:

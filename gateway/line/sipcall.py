@@ -15,7 +15,7 @@ import pjsua2 as pj
 
 from gateway.config.notes import note
 from gateway.errors import LineError
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.poll_loop import Loop
 from gateway.line.bridge import CallAudio, SlotPort
 
@@ -73,7 +73,7 @@ class CallOwner(Protocol):
     def transferred(self, call: SipCall, status: int, reason: str) -> None:
         """The target of a transfer gave its final answer."""
 
-    def ended(self, call: SipCall, how: Ending) -> None:
+    def ended(self, call: SipCall, how: CallEnding) -> None:
         """pjsua2 has let go of the call."""
 
 
@@ -91,7 +91,7 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
         self.answered = False
         self.confirmed = False
         self.over = False
-        self.ending: Ending | None = None
+        self.ending: CallEnding | None = None
         """How it ends, once we end it ourselves."""
         self.direction: tuple[bool, bool] = (False, False)
         self.source = ""
@@ -106,7 +106,7 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
         """Its place is somebody else's."""
         self.slot = self.audio = None
 
-    def end_as(self, how: Ending) -> None:
+    def end_as(self, how: CallEnding) -> None:
         """We end it; the first reason stays."""
         self.ending = self.ending or how
 
@@ -146,11 +146,11 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
             if self.ending is not None:
                 how = self.ending
             elif status == pj.PJSIP_SC_OK:
-                how = Ending(End.CALLER)
+                how = CallEnding(End.CALLER)
             elif status == pj.PJSIP_SC_REQUEST_TERMINATED:
-                how = Ending(End.CANCELLED)
+                how = CallEnding(End.CANCELLED)
             else:
-                how = Ending(End.FAILED, f"{status} {info.lastReason}")
+                how = CallEnding(End.FAILED, f"{status} {info.lastReason}")
             self.line.free(self)
             self.line.loop.call(self.line.ended, self, how)
 

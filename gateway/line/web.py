@@ -30,7 +30,7 @@ from gateway.config import logs, settings
 from gateway.config.runtime import Runtime
 from gateway.errors import LineError, RpcError, VoicegateError
 from gateway.ipc import tick
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import Tell, told
 from gateway.ipc.hello import Hello, LineCall, LineFacts, TickHello
 from gateway.ipc.line_messages import (
@@ -96,7 +96,7 @@ class WebLine:
         try:
             await self._stopping.wait()
         finally:
-            why = Ending(End.GATEWAY_STOPPED)
+            why = CallEnding(End.GATEWAY_STOPPED)
             await asyncio.gather(*(call.close(why) for call in list(self.calls.values())))
             await asyncio.sleep(0)  # what was told must reach the sockets
             await self._tasks.stop()
@@ -168,7 +168,7 @@ class WebLine:
 
     def _give_hall_up(self) -> None:
         for call in list(self.calls.values()):
-            self._tasks.short(call.close(Ending(End.HALL_DIED)), "web.close")
+            self._tasks.short(call.close(CallEnding(End.HALL_DIED)), "web.close")
 
     def _connect_ticks(self) -> None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -32,7 +32,7 @@ from av.packet import Packet
 
 from gateway.errors import RpcError
 from gateway.ipc.codec import to_json
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.line_messages import Shown, ShownState
 from gateway.line import ice, opus
 from gateway.line.jitter import JitterBuffer, PullKind
@@ -119,7 +119,7 @@ class WebCall:
         self.slot = slot
         self.confirmed_at: float | None = None
         """`time.monotonic()` when media was up"""
-        self.ended: Ending | None = None
+        self.ended: CallEnding | None = None
         self.played = 0
         """samples of the hall's sound that were sent"""
         self.underrun = False
@@ -175,7 +175,7 @@ class WebCall:
     async def _expect_connection(self) -> None:
         await asyncio.sleep(CONNECT_WITHIN_S)
         if self.confirmed_at is None:
-            await self.close(Ending(End.NO_MEDIA))
+            await self.close(CallEnding(End.NO_MEDIA))
 
     async def _watch_losses(self, sender: RTCRtpSender) -> None:
         """Reads the browser's receiver reports; when it misses packets, the codec's speech model takes over
@@ -195,11 +195,11 @@ class WebCall:
             self.confirmed_at = time.monotonic()
             self._happened(self, "confirmed", "")
         elif state == "failed":
-            self._close_soon(Ending(End.BROWSER_LOST))
+            self._close_soon(CallEnding(End.BROWSER_LOST))
         elif state == "closed":
-            self._close_soon(Ending(End.CALLER))
+            self._close_soon(CallEnding(End.CALLER))
 
-    async def close(self, how: Ending) -> None:
+    async def close(self, how: CallEnding) -> None:
         """Ends the call, once; the page is told first."""
         if self.ended is not None:
             return
@@ -211,7 +211,7 @@ class WebCall:
         await self._connection.close()
         self._tasks.cancel()
 
-    def _close_soon(self, how: Ending) -> None:
+    def _close_soon(self, how: CallEnding) -> None:
         self._tasks.short(self.close(how), "web.close")
 
     def report(self) -> dict[str, Any]:
@@ -244,7 +244,7 @@ class WebCall:
         if isinstance(digit, str) and digit.upper() in DIGITS:
             self._happened(self, "dtmf", digit.upper())
         elif said.get("bye") is True:
-            self._close_soon(Ending(End.CALLER))
+            self._close_soon(CallEnding(End.CALLER))
 
     def show(self, event: Shown) -> None:
         """Sends the page an event; kept until its channel is open."""

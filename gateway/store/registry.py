@@ -6,9 +6,10 @@ The methods block for a millisecond or two: on an event loop, call them by `asyn
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, Final, Self
 from sqlalchemy import (
     BigInteger,
     Column,
+    Connection,
     DateTime,
     Dialect,
     Engine,
@@ -64,16 +66,18 @@ class _Unsigned64(TypeDecorator[int]):
         return value + (1 << 64) if value is not None and value < 0 else value
 
 
-class _Instant(TypeDecorator[float]):
+class Instant(TypeDecorator[float]):
     """Seconds since the epoch, kept as a time in UTC that an operator can read in SQL."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: float | None, dialect: Dialect) -> datetime | None:
+        """What the column holds."""
         return datetime.fromtimestamp(value, UTC) if value is not None else None
 
     def process_result_value(self, value: Any, dialect: Dialect) -> float | None:
+        """What the column says."""
         if value is None:
             return None  # SQLite keeps no zone: what it kept is UTC
         return float((value.replace(tzinfo=UTC) if value.tzinfo is None else value).timestamp())
@@ -96,8 +100,8 @@ CALLS: Final = Table(
     Column("caller", String(256), nullable=False),
     Column("called", String(256), nullable=False),
     Column("source", String(128), nullable=False),
-    Column("started_at", _Instant, nullable=False),
-    Column("ended_at", _Instant),
+    Column("started_at", Instant, nullable=False),
+    Column("ended_at", Instant),
     Column("how", String(200)),
     Index("calls_by_start", "started_at"),
 )
@@ -163,6 +167,17 @@ class Registry:
         """The database's kind: `sqlite` or `postgresql`."""
         return self._engine.dialect.name
 
+    @property
+    def engine(self) -> Engine:
+        """The database, for tables beside the registry's; who writes takes `writing`."""
+        return self._engine
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that writes: one at a time. Raises `SQLAlchemyError`."""
+        with self._one_writer, self._engine.begin() as connection:
+            yield connection
+
     def close(self) -> None:
         """Gives the database's connections back."""
         self._engine.dispose()
@@ -190,7 +205,7 @@ class Registry:
             if isinstance(values[column.name], str) and isinstance(column.type, String):
                 values[column.name] = values[column.name][: column.type.length]
         try:
-            with self._one_writer, self._engine.begin() as connection:
+            with self.writing() as connection:
                 connection.execute(insert(CALLS).values(values))
         except IntegrityError:
             raise PayloadTaken(f"payload {row.payload:#014x} or call id {row.call_id} is taken") from None
@@ -253,7 +268,7 @@ class Registry:
         """Whether it was open."""
         open_one = (CALLS.c.call_id == call_id) & CALLS.c.ended_at.is_(None)
         try:
-            with self._one_writer, self._engine.begin() as connection:
+            with self.writing() as connection:
                 closing = update(CALLS).where(open_one).values(ended_at=at, how=how)
                 return connection.execute(closing).rowcount > 0
         except SQLAlchemyError as error:

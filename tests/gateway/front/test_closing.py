@@ -15,7 +15,7 @@ from gateway.front import closing as module
 from gateway.front.closing import Closing
 from gateway.front.metrics import Metrics
 from gateway.front.routing import RoutedCall
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import Ask, Message
 from gateway.ipc.hall_messages import CallClosed, CallOffer, EndCall, HallHealth, Health, LiveCall
 from gateway.store.registry import CallRow
@@ -143,7 +143,7 @@ async def test_a_call_that_the_gateway_died_with_ended_when_it_was_last_seen(hou
 
 async def test_what_a_hall_said_before_the_end_is_believed(house: House) -> None:
     call_id = await house.call()
-    house.sessions.session(call_id).ended(Ending(End.GATEWAY_STOPPED))  # and the front was gone already
+    house.sessions.session(call_id).ended(CallEnding(End.GATEWAY_STOPPED))  # and the front was gone already
     await house.sessions.writer.flush()
     booting = await house.dies()
     await booting.last_boot()
@@ -152,7 +152,7 @@ async def test_what_a_hall_said_before_the_end_is_believed(house: House) -> None
 
 async def test_what_the_registry_says_is_believed_when_redis_never_heard_of_the_end(house: House) -> None:
     call_id = await house.call()
-    house.registry.close_call(call_id, Ending(End.CALLER), time.time() - 1)
+    house.registry.close_call(call_id, CallEnding(End.CALLER), time.time() - 1)
     booting = await house.dies()
     await booting.last_boot()
     await house.sessions.writer.flush()
@@ -203,12 +203,12 @@ async def test_calls_of_another_gateway_and_calls_of_this_boot_are_left_alone(ho
 
 async def test_a_hall_that_has_the_call_decides(house: House) -> None:
     call_id = await house.call()
-    await house.closing.ended(call_id, Ending(End.CONSOLE))
-    await house.closing.left(call_id, Ending(End.CALLER))
-    assert house.hall.asked == [EndCall(call_id, Ending(End.CONSOLE))]
+    await house.closing.ended(call_id, CallEnding(End.CONSOLE))
+    await house.closing.left(call_id, CallEnding(End.CALLER))
+    assert house.hall.asked == [EndCall(call_id, CallEnding(End.CONSOLE))]
     assert await house.lives(call_id), "until the hall says that it is over"
-    house.sessions.session(call_id).ended(Ending(End.CONSOLE))
-    await house.closing.closed(CallClosed(call_id, Ending(End.CONSOLE), 1.0))
+    house.sessions.session(call_id).ended(CallEnding(End.CONSOLE))
+    await house.closing.closed(CallClosed(call_id, CallEnding(End.CONSOLE), 1.0))
     row, record = house.row(call_id), await house.sessions.get(call_id)
     assert row.how == "hung up by the console"
     assert record is not None
@@ -217,8 +217,8 @@ async def test_a_hall_that_has_the_call_decides(house: House) -> None:
 async def test_a_hall_that_is_slow_is_not_spoken_for(house: House) -> None:
     call_id = await house.call()
     house.hall.fails = RpcTimeout("nobody answers")
-    await house.closing.ended(call_id, Ending(End.CALLER))
-    await house.closing.left(call_id, Ending(End.CALLER))
+    await house.closing.ended(call_id, CallEnding(End.CALLER))
+    await house.closing.left(call_id, CallEnding(End.CALLER))
     await house.closing.tidy(1)
     assert await house.lives(call_id)
 
@@ -226,7 +226,7 @@ async def test_a_hall_that_is_slow_is_not_spoken_for(house: House) -> None:
 async def test_a_hall_that_died_is_told_by_the_line_that_gave_its_call_up(house: House) -> None:
     call_id = await house.call()
     del house.routing.halls[HERE]
-    await house.closing.left(call_id, Ending(End.HALL_DIED))
+    await house.closing.left(call_id, CallEnding(End.HALL_DIED))
     assert await house.says(call_id) == "failed: its hall died"
 
 
@@ -241,19 +241,19 @@ async def test_a_hall_that_died_with_its_line_is_noticed_in_time(house: House) -
 async def test_a_caller_who_hung_up_while_the_hall_was_away_hung_up(house: House) -> None:
     call_id = await house.call()
     del house.routing.halls[HERE]
-    await house.closing.ended(call_id, Ending(End.CALLER))
-    await house.closing.left(call_id, Ending(End.HALL_DIED))
+    await house.closing.ended(call_id, CallEnding(End.CALLER))
+    await house.closing.left(call_id, CallEnding(End.HALL_DIED))
     assert await house.says(call_id) == "caller hung up"
 
 
 async def test_a_hall_and_a_line_that_speak_at_once_leave_one_end(house: House) -> None:
     call_id = await house.call()
     del house.hall.has[call_id]
-    house.sessions.session(call_id).ended(Ending(End.VOICE))
+    house.sessions.session(call_id).ended(CallEnding(End.VOICE))
     await asyncio.gather(
-        house.closing.ended(call_id, Ending(End.CALLER)),
-        house.closing.left(call_id, Ending(End.CALLER)),
-        house.closing.closed(CallClosed(call_id, Ending(End.VOICE), 2.0)),
+        house.closing.ended(call_id, CallEnding(End.CALLER)),
+        house.closing.left(call_id, CallEnding(End.CALLER)),
+        house.closing.closed(CallClosed(call_id, CallEnding(End.VOICE), 2.0)),
     )
     row = house.row(call_id)
     record = await house.sessions.get(call_id)
@@ -270,7 +270,7 @@ async def test_a_call_that_ended_while_the_front_was_away_is_closed_as_its_hall_
 ) -> None:
     monkeypatch.setattr(module, "UNKNOWN_FOR_S", -1.0)
     call_id = await house.call()
-    house.sessions.session(call_id).ended(Ending(End.TRANSFERRED))
+    house.sessions.session(call_id).ended(CallEnding(End.TRANSFERRED))
     await house.sessions.writer.flush()
     house.routing.calls.clear()
     house.hall.has.clear()

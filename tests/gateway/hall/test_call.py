@@ -11,7 +11,7 @@ from gateway.errors import RpcError
 from gateway.hall.call import Call
 from gateway.hall.inbox import INBOX, Dtmf
 from gateway.hall.tick_pass import CAPACITY
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hall_messages import CallClosed, Drain, EndCall, Health
 from gateway.ipc.line_messages import AnswerCall, CallLeft
 from model.tasks import failures
@@ -97,7 +97,7 @@ async def test_a_caller_who_hangs_up_ends_everything_at_once(house: House) -> No
 async def test_a_call_that_is_cancelled_while_it_rings_is_not_answered(house: House) -> None:
     house.engine.think_s = 1.0
     phone = await house.ring(Answer(), DISCLOSE, TALK)
-    await house.hall.call_left(house.lines["n0"], CallLeft(phone.call_id, Ending(End.CANCELLED)))
+    await house.hall.call_left(house.lines["n0"], CallLeft(phone.call_id, CallEnding(End.CANCELLED)))
     assert await house.over(phone) == "cancelled"
     assert not phone.answered
 
@@ -157,7 +157,7 @@ async def test_a_full_hall_refuses_and_takes_calls_again_when_one_has_gone(house
     calls = [await house.offer(Answer(), DISCLOSE) for _ in range(CAPACITY)]
     with pytest.raises(RpcError, match="full"):
         await house.offer(Answer(), DISCLOSE)
-    await house.hall.end_call(house.front, EndCall(calls[7], Ending(End.CONSOLE)))  # type: ignore[arg-type]
+    await house.hall.end_call(house.front, EndCall(calls[7], CallEnding(End.CONSOLE)))  # type: ignore[arg-type]
     await house.until(lambda: calls[7] not in house.hall.calls)
     await house.offer(Answer(), DISCLOSE)
     await house.until(house.is_empty, 20)

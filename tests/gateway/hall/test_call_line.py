@@ -10,7 +10,7 @@ import pytest
 from gateway.errors import RpcError
 from gateway.hall.call_line import CallLine
 from gateway.hall.playout import Item
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import Message
 from gateway.ipc.line_messages import AnswerCall, DropCall, ShowCaller, ShownState, ShownWords
 from gateway.ipc.rpc import Peer
@@ -49,7 +49,7 @@ async def test_a_call_on_no_line_asks_nobody() -> None:
     line = CallLine("c1", page=True)
     with pytest.raises(RpcError, match="no line"):
         await line.ask(AnswerCall("c1"))
-    await line.hang_up(Ending(End.LIMIT))
+    await line.hang_up(CallEnding(End.LIMIT))
     line.show(ShownState("listening"))
     assert line.rate_hz == 0
     assert not line.started.is_set()
@@ -68,10 +68,10 @@ async def test_a_line_that_has_the_call_is_asked(peer: LinePeer) -> None:
 async def test_a_line_that_will_not_hang_up_or_is_gone_is_left_alone(peer: LinePeer) -> None:
     line = started(peer)
     peer.refuses = True
-    await line.hang_up(Ending(End.LIMIT))
+    await line.hang_up(CallEnding(End.LIMIT))
     peer.closed.set()
-    await line.hang_up(Ending(End.LIMIT))
-    assert peer.asked == [DropCall("c1", how=Ending(End.LIMIT))], "once, while it was there"
+    await line.hang_up(CallEnding(End.LIMIT))
+    assert peer.asked == [DropCall("c1", how=CallEnding(End.LIMIT))], "once, while it was there"
 
 
 async def test_only_a_caller_with_a_page_is_shown_something(peer: LinePeer) -> None:

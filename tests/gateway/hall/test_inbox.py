@@ -10,7 +10,7 @@ import structlog
 
 from gateway.hall.inbox import INBOX, CallEnded, Dtmf, Inbox, Refused
 from gateway.hall.playout import Item, Playout
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 
 
 @pytest.fixture
@@ -25,22 +25,22 @@ def inbox(playout: Playout) -> Inbox:
 
 async def test_events_come_in_their_order_and_the_end_after_them(inbox: Inbox) -> None:
     inbox.post(Dtmf("1"))
-    inbox.end(Ending(End.VOICE))
+    inbox.end(CallEnding(End.VOICE))
     assert await inbox.next() == Dtmf("1")
     with pytest.raises(CallEnded, match="hung up"):
         await inbox.next()
 
 
 async def test_the_first_reason_of_an_end_stays(inbox: Inbox) -> None:
-    inbox.end(Ending(End.CALLER))
-    inbox.end(Ending(End.LINE_DIED))
+    inbox.end(CallEnding(End.CALLER))
+    inbox.end(CallEnding(End.LINE_DIED))
     assert inbox.how == "caller hung up"
 
 
 async def test_the_end_silences_what_waits_to_be_said(inbox: Inbox, playout: Playout) -> None:
     item = Item("a")
     playout.put(item, np.zeros(4_800, np.float32))
-    inbox.end(Ending(End.VOICE))
+    inbox.end(CallEnding(End.VOICE))
     assert item.cut
     assert item.done.is_set()
 
@@ -72,7 +72,7 @@ async def test_who_waits_for_something_else_leaves_the_events_and_is_woken_by_th
     assert not await inbox.until(never.wait(), 0.001)
     waiting = asyncio.ensure_future(inbox.until(never.wait()))
     await asyncio.sleep(0)
-    inbox.end(Ending(End.VOICE))
+    inbox.end(CallEnding(End.VOICE))
     with pytest.raises(CallEnded, match="hung up"):
         await waiting
     assert await inbox.next() == Dtmf("1")

@@ -10,7 +10,7 @@ import pytest
 from gateway.dialplan import Answer, Converse, Disclose, Say
 from gateway.hall.prompts import Prompts, render
 from gateway.hall.speech import FILLER, RECONNECT_FOR_S
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hall_messages import EndCall, RenderPrompts
 from model import client, events
 from model.errors import EngineError
@@ -277,7 +277,7 @@ async def test_an_engine_that_is_stuck_does_not_hold_up_the_end_of_a_call(house:
 
     house.engine.sessions[0].aclose = never  # type: ignore[method-assign]
     began = house.loop.time()
-    await house.hall.end_call(house.front, EndCall(phone.call_id, Ending(End.CONSOLE)))  # type: ignore[arg-type]
+    await house.hall.end_call(house.front, EndCall(phone.call_id, CallEnding(End.CONSOLE)))  # type: ignore[arg-type]
     await house.until(lambda: phone.hung_up)
     assert house.loop.time() - began < 0.1
     await house.until(house.is_empty, 3.0)

@@ -30,7 +30,7 @@ from gateway.hall.tick_pass import CAPACITY, Floor
 from gateway.ipc import tick
 from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.codec import from_json, packed, to_json, unpacked
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import A, Ask, Message
 from gateway.ipc.hall_messages import CallOffer, GrantRenewal, RenewGrant
 from gateway.ipc.hello import Hello, LineFacts
@@ -675,7 +675,7 @@ class House:
         assert self._clock is not None
         self._clock.cancel()
         for call in list(self.hall.calls.values()):
-            call.end(Ending(End.CONSOLE))
+            call.end(CallEnding(End.CONSOLE))
         await self.hall._lives.join()
         self.hall._tasks.cancel()
         for task in self._tasks:
@@ -769,7 +769,7 @@ class House:
     async def hang_up(self, phone: Phone) -> None:
         """The caller does."""
         line = next(line for line in self.lines.values() if phone.call_id in line.phones)
-        await self.hall.call_left(line, CallLeft(phone.call_id, Ending(End.CALLER)))  # type: ignore[arg-type]
+        await self.hall.call_left(line, CallLeft(phone.call_id, CallEnding(End.CALLER)))  # type: ignore[arg-type]
 
     async def line_dies(self, line: Line) -> None:
         del self.lines[line.name]

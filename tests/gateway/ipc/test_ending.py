@@ -6,27 +6,29 @@ import json
 
 import pytest
 
-from gateway.ipc.ending import End, Ending, Party
+from gateway.ipc.ending import CallEnding, End, Party
 
 
 @pytest.mark.parametrize("end", End)
 def test_an_ending_is_its_text_and_the_text_is_the_ending(end: End) -> None:
     for detail in ("", "revoked", "486", "a: b: c", "failed: lost"):
-        ending = Ending(end, detail)
-        read = Ending.read(json.loads(json.dumps({"how": ending}))["how"])
+        ending = CallEnding(end, detail)
+        read = CallEnding.read(json.loads(json.dumps({"how": ending}))["how"])
         assert (read, read.end, read.party) == (ending, end, ending.party)
-        assert Ending.from_json(ending.to_json()) == ending
+        assert CallEnding.from_json(ending.to_json()) == ending
         assert str(ending).startswith(end.value)
 
 
 def test_the_texts_are_those_that_operators_look_for() -> None:
-    assert Ending(End.CALLER) == "caller hung up"
-    assert Ending(End.VOICE_REFUSED, "revoked") == "failed: the voice may not be used: revoked"
-    assert Ending(End.FAILED, "the line answered 486") == "failed: the line answered 486"
+    assert CallEnding(End.CALLER) == "caller hung up"
+    assert CallEnding(End.VOICE_REFUSED, "revoked") == "failed: the voice may not be used: revoked"
+    assert CallEnding(End.FAILED, "the line answered 486") == "failed: the line answered 486"
 
 
 def test_a_failure_can_be_told_by_its_first_word_and_nothing_else_can() -> None:
-    assert [end for end in End if (Ending(end).party is Party.FAULT) != end.value.startswith("failed")] == []
+    assert [
+        end for end in End if (CallEnding(end).party is Party.FAULT) != end.value.startswith("failed")
+    ] == []
 
 
 @pytest.mark.parametrize(
@@ -43,18 +45,21 @@ def test_a_failure_can_be_told_by_its_first_word_and_nothing_else_can() -> None:
     ],
 )
 def test_rows_of_older_versions_are_understood_and_keep_their_words(old: str, end: End) -> None:
-    assert (Ending.read(old), Ending.read(old).end) == (old, end)
+    assert (CallEnding.read(old), CallEnding.read(old).end) == (old, end)
 
 
 def test_a_text_that_nobody_knows_is_read_from_a_store_and_refused_from_a_process() -> None:
-    assert (Ending.read("eaten by a dog").end, Ending.read("eaten by a dog").party) == (None, Party.OTHER)
+    assert (CallEnding.read("eaten by a dog").end, CallEnding.read("eaten by a dog").party) == (
+        None,
+        Party.OTHER,
+    )
     for no_ending in ("eaten by a dog", "", "caller hung upside down", None, 5, ["hung up"]):
         with pytest.raises(ValueError, match="how a call ends"):
-            Ending.from_json(no_ending)
+            CallEnding.from_json(no_ending)
 
 
 def test_a_peer_that_says_much_does_not_spoil_a_line_of_the_log() -> None:
-    ending = Ending(End.FAILED, "503 Service\r\n  Unavailable\n" + "x" * 500)
+    ending = CallEnding(End.FAILED, "503 Service\r\n  Unavailable\n" + "x" * 500)
     assert str(ending).startswith("failed: 503 Service Unavailable xxx")
     assert len(ending) < 200
     assert "\n" not in ending

@@ -22,7 +22,7 @@ from gateway.dialplan import Answer, Converse, Gather, Hours, Keep, Reply, Route
 from gateway.errors import OtherVersion, RpcError
 from gateway.ipc import codec, envelope
 from gateway.ipc.call_facts import CallFacts
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import Ask, Message, Tell, answer_type
 from gateway.ipc.framing import MAX_MESSAGE, Unframer, framed
 from gateway.ipc.hall_messages import CallOffer, Health
@@ -125,7 +125,9 @@ def test_no_two_messages_have_one_name() -> None:
 # ── what goes in comes out ───────────────────────────────────────────────────────────────────────────────
 
 some.register_type_strategy(float, some.floats(allow_nan=False, allow_infinity=False))
-some.register_type_strategy(Ending, some.builds(Ending, some.sampled_from(End), some.text(max_size=200)))
+some.register_type_strategy(
+    CallEnding, some.builds(CallEnding, some.sampled_from(End), some.text(max_size=200))
+)
 some.register_type_strategy(Route, some.sampled_from(ROUTES))
 some.register_type_strategy(
     CallOffer, some.builds(CallOffer, routes=some.lists(some.from_type(Route), min_size=1).map(tuple))

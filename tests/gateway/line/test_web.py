@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from gateway.config.runtime import Runtime
 from gateway.errors import RpcError
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hello import LineCall, LineFacts
 from gateway.ipc.line_messages import (
     AnswerCall,
@@ -306,7 +306,7 @@ async def test_events_are_shown_also_those_from_before_the_channel_opened(house:
 async def test_the_page_says_bye(house: House) -> None:
     browser, _ = await house.call()
     await browser.says(bye=True)
-    assert await house.hall.hears(CallLeft) == CallLeft("c1", Ending(End.CALLER))
+    assert await house.hall.hears(CallLeft) == CallLeft("c1", CallEnding(End.CALLER))
     assert await house.front.ended.get() == ("c1", "caller hung up")
     assert not house.line.calls
 

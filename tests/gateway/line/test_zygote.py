@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.errors import RpcError
-from gateway.ipc.ending import End, Ending
+from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import Ask
 from gateway.ipc.framing import MAX_MESSAGE, framed
 from gateway.ipc.line_messages import AnswerCall, CallLeft, CallStarted
@@ -64,7 +64,7 @@ async def test_a_line_that_is_told_to_stop_says_bye_and_ends_well(exchange: Exch
     phone, _ = await exchange.call("n1")
     os.kill(exchange.pids["n1"], signal.SIGTERM)
     await phone.request("BYE")
-    assert await exchange.hall.hears(CallLeft) == CallLeft(phone.call_id, Ending(End.GATEWAY_STOPPED))
+    assert await exchange.hall.hears(CallLeft) == CallLeft(phone.call_id, CallEnding(End.GATEWAY_STOPPED))
     assert await exchange.zygote.tells_death() == LineDied("n1", exchange.pids["n1"], 0)
 
 
@@ -174,7 +174,7 @@ async def test_when_its_supervisor_is_gone_lines_say_bye_and_end(dying: Exchange
     phone, _ = await dying.call("n1")
     dying.zygote.let_go()
     await phone.request("BYE")
-    assert await dying.hall.hears(CallLeft) == CallLeft(phone.call_id, Ending(End.GATEWAY_STOPPED))
+    assert await dying.hall.hears(CallLeft) == CallLeft(phone.call_id, CallEnding(End.GATEWAY_STOPPED))
     await no_line_is_left(dying)
     assert await dying.zygote.ends() == 0
 

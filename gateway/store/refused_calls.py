@@ -1,0 +1,174 @@
+"""The calls that were not taken, in SQL beside the registry: who asked for whom, from where, and why not.
+
+Whoever is refused may ask again a thousand times, so the table is bounded: calls that are alike (the same
+source, caller, number called, status and reason) within an hour are one row that counts; of one source the
+newest `ROWS_OF_SOURCE` rows are kept, of all the newest `ROWS`. The methods block, as the registry's do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Index,
+    Integer,
+    String,
+    Table,
+    delete,
+    func,
+    insert,
+    inspect,
+    select,
+    update,
+)
+from sqlalchemy.exc import SQLAlchemyError
+
+from consent.database import first_line
+from gateway.store.registry import METADATA, Instant, Registry, RegistryError
+
+ALIKE_FOR_S: Final = 3600.0
+ROWS_OF_SOURCE: Final = 20
+ROWS: Final = 10_000
+
+REFUSED: Final = Table(
+    "refused_calls",
+    METADATA,
+    Column("row", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("call_id", String(64), nullable=False),
+    Column("sip_call_id", String(128), nullable=False),
+    Column("caller", String(256), nullable=False),
+    Column("called", String(256), nullable=False),
+    Column("source", String(128), nullable=False),
+    Column("transport", String(16), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("reason", String(200), nullable=False),
+    Column("first_at", Instant, nullable=False),
+    Column("started_at", Instant, nullable=False),
+    Column("count", Integer, nullable=False),
+    Index("refused_calls_by_start", "started_at"),
+    Index("refused_calls_by_source", "source", "started_at"),
+)
+ALIKE: Final = (REFUSED.c.source, REFUSED.c.status, REFUSED.c.reason, REFUSED.c.caller, REFUSED.c.called)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedCall:
+    """A call that was not taken, or several that are alike; then the ids are the newest one's."""
+
+    call_id: str
+    """ours, as the log has it"""
+    caller: str
+    called: str
+    source: str
+    """the caller's address, as we or a trusted proxy saw it"""
+    transport: str
+    """udp, tcp, tls or webrtc"""
+    status: int
+    """of SIP (RFC 3261 §21), or of HTTP for `webrtc`"""
+    reason: str
+    sip_call_id: str = ""
+    """the caller's own Call-ID; none for a browser"""
+    started_at: float
+    """when it came, or the newest of them; seconds since the epoch"""
+    first_at: float | None = None
+    """when the first of them came"""
+    count: int = field(default=1)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+class RefusedCalls:
+    """The table of one registry's database. `open` makes it; without it there is nothing to list."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def open(self) -> None:
+        """Makes the table when it is not there. Raises `RegistryError`."""
+        try:
+            REFUSED.create(self._registry.engine, checkfirst=True)
+        except SQLAlchemyError as error:
+            raise RegistryError(f"the table of refused calls was not made: {first_line(error)}") from None
+
+    def note(self, calls: Sequence[RefusedCall]) -> None:
+        """Keeps them, in one transaction. Raises `RegistryError`."""
+        try:
+            with self._registry.writing() as connection:
+                new = [call for call in map(_fitting, calls) if not _counted(connection, call)]
+                if new:
+                    _forget(connection, {call.source for call in new})
+        except SQLAlchemyError as error:
+            raise RegistryError(f"{len(calls)} refused calls were not noted: {first_line(error)}") from None
+
+    def listed(self, *conditions: ColumnElement[bool], count: int | None = None) -> list[RefusedCall]:
+        """Those that meet `conditions` on `REFUSED`, the newest first, `count` at most.
+
+        Raises `RegistryError`.
+        """
+        engine = self._registry.engine
+        newest = select(*_COLUMNS).where(*conditions).order_by(*_NEWEST_FIRST)
+        try:
+            if not inspect(engine).has_table(REFUSED.name):
+                return []
+            with engine.connect() as connection:
+                return [RefusedCall(**row._mapping) for row in connection.execute(newest.limit(count))]
+        except SQLAlchemyError as error:
+            raise RegistryError(f"the refused calls cannot be read: {first_line(error)}") from None
+
+
+_COLUMNS: Final = [column for column in REFUSED.columns if column.name != "row"]
+_NEWEST_FIRST: Final = (REFUSED.c.started_at.desc(), REFUSED.c.row.desc())
+
+
+def _fitting(call: RefusedCall) -> RefusedCall:
+    """With texts that the columns can hold: strangers wrote them."""
+    texts: dict[str, Any] = {
+        column.name: _storable(getattr(call, column.name))[: column.type.length]
+        for column in _COLUMNS
+        if isinstance(column.type, String)
+    }
+    return replace(call, **texts)
+
+
+def _storable(text: str) -> str:
+    """Without what PostgreSQL takes in no text: NUL, and halves of characters."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _counted(connection: Connection, call: RefusedCall) -> bool:
+    """Adds it to a row of calls like it; else to one of its own."""
+    alike = [column == getattr(call, column.name) for column in ALIKE]
+    found = connection.execute(
+        update(REFUSED)
+        .where(*alike, REFUSED.c.started_at > call.started_at - ALIKE_FOR_S)
+        .values(
+            count=REFUSED.c.count + call.count,
+            started_at=call.started_at,
+            call_id=call.call_id,
+            sip_call_id=call.sip_call_id,
+        )
+    )
+    if found.rowcount:
+        return True
+    first_at = call.started_at if call.first_at is None else call.first_at
+    connection.execute(insert(REFUSED).values(call.to_json() | {"first_at": first_at}))
+    return False
+
+
+def _forget(connection: Connection, sources: Collection[str]) -> None:
+    """Removes the oldest rows of sources that have too many, and of all."""
+    kept = select(REFUSED.c.row).order_by(*_NEWEST_FIRST)
+    for source in sources:
+        its = REFUSED.c.source == source
+        newest = kept.where(its).limit(ROWS_OF_SOURCE)
+        connection.execute(delete(REFUSED).where(its, REFUSED.c.row.not_in(newest)))
+    if connection.execute(select(func.count()).select_from(REFUSED)).scalar_one() > ROWS:
+        connection.execute(delete(REFUSED).where(REFUSED.c.row.not_in(kept.limit(ROWS))))
