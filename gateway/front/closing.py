@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Collection
 from typing import Final
 
@@ -32,6 +33,7 @@ TAKEN_UP_WITHIN_S: Final = 15.0
 """How long a hall that died may take to come back, with the calls that it takes up from Redis."""
 REDIS_PAUSES_S: Final = (0.05, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 1.6)
 """How the start waits for Redis, to learn how the calls of the last boot ended."""
+REMEMBERED: Final = 1024
 UNKNOWN_FOR_S: Final = 30.0
 """How old a call is before its row can be one that was forgotten: by then its hall has it."""
 
@@ -47,6 +49,8 @@ class Closing:
         self._sessions = sessions
         self._metrics = metrics
         self._booted_at = booted_at
+        self._settled: deque[str] = deque(maxlen=REMEMBERED)
+        """what was said of these may not be in Redis yet"""
 
     async def closed(self, closed: CallClosed) -> None:
         """A hall says that a call is over."""
@@ -134,7 +138,10 @@ class Closing:
             await self._settle(call_id, CallEnding.read(how))
 
     async def _settle(self, call_id: str, how: CallEnding) -> None:
-        """Says in both stores how a call ended that no hall has."""
+        """Says in both stores how a call ended that no hall has; once."""
+        if call_id in self._settled:
+            return
+        self._settled.append(call_id)
         record: CallRecord | None = None
         seen_at = None
         reached = False
