@@ -135,6 +135,7 @@ class Admission:
             caller_from=request.headers["From"],
             caller_contact=request.contact[0].uri,
             caller_routes=list(request.headers.getlist("Record-Route")),
+            invite=served,
             caller_cseq=request.cseq.sequence,
             flow=flow,
         )

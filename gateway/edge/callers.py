@@ -1,7 +1,7 @@
 """The callers' side: what a request from outside becomes.
 
 Nothing is sent to an address that a caller wrote: answers go back along the flow, requests within a dialog
-to the line that our signed word names.
+to the line that our signed word names, or our memory of the dialog.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 from sipmessage import Request, Response
 
 from gateway.edge.call_admission import BUSY_RETRY_S, DRAIN_RETRY_S, Admission
-from gateway.edge.dialog import Dialog
-from gateway.edge.doors import Doors, Turned
+from gateway.edge.doors import Doors
 from gateway.edge.forwarding import Forwarding
+from gateway.edge.in_dialog import InDialog
 from gateway.edge.message import Key, from_tag, to_tag, transaction_key
-from gateway.edge.responses import ALLOW, refusal, response
+from gateway.edge.responses import ALLOW, Turned, response
 from gateway.edge.switchboard import Switchboard
-from gateway.edge.token import RouteToken
 from gateway.edge.transport import Flow
 
 
@@ -27,6 +26,7 @@ class CallersSide:
         self._doors = doors
         self._forwarding = forwarding
         self._admission = Admission(board, forwarding)
+        self._in_dialog = InDialog(board, doors, forwarding)
 
     def take(self, message: Request | Response, flow: Flow) -> None:
         """One message of a caller."""
@@ -42,38 +42,36 @@ class CallersSide:
         key = transaction_key(request, flow)
         served = self._board.transactions.find(key)
         if request.method == "ACK":
-            self._ack(request, key)
+            self._ack(request, flow, key)
         elif served is not None:
             served.repeated()
         elif request.method == "CANCEL":
             self._cancel(request, flow, key, source)
         elif to_tag(request):
             self._within(request, flow, key, source)
-        elif not self._doors.in_time(source):
-            pass  # dropped: an answer to each would only help a flood
+        elif not self._in_time(request, flow, source):
+            pass  # an answer to each would only help a flood
         elif (turned := self._doors.unfit(request, within=False)) is not None:
-            self._turn_away(request, flow, turned)
+            self._board.turn_away(request, flow, turned)
         elif request.method == "INVITE":
             self._invite(request, flow, key, source)
         else:
             self._options(request, flow)
 
-    def _turn_away(
-        self, request: Request, flow: Flow, turned: Turned, retry_after_s: int | None = None
-    ) -> None:
-        """An answer without state: a repeat gets the same one again, its ACK is nobody's."""
-        self._board.refused[turned.status] += 1
-        answer = refusal(
-            request, flow, turned.status, turned.reason, retry_after_s=retry_after_s, extra=turned.extra
-        )
-        flow.send(bytes(answer))
+    def _in_time(self, request: Request, flow: Flow, source: str) -> bool:
+        """Whether a source may ask now; if not, only who is known is told so."""
+        if self._doors.in_time(source):
+            return True
+        if (turned := self._doors.too_fast(source, flow)) is not None:
+            self._board.turn_away(request, flow, turned)
+        return False
 
     def _options(self, request: Request, flow: Flow) -> None:
         """Whether a call would be taken now (RFC 3261 §11.2)."""
         if self._board.draining:
-            self._turn_away(request, flow, Turned(503, "going down"), DRAIN_RETRY_S)
+            self._board.turn_away(request, flow, Turned(503, "going down", DRAIN_RETRY_S))
         elif not self._board.lines.free:
-            self._turn_away(request, flow, Turned(503, "all lines are busy"), BUSY_RETRY_S)
+            self._board.turn_away(request, flow, Turned(503, "all lines are busy", BUSY_RETRY_S))
         else:
             extra = {"Allow": ALLOW, "Accept": "application/sdp"}
             flow.send(bytes(response(request, flow, 200, extra)))
@@ -81,14 +79,14 @@ class CallersSide:
     def _invite(self, request: Request, flow: Flow, key: Key, source: str) -> None:
         user = self._doors.authenticate(request, flow, source)
         if isinstance(user, Turned):
-            self._turn_away(request, flow, user)
+            self._board.turn_away(request, flow, user)
             return
         if self._admission.known(request):
-            self._turn_away(request, flow, Turned(482))
+            self._board.turn_away(request, flow, Turned(482))
             return
         served = self._board.transactions.serve(request, flow, key)
         if served is None:
-            self._turn_away(request, flow, Turned(503, "too much is going on"), BUSY_RETRY_S)
+            self._board.turn_away(request, flow, Turned(503, "too much is going on", BUSY_RETRY_S))
             return
         served.answer(response(request, flow, 100))
         self._board.spawn(self._admission.admit(served, source, user))
@@ -96,62 +94,27 @@ class CallersSide:
     # ── within a dialog ──────────────────────────────────────────────────────────────────────────────
 
     def _within(self, request: Request, flow: Flow, key: Key, source: str) -> None:
-        board = self._board
-        token, dialog = self._vouched(request)
+        token, dialog = self._in_dialog.call_of(request, flow)
         if token is None:
-            if self._doors.in_time(source):
-                board.counts["forged_in_dialog"] += 1
-                self._turn_away(request, flow, Turned(481))
+            if self._in_time(request, flow, source):
+                self._board.counts["forged_in_dialog"] += 1
+                self._board.turn_away(request, flow, Turned(481))
             return
-        if not self._doors.in_time_within(token.call_id):
-            return
-        if (turned := self._doors.unfit(request, within=True)) is not None:
-            self._turn_away(request, flow, turned)
-            return
-        if not board.lines.reachable(token.line, token.line_port):
-            self._turn_away(request, flow, Turned(481, "its line is gone"))
-            return
-        served = board.transactions.serve(request, flow, key)
-        if served is None:
-            self._turn_away(request, flow, Turned(503, "too much is going on"), BUSY_RETRY_S)
-            return
-        if not self._forwarding.to_line(served, token, dialog):
-            board.refuse(served, 513)
-        elif dialog is not None:
-            self._note(dialog, request, flow)
+        ends = request.method == "BYE" and dialog is not None  # there is but one of these
+        if ends or self._doors.in_time_within(token.call_id):
+            self._in_dialog.take(request, flow, key, token, dialog)
+        elif (turned := self._doors.too_fast(source, flow)) is not None:
+            self._board.turn_away(request, flow, turned)
 
-    def _vouched(self, request: Request) -> tuple[RouteToken | None, Dialog | None]:
-        """Our signed word in a request, if it is this call's, and the dialog, if we know it.
-
-        We do not know those from before a restart; but a word for one call opens no other one that we know.
-        """
-        dialogs, token = self._board.dialogs, self._board.token_of(request)
-        if token is None:
-            return None, None
-        dialog = dialogs.of_call(token.call_id)
-        if dialog is not None:
-            known = dialog.id == (request.call_id, from_tag(request))
-            return (token, dialog) if known else (None, None)
-        return (None if dialogs.has_call_id(request.call_id) else token), None
-
-    def _note(self, dialog: Dialog, request: Request, flow: Flow) -> None:
-        """What a request of the caller's changes."""
-        dialog.caller_cseq = max(dialog.caller_cseq, request.cseq.sequence)
-        dialog.flow = flow  # a phone behind a NAT, or one that opened another connection
-        if request.method in ("INVITE", "UPDATE") and request.contact:
-            dialog.caller_contact = request.contact[0].uri
-        if request.method == "BYE":
-            self._board.caller_hung_up(dialog)
-
-    def _ack(self, request: Request, key: Key) -> None:
+    def _ack(self, request: Request, flow: Flow, key: Key) -> None:
         invite = self._board.transactions.find((key[0], key[1], "INVITE"))
         if invite is not None and invite.final >= 300:
             invite.acknowledged()
             return
-        token, dialog = self._vouched(request)
+        token, dialog = self._in_dialog.call_of(request, flow)
         if token is None:
             return  # of a refusal that we keep no state of, or forged
-        if dialog is not None and dialog.answered:
+        if dialog is not None and dialog.answered and dialog.opened_by(request):
             self._board.acknowledged(dialog)
         if self._board.lines.reachable(token.line, token.line_port):
             self._forwarding.ack_to_line(request, token, dialog)
@@ -159,10 +122,26 @@ class CallersSide:
     def _cancel(self, request: Request, flow: Flow, key: Key, source: str) -> None:
         """RFC 3261 §9.2: answered by itself, whatever becomes of the INVITE."""
         invite = self._board.transactions.find((key[0], key[1], "INVITE"))
+        if invite is not None and not self._cancels(request, invite.request):
+            invite = None
         mine = None if invite is None else self._board.transactions.serve(request, flow, key)
         if invite is None or mine is None:
-            if self._doors.in_time(source):
-                self._turn_away(request, flow, Turned(481))
+            if self._in_time(request, flow, source):
+                self._board.turn_away(request, flow, Turned(481))
             return
         mine.answer(response(request, flow, 200))
         self._forwarding.cancel(invite)
+
+    def _cancels(self, cancel: Request, invite: Request) -> bool:
+        """Whether all that a CANCEL must repeat of its INVITE is the same (RFC 3261 §9.1).
+
+        Some telephones put the tag of a 180 into its To.
+        """
+        dialog = self._board.dialogs.get((invite.call_id, from_tag(invite)))
+        to_tags = {to_tag(invite), dialog.line_tag if dialog is not None else ""}
+        return (
+            cancel.call_id == invite.call_id
+            and from_tag(cancel) == from_tag(invite)
+            and to_tag(cancel) in to_tags
+            and cancel.cseq.sequence == invite.cseq.sequence
+        )

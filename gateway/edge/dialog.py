@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from sipmessage import URI, CSeq, Request, Response, Via
 
+from gateway.edge.message import from_tag, to_tag
 from gateway.edge.token import RouteToken
-from gateway.edge.transaction import Timer
+from gateway.edge.transaction import Served, Timer
 from gateway.edge.transport import Flow
 
 DialogId = tuple[str, str]
@@ -29,15 +30,28 @@ class Dialog:
     caller_contact: URI
     caller_routes: list[str]
     """Record-Route that proxies in front of us left, for requests toward the caller"""
+    invite: Served
+    """what the call began with"""
     caller_cseq: int
+    """the highest that it has used"""
     flow: Flow
     """where the caller was last heard"""
+    line_tag: str = ""
+    """empty until the line has answered, if only with 180"""
     answer_to: str = ""
     """the line's To, with its tag; empty until it answered"""
     line_contact: URI | None = None
     line_cseq: int = 0
     answered: bool = False
     acknowledged: bool = False
+    reliable: bool = False
+    """the line has sent a provisional response that wants a PRACK"""
+    referred: bool = False
+    """we asked the caller to call somebody else: it sends NOTIFY about that"""
+    caller_offers: Served | None = None
+    """the caller's last INVITE or UPDATE within the dialog"""
+    line_offers: Served | None = None
+    """the line's last INVITE or UPDATE"""
     patience: Timer = field(default_factory=Timer)
     """runs while the caller owes us an ACK"""
 
@@ -45,9 +59,24 @@ class Dialog:
     def line_uri(self) -> URI:
         return self.line_contact or line_uri(self.token)
 
+    def names(self, request: Request) -> bool:
+        """Whether a caller's request says this dialog's Call-ID and both its tags (RFC 3261 §12.2.2)."""
+        ours = self.id == (request.call_id, from_tag(request))
+        return ours and self.line_tag != "" and to_tag(request) == self.line_tag
+
+    def opened_by(self, ack: Request) -> bool:
+        """Whether it is the ACK of the call's first INVITE."""
+        return ack.cseq.sequence == self.invite.request.cseq.sequence
+
+    def note_provisional(self, response: Response) -> None:
+        """A 1xx of the line, but 100, went by: there is an early dialog."""
+        self.line_tag = self.line_tag or to_tag(response)
+        self.reliable = self.reliable or response.headers.get("RSeq") is not None
+
     def note_answer(self, response: Response) -> None:
         """A 2xx of the line went by."""
         self.answered = True
+        self.line_tag = to_tag(response)
         self.answer_to = response.headers["To"]
         if contacts := response.contact:
             self.line_contact = contacts[0].uri
@@ -64,11 +93,12 @@ class Dialog:
         return request
 
     def toward_line(self, method: str, via: Via) -> Request:
-        """A request of ours in the caller's name; an ACK takes the INVITE's CSeq."""
+        """A request of ours in the caller's name; an ACK is that of the call's first INVITE."""
         if method != "ACK":
             self.caller_cseq += 1
         request = Request(method, self.line_uri)
-        self._frame(request, via, self.caller_cseq)
+        invite = self.invite.request.cseq.sequence
+        self._frame(request, via, invite if method == "ACK" else self.caller_cseq)
         request.headers.set("From", self.caller_from)
         request.headers.set("To", self.answer_to)
         return request
@@ -106,6 +136,9 @@ class Dialogs:
     def add(self, dialog: Dialog) -> None:
         self._by_id[dialog.id] = self._by_call[dialog.token.call_id] = dialog
         self._call_ids[dialog.id[0]] += 1
+
+    def get(self, dialog_id: DialogId) -> Dialog | None:
+        return self._by_id.get(dialog_id)
 
     def has_call_id(self, sip_call_id: str) -> bool:
         return sip_call_id in self._call_ids

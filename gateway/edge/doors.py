@@ -6,8 +6,7 @@ What is turned away here costs no memory: it is dropped, or answered without sta
 from __future__ import annotations
 
 import ipaddress
-from collections import Counter
-from dataclasses import dataclass, field
+from collections import Counter, OrderedDict
 from typing import Final
 
 from sipmessage import Request
@@ -15,27 +14,27 @@ from sipmessage import Request
 from gateway.edge.digest import Digest, DigestVerdict
 from gateway.edge.edge_config import EdgeConfig
 from gateway.edge.limits import Networks, SourceRates, block_of, is_scanner
-from gateway.edge.responses import ALLOW, Extra
+from gateway.edge.responses import ALLOW, Turned
 from gateway.edge.transport import Flow
 
 SUPPORTED: Final = frozenset({"100rel", "timer"})
 SCHEMES: Final = ("sip", "sips", "tel")
 KNOWN_ELSEWHERE: Final = ("REGISTER", "SUBSCRIBE", "PUBLISH", "MESSAGE", "NOTIFY")
-"""Methods out of a dialog that SIP has and we do not; the registrar's door is here."""
+"""Methods that SIP has and we do not; the registrar's door is here."""
+EVENT_METHODS: Final = ("SUBSCRIBE", "NOTIFY")
+"""Within a call these may concern it; which, is for the call to say."""
+OFFERING: Final = ("INVITE", "UPDATE", "PRACK")
+"""Methods whose body is SDP, if there is one."""
 WITHIN_ONLY: Final = ("BYE", "INFO", "UPDATE", "PRACK")
 WRONG_PASSWORD_COSTS: Final = 5.0
 """Requests' worth: guessing is slower than calling."""
 DIALOG_PER_S: Final = 20.0
 """Requests within one call; keys pressed as INFO come at most that fast."""
-
-
-@dataclass(frozen=True, slots=True)
-class Turned:
-    """Turned away, with this answer."""
-
-    status: int
-    reason: str = ""
-    extra: Extra = field(default_factory=dict)
+REFUSED_PER_REQUEST: Final = 10.0
+"""So many times as often as a source may ask it may hear that it asks too often."""
+SLOWER_S: Final = 2
+"""When who asked too often may ask again."""
+MAX_KNOWN: Final = 10_000
 
 
 class Doors:
@@ -49,6 +48,8 @@ class Doors:
         self._trusted = Networks(config.trusted_proxies)
         self._rate = SourceRates(config.invites_per_s)
         self._within = SourceRates(DIALOG_PER_S)
+        self._refused = SourceRates(REFUSED_PER_REQUEST * config.invites_per_s)
+        self._logged_in: OrderedDict[str, None] = OrderedDict()
         self._digest = Digest(config.ha1, config.digest) if config.ha1 is not None else None
 
     def trusts(self, flow: Flow) -> bool:
@@ -84,17 +85,30 @@ class Doors:
 
     def in_time(self, source: str) -> bool:
         """One more request that no call of ours vouches for."""
-        if self._rate.takes(block_of(source)):
-            return True
-        self.dropped["rate"] += 1
-        return False
+        return self._rate.takes(block_of(source))
 
     def in_time_within(self, call_id: str) -> bool:
         """One more request within a call."""
-        if self._within.takes(call_id):
-            return True
+        return self._within.takes(call_id)
+
+    def too_fast(self, source: str, flow: Flow) -> Turned | None:
+        """What a request hears that was not in time; None: nothing, as a flood and a scanner should.
+
+        A peer that the operator named, or that has logged in from there before, is told when to come back; it
+        would call again at once otherwise, or take us for dead.
+        """
+        named = self.trusts(flow) or (bool(self._allow) and source in self._allow)
+        if (named or block_of(source) in self._logged_in) and self._refused.takes(block_of(source)):
+            return Turned(503, "too many requests at once", SLOWER_S)
         self.dropped["rate"] += 1
-        return False
+        return None
+
+    def _has_logged_in(self, source: str) -> None:
+        who = block_of(source)
+        self._logged_in[who] = None
+        self._logged_in.move_to_end(who)
+        if len(self._logged_in) > MAX_KNOWN:
+            self._logged_in.popitem(last=False)
 
     def unfit(self, request: Request, *, within: bool) -> Turned | None:
         """Why a request is not taken at all; `within`: it belongs to a call of ours."""
@@ -107,14 +121,16 @@ class Doors:
             return Turned(403, "no transfers by callers")
         if unknown := {*request.require, *request.proxy_require} - SUPPORTED:
             return Turned(420, extra={"Unsupported": ", ".join(sorted(unknown))})
-        if request.method == "INVITE" and request.body:
+        if request.method in OFFERING and request.body:
             kind = request.headers.get("Content-Type") or ""
             if kind.partition(";")[0].strip().lower() != "application/sdp":
                 return Turned(415, extra={"Accept": "application/sdp"})
-        if within or request.method in ("INVITE", "OPTIONS"):
+        if request.method in ("INVITE", "OPTIONS"):
             return None
         if request.method in WITHIN_ONLY:
-            return Turned(481)
+            return None if within else Turned(481)
+        if within and request.method in EVENT_METHODS:
+            return None
         return Turned(405 if request.method in KNOWN_ELSEWHERE else 501, extra={"Allow": ALLOW})
 
     def authenticate(self, request: Request, flow: Flow, source: str) -> str | Turned:
@@ -124,6 +140,7 @@ class Doors:
         written = request.headers.getlist("Authorization")
         verdict, user = self._digest.check(written, request.method, flow.host) if written else (None, "")
         if verdict is DigestVerdict.OK:
+            self._has_logged_in(source)
             return user
         if verdict is DigestVerdict.WRONG:
             self.counts["digest_wrong"] += 1

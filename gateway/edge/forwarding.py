@@ -122,12 +122,14 @@ class Forwarding:
         self._board.over(opening, CallEnding(End.LINE_SILENT))
 
     def _watch(self, dialog: Dialog, answer: Response) -> None:
-        if 200 <= answer.code < 300:
+        if answer.code < 200:
+            dialog.note_provisional(answer)
+        elif answer.code < 300:
             first = not dialog.answered
             dialog.note_answer(answer)
             if first and dialog.id in self._board.dialogs:
                 self._board.answered(dialog)
-        elif answer.code >= 300 and not dialog.answered:
+        elif not dialog.answered:
             cancelled = answer.code == 487
             refused = CallEnding(End.FAILED, f"the line answered {answer.code}")
             self._board.over(dialog, CallEnding(End.CANCELLED) if cancelled else refused)
@@ -159,11 +161,19 @@ class Forwarding:
         on.headers.set("Content-Length", str(len(on.body)))
         if dialog is not None:
             dialog.line_cseq = max(dialog.line_cseq, request.cseq.sequence)
+            self._note_line(dialog, request, served)
         if served is None:
             flow.send(bytes(on))
             return True
         served.sent = board.transactions.send(on, flow, partial(self._caller_answered, served, dialog))
         return True
+
+    def _note_line(self, dialog: Dialog, request: Request, served: Served | None) -> None:
+        """What a line's request changes for the caller's."""
+        if request.method == "INVITE" or (request.method == "UPDATE" and request.body):
+            dialog.line_offers = served
+        elif request.method == "REFER":
+            dialog.referred = True  # before its answer: a NOTIFY may overtake that
 
     def _caller_answered(self, served: Served, dialog: Dialog | None, answer: Response | None) -> None:
         if answer is None:
@@ -173,6 +183,8 @@ class Forwarding:
             return
         if answer.code == 100:
             return
+        if dialog is not None and served.request.method == "REFER" and answer.code >= 300:
+            dialog.referred = False
         targets = served.request.method in ("INVITE", "UPDATE") and 200 <= answer.code < 300
         if dialog is not None and targets and (contacts := answer.contact):
             dialog.caller_contact = contacts[0].uri

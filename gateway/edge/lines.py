@@ -81,6 +81,11 @@ class Lines:
             return line.info.sip_port == port
         return (name, port) not in self._dead and port not in self._by_port
 
+    def may_have(self, name: str, call_id: str) -> bool:
+        """Whether that line has that call, as far as is known: one that has not said hello yet may."""
+        line = self._by_name.get(name)
+        return line is None or call_id in line.calls
+
     def release(self, name: str, call_id: str) -> None:
         if line := self._by_name.get(name):
             line.calls.discard(call_id)

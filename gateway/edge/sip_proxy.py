@@ -21,7 +21,7 @@ from gateway.edge.forwarding import Forwarding
 from gateway.edge.lines import LineInfo
 from gateway.edge.lineside import LinesSide
 from gateway.edge.message import Unreadable, bare_answer, read
-from gateway.edge.responses import PHRASES, response
+from gateway.edge.responses import PHRASES, response, way_back
 from gateway.edge.router import Router
 from gateway.edge.switchboard import LOOPBACK, Switchboard
 from gateway.edge.transport import Flow
@@ -125,12 +125,15 @@ class Edge:
         except Unreadable as why:
             self._doors.dropped["size" if why.status == 513 else "malformed"] += 1
             log.debug("edge.unreadable", source=flow.host, why=str(why))
-            if self._doors.admits_from(flow.host) and self._doors.in_time(flow.host):
+            if self._doors.admits_from(flow.host) and self._in_time(flow.host):
                 answer = bare_answer(data, why.status, PHRASES[why.status], flow)
                 if answer is not None:
-                    flow.send(answer)
+                    via = answer.partition(b"Via:")[2].partition(b"\r\n")[0].decode()
+                    way_back(via, flow).send(answer)
                     return True
             return False
+        if isinstance(message, Request):
+            flow = way_back(message.headers["Via"], flow)
         try:
             self._callers.take(message, flow)
         except Exception:  # no message may end the edge
@@ -139,6 +142,11 @@ class Edge:
             if isinstance(message, Request) and message.method != "ACK":
                 flow.send(bytes(response(message, flow, 500)))
         return True
+
+    def _in_time(self, host: str) -> bool:
+        in_time = self._doors.in_time(host)
+        self._doors.dropped["rate"] += not in_time
+        return in_time
 
     def _from_line(self, data: bytes, flow: Flow) -> bool:
         if flow.host != LOOPBACK or self._board.lines.at_port(flow.port) is None:

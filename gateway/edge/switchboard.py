@@ -15,14 +15,15 @@ from gateway.edge.edge_config import EdgeConfig
 from gateway.edge.identity import Identity
 from gateway.edge.limits import Share
 from gateway.edge.lines import Lines
-from gateway.edge.responses import refusal
+from gateway.edge.responses import Turned, refusal
 from gateway.edge.router import Router
 from gateway.edge.token import RouteToken
 from gateway.edge.transaction import Served, Transactions
 from gateway.edge.transport import Flow, Receive, TcpPort, UdpPort
 from gateway.ipc.ending import CallEnding, End
 
-ACK_WITHIN_S: Final = 8.0
+ACK_WITHIN_S: Final = 32.0
+"""64 * T1 (RFC 3261 §13.3.1.4): who dials for somebody else acknowledges once that one has picked up."""
 OVERDUE_S: Final = 1.0
 """After it an unacknowledged answer is no longer a slow network's."""
 OVERDUE_SHARE: Final = 0.25
@@ -80,9 +81,18 @@ class Switchboard:
 
     def refuse(self, served: Served, status: int, reason: str = "", retry_after_s: int | None = None) -> None:
         """The final answer to a request that we hold."""
+        self.turn(served, Turned(status, reason, retry_after_s))
+
+    def turn(self, served: Served, turned: Turned) -> None:
+        """The same, with more to say."""
         if not served.final:
-            self.refused[status] += 1
-            served.answer(refusal(served.request, served.flow, status, reason, retry_after_s=retry_after_s))
+            self.refused[turned.status] += 1
+            served.answer(refusal(served.request, served.flow, turned))
+
+    def turn_away(self, request: Request, flow: Flow, turned: Turned) -> None:
+        """An answer without state: a repeat gets the same one again, its ACK is nobody's."""
+        self.refused[turned.status] += 1
+        flow.send(bytes(refusal(request, flow, turned)))
 
     # ── acknowledgement ──────────────────────────────────────────────────────────────────────────────
 

@@ -1,7 +1,8 @@
 """Where SIP messages come in and go out: UDP and TCP for callers, loopback UDP for lines.
 
-A `Flow` is where a message came from and therefore the only place an answer may go (RFC 5626's word). TLS and
-WSS will be two more ways to make flows; nothing behind this module asks which one it is.
+A `Flow` is where a message came from and therefore the only place an answer may go (RFC 5626's word); a peer
+over UDP may name another port of its own address (`responses.way_back`), never another address. TLS and WSS
+will be two more ways to make flows; nothing behind this module asks which one it is.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ MAX_UNSENT: Final = 262_144
 class Flow:
     """One peer as we see it. `transport` is "udp" or "tcp"; `host` an address without brackets."""
 
-    __slots__ = ("_via", "_where", "host", "port", "transport")
+    __slots__ = ("_via", "_where", "came_from", "host", "port", "transport")
 
     def __init__(self, transport: str, host: str, port: int, via: Any, where: Any = None) -> None:
         self.transport = transport
         self.host = host
         self.port = port
+        self.came_from = port
+        """the port that the peer sends from; `port` is the one it is sent to"""
         self._via = via
         self._where = where
 
@@ -47,6 +50,16 @@ class Flow:
     @property
     def open(self) -> bool:
         return not self._via.is_closing()
+
+    def toward_port(self, port: int) -> Flow:
+        """The same peer over UDP, where it listens at another port than it sends from."""
+        flow = Flow(self.transport, self.host, port, self._via, (self._where[0], port, *self._where[2:]))
+        flow.came_from = self.came_from
+        return flow
+
+    def same_sender(self, other: Flow) -> bool:
+        """Sent by the same socket, as far as anybody can see."""
+        return (self._via, self.host, self.came_from) == (other._via, other.host, other.came_from)
 
     def same_peer(self, other: Flow) -> bool:
         """By the same socket of ours and from the same host; the port may differ: a NAT's."""

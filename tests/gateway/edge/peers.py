@@ -20,6 +20,7 @@ ANSWER = (
     "v=0\r\no=- 7 7 IN IP4 127.0.0.1\r\ns=pj\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
     "m=audio 41000 RTP/AVP 0\r\na=rtcp:41001 IN IP4 127.0.0.1\r\n"
 )
+DTMF, KEY_5 = "Content-Type: application/dtmf-relay", "Signal=5\r\nDuration=160\r\n"
 BOOT, KEY = "boot-token", b"k" * 32
 
 

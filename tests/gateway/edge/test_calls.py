@@ -9,7 +9,7 @@ import pytest
 
 from gateway.edge import forwarding
 from tests.gateway.edge.conftest import Exchange
-from tests.gateway.edge.peers import ANSWER, BOOT, OFFER
+from tests.gateway.edge.peers import ANSWER, BOOT, DTMF, KEY_5, OFFER
 
 HOUSE_TIME = True
 
@@ -256,7 +256,7 @@ async def test_a_connection_that_breaks_takes_no_call_with_it(exchange: Exchange
     other = await exchange.caller("tcp")
     for name in ("call_id", "own_tag", "to", "target", "routes", "cseq"):
         setattr(other, name, getattr(caller, name))
-    other.send("INFO")
+    other.send("INFO", KEY_5, DTMF)
     line.reply(await line.next(method="INFO"), 200)
     await other.next(200, "INFO")
     line.send("BYE")  # goes to where the caller was heard last

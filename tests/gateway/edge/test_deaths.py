@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gateway.edge.lines import LineInfo
 from tests.gateway.edge.conftest import Exchange
-from tests.gateway.edge.peers import OFFER
+from tests.gateway.edge.peers import DTMF, KEY_5, OFFER
 
 HOUSE_TIME = True
 
@@ -59,7 +59,7 @@ async def test_a_new_edge_routes_the_calls_of_the_old_one(exchange: Exchange) ->
     old = exchange.edges[0]
     await old.stop()
     new = await exchange.edge(port=old.port)
-    caller.send("INFO")  # before the line has said hello
+    caller.send("INFO", KEY_5, DTMF)  # before the line has said hello
     info = await line.next(method="INFO")
     new.line_up(LineInfo("n0", "narrow", line.port, 4, calls=(line.invite["x-vg-call"],)))
     assert new.stats()["slots_free"] == 3

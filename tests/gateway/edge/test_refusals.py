@@ -6,7 +6,7 @@ import pytest
 
 from gateway.edge.router import Refuse
 from tests.gateway.edge.conftest import Exchange
-from tests.gateway.edge.peers import OFFER
+from tests.gateway.edge.peers import DTMF, KEY_5, OFFER
 
 HOUSE_TIME = True
 
@@ -125,7 +125,7 @@ async def test_a_transfer_is_refused_and_the_call_goes_on(exchange: Exchange) ->
     caller.send("REFER", "", "Refer-To: <sip:victim@example.com>")
     await caller.next(403, "REFER")
     await line.nothing()
-    caller.send("INFO")
+    caller.send("INFO", KEY_5, DTMF)
     await line.next(method="INFO")
 
 
