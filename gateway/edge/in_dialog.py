@@ -149,7 +149,7 @@ class InDialog:
         if not request.body or line is None:
             return None
         codecs = sdp.offered_codecs(request.body)
-        if codecs and CODECS[line.info.kind].isdisjoint(codecs):
+        if CODECS[line.info.kind].isdisjoint(codecs):
             return Turned(488, f"this call can have {', '.join(sorted(CODECS[line.info.kind]))} only")
         return None
 
@@ -161,7 +161,7 @@ def _pending(served: Served | None) -> bool:
 def _overlaps(request: Request, dialog: Dialog, *, offers: bool) -> bool:
     """Whether one of the caller's own is still to be answered; what a reliable 18x answered is."""
     last = dialog.caller_offers
-    if _pending(last) and (offers or request.method == "UPDATE"):
+    if last is not None and _pending(last) and (offers or request.method == last.request.method):
         return True
     early = request.method == "UPDATE" and dialog.reliable
     return offers and _pending(dialog.invite) and not early
