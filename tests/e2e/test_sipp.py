@@ -337,6 +337,54 @@ def test_keys_pressed_arrive(house: House, tmp_path: Path) -> None:
     assert [event["data"]["digit"] for event in events(house, "dtmf")] == ["1"]
 
 
+@pytest.mark.parametrize("transport", ["u1", "t1"])
+def test_the_scenario_that_sipp_brings_along(house: House, tmp_path: Path, transport: str) -> None:
+    """Its ACK and BYE go to the address that it dialled, without Route."""
+    command = [need_program("sipp", "sip-tester"), f"127.0.0.1:{house.sip_port}", "-sn", "uac", "-s", "demo"]
+    command += ["-i", "127.0.0.1", "-mi", "127.0.0.1", "-mp", str(free_port() & ~1), "-t", transport]
+    command += ["-p", str(free_port()), "-m", "2", "-l", "2", "-d", "500", "-timeout", "20", "-timeout_error"]
+    run = subprocess.run(
+        command,
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr
+    all_free(house)
+    last = sorted(house.calls(), key=lambda call: float(call["started_at"]))[-2:]
+    assert [call["how"] for call in last] == ["caller hung up"] * 2
+
+
+def test_each_request_within_a_call_has_its_own_answer(house: House, tmp_path: Path) -> None:
+    pings = [("OPTIONS", 200), ("SUBSCRIBE", 489), ("NOTIFY", 489), ("PUBLISH", 405), ("MESSAGE", 405),
+             ("INFO", 200), ("FROBNICATE", 501), ("REGISTER", 405)]  # fmt: skip
+    steps = [within(method, cseq) + recv(status) for cseq, (method, status) in enumerate(pings, 2)]
+    steps.append(
+        within("INVITE", 20, sdp("18", version=2)) + TRYING + recv(488) + hop("ACK", 20, "[peer_tag_param]")
+    )
+    steps.append(
+        within("INVITE", 21, sdp("9", version=2)) + TRYING + recv(488) + hop("ACK", 21, "[peer_tag_param]")
+    )
+    steps.append(within("INVITE", 22, sdp("8", version=2)) + TRYING + recv(200) + within("ACK", 22))
+    wrong = within("BYE", 23).replace(";tag=[pid]S", ";tag=[pid]T") + recv(481)
+    old = within("BYE", 9).replace('retrans="500"', "") + recv(500)
+    Sipp([invite(), ANSWERED, ACK, *steps, wrong, old, within("BYE", 24) + recv(200)], tmp_path).run(house)
+    assert max(house.calls(), key=lambda call: float(call["started_at"]))["how"] == "caller hung up"
+
+
+@pytest.mark.long("the other side of a call that a third party makes picks up after 12 s")
+def test_who_dials_for_somebody_else_acknowledges_late(house: House, tmp_path: Path) -> None:
+    """RFC 3725 flow I: an INVITE without an offer, and its ACK has the answer once the other side has one."""
+    steps = [invite(""), ANSWERED, pause(12), within("ACK", 1, sdp(port="[media_port]")), pause(2.5), BYE]
+    with captured(tmp_path, (call := Sipp(steps, tmp_path)).rtp_port) as heard:
+        call.run(house)
+        assert speech_s(heard().sound) > 1
+    assert max(house.calls(), key=lambda call: float(call["started_at"]))["how"] == "caller hung up"
+
+
 def test_who_never_acknowledges_keeps_no_slot(house: House, tmp_path: Path) -> None:
     all_free(house)
     before = never_acknowledged(house)
