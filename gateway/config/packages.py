@@ -28,8 +28,8 @@ NEEDED: Final = {
     "embedded engine": (*_ENGINE, "hibari", "pocketsphinx"),
     "chroma engine": (*_ENGINE, "torch", "transformers", "safetensors", "huggingface_hub"),
     "hall": (
-        "click", "cryptography", "httpx", "numpy", "onnxruntime", "pydantic", "redis", "soxr", "structlog",
-        "websockets",
+        "click", "cryptography", "httpx", "numpy", "onnxruntime", "pydantic", "pywebrtc_audio", "redis",
+        "soxr", "structlog", "websockets",
     ),
     "front": (
         "cryptography", "numpy", "onnxruntime", "prometheus_client", "pydantic", "redis", "sipmessage",

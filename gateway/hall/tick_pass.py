@@ -16,9 +16,10 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, RateChanger, VoiceActivity
+from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, RateChanger, Rows, VoiceActivity
 from gateway.hall.call_ear import CallEar
 from gateway.hall.clocks import Clocks
+from gateway.hall.echo import Cancellers, EchoGuard, EchoStage
 from gateway.hall.inspector import Inspector
 from gateway.hall.leg import Legs
 from gateway.hall.licence import Licence
@@ -39,6 +40,10 @@ HOPS: Final = round(FRAME_S * HOPS_HZ)
 """The marker's hops in a frame."""
 QUIET: Final = np.zeros(FRAME, np.float32)
 SILENCE: Final = Silence(FRAME)
+SPEECH: Final = 0.5
+"""Probability of speech from which a guard may look for an echo."""
+LOOKS: Final = 4
+"""Echoes that are looked for in one turn (.3 ms each); the other calls' guards wait for the next one."""
 LATE_S: Final = 0.010
 """A turn that takes longer is counted as late: half of a frame is gone."""
 
@@ -55,6 +60,9 @@ class Counters:
     mark_alarms: int = 0
     underruns: int = 0
     marked_s: float = 0.0
+    echoes: int = 0
+    """found in calls"""
+    echo_looks: int = 0
 
 
 class Rate:
@@ -66,12 +74,14 @@ class Rate:
         self.to_house = RateChanger(rate_hz, HOUSE_HZ, CAPACITY)
         self.to_vad = RateChanger(rate_hz, VAD_HZ, CAPACITY) if rate_hz != VAD_HZ else None
         self.legs = Legs(rate_hz, CAPACITY)
+        self.echo = EchoStage(rate_hz, CAPACITY)
 
     def reset(self, row: int) -> None:
         self.to_house.reset(row)
         if self.to_vad is not None:
             self.to_vad.reset(row)
         self.legs.reset(row)
+        self.echo.reset(row)
 
 
 @dataclass(slots=True, eq=False)
@@ -82,6 +92,8 @@ class Seat:
     mark_slot: int
     check: SelfCheck
     """keeps what was sent, so that its mark can be looked for"""
+    echo: EchoGuard
+    """knows whether the caller's line sends us our own voice"""
     rate: Rate | None = None
     """the stages of the call's line; None until a line has the call"""
     sending: bool = False
@@ -138,6 +150,24 @@ class Seated(Protocol):
         """An error of ours, inside an `except`."""
 
 
+class _Heard:
+    """What one tick of each line of a rate brought of some calls."""
+
+    __slots__ = ("calls", "pcm", "stages")
+
+    def __init__(self, stages: Rate) -> None:
+        self.stages = stages
+        self.calls: list[Seated] = []
+        self.pcm: list[bytes | memoryview] = []
+
+    def rows(self) -> Rows:
+        return np.fromiter((call.seat.row for call in self.calls), np.intp, len(self.calls))
+
+    def sound(self) -> Floats:
+        """float32 `(B, rate_hz * 0.02)`"""
+        return float_from_bytes(b"".join(self.pcm)).reshape(len(self.calls), self.stages.frame)
+
+
 class Floor:
     """Where calls stand, row by row, and the pass over them."""
 
@@ -156,6 +186,9 @@ class Floor:
         self._mark_key = mark_key
         self._vad = activity or VoiceActivity(CAPACITY)
         self._clocks = clocks
+        self._cancellers = Cancellers()
+        self._looks = LOOKS
+        """echoes that may still be looked for in this turn"""
         self._free = list(range(CAPACITY - 1, -1, -1))
         self._on_line: dict[tuple[str, int], Seated] = {}
 
@@ -168,7 +201,7 @@ class Floor:
             return None
         check = SelfCheck(self._mark_key, payload)
         mark_slot = self._bank.open(payload)
-        return Seat(self._free.pop(), mark_slot, check)
+        return Seat(self._free.pop(), mark_slot, check, EchoGuard(self._cancellers))
 
     def seat(self, call: Seated, line: str, number: int, rate_hz: int) -> None:
         """The call's sound comes on `line` under `number` from now on."""
@@ -177,6 +210,7 @@ class Floor:
         call.seat.rate = rate
         call.seat.played_seen = None
         rate.reset(call.seat.row)
+        call.seat.echo.reset(rate_hz, call.seat.played_samples)
         self._vad.reset(call.seat.row)
         self._on_line[line, number] = call
 
@@ -184,6 +218,7 @@ class Floor:
         """The call is over; its row is free again."""
         self._unseat(seat)
         self._bank.close(seat.mark_slot)
+        seat.echo.close()
         self._free.append(seat.row)
 
     def _unseat(self, seat: Seat) -> None:
@@ -200,28 +235,31 @@ class Floor:
             waiting = line.take_waiting()
             if waiting:
                 by_rate[line.rate_hz].append((line, waiting))
+        self._looks = LOOKS
+        echoing: list[_Heard] = []
         for rate_hz, members in by_rate.items():
             stages = self.rates[rate_hz]
             for depth in range(max(len(waiting) for _, waiting in members)):
                 ticks = [(line, waiting[depth]) for line, waiting in members if depth < len(waiting)]
-                self._listen(stages, ticks, now)
+                echoing += self._listen(stages, ticks, now)
                 newest = [(line, waiting[depth]) for line, waiting in members if depth == len(waiting) - 1]
                 self._speak(stages, newest)
             for line, waiting in members:
                 line.count_late(len(waiting) - 1)
                 self.counters.late_ticks += len(waiting) - 1
+        for heard in echoing:  # the lines have their answers: this may take a while
+            self._hear_past_echo(heard, now)
         took = time.perf_counter() - began
         self.counters.turns += 1
         self.counters.busy_s += took
         self.counters.late_turns += took > LATE_S
 
-    def _listen(self, stages: Rate, ticks: list[tuple[TickLine, tick.Tick]], now: float) -> None:
-        """The callers' 20 ms of one tick of each line."""
-        calls: list[Seated] = []
-        seats: list[Seat] = []
-        pcm: list[bytes | memoryview] = []
+    def _listen(self, stages: Rate, ticks: list[tuple[TickLine, tick.Tick]], now: float) -> list[_Heard]:
+        """The callers' 20 ms of one tick of each line; returns those of calls with an echo, which wait."""
+        plain, echoing = _Heard(stages), _Heard(stages)
         seated = self._on_line
         whole = 2 * stages.frame
+        nothing = bytes(whole)
         for line, packet in ticks:
             for audio in packet.slots:
                 call = seated.get((line.name, audio.call))
@@ -233,28 +271,63 @@ class Floor:
                 if flags & tick.UNDERRUN:
                     seat.underruns += 1
                     self.counters.underruns += 1
+                pcm = audio.pcm if len(audio.pcm) == whole else None
                 try:
                     call.playout.played(seat.count_played(audio.played, stages.rate_hz))
-                    if len(audio.pcm) != whole:
+                    seat.echo.tick(seat.played_samples, nothing if pcm is None else pcm)
+                    if pcm is None:
                         call.ear.hear(None, None, now, sending=seat.sending)
                         continue
                 except Exception:
                     call.broke("tick")
                     continue
-                calls.append(call)
-                seats.append(seat)
-                pcm.append(audio.pcm)
-        if not calls:
-            return
-        self.counters.frames += len(calls)
-        rows = np.fromiter((seat.row for seat in seats), np.intp, len(seats))
-        heard = float_from_bytes(b"".join(pcm)).reshape(len(calls), stages.frame)
-        house = stages.to_house.change(rows, heard)
-        narrow = heard if stages.to_vad is None else stages.to_vad.change(rows, heard)
+                heard = echoing if seat.echo.on else plain
+                heard.calls.append(call)
+                heard.pcm.append(pcm)
+        self.counters.frames += len(plain.calls) + len(echoing.calls)
+        if plain.calls:
+            rows, sound = plain.rows(), plain.sound()
+            house = stages.to_house.change(rows, sound)
+            narrow = sound if stages.to_vad is None else stages.to_vad.change(rows, sound)
+            judged = self._vad.judge(rows, narrow)
+            for call, frame in zip(plain.calls, house, strict=True):
+                try:
+                    likely = self._doubt(call.seat, judged.get(call.seat.row))
+                    call.ear.hear(frame, likely, now, sending=call.seat.sending)
+                except Exception:
+                    call.broke("hear")
+        return [echoing] if echoing.calls else []
+
+    def _doubt(self, seat: Seat, likely: float | None) -> float | None:
+        """The probability of a caller's speech; none when what sounds like it is our own voice."""
+        if likely is None or likely < SPEECH or not self._looks or not seat.echo.curious():
+            return likely
+        self._looks -= 1
+        self.counters.echo_looks += 1
+        if not seat.echo.look():
+            return likely
+        self.counters.echoes += 1
+        if seat.rate is not None:
+            seat.rate.echo.reset(seat.row)
+        return 0.0
+
+    def _hear_past_echo(self, heard: _Heard, now: float) -> None:
+        """The callers' 20 ms of one tick, without our voice in it."""
+        rows, calls = heard.rows(), heard.calls
+        guards = [call.seat.echo for call in calls]
+        speaking = [call.ear.turns.speaking for call in calls]
+        house, narrow = heard.stages.echo.clean(rows, heard.sound(), guards, speaking)
         judged = self._vad.judge(rows, narrow)
-        for call, seat, frame in zip(calls, seats, house, strict=True):
+        for call, guard, frame in zip(calls, guards, house, strict=True):
+            likely = judged.get(call.seat.row)
+            if guard.deaf and likely is not None:
+                likely = 0.0
             try:
-                call.ear.hear(frame, judged.get(seat.row), now, sending=seat.sending)
+                call.ear.hear(frame, likely, now, sending=call.seat.sending)
+                if self._looks and guard.due():
+                    self._looks -= 1
+                    self.counters.echo_looks += 1
+                    guard.follow()
             except Exception:
                 call.broke("hear")
 
@@ -298,7 +371,8 @@ class Floor:
             frames = self._mark(talking, np.stack(sound))
             rows = np.fromiter((call.seat.row for call in talking), np.intp, len(talking))
             out = stages.legs.play(rows, frames)
-            for (slots, audio), pcm in zip(places, out, strict=True):
+            for call, (slots, audio), pcm in zip(talking, places, out, strict=True):
+                call.seat.echo.ours.send(pcm)
                 slots.append(tick.SlotAudio(audio.call, audio.slot, tick.SENDING, 0, pcm.data.cast("B")))
         if resting:
             self._bank.rest(np.array(resting, np.intp), HOPS)

@@ -263,6 +263,15 @@ class Engine:
     loses_at_once: bool = False
     transcribes: bool = True
     sessions: list[EngineTalk] = field(default_factory=list)
+    sounds: dict[str, Any] = field(default_factory=dict)
+    """what it makes of some words, float32 24 kHz; of all others `WORD_S` of `VOICE`"""
+
+    def pieces(self, word: str) -> list[Any]:
+        """The word's sound as it is sent."""
+        sound = self.sounds.get(word)
+        if sound is None:
+            return [VOICE] * (round(WORD_S * 24_000) // PIECE)
+        return [sound[at : at + PIECE] for at in range(0, len(sound), PIECE)]
 
     async def connect(self, grant: str) -> EngineTalk:
         if self.busy:
@@ -393,10 +402,10 @@ class EngineTalk:
             began = loop.time()
             for word in answer.text.split():
                 self.send(client.Words(item, word if not sent_s else f" {word}"))
-                for _ in range(round(WORD_S * 24_000) // PIECE):
+                for piece in self.engine.pieces(word):
                     await self._wait_for_lead(item, sent_s, began)
-                    self.send(client.Audio(item, VOICE))
-                    sent_s += PIECE / 24_000
+                    self.send(client.Audio(item, piece))
+                    sent_s += len(piece) / 24_000
                 if self.engine.breaks:
                     self.engine.breaks -= 1
                     status = "failed"
@@ -524,6 +533,9 @@ class Phone:
     def speaking(self) -> bool:
         return bool(self._says)
 
+    def hear(self, sound: bytes | None) -> None:
+        """The phone plays these 20 ms of the hall's sound; what it says next comes after."""
+
     def next_sound(self, frame: int) -> bytes:
         level = self._says.popleft() if self._says else 0.0
         at = np.arange(frame) / frame
@@ -604,6 +616,7 @@ class Line:
             if not phone.up:
                 continue
             sound = phone.waiting.popleft() if phone.waiting else None
+            phone.hear(sound if phone.sending else None)
             level = 0.0
             if sound and phone.sending:
                 phone.played += self._frame
@@ -633,7 +646,8 @@ class Line:
 class House:
     """One hall, its lines' clock, and everybody it talks with."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, *, activity: Any = None, **settings: Any) -> None:
+        """`activity`: what judges speech in the place of `Loudness`."""
         loop = asyncio.get_running_loop()
         assert isinstance(loop, HouseLoop)
         self.loop = loop
@@ -648,6 +662,7 @@ class House:
         """the hall takes no ticks: they wait"""
         self._numbers = 0
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._activity = activity
         self.hall = self._new_hall()
         self._clock: asyncio.Task[None] | None = None
 
@@ -659,7 +674,7 @@ class House:
             settings=self.settings,
             runtime=Runtime(self.settings.data_dir),
             token="token",
-            floor=Floor(self.bank, KEY, activity=Loudness(), clocks=clocks),  # type: ignore[arg-type]  # what the floor uses of it
+            floor=Floor(self.bank, KEY, activity=self._activity or Loudness(), clocks=clocks),  # type: ignore[arg-type]  # what the floor uses of it
             sessions=self.memory,  # type: ignore[arg-type]
             engine=self.engine,  # type: ignore[arg-type]
             verifier=self.consent,
@@ -725,10 +740,12 @@ class House:
         await self.hall.call_offered(self.front, through(offered))  # type: ignore[arg-type]
         return call_id
 
-    async def ring(self, *verbs: Verb, line: str = "n0", rate_hz: int = 8_000, **offer: Any) -> Phone:
+    async def ring(
+        self, *verbs: Verb, line: str = "n0", rate_hz: int = 8_000, kind: type[Phone] = Phone, **offer: Any
+    ) -> Phone:
         """A call is offered and its INVITE reaches a line."""
         call_id = await self.offer(*verbs, **offer)
-        phone = Phone(call_id, 100 + self._numbers, self._numbers % 4)
+        phone = kind(call_id, 100 + self._numbers, self._numbers % 4)
         await (await self.line(line, rate_hz)).start(phone)
         return phone
 
