@@ -30,8 +30,16 @@ class Exchange:
 
     async def edge(self, **rules: Any) -> Edge:
         config = {"host": "127.0.0.1", "port": 0, "boot_token": BOOT, "route_key": KEY, **rules}
-        edge = Edge(EdgeConfig(**config), self.desk, self._spawn)
-        await edge.start()
+        for at in reversed(range(20)):
+            edge = Edge(EdgeConfig(**config), self.desk, self._spawn)
+            try:
+                await edge.start()
+            except OSError:  # the number that UDP got is somebody's in TCP
+                await edge.stop()
+                if not at:
+                    raise
+            else:
+                break
         self.edges.append(edge)
         return edge
 
