@@ -4,6 +4,7 @@ VoicegateError
 ├── SettingsError   a setting is unknown, malformed or out of range
 ├── DialplanError   a dialplan does not load; names file, line and remedy
 ├── CallRefused     a call cannot be taken; carries the SIP status the caller hears
+│   └── HallRefused  … by this hall; another one may take it
 ├── LineError       a line is gone or broke the tick's form
 ├── RpcError        a request between processes failed
 │   ├── RpcTimeout  … because nobody answered in time
@@ -29,6 +30,7 @@ class CallRefused(VoicegateError):
     """A call is not taken.
 
     `status` is a SIP status (RFC 3261 §21); `retry_after_s` becomes `Retry-After`.
+    `call_id` is the id that the call had by then, if any.
     """
 
     def __init__(self, status: int, reason: str, *, retry_after_s: int | None = None) -> None:
@@ -36,6 +38,11 @@ class CallRefused(VoicegateError):
         self.status = status
         self.reason = reason
         self.retry_after_s = retry_after_s
+        self.call_id: str | None = None
+
+
+class HallRefused(CallRefused):
+    """The hall that was chosen does not take the call; another one may."""
 
 
 class LineError(VoicegateError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import structlog
@@ -12,7 +13,7 @@ from gateway.edge.dialog import Dialog, DialogId
 from gateway.edge.forwarding import MAX_TO_LINE, Forwarding
 from gateway.edge.lines import PooledLine, kind_for
 from gateway.edge.message import from_tag
-from gateway.edge.router import IncomingCall, Refuse
+from gateway.edge.router import Accept, IncomingCall, Refuse
 from gateway.edge.switchboard import Switchboard
 from gateway.edge.token import RouteToken
 from gateway.edge.transaction import Served
@@ -27,6 +28,7 @@ SHARE_WITHIN_S: Final = 4.0
 """How long an INVITE waits for its source's share."""
 BUSY_RETRY_S: Final = 10
 DRAIN_RETRY_S: Final = 30
+HALL_RETRY_S: Final = 2
 
 
 class Admission:
@@ -64,7 +66,8 @@ class Admission:
         elif len(body) > MAX_TO_LINE - 1000:
             board.refuse(served, 513)
         elif self._free_line(codecs) is None:
-            board.refuse(served, 503, "all lines are busy", BUSY_RETRY_S)
+            busy = self._busy(codecs)
+            board.refuse(served, busy.status, busy.reason, busy.retry_after_s)
         elif not await board.share.take(source, self._share, SHARE_WITHIN_S):
             board.refuse(served, 503, "too many calls of yours are not acknowledged", BUSY_RETRY_S)
         else:
@@ -80,12 +83,30 @@ class Admission:
     def _share(self) -> int:
         return max(2, int(SHARE_OF_SOURCE * self._board.lines.slots))
 
-    def _free_line(self, codecs: tuple[str, ...]) -> PooledLine | None:
-        """A line for these codecs; if need be one that a caller who owes its ACK leaves."""
-        line = self._board.lines.pick(codecs)
-        while line is None and self._board.end_oldest_overdue():
-            line = self._board.lines.pick(codecs)
+    def _free_line(self, codecs: tuple[str, ...], without: Collection[str] = ()) -> PooledLine | None:
+        """A line for these codecs; if need be one that a caller who owes its ACK leaves.
+
+        `without`: halls that do not take the call.
+        """
+        board = self._board
+
+        def choose(held: Mapping[str, int]) -> str | None:
+            return board.router.hall_for({hall: n for hall, n in held.items() if hall not in without})
+
+        line = board.lines.pick(codecs, choose)
+        while line is None and not self._has_room(codecs) and board.end_oldest_overdue():
+            line = board.lines.pick(codecs, choose)
         return line
+
+    def _has_room(self, codecs: tuple[str, ...]) -> bool:
+        """Whether a line has a free slot, whatever its hall says."""
+        return self._board.lines.pick(codecs, lambda held: next(iter(held), None)) is not None
+
+    def _busy(self, codecs: tuple[str, ...]) -> Refuse:
+        """What a caller hears who gets no line."""
+        if self._has_room(codecs):
+            return Refuse(503, "no hall takes calls now", HALL_RETRY_S)
+        return Refuse(503, "all lines are busy", BUSY_RETRY_S)
 
     def _place(self, served: Served, dialog: Dialog) -> None:
         """Puts the INVITE on its line."""
@@ -97,39 +118,58 @@ class Admission:
             self._board.over(dialog, CallEnding(End.FAILED, "the INVITE cannot be forwarded"))
             raise
 
+    async def _taken(
+        self, served: Served, facts: CallFacts, codecs: tuple[str, ...]
+    ) -> tuple[PooledLine, str] | None:
+        """The line with a slot for the call, and the call's id; None: it was cancelled, or is refused now.
+
+        The slot is held before the router is asked, since that settles which hall shall have the call, and
+        others ask meanwhile.
+        """
+        board = self._board
+        refused: Refuse | None = None
+        without: set[str] = set()
+        while not served.final and (line := self._free_line(codecs, without)) is not None:
+            with line.place():
+                call = IncomingCall(facts, kind_for(codecs), served.request.user_agent or "", line.info.hall)
+                verdict = await board.router.offered(call)
+                if isinstance(verdict, Accept):
+                    line.calls.add(verdict.call_id)
+            if isinstance(verdict, Accept):
+                here = board.lines.named(line.info.name) is line
+                if here and not served.final:
+                    return line, verdict.call_id
+                line.calls.discard(verdict.call_id)
+                how = CallEnding(End.CANCELLED) if served.final else CallEnding(End.LINE_DIED)
+                board.spawn(board.router.ended(verdict.call_id, how))
+                break
+            refused = verdict
+            if not verdict.elsewhere:
+                break
+            without.add(line.info.hall)
+        refused = refused or self._busy(codecs)
+        board.refuse(served, refused.status, refused.reason, refused.retry_after_s)
+        return None
+
     async def _dialog(self, served: Served, source: str, user: str, codecs: tuple[str, ...]) -> Dialog | None:
         """The dialog that now holds the source's share; None when there is none."""
         board, request, flow = self._board, served.request, served.flow
-        if served.final:
-            return None  # cancelled while it waited
-        verdict = await board.router.offered(
-            IncomingCall(
-                facts=CallFacts(
-                    caller=str(request.from_address.uri),
-                    called=str(request.uri),
-                    display=request.from_address.name,
-                    source=source,
-                    transport=flow.transport,
-                    user=user or None,
-                ),
-                kind=kind_for(codecs),
-                user_agent=request.user_agent or "",
-            )
+        facts = CallFacts(
+            caller=str(request.from_address.uri),
+            called=str(request.uri),
+            display=request.from_address.name,
+            source=source,
+            transport=flow.transport,
+            user=user or None,
         )
-        if isinstance(verdict, Refuse):
-            board.refuse(served, verdict.status, verdict.reason, verdict.retry_after_s)
+        taken = await self._taken(served, facts, codecs)
+        if taken is None:
             return None
-        line = board.lines.named(verdict.line) if verdict.line else self._free_line(codecs)
-        if line is None or served.final:
-            how = CallEnding(End.CANCELLED) if served.final else CallEnding(End.REFUSED, "all lines are busy")
-            board.refuse(served, 503, "all lines are busy", BUSY_RETRY_S)
-            board.spawn(board.router.ended(verdict.call_id, how))
-            return None
-        line.calls.add(verdict.call_id)
+        line, call_id = taken
         dialog = Dialog(
             id=(request.call_id, from_tag(request)),
             token=RouteToken(
-                verdict.call_id, line.info.name, line.info.sip_port, flow.transport, flow.host, flow.port
+                call_id, line.info.name, line.info.sip_port, flow.transport, flow.host, flow.port
             ),
             source=source,
             caller_from=request.headers["From"],

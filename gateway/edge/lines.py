@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+import contextlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,6 +12,9 @@ NARROW: Final = "narrow"
 WIDE: Final = "wide"
 CODECS: Final = {NARROW: frozenset({"PCMU", "PCMA"}), WIDE: frozenset({"PCMU", "PCMA", "G722"})}
 REMEMBERED_DEATHS: Final = 256
+
+Choose = Callable[[Mapping[str, int]], str | None]
+"""Chooses a hall; it is given how many slots are held of each that has a free one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,8 @@ class LineInfo:
     """UDP on 127.0.0.1"""
     capacity: int
     calls: tuple[str, ...] = ()
+    hall: str = "hall0"
+    """Which hall has its calls; for the router, the edge knows no more of halls."""
 
 
 @dataclass(eq=False, slots=True)
@@ -31,10 +37,25 @@ class PooledLine:
 
     info: LineInfo
     calls: set[str] = field(default_factory=set)
+    asked_for: int = 0
+    """Slots of calls that the router has not decided about yet."""
+
+    @property
+    def held(self) -> int:
+        return len(self.calls) + self.asked_for
 
     @property
     def free(self) -> int:
-        return max(0, self.info.capacity - len(self.calls))
+        return max(0, self.info.capacity - self.held)
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """Holds a slot while the router decides; a call that is taken is in `calls` by the end."""
+        self.asked_for += 1
+        try:
+            yield
+        finally:
+            self.asked_for -= 1
 
 
 class Lines:
@@ -90,13 +111,28 @@ class Lines:
         if line := self._by_name.get(name):
             line.calls.discard(call_id)
 
-    def pick(self, codecs: Sequence[str]) -> PooledLine | None:
-        """The fullest line with a free slot, of the kind that the first codec wants, else the other."""
+    def held_by_halls(self) -> Counter[str]:
+        """How many slots each hall's lines hold."""
+        held: Counter[str] = Counter()
+        for line in self._by_name.values():
+            held[line.info.hall] += line.held
+        return held
+
+    def pick(self, codecs: Sequence[str], choose: Choose) -> PooledLine | None:
+        """A line with a free slot, of the kind that the first codec wants, else of the other.
+
+        `choose` chooses among the halls that have one; of that hall's lines the fullest is taken.
+        """
         wanted = kind_for(codecs)
         for kind in (wanted, NARROW if wanted == WIDE else WIDE):
+            if CODECS[kind].isdisjoint(codecs):
+                continue
             free = [line for line in self._by_name.values() if line.info.kind == kind and line.free]
-            if free and not CODECS[kind].isdisjoint(codecs):
-                return min(free, key=lambda line: line.free)
+            held = self.held_by_halls()
+            hall = choose({line.info.hall: held[line.info.hall] for line in free})
+            its = [line for line in free if line.info.hall == hall]
+            if its:
+                return min(its, key=lambda line: line.free)
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,14 +18,15 @@ class IncomingCall:
     kind: str
     """"narrow" or "wide", by the first codec offered"""
     user_agent: str
+    hall: str
+    """Whose line has a slot for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """Take the call under this id; `line` None: any free one of its kind."""
+    """Take the call under this id, on the line that has its slot."""
 
     call_id: str
-    line: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +36,20 @@ class Refuse:
     status: int
     reason: str
     retry_after_s: int | None = None
+    call_id: str | None = None
+    """The id that it had been given by then."""
+    elsewhere: bool = False
+    """Its hall does not take it; another one may."""
 
 
 class Router(Protocol):
-    """Who decides about calls. Both answer within seconds: a caller waits for `offered`."""
+    """Who decides about calls. `offered` and `ended` answer within seconds: a caller waits for `offered`."""
+
+    def hall_for(self, held: Mapping[str, int]) -> str | None:
+        """The hall that shall have the next call, of those that have a free line; None when none can.
+
+        `held`: how many calls the lines of each of these halls hold.
+        """
 
     async def offered(self, call: IncomingCall) -> Accept | Refuse: ...
 

@@ -8,7 +8,7 @@ way by the signed word in our Record-Route and Contact (`token`), also after a r
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -101,6 +101,10 @@ class Edge:
         if dialog is not None and dialog.answered:
             self._board.forget(dialog)  # its hall knows how it ended
         self._board.lines.release(name, call_id)
+
+    def held_by_halls(self) -> Mapping[str, int]:
+        """How many calls the lines of each hall hold."""
+        return self._board.lines.held_by_halls()
 
     def stats(self) -> dict[str, Any]:
         """Counts for the metrics."""

@@ -150,12 +150,13 @@ class Closing:
             seen_at = await self._sessions.last_seen(call_id)
             reached = True
         over = record is not None and record.state == "ended"
+        at = time.time() if seen_at is None else seen_at
         if record is not None and over:
-            how, seen_at = CallEnding.read(record.facts.get("how", how)), float(record.facts["ended_at"])
+            how, at = CallEnding.read(record.facts.get("how", how)), float(record.facts["ended_at"])
         routed = self._routing.calls.get(call_id)
-        stands = await self._routing.ended(call_id, how, at=seen_at)
+        stands = await self._routing.ended(call_id, how, at=at)
         if not over and (record is not None or not reached):
-            self._sessions.session(call_id).ended(stands, at=seen_at)
+            self._sessions.session(call_id).ended(stands, at=at)
         if routed is not None:
             self._metrics.call_ended(stands, time.time() - routed.started_at)
         log.warning("call.ended", call_id=call_id, how=stands, said_by="front")

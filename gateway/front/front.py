@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,12 +30,12 @@ from gateway.edge.lines import LineInfo
 from gateway.edge.router import Accept, IncomingCall, Refuse
 from gateway.edge.sip_proxy import Edge
 from gateway.edge.token import route_key
-from gateway.errors import CallRefused, RpcError
+from gateway.errors import CallRefused, HallRefused, RpcError
 from gateway.front.closing import Closing
+from gateway.front.halls import Halls
 from gateway.front.metrics import Metrics
-from gateway.front.routing import STOCK_VOICE, Routing
+from gateway.front.routing import HALL_BACK_S, Routing
 from gateway.front.voice_desk import VoiceDesk
-from gateway.ipc import rpc
 from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.front_messages import AskState, FetchVoice, HouseState
@@ -44,12 +46,10 @@ from gateway.ipc.hall_messages import (
     HallHealth,
     Health,
     MarkFailed,
-    RenderPrompts,
     RenewGrant,
     TurnAnswered,
     VoiceMuted,
 )
-from gateway.ipc.hello import Hello
 from gateway.ipc.line_messages import AnswerOffer, AskFailures, CallLeft, RtpMoved
 from gateway.ipc.rpc import Peer, Server
 from gateway.store.registry import Registry
@@ -59,7 +59,6 @@ from model.tasks import Tasks, failures
 
 log = structlog.get_logger("front")
 
-HALL_RETRY_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 OFFER_WITHIN_S: Final = 5.0
 REAP_S: Final = 15.0
 
@@ -136,8 +135,19 @@ class Front:
         await self.closing.last_boot()
         await self.edge.start()
         await self._server.start()
+        from_halls = [
+            CallClosed.handled_by(self._call_closed),
+            VoiceMuted.handled_by(self._voice_muted),
+            RtpMoved.handled_by(self._rtp_moved),
+            MarkFailed.handled_by(self._mark_failed),
+            TurnAnswered.handled_by(self._turn_answered),
+            RenewGrant.handled_by(self.renew_grant),
+            *self.voices.for_halls,
+        ]
+        halls = Halls(self.runtime, self.token, self.routing, self.office, from_halls, self._hall_lost)
         for k in range(self.settings.halls):
-            self._tasks.lasting(partial(self._keep_hall, f"hall{k}"), "front.hall")
+            self._tasks.lasting(partial(halls.keep, f"hall{k}"), "front.hall")
+        self._tasks.lasting(halls.look_after, "front.halls")
         self._tasks.lasting(self._reap, "front.reap")
         self._tasks.lasting(self.revocations.run, "front.revocations")
         self._tasks.lasting(self.voices.keep_tidy, "front.tidy")
@@ -154,43 +164,9 @@ class Front:
 
     # ── who comes and goes ───────────────────────────────────────────────────────────────────────────
 
-    async def _keep_hall(self, name: str) -> None:
-        """Stays connected to one hall; a hall that comes back tells its calls and gets the prompts."""
-        handlers = [
-            CallClosed.handled_by(self._call_closed),
-            VoiceMuted.handled_by(self._voice_muted),
-            RtpMoved.handled_by(self._rtp_moved),
-            MarkFailed.handled_by(self._mark_failed),
-            TurnAnswered.handled_by(self._turn_answered),
-            RenewGrant.handled_by(self.renew_grant),
-            *self.voices.for_halls,
-        ]
-        hello = Hello("front", "front", self.token)
-        tries = 0
-        while True:
-            try:
-                peer = await rpc.connect(self.runtime.hall(name), hello, handlers)
-            except RpcError:
-                await asyncio.sleep(HALL_RETRY_S[min(tries, len(HALL_RETRY_S) - 1)])
-                tries += 1
-                continue
-            tries, answers = 0, False
-            self.routing.halls[name] = peer
-            try:
-                with contextlib.suppress(RpcError):
-                    self.routing.adopt((await peer.ask(Health())).calls, name)
-                    answers = True
-                    await self._send_prompts(peer)
-                await peer.closed.wait()
-            finally:
-                peer.close()
-                if self.routing.halls.get(name) is peer:
-                    del self.routing.halls[name]
-                self.metrics.hall_lost(name)
-                self._tasks.short(self.closing.hall_lost(name), "front.hall_lost")
-                log.warning("hall.lost", hall=name)
-            if not answers:  # it refuses us: of another version, or of another boot
-                await asyncio.sleep(HALL_RETRY_S[-1])
+    def _hall_lost(self, name: str) -> None:
+        self.metrics.hall_lost(name)
+        self._tasks.short(self.closing.hall_lost(name), "front.hall_lost")
 
     async def _reap(self) -> None:
         """Sessions and rows whose hall went away for good are closed; old recordings are deleted."""
@@ -198,15 +174,6 @@ class Front:
             await asyncio.sleep(REAP_S)
             await asyncio.to_thread(delete_older, recordings_dir(self.settings), self.settings.recordings_s)
             await self.closing.tidy(self.settings.halls)
-
-    async def _send_prompts(self, hall: Peer) -> None:
-        """What must be sayable when the engine is away, in the stock voice."""
-        texts = self.routing.dialplan.prompts()
-        grant = await asyncio.to_thread(
-            self.office.grant,
-            voice=STOCK_VOICE, purpose="prompts", dialplan="prompts", language="en", call_id="prompts",
-        )  # fmt: skip
-        await hall.ask(RenderPrompts(tuple(texts), grant.token))
 
     async def _joined(self, peer: Peer) -> None:
         line = peer.hello.line
@@ -217,7 +184,7 @@ class Front:
             self.web_lines[peer.name] = ConnectedWebLine(peer, line.hall, line.capacity, set(calls))
         else:
             self.sip_lines[peer.name] = peer
-            self.edge.line_up(LineInfo(peer.name, line.kind, line.sip_port, line.capacity, calls))
+            self.edge.line_up(LineInfo(peer.name, line.kind, line.sip_port, line.capacity, calls, line.hall))
         log.info("line.up", line=peer.name, kind=line.kind)
 
     async def _left(self, peer: Peer) -> None:
@@ -235,18 +202,27 @@ class Front:
 
     # ── the edge's router ────────────────────────────────────────────────────────────────────────────
 
+    def hall_for(self, held: Mapping[str, int]) -> str | None:
+        """The hall with the fewest calls, by telephone or from a browser."""
+        loads = Counter(held)
+        for line in self.web_lines.values():
+            if line.hall in held:
+                loads[line.hall] += len(line.calls)
+        return self.routing.least_loaded(loads)
+
     async def offered(self, call: IncomingCall) -> Accept | Refuse:
         """A new INVITE that passed the edge's limits."""
         try:
-            routed = await self.routing.offer(call.facts)
+            routed = await self.routing.offer(call.facts, hall=call.hall)
         except CallRefused as refusal:
             self.metrics.refused(refusal.status)
             log.info("call.refused", status=refusal.status, reason=refusal.reason, called=call.facts.called)
-            return Refuse(refusal.status, refusal.reason, refusal.retry_after_s)
+            elsewhere = isinstance(refusal, HallRefused)
+            return Refuse(refusal.status, refusal.reason, refusal.retry_after_s, refusal.call_id, elsewhere)
         except Exception:
             log.exception("routing.failed", called=call.facts.called)
             return Refuse(500, "Server Internal Error")
-        return Accept(routed.call_id, line=None)
+        return Accept(routed.call_id)
 
     async def ended(self, call_id: str, how: CallEnding) -> None:
         """The edge saw a dialog end, or gave up an INVITE."""
@@ -256,13 +232,7 @@ class Front:
 
     async def place(self, offer_sdp: str, dialled: str, source: str, user_agent: str) -> tuple[str, str]:
         """A browser's call: its id and the SDP answer. Raises `CallRefused`."""
-        line = min(
-            (line for line in self.web_lines.values() if len(line.calls) < line.capacity),
-            key=lambda line: len(line.calls),
-            default=None,
-        )
-        if line is None:
-            raise CallRefused(503, "all web lines are busy", retry_after_s=10)
+        line = self._web_line()
         facts = CallFacts(
             caller="web", called=dialled, display=user_agent[:80], source=source, transport="webrtc"
         )
@@ -275,6 +245,17 @@ class Front:
             await self.closing.ended(routed.call_id, CallEnding(End.FAILED, str(error)))
             raise CallRefused(488, f"the offer cannot be answered: {error}") from None
         return routed.call_id, answer
+
+    def _web_line(self) -> ConnectedWebLine:
+        """One with a free place, of the hall that shall have the call. Raises `CallRefused`."""
+        free = [line for line in self.web_lines.values() if len(line.calls) < line.capacity]
+        if not free:
+            raise CallRefused(503, "all web lines are busy", retry_after_s=10)
+        held = self.edge.held_by_halls()
+        hall = self.hall_for({line.hall: held.get(line.hall, 0) for line in free})
+        if hall is None:
+            raise CallRefused(503, "no hall takes calls now", retry_after_s=HALL_BACK_S)
+        return min((line for line in free if line.hall == hall), key=lambda line: len(line.calls))
 
     async def hang_up(self, call_id: str) -> None:
         """Ends a call from the console or the page."""

@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -21,7 +21,7 @@ from consent.errors import ConsentError, GrantRefused
 from consent.grant import GrantVerifier, VoiceGrant
 from consent.office import ConsentOffice
 from gateway.dialplan import Dialplan, Route
-from gateway.errors import CallRefused, RpcError
+from gateway.errors import CallRefused, HallRefused, RpcError, RpcTimeout
 from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hall_messages import CallOffer, EndCall, LiveCall
@@ -34,6 +34,8 @@ log = structlog.get_logger("routing")
 
 STOCK_VOICE: Final = "heart"
 PAYLOAD_TRIES: Final = 4
+HALL_BACK_S: Final = 2
+"""When a caller may try again whom no hall took."""
 
 
 @dataclass(slots=True)
@@ -70,6 +72,8 @@ class Routing:
         self.calls: dict[str, RoutedCall] = {}
         self.halls: dict[str, Peer] = {}
         """connected halls by name"""
+        self.unwell: set[str] = set()
+        """those that did not answer in time; until they do, they get no calls"""
         self.draining = False
         self.refused: Counter[str] = Counter()
         """grants refused, by reason"""
@@ -82,18 +86,25 @@ class Routing:
         """No new calls from now on."""
         self.draining = True
 
-    async def offer(self, facts: CallFacts, *, hall: str | None = None) -> RoutedCall:
-        """Takes the call to a hall. Raises `CallRefused`.
+    def least_loaded(self, loads: Mapping[str, int]) -> str | None:
+        """The hall with the fewest calls of those whose number of calls `loads` tells.
 
-        `hall` is the one its line belongs to; None lets the line be chosen later (one hall).
+        None when none of them can take a call.
+        """
+        able = [hall for hall in loads if hall in self.halls and hall not in self.unwell]
+        return min(able, key=lambda hall: (loads[hall], hall), default=None)
+
+    async def offer(self, facts: CallFacts, *, hall: str) -> RoutedCall:
+        """Takes the call to the hall that its line belongs to.
+
+        Raises `HallRefused` when that hall does not take it, else `CallRefused`.
         """
         if self.draining:
             raise CallRefused(503, "going down", retry_after_s=30)
         route = self.dialplan.route(called=facts.called, caller=facts.caller, source=facts.source).route
-        name = hall or next(iter(self.halls), None)
-        peer = self.halls.get(name) if name is not None else None
-        if name is None or peer is None:
-            raise CallRefused(503, "no hall is up", retry_after_s=2)
+        peer = self.halls.get(hall)
+        if peer is None:
+            raise HallRefused(503, f"{hall} is not up", retry_after_s=HALL_BACK_S)
         call_id, payload, grant, refused = await asyncio.to_thread(self._enter, facts, route)
         started_at = time.time()
         try:
@@ -110,12 +121,14 @@ class Routing:
                 )
             )
         except RpcError as error:
+            if isinstance(error, RpcTimeout):
+                self.unwell.add(hall)
             await self._refused_by(peer, call_id, str(error))
-            raise CallRefused(503, str(error), retry_after_s=5) from None
+            raise HallRefused(503, str(error), retry_after_s=5) from None
         except asyncio.CancelledError:
             await asyncio.shield(self._refused_by(peer, call_id, "nobody waits for it any more"))
             raise
-        call = RoutedCall(call_id, name, route, grant, started_at)
+        call = RoutedCall(call_id, hall, route, grant, started_at)
         self.calls[call_id] = call
         return call
 

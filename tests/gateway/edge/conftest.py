@@ -43,11 +43,13 @@ class Exchange:
         self.edges.append(edge)
         return edge
 
-    async def line(self, name: str = "n0", kind: str = "narrow", capacity: int = 4) -> Line:
+    async def line(
+        self, name: str = "n0", kind: str = "narrow", capacity: int = 4, hall: str = "hall0"
+    ) -> Line:
         """A line that says hello to the newest edge."""
         line = await Line(name).open()
         self.peers.append(line)
-        self.edges[-1].line_up(LineInfo(name, kind, line.port, capacity))
+        self.edges[-1].line_up(LineInfo(name, kind, line.port, capacity, hall=hall))
         return line
 
     async def caller(self, transport: str = "udp", **options: Any) -> Caller:

@@ -6,7 +6,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -294,12 +294,18 @@ class Desk:
 
     def __init__(self) -> None:
         self.calls: list[IncomingCall] = []
+        self.away: set[str] = set()
+        """halls that take no calls"""
         self.verdict: Callable[[IncomingCall], Accept | Refuse] = lambda call: Accept(secrets.token_hex(8))
         self.endings: list[tuple[str, str]] = []
         self.thinking = asyncio.Event()
         self.thinking.set()
         self.asked = asyncio.Event()
         self.told = asyncio.Event()
+
+    def hall_for(self, held: Mapping[str, int]) -> str | None:
+        able = [hall for hall in held if hall not in self.away]
+        return min(able, key=lambda hall: (held[hall], hall), default=None)
 
     def hold(self) -> None:
         self.thinking.clear()

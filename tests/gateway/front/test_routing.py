@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, select
 from consent.errors import GrantRefused
 from consent.grant import GrantVerifier, VoiceGrant, b64, sign
 from gateway.dialplan import Dialplan
-from gateway.errors import CallRefused, RpcError, RpcTimeout
+from gateway.errors import CallRefused, HallRefused, RpcError, RpcTimeout
 from gateway.front import routing as module
 from gateway.front.routing import Routing
 from gateway.ipc.call_facts import CallFacts
@@ -133,7 +133,7 @@ class Desk:
 
     async def offer(self, called: str = "demo", **more: Any) -> Any:
         facts = CallFacts("sip:bob@x", f"sip:{called}@y", "Bob", "192.0.2.7", "udp")
-        return await self.routing.offer(facts, **more)
+        return await self.routing.offer(facts, **({"hall": "hall0"} | more))
 
     async def refused(self, called: str = "demo", **more: Any) -> CallRefused:
         with pytest.raises(CallRefused) as refusal:
@@ -252,6 +252,27 @@ async def test_a_hall_that_answers_too_late_is_told_to_drop_the_call(desk: Desk)
     assert isinstance(told, EndCall)
     assert told.call_id == row.call_id
     assert desk.open_rows() == []
+
+
+async def test_a_hall_that_answered_too_late_gets_no_calls_until_it_answers(desk: Desk) -> None:
+    desk.routing.halls["hall1"] = HallPeer()  # type: ignore[assignment]
+    loads = {"hall0": 0, "hall1": 3}
+    assert desk.routing.least_loaded(loads) == "hall0"
+    desk.hall.refuses = RpcError("the hall is full")
+    assert isinstance(await desk.refused(), HallRefused), "another hall may take the call"
+    assert desk.routing.least_loaded(loads) == "hall0", "it answers"
+    desk.hall.refuses = RpcTimeout("call.offered: hall0 did not answer within 2 s")
+    await desk.refused()
+    assert desk.routing.least_loaded(loads) == "hall1"
+    assert desk.routing.least_loaded({"hall0": 0}) is None
+
+
+async def test_a_hall_that_is_away_is_not_chosen(desk: Desk) -> None:
+    assert desk.routing.least_loaded({"hall1": 0, "hall0": 9}) == "hall0"
+    del desk.routing.halls["hall0"]
+    assert desk.routing.least_loaded({"hall1": 0, "hall0": 9}) is None
+    assert isinstance(await desk.refused(), HallRefused)
+    assert desk.rows() == []
 
 
 async def test_a_hall_that_goes_in_between_is_no_error_of_ours(desk: Desk, monkeypatch: Any) -> None:
