@@ -33,12 +33,14 @@ class CallRefused(VoicegateError):
     `call_id` is the id that the call had by then, if any.
     """
 
-    def __init__(self, status: int, reason: str, *, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self, status: int, reason: str, *, retry_after_s: int | None = None, call_id: str | None = None
+    ) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
         self.retry_after_s = retry_after_s
-        self.call_id: str | None = None
+        self.call_id = call_id
 
 
 class HallRefused(CallRefused):

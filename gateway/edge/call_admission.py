@@ -133,6 +133,7 @@ class Admission:
             with line.place():
                 call = IncomingCall(facts, kind_for(codecs), served.request.user_agent or "", line.info.hall)
                 verdict = await board.router.offered(call)
+                served.call_id = verdict.call_id
                 if isinstance(verdict, Accept):
                     line.calls.add(verdict.call_id)
             if isinstance(verdict, Accept):

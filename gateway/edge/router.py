@@ -42,6 +42,19 @@ class Refuse:
     """Its hall does not take it; another one may."""
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An INVITE that was refused, by the edge, the router or a line."""
+
+    facts: CallFacts
+    status: int
+    reason: str
+    sip_call_id: str
+    """the caller's own"""
+    call_id: str | None = None
+    """ours, if it had been given one"""
+
+
 class Router(Protocol):
     """Who decides about calls. `offered` and `ended` answer within seconds: a caller waits for `offered`."""
 
@@ -52,5 +65,8 @@ class Router(Protocol):
         """
 
     async def offered(self, call: IncomingCall) -> Accept | Refuse: ...
+
+    def refused(self, call: Refused) -> None:
+        """A caller hears that its call is not taken; told once for each call."""
 
     async def ended(self, call_id: str, how: CallEnding) -> None: ...

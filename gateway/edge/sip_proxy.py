@@ -35,10 +35,15 @@ class Edge:
     def __init__(self, config: EdgeConfig, router: Router, spawn: Callable[[Any], None]) -> None:
         """Raises `ValueError` when a network in the config is none."""
         self.config = config
-        self._board = Switchboard(
-            config, router, spawn, from_caller=self._from_caller, from_line=self._from_line
-        )
         self._doors = Doors(config)
+        self._board = Switchboard(
+            config,
+            router,
+            spawn,
+            from_caller=self._from_caller,
+            from_line=self._from_line,
+            source=self._doors.source,
+        )
         forwarding = Forwarding(self._board)
         self._callers = CallersSide(self._board, self._doors, forwarding)
         self._lines = LinesSide(self._board, forwarding)
@@ -132,6 +137,7 @@ class Edge:
             if self._doors.admits_from(flow.host) and self._in_time(flow.host):
                 answer = bare_answer(data, why.status, PHRASES[why.status], flow)
                 if answer is not None:
+                    self._board.refused_invites.note_unreadable(data, flow, why.status, str(why))
                     via = answer.partition(b"Via:")[2].partition(b"\r\n")[0].decode()
                     way_back(via, flow).send(answer)
                     return True
@@ -144,7 +150,9 @@ class Edge:
             self._doors.dropped["malformed"] += 1
             log.exception("edge.message_failed", source=flow.host)
             if isinstance(message, Request) and message.method != "ACK":
-                flow.send(bytes(response(message, flow, 500)))
+                answer_500 = response(message, flow, 500)
+                self._board.refused_invites.note(message, flow, answer_500)
+                flow.send(bytes(answer_500))
         return True
 
     def _in_time(self, host: str) -> bool:

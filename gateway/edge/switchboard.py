@@ -8,13 +8,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from sipmessage import Request
+from sipmessage import Request, Response
 
 from gateway.edge.dialog import Dialog, Dialogs
 from gateway.edge.edge_config import EdgeConfig
 from gateway.edge.identity import Identity
 from gateway.edge.limits import Share
 from gateway.edge.lines import Lines
+from gateway.edge.refused import RefusedInvites
 from gateway.edge.responses import Turned, refusal
 from gateway.edge.router import Router
 from gateway.edge.token import RouteToken
@@ -34,7 +35,7 @@ LOOPBACK: Final = "127.0.0.1"
 
 class Switchboard:
     """One edge's state. Its ports open when the edge starts; they give what comes to `from_caller` and
-    `from_line`."""
+    `from_line`. `source` finds a caller's address."""
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class Switchboard:
         *,
         from_caller: Receive,
         from_line: Receive,
+        source: Callable[[Request, Flow], str],
     ) -> None:
         self.udp = UdpPort(from_caller)
         self.tcp = TcpPort(from_caller, self.connection_lost)
@@ -55,7 +57,8 @@ class Switchboard:
         self.spawn = spawn
         self.lines = Lines()
         self.dialogs = Dialogs()
-        self.transactions = Transactions()
+        self.refused_invites = RefusedInvites(router, source)
+        self.transactions = Transactions(self._answered_finally)
         self.share = Share()
         self.counts: Counter[str] = Counter()
         self.refused: Counter[int] = Counter()
@@ -65,6 +68,9 @@ class Switchboard:
     def drain(self) -> None:
         """No new calls; what runs goes on."""
         self.draining = True
+
+    def _answered_finally(self, served: Served, answer: Response) -> None:
+        self.refused_invites.note(served.request, served.flow, answer, served.call_id)
 
     # ── flows ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -92,7 +98,9 @@ class Switchboard:
     def turn_away(self, request: Request, flow: Flow, turned: Turned) -> None:
         """An answer without state: a repeat gets the same one again, its ACK is nobody's."""
         self.refused[turned.status] += 1
-        flow.send(bytes(refusal(request, flow, turned)))
+        answer = refusal(request, flow, turned)
+        self.refused_invites.note(request, flow, answer)
+        flow.send(bytes(answer))
 
     # ── acknowledgement ──────────────────────────────────────────────────────────────────────────────
 

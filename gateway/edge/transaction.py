@@ -48,16 +48,36 @@ class Timer:
 class Served:
     """A request from a peer and what we answered."""
 
-    __slots__ = ("_end", "_forget", "_last", "_repeat", "final", "flow", "request", "sent")
+    __slots__ = (
+        "_end",
+        "_final",
+        "_forget",
+        "_last",
+        "_repeat",
+        "call_id",
+        "final",
+        "flow",
+        "request",
+        "sent",
+    )
 
-    def __init__(self, request: Request, flow: Flow, forget: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        request: Request,
+        flow: Flow,
+        forget: Callable[[], None],
+        final: Callable[[Served, Response], None],
+    ) -> None:
         self.request = request
         self.flow = flow
+        self.call_id: str | None = None
+        """of the call that it opens, once it has one"""
         self.sent: Sent | None = None
         """the request that we forwarded for it"""
         self.final = 0
         self._last: bytes | None = None
         self._forget = forget
+        self._final = final
         self._repeat = Timer()
         self._end = Timer()
 
@@ -70,6 +90,7 @@ class Served:
         self.flow.send(self._last)
         if response.code >= 200 and not self.final:
             self.final = response.code
+            self._final(self, response)
             self._end.start(LINGER_S, self.close)
             if self.request.method == "INVITE" and response.code >= 300 and not self.flow.reliable:
                 self._again(T1)
@@ -185,9 +206,13 @@ class Sent:
 
 
 class Transactions:
-    """Those that are going on, and those that still answer repeats."""
+    """Those that are going on, and those that still answer repeats.
 
-    def __init__(self) -> None:
+    `final` is told of each peer's request and its first final answer.
+    """
+
+    def __init__(self, final: Callable[[Served, Response], None]) -> None:
+        self._final = final
         self._served: dict[Key, Served] = {}
         self._sent: dict[tuple[str, str], Sent] = {}
 
@@ -201,7 +226,7 @@ class Transactions:
         """A new one of a peer; None when there are too many."""
         if len(self._served) >= MAX_HELD:
             return None
-        served = Served(request, flow, partial(_drop, self._served, key))
+        served = Served(request, flow, partial(_drop, self._served, key), self._final)
         self._served[key] = served
         return served
 

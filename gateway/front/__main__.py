@@ -23,7 +23,9 @@ from gateway.front.app import build_app
 from gateway.front.engine_door import engine_door
 from gateway.front.front import Front
 from gateway.front.metrics import Metrics
+from gateway.front.refused_offers import RefusedOffers
 from gateway.front.routing import Routing
+from gateway.store.refused_calls import RefusedCalls
 from gateway.store.registry import Registry
 from gateway.store.sessions import Sessions
 from gateway.store.sip_users import console_token
@@ -50,6 +52,7 @@ async def serve() -> None:
         checks=Checks.load(consent_dir(conf), mark_keys_path(conf), model_files_dir(conf)),
     )
     registry = Registry.open(conf.sql)
+    RefusedCalls(registry).open()
     ring = KeyRing.load(mark_keys_path(conf))
     sessions = await Sessions.open(redis_url_for(conf, runtime), ttl_s=conf.session_ttl_s, name="front")
     front = Front(
@@ -74,7 +77,12 @@ async def serve() -> None:
         doors = [engine_door(front.voices.reference, conf.engine_token.get_secret_value())]
     app = build_app(front, conf, None if conf.local_only else console_token(conf.data_dir), doors)
     config = uvicorn.Config(
-        app, host=conf.host, port=conf.http_port, log_level="warning", access_log=False, lifespan="off"
+        RefusedOffers(app, front.offer_refused),
+        host=conf.host,
+        port=conf.http_port,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
     )
     http = _Server(config)
     stop = asyncio.Event()

@@ -127,10 +127,12 @@ class Console:
             sdp, dialled, as_json = await _offer(request)
         except ValueError as error:
             return refusal(400, str(error))
+        request.state.dialled = dialled
         user_agent = request.headers.get("user-agent", "")[:200]
         try:
             call_id, answer = await self._house.place(sdp, dialled, source_of(request.scope), user_agent)
         except CallRefused as refused:
+            request.state.call_id = refused.call_id
             return _refused(refused)
         location = f"/api/calls/{quote(call_id, safe='')}"
         if as_json:

@@ -27,13 +27,14 @@ from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.edge.edge_config import EdgeConfig
 from gateway.edge.lines import LineInfo
-from gateway.edge.router import Accept, IncomingCall, Refuse
+from gateway.edge.router import Accept, IncomingCall, Refuse, Refused
 from gateway.edge.sip_proxy import Edge
 from gateway.edge.token import route_key
 from gateway.errors import CallRefused, HallRefused, RpcError
 from gateway.front.closing import Closing
 from gateway.front.halls import Halls
 from gateway.front.metrics import Metrics
+from gateway.front.refusals import Refusals
 from gateway.front.routing import HALL_BACK_S, Routing
 from gateway.front.voice_desk import VoiceDesk
 from gateway.ipc.call_facts import CallFacts
@@ -52,6 +53,7 @@ from gateway.ipc.hall_messages import (
 )
 from gateway.ipc.line_messages import AnswerOffer, AskFailures, CallLeft, RtpMoved
 from gateway.ipc.rpc import Peer, Server
+from gateway.store.refused_calls import RefusedCalls
 from gateway.store.registry import Registry
 from gateway.store.sessions import Sessions
 from gateway.store.sip_users import SipUsers
@@ -91,11 +93,13 @@ class Front:
     voices: VoiceDesk = field(init=False)
     revocations: RevocationDesk = field(init=False)
     closing: Closing = field(init=False)
+    refusals: Refusals = field(init=False)
     _tasks: Tasks = field(default_factory=Tasks)
 
     def __post_init__(self) -> None:
         conf = self.settings
         self.voices = VoiceDesk(self.office)
+        self.refusals = Refusals(RefusedCalls(self.registry), self.metrics)
         self.closing = Closing(
             self.routing, self.registry, self.sessions, self.metrics, self.runtime.booted_at()
         )
@@ -148,6 +152,7 @@ class Front:
         for k in range(self.settings.halls):
             self._tasks.lasting(partial(halls.keep, f"hall{k}"), "front.hall")
         self._tasks.lasting(halls.look_after, "front.halls")
+        self._tasks.lasting(self.refusals.run, "front.refusals")
         self._tasks.lasting(self._reap, "front.reap")
         self._tasks.lasting(self.revocations.run, "front.revocations")
         self._tasks.lasting(self.voices.keep_tidy, "front.tidy")
@@ -155,6 +160,7 @@ class Front:
     async def stop(self) -> None:
         await self._tasks.stop()
         await self.edge.stop()
+        await self.refusals.write()
         await self._server.stop()
         await self.sessions.close()
         self.office.close()
@@ -215,14 +221,23 @@ class Front:
         try:
             routed = await self.routing.offer(call.facts, hall=call.hall)
         except CallRefused as refusal:
-            self.metrics.refused(refusal.status)
-            log.info("call.refused", status=refusal.status, reason=refusal.reason, called=call.facts.called)
             elsewhere = isinstance(refusal, HallRefused)
             return Refuse(refusal.status, refusal.reason, refusal.retry_after_s, refusal.call_id, elsewhere)
         except Exception:
-            log.exception("routing.failed", called=call.facts.called)
+            facts = call.facts
+            log.exception("routing.failed", caller=facts.caller, called=facts.called, source=facts.source)
             return Refuse(500, "Server Internal Error")
         return Accept(routed.call_id)
+
+    def refused(self, call: Refused) -> None:
+        """A telephone was told that its call is not taken."""
+        self.refusals.note(
+            call.facts, call.status, call.reason, sip_call_id=call.sip_call_id, call_id=call.call_id
+        )
+
+    def offer_refused(self, facts: CallFacts, status: int, reason: str, call_id: str | None) -> None:
+        """A browser was told so; `status` is HTTP's."""
+        self.refusals.note(facts, status, reason, call_id=call_id)
 
     async def ended(self, call_id: str, how: CallEnding) -> None:
         """The edge saw a dialog end, or gave up an INVITE."""
@@ -243,7 +258,7 @@ class Front:
         except RpcError as error:
             line.calls.discard(routed.call_id)
             await self.closing.ended(routed.call_id, CallEnding(End.FAILED, str(error)))
-            raise CallRefused(488, f"the offer cannot be answered: {error}") from None
+            raise CallRefused(488, f"the offer cannot be answered: {error}", call_id=routed.call_id) from None
         return routed.call_id, answer
 
     def _web_line(self) -> ConnectedWebLine:

@@ -63,7 +63,10 @@ class Metrics:
             registry=self._registry,
         )
         self._refused = Counter(
-            "voicegate_calls_refused", "Calls not taken, by SIP status", ["status"], registry=self._registry
+            "voicegate_calls_refused",
+            "Calls not taken, by what the caller heard (of webrtc an HTTP status)",
+            ["status", "transport"],
+            registry=self._registry,
         )
         self._grants = Counter(
             "voicegate_grants_refused", "Voices not allowed, by reason", ["reason"], registry=self._registry
@@ -85,9 +88,9 @@ class Metrics:
         for stage, seconds in latency.items():
             self._latency.labels(stage).observe(seconds)
 
-    def refused(self, status: int) -> None:
-        """A call was not taken."""
-        self._refused.labels(str(status)).inc()
+    def refused(self, status: int, transport: str) -> None:
+        """A call was not taken; `transport` is that of `CallFacts`."""
+        self._refused.labels(str(status), transport).inc()
 
     def grant_refused(self, reason: str) -> None:
         """`reason` is one of `consent.grant.REASONS`."""

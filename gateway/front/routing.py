@@ -38,6 +38,10 @@ HALL_BACK_S: Final = 2
 """When a caller may try again whom no hall took."""
 
 
+Entered = tuple[int, VoiceGrant | None, str | None]
+"""A call's payload, its grant, and why that is not for the route's own voice."""
+
+
 @dataclass(slots=True)
 class RoutedCall:
     """A call that a hall has accepted."""
@@ -105,7 +109,7 @@ class Routing:
         peer = self.halls.get(hall)
         if peer is None:
             raise HallRefused(503, f"{hall} is not up", retry_after_s=HALL_BACK_S)
-        call_id, payload, grant, refused = await asyncio.to_thread(self._enter, facts, route)
+        call_id, (payload, grant, refused) = await self._entered(facts, route)
         started_at = time.time()
         try:
             await peer.ask(
@@ -124,7 +128,7 @@ class Routing:
             if isinstance(error, RpcTimeout):
                 self.unwell.add(hall)
             await self._refused_by(peer, call_id, str(error))
-            raise HallRefused(503, str(error), retry_after_s=5) from None
+            raise HallRefused(503, str(error), retry_after_s=5, call_id=call_id) from None
         except asyncio.CancelledError:
             await asyncio.shield(self._refused_by(peer, call_id, "nobody waits for it any more"))
             raise
@@ -145,35 +149,48 @@ class Routing:
             log.error("registry.not_closed", call_id=call_id, error=str(error))
             return how
 
-    def _enter(self, facts: CallFacts, route: Route) -> tuple[str, int, VoiceGrant | None, str | None]:
-        """Call id, payload, grant (or why there is none), with the registry row written."""
+    async def _entered(self, facts: CallFacts, route: Route) -> tuple[str, Entered]:
+        """A call id, and what was entered under it. Raises `CallRefused`."""
         for _ in range(PAYLOAD_TRIES):
             call_id = secrets.token_hex(8)
-            payload = call_payload(self.mark_key, call_id)
-            grant, refused = self._grant(route, call_id)
-            row = CallRow(
-                call_id=call_id,
-                payload=payload & ((1 << PAYLOAD_BITS) - 1),
-                payload_whole=payload,
-                gateway=self.mark_key.id,
-                dialplan=route.file,
-                route=route.name,
-                caller=facts.caller,
-                called=facts.called,
-                source=facts.source,
-                grant_jti=grant.jti if grant else None,
-                voice=grant.voice if grant else None,
-                voice_hash=grant.voice_hash if grant else None,
-            )
+            log.info(
+                "call.offered",
+                call_id=call_id, caller=facts.caller, called=facts.called, source=facts.source,
+                transport=facts.transport, route=route.name, **({"user": facts.user} if facts.user else {}),
+            )  # fmt: skip
             try:
-                self._registry.enter(row)
+                return call_id, await asyncio.to_thread(self._enter, call_id, facts, route)
             except PayloadTaken:
-                continue
-            except RegistryError as error:
-                log.error("registry.not_entered", call_id=call_id, error=str(error))
-                raise CallRefused(503, "the call registry takes no calls", retry_after_s=5) from None
-            return call_id, payload, grant, refused
-        raise CallRefused(500, "no free payload for the watermark")
+                log.warning("payload.taken", call_id=call_id)
+        raise CallRefused(500, "no free payload for the watermark", call_id=call_id)
+
+    def _enter(self, call_id: str, facts: CallFacts, route: Route) -> Entered:
+        """Payload and grant (or why there is none), with the registry row written."""
+        payload = call_payload(self.mark_key, call_id)
+        grant, refused = self._grant(route, call_id)
+        row = CallRow(
+            call_id=call_id,
+            payload=payload & ((1 << PAYLOAD_BITS) - 1),
+            payload_whole=payload,
+            gateway=self.mark_key.id,
+            dialplan=route.file,
+            route=route.name,
+            caller=facts.caller,
+            called=facts.called,
+            source=facts.source,
+            grant_jti=grant.jti if grant else None,
+            voice=grant.voice if grant else None,
+            voice_hash=grant.voice_hash if grant else None,
+        )
+        try:
+            self._registry.enter(row)
+        except PayloadTaken:
+            raise
+        except RegistryError as error:
+            log.error("registry.not_entered", call_id=call_id, error=str(error))
+            why = "the call registry takes no calls"
+            raise CallRefused(503, why, retry_after_s=5, call_id=call_id) from None
+        return payload, grant, refused
 
     def _grant(self, route: Route, call_id: str) -> tuple[VoiceGrant | None, str | None]:
         """The route's voice; the stock voice and the reason when consent refuses it and the route says so."""
@@ -192,15 +209,17 @@ class Routing:
             self.refused[refusal.reason] += 1
             log.warning("grant.refused", call_id=call_id, voice=route.voice, reason=refusal.reason)
             if route.without_voice != "stock" or route.voice == STOCK_VOICE:
-                raise CallRefused(480, f"the voice may not be used: {refusal.reason}") from None
-            return self._stock(grant), refusal.reason
+                why = f"the voice may not be used: {refusal.reason}"
+                raise CallRefused(480, why, call_id=call_id) from None
+            return self._stock(grant, call_id), refusal.reason
 
-    def _stock(self, grant: Callable[..., VoiceGrant]) -> VoiceGrant:
+    def _stock(self, grant: Callable[..., VoiceGrant], call_id: str) -> VoiceGrant:
         try:
             return grant(voice=STOCK_VOICE)
         except GrantRefused as refusal:
             self.refused[refusal.reason] += 1
-            raise CallRefused(480, f"not even the stock voice may be used: {refusal.reason}") from None
+            why = f"not even the stock voice may be used: {refusal.reason}"
+            raise CallRefused(480, why, call_id=call_id) from None
 
     async def renew(self, call_id: str, token: str | None) -> str:
         """A fresh grant token for a running call. Raises `GrantRefused`, `RpcError`.

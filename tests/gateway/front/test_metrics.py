@@ -22,7 +22,7 @@ def test_calls_turns_and_refusals_are_counted() -> None:
     metrics.call_ended("hung up: the longest duration was reached")
     metrics.call_ended("the caller wrote this")
     metrics.turn({"engine": 0.04, "whole": 0.5})
-    metrics.refused(503)
+    metrics.refused(503, "udp")
     metrics.grant_refused("revoked")
     metrics.alarm("mark")
     seen = samples(metrics)
@@ -33,7 +33,7 @@ def test_calls_turns_and_refusals_are_counted() -> None:
     assert seen["voicegate_turns_total", ()] == 1
     assert seen["voicegate_latency_seconds_bucket", (("le", "0.4"), ("stage", "whole"))] == 0
     assert seen["voicegate_latency_seconds_bucket", (("le", "0.55"), ("stage", "whole"))] == 1
-    assert seen["voicegate_calls_refused_total", (("status", "503"),)] == 1
+    assert seen["voicegate_calls_refused_total", (("status", "503"), ("transport", "udp"))] == 1
     assert seen["voicegate_grants_refused_total", (("reason", "revoked"),)] == 1
     assert seen["voicegate_alarms_total", (("kind", "mark"),)] == 1
 
