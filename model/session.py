@@ -59,6 +59,9 @@ class Session:
         self._log = log.bind(call_id=grant.call_id)
 
     async def start(self) -> None:
+        # for whatever this task and the tasks that it begins have to log
+        structlog.contextvars.bind_contextvars(call_id=self._terms.grant.call_id)
+        self._log.info("session.started", voice=self._terms.grant.voice)
         await self._tell_session("session.created")
 
     async def close(self) -> None:
@@ -67,6 +70,7 @@ class Session:
             await self._reply.cancel()
         await self._tasks.stop()
         await self._conversation.close()
+        self._log.info("session.closed")
 
     async def _tell_session(self, kind: str) -> None:
         terms = self._terms

@@ -51,7 +51,7 @@ class Admission:
         try:
             await self._admit(served, source, user)
         except Exception:
-            log.exception("edge.invite_failed", source=source)
+            log.exception("edge.invite_failed", source=source, sip_call_id=served.request.call_id)
             self._board.refuse(served, 500)
         finally:
             self._underway.discard(dialog_id)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
-from sipmessage import Request
+from sipmessage import Request, Response
 
 from gateway.edge.callers import CallersSide
 from gateway.edge.doors import Doors
@@ -148,7 +148,7 @@ class Edge:
             self._callers.take(message, flow)
         except Exception:  # no message may end the edge
             self._doors.dropped["malformed"] += 1
-            log.exception("edge.message_failed", source=flow.host)
+            log.exception("edge.message_failed", source=flow.host, **self._about(message))
             if isinstance(message, Request) and message.method != "ACK":
                 answer_500 = response(message, flow, 500)
                 self._board.refused_invites.note(message, flow, answer_500)
@@ -165,9 +165,18 @@ class Edge:
             self._doors.dropped["not_a_line"] += 1
             return False
         try:
-            self._lines.take(read(data), flow)
+            message = read(data)
         except Unreadable as why:
             log.warning("edge.line_unreadable", port=flow.port, why=str(why))
+            return True
+        try:
+            self._lines.take(message, flow)
         except Exception:
-            log.exception("edge.line_message_failed", port=flow.port)
+            log.exception("edge.line_message_failed", port=flow.port, **self._about(message))
         return True
+
+    def _about(self, message: Request | Response) -> dict[str, str]:
+        """Which call a message belongs to, for the log."""
+        named = {"sip_call_id": message.call_id}
+        token = self._board.token_of(message) if isinstance(message, Request) else None
+        return named if token is None else {"call_id": token.call_id, **named}

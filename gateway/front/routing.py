@@ -153,6 +153,7 @@ class Routing:
         """A call id, and what was entered under it. Raises `CallRefused`."""
         for _ in range(PAYLOAD_TRIES):
             call_id = secrets.token_hex(8)
+            structlog.contextvars.bind_contextvars(call_id=call_id)  # for all that this task logs of it
             log.info(
                 "call.offered",
                 call_id=call_id, caller=facts.caller, called=facts.called, source=facts.source,

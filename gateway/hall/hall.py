@@ -287,7 +287,8 @@ class Hall:
             known = await self._resume(call_id)
         if known is None or known.inbox.ended.is_set():
             log.warning("call.unknown", call_id=call_id, line=line.name)
-            await line.ask(DropCall(call_id, 480, CallEnding(End.HALL_DIED)))
+            how = known.inbox.how if known is not None else CallEnding(End.HALL_DIED)
+            await line.ask(DropCall(call_id, 480, how))
             return
         self.floor.seat(known, line.name, started.call, rate_hz)
         known.session.event("line", line=line.name, slot=started.slot, codec=started.codec)
@@ -343,6 +344,7 @@ class Hall:
     # ── a call's life ────────────────────────────────────────────────────────────────────────────────
 
     async def _live(self, call: Call) -> None:
+        structlog.contextvars.bind_contextvars(call_id=call.id)  # for what is logged by what it is made of
         self.grants.use(call, call.offer.grant)
         work = Tasks()
         performing = work.short(perform(call, recordings_dir(self.settings)), "call.perform")

@@ -161,5 +161,7 @@ def answer_at_once(handlers: Handlers[P, object], peer: P, said: dict[str, Any])
         why = str(error)
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
-        note("error", "rpc.handler_failed", method=name_of(said), error=why)
+        call_id = getattr(message, "call_id", None)
+        about = {} if call_id is None else {"call_id": call_id}
+        note("error", "rpc.handler_failed", method=name_of(said), error=why, **about)
     return failed(number, why) if asking else None

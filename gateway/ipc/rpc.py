@@ -124,6 +124,10 @@ class Peer:
             log.warning("rpc.not_understood", peer=self.name, error=str(error))
             self._reply(number, envelope.failed(number, str(error)))
             return
+        if (
+            call_id := getattr(message, "call_id", None)
+        ) is not None:  # this task's lines are about that call
+            structlog.contextvars.bind_contextvars(call_id=call_id)
         try:
             result = await handled.handler(self, message)
         except RpcError as error:

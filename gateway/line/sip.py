@@ -240,6 +240,7 @@ class SipLine:
     def _started(self, call: SipCall) -> None:
         if not call.over:
             self._calls[call.call_id] = call
+            note("info", "call.started", call_id=call.call_id, codec=call.codec)
             self._tell_started(call, resumed=False)
             if not self._hall.up:
                 self._hall_grace()
@@ -276,6 +277,7 @@ class SipLine:
         if self._calls.get(call.call_id) is call:  # one that was refused may bear a living call's name
             del self._calls[call.call_id]
         if call.slot is not None:
+            note("info", "call.left", call_id=call.call_id, codec=call.codec, saw=how)
             for peer in (self._hall, self._front):
                 peer.tell(CallLeft(call.call_id, how))
         if call in self._graveyard:

@@ -33,7 +33,9 @@ def guarded(callback: F) -> F:
         try:
             callback(*args)
         except Exception as error:
-            note("error", "line.callback_failed", callback=callback.__name__, error=reason_of(error))
+            call_id = getattr(args[0], "call_id", None)
+            about = {} if call_id is None else {"call_id": call_id}
+            note("error", "line.callback_failed", callback=callback.__name__, error=reason_of(error), **about)
 
     return run  # type: ignore[return-value]  # same arguments, same None
 

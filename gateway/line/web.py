@@ -265,7 +265,7 @@ class WebLine:
             self._tell_hall(left)
             if self._front is not None:
                 self._front.tell(left)
-            log.info("call.ended", call_id=call.call_id, how=call.ended, **call.report())
+            log.info("call.left", call_id=call.call_id, saw=call.ended, **call.report())
 
     def _forget(self, call: WebCall) -> None:
         self.calls.pop(call.call_id, None)

@@ -1,0 +1,120 @@
+"""The log of a call: each line about it names it, and the first says who called whom from where."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.cli.testphone import place_call
+from gateway.store.refused_calls import RefusedCalls
+from gateway.store.registry import Registry
+from tests.e2e.gateway_process import House
+from tests.gateway.line.rawbrowser import Browser
+from tests.needs import HANGS_S
+
+pytestmark = pytest.mark.e2e
+
+Start = Callable[..., House]
+OF_NO_CALL = {"line.ticks_dropped", "rpc.stuck"}
+"""What a machine that is too busy may make a process say."""
+
+
+def since(house: House, began: int) -> list[dict[str, Any]]:
+    """The lines of the log from that byte on, of whatever process."""
+    text = house.log_path.read_bytes()[began:].decode(errors="replace")
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] not in OF_NO_CALL and line.get("call_id") != "prompts"]
+
+
+def engine_says(house: House, began: int, event: str) -> bool:
+    """Whether the engine's log has that event of the call of these lines, in whatever form."""
+    call_id = since(house, began)[0]["call_id"]
+    text = house.log_path.read_bytes()[began:].decode(errors="replace")
+    return any(event in line and call_id in line for line in text.splitlines())
+
+
+def offer(house: House, sdp: bytes, number: str) -> str:
+    headers = {"Content-Type": "application/sdp", "Origin": house.url}
+    request = urllib.request.Request(f"{house.url}/api/call?dialled={number}", sdp, headers, method="POST")
+    with urllib.request.urlopen(request, timeout=HANGS_S) as answer:
+        return str(answer.read().decode())
+
+
+async def browse(house: House) -> None:
+    """A browser's call that says goodbye once it is up."""
+    browser = Browser()
+    answer = await asyncio.to_thread(offer, house, (await browser.offer()).encode(), "demo")
+    await browser.accept(answer)
+    async with asyncio.timeout(HANGS_S):
+        await browser.opened.wait()
+    await browser.hears(0.5)
+    await browser.says(bye=True)
+    async with asyncio.timeout(HANGS_S):
+        await browser.closed.wait()
+    await browser.connection.close()
+
+
+def assert_named(lines: list[dict[str, Any]], processes: set[str], caller: str, transport: str) -> None:
+    first = lines[0]
+    assert first["call_id"]
+    assert [line for line in lines if line.get("call_id") != first["call_id"]] == []
+    assert (first["event"], first["process"], first["transport"]) == ("call.offered", "front", transport)
+    assert caller in first["caller"]
+    assert "demo" in first["called"]
+    assert first["source"] == "127.0.0.1"
+    assert {line["process"] for line in lines} >= processes
+
+
+def test_each_line_about_a_call_names_it(own_house: Start) -> None:
+    house = own_house(narrow_lines=1, wide_lines=0, web_lines=1)
+
+    began = house.log_path.stat().st_size
+    assert place_call(house.uri, duration_s=2, codec="pcmu").answered
+    house.wait_for("its end", lambda: "call.ended" in {line["event"] for line in since(house, began)})
+    house.wait_for("the engine's word of it", lambda: engine_says(house, began, "session.closed"))
+    assert_named(since(house, began), {"front", "hall0", "n0"}, "sip:", "udp")
+
+    began = house.log_path.stat().st_size
+    asyncio.run(browse(house))
+    house.wait_for("its end", lambda: "call.ended" in {line["event"] for line in since(house, began)}, 60)
+    house.wait_for("the engine's word of it", lambda: engine_says(house, began, "session.closed"))
+    assert_named(since(house, began), {"front", "hall0", "web0"}, "web", "webrtc")
+
+
+def test_a_refused_call_is_in_the_log_the_metrics_and_the_list(own_house: Start, tmp_path: Path) -> None:
+    (tmp_path / "plans").mkdir()
+    (tmp_path / "plans" / "10.toml").write_text(
+        '[[route]]\nname = "only"\ncalled = ["only"]\ndo = [{ verb = "answer" }, { verb = "hangup" }]\n'
+    )
+    house = own_house(narrow_lines=1, wide_lines=0, web_lines=1, dialplans=tmp_path / "plans")
+    report = place_call(f"sip:+4930123@127.0.0.1:{house.sip_port}", duration_s=1)
+    assert report.status == 404
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        offer(house, b"v=0\r\n", "%2B4930456")
+    status = refused.value.code
+    by_phone, by_browser = house.events("call.refused")
+    assert (by_phone["status"], by_phone["transport"], by_phone["source"]) == (404, "udp", "127.0.0.1")
+    assert "+4930123" in by_phone["called"]
+    assert (by_browser["status"], by_browser["transport"], by_browser["called"]) == (
+        status,
+        "webrtc",
+        "+4930456",
+    )
+    assert by_phone["call_id"] != by_browser["call_id"]
+
+    metrics = house.get("/metrics")
+    assert 'voicegate_calls_refused_total{status="404",transport="udp"} 1.0' in metrics
+    assert f'voicegate_calls_refused_total{{status="{status}",transport="webrtc"}} 1.0' in metrics
+
+    registry = Registry.open(f"sqlite:///{house.folder / 'data' / 'voicegate.db'}")
+    table = RefusedCalls(registry)
+    house.wait_for("the rows", lambda: len(table.listed()) == 2)
+    assert {row.call_id for row in table.listed()} == {by_phone["call_id"], by_browser["call_id"]}
+    registry.close()
