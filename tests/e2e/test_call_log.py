@@ -47,14 +47,18 @@ def offer(house: House, sdp: bytes, number: str) -> str:
         return str(answer.read().decode())
 
 
-async def browse(house: House) -> None:
+def _confirmed_in_hall(house: House, began: int) -> bool:
+    return any((e["event"], e["process"]) == ("call.confirmed", "hall0") for e in since(house, began))
+
+
+async def browse(house: House, began: int) -> None:
     """A browser's call that says goodbye once it is up."""
     browser = Browser()
     answer = await asyncio.to_thread(offer, house, (await browser.offer()).encode(), "demo")
     await browser.accept(answer)
     async with asyncio.timeout(HANGS_S):
         await browser.opened.wait()
-    await browser.hears(0.5)
+    await asyncio.to_thread(house.wait_for, "the call", lambda: _confirmed_in_hall(house, began))
     await browser.says(bye=True)
     async with asyncio.timeout(HANGS_S):
         await browser.closed.wait()
@@ -82,7 +86,7 @@ def test_each_line_about_a_call_names_it(own_house: Start) -> None:
     assert_named(since(house, began), {"front", "hall0", "n0"}, "sip:", "udp")
 
     began = house.log_path.stat().st_size
-    asyncio.run(browse(house))
+    asyncio.run(browse(house, began))
     house.wait_for("its end", lambda: "call.ended" in {line["event"] for line in since(house, began)}, 60)
     house.wait_for("the engine's word of it", lambda: engine_says(house, began, "session.closed"))
     assert_named(since(house, began), {"front", "hall0", "web0"}, "web", "webrtc")

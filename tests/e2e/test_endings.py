@@ -93,6 +93,16 @@ def test_after_a_crash_no_call_of_the_last_boot_lives(own_house: Start, who: str
     calling.join()
 
 
+@pytest.mark.long("a gateway that is stopped and started again, in real time")
+def test_a_gateway_that_is_stopped_in_a_call_says_so(own_house: Start) -> None:
+    house = own_house(web_lines=0, wide_lines=0)
+    calling = Calling(house)
+    house.stop()
+    calling.join()
+    house.start()
+    assert all_say(house, calling.call_id) == "failed: the gateway was stopped"
+
+
 def _runs(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
