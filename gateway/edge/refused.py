@@ -15,7 +15,7 @@ from typing import Final
 from sipmessage import Request, Response
 
 from gateway.edge.message import from_tag, to_tag
-from gateway.edge.router import Refused, Router
+from gateway.edge.router import RefusedInvite, Router
 from gateway.edge.transport import Flow
 from gateway.ipc.call_facts import CallFacts
 
@@ -54,7 +54,7 @@ class RefusedInvites:
             source=self._source(request, flow),
             transport=flow.transport,
         )
-        self._router.refused(Refused(facts, answer.code, reason, request.call_id, call_id))
+        self._router.refused(RefusedInvite(facts, answer.code, reason, request.call_id, call_id))
 
     def note_unreadable(self, data: bytes, flow: Flow, status: int, why: str) -> None:
         """An answer goes to what cannot be read; it may have been an INVITE."""
@@ -67,7 +67,7 @@ class RefusedInvites:
         called = rest.partition("\n")[0].rpartition(" ")[0]
         if self._is_new(sip_call_id, caller, status):
             facts = CallFacts(caller, called, display="", source=flow.host, transport=flow.transport)
-            self._router.refused(Refused(facts, status, why, sip_call_id))
+            self._router.refused(RefusedInvite(facts, status, why, sip_call_id))
 
     def _is_new(self, sip_call_id: str, caller: str, status: int) -> bool:
         key, now = (sip_call_id, caller, status), time.monotonic()

@@ -43,7 +43,7 @@ class Refuse:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedInvite:
     """An INVITE that was refused, by the edge, the router or a line."""
 
     facts: CallFacts
@@ -66,7 +66,7 @@ class Router(Protocol):
 
     async def offered(self, call: IncomingCall) -> Accept | Refuse: ...
 
-    def refused(self, call: Refused) -> None:
+    def refused(self, call: RefusedInvite) -> None:
         """A caller hears that its call is not taken; told once for each call."""
 
     async def ended(self, call_id: str, how: CallEnding) -> None: ...

@@ -27,7 +27,7 @@ from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.edge.edge_config import EdgeConfig
 from gateway.edge.lines import LineInfo
-from gateway.edge.router import Accept, IncomingCall, Refuse, Refused
+from gateway.edge.router import Accept, IncomingCall, Refuse, RefusedInvite
 from gateway.edge.sip_proxy import Edge
 from gateway.edge.token import route_key
 from gateway.errors import CallRefused, HallRefused, RpcError
@@ -229,7 +229,7 @@ class Front:
             return Refuse(500, "Server Internal Error")
         return Accept(routed.call_id)
 
-    def refused(self, call: Refused) -> None:
+    def refused(self, call: RefusedInvite) -> None:
         """A telephone was told that its call is not taken."""
         self.refusals.note(
             call.facts, call.status, call.reason, sip_call_id=call.sip_call_id, call_id=call.call_id

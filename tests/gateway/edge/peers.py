@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from gateway.edge.router import Accept, IncomingCall, Refuse, Refused
+from gateway.edge.router import Accept, IncomingCall, Refuse, RefusedInvite
 
 OFFER = (
     "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
@@ -298,7 +298,7 @@ class Desk:
         """halls that take no calls"""
         self.verdict: Callable[[IncomingCall], Accept | Refuse] = lambda call: Accept(secrets.token_hex(8))
         self.endings: list[tuple[str, str]] = []
-        self.refusals: list[Refused] = []
+        self.refusals: list[RefusedInvite] = []
         self.thinking = asyncio.Event()
         self.thinking.set()
         self.asked = asyncio.Event()
@@ -317,7 +317,7 @@ class Desk:
         await self.thinking.wait()
         return self.verdict(call)
 
-    def refused(self, call: Refused) -> None:
+    def refused(self, call: RefusedInvite) -> None:
         self.refusals.append(call)
 
     async def ended(self, call_id: str, how: str) -> None:

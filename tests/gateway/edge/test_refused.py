@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.edge.router import Accept, Refuse, Refused
+from gateway.edge.router import Accept, Refuse, RefusedInvite
 from tests.gateway.edge.conftest import Exchange
 from tests.gateway.edge.peers import OFFER
 from tests.gateway.edge.test_digest import credentials, ha1
 
 
-async def told(exchange: Exchange, count: int = 1) -> list[Refused]:
+async def told(exchange: Exchange, count: int = 1) -> list[RefusedInvite]:
     """What the router was told so far; `count` events, and no more."""
     assert len(exchange.desk.refusals) == count, exchange.desk.refusals
     return exchange.desk.refusals

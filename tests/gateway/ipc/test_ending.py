@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from gateway.ipc.ending import CallEnding, End, Party
+
+OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 
 
 @pytest.mark.parametrize("end", End)
@@ -23,6 +26,11 @@ def test_the_texts_are_those_that_operators_look_for() -> None:
     assert CallEnding(End.CALLER) == "caller hung up"
     assert CallEnding(End.VOICE_REFUSED, "revoked") == "failed: the voice may not be used: revoked"
     assert CallEnding(End.FAILED, "the line answered 486") == "failed: the line answered 486"
+
+
+@pytest.mark.parametrize("end", End)
+def test_operators_can_read_what_each_ending_means(end: End) -> None:
+    assert f"`{end.value}`" in OPERATIONS.read_text()
 
 
 def test_a_failure_can_be_told_by_its_first_word_and_nothing_else_can() -> None:
