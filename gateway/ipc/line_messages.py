@@ -40,13 +40,18 @@ class CallConfirmed(Tell):
     at: float
 
 
+KeyWay = Literal["event", "stray event", "info", "tone", "page"]
+"""How a key came: RFC 4733 as agreed or on another payload type, SIP INFO, sound, the caller's page."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeyPressed(Tell):
-    """The caller pressed a key: 0-9, A-D, *, #."""
+    """The caller pressed a key: 0-9, A-D, *, #. Some phones send one press in several ways."""
 
     wire: ClassVar[str] = "call.dtmf"
     call_id: str
     digit: str
+    way: KeyWay
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,9 @@ RECEIVING: Final = 0x02
 UNDERRUN: Final = 0x04
 """Since the last tick the line had nothing from the hall to play for this call and played zeros."""
 
+TONES: Final = 0x08
+"""No telephone-event was agreed: keys may come as sound."""
+
 _HEAD: Final = struct.Struct("<HIBx")
 _SLOT: Final = struct.Struct("<IBBHI")
 

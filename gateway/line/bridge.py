@@ -83,7 +83,17 @@ class PcmPort(pj.AudioMediaPort):  # type: ignore[misc]  # pjsua2 ships no types
 class CallAudio:
     """One call's sound in this line, from its media's start to its end."""
 
-    __slots__ = ("heard", "number", "played", "receiving", "sending", "ticked", "underrun", "waiting")
+    __slots__ = (
+        "heard",
+        "number",
+        "played",
+        "receiving",
+        "sending",
+        "ticked",
+        "tones",
+        "underrun",
+        "waiting",
+    )
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -97,6 +107,12 @@ class CallAudio:
         self.ticked = False
         """The hall knows of the call, so that no answer now means an underrun."""
         self.underrun = False
+        self.tones = 0
+        """`tick.TONES`, or 0: what its ticks say of it"""
+
+    def expect_tones(self, expected: bool) -> None:
+        """Whether keys may come as sound, since no telephone-event was agreed."""
+        self.tones = tick.TONES if expected else 0
 
     def turn_to(self, sending: bool, receiving: bool) -> None:
         """The call's media goes these ways."""
@@ -230,6 +246,7 @@ class Bridge:
                 (tick.SENDING if audio.sending else 0)
                 | (tick.RECEIVING if pcm is not None else 0)
                 | (tick.UNDERRUN if audio.underrun else 0)
+                | audio.tones
             )
             audio.underrun = False
             audio.ticked = self.ticks is not None

@@ -41,6 +41,7 @@ from gateway.ipc.line_messages import (
     DialDigits,
     DropCall,
     KeyPressed,
+    KeyWay,
     MediaTurned,
     ReferCall,
     RingCall,
@@ -53,6 +54,7 @@ from gateway.ipc.line_signature import signature
 from gateway.ipc.line_wire import FIRST_RETRY_S, LAST_RETRY_S, Wire
 from gateway.ipc.poll_loop import Loop
 from gateway.line.bridge import Bridge
+from gateway.line.event_tap import EventTap
 from gateway.line.line_plan import CODECS, RTP_PORTS, LinePlan
 from gateway.line.sipcall import LineAccount, SipCall, check_call_layout, op, reason_of
 
@@ -84,6 +86,7 @@ class SipLine:
     def __init__(self, plan: LinePlan) -> None:
         self.plan = plan
         self.loop = Loop()
+        self.event_tap = EventTap()
         self._calls: dict[str, SipCall] = {}
         self._graveyard: list[SipCall] = []
         self._taken: list[SipCall | None] = [None] * plan.capacity
@@ -264,8 +267,8 @@ class SipLine:
     def turned(self, call: SipCall, sending: bool, receiving: bool) -> None:
         self._hall.tell(MediaTurned(call.call_id, sending, receiving))
 
-    def dtmf(self, call: SipCall, digit: str) -> None:
-        self._hall.tell(KeyPressed(call.call_id, digit))
+    def dtmf(self, call: SipCall, digit: str, way: KeyWay) -> None:
+        self._hall.tell(KeyPressed(call.call_id, digit, way))
 
     def transferred(self, call: SipCall, status: int, reason: str) -> None:
         """The transfer's target answered, or not: after a 2xx our part is over."""

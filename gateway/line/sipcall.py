@@ -16,8 +16,11 @@ import pjsua2 as pj
 from gateway.config.notes import note
 from gateway.errors import LineError
 from gateway.ipc.ending import CallEnding, End
+from gateway.ipc.line_messages import KeyWay
 from gateway.ipc.poll_loop import Loop
 from gateway.line.bridge import CallAudio, SlotPort
+from gateway.line.event_tap import EventTap, Tap
+from gateway.line.telephone_event import EVENT, offering_events
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -56,6 +59,7 @@ class CallOwner(Protocol):
     """The line, as a call of it sees it. All but `invited` and `free` run in the loop's thread."""
 
     loop: Loop
+    event_tap: EventTap
 
     def invited(self, account: LineAccount, pj_id: int, message: str) -> None:
         """An INVITE came; `message` is its text. Runs in pjsua2's worker."""
@@ -69,8 +73,8 @@ class CallOwner(Protocol):
     def turned(self, call: SipCall, sending: bool, receiving: bool) -> None:
         """The direction of the call's media changed: a hold, or its end."""
 
-    def dtmf(self, call: SipCall, digit: str) -> None:
-        """The caller pressed a key."""
+    def dtmf(self, call: SipCall, digit: str, way: KeyWay) -> None:
+        """The caller pressed a key, and it came this way."""
 
     def transferred(self, call: SipCall, status: int, reason: str) -> None:
         """The target of a transfer gave its final answer."""
@@ -98,6 +102,8 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
         self.direction: tuple[bool, bool] = (False, False)
         self.source = ""
         """Where its RTP comes from."""
+        self.taps: dict[int, Tap] = {}
+        """On its media transports, by their index."""
 
     def take_slot(self, slot: SlotPort) -> None:
         """The line has a place for it."""
@@ -133,6 +139,8 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
         call has its id by then.
         """
         ctypes.c_int.from_address(int(self.this) + _ID_AT).value = pj.PJSUA_INVALID_ID
+        for tap in self.taps.values():
+            self.line.event_tap.forget(tap)
 
     @guarded
     def onCallState(self, _: Any) -> None:
@@ -190,7 +198,33 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
 
     @guarded
     def onDtmfDigit(self, prm: Any) -> None:
-        self.line.loop.call(self.line.dtmf, self, str(prm.digit))
+        way: KeyWay = "info" if prm.method == pj.PJSUA_DTMF_METHOD_SIP_INFO else "event"
+        self.line.loop.call(self.line.dtmf, self, str(prm.digit), way)
+
+    def _stray(self, digit: str) -> None:
+        self.line.loop.call(self.line.dtmf, self, digit, "stray event")
+
+    @guarded
+    def onCreateMediaTransport(self, prm: Any) -> None:
+        self.taps[prm.mediaIdx] = self.line.event_tap.tap(int(prm.mediaTp), self._stray)
+
+    @guarded
+    def onStreamPreCreate(self, prm: Any) -> None:
+        """Before a stream attaches to its transport: which payload types pjmedia takes keys on."""
+        info = prm.streamInfo
+        if info.type != pj.PJMEDIA_TYPE_AUDIO:
+            return
+        ours, theirs = int(info.audRxEventPt), int(info.audTxEventPt)
+        if self.audio is not None:
+            self.audio.expect_tones(ours < 0 or theirs < 0)
+        if (tap := self.taps.get(prm.streamIdx)) is not None:
+            types = {theirs if theirs >= 0 else EVENT} - {ours, int(info.rxPt), int(info.txPt)}
+            tap.listen_for(types)
+
+    @guarded
+    def onCallSdpCreated(self, prm: Any) -> None:
+        if not prm.remSdp.wholeSdp:
+            prm.sdp.wholeSdp = offering_events(prm.sdp.wholeSdp)
 
     @guarded
     def onCallTransferRequest(self, prm: Any) -> None:

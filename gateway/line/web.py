@@ -258,7 +258,7 @@ class WebLine:
             self._tell_hall(CallConfirmed(call.call_id, CODEC, call.confirmed_at))
             log.info("call.confirmed", call_id=call.call_id)
         elif what == "dtmf":
-            self._tell_hall(KeyPressed(call.call_id, detail))
+            self._tell_hall(KeyPressed(call.call_id, detail, "page"))
         elif what == "ended" and call.ended is not None:
             self._forget(call)
             left = CallLeft(call.call_id, call.ended)

@@ -781,7 +781,7 @@ class House:
 
     async def press(self, phone: Phone, digits: str) -> None:
         for digit in digits:
-            await self.hall.key_pressed(self.front, KeyPressed(phone.call_id, digit))  # type: ignore[arg-type]
+            await self.hall.key_pressed(self.front, KeyPressed(phone.call_id, digit, "event"))  # type: ignore[arg-type]
 
     async def hang_up(self, phone: Phone) -> None:
         """The caller does."""

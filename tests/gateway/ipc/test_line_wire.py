@@ -98,8 +98,8 @@ async def test_a_line_says_hello_tells_and_answers(house: House) -> None:
     wire = house.wire()
     peer: Peer = await soon(house.joined)
     assert peer.hello == Hello("line", "n0", TOKEN, line=FACTS)
-    house.loop.call(wire.tell, KeyPressed("c1", "5"))
-    assert await soon(house.keys) == KeyPressed("c1", "5")
+    house.loop.call(wire.tell, KeyPressed("c1", "5", "event"))
+    assert await soon(house.keys) == KeyPressed("c1", "5", "event")
     assert await peer.ask(Add(4)) == 5
     with pytest.raises(RpcError, match=r"^no call c9$"):
         await peer.ask(DropCall("c9"))
@@ -112,7 +112,7 @@ async def test_what_a_line_does_not_understand_is_refused_and_noted(
     peer: Peer = await soon(house.joined)
     with pytest.raises(RpcError, match="add, field n: expected a whole number, got text"):
         await peer.ask(Add("four"))  # type: ignore[arg-type]  # a bug
-    peer.tell(KeyPressed("c1", "5"))
+    peer.tell(KeyPressed("c1", "5", "event"))
     with pytest.raises(RpcError, match=r"nobody here knows 'call\.dtmf'"):
         await peer.ask(Odd())
     assert await peer.ask(Add(1)) == 2, "the connection is as good as before"
@@ -240,7 +240,7 @@ class Stranger:
         return visit
 
     def tell(self, digit: str) -> None:
-        self.loop.call(self.wire.tell, KeyPressed("c1", digit))
+        self.loop.call(self.wire.tell, KeyPressed("c1", digit, "event"))
 
     def end(self) -> None:
         self.loop.call(self.wire.close)

@@ -317,6 +317,6 @@ def test_who_says_hello_is_of_this_version() -> None:
 
 
 def test_a_hello_must_come_first_and_be_the_right_one() -> None:
-    for message in (KeyPressed("c", "1"), TickHello("n0", 8_000, "token")):
+    for message in (KeyPressed("c", "1", "event"), TickHello("n0", 8_000, "token")):
         with pytest.raises(RpcError, match="the first message must be hello"):
             admitted(Hello, codec.unpacked(envelope.told(message)), "token")

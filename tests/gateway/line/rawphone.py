@@ -331,12 +331,12 @@ class RawPhone:
         self._rtp.sendto(head + payload, self.media)
         self.sequence += 1
 
-    def press(self, digit: str, duration_ms: int = 160) -> None:
+    def press(self, digit: str, duration_ms: int = 160, *, payload_type: int = EVENT) -> None:
         """A key, as RFC 4733 sends it: its beginning, and its end three times."""
         code = DIGITS.index(digit)
         for n, duration in enumerate((160, *[duration_ms * 8] * 3)):
             event = struct.pack(">BBH", code, (0x80 if n else 0) | 10, duration)
-            self.send_rtp(event, payload_type=EVENT, marker=not n)
+            self.send_rtp(event, payload_type=payload_type, marker=not n)
         self.timestamp += duration_ms * 8
 
     def talk(self, sound: Sound) -> None:

@@ -273,7 +273,7 @@ async def test_keys_reach_the_hall(house: House) -> None:
     for digit in ("5", "#", "d"):
         await browser.says(dtmf=digit)
         told = await house.hall.hears(KeyPressed)
-        assert told == KeyPressed("c1", digit.upper())
+        assert told == KeyPressed("c1", digit.upper(), "page")
 
 
 @pytest.mark.parametrize(
