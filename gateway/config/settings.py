@@ -110,6 +110,13 @@ class Settings(BaseModel):
     )
     invites_per_s: float = Field(20.0, gt=0, le=10_000, description="per source address")
 
+    rtp_timeout_s: float = Field(
+        60.0,
+        ge=0,
+        le=86_400,
+        description="a SIP caller who sends neither RTP nor RTCP for so long is gone, and the call ends; "
+        "holds and one-way calls excepted; 0: never",
+    )
     max_call_s: float = Field(1800.0, ge=5, le=86_400, description="a call's longest duration")
     session_ttl_s: float = Field(86_400.0, ge=60, description="how long Redis remembers an ended call")
     recordings_s: float = Field(

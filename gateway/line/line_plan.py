@@ -41,6 +41,8 @@ class LinePlan:
     """Local address RTP binds; empty or 0.0.0.0: all. The edge rewrites what the SDP says."""
     public_address: str = ""
     """Address the SDP says, when it is not the bound one."""
+    rtp_timeout_s: float = 0.0
+    """A caller from whom nothing came for so long is gone; 0: never."""
     capacity: int = CAPACITY
     """Calls it takes."""
 

@@ -415,12 +415,19 @@ class SipLine:
             self.loop.later(self._ticks_retry_s, self._open_ticks)
 
     def _watch(self) -> None:
-        """Once a second: RTP that suddenly comes from elsewhere is somebody else's, or a phone that moved."""
-        for call in self._calls.values():
+        """Once a second: RTP that suddenly comes from elsewhere is somebody else's, or a phone that moved. A
+        caller from whom nothing comes is gone."""
+        now, gone_s = time.monotonic(), self.plan.rtp_timeout_s
+        for call in list(self._calls.values()):
             if call.confirmed and not call.over:
                 try:
                     was = call.moved_from()
+                    silent_s = call.silent_s(now)
                 except pj.Error:
+                    continue
+                if gone_s and silent_s >= gone_s:
+                    note("warning", "line.caller_gone", call_id=call.call_id, silent_s=round(silent_s, 1))
+                    self._hang_up(call, f"failed: nothing came from the caller for {gone_s:g} s")
                     continue
                 if was is not None:
                     note("warning", "line.rtp_moved", call_id=call.call_id, was=was, now=call.source)

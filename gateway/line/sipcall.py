@@ -20,6 +20,7 @@ from gateway.ipc.line_messages import KeyWay
 from gateway.ipc.poll_loop import Loop
 from gateway.line.bridge import CallAudio, SlotPort
 from gateway.line.event_tap import EventTap, Tap
+from gateway.line.pulse import Pulse
 from gateway.line.telephone_event import EVENT, offering_events
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -102,6 +103,7 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
         self.direction: tuple[bool, bool] = (False, False)
         self.source = ""
         """Where its RTP comes from."""
+        self.pulse = Pulse()
         self.taps: dict[int, Tap] = {}
         """On its media transports, by their index."""
 
@@ -131,6 +133,16 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
         was, now = self.source, str(self.getMedTransportInfo(0).srcRtpName)
         self.source = now or was
         return was if was and now and now != was else None
+
+    def silent_s(self, now: float) -> float:
+        """Seconds for which nothing has come from the caller, although sound should go both ways.
+
+        Raises `pj.Error`.
+        """
+        if self.direction != (True, True):
+            return self.pulse.silent_s(None, now)
+        rtcp = self.getStreamStat(0).rtcp
+        return self.pulse.silent_s((int(rtcp.rxStat.pkt), int(rtcp.txStat.updateCount)), now)
 
     def let_go(self) -> None:
         """Makes the object harmless once pjsua2 has let go of the call; nothing may be asked of it then.

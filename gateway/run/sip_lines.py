@@ -40,6 +40,7 @@ def plans(settings: Settings, runtime: Runtime, token: str) -> dict[str, LinePla
             runtime=runtime,
             token=token,
             media_address=media,
+            rtp_timeout_s=settings.rtp_timeout_s,
             rtp_port=settings.rtp_port + at * RTP_STRIDE if settings.rtp_port else 0,
         )
         for at, (name, kind) in enumerate(lines)

@@ -149,7 +149,7 @@ class RawPhone:
             except OSError:
                 rtp.close()
                 continue
-            self._rtp = rtp
+            self._rtp, self._rtcp = rtp, rtcp
             self._sockets += [rtp, rtcp]
             return
 
@@ -330,6 +330,11 @@ class RawPhone:
         head = struct.pack(">BBHII", 0x80, second, self.sequence & 0xFFFF, self.timestamp, self.ssrc)
         self._rtp.sendto(head + payload, self.media)
         self.sequence += 1
+
+    def send_rtcp(self, packet: bytes) -> None:
+        assert self.media is not None
+        host, port = self.media
+        self._rtcp.sendto(packet, (host, port + 1))
 
     def press(self, digit: str, duration_ms: int = 160, *, payload_type: int = EVENT) -> None:
         """A key, as RFC 4733 sends it: its beginning, and its end three times."""
