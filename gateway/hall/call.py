@@ -33,7 +33,7 @@ from gateway.hall.tick_pass import Seat
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import A, Ask, Tell
 from gateway.ipc.hall_messages import CallOffer, MarkFailed, VoiceMuted
-from gateway.ipc.line_messages import ShownState
+from gateway.ipc.line_messages import KeyWay, ShownState
 from gateway.store.sessions import Session
 from watermark.detect import Detection
 
@@ -117,6 +117,10 @@ class Call:
         self.seat.aim(FULL)
         self.session.event("hold", sending=sending, receiving=receiving)
         self.line.show(ShownState("listening" if sending else "held"))
+
+    def press(self, digit: str, way: KeyWay) -> None:
+        """The caller pressed a key; verbs learn of each press once, by however many ways it came."""
+        self.inbox.press(digit, way, self.clocks.monotonic())
 
     def follow(self, route: Route) -> None:
         """The call goes on as `route`."""

@@ -27,7 +27,7 @@ from gateway.hall.call_ear import CallEar
 from gateway.hall.call_line import CallLine
 from gateway.hall.clocks import Clocks
 from gateway.hall.grants import Grants
-from gateway.hall.inbox import Dtmf, Inbox, Transferred
+from gateway.hall.inbox import Inbox, Transferred
 from gateway.hall.licence import Licence
 from gateway.hall.memory import Item, Memory
 from gateway.hall.perform import perform
@@ -323,7 +323,7 @@ class Hall:
         self._call(confirmed.call_id).confirm(confirmed.codec)
 
     async def key_pressed(self, _: Peer, key: KeyPressed) -> None:
-        self._call(key.call_id).inbox.post(Dtmf(key.digit))
+        self._call(key.call_id).press(key.digit, key.way)
 
     async def media_turned(self, _: Peer, turned: MediaTurned) -> None:
         self._call(turned.call_id).hold(sending=turned.sending, receiving=turned.receiving)

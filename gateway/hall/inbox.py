@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from gateway.errors import VoicegateError
+from gateway.hall.keypad import Keypad
 from gateway.hall.playout import Item, Playout
 from gateway.hall.turns import TurnEvent
 from gateway.ipc.ending import CallEnding, End
+from gateway.ipc.line_messages import KeyWay
 from model.tasks import race
 
 T = TypeVar("T")
@@ -110,6 +112,7 @@ class Inbox:
     def __init__(self, playout: Playout, log: Any) -> None:
         self._playout = playout
         self._log = log
+        self._keypad = Keypad()
         self._events: asyncio.Queue[Event] = asyncio.Queue(INBOX)
         self.refused: Refused | None = None
         """the engine will not speak in this call any more"""
@@ -129,6 +132,11 @@ class Inbox:
         except asyncio.QueueFull:
             self._log.error("call.inbox_full")
             self.end(CallEnding(End.STUCK))
+
+    def press(self, digit: str, way: KeyWay, now: float) -> None:
+        """The caller pressed a key, unless the same press came by another way before. `now` is monotonic."""
+        if self._keypad.is_new(digit, way, now):
+            self.post(Dtmf(digit))
 
     def end(self, how: CallEnding) -> None:
         """The call is over, and what waits to be said is not said; idempotent, the first reason stays."""

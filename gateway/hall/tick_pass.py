@@ -21,11 +21,13 @@ from gateway.hall.call_ear import CallEar
 from gateway.hall.clocks import Clocks
 from gateway.hall.echo import Cancellers, EchoGuard, EchoStage
 from gateway.hall.inspector import Inspector
+from gateway.hall.key_tones import KeyTones
 from gateway.hall.leg import Legs
 from gateway.hall.licence import Licence
 from gateway.hall.playout import FRAME, Playout
 from gateway.hall.ticks import RATES_HZ, TickLine
 from gateway.ipc import tick
+from gateway.ipc.line_messages import KeyWay
 from watermark.carrier import HOPS_HZ
 from watermark.detect import Detection
 from watermark.frames import Frame, MarkedFrame, Silence
@@ -76,6 +78,10 @@ class Rate:
         self.legs = Legs(rate_hz, CAPACITY)
         self.echo = EchoStage(rate_hz, CAPACITY)
 
+    def narrow(self, rows: Rows, sound: Floats) -> Floats:
+        """The callers' 20 ms at 8 kHz."""
+        return sound if self.to_vad is None else self.to_vad.change(rows, sound)
+
     def reset(self, row: int) -> None:
         self.to_house.reset(row)
         if self.to_vad is not None:
@@ -98,6 +104,8 @@ class Seat:
     """the stages of the call's line; None until a line has the call"""
     sending: bool = False
     """the line plays what it is sent to the caller: the call is answered and not held"""
+    tones: bool = False
+    """keys may come as sound"""
     tail: bool = False
     """the marker still holds the end of what was said"""
     played_samples: int = 0
@@ -139,6 +147,9 @@ class Seated(Protocol):
 
     @property
     def licence(self) -> Licence: ...
+
+    def press(self, digit: str, way: KeyWay) -> None:
+        """The caller pressed a key, and it came this way."""
 
     def alarm(self, error: Exception) -> None:
         """A frame could not be marked and went out as silence; told once a call."""
@@ -185,6 +196,7 @@ class Floor:
         self._bank = bank
         self._mark_key = mark_key
         self._vad = activity or VoiceActivity(CAPACITY)
+        self._key_tones = KeyTones(CAPACITY)
         self._clocks = clocks
         self._cancellers = Cancellers()
         self._looks = LOOKS
@@ -212,6 +224,7 @@ class Floor:
         rate.reset(call.seat.row)
         call.seat.echo.reset(rate_hz, call.seat.played_samples)
         self._vad.reset(call.seat.row)
+        self._key_tones.reset(call.seat.row)
         self._on_line[line, number] = call
 
     def leave(self, seat: Seat) -> None:
@@ -268,6 +281,7 @@ class Floor:
                 seat = call.seat
                 flags = audio.flags
                 seat.sending = bool(flags & tick.SENDING)
+                seat.tones = bool(flags & tick.TONES)
                 if flags & tick.UNDERRUN:
                     seat.underruns += 1
                     self.counters.underruns += 1
@@ -276,6 +290,8 @@ class Floor:
                     call.playout.played(seat.count_played(audio.played, stages.rate_hz))
                     seat.echo.tick(seat.played_samples, nothing if pcm is None else pcm)
                     if pcm is None:
+                        if seat.tones:
+                            self._key_tones.miss(seat.row)
                         call.ear.hear(None, None, now, sending=seat.sending)
                         continue
                 except Exception:
@@ -288,8 +304,9 @@ class Floor:
         if plain.calls:
             rows, sound = plain.rows(), plain.sound()
             house = stages.to_house.change(rows, sound)
-            narrow = sound if stages.to_vad is None else stages.to_vad.change(rows, sound)
+            narrow = stages.narrow(rows, sound)
             judged = self._vad.judge(rows, narrow)
+            self._hear_keys(plain, narrow, judged)
             for call, frame in zip(plain.calls, house, strict=True):
                 try:
                     likely = self._doubt(call.seat, judged.get(call.seat.row))
@@ -318,6 +335,7 @@ class Floor:
         speaking = [call.ear.turns.speaking for call in calls]
         house, narrow = heard.stages.echo.clean(rows, heard.sound(), guards, speaking)
         judged = self._vad.judge(rows, narrow)
+        self._hear_keys(heard, None, judged)
         for call, guard, frame in zip(calls, guards, house, strict=True):
             likely = judged.get(call.seat.row)
             if guard.deaf and likely is not None:
@@ -330,6 +348,25 @@ class Floor:
                     guard.follow()
             except Exception:
                 call.broke("hear")
+
+    def _hear_keys(self, heard: _Heard, narrow: Floats | None, judged: dict[int, float]) -> None:
+        """Finds the keys that callers press as sound. `narrow` is what came of them, `(B, 160)` at 8 kHz, if
+        it is there already. `judged` says who speaks; nobody does while their key sounds."""
+        toned = [at for at, call in enumerate(heard.calls) if call.seat.tones]
+        if not toned:
+            return
+        if narrow is None:
+            narrow = heard.stages.narrow(heard.rows(), heard.sound())
+        rows = heard.rows()[toned]
+        for index, digit in self._key_tones.hear(rows, narrow[toned]):
+            call = heard.calls[toned[index]]
+            try:
+                call.press(digit, "tone")
+            except Exception:
+                call.broke("keys")
+        for row in rows[self._key_tones.sounding(rows)].tolist():
+            if row in judged:
+                judged[row] = 0.0
 
     def _speak(self, stages: Rate, ticks: list[tuple[TickLine, tick.Tick]]) -> None:
         """Answers each line's newest tick with what its calls have to say."""

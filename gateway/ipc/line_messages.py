@@ -40,8 +40,8 @@ class CallConfirmed(Tell):
     at: float
 
 
-KeyWay = Literal["event", "stray event", "info", "tone", "page"]
-"""How a key came: RFC 4733 as agreed or on another payload type, SIP INFO, sound, the caller's page."""
+KeyWay = Literal["event", "info", "tone", "page"]
+"""How a key came: by RFC 4733, by SIP INFO, as sound, from the caller's page."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 pjmedia takes events (RFC 4733) on the one payload type of our own SDP. Phones also send them on the type of
 theirs, and on 101 though nobody agreed on any. pjsua2 shows no RTP, but it shows each call's media transport:
-a `pjmedia_transport` is a name, a type and a table of functions, of which `attach2` is given the function
-that takes the packets. A transport that is tapped gets a table with our `attach2`. When the stream that
+a pjmedia_transport is a name, a type and a table of functions, of which attach2 is given the function
+that takes the packets. A transport that is tapped gets a table with our attach2. When the stream that
 attaches has types to listen for, it puts itself between; other streams are attached as they were, and pay
 nothing.
 
@@ -24,7 +24,7 @@ from gateway.errors import LineError
 from gateway.line.telephone_event import TelephoneEvents
 
 _TABLE_AT: Final = 40
-"""In `pjmedia_transport`: after 32 bytes of name and the type."""
+"""In pjmedia_transport: after 32 bytes of name and the type."""
 _FUNCTIONS: Final = 13
 _ATTACH2: Final = 12
 _PARAM: Final = struct.Struct("<Qi28x28xIQQQQ")
@@ -78,7 +78,7 @@ def _in_library(address: int) -> bool:
 
 
 def check_transport_layout(transport: int) -> None:
-    """Raises `LineError` unless the `pjmedia_transport` at this address has the table that we know."""
+    """Raises `LineError` unless the pjmedia_transport at this address has the table that we know."""
     name = ctypes.string_at(transport, 4)
     table = _word_at(transport + _TABLE_AT)
     if name not in (b"srtp", b"udp0") or not _in_library(table):
@@ -113,7 +113,7 @@ class EventTap:
 
     def __init__(self) -> None:
         self._tables: dict[int, tuple[Any, Any]] = {}
-        """by the address of pjmedia's own table: ours, and its `attach2`"""
+        """by the address of pjmedia's own table: ours, and its attach2"""
         self._taps: dict[int, Tap] = {}
         """by transport"""
         self._streams: dict[int, Tap] = {}

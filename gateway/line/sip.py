@@ -427,7 +427,7 @@ class SipLine:
                     continue
                 if gone_s and silent_s >= gone_s:
                     note("warning", "line.caller_gone", call_id=call.call_id, silent_s=round(silent_s, 1))
-                    self._hang_up(call, f"failed: nothing came from the caller for {gone_s:g} s")
+                    self._hang_up(call, CallEnding(End.SOUND_STOPPED, f"{gone_s:g} s"))
                     continue
                 if was is not None:
                     note("warning", "line.rtp_moved", call_id=call.call_id, was=was, now=call.source)

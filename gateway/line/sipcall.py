@@ -214,7 +214,7 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
         self.line.loop.call(self.line.dtmf, self, str(prm.digit), way)
 
     def _stray(self, digit: str) -> None:
-        self.line.loop.call(self.line.dtmf, self, digit, "stray event")
+        self.line.loop.call(self.line.dtmf, self, digit, "event")
 
     @guarded
     def onCreateMediaTransport(self, prm: Any) -> None:

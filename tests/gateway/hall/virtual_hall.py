@@ -23,7 +23,7 @@ from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.dialplan import Route, Verb
 from gateway.errors import RpcError
-from gateway.hall.audio import VAD_WINDOW
+from gateway.hall.audio import VAD_WINDOW, Floats
 from gateway.hall.call import Call
 from gateway.hall.hall import Hall
 from gateway.hall.tick_pass import CAPACITY, Floor
@@ -41,6 +41,7 @@ from gateway.ipc.line_messages import (
     CallStarted,
     DropCall,
     KeyPressed,
+    KeyWay,
     MediaTurned,
     ReferCall,
     ShowCaller,
@@ -55,6 +56,7 @@ from watermark.errors import MarkError
 from watermark.frames import _SEAL, MarkedFrame
 from watermark.keys import MarkKey
 from watermark.mark import MarkerBank
+from watermark.pcm import bytes_from_float
 
 KEY = MarkKey("wm-0001", 1, bytes(range(32)))
 FRAME_S = 0.02
@@ -524,10 +526,19 @@ class Phone:
         """status that a transfer ends with; None: the line refuses it at once"""
         self.never_acks = False
         self.waiting: deque[bytes | None] = deque(maxlen=5)
+        self.tones = False
+        """no telephone-event was agreed: keys come as sound"""
         self._says: deque[float] = deque()
+        self._plays: deque[bytes] = deque()
 
     def speak(self, seconds: float, level: float = 0.4) -> None:
         self._says.extend([level] * round(seconds / FRAME_S))
+
+    def play(self, sound: Floats, rate_hz: int = 8_000) -> None:
+        """Sends this sound, which has its line's rate."""
+        size = round(rate_hz * FRAME_S)
+        whole = np.pad(sound, (0, -len(sound) % size))
+        self._plays.extend(bytes_from_float(whole[at : at + size]) for at in range(0, len(whole), size))
 
     @property
     def speaking(self) -> bool:
@@ -537,6 +548,8 @@ class Phone:
         """The phone plays these 20 ms of the hall's sound; what it says next comes after."""
 
     def next_sound(self, frame: int) -> bytes:
+        if self._plays:
+            return self._plays.popleft()
         level = self._says.popleft() if self._says else 0.0
         at = np.arange(frame) / frame
         return (np.sin(2 * np.pi * 10 * at) * level * 32767).astype("<i2").tobytes()
@@ -622,7 +635,7 @@ class Line:
                 phone.played += self._frame
                 level = float(np.sqrt(np.mean((np.frombuffer(sound, "<i2") / 32768) ** 2)))
             phone.heard.append(level)
-            flags = tick.SENDING * phone.sending | tick.RECEIVING * phone.receiving
+            flags = tick.SENDING * phone.sending | tick.RECEIVING * phone.receiving | tick.TONES * phone.tones
             pcm = phone.next_sound(self._frame)
             slots.append(
                 tick.SlotAudio(phone.number, phone.slot, flags, phone.played, pcm if phone.receiving else b"")
@@ -779,9 +792,9 @@ class House:
         turned = MediaTurned(phone.call_id, sending=not held, receiving=not held)
         await self.hall.media_turned(line, turned)  # type: ignore[arg-type]
 
-    async def press(self, phone: Phone, digits: str) -> None:
+    async def press(self, phone: Phone, digits: str, way: KeyWay = "event") -> None:
         for digit in digits:
-            await self.hall.key_pressed(self.front, KeyPressed(phone.call_id, digit, "event"))  # type: ignore[arg-type]
+            await self.hall.key_pressed(self.front, KeyPressed(phone.call_id, digit, way))  # type: ignore[arg-type]
 
     async def hang_up(self, phone: Phone) -> None:
         """The caller does."""

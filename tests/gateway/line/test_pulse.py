@@ -16,7 +16,7 @@ from tests.gateway.line.line_harness import tone
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 GONE_S = 3.0
-WHY = "failed: nothing came from the caller for 3 s"
+WHY = "failed: no sound came from the caller any more: 3 s"
 
 
 def test_silence_counts_from_the_last_packet_or_report() -> None:
