@@ -11,7 +11,7 @@ from typing import Final
 
 from sipmessage import CSeq, Message, Request, Response
 
-from gateway.edge import sdp
+from gateway.edge import dtmf_info, sdp
 from gateway.edge.dialog import Dialog, line_uri
 from gateway.edge.doors import SUPPORTED
 from gateway.edge.message import stamped, to_tag
@@ -82,7 +82,11 @@ class Forwarding:
         for name in source.headers.keys():  # noqa: SIM118 - not a dict
             if name.lower() in TO_LINE:
                 request.headers.setlist(name, source.headers.getlist(name))
-        request.headers.set("Content-Length", str(len(source.body)))
+        if source.method == "INFO" and source.body:
+            kind = dtmf_info.media_type(source.headers.get("Content-Type"))
+            request.body = dtmf_info.relayed(kind, source.body)
+            request.headers.set("Content-Type", dtmf_info.RELAY)
+        request.headers.set("Content-Length", str(len(request.body)))
         return request
 
     def _line_answered(

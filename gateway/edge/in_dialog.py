@@ -20,6 +20,7 @@ from sipmessage import Request
 from gateway.edge import sdp
 from gateway.edge.dialog import Dialog
 from gateway.edge.doors import Doors
+from gateway.edge.dtmf_info import DTMF_TYPES, media_type, pressed
 from gateway.edge.forwarding import Forwarding
 from gateway.edge.lines import CODECS
 from gateway.edge.message import Key, from_tag
@@ -29,8 +30,6 @@ from gateway.edge.token import RouteToken
 from gateway.edge.transaction import Served
 from gateway.edge.transport import Flow
 
-DTMF_TYPES: Final = ("application/dtmf-relay", "application/dtmf", "audio/telephone-event")
-"""Keys pressed, as INFO; lines read them."""
 FORWARDED: Final = ("INVITE", "UPDATE", "BYE", "PRACK", "INFO", "NOTIFY")
 """What a line may get; it answers anything else with 500."""
 OFFERING: Final = ("INVITE", "UPDATE")
@@ -78,7 +77,7 @@ class InDialog:
         turned = self._out_of_order(served, dialog) or self._unfit(request, token, dialog)
         if turned is not None:
             board.turn(served, turned)
-        elif request.method == "OPTIONS" or (request.method == "INFO" and not request.body):
+        elif request.method == "OPTIONS" or (request.method == "INFO" and not _says_key(request)):
             self._answer(served, token, dialog)
         elif not self._forwarding.to_line(served, token, dialog):
             board.refuse(served, 513)
@@ -169,12 +168,22 @@ def _overlaps(request: Request, dialog: Dialog, *, offers: bool) -> bool:
 
 def _unfit_info(request: Request) -> Turned | None:
     """Keys go to the line, nothing said is nothing to do, and what else there is we do not know."""
-    kind = (request.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
-    if request.body and kind not in DTMF_TYPES:
+    if not request.body:
+        package = request.headers.get("Info-Package")
+        return Turned(469, extra={"Recv-Info": ""}) if package else None  # RFC 6086 §4.2.2
+    kind = media_type(request.headers.get("Content-Type"))
+    if kind not in DTMF_TYPES:
         return Turned(415, extra={"Accept": ", ".join(DTMF_TYPES)})
-    if request.headers.get("Info-Package") and not request.body:
-        return Turned(469, extra={"Recv-Info": ""})  # RFC 6086 §4.2.2
+    try:
+        pressed(kind, request.body)
+    except ValueError as error:
+        return Turned(400, str(error))
     return None
+
+
+def _says_key(info: Request) -> bool:
+    """Whether there is something for a line in an INFO that is fit for one."""
+    return bool(info.body and pressed(media_type(info.headers.get("Content-Type")), info.body))
 
 
 def _unfit_notify(request: Request, dialog: Dialog | None) -> Turned | None:

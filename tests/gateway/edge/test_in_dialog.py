@@ -317,9 +317,24 @@ async def test_keys_go_to_the_line(exchange: Exchange, kind: str) -> None:
     line, caller = await _called(exchange)
     caller.send("INFO", "Signal=5\r\n", f"Content-Type: {kind}")
     info = await line.next(method="INFO")
-    assert (info["content-type"], info.body) == (kind, "Signal=5\r\n")
+    assert (info["content-type"], info.body) == ("application/dtmf-relay", "Signal=5\r\nDuration=160\r\n")
     line.reply(info, 200)
     await caller.next(200, "INFO")
+
+
+@pytest.mark.parametrize("body", ["Signal=5\r\nSignal=6\r\n", "Signal=\r\n", "nonsense", "Signal=55", " "])
+async def test_what_says_no_key_never_reaches_the_line(exchange: Exchange, body: str) -> None:
+    line, caller = await _called(exchange)
+    caller.send("INFO", body, "Content-Type: application/dtmf-relay")
+    await caller.next(400, "INFO")
+    await _lives(exchange, line, caller)
+
+
+async def test_a_hook_flash_is_understood_and_is_no_key(exchange: Exchange) -> None:
+    line, caller = await _called(exchange)
+    caller.send("INFO", "Signal=hf\r\nDuration=100\r\n", "Content-Type: application/dtmf-relay")
+    await caller.next(200, "INFO")
+    await _lives(exchange, line, caller)
 
 
 async def test_news_of_our_own_transfer_goes_to_the_line(exchange: Exchange) -> None:
