@@ -11,7 +11,7 @@ from typing import Final
 
 from sipmessage import CSeq, Message, Request, Response
 
-from gateway.edge import dtmf_info, sdp
+from gateway.edge import dtmf_info, packing, sdp
 from gateway.edge.dialog import Dialog, line_uri
 from gateway.edge.doors import SUPPORTED
 from gateway.edge.message import stamped, to_tag
@@ -76,7 +76,7 @@ class Forwarding:
 
     def _lean(self, source: Request, token: RouteToken, dialog: Dialog | None) -> Request:
         uri = dialog.line_uri if dialog is not None else line_uri(token)
-        request = Request(source.method, uri, source.body)
+        request = Request(source.method, uri, packing.for_line(source.body))
         request.via = [self._board.line_via()]
         request.max_forwards = (source.max_forwards if source.max_forwards is not None else 70) - 1
         for name in source.headers.keys():  # noqa: SIM118 - not a dict
@@ -105,7 +105,8 @@ class Forwarding:
         back = _returned(served, answer)
         self._ours_in(back, token, served.flow, request)
         if answer.body:
-            back.body = sdp.at_address(answer.body, board.toward_callers.address(served.flow.host))
+            answered = packing.for_caller(request.body, answer.body)
+            back.body = sdp.at_address(answered, board.toward_callers.address(served.flow.host))
         back.headers.set("Content-Length", str(len(back.body)))
         if answer.code == 503 and answer.headers.get("Retry-After") is None:
             back.headers.set("Retry-After", "5")
@@ -197,7 +198,8 @@ class Forwarding:
         back = _returned(served, answer, TO_LINE)
         if targets and answer.headers.get("Contact"):
             back.headers.set("Contact", answer.headers["Contact"])
-        back.headers.set("Content-Length", str(len(answer.body)))
+        back.body = packing.for_line(answer.body)
+        back.headers.set("Content-Length", str(len(back.body)))
         if len(bytes(back)) > MAX_TO_LINE:
             back = response(served.request, served.flow, 513)
         served.answer(back)

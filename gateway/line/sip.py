@@ -124,7 +124,8 @@ class SipLine:
         agent.userAgent = "voicegate"
         media.clockRate = media.sndClockRate = self.plan.rate_hz
         media.channelCount = 1
-        media.audioFramePtime = media.ptime = 20
+        media.audioFramePtime = 20
+        media.ptime = 0  # as the caller asks; 20 ms of one who does not
         media.maxMediaPorts = 2 * self.plan.capacity + 8
         media.threadCnt = 1
         media.quality = 8  # below 5 the resampler cuts 3.2 kHz
