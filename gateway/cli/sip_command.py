@@ -7,7 +7,7 @@ from typing import IO
 import click
 
 from gateway.config.settings import load
-from gateway.store.sip_users import SipUsers, typed_secret
+from gateway.store.sip_users import SipUsers, UsersError, typed_secret
 
 
 @click.group()
@@ -27,12 +27,28 @@ def user() -> None:
     type=click.File("r"),
     help="File with the password in its first line, - for stdin. Without it one is made and printed once.",
 )
-def add(name: str, password_from: IO[str] | None) -> None:
-    """Add the user NAME, or give it another password."""
+@click.option(
+    "--legacy",
+    is_flag=True,
+    help="For a telephone too old to count its logins (RFC 2069). Weaker: for one that cannot do better.",
+)
+def add(name: str, password_from: IO[str] | None, *, legacy: bool) -> None:
+    """Add the user NAME, or give it another password.
+
+    NAME may have letters of any language.
+    """
     made = typed_secret() if password_from is None else None
-    password = made or (password_from.readline().rstrip("\r\n") if password_from else "")
-    SipUsers(load().data_dir).add(name, password)
+    password = made or (_first_line(password_from) if password_from else "")
+    SipUsers(load().data_dir).add(name, password, legacy=legacy)
     click.echo(f"user {name}, password {made}" if made else f"user {name}")
+
+
+def _first_line(file: IO[str]) -> str:
+    """Raises `UsersError`."""
+    try:
+        return file.readline().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise UsersError(f"the password in {file.name} is not in UTF-8; write it so, or use ASCII") from None
 
 
 @user.command()
@@ -46,5 +62,6 @@ def remove(name: str) -> None:
 @user.command("list")
 def list_users() -> None:
     """List the users."""
-    names = SipUsers(load().data_dir).names()
+    users = SipUsers(load().data_dir)
+    names = [f"{name} (legacy)" if users.is_legacy(name) else name for name in users.names()]
     click.echo("\n".join(names) if names else "no SIP users")

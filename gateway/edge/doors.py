@@ -50,7 +50,9 @@ class Doors:
         self._within = SourceRates(DIALOG_PER_S)
         self._refused = SourceRates(REFUSED_PER_REQUEST * config.invites_per_s)
         self._logged_in: OrderedDict[str, None] = OrderedDict()
-        self._digest = Digest(config.ha1, config.digest) if config.ha1 is not None else None
+        self._digest: Digest | None = None
+        if config.ha1 is not None:
+            self._digest = Digest(config.ha1, config.digest, config.may_omit_qop)
 
     def trusts(self, flow: Flow) -> bool:
         return flow.host in self._trusted
@@ -138,7 +140,9 @@ class Doors:
         if self._digest is None or self.trusts(flow):
             return ""
         written = request.headers.getlist("Authorization")
-        verdict, user = self._digest.check(written, request.method, flow.host) if written else (None, "")
+        verdict, user = None, ""
+        if written:
+            verdict, user = self._digest.check(written, request.method, flow.host, request.body)
         if verdict is DigestVerdict.OK:
             self._has_logged_in(source)
             return user

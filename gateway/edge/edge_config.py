@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.edge.digest import HashOf
+from gateway.edge.digest import HashOf, MayOmitQop
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +30,5 @@ class EdgeConfig:
     """a key of `digest.ALGORITHMS`"""
     ha1: HashOf | None = None
     """None: callers need no password"""
+    may_omit_qop: MayOmitQop | None = None
+    """whose telephone may log in by RFC 2069; None: nobody's"""

@@ -56,7 +56,9 @@ class LinesSide:
     def _over(self, bye: Request) -> None:
         token = self._board.token_of(bye)
         dialog = self._board.dialogs.of_call(token.call_id) if token is not None else None
-        if dialog is not None:
+        if dialog is not None and dialog.answered and not dialog.acknowledged and _timed_out(bye):
+            self._board.unheard(dialog)  # the line waits as long as we do, and came first
+        elif dialog is not None:
             self._board.line_hung_up(dialog)
         elif token is not None:
             self._board.lines.release(token.line, token.call_id)
@@ -74,3 +76,8 @@ class LinesSide:
             request.cseq = CSeq(answer.cseq.sequence + number, method)
             request.headers.set("Content-Length", "0")
             flow.send(bytes(request))
+
+
+def _timed_out(bye: Request) -> bool:
+    """Whether the line gives "Request Timeout" as its reason (RFC 3326)."""
+    return "cause=408" in (bye.headers.get("Reason") or "")

@@ -132,11 +132,15 @@ class Switchboard:
 
     def _never_acknowledged(self, dialog: Dialog) -> None:
         """ACK and BYE in the caller's name, which frees the line's slot at once; the caller hears it too."""
-        self.counts["never_acknowledged"] += 1
         flow = self.line_flow(dialog.token)
         flow.send(bytes(dialog.toward_line("ACK", self.line_via())))
         self.transactions.send(dialog.toward_line("BYE", self.line_via()), flow, _whatever, 5.0)
         self._bye_caller(dialog, within_s=1.0)  # it may be nobody: few repeats
+        self.unheard(dialog)
+
+    def unheard(self, dialog: Dialog) -> None:
+        """Nobody ever acknowledged the answer."""
+        self.counts["never_acknowledged"] += 1
         self.over(dialog, CallEnding(End.UNACKNOWLEDGED))
 
     def _at_rest(self, dialog: Dialog) -> None:

@@ -123,6 +123,7 @@ class Front:
                 loopback_port_file=self.runtime.path / "edge-port",
                 digest=conf.sip_digest,
                 ha1=users.ha1 if conf.digest else None,
+                may_omit_qop=users.is_legacy,
             ),
             self,
             self._spawn,

@@ -41,8 +41,9 @@ STARTED_WITHIN_S: Final = 10.0
 """A call that no line reports within this is forgotten: its INVITE never reached one."""
 MUTED_FOR_S: Final = 3.0
 """Nobody listens longer than this to a voice that may not be heard any more."""
-CONFIRMED_WITHIN_S: Final = 32.0
-"""RFC 3261 §13.3.1.4: an answer that is not acknowledged in 64 * T1 ends the call."""
+CONFIRMED_WITHIN_S: Final = 32.5
+"""RFC 3261 §13.3.1.4: an answer that is not acknowledged in 64 * T1 ends the call. Its line and the edge wait
+as long and come first; this is for a line that does not."""
 
 
 class AskFront(Protocol):

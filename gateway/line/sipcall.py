@@ -169,6 +169,8 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
                 how = self.ending
             elif status == pj.PJSIP_SC_OK:
                 how = CallEnding(End.CALLER)
+            elif status == pj.PJSIP_SC_REQUEST_TIMEOUT and self.answered and not self.confirmed:
+                how = CallEnding(End.UNACKNOWLEDGED)
             elif status == pj.PJSIP_SC_REQUEST_TERMINATED:
                 how = CallEnding(End.CANCELLED)
             else:

@@ -1,7 +1,10 @@
 """Who may call: SIP digest users, and the access that a gateway opened to the LAN makes for itself.
 
 Passwords are not kept: only HA1 (RFC 8760: MD5 and SHA-256 of "name:voicegate:password"), which is as good as
-the password within this realm, so the file is owner-only like everything in the data directory.
+the password within this realm, so the file is owner-only like everything in the data directory. A telephone
+that logs in as "name@voicegate" hashes that, so there is an HA1 for it too; users of before it was kept log
+in by their plain name until they are added again. Names and passwords are hashed as UTF-8 in normal form C
+(RFC 7616 §4).
 """
 
 from __future__ import annotations
@@ -11,27 +14,64 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import secrets
 import tempfile
+import unicodedata
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from gateway.errors import VoicegateError
 
 REALM: Final = "voicegate"
 FIRST_USER: Final = "phone"
 MIN_PASSWORD: Final = 8
-_NAME: Final = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
+MAX_NAME: Final = 64
+_IN_NAMES: Final = frozenset("_.+-")
 _TYPED: Final = "abcdefghjkmnpqrstuvwxyz23456789"
 """What somebody who types on a telephone cannot confuse."""
 
 Algorithm = Literal["MD5", "SHA-256"]
+ALGORITHMS: Final[tuple[Algorithm, ...]] = ("MD5", "SHA-256")
 
 
 class UsersError(VoicegateError):
     """A SIP user cannot be added, removed or read."""
+
+
+@dataclass(frozen=True, slots=True)
+class SipUser:
+    """What is kept of one user: hashes, lower-case hex."""
+
+    ha1: dict[str, str]
+    """by algorithm"""
+    at_realm: dict[str, str]
+    """those of "name@voicegate"; empty for users of before these were kept"""
+    legacy: bool = False
+    """its telephone may log in by RFC 2069, whose answers have no count"""
+
+    @classmethod
+    def of(cls, name: str, password: str, *, legacy: bool = False) -> SipUser:
+        """The user with that password."""
+        return cls(hashes(name, password), hashes(f"{name}@{REALM}", password), legacy)
+
+    @classmethod
+    def read(cls, row: Any) -> SipUser:
+        """From the file. Raises `ValueError`, `KeyError`, `TypeError` or `AttributeError` if it is broken."""
+        at_realm = row.get("at_realm", {})
+        if not isinstance(row.get("legacy", False), bool):
+            raise TypeError("legacy is true or false")
+        return cls(
+            {algorithm: str(row[algorithm]) for algorithm in ALGORITHMS},
+            {algorithm: str(at_realm[algorithm]) for algorithm in ALGORITHMS if at_realm},
+            row.get("legacy", False),
+        )
+
+    def row(self) -> dict[str, Any]:
+        """For the file."""
+        more: dict[str, Any] = {"at_realm": self.at_realm} if self.at_realm else {}
+        return {**self.ha1, **more, **({"legacy": True} if self.legacy else {})}
 
 
 class SipUsers:
@@ -41,7 +81,7 @@ class SipUsers:
         self._path = data_dir / "sip_users.json"
         self._first = data_dir / "first_user.json"
         self._seen: tuple[int, int] | None = None
-        self._users: dict[str, dict[str, str]] = {}
+        self._users: dict[str, SipUser] = {}
 
     def names(self) -> list[str]:
         """The users' names, sorted."""
@@ -49,27 +89,45 @@ class SipUsers:
         return sorted(self._users)
 
     def ha1(self, name: str, algorithm: Algorithm = "MD5") -> str | None:
-        """The hash that checks a user's digest, lower-case hex; None for an unknown user."""
-        self._reread()
-        user = self._users.get(name)
-        return user[algorithm] if user else None
+        """The hash that checks a user's digest, lower-case hex; None for an unknown user.
 
-    def add(self, name: str, password: str) -> None:
-        """Adds a user, or gives an existing one another password. Raises `UsersError`."""
-        if _NAME.fullmatch(name) is None:
+        `name` as the telephone wrote it, so with "@voicegate" behind it if that is what it hashed.
+        """
+        self._reread()
+        plain, at, realm = composed(name).partition("@")
+        user = self._users.get(plain)
+        if user is None or (at and realm != REALM):
+            return None
+        return (user.at_realm or user.ha1)[algorithm] if at else user.ha1[algorithm]
+
+    def is_legacy(self, name: str) -> bool:
+        """Whether the user's telephone may log in by RFC 2069."""
+        self._reread()
+        user = self._users.get(composed(name).removesuffix(f"@{REALM}"))
+        return user is not None and user.legacy
+
+    def add(self, name: str, password: str, *, legacy: bool = False) -> None:
+        """Adds a user, or gives an existing one another password. Raises `UsersError`.
+
+        `legacy`: its telephone may answer without a count (RFC 2069), so that who sees one answer can use it
+        before the telephone does, though only once and from the same address.
+        """
+        name, password = composed(name), composed(password)
+        if not 0 < len(name) <= MAX_NAME or not all(map(_is_in_names, name)):
             raise UsersError(f"{name!r} is no user name; use up to 64 letters, digits, and _ . + -")
         if len(password) < MIN_PASSWORD:
             raise UsersError(f"the password is shorter than {MIN_PASSWORD} characters; take a longer one")
         if any(ord(character) < 32 for character in password):
             raise UsersError("the password holds a line break or another control character")
         with self._locked():
-            self._users[name] = hashes(name, password)
+            self._users[name] = SipUser.of(name, password, legacy=legacy)
             self._write()
             if self._first_name() == name:
                 self._first.unlink(missing_ok=True)
 
     def remove(self, name: str) -> None:
         """Removes a user. Raises `UsersError` when there is no such user."""
+        name = composed(name)
         with self._locked():
             if self._users.pop(name, None) is None:
                 raise UsersError(f"there is no SIP user {name!r}; `voicegate sip user list` shows them")
@@ -86,7 +144,7 @@ class SipUsers:
         with self._locked():
             if not self._users:
                 password = typed_secret()
-                self._users[FIRST_USER] = hashes(FIRST_USER, password)
+                self._users[FIRST_USER] = SipUser.of(FIRST_USER, password)
                 self._write()
                 _write_private(self._first, json.dumps({"name": FIRST_USER, "password": password}))
                 return FIRST_USER, password
@@ -117,7 +175,7 @@ class SipUsers:
             raise UsersError(f"{self._path} can be read by others; run: chmod 600 {self._path}")
         try:
             table = json.loads(self._path.read_text())
-            users = {n: {"MD5": u["MD5"], "SHA-256": u["SHA-256"]} for n, u in table["users"].items()}
+            users = {name: SipUser.read(row) for name, row in table["users"].items()}
         except (ValueError, KeyError, TypeError, AttributeError):
             raise UsersError(f"{self._path} is broken; remove it and add the users again") from None
         self._seen, self._users = now, users
@@ -131,12 +189,22 @@ class SipUsers:
             yield
 
     def _write(self) -> None:
-        _write_private(self._path, json.dumps({"realm": REALM, "users": self._users}, indent=1))
+        users = {name: user.row() for name, user in self._users.items()}
+        _write_private(self._path, json.dumps({"realm": REALM, "users": users}, indent=1))
         self._seen = None
 
 
+def composed(text: str) -> str:
+    """Unicode's normal form C: what a keyboard sends as a letter and an accent is one letter."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _is_in_names(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LMN" or character in _IN_NAMES
+
+
 def hashes(name: str, password: str) -> dict[str, str]:
-    """HA1 by algorithm."""
+    """HA1 by algorithm, in hex."""
     secret = f"{name}:{REALM}:{password}".encode()
     md5 = hashlib.md5(secret, usedforsecurity=False).hexdigest()  # what RFC 2617 telephones speak
     return {"MD5": md5, "SHA-256": hashlib.sha256(secret).hexdigest()}

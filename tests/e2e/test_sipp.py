@@ -385,10 +385,12 @@ def test_who_dials_for_somebody_else_acknowledges_late(house: House, tmp_path: P
     assert max(house.calls(), key=lambda call: float(call["started_at"]))["how"] == "caller hung up"
 
 
+@pytest.mark.long("an answer may stay unacknowledged for 32 s")
 def test_who_never_acknowledges_keeps_no_slot(house: House, tmp_path: Path) -> None:
     all_free(house)
     before = never_acknowledged(house)
-    silent = Sipp([invite(), ANSWERED, THEIR_BYE], tmp_path, calls=3).start(house)
+    bye = THEIR_BYE.replace("30000", "50000")
+    silent = Sipp([invite(), ANSWERED, bye], tmp_path, calls=3, options=["-timeout", "60"]).start(house)
     house.wait_for("three held slots", lambda: free_slots(house) == 5)
     assert place_call(house.uri, duration_s=1).answered, "others are served"
     silent.finish()  # each was told by a BYE

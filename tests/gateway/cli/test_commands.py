@@ -149,6 +149,11 @@ def test_sip_users_by_hand(own_house: Path, tmp_path: Path) -> None:
     assert voicegate("sip", "user", "add", "al", "--password-from", str(tmp_path / "secret")).exit_code == 0
     assert voicegate("sip", "user", "list").output == "al\nbob\n"
     assert SipUsers(own_house).ha1("al") is not None
+    assert voicegate("sip", "user", "add", "türklingel", "--legacy").output.startswith("user türklingel, ")
+    assert voicegate("sip", "user", "list").output == "al\nbob\ntürklingel (legacy)\n"
+    (tmp_path / "secret").write_bytes("schlüssel!\n".encode("latin-1"))
+    why = refused("sip", "user", "add", "al", "--password-from", str(tmp_path / "secret"))
+    assert "not in UTF-8" in why
     assert voicegate("sip", "user", "remove", "al").exit_code == 0
     assert "no SIP user 'al'" in refused("sip", "user", "remove", "al")
 

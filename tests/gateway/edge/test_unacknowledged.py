@@ -121,3 +121,11 @@ async def test_a_share_is_given_to_who_waited_longest() -> None:
     share.give("a")
     await asyncio.gather(*tasks)
     assert order == [0, 1, 2]
+
+
+async def test_a_line_that_gives_up_first_is_believed(exchange: Exchange) -> None:
+    line = await exchange.line()
+    await _answered(exchange, line)
+    line.send("BYE", "", 'Reason: SIP ;cause=408 ;text="Request Timeout"')
+    assert await exchange.desk.ending() == "failed: the answer was never acknowledged"
+    assert exchange.edges[0].stats()["never_acknowledged"] == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from pathlib import Path
 
@@ -55,7 +56,9 @@ def test_two_who_add_at_once_lose_nobody(tmp_path: Path) -> None:
     assert len(SipUsers(tmp_path).names()) == 30
 
 
-@pytest.mark.parametrize("name", ["", "a b", 'a"b', "a:b", "ä", "x" * 65, "a\n"])
+@pytest.mark.parametrize(
+    "name", ["", "a b", 'a"b', "a:b", "a@b", "a\\b", "a,b", "a\0", "\udce4", "x" * 65, "a\n", "☎"]
+)
 def test_a_name_that_digest_cannot_carry_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsersError, match="no user name"):
         SipUsers(tmp_path).add(name, "a long password")
@@ -127,3 +130,73 @@ def test_secrets_are_typed_on_a_telephone_and_never_twice_the_same() -> None:
     made = {typed_secret() for _ in range(100)}
     assert len(made) == 100
     assert all(len(secret) == 19 and not set(secret) & set("ilo01") for secret in made)
+
+
+@pytest.mark.parametrize("name", ["jörg", "Ωmega", "田中", "नमस्ते", "bob+1.x_y-z"])
+def test_names_of_any_language_are_users(tmp_path: Path, name: str) -> None:
+    users = SipUsers(tmp_path)
+    users.add(name, "schlüssel")
+    assert users.names() == [name]
+    assert users.ha1(name) == hashlib.md5(f"{name}:voicegate:schlüssel".encode()).hexdigest()
+    users.remove(name)
+    assert users.ha1(name) is None
+
+
+def test_a_letter_and_its_accent_are_one_letter(tmp_path: Path) -> None:
+    users = SipUsers(tmp_path)
+    users.add("jo\u0308rg", "schlu\u0308ssel")
+    assert users.names() == ["jörg"]
+    composed = hashlib.md5("jörg:voicegate:schlüssel".encode()).hexdigest()
+    assert users.ha1("jörg") == users.ha1("jo\u0308rg") == composed
+    users.remove("jo\u0308rg")
+
+
+def test_a_name_with_the_realm_behind_it_has_a_hash_of_its_own(tmp_path: Path) -> None:
+    users = SipUsers(tmp_path)
+    users.add("bob", "a long password")
+    for algorithm, make in (("MD5", hashlib.md5), ("SHA-256", hashlib.sha256)):
+        expected = make(b"bob@voicegate:voicegate:a long password").hexdigest()
+        assert users.ha1("bob@voicegate", algorithm) == expected  # type: ignore[arg-type]  # one of the two
+    for other in (
+        "bob@",
+        "bob@elsewhere",
+        "bob@VOICEGATE",
+        "eve@voicegate",
+        "@voicegate",
+        "bob@voicegate@voicegate",
+    ):
+        assert users.ha1(other) is None
+
+
+def test_a_file_of_before_these_hashes_is_good(tmp_path: Path) -> None:
+    row = {"MD5": "0" * 32, "SHA-256": "1" * 64}
+    (tmp_path / "sip_users.json").write_text(json.dumps({"realm": "voicegate", "users": {"bob": row}}))
+    (tmp_path / "sip_users.json").chmod(0o600)
+    users = SipUsers(tmp_path)
+    assert (users.ha1("bob"), users.ha1("bob", "SHA-256")) == ("0" * 32, "1" * 64)
+    assert users.ha1("bob@voicegate") == "0" * 32
+    assert not users.is_legacy("bob")
+    users.add("eve", "a long password")
+    kept = json.loads((tmp_path / "sip_users.json").read_text())
+    assert kept["users"]["bob"] == row
+
+
+def test_who_is_legacy_is_kept_until_the_next_password(tmp_path: Path) -> None:
+    SipUsers(tmp_path).add("door", "a long password", legacy=True)
+    users = SipUsers(tmp_path)
+    assert users.is_legacy("door")
+    assert users.is_legacy("door@voicegate")
+    assert not users.is_legacy("eve")
+    users.add("door", "a long password")
+    assert not SipUsers(tmp_path).is_legacy("door")
+
+
+@pytest.mark.parametrize(
+    "row", [{"MD5": "0"}, {"MD5": "0", "SHA-256": "1", "legacy": "no"}, [], None, {"MD5": 1}]
+)
+def test_a_broken_row_is_no_user(tmp_path: Path, row: object) -> None:
+    path = tmp_path / "sip_users.json"
+    path.write_text(json.dumps({"realm": "voicegate", "users": {"bob": row}}))
+    path.chmod(0o600)
+    with pytest.raises(UsersError, match="broken"):
+        SipUsers(tmp_path).ha1("bob")
