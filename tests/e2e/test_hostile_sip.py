@@ -134,7 +134,7 @@ def test_nobody_else_can_end_or_move_a_call(house: House, victim: tuple[Watched,
             villain.sendto(sip(f"{method} {uri} SIP/2.0", watched, f"9 {method}", route), edge)
             villain.sendto(sip(f"{method} {uri} SIP/2.0", watched, f"9 {method}", forward=False), edge)
         assert statuses(villain) == [481] * 10
-        cancel = f"Via: SIP/2.0/UDP 127.0.0.1:{watched.caller_port};branch=z9hG4bKguessed"
+        cancel = f"Via: SIP/2.0/UDP 127.0.0.1:{watched.caller_port};branch=z9hG4bKguessed;rport"
         villain.sendto(sip(f"CANCEL {house.uri} SIP/2.0", watched, "1 CANCEL", via=cancel), edge)
         assert statuses(villain) == [481]
         for branch in (watched.line_branch, "z9hG4bKguessed"):
@@ -170,6 +170,7 @@ def test_a_line_takes_no_call_that_is_not_the_edges(
     assert house.pids() == before, "no line has died of it"
 
 
+@pytest.mark.long("what it holds it may leave unacknowledged for 32 s")
 def test_a_flood_from_one_address_does_not_keep_others_out(house: House) -> None:
     """5,000 INVITEs in some seconds from one address; a telephone on another one is answered meanwhile."""
     stop = threading.Event()
@@ -211,7 +212,7 @@ def test_a_flood_from_one_address_does_not_keep_others_out(house: House) -> None
     assert dropped is not None
     assert float(dropped[1]) > sent / 2
     # its calls, never acknowledged, are gone as fast as any
-    house.wait_for("its slots", lambda: 'what="slots_free"} 8.0' in house.get("/metrics"), 15.0)
+    house.wait_for("its slots", lambda: 'what="slots_free"} 8.0' in house.get("/metrics"), 40.0)
     assert house.ready()
 
 
