@@ -44,19 +44,19 @@ class Admission:
         dialog_id = (request.call_id, from_tag(request))
         return dialog_id in self._underway or dialog_id in self._board.dialogs
 
-    async def admit(self, served: Served, source: str, user: str) -> None:
+    async def admit(self, served: Served, source: str, user: str, *, vouched_for: bool) -> None:
         """Ends with the INVITE on a line, or refused. Never raises."""
         dialog_id = (served.request.call_id, from_tag(served.request))
         self._underway.add(dialog_id)
         try:
-            await self._admit(served, source, user)
+            await self._admit(served, source, user, vouched_for=vouched_for)
         except Exception:
             log.exception("edge.invite_failed", source=source, sip_call_id=served.request.call_id)
             self._board.refuse(served, 500)
         finally:
             self._underway.discard(dialog_id)
 
-    async def _admit(self, served: Served, source: str, user: str) -> None:
+    async def _admit(self, served: Served, source: str, user: str, *, vouched_for: bool) -> None:
         board, body = self._board, served.request.body
         codecs = sdp.offered_codecs(body)
         if board.draining:
@@ -78,6 +78,7 @@ class Admission:
                 if dialog is None:
                     board.share.give(source)
             if dialog is not None:
+                dialog.vouched_for = vouched_for
                 self._place(served, dialog)
 
     def _share(self) -> int:

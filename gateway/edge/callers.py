@@ -89,7 +89,8 @@ class CallersSide:
             self._board.turn_away(request, flow, Turned(503, "too much is going on", BUSY_RETRY_S))
             return
         served.answer(response(request, flow, 100))
-        self._board.spawn(self._admission.admit(served, source, user))
+        vouched_for = bool(user) or self._doors.named(source, flow)
+        self._board.spawn(self._admission.admit(served, source, user, vouched_for=vouched_for))
 
     # ── within a dialog ──────────────────────────────────────────────────────────────────────────────
 

@@ -44,6 +44,8 @@ class Dialog:
     line_cseq: int = 0
     answered: bool = False
     acknowledged: bool = False
+    vouched_for: bool = False
+    """the caller has logged in, or is a peer that the operator named"""
     reliable: bool = False
     """the line has sent a provisional response that wants a PRACK"""
     referred: bool = False

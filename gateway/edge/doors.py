@@ -99,11 +99,16 @@ class Doors:
         A peer that the operator named, or that has logged in from there before, is told when to come back; it
         would call again at once otherwise, or take us for dead.
         """
-        named = self.trusts(flow) or (bool(self._allow) and source in self._allow)
-        if (named or block_of(source) in self._logged_in) and self._refused.takes(block_of(source)):
+        if (self.named(source, flow) or block_of(source) in self._logged_in) and self._refused.takes(
+            block_of(source)
+        ):
             return Turned(503, "too many requests at once", SLOWER_S)
         self.dropped["rate"] += 1
         return None
+
+    def named(self, source: str, flow: Flow) -> bool:
+        """Whether the operator named that peer as one that may call."""
+        return self.trusts(flow) or (bool(self._allow) and source in self._allow)
 
     def _has_logged_in(self, source: str) -> None:
         who = block_of(source)
@@ -123,6 +128,8 @@ class Doors:
             return Turned(403, "no transfers by callers")
         if unknown := {*request.require, *request.proxy_require} - SUPPORTED:
             return Turned(420, extra={"Unsupported": ", ".join(sorted(unknown))})
+        if request.body and (request.headers.get("Content-Encoding") or "identity").lower() != "identity":
+            return Turned(415, extra={"Accept-Encoding": "identity"})
         if request.method in OFFERING and request.body:
             kind = request.headers.get("Content-Type") or ""
             if kind.partition(";")[0].strip().lower() != "application/sdp":

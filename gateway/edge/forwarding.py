@@ -15,7 +15,7 @@ from gateway.edge import dtmf_info, packing, sdp
 from gateway.edge.dialog import Dialog, line_uri
 from gateway.edge.doors import SUPPORTED
 from gateway.edge.message import stamped, to_tag
-from gateway.edge.responses import ALLOW, response
+from gateway.edge.responses import ALLOW, PHRASES, response
 from gateway.edge.switchboard import Switchboard
 from gateway.edge.token import RouteToken
 from gateway.edge.transaction import LINGER_S, Sent, Served
@@ -34,6 +34,8 @@ TO_LINE: Final = frozenset(
 )  # fmt: skip
 """Headers that a line needs; whatever else a caller sends stays here."""
 HOP_BY_HOP: Final = frozenset({"via", "route", "record-route", "max-forwards", "contact", "content-length"})
+ABOUT_SOMETHING: Final = ("NOTIFY", "PRACK")
+"""To one about nothing that it knows pjsua2 says 500; it means 481 (RFC 6665 §4.1.3, RFC 3262 §3)."""
 WITHOUT_CONTACT: Final = ("ACK", "BYE", "CANCEL", "PRACK")
 
 
@@ -108,6 +110,8 @@ class Forwarding:
             answered = packing.for_caller(request.body, answer.body)
             back.body = sdp.at_address(answered, board.toward_callers.address(served.flow.host))
         back.headers.set("Content-Length", str(len(back.body)))
+        if answer.code == 500 and request.method in ABOUT_SOMETHING:
+            back.code, back.phrase = 481, PHRASES[481]
         if answer.code == 503 and answer.headers.get("Retry-After") is None:
             back.headers.set("Retry-After", "5")
         if request.method == "BYE" and 200 <= answer.code < 300 and dialog is None:

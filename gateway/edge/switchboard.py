@@ -28,7 +28,7 @@ ACK_WITHIN_S: Final = 32.0
 OVERDUE_S: Final = 1.0
 """After it an unacknowledged answer is no longer a slow network's."""
 OVERDUE_SHARE: Final = 0.25
-"""Of all slots; when more are overdue, the oldest end at once."""
+"""Of all slots; when strangers hold more that are overdue, their oldest end at once."""
 LINE_SAYS_SO_WITHIN_S: Final = 0.5
 LOOPBACK: Final = "127.0.0.1"
 
@@ -120,8 +120,9 @@ class Switchboard:
     def _now_overdue(self, dialog: Dialog) -> None:
         self._overdue[dialog] = None
         dialog.patience.start(ACK_WITHIN_S - OVERDUE_S, partial(self._never_acknowledged, dialog))
-        while len(self._overdue) > max(1, OVERDUE_SHARE * self.lines.slots):
-            self.end_oldest_overdue()
+        strangers = [one for one in self._overdue if not one.vouched_for]
+        while len(strangers) > max(1, OVERDUE_SHARE * self.lines.slots):
+            self._never_acknowledged(strangers.pop(0))
 
     def end_oldest_overdue(self) -> bool:
         """Makes room; False when nobody is overdue."""

@@ -294,6 +294,7 @@ async def test_a_wide_line_speaks_g722(exchange: Exchange) -> None:
         ("INFO", "<x/>", ("Content-Type: APPLICATION/sdp",), 415, "accept"),
         ("INVITE", "v=0", ("Content-Type: text/plain",), 415, "accept"),
         ("UPDATE", "v=0", ("Content-Type: text/plain",), 415, "accept"),
+        ("INFO", "zip", (DTMF, "Content-Encoding: gzip"), 415, "accept-encoding"),
     ],
 )  # fmt: skip
 async def test_what_no_line_is_asked(
@@ -352,6 +353,15 @@ async def test_news_of_our_own_transfer_goes_to_the_line(exchange: Exchange) -> 
     await caller.next(200, "NOTIFY")
     caller.send("NOTIFY", "", "Event: dialog")
     await caller.next(489, "NOTIFY")
+
+
+async def test_a_line_that_knows_of_no_transfer_means_481(exchange: Exchange) -> None:
+    line, caller = await _called(exchange)
+    line.send("REFER", "", "Refer-To: <sip:other@127.0.0.1>")
+    caller.reply(await caller.next(method="REFER"), 202)
+    caller.send("NOTIFY", "", "Event: refer")
+    line.reply(await line.next(method="NOTIFY"), 500)
+    await caller.next(481, "NOTIFY")
 
 
 async def test_no_news_is_wanted_of_a_transfer_that_was_declined(exchange: Exchange) -> None:

@@ -51,6 +51,19 @@ async def test_of_many_the_oldest_go_first(exchange: Exchange) -> None:
     assert bye["call-id"] == oldest.call_id, "a quarter of four slots may be overdue"
 
 
+async def test_of_those_that_the_operator_named_all_may_take_their_time(bare: Exchange) -> None:
+    """A click-to-dial server makes many calls whose other side has yet to pick up (RFC 3725)."""
+    await bare.edge(allow=("127.0.0.0/8",))
+    line = await bare.line(capacity=8)
+    callers = [await _answered(bare, line, f"127.0.0.{number}") for number in range(2, 6)]
+    await asyncio.sleep(0.9)
+    for caller in callers:
+        caller.send("ACK")
+        await line.next(method="ACK")
+    await line.nothing(1.0)
+    assert bare.edges[0].stats()["dialogs"] == 4
+
+
 async def test_somebody_who_needs_the_slot_gets_it(exchange: Exchange) -> None:
     line = await exchange.line(capacity=1)
     await _answered(exchange, line, "127.0.0.2")
