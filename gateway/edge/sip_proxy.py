@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 import structlog
 from sipmessage import Request, Response
@@ -27,10 +27,6 @@ from gateway.edge.switchboard import LOOPBACK, Switchboard
 from gateway.edge.transport import Flow
 
 log = structlog.get_logger("edge")
-
-
-PORT_TRIES: Final = 8
-"""A port that is free for UDP and TCP is soon found."""
 
 
 class Edge:
@@ -58,15 +54,8 @@ class Edge:
         """Raises `OSError` when a port is taken."""
         board, config = self._board, self.config
         await self._open_loopback()
-        for tries_left in reversed(range(1 if config.port else PORT_TRIES)):
-            await board.udp.open(config.host, config.port)
-            try:
-                await board.tcp.open(*board.udp.address)
-                return
-            except OSError:  # free for UDP, taken for TCP
-                if not tries_left:
-                    raise
-                await board.udp.close()
+        await board.udp.open(config.host, config.port)
+        await board.tcp.open(*board.udp.address)
 
     async def _open_loopback(self) -> None:
         """The port that lines know from the Record-Route of their calls: the last edge's, if we know it."""
