@@ -69,9 +69,11 @@ class CallersSide:
     def _options(self, request: Request, flow: Flow) -> None:
         """Whether a call would be taken now (RFC 3261 §11.2)."""
         if self._board.draining:
-            self._board.turn_away(request, flow, Turned(503, "going down", DRAIN_RETRY_S))
+            self._board.turn_away(request, flow, Turned(503, "going down", retry_after_s=DRAIN_RETRY_S))
         elif not self._board.lines.free:
-            self._board.turn_away(request, flow, Turned(503, "all lines are busy", BUSY_RETRY_S))
+            self._board.turn_away(
+                request, flow, Turned(503, "all lines are busy", retry_after_s=BUSY_RETRY_S)
+            )
         else:
             extra = {"Allow": ALLOW, "Accept": "application/sdp"}
             flow.send(bytes(response(request, flow, 200, extra)))
@@ -86,7 +88,9 @@ class CallersSide:
             return
         served = self._board.transactions.serve(request, flow, key)
         if served is None:
-            self._board.turn_away(request, flow, Turned(503, "too much is going on", BUSY_RETRY_S))
+            self._board.turn_away(
+                request, flow, Turned(503, "too much is going on", retry_after_s=BUSY_RETRY_S)
+            )
             return
         served.answer(response(request, flow, 100))
         vouched_for = bool(user) or self._doors.named(source, flow)

@@ -102,7 +102,7 @@ class Doors:
         if (self.named(source, flow) or block_of(source) in self._logged_in) and self._refused.takes(
             block_of(source)
         ):
-            return Turned(503, "too many requests at once", SLOWER_S)
+            return Turned(503, "too many requests at once", retry_after_s=SLOWER_S)
         self.dropped["rate"] += 1
         return None
 

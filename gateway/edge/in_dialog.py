@@ -72,7 +72,7 @@ class InDialog:
         board = self._board
         served = board.transactions.serve(request, flow, key)
         if served is None:
-            board.turn_away(request, flow, Turned(503, "too much is going on", PENDING_RETRY_S))
+            board.turn_away(request, flow, Turned(503, "too much is going on", retry_after_s=PENDING_RETRY_S))
             return
         turned = self._out_of_order(served, dialog) or self._unfit(request, token, dialog)
         if turned is not None:
@@ -141,7 +141,7 @@ class InDialog:
         offers = request.method == "INVITE" or bool(request.body)
         if dialog is not None and _overlaps(request, dialog, offers=offers):
             wait_s = secrets.randbelow(PENDING_RETRY_S + 1)
-            return Turned(500, "your last offer is not answered yet", wait_s)
+            return Turned(500, "your last offer is not answered yet", retry_after_s=wait_s)
         if dialog is not None and offers and _pending(dialog.line_offers):
             return Turned(491, "our offer is not answered yet")
         line = self._board.lines.named(token.line)

@@ -39,8 +39,9 @@ class Turned:
 
     status: int
     reason: str = ""
-    retry_after_s: int | None = None
     extra: Extra = field(default_factory=dict)
+    """further headers"""
+    retry_after_s: int | None = None
 
 
 def way_back(via: str, flow: Flow) -> Flow:

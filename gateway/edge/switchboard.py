@@ -87,7 +87,7 @@ class Switchboard:
 
     def refuse(self, served: Served, status: int, reason: str = "", retry_after_s: int | None = None) -> None:
         """The final answer to a request that we hold."""
-        self.turn(served, Turned(status, reason, retry_after_s))
+        self.turn(served, Turned(status, reason, retry_after_s=retry_after_s))
 
     def turn(self, served: Served, turned: Turned) -> None:
         """The same, with more to say."""
