@@ -8,6 +8,8 @@ import re
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.edge import digest as module
 from gateway.edge.digest import Digest, DigestVerdict
@@ -321,6 +323,19 @@ def test_rfc_2069_is_for_who_may_and_its_nonce_is_good_once() -> None:
     assert digest.check([session], "INVITE", "192.0.2.1")[0] is DigestVerdict.WRONG
     others = credentials(fresh, user="jörg", protected="")
     assert digest.check([others], "INVITE", "192.0.2.1")[0] is DigestVerdict.WRONG
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_whatever_is_written_is_judged(data: st.DataObject) -> None:
+    digest = Digest(ha1, "both", lambda user: True)
+    how = {"protected": data.draw(st.sampled_from(["auth", "auth-int", ""]))}
+    value = credentials(digest.challenges("192.0.2.1")[0], **how)
+    for _ in range(data.draw(st.integers(1, 5))):
+        at = data.draw(st.integers(0, len(value) - 1))
+        value = value[:at] + data.draw(st.text(max_size=4)) + value[at + data.draw(st.integers(0, 4)) :]
+    verdict, user = digest.check([value], "INVITE", "192.0.2.1")
+    assert verdict is not DigestVerdict.OK or user == "alice"
 
 
 async def _challenged(exchange: Exchange) -> tuple[Caller, list[str]]:

@@ -129,6 +129,40 @@ async def test_tags_count_in_an_early_dialog_too(exchange: Exchange) -> None:
     assert await exchange.desk.ending() == "caller hung up"
 
 
+@pytest.mark.parametrize("word", [True, False])
+async def test_an_ack_with_another_tag_acknowledges_nothing(exchange: Exchange, word: bool) -> None:
+    line, caller = await exchange.line(), await exchange.caller()
+    dialled = caller.target
+    await exchange.call(caller, line, ack=False)
+    if not word:
+        caller.target, caller.routes = dialled, []
+    caller.send("ACK", to=caller.to + "x")
+    await line.nothing()
+    assert exchange.edges[0].stats()["unacknowledged"] == 1
+    caller.send("ACK", cseq=2)  # of no INVITE that there was; the line ignores it
+    assert (await line.next(method="ACK"))["cseq"] == "2 ACK"
+    assert exchange.edges[0].stats()["unacknowledged"] == 1
+    caller.send("ACK", cseq=1)
+    await line.next(method="ACK")
+    assert exchange.edges[0].stats()["unacknowledged"] == 0
+
+
+async def test_a_prack_is_for_what_waits_for_one(exchange: Exchange) -> None:
+    line, caller = await exchange.line(), await exchange.caller()
+    caller.send("INVITE", OFFER, "Require: 100rel")
+    invite = await line.invited()
+    line.reply(invite, 180, "Require: 100rel", "RSeq: 7")
+    caller.learn(await caller.next(180))
+    caller.send("PRACK", "", "RAck: 7 1 INVITE")
+    prack = await line.next(method="PRACK")
+    assert prack["rack"] == "7 1 INVITE"
+    line.reply(prack, 200)
+    await caller.next(200, "PRACK")
+    caller.send("UPDATE", OFFER)  # what a reliable answer has settled may be asked again (RFC 3311 §5.1)
+    line.reply(await line.next(method="UPDATE"), 200, body=ANSWER)
+    await caller.next(200, "UPDATE")
+
+
 @pytest.mark.parametrize("wrong", ["branch", "From", "To", "Call-ID", "CSeq"])
 async def test_a_cancel_repeats_its_invite_or_cancels_nothing(exchange: Exchange, wrong: str) -> None:
     line, caller = await exchange.line(), await exchange.caller()
