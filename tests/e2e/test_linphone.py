@@ -6,6 +6,7 @@ import os
 import subprocess
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,5 +80,9 @@ def test_linphonec_hears_the_gateway(house: House, tmp_path: Path) -> None:
     finally:
         phone.close()
     assert (loudness(heard) > 0.01).sum() * 0.02 > 0.5 * HEARD_S, "the disclosure"
-    last = max(house.calls(), key=lambda call: float(call["started_at"]))
-    assert last["how"] == "caller hung up"
+    house.wait_for("its end in the list", lambda: "how" in _latest(house))
+    assert _latest(house)["how"] == "caller hung up"
+
+
+def _latest(house: House) -> dict[str, Any]:
+    return max(house.calls(), key=lambda call: float(call["started_at"]))
