@@ -30,8 +30,6 @@ from gateway.edge.token import RouteToken
 from gateway.edge.transaction import Served
 from gateway.edge.transport import Flow
 
-FORWARDED: Final = ("INVITE", "UPDATE", "BYE", "PRACK", "INFO", "NOTIFY")
-"""What a line may get; it answers anything else with 500."""
 OFFERING: Final = ("INVITE", "UPDATE")
 EVENTS: Final = {"Allow-Events": "refer"}
 """The one package of which we take NOTIFY: how a transfer of ours goes (RFC 3515)."""
