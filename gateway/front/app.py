@@ -2,9 +2,11 @@
 
     GET    /                 the console page
     POST   /api/call         an offer (application/sdp, or JSON {"sdp", "dialled"}) -> 201, answer, Location
+    OPTIONS /api/call        what may be posted (Accept-Post)
+    DELETE /api/call/{id}    the caller hangs up: the Location of the 201
     GET    /api/calls        running and recent calls
     GET    /api/calls/{id}   one call
-    DELETE /api/calls/{id}   hangs up
+    DELETE /api/calls/{id}   the operator hangs up
     GET    /metrics          Prometheus text
     GET    /healthz /readyz  alive; able to take calls
     GET    /login, POST /login /logout   the console's token for a cookie
@@ -15,6 +17,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import json
 import re
@@ -37,12 +40,15 @@ from gateway.config.settings import Settings
 from gateway.errors import CallRefused, VoicegateError
 from gateway.front.boundary import COOKIE, COOKIE_S, Boundary, Keys, refusal, source_of
 from gateway.ipc.front_messages import HouseState
+from model.tasks import race
 
 PAGE: Final = Path(__file__).with_name("console")
 DEFAULT_NUMBER: Final = "demo"
 DIALLED: Final = re.compile(r"[A-Za-z0-9+*#._~-]{1,64}\Z")
 CALL_ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,64}\Z")
 READY_FOR_S: Final = 1.0
+OFFERS: Final = "application/sdp"
+"""What `POST /api/call` takes, as a WHIP client asks for it (RFC 9725 §4.2)."""
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 HTTP_STATUS: Final = {
@@ -62,8 +68,11 @@ class Gateway(Protocol):
     async def place(self, offer_sdp: str, dialled: str, source: str, user_agent: str) -> tuple[str, str]:
         """A browser's call: (call id, SDP answer). Raises `CallRefused`."""
 
-    async def hang_up(self, call_id: str) -> None:
-        """Raises `CallRefused` (404) when no such call runs."""
+    async def hang_up(self, call_id: str, *, by_caller: bool = False) -> None:
+        """Ends a call. `by_caller`: who placed it hung up, not an operator.
+
+        Raises `CallRefused` (404) when no such call runs.
+        """
 
     async def list_calls(self) -> list[Call]:
         """Running calls, then recent ones."""
@@ -93,7 +102,8 @@ def build_app(
             Route("/", console.page),
             Route("/login", console.login, methods=["GET", "POST"]),
             Route("/logout", console.logout, methods=["POST"]),
-            Route("/api/call", console.place, methods=["POST"]),
+            Route("/api/call", console.place, methods=["POST", "OPTIONS"]),
+            Route("/api/call/{call_id}", console.leave, methods=["DELETE"]),
             Route("/api/calls", console.calls),
             Route("/api/calls/{call_id}", console.call, methods=["GET", "DELETE"]),
             Route("/metrics", console.metrics),
@@ -123,36 +133,53 @@ class Console:
     # ── calls ────────────────────────────────────────────────────────────────────────────────────────
 
     async def place(self, request: Request) -> Response:
+        if request.method == "OPTIONS":  # RFC 9725 §4.2
+            return Response(status_code=204, headers={"Allow": "OPTIONS, POST", "Accept-Post": OFFERS})
         try:
             sdp, dialled, as_json = await _offer(request)
         except ValueError as error:
             return refusal(400, str(error))
         request.state.dialled = dialled
         user_agent = request.headers.get("user-agent", "")[:200]
+        placing = self._house.place(sdp, dialled, source_of(request.scope), user_agent)
+        placed, left = await race(placing, _left(request))
+        if placed is None:
+            return refusal(400, "nobody waited for the answer")
         try:
-            call_id, answer = await self._house.place(sdp, dialled, source_of(request.scope), user_agent)
+            call_id, answer = placed.result()
         except CallRefused as refused:
             request.state.call_id = refused.call_id
             return _refused(refused)
-        location = f"/api/calls/{quote(call_id, safe='')}"
+        if left is not None or await request.is_disconnected():
+            with contextlib.suppress(CallRefused):
+                await self._house.hang_up(call_id, by_caller=True)
+        location = f"/api/call/{quote(call_id, safe='')}"
         if as_json:
             body = {"call_id": call_id, "sdp": answer, "location": location}
             return JSONResponse(body, 201, {"Location": location})
         return Response(answer, 201, {"Location": location}, "application/sdp")
+
+    async def leave(self, request: Request) -> Response:
+        return await self._hang_up(request.path_params["call_id"], by_caller=True)
+
+    async def _hang_up(self, call_id: str, *, by_caller: bool) -> Response:
+        if not CALL_ID.match(call_id):
+            return refusal(404, "there is no such call")
+        try:
+            await self._house.hang_up(call_id, by_caller=by_caller)
+        except CallRefused as refused:
+            return _refused(refused)
+        return Response(status_code=204)
 
     async def calls(self, _: Request) -> Response:
         return JSONResponse({"calls": await self._house.list_calls()})
 
     async def call(self, request: Request) -> Response:
         call_id = request.path_params["call_id"]
+        if request.method == "DELETE":
+            return await self._hang_up(call_id, by_caller=False)
         if not CALL_ID.match(call_id):
             return refusal(404, "there is no such call")
-        if request.method == "DELETE":
-            try:
-                await self._house.hang_up(call_id)
-            except CallRefused as refused:
-                return _refused(refused)
-            return Response(status_code=204)
         call = await self._house.show_call(call_id)
         return refusal(404, "there is no such call") if call is None else JSONResponse(call)
 
@@ -212,6 +239,12 @@ class Console:
         return response
 
 
+async def _left(request: Request) -> None:
+    """Returns when nobody waits for the answer any more. The body was read before."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 async def _offer(request: Request) -> tuple[str, str, bool]:
     """(SDP, number dialled, asked in JSON). Raises `ValueError` saying what is wrong with the request."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -245,7 +278,13 @@ def _refused(refused: CallRefused) -> Response:
 
 async def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  # for mypy: it is registered for HTTPException alone
-    return refusal(error.status_code, error.detail)
+    response = refusal(error.status_code, error.detail)
+    response.headers.update(error.headers or {})
+    if (
+        error.status_code == 405
+    ):  # RFC 9110 §15.5.6 wants it; of the files' own refusal starlette leaves it out
+        response.headers.setdefault("Allow", "GET, HEAD")
+    return response
 
 
 def _login_page(problem: str = "", status: int = 200) -> Response:

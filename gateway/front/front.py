@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -62,17 +62,36 @@ from model.tasks import Tasks, failures
 log = structlog.get_logger("front")
 
 OFFER_WITHIN_S: Final = 5.0
+BUSY_FOR_S: Final = 10
+"""When a caller may try again: a conversation ends about as often."""
+LINE_BACK_S: Final = 2
+"""A line that died, or lost its hall, is back by then."""
 REAP_S: Final = 15.0
 
 
 @dataclass(slots=True, eq=False)
 class ConnectedWebLine:
-    """A connected web line and the calls it has."""
+    """A connected web line, the calls it has, and the places that offers on their way have taken."""
 
     peer: Peer
     hall: str
     capacity: int
     calls: set[str] = field(default_factory=set)
+    taken: int = 0
+
+    @property
+    def load(self) -> int:
+        """Places that are not free."""
+        return len(self.calls) + self.taken
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """Holds a place for an offer; whoever has the call's id by the end puts it into `calls`."""
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1
 
 
 @dataclass
@@ -252,33 +271,49 @@ class Front:
         facts = CallFacts(
             caller="web", called=dialled, display=user_agent[:80], source=source, transport="webrtc"
         )
-        routed = await self.routing.offer(facts, hall=line.hall)
-        line.calls.add(routed.call_id)
+        with line.place():  # before anything is awaited: others ask meanwhile
+            routed = await self.routing.offer(facts, hall=line.hall)
+            line.calls.add(routed.call_id)
         try:
-            answer = await line.peer.ask(AnswerOffer(routed.call_id, offer_sdp), OFFER_WITHIN_S)
-        except RpcError as error:
+            return routed.call_id, await self._answer(line, routed.call_id, offer_sdp)
+        except BaseException:
             line.calls.discard(routed.call_id)
-            await self.closing.ended(routed.call_id, CallEnding(End.FAILED, str(error)))
-            raise CallRefused(488, f"the offer cannot be answered: {error}", call_id=routed.call_id) from None
-        return routed.call_id, answer
+            raise
 
     def _web_line(self) -> ConnectedWebLine:
         """One with a free place, of the hall that shall have the call. Raises `CallRefused`."""
-        free = [line for line in self.web_lines.values() if len(line.calls) < line.capacity]
+        free = [line for line in self.web_lines.values() if line.load < line.capacity]
         if not free:
-            raise CallRefused(503, "all web lines are busy", retry_after_s=10)
+            raise CallRefused(503, "all web lines are busy", retry_after_s=BUSY_FOR_S)
         held = self.edge.held_by_halls()
         hall = self.hall_for({line.hall: held.get(line.hall, 0) for line in free})
         if hall is None:
             raise CallRefused(503, "no hall takes calls now", retry_after_s=HALL_BACK_S)
-        return min((line for line in free if line.hall == hall), key=lambda line: len(line.calls))
+        return min((line for line in free if line.hall == hall), key=lambda line: line.load)
 
-    async def hang_up(self, call_id: str) -> None:
-        """Ends a call from the console or the page."""
+    async def _answer(self, line: ConnectedWebLine, call_id: str, offer_sdp: str) -> str:
+        """The line's SDP answer to a call's offer. Raises `CallRefused`, with the call ended in its hall."""
+        try:
+            answer = await line.peer.ask(AnswerOffer(call_id, offer_sdp), OFFER_WITHIN_S)
+        except RpcError as error:
+            await self.closing.ended(call_id, CallEnding(End.FAILED, str(error)))
+            why = f"no line took the call: {error}"
+            raise CallRefused(503, why, retry_after_s=LINE_BACK_S, call_id=call_id) from None
+        except asyncio.CancelledError:
+            await asyncio.shield(self.closing.ended(call_id, CallEnding(End.CANCELLED)))
+            raise
+        if answer.sdp is None:
+            why = f"the offer cannot be answered: {answer.wrong}"
+            await self.closing.ended(call_id, CallEnding(End.FAILED, why))
+            raise CallRefused(488, why, call_id=call_id)
+        return answer.sdp
+
+    async def hang_up(self, call_id: str, *, by_caller: bool = False) -> None:
+        """Ends a call, for the console or for the caller who placed it over HTTP."""
         routed = self.routing.calls.get(call_id)
         if routed is None:
             raise CallRefused(404, f"no running call {call_id}")
-        await self.closing.ended(call_id, CallEnding(End.CONSOLE))
+        await self.closing.ended(call_id, CallEnding(End.CALLER if by_caller else End.CONSOLE))
 
     async def list_calls(self) -> list[dict[str, Any]]:
         return await self.sessions.live() + await self.sessions.recent()

@@ -144,8 +144,16 @@ class DialDigits(Ask[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerOffer(Ask[str]):
-    """A browser's SDP offer, which a web line answers with its SDP."""
+class OfferAnswer:
+    """A web line's SDP, or what is wrong with the offer."""
+
+    sdp: str | None = None
+    wrong: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOffer(Ask[OfferAnswer]):
+    """A browser's SDP offer. An `RpcError` says that the line can take no call, whatever the offer."""
 
     wire: ClassVar[str] = "web.offer"
     call_id: str

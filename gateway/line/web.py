@@ -43,6 +43,7 @@ from gateway.ipc.line_messages import (
     DialDigits,
     DropCall,
     KeyPressed,
+    OfferAnswer,
     ReferCall,
     RingCall,
     ShowCaller,
@@ -52,7 +53,7 @@ from gateway.ipc.rpc import Peer, connect
 from gateway.ipc.tick import RECEIVING, SENDING, UNDERRUN, SlotAudio
 from gateway.line import webcall
 from gateway.line.opus import FRAME, RATE_HZ
-from gateway.line.webcall import CODEC, WebCall
+from gateway.line.webcall import CODEC, OfferError, WebCall
 from model.tasks import Tasks, failures
 
 CAPACITY: Final = 8
@@ -190,7 +191,7 @@ class WebLine:
 
     # ── what front and hall ask ──────────────────────────────────────────────────────────────────────
 
-    async def _offer(self, _: Peer, asked: AnswerOffer) -> str:
+    async def _offer(self, _: Peer, asked: AnswerOffer) -> OfferAnswer:
         call_id = asked.call_id
         if self._hall is None:
             raise RpcError(f"{self.name} has no hall")
@@ -205,12 +206,17 @@ class WebLine:
         self._by_number[call.number] = call
         try:
             answer = await call.answer(asked.sdp)
-        except RpcError:
+        except OfferError as error:
+            self._forget(call)
+            return OfferAnswer(wrong=str(error))
+        except BaseException:
             self._forget(call)
             raise
+        if call.ended is not None:
+            raise RpcError(f"{self.name} was asked to drop call {call_id} before it was answered")
         self._tell_started(call, resumed=False)
         log.info("call.started", call_id=call_id, slot=call.slot)
-        return answer
+        return OfferAnswer(sdp=answer)
 
     async def _drop(self, _: Peer, asked: DropCall) -> None:
         call = self.calls.get(asked.call_id)

@@ -30,7 +30,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from aiortc.sdp import SessionDescription
 from av.packet import Packet
 
-from gateway.errors import RpcError
+from gateway.errors import VoicegateError
 from gateway.ipc.codec import to_json
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.line_messages import Shown, ShownState
@@ -77,6 +77,10 @@ def prepare(host: str) -> None:
             parameters={"minptime": 10, "useinbandfec": 1, "maxaveragebitrate": 40_000},
         )
     ]
+
+
+class OfferError(VoicegateError):
+    """A browser's offer cannot be answered; the text says what is wrong with it."""
 
 
 class VoiceTrack(MediaStreamTrack):
@@ -152,7 +156,7 @@ class WebCall:
     # ── setting up and taking down ───────────────────────────────────────────────────────────────────
 
     async def answer(self, offer: str) -> str:
-        """The SDP answer. Raises `RpcError` for an offer that is none, or holds no Opus audio."""
+        """The SDP answer. Raises `OfferError` for an offer that is none, or holds no Opus audio."""
         connection = self._connection
         try:
             _check(offer)
@@ -162,7 +166,7 @@ class WebCall:
         except Exception as error:  # aiortc's parser raises whatever a malformed line makes it raise
             with contextlib.suppress(Exception):
                 await connection.close()
-            raise RpcError(f"the offer cannot be answered: {error or type(error).__name__}") from None
+            raise OfferError(str(error) or type(error).__name__) from None
         audio = connection.getTransceivers()
         self._jitter = audio[0].receiver._RTCRtpReceiver__jitter_buffer  # type: ignore[attr-defined]
         direction = audio[0].currentDirection or "inactive"
@@ -341,16 +345,16 @@ class WebCall:
 
 
 def _check(offer: str) -> None:
-    """Raises `ValueError` for an offer that aiortc would stumble over, or that holds no call."""
+    """Raises `OfferError` for an offer that aiortc would stumble over, or that holds no call."""
     description = SessionDescription.parse(offer)
     kinds = [media.kind for media in description.media]
     if kinds.count("audio") != 1 or not set(kinds) <= {"audio", "application"}:
-        raise ValueError("it must hold one audio section, and no video")
+        raise OfferError("it must hold one audio section, and no video")
     if not all(media.dtls and media.dtls.fingerprints for media in description.media):
-        raise ValueError("it has no DTLS fingerprint")
+        raise OfferError("it has no DTLS fingerprint")
     mids = {media.rtp.muxId for media in description.media}
     if any(not set(group.items) <= mids for group in description.group if group.semantic == "BUNDLE"):
-        raise ValueError("it bundles sections that it does not hold")
+        raise OfferError("it bundles sections that it does not hold")
 
 
 def _is_quiet(sound: bytes) -> bool:

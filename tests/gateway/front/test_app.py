@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from gateway.config.settings import Settings
 from gateway.errors import CallRefused, StartError
 from gateway.front.app import build_app
 from gateway.front.boundary import COOKIE, MAX_BODY, WRONG_TOKENS
+from gateway.front.engine_door import engine_door
 from gateway.ipc.front_messages import HouseState
 
 TOKEN = "a-token-of-the-console"
@@ -23,6 +25,8 @@ class FakeHouse:
     def __init__(self) -> None:
         self.placed: list[tuple[str, str, str, str]] = []
         self.hung_up: list[str] = []
+        self.left: list[str] = []
+        """calls that their callers ended"""
         self.refuses: Exception | None = None
         self.is_ready = True
         self.asked = 0
@@ -33,10 +37,10 @@ class FakeHouse:
         self.placed.append((offer_sdp, dialled, source, user_agent))
         return "c1", "v=0\r\nanswer"
 
-    async def hang_up(self, call_id: str) -> None:
+    async def hang_up(self, call_id: str, *, by_caller: bool = False) -> None:
         if call_id != "c1":
             raise CallRefused(404, f"no running call {call_id}")
-        self.hung_up.append(call_id)
+        (self.left if by_caller else self.hung_up).append(call_id)
 
     async def list_calls(self) -> list[dict[str, Any]]:
         return [{"call_id": "c1", "state": "listening"}]
@@ -79,7 +83,7 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 def test_an_offer_is_answered(local: TestClient, house: FakeHouse) -> None:
     response = local.post("/api/call", content=SDP, headers={**OFFER, "User-Agent": "a browser"})
     assert response.status_code == 201
-    assert response.headers["location"] == "/api/calls/c1"
+    assert response.headers["location"] == "/api/call/c1"
     assert response.headers["content-type"].startswith("application/sdp")
     assert response.text == "v=0\r\nanswer"
     assert house.placed == [(SDP, "demo", "testclient", "a browser")]
@@ -90,7 +94,7 @@ def test_the_number_dialled_comes_by_query_or_json(local: TestClient, house: Fak
     answered = local.post("/api/call", json={"sdp": SDP, "dialled": "+49 30"})
     assert answered.status_code == 400
     answered = local.post("/api/call", json={"sdp": SDP, "dialled": "+4930"})
-    assert answered.json() == {"call_id": "c1", "sdp": "v=0\r\nanswer", "location": "/api/calls/c1"}
+    assert answered.json() == {"call_id": "c1", "sdp": "v=0\r\nanswer", "location": "/api/call/c1"}
     assert [placed[1] for placed in house.placed] == ["sales", "+4930"]
 
 
@@ -159,6 +163,86 @@ def test_hanging_up(local: TestClient, house: FakeHouse) -> None:
     assert local.delete("/api/calls/c2").status_code == 404
     assert local.delete("/api/calls/..%2Fx").status_code == 404
     assert house.hung_up == ["c1"]
+
+
+def test_the_caller_hangs_up_where_the_answer_said(local: TestClient, house: FakeHouse) -> None:
+    location = local.post("/api/call", content=SDP, headers=OFFER).headers["location"]
+    assert local.delete(location).status_code == 204
+    assert (house.left, house.hung_up) == (["c1"], [])
+    assert local.delete("/api/call/c2").status_code == 404
+    assert local.delete("/api/call/..%2Fx").status_code == 404
+
+
+def test_a_whip_client_asks_what_it_may_post(local: TestClient) -> None:
+    response = local.options("/api/call")
+    assert response.status_code == 204
+    assert response.headers["accept-post"] == "application/sdp"
+    assert set(response.headers["allow"].split(", ")) == {"OPTIONS", "POST"}
+
+
+@pytest.mark.parametrize(
+    ("path", "takes"),
+    [
+        ("/", {"GET", "HEAD"}),
+        ("/login", {"GET", "HEAD", "POST"}),
+        ("/logout", {"POST"}),
+        ("/api/call", {"POST", "OPTIONS"}),
+        ("/api/call/c1", {"DELETE"}),
+        ("/api/calls", {"GET", "HEAD"}),
+        ("/api/calls/c1", {"GET", "HEAD", "DELETE"}),
+        ("/metrics", {"GET", "HEAD"}),
+        ("/healthz", {"GET", "HEAD"}),
+        ("/readyz", {"GET", "HEAD"}),
+        ("/console/call.js", {"GET", "HEAD"}),
+        ("/engine/voice", {"POST"}),
+    ],
+)
+def test_a_method_that_is_not_taken_is_told_which_are(house: FakeHouse, path: str, takes: set[str]) -> None:
+    async def fetch(grant: str, voice_hash: str) -> Any:
+        raise AssertionError("nobody asks for a voice here")
+
+    app = build_app(house, Settings(host="127.0.0.1"), more=[engine_door(fetch, "x")])
+    with TestClient(app, base_url="http://localhost:8080") as client:
+        for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE"} - takes:
+            refused = client.request(method, path)
+            assert refused.status_code == 405, method
+            assert set(refused.headers["allow"].split(", ")) == takes, method
+
+
+async def test_a_caller_who_does_not_wait_for_the_answer_gets_no_call(house: FakeHouse) -> None:
+    """By the rules of ASGI: nothing else than `receive` says that the browser is gone."""
+    app = build_app(house, Settings(host="127.0.0.1"))
+    placing, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def place(*_: str) -> tuple[str, str]:
+        placing.set()
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        raise AssertionError("it should have been cancelled")
+
+    house.place = place  # type: ignore[method-assign]  # this test's
+    body = iter([{"type": "http.request", "body": SDP.encode(), "more_body": False}])
+
+    async def receive() -> dict[str, Any]:
+        for message in body:
+            return message
+        await placing.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(_: Any) -> None:
+        """To nobody."""
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/sdp")]
+    scope = {
+        "type": "http", "method": "POST", "path": "/api/call", "raw_path": b"/api/call", "query_string": b"",
+        "headers": headers, "scheme": "http", "client": ("127.0.0.1", 1), "server": ("localhost", 80),
+        "root_path": "", "http_version": "1.1",
+    }  # fmt: skip
+    await app(scope, receive, send)
+    assert cancelled.is_set()
 
 
 def test_calls_metrics_and_health(local: TestClient, house: FakeHouse) -> None:

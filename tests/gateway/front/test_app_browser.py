@@ -63,7 +63,7 @@ class Desk:
         }  # fmt: skip
         return call_id, answer
 
-    async def hang_up(self, call_id: str) -> None:
+    async def hang_up(self, call_id: str, *, by_caller: bool = False) -> None:
         try:
             await self.front.hang_up(call_id)
         except RpcError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar, get_args
 
 from gateway.config.runtime import Runtime
+from gateway.errors import RpcError
 from gateway.hall.ticks import TickLine, TickServer
 from gateway.ipc import tick
 from gateway.ipc.envelope import A, Ask, Handled, Tell
@@ -262,7 +263,10 @@ class FakeFront(Listener):
 
     async def offer(self, call_id: str, sdp: str) -> str:
         assert self.line is not None
-        return await self.line.ask(AnswerOffer(call_id, sdp), 5.0)
+        answer = await self.line.ask(AnswerOffer(call_id, sdp), 5.0)
+        if answer.sdp is None:
+            raise RpcError(f"the offer cannot be answered: {answer.wrong}")
+        return answer.sdp
 
     async def hang_up(self, call_id: str, line: str = "") -> None:
         """By the line of this name, or the one that joined last."""
