@@ -280,9 +280,7 @@ async def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  # for mypy: it is registered for HTTPException alone
     response = refusal(error.status_code, error.detail)
     response.headers.update(error.headers or {})
-    if (
-        error.status_code == 405
-    ):  # RFC 9110 §15.5.6 wants it; of the files' own refusal starlette leaves it out
+    if error.status_code == 405:  # RFC 9110 §15.5.6; where it serves files, starlette does not say it
         response.headers.setdefault("Allow", "GET, HEAD")
     return response
 

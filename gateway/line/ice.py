@@ -1,4 +1,4 @@
-"""Which addresses a web line answers at, and which of a browser's it believes.
+"""Which addresses a web line answers at, and whose packets it takes.
 
 The line is the reachable side: a browser's checks come to the candidates in our answer, and where they come
 from is learnt from them (peer-reflexive, RFC 8445 §7.3.1.3). So nothing here needs STUN, nor multicast DNS to
@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Final
+import time
+from typing import Any, Final
 
 import aioice.ice
+import aioice.stun
 import ifaddr
 
 MOST_CANDIDATES: Final = 16
 """Addresses of an offer that we send checks to; more is no browser."""
+ADDRESSES_FOR_S: Final = 1.0
+"""How long an address that is not this machine's stays so, whoever sends."""
 CONSENT_FAILURES: Final = 3
 """Unanswered consent checks (every 5 s) before a browser counts as gone; aioice waits for 6."""
 
@@ -24,23 +28,77 @@ _CANDIDATE = re.compile(
 )
 
 
-def bind(host: str) -> None:
-    """Makes this process's ICE agents bind `host` only, or every interface for 0.0.0.0 and ::.
+class OwnAddresses:
+    """This machine's addresses. They change while it runs: a laptop goes to another network."""
 
-    aioice has no such setting and always leaves 127.0.0.1 out.
+    def __init__(self) -> None:
+        self._known: frozenset[str] = frozenset()
+        self._read_at = 0.0
+
+    def read(self) -> list[str]:
+        """The IPv4 addresses of every interface, loopback's among them; where there are no others, what IPv6
+        addresses can be reached beyond one link."""
+        ips = [ip.ip for adapter in ifaddr.get_adapters() for ip in adapter.ips]
+        self._known = frozenset(ip if isinstance(ip, str) else ip[0] for ip in ips)
+        self._read_at = time.monotonic()
+        fourth = sorted(ip for ip in self._known if ":" not in ip and not ip.startswith("127."))
+        sixth = sorted(ip for ip in self._known if ":" in ip and ip != "::1" and not ip.startswith("fe80:"))
+        return ["127.0.0.1", *(fourth or sixth)[: MOST_CANDIDATES - 1]]
+
+    def hold(self, address: str) -> bool:
+        """Whether a packet from this address was sent on this machine: a kernel lets nobody else use one of
+        its own. Asked for each packet; the interfaces are asked only for an unknown one, now and then."""
+        if address in self._known or address.startswith("127."):
+            return True
+        if time.monotonic() - self._read_at < ADDRESSES_FOR_S:
+            return False
+        self.read()
+        return address in self._known
+
+
+class OwnMachineOnly(aioice.ice.StunProtocol):
+    """A candidate's socket that knows this machine alone. STUN, DTLS and RTP all come by it; DTLS and RTP go
+    only to where a check was answered from."""
+
+    def datagram_received(self, data: bytes | str, addr: tuple[Any, ...]) -> None:
+        if own.hold(addr[0]):
+            super().datagram_received(data, addr)
+
+    def send_stun(self, message: aioice.stun.Message, addr: tuple[str, int]) -> None:
+        if own.hold(addr[0]):
+            super().send_stun(message, addr)
+
+
+own: Final = OwnAddresses()
+_ANY_MACHINE: Final = aioice.ice.StunProtocol
+
+
+def bind(host: str) -> list[str]:
+    """Makes this process's ICE agents answer at `host`; returns the addresses that this means now.
+
+    Bound to loopback they answer at every address of this machine, and only to this machine: Firefox offers
+    no loopback candidates, and reaches none. For 0.0.0.0 and :: it is every interface. aioice has no such
+    setting, and always leaves 127.0.0.1 out.
     """
-    addresses = _addresses(host)
-    aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: list(addresses)
+    loopback = is_loopback(host)
+    everywhere = loopback or host in ("0.0.0.0", "::")  # noqa: S104 - compared only
+    first = [host] if loopback and host != "localhost" else []
+    aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: (
+        list(dict.fromkeys([*first, *own.read()])) if everywhere else [host]
+    )
+    aioice.ice.StunProtocol = OwnMachineOnly if loopback else _ANY_MACHINE  # type: ignore[misc]  # no setting
     aioice.ice.CONSENT_FAILURES = CONSENT_FAILURES
+    return aioice.ice.get_host_addresses(True, True)
 
 
-def _addresses(host: str) -> list[str]:
-    if host == "localhost":
-        return ["127.0.0.1"]
-    if host not in ("0.0.0.0", "::"):  # noqa: S104 - compared only
-        return [host]
-    found = {ip.ip for adapter in ifaddr.get_adapters() for ip in adapter.ips if isinstance(ip.ip, str)}
-    return sorted(found | {"127.0.0.1"})
+def reaches_beyond(address: str) -> bool:
+    """Whether an address is more than loopback's."""
+    return not ipaddress.ip_address(address).is_loopback
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host to bind reaches this machine alone."""
+    return host in ("127.0.0.1", "::1", "localhost")
 
 
 def offered(sdp: str) -> str:

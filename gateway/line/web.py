@@ -51,7 +51,7 @@ from gateway.ipc.line_messages import (
 )
 from gateway.ipc.rpc import Peer, connect
 from gateway.ipc.tick import RECEIVING, SENDING, UNDERRUN, SlotAudio
-from gateway.line import webcall
+from gateway.line import ice, webcall
 from gateway.line.opus import FRAME, RATE_HZ
 from gateway.line.webcall import CODEC, OfferError, WebCall
 from model.tasks import Tasks, failures
@@ -62,6 +62,11 @@ RETRY_S: Final = 0.05
 RETRY_AT_MOST_S: Final = 1.0
 MOST_TICKS_AT_ONCE: Final = 5
 """Ticks made up for after a stall; what lies further back is gone."""
+
+NO_NETWORK: Final = (
+    "this machine has no network address, which browsers want: Firefox cannot call until there is one; "
+    "Chromium only with --allow-loopback-in-peer-connection"
+)
 
 log = structlog.get_logger("web")
 
@@ -354,8 +359,11 @@ def main(name: str, hall: str, runtime_dir: Path) -> None:
         logs.configure(name, given.log_level)
         runtime = Runtime(runtime_dir)
         token = os.environ.get("VOICEGATE_BOOT_TOKEN") or runtime.token()
-        webcall.prepare(given.host)
-        asyncio.run(_main(WebLine(name, hall, runtime, token, given.public_address)))
+        addresses = webcall.prepare(given.host)
+        if given.local_only and not any(ice.reaches_beyond(address) for address in addresses):
+            log.warning("ice.loopback_only", hint=NO_NETWORK)
+        public_address = None if given.local_only else given.public_address
+        asyncio.run(_main(WebLine(name, hall, runtime, token, public_address)))
     except VoicegateError as error:
         raise SystemExit(f"{name}: {error}") from None
 

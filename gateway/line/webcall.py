@@ -64,10 +64,10 @@ DIGITS: Final = frozenset("0123456789*#ABCD")
 log = structlog.get_logger("webcall")
 
 
-def prepare(host: str) -> None:
-    """Once per process: our jitter buffer, our addresses, and Opus as the only codec."""
+def prepare(host: str) -> list[str]:
+    """Once per process: our jitter buffer, our addresses, and Opus as the only codec. Returns the addresses
+    that calls are answered at now."""
     aiortc.rtcrtpreceiver.JitterBuffer = JitterBuffer  # type: ignore[attr-defined,assignment]
-    ice.bind(host)
     aiortc.codecs.CODECS["audio"][:] = [
         RTCRtpCodecParameters(
             mimeType="audio/opus",
@@ -77,6 +77,7 @@ def prepare(host: str) -> None:
             parameters={"minptime": 10, "useinbandfec": 1, "maxaveragebitrate": 40_000},
         )
     ]
+    return ice.bind(host)
 
 
 class OfferError(VoicegateError):
