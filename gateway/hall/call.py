@@ -117,7 +117,20 @@ class Call:
         self.ear.forget_turn()
         self.seat.aim(FULL)
         self.session.event("hold", sending=sending, receiving=receiving)
-        self.line.show(ShownState("listening" if sending else "held"))
+        if sending:
+            self.show_state()
+        else:
+            self.line.show(ShownState("held"))
+
+    def show_state(self) -> None:
+        """Tells the caller's page what the voice does now."""
+        if self.playout.heard_now:
+            state = "speaking" if self.ear.interruptible else "announcing"
+        elif self.inbox.refused is not None:
+            return  # the last words were said: nobody listens
+        else:
+            state = "thinking" if self.speech.owes_reply else "listening"
+        self.line.show(ShownState(state))
 
     def press(self, digit: str, way: KeyWay) -> None:
         """The caller pressed a key; verbs learn of each press once, by however many ways it came."""

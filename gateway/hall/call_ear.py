@@ -61,6 +61,11 @@ class CallEar:
         self._interruptible = True
 
     @property
+    def interruptible(self) -> bool:
+        """The caller may cut what is being said."""
+        return self._interruptible
+
+    @property
     def tapped(self) -> bool:
         """Somebody takes the caller's frames."""
         return self._tap is not None

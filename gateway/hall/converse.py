@@ -21,12 +21,13 @@ from gateway.hall.transfer import transfer
 from gateway.hall.turns import TurnEvent
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hall_messages import TurnAnswered
-from gateway.ipc.line_messages import ShownHeard, ShownLatency, ShownState
+from gateway.ipc.line_messages import ShownHeard, ShownLatency, ShownNote
 from gateway.store.sessions import Turn as SessionTurn
 from model.tasks import Tasks
 
 UNDERSTOOD_WITHIN_S: Final = 1.0
 """Some engines never tell what they understood."""
+NO_KEYS: Final = "The voice does not ask for a key now."
 TOOLS: Final = ("hang_up", "transfer")
 """What an engine may ask for."""
 
@@ -79,7 +80,7 @@ class Conversation:
             self._say(verb.not_understood[0])  # what was being said when we died is lost
         elif verb.greeting and self._greeting is None:
             self._say(verb.greeting)
-        call.line.show(ShownState("listening"))
+        call.show_state()
         try:
             while True:
                 if call.inbox.refused is not None:
@@ -147,6 +148,7 @@ class Conversation:
                 return await self._tool(event)
             case Dtmf():
                 call.session.event("dtmf", digit=event.digit)
+                call.line.show(ShownNote(NO_KEYS))
         return False
 
     # ── the caller's turn ────────────────────────────────────────────────────────────────────────────
@@ -175,7 +177,7 @@ class Conversation:
         call.session.event(
             "barge_in", onset_to_cut_s=round(turn.duration_s, 3), heard_s=[round(i.heard_s, 2) for i in items]
         )
-        call.line.show(ShownState("listening"))
+        call.show_state()
 
     def _answer(self, turn: CallerTurn) -> None:
         call = self._call
@@ -186,7 +188,7 @@ class Conversation:
         now = call.ear.last_sound
         self._turn = Turn(self._turns, turn.duration_s, turn.at - turn.quiet_s, turn.at, now, item)
         self._open.append(self._turn)
-        call.line.show(ShownState("thinking"))
+        call.show_state()
         self._following.short(self._follow(self._turn), "call.turn")
 
     async def _follow(self, turn: Turn) -> None:
@@ -207,7 +209,6 @@ class Conversation:
             call.tell_front(TurnAnswered(call.id, rounded))
             stages = rounded["endpointing"], rounded["engine"], rounded["playout"], rounded["whole"]
             call.line.show(ShownLatency(turn.number, *stages))
-            call.line.show(ShownState("speaking"))
         await item.done.wait()
         with contextlib.suppress(TimeoutError):  # a reply may be cut before its question is understood
             async with asyncio.timeout(UNDERSTOOD_WITHIN_S):

@@ -9,6 +9,7 @@ import asyncio
 import json
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 import structlog
@@ -200,7 +201,7 @@ class Hall:
         """The call with all its parts."""
         log = structlog.get_logger("call").bind(call_id=offer.call_id)
         session = self.sessions.session(offer.call_id)
-        playout = Playout(MARK_DELAY_S + FILTER_DELAY_S)
+        playout = Playout(MARK_DELAY_S + FILTER_DELAY_S, turned=partial(self._voice_turned, offer.call_id))
         inbox = Inbox(playout, log)
         line = CallLine(offer.call_id, page=offer.facts.transport == "webrtc")
         memory = Memory(
@@ -235,6 +236,14 @@ class Hall:
             disclosed=past.disclosed if past is not None else [],
             clocks=self.clocks,
         )
+
+    def _voice_turned(self, call_id: str) -> None:
+        """A call's voice began, or is silent again. Its page is told after the ticks under way."""
+        asyncio.get_running_loop().call_soon(self._show_state, call_id)
+
+    def _show_state(self, call_id: str) -> None:
+        if (call := self.calls.get(call_id)) is not None and not call.inbox.ended.is_set():
+            call.show_state()
 
     async def end_call(self, _: Peer, asked: EndCall) -> None:
         self._call(asked.call_id).end(asked.how)

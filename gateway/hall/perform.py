@@ -169,6 +169,8 @@ class Performance:
         call = self._call
         if not interruptible:
             call.ear.hold_floor()
+            if call.playout.heard_now:  # the first words of a call began before its verb
+                call.show_state()
         item = self._start_saying(text)
         try:
             await call.played(item)

@@ -75,9 +75,13 @@ class Item:
 
 
 class Playout:
-    """The queue of one call. `delay_s` is what marking and the rate change add behind it."""
+    """The queue of one call. `delay_s` is what marking and the rate change add behind it; `turned` is called
+    on the hot path when something begins to be heard, and when nothing is any more."""
 
-    def __init__(self, delay_s: float) -> None:
+    def __init__(self, delay_s: float, turned: Callable[[], object] = lambda: None) -> None:
+        self._turned = turned
+        self.heard_now = False
+        """the caller hears something of ours, or would but for a gap"""
         self._delay = round(delay_s * HOUSE_HZ)
         self._waiting: deque[tuple[Item, Floats]] = deque()
         self._waiting_samples = 0
@@ -188,6 +192,9 @@ class Playout:
             _, item, reached = self._trail.popleft()
             item.reached = reached
             item.started.set()
+            if not self.heard_now:
+                self.heard_now = True
+                self._turned()
             if item.ended and item.reached == item.queued:
                 item.heard = item.queued
                 self._close(item)
@@ -203,6 +210,9 @@ class Playout:
         item.ready.set()
         item.started.set()
         item.done.set()
+        if self.heard_now and not self._open:
+            self.heard_now = False
+            self._turned()
         if item.then is not None and not item.cut:
             item.then(item)
 

@@ -110,6 +110,12 @@ class Speech:
         """Has the engine answer what was committed."""
         return self._ask(None)
 
+    @property
+    def owes_reply(self) -> bool:
+        """The caller waits for an answer, of which nothing is to be heard yet."""
+        asked = self._asked if self._active is None else (self._active, *self._asked)
+        return any(reply.say is None and not reply.item.cut and not reply.item.reached for reply in asked)
+
     def _ask(self, say: str | None) -> Item:
         item = Item(f"item-{next(self._numbers)}", then=self._remember_reply)
         self._asked.append(_Reply(item, say))
@@ -141,7 +147,10 @@ class Speech:
         if sound is None:
             self._log.warning("prompt.missing", text=text)
             return None
-        return self._own(sound)
+        item = self._own(sound)
+        item.add_words(text)
+        self._line.show_words(item, True)
+        return item
 
     def cut(self) -> list[Item]:
         """The caller interrupts: nothing more is said, and the engine learns what was heard."""

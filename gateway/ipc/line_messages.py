@@ -179,7 +179,10 @@ class AskFailures(Ask[dict[str, int]]):
 
 @dataclass(frozen=True, slots=True)
 class ShownState:
-    """ringing, listening, thinking, speaking, held or ended; `how` with the last."""
+    """What the voice does.
+
+    listening, thinking, speaking (the caller may cut it), announcing (not this), held; or ended, with `how`.
+    """
 
     state: str
     how: CallEnding | None = None
@@ -218,7 +221,15 @@ class ShownLatency:
     kind: Literal["latency"] = "latency"
 
 
-Shown = ShownState | ShownWords | ShownHeard | ShownLatency
+@dataclass(frozen=True, slots=True)
+class ShownNote:
+    """A remark beside the conversation, which nobody says."""
+
+    text: str
+    kind: Literal["note"] = "note"
+
+
+Shown = ShownState | ShownWords | ShownHeard | ShownLatency | ShownNote
 
 
 @dataclass(frozen=True, slots=True)

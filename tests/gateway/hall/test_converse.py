@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from itertools import groupby
 
 import numpy as np
 import pytest
 
-from gateway.dialplan import Answer, Converse, Hangup
+from gateway.dialplan import Answer, Converse, Disclose, Hangup
 from gateway.dialplan.routes import Keep
 from gateway.ipc.hall_messages import TurnAnswered
-from gateway.ipc.line_messages import ReferCall, ShownHeard, ShownState, ShownWords
+from gateway.ipc.line_messages import ReferCall, ShownHeard, ShownNote, ShownState, ShownWords
 from model import client
 from tests.gateway.hall import virtual_hall as scripted
 from tests.gateway.hall.virtual_hall import WORD_S, House, Phone
@@ -399,7 +400,30 @@ async def test_the_page_of_a_browser_sees_what_is_said_and_heard(house: House) -
     final = [event.text for event in phone.shown if isinstance(event, ShownWords) and event.final]
     assert final == ["how can I help", "nine to five"]
     assert [e.text for e in phone.shown if isinstance(e, ShownHeard)] == ["when are you open"]
-    assert [e.state for e in phone.shown if isinstance(e, ShownState)][-2:] == ["thinking", "speaking"]
+    states = ["thinking", "speaking", "listening"]
+    await house.until(lambda: [e.state for e in phone.shown if isinstance(e, ShownState)][-3:] == states)
+
+
+async def test_the_page_says_that_the_voice_speaks_from_the_first_word_on(house: House) -> None:
+    phone = await house.ring(
+        Answer(), Disclose(text="this is a machine"), TALK, transport="webrtc", line="web0", rate_hz=48_000
+    )
+    await house.until(lambda: phone.heard_s() > 0.1)
+    states = [event.state for event in phone.shown if isinstance(event, ShownState)]
+    assert states[-1] == "announcing", "the caller may not interrupt a disclosure"
+    await house.until(lambda: phone.heard_s() > 8 * WORD_S - 0.1)
+    await house.until(lambda: not house.call(phone).playout.busy)
+    await asyncio.sleep(0.1)
+    states = [event.state for event in phone.shown if isinstance(event, ShownState)]
+    assert [state for state, _ in groupby(states)][-2:] == ["speaking", "listening"]
+    words = [event.text for event in phone.shown if isinstance(event, ShownWords) and event.final]
+    assert words == ["this is a machine", "how can I help"]
+
+
+async def test_a_key_that_nothing_asks_for_is_said_to_be_none(house: House) -> None:
+    phone = await talking(house, transport="webrtc", line="web0", rate_hz=48_000)
+    await house.press(phone, "5")
+    await house.until(lambda: [event for event in phone.shown if isinstance(event, ShownNote)])
 
 
 async def test_after_the_conversation_the_route_hangs_up(house: House) -> None:

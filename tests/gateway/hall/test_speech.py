@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from gateway.hall.prompts import Prompts, render
 from gateway.hall.speech import FILLER, RECONNECT_FOR_S
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hall_messages import EndCall, RenderPrompts
+from gateway.ipc.line_messages import ShownState, ShownWords
 from model import client, events
 from model.errors import EngineError
 from tests.gateway.hall import virtual_hall as scripted
@@ -37,8 +39,8 @@ def prompts(house: House) -> Prompts:
     return kept
 
 
-async def talking(house: House, *verbs: object) -> Phone:
-    phone = await house.ring(Answer(), *verbs or (TALK,))  # type: ignore[arg-type]
+async def talking(house: House, *verbs: object, **offer: object) -> Phone:
+    phone = await house.ring(Answer(), *verbs or (TALK,), **offer)  # type: ignore[arg-type]
     await house.until(lambda: phone.heard_s() > 4 * WORD_S - 0.1)
     await house.until(lambda: not house.call(phone).playout.busy)
     return phone
@@ -157,6 +159,20 @@ async def test_an_engine_that_stays_away_is_apologised_for(house: House, prompts
     assert await house.over(phone) == "failed: the engine was lost"
     assert phone.heard_s() - heard == pytest.approx(LOST_S, abs=0.05)
     assert house.is_empty()
+
+
+async def test_the_page_shows_what_is_said_in_the_engines_place(house: House, prompts: Prompts) -> None:
+    house.engine.think_s = 3.0
+    phone = await talking(house, transport="webrtc", line="web0", rate_hz=48_000)
+    phone.speak(1.0)
+    await house.until(lambda: house.engine.told("commit"))
+    house.engine.die()
+    await house.over(phone)
+    shown = [event.text for event in phone.shown if isinstance(event, ShownWords) and event.final]
+    assert shown[-2:] == [FILLER, TALK.engine_lost]
+    states = [event.state for event in phone.shown if isinstance(event, ShownState)]
+    states = [state for state, _ in groupby(states)]
+    assert states[-3:] == ["speaking", "thinking", "speaking"], "a filler leaves the answer owing"
 
 
 async def test_an_engine_that_is_away_from_the_start_is_apologised_for(
