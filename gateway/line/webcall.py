@@ -29,6 +29,7 @@ from aiortc import (
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from aiortc.sdp import SessionDescription
 from av.packet import Packet
+from OpenSSL import SSL
 
 from gateway.errors import VoicegateError
 from gateway.ipc.codec import to_json
@@ -199,10 +200,18 @@ class WebCall:
         if state == "connected" and self.confirmed_at is None and self.ended is None:
             self.confirmed_at = time.monotonic()
             self._happened(self, "confirmed", "")
-        elif state == "failed":
-            self._close_soon(CallEnding(End.BROWSER_LOST))
-        elif state == "closed":
-            self._close_soon(CallEnding(End.CALLER))
+        elif state in ("failed", "closed"):
+            if self.confirmed_at is None and state == "failed":
+                end = End.NO_MEDIA
+            else:
+                end = End.CALLER if self._said_goodbye() else End.BROWSER_LOST
+            self._close_soon(CallEnding(end))
+
+    def _said_goodbye(self) -> bool:
+        """Whether the browser closed its side by DTLS (RFC 8827 §6.5), and did not merely fall silent. aiortc
+        closes the connection for either."""
+        dtls = self._connection.getTransceivers()[0].receiver.transport._ssl
+        return dtls is not None and bool(dtls.get_shutdown() & SSL.RECEIVED_SHUTDOWN)
 
     async def close(self, how: CallEnding) -> None:
         """Ends the call, once; the page is told first."""

@@ -66,6 +66,13 @@ class Browser:
         async with asyncio.timeout(5):
             await self.connected.wait()
 
+    def vanish(self) -> None:
+        """Is gone without a word, as a browser that was killed, or behind a cable that was cut."""
+        ice: Any = self.connection.getReceivers()[0].transport.transport._connection
+        for protocol in ice._protocols:
+            protocol.datagram_received = lambda data, addr: None
+            protocol.transport.sendto = lambda data, addr: None
+
     async def hears(self, seconds: float) -> bytes:
         """What came, decoded, for so long."""
         receiver = self.connection.getReceivers()[0]

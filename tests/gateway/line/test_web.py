@@ -317,6 +317,14 @@ async def test_the_browser_closes(house: House) -> None:
     assert (await house.hall.hears(CallLeft)).how == "caller hung up"
 
 
+async def test_a_browser_that_vanishes_did_not_hang_up(house: House) -> None:
+    browser, _ = await house.call()
+    browser.vanish()
+    left = await house.hall.hears(CallLeft, within_s=30)
+    assert left.how == "failed: the connection to the browser was lost"
+    assert await house.front.hears_end() == ("c1", left.how)
+
+
 @pytest.mark.parametrize("who", ["hall", "front"])
 async def test_we_hang_up(house: House, who: str) -> None:
     browser, _ = await house.call()
