@@ -32,6 +32,14 @@ PREFS: Final = {
     "toolkit.telemetry.enabled": False,
 }
 """Nobody is asked for the microphone, which is no real one; and nothing is asked of the network."""
+KEEP_CONNECTION: Final = """(() => {
+  const Connection = window.RTCPeerConnection;
+  window.RTCPeerConnection = function (...given) { return (window.connection = new Connection(...given)); };
+})()"""
+"""Has a page leave its next RTCPeerConnections at `window.connection`."""
+HEARS: Final = """window.connection?.getStats().then((all) =>
+  [...all.values()].some((one) => one.type === "inbound-rtp" && one.totalAudioEnergy > 0.001))"""
+"""Whether more than silence came to `window.connection`: -30 dB for a second."""
 LISTENS: Final = re.compile(rb"WebDriver BiDi listening on (ws://\S+)")
 LOOK_AGAIN_S: Final = 0.1
 

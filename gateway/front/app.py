@@ -3,7 +3,7 @@
     GET    /                 the console page
     POST   /api/call         an offer (application/sdp, or JSON {"sdp", "dialled"}) -> 201, answer, Location
     OPTIONS /api/call        what may be posted (Accept-Post)
-    DELETE /api/call/{id}    the caller hangs up: the Location of the 201
+    DELETE /api/call/{id}    the caller hangs up, at the Location of the 201; ?why=no-sound: it heard nothing
     GET    /api/calls        running and recent calls
     GET    /api/calls/{id}   one call
     DELETE /api/calls/{id}   the operator hangs up
@@ -39,6 +39,7 @@ from starlette.staticfiles import StaticFiles
 from gateway.config.settings import Settings
 from gateway.errors import CallRefused, VoicegateError
 from gateway.front.boundary import COOKIE, COOKIE_S, Boundary, Keys, refusal, source_of
+from gateway.ipc.ending import End
 from gateway.ipc.front_messages import HouseState
 from model.tasks import race
 
@@ -68,11 +69,8 @@ class Gateway(Protocol):
     async def place(self, offer_sdp: str, dialled: str, source: str, user_agent: str) -> tuple[str, str]:
         """A browser's call: (call id, SDP answer). Raises `CallRefused`."""
 
-    async def hang_up(self, call_id: str, *, by_caller: bool = False) -> None:
-        """Ends a call. `by_caller`: who placed it hung up, not an operator.
-
-        Raises `CallRefused` (404) when no such call runs.
-        """
+    async def hang_up(self, call_id: str, how: End) -> None:
+        """Ends a call, and notes how. Raises `CallRefused` (404) when no such call runs."""
 
     async def list_calls(self) -> list[Call]:
         """Running calls, then recent ones."""
@@ -152,7 +150,7 @@ class Console:
             return _refused(refused)
         if left is not None or await request.is_disconnected():
             with contextlib.suppress(CallRefused):
-                await self._house.hang_up(call_id, by_caller=True)
+                await self._house.hang_up(call_id, End.CALLER)
         location = f"/api/call/{quote(call_id, safe='')}"
         if as_json:
             body = {"call_id": call_id, "sdp": answer, "location": location}
@@ -160,13 +158,14 @@ class Console:
         return Response(answer, 201, {"Location": location}, "application/sdp")
 
     async def leave(self, request: Request) -> Response:
-        return await self._hang_up(request.path_params["call_id"], by_caller=True)
+        end = End.NO_MEDIA if request.query_params.get("why") == "no-sound" else End.CALLER
+        return await self._hang_up(request.path_params["call_id"], end)
 
-    async def _hang_up(self, call_id: str, *, by_caller: bool) -> Response:
+    async def _hang_up(self, call_id: str, how: End) -> Response:
         if not CALL_ID.match(call_id):
             return refusal(404, "there is no such call")
         try:
-            await self._house.hang_up(call_id, by_caller=by_caller)
+            await self._house.hang_up(call_id, how)
         except CallRefused as refused:
             return _refused(refused)
         return Response(status_code=204)
@@ -177,7 +176,7 @@ class Console:
     async def call(self, request: Request) -> Response:
         call_id = request.path_params["call_id"]
         if request.method == "DELETE":
-            return await self._hang_up(call_id, by_caller=False)
+            return await self._hang_up(call_id, End.CONSOLE)
         if not CALL_ID.match(call_id):
             return refusal(404, "there is no such call")
         call = await self._house.show_call(call_id)

@@ -308,12 +308,12 @@ class Front:
             raise CallRefused(488, why, call_id=call_id)
         return answer.sdp
 
-    async def hang_up(self, call_id: str, *, by_caller: bool = False) -> None:
+    async def hang_up(self, call_id: str, how: End) -> None:
         """Ends a call, for the console or for the caller who placed it over HTTP."""
         routed = self.routing.calls.get(call_id)
         if routed is None:
             raise CallRefused(404, f"no running call {call_id}")
-        await self.closing.ended(call_id, CallEnding(End.CALLER if by_caller else End.CONSOLE))
+        await self.closing.ended(call_id, CallEnding(how))
 
     async def list_calls(self) -> list[dict[str, Any]]:
         return await self.sessions.live() + await self.sessions.recent()

@@ -1,12 +1,17 @@
 // One call from this page: microphone, offer and answer, the "events" channel, keypad, meters, state.
 
-import { refresh } from "/console/calls.js";
+import { here, refresh } from "/console/calls.js";
 import { Conversation } from "/console/conversation.js";
 import { Meter } from "/console/meter.js";
 
 const GATHER_MS = 700;
-const CONNECT_MS = 15000;
+const OFFER_MS = 10000;
+const CONNECT_MS = 10000; // before the gateway gives the call up, which waits for 15 s
 const HOPELESS_MS = 4000;
+const LOOK_MS = 400;
+const SILENT_MS = 1000; // the gateway sends a packet every 20 ms, in silence too
+const ASK_MS = 1500;
+const SMALL = "(max-width: 800px)";
 const KEYS = {
   1: [697, 1209], 2: [697, 1336], 3: [697, 1477], 4: [770, 1209], 5: [770, 1336], 6: [770, 1477],
   7: [852, 1209], 8: [852, 1336], 9: [852, 1477], "*": [941, 1209], 0: [941, 1336], "#": [941, 1477],
@@ -18,15 +23,18 @@ const STATES = {
   listening: ["Listening", "Say something, or press a key."],
   thinking: ["Thinking…", ""],
   speaking: ["Speaking", "You may interrupt."],
+  announcing: ["Speaking", "Listen first, then it is your turn."],
+  shaky: ["Connection is shaky", "No sound comes from the gateway."],
   held: ["On hold", ""],
   ended: ["Call ended", ""],
   failed: ["No call", ""],
 };
 const $ = (id) => document.getElementById(id);
 
-const conversation = new Conversation($("conversation"), $("empty"), $("latency"));
+const conversation = new Conversation($("conversation"), $("turns"), $("empty"), $("latency"));
 const meters = { mic: new Meter($("mic")), bot: new Meter($("bot")) };
 let call = null;
+let again = false; // there was a call on this page
 
 class Problem extends Error {}
 
@@ -37,7 +45,7 @@ function show(state, detail) {
   $("detail").textContent = detail ?? usual;
   const up = call !== null;
   $("call").classList.toggle("busy", up);
-  $("call-text").textContent = up ? "Hang up" : "Call";
+  $("call-text").textContent = up ? "Hang up" : again ? "Call again" : "Call";
   $("dial").hidden = up;
   const talking = Boolean(call?.since);
   $("mute").hidden = !talking;
@@ -85,11 +93,20 @@ async function refused(response) {
   const { error = {} } = await response.json().catch(() => ({}));
   const wait = error.retry_after_s ?? response.headers.get("Retry-After");
   if (response.status === 401) location.assign("/login");
-  if (response.status === 503) return `All lines are busy. Try again${wait ? ` in ${wait} seconds` : " soon"}.`;
+  const later = `Try again${wait ? ` in ${wait} seconds` : " soon"}.`;
+  if (response.status === 503 && /busy|full/.test(error.reason)) return `All lines are busy. ${later}`;
+  if (response.status === 503) return `The gateway takes no call now (${error.reason ?? "it does not say why"}). ${later}`;
   if (response.status === 429) return `Too many calls from here. Try again in ${wait ?? 60} seconds.`;
   if (response.status === 404) return `Nobody answers at “${$("number").value}”.`;
   if (response.status === 403) return `The gateway does not take this call: ${error.reason ?? "not allowed"}.`;
   return `The gateway refused the call: ${error.reason ?? `HTTP ${response.status}`}.`;
+}
+
+// the dialplan leaves the separators of a number out, too
+function dialled() {
+  const written = $("number").value.trim();
+  const bare = written.replace(/[-.()\s]/g, "");
+  return (/^\+?[0-9*]+$/.test(bare) ? bare : written) || "demo";
 }
 
 async function place() {
@@ -117,50 +134,138 @@ async function connect(mine) {
   for (const track of mine.stream.getAudioTracks()) connection.addTrack(track, mine.stream);
   mine.channel = connection.createDataChannel("events");
   mine.channel.addEventListener("message", (event) => happened(mine, JSON.parse(event.data)));
-  mine.channel.addEventListener("close", () => finish(mine, "ended"));
+  mine.channel.addEventListener("close", () => over(mine));
   connection.addEventListener("track", ({ streams: [stream] }) => {
     $("voice").srcObject = stream;
-    $("voice").play().catch(() => {});
+    hear();
     meters.bot.attach(mine.audio, stream);
   });
   connection.addEventListener("connectionstatechange", () => moved(mine));
   await connection.setLocalDescription();
   await gathered(connection);
-  const number = encodeURIComponent($("number").value.trim() || "demo");
+  const number = encodeURIComponent(dialled());
   let response;
   try {
     response = await fetch(`/api/call?dialled=${number}`, {
       method: "POST",
       headers: { "Content-Type": "application/sdp" },
       body: connection.localDescription.sdp,
+      signal: AbortSignal.timeout(OFFER_MS),
     });
-  } catch {
-    throw new Problem("The gateway does not answer. Is it still running?");
+  } catch (error) {
+    throw new Problem(
+      error.name === "TimeoutError"
+        ? `The gateway did not answer within ${OFFER_MS / 1000} seconds. Is the network up?`
+        : "The gateway does not answer. Is it still running?",
+    );
   }
   if (!response.ok) throw new Problem(await refused(response));
   mine.location = response.headers.get("Location");
   if (mine.ended) throw null;
   await connection.setRemoteDescription({ type: "answer", sdp: await response.text() });
-  // a browser that sees no network interface at all (Chromium, offline) never begins to send
-  const blind = !connection.localDescription.sdp.includes("a=candidate:");
-  const why = blind
-    ? "This browser found no network interface. Offline, start Chromium with --allow-loopback-in-peer-connection, or set media.peerconnection.ice.loopback in Firefox."
-    : "No sound could be exchanged with the gateway: a firewall may stop UDP.";
-  mine.giveUp = setTimeout(() => mine.since || finish(mine, "failed", why), blind ? HOPELESS_MS : CONNECT_MS);
+  // a browser that sees no network at all never begins to send
+  mine.blind = !connection.localDescription.sdp.includes("a=candidate:");
+  mine.giveUp = setTimeout(() => mine.since || noSound(mine), mine.blind ? HOPELESS_MS : CONNECT_MS);
+}
+
+// sound never came: says why, as far as a page can know
+function noSound(mine) {
+  if (mine.ended) return;
+  let why =
+    "No sound could be exchanged with the gateway. A firewall, a VPN or a NAT between this browser and the gateway stops UDP. " +
+    "For its operator: VOICEGATE_HOST must not be loopback, and behind a NAT VOICEGATE_PUBLIC_ADDRESS must be set.";
+  if (mine.blind) {
+    why =
+      "This browser found no network to send sound by. Connect this machine to a network; " +
+      "without one, only Chromium can call, started with --allow-loopback-in-peer-connection.";
+  } else if (here) {
+    why =
+      "No sound could be exchanged with the gateway, which talks with browsers on its own machine only. " +
+      "If this browser is elsewhere (a tunnel, a container, a virtual machine), start the gateway with VOICEGATE_HOST=0.0.0.0. " +
+      "If it is on the same machine, a VPN, a firewall or a privacy add-on stops its UDP.";
+  }
+  if (mine.location) leave(mine, "?why=no-sound");
+  finish(mine, "failed", why);
 }
 
 function moved(mine) {
   const state = mine.connection.connectionState;
   if (state === "connected" && !mine.since) {
     clearTimeout(mine.giveUp);
-    mine.since = Date.now();
+    mine.since = mine.heardAt = Date.now();
+    again = true;
+    mine.watch = setInterval(() => watch(mine), LOOK_MS);
     show("connecting", "Connected");
     refresh();
+  } else if (state === "disconnected" && mine.since) {
+    shaky(mine);
   } else if (state === "failed") {
-    finish(mine, mine.since ? "ended" : "failed", "The connection to the gateway was lost.");
+    if (mine.since) finish(mine, "ended", LOST);
+    else noSound(mine);
   } else if (state === "closed") {
-    finish(mine, "ended");
+    over(mine);
   }
+}
+
+// ── whether the gateway is still there ──────────────────────────────────────────────────────────────
+
+async function watch(mine) {
+  let packets = 0;
+  for (const stats of (await mine.connection.getStats()).values()) {
+    if (stats.type === "inbound-rtp") packets += stats.packetsReceived ?? 0;
+  }
+  if (mine.ended) return;
+  if (packets !== mine.packets) {
+    mine.packets = packets;
+    mine.heardAt = Date.now();
+    if (mine.shaky) {
+      mine.shaky = false;
+      show(mine.state ?? "listening");
+    }
+  } else if (Date.now() - mine.heardAt > SILENT_MS) {
+    shaky(mine);
+  }
+}
+
+function shaky(mine) {
+  if (!mine.shaky) {
+    mine.shaky = true;
+    show("shaky");
+  }
+  ask(mine);
+}
+
+// the gateway knows at once when a line died, and what ended a call
+async function ask(mine) {
+  if (mine.asking || mine.ended) return;
+  mine.asking = true;
+  try {
+    const response = await fetch(`/api/calls/${encodeURIComponent(mine.location.split("/").pop())}`, {
+      signal: AbortSignal.timeout(ASK_MS),
+    });
+    if (response.status === 404) return finish(mine, "ended", "failed: the gateway does not know this call any more");
+    if (!response.ok) return;
+    const { ended_at: endedAt, how } = await response.json();
+    if (endedAt !== undefined) finish(mine, "ended", how);
+  } catch {
+    if (mine.shaky && !mine.ended) show("shaky", "Neither sound nor an answer comes from the gateway.");
+  } finally {
+    mine.asking = false;
+  }
+}
+
+// its connection closed without a word of why
+async function over(mine) {
+  if (mine.ended) return;
+  await ask(mine);
+  finish(mine, "ended", LOST);
+}
+
+function hear() {
+  $("voice").play().then(
+    () => ($("hear").hidden = true),
+    (error) => ($("hear").hidden = error.name !== "NotAllowedError"),
+  );
 }
 
 // ── during a call ───────────────────────────────────────────────────────────────────────────────────
@@ -174,7 +279,8 @@ function happened(mine, event) {
   else if (event.kind === "state") {
     if (event.state === "ended") return finish(mine, "ended", event.how);
     if (event.state === "thinking") conversation.turn();
-    show(event.state);
+    mine.state = event.state;
+    if (!mine.shaky) show(event.state);
   }
 }
 
@@ -209,21 +315,33 @@ function mute() {
 function hangUp() {
   const mine = call;
   if (mine.channel?.readyState === "open") mine.channel.send(JSON.stringify({ bye: true }));
-  else if (mine.location) fetch(mine.location, { method: "DELETE", keepalive: true }).catch(() => {});
-  finish(mine, "ended", "You hung up.");
+  if (mine.location && (mine.shaky || mine.channel?.readyState !== "open")) leave(mine);
+  finish(mine, "ended", "caller hung up");
 }
 
-const HOW = { "hung up": "The voice hung up.", "caller hung up": "You hung up." };
+function leave(mine, why = "") {
+  fetch(mine.location + why, { method: "DELETE", keepalive: true }).catch(() => {});
+}
 
-function finish(mine, state, how) {
+const LOST = "failed: the connection to the gateway was lost";
+const HOW = {
+  "hung up": "The voice hung up.",
+  "caller hung up": "You hung up.",
+  "hung up by the console": "An operator ended the call.",
+  "hung up: the longest duration was reached": "The call had reached its longest duration.",
+};
+const BROKE = "failed: ";
+
+function finish(mine, state, how = "") {
   if (mine.ended) return;
   mine.ended = true;
   if (call !== mine) return;
   call = null;
-  const text = HOW[how] ?? (how ?? "");
-  if (state === "failed") complain(text);
-  else if (text.startsWith("failed: ")) complain(`The call broke off: ${text.slice(8)}.`);
-  show(state, state === "failed" || text.startsWith("failed: ") ? "" : text);
+  const broke = how.startsWith(BROKE);
+  if (state === "failed") complain(how);
+  else if (broke) complain(`The call broke off: ${how.slice(BROKE.length)}.`);
+  show(state, state === "failed" || broke ? "" : (HOW[how] ?? how));
+  $("hear").hidden = true;
   conversation.end();
   setTimeout(() => release(mine), 200); // what was sent last must leave
   $("mute").setAttribute("aria-pressed", "false");
@@ -233,6 +351,7 @@ function finish(mine, state, how) {
 
 function release(mine) {
   clearTimeout(mine.giveUp);
+  clearInterval(mine.watch);
   for (const track of mine.stream?.getTracks() ?? []) track.stop();
   mine.connection?.close();
   if (call === null || call === mine) {
@@ -245,6 +364,10 @@ function release(mine) {
 
 $("call").addEventListener("click", () => (call ? hangUp() : place()));
 $("mute").addEventListener("click", mute);
+$("hear").addEventListener("click", () => {
+  call?.audio?.resume();
+  hear();
+});
 $("pad").addEventListener("click", (event) => press(event.target.closest("button")?.dataset.key));
 $("number").addEventListener("keydown", (event) => event.key === "Enter" && !call && place());
 document.addEventListener("keydown", (event) => {
@@ -266,5 +389,6 @@ function draw() {
   }
   requestAnimationFrame(draw);
 }
+$("keys").open = !matchMedia(SMALL).matches; // a small screen has other things to show first
 show("idle");
 draw();

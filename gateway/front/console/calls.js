@@ -1,7 +1,9 @@
 // The operator's list of running and recent calls, and whether the gateway is up.
 
 const POLL_MS = 2000;
+const ANSWER_MS = 3000;
 const SHOWN = 30;
+export const here = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname); // the gateway's own machine, mostly
 const byId = (id) => document.getElementById(id);
 
 const clock = (seconds) => {
@@ -40,7 +42,7 @@ function row(call, now) {
     button.setAttribute("aria-label", `Hang up call ${call.call_id}`);
     button.addEventListener("click", async () => {
       button.disabled = true;
-      await fetch(`/api/calls/${encodeURIComponent(call.call_id)}`, { method: "DELETE" }).catch(() => {});
+      await fetch(`/api/calls/${encodeURIComponent(call.call_id)}`, { method: "DELETE", signal: AbortSignal.timeout(ANSWER_MS) }).catch(() => {});
       refresh();
     });
     end.append(button);
@@ -60,8 +62,8 @@ export async function refresh() {
   busy = true;
   try {
     const [ready, listed] = await Promise.all([
-      fetch("/readyz"),
-      fetch("/api/calls", { headers: { Accept: "application/json" } }),
+      fetch("/readyz", { signal: AbortSignal.timeout(ANSWER_MS) }),
+      fetch("/api/calls", { headers: { Accept: "application/json" }, signal: AbortSignal.timeout(ANSWER_MS) }),
     ]);
     if (listed.status === 401) return location.assign("/login");
     const state = await ready.json();
@@ -97,4 +99,4 @@ setInterval(() => document.hidden || refresh(), POLL_MS);
 document.addEventListener("visibilitychange", () => document.hidden || refresh());
 refresh();
 // the token cookie is HttpOnly; that the page was asked for beyond loopback is all we can see of it
-byId("logout").hidden = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
+byId("logout").hidden = here;

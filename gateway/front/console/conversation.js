@@ -3,8 +3,20 @@
 const UNSURE = 0.5;
 const seconds = (value) => `${value.toFixed(value < 1 ? 2 : 1)} s`;
 
+const wordsOf = (bubble) => bubble.querySelector(".words");
+
+function span(className, text) {
+  const made = document.createElement("span");
+  made.className = className;
+  made.textContent = text;
+  return made;
+}
+
+const SPEAKERS = { bot: "Voice: ", you: "You: " }; // read aloud; who sees the page sees sides and colours
+
 export class Conversation {
-  constructor(list, empty, latency) {
+  constructor(log, list, empty, latency) {
+    this.log = log;
     this.list = list;
     this.empty = empty;
     this.latency = latency;
@@ -17,7 +29,8 @@ export class Conversation {
     this.waiting = null; // a latency whose reply has no bubble yet
     this.latencies = [];
     this.latency.hidden = true;
-    this.list.replaceChildren(this.empty);
+    this.list.replaceChildren();
+    this.empty.hidden = false;
   }
 
   turn() {
@@ -25,15 +38,15 @@ export class Conversation {
   }
 
   add(className, text, before = null) {
-    this.empty.remove();
-    const near = this.list.scrollHeight - this.list.scrollTop - this.list.clientHeight < 80;
+    this.empty.hidden = true;
+    const near = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 80;
     const item = document.createElement("li");
     item.className = className;
-    const words = document.createElement("span");
-    words.textContent = text;
-    item.append(words);
+    const speaker = SPEAKERS[className.split(" ")[0]];
+    if (speaker) item.append(span("hidden", speaker));
+    item.append(span("words", text));
     this.list.insertBefore(item, before);
-    if (near) this.list.scrollTop = this.list.scrollHeight;
+    if (near) this.log.scrollTop = this.log.scrollHeight;
     return item;
   }
 
@@ -48,11 +61,11 @@ export class Conversation {
       if (this.waiting) this.mark(bubble, this.waiting);
       this.waiting = null;
     }
-    bubble.firstChild.textContent = text ?? "";
-    bubble.firstChild.classList.toggle("typing", !final);
+    wordsOf(bubble).textContent = text ?? "";
+    wordsOf(bubble).classList.toggle("typing", !final);
     bubble.setAttribute("aria-busy", !final); // read aloud once, whole
     if (final && item === undefined) this.items.delete(key);
-    this.list.scrollTop = this.list.scrollHeight;
+    this.log.scrollTop = this.log.scrollHeight;
   }
 
   heard({ text, duration_s: duration, confidence }) {
@@ -88,14 +101,13 @@ export class Conversation {
 
   meta(bubble, text) {
     if (!text) return;
-    const meta = bubble.querySelector(".meta") ?? bubble.appendChild(document.createElement("span"));
-    meta.className = "meta";
+    const meta = bubble.querySelector(".meta") ?? bubble.appendChild(span("meta", ""));
     meta.textContent = text;
   }
 
   end() {
     for (const bubble of this.items.values()) {
-      bubble.firstChild.classList.remove("typing");
+      wordsOf(bubble).classList.remove("typing");
       bubble.setAttribute("aria-busy", false);
     }
   }

@@ -25,8 +25,7 @@ class FakeHouse:
     def __init__(self) -> None:
         self.placed: list[tuple[str, str, str, str]] = []
         self.hung_up: list[str] = []
-        self.left: list[str] = []
-        """calls that their callers ended"""
+        self.hows: list[str] = []
         self.refuses: Exception | None = None
         self.is_ready = True
         self.asked = 0
@@ -37,10 +36,11 @@ class FakeHouse:
         self.placed.append((offer_sdp, dialled, source, user_agent))
         return "c1", "v=0\r\nanswer"
 
-    async def hang_up(self, call_id: str, *, by_caller: bool = False) -> None:
+    async def hang_up(self, call_id: str, how: str) -> None:
         if call_id != "c1":
             raise CallRefused(404, f"no running call {call_id}")
-        (self.left if by_caller else self.hung_up).append(call_id)
+        self.hung_up.append(call_id)
+        self.hows.append(how)
 
     async def list_calls(self) -> list[dict[str, Any]]:
         return [{"call_id": "c1", "state": "listening"}]
@@ -163,12 +163,15 @@ def test_hanging_up(local: TestClient, house: FakeHouse) -> None:
     assert local.delete("/api/calls/c2").status_code == 404
     assert local.delete("/api/calls/..%2Fx").status_code == 404
     assert house.hung_up == ["c1"]
+    assert house.hows == ["hung up by the console"]
 
 
 def test_the_caller_hangs_up_where_the_answer_said(local: TestClient, house: FakeHouse) -> None:
     location = local.post("/api/call", content=SDP, headers=OFFER).headers["location"]
     assert local.delete(location).status_code == 204
-    assert (house.left, house.hung_up) == (["c1"], [])
+    assert local.delete(f"{location}?why=no-sound").status_code == 204
+    assert local.delete(f"{location}?why=anything").status_code == 204
+    assert house.hows == ["caller hung up", "failed: no media path to the browser", "caller hung up"]
     assert local.delete("/api/call/c2").status_code == 404
     assert local.delete("/api/call/..%2Fx").status_code == 404
 

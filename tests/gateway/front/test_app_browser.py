@@ -4,123 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
+import re
+import signal
 import socket
-import sys
 from array import array
 from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
 import uvicorn
-from playwright.async_api import Browser, JSHandle, Page, async_playwright, expect
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Browser, JSHandle, Page, Route, async_playwright, expect
 
-from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
-from gateway.errors import CallRefused, RpcError
 from gateway.front.app import build_app
-from gateway.ipc.front_messages import HouseState
 from gateway.ipc.line_messages import (
     CallConfirmed,
     CallLeft,
     CallStarted,
     DropCall,
     KeyPressed,
-    ShowCaller,
-    Shown,
     ShownHeard,
     ShownLatency,
+    ShownNote,
     ShownState,
     ShownWords,
 )
 from tests.browser import FLAGS, PAGE_MS
-from tests.gateway.line.line_harness import TOKEN, FakeFront, FakeHall, power_at, tone
-from tests.needs import need_program
+from tests.gateway.front.page_stage import Stage, stage
+from tests.gateway.line.line_harness import power_at
+from tests.needs import HANGS_S, need_program
+
+__all__ = ["stage"]
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-class Desk:
-    """The app's house: a front without routing."""
-
-    def __init__(self, front: FakeFront) -> None:
-        self.front = front
-        self.records: dict[str, dict[str, Any]] = {}
-        self.full = False
-
-    async def place(self, offer_sdp: str, dialled: str, source: str, user_agent: str) -> tuple[str, str]:
-        if self.full:
-            raise CallRefused(503, "all web lines are busy", retry_after_s=5)
-        call_id = f"c{len(self.records) + 1}"
-        try:
-            answer = await self.front.offer(call_id, offer_sdp)
-        except RpcError as error:
-            raise CallRefused(488, str(error)) from None
-        self.records[call_id] = {
-            "call_id": call_id, "state": "talking", "caller": "web", "called": dialled, "source": source,
-        }  # fmt: skip
-        return call_id, answer
-
-    async def hang_up(self, call_id: str, *, by_caller: bool = False) -> None:
-        try:
-            await self.front.hang_up(call_id)
-        except RpcError as error:
-            raise CallRefused(404, str(error)) from None
-
-    async def list_calls(self) -> list[dict[str, Any]]:
-        while not self.front.ended.empty():
-            call_id, how = self.front.ended.get_nowait()
-            self.records[call_id] |= {"state": "ended", "how": how, "ended_at": 2.0}
-        return list(self.records.values())
-
-    async def show_call(self, call_id: str) -> dict[str, Any] | None:
-        return self.records.get(call_id)
-
-    async def prometheus(self) -> bytes:
-        return b""
-
-    async def ready(self) -> HouseState:
-        return HouseState(ready=True, parts={"hall0": True})
-
-
-class Stage:
-    def __init__(self, runtime: Runtime) -> None:
-        self.hall = FakeHall(runtime, sound=tone(440))
-        self.front = FakeFront(runtime)
-        self.desk = Desk(self.front)
-        self.url = ""
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
-    """A web line in a process of its own, as the supervisor starts it, and the app on a free port."""
-    runtime = Runtime(tmp_path)
-    stage = Stage(runtime)
-    await stage.hall.start()
-    await stage.front.start()
-    line = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gateway.line.web", "--name", "web0", "--hall", "hall0",
-        "--runtime", str(tmp_path),
-        env={**os.environ, "VOICEGATE_BOOT_TOKEN": TOKEN, "VOICEGATE_DATA_DIR": str(tmp_path)},
-    )  # fmt: skip
-    sock = socket.create_server(("127.0.0.1", 0))
-    app = build_app(stage.desk, Settings(host="127.0.0.1"))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
-    serving = asyncio.create_task(server.serve([sock]))
-    stage.url = f"http://localhost:{sock.getsockname()[1]}"
-    async with asyncio.timeout(10):
-        await stage.front.line_up.wait()
-        await stage.hall.line_up.wait()
-    yield stage
-    server.should_exit = True
-    await serving
-    line.terminate()
-    async with asyncio.timeout(5):
-        assert await line.wait() == 0
-    await stage.front.stop()
-    await stage.hall.stop()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -145,15 +62,11 @@ async def page(browser: Browser, stage: Stage) -> AsyncIterator[Page]:
     assert [text for text in complaints if "503" not in text] == []
 
 
-async def call(page: Page, stage: Stage) -> CallStarted:
-    await page.get_by_role("button", name="Call", exact=True).click()
+async def call(page: Page, stage: Stage, button: str = "Call") -> CallStarted:
+    await page.get_by_role("button", name=button, exact=True).click()
     started = await stage.hall.hears(CallStarted, within_s=10)
     await stage.hall.hears(CallConfirmed, within_s=10)
     return started
-
-
-async def show(stage: Stage, call_id: str, event: Shown) -> None:
-    await stage.hall.ask(ShowCaller(call_id, event))
 
 
 async def test_a_call_from_the_page(page: Page, stage: Stage) -> None:
@@ -168,13 +81,13 @@ async def test_a_call_from_the_page(page: Page, stage: Stage) -> None:
     await stage.hall.hears_sound(number, seconds=2.0)
     assert max(memoryview(bytes(stage.hall.heard[number])).cast("h")) > 1000
 
-    await show(stage, "c1", ShownWords("i1", "Hello, I am", final=False))
-    await show(stage, "c1", ShownWords("i1", "Hello, I am an automated voice.", final=True))
-    await show(stage, "c1", ShownState("thinking"))
-    await show(stage, "c1", ShownHeard("what are your opening hours", duration_s=1.4, confidence=0.9))
-    await show(stage, "c1", ShownWords("i2", "We are open from nine to five.", final=True))
-    await show(stage, "c1", ShownLatency(1, endpointing=0.35, engine=0.09, playout=0.02, whole=0.46))
-    await show(stage, "c1", ShownState("speaking"))
+    await stage.show("c1", ShownWords("i1", "Hello, I am", final=False))
+    await stage.show("c1", ShownWords("i1", "Hello, I am an automated voice.", final=True))
+    await stage.show("c1", ShownState("thinking"))
+    await stage.show("c1", ShownHeard("what are your opening hours", duration_s=1.4, confidence=0.9))
+    await stage.show("c1", ShownWords("i2", "We are open from nine to five.", final=True))
+    await stage.show("c1", ShownLatency(1, endpointing=0.35, engine=0.09, playout=0.02, whole=0.46))
+    await stage.show("c1", ShownState("speaking"))
     log = page.get_by_role("log")
     await expect(log.get_by_role("listitem")).to_contain_text(
         ["Hello, I am an automated voice.", "what are your opening hours", "We are open from nine to five."]
@@ -229,7 +142,7 @@ async def test_the_hall_hangs_up(page: Page, stage: Stage) -> None:
     await stage.hall.ask(DropCall("c1"))
     await expect(page.locator("#state")).to_have_text("Call ended")
     await expect(page.locator("#detail")).to_have_text("The voice hung up.")
-    await expect(page.get_by_role("button", name="Call", exact=True)).to_be_visible()
+    await expect(page.get_by_role("button", name="Call again", exact=True)).to_be_visible()
 
 
 async def test_the_operator_hangs_up(page: Page, stage: Stage) -> None:
@@ -243,7 +156,7 @@ async def test_closing_the_page_ends_the_call(browser: Browser, stage: Stage) ->
     page = await browser.new_page()
     await page.goto(stage.url)
     await call(page, stage)
-    await show(stage, "c1", ShownState("listening"))
+    await stage.show("c1", ShownState("listening"))
     await expect(page.locator("#state")).to_have_text("Listening")  # its channel is open: it can say goodbye
     await page.close(run_before_unload=False)
     assert (await stage.hall.hears(CallLeft)).how == "caller hung up"
@@ -274,10 +187,188 @@ async def test_a_second_call_after_the_first(page: Page, stage: Stage) -> None:
     await call(page, stage)
     await page.get_by_role("button", name="Hang up", exact=True).click()
     await stage.hall.hears(CallLeft)
-    started = await call(page, stage)
+    started = await call(page, stage, "Call again")
     assert started.call_id == "c2"
     await page.get_by_role("button", name="Hang up", exact=True).click()
     await stage.hall.hears(CallLeft)
+
+
+async def test_the_page_says_what_the_voice_does_and_who_speaks(page: Page, stage: Stage) -> None:
+    await call(page, stage)
+    state, detail = page.locator("#state"), page.locator("#detail")
+    await stage.show("c1", ShownState("announcing"))
+    await expect(state).to_have_text("Speaking")
+    await expect(detail).to_contain_text("Listen first")
+    await stage.show("c1", ShownWords("i1", "You talk to a machine.", final=True))
+    await stage.show("c1", ShownState("speaking"))
+    await expect(detail).to_contain_text("You may interrupt")
+    await stage.show("c1", ShownState("listening"))
+    await expect(state).to_have_text("Listening")
+    await stage.show("c1", ShownState("thinking"))
+    await expect(state).to_have_text("Thinking…")
+    await stage.show("c1", ShownHeard("are you open", duration_s=1.0, confidence=0.9))
+    await stage.show("c1", ShownWords("i2", "One moment, please.", final=True))
+    await stage.show("c1", ShownNote("The voice does not ask for a key now."))
+    items = page.get_by_role("log").get_by_role("list").get_by_role("listitem")
+    await expect(items).to_have_text(
+        ["Voice: You talk to a machine.", re.compile("You: are you open"), "Voice: One moment, please.",
+         "The voice does not ask for a key now."]
+    )  # fmt: skip
+
+
+async def faults(page: Page) -> list[str]:
+    """What axe finds in a view that is serious, critical or moderate."""
+    found = (await Axe().run(page)).response["violations"]
+    return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] != "minor"]
+
+
+async def test_axe_finds_nothing_in_any_view(page: Page, stage: Stage) -> None:
+    await expect(page.locator("#gateway-text")).to_have_text("Ready")
+    assert await faults(page) == []
+    await call(page, stage)
+    await stage.show("c1", ShownWords("i1", "You talk to a machine.", final=True))
+    await stage.show("c1", ShownHeard("are you open", duration_s=1.0, confidence=0.9))
+    await stage.show("c1", ShownState("listening"))
+    await expect(page.get_by_role("table")).to_contain_text("talking")
+    assert await faults(page) == []
+    await page.get_by_role("button", name="Hang up", exact=True).click()
+    await expect(page.get_by_role("table")).to_contain_text("caller hung up")
+    assert await faults(page) == []
+    stage.desk.full = True
+    await page.get_by_role("button", name="Call again", exact=True).click()
+    await expect(page.get_by_role("alert")).to_contain_text("All lines are busy")
+    assert await faults(page) == []
+
+
+async def test_forced_colours_tell_the_two_apart(page: Page, stage: Stage) -> None:
+    await page.emulate_media(forced_colors="active")
+    await call(page, stage)
+    await stage.show("c1", ShownWords("i1", "You talk to a machine.", final=True))
+    await stage.show("c1", ShownHeard("are you open", duration_s=1.0, confidence=0.9))
+    bubbles = page.get_by_role("log").get_by_role("listitem")
+    await expect(bubbles).to_have_count(2)
+    drawn = "(one) => [getComputedStyle(one).borderTopStyle, getComputedStyle(one).borderTopWidth]"
+    voice, you = await bubbles.nth(0).evaluate(drawn), await bubbles.nth(1).evaluate(drawn)
+    assert voice != you
+    assert "0px" not in (voice[1], you[1])
+    meter, bar = (page.locator(f"#bot{inner}") for inner in ("", " i"))
+    colour = "(one) => getComputedStyle(one).backgroundColor"
+    assert await meter.evaluate(colour) != await bar.evaluate(colour)
+    assert (await meter.evaluate(drawn))[1] != "0px"
+
+
+async def test_a_line_that_died_is_noticed_long_before_ice_notices(page: Page, stage: Stage) -> None:
+    """The gateway knows at once; ICE would take 15 s, and has another word for it."""
+    await call(page, stage)
+    await page.wait_for_function("() => document.getElementById('voice').srcObject !== null")
+    stage.kill_line()
+    await stage.front.misses("web0", within_s=HANGS_S)
+    stage.desk.close("c1", "failed: its line died")
+    await expect(page.get_by_role("alert")).to_have_text("The call broke off: its line died.")
+    await expect(page.locator("#state")).to_have_text("Call ended")
+    await expect(page.get_by_role("button", name="Call again", exact=True)).to_be_visible()
+
+
+async def test_a_shaky_connection_says_so_until_it_is_back(page: Page, stage: Stage) -> None:
+    await call(page, stage)
+    await stage.show("c1", ShownState("listening"))
+    state = page.locator("#state")
+    await expect(state).to_have_text("Listening")
+    stage.line.send_signal(signal.SIGSTOP)
+    try:
+        await expect(state).to_have_text("Connection is shaky")
+    finally:
+        stage.line.send_signal(signal.SIGCONT)
+    await expect(state).to_have_text("Listening")
+    await page.get_by_role("button", name="Hang up", exact=True).click()
+    assert (await stage.hall.hears(CallLeft)).how == "caller hung up"
+
+
+async def test_a_gateway_that_is_gone_is_said_to_be(browser: Browser, stage: Stage) -> None:
+    page = await browser.new_page()
+    await page.goto(stage.url)
+    await call(page, stage)
+    await page.wait_for_function("() => document.getElementById('voice').srcObject !== null")
+    await stage.stop_serving()
+    stage.kill_line()
+    await expect(page.locator("#state")).to_have_text("Connection is shaky")
+    await expect(page.locator("#detail")).to_contain_text("Neither sound nor an answer")
+    await expect(page.locator("#gateway-text")).to_have_text("The gateway does not answer")
+    await page.close()
+
+
+async def test_what_gets_no_answer_is_given_up(page: Page, stage: Stage) -> None:
+    """As behind a cable that was cut: nothing comes, not even an error."""
+    await expect(page.locator("#gateway-text")).to_have_text("Ready")
+
+    async def never(_: Route) -> None:
+        """Leaves the request without an answer."""
+
+    await page.route("**/readyz", never)
+    await page.route("**/api/call?*", never)
+    await expect(page.locator("#gateway-text")).to_have_text("The gateway does not answer")
+    await page.get_by_role("button", name="Call", exact=True).click()
+    await expect(page.get_by_role("alert")).to_contain_text("did not answer within")
+    await expect(page.get_by_role("button", name="Call", exact=True)).to_be_visible()
+    await page.unroute_all(behavior="ignoreErrors")
+
+
+async def test_a_call_that_never_gets_sound_says_what_it_likely_is(page: Page, stage: Stage) -> None:
+    async def deaf(route: Route) -> None:
+        """The answer with another password, so that no check succeeds."""
+        answer = await route.fetch()
+        body = re.sub(r"a=ice-pwd:\S+", "a=ice-pwd:" + "x" * 22, await answer.text())
+        await route.fulfill(response=answer, body=body)
+
+    await page.route("**/api/call?*", deaf)
+    await page.get_by_role("button", name="Call", exact=True).click()
+    await expect(page.get_by_role("alert")).to_contain_text("on its own machine only")
+    await expect(page.get_by_role("alert")).to_contain_text("VPN")
+    await expect(page.locator("#state")).to_have_text("No call")
+    await stage.hall.hears(CallLeft, within_s=HANGS_S)
+    assert stage.desk.hows == ["failed: no media path to the browser"], "its place is free again at once"
+
+
+async def test_a_browser_that_will_not_play_asks_for_a_tap(page: Page, stage: Stage) -> None:
+    await page.evaluate(
+        """() => {
+          const play = HTMLMediaElement.prototype.play;
+          HTMLMediaElement.prototype.play = function () {
+            HTMLMediaElement.prototype.play = play;
+            return Promise.reject(new DOMException('not without a gesture', 'NotAllowedError'));
+          };
+        }"""
+    )
+    await call(page, stage)
+    tap = page.get_by_role("button", name="Tap to hear the voice")
+    await expect(tap).to_be_visible()
+    await tap.click()
+    await expect(tap).to_be_hidden()
+    await page.get_by_role("button", name="Hang up", exact=True).click()
+    await stage.hall.hears(CallLeft)
+
+
+async def test_a_number_is_written_as_people_write_it(page: Page, stage: Stage) -> None:
+    number = page.get_by_label("Number")
+    for wrong in ("my shop", "a/b", "()", "ü"):
+        await number.fill(wrong)
+        await page.get_by_role("button", name="Call", exact=True).click()
+        assert not await number.evaluate("(field) => field.validity.valid"), wrong
+    assert await number.get_attribute("title")
+    assert stage.desk.records == {}
+    for k, (written, called) in enumerate(
+        [
+            ("+49 30 123", "+4930123"),
+            ("(030) 12-34.5", "03012345"),
+            (" sales ", "sales"),
+            ("*21*5#", "*21*5#"),
+        ]
+    ):
+        await number.fill(written)
+        await call(page, stage, "Call again" if k else "Call")
+        assert stage.desk.records[f"c{k + 1}"]["called"] == called
+        await page.get_by_role("button", name="Hang up", exact=True).click()
+        await stage.hall.hears(CallLeft)
 
 
 async def test_the_page_needs_nobody_else(browser: Browser, stage: Stage) -> None:
@@ -299,9 +390,11 @@ async def test_the_login_form_opens_the_console(browser: Browser, stage: Stage) 
     context = await browser.new_context()
     page = await context.new_page()
     await page.goto(f"http://127.0.0.1:{sock.getsockname()[1]}/")
+    assert await faults(page) == []
     await page.get_by_label("Console token").fill("wrong")
     await page.get_by_role("button", name="Open the console").click()
     await expect(page.get_by_role("alert")).to_have_text("That is not the token.")
+    assert await faults(page) == []
     await page.get_by_label("Console token").fill("a-console-token")
     await page.get_by_role("button", name="Open the console").click()
     await expect(page.locator("#gateway-text")).to_have_text("Ready")
