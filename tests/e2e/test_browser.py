@@ -12,6 +12,7 @@ from playwright.async_api import Page, async_playwright, expect
 
 from tests.browser import FLAGS
 from tests.e2e.gateway_process import House
+from tests.firefox import HEARS, KEEP_CONNECTION, firefox
 from tests.needs import need_program
 
 pytestmark = pytest.mark.e2e
@@ -48,6 +49,7 @@ async def test_a_question_is_heard_and_answered(house: House, page: Page) -> Non
     await page.get_by_role("button", name="Call", exact=True).click()
     conversation = page.locator("#conversation")
     await expect(conversation).to_contain_text("automated voice")
+    await expect(page.locator("#state")).to_have_text("Speaking")
     loud = "() => Number(document.getElementById('bot').getAttribute('aria-valuenow')) > -40"
     await page.wait_for_function(loud)
     await expect(conversation).to_contain_text("opening hours")
@@ -58,6 +60,23 @@ async def test_a_question_is_heard_and_answered(house: House, page: Page) -> Non
     await expect(page.locator("#state")).to_have_text("Call ended")
     newest = max(house.calls(), key=lambda call: float(call["started_at"]))
     assert newest["caller"] == "web"
+    house.wait_for("its end", lambda: house.get(f"/api/calls/{newest['call_id']}")["state"] == "ended")
+    assert house.get(f"/api/calls/{newest['call_id']}")["how"] == "caller hung up"
+
+
+async def test_firefox_hears_the_disclosure(house: House, tmp_path: Path) -> None:
+    """On the gateway as it starts: bound to 127.0.0.1, which Firefox neither offers nor reaches."""
+    async with firefox(tmp_path / "firefox") as page:
+        await page.goto(house.url)
+        await page.until("document.getElementById('gateway-text').textContent === 'Ready'")
+        await page.evaluate(KEEP_CONNECTION)
+        await page.click("#call")
+        await page.until("document.getElementById('state').textContent === 'Speaking'")
+        await page.until("document.getElementById('conversation').innerText.includes('automated voice')")
+        await page.until(HEARS)
+        await page.click("#call")
+        await page.until("document.getElementById('state').textContent === 'Call ended'")
+    newest = max(house.calls(), key=lambda call: float(call["started_at"]))
     house.wait_for("its end", lambda: house.get(f"/api/calls/{newest['call_id']}")["state"] == "ended")
     assert house.get(f"/api/calls/{newest['call_id']}")["how"] == "caller hung up"
 
