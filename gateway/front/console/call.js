@@ -23,7 +23,7 @@ const STATES = {
   listening: ["Listening", "Say something, or press a key."],
   thinking: ["Thinking…", ""],
   speaking: ["Speaking", "You may interrupt."],
-  announcing: ["Speaking", "Listen first, then it is your turn."],
+  announcing: ["Speaking", "Listen first, then speak."],
   shaky: ["Connection is shaky", "No sound comes from the gateway."],
   held: ["On hold", ""],
   ended: ["Call ended", ""],

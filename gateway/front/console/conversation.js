@@ -1,6 +1,7 @@
 // The live text of a call: what the voice says, what it understood, notes, each turn's latency.
 
 const UNSURE = 0.5;
+const NEAR_PX = 80;
 const seconds = (value) => `${value.toFixed(value < 1 ? 2 : 1)} s`;
 
 const wordsOf = (bubble) => bubble.querySelector(".words");
@@ -39,15 +40,20 @@ export class Conversation {
 
   add(className, text, before = null) {
     this.empty.hidden = true;
-    const near = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 80;
     const item = document.createElement("li");
     item.className = className;
     const speaker = SPEAKERS[className.split(" ")[0]];
     if (speaker) item.append(span("hidden", speaker));
     item.append(span("words", text));
-    this.list.insertBefore(item, before);
-    if (near) this.log.scrollTop = this.log.scrollHeight;
+    this.follow(() => this.list.insertBefore(item, before));
     return item;
+  }
+
+  // does something to the list; who read its end sees its new end
+  follow(change) {
+    const near = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < NEAR_PX;
+    change();
+    if (near) this.log.scrollTop = this.log.scrollHeight;
   }
 
   said({ item, text, final }) {
@@ -101,8 +107,10 @@ export class Conversation {
 
   meta(bubble, text) {
     if (!text) return;
-    const meta = bubble.querySelector(".meta") ?? bubble.appendChild(span("meta", ""));
-    meta.textContent = text;
+    this.follow(() => {
+      const meta = bubble.querySelector(".meta") ?? bubble.appendChild(span("meta", ""));
+      meta.textContent = text;
+    });
   }
 
   end() {
