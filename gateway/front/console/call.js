@@ -1,6 +1,6 @@
 // One call from this page: microphone, offer and answer, the "events" channel, keypad, meters, state.
 
-import { here, refresh } from "/console/calls.js";
+import { away, here, refresh } from "/console/calls.js";
 import { Conversation } from "/console/conversation.js";
 import { Meter } from "/console/meter.js";
 
@@ -10,7 +10,7 @@ const CONNECT_MS = 10000; // before the gateway gives the call up, which waits f
 const HOPELESS_MS = 4000;
 const LOOK_MS = 400;
 const SILENT_MS = 1000; // the gateway sends a packet every 20 ms, in silence too
-const ASK_MS = 1500;
+const ASK_MS = 1000;
 const SMALL = "(max-width: 800px)";
 const KEYS = {
   1: [697, 1209], 2: [697, 1336], 3: [697, 1477], 4: [770, 1209], 5: [770, 1336], 6: [770, 1477],
@@ -161,11 +161,17 @@ async function connect(mine) {
   }
   if (!response.ok) throw new Problem(await refused(response));
   mine.location = response.headers.get("Location");
-  if (mine.ended) throw null;
+  if (mine.ended) {
+    leave(mine); // given up while the gateway answered
+    throw null;
+  }
   await connection.setRemoteDescription({ type: "answer", sdp: await response.text() });
-  // a browser that sees no network at all never begins to send
-  mine.blind = !connection.localDescription.sdp.includes("a=candidate:");
-  mine.giveUp = setTimeout(() => mine.since || noSound(mine), mine.blind ? HOPELESS_MS : CONNECT_MS);
+  mine.giveUp = setTimeout(() => mine.since || noSound(mine), isBlind(connection) ? HOPELESS_MS : CONNECT_MS);
+}
+
+// a browser that sees no network at all never begins to send
+function isBlind(connection) {
+  return !connection.localDescription?.sdp.includes("a=candidate:");
 }
 
 // sound never came: says why, as far as a page can know
@@ -174,7 +180,7 @@ function noSound(mine) {
   let why =
     "No sound could be exchanged with the gateway. A firewall, a VPN or a NAT between this browser and the gateway stops UDP. " +
     "For its operator: VOICEGATE_HOST must not be loopback, and behind a NAT VOICEGATE_PUBLIC_ADDRESS must be set.";
-  if (mine.blind) {
+  if (isBlind(mine.connection)) {
     why =
       "This browser found no network to send sound by. Connect this machine to a network; " +
       "without one, only Chromium can call, started with --allow-loopback-in-peer-connection.";
@@ -184,7 +190,8 @@ function noSound(mine) {
       "If this browser is elsewhere (a tunnel, a container, a virtual machine), start the gateway with VOICEGATE_HOST=0.0.0.0. " +
       "If it is on the same machine, a VPN, a firewall or a privacy add-on stops its UDP.";
   }
-  if (mine.location) leave(mine, "?why=no-sound");
+  mine.why = "?why=no-sound";
+  if (mine.location) leave(mine);
   finish(mine, "failed", why);
 }
 
@@ -248,7 +255,10 @@ async function ask(mine) {
     const { ended_at: endedAt, how } = await response.json();
     if (endedAt !== undefined) finish(mine, "ended", how);
   } catch {
-    if (mine.shaky && !mine.ended) show("shaky", "Neither sound nor an answer comes from the gateway.");
+    if (mine.shaky && !mine.ended) {
+      show("shaky", "Neither sound nor an answer comes from the gateway.");
+      away();
+    }
   } finally {
     mine.asking = false;
   }
@@ -319,8 +329,8 @@ function hangUp() {
   finish(mine, "ended", "caller hung up");
 }
 
-function leave(mine, why = "") {
-  fetch(mine.location + why, { method: "DELETE", keepalive: true }).catch(() => {});
+function leave(mine) {
+  fetch(mine.location + (mine.why ?? ""), { method: "DELETE", keepalive: true }).catch(() => {});
 }
 
 const LOST = "failed: the connection to the gateway was lost";

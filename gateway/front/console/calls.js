@@ -84,10 +84,14 @@ export async function refresh() {
     }
     table.replaceChildren(...rows);
   } catch {
-    gateway(false, "The gateway does not answer");
+    away();
   } finally {
     busy = false;
   }
+}
+
+export function away() {
+  gateway(false, "The gateway does not answer");
 }
 
 function gateway(up, text) {
