@@ -150,7 +150,7 @@ class Console:
             return _refused(refused)
         if left is not None or await request.is_disconnected():
             with contextlib.suppress(CallRefused):
-                await self._house.hang_up(call_id, End.CALLER)
+                await self._house.hang_up(call_id, End.CANCELLED)
         location = f"/api/call/{quote(call_id, safe='')}"
         if as_json:
             body = {"call_id": call_id, "sdp": answer, "location": location}

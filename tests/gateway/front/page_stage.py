@@ -18,6 +18,7 @@ from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.errors import CallRefused, RpcError
 from gateway.front.app import build_app
+from gateway.ipc.ending import End
 from gateway.ipc.front_messages import HouseState
 from gateway.ipc.line_messages import ShowCaller, Shown
 from tests.gateway.line.line_harness import TOKEN, FakeFront, FakeHall, tone
@@ -31,7 +32,7 @@ class Desk:
         self.front = front
         self.records: dict[str, dict[str, Any]] = {}
         self.full = False
-        self.hows: list[str] = []
+        self.hows: list[End] = []
         """how calls ended that were ended over HTTP"""
 
     async def place(self, offer_sdp: str, dialled: str, source: str, user_agent: str) -> tuple[str, str]:
@@ -47,7 +48,7 @@ class Desk:
         }  # fmt: skip
         return call_id, answer
 
-    async def hang_up(self, call_id: str, how: str) -> None:
+    async def hang_up(self, call_id: str, how: End) -> None:
         self.hows.append(how)
         try:
             await self.front.hang_up(call_id)

@@ -14,6 +14,7 @@ from gateway.errors import CallRefused, StartError
 from gateway.front.app import build_app
 from gateway.front.boundary import COOKIE, MAX_BODY, WRONG_TOKENS
 from gateway.front.engine_door import engine_door
+from gateway.ipc.ending import End
 from gateway.ipc.front_messages import HouseState
 
 TOKEN = "a-token-of-the-console"
@@ -25,7 +26,7 @@ class FakeHouse:
     def __init__(self) -> None:
         self.placed: list[tuple[str, str, str, str]] = []
         self.hung_up: list[str] = []
-        self.hows: list[str] = []
+        self.hows: list[End] = []
         self.refuses: Exception | None = None
         self.is_ready = True
         self.asked = 0
@@ -36,7 +37,7 @@ class FakeHouse:
         self.placed.append((offer_sdp, dialled, source, user_agent))
         return "c1", "v=0\r\nanswer"
 
-    async def hang_up(self, call_id: str, how: str) -> None:
+    async def hang_up(self, call_id: str, how: End) -> None:
         if call_id != "c1":
             raise CallRefused(404, f"no running call {call_id}")
         self.hung_up.append(call_id)
@@ -163,7 +164,7 @@ def test_hanging_up(local: TestClient, house: FakeHouse) -> None:
     assert local.delete("/api/calls/c2").status_code == 404
     assert local.delete("/api/calls/..%2Fx").status_code == 404
     assert house.hung_up == ["c1"]
-    assert house.hows == ["hung up by the console"]
+    assert house.hows == [End.CONSOLE]
 
 
 def test_the_caller_hangs_up_where_the_answer_said(local: TestClient, house: FakeHouse) -> None:
@@ -171,7 +172,7 @@ def test_the_caller_hangs_up_where_the_answer_said(local: TestClient, house: Fak
     assert local.delete(location).status_code == 204
     assert local.delete(f"{location}?why=no-sound").status_code == 204
     assert local.delete(f"{location}?why=anything").status_code == 204
-    assert house.hows == ["caller hung up", "failed: no media path to the browser", "caller hung up"]
+    assert house.hows == [End.CALLER, End.NO_MEDIA, End.CALLER]
     assert local.delete("/api/call/c2").status_code == 404
     assert local.delete("/api/call/..%2Fx").status_code == 404
 

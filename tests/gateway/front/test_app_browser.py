@@ -18,6 +18,7 @@ from playwright.async_api import Browser, JSHandle, Page, Route, async_playwrigh
 
 from gateway.config.settings import Settings
 from gateway.front.app import build_app
+from gateway.ipc.ending import End
 from gateway.ipc.line_messages import (
     CallConfirmed,
     CallLeft,
@@ -326,7 +327,7 @@ async def test_a_call_that_never_gets_sound_says_what_it_likely_is(page: Page, s
     await expect(page.get_by_role("alert")).to_contain_text("VPN")
     await expect(page.locator("#state")).to_have_text("No call")
     await stage.hall.hears(CallLeft, within_s=HANGS_S)
-    assert stage.desk.hows == ["failed: no media path to the browser"], "its place is free again at once"
+    assert stage.desk.hows == [End.NO_MEDIA], "its place is free again at once"
 
 
 async def test_a_browser_that_will_not_play_asks_for_a_tap(page: Page, stage: Stage) -> None:

@@ -53,7 +53,7 @@ class Hall(HallPeer):
 
     async def ask(self, message: Ask[Any], timeout_s: float = 2.0) -> None:
         if isinstance(message, EndCall):
-            await self._routing.ended(message.call_id, message.reason)
+            await self._routing.ended(message.call_id, message.how)
         else:
             await super().ask(message, timeout_s)
 
@@ -67,11 +67,12 @@ class Switch:
         self.desk.hall = Hall(self.desk.routing)
         self.desk.routing.halls["hall0"] = self.desk.hall  # type: ignore[assignment]  # what the front asks of it
         self.peer = LinePeer()
-        runtime = Runtime(folder / "runtime")
+        runtime = Runtime(folder)
+        token = runtime.new_token()
         (folder / "data").mkdir()
         settings = Settings(data_dir=folder / "data", host="127.0.0.1")
         self.front = Front(
-            settings, runtime, "token", self.desk.routing, self.desk.office, None, None,  # type: ignore[arg-type]  # what a place needs
+            settings, runtime, token, self.desk.routing, self.desk.office, self.desk.registry, None, None,  # type: ignore[arg-type]  # what a place needs
         )  # fmt: skip
         self.line = ConnectedWebLine(self.peer, "hall0", CAPACITY)  # type: ignore[arg-type]  # what the front asks of it
         self.front.web_lines["web0"] = self.line
