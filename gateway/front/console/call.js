@@ -227,7 +227,8 @@ async function watch(mine) {
     mine.heardAt = Date.now();
     if (mine.shaky) {
       mine.shaky = false;
-      show(mine.state ?? "listening");
+      if (mine.state) show(mine.state);
+      else show("connecting", "Connected");
     }
   } else if (Date.now() - mine.heardAt > SILENT_MS) {
     shaky(mine);
@@ -239,13 +240,14 @@ function shaky(mine) {
     mine.shaky = true;
     show("shaky");
   }
-  ask(mine);
+  if (!(Date.now() - mine.askedAt < ASK_MS)) ask(mine);
 }
 
 // the gateway knows at once when a line died, and what ended a call
 async function ask(mine) {
   if (mine.asking || mine.ended) return;
   mine.asking = true;
+  mine.askedAt = Date.now();
   try {
     const response = await fetch(`/api/calls/${encodeURIComponent(mine.location.split("/").pop())}`, {
       signal: AbortSignal.timeout(ASK_MS),

@@ -305,11 +305,17 @@ async def test_what_gets_no_answer_is_given_up(page: Page, stage: Stage) -> None
     async def never(_: Route) -> None:
         """Leaves the request without an answer."""
 
+    await page.evaluate(
+        """() => {
+          const timeout = AbortSignal.timeout;
+          AbortSignal.timeout = (ms) => timeout.call(AbortSignal, ms / 10);
+        }"""
+    )
     await page.route("**/readyz", never)
     await page.route("**/api/call?*", never)
     await expect(page.locator("#gateway-text")).to_have_text("The gateway does not answer")
     await page.get_by_role("button", name="Call", exact=True).click()
-    await expect(page.get_by_role("alert")).to_contain_text("did not answer within")
+    await expect(page.get_by_role("alert")).to_contain_text("did not answer within 10 seconds")
     await expect(page.get_by_role("button", name="Call", exact=True)).to_be_visible()
     await page.unroute_all(behavior="ignoreErrors")
 
