@@ -233,7 +233,7 @@ class Front:
         loads = Counter(held)
         for line in self.web_lines.values():
             if line.hall in held:
-                loads[line.hall] += len(line.calls)
+                loads[line.hall] += line.load
         return self.routing.least_loaded(loads)
 
     async def offered(self, call: IncomingCall) -> Accept | Refuse:
