@@ -195,6 +195,12 @@ function noSound(mine) {
   finish(mine, "failed", why);
 }
 
+// the voice's last state; it may have come before the browser says that it is connected
+function showAgain(mine) {
+  if (mine.state) show(mine.state);
+  else show("connecting", "Connected");
+}
+
 function moved(mine) {
   const state = mine.connection.connectionState;
   if (state === "connected" && !mine.since) {
@@ -202,7 +208,7 @@ function moved(mine) {
     mine.since = mine.heardAt = Date.now();
     again = true;
     mine.watch = setInterval(() => watch(mine), LOOK_MS);
-    show("connecting", "Connected");
+    showAgain(mine);
     refresh();
   } else if (state === "disconnected" && mine.since) {
     shaky(mine);
@@ -227,8 +233,7 @@ async function watch(mine) {
     mine.heardAt = Date.now();
     if (mine.shaky) {
       mine.shaky = false;
-      if (mine.state) show(mine.state);
-      else show("connecting", "Connected");
+      showAgain(mine);
     }
   } else if (Date.now() - mine.heardAt > SILENT_MS) {
     shaky(mine);

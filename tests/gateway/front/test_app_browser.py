@@ -126,7 +126,7 @@ async def test_what_the_page_plays_is_what_the_hall_said(page: Page, stage: Stag
 
 
 async def last_twelfth_of_a_second(page: Page, analyser: JSHandle) -> bytes:
-    """What the page has just played, 16 bits at 48 kHz. Longer, and a busy machine's gaps are in every piece."""
+    """What the page has just played, 16 bits at 48 kHz; longer pieces all have a busy machine's gaps."""
     samples = await page.evaluate(
         """(analyser) => {
           const heard = new Float32Array(analyser.fftSize);
@@ -215,6 +215,25 @@ async def test_the_page_says_what_the_voice_does_and_who_speaks(page: Page, stag
         ["Voice: You talk to a machine.", re.compile("You: are you open"), "Voice: One moment, please.",
          "The voice does not ask for a key now."]
     )  # fmt: skip
+
+
+async def test_a_state_may_come_before_the_browser_says_that_it_is_connected(
+    page: Page, stage: Stage
+) -> None:
+    await page.evaluate(
+        """() => {
+          window.RTCPeerConnection = class extends RTCPeerConnection {
+            addEventListener(kind, listener) {
+              const late = (event) => setTimeout(() => listener(event), 1000);
+              super.addEventListener(kind, kind === 'connectionstatechange' ? late : listener);
+            }
+          };
+        }"""
+    )
+    await call(page, stage)
+    await stage.show("c1", ShownState("announcing"))
+    await expect(page.get_by_role("button", name="Mute")).to_be_visible()  # it is connected now
+    await expect(page.locator("#state")).to_have_text("Speaking")
 
 
 async def faults(page: Page) -> list[str]:
