@@ -17,6 +17,7 @@ import click
 import numpy as np
 
 from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, RateChanger, VoiceActivity
+from gateway.hall.key_tones import KeyTones
 from watermark.keys import KeyRing
 from watermark.mark import MarkerBank
 
@@ -24,13 +25,14 @@ TURNS = 500
 
 
 def costs(calls: int) -> dict[str, float]:
-    """% of a core per call: marking, resampling (8 kHz, both ways), VAD."""
+    """% of a core per call: marking, resampling (8 kHz, both ways), VAD, keys as sound (of calls with no
+    telephone-event only)."""
     rng = np.random.default_rng(1)
     rows = np.arange(calls)
     narrow = (0.1 * rng.standard_normal((calls, round(VAD_HZ * FRAME_S)))).astype(np.float32)
     house = (0.1 * rng.standard_normal((calls, round(HOUSE_HZ * FRAME_S)))).astype(np.float32)
     up, down = RateChanger(VAD_HZ, HOUSE_HZ, calls), RateChanger(HOUSE_HZ, VAD_HZ, calls)
-    vad = VoiceActivity(calls)
+    vad, keys = VoiceActivity(calls), KeyTones(calls)
     with tempfile.TemporaryDirectory() as folder:
         bank = MarkerBank(KeyRing.create(Path(folder, "keys")).current)
     slots = np.array([bank.open(number) for number in range(calls)])
@@ -38,6 +40,7 @@ def costs(calls: int) -> dict[str, float]:
         "watermark": lambda: bank.mark(slots, house),
         "resampling": lambda: (up.change(rows, narrow), down.change(rows, house)),
         "vad": lambda: vad.judge(rows, narrow),
+        "keys": lambda: keys.hear(rows, narrow),
     }
     spent = {}
     for name, stage in stages.items():

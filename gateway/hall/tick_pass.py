@@ -104,8 +104,6 @@ class Seat:
     """the stages of the call's line; None until a line has the call"""
     sending: bool = False
     """the line plays what it is sent to the caller: the call is answered and not held"""
-    tones: bool = False
-    """keys may come as sound"""
     tail: bool = False
     """the marker still holds the end of what was said"""
     played_samples: int = 0
@@ -164,12 +162,14 @@ class Seated(Protocol):
 class _Heard:
     """What one tick of each line of a rate brought of some calls."""
 
-    __slots__ = ("calls", "pcm", "stages")
+    __slots__ = ("calls", "pcm", "stages", "toned")
 
     def __init__(self, stages: Rate) -> None:
         self.stages = stages
         self.calls: list[Seated] = []
         self.pcm: list[bytes | memoryview] = []
+        self.toned: list[int] = []
+        """which of the calls may press keys as sound"""
 
     def rows(self) -> Rows:
         return np.fromiter((call.seat.row for call in self.calls), np.intp, len(self.calls))
@@ -281,7 +281,6 @@ class Floor:
                 seat = call.seat
                 flags = audio.flags
                 seat.sending = bool(flags & tick.SENDING)
-                seat.tones = bool(flags & tick.TONES)
                 if flags & tick.UNDERRUN:
                     seat.underruns += 1
                     self.counters.underruns += 1
@@ -290,7 +289,7 @@ class Floor:
                     call.playout.played(seat.count_played(audio.played, stages.rate_hz))
                     seat.echo.tick(seat.played_samples, nothing if pcm is None else pcm)
                     if pcm is None:
-                        if seat.tones:
+                        if flags & tick.TONES:
                             self._key_tones.miss(seat.row)
                         call.ear.hear(None, None, now, sending=seat.sending)
                         continue
@@ -298,6 +297,8 @@ class Floor:
                     call.broke("tick")
                     continue
                 heard = echoing if seat.echo.on else plain
+                if flags & tick.TONES:
+                    heard.toned.append(len(heard.calls))
                 heard.calls.append(call)
                 heard.pcm.append(pcm)
         self.counters.frames += len(plain.calls) + len(echoing.calls)
@@ -306,7 +307,8 @@ class Floor:
             house = stages.to_house.change(rows, sound)
             narrow = stages.narrow(rows, sound)
             judged = self._vad.judge(rows, narrow)
-            self._hear_keys(plain, narrow, judged)
+            if plain.toned:
+                self._hear_keys(plain, narrow, judged)
             for call, frame in zip(plain.calls, house, strict=True):
                 try:
                     likely = self._doubt(call.seat, judged.get(call.seat.row))
@@ -335,7 +337,8 @@ class Floor:
         speaking = [call.ear.turns.speaking for call in calls]
         house, narrow = heard.stages.echo.clean(rows, heard.sound(), guards, speaking)
         judged = self._vad.judge(rows, narrow)
-        self._hear_keys(heard, None, judged)
+        if heard.toned:
+            self._hear_keys(heard, heard.stages.narrow(rows, heard.sound()), judged)
         for call, guard, frame in zip(calls, guards, house, strict=True):
             likely = judged.get(call.seat.row)
             if guard.deaf and likely is not None:
@@ -349,17 +352,12 @@ class Floor:
             except Exception:
                 call.broke("hear")
 
-    def _hear_keys(self, heard: _Heard, narrow: Floats | None, judged: dict[int, float]) -> None:
-        """Finds the keys that callers press as sound. `narrow` is what came of them, `(B, 160)` at 8 kHz, if
-        it is there already. `judged` says who speaks; nobody does while their key sounds."""
-        toned = [at for at, call in enumerate(heard.calls) if call.seat.tones]
-        if not toned:
-            return
-        if narrow is None:
-            narrow = heard.stages.narrow(heard.rows(), heard.sound())
-        rows = heard.rows()[toned]
-        for index, digit in self._key_tones.hear(rows, narrow[toned]):
-            call = heard.calls[toned[index]]
+    def _hear_keys(self, heard: _Heard, narrow: Floats, judged: dict[int, float]) -> None:
+        """Finds the keys that callers press as sound. `narrow` is what came of all of them, `(B, 160)` at
+        8 kHz. `judged` says who speaks; nobody does while their key sounds."""
+        rows = heard.rows()[heard.toned]
+        for index, digit in self._key_tones.hear(rows, narrow[heard.toned]):
+            call = heard.calls[heard.toned[index]]
             try:
                 call.press(digit, "tone")
             except Exception:

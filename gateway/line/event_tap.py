@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import threading
 from collections.abc import Callable, Set
 from typing import Any, Final
 
@@ -36,8 +37,8 @@ _ADDRESS_SIZE: Final = 16
 """sizeof(sockaddr_in)."""
 _PACKET: Final = struct.Struct("<QQq")
 """pjmedia_tp_cb_param begins with user data, the packet and its size."""
-_LONGEST: Final = 256
-"""Bytes; no event packet is longer."""
+_LONGEST: Final = 80
+"""Bytes; no event packet is longer, and 10 ms of sound are."""
 _NOT_THERE: Final = 70006
 """PJ_ENOTFOUND."""
 
@@ -118,6 +119,8 @@ class EventTap:
         """by transport"""
         self._streams: dict[int, Tap] = {}
         """those that are listened to, by stream"""
+        self._settled: set[int] = set()
+        """pjmedia's threads that have called us"""
         self._attach = _Attach(self._attached)
         self._rx = _Take(self._took)
         self._attach_at = ctypes.cast(self._attach, ctypes.c_void_p).value or 0
@@ -162,6 +165,10 @@ class EventTap:
 
     def _took(self, param: int) -> None:
         """A stream's rtp_cb2."""
+        if (thread := threading.get_ident()) not in self._settled:
+            # Keep this C thread's Python state from one packet to the next, instead of a new one each time.
+            ctypes.pythonapi.PyGILState_Ensure()
+            self._settled.add(thread)
         user, packet, size = _PACKET.unpack(ctypes.string_at(param, _PACKET.size))
         tap = self._streams.get(user)
         if tap is None:  # its call is over

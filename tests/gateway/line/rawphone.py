@@ -98,6 +98,8 @@ class RawPhone:
     """The SIP address of the line, or of who called last."""
     call_id: str = ""
     codec: str = "PCMU"
+    dials: str = "demo"
+    """The user that it calls."""
     sip_call_id: str = field(default_factory=lambda: secrets.token_hex(8))
     tag: str = field(default_factory=lambda: secrets.token_hex(4))
     packets: int = 0
@@ -196,9 +198,9 @@ class RawPhone:
         to_tag = f";tag={self.to_tag}" if self.to_tag and method != "CANCEL" else ""
         typed = f"Content-Type: {content}\r\n" if body else ""
         message = (
-            f"{method} sip:demo@{self.line[0]}:{self.line[1]} SIP/2.0\r\n"
+            f"{method} sip:{self.dials}@{self.line[0]}:{self.line[1]} SIP/2.0\r\n"
             f"Via: SIP/2.0/UDP 127.0.0.1:{self.sip_port};branch={self._branch}\r\nMax-Forwards: 70\r\n"
-            f"From: <sip:raw@127.0.0.1>;tag={self.tag}\r\nTo: <sip:demo@127.0.0.1>{to_tag}\r\n"
+            f"From: <sip:raw@127.0.0.1>;tag={self.tag}\r\nTo: <sip:{self.dials}@127.0.0.1>{to_tag}\r\n"
             f"Call-ID: {self.sip_call_id}\r\nCSeq: {self._cseq} {method}\r\n"
             f"Contact: <sip:raw@127.0.0.1:{self.sip_port}>\r\n{headers}{typed}"
             f"Content-Length: {len(body)}\r\n\r\n{body}"
