@@ -18,7 +18,9 @@ from gateway.dialplan.verbs import STRICT, VERBS, Name, Verb
 
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _CLOCK: Final = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)(?::00)?|24:00(?::00)?")
-_URI: Final = re.compile(r"(?:<)?(?:(?:sips?|tel):)?([^@;?>]*)(?:@([^;?>]*))?", re.IGNORECASE)
+_SCHEME: Final = re.compile(r"(sips?|tel):", re.IGNORECASE)
+_CONTEXT: Final = re.compile(r";\s*phone-context\s*=\s*(\+[0-9.()-]+)(?=;|$)", re.IGNORECASE)
+"""The global number that a local number goes on from (RFC 3966 §5.1.5); a domain says no digits."""
 _SEPARATORS: Final = str.maketrans("", "", "-.() ")
 
 
@@ -163,17 +165,25 @@ def zone_of(name: str | None) -> tzinfo | None:
 def split_uri(text: str) -> tuple[str, str]:
     """(user, host) of a SIP URI, `user@host`, a number, or a bare user; host may be empty.
 
-    Parameters and port are left out; a number loses its visual separators.
+    Parameters and port are left out, those within the user too (`;ext=`, number portability's `;npdi;rn=`). A
+    number loses its visual separators; a local one gets its first digits from its `phone-context`.
     """
-    match = _URI.match(text.strip())
-    assert match is not None  # noqa: S101  # for mypy: no part of the pattern must be there, so any text matches
-    user, host = match[1], match[2] or ""
-    if match[2] is None and text.lower().lstrip("<").startswith(("sip:", "sips:")):
-        user, host = "", user
+    text = text.strip().removeprefix("<").partition(">")[0]
+    scheme = _SCHEME.match(text)
+    rest = text if scheme is None else text[scheme.end() :]
+    user, at, host = rest.rpartition("@")
+    if not at:
+        user, host = ("", rest) if scheme is not None and scheme[1].lower() != "tel" else (rest, "")
+    host = re.split(r"[;?]", host, maxsplit=1)[0]
     host = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
-    user = user.partition(":")[0]
+    context = _CONTEXT.search(user)
+    user = re.split(r"[;:?]", user, maxsplit=1)[0]
     bare = user.translate(_SEPARATORS)
-    return (bare if bare.lstrip("+").replace("*", "").isdigit() else user), host.lower()
+    if not bare.removeprefix("+").replace("*", "").isdigit():
+        return user, host.lower()
+    if context is not None and not bare.startswith("+"):
+        bare = context[1].translate(_SEPARATORS) + bare
+    return bare, host.lower()
 
 
 def fits(pattern: str, uri: str) -> bool:
