@@ -106,6 +106,8 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
         self.pulse = Pulse()
         self.taps: dict[int, Tap] = {}
         """On its media transports, by their index."""
+        self.media_index = 0
+        """Of its audio among the sections of its SDP: a phone may offer video first."""
 
     def take_slot(self, slot: SlotPort) -> None:
         """The line has a place for it."""
@@ -130,7 +132,7 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
 
         Raises `pj.Error`.
         """
-        was, now = self.source, str(self.getMedTransportInfo(0).srcRtpName)
+        was, now = self.source, str(self.getMedTransportInfo(self.media_index).srcRtpName)
         self.source = now or was
         return was if was and now and now != was else None
 
@@ -190,12 +192,13 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
                 self._turn_to(False, False)
             return
         media = found[0]
-        self.codec = str(self.getStreamInfo(media.index).codecName)
+        self.media_index = int(media.index)
+        self.codec = str(self.getStreamInfo(self.media_index).codecName)
         self.slot.carry(self.audio)
         sending = bool(media.dir & pj.PJMEDIA_DIR_ENCODING)
         receiving = bool(media.dir & pj.PJMEDIA_DIR_DECODING)
         if media.audioConfSlot != pj.PJSUA_INVALID_ID:
-            stream = self.getAudioMedia(media.index)
+            stream = self.getAudioMedia(-1)  # pjsua2 counts here by its own list, which leaves video out
             if sending:
                 self.slot.startTransmit(stream)
             if receiving:
