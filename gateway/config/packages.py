@@ -32,8 +32,8 @@ NEEDED: Final = {
         "soxr", "structlog", "websockets",
     ),
     "front": (
-        "cryptography", "numpy", "onnxruntime", "prometheus_client", "pydantic", "redis", "sipmessage",
-        "soxr", "sqlalchemy", "starlette", "structlog", "uvicorn",
+        "cryptography", "numpy", "onnxruntime", "prometheus_client", "pydantic", "redis", "soxr",
+        "sqlalchemy", "starlette", "structlog", "uvicorn",
     ),
     "SIP line": ("pjsua2",),
     "web line": ("aioice", "aiortc", "av", "click", "ifaddr", "pydantic", "structlog"),

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 import structlog
-from sipmessage import Request
 
 from gateway.edge import sdp
 from gateway.edge.dialog import Dialog, DialogId
@@ -14,6 +13,8 @@ from gateway.edge.forwarding import MAX_TO_LINE, Forwarding
 from gateway.edge.lines import PooledLine, kind_for
 from gateway.edge.message import from_tag
 from gateway.edge.router import Accept, IncomingCall, Refuse
+from gateway.edge.session_part import session_part
+from gateway.edge.sip_message import Request
 from gateway.edge.switchboard import Switchboard
 from gateway.edge.token import RouteToken
 from gateway.edge.transaction import Served
@@ -57,13 +58,13 @@ class Admission:
             self._underway.discard(dialog_id)
 
     async def _admit(self, served: Served, source: str, user: str, *, vouched_for: bool) -> None:
-        board, body = self._board, served.request.body
+        board, body = self._board, session_part(served.request) or b""
         codecs = sdp.offered_codecs(body)
         if board.draining:
             board.refuse(served, 503, "going down", DRAIN_RETRY_S)
         elif not codecs:
-            board.refuse(served, 488, "PCMU, PCMA or G722, please")
-        elif len(body) > MAX_TO_LINE - 1000:
+            board.refuse(served, 488, sdp.why_none(body))
+        elif len(sdp.lean(body)) > MAX_TO_LINE - 1000:
             board.refuse(served, 513)
         elif self._free_line(codecs) is None:
             busy = self._busy(codecs)
@@ -157,8 +158,8 @@ class Admission:
         """The dialog that now holds the source's share; None when there is none."""
         board, request, flow = self._board, served.request, served.flow
         facts = CallFacts(
-            caller=str(request.from_address.uri),
-            called=str(request.uri),
+            caller=request.from_address.uri.plain,
+            called=request.uri.plain,
             display=request.from_address.name,
             source=source,
             transport=flow.transport,
@@ -175,7 +176,7 @@ class Admission:
             ),
             source=source,
             caller_from=request.headers["From"],
-            caller_contact=request.contact[0].uri,
+            caller_contact=(request.contact or [request.from_address])[0].uri,  # RFC 2543: no Contact
             caller_routes=list(request.headers.getlist("Record-Route")),
             invite=served,
             caller_cseq=request.cseq.sequence,

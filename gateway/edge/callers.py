@@ -6,14 +6,13 @@ to the line that our signed word names, or our memory of the dialog.
 
 from __future__ import annotations
 
-from sipmessage import Request, Response
-
 from gateway.edge.call_admission import BUSY_RETRY_S, DRAIN_RETRY_S, Admission
 from gateway.edge.doors import Doors
 from gateway.edge.forwarding import Forwarding
 from gateway.edge.in_dialog import InDialog
 from gateway.edge.message import Key, from_tag, to_tag, transaction_key
 from gateway.edge.responses import ALLOW, Turned, response
+from gateway.edge.sip_message import Request, Response
 from gateway.edge.switchboard import Switchboard
 from gateway.edge.transport import Flow
 

@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from sipmessage import URI, CSeq, Request, Response, Via
-
+from gateway.edge.header import CSeq, Via
+from gateway.edge.line_dialect import readable
 from gateway.edge.message import from_tag, to_tag
+from gateway.edge.sip_message import Request, Response
 from gateway.edge.token import RouteToken
 from gateway.edge.transaction import Served, Timer
 from gateway.edge.transport import Flow
+from gateway.edge.uri import URI
 
 DialogId = tuple[str, str]
 """SIP Call-ID and the caller's tag."""
@@ -101,7 +103,7 @@ class Dialog:
         request = Request(method, self.line_uri)
         invite = self.invite.request.cseq.sequence
         self._frame(request, via, invite if method == "ACK" else self.caller_cseq)
-        request.headers.set("From", self.caller_from)
+        request.headers.setlist("From", readable("From", [self.caller_from]))
         request.headers.set("To", self.answer_to)
         return request
 
@@ -115,7 +117,7 @@ class Dialog:
 
 def line_uri(token: RouteToken) -> URI:
     """A line whose Contact we do not know."""
-    return URI("sip", "127.0.0.1", port=token.line_port)
+    return URI.read(f"sip:127.0.0.1:{token.line_port}")
 
 
 class Dialogs:

@@ -6,15 +6,16 @@ What is turned away here costs no memory: it is dropped, or answered without sta
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections import Counter, OrderedDict
 from typing import Final
-
-from sipmessage import Request
 
 from gateway.edge.digest import Digest, DigestVerdict
 from gateway.edge.edge_config import EdgeConfig
 from gateway.edge.limits import Networks, SourceRates, block_of, is_scanner
 from gateway.edge.responses import ALLOW, Turned
+from gateway.edge.session_part import SDP, session_part
+from gateway.edge.sip_message import Request
 from gateway.edge.transport import Flow
 
 SUPPORTED: Final = frozenset({"100rel", "timer"})
@@ -26,6 +27,7 @@ EVENT_METHODS: Final = ("SUBSCRIBE", "NOTIFY")
 OFFERING: Final = ("INVITE", "UPDATE", "PRACK")
 """Methods whose body is SDP, if there is one."""
 WITHIN_ONLY: Final = ("BYE", "INFO", "UPDATE", "PRACK")
+_NOT_AT_ALL: Final = re.compile(r";\s*q\s*=\s*0(?:\.0*)?\s*(?:;|$)")
 WRONG_PASSWORD_COSTS: Final = 5.0
 """Requests' worth: guessing is slower than calling."""
 DIALOG_PER_S: Final = 20.0
@@ -129,11 +131,16 @@ class Doors:
         if unknown := {*request.require, *request.proxy_require} - SUPPORTED:
             return Turned(420, extra={"Unsupported": ", ".join(sorted(unknown))})
         if request.body and (request.headers.get("Content-Encoding") or "identity").lower() != "identity":
-            return Turned(415, extra={"Accept-Encoding": "identity"})
+            return Turned(415, "a body in its own octets, please", extra={"Accept-Encoding": "identity"})
         if request.method in OFFERING and request.body:
-            kind = request.headers.get("Content-Type") or ""
-            if kind.partition(";")[0].strip().lower() != "application/sdp":
-                return Turned(415, extra={"Accept": "application/sdp"})
+            if session_part(request) is None:
+                return Turned(
+                    415,
+                    "a session description, please, and nothing that must be understood beside it",
+                    extra={"Accept": f"{SDP}, multipart/mixed"},
+                )
+        if request.method == "INVITE" and not _takes_sdp(request):
+            return Turned(406, "our answer is application/sdp, which Accept leaves out")
         if request.method in ("INVITE", "OPTIONS"):
             return None
         if request.method in WITHIN_ONLY:
@@ -158,3 +165,10 @@ class Doors:
             self._rate.takes(block_of(source), WRONG_PASSWORD_COSTS)
         challenges = self._digest.challenges(flow.host, stale=verdict is DigestVerdict.STALE)
         return Turned(401, extra={"WWW-Authenticate": challenges})
+
+
+def _takes_sdp(request: Request) -> bool:
+    """Whether its Accept has a place for our answer; without one it has (RFC 3261 §20.1)."""
+    ranges = [one for value in request.headers.getlist("Accept") for one in value.lower().split(",")]
+    named = (one.partition(";")[0].strip() for one in ranges if _NOT_AT_ALL.search(one) is None)
+    return not ranges or any(one in (SDP, "application/*", "*/*") for one in named)

@@ -9,13 +9,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from sipmessage import CSeq, Message, Request, Response
-
 from gateway.edge import dtmf_info, packing, sdp
 from gateway.edge.dialog import Dialog, line_uri
 from gateway.edge.doors import SUPPORTED
+from gateway.edge.header import CSeq
+from gateway.edge.line_dialect import contact_of_old, readable
 from gateway.edge.message import stamped, to_tag
-from gateway.edge.responses import ALLOW, PHRASES, response
+from gateway.edge.responses import ALLOW, PHRASES, response, tagged
+from gateway.edge.session_part import SDP, session_part
+from gateway.edge.sip_message import Request, Response, SipMessage
 from gateway.edge.switchboard import Switchboard
 from gateway.edge.token import RouteToken
 from gateway.edge.transaction import LINGER_S, Sent, Served
@@ -55,7 +57,8 @@ class Forwarding:
         if first:
             word = token.sign(board.config.route_key)
             ours = board.toward_lines.record_route(board.line_flow(token), word)
-            request.headers.setlist("Record-Route", [ours, *source.headers.getlist("Record-Route")])
+            theirs = readable("Record-Route", source.headers.getlist("Record-Route"))
+            request.headers.setlist("Record-Route", [ours, *theirs])
             request.headers.set("X-VG-Call", token.call_id)
             request.headers.set(
                 "X-VG-Auth", signature(board.config.boot_token, token.call_id, source.call_id)
@@ -78,16 +81,21 @@ class Forwarding:
 
     def _lean(self, source: Request, token: RouteToken, dialog: Dialog | None) -> Request:
         uri = dialog.line_uri if dialog is not None else line_uri(token)
-        request = Request(source.method, uri, packing.for_line(source.body))
+        session = session_part(source) if source.body else None
+        request = Request(source.method, uri, source.body if session is None else _for_line(session))
         request.via = [self._board.line_via()]
         request.max_forwards = (source.max_forwards if source.max_forwards is not None else 70) - 1
         for name in source.headers.keys():  # noqa: SIM118 - not a dict
-            if name.lower() in TO_LINE:
-                request.headers.setlist(name, source.headers.getlist(name))
+            if name.lower() in TO_LINE and (values := readable(name, source.headers.getlist(name))):
+                request.headers.setlist(name, values)
+        if session is not None:
+            request.headers.set("Content-Type", SDP)
         if source.method == "INFO" and source.body:
             kind = dtmf_info.media_type(source.headers.get("Content-Type"))
             request.body = dtmf_info.relayed(kind, source.body)
             request.headers.set("Content-Type", dtmf_info.RELAY)
+        if source.method == "INVITE" and not source.headers.getlist("Contact"):
+            request.headers.set("Contact", contact_of_old(source))
         request.headers.set("Content-Length", str(len(request.body)))
         return request
 
@@ -107,7 +115,7 @@ class Forwarding:
         back = _returned(served, answer)
         self._ours_in(back, token, served.flow, request)
         if answer.body:
-            answered = packing.for_caller(request.body, answer.body)
+            answered = packing.for_caller(session_part(request) or b"", answer.body)
             back.body = sdp.at_address(answered, board.toward_callers.address(served.flow.host))
         back.headers.set("Content-Length", str(len(back.body)))
         if answer.code == 500 and request.method in ABOUT_SOMETHING:
@@ -156,12 +164,14 @@ class Forwarding:
         flow = board.caller_flow(token, dialog) if token is not None else None
         if token is None or flow is None:
             return False
-        on = Request(request.method, request.uri, request.body)
+        on = Request(request.method, request.uri if dialog is None else dialog.caller_contact, request.body)
         on.via = [board.toward_callers.via(flow, board.transactions.branch())]
         on.max_forwards = 70
         for name in request.headers.keys():  # noqa: SIM118 - not a dict
             if name.lower() not in HOP_BY_HOP:
                 on.headers.setlist(name, request.headers.getlist(name))
+        if dialog is not None:
+            on.headers.set("To", dialog.caller_from)
         if beyond := _without_first(request.headers.getlist("Route")):
             on.headers.setlist("Route", beyond)
         self._ours_in(on, token, flow, request)
@@ -201,8 +211,11 @@ class Forwarding:
             served.sent.flow.send(bytes(ack_of(served.sent, answer)))
         back = _returned(served, answer, TO_LINE)
         if targets and answer.headers.get("Contact"):
-            back.headers.set("Contact", answer.headers["Contact"])
-        back.body = packing.for_line(answer.body)
+            back.headers.setlist("Contact", readable("Contact", answer.headers.getlist("Contact")))
+        session = session_part(answer) if answer.body else None
+        if session is not None:
+            back.body = _for_line(session)
+            back.headers.set("Content-Type", SDP)
         back.headers.set("Content-Length", str(len(back.body)))
         if len(bytes(back)) > MAX_TO_LINE:
             back = response(served.request, served.flow, 513)
@@ -226,7 +239,7 @@ class Forwarding:
         cancel.headers.set("To", invite.headers["To"])
         self._board.transactions.send(cancel, sent.flow, lambda _: None)
 
-    def _ours_in(self, message: Message, token: RouteToken, flow: Flow, request: Request) -> None:
+    def _ours_in(self, message: SipMessage, token: RouteToken, flow: Flow, request: Request) -> None:
         """Our Contact and Record-Route as this peer reaches us; transfers are not offered."""
         word = token.sign(self._board.config.route_key)
         answer = message if isinstance(message, Response) else None
@@ -268,10 +281,18 @@ def _returned(served: Served, answer: Response, only: frozenset[str] | None = No
     back = Response(answer.code, answer.phrase, answer.body)
     back.headers.setlist("Via", stamped(served.request.headers.getlist("Via"), served.flow))
     for name in answer.headers.keys():  # noqa: SIM118 - not a dict
+        values = answer.headers.getlist(name)
         if name.lower() not in HOP_BY_HOP and (only is None or name.lower() in only):
-            back.headers.setlist(name, answer.headers.getlist(name))
-    back.headers.set("From", served.request.headers["From"])  # pjsua2 writes it in its own way
+            back.headers.setlist(name, values if only is None else readable(name, values))
+    # pjsua2 writes them in its own way
+    back.headers.set("From", served.request.headers["From"])
+    back.headers.set("To", tagged(served.request, to_tag(answer)))
     return back
+
+
+def _for_line(session: bytes) -> bytes:
+    """A caller's description as a line can use it."""
+    return packing.for_line(sdp.lean(session))
 
 
 def _without_first(routes: list[str]) -> list[str]:

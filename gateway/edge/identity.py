@@ -6,8 +6,7 @@ import ipaddress
 import socket
 from typing import Protocol
 
-from sipmessage import Parameters, Via
-
+from gateway.edge.header import Via
 from gateway.edge.token import PARAM
 from gateway.edge.transport import Flow
 
@@ -43,7 +42,7 @@ class Identity:
             transport=flow.transport.upper(),
             host=_bracketed(self.address(flow.host)),
             port=self.port,
-            parameters=Parameters(branch=branch),
+            parameters={"branch": branch},
         )
 
     def contact(self, flow: Flow, word: str) -> str:

@@ -15,8 +15,6 @@ from __future__ import annotations
 import secrets
 from typing import Final
 
-from sipmessage import Request
-
 from gateway.edge import sdp
 from gateway.edge.dialog import Dialog
 from gateway.edge.doors import Doors
@@ -25,6 +23,8 @@ from gateway.edge.forwarding import Forwarding
 from gateway.edge.lines import CODECS
 from gateway.edge.message import Key, from_tag
 from gateway.edge.responses import ALLOW, Extra, Turned, response
+from gateway.edge.session_part import session_part
+from gateway.edge.sip_message import Request
 from gateway.edge.switchboard import Switchboard
 from gateway.edge.token import RouteToken
 from gateway.edge.transaction import Served
@@ -143,9 +143,12 @@ class InDialog:
         if dialog is not None and offers and _pending(dialog.line_offers):
             return Turned(491, "our offer is not answered yet")
         line = self._board.lines.named(token.line)
-        if not request.body or line is None:
+        body = session_part(request)
+        if not body or line is None:
             return None
-        codecs = sdp.offered_codecs(request.body)
+        codecs = sdp.offered_codecs(body)
+        if not codecs:
+            return Turned(488, sdp.why_none(body))
         if CODECS[line.info.kind].isdisjoint(codecs):
             return Turned(488, f"this call can have {', '.join(sorted(CODECS[line.info.kind]))} only")
         return None

