@@ -31,7 +31,7 @@ INVITE_WITHIN_S: Final = 4.0
 """A line says 100 Trying by itself; one that does not is stuck."""
 TO_LINE: Final = frozenset(
     {"from", "to", "call-id", "cseq", "contact", "content-type", "supported", "require", "allow",
-     "session-expires", "min-se", "rack", "rseq", "accept", "reason", "event", "info-package",
+     "session-expires", "min-se", "rack", "rseq", "reason", "event", "info-package",
      "subscription-state", "retry-after", "unsupported", "warning"}
 )  # fmt: skip
 """Headers that a line needs; whatever else a caller sends stays here."""

@@ -20,11 +20,14 @@ _VALUE: Final = rf'(?:{_ATOM}|"[^"\\\x00-\x1f\x7f]*+")'
 _TAIL: Final = rf"(?:;{_ATOM}(?:={_VALUE})?+)*+"
 _USER: Final = "-_.!~*'()&=+$,;?/"
 _IN_PARAMETER: Final = "-_.!~*'()[]/:&+$"
-_READABLE: Final = re.compile(
+_NAME_AND_URI: Final = (
     r'(?:"[^"\\\x00-\x1f\x7f]*+" ?)?+<sips?:'
     rf"(?:[A-Za-z0-9{re.escape(_USER)}%]++@)?+(?:[A-Za-z0-9._-]++|\[[0-9A-Fa-f:.]++\])(?::[0-9]{{1,5}})?+"
-    rf"(?:;[A-Za-z0-9{re.escape(_IN_PARAMETER)}%]++(?:=[A-Za-z0-9{re.escape(_IN_PARAMETER)}%]++)?+)*+>{_TAIL}"
+    rf"(?:;[A-Za-z0-9{re.escape(_IN_PARAMETER)}%]++(?:=[A-Za-z0-9{re.escape(_IN_PARAMETER)}%]++)?+)*+>"
 )
+_READABLE: Final = re.compile(_NAME_AND_URI + _TAIL)
+_READABLE_CONTACT: Final = re.compile(_NAME_AND_URI)
+"""Nothing behind it: `q` and `expires` would be read as numbers, and a line needs none of them."""
 _TEL: Final = re.compile(r"tel:[0-9A-Fa-f*#+.()-]++(?:;[A-Za-z0-9.-]++(?:=[A-Za-z0-9.+-]++)?+)*+")
 _NOBODY: Final = "sip:unknown@unknown.invalid"
 """For From and To of a kind that only their reader knows; the line does not need them."""
@@ -44,7 +47,13 @@ def readable(name: str, values: Sequence[str]) -> list[str]:
     write = _WRITERS.get(name.lower())
     if write is None:
         return [value for value in values if _CONTROL.search(value) is None]
-    return [written for value in values if (written := write(value))]
+    written = []
+    for value in values:
+        try:
+            written.append(write(value))
+        except ValueError:
+            continue  # of what `read` has not looked at; a line would not understand it either
+    return [value for value in written if value]
 
 
 def contact_of_old(request: Request) -> str:
@@ -56,7 +65,9 @@ def contact_of_old(request: Request) -> str:
 def _address(text: str) -> str:
     if _READABLE.fullmatch(text) is not None:
         return text
-    return _written(Address.read(text))
+    address = Address.read(text)
+    tag = address.parameters.get("tag")
+    return _written(address) + (f";tag={tag}" if tag else "")
 
 
 def _many(text: str) -> str:
@@ -67,16 +78,15 @@ def _many(text: str) -> str:
 
 def _contact(text: str) -> str:
     """A line would send its requests to `sips:` by TLS, which it does not have."""
-    if "sips:" not in text.lower():
-        return _many(text)
+    if _READABLE_CONTACT.fullmatch(text) is not None and "sips:" not in text:
+        return text
     return ", ".join(_written(address).replace("<sips:", "<sip:", 1) for address in addresses([text]))
 
 
 def _written(address: Address) -> str:
-    """Without the parameters behind it, of which a line needs the tag alone."""
+    """Without the parameters behind it, of which a line needs the tag of From and To alone."""
     name = re.sub(r'(["\\])', r"\\\1", address.name)
-    tag = address.parameters.get("tag")
-    return (f'"{name}" ' if name else "") + f"<{_uri(address.uri)}>" + (f";tag={tag}" if tag else "")
+    return (f'"{name}" ' if name else "") + f"<{_uri(address.uri)}>"
 
 
 def _uri(uri: URI) -> str:
@@ -102,10 +112,15 @@ def _words(text: str) -> str:
 
 
 def _type(text: str) -> str:
+    """A type of content, or an event, with its parameters if all of them can be read."""
     if _TYPE_AND_TAIL.fullmatch(text) is not None:
         return text
     found = _TYPE.match(text)
     return "" if found is None else found[0]
+
+
+def _event(text: str) -> str:
+    return _type(text) if "/" not in text.partition(";")[0] else ""
 
 
 def _refresh(text: str) -> str:
@@ -130,5 +145,5 @@ _WRITERS: Final[Mapping[str, Callable[[str], str]]] = {
     "cseq": lambda text: str(CSeq.read(text)),
     "supported": _words, "require": _words, "allow": _words, "unsupported": _words,
     "session-expires": _refresh, "min-se": _number, "retry-after": _number, "rseq": _number, "rack": _rack,
-    "content-type": _type, "event": _type, "subscription-state": _type,
+    "content-type": _type, "event": _event, "subscription-state": _event,
 }  # fmt: skip

@@ -22,7 +22,9 @@ _STATIC: Final = {"0": "PCMU", "8": "PCMA", "9": "G722", "13": "CN"}
 _OURS: Final = frozenset({"PCMU", "PCMA", "G722"})
 _BESIDE: Final = frozenset({"TELEPHONE-EVENT", "CN"})
 """Formats that a line may use beside a codec: keys, and noise for silence."""
-_IDLE_LINES: Final = ("i=", "u=", "e=", "p=", "k=", "b=", "z=", "r=")
+_LINE: Final = re.compile(r"[a-z]=\S")
+_ORIGIN: Final = re.compile(r"o=\S++ [0-9]{1,18} [0-9]{1,18} IN IP[46] \S++")
+_IDLE_LINES: Final = ("v=", "o=", "s=", "i=", "u=", "e=", "p=", "k=", "b=", "z=", "r=")
 _IDLE: Final = frozenset(
     {"acap", "bundle-only", "candidate", "cfg", "connection", "crypto", "dtls-id", "end-of-candidates",
      "extmap", "extmap-allow-mixed", "fingerprint", "group", "ice-lite", "ice-mismatch", "ice-options",
@@ -43,6 +45,8 @@ class Section:
     kind: str
     port: int
     proto: str
+    address: str
+    """What its `c=` says, or that of all sections."""
     formats: tuple[str, ...]
     names: dict[str, str]
     """In capitals, by format; only of those that run at 8 kHz, and of keys at any rate."""
@@ -57,7 +61,13 @@ class Section:
     @property
     def usable(self) -> bool:
         """Whether a line can talk here."""
-        return self.kind == "audio" and self.port > 0 and self.proto in PLAIN and bool(self.codecs)
+        plain = self.kind == "audio" and self.port > 0 and self.proto in PLAIN
+        return plain and bool(self.codecs) and not self.is_six
+
+    @property
+    def is_six(self) -> bool:
+        """Whether it is at an IPv6 address: pjsua2 speaks RTP over IPv4 only."""
+        return self.address.upper().startswith("IN IP6")
 
 
 def offered_codecs(body: bytes) -> tuple[str, ...]:
@@ -84,6 +94,8 @@ def why_none(body: bytes) -> str:
         return "the offer has no audio; PCMU, PCMA or G722, please"
     if not live:
         return "every audio section of the offer is off (port 0)"
+    if any(section.proto in PLAIN and section.codecs for section in live):
+        return "the offer's address is of IPv6; a line has its sound over IPv4 only"
     if any(section.proto in PLAIN for section in live):
         return "none of the offered codecs is known here; PCMU, PCMA or G722, please"
     if any("SAVP" in section.proto for section in live):
@@ -100,7 +112,7 @@ def lean(body: bytes) -> bytes:
     chosen = next((section for section in sections if section.usable), None)
     if chosen is None:
         return body
-    lines = [line for line in session if _is_needed(line)]
+    lines = [*_identity(session), *(line for line in map(_address_only, session) if _is_needed(line))]
     for section in sections:
         if section is not chosen:
             lines.append(f"m={section.kind} 0 {section.proto} {section.formats[0] if section.formats else 0}")
@@ -110,7 +122,7 @@ def lean(body: bytes) -> bytes:
         for line in section.lines:
             of = _FORMAT.match(line)
             if of[2] in kept if of is not None and of[1] != "rtcp-fb" else _is_needed(line):
-                lines.append(line)
+                lines.append(_address_only(line))
     return "".join(f"{line}\r\n" for line in lines).encode()
 
 
@@ -127,22 +139,47 @@ def _read(body: bytes) -> tuple[list[str], list[Section]]:
             media.append((begun, under))
         else:
             under.append(line)
-    return session, [_section(begun, lines) for begun, lines in media]
+    address = _connection(session, "")
+    return session, [_section(begun, lines, address) for begun, lines in media]
 
 
-def _section(begun: re.Match[str], lines: list[str]) -> Section:
+def _connection(lines: list[str], otherwise: str) -> str:
+    return next((line[2:].strip() for line in lines if line.startswith("c=")), otherwise)
+
+
+def _section(begun: re.Match[str], lines: list[str], address: str) -> Section:
     names = dict(_STATIC)
     for line in lines:
         of = _FORMAT.match(line)
         if of is not None and of[1] == "rtpmap" and (of[4] == "8000" or of[3].upper() == "TELEPHONE-EVENT"):
             names[of[2]] = of[3].upper()
-    return Section(begun[1], int(begun[2]), begun[3], tuple(begun[4].split()), names, tuple(lines))
+    return Section(
+        kind=begun[1].lower(),
+        port=int(begun[2]),
+        proto=begun[3].upper() if begun[3].upper() in PLAIN else begun[3],
+        address=_connection(lines, address),
+        formats=tuple(begun[4].split()),
+        names=names,
+        lines=tuple(lines),
+    )
+
+
+def _identity(session: list[str]) -> list[str]:
+    """The three lines that each description begins with; pjsua2 takes none without them."""
+    origin = next((line for line in session if _ORIGIN.fullmatch(line)), "o=- 0 0 IN IP4 127.0.0.1")
+    name = next((line for line in session if line.startswith("s=") and len(line) > 2), "s=-")
+    return ["v=0", origin, name]
+
+
+def _address_only(line: str) -> str:
+    """Without what only a group of receivers needs."""
+    return line.partition("/")[0] if line.startswith("c=") else line
 
 
 def _is_needed(line: str) -> bool:
     if not line.startswith("a="):
-        return not line.startswith(_IDLE_LINES)
-    return line[2:].partition(":")[0].strip() not in _IDLE
+        return _LINE.match(line) is not None and not line.startswith(_IDLE_LINES)
+    return (name := line[2:].partition(":")[0].strip()) != "" and name not in _IDLE
 
 
 def at_address(body: bytes, address: str) -> bytes:

@@ -93,12 +93,12 @@ class SipMessage:
     def via(self) -> list[Via]:
         """From the topmost down to the first that cannot be read: those are other people's business."""
         found: list[Via] = []
-        for text in self.headers.getlist("Via"):
-            for via in split(text, ","):
-                try:
-                    found.append(Via.read(via))
-                except ValueError:
-                    return found
+        try:
+            for text in self.headers.getlist("Via"):
+                for via in split(text, ","):
+                    found.append(Via.read(via))  # those before one that cannot be read stay
+        except ValueError:
+            return found
         return found
 
     @via.setter

@@ -51,19 +51,20 @@ class URI:
             if scheme in _NEEDS_SLASHES and not rest.startswith("//"):
                 raise ValueError("its URI has no host")  # RFC 9110 §4.2
             return cls(text, scheme)
-        user, at, place = rest.rpartition("@")
-        place, semicolon, parameters = place.partition(";")
+        before, at, place = rest.rpartition("@")
+        user = before.partition(":")[0]
+        place, _, parameters = place.partition(";")
         found = _HOST_PORT.fullmatch(place)
-        if found is None or "@" in user or (at and not user):
-            raise ValueError("its SIP URI has no host that can be read")
+        if found is None or "@" in before or (at and not user):
+            raise ValueError("its SIP URI has no user or host that can be read")
         if "?" in parameters:
             raise ValueError("its SIP URI has headers of its own")
-        if semicolon and (";;" in parameters or parameters.startswith(";")):
-            raise ValueError("its SIP URI has an empty parameter")
+        if parameters and not all(one.partition("=")[0] for one in parameters.removesuffix(";").split(";")):
+            raise ValueError("its SIP URI has a parameter without a name")
         host, port = ipv6_or_name(found[1]), int(found[2]) if found[2] else None
         if port is not None and port > 65_535:
             raise ValueError("its SIP URI has a port that no machine has")
-        return cls(text, scheme, user.partition(":")[0] if at else None, host, port)
+        return cls(text, scheme, user if at else None, host, port)
 
     @property
     def plain(self) -> str:

@@ -27,6 +27,11 @@ def offer(media: str, *lines: str) -> bytes:
         (offer("video 4000 RTP/AVP 0"), ()),
         (offer("video 4000 RTP/AVP 31", "m=audio 4002 RTP/AVP 0"), ("PCMU",)),
         (offer("audio 0 RTP/AVP 0"), ()),
+        (offer("Audio 4000 rtp/avp 0"), ("PCMU",)),
+        (
+            offer("audio 4000 RTP/AVP 8", "c=IN IP6 ::1", "m=audio 4002 RTP/AVP 0", "c=IN IP4 192.0.2.1"),
+            ("PCMU",),
+        ),
         (offer("audio 4000 RTP/SAVP 0"), ()),
         (offer("audio 0 RTP/AVP 0", "m=audio 4000 RTP/AVP 8"), ("PCMA",)),
         (offer("audio 4000 RTP/SAVP 0", "m=audio 4000 RTP/AVP 8"), ("PCMA",)),
@@ -49,6 +54,7 @@ def test_codecs_come_in_the_callers_order(body: bytes, codecs: tuple[str, ...]) 
         (offer("audio 4000 RTP/SAVP 0"), "the offer is encrypted only"),
         (offer("audio 4000 UDP/TLS/RTP/SAVPF 0", "m=audio 0 RTP/AVP 0"), "the offer is encrypted only"),
         (offer("audio 4000 RTP/AVP 18", "m=audio 4002 RTP/SAVP 0"), "none of the offered codecs is known"),
+        (offer("audio 4000 RTP/AVP 0", "c=IN IP6 ::1"), "the offer's address is of IPv6"),
         (offer("audio 4000 TCP/RTP/AVP 0"), "the audio is offered over TCP/RTP/AVP"),
         (
             offer("audio 4000 RTP/AVP 0", *["m=video 0 RTP/AVP 96"] * 16),
@@ -83,6 +89,15 @@ def test_a_line_gets_what_it_can_use_of_an_offer() -> None:
 def test_a_plain_offer_and_one_that_no_line_can_use_stay_as_they_are() -> None:
     for body in (offer("audio 5000 RTP/AVP 0"), offer("audio 5000 RTP/AVP 18", "a=x"), b"no sdp", b""):
         assert lean(body) == body
+
+
+def test_what_a_line_cannot_read_of_a_description_is_put_right() -> None:
+    body = offer("Audio 5000 rtp/avp 0", "c=IN IP4 192.0.2.3/127", "a=", "garbage", "x=", "a=sendonly")
+    wrong = body.replace(b"o=- 1 1", b"o=my phone 1 99999999999999999999999").replace(b"s=-", b"s=")
+    right = offer("audio 5000 RTP/AVP 0", "c=IN IP4 192.0.2.3", "a=sendonly")
+    assert lean(wrong) == right.replace(b"o=- 1 1 IN IP4 192.0.2.1", b"o=- 0 0 IN IP4 127.0.0.1")
+    assert lean(wrong.replace(b"v=0\r\n", b"").replace(b"s=\r\n", b"")) == lean(wrong)
+    assert lean(right.replace(b"\r\n", b"\n")) == right
 
 
 def test_a_format_that_its_offer_does_not_name_is_left_out() -> None:
