@@ -232,7 +232,7 @@ class PhoneCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
         for media in info.media:
             if media.type == pj.PJMEDIA_TYPE_AUDIO and media.status == pj.PJSUA_CALL_MEDIA_ACTIVE:
                 self.outcome.codec = str(self.getStreamInfo(media.index).codecName)
-                stream = self.getAudioMedia(media.index)
+                stream = self.getAudioMedia(-1)
                 stream.startTransmit(self.ear)
                 self.ear.startTransmit(stream)
                 self.ear.open = True
