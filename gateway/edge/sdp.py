@@ -12,6 +12,10 @@ from typing import Final
 
 MAX_SECTIONS: Final = 16
 """What pjsua2 has places for."""
+MAX_LINES: Final = 1_000
+"""What is read in two milliseconds; 300 candidates and all that browsers know of video have 600."""
+MAX_FORMATS: Final = 128
+"""As many as RTP can tell apart."""
 G711: Final = ("PCMU", "PCMA")
 PLAIN: Final = frozenset({"RTP/AVP", "RTP/AVPF"})
 _MEDIA: Final = re.compile(
@@ -77,17 +81,17 @@ def offered_codecs(body: bytes) -> tuple[str, ...]:
     """
     if not body:
         return G711
-    _, sections = _read(body)
-    if len(sections) > MAX_SECTIONS:
+    if _is_too_much(body):
         return ()
+    _, sections = _read(body)
     return next((section.codecs for section in sections if section.usable), ())
 
 
 def why_none(body: bytes) -> str:
     """What keeps an offer without `offered_codecs` from being a call, in words for its sender."""
+    if _is_too_much(body):
+        return f"the offer has more than {MAX_SECTIONS} sections or {MAX_LINES} lines"
     _, sections = _read(body)
-    if len(sections) > MAX_SECTIONS:
-        return f"the offer has more than {MAX_SECTIONS} sections, and no line has places for so many"
     audio = [section for section in sections if section.kind == "audio"]
     live = [section for section in audio if section.port > 0]
     if not audio:
@@ -108,7 +112,7 @@ def lean(body: bytes) -> bytes:
 
     All its sections stay, so that the answer has as many (RFC 3264 §6); but one they are off.
     """
-    session, sections = _read(body)
+    session, sections = ([], []) if _is_too_much(body) else _read(body)
     chosen = next((section for section in sections if section.usable), None)
     if chosen is None:
         return body
@@ -126,6 +130,10 @@ def lean(body: bytes) -> bytes:
     return "".join(f"{line}\r\n" for line in lines).encode()
 
 
+def _is_too_much(body: bytes) -> bool:
+    return body.count(b"\n") > MAX_LINES or body.count(b"\nm=") > MAX_SECTIONS
+
+
 def _read(body: bytes) -> tuple[list[str], list[Section]]:
     """The lines before the first section, and the sections."""
     text = body.decode(errors="replace")
@@ -133,7 +141,7 @@ def _read(body: bytes) -> tuple[list[str], list[Section]]:
     media: list[tuple[re.Match[str], list[str]]] = []
     under = session
     for line in filter(None, text.replace("\r\n", "\n").split("\n")):
-        begun = _MEDIA.fullmatch(line)
+        begun = _MEDIA.fullmatch(line) if line.startswith("m=") else None
         if begun is not None:
             under = []
             media.append((begun, under))
@@ -150,15 +158,15 @@ def _connection(lines: list[str], otherwise: str) -> str:
 def _section(begun: re.Match[str], lines: list[str], address: str) -> Section:
     names = dict(_STATIC)
     for line in lines:
-        of = _FORMAT.match(line)
-        if of is not None and of[1] == "rtpmap" and (of[4] == "8000" or of[3].upper() == "TELEPHONE-EVENT"):
+        of = _FORMAT.match(line) if line.startswith("a=rtpmap") else None
+        if of is not None and (of[4] == "8000" or of[3].upper() == "TELEPHONE-EVENT"):
             names[of[2]] = of[3].upper()
     return Section(
         kind=begun[1].lower(),
         port=int(begun[2]),
         proto=begun[3].upper() if begun[3].upper() in PLAIN else begun[3],
         address=_connection(lines, address),
-        formats=tuple(begun[4].split()),
+        formats=tuple(begun[4].split(None, MAX_FORMATS)[:MAX_FORMATS]),
         names=names,
         lines=tuple(lines),
     )

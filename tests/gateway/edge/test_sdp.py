@@ -60,6 +60,7 @@ def test_codecs_come_in_the_callers_order(body: bytes, codecs: tuple[str, ...]) 
             offer("audio 4000 RTP/AVP 0", *["m=video 0 RTP/AVP 96"] * 16),
             "the offer has more than 16",
         ),
+        (offer("audio 4000 RTP/AVP 0", *["a=x"] * 1000), "the offer has more than 16 sections or 1000 lines"),
     ],
 )
 def test_what_is_wrong_with_an_offer_is_said(body: bytes, why: str) -> None:
