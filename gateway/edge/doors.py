@@ -132,13 +132,12 @@ class Doors:
             return Turned(420, extra={"Unsupported": ", ".join(sorted(unknown))})
         if request.body and (request.headers.get("Content-Encoding") or "identity").lower() != "identity":
             return Turned(415, "a body in its own octets, please", extra={"Accept-Encoding": "identity"})
-        if request.method in OFFERING and request.body:
-            if session_part(request) is None:
-                return Turned(
-                    415,
-                    "a session description, please, and nothing that must be understood beside it",
-                    extra={"Accept": f"{SDP}, multipart/mixed"},
-                )
+        if request.method in OFFERING and request.body and session_part(request) is None:
+            return Turned(
+                415,
+                "a session description, please, and nothing that must be understood beside it",
+                extra={"Accept": f"{SDP}, multipart/mixed"},
+            )
         if request.method == "INVITE" and not _takes_sdp(request):
             return Turned(406, "our answer is application/sdp, which Accept leaves out")
         if request.method in ("INVITE", "OPTIONS"):

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.edge import sdp
-from gateway.edge.header import Address, Via, addresses, credentials, parameters, split
+from gateway.edge.digest import credentials
+from gateway.edge.header import Address, Via, addresses, parameters, split
 from gateway.edge.line_dialect import readable
 from gateway.edge.message import MAX_HEAD, MAX_MESSAGE, Unreadable, bare_answer, read, stamped
 from gateway.edge.session_part import session_part
