@@ -1,6 +1,7 @@
 """The 49 torture messages of RFC 4475, each by UDP and by TCP: what we answer, why, and that we still live.
 
-The octets in `rfc4475/` are those of the RFC's archive (its appendix A), under the RFC's names.
+The messages in `rfc4475/` are the RFC's own, under its names (The Internet Society, 2006; its distribution is
+unlimited).
 """
 
 from __future__ import annotations
