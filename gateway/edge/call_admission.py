@@ -30,6 +30,7 @@ SHARE_WITHIN_S: Final = 4.0
 BUSY_RETRY_S: Final = 10
 DRAIN_RETRY_S: Final = 30
 HALL_RETRY_S: Final = 2
+NO_HALL: Final = "no hall takes calls now"
 
 
 class Admission:
@@ -107,7 +108,7 @@ class Admission:
     def _busy(self, codecs: tuple[str, ...]) -> Refuse:
         """What a caller hears who gets no line."""
         if self._has_room(codecs):
-            return Refuse(503, "no hall takes calls now", HALL_RETRY_S)
+            return Refuse(503, NO_HALL, HALL_RETRY_S)
         return Refuse(503, "all lines are busy", BUSY_RETRY_S)
 
     def _place(self, served: Served, dialog: Dialog) -> None:

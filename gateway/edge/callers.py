@@ -6,7 +6,7 @@ to the line that our signed word names, or our memory of the dialog.
 
 from __future__ import annotations
 
-from gateway.edge.call_admission import BUSY_RETRY_S, DRAIN_RETRY_S, Admission
+from gateway.edge.call_admission import BUSY_RETRY_S, DRAIN_RETRY_S, HALL_RETRY_S, NO_HALL, Admission
 from gateway.edge.doors import Doors
 from gateway.edge.forwarding import Forwarding
 from gateway.edge.in_dialog import InDialog
@@ -73,6 +73,8 @@ class CallersSide:
             self._board.turn_away(
                 request, flow, Turned(503, "all lines are busy", retry_after_s=BUSY_RETRY_S)
             )
+        elif self._board.router.hall_for(self._board.lines.halls_with_room()) is None:
+            self._board.turn_away(request, flow, Turned(503, NO_HALL, retry_after_s=HALL_RETRY_S))
         else:
             extra = {"Allow": ALLOW, "Accept": "application/sdp"}
             flow.send(bytes(response(request, flow, 200, extra)))

@@ -118,6 +118,11 @@ class Lines:
             held[line.info.hall] += line.held
         return held
 
+    def halls_with_room(self) -> dict[str, int]:
+        """How many slots are held, of each hall that has a free one."""
+        held = self.held_by_halls()
+        return {line.info.hall: held[line.info.hall] for line in self._by_name.values() if line.free}
+
     def pick(self, codecs: Sequence[str], choose: Choose) -> PooledLine | None:
         """A line with a free slot, of the kind that the first codec wants, else of the other.
 

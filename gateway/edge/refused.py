@@ -21,7 +21,8 @@ from gateway.ipc.call_facts import CallFacts
 SAME_CALL_S: Final = 64.0
 """How long a refused call is remembered: twice as long as an INVITE is repeated (RFC 3261 §17.1.1.2)."""
 REMEMBERED: Final = 4096
-CANCELLED: Final = 487
+NOT_REFUSED: Final = frozenset({482, 487})
+"""Merged: the call is here by another way. Cancelled: the caller gave up."""
 _TEXT: Final = re.compile(r'text="([^"]*)"')
 _HEADER: Final = re.compile(r"^(from|f|call-id|i)[ \t]*:[ \t]*(.*)$", re.IGNORECASE | re.MULTILINE)
 
@@ -36,7 +37,7 @@ class RefusedInvites:
 
     def note(self, request: Request, flow: Flow, answer: Response, call_id: str | None = None) -> None:
         """A final answer goes to a request of a caller's; `call_id` is the call's, if it has one."""
-        if request.method != "INVITE" or answer.code < 300 or answer.code == CANCELLED or to_tag(request):
+        if request.method != "INVITE" or answer.code < 300 or answer.code in NOT_REFUSED or to_tag(request):
             return
         reason = _reason(answer)
         if answer.code == 401:

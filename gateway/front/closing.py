@@ -51,9 +51,12 @@ class Closing:
         self._booted_at = booted_at
         self._settled: deque[str] = deque(maxlen=REMEMBERED)
         """what was said of these may not be in Redis yet"""
+        self._closed: deque[str] = deque(maxlen=REMEMBERED)
+        """those that a hall closed, the newest"""
 
     async def closed(self, closed: CallClosed) -> None:
         """A hall says that a call is over."""
+        self._closed.append(closed.call_id)
         call = self._routing.calls.get(closed.call_id)
         await self._routing.ended(closed.call_id, closed.how, closed.spoken_s)
         self._metrics.call_ended(closed.how, time.time() - call.started_at if call else None)
@@ -77,18 +80,21 @@ class Closing:
     async def left(self, call_id: str, how: CallEnding) -> None:
         """A line has the call no more; its hall was told too, if there is one, and says so first."""
         await asyncio.sleep(SAID_WITHIN_S)
+        if call_id in self._closed:
+            return
         routed = self._routing.calls.get(call_id)
-        if routed is not None and call_id not in await self._alive(routed.hall):
-            await self._settle(call_id, how)
+        for hall in [routed.hall] if routed is not None else list(self._routing.halls):
+            if await self._has(hall, call_id):
+                return
+        await self._settle(call_id, how)
 
     async def hall_lost(self, hall: str) -> None:
         """A hall died; of its calls those are over that nobody took up."""
         had = [call.call_id for call in self._routing.calls.values() if call.hall == hall]
         if had:
             await asyncio.sleep(TAKEN_UP_WITHIN_S)
-            alive = await self._alive(hall)
             for call_id in had:
-                if call_id in self._routing.calls and call_id not in alive:
+                if call_id in self._routing.calls and not await self._has(hall, call_id):
                     await self._settle(call_id, CallEnding(End.HALL_DIED))
 
     async def last_boot(self) -> None:
@@ -108,7 +114,7 @@ class Closing:
         before = time.time() - UNKNOWN_FOR_S
         with contextlib.suppress(RedisError, OSError):
             for call_id in await self._sessions.stale():
-                await self._settle(call_id, CallEnding(End.HALL_DIED))
+                await self._settle(call_id, CallEnding(End.HALL_DIED), late=True)
         with contextlib.suppress(RpcError):
             answers = [await hall.ask(Health()) for hall in list(self._routing.halls.values())]
             if len(answers) == halls:
@@ -125,7 +131,7 @@ class Closing:
         for call_id, started_at in rows:
             if call_id not in self._routing.calls and call_id not in living:
                 end = End.GATEWAY_DIED if started_at < self._booted_at else End.HALL_DIED
-                await self._settle(call_id, CallEnding(end))
+                await self._settle(call_id, CallEnding(end), late=True)
 
     async def _contradicted(self, before: float) -> None:
         """Sessions that live although their row is closed: the hall could not say so to Redis."""
@@ -135,10 +141,13 @@ class Closing:
         except (RedisError, OSError, RegistryError):
             return
         for call_id, how in over.items():
-            await self._settle(call_id, CallEnding.read(how))
+            await self._settle(call_id, CallEnding.read(how), late=True)
 
-    async def _settle(self, call_id: str, how: CallEnding) -> None:
-        """Says in both stores how a call ended that no hall has; once."""
+    async def _settle(self, call_id: str, how: CallEnding, *, late: bool = False) -> None:
+        """Says in both stores how a call ended that no hall has; once.
+
+        `late`: not now, but when it was last known to live.
+        """
         if call_id in self._settled:
             return
         self._settled.append(call_id)
@@ -150,7 +159,7 @@ class Closing:
             seen_at = await self._sessions.last_seen(call_id)
             reached = True
         over = record is not None and record.state == "ended"
-        at = time.time() if seen_at is None else seen_at
+        at = seen_at if late and seen_at is not None else time.time()
         if record is not None and over:
             how, at = CallEnding.read(record.facts.get("how", how)), float(record.facts["ended_at"])
         routed = self._routing.calls.get(call_id)
@@ -159,14 +168,15 @@ class Closing:
             self._sessions.session(call_id).ended(stands, at=at)
         if routed is not None:
             self._metrics.call_ended(stands, time.time() - routed.started_at)
-        log.warning("call.ended", call_id=call_id, how=stands, said_by="front")
+        if routed is not None or not over:
+            log.warning("call.ended", call_id=call_id, how=stands, said_by="front")
 
-    async def _alive(self, hall: str) -> Collection[str]:
-        """The calls that a hall has; all of ours when it does not say, since it may have them still."""
+    async def _has(self, hall: str, call_id: str) -> bool:
+        """Whether a hall has a call; it may have it when it does not say."""
         peer = self._routing.halls.get(hall)
         if peer is None:
-            return ()
+            return False
         try:
-            return {call.call_id for call in (await peer.ask(Health())).calls}
+            return any(call.call_id == call_id for call in (await peer.ask(Health())).calls)
         except RpcError:
-            return self._routing.calls
+            return True

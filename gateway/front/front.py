@@ -246,7 +246,8 @@ class Front:
         except Exception:
             facts = call.facts
             log.exception("routing.failed", caller=facts.caller, called=facts.called, source=facts.source)
-            return Refuse(500, "Server Internal Error")
+            call_id = structlog.contextvars.get_contextvars().get("call_id")  # it may have had one by then
+            return Refuse(500, "Server Internal Error", call_id=call_id)
         return Accept(routed.call_id)
 
     def refused(self, call: RefusedInvite) -> None:

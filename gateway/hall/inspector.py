@@ -27,21 +27,21 @@ class Inspector:
         self.checked = 0
         """windows that were looked into"""
 
-    def look(self, sent: Window, missing: Missing) -> None:
+    def look(self, sent: Window, missing: Missing, call_id: str) -> None:
         """Has `sent` looked into soon. The hot path calls this: the thread's queue, which has a lock, comes
         after the pass."""
-        asyncio.get_running_loop().call_soon(self._begin, sent, missing)
+        asyncio.get_running_loop().call_soon(self._begin, sent, missing, call_id)
 
-    def _begin(self, sent: Window, missing: Missing) -> None:
+    def _begin(self, sent: Window, missing: Missing, call_id: str) -> None:
         judged = asyncio.get_running_loop().run_in_executor(self._thread, sent.verdict)
-        judged.add_done_callback(partial(self._judged, missing))
+        judged.add_done_callback(partial(self._judged, missing, call_id))
 
-    def _judged(self, missing: Missing, judged: asyncio.Future[Detection]) -> None:
+    def _judged(self, missing: Missing, call_id: str, judged: asyncio.Future[Detection]) -> None:
         if judged.cancelled():
             return
         if (error := judged.exception()) is not None:
             failures["hall.inspect"] += 1
-            log.error("mark.not_looked_for", error=f"{type(error).__name__}: {error}")
+            log.error("mark.not_looked_for", call_id=call_id, error=f"{type(error).__name__}: {error}")
             return
         self.checked += 1
         verdict = judged.result()

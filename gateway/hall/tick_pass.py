@@ -135,6 +135,9 @@ class Seated(Protocol):
     """What the pass needs of a call."""
 
     @property
+    def id(self) -> str: ...
+
+    @property
     def seat(self) -> Seat: ...
 
     @property
@@ -437,7 +440,7 @@ class Floor:
                 seat.spoken_samples += FRAME
                 frames.append(frame)
                 if seat.check.heard(hop, frame.samples):
-                    self.inspector.look(seat.check.take(), call.miss_mark)
+                    self.inspector.look(seat.check.take(), call.miss_mark, call.id)
         self.counters.marked_s += len(frames) * FRAME_S
         return frames
 

@@ -80,4 +80,7 @@ class Loop:
         try:
             function(*args)
         except Exception as error:  # one call's mistake must not end the other three
-            note("error", "line.task_failed", error=f"{type(error).__name__}: {error}", task=repr(function))
+            ids = [arg.call_id for arg in args if hasattr(arg, "call_id")]
+            about = {"call_id": ids[0]} if ids else {}
+            why = f"{type(error).__name__}: {error}"
+            note("error", "line.task_failed", error=why, task=repr(function), **about)

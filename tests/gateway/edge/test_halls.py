@@ -108,3 +108,13 @@ async def test_a_slot_is_held_while_the_router_thinks(exchange: Exchange) -> Non
     exchange.desk.thinking.set()
     assert await exchange.desk.ending() == "cancelled"
     assert exchange.edges[-1].stats()["slots_free"] == 1
+
+
+async def test_options_say_no_while_no_hall_takes_calls(exchange: Exchange) -> None:
+    await two_halls(exchange)
+    caller = await exchange.caller()
+    caller.send("OPTIONS")
+    await caller.next(200)
+    exchange.desk.away |= {"hall0", "hall1"}
+    caller.send("OPTIONS")
+    assert "no hall takes calls" in (await caller.next(503))["reason"]

@@ -262,6 +262,25 @@ async def test_a_hall_and_a_line_that_speak_at_once_leave_one_end(house: House) 
     assert [event["kind"] for event in record.events].count("ended") == 1
 
 
+async def test_a_front_and_a_hall_that_died_together_leave_the_end_to_the_line(house: House) -> None:
+    call_id, other = await house.call(), await house.call()
+    house.routing.calls.clear()  # the front is new, and no hall has told it of the call
+    del house.hall.has[call_id]
+    await house.closing.left(call_id, CallEnding(End.HALL_DIED))
+    await house.closing.left(other, CallEnding(End.HALL_DIED))
+    assert await house.says(call_id) == "failed: its hall died"
+    assert await house.lives(other), "a hall has it"
+
+
+async def test_a_call_that_ends_now_ends_now_whenever_it_was_seen_last(house: House) -> None:
+    call_id = await house.call()
+    await house.sessions._read.zadd(LIVE, {call_id: time.time() - 20})
+    del house.routing.halls[HERE]
+    await house.closing.ended(call_id, CallEnding(End.CALLER))
+    assert house.row(call_id).ended_at == pytest.approx(time.time(), abs=5)
+    await house.says(call_id)
+
+
 # ── what a front that was away did not hear ──────────────────────────────────────────────────────────
 
 

@@ -41,8 +41,8 @@ async def look(inspector: Inspector, *verdicts: Detection | None) -> list[Detect
     told: list[Detection] = []
     last = asyncio.Event()
     for verdict in verdicts:
-        inspector.look(cast(Window, Sent(verdict)), told.append)
-    inspector.look(cast(Window, Sent(MISSING)), lambda _: last.set())
+        inspector.look(cast(Window, Sent(verdict)), told.append, "c1")
+    inspector.look(cast(Window, Sent(MISSING)), lambda _: last.set(), "c1")
     async with asyncio.timeout(10):
         await last.wait()
     return told
