@@ -2,7 +2,8 @@
 
 A call's hall decides how it ended, tells Redis and us, and we close its row. Whoever else notices that a call
 is over (the edge, a line, the console) tells the hall through `Closing.ended`. When the hall is gone, this
-holds, in this order: what the hall told Redis before it went, what the row says already, what was noticed.
+holds, in this order: what the hall told Redis before it went, what the row says already, what its line said,
+what anybody else noticed.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ class Closing:
         self._booted_at = booted_at
         self._settled: deque[str] = deque(maxlen=REMEMBERED)
         """what was said of these may not be in Redis yet"""
+        self._line_said: dict[str, CallEnding] = {}
+        """what lines said of calls that are not settled yet: a line knows more than the edge"""
         self._closed: deque[str] = deque(maxlen=REMEMBERED)
         """those that a hall closed, the newest"""
 
@@ -71,14 +74,20 @@ class Closing:
             except RpcTimeout:
                 log.warning("hall.slow", call_id=call_id, how=how)  # it has the call still, and hears of it
             except RpcError:  # the call ended there just now, or never came there
-                await self.left(call_id, how)
+                await self._unless_said(call_id, how)
         elif routed is not None:
             await self._settle(call_id, how)
         else:
-            await self.left(call_id, how)
+            await self._unless_said(call_id, how)
 
     async def left(self, call_id: str, how: CallEnding) -> None:
         """A line has the call no more; its hall was told too, if there is one, and says so first."""
+        self._line_said[call_id] = how
+        await self._unless_said(call_id, how)
+        self._line_said.pop(call_id, None)
+
+    async def _unless_said(self, call_id: str, how: CallEnding) -> None:
+        """Settles a call, unless a hall has it, or says by itself that it is over."""
         await asyncio.sleep(SAID_WITHIN_S)
         if call_id in self._closed:
             return
@@ -159,6 +168,7 @@ class Closing:
             seen_at = await self._sessions.last_seen(call_id)
             reached = True
         over = record is not None and record.state == "ended"
+        how = self._line_said.get(call_id, how)
         at = seen_at if late and seen_at is not None else time.time()
         if record is not None and over:
             how, at = CallEnding.read(record.facts.get("how", how)), float(record.facts["ended_at"])

@@ -57,12 +57,23 @@ def all_say(house: House, call_id: str) -> str:
     return str(told.pop())
 
 
+@pytest.mark.long("three calls, two of which wait for processes that are started again")
 def test_however_a_call_ends_all_tell_the_same(own_house: Start) -> None:
     house = own_house(web_lines=0, wide_lines=1, narrow_lines=1)
     by_caller = Calling(house, duration_s=1)
     by_caller.join()
     house.wait_for("its row", lambda: row_says(house, by_caller.call_id))
     assert all_say(house, by_caller.call_id) == "caller hung up"
+
+    by_hall = Calling(house)
+    assert house.process is not None
+    os.kill(house.process.pid, signal.SIGSTOP)  # nobody starts another hall in time
+    house.kill("hall0")
+    house.wait_for("its row", lambda: row_says(house, by_hall.call_id), 20)
+    os.kill(house.process.pid, signal.SIGCONT)
+    assert all_say(house, by_hall.call_id) == "failed: its hall died"
+    by_hall.join()
+    house.wait_for("a new hall", house.ready, 30)
 
     by_line = Calling(house)
     house.kill("n0")

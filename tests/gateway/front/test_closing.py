@@ -238,6 +238,16 @@ async def test_a_hall_that_died_with_its_line_is_noticed_in_time(house: House) -
     assert await house.lives(taken_up)
 
 
+async def test_a_line_knows_more_than_the_edge_that_saw_its_bye(house: House) -> None:
+    call_id = await house.call()
+    del house.routing.halls[HERE]
+    line = asyncio.create_task(house.closing.left(call_id, CallEnding(End.HALL_DIED)))
+    await asyncio.sleep(0)
+    await house.closing.ended(call_id, CallEnding(End.VOICE))
+    await line
+    assert await house.says(call_id) == "failed: its hall died"
+
+
 async def test_a_caller_who_hung_up_while_the_hall_was_away_hung_up(house: House) -> None:
     call_id = await house.call()
     del house.routing.halls[HERE]
