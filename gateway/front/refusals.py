@@ -1,7 +1,8 @@
 """Every refused call, by telephone or from a browser, is one event: logged, counted, and kept in SQL.
 
 What is refused costs little: rows are written together, by a task that nobody waits for, and when too many
-wait the newest are counted only.
+wait the newest are counted only; one source gets so many lines of the log in a minute, then one that says how
+many more there were.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections import deque
+from collections import OrderedDict, deque
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -26,8 +28,22 @@ WAITING: Final = 512
 AT_ONCE: Final = 64
 """Rows in one transaction: calls that are taken wait for it."""
 PAUSE_S: Final = 0.5
+LINES_OF_SOURCE: Final = 120
+"""Lines of the log for the calls of one source within `LINES_S`."""
+LINES_S: Final = 60.0
+SOURCES: Final = 4096
+LONGEST: Final = 256
+"""Characters of what a stranger wrote."""
 OURS: Final = frozenset({401, 480})
 """What an operator should look at although it is no 5xx: a wrong password, a voice that may not be used."""
+
+
+@dataclass(slots=True)
+class _Lines:
+    """The lines that one source's calls had in the minute that began at `began`, monotonic."""
+
+    began: float
+    count: int = 0
 
 
 class Refusals:
@@ -39,6 +55,7 @@ class Refusals:
         self._waiting: deque[RefusedCall] = deque()
         self._some = asyncio.Event()
         self._away = False
+        self._lines: OrderedDict[str, _Lines] = OrderedDict()
         self.unkept = 0
         """those that are in no row"""
 
@@ -49,26 +66,48 @@ class Refusals:
         call = RefusedCall(
             call_id=call_id or secrets.token_hex(8),
             sip_call_id=sip_call_id,
-            caller=facts.caller,
-            called=facts.called,
+            caller=facts.caller[:LONGEST],
+            called=facts.called[:LONGEST],
             source=facts.source,
             transport=facts.transport,
             status=status,
-            reason=reason,
+            reason=reason[:LONGEST],
             started_at=time.time(),
         )
-        facts_in_log = {"sip_call_id": sip_call_id} if sip_call_id else {}
-        (log.warning if status >= 500 or status in OURS else log.info)(
-            "call.refused",
-            call_id=call.call_id, status=status, reason=reason, caller=facts.caller, called=facts.called,
-            source=facts.source, transport=facts.transport, **facts_in_log,
-        )  # fmt: skip
+        if self._may_log(facts.source):
+            self._log(call)
         self._metrics.refused(status, facts.transport)
         if len(self._waiting) < WAITING:
             self._waiting.append(call)
             self._some.set()
         else:
             self.unkept += 1
+
+    def _log(self, call: RefusedCall) -> None:
+        known = {"sip_call_id": call.sip_call_id} if call.sip_call_id else {}
+        (log.warning if call.status >= 500 or call.status in OURS else log.info)(
+            "call.refused",
+            call_id=call.call_id, status=call.status, reason=call.reason, caller=call.caller,
+            called=call.called, source=call.source, transport=call.transport, **known,
+        )  # fmt: skip
+
+    def _may_log(self, source: str) -> bool:
+        """Whether one more line may be written for that source in this minute."""
+        now = time.monotonic()
+        lines = self._lines.get(source)
+        if lines is None or now - lines.began > LINES_S:
+            if lines is not None:
+                self._sum_up(source, lines)
+            lines = self._lines[source] = _Lines(now)
+            self._lines.move_to_end(source)
+            if len(self._lines) > SOURCES:
+                self._sum_up(*self._lines.popitem(last=False))
+        lines.count += 1
+        return lines.count <= LINES_OF_SOURCE
+
+    def _sum_up(self, source: str, lines: _Lines) -> None:
+        if lines.count > LINES_OF_SOURCE:
+            log.warning("calls.refused_unlogged", source=source, count=lines.count - LINES_OF_SOURCE)
 
     async def run(self) -> None:
         """Writes what waits, for as long as the front lives."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,26 @@ async def test_a_flood_is_counted_in_full_and_written_in_part(
     assert kept.counted(404, "udp") == 100
     assert kept.refusals.unkept == 90
     assert len(await kept.rows()) == 10
+
+
+async def test_a_flood_fills_no_log_and_hides_nobody_else(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = 1000.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: at)
+    other = replace(FACTS, source="192.0.2.8")
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(module.LINES_OF_SOURCE + 80):
+            kept.refusals.note(FACTS, 404, "no route")
+        kept.refusals.note(other, 404, "no route")
+        at += module.LINES_S + 1
+        kept.refusals.note(FACTS, 404, "no route")
+    said = [(line["event"], line["source"]) for line in lines]
+    assert said.count(("call.refused", FACTS.source)) == module.LINES_OF_SOURCE + 1
+    assert said.count(("call.refused", other.source)) == 1
+    (summed,) = [line for line in lines if line["event"] == "calls.refused_unlogged"]
+    assert (summed["source"], summed["count"]) == (FACTS.source, 80)
+    assert kept.counted(404, "udp") == module.LINES_OF_SOURCE + 82
 
 
 async def test_a_database_that_is_away_is_said_once_and_calls_go_on(
