@@ -65,7 +65,7 @@ class RefusedInvites:
         found = {name.lower()[0]: value.strip() for name, value in reversed(_HEADER.findall(text))}
         caller, sip_call_id = found.get("f", ""), found.get("i") or found.get("c", "")
         called = rest.partition("\n")[0].rpartition(" ")[0]
-        if self._is_new(sip_call_id, caller, status):
+        if self._is_new(sip_call_id, f"{flow.host} {caller}", status):
             facts = CallFacts(caller, called, display="", source=flow.host, transport=flow.transport)
             self._router.refused(RefusedInvite(facts, status, why, sip_call_id))
 

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from gateway.errors import RpcError
+from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.line_messages import (
     AnswerCall,
     CallConfirmed,
@@ -45,6 +46,15 @@ async def test_a_hall_that_will_not_take_a_call_hangs_up_before_the_answer(
     assert (await phone.final()).status == heard
     phone.acknowledge()
     assert (await exchange.hall.hears(CallLeft, phone.call_id)).how == "hung up"
+
+
+async def test_a_line_repeats_why_its_hall_hangs_up(exchange: Exchange) -> None:
+    phone, _ = await exchange.call()
+    await exchange.hall.ask(DropCall(phone.call_id, how=CallEnding(End.VOICE_REFUSED, "revoked")))
+    await phone.request("BYE")
+    how = "failed: the voice may not be used: revoked"
+    assert (await exchange.hall.hears(CallLeft, phone.call_id)).how == how
+    assert await exchange.front.hears_end(phone.call_id) == (phone.call_id, how)
 
 
 @pytest.mark.parametrize("who", ["hall", "front"])

@@ -325,6 +325,17 @@ async def test_a_browser_that_vanishes_did_not_hang_up(house: House) -> None:
     assert await house.front.hears_end() == ("c1", left.how)
 
 
+@pytest.mark.parametrize("end", [End.CONSOLE, End.ENGINE_LOST, End.LIMIT])
+async def test_the_page_and_the_stores_are_told_the_same_end(house: House, end: End) -> None:
+    browser, _ = await house.call()
+    async with asyncio.timeout(5):
+        await browser.opened.wait()
+    await house.hall.ask(DropCall("c1", how=CallEnding(end)))
+    assert (await house.hall.hears(CallLeft)).how == end.value
+    assert await house.front.ended.get() == ("c1", end.value)
+    assert await browser.is_shown("state") == {"kind": "state", "state": "ended", "how": end.value}
+
+
 @pytest.mark.parametrize("who", ["hall", "front"])
 async def test_we_hang_up(house: House, who: str) -> None:
     browser, _ = await house.call()
