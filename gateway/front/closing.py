@@ -160,6 +160,7 @@ class Closing:
         if call_id in self._settled:
             return
         self._settled.append(call_id)
+        how = self._line_said.get(call_id, how)
         record: CallRecord | None = None
         seen_at = None
         reached = False
@@ -168,7 +169,6 @@ class Closing:
             seen_at = await self._sessions.last_seen(call_id)
             reached = True
         over = record is not None and record.state == "ended"
-        how = self._line_said.get(call_id, how)
         at = seen_at if late and seen_at is not None else time.time()
         if record is not None and over:
             how, at = CallEnding.read(record.facts.get("how", how)), float(record.facts["ended_at"])
