@@ -103,6 +103,7 @@ def test_a_refused_call_is_in_the_log_the_metrics_and_the_list(own_house: Start,
     with pytest.raises(urllib.error.HTTPError) as refused:
         offer(house, b"v=0\r\n", "%2B4930456")
     status = refused.value.code
+    house.wait_for("both lines", lambda: len(house.events("call.refused")) == 2)
     by_phone, by_browser = house.events("call.refused")
     assert (by_phone["status"], by_phone["transport"], by_phone["source"]) == (404, "udp", "127.0.0.1")
     assert "+4930123" in by_phone["called"]
