@@ -14,6 +14,7 @@ from gateway.edge.dialog import Dialog, line_uri
 from gateway.edge.doors import SUPPORTED
 from gateway.edge.header import CSeq
 from gateway.edge.line_dialect import contact_of_old, readable
+from gateway.edge.long_hosts import without_long_hosts
 from gateway.edge.message import stamped, to_tag
 from gateway.edge.responses import ALLOW, PHRASES, response, tagged
 from gateway.edge.session_part import SDP, session_part
@@ -292,7 +293,7 @@ def _returned(served: Served, answer: Response, only: frozenset[str] | None = No
 
 def _for_line(session: bytes) -> bytes:
     """A caller's description as a line can use it."""
-    return packing.for_line(sdp.lean(session))
+    return packing.for_line(without_long_hosts(sdp.lean(session)))
 
 
 def _without_first(routes: list[str]) -> list[str]:

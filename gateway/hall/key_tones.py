@@ -39,7 +39,10 @@ SAME: Final = 3
 PURE_OF_SAME: Final = 2
 """Windows that begin a press; pure ones among them."""
 GAP: Final = 4
-"""Windows without the key after which it counts again; a lost packet (20 ms) makes three."""
+"""Windows without the key after which it counts again; 20 ms of silence make three."""
+LATE: Final = 6
+"""Frames that did not come after which a key is over. Fewer were late or lost within a press: a phone that
+leaves silence out goes on sending for longer than that."""
 
 Small = NDArray[np.int8]
 NO_KEY: Final = -1
@@ -63,18 +66,20 @@ class KeyTones:
         self._pure: Small = np.zeros(capacity, np.int8)
         self._pressed: Small = np.full(capacity, NO_KEY, np.int8)
         self._missed: Small = np.zeros(capacity, np.int8)
+        self._late: Small = np.zeros(capacity, np.int8)
 
     def reset(self, row: int) -> None:
         self._past[row] = 0.0
         self._candidate[row] = self._pressed[row] = NO_KEY
-        self._same[row] = self._pure[row] = self._missed[row] = 0
+        self._same[row] = self._pure[row] = self._missed[row] = self._late[row] = 0
 
     def miss(self, row: int) -> None:
-        """20 ms of the call in `row` did not come: they were silent."""
+        """20 ms of the call in `row` did not come."""
         self._past[row] = 0.0
         self._candidate[row] = NO_KEY
-        self._missed[row] = min(self._missed[row] + 2, GAP)
-        if self._missed[row] >= GAP:
+        self._missed[row] = 0
+        self._late[row] = min(self._late[row] + 1, LATE)
+        if self._late[row] >= LATE:
             self._pressed[row] = NO_KEY
 
     def hear(self, rows: Rows, block: Floats) -> list[tuple[int, str]]:
@@ -82,6 +87,7 @@ class KeyTones:
         begins."""
         sound = np.concatenate((self._past[rows], block), axis=1)
         self._past[rows] = sound[:, WINDOW:]
+        self._late[rows] = 0
         begun: list[tuple[int, str]] = []
         for at in (0, HOP):
             key, share = self._judge(sound[:, at : at + WINDOW])

@@ -196,3 +196,25 @@ async def test_an_rtp_event_of_our_own_form_is_no_key_of_theirs(house: House) ->
         phone.press("8")
         phone.press("#")
         assert await dialled(house) == "8"
+
+
+@pytest.mark.parametrize("offers", [True, False])
+async def test_an_address_that_no_host_has_ends_no_line(house: House, offers: bool) -> None:
+    """In the INVITE, or in the ACK: pjsua2 would abort, with all calls of its line."""
+    before = house.pids()
+    async with calling(house) as (other, _):
+        long = "x" * 300
+        phone = await RawPhone(("127.0.0.1", house.sip_port), dials="dial").open()
+        try:
+            sdp = phone.offer().replace("c=IN IP4 127.0.0.1", f"c=IN IP4 {long}")
+            sdp += f"a=rtcp:5 IN IP4 {long}\r\n"
+            phone.send("INVITE", sdp if offers else "")
+            await phone.final()
+            phone.acknowledge("" if offers else sdp)
+            await phone.hang_up()
+        finally:
+            phone.close()
+        other.press("5")
+        other.press("#")
+        await other.request("BYE", 20.0)
+    assert house.pids() == before

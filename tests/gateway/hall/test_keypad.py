@@ -95,7 +95,7 @@ async def test_a_phone_that_agreed_on_events_dials_by_them_alone(house: House) -
     assert [event["digits"] for event in house.events(phone, "gathered")] == [""]
 
 
-async def test_packets_that_do_not_come_part_two_presses(house: House) -> None:
+async def test_silence_that_does_not_come_parts_two_presses(house: House) -> None:
     """As with a phone that sends nothing while nothing sounds."""
     phone = await asked(house)
     for _ in range(2):
@@ -103,7 +103,7 @@ async def test_packets_that_do_not_come_part_two_presses(house: House) -> None:
         phone.play(key_sound("5", 0.08))
         await asyncio.sleep(0.08)
         phone.receiving = False
-        await asyncio.sleep(0.08)
+        await asyncio.sleep(0.2)
     await house.says("you dialled twice")
 
 
