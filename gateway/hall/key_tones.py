@@ -74,13 +74,13 @@ class KeyTones:
         self._same[row] = self._pure[row] = self._missed[row] = self._late[row] = 0
 
     def miss(self, row: int) -> None:
-        """20 ms of the call in `row` did not come."""
-        self._past[row] = 0.0
-        self._candidate[row] = NO_KEY
+        """20 ms of the call in `row` did not come. What comes next goes on where the last sound ended, if it
+        was only late."""
+        late = min(int(self._late[row]) + 1, LATE)
+        if late == LATE:
+            self.reset(row)
         self._missed[row] = 0
-        self._late[row] = min(self._late[row] + 1, LATE)
-        if self._late[row] >= LATE:
-            self._pressed[row] = NO_KEY
+        self._late[row] = late
 
     def hear(self, rows: Rows, block: Floats) -> list[tuple[int, str]]:
         """Takes `block`, float32 `(B, 160)` at 8 kHz; returns (index in `rows`, key) for each press that

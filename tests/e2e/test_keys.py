@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import struct
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from gateway.hall.audio import Floats
 from gateway.line.telephone_event import EVENT
 from tests.e2e.gateway_process import House
-from tests.gateway.hall.key_sounds import dialled_sound, key_sound
+from tests.gateway.hall.key_sounds import dialled_sound
 from tests.gateway.line.rawphone import Message, RawPhone
 from tests.needs import HANGS_S
 from watermark.pcm import bytes_from_float
@@ -84,11 +85,11 @@ async def by_info(phone: RawPhone, kind: str, body: str) -> int:
 
 async def plays(phone: RawPhone, sound: Floats) -> None:
     """Sends this sound, 8 kHz, packet by packet in time."""
-    pcm = bytes_from_float(sound)
-    for at in range(0, len(pcm), 320):
+    pcm, began = bytes_from_float(sound), time.monotonic()
+    for sent, at in enumerate(range(0, len(pcm), 320)):
         phone.send_rtp(phone.coder.encode(pcm[at : at + 320].ljust(320, b"\0")))
         phone.timestamp += 160
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(max(0.0, began + (sent + 1) * 0.02 - time.monotonic()))
 
 
 def record(house: House) -> dict[str, Any]:
@@ -114,20 +115,20 @@ async def test_keys_arrive_by_every_way_and_each_press_once(house: House) -> Non
     """From a phone that agreed on no telephone-event: RFC 4733 on 101, three kinds of INFO, tones; and one
     press by all three at once."""
     async with calling(house, kind=None) as (phone, _):
-        await plays(phone, dialled_sound("0", 0.1, 0.1))
+        await plays(phone, dialled_sound("0", 0.3, 0.2))
         phone.press("1")
         assert await by_info(phone, "application/dtmf-relay", "Signal=2\r\nDuration=100") == 200
         assert await by_info(phone, "application/dtmf", "3") == 200
         assert await by_info(phone, "audio/telephone-event", "d=4\r\n") == 200
         assert await by_info(phone, "application/dtmf-relay", "Signal=5") == 200
-        await plays(phone, dialled_sound("A6D", 0.05, 0.05))
+        await plays(phone, dialled_sound("A6D", 0.2, 0.2))
         phone.press("7")
-        await plays(phone, key_sound("7", 0.2))
+        await plays(phone, dialled_sound("7", 0.2, 0.2))
         assert await by_info(phone, "application/dtmf", "7") == 200
         for bad in ("Signal=\r\n", "Signal=77\r\nDuration=100", "nonsense"):
             assert await by_info(phone, "application/dtmf-relay", bad) == 400
         assert await by_info(phone, "application/dtmf-relay", "Signal= *\r\nDuration= 100\r\n") == 200
-        await plays(phone, dialled_sound("#", 0.1, 0.1))
+        await plays(phone, dialled_sound("#", 0.2, 0.2))
         assert await dialled(house) == "012345A6D7*"
 
 

@@ -132,6 +132,19 @@ def test_what_is_late_or_lost_within_a_press_makes_no_second_one_and_long_silenc
     assert press(0.0) == ["5"]
 
 
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_press_whose_packets_come_late_is_heard(every: int) -> None:
+    """On a network so busy that there is nothing to play after each frame, or after every second one."""
+    tones, row, heard = KeyTones(1), np.zeros(1, np.intp), ""
+    for key in KEYS:
+        sound = np.concatenate((key_sound(key, 0.1), np.zeros(800))).astype(np.float32)
+        for n, block in enumerate(sound.reshape(-1, WINDOW)):
+            heard += "".join(key for _, key in tones.hear(row, block[None]))
+            if n % every == 0:
+                tones.miss(0)
+    assert heard == KEYS
+
+
 def human_speech(voice: str, seconds: float) -> list[Floats]:
     """Prompts of one person, float32 at 8 kHz, a line each."""
     found: list[Floats] = []
