@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from consent.database import database_url, first_line
+from consent.database import database_place, database_url, first_line
 from consent.errors import LedgerError
 
 WRITER_LOCK: Final = 0x766F6963
@@ -117,7 +117,9 @@ class Archive:
             with archive.writing() as connection:
                 METADATA.create_all(connection)
         except OSError as error:
-            raise LedgerError(f"the consent database cannot be opened: {error.strerror}") from None
+            raise LedgerError(
+                f"{database_place(url)}: the consent database cannot be opened: {error.strerror}"
+            ) from None
         return archive
 
     @property
@@ -127,6 +129,10 @@ class Archive:
 
     def close(self) -> None:
         self._engine.dispose()
+
+    def _failed(self, what: str, error: SQLAlchemyError) -> LedgerError:
+        place = database_place(self._engine.url)
+        return LedgerError(f"{place}: the consent database {what}: {first_line(error)}")
 
     def settle(self) -> None:
         """Everything committed so far outlives a power cut. Raises `LedgerError`."""
@@ -138,7 +144,7 @@ class Archive:
                 finally:
                     connection.close()
             except SQLAlchemyError as error:
-                raise LedgerError(f"the consent database did not settle: {first_line(error)}") from None
+                raise self._failed("did not settle", error) from None
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -147,7 +153,7 @@ class Archive:
             with self._engine.connect() as connection, connection.begin():
                 yield connection
         except SQLAlchemyError as error:
-            raise LedgerError(f"the consent database cannot be read: {first_line(error)}") from None
+            raise self._failed("cannot be read", error) from None
 
     @contextmanager
     def writing(self, *, quiet: bool = False) -> Iterator[Connection]:
@@ -166,7 +172,7 @@ class Archive:
                     connection.execute(text(f"SELECT pg_advisory_xact_lock({WRITER_LOCK})"))
                 yield connection
         except SQLAlchemyError as error:
-            raise LedgerError(f"the consent database did not take it: {first_line(error)}") from None
+            raise self._failed("did not take it", error) from None
 
 
 def _private_file(path: Path) -> None:

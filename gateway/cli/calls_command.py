@@ -1,137 +1,217 @@
-"""`voicegate calls`: what Redis knows of calls, and beyond its memory the registry."""
+"""`voicegate calls`: what the registry has, also while the gateway is down; Redis adds what it knows."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from datetime import datetime
-from pathlib import Path
-from typing import Any, TypeVar
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final, Self, TypeVar
 
 import click
 from redis.exceptions import RedisError
 
+from consent.bare_url import bare
+from gateway.cli.call_course import course, head
+from gateway.cli.call_table import STATES, KnownCall, line, tame, write_csv
+from gateway.cli.moment import Moment
 from gateway.config.paths import redis_url_for
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import Settings, load
-from gateway.errors import VoicegateError
+from gateway.errors import StartError, VoicegateError
+from gateway.store.call_search import SEPARATORS, CallSearch
 from gateway.store.registry import CallRow, Registry
 from gateway.store.sessions import Sessions
 
 Result = TypeVar("Result")
 
+LISTED: Final = 20
+
+
+class PartOfNumber(click.ParamType[str]):
+    """A part of a number or of a SIP URI."""
+
+    name = "part"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text as it is. Fails for one that would find every call, or that no call can have."""
+        text = str(value).strip()
+        if not text.strip(SEPARATORS):
+            self.fail(
+                f"{value!r} holds nothing to look for; write a part of a number or of a URI", param, ctx
+            )
+        if not text.isprintable():
+            self.fail(f"{value!r} is no part of a number or of a URI", param, ctx)
+        return text
+
 
 @click.group(invoke_without_command=True)
+@click.option("--caller", type=PartOfNumber(), help="Part of who called: 30 123, or bob@")
+@click.option("--called", type=PartOfNumber(), help="Part of who was called.")
+@click.option("--since", type=Moment(), help='Began since: 2h, 3d, 2026-03-02, "2026-03-02 18:30"')
+@click.option("--until", type=Moment(ends=True), help="Began until; a date is meant with its whole day.")
+@click.option("--failed", is_flag=True, help="Only calls that ended by a failure.")
+@click.option("--count", type=click.IntRange(min=1), help=f"The newest so many. [{LISTED}; with --csv all]")
+@click.option("--csv", "as_csv", is_flag=True, help="CSV with a header (RFC 4180); times in UTC.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-@click.option("--count", default=20, show_default=True, type=click.IntRange(1, 1000), help="Ended calls.")
 @click.pass_context
-def calls(ctx: click.Context, as_json: bool, count: int) -> None:
-    """List the living calls and the latest that ended."""
+def calls(
+    ctx: click.Context,
+    caller: str | None,
+    called: str | None,
+    since: float | None,
+    until: float | None,
+    failed: bool,
+    count: int | None,
+    as_csv: bool,
+    as_json: bool,
+) -> None:
+    """List calls from the registry, the newest first, also while the gateway is down.
+
+    A call is shown as living when Redis says so, and as unknown when it has no end and nobody says that it
+    lives.
+    """
     if ctx.invoked_subcommand is not None:
         return
+    if as_csv and as_json:
+        raise click.UsageError("give --csv or --json, not both")
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError("--since is not before --until: no call began between them")
     settings = load()
-    live, ended = asyncio.run(_lists(settings, count))
-    if as_json:
-        click.echo(json.dumps({"live": live, "ended": ended}))
+    search = CallSearch(caller=caller or "", called=called or "", since=since, until=until, failed=failed)
+    if as_csv:
+        with _Stores(settings) as stores:
+            write_csv(stores.known(search, count), sys.stdout)
+            stores.warn()
         return
-    if not live and not ended:
-        click.echo("no calls yet")
-    for record in (*live, *ended):
-        click.echo(_line(record))
+    with _Stores(settings) as stores:
+        listed = list(stores.known(search, (count or LISTED) + 1))
+        stores.warn()
+    more = len(listed) > (count or LISTED)
+    listed = listed[: count or LISTED]
+    if as_json:
+        states = {state: [call.to_json() for call in listed if call.state == state] for state in STATES}
+        click.echo(json.dumps({**states, "more": more}))
+        return
+    for call in listed:
+        click.echo(line(call))
+    if not listed:
+        which = "no calls yet" if search == CallSearch() else "no such call"
+        click.echo(f"{which} in {place(settings)}")
+    if more:
+        click.echo(f"these are the newest {len(listed)}; --count shows more", err=True)
 
 
 @calls.command()
 @click.argument("call_id")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def show(call_id: str, as_json: bool) -> None:
-    """Show one call: who, which route and voice, its turns, and how it ended."""
+    """Show one call: who, which route and voice, how it ended, and what happened, in order of time."""
     settings = load()
-    record, redis_error = asyncio.run(_one(settings, call_id))
-    row = _row(settings, call_id)
+    with _Stores(settings) as stores:
+        row = stores.row(call_id)
+        record = stores.record(call_id)
+        lives = row is not None and row.ended_at is None and call_id in stores.heads([call_id])[0]
     if record is None and row is None:
-        if redis_error is not None:
-            raise redis_error
-        raise VoicegateError(f"no call {call_id}; `voicegate calls` lists the latest")
+        why = f"; {stores.silence}" if stores.silence else ""
+        latest = "`voicegate calls` lists the latest"
+        raise VoicegateError(tame(f"no call {call_id} in {place(settings)}; {latest}{why}"))
     if as_json:
         table = record or {"call_id": call_id}
         click.echo(json.dumps({**table, "registry": row.to_json() if row else None}))
         return
-    if row is not None:
-        click.echo(f"call {call_id}  payload {row.payload:012x}  route {row.route} of {row.dialplan}")
-        click.echo(f"  {row.caller or '(nobody)'} called {row.called} from {row.source}")
-        click.echo(f"  voice {row.voice or '(none)'}, grant {row.grant_jti or '(none)'}")
-        if row.started_at is not None:
-            click.echo(
-                f"  {datetime.fromtimestamp(row.started_at):%Y-%m-%d %H:%M:%S}, {row.how or 'not ended'}"
-            )
+    known = None if row is None else KnownCall.of(row, record or {}, lives=lives)
+    for text in (*head(call_id, known, record or {}), *course(record or {})):
+        click.echo(tame(text))
     if record is None:
-        click.echo("  Redis has forgotten its turns" if redis_error is None else f"  {redis_error}")
-        return
-    click.echo(_line(record))
-    for turn in record["turns"]:
-        click.echo(f"  {_clock(turn['at'])}  {_turn(turn)}")
-    for event in record["events"]:
-        if event["kind"] != "turn":
-            click.echo(f"  {_clock(event['at'])}  {_event(event)}")
+        click.echo(f"  {tame(stores.silence or 'Redis has forgotten what happened in it')}")
 
 
-async def _lists(settings: Settings, count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    async def read(sessions: Sessions) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        return await sessions.live(), await sessions.recent(count)
+class _Stores:
+    """Both stores, opened to read. Redis may be away: then `silence` says so."""
 
-    return await _reading(settings, read)
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._registry = Registry.read(settings.sql)
+        self._unsure = False
+        self.silence = ""
+        """Why Redis says nothing; empty when it answered, or was not asked."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._registry is not None:
+            self._registry.close()
+
+    def known(self, search: CallSearch, count: int | None) -> Iterator[KnownCall]:
+        """The calls found, `count` at most: first those that the registry knows no end of.
+
+        Without a count there may be very many: then Redis is asked about the first only.
+        """
+        if self._registry is None:
+            return
+        begun = list(self._registry.find(replace(search, ended=False), count))
+        ended: Iterable[CallRow] = self._registry.find(
+            replace(search, ended=True), None if count is None else count - len(begun)
+        )
+        if count is not None:
+            ended = list(ended)
+        living, facts = self.heads([row.call_id for row in (*begun, *(ended if count is not None else ()))])
+        for row in begun:
+            call = KnownCall.of(row, facts.get(row.call_id, {}), lives=row.call_id in living)
+            self._unsure |= call.state == "unknown"
+            yield call
+        for row in ended:
+            yield KnownCall.of(row, facts.get(row.call_id, {}), lives=False)
+
+    def row(self, call_id: str) -> CallRow | None:
+        """The registry's row."""
+        return None if self._registry is None else self._registry.get(call_id)
+
+    def heads(self, call_ids: list[str]) -> tuple[set[str], Mapping[str, dict[str, Any]]]:
+        """The calls that live by what Redis says now, and what it says of those asked for."""
+
+        async def read(sessions: Sessions) -> tuple[set[str], Mapping[str, dict[str, Any]]]:
+            return await sessions.living(), await sessions.heads(call_ids)
+
+        return (self._asked(read) if call_ids else None) or (set(), {})
+
+    def record(self, call_id: str) -> dict[str, Any] | None:
+        """What Redis knows of a call, with its turns and events."""
+        return self._asked(lambda sessions: sessions.show(call_id))
+
+    def warn(self) -> None:
+        """Says on stderr why calls are shown as unknown, if Redis could have told."""
+        if self._unsure and self.silence:
+            click.echo(
+                tame(f"which of the calls without an end still live is unknown: {self.silence}"), err=True
+            )
+
+    def _asked(self, read: Callable[[Sessions], Awaitable[Result]]) -> Result | None:
+        try:
+            return asyncio.run(
+                _reading(redis_url_for(self._settings, runtime_for(self._settings.data_dir)), read)
+            )
+        except (RedisError, OSError, StartError) as error:
+            remedy = (
+                "is the gateway running?" if self._settings.redis_url is None else "see VOICEGATE_REDIS_URL"
+            )
+            self.silence = f"Redis does not answer ({bare(str(error))}); {remedy}"
+            return None
 
 
-async def _one(settings: Settings, call_id: str) -> tuple[dict[str, Any] | None, VoicegateError | None]:
-    try:
-        return await _reading(settings, lambda sessions: sessions.show(call_id)), None
-    except VoicegateError as error:
-        return None, error
-
-
-async def _reading(settings: Settings, read: Callable[[Sessions], Awaitable[Result]]) -> Result:
-    url = redis_url_for(settings, runtime_for(settings.data_dir))
+async def _reading(url: str, read: Callable[[Sessions], Awaitable[Result]]) -> Result:
     sessions = await Sessions.open(url)
     try:
         return await read(sessions)
-    except (RedisError, OSError) as error:
-        remedy = "is the gateway running?" if settings.redis_url is None else "see VOICEGATE_REDIS_URL"
-        raise VoicegateError(f"Redis does not answer ({error}); {remedy}") from None
     finally:
         await sessions.close()
 
 
-def _row(settings: Settings, call_id: str) -> CallRow | None:
-    if settings.sql_url is None and not Path(settings.data_dir, "voicegate.db").exists():
-        return None  # reading shall not make a database
-    registry = Registry.open(settings.sql)
-    try:
-        return registry.get(call_id)
-    finally:
-        registry.close()
-
-
-def _line(call: dict[str, Any]) -> str:
-    started = call.get("started_at", 0.0)
-    lasted = f"{call['ended_at'] - started:.0f} s" if "ended_at" in call else "…"
-    who = f"{call.get('caller', '?')} → {call.get('called', '?')}"
-    when = f"{datetime.fromtimestamp(started):%Y-%m-%d %H:%M:%S}"
-    end = f"{call.get('route', '')}  {call.get('how', '')}"
-    return f"{call['call_id']}  {when}  {call.get('state', '?'):<9} {lasted:>6}  {who}  {end}".rstrip()
-
-
-def _turn(turn: dict[str, Any]) -> str:
-    text = turn.get("text") or turn.get("intent") or "(no transcript)"
-    length = f" ({turn['duration_s']:g} s)" if "duration_s" in turn else ""
-    cut = " [interrupted]" if turn.get("interrupted") else ""
-    stages = "  ".join(f"{stage} {ms:.0f} ms" for stage, ms in turn.get("latency_ms", {}).items())
-    return f"{turn['who']}: {text}{length}{cut}" + (f"   [{stages}]" if stages else "")
-
-
-def _event(event: dict[str, Any]) -> str:
-    return f"{event['kind']} {' '.join(f'{k}={v}' for k, v in event['data'].items())}".rstrip()
-
-
-def _clock(at: float) -> str:
-    return f"{datetime.fromtimestamp(at):%H:%M:%S.%f}"[:-3]
+def place(settings: Settings) -> str:
+    """Where the calls are looked for, as an operator knows it."""
+    if settings.sql_url is not None:
+        return f"the database {bare(settings.sql_url)} (VOICEGATE_SQL_URL)"
+    return f"the data directory {settings.data_dir} (VOICEGATE_DATA_DIR)"

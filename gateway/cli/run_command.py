@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
+from consent.bare_url import bare
 from gateway.config.paths import dialplan_dir
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import PREFIX, Settings, load
@@ -70,7 +71,7 @@ def show_settings() -> None:
     for name, field in Settings.model_fields.items():
         value = getattr(settings, name)
         text = ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
-        shown = _hidden(text) if name in ("redis_url", "sql_url") else text
+        shown = bare(text) if name in ("redis_url", "sql_url") else text
         default = "" if value == field.get_default(call_default_factory=True) else "*"
         table.add_row(PREFIX + name.upper(), shown + default, field.description or "")
     Console(width=None if sys.stdout.isatty() else 160).print(table)
@@ -100,8 +101,8 @@ def panel(settings: Settings, state: HouseState, log: Path | None) -> Panel:
     if state.lines:
         rows.add_row("lines", ", ".join(f"{kind} {calls} calls" for kind, calls in state.lines.items()))
     embedded = f"embedded ({runtime_for(settings.data_dir).redis})"
-    rows.add_row("Redis", _hidden(settings.redis_url or embedded))
-    rows.add_row("SQL", _hidden(settings.sql))
+    rows.add_row("Redis", bare(settings.redis_url or embedded))
+    rows.add_row("SQL", bare(settings.sql))
     rows.add_row("watermark", state.watermark)
     if settings.detector_port:
         host = "localhost" if settings.local_only else address
@@ -124,10 +125,3 @@ def reached_at(settings: Settings) -> str:
             return str(probe.getsockname()[0])
         except OSError:
             return "127.0.0.1"
-
-
-def _hidden(url: str) -> str:
-    """A URL without its password."""
-    scheme, mark, rest = url.partition("://")
-    user, at, host = rest.rpartition("@")
-    return f"{scheme}{mark}{user.partition(':')[0]}{at}{host}"

@@ -8,18 +8,17 @@ here.
 from __future__ import annotations
 
 import contextlib
-import re
 import signal
 import traceback
 from pathlib import Path
 from typing import Final
 
+from consent.bare_url import bare
 from gateway.config import packages
 from gateway.config.notes import note
 
 LONGEST: Final = 2_000
 """Characters of a text that are kept."""
-_PASSWORD: Final = re.compile(r"(://[^:/@\s]*):[^/\s]*@")
 
 
 def is_ours(error: BaseException) -> bool:
@@ -29,7 +28,7 @@ def is_ours(error: BaseException) -> bool:
 
 def text_of(error: BaseException) -> str:
     """Our error's own text, another's as `Type: text`; without the passwords of URLs."""
-    return _PASSWORD.sub(r"\1:***@", _text_of(error))[:LONGEST]
+    return bare(_text_of(error), ":***")[:LONGEST]
 
 
 def _text_of(error: BaseException) -> str:

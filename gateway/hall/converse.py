@@ -47,6 +47,8 @@ class Turn:
     understood: asyncio.Event = field(default_factory=asyncio.Event)
     """the engine told what it understood"""
     latency_s: dict[str, float] = field(default_factory=dict)
+    played: float | None = None
+    """when the reply was first heard"""
 
 
 class Conversation:
@@ -199,6 +201,7 @@ class Conversation:
         await item.started.wait()
         played = call.clocks.monotonic()
         if item.reached:
+            turn.played = played
             turn.latency_s = {
                 "endpointing": turn.endpoint - turn.speech_ended,
                 "engine": ready - turn.committed,
@@ -218,9 +221,11 @@ class Conversation:
 
     def _write(self, turn: Turn) -> None:
         """Puts the exchange into the session."""
-        session, item = self._call.session, turn.item
+        session, item, clocks = self._call.session, turn.item, self._call.clocks
         keep = self._call.route.keep.transcript
-        session.turn(SessionTurn(who="caller", text=turn.heard if keep else None, duration_s=turn.speech_s))
+        since_zero = clocks.time() - clocks.monotonic()
+        caller = SessionTurn(who="caller", text=turn.heard if keep else None, duration_s=turn.speech_s)
+        session.turn(caller, at=since_zero + turn.speech_ended - turn.speech_s)
         session.turn(
             SessionTurn(
                 who="bot",
@@ -228,7 +233,8 @@ class Conversation:
                 heard_s=item.heard_s,
                 interrupted=item.cut,
                 latency_ms={stage: seconds * 1000 for stage, seconds in turn.latency_s.items()},
-            )
+            ),
+            at=since_zero + turn.played if turn.played is not None else None,
         )
 
     def _understood(self, heard: Heard) -> None:

@@ -7,13 +7,17 @@ The methods block for a millisecond or two: on an event loop, call them by `asyn
 from __future__ import annotations
 
 import contextlib
+import os
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
+from urllib.parse import quote
 
 from sqlalchemy import (
     BigInteger,
@@ -31,15 +35,19 @@ from sqlalchemy import (
     event,
     func,
     insert,
+    inspect,
     select,
     text,
     update,
 )
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import CreateIndex
 
-from consent.database import database_url, first_line
+from consent.database import database_place, database_url, first_line
 from gateway.errors import StartError, VoicegateError
+from gateway.store.call_search import CallSearch
 
 PAYLOAD_BITS: Final = 48
 """Bits of the mark's payload that name the call; the rest of its 64 are for the detector to check."""
@@ -105,6 +113,15 @@ CALLS: Final = Table(
     Column("how", String(200)),
     Index("calls_by_start", "started_at"),
 )
+OPEN_CALLS: Final = Index(
+    "calls_open",
+    CALLS.c.started_at,
+    sqlite_where=CALLS.c.ended_at.is_(None),
+    postgresql_where=CALLS.c.ended_at.is_(None),
+)
+"""Calls that have not ended: few among many."""
+READ_AT_ONCE: Final = 1000
+"""Rows that are fetched together when many are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,9 +174,40 @@ class Registry:
             else:
                 engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 3})
             METADATA.create_all(engine)
+            with engine.begin() as connection:  # `create_all` adds no index to a table that is there
+                connection.execute(CreateIndex(OPEN_CALLS, if_not_exists=True))
         except (SQLAlchemyError, OSError) as error:
-            where = url.database if url.get_backend_name() == "sqlite" else "VOICEGATE_SQL_URL"
-            raise StartError(f"{where}: the call registry cannot be opened: {first_line(error)}") from None
+            raise StartError(
+                f"{database_place(url)}: the call registry cannot be opened: {first_line(error)}"
+            ) from None
+        return cls(engine)
+
+    @classmethod
+    def read(cls, sql_url: str) -> Self | None:
+        """Connects only to read: nothing is made or changed, and SQLite's directory may be read-only.
+
+        None when there is no database yet, or no registry in it. Raises `StartError`.
+        """
+        try:
+            url = database_url(sql_url)
+        except ValueError as error:
+            raise StartError(str(error)) from None
+        try:
+            if url.get_backend_name() == "sqlite":
+                path = Path(url.database or "")
+                if not path.exists():
+                    return None
+                engine = create_engine("sqlite://", creator=partial(_read_only, path), poolclass=NullPool)
+            else:
+                engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 3})
+            found = inspect(engine).has_table(CALLS.name)
+        except (SQLAlchemyError, OSError) as error:
+            raise StartError(
+                f"{database_place(url)}: the call registry cannot be read: {first_line(error)}"
+            ) from None
+        if not found:
+            engine.dispose()
+            return None
         return cls(engine)
 
     @property
@@ -244,6 +292,17 @@ class Registry:
         """The call that a mark names; None when none of ours has this 48-bit payload."""
         return self._one(CALLS.c.payload == payload)
 
+    def find(self, search: CallSearch, count: int | None = None) -> Iterator[CallRow]:
+        """The calls that `search` describes, the newest first, `count` at most. Raises `RegistryError`."""
+        asked = select(CALLS).where(*search.conditions(CALLS, self.backend))
+        asked = asked.order_by(CALLS.c.started_at.desc(), CALLS.c.call_id).limit(count)
+        try:
+            with self._engine.connect() as connection:
+                rows = connection.execution_options(yield_per=READ_AT_ONCE).execute(asked)
+                yield from map(_row, rows)
+        except SQLAlchemyError as error:
+            raise RegistryError(f"the call registry cannot be read: {first_line(error)}") from None
+
     def newest(self, count: int) -> list[int]:
         """The whole payloads of the `count` newest calls, the newest first."""
         marked = select(CALLS.c.payload_whole).where(CALLS.c.payload_whole.is_not(None))
@@ -280,6 +339,13 @@ def _sqlite_settings(connection: Any, _: Any) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")  # a mark must name its call even after a power cut
     cursor.close()
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    """SQLite's file without any wish to write. Beside a WAL it needs its directory; elsewhere nothing."""
+    alone = not os.access(path.parent, os.W_OK) and not Path(f"{path}-wal").exists()
+    address = f"file:{quote(str(path))}?mode=ro" + ("&immutable=1" if alone else "")
+    return sqlite3.connect(address, uri=True, timeout=5.0, check_same_thread=False)
 
 
 def _row(row: Row[Any]) -> CallRow:

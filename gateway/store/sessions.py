@@ -17,7 +17,7 @@ import json
 import secrets
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -167,10 +167,10 @@ class Session:
         """Notes an event that may be lost while Redis is away: DTMF, barge-in, hold, an alarm."""
         self._put(self._event(kind, data, time.time()))
 
-    def turn(self, turn: Turn) -> None:
-        """Notes a turn among the events."""
+    def turn(self, turn: Turn, at: float | None = None) -> None:
+        """Notes a turn among the events. `at`, seconds since the epoch, is when it began; None: now."""
         self._put(
-            self._event("turn", turn.to_json(), time.time()),
+            self._event("turn", turn.to_json(), time.time() if at is None else at),
             ("HINCRBY", self.key, "turns", "1"),
             important=True,
         )
@@ -280,12 +280,16 @@ class Sessions:
 
     async def live(self) -> list[dict[str, Any]]:
         """Living calls as JSON, the oldest first. Raises `RedisError` or `OSError`, as all readers do."""
-        ids = await self._read.zrangebyscore(LIVE, time.time() - STALE_S, "+inf")
-        return sorted(await self._heads(ids), key=lambda call: float(call.get("started_at", 0)))
+        calls = (await self.heads(await self._living_ids())).values()
+        return sorted(calls, key=lambda call: float(call.get("started_at", 0)))
+
+    async def living(self) -> set[str]:
+        """The ids of all living calls."""
+        return set(await self._living_ids())
 
     async def recent(self, count: int = 50) -> list[dict[str, Any]]:
         """Ended calls as JSON, the latest first."""
-        return await self._heads(await self._read.zrevrange(ENDED, 0, count - 1))
+        return list((await self.heads(await self._read.zrevrange(ENDED, 0, count - 1))).values())
 
     async def show(self, call_id: str) -> dict[str, Any] | None:
         """A call as JSON, with its `turns` and `events`; None when Redis does not know it (any more)."""
@@ -298,10 +302,11 @@ class Sessions:
         if not facts:
             return None
         entries = await self._read.xrange(f"vg:events:{call_id}")
-        events = tuple(
+        read = [
             {"at": float(fields["at"]), "kind": fields["kind"], "data": json.loads(fields["data"])}
             for _, fields in entries
-        )
+        ]
+        events = tuple(sorted(read, key=lambda event: event["at"]))  # a turn is noted when it is over
         return CallRecord(call_id, facts, events)
 
     async def history(self, call_id: str) -> list[dict[str, Any]]:
@@ -316,7 +321,7 @@ class Sessions:
     async def begun_before(self, before: float) -> list[str]:
         """Living calls, stale or not, that were there before that time."""
         ids: list[str] = await self._read.zrange(LIVE, 0, -1)
-        heads = await self._heads(ids)
+        heads = (await self.heads(ids)).values()
         return [call["call_id"] for call in heads if float(call.get("started_at", 0)) < before]
 
     async def last_seen(self, call_id: str) -> float | None:
@@ -324,13 +329,18 @@ class Sessions:
         score = await self._read.zscore(LIVE, call_id)
         return None if score is None else float(score)
 
-    async def _heads(self, ids: list[str]) -> list[dict[str, Any]]:
+    async def heads(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The calls of these ids as JSON, by id and in their order; those that Redis knows."""
         async with self._read.pipeline(transaction=False) as pipe:
             for call_id in ids:
                 pipe.hgetall(f"vg:call:{call_id}")
             found = await pipe.execute()
         calls = zip(ids, found, strict=True)
-        return [CallRecord(call_id, facts).to_json() for call_id, facts in calls if facts]
+        return {call_id: CallRecord(call_id, facts).to_json() for call_id, facts in calls if facts}
+
+    async def _living_ids(self) -> list[str]:
+        ids: list[str] = await self._read.zrangebyscore(LIVE, time.time() - STALE_S, "+inf")
+        return ids
 
     def _refresh(self) -> None:
         """Says of each living call that it lives; called by the writer every `REFRESH_S`."""

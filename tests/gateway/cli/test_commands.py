@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
-import json
 import subprocess
 import sys
 import wave
@@ -22,10 +20,7 @@ from gateway.cli.run_command import panel
 from gateway.config import packages, remedy
 from gateway.config.settings import load
 from gateway.ipc.front_messages import HouseState
-from gateway.store.registry import CallRow, Registry
-from gateway.store.sessions import Sessions, Turn
 from gateway.store.sip_users import SipUsers
-from tests.gateway.conftest import Valkey
 
 pytestmark = pytest.mark.usefixtures("own_house")
 
@@ -156,49 +151,6 @@ def test_sip_users_by_hand(own_house: Path, tmp_path: Path) -> None:
     assert "not in UTF-8" in why
     assert voicegate("sip", "user", "remove", "al").exit_code == 0
     assert "no SIP user 'al'" in refused("sip", "user", "remove", "al")
-
-
-def test_calls_without_a_gateway_is_one_clear_line() -> None:
-    assert "is the gateway running?" in refused("calls")
-
-
-async def test_calls_and_one_call(valkey: Valkey, own_house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VOICEGATE_REDIS_URL", valkey.url)
-    registry = Registry.open(load().sql)
-    row = CallRow(
-        call_id="c1", payload=0xABC, route="demo", caller="bob", called="demo", source="::1", voice="heart"
-    )
-    registry.enter(row)
-    registry.close()
-    sessions = await Sessions.open(valkey.url)
-    call = sessions.session("c1")
-    call.opened(caller="bob", called="demo", route="demo")
-    call.turn(Turn("caller", "when are you open", duration_s=1.2))
-    call.turn(Turn("bot", "daily", latency_ms={"whole": 512.4}))
-    call.event("dtmf", digit="5")
-    await sessions.writer.flush()
-
-    async def run(*argv: str) -> Result:
-        return await asyncio.to_thread(voicegate, *argv)
-
-    assert "bob → demo" in (await run("calls")).output
-    call.ended("caller hung up")
-    await sessions.close()
-    both = json.loads((await run("calls", "--json")).output)
-    assert ([c["call_id"] for c in both["live"]], [c["call_id"] for c in both["ended"]]) == ([], ["c1"])
-    shown = (await run("calls", "show", "c1")).output
-    assert "payload 000000000abc" in shown
-    assert "caller: when are you open (1.2 s)" in shown
-    assert "bot: daily   [whole 512 ms]" in shown
-    assert "dtmf digit=5" in shown
-    one = json.loads((await run("calls", "show", "c1", "--json")).output)
-    assert one["registry"]["voice"] == "heart"
-    assert one["how"] == "caller hung up"
-    unknown = await run("calls", "show", "c2")
-    assert unknown.exit_code == 1
-    assert "no call c2" in unknown.output
-    valkey.stop()
-    assert "Redis does not answer" in (await run("calls", "show", "c1")).output  # the registry still answers
 
 
 def shown_panel(state: HouseState) -> str:

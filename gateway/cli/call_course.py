@@ -1,0 +1,64 @@
+"""One call as it is told: who it was, and what happened in it, in order of time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from gateway.cli.call_table import KnownCall
+
+QUALITY: Final = ("codec", "lost", "jitter_ms", "concealed", "underruns")
+
+
+def head(call_id: str, call: KnownCall | None, facts: Mapping[str, Any]) -> Iterator[str]:
+    """Who, which route and voice, how it ended. `call` is None when the registry has no such row."""
+    if call is None:
+        who = f"{facts.get('caller') or '(nobody)'} called {facts.get('called', '?')}"
+        yield f"call {call_id}  not in the registry, route {facts.get('route', '?')}"
+        yield f"  {who} from {facts.get('source', '?')}"
+        yield f"  {_when(facts.get('started_at', 0.0))}, {facts.get('how') or facts.get('state', 'unknown')}"
+    else:
+        row = call.row
+        yield f"call {call_id}  payload {row.payload:012x}  route {row.route} of {row.dialplan}"
+        yield f"  {row.caller or '(nobody)'} called {row.called} from {row.source}"
+        yield f"  voice {row.voice or '(none)'}, grant {row.grant_jti or '(none)'}"
+        end = call.how or {"live": f"lives ({call.where})", "unknown": "no end is known"}.get(
+            call.state, "ended"
+        )
+        lasted = f" after {call.ended_at - call.started_at:.0f} s" if call.ended_at is not None else ""
+        yield f"  {_when(call.started_at)}, {end}{lasted}"
+    if line := _quality(facts):
+        yield f"  {line}"
+
+
+def course(facts: Mapping[str, Any]) -> Iterator[str]:
+    """What happened: turns and events in order of time; `facts` as `Sessions.show` returns them."""
+    for event in sorted(facts.get("events", ()), key=lambda event: float(event["at"])):
+        what = _turn(event["data"]) if event["kind"] == "turn" else _event(event)
+        yield f"  {_clock(event['at'])}  {what}"
+
+
+def _quality(facts: Mapping[str, Any]) -> str:
+    """How the line was."""
+    return ""
+
+
+def _turn(turn: Mapping[str, Any]) -> str:
+    text = turn.get("text") or turn.get("intent") or "(no transcript)"
+    length = f" ({turn['duration_s']:g} s)" if "duration_s" in turn else ""
+    cut = " [interrupted]" if turn.get("interrupted") else ""
+    stages = "  ".join(f"{stage} {ms:.0f} ms" for stage, ms in turn.get("latency_ms", {}).items())
+    return f"{turn['who']}: {text}{length}{cut}" + (f"   [{stages}]" if stages else "")
+
+
+def _event(event: Mapping[str, Any]) -> str:
+    return f"{event['kind']} {' '.join(f'{k}={v}' for k, v in event['data'].items())}".rstrip()
+
+
+def _when(at: float) -> str:
+    return f"{datetime.fromtimestamp(at):%Y-%m-%d %H:%M:%S}"
+
+
+def _clock(at: float) -> str:
+    return f"{datetime.fromtimestamp(at):%H:%M:%S.%f}"[:-3]

@@ -1,0 +1,116 @@
+"""How calls are shown: a line for a terminal, a row for a spreadsheet; what callers wrote is tame in both."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, TextIO, get_args
+
+from gateway.store.registry import CallRow
+
+State = Literal["live", "unknown", "ended"]
+STATES: Final[tuple[State, ...]] = get_args(State)
+
+COLUMNS: Final = (
+    "call_id", "state", "started_at", "ended_at", "duration_s", "caller", "called", "source", "route",
+    "voice", "how", "dialplan", "payload", "grant_jti",
+)  # fmt: skip
+"""Of the CSV, in this order: new ones come at the end. Times are ISO 8601 in UTC."""
+_FORMULA: Final = re.compile(r"(?:\A|(?<=[;,|]))(?=\s*[=+\-@＝＋－＠])")
+"""Where a spreadsheet may see a formula: at a cell's begin, or at what it takes for one."""
+_NUMBER: Final = re.compile(r"\+?[0-9]+(?:[ -][0-9]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCall:
+    """A call of the registry, and what Redis says of it: `facts`, empty when it says nothing."""
+
+    row: CallRow
+    state: State
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, row: CallRow, facts: Mapping[str, Any], *, lives: bool) -> KnownCall:
+        """The call as its two stores have it; `lives`: Redis says so now.
+
+        Either store may know first that it is over. Where neither does, nobody knows.
+        """
+        if row.ended_at is not None or facts.get("state") == "ended":
+            return cls(row, "ended", facts)
+        return cls(row, "live" if lives else "unknown", facts)
+
+    @property
+    def started_at(self) -> float:
+        """Seconds since the epoch."""
+        return self.row.started_at or 0.0
+
+    @property
+    def ended_at(self) -> float | None:
+        """Seconds since the epoch; None while it lives, or when nobody knows."""
+        ended: float | None = self.row.ended_at or self.facts.get("ended_at")
+        return ended if self.state == "ended" else None
+
+    @property
+    def how(self) -> str:
+        """How it ended; empty while it has not."""
+        return str(self.row.how or self.facts.get("how", "")) if self.state == "ended" else ""
+
+    @property
+    def where(self) -> str:
+        """Where a living call stands, else whether it has ended."""
+        return str(self.facts.get("state", "live")) if self.state == "live" else self.state
+
+    def to_json(self) -> dict[str, Any]:
+        """Both stores' fields by name; the registry's count."""
+        kept = {name: value for name, value in self.row.to_json().items() if value is not None}
+        over = {"ended_at": self.ended_at, "how": self.how} if self.state == "ended" else {}
+        return {**self.facts, **kept, "state": self.where, **over}
+
+
+def tame(text: object) -> str:
+    """A text that somebody else wrote, for a terminal: what cannot be printed shows as its escape."""
+    said = str(text)
+    if said.isprintable():
+        return said
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in said)
+
+
+def line(call: KnownCall) -> str:
+    """One call as one line."""
+    lasted = f"{call.ended_at - call.started_at:.0f} s" if call.ended_at is not None else "…"
+    when = f"{datetime.fromtimestamp(call.started_at):%Y-%m-%d %H:%M:%S}"
+    who = f"{call.row.caller or '?'} → {call.row.called}"
+    said = f"{call.row.call_id}  {when}  {call.where:<9} {lasted:>6}  {who}  {call.row.route}  {call.how}"
+    return tame(said.rstrip())
+
+
+def write_csv(calls: Iterable[KnownCall], out: TextIO) -> None:
+    """The calls by RFC 4180, with a header, as they come."""
+    rows = csv.writer(out, lineterminator="\r\n")
+    rows.writerow(COLUMNS)
+    for call in calls:
+        rows.writerow(map(cell, _values(call)))
+
+
+def cell(value: object) -> str:
+    """A value for a spreadsheet: no text is a formula, and none has a control character.
+
+    What could be a formula gets an apostrophe before it, but for a telephone number, which is none.
+    """
+    text = "" if value is None else tame(value)
+    return text if not isinstance(value, str) or _NUMBER.fullmatch(text) else _FORMULA.sub("'", text)
+
+
+def _values(call: KnownCall) -> Iterator[object]:
+    row, ended_at = call.row, call.ended_at
+    yield from (row.call_id, call.where, _iso(call.started_at), _iso(ended_at))
+    yield None if ended_at is None else f"{ended_at - call.started_at:.3f}"
+    yield from (row.caller, row.called, row.source, row.route, row.voice, call.how, row.dialplan)
+    yield from (f"{row.payload:012x}", row.grant_jti)
+
+
+def _iso(at: float | None) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
