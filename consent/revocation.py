@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,16 +11,22 @@ from typing import Any, Final
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from consent.errors import ConsentError, GrantRefused
 from consent.grant import GrantVerifier, VoiceGrant, sign
 from consent.keys import SigningKey
+from consent.redis_watch import Backoff, RedisWatch
 
 CHANNEL: Final = "vg:revoked"
 KEY: Final = "vg:revocations"
 TYP: Final = "voice-revocation+jws"
-RETRY_S: Final = 0.3
+CONNECT_S: Final = 2.0
+QUIET_S: Final = 5.0
+"""A Redis that said nothing for this long is asked whether it is there, and has as long to say so."""
 LOOK_S: Final = 0.2
 """How often the front looks into the ledger for withdrawn voices."""
 RECHECK_ROUNDS: Final = 25
@@ -79,29 +85,50 @@ async def publish(redis: Any, revocation: Revocation, key: Ed25519PrivateKey, ki
 
 
 class RevocationFeed:
-    """Follows the channel for as long as `run` runs."""
+    """Follows the channel for as long as `run` runs. `watch` is the process's, where it has one."""
 
-    def __init__(self, redis_url: str, verifier: GrantVerifier) -> None:
+    def __init__(self, redis_url: str, verifier: GrantVerifier, watch: RedisWatch | None = None) -> None:
         self._url = redis_url
+        self._watch = RedisWatch(redis_url) if watch is None else watch
         self.revocations = RevocationList(verifier)
 
     async def run(self, told: Callable[[Revocation], Awaitable[None]]) -> None:
         """Calls `told` for each new revocation; comes back to a Redis that went."""
+        backoff = Backoff()
         while True:
-            redis: Any = Redis.from_url(self._url, decode_responses=True, health_check_interval=5)
+            redis: Any = Redis.from_url(
+                self._url,
+                decode_responses=True,
+                socket_connect_timeout=CONNECT_S,
+                retry=Retry(NoBackoff(), 0),  # a connection made anew unseen would not know what it missed
+            )
             try:
                 async with redis.pubsub() as channel:
                     await channel.subscribe(CHANNEL)
                     for token in (await redis.hgetall(KEY)).values():
                         await self._take(token, told)
-                    async for message in channel.listen():
-                        if message["type"] == "message":
-                            await self._take(message["data"], told)
-            except (RedisError, OSError, json.JSONDecodeError) as error:
-                log.warning("revocations.away", error=str(error))
-                await asyncio.sleep(RETRY_S)
+                    self._watch.reached("revocations")
+                    backoff.reset()
+                    await self._follow(channel, told)
+            except (RedisError, OSError) as error:
+                self._watch.failed("revocations", error)
+                await asyncio.sleep(backoff.pause_s())
             finally:
-                await redis.aclose()
+                with contextlib.suppress(RedisError, OSError):
+                    await redis.aclose()
+
+    async def _follow(self, channel: Any, told: Callable[[Revocation], Awaitable[None]]) -> None:
+        """Until Redis is gone, which a quiet one must deny. Raises `RedisError`."""
+        asked = False
+        while True:
+            message = await channel.get_message(timeout=QUIET_S)
+            if message is None:
+                if asked:
+                    raise RedisTimeout(f"it has not answered for {QUIET_S:g} s")
+                await channel.ping()
+            elif message["type"] == "message":
+                await self._take(message["data"], told)
+            asked = message is None
 
     async def _take(self, token: str, told: Callable[[Revocation], Awaitable[None]]) -> None:
         revocation = self.revocations.take(token)
@@ -118,9 +145,14 @@ class RevocationDesk:
     """
 
     def __init__(
-        self, redis_url: str, withdrawn: Callable[[], list[Revocation]], signer: Callable[[], SigningKey]
+        self,
+        redis_url: str,
+        withdrawn: Callable[[], list[Revocation]],
+        signer: Callable[[], SigningKey],
+        watch: RedisWatch | None = None,
     ) -> None:
         self._url = redis_url
+        self._watch = RedisWatch(redis_url) if watch is None else watch
         self._withdrawn = withdrawn
         self._signer = signer
         self.published = 0
@@ -128,8 +160,15 @@ class RevocationDesk:
     async def run(self) -> None:
         """Until cancelled; comes back to a Redis or a database that went."""
         trouble = ""
+        backoff = Backoff()
         while True:
-            redis: Any = Redis.from_url(self._url, decode_responses=True, socket_timeout=2.0)
+            redis: Any = Redis.from_url(
+                self._url,
+                decode_responses=True,
+                socket_timeout=2.0,
+                socket_connect_timeout=CONNECT_S,
+                retry=Retry(NoBackoff(), 0),
+            )
             told: set[str] = set()
             rounds = 0
             try:
@@ -137,6 +176,8 @@ class RevocationDesk:
                     gone = await asyncio.to_thread(self._withdrawn)
                     if rounds % RECHECK_ROUNDS == 0:
                         told = set(await redis.hkeys(KEY))
+                        self._watch.reached("withdrawals")
+                        backoff.reset()
                     for revocation in gone:
                         if revocation.voice_hash not in told:
                             signer = self._signer()
@@ -147,10 +188,14 @@ class RevocationDesk:
                     rounds += 1
                     trouble = ""
                     await asyncio.sleep(LOOK_S)
-            except (RedisError, OSError, ConsentError) as error:
+            except (RedisError, OSError) as error:
+                self._watch.failed("withdrawals", error)
+                await asyncio.sleep(backoff.pause_s())
+            except ConsentError as error:
                 if str(error) != trouble:  # once, not at every try
                     trouble = str(error)
                     log.warning("revocations.not_published", error=trouble)
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(backoff.pause_s())
             finally:
-                await redis.aclose()
+                with contextlib.suppress(RedisError, OSError):
+                    await redis.aclose()

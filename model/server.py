@@ -34,7 +34,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from consent.errors import GrantRefused
 from consent.grant import GrantVerifier, VoiceGrant
 from consent.revocation import Revocation, RevocationFeed
-from model import engines, events
+from model import engines, events, json_log
 from model.address import is_local
 from model.api import Engine, Reference
 from model.errors import ClientGone, EngineBusy, EngineError
@@ -291,6 +291,7 @@ def listening(app: Starlette, **listen: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         log_level="warning",
+        log_config=None,
         access_log=False,
         ws="websockets-sansio",
         ws_max_size=1 << 22,
@@ -349,6 +350,7 @@ def main(
     listen: dict[str, Any] = {"uds": str(uds)} if uds is not None else {"host": host, "port": port}
     if cert is not None:
         listen |= {"ssl_certfile": cert, "ssl_keyfile": key}
+    json_log.configure("engine")
     try:
         asyncio.run(serve(name, keys, front, redis, **listen))
     except (EngineError, GrantRefused) as error:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, cast
 
-from model import errors
+from model import errors, json_log
 from model.api import Conversation, Engine, Limits
 from model.errors import EngineError, EngineLost
 from model.link import AHEAD, ENGINE, ROOM, Link, LinkAnswer, LinkAsk, LinkTell, Message, More, Output, Stop
@@ -148,6 +148,7 @@ async def work(fd: int) -> None:
 
 
 def main() -> None:
+    json_log.configure("engine")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     asyncio.run(work(int(sys.argv[1])))

@@ -139,4 +139,6 @@ def serve(keys_path: Path, host: str, port: int) -> None:
     from watermark.public import app
 
     KeyRing.load(keys_path)  # fails here, not in the first request
-    uvicorn.run(app(keys_path), host=host, port=port, log_level="warning", server_header=False)
+    uvicorn.run(
+        app(keys_path), host=host, port=port, log_level="warning", log_config=None, server_header=False
+    )

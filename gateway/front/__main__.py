@@ -14,7 +14,7 @@ import uvicorn
 
 from consent.checks import Checks
 from consent.office import ConsentOffice
-from gateway.config import logs, ports, settings
+from gateway.config import ports, settings
 from gateway.config.paths import consent_dir, dialplan_dir, mark_keys_path, model_files_dir, redis_url_for
 from gateway.config.runtime import runtime_for
 from gateway.dialplan import Dialplan
@@ -29,6 +29,7 @@ from gateway.store.refused_calls import RefusedCalls
 from gateway.store.registry import Registry
 from gateway.store.sessions import Sessions
 from gateway.store.sip_users import console_token
+from model import json_log
 from watermark.keys import KeyRing
 
 
@@ -42,7 +43,7 @@ class _Server(uvicorn.Server):
 
 async def serve() -> None:
     conf = settings.load()
-    logs.configure("front", conf.log_level)
+    json_log.configure("front", conf.log_level)
     runtime = runtime_for(conf.data_dir)
     token = os.environ.get("VOICEGATE_BOOT_TOKEN") or runtime.token()
     office = ConsentOffice.open(
@@ -81,6 +82,7 @@ async def serve() -> None:
         host=conf.host,
         port=conf.http_port,
         log_level="warning",
+        log_config=None,
         access_log=False,
         lifespan="off",
     )

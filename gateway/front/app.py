@@ -73,10 +73,10 @@ class Gateway(Protocol):
         """Ends a call, and notes how. Raises `CallRefused` (404) when no such call runs."""
 
     async def list_calls(self) -> list[Call]:
-        """Running calls, then recent ones."""
+        """Running calls, then recent ones. Raises `CallRefused` while they cannot be known."""
 
     async def show_call(self, call_id: str) -> Call | None:
-        """One call with its events, or None."""
+        """One call with its events, or None. Raises `CallRefused` as `list_calls` does."""
 
     async def prometheus(self) -> bytes:
         """The metrics, in Prometheus' text form."""
@@ -171,7 +171,10 @@ class Console:
         return Response(status_code=204)
 
     async def calls(self, _: Request) -> Response:
-        return JSONResponse({"calls": await self._house.list_calls()})
+        try:
+            return JSONResponse({"calls": await self._house.list_calls()})
+        except CallRefused as refused:
+            return _refused(refused)
 
     async def call(self, request: Request) -> Response:
         call_id = request.path_params["call_id"]
@@ -179,7 +182,10 @@ class Console:
             return await self._hang_up(call_id, End.CONSOLE)
         if not CALL_ID.match(call_id):
             return refusal(404, "there is no such call")
-        call = await self._house.show_call(call_id)
+        try:
+            call = await self._house.show_call(call_id)
+        except CallRefused as refused:
+            return _refused(refused)
         return refusal(404, "there is no such call") if call is None else JSONResponse(call)
 
     # ── for machines ─────────────────────────────────────────────────────────────────────────────────

@@ -123,7 +123,10 @@ class Front:
             self.routing, self.registry, self.sessions, self.metrics, self.runtime.booted_at()
         )
         self.revocations = RevocationDesk(
-            redis_url_for(conf, self.runtime), self.office.withdrawn, lambda: self.office.keys.signer
+            redis_url_for(conf, self.runtime),
+            self.office.withdrawn,
+            lambda: self.office.keys.signer,
+            self.sessions.watch,
         )
         users = SipUsers(conf.data_dir)
         if conf.digest:
@@ -317,10 +320,12 @@ class Front:
         await self.closing.ended(call_id, CallEnding(how))
 
     async def list_calls(self) -> list[dict[str, Any]]:
-        return await self.sessions.live() + await self.sessions.recent()
+        with _redis_needed():
+            return await self.sessions.live() + await self.sessions.recent()
 
     async def show_call(self, call_id: str) -> dict[str, Any] | None:
-        return await self.sessions.show(call_id)
+        with _redis_needed():
+            return await self.sessions.show(call_id)
 
     async def prometheus(self) -> bytes:
         for name, hall in list(self.routing.halls.items()):
@@ -417,6 +422,15 @@ class Front:
 
     async def _state_asked(self, _: Peer, __: AskState) -> HouseState:
         return await self.ready()
+
+
+@contextlib.contextmanager
+def _redis_needed() -> Iterator[None]:
+    """Whoever asks hears 503 while Redis is away; `RedisWatch` has told the log."""
+    try:
+        yield
+    except (RedisError, OSError):
+        raise CallRefused(503, "Redis is away, and with it the list of calls", retry_after_s=2) from None
 
 
 def delete_older(folder: Path, seconds: float) -> int:

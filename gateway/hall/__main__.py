@@ -11,12 +11,13 @@ import structlog
 
 from consent.grant import GrantVerifier
 from consent.revocation import RevocationFeed
-from gateway.config import logs, settings
+from gateway.config import settings
 from gateway.config.paths import grant_keys_path, mark_keys_path, redis_url_for
 from gateway.config.runtime import runtime_for
 from gateway.hall.hall import Hall
 from gateway.hall.tick_pass import Floor
 from gateway.store.sessions import Sessions
+from model import json_log
 from model.client import EngineClient
 from watermark.keys import KeyRing
 from watermark.mark import MarkerBank
@@ -24,7 +25,7 @@ from watermark.mark import MarkerBank
 
 async def serve(name: str) -> None:
     conf = settings.load()
-    logs.configure(name, conf.log_level)
+    json_log.configure(name, conf.log_level)
     runtime = runtime_for(conf.data_dir)
     token = os.environ.get("VOICEGATE_BOOT_TOKEN") or runtime.token()
     redis_url = redis_url_for(conf, runtime)
@@ -43,7 +44,7 @@ async def serve(name: str) -> None:
         sessions=sessions,
         engine=engine,
         verifier=verifier,
-        feed=RevocationFeed(redis_url, verifier),
+        feed=RevocationFeed(redis_url, verifier, sessions.watch),
     )
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -26,7 +26,7 @@ from typing import Final
 import click
 import structlog
 
-from gateway.config import logs, settings
+from gateway.config import settings
 from gateway.config.runtime import Runtime
 from gateway.errors import LineError, RpcError, VoicegateError
 from gateway.ipc import tick
@@ -54,6 +54,7 @@ from gateway.ipc.tick import RECEIVING, SENDING, UNDERRUN, SlotAudio
 from gateway.line import ice, webcall
 from gateway.line.opus import FRAME, RATE_HZ
 from gateway.line.webcall import CODEC, OfferError, WebCall
+from model import json_log
 from model.tasks import Tasks, failures
 
 CAPACITY: Final = 8
@@ -356,7 +357,7 @@ def main(name: str, hall: str, runtime_dir: Path) -> None:
     """One web line; the supervisor starts it."""
     try:
         given = settings.load()
-        logs.configure(name, given.log_level)
+        json_log.configure(name, given.log_level)
         runtime = Runtime(runtime_dir)
         token = os.environ.get("VOICEGATE_BOOT_TOKEN") or runtime.token()
         addresses = webcall.prepare(given.host)

@@ -23,6 +23,7 @@ from gateway.edge.token import route_key
 from gateway.errors import StartError
 from gateway.store.registry import Registry
 from gateway.store.sip_users import SipUsers, console_token
+from model import json_log
 from watermark.errors import WatermarkError
 from watermark.keys import KeyRing
 
@@ -78,6 +79,7 @@ def reach_redis(settings: Settings) -> None:
 def main() -> None:
     """Tries and makes all of it, for the settings in force."""
     settings = load()
+    json_log.configure("prepare", settings.log_level)
     reach_redis(settings)
     prepare(settings)
 

@@ -37,6 +37,7 @@ from gateway.ipc.hello import Hello
 from gateway.run import child, preflight, sip_lines
 from gateway.run.child import Child
 from gateway.run.sip_lines import SipLines
+from model import json_log
 from model.tasks import Tasks, race
 
 log = structlog.get_logger("supervisor")
@@ -89,6 +90,7 @@ class Supervisor:
             # by the environment: it may hold a password, and the engine reads no settings file
             **({"VOICEGATE_REDIS_URL": self.settings.redis_url} if self.settings.redis_url else {}),
             **self._chroma(),
+            json_log.LEVEL_VARIABLE: self.settings.log_level,
             "OMP_NUM_THREADS": "1",  # many small processes: threads of numpy and onnxruntime only fight
             "OPENBLAS_NUM_THREADS": "1",
             "MALLOC_ARENA_MAX": "1",  # glibc's heap per thread costs the hall 10 MB
@@ -192,7 +194,7 @@ class Supervisor:
         self.keep("front", "gateway.front.__main__:main")
         if settings.detector_port:
             self.keep(
-                "detector", "watermark.cli:serve", "--keys", str(mark_keys_path(settings)),
+                "detector", "gateway.run.detector:main", "--keys", str(mark_keys_path(settings)),
                 "--host", settings.host, "--port", str(settings.detector_port),
             )  # fmt: skip
         for k in range(settings.web_lines):
@@ -304,7 +306,7 @@ def run(settings: Settings, screen: Screen) -> int:
         log_to = None
         if sys.stderr.isatty():  # the screen stays readable; elsewhere stderr is the log
             log_to = held.enter_context(logs.open_file(log_path(settings)))
-        logs.configure("supervisor", settings.log_level, log_to)
+        json_log.configure("supervisor", settings.log_level, log_to)
         supervisor = Supervisor(settings, runtime, runtime.new_token(), screen.progress, log_to)
         return asyncio.run(_run(supervisor, screen))
 

@@ -2,7 +2,7 @@
 
 When Redis is slow or away, writes wait here. When `capacity` of them wait, unimportant ones are refused and
 counted; important ones have a reserve beyond it. Nothing is logged per write: one line when the trouble
-begins, one when it ends.
+begins, one when it ends (`consent.redis_watch`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from consent.redis_watch import Backoff, RedisWatch
 from model.tasks import Tasks
 
 Command = tuple[str, ...]
@@ -32,8 +33,6 @@ Command = tuple[str, ...]
 
 BATCH: Final = 256
 """Commands sent at once."""
-FIRST_WAIT_S: Final = 0.05
-LONGEST_WAIT_S: Final = 2.0
 WRITER_TTL_S: Final = 3600
 """How long Redis remembers a writer's last batch: longer than any retry after a lost answer."""
 PASSING: Final = (BusyLoadingError, MasterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
@@ -45,8 +44,11 @@ log = structlog.get_logger("sessions")
 class Writer:
     """`capacity` counts writes (each of a few commands); `lost` those refused or given up."""
 
-    def __init__(self, redis: Redis, name: str, *, capacity: int = 8192, reserve: int = 8192) -> None:
+    def __init__(
+        self, redis: Redis, name: str, watch: RedisWatch, *, capacity: int = 8192, reserve: int = 8192
+    ) -> None:
         self._redis = redis
+        self._watch = watch
         self._key = f"vg:writer:{name}"
         self._capacity = capacity
         self._reserve = reserve
@@ -117,7 +119,7 @@ class Writer:
                 refresh()
 
     async def _run(self) -> None:
-        wait_s = FIRST_WAIT_S
+        backoff = Backoff()
         while True:
             await self._wake.wait()
             if not self._batch:
@@ -129,10 +131,9 @@ class Writer:
                     self._split(error)
                     continue
                 self._note_down(error)
-                await asyncio.sleep(wait_s)
-                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+                await asyncio.sleep(backoff.pause_s())
                 continue
-            wait_s = FIRST_WAIT_S
+            backoff.reset()
             self._note_up()
             self._rest()
 
@@ -184,14 +185,12 @@ class Writer:
             self._empty.set()
 
     def _note_down(self, error: Exception) -> None:
-        if not self._down:
-            self._down = True
-            log.warning("sessions.redis_away", error=str(error), waiting=self.waiting)
+        self._down = True
+        self._watch.failed("sessions", error)
 
     def _note_up(self) -> None:
-        if self._down:
-            self._down = False
-            log.info("sessions.redis_back", waiting=self.waiting)
+        self._down = False
+        self._watch.reached("sessions")
         if self._full and self.waiting < self._capacity:
             self._full = False
             log.warning("sessions.took_again", lost=self.lost)

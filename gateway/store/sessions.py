@@ -26,6 +26,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from consent.redis_watch import RedisWatch
 from gateway.errors import StartError
 from gateway.store.session_writer import Command, Writer
 
@@ -230,8 +231,10 @@ class Session:
 class Sessions:
     """All calls' sessions of one process, and a reader of everybody's."""
 
-    def __init__(self, redis: Redis, writer: Writer, ttl_s: float) -> None:
+    def __init__(self, redis: Redis, writer: Writer, watch: RedisWatch, ttl_s: float) -> None:
         self.redis = redis
+        self.watch = watch
+        """Whether this process reaches Redis: for others who talk to the same one."""
         self._read: Any = redis  # its types know neither decode_responses nor our shapes
         self.writer = writer
         self.ttl = str(max(1, round(ttl_s)))
@@ -253,7 +256,8 @@ class Sessions:
             )
         except ValueError as error:
             raise StartError(f"VOICEGATE_REDIS_URL: {error}") from None
-        sessions = cls(redis, Writer(redis, name or secrets.token_hex(6)), ttl_s)
+        watch = RedisWatch(url)
+        sessions = cls(redis, Writer(redis, name or secrets.token_hex(6), watch), watch, ttl_s)
         sessions.writer.start(sessions._refresh, every_s=REFRESH_S)
         return sessions
 

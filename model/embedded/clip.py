@@ -15,6 +15,7 @@ from typing import Final
 
 import numpy as np
 
+from model import json_log
 from model.api import RATE_HZ
 from model.embedded.mouth import Mouth
 from watermark.pcm import bytes_from_float
@@ -42,6 +43,7 @@ async def write(folder: Path) -> None:
 
 
 def main() -> None:
+    json_log.configure("clip")
     asyncio.run(write(Path(sys.argv[1])))
 
 

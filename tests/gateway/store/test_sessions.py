@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from consent.redis_watch import RedisWatch
 from gateway.errors import StartError
 from gateway.store.session_writer import Writer
 from gateway.store.sessions import LIVE, MAX_HISTORY_BYTES, MAX_HISTORY_ITEMS, STALE_S, Sessions, Turn
@@ -230,7 +231,7 @@ async def test_an_answer_that_got_lost_is_not_applied_twice(valkey: Valkey) -> N
 async def test_when_full_unimportant_writes_go_first_and_are_counted(valkey: Valkey) -> None:
     valkey.stop()
     redis = Redis.from_url(valkey.url, decode_responses=True)
-    writer = Writer(redis, "w", capacity=10, reserve=3)
+    writer = Writer(redis, "w", RedisWatch("redis://x"), capacity=10, reserve=3)
     writer.start()
     for number in range(12):
         writer.put([("RPUSH", "list", f"small-{number}")])
@@ -248,7 +249,7 @@ async def test_when_full_unimportant_writes_go_first_and_are_counted(valkey: Val
 
 async def test_a_write_that_redis_refuses_spoils_no_other(valkey: Valkey, raw: Any) -> None:
     await raw.set("text", "no list")
-    writer = Writer(raw, "w")
+    writer = Writer(raw, "w", RedisWatch("redis://x"))
     writer.start()
     writer.put([("RPUSH", "list", "a")])
     writer.put([("RPUSH", "text", "b")])  # fails when executed

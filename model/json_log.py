@@ -1,0 +1,87 @@
+"""A process's log as JSON lines: structlog's, the standard library's, and what Python itself complains of.
+
+Engines and the gateway's processes call `configure` once, when they begin. SIP lines know no structlog; they
+have `gateway.config.notes`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from typing import Any, Final, TextIO
+
+import structlog
+
+LEVEL_VARIABLE: Final = "VOICEGATE_LOG_LEVEL"
+"""What a process that reads no settings takes its level from; the supervisor sets it."""
+SECRET_WORDS: Final = ("token", "password", "secret", "pin", "authorization")
+
+
+def configure(process: str, level: str | None = None, to: TextIO | None = None) -> None:
+    """Sets up this process's log; `process` names it in each line.
+
+    Lines go to stderr, or to the file `to`. `level` is debug, info, warning or error; None: what
+    `VOICEGATE_LOG_LEVEL` says, else info.
+    """
+    out = sys.stderr if to is None else to
+    known = logging.getLevelNamesMapping()
+    number = known.get((level or os.environ.get(LEVEL_VARIABLE) or "info").upper(), logging.INFO)
+
+    def name(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event.setdefault("process", process)  # by no context variable: threads have their own
+        return event
+
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            name,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            _hide_secrets,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(file=out),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[_Retold()], force=True)
+    logging.captureWarnings(True)
+    threading.excepthook = lambda args: _unheard("thread.failed", args.exc_value, thread=str(args.thread))
+    sys.unraisablehook = lambda args: _unheard("unraisable", args.exc_value, where=repr(args.object))
+
+
+class _Retold(logging.Handler):
+    """Says in structlog what a library says by the standard library."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._log: Any = structlog.get_logger()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one line; a record that cannot be read is said with its error."""
+        try:
+            said = record.getMessage()
+        except Exception as error:  # its arguments do not fit; the line tells where it comes from
+            said = f"{record.msg} ({type(error).__name__}: {error})"
+        exception = record.exc_info if record.exc_info and record.exc_info[0] is not None else None
+        level = min(
+            max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL
+        )  # structlog has no others
+        self._log.log(
+            level, said, logger=record.name, **({} if exception is None else {"exc_info": exception})
+        )
+
+
+def _unheard(event: str, error: BaseException | None, **facts: str) -> None:
+    said = f"{type(error).__name__}: {error}"
+    structlog.get_logger().error(event, error=said, exc_info=error, **facts)
+
+
+def _hide_secrets(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    for key in event:
+        if any(word in key.lower() for word in SECRET_WORDS):
+            event[key] = "***"
+    return event

@@ -1,0 +1,69 @@
+"""Redis is taken away from a gateway and given back: what its log says of it, and in which form."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.cli.testphone import place_call
+from tests.e2e.gateway_process import House, free_port
+from tests.gateway.conftest import Valkey, short_folder
+
+pytestmark = pytest.mark.e2e
+
+PANEL = ("╭", "│", "╰")
+AWAY_S = 4.0
+"""Long enough for a dozen tries of each part at the pace that they once had."""
+
+
+def lines(house: House) -> list[dict[str, Any]]:
+    """The whole log, but for the panel; fails for a line that is not a JSON object."""
+    found = []
+    for line in house.log_path.read_text().splitlines():
+        if not line.startswith(PANEL):
+            assert line.startswith("{"), f"not JSON: {line!r}"
+            found.append(json.loads(line))
+    return found
+
+
+@pytest.mark.long("a gateway's start and end, and some seconds without Redis")
+def test_redis_away_is_a_line_when_it_goes_and_a_line_when_it_is_back(
+    own_house: Callable[..., House], tmp_path: Path
+) -> None:
+    with short_folder() as folder:
+        valkey = Valkey(folder)
+        valkey.start()
+        house = own_house(redis_url=valkey.url, detector_port=free_port(), log_level="debug")
+        assert place_call(house.uri, duration_s=1).answered
+        valkey.kill()
+        house.wait_for("the loss", lambda: not house.ready())
+        time.sleep(AWAY_S)
+        assert place_call(house.uri, duration_s=1).answered, "calls go on without it"
+        with pytest.raises(urllib.error.HTTPError, match="503"):  # the page asks every 2 s
+            house.calls()
+        valkey.start()
+        house.wait_for("Redis", house.ready)
+        talkers = {"front", "hall0", "engine"}
+        house.wait_for(
+            "all to be back", lambda: {e["process"] for e in house.events("redis.back")} == talkers
+        )
+        house.stop()
+        valkey.stop()
+    log = lines(house)
+    assert all({"process", "event", "level", "timestamp"} <= line.keys() for line in log)
+    for event in ("redis.away", "redis.back"):
+        told = [line for line in log if line["event"] == event]
+        assert sorted(line["process"] for line in told) == sorted(talkers), told
+        assert {line["redis"] for line in told} == {valkey.url}
+    text = house.log_path.read_text()
+    assert "Traceback" not in text
+    others = [
+        line for line in log if "redis" in json.dumps(line).lower() and not line["event"].startswith("redis.")
+    ]
+    assert others == [], "it is said once"
