@@ -5,7 +5,6 @@ Cheap enough for a hundred in one process: sound travels in binary frames, nothi
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import itertools
@@ -306,11 +305,27 @@ class EngineClient:
         return self._told.get(cluster, [])
 
     async def ready(self) -> bool:
-        """Whether an engine can take a conversation now."""
+        """Whether an engine can take a conversation now, and says so in time."""
+        with contextlib.suppress(TimeoutError):
+            return await self.asked_ready()
+        return False
+
+    async def asked_ready(self) -> bool:
+        """Whether an engine can take a conversation now.
+
+        Raises `TimeoutError` when none says that it can, and one says nothing within `ASK_WITHIN_S`.
+        """
+        silent = False
         for place in await self.engines():
-            with contextlib.suppress(httpx.HTTPError, OSError, asyncio.TimeoutError):
+            try:
                 if (await self._get(place, "healthz")).status_code == 200:
                     return True
+            except (httpx.TimeoutException, TimeoutError):
+                silent = True
+            except (httpx.HTTPError, OSError):
+                continue
+        if silent:
+            raise TimeoutError(f"no engine says within {ASK_WITHIN_S:g} s how it is")
         return False
 
     async def metrics(self, place: str) -> str:

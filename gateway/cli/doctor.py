@@ -175,9 +175,9 @@ def _state_of(runtime: Runtime) -> Diagnosis:
         state = asyncio.run(ask())
     except RpcError as error:
         return Diagnosis("gateway", "warn", f"runs, but its front does not answer: {error}", "see its log")
-    missing = [part for part, up in state.parts.items() if not up]
+    missing = [f"{part} ({how})" for part, how in state.parts.items() if how != "ready"]
     if missing:
-        return Diagnosis("gateway", "warn", f"runs, without: {', '.join(missing)}", "see its log")
+        return Diagnosis("gateway", "warn", f"runs, but not all of it: {', '.join(missing)}", "see its log")
     return ok("gateway", f"runs, {state.calls} calls")
 
 

@@ -33,6 +33,7 @@ from gateway.edge.token import route_key
 from gateway.errors import CallRefused, HallRefused, RpcError
 from gateway.front.closing import Closing
 from gateway.front.halls import Halls
+from gateway.front.house_probes import HouseProbes
 from gateway.front.metrics import Metrics
 from gateway.front.refusals import Refusals
 from gateway.front.routing import HALL_BACK_S, Routing
@@ -44,7 +45,6 @@ from gateway.ipc.hall_messages import (
     CallClosed,
     Drain,
     GrantRenewal,
-    HallHealth,
     Health,
     MarkFailed,
     RenewGrant,
@@ -52,6 +52,7 @@ from gateway.ipc.hall_messages import (
     VoiceMuted,
 )
 from gateway.ipc.line_messages import AnswerOffer, AskFailures, CallLeft, RtpMoved
+from gateway.ipc.readiness import PartState
 from gateway.ipc.rpc import Peer, Server
 from gateway.store.refused_calls import RefusedCalls
 from gateway.store.registry import Registry
@@ -149,6 +150,12 @@ class Front:
             ),
             self,
             self._spawn,
+        )
+        self._probes = HouseProbes(
+            conf.halls,
+            self.routing.halls,
+            lambda: tuple(voice.name for voice in self.office.voices()),
+            self.sessions.asked_ready,
         )
         handlers = [
             CallLeft.handled_by(self._call_left),
@@ -344,37 +351,28 @@ class Front:
 
     async def ready(self) -> HouseState:
         """Whether the gateway can take calls, and what the panel shows."""
-        healths = await asyncio.gather(*(self._health(hall) for hall in self.routing.halls.values()))
-        halls = [health or HallHealth() for health in healths]
-        settings = self.settings
-        at_halls = {line for health in halls for line in health.lines}
-        parts = {
-            "hall": len(halls) == settings.halls and None not in healths,
-            "engine": bool(halls) and all(health.engine for health in halls),
-            "redis": bool(halls) and all(health.redis for health in halls),
-            "SIP lines": len(self.sip_lines) == settings.narrow_lines + settings.wide_lines
-            and at_halls.issuperset(self.sip_lines),
-            "web lines": len(self.web_lines) == settings.web_lines and at_halls.issuperset(self.web_lines),
+        settings, found = self.settings, await self._probes.ask()
+        at_halls = {line for health in found.halls for line in health.lines}
+        sip = len(self.sip_lines) == settings.narrow_lines + settings.wide_lines
+        web = len(self.web_lines) == settings.web_lines
+        parts: dict[str, PartState] = {
+            **found.parts,
+            "SIP lines": "ready" if sip and at_halls.issuperset(self.sip_lines) else "down",
+            "web lines": "ready" if web and at_halls.issuperset(self.web_lines) else "down",
         }
         lines = [peer.hello.line for peer in self.sip_lines.values()]
         return HouseState(
-            ready=all(parts.values()) and not self.routing.draining,
+            ready=all(state == "ready" for state in parts.values()) and not self.routing.draining,
             parts=parts,
             draining=self.routing.draining,
-            calls=sum(len(health.calls) for health in halls),
+            calls=sum(len(health.calls) for health in found.halls),
             lines={
                 "SIP": sum(line.capacity for line in lines if line is not None),
                 "browser": sum(line.capacity for line in self.web_lines.values()),
             },
             watermark=f"on, key {self.routing.mark_key.id}",
-            voices=tuple(voice.name for voice in await asyncio.to_thread(self.office.voices)),
+            voices=found.voices,
         )
-
-    async def _health(self, hall: Peer) -> HallHealth | None:
-        """None when the hall does not say."""
-        with contextlib.suppress(RpcError):
-            return await hall.ask(Health())
-        return None
 
     # ── what lines, halls and the supervisor say ─────────────────────────────────────────────────────
 

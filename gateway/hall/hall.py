@@ -60,6 +60,7 @@ from gateway.ipc.line_messages import (
     RtpMoved,
     TransferOutcome,
 )
+from gateway.ipc.readiness import Probe
 from gateway.ipc.rpc import Peer, Server
 from gateway.store.sessions import Sessions
 from model.client import EngineClient
@@ -74,6 +75,10 @@ FRONT_WITHIN_S: Final = 5.0
 
 PROMPT_RETRY_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Pauses while the engine loads; all within a grant's life."""
+
+
+HEALTH_S: Final = 0.6
+"""Within this a hall says how it is: a part that says nothing for as long is slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,10 @@ class Hall:
         self._server = Server(
             self.runtime.hall(self.name), self.token, handlers, joined=self._joined, left=self._left
         )
+        self._probes = {
+            "engine": Probe(self.engine.asked_ready, HEALTH_S, "engine"),
+            "redis": Probe(self.sessions.asked_ready, HEALTH_S, "redis"),
+        }
         self._ticks = TickServer(
             self.runtime.ticks(self.name), self.token, self.floor.turn, clocks=self.clocks
         )
@@ -268,10 +277,13 @@ class Hall:
         self.draining = True
 
     async def health(self, _: Peer, __: Health) -> HallHealth:
+        states = await asyncio.gather(*(probe.state() for probe in self._probes.values()))
+        parts = dict(zip(self._probes, states, strict=True))
         return HallHealth(
             calls=tuple(LiveCall(c.id, c.route, c.offer.at, c.state) for c in self.calls.values()),
-            engine=await self.engine.ready(),
-            redis=await self.sessions.ready(),
+            engine=parts["engine"] == "ready",
+            redis=parts["redis"] == "ready",
+            slow=tuple(name for name, state in parts.items() if state == "slow"),
             counters=self.floor.snapshot(),
             sessions=self.sessions.counters(),
             lines=tuple(sorted(peer.name for peer in self._server.peers if peer.hello.role == "line")),

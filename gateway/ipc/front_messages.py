@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from gateway.ipc.envelope import Ask
+from gateway.ipc.readiness import PartState
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,8 +14,8 @@ class HouseState:
     """Whether the gateway can take calls, and what the panel shows."""
 
     ready: bool
-    parts: dict[str, bool] = field(default_factory=dict)
-    """What it consists of, and whether that is there."""
+    parts: dict[str, PartState] = field(default_factory=dict)
+    """What it consists of, and how that is."""
     draining: bool = False
     calls: int = 0
     """Calls that run now."""

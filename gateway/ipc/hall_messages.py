@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from gateway.dialplan import Route
 from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.ending import CallEnding
 from gateway.ipc.envelope import Ask, Tell
+from gateway.ipc.readiness import PartState
 
 # ── the front asks a hall ────────────────────────────────────────────────────────────────────────────────
 
@@ -89,6 +90,8 @@ class HallHealth:
     calls: tuple[LiveCall, ...] = ()
     engine: bool = False
     redis: bool = False
+    slow: tuple[str, ...] = ()
+    """Of `engine` and `redis`, those that have not said in time how they are; they count as not there."""
     counters: dict[str, float] = field(default_factory=dict)
     """The floor's counters by name; see `gateway.front.metrics`."""
     sessions: dict[str, int] = field(default_factory=dict)
@@ -96,6 +99,12 @@ class HallHealth:
     """Names of those that are connected."""
     task_failures: dict[str, int] = field(default_factory=dict)
     """Background tasks that failed since the hall's start, by name."""
+
+    def state_of(self, part: Literal["engine", "redis"]) -> PartState:
+        """How the engine or Redis is, as the hall sees it."""
+        if part in self.slow:
+            return "slow"
+        return "ready" if (self.engine if part == "engine" else self.redis) else "down"
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,8 +229,9 @@ class Supervisor:
         while time.monotonic() < deadline:
             with contextlib.suppress(RpcError):
                 state = await self.ask_front(AskState())
-                up = {**state.parts, "detector": await self._detector_listens()}
-                missing = [part for part, is_up in up.items() if not is_up]
+                missing = [part for part, how in state.parts.items() if how != "ready"]
+                if not await self._detector_listens():
+                    missing.append("detector")
                 if state.ready and not missing:
                     return state
             self.progress(f"waiting for {', '.join(missing)}")

@@ -13,6 +13,7 @@ that is slow, restarting or away. Everything has a TTL, refreshed while the call
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import time
@@ -25,6 +26,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from consent.redis_watch import RedisWatch
 from gateway.errors import StartError
@@ -272,9 +274,17 @@ class Sessions:
         return lost
 
     async def ready(self) -> bool:
-        """Whether Redis answers now."""
+        """Whether Redis answers now, and in time."""
+        with contextlib.suppress(TimeoutError):
+            return await self.asked_ready()
+        return False
+
+    async def asked_ready(self) -> bool:
+        """Whether Redis answers now. Raises `TimeoutError` when it says nothing."""
         try:
             return bool(await self.redis.ping())
+        except RedisTimeout as error:
+            raise TimeoutError(str(error)) from None
         except (RedisError, OSError):
             return False
 

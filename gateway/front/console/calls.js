@@ -67,8 +67,7 @@ export async function refresh() {
     ]);
     if (listed.status === 401) return location.assign("/login");
     const state = await ready.json();
-    const missing = Object.keys(state.parts ?? {}).filter((name) => !state.parts[name]);
-    gateway(state.ready, state.ready ? "Ready" : `Not ready${missing.length ? `: ${missing.join(", ")}` : ""}`);
+    gateway(state.ready, state.ready ? "Ready" : notReady(state.parts ?? {}));
     if (!listed.ok) return;
     const { calls } = await listed.json();
     const table = byId("calls");
@@ -92,6 +91,12 @@ export async function refresh() {
 
 export function away() {
   gateway(false, "The gateway does not answer");
+}
+
+function notReady(parts) {
+  const named = (how) => Object.keys(parts).filter((name) => parts[name] === how).join(", ");
+  const [down, slow] = [named("down"), named("slow")];
+  return [down || !slow ? `Not ready${down ? `: ${down}` : ""}` : "", slow ? `Slow: ${slow}` : ""].filter(Boolean).join("; ");
 }
 
 function gateway(up, text) {

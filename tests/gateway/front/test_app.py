@@ -16,6 +16,7 @@ from gateway.front.boundary import COOKIE, MAX_BODY, WRONG_TOKENS
 from gateway.front.engine_door import engine_door
 from gateway.ipc.ending import End
 from gateway.ipc.front_messages import HouseState
+from gateway.ipc.readiness import PartState
 
 TOKEN = "a-token-of-the-console"
 SDP = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\n"
@@ -29,6 +30,7 @@ class FakeHouse:
         self.hows: list[End] = []
         self.refuses: Exception | None = None
         self.is_ready = True
+        self.hall: PartState = "ready"
         self.asked = 0
 
     async def place(self, offer_sdp: str, dialled: str, source: str, user_agent: str) -> tuple[str, str]:
@@ -54,7 +56,7 @@ class FakeHouse:
 
     async def ready(self) -> HouseState:
         self.asked += 1
-        return HouseState(self.is_ready, {"hall0": self.is_ready}, watermark="hidden", voices=("hidden",))
+        return HouseState(self.is_ready, {"hall0": self.hall}, watermark="hidden", voices=("hidden",))
 
 
 @pytest.fixture
@@ -255,7 +257,7 @@ def test_calls_metrics_and_health(local: TestClient, house: FakeHouse) -> None:
     assert local.get("/api/calls/c9").status_code == 404
     assert local.get("/metrics").text == "voicegate_calls 1\n"
     assert local.get("/healthz").status_code == 200
-    assert local.get("/readyz").json() == {"ready": True, "parts": {"hall0": True}}
+    assert local.get("/readyz").json() == {"ready": True, "parts": {"hall0": "ready"}}
 
 
 def test_readiness_is_asked_of_the_house_once_a_second(
@@ -264,9 +266,10 @@ def test_readiness_is_asked_of_the_house_once_a_second(
     for _ in range(5):
         assert local.get("/readyz").status_code == 200
     assert house.asked == 1
-    house.is_ready = False
+    house.is_ready, house.hall = False, "slow"
     monkeypatch.setattr("gateway.front.app.READY_FOR_S", 0.0)
     assert local.get("/readyz").status_code == 503
+    assert local.get("/readyz").json() == {"ready": False, "parts": {"hall0": "slow"}}
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/console/../app.py", "/console/%2e%2e/app.py"])

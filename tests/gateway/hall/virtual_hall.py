@@ -226,7 +226,7 @@ class Memory:
     def counters(self) -> dict[str, int]:
         return {}
 
-    async def ready(self) -> bool:
+    async def asked_ready(self) -> bool:
         return not self.away
 
     async def close(self) -> int:
@@ -287,7 +287,7 @@ class Engine:
             self.sessions[-1].die()
         return self.sessions[-1]
 
-    async def ready(self) -> bool:
+    async def asked_ready(self) -> bool:
         return not self.down
 
     def die(self) -> None:
