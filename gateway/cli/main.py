@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 from typing import Any, Final
@@ -40,6 +41,22 @@ COMMANDS: Final = {
 """Name: (where it is, what it does). The text stands here so that --help imports nothing."""
 
 
+MACHINES_WORD: Final = {
+    errno.ENOSPC: "make room on its disk",
+    errno.EDQUOT: "this user's share of its disk is used up",
+    errno.EROFS: "it can be read only; name another place (VOICEGATE_DATA_DIR is the data directory)",
+    errno.EACCES: "give it to this user, or name another place (VOICEGATE_DATA_DIR is the data directory)",
+    errno.EPERM: "give it to this user, or name another place (VOICEGATE_DATA_DIR is the data directory)",
+    errno.ENOENT: "make the folder, or name another place",
+    errno.ENOTDIR: "a file stands where a folder must be; name another place",
+    errno.EISDIR: "it is a folder; name a file",
+    errno.ENAMETOOLONG: "use a shorter name",
+    errno.EIO: "its disk fails; see the system's log",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+"""What the machine may refuse to a command that is right, and what helps; the rest are faults of ours."""
+
+
 class Gathered(click.Group):
     """Loads a command when it is used, and says our own errors in one line."""
 
@@ -74,10 +91,21 @@ class Gathered(click.Group):
                 raise
             command = ctx.invoked_subcommand or "this"
             raise click.ClickException(packages.missing(error.name or "", f"`{command}`")) from None
+        except OSError as error:
+            if ctx.params.get("debug") or error.errno not in MACHINES_WORD:
+                raise
+            raise click.ClickException(_of_the_machine(error)) from None
         except Exception as error:
             if ctx.params.get("debug") or not is_ours(error):
                 raise
             raise click.ClickException(str(error)) from None
+
+
+def _of_the_machine(error: OSError) -> str:
+    """What the system refused: where, why, and what helps."""
+    where = "" if error.filename is None else f"{error.filename}: "
+    said = f"{where}{error.strerror}"
+    return f"{said}; {MACHINES_WORD[error.errno or 0]}"
 
 
 @click.group(cls=Gathered, context_settings={"help_option_names": ["-h", "--help"]})

@@ -8,9 +8,9 @@ As a library: `place_call` and `place_calls`. The call itself runs in a process 
 
 from __future__ import annotations
 
+import io
 import json
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +25,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from gateway.cli.doorbell import Doorbell, local_address
 from gateway.errors import CallerError, VoicegateError
 from gateway.ipc.codec import packed, to_json
 from gateway.line.phone import CODEC_IDS, CallPlan, PhoneOutcome, PhonePlan, ScriptStep, TurnReport
@@ -32,9 +33,6 @@ from watermark.pcm import float_from_bytes, int16_from_float
 
 CALLS_PER_PHONE: Final = 4
 CODECS: Final = tuple(CODEC_IDS)
-_URI: Final = re.compile(
-    r"sips?:(?:[^@\s<>]+@)?(?P<host>\[[0-9a-fA-F:]+\]|[\w.-]+)(?::(?P<port>\d{1,5}))?(?:;[^\s<>]*)?"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,30 +106,27 @@ def read_wav(path: Path, rate_hz: int) -> NDArray[np.int16]:
 
 def write_wav(path: Path, pcm: bytes, rate_hz: int) -> None:
     """Writes `pcm`, int16 mono, to a file. Raises `CallerError`."""
+    whole = io.BytesIO()  # a `wave` that cannot write to its file complains once more when it is forgotten
+    with wave.open(whole, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate_hz)
+        file.writeframes(pcm)
     try:
-        with wave.open(str(path), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(rate_hz)
-            file.writeframes(pcm)
+        path.write_bytes(whole.getvalue())
     except OSError as error:
         raise CallerError(f"cannot write {path}: {error.strerror}") from None
 
 
-def local_address(uri: str) -> str:
-    """Our address from which the URI's host is reached. Raises `CallerError`."""
-    match = _URI.fullmatch(uri)
-    if match is None:
-        raise CallerError(f"{uri!r} is no SIP URI; one looks like sip:demo@127.0.0.1:5060")
-    port = int(match["port"] or 5060)
-    if not 0 < port < 65536:
-        raise CallerError(f"{uri!r}: {port} is no port")
+def check_writable(path: Path) -> None:
+    """Raises `CallerError` for a file that a recording could not be written to; leaves none behind."""
+    there = path.exists()
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((match["host"], port))
-            return str(probe.getsockname()[0])
+        path.open("ab").close()
+        if not there:
+            path.unlink()
     except OSError as error:
-        raise CallerError(f"cannot reach {match['host']}: {error.strerror or error}") from None
+        raise CallerError(f"cannot write {path}: {error.strerror}; nobody was called") from None
 
 
 def _start(requests: Sequence[CallRequest], folder: Path, codec: str | None) -> subprocess.Popen[bytes]:
@@ -177,10 +172,12 @@ def _start(requests: Sequence[CallRequest], folder: Path, codec: str | None) -> 
 
 
 def _finish(
-    phone: subprocess.Popen[bytes], requests: Sequence[CallRequest], folder: Path, codec: str | None
+    phone: subprocess.Popen[bytes],
+    requests: Sequence[CallRequest],
+    folder: Path,
+    codec: str | None,
+    said: bytes,
 ) -> list[CallReport]:
-    assert phone.stdout is not None  # noqa: S101  # for mypy: stdout=PIPE in `_start`
-    said = phone.stdout.read()
     if phone.wait() or not said:
         raise CallerError(f"the phone's process died with status {phone.returncode}")
     answer = json.loads(said)
@@ -206,19 +203,26 @@ def place_calls(requests: Sequence[CallRequest], *, codec: str | None = None) ->
     """
     if codec is not None and codec not in CODECS:
         raise CallerError(f"{codec!r} is no codec of the phone: {', '.join(CODECS)}")
+    for request in requests:
+        if request.record is not None:
+            check_writable(request.record)
     groups = [requests[at : at + CALLS_PER_PHONE] for at in range(0, len(requests), CALLS_PER_PHONE)]
     with tempfile.TemporaryDirectory(prefix="voicegate-call-") as name:
         folders = [Path(name, str(n)) for n in range(len(groups))]
         phones: list[subprocess.Popen[bytes]] = []
+        bells: list[Doorbell] = []
         try:
             for group, folder in zip(groups, folders, strict=True):
                 folder.mkdir()
                 phones.append(_start(group, folder, codec))
+                bells.append(Doorbell(group[0].uri))
             reports: list[CallReport] = []
-            for phone, group, folder in zip(phones, groups, folders, strict=True):
-                reports += _finish(phone, group, folder, codec)
+            for phone, bell, group, folder in zip(phones, bells, groups, folders, strict=True):
+                reports += _finish(phone, group, folder, codec, bell.wait_for(phone))
             return reports
         finally:
+            for bell in bells:
+                bell.close()
             for phone in phones:
                 if phone.poll() is None:
                     phone.kill()

@@ -154,7 +154,7 @@ class Front:
         self._probes = HouseProbes(
             conf.halls,
             self.routing.halls,
-            lambda: tuple(voice.name for voice in self.office.voices()),
+            self._usable_voices,
             self.sessions.asked_ready,
         )
         handlers = [
@@ -352,26 +352,41 @@ class Front:
     async def ready(self) -> HouseState:
         """Whether the gateway can take calls, and what the panel shows."""
         settings, found = self.settings, await self._probes.ask()
-        at_halls = {line for health in found.halls for line in health.lines}
+        at_halls = {line for health in found.halls.values() for line in health.lines}
+        # of the lines of a hall that says nothing, nobody knows better than that they are here
+        lost = {
+            peer.name
+            for peer in (*self.sip_lines.values(), *(line.peer for line in self.web_lines.values()))
+            if peer.hello.line is not None
+            and peer.hello.line.hall in found.halls
+            and peer.name not in at_halls
+        }
         sip = len(self.sip_lines) == settings.narrow_lines + settings.wide_lines
         web = len(self.web_lines) == settings.web_lines
         parts: dict[str, PartState] = {
             **found.parts,
-            "SIP lines": "ready" if sip and at_halls.issuperset(self.sip_lines) else "down",
-            "web lines": "ready" if web and at_halls.issuperset(self.web_lines) else "down",
+            "SIP lines": "ready" if sip and lost.isdisjoint(self.sip_lines) else "down",
+            "web lines": "ready" if web and lost.isdisjoint(self.web_lines) else "down",
         }
         lines = [peer.hello.line for peer in self.sip_lines.values()]
         return HouseState(
             ready=all(state == "ready" for state in parts.values()) and not self.routing.draining,
             parts=parts,
             draining=self.routing.draining,
-            calls=sum(len(health.calls) for health in found.halls),
+            calls=sum(len(health.calls) for health in found.halls.values()),
             lines={
                 "SIP": sum(line.capacity for line in lines if line is not None),
                 "browser": sum(line.capacity for line in self.web_lines.values()),
             },
             watermark=f"on, key {self.routing.mark_key.id}",
             voices=found.voices,
+        )
+
+    def _usable_voices(self) -> tuple[str, ...]:
+        """Read from the database, which is seen to answer by it. Raises `LedgerError`."""
+        return (
+            STOCK_VOICE,
+            *(voice.name for voice in self.office.all_voices() if voice.state == "active"),
         )
 
     # ── what lines, halls and the supervisor say ─────────────────────────────────────────────────────

@@ -24,8 +24,8 @@ class Found:
     """What the probes found: the parts' states, and what halls and database said of themselves last."""
 
     parts: dict[str, PartState]
-    halls: tuple[HallHealth, ...]
-    """Of those that spoke; one that is slow is as it was when it spoke last."""
+    halls: dict[str, HallHealth]
+    """Of those that spoke, by name; one that is slow is as it was when it spoke last."""
     voices: tuple[str, ...]
 
 
@@ -46,7 +46,7 @@ class HouseProbes:
         """
         self._connected = connected
         names = [f"hall{k}" for k in range(halls)]
-        self._halls = [Probe(partial(self._health, name), ANSWER_S, name) for name in names]
+        self._halls = {name: Probe(partial(self._health, name), ANSWER_S, name) for name in names}
         self._sql = Probe(partial(asyncio.to_thread, voices), ANSWER_S, "sql")
         self._redis = Probe(redis, ANSWER_S, "redis")
         self._engine: PartState = "down"
@@ -56,25 +56,25 @@ class HouseProbes:
     async def ask(self) -> Found:
         """Waits `ANSWER_S` at most."""
         *of_halls, sql, redis = await asyncio.gather(
-            *(hall.state() for hall in self._halls), self._sql.state(), self._redis.state()
+            *(hall.state() for hall in self._halls.values()), self._sql.state(), self._redis.state()
         )
-        halls = tuple(hall.last for hall in self._halls if hall.last is not None)
+        halls = {name: hall.last for name, hall in self._halls.items() if hall.last is not None}
         return Found(
             parts={
                 "hall": worst(of_halls),
                 "engine": self._engine_of(halls),
-                "redis": worst((redis, *(health.state_of("redis") for health in halls))),
+                "redis": worst((redis, *(health.state_of("redis") for health in halls.values()))),
                 "SQL": sql,
             },
             halls=halls,
             voices=self._sql.last or (),
         )
 
-    def _engine_of(self, halls: tuple[HallHealth, ...]) -> PartState:
+    def _engine_of(self, halls: dict[str, HallHealth]) -> PartState:
         """Only halls know it; while none is there it is taken to be as it was, for a while."""
         now = asyncio.get_running_loop().time()
         if halls:
-            self._engine, self._engine_at = worst(health.state_of("engine") for health in halls), now
+            self._engine, self._engine_at = worst(health.state_of("engine") for health in halls.values()), now
         return self._engine if now - self._engine_at < SLOW_FOR_S else "down"
 
     async def _health(self, name: str) -> HallHealth:

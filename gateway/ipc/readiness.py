@@ -24,7 +24,7 @@ class Probe(Generic[T]):
     def __init__(self, ask: Callable[[], Awaitable[T]], answer_s: float, name: str) -> None:
         """`ask` returns what a ready part says of itself.
 
-        `False`, or an `Exception` that is not `TimeoutError`, means down. Nobody waits longer than `answer_s`.
+        `False`, or an `Exception` that is not `TimeoutError`, means down. It is waited for `answer_s`.
         """
         self._ask = ask
         self._answer_s = answer_s

@@ -182,11 +182,14 @@ class SipUsers:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (self._path.parent / "sip_users.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            self._reread()
-            yield
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with (self._path.parent / "sip_users.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                self._reread()
+                yield
+        except OSError as error:
+            raise UsersError(_unwritten(self._path, error)) from None
 
     def _write(self) -> None:
         users = {name: user.row() for name, user in self._users.items()}
@@ -221,10 +224,20 @@ def console_token(data_dir: Path) -> str:
             raise UsersError(f"{path} can be read by others; remove it, and a new one is made")
         return path.read_text().strip()
     except FileNotFoundError:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            _write_private(path, secrets.token_urlsafe(24), new=True)
-        return path.read_text().strip()
+        try:
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                _write_private(path, secrets.token_urlsafe(24), new=True)
+            return path.read_text().strip()
+        except OSError as error:
+            raise UsersError(_unwritten(path, error)) from None
+
+
+def _unwritten(path: Path, error: OSError) -> str:
+    return (
+        f"{path} was not written: {error.strerror}; make room there, give it to this user, "
+        "or name another data directory (VOICEGATE_DATA_DIR)"
+    )
 
 
 def typed_secret() -> str:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import struct
+import subprocess
+import sys
+import time
 import wave
 from pathlib import Path
 
@@ -12,10 +16,20 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from gateway.cli.testphone import CallReport, call, describe, local_address, place_call, place_calls, read_wav
+from gateway.cli.doorbell import Doorbell, local_address
+from gateway.cli.testphone import (
+    CallReport,
+    call,
+    check_writable,
+    describe,
+    place_call,
+    place_calls,
+    read_wav,
+)
 from gateway.errors import CallerError
-from gateway.line.phone import TurnReport
+from gateway.line.phone import PhonePlan, TurnReport
 from tests.gateway.line.rawphone import RawPhone
+from tests.needs import HANGS_S
 
 
 def wav(path: Path, frames: bytes, *, width: int = 2, channels: int = 1, rate_hz: int = 8000) -> Path:
@@ -185,3 +199,66 @@ def test_a_report_reads_as_a_line_a_turn() -> None:
         "ended after 9.0 s: we hung up; 450 packets received, 1 lost, jitter 0.2 ms",
         "recorded to heard.wav",
     ]
+
+
+def test_a_recording_that_cannot_be_kept_is_said_before_anybody_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialled: list[object] = []
+    monkeypatch.setattr("gateway.cli.testphone._start", lambda *given: dialled.append(given))
+    for record, why in (
+        (tmp_path / "no" / "x.wav", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+    ):
+        result = CliRunner().invoke(call, ["--record", str(record), "sip:demo@127.0.0.1:9"])
+        assert result.exit_code == 1
+        assert result.output == f"Error: cannot write {record}: {why}; nobody was called\n"
+    assert dialled == []
+    kept = tmp_path / "kept.wav"
+    check_writable(kept)
+    assert not kept.exists(), "what was only tried is not left"
+    kept.write_bytes(b"an older recording")
+    check_writable(kept)
+    assert kept.read_bytes() == b"an older recording"
+
+
+def test_a_full_disk_under_a_recording_is_one_line() -> None:
+    script = (
+        "from pathlib import Path; from gateway.cli.testphone import write_wav\n"
+        "try: write_wav(Path('/dev/full'), bytes(100_000), 8000)\n"
+        "except Exception as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "cannot write /dev/full: No space left on device\n"
+    assert done.stderr == ""
+
+
+def test_a_closed_port_is_said_at_once() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    before = time.monotonic()
+    with pytest.raises(
+        CallerError, match=rf"nothing listens at 127\.0\.0\.1:{port} \(UDP\): connection refused"
+    ):
+        place_call(f"sip:demo@127.0.0.1:{port}")
+    assert (
+        time.monotonic() - before
+        < PhonePlan(
+            (),
+        ).answer_s
+    ), "not after the wait for an answer"
+
+
+def test_a_port_that_opens_late_is_not_closed() -> None:
+    """A front that is started again has its port closed for a moment."""
+    with socket.socket(type=socket.SOCK_DGRAM) as late:
+        late.bind(("127.0.0.1", 0))
+        port = late.getsockname()[1]
+        bell = Doorbell(f"sip:demo@127.0.0.1:{port}")
+        phone = subprocess.Popen([sys.executable, "-c", "print('over', end='')"], stdout=subprocess.PIPE)
+        assert bell.wait_for(phone) == b"over"
+        phone.wait()
+        bell.close()
+        late.settimeout(HANGS_S)
+        assert late.recv(100) == b"\r\n\r\n", "what SIP takes for a keep-alive"
