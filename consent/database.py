@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.pool import NullPool
 
 
 def database_url(sql_url: str) -> URL:
@@ -38,6 +46,26 @@ def database_place(url: URL) -> str:
     if url.get_backend_name() == "sqlite":
         return str(url.database)
     return "VOICEGATE_SQL_URL"
+
+
+def reading_engine(url: URL) -> Engine | None:
+    """Connects only to read: nothing is made or changed, and SQLite's directory may be read-only.
+
+    None when SQLite has no file there. A connection raises `SQLAlchemyError`.
+    """
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 3})
+    path = Path(url.database or "")
+    if not path.exists():
+        return None
+    return create_engine("sqlite://", creator=partial(_read_only, path), poolclass=NullPool)
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    """SQLite's file without any wish to write. Beside a WAL it needs its directory; elsewhere nothing."""
+    alone = not os.access(path.parent, os.W_OK) and not Path(f"{path}-wal").exists()
+    address = f"file:{quote(str(path))}?mode=ro" + ("&immutable=1" if alone else "")
+    return sqlite3.connect(address, uri=True, timeout=5.0, check_same_thread=False)
 
 
 def first_line(error: BaseException) -> str:

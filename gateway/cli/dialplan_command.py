@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from consent.registration import STOCK
+from consent.voice_names import known_voices
 from gateway.config.paths import dialplan_dir
 from gateway.config.settings import load
 from gateway.dialplan import Dialplan, Route
@@ -24,12 +26,27 @@ def dialplan() -> None:
 @FOLDER
 def check(folder: Path | None) -> None:
     """Load the dialplans of FOLDER (default: those in force) and list their routes."""
-    plan = Dialplan.load(folder or dialplan_dir(load()))
+    settings = load()
+    voices = known_voices(settings.sql)
+    plan = Dialplan.load(folder or dialplan_dir(settings), voices)
     for route in plan.routes:
         click.echo(f"{_where(route)}: {route.name}: {_takes(route)}")
         click.echo(f"    {' → '.join(verb.verb for verb in route.do)}")
     for name, uri in plan.targets.items():
         click.echo(f"target {name}: {uri}")
+    for route in plan.routes:
+        if route.voice not in voices:
+            click.echo(
+                f"{_where(route)}: {route.name}: the voice {route.voice!r} is not registered yet: "
+                "callers hear 480 until it is",
+                err=True,
+            )
+        elif settings.engine == "embedded" and route.voice != STOCK:
+            click.echo(
+                f"{_where(route)}: {route.name}: the embedded engine has no voice but {STOCK}'s: "
+                f"{'callers hear that' if route.without_voice == 'stock' else 'callers hear 480'}",
+                err=True,
+            )
     count = len(plan.routes)
     click.echo(f"{plan.folder}: {count} {'route' if count == 1 else 'routes'}, all well")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import importlib.util
@@ -21,8 +22,9 @@ import click
 from redis import Redis
 from redis.exceptions import RedisError
 
-from consent.errors import ModelFileError, ModelFileMissing
+from consent.errors import ConsentError, ModelFileError, ModelFileMissing
 from consent.model_files import model_files
+from consent.voice_names import known_voices
 from gateway.config import remedy
 from gateway.config.paths import dialplan_dir, model_files_dir
 from gateway.config.ports import Port, all_ports
@@ -197,9 +199,12 @@ def access(settings: Settings) -> Iterator[Diagnosis]:
 
 def dialplans(settings: Settings) -> Iterator[Diagnosis]:
     """Loads the dialplans in force."""
-    folder = dialplan_dir(settings)
     try:
-        plan = Dialplan.load(folder)
+        folder = dialplan_dir(settings)
+        voices = None
+        with contextlib.suppress(ConsentError):  # what the database says, `sql` finds
+            voices = known_voices(settings.sql)
+        plan = Dialplan.load(folder, voices)
     except VoicegateError as error:
         yield Diagnosis(
             "dialplans", "fail", str(error), "edit that line; `voicegate dialplan check` tries again"

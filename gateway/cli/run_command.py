@@ -18,6 +18,7 @@ from gateway.config.runtime import runtime_for
 from gateway.config.settings import PREFIX, Settings, load
 from gateway.dialplan import Dialplan
 from gateway.ipc.front_messages import HouseState
+from gateway.run import preflight
 from gateway.store.sip_users import SipUsers, console_token
 
 
@@ -75,6 +76,8 @@ def show_settings() -> None:
         default = "" if value == field.get_default(call_default_factory=True) else "*"
         table.add_row(PREFIX + name.upper(), shown + default, field.description or "")
     Console(width=None if sys.stdout.isatty() else 160).print(table)
+    for check in (preflight.check_addresses, preflight.check_redis_url, preflight.check_sql_url):
+        check(settings)
     click.echo(
         f"\n* set by you. A file may set them too, by lower-case name: {settings.data_dir}/voicegate.toml"
     )

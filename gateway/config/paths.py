@@ -7,6 +7,7 @@ from pathlib import Path
 from consent.model_files import models_dir
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
+from gateway.errors import SettingsError
 
 
 def consent_dir(settings: Settings) -> Path:
@@ -40,9 +41,15 @@ def redis_url_for(settings: Settings, runtime: Runtime) -> str:
 
 
 def dialplan_dir(settings: Settings) -> Path:
-    """The named folder, else the data directory's own, else the shipped one."""
+    """The named folder, else the data directory's own, else the shipped one.
+
+    Raises `SettingsError` when the named one is not a folder.
+    """
     if settings.dialplans is not None:
-        return settings.dialplans.expanduser()
+        named = settings.dialplans.expanduser()
+        if not named.is_dir():
+            raise SettingsError(f"VOICEGATE_DIALPLANS: {named} is no folder; make it, or unset the setting")
+        return named
     own = settings.data_dir / "dialplans"
     return own if own.is_dir() else Path(__file__).resolve().parents[2] / "dialplans"
 

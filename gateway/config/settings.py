@@ -6,6 +6,7 @@ Sources, strongest first: `VOICEGATE_*` variables, then the TOML file named by `
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
 from functools import cached_property
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from consent.data_dir import default_data_dir
+from gateway.config.toml_mistake import toml_mistake
 from gateway.errors import SettingsError
 
 PREFIX = "VOICEGATE_"
@@ -172,7 +174,7 @@ def load(environ: dict[str, str] | None = None) -> Settings:
         if name.startswith(PREFIX) and name[len(PREFIX) :] not in NOT_SETTINGS:
             key = name[len(PREFIX) :].lower()
             if key not in Settings.model_fields:
-                raise SettingsError(f"{name} is no setting; `voicegate settings` lists them")
+                raise SettingsError(f"{name} is no setting; {_meant(key, PREFIX)}")
             if value == "":
                 continue
             plural = "tuple" in str(Settings.model_fields[key].annotation)
@@ -196,14 +198,26 @@ def load(environ: dict[str, str] | None = None) -> Settings:
 
 def _from_file(path: Path, *, must_exist: bool) -> dict[str, Any]:
     try:
-        table = tomllib.loads(path.read_text())
+        text = path.read_text()
+        table = tomllib.loads(text)
     except (FileNotFoundError, NotADirectoryError):
         if must_exist:
             raise SettingsError(f"VOICEGATE_CONFIG names {path}, which does not exist") from None
         return {}
+    except tomllib.TOMLDecodeError as error:
+        line, what = toml_mistake(error, text)
+        raise SettingsError(f"{path}:{line}: not TOML: {what}") from None
     except (OSError, ValueError) as error:
         raise SettingsError(f"{path}: {error}") from None
     for key in table:
         if key not in Settings.model_fields:
-            raise SettingsError(f"{path}: {key!r} is no setting; `voicegate settings` lists them")
+            raise SettingsError(f"{path}: {key!r} is no setting; {_meant(key)}")
     return table
+
+
+def _meant(key: str, prefix: str = "") -> str:
+    """What somebody may have meant who wrote `key`."""
+    bare = key.lower().replace("-", "_").removeprefix(PREFIX.lower())
+    near = difflib.get_close_matches(bare, Settings.model_fields, n=1)
+    name = prefix + (near[0].upper() if prefix else near[0]) if near else ""
+    return f"did you mean {name}? " * bool(near) + "`voicegate settings` lists them"

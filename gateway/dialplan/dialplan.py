@@ -6,6 +6,7 @@ A folder of TOML files, read in the order of their names; see `docs/dialplans.md
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -33,11 +34,17 @@ class Dialplan:
     folder: Path
 
     @classmethod
-    def load(cls, folder: Path) -> Dialplan:
-        """Reads all plans of a folder. Raises `DialplanError`, which names file, line and remedy."""
+    def load(cls, folder: Path, voices: Collection[str] | None = None) -> Dialplan:
+        """Reads all plans of a folder.
+
+        `voices` are the names that a route's `voice` may have where the stock voice would speak instead; with
+        None nobody looks. Raises `DialplanError`, which names file, line and remedy.
+        """
+        if folder.exists() and not folder.is_dir():
+            raise DialplanError(f"{folder}: this is a file; name the folder that it is in")
         if not folder.is_dir():
-            raise DialplanError(f"{folder}: no such folder; VOICEGATE_DIALPLANS names it")
-        routes, targets = read_folder(folder)
+            raise DialplanError(f"{folder}: there is no such folder")
+        routes, targets = read_folder(folder, voices)
         if not routes:
             raise DialplanError(f"{folder}: no route in any file; add a [[route]]")
         return cls(routes, targets, folder)

@@ -6,13 +6,14 @@ import difflib
 import ipaddress
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from pydantic import ValidationError
 
+from gateway.config.toml_mistake import toml_mistake
 from gateway.dialplan import toml_lines
 from gateway.dialplan.routes import ROUTE, Route, dumps, verb_adapter, weekdays_of, zone_of
 from gateway.dialplan.verbs import (
@@ -65,8 +66,11 @@ class Loaded:
         self.source.fail((*self.path, *path), f"route {self.route.name!r}: {message}")
 
 
-def read_folder(folder: Path) -> tuple[tuple[Route, ...], dict[str, str]]:
-    """Routes in order and the targets of all files. Raises `DialplanError`."""
+def read_folder(folder: Path, voices: Collection[str] | None) -> tuple[tuple[Route, ...], dict[str, str]]:
+    """Routes in order and the targets of all files; `voices` as `Dialplan.load` has it.
+
+    Raises `DialplanError`.
+    """
     try:
         files = sorted(folder.glob("*.toml"))
     except OSError as error:
@@ -82,18 +86,22 @@ def read_folder(folder: Path) -> tuple[tuple[Route, ...], dict[str, str]]:
                 source.fail(("targets", name), f"another file has a target {name!r} too; rename one")
             targets[name] = uri
         loaded.extend(_routes(table, source))
+    if voices is not None:
+        for one in loaded:
+            _check_voice(one, voices)
     return _joined(loaded, targets), targets
 
 
 def _read(file: Path) -> tuple[dict[str, Any], PlanFile]:
     try:
         text = file.read_text()
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        at = re.search(r"\(at line (\d+)", str(error))
-        raise DialplanError(f"{file}:{at[1] if at else 1}: not TOML: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DialplanError(f"{file}: cannot be read: {error}") from None
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line, what = toml_mistake(error, text)
+        raise DialplanError(f"{file}:{line}: not TOML: {what}") from None
     source = PlanFile(str(file), toml_lines.lines_of(text))
     for key in table:
         if key not in ("route", "targets"):
@@ -205,6 +213,17 @@ def _check(loaded: Loaded) -> None:
                 _check_facts(loaded, getattr(verb, key, ""), CLOCK_FACTS, ("do", i, key))
     if route.keep.transcript and not disclosed:
         loaded.fail(("keep",), "a caller must be told that it is written down; say so in a disclose verb")
+
+
+def _check_voice(loaded: Loaded, voices: Collection[str]) -> None:
+    """Refuses a voice that nobody has registered, where the caller would hear another voice instead."""
+    route = loaded.route
+    if route.voice not in voices and route.without_voice == "stock":
+        loaded.fail(
+            ("voice",),
+            f"{_unknown(route.voice, sorted(voices), what='voice')} (callers would hear the stock voice: "
+            'register this one first, or set without_voice = "hangup" to take no call until it is there)',
+        )
 
 
 def _check_conditions(loaded: Loaded) -> None:

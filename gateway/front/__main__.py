@@ -14,6 +14,7 @@ import uvicorn
 
 from consent.checks import Checks
 from consent.office import ConsentOffice
+from consent.voice_names import known_voices
 from gateway.config import ports, settings
 from gateway.config.paths import consent_dir, dialplan_dir, mark_keys_path, model_files_dir, redis_url_for
 from gateway.config.runtime import runtime_for
@@ -61,7 +62,7 @@ async def serve() -> None:
         runtime=runtime,
         token=token,
         routing=Routing(
-            Dialplan.load(dialplan_dir(conf)),
+            Dialplan.load(dialplan_dir(conf), known_voices(conf.sql)),
             office,
             registry,
             ring.current,

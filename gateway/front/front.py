@@ -18,6 +18,8 @@ from types import CoroutineType
 from typing import Any, Final
 
 import structlog
+from redis.exceptions import RedisError
+from sqlalchemy import select
 
 from consent.errors import GrantRefused
 from consent.office import ConsentOffice
@@ -383,11 +385,10 @@ class Front:
         )
 
     def _usable_voices(self) -> tuple[str, ...]:
-        """Read from the database, which is seen to answer by it. Raises `LedgerError`."""
-        return (
-            STOCK_VOICE,
-            *(voice.name for voice in self.office.all_voices() if voice.state == "active"),
-        )
+        """Raises `LedgerError` when the database does not answer; a broken ledger refuses voices only."""
+        with self.office.archive.reading() as connection:
+            connection.scalar(select(1))
+            return tuple(voice.name for voice in self.office.voices())
 
     # ── what lines, halls and the supervisor say ─────────────────────────────────────────────────────
 

@@ -6,8 +6,10 @@ that is gone before the house is there.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import json
+import os
 import re
 import socket
 import tempfile
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from consent.database import database_url
 from gateway.config import packages
 from gateway.config.ports import all_ports
 from gateway.config.settings import Settings
@@ -23,6 +26,9 @@ from gateway.line.line_plan import CAPACITY, RTP_PORTS, RTP_STRIDE
 from model.address import is_safe
 
 REDIS_URLS: Final = "redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH"
+DATABASE: Final = re.compile(r"/?|/[0-9]{1,6}/?")
+ROOM: Final = 256 * 1024
+"""Bytes that a data directory must have room for: a start writes about as many."""
 HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
 CHECKPOINT_FILES: Final = ("config.json", "*.safetensors")
 _NAME: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\.?")
@@ -35,6 +41,7 @@ def check(settings: Settings) -> None:
     check_ports(settings)
     check_rtp(settings)
     check_redis_url(settings)
+    check_sql_url(settings)
     check_engines(settings)
     check_packages(settings)
 
@@ -45,12 +52,16 @@ def make_data_dir(settings: Settings) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.chmod(0o700)
-        with tempfile.TemporaryFile(dir=path):
-            pass
+        with tempfile.TemporaryFile(dir=path) as probe:
+            probe.write(bytes(ROOM))
+            probe.flush()  # all of it, or an error
+            os.fsync(probe.fileno())
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "make room there" if full else "give it to this user"
         raise StartError(
             f"VOICEGATE_DATA_DIR: {path} cannot be written ({error.strerror}); "
-            "give it to this user or name another directory"
+            f"{remedy} or name another directory"
         ) from None
 
 
@@ -128,10 +139,23 @@ def check_redis_url(settings: Settings) -> None:
     try:
         url = urlsplit(settings.redis_url)
         well = url.scheme in ("redis", "rediss") and url.hostname and url.port != 0
+        well = well and DATABASE.fullmatch(url.path) is not None
     except ValueError as error:
         raise StartError(f"VOICEGATE_REDIS_URL: {error}; it is {REDIS_URLS}") from None
+    if url.scheme in ("redis", "rediss") and not well:
+        raise StartError(
+            f"VOICEGATE_REDIS_URL lacks a host, or its port or database is no number; it is {REDIS_URLS}"
+        )
     if not well and not (url.scheme == "unix" and url.path):
         raise StartError(f"VOICEGATE_REDIS_URL begins with {url.scheme or 'no scheme'}; it is {REDIS_URLS}")
+
+
+def check_sql_url(settings: Settings) -> None:
+    """Raises `StartError` for a URL that cannot be the database's. Nobody is asked there."""
+    try:
+        database_url(settings.sql)
+    except ValueError as error:
+        raise StartError(str(error)) from None
 
 
 def check_engines(settings: Settings) -> None:

@@ -9,18 +9,22 @@ from typing import Final
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
 from redis.retry import Retry
 
 from consent.checks import Checks
 from consent.errors import ConsentError
 from consent.office import ConsentOffice
+from consent.redis_watch import redis_place
 from consent.silero.network import read_network
+from consent.voice_names import known_voices
 from gateway.config.failure import text_of
-from gateway.config.paths import consent_dir, mark_keys_path, model_files_dir, route_key_path
+from gateway.config.paths import consent_dir, dialplan_dir, mark_keys_path, model_files_dir, route_key_path
 from gateway.config.settings import Settings, load
+from gateway.dialplan import Dialplan
 from gateway.edge.token import route_key
 from gateway.errors import StartError
+from gateway.run import preflight
 from gateway.store.registry import Registry
 from gateway.store.sip_users import SipUsers, console_token
 from model import json_log
@@ -35,6 +39,7 @@ def prepare(settings: Settings) -> None:
 
     Raises `VoicegateError` for what cannot be read or written.
     """
+    preflight.check_sql_url(settings)
     registry = Registry.open(settings.sql)
     keys = mark_keys_path(settings)
     try:
@@ -46,7 +51,9 @@ def prepare(settings: Settings) -> None:
     except (ConsentError, WatermarkError) as error:
         raise StartError(str(error)) from None
     except OSError as error:
-        raise StartError(f"VOICEGATE_DATA_DIR: {error.filename}: {error.strerror}") from None
+        place = error.filename or settings.data_dir
+        raise StartError(f"VOICEGATE_DATA_DIR: {place}: {error.strerror}") from None
+    Dialplan.load(dialplan_dir(settings), known_voices(settings.sql))
     route_key(route_key_path(settings))
     if settings.digest:
         SipUsers(settings.data_dir).first()
@@ -59,18 +66,25 @@ def reach_redis(settings: Settings) -> None:
     """Raises `StartError` when the operator's own Redis does not answer now."""
     if settings.redis_url is None:
         return
-    client = Redis.from_url(
-        settings.redis_url,
-        socket_timeout=REDIS_WITHIN_S,
-        socket_connect_timeout=REDIS_WITHIN_S,
-        retry=Retry(NoBackoff(), 0),
-    )
+    try:
+        client = Redis.from_url(
+            settings.redis_url,
+            socket_timeout=REDIS_WITHIN_S,
+            socket_connect_timeout=REDIS_WITHIN_S,
+            retry=Retry(NoBackoff(), 0),
+        )
+    except ValueError as error:  # of an option behind the "?"
+        raise StartError(f"VOICEGATE_REDIS_URL: {error}") from None
     try:
         client.ping()
     except (RedisError, OSError) as error:
+        remedy = "start it"
+        if isinstance(error, AuthenticationError):
+            remedy = "put its user and password into the URL"
         raise StartError(
-            f"VOICEGATE_REDIS_URL: no Redis can be used there ({text_of(error)}); "
-            "start it, or unset the setting to use the embedded Valkey"
+            "VOICEGATE_REDIS_URL: no Redis can be used there "
+            f"({redis_place(settings.redis_url)}: {text_of(error)}); {remedy}, "
+            "or unset the setting to use the embedded Valkey"
         ) from None
     finally:
         client.close()

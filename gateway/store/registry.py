@@ -7,17 +7,13 @@ The methods block for a millisecond or two: on an event loop, call them by `asyn
 from __future__ import annotations
 
 import contextlib
-import os
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
-from urllib.parse import quote
 
 from sqlalchemy import (
     BigInteger,
@@ -42,10 +38,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateIndex
 
-from consent.database import database_place, database_url, first_line
+from consent.database import database_place, database_url, first_line, reading_engine
 from gateway.errors import StartError, VoicegateError
 from gateway.store.call_search import CallSearch
 
@@ -193,13 +188,9 @@ class Registry:
         except ValueError as error:
             raise StartError(str(error)) from None
         try:
-            if url.get_backend_name() == "sqlite":
-                path = Path(url.database or "")
-                if not path.exists():
-                    return None
-                engine = create_engine("sqlite://", creator=partial(_read_only, path), poolclass=NullPool)
-            else:
-                engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 3})
+            engine = reading_engine(url)
+            if engine is None:
+                return None
             found = inspect(engine).has_table(CALLS.name)
         except (SQLAlchemyError, OSError) as error:
             raise StartError(
@@ -339,13 +330,6 @@ def _sqlite_settings(connection: Any, _: Any) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")  # a mark must name its call even after a power cut
     cursor.close()
-
-
-def _read_only(path: Path) -> sqlite3.Connection:
-    """SQLite's file without any wish to write. Beside a WAL it needs its directory; elsewhere nothing."""
-    alone = not os.access(path.parent, os.W_OK) and not Path(f"{path}-wal").exists()
-    address = f"file:{quote(str(path))}?mode=ro" + ("&immutable=1" if alone else "")
-    return sqlite3.connect(address, uri=True, timeout=5.0, check_same_thread=False)
 
 
 def _row(row: Row[Any]) -> CallRow:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import subprocess
 import sys
 import wave
@@ -131,6 +133,135 @@ def test_dialplan_check_of_a_broken_plan_names_the_line(tmp_path: Path) -> None:
         '[[route]]\nname = "a"\n\ncaled = ["a"]\n[[route.do]]\nverb = "answer"\n'
     )
     assert f"{tmp_path}/a.toml:4: " in refused("dialplan", "check", str(tmp_path))
+
+
+VOICED = """
+[[route]]
+name = "demo"
+called = ["demo"]
+voice = "hart"
+do = [{ verb = "answer" }, { verb = "hangup" }]
+"""
+
+
+def test_dialplan_check_knows_the_voices(own_house: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "a.toml"
+    plan.write_text(VOICED)
+    assert f"{plan}:5: route 'demo': unknown voice 'hart'; did you mean 'heart'?" in refused(
+        "dialplan", "check", str(tmp_path)
+    )
+    assert not own_house.exists(), "looking makes no database"
+    plan.write_text(VOICED.replace('"hart"', '"jane"\nwithout_voice = "hangup"'))
+    result = voicegate("dialplan", "check", str(tmp_path))
+    assert "all well" in result.stdout
+    assert "the voice 'jane' is not registered yet: callers hear 480 until it is" in result.stderr
+
+
+def test_a_folder_is_blamed_on_whoever_named_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said = refused("dialplan", "check", str(tmp_path / "away"))
+    assert said == f"Error: {tmp_path}/away: there is no such folder"
+    monkeypatch.setenv("VOICEGATE_DIALPLANS", str(tmp_path / "away"))
+    said = refused("dialplan", "check")
+    assert said == f"Error: VOICEGATE_DIALPLANS: {tmp_path}/away is no folder; make it, or unset the setting"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("SIP_PRT", "SIP_PORT"), ("REDIS", "REDIS_URL"), ("DATADIR", "DATA_DIR"), ("HTTP-PORT", "HTTP_PORT")],
+)
+def test_a_setting_that_is_not_one_is_asked_for_by_its_name(
+    own_house: Path, monkeypatch: pytest.MonkeyPatch, name: str, meant: str
+) -> None:
+    monkeypatch.setenv(f"VOICEGATE_{name}", "1")
+    assert f"VOICEGATE_{name} is no setting; did you mean VOICEGATE_{meant}?" in refused("settings")
+    monkeypatch.delenv(f"VOICEGATE_{name}")
+    own_house.mkdir()
+    (own_house / "voicegate.toml").write_text(f"{name.lower()} = 1\n")
+    assert f"is no setting; did you mean {meant.lower()}?" in refused("settings")
+
+
+def test_a_settings_file_that_is_no_toml_names_the_line(own_house: Path) -> None:
+    own_house.mkdir()
+    (own_house / "voicegate.toml").write_text('# mine\nhost = "127.0.0.1\n')
+    said = refused("settings")
+    assert said == (
+        f"Error: {own_house}/voicegate.toml:2: not TOML: a text that begins on this line has no closing quote"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("REDIS_URL", "htp://x"), ("SQL_URL", "nonsense"), ("HOST", "nowhere.example")]
+)
+def test_settings_that_cannot_be_used_are_said_by_the_command_that_shows_them(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"VOICEGATE_{name}", value)
+    assert refused("settings").startswith(f"Error: VOICEGATE_{name}")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("ledger", "verify"),
+        ("voice", "list"),
+        ("operator", "list"),
+        ("calls",),
+        ("calls", "show", "c1"),
+        ("dialplan", "check"),
+    ],
+)
+def test_a_postgresql_that_is_away_is_named_by_its_setting(
+    monkeypatch: pytest.MonkeyPatch, argv: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("VOICEGATE_SQL_URL", "postgresql://vg:hush@127.0.0.1:1/x")
+    said = refused(*argv)
+    assert said.startswith("Error: VOICEGATE_SQL_URL: ")
+    assert "Connection refused" in said
+    assert "hush" not in said
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC, errno.EACCES, errno.EDQUOT])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("sip", "user", "add", "bob"),
+        ("watermark", "keygen", "keys.json"),
+        ("voice", "list"),
+        ("ledger", "verify"),
+    ],
+)
+def test_what_the_disk_refuses_is_one_line(
+    own_house: Path, monkeypatch: pytest.MonkeyPatch, argv: tuple[str, ...], code: int
+) -> None:
+    """Root may write everywhere, and a test makes no file systems: the system's refusal is played."""
+
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(code, os.strerror(code), str(own_house / "file"))
+
+    own_house.mkdir()
+    monkeypatch.chdir(own_house)
+    real = os.open
+    monkeypatch.setattr(
+        "os.open",
+        lambda path, flags, *more, **given: (refuse if flags & os.O_CREAT else real)(
+            path, flags, *more, **given
+        ),
+    )
+    assert os.strerror(code) in refused(*argv)
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC, errno.ENOENT, errno.EIO])
+def test_what_the_machine_refuses_to_any_command_is_one_line_with_a_remedy(
+    monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    @click.command()
+    def writing() -> None:
+        raise OSError(code, os.strerror(code), "/somewhere/file")
+
+    monkeypatch.setattr("gateway.cli.run_command.show_settings", writing)
+    said = refused("settings")
+    assert said.startswith(f"Error: /somewhere/file: {os.strerror(code)}; ")
+    assert isinstance(voicegate("--debug", "settings").exception, OSError)
 
 
 def test_sip_users_by_hand(own_house: Path, tmp_path: Path) -> None:

@@ -353,6 +353,51 @@ def test_a_folder_without_plans_or_routes_is_refused(tmp_path: Path) -> None:
         Dialplan.load(tmp_path / "away")
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "meant"),
+    [
+        (
+            '[[route]]\nname = "demo\ncalled = ["x"]\n',
+            2,
+            "a text that begins on this line has no closing quote",
+        ),
+        ("[[route]]\nname = demo\n", 2, "a text stands in quotes"),
+        ("[[route]]\nname\n", 2, "a line is key = value"),
+        ('[[route]]\nname = "a"\nname = "b"\n', 3, "this key is there twice"),
+        ('[targets]\na = "sip:a@x"\n[targets]\n', 3, "the table [targets] is there twice"),
+        ('[targets]\na = "\\x"\n', 2, "backslash"),
+        ('[[route]]\nname = "a" b\n', 2, "something stands behind the value"),
+        ('[[route]]\ncalled = ["a"\n', 2, "a list has no closing ]"),
+        ('[[route]]\nname = """demo\n', 2, "no closing quote"),
+    ],
+)
+def test_what_is_no_toml_is_said_in_an_operators_words(
+    tmp_path: Path, text: str, line: int, meant: str
+) -> None:
+    said = refusal(tmp_path, text)
+    assert said.startswith(f"0.toml:{line}: not TOML: "), said
+    assert meant in said
+    assert "\\n" not in said
+
+
+def test_a_file_where_a_folder_is_meant_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(route())
+    with pytest.raises(DialplanError, match=r"a\.toml: this is a file; name the folder that it is in"):
+        Dialplan.load(tmp_path / "a.toml")
+
+
+def test_a_voice_is_looked_for_among_those_that_are_known(tmp_path: Path) -> None:
+    demo = route("demo", 'called = ["demo"]', 'voice = "janne"')
+    (tmp_path / "0.toml").write_text(demo)
+    assert Dialplan.load(tmp_path).routes[0].voice == "janne", "with nobody to ask, nobody looks"
+    with pytest.raises(
+        DialplanError, match=r"0\.toml:4: route 'demo': unknown voice 'janne'; did you mean 'jane'"
+    ):
+        Dialplan.load(tmp_path, {"heart", "jane"})
+    (tmp_path / "0.toml").write_text(demo.replace('"janne"', '"janne"\nwithout_voice = "hangup"'))
+    Dialplan.load(tmp_path, {"heart"})
+
+
 def test_latin_1_is_refused_like_any_other_mistake(tmp_path: Path) -> None:
     (tmp_path / "0.toml").write_bytes(b"[targets]\n# M\xfchle\n")
     with pytest.raises(DialplanError, match="cannot be read"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import tempfile
@@ -30,6 +31,9 @@ from gateway.run import preflight, supervisor
         ({"redis_url": "redis://:secret@127.0.0.1:many/0"}, "VOICEGATE_REDIS_URL: Port could not be cast"),
         ({"redis_url": "redis:///0"}, "VOICEGATE_REDIS_URL"),
         ({"redis_url": "unix://"}, "VOICEGATE_REDIS_URL"),
+        ({"redis_url": "redis://:secret@h/first"}, "VOICEGATE_REDIS_URL lacks a host, or .* is no number"),
+        ({"sql_url": "nonsense"}, "VOICEGATE_SQL_URL is no SQLAlchemy URL"),
+        ({"sql_url": "postgresql://vg:secret@h:many/x"}, "VOICEGATE_SQL_URL is no SQLAlchemy URL"),
         ({"rtp_port": 65_000, "narrow_lines": 20}, "VOICEGATE_RTP_PORT: 22 lines .* at most"),
         ({"rtp_port": 30_000, "sip_port": 30_041}, "VOICEGATE_SIP_PORT: 30041 lies among the RTP ports"),
         ({"engine": "chroma"}, "needs VOICEGATE_CHROMA"),
@@ -223,3 +227,16 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def test_a_data_directory_on_a_full_disk_is_named_with_its_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(
+        StartError, match=r"VOICEGATE_DATA_DIR: .* \(No space left on device\); make room there"
+    ):
+        preflight.make_data_dir(Settings(data_dir=tmp_path / "data"))

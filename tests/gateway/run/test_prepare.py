@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from redis import Redis
+from sqlalchemy import create_engine, insert
 
+from consent.archive import VOICES
 from consent.silero import network
 from gateway.config.settings import Settings
-from gateway.errors import StartError, VoicegateError
+from gateway.errors import DialplanError, StartError, VoicegateError
 from gateway.run import prepare
 from tests.gateway.conftest import Valkey
 
@@ -78,6 +81,8 @@ def test_the_network_that_hears_speech_is_looked_at(
     ("url", "said"),
     [
         ("nonsense", "VOICEGATE_SQL_URL is no SQLAlchemy URL"),
+        ("postgresql://vg:secret@127.0.0.1:abc/x", "VOICEGATE_SQL_URL is no SQLAlchemy URL"),
+        ("postgresql+nodriver://x/y", "VOICEGATE_SQL_URL: there is no driver postgresql.nodriver here"),
         ("mysql://x/y", "VOICEGATE_SQL_URL: mysql is neither sqlite nor postgresql"),
         ("postgresql://vg:secret@127.0.0.1:1/x", "VOICEGATE_SQL_URL: the call registry cannot be opened"),
         ("sqlite:////proc/no/such.db", r"/proc/no/such\.db: the call registry cannot be opened"),
@@ -95,6 +100,70 @@ def test_a_redis_that_is_away() -> None:
     ) as refused:
         prepare.reach_redis(Settings(redis_url="redis://:secret@127.0.0.1:1/0"))
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("database", "said"),
+    [
+        ("0?socket_timeout=abc", "VOICEGATE_REDIS_URL: Invalid value for 'socket_timeout'"),
+        ("99", r"no Redis can be used there \(unix:///.*: ResponseError: DB index is out of range\)"),
+    ],
+)
+def test_a_redis_that_refuses_what_the_url_asks(valkey: Valkey, database: str, said: str) -> None:
+    url = f"{valkey.url}?db={database}" if database.isdigit() else f"redis://127.0.0.1:1/{database}"
+    with pytest.raises(StartError, match=said):
+        prepare.reach_redis(Settings(redis_url=url))
+
+
+def test_a_redis_with_another_password(valkey: Valkey) -> None:
+    with Redis.from_url(valkey.url) as redis:
+        redis.config_set("requirepass", "right")
+    with pytest.raises(StartError, match=r"AuthenticationError: .*; put its user and password") as refused:
+        prepare.reach_redis(Settings(redis_url=valkey.url.replace("unix://", "unix://vg:hush@")))
+    assert "hush" not in str(refused.value)
+
+
+PLAN = """
+[[route]]
+name = "demo"
+called = ["demo"]
+voice = "hart"
+do = [{ verb = "answer" }, { verb = "hangup" }]
+"""
+
+
+def test_a_plan_with_a_voice_that_nobody_registered_is_no_start(tmp_path: Path) -> None:
+    plan = tmp_path / "plans" / "a.toml"
+    plan.parent.mkdir()
+    plan.write_text(PLAN)
+    settings = Settings(data_dir=tmp_path / "data", dialplans=plan.parent)
+    with pytest.raises(DialplanError) as refused:
+        prepare.prepare(settings)
+    assert str(refused.value).startswith(
+        f"{plan}:5: route 'demo': unknown voice 'hart'; did you mean 'heart'? (callers would hear"
+    )
+    plan.write_text(PLAN.replace("hart", "heart"))
+    prepare.prepare(settings)
+
+
+def test_a_voice_that_is_registered_in_whatever_state_may_be_named(tmp_path: Path) -> None:
+    plan = tmp_path / "plans" / "a.toml"
+    plan.parent.mkdir()
+    plan.write_text(PLAN.replace("hart", "jane"))
+    settings = Settings(data_dir=tmp_path / "data", dialplans=plan.parent)
+    with pytest.raises(DialplanError, match="unknown voice 'jane'; known are heart"):
+        prepare.prepare(settings)
+    with create_engine(settings.sql).begin() as connection:
+        jane = {"voice_id": "v1", "handle": "jane", "wrapped_key": None, "master_kid": "", "made_at": 0}
+        connection.execute(insert(VOICES), jane)
+    prepare.prepare(settings)
+
+
+def test_a_voice_may_come_later_where_no_other_would_speak_for_it(tmp_path: Path) -> None:
+    plan = tmp_path / "plans" / "a.toml"
+    plan.parent.mkdir()
+    plan.write_text(PLAN.replace('"hart"', '"jane"\nwithout_voice = "hangup"'))
+    prepare.prepare(Settings(data_dir=tmp_path / "data", dialplans=plan.parent))
 
 
 def test_a_redis_that_answers(valkey: Valkey) -> None:
