@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TextIO, get_args
 
+from gateway.store.refused_calls import RefusedCall
 from gateway.store.registry import CallRow
 
 State = Literal["live", "unknown", "ended"]
@@ -19,6 +20,10 @@ COLUMNS: Final = (
     "voice", "how", "dialplan", "payload", "grant_jti",
 )  # fmt: skip
 """Of the CSV, in this order: new ones come at the end. Times are ISO 8601 in UTC."""
+REFUSED_COLUMNS: Final = (
+    "call_id", "first_at", "last_at", "count", "status", "reason", "caller", "called", "source", "transport",
+    "sip_call_id",
+)  # fmt: skip
 _FORMULA: Final = re.compile(r"(?:\A|(?<=[;,|]))(?=\s*[=+\-@＝＋－＠])")
 """Where a spreadsheet may see a formula: at a cell's begin, or at what it takes for one."""
 _NUMBER: Final = re.compile(r"\+?[0-9]+(?:[ -][0-9]+)*")
@@ -87,12 +92,33 @@ def line(call: KnownCall) -> str:
     return tame(said.rstrip())
 
 
+def refused_line(call: RefusedCall) -> str:
+    """A call that was not taken, or several that are alike, as one line."""
+    when = f"{datetime.fromtimestamp(call.started_at):%Y-%m-%d %H:%M:%S}"
+    times = f"{call.count} times" if call.count > 1 else ""
+    who = f"{call.caller or '?'} → {call.called}"
+    said = f"{call.call_id}  {when}  {call.status} {call.reason}  {who}  from {call.source}  {times}"
+    return tame(said.rstrip())
+
+
 def write_csv(calls: Iterable[KnownCall], out: TextIO) -> None:
     """The calls by RFC 4180, with a header, as they come."""
     rows = csv.writer(out, lineterminator="\r\n")
     rows.writerow(COLUMNS)
     for call in calls:
         rows.writerow(map(cell, _values(call)))
+
+
+def write_refused_csv(calls: Iterable[RefusedCall], out: TextIO) -> None:
+    """The calls that were not taken by RFC 4180, with a header."""
+    rows = csv.writer(out, lineterminator="\r\n")
+    rows.writerow(REFUSED_COLUMNS)
+    for call in calls:
+        values = (
+            call.call_id, _iso(call.first_at), _iso(call.started_at), call.count, call.status, call.reason,
+            call.caller, call.called, call.source, call.transport, call.sip_call_id,
+        )  # fmt: skip
+        rows.writerow(map(cell, values))
 
 
 def cell(value: object) -> str:

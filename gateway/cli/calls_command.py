@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final
 
 import click
-from redis.exceptions import RedisError
 
 from consent.bare_url import bare
 from gateway.cli.call_course import course, head
-from gateway.cli.call_table import STATES, KnownCall, line, tame, write_csv
+from gateway.cli.call_stores import CallStores
+from gateway.cli.call_table import STATES, KnownCall, line, refused_line, tame, write_csv, write_refused_csv
 from gateway.cli.moment import Moment
-from gateway.config.paths import redis_url_for
-from gateway.config.runtime import runtime_for
 from gateway.config.settings import Settings, load
-from gateway.errors import StartError, VoicegateError
+from gateway.errors import VoicegateError
 from gateway.store.call_search import SEPARATORS, CallSearch
-from gateway.store.registry import CallRow, Registry
-from gateway.store.sessions import Sessions
-
-Result = TypeVar("Result")
 
 LISTED: Final = 20
 
@@ -52,6 +43,7 @@ class PartOfNumber(click.ParamType[str]):
 @click.option("--since", type=Moment(), help='Began since: 2h, 3d, 2026-03-02, "2026-03-02 18:30"')
 @click.option("--until", type=Moment(ends=True), help="Began until; a date is meant with its whole day.")
 @click.option("--failed", is_flag=True, help="Only calls that ended by a failure.")
+@click.option("--refused", is_flag=True, help="Calls that were not taken, and why; those alike in one line.")
 @click.option("--count", type=click.IntRange(min=1), help=f"The newest so many. [{LISTED}; with --csv all]")
 @click.option("--csv", "as_csv", is_flag=True, help="CSV with a header (RFC 4180); times in UTC.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
@@ -63,6 +55,7 @@ def calls(
     since: float | None,
     until: float | None,
     failed: bool,
+    refused: bool,
     count: int | None,
     as_csv: bool,
     as_json: bool,
@@ -78,29 +71,57 @@ def calls(
         raise click.UsageError("give --csv or --json, not both")
     if since is not None and until is not None and since >= until:
         raise click.UsageError("--since is not before --until: no call began between them")
+    if failed and refused:
+        raise click.UsageError("give --failed or --refused: a call that was refused never began")
     settings = load()
     search = CallSearch(caller=caller or "", called=called or "", since=since, until=until, failed=failed)
-    if as_csv:
-        with _Stores(settings) as stores:
+    if refused:
+        _list_refused(settings, search, count, as_csv=as_csv, as_json=as_json)
+    elif as_csv:
+        with CallStores(settings) as stores:
             write_csv(stores.known(search, count), sys.stdout)
             stores.warn()
-        return
-    with _Stores(settings) as stores:
-        listed = list(stores.known(search, (count or LISTED) + 1))
+    else:
+        _list(settings, search, count or LISTED, as_json=as_json)
+
+
+def _list(settings: Settings, search: CallSearch, count: int, *, as_json: bool) -> None:
+    with CallStores(settings) as stores:
+        listed = list(stores.known(search, count + 1))
         stores.warn()
-    more = len(listed) > (count or LISTED)
-    listed = listed[: count or LISTED]
+    more, listed = len(listed) > count, listed[:count]
     if as_json:
         states = {state: [call.to_json() for call in listed if call.state == state] for state in STATES}
         click.echo(json.dumps({**states, "more": more}))
         return
     for call in listed:
         click.echo(line(call))
-    if not listed:
+    _say_of_the_list(settings, search, len(listed), more=more)
+
+
+def _list_refused(
+    settings: Settings, search: CallSearch, count: int | None, *, as_csv: bool, as_json: bool
+) -> None:
+    shown = count if as_csv else (count or LISTED)
+    with CallStores(settings) as stores:
+        listed = stores.refused(search, None if shown is None else shown + 1)
+    more, listed = shown is not None and len(listed) > shown, listed[:shown]
+    if as_csv:
+        write_refused_csv(listed, sys.stdout)
+    elif as_json:
+        click.echo(json.dumps({"refused": [call.to_json() for call in listed], "more": more}))
+    else:
+        for call in listed:
+            click.echo(refused_line(call))
+        _say_of_the_list(settings, search, len(listed), more=more)
+
+
+def _say_of_the_list(settings: Settings, search: CallSearch, shown: int, *, more: bool) -> None:
+    if not shown:
         which = "no calls yet" if search == CallSearch() else "no such call"
         click.echo(f"{which} in {place(settings)}")
     if more:
-        click.echo(f"these are the newest {len(listed)}; --count shows more", err=True)
+        click.echo(f"these are the newest {shown}; --count shows more", err=True)
 
 
 @calls.command()
@@ -109,10 +130,15 @@ def calls(
 def show(call_id: str, as_json: bool) -> None:
     """Show one call: who, which route and voice, how it ended, and what happened, in order of time."""
     settings = load()
-    with _Stores(settings) as stores:
+    with CallStores(settings) as stores:
         row = stores.row(call_id)
         record = stores.record(call_id)
         lives = row is not None and row.ended_at is None and call_id in stores.heads([call_id])[0]
+        refused = stores.refused(CallSearch(), call_id=call_id) if row is None and record is None else []
+    if refused:
+        for call in refused:
+            click.echo(json.dumps({"refused": call.to_json()}) if as_json else refused_line(call))
+        return
     if record is None and row is None:
         why = f"; {stores.silence}" if stores.silence else ""
         latest = "`voicegate calls` lists the latest"
@@ -126,88 +152,6 @@ def show(call_id: str, as_json: bool) -> None:
         click.echo(tame(text))
     if record is None:
         click.echo(f"  {tame(stores.silence or 'Redis has forgotten what happened in it')}")
-
-
-class _Stores:
-    """Both stores, opened to read. Redis may be away: then `silence` says so."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._registry = Registry.read(settings.sql)
-        self._unsure = False
-        self.silence = ""
-        """Why Redis says nothing; empty when it answered, or was not asked."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._registry is not None:
-            self._registry.close()
-
-    def known(self, search: CallSearch, count: int | None) -> Iterator[KnownCall]:
-        """The calls found, `count` at most: first those that the registry knows no end of.
-
-        Without a count there may be very many: then Redis is asked about the first only.
-        """
-        if self._registry is None:
-            return
-        begun = list(self._registry.find(replace(search, ended=False), count))
-        ended: Iterable[CallRow] = self._registry.find(
-            replace(search, ended=True), None if count is None else count - len(begun)
-        )
-        if count is not None:
-            ended = list(ended)
-        living, facts = self.heads([row.call_id for row in (*begun, *(ended if count is not None else ()))])
-        for row in begun:
-            call = KnownCall.of(row, facts.get(row.call_id, {}), lives=row.call_id in living)
-            self._unsure |= call.state == "unknown"
-            yield call
-        for row in ended:
-            yield KnownCall.of(row, facts.get(row.call_id, {}), lives=False)
-
-    def row(self, call_id: str) -> CallRow | None:
-        """The registry's row."""
-        return None if self._registry is None else self._registry.get(call_id)
-
-    def heads(self, call_ids: list[str]) -> tuple[set[str], Mapping[str, dict[str, Any]]]:
-        """The calls that live by what Redis says now, and what it says of those asked for."""
-
-        async def read(sessions: Sessions) -> tuple[set[str], Mapping[str, dict[str, Any]]]:
-            return await sessions.living(), await sessions.heads(call_ids)
-
-        return (self._asked(read) if call_ids else None) or (set(), {})
-
-    def record(self, call_id: str) -> dict[str, Any] | None:
-        """What Redis knows of a call, with its turns and events."""
-        return self._asked(lambda sessions: sessions.show(call_id))
-
-    def warn(self) -> None:
-        """Says on stderr why calls are shown as unknown, if Redis could have told."""
-        if self._unsure and self.silence:
-            click.echo(
-                tame(f"which of the calls without an end still live is unknown: {self.silence}"), err=True
-            )
-
-    def _asked(self, read: Callable[[Sessions], Awaitable[Result]]) -> Result | None:
-        try:
-            return asyncio.run(
-                _reading(redis_url_for(self._settings, runtime_for(self._settings.data_dir)), read)
-            )
-        except (RedisError, OSError, StartError) as error:
-            remedy = (
-                "is the gateway running?" if self._settings.redis_url is None else "see VOICEGATE_REDIS_URL"
-            )
-            self.silence = f"Redis does not answer ({bare(str(error))}); {remedy}"
-            return None
-
-
-async def _reading(url: str, read: Callable[[Sessions], Awaitable[Result]]) -> Result:
-    sessions = await Sessions.open(url)
-    try:
-        return await read(sessions)
-    finally:
-        await sessions.close()
 
 
 def place(settings: Settings) -> str:

@@ -16,9 +16,10 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import insert
 
-from gateway.cli.call_table import COLUMNS
+from gateway.cli.call_table import COLUMNS, REFUSED_COLUMNS
 from gateway.cli.main import cli
 from gateway.config.settings import load
+from gateway.store.refused_calls import RefusedCall, RefusedCalls
 from gateway.store.registry import CALLS, CallRow, Registry
 from gateway.store.sessions import Sessions, Turn
 from tests.gateway.conftest import Valkey
@@ -254,6 +255,60 @@ def test_a_registry_of_an_older_version_is_read_and_gets_its_index_at_the_next_s
             connection.exec_driver_sql("DROP INDEX calls_open")  # fails if the index is not there
         registry.close()
         assert listed() == ["c1"]
+
+
+# ── refused calls ────────────────────────────────────────────────────────────────────────────────────
+
+
+def turned_away(*calls: dict[str, object]) -> None:
+    registry = Registry.open(load().sql)
+    for given in calls:
+        call = RefusedCall(
+            call_id=f"call-{next(NUMBERS)}", caller="sip:bob@h", called="sip:demo@gw", source="192.0.2.9",
+            transport="udp", status=404, reason="no route takes it", started_at=time.time(),
+        )  # fmt: skip
+        RefusedCalls(registry).note([replace(call, **given)])  # type: ignore[arg-type]
+    registry.close()
+
+
+def test_refused_calls_are_listed_with_their_reason_and_found_like_others() -> None:
+    now = time.time()
+    turned_away(
+        {
+            "call_id": "call-a",
+            "caller": "sip:+49-30-1@h",
+            "started_at": now - 3 * HOUR_S,
+            "sip_call_id": "x@y",
+        },
+        {"call_id": "call-b", "status": 503, "reason": "all lines are busy", "caller": "\x1b[2J=1"},
+        {"call_id": "call-c", "caller": "web", "status": 403, "transport": "webrtc", "source": "::1"},
+    )
+    assert listed("--refused", "--since", "2h") == ["call-c", "call-b"]
+    assert listed("--refused", "--caller", "4930") == ["call-a"]
+    assert listed("--refused", "--count", "1") == ["call-c"]
+    assert listed() == [], "a call that was refused never began"
+    text = voicegate("calls", "--refused").stdout
+    assert "403 no route takes it  web → sip:demo@gw  from ::1" in text
+    assert "503 all lines are busy  \\x1b[2J=1 → " in text
+    found = json.loads(voicegate("calls", "--refused", "--json").stdout)
+    assert [call["status"] for call in found["refused"]] == [403, 503, 404]
+    rows = list(csv.DictReader(io.StringIO(voicegate("calls", "--refused", "--csv").stdout, newline="")))
+    assert tuple(rows[0]) == REFUSED_COLUMNS
+    assert rows[2]["sip_call_id"] == "x@y"
+    for one in ("call-a", "x@y"):
+        assert "404 no route takes it" in voicegate("calls", "show", one).stdout, "by either id"
+
+
+def test_calls_that_are_alike_are_one_line_with_their_number() -> None:
+    turned_away(*[{"started_at": 1e9}] * 3)
+    lines = voicegate("calls", "--refused").stdout.splitlines()
+    assert len(lines) == 1
+    assert lines[0].endswith("3 times")
+
+
+def test_without_refused_calls_the_place_is_named(own_house: Path) -> None:
+    assert f"no calls yet in the data directory {own_house}" in voicegate("calls", "--refused").stdout
+    assert "give --failed or --refused" in refused("--failed", "--refused")
 
 
 # ── what callers wrote ───────────────────────────────────────────────────────────────────────────────
