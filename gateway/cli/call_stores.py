@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Self, TypeVar
@@ -17,6 +18,7 @@ from gateway.config.paths import redis_url_for
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import Settings
 from gateway.errors import StartError
+from gateway.run import redis_server
 from gateway.store.call_search import CallSearch
 from gateway.store.refused_calls import REFUSED, RefusedCall, RefusedCalls
 from gateway.store.registry import CallRow, Registry
@@ -88,8 +90,19 @@ class CallStores:
         return (self._asked(read) if call_ids else None) or (set(), {})
 
     def record(self, call_id: str) -> dict[str, Any] | None:
-        """What Redis knows of a call, with its turns and events."""
-        return self._asked(lambda sessions: sessions.show(call_id))
+        """What Redis knows of a call, with its turns and events.
+
+        While the embedded one does not run, a copy of what it keeps is asked.
+        """
+        record = self._asked(lambda sessions: sessions.show(call_id))
+        if record is not None or not self.silence or self._settings.redis_url is not None:
+            return record
+        with (
+            contextlib.suppress(StartError, RedisError, OSError),
+            redis_server.of_a_copy(self._settings.data_dir / "redis") as url,
+        ):
+            return asyncio.run(_reading(url, lambda sessions: sessions.show(call_id)))
+        return None
 
     def warn(self) -> None:
         """Says on stderr why calls are shown as unknown, if Redis could have told."""

@@ -20,7 +20,7 @@ SILENT_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ProbedHouse:
     """What the probes found: the parts' states, and what halls and database said of themselves last."""
 
     parts: dict[str, PartState]
@@ -53,13 +53,13 @@ class HouseProbes:
         self._engine_at = -SLOW_FOR_S
         """When a hall said so last."""
 
-    async def ask(self) -> Found:
+    async def ask(self) -> ProbedHouse:
         """Waits `ANSWER_S` at most."""
         *of_halls, sql, redis = await asyncio.gather(
             *(hall.state() for hall in self._halls.values()), self._sql.state(), self._redis.state()
         )
         halls = {name: hall.last for name, hall in self._halls.items() if hall.last is not None}
-        return Found(
+        return ProbedHouse(
             parts={
                 "hall": worst(of_halls),
                 "engine": self._engine_of(halls),

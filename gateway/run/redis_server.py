@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +33,9 @@ START_S: Final = 10.0
 ORPHAN_S: Final = 5.0
 """How long the Valkey of a gateway that was killed may take to end."""
 PR_SET_PDEATHSIG: Final = 1
+
+KEPT: Final = "appendonlydir"
+"""Where Valkey keeps its append-only files, within its folder."""
 
 CONFIG: Final = """\
 # written anew at each start
@@ -61,6 +68,28 @@ def command(path: Path, folder: Path) -> list[str]:
     config = folder / "valkey.conf"
     config.write_text(CONFIG.format(socket=path, folder=folder))
     return [str(binary), str(config)]
+
+
+@contextmanager
+def of_a_copy(folder: Path) -> Iterator[str]:
+    """Serves a copy of what a Valkey that has ended keeps in `folder`, which stays as it is; yields its URL.
+
+    Raises `StartError` when nothing is kept there, or it cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="vg-copy-") as name:
+        copy = Path(name)
+        try:
+            shutil.copytree(folder / KEPT, copy / KEPT)
+        except OSError as error:  # what `copytree` raises is one too
+            raise StartError(f"{folder / KEPT} cannot be read: {error.strerror or error}") from None
+        path = copy / "redis.sock"
+        server = subprocess.Popen(command(path, copy), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603 - our own binary
+        try:
+            wait_until_up(path, lambda: server.poll() is None)
+            yield f"unix://{path}"
+        finally:
+            server.kill()  # nobody needs what it would write
+            server.wait()
 
 
 def wait_until_up(path: Path, alive: Callable[[], bool]) -> str:

@@ -7,6 +7,7 @@ import csv
 import io
 import itertools
 import json
+import subprocess
 import time
 from dataclasses import replace
 from datetime import datetime
@@ -19,10 +20,11 @@ from sqlalchemy import insert
 from gateway.cli.call_table import COLUMNS, REFUSED_COLUMNS
 from gateway.cli.main import cli
 from gateway.config.settings import load
+from gateway.run import redis_server
 from gateway.store.refused_calls import RefusedCall, RefusedCalls
 from gateway.store.registry import CALLS, CallRow, Registry
 from gateway.store.sessions import Sessions, Turn
-from tests.gateway.conftest import Valkey
+from tests.gateway.conftest import Valkey, short_folder
 
 pytestmark = pytest.mark.usefixtures("own_house")
 
@@ -430,3 +432,27 @@ async def test_a_redis_that_does_not_know_the_calls_says_so(
     assert " unknown " in result.stdout
     assert result.stderr == ""
     assert "Redis has forgotten" in (await asyncio.to_thread(voicegate, "calls", "show", "c1")).stdout
+
+
+async def kept(url: str) -> None:
+    sessions = await Sessions.open(url)
+    sessions.session("c1").opened(caller="bob")
+    sessions.session("c1").turn(Turn("caller", "when are you open"))
+    await sessions.close()
+
+
+def test_what_happened_in_a_call_is_told_while_the_gateway_is_down(own_house: Path) -> None:
+    entered({"call_id": "c1", "how": "hung up"})
+    folder = own_house / "redis"
+    with short_folder() as short:
+        path = short / "redis.sock"
+        server = subprocess.Popen(redis_server.command(path, folder), stdout=subprocess.DEVNULL)
+        redis_server.wait_until_up(path, lambda: server.poll() is None)
+        asyncio.run(kept(f"unix://{path}"))
+        server.terminate()
+        server.wait()
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    shown = voicegate("calls", "show", "c1")
+    assert "caller: when are you open" in shown.stdout
+    assert "hung up" in shown.stdout
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
