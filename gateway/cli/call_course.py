@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from gateway.cli.call_table import KnownCall
-
-QUALITY: Final = ("codec", "lost", "jitter_ms", "concealed", "underruns")
 
 
 def head(call_id: str, call: KnownCall | None, facts: Mapping[str, Any]) -> Iterator[str]:
@@ -40,8 +38,19 @@ def course(facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _quality(facts: Mapping[str, Any]) -> str:
-    """How the line was."""
-    return ""
+    """How the sound came and went, as far as it was measured."""
+    said = []
+    if "packets" in facts:
+        packets, lost = facts["packets"], facts.get("lost", 0)
+        share = 100 * lost / max(1, packets + lost)
+        said.append(
+            f"{facts.get('codec', 'sound')}: {packets} packets came, {lost} were lost ({share:.1f} %)"
+        )
+        if "jitter_ms" in facts:
+            said.append(f"jitter {facts['jitter_ms']:.1f} ms")
+    if facts.get("underruns"):
+        said.append(f"{facts['underruns']} of our frames (20 ms) were not ready in time")
+    return ", ".join(said)
 
 
 def _turn(turn: Mapping[str, Any]) -> str:

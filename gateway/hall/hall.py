@@ -56,6 +56,7 @@ from gateway.ipc.line_messages import (
     CallStarted,
     DropCall,
     KeyPressed,
+    LineQuality,
     MediaTurned,
     RtpMoved,
     TransferOutcome,
@@ -122,6 +123,7 @@ class Hall:
             MediaTurned.handled_by(self.media_turned),
             TransferOutcome.handled_by(self.transfer_outcome),
             RtpMoved.handled_by(self.rtp_moved),
+            LineQuality.handled_by(self.line_quality),
             CallLeft.handled_by(self.call_left),
             RenderPrompts.handled_by(self.render_prompts),
             Drain.handled_by(self.drain),
@@ -358,6 +360,13 @@ class Hall:
         call.log.warning("rtp.moved", was=moved.was, now=moved.now)
         call.session.event("rtp_moved", was=moved.was, now=moved.now)
         self.tell_front(moved)
+
+    async def line_quality(self, line: Peer, quality: LineQuality) -> None:
+        """Notes it; the call may be over here already."""
+        facts = {"codec": quality.codec, "packets": quality.received, "lost": quality.lost}
+        session = self.sessions.session(quality.call_id)
+        session.note(**facts, jitter_ms=quality.jitter_ms)
+        session.event("line_quality", line=line.name, **facts, jitter_ms=quality.jitter_ms)
 
     async def call_left(self, _: Peer, left: CallLeft) -> None:
         self._call(left.call_id).end(left.how)

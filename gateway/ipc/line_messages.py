@@ -85,6 +85,21 @@ class RtpMoved(Tell):
 
 
 @dataclass(frozen=True, slots=True)
+class LineQuality(Tell):
+    """How a call's sound came from the caller, over the whole call; told just before `CallLeft`."""
+
+    wire: ClassVar[str] = "call.quality"
+    call_id: str
+    codec: str | None
+    received: int
+    """RTP packets"""
+    lost: int
+    """that never came, or too late to be played"""
+    jitter_ms: float | None
+    """the mean, by RTCP (RFC 3550 §6.4.1); None where the line does not measure it"""
+
+
+@dataclass(frozen=True, slots=True)
 class CallLeft(Tell):
     """The line has the call no more. Front and hall are told."""
 

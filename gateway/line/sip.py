@@ -42,6 +42,7 @@ from gateway.ipc.line_messages import (
     DropCall,
     KeyPressed,
     KeyWay,
+    LineQuality,
     MediaTurned,
     ReferCall,
     RingCall,
@@ -282,6 +283,10 @@ class SipLine:
             del self._calls[call.call_id]
         if call.slot is not None:
             note("info", "call.left", call_id=call.call_id, codec=call.codec, saw=how)
+            if call.packets:
+                self._hall.tell(
+                    LineQuality(call.call_id, call.codec, call.packets, call.lost, call.jitter_ms)
+                )
             for peer in (self._hall, self._front):
                 peer.tell(CallLeft(call.call_id, how))
         if call in self._graveyard:

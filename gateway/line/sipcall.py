@@ -110,6 +110,8 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
         """On its media transports, by their index."""
         self.media_index = 0
         """Of its audio among the sections of its SDP: a phone may offer video first."""
+        self.packets, self.lost, self.jitter_ms = 0, 0, 0.0
+        """Of what was heard, in the streams that are over."""
 
     def take_slot(self, slot: SlotPort) -> None:
         """The line has a place for it."""
@@ -181,6 +183,14 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
                 how = CallEnding(End.FAILED, f"{status} {info.lastReason}")
             self.line.free(self)
             self.line.loop.call(self.line.ended, self, how)
+
+    @guarded
+    def onStreamDestroyed(self, prm: Any) -> None:
+        # the last moment at which its counters can be read; a re-INVITE ends one stream and begins another
+        heard = self.getStreamStat(int(prm.streamIdx)).rtcp.rxStat
+        self.packets += int(heard.pkt)
+        self.lost += int(heard.loss) + int(heard.discard)
+        self.jitter_ms = round(heard.jitterUsec.mean / 1000, 1)
 
     @guarded
     def onCallMediaState(self, _: Any) -> None:

@@ -43,6 +43,7 @@ from gateway.ipc.line_messages import (
     DialDigits,
     DropCall,
     KeyPressed,
+    LineQuality,
     OfferAnswer,
     ReferCall,
     RingCall,
@@ -273,11 +274,15 @@ class WebLine:
             self._tell_hall(KeyPressed(call.call_id, detail, "page"))
         elif what == "ended" and call.ended is not None:
             self._forget(call)
+            report = call.report()
+            self._tell_hall(
+                LineQuality(call.call_id, CODEC, report.get("received", 0), report.get("lost", 0), None)
+            )
             left = CallLeft(call.call_id, call.ended)
             self._tell_hall(left)
             if self._front is not None:
                 self._front.tell(left)
-            log.info("call.left", call_id=call.call_id, saw=call.ended, **call.report())
+            log.info("call.left", call_id=call.call_id, saw=call.ended, **report)
 
     def _forget(self, call: WebCall) -> None:
         self.calls.pop(call.call_id, None)

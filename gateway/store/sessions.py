@@ -100,10 +100,10 @@ class CallRecord:
         """
         facts = {key: value for key, value in self.facts.items() if key != "offer"}
         table: dict[str, Any] = {"call_id": self.call_id, **facts}
-        for key in ("started_at", "answered_at", "ended_at", "spoken_s"):
+        for key in ("started_at", "answered_at", "ended_at", "spoken_s", "jitter_ms"):
             if key in facts:
                 table[key] = float(facts[key])
-        for key in ("turns", "underruns"):
+        for key in ("turns", "underruns", "packets", "lost"):
             if key in facts:
                 table[key] = int(facts[key])
         if "disclosed" in facts:

@@ -396,6 +396,7 @@ async def test_calls_and_one_call(valkey: Valkey, own_house: Path, monkeypatch: 
         "Redis says that the one lives, and nothing of the other"
     )
     assert any("bob → demo" in line for line in lines)
+    call.note(codec="PCMU", packets=990, lost=10, jitter_ms=4.25)
     call.ended("caller hung up", underruns=2)
     await sessions.close()
     both = json.loads((await run("calls", "--json")).output)
@@ -404,6 +405,8 @@ async def test_calls_and_one_call(valkey: Valkey, own_house: Path, monkeypatch: 
     shown = (await run("calls", "show", "c1")).output
     assert "payload 000000000abc" in shown
     assert "bot: daily   [whole 512 ms]" in shown
+    assert "PCMU: 990 packets came, 10 were lost (1.0 %), jitter 4.2 ms" in shown
+    assert "2 of our frames (20 ms) were not ready in time" in shown
     assert "\x1b" not in shown
     happened = [
         line.split(maxsplit=1) for line in shown.splitlines() if line[2:4].isdigit() and line[4] == ":"
