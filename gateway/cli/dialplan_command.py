@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from consent.registration import STOCK
 from consent.voice_names import known_voices
 from gateway.config.paths import dialplan_dir
 from gateway.config.settings import load
-from gateway.dialplan import Dialplan, Route
+from gateway.dialplan import Dialplan, Route, VoiceOwner
 from gateway.errors import DialplanError
 
 FOLDER = click.argument("folder", required=False, type=click.Path(path_type=Path))
@@ -35,18 +36,8 @@ def check(folder: Path | None) -> None:
     for name, uri in plan.targets.items():
         click.echo(f"target {name}: {uri}")
     for route in plan.routes:
-        if route.voice not in voices:
-            click.echo(
-                f"{_where(route)}: {route.name}: the voice {route.voice!r} is not registered yet: "
-                "callers hear 480 until it is",
-                err=True,
-            )
-        elif settings.engine == "embedded" and route.voice != STOCK:
-            click.echo(
-                f"{_where(route)}: {route.name}: the embedded engine has no voice but {STOCK}'s: "
-                f"{'callers hear that' if route.without_voice == 'stock' else 'callers hear 480'}",
-                err=True,
-            )
+        for warning in _unheard(route, voices, settings.engine):
+            click.echo(f"{_where(route)}: {route.name}: {warning}", err=True)
     count = len(plan.routes)
     click.echo(f"{plan.folder}: {count} {'route' if count == 1 else 'routes'}, all well")
 
@@ -73,6 +64,18 @@ def route_of(called: str, caller: str, source: str, at: str | None, folder: Path
     click.echo(f"  voice {route.voice}, language {route.language}, purpose {route.purpose}")
     for number, verb in enumerate(route.do, start=1):
         click.echo(f"  {number}. {verb.verb}{_gist(verb)}")
+
+
+def _unheard(route: Route, voices: Collection[str], engine: str) -> Iterator[str]:
+    """Which voices of a route that loads cannot be heard, or managed, as things are."""
+    if route.voice not in voices:
+        yield f"the voice {route.voice!r} is not registered yet: callers hear 480 until it is"
+    elif engine == "embedded" and route.voice != STOCK:
+        instead = "callers hear that" if route.without_voice == "stock" else "callers hear 480"
+        yield f"the embedded engine has no voice but {STOCK}: {instead}"
+    for verb in route.do:
+        if isinstance(verb, VoiceOwner) and verb.voice not in voices:
+            yield f"voice_owner: the voice {verb.voice!r} is not registered yet"
 
 
 def _where(route: Route) -> str:

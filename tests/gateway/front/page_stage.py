@@ -32,6 +32,7 @@ class Desk:
         self.front = front
         self.records: dict[str, dict[str, Any]] = {}
         self.full = False
+        self.state = HouseState(ready=True, parts={"hall0": "ready"})
         self.hows: list[End] = []
         """how calls ended that were ended over HTTP"""
 
@@ -71,7 +72,7 @@ class Desk:
         return b""
 
     async def ready(self) -> HouseState:
-        return HouseState(ready=True, parts={"hall0": True})
+        return self.state
 
 
 class Stage:

@@ -19,6 +19,7 @@ from playwright.async_api import Browser, JSHandle, Page, Route, async_playwrigh
 from gateway.config.settings import Settings
 from gateway.front.app import build_app
 from gateway.ipc.ending import End
+from gateway.ipc.front_messages import HouseState
 from gateway.ipc.line_messages import (
     CallConfirmed,
     CallLeft,
@@ -405,6 +406,22 @@ async def test_the_page_needs_nobody_else(browser: Browser, stage: Stage) -> Non
     await expect(page.locator("#gateway-text")).to_have_text("Ready")
     assert asked
     assert all(url.startswith(stage.url) for url in asked), json.dumps(asked)
+    await page.close()
+
+
+async def test_the_header_tells_a_slow_part_from_one_that_is_down(browser: Browser, stage: Stage) -> None:
+    page = await browser.new_page()
+    header = page.locator("#gateway-text")
+    for parts, said in (
+        ({"hall": "ready", "engine": "slow", "redis": "ready"}, "Slow: engine"),
+        ({"hall": "down", "engine": "slow", "redis": "down"}, "Not ready: hall, redis; Slow: engine"),
+        ({}, "Not ready"),
+    ):
+        stage.desk.state = HouseState(ready=False, parts=parts)
+        await page.goto(stage.url)
+        await expect(header).to_have_text(said)
+    stage.desk.state = HouseState(ready=True, parts={"hall": "ready"})
+    await expect(header).to_have_text("Ready")
     await page.close()
 
 
