@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -407,7 +408,9 @@ async def test_a_server_whose_engine_dies_ends_at_once(
             await listen()
     assert not [event for event in events if isinstance(event, Done | Failure)], "its hall asks for it again"
     assert await asyncio.to_thread(process.wait, 5) == 1
-    assert f"engine.process_died            pid={worker} status=-9" in (folder / "log").read_text()
+    log = [json.loads(line) for line in (folder / "log").read_text().splitlines()]
+    (died,) = [line for line in log if line["event"] == "engine.process_died"]
+    assert (died["pid"], died["status"]) == (worker, -9)
 
 
 async def test_an_engine_whose_server_dies_is_over(serving: Serving) -> None:
