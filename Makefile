@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run models wheel test lint bench bench-calls bench-web bench-engine bench-consent bench-watermark prove prove-null prove-detector prove-wheel prove-steady clean
+.PHONY: run models wheel test lint bench bench-calls bench-web bench-echo bench-engine bench-consent bench-watermark prove prove-null prove-detector prove-wheel prove-steady clean
 
 run: models $(if $(filter chroma,$(VOICEGATE_ENGINE)),$(VENV)/.chroma)
 	@$(BIN)/voicegate run
@@ -31,13 +31,16 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-calls bench-web bench-engine bench-consent bench-watermark
+bench: bench-calls bench-web bench-echo bench-engine bench-consent bench-watermark
 
 bench-calls: $(VENV)/.test
 	$(BIN)/python -m benchmarks.calls
 
 bench-web: $(VENV)/.test
 	$(BIN)/python -m benchmarks.web
+
+bench-echo: $(VENV)/.test
+	$(BIN)/python -m benchmarks.speakerphones
 
 bench-engine: $(VENV)/.test
 	$(BIN)/python -m benchmarks.understanding

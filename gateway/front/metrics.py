@@ -32,6 +32,9 @@ HALL_COUNTERS: Final = {
     "mark_alarms": "Frames that could not be marked and went out as silence",
     "marks_checked": "Windows of 10 s of voice whose mark was looked for",
     "underruns": "Frames that a line pulled in vain",
+    "echoes": "Echoes of our voice that were found in calls",
+    "echo_looks": "Looks for an echo of our voice",
+    "echo_frames_late": "Frames of 20 ms that there was no time to take an echo out of",
 }
 """What halls count, of `HallHealth.counters`; what is not listed is a gauge."""
 

@@ -203,6 +203,11 @@ class Call:
             how = CallEnding(End.VOICE_REFUSED, reason)
             asyncio.get_running_loop().call_later(MUTED_FOR_S, self.end, how)
 
+    def hear_echo(self, delay_s: float) -> None:
+        """The caller's telephone sends us our own voice: it is taken out from now on."""
+        self.log.info("call.echo", delay_s=round(delay_s, 3))
+        self.session.event("echo", delay_s=round(delay_s, 3))
+
     def miss_mark(self, verdict: Detection) -> None:
         """What the call was sent does not carry its mark: it falls silent."""
         self.log.error("mark.not_found", p_value=verdict.p_value, score=round(verdict.score, 1))

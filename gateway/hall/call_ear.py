@@ -93,11 +93,20 @@ class CallEar:
 
     # ── the hot path ─────────────────────────────────────────────────────────────────────────────────
 
-    def hear(self, frame: Floats | None, judged: float | None, now: float, *, sending: bool) -> None:
+    def hear(
+        self,
+        frame: Floats | None,
+        judged: float | None,
+        now: float,
+        *,
+        sending: bool,
+        raw: Floats | None = None,
+    ) -> None:
         """One 20 ms frame from the caller; see `Turns.hear`. `now` is monotonic; without `sending` the call
-        is held: what arrives is music, and nobody hears us."""
+        is held: what arrives is music, and nobody hears us. `raw`: the frame as it came, when our echo was
+        taken out of it; that is what is tapped."""
         if self._tap is not None:
-            self._tap(frame)
+            self._tap(frame if raw is None else raw)
         if not sending:
             self.last_sound = now
             return

@@ -8,8 +8,8 @@ and from then on the call's sound goes through WebRTC's canceller (AEC3, `pywebr
 and engine. The canceller is given what the line really played, shifted by the lag that was found, since it
 looks no further back than half a second.
 
-`EchoStage` does this for the calls of one line rate, after the lines have their answers: the wheel holds the
-interpreter's lock while it cancels, so threads would not help, and nobody waits for the caller's sound.
+`EchoStage` does this for the calls of one line rate. The wheel holds the interpreter's lock while it cancels,
+so that threads would not help; it works after the 20 ms pass instead, when the lines have their answers.
 
 Hot path: no locks, no logs; it allocates the frames that it hands on.
 """
@@ -54,12 +54,14 @@ it is not."""
 LEAST_SHARE: Final = 0.02
 """Stretches of our sound with less than this share of the loudest's energy count as so loud: what is nearly
 silent is like anything."""
-BEYOND_DOUBT: Final = 0.45
-"""Likeness that one look suffices for; two strangers' voices reach .35 once in a hundred looks."""
 SAME_LAG: Final = round(0.0025 * LOOK_HZ)
 """Looks that differ by less (2.5 ms) have found the same way."""
+BEYOND_DOUBT: Final = 0.5
+TWO_ALIKE: Final = 0.55
+"""What the likeness must be of one look, and in sum of two that found the same way; three that did need none.
+An echo in a common room shows within two looks (.90 to .98 of them), a stranger's voice in one of 175."""
 REMEMBERED: Final = 6
-"""Looks whose lags are compared, and looks that one utterance of the caller's is worth."""
+"""Looks that are compared, and looks that one utterance of the caller's is worth."""
 PAUSE_S: Final = 0.5
 """So long without speech ends such an utterance."""
 
@@ -67,16 +69,18 @@ HANG_S: Final = 0.5
 """The canceller runs so long after our last sound came back."""
 AHEAD_S: Final = 0.1
 """What is left of the lag for the canceller to find: the echo may come so much earlier all at once."""
-REACH_S: Final = 0.35
-"""More than this, and the reference is shifted anew."""
+REACH_S: Final = (0.04, 0.35)
+"""What is left of it may become so little or so much, before the reference is shifted anew."""
 NEAR_LAG: Final = round(0.01 * LOOK_HZ)
 """Lags within 10 ms are one way through one room."""
-UNHEARD: Final = 10.0 ** (-60 / 20)
+UNHEARD: Final = 10.0 ** (-70 / 20)
 """A caller's sound below this (rms) holds no echo that anybody would take for speech."""
 AUDIBLE: Final = 10.0 ** (-40 / 20)
 """Of our sound at least this (rms) tells whether it comes back."""
-PATIENCE: Final = 8
-"""Looks in a row without an echo, `FOLLOW_S` apart, after which there was none; next time twice as many."""
+PATIENCE: Final = 5
+"""Looks in a row without an echo, `FOLLOW_S` apart, after which there never was one …"""
+TRUST: Final = 20
+"""… and after which there is none any more, where it was seen a second time."""
 
 
 class PlayedSound:
@@ -202,7 +206,8 @@ class EchoGuard:
         self._before: Floats = np.zeros(PIECE, np.float32)
         """the caller's last 10 ms at `ECHO_HZ`"""
         self._running = False
-        self._lags: deque[int] = deque(maxlen=REMEMBERED)
+        self._ways: deque[tuple[float, int]] = deque(maxlen=REMEMBERED)
+        """what the last looks found: likeness and lag"""
         self._lag = 0
         """of the echo, at `LOOK_HZ`"""
         self._shift = 0
@@ -214,6 +219,7 @@ class EchoGuard:
         self._unlike = 0
         """looks in a row without an echo"""
         self._patience = PATIENCE
+        """so many may be"""
 
     def reset(self, rate_hz: int, played: int) -> None:
         """The call is on another line: nothing is known of its way. `played`: see `PlayedSound`."""
@@ -221,9 +227,8 @@ class EchoGuard:
         self.ours = PlayedSound(rate_hz, played)
         self._rate_hz = rate_hz
         self._heard.clear()
-        self._lags.clear()
+        self._ways.clear()
         self._looked = self._looks = 0
-        self._patience = PATIENCE
 
     def close(self) -> None:
         """The call is over."""
@@ -255,8 +260,9 @@ class EchoGuard:
         """Looks for what was played in what was heard; True when it is there: the guard is on from now."""
         self._looks += 1
         alike, lag = likeness(*self._both(LOOK_S))
-        found = alike >= BEYOND_DOUBT or any(abs(lag - other) <= SAME_LAG for other in self._lags)
-        self._lags.append(lag)
+        before = [other for other, at in self._ways if abs(lag - at) <= SAME_LAG]
+        self._ways.append((alike, lag))
+        found = alike >= BEYOND_DOUBT or len(before) > 1 or alike + max(before, default=-1.0) >= TWO_ALIKE
         if found:
             self._start(lag)
         return found
@@ -270,10 +276,11 @@ class EchoGuard:
         return thinned(float_from_bytes(heard), self._rate_hz), thinned(far, self._rate_hz)
 
     def _start(self, lag: int) -> None:
+        self._stop()
         self._canceller = self._cancellers.take()
-        self.on, self._running = True, False
-        self._unlike = 0
-        self._before[:] = 0.0
+        self.on = True
+        self._unlike, self._patience = 0, PATIENCE
+        self._before = np.zeros(PIECE, np.float32)
         self._aim(lag)
 
     def _aim(self, lag: int) -> None:
@@ -282,6 +289,11 @@ class EchoGuard:
         self._shift = ahead * self._rate_hz // LOOK_HZ
 
     # ── there is ─────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def delay_s(self) -> float:
+        """How late the echo is, from the leg's sound being played to its coming back."""
+        return self._lag / LOOK_HZ
 
     @property
     def reference(self) -> Pcm:
@@ -293,19 +305,20 @@ class EchoGuard:
         """What we said may still be coming back."""
         return self.ours.still * FRAME_S <= self._shift / self._rate_hz + HANG_S
 
-    @property
-    def deaf(self) -> bool:
-        """There is an echo and no canceller for it: who speaks while we talk cannot be known."""
-        return self.on and self._canceller is None and self._comes_back
+    def deaf(self, *, late: bool) -> bool:
+        """There is an echo and nothing that takes it out, no canceller or (`late`) no time for it: who speaks
+        while we talk cannot be known."""
+        return self.on and (late or self._canceller is None) and self._comes_back
 
-    def clean(self, near: Floats, far: Floats, *, speaking: bool) -> Floats:
+    def clean(self, near: Floats, far: Floats, *, speaking: bool, late: bool = False) -> Floats:
         """The caller's 20 ms without our voice, both float32 `(320,)` at `ECHO_HZ`, `CANCELLER_DELAY` late.
 
         Out of our talk the sound passes as it is, as late; but not within the caller's turn (`speaking`).
+        When the hall is `late` it passes as it is, too.
         """
         canceller = self._canceller
         running = self._comes_back or (self._running and speaking)
-        if running and canceller is not None:
+        if running and canceller is not None and not late:
             if not self._running:
                 canceller.process(self._before, np.zeros(PIECE, np.float32))  # so that its delay holds this
             parts = [
@@ -336,22 +349,24 @@ class EchoGuard:
         if _rms(near) < UNHEARD:
             self._miss()
             return
-        _, lag = likeness(near, far)
+        alike, lag = likeness(near, far)
         if abs(lag - self._lag) <= NEAR_LAG:
-            self._unlike = 0
+            self._unlike, self._patience = 0, TRUST
             self._lag = lag
-        elif any(abs(lag - other) <= SAME_LAG for other in tuple(self._lags)[-2:]):
+            left_s = lag / LOOK_HZ - self._shift / self._rate_hz
+            if left_s > REACH_S[1] or (self._shift and left_s < REACH_S[0]):  # the clocks drift apart
+                self._aim(lag)
+        elif any(abs(lag - at) <= SAME_LAG for _, at in tuple(self._ways)[-2:]):
             self._unlike = 0
             self._aim(lag)
         else:
             self._miss()
-        self._lags.append(lag)
+        self._ways.append((alike, lag))
 
     def _miss(self) -> None:
         self._unlike += 1
         if self._unlike >= self._patience:
-            self._patience *= 2
-            self._lags.clear()
+            self._ways.clear()
             self._stop()
 
 
@@ -371,7 +386,13 @@ class EchoStage:
                 stage.reset(row)
 
     def clean(
-        self, rows: Rows, heard: Floats, guards: Sequence[EchoGuard], speaking: Sequence[bool]
+        self,
+        rows: Rows,
+        heard: Floats,
+        guards: Sequence[EchoGuard],
+        speaking: Sequence[bool],
+        *,
+        late: bool = False,
     ) -> tuple[Floats, Floats]:
         """`heard` float32 `(B, rate_hz * 0.02)` of the calls in `rows`, which are in their turns or not ->
         their sound at `HOUSE_HZ` and at `VAD_HZ`."""
@@ -380,7 +401,7 @@ class EchoStage:
             near, far = self._near.change(rows, near), self._far.change(rows, far)
         clean = np.stack(
             [
-                guard.clean(n, f, speaking=s)
+                guard.clean(n, f, speaking=s, late=late)
                 for guard, n, f, s in zip(guards, near, far, speaking, strict=True)
             ]
         )

@@ -4,27 +4,32 @@
 speech, lets each call take its frame, pulls what each has to say, marks it, and answers the lines. No awaits,
 no locks, no logs in the ordinary case, numpy over all calls at once. An error of one call ends that call and
 no other. What the pass keeps of a call is its `Seat`, which nobody else writes.
+
+Calls whose line sends us our own voice are heard after the pass, a few at a time and before the next one:
+taking an echo out costs more than all the rest, and no line waits for it.
 """
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
 
-from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, RateChanger, Rows, VoiceActivity
+from gateway.hall.audio import FRAME_S, HOUSE_HZ, Floats, Rows, VoiceActivity
 from gateway.hall.call_ear import CallEar
 from gateway.hall.clocks import Clocks
-from gateway.hall.echo import Cancellers, EchoGuard, EchoStage
+from gateway.hall.echo import Cancellers, EchoGuard
 from gateway.hall.inspector import Inspector
 from gateway.hall.key_tones import KeyTones
-from gateway.hall.leg import Legs
 from gateway.hall.licence import Licence
 from gateway.hall.playout import FRAME, Playout
+from gateway.hall.rate import CAPACITY, Rate
 from gateway.hall.ticks import RATES_HZ, TickLine
 from gateway.ipc import tick
 from gateway.ipc.line_messages import KeyWay
@@ -36,8 +41,6 @@ from watermark.mark import MarkerBank
 from watermark.pcm import float_from_bytes
 from watermark.selfcheck import SelfCheck
 
-CAPACITY: Final = 256
-"""Calls one hall can hold; its rows in every batched stage."""
 HOPS: Final = round(FRAME_S * HOPS_HZ)
 """The marker's hops in a frame."""
 QUIET: Final = np.zeros(FRAME, np.float32)
@@ -46,6 +49,8 @@ SPEECH: Final = 0.5
 """Probability of speech from which a guard may look for an echo."""
 LOOKS: Final = 4
 """Echoes that are looked for in one turn (.3 ms each); the other calls' guards wait for the next one."""
+TOGETHER: Final = 8
+"""Calls whose echo is taken out in one go (.2 ms each); between two goes other things may happen."""
 LATE_S: Final = 0.010
 """A turn that takes longer is counted as late: half of a frame is gone."""
 
@@ -65,29 +70,8 @@ class Counters:
     echoes: int = 0
     """found in calls"""
     echo_looks: int = 0
-
-
-class Rate:
-    """The stages of all lines of one rate."""
-
-    def __init__(self, rate_hz: int) -> None:
-        self.rate_hz = rate_hz
-        self.frame = round(rate_hz * FRAME_S)
-        self.to_house = RateChanger(rate_hz, HOUSE_HZ, CAPACITY)
-        self.to_vad = RateChanger(rate_hz, VAD_HZ, CAPACITY) if rate_hz != VAD_HZ else None
-        self.legs = Legs(rate_hz, CAPACITY)
-        self.echo = EchoStage(rate_hz, CAPACITY)
-
-    def narrow(self, rows: Rows, sound: Floats) -> Floats:
-        """The callers' 20 ms at 8 kHz."""
-        return sound if self.to_vad is None else self.to_vad.change(rows, sound)
-
-    def reset(self, row: int) -> None:
-        self.to_house.reset(row)
-        if self.to_vad is not None:
-            self.to_vad.reset(row)
-        self.legs.reset(row)
-        self.echo.reset(row)
+    echo_frames_late: int = 0
+    """that there was no time to take an echo out of"""
 
 
 @dataclass(slots=True, eq=False)
@@ -155,6 +139,9 @@ class Seated(Protocol):
     def alarm(self, error: Exception) -> None:
         """A frame could not be marked and went out as silence; told once a call."""
 
+    def hear_echo(self, delay_s: float) -> None:
+        """The call's line sends us our own voice; told whenever that is found, a few times a call at most."""
+
     def miss_mark(self, verdict: Detection) -> None:
         """What the call was sent does not carry its mark."""
 
@@ -165,14 +152,25 @@ class Seated(Protocol):
 class _Heard:
     """What one tick of each line of a rate brought of some calls."""
 
-    __slots__ = ("calls", "pcm", "stages", "toned")
+    __slots__ = ("at", "calls", "pcm", "stages", "toned")
 
-    def __init__(self, stages: Rate) -> None:
+    def __init__(self, stages: Rate, at: float) -> None:
         self.stages = stages
+        self.at = at
+        """when, monotonic"""
         self.calls: list[Seated] = []
         self.pcm: list[bytes | memoryview] = []
         self.toned: list[int] = []
         """which of the calls may press keys as sound"""
+
+    def keep(self, which: list[bool]) -> None:
+        """Forgets the calls that are not to be kept."""
+        if all(which):
+            return
+        moved = {at: now for now, at in enumerate(itertools.compress(range(len(which)), which))}
+        self.toned = [moved[at] for at in self.toned if at in moved]
+        self.calls = list(itertools.compress(self.calls, which))
+        self.pcm = list(itertools.compress(self.pcm, which))
 
     def rows(self) -> Rows:
         return np.fromiter((call.seat.row for call in self.calls), np.intp, len(self.calls))
@@ -202,6 +200,8 @@ class Floor:
         self._key_tones = KeyTones(CAPACITY)
         self._clocks = clocks
         self._cancellers = Cancellers()
+        self._echoing: deque[_Heard] = deque()
+        """what calls with an echo said in the last turn; it waits until the lines have their answers"""
         self._looks = LOOKS
         """echoes that may still be looked for in this turn"""
         self._free = list(range(CAPACITY - 1, -1, -1))
@@ -252,27 +252,29 @@ class Floor:
             if waiting:
                 by_rate[line.rate_hz].append((line, waiting))
         self._looks = LOOKS
-        echoing: list[_Heard] = []
+        while self._echoing:  # there was no time for these: the hall has more to do than it can
+            self._hear_past_echo(self._echoing.popleft(), late=True)
         for rate_hz, members in by_rate.items():
             stages = self.rates[rate_hz]
             for depth in range(max(len(waiting) for _, waiting in members)):
                 ticks = [(line, waiting[depth]) for line, waiting in members if depth < len(waiting)]
-                echoing += self._listen(stages, ticks, now)
+                self._listen(stages, ticks, now)
                 newest = [(line, waiting[depth]) for line, waiting in members if depth == len(waiting) - 1]
                 self._speak(stages, newest)
             for line, waiting in members:
                 line.count_late(len(waiting) - 1)
                 self.counters.late_ticks += len(waiting) - 1
-        for heard in echoing:  # the lines have their answers: this may take a while
-            self._hear_past_echo(heard, now)
+        if self._echoing:
+            asyncio.get_running_loop().call_soon(self._hear_some_past_echo)
         took = time.perf_counter() - began
         self.counters.turns += 1
         self.counters.busy_s += took
         self.counters.late_turns += took > LATE_S
 
-    def _listen(self, stages: Rate, ticks: list[tuple[TickLine, tick.Tick]], now: float) -> list[_Heard]:
-        """The callers' 20 ms of one tick of each line; returns those of calls with an echo, which wait."""
-        plain, echoing = _Heard(stages), _Heard(stages)
+    def _listen(self, stages: Rate, ticks: list[tuple[TickLine, tick.Tick]], now: float) -> None:
+        """The callers' 20 ms of one tick of each line; those of calls with an echo wait."""
+        plain, echoing = _Heard(stages, now), _Heard(stages, now)
+        waiting: list[_Heard] = []
         seated = self._on_line
         whole = 2 * stages.frame
         nothing = bytes(whole)
@@ -299,12 +301,18 @@ class Floor:
                 except Exception:
                     call.broke("tick")
                     continue
+                if seat.echo.on and len(echoing.calls) == TOGETHER:
+                    waiting.append(echoing)
+                    echoing = _Heard(stages, now)
                 heard = echoing if seat.echo.on else plain
                 if flags & tick.TONES:
                     heard.toned.append(len(heard.calls))
                 heard.calls.append(call)
                 heard.pcm.append(pcm)
-        self.counters.frames += len(plain.calls) + len(echoing.calls)
+        if echoing.calls:
+            waiting.append(echoing)
+        self._echoing.extend(waiting)
+        self.counters.frames += len(plain.calls) + sum(len(heard.calls) for heard in waiting)
         if plain.calls:
             rows, sound = plain.rows(), plain.sound()
             house = stages.to_house.change(rows, sound)
@@ -314,14 +322,14 @@ class Floor:
                 self._hear_keys(plain, narrow, judged)
             for call, frame in zip(plain.calls, house, strict=True):
                 try:
-                    likely = self._doubt(call.seat, judged.get(call.seat.row))
+                    likely = self._doubt(call, judged.get(call.seat.row))
                     call.ear.hear(frame, likely, now, sending=call.seat.sending)
                 except Exception:
                     call.broke("hear")
-        return [echoing] if echoing.calls else []
 
-    def _doubt(self, seat: Seat, likely: float | None) -> float | None:
+    def _doubt(self, call: Seated, likely: float | None) -> float | None:
         """The probability of a caller's speech; none when what sounds like it is our own voice."""
+        seat = call.seat
         if likely is None or likely < SPEECH or not self._looks or not seat.echo.curious():
             return likely
         self._looks -= 1
@@ -331,23 +339,39 @@ class Floor:
         self.counters.echoes += 1
         if seat.rate is not None:
             seat.rate.echo.reset(seat.row)
+        call.hear_echo(seat.echo.delay_s)
         return 0.0
 
-    def _hear_past_echo(self, heard: _Heard, now: float) -> None:
-        """The callers' 20 ms of one tick, without our voice in it."""
-        rows, calls = heard.rows(), heard.calls
+    def _hear_some_past_echo(self) -> None:
+        """After a turn, when the lines have their answers: a few calls, so that nobody waits for all."""
+        if not self._echoing:
+            return
+        began = time.perf_counter()
+        self._hear_past_echo(self._echoing.popleft())
+        self.counters.busy_s += time.perf_counter() - began
+        asyncio.get_running_loop().call_soon(self._hear_some_past_echo)
+
+    def _hear_past_echo(self, heard: _Heard, *, late: bool = False) -> None:
+        """Some callers' 20 ms of one tick, without our voice in it; `late`: nobody is believed to speak."""
+        heard.keep([call.seat.echo.on for call in heard.calls])  # the others' seats may be another call's
+        if not heard.calls:
+            return
+        rows, calls, sound = heard.rows(), heard.calls, heard.sound()
         guards = [call.seat.echo for call in calls]
         speaking = [call.ear.turns.speaking for call in calls]
-        house, narrow = heard.stages.echo.clean(rows, heard.sound(), guards, speaking)
+        house, narrow = heard.stages.echo.clean(rows, sound, guards, speaking, late=late)
+        self.counters.echo_frames_late += late * len(calls)
         judged = self._vad.judge(rows, narrow)
         if heard.toned:
-            self._hear_keys(heard, heard.stages.narrow(rows, heard.sound()), judged)
-        for call, guard, frame in zip(calls, guards, house, strict=True):
-            likely = judged.get(call.seat.row)
-            if guard.deaf and likely is not None:
+            self._hear_keys(heard, heard.stages.narrow(rows, sound), judged)
+        for at, (call, guard) in enumerate(zip(calls, guards, strict=True)):
+            seat, likely, raw = call.seat, judged.get(call.seat.row), None
+            if guard.deaf(late=late) and likely is not None:
                 likely = 0.0
             try:
-                call.ear.hear(frame, likely, now, sending=call.seat.sending)
+                if call.ear.tapped:
+                    raw = heard.stages.to_house.change(rows[at : at + 1], sound[at : at + 1])[0]
+                call.ear.hear(house[at], likely, heard.at, sending=seat.sending, raw=raw)
                 if self._looks and guard.due():
                     self._looks -= 1
                     self.counters.echo_looks += 1

@@ -10,7 +10,7 @@ from gateway.dialplan import Answer, Converse, Disclose, Hangup, Say
 from gateway.errors import RpcError
 from gateway.hall.call import Call
 from gateway.hall.inbox import INBOX, Dtmf
-from gateway.hall.tick_pass import CAPACITY
+from gateway.hall.rate import CAPACITY
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hall_messages import CallClosed, Drain, EndCall, Health
 from gateway.ipc.line_messages import AnswerCall, CallLeft

@@ -26,7 +26,8 @@ from gateway.errors import RpcError
 from gateway.hall.audio import VAD_WINDOW, Floats
 from gateway.hall.call import Call
 from gateway.hall.hall import Hall
-from gateway.hall.tick_pass import CAPACITY, Floor
+from gateway.hall.rate import CAPACITY
+from gateway.hall.tick_pass import Floor
 from gateway.ipc import tick
 from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.codec import from_json, packed, to_json, unpacked
