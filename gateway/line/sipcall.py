@@ -104,8 +104,6 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
         self.source = ""
         """Where its RTP comes from."""
         self.pulse = Pulse()
-        self.stream_index = 0
-        """Of its audio among the sections of its SDP."""
         self.taps: dict[int, Tap] = {}
         """On its media transports, by their index."""
         self.media_index = 0
@@ -147,7 +145,7 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
         """
         if self.direction != (True, True):
             return self.pulse.silent_s(None, now)
-        rtcp = self.getStreamStat(self.stream_index).rtcp
+        rtcp = self.getStreamStat(self.media_index).rtcp
         return self.pulse.silent_s((int(rtcp.rxStat.pkt), int(rtcp.txStat.updateCount)), now)
 
     def let_go(self) -> None:
@@ -243,7 +241,6 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
         info = prm.streamInfo
         if info.type != pj.PJMEDIA_TYPE_AUDIO:
             return
-        self.stream_index = int(prm.streamIdx)
         ours, theirs = int(info.audRxEventPt), int(info.audTxEventPt)
         if self.audio is not None:
             self.audio.expect_tones(ours < 0 or theirs < 0)
