@@ -36,7 +36,7 @@ NEEDED: Final = {
         "sqlalchemy", "starlette", "structlog", "uvicorn",
     ),
     "SIP line": ("pjsua2",),
-    "web line": ("aioice", "aiortc", "av", "click", "ifaddr", "pydantic", "structlog"),
+    "web line": ("OpenSSL", "aioice", "aiortc", "av", "click", "ifaddr", "pydantic", "structlog"),
     "detector": ("click", "cryptography", "numpy", "prometheus_client", "soxr", "starlette", "uvicorn"),
 }  # fmt: skip
 """What each process imports; the tests compare this with the modules' import statements."""

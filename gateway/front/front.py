@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -38,8 +37,9 @@ from gateway.front.halls import Halls
 from gateway.front.house_probes import HouseProbes
 from gateway.front.metrics import Metrics
 from gateway.front.refusals import Refusals
-from gateway.front.routing import HALL_BACK_S, Routing
+from gateway.front.routing import Routing
 from gateway.front.voice_desk import VoiceDesk
+from gateway.front.web_calls import ConnectedWebLine, WebCalls
 from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.front_messages import AskState, FetchVoice, HouseState
@@ -53,7 +53,7 @@ from gateway.ipc.hall_messages import (
     TurnAnswered,
     VoiceMuted,
 )
-from gateway.ipc.line_messages import AnswerOffer, AskFailures, CallLeft, RtpMoved
+from gateway.ipc.line_messages import AskFailures, CallLeft, RtpMoved
 from gateway.ipc.readiness import PartState
 from gateway.ipc.rpc import Peer, Server
 from gateway.store.refused_calls import RefusedCalls
@@ -64,37 +64,7 @@ from model.tasks import Tasks, failures
 
 log = structlog.get_logger("front")
 
-OFFER_WITHIN_S: Final = 5.0
-BUSY_FOR_S: Final = 10
-"""When a caller may try again: a conversation ends about as often."""
-LINE_BACK_S: Final = 2
-"""A line that died, or lost its hall, is back by then."""
 REAP_S: Final = 15.0
-
-
-@dataclass(slots=True, eq=False)
-class ConnectedWebLine:
-    """A connected web line, the calls it has, and the places that offers on their way have taken."""
-
-    peer: Peer
-    hall: str
-    capacity: int
-    calls: set[str] = field(default_factory=set)
-    taken: int = 0
-
-    @property
-    def load(self) -> int:
-        """Places that are not free."""
-        return len(self.calls) + self.taken
-
-    @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
-        """Holds a place for an offer; whoever has the call's id by the end puts it into `calls`."""
-        self.taken += 1
-        try:
-            yield
-        finally:
-            self.taken -= 1
 
 
 @dataclass
@@ -109,13 +79,13 @@ class Front:
     registry: Registry
     sessions: Sessions
     metrics: Metrics
-    web_lines: dict[str, ConnectedWebLine] = field(default_factory=dict)
     sip_lines: dict[str, Peer] = field(default_factory=dict)
     edge: Edge = field(init=False)
     voices: VoiceDesk = field(init=False)
     revocations: RevocationDesk = field(init=False)
     closing: Closing = field(init=False)
     refusals: Refusals = field(init=False)
+    web: WebCalls = field(init=False)
     _tasks: Tasks = field(default_factory=Tasks)
 
     def __post_init__(self) -> None:
@@ -125,6 +95,7 @@ class Front:
         self.closing = Closing(
             self.routing, self.registry, self.sessions, self.metrics, self.runtime.booted_at()
         )
+        self.web = WebCalls(self.routing, self.closing, self._hall_of)
         self.revocations = RevocationDesk(
             redis_url_for(conf, self.runtime),
             self.office.withdrawn,
@@ -219,7 +190,7 @@ class Front:
             return
         calls = tuple(call.call_id for call in line.calls)
         if line.sip_port is None:
-            self.web_lines[peer.name] = ConnectedWebLine(peer, line.hall, line.capacity, set(calls))
+            self.web.lines[peer.name] = ConnectedWebLine(peer, line.hall, line.capacity, set(calls))
         else:
             self.sip_lines[peer.name] = peer
             self.edge.line_up(LineInfo(peer.name, line.kind, line.sip_port, line.capacity, calls, line.hall))
@@ -232,9 +203,9 @@ class Front:
         if self.sip_lines.get(peer.name) is peer:
             del self.sip_lines[peer.name]
             self.edge.line_down(peer.name)
-        web = self.web_lines.get(peer.name)
+        web = self.web.lines.get(peer.name)
         if web is not None and web.peer is peer:
-            del self.web_lines[peer.name]
+            del self.web.lines[peer.name]
             for call_id in web.calls:  # its hall noticed too
                 self._tasks.short(self.closing.left(call_id, CallEnding(End.LINE_DIED)), "front.left")
 
@@ -242,11 +213,13 @@ class Front:
 
     def hall_for(self, held: Mapping[str, int]) -> str | None:
         """The hall with the fewest calls, by telephone or from a browser."""
-        loads = Counter(held)
-        for line in self.web_lines.values():
-            if line.hall in held:
-                loads[line.hall] += line.load
-        return self.routing.least_loaded(loads)
+        web = self.web.held_by_halls()
+        return self.routing.least_loaded({hall: calls + web[hall] for hall, calls in held.items()})
+
+    def _hall_of(self, halls: Iterable[str]) -> str | None:
+        """The one of these halls with the fewest calls."""
+        held = self.edge.held_by_halls()
+        return self.hall_for({hall: held.get(hall, 0) for hall in halls})
 
     async def offered(self, call: IncomingCall) -> Accept | Refuse:
         """A new INVITE that passed the edge's limits."""
@@ -280,46 +253,10 @@ class Front:
 
     async def place(self, offer_sdp: str, dialled: str, source: str, user_agent: str) -> tuple[str, str]:
         """A browser's call: its id and the SDP answer. Raises `CallRefused`."""
-        line = self._web_line()
         facts = CallFacts(
             caller="web", called=dialled, display=user_agent[:80], source=source, transport="webrtc"
         )
-        with line.place():  # before anything is awaited: others ask meanwhile
-            routed = await self.routing.offer(facts, hall=line.hall)
-            line.calls.add(routed.call_id)
-        try:
-            return routed.call_id, await self._answer(line, routed.call_id, offer_sdp)
-        except BaseException:
-            line.calls.discard(routed.call_id)
-            raise
-
-    def _web_line(self) -> ConnectedWebLine:
-        """One with a free place, of the hall that shall have the call. Raises `CallRefused`."""
-        free = [line for line in self.web_lines.values() if line.load < line.capacity]
-        if not free:
-            raise CallRefused(503, "all web lines are busy", retry_after_s=BUSY_FOR_S)
-        held = self.edge.held_by_halls()
-        hall = self.hall_for({line.hall: held.get(line.hall, 0) for line in free})
-        if hall is None:
-            raise CallRefused(503, "no hall takes calls now", retry_after_s=HALL_BACK_S)
-        return min((line for line in free if line.hall == hall), key=lambda line: line.load)
-
-    async def _answer(self, line: ConnectedWebLine, call_id: str, offer_sdp: str) -> str:
-        """The line's SDP answer to a call's offer. Raises `CallRefused`, with the call ended in its hall."""
-        try:
-            answer = await line.peer.ask(AnswerOffer(call_id, offer_sdp), OFFER_WITHIN_S)
-        except RpcError as error:
-            await self.closing.ended(call_id, CallEnding(End.FAILED, str(error)))
-            why = f"no line took the call: {error}"
-            raise CallRefused(503, why, retry_after_s=LINE_BACK_S, call_id=call_id) from None
-        except asyncio.CancelledError:
-            await asyncio.shield(self.closing.ended(call_id, CallEnding(End.CANCELLED)))
-            raise
-        if answer.sdp is None:
-            why = f"the offer cannot be answered: {answer.wrong}"
-            await self.closing.ended(call_id, CallEnding(End.FAILED, why))
-            raise CallRefused(488, why, call_id=call_id)
-        return answer.sdp
+        return await self.web.place(facts, offer_sdp)
 
     async def hang_up(self, call_id: str, how: End) -> None:
         """Ends a call, for the console or for the caller who placed it over HTTP."""
@@ -340,13 +277,13 @@ class Front:
         for name, hall in list(self.routing.halls.items()):
             with contextlib.suppress(RpcError):
                 self.metrics.hall(name, await hall.ask(Health()))
-        for name, line in list(self.web_lines.items()):
+        for name, line in list(self.web.lines.items()):
             with contextlib.suppress(RpcError):
                 counts = await line.peer.ask(AskFailures())
                 self.metrics.task_failures(name, counts)
         self.metrics.task_failures("front", failures)
         self.metrics.front(
-            calls=len(self.routing.calls), lines=len(self.sip_lines), web_lines=len(self.web_lines),
+            calls=len(self.routing.calls), lines=len(self.sip_lines), web_lines=len(self.web.lines),
             edge=self.edge.stats(),
         )  # fmt: skip
         return self.metrics.expose()
@@ -358,17 +295,17 @@ class Front:
         # of the lines of a hall that says nothing, nobody knows better than that they are here
         lost = {
             peer.name
-            for peer in (*self.sip_lines.values(), *(line.peer for line in self.web_lines.values()))
+            for peer in (*self.sip_lines.values(), *(line.peer for line in self.web.lines.values()))
             if peer.hello.line is not None
             and peer.hello.line.hall in found.halls
             and peer.name not in at_halls
         }
         sip = len(self.sip_lines) == settings.narrow_lines + settings.wide_lines
-        web = len(self.web_lines) == settings.web_lines
+        web = len(self.web.lines) == settings.web_lines
         parts: dict[str, PartState] = {
             **found.parts,
             "SIP lines": "ready" if sip and lost.isdisjoint(self.sip_lines) else "down",
-            "web lines": "ready" if web and lost.isdisjoint(self.web_lines) else "down",
+            "web lines": "ready" if web and lost.isdisjoint(self.web.lines) else "down",
         }
         lines = [peer.hello.line for peer in self.sip_lines.values()]
         return HouseState(
@@ -378,7 +315,7 @@ class Front:
             calls=sum(len(health.calls) for health in found.halls.values()),
             lines={
                 "SIP": sum(line.capacity for line in lines if line is not None),
-                "browser": sum(line.capacity for line in self.web_lines.values()),
+                "browser": sum(line.capacity for line in self.web.lines.values()),
             },
             watermark=f"on, key {self.routing.mark_key.id}",
             voices=found.voices,
@@ -393,18 +330,14 @@ class Front:
     # ── what lines, halls and the supervisor say ─────────────────────────────────────────────────────
 
     async def _call_left(self, peer: Peer, left: CallLeft) -> None:
-        self._web_call_over(left.call_id)
+        self.web.over(left.call_id)
         if peer.name in self.sip_lines:
             self.edge.slot_free(peer.name, left.call_id)
         self._tasks.short(self.closing.left(left.call_id, left.how), "front.left")
 
-    def _web_call_over(self, call_id: str) -> None:
-        for line in self.web_lines.values():
-            line.calls.discard(call_id)
-
     async def _call_closed(self, _: Peer, closed: CallClosed) -> None:
         await self.closing.closed(closed)
-        self._web_call_over(closed.call_id)
+        self.web.over(closed.call_id)
         self.voices.forget(closed.call_id)
 
     async def _voice_muted(self, _: Peer, muted: VoiceMuted) -> None:
