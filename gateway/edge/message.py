@@ -15,7 +15,7 @@ from gateway.edge.sip_message import UNTAGGED, Request, Response, SipMessage
 from gateway.edge.transport import Flow
 from gateway.edge.uri import SIP, URI
 
-MAX_MESSAGE: Final = 32_768
+MAX_MESSAGE: Final = 32 << 10
 MAX_HEAD: Final = 8_192
 MAX_LINES: Final = 128
 """Header lines."""
