@@ -71,7 +71,7 @@ class URI:
         """In one way of writing: the scheme in small letters, the user without password or idle escapes."""
         rest = self.text.partition(":")[2]
         if self.scheme == "tel":
-            return f"tel:{rest}"
+            return f"tel:{_unescaped(rest)}"
         if self.scheme not in SIP:
             return f"{self.scheme}:{rest}"
         user, at, place = rest.rpartition("@")

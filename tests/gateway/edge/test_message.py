@@ -200,6 +200,7 @@ def test_a_via_of_somebody_else_is_not_ours_to_judge() -> None:
         ("sip:%00@host", "sip:%00@host"),
         ("sip:host", "sip:host"),
         ("TEL:+49-30;ext=1", "tel:+49-30;ext=1"),
+        ("tel:1234567;phone-context=%2B4930", "tel:1234567;phone-context=+4930"),
         ("Isbn:2983792873", "isbn:2983792873"),
     ],
 )
