@@ -26,17 +26,9 @@ _STATIC: Final = {"0": "PCMU", "8": "PCMA", "9": "G722", "13": "CN"}
 _OURS: Final = frozenset({"PCMU", "PCMA", "G722"})
 _BESIDE: Final = frozenset({"TELEPHONE-EVENT", "CN"})
 """Formats that a line may use beside a codec: keys, and noise for silence."""
-_LINE: Final = re.compile(r"[a-z]=\S")
 _ORIGIN: Final = re.compile(r"o=\S++ [0-9]{1,18} [0-9]{1,18} IN IP[46] \S++")
-_IDLE_LINES: Final = ("v=", "o=", "s=", "i=", "u=", "e=", "p=", "k=", "b=", "z=", "r=")
-_IDLE: Final = frozenset(
-    {"acap", "bundle-only", "candidate", "cfg", "connection", "crypto", "dtls-id", "end-of-candidates",
-     "extmap", "extmap-allow-mixed", "fingerprint", "group", "ice-lite", "ice-mismatch", "ice-options",
-     "ice-pacing", "ice-pwd", "ice-ufrag", "identity", "imageattr", "key-mgmt", "mid", "msid",
-     "msid-semantic", "pcfg", "remote-candidates", "rid", "rtcp-fb", "rtcp-mux", "rtcp-mux-only",
-     "rtcp-rsize", "setup", "simulcast", "ssrc", "ssrc-group", "tcap", "tls-id"}
-)  # fmt: skip
-"""Attributes of ICE, encryption, bundles, video and capabilities: a line has none of these."""
+_NEEDED: Final = frozenset({"sendrecv", "sendonly", "recvonly", "inactive", "ptime", "maxptime", "rtcp"})
+"""Attributes beside those of its formats: ICE, encryption, bundles and the unknown say nothing to a line."""
 _ADDRESS: Final = re.compile(
     rb"^(c=IN IP4 |o=\S+ \S+ \S+ IN IP4 |a=rtcp:\d+ IN IP4 )(?!0\.0\.0\.0)([^\s/]+)", re.MULTILINE
 )
@@ -185,9 +177,9 @@ def _address_only(line: str) -> str:
 
 
 def _is_needed(line: str) -> bool:
-    if not line.startswith("a="):
-        return _LINE.match(line) is not None and not line.startswith(_IDLE_LINES)
-    return (name := line[2:].partition(":")[0].strip()) != "" and name not in _IDLE
+    if line.startswith("a="):
+        return line[2:].partition(":")[0].strip() in _NEEDED
+    return line.startswith(("c=", "t=")) and line[2:].strip() != ""
 
 
 def at_address(body: bytes, address: str) -> bytes:

@@ -83,7 +83,7 @@ def test_a_line_gets_what_it_can_use_of_an_offer() -> None:
     assert lean(body) == offer(
         "video 0 RTP/AVP 96", "m=audio 5000 RTP/AVP 9 0 101 13", "c=IN IP4 192.0.2.3", "a=rtpmap:9 G722/8000",
         "a=rtpmap:101 telephone-event/8000", "a=fmtp:101 0-16", "a=ptime:20", "a=sendonly", "a=rtcp:5001",
-        "a=x-own:1", "m=audio 0 RTP/SAVP 0",
+        "m=audio 0 RTP/SAVP 0",
     )  # fmt: skip
 
 
