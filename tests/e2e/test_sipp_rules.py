@@ -1,4 +1,4 @@
-"""sipp calls the whole gateway in ways that it refuses or bears: late, large, too many, with a login and without."""
+"""sipp calls the whole gateway in ways that it refuses or bears: late, large, too many, with a login."""
 
 from __future__ import annotations
 
