@@ -63,7 +63,7 @@ async def calling(
     house: House, *, kind: int | None = EVENT, more: str = "", offers: bool = True
 ) -> AsyncIterator[tuple[RawPhone, Message]]:
     """A call that is up, and the gateway's 200. The phone's SDP has telephone-event on this payload type
-    (None: not at all), and these lines; it comes in the INVITE, or in the ACK."""
+    (None: not at all), and these lines; it comes in the INVITE, or in the ACK, which the line has read."""
     phone = await RawPhone(("127.0.0.1", house.sip_port), dials="dial").open()
     sdp = phone.offer(keys=kind is not None) + more
     if kind is not None:
@@ -73,9 +73,19 @@ async def calling(
         answer = await phone.final()
         assert answer.status == 200, answer.start
         phone.acknowledge("" if offers else sdp)
+        await asyncio.to_thread(house.wait_for, "the call", lambda: is_up(house), HANGS_S)
         yield phone, answer
     finally:
         phone.close()
+
+
+def is_up(house: House) -> bool:
+    """A call is acknowledged; there is one at a time."""
+    return any(call["state"] == "confirmed" for call in house.calls())
+
+
+def newest(house: House) -> dict[str, Any]:
+    return max(house.calls(), key=lambda call: float(call["started_at"]))
 
 
 async def by_info(phone: RawPhone, kind: str, body: str) -> int:
@@ -94,7 +104,7 @@ async def plays(phone: RawPhone, sound: Floats) -> None:
 
 def record(house: House) -> dict[str, Any]:
     """The newest call, once it is over."""
-    call_id = max(house.calls(), key=lambda call: float(call["started_at"]))["call_id"]
+    call_id = newest(house)["call_id"]
     shown: dict[str, Any] = {}
 
     def over() -> bool:
