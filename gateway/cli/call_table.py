@@ -19,7 +19,7 @@ COLUMNS: Final = (
     "call_id", "state", "started_at", "ended_at", "duration_s", "caller", "called", "source", "route",
     "voice", "how", "dialplan", "payload", "grant_jti",
 )  # fmt: skip
-"""Of the CSV, in this order: new ones come at the end. Times are ISO 8601 in UTC."""
+"""The CSV has these columns in this order; new ones come at the end. Times are ISO 8601 in UTC."""
 REFUSED_COLUMNS: Final = (
     "call_id", "first_at", "last_at", "count", "status", "reason", "caller", "called", "source", "transport",
     "sip_call_id",
