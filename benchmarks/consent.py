@@ -16,13 +16,13 @@ import click
 import numpy as np
 from sqlalchemy import insert
 
-from consent.archive import LEDGER
-from consent.challenge import issue
-from consent.ledger import Row
-from consent.office import ConsentOffice
-from consent.record import Reference, hash_record, join, write
-from consent.sound import of_call, pcm16
-from consent.statement import Terms
+from consent.archive.tables import LEDGER
+from consent.checks.sound import of_call, pcm16
+from consent.ledger.chain import Row
+from consent.office.office import ConsentOffice
+from consent.office.record import Reference, hash_record, join, write
+from consent.statements.challenge import issue
+from consent.statements.statement import Terms
 
 
 def make_voice(office: ConsentOffice, handle: str) -> str:

@@ -19,9 +19,9 @@ import click
 import numpy as np
 import soxr
 
-from consent.checks import TWO_SPEAKERS, halves_alike
-from consent.sound import RATE_HZ, Floats, of_call
-from consent.speaker import GE2E, voiceprint
+from consent.checks.checklist import TWO_SPEAKERS, halves_alike
+from consent.checks.sound import RATE_HZ, Floats, of_call
+from consent.checks.speaker import GE2E, voiceprint
 from gateway.config.paths import model_files_dir
 from gateway.config.settings import load as load_settings
 from watermark.pcm import float_from_bytes

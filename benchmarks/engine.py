@@ -24,7 +24,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from consent.office import ConsentOffice
+from consent.office.office import ConsentOffice
 from model.api import RATE_HZ, Floats
 from model.client import Audio, Created, Done, EngineClient, EngineSession
 from model.errors import EngineError

@@ -25,8 +25,8 @@ import torch
 from benchmarks.engine_costs import CHUNK, Device, Load, Parts, fitted
 from benchmarks.engine_simulator import FRAME_S, Found, World
 from benchmarks.engine_talk import ENDPOINT_S, first_pause_s, talk
-from consent.grant import VoiceGrant, hash_voice
-from consent.office import ConsentOffice
+from consent.grants.grant import VoiceGrant, hash_voice
+from consent.office.office import ConsentOffice
 from model.api import RATE_HZ, Floats, Reference, Sound
 from model.chroma import admission, chat, checkpoint
 from model.chroma import config as chroma_config

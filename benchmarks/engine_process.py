@@ -25,7 +25,7 @@ import click
 import numpy as np
 
 from benchmarks.engine import TICKS_PER_S
-from consent.office import ConsentOffice
+from consent.office.office import ConsentOffice
 from model.api import RATE_HZ, Floats
 from model.client import Audio, Done, EngineClient, EngineSession
 from tests.model.chroma.test_server import TOKEN, Front, noise

@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from consent.withdrawal import Withdrawals
+from consent.office.withdrawal import Withdrawals
 from gateway.cli.testphone import CallRequest, place_calls
 from model.chroma import toy
 from tests.e2e.gateway_process import House

@@ -1,7 +1,7 @@
 """What can go wrong in `consent`. Every text is fit for an operator's eyes.
 
 ConsentError
-├── GrantRefused       no grant, no voice; `.reason` is one of the words in `consent.grant.REASONS`
+├── GrantRefused       no grant, no voice; `.reason` is one of the words in `consent.grants.grant.REASONS`
 ├── ChallengeError     a challenge is unknown, expired or used
 ├── RegistrationError  a registration was refused; `.check` is the word for the check that refused it
 │   └── SoundError     a recording cannot be read or is not fit
@@ -31,7 +31,7 @@ class ChallengeError(ConsentError):
 
 
 class RegistrationError(ConsentError):
-    """A registration was refused. `check` is a stable word: the name of the check, `name`, `terms`, …"""
+    """A registration was refused. `check` is a stable word: a check's name, `name`, `terms` or the like."""
 
     def __init__(self, check: str, message: str) -> None:
         super().__init__(message)

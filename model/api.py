@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from consent.grant import VoiceGrant
+from consent.grants.grant import VoiceGrant
 
 RATE_HZ: Final = 24_000
 FRAME: Final = 1_920

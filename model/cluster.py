@@ -29,7 +29,7 @@ from ray.util import get_node_ip_address
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from consent.grant import GrantVerifier
+from consent.grants.grant import GrantVerifier
 from model.errors import EngineError
 from model.reference import ReferenceDesk
 from model.server import EngineApp, engine_token, listening, load, revocations

@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 
 import structlog
 
-from consent.grant import VoiceGrant
+from consent.grants.grant import VoiceGrant
 from model.api import Floats, HistoryItem, Limits, Output, Reference, SessionConfig, Understood
 from model.errors import EngineError, EngineLost
 from model.link import ENGINE, ROOM, Link, LinkAnswer, LinkAsk, LinkTell, Message, More, Stop

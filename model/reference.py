@@ -19,7 +19,7 @@ from typing import Any, Final
 import httpx
 import numpy as np
 
-from consent.grant import VoiceGrant, hash_voice
+from consent.grants.grant import VoiceGrant, hash_voice
 from model import __version__
 from model.address import is_safe
 from model.api import Reference

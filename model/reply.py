@@ -18,7 +18,7 @@ from typing import Any, Final
 import structlog
 
 from consent.errors import GrantRefused
-from consent.grant import LEEWAY_S, VoiceGrant
+from consent.grants.grant import LEEWAY_S, VoiceGrant
 from model import events
 from model.api import FRAME, RATE_HZ, Conversation, Floats, Forgot, Sound, Text, Tool
 from model.errors import ClientGone, EngineError

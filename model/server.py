@@ -32,8 +32,8 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from consent.errors import GrantRefused
-from consent.grant import GrantVerifier, VoiceGrant
-from consent.revocation import Revocation, RevocationFeed
+from consent.grants.grant import GrantVerifier, VoiceGrant
+from consent.grants.revocation import Revocation, RevocationFeed
 from model import engines, events, json_log
 from model.address import is_local
 from model.api import Engine, Reference

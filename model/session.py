@@ -16,7 +16,7 @@ from typing import Any, Final
 import structlog
 
 from consent.errors import GrantRefused
-from consent.grant import VoiceGrant
+from consent.grants.grant import VoiceGrant
 from model import events
 from model.api import MAX_UTTERANCE_S, RATE_HZ, Conversation, Floats, HistoryItem, Limits, SessionConfig
 from model.errors import ClientGone, EngineError, ProtocolError

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from consent.data_dir import default_data_dir
-from consent.model_files import model_file, models_dir
+from consent.models.model_files import model_file, models_dir
 
 HANGS_S = 120.0
 """A test that waits so long hangs. No promise: those stand in the tests that keep them."""

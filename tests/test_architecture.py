@@ -20,6 +20,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
 TOWERS = ("gateway", "model", "consent", "watermark")
+FLOORS = ("the gateway", "consent")
+"""Towers whose rooms have rows of their own, as the contracts of import-linter call them."""
 NAMED = re.compile(r"`([\w.]+)`(?: \(([^)]*)\))?")
 """In the column "imports": a place of the table; of another top-level package the modules in brackets."""
 
@@ -83,9 +85,9 @@ def imported(row: Row) -> dict[str, set[str]]:
     return found
 
 
-def short(place: str) -> str:
-    """A place as the column has it: rooms of the gateway without its name."""
-    return place.removeprefix("gateway.")
+def short(place: str, tower: str) -> str:
+    """A place as the column of a row of `tower` has it: a room of the same tower without the tower's name."""
+    return place.removeprefix(f"{tower}.")
 
 
 def cell(row: Row) -> str:
@@ -93,10 +95,9 @@ def cell(row: Row) -> str:
     found = imported(row)
     said = []
     for target in (other for other in CODE if other.module in found):
-        name = f"`{short(target.module)}`"
-        said.append(
-            name if target.tower == "gateway" else f"{name} ({', '.join(sorted(found[target.module]))})"
-        )
+        name = f"`{short(target.module, row.tower)}`"
+        modules = ", ".join(sorted(filter(None, found[target.module])))
+        said.append(name if target.tower == row.tower or not modules else f"{name} ({modules})")
     return ", ".join(said) or "–"
 
 
@@ -113,7 +114,7 @@ def layers(name: str) -> list[list[str]]:
 def test_a_row_names_what_its_modules_import_and_nothing_else(row: Row) -> None:
     said = {name: set(filter(None, re.split(r",\s*", within))) for name, within in NAMED.findall(row.imports)}
     real = {
-        short(place): set() if place.startswith("gateway.") else modules
+        short(place, row.tower): set() if inside(place, row.tower) else modules - {""}
         for place, modules in imported(row).items()
     }
     assert said == real, f"docs/architecture.md, {row.place}: the column must say\n{cell(row)}"
@@ -122,18 +123,26 @@ def test_a_row_names_what_its_modules_import_and_nothing_else(row: Row) -> None:
 def test_the_tables_order_is_that_of_the_layers() -> None:
     tower = [name for layer in layers("the tower") for name in layer]
     assert list(dict.fromkeys(row.tower for row in CODE)) == [name for name in tower if name in TOWERS]
-    floors = [name for layer in layers("the gateway's floors") for name in layer]
-    assert [short(row.module) for row in CODE if row.tower == "gateway"] == floors
+    for house in FLOORS:
+        floors = [name for layer in layers(f"{house}'s floors") for name in layer]
+        tower = house.removeprefix("the ")
+        assert [short(row.module, tower) for row in CODE if row.tower == tower] == floors
 
 
-def test_a_place_imports_only_what_stands_below_its_layer() -> None:
-    floor = {name: number for number, names in enumerate(layers("the gateway's floors")) for name in names}
+@pytest.mark.parametrize("house", FLOORS)
+def test_a_place_imports_only_what_stands_below_its_layer(house: str) -> None:
+    tower = house.removeprefix("the ")
+    floor = {
+        f"{tower}.{name}": number
+        for number, names in enumerate(layers(f"{house}'s floors"))
+        for name in names
+    }
     for at, row in enumerate(CODE):
         for place in imported(row):
             target = next(other for other in CODE if other.module == place)
             assert CODE.index(target) > at, f"{row.place} imports {target.place}, which stands above it"
-            if row.tower == target.tower == "gateway":
-                assert floor[short(target.module)] > floor[short(row.module)], f"{row.place}: {target.place}"
+            if row.tower == target.tower == tower:
+                assert floor[target.module] > floor[row.module], f"{row.place}: {target.place}"
 
 
 def files_named(row: Row) -> Iterator[Path]:

@@ -1,6 +1,6 @@
 """One meaning per name: no module's and no class's name stands twice over the whole tree.
 
-Two short lists say what still does, and which of it may stay. They may only shrink: who regroups `consent` or
+Two short lists say what still does, and which of it may stay. They may only shrink: who regroups
 `model.chroma` takes their names out.
 """
 

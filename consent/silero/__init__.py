@@ -1,0 +1,1 @@
+"""The network that hears speech, and its licence."""

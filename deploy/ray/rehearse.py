@@ -29,7 +29,7 @@ import httpx
 import ray
 from ray import serve
 
-from consent.office import ConsentOffice
+from consent.office.office import ConsentOffice
 from model.client import EngineClient, EngineSession
 from model.cluster import ClusterSettings, application
 from model.errors import EngineLost

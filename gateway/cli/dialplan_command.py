@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from consent.registration import STOCK
-from consent.voice_names import known_voices
+from consent.office.registration import STOCK
+from consent.office.voice_names import known_voices
 from gateway.config.paths import dialplan_dir
 from gateway.config.settings import load
 from gateway.dialplan import Dialplan, Route, VoiceOwner

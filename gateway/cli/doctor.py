@@ -23,8 +23,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from consent.errors import ConsentError, ModelFileError, ModelFileMissing
-from consent.model_files import model_files
-from consent.voice_names import known_voices
+from consent.models.model_files import model_files
+from consent.office.voice_names import known_voices
 from gateway.config import remedy
 from gateway.config.paths import dialplan_dir, model_files_dir
 from gateway.config.ports import Port, all_ports

@@ -23,19 +23,19 @@ COMMANDS: Final = {
     ),
     "doctor": ("gateway.cli.doctor:doctor", "Check this machine and say how to fix what is wrong."),
     "engine": ("gateway.cli.engine_command:engine", "Watch the engine; run, measure or compare Chroma."),
-    "ledger": ("consent.cli:ledger", "Verify and read the consent ledger."),
+    "ledger": ("consent.commands.cli:ledger", "Verify and read the consent ledger."),
     "models": (
         "gateway.cli.models_command:models",
         "Fetch model files that the package does not carry, or list them.",
     ),
-    "operator": ("consent.cli:operator", "Operators who may decide about voices."),
+    "operator": ("consent.commands.cli:operator", "Operators who may decide about voices."),
     "settings": (
         "gateway.cli.run_command:show_settings",
         "Show every setting, its value and where to set it.",
     ),
     "sip": ("gateway.cli.sip_command:sip", "SIP users."),
     "trace": ("gateway.cli.trace_command:trace", "Find the call that a recording's watermark names."),
-    "voice": ("consent.cli:voice", "Register, list, revoke and erase voices."),
+    "voice": ("consent.commands.cli:voice", "Register, list, revoke and erase voices."),
     "watermark": ("watermark.cli:watermark", "Detect marks, and name the call they belong to."),
 }
 """Name: (where it is, what it does). The text stands here so that --help imports nothing."""

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from consent.errors import ModelFileError, ModelFileMissing
-from consent.model_fetch import fetch, take
-from consent.model_files import ModelFile, model_file, model_files
+from consent.models.model_fetch import fetch, take
+from consent.models.model_files import ModelFile, model_file, model_files
 from gateway.config.paths import model_files_dir
 from gateway.config.settings import load
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import click
 
-from consent.evidence import Evidence, gather, page
-from consent.office import ConsentOffice
+from consent.office.office import ConsentOffice
+from consent.proof.evidence import Evidence, gather, page
 from gateway.config.paths import consent_dir, mark_keys_path
 from gateway.config.settings import Settings, load
 from gateway.store.registry import PAYLOAD_BITS, CallRow, Registry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from consent.model_files import models_dir
+from consent.models.model_files import models_dir
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.errors import SettingsError

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import structlog
 import uvicorn
 
-from consent.checks import Checks
-from consent.office import ConsentOffice
-from consent.voice_names import known_voices
+from consent.checks.checklist import Checks
+from consent.office.office import ConsentOffice
+from consent.office.voice_names import known_voices
 from gateway.config import ports, settings
 from gateway.config.paths import consent_dir, dialplan_dir, mark_keys_path, model_files_dir, redis_url_for
 from gateway.config.runtime import runtime_for

@@ -21,8 +21,8 @@ from redis.exceptions import RedisError
 from sqlalchemy import select
 
 from consent.errors import GrantRefused
-from consent.office import ConsentOffice
-from consent.revocation import RevocationDesk
+from consent.grants.revocation import RevocationDesk
+from consent.office.office import ConsentOffice
 from gateway.config.paths import recordings_dir, redis_url_for, route_key_path
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from consent.office import ConsentOffice
+from consent.office.office import ConsentOffice
 from gateway.config.runtime import Runtime
 from gateway.errors import RpcError
 from gateway.front.routing import STOCK_VOICE, Routing

@@ -96,7 +96,7 @@ class Metrics:
         self._refused.labels(str(status), transport).inc()
 
     def grant_refused(self, reason: str) -> None:
-        """`reason` is one of `consent.grant.REASONS`."""
+        """`reason` is one of `consent.grants.grant.REASONS`."""
         self._grants.labels(reason).inc()
 
     def alarm(self, kind: str) -> None:

@@ -18,8 +18,8 @@ from typing import Final
 import structlog
 
 from consent.errors import ConsentError, GrantRefused
-from consent.grant import GrantVerifier, VoiceGrant
-from consent.office import ConsentOffice
+from consent.grants.grant import GrantVerifier, VoiceGrant
+from consent.office.office import ConsentOffice
 from gateway.dialplan import Dialplan, Route
 from gateway.errors import CallRefused, HallRefused, RpcError, RpcTimeout
 from gateway.ipc.call_facts import CallFacts

@@ -14,11 +14,11 @@ from typing import Final
 
 import structlog
 
-from consent.enrolment import Enrolment, by_code
 from consent.errors import ChallengeError, ConsentError
-from consent.office import ConsentOffice
-from consent.owner import Owner, OwnerDesk
-from consent.withdrawal import Withdrawals
+from consent.office.enrolment import Enrolment, by_code
+from consent.office.office import ConsentOffice
+from consent.office.owner import Owner, OwnerDesk
+from consent.office.withdrawal import Withdrawals
 from gateway.errors import RpcError
 from gateway.ipc.envelope import Handled
 from gateway.ipc.front_messages import FetchVoice, VoiceClip

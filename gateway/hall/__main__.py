@@ -9,8 +9,8 @@ import signal
 import click
 import structlog
 
-from consent.grant import GrantVerifier
-from consent.revocation import RevocationFeed
+from consent.grants.grant import GrantVerifier
+from consent.grants.revocation import RevocationFeed
 from gateway.config import settings
 from gateway.config.paths import grant_keys_path, mark_keys_path, redis_url_for
 from gateway.config.runtime import runtime_for

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from consent.grant import VoiceGrant
+from consent.grants.grant import VoiceGrant
 from gateway.dialplan import Route
 from gateway.dialplan.verbs import fill
 from gateway.errors import RpcError

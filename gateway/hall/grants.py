@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from consent.errors import GrantRefused
-from consent.grant import GrantVerifier, VoiceGrant
-from consent.revocation import Revocation, RevocationFeed
+from consent.grants.grant import GrantVerifier, VoiceGrant
+from consent.grants.revocation import Revocation, RevocationFeed
 from gateway.errors import RpcError
 from gateway.hall.call import AskFront, Call
 from gateway.hall.clocks import Clocks

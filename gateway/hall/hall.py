@@ -16,8 +16,8 @@ import structlog
 from redis.exceptions import RedisError
 
 from consent.errors import GrantRefused
-from consent.grant import GrantVerifier
-from consent.revocation import RevocationFeed
+from consent.grants.grant import GrantVerifier
+from consent.grants.revocation import RevocationFeed
 from gateway.config.paths import recordings_dir
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings

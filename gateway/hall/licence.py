@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from consent.grant import VoiceGrant
+from consent.grants.grant import VoiceGrant
 
 
 class Licence:

@@ -165,7 +165,7 @@ class TurnAnswered(Tell):
 
 @dataclass(frozen=True, slots=True)
 class GrantRenewal:
-    """A fresh grant, or why there is none (one of `consent.grant.REASONS`)."""
+    """A fresh grant, or why there is none (one of `consent.grants.grant.REASONS`)."""
 
     token: str | None = field(default=None, repr=False)
     refused: str | None = None

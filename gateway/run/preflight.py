@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from consent.database import database_url
+from consent.archive.database import database_url
 from gateway.config import packages
 from gateway.config.ports import all_ports
 from gateway.config.settings import Settings

@@ -12,12 +12,12 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 from redis.retry import Retry
 
-from consent.checks import Checks
+from consent.checks.checklist import Checks
 from consent.errors import ConsentError
-from consent.office import ConsentOffice
-from consent.redis_watch import redis_place
+from consent.grants.redis_watch import redis_place
+from consent.office.office import ConsentOffice
+from consent.office.voice_names import known_voices
 from consent.silero.network import read_network
-from consent.voice_names import known_voices
 from gateway.config.failure import text_of
 from gateway.config.paths import consent_dir, dialplan_dir, mark_keys_path, model_files_dir, route_key_path
 from gateway.config.settings import Settings, load

@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from consent.database import first_line
+from consent.archive.database import first_line
 from gateway.store.registry import METADATA, Instant, Registry, RegistryError
 
 ALIKE_FOR_S: Final = 3600.0

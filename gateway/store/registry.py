@@ -40,7 +40,7 @@ from sqlalchemy.engine import Row
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex
 
-from consent.database import database_place, database_url, first_line, reading_engine
+from consent.archive.database import database_place, database_url, first_line, reading_engine
 from gateway.errors import StartError, VoicegateError
 from gateway.store.call_search import CallSearch
 

@@ -2,7 +2,7 @@
 
 When Redis is slow or away, writes wait here. When `capacity` of them wait, unimportant ones are refused and
 counted; important ones have a reserve beyond it. Nothing is logged per write: one line when the trouble
-begins, one when it ends (`consent.redis_watch`).
+begins, one when it ends (`consent.grants.redis_watch`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from consent.redis_watch import Backoff, RedisWatch
+from consent.grants.redis_watch import Backoff, RedisWatch
 from model.tasks import Tasks
 
 Command = tuple[str, ...]

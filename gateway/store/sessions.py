@@ -28,7 +28,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from consent.redis_watch import RedisWatch
+from consent.grants.redis_watch import RedisWatch
 from gateway.errors import StartError
 from gateway.store.session_writer import Command, Writer
 

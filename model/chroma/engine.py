@@ -16,7 +16,7 @@ import numpy as np
 import structlog
 import torch
 
-from consent.grant import VoiceGrant, hash_voice
+from consent.grants.grant import VoiceGrant, hash_voice
 from model.api import RATE_HZ, Limits, Reference
 from model.chroma import admission, checkpoint, voices
 from model.chroma import chat as chats

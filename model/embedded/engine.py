@@ -13,7 +13,7 @@ from typing import Final, Self
 
 import structlog
 
-from consent.grant import VoiceGrant
+from consent.grants.grant import VoiceGrant
 from model.api import (
     FRAME,
     RATE_HZ,

@@ -1,8 +1,9 @@
 """A consent office for tests: real ledger, vault and signatures; human voices from Debian's prompts.
 
-Doubles, all behind the seams of `consent.checks`, and named so: `PlannedSpeaker` (likeness as planned),
-`PlannedRecogniser` (hears what it is told), `PlannedMark` (finds a mark or none), `PlannedClassifier`. The
-real speaker model is used in `test_speaker.py`; no test here claims anything of a recogniser's ears.
+Doubles, all behind the seams of `consent.checks.checklist`, and named so: `PlannedSpeaker` (likeness as
+planned), `PlannedRecogniser` (hears what it is told), `PlannedMark` (finds a mark or none),
+`PlannedClassifier`. The real speaker model is used in `test_speaker.py`; no test here claims anything of a
+recogniser's ears.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ import numpy as np
 import pytest
 from sqlalchemy import create_engine, text
 
-from consent.challenge import Challenge
-from consent.checks import Checks
-from consent.office import ConsentOffice
-from consent.operators import OperatorDesk, OperatorKey
-from consent.record import Reference
-from consent.registration import Registered, Submission
-from consent.sound import Floats, Recording, read
-from consent.statement import Terms
-from consent.synthetic import Synthetic
+from consent.checks.checklist import Checks
+from consent.checks.sound import Floats, Recording, read
+from consent.checks.synthetic import Synthetic
+from consent.ledger.operators import OperatorDesk, OperatorKey
+from consent.office.office import ConsentOffice
+from consent.office.record import Reference
+from consent.office.registration import Registered, Submission
+from consent.statements.challenge import Challenge
+from consent.statements.statement import Terms
 from tests.gateway.conftest import Valkey, postgresql, short_folder, valkey  # noqa: F401  # fixtures of theirs
 from tests.needs import need_sounds
 

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal
 
-from consent.model_files import ModelFile
+from consent.models.model_files import ModelFile
 
 WEIGHTS = bytes(range(256)) * 4096
 """1 MiB that no decompressor mistakes for anything else."""

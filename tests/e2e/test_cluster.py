@@ -22,7 +22,7 @@ import uvicorn
 from redis import Redis
 from starlette.applications import Starlette
 
-from consent.office import ConsentOffice
+from consent.office.office import ConsentOffice
 from gateway.config.paths import consent_dir
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import Settings

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from consent.checks import Checks
-from consent.enrolment import by_code
-from consent.office import ConsentOffice
-from consent.operators import OperatorDesk, OperatorKey
-from consent.record import Reference
-from consent.registration import Submission
-from consent.statement import Terms
+from consent.checks.checklist import Checks
+from consent.ledger.operators import OperatorDesk, OperatorKey
+from consent.office.enrolment import by_code
+from consent.office.office import ConsentOffice
+from consent.office.record import Reference
+from consent.office.registration import Submission
+from consent.statements.statement import Terms
 from gateway.cli.testphone import CallReport, place_call
 from tests.consent.conftest import (
     PlannedClassifier,

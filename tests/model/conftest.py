@@ -17,8 +17,8 @@ import pytest
 import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 
-from consent.grant import GrantVerifier, VoiceGrant
-from consent.office import ConsentOffice
+from consent.grants.grant import GrantVerifier, VoiceGrant
+from consent.office.office import ConsentOffice
 from model.api import Engine
 from model.reference import ReferenceDesk
 from model.server import build

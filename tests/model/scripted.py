@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from consent.grant import VoiceGrant
+from consent.grants.grant import VoiceGrant
 from model.api import (
     FRAME,
     Floats,

@@ -29,8 +29,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from consent.grant import GrantVerifier, VoiceGrant
-from consent.office import ConsentOffice
+from consent.grants.grant import GrantVerifier, VoiceGrant
+from consent.office.office import ConsentOffice
 from gateway.config.settings import Settings
 from gateway.errors import StartError
 from gateway.front.boundary import WRONG_TOKENS

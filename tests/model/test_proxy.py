@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from consent.grant import VoiceGrant
+from consent.grants.grant import VoiceGrant
 from model.api import (
     FRAME,
     Forgot,

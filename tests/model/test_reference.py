@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import model
-from consent.office import ConsentOffice
+from consent.office.office import ConsentOffice
 from gateway.errors import RpcError
 from gateway.ipc.front_messages import FetchVoice, VoiceClip
 from gateway.ipc.rpc import Peer, Server

@@ -14,7 +14,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from consent.grant import LEEWAY_S, VoiceGrant
+from consent.grants.grant import LEEWAY_S, VoiceGrant
 from model import tasks
 from model.api import FRAME, Limits
 from model.client import Audio, Created, Done, EngineClient, Failure, Truncated, Words

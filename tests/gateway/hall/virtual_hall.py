@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from consent.grant import GrantVerifier, VoiceGrant, sign
-from consent.revocation import RevocationFeed
+from consent.grants.grant import GrantVerifier, VoiceGrant, sign
+from consent.grants.revocation import RevocationFeed
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.dialplan import Route, Verb

@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import create_engine, insert
 
-from consent.archive import VOICES
+from consent.archive.tables import VOICES
 from consent.silero import network
 from gateway.config.settings import Settings
 from gateway.errors import DialplanError, StartError, VoicegateError

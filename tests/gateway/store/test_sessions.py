@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from consent.redis_watch import RedisWatch
+from consent.grants.redis_watch import RedisWatch
 from gateway.errors import StartError
 from gateway.store.session_writer import Writer
 from gateway.store.sessions import LIVE, MAX_HISTORY_BYTES, MAX_HISTORY_ITEMS, STALE_S, Sessions, Turn

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from consent.grant import VoiceGrant
+from consent.grants.grant import VoiceGrant
 from model import engines
 from model.api import (
     RATE_HZ,

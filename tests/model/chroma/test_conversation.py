@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from consent.grant import hash_voice
+from consent.grants.grant import hash_voice
 from model.api import RATE_HZ, Floats, Forgot, HistoryItem, Reference, SessionConfig, Sound, Text
 from model.chroma import chat, voices
 from model.chroma.conversation import ChromaConversation

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from consent.grant import VoiceGrant
-from consent.office import ConsentOffice
+from consent.grants.grant import VoiceGrant
+from consent.office.office import ConsentOffice
 from model.client import (
     Audio,
     Created,

@@ -1,0 +1,1 @@
+"""What recordings are checked for before a voice is taken."""

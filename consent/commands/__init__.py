@@ -1,0 +1,1 @@
+"""The commands `voicegate voice`, `voicegate ledger` and `voicegate operator`."""

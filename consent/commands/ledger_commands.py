@@ -1,0 +1,112 @@
+"""`voicegate ledger`: proving and reading it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from consent.commands.house import House, Signer, in_house, signed
+from consent.errors import GrantRefused, LedgerError
+from consent.grants.grant import GrantVerifier, read_public_keys
+from consent.ledger.chain import HEAD_TYP, head_of
+
+
+@click.group()
+def ledger() -> None:
+    """Verify and read the consent ledger."""
+
+
+@ledger.command()
+@click.option("--head", "head_file", type=click.Path(path_type=Path), help="A head exported before.")
+@click.option("--keys", type=click.Path(path_type=Path), help="Public keys to trust, instead of the house's.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@in_house
+def verify(house: House, head_file: Path | None, keys: Path | None, as_json: bool) -> None:
+    """Prove that no row was edited, removed, reordered or cut off; or name the first bad one."""
+    trusted = _public_keys(keys) if keys else None
+    with house.office() as office:
+        heads = None
+        if head_file is not None:
+            verifier = GrantVerifier(trusted or office.keys.public)
+            try:
+                heads = [head_of(verifier.claims(_read(head_file).strip(), HEAD_TYP))]
+            except GrantRefused:
+                raise LedgerError(f"{head_file} is no ledger head signed with these keys") from None
+        proof = office.books.prove(heads, trusted)
+    if as_json:
+        click.echo(json.dumps({"ok": proof.ok, "rows": proof.rows, "bad": proof.bad, "fault": proof.fault}))
+    elif proof.ok:
+        click.echo(f"{proof.rows} rows, all well" + (f"; head {proof.head.hash[:16]}" if proof.head else ""))
+    else:
+        click.echo(f"row {proof.bad} is bad: {proof.fault}", err=True)
+    if not proof.ok:
+        sys.exit(1)
+
+
+@ledger.command()
+@click.option("--out", type=click.Path(path_type=Path), help="File to write; else stdout.")
+@in_house
+def head(house: House, out: Path | None) -> None:
+    """Export the signed head: who keeps it elsewhere can prove later that nothing before it was changed."""
+    with house.office() as office:
+        token = office.books.head()
+    if out is None:
+        click.echo(token)
+    else:
+        out.write_text(token + "\n")
+
+
+@ledger.command()
+@click.option("--since", type=click.DateTime(["%Y-%m-%d"]), help="From this day on.")
+@click.option("--kind", "kinds", multiple=True, help="Only these kinds of rows.")
+@click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout.")
+@in_house
+def show(house: House, since: datetime | None, kinds: tuple[str, ...], as_json: bool) -> None:
+    """Show its rows."""
+    since_ms = round(since.timestamp() * 1000) if since else 0
+    with house.office() as office:
+        for row in office.books.rows(kinds=kinds, since_ms=since_ms):
+            if as_json:
+                click.echo(json.dumps(row.to_json()))
+                continue
+            when = f"{datetime.fromtimestamp(row.at_ms / 1000):%Y-%m-%d %H:%M:%S}"
+            click.echo(f"{row.seq:>6}  {when}  {row.kind:<17} {row.subject or '':<16}  {_brief(row.table)}")
+
+
+@ledger.command()
+@click.option("--reason", required=True, help="Why; it stands in the ledger.")
+@signed
+@in_house
+def resume(house: House, reason: str, signer: Signer) -> None:
+    """Go on with the ledger as the database has it, after a backup was restored.
+
+    What this host knows to be revoked or erased since that backup is revoked and erased again.
+    """
+    with house.office() as office:
+        act = signer.key().act("resume", office.clock())
+        again = office.resume_ledger(reason, act)
+    click.echo(f"the ledger goes on; revoked or erased again: {', '.join(again) or 'nothing'}")
+
+
+def _brief(body: dict[str, Any]) -> str:
+    left_out = ("act", "public", "items")
+    return " ".join(f"{key}={value}" for key, value in body.items() if key not in left_out and value != "")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LedgerError(f"{path}: {error}") from None
+
+
+def _public_keys(path: Path) -> dict[str, Any]:
+    try:
+        return dict(read_public_keys(path))
+    except GrantRefused as error:
+        raise LedgerError(str(error)) from None

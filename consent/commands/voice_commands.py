@@ -1,0 +1,295 @@
+"""`voicegate voice`: from the challenge to the deletion of a voice."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from consent.checks.checklist import Checks, Finding
+from consent.checks.sound import Floats, read, wav_bytes
+from consent.commands.house import House, Signer, in_house, read_secret, signed
+from consent.errors import OperatorError, RegistrationError
+from consent.ledger.standing import VoiceStanding
+from consent.office.office import ConsentOffice
+from consent.office.record import Reference
+from consent.office.registration import Registered, Submission
+from consent.office.withdrawal import Withdrawals
+from consent.statements.statement import Terms
+
+
+@click.group()
+def voice() -> None:
+    """Register, list, revoke and erase voices."""
+
+
+def known(office: ConsentOffice, handle: str) -> VoiceStanding:
+    """The newest voice of that name. Raises `RegistrationError`."""
+    found = office.standing_of(handle)
+    if found is None:
+        raise RegistrationError("name", f"no voice is called {handle!r}; see: voicegate voice list")
+    return found
+
+
+# ── coming in ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@voice.command()
+@click.option("--name", required=True, help="Whose voice it is, as they say it.")
+@click.option("--company", required=True, help="Who will use it.")
+@click.option("--purpose", "purposes", required=True, multiple=True, help="For what; may be repeated.")
+@click.option("--languages", default="en", show_default=True, help="In which languages, by commas.")
+@click.option("--until", required=True, type=click.DateTime(["%Y-%m-%d"]), help="The last day.")
+@click.option("--dialplan", "dialplans", multiple=True, help="Only in these routes; else in all.")
+@click.option("--spoken", default="en", show_default=True, help="Language the statement is read in.")
+@click.option("--minutes", default=30.0, show_default=True, type=click.FloatRange(1, 24 * 60 * 7))
+@click.option("--by-phone", is_flag=True, help="It may be answered in a call, by dialling its number.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@signed
+@in_house
+def challenge(
+    house: House,
+    name: str,
+    company: str,
+    purposes: tuple[str, ...],
+    languages: str,
+    until: datetime,
+    dialplans: tuple[str, ...],
+    spoken: str,
+    minutes: float,
+    by_phone: bool,
+    as_json: bool,
+    signer: Signer,
+) -> None:
+    """Issue a statement to be read aloud, with words and numbers that expire."""
+    terms = Terms(
+        name, company, purposes, tuple(part.strip() for part in languages.split(",") if part.strip()),
+        until.date(), dialplans, spoken,
+    )  # fmt: skip
+    terms.check(datetime.now(UTC).date())
+    with house.office() as office:
+        salt = secrets.token_hex(16)
+        act = signer.key().act("challenge", office.clock(), terms=terms.hash(salt))
+        issued = office.registrar.challenge(terms, act, salt=salt, by_phone=by_phone, life_s=minutes * 60)
+    if as_json:
+        click.echo(json.dumps({
+            "challenge": issued.challenge_id, "text": issued.statement.text, "expires_at": issued.expires_at,
+        }))  # fmt: skip
+        return
+    click.echo(f"challenge {issued.challenge_id}, until {_clock(issued.expires_at)}; to be read aloud:\n")
+    click.echo(f"  {issued.statement.text}\n")
+
+
+@voice.command()
+@click.argument("handle")
+@click.option("--reference", "references", required=True, multiple=True, type=click.Path(path_type=Path))
+@click.option("--reference-text", "texts", required=True, multiple=True, help="The words spoken in it.")
+@click.option(
+    "--statement", required=True, type=click.Path(path_type=Path), help="The statement, read aloud."
+)
+@click.option("--challenge", "challenge_id", required=True, help="The challenge's number.")
+@click.option(
+    "--pin-from", type=click.Path(path_type=Path), help="File with the owner's PIN (6 to 12 digits)."
+)
+@click.option("--adult", is_flag=True, help="I attest that the speaker is of age and the person named.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@signed
+@in_house
+def register(
+    house: House,
+    handle: str,
+    references: tuple[Path, ...],
+    texts: tuple[str, ...],
+    statement: Path,
+    challenge_id: str,
+    pin_from: Path | None,
+    adult: bool,
+    as_json: bool,
+    signer: Signer,
+) -> None:
+    """Register HANDLE: check the recordings, and keep them for review."""
+    if len(references) != len(texts):
+        raise RegistrationError("reference", "give one --reference-text for each --reference, in order")
+    pin = read_secret(pin_from, "PIN").decode("ascii", "replace") if pin_from else None
+    submission = Submission(
+        handle, tuple(Reference(read(path), text) for path, text in zip(references, texts, strict=True)),
+        read(statement), challenge_id, adult, pin,
+    )  # fmt: skip
+    submission.check()
+    with house.office(listening=True) as office:
+        act = signer.key().act("register", office.clock(), **submission.digest)
+
+        def submit(told: Callable[[Finding], None]) -> Registered:
+            return office.registrar.submit(submission, act, told)
+
+        done = submit(lambda _: None) if as_json else _with_progress(submit)
+    if as_json:
+        click.echo(json.dumps({
+            "voice_id": done.voice_id, "handle": done.handle, "state": done.state,
+            "checks": [finding.to_json() for finding in done.findings],
+        }))  # fmt: skip
+    elif done.state == "active":
+        click.echo(f"{handle} is registered and may be used")
+    else:
+        click.echo(
+            f"{handle} needs review: another operator listens and decides:\n"
+            f"  voicegate voice review {handle} --listen FOLDER --as OPERATOR\n"
+            f"  voicegate voice review {handle} --approve --as OPERATOR"
+        )
+
+
+def _with_progress(submit: Callable[[Callable[[Finding], None]], Registered]) -> Registered:
+    console = Console(stderr=True)
+    colours = {"passed": "green", "review": "yellow", "refused": "red"}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("listening", total=Checks.COUNT)
+
+        def told(finding: Finding) -> None:
+            colour = colours[finding.verdict]
+            bar.console.print(
+                f"[{colour}]{finding.verdict:<8}[/] {finding.check:<18} ", end="", highlight=False
+            )
+            bar.console.print(finding.detail, markup=False, highlight=False)
+            bar.advance(task)
+
+        return submit(told)
+
+
+@voice.command()
+@click.argument("handle")
+@click.option(
+    "--listen", type=click.Path(path_type=Path), help="Write statement and reference to this folder."
+)
+@click.option("--approve", "decision", flag_value="approve", help="It is this person, freely saying this.")
+@click.option("--reject", "decision", flag_value="reject")
+@click.option("--reason", default="", help="Why; it stands in the ledger.")
+@click.option("--as", "acting", metavar="OPERATOR", help="Which operator signs this.")
+@click.option("--key", "key_path", type=click.Path(path_type=Path), help="The operator's key file.")
+@click.option("--passphrase-from", type=click.Path(path_type=Path), help="File with its passphrase.")
+@in_house
+def review(
+    house: House,
+    handle: str,
+    listen: Path | None,
+    decision: str | None,
+    reason: str,
+    acting: str | None,
+    key_path: Path | None,
+    passphrase_from: Path | None,
+) -> None:
+    """Listen to a registration, and then approve or reject it as another operator."""
+    if listen is not None and decision is not None:
+        raise OperatorError("listen first; then decide in a second command")
+    with house.office() as office:
+        standing = known(office, handle)
+        record = office.record(standing)
+        if listen is None and decision is None:
+            click.echo(f"{handle} is {standing.state}; registered by {standing.registrar}")
+            click.echo(f"to be heard: {record.claims['statement']['text']}")
+            for check in record.claims["checks"]:
+                click.echo(f"  {check['verdict']:<8} {check['check']}: {check['detail']}")
+            return
+        if acting is None:
+            raise OperatorError("who listens, or decides? --as OPERATOR")
+        key = Signer.of(acting, key_path, passphrase_from).key()
+        if listen is not None:
+            act = key.act("listen", office.clock(), voice_id=standing.voice_id)
+            _write_sounds(office.registrar.listen(handle, act), handle, listen)
+            return
+        act = key.act(
+            "review", office.clock(), voice_id=standing.voice_id, record_hash=standing.record_hash,
+            decision=decision, reason=reason,
+        )  # fmt: skip
+        state = office.registrar.review(handle, act)
+    more = "; one more operator must hear it" if state == "pending" else ""
+    click.echo(f"{handle} is {state}{more}")
+
+
+def _write_sounds(sounds: dict[str, Floats], handle: str, folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for kind, pcm in sounds.items():
+            path = folder / f"{handle}-{kind}.wav"
+            path.touch(mode=0o600)
+            path.write_bytes(wav_bytes(pcm))
+            click.echo(f"{path}: listen, then delete it")
+    except OSError as error:
+        raise RegistrationError("sound", f"{folder}: {error.strerror}") from None
+
+
+# ── going out ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@voice.command()
+@click.argument("handle")
+@click.option("--reason", required=True, help="Why; it stands in the ledger.")
+@signed
+@in_house
+def revoke(house: House, handle: str, reason: str, signer: Signer) -> None:
+    """Take HANDLE back: running calls fall silent in it within a second."""
+    with house.office() as office:
+        voice_id = known(office, handle).voice_id
+        act = signer.key().act("revoke", office.clock(), voice_id=voice_id)
+        Withdrawals(office.books, office.vault).revoke(handle, reason, act)
+    click.echo(f"{handle} is revoked")
+
+
+@voice.command()
+@click.argument("handle")
+@click.option("--reason", required=True, help="Why; it stands in the ledger.")
+@click.confirmation_option(prompt="This destroys the voice's key and sounds for good. Go on?")
+@signed
+@in_house
+def erase(house: House, handle: str, reason: str, signer: Signer) -> None:
+    """Destroy HANDLE's key, sounds and voiceprints; the ledger stays provable."""
+    with house.office() as office:
+        voice_id = known(office, handle).voice_id
+        act = signer.key().act("erase", office.clock(), voice_id=voice_id)
+        receipt = Withdrawals(office.books, office.vault).erase(handle, reason, act)
+    click.echo(f"{handle} is erased: {receipt.items} items; receipt: ledger row {receipt.seq} {receipt.hash}")
+
+
+@voice.command()
+@in_house
+def tidy(house: House) -> None:
+    """Delete what is past its time: voiceprints, old fingerprints, registrations nobody decided on."""
+    with house.office() as office:
+        receipts = Withdrawals(office.books, office.vault).tidy()
+    for receipt in receipts:
+        click.echo(
+            f"{receipt.voice_id}: {receipt.items} items; receipt: ledger row {receipt.seq} {receipt.hash}"
+        )
+    if not receipts:
+        click.echo("nothing is due")
+
+
+def since(_: click.Context, __: click.Parameter, text: str) -> float:
+    """Seconds since the epoch of `2026-03-01`, `30d`, `12h`. Raises `click.BadParameter`."""
+    now = datetime.now(UTC)
+    if found := re.fullmatch(r"(\d{1,5})([dh])", text):
+        span = timedelta(days=int(found[1])) if found[2] == "d" else timedelta(hours=int(found[1]))
+        return (now - span).timestamp()
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is neither a day like 2026-03-01 nor a span like 30d, 12h"
+        ) from None
+
+
+def _clock(at: float) -> str:
+    return f"{datetime.fromtimestamp(at):%Y-%m-%d %H:%M:%S}"
+
+
+def echo_json(table: dict[str, Any]) -> None:
+    """Prints one JSON object."""
+    click.echo(json.dumps(table, ensure_ascii=False))

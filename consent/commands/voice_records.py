@@ -1,0 +1,271 @@
+"""`voicegate voice`, the other half: list, show, usage, export; the checks, the blocklist, keys."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from consent.checks.checklist import CHECKS_FILE
+from consent.checks.sound import read
+from consent.checks.words import RecogniserUnavailable, directory_sha256
+from consent.commands.house import House, Signer, in_house, read_secret, signed
+from consent.commands.voice_commands import echo_json, known, since, voice
+from consent.errors import ConsentError, GrantRefused, LedgerError, OperatorError, RegistrationError
+from consent.grants.grant import read_public_keys
+from consent.office import backup, usage
+from consent.office.blocklist import Blocklist
+from consent.office.rotation import Rotation
+from consent.proof import bundle, evidence
+
+
+@voice.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@in_house
+def list_(house: House, as_json: bool) -> None:
+    """List the voices."""
+    with house.office() as office:
+        voices = [office.stock, *office.all_voices()]
+    if as_json:
+        echo_json({"voices": [{"name": v.name, "state": v.state, "stock": v.stock} for v in voices]})
+        return
+    for each in voices:
+        click.echo(f"{each.name:<24} {'stock' if each.stock else each.state}")
+
+
+@voice.command()
+@click.argument("handle")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@in_house
+def show(house: House, handle: str, as_json: bool) -> None:
+    """Show HANDLE: whose voice, for what, until when, how it was checked, what happened since."""
+    with house.office() as office:
+        standing = known(office, handle)
+        rows = office.books.rows(subject=standing.voice_id)
+        try:
+            claims = dict(office.record(standing).claims)
+        except ConsentError as error:
+            claims = {"gone": str(error)}
+    history: list[dict[str, Any]] = [
+        {"row": row.seq, "at": row.at_ms / 1000, "what": row.kind, "body": row.table}
+        for row in rows
+        if row.kind not in ("voice.granted", "voice.used")
+    ]
+    if as_json:
+        echo_json({"handle": handle, "state": standing.state, "record": claims, "history": history})
+        return
+    click.echo(f"{handle}: {standing.state} {standing.reason}".rstrip())
+    if "gone" in claims:
+        click.echo(f"  {claims['gone']}")
+    else:
+        until = f"{datetime.fromtimestamp(claims['exp'] - 1):%Y-%m-%d}"
+        click.echo(f"  {claims['name']} for {claims['company']}: {', '.join(claims['purposes'])}")
+        click.echo(f"  in {', '.join(claims['languages'])}; {', '.join(claims['dialplans']) or 'any route'}")
+        click.echo(f"  until {until}; registered by {claims['registrar']}")
+        for check in claims["checks"]:
+            click.echo(f"  {check['verdict']:<8} {check['check']}: {check['detail']}")
+    for entry in history:
+        by = entry["body"].get("by") or entry["body"].get("registrar") or ""
+        click.echo(
+            f"  {datetime.fromtimestamp(entry['at']):%Y-%m-%d %H:%M:%S}  {entry['what']} {by}".rstrip()
+        )
+
+
+@voice.command("usage")
+@click.argument("handle")
+@click.option(
+    "--since", "from_when", default="30d", show_default=True, callback=since, help="A day, or 30d, 12h."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@in_house
+def usage_(house: House, handle: str, from_when: float, as_json: bool) -> None:
+    """Where HANDLE was used: calls, seconds spoken, dialplans."""
+    with house.office() as office:
+        found = usage.uses(office.books, known(office, handle).voice_id, from_when)
+    total = usage.total(found)
+    if as_json:
+        echo_json({"calls": total.calls, "seconds": total.seconds, "uses": [use.to_json() for use in found]})
+        return
+    click.echo(f"{handle}: {total.calls} calls, {total.seconds:.0f} s spoken")
+    for plan, (calls, seconds) in total.by_dialplan.items():
+        click.echo(f"  {plan:<24} {calls:>6} calls {seconds:>9.0f} s")
+    for use in found:
+        spoken = "" if use.seconds is None else f"{use.seconds:.0f} s"
+        when = f"{datetime.fromtimestamp(use.at):%Y-%m-%d %H:%M:%S}"
+        click.echo(f"  {when}  {use.call_id}  {use.purpose} in {use.dialplan}  {spoken}".rstrip())
+
+
+@voice.command("export")
+@click.argument("handle")
+@click.option("--out", required=True, type=click.Path(path_type=Path))
+@click.option("--with-sound", is_flag=True, help="With the statement and the reference; needs --as.")
+@click.option("--as", "acting", metavar="OPERATOR", help="Which operator takes the sounds out.")
+@click.option("--key", "key_path", type=click.Path(path_type=Path), help="The operator's key file.")
+@click.option("--passphrase-from", type=click.Path(path_type=Path), help="File with its passphrase.")
+@in_house
+def export_(
+    house: House,
+    handle: str,
+    out: Path,
+    with_sound: bool,
+    acting: str | None,
+    key_path: Path | None,
+    passphrase_from: Path | None,
+) -> None:
+    """Write HANDLE's proof to a file that verifies with the public key alone."""
+    with house.office() as office:
+        voice_id = known(office, handle).voice_id
+        sounds = None
+        if with_sound:
+            if acting is None:
+                raise OperatorError("who takes the sounds out? --as OPERATOR")
+            key = Signer.of(acting, key_path, passphrase_from).key()
+            sounds = office.registrar.listen(handle, key.act("listen", office.clock(), voice_id=voice_id))
+        made = bundle.export(office, known(office, handle), sounds)
+        keys = office.public_keys_path
+    try:
+        out.touch(mode=0o600)
+        out.write_text(bundle.dump(made))
+    except OSError as error:
+        raise LedgerError(f"{out}: {error.strerror}") from None
+    click.echo(f"{out}; check it anywhere with: voicegate voice check {out} --keys {keys.name}")
+
+
+@voice.command("evidence")
+@click.argument("call_file", type=click.File())
+@click.option("--out", type=click.Path(path_type=Path), help="Write the page here; else to stdout.")
+@click.option("--json", "as_json", is_flag=True, help="The chain as one JSON object.")
+@in_house
+def evidence_(house: House, call_file: IO[str], out: Path | None, as_json: bool) -> None:
+    """Show the chain from a call to the consent behind its voice, on one page to print.
+
+    The call's facts are JSON, as `voicegate calls show ID --json` prints them; "-" reads them from stdin.
+    """
+    try:
+        table = json.load(call_file)
+        call = dict(table.get("registry") or table)
+    except (ValueError, TypeError, AttributeError):
+        raise LedgerError(f"{call_file.name}: no call's JSON; see: voicegate calls show ID --json") from None
+    with house.office() as office:
+        found = evidence.gather(office, call)
+    if as_json:
+        echo_json(found.to_json())
+    elif out is None:
+        click.echo(evidence.page(found))
+    else:
+        out.touch(mode=0o600)
+        out.write_text(evidence.page(found))
+
+
+@voice.command()
+@click.argument("bundle_file", type=click.Path(path_type=Path))
+@click.option("--keys", required=True, type=click.Path(path_type=Path), help="The office's public keys.")
+def check(bundle_file: Path, keys: Path) -> None:
+    """Verify an exported proof, offline, with the public keys alone."""
+    try:
+        content = json.loads(bundle_file.read_text())
+        found = bundle.verify(content, read_public_keys(keys))
+    except (OSError, ValueError) as error:
+        raise LedgerError(f"{bundle_file}: {error}") from None
+    except GrantRefused as error:
+        raise LedgerError(str(error)) from None
+    claims = found.record.claims
+    click.echo(
+        f"proved: {claims['name']} consented to {claims['company']} for {', '.join(claims['purposes'])}"
+    )
+    as_of = f"{datetime.fromtimestamp(found.as_of):%Y-%m-%d %H:%M}"
+    reviews = ", ".join(found.reviews) or "none"
+    click.echo(f"  as {found.record.handle}, {found.state} as of {as_of}; reviews: {reviews}")
+
+
+@voice.command()
+@click.option("--pin-recogniser", type=click.Path(path_type=Path), help="Use the weights in this directory.")
+@in_house
+def checks(house: House, pin_recogniser: Path | None) -> None:
+    """Show which checks are in force here; name and pin a recogniser's weights."""
+    path = house.consent_dir / CHECKS_FILE
+    if pin_recogniser is not None:
+        try:
+            digest = directory_sha256(pin_recogniser)
+        except RecogniserUnavailable as error:
+            raise RegistrationError("checks", str(error)) from None
+        kept = [line for line in _lines(path) if not line.startswith("recogniser")]
+        directory = json.dumps(str(pin_recogniser.absolute()))  # a JSON string is a TOML string
+        kept.insert(0, f'recogniser = {{ directory = {directory}, sha256 = "{digest}" }}')
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.write_text("\n".join(kept) + "\n")
+    loaded = house.checks()
+    found = {"speaker": loaded.speaker, "recogniser": loaded.recogniser, "classifier": loaded.classifier}
+    for name, instrument in found.items():
+        state = instrument.name if instrument is not None else f"none: {loaded.missing[name]}"
+        click.echo(f"{name:<12} {state}")
+    click.echo("own watermark is always looked for; sound, copies and time are always checked")
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+@voice.command()
+@click.argument("label")
+@click.option("--sample", type=click.Path(path_type=Path), help="A recording of the person to block.")
+@click.option("--lift", is_flag=True, help="Take them off the list.")
+@signed
+@in_house
+def block(house: House, label: str, sample: Path | None, lift: bool, signer: Signer) -> None:
+    """Never take the voice of a person (LABEL), known by a sample of it."""
+    if lift == (sample is not None):
+        raise RegistrationError("blocked", "give either --sample FILE or --lift")
+    with house.office(listening=True) as office:
+        act = signer.key().act("block", office.clock(), label=label)
+        blocklist = Blocklist(office.books, office.vault)
+        if sample is None:
+            blocklist.lift(label, act)
+        else:
+            blocklist.add(label, read(sample), office.checks.speaker, act)
+    click.echo(f"{label} is {'off' if lift else 'on'} the list")
+
+
+@voice.command()
+@click.argument("which", type=click.Choice(["signing", "master"]))
+@signed
+@in_house
+def rotate(house: House, which: str, signer: Signer) -> None:
+    """Put a new signing or master key in force."""
+    with house.office() as office:
+        act = signer.key().act("rotate", office.clock())
+        rotation = Rotation(office.books, office.vault)
+        if which == "signing":
+            click.echo(f"the office signs with {rotation.signing(act)} from now on")
+        else:
+            click.echo(f"{rotation.master(act)} keys are wrapped with a new master; make a backup now")
+
+
+@voice.command("backup")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--passphrase-from", type=click.Path(path_type=Path), help="File with the backup's passphrase.")
+@in_house
+def backup_(house: House, file: Path, passphrase_from: Path | None) -> None:
+    """Write all of consent, keys included, to one sealed FILE."""
+    passphrase = read_secret(passphrase_from, "Passphrase of the backup", confirm=True)
+    with house.office() as office:
+        click.echo(f"{file}: {backup.write(office, file, passphrase)} rows and the keys")
+
+
+@voice.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--passphrase-from", type=click.Path(path_type=Path), help="File with the backup's passphrase.")
+@in_house
+def restore(house: House, file: Path, passphrase_from: Path | None) -> None:
+    """Fill an empty database from a backup FILE; then `voicegate ledger resume`, if this host asks for it."""
+    passphrase = read_secret(passphrase_from, "Passphrase of the backup")
+    rows = backup.restore(file, passphrase, house.sql_url, house.consent_dir)
+    click.echo(f"{rows} rows restored")
+    with house.office() as office:
+        try:
+            office.look()
+        except LedgerError as error:
+            click.echo(str(error), err=True)

@@ -1,0 +1,144 @@
+"""Voice grants: what lets an engine open a voice, and nothing else does.
+
+A grant is a compact JWS (RFC 7515) signed with Ed25519 (RFC 8037): this voice, this purpose, this dialplan,
+this call, this connection (`jti`), for about a minute. Halls and engines verify with public keys only.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from consent.errors import GrantRefused
+
+ISSUER: Final = "voicegate-consent"
+LEEWAY_S: Final = 5.0
+"""How far the clocks of two hosts may differ."""
+REREAD_S: Final = 1.0
+REASONS: Final = frozenset(
+    {"none", "unknown", "revoked", "expired", "not_yet_valid", "tampered", "unknown_key", "other_call",
+     "purpose", "dialplan", "language", "replayed", "erased", "pending", "clock", "ledger"}
+)  # fmt: skip
+_SEAL: Final = object()
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceGrant:
+    """A verified grant; made only in `consent`. Times are seconds since the epoch."""
+
+    token: str
+    jti: str
+    voice: str
+    voice_hash: str
+    purpose: str
+    dialplan: str
+    language: str
+    call_id: str
+    issued_at: float
+    expires_at: float
+    seal: object = None
+
+    def __post_init__(self) -> None:
+        if self.seal is not _SEAL:
+            raise TypeError("a VoiceGrant is made by consent only: ask ConsentOffice, or verify a token")
+
+
+def b64(raw: bytes) -> str:
+    """base64url without padding (RFC 7515 §2)."""
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def unb64(text: str) -> bytes:
+    """Raises `ValueError`."""
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def hash_voice(pcm: bytes, text: str) -> str:
+    """A voice's hash, which grants name, and by which an engine checks what it fetched.
+
+    SHA-256 of the reference (float32 little-endian, 24 kHz mono) and its text.
+    """
+    return hashlib.sha256(b"voicegate-voice\0" + pcm + b"\0" + text.encode()).hexdigest()
+
+
+def sign(claims: Mapping[str, Any], key: Ed25519PrivateKey, kid: str, typ: str = "voice-grant+jws") -> str:
+    """A compact JWS of `claims`."""
+    head = {"alg": "EdDSA", "typ": typ, "kid": kid}
+    body = f"{b64(json.dumps(head).encode())}.{b64(json.dumps(dict(claims)).encode())}"
+    return f"{body}.{b64(key.sign(body.encode()))}"
+
+
+def read_public_keys(path: Path) -> dict[str, Ed25519PublicKey]:
+    """The public keys' JSON (`{"keys": {kid: base64url}}`). Raises `GrantRefused`."""
+    try:
+        table = json.loads(path.read_text())["keys"]
+        return {kid: Ed25519PublicKey.from_public_bytes(unb64(raw)) for kid, raw in table.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise GrantRefused("unknown_key", f"{path}: no public keys of grants: {error}") from None
+
+
+class GrantVerifier:
+    """Verifies with public keys by kid; made by `load`, it sees the file's new keys after a rotation."""
+
+    def __init__(self, keys: Mapping[str, Ed25519PublicKey], path: Path | None = None) -> None:
+        self._keys = dict(keys)
+        self._path = path
+        self._reread_at = time.monotonic()
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads the public keys' JSON. Raises `GrantRefused`."""
+        return cls(read_public_keys(path), path)
+
+    def _key(self, kid: str) -> Ed25519PublicKey:
+        now = time.monotonic()
+        if kid not in self._keys and self._path is not None and now - self._reread_at >= REREAD_S:
+            self._reread_at = now  # at most so often: a stranger's kid shall not cost a read each time
+            self._keys = read_public_keys(self._path)
+        if kid not in self._keys:
+            raise GrantRefused("unknown_key", f"signed with a key that is not ours: {kid}")
+        return self._keys[kid]
+
+    def verify(
+        self, token: str, *, call_id: str | None = None, now: float | None = None, leeway_s: float = LEEWAY_S
+    ) -> VoiceGrant:
+        """The grant in `token`. Raises `GrantRefused` with one of `REASONS`."""
+        claims = self.claims(token, "voice-grant+jws")
+        try:
+            grant = VoiceGrant(
+                token, claims["jti"], claims["sub"], claims["vh"], claims["pur"], claims["dp"],
+                claims["lang"], claims["call"], float(claims["iat"]), float(claims["exp"]), seal=_SEAL,
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError):
+            raise GrantRefused("tampered", "no valid grant: a claim is missing") from None
+        at = time.time() if now is None else now
+        if at > grant.expires_at + leeway_s:
+            raise GrantRefused("expired", f"the grant lapsed {at - grant.expires_at:.0f} s ago")
+        if at < grant.issued_at - leeway_s:
+            raise GrantRefused("not_yet_valid", "the grant is from the future: check the clocks")
+        if call_id is not None and grant.call_id != call_id:
+            raise GrantRefused("other_call", f"the grant is for call {grant.call_id}, not {call_id}")
+        return grant
+
+    def claims(self, token: str, typ: str) -> dict[str, Any]:
+        """The verified claims of any of consent's tokens. Raises `GrantRefused`."""
+        try:
+            head_part, body_part, signature = token.split(".")
+            head = json.loads(unb64(head_part))
+            if head.get("alg") != "EdDSA" or head.get("typ") != typ:
+                raise ValueError("another kind of token")
+            key = self._key(str(head.get("kid")))
+            key.verify(unb64(signature), f"{head_part}.{body_part}".encode())
+            return dict(json.loads(unb64(body_part)))
+        except (ValueError, binascii.Error, InvalidSignature, AttributeError) as error:
+            raise GrantRefused("tampered", f"no valid token: {type(error).__name__}") from None

@@ -1,0 +1,1 @@
+"""Model files that this program reads and does not carry."""

@@ -1,0 +1,1 @@
+"""The office: it registers, grants, withdraws and erases."""

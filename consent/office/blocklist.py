@@ -1,0 +1,62 @@
+"""People whose voice is never taken: their voiceprint, kept sealed for this one purpose until it is lifted.
+
+It is for a person who asks for it, or a court: the label says which, and the voiceprint is itself theirs.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+
+from consent.archive.vault import HOUSE, Vault
+from consent.checks.sound import Recording, measure
+from consent.checks.speaker import SpeakerModel, voiceprint
+from consent.errors import RegistrationError
+from consent.ledger.books import Books
+from consent.ledger.operators import check_act
+
+
+class Blocklist:
+    """Adds and lifts. Raises `RegistrationError`, `OperatorError`, `LedgerError`."""
+
+    def __init__(self, books: Books, vault: Vault) -> None:
+        self._books = books
+        self._vault = vault
+
+    def add(self, label: str, sample: Recording, speaker: SpeakerModel | None, act: str) -> str:
+        """Blocks the speaker of a recording; answers the entry's id."""
+        if speaker is None:
+            raise RegistrationError(
+                "blocked", "blocking needs the speaker model; fetch it with: voicegate models get speaker"
+            )
+        if not label.isprintable() or not 0 < len(label) <= 80:
+            raise RegistrationError("name", f"{label!r} is no label")
+        if measure(sample).speech_s < 3.0:
+            raise RegistrationError("sound", f"{sample.name}: less than 3 s of speech in it")
+        kept = voiceprint(speaker.windows(sample.speech_16k))
+        with self._books.writing() as writing:
+            operator, claims = check_act(writing.standing, act, "block", self._books.clock())
+            if claims.get("label") != label or label in writing.standing.blocked.values():
+                raise RegistrationError(
+                    "name", f"{label} is on the list, or the operator signed another label"
+                )
+            block = secrets.token_hex(6)
+            content = json.dumps({"block": block, "label": label, "voiceprint": kept.tolist()})
+            self._vault.open_house(writing.connection, self._books.clock())
+            self._vault.put(writing.connection, HOUSE, "blocked", content.encode())
+            body = {"block": block, "label": label, "by": operator.name, "act": act}
+            writing.append("speaker.blocked", None, body)
+        return block
+
+    def lift(self, label: str, act: str) -> None:
+        """Takes somebody off the list and deletes the voiceprint."""
+        with self._books.writing() as writing:
+            operator, claims = check_act(writing.standing, act, "block", self._books.clock())
+            for number, content in self._vault.all(writing.connection, HOUSE, "blocked").items():
+                table = json.loads(content)
+                if table["label"] == label and claims.get("label") == label:
+                    self._vault.remove(writing.connection, HOUSE, "blocked", number)
+                    body = {"block": table["block"], "label": label, "by": operator.name, "act": act}
+                    writing.append("speaker.unblocked", None, body)
+                    return
+        raise RegistrationError("name", f"nobody called {label} is on the list")

@@ -1,0 +1,404 @@
+"""The consent office: the one door to voices. It grants, renews and withdraws; the front holds one.
+
+Every method blocks (a grant for a few milliseconds): from an event loop, call it by `asyncio.to_thread`.
+The stock voice has a signed record built in and needs no person's consent: its grants are not in the ledger,
+and it goes on when the ledger is broken. A person's voice is granted only from a ledger that verifies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from consent.archive.keys import OfficeKeys
+from consent.archive.tables import Archive
+from consent.archive.vault import Vault
+from consent.checks.checklist import Checks
+from consent.checks.sound import from_pcm16, read
+from consent.errors import ConsentError, GrantRefused, LedgerError, SoundError, VaultError
+from consent.grants.grant import ISSUER, LEEWAY_S, GrantVerifier, VoiceGrant, hash_voice, sign
+from consent.grants.revocation import Revocation
+from consent.ledger.books import Books, Clock
+from consent.ledger.operators import check_act
+from consent.ledger.standing import Standing, VoiceStanding
+from consent.office.record import TYP as RECORD_TYP
+from consent.office.record import Record
+from consent.office.registration import STOCK, Registrar, find
+
+log = structlog.get_logger("consent")
+
+STOCK_RECORD: Final = {
+    "voice": STOCK,
+    "kind": "stock",
+    "statement": "A synthetic voice of the hibari-tts package (Apache-2.0); no living person's voice.",
+    "purposes": ["*"],
+}
+REMEMBERED: Final = 4_096
+"""Grants whose voice is remembered, for their usage; older ones are found in the ledger."""
+LONGEST_CALL_S: Final = 2 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """A voice that may be asked for. `state` is `active`, or why it may not be used."""
+
+    name: str
+    voice_hash: str
+    stock: bool
+    state: str = "active"
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceReference:
+    """What an engine needs to speak as a voice; `pcm` float32 24 kHz, None for a stock voice.
+
+    `consent.grants.grant.hash_voice(pcm.tobytes(), text)` is `voice_hash` for a person's voice.
+    """
+
+    voice: str
+    voice_hash: str
+    pcm: NDArray[np.float32] | None
+    text: str
+    stock: bool
+
+
+class ConsentOffice:
+    """Issues grants against the ledger."""
+
+    def __init__(
+        self, archive: Archive, keys: OfficeKeys, *, grant_s: float, checks: Checks, clock: Clock
+    ) -> None:
+        self.archive = archive
+        self.keys = keys
+        self.clock = clock
+        self.books = Books(archive, keys, clock)
+        self.vault = Vault(keys)
+        self.registrar = Registrar(self.books, self.vault, checks)
+        self.checks = checks
+        self._grant_s = grant_s
+        self._records: dict[str, Record] = {}
+        self._voice_of: OrderedDict[str, str] = OrderedDict()
+        """jti -> voice id"""
+        self._lock = threading.Lock()
+        record = json.dumps(STOCK_RECORD, sort_keys=True)
+        self._heart = Voice(STOCK, hashlib.sha256(record.encode()).hexdigest(), stock=True)
+        self.stock_record = sign(
+            {**STOCK_RECORD, "iss": ISSUER}, keys.signer.private, keys.signer.kid, RECORD_TYP
+        )
+        self._broken = ""
+        try:
+            self.books.begin()
+        except LedgerError as error:
+            self._broken = str(error)
+            log.error("ledger.broken", error=self._broken)
+
+    @classmethod
+    def open(
+        cls, sql_url: str, directory: Path, *, grant_s: float = 60.0, checks: Checks | None = None,
+        clock: Clock = time.time,
+    ) -> Self:  # fmt: skip
+        """Opens (or makes) keys, tables and ledger.
+
+        A ledger that does not verify refuses persons' voices, not the house. Raises `VaultError`,
+        `LedgerError` when keys or database cannot be used at all.
+        """
+        keys = OfficeKeys.open(directory)
+        return cls(
+            Archive.open(sql_url), keys, grant_s=grant_s, checks=checks if checks is not None else Checks(),
+            clock=clock,
+        )  # fmt: skip
+
+    @property
+    def public_keys_path(self) -> Path:
+        """The file that holds the public keys."""
+        return self.keys.public_path
+
+    @property
+    def stock(self) -> Voice:
+        """The stock voice."""
+        return self._heart
+
+    @property
+    def verifier(self) -> GrantVerifier:
+        """Verifies with all of the office's keys."""
+        return GrantVerifier(self.keys.public)
+
+    def close(self) -> None:
+        """Signs where the ledger stands, and closes the database."""
+        if not self._broken and self.books.tip[0]:
+            self.books.save_checkpoint()
+        self.archive.close()
+
+    def look(self) -> Standing:
+        """The standing as of now. Raises `LedgerError` while the ledger does not verify."""
+        self._refuse_broken()
+        return self.books.look()
+
+    # ── voices ───────────────────────────────────────────────────────────────────────────────────────
+
+    def voices(self) -> list[Voice]:
+        """The stock voice, then persons' voices that may be used now."""
+        try:
+            return [self._heart, *(voice for voice in self.all_voices() if voice.state == "active")]
+        except ConsentError:
+            return [self._heart]  # the readiness page asks each second; grants and the desk say why
+
+    def all_voices(self) -> list[Voice]:
+        """Persons' voices in any state, the newest of each name. Raises `LedgerError`."""
+        standing = self.look()
+        newest: dict[str, Voice] = {}
+        with self.archive.reading() as connection:
+            for voice in list(standing.voices.values()):
+                handle = self.vault.handle(connection, voice.voice_id)
+                newest[handle] = Voice(handle, voice.voice_hash, stock=False, state=voice.state)
+        return [newest[name] for name in sorted(newest)]
+
+    def standing_of(self, handle: str) -> VoiceStanding | None:
+        """Where the newest voice of that name stands. Raises `LedgerError`."""
+        standing = self.look()
+        with self.archive.reading() as connection:
+            return standing.voices.get(find(connection, handle) or "")
+
+    def record(self, voice: VoiceStanding) -> Record:
+        """A voice's record, opened and verified against the ledger. Raises `VaultError`."""
+        if voice.state == "erased":
+            self._records.pop(voice.record_hash, None)
+            raise VaultError("the record was erased")
+        known = self._records.get(voice.record_hash)
+        if known is not None:
+            return known
+        with self.archive.reading() as connection:
+            token = self.vault.get(connection, voice.voice_id, "record").decode()
+        record = Record.read(token, self.verifier)
+        if record.hash != voice.record_hash or record.voice_id != voice.voice_id:
+            raise VaultError("the record is not the one that the ledger names")
+        self._records[voice.record_hash] = record
+        return record
+
+    # ── grants ───────────────────────────────────────────────────────────────────────────────────────
+
+    def grant(
+        self,
+        *,
+        voice: str,
+        purpose: str,
+        dialplan: str,
+        language: str,
+        call_id: str,
+        now: float | None = None,
+    ) -> VoiceGrant:
+        """A grant for one call, noted in the ledger before it is given. Raises `GrantRefused`."""
+        at = self.clock() if now is None else now
+        jti = secrets.token_hex(16)
+        scope = {"purpose": purpose, "dialplan": dialplan, "language": language}
+        if voice == STOCK:
+            return self._issue(jti, self._heart, scope, call_id, at, at + self._grant_s)
+        try:
+            self._refuse_broken()
+            with self.books.writing(quiet=True) as writing:
+                voice_id = find(writing.connection, voice)
+                known = writing.standing.voices.get(voice_id or "")
+                standing, record = self._allowed(known, voice, at, **scope)
+                expires_at = min(at + self._grant_s, record.expires_at)
+                body = {
+                    **scope, "jti": jti, "call": call_id, "record_hash": standing.record_hash,
+                    "voice_hash": standing.voice_hash, "exp": expires_at,
+                }  # fmt: skip
+                writing.append("voice.granted", standing.voice_id, body)
+        except LedgerError as error:
+            log.error("ledger.broken", error=str(error))
+            raise GrantRefused("ledger", str(error)) from None
+        self._remember(jti, standing.voice_id)
+        named = Voice(voice, standing.voice_hash, stock=False)
+        return self._issue(jti, named, scope, call_id, at, expires_at)
+
+    def renew(self, grant: VoiceGrant) -> VoiceGrant:
+        """The same grant, from now on, if the voice may still be used so. Raises `GrantRefused`."""
+        at = self.clock()
+        scope = {"purpose": grant.purpose, "dialplan": grant.dialplan, "language": grant.language}
+        expires_at = at + self._grant_s
+        if grant.voice != STOCK:
+            try:
+                known = self._by_hash(grant.voice_hash)
+                _, record = self._allowed(known, grant.voice, at, **scope)
+            except LedgerError as error:
+                raise GrantRefused("ledger", str(error)) from None
+            expires_at = min(expires_at, record.expires_at)
+        named = Voice(grant.voice, grant.voice_hash, stock=grant.voice == STOCK)
+        return self._issue(grant.jti, named, scope, grant.call_id, at, expires_at)
+
+    def _allowed(
+        self,
+        standing: VoiceStanding | None,
+        voice: str,
+        at: float,
+        *,
+        purpose: str,
+        dialplan: str,
+        language: str,
+    ) -> tuple[VoiceStanding, Record]:
+        """A voice that may be used so, and the record under which it may.
+
+        Raises `GrantRefused`, for no voice too, and `LedgerError`.
+        """
+        if at * 1000 < self.books.tip[2] - LEEWAY_S * 1000:
+            raise GrantRefused(
+                "clock", "this machine's clock is behind the ledger's newest row; set it right"
+            )
+        if standing is None:
+            raise GrantRefused("unknown", f"no voice is called {voice!r}")
+        match standing.state:
+            case "pending":
+                raise GrantRefused("pending", f"the voice {voice} waits for review")
+            case "rejected":
+                raise GrantRefused("unknown", f"the voice {voice} was rejected at its review")
+            case "revoked":
+                raise GrantRefused("revoked", f"the voice {voice} was revoked")
+            case "erased":
+                raise GrantRefused("erased", f"the voice {voice} was erased")
+        try:
+            record = self.record(standing)
+        except VaultError as error:
+            raise GrantRefused("tampered", f"the voice {voice}: {error}") from None
+        if record.handle != voice:
+            raise GrantRefused("tampered", f"the record behind {voice} is another voice's")
+        record.refuse(purpose=purpose, dialplan=dialplan, language=language, now=at)
+        return standing, record
+
+    def _by_hash(self, voice_hash: str) -> VoiceStanding | None:
+        """Raises `LedgerError`."""
+        self._refuse_broken()
+        voices = list(self.books.look().voices.values())
+        return next((voice for voice in voices if voice.voice_hash == voice_hash), None)
+
+    def _refuse_broken(self) -> None:
+        """Raises `LedgerError` while the ledger is what it was when this office could not begin with it."""
+        if self._broken:
+            self.books.begin()
+            self._broken = ""
+
+    def _issue(
+        self, jti: str, voice: Voice, scope: dict[str, str], call_id: str, at: float, expires_at: float
+    ) -> VoiceGrant:
+        claims: dict[str, Any] = {
+            "iss": ISSUER, "jti": jti, "sub": voice.name, "vh": voice.voice_hash, "pur": scope["purpose"],
+            "dp": scope["dialplan"], "lang": scope["language"], "call": call_id, "iat": at, "exp": expires_at,
+        }  # fmt: skip
+        token = sign(claims, self.keys.signer.private, self.keys.signer.kid)
+        return self.verifier.verify(token, now=at)
+
+    # ── the engine's side ────────────────────────────────────────────────────────────────────────────
+
+    def reference(self, token: str, voice_hash: str) -> VoiceReference:
+        """The voice of a valid grant, by hash. Raises `GrantRefused`."""
+        grant = self.verifier.verify(token, now=self.clock())
+        if grant.voice_hash != voice_hash:
+            raise GrantRefused("other_call", "the grant is for another voice")
+        if grant.voice == STOCK:
+            return self._stock_reference()
+        try:
+            standing, _ = self._allowed(
+                self._by_hash(voice_hash), grant.voice, self.clock(),
+                purpose=grant.purpose, dialplan=grant.dialplan, language=grant.language,
+            )  # fmt: skip
+            with self.archive.reading() as connection:
+                pcm = from_pcm16(self.vault.get(connection, standing.voice_id, "reference"))
+                text = self.vault.get(connection, standing.voice_id, "text").decode()
+        except LedgerError as error:
+            raise GrantRefused("ledger", str(error)) from None
+        except VaultError as error:
+            raise GrantRefused("tampered", f"the voice {grant.voice}: {error}") from None
+        if hash_voice(pcm.tobytes(), text) != voice_hash:
+            raise GrantRefused("tampered", f"the reference of {grant.voice} is not the one consented to")
+        return VoiceReference(grant.voice, voice_hash, pcm, text, stock=False)
+
+    def _stock_reference(self) -> VoiceReference:
+        """The engine's own voice; with the clip that the gateway made of it for an engine that has none."""
+        folder = self.public_keys_path.parent
+        pcm, text = None, ""
+        with contextlib.suppress(FileNotFoundError, SoundError):
+            text = (folder / f"{STOCK}.txt").read_text()
+            pcm = read(folder / f"{STOCK}.wav").pcm
+        return VoiceReference(STOCK, self._heart.voice_hash, pcm, text, stock=True)
+
+    # ── usage ────────────────────────────────────────────────────────────────────────────────────────
+
+    def record_usage(self, *, jti: str, call_id: str, seconds: float, dialplan: str) -> None:
+        """Notes in the ledger how long a person's voice spoke in a call; the stock voice's is not noted.
+
+        Raises `LedgerError`.
+        """
+        voice_id = self._voice_of.get(jti) or self._search(jti)
+        if voice_id is None:
+            return
+        with self.books.writing(quiet=True) as writing:
+            body = {"jti": jti, "call": call_id, "seconds": round(seconds, 2), "dialplan": dialplan}
+            writing.append("voice.used", voice_id, body)
+
+    def _search(self, jti: str) -> str | None:
+        """The voice of a grant that another process, or this one before it restarted, has given."""
+        since_ms = round((self.clock() - LONGEST_CALL_S) * 1000)
+        rows = self.books.rows(kinds=("voice.granted",), since_ms=since_ms, holding=jti)
+        return next((row.subject for row in rows if row.table["jti"] == jti), None)
+
+    def _remember(self, jti: str, voice_id: str) -> None:
+        with self._lock:
+            self._voice_of[jti] = voice_id
+            if len(self._voice_of) > REMEMBERED:
+                self._voice_of.popitem(last=False)
+
+    def resume_ledger(self, reason: str, act: str) -> list[str]:
+        """Accepts the ledger as it is, after a restored backup.
+
+        What this host knows to have been withdrawn since is withdrawn again. Returns the names of those
+        voices.
+
+        Raises `OperatorError`, `LedgerError`.
+        """
+
+        def sign_off(restored: Standing) -> dict[str, str]:
+            operator, _ = check_act(restored, act, "resume", self.clock())
+            return {"reason": reason[:500], "by": operator.name, "act": act}
+
+        before = self.books.resume(sign_off)
+        self._broken = ""
+        again = []
+        with self.books.writing() as writing:
+            for voice in before.voices.values():
+                now = writing.standing.voices.get(voice.voice_id)
+                if now is None or voice.state == now.state or voice.state not in ("revoked", "erased"):
+                    continue
+                again.append(self.vault.handle(writing.connection, voice.voice_id))
+                body = {"reason": "was so before the backup was restored", "by": "office", "act": ""}
+                if voice.state == "erased":
+                    items = [item.to_json() for item in self.vault.erase(writing.connection, voice.voice_id)]
+                    body |= {"items": items, "record_hash": now.record_hash}  # type: ignore[dict-item]  # a list
+                writing.append(f"voice.{voice.state}", voice.voice_id, body)
+        return again
+
+    # ── withdrawn voices ─────────────────────────────────────────────────────────────────────────────
+
+    def withdrawn(self) -> list[Revocation]:
+        """Every voice that may not be heard any more, for `RevocationDesk`. Raises `LedgerError`."""
+        standing = self.look()
+        gone = [voice for voice in list(standing.voices.values()) if voice.state in ("revoked", "erased")]
+        with self.archive.reading() as connection:
+            return [
+                Revocation(
+                    self.vault.handle(connection, voice.voice_id), voice.voice_hash,
+                    "erased" if voice.state == "erased" else "revoked", self.clock(),
+                )
+                for voice in gone
+            ]  # fmt: skip

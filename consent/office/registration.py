@@ -1,0 +1,361 @@
+"""Registering a voice: challenge, checks, and one transaction that keeps it all or nothing.
+
+What a registration keeps (sealed): the references joined to one clip, the statement, the record, voiceprints
+for as long as `VOICEPRINT_S`, the PIN's hash; for the house: fingerprints of the recordings. What it leaves
+in the ledger: hashes, verdicts, who did it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from sqlalchemy import Connection, select
+
+from consent.archive.tables import VOICES
+from consent.archive.vault import HOUSE, Vault
+from consent.checks.checklist import Checks, Earlier, Finding, Material, Outcome
+from consent.checks.sound import Floats, Recording, from_pcm16, pcm16
+from consent.errors import LedgerError, OperatorError, RegistrationError, VaultError
+from consent.grants.grant import LEEWAY_S, GrantVerifier
+from consent.ledger.books import Books, Writing
+from consent.ledger.operators import check_act
+from consent.ledger.standing import GATEWAY, OperatorStanding, Standing, VoiceStanding
+from consent.office import pin as pins
+from consent.office import record as records
+from consent.office.record import Reference, join
+from consent.statements import challenge as challenges
+from consent.statements.challenge import Challenge
+from consent.statements.statement import Terms
+
+HANDLE: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
+STOCK: Final = "heart"
+VOICEPRINT_S: Final = 30 * 24 * 3600.0
+"""Voiceprints are deleted so long after a registration, with a receipt in the ledger."""
+FINGERPRINT_S: Final = 5 * 365 * 24 * 3600.0
+MAX_TEXT: Final = 2_000
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What is handed in. `adult`: who hands it in attests that the speaker is of age."""
+
+    handle: str
+    references: tuple[Reference, ...]
+    statement: Recording
+    challenge_id: str
+    adult: bool
+    pin: str | None = None
+
+    @property
+    def digest(self) -> dict[str, Any]:
+        """What an operator signs when registering."""
+        return {
+            "handle": self.handle,
+            "challenge": self.challenge_id,
+            "references": [reference.recording.file_sha256 for reference in self.references],
+            "texts": [reference.text for reference in self.references],
+            "statement": self.statement.file_sha256,
+            "adult": self.adult,
+        }
+
+    def check(self) -> None:
+        """Raises `RegistrationError` for what needs no listening."""
+        if not HANDLE.match(self.handle):
+            raise RegistrationError(
+                "name",
+                f"{self.handle!r} is no name for a voice: small letters, digits, '.', '_', '-', at most 64",
+            )
+        if self.handle == STOCK:
+            raise RegistrationError("name", f"{STOCK} is the stock voice; choose another name")
+        if not self.adult:
+            raise RegistrationError(
+                "adult", "voices of minors are not taken; attest that the speaker is of age"
+            )
+        if not self.references:
+            raise RegistrationError("reference", "give at least one reference")
+        for reference in self.references:
+            text = reference.text.strip()
+            if not text or len(text) > MAX_TEXT or not text.isprintable():
+                raise RegistrationError(
+                    "reference", f"{reference.recording.name}: its text is empty, too long, or no plain text"
+                )
+        if self.pin is not None:
+            pins.check_form(self.pin)
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A voice that was taken. `state` is `active` or `pending`."""
+
+    voice_id: str
+    handle: str
+    state: str
+    findings: tuple[Finding, ...]
+
+
+def find(connection: Connection, handle: str) -> str | None:
+    """The id of the newest voice of that name."""
+    wanted = (
+        select(VOICES.c.voice_id)
+        .where((VOICES.c.handle == handle) & (VOICES.c.voice_id != HOUSE))
+        .order_by(VOICES.c.made_at.desc(), VOICES.c.voice_id)
+        .limit(1)
+    )
+    found = connection.execute(wanted).scalar()
+    return None if found is None else str(found)
+
+
+class Registrar:
+    """Takes and decides registrations. Blocking: seconds of listening, then one short transaction."""
+
+    def __init__(self, books: Books, vault: Vault, checks: Checks) -> None:
+        self._books = books
+        self._vault = vault
+        self._checks = checks
+
+    @property
+    def _verifier(self) -> GrantVerifier:
+        return GrantVerifier(self._books.keys.public)
+
+    # ── challenge ────────────────────────────────────────────────────────────────────────────────────
+
+    def challenge(
+        self,
+        terms: Terms,
+        act: str,
+        *,
+        salt: str = "",
+        by_phone: bool = False,
+        life_s: float = challenges.LIFE_S,
+    ) -> Challenge:
+        """Issues a challenge by an operator's act.
+
+        `by_phone`: it may be answered in a call, without an operator. The act signs `terms.hash(salt)`, so
+        that the ledger holds no name. Raises `RegistrationError`, `OperatorError`, `LedgerError`.
+        """
+        with self._books.writing() as writing:
+            now = self._books.clock()
+            operator, claims = check_act(writing.standing, act, "challenge", now)
+            if claims.get("terms") != terms.hash(salt):
+                raise OperatorError(f"{operator.name} signed other terms")
+            issued = challenges.issue(
+                writing.connection, self._books.keys.signer, terms, registrar=operator.name,
+                by_phone=by_phone, now=now, life_s=life_s,
+            )  # fmt: skip
+            writing.append(
+                "challenge.issued", None,
+                {"challenge": issued.challenge_id, "by": operator.name, "act": act},
+            )  # fmt: skip
+            return issued
+
+    # ── registration ─────────────────────────────────────────────────────────────────────────────────
+
+    def submit(
+        self, submission: Submission, act: str | None, told: Callable[[Finding], None] = lambda _: None
+    ) -> Registered:
+        """Checks and keeps a registration, active or pending.
+
+        Raises `RegistrationError`, `ChallengeError`, `OperatorError`, `LedgerError`; then nothing of it is
+        kept but a row that says it was refused.
+        """
+        submission.check()
+        now = self._books.clock()
+        with self._books.archive.reading() as connection:
+            challenge = challenges.read(connection, self._verifier, submission.challenge_id, now)
+            earlier = self._earlier(connection)
+        registrar = self._who(submission, act, challenge, now)
+        material = Material(
+            tuple(reference.recording for reference in submission.references),
+            submission.statement,
+            challenge.statement,
+        )
+        outcome = self._checks.run(material, earlier, told)
+        if (refusal := outcome.refusal) is not None:
+            self._note_refused(submission, refusal, registrar)
+            raise RegistrationError(refusal.check, f"{refusal.check}: {refusal.detail}")
+        with self._books.writing() as writing:
+            self._refuse_rivals(writing, submission)
+            challenges.use(writing.connection, challenge.challenge_id, now)
+            return self._keep(writing, submission, challenge, outcome, registrar, act, now)
+
+    def _who(self, submission: Submission, act: str | None, challenge: Challenge, now: float) -> str:
+        standing = self._books.look()
+        self._refuse_clock(now)
+        self._refuse_taken(standing.voices, submission.handle)
+        if act is None:
+            if not challenge.by_phone:
+                raise OperatorError("this challenge is not for the telephone; an operator registers it")
+            return GATEWAY
+        operator, claims = check_act(standing, act, "register", now)
+        if any(claims.get(key) != value for key, value in submission.digest.items()):
+            raise OperatorError(f"{operator.name} signed another registration")
+        return operator.name
+
+    def _refuse_clock(self, now: float) -> None:
+        if now * 1000 < self._books.tip[2] - LEEWAY_S * 1000:
+            raise LedgerError("this machine's clock is behind the ledger's newest row; set it right")
+
+    def _refuse_taken(self, voices: Mapping[str, VoiceStanding], handle: str) -> None:
+        with self._books.archive.reading() as connection:
+            voice_id = find(connection, handle)
+        voice = voices.get(voice_id or "")
+        if voice is not None and voice.state in ("pending", "active"):
+            raise RegistrationError(
+                "name", f"{handle} is registered already ({voice.state}); revoke it or take another name"
+            )
+
+    def _refuse_rivals(self, writing: Writing, submission: Submission) -> None:
+        """What another registration may have kept while this one was listened to."""
+        voice = writing.standing.voices.get(find(writing.connection, submission.handle) or "")
+        if voice is not None and voice.state in ("pending", "active"):
+            raise RegistrationError("name", f"{submission.handle} was registered a moment ago by another")
+        hashes = self._earlier(writing.connection).hashes
+        for recording in (submission.statement, *(r.recording for r in submission.references)):
+            if recording.sha256 in hashes:
+                raise RegistrationError("copies", f"copies: {recording.name} was handed in before")
+
+    def _earlier(self, connection: Connection) -> Earlier:
+        kept = self._vault.all(connection, HOUSE, "fingerprint")
+        hashes = frozenset(content[:64].decode() for content in kept.values())
+        prints = [np.frombuffer(content[64:], "<u4") for content in kept.values()]
+        blocked = {}
+        for content in self._vault.all(connection, HOUSE, "blocked").values():
+            table = json.loads(content)
+            blocked[table["label"]] = np.array(table["voiceprint"], np.float32)
+        return Earlier(prints, hashes, blocked)
+
+    def _note_refused(self, submission: Submission, refusal: Finding, registrar: str) -> None:
+        with self._books.writing() as writing:
+            body = {"challenge": submission.challenge_id, "check": refusal.check, "registrar": registrar}
+            writing.append("voice.refused", None, body)
+
+    def _keep(
+        self, writing: Writing, submission: Submission, challenge: Challenge, outcome: Outcome,
+        registrar: str, act: str | None, now: float,
+    ) -> Registered:  # fmt: skip
+        connection, vault = writing.connection, self._vault
+        voice_id = secrets.token_hex(8)
+        token, voice_hash = records.write(
+            voice_id=voice_id, handle=submission.handle, challenge=challenge,
+            references=submission.references, statement=submission.statement, findings=outcome.findings,
+            registrar=registrar, act=act, pin=submission.pin is not None,
+            signer=self._books.keys.signer, now=now,
+        )  # fmt: skip
+        # what came over the phone is always listened to: nobody saw who spoke
+        verdict = "review" if registrar == GATEWAY else outcome.verdict
+        pcm, text = join(submission.references)
+        vault.open_house(connection, now)
+        vault.open_voice(connection, voice_id, submission.handle, now)
+        vault.put(connection, voice_id, "record", token.encode())
+        vault.put(connection, voice_id, "reference", pcm16(pcm))
+        vault.put(connection, voice_id, "text", text.encode())
+        vault.put(connection, voice_id, "statement", pcm16(submission.statement.pcm))
+        for voiceprint in outcome.voiceprints:
+            content = voiceprint.astype("<f4").tobytes()
+            vault.put(connection, voice_id, "voiceprint", content, expires_at=now + VOICEPRINT_S)
+        if submission.pin is not None:
+            vault.put(connection, voice_id, "pin", pins.hash_pin(submission.pin))
+        recordings = (submission.statement, *(r.recording for r in submission.references))
+        for recording, bits in zip(recordings, outcome.fingerprints, strict=True):
+            content = recording.sha256.encode() + bits.astype("<u4").tobytes()
+            vault.put(connection, HOUSE, "fingerprint", content, expires_at=now + FINGERPRINT_S)
+        writing.append(
+            "voice.submitted",
+            voice_id,
+            {
+                "outcome": verdict,
+                "record_hash": records.hash_record(token),
+                "voice_hash": voice_hash,
+                "challenge": challenge.challenge_id,
+                "statement": challenge.statement.version,
+                "checks": {finding.check: finding.verdict for finding in outcome.findings},
+                "registrar": registrar,
+            },
+        )
+        state = "active" if verdict == "passed" else "pending"
+        return Registered(voice_id, submission.handle, state, tuple(outcome.findings))
+
+    # ── review ───────────────────────────────────────────────────────────────────────────────────────
+
+    def listen(self, handle: str, act: str) -> dict[str, Floats]:
+        """Statement and reference (float32, 24 kHz) for an operator's ear; the ledger notes who got them.
+
+        Raises `OperatorError`, `RegistrationError`, `VaultError`.
+        """
+        with self._books.writing() as writing:
+            operator, claims = check_act(writing.standing, act, "listen", self._books.clock())
+            voice = writing.standing.voices.get(find(writing.connection, handle) or "")
+            if voice is None or claims.get("voice_id") != voice.voice_id:
+                raise RegistrationError("name", f"no voice is called {handle!r}, or another was signed for")
+            sounds = {
+                kind: from_pcm16(self._vault.get(writing.connection, voice.voice_id, kind))
+                for kind in ("statement", "reference")
+            }
+            writing.append("voice.heard", voice.voice_id, {"by": operator.name, "act": act})
+        return sounds
+
+    def review(self, handle: str, act: str) -> str:
+        """A second operator's decision; returns the voice's state.
+
+        The act signs `voice_id`, `record_hash`, `decision` (approve or reject) and `reason`. Raises
+        `OperatorError`, `RegistrationError`, `VaultError`.
+        """
+        with self._books.writing() as writing:
+            now = self._books.clock()
+            operator, claims = check_act(writing.standing, act, "review", now)
+            voice_id = find(writing.connection, handle)
+            voice = writing.standing.voices.get(voice_id or "")
+            if voice is None or voice.state != "pending":
+                state = voice.state if voice else "unknown"
+                raise RegistrationError("state", f"{handle} waits for no review (it is {state})")
+            if claims.get("voice_id") != voice.voice_id or claims.get("record_hash") != voice.record_hash:
+                raise OperatorError(f"{operator.name} signed the review of another registration")
+            decision = claims.get("decision")
+            if decision not in ("approve", "reject"):
+                raise OperatorError("a review approves or rejects")
+            _refuse_two_eyes(writing.standing, voice, operator)
+            if decision == "approve":
+                if operator.name not in voice.heard:
+                    raise OperatorError(
+                        f"{operator.name} has not listened yet; see: voicegate voice review {handle} --help"
+                    )
+                token = self._vault.get(writing.connection, voice.voice_id, "record").decode()
+                record = records.Record.read(token, self._verifier)
+                if record.hash != voice.record_hash:
+                    raise VaultError(f"the record of {handle} is not the one in the ledger")
+                if now >= record.expires_at:
+                    raise RegistrationError("terms", f"the consent for {handle} is over")
+            body = {
+                "decision": decision,
+                "reason": str(claims.get("reason", ""))[:500],
+                "by": operator.name,
+                "act": act,
+            }
+            writing.append("voice.reviewed", voice.voice_id, body)
+        return self._books.look().voices[voice.voice_id].state
+
+
+def _refuse_two_eyes(standing: Standing, voice: VoiceStanding, operator: OperatorStanding) -> None:
+    """Raises `OperatorError` unless this is another pair of eyes, and not one that the first ones lent.
+
+    Two operators whose appointments go back to one founder count as one.
+    """
+    name = operator.name
+    if name == voice.registrar:
+        raise OperatorError(f"{name} registered this voice; another operator reviews it")
+    if operator.role == "registrar" and voice.registrar != GATEWAY:
+        raise OperatorError(f"{name} is registrar; a reviewer reviews it")
+    if name in voice.approvals:
+        raise OperatorError(f"{name} approved this voice already; another operator is needed")
+    for other in (voice.registrar, *voice.approvals):
+        if standing.founder(name) == standing.founder(other):
+            raise OperatorError(
+                f"{name} and {other} were made operators by one founder, {standing.founder(name)}; "
+                "an operator of another's line is needed"
+            )

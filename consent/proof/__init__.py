@@ -1,0 +1,1 @@
+"""Proof for others: one voice's bundle, one call's chain of evidence."""

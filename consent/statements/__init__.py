@@ -1,0 +1,1 @@
+"""What a person reads aloud, in which language, and which challenge it answers."""

@@ -1,0 +1,71 @@
+"""Reading model files: what `models.lock` names is read, anything else is refused before it is parsed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from consent.errors import ModelFileError, ModelFileMissing
+from consent.models.model_files import model_file, model_files, models_dir
+from tests.consent.made_wheels import WEIGHTS, entry, make_wheel
+
+
+def test_the_lock_is_whole() -> None:
+    for name, model in model_files().items():
+        assert model.name == name
+        assert len(model.sha256) == len(model.wheel_sha256) == 64
+        assert model.size > 0
+        assert model.wheel_size > 0
+        assert model.licence
+        assert model.wheel.lower().startswith(f"{model.package}-{model.version}-")
+        assert not model.path.startswith("/")
+        assert ".." not in model.path
+    assert model_file("speaker").requirement == "resemblyzer==0.1.4"
+
+
+def test_an_unknown_name_is_answered_with_those_that_there_are() -> None:
+    with pytest.raises(ModelFileError, match=r"no model file 'speeker'; there are: .*speaker"):
+        model_file("speeker")
+
+
+def test_the_operators_directory_goes_before_the_data_directory(tmp_path: Path) -> None:
+    assert models_dir(tmp_path, None) == tmp_path / "models"
+    assert models_dir(tmp_path, Path("/srv/models")) == Path("/srv/models")
+
+
+def test_a_file_is_read_when_its_hash_is_right(tmp_path: Path) -> None:
+    model = entry(make_wheel(tmp_path))
+    with pytest.raises(ModelFileMissing, match="voicegate models get voice"):
+        model.read(tmp_path)
+    path = tmp_path / "voice.pt"
+    path.write_bytes(WEIGHTS)
+    assert model.read(tmp_path) == WEIGHTS
+    path.write_bytes(WEIGHTS[:-1] + b"!")
+    with pytest.raises(ModelFileError, match=r"not the file that models\.lock names"):
+        model.read(tmp_path)
+
+
+def test_what_is_no_file_of_the_right_size_is_not_read_at_all(tmp_path: Path) -> None:
+    model = entry(make_wheel(tmp_path))
+    path = tmp_path / "voice.pt"
+    for name, make in (
+        ("a pipe, which would keep its reader waiting", lambda: os.mkfifo(path)),
+        ("a folder", path.mkdir),
+        ("a device without an end", lambda: path.symlink_to("/dev/zero")),
+        ("a file of a gigabyte", lambda: (path.touch(), os.truncate(path, 1 << 30))),
+        ("a cut file", lambda: path.write_bytes(WEIGHTS[:1000])),
+    ):
+        make()  # type: ignore[operator]
+        with pytest.raises(ModelFileError):
+            model.read(tmp_path)
+        path.rmdir() if name == "a folder" else path.unlink()
+
+
+def test_a_link_to_the_right_file_will_do(tmp_path: Path) -> None:
+    """An operator may share one file; its hash says that it is the right one."""
+    model = entry(make_wheel(tmp_path))
+    (tmp_path / "shared").write_bytes(WEIGHTS)
+    (tmp_path / "voice.pt").symlink_to(tmp_path / "shared")
+    assert model.read(tmp_path) == WEIGHTS

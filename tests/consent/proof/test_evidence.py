@@ -1,0 +1,211 @@
+"""From sound to consent on one page, and one voice's proof in one file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from consent.archive.keys import SigningKey
+from consent.errors import ConsentError, LedgerError, VaultError
+from consent.grants.grant import VoiceGrant, read_public_keys
+from consent.office.record import Reference
+from consent.office.withdrawal import Withdrawals
+from consent.proof import bundle
+from consent.proof.evidence import Evidence, gather, page
+from tests.consent.conftest import Desk, prompt
+
+
+def call(granted: VoiceGrant, **given: object) -> dict[str, object]:
+    """A row of the gateway's registry."""
+    return {
+        "call_id": granted.call_id, "payload": 0xABCDEF, "grant_jti": granted.jti, "voice": granted.voice,
+        "voice_hash": granted.voice_hash, "dialplan": "demo.toml:3", "route": "demo", "caller": "<script>",
+        "called": "sip:demo@x", "started_at": 1_800_000_000.0, "ended_at": None, "how": None, **given,
+    }  # fmt: skip
+
+
+def granted(desk: Desk) -> VoiceGrant:
+    found = desk.grant()
+    assert isinstance(found, VoiceGrant)
+    return found
+
+
+def holds(evidence: Evidence) -> Mapping[str, bool | None]:
+    return {link.title: link.holds for link in evidence.links}
+
+
+def test_the_chain_of_a_marked_clip_is_unbroken(needs_review: Desk) -> None:
+    desk = needs_review
+    desk.jane()
+    evidence = gather(desk.office, call(granted(desk)), {"payload": "abcdef", "p_value": 1e-9})
+    assert evidence.unbroken
+    assert list(holds(evidence)) == ["Watermark", "Call", "Grant", "Consent", "Ledger"]
+    facts = evidence.links[3].facts
+    assert facts["person"] == "Jane Doe"
+    assert "bob" in json.dumps(facts)
+    json.dumps(evidence.to_json())
+
+
+def test_the_page_is_whole_prints_and_runs_nothing(desk: Desk) -> None:
+    desk.jane()
+    html = page(gather(desk.office, call(granted(desk))))
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert "Jane Doe" in html
+    assert "http" not in html
+    HTMLParser().feed(html)
+
+
+def test_a_chain_with_a_missing_link_says_which(desk: Desk) -> None:
+    desk.jane()
+    one = granted(desk)
+    assert holds(gather(desk.office, None, {"payload": "1"})) == {"Watermark": True, "Call": False}
+    assert holds(gather(desk.office, call(one, grant_jti="f" * 32)))["Grant"] is False
+    assert holds(gather(desk.office, call(one, call_id="another")))["Grant"] is False
+    assert not gather(desk.office, call(one, call_id="another")).unbroken
+
+
+def test_after_an_erasure_the_chain_still_names_the_record_by_its_hash(desk: Desk) -> None:
+    done = desk.jane()
+    one = granted(desk)
+    act = desk.act("alice", "erase", voice_id=done.voice_id)
+    Withdrawals(desk.office.books, desk.office.vault).erase("jane", "asked", act)
+    evidence = gather(desk.office, call(one))
+    assert evidence.unbroken
+    assert "cannot be opened any more" in evidence.links[2].says
+    assert "Jane Doe" not in page(evidence)
+
+
+def test_a_clip_of_the_stock_voice_needs_no_person(desk: Desk) -> None:
+    stock = desk.office.grant(voice="heart", purpose="p", dialplan="d", language="en", call_id="c")
+    evidence = gather(desk.office, call(stock))
+    assert evidence.unbroken
+    assert "no living person" in evidence.links[-1].says
+    assert not gather(desk.office, call(stock, voice_hash="0" * 64)).unbroken
+
+
+def test_an_edited_ledger_breaks_the_chain(desk: Desk) -> None:
+    desk.jane()
+    one = granted(desk)
+    with desk.office.archive.writing() as connection:
+        connection.execute(text("UPDATE consent_ledger SET body = '{}' WHERE seq = 3"))
+    assert holds(gather(desk.office, call(one)))["Ledger"] is False
+
+
+# ── bundles ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def exported(desk: Desk, *, with_sound: bool = False, handle: str = "jane") -> dict[str, object]:
+    standing = desk.office.standing_of(handle)
+    assert standing is not None
+    sounds = desk.listen("carol", handle) if with_sound else None
+    made = bundle.export(desk.office, desk.office.standing_of(handle) or standing, sounds)
+    return dict(json.loads(bundle.dump(made)))
+
+
+def test_a_bundle_verifies_with_the_public_key_alone(needs_review: Desk) -> None:
+    desk = needs_review
+    desk.jane()
+    keys = read_public_keys(desk.office.public_keys_path)
+    found = bundle.verify(exported(desk, with_sound=True), keys)
+    assert (found.state, found.reviews) == ("active", ("bob: approve",))
+    assert found.record.claims["name"] == "Jane Doe"
+
+
+def test_a_bundle_from_which_the_revocation_was_left_out_is_refused(desk: Desk) -> None:
+    done = desk.jane()
+    act = desk.act("bob", "revoke", voice_id=done.voice_id)
+    Withdrawals(desk.office.books, desk.office.vault).revoke("jane", "asked", act)
+    made = exported(desk)
+    made["rows"] = [row for row in made["rows"] if row["kind"] != "voice.revoked"]  # type: ignore[attr-defined]
+    with pytest.raises(LedgerError, match="rows are missing"):
+        bundle.verify(made, desk.office.keys.public)
+
+
+def test_a_review_of_another_voice_proves_nothing(needs_review: Desk) -> None:
+    """Joe was approved, Jane was not: Joe's rows in Jane's bundle."""
+    desk = needs_review
+    desk.submit()
+    jane = exported(desk)
+    desk.submit(
+        handle="joe", statement=prompt("conf-adminmenu"), references=(Reference(prompt("vm-options"), "t"),)
+    )
+    desk.review(handle="joe")
+    joe = exported(desk, handle="joe")
+    jane["rows"] = sorted(
+        {row["seq"]: row for row in [*jane["rows"], *joe["rows"]]}.values(),  # type: ignore[misc]
+        key=lambda row: row["seq"],
+    )
+    with pytest.raises(LedgerError, match="another voice"):
+        bundle.verify(jane, desk.office.keys.public)
+
+
+def test_a_bundle_of_a_revoked_voice_says_so(desk: Desk) -> None:
+    done = desk.jane()
+    act = desk.act("bob", "revoke", voice_id=done.voice_id)
+    Withdrawals(desk.office.books, desk.office.vault).revoke("jane", "asked", act)
+    assert bundle.verify(exported(desk), desk.office.keys.public).state == "revoked"
+
+
+def test_a_bundle_survives_a_rotation_with_the_old_key_alone(desk: Desk) -> None:
+    from consent.office.rotation import Rotation
+
+    old = dict(desk.office.keys.public)
+    Rotation(desk.office.books, desk.office.vault).signing(desk.act("alice", "rotate"))
+    desk.jane()
+    assert bundle.verify(exported(desk), old).state == "active"
+
+
+def test_a_bundle_by_another_office_is_refused(desk: Desk) -> None:
+    desk.jane()
+    other = SigningKey.make()
+    with pytest.raises(ConsentError):
+        bundle.verify(exported(desk), {other.kid: other.private.public_key()})
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_bundle_with_anything_changed_is_refused(needs_review: Desk, data: st.DataObject) -> None:
+    desk = needs_review
+    if desk.office.standing_of("jane") is None:
+        desk.jane()
+    made = exported(desk)
+    rows = made["rows"]
+    assert isinstance(rows, list)
+    how = data.draw(st.sampled_from(["record", "row", "drop the voice's row", "swap", "status"]))
+    if how == "record":
+        token = str(made["record"])
+        at = data.draw(st.integers(0, len(token) - 2))
+        made["record"] = token[:at] + ("A" if token[at] != "A" else "B") + token[at + 1 :]
+    elif how == "row":
+        row = data.draw(st.sampled_from(rows))
+        field = data.draw(st.sampled_from(["at_ms", "body", "kind", "subject", "prev", "signature"]))
+        row[field] = row[field] + 1 if field == "at_ms" else "x" + str(row[field])
+    elif how == "status":
+        made["status"] = made["head"]
+    elif how == "swap":
+        rows[0], rows[-1] = rows[-1], rows[0]
+    else:
+        made["rows"] = [row for row in rows if row["kind"] != "voice.submitted"]
+    with pytest.raises((LedgerError, VaultError)):
+        bundle.verify(made, desk.office.keys.public)
+
+
+def test_a_bundle_with_other_sound_is_refused(desk: Desk) -> None:
+    desk.jane()
+    made = exported(desk, with_sound=True)
+    made["statement"] = made["reference"]
+    with pytest.raises(VaultError, match="statement in the bundle"):
+        bundle.verify(made, desk.office.keys.public)
+
+
+@pytest.mark.parametrize("junk", [{}, {"format": "x"}, {"format": bundle.FORMAT, "rows": [{}], "record": ""}])
+def test_what_is_no_bundle_is_refused(junk: dict[str, object]) -> None:
+    with pytest.raises(LedgerError):
+        bundle.verify(junk, {})

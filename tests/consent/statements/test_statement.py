@@ -1,0 +1,96 @@
+"""What a transcript must hold: the critical parts word for word, the rest nearly."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consent.statements.lexicon import LEXICA
+from consent.statements.statement import Statement, Terms, match, render, tokens
+
+LANGUAGES = list(LEXICA)
+
+
+def statement(spoken: str = "en") -> Statement:
+    terms = Terms("Jane Doe", "Acme", ("support",), (spoken,), date(2027, 6, 30), spoken=spoken)
+    return render(terms, LEXICA[spoken].words[:4], [9, 0, 3, 2])
+
+
+@pytest.mark.parametrize("spoken", LANGUAGES)
+def test_the_statement_itself_is_heard_in_every_language(spoken: str) -> None:
+    said = statement(spoken)
+    assert match(said, said.text).said
+    for field in ("Jane Doe", "Acme", LEXICA[spoken].words[0], LEXICA[spoken].digits[9], "2027"):
+        assert field in said.text
+
+
+@pytest.mark.parametrize("spoken", LANGUAGES)
+def test_no_statement_holds_a_denial_and_no_word_is_twice(spoken: str) -> None:
+    lexicon = LEXICA[spoken]
+    assert not lexicon.denials & set(tokens(statement(spoken).text, spoken))
+    assert len(set(lexicon.words)) == len(lexicon.words) >= 60
+    assert not set(lexicon.words) & set(lexicon.digits)
+    assert len(lexicon.digits) == 10
+    assert len(lexicon.months) == 12
+
+
+def test_digits_are_heard_however_they_are_written() -> None:
+    said = statement()
+    assert match(said, said.text.replace("nine, zero, three, two", "9-0-3-2.")).said
+    assert match(said, said.text.replace("nine, zero, three, two", "9032")).said
+    assert match(said, said.text.replace("June 30, 2027", "June 30th, 2027")).said
+    assert not match(said, said.text.replace("nine, zero, three, two", "9023")).said
+
+
+def test_small_slips_outside_the_critical_parts_are_forgiven_many_are_not() -> None:
+    said = statement()
+    assert match(said, said.text.replace("and this is my own voice", "and this is my voice")).said
+    heard = match(
+        said, said.text.replace("I know that I can take this back at any time", "bla bla bla bla bla")
+    )
+    assert not heard.said
+    assert "other words differ" in heard.why
+
+
+@pytest.mark.parametrize(
+    "denial", ["I do not consent", "I never consent", "I can't consent", "I consent to nothing"]
+)
+def test_a_denial_is_never_a_consent(denial: str) -> None:
+    said = statement()
+    heard = match(said, said.text.replace("I consent", denial))
+    assert not heard.said
+
+
+def test_a_word_between_the_critical_words_is_refused() -> None:
+    said = statement()
+    assert not match(said, said.text.replace("Jane Doe", "Jane Mary Doe")).said
+    assert not match(said, said.text.replace("I consent", "I hardly consent")).said
+
+
+def test_silence_says_nothing() -> None:
+    assert not match(statement(), "").said
+
+
+SAID = statement()
+CRITICAL = [part for part in SAID.parts if part.critical]
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+def test_any_critical_word_dropped_doubled_or_changed_is_refused_or_harmless(data: st.DataObject) -> None:
+    part = data.draw(st.sampled_from(CRITICAL))
+    words = part.text.split()
+    at = data.draw(st.integers(0, len(words) - 1))
+    how = data.draw(st.sampled_from(["drop", "change"]))
+    replaced = words[:at] + (["marzipan"] if how == "change" else []) + words[at + 1 :]
+    text = "".join(" ".join(replaced) if p is part else p.text for p in SAID.parts)
+    assert not match(SAID, text).said
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.text(max_size=400))
+def test_no_text_of_chance_says_the_statement_and_none_breaks_it(text: str) -> None:
+    assert not match(SAID, text).said
