@@ -18,6 +18,7 @@ from sqlalchemy import insert
 
 from consent.archive.tables import LEDGER
 from consent.checks.sound import of_call, pcm16
+from consent.grants.scope import Scope
 from consent.ledger.chain import Row
 from consent.office.office import ConsentOffice
 from consent.office.record import Reference, hash_record, join, write
@@ -102,12 +103,12 @@ def main(rows: int, grants: int, sql: str | None, as_json: bool) -> None:
         started = time.perf_counter()
         office.books.look()
         report["catching up with all rows s"] = round(time.perf_counter() - started, 2)
-        report["grant"] = timed(grants, lambda n: office.grant(voice="jane", call_id=f"c{n}", **scope))
-        granted = office.grant(voice="jane", call_id="c", **scope)
+        report["grant"] = timed(grants, lambda n: office.grant(Scope(voice="jane", call_id=f"c{n}", **scope)))
+        granted = office.grant(Scope(voice="jane", call_id="c", **scope))
         report["renewal"] = timed(grants, lambda _: office.renew(granted))
         report["reference"] = timed(20, lambda _: office.reference(granted.token, granted.voice_hash))
         stock = {**scope, "voice": "heart"}
-        report["stock grant"] = timed(grants, lambda n: office.grant(call_id=f"c{n}", **stock))
+        report["stock grant"] = timed(grants, lambda n: office.grant(Scope(call_id=f"c{n}", **stock)))
         started = time.perf_counter()
         proof = office.books.prove()
         report["verified rows"], report["verify s"] = proof.rows, round(time.perf_counter() - started, 2)

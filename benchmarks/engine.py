@@ -24,6 +24,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from consent.grants.scope import Scope
 from consent.office.office import ConsentOffice
 from model.api import RATE_HZ, Floats
 from model.client import Audio, Created, Done, EngineClient, EngineSession
@@ -134,12 +135,7 @@ async def load(path: str, pid: int, office: ConsentOffice, calls: int, turns: in
     while not await client.ready():  # noqa: ASYNC110  # it is another process that gets ready
         await asyncio.sleep(0.1)
     sounds = utterances(calls * turns)
-    grants = [
-        office.grant(
-            voice="heart", purpose="support", dialplan="demo", language="en", call_id=f"call-{k}"
-        ).token
-        for k in range(calls)
-    ]
+    grants = [office.grant(Scope("heart", "support", "demo", "en", f"call-{k}")).token for k in range(calls)]
     measured, chance = Latencies(), random.Random(5)
     began, before = time.monotonic(), cpu_s(pid)
     try:

@@ -26,6 +26,7 @@ from benchmarks.engine_costs import CHUNK, Device, Load, Parts, fitted
 from benchmarks.engine_simulator import FRAME_S, Found, World
 from benchmarks.engine_talk import ENDPOINT_S, first_pause_s, talk
 from consent.grants.grant import VoiceGrant, hash_voice
+from consent.grants.scope import Scope
 from consent.office.office import ConsentOffice
 from model.api import RATE_HZ, Floats, Reference, Sound
 from model.chroma import admission, chat, checkpoint
@@ -180,7 +181,7 @@ async def watch(measured: LiveFigures) -> None:
 
 
 def grant_of(office: ConsentOffice, call_id: str, reference: Reference) -> VoiceGrant:
-    grant = office.grant(voice="heart", purpose="benchmark", dialplan="bench", language="en", call_id=call_id)
+    grant = office.grant(Scope("heart", "benchmark", "bench", "en", call_id))
     return dataclasses.replace(grant, voice_hash=reference.voice_hash)
 
 

@@ -25,6 +25,7 @@ import click
 import numpy as np
 
 from benchmarks.engine import TICKS_PER_S
+from consent.grants.scope import Scope
 from consent.office.office import ConsentOffice
 from model.api import RATE_HZ, Floats
 from model.client import Audio, Done, EngineClient, EngineSession
@@ -176,7 +177,9 @@ async def run(checkpoint: Path, calls: int, rounds: int) -> None:
                 kinds.append(kind)
                 for k in range(calls):
                     grant = office.grant(
-                        voice="heart", purpose="test", dialplan="test", language="en", call_id=f"call-{k}"
+                        Scope(
+                            voice="heart", purpose="test", dialplan="test", language="en", call_id=f"call-{k}"
+                        )
                     )
                     kind.sessions.append(await client.connect(grant.token))
                     await kind.sessions[-1].update(binary=binary)

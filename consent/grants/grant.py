@@ -20,6 +20,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from consent.errors import GrantRefused
+from consent.grants.scope import Scope
 
 ISSUER: Final = "voicegate-consent"
 LEEWAY_S: Final = 5.0
@@ -38,12 +39,8 @@ class VoiceGrant:
 
     token: str
     jti: str
-    voice: str
+    scope: Scope
     voice_hash: str
-    purpose: str
-    dialplan: str
-    language: str
-    call_id: str
     issued_at: float
     expires_at: float
     seal: object = None
@@ -51,6 +48,16 @@ class VoiceGrant:
     def __post_init__(self) -> None:
         if self.seal is not _SEAL:
             raise TypeError("a VoiceGrant is made by consent only: ask ConsentOffice, or verify a token")
+
+    @property
+    def voice(self) -> str:
+        """The name of the voice that it opens."""
+        return self.scope.voice
+
+    @property
+    def call_id(self) -> str:
+        """The call that it is for."""
+        return self.scope.call_id
 
 
 def b64(raw: bytes) -> str:
@@ -116,9 +123,14 @@ class GrantVerifier:
         claims = self.claims(token, "voice-grant+jws")
         try:
             grant = VoiceGrant(
-                token, claims["jti"], claims["sub"], claims["vh"], claims["pur"], claims["dp"],
-                claims["lang"], claims["call"], float(claims["iat"]), float(claims["exp"]), seal=_SEAL,
-            )  # fmt: skip
+                token,
+                claims["jti"],
+                Scope(claims["sub"], claims["pur"], claims["dp"], claims["lang"], claims["call"]),
+                claims["vh"],
+                float(claims["iat"]),
+                float(claims["exp"]),
+                seal=_SEAL,
+            )
         except (KeyError, TypeError, ValueError):
             raise GrantRefused("tampered", "no valid grant: a claim is missing") from None
         at = time.time() if now is None else now

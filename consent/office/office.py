@@ -30,6 +30,7 @@ from consent.checks.sound import from_pcm16, read
 from consent.errors import ConsentError, GrantRefused, LedgerError, SoundError, VaultError
 from consent.grants.grant import ISSUER, LEEWAY_S, GrantVerifier, VoiceGrant, hash_voice, sign
 from consent.grants.revocation import Revocation
+from consent.grants.scope import Scope
 from consent.ledger.books import Books, Clock
 from consent.ledger.operators import check_act
 from consent.ledger.standing import Standing, VoiceStanding
@@ -189,31 +190,22 @@ class ConsentOffice:
 
     # ── grants ───────────────────────────────────────────────────────────────────────────────────────
 
-    def grant(
-        self,
-        *,
-        voice: str,
-        purpose: str,
-        dialplan: str,
-        language: str,
-        call_id: str,
-        now: float | None = None,
-    ) -> VoiceGrant:
-        """A grant for one call, noted in the ledger before it is given. Raises `GrantRefused`."""
+    def grant(self, scope: Scope, *, now: float | None = None) -> VoiceGrant:
+        """A grant for exactly this, noted in the ledger before it is given. Raises `GrantRefused`."""
         at = self.clock() if now is None else now
         jti = secrets.token_hex(16)
-        scope = {"purpose": purpose, "dialplan": dialplan, "language": language}
-        if voice == STOCK:
-            return self._issue(jti, self._heart, scope, call_id, at, at + self._grant_s)
+        if scope.voice == STOCK:
+            return self._issue(jti, scope, self._heart.voice_hash, at, at + self._grant_s)
         try:
             self._refuse_broken()
             with self.books.writing(quiet=True) as writing:
-                voice_id = find(writing.connection, voice)
+                voice_id = find(writing.connection, scope.voice)
                 known = writing.standing.voices.get(voice_id or "")
-                standing, record = self._allowed(known, voice, at, **scope)
+                standing, record = self._allowed(known, scope, at)
                 expires_at = min(at + self._grant_s, record.expires_at)
                 body = {
-                    **scope, "jti": jti, "call": call_id, "record_hash": standing.record_hash,
+                    "purpose": scope.purpose, "dialplan": scope.dialplan, "language": scope.language,
+                    "jti": jti, "call": scope.call_id, "record_hash": standing.record_hash,
                     "voice_hash": standing.voice_hash, "exp": expires_at,
                 }  # fmt: skip
                 writing.append("voice.granted", standing.voice_id, body)
@@ -221,38 +213,29 @@ class ConsentOffice:
             log.error("ledger.broken", error=str(error))
             raise GrantRefused("ledger", str(error)) from None
         self._remember(jti, standing.voice_id)
-        named = Voice(voice, standing.voice_hash, stock=False)
-        return self._issue(jti, named, scope, call_id, at, expires_at)
+        return self._issue(jti, scope, standing.voice_hash, at, expires_at)
 
     def renew(self, grant: VoiceGrant) -> VoiceGrant:
         """The same grant, from now on, if the voice may still be used so. Raises `GrantRefused`."""
         at = self.clock()
-        scope = {"purpose": grant.purpose, "dialplan": grant.dialplan, "language": grant.language}
         expires_at = at + self._grant_s
         if grant.voice != STOCK:
             try:
                 known = self._by_hash(grant.voice_hash)
-                _, record = self._allowed(known, grant.voice, at, **scope)
+                _, record = self._allowed(known, grant.scope, at)
             except LedgerError as error:
                 raise GrantRefused("ledger", str(error)) from None
             expires_at = min(expires_at, record.expires_at)
-        named = Voice(grant.voice, grant.voice_hash, stock=grant.voice == STOCK)
-        return self._issue(grant.jti, named, scope, grant.call_id, at, expires_at)
+        return self._issue(grant.jti, grant.scope, grant.voice_hash, at, expires_at)
 
     def _allowed(
-        self,
-        standing: VoiceStanding | None,
-        voice: str,
-        at: float,
-        *,
-        purpose: str,
-        dialplan: str,
-        language: str,
+        self, standing: VoiceStanding | None, scope: Scope, at: float
     ) -> tuple[VoiceStanding, Record]:
         """A voice that may be used so, and the record under which it may.
 
         Raises `GrantRefused`, for no voice too, and `LedgerError`.
         """
+        voice = scope.voice
         if at * 1000 < self.books.tip[2] - LEEWAY_S * 1000:
             raise GrantRefused(
                 "clock", "this machine's clock is behind the ledger's newest row; set it right"
@@ -274,7 +257,7 @@ class ConsentOffice:
             raise GrantRefused("tampered", f"the voice {voice}: {error}") from None
         if record.handle != voice:
             raise GrantRefused("tampered", f"the record behind {voice} is another voice's")
-        record.refuse(purpose=purpose, dialplan=dialplan, language=language, now=at)
+        record.refuse(scope, now=at)
         return standing, record
 
     def _by_hash(self, voice_hash: str) -> VoiceStanding | None:
@@ -289,12 +272,10 @@ class ConsentOffice:
             self.books.begin()
             self._broken = ""
 
-    def _issue(
-        self, jti: str, voice: Voice, scope: dict[str, str], call_id: str, at: float, expires_at: float
-    ) -> VoiceGrant:
+    def _issue(self, jti: str, scope: Scope, voice_hash: str, at: float, expires_at: float) -> VoiceGrant:
         claims: dict[str, Any] = {
-            "iss": ISSUER, "jti": jti, "sub": voice.name, "vh": voice.voice_hash, "pur": scope["purpose"],
-            "dp": scope["dialplan"], "lang": scope["language"], "call": call_id, "iat": at, "exp": expires_at,
+            "iss": ISSUER, "jti": jti, "sub": scope.voice, "vh": voice_hash, "pur": scope.purpose,
+            "dp": scope.dialplan, "lang": scope.language, "call": scope.call_id, "iat": at, "exp": expires_at,
         }  # fmt: skip
         token = sign(claims, self.keys.signer.private, self.keys.signer.kid)
         return self.verifier.verify(token, now=at)
@@ -309,10 +290,7 @@ class ConsentOffice:
         if grant.voice == STOCK:
             return self._stock_reference()
         try:
-            standing, _ = self._allowed(
-                self._by_hash(voice_hash), grant.voice, self.clock(),
-                purpose=grant.purpose, dialplan=grant.dialplan, language=grant.language,
-            )  # fmt: skip
+            standing, _ = self._allowed(self._by_hash(voice_hash), grant.scope, self.clock())
             with self.archive.reading() as connection:
                 pcm = from_pcm16(self.vault.get(connection, standing.voice_id, "reference"))
                 text = self.vault.get(connection, standing.voice_id, "text").decode()

@@ -19,6 +19,7 @@ from consent.checks.checklist import Finding
 from consent.checks.sound import RATE_HZ, Floats, Recording, from_pcm16, pcm16
 from consent.errors import GrantRefused, VaultError
 from consent.grants.grant import ISSUER, LEEWAY_S, GrantVerifier, hash_voice, sign
+from consent.grants.scope import Scope
 from consent.statements.challenge import Challenge
 
 TYP: Final = "consent-record+jws"
@@ -79,7 +80,7 @@ class Record:
                 "the consent record was not signed by this office, or was tampered with"
             ) from None
 
-    def refuse(self, *, purpose: str, dialplan: str, language: str, now: float) -> None:
+    def refuse(self, scope: Scope, *, now: float) -> None:
         """Raises `GrantRefused` when this use is not what was consented to."""
         if now < self.not_before - LEEWAY_S:
             raise GrantRefused(
@@ -88,13 +89,13 @@ class Record:
         if now >= self.expires_at:
             ended = datetime.fromtimestamp(self.expires_at, UTC) - timedelta(seconds=1)
             raise GrantRefused("expired", f"the consent for {self.handle} ended on {ended:%Y-%m-%d}")
-        if purpose not in self.purposes:
+        if scope.purpose not in self.purposes:
             allowed = ", ".join(sorted(self.purposes))
-            raise GrantRefused("purpose", f"{self.handle} consented to {allowed}, not to {purpose}")
-        if self.dialplans and dialplan not in self.dialplans:
-            raise GrantRefused("dialplan", f"{self.handle} did not consent to the dialplan {dialplan}")
-        if language.split("-")[0].lower() not in self.languages:
-            raise GrantRefused("language", f"{self.handle} did not consent to speaking {language}")
+            raise GrantRefused("purpose", f"{self.handle} consented to {allowed}, not to {scope.purpose}")
+        if self.dialplans and scope.dialplan not in self.dialplans:
+            raise GrantRefused("dialplan", f"{self.handle} did not consent to the dialplan {scope.dialplan}")
+        if scope.language.split("-")[0].lower() not in self.languages:
+            raise GrantRefused("language", f"{self.handle} did not consent to speaking {scope.language}")
 
 
 def hash_record(token: str) -> str:

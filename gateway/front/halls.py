@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from consent.grants.scope import Scope
 from consent.office.office import ConsentOffice
 from gateway.config.runtime import Runtime
 from gateway.errors import RpcError
@@ -88,8 +89,6 @@ class Halls:
     async def _send_prompts(self, hall: Peer) -> None:
         """What must be sayable when the engine is away, in the stock voice."""
         texts = self._routing.dialplan.prompts()
-        grant = await asyncio.to_thread(
-            self._office.grant,
-            voice=STOCK_VOICE, purpose="prompts", dialplan="prompts", language="en", call_id="prompts",
-        )  # fmt: skip
+        scope = Scope(STOCK_VOICE, purpose="prompts", dialplan="prompts", language="en", call_id="prompts")
+        grant = await asyncio.to_thread(self._office.grant, scope)
         await hall.ask(RenderPrompts(tuple(texts), grant.token))

@@ -10,15 +10,15 @@ import asyncio
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
 
 from consent.errors import ConsentError, GrantRefused
 from consent.grants.grant import GrantVerifier, VoiceGrant
+from consent.grants.scope import Scope
 from consent.office.office import ConsentOffice
 from gateway.dialplan import Dialplan, Route
 from gateway.errors import CallRefused, HallRefused, RpcError, RpcTimeout
@@ -195,32 +195,26 @@ class Routing:
 
     def _grant(self, route: Route, call_id: str) -> tuple[VoiceGrant | None, str | None]:
         """The route's voice; the stock voice and the reason when consent refuses it and the route says so."""
-        grant = partial(
-            self._office.grant,
-            purpose=route.purpose,
-            dialplan=route.name,
-            language=route.language,
-            call_id=call_id,
-        )
+        scope = Scope(route.voice, route.purpose, route.name, route.language, call_id)
         try:
             if route.voice != STOCK_VOICE and self._stock_only:
                 raise GrantRefused("engine", "the embedded engine has no voice but its own")
-            return grant(voice=route.voice), None
+            return self._office.grant(scope), None
         except GrantRefused as refusal:
             self.refused[refusal.reason] += 1
             log.warning("grant.refused", call_id=call_id, voice=route.voice, reason=refusal.reason)
             if route.without_voice != "stock" or route.voice == STOCK_VOICE:
                 why = f"the voice may not be used: {refusal.reason}"
                 raise CallRefused(480, why, call_id=call_id) from None
-            return self._stock(grant, call_id), refusal.reason
+            return self._stock(scope), refusal.reason
 
-    def _stock(self, grant: Callable[..., VoiceGrant], call_id: str) -> VoiceGrant:
+    def _stock(self, scope: Scope) -> VoiceGrant:
         try:
-            return grant(voice=STOCK_VOICE)
+            return self._office.grant(replace(scope, voice=STOCK_VOICE))
         except GrantRefused as refusal:
             self.refused[refusal.reason] += 1
             why = f"not even the stock voice may be used: {refusal.reason}"
-            raise CallRefused(480, why, call_id=call_id) from None
+            raise CallRefused(480, why, call_id=scope.call_id) from None
 
     async def renew(self, call_id: str, token: str | None) -> str:
         """A fresh grant token for a running call. Raises `GrantRefused`, `RpcError`.

@@ -22,6 +22,7 @@ from sqlalchemy import create_engine, text
 from consent.checks.checklist import Checks
 from consent.checks.sound import Floats, Recording, read
 from consent.checks.synthetic import Synthetic
+from consent.grants.scope import Scope
 from consent.ledger.operators import OperatorDesk, OperatorKey
 from consent.office.office import ConsentOffice
 from consent.office.record import Reference
@@ -174,7 +175,7 @@ class Desk:
 
     def grant(self, **given: str) -> object:
         scope = {"voice": "jane", "purpose": "support", "dialplan": "demo", "language": "en", "call_id": "c1"}
-        return self.office.grant(**{**scope, **given})
+        return self.office.grant(Scope(**{**scope, **given}))
 
     def kinds(self) -> list[str]:
         return [row.kind for row in self.office.books.rows()]

@@ -18,6 +18,7 @@ import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 
 from consent.grants.grant import GrantVerifier, VoiceGrant
+from consent.grants.scope import Scope
 from consent.office.office import ConsentOffice
 from model.api import Engine
 from model.reference import ReferenceDesk
@@ -34,9 +35,7 @@ class Grants:
         self.verifier = GrantVerifier.load(self.office.public_keys_path)
 
     def issue(self, call_id: str = "call-1", now: float | None = None) -> VoiceGrant:
-        return self.office.grant(
-            voice="heart", purpose="support", dialplan="demo", language="en", call_id=call_id, now=now
-        )
+        return self.office.grant(Scope("heart", "support", "demo", "en", call_id), now=now)
 
 
 @pytest.fixture(scope="session")

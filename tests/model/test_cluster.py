@@ -30,6 +30,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from consent.grants.grant import GrantVerifier, VoiceGrant
+from consent.grants.scope import Scope
 from consent.office.office import ConsentOffice
 from gateway.config.settings import Settings
 from gateway.errors import StartError
@@ -125,9 +126,7 @@ def grant(office: ConsentOffice) -> Callable[[str], str]:
 
 
 def _grant(office: ConsentOffice, call_id: str) -> str:
-    return office.grant(
-        voice="heart", purpose="support", dialplan="demo", language="en", call_id=call_id
-    ).token
+    return office.grant(Scope("heart", "support", "demo", "en", call_id)).token
 
 
 async def _lost(session: EngineSession) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy import text
 from consent.archive.keys import OfficeKeys, SigningKey
 from consent.errors import GrantRefused, LedgerError
 from consent.grants.grant import REASONS, GrantVerifier, VoiceGrant, hash_voice, sign
+from consent.grants.scope import Scope
 from consent.office.office import ConsentOffice
 from consent.office.record import Reference
 from consent.office.rotation import Rotation
@@ -43,7 +44,7 @@ def grant(desk: Desk, **given: str) -> VoiceGrant:
 def test_a_grant_names_the_call_the_scope_and_the_voice(desk: Desk) -> None:
     desk.jane()
     granted = grant(desk)
-    assert (granted.voice, granted.call_id, granted.purpose) == ("jane", "c1", "support")
+    assert (granted.voice, granted.call_id, granted.scope.purpose) == ("jane", "c1", "support")
     assert granted.expires_at == desk.clock.now + 60
     assert desk.kinds()[-1] == "voice.granted"
     verifier = GrantVerifier.load(desk.office.public_keys_path)
@@ -95,7 +96,7 @@ def test_a_revoked_and_an_erased_voice_are_refused_everywhere(desk: Desk) -> Non
     Withdrawals(desk.office.books, desk.office.vault).revoke("jane", "asked", act)
     for office in (desk.office, other):
         for attempt in (
-            lambda o: o.grant(voice="jane", purpose="support", dialplan="d", language="en", call_id="c"),
+            lambda o: o.grant(Scope("jane", "support", "d", "en", "c")),
             lambda o: o.renew(granted),
             lambda o: o.reference(granted.token, granted.voice_hash),
         ):
@@ -125,12 +126,12 @@ def test_the_stock_voice_needs_no_person_and_no_ledger(desk: Desk, sql_url: str)
     with desk.office.archive.writing() as connection:
         connection.execute(text("DELETE FROM consent_ledger WHERE seq > 2"))
     broken = desk.open_again()
-    granted = broken.grant(voice="heart", purpose="x", dialplan="y", language="zz", call_id="c")
+    granted = broken.grant(Scope("heart", "x", "y", "zz", "c"))
     assert broken.reference(granted.token, granted.voice_hash).stock
     assert broken.renew(granted).jti == granted.jti
     assert [voice.name for voice in broken.voices()] == ["heart"]
     with pytest.raises(GrantRefused) as caught:
-        broken.grant(voice="jane", purpose="support", dialplan="d", language="en", call_id="c")
+        broken.grant(Scope("jane", "support", "d", "en", "c"))
     assert caught.value.reason == "ledger"
     with pytest.raises(LedgerError):
         broken.look()
@@ -168,7 +169,7 @@ def test_several_references_are_joined(desk: Desk) -> None:
 def test_a_reference_is_for_its_own_grant_only(desk: Desk) -> None:
     desk.jane()
     granted = grant(desk)
-    stock = desk.office.grant(voice="heart", purpose="p", dialplan="d", language="en", call_id="c")
+    stock = desk.office.grant(Scope("heart", "p", "d", "en", "c"))
     with pytest.raises(GrantRefused) as caught:
         desk.office.reference(stock.token, granted.voice_hash)
     assert caught.value.reason == "other_call"
@@ -294,7 +295,7 @@ def test_a_forged_grant_and_another_kind_of_token_are_refused() -> None:
 
 def test_nobody_but_consent_makes_a_grant() -> None:
     with pytest.raises(TypeError, match="made by consent only"):
-        VoiceGrant("t", "j", "jane", "h", "p", "d", "en", "c", 0.0, 9e9)
+        VoiceGrant("t", "j", Scope("jane", "p", "d", "en", "c"), "h", 0.0, 9e9)
 
 
 def test_a_verifier_learns_of_a_new_key_from_the_file(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,7 +352,7 @@ def test_usage_is_summed_by_dialplan(desk: Desk) -> None:
 
 
 def test_usage_of_the_stock_voice_is_not_noted(desk: Desk) -> None:
-    stock = desk.office.grant(voice="heart", purpose="p", dialplan="d", language="en", call_id="c")
+    stock = desk.office.grant(Scope("heart", "p", "d", "en", "c"))
     before = desk.kinds()
     desk.office.record_usage(jti=stock.jti, call_id="c", seconds=1.0, dialplan="d")
     assert desk.kinds() == before
@@ -409,7 +410,7 @@ def test_a_database_without_its_keys_grants_nothing(desk: Desk, tmp_path: Path, 
     stolen = ConsentOffice.open(sql_url, tmp_path / "thief")
     assert [voice.name for voice in stolen.voices()] == ["heart"]
     with pytest.raises(GrantRefused) as caught:
-        stolen.grant(voice="jane", purpose="support", dialplan="d", language="en", call_id="c")
+        stolen.grant(Scope("jane", "support", "d", "en", "c"))
     assert caught.value.reason == "ledger"
     stolen.close()
 

@@ -21,6 +21,7 @@ from consent.errors import (
     OperatorError,
     RegistrationError,
 )
+from consent.grants.scope import Scope
 from consent.office.blocklist import Blocklist
 from consent.office.office import ConsentOffice
 from consent.office.record import Reference
@@ -50,12 +51,7 @@ def test_a_registration_that_passes_every_check_may_be_used_at_once(desk: Desk) 
     assert done.state == "active"
     assert {finding.verdict for finding in done.findings} == {"passed"}
     assert len(done.findings) == 9
-    assert (
-        desk.office.grant(
-            voice="jane", purpose="support", dialplan="demo", language="en-GB", call_id="c1"
-        ).voice
-        == "jane"
-    )
+    assert desk.office.grant(Scope("jane", "support", "demo", "en-GB", "c1")).voice == "jane"
 
 
 @both_databases

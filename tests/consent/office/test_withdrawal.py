@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from consent.errors import GrantRefused, OperatorError, PinRefused, RegistrationError, VaultError
+from consent.grants.scope import Scope
 from consent.office import backup
 from consent.office import pin as pins
 from consent.office.office import ConsentOffice
@@ -257,7 +258,7 @@ def test_a_backup_restores_everything_on_another_machine(desk: Desk, tmp_path: P
         backup.restore(tmp_path / "b", b"another passphrase", url, folder)
     backup.restore(tmp_path / "b", PASSPHRASE, url, folder)
     office = ConsentOffice.open(url, folder, clock=desk.clock)
-    granted = office.grant(voice="jane", purpose="support", dialplan="d", language="en", call_id="c")
+    granted = office.grant(Scope("jane", "support", "d", "en", "c"))
     found = office.reference(granted.token, granted.voice_hash)
     assert isinstance(found.pcm, np.ndarray)
     assert office.books.prove().ok
@@ -277,13 +278,13 @@ def test_an_old_backup_brings_no_revoked_voice_back(desk: Desk, tmp_path: Path) 
     backup.restore(tmp_path / "b", PASSPHRASE, f"sqlite:///{database}", tmp_path / "data" / "consent")
     office = desk.open_again()
     with pytest.raises(GrantRefused) as caught:
-        office.grant(voice="jane", purpose="support", dialplan="d", language="en", call_id="c")
+        office.grant(Scope("jane", "support", "d", "en", "c"))
     assert caught.value.reason == "ledger", "this host has seen more"
     with pytest.raises(OperatorError, match="alice is registrar"):
         office.resume_ledger("restored", desk.act("alice", "resume"))
     assert office.resume_ledger("restored", desk.act("carol", "resume")) == ["jane"]
     with pytest.raises(GrantRefused) as caught:
-        office.grant(voice="jane", purpose="support", dialplan="d", language="en", call_id="c")
+        office.grant(Scope("jane", "support", "d", "en", "c"))
     assert caught.value.reason == "revoked"
     assert office.books.prove().ok
     office.close()
@@ -302,7 +303,7 @@ def test_a_backup_from_before_a_rotation_opens_on_the_same_host(desk: Desk, tmp_
     backup.restore(tmp_path / "b", PASSPHRASE, f"sqlite:///{database}", tmp_path / "data" / "consent")
     office = desk.open_again()
     office.resume_ledger("restored", desk.act("carol", "resume"))
-    granted = office.grant(voice="jane", purpose="support", dialplan="d", language="en", call_id="c")
+    granted = office.grant(Scope("jane", "support", "d", "en", "c"))
     assert office.reference(granted.token, granted.voice_hash).pcm is not None
     assert office.books.prove().ok
     office.close()

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from consent.archive.keys import SigningKey
 from consent.errors import ConsentError, LedgerError, VaultError
 from consent.grants.grant import VoiceGrant, read_public_keys
+from consent.grants.scope import Scope
 from consent.office.record import Reference
 from consent.office.withdrawal import Withdrawals
 from consent.proof import bundle
@@ -83,7 +84,7 @@ def test_after_an_erasure_the_chain_still_names_the_record_by_its_hash(desk: Des
 
 
 def test_a_clip_of_the_stock_voice_needs_no_person(desk: Desk) -> None:
-    stock = desk.office.grant(voice="heart", purpose="p", dialplan="d", language="en", call_id="c")
+    stock = desk.office.grant(Scope("heart", "p", "d", "en", "c"))
     evidence = gather(desk.office, call(stock))
     assert evidence.unbroken
     assert "no living person" in evidence.links[-1].says

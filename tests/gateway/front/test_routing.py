@@ -16,6 +16,7 @@ from sqlalchemy import create_engine, select
 
 from consent.errors import GrantRefused
 from consent.grants.grant import GrantVerifier, VoiceGrant, b64, sign
+from consent.grants.scope import Scope
 from gateway.dialplan import Dialplan
 from gateway.errors import CallRefused, HallRefused, RpcError, RpcTimeout
 from gateway.front import routing as module
@@ -73,22 +74,20 @@ class Office:
         self.granted: list[str] = []
         self.used: list[dict[str, Any]] = []
 
-    def grant(self, *, voice: str, purpose: str, dialplan: str, language: str, call_id: str) -> VoiceGrant:
+    def grant(self, scope: Scope) -> VoiceGrant:
+        voice = scope.voice
         if voice in self.refuses:
             raise GrantRefused(self.refuses[voice], "no")
         self.granted.append(voice)
         now = time.time()
         claims = {
-            "jti": f"jti-{call_id}", "sub": voice, "vh": f"hash of {voice}", "pur": purpose, "dp": dialplan,
-            "lang": language, "call": call_id, "iat": now, "exp": now + 60,
+            "jti": f"jti-{scope.call_id}", "sub": voice, "vh": f"hash of {voice}", "pur": scope.purpose,
+            "dp": scope.dialplan, "lang": scope.language, "call": scope.call_id, "iat": now, "exp": now + 60,
         }  # fmt: skip
         return GrantVerifier({"k": self._key.public_key()}).verify(sign(claims, self._key, "k"))
 
     def renew(self, grant: VoiceGrant) -> VoiceGrant:
-        return self.grant(
-            voice=grant.voice, purpose=grant.purpose, dialplan=grant.dialplan, language=grant.language,
-            call_id=grant.call_id,
-        )  # fmt: skip
+        return self.grant(grant.scope)
 
     def record_usage(self, **usage: Any) -> None:
         self.used.append(usage)
@@ -182,7 +181,7 @@ async def test_the_hall_is_told_all_that_the_call_needs(desk: Desk) -> None:
     assert (offer.facts.transport, offer.facts.user, offer.grant_refused) == ("udp", None, None)
     assert offer.grant is not None
     grant = GrantVerifier.load(desk.office.public_keys_path).verify(offer.grant, call_id=call.call_id)
-    assert (grant.voice, grant.dialplan, grant.purpose) == ("heart", "demo", "support")
+    assert (grant.voice, grant.scope.dialplan, grant.scope.purpose) == ("heart", "demo", "support")
     json.dumps(to_json(CallOffer, offer))
 
 
@@ -383,7 +382,7 @@ async def test_an_adopted_call_renews_by_its_last_token(desk: Desk) -> None:
     assert (adopted.grant, adopted.hall, adopted.route.name) == (None, "hall0", "demo")
     with pytest.raises(GrantRefused, match="has no grant"):
         await desk.routing.renew(call.call_id, None)
-    other = desk.office.grant(voice="heart", purpose="x", dialplan="x", language="en", call_id="another")
+    other = desk.office.grant(Scope("heart", "x", "x", "en", "another"))
     with pytest.raises(GrantRefused, match="another"):
         await desk.routing.renew(call.call_id, other.token)
     with pytest.raises(GrantRefused):

@@ -21,6 +21,7 @@ import pytest
 import pytest_asyncio
 
 from consent.grants.grant import VoiceGrant
+from consent.grants.scope import Scope
 from consent.office.office import ConsentOffice
 from model.client import (
     Audio,
@@ -126,9 +127,7 @@ class House:
         return Path(f"/proc/{self.process.pid}/maps").read_text()
 
     def grant(self, call_id: str) -> VoiceGrant:
-        return self.office.grant(
-            voice="heart", purpose="test", dialplan="test", language="en", call_id=call_id
-        )
+        return self.office.grant(Scope("heart", "test", "test", "en", call_id))
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
