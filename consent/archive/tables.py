@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from consent.archive.database import database_place, database_url, first_line
 from consent.errors import LedgerError
 
+SHRED_TRIES: Final = 25
+SHRED_WAIT_MS: Final = 200
+"""How long each try waits for readers of the log. Writers wait with it, so it is short."""
 WRITER_LOCK: Final = 0x766F6963
 """PostgreSQL's advisory lock that writers of the ledger hold until they commit."""
 
@@ -146,6 +150,42 @@ class Archive:
                     connection.close()
             except SQLAlchemyError as error:
                 raise self._failed("did not settle", error) from None
+
+    def shred(self) -> bool:
+        """Has what was deleted leave the database's own files; False when that could not be done now.
+
+        SQLite: the write-ahead log, which still holds the pages as they were, is written back and cut to
+        nothing. A process that reads at that moment prevents it. PostgreSQL: VACUUM, after which the bytes
+        lie in free space until they are written over, and in its own log until that is recycled. Raises
+        `LedgerError`.
+        """
+        try:
+            if self.backend == "sqlite":
+                return self._cut_log()
+            with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                names = ", ".join(table.name for table in (VOICES, ITEMS, CHALLENGES))
+                connection.exec_driver_sql(f"VACUUM {names}")
+            return True
+        except SQLAlchemyError as error:
+            raise self._failed("was not cleaned of what was deleted", error) from None
+
+    def _cut_log(self) -> bool:
+        connection = self._engine.raw_connection()
+        try:
+            cursor = connection.cursor()
+            (waits_ms,) = cursor.execute("PRAGMA busy_timeout").fetchone()
+            cursor.execute(f"PRAGMA busy_timeout={SHRED_WAIT_MS}")
+            try:
+                for _ in range(SHRED_TRIES):
+                    (busy, _, _) = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                    if not busy:
+                        return True
+                    time.sleep(SHRED_WAIT_MS / 1000)  # others write meanwhile
+                return False
+            finally:
+                cursor.execute(f"PRAGMA busy_timeout={waits_ms}")
+        finally:
+            connection.close()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

@@ -25,6 +25,9 @@ from consent.errors import VaultError
 HOUSE: Final = "house"
 """The voice id under which the house keeps its own items."""
 NONCE: Final = 12
+PIECE: Final = 24
+PIECES: Final = 6
+"""Bytes of a piece, and about how many pieces, by which a sealed item is sought."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,21 @@ class Vault:
         )
         connection.execute(delete(ITEMS).where(ITEMS.c.voice_id == voice_id))
         return gone
+
+    def wrapped_key(self, connection: Connection, voice_id: str) -> bytes | None:
+        """A voice's key as it is kept; None when there is none any more."""
+        wanted = select(VOICES.c.wrapped_key).where(VOICES.c.voice_id == voice_id)
+        found = connection.execute(wanted).scalar()
+        return None if found is None else bytes(found)
+
+    def openings(self, connection: Connection, voice_id: str) -> list[bytes]:
+        """Pieces of each sealed item, by which it is found again wherever it may lie."""
+        found = connection.execute(select(ITEMS.c.sealed).where(ITEMS.c.voice_id == voice_id)).scalars().all()
+        pieces = []
+        for sealed in map(bytes, found):
+            step = max(PIECE, len(sealed) // PIECES)
+            pieces += [sealed[at : at + PIECE] for at in range(0, len(sealed) - PIECE + 1, step)]
+        return pieces
 
     def remove(self, connection: Connection, voice_id: str, kind: str, number: int) -> None:
         """Deletes one item."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from consent.ledger.standing import VoiceStanding
 from consent.office.office import ConsentOffice
 from consent.office.record import Reference
 from consent.office.registration import Registered, Submission
-from consent.office.withdrawal import Withdrawals
+from consent.office.withdrawal import Receipt, Withdrawals
 from consent.statements.statement import Terms
 
 
@@ -254,8 +254,39 @@ def erase(house: House, handle: str, reason: str, signer: Signer) -> None:
     with house.office() as office:
         voice_id = known(office, handle).voice_id
         act = signer.key().act("erase", office.clock(), voice_id=voice_id)
-        receipt = Withdrawals(office.books, office.vault).erase(handle, reason, act)
-    click.echo(f"{handle} is erased: {receipt.items} items; receipt: ledger row {receipt.seq} {receipt.hash}")
+        receipt = Withdrawals(office.books, office.vault).erase(handle, reason, act, house.data_dir)
+    for line in receipt_lines(receipt, handle, house.data_dir):
+        click.echo(line)
+
+
+def receipt_lines(receipt: Receipt, handle: str, folder: Path) -> Iterator[str]:
+    """What the operator reads of an erasure: what is gone, where it was looked for, and what is left."""
+    yield f"{handle} is erased: {receipt.items} items; receipt: ledger row {receipt.seq} {receipt.hash}"
+    if receipt.challenges:
+        yield f"deleted: {receipt.challenges} unused challenges with the person's name"
+    if not receipt.shredded:
+        yield (
+            "left: the database's log, which another program was reading; the gateway tries again within the "
+            "hour, `voicegate voice tidy` at once"
+        )
+    if receipt.fingerprints and receipt.fingerprints_until is not None:
+        until = datetime.fromtimestamp(receipt.fingerprints_until, UTC)
+        yield (
+            f"left: {receipt.fingerprints} fingerprints of its recordings, until {until:%Y-%m-%d}, so that "
+            "nobody hands the recordings in again; nothing can be heard from them"
+        )
+    yield f"searched, every byte of {len(receipt.places)} files below {folder}:"
+    for place in receipt.places:
+        if place.unread:
+            yield f"  {place.path}: NOT SEARCHED: {place.unread}"
+        elif place.left:
+            yield f"  {place.path}: left: {', '.join(place.left)}"
+    if not any(place.left or place.unread for place in receipt.places):
+        yield "  nothing is left there"
+    yield (
+        "not searched: a database or Redis outside that folder, backups, exported bundles, sounds written by "
+        "--listen, other hosts' disks"
+    )
 
 
 @voice.command()

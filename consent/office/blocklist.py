@@ -58,5 +58,7 @@ class Blocklist:
                     self._vault.remove(writing.connection, HOUSE, "blocked", number)
                     body = {"block": table["block"], "label": label, "by": operator.name, "act": act}
                     writing.append("speaker.unblocked", None, body)
-                    return
-        raise RegistrationError("name", f"nobody called {label} is on the list")
+                    break
+            else:
+                raise RegistrationError("name", f"nobody called {label} is on the list")
+        self._books.archive.shred()

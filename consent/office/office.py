@@ -7,9 +7,6 @@ and it goes on when the ledger is broken. A person's voice is granted only from 
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import secrets
 import threading
 import time
@@ -26,26 +23,21 @@ from consent.archive.keys import OfficeKeys
 from consent.archive.tables import Archive
 from consent.archive.vault import Vault
 from consent.checks.checklist import Checks
-from consent.checks.sound import from_pcm16, read
-from consent.errors import ConsentError, GrantRefused, LedgerError, SoundError, VaultError
+from consent.checks.sound import from_pcm16
+from consent.errors import ConsentError, GrantRefused, LedgerError, VaultError
 from consent.grants.grant import ISSUER, LEEWAY_S, GrantVerifier, VoiceGrant, hash_voice, sign
 from consent.grants.revocation import Revocation
 from consent.grants.scope import Scope
 from consent.ledger.books import Books, Clock
 from consent.ledger.operators import check_act
 from consent.ledger.standing import Standing, VoiceStanding
-from consent.office.record import TYP as RECORD_TYP
+from consent.office import stock
 from consent.office.record import Record
-from consent.office.registration import STOCK, Registrar, find
+from consent.office.registration import Registrar, find
+from consent.office.stock import STOCK, StockClip
 
 log = structlog.get_logger("consent")
 
-STOCK_RECORD: Final = {
-    "voice": STOCK,
-    "kind": "stock",
-    "statement": "A synthetic voice of the hibari-tts package (Apache-2.0); no living person's voice.",
-    "purposes": ["*"],
-}
 REMEMBERED: Final = 4_096
 """Grants whose voice is remembered, for their usage; older ones are found in the ledger."""
 LONGEST_CALL_S: Final = 2 * 86_400.0
@@ -63,9 +55,9 @@ class Voice:
 
 @dataclass(frozen=True, slots=True)
 class VoiceReference:
-    """What an engine needs to speak as a voice; `pcm` float32 24 kHz, None for a stock voice.
+    """What an engine needs to speak as a voice; `pcm` float32 24 kHz, None for a stock voice without a clip.
 
-    `consent.grants.grant.hash_voice(pcm.tobytes(), text)` is `voice_hash` for a person's voice.
+    `consent.grants.grant.hash_voice(pcm.tobytes(), text)` is `voice_hash` wherever there is a clip.
     """
 
     voice: str
@@ -93,11 +85,7 @@ class ConsentOffice:
         self._voice_of: OrderedDict[str, str] = OrderedDict()
         """jti -> voice id"""
         self._lock = threading.Lock()
-        record = json.dumps(STOCK_RECORD, sort_keys=True)
-        self._heart = Voice(STOCK, hashlib.sha256(record.encode()).hexdigest(), stock=True)
-        self.stock_record = sign(
-            {**STOCK_RECORD, "iss": ISSUER}, keys.signer.private, keys.signer.kid, RECORD_TYP
-        )
+        self._heart = self._stock()
         self._broken = ""
         try:
             self.books.begin()
@@ -130,6 +118,30 @@ class ConsentOffice:
     def stock(self) -> Voice:
         """The stock voice."""
         return self._heart
+
+    def _stock(self) -> Voice:
+        """The stock voice, by its clip's hash where there is a clip that holds."""
+        try:
+            clip = self._stock_clip()
+        except VaultError as error:
+            log.error("stock.clip_refused", error=str(error))
+            clip = None
+        return Voice(STOCK, stock.UNHEARD_HASH if clip is None else clip.voice_hash, stock=True)
+
+    @property
+    def has_stock_clip(self) -> bool:
+        """Whether a clip of the stock voice is kept that holds."""
+        return self._heart.voice_hash != stock.UNHEARD_HASH
+
+    def _stock_clip(self) -> StockClip | None:
+        with self.archive.reading() as connection:
+            return stock.kept(connection, self.vault, self.keys)
+
+    def keep_stock_clip(self, pcm: NDArray[np.float32], text: str) -> None:
+        """Keeps the clip of the stock voice that the gateway rendered (float32, 24 kHz mono)."""
+        with self.archive.writing() as connection:
+            stock.keep(connection, self.vault, self.keys, pcm, text, self.clock())
+        self._heart = self._stock()
 
     @property
     def verifier(self) -> GrantVerifier:
@@ -288,7 +300,7 @@ class ConsentOffice:
         if grant.voice_hash != voice_hash:
             raise GrantRefused("other_call", "the grant is for another voice")
         if grant.voice == STOCK:
-            return self._stock_reference()
+            return self._stock_reference(voice_hash)
         try:
             standing, _ = self._allowed(self._by_hash(voice_hash), grant.scope, self.clock())
             with self.archive.reading() as connection:
@@ -302,14 +314,17 @@ class ConsentOffice:
             raise GrantRefused("tampered", f"the reference of {grant.voice} is not the one consented to")
         return VoiceReference(grant.voice, voice_hash, pcm, text, stock=False)
 
-    def _stock_reference(self) -> VoiceReference:
+    def _stock_reference(self, voice_hash: str) -> VoiceReference:
         """The engine's own voice; with the clip that the gateway made of it for an engine that has none."""
-        folder = self.public_keys_path.parent
-        pcm, text = None, ""
-        with contextlib.suppress(FileNotFoundError, SoundError):
-            text = (folder / f"{STOCK}.txt").read_text()
-            pcm = read(folder / f"{STOCK}.wav").pcm
-        return VoiceReference(STOCK, self._heart.voice_hash, pcm, text, stock=True)
+        try:
+            clip = self._stock_clip()
+        except VaultError as error:
+            raise GrantRefused("tampered", str(error)) from None
+        if clip is None:
+            return VoiceReference(STOCK, stock.UNHEARD_HASH, None, "", stock=True)
+        if clip.voice_hash != voice_hash:
+            raise GrantRefused("tampered", "the stock voice's clip is not the one that the grant names")
+        return VoiceReference(STOCK, clip.voice_hash, clip.pcm, clip.text, stock=True)
 
     # ── usage ────────────────────────────────────────────────────────────────────────────────────────
 

@@ -29,12 +29,12 @@ from consent.ledger.standing import GATEWAY, OperatorStanding, Standing, VoiceSt
 from consent.office import pin as pins
 from consent.office import record as records
 from consent.office.record import Reference, join
+from consent.office.stock import STOCK
 from consent.statements import challenge as challenges
 from consent.statements.challenge import Challenge
 from consent.statements.statement import Terms
 
 HANDLE: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
-STOCK: Final = "heart"
 VOICEPRINT_S: Final = 30 * 24 * 3600.0
 """Voiceprints are deleted so long after a registration, with a receipt in the ledger."""
 FINGERPRINT_S: Final = 5 * 365 * 24 * 3600.0

@@ -47,4 +47,5 @@ class Rotation:
             writing.append("master.rotated", None, body)
         with self._books.writing() as writing:  # alone again: another rotation may have come in between
             keys.keep_masters(self._vault.masters(writing.connection))
+        self._books.archive.shred()  # the log still held the keys as the old master wrapped them
         return count

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
-from consent.archive.vault import Vault
-from consent.errors import RegistrationError
+import structlog
+from sqlalchemy import Connection
+
+from consent.archive.file_search import PlaceSearched, in_writing, search_files
+from consent.archive.vault import HOUSE, Item, Vault
+from consent.errors import RegistrationError, VaultError
+from consent.grants.grant import GrantVerifier
 from consent.ledger.books import Books, Writing
 from consent.ledger.operators import check_act
 from consent.ledger.standing import VoiceStanding
+from consent.office.record import Record
 from consent.office.registration import find
 from consent.statements import challenge as challenges
+
+log = structlog.get_logger("consent")
 
 MAX_REASON: Final = 500
 UNDECIDED_S: Final = 30 * 24 * 3600.0
@@ -20,12 +29,24 @@ UNDECIDED_S: Final = 30 * 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What was deleted, as the ledger has it: provable later without what was deleted."""
+    """What was deleted, as the ledger has it: provable later without what was deleted.
+
+    `items`: sealed items; `challenges`: statements that nobody had read aloud, with the person's name. Times
+    are seconds since the epoch.
+    """
 
     voice_id: str
     seq: int
     hash: str
     items: int
+    challenges: int = 0
+    fingerprints: int = 0
+    """fingerprints of its recordings, which stay, so that nobody hands the recordings in again"""
+    fingerprints_until: float | None = None
+    shredded: bool = True
+    """whether the deleted bytes have left the database's files; else the next tidying sees to it"""
+    places: tuple[PlaceSearched, ...] = ()
+    """files that were searched afterwards, and what is left there"""
 
 
 class Withdrawals:
@@ -52,13 +73,21 @@ class Withdrawals:
                 _revoke(writing, voice, reason, f"owner by phone, call {call_id}", "")
         return voice
 
-    def erase(self, handle: str, reason: str, act: str) -> Receipt:
-        """Destroys a voice's key and everything sealed with it. Raises as `revoke` does."""
+    def erase(self, handle: str, reason: str, act: str, search: Path | None = None) -> Receipt:
+        """Destroys a voice's key and everything sealed with it, and unused challenges of the same person.
+
+        Then every byte of the files below `search` is looked at for what is left of it. Raises as `revoke`
+        does.
+        """
         with self._books.writing() as writing:
             operator, claims = check_act(writing.standing, act, "erase", self._books.clock())
             voice = self._known(writing, handle)
             self._refuse_other(claims.get("voice_id"), voice)
-            return self._erase(writing, voice, reason, operator.name, act)
+            sought = self._sought(writing, voice, handle)
+            receipt = self._erase(writing, voice, reason, operator.name, act)
+        shredded = self._books.archive.shred()
+        places = () if search is None else tuple(search_files(search, sought))
+        return replace(receipt, shredded=shredded, places=places)
 
     def tidy(self) -> list[Receipt]:
         """Deletes what is due.
@@ -82,19 +111,64 @@ class Withdrawals:
                     receipts.append(
                         self._erase(writing, voice, f"{voice.state} for too long", "schedule", "")
                     )
+        if not self._books.archive.shred():
+            log.warning("consent.not_shredded", remedy="the next tidying tries again")
         return receipts
 
     def _erase(self, writing: Writing, voice: VoiceStanding, reason: str, by: str, act: str) -> Receipt:
-        items = self._vault.erase(writing.connection, voice.voice_id)
+        connection = writing.connection
+        record = self._record(connection, voice)
+        unused: list[str] = []
+        prints: list[Item] = []
+        if record is not None:
+            unused = challenges.of_person(connection, self._verifier, str(record.claims["name"]))
+            challenges.remove(connection, unused)
+            prints = self._fingerprints(connection, record)
+        items = self._vault.erase(connection, voice.voice_id)
         body = {
             "items": [item.to_json() for item in items],
+            "challenges": unused,
+            "fingerprints_kept": [item.number for item in prints],
             "record_hash": voice.record_hash,
             "reason": reason[:MAX_REASON],
             "by": by,
             "act": act,
         }
         row = writing.append("voice.erased", voice.voice_id, body)
-        return Receipt(voice.voice_id, row.seq, row.hash, len(items))
+        until = max((item.expires_at or 0.0 for item in prints), default=None)
+        return Receipt(voice.voice_id, row.seq, row.hash, len(items), len(unused), len(prints), until)
+
+    @property
+    def _verifier(self) -> GrantVerifier:
+        return GrantVerifier(self._books.keys.public)
+
+    def _record(self, connection: Connection, voice: VoiceStanding) -> Record | None:
+        """The voice's record while it can be opened."""
+        try:
+            token = self._vault.get(connection, voice.voice_id, "record").decode()
+            return Record.read(token, self._verifier)
+        except VaultError:
+            return None
+
+    def _fingerprints(self, connection: Connection, record: Record) -> list[Item]:
+        """Items of the house with fingerprints of the recordings that the record names."""
+        recordings = [record.claims["statement"]["recording"], *record.claims["references"]]
+        hashes = {str(recording["sound_sha256"]).encode() for recording in recordings}
+        kept = self._vault.all(connection, HOUSE, "fingerprint")
+        mine = {number for number, content in kept.items() if content[:64] in hashes}
+        found = self._vault.items(connection, HOUSE)
+        return [item for item in found if item.kind == "fingerprint" and item.number in mine]
+
+    def _sought(self, writing: Writing, voice: VoiceStanding, handle: str) -> dict[str, list[bytes]]:
+        """What to look for after the erasure, by what it is called in the receipt."""
+        connection = writing.connection
+        sought = {"the voice's short name": in_writing(handle)}
+        if (record := self._record(connection, voice)) is not None:
+            sought["the person's name"] = in_writing(str(record.claims["name"]))
+        if (key := self._vault.wrapped_key(connection, voice.voice_id)) is not None:
+            sought["the voice's key"] = [key]
+        sought["sealed sound, record, voiceprint or PIN"] = self._vault.openings(connection, voice.voice_id)
+        return sought
 
     def _known(self, writing: Writing, handle: str) -> VoiceStanding:
         voice = writing.standing.voices.get(find(writing.connection, handle) or "")

@@ -14,8 +14,8 @@ from html import escape
 from typing import Any
 
 from consent.errors import ConsentError
-from consent.office.office import STOCK_RECORD, ConsentOffice
-from consent.office.registration import STOCK
+from consent.office.office import ConsentOffice
+from consent.office.stock import STOCK, STOCK_RECORD, UNHEARD_HASH
 
 
 @dataclass
@@ -87,7 +87,8 @@ def _call(call: Mapping[str, Any]) -> Link:
 
 def _stock(office: ConsentOffice, call: Mapping[str, Any]) -> list[Link]:
     voice = office.stock
-    same = call.get("voice_hash") == voice.voice_hash
+    # the hash of the record alone is of a call before there was a clip
+    same = call.get("voice_hash") in (voice.voice_hash, UNHEARD_HASH)
     facts = {"voice": STOCK, "grant": str(call.get("grant_jti")), "voice_hash": str(call.get("voice_hash"))}
     says = str(STOCK_RECORD["statement"])
     return [

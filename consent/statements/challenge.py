@@ -7,6 +7,7 @@ the same transaction that keeps the registration.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -25,7 +26,7 @@ LIFE_S: Final = 30 * 60.0
 WORD_COUNT: Final = 4
 DIGIT_COUNT: Final = 4
 FORGET_S: Final = 30 * 24 * 3600.0
-"""Used and expired challenges are remembered so long, to say which of the two they are."""
+"""Used and expired challenges are remembered so long by their numbers, to say which of the two they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +80,10 @@ def read(connection: Connection, verifier: GrantVerifier, challenge_id: str, now
         raise ChallengeError(f"no challenge {challenge_id!r} was issued here")
     if row.used_at is not None:
         raise ChallengeError(f"the challenge {challenge_id} was used already; issue a new one")
+    if row.token is None:  # `forget` has taken its words
+        raise ChallengeError(f"the challenge {challenge_id} expired; issue a new one")
     try:
-        challenge = _challenge(verifier.claims(row.token or "", TYP))
+        challenge = _challenge(verifier.claims(row.token, TYP))
     except GrantRefused:
         raise ChallengeError(f"the challenge {challenge_id} was tampered with; issue a new one") from None
     if challenge.challenge_id != row.challenge_id:
@@ -104,8 +107,31 @@ def use(connection: Connection, challenge_id: str, now: float) -> None:
         raise ChallengeError(f"the challenge {challenge_id} was used already; issue a new one")
 
 
+def of_person(connection: Connection, verifier: GrantVerifier, name: str) -> list[str]:
+    """The ids of unused challenges for a person of this name, which they hold in the clear."""
+    found = connection.execute(
+        select(CHALLENGES.c.challenge_id, CHALLENGES.c.token).where(CHALLENGES.c.token.is_not(None))
+    )
+    mine = []
+    for challenge_id, token in found:
+        try:
+            terms = verifier.claims(token, TYP)["terms"]
+        except GrantRefused:
+            continue  # not ours: it opens nothing, and `read` says so
+        if str(terms["name"]).casefold() == name.casefold():
+            mine.append(str(challenge_id))
+    return mine
+
+
+def remove(connection: Connection, challenge_ids: Sequence[str]) -> None:
+    """Deletes challenges, used or not."""
+    connection.execute(delete(CHALLENGES).where(CHALLENGES.c.challenge_id.in_(challenge_ids)))
+
+
 def forget(connection: Connection, now: float) -> int:
-    """Deletes what is long over; answers how many."""
+    """Deletes what is long over, and the words and names of what is over; returns how many were deleted."""
+    over = CHALLENGES.c.expires_at < now - LEEWAY_S
+    connection.execute(update(CHALLENGES).where(over & CHALLENGES.c.token.is_not(None)).values(token=None))
     return connection.execute(delete(CHALLENGES).where(CHALLENGES.c.expires_at < now - FORGET_S)).rowcount
 
 

@@ -56,6 +56,7 @@ from gateway.ipc.hall_messages import (
 from gateway.ipc.line_messages import AskFailures, CallLeft, RtpMoved
 from gateway.ipc.readiness import PartState
 from gateway.ipc.rpc import Peer, Server
+from gateway.store.append_log import AppendLog
 from gateway.store.refused_calls import RefusedCalls
 from gateway.store.registry import Registry
 from gateway.store.sessions import Sessions
@@ -86,6 +87,7 @@ class Front:
     closing: Closing = field(init=False)
     refusals: Refusals = field(init=False)
     web: WebCalls = field(init=False)
+    _append_log: AppendLog | None = field(init=False)
     _tasks: Tasks = field(default_factory=Tasks)
 
     def __post_init__(self) -> None:
@@ -102,6 +104,8 @@ class Front:
             lambda: self.office.keys.signer,
             self.sessions.watch,
         )
+        # an operator's own Redis keeps its file as its operator wants
+        self._append_log = AppendLog(redis_url_for(conf, self.runtime)) if conf.redis_url is None else None
         users = SipUsers(conf.data_dir)
         if conf.digest:
             users.first()
@@ -159,6 +163,8 @@ class Front:
         self._tasks.lasting(self._reap, "front.reap")
         self._tasks.lasting(self.revocations.run, "front.revocations")
         self._tasks.lasting(self.voices.keep_tidy, "front.tidy")
+        if self._append_log is not None:
+            self._tasks.lasting(self._append_log.keep_short, "front.append_log")
 
     async def stop(self) -> None:
         await self._tasks.stop()
@@ -166,6 +172,8 @@ class Front:
         await self.refusals.write()
         await self._server.stop()
         await self.sessions.close()
+        if self._append_log is not None:
+            await self._append_log.close()
         self.office.close()
 
     def _spawn(self, work: CoroutineType[Any, Any, None]) -> None:

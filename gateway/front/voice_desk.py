@@ -7,7 +7,6 @@ a call here goes with the call.
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 from collections.abc import Awaitable
 from typing import Final
@@ -111,7 +110,7 @@ class VoiceDesk:
     async def finish_enrolment(self, _: Peer, asked: FinishEnrolment) -> EnrolmentOutcome:
         """Hands everything in, for two operators to hear."""
         enrolment = self._enrolment(asked.call_id)
-        handle = _handle(enrolment.challenge.terms.name)
+        handle = _handle()
         try:
             taken = await asyncio.to_thread(enrolment.finish, handle, asked.pin)
         except ConsentError as error:
@@ -151,7 +150,6 @@ class VoiceDesk:
         return True
 
 
-def _handle(name: str) -> str:
-    """A name for a voice that came by telephone: "jane-doe-3f2a"."""
-    plain = re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-")[:40]
-    return f"{plain or 'voice'}-{secrets.token_hex(2)}"
+def _handle() -> str:
+    """A name for a voice that came by telephone. It stays when the voice is erased, so it says nothing."""
+    return f"voice-{secrets.token_hex(5)}"

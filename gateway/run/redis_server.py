@@ -65,6 +65,8 @@ def command(path: Path, folder: Path) -> list[str]:
             "set VOICEGATE_REDIS_URL to a Redis or Valkey of your own"
         ) from None
     _wait_for_orphan(path)
+    for unfinished in (folder / KEPT).glob("temp-*"):
+        unfinished.unlink()  # of a rewriting that a kill cut short: nobody would ever delete it
     config = folder / "valkey.conf"
     config.write_text(CONFIG.format(socket=path, folder=folder))
     return [str(binary), str(config)]

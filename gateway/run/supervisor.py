@@ -25,7 +25,7 @@ from typing import Final, Protocol, TextIO
 import structlog
 
 from gateway.config import failure, logs
-from gateway.config.paths import consent_dir, grant_keys_path, log_path, mark_keys_path
+from gateway.config.paths import grant_keys_path, log_path, mark_keys_path
 from gateway.config.runtime import Runtime, runtime_for
 from gateway.config.settings import Settings
 from gateway.errors import RpcError, StartError
@@ -176,10 +176,10 @@ class Supervisor:
         settings = self.settings
         self.progress("keys and database")
         await self._once("prepare", "gateway.run.prepare:main")
-        if settings.engine == "chroma" and not (consent_dir(settings) / "heart.txt").exists():
+        if settings.engine == "chroma":
             # Chroma speaks as a clip that it has heard; this one is of the embedded engine's voice
             self.progress("the stock voice's clip")
-            await self._once("clip", "model.embedded.clip:main", str(consent_dir(settings)))
+            await self._once("clip", "gateway.run.stock_clip:main")
         if settings.redis_url is None:
             valkey_log = settings.data_dir / "redis" / "valkey.log"
             self.keep("redis", "gateway.run.redis_server:main", log=valkey_log)

@@ -50,6 +50,23 @@ async def test_a_voice_comes_against_its_grant(office: ConsentOffice, front: Pat
     assert (reference.voice_hash, reference.text, reference.stock) == (voice.voice_hash, "ah", False)
 
 
+@pytest.mark.parametrize("stock", [False, True])
+async def test_another_clip_than_the_grant_names_is_refused_of_the_stock_voice_too(
+    office: ConsentOffice, stock: bool
+) -> None:
+    voice = office.verifier.verify(grant_of(office, CLIP, "ah"))
+
+    async def another(_: Peer, asked: FetchVoice) -> VoiceClip:
+        return VoiceClip(voice.voice, asked.voice_hash, "ah", stock=stock, pcm_f32=(CLIP / 2).tobytes())
+
+    with short_folder() as folder:
+        server = Server(folder / "front.sock", TOKEN, [FetchVoice.handled_by(another)])
+        await server.start()
+        with pytest.raises(EngineError, match="answers with another voice"):
+            await ReferenceDesk(str(folder / "front.sock"), TOKEN).fetch(voice)
+        await server.stop()
+
+
 async def test_a_refusal_is_told_in_the_fronts_words(office: ConsentOffice) -> None:
     async def refused(_: Peer, __: FetchVoice) -> VoiceClip:
         raise RpcError("not today")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from consent.grants.grant import VoiceGrant
+from consent.grants.grant import VoiceGrant, hash_voice
 from model import engines
 from model.api import (
     RATE_HZ,
@@ -27,6 +27,7 @@ from tests.model.chroma.test_conversation import noise
 from tests.model.conftest import Grants
 
 CLIP = noise(1.0, 9)
+WORDS = "The words of the clip."
 SLOTS = 2
 
 
@@ -35,7 +36,8 @@ def never() -> None:
 
 
 async def opened(engine: Engine, grant: VoiceGrant) -> Conversation:
-    reference = Reference("heart", grant.voice_hash, CLIP, "The words of the clip.", stock=True)
+    voice_hash = hash_voice(CLIP.tobytes(), WORDS)
+    reference = Reference("heart", voice_hash, CLIP, WORDS, stock=True)
     return await engine.open(grant, reference)
 
 

@@ -550,6 +550,10 @@ async def test_the_voice_cache_is_bounded(model: Chroma, opened: Opener) -> None
         (reference_of(noise(1.0)), "leaves no room for an answer"),
         (dataclasses.replace(REFERENCE, text="Other words."), "not the one that was consented to"),
         (dataclasses.replace(REFERENCE, pcm=noise(0.05, 98)), "not the one that was consented to"),
+        (
+            dataclasses.replace(REFERENCE, pcm=noise(0.05, 98), stock=True),
+            "not the one that was consented to",
+        ),
     ],
 )
 async def test_a_voice_that_cannot_be_used_is_refused_with_its_reason(
