@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +37,9 @@ def never() -> None:
 
 
 async def opened(engine: Engine, grant: VoiceGrant) -> Conversation:
-    voice_hash = hash_voice(CLIP.tobytes(), WORDS)
+    voice_hash = hash_voice(CLIP.tobytes(), WORDS)  # as an office that keeps this clip names it
     reference = Reference("heart", voice_hash, CLIP, WORDS, stock=True)
-    return await engine.open(grant, reference)
+    return await engine.open(dataclasses.replace(grant, voice_hash=voice_hash), reference)
 
 
 async def reply(conversation: Conversation, item: str, say: str | None, outputs: int) -> list[Output]:
