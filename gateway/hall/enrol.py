@@ -29,8 +29,8 @@ NOTHING_S: Final = 6.0
 """How long the caller may take to begin."""
 AFTER_S: Final = 0.9
 """Quiet after which a line is over."""
-FRONT_WITHIN_S: Final = 20.0
-"""The checks of a finished registration take seconds."""
+FRONT_WITHIN_S: Final = 90.0
+"""The checks of a finished registration take seconds, on a busy host many."""
 
 
 async def enrol(call: Call, verb: Enroll) -> None:
