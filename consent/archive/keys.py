@@ -1,7 +1,8 @@
 """The office's own keys: Ed25519 keys that sign, and master keys that wrap the voices' keys.
 
 Both are rings, the newest last: the newest is used, the older ones still verify and unwrap. They lie in one
-owner-only file, replaced whole. Several hosts on one database share this file.
+owner-only file, replaced whole. Several hosts on one database share this file. Of a signing key that was
+revoked the file keeps the public half alone: what the ledger held from before still verifies with it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ FIRST_FORM: Final = "grant-key"
 def public_raw(key: Ed25519PublicKey) -> bytes:
     """The 32 bytes of a public key (RFC 8032)."""
     return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+def read_public(text: str) -> Ed25519PublicKey:
+    """A public key from base64url. Raises `ValueError`."""
+    return Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
 
 
 def kid_of(key: Ed25519PublicKey) -> str:
@@ -87,18 +93,22 @@ class MasterKey:
         return f"MasterKey({self.kid})"
 
 
-def _rings(table: Mapping[str, Any]) -> tuple[tuple[SigningKey, ...], tuple[MasterKey, ...]]:
-    """The keys of a key file. Raises `VaultError`."""
+def _rings(
+    table: Mapping[str, Any],
+) -> tuple[tuple[SigningKey, ...], tuple[MasterKey, ...], dict[str, str]]:
+    """The keys of a key file, and the revoked ones. Raises `VaultError`."""
     try:
+        revoked = {str(kid): str(public) for kid, public in table.get("revoked", {}).items()}
         signers = tuple(SigningKey.make(base64.b64decode(entry["secret"])) for entry in table["signing"])
         masters = tuple(
             MasterKey(entry["kid"], base64.b64decode(entry["secret"])) for entry in table["master"]
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise VaultError("the office's key file is damaged; restore it from your backup") from None
-    if not signers or not masters:
+    signers = tuple(signer for signer in signers if signer.kid not in revoked)
+    if not (signers or revoked) or not masters:
         raise VaultError("the office's key file holds no key; restore it from your backup")
-    return signers, masters
+    return signers, masters, revoked
 
 
 class OfficeKeys:
@@ -108,6 +118,10 @@ class OfficeKeys:
         self.directory = directory
         self.signers: tuple[SigningKey, ...] = ()
         self.masters: tuple[MasterKey, ...] = ()
+        self.revoked: dict[str, str] = {}
+        """public halves (base64url) of revoked signing keys, by kid"""
+        self._in_force: frozenset[str] = frozenset()
+        """kids that the ledger introduced; empty before it was read"""
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -138,7 +152,7 @@ class OfficeKeys:
         try:
             if stat.S_IMODE(path.stat().st_mode) & 0o077:
                 raise VaultError(f"{path} can be read by others; run: chmod 600 {path}")
-            self.signers, self.masters = _rings(json.loads(path.read_text()))
+            self.signers, self.masters, self.revoked = _rings(json.loads(path.read_text()))
         except OSError as error:
             raise VaultError(f"{path} cannot be read: {error.strerror}") from None
         except ValueError:
@@ -147,8 +161,13 @@ class OfficeKeys:
 
     @property
     def signer(self) -> SigningKey:
-        """The key that signs now."""
-        return self.signers[-1]
+        """The key that signs now: the newest that the ledger has introduced. Raises `VaultError`."""
+        signers = [key for key in self.signers if key.kid in self._in_force or not self._in_force]
+        if not signers:
+            raise VaultError(
+                f"no signing key of this host is in force; copy {KEY_FILE} from the host that rotated"
+            )
+        return signers[-1]
 
     @property
     def master(self) -> MasterKey:
@@ -157,13 +176,32 @@ class OfficeKeys:
 
     @property
     def public_path(self) -> Path:
-        """Public keys for everybody who verifies: `{"keys": {kid: base64url}}`."""
+        """Public keys for everybody who verifies: `{"keys": {kid: base64url}, "revoked": {…}}`."""
         return self.directory / PUBLIC_FILE
 
     @property
     def public(self) -> Mapping[str, Ed25519PublicKey]:
-        """Public halves of all signing keys, by kid."""
+        """Public halves of all signing keys that were not revoked, by kid."""
         return {signer.kid: signer.private.public_key() for signer in self.signers}
+
+    @property
+    def ever(self) -> Mapping[str, Ed25519PublicKey]:
+        """Those, and the revoked ones: for rows, and for records that the ledger names by their hash."""
+        return {**{kid: read_public(raw) for kid, raw in self.revoked.items()}, **self.public}
+
+    def heed(self, in_force: Collection[str], revoked: Mapping[str, str]) -> None:
+        """Takes in what the ledger says of signing keys: which it introduced, which were revoked.
+
+        `revoked`: public halves (base64url) by kid. The private half of a revoked key is forgotten.
+        """
+        self._in_force = frozenset(in_force) - revoked.keys()
+        if revoked.keys() <= self.revoked.keys():
+            return
+        self.reload()
+        self.revoked = {**self.revoked, **revoked}
+        self.signers = tuple(signer for signer in self.signers if signer.kid not in self.revoked)
+        self._write(replace_it=True)
+        self._publish()
 
     def master_by(self, kid: str) -> MasterKey:
         """Raises `VaultError`."""
@@ -185,12 +223,11 @@ class OfficeKeys:
         self._write(replace_it=True)
         self._publish()
 
-    def add_master(self) -> MasterKey:
-        """A fresh master key is used from now on; the old ones still unwrap."""
+    def add_master(self, fresh: MasterKey) -> None:
+        """Wraps with this key from now on; the old ones still unwrap."""
         self.reload()
-        self.masters = (*self.masters, MasterKey.make())
+        self.masters = (*self.masters, fresh)
         self._write(replace_it=True)
-        return self.master
 
     def keep_masters(self, used: Collection[str]) -> None:
         """Forgets the masters neither used nor the newest: what only they wrap is closed for good."""
@@ -200,7 +237,9 @@ class OfficeKeys:
 
     def merge(self, older: Mapping[str, Any]) -> None:
         """Takes in the keys of a backup's file, as older than those here. Raises `VaultError`."""
-        signers, masters = _rings(older)
+        signers, masters, revoked = _rings(older)
+        self.revoked = {**revoked, **self.revoked}
+        signers = tuple(signer for signer in signers if signer.kid not in self.revoked)
         known = {signer.kid for signer in self.signers} | {master.kid for master in self.masters}
         self.signers = (*(key for key in signers if key.kid not in known), *self.signers)
         self.masters = (*(key for key in masters if key.kid not in known), *self.masters)
@@ -214,6 +253,7 @@ class OfficeKeys:
         table = {
             "signing": [{"secret": base64.b64encode(raw(s)).decode()} for s in self.signers],
             "master": [{"kid": m.kid, "secret": base64.b64encode(m.secret).decode()} for m in self.masters],
+            "revoked": self.revoked,
         }
         write_private(self.directory / KEY_FILE, json.dumps(table).encode(), replace_it=replace_it)
 
@@ -222,6 +262,6 @@ class OfficeKeys:
             kid: base64.urlsafe_b64encode(public_raw(key)).rstrip(b"=").decode()
             for kid, key in self.public.items()
         }
-        content = json.dumps({"keys": keys}).encode()
+        content = json.dumps({"keys": keys, "revoked": self.revoked}).encode()
         if not self.public_path.exists() or self.public_path.read_bytes() != content:
             write_private(self.public_path, content, replace_it=True)

@@ -200,7 +200,7 @@ class Vault:
         return {str(kid) for kid in found.scalars()}
 
     def rewrap(self, connection: Connection, master: MasterKey) -> int:
-        """Wraps every key anew with `master`, which the ring already holds; answers how many."""
+        """Wraps every key anew with `master`, which the ring holds before the commit; returns how many."""
         found = connection.execute(
             select(VOICES.c.voice_id, VOICES.c.wrapped_key, VOICES.c.master_kid).where(
                 VOICES.c.wrapped_key.is_not(None)

@@ -27,8 +27,11 @@ def ledger() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @in_house
 def verify(house: House, head_file: Path | None, keys: Path | None, as_json: bool) -> None:
-    """Prove that no row was edited, removed, reordered or cut off; or name the first bad one."""
-    trusted = _public_keys(keys) if keys else None
+    """Prove that no row was edited, removed, reordered or cut off, and that each has the act that it needs.
+
+    Or name the first bad one, with status 1.
+    """
+    trusted, revoked = (_public_keys(keys), _public_keys(keys, revoked=True)) if keys else (None, None)
     with house.office() as office:
         heads = None
         if head_file is not None:
@@ -36,8 +39,10 @@ def verify(house: House, head_file: Path | None, keys: Path | None, as_json: boo
             try:
                 heads = [head_of(verifier.claims(_read(head_file).strip(), HEAD_TYP))]
             except GrantRefused:
-                raise LedgerError(f"{head_file} is no ledger head signed with these keys") from None
-        proof = office.books.prove(heads, trusted)
+                raise LedgerError(
+                    f"{head_file} is no ledger head signed with these keys, or its key was revoked"
+                ) from None
+        proof = office.books.prove(heads, {**trusted, **(revoked or {})} if trusted else None, revoked)
     if as_json:
         click.echo(json.dumps({"ok": proof.ok, "rows": proof.rows, "bad": proof.bad, "fault": proof.fault}))
     elif proof.ok:
@@ -88,7 +93,8 @@ def resume(house: House, reason: str, signer: Signer) -> None:
     What this host knows to be revoked or erased since that backup is revoked and erased again.
     """
     with house.office() as office:
-        act = signer.key().act("resume", office.clock())
+        terms = office.books.resume_terms()
+        act = signer.key().act("resume", office.clock(), office.identity, **terms)
         again = office.resume_ledger(reason, act)
     click.echo(f"the ledger goes on; revoked or erased again: {', '.join(again) or 'nothing'}")
 
@@ -105,8 +111,8 @@ def _read(path: Path) -> str:
         raise LedgerError(f"{path}: {error}") from None
 
 
-def _public_keys(path: Path) -> dict[str, Any]:
+def _public_keys(path: Path, *, revoked: bool = False) -> dict[str, Any]:
     try:
-        return dict(read_public_keys(path))
+        return read_public_keys(path, revoked=revoked)
     except GrantRefused as error:
         raise LedgerError(str(error)) from None

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from consent.commands.house import House, Signer, in_house, operators_dir, read_secret, signed
-from consent.ledger.operators import ROLES, OperatorDesk, OperatorKey
+from consent.ledger.operators import ROLES, OperatorKey
+from consent.office.operator_desk import OperatorDesk
 
 
 @click.group()
@@ -50,7 +51,9 @@ def add(
         try:
             act = None
             if adder is not None:
-                act = adder.key().act("operator", office.clock(), name=name, role=role, public=fresh.public)
+                act = adder.key().act(
+                    "operator", office.clock(), office.identity, name=name, role=role, public=fresh.public
+                )
             OperatorDesk(office.books).add(name, role, fresh.public, act)
         except BaseException:
             path.unlink()  # it is nobody's key
@@ -66,7 +69,7 @@ def add(
 def revoke(house: House, name: str, reason: str, signer: Signer) -> None:
     """Take NAME's rights. What they signed before stands."""
     with house.office() as office:
-        act = signer.key().act("operator", office.clock(), name=name, role="revoked")
+        act = signer.key().act("operator", office.clock(), office.identity, name=name, role="revoked")
         OperatorDesk(office.books).revoke(name, reason, act)
     click.echo(f"{name} may not act any more")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,9 @@ def challenge(
     terms.check(datetime.now(UTC).date())
     with house.office() as office:
         salt = secrets.token_hex(16)
-        act = signer.key().act("challenge", office.clock(), terms=terms.hash(salt))
+        act = signer.key().act(
+            "challenge", office.clock(), office.identity, terms=terms.hash(salt), by_phone=by_phone
+        )
         issued = office.registrar.challenge(terms, act, salt=salt, by_phone=by_phone, life_s=minutes * 60)
     if as_json:
         click.echo(json.dumps({
@@ -125,10 +127,14 @@ def register(
     )  # fmt: skip
     submission.check()
     with house.office(listening=True) as office:
-        act = signer.key().act("register", office.clock(), **submission.digest)
+        key = signer.key()
+        act = key.act("register", office.clock(), office.identity, **submission.digest)
+
+        def confirm(found: Mapping[str, Any]) -> str:
+            return key.act("confirm", office.clock(), office.identity, **found)
 
         def submit(told: Callable[[Finding], None]) -> Registered:
-            return office.registrar.submit(submission, act, told)
+            return office.registrar.submit(submission, act, told, confirm)
 
         done = submit(lambda _: None) if as_json else _with_progress(submit)
     if as_json:
@@ -136,11 +142,11 @@ def register(
             "voice_id": done.voice_id, "handle": done.handle, "state": done.state,
             "checks": [finding.to_json() for finding in done.findings],
         }))  # fmt: skip
-    elif done.state == "active":
-        click.echo(f"{handle} is registered and may be used")
     else:
+        passed = all(finding.verdict == "passed" for finding in done.findings)
         click.echo(
-            f"{handle} needs review: another operator listens and decides:\n"
+            f"{handle} needs review{', though every check passed' if passed else ''}: "
+            "another operator listens and decides:\n"
             f"  voicegate voice review {handle} --listen FOLDER --as OPERATOR\n"
             f"  voicegate voice review {handle} --approve --as OPERATOR"
         )
@@ -202,12 +208,12 @@ def review(
             raise OperatorError("who listens, or decides? --as OPERATOR")
         key = Signer.of(acting, key_path, passphrase_from).key()
         if listen is not None:
-            act = key.act("listen", office.clock(), voice_id=standing.voice_id)
+            act = key.act("listen", office.clock(), office.identity, voice_id=standing.voice_id)
             _write_sounds(office.registrar.listen(handle, act), handle, listen)
             return
         act = key.act(
-            "review", office.clock(), voice_id=standing.voice_id, record_hash=standing.record_hash,
-            decision=decision, reason=reason,
+            "review", office.clock(), office.identity, voice_id=standing.voice_id,
+            record_hash=standing.record_hash, decision=decision, reason=reason,
         )  # fmt: skip
         state = office.registrar.review(handle, act)
     more = "; one more operator must hear it" if state == "pending" else ""
@@ -238,7 +244,7 @@ def revoke(house: House, handle: str, reason: str, signer: Signer) -> None:
     """Take HANDLE back: running calls fall silent in it within a second."""
     with house.office() as office:
         voice_id = known(office, handle).voice_id
-        act = signer.key().act("revoke", office.clock(), voice_id=voice_id)
+        act = signer.key().act("revoke", office.clock(), office.identity, voice_id=voice_id)
         Withdrawals(office.books, office.vault).revoke(handle, reason, act)
     click.echo(f"{handle} is revoked")
 
@@ -253,7 +259,7 @@ def erase(house: House, handle: str, reason: str, signer: Signer) -> None:
     """Destroy HANDLE's key, sounds and voiceprints; the ledger stays provable."""
     with house.office() as office:
         voice_id = known(office, handle).voice_id
-        act = signer.key().act("erase", office.clock(), voice_id=voice_id)
+        act = signer.key().act("erase", office.clock(), office.identity, voice_id=voice_id)
         receipt = Withdrawals(office.books, office.vault).erase(handle, reason, act, house.data_dir)
     for line in receipt_lines(receipt, handle, house.data_dir):
         click.echo(line)

@@ -123,7 +123,9 @@ def export_(
             if acting is None:
                 raise OperatorError("who takes the sounds out? --as OPERATOR")
             key = Signer.of(acting, key_path, passphrase_from).key()
-            sounds = office.registrar.listen(handle, key.act("listen", office.clock(), voice_id=voice_id))
+            sounds = office.registrar.listen(
+                handle, key.act("listen", office.clock(), office.identity, voice_id=voice_id)
+            )
         made = bundle.export(office, known(office, handle), sounds)
         keys = office.public_keys_path
     try:
@@ -167,7 +169,7 @@ def check(bundle_file: Path, keys: Path) -> None:
     """Verify an exported proof, offline, with the public keys alone."""
     try:
         content = json.loads(bundle_file.read_text())
-        found = bundle.verify(content, read_public_keys(keys))
+        found = bundle.verify(content, read_public_keys(keys), read_public_keys(keys, revoked=True))
     except (OSError, ValueError) as error:
         raise LedgerError(f"{bundle_file}: {error}") from None
     except GrantRefused as error:
@@ -179,6 +181,8 @@ def check(bundle_file: Path, keys: Path) -> None:
     as_of = f"{datetime.fromtimestamp(found.as_of):%Y-%m-%d %H:%M}"
     reviews = ", ".join(found.reviews) or "none"
     click.echo(f"  as {found.record.handle}, {found.state} as of {as_of}; reviews: {reviews}")
+    for line in found.void:
+        click.echo(f"  {line}", err=True)
 
 
 @voice.command()
@@ -220,12 +224,16 @@ def block(house: House, label: str, sample: Path | None, lift: bool, signer: Sig
     if lift == (sample is not None):
         raise RegistrationError("blocked", "give either --sample FILE or --lift")
     with house.office(listening=True) as office:
-        act = signer.key().act("block", office.clock(), label=label)
+        about = {"label": label, "lift": lift}
+        recording = read(sample) if sample is not None else None
+        if recording is not None:
+            about["sample"] = recording.sha256
+        act = signer.key().act("block", office.clock(), office.identity, **about)
         blocklist = Blocklist(office.books, office.vault)
-        if sample is None:
+        if recording is None:
             blocklist.lift(label, act)
         else:
-            blocklist.add(label, read(sample), office.checks.speaker, act)
+            blocklist.add(label, recording, office.checks.speaker, act)
     click.echo(f"{label} is {'off' if lift else 'on'} the list")
 
 
@@ -236,12 +244,31 @@ def block(house: House, label: str, sample: Path | None, lift: bool, signer: Sig
 def rotate(house: House, which: str, signer: Signer) -> None:
     """Put a new signing or master key in force."""
     with house.office() as office:
-        act = signer.key().act("rotate", office.clock())
         rotation = Rotation(office.books, office.vault)
+        about = rotation.next_signing() if which == "signing" else rotation.next_master()
+        act = signer.key().act("rotate", office.clock(), office.identity, **about)
         if which == "signing":
             click.echo(f"the office signs with {rotation.signing(act)} from now on")
         else:
             click.echo(f"{rotation.master(act)} keys are wrapped with a new master; make a backup now")
+
+
+@voice.command("revoke-key")
+@click.argument("kid")
+@click.option(
+    "--since", "from_when", required=True, callback=since, help="When it was stolen: a day, or 30d, 12h."
+)
+@click.option("--reason", required=True, help="Why; it stands in the ledger.")
+@signed
+@in_house
+def revoke_key(house: House, kid: str, from_when: float, reason: str, signer: Signer) -> None:
+    """Declare the signing key KID stolen: nothing that it signs counts any more. Rotate first."""
+    with house.office() as office:
+        about = {"kid": kid, "since_ms": round(from_when * 1000)}
+        act = signer.key().act("revoke-key", office.clock(), office.identity, **about)
+        Rotation(office.books, office.vault).revoke(kid, from_when, reason, act)
+        path = office.public_keys_path
+    click.echo(f"{kid} is revoked; bring {path} to every machine that keeps a copy of it")
 
 
 @voice.command("backup")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import json
 import time
@@ -85,22 +86,28 @@ def sign(claims: Mapping[str, Any], key: Ed25519PrivateKey, kid: str, typ: str =
     return f"{body}.{b64(key.sign(body.encode()))}"
 
 
-def read_public_keys(path: Path) -> dict[str, Ed25519PublicKey]:
-    """The public keys' JSON (`{"keys": {kid: base64url}}`). Raises `GrantRefused`."""
+def read_public_keys(path: Path, *, revoked: bool = False) -> dict[str, Ed25519PublicKey]:
+    """The public keys' JSON (`{"keys": {kid: base64url}, "revoked": {kid: base64url}}`).
+
+    `revoked` asks for the revoked ones instead: rows from before still verify with them, grants never. Raises
+    `GrantRefused`.
+    """
     try:
-        table = json.loads(path.read_text())["keys"]
-        return {kid: Ed25519PublicKey.from_public_bytes(unb64(raw)) for kid, raw in table.items()}
+        table = json.loads(path.read_text())
+        found = table.get("revoked", {}) if revoked else table["keys"]
+        return {kid: Ed25519PublicKey.from_public_bytes(unb64(raw)) for kid, raw in found.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise GrantRefused("unknown_key", f"{path}: no public keys of grants: {error}") from None
 
 
 class GrantVerifier:
-    """Verifies with public keys by kid; made by `load`, it sees the file's new keys after a rotation."""
+    """Verifies with public keys by kid; made by `load`, it follows the file: keys come, and are revoked."""
 
     def __init__(self, keys: Mapping[str, Ed25519PublicKey], path: Path | None = None) -> None:
         self._keys = dict(keys)
         self._path = path
-        self._reread_at = time.monotonic()
+        self._looked_at = time.monotonic()
+        self._state: tuple[int, int, int] | None = None
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -109,12 +116,24 @@ class GrantVerifier:
 
     def _key(self, kid: str) -> Ed25519PublicKey:
         now = time.monotonic()
-        if kid not in self._keys and self._path is not None and now - self._reread_at >= REREAD_S:
-            self._reread_at = now  # at most so often: a stranger's kid shall not cost a read each time
-            self._keys = read_public_keys(self._path)
+        if self._path is not None and now - self._looked_at >= REREAD_S:
+            self._looked_at = now  # at most so often: a stranger's kid shall not cost a look each time
+            self._follow(self._path)
         if kid not in self._keys:
-            raise GrantRefused("unknown_key", f"signed with a key that is not ours: {kid}")
+            raise GrantRefused("unknown_key", f"signed with a key that is not ours, or was revoked: {kid}")
         return self._keys[kid]
+
+    def _follow(self, path: Path) -> None:
+        """Reads the file anew when it is another than the one that was read.
+
+        While it cannot be read, half copied or gone, what was read before holds.
+        """
+        with contextlib.suppress(OSError, GrantRefused):
+            found = path.stat()
+            state = (found.st_mtime_ns, found.st_ino, found.st_size)
+            if state != self._state:
+                self._keys = read_public_keys(path)
+                self._state = state
 
     def verify(
         self, token: str, *, call_id: str | None = None, now: float | None = None, leeway_s: float = LEEWAY_S

@@ -7,9 +7,10 @@ an older copy, is noticed on this host before anything is granted from it.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -18,12 +19,25 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, select
 
-from consent.archive.keys import OfficeKeys, SigningKey, public_raw, write_private
+from consent.archive.keys import OfficeKeys, SigningKey, public_raw, read_public, write_private
 from consent.archive.tables import LEDGER, Archive
-from consent.errors import GrantRefused, LedgerError
+from consent.errors import GrantRefused, LedgerError, OperatorError
 from consent.grants.grant import GrantVerifier, b64, sign, unb64
-from consent.ledger.chain import GENESIS, HEAD_TYP, Head, Proof, Row, head_of, put, rows_from, verify
-from consent.ledger.standing import QUIET, Standing
+from consent.ledger.acts import FORM
+from consent.ledger.chain import (
+    GENESIS,
+    HEAD_TYP,
+    KEY_KINDS,
+    Head,
+    Proof,
+    Row,
+    head_of,
+    put,
+    rows_from,
+    verify,
+)
+from consent.ledger.rulings import HOUSE_KINDS, VOID, introduced, judge, replay, take
+from consent.ledger.standing import QUIET, Standing, VoiceStanding
 
 CHECKPOINT: Final = "ledger-head"
 CHECKPOINT_TYP: Final = "ledger-checkpoint+jws"
@@ -46,7 +60,7 @@ class Writing:
     def append(
         self, kind: str, subject: str | None, body: Mapping[str, Any], signer: SigningKey | None = None
     ) -> Row:
-        """Adds a row; it stands when the transaction does."""
+        """Adds a row; it stands when the transaction does. Raises `OperatorError` for one that is void."""
         books = self._books
         seq, prev, at_ms = books.tip
         if self._rows:
@@ -54,6 +68,8 @@ class Writing:
         # the ledger's time never goes back; whether the clock did is for `ConsentOffice.grant` to judge
         at_ms = max(at_ms, round(books.clock() * 1000))
         row = Row.make(seq + 1, at_ms, kind, subject, body, prev, signer or books.keys.signer)
+        if kind not in QUIET and (fault := judge(self.standing, row)) is not None:
+            raise OperatorError(fault.removeprefix(VOID))
         put(self.connection, row)
         self._rows.append(row)
         return row
@@ -71,6 +87,10 @@ class Books:
         """number, hash and time (ms) of the newest row seen"""
         self._lock = threading.RLock()
         self._saved = 0
+        self._seen: Head | None = None
+        """the head that an older version kept, until the rows up to it are judged"""
+        self._unjudged: Standing | None = None
+        """what that version knew: it may say more of what was withdrawn than a restored ledger does"""
         self._load_checkpoint()
 
     def begin(self) -> None:
@@ -78,30 +98,31 @@ class Books:
         with self._lock:
             with self.archive.reading() as connection:
                 self._refresh(connection)
-            signer = self.keys.signer
-            if signer.kid in self.standing.signers:
+            if self.standing.form >= FORM:
                 return
             with self.writing() as writing:
                 if self.tip[0] == 0:
-                    writing.append("ledger.opened", None, self._introduction(signer.kid))
-                elif signer.kid not in self.standing.signers:
-                    # a rotation that was cut short has written the new key, and no row that introduces it
-                    known = [key for key in self.keys.signers if key.kid in self.standing.signers]
-                    if not known:
-                        raise LedgerError(
-                            "this ledger was begun with other office keys; restore office-keys.json"
-                        )
-                    writing.append("key.rotated", None, self._introduction(signer.kid), signer=known[-1])
+                    body = {**self.introduction(self.keys.signer), "acts": FORM}
+                    writing.append("ledger.opened", None, body)
+                elif writing.standing.form < FORM:
+                    writing.append("ledger.acts", None, {"acts": FORM})
 
-    def _introduction(self, kid: str) -> dict[str, str]:
-        return {"kid": kid, "public": b64(public_raw(self.keys.public[kid]))}
+    @property
+    def identity(self) -> str:
+        """The hash of the ledger's first row; empty while there is none."""
+        if not self.standing.office:
+            with self.archive.reading() as connection:
+                return str(connection.execute(select(LEDGER.c.hash).where(LEDGER.c.seq == 1)).scalar() or "")
+        return self.standing.office
+
+    def introduction(self, key: SigningKey) -> dict[str, str]:
+        """A signing key as rows introduce it."""
+        return {"kid": key.kid, "public": b64(public_raw(key.private.public_key()))}
 
     @property
     def _trusted(self) -> dict[str, Ed25519PublicKey]:
-        introduced = {
-            kid: Ed25519PublicKey.from_public_bytes(unb64(raw)) for kid, raw in self.standing.signers.items()
-        }
-        return {**introduced, **self.keys.public}
+        known = {kid: read_public(raw) for kid, raw in self.standing.signers.items()} | dict(self.keys.ever)
+        return {kid: key for kid, key in known.items() if kid not in self.standing.stolen}
 
     # ── reading and writing ──────────────────────────────────────────────────────────────────────────
 
@@ -137,65 +158,77 @@ class Books:
         """
         try:
             self._catch_up(connection)
+            self._refuse_forgotten()
         except LedgerError:
-            before = self.standing, self.tip, self._saved
+            before = self.standing, self.tip, self._saved, self._seen
             try:
                 self._load_checkpoint()
                 self._catch_up(connection)
+                self._refuse_forgotten()
                 resumed = self.standing.resumes > before[0].resumes
             except LedgerError:
                 resumed = False
             if not resumed:
-                self.standing, self.tip, self._saved = before
+                self.standing, self.tip, self._saved, self._seen = before
+                self._heed()
                 raise
 
+    def _refuse_forgotten(self) -> None:
+        """Raises `LedgerError` for a ledger from before this host learned that a key was revoked."""
+        if self.tip[0] and (gone := self.keys.revoked.keys() - self.standing.stolen.keys()):
+            raise LedgerError(
+                f"the key {min(gone)} was revoked, and the ledger does not say so: it was cut back; "
+                "after restoring a backup run: voicegate ledger resume"
+            )
+
     def _catch_up(self, connection: Connection) -> None:
-        seq, digest, _ = self.tip
+        seq = self.tip[0]
+        seen = self._seen or Head(*self.tip)
         last: Row | None = None
-        fresh: list[Row] = []
         for row in rows_from(connection, max(seq, 1)):
+            if row.seq == seen.seq and row.hash != seen.hash:
+                raise LedgerError(f"ledger row {row.seq} is not the one this host has seen: it was replaced")
             if row.seq == seq:
-                if row.hash != digest:
-                    raise LedgerError(f"ledger row {seq} is not the one this host has seen: it was replaced")
                 last = row
                 continue
             fault = row.fault(last)
+            if fault is None and row.kid in self.standing.stolen:
+                fault = f"it is signed with the key {row.kid}, which was revoked before it"
+            if (
+                fault is None and row.kind not in QUIET
+            ):  # each of these by itself, the quiet ones by the newest
+                if row.signed_by({**self._trusted, **introduced(self.standing, row)}):
+                    self._take(row)
+                else:
+                    fault = "its signature fails"
             if fault is not None:
                 raise LedgerError(f"ledger row {row.seq} is bad: {fault}; run: voicegate ledger verify")
-            fresh.append(row)
             last = row
-        if seq and (last is None or last.seq < seq):
+        if seen.seq and (last is None or last.seq < seen.seq):
             raise LedgerError(
-                f"the ledger ends before row {seq}, which this host has seen: it was cut back; "
+                f"the ledger ends before row {seen.seq}, which this host has seen: it was cut back; "
                 "after restoring a backup run: voicegate ledger resume"
             )
-        self._check_signatures(fresh)
-        for row in fresh:
-            self._take(row)
-
-    def _check_signatures(self, fresh: list[Row]) -> None:
-        """The newest row's signature vouches for those before it, by their hashes."""
-        if not fresh:
-            return
-        trusted = self._trusted
-        for row in fresh:
-            if row.kind == "key.rotated":
-                if not row.signed_by(trusted):
-                    raise LedgerError(f"ledger row {row.seq} is bad: its signature fails")
-                body = row.table
-                trusted[body["kid"]] = Ed25519PublicKey.from_public_bytes(unb64(body["public"]))
-        if not fresh[-1].signed_by(trusted):
-            raise LedgerError(f"ledger row {fresh[-1].seq} is bad: its signature fails")
+        if last is not None and last.seq > self.tip[0]:
+            if not last.signed_by(self._trusted):
+                raise LedgerError(f"ledger row {last.seq} is bad: its signature fails")
+            self._take(last)
+        self._seen = None
 
     def _take(self, row: Row) -> None:
         if row.kind not in QUIET:
-            try:
-                self.standing.apply(row.kind, row.subject, row.at_ms, row.table)
-            except (KeyError, TypeError, ValueError):
-                raise LedgerError(f"ledger row {row.seq} makes no sense after those before it") from None
-            if row.kind == "key.rotated" and row.table["kid"] not in self.keys.public:
-                self.keys.reload()
+            if (void := take(self.standing, row)) is not None:
+                log.error("ledger.row_is_void", row=row.seq, kind=row.kind, why=void)
+            if row.kind in KEY_KINDS:
+                self._heed()
         self.tip = (row.seq, row.hash, row.at_ms)
+
+    def _heed(self) -> None:
+        """Tells the keys what the ledger says of them."""
+        signers, stolen = self.standing.signers, self.standing.stolen
+        if signers.keys() - stolen.keys() - self.keys.public.keys():
+            self.keys.reload()  # another process may have rotated
+        self.keys.heed(signers, {kid: signers[kid] for kid in stolen if kid in signers})
 
     # ── the checkpoint ───────────────────────────────────────────────────────────────────────────────
 
@@ -207,10 +240,20 @@ class Books:
         if not path.exists():
             return
         try:
-            claims = self._verifier().claims(path.read_text(), CHECKPOINT_TYP)
+            text = path.read_text()
+            if json.loads(unb64(text.split(".")[0]))["kid"] in self.keys.revoked:
+                log.warning(
+                    "ledger.head_by_a_revoked_key", path=str(path)
+                )  # it says nothing: read from row 1
+                return
+            claims = self._verifier().claims(text, CHECKPOINT_TYP)
+            if claims.get("form") != FORM:  # an older version's: its standing is of rows that nobody judged
+                self._seen, self._unjudged = head_of(claims), Standing.from_json(claims["standing"])
+                return
             self.standing = Standing.from_json(claims["standing"])
             self.tip = (int(claims["seq"]), str(claims["hash"]), int(claims["at_ms"]))
-        except (GrantRefused, KeyError, TypeError, OSError, ValueError):
+            self._heed()
+        except (GrantRefused, KeyError, TypeError, OSError, ValueError, AttributeError):
             raise LedgerError(
                 f"{path} was not signed by this office; run `voicegate ledger verify`, then remove it"
             ) from None
@@ -224,7 +267,7 @@ class Books:
             if head is not None and head.seq >= self.tip[0]:
                 return
             self.archive.settle()  # a head must never name a row that a power cut takes
-            claims = {**self._head_claims(), "standing": self.standing.to_json()}
+            claims = {**self._head_claims(), "form": FORM, "standing": self.standing.to_json()}
             signer = self.keys.signer
             token = sign(claims, signer.private, signer.kid, CHECKPOINT_TYP)
             try:
@@ -245,6 +288,22 @@ class Books:
         seq, digest, at_ms = self.tip
         return {"seq": seq, "hash": digest, "at_ms": at_ms, "iat": self.clock()}
 
+    def resume_terms(self) -> dict[str, Any]:
+        """What an auditor's act binds to go on with the ledger as the database has it.
+
+        That is: the head it accepts, the head that this host leaves, the key that signs from now on, and the
+        keys that were revoked. Raises `LedgerError` when what is there does not verify by itself.
+        """
+        with self._lock:
+            proof = self.prove(heads=[], revoked=())
+            if not proof.ok or proof.head is None or not self.keys.signers:
+                why = proof.fault or "it has no row, or this host no signing key"
+                raise LedgerError(f"ledger row {proof.bad or 1} is bad: {why}")
+            gone = dict.fromkeys(self.keys.revoked, 0) | self.standing.stolen
+            leaves = self._seen.hash if self._seen is not None else self.tip[1]
+            signer = self.introduction(self.keys.signers[-1])
+            return {"accepts": proof.head.hash, "leaves": leaves, "stolen": gone, **signer}
+
     def resume(self, sign_off: Callable[[Standing], Mapping[str, Any]]) -> Standing:
         """Goes on with the ledger as the database has it, after a restored backup, and says so in a row.
 
@@ -253,21 +312,29 @@ class Books:
         Raises `LedgerError` when what is there does not verify by itself, and what `sign_off` raises.
         """
         with self._lock:
-            proof = self.prove(heads=[])
-            if not proof.ok:
-                raise LedgerError(f"ledger row {proof.bad} is bad: {proof.fault}")
-            before = self.standing, self.tip, self._saved
-            self.standing, self.tip, self._saved = Standing(), (0, GENESIS, 0), 0
+            terms = self.resume_terms()
+            before = self.standing, self.tip, self._saved, self._seen
+            knew = self._unjudged or self.standing
+            self.standing, self.tip, self._saved, self._seen = Standing(), (0, GENESIS, 0), 0, None
             try:
-                with self.writing() as writing:
-                    body = {**sign_off(writing.standing), "seen_before": before[1][0]}
-                    writing.append("ledger.resumed", None, body)
+                with self.archive.writing() as connection:
+                    self._catch_up(connection)
+                    writing = Writing(connection, self.standing, self)
+                    body = {**sign_off(self.standing), "seen_before": before[1][0], "left": terms["leaves"]}
+                    body |= {key: terms[key] for key in ("kid", "public", "stolen")}
+                    writing.append("ledger.resumed", None, body, signer=self.keys.signers[-1])
+                    if self.standing.form < FORM:
+                        writing.append("ledger.acts", None, {"acts": FORM}, signer=self.keys.signers[-1])
             except BaseException:
-                self.standing, self.tip, self._saved = before
+                self.standing, self.tip, self._saved, self._seen = before
+                self._heed()
                 raise
+            for row in writing._rows:
+                self._take(row)
+            self._unjudged = None
             (self.keys.directory / CHECKPOINT).unlink(missing_ok=True)
             self.save_checkpoint()
-            return before[0]
+            return knew
 
     # ── proofs ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -278,25 +345,57 @@ class Books:
         return sign(self._head_claims(), signer.private, signer.kid, HEAD_TYP)
 
     def prove(
-        self, heads: list[Head] | None = None, keys: Mapping[str, Ed25519PublicKey] | None = None
+        self,
+        heads: list[Head] | None = None,
+        keys: Mapping[str, Ed25519PublicKey] | None = None,
+        revoked: Collection[str] | None = None,
     ) -> Proof:
-        """Verifies the whole ledger against what this host has seen (or `heads`) and its keys (or `keys`)."""
+        """Verifies the whole ledger against what this host has seen (or `heads`) and its keys (or `keys`).
+
+        `revoked` are the keys of which it must say that they were revoked: by default those that this host
+        knows.
+        """
         if heads is None:
             kept, seen = self._kept_head(), Head(*self.tip)
             heads = [head for head in (kept, seen) if head is not None and head.seq]
         with self.archive.reading() as connection:
-            return verify(rows_from(connection, 1), keys or self.keys.public, heads)
+            gone = self.keys.revoked if revoked is None else revoked
+            return verify(rows_from(connection, 1), keys or self.keys.ever, heads, gone)
 
     def rows(
-        self, *, subject: str | None = None, kinds: tuple[str, ...] = (), since_ms: int = 0, holding: str = ""
+        self,
+        *,
+        subject: str | None = None,
+        kinds: tuple[str, ...] = (),
+        since_ms: int = 0,
+        holding: str = "",
+        of_no_voice: bool = False,
+        but: tuple[str, ...] = (),
     ) -> list[Row]:
-        """Rows of one voice, of some kinds, or whose body holds a text (a jti), in order."""
+        """Rows of one voice or of none, of some kinds or but some, or whose body holds a text, in order."""
         wanted = select(LEDGER).where(LEDGER.c.at_ms >= since_ms).order_by(LEDGER.c.seq)
+        if of_no_voice:  # an index knows these
+            wanted = wanted.where(LEDGER.c.subject.is_(None))
         if subject is not None:
             wanted = wanted.where(LEDGER.c.subject == subject)
         if kinds:
             wanted = wanted.where(LEDGER.c.kind.in_(kinds))
+        if but:
+            wanted = wanted.where(LEDGER.c.kind.not_in(but))
         if holding:
             wanted = wanted.where(LEDGER.c.body.contains(holding, autoescape=True))
         with self.archive.reading() as connection:
             return [Row(*found) for found in connection.execute(wanted)]
+
+    def judged(self, voice: VoiceStanding) -> tuple[list[Row], VoiceStanding | None]:
+        """The rows by which one voice is judged, and where it stands by them alone.
+
+        A host's checkpoint, which whoever has the office's key can write, says nothing here.
+        """
+        rows = self.rows(subject=voice.voice_id, but=tuple(QUIET))
+        for row in list(rows):
+            if row.kind == "voice.submitted" and (challenge := str(row.table.get("challenge", ""))):
+                rows += self.rows(of_no_voice=True, kinds=("challenge.issued",), holding=challenge)
+        rows += self.rows(of_no_voice=True, kinds=HOUSE_KINDS)
+        rows.sort(key=lambda row: row.seq)
+        return rows, replay(rows)[0].voices.get(voice.voice_id)

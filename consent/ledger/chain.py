@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -18,15 +18,19 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, insert, select
 
-from consent.archive.keys import SigningKey
+from consent.archive.keys import SigningKey, read_public
 from consent.archive.tables import LEDGER
 from consent.errors import LedgerError
 from consent.grants.grant import b64, unb64
+from consent.ledger.rulings import introduced, take
+from consent.ledger.standing import QUIET, Standing
 
 GENESIS: Final = "0" * 64
 ROW_DOMAIN: Final = b"voicegate-ledger-row\0"
 HEAD_TYP: Final = "ledger-head+jws"
 PAGE: Final = 5_000
+KEY_KINDS: Final = frozenset({"ledger.opened", "key.rotated", "key.revoked", "ledger.resumed"})
+"""Kinds that change which keys sign; their own signatures are checked one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +144,22 @@ class Proof:
         return self.bad is None
 
 
-def verify(rows: Iterator[Row], keys: Mapping[str, Ed25519PublicKey], heads: list[Head]) -> Proof:
+def verify(
+    rows: Iterator[Row],
+    keys: Mapping[str, Ed25519PublicKey],
+    heads: list[Head],
+    revoked: Collection[str] = (),
+) -> Proof:
     """Checks a whole ledger against public keys and heads kept elsewhere (this host's, an exported one).
 
-    `keys` are the keys a verifier trusts to begin with; later ones are introduced by rows that these signed.
+    `keys` are the keys a verifier trusts to begin with; later ones are introduced by rows that these signed
+    and an operator's act binds. `revoked` are those of which the ledger must say that they were revoked. A
+    row that is void, by `consent.ledger.rulings`, is bad.
     """
     trusted = dict(keys)
     wanted = {head.seq: head for head in heads}
+    standing = Standing()
+    bad: list[Proof] = []
     unsigned: list[Row] = []  # since the last signature that was checked
     last: Row | None = None
     count = 0
@@ -155,36 +168,46 @@ def verify(rows: Iterator[Row], keys: Mapping[str, Ed25519PublicKey], heads: lis
         head = wanted.pop(row.seq, None)
         if fault is None and head is not None and head.hash != row.hash:
             fault = "it is not the row that the signed head names"
+        if fault is None and row.kid in standing.stolen:
+            fault = f"it is signed with the key {row.kid}, which was revoked before it"
+        signed = True
+        if row.kind not in QUIET and fault is None:
+            signed = row.kind not in KEY_KINDS or row.signed_by({**trusted, **introduced(standing, row)})
+            known = set(standing.signers)
+            if (void := take(standing, row)) is not None and not bad:
+                bad.append(Proof(count, row.seq, void, None))
+            if row.kind != "ledger.opened":  # whom a verifier trusts to begin with is not for a row to say
+                trusted |= {
+                    kid: read_public(standing.signers[kid]) for kid in standing.signers.keys() - known
+                }
+        if not signed:
+            fault = "its signature fails"
         if fault is not None:
-            return _first_unsigned(unsigned, trusted, count) or Proof(count, row.seq, fault, None)
+            bad.append(Proof(count, row.seq, fault, None))
+            break
         unsigned.append(row)
-        if row.kind in ("ledger.opened", "key.rotated") or len(unsigned) >= PAGE:
-            if not row.signed_by(trusted):
-                return _first_unsigned(unsigned, trusted, count) or Proof(
-                    count, row.seq, "its signature fails", None
-                )
-            if row.kind == "key.rotated":
-                body = row.table
-                trusted[body["kid"]] = Ed25519PublicKey.from_public_bytes(unb64(body["public"]))
-            unsigned.clear()
         last = row
         count += 1
+        if len(unsigned) >= PAGE and row.signed_by(trusted):
+            unsigned.clear()
     if unsigned and not unsigned[-1].signed_by(trusted):
-        found = _first_unsigned(unsigned, trusted, count)
-        assert found is not None  # noqa: S101  # for mypy: the last of the rows has just failed
-        return found
+        bad += _first_unsigned(unsigned, trusted, count)
+    if bad:
+        return min(bad, key=lambda proof: proof.bad or 0)
+    seq = last.seq + 1 if last else 1
     if wanted:
-        seq = last.seq + 1 if last else 1
         return Proof(count, seq, f"it is missing: a signed head names row {max(wanted)}", None)
+    if gone := sorted(set(revoked) - standing.stolen.keys()):
+        return Proof(count, seq, f"it is missing: the row by which the key {gone[0]} was revoked", None)
     return Proof(count, None, "", Head(last.seq, last.hash, last.at_ms) if last else None)
 
 
-def _first_unsigned(rows: list[Row], keys: Mapping[str, Ed25519PublicKey], count: int) -> Proof | None:
+def _first_unsigned(rows: list[Row], keys: Mapping[str, Ed25519PublicKey], count: int) -> list[Proof]:
     """The first of the rows that was hashed anew after an edit: its signature fails."""
     for row in rows:
         if not row.signed_by(keys):
-            return Proof(count, row.seq, "its signature fails: it was edited and hashed anew", None)
-    return None
+            return [Proof(count, row.seq, "its signature fails: it was edited and hashed anew", None)]
+    return []
 
 
 def head_of(claims: Mapping[str, Any]) -> Head:

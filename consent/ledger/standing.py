@@ -1,6 +1,7 @@
 """What the ledger says now: which voices live, which operators may act. Made by reading rows in order.
 
-Nothing else decides about a voice: a table that somebody edited changes nothing here.
+Nothing else decides about a voice: a table that somebody edited changes nothing here. Which rows count is for
+`consent.ledger.acts` to judge, before they are applied.
 """
 
 from __future__ import annotations
@@ -32,6 +33,13 @@ class VoiceStanding:
     """operators to whom its sounds were given"""
     approvals: list[str] = field(default_factory=list)
     """operators who listened and approved"""
+    findings: str = ""
+    """SHA-256 of what the checks found, as the registrar signed it; empty for an older version's rows and
+    for a voice that the gateway took"""
+    alone: bool = False
+    """an older version put it in force by its checks alone; it waits for a reviewer, however long"""
+    active_ms: int = 0
+    """when its last reviewer approved; 0: it never was in force by a review"""
 
     @property
     def approvals_needed(self) -> int:
@@ -57,16 +65,36 @@ class Standing:
     voices: dict[str, VoiceStanding] = field(default_factory=dict)
     operators: dict[str, OperatorStanding] = field(default_factory=dict)
     signers: dict[str, str] = field(default_factory=dict)
+    stolen: dict[str, int] = field(default_factory=dict)
+    """signing keys that were revoked: kid -> since when (ms); what they sign after that row is nothing"""
     blocked: dict[str, str] = field(default_factory=dict)
     """blocked speakers: id -> label"""
     resumes: int = 0
     """how often the ledger went on after a restored backup"""
+    resumed_at: float = 0.0
+    """when the act of the newest of them was signed; acts from before are not taken any more"""
+    office: str = ""
+    """hash of the ledger's first row: the office's identity, which acts name"""
+    form: int = 1
+    """2 once the ledger says that acts name their office, what they bind, and are good once"""
+    spent: dict[str, float] = field(default_factory=dict)
+    """acts that were taken: id -> time of signature, for as long as they could be handed in again"""
+    challenges: dict[str, bool] = field(default_factory=dict)
+    """challenges that operators issued and no registration has used: id -> whether for the telephone"""
 
     def apply(self, kind: str, subject: str | None, at_ms: int, body: dict[str, Any]) -> None:
-        """Takes one verified row into account. Raises `KeyError` for a row about what was never there."""
+        """Takes one judged row into account. Raises `KeyError` for a row about what was never there."""
         match kind:
             case "ledger.opened" | "key.rotated":
                 self.signers[body["kid"]] = body["public"]
+                self.form = max(self.form, int(body.get("acts", 1)))
+            case "ledger.acts":
+                self.form = max(self.form, int(body["acts"]))
+                self.spent.clear()  # older acts name no office, and are not taken any more
+            case "key.revoked":
+                self.stolen[body["kid"]] = int(body["since_ms"])
+            case "challenge.issued":
+                self.challenges[body["challenge"]] = bool(body.get("by_phone", True))
             case "operator.added":
                 self.operators[body["name"]] = OperatorStanding(
                     body["name"], body["role"], body["public"], body["added_by"]
@@ -77,9 +105,10 @@ class Standing:
                 if subject is None:
                     raise KeyError("voice.submitted names no voice")
                 self.voices[subject] = VoiceStanding(
-                    subject, "active" if body["outcome"] == "passed" else "pending",
-                    body["record_hash"], body["voice_hash"], body["registrar"], at_ms,
+                    subject, "pending", body["record_hash"], body["voice_hash"], body["registrar"], at_ms,
+                    findings=body.get("findings", ""), alone=self.form < 2 and body["outcome"] == "passed",
                 )  # fmt: skip
+                self.challenges.pop(body.get("challenge", ""), None)
             case "voice.heard":
                 self.voices[subject or ""].heard.append(body["by"])
             case "voice.reviewed":
@@ -91,7 +120,7 @@ class Standing:
                     else:
                         voice.approvals.append(body["by"])
                         if len(set(voice.approvals)) >= voice.approvals_needed:
-                            voice.state = "active"
+                            voice.state, voice.active_ms = "active", at_ms
             case "voice.revoked":
                 voice = self.voices[subject or ""]
                 if voice.state != "erased":
@@ -100,6 +129,9 @@ class Standing:
                 self.voices[subject or ""].state = "erased"
             case "ledger.resumed":
                 self.resumes += 1
+                if "kid" in body:
+                    self.signers[body["kid"]] = body["public"]
+                    self.stolen |= {kid: int(since) for kid, since in body["stolen"].items()}
             case "speaker.blocked":
                 self.blocked[body["block"]] = body["label"]
             case "speaker.unblocked":
@@ -121,7 +153,5 @@ class Standing:
         return cls(
             voices={key: VoiceStanding(**value) for key, value in table["voices"].items()},
             operators={key: OperatorStanding(**value) for key, value in table["operators"].items()},
-            signers=dict(table["signers"]),
-            blocked=dict(table["blocked"]),
-            resumes=int(table["resumes"]),
+            **{key: value for key, value in table.items() if key not in ("voices", "operators")},
         )

@@ -13,7 +13,7 @@ from consent.checks.sound import Recording, measure
 from consent.checks.speaker import SpeakerModel, voiceprint
 from consent.errors import RegistrationError
 from consent.ledger.books import Books
-from consent.ledger.operators import check_act
+from consent.office.operator_desk import acting
 
 
 class Blocklist:
@@ -24,7 +24,10 @@ class Blocklist:
         self._vault = vault
 
     def add(self, label: str, sample: Recording, speaker: SpeakerModel | None, act: str) -> str:
-        """Blocks the speaker of a recording; answers the entry's id."""
+        """Blocks the speaker of a recording; returns the entry's id.
+
+        The act binds `label`, the recording's hash as `sample`, and `lift` as false.
+        """
         if speaker is None:
             raise RegistrationError(
                 "blocked", "blocking needs the speaker model; fetch it with: voicegate models get speaker"
@@ -34,8 +37,7 @@ class Blocklist:
         if measure(sample).speech_s < 3.0:
             raise RegistrationError("sound", f"{sample.name}: less than 3 s of speech in it")
         kept = voiceprint(speaker.windows(sample.speech_16k))
-        with self._books.writing() as writing:
-            operator, claims = check_act(writing.standing, act, "block", self._books.clock())
+        with acting(self._books, act, "block") as (writing, operator, claims):
             if claims.get("label") != label or label in writing.standing.blocked.values():
                 raise RegistrationError(
                     "name", f"{label} is on the list, or the operator signed another label"
@@ -44,14 +46,18 @@ class Blocklist:
             content = json.dumps({"block": block, "label": label, "voiceprint": kept.tolist()})
             self._vault.open_house(writing.connection, self._books.clock())
             self._vault.put(writing.connection, HOUSE, "blocked", content.encode())
-            body = {"block": block, "label": label, "by": operator.name, "act": act}
+            body = {
+                "block": block, "label": label, "sample": sample.sha256, "by": operator.name, "act": act,
+            }  # fmt: skip
             writing.append("speaker.blocked", None, body)
         return block
 
     def lift(self, label: str, act: str) -> None:
-        """Takes somebody off the list and deletes the voiceprint."""
-        with self._books.writing() as writing:
-            operator, claims = check_act(writing.standing, act, "block", self._books.clock())
+        """Takes somebody off the list and deletes the voiceprint.
+
+        The act binds `label`, and `lift` as true.
+        """
+        with acting(self._books, act, "block") as (writing, operator, claims):
             for number, content in self._vault.all(writing.connection, HOUSE, "blocked").items():
                 table = json.loads(content)
                 if table["label"] == label and claims.get("label") == label:

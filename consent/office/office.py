@@ -28,8 +28,8 @@ from consent.errors import ConsentError, GrantRefused, LedgerError, VaultError
 from consent.grants.grant import ISSUER, LEEWAY_S, GrantVerifier, VoiceGrant, hash_voice, sign
 from consent.grants.revocation import Revocation
 from consent.grants.scope import Scope
+from consent.ledger.acts import check_act
 from consent.ledger.books import Books, Clock
-from consent.ledger.operators import check_act
 from consent.ledger.standing import Standing, VoiceStanding
 from consent.office import stock
 from consent.office.record import Record
@@ -115,6 +115,11 @@ class ConsentOffice:
         return self.keys.public_path
 
     @property
+    def identity(self) -> str:
+        """By what operators' acts name this office: the hash of its ledger's first row."""
+        return self.books.identity
+
+    @property
     def stock(self) -> Voice:
         """The stock voice."""
         return self._heart
@@ -185,7 +190,10 @@ class ConsentOffice:
             return standing.voices.get(find(connection, handle) or "")
 
     def record(self, voice: VoiceStanding) -> Record:
-        """A voice's record, opened and verified against the ledger. Raises `VaultError`."""
+        """A voice's record, opened and verified against the ledger's rows and the acts in both.
+
+        Raises `VaultError`, `LedgerError`.
+        """
         if voice.state == "erased":
             self._records.pop(voice.record_hash, None)
             raise VaultError("the record was erased")
@@ -194,9 +202,17 @@ class ConsentOffice:
             return known
         with self.archive.reading() as connection:
             token = self.vault.get(connection, voice.voice_id, "record").decode()
-        record = Record.read(token, self.verifier)
+        record = Record.read(token, GrantVerifier(self.keys.ever))
         if record.hash != voice.record_hash or record.voice_id != voice.voice_id:
             raise VaultError("the record is not the one that the ledger names")
+        standing = self.books.standing
+        record.check_acts(voice, standing.operators)
+        _, proved = self.books.judged(voice)
+        if proved is None or proved.record_hash != voice.record_hash or proved.state != voice.state:
+            raise VaultError(
+                "the ledger's rows do not make the voice what this host took it for; "
+                "run: voicegate ledger verify, then remove ledger-head"
+            )
         self._records[voice.record_hash] = record
         return record
 
@@ -221,7 +237,7 @@ class ConsentOffice:
                     "voice_hash": standing.voice_hash, "exp": expires_at,
                 }  # fmt: skip
                 writing.append("voice.granted", standing.voice_id, body)
-        except LedgerError as error:
+        except (LedgerError, VaultError) as error:
             log.error("ledger.broken", error=str(error))
             raise GrantRefused("ledger", str(error)) from None
         self._remember(jti, standing.voice_id)
@@ -255,6 +271,12 @@ class ConsentOffice:
         if standing is None:
             raise GrantRefused("unknown", f"no voice is called {voice!r}")
         match standing.state:
+            case "pending" if standing.alone:
+                raise GrantRefused(
+                    "pending",
+                    f"the voice {voice} was put in force by checks alone, by an older version; it waits for "
+                    f"review now, as every voice does: voicegate voice review {voice} --help",
+                )
             case "pending":
                 raise GrantRefused("pending", f"the voice {voice} waits for review")
             case "rejected":
@@ -358,7 +380,7 @@ class ConsentOffice:
         What this host knows to have been withdrawn since is withdrawn again. Returns the names of those
         voices.
 
-        Raises `OperatorError`, `LedgerError`.
+        The act binds `Books.resume_terms`. Raises `OperatorError`, `LedgerError`.
         """
 
         def sign_off(restored: Standing) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The consent record: what one person agreed to, and how that was established. Signed by the office.
 
-It is sealed with the voice's key; the ledger holds its hash only. The registrar's signed act is inside it,
-reviews stand beside it in the ledger.
+It is sealed with the voice's key; the ledger holds its hash only. The registrar's signed acts are inside it:
+one for what was handed in, one for what was found. Reviews stand beside it in the ledger.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import numpy as np
 from consent.archive.keys import SigningKey
 from consent.checks.checklist import Finding
 from consent.checks.sound import RATE_HZ, Floats, Recording, from_pcm16, pcm16
-from consent.errors import GrantRefused, VaultError
+from consent.errors import GrantRefused, OperatorError, VaultError
 from consent.grants.grant import ISSUER, LEEWAY_S, GrantVerifier, hash_voice, sign
 from consent.grants.scope import Scope
+from consent.ledger.acts import digest, signed_act
+from consent.ledger.standing import GATEWAY, OperatorStanding, VoiceStanding
 from consent.statements.challenge import Challenge
 
 TYP: Final = "consent-record+jws"
@@ -80,6 +82,42 @@ class Record:
                 "the consent record was not signed by this office, or was tampered with"
             ) from None
 
+    def check_acts(self, voice: VoiceStanding, operators: Mapping[str, OperatorStanding]) -> None:
+        """Whether the registrar signed this: what was handed in, and what was found.
+
+        Raises `VaultError`. Records of older versions have no signed findings.
+        """
+        claims, name = self.claims, voice.registrar
+        if claims.get("registrar") != name:
+            raise VaultError("the record names another registrar than the ledger")
+        if name == GATEWAY:
+            return
+        try:
+            if name not in operators:
+                raise OperatorError(f"the ledger knows no operator {name}")
+            handed_in = signed_act(str(claims["registrar_act"]), "register", operators[name])
+            signed = {
+                "handle": self.handle,
+                "challenge": claims["statement"]["challenge"],
+                "references": [reference["file_sha256"] for reference in claims["references"]],
+                "texts": [reference["text"] for reference in claims["references"]],
+                "statement": claims["statement"]["recording"]["file_sha256"],
+            }
+            if any(handed_in.get(key) != value for key, value in signed.items()):
+                raise OperatorError(f"{name} signed another registration")
+            if not voice.findings:
+                return
+            found = signed_act(str(claims["registrar_confirm"]), "confirm", operators[name])
+            findings = digest(claims["checks"])
+            if (found.get("record"), found.get("findings")) != (digest_of(claims), findings):
+                raise OperatorError(f"{name} signed other findings")
+            if findings != voice.findings:
+                raise OperatorError("the ledger names other findings")
+        except OperatorError as error:
+            raise VaultError(f"the record's registration does not hold: {error}") from None
+        except (KeyError, TypeError, ValueError):
+            raise VaultError("the record names no registration that somebody signed") from None
+
     def refuse(self, scope: Scope, *, now: float) -> None:
         """Raises `GrantRefused` when this use is not what was consented to."""
         if now < self.not_before - LEEWAY_S:
@@ -103,17 +141,26 @@ def hash_record(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def write(
+def digest_of(claims: Mapping[str, Any]) -> str:
+    """What a registrar confirms of a record: all of it but the confirmation."""
+    return digest({key: value for key, value in claims.items() if key != "registrar_confirm"})
+
+
+def seal(claims: Mapping[str, Any], confirm: str | None, signer: SigningKey) -> str:
+    """The record, signed by the office, with the act by which its registrar confirms it."""
+    return sign({**claims, "registrar_confirm": confirm}, signer.private, signer.kid, TYP)
+
+
+def draft(
     *, voice_id: str, handle: str, challenge: Challenge, references: Sequence[Reference],
-    statement: Recording, findings: Sequence[Finding], registrar: str, act: str | None, pin: bool,
-    signer: SigningKey, now: float,
-) -> tuple[str, str]:  # fmt: skip
-    """A signed record and the voice's hash."""
+    statement: Recording, findings: Sequence[Finding], registrar: str, act: str | None, pin: bool, now: float,
+) -> dict[str, Any]:  # fmt: skip
+    """What a record says, before anybody signs it."""
     terms = challenge.terms
     pcm, text = join(references)
     voice_hash = hash_voice(pcm.tobytes(), text)
     end = datetime(terms.until.year, terms.until.month, terms.until.day, tzinfo=UTC) + timedelta(days=1)
-    claims = {
+    return {
         "iss": ISSUER,
         "jti": voice_id,
         "iat": now,
@@ -143,7 +190,6 @@ def write(
         "registrar_act": act,
         "pin": pin,
     }
-    return sign(claims, signer.private, signer.kid, TYP), voice_hash
 
 
 def _described(recording: Recording) -> dict[str, Any]:

@@ -23,11 +23,12 @@ from consent.checks.checklist import Checks, Earlier, Finding, Material, Outcome
 from consent.checks.sound import Floats, Recording, from_pcm16, pcm16
 from consent.errors import LedgerError, OperatorError, RegistrationError, VaultError
 from consent.grants.grant import LEEWAY_S, GrantVerifier
+from consent.ledger.acts import check_act, digest, read_act, refuse_two_eyes
 from consent.ledger.books import Books, Writing
-from consent.ledger.operators import check_act
-from consent.ledger.standing import GATEWAY, OperatorStanding, Standing, VoiceStanding
+from consent.ledger.standing import GATEWAY, Standing, VoiceStanding
 from consent.office import pin as pins
 from consent.office import record as records
+from consent.office.operator_desk import acting
 from consent.office.record import Reference, join
 from consent.office.stock import STOCK
 from consent.statements import challenge as challenges
@@ -89,9 +90,35 @@ class Submission:
             pins.check_form(self.pin)
 
 
+@dataclass(frozen=True)
+class Draft:
+    """A registration whose checks are done, and that nobody has confirmed yet. Nothing of it is kept."""
+
+    submission: Submission
+    challenge: Challenge
+    outcome: Outcome
+    registrar: str
+    act: str | None
+    now: float
+    claims: Mapping[str, Any]
+    """what the record will say"""
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """What its registrar confirms: the record as it will be written, and the findings in it."""
+        return {
+            "voice_id": self.claims["jti"],
+            "voice_hash": self.claims["voice_hash"],
+            "challenge": self.challenge.challenge_id,
+            "record": records.digest_of(self.claims),
+            "findings": digest(self.claims["checks"]),
+            "checks": {finding.check: finding.verdict for finding in self.outcome.findings},
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A voice that was taken. `state` is `active` or `pending`."""
+    """A voice that was taken, and that another operator must hear: `state` is `pending`."""
 
     voice_id: str
     handle: str
@@ -136,12 +163,12 @@ class Registrar:
     ) -> Challenge:
         """Issues a challenge by an operator's act.
 
-        `by_phone`: it may be answered in a call, without an operator. The act signs `terms.hash(salt)`, so
-        that the ledger holds no name. Raises `RegistrationError`, `OperatorError`, `LedgerError`.
+        `by_phone`: it may be answered in a call, without an operator. The act binds `by_phone`, and
+        `terms.hash(salt)` as `terms`, so that the ledger holds no name. Raises `RegistrationError`,
+        `OperatorError`, `LedgerError`.
         """
-        with self._books.writing() as writing:
+        with acting(self._books, act, "challenge") as (writing, operator, claims):
             now = self._books.clock()
-            operator, claims = check_act(writing.standing, act, "challenge", now)
             if claims.get("terms") != terms.hash(salt):
                 raise OperatorError(f"{operator.name} signed other terms")
             issued = challenges.issue(
@@ -150,16 +177,32 @@ class Registrar:
             )  # fmt: skip
             writing.append(
                 "challenge.issued", None,
-                {"challenge": issued.challenge_id, "by": operator.name, "act": act},
+                {
+                    "challenge": issued.challenge_id, "by_phone": by_phone, "by": operator.name, "act": act,
+                },
             )  # fmt: skip
             return issued
 
     # ── registration ─────────────────────────────────────────────────────────────────────────────────
 
     def submit(
-        self, submission: Submission, act: str | None, told: Callable[[Finding], None] = lambda _: None
+        self,
+        submission: Submission,
+        act: str | None,
+        told: Callable[[Finding], None] = lambda _: None,
+        confirm: Callable[[Mapping[str, Any]], str] | None = None,
     ) -> Registered:
-        """Checks and keeps a registration, active or pending.
+        """Examines and keeps a registration; `confirm` signs what was found (see `keep`).
+
+        Raises as `examine` and `keep` do.
+        """
+        draft = self.examine(submission, act, told)
+        return self.keep(draft, confirm(draft.found) if confirm is not None else None)
+
+    def examine(
+        self, submission: Submission, act: str | None, told: Callable[[Finding], None] = lambda _: None
+    ) -> Draft:
+        """Checks a registration by its registrar's act (`register`); None: the gateway took it in a call.
 
         Raises `RegistrationError`, `ChallengeError`, `OperatorError`, `LedgerError`; then nothing of it is
         kept but a row that says it was refused.
@@ -169,7 +212,7 @@ class Registrar:
         with self._books.archive.reading() as connection:
             challenge = challenges.read(connection, self._verifier, submission.challenge_id, now)
             earlier = self._earlier(connection)
-        registrar = self._who(submission, act, challenge, now)
+        registrar, spent = self._who(submission, act, challenge, now)
         material = Material(
             tuple(reference.recording for reference in submission.references),
             submission.statement,
@@ -177,25 +220,43 @@ class Registrar:
         )
         outcome = self._checks.run(material, earlier, told)
         if (refusal := outcome.refusal) is not None:
-            self._note_refused(submission, refusal, registrar)
+            self._note_refused(submission, refusal, registrar, spent)
             raise RegistrationError(refusal.check, f"{refusal.check}: {refusal.detail}")
-        with self._books.writing() as writing:
-            self._refuse_rivals(writing, submission)
-            challenges.use(writing.connection, challenge.challenge_id, now)
-            return self._keep(writing, submission, challenge, outcome, registrar, act, now)
+        claims = records.draft(
+            voice_id=secrets.token_hex(8), handle=submission.handle, challenge=challenge,
+            references=submission.references, statement=submission.statement, findings=outcome.findings,
+            registrar=registrar, act=act, pin=submission.pin is not None, now=now,
+        )  # fmt: skip
+        return Draft(submission, challenge, outcome, registrar, act, now, claims)
 
-    def _who(self, submission: Submission, act: str | None, challenge: Challenge, now: float) -> str:
+    def keep(self, draft: Draft, act: str | None) -> Registered:
+        """Keeps what was examined, pending, by its registrar's second act (`confirm`).
+
+        The act binds `draft.found`, so that nobody changes a finding afterwards. Raises as `examine` does.
+        """
+        if draft.registrar == GATEWAY:
+            with self._books.writing() as writing:
+                return self._keep(writing, draft, "")
+        if act is None:
+            raise OperatorError("a registrar confirms what the checks found, by a second act")
+        with acting(self._books, act, "confirm") as (writing, _, _):
+            return self._keep(writing, draft, act)
+
+    def _who(
+        self, submission: Submission, act: str | None, challenge: Challenge, now: float
+    ) -> tuple[str, dict[str, Any]]:
+        """Who registers, and the id and time of their act, by which the ledger knows that it was taken."""
         standing = self._books.look()
         self._refuse_clock(now)
         self._refuse_taken(standing.voices, submission.handle)
         if act is None:
             if not challenge.by_phone:
                 raise OperatorError("this challenge is not for the telephone; an operator registers it")
-            return GATEWAY
+            return GATEWAY, {}
         operator, claims = check_act(standing, act, "register", now)
         if any(claims.get(key) != value for key, value in submission.digest.items()):
             raise OperatorError(f"{operator.name} signed another registration")
-        return operator.name
+        return operator.name, {"jti": claims["jti"], "iat": claims["iat"]}
 
     def _refuse_clock(self, now: float) -> None:
         if now * 1000 < self._books.tip[2] - LEEWAY_S * 1000:
@@ -230,25 +291,21 @@ class Registrar:
             blocked[table["label"]] = np.array(table["voiceprint"], np.float32)
         return Earlier(prints, hashes, blocked)
 
-    def _note_refused(self, submission: Submission, refusal: Finding, registrar: str) -> None:
+    def _note_refused(
+        self, submission: Submission, refusal: Finding, registrar: str, spent: Mapping[str, Any]
+    ) -> None:
         with self._books.writing() as writing:
             body = {"challenge": submission.challenge_id, "check": refusal.check, "registrar": registrar}
+            body |= spent
             writing.append("voice.refused", None, body)
 
-    def _keep(
-        self, writing: Writing, submission: Submission, challenge: Challenge, outcome: Outcome,
-        registrar: str, act: str | None, now: float,
-    ) -> Registered:  # fmt: skip
+    def _keep(self, writing: Writing, draft: Draft, confirm: str) -> Registered:
         connection, vault = writing.connection, self._vault
-        voice_id = secrets.token_hex(8)
-        token, voice_hash = records.write(
-            voice_id=voice_id, handle=submission.handle, challenge=challenge,
-            references=submission.references, statement=submission.statement, findings=outcome.findings,
-            registrar=registrar, act=act, pin=submission.pin is not None,
-            signer=self._books.keys.signer, now=now,
-        )  # fmt: skip
-        # what came over the phone is always listened to: nobody saw who spoke
-        verdict = "review" if registrar == GATEWAY else outcome.verdict
+        submission, outcome, now = draft.submission, draft.outcome, draft.now
+        voice_id = str(draft.claims["jti"])
+        self._refuse_rivals(writing, submission)
+        challenges.use(connection, draft.challenge.challenge_id, now)
+        token = records.seal(draft.claims, confirm or None, self._books.keys.signer)
         pcm, text = join(submission.references)
         vault.open_house(connection, now)
         vault.open_voice(connection, voice_id, submission.handle, now)
@@ -269,17 +326,24 @@ class Registrar:
             "voice.submitted",
             voice_id,
             {
-                "outcome": verdict,
+                **draft.found,
+                "findings": draft.found["findings"] if confirm else "",
+                "outcome": outcome.verdict,
                 "record_hash": records.hash_record(token),
-                "voice_hash": voice_hash,
-                "challenge": challenge.challenge_id,
-                "statement": challenge.statement.version,
-                "checks": {finding.check: finding.verdict for finding in outcome.findings},
-                "registrar": registrar,
+                "statement": draft.challenge.statement.version,
+                "registrar": draft.registrar,
+                "register": self._spent(writing.standing, draft),
+                "act": confirm,
             },
         )
-        state = "active" if verdict == "passed" else "pending"
-        return Registered(voice_id, submission.handle, state, tuple(outcome.findings))
+        return Registered(voice_id, submission.handle, "pending", tuple(outcome.findings))
+
+    def _spent(self, standing: Standing, draft: Draft) -> dict[str, Any]:
+        """Id and time of the first act, looked at once more: another process may have taken it meanwhile."""
+        if draft.act is None:
+            return {}
+        _, claims = read_act(standing, draft.act, "register")
+        return {"jti": claims["jti"], "iat": claims["iat"]}
 
     # ── review ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -288,8 +352,7 @@ class Registrar:
 
         Raises `OperatorError`, `RegistrationError`, `VaultError`.
         """
-        with self._books.writing() as writing:
-            operator, claims = check_act(writing.standing, act, "listen", self._books.clock())
+        with acting(self._books, act, "listen") as (writing, operator, claims):
             voice = writing.standing.voices.get(find(writing.connection, handle) or "")
             if voice is None or claims.get("voice_id") != voice.voice_id:
                 raise RegistrationError("name", f"no voice is called {handle!r}, or another was signed for")
@@ -306,9 +369,8 @@ class Registrar:
         The act signs `voice_id`, `record_hash`, `decision` (approve or reject) and `reason`. Raises
         `OperatorError`, `RegistrationError`, `VaultError`.
         """
-        with self._books.writing() as writing:
+        with acting(self._books, act, "review") as (writing, operator, claims):
             now = self._books.clock()
-            operator, claims = check_act(writing.standing, act, "review", now)
             voice_id = find(writing.connection, handle)
             voice = writing.standing.voices.get(voice_id or "")
             if voice is None or voice.state != "pending":
@@ -319,16 +381,17 @@ class Registrar:
             decision = claims.get("decision")
             if decision not in ("approve", "reject"):
                 raise OperatorError("a review approves or rejects")
-            _refuse_two_eyes(writing.standing, voice, operator)
+            refuse_two_eyes(writing.standing, voice, operator)
             if decision == "approve":
                 if operator.name not in voice.heard:
                     raise OperatorError(
                         f"{operator.name} has not listened yet; see: voicegate voice review {handle} --help"
                     )
                 token = self._vault.get(writing.connection, voice.voice_id, "record").decode()
-                record = records.Record.read(token, self._verifier)
+                record = records.Record.read(token, GrantVerifier(self._books.keys.ever))
                 if record.hash != voice.record_hash:
                     raise VaultError(f"the record of {handle} is not the one in the ledger")
+                record.check_acts(voice, writing.standing.operators)
                 if now >= record.expires_at:
                     raise RegistrationError("terms", f"the consent for {handle} is over")
             body = {
@@ -339,23 +402,3 @@ class Registrar:
             }
             writing.append("voice.reviewed", voice.voice_id, body)
         return self._books.look().voices[voice.voice_id].state
-
-
-def _refuse_two_eyes(standing: Standing, voice: VoiceStanding, operator: OperatorStanding) -> None:
-    """Raises `OperatorError` unless this is another pair of eyes, and not one that the first ones lent.
-
-    Two operators whose appointments go back to one founder count as one.
-    """
-    name = operator.name
-    if name == voice.registrar:
-        raise OperatorError(f"{name} registered this voice; another operator reviews it")
-    if operator.role == "registrar" and voice.registrar != GATEWAY:
-        raise OperatorError(f"{name} is registrar; a reviewer reviews it")
-    if name in voice.approvals:
-        raise OperatorError(f"{name} approved this voice already; another operator is needed")
-    for other in (voice.registrar, *voice.approvals):
-        if standing.founder(name) == standing.founder(other):
-            raise OperatorError(
-                f"{name} and {other} were made operators by one founder, {standing.founder(name)}; "
-                "an operator of another's line is needed"
-            )

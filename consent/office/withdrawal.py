@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 import structlog
 from sqlalchemy import Connection
@@ -14,17 +13,14 @@ from consent.archive.vault import HOUSE, Item, Vault
 from consent.errors import RegistrationError, VaultError
 from consent.grants.grant import GrantVerifier
 from consent.ledger.books import Books, Writing
-from consent.ledger.operators import check_act
+from consent.ledger.rulings import MAX_REASON, OWNER, UNDECIDED_S
 from consent.ledger.standing import VoiceStanding
+from consent.office.operator_desk import acting
 from consent.office.record import Record
 from consent.office.registration import find
 from consent.statements import challenge as challenges
 
 log = structlog.get_logger("consent")
-
-MAX_REASON: Final = 500
-UNDECIDED_S: Final = 30 * 24 * 3600.0
-"""A registration that nobody decided on, or that was rejected, is erased after so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +54,7 @@ class Withdrawals:
 
     def revoke(self, handle: str, reason: str, act: str) -> VoiceStanding:
         """By an operator's act. Raises `RegistrationError`, `OperatorError`, `LedgerError`."""
-        with self._books.writing() as writing:
-            operator, claims = check_act(writing.standing, act, "revoke", self._books.clock())
+        with acting(self._books, act, "revoke") as (writing, operator, claims):
             voice = self._living(writing, handle)
             self._refuse_other(claims.get("voice_id"), voice)
             _revoke(writing, voice, reason, f"operator {operator.name}", act)
@@ -70,7 +65,7 @@ class Withdrawals:
         with self._books.writing() as writing:
             voice = writing.standing.voices[voice_id]
             if voice.state in ("pending", "active"):
-                _revoke(writing, voice, reason, f"owner by phone, call {call_id}", "")
+                _revoke(writing, voice, reason, f"{OWNER}{call_id}", "")
         return voice
 
     def erase(self, handle: str, reason: str, act: str, search: Path | None = None) -> Receipt:
@@ -79,8 +74,7 @@ class Withdrawals:
         Then every byte of the files below `search` is looked at for what is left of it. Raises as `revoke`
         does.
         """
-        with self._books.writing() as writing:
-            operator, claims = check_act(writing.standing, act, "erase", self._books.clock())
+        with acting(self._books, act, "erase") as (writing, operator, claims):
             voice = self._known(writing, handle)
             self._refuse_other(claims.get("voice_id"), voice)
             sought = self._sought(writing, voice, handle)
@@ -107,7 +101,7 @@ class Withdrawals:
                 receipts.append(Receipt(voice_id, row.seq, row.hash, len(items)))
             for voice in list(writing.standing.voices.values()):
                 old = now * 1000 - voice.submitted_ms > UNDECIDED_S * 1000
-                if old and voice.state in ("pending", "rejected"):
+                if old and not voice.alone and voice.state in ("pending", "rejected"):
                     receipts.append(
                         self._erase(writing, voice, f"{voice.state} for too long", "schedule", "")
                     )

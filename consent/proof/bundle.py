@@ -14,13 +14,13 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from consent.archive.keys import kid_of
+from consent.archive.keys import read_public
 from consent.checks.sound import Floats, wav_bytes
 from consent.errors import GrantRefused, LedgerError, VaultError
-from consent.grants.grant import GrantVerifier, sign, unb64
+from consent.grants.grant import GrantVerifier, sign
 from consent.ledger.chain import HEAD_TYP, Row, head_of
-from consent.ledger.operators import ACT_TYP
-from consent.ledger.standing import QUIET, Standing, VoiceStanding
+from consent.ledger.rulings import introduced, take
+from consent.ledger.standing import Standing, VoiceStanding
 from consent.office.office import ConsentOffice
 from consent.office.record import Record
 
@@ -38,6 +38,8 @@ class Verified:
     """when the office said so; later it may have been revoked"""
     reviews: tuple[str, ...]
     rows: int
+    void: tuple[str, ...]
+    """rows that do not count, since the act that they need is not there, and why"""
 
 
 def export(
@@ -48,19 +50,19 @@ def export(
     Raises `VaultError` for an erased voice, `LedgerError`.
     """
     record = office.record(voice)
-    house = office.books.rows(kinds=("ledger.opened", "key.rotated", "operator.added", "operator.revoked"))
-    of_voice = [row for row in office.books.rows(subject=voice.voice_id) if row.kind not in QUIET]
+    rows, _ = office.books.judged(voice)
     signer = office.keys.signer
     status = {
         "voice_id": voice.voice_id,
         "state": voice.state,
-        "rows": [row.hash for row in of_voice],
+        "rows": [row.hash for row in rows if row.subject == voice.voice_id],
+        "house": [row.hash for row in rows if row.subject != voice.voice_id],
         "iat": office.clock(),
     }
     bundle: dict[str, Any] = {
         "format": FORMAT,
         "record": record.token,
-        "rows": [row.to_json() for row in sorted(house + of_voice, key=lambda row: row.seq)],
+        "rows": [row.to_json() for row in rows],
         "status": sign(status, signer.private, signer.kid, STATUS_TYP),
         "head": office.books.head(),
     }
@@ -69,8 +71,16 @@ def export(
     return bundle
 
 
-def verify(bundle: Mapping[str, Any], keys: Mapping[str, Ed25519PublicKey]) -> Verified:
-    """Checks a bundle against public keys alone. Raises `LedgerError`, `VaultError` naming what fails."""
+def verify(
+    bundle: Mapping[str, Any],
+    keys: Mapping[str, Ed25519PublicKey],
+    revoked: Mapping[str, Ed25519PublicKey] | None = None,
+) -> Verified:
+    """Checks a bundle against public keys alone, and no row but by the act that it needs.
+
+    `revoked` are keys that were stolen: rows from before their revocation verify with them, and nothing else.
+    Raises `LedgerError`, `VaultError` naming what fails.
+    """
     try:
         if bundle["format"] != FORMAT:
             raise LedgerError("this is no bundle that this program reads")
@@ -78,51 +88,45 @@ def verify(bundle: Mapping[str, Any], keys: Mapping[str, Ed25519PublicKey]) -> V
         token, status_token, head_token = (str(bundle[key]) for key in ("record", "status", "head"))
     except (KeyError, TypeError):
         raise LedgerError("this is no consent bundle") from None
-    trusted = dict(keys)
+    gone = dict(revoked or {})
+    trusted = {**keys, **gone}
     standing = Standing()
-    operators: dict[str, Ed25519PublicKey] = {}
+    void: dict[int, str] = {}
     last = 0
     for row in rows:
         if row.seq <= last:
             raise LedgerError(f"row {row.seq} is out of order")
-        if row.edited or not row.signed_by(trusted):
+        signers = {**trusted, **introduced(standing, row)}
+        if row.edited or not row.signed_by(signers) or row.kid in standing.stolen:
             raise LedgerError(f"row {row.seq} was edited, or signed with another key")
         last = row.seq
-        body = row.table
-        if row.kind == "key.rotated":
-            trusted[body["kid"]] = Ed25519PublicKey.from_public_bytes(unb64(body["public"]))
-        elif row.kind == "operator.added":
-            operators[body["name"]] = Ed25519PublicKey.from_public_bytes(unb64(body["public"]))
-        try:
-            standing.apply(row.kind, row.subject, row.at_ms, body)
-        except (KeyError, TypeError):
-            raise LedgerError(f"row {row.seq} makes no sense after those before it") from None
-    verifier = GrantVerifier(trusted)
-    record = Record.read(token, verifier)
+        known = set(standing.signers)
+        if (fault := take(standing, row)) is not None:
+            void[row.seq] = fault
+        if row.kind != "ledger.opened":
+            trusted |= {kid: read_public(standing.signers[kid]) for kid in standing.signers.keys() - known}
+    if unsaid := sorted({row.kid for row in rows} & gone.keys() - standing.stolen.keys()):
+        raise LedgerError(f"the key {unsaid[0]} was revoked, and no row says so: the bundle may be a thief's")
+    verifier = GrantVerifier({kid: key for kid, key in trusted.items() if kid not in standing.stolen})
+    record = Record.read(token, GrantVerifier(trusted))
     voice = standing.voices.get(record.voice_id)
     if voice is None or voice.record_hash != record.hash:
         raise VaultError("the record is not the one that the ledger's row names")
+    record.check_acts(voice, standing.operators)
     of_voice = [row for row in rows if row.kind.startswith("voice.")]
     if any(row.subject != record.voice_id for row in of_voice):
         raise LedgerError("there are rows of another voice in the bundle")
     _check_head(verifier, head_token, last)
     status = _status(verifier, status_token, record.voice_id)
     mine = [row.hash for row in rows if row.subject == record.voice_id]
-    if status["rows"] != mine or status["state"] != voice.state:
+    house = [row.hash for row in rows if row.subject != record.voice_id]
+    if status["rows"] != mine or status["state"] != voice.state or status.get("house", house) != house:
         raise LedgerError("rows are missing: the office's own list of them is another")
-    reviews = []
-    for row in of_voice:
-        if row.kind == "voice.reviewed":
-            body = row.table
-            claims = _check_act(body["act"], "review", body["by"], operators)
-            if (claims["voice_id"], claims["record_hash"]) != (record.voice_id, record.hash):
-                raise LedgerError(f"the review by {body['by']} is another voice's")
-            reviews.append(f"{body['by']}: {body['decision']}")
-    act = record.claims["registrar_act"]
-    if act is not None:
-        _check_act(act, "register", record.claims["registrar"], operators)
+    decided = [row.table for row in of_voice if row.kind == "voice.reviewed" and row.seq not in void]
+    reviews = [f"{body['by']}: {body['decision']}" for body in decided]
     _check_sound(bundle, record)
-    return Verified(record, voice.state, float(status["iat"]), tuple(reviews), len(rows))
+    named = tuple(f"row {seq} does not count: {fault}" for seq, fault in void.items())
+    return Verified(record, voice.state, float(status["iat"]), tuple(reviews), len(rows), named)
 
 
 def _check_head(verifier: GrantVerifier, token: str, last: int) -> None:
@@ -142,19 +146,6 @@ def _status(verifier: GrantVerifier, token: str, voice_id: str) -> dict[str, Any
         raise LedgerError("the office's list of the voice's rows was tampered with") from None
     if claims.get("voice_id") != voice_id:
         raise LedgerError("the office's list is of another voice's rows")
-    return claims
-
-
-def _check_act(token: str, what: str, name: str, operators: Mapping[str, Ed25519PublicKey]) -> dict[str, Any]:
-    key = operators.get(name)
-    try:
-        if key is None:
-            raise LedgerError(f"the bundle does not know the operator {name}")
-        claims = GrantVerifier({kid_of(key): key}).claims(token, ACT_TYP)
-    except GrantRefused:
-        raise LedgerError(f"the {what} was not signed by {name}") from None
-    if (claims.get("act"), claims.get("op")) != (what, name):
-        raise LedgerError(f"the {what} was not signed by {name}")
     return claims
 
 

@@ -107,7 +107,8 @@ def _person(office: ConsentOffice, call: Mapping[str, Any]) -> list[Link]:
     if row is None:
         return [Link("Grant", False, f"The ledger has no grant {jti}.")]
     body = row.table
-    fits = body["call"] == call.get("call_id") and body["voice_hash"] == call.get("voice_hash")
+    stolen_ms = standing.stolen.get(row.kid)
+    fits: bool | None = body["call"] == call.get("call_id") and body["voice_hash"] == call.get("voice_hash")
     facts = {
         "grant": str(jti),
         "ledger row": f"{row.seq}, {row.hash[:16]}",
@@ -117,6 +118,8 @@ def _person(office: ConsentOffice, call: Mapping[str, Any]) -> list[Link]:
         "language": body["language"],
     }
     says = "Given for this call and this voice." if fits else "This grant is for another call or voice."
+    if fits and stolen_ms is not None and row.at_ms >= stolen_ms:
+        fits, says = None, f"The key that signed this row, {row.kid}, was stolen by then."
     links = [Link("Grant", fits, says, facts)]
     voice = standing.voices.get(row.subject or "")
     if voice is None:
@@ -135,10 +138,13 @@ def _consent(office: ConsentOffice, voice_id: str, at: float, grant: Mapping[str
         record = office.record(voice)
     except ConsentError as error:
         says = f"The ledger names the record by its hash; it cannot be opened any more ({error})."
-        return Link("Consent", grant["record_hash"] == voice.record_hash, says, facts)
+        held = grant["record_hash"] == voice.record_hash and 0 < voice.active_ms <= at * 1000
+        return Link("Consent", held, says, facts)
     claims = record.claims
+    reviewed = 0 < voice.active_ms <= at * 1000
     covered = (
-        grant["record_hash"] == voice.record_hash
+        reviewed
+        and grant["record_hash"] == voice.record_hash
         and record.not_before <= at < record.expires_at
         and grant["purpose"] in record.purposes
     )
@@ -159,6 +165,8 @@ def _consent(office: ConsentOffice, voice_id: str, at: float, grant: Mapping[str
         what = body["decision"] if row.kind == "voice.reviewed" else "revoked"
         facts[f"{what} {_when(row.at_ms / 1000)}"] = f"{body['by']} {body['reason']}".strip()
     says = "In force when the grant was given." if covered else "It did not cover this grant."
+    if not reviewed:
+        says = "No second operator had approved the voice when the grant was given."
     return Link("Consent", covered, says, facts)
 
 

@@ -9,7 +9,7 @@ recogniser's ears.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cache
@@ -23,10 +23,12 @@ from consent.checks.checklist import Checks
 from consent.checks.sound import Floats, Recording, read
 from consent.checks.synthetic import Synthetic
 from consent.grants.scope import Scope
-from consent.ledger.operators import OperatorDesk, OperatorKey
+from consent.ledger.operators import OperatorKey
 from consent.office.office import ConsentOffice
+from consent.office.operator_desk import OperatorDesk
 from consent.office.record import Reference
 from consent.office.registration import Registered, Submission
+from consent.office.rotation import Rotation
 from consent.statements.challenge import Challenge
 from consent.statements.statement import Terms
 from tests.gateway.conftest import Valkey, postgresql, short_folder, valkey  # noqa: F401  # fixtures of theirs
@@ -127,10 +129,27 @@ class Desk:
         return self.office.checks
 
     def act(self, who: str, what: str, **about: object) -> str:
-        return self.keys[who].act(what, self.clock.now, **about)
+        return self.keys[who].act(what, self.clock.now, self.office.identity, **about)
+
+    def confirm(self, who: str = "alice") -> Callable[[Mapping[str, object]], str]:
+        """How a registrar signs what the checks found."""
+        return lambda found: self.act(who, "confirm", **found)
+
+    def rotate(self, which: str, who: str = "alice", office: ConsentOffice | None = None) -> str | int:
+        """Puts a new signing or master key in force."""
+        chosen = office or self.office
+        rotation = Rotation(chosen.books, chosen.vault)
+        if which == "signing":
+            return rotation.signing(self.act(who, "rotate", **rotation.next_signing()))
+        return rotation.master(self.act(who, "rotate", **rotation.next_master()))
+
+    def resume(self, office: ConsentOffice, who: str = "carol") -> list[str]:
+        """Goes on with a restored ledger."""
+        return office.resume_ledger("restored", self.act(who, "resume", **office.books.resume_terms()))
 
     def challenge(self, terms: Terms = TERMS, **given: object) -> Challenge:
-        act = self.act("alice", "challenge", terms=terms.hash("salt"))
+        by_phone = bool(given.get("by_phone", False))
+        act = self.act("alice", "challenge", terms=terms.hash("salt"), by_phone=by_phone)
         return self.office.registrar.challenge(terms, act, salt="salt", **given)  # type: ignore[arg-type]
 
     def submission(self, challenge: Challenge | None = None, **given: object) -> Submission:
@@ -149,7 +168,8 @@ class Desk:
     def submit(self, submission: Submission | None = None, **given: object) -> Registered:
         """Registers as alice."""
         chosen = submission or self.submission(**given)  # type: ignore[arg-type]
-        return self.office.registrar.submit(chosen, self.act("alice", "register", **chosen.digest))
+        act = self.act("alice", "register", **chosen.digest)
+        return self.office.registrar.submit(chosen, act, confirm=self.confirm())
 
     def listen(self, who: str, handle: str = "jane") -> dict[str, Floats]:
         standing = self.office.standing_of(handle)
@@ -169,8 +189,7 @@ class Desk:
     def jane(self, **given: object) -> Registered:
         """A voice that may be used."""
         done = self.submit(**given)
-        if done.state == "pending":
-            self.review()
+        self.review(handle=done.handle)
         return done
 
     def grant(self, **given: str) -> object:
@@ -214,7 +233,9 @@ def desk(tmp_path: Path, sql_url: str) -> Iterator[Desk]:
         keys[name] = OperatorKey.make(name)
         OperatorDesk(office.books).add(name, role, keys[name].public, None)
     keys["rosa"] = OperatorKey.make("rosa")
-    act = keys["bob"].act("operator", clock.now, name="rosa", role="reviewer", public=keys["rosa"].public)
+    act = keys["bob"].act(
+        "operator", clock.now, office.identity, name="rosa", role="reviewer", public=keys["rosa"].public
+    )
     OperatorDesk(office.books).add("rosa", "reviewer", keys["rosa"].public, act)
     yield Desk(office, clock, keys, open_office)
     office.close()

@@ -16,7 +16,6 @@ from consent.errors import LedgerError
 from consent.grants.grant import GrantVerifier
 from consent.ledger.books import Books
 from consent.ledger.chain import GENESIS, HEAD_TYP, Head, Row, head_of, row_hash, verify
-from consent.office.rotation import Rotation
 from tests.consent.conftest import Desk, both_databases
 
 
@@ -175,7 +174,7 @@ def test_a_forged_checkpoint_is_refused(books: Books, tmp_path: Path, sql_url: s
 @both_databases
 def test_the_ledger_outlives_a_change_of_keys(desk: Desk) -> None:
     before = dict(desk.office.keys.public)
-    Rotation(desk.office.books, desk.office.vault).signing(desk.act("alice", "rotate"))
+    desk.rotate("signing")
     desk.jane()
     assert desk.office.books.prove().ok
     assert desk.office.books.prove(keys=before).ok, "the old public key vouches for the new one"

@@ -21,7 +21,6 @@ from consent.grants.grant import REASONS, GrantVerifier, VoiceGrant, hash_voice,
 from consent.grants.scope import Scope
 from consent.office.office import ConsentOffice
 from consent.office.record import Reference
-from consent.office.rotation import Rotation
 from consent.office.usage import total, uses
 from consent.office.withdrawal import Withdrawals
 from tests.consent.conftest import Desk, both_databases, prompt
@@ -303,7 +302,7 @@ def test_a_verifier_learns_of_a_new_key_from_the_file(desk: Desk, monkeypatch: p
     desk.jane()
     verifier = GrantVerifier.load(desk.office.public_keys_path)
     old = grant(desk)
-    Rotation(desk.office.books, desk.office.vault).signing(desk.act("alice", "rotate"))
+    desk.rotate("signing")
     new = grant(desk)
     for granted in (old, new):
         assert verifier.verify(granted.token, now=desk.clock.now).jti == granted.jti

@@ -17,7 +17,6 @@ from consent.office import pin as pins
 from consent.office.office import ConsentOffice
 from consent.office.owner import OwnerDesk
 from consent.office.registration import VOICEPRINT_S
-from consent.office.rotation import Rotation
 from consent.office.usage import spoken, uses
 from consent.office.withdrawal import Withdrawals
 from consent.statements.lexicon import LEXICA
@@ -93,7 +92,7 @@ def test_an_old_copy_of_the_database_opens_no_voice_after_the_masters_rotation(
         plain.backup(old)
     old.close()
     erase(desk, done.voice_id)
-    Rotation(desk.office.books, desk.office.vault).master(desk.act("alice", "rotate"))
+    desk.rotate("master")
     copy = ConsentOffice.open(f"sqlite:///{tmp_path}/old.db", tmp_path / "data" / "consent")
     with copy.archive.reading() as connection, pytest.raises(VaultError, match="master key"):
         copy.vault.get(connection, done.voice_id, "reference")
@@ -105,7 +104,7 @@ def test_voices_open_after_the_masters_rotation_here_and_in_other_processes(desk
     desk.jane()
     other = desk.open_again()
     granted = desk.grant()
-    assert Rotation(desk.office.books, desk.office.vault).master(desk.act("alice", "rotate")) == 2
+    assert desk.rotate("master") == 2
     for office in (desk.office, other):
         assert office.reference(granted.token, granted.voice_hash).pcm is not None  # type: ignore[attr-defined]
     assert len(desk.office.keys.masters) == 1
@@ -281,8 +280,8 @@ def test_an_old_backup_brings_no_revoked_voice_back(desk: Desk, tmp_path: Path) 
         office.grant(Scope("jane", "support", "d", "en", "c"))
     assert caught.value.reason == "ledger", "this host has seen more"
     with pytest.raises(OperatorError, match="alice is registrar"):
-        office.resume_ledger("restored", desk.act("alice", "resume"))
-    assert office.resume_ledger("restored", desk.act("carol", "resume")) == ["jane"]
+        desk.resume(office, "alice")
+    assert desk.resume(office) == ["jane"]
     with pytest.raises(GrantRefused) as caught:
         office.grant(Scope("jane", "support", "d", "en", "c"))
     assert caught.value.reason == "revoked"
@@ -293,16 +292,15 @@ def test_an_old_backup_brings_no_revoked_voice_back(desk: Desk, tmp_path: Path) 
 def test_a_backup_from_before_a_rotation_opens_on_the_same_host(desk: Desk, tmp_path: Path) -> None:
     desk.jane()
     backup.write(desk.office, tmp_path / "b", PASSPHRASE)
-    rotation = Rotation(desk.office.books, desk.office.vault)
-    rotation.signing(desk.act("alice", "rotate"))
-    rotation.master(desk.act("alice", "rotate"))
+    desk.rotate("signing")
+    desk.rotate("master")
     desk.office.close()
     database = tmp_path / "data" / "voicegate.db"
     for side in ("", "-wal", "-shm"):
         Path(f"{database}{side}").unlink(missing_ok=True)
     backup.restore(tmp_path / "b", PASSPHRASE, f"sqlite:///{database}", tmp_path / "data" / "consent")
     office = desk.open_again()
-    office.resume_ledger("restored", desk.act("carol", "resume"))
+    desk.resume(office)
     granted = office.grant(Scope("jane", "support", "d", "en", "c"))
     assert office.reference(granted.token, granted.voice_hash).pcm is not None
     assert office.books.prove().ok
@@ -316,9 +314,8 @@ def test_rotations_by_two_processes_lose_no_key(desk: Desk) -> None:
     other = desk.open_again()
     other.keys.reload()
     for office in (desk.office, other, desk.office):
-        rotation = Rotation(office.books, office.vault)
-        rotation.master(desk.act("alice", "rotate"))
-        rotation.signing(desk.act("alice", "rotate"))
+        desk.rotate("master", office=office)
+        desk.rotate("signing", office=office)
     for office in (desk.office, other, desk.open_again()):
         assert office.reference(granted.token, granted.voice_hash).pcm is not None  # type: ignore[attr-defined]
         office.keys.reload()
@@ -339,7 +336,7 @@ def test_a_running_front_goes_on_when_an_auditor_has_resumed(desk: Desk, tmp_pat
         with pytest.raises(GrantRefused) as caught:
             desk.grant()
         assert caught.value.reason == "ledger"
-    other.resume_ledger("restored", desk.act("carol", "resume"))
+    desk.resume(other)
     desk.grant()
     assert desk.office.books.prove().ok
     other.close()

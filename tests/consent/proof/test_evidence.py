@@ -155,10 +155,8 @@ def test_a_bundle_of_a_revoked_voice_says_so(desk: Desk) -> None:
 
 
 def test_a_bundle_survives_a_rotation_with_the_old_key_alone(desk: Desk) -> None:
-    from consent.office.rotation import Rotation
-
     old = dict(desk.office.keys.public)
-    Rotation(desk.office.books, desk.office.vault).signing(desk.act("alice", "rotate"))
+    desk.rotate("signing")
     desk.jane()
     assert bundle.verify(exported(desk), old).state == "active"
 
