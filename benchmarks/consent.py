@@ -17,41 +17,45 @@ import numpy as np
 from sqlalchemy import insert
 
 from consent.archive.tables import LEDGER
-from consent.checks.sound import of_call, pcm16
+from consent.checks.checklist import Outcome
+from consent.checks.sound import of_call
 from consent.grants.scope import Scope
 from consent.ledger.chain import Row
+from consent.ledger.operators import OperatorKey
 from consent.office.office import ConsentOffice
-from consent.office.record import Reference, hash_record, join, write
-from consent.statements.challenge import issue
+from consent.office.operator_desk import OperatorDesk
+from consent.office.record import Reference, draft
+from consent.office.registration import Draft, Submission
 from consent.statements.statement import Terms
 
 
 def make_voice(office: ConsentOffice, handle: str) -> str:
-    """A voice in force, past its checks: what a grant needs and no more. Noise for a voice."""
+    """A voice in force, past its checks, with the acts that it needs and no more. Noise for a voice."""
     noise = np.random.default_rng(1).normal(0, 0.1, 24_000 * 10).astype(np.float32)
     reference = Reference(of_call("reference", noise, 24_000), "text")
     terms = Terms("Jane Doe", "Acme", ("support",), ("en",), date(date.today().year + 1, 1, 1))
-    with office.books.writing() as writing:
-        now, signer = office.clock(), office.keys.signer
-        challenge = issue(writing.connection, signer, terms, registrar="x", by_phone=False, now=now)
-        token, voice_hash = write(
-            voice_id=handle, handle=handle, challenge=challenge, references=[reference],
-            statement=reference.recording, findings=[], registrar="x", act=None, pin=False, signer=signer,
-            now=now,
-        )  # fmt: skip
-        office.vault.open_voice(writing.connection, handle, handle, now)
-        for kind, content in (
-            ("record", token.encode()),
-            ("reference", pcm16(join([reference])[0])),
-            ("text", b"text"),
-        ):
-            office.vault.put(writing.connection, handle, kind, content)
-        body = {
-            "outcome": "passed", "record_hash": hash_record(token), "voice_hash": voice_hash,
-            "registrar": "x",
-        }  # fmt: skip
-        writing.append("voice.submitted", handle, body)
-    return voice_hash
+    keys = {name: OperatorKey.make(name) for name in ("alice", "bob")}
+    for name, role in (("alice", "registrar"), ("bob", "reviewer")):
+        OperatorDesk(office.books).add(name, role, keys[name].public, None)
+
+    def act(who: str, what: str, **about: object) -> str:
+        return keys[who].act(what, office.clock(), office.identity, **about)
+
+    asked = act("alice", "challenge", terms=terms.hash("salt"), by_phone=False)
+    challenge = office.registrar.challenge(terms, asked, salt="salt")
+    submission = Submission(handle, (reference,), reference.recording, challenge.challenge_id, adult=True)
+    now, registered = office.clock(), act("alice", "register", **submission.digest)
+    claims = draft(
+        voice_id=handle, handle=handle, challenge=challenge, references=[reference],
+        statement=reference.recording, findings=[], registrar="alice", act=registered, pin=False, now=now,
+    )  # fmt: skip
+    made = Draft(submission, challenge, Outcome(), "alice", registered, now, claims)
+    office.registrar.keep(made, act("alice", "confirm", **made.found))
+    office.registrar.listen(handle, act("bob", "listen", voice_id=handle))
+    record_hash = office.look().voices[handle].record_hash
+    decided = act("bob", "review", voice_id=handle, record_hash=record_hash, decision="approve")
+    office.registrar.review(handle, decided)
+    return str(claims["voice_hash"])
 
 
 def fill(office: ConsentOffice, rows: int) -> None:

@@ -179,7 +179,7 @@ def _removed(standing: Standing, row: Row, body: Body) -> None:
 def _challenged(standing: Standing, row: Row, body: Body) -> None:
     operator, claims = _act_of(standing, row, body, "challenge")
     if standing.form >= FORM:
-        _binds(operator, claims, "another challenge", by_phone=body["by_phone"])
+        _binds(operator, claims, "another challenge", terms=body["terms"], by_phone=body["by_phone"])
 
 
 def _submitted(standing: Standing, row: Row, body: Body) -> None:

@@ -175,12 +175,11 @@ class Registrar:
                 writing.connection, self._books.keys.signer, terms, registrar=operator.name,
                 by_phone=by_phone, now=now, life_s=life_s,
             )  # fmt: skip
-            writing.append(
-                "challenge.issued", None,
-                {
-                    "challenge": issued.challenge_id, "by_phone": by_phone, "by": operator.name, "act": act,
-                },
-            )  # fmt: skip
+            body = {
+                "challenge": issued.challenge_id, "terms": claims["terms"], "by_phone": by_phone,
+                "by": operator.name, "act": act,
+            }  # fmt: skip
+            writing.append("challenge.issued", None, body)
             return issued
 
     # ── registration ─────────────────────────────────────────────────────────────────────────────────

@@ -183,11 +183,15 @@ def test_the_ledger_outlives_a_change_of_keys(desk: Desk) -> None:
     again.close()
 
 
-def test_a_rotation_cut_short_is_finished_at_the_next_start(desk: Desk) -> None:
+def test_after_a_rotation_cut_short_the_old_key_signs_on(desk: Desk) -> None:
+    old = desk.office.keys.signer.kid
     desk.office.keys.add_signer(SigningKey.make())  # and killed here, before its row
     again = desk.open_again()
-    assert again.look().signers.keys() == set(again.keys.public)
+    assert set(again.look().signers) == {again.keys.signer.kid} == {old}, "no act put another in force"
     assert again.books.prove().ok
+    new = desk.rotate("signing", office=again)
+    assert again.look().signers.keys() == {old, new}
+    assert again.keys.signer.kid == new
     again.close()
 
 

@@ -200,7 +200,7 @@ def test_a_swapped_reference_is_refused(desk: Desk) -> None:
 
 def test_a_name_pointed_at_another_voice_is_refused(desk: Desk) -> None:
     jane = desk.jane()
-    joe = desk.submit(
+    joe = desk.jane(
         handle="joe", statement=prompt("conf-adminmenu"), references=(Reference(prompt("vm-options"), "t"),)
     )
     with desk.office.archive.writing() as connection:
