@@ -44,12 +44,13 @@ def make_voice(office: ConsentOffice, handle: str) -> str:
     asked = act("alice", "challenge", terms=terms.hash("salt"), by_phone=False)
     challenge = office.registrar.challenge(terms, asked, salt="salt")
     submission = Submission(handle, (reference,), reference.recording, challenge.challenge_id, adult=True)
+    outcome = Outcome(fingerprints=[np.zeros(0, np.uint32)] * 2)
     now, registered = office.clock(), act("alice", "register", **submission.digest)
     claims = draft(
         voice_id=handle, handle=handle, challenge=challenge, references=[reference],
         statement=reference.recording, findings=[], registrar="alice", act=registered, pin=False, now=now,
     )  # fmt: skip
-    made = Draft(submission, challenge, Outcome(), "alice", registered, now, claims)
+    made = Draft(submission, challenge, outcome, "alice", registered, now, claims)
     office.registrar.keep(made, act("alice", "confirm", **made.found))
     office.registrar.listen(handle, act("bob", "listen", voice_id=handle))
     record_hash = office.look().voices[handle].record_hash

@@ -161,13 +161,15 @@ class OfficeKeys:
 
     @property
     def signer(self) -> SigningKey:
-        """The key that signs now: the newest that the ledger has introduced. Raises `VaultError`."""
-        signers = [key for key in self.signers if key.kid in self._in_force or not self._in_force]
-        if not signers:
+        """The key that signs now: the newest that the ledger has introduced, else the newest.
+
+        Raises `VaultError` on a host whose keys were all revoked.
+        """
+        if not self.signers:
             raise VaultError(
-                f"no signing key of this host is in force; copy {KEY_FILE} from the host that rotated"
+                f"this host has no signing key in force; copy {KEY_FILE} from the host that rotated"
             )
-        return signers[-1]
+        return next((key for key in reversed(self.signers) if key.kid in self._in_force), self.signers[-1])
 
     @property
     def master(self) -> MasterKey:

@@ -67,7 +67,13 @@ class Writing:
             seq, prev, at_ms = self._rows[-1].seq, self._rows[-1].hash, self._rows[-1].at_ms
         # the ledger's time never goes back; whether the clock did is for `ConsentOffice.grant` to judge
         at_ms = max(at_ms, round(books.clock() * 1000))
-        row = Row.make(seq + 1, at_ms, kind, subject, body, prev, signer or books.keys.signer)
+        if signer is None:
+            signer = books.keys.signer
+            if self.standing.signers and signer.kid not in self.standing.signers:
+                raise LedgerError(
+                    "this host has no signing key in force; copy office-keys.json from the host that rotated"
+                )
+        row = Row.make(seq + 1, at_ms, kind, subject, body, prev, signer)
         if kind not in QUIET and (fault := judge(self.standing, row)) is not None:
             raise OperatorError(fault.removeprefix(VOID))
         put(self.connection, row)

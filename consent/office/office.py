@@ -149,6 +149,12 @@ class ConsentOffice:
         self._heart = self._stock()
 
     @property
+    def stock_record(self) -> str:
+        """The stock voice's record, signed. Raises `VaultError`."""
+        signer = self.keys.signer
+        return sign({**STOCK_RECORD, "iss": ISSUER}, signer.private, signer.kid, RECORD_TYP)
+
+    @property
     def verifier(self) -> GrantVerifier:
         """Verifies with all of the office's keys."""
         return GrantVerifier(self.keys.public)
@@ -311,7 +317,11 @@ class ConsentOffice:
             "iss": ISSUER, "jti": jti, "sub": scope.voice, "vh": voice_hash, "pur": scope.purpose,
             "dp": scope.dialplan, "lang": scope.language, "call": scope.call_id, "iat": at, "exp": expires_at,
         }  # fmt: skip
-        token = sign(claims, self.keys.signer.private, self.keys.signer.kid)
+        try:
+            signer = self.keys.signer
+        except VaultError as error:
+            raise GrantRefused("unknown_key", str(error)) from None
+        token = sign(claims, signer.private, signer.kid)
         return self.verifier.verify(token, now=at)
 
     # ── the engine's side ────────────────────────────────────────────────────────────────────────────

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from consent.checks.checklist import Checks
-from consent.ledger.operators import OperatorDesk, OperatorKey
+from consent.ledger.operators import OperatorKey
 from consent.office.enrolment import by_code
 from consent.office.office import ConsentOffice
+from consent.office.operator_desk import OperatorDesk
 from consent.office.record import Reference
 from consent.office.registration import Submission
 from consent.statements.statement import Terms
@@ -83,10 +84,10 @@ class Office:
             OperatorDesk(self.office.books).add(name, role, self._keys[name].public, None)
 
     def act(self, who: str, what: str, **about: object) -> str:
-        return self._keys[who].act(what, time.time(), **about)
+        return self._keys[who].act(what, time.time(), self.office.identity, **about)
 
     def challenge(self, *, by_phone: bool) -> Any:
-        act = self.act("alice", "challenge", terms=TERMS.hash("salt"))
+        act = self.act("alice", "challenge", terms=TERMS.hash("salt"), by_phone=by_phone)
         return self.office.registrar.challenge(TERMS, act, salt="salt", by_phone=by_phone)
 
     def register_jane(self) -> None:
@@ -102,18 +103,16 @@ class Office:
             adult=True,
             pin=PIN,
         )
-        self.office.registrar.submit(submission, self.act("alice", "register", **submission.digest))
+        self.office.registrar.submit(
+            submission,
+            self.act("alice", "register", **submission.digest),
+            confirm=lambda found: self.act("alice", "confirm", **found),
+        )
         standing = self.office.standing_of("jane")
         assert standing is not None
-        if standing.state == "pending":
-            act = self.act(
-                "bob",
-                "review",
-                voice_id=standing.voice_id,
-                record_hash=standing.record_hash,
-                decision="approve",
-            )
-            self.office.registrar.review("jane", act)
+        self.office.registrar.listen("jane", self.act("bob", "listen", voice_id=standing.voice_id))
+        about = {"voice_id": standing.voice_id, "record_hash": standing.record_hash}
+        self.office.registrar.review("jane", self.act("bob", "review", decision="approve", **about))
 
 
 @pytest.fixture

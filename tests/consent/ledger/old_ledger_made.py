@@ -2,9 +2,9 @@
 
 PYTHONPATH=. python old_ledger_made.py OUT.json
 
-It holds every row of a ledger that the older version wrote in honesty, its keys (of this ledger alone), and two
-voices' records: "jane", whom bob has heard and approved, and "joe", whom that version put in force because
-every check passed.
+It holds every row of a ledger that the older version wrote in honesty, its keys (of this ledger alone), and
+two voices' records: "jane", whom bob has heard and approved, and "joe", whom that version put in force
+because every check passed. This version cannot run it any more: it stands here to say what the rows are.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from consent.checks.checklist import Checks
+from consent.grants.grant import b64
 from consent.ledger.operators import OperatorDesk, OperatorKey
 from consent.office.office import ConsentOffice
 from consent.office.record import Reference
@@ -79,6 +80,7 @@ def make(folder: Path) -> dict[str, object]:
     return {
         "voices": {name: done.voice_id for name, done in made.items()},
         "records": records,
+        "operators": {name: b64(key.private.private_bytes_raw()) for name, key in keys.items()},
         "keys": json.loads((folder / "consent" / "office-keys.json").read_text()),
         "head": (folder / "consent" / "ledger-head").read_text(),
         "rows": [row.to_json() for row in again.books.rows()],
