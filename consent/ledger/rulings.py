@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 ROW_SLACK_S: Final = 150.0
 """How much further a row's time may be from its act's: hosts' clocks differ, and rows never go back."""
+IDS_KEPT: Final = 1_000
+"""Ids of acts that are kept whatever their time; more, while one of them could be handed in again."""
 UNDECIDED_S: Final = 30 * 24 * 3600.0
 """A registration that nobody decided on, or that was rejected, is erased after so long."""
 MAX_REASON: Final = 500
@@ -107,9 +109,9 @@ def _spend(standing: Standing, row: Row, body: Body) -> None:
     if isinstance(register := body.get("register"), dict):
         found.append((str(register["jti"]), float(register["iat"])))
     standing.spent.update((jti, iat) for jti, iat in found if jti)
-    if standing.form >= FORM and found:
+    if standing.form >= FORM and len(standing.spent) > IDS_KEPT:
         oldest = row.at_ms / 1000 - 2 * (ACT_LIFE_S + ROW_SLACK_S)
-        for jti in [jti for jti, iat in standing.spent.items() if iat < oldest]:
+        for jti in [jti for jti, iat in list(standing.spent.items())[:-IDS_KEPT] if iat < oldest]:
             del standing.spent[jti]
 
 

@@ -109,6 +109,16 @@ def test_the_life_of_a_voice(shell: Shell, tmp_path: Path) -> None:
     shell(f"voice backup {tmp_path}/backup --passphrase-from {passphrase}")
     assert "revoked" in shell("voice revoke jane --reason asked", by="alice")
     assert "signs with" in shell("voice rotate signing", by="alice")
+    (old, _) = json.loads(keys.read_text())["keys"]
+    stolen = f"voice revoke-key {old} --since 2d --reason stolen"
+    assert f"{old} is revoked" in shell(stolen, by="alice")
+    assert "revoked already" in shell(stolen, by="alice", fails=True)
+    (new,) = json.loads(keys.read_text())["keys"]
+    assert "rotate it first" in shell(
+        f"voice revoke-key {new} --since 2d --reason stolen", by="alice", fails=True
+    )
+    assert "or its key was revoked" in shell(f"ledger verify --head {tmp_path}/head", fails=True)
+    shell(f"ledger head --out {tmp_path}/head")
     assert "erased" in shell("voice erase jane --yes --reason asked", by="alice")
     assert "wrapped" in shell("voice rotate master", by="alice")
     assert "nothing is due" in shell("voice tidy")
