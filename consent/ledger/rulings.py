@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -23,9 +23,6 @@ from consent.grants.grant import unb64
 from consent.ledger.acts import ACT_LIFE_S, FORM, MAY, read_act, refuse_two_eyes, young
 from consent.ledger.operators import ROLES
 from consent.ledger.standing import GATEWAY, OperatorStanding, Standing, VoiceStanding
-
-if TYPE_CHECKING:
-    from consent.ledger.chain import Row
 
 ROW_SLACK_S: Final = 150.0
 """How much further a row's time may be from its act's: hosts' clocks differ, and rows never go back."""
@@ -49,7 +46,43 @@ TAKING: Final = frozenset({"voice.revoked", "voice.erased"})
 Body = Mapping[str, Any]
 
 
-def judge(standing: Standing, row: Row) -> str | None:
+class Judged(Protocol):
+    """What is read of a row (`consent.ledger.chain.Row`) to judge it."""
+
+    @property
+    def seq(self) -> int:
+        """Its number."""
+
+    @property
+    def at_ms(self) -> int:
+        """Its time."""
+
+    @property
+    def kind(self) -> str:
+        """What it says."""
+
+    @property
+    def subject(self) -> str | None:
+        """The voice that it is about."""
+
+    @property
+    def prev(self) -> str:
+        """Hash of the row before it."""
+
+    @property
+    def hash(self) -> str:
+        """Its hash."""
+
+    @property
+    def kid(self) -> str:
+        """The office's key that signed it."""
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """Its body, read."""
+
+
+def judge(standing: Standing, row: Judged) -> str | None:
     """Why a row is void, by what the ledger said before it; None when it counts."""
     rule = _RULES.get(row.kind)
     if rule is None:
@@ -63,7 +96,7 @@ def judge(standing: Standing, row: Row) -> str | None:
     return None
 
 
-def take(standing: Standing, row: Row) -> str | None:
+def take(standing: Standing, row: Judged) -> str | None:
     """Judges a row and applies it, if it counts or takes a voice back. Returns why it is void, or None."""
     if row.seq == 1:
         standing.office = row.hash
@@ -80,7 +113,7 @@ def take(standing: Standing, row: Row) -> str | None:
     return fault
 
 
-def replay(rows: Iterable[Row]) -> tuple[Standing, dict[int, str]]:
+def replay(rows: Iterable[Judged]) -> tuple[Standing, dict[int, str]]:
     """What these rows say, in order, and which of them are void, by number."""
     standing, void = Standing(), {}
     for row in rows:
@@ -89,14 +122,14 @@ def replay(rows: Iterable[Row]) -> tuple[Standing, dict[int, str]]:
     return standing, void
 
 
-def introduced(standing: Standing, row: Row) -> dict[str, Ed25519PublicKey]:
+def introduced(standing: Standing, row: Judged) -> dict[str, Ed25519PublicKey]:
     """The key, by kid, that a row itself puts in force and is signed with, if the row counts."""
     if row.kind == "ledger.resumed" and judge(standing, row) is None and "kid" in (body := row.table):
         return {body["kid"]: read_public(body["public"])}
     return {}
 
 
-def _spend(standing: Standing, row: Row, body: Body) -> None:
+def _spend(standing: Standing, row: Judged, body: Body) -> None:
     """Remembers an act's id while it could be handed in again."""
     found: list[tuple[str, float]] = []
     if row.kind == "act.refused" or row.kind == "voice.refused":
@@ -116,7 +149,7 @@ def _spend(standing: Standing, row: Row, body: Body) -> None:
 
 
 def _act_of(
-    standing: Standing, row: Row, body: Body, what: str, by: str = "by", *, aged: bool = True
+    standing: Standing, row: Judged, body: Body, what: str, by: str = "by", *, aged: bool = True
 ) -> tuple[OperatorStanding, dict[str, Any]]:
     """The act of a row, signed by whom the row names; `aged`: when the row was written."""
     operator, claims = read_act(standing, body.get("act"), what)
@@ -134,19 +167,19 @@ def _binds(operator: OperatorStanding, claims: Body, what: str, **wanted: object
             raise OperatorError(f"{operator.name} signed {what} (its {key} differs)")
 
 
-def _voice(standing: Standing, row: Row) -> VoiceStanding:
+def _voice(standing: Standing, row: Judged) -> VoiceStanding:
     voice = standing.voices.get(row.subject or "")
     if voice is None:
         raise OperatorError("it is about no voice that the ledger knows")
     return voice
 
 
-def _opened(standing: Standing, row: Row, body: Body) -> None:
+def _opened(standing: Standing, row: Judged, body: Body) -> None:
     if row.seq != 1:
         raise OperatorError("only the first row opens a ledger")
 
 
-def _added(standing: Standing, row: Row, body: Body) -> None:
+def _added(standing: Standing, row: Judged, body: Body) -> None:
     name, role, public = str(body["name"]), str(body["role"]), str(body["public"])
     if role not in ROLES:
         raise OperatorError(f"{role!r} is no role")
@@ -168,7 +201,7 @@ def _added(standing: Standing, row: Row, body: Body) -> None:
         raise OperatorError("this key is another operator's")
 
 
-def _removed(standing: Standing, row: Row, body: Body) -> None:
+def _removed(standing: Standing, row: Judged, body: Body) -> None:
     operator, claims = _act_of(standing, row, body, "operator", aged=False)
     name = body["name"]
     known = standing.operators.get(name)
@@ -178,13 +211,13 @@ def _removed(standing: Standing, row: Row, body: Body) -> None:
         raise OperatorError(f"{name} was revoked already")
 
 
-def _challenged(standing: Standing, row: Row, body: Body) -> None:
+def _challenged(standing: Standing, row: Judged, body: Body) -> None:
     operator, claims = _act_of(standing, row, body, "challenge")
     if standing.form >= FORM:
         _binds(operator, claims, "another challenge", terms=body["terms"], by_phone=body["by_phone"])
 
 
-def _submitted(standing: Standing, row: Row, body: Body) -> None:
+def _submitted(standing: Standing, row: Judged, body: Body) -> None:
     if not row.subject or row.subject in standing.voices:
         raise OperatorError("it names no voice, or one that was registered before")
     registrar = str(body["registrar"])
@@ -207,12 +240,12 @@ def _submitted(standing: Standing, row: Row, body: Body) -> None:
     )  # fmt: skip
 
 
-def _heard(standing: Standing, row: Row, body: Body) -> None:
+def _heard(standing: Standing, row: Judged, body: Body) -> None:
     operator, claims = _act_of(standing, row, body, "listen")
     _binds(operator, claims, "for another voice", voice_id=_voice(standing, row).voice_id)
 
 
-def _reviewed(standing: Standing, row: Row, body: Body) -> None:
+def _reviewed(standing: Standing, row: Judged, body: Body) -> None:
     operator, claims = _act_of(standing, row, body, "review")
     voice = _voice(standing, row)
     if voice.state != "pending":
@@ -230,7 +263,7 @@ def _reviewed(standing: Standing, row: Row, body: Body) -> None:
         raise OperatorError(f"{operator.name} has not listened yet")
 
 
-def _revoked(standing: Standing, row: Row, body: Body) -> None:
+def _revoked(standing: Standing, row: Judged, body: Body) -> None:
     voice = _voice(standing, row)
     if body.get("act"):
         operator, claims = read_act(standing, body["act"], "revoke")
@@ -243,7 +276,7 @@ def _revoked(standing: Standing, row: Row, body: Body) -> None:
         raise OperatorError("the voice was erased already")
 
 
-def _erased(standing: Standing, row: Row, body: Body) -> None:
+def _erased(standing: Standing, row: Judged, body: Body) -> None:
     voice = _voice(standing, row)
     if body.get("act"):
         operator, claims = _act_of(standing, row, body, "erase", aged=False)
@@ -256,7 +289,7 @@ def _erased(standing: Standing, row: Row, body: Body) -> None:
         raise OperatorError(f"there is no act of {body['by']!r}")
 
 
-def _blocked(standing: Standing, row: Row, body: Body) -> None:
+def _blocked(standing: Standing, row: Judged, body: Body) -> None:
     operator, claims = _act_of(standing, row, body, "block")
     _binds(operator, claims, "another label", label=body["label"])
     lift = row.kind == "speaker.unblocked"
@@ -275,7 +308,7 @@ def _key(standing: Standing, kid: str, public: str) -> None:
         raise OperatorError(f"the key {kid} was revoked")
 
 
-def _rotated(standing: Standing, row: Row, body: Body) -> None:
+def _rotated(standing: Standing, row: Judged, body: Body) -> None:
     _key(standing, body["kid"], body["public"])
     if standing.form < FORM and not body.get("act"):
         return  # an older version finished a rotation that was cut short so
@@ -287,7 +320,7 @@ def _rotated(standing: Standing, row: Row, body: Body) -> None:
         )  # fmt: skip
 
 
-def _master(standing: Standing, row: Row, body: Body) -> None:
+def _master(standing: Standing, row: Judged, body: Body) -> None:
     operator, claims = _act_of(standing, row, body, "rotate")
     if standing.form >= FORM:
         _binds(
@@ -296,7 +329,7 @@ def _master(standing: Standing, row: Row, body: Body) -> None:
         )  # fmt: skip
 
 
-def _key_revoked(standing: Standing, row: Row, body: Body) -> None:
+def _key_revoked(standing: Standing, row: Judged, body: Body) -> None:
     kid = body["kid"]
     if kid not in standing.signers or kid in standing.stolen:
         raise OperatorError(f"the ledger knows no key {kid!r}, or it was revoked already")
@@ -306,7 +339,7 @@ def _key_revoked(standing: Standing, row: Row, body: Body) -> None:
     _binds(operator, claims, "another revocation", kid=kid, since_ms=body["since_ms"])
 
 
-def _resumed(standing: Standing, row: Row, body: Body) -> None:
+def _resumed(standing: Standing, row: Judged, body: Body) -> None:
     operator, claims = _act_of(standing, row, body, "resume")
     if standing.form < FORM and "accepts" not in claims:
         return
@@ -319,7 +352,7 @@ def _resumed(standing: Standing, row: Row, body: Body) -> None:
     )  # fmt: skip
 
 
-_RULES: Final[Mapping[str, Callable[[Standing, Row, Body], None]]] = {
+_RULES: Final[Mapping[str, Callable[[Standing, Judged, Body], None]]] = {
     "ledger.opened": _opened,
     "operator.added": _added,
     "operator.revoked": _removed,

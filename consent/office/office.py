@@ -149,12 +149,6 @@ class ConsentOffice:
         self._heart = self._stock()
 
     @property
-    def stock_record(self) -> str:
-        """The stock voice's record, signed. Raises `VaultError`."""
-        signer = self.keys.signer
-        return sign({**STOCK_RECORD, "iss": ISSUER}, signer.private, signer.kid, RECORD_TYP)
-
-    @property
     def verifier(self) -> GrantVerifier:
         """Verifies with all of the office's keys."""
         return GrantVerifier(self.keys.public)

@@ -134,7 +134,7 @@ class Withdrawals:
 
     @property
     def _verifier(self) -> GrantVerifier:
-        return GrantVerifier(self._books.keys.public)
+        return GrantVerifier(self._books.keys.ever)
 
     def _record(self, connection: Connection, voice: VoiceStanding) -> Record | None:
         """The voice's record while it can be opened."""
