@@ -16,7 +16,6 @@ from consent.archive.vault import HOUSE
 from consent.checks.sound import Floats, pcm16
 from consent.commands.voice_commands import receipt_lines
 from consent.errors import ChallengeError
-from consent.office.rotation import Rotation
 from consent.office.withdrawal import Receipt, Withdrawals
 from tests.consent.conftest import Desk, PlannedSpeaker, both_databases, prompt
 
@@ -121,7 +120,7 @@ def test_old_masters_wrappings_leave_the_log_with_the_rotation(desk: Desk, tmp_p
         with desk.office.archive.reading() as connection:
             key = desk.office.vault.wrapped_key(connection, done.voice_id)
         assert key is not None
-        Rotation(desk.office.books, desk.office.vault).master(desk.act("alice", "rotate"))
+        desk.rotate("master")
         assert left(tmp_path / "data", {"key": [key]}) == {}
 
 
