@@ -1,6 +1,7 @@
 """Which call is treated how: the routes, the verbs, and what reads them from TOML files."""
 
 from gateway.dialplan.dialplan import Dialplan, Match
+from gateway.dialplan.disclosure import Disclosure
 from gateway.dialplan.routes import Hours, Keep, Route, fits, split_uri
 from gateway.dialplan.verbs import (
     VERBS,
@@ -26,6 +27,7 @@ __all__ = [
     "Converse",
     "Dialplan",
     "Disclose",
+    "Disclosure",
     "Enroll",
     "Gather",
     "Hangup",

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from gateway.dialplan.disclosure import sentence
 from gateway.dialplan.loading import read_folder
 from gateway.dialplan.routes import Route
-from gateway.dialplan.verbs import Converse, branches_of
+from gateway.dialplan.verbs import Converse, Disclose, branches_of
 from gateway.errors import CallRefused, DialplanError
 
 
@@ -88,12 +89,13 @@ class Dialplan:
         return tuple(found.values())
 
     def prompts(self) -> tuple[str, ...]:
-        """The texts that must be sayable when no engine answers: each conversation's last words."""
-        texts = (
-            text
-            for route in self.routes
-            for verb in route.do
-            if isinstance(verb, Converse)
-            for text in (verb.engine_lost, verb.busy)
-        )
-        return tuple(dict.fromkeys(texts))
+        """The texts that must be sayable when no engine answers.
+
+        They are each conversation's last words, and what must be told before them.
+        """
+        verbs = [verb for route in self.routes for verb in route.do]
+        talks = [verb for verb in verbs if isinstance(verb, Converse)]
+        last = [text for talk in talks for text in (talk.engine_lost, talk.busy)]
+        tellers = [verb for verb in verbs if isinstance(verb, Disclose)]
+        told = [sentence(teller.principal, teller.language, cloned=False) for teller in tellers]
+        return tuple(dict.fromkeys(last + told))

@@ -15,7 +15,16 @@ from pydantic import ValidationError
 
 from gateway.config.toml_mistake import toml_mistake
 from gateway.dialplan import toml_lines
-from gateway.dialplan.routes import ROUTE, Route, dumps, verb_adapter, weekdays_of, zone_of
+from gateway.dialplan.disclosed_paths import Undisclosed, first_undisclosed, principal_lines
+from gateway.dialplan.disclosure import WORDINGS, spoken_language
+from gateway.dialplan.routes import (
+    ROUTE,
+    Route,
+    dumps,
+    verb_adapter,
+    weekdays_of,
+    zone_of,
+)
 from gateway.dialplan.verbs import (
     CLOCK_FACTS,
     NAME,
@@ -135,19 +144,25 @@ def _routes(table: Mapping[str, Any], source: PlanFile) -> Iterator[Loaded]:
                 source.fail((*path, key), _unknown(key, _keys(Route)))
         head = {key: value for key, value in given.items() if key != "do"}
         route: Route = _typed(ROUTE.validate_json, head, Route, source, path)
-        do = tuple(_verb(verb, source, (*path, "do", i)) for i, verb in enumerate(verbs))
+        do = tuple(_verb(verb, source, (*path, "do", i), route.language) for i, verb in enumerate(verbs))
         loaded = Loaded(replace(route, do=do, file=source.file, line=source.line(path)), source, path)
         _check(loaded)
         yield loaded
 
 
-def _verb(given: Mapping[str, Any], source: PlanFile, path: toml_lines.Path) -> Verb:
+def _verb(given: Mapping[str, Any], source: PlanFile, path: toml_lines.Path, language: str) -> Verb:
     name = given.get("verb")
     if name is None:
         source.fail(path, f"which verb? add one of: {', '.join(VERBS)}")
     if name not in VERBS:
         source.fail((*path, "verb"), _unknown(str(name), VERBS, what="verb"))
     kind = VERBS[name]
+    if kind is Disclose and (lines := principal_lines(language, given)):
+        source.fail(
+            path,
+            "a disclosure says that this is a machine and for whom it speaks. Add to this disclose, with the "
+            f"name of your company:\n\n{lines}\n\nThe gateway has the words; your text follows them.",
+        )
     verb: Verb = _typed(verb_adapter(kind).validate_json, given, kind, source, path)
     return verb
 
@@ -175,6 +190,9 @@ def _typed(
             source.fail((*path, *where), _unknown(key, known))
         if first["type"] == "missing":
             source.fail((*path, *where), f"{_dotted(where)} is missing")
+        if first["type"] == "value_error":
+            why = first["msg"].removeprefix("Value error, ")
+            source.fail((*path, *where), f"{_dotted(where)} = {first['input']!r}: {why}")
         what = first["msg"].removeprefix("Input should ").removeprefix("String should ")
         source.fail((*path, *where), f"{_dotted(where)} = {first['input']!r} should {what}")
 
@@ -185,7 +203,6 @@ def _check(loaded: Loaded) -> None:
     _check_conditions(loaded)
     if not isinstance(route.do[0], Answer):
         loaded.fail(("do", 0), 'the first verb must be "answer"; put it before this one')
-    disclosed = False
     for i, verb in enumerate(route.do):
         if isinstance(verb, Answer) and i > 0:
             loaded.fail(("do", i), "a call is answered once; remove this verb")
@@ -193,14 +210,7 @@ def _check(loaded: Loaded) -> None:
             loaded.fail(
                 ("do", i + 1), "nothing happens after hangup; remove this verb, or move hangup to the end"
             )
-        disclosed = disclosed or isinstance(verb, Disclose)
         if isinstance(verb, Converse):
-            if not disclosed:
-                loaded.fail(
-                    ("do", i),
-                    "a bot speaks here without having said that it is one; put a disclose verb before this "
-                    'converse, for example text = "You are talking to an automated voice."',
-                )
             _check_conversation(loaded, verb, ("do", i))
         elif isinstance(verb, Gather):
             for digits in verb.branches:
@@ -209,9 +219,9 @@ def _check(loaded: Loaded) -> None:
                         ("do", i, "branches", digits), f"{digits!r} is longer than digits = {verb.digits}"
                     )
         else:
-            for key in ("text", "say", "announce"):
+            for key in ("before", "text", "say", "announce"):
                 _check_facts(loaded, getattr(verb, key, ""), CLOCK_FACTS, ("do", i, key))
-    if route.keep.transcript and not disclosed:
+    if route.keep.transcript and not any(isinstance(verb, Disclose) for verb in route.do):
         loaded.fail(("keep",), "a caller must be told that it is written down; say so in a disclose verb")
 
 
@@ -261,6 +271,8 @@ def _check_conversation(loaded: Loaded, verb: Converse, path: toml_lines.Path) -
     for key in ("not_understood", "silence_prompts"):
         for i, text in enumerate(getattr(verb, key)):
             _check_facts(loaded, text, known, (*path, key, i))
+    wording = WORDINGS.get(spoken_language(loaded.route.language))
+    house = wording.ask if wording is not None else ()
     asked: dict[str, str] = {}
     intents: set[str] = set()
     for i, reply in enumerate(verb.answers):
@@ -274,7 +286,14 @@ def _check_conversation(loaded: Loaded, verb: Converse, path: toml_lines.Path) -
             )
         _check_facts(loaded, reply.say, known, (*here, "say"))
         for j, phrase in enumerate(reply.ask):
-            other = asked.setdefault(" ".join(phrase.split()), reply.intent)
+            said = " ".join(phrase.split())
+            if said in house:
+                loaded.fail(
+                    (*here, "ask", j),
+                    f"{phrase!r} asks who speaks, and the caller then hears the disclosure again; "
+                    "remove this phrase",
+                )
+            other = asked.setdefault(said, reply.intent)
             if other != reply.intent:
                 loaded.fail((*here, "ask", j), f"{phrase!r} already means {other!r}; one phrase, one intent")
 
@@ -304,10 +323,27 @@ def _joined(loaded: list[Loaded], targets: Mapping[str, str]) -> tuple[Route, ..
                 if name not in by_name:
                     one.fail(("do", i, *path), _unknown(name, by_name, what="route"))
                 reached.add(name)
+    if (early := first_undisclosed({name: one.route for name, one in by_name.items()})) is not None:
+        _fail_undisclosed(by_name[early.route.name], early)
     for one in loaded:
         if not one.route.called and one.route.name not in reached:
             one.fail((), 'no call ever comes here; add called = ["…"], or name it in a gather')
     return tuple(one.route for one in loaded)
+
+
+def _fail_undisclosed(one: Loaded, early: Undisclosed) -> NoReturn:
+    """Names the words that come too early, and the lines that are missing before them."""
+    if spoken_language(one.route.language) not in WORDINGS:
+        one.fail(
+            ("language",),
+            f"this route speaks {one.route.language!r}, in which there are no words to say that a machine "
+            f"speaks; there are for {', '.join(WORDINGS)} (gateway/dialplan/disclosure.toml)",
+        )
+    one.fail(
+        ("do", early.at),
+        f"{early.why}; put these lines before this verb, with the name of your company:\n\n"
+        f'[[route.do]]\nverb = "disclose"\n{principal_lines(one.route.language, ())}\n',
+    )
 
 
 def _keys(kind: type[Any]) -> tuple[str, ...]:

@@ -16,6 +16,8 @@ from pydantic import Field, TypeAdapter
 
 from gateway.dialplan.verbs import STRICT, VERBS, Name, Verb
 
+STOCK_VOICE: Final = "heart"
+"""The voice that is nobody's: every engine has it."""
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _CLOCK: Final = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)(?::00)?|24:00(?::00)?")
 _SCHEME: Final = re.compile(r"(sips?|tel):", re.IGNORECASE)
@@ -107,7 +109,7 @@ class Route:
     hours: tuple[Hours, ...] = ()
     zone: str | None = None
     """IANA name, for hours and for what the bot says of the time; none: this machine's."""
-    voice: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,80}$")] = "heart"
+    voice: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,80}$")] = STOCK_VOICE
     language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Z]{2})?$")] = "en"
     purpose: Name = "support"
     without_voice: Literal["stock", "hangup"] = "stock"
@@ -147,6 +149,11 @@ class Route:
         """The route that `to_json` wrote. Raises pydantic's `ValidationError` for anything else."""
         bare = ROUTE.validate_json(dumps({**table, "do": []}))
         return replace(bare, do=tuple(verb_from_json(verb) for verb in table["do"]))
+
+
+def persons_voice(voice: str) -> str:
+    """The voice when it is a person's; empty for the stock voice."""
+    return "" if voice == STOCK_VOICE else voice
 
 
 def zone_of(name: str | None) -> tzinfo | None:

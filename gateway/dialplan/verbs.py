@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
+
+from gateway.dialplan.disclosure import WORDINGS, sentence, why_no_principal
 
 STRICT: Final = ConfigDict(extra="forbid", strict=True, serialize_by_alias=True)
 
@@ -26,6 +28,20 @@ Words = Annotated[str, Field(max_length=4000)]
 Digits = Annotated[str, Field(pattern=r"^[0-9A-D*#]{1,32}$")]
 Phrase = Annotated[str, Field(pattern=r"^[\p{Ll}' ]+$", max_length=80)]
 """What a caller may say to ask for something: lower-case words, as a recogniser's grammar has them."""
+
+
+def _principal(name: str) -> str:
+    why = why_no_principal(name)
+    if why is not None:
+        raise ValueError(why)
+    return name
+
+
+def _disclosed_language(language: str) -> str:
+    if language not in WORDINGS:
+        raise ValueError(f"there are no words for it; there are for {', '.join(WORDINGS)}")
+    return language
+
 
 CLOCK_FACTS: Final = frozenset({"time", "date", "weekday"})
 """Facts every plan has; their values come from the clock of the route's zone when they are spoken."""
@@ -42,11 +58,25 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Disclose:
-    """Says verbatim that a machine speaks; the caller cannot interrupt it."""
+    """Says that a machine speaks, for whom, and of a person's voice that it is a copy; never interrupted.
+
+    The words are the house's, by language (`gateway.dialplan.disclosure`). A plan may add to them.
+    """
 
     __pydantic_config__ = STRICT
     verb: Literal["disclose"] = "disclose"
-    text: Text
+    principal: Annotated[str, AfterValidator(_principal)]
+    """The company or person for whom the machine speaks."""
+    language: Annotated[str, AfterValidator(_disclosed_language)]
+    before: Annotated[str, Field(max_length=120)] = ""
+    """A greeting, said before the house's words."""
+    text: Words = ""
+    """Said after them."""
+
+    def words(self, *, cloned: bool) -> str:
+        """All that is said. `cloned`: the voice is a person's."""
+        said = sentence(self.principal, self.language, cloned=cloned)
+        return " ".join(part for part in (self.before.strip(), said, self.text.strip()) if part)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,8 +12,9 @@ import structlog
 from consent.grants.scope import Scope
 from consent.office.office import ConsentOffice
 from gateway.config.runtime import Runtime
+from gateway.dialplan.routes import STOCK_VOICE
 from gateway.errors import RpcError
-from gateway.front.routing import STOCK_VOICE, Routing
+from gateway.front.routing import Routing
 from gateway.ipc import rpc
 from gateway.ipc.envelope import Handled
 from gateway.ipc.hall_messages import Health, RenderPrompts

@@ -21,6 +21,7 @@ from consent.grants.grant import GrantVerifier, VoiceGrant
 from consent.grants.scope import Scope
 from consent.office.office import ConsentOffice
 from gateway.dialplan import Dialplan, Route
+from gateway.dialplan.routes import STOCK_VOICE
 from gateway.errors import CallRefused, HallRefused, RpcError, RpcTimeout
 from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.ending import CallEnding, End
@@ -32,7 +33,6 @@ from watermark.payload import call_payload
 
 log = structlog.get_logger("routing")
 
-STOCK_VOICE: Final = "heart"
 PAYLOAD_TRIES: Final = 4
 HALL_BACK_S: Final = 2
 """When a caller may try again whom no hall took."""

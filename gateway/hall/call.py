@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 
 from consent.grants.grant import VoiceGrant
-from gateway.dialplan import Route
+from gateway.dialplan import Disclosure, Route
+from gateway.dialplan.routes import persons_voice
 from gateway.dialplan.verbs import fill
 from gateway.errors import RpcError
 from gateway.hall.call_ear import CallEar
@@ -71,8 +72,8 @@ class Call:
     """bound to the call's id"""
     resumed: bool = False
     """taken up after a hall's death: the caller was greeted already"""
-    disclosed: list[str] = field(default_factory=list)
-    """disclosures that the caller has heard whole, before a hall's death too"""
+    disclosed: list[Disclosure] = field(default_factory=list)
+    """those that the caller has heard whole, before a hall's death too"""
     clocks: Clocks = time
     state: str = field(default="offered", init=False)
     route: Route = field(init=False)
@@ -140,11 +141,19 @@ class Call:
         """The call goes on as `route`."""
         self.route = route
 
-    def disclose(self, text: str) -> None:
+    @property
+    def persons_voice(self) -> str:
+        """The person's voice in which the call speaks now; empty for the stock voice."""
+        grant = self.licence.grant
+        return persons_voice(grant.voice if grant is not None else self.route.voice)
+
+    def disclose(self, told: Disclosure) -> None:
         """The caller has heard this disclosure from its first word to its last."""
-        self.disclosed.append(text)
-        self.session.note(disclosed=self.disclosed)
-        self.session.event("disclosed", text=text)
+        self.disclosed.append(told)
+        self.session.note(disclosed=[asdict(one) for one in self.disclosed])
+        what = {"principal": told.principal, "language": told.language, "voice": told.voice or None}
+        self.session.event("disclosed", **what, text=told.text)
+        self.speech.fill(True)
 
     def end(self, how: CallEnding) -> None:
         """The call is over; idempotent, the first reason stays."""

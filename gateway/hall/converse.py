@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.dialplan import Converse
+from gateway.dialplan.disclosure import INTENT, KEY
 from gateway.hall.call import Call
 from gateway.hall.inbox import CallEnded, CallerTurn, Dtmf, EngineGone, Event, Heard, ToolCall
 from gateway.hall.leg import DUCKED, FULL
@@ -28,7 +29,7 @@ from model.tasks import Tasks
 UNDERSTOOD_WITHIN_S: Final = 1.0
 """Some engines never tell what they understood."""
 NO_KEYS: Final = "The voice does not ask for a key now."
-TOOLS: Final = ("hang_up", "transfer")
+TOOLS: Final = ("hang_up", "transfer", INTENT)
 """What an engine may ask for."""
 
 
@@ -73,7 +74,8 @@ class Conversation:
         Raises `CallEnded`, and `EngineGone` when there is nobody to talk with any more.
         """
         call, verb = self._call, self._verb
-        call.speech.configure(verb, call.route.local(), call.route.zone)
+        disclosed = call.disclosed[-1] if call.disclosed else None
+        call.speech.configure(verb, call.route.local(), call.route.zone, disclosed)
         call.ear.listen()
         if not verb.interruptible:
             call.ear.hold_floor()
@@ -150,7 +152,11 @@ class Conversation:
                 return await self._tool(event)
             case Dtmf():
                 call.session.event("dtmf", digit=event.digit)
-                call.line.show(ShownNote(NO_KEYS))
+                if event.digit == KEY and call.disclosed:
+                    call.speech.cut()
+                    await self._disclose_again()
+                else:
+                    call.line.show(ShownNote(NO_KEYS))
         return False
 
     # ── the caller's turn ────────────────────────────────────────────────────────────────────────────
@@ -255,6 +261,10 @@ class Conversation:
         call.ear.ignore()
         call.seat.aim(FULL)
         await call.played(tool.item)
+        if tool.name == INTENT:
+            await self._disclose_again()
+            call.ear.listen()
+            return False
         if tool.name == "hang_up":
             if not tool.item.queued:
                 await self._goodbye("asked")
@@ -264,3 +274,20 @@ class Conversation:
         self._say(self._verb.no_transfer)
         call.ear.listen()
         return False
+
+    async def _disclose_again(self) -> None:
+        """Says the latest disclosure again, word for word; it cannot be interrupted."""
+        call = self._call
+        if not call.disclosed:
+            return
+        call.ear.hold_floor()
+        call.ear.forget_turn()
+        call.seat.aim(FULL)
+        item = call.speech.say(call.disclosed[-1].text)
+        try:
+            await call.played(item)
+        finally:
+            if self._verb.interruptible:
+                call.ear.yield_floor()
+        call.session.event("disclosed_again", principal=call.disclosed[-1].principal, whole=item.whole)
+        call.ear.restart_silence()

@@ -21,6 +21,7 @@ from consent.grants.revocation import RevocationFeed
 from gateway.config.paths import recordings_dir
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
+from gateway.dialplan import Disclosure
 from gateway.errors import RpcError
 from gateway.hall.audio import FILTER_DELAY_S, HOUSE_HZ
 from gateway.hall.call import Call
@@ -86,7 +87,7 @@ HEALTH_S: Final = 0.6
 class Past:
     """What Redis remembers of a call whose hall died."""
 
-    disclosed: list[str]
+    disclosed: list[Disclosure]
     history: list[Item]
 
 
@@ -326,7 +327,7 @@ class Hall:
             if record is None or "offer" not in record.facts:
                 log.warning("call.not_remembered", call_id=call_id)
                 return None
-            disclosed = json.loads(record.facts.get("disclosed", "[]"))
+            disclosed = [Disclosure(**one) for one in json.loads(record.facts.get("disclosed", "[]"))]
             past = Past(disclosed, await self.sessions.history(call_id))
             offer = from_json(CallOffer, json.loads(record.facts["offer"]), "the offer that Redis keeps")
             async with asyncio.timeout(FRONT_WITHIN_S):  # the lines are often back before the front is

@@ -14,6 +14,7 @@ from gateway.dialplan import (
     Answer,
     Converse,
     Disclose,
+    Disclosure,
     Enroll,
     Gather,
     Hangup,
@@ -24,6 +25,7 @@ from gateway.dialplan import (
     Verb,
     VoiceOwner,
 )
+from gateway.dialplan.disclosure import sentence
 from gateway.hall.call import CONFIRMED_WITHIN_S, STARTED_WITHIN_S, Call
 from gateway.hall.converse import Conversation
 from gateway.hall.dtmf import dialled
@@ -73,11 +75,21 @@ async def _farewell(call: Call, refusal: Refused) -> None:
     """What is said when the engine cannot: a text rendered long ago. Then the call is over."""
     call.session.event("engine_refused", code=refusal.code, message=refusal.message)
     call.seat.aim(FULL)
-    item = call.speech.prompt(_last_words(call, refusal.code))
-    if item is not None:
+    for text in (*_untold(call), _last_words(call, refusal.code)):
+        item = call.speech.prompt(text)
+        if item is None:
+            break
         with contextlib.suppress(CallEnded):
             await call.inbox.until(item.done.wait(), FAREWELL_WITHIN_S)
     call.end(_ending(refusal))
+
+
+def _untold(call: Call) -> tuple[str, ...]:
+    """What a caller who has not heard the plan's disclosure must hear before any other word."""
+    told = next((verb for verb in call.route.do if isinstance(verb, Disclose)), None)
+    if told is None or call.disclosed:
+        return ()
+    return (sentence(told.principal, told.language, cloned=False),)
 
 
 def _ending(refusal: Refused) -> CallEnding:
@@ -119,6 +131,7 @@ class Performance:
         route: Route | None = call.route
         while route is not None:
             call.follow(route)
+            await self._disclose_voice(route)
             route = await self._route(route)
 
     async def _route(self, route: Route) -> Route | None:
@@ -134,7 +147,7 @@ class Performance:
             case Answer():
                 await self._answer(following)
             case Disclose():
-                await self._disclose(verb.text)
+                await self._disclose(verb)
             case Say():
                 await self._say(verb.text)
             case Converse():
@@ -188,19 +201,37 @@ class Performance:
                 return
         raise CallEnded(CallEnding(End.UNSAID))
 
-    async def _disclose(self, text: str) -> None:
-        call = self._call
-        if call.resumed and text in call.disclosed:
+    async def _disclose(self, verb: Disclose) -> None:
+        """Says it, unless the caller has heard these words already."""
+        call, voice = self._call, self._call.persons_voice
+        text = verb.words(cloned=bool(voice))
+        said = call.words(text)
+        if any(told.text == said for told in call.disclosed):
             return
         await self._announce(text)
-        call.disclose(text)
+        call.disclose(Disclosure(verb.principal, verb.language, voice, said, call.clocks.time()))
+
+    async def _disclose_voice(self, route: Route) -> None:
+        """Says it anew where the voice turns into one of which the caller was not told.
+
+        A plan that does so in writing does not load; but a call whose voice was refused speaks in the stock
+        voice instead, and may get the person's voice on a later route.
+        """
+        call = self._call
+        if not call.disclosed:
+            call.speech.fill(not any(isinstance(verb, Disclose) for verb in route.do))
+        elif all(told.voice != call.persons_voice for told in call.disclosed) and not _opens_by_disclosing(
+            route
+        ):
+            told = call.disclosed[-1]
+            await self._disclose(Disclose(principal=told.principal, language=told.language))
 
     async def _answer(self, following: Verb | None) -> None:
         """200 OK once the first words wait to be played; then until the caller can hear them."""
         call = self._call
         if call.line.confirmed.is_set():
             return  # a call that was taken up: the line has answered long ago
-        text = first_words(following)
+        text = first_words(following, cloned=bool(call.persons_voice))
         call.move("ringing")
         if text:
             item = call.speech.say(
@@ -238,10 +269,16 @@ class Performance:
         await Recording(call, self._recordings, verb.max_s, verb.silence_s).run()
 
 
-def first_words(verb: Verb | None) -> str:
-    """What a verb says first, verbatim; empty when it begins with silence."""
+def _opens_by_disclosing(route: Route) -> bool:
+    return any(isinstance(verb, Disclose) for verb in route.do[:2])
+
+
+def first_words(verb: Verb | None, *, cloned: bool) -> str:
+    """What a verb says first, verbatim; empty when it begins with silence. `cloned`: in a person's voice."""
     match verb:
-        case Disclose() | Say():
+        case Disclose():
+            return verb.words(cloned=cloned)
+        case Say():
             return verb.text
         case Converse():
             return verb.greeting

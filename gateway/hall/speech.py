@@ -21,6 +21,7 @@ from typing import Any, Final
 import numpy as np
 import structlog
 
+from gateway.dialplan.disclosure import INTENT, Disclosure, asked_again
 from gateway.dialplan.verbs import Converse, fill
 from gateway.hall import memory
 from gateway.hall.audio import HOUSE_HZ, Floats
@@ -46,6 +47,13 @@ SILENT_FOR_S: Final = 8.0
 """An engine that was asked to speak and says nothing for this long is given up."""
 CLOSE_WITHIN_S: Final = 1.0
 FILLER: Final = "One moment, please."
+DISCLOSE_AGAIN: Final = {
+    "type": "function",
+    "name": INTENT,
+    "description": "Tells the caller in fixed words that this is a machine and for whom it speaks. Use it "
+    "whenever the caller asks who or what they are talking to, and say nothing of it yourself.",
+}
+"""The house says it, not the engine."""
 PLAYOUT_REPORT_S: Final = 0.2
 RETRY_S: Final = 0.1
 
@@ -99,6 +107,7 @@ class Speech:
         """when the engine was last asked, or last said something, monotonic"""
         self._config: dict[str, Any] = {}
         self._transcribes = True
+        self._fills = True
 
     # ── saying ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -140,6 +149,10 @@ class Speech:
         """A tone; it is marked like everything else."""
         at = np.arange(round(seconds * HOUSE_HZ), dtype=np.float32) / HOUSE_HZ
         return self._own((0.2 * np.sin(2 * np.pi * hz * at)).astype(np.float32))
+
+    def fill(self, may: bool) -> None:
+        """Whether a wait may be filled with words: not before the caller knows that a machine speaks."""
+        self._fills = may
 
     def prompt(self, text: str) -> Item | None:
         """Says a text rendered in advance, for when the engine cannot; None when it never was."""
@@ -194,12 +207,19 @@ class Speech:
         self._unanswered.clear()
         self._outbox.send(lambda session: session.clear())
 
-    def configure(self, verb: Converse, now: datetime, zone: str | None) -> None:
-        """What the conversation knows; see the contract's `session.update`. `zone`: the route's, if any."""
+    def configure(
+        self, verb: Converse, now: datetime, zone: str | None, disclosed: Disclosure | None = None
+    ) -> None:
+        """What the conversation knows; see the contract's `session.update`. `zone`: the route's, if any.
+
+        `disclosed`: what a caller hears again who asks whether this is a machine.
+        """
+        house = () if disclosed is None else (DISCLOSE_AGAIN,)
+        answers = () if disclosed is None else (asked_again(disclosed.language),)
         self._config = {
             "instructions": fill(verb.instructions, verb.facts, now),
-            "tools": [{"type": "function", "name": name} for name in ("hang_up", "transfer")],
-            "answers": [asdict(reply) for reply in verb.answers],
+            "tools": [*({"type": "function", "name": name} for name in ("hang_up", "transfer")), *house],
+            "answers": [*(asdict(reply) for reply in verb.answers), *answers],
             "facts": dict(verb.facts),
             "phrases": {"unsure": verb.unsure, "not_understood": list(verb.not_understood)},
             **({"timezone": zone} if zone is not None else {}),
@@ -241,7 +261,7 @@ class Speech:
                     post(Refused("lost", str(error)))
                     return
                 wanted = self._active is not None and not self._playout.busy
-                if now - lost_at > FILLER_AFTER_S and wanted and not filled:
+                if now - lost_at > FILLER_AFTER_S and wanted and self._fills and not filled:
                     filled = True  # tried once: it may never have been rendered
                     self.prompt(FILLER)
                 await asyncio.sleep(RETRY_S)

@@ -20,12 +20,13 @@ from gateway.dialplan import (
     fits,
     split_uri,
 )
+from gateway.dialplan.disclosure import WORDINGS
 from gateway.errors import CallRefused, DialplanError
 
 SHIPPED = Path(__file__).resolve().parents[3] / "dialplans"
 
 ANSWER = '[[route.do]]\nverb = "answer"\n'
-DISCLOSE = '[[route.do]]\nverb = "disclose"\ntext = "I am a machine."\n'
+DISCLOSE = '[[route.do]]\nverb = "disclose"\nprincipal = "Lindens"\nlanguage = "en"\n'
 CONVERSE = '[[route.do]]\nverb = "converse"\ninstructions = "Be kind."\n'
 HANGUP = '[[route.do]]\nverb = "hangup"\n'
 
@@ -59,7 +60,7 @@ def test_the_demo_discloses_before_it_converses_and_answers_what_it_must() -> No
     demo = Dialplan.load(SHIPPED).route(called="demo").route
     assert [verb.verb for verb in demo.do] == ["answer", "disclose", "converse", "hangup"]
     converse = demo.do[2]
-    assert {"hours", "place", "time", "person", "repeat", "identity", "goodbye"} <= {
+    assert {"hours", "place", "time", "person", "repeat", "goodbye"} <= {
         reply.intent for reply in converse.answers
     }
 
@@ -69,7 +70,8 @@ def test_every_phrase_of_the_demo_is_in_the_recognisers_dictionary() -> None:
     lines = Path(pocketsphinx.get_model_path("en-us/cmudict-en-us.dict")).read_text().splitlines()
     words = {line.split(maxsplit=1)[0] for line in lines if line}
     converse = Dialplan.load(SHIPPED).route(called="demo").route.do[2]
-    asked = {word for reply in converse.answers for phrase in reply.ask for word in phrase.split()}
+    asks = [*(reply.ask for reply in converse.answers), WORDINGS["en"].ask]
+    asked = {word for ask in asks for phrase in ask for word in phrase.split()}
     assert asked <= words
 
 
@@ -198,7 +200,7 @@ def test_a_route_travels_as_json() -> None:
 
 
 def test_a_route_brings_those_its_gathers_may_reach(tmp_path: Path) -> None:
-    menu = ANSWER + '[[route.do]]\nverb = "gather"\nprompt = "?"\nbranches = {{ 1 = "{}" }}\nelse = "menu"\n'
+    menu = ANSWER + DISCLOSE + '[[route.do]]\nverb = "gather"\nprompt = "?"\nbranches = {{ 1 = "{}" }}\nelse = "menu"\n'
     plan = load(
         tmp_path,
         route("menu", do=menu.format("sub")),
@@ -208,8 +210,8 @@ def test_a_route_brings_those_its_gathers_may_reach(tmp_path: Path) -> None:
     )
     first = plan.route(called="menu").route
     assert {r.name for r in plan.reachable(first)} == {"sub", "leaf"}
-    assert isinstance(first.do[1], Gather)
-    assert first.do[1].otherwise == "menu"
+    assert isinstance(first.do[2], Gather)
+    assert first.do[2].otherwise == "menu"
 
 
 def test_verbs_are_plain_dataclasses_with_defaults() -> None:
@@ -220,7 +222,8 @@ def test_verbs_are_plain_dataclasses_with_defaults() -> None:
 
 def test_prompts_are_what_is_said_when_no_engine_answers(tmp_path: Path) -> None:
     plan = load(tmp_path, route(do=ANSWER + DISCLOSE + CONVERSE + 'busy = "Busy."\nengine_lost = "Lost."\n'))
-    assert plan.prompts() == ("Lost.", "Busy.")
+    told = "This is a machine with an AI voice. It speaks for Lindens."
+    assert plan.prompts() == ("Lost.", "Busy.", told)
 
 
 def test_facts_are_filled_in_and_the_clock_is_one() -> None:
@@ -247,13 +250,13 @@ MISTAKES = {
         "mean 'text'",
     ),
     "a missing field": (route(do=ANSWER + '[[route.do]]\nverb = "say"\n'), "0.toml:6:", "text is missing"),
-    "a number as text": (route(do=BOT + 'silence_s = "5"\n'), "0.toml:12:", "silence_s = '5' should be"),
-    "a number out of range": (route(do=BOT + "silence_s = 0\n"), "0.toml:12:", "greater than or equal to 1"),
+    "a number as text": (route(do=BOT + 'silence_s = "5"\n'), "0.toml:13:", "silence_s = '5' should be"),
+    "a number out of range": (route(do=BOT + "silence_s = 0\n"), "0.toml:13:", "greater than or equal to 1"),
     "no verbs": ('[[route]]\nname = "demo"\n', "0.toml:1:", 'verb = "answer"'),
     "answer is not first": (route(do=DISCLOSE + ANSWER), "0.toml:4:", 'first verb must be "answer"'),
     "answer twice": (route(do=ANSWER + ANSWER), "0.toml:6:", "answered once"),
     "after hangup": (route(do=ANSWER + HANGUP + DISCLOSE), "0.toml:8:", "nothing happens after hangup"),
-    "a bot that does not say so": (route(do=ANSWER + CONVERSE), "0.toml:6:", "put a disclose verb before"),
+    "a bot that does not say so": (route(do=ANSWER + CONVERSE), "0.toml:6:", "put these lines before"),
     "a bot that says so too late": (route(do=ANSWER + CONVERSE + DISCLOSE), "0.toml:6:", "disclose"),
     "an unknown transfer target": (
         route(do=ANSWER + '[[route.do]]\nverb = "transfer"\ntarget = "bob"\n'),
@@ -262,7 +265,7 @@ MISTAKES = {
     ),
     "a conversation's unknown target": (
         route(do=BOT + 'transfer = "bob"\n'),
-        "0.toml:12:",
+        "0.toml:13:",
         "no target 'bob'",
     ),
     "a target that is no URI": ('[targets]\nbob = "bob"\n', "0.toml:2:", "write for example"),
@@ -276,10 +279,10 @@ MISTAKES = {
         "0.toml:9:",
         "longer than digits = 1",
     ),
-    "an unknown fact": (route(do=BOT + 'greeting = "Open {hour}."\n'), "0.toml:12:", "{hour} is no fact"),
+    "an unknown fact": (route(do=BOT + 'greeting = "Open {hour}."\n'), "0.toml:13:", "{hour} is no fact"),
     "an answer's unknown fact": (
         route(do=BOT + 'answers = [\n{ intent = "a", ask = ["a"], say = "{b}" },\n]\n'),
-        "0.toml:13:",
+        "0.toml:14:",
         "{b} is no fact",
     ),
     "one phrase for two intents": (
@@ -287,17 +290,17 @@ MISTAKES = {
             do=BOT + 'answers = [{ intent = "a", ask = ["x y"], say = "1" },\n'
             '{ intent = "b", ask = ["z",\n"x y"], say = "2" }]\n'
         ),
-        "0.toml:14:",
+        "0.toml:15:",
         "already means 'a'",
     ),
     "an answer that does nothing": (
         route(do=BOT + 'answers = [{ intent = "a", ask = ["x"] }]\n'),
-        "0.toml:12:",
+        "0.toml:13:",
         "add say or tool",
     ),
     "a phrase no grammar has": (
         route(do=BOT + 'answers = [{ intent = "a", ask = ["What?"], say = "x" }]\n'),
-        "0.toml:12:",
+        "0.toml:13:",
         "match pattern",
     ),
     "days that are none": (
