@@ -51,7 +51,8 @@ purpose = "support"
 verb = "answer"
 [[route.do]]
 verb = "disclose"
-text = "You are talking to an automated voice."
+principal = "Lindens Bicycle Workshop"
+language = "en"
 [[route.do]]
 verb = "converse"
 instructions = "Answer."

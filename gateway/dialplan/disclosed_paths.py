@@ -84,11 +84,11 @@ def speaks(verb: Verb) -> bool:
     return verb.verb not in SILENT
 
 
-def principal_lines(language: str, given: Container[str]) -> str:
+def principal_lines(language: str, given: Container[str]) -> list[str]:
     """The lines that a disclosure in a route of this language lacks, as they are written in a plan."""
     spoken = spoken_language(language)
     lines = {
         "principal": 'principal = "Example Ltd"',
         "language": f'language = "{spoken if spoken in WORDINGS else "en"}"',
     }
-    return "\n".join(line for key, line in lines.items() if key not in given)
+    return [line for key, line in lines.items() if key not in given]

@@ -52,10 +52,16 @@ class PlanFile:
 
     file: str
     lines: dict[toml_lines.Path, int]
+    rows: tuple[str, ...]
+    """its text"""
 
     def fail(self, path: toml_lines.Path, message: str) -> NoReturn:
         """Raises `DialplanError` about the key at `path`."""
         raise DialplanError(f"{self.file}:{self.line(path)}: {message}")
+
+    def inline(self, path: toml_lines.Path) -> bool:
+        """Whether the table at `path` is written within a line, in braces."""
+        return "{" in self.rows[self.line(path) - 1].partition("#")[0]
 
     def line(self, path: toml_lines.Path) -> int:
         """The line of `path`, or of the nearest key around it."""
@@ -111,7 +117,7 @@ def _read(file: Path) -> tuple[dict[str, Any], PlanFile]:
     except tomllib.TOMLDecodeError as error:
         line, what = toml_mistake(error, text)
         raise DialplanError(f"{file}:{line}: not TOML: {what}") from None
-    source = PlanFile(str(file), toml_lines.lines_of(text))
+    source = PlanFile(str(file), toml_lines.lines_of(text), tuple(text.split("\n")))
     for key in table:
         if key not in ("route", "targets"):
             source.fail((key,), _unknown(key, ("route", "targets")) + "; a file has [[route]] and [targets]")
@@ -158,10 +164,11 @@ def _verb(given: Mapping[str, Any], source: PlanFile, path: toml_lines.Path, lan
         source.fail((*path, "verb"), _unknown(str(name), VERBS, what="verb"))
     kind = VERBS[name]
     if kind is Disclose and (lines := principal_lines(language, given)):
+        added = (", " if source.inline(path) else "\n").join(lines)
         source.fail(
             path,
             "a disclosure says that this is a machine and for whom it speaks. Add to this disclose, with the "
-            f"name of your company:\n\n{lines}\n\nThe gateway has the words; your text follows them.",
+            f"name of your company:\n\n{added}\n\nThe gateway has the words; your text follows them.",
         )
     verb: Verb = _typed(verb_adapter(kind).validate_json, given, kind, source, path)
     return verb
@@ -339,10 +346,13 @@ def _fail_undisclosed(one: Loaded, early: Undisclosed) -> NoReturn:
             f"this route speaks {one.route.language!r}, in which there are no words to say that a machine "
             f"speaks; there are for {', '.join(WORDINGS)} (gateway/dialplan/disclosure.toml)",
         )
+    lines = principal_lines(one.route.language, ())
+    table = '[[route.do]]\nverb = "disclose"\n' + "\n".join(lines)
+    if one.source.inline((*one.path, "do", early.at)):
+        table = f'{{ verb = "disclose", {", ".join(lines)} }},'
     one.fail(
         ("do", early.at),
-        f"{early.why}; put these lines before this verb, with the name of your company:\n\n"
-        f'[[route.do]]\nverb = "disclose"\n{principal_lines(one.route.language, ())}\n',
+        f"{early.why}; put this before it, with the name of your company:\n\n{table}\n",
     )
 
 

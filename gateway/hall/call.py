@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 
 from consent.grants.grant import VoiceGrant
-from gateway.dialplan import Disclosure, Route
+from gateway.dialplan import Disclose, Disclosure, Route
 from gateway.dialplan.routes import persons_voice
 from gateway.dialplan.verbs import fill
 from gateway.errors import RpcError
@@ -147,13 +147,17 @@ class Call:
         grant = self.licence.grant
         return persons_voice(grant.voice if grant is not None else self.route.voice)
 
+    @property
+    def told(self) -> bool:
+        """The caller knows that a machine speaks, or is on a route that need not say it."""
+        return bool(self.disclosed) or not any(isinstance(verb, Disclose) for verb in self.route.do)
+
     def disclose(self, told: Disclosure) -> None:
         """The caller has heard this disclosure from its first word to its last."""
         self.disclosed.append(told)
         self.session.note(disclosed=[asdict(one) for one in self.disclosed])
         what = {"principal": told.principal, "language": told.language, "voice": told.voice or None}
         self.session.event("disclosed", **what, text=told.text)
-        self.speech.fill(True)
 
     def end(self, how: CallEnding) -> None:
         """The call is over; idempotent, the first reason stays."""

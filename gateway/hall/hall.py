@@ -379,7 +379,8 @@ class Hall:
         self.grants.use(call, call.offer.grant)
         work = Tasks()
         performing = work.short(perform(call, recordings_dir(self.settings)), "call.perform")
-        work.short(call.speech.run(lambda: call.licence.token, call.inbox.post), "call.speech")
+        speaking = call.speech.run(lambda: call.licence.token, call.inbox.post, lambda: call.told)
+        work.short(speaking, "call.speech")
         work.short(self.grants.keep(call), "call.grant")
         work.short(self._limit(call), "call.limit")
         try:

@@ -87,7 +87,7 @@ async def _farewell(call: Call, refusal: Refused) -> None:
 def _untold(call: Call) -> tuple[str, ...]:
     """What a caller who has not heard the plan's disclosure must hear before any other word."""
     told = next((verb for verb in call.route.do if isinstance(verb, Disclose)), None)
-    if told is None or call.disclosed:
+    if told is None or call.told:
         return ()
     return (sentence(told.principal, told.language, cloned=False),)
 
@@ -218,10 +218,10 @@ class Performance:
         voice instead, and may get the person's voice on a later route.
         """
         call = self._call
-        if not call.disclosed:
-            call.speech.fill(not any(isinstance(verb, Disclose) for verb in route.do))
-        elif all(told.voice != call.persons_voice for told in call.disclosed) and not _opens_by_disclosing(
-            route
+        if (
+            call.disclosed
+            and all(told.voice != call.persons_voice for told in call.disclosed)
+            and not _opens_by_disclosing(route)
         ):
             told = call.disclosed[-1]
             await self._disclose(Disclose(principal=told.principal, language=told.language))

@@ -107,7 +107,6 @@ class Speech:
         """when the engine was last asked, or last said something, monotonic"""
         self._config: dict[str, Any] = {}
         self._transcribes = True
-        self._fills = True
 
     # ── saying ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -149,10 +148,6 @@ class Speech:
         """A tone; it is marked like everything else."""
         at = np.arange(round(seconds * HOUSE_HZ), dtype=np.float32) / HOUSE_HZ
         return self._own((0.2 * np.sin(2 * np.pi * hz * at)).astype(np.float32))
-
-    def fill(self, may: bool) -> None:
-        """Whether a wait may be filled with words: not before the caller knows that a machine speaks."""
-        self._fills = may
 
     def prompt(self, text: str) -> Item | None:
         """Says a text rendered in advance, for when the engine cannot; None when it never was."""
@@ -232,10 +227,16 @@ class Speech:
 
     # ── the connection's life ────────────────────────────────────────────────────────────────────────
 
-    async def run(self, grant: Callable[[], str | None], post: Callable[[SpeechEvent], None]) -> None:
+    async def run(
+        self,
+        grant: Callable[[], str | None],
+        post: Callable[[SpeechEvent], None],
+        fills: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Keeps a session with the engine until cancelled; says so by `Refused` when there can be none.
 
-        `grant` answers the call's present grant token, None while it may not speak.
+        `grant` returns the call's present grant token, None while it may not speak. `fills` says whether
+        words may fill a wait: not before the caller knows that a machine speaks.
         """
         lost_at: float | None = None
         filled = False
@@ -261,7 +262,7 @@ class Speech:
                     post(Refused("lost", str(error)))
                     return
                 wanted = self._active is not None and not self._playout.busy
-                if now - lost_at > FILLER_AFTER_S and wanted and self._fills and not filled:
+                if now - lost_at > FILLER_AFTER_S and wanted and fills() and not filled:
                     filled = True  # tried once: it may never have been rendered
                     self.prompt(FILLER)
                 await asyncio.sleep(RETRY_S)

@@ -48,7 +48,7 @@ async def test_a_question_is_heard_and_answered(house: House, page: Page) -> Non
     await page.goto(house.url)
     await page.get_by_role("button", name="Call", exact=True).click()
     conversation = page.locator("#conversation")
-    await expect(conversation).to_contain_text("automated voice")
+    await expect(conversation).to_contain_text("a machine with an AI voice")
     await expect(page.locator("#state")).to_have_text("Speaking")
     loud = "() => Number(document.getElementById('bot').getAttribute('aria-valuenow')) > -40"
     await page.wait_for_function(loud)
@@ -72,7 +72,9 @@ async def test_firefox_hears_the_disclosure(house: House, tmp_path: Path) -> Non
         await page.evaluate(KEEP_CONNECTION)
         await page.click("#call")
         await page.until("document.getElementById('state').textContent === 'Speaking'")
-        await page.until("document.getElementById('conversation').innerText.includes('automated voice')")
+        await page.until(
+            "document.getElementById('conversation').innerText.includes('a machine with an AI voice')"
+        )
         await page.until(HEARS)
         await page.click("#call")
         await page.until("document.getElementById('state').textContent === 'Call ended'")
@@ -84,7 +86,7 @@ async def test_firefox_hears_the_disclosure(house: House, tmp_path: Path) -> Non
 async def test_a_key_is_pressed(house: House, page: Page) -> None:
     await page.goto(house.url)
     await page.get_by_role("button", name="Call", exact=True).click()
-    await expect(page.locator("#conversation")).to_contain_text("automated voice")
+    await expect(page.locator("#conversation")).to_contain_text("a machine with an AI voice")
     await page.keyboard.press("5")
     newest = max(house.calls(), key=lambda call: float(call["started_at"]))
 

@@ -33,7 +33,8 @@ verb = "answer"
 
 [[route.do]]
 verb = "disclose"
-text = "This is an automated voice."
+principal = "Lindens"
+language = "en"
 
 [[route.do]]
 verb = "gather"

@@ -48,7 +48,7 @@ purpose = "support"
 without_voice = "hangup"
 do = [
   { verb = "answer" },
-  { verb = "disclose", text = "You are talking to an automated voice, made of the voice of a person." },
+  { verb = "disclose", principal = "Lindens", language = "en" },
 @LINES@
 ]
 
@@ -57,6 +57,7 @@ name = "owner"
 called = ["owner"]
 do = [
   { verb = "answer" },
+  { verb = "disclose", principal = "Lindens", language = "en" },
   { verb = "voice_owner", voice = "jane", ask_pin = "PIN?", offer = "Nine?", confirm = "PIN?" },
 ]
 
@@ -65,6 +66,7 @@ name = "enroll"
 called = ["enroll"]
 do = [
   { verb = "answer" },
+  { verb = "disclose", principal = "Lindens", language = "en" },
   { verb = "enroll", begin = "Repeat after me." },
 ]
 """

@@ -200,7 +200,11 @@ def test_a_route_travels_as_json() -> None:
 
 
 def test_a_route_brings_those_its_gathers_may_reach(tmp_path: Path) -> None:
-    menu = ANSWER + DISCLOSE + '[[route.do]]\nverb = "gather"\nprompt = "?"\nbranches = {{ 1 = "{}" }}\nelse = "menu"\n'
+    menu = (
+        ANSWER
+        + DISCLOSE
+        + '[[route.do]]\nverb = "gather"\nprompt = "?"\nbranches = {{ 1 = "{}" }}\nelse = "menu"\n'
+    )
     plan = load(
         tmp_path,
         route("menu", do=menu.format("sub")),
@@ -256,7 +260,7 @@ MISTAKES = {
     "answer is not first": (route(do=DISCLOSE + ANSWER), "0.toml:4:", 'first verb must be "answer"'),
     "answer twice": (route(do=ANSWER + ANSWER), "0.toml:6:", "answered once"),
     "after hangup": (route(do=ANSWER + HANGUP + DISCLOSE), "0.toml:8:", "nothing happens after hangup"),
-    "a bot that does not say so": (route(do=ANSWER + CONVERSE), "0.toml:6:", "put these lines before"),
+    "a bot that does not say so": (route(do=ANSWER + CONVERSE), "0.toml:6:", "put this before it"),
     "a bot that says so too late": (route(do=ANSWER + CONVERSE + DISCLOSE), "0.toml:6:", "disclose"),
     "an unknown transfer target": (
         route(do=ANSWER + '[[route.do]]\nverb = "transfer"\ntarget = "bob"\n'),

@@ -39,6 +39,7 @@ name = "demo"
 called = ["demo"]
 do = [
   { verb = "answer" },
+  { verb = "disclose", principal = "Lindens", language = "en" },
   { verb = "gather", prompt = "press one", branches = { "1" = "night" } },
 ]
 
@@ -47,14 +48,22 @@ name = "strict"
 called = ["strict"]
 voice = "alice"
 without_voice = "hangup"
-do = [{ verb = "answer" }, { verb = "say", text = "hello" }]
+do = [
+  { verb = "answer" },
+  { verb = "disclose", principal = "Lindens", language = "en" },
+  { verb = "say", text = "hello" },
+]
 
 [[route]]
 name = "lenient"
 called = ["lenient"]
 voice = "alice"
 without_voice = "stock"
-do = [{ verb = "answer" }, { verb = "say", text = "hello" }]
+do = [
+  { verb = "answer" },
+  { verb = "disclose", principal = "Lindens", language = "en" },
+  { verb = "say", text = "hello" },
+]
 
 [[route]]
 name = "night"

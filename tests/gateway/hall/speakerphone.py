@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from gateway.dialplan import Answer, Converse, Disclose
+from gateway.dialplan import Answer, Converse
 from gateway.hall.audio import FRAME_S, HOUSE_HZ, Floats
 from tests.gateway.hall import virtual_hall
-from tests.gateway.hall.virtual_hall import House, Phone
+from tests.gateway.hall.virtual_hall import DISCLOSE, House, Phone
 from watermark.pcm import bytes_from_float, float_from_bytes
 from watermark.sound import read, through_mu_law
 
@@ -227,7 +227,9 @@ class Replies:
 async def witness(house: House, voice: Path, scenes: Sequence[Scene], seconds: float) -> list[Witnessed]:
     """Has all scenes' calls at once, each talking to its caller for `seconds`. The house must hear by
     `VoiceActivity`. `voice`: folder of the prompts that we speak."""
-    sounds = {"disclosure": talk(voice, 1, 5.0), "greeting": talk(voice, 2, seconds)}
+    words = DISCLOSE.words(cloned=False).split()
+    house.engine.sounds.update({word: np.zeros(0, np.float32) for word in words})
+    sounds = {words[0]: talk(voice, 1, 5.0), "greeting": talk(voice, 2, seconds)}
     house.engine.sounds.update(sounds | {f"answer{n}": talk(voice, 3 + n, 20.0) for n in range(8)})
     house.engine.answers = Replies(8)  # type: ignore[assignment]  # all that the engine uses of a list
     calls = (_one(house, scene, f"l{scene.rate_hz}-{at // 4}", seconds) for at, scene in enumerate(scenes))
@@ -235,7 +237,7 @@ async def witness(house: House, voice: Path, scenes: Sequence[Scene], seconds: f
 
 
 async def _one(house: House, scene: Scene, line: str, seconds: float) -> Witnessed:
-    first = (Disclose(text="disclosure"),) if scene.disclosed else ()
+    first = (DISCLOSE,) if scene.disclosed else ()
     verbs = (Answer(), *first, Converse(instructions="x", greeting="greeting", silence_s=60.0))
     phone = await house.ring(*verbs, line=line, rate_hz=scene.rate_hz, kind=Speakerphone)
     assert isinstance(phone, Speakerphone)

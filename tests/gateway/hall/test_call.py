@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.dialplan import Answer, Converse, Disclose, Hangup, Say
+from gateway.dialplan import Answer, Converse, Hangup, Say
 from gateway.errors import RpcError
 from gateway.hall.call import Call
 from gateway.hall.inbox import INBOX, Dtmf
@@ -15,11 +15,10 @@ from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hall_messages import CallClosed, Drain, EndCall, Health
 from gateway.ipc.line_messages import AnswerCall, CallLeft
 from model.tasks import failures
-from tests.gateway.hall.virtual_hall import FRAME_S, WORD_S, House, Phone
+from tests.gateway.hall.virtual_hall import DISCLOSE, FRAME_S, TOLD, TOLD_S, WORD_S, House, Phone
 
 HOUSE_TIME = True
 
-DISCLOSE = Disclose(text="this is a machine")
 TALK = Converse(instructions="be kind", greeting="how can I help", goodbye="bye bye now")
 
 
@@ -28,7 +27,7 @@ async def test_the_greeting_is_rendered_before_the_line_is_told_to_answer(house:
     phone = await house.ring(Answer(), DISCLOSE, Hangup())
     await house.until(lambda: phone.asked)
     assert phone.asked == [AnswerCall(phone.call_id)]
-    assert house.engine.said == ["this is a machine"]
+    assert house.engine.said == [TOLD]
     assert house.call(phone).playout.waiting_s > 0, "sound waits already"
     assert await house.over(phone) == "hung up"
     assert phone.hung_up
@@ -40,7 +39,7 @@ async def test_a_greeting_that_takes_long_does_not_keep_the_caller_waiting(house
     took = await house.until(lambda: phone.answered)
     assert took == pytest.approx(2.0, abs=0.1)
     await house.over(phone)
-    assert phone.heard_s() == pytest.approx(4 * WORD_S, abs=0.1), "it is heard all the same"
+    assert phone.heard_s() == pytest.approx(TOLD_S, abs=0.1), "it is heard all the same"
 
 
 async def test_the_disclosure_is_verbatim_and_cannot_be_interrupted(house: House) -> None:
@@ -48,7 +47,7 @@ async def test_the_disclosure_is_verbatim_and_cannot_be_interrupted(house: House
     await house.until(lambda: phone.heard_s() > 0.2)
     phone.speak(1.0)
     await house.says("how can I help")
-    assert house.engine.said[0] == "this is a machine"
+    assert house.engine.said[0] == TOLD
     assert house.engine.told("cancel") == house.engine.told("truncate") == []
     assert house.engine.told("append") == [], "nobody listened to what was said into it"
     loud = [level for level in phone.heard if level > 0.01]
@@ -59,18 +58,23 @@ async def test_a_disclosure_that_the_engine_broke_off_is_said_again(house: House
     house.engine.breaks = 1
     phone = await house.ring(Answer(), DISCLOSE, TALK)
     await house.says("how can I help")
-    assert house.engine.said == ["this is a machine", "this is a machine", "how can I help"]
+    assert house.engine.said == [TOLD, TOLD, "how can I help"]
     record = await house.memory.get(phone.call_id)
     assert record is not None
-    assert record.to_json()["disclosed"] == ["this is a machine"]
-    assert house.events(phone, "disclosed") == [{"text": "this is a machine"}], "once, and whole"
+    (told,) = record.to_json()["disclosed"]
+    at = told.pop("at")
+    assert told == {"principal": "Lindens", "language": "en", "voice": "", "text": TOLD}
+    assert at == pytest.approx(house.loop.wall(), abs=10.0)
+    assert house.events(phone, "disclosed") == [{"principal": "Lindens", "language": "en", "text": TOLD}], (
+        "once, and whole"
+    )
 
 
 async def test_a_bot_that_cannot_say_what_it_is_does_not_talk(house: House) -> None:
     house.engine.breaks = 99
     phone = await house.ring(Answer(), DISCLOSE, TALK)
     assert await house.over(phone) == "failed: what must be said first could not be said"
-    assert set(house.engine.said) == {"this is a machine"}
+    assert set(house.engine.said) == {TOLD}
     assert "disclosed" not in house.memory.hashes[f"vg:call:{phone.call_id}"]
 
 
@@ -91,7 +95,7 @@ async def test_a_caller_who_hangs_up_ends_everything_at_once(house: House) -> No
     await house.until(house.is_empty, 0.5)
     assert house.memory.hashes[f"vg:call:{phone.call_id}"]["how"] == "caller hung up"
     assert house.engine.sessions[0].closed
-    assert house.engine.said == ["this is a machine", "how can I help"], "no verb went on after the end"
+    assert house.engine.said == [TOLD, "how can I help"], "no verb went on after the end"
 
 
 async def test_a_call_that_is_cancelled_while_it_rings_is_not_answered(house: House) -> None:

@@ -9,13 +9,13 @@ from itertools import groupby
 import numpy as np
 import pytest
 
-from gateway.dialplan import Answer, Converse, Disclose, Hangup
+from gateway.dialplan import Answer, Converse, Hangup
 from gateway.dialplan.routes import Keep
 from gateway.ipc.hall_messages import TurnAnswered
 from gateway.ipc.line_messages import ReferCall, ShownHeard, ShownNote, ShownState, ShownWords
 from model import client
 from tests.gateway.hall import virtual_hall as scripted
-from tests.gateway.hall.virtual_hall import WORD_S, House, Phone
+from tests.gateway.hall.virtual_hall import DISCLOSE, TOLD, TOLD_S, WORD_S, House, Phone
 
 HOUSE_TIME = True
 
@@ -405,19 +405,17 @@ async def test_the_page_of_a_browser_sees_what_is_said_and_heard(house: House) -
 
 
 async def test_the_page_says_that_the_voice_speaks_from_the_first_word_on(house: House) -> None:
-    phone = await house.ring(
-        Answer(), Disclose(text="this is a machine"), TALK, transport="webrtc", line="web0", rate_hz=48_000
-    )
+    phone = await house.ring(Answer(), DISCLOSE, TALK, transport="webrtc", line="web0", rate_hz=48_000)
     await house.until(lambda: phone.heard_s() > 0.1)
     states = [event.state for event in phone.shown if isinstance(event, ShownState)]
     assert states[-1] == "announcing", "the caller may not interrupt a disclosure"
-    await house.until(lambda: phone.heard_s() > 8 * WORD_S - 0.1)
+    await house.until(lambda: phone.heard_s() > TOLD_S + 4 * WORD_S - 0.1)
     await house.until(lambda: not house.call(phone).playout.busy)
     await asyncio.sleep(0.1)
     states = [event.state for event in phone.shown if isinstance(event, ShownState)]
     assert [state for state, _ in groupby(states)][-2:] == ["speaking", "listening"]
     words = [event.text for event in phone.shown if isinstance(event, ShownWords) and event.final]
-    assert words == ["this is a machine", "how can I help"]
+    assert words == [TOLD, "how can I help"]
 
 
 async def test_a_key_that_nothing_asks_for_is_said_to_be_none(house: House) -> None:

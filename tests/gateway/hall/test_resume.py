@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from gateway.dialplan import Answer, Converse, Disclose
+from gateway.dialplan import Answer, Converse
 from gateway.ipc.line_messages import AnswerCall
 from tests.gateway.hall import virtual_hall as scripted
-from tests.gateway.hall.virtual_hall import WORD_S, House, Phone
+from tests.gateway.hall.virtual_hall import DISCLOSE, TOLD, TOLD_S, WORD_S, House, Phone
 
 HOUSE_TIME = True
 
@@ -22,10 +22,10 @@ async def interrupted(house: House) -> Phone:
     """A call in its conversation whose hall has just died."""
     house.engine.hears = ["a question"]
     house.engine.answers = [scripted.Answer("an answer")]
-    phone = await house.ring(Answer(), Disclose(text="this is a machine"), TALK)
-    await house.until(lambda: phone.heard_s() > 7.9 * WORD_S)
+    phone = await house.ring(Answer(), DISCLOSE, TALK)
+    await house.until(lambda: phone.heard_s() > TOLD_S + 3.9 * WORD_S)
     phone.speak(0.6)
-    await house.until(lambda: phone.heard_s() > 9.9 * WORD_S)
+    await house.until(lambda: phone.heard_s() > TOLD_S + 5.9 * WORD_S)
     await asyncio.sleep(0.5)
     await house.hall_dies()
     phone.heard.clear()
@@ -50,7 +50,7 @@ async def test_a_call_goes_on_in_the_new_hall(house: House) -> None:
     assert phone.asked == [AnswerCall(phone.call_id)], "and not answered again"
     (restored,) = house.engine.sessions[-1].told[1:2]
     words = [item["content"][0]["text"] for item in restored[1]]
-    assert words == ["this is a machine", "how can I help", "a question", "an answer"]
+    assert words == [TOLD, "how can I help", "a question", "an answer"]
     assert house.call(phone).state == "confirmed"
     assert house.front.renewed[-1] == (phone.call_id, None), "the grant is no secret that Redis keeps"
     await house.until(lambda: phone.heard_s() > 0.7)
@@ -61,13 +61,13 @@ async def test_a_call_goes_on_in_the_new_hall(house: House) -> None:
 
 
 async def test_a_disclosure_that_died_with_its_hall_is_said_again(house: House) -> None:
-    phone = await house.ring(Answer(), Disclose(text="this is a machine"), TALK)
+    phone = await house.ring(Answer(), DISCLOSE, TALK)
     await house.until(lambda: phone.heard_s() > 2 * WORD_S)
     await house.hall_dies()
     asked = len(house.engine.said)
     await back(house, phone)
     await house.until(lambda: len(house.engine.said) > asked + 1)
-    assert house.engine.said[asked:] == ["this is a machine", "say again"]
+    assert house.engine.said[asked:] == [TOLD, "say again"]
 
 
 async def test_what_the_line_played_before_does_not_count_for_the_new_hall(house: House) -> None:

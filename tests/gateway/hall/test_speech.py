@@ -8,7 +8,7 @@ from itertools import groupby
 import numpy as np
 import pytest
 
-from gateway.dialplan import Answer, Converse, Disclose, Say
+from gateway.dialplan import Answer, Converse, Say
 from gateway.hall.prompts import Prompts, render
 from gateway.hall.speech import FILLER, RECONNECT_FOR_S
 from gateway.ipc.ending import CallEnding, End
@@ -17,7 +17,7 @@ from gateway.ipc.line_messages import ShownState, ShownWords
 from model import client, events
 from model.errors import EngineError
 from tests.gateway.hall import virtual_hall as scripted
-from tests.gateway.hall.virtual_hall import WORD_S, House, Phone
+from tests.gateway.hall.virtual_hall import DISCLOSE, TOLD, WORD_S, House, Phone
 
 HOUSE_TIME = True
 
@@ -28,13 +28,14 @@ TALK = Converse(
     busy="we are busy now",
     silence_s=30.0,
 )
-LOST_S, BUSY_S, FILLER_S = 1.0, 0.8, 0.6
+LOST_S, BUSY_S, FILLER_S, TELLING_S = 1.0, 0.8, 0.6, 1.1
 
 
 @pytest.fixture
 def prompts(house: House) -> Prompts:
     kept = house.hall.prompts
-    for text, seconds in ((TALK.engine_lost, LOST_S), (TALK.busy, BUSY_S), (FILLER, FILLER_S)):
+    lengths = {TALK.engine_lost: LOST_S, TALK.busy: BUSY_S, FILLER: FILLER_S, TOLD: TELLING_S}
+    for text, seconds in lengths.items():
         kept.keep(text, [np.full(round(24_000 * seconds), 0.3, np.float32)])
     return kept
 
@@ -48,11 +49,11 @@ async def talking(house: House, *verbs: object, **offer: object) -> Phone:
 
 async def test_a_busy_engine_is_said_to_be_busy_at_once(house: House, prompts: Prompts) -> None:
     house.engine.busy = True
-    phone = await house.ring(Answer(), Disclose(text="this is a machine"), TALK)
+    phone = await house.ring(Answer(), DISCLOSE, TALK)
     took = await house.until(lambda: phone.heard_s() > 0)
     assert took < 0.5
     assert await house.over(phone) == "failed: the engine was busy"
-    assert phone.heard_s() == pytest.approx(BUSY_S, abs=0.05)
+    assert phone.heard_s() == pytest.approx(TELLING_S + BUSY_S, abs=0.05), "after what must be told first"
     assert house.events(phone, "engine_refused")[0]["code"] == "busy"
 
 
@@ -179,22 +180,22 @@ async def test_an_engine_that_is_away_from_the_start_is_apologised_for(
     house: House, prompts: Prompts
 ) -> None:
     house.engine.down = True
-    phone = await house.ring(Answer(), Disclose(text="this is a machine"), TALK)
+    phone = await house.ring(Answer(), DISCLOSE, TALK)
     await house.until(lambda: phone.answered)
     assert await house.over(phone) == "failed: the engine was lost"
-    assert phone.heard_s() == pytest.approx(FILLER_S + LOST_S, abs=0.1)
+    assert phone.heard_s() == pytest.approx(TELLING_S + LOST_S, abs=0.1), "no filler before the disclosure"
 
 
 async def test_a_disclosure_that_died_with_the_engine_is_said_again_from_its_first_word(
     house: House, prompts: Prompts
 ) -> None:
-    phone = await house.ring(Answer(), Disclose(text="this is a machine"), TALK)
+    phone = await house.ring(Answer(), DISCLOSE, TALK)
     await house.until(lambda: phone.heard_s() > 0.5 * WORD_S)
     house.engine.die()
     await asyncio.sleep(0.3)
     house.engine.down = False
     await house.says("how can I help")
-    assert house.engine.said == ["this is a machine", "this is a machine", "how can I help"]
+    assert house.engine.said == [TOLD, TOLD, "how can I help"]
 
 
 async def test_an_engine_that_says_nothing_is_apologised_for(house: House, prompts: Prompts) -> None:

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from gateway.dialplan import Answer, Converse, Disclose, Hangup, Record, Say, Verb
+from gateway.dialplan import Answer, Converse, Hangup, Record, Say, Verb
 from gateway.ipc.hall_messages import MarkFailed, VoiceMuted
-from tests.gateway.hall.virtual_hall import WORD_S, House, Phone
+from tests.gateway.hall.virtual_hall import DISCLOSE, WORD_S, House, Phone
 
 HOUSE_TIME = True
 
@@ -37,7 +37,7 @@ async def test_without_a_valid_grant_a_call_is_not_even_answered(
         token = house.consent.token("somebody else's call")
     elif token == "old":
         token = house.consent.token("call1", life_s=-60.0)
-    phone = await house.ring(Answer(), Disclose(text="hello"), grant=token)
+    phone = await house.ring(Answer(), DISCLOSE, grant=token)
     assert await house.over(phone) == f"failed: the voice may not be used: {reason}"
     assert not phone.answered
     assert phone.hung_up
@@ -121,7 +121,7 @@ async def test_a_revocation_of_another_voice_disturbs_nobody(house: House) -> No
 
 async def test_a_call_that_comes_after_a_revocation_is_not_spoken_to(house: House) -> None:
     await house.revoke()
-    phone = await house.ring(Answer(), Disclose(text="hello"))
+    phone = await house.ring(Answer(), DISCLOSE)
     assert await house.over(phone) == "failed: the voice may not be used: revoked"
     assert not phone.answered
 

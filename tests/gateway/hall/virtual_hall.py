@@ -21,7 +21,7 @@ from consent.grants.grant import GrantVerifier, VoiceGrant, sign
 from consent.grants.revocation import RevocationFeed
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
-from gateway.dialplan import Route, Verb
+from gateway.dialplan import Disclose, Route, Verb
 from gateway.errors import RpcError
 from gateway.hall.audio import VAD_WINDOW, Floats
 from gateway.hall.call import Call
@@ -67,6 +67,10 @@ PIECE = 1_920
 """Samples the engine sends at once (80 ms)."""
 VOICE = np.random.default_rng(1).normal(0.3, 0.1, PIECE).astype(np.float32)
 """80 ms of what the engine says: as loud everywhere, and wide enough to hold a mark"""
+DISCLOSE = Disclose(principal="Lindens", language="en")
+TOLD = DISCLOSE.words(cloned=False)
+"""what it says, 11 words"""
+TOLD_S = len(TOLD.split()) * WORD_S
 RINGING_S = 0.1
 """From the line's 200 OK to the caller's ACK."""
 

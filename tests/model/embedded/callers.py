@@ -22,6 +22,7 @@ import numpy as np
 import soxr
 from scipy import signal
 
+from gateway.dialplan.disclosure import asked_again
 from model.api import RATE_HZ, Floats
 from tests.needs import SOUNDS, need_program
 
@@ -159,10 +160,11 @@ class Utterance:
 
 @functools.cache
 def demo() -> dict[str, Any]:
-    """The demo plan's `converse`."""
+    """The demo plan's `converse`, with what the gateway adds: who is speaking?"""
     plan = tomllib.loads(PLAN.read_text())
     verbs = next(route for route in plan["route"] if route["name"] == "demo")["do"]
-    return next(verb for verb in verbs if verb["verb"] == "converse")
+    converse = next(verb for verb in verbs if verb["verb"] == "converse")
+    return {**converse, "answers": [*converse["answers"], asked_again("en")]}
 
 
 @functools.cache

@@ -87,7 +87,7 @@ async def ask(wire: Wire, text: str) -> Answer:
         ("what are your opening hours", "We are open Monday to Friday from nine", None),
         ("how do i find you", "You find us at twelve Mill Lane", None),
         ("can i talk to a person", "One moment please.", "transfer"),
-        ("who am i talking to", "I am an automated voice", None),
+        ("who am i talking to", "", "disclosure"),
         ("thank you goodbye", "", "hang_up"),
     ],
 )
