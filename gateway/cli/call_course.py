@@ -26,6 +26,11 @@ def head(call_id: str, call: KnownCall | None, facts: Mapping[str, Any]) -> Iter
         )
         lasted = f" after {call.ended_at - call.started_at:.0f} s" if call.ended_at is not None else ""
         yield f"  {_when(call.started_at)}, {end}{lasted}"
+    for told in facts.get("disclosed", ()):
+        if isinstance(told, Mapping):
+            voice = f" of the voice {told['voice']}" if told["voice"] else ""
+            whom = f"machine{voice} for {told['principal']}"
+            yield f"  told that it is a {whom} ({told['language']}), whole at {_clock(told['at'])}"
     if line := _quality(facts):
         yield f"  {line}"
 

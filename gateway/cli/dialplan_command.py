@@ -12,7 +12,8 @@ from consent.office.stock import STOCK
 from consent.office.voice_names import known_voices
 from gateway.config.paths import dialplan_dir
 from gateway.config.settings import load
-from gateway.dialplan import Dialplan, Route, VoiceOwner
+from gateway.dialplan import Dialplan, Disclose, Route, VoiceOwner
+from gateway.dialplan.routes import persons_voice
 from gateway.errors import DialplanError
 
 FOLDER = click.argument("folder", required=False, type=click.Path(path_type=Path))
@@ -33,6 +34,9 @@ def check(folder: Path | None) -> None:
     for route in plan.routes:
         click.echo(f"{_where(route)}: {route.name}: {_takes(route)}")
         click.echo(f"    {' → '.join(verb.verb for verb in route.do)}")
+        for verb in route.do:
+            if isinstance(verb, Disclose):
+                click.echo(f"    {verb.language}: {verb.words(cloned=bool(persons_voice(route.voice)))}")
     for name, uri in plan.targets.items():
         click.echo(f"target {name}: {uri}")
     for route in plan.routes:
@@ -93,6 +97,8 @@ def _takes(route: Route) -> str:
 
 
 def _gist(verb: object) -> str:
+    if isinstance(verb, Disclose):
+        return f" in {verb.language}, for {verb.principal}"
     for key in ("text", "prompt", "announce", "target", "greeting", "say"):
         if value := getattr(verb, key, ""):
             return f": {value if len(value) < 70 else value[:67] + '…'}"

@@ -16,7 +16,7 @@ SILENT: Final = ("answer", "disclose")
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Knowledge:
     """What a caller knows at a place of a plan: by whom, in which languages, of which voices."""
 
     principal: str = ""
@@ -32,7 +32,7 @@ class Undisclosed:
     at: int
     way: tuple[str, ...]
     """the routes before it, the first one first; empty where the call enters by the route itself"""
-    told: Told
+    told: Knowledge
 
     @property
     def why(self) -> str:
@@ -55,10 +55,10 @@ def first_undisclosed(routes: Mapping[str, Route]) -> Undisclosed | None:
     A disclosure holds for the routes that a `gather` goes on to, as long as they speak the same language in
     the same kind of voice.
     """
-    waiting: deque[tuple[Route, Told, tuple[str, ...]]] = deque(
-        (route, Told(), ()) for route in routes.values() if route.called
+    waiting: deque[tuple[Route, Knowledge, tuple[str, ...]]] = deque(
+        (route, Knowledge(), ()) for route in routes.values() if route.called
     )
-    seen: set[tuple[str, Told]] = set()
+    seen: set[tuple[str, Knowledge]] = set()
     while waiting:
         route, told, way = waiting.popleft()
         if (route.name, told) in seen:

@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import insert
 
+from gateway.cli.call_course import head
 from gateway.cli.call_table import COLUMNS, REFUSED_COLUMNS
 from gateway.cli.main import cli
 from gateway.config.settings import load
@@ -459,3 +460,13 @@ def test_what_happened_in_a_call_is_told_while_the_gateway_is_down(own_house: Pa
     assert "caller: when are you open" in shown.stdout
     assert "hung up" in shown.stdout
     assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+
+
+def test_what_the_caller_was_told_is_shown() -> None:
+    told = {"principal": "Lindens", "language": "de", "voice": "", "text": "…", "at": 0.5}
+    facts = {"disclosed": [told, told | {"voice": "jane"}, "a text, as older gateways kept it"]}
+    said = [line for line in head("c1", None, facts) if "told" in line]
+    assert [line.partition(", whole at ")[0] for line in said] == [
+        "  told that it is a machine for Lindens (de)",
+        "  told that it is a machine of the voice jane for Lindens (de)",
+    ]
