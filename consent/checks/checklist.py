@@ -29,7 +29,7 @@ CHECKS_FILE: Final = "checks.toml"
 SPEECH_S: Final = (3.0, 30.0)
 """Speech in all references together, and the least in a statement. With its pauses a clip is at most twice as
 long: an engine hears no more."""
-STATEMENT_S: Final = 60.0
+STATEMENT_S: Final = 90.0
 SNR_DB: Final = (12.0, 20.0)
 """Below the first: refused; below the second: a human listens."""
 CLIPPED: Final = (0.01, 0.001)

@@ -45,7 +45,13 @@ def known(office: ConsentOffice, handle: str) -> VoiceStanding:
 @voice.command()
 @click.option("--name", required=True, help="Whose voice it is, as they say it.")
 @click.option("--company", required=True, help="Who will use it.")
-@click.option("--purpose", "purposes", required=True, multiple=True, help="For what; may be repeated.")
+@click.option(
+    "--purpose",
+    "purposes",
+    required=True,
+    multiple=True,
+    help='A word, or support="answering questions about orders"; again for more.',
+)
 @click.option("--languages", default="en", show_default=True, help="In which languages, by commas.")
 @click.option("--until", required=True, type=click.DateTime(["%Y-%m-%d"]), help="The last day.")
 @click.option("--dialplan", "dialplans", multiple=True, help="Only in these routes; else in all.")
@@ -70,10 +76,11 @@ def challenge(
     signer: Signer,
 ) -> None:
     """Issue a statement to be read aloud, with words and numbers that expire."""
-    terms = Terms(
-        name, company, purposes, tuple(part.strip() for part in languages.split(",") if part.strip()),
-        until.date(), dialplans, spoken,
-    )  # fmt: skip
+    named = [part.partition("=") for part in purposes]
+    uses = tuple((purpose, use) for purpose, described, use in named if described)
+    spoken_in = tuple(part.strip() for part in languages.split(",") if part.strip())
+    words = tuple(purpose for purpose, _, _ in named)
+    terms = Terms(name, company, words, spoken_in, until.date(), dialplans, spoken, uses)
     terms.check(datetime.now(UTC).date())
     with house.office() as office:
         salt = secrets.token_hex(16)

@@ -18,6 +18,7 @@ from consent.errors import ConsentError, GrantRefused, LedgerError, OperatorErro
 from consent.grants.grant import read_public_keys
 from consent.office import backup, usage
 from consent.office.blocklist import Blocklist
+from consent.office.record import agreed
 from consent.office.rotation import Rotation
 from consent.proof import bundle, evidence
 
@@ -62,7 +63,7 @@ def show(house: House, handle: str, as_json: bool) -> None:
         click.echo(f"  {claims['gone']}")
     else:
         until = f"{datetime.fromtimestamp(claims['exp'] - 1):%Y-%m-%d}"
-        click.echo(f"  {claims['name']} for {claims['company']}: {', '.join(claims['purposes'])}")
+        click.echo(f"  {claims['name']} for {claims['company']}: {agreed(claims)}")
         click.echo(f"  in {', '.join(claims['languages'])}; {', '.join(claims['dialplans']) or 'any route'}")
         click.echo(f"  until {until}; registered by {claims['registrar']}")
         for check in claims["checks"]:
@@ -175,9 +176,7 @@ def check(bundle_file: Path, keys: Path) -> None:
     except GrantRefused as error:
         raise LedgerError(str(error)) from None
     claims = found.record.claims
-    click.echo(
-        f"proved: {claims['name']} consented to {claims['company']} for {', '.join(claims['purposes'])}"
-    )
+    click.echo(f"proved: {claims['name']} consented to {claims['company']} for {agreed(claims)}")
     as_of = f"{datetime.fromtimestamp(found.as_of):%Y-%m-%d %H:%M}"
     reviews = ", ".join(found.reviews) or "none"
     click.echo(f"  as {found.record.handle}, {found.state} as of {as_of}; reviews: {reviews}")

@@ -126,9 +126,12 @@ class Enrolment:
 
 
 def _pieces(text: str) -> list[str]:
-    """A statement in pieces of at most `LONGEST_WORDS` words, cut at sentences, commas, then anywhere."""
+    """A statement in pieces of at most `LONGEST_WORDS` words, cut at sentences, commas, then anywhere.
+
+    The dot of an ordinal ("30. Juni") ends no sentence.
+    """
     pieces: list[str] = []
-    for sentence in re.split(r"(?<=[.!?])\s+(?=\w)", text):
+    for sentence in re.split(r"(?<=[.!?])(?<!\b\d\.)(?<!\b\d\d\.)\s+(?=\w)", text):
         clauses = re.split(r"(?<=,)\s+", sentence)
         piece: list[str] = []
         for clause in clauses:

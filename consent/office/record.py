@@ -136,6 +136,12 @@ class Record:
             raise GrantRefused("language", f"{self.handle} did not consent to speaking {scope.language}")
 
 
+def agreed(claims: Mapping[str, Any]) -> str:
+    """A record's purposes in words: "support (answering questions about orders), news"."""
+    uses = claims.get("uses", {})
+    return ", ".join(f"{one} ({uses[one]})" if one in uses else one for one in claims["purposes"])
+
+
 def hash_record(token: str) -> str:
     """SHA-256 of the signed record, in hexadecimal."""
     return hashlib.sha256(token.encode()).hexdigest()
@@ -171,6 +177,7 @@ def draft(
         "name": terms.name,
         "company": terms.company,
         "purposes": list(terms.purposes),
+        **({"uses": dict(terms.uses)} if terms.uses else {}),
         "dialplans": list(terms.dialplans),
         "languages": list(terms.languages),
         "statement": {

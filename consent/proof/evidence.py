@@ -15,6 +15,7 @@ from typing import Any
 
 from consent.errors import ConsentError
 from consent.office.office import ConsentOffice
+from consent.office.record import agreed
 from consent.office.stock import STOCK, STOCK_RECORD, UNHEARD_HASH
 
 
@@ -151,7 +152,7 @@ def _consent(office: ConsentOffice, voice_id: str, at: float, grant: Mapping[str
     facts |= {
         "person": claims["name"],
         "company": claims["company"],
-        "purposes": ", ".join(claims["purposes"]),
+        "purposes": agreed(claims),
         "languages": ", ".join(claims["languages"]),
         "dialplans": ", ".join(claims["dialplans"]) or "all",
         "valid": f"{_when(record.not_before)} to {_when(record.expires_at)}",

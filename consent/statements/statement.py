@@ -18,13 +18,18 @@ from typing import Any, Final, Self
 from consent.errors import RegistrationError
 from consent.statements.lexicon import LEXICA
 
-VERSION: Final = "2026-11"
+VERSION: Final = "2026-12"
 """Changes with any change of the wording; in every record."""
 SLIPS: Final = 0.20
 """Share of the uncritical words that may be heard wrong."""
 PERSON: Final = re.compile(r"[^\W\d_](?:[^\W\d_]|[ .'’-]){0,98}[^\W\d_.]?\.?\Z")
 COMPANY: Final = re.compile(r"[^\W_](?:[^\W_]|[ .,'’&+-]){0,98}\Z")
 PURPOSE: Final = re.compile(r"[a-z][a-z0-9_-]{0,39}\Z")
+USE: Final = re.compile(r"[^\W\d_](?:[^\W_]|[ ,'’-]){0,118}[^\W_]\Z")
+USE_WORDS: Final = range(2, 15)
+"""A described use says more than a word, and can be repeated after it was heard once."""
+LEFT_OUT: Final = 0.5
+"""A sentence of which more than this share was not heard was left out, however well the rest was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +44,22 @@ class Terms:
     dialplans: tuple[str, ...] = ()
     spoken: str = "en"
     """the language the statement is read in"""
+    uses: tuple[tuple[str, str], ...] = ()
+    """(purpose, what is done for it in words), for the purposes whose name alone says too little"""
 
     def to_json(self) -> dict[str, Any]:
         """For the challenge's token."""
-        return {**asdict(self), "until": self.until.isoformat()}
+        table = {**asdict(self), "until": self.until.isoformat()}
+        if not self.uses:  # what was signed before there were any had no such key
+            del table["uses"]
+        return table
 
     @classmethod
     def from_json(cls, table: dict[str, Any]) -> Self:
         """Reads what `to_json` wrote. Raises `KeyError`, `ValueError`."""
         lists = {key: tuple(table[key]) for key in ("purposes", "languages", "dialplans")}
-        return cls(**{**table, **lists, "until": date.fromisoformat(table["until"])})
+        uses = tuple((purpose, use) for purpose, use in table.get("uses", ()))
+        return cls(**{**table, **lists, "uses": uses, "until": date.fromisoformat(table["until"])})
 
     def hash(self, salt: str) -> str:
         """SHA-256 with a salt: says nothing of the terms to whom they are not shown."""
@@ -70,6 +81,8 @@ class Terms:
         for purpose in self.purposes:
             if not PURPOSE.match(purpose):
                 raise RegistrationError("terms", f"{purpose!r} is no purpose: a word like support or booking")
+        for purpose, use in self.uses:
+            self._check_use(purpose, use)
         for language in self.languages:
             if language not in LEXICA[self.spoken].languages:
                 known = ", ".join(LEXICA[self.spoken].languages)
@@ -80,6 +93,20 @@ class Terms:
             raise RegistrationError("terms", f"{self.until} is over")
         if self.until.year - today.year > 10:
             raise RegistrationError("terms", f"{self.until} is more than ten years away: consent is limited")
+
+    def _check_use(self, purpose: str, use: str) -> None:
+        if purpose not in self.purposes or [name for name, _ in self.uses].count(purpose) > 1:
+            raise RegistrationError(
+                "terms", f"{purpose!r} is described, and is not a purpose or is one twice"
+            )
+        if not USE.match(use) or not _plain(use) or len(use.split()) not in USE_WORDS:
+            raise RegistrationError(
+                "terms",
+                f"{use!r} describes no use: write {USE_WORDS[0]} to {USE_WORDS[-1]} words, such as "
+                '"answering questions about orders"',
+            )
+        if LEXICA[self.spoken].denials & set(tokens(use, self.spoken)):
+            raise RegistrationError("terms", f"{use!r} says what is not done; write what is")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +134,8 @@ class Statement:
 def render(terms: Terms, words: Sequence[str], digits: Sequence[int]) -> Statement:
     """The statement in words a person would say."""
     lexicon = LEXICA[terms.spoken]
-    purposes = [purpose.replace("_", " ").replace("-", " ") for purpose in terms.purposes]
+    uses = dict(terms.uses)
+    purposes = [uses.get(name) or name.replace("_", " ").replace("-", " ") for name in terms.purposes]
     month = lexicon.months[terms.until.month - 1]
     fields = {
         "name": terms.name,
@@ -123,8 +151,8 @@ def render(terms: Terms, words: Sequence[str], digits: Sequence[int]) -> Stateme
         if piece.startswith("{"):
             inner = piece[1:-1]
             parts.append(Part(fields.get(inner, inner), critical=True))
-        elif piece:
-            parts.append(Part(piece, critical=False))
+        else:
+            parts += [Part(text, critical=False) for text in re.split(r"(?<=[.] )", piece) if text]
     return Statement(f"{VERSION}/{terms.spoken}", terms.spoken, tuple(parts))
 
 
@@ -186,6 +214,10 @@ def match(statement: Statement, transcript: str) -> Heard:
     slips = (missed + extra) / max(1, len(loose))
     if slips > SLIPS:
         return Heard(False, f"{slips:.0%} of the other words differ", slips)
+    for number, part in enumerate(statement.parts):
+        own = [at for at in loose if part_of[at] == number]
+        if sum(not found[at] for at in own) > max(2, LEFT_OUT * len(own)):
+            return Heard(False, f"{slips:.0%} of the other words differ, most of {part.text!r}", slips)
     return Heard(True, "", slips)
 
 
