@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 
 from consent.grants.grant import VoiceGrant
 from gateway.dialplan import Disclose, Disclosure, Route
+from gateway.dialplan.disclosure import spoken_language
 from gateway.dialplan.routes import persons_voice
 from gateway.dialplan.verbs import fill
 from gateway.errors import RpcError
@@ -151,6 +152,12 @@ class Call:
     def told(self) -> bool:
         """The caller knows that a machine speaks, or is on a route that need not say it."""
         return bool(self.disclosed) or not any(isinstance(verb, Disclose) for verb in self.route.do)
+
+    @property
+    def last_disclosed(self) -> Disclosure | None:
+        """What the caller was told last, in the route's language if there is that; None: nothing yet."""
+        own = [told for told in self.disclosed if told.language == spoken_language(self.route.language)]
+        return next(reversed(own or self.disclosed), None)
 
     def disclose(self, told: Disclosure) -> None:
         """The caller has heard this disclosure from its first word to its last."""

@@ -74,8 +74,7 @@ class Conversation:
         Raises `CallEnded`, and `EngineGone` when there is nobody to talk with any more.
         """
         call, verb = self._call, self._verb
-        disclosed = call.disclosed[-1] if call.disclosed else None
-        call.speech.configure(verb, call.route.local(), call.route.zone, disclosed)
+        call.speech.configure(verb, call.route.local(), call.route.zone, call.last_disclosed)
         call.ear.listen()
         if not verb.interruptible:
             call.ear.hold_floor()
@@ -277,17 +276,18 @@ class Conversation:
 
     async def _disclose_again(self) -> None:
         """Says the latest disclosure again, word for word; it cannot be interrupted."""
-        call = self._call
-        if not call.disclosed:
+        call, told = self._call, self._call.last_disclosed
+        if told is None:
             return
         call.ear.hold_floor()
         call.ear.forget_turn()
         call.seat.aim(FULL)
-        item = call.speech.say(call.disclosed[-1].text)
+        item = call.speech.say(told.text)
         try:
             await call.played(item)
         finally:
+            call.inbox.forget_keys()  # pressed meanwhile, they ask for what was just said
             if self._verb.interruptible:
                 call.ear.yield_floor()
-        call.session.event("disclosed_again", principal=call.disclosed[-1].principal, whole=item.whole)
+        call.session.event("disclosed_again", principal=told.principal, whole=item.whole)
         call.ear.restart_silence()

@@ -138,6 +138,13 @@ class Inbox:
         if self._keypad.is_new(digit, way, now):
             self.post(Dtmf(digit))
 
+    def forget_keys(self) -> None:
+        """Drops the keys that wait; all else stays in its order."""
+        for _ in range(self._events.qsize()):
+            event = self._events.get_nowait()
+            if not isinstance(event, Dtmf):
+                self._events.put_nowait(event)
+
     def end(self, how: CallEnding) -> None:
         """The call is over, and what waits to be said is not said; idempotent, the first reason stays."""
         if self.ended.is_set():

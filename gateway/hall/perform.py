@@ -206,7 +206,7 @@ class Performance:
         call, voice = self._call, self._call.persons_voice
         text = verb.words(cloned=bool(voice))
         said = call.words(text)
-        if any(told.text == said for told in call.disclosed):
+        if any((told.text, told.voice) == (said, voice) for told in call.disclosed):
             return
         await self._announce(text)
         call.disclose(Disclosure(verb.principal, verb.language, voice, said, call.clocks.time()))
@@ -217,14 +217,11 @@ class Performance:
         A plan that does so in writing does not load; but a call whose voice was refused speaks in the stock
         voice instead, and may get the person's voice on a later route.
         """
-        call = self._call
-        if (
-            call.disclosed
-            and all(told.voice != call.persons_voice for told in call.disclosed)
-            and not _opens_by_disclosing(route)
-        ):
-            told = call.disclosed[-1]
-            await self._disclose(Disclose(principal=told.principal, language=told.language))
+        call, last = self._call, self._call.last_disclosed
+        if last is None or _opens_by_disclosing(route):
+            return
+        if all(told.voice != call.persons_voice for told in call.disclosed):
+            await self._disclose(Disclose(principal=last.principal, language=last.language))
 
     async def _answer(self, following: Verb | None) -> None:
         """200 OK once the first words wait to be played; then until the caller can hear them."""

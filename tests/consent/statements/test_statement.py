@@ -112,7 +112,8 @@ def test_a_described_use_is_read_in_place_of_its_word() -> None:
 @pytest.mark.parametrize(
     "use",
     [
-        "", "orders", "x " * 20, "selling things without asking", "never mind", "a b\nc d", "orders. I refuse",
+        "", "orders", "x " * 20, "selling things without asking", "never mind", "a b\nc d",
+        "orders. I refuse",
         "orders {name}", " about orders", "about orders ", "about  orders", "ab\u202ecd ef", "x" * 130 + " y",
     ],
 )  # fmt: skip

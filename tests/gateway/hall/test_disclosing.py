@@ -123,3 +123,37 @@ async def test_only_what_was_heard_whole_is_in_the_record(house: House, breaks: 
     await house.over(phone)
     assert house.engine.said == [TOLD] * (breaks + 1)
     assert len(house.events(phone, "disclosed")) == 1
+
+
+async def test_a_key_that_is_pressed_again_and_again_brings_it_once(house: House) -> None:
+    phone = await talking(house)
+    for _ in range(5):
+        await house.press(phone, "*")
+        await asyncio.sleep(0.5)
+    await house.until(lambda: house.events(phone, "disclosed_again"))
+    await asyncio.sleep(3.0)
+    assert len(house.events(phone, "disclosed_again")) == 1
+    await house.press(phone, "*")
+    await house.until(lambda: len(house.events(phone, "disclosed_again")) == 2)
+
+
+async def test_another_persons_voice_is_told_though_the_words_are_the_same(house: House) -> None:
+    following = Route(name="next", do=(Answer(), DISCLOSE, Hangup()))
+    token = house.consent.token("call1", voice="jane")
+    phone = await house.ring(Answer(), DISCLOSE, MENU, others=(following,), grant=token)
+    await house.until(lambda: "which" in house.engine.said, 20.0)
+    joes = house.consent.token(phone.call_id, voice="joe")
+    house.call(phone).use_grant(house.consent.verify(joes, call_id=phone.call_id))
+    await house.press(phone, "1")
+    await house.over(phone)
+    assert house.engine.said == [OF_JANE, "which", OF_JANE]
+    assert [event["voice"] for event in house.events(phone, "disclosed")] == ["jane", "joe"]
+
+
+async def test_who_was_told_in_two_languages_hears_the_routes_own_again(house: House) -> None:
+    german = Disclose(principal="Lindens", language="de")
+    phone = await house.ring(Answer(), DISCLOSE, german, TALK)
+    await house.says("how can I help")
+    await house.press(phone, "*")
+    await house.until(lambda: house.events(phone, "disclosed_again"))
+    assert house.engine.said == [TOLD, german.words(cloned=False), "how can I help", TOLD]
