@@ -195,6 +195,15 @@ def test_a_wrong_passphrase_and_a_loose_key_are_refused(shell: Shell, tmp_path: 
     assert "chmod 600" in shell(line, by="alice", fails=True)
 
 
+def test_a_purpose_may_be_described(shell: Shell) -> None:
+    shell.operators()
+    line = "voice challenge --name Jane --company Acme --until 2027-06-30 --purpose news --purpose"
+    said = shell(line, "support=answering questions about orders", by="alice")
+    assert "for news and answering questions about orders, in English" in said
+    assert "describes no use: write 2 to 14 words" in shell(line, "support=orders", by="alice", fails=True)
+    assert "describes no use" in shell(line, "support=", by="alice", fails=True)
+
+
 def test_a_second_registrar_is_added_by_an_operator_only(shell: Shell, tmp_path: Path) -> None:
     shell.operators()
     shell.file("dave", "passphrase of dave")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -117,6 +118,25 @@ def test_a_bundle_verifies_with_the_public_key_alone(needs_review: Desk) -> None
     found = bundle.verify(exported(desk, with_sound=True), keys)
     assert (found.state, found.reviews) == ("active", ("bob: approve",))
     assert found.record.claims["name"] == "Jane Doe"
+
+
+def test_a_record_of_an_older_statement_still_verifies(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("consent.statements.statement.VERSION", "2026-11")
+    desk.jane()
+    monkeypatch.undo()
+    found = bundle.verify(exported(desk), read_public_keys(desk.office.public_keys_path))
+    assert found.record.claims["statement"]["version"] == "2026-11/en"
+    desk.grant()
+
+
+def test_a_described_use_is_in_the_record_and_on_the_page(desk: Desk) -> None:
+    terms = replace(Desk.TERMS, uses=(("support", "answering questions about orders"),))
+    desk.jane(submission=desk.submission(desk.challenge(terms)))
+    evidence = gather(desk.office, call(granted(desk)))
+    assert evidence.links[2].facts["purposes"] == "support (answering questions about orders), booking"
+    assert "for answering questions about orders and booking" in evidence.links[2].facts["statement"]
+    found = bundle.verify(exported(desk), read_public_keys(desk.office.public_keys_path))
+    assert found.record.purposes == {"support", "booking"}, "grants go by the word"
 
 
 def test_a_bundle_from_which_the_revocation_was_left_out_is_refused(desk: Desk) -> None:
