@@ -204,7 +204,7 @@ def test_a_person_gives_their_voice_by_telephone(enrolling: tuple[House, Office]
     report = place_call(
         house.uri.replace("demo", "enroll"),
         script=[challenge.challenge_id, *lines, f"{PIN}#"],
-        duration_s=300,
+        duration_s=420,
         codec="g722",
     )
     assert "they hung up" in report.ended, report.ended
