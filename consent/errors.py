@@ -8,6 +8,8 @@ ConsentError
 ├── OperatorError      an operator is unknown, revoked, has another role, or the key does not fit
 ├── PinRefused         a PIN is wrong or locked
 ├── LedgerError        the ledger does not verify, or cannot be appended to
+│   ├── ClockError     this machine's clock may not be believed, so nothing is written by it
+│   └── WitnessError   somebody outside has seen more of the ledger than is here, or cannot be asked
 ├── VaultError         a voice cannot be opened: no key, erased, tampered; or the office's keys cannot be read
 └── ModelFileError     a model file cannot be fetched, or is not the one that this program knows
     └── ModelFileMissing  it was not fetched yet
@@ -59,6 +61,14 @@ class PinRefused(ConsentError):
 
 class LedgerError(ConsentError):
     """The ledger is broken or cannot be written."""
+
+
+class ClockError(LedgerError):
+    """The clock here disagrees with another; the text says by how much, with which, and what to do."""
+
+
+class WitnessError(LedgerError):
+    """A witness has seen another ledger than the one here, or a witness is away."""
 
 
 class VaultError(ConsentError):

@@ -49,7 +49,7 @@ class ReplyTerms:
         """Raises `GrantRefused` when the grant has lapsed or its voice was revoked."""
         if self.revoked(self.grant):
             raise GrantRefused("revoked", f"the voice {self.grant.voice} was revoked")
-        if time.time() > self.grant.expires_at + LEEWAY_S:
+        if self.grant.left_s(time.time()) < -LEEWAY_S:
             raise GrantRefused("expired", "the voice grant has lapsed; renew it by session.update")
 
 

@@ -187,6 +187,18 @@ class Archive:
         finally:
             connection.close()
 
+    def server_clock(self) -> tuple[float, bool] | None:
+        """PostgreSQL's time (seconds since the epoch), and whether it runs on another machine.
+
+        None for SQLite, which has no clock of its own. Raises `LedgerError`.
+        """
+        if self.backend != "postgresql":
+            return None
+        asked = "SELECT extract(epoch FROM clock_timestamp()), inet_server_addr() <> inet_client_addr()"
+        with self.reading() as connection:
+            said, elsewhere = connection.execute(text(asked)).one()
+        return float(said), bool(elsewhere)  # no addresses: by a unix socket
+
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A consistent look. Raises `LedgerError` when the database does not answer."""

@@ -17,10 +17,13 @@ from consent.checks.checklist import Checks
 from consent.data_dir import default_data_dir
 from consent.errors import OperatorError
 from consent.ledger.operators import OperatorKey
+from consent.ledger.witness import SYSLOG, Outside
 from consent.models.model_files import models_dir
 from consent.office.office import ConsentOffice
 
 MARK_KEYS: Final = "watermark-keys.json"
+REDIS_URL: Final = "VOICEGATE_REDIS_URL"
+WITNESS_URL: Final = "VOICEGATE_LEDGER_WITNESS"
 
 
 def operators_dir() -> Path:
@@ -36,6 +39,7 @@ class House:
     data_dir: Path
     sql_url: str
     models_dir: Path
+    outside: Outside
 
     @property
     def consent_dir(self) -> Path:
@@ -50,7 +54,7 @@ class House:
     def office(self, *, listening: bool = False) -> Iterator[ConsentOffice]:
         """The office; `listening` loads the instruments of the checks too."""
         checks = self.checks() if listening else Checks()
-        office = ConsentOffice.open(self.sql_url, self.consent_dir, checks=checks)
+        office = ConsentOffice.open(self.sql_url, self.consent_dir, checks=checks, outside=self.outside)
         try:
             yield office
         finally:
@@ -64,7 +68,9 @@ def in_house(command: Callable[..., Any]) -> Callable[..., Any]:
     def run(data_dir: Path | None, sql: str | None, models: Path | None, **given: Any) -> Any:
         where = (data_dir or default_data_dir()).expanduser().absolute()
         sql_url = sql or f"sqlite:///{where / 'voicegate.db'}"
-        return command(House(where, sql_url, models_dir(where, models)), **given)
+        redis_url, witness = (os.environ.get(name) or None for name in (REDIS_URL, WITNESS_URL))
+        outside = Outside(redis_url, witness, SYSLOG)
+        return command(House(where, sql_url, models_dir(where, models), outside), **given)
 
     add_dir = click.option(
         "--data-dir", type=click.Path(path_type=Path), envvar="VOICEGATE_DATA_DIR",

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 from consent.commands.house import House, Signer, in_house, signed
-from consent.errors import GrantRefused, LedgerError
+from consent.errors import GrantRefused, LedgerError, OperatorError
 from consent.grants.grant import GrantVerifier, read_public_keys
 from consent.ledger.chain import HEAD_TYP, head_of
+from consent.ledger.timekeeper import TOLERANCE_S
 
 
 @click.group()
@@ -33,7 +34,7 @@ def verify(house: House, head_file: Path | None, keys: Path | None, as_json: boo
     """
     trusted, revoked = (_public_keys(keys), _public_keys(keys, revoked=True)) if keys else (None, None)
     with house.office() as office:
-        heads = None
+        heads = [*office.books.seen, *office.heads.heads()]
         if head_file is not None:
             verifier = GrantVerifier(trusted or office.keys.public)
             try:
@@ -90,13 +91,55 @@ def show(house: House, since: datetime | None, kinds: tuple[str, ...], as_json: 
 def resume(house: House, reason: str, signer: Signer) -> None:
     """Go on with the ledger as the database has it, after a backup was restored.
 
-    What this host knows to be revoked or erased since that backup is revoked and erased again.
+    What this host knows to be revoked or erased since that backup is revoked and erased again. What a witness
+    has seen, and is lost here, the auditor gives up by name: nobody can know what was revoked in it.
     """
     with house.office() as office:
-        terms = office.books.resume_terms()
+        lost = office.heads.given_up()
+        for head in lost:
+            when = f"{datetime.fromtimestamp(head['at_ms'] / 1000, UTC):%Y-%m-%d %H:%M}"
+            click.echo(
+                f"given up: all rows up to {head['seq']} of {when} UTC that are not here; revoke again what "
+                "was revoked in them"
+            )
+        terms = office.resume_terms(lost)
         act = signer.key().act("resume", office.clock(), office.identity, **terms)
         again = office.resume_ledger(reason, act)
     click.echo(f"the ledger goes on; revoked or erased again: {', '.join(again) or 'nothing'}")
+
+
+@ledger.command()
+@click.option(
+    "--time", "said", required=True, type=click.DateTime(["%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"]),
+    help="What the time is now, in UTC, by a clock that you trust: 2026-12-02T14:05.",
+)  # fmt: skip
+@click.option("--reason", required=True, help="Why; it stands in the ledger.")
+@signed
+@in_house
+def clock(house: House, said: datetime, reason: str, signer: Signer) -> None:
+    """Say what the time is, where no other clock does.
+
+    It is asked for when this machine's clock is more than 30 days ahead of the newest row and nothing
+    confirms it, or when a row was written by a clock that was wrong. Rows go on from that time. Set this
+    machine's clock right first.
+    """
+    at = said.replace(tzinfo=UTC).timestamp()
+    with house.office() as office:
+        if abs(office.clock() - at) > TOLERANCE_S:
+            here = f"{datetime.fromtimestamp(office.clock(), UTC):%Y-%m-%d %H:%M}"
+            raise OperatorError(
+                f"this machine's clock says {here} UTC; set it right first, then say the time"
+            )
+        office.look()
+        act = signer.key().act(
+            "clock",
+            office.clock(),
+            office.identity,
+            time_ms=round(office.clock() * 1000),
+            after=office.books.tip[1],
+        )
+        row = office.set_clock(reason, act)
+    click.echo(f"the ledger goes on from {said:%Y-%m-%d %H:%M} UTC: row {row.seq}")
 
 
 def _brief(body: dict[str, Any]) -> str:

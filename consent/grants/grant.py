@@ -13,7 +13,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -21,6 +21,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from consent.errors import GrantRefused
+from consent.grants.boot_clock import boot_time
 from consent.grants.scope import Scope
 
 ISSUER: Final = "voicegate-consent"
@@ -45,6 +46,8 @@ class VoiceGrant:
     issued_at: float
     expires_at: float
     seal: object = None
+    lapses_at: float = field(default=0.0, compare=False)
+    """`expires_at` by `boot_time`, as of its verification: a clock that is set back does not make it last"""
 
     def __post_init__(self) -> None:
         if self.seal is not _SEAL:
@@ -59,6 +62,10 @@ class VoiceGrant:
     def call_id(self) -> str:
         """The call that it is for."""
         return self.scope.call_id
+
+    def left_s(self, now: float) -> float:
+        """Seconds until it lapses, by this machine's clock (`now`) and by the one that nobody sets."""
+        return min(self.expires_at - now, self.lapses_at - boot_time())
 
 
 def b64(raw: bytes) -> str:
@@ -140,6 +147,7 @@ class GrantVerifier:
     ) -> VoiceGrant:
         """The grant in `token`. Raises `GrantRefused` with one of `REASONS`."""
         claims = self.claims(token, "voice-grant+jws")
+        at = time.time() if now is None else now
         try:
             grant = VoiceGrant(
                 token,
@@ -149,10 +157,10 @@ class GrantVerifier:
                 float(claims["iat"]),
                 float(claims["exp"]),
                 seal=_SEAL,
+                lapses_at=boot_time() + float(claims["exp"]) - at,
             )
         except (KeyError, TypeError, ValueError):
             raise GrantRefused("tampered", "no valid grant: a claim is missing") from None
-        at = time.time() if now is None else now
         if at > grant.expires_at + leeway_s:
             raise GrantRefused("expired", f"the grant lapsed {at - grant.expires_at:.0f} s ago")
         if at < grant.issued_at - leeway_s:

@@ -35,6 +35,7 @@ MAY: Final[Mapping[str, frozenset[str]]] = {
     "rotate": frozenset({"registrar"}),
     "revoke-key": frozenset({"registrar", "reviewer"}),  # it only takes away
     "resume": frozenset({"auditor"}),
+    "clock": frozenset({"auditor"}),
     "operator": frozenset({"registrar", "reviewer"}),
 }
 """Which roles may do what."""

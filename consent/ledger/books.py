@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,13 +20,15 @@ from sqlalchemy import Connection, select
 
 from consent.archive.keys import OfficeKeys, SigningKey, public_raw, read_public, write_private
 from consent.archive.tables import LEDGER, Archive
-from consent.errors import GrantRefused, LedgerError, OperatorError
+from consent.errors import ClockError, GrantRefused, LedgerError, OperatorError
 from consent.grants.grant import GrantVerifier, b64, sign, unb64
 from consent.ledger.acts import FORM
 from consent.ledger.chain import (
     GENESIS,
     HEAD_TYP,
     KEY_KINDS,
+    MAY_GO_BACK,
+    RESET,
     Head,
     Proof,
     Row,
@@ -38,14 +39,13 @@ from consent.ledger.chain import (
 )
 from consent.ledger.rulings import HOUSE_KINDS, VOID, introduced, judge, replay, take
 from consent.ledger.standing import QUIET, Standing, VoiceStanding
+from consent.ledger.timekeeper import TAKEN_ANYWAY, TOLERANCE_S, Timekeeper
 
 CHECKPOINT: Final = "ledger-head"
 CHECKPOINT_TYP: Final = "ledger-checkpoint+jws"
 CHECKPOINT_EVERY: Final = 1_000
 
 log = structlog.get_logger("consent")
-
-Clock = Callable[[], float]
 
 
 @dataclass
@@ -60,20 +60,53 @@ class Writing:
     def append(
         self, kind: str, subject: str | None, body: Mapping[str, Any], signer: SigningKey | None = None
     ) -> Row:
-        """Adds a row; it stands when the transaction does. Raises `OperatorError` for one that is void."""
-        books = self._books
-        seq, prev, at_ms = books.tip
-        if self._rows:
-            seq, prev, at_ms = self._rows[-1].seq, self._rows[-1].hash, self._rows[-1].at_ms
-        # the ledger's time never goes back; whether the clock did is for `ConsentOffice.grant` to judge
-        at_ms = max(at_ms, round(books.clock() * 1000))
+        """Adds a row; it stands when the transaction does.
+
+        Raises `OperatorError` for one that is void, `ClockError` when this clock may not be believed, except
+        for rows of `TAKEN_ANYWAY`.
+        """
+        seq, prev, newest_ms = self._newest
+        return self._put(seq + 1, self._time_of(kind, newest_ms), kind, subject, body, prev, signer)
+
+    def _time_of(self, kind: str, newest_ms: int) -> int:
+        clock = self._books.clock
+        if kind in MAY_GO_BACK:
+            return round(clock.uncontradicted() * 1000)
+        lonely = kind == "operator.added" and not self.standing.has_auditor  # who could say the time?
+        try:
+            now = clock.believe(newest_ms, unproven=lonely or not self.standing.voices)
+        except ClockError:
+            if kind not in TAKEN_ANYWAY:
+                raise
+            return newest_ms
+        return max(newest_ms, round(now * 1000))
+
+    def set_clock(self, at_ms: int, body: Mapping[str, Any]) -> Row:
+        """Adds the row by which an auditor says what the time is: the line begins anew there."""
+        seq, prev, _ = self._newest
+        return self._put(seq + 1, at_ms, RESET, None, body, prev, None)
+
+    def now(self, *, behind_s: float = TOLERANCE_S) -> float:
+        """The time, for what this transaction decides by it. Raises `ClockError`."""
+        return self._books.now(behind_s=behind_s)
+
+    @property
+    def _newest(self) -> tuple[int, str, int]:
+        if not self._rows:
+            return self._books.tip
+        return self._rows[-1].seq, self._rows[-1].hash, self._rows[-1].at_ms
+
+    def _put(
+        self, seq: int, at_ms: int, kind: str, subject: str | None, body: Mapping[str, Any], prev: str,
+        signer: SigningKey | None,
+    ) -> Row:  # fmt: skip
         if signer is None:
-            signer = books.keys.signer
+            signer = self._books.keys.signer
             if self.standing.signers and signer.kid not in self.standing.signers:
                 raise LedgerError(
                     "this host has no signing key in force; copy office-keys.json from the host that rotated"
                 )
-        row = Row.make(seq + 1, at_ms, kind, subject, body, prev, signer)
+        row = Row.make(seq, at_ms, kind, subject, body, prev, signer)
         if kind not in QUIET and (fault := judge(self.standing, row)) is not None:
             raise OperatorError(fault.removeprefix(VOID))
         put(self.connection, row)
@@ -84,13 +117,18 @@ class Writing:
 class Books:
     """Safe to use from several threads; several processes and hosts may have the same ledger open."""
 
-    def __init__(self, archive: Archive, keys: OfficeKeys, clock: Clock = time.time) -> None:
+    def __init__(self, archive: Archive, keys: OfficeKeys, clock: Timekeeper | None = None) -> None:
         self.archive = archive
         self.keys = keys
-        self.clock = clock
+        self.clock = Timekeeper.of_host(archive) if clock is None else clock
         self.standing = Standing()
         self.tip: tuple[int, str, int] = (0, GENESIS, 0)
         """number, hash and time (ms) of the newest row seen"""
+        self.loud = 0
+        """number of the newest row seen that changes something of the standing"""
+        self.wrote_loud = False
+        """whether such a row was written here"""
+        self._ledger_id = ""
         self._lock = threading.RLock()
         self._saved = 0
         self._seen: Head | None = None
@@ -138,6 +176,13 @@ class Books:
             self._refresh(connection)
             return self.standing
 
+    def now(self, *, behind_s: float = TOLERANCE_S) -> float:
+        """The time, by a clock that may be believed, at most `behind_s` behind the newest row seen.
+
+        Raises `ClockError`.
+        """
+        return self.clock.believe(self.tip[2], behind_s=behind_s, unproven=not self.standing.voices)
+
     @contextmanager
     def writing(self, *, quiet: bool = False) -> Iterator[Writing]:
         """One transaction over ledger, vault and challenges, alone among all writers.
@@ -151,9 +196,9 @@ class Books:
                 yield writing
             for row in writing._rows:
                 self._take(row)
-            if self.tip[0] - self._saved >= CHECKPOINT_EVERY or any(
-                row.kind not in QUIET for row in writing._rows
-            ):
+            loud = any(row.kind not in QUIET for row in writing._rows)
+            self.wrote_loud |= loud
+            if loud or self.tip[0] - self._saved >= CHECKPOINT_EVERY:
                 self.save_checkpoint()
 
     def _refresh(self, connection: Connection) -> None:
@@ -223,10 +268,15 @@ class Books:
 
     def _take(self, row: Row) -> None:
         if row.kind not in QUIET:
+            self.loud = row.seq
             if (void := take(self.standing, row)) is not None:
                 log.error("ledger.row_is_void", row=row.seq, kind=row.kind, why=void)
+                if row.kind in MAY_GO_BACK and row.at_ms < self.tip[2]:
+                    raise LedgerError(f"ledger row {row.seq} is bad: it takes the time back, and {void}")
             if row.kind in KEY_KINDS:
                 self._heed()
+            if row.kind in MAY_GO_BACK:
+                self.clock.told(row.at_ms)
         self.tip = (row.seq, row.hash, row.at_ms)
 
     def _heed(self) -> None:
@@ -345,10 +395,38 @@ class Books:
     # ── proofs ───────────────────────────────────────────────────────────────────────────────────────
 
     def head(self) -> str:
-        """The signed head, for keeping elsewhere."""
+        """The signed head, for keeping elsewhere.
+
+        It names the ledger, and has the rows that put the signer's key in force, for who knows older ones.
+        """
         self.look()
         signer = self.keys.signer
-        return sign(self._head_claims(), signer.private, signer.kid, HEAD_TYP)
+        rotations = self.rows(kinds=("key.rotated",)) if len(self.standing.signers) > 1 else []
+        claims = {
+            **self._head_claims(),
+            "ledger": self.ledger_id,
+            "rotations": [row.to_json() for row in rotations],
+        }
+        return sign(claims, signer.private, signer.kid, HEAD_TYP)
+
+    @property
+    def ledger_id(self) -> str:
+        """The hash of the ledger's first row, by which witnesses know it. Raises `LedgerError`."""
+        if not self._ledger_id:
+            self._ledger_id = self.hash_of(1) or GENESIS
+        return self._ledger_id
+
+    def hash_of(self, seq: int) -> str | None:
+        """A row's hash as the database has it; None when there is no such row. Raises `LedgerError`."""
+        with self.archive.reading() as connection:
+            found = connection.execute(select(LEDGER.c.hash).where(LEDGER.c.seq == seq)).scalar()
+        return None if found is None else str(found)
+
+    @property
+    def seen(self) -> list[Head]:
+        """The heads that this host has seen."""
+        kept, seen = self._kept_head(), Head(*self.tip)
+        return [head for head in (kept, seen) if head is not None and head.seq]
 
     def prove(
         self,
@@ -362,8 +440,7 @@ class Books:
         knows.
         """
         if heads is None:
-            kept, seen = self._kept_head(), Head(*self.tip)
-            heads = [head for head in (kept, seen) if head is not None and head.seq]
+            heads = self.seen
         with self.archive.reading() as connection:
             gone = self.keys.revoked if revoked is None else revoked
             return verify(rows_from(connection, 1), keys or self.keys.ever, heads, gone)

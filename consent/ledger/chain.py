@@ -31,6 +31,10 @@ HEAD_TYP: Final = "ledger-head+jws"
 PAGE: Final = 5_000
 KEY_KINDS: Final = frozenset({"ledger.opened", "key.rotated", "key.revoked", "ledger.resumed"})
 """Kinds that change which keys sign; their own signatures are checked one by one."""
+RESET: Final = "clock.set"
+"""The kind of row by which an auditor says what the time is."""
+MAY_GO_BACK: Final = frozenset({RESET, "ledger.resumed"})
+"""Rows that may be earlier than the row before: an auditor's act stands behind each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ class Row:
             return "it does not follow from the row before it"
         if self.edited:
             return "it was edited"
-        if prev is not None and self.at_ms < prev.at_ms:
+        if prev is not None and self.at_ms < prev.at_ms and self.kind not in MAY_GO_BACK:
             return "its time is before that of the row before it"
         return None
 

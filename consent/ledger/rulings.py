@@ -350,6 +350,13 @@ def _resumed(standing: Standing, row: Judged, body: Body) -> None:
         operator, claims, "for another restore", accepts=row.prev, leaves=body["left"], kid=body["kid"],
         public=body["public"], stolen=body["stolen"],
     )  # fmt: skip
+    if claims.get("given_up", []) != body.get("given_up", []):
+        raise OperatorError(f"{operator.name} gave up other rows than these")
+
+
+def _clock_set(standing: Standing, row: Judged, body: Body) -> None:
+    operator, claims = _act_of(standing, row, body, "clock")
+    _binds(operator, claims, "another time, or after another row", time_ms=row.at_ms, after=row.prev)
 
 
 _RULES: Final[Mapping[str, Callable[[Standing, Judged, Body], None]]] = {
@@ -368,5 +375,6 @@ _RULES: Final[Mapping[str, Callable[[Standing, Judged, Body], None]]] = {
     "master.rotated": _master,
     "key.revoked": _key_revoked,
     "ledger.resumed": _resumed,
+    "clock.set": _clock_set,
 }
 """What each kind of row must have; rows of other kinds change nothing that an act would bind."""

@@ -81,6 +81,8 @@ class Standing:
     """acts that were taken: id -> time of signature, for as long as they could be handed in again"""
     challenges: dict[str, bool] = field(default_factory=dict)
     """challenges that operators issued and no registration has used: id -> whether for the telephone"""
+    given_up: list[str] = field(default_factory=list)
+    """hashes of newer rows, seen by a witness, that an auditor gave up when resuming"""
 
     def apply(self, kind: str, subject: str | None, at_ms: int, body: dict[str, Any]) -> None:
         """Takes one judged row into account. Raises `KeyError` for a row about what was never there."""
@@ -132,10 +134,16 @@ class Standing:
                 if "kid" in body:
                     self.signers[body["kid"]] = body["public"]
                     self.stolen |= {kid: int(since) for kid, since in body["stolen"].items()}
+                self.given_up += [str(head) for head in body.get("given_up", ())]
             case "speaker.blocked":
                 self.blocked[body["block"]] = body["label"]
             case "speaker.unblocked":
                 self.blocked.pop(body["block"], None)
+
+    @property
+    def has_auditor(self) -> bool:
+        """Whether an auditor may act."""
+        return any(known.role == "auditor" and not known.revoked for known in self.operators.values())
 
     def founder(self, name: str) -> str:
         """To whom an operator's appointment goes back: themselves, or who made them one, and so on."""

@@ -17,7 +17,7 @@ from typing import Final, Literal
 import numpy as np
 
 from consent.checks.sound import RATE_HZ, Floats, Recording, measure, of_call
-from consent.errors import ChallengeError, RegistrationError
+from consent.errors import ChallengeError, ClockError, RegistrationError
 from consent.office.office import ConsentOffice
 from consent.office.record import Reference
 from consent.office.registration import Registered, Submission
@@ -48,8 +48,8 @@ def by_code(office: ConsentOffice, code: str) -> Enrolment:
     """
     with office.archive.reading() as connection:
         try:
-            challenge = challenges.read(connection, office.verifier, code, office.clock())
-        except ChallengeError:
+            challenge = challenges.read(connection, office.verifier, code, office.books.now())
+        except (ChallengeError, ClockError):
             raise ChallengeError("this code is not valid now") from None
     if not challenge.by_phone:
         raise ChallengeError("this code is not valid now")

@@ -7,9 +7,9 @@ and it goes on when the ledger is broken. A person's voice is granted only from 
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
-import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +24,19 @@ from consent.archive.tables import Archive
 from consent.archive.vault import Vault
 from consent.checks.checklist import Checks
 from consent.checks.sound import from_pcm16
-from consent.errors import ConsentError, GrantRefused, LedgerError, VaultError
+from consent.errors import ClockError, ConsentError, GrantRefused, LedgerError, OperatorError, VaultError
 from consent.grants.grant import ISSUER, LEEWAY_S, GrantVerifier, VoiceGrant, hash_voice, sign
 from consent.grants.revocation import Revocation
 from consent.grants.scope import Scope
 from consent.ledger.acts import check_act
-from consent.ledger.books import Books, Clock
+from consent.ledger.books import Books
+from consent.ledger.chain import Row
+from consent.ledger.head_keeper import HeadKeeper
 from consent.ledger.standing import Standing, VoiceStanding
+from consent.ledger.timekeeper import TOLERANCE_S, Clock, Timekeeper
+from consent.ledger.witness import Outside
 from consent.office import stock
+from consent.office.operator_desk import acting
 from consent.office.record import Record
 from consent.office.registration import Registrar, find
 from consent.office.stock import STOCK, StockClip
@@ -41,6 +46,7 @@ log = structlog.get_logger("consent")
 REMEMBERED: Final = 4_096
 """Grants whose voice is remembered, for their usage; older ones are found in the ledger."""
 LONGEST_CALL_S: Final = 2 * 86_400.0
+NOBODY: Final = Outside()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +77,14 @@ class ConsentOffice:
     """Issues grants against the ledger."""
 
     def __init__(
-        self, archive: Archive, keys: OfficeKeys, *, grant_s: float, checks: Checks, clock: Clock
-    ) -> None:
+        self, archive: Archive, keys: OfficeKeys, *, grant_s: float, checks: Checks, clock: Timekeeper,
+        outside: Outside,
+    ) -> None:  # fmt: skip
         self.archive = archive
         self.keys = keys
         self.clock = clock
         self.books = Books(archive, keys, clock)
+        self.heads = HeadKeeper.of_house(self.books, outside)
         self.vault = Vault(keys)
         self.registrar = Registrar(self.books, self.vault, checks)
         self.checks = checks
@@ -96,17 +104,20 @@ class ConsentOffice:
     @classmethod
     def open(
         cls, sql_url: str, directory: Path, *, grant_s: float = 60.0, checks: Checks | None = None,
-        clock: Clock = time.time,
+        clock: Timekeeper | Clock | None = None, outside: Outside = NOBODY,
     ) -> Self:  # fmt: skip
         """Opens (or makes) keys, tables and ledger.
 
-        A ledger that does not verify refuses persons' voices, not the house. Raises `VaultError`,
-        `LedgerError` when keys or database cannot be used at all.
+        A bare `clock` takes the place of this machine's. A ledger that does not verify refuses persons'
+        voices, not the house. Raises `VaultError`, `LedgerError` when keys or database cannot be used at all.
         """
         keys = OfficeKeys.open(directory)
+        archive = Archive.open(sql_url)
+        if not isinstance(clock, Timekeeper):
+            clock = Timekeeper.of_host(archive, outside.redis_url, clock)
         return cls(
-            Archive.open(sql_url), keys, grant_s=grant_s, checks=checks if checks is not None else Checks(),
-            clock=clock,
+            archive, keys, grant_s=grant_s, checks=checks if checks is not None else Checks(), clock=clock,
+            outside=outside,
         )  # fmt: skip
 
     @property
@@ -157,6 +168,8 @@ class ConsentOffice:
         """Signs where the ledger stands, and closes the database."""
         if not self._broken and self.books.tip[0]:
             self.books.save_checkpoint()
+            with contextlib.suppress(LedgerError):
+                self.heads.close()
         self.archive.close()
 
     def look(self) -> Standing:
@@ -169,6 +182,7 @@ class ConsentOffice:
     def voices(self) -> list[Voice]:
         """The stock voice, then persons' voices that may be used now."""
         try:
+            self.heads.refuse()
             return [self._heart, *(voice for voice in self.all_voices() if voice.state == "active")]
         except ConsentError:
             return [self._heart]  # the readiness page asks each second; grants and the desk say why
@@ -226,6 +240,7 @@ class ConsentOffice:
             return self._issue(jti, scope, self._heart.voice_hash, at, at + self._grant_s)
         try:
             self._refuse_broken()
+            self.heads.refuse()
             with self.books.writing(quiet=True) as writing:
                 voice_id = find(writing.connection, scope.voice)
                 known = writing.standing.voices.get(voice_id or "")
@@ -239,7 +254,7 @@ class ConsentOffice:
                 writing.append("voice.granted", standing.voice_id, body)
         except (LedgerError, VaultError) as error:
             log.error("ledger.broken", error=str(error))
-            raise GrantRefused("ledger", str(error)) from None
+            raise _refused_by(error) from None
         self._remember(jti, standing.voice_id)
         return self._issue(jti, scope, standing.voice_hash, at, expires_at)
 
@@ -252,7 +267,7 @@ class ConsentOffice:
                 known = self._by_hash(grant.voice_hash)
                 _, record = self._allowed(known, grant.scope, at)
             except LedgerError as error:
-                raise GrantRefused("ledger", str(error)) from None
+                raise _refused_by(error) from None
             expires_at = min(expires_at, record.expires_at)
         return self._issue(grant.jti, grant.scope, grant.voice_hash, at, expires_at)
 
@@ -261,13 +276,10 @@ class ConsentOffice:
     ) -> tuple[VoiceStanding, Record]:
         """A voice that may be used so, and the record under which it may.
 
-        Raises `GrantRefused`, for no voice too, and `LedgerError`.
+        Raises `GrantRefused`, for no voice too, and `LedgerError` (`ClockError`: this clock is wrong).
         """
         voice = scope.voice
-        if at * 1000 < self.books.tip[2] - LEEWAY_S * 1000:
-            raise GrantRefused(
-                "clock", "this machine's clock is behind the ledger's newest row; set it right"
-            )
+        self.books.now(behind_s=LEEWAY_S)
         if standing is None:
             raise GrantRefused("unknown", f"no voice is called {voice!r}")
         match standing.state:
@@ -297,6 +309,7 @@ class ConsentOffice:
     def _by_hash(self, voice_hash: str) -> VoiceStanding | None:
         """Raises `LedgerError`."""
         self._refuse_broken()
+        self.heads.refuse()
         voices = list(self.books.look().voices.values())
         return next((voice for voice in voices if voice.voice_hash == voice_hash), None)
 
@@ -333,7 +346,7 @@ class ConsentOffice:
                 pcm = from_pcm16(self.vault.get(connection, standing.voice_id, "reference"))
                 text = self.vault.get(connection, standing.voice_id, "text").decode()
         except LedgerError as error:
-            raise GrantRefused("ledger", str(error)) from None
+            raise _refused_by(error) from None
         except VaultError as error:
             raise GrantRefused("tampered", f"the voice {grant.voice}: {error}") from None
         if hash_voice(pcm.tobytes(), text) != voice_hash:
@@ -368,7 +381,8 @@ class ConsentOffice:
 
     def _search(self, jti: str) -> str | None:
         """The voice of a grant that another process, or this one before it restarted, has given."""
-        since_ms = round((self.clock() - LONGEST_CALL_S) * 1000)
+        # a row's time: this clock may be wrong
+        since_ms = round(min(self.clock() * 1000, self.books.tip[2]) - LONGEST_CALL_S * 1000)
         rows = self.books.rows(kinds=("voice.granted",), since_ms=since_ms, holding=jti)
         return next((row.subject for row in rows if row.table["jti"] == jti), None)
 
@@ -382,14 +396,16 @@ class ConsentOffice:
         """Accepts the ledger as it is, after a restored backup.
 
         What this host knows to have been withdrawn since is withdrawn again. Returns the names of those
-        voices.
-
-        The act binds `Books.resume_terms`. Raises `OperatorError`, `LedgerError`.
+        voices. The act binds `resume_terms`. Raises `OperatorError`, `LedgerError`.
         """
+        lost = [head["hash"] for head in self.heads.given_up()]
 
-        def sign_off(restored: Standing) -> dict[str, str]:
-            operator, _ = check_act(restored, act, "resume", self.clock())
-            return {"reason": reason[:500], "by": operator.name, "act": act}
+        def sign_off(restored: Standing) -> dict[str, Any]:
+            operator, claims = check_act(restored, act, "resume", self.clock())
+            if claims.get("given_up", []) != lost:
+                raise OperatorError(f"{operator.name} did not sign what witnesses have seen; sign again")
+            body = {"reason": reason[:500], "by": operator.name, "act": act}
+            return {**body, "given_up": lost} if lost else body
 
         before = self.books.resume(sign_off)
         self._broken = ""
@@ -407,6 +423,30 @@ class ConsentOffice:
                 writing.append(f"voice.{voice.state}", voice.voice_id, body)
         return again
 
+    def resume_terms(self, lost: list[dict[str, Any]]) -> dict[str, Any]:
+        """What an auditor's act binds to resume: `Books.resume_terms`, and what of `heads.given_up` is lost.
+
+        Raises `LedgerError`.
+        """
+        terms = self.books.resume_terms()
+        return {**terms, "given_up": [head["hash"] for head in lost]} if lost else terms
+
+    def set_clock(self, reason: str, act: str) -> Row:
+        """Believes this machine's clock, by an auditor's act that says the same time, and notes it in a row.
+
+        The line of rows begins anew there, also where the newest row's time is later. The act signs `time_ms`
+        and `after` (the newest row's hash). Raises `OperatorError`, and `ClockError` while another clock
+        contradicts.
+        """
+        now = self.clock.uncontradicted()
+        with acting(self.books, act, "clock") as (writing, operator, claims):
+            at_ms = claims.get("time_ms")
+            if not isinstance(at_ms, int) or abs(now - at_ms / 1000) > TOLERANCE_S:
+                raise OperatorError(f"{operator.name} signed another time than this machine's clock says")
+            row = writing.set_clock(at_ms, {"reason": reason[:500], "by": operator.name, "act": act})
+        self._broken = ""
+        return row
+
     # ── withdrawn voices ─────────────────────────────────────────────────────────────────────────────
 
     def withdrawn(self) -> list[Revocation]:
@@ -421,3 +461,8 @@ class ConsentOffice:
                 )
                 for voice in gone
             ]  # fmt: skip
+
+
+def _refused_by(error: ConsentError) -> GrantRefused:
+    """Why the ledger gives no grant."""
+    return GrantRefused("clock" if isinstance(error, ClockError) else "ledger", str(error))

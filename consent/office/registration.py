@@ -21,7 +21,7 @@ from consent.archive.tables import VOICES
 from consent.archive.vault import HOUSE, Vault
 from consent.checks.checklist import Checks, Earlier, Finding, Material, Outcome
 from consent.checks.sound import Floats, Recording, from_pcm16, pcm16
-from consent.errors import LedgerError, OperatorError, RegistrationError, VaultError
+from consent.errors import OperatorError, RegistrationError, VaultError
 from consent.grants.grant import LEEWAY_S, GrantVerifier
 from consent.ledger.acts import check_act, digest, read_act, refuse_two_eyes
 from consent.ledger.books import Books, Writing
@@ -168,7 +168,7 @@ class Registrar:
         `OperatorError`, `LedgerError`.
         """
         with acting(self._books, act, "challenge") as (writing, operator, claims):
-            now = self._books.clock()
+            now = writing.now(behind_s=LEEWAY_S)
             if claims.get("terms") != terms.hash(salt):
                 raise OperatorError(f"{operator.name} signed other terms")
             issued = challenges.issue(
@@ -246,7 +246,7 @@ class Registrar:
     ) -> tuple[str, dict[str, Any]]:
         """Who registers, and the id and time of their act, by which the ledger knows that it was taken."""
         standing = self._books.look()
-        self._refuse_clock(now)
+        self._books.now(behind_s=LEEWAY_S)
         self._refuse_taken(standing.voices, submission.handle)
         if act is None:
             if not challenge.by_phone:
@@ -256,10 +256,6 @@ class Registrar:
         if any(claims.get(key) != value for key, value in submission.digest.items()):
             raise OperatorError(f"{operator.name} signed another registration")
         return operator.name, {"jti": claims["jti"], "iat": claims["iat"]}
-
-    def _refuse_clock(self, now: float) -> None:
-        if now * 1000 < self._books.tip[2] - LEEWAY_S * 1000:
-            raise LedgerError("this machine's clock is behind the ledger's newest row; set it right")
 
     def _refuse_taken(self, voices: Mapping[str, VoiceStanding], handle: str) -> None:
         with self._books.archive.reading() as connection:
@@ -369,7 +365,7 @@ class Registrar:
         `OperatorError`, `RegistrationError`, `VaultError`.
         """
         with acting(self._books, act, "review") as (writing, operator, claims):
-            now = self._books.clock()
+            now = writing.now()
             voice_id = find(writing.connection, handle)
             voice = writing.standing.voices.get(voice_id or "")
             if voice is None or voice.state != "pending":

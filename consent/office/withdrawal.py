@@ -87,11 +87,12 @@ class Withdrawals:
         """Deletes what is due.
 
         That is: voiceprints and fingerprints past their time, registrations that came to nothing, challenges
-        long over. The front does this once an hour, `voicegate voice tidy` at will.
+        long over. The front does this once an hour, `voicegate voice tidy` at will. Raises `ClockError`: by a
+        clock that may be wrong nothing is deleted.
         """
         receipts: list[Receipt] = []
         with self._books.writing() as writing:
-            now = self._books.clock()
+            now = writing.now()
             challenges.forget(writing.connection, now)
             for voice_id, items in self._vault.lapsed(writing.connection, now).items():
                 for item in items:

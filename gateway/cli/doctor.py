@@ -22,11 +22,16 @@ import click
 from redis import Redis
 from redis.exceptions import RedisError
 
+from consent.archive.keys import KEY_FILE
 from consent.errors import ConsentError, ModelFileError, ModelFileMissing
+from consent.ledger.head_keeper import UNWITNESSED
+from consent.ledger.witness import Outside
 from consent.models.model_files import model_files
+from consent.office.office import ConsentOffice
+from consent.office.stock import STOCK
 from consent.office.voice_names import known_voices
 from gateway.config import remedy
-from gateway.config.paths import dialplan_dir, model_files_dir
+from gateway.config.paths import consent_dir, dialplan_dir, model_files_dir
 from gateway.config.ports import Port, all_ports
 from gateway.config.runtime import Runtime, runtime_for
 from gateway.config.settings import Settings, load
@@ -95,6 +100,7 @@ def examine(settings: Settings) -> Iterator[Diagnosis]:
         chroma,
         redis,
         sql,
+        witnesses,
         limits,
     )
     for check in checks:
@@ -393,6 +399,28 @@ def sql(settings: Settings) -> Iterator[Diagnosis]:
     finally:
         registry.close()
     yield ok(what, f"{registry.backend}, {calls} calls entered")
+
+
+def witnesses(settings: Settings) -> Iterator[Diagnosis]:
+    """Asks who keeps the consent ledger's head outside, and whether they have seen more than is here."""
+    what = "ledger's witness"
+    outside = Outside(settings.redis_url, settings.ledger_witness)
+    folder = consent_dir(settings)
+    try:
+        if outside == Outside():
+            persons = known_voices(settings.sql) - {STOCK}
+            fix = "set VOICEGATE_LEDGER_WITNESS (a URL elsewhere), or VOICEGATE_REDIS_URL (a Redis of yours)"
+            yield Diagnosis(what, "warn", UNWITNESSED, fix) if persons else ok(what, UNWITNESSED)
+        elif not (folder / KEY_FILE).exists():
+            yield ok(what, "the first start tells it of the ledger")
+        else:
+            office = ConsentOffice.open(settings.sql, folder, outside=outside)
+            office.heads.begin()
+            office.close()
+            state, doubt = office.heads.state, office.heads.doubt
+            yield Diagnosis(what, "warn", state, "see docs/consent.md, Restore") if doubt else ok(what, state)
+    except ConsentError as error:
+        yield Diagnosis(what, "fail", str(error), "fix what it names")
 
 
 def limits(settings: Settings) -> Iterator[Diagnosis]:

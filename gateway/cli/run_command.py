@@ -107,6 +107,8 @@ def panel(settings: Settings, state: HouseState, log: Path | None) -> Panel:
     rows.add_row("Redis", bare(settings.redis_url or embedded))
     rows.add_row("SQL", bare(settings.sql))
     rows.add_row("watermark", state.watermark)
+    if state.ledger:
+        rows.add_row("ledger", state.ledger)
     if settings.detector_port:
         host = "localhost" if settings.local_only else address
         rows.add_row("detector", f"http://{host}:{settings.detector_port}")

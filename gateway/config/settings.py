@@ -47,6 +47,11 @@ class Settings(BaseModel):
     data_dir: Path = Field(default_factory=default_data_dir, description="everything the gateway keeps")
     redis_url: str | None = Field(None, description="redis:// or unix://; unset: an embedded Valkey")
     sql_url: str | None = Field(None, description="SQLAlchemy URL; unset: SQLite in the data directory")
+    ledger_witness: str | None = Field(
+        None,
+        description="https:// URL that keeps the consent ledger's newest head outside this data directory "
+        "(http:// on this machine); unset: only a Redis of your own does",
+    )
     dialplans: Path | None = Field(
         None, description="folder of *.toml; unset: <data_dir>/dialplans, else the shipped ones"
     )

@@ -13,6 +13,7 @@ import structlog
 import uvicorn
 
 from consent.checks.checklist import Checks
+from consent.ledger.witness import SYSLOG, Outside
 from consent.office.office import ConsentOffice
 from consent.office.voice_names import known_voices
 from gateway.config import ports, settings
@@ -52,6 +53,7 @@ async def serve() -> None:
         consent_dir(conf),
         grant_s=conf.grant_s,
         checks=Checks.load(consent_dir(conf), mark_keys_path(conf), model_files_dir(conf)),
+        outside=Outside(conf.redis_url, conf.ledger_witness, SYSLOG),
     )
     registry = Registry.open(conf.sql)
     RefusedCalls(registry).open()

@@ -82,7 +82,7 @@ class Gateway(Protocol):
         """The metrics, in Prometheus' text form."""
 
     async def ready(self) -> HouseState:
-        """Whether calls can be taken; only `ready` and `parts` are shown."""
+        """Whether calls can be taken; only `ready`, `parts` and a doubt about the ledger are shown."""
 
 
 def build_app(
@@ -198,7 +198,10 @@ class Console:
 
     async def readyz(self, _: Request) -> Response:
         state = await self._ready()
-        return JSONResponse({"ready": state.ready, "parts": state.parts}, 200 if state.ready else 503)
+        doubt = {"ledger": state.ledger_doubt} if state.ledger_doubt else {}
+        return JSONResponse(
+            {"ready": state.ready, "parts": state.parts, **doubt}, 200 if state.ready else 503
+        )
 
     async def _ready(self) -> HouseState:
         """The house's state, not asked again within `READY_FOR_S`: anybody may ask us, it asks every hall."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +19,7 @@ import structlog
 from redis.exceptions import RedisError
 from sqlalchemy import select
 
-from consent.errors import GrantRefused
+from consent.errors import ClockError, GrantRefused
 from consent.grants.revocation import RevocationDesk
 from consent.office.office import ConsentOffice
 from gateway.config.paths import recordings_dir, redis_url_for, route_key_path
@@ -143,6 +142,7 @@ class Front:
         self._server = Server(self.runtime.front, self.token, handlers, joined=self._joined, left=self._left)
 
     async def start(self) -> None:
+        await asyncio.to_thread(self.office.heads.begin)
         await self.closing.last_boot()
         await self.edge.start()
         await self._server.start()
@@ -163,6 +163,8 @@ class Front:
         self._tasks.lasting(self._reap, "front.reap")
         self._tasks.lasting(self.revocations.run, "front.revocations")
         self._tasks.lasting(self.voices.keep_tidy, "front.tidy")
+        self._tasks.lasting(self.office.clock.run, "front.other_clocks")
+        self._tasks.lasting(partial(self.office.heads.run, self.metrics.alarm), "front.ledger_heads")
         if self._append_log is not None:
             self._tasks.lasting(self._append_log.keep_short, "front.append_log")
 
@@ -189,8 +191,17 @@ class Front:
         """Sessions and rows whose hall went away for good are closed; old recordings are deleted."""
         while True:
             await asyncio.sleep(REAP_S)
-            await asyncio.to_thread(delete_older, recordings_dir(self.settings), self.settings.recordings_s)
+            await asyncio.to_thread(self._delete_recordings)
             await self.closing.tidy(self.settings.halls)
+
+    def _delete_recordings(self) -> None:
+        """Those past their time, by a clock that may be believed."""
+        try:
+            now = self.office.books.now()
+        except ClockError as error:
+            log.error("recordings.not_deleted", error=str(error))
+            return
+        delete_older(recordings_dir(self.settings), self.settings.recordings_s, now)
 
     async def _joined(self, peer: Peer) -> None:
         line = peer.hello.line
@@ -327,6 +338,8 @@ class Front:
             },
             watermark=f"on, key {self.routing.mark_key.id}",
             voices=found.voices,
+            ledger=self.office.heads.state,
+            ledger_doubt=self.office.heads.doubt,
         )
 
     def _usable_voices(self) -> tuple[str, ...]:
@@ -388,9 +401,9 @@ def _redis_needed() -> Iterator[None]:
         raise CallRefused(503, "Redis is away, and with it the list of calls", retry_after_s=2) from None
 
 
-def delete_older(folder: Path, seconds: float) -> int:
+def delete_older(folder: Path, seconds: float, now: float) -> int:
     """Deletes the WAV files below `folder` that are older; answers how many."""
-    oldest = time.time() - seconds
+    oldest = now - seconds
     old = [path for path in folder.glob("*/*.wav") if path.stat().st_mtime < oldest]
     for path in old:
         path.unlink(missing_ok=True)

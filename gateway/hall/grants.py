@@ -49,7 +49,7 @@ class Grants:
         try:
             licence = call.licence
             while licence.muted is None and (grant := licence.grant) is not None:
-                left_s = grant.expires_at - self.clocks.time()
+                left_s = grant.left_s(self.clocks.time())
                 await asyncio.sleep(max(RENEW_RETRY_S / 2, left_s * (1 - RENEW_BEFORE)))
                 token = await self._renewal(call, grant)
                 if token is None:
@@ -64,12 +64,12 @@ class Grants:
 
     async def _renewal(self, call: Call, grant: VoiceGrant) -> str | None:
         """A fresh token; None when none came before `grant` lapsed. Raises `GrantRefused`."""
-        while self.clocks.time() < grant.expires_at:
+        while (left_s := grant.left_s(self.clocks.time())) > 0:
             try:
                 return await self.renewed(call.id, grant.token)
             except RpcError as error:
                 call.log.warning("grant.not_renewed", error=str(error))
-            await asyncio.sleep(min(RENEW_RETRY_S, max(0.05, grant.expires_at - self.clocks.time())))
+            await asyncio.sleep(min(RENEW_RETRY_S, max(0.05, left_s)))
         return None
 
     async def renewed(self, call_id: str, token: str | None) -> str:

@@ -23,6 +23,10 @@ class HouseState:
     """Calls that its lines take, by kind."""
     watermark: str = "unknown"
     voices: tuple[str, ...] = ()
+    ledger: str = ""
+    """How the ledger of consent is witnessed from outside."""
+    ledger_doubt: str = ""
+    """Two or three words when that is not as it should be."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from redis.retry import Retry
 from consent.checks.checklist import Checks
 from consent.errors import ConsentError
 from consent.grants.redis_watch import redis_place
+from consent.ledger.witness import Outside
 from consent.office.office import ConsentOffice
 from consent.office.voice_names import known_voices
 from consent.silero.network import read_network
@@ -44,7 +45,8 @@ def prepare(settings: Settings) -> None:
     keys = mark_keys_path(settings)
     try:
         read_network()  # halls listen with it
-        ConsentOffice.open(settings.sql, consent_dir(settings)).close()
+        outside = Outside(settings.redis_url, settings.ledger_witness)
+        ConsentOffice.open(settings.sql, consent_dir(settings), outside=outside).close()
         # a mistake in checks.toml is said before anything starts
         Checks.load(consent_dir(settings), keys, model_files_dir(settings))
         KeyRing.load(keys) if keys.exists() else KeyRing.create(keys)

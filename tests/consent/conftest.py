@@ -24,6 +24,7 @@ from consent.checks.sound import Floats, Recording, read
 from consent.checks.synthetic import Synthetic
 from consent.grants.scope import Scope
 from consent.ledger.operators import OperatorKey
+from consent.ledger.timekeeper import Timekeeper
 from consent.office.office import ConsentOffice
 from consent.office.operator_desk import OperatorDesk
 from consent.office.record import Reference
@@ -145,7 +146,9 @@ class Desk:
 
     def resume(self, office: ConsentOffice, who: str = "carol") -> list[str]:
         """Goes on with a restored ledger."""
-        return office.resume_ledger("restored", self.act(who, "resume", **office.books.resume_terms()))
+        return office.resume_ledger(
+            "restored", self.act(who, "resume", **office.resume_terms(office.heads.given_up()))
+        )
 
     def challenge(self, terms: Terms = TERMS, **given: object) -> Challenge:
         by_phone = bool(given.get("by_phone", False))
@@ -223,8 +226,10 @@ def desk(tmp_path: Path, sql_url: str) -> Iterator[Desk]:
     clock = Clock()
 
     def open_office() -> ConsentOffice:
+        # time really passes for this house: the clock that nobody sets goes with the one that tests set
+        keeper = Timekeeper(clock, boot=clock)
         checks = Checks(PlannedSpeaker(), PlannedRecogniser(), PlannedMark(), PlannedClassifier())
-        return ConsentOffice.open(sql_url, tmp_path / "data" / "consent", checks=checks, clock=clock)
+        return ConsentOffice.open(sql_url, tmp_path / "data" / "consent", checks=checks, clock=keeper)
 
     office = open_office()
     keys: dict[str, OperatorKey] = {}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
 
+from consent.errors import GrantRefused
+from consent.grants.boot_clock import boot_time
 from model.reply import Reply, ReplyTerms
 from tests.model.conftest import Grants
 from tests.model.scripted import ScriptedConversation, ScriptedEngine
@@ -91,3 +94,21 @@ async def test_without_reports_the_lead_goes_by_the_clock(grants: Grants) -> Non
     assert (client.frames, client.dones) == (19, [])
     await asyncio.sleep(0.04)
     assert (client.frames, client.dones) == (20, ["completed"])
+
+
+def test_a_clock_that_is_set_back_does_not_make_a_grant_last(
+    grants: Grants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was so that an hour back gave a reply another hour."""
+    terms = ReplyTerms(grants.issue(), lambda _: False)
+    terms.check()
+    wall, boot = time.time(), boot_time()
+    monkeypatch.setattr("consent.grants.grant.boot_time", lambda: boot + 3600.0)
+    monkeypatch.setattr(time, "time", lambda: wall)
+    with pytest.raises(GrantRefused) as caught:
+        terms.check()
+    assert caught.value.reason == "expired"
+    monkeypatch.setattr("consent.grants.grant.boot_time", lambda: boot)
+    monkeypatch.setattr(time, "time", lambda: wall + 3600.0)
+    with pytest.raises(GrantRefused):
+        terms.check()

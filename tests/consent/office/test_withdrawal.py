@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from consent.errors import GrantRefused, OperatorError, PinRefused, RegistrationError, VaultError
 from consent.grants.scope import Scope
+from consent.ledger.timekeeper import Timekeeper
 from consent.office import backup
 from consent.office import pin as pins
 from consent.office.office import ConsentOffice
@@ -256,7 +257,7 @@ def test_a_backup_restores_everything_on_another_machine(desk: Desk, tmp_path: P
     with pytest.raises(VaultError, match="passphrase is wrong"):
         backup.restore(tmp_path / "b", b"another passphrase", url, folder)
     backup.restore(tmp_path / "b", PASSPHRASE, url, folder)
-    office = ConsentOffice.open(url, folder, clock=desk.clock)
+    office = ConsentOffice.open(url, folder, clock=Timekeeper(desk.clock, boot=desk.clock))
     granted = office.grant(Scope("jane", "support", "d", "en", "c"))
     found = office.reference(granted.token, granted.voice_hash)
     assert isinstance(found.pcm, np.ndarray)

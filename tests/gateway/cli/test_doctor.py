@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from consent.office.office import ConsentOffice
 from gateway.cli import doctor
 from gateway.cli.doctor import Diagnosis
 from gateway.config import remedy
+from gateway.config.paths import consent_dir
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import Settings
 from tests.gateway.conftest import Valkey
@@ -105,6 +107,29 @@ def test_redis_of_the_operators(settings: Settings, valkey: Valkey) -> None:
     gone = only(doctor.redis(with_(settings, redis_url=valkey.url)))
     assert gone.state == "fail"
     assert "VOICEGATE_REDIS_URL" in gone.fix
+
+
+def test_whoever_keeps_the_ledgers_head_is_named_and_nobody_is_said(
+    settings: Settings, valkey: Valkey
+) -> None:
+    assert only(doctor.witnesses(settings)).state == "ok", "there is no voice that could come back"
+    office = ConsentOffice.open(settings.sql, consent_dir(settings))
+    with office.archive.writing() as connection:
+        office.vault.open_voice(connection, "feed", "jane", 1.0)
+    office.close()
+    alone = only(doctor.witnesses(settings))
+    assert alone.state == "warn"
+    assert "an older copy put back would not be noticed" in alone.text
+    assert "VOICEGATE_LEDGER_WITNESS" in alone.fix
+    with_redis = with_(settings, redis_url=valkey.url)
+    assert only(doctor.witnesses(with_redis)).state == "ok"
+    valkey.stop()
+    away = only(doctor.witnesses(with_redis))
+    assert away.state == "warn"
+    assert "is away" in away.text
+    wrong = only(doctor.witnesses(with_(settings, ledger_witness="http://example.org")))
+    assert wrong.state == "fail"
+    assert "https://" in wrong.text
 
 
 def test_a_database_that_is_away(settings: Settings) -> None:
