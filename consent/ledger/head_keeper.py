@@ -162,11 +162,19 @@ class HeadKeeper:
             if claims.get("ledger", self.books.ledger_id) == self.books.ledger_id:
                 return head_of(claims)
         except (GrantRefused, LedgerError):
-            pass
+            if self._by_a_revoked_key(watched.kept):
+                return None  # no proof, and the next head takes its place
         watched.strange = True
         if not strange:
             log.error("ledger.witness_strange", witness=watched.witness.place)
         return None
+
+    def _by_a_revoked_key(self, token: str) -> bool:
+        try:
+            GrantVerifier(self.books.keys.ever).claims(token, HEAD_TYP)
+        except GrantRefused:
+            return False
+        return True
 
     def _fault(self, watched: _Watched) -> str | None:
         """What is missing here of what a witness has seen. Raises `LedgerError`."""

@@ -25,6 +25,7 @@ from consent.ledger.head_keeper import AWAY_S, PUBLISH_S, UNWITNESSED, HeadKeepe
 from consent.ledger.timekeeper import Timekeeper
 from consent.ledger.witness import HEADS, LARGEST, Outside, RedisWitness, UrlWitness, tell_syslog
 from consent.office.office import ConsentOffice
+from consent.office.rotation import Rotation
 from consent.office.withdrawal import Withdrawals
 from tests.consent.conftest import Desk, Valkey
 from tests.needs import HANGS_S
@@ -386,6 +387,20 @@ def test_what_another_office_signed_proves_nothing_and_is_said(
     heads.step()
     heads.refuse()
     assert "is away" in heads.look()
+
+
+def test_a_head_signed_with_a_key_that_was_stolen_gives_way(desk: Desk, valkey: Valkey) -> None:
+    heads = HeadKeeper(desk.office.books, [RedisWitness(valkey.url)])
+    heads.publish()
+    stolen = desk.office.keys.signer.kid
+    desk.rotate("signing")
+    about = {"kid": stolen, "since_ms": round(desk.clock.now * 1000)}
+    act = desk.act("alice", "revoke-key", **about)
+    Rotation(desk.office.books, desk.office.vault).revoke(stolen, desk.clock.now, "stolen", act)
+    heads = HeadKeeper(desk.office.books, [RedisWitness(valkey.url)])
+    heads.publish()
+    assert heads.look() == ""
+    assert heads.heads()[0].seq == desk.office.books.tip[0]
 
 
 def test_another_ledgers_head_of_the_same_office_proves_nothing(desk: Desk, notary: Notary) -> None:
