@@ -32,7 +32,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from consent.grants.grant import GrantVerifier
 from model.errors import EngineError
 from model.reference import ReferenceDesk
-from model.server import EngineApp, engine_token, listening, load, revocations
+from model.revoked_voices import RevokedVoices
+from model.server import EngineApp, engine_token, listening, load
 from model.tasks import Tasks
 
 log = structlog.get_logger("cluster")
@@ -115,9 +116,12 @@ class Replica:
         verifier = GrantVerifier.load(settings.grant_keys)
         desk = ReferenceDesk(settings.front, token)
         self._engine = await load(settings.engine)
-        self._revocations = revocations(self._engine, verifier, settings.redis)
-        revoked = await self._revocations.__aenter__()
-        self._app = EngineApp(self._engine, verifier, desk.fetch, token, revoked, settings.spare)
+        self._revoked = revoked = RevokedVoices(self._engine.forget, verifier, settings.redis, desk)
+        revoked.start()
+        self._app = EngineApp(
+            self._engine, verifier, desk.fetch, token, revoked.is_revoked, settings.spare,
+            doubt=lambda: revoked.doubt,
+        )  # fmt: skip
         host = settings.host or get_node_ip_address()
         listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         self._url = f"{'wss' if settings.cert else 'ws'}://{host}:{listener.getsockname()[1]}"
@@ -163,7 +167,7 @@ class Replica:
         self._server.should_exit = self._server.force_exit = True
         await asyncio.gather(self._serving, return_exceptions=True)
         await self._tasks.stop()
-        await self._revocations.__aexit__(None, None, None)
+        await self._revoked.stop()
         await self._engine.close()
 
 

@@ -55,13 +55,43 @@ class ReferenceDesk:
                     "or VOICEGATE_ENGINE_PLAIN=1 on a private network"
                 )
 
+    @property
+    def has_front(self) -> bool:
+        """Whether there is a front to ask; without one an engine has stock voices only."""
+        return self._front is not None
+
+    async def withdrawn(self, series: str, known: int) -> tuple[str, list[str], float | None]:
+        """The signed revocations after the first `known` of a front's `series`.
+
+        Returns the series that it is now, the tokens, and how old the front's last good look into the ledger
+        is in seconds. Raises `EngineError` when the front is away, or says what is none of this.
+        """
+        params = {"series": series, "known": known}
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                if self._remote:
+                    said = await self._post("/engine/withdrawn", params)
+                else:
+                    said = await self._ask("voices.withdrawn.since", params)
+            ago_s = said["looked_ago_s"]
+            tokens = [str(token) for token in said["tokens"]]
+            return str(said["series"]), tokens, None if ago_s is None else float(ago_s)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, httpx.HTTPError) as error:
+            raise EngineError(f"the front cannot be asked: {error!r}") from None
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise EngineError(f"the front says what is no list of withdrawn voices: {error!r}") from None
+
     async def fetch(self, grant: VoiceGrant) -> Reference:
         """The grant's voice. Raises `EngineError` when the front refuses or is away."""
         if self._front is None:
             return Reference(grant.voice, grant.voice_hash, None, "", stock=True)
+        asked = {"voice_hash": grant.voice_hash}
         try:
             async with asyncio.timeout(WITHIN_S):
-                found = await (self._post(grant) if self._remote else self._ask(grant))
+                if self._remote:
+                    found = await self._post("/engine/voice", {"grant": grant.token, **asked})
+                else:
+                    found = await self._ask("voice.reference", {"token": grant.token, **asked})
         except (OSError, TimeoutError, asyncio.IncompleteReadError, httpx.HTTPError) as error:
             raise EngineError(f"the voice {grant.voice} cannot be fetched: {error!r}") from None
         pcm = None if found["pcm_f32"] is None else base64.b64decode(found["pcm_f32"])
@@ -77,29 +107,25 @@ class ReferenceDesk:
             stock=found["stock"],
         )
 
-    async def _post(self, grant: VoiceGrant) -> dict[str, Any]:
+    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {self._token}"}
-        body = {"grant": grant.token, "voice_hash": grant.voice_hash}
         secure = ssl.create_default_context()  # the system's, or SSL_CERT_FILE's
         async with httpx.AsyncClient(
             timeout=WITHIN_S, trust_env=False, headers=headers, verify=secure
         ) as client:
-            answer = await client.post(f"{str(self._front).rstrip('/')}/engine/voice", json=body)
+            answer = await client.post(f"{str(self._front).rstrip('/')}{path}", json=body)
         if answer.status_code != 200:
-            raise EngineError(
-                f"the front refuses the voice {grant.voice}: {answer.status_code} {answer.text[:200]}"
-            )
+            raise EngineError(f"the front refuses: {answer.status_code} {answer.text[:200]}")
         if len(answer.content) > MAX_ANSWER:
             raise EngineError("the front's answer is too large")
         return dict(answer.json())
 
-    async def _ask(self, grant: VoiceGrant) -> dict[str, Any]:
+    async def _ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         reader, writer = await asyncio.open_unix_connection(str(self._front))
         try:
             hello = {"role": "engine", "name": "engine", "token": self._token, "version": __version__}
             writer.write(_encode({"tell": "hello", "params": hello}))
-            params = {"token": grant.token, "voice_hash": grant.voice_hash}
-            writer.write(_encode({"ask": 1, "method": "voice.reference", "params": params}))
+            writer.write(_encode({"ask": 1, "method": method, "params": params}))
             (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
             if length > MAX_ANSWER:
                 raise EngineError("the front's answer is too large")
@@ -108,5 +134,5 @@ class ReferenceDesk:
             writer.close()
         refusal = answer.get("error", answer.get("refused"))
         if refusal is not None:
-            raise EngineError(f"the front refuses the voice {grant.voice}: {refusal}")
+            raise EngineError(f"the front refuses: {refusal}")
         return dict(answer["result"])

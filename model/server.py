@@ -11,13 +11,12 @@ grant's jti is good for one open connection. The last `spare` slots are for call
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
 import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,16 +32,15 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from consent.errors import GrantRefused
 from consent.grants.grant import GrantVerifier, VoiceGrant
-from consent.grants.revocation import Revocation, RevocationFeed
 from model import engines, events, json_log
 from model.address import is_local
 from model.api import Engine, Reference
 from model.errors import ClientGone, EngineBusy, EngineError
 from model.proxy import EngineProxy
 from model.reference import ReferenceDesk
+from model.revoked_voices import RevokedVoices
 from model.session import Session
 from model.task_metrics import TaskFailures
-from model.tasks import Tasks
 
 log = structlog.get_logger("engine")
 
@@ -64,8 +62,11 @@ class EngineApp:
         boot_token: str | None = None,
         revoked: Revoked = lambda _: False,
         spare: int = 0,
+        doubt: Callable[[], str | None] = lambda: None,
     ) -> None:
+        """`doubt`: why a withdrawn voice may not be known here in time, None while it is."""
         self._engine = engine
+        self._doubt = doubt
         self._spare = spare
         self._verifier = verifier
         self._fetch = fetch
@@ -79,6 +80,7 @@ class EngineApp:
             ("slots", "Conversations that the engine can have at once", lambda: self.slots),
             ("spare", "Slots kept for calls that lost another engine", lambda: spare),
             ("draining", "1: it takes no more conversations", lambda: self.draining),
+            ("revocations_in_doubt", "1: it may learn late of them", lambda: doubt() is not None),
         ):
             Gauge(f"voicegate_engine_{name}", text, registry=registry).set_function(value)
         self._served = Counter("voicegate_engine_served", "Conversations since the start", registry=registry)
@@ -119,6 +121,7 @@ class EngineApp:
             "conversations": self.used,
             "slots": self.slots,
             "spare": self._spare,
+            "revocations": self._doubt() or "ready",
         }
         return JSONResponse(body, 503 if self.draining else 200)
 
@@ -235,9 +238,10 @@ def build(
     fetch: FetchReference,
     boot_token: str | None,
     revoked: Revoked = lambda _: False,
+    doubt: Callable[[], str | None] = lambda: None,
 ) -> Starlette:
     """The ASGI app of one engine."""
-    return EngineApp(engine, verifier, fetch, boot_token, revoked).asgi()
+    return EngineApp(engine, verifier, fetch, boot_token, revoked, doubt=doubt).asgi()
 
 
 async def load(name: str) -> Engine:
@@ -258,26 +262,6 @@ def _end() -> None:
 def engine_token() -> str | None:
     """What a gateway must show: its boot token, or the one that both were given."""
     return os.environ.get("VOICEGATE_BOOT_TOKEN") or os.environ.get("VOICEGATE_ENGINE_TOKEN")
-
-
-@contextlib.asynccontextmanager
-async def revocations(engine: Engine, verifier: GrantVerifier, redis: str | None) -> AsyncIterator[Revoked]:
-    """Follows revocations for as long as the context lasts; without a Redis nobody tells of any."""
-    if redis is None:
-        yield lambda _: False
-        return
-
-    async def told(revocation: Revocation) -> None:
-        log.warning("voice.revoked", voice=revocation.voice, reason=revocation.reason)
-        engine.forget(revocation.voice_hash)
-
-    feed = RevocationFeed(redis, verifier)
-    following = Tasks()
-    following.lasting(lambda: feed.run(told), "engine.revocations")
-    try:
-        yield feed.revocations.is_revoked
-    finally:
-        await following.stop()
 
 
 def _not_of_a_denial(record: logging.LogRecord) -> bool:
@@ -311,11 +295,13 @@ async def serve(name: str, keys: Path, front: str | None, redis: str | None, **l
     # uvicorn raises a SIGTERM that it handled once more when it is done; by default that would end this
     # process before the engine has closed
     signal.signal(signal.SIGTERM, lambda *_: None)
+    revoked = RevokedVoices(engine.forget, verifier, redis, desk)
     try:
-        async with revocations(engine, verifier, redis) as revoked:
-            app = build(engine, verifier, desk.fetch, token, revoked)
-            await uvicorn.Server(listening(app, **listen)).serve()
+        revoked.start()
+        app = build(engine, verifier, desk.fetch, token, revoked.is_revoked, lambda: revoked.doubt)
+        await uvicorn.Server(listening(app, **listen)).serve()
     finally:
+        await revoked.stop()
         await engine.close()
 
 

@@ -26,7 +26,7 @@ from consent.checks.checklist import Checks
 from consent.checks.sound import from_pcm16
 from consent.errors import ClockError, ConsentError, GrantRefused, LedgerError, OperatorError, VaultError
 from consent.grants.grant import ISSUER, LEEWAY_S, GrantVerifier, VoiceGrant, hash_voice, sign
-from consent.grants.revocation import Revocation
+from consent.grants.revocation import Revocation, signed
 from consent.grants.scope import Scope
 from consent.ledger.acts import check_act
 from consent.ledger.books import Books
@@ -92,6 +92,8 @@ class ConsentOffice:
         self._records: dict[str, Record] = {}
         self._voice_of: OrderedDict[str, str] = OrderedDict()
         """jti -> voice id"""
+        self._withdrawn: dict[str, tuple[tuple[str, str], Revocation]] = {}
+        """by voice hash: (reason, key) and what was signed so"""
         self._lock = threading.Lock()
         self._heart = self._stock()
         self._broken = ""
@@ -450,17 +452,19 @@ class ConsentOffice:
     # ── withdrawn voices ─────────────────────────────────────────────────────────────────────────────
 
     def withdrawn(self) -> list[Revocation]:
-        """Every voice that may not be heard any more, for `RevocationDesk`. Raises `LedgerError`."""
+        """Every voice that may not be heard any more, signed, for `RevocationDesk`. Raises `LedgerError`."""
         standing = self.look()
         gone = [voice for voice in list(standing.voices.values()) if voice.state in ("revoked", "erased")]
+        signer = self.keys.signer
         with self.archive.reading() as connection:
-            return [
-                Revocation(
-                    self.vault.handle(connection, voice.voice_id), voice.voice_hash,
-                    "erased" if voice.state == "erased" else "revoked", self.clock(),
-                )
-                for voice in gone
-            ]  # fmt: skip
+            for voice in gone:
+                reason = "erased" if voice.state == "erased" else "revoked"
+                known = self._withdrawn.get(voice.voice_hash)
+                if known is None or known[0] != (reason, signer.kid):
+                    handle = self.vault.handle(connection, voice.voice_id)
+                    word = signed(handle, voice.voice_hash, reason, self.clock(), signer.private, signer.kid)
+                    self._withdrawn[voice.voice_hash] = (reason, signer.kid), word
+        return [self._withdrawn[voice.voice_hash][1] for voice in gone]
 
 
 def _refused_by(error: ConsentError) -> GrantRefused:

@@ -22,7 +22,7 @@ from gateway.config.runtime import runtime_for
 from gateway.dialplan import Dialplan
 from gateway.errors import StartError
 from gateway.front.app import build_app
-from gateway.front.engine_door import engine_door
+from gateway.front.engine_door import engine_door, withdrawn_door
 from gateway.front.front import Front
 from gateway.front.metrics import Metrics
 from gateway.front.refused_offers import RefusedOffers
@@ -78,7 +78,11 @@ async def serve() -> None:
     )
     doors = []
     if conf.engine_url and conf.engine_token is not None:
-        doors = [engine_door(front.voices.reference, conf.engine_token.get_secret_value())]
+        shared = conf.engine_token.get_secret_value()
+        doors = [
+            engine_door(front.voices.reference, shared),
+            withdrawn_door(front.hall_news.withdrawn, shared),
+        ]
     app = build_app(front, conf, None if conf.local_only else console_token(conf.data_dir), doors)
     config = uvicorn.Config(
         RefusedOffers(app, front.offer_refused),

@@ -33,7 +33,15 @@ MAX_BODY: Final = 64 * 1024
 COOKIE: Final = "voicegate"
 COOKIE_S: Final = 12 * 3600
 OPEN_PATHS: Final = frozenset(
-    {"/healthz", "/readyz", "/login", "/console/console.css", "/console/icon.svg", "/engine/voice"}
+    {
+        "/healthz",
+        "/readyz",
+        "/login",
+        "/console/console.css",
+        "/console/icon.svg",
+        "/engine/voice",
+        "/engine/withdrawn",
+    }
 )
 """Need no console token; engines show their own."""
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -1,6 +1,7 @@
-"""The door for engines that run elsewhere: `POST /engine/voice` with the token that they share with us.
+"""The doors for engines that run elsewhere, with the token that they share with us.
 
-The body is `{"grant", "voice_hash"}`: a valid grant opens its own voice and no other, as on the socket.
+`POST /engine/voice`: the body is `{"grant", "voice_hash"}`, and a valid grant opens its own voice and no
+other, as on the socket. `POST /engine/withdrawn`: the body is `{"series", "known"}`, see `AskWithdrawn`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from starlette.routing import Route
 from gateway.errors import RpcError
 from gateway.front.boundary import Keys, refusal, source_of
 from gateway.ipc.codec import to_json
-from gateway.ipc.front_messages import VoiceClip
+from gateway.ipc.front_messages import VoiceClip, WithdrawnVoices
 
 log = structlog.get_logger("http")
 
@@ -43,3 +44,20 @@ def engine_door(fetch: Fetch, token: str) -> Route:
             return refusal(403, str(error))
 
     return Route("/engine/voice", voice, methods=["POST"])
+
+
+def withdrawn_door(withdrawn: Callable[[str, int], WithdrawnVoices], token: str) -> Route:
+    """The route by which an engine asks which voices were withdrawn."""
+    keys = Keys(token)
+
+    async def voices(request: Request) -> Response:
+        if (refused := keys.admits(request.headers, source_of(request.scope))) is not None:
+            return refused
+        try:
+            asked = await request.json()
+            series, known = str(asked["series"]), int(asked["known"])
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+            return refusal(400, 'the body must be {"series": …, "known": …}')
+        return JSONResponse(to_json(WithdrawnVoices, withdrawn(series, known)))
+
+    return Route("/engine/withdrawn", voices, methods=["POST"])

@@ -20,7 +20,8 @@ from redis.exceptions import RedisError
 from sqlalchemy import select
 
 from consent.errors import ClockError, GrantRefused
-from consent.grants.revocation import RevocationDesk
+from consent.grants.grant import GrantVerifier
+from consent.grants.revocation_desk import RevocationDesk
 from consent.office.office import ConsentOffice
 from gateway.config.paths import recordings_dir, redis_url_for, route_key_path
 from gateway.config.runtime import Runtime
@@ -32,6 +33,7 @@ from gateway.edge.sip_proxy import Edge
 from gateway.edge.token import route_key
 from gateway.errors import CallRefused, HallRefused, RpcError
 from gateway.front.closing import Closing
+from gateway.front.hall_news import HallNews
 from gateway.front.halls import Halls
 from gateway.front.house_probes import HouseProbes
 from gateway.front.metrics import Metrics
@@ -41,7 +43,7 @@ from gateway.front.voice_desk import VoiceDesk
 from gateway.front.web_calls import ConnectedWebLine, WebCalls
 from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.ending import CallEnding, End
-from gateway.ipc.front_messages import AskState, FetchVoice, HouseState
+from gateway.ipc.front_messages import AskState, AskWithdrawn, FetchVoice, HouseState
 from gateway.ipc.hall_messages import (
     CallClosed,
     Drain,
@@ -83,6 +85,7 @@ class Front:
     edge: Edge = field(init=False)
     voices: VoiceDesk = field(init=False)
     revocations: RevocationDesk = field(init=False)
+    hall_news: HallNews = field(init=False)
     closing: Closing = field(init=False)
     refusals: Refusals = field(init=False)
     web: WebCalls = field(init=False)
@@ -100,11 +103,14 @@ class Front:
         self.revocations = RevocationDesk(
             redis_url_for(conf, self.runtime),
             self.office.withdrawn,
-            lambda: self.office.keys.signer,
+            GrantVerifier.load(self.office.public_keys_path),
             self.sessions.watch,
         )
         # an operator's own Redis keeps its file as its operator wants
         self._append_log = AppendLog(redis_url_for(conf, self.runtime)) if conf.redis_url is None else None
+        self.hall_news = HallNews(
+            self.revocations, self.routing.halls, conf.halls, lambda kind: self.metrics.alarm(kind)
+        )
         users = SipUsers(conf.data_dir)
         if conf.digest:
             users.first()
@@ -136,6 +142,7 @@ class Front:
         handlers = [
             CallLeft.handled_by(self._call_left),
             FetchVoice.handled_by(self.voices.fetched),
+            AskWithdrawn.handled_by(self.hall_news.asked),
             AskState.handled_by(self._state_asked),
             Drain.handled_by(self.drain),
         ]
@@ -158,10 +165,12 @@ class Front:
         halls = Halls(self.runtime, self.token, self.routing, self.office, from_halls, self._hall_lost)
         for k in range(self.settings.halls):
             self._tasks.lasting(partial(halls.keep, f"hall{k}"), "front.hall")
+            self._tasks.lasting(partial(self.hall_news.keep, f"hall{k}"), "front.hall_news")
         self._tasks.lasting(halls.look_after, "front.halls")
         self._tasks.lasting(self.refusals.run, "front.refusals")
         self._tasks.lasting(self._reap, "front.reap")
         self._tasks.lasting(self.revocations.run, "front.revocations")
+        self._tasks.lasting(self.hall_news.watch, "front.revocations.watch")
         self._tasks.lasting(self.voices.keep_tidy, "front.tidy")
         self._tasks.lasting(self.office.clock.run, "front.other_clocks")
         self._tasks.lasting(partial(self.office.heads.run, self.metrics.alarm), "front.ledger_heads")
@@ -303,7 +312,7 @@ class Front:
         self.metrics.task_failures("front", failures)
         self.metrics.front(
             calls=len(self.routing.calls), lines=len(self.sip_lines), web_lines=len(self.web.lines),
-            edge=self.edge.stats(),
+            edge=self.edge.stats(), feeds=self.hall_news.figures(),
         )  # fmt: skip
         return self.metrics.expose()
 
@@ -323,6 +332,7 @@ class Front:
         web = len(self.web.lines) == settings.web_lines
         parts: dict[str, PartState] = {
             **found.parts,
+            "revocations": self.hall_news.state(),
             "SIP lines": "ready" if sip and lost.isdisjoint(self.sip_lines) else "down",
             "web lines": "ready" if web and lost.isdisjoint(self.web.lines) else "down",
         }

@@ -115,9 +115,20 @@ class Metrics:
         self._halls.pop(name, None)
         self._failures.pop(name, None)
 
-    def front(self, *, calls: int, lines: int, web_lines: int, edge: Mapping[str, Any]) -> None:
-        """The front now. `edge`: counts by event, or by event and detail ({"refused": {"503": 2}})."""
-        self._front.update(calls=calls, lines={"sip": lines, "web": web_lines}, edge=edge)
+    def front(
+        self,
+        *,
+        calls: int,
+        lines: int,
+        web_lines: int,
+        edge: Mapping[str, Any],
+        feeds: Mapping[str, Mapping[str, float]] = {},  # noqa: B006  # read only
+    ) -> None:
+        """The front now. `edge`: counts by event, or by event and detail ({"refused": {"503": 2}}).
+
+        `feeds`: by process, what its feed of revocations says of itself.
+        """
+        self._front.update(calls=calls, lines={"sip": lines, "web": web_lines}, edge=edge, feeds=feeds)
 
     def expose(self) -> bytes:
         """The text of `/metrics` (content type: `prometheus_client.CONTENT_TYPE_LATEST`)."""
@@ -163,6 +174,25 @@ class _Reports:
                 edge.add_metric([str(event), str(detail)], float(number))
         yield now
         yield edge
+        yield from self._of_feeds()
+
+    def _of_feeds(self) -> Iterator[Metric]:
+        doubt = GaugeMetricFamily(
+            "voicegate_revocations_in_doubt", "1: this process may learn late of them", labels=["process"]
+        )
+        heard = CounterMetricFamily(
+            "voicegate_revocations_not_ours",
+            "What came as a revocation and was none, or failed otherwise",
+            labels=["process", "what"],
+        )
+        for process, figures in self._front["feeds"].items():
+            for what, value in figures.items():
+                if what == "in_doubt":
+                    doubt.add_metric([process], value)
+                else:
+                    heard.add_metric([process, what], value)
+        yield doubt
+        yield heard
 
     def _of_halls(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("voicegate_hall_up", "What a hall can reach", labels=["hall", "part"])

@@ -10,7 +10,7 @@ import click
 import structlog
 
 from consent.grants.grant import GrantVerifier
-from consent.grants.revocation import RevocationFeed
+from consent.grants.revocation_feed import RevocationFeed
 from gateway.config import settings
 from gateway.config.paths import grant_keys_path, mark_keys_path, redis_url_for
 from gateway.config.runtime import runtime_for

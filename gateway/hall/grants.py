@@ -10,11 +10,13 @@ from typing import Final
 
 from consent.errors import GrantRefused
 from consent.grants.grant import GrantVerifier, VoiceGrant
-from consent.grants.revocation import Revocation, RevocationFeed
+from consent.grants.revocation import Revocation
+from consent.grants.revocation_feed import RevocationFeed
 from gateway.errors import RpcError
 from gateway.hall.call import AskFront, Call
 from gateway.hall.clocks import Clocks
 from gateway.ipc.hall_messages import RenewGrant
+from model.tasks import failed
 
 RENEW_BEFORE: Final = 0.5
 """A grant is renewed when this share of its life is left."""
@@ -84,8 +86,11 @@ class Grants:
         return renewal.token
 
     async def revoked(self, _: Revocation) -> None:
-        """Silences the calls whose voice is withdrawn."""
+        """Silences the calls whose voice is withdrawn; one that fails at it delays no other."""
         for call in list(self.calls.values()):
-            grant = call.licence.grant
-            if grant is not None and self.feed.revocations.is_revoked(grant):
-                call.mute("revoked")
+            try:
+                grant = call.licence.grant
+                if grant is not None and self.feed.revocations.is_revoked(grant):
+                    call.mute("revoked")
+            except Exception as error:
+                failed("call.mute", error, call_id=call.id)

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from consent.errors import GrantRefused
 from consent.grants.grant import GrantVerifier
-from consent.grants.revocation import RevocationFeed
+from consent.grants.revocation_feed import RevocationFeed
 from gateway.config.paths import recordings_dir
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
@@ -38,6 +38,7 @@ from gateway.hall.prompts import Prompts, render
 from gateway.hall.speech import FILLER, Speech
 from gateway.hall.tick_pass import Floor, Seat
 from gateway.hall.ticks import TickServer
+from gateway.hall.withdrawn import Withdrawn
 from gateway.ipc.codec import from_json, to_json
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import A, Ask, Tell
@@ -50,6 +51,7 @@ from gateway.ipc.hall_messages import (
     Health,
     LiveCall,
     RenderPrompts,
+    VoicesWithdrawn,
 )
 from gateway.ipc.line_messages import (
     CallConfirmed,
@@ -77,7 +79,6 @@ FRONT_WITHIN_S: Final = 5.0
 
 PROMPT_RETRY_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Pauses while the engine loads; all within a grant's life."""
-
 
 HEALTH_S: Final = 0.6
 """Within this a hall says how it is: a part that says nothing for as long is slow."""
@@ -115,6 +116,7 @@ class Hall:
 
     def __post_init__(self) -> None:
         self.grants = Grants(self.verifier, self.feed, self.ask_front, self.calls, self.clocks)
+        self.withdrawn = Withdrawn(self.feed, self.grants.revoked)
         handlers = [
             CallOffer.handled_by(self.call_offered),
             EndCall.handled_by(self.end_call),
@@ -127,6 +129,7 @@ class Hall:
             LineQuality.handled_by(self.line_quality),
             CallLeft.handled_by(self.call_left),
             RenderPrompts.handled_by(self.render_prompts),
+            VoicesWithdrawn.handled_by(self.withdrawn.told),
             Drain.handled_by(self.drain),
             Health.handled_by(self.health),
         ]
@@ -144,7 +147,8 @@ class Hall:
     async def start(self) -> None:
         await self._ticks.start()
         await self._server.start()
-        self._tasks.lasting(lambda: self.feed.run(self.grants.revoked), "hall.revocations")
+        self._tasks.lasting(self.withdrawn.follow, "hall.revocations")
+        self._tasks.lasting(self.withdrawn.watch, "hall.withdrawn")
 
     async def stop(self) -> None:
         for call in list(self.calls.values()):

@@ -59,3 +59,23 @@ class FetchVoice(Ask[VoiceClip]):
     wire: ClassVar[str] = "voice.reference"
     token: str = field(repr=False)
     voice_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawnVoices:
+    """Signed revocations, from a number in a series on. The engine reads it by itself, as it does a voice."""
+
+    series: str
+    """Another front, or the same after a restart, has another series, which begins at 0."""
+    tokens: tuple[str, ...]
+    looked_ago_s: float | None
+    """How old the front's last good look into the ledger is."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskWithdrawn(Ask[WithdrawnVoices]):
+    """Asks which voices were withdrawn after the first `known` of the series."""
+
+    wire: ClassVar[str] = "voices.withdrawn.since"
+    series: str
+    known: int

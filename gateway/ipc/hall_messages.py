@@ -121,6 +121,31 @@ class Drain(Ask[None]):
     wire: ClassVar[str] = "drain"
 
 
+@dataclass(frozen=True, slots=True)
+class FeedState:
+    """How a hall's own feed of revocations is, the one through Redis."""
+
+    doubt: str | None = None
+    """Why it may miss a revocation; None: it hears all of them."""
+    forged: int = 0
+    """How much it heard that the office never signed."""
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VoicesWithdrawn(Ask[FeedState]):
+    """The front's word on voices that may not be heard any more, told as soon as the ledger has it.
+
+    It also comes without any voice, as a sign that the front still looks.
+    """
+
+    wire: ClassVar[str] = "voices.withdrawn"
+    tokens: tuple[str, ...] = field(repr=False)
+    """The office's signed revocations that this hall has not been told of."""
+    looked_ago_s: float | None
+    """How old the front's last good look into the ledger is; None: there was none."""
+
+
 # ── a hall tells the front ───────────────────────────────────────────────────────────────────────────────
 
 

@@ -12,16 +12,9 @@ from redis.asyncio import Redis
 
 from consent.archive.keys import SigningKey
 from consent.grants.grant import GrantVerifier
-from consent.grants.revocation import (
-    CHANNEL,
-    KEY,
-    LOOK_S,
-    Revocation,
-    RevocationDesk,
-    RevocationFeed,
-    RevocationList,
-    publish,
-)
+from consent.grants.revocation import CHANNEL, KEY, Revocation, RevocationList, publish, signed
+from consent.grants.revocation_desk import LOOK_S, RevocationDesk
+from consent.grants.revocation_feed import RevocationFeed
 from consent.office.withdrawal import Withdrawals
 from tests.consent.conftest import Desk, Valkey
 from tests.needs import HANGS_S
@@ -52,7 +45,12 @@ class Hall:
 
 
 def front(desk: Desk, url: str) -> RevocationDesk:
-    return RevocationDesk(url, desk.office.withdrawn, lambda: desk.office.keys.signer)
+    return RevocationDesk(url, desk.office.withdrawn, desk.office.verifier)
+
+
+def by(signer: SigningKey, voice: str, kid: str | None = None) -> Revocation:
+    """A revocation that `signer` signs, in the name of the key `kid`."""
+    return signed(voice, f"hash-of-{voice}", "revoked", 1.0, signer.private, kid or signer.kid)
 
 
 def revoke(desk: Desk, voice_id: str) -> None:
@@ -74,7 +72,7 @@ async def test_a_revocation_is_told_to_every_hall_within_a_second(desk: Desk, va
         looks.append(len(found))
         return found
 
-    told_by = RevocationDesk(valkey.url, withdrawn, lambda: desk.office.keys.signer)
+    told_by = RevocationDesk(valkey.url, withdrawn, desk.office.verifier)
     async with running(told_by.run(), *(hall.run() for hall in halls)):
         await asyncio.sleep(0.5)
         assert all(hall.heard.empty() for hall in halls)
@@ -101,7 +99,7 @@ async def test_a_hall_that_comes_later_learns_what_was_revoked_before(desk: Desk
 async def test_a_redis_that_died_and_forgot_is_told_again(
     desk: Desk, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consent.grants.revocation.RECHECK_ROUNDS", 2)
+    monkeypatch.setattr("consent.grants.revocation_desk.RECHECK_ROUNDS", 2)
     done = await asyncio.to_thread(desk.jane)
     await asyncio.to_thread(revoke, desk, done.voice_id)
     async with running(front(desk, valkey.url).run()):
@@ -122,18 +120,17 @@ async def test_a_thief_of_redis_can_revoke_nothing_and_break_no_feed(desk: Desk,
     await asyncio.to_thread(desk.jane)
     hall = Hall(valkey.url, desk)
     redis = Redis.from_url(valkey.url)
-    forged = Revocation("jane", "h", "forged", 0.0)
     stranger = SigningKey.make()
     signer = desk.office.keys.signer
     async with running(hall.run()):
-        await publish(redis, Revocation("ann", "hash-of-ann", "revoked", 1.0), signer.private, signer.kid)
+        await publish(redis, by(signer, "ann"))
         told = await asyncio.wait_for(hall.heard.get(), HANGS_S)
         assert told.voice == "ann"  # from now on the feed listens, and has read what was there before
-        await publish(redis, forged, stranger.private, stranger.kid)
-        await publish(redis, forged, stranger.private, desk.office.keys.signer.kid)
+        await publish(redis, by(stranger, "jane"))
+        await publish(redis, by(stranger, "jane", desk.office.keys.signer.kid))
         for junk in ("", "x.y.z", "{}", "a" * 10_000):
             await redis.publish(CHANNEL, junk)
-        await publish(redis, Revocation("joe", "hash-of-joe", "revoked", 1.0), signer.private, signer.kid)
+        await publish(redis, by(signer, "joe"))
         told = await asyncio.wait_for(hall.heard.get(), HANGS_S)
         assert told.voice == "joe"
         assert hall.feed.revocations.forged == 6

@@ -18,7 +18,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from consent.grants.grant import GrantVerifier, VoiceGrant, sign
-from consent.grants.revocation import RevocationFeed
+from consent.grants.revocation_feed import RevocationFeed
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.dialplan import Disclose, Route, Verb

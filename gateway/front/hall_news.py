@@ -1,0 +1,138 @@
+"""The front tells its halls, and engines that ask, which voices may not be heard any more.
+
+Redis carries the same news (`consent.grants.revocation_desk`). This way does not pass it, so that nobody who
+holds or breaks Redis can delay a revocation. What each hall says of its own feed is what readiness goes by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import structlog
+
+from consent.grants.revocation_desk import RevocationDesk
+from gateway.errors import RpcError
+from gateway.ipc.front_messages import AskWithdrawn, WithdrawnVoices
+from gateway.ipc.hall_messages import FeedState, VoicesWithdrawn
+from gateway.ipc.readiness import PartState
+from gateway.ipc.rpc import Peer
+
+BEAT_S: Final = 0.5
+"""A hall hears from the front at least so often, news or not."""
+AGAIN_S: Final = 0.1
+"""Before a hall is told again that did not take it, or is looked for that is not there."""
+AT_ONCE: Final = 50
+"""Revocations in one message: a hall verifies each, between two ticks."""
+ENGINE_AT_ONCE: Final = 500
+SILENT_S: Final = 2.0
+"""A hall that took nothing for so long may speak in a voice that was withdrawn."""
+
+log = structlog.get_logger("front")
+
+
+class HallNews:
+    """See the module. `alarm` is told when it begins to be in doubt that voices fall silent in time."""
+
+    def __init__(
+        self, desk: RevocationDesk, halls: Mapping[str, Peer], expected: int, alarm: Callable[[str], None]
+    ) -> None:
+        self._desk = desk
+        self._halls = halls
+        self._expected = expected
+        self._alarm = alarm
+        self._took_at: dict[str, float] = {}
+        self._feeds: dict[str, FeedState] = {}
+        self._alarmed = False
+
+    async def keep(self, name: str) -> None:
+        """Tells one hall for as long as the front lives."""
+        told_to: Peer | None = None
+        told = 0
+        while True:
+            peer = self._halls.get(name)
+            if peer is None:
+                told_to = None
+                await asyncio.sleep(AGAIN_S)
+                continue
+            if peer is not told_to:
+                told_to, told = peer, 0
+            news = self._desk.since(told, AT_ONCE)
+            word = VoicesWithdrawn(tuple(one.token for one in news), self._desk.looked_ago_s())
+            try:
+                self._feeds[name] = await peer.ask(word, SILENT_S)
+            except RpcError as error:
+                if news:
+                    log.warning("revocations.not_told", hall=name, voices=len(news), error=str(error))
+                await asyncio.sleep(AGAIN_S)
+                continue
+            self._took_at[name] = asyncio.get_running_loop().time()
+            told += len(news)
+            if len(news) < AT_ONCE:
+                await self._desk.news(BEAT_S)
+
+    async def watch(self) -> None:
+        """Raises the alarm, once each time that it begins to be in doubt."""
+        while True:
+            doubts = self.doubts()
+            if doubts and not self._alarmed:
+                log.error("revocations.in_doubt", **doubts)
+                self._alarm("revocations in doubt")
+            elif not doubts and self._alarmed:
+                log.info("revocations.certain")
+            self._alarmed = bool(doubts)
+            await asyncio.sleep(BEAT_S)
+
+    def doubts(self) -> dict[str, str]:
+        """Why a revocation may be late, by way: the ledger, Redis, or a hall's name."""
+        found: dict[str, str] = {}
+        if not self._desk.ledger_is_read:
+            found["ledger"] = self._desk.ledger_doubt or "no look into it for a while"
+        if self._desk.redis_doubt is not None:
+            found["redis"] = self._desk.redis_doubt
+        for name in self._names():
+            feed = self._feeds.get(name)
+            if not self._hears(name):
+                found[name] = "it takes no word of withdrawn voices"
+            elif feed is not None and feed.doubt is not None:
+                found[name] = feed.doubt
+        return found
+
+    def state(self) -> PartState:
+        """Down: nobody knows now which voices are withdrawn. Slow: one of the ways to a hall is in doubt."""
+        if not self._desk.ledger_is_read:
+            return "down"
+        return "slow" if self.doubts() else "ready"
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        """For the metrics: by process, whether its feed is in doubt, and what strangers wrote into it."""
+        figures = {
+            "front": {
+                "in_doubt": float(not self._desk.ledger_is_read or self._desk.redis_doubt is not None),
+                "failed": float(self._desk.failed),
+            }
+        }
+        for name, feed in self._feeds.items():
+            doubt = feed.doubt is not None or not self._hears(name)
+            figures[name] = {
+                "in_doubt": float(doubt), "forged": float(feed.forged), "failed": float(feed.failed)
+            }  # fmt: skip
+        return figures
+
+    async def asked(self, _: Peer, asked: AskWithdrawn) -> WithdrawnVoices:
+        """The engine of this host asks."""
+        return self.withdrawn(asked.series, asked.known)
+
+    def withdrawn(self, series: str, known: int) -> WithdrawnVoices:
+        """What an engine does not know yet, at most `ENGINE_AT_ONCE`; of another series from the start."""
+        begin = known if series == self._desk.series else 0
+        news = self._desk.since(begin, ENGINE_AT_ONCE)
+        return WithdrawnVoices(self._desk.series, tuple(one.token for one in news), self._desk.looked_ago_s())
+
+    def _names(self) -> list[str]:
+        return [f"hall{k}" for k in range(self._expected)]
+
+    def _hears(self, name: str) -> bool:
+        took_at = self._took_at.get(name)
+        return took_at is not None and asyncio.get_running_loop().time() - took_at <= SILENT_S
