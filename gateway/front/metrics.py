@@ -122,7 +122,7 @@ class Metrics:
         lines: int,
         web_lines: int,
         edge: Mapping[str, Any],
-        feeds: Mapping[str, Mapping[str, float]] = {},  # noqa: B006  # read only
+        feeds: Mapping[str, Mapping[str, float]] = {},
     ) -> None:
         """The front now. `edge`: counts by event, or by event and detail ({"refused": {"503": 2}}).
 
