@@ -25,6 +25,7 @@ from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hall_messages import CallClosed, EndCall, Health
 from gateway.store.registry import Registry, RegistryError
 from gateway.store.sessions import CallRecord, Sessions
+from model.tasks import failed
 
 log = structlog.get_logger("front")
 
@@ -123,7 +124,7 @@ class Closing:
         before = time.time() - UNKNOWN_FOR_S
         with contextlib.suppress(RedisError, OSError):
             for call_id in await self._sessions.stale():
-                await self._settle(call_id, CallEnding(End.HALL_DIED), late=True)
+                await self._settle_one(call_id, CallEnding(End.HALL_DIED))
         with contextlib.suppress(RpcError):
             answers = [await hall.ask(Health()) for hall in list(self._routing.halls.values())]
             if len(answers) == halls:
@@ -140,7 +141,7 @@ class Closing:
         for call_id, started_at in rows:
             if call_id not in self._routing.calls and call_id not in living:
                 end = End.GATEWAY_DIED if started_at < self._booted_at else End.HALL_DIED
-                await self._settle(call_id, CallEnding(end), late=True)
+                await self._settle_one(call_id, CallEnding(end))
 
     async def _contradicted(self, before: float) -> None:
         """Sessions that live although their row is closed: the hall could not say so to Redis."""
@@ -150,7 +151,14 @@ class Closing:
         except (RedisError, OSError, RegistryError):
             return
         for call_id, how in over.items():
-            await self._settle(call_id, CallEnding.read(how), late=True)
+            await self._settle_one(call_id, CallEnding.read(how))
+
+    async def _settle_one(self, call_id: str, how: CallEnding) -> None:
+        """Settles one of many, late; whatever Redis says of it delays no other."""
+        try:
+            await self._settle(call_id, how, late=True)
+        except Exception as error:
+            failed("front.settle", error, call_id=call_id)
 
     async def _settle(self, call_id: str, how: CallEnding, *, late: bool = False) -> None:
         """Says in both stores how a call ended that no hall has; once.
@@ -171,7 +179,8 @@ class Closing:
         over = record is not None and record.state == "ended"
         at = seen_at if late and seen_at is not None else time.time()
         if record is not None and over:
-            how, at = CallEnding.read(record.facts.get("how", how)), float(record.facts["ended_at"])
+            how = CallEnding.read(record.facts.get("how", how))
+            at = record.number("ended_at") or at
         routed = self._routing.calls.get(call_id)
         stands = await self._routing.ended(call_id, how, at=at)
         if not over and (record is not None or not reached):

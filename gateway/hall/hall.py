@@ -13,9 +13,7 @@ from functools import partial
 from typing import Final
 
 import structlog
-from redis.exceptions import RedisError
 
-from consent.errors import GrantRefused
 from consent.grants.grant import GrantVerifier
 from consent.grants.revocation_feed import RevocationFeed
 from gateway.config.paths import recordings_dir
@@ -31,7 +29,7 @@ from gateway.hall.clocks import Clocks
 from gateway.hall.grants import Grants
 from gateway.hall.inbox import Inbox, Transferred
 from gateway.hall.licence import Licence
-from gateway.hall.memory import Item, Memory
+from gateway.hall.memory import Item, Memory, is_message
 from gateway.hall.perform import perform
 from gateway.hall.playout import Playout
 from gateway.hall.prompts import Prompts, render
@@ -331,8 +329,12 @@ class Hall:
             if record is None or "offer" not in record.facts:
                 log.warning("call.not_remembered", call_id=call_id)
                 return None
-            disclosed = [Disclosure(**one) for one in json.loads(record.facts.get("disclosed", "[]"))]
-            past = Past(disclosed, await self.sessions.history(call_id))
+            kept = json.loads(record.facts.get("disclosed", "[]"))
+            if not isinstance(kept, list):
+                raise ValueError("what Redis keeps of the disclosure is not ours")
+            disclosed = [from_json(Disclosure, one, "the disclosure that Redis keeps") for one in kept]
+            history = [item for item in await self.sessions.history(call_id) if is_message(item)]
+            past = Past(disclosed, history)
             offer = from_json(CallOffer, json.loads(record.facts["offer"]), "the offer that Redis keeps")
             async with asyncio.timeout(FRONT_WITHIN_S):  # the lines are often back before the front is
                 await self._front_here.wait()
@@ -342,7 +344,7 @@ class Hall:
             call = self._admit(replace(offer, grant=grant), past)
             call.log.info("call.resumed", remembered=len(past.history))
             return call
-        except (RpcError, GrantRefused, RedisError, OSError, ValueError, LookupError, TypeError) as error:
+        except Exception as error:  # what Redis says may be anybody's: this call is given up, and no other
             reason = "the front is away" if isinstance(error, TimeoutError) else str(error)
             log.warning("call.not_resumed", call_id=call_id, error=reason)
             return None

@@ -48,6 +48,28 @@ def for_engine(item: Item) -> Item:
     return {**item, "content": [_at_house_rate(part) for part in item["content"]]}
 
 
+def is_message(item: object) -> bool:
+    """Whether an item that a store kept is one that a hall put there: others may write there."""
+    if not isinstance(item, dict) or not isinstance(item.get("role"), str):
+        return False
+    content = item.get("content")
+    if not isinstance(content, list):
+        return False
+    return bool(content) and all(isinstance(part, dict) and _is_part(part) for part in content)
+
+
+def _is_part(part: Item) -> bool:
+    if part.get("type") != "input_audio":
+        return isinstance(part.get("text"), str)
+    rate_hz, audio = part.get("rate_hz", HOUSE_HZ), part.get("audio")
+    if not isinstance(audio, str) or rate_hz not in (8_000, 16_000, HOUSE_HZ):
+        return False
+    try:
+        return len(base64.b64decode(audio, validate=True)) % 2 == 0
+    except ValueError:
+        return False
+
+
 def _at_house_rate(part: Item) -> Item:
     if "rate_hz" not in part:
         return part

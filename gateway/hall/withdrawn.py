@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import structlog
@@ -34,14 +35,18 @@ class Withdrawn:
         for token in word.tokens:
             revocation = feed.revocations.take(token)
             if revocation is not None:
-                await self._revoked(revocation)
+                await self._silence(revocation, "front")
         if word.looked_ago_s is not None:
             self._word_until = asyncio.get_running_loop().time() + WORD_S - word.looked_ago_s
         return FeedState(feed.doubt, feed.revocations.forged, feed.failed)
 
     async def follow(self) -> None:
         """Follows Redis, until cancelled."""
-        await self._feed.run(self._revoked)
+        await self._feed.run(partial(self._silence, way="redis"))
+
+    async def _silence(self, revocation: Revocation, way: str) -> None:
+        log.info("voice.withdrawn", voice=revocation.voice, way=way)
+        await self._revoked(revocation)
 
     @property
     def doubt(self) -> str | None:

@@ -150,7 +150,7 @@ class Writer:
 
     async def _write(self) -> None:
         """One transaction that also notes its number: a batch whose answer was lost is not applied again."""
-        if self._down and await self._redis.get(self._key) == str(self._number):
+        if self._down and await self._is_applied():
             self._batch.clear()
             return
         async with self._redis.pipeline(transaction=True) as pipe:
@@ -164,6 +164,14 @@ class Writer:
             if isinstance(result, Exception):  # the others were applied all the same
                 self._refused(command, result)
         self._batch.clear()
+
+    async def _is_applied(self) -> bool:
+        try:
+            return bool(await self._redis.get(self._key) == str(self._number))
+        except ResponseError as error:
+            if isinstance(error, PASSING):
+                raise
+            return False  # somebody made something else of the key; what is set there next is ours again
 
     def _split(self, error: ResponseError) -> None:
         """The transaction was refused for good and none of it applied: find the write that is at fault."""

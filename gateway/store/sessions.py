@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import re
 import secrets
 import time
 from collections import deque
@@ -25,7 +27,7 @@ from typing import Any, Final, Self
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from consent.grants.redis_watch import RedisWatch
@@ -41,6 +43,10 @@ MAX_EVENTS: Final = 2000
 MAX_HISTORY_ITEMS: Final = 64
 MAX_HISTORY_BYTES: Final = 4 << 20
 MAX_ENDED: Final = 10_000
+MAX_READ: Final = 10_000
+"""Calls that are read at once, whatever stands in Redis."""
+CALL_ID: Final = re.compile(r"[0-9A-Za-z_.:-]{1,128}", re.ASCII)
+"""What an id of ours may look like; other members of our sets are a stranger's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,14 @@ class CallRecord:
         """Where the call stands: ringing, answered, talking, …, ended; `unknown` when Redis does not say."""
         return self.facts.get("state", "unknown")
 
+    def number(self, key: str) -> float | None:
+        """A fact that is a finite number; None when it is not there, or is anything else."""
+        try:
+            number = float(self.facts[key])
+        except (KeyError, ValueError):
+            return None
+        return number if math.isfinite(number) else None
+
     @property
     def turns(self) -> tuple[dict[str, Any], ...]:
         """The turns among the events, the oldest first."""
@@ -99,15 +113,14 @@ class CallRecord:
         `offer` is left out: it is for a hall that takes the call up.
         """
         facts = {key: value for key, value in self.facts.items() if key != "offer"}
-        table: dict[str, Any] = {"call_id": self.call_id, **facts}
+        table: dict[str, Any] = {**facts, "call_id": self.call_id}
         for key in ("started_at", "answered_at", "ended_at", "spoken_s", "jitter_ms"):
-            if key in facts:
-                table[key] = float(facts[key])
+            _keep(table, key, self.number(key))
         for key in ("turns", "underruns", "packets", "lost"):
-            if key in facts:
-                table[key] = int(facts[key])
+            number = self.number(key)
+            _keep(table, key, None if number is None else int(number))
         if "disclosed" in facts:
-            table["disclosed"] = json.loads(facts["disclosed"])
+            _keep(table, "disclosed", _json_of(facts["disclosed"]))
         if events:
             table["turns"] = list(self.turns)
             table["events"] = list(self.events)
@@ -252,6 +265,7 @@ class Sessions:
             redis = Redis.from_url(
                 url,
                 decode_responses=True,
+                encoding_errors="replace",  # a stranger's bytes spoil no other answer
                 socket_timeout=2.0,
                 socket_connect_timeout=1.0,
                 retry=Retry(NoBackoff(), 0),  # the writer retries, and it knows what was applied
@@ -295,7 +309,7 @@ class Sessions:
     async def live(self) -> list[dict[str, Any]]:
         """Living calls as JSON, the oldest first. Raises `RedisError` or `OSError`, as all readers do."""
         calls = (await self.heads(await self._living_ids())).values()
-        return sorted(calls, key=lambda call: float(call.get("started_at", 0)))
+        return sorted(calls, key=lambda call: call.get("started_at", 0.0))
 
     async def living(self) -> set[str]:
         """The ids of all living calls."""
@@ -303,7 +317,8 @@ class Sessions:
 
     async def recent(self, count: int = 50) -> list[dict[str, Any]]:
         """Ended calls as JSON, the latest first."""
-        return list((await self.heads(await self._read.zrevrange(ENDED, 0, count - 1))).values())
+        ids = _ours(await self._read.zrevrange(ENDED, 0, min(count, MAX_READ) - 1))
+        return list((await self.heads(ids)).values())
 
     async def show(self, call_id: str) -> dict[str, Any] | None:
         """A call as JSON, with its `turns` and `events`; None when Redis does not know it (any more)."""
@@ -315,46 +330,49 @@ class Sessions:
         facts = await self._read.hgetall(f"vg:call:{call_id}")
         if not facts:
             return None
-        entries = await self._read.xrange(f"vg:events:{call_id}")
-        read = [
-            {"at": float(fields["at"]), "kind": fields["kind"], "data": json.loads(fields["data"])}
-            for _, fields in entries
-        ]
+        try:
+            entries = await self._read.xrange(f"vg:events:{call_id}", count=2 * MAX_EVENTS)
+        except ResponseError:  # somebody made something else of the key
+            entries = []
+        read = [event for _, fields in entries if (event := _event_of(fields)) is not None]
         events = tuple(sorted(read, key=lambda event: event["at"]))  # a turn is noted when it is over
         return CallRecord(call_id, facts, events)
 
     async def history(self, call_id: str) -> list[dict[str, Any]]:
-        """The conversation's items, the oldest first."""
-        return [json.loads(item) for item in await self._read.lrange(f"vg:history:{call_id}", 0, -1)]
+        """The conversation's items, the oldest first; what is no item of one is left out."""
+        kept = await self._read.lrange(f"vg:history:{call_id}", -MAX_HISTORY_ITEMS, -1)
+        return [item for text in kept if isinstance(item := _json_of(text), dict)]
 
     async def stale(self) -> list[str]:
         """Living calls that nobody refreshes any more."""
-        ids: list[str] = await self._read.zrangebyscore(LIVE, "-inf", time.time() - STALE_S)
-        return ids
+        return _ours(await self._read.zrangebyscore(LIVE, "-inf", time.time() - STALE_S, 0, MAX_READ))
 
     async def begun_before(self, before: float) -> list[str]:
         """Living calls, stale or not, that were there before that time."""
-        ids: list[str] = await self._read.zrange(LIVE, 0, -1)
+        ids = _ours(await self._read.zrange(LIVE, 0, MAX_READ - 1))
         heads = (await self.heads(ids)).values()
-        return [call["call_id"] for call in heads if float(call.get("started_at", 0)) < before]
+        return [call["call_id"] for call in heads if call.get("started_at", 0.0) < before]
 
     async def last_seen(self, call_id: str) -> float | None:
         """When a living call was last known to live, seconds since the epoch; None when it does not live."""
         score = await self._read.zscore(LIVE, call_id)
-        return None if score is None else float(score)
+        return None if score is None or not math.isfinite(score) else float(score)
 
     async def heads(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """The calls of these ids as JSON, by id and in their order; those that Redis knows."""
         async with self._read.pipeline(transaction=False) as pipe:
             for call_id in ids:
                 pipe.hgetall(f"vg:call:{call_id}")
-            found = await pipe.execute()
+            found = await pipe.execute(raise_on_error=False)  # a key of another type spoils no other call's
         calls = zip(ids, found, strict=True)
-        return {call_id: CallRecord(call_id, facts).to_json() for call_id, facts in calls if facts}
+        return {
+            call_id: CallRecord(call_id, facts).to_json()
+            for call_id, facts in calls
+            if isinstance(facts, dict) and facts
+        }
 
     async def _living_ids(self) -> list[str]:
-        ids: list[str] = await self._read.zrangebyscore(LIVE, time.time() - STALE_S, "+inf")
-        return ids
+        return _ours(await self._read.zrangebyscore(LIVE, time.time() - STALE_S, "+inf", 0, MAX_READ))
 
     def _refresh(self) -> None:
         """Says of each living call that it lives; called by the writer every `REFRESH_S`."""
@@ -362,6 +380,39 @@ class Sessions:
         for call_id in self._living:
             keys = (f"vg:call:{call_id}", f"vg:events:{call_id}", f"vg:history:{call_id}")
             self.writer.put((("ZADD", LIVE, now, call_id), *(("EXPIRE", key, self.ttl) for key in keys)))
+
+
+def _ours(ids: Sequence[str]) -> list[str]:
+    """Those that can be ids of calls."""
+    return [call_id for call_id in ids if CALL_ID.fullmatch(call_id)]
+
+
+def _keep(table: dict[str, Any], key: str, value: object) -> None:
+    """Puts a value that could be read; what could not be read is left out."""
+    if value is None:
+        table.pop(key, None)
+    else:
+        table[key] = value
+
+
+def _json_of(text: str) -> Any:
+    """What `text` says; None when it is not JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _event_of(fields: Mapping[str, str]) -> dict[str, Any] | None:
+    """An entry of a call's stream; None for what is not one."""
+    data = _json_of(fields.get("data", ""))
+    try:
+        at = float(fields["at"])
+    except (KeyError, ValueError):
+        return None
+    if not math.isfinite(at) or "kind" not in fields or not isinstance(data, dict):
+        return None
+    return {"at": at, "kind": fields["kind"], "data": data}
 
 
 def _flat(facts: Mapping[str, object]) -> tuple[str, ...]:

@@ -92,14 +92,14 @@ class Office:
         act = self.act("alice", "challenge", terms=TERMS.hash("salt"), by_phone=by_phone)
         return self.office.registrar.challenge(TERMS, act, salt="salt", by_phone=by_phone)
 
-    def register_jane(self) -> None:
+    def register_jane(self, handle: str = "jane", words: str = "More about it.") -> None:
         challenge = self.challenge(by_phone=False)
         recogniser = self.office.checks.recogniser
         assert isinstance(recogniser, PlannedRecogniser)
         recogniser.newest = challenge.statement.text
         submission = Submission(
-            handle="jane",
-            references=(Reference(prompt("demo-moreinfo"), "More about it."),),
+            handle=handle,
+            references=(Reference(prompt("demo-moreinfo"), words),),
             statement=prompt("basic-pbx-ivr-main"),
             challenge_id=challenge.challenge_id,
             adult=True,
@@ -110,11 +110,11 @@ class Office:
             self.act("alice", "register", **submission.digest),
             confirm=lambda found: self.act("alice", "confirm", **found),
         )
-        standing = self.office.standing_of("jane")
+        standing = self.office.standing_of(handle)
         assert standing is not None
-        self.office.registrar.listen("jane", self.act("bob", "listen", voice_id=standing.voice_id))
+        self.office.registrar.listen(handle, self.act("bob", "listen", voice_id=standing.voice_id))
         about = {"voice_id": standing.voice_id, "record_hash": standing.record_hash}
-        self.office.registrar.review("jane", self.act("bob", "review", decision="approve", **about))
+        self.office.registrar.review(handle, self.act("bob", "review", decision="approve", **about))
 
 
 @pytest.fixture

@@ -129,3 +129,47 @@ async def test_a_line_that_tells_twice_has_its_call_taken_up_once(house: House) 
     assert len(house.bank.slots) == 1
     await house.hang_up(phone)
     await house.until(house.is_empty, 5.0)
+
+
+POISONED = {
+    "nested": "[" * 100_000,
+    "a number": "5",
+    "no fields": "{}",
+    "huge numbers": '{"call_id": 1e999}',
+    "bytes that were none of UTF-8": "\ufffd",
+}
+
+
+@pytest.mark.parametrize("poison", POISONED)
+@pytest.mark.parametrize("field", ["offer", "disclosed"])
+async def test_a_poisoned_session_costs_its_own_call_and_no_other(
+    house: House, poison: str, field: str
+) -> None:
+    phone = await interrupted(house)
+    other = await house.ring(Answer(), TALK, line="n1")
+    facts = house.memory.hashes[f"vg:call:{phone.call_id}"]
+    facts[field] = POISONED[poison]
+    await back(house, phone)
+    assert phone.hung_up
+    assert other.call_id in house.hall.calls
+
+
+ITEMS = (
+    "5",
+    "{}",
+    '{"role": "user", "content": [5]}',
+    '{"role": 5, "content": []}',
+    '{"role": "user", "content": [{"type": "input_audio", "audio": "x", "rate_hz": 8000}]}',
+    '{"role": "user", "content": [{"type": "input_audio", "audio": "AAAA", "rate_hz": "fast"}]}',
+)
+
+
+async def test_of_a_poisoned_history_the_rest_is_restored(house: House) -> None:
+    phone = await interrupted(house)
+    kept = house.memory.lists[f"vg:history:{phone.call_id}"]
+    kept[1:1] = ITEMS
+    await back(house, phone)
+    await house.until(lambda: len(house.engine.sessions[-1].told) > 1)
+    (restored,) = house.engine.sessions[-1].told[1:2]
+    words = [item["content"][0]["text"] for item in restored[1]]
+    assert words == ["this is a machine", "how can I help", "a question", "an answer"]
