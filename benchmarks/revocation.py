@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import threading
 import time
 import urllib.error
@@ -26,6 +27,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 from unittest import mock
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: its threads would take the gateway's cores
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import click
 import numpy as np
