@@ -112,6 +112,8 @@ class Silenced:
     """What one case came to: seconds from the revocation's return to each call's silence."""
 
     case: str
+    talking: int
+    """Calls that listened to the voice when it was revoked."""
     took_s: list[float]
     ways: str
     """By which way the hall learnt of it."""
@@ -149,7 +151,9 @@ class Bench:
         requests = [CallRequest(uri, duration_s=45, after_s=4 * n / self.calls) for n in range(self.calls)]
         phones = threading.Thread(target=place_calls, args=(requests,))
         phones.start()
-        house.wait_for("all calls", lambda: self._confirmed(voice) >= self.calls, 60)
+        with contextlib.suppress(AssertionError):  # a machine that cannot carry all of them
+            house.wait_for("all calls", lambda: self._confirmed(voice) >= self.calls, 15)
+        talking = self._confirmed(voice)
         time.sleep(1.0)
         if case in REDIS:
             self.way.becomes(REDIS[case])
@@ -163,7 +167,7 @@ class Bench:
         withdrawals.revoke(voice, "a bench", act)
         began = time.time()
         with contextlib.suppress(AssertionError):
-            house.wait_for("silence", lambda: len(self._of("voice.muted", voice)) >= self.calls, WITHIN_S)
+            house.wait_for("silence", lambda: len(self._of("voice.muted", voice)) >= talking, WITHIN_S)
         took_s = [_at(event) - began for event in self._of("voice.muted", voice)]
         told = [event for event in house.events("voice.withdrawn") if event["voice"] == voice]
         heard = {event["way"] for event in told if "way" in event}
@@ -173,7 +177,7 @@ class Bench:
         self.valkey.kill()
         self.valkey.start()
         self.way.becomes("plain")
-        return Silenced(case, took_s, ", ".join(sorted(heard)) or "at renewal", ready)
+        return Silenced(case, talking, took_s, ", ".join(sorted(heard)) or "at renewal", ready)
 
     def _revocations(self) -> str:
         try:
@@ -258,7 +262,9 @@ def main(calls: int, only: tuple[str, ...]) -> None:
     with short_folder() as folder:
         for row in measure(calls, only or CASES, folder):
             took = f"{np.median(row.took_s):.2f}, {max(row.took_s):.2f} s" if row.took_s else "–"
-            click.echo(f"| {row.case} | {len(row.took_s)} of {calls} | {took} | {row.ways} | {row.ready} |")
+            click.echo(
+                f"| {row.case} | {len(row.took_s)} of {row.talking} | {took} | {row.ways} | {row.ready} |"
+            )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from model import events
 from model.address import is_safe
 from model.api import Floats
-from model.errors import EngineBusy, EngineError, EngineLost, EngineRefused, VoiceError
+from model.errors import EngineBusy, EngineError, EngineLost, EngineRefused, GrantSpent, VoiceError
 from watermark.pcm import bytes_from_float
 
 CONNECT_WITHIN_S: Final = 3.0
@@ -239,13 +239,13 @@ class EngineClient:
         self._told: dict[str, list[str]] = {}
         """what each cluster said last"""
         self._met: dict[str, None] = {}
-        """jti of conversations that there were"""
+        """calls whose conversations there were"""
 
     async def connect(self, grant: str) -> EngineSession:
         """A session in the voice of `grant` (its token). Raises `EngineBusy`, `EngineLost`,
-        `EngineRefused`, `EngineError`."""
-        jti = _jti(grant)
-        resumed = jti in self._met
+        `EngineRefused`, `GrantSpent`, `EngineError`."""
+        call_id = _call_of(grant)
+        resumed = call_id in self._met
         error: EngineError = EngineLost("no engine is known")
         for place in await self.engines():
             try:
@@ -255,7 +255,7 @@ class EngineClient:
             except EngineBusy as busy:
                 error = busy
             else:
-                self._met[jti] = None
+                self._met[call_id] = None
                 if len(self._met) > CONVERSATIONS_KNOWN:
                     del self._met[next(iter(self._met))]
                 return session
@@ -352,11 +352,11 @@ def _is_unix(place: str) -> bool:
     return not place.startswith(("ws://", "wss://"))
 
 
-def _jti(grant: str) -> str:
-    """The connection that a grant names, unverified: the engine is who verifies."""
+def _call_of(grant: str) -> str:
+    """The call that a grant is for, unverified: the engine is who verifies."""
     try:
         body = grant.split(".")[1]
-        return str(json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["jti"])
+        return str(json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["call"])
     except (IndexError, ValueError, KeyError, TypeError):
         return grant
 
@@ -366,9 +366,12 @@ def _refusal(status: int, body: bytes) -> EngineError:
     text = f"the engine refused: {status} {body.decode(errors='replace')}"
     if status == 503:
         return EngineBusy(text)
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        if json.loads(body)["error"]["code"] == VoiceError.code:
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+        code = json.loads(body)["error"]["code"]
+        if code == VoiceError.code:
             return EngineRefused(text)
+        if code == GrantSpent.code:
+            return GrantSpent(text)
     return EngineError(text)
 
 

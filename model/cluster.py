@@ -121,6 +121,7 @@ class Replica:
         self._app = EngineApp(
             self._engine, verifier, desk.fetch, token, revoked.is_revoked, settings.spare,
             doubt=lambda: revoked.doubt,
+            door=desk,
         )  # fmt: skip
         host = settings.host or get_node_ip_address()
         listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)

@@ -3,6 +3,7 @@
 EngineError
 ├── EngineBusy       no slot, or a reply that could not keep time: refused at once
 ├── EngineLost       the connection to the engine is gone
+├── GrantSpent       the grant has opened a session before: another one is needed
 ├── EngineRefused    the engine will never take this conversation: asking again is of no use
 ├── ClientGone       the client closed its socket: nothing more can be said to it
 ├── ProtocolError    an event is unknown or has a wrong field; names it
@@ -29,6 +30,12 @@ class EngineLost(EngineError):
     """The engine's connection is gone."""
 
     code = "lost"
+
+
+class GrantSpent(EngineError):
+    """One grant opens one session."""
+
+    code = "grant_replayed"
 
 
 class EngineRefused(EngineError):

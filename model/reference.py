@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import ssl
@@ -81,6 +82,32 @@ class ReferenceDesk:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise EngineError(f"the front says what is no list of withdrawn voices: {error!r}") from None
 
+    async def redeem(self, grant: VoiceGrant, connection: str) -> bool:
+        """Whether the grant opens this connection, and no other from now on. Raises `EngineError`.
+
+        An engine without a front has stock voices only, and knows of no other engine.
+        """
+        return True if self._front is None else await self._redeem(grant, connection, give_back=False)
+
+    async def give_back(self, grant: VoiceGrant, connection: str) -> None:
+        """The connection opened no session. A front that is away does not hear it, and the grant is spent."""
+        if self._front is not None:
+            with contextlib.suppress(EngineError):
+                await self._redeem(grant, connection, give_back=True)
+
+    async def _redeem(self, grant: VoiceGrant, connection: str, *, give_back: bool) -> bool:
+        asked = {"connection": connection, "give_back": give_back}
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                if self._remote:
+                    said = await self._post("/engine/redeem", {"grant": grant.token, **asked})
+                    return said["redeemed"] is True
+                return await self._ask("grant.redeem", {"token": grant.token, **asked}) is True
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, httpx.HTTPError) as error:
+            raise EngineError(f"the grant cannot be redeemed: {error!r}") from None
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise EngineError(f"the front says nothing of the grant: {error!r}") from None
+
     async def fetch(self, grant: VoiceGrant) -> Reference:
         """The grant's voice. Raises `EngineError` when the front refuses or is away."""
         if self._front is None:
@@ -120,7 +147,7 @@ class ReferenceDesk:
             raise EngineError("the front's answer is too large")
         return dict(answer.json())
 
-    async def _ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+    async def _ask(self, method: str, params: dict[str, Any]) -> Any:
         reader, writer = await asyncio.open_unix_connection(str(self._front))
         try:
             hello = {"role": "engine", "name": "engine", "token": self._token, "version": __version__}
@@ -135,4 +162,4 @@ class ReferenceDesk:
         refusal = answer.get("error", answer.get("refused"))
         if refusal is not None:
             raise EngineError(f"the front refuses: {refusal}")
-        return dict(answer["result"])
+        return answer["result"]

@@ -4,8 +4,8 @@
 
 Authorisation is the call's `VoiceGrant`; where the server was given a token (its gateway's boot token, or
 `VOICEGATE_ENGINE_TOKEN` of an engine that runs elsewhere), the header `X-Voicegate-Boot` must carry it too. A
-grant's jti is good for one open connection. The last `spare` slots are for calls that lost another engine
-(`X-Voicegate-Resumed`).
+grant's jti is good for one connection, over all engines that have a front. The last `spare` slots are for
+calls that lost another engine (`X-Voicegate-Resumed`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import asyncio
 import hmac
 import logging
 import os
+import secrets
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -35,7 +36,7 @@ from consent.grants.grant import GrantVerifier, VoiceGrant
 from model import engines, events, json_log
 from model.address import is_local
 from model.api import Engine, Reference
-from model.errors import ClientGone, EngineBusy, EngineError
+from model.errors import ClientGone, EngineBusy, EngineError, GrantSpent
 from model.proxy import EngineProxy
 from model.reference import ReferenceDesk
 from model.revoked_voices import RevokedVoices
@@ -63,8 +64,14 @@ class EngineApp:
         revoked: Revoked = lambda _: False,
         spare: int = 0,
         doubt: Callable[[], str | None] = lambda: None,
+        door: ReferenceDesk | None = None,
     ) -> None:
-        """`doubt`: why a withdrawn voice may not be known here in time, None while it is."""
+        """`doubt`: why a withdrawn voice may not be known here in time, None while it is.
+
+        `door` redeems grants, so that each opens one connection over all engines; without one, over this
+        engine's.
+        """
+        self._door = door
         self._engine = engine
         self._doubt = doubt
         self._spare = spare
@@ -170,16 +177,31 @@ class EngineApp:
         except GrantRefused as refusal:
             await self._deny(websocket, 403, f"grant_{refusal.reason}", str(refusal))
             return
+        connection = secrets.token_hex(16)
         try:
-            await self._converse(websocket, grant)
+            if await self._redeemed(websocket, grant, connection):
+                await self._converse(websocket, grant, connection)
         finally:
             self._jtis.discard(grant.jti)
 
-    async def _converse(self, websocket: WebSocket, first: VoiceGrant) -> None:
+    async def _redeemed(self, websocket: WebSocket, grant: VoiceGrant, connection: str) -> bool:
+        """Whether the grant opens this connection; if not, the client is told."""
+        try:
+            if self._door is None or await self._door.redeem(grant, connection):
+                return True
+        except EngineError as error:
+            await self._deny(websocket, 502, error.code, str(error))
+            return False
+        await self._deny(websocket, 403, GrantSpent.code, "this grant has opened a session before")
+        return False
+
+    async def _converse(self, websocket: WebSocket, first: VoiceGrant, connection: str) -> None:
         """One session in the voice of a claimed grant."""
         try:
             conversation = await self._engine.open(first, await self._fetch(first))
         except (EngineError, GrantRefused) as error:
+            if self._door is not None:
+                await self._door.give_back(first, connection)
             code = "busy" if isinstance(error, EngineBusy) else getattr(error, "code", "grant_refused")
             await self._deny(websocket, 503 if isinstance(error, EngineBusy) else 502, code, str(error))
             return
@@ -204,6 +226,8 @@ class EngineApp:
             if (renewed.call_id, renewed.voice_hash) != (grant.call_id, grant.voice_hash):
                 raise GrantRefused("other_call", "a session keeps its call and its voice")
             if renewed.jti != grant.jti:
+                if self._door is not None:
+                    raise GrantRefused("replayed", "another grant opens another session")
                 self._claim(renewed)
                 self._jtis.discard(grant.jti)
             grant = renewed
@@ -239,9 +263,10 @@ def build(
     boot_token: str | None,
     revoked: Revoked = lambda _: False,
     doubt: Callable[[], str | None] = lambda: None,
+    door: ReferenceDesk | None = None,
 ) -> Starlette:
     """The ASGI app of one engine."""
-    return EngineApp(engine, verifier, fetch, boot_token, revoked, doubt=doubt).asgi()
+    return EngineApp(engine, verifier, fetch, boot_token, revoked, doubt=doubt, door=door).asgi()
 
 
 async def load(name: str) -> Engine:
@@ -298,7 +323,7 @@ async def serve(name: str, keys: Path, front: str | None, redis: str | None, **l
     revoked = RevokedVoices(engine.forget, verifier, redis, desk)
     try:
         revoked.start()
-        app = build(engine, verifier, desk.fetch, token, revoked.is_revoked, lambda: revoked.doubt)
+        app = build(engine, verifier, desk.fetch, token, revoked.is_revoked, lambda: revoked.doubt, desk)
         await uvicorn.Server(listening(app, **listen)).serve()
     finally:
         await revoked.stop()

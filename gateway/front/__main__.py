@@ -22,11 +22,12 @@ from gateway.config.runtime import runtime_for
 from gateway.dialplan import Dialplan
 from gateway.errors import StartError
 from gateway.front.app import build_app
-from gateway.front.engine_door import engine_door, withdrawn_door
+from gateway.front.engine_door import engine_door, redeem_door, withdrawn_door
 from gateway.front.front import Front
 from gateway.front.metrics import Metrics
 from gateway.front.refused_offers import RefusedOffers
 from gateway.front.routing import Routing
+from gateway.store.redeemed_grants import RedeemedGrants
 from gateway.store.refused_calls import RefusedCalls
 from gateway.store.registry import Registry
 from gateway.store.sessions import Sessions
@@ -57,6 +58,7 @@ async def serve() -> None:
     )
     registry = Registry.open(conf.sql)
     RefusedCalls(registry).open()
+    RedeemedGrants(registry).open()
     ring = KeyRing.load(mark_keys_path(conf))
     sessions = await Sessions.open(redis_url_for(conf, runtime), ttl_s=conf.session_ttl_s, name="front")
     front = Front(
@@ -82,6 +84,7 @@ async def serve() -> None:
         doors = [
             engine_door(front.voices.reference, shared),
             withdrawn_door(front.hall_news.withdrawn, shared),
+            redeem_door(front.grant_door.redeem, shared),
         ]
     app = build_app(front, conf, None if conf.local_only else console_token(conf.data_dir), doors)
     config = uvicorn.Config(

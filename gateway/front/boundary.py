@@ -41,6 +41,7 @@ OPEN_PATHS: Final = frozenset(
         "/console/icon.svg",
         "/engine/voice",
         "/engine/withdrawn",
+        "/engine/redeem",
     }
 )
 """Need no console token; engines show their own."""

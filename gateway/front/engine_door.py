@@ -2,6 +2,7 @@
 
 `POST /engine/voice`: the body is `{"grant", "voice_hash"}`, and a valid grant opens its own voice and no
 other, as on the socket. `POST /engine/withdrawn`: the body is `{"series", "known"}`, see `AskWithdrawn`.
+`POST /engine/redeem`: the body is `{"grant", "connection", "give_back"}`, see `RedeemGrant`.
 """
 
 from __future__ import annotations
@@ -61,3 +62,26 @@ def withdrawn_door(withdrawn: Callable[[str, int], WithdrawnVoices], token: str)
         return JSONResponse(to_json(WithdrawnVoices, withdrawn(series, known)))
 
     return Route("/engine/withdrawn", voices, methods=["POST"])
+
+
+def redeem_door(redeem: Callable[[str, str, bool], Awaitable[bool]], token: str) -> Route:
+    """The route by which an engine redeems a grant for a connection."""
+    keys = Keys(token)
+
+    async def grant(request: Request) -> Response:
+        source = source_of(request.scope)
+        if (refused := keys.admits(request.headers, source)) is not None:
+            return refused
+        try:
+            asked = await request.json()
+            granted, connection = str(asked["grant"]), str(asked["connection"])
+            give_back = bool(asked.get("give_back", False))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return refusal(400, 'the body must be {"grant": …, "connection": …, "give_back": …}')
+        try:
+            return JSONResponse({"redeemed": await redeem(granted, connection, give_back)})
+        except RpcError as error:
+            log.warning("grant.not_redeemed", source=source, error=str(error))
+            return refusal(403, str(error))
+
+    return Route("/engine/redeem", grant, methods=["POST"])

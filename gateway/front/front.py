@@ -33,8 +33,9 @@ from gateway.edge.sip_proxy import Edge
 from gateway.edge.token import route_key
 from gateway.errors import CallRefused, HallRefused, RpcError
 from gateway.front.closing import Closing
+from gateway.front.grant_door import GrantDoor
 from gateway.front.hall_news import HallNews
-from gateway.front.halls import Halls
+from gateway.front.halls import Halls, prompts_grant
 from gateway.front.house_probes import HouseProbes
 from gateway.front.metrics import Metrics
 from gateway.front.refusals import Refusals
@@ -43,8 +44,9 @@ from gateway.front.voice_desk import VoiceDesk
 from gateway.front.web_calls import ConnectedWebLine, WebCalls
 from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.ending import CallEnding, End
-from gateway.ipc.front_messages import AskState, AskWithdrawn, FetchVoice, HouseState
+from gateway.ipc.front_messages import AskState, AskWithdrawn, FetchVoice, HouseState, RedeemGrant
 from gateway.ipc.hall_messages import (
+    PROMPTS,
     CallClosed,
     Drain,
     GrantRenewal,
@@ -58,6 +60,7 @@ from gateway.ipc.line_messages import AskFailures, CallLeft, RtpMoved
 from gateway.ipc.readiness import PartState
 from gateway.ipc.rpc import Peer, Server
 from gateway.store.append_log import AppendLog
+from gateway.store.redeemed_grants import RedeemedGrants
 from gateway.store.refused_calls import RefusedCalls
 from gateway.store.registry import Registry
 from gateway.store.sessions import Sessions
@@ -84,6 +87,7 @@ class Front:
     sip_lines: dict[str, Peer] = field(default_factory=dict)
     edge: Edge = field(init=False)
     voices: VoiceDesk = field(init=False)
+    grant_door: GrantDoor = field(init=False)
     revocations: RevocationDesk = field(init=False)
     hall_news: HallNews = field(init=False)
     closing: Closing = field(init=False)
@@ -95,6 +99,7 @@ class Front:
     def __post_init__(self) -> None:
         conf = self.settings
         self.voices = VoiceDesk(self.office)
+        self.grant_door = GrantDoor(RedeemedGrants(self.registry), self.office.public_keys_path)
         self.refusals = Refusals(RefusedCalls(self.registry), self.metrics)
         self.closing = Closing(
             self.routing, self.registry, self.sessions, self.metrics, self.runtime.booted_at()
@@ -142,6 +147,7 @@ class Front:
         handlers = [
             CallLeft.handled_by(self._call_left),
             FetchVoice.handled_by(self.voices.fetched),
+            RedeemGrant.handled_by(self.grant_door.asked),
             AskWithdrawn.handled_by(self.hall_news.asked),
             AskState.handled_by(self._state_asked),
             Drain.handled_by(self.drain),
@@ -386,7 +392,9 @@ class Front:
     async def renew_grant(self, _: Peer, asked: RenewGrant) -> GrantRenewal:
         """A fresh grant, or why there is none."""
         try:
-            return GrantRenewal(token=await self.routing.renew(asked.call_id, asked.token))
+            if asked.call_id == PROMPTS:
+                return GrantRenewal(token=await prompts_grant(self.office))
+            return GrantRenewal(token=await self.routing.renew(asked.call_id, asked.token, asked.fresh))
         except GrantRefused as refusal:
             return GrantRenewal(refused=refusal.reason)
 

@@ -17,7 +17,7 @@ from gateway.errors import RpcError
 from gateway.front.routing import Routing
 from gateway.ipc import rpc
 from gateway.ipc.envelope import Handled
-from gateway.ipc.hall_messages import Health, RenderPrompts
+from gateway.ipc.hall_messages import PROMPTS, Health, RenderPrompts
 from gateway.ipc.hello import Hello
 from gateway.ipc.rpc import Peer
 
@@ -90,6 +90,10 @@ class Halls:
     async def _send_prompts(self, hall: Peer) -> None:
         """What must be sayable when the engine is away, in the stock voice."""
         texts = self._routing.dialplan.prompts()
-        scope = Scope(STOCK_VOICE, purpose="prompts", dialplan="prompts", language="en", call_id="prompts")
-        grant = await asyncio.to_thread(self._office.grant, scope)
-        await hall.ask(RenderPrompts(tuple(texts), grant.token))
+        await hall.ask(RenderPrompts(tuple(texts), await prompts_grant(self._office)))
+
+
+async def prompts_grant(office: ConsentOffice) -> str:
+    """The token of a grant to render prompts with, in the stock voice."""
+    scope = Scope(STOCK_VOICE, purpose=PROMPTS, dialplan=PROMPTS, language="en", call_id=PROMPTS)
+    return (await asyncio.to_thread(office.grant, scope)).token

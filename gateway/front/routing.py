@@ -216,25 +216,26 @@ class Routing:
             why = f"not even the stock voice may be used: {refusal.reason}"
             raise CallRefused(480, why, call_id=scope.call_id) from None
 
-    async def renew(self, call_id: str, token: str | None) -> str:
+    async def renew(self, call_id: str, token: str | None, fresh: bool = False) -> str:
         """A fresh grant token for a running call. Raises `GrantRefused`, `RpcError`.
 
-        `token` is the call's last one: a front that was restarted knows the call but not its grant.
+        `token` is the call's last one: a front that was restarted knows the call but not its grant. `fresh`:
+        under another id.
         """
         call = self.calls.get(call_id)
         if call is None:
             raise RpcError(f"no call {call_id} is running")
-        call.grant = await asyncio.to_thread(self._renewed, call, token)
+        call.grant = await asyncio.to_thread(self._renewed, call, token, fresh)
         return call.grant.token
 
-    def _renewed(self, call: RoutedCall, token: str | None) -> VoiceGrant:
+    def _renewed(self, call: RoutedCall, token: str | None, fresh: bool) -> VoiceGrant:
         grant = call.grant
         if grant is None:
             if token is None:
                 raise GrantRefused("none", "the call has no grant")
             verifier = GrantVerifier.load(self._office.public_keys_path)
             grant = verifier.verify(token, call_id=call.call_id)
-        return self._office.renew(grant)
+        return self._office.grant(grant.scope) if fresh else self._office.renew(grant)
 
     async def ended(
         self, call_id: str, how: CallEnding, spoken_s: float | None = None, at: float | None = None

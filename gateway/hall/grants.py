@@ -74,12 +74,26 @@ class Grants:
             await asyncio.sleep(min(RENEW_RETRY_S, max(0.05, left_s)))
         return None
 
-    async def renewed(self, call_id: str, token: str | None) -> str:
-        """A fresh grant of the call; `token` is its last one, which a restarted front has not seen.
+    async def fresh(self, call: Call) -> None:
+        """Another grant for another session: one opens one. Without a front the old one is tried again."""
+        grant = call.licence.grant
+        if grant is None or call.licence.muted is not None:
+            return
+        try:
+            self.use(call, await self.renewed(call.id, grant.token, fresh=True))
+        except GrantRefused as refusal:
+            call.mute(refusal.reason)
+        except RpcError as error:
+            call.log.warning("grant.not_fresh", error=str(error))
+
+    async def renewed(self, call_id: str, token: str | None, *, fresh: bool = False) -> str:
+        """The grant of the call from now on; `token` is its last one, which a restarted front has not seen.
+
+        `fresh`: under another id, for a session that is still to be opened.
 
         Raises `GrantRefused`, and `RpcError` when the front cannot be asked now.
         """
-        renewal = await self.ask_front(RenewGrant(call_id, token))
+        renewal = await self.ask_front(RenewGrant(call_id, token, fresh))
         if renewal.token is None:
             reason = renewal.refused or "unknown"
             raise GrantRefused(reason, f"the front does not renew: {reason}")

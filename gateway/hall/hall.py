@@ -6,6 +6,7 @@ The sound goes another way: ticks arrive at `TickServer` and `Floor.turn` answer
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from typing import Final
 
 import structlog
 
+from consent.errors import GrantRefused
 from consent.grants.grant import GrantVerifier
 from consent.grants.revocation_feed import RevocationFeed
 from gateway.config.paths import recordings_dir
@@ -41,6 +43,7 @@ from gateway.ipc.codec import from_json, to_json
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import A, Ask, Tell
 from gateway.ipc.hall_messages import (
+    PROMPTS,
     CallClosed,
     CallOffer,
     Drain,
@@ -276,6 +279,8 @@ class Hall:
             except EngineError as error:
                 log.info("prompts.waiting", error=str(error), missing=len(missing))
                 await asyncio.sleep(pause_s)
+                with contextlib.suppress(RpcError, GrantRefused):  # the one may have opened a session
+                    grant = await self.grants.renewed(PROMPTS, grant, fresh=True)
         log.error("prompts.failed", missing=self.prompts.missing(texts))
 
     async def drain(self, _: Peer, __: Drain) -> None:
@@ -338,7 +343,7 @@ class Hall:
             offer = from_json(CallOffer, json.loads(record.facts["offer"]), "the offer that Redis keeps")
             async with asyncio.timeout(FRONT_WITHIN_S):  # the lines are often back before the front is
                 await self._front_here.wait()
-            grant = await self.grants.renewed(call_id, None)
+            grant = await self.grants.renewed(call_id, None, fresh=True)
             if call_id in self.calls:  # its line told twice
                 return self.calls[call_id]
             call = self._admit(replace(offer, grant=grant), past)
@@ -385,8 +390,7 @@ class Hall:
         self.grants.use(call, call.offer.grant)
         work = Tasks()
         performing = work.short(perform(call, recordings_dir(self.settings)), "call.perform")
-        speaking = call.speech.run(lambda: call.licence.token, call.inbox.post, lambda: call.told)
-        work.short(speaking, "call.speech")
+        work.short(self._speak(call), "call.speech")
         work.short(self.grants.keep(call), "call.grant")
         work.short(self._limit(call), "call.limit")
         try:
@@ -402,6 +406,10 @@ class Hall:
             call.session.ended(how, spoken_s=spoken_s, underruns=underruns)
             self.tell_front(CallClosed(call.id, how, spoken_s))
             call.log.info("call.ended", how=how, spoken_s=spoken_s, underruns=underruns)
+
+    async def _speak(self, call: Call) -> None:
+        fresh = partial(self.grants.fresh, call)
+        await call.speech.run(lambda: call.licence.token, call.inbox.post, lambda: call.told, fresh)
 
     async def _limit(self, call: Call) -> None:
         await call.line.confirmed.wait()

@@ -13,7 +13,7 @@ import functools
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -35,7 +35,7 @@ from gateway.hall.prompts import Prompts
 from gateway.hall.unanswered import Unanswered
 from model import client
 from model.client import EngineClient, EngineEvent, EngineSession
-from model.errors import EngineBusy, EngineError, EngineRefused
+from model.errors import EngineBusy, EngineError, EngineRefused, GrantSpent
 from model.tasks import race
 
 log = structlog.get_logger("speech")
@@ -232,21 +232,28 @@ class Speech:
         grant: Callable[[], str | None],
         post: Callable[[SpeechEvent], None],
         fills: Callable[[], bool] = lambda: True,
+        fresh: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Keeps a session with the engine until cancelled; says so by `Refused` when there can be none.
 
         `grant` returns the call's present grant token, None while it may not speak. `fills` says whether
-        words may fill a wait: not before the caller knows that a machine speaks.
+        words may fill a wait: not before the caller knows that a machine speaks. `fresh` sees to it that the
+        grant is another one, after one has opened a session.
         """
         lost_at: float | None = None
+        spent = False
         filled = False
         while True:
             began = self._clocks.monotonic()
             try:
+                if spent and fresh is not None:
+                    await fresh()
+                    spent = False
                 token = grant()
                 if token is None:
                     raise EngineError("the call has no voice grant")
                 session = await self._engine.connect(token)
+                spent = True
                 if lost_at is not None:
                     self._log.info("engine.back", after_s=round(self._clocks.monotonic() - lost_at, 2))
                 await self._converse(session, post)
@@ -255,6 +262,7 @@ class Speech:
                 return
             except (EngineError, PlayoutFull) as error:
                 now = self._clocks.monotonic()
+                spent |= isinstance(error, GrantSpent)  # a session that broke before it was open
                 if lost_at is None or now - began > RECONNECT_FOR_S:  # it had been well until now
                     lost_at, filled = now, False
                     self._log.warning("engine.away", error=str(error))

@@ -62,6 +62,18 @@ class FetchVoice(Ask[VoiceClip]):
 
 
 @dataclass(frozen=True, slots=True)
+class RedeemGrant(Ask[bool]):
+    """Asks whether a grant opens this connection of an engine's; one grant opens one."""
+
+    wire: ClassVar[str] = "grant.redeem"
+    token: str = field(repr=False)
+    connection: str
+    """An id that the engine made up for it."""
+    give_back: bool = False
+    """The connection opened no session after all: another may redeem the grant."""
+
+
+@dataclass(frozen=True, slots=True)
 class WithdrawnVoices:
     """Signed revocations, from a number in a series on. The engine reads it by itself, as it does a voice."""
 

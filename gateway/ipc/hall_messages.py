@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from gateway.dialplan import Route
 from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.ending import CallEnding
 from gateway.ipc.envelope import Ask, Tell
 from gateway.ipc.readiness import PartState
+
+PROMPTS: Final = "prompts"
+"""Stands for a call's id in the grant by which a hall has prompts rendered."""
 
 # ── the front asks a hall ────────────────────────────────────────────────────────────────────────────────
 
@@ -201,11 +204,13 @@ class RenewGrant(Ask[GrantRenewal]):
     """Asks for a fresh grant.
 
     `token` is the call's last grant, which a restarted front has not seen. A restarted hall has none.
+    `fresh`: another grant of the same scope, for a new session, since one grant opens one.
     """
 
     wire: ClassVar[str] = "grant.renew"
     call_id: str
     token: str | None = field(repr=False)
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
