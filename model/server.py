@@ -42,6 +42,7 @@ from model.reference import ReferenceDesk
 from model.revoked_voices import RevokedVoices
 from model.session import Session
 from model.task_metrics import TaskFailures
+from model.tasks import watch_loop
 
 log = structlog.get_logger("engine")
 
@@ -313,6 +314,7 @@ def listening(app: Starlette, **listen: Any) -> uvicorn.Config:
 
 async def serve(name: str, keys: Path, front: str | None, redis: str | None, **listen: Any) -> None:
     """Serves until the process is told to stop. `listen`: uvicorn's uds, or host and port."""
+    watch_loop()
     verifier = GrantVerifier.load(keys)
     token = engine_token()
     desk = ReferenceDesk(front, token)

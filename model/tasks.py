@@ -86,6 +86,19 @@ def failed(name: str, error: BaseException, **facts: Any) -> None:
     log.error("task.failed", task=name, error=f"{type(error).__name__}: {error}", exc_info=error, **facts)
 
 
+def watch_loop() -> None:
+    """Counts what the running loop would only print: errors of callbacks, and of tasks begun elsewhere."""
+
+    def stray(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        message, error = str(context.get("message", "")), context.get("exception")
+        if isinstance(error, BaseException):
+            failed("loop", error, message=message)
+        else:
+            log.warning("loop.odd", message=message)
+
+    asyncio.get_running_loop().set_exception_handler(stray)
+
+
 class _Ended(Exception):
     """A task ended that should last."""
 

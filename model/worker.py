@@ -20,7 +20,7 @@ from model import errors, json_log
 from model.api import Conversation, Engine, Limits
 from model.errors import EngineError, EngineLost
 from model.link import AHEAD, ENGINE, ROOM, Link, LinkAnswer, LinkAsk, LinkTell, Message, More, Output, Stop
-from model.tasks import Tasks
+from model.tasks import Tasks, watch_loop
 
 
 class Worker:
@@ -140,6 +140,7 @@ def _told(error: BaseException) -> EngineError:
 
 async def work(fd: int) -> None:
     """Until the link ends."""
+    watch_loop()
     worker = Worker()
     await asyncio.get_running_loop().create_unix_connection(
         lambda: worker.link, sock=socket.socket(fileno=fd)

@@ -33,6 +33,7 @@ from gateway.store.registry import Registry
 from gateway.store.sessions import Sessions
 from gateway.store.sip_users import console_token
 from model import json_log
+from model.tasks import watch_loop
 from watermark.keys import KeyRing
 
 
@@ -47,6 +48,7 @@ class _Server(uvicorn.Server):
 async def serve() -> None:
     conf = settings.load()
     json_log.configure("front", conf.log_level)
+    watch_loop()
     runtime = runtime_for(conf.data_dir)
     token = os.environ.get("VOICEGATE_BOOT_TOKEN") or runtime.token()
     office = ConsentOffice.open(
@@ -107,11 +109,18 @@ async def serve() -> None:
             refused = ports.sip_port(conf, socket.SOCK_DGRAM).refusal(conf.host, error)
             raise StartError(refused) from None
         async with asyncio.TaskGroup() as group:  # a page that fails ends the front, which then comes back
-            group.create_task(http.serve([listener]))
+            group.create_task(_serve_on(http, listener, stop))
             structlog.get_logger("front").info("front.up", sip_port=conf.sip_port, http_port=conf.http_port)
             await stop.wait()
             http.should_exit = True
     await front.stop()
+
+
+async def _serve_on(http: uvicorn.Server, listener: socket.socket, stop: asyncio.Event) -> None:
+    """Serves until `stop`; a server that ends before has failed, whatever it says."""
+    await http.serve([listener])
+    if not stop.is_set():
+        raise StartError("the HTTP server ended by itself")
 
 
 def _bind(port: ports.Port, host: str) -> socket.socket:

@@ -19,6 +19,7 @@ from gateway.hall.tick_pass import Floor
 from gateway.store.sessions import Sessions
 from model import json_log
 from model.client import EngineClient
+from model.tasks import watch_loop
 from watermark.keys import KeyRing
 from watermark.mark import MarkerBank
 
@@ -26,6 +27,7 @@ from watermark.mark import MarkerBank
 async def serve(name: str) -> None:
     conf = settings.load()
     json_log.configure(name, conf.log_level)
+    watch_loop()
     runtime = runtime_for(conf.data_dir)
     token = os.environ.get("VOICEGATE_BOOT_TOKEN") or runtime.token()
     redis_url = redis_url_for(conf, runtime)

@@ -22,7 +22,7 @@ from gateway.hall.clocks import Clocks
 from gateway.ipc import tick
 from gateway.ipc.codec import unpacked
 from gateway.ipc.hello import TickHello, admitted
-from model.tasks import Tasks
+from model.tasks import Tasks, failures
 
 RATES_HZ: Final = (8_000, 16_000, 48_000)
 GATHER_S: Final = 0.003
@@ -30,6 +30,8 @@ LIVELY_S: Final = 0.03
 """A line that ticked within this will tick again now."""
 FAILED_EVERY_S: Final = 1.0
 """A turn that fails is said so often, not fifty times a second."""
+MOST_FAILED: Final = 250
+"""Turns that fail one after the other (5 s of one line's) end the process; its calls are taken up again."""
 BACKLOG_TICKS: Final = 50
 """A line one second ahead of us is answered by dropping what is old."""
 
@@ -79,6 +81,8 @@ class TickServer:
         """lines that ticked within the last frame or two"""
         self._gathering: asyncio.TimerHandle | None = None
         self._failed_at = 0.0
+        self._failed_passes = 0
+        """one after the other"""
         self._tasks = Tasks()
         self.lines: dict[str, TickLine] = {}
 
@@ -151,7 +155,13 @@ class TickServer:
         ready, self._ready = self._ready, []
         try:
             self._turn([line for line in ready if line.waiting])
-        except Exception:
+            self._failed_passes = 0
+        except Exception as error:
+            failures["hall.ticks"] += 1
+            self._failed_passes += 1
+            if self._failed_passes >= MOST_FAILED:  # nobody hears anything, and another hall may do better
+                log.exception("tick.turn_failed")
+                raise SystemExit(f"each pass over the calls fails: {type(error).__name__}: {error}") from None
             if (now := self._clocks.monotonic()) - self._failed_at > FAILED_EVERY_S:
                 self._failed_at = now
                 log.exception("tick.turn_failed")

@@ -209,6 +209,10 @@ class Server:
                 writer.write(framed(envelope.refused(str(error))))
             writer.close()
             return
+        except Exception as error:  # of a hello that nobody thought of; asyncio would only print it
+            failed("rpc.hello", error, socket=self._path.name)
+            writer.close()
+            return
         peer = Peer(reader, writer, self._handlers, hello, hello.name)
         self.peers.add(peer)
         try:

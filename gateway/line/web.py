@@ -56,7 +56,7 @@ from gateway.line import ice, webcall
 from gateway.line.opus import FRAME, RATE_HZ
 from gateway.line.webcall import CODEC, OfferError, WebCall
 from model import json_log
-from model.tasks import Tasks, failures
+from model.tasks import Tasks, failures, watch_loop
 
 CAPACITY: Final = 8
 HALL_BACK_WITHIN_S: Final = 5.0
@@ -98,6 +98,7 @@ class WebLine:
         self.ticks_late = 0
 
     async def run(self) -> None:
+        watch_loop()
         self._tasks.lasting(lambda: self._keep(self._join_front), "web.front")
         self._tasks.lasting(lambda: self._keep(self._join_hall), "web.hall")
         self._tasks.vital(self._tick_on, "web.ticks")  # without it nobody hears anything

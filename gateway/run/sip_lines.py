@@ -11,7 +11,7 @@ import structlog
 
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
-from gateway.errors import LineError, RpcError
+from gateway.errors import LineError, RpcError, RpcTimeout
 from gateway.ipc import rpc
 from gateway.ipc.hello import Hello
 from gateway.ipc.rpc import Peer
@@ -24,6 +24,8 @@ log = structlog.get_logger("supervisor")
 FORK_WITHIN_S: Final = 10.0
 FORK_PAUSE_S: Final = 0.2
 """Between a line's death and the next fork, at least."""
+REFUSED_PAUSE_S: Final = 1.0
+"""Before a line is asked for again that the zygote could not fork."""
 
 
 def plans(settings: Settings, runtime: Runtime, token: str) -> dict[str, LinePlan]:
@@ -82,11 +84,17 @@ class SipLines:
         self._stopping = True
 
     async def _fork(self, zygote: Peer, name: str) -> None:
-        try:
-            self.lines[name].born(await zygote.ask(ForkLine(self._wanted[name]), FORK_WITHIN_S))
-        except RpcError as error:
-            log.error("line.not_forked", line=name, error=str(error))
-            self.lines[name].error = f"it was not forked: {error}"
+        """Has it forked, again and again while the zygote refuses: no memory now, too many processes now."""
+        while True:
+            try:
+                self.lines[name].born(await zygote.ask(ForkLine(self._wanted[name]), FORK_WITHIN_S))
+                break
+            except RpcError as error:
+                log.error("line.not_forked", line=name, error=str(error))
+                self.lines[name].error = f"it was not forked: {error}"
+                if zygote.closed.is_set() or self._stopping or isinstance(error, RpcTimeout):
+                    break  # it goes with the zygote, or it may be there: it says so itself
+            await asyncio.sleep(REFUSED_PAUSE_S)
         self._changed()
 
     async def _died(self, zygote: Peer, told: LineDied) -> None:

@@ -38,7 +38,7 @@ from gateway.run import child, preflight, sip_lines
 from gateway.run.child import Child
 from gateway.run.sip_lines import SipLines
 from model import json_log
-from model.tasks import Tasks, race
+from model.tasks import Tasks, race, watch_loop
 
 log = structlog.get_logger("supervisor")
 
@@ -164,10 +164,13 @@ class Supervisor:
     def _note_pids(self) -> None:
         """Writes who is who, for `voicegate doctor` and for tests that kill."""
         path = self.runtime.path / "pids.json"
-        path.with_suffix(".new").write_text(
-            json.dumps({kept.name: kept.pid for kept in self._all() if kept.pid})
-        )
-        path.with_suffix(".new").replace(path)
+        try:
+            path.with_suffix(".new").write_text(
+                json.dumps({kept.name: kept.pid for kept in self._all() if kept.pid})
+            )
+            path.with_suffix(".new").replace(path)
+        except OSError as error:  # a full disk: no process is missed for that
+            log.error("pids.not_written", error=str(error))
 
     # ── the whole ────────────────────────────────────────────────────────────────────────────────────
 
@@ -319,6 +322,7 @@ async def _run(supervisor: Supervisor, screen: Screen) -> int:
     def interrupted() -> None:
         (hurry if asked.is_set() else asked).set()
 
+    watch_loop()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, interrupted)
