@@ -15,6 +15,7 @@ import json
 import os
 import ssl
 import struct
+from functools import cached_property
 from typing import Any, Final
 
 import httpx
@@ -134,11 +135,15 @@ class ReferenceDesk:
             stock=found["stock"],
         )
 
+    @cached_property
+    def _secure(self) -> ssl.SSLContext:
+        """The system's certificates, or SSL_CERT_FILE's; reading them takes longer than a question does."""
+        return ssl.create_default_context()
+
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {self._token}"}
-        secure = ssl.create_default_context()  # the system's, or SSL_CERT_FILE's
         async with httpx.AsyncClient(
-            timeout=WITHIN_S, trust_env=False, headers=headers, verify=secure
+            timeout=WITHIN_S, trust_env=False, headers=headers, verify=self._secure
         ) as client:
             answer = await client.post(f"{str(self._front).rstrip('/')}{path}", json=body)
         if answer.status_code != 200:

@@ -26,6 +26,8 @@ AGAIN_S: Final = 0.1
 AT_ONCE: Final = 50
 """Revocations in one message: a hall verifies each, between two ticks."""
 ENGINE_AT_ONCE: Final = 500
+LOOK_S: Final = 1.0
+"""Between two looks for doubts; a start takes less than two."""
 SILENT_S: Final = 2.0
 """A hall that took nothing for so long may speak in a voice that was withdrawn."""
 
@@ -54,6 +56,7 @@ class HallNews:
             peer = self._halls.get(name)
             if peer is None:
                 told_to = None
+                self._feeds.pop(name, None)
                 await asyncio.sleep(AGAIN_S)
                 continue
             if peer is not told_to:
@@ -73,16 +76,19 @@ class HallNews:
                 await self._desk.news(BEAT_S)
 
     async def watch(self) -> None:
-        """Raises the alarm, once each time that it begins to be in doubt."""
+        """Raises the alarm, once each time that it begins to be in doubt, and does not end at once."""
+        before: dict[str, str] = {}
         while True:
+            await asyncio.sleep(LOOK_S)
             doubts = self.doubts()
-            if doubts and not self._alarmed:
+            if doubts and before and not self._alarmed:
                 log.error("revocations.in_doubt", **doubts)
                 self._alarm("revocations in doubt")
+                self._alarmed = True
             elif not doubts and self._alarmed:
                 log.info("revocations.certain")
-            self._alarmed = bool(doubts)
-            await asyncio.sleep(BEAT_S)
+                self._alarmed = False
+            before = doubts
 
     def doubts(self) -> dict[str, str]:
         """Why a revocation may be late, by way: the ledger, Redis, or a hall's name."""
@@ -131,7 +137,8 @@ class HallNews:
         return WithdrawnVoices(self._desk.series, tuple(one.token for one in news), self._desk.looked_ago_s())
 
     def _names(self) -> list[str]:
-        return [f"hall{k}" for k in range(self._expected)]
+        """The halls that are connected; of one that is not, the part "hall" says so."""
+        return [name for k in range(self._expected) if (name := f"hall{k}") in self._halls]
 
     def _hears(self, name: str) -> bool:
         took_at = self._took_at.get(name)

@@ -60,6 +60,7 @@ async def a_hall(folder: Path) -> AsyncIterator[None]:
 @asynccontextmanager
 async def a_front(folder: Path) -> AsyncIterator[None]:
     desk = Desk(folder)
+    desk.routing.halls.clear()  # the double takes calls only
     desk.office.withdrawn = list  # type: ignore[attr-defined]  # nobody withdraws here
     desk.office.close = lambda: None  # type: ignore[attr-defined]  # it is a double
     runtime = Runtime(folder)
