@@ -125,7 +125,7 @@ def _at(event: dict[str, Any]) -> float:
     return datetime.fromisoformat(event["timestamp"]).timestamp()
 
 
-class Bench:
+class RevocationBench:
     """The gateway, its office and its Redis."""
 
     def __init__(self, house: House, office: Office, valkey: Valkey, way: Way, calls: int) -> None:
@@ -241,7 +241,7 @@ def measure(calls: int, cases: tuple[str, ...], folder: Path) -> Iterator[Silenc
         _register(office, number, voice)
     house.start()
     try:
-        bench = Bench(house, office, valkey, way, calls)
+        bench = RevocationBench(house, office, valkey, way, calls)
         for case, voice in zip(cases, voices, strict=True):
             yield bench.run(case, voice)
     finally:

@@ -137,13 +137,11 @@ class RevocationDesk:
             except Exception as error:  # of a client that choked on an answer: connect anew
                 self.failed += 1
                 self._doubt_redis(error)
+                log.error("revocations.desk_failed", error=self.redis_doubt)
             await asyncio.sleep(backoff.pause_s())
 
     def _doubt_redis(self, error: BaseException) -> None:
-        why = f"{type(error).__name__}: {error}"[:200]
-        if self.redis_doubt is None:
-            log.error("revocations.in_doubt", way="redis", error=why)
-        self.redis_doubt = why
+        self.redis_doubt = f"{type(error).__name__}: {error}"[:200]
 
     async def _tell_redis(self, backoff: Backoff) -> None:
         """One connection's life; always ends with an error."""

@@ -64,8 +64,6 @@ class RevocationFeed:
             await asyncio.sleep(backoff.pause_s())
 
     def _doubt(self, error: BaseException) -> None:
-        if self.doubt is None:
-            log.error("revocations.in_doubt", way="redis", error=f"{type(error).__name__}: {error}")
         self.doubt = f"{type(error).__name__}: {error}"[:200]
 
     async def _hear(self, told: Told, backoff: Backoff) -> None:
@@ -115,7 +113,7 @@ class RevocationFeed:
         """Redis has said that it sends us the channel, or something on it."""
         self.doubt = None
         self._watch.reached("revocations")
-        log.info("revocations.certain", way="redis", known=len(self.revocations))
+        log.info("revocations.certain", way="feed", known=len(self.revocations))
 
     async def _take(self, token: object, told: Told) -> None:
         revocation = self.revocations.take(token)

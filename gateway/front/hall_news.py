@@ -82,7 +82,9 @@ class HallNews:
             await asyncio.sleep(LOOK_S)
             doubts = self.doubts()
             if doubts and before and not self._alarmed:
-                log.error("revocations.in_doubt", **doubts)
+                log.error(
+                    "revocations.in_doubt", of=sorted(doubts), remedy="see what each part says of itself"
+                )
                 self._alarm("revocations in doubt")
                 self._alarmed = True
             elif not doubts and self._alarmed:
@@ -91,12 +93,15 @@ class HallNews:
             before = doubts
 
     def doubts(self) -> dict[str, str]:
-        """Why a revocation may be late, by way: the ledger, Redis, or a hall's name."""
+        """Why a revocation may be late.
+
+        By part: the ledger, the front (what it tells Redis), or a hall by its name (what it hears of Redis).
+        """
         found: dict[str, str] = {}
         if not self._desk.ledger_is_read:
             found["ledger"] = self._desk.ledger_doubt or "no look into it for a while"
         if self._desk.redis_doubt is not None:
-            found["redis"] = self._desk.redis_doubt
+            found["front"] = self._desk.redis_doubt
         for name in self._names():
             feed = self._feeds.get(name)
             if not self._hears(name):

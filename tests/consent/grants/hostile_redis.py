@@ -47,6 +47,15 @@ def _commands(*commands: tuple[Any, ...]) -> Hostile:
     return execute
 
 
+def _once(*command: str) -> Hostile:
+    """What lasts: a second time would wait for the end of the first."""
+
+    async def execute(redis: Any, _: SigningKey, times: int) -> None:
+        await redis.execute_command(*command)
+
+    return execute
+
+
 async def _large(redis: Any, _: SigningKey, times: int) -> None:
     """A tenth of a gigabyte each, ten at most: the server itself has no room for more of them."""
     huge = b"a" * 100_000_000
@@ -137,9 +146,9 @@ HOSTILE: Final[dict[str, Hostile]] = {
     "a field of 100 MB": _large_field,
     "the set deleted": _commands(("DEL", KEY), ("FLUSHALL",)),
     "subscribers thrown out": _kills,
-    "no memory": _commands(("CONFIG", "SET", "maxmemory", "1")),
-    "writes paused": _commands(("CLIENT", "PAUSE", "60000", "WRITE")),
-    "all paused": _commands(("CLIENT", "PAUSE", "60000", "ALL")),
+    "no memory": _once("CONFIG", "SET", "maxmemory", "1"),
+    "writes paused": _once("CLIENT", "PAUSE", "60000", "WRITE"),
+    "all paused": _once("CLIENT", "PAUSE", "60000", "ALL"),
 }
 
 

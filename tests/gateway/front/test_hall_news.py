@@ -130,7 +130,7 @@ async def test_silence_within_a_second_whatever_redis_does(folder: Path, how: st
             for voice in ("ann", "joe", "eve"):
                 await house.silences(voice)
             assert house.news.state() == "slow", "the way through Redis is in doubt"
-            assert set(house.news.doubts()) == {"redis", "hall0", "hall1"}
+            assert set(house.news.doubts()) == {"front", "hall0", "hall1"}
             assert house.alarms == ["revocations in doubt"]
             assert house.news.figures()["hall0"]["in_doubt"] == 1.0
             assert house.halls["hall0"].withdrawn.doubt is None, "the front's word holds"

@@ -70,6 +70,7 @@ async def a_front(folder: Path) -> AsyncIterator[None]:
     front = Front(
         settings, runtime, runtime.new_token(), desk.routing, desk.office, desk.registry, sessions, Metrics()
     )  # fmt: skip
+    front.voices.keep_tidy = asyncio.Event().wait  # type: ignore[method-assign, assignment]  # the double has no ledger
     await front.start()
     try:
         yield
