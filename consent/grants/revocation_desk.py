@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Final
 
@@ -97,10 +98,19 @@ class RevocationDesk:
     # ── the ledger ───────────────────────────────────────────────────────────────────────────────────
 
     async def _look_on(self) -> None:
+        # a thread of its own, so that a look waits for no other work of the front
+        thread = ThreadPoolExecutor(1, thread_name_prefix="withdrawn")
+        try:
+            await self._look_by(thread)
+        finally:
+            thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _look_by(self, thread: ThreadPoolExecutor) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             try:
-                began = asyncio.get_running_loop().time()
-                gone = await asyncio.to_thread(self._withdrawn)
+                began = loop.time()
+                gone = await loop.run_in_executor(thread, self._withdrawn)
                 self._looked_at = began
                 self._take(gone)
                 if self.ledger_doubt is not None:
