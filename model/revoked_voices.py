@@ -90,11 +90,14 @@ class RevokedVoices:
                 if series != self._series:
                     self._series, self._known = series, 0
                 self._known += len(tokens)
+                before = self._revocations.forged
                 for token in tokens:
                     revocation = self._revocations.take(token)
                     if revocation is not None:
                         await self._told(revocation)
                 more = bool(tokens)
+                if self._revocations.forged != before and more:
+                    self._known, more = 0, False  # asked for again: by then a new key may be known here
                 if looked_ago_s is not None:
                     self._certain_until = asyncio.get_running_loop().time() + STALE_S - looked_ago_s
             await asyncio.sleep(0.0 if more else ASK_S)

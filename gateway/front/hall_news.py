@@ -23,6 +23,8 @@ BEAT_S: Final = 0.5
 """A hall hears from the front at least so often, news or not."""
 AGAIN_S: Final = 0.1
 """Before a hall is told again that did not take it, or is looked for that is not there."""
+LONGEST_PAUSE_S: Final = 30.0
+"""Between two tries to tell what a hall does not believe."""
 AT_ONCE: Final = 50
 """Revocations in one message: a hall verifies each, between two ticks."""
 ENGINE_AT_ONCE: Final = 500
@@ -52,7 +54,11 @@ class HallNews:
         """Tells one hall for as long as the front lives."""
         told_to: Peer | None = None
         told = 0
+        refused, pause_s, again_at = False, BEAT_S, 0.0
+        loop = asyncio.get_running_loop()
         while True:
+            if refused and loop.time() >= again_at:  # told from the start: by now the hall may know the key
+                told, refused = 0, False
             peer = self._halls.get(name)
             if peer is None:
                 told_to = None
@@ -64,7 +70,7 @@ class HallNews:
             news = self._desk.since(told, AT_ONCE)
             word = VoicesWithdrawn(tuple(one.token for one in news), self._desk.looked_ago_s())
             try:
-                self._feeds[name] = await peer.ask(word, SILENT_S)
+                feed = self._feeds[name] = await peer.ask(word, SILENT_S)
             except RpcError as error:
                 if news:
                     log.warning("revocations.not_told", hall=name, voices=len(news), error=str(error))
@@ -72,6 +78,11 @@ class HallNews:
                 continue
             self._took_at[name] = asyncio.get_running_loop().time()
             told += len(news)
+            if feed.refused:
+                refused, again_at = True, loop.time() + pause_s
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            elif news:
+                pause_s = BEAT_S
             if len(news) < AT_ONCE:
                 await self._desk.news(BEAT_S)
 

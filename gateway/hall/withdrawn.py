@@ -32,13 +32,15 @@ class Withdrawn:
     async def told(self, _: Peer, word: VoicesWithdrawn) -> FeedState:
         """The front's word, which does not pass Redis. Returns how the feed is that does."""
         feed = self._feed
+        before = feed.revocations.forged
         for token in word.tokens:
             revocation = feed.revocations.take(token)
             if revocation is not None:
                 await self._silence(revocation, "front")
         if word.looked_ago_s is not None:
             self._word_until = asyncio.get_running_loop().time() + WORD_S - word.looked_ago_s
-        return FeedState(feed.doubt, feed.revocations.forged, feed.failed)
+        refused = feed.revocations.forged - before
+        return FeedState(feed.doubt, feed.revocations.forged, feed.failed, refused)
 
     async def follow(self) -> None:
         """Follows Redis, until cancelled."""

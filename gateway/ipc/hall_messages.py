@@ -133,6 +133,8 @@ class FeedState:
     forged: int = 0
     """How much it heard that the office never signed."""
     failed: int = 0
+    refused: int = 0
+    """How many of the front's own words it did not believe: it may not have read a new key yet."""
 
 
 @dataclass(frozen=True, slots=True)

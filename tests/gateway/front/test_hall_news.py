@@ -195,3 +195,17 @@ async def test_an_engine_asks_from_where_it_is(folder: Path) -> None:
         assert len(house.news.withdrawn(first.series, 1).tokens) == 1
         assert len(house.news.withdrawn("another front's", 2).tokens) == 2
         assert len(house.news.withdrawn(first.series, -7).tokens) == 2
+
+
+async def test_a_hall_that_does_not_know_the_key_yet_is_told_again(folder: Path) -> None:
+    async with opened(f"unix://{folder}/nobody.sock") as house:
+        hall = house.halls["hall0"]
+        verifier = hall.withdrawn._feed.revocations._verifier
+        keys = dict(verifier._keys)
+        verifier._keys.clear()
+        house.withdraw("ann")
+        await asyncio.sleep(0.3)
+        assert "ann" not in hall.muted
+        verifier._keys.update(keys)
+        await asyncio.sleep(PROMISED_S)
+        assert "ann" in hall.muted
