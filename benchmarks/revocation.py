@@ -4,9 +4,9 @@
 
 A whole gateway with Chroma on a toy checkpoint, and for each case that many telephones that listen to a voice
 of their own. While they listen, somebody does the case's mischief to Redis 1,000 times (a tenth of a gigabyte
-at once: ten times); then the voice is revoked as `voicegate voice revoke` does it, from another process than
-the gateway's. The hall's log says when each call was silenced, and by which way the hall learnt of it. A case
-takes half a minute.
+at once: ten times; what lasts: once); then the voice is revoked as `voicegate voice revoke` does it, from
+another process than the gateway's. The hall's log says when each call was silenced, and by which way the hall
+learnt of it. A case takes half a minute.
 """
 
 from __future__ import annotations
