@@ -71,6 +71,7 @@ def test_it_needs_what_pyproject_says_and_no_package_for_the_sake_of_a_file(meta
         "gateway/front/console/icon.svg",
         "consent/statements/lexicon.toml",
         "consent/models/models.lock",
+        "consent/checks/baseline.json",
         "consent/silero/silero_vad.onnx",
         "consent/silero/LICENSE",
         "model/chroma/chroma-4b.json",

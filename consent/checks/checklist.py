@@ -14,12 +14,13 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from consent.checks.baseline import Baseline
 from consent.checks.fingerprint import Bits, find_copy, fingerprint
 from consent.checks.sound import Floats, Recording, measure
 from consent.checks.speaker import GE2E, SpeakerModel, SpeakerUnavailable, similarity, voiceprint
-from consent.checks.synthetic import OwnMark, SyntheticCheck, load_classifier
+from consent.checks.synthetic import OwnMark, SyntheticCheck, examined, load_classifier
 from consent.checks.words import FasterWhisper, Recogniser, RecogniserUnavailable
-from consent.errors import RegistrationError
+from consent.errors import ModelFileError, RegistrationError
 from consent.statements.statement import Statement, match
 
 Verdict = Literal["passed", "review", "refused"]
@@ -109,7 +110,10 @@ class Checks:
                 checks.missing["recogniser"] = str(error)
         factory = table.get("classifier")
         if factory is None:
-            checks.missing["classifier"] = "no classifier of synthetic speech is named"
+            try:
+                checks.classifier = Baseline.load()
+            except ModelFileError as error:
+                checks.missing["classifier"] = str(error)
         else:
             try:
                 checks.classifier = load_classifier(factory)
@@ -163,12 +167,19 @@ class Checks:
         if self.classifier is None:
             why = self.missing.get("classifier", "no classifier")
             return Finding(check, "review", f"{why}: listen for a machine", proves)
+        machines: list[str] = []
+        held: list[str] = []
         for recording in (*material.references, material.statement):
-            seen = self.classifier.examine(recording.pcm)
+            seen = examined(self.classifier, recording.pcm)
+            detail = f"{recording.name}: {seen.detail}"
+            if seen.found and getattr(self.classifier, "proves_machine", True):
+                return Finding(check, "refused", detail, proves)
             if seen.found:
-                return Finding(check, "refused", f"{recording.name}: {seen.detail}", proves)
-            if seen.found is None or not self.classifier.proves_human:
-                return Finding(check, "review", f"{recording.name}: {seen.detail}", proves)
+                machines.append(detail)
+            elif seen.found is None or not self.classifier.proves_human:
+                held.append(detail)
+        if machines or held:  # what sounds like a machine stands first
+            return Finding(check, "review", "; ".join((*machines, *held)), proves)
         return Finding(check, "passed", f"{self.classifier.name} found none", proves)
 
     def _one_speaker(self, material: Material, outcome: Outcome) -> Finding:
@@ -356,4 +367,6 @@ def _read(path: Path) -> dict[str, Any]:
     named = table.get("recogniser")
     if named is not None and (not isinstance(named, dict) or set(named) != {"directory", "sha256"}):
         raise RegistrationError("checks", f"{path}: recogniser has directory and sha256")
+    if not isinstance(table.get("classifier", ""), str):
+        raise RegistrationError("checks", f'{path}: classifier is a text, "package.module:function"')
     return table

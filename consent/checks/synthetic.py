@@ -1,7 +1,8 @@
-"""Synthetic speech: our own watermark is looked for in every recording; a classifier may be plugged in.
+"""Synthetic speech: our own watermark is looked for in every recording, and a classifier listens to it.
 
 A mark of ours is proof that this gateway made the sound. No mark proves nothing: other programs do not mark.
-So without a classifier of the operator's a human listens, and even with one its word is only evidence.
+`consent.checks.baseline` is the classifier where the operator names no other. A classifier's word is
+evidence, and a human listens, unless the operator's own says of itself that it proves something.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ class Synthetic:
 
 
 class SyntheticCheck(Protocol):
-    """The seam. `proves_human`: whether its `False` may stand without a human ear."""
+    """The seam. `proves_human`: whether its `False` may stand without a human ear.
+
+    It may also have `proves_machine`: whether its `True` may refuse without one. Where it lacks that, it may.
+    """
 
     name: str
     proves_human: bool
@@ -69,8 +73,23 @@ def load_classifier(factory: str) -> SyntheticCheck:
     module, _, name = factory.partition(":")
     try:
         made: SyntheticCheck = getattr(importlib.import_module(module), name)()
-    except (ImportError, AttributeError, TypeError) as error:
+    except Exception as error:  # an operator's own code may raise anything
         raise ValueError(f"the classifier {factory!r} cannot be loaded: {error}") from None
     if not callable(getattr(made, "examine", None)):
         raise ValueError(f"the classifier {factory!r} has no examine()")
+    if not isinstance(getattr(made, "name", None), str):
+        raise ValueError(f"the classifier {factory!r} has no name")
+    if not isinstance(getattr(made, "proves_human", None), bool):
+        raise ValueError(f"the classifier {factory!r} does not say whether it proves_human: True or False")
     return made
+
+
+def examined(check: SyntheticCheck, pcm: Floats) -> Synthetic:
+    """What `check` found in `pcm` (float32 mono at 24 kHz); where it fails, it cannot tell."""
+    try:
+        seen = check.examine(pcm)
+    except Exception as error:  # an operator's own code may raise anything
+        return Synthetic(None, f"{check.name} failed ({type(error).__name__}: {error}): listen for a machine")
+    if not isinstance(seen, Synthetic):
+        return Synthetic(None, f"{check.name} returned no finding: listen for a machine")
+    return seen
