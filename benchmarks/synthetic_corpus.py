@@ -33,6 +33,7 @@ import soxr
 from benchmarks import synthetic_speak
 from benchmarks.watermark_speech import ffmpeg
 from consent.checks.sound import read
+from consent.errors import SoundError
 from watermark.pcm import int16_from_float
 
 RATE_HZ: Final = 16_000
@@ -51,6 +52,8 @@ class Source:
     origin: str
     """packages or repository, with version"""
     licence: str
+    trained: bool = True
+    """False: never trained on, only tested"""
 
 
 SOURCES: Final = (
@@ -71,6 +74,10 @@ SOURCES: Final = (
     Source("KTuberling", "person", "Debian ktuberling-data: volunteers in 13 languages", "GPL-2+; CC-BY"),
     Source("MSU", "person", "Debian festvox-ru: the reader behind its units", "BSD-like"),
     Source("FSDD", "person", "Jakobovski/free-spoken-digit-dataset 26eb9aa: 6", "CC-BY-SA-4.0"),
+    Source("fakes on the web", "machine", "Resemblyzer: six fakes of one man", "none", trained=False),
+    Source("the man himself", "person", "Resemblyzer: twelve recordings", "none", trained=False),
+    Source("NaturalSpeech", "machine", "tortoise-tts: three examples", "none", trained=False),
+    Source("voices cloned", "person", "tortoise-tts: whom its clones copy", "none", trained=False),
 )  # fmt: skip
 
 DEBIAN: Final = (
@@ -117,7 +124,15 @@ ASTERISK: Final = {
     "Armelle": ("fr",),
 }  # fmt: skip
 KTUBERLING: Final = ["ca", "da", "de", "el", "en", "fr", "gl", "lt", "nn", "ru", "sl", "uk", "wa"]
-PER_PERSON: Final = {"LibriSpeech": 1, "Asterisk": 10, "Fillets": 10, "KTuberling": 4, "MSU": 12, "FSDD": 6}
+PER_PERSON: Final = {
+    "LibriSpeech": 1,
+    "Asterisk": 10,
+    "Fillets": 10,
+    "KTuberling": 4,
+    "MSU": 12,
+    "FSDD": 6,
+    "voices cloned": 2,
+}
 READERS: Final = 150
 """of LibriSpeech's training set; there are ten of its test set beside them"""
 PER_FAMILY: Final = 36
@@ -205,6 +220,7 @@ class Corpus:
             self._fetch()
             self._speak()
             self._people()
+            self._tested_only()
             (self.folder / "clips" / "done").touch()
         found = []
         for source in SOURCES:
@@ -320,6 +336,20 @@ class Corpus:
 
     # ── people ───────────────────────────────────────────────────────────────────────────────────────
 
+    def _tested_only(self) -> None:
+        fakes = self.folder / "git" / "resemblyzer" / "audio_data" / "donald_trump"
+        for family, kind in (("fakes on the web", "fake"), ("the man himself", "real")):
+            for path in sorted((fakes / kind).glob("*.mp3")):
+                whole = decoded(path)
+                begin = len(whole) // 4  # past the film's title
+                part = whole[begin : begin + round(CLIP_S[1] * RATE_HZ)]
+                self._keep(family, path.stem, iter([part]))
+        tortoise = self.folder / "git" / "tortoise"
+        spoken = sorted((tortoise / "examples" / "naturalspeech_comparison").glob("*/naturalspeech.mp3"))
+        self._keep_spoken("NaturalSpeech", "one", spoken)
+        for voice in sorted((tortoise / "tortoise" / "voices").iterdir()):
+            self._keep_person("voices cloned", voice.name, sorted(voice.glob("*.wav")))
+
     def _people(self) -> None:
         data = self.folder / "git" / "resemblyzer" / "audio_data"
         for path in sorted((data / "librispeech_train-clean-100").glob("*.flac"))[:READERS]:
@@ -355,9 +385,16 @@ def each(voices: Sequence[str] | dict[str, str]) -> int:
 
 def decoded(path: Path) -> np.ndarray:
     """int16 mono at 16 kHz, whatever the file is."""
-    if path.suffix == ".wav":
-        pcm = read(path).pcm
+    if path.suffix == ".wav":  # much faster than ffmpeg, for thousands of single words
+        try:
+            pcm = read(path).pcm
+        except SoundError:  # floats
+            return through_ffmpeg(path)
         return int16_from_float(np.asarray(soxr.resample(pcm, 24_000, RATE_HZ), np.float32))
+    return through_ffmpeg(path)
+
+
+def through_ffmpeg(path: Path) -> np.ndarray:
     form = ["-f", "g722"] if path.suffix == ".g722" else []
     raw = ffmpeg([*form, "-i", str(path), "-f", "s16le", "-ac", "1", "-ar", str(RATE_HZ), "-"])
     return np.frombuffer(raw, "<i2")

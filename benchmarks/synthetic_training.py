@@ -26,7 +26,7 @@ from benchmarks.synthetic_net import SEED, equal_error, left_out, left_out_sourc
 from consent.checks import baseline
 from consent.checks.baseline import Network
 
-HELD: Final = 0.1
+HELD: Final = 0.05
 """Share of people whom the operating point may call machines. A person so called is heard by a reviewer, who
 hears every voice anyway; a machine that is missed may not be heard for one."""
 DRAWS: Final = 2_000
@@ -131,6 +131,17 @@ def spread(machines: list[np.ndarray], people: list[np.ndarray]) -> tuple[float,
     return float(low), float(high)
 
 
+def report_strangers(table: TraitTable, network: Network, threshold: float) -> None:
+    """Prints what becomes of sources that no network here was trained on, with this one."""
+    click.echo(f"\n{'never trained on':<28}{'':>9}{'clips':>7}{'called machines':>17}")
+    scores = network.scores(table.values)
+    for family in np.unique(table.family):
+        chosen = table.family == family
+        kind = "machine" if table.machine[chosen][0] else "person"
+        clips = len(np.unique(table.clip[chosen]))
+        click.echo(f"{family:<28}{kind:>9}{clips:>7}{(scores[chosen] > threshold).mean():17.0%}")
+
+
 def cost() -> None:
     """Prints the processor's time for 30 s of sound."""
     classifier = baseline.Baseline.load()
@@ -152,6 +163,7 @@ def as_table(net: Network, threshold: float) -> dict[str, Any]:
         "sources": [
             {"family": each.family, "kind": each.kind, "origin": each.origin, "licence": each.licence}
             for each in SOURCES
+            if each.trained
         ],
         "threshold": round(threshold, 3),
         "traits": net.names,
@@ -166,13 +178,17 @@ def as_table(net: Network, threshold: float) -> dict[str, Any]:
 @click.option("--write", is_flag=True, help="Train on all, and write consent/checks/baseline.json.")
 def main(folder: Path, write: bool) -> None:
     """Reports left-out error rates of the classifier; writes it."""
-    measured = measure(Corpus(folder).clips(), folder)
+    everything = measure(Corpus(folder).clips(), folder)
+    strangers = np.isin(everything.family, [source.family for source in SOURCES if not source.trained])
+    measured = everything.rows(~strangers)
     tested = Tested.of(measured)
     report(tested)
+    network = train(measured)
+    report_strangers(everything.rows(strangers), network, tested.threshold)
     if not write:
         cost()
         return
-    content = (json.dumps(as_table(train(measured), tested.threshold), separators=(",", ":")) + "\n").encode()
+    content = (json.dumps(as_table(network, tested.threshold), separators=(",", ":")) + "\n").encode()
     baseline.PATH.write_bytes(content)
     click.echo(f"\n{baseline.PATH}: {len(content)} bytes; SHA256 in consent/checks/baseline.py is to be")
     click.echo(hashlib.sha256(content).hexdigest())

@@ -22,7 +22,7 @@ from consent.checks.traits import SLICE_S, at_traits_rate, slices, traits
 from consent.errors import ModelFileError
 
 PATH: Final = Path(__file__).with_name("baseline.json")
-SHA256: Final = "d5ba509edb1591bfd35b44dde1a124113c1342e91523815bcc4a8902098e9416"
+SHA256: Final = "e97ca57ec6cfa72bef47b45db2b055c14a3b8b6a6f5ce5061b4e46a86f41c36a"
 CLIP: Final = 4.0
 """Standard deviations beyond which a trait says no more: a freak sound cannot outvote the rest."""
 LONGEST_S: Final = 60.0
@@ -109,7 +109,8 @@ class Baseline:
         where = ""
         if len(scores) > 1 and scores[worst] > self._threshold:
             where = f", most like a machine from {at_s[worst, 0]:.0f} to {at_s[worst, 1]:.0f} s"
-        detail = f"it sounds {said} (score {score:+.1f}; machines above {self._threshold:+.1f}{where})"
         return Synthetic(
-            found, f"{detail}; the {self.name} classifier is deaf to machines it never met: listen"
+            found,
+            f"it sounds {said} to the {self.name} classifier (score {score:+.1f}, machines above "
+            f"{self._threshold:+.1f}{where}), which is deaf to machines that it never met: listen",
         )

@@ -11,7 +11,7 @@ from benchmarks.synthetic_net import equal_error, folds, left_out, left_out_sour
 
 
 def made(seed: int = 3) -> TraitTable:
-    """Three synthesizers of two voices, two sources of five people, four clips each; the third trait tells."""
+    """Three synthesizers of two voices, two sources of five people, four clips each; a trait tells."""
     chance = np.random.default_rng(seed)
     rows = [
         (machine, family, f"{person}", f"{family}/{person}/{clip}")

@@ -103,7 +103,7 @@ def test_a_machine_is_named_one_and_a_person_is_not() -> None:
 def test_what_it_says_holds_a_score_and_that_it_is_deaf_to_others() -> None:
     detail = classifier().examine(hibari()).detail
     assert f"score {score(hibari()):+.1f}" in detail
-    assert "deaf to machines it never met" in detail
+    assert "deaf to machines that it never met" in detail
 
 
 def test_the_reviewer_is_told_where_a_machine_speaks_among_a_persons_words() -> None:

@@ -232,6 +232,14 @@ def test_a_refused_registration_says_which_check(shell: Shell, tmp_path: Path) -
     assert "no speech in it" in said
 
 
+def test_the_checks_in_force_are_listed_with_the_built_in_classifier(shell: Shell, tmp_path: Path) -> None:
+    assert "classifier   baseline" in shell("voice checks")
+    path = tmp_path / "data" / "consent" / "checks.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('classifier = "tests.consent.conftest:PlannedClassifier"\n')
+    assert "classifier   planned" in shell("voice checks")
+
+
 def test_no_secret_is_an_argument(shell: Shell) -> None:
     """Secrets come from files or an unseen prompt: no option takes one on the command line."""
     for group in ("voice", "operator", "ledger"):
