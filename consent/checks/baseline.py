@@ -18,17 +18,18 @@ from numpy.typing import NDArray
 
 from consent.checks.sound import RATE_HZ, Floats
 from consent.checks.synthetic import Synthetic
-from consent.checks.traits import SLICE_S, at_traits_rate, slices, traits
+from consent.checks.traits import at_traits_rate, slices, traits
 from consent.errors import ModelFileError
 
 PATH: Final = Path(__file__).with_name("baseline.json")
 SHA256: Final = "e97ca57ec6cfa72bef47b45db2b055c14a3b8b6a6f5ce5061b4e46a86f41c36a"
 CLIP: Final = 4.0
 """Standard deviations beyond which a trait says no more: a freak sound cannot outvote the rest."""
-LONGEST_S: Final = 60.0
-"""Of a longer recording, slices evenly spread over it are heard: a second of work at most."""
 DOUBT: Final = 0.7
 """As near as this to the threshold, the finding says that it is near."""
+
+PASSAGE: Final = 1.0
+"""As far as this above the threshold, one slice makes a finding: machines' words may stand among a person's."""
 
 _Doubles = NDArray[np.float64]
 
@@ -91,10 +92,9 @@ class Baseline:
     def scores(self, pcm: Floats) -> tuple[_Doubles, _Doubles]:
         """Of each slice that has speech, `(n,)`; and where they begin and end in seconds, `(n, 2)`."""
         pieces = slices(at_traits_rate(pcm))
-        most = min(len(pieces), round(LONGEST_S / SLICE_S))
-        heard = np.linspace(0, len(pieces) - 1, most).round().astype(int)
-        found = {int(number): traits(pieces[number]) for number in heard}
-        usable = [(number, each) for number, each in found.items() if each is not None]
+        usable = [
+            (number, found) for number, piece in enumerate(pieces) if (found := traits(piece)) is not None
+        ]
         length_s = len(pcm) / RATE_HZ / len(pieces)
         at_s = np.array([(number * length_s, (number + 1) * length_s) for number, _ in usable])
         values = [[each[name] for name in self._network.names] for _, each in usable]
@@ -102,15 +102,16 @@ class Baseline:
 
     def _finding(self, scores: _Doubles, at_s: _Doubles) -> Synthetic:
         score, worst = float(scores.mean()), int(scores.argmax())
-        found = score > self._threshold
-        said = "like a machine" if found else "like a person"
+        whole = score > self._threshold
+        passage = not whole and bool(scores[worst] > self._threshold + PASSAGE)
+        said = ["like a machine" if whole else "like a person"]
         if abs(score - self._threshold) < DOUBT:
-            said = f"rather {said}, near the line between them"
-        where = ""
+            said.append("though near the line between them")
         if len(scores) > 1 and scores[worst] > self._threshold:
-            where = f", most like a machine from {at_s[worst, 0]:.0f} to {at_s[worst, 1]:.0f} s"
+            how = "but like a machine" if passage else "most so" if whole else "least so"
+            said.append(f"{how} from {at_s[worst, 0]:.0f} to {at_s[worst, 1]:.0f} s")
         return Synthetic(
-            found,
-            f"it sounds {said} to the {self.name} classifier (score {score:+.1f}, machines above "
-            f"{self._threshold:+.1f}{where}), which is deaf to machines that it never met: listen",
+            whole or passage,
+            f"it sounds {', '.join(said)} (score {score:+.1f}, machines above {self._threshold:+.1f}, by the "
+            f"{self.name} classifier, which is deaf to machines that it never met): listen",
         )
