@@ -29,7 +29,7 @@ DOUBT: Final = 0.7
 """As near as this to the threshold, the finding says that it is near."""
 
 PASSAGE: Final = 1.0
-"""As far as this above the threshold, one slice makes a finding: machines' words may stand among a person's."""
+"""As far as this above the threshold, one slice is a finding: a machine may speak among a person's words."""
 
 _Doubles = NDArray[np.float64]
 

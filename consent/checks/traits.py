@@ -89,7 +89,7 @@ def traits(at_8k: Floats) -> dict[str, float] | None:
     _pitch(frames, spectra, speech, found)
     _residual(frames[speech][::2], found)
     _flatness(power[speech], found)
-    return found
+    return found if np.isfinite(list(found.values())).all() else None
 
 
 def _speech(frames: _Doubles) -> NDArray[np.bool_]:
