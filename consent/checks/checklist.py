@@ -1,7 +1,7 @@
 """The checks of a registration, each with a verdict and how much it proves.
 
-`refused` is certain enough to refuse by itself; `review` is for a human ear; `passed` stands. A registration
-passes by itself only when every check passed: then, and only then, no second operator is needed.
+`refused` is certain enough to refuse by itself; `review` is for a human ear; `passed` stands. Whatever they
+find short of a refusal, a second operator decides.
 """
 
 from __future__ import annotations

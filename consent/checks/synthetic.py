@@ -2,7 +2,7 @@
 
 A mark of ours is proof that this gateway made the sound. No mark proves nothing: other programs do not mark.
 `consent.checks.baseline` is the classifier where the operator names no other. A classifier's word is
-evidence, and a human listens, unless the operator's own says of itself that it proves something.
+evidence: it passes or refuses only where an operator's own says of itself that it proves that.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Synthetic:
 
 
 class SyntheticCheck(Protocol):
-    """The seam. `proves_human`: whether its `False` may stand without a human ear.
+    """The seam. `proves_human`: whether its `False` may stand as passed.
 
-    It may also have `proves_machine`: whether its `True` may refuse without one. Where it lacks that, it may.
+    It may also have `proves_machine`: whether its `True` may refuse. Where it lacks that, it may.
     """
 
     name: str
