@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import json
 import os
 import secrets
@@ -27,6 +28,7 @@ KEY_FILE: Final = "office-keys.json"
 PUBLIC_FILE: Final = "grant-keys.json"
 FIRST_FORM: Final = "grant-key"
 """Where the signing key lay before there was a ring; taken over."""
+HANDLE_DOMAIN: Final = b"voicegate voice handle"
 
 
 def public_raw(key: Ed25519PublicKey) -> bytes:
@@ -204,6 +206,18 @@ class OfficeKeys:
         self.signers = tuple(signer for signer in self.signers if signer.kid not in self.revoked)
         self._write(replace_it=True)
         self._publish()
+
+    def mac_of(self, handle: str, kid: str | None = None) -> str:
+        """A voice's name as a keyed hash that only the office can make: `kid:hex` (HMAC-SHA256, RFC 2104).
+
+        The key is made of the signing key `kid` (the newest by default); empty when that key is not here.
+        """
+        signer = self.signer if kid is None else next((key for key in self.signers if key.kid == kid), None)
+        if signer is None:
+            return ""
+        raw = signer.private.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+        secret = hmac.digest(raw, HANDLE_DOMAIN, "sha256")
+        return f"{signer.kid}:{hmac.digest(secret, handle.encode(), 'sha256').hex()}"
 
     def master_by(self, kid: str) -> MasterKey:
         """Raises `VaultError`."""

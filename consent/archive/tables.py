@@ -87,14 +87,6 @@ CHALLENGES: Final = Table(
     Column("used_at", Double),
 )
 
-PIN_TRIES: Final = Table(
-    "consent_pin_tries",
-    METADATA,
-    Column("voice_id", String(64), primary_key=True),
-    Column("failed", Integer, nullable=False),
-    Column("locked_until", Double, nullable=False),
-)
-
 
 class Archive:
     """One database."""

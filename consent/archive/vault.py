@@ -62,7 +62,6 @@ class Vault:
 
     def __init__(self, keys: OfficeKeys) -> None:
         self.keys = keys
-        self._handles: dict[str, str] = {}
 
     def open_voice(self, connection: Connection, voice_id: str, handle: str, at: float) -> None:
         """Makes a voice's key."""
@@ -81,14 +80,6 @@ class Vault:
         """Makes the house's key when there is none."""
         if connection.execute(select(VOICES.c.voice_id).where(VOICES.c.voice_id == HOUSE)).first() is None:
             self.open_voice(connection, HOUSE, HOUSE, at)
-
-    def handle(self, connection: Connection, voice_id: str) -> str:
-        """The name a voice was registered under; it outlives the voice's key, and never changes."""
-        known = self._handles.get(voice_id)
-        if known is None:
-            found = connection.execute(select(VOICES.c.handle).where(VOICES.c.voice_id == voice_id)).scalar()
-            known = self._handles[voice_id] = voice_id if found is None else str(found)
-        return known
 
     def _key(self, connection: Connection, voice_id: str) -> bytes:
         found = connection.execute(
@@ -185,14 +176,14 @@ class Vault:
             )
         )
 
-    def lapsed(self, connection: Connection, now: float) -> dict[str, list[Item]]:
-        """Items whose time is over, by voice."""
-        found = connection.execute(select(ITEMS).where(ITEMS.c.expires_at <= now))
-        due: dict[str, list[Item]] = {}
+    def of_kind(self, connection: Connection, kind: str) -> dict[str, list[Item]]:
+        """Items of a kind, by voice."""
+        found = connection.execute(select(ITEMS).where(ITEMS.c.kind == kind).order_by(ITEMS.c.number))
+        kept: dict[str, list[Item]] = {}
         for row in found:
             item = Item(row.kind, row.number, hashlib.sha256(row.sealed).hexdigest(), row.expires_at)
-            due.setdefault(row.voice_id, []).append(item)
-        return due
+            kept.setdefault(row.voice_id, []).append(item)
+        return kept
 
     def masters(self, connection: Connection) -> set[str]:
         """The masters that wrap a key now."""

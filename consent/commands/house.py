@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -20,6 +20,9 @@ from consent.ledger.operators import OperatorKey
 from consent.ledger.witness import SYSLOG, Outside
 from consent.models.model_files import models_dir
 from consent.office.office import ConsentOffice
+from consent.proof.call_seals import SealedCalls
+from watermark.errors import KeyFileError
+from watermark.keys import KeyRing, MarkKey
 
 MARK_KEYS: Final = "watermark-keys.json"
 REDIS_URL: Final = "VOICEGATE_REDIS_URL"
@@ -49,6 +52,20 @@ class House:
     def checks(self) -> Checks:
         """The instruments of the checks, as far as they are here. Raises `RegistrationError`."""
         return Checks.load(self.consent_dir, self.data_dir / MARK_KEYS, self.models_dir)
+
+    @contextmanager
+    def calls(self) -> Iterator[SealedCalls | None]:
+        """The registry of calls, if there is one and the gateway's command line says how to open it."""
+        opener = click.get_current_context().obj
+        with nullcontext() if opener is None else opener(self.sql_url) as found:
+            yield found
+
+    def mark_keys(self) -> tuple[MarkKey, ...] | None:
+        """The watermark's keys; None when they are not here."""
+        try:
+            return KeyRing.load(self.data_dir / MARK_KEYS).keys
+        except KeyFileError:
+            return None
 
     @contextmanager
     def office(self, *, listening: bool = False) -> Iterator[ConsentOffice]:

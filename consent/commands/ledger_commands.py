@@ -6,7 +6,7 @@ import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -15,6 +15,10 @@ from consent.errors import GrantRefused, LedgerError, OperatorError
 from consent.grants.grant import GrantVerifier, read_public_keys
 from consent.ledger.chain import HEAD_TYP, head_of
 from consent.ledger.timekeeper import TOLERANCE_S
+from consent.proof.call_seals import check_calls
+
+NAMED: Final = 10
+"""Faults of the registry that are told one by one."""
 
 
 @click.group()
@@ -30,10 +34,12 @@ def ledger() -> None:
 def verify(house: House, head_file: Path | None, keys: Path | None, as_json: bool) -> None:
     """Prove that no row was edited, removed, reordered or cut off, and that each has the act that it needs.
 
-    Or name the first bad one, with status 1.
+    Or name the first bad one, with status 1. The registry of calls is compared too, with what the ledger
+    sealed of it each minute.
     """
     trusted, revoked = (_public_keys(keys), _public_keys(keys, revoked=True)) if keys else (None, None)
-    with house.office() as office:
+    faults: list[str] = []
+    with house.office() as office, house.calls() as calls:
         heads = [*office.books.seen, *office.heads.heads()]
         if head_file is not None:
             verifier = GrantVerifier(trusted or office.keys.public)
@@ -44,13 +50,21 @@ def verify(house: House, head_file: Path | None, keys: Path | None, as_json: boo
                     f"{head_file} is no ledger head signed with these keys, or its key was revoked"
                 ) from None
         proof = office.books.prove(heads, {**trusted, **(revoked or {})} if trusted else None, revoked)
+        if proof.ok and calls is not None:
+            faults = check_calls(office.books, calls)
     if as_json:
-        click.echo(json.dumps({"ok": proof.ok, "rows": proof.rows, "bad": proof.bad, "fault": proof.fault}))
-    elif proof.ok:
+        found = {"ok": proof.ok and not faults, "rows": proof.rows, "bad": proof.bad, "fault": proof.fault}
+        click.echo(json.dumps({**found, "calls": faults}))
+    elif proof.ok and not faults:
         click.echo(f"{proof.rows} rows, all well" + (f"; head {proof.head.hash[:16]}" if proof.head else ""))
-    else:
+    elif not proof.ok:
         click.echo(f"row {proof.bad} is bad: {proof.fault}", err=True)
-    if not proof.ok:
+    if not as_json:
+        for fault in faults[:NAMED]:
+            click.echo(f"calls: {fault}", err=True)
+        if faults[NAMED:]:
+            click.echo(f"calls: and {len(faults) - NAMED} more; --json has all", err=True)
+    if not proof.ok or faults:
         sys.exit(1)
 
 
@@ -76,7 +90,7 @@ def show(house: House, since: datetime | None, kinds: tuple[str, ...], as_json: 
     """Show its rows."""
     since_ms = round(since.timestamp() * 1000) if since else 0
     with house.office() as office:
-        for row in office.books.rows(kinds=kinds, since_ms=since_ms):
+        for row in office.books.rows(kinds=kinds, since_ms=since_ms, proved=True):
             if as_json:
                 click.echo(json.dumps(row.to_json()))
                 continue

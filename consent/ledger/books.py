@@ -454,8 +454,14 @@ class Books:
         holding: str = "",
         of_no_voice: bool = False,
         but: tuple[str, ...] = (),
+        proved: bool = False,
     ) -> list[Row]:
-        """Rows of one voice or of none, of some kinds or but some, or whose body holds a text, in order."""
+        """Rows of one voice or of none, of some kinds or but some, or whose body holds a text, in order.
+
+        Each is checked by its hash and signature; that none is missing, only `prove` says. `proved` spares
+        the check: the whole ledger was just proved, or the rows shall be seen as they are. Raises
+        `LedgerError` naming a row that was edited.
+        """
         wanted = select(LEDGER).where(LEDGER.c.at_ms >= since_ms).order_by(LEDGER.c.seq)
         if of_no_voice:  # an index knows these
             wanted = wanted.where(LEDGER.c.subject.is_(None))
@@ -468,7 +474,12 @@ class Books:
         if holding:
             wanted = wanted.where(LEDGER.c.body.contains(holding, autoescape=True))
         with self.archive.reading() as connection:
-            return [Row(*found) for found in connection.execute(wanted)]
+            found = [Row(*row) for row in connection.execute(wanted)]
+        trusted = {} if proved else self._trusted
+        for row in () if proved else found:
+            if row.edited or not row.signed_by(trusted):
+                raise LedgerError(f"ledger row {row.seq} was edited; run: voicegate ledger verify")
+        return found
 
     def judged(self, voice: VoiceStanding) -> tuple[list[Row], VoiceStanding | None]:
         """The rows by which one voice is judged, and where it stands by them alone.

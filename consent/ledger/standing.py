@@ -6,6 +6,7 @@ Nothing else decides about a voice: a table that somebody edited changes nothing
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal, Self
 
@@ -14,8 +15,13 @@ State = Literal["pending", "active", "rejected", "revoked", "erased"]
 GATEWAY: Final = "gateway"
 """The registrar of a voice that was enrolled by phone; no operator has this name."""
 
-QUIET: Final = frozenset({"voice.granted", "voice.used"})
+QUIET: Final = frozenset({"voice.granted", "voice.used", "registry.sealed"})
 """Kinds of rows that change nothing of the standing; by far the most."""
+
+HOUSE_ITEMS: Final = "house"
+"""The subject of rows about what the house keeps of no voice (`consent.archive.vault.HOUSE`)."""
+WRONG_CODES: Final = 30
+"""Wrong codes of enrolment that all callers together may dial within an hour."""
 
 
 @dataclass(slots=True)
@@ -40,6 +46,14 @@ class VoiceStanding:
     """an older version put it in force by its checks alone; it waits for a reviewer, however long"""
     active_ms: int = 0
     """when its last reviewer approved; 0: it never was in force by a review"""
+    handle_mac: str = ""
+    """the keyed hash of its name, `kid:hex`; empty for a voice from before there was one"""
+    challenge: str = ""
+    """the number of the challenge that its registration used up"""
+    pin_tries: int = 0
+    """tries of its PIN since it was last given right"""
+    pin_locked_ms: int = 0
+    """until when no PIN is compared"""
 
     @property
     def approvals_needed(self) -> int:
@@ -83,6 +97,12 @@ class Standing:
     """challenges that operators issued and no registration has used: id -> whether for the telephone"""
     given_up: list[str] = field(default_factory=list)
     """hashes of newer rows, seen by a witness, that an auditor gave up when resuming"""
+    wrong_codes_ms: list[int] = field(default_factory=list)
+    """when wrong codes of enrolment were dialled, the newest `WRONG_CODES` of them"""
+    prints: dict[str, list[Any]] = field(default_factory=dict)
+    """fingerprints of recordings that the house keeps: number -> [digest of the sealed item, since (ms)]"""
+    uncounted: bool = False
+    """there are fingerprints from before they were counted here"""
 
     def apply(self, kind: str, subject: str | None, at_ms: int, body: dict[str, Any]) -> None:
         """Takes one judged row into account. Raises `KeyError` for a row about what was never there."""
@@ -109,8 +129,18 @@ class Standing:
                 self.voices[subject] = VoiceStanding(
                     subject, "pending", body["record_hash"], body["voice_hash"], body["registrar"], at_ms,
                     findings=body.get("findings", ""), alone=self.form < 2 and body["outcome"] == "passed",
+                    handle_mac=body.get("handle_mac", ""), challenge=body.get("challenge", ""),
                 )  # fmt: skip
                 self.challenges.pop(body.get("challenge", ""), None)
+                self.uncounted = self.uncounted or "prints" not in body
+                self._keep_prints(body.get("prints", ()), at_ms)
+            case "prints.counted":
+                self.uncounted = False
+                self._keep_prints(body["prints"], at_ms)
+            case "items.deleted":
+                for item in body["items"]:
+                    if subject == HOUSE_ITEMS and item["kind"] == "fingerprint":
+                        self.prints.pop(str(item["number"]), None)
             case "voice.heard":
                 self.voices[subject or ""].heard.append(body["by"])
             case "voice.reviewed":
@@ -128,7 +158,17 @@ class Standing:
                 if voice.state != "erased":
                     voice.state, voice.reason = "revoked", body["reason"]
             case "voice.erased":
-                self.voices[subject or ""].state = "erased"
+                voice = self.voices[subject or ""]
+                voice.state, voice.handle_mac = "erased", voice.handle_mac or body.get("handle_mac", "")
+            case "pin.tried" | "pin.locked":
+                voice = self.voices[subject or ""]
+                voice.pin_tries = int(body.get("tries", voice.pin_tries + 1))
+                voice.pin_locked_ms = at_ms + round(float(body.get("for_s", 0.0)) * 1000)
+            case "pin.opened":
+                voice = self.voices[subject or ""]
+                voice.pin_tries = voice.pin_locked_ms = 0
+            case "code.wrong":
+                self.wrong_codes_ms = [*self.wrong_codes_ms, at_ms][-WRONG_CODES:]
             case "ledger.resumed":
                 self.resumes += 1
                 if "kid" in body:
@@ -144,6 +184,10 @@ class Standing:
     def has_auditor(self) -> bool:
         """Whether an auditor may act."""
         return any(known.role == "auditor" and not known.revoked for known in self.operators.values())
+
+    def _keep_prints(self, found: Iterable[Mapping[str, Any]], at_ms: int) -> None:
+        for item in found:
+            self.prints[str(item["number"])] = [item["sealed_sha256"], int(item.get("since_ms", at_ms))]
 
     def founder(self, name: str) -> str:
         """To whom an operator's appointment goes back: themselves, or who made them one, and so on."""
@@ -161,5 +205,8 @@ class Standing:
         return cls(
             voices={key: VoiceStanding(**value) for key, value in table["voices"].items()},
             operators={key: OperatorStanding(**value) for key, value in table["operators"].items()},
-            **{key: value for key, value in table.items() if key not in ("voices", "operators")},
+            **{
+                "uncounted": bool(table["voices"]),
+                **{key: value for key, value in table.items() if key not in ("voices", "operators")},
+            },
         )

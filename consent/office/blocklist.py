@@ -58,13 +58,13 @@ class Blocklist:
         The act binds `label`, and `lift` as true.
         """
         with acting(self._books, act, "block") as (writing, operator, claims):
-            for number, content in self._vault.all(writing.connection, HOUSE, "blocked").items():
-                table = json.loads(content)
-                if table["label"] == label and claims.get("label") == label:
-                    self._vault.remove(writing.connection, HOUSE, "blocked", number)
-                    body = {"block": table["block"], "label": label, "by": operator.name, "act": act}
-                    writing.append("speaker.unblocked", None, body)
-                    break
-            else:
+            # by the ledger: the voiceprint may be gone from its table
+            on_list = {name: block for block, name in writing.standing.blocked.items()}
+            if label not in on_list or claims.get("label") != label:
                 raise RegistrationError("name", f"nobody called {label} is on the list")
+            for number, content in self._vault.all(writing.connection, HOUSE, "blocked").items():
+                if json.loads(content)["block"] == on_list[label]:
+                    self._vault.remove(writing.connection, HOUSE, "blocked", number)
+            body = {"block": on_list[label], "label": label, "by": operator.name, "act": act}
+            writing.append("speaker.unblocked", None, body)
         self._books.archive.shred()

@@ -9,6 +9,7 @@ before `finish`: a call that ends earlier leaves only an unused challenge, which
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ import numpy as np
 
 from consent.checks.sound import RATE_HZ, Floats, Recording, measure, of_call
 from consent.errors import ChallengeError, ClockError, RegistrationError
+from consent.ledger.books import Writing
+from consent.ledger.standing import WRONG_CODES
 from consent.office.office import ConsentOffice
 from consent.office.record import Reference
 from consent.office.registration import Registered, Submission
@@ -30,6 +33,7 @@ LONGEST_WORDS: Final = 14
 PAUSE_S: Final = 0.25
 LINE_SPEECH_S: Final = 0.4
 LINE_SNR_DB: Final = 10.0
+CODES_WITHIN_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +48,28 @@ def by_code(office: ConsentOffice, code: str) -> Enrolment:
     """The enrolment of a challenge that an operator issued for the telephone.
 
     `code` is the ten digits that the caller dials. Raises `ChallengeError`, the same for every code that
-    opens nothing.
+    opens nothing. Wrong codes are rows of the ledger, so that no table can be emptied of them; after
+    `WRONG_CODES` within an hour, from all callers together, no code opens anything until the hour is over.
     """
-    with office.archive.reading() as connection:
-        try:
-            challenge = challenges.read(connection, office.verifier, code, office.books.now())
-        except (ChallengeError, ClockError):
-            raise ChallengeError("this code is not valid now") from None
-    if not challenge.by_phone:
+    challenge = None
+    with contextlib.suppress(ClockError), office.books.writing() as writing:
+        now = writing.now()
+        tried = [at_ms for at_ms in writing.standing.wrong_codes_ms if at_ms / 1000 > now - CODES_WITHIN_S]
+        challenge = _open(writing, office, code, now) if len(tried) < WRONG_CODES else None
+        if challenge is None and len(tried) < WRONG_CODES:
+            writing.append("code.wrong", None, {})
+    if challenge is None:
         raise ChallengeError("this code is not valid now")
     return Enrolment(office, challenge)
+
+
+def _open(writing: Writing, office: ConsentOffice, code: str, now: float) -> Challenge | None:
+    try:
+        challenge = challenges.read(writing.connection, office.verifier, code, now)
+    except ChallengeError:
+        return None
+    spent = any(voice.challenge == challenge.challenge_id for voice in writing.standing.voices.values())
+    return challenge if challenge.by_phone and not spent else None
 
 
 @dataclass

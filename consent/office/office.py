@@ -11,6 +11,7 @@ import contextlib
 import secrets
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -32,19 +33,22 @@ from consent.ledger.acts import check_act
 from consent.ledger.books import Books
 from consent.ledger.chain import Row
 from consent.ledger.head_keeper import HeadKeeper
+from consent.ledger.merkle import tree_hash
 from consent.ledger.standing import Standing, VoiceStanding
 from consent.ledger.timekeeper import TOLERANCE_S, Clock, Timekeeper
 from consent.ledger.witness import Outside
 from consent.office import stock
+from consent.office.handles import Handles
 from consent.office.operator_desk import acting
 from consent.office.record import Record
-from consent.office.registration import Registrar, find
+from consent.office.registration import Registrar
 from consent.office.stock import STOCK, StockClip
 
 log = structlog.get_logger("consent")
 
 REMEMBERED: Final = 4_096
 """Grants whose voice is remembered, for their usage; older ones are found in the ledger."""
+MAX_BATCH_NAME: Final = 32
 LONGEST_CALL_S: Final = 2 * 86_400.0
 NOBODY: Final = Outside()
 
@@ -86,6 +90,7 @@ class ConsentOffice:
         self.books = Books(archive, keys, clock)
         self.heads = HeadKeeper.of_house(self.books, outside)
         self.vault = Vault(keys)
+        self.handles = Handles(self.vault)
         self.registrar = Registrar(self.books, self.vault, checks)
         self.checks = checks
         self._grant_s = grant_s
@@ -190,20 +195,27 @@ class ConsentOffice:
             return [self._heart]  # the readiness page asks each second; grants and the desk say why
 
     def all_voices(self) -> list[Voice]:
-        """Persons' voices in any state, the newest of each name. Raises `LedgerError`."""
+        """Persons' voices in any state by their signed names, the newest of each. Raises `LedgerError`.
+
+        One that the table of names calls otherwise is `tampered`: nothing is done by its name.
+        """
         standing = self.look()
         newest: dict[str, Voice] = {}
         with self.archive.reading() as connection:
-            for voice in list(standing.voices.values()):
-                handle = self.vault.handle(connection, voice.voice_id)
-                newest[handle] = Voice(handle, voice.voice_hash, stock=False, state=voice.state)
+            names = self.handles.names(connection, standing)
+        for voice in list(standing.voices.values()):
+            handle, same = names.get(voice.voice_id, ("", False))
+            state = voice.state if same else "tampered"
+            known = newest.get(handle)
+            if handle and (known is None or known.state not in ("pending", "active") or state != "tampered"):
+                newest[handle] = Voice(handle, voice.voice_hash, stock=False, state=state)
         return [newest[name] for name in sorted(newest)]
 
     def standing_of(self, handle: str) -> VoiceStanding | None:
-        """Where the newest voice of that name stands. Raises `LedgerError`."""
+        """Where the voice of that name stands. Raises `LedgerError`, `VaultError` (see `Handles.find`)."""
         standing = self.look()
         with self.archive.reading() as connection:
-            return standing.voices.get(find(connection, handle) or "")
+            return self.handles.find(connection, standing, handle)
 
     def record(self, voice: VoiceStanding) -> Record:
         """A voice's record, opened and verified against the ledger's rows and the acts in both.
@@ -244,8 +256,10 @@ class ConsentOffice:
             self._refuse_broken()
             self.heads.refuse()
             with self.books.writing(quiet=True) as writing:
-                voice_id = find(writing.connection, scope.voice)
-                known = writing.standing.voices.get(voice_id or "")
+                try:
+                    known = self.handles.find(writing.connection, writing.standing, scope.voice)
+                except VaultError as error:
+                    raise GrantRefused("tampered", str(error)) from None
                 standing, record = self._allowed(known, scope, at)
                 expires_at = min(at + self._grant_s, record.expires_at)
                 body = {
@@ -417,9 +431,10 @@ class ConsentOffice:
                 now = writing.standing.voices.get(voice.voice_id)
                 if now is None or voice.state == now.state or voice.state not in ("revoked", "erased"):
                     continue
-                again.append(self.vault.handle(writing.connection, voice.voice_id))
+                again.append(self.handles.name(writing.connection, now))
                 body = {"reason": "was so before the backup was restored", "by": "office", "act": ""}
                 if voice.state == "erased":
+                    body["handle_mac"] = self.handles.hash_of(writing.connection, now)
                     items = [item.to_json() for item in self.vault.erase(writing.connection, voice.voice_id)]
                     body |= {"items": items, "record_hash": now.record_hash}  # type: ignore[dict-item]  # a list
                 writing.append(f"voice.{voice.state}", voice.voice_id, body)
@@ -449,6 +464,23 @@ class ConsentOffice:
         self._broken = ""
         return row
 
+    # ── the registry of calls ────────────────────────────────────────────────────────────────────────
+
+    def seal_calls(self, batch: str, leaves: Sequence[str]) -> int:
+        """Seals rows of the gateway's registry: a ledger row with the Merkle root over their leaves.
+
+        `leaves` are `consent.ledger.call_leaf.call_leaf`s in order, `batch` the name under which the registry
+        keeps them. Returns the row's number. A batch may be sealed again, after a death in between: both rows
+        say the same. Raises `LedgerError`, and `ValueError` for what is not a batch.
+        """
+        if not leaves or not batch.isalnum() or len(batch) > MAX_BATCH_NAME:
+            raise ValueError(f"batch {batch!r} of {len(leaves)} calls is not one")
+        root = tree_hash(leaves)
+        self._refuse_broken()
+        with self.books.writing(quiet=True) as writing:
+            body = {"batch": batch, "leaves": len(leaves), "root": root}
+            return writing.append("registry.sealed", None, body).seq
+
     # ── withdrawn voices ─────────────────────────────────────────────────────────────────────────────
 
     def withdrawn(self) -> list[Revocation]:
@@ -461,7 +493,7 @@ class ConsentOffice:
                 reason = "erased" if voice.state == "erased" else "revoked"
                 known = self._withdrawn.get(voice.voice_hash)
                 if known is None or known[0] != (reason, signer.kid):
-                    handle = self.vault.handle(connection, voice.voice_id)
+                    handle = self.handles.name(connection, voice)
                     word = signed(handle, voice.voice_hash, reason, self.clock(), signer.private, signer.kid)
                     self._withdrawn[voice.voice_hash] = (reason, signer.kid), word
         return [self._withdrawn[voice.voice_hash][1] for voice in gone]

@@ -1,7 +1,9 @@
 """The owner's PIN: kept only as a sealed scrypt hash, tried only so often.
 
-A try is counted before it is compared, in the database, so that many calls at once get no more tries than
-one. Locking keeps guessers out, and with them the owner for that time: an operator can revoke meanwhile.
+A try is counted before it is compared, so that many calls at once get no more tries than one. It is a row of
+the ledger that counts it: a table beside the ledger could be emptied by whoever can write SQL. Since locks
+grow to a day, a guesser adds few rows. Locking keeps guessers out, and with them the owner for that time: an
+operator can revoke meanwhile.
 """
 
 from __future__ import annotations
@@ -12,10 +14,8 @@ import os
 from itertools import pairwise
 from typing import Final
 
-from sqlalchemy import Connection, delete, insert, select, update
-
-from consent.archive.tables import PIN_TRIES
 from consent.errors import PinRefused, RegistrationError
+from consent.ledger.books import Writing
 
 LENGTH: Final = (6, 12)
 TRIES: Final = 5
@@ -52,25 +52,24 @@ def matches(pin: str, kept: bytes) -> bool:
     return hmac.compare_digest(_scrypt(pin[: LENGTH[1] + 1], kept[:SALT]), kept[SALT:])
 
 
-def count_try(connection: Connection, voice_id: str, now: float) -> float:
-    """Counts one try as failed until `clear` says otherwise; answers the lock it begins, 0 for none.
+def count_try(writing: Writing, voice_id: str, now: float) -> float:
+    """Counts one try, as a ledger row, until `clear` says that it was right; returns the lock that it begins.
 
-    Raises `PinRefused` while locked: then nothing is to be compared.
+    The lock is in seconds, 0 for none. Raises `PinRefused` while locked: then nothing is to be compared.
     """
-    row = connection.execute(select(PIN_TRIES).where(PIN_TRIES.c.voice_id == voice_id)).first()
-    if row is not None and now < row.locked_until:
-        left_s = row.locked_until - now
+    voice = writing.standing.voices[voice_id]
+    left_s = voice.pin_locked_ms / 1000 - now
+    if left_s > 0:
         raise PinRefused(f"too many wrong PINs; try again in {left_s / 60:.0f} min", left_s)
-    failed = 1 if row is None else row.failed + 1
-    lock_s = min(LONGEST_LOCK_S, LOCK_S * 2.0 ** min(20, failed - TRIES)) if failed >= TRIES else 0.0
-    values = {"failed": failed, "locked_until": now + lock_s if lock_s else 0.0}
-    if row is None:
-        connection.execute(insert(PIN_TRIES).values(voice_id=voice_id, **values))
+    tries = voice.pin_tries + 1
+    lock_s = min(LONGEST_LOCK_S, LOCK_S * 2.0 ** min(20, tries - TRIES)) if tries >= TRIES else 0.0
+    if lock_s:
+        writing.append("pin.locked", voice_id, {"tries": tries, "for_s": lock_s})
     else:
-        connection.execute(update(PIN_TRIES).where(PIN_TRIES.c.voice_id == voice_id).values(values))
+        writing.append("pin.tried", voice_id, {"tries": tries})
     return lock_s
 
 
-def clear(connection: Connection, voice_id: str) -> None:
+def clear(writing: Writing, voice_id: str) -> None:
     """The PIN was right: tries begin anew."""
-    connection.execute(delete(PIN_TRIES).where(PIN_TRIES.c.voice_id == voice_id))
+    writing.append("pin.opened", voice_id, {})

@@ -15,20 +15,21 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
-from consent.archive.tables import VOICES
 from consent.archive.vault import HOUSE, Vault
 from consent.checks.checklist import Checks, Earlier, Finding, Material, Outcome
 from consent.checks.sound import Floats, Recording, from_pcm16, pcm16
-from consent.errors import OperatorError, RegistrationError, VaultError
+from consent.errors import ChallengeError, OperatorError, RegistrationError, VaultError
 from consent.grants.grant import LEEWAY_S, GrantVerifier
 from consent.ledger.acts import check_act, digest, read_act, refuse_two_eyes
 from consent.ledger.books import Books, Writing
-from consent.ledger.standing import GATEWAY, Standing, VoiceStanding
+from consent.ledger.standing import GATEWAY, Standing
 from consent.office import pin as pins
 from consent.office import record as records
+from consent.office.handles import Handles
 from consent.office.operator_desk import acting
+from consent.office.prints import keep_print, read_prints, take_stock
 from consent.office.record import Reference, join
 from consent.office.stock import STOCK
 from consent.statements import challenge as challenges
@@ -38,7 +39,6 @@ from consent.statements.statement import Terms
 HANDLE: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 VOICEPRINT_S: Final = 30 * 24 * 3600.0
 """Voiceprints are deleted so long after a registration, with a receipt in the ledger."""
-FINGERPRINT_S: Final = 5 * 365 * 24 * 3600.0
 MAX_TEXT: Final = 2_000
 
 
@@ -126,18 +126,6 @@ class Registered:
     findings: tuple[Finding, ...]
 
 
-def find(connection: Connection, handle: str) -> str | None:
-    """The id of the newest voice of that name."""
-    wanted = (
-        select(VOICES.c.voice_id)
-        .where((VOICES.c.handle == handle) & (VOICES.c.voice_id != HOUSE))
-        .order_by(VOICES.c.made_at.desc(), VOICES.c.voice_id)
-        .limit(1)
-    )
-    found = connection.execute(wanted).scalar()
-    return None if found is None else str(found)
-
-
 class Registrar:
     """Takes and decides registrations. Blocking: seconds of listening, then one short transaction."""
 
@@ -145,6 +133,7 @@ class Registrar:
         self._books = books
         self._vault = vault
         self._checks = checks
+        self._handles = Handles(vault)
 
     @property
     def _verifier(self) -> GrantVerifier:
@@ -208,9 +197,11 @@ class Registrar:
         """
         submission.check()
         now = self._books.clock()
+        take_stock(self._books, self._vault)
+        standing = self._books.look()
         with self._books.archive.reading() as connection:
             challenge = challenges.read(connection, self._verifier, submission.challenge_id, now)
-            earlier = self._earlier(connection)
+            earlier = self._earlier(connection, standing)
         registrar, spent = self._who(submission, act, challenge, now)
         material = Material(
             tuple(reference.recording for reference in submission.references),
@@ -247,7 +238,7 @@ class Registrar:
         """Who registers, and the id and time of their act, by which the ledger knows that it was taken."""
         standing = self._books.look()
         self._books.now(behind_s=LEEWAY_S)
-        self._refuse_taken(standing.voices, submission.handle)
+        self._refuse_taken(standing, submission.handle)
         if act is None:
             if not challenge.by_phone:
                 raise OperatorError("this challenge is not for the telephone; an operator registers it")
@@ -257,10 +248,9 @@ class Registrar:
             raise OperatorError(f"{operator.name} signed another registration")
         return operator.name, {"jti": claims["jti"], "iat": claims["iat"]}
 
-    def _refuse_taken(self, voices: Mapping[str, VoiceStanding], handle: str) -> None:
+    def _refuse_taken(self, standing: Standing, handle: str) -> None:
         with self._books.archive.reading() as connection:
-            voice_id = find(connection, handle)
-        voice = voices.get(voice_id or "")
+            voice = self._handles.find(connection, standing, handle)
         if voice is not None and voice.state in ("pending", "active"):
             raise RegistrationError(
                 "name", f"{handle} is registered already ({voice.state}); revoke it or take another name"
@@ -268,22 +258,29 @@ class Registrar:
 
     def _refuse_rivals(self, writing: Writing, submission: Submission) -> None:
         """What another registration may have kept while this one was listened to."""
-        voice = writing.standing.voices.get(find(writing.connection, submission.handle) or "")
+        voice = self._handles.find(writing.connection, writing.standing, submission.handle)
         if voice is not None and voice.state in ("pending", "active"):
             raise RegistrationError("name", f"{submission.handle} was registered a moment ago by another")
-        hashes = self._earlier(writing.connection).hashes
+        hashes = self._earlier(writing.connection, writing.standing).hashes
         for recording in (submission.statement, *(r.recording for r in submission.references)):
             if recording.sha256 in hashes:
                 raise RegistrationError("copies", f"copies: {recording.name} was handed in before")
 
-    def _earlier(self, connection: Connection) -> Earlier:
-        kept = self._vault.all(connection, HOUSE, "fingerprint")
-        hashes = frozenset(content[:64].decode() for content in kept.values())
-        prints = [np.frombuffer(content[64:], "<u4") for content in kept.values()]
+    def _earlier(self, connection: Connection, standing: Standing) -> Earlier:
+        """Raises `VaultError` when some of it is gone from the database: the ledger says what there is."""
+        kept = read_prints(self._vault, connection, standing)
+        hashes = frozenset(content[:64].decode() for content in kept)
+        prints = [np.frombuffer(content[64:], "<u4") for content in kept]
         blocked = {}
         for content in self._vault.all(connection, HOUSE, "blocked").values():
             table = json.loads(content)
-            blocked[table["label"]] = np.array(table["voiceprint"], np.float32)
+            if table["block"] in standing.blocked:
+                blocked[table["label"]] = np.array(table["voiceprint"], np.float32)
+        if gone := set(standing.blocked.values()) - set(blocked):
+            raise VaultError(
+                f"the voiceprints of blocked people are gone from the database ({', '.join(sorted(gone))}); "
+                "restore consent_items from a backup, or lift them and block them again"
+            )
         return Earlier(prints, hashes, blocked)
 
     def _note_refused(
@@ -299,6 +296,10 @@ class Registrar:
         submission, outcome, now = draft.submission, draft.outcome, draft.now
         voice_id = str(draft.claims["jti"])
         self._refuse_rivals(writing, submission)
+        spent = (voice.challenge for voice in writing.standing.voices.values())
+        if draft.challenge.challenge_id in spent:  # by the ledger: the table's row may have been put back
+            used = f"the challenge {submission.challenge_id} was used already"
+            raise ChallengeError(f"{used}; issue a new one")
         challenges.use(connection, draft.challenge.challenge_id, now)
         token = records.seal(draft.claims, confirm or None, self._books.keys.signer)
         pcm, text = join(submission.references)
@@ -314,9 +315,10 @@ class Registrar:
         if submission.pin is not None:
             vault.put(connection, voice_id, "pin", pins.hash_pin(submission.pin))
         recordings = (submission.statement, *(r.recording for r in submission.references))
-        for recording, bits in zip(recordings, outcome.fingerprints, strict=True):
-            content = recording.sha256.encode() + bits.astype("<u4").tobytes()
-            vault.put(connection, HOUSE, "fingerprint", content, expires_at=now + FINGERPRINT_S)
+        prints = [
+            keep_print(vault, connection, recording.sha256.encode() + bits.astype("<u4").tobytes(), now)
+            for recording, bits in zip(recordings, outcome.fingerprints, strict=True)
+        ]
         writing.append(
             "voice.submitted",
             voice_id,
@@ -329,6 +331,8 @@ class Registrar:
                 "registrar": draft.registrar,
                 "register": self._spent(writing.standing, draft),
                 "act": confirm,
+                "prints": prints,
+                "handle_mac": vault.keys.mac_of(submission.handle),
             },
         )
         return Registered(voice_id, submission.handle, "pending", tuple(outcome.findings))
@@ -348,9 +352,11 @@ class Registrar:
         Raises `OperatorError`, `RegistrationError`, `VaultError`.
         """
         with acting(self._books, act, "listen") as (writing, operator, claims):
-            voice = writing.standing.voices.get(find(writing.connection, handle) or "")
+            voice = self._handles.find(writing.connection, writing.standing, handle)
             if voice is None or claims.get("voice_id") != voice.voice_id:
                 raise RegistrationError("name", f"no voice is called {handle!r}, or another was signed for")
+            if voice.state == "erased":  # a copy of its sounds may have been put back
+                raise RegistrationError("state", f"{handle} was erased")
             sounds = {
                 kind: from_pcm16(self._vault.get(writing.connection, voice.voice_id, kind))
                 for kind in ("statement", "reference")
@@ -366,8 +372,7 @@ class Registrar:
         """
         with acting(self._books, act, "review") as (writing, operator, claims):
             now = writing.now()
-            voice_id = find(writing.connection, handle)
-            voice = writing.standing.voices.get(voice_id or "")
+            voice = self._handles.find(writing.connection, writing.standing, handle)
             if voice is None or voice.state != "pending":
                 state = voice.state if voice else "unknown"
                 raise RegistrationError("state", f"{handle} waits for no review (it is {state})")

@@ -15,9 +15,11 @@ from consent.grants.grant import GrantVerifier
 from consent.ledger.books import Books, Writing
 from consent.ledger.rulings import MAX_REASON, OWNER, UNDECIDED_S
 from consent.ledger.standing import VoiceStanding
+from consent.office.handles import Handles
 from consent.office.operator_desk import acting
+from consent.office.prints import lapsed_prints, take_stock
 from consent.office.record import Record
-from consent.office.registration import find
+from consent.office.registration import VOICEPRINT_S
 from consent.statements import challenge as challenges
 
 log = structlog.get_logger("consent")
@@ -51,6 +53,7 @@ class Withdrawals:
     def __init__(self, books: Books, vault: Vault) -> None:
         self._books = books
         self._vault = vault
+        self._handles = Handles(vault)
 
     def revoke(self, handle: str, reason: str, act: str) -> VoiceStanding:
         """By an operator's act. Raises `RegistrationError`, `OperatorError`, `LedgerError`."""
@@ -91,10 +94,11 @@ class Withdrawals:
         clock that may be wrong nothing is deleted.
         """
         receipts: list[Receipt] = []
+        take_stock(self._books, self._vault)
         with self._books.writing() as writing:
             now = writing.now()
             challenges.forget(writing.connection, now)
-            for voice_id, items in self._vault.lapsed(writing.connection, now).items():
+            for voice_id, items in self._lapsed(writing, now).items():
                 for item in items:
                     self._vault.remove(writing.connection, voice_id, item.kind, item.number)
                 body = {"items": [item.to_json() for item in items], "why": "its time was over"}
@@ -110,6 +114,18 @@ class Withdrawals:
             log.warning("consent.not_shredded", remedy="the next tidying tries again")
         return receipts
 
+    def _lapsed(self, writing: Writing, now: float) -> dict[str, list[Item]]:
+        """What is past its time, by voice, counted from the ledger's rows: a table's time can be edited."""
+        due: dict[str, list[Item]] = {}
+        voices = writing.standing.voices
+        for voice_id, items in self._vault.of_kind(writing.connection, "voiceprint").items():
+            voice = voices.get(voice_id)
+            if voice is not None and now >= voice.submitted_ms / 1000 + VOICEPRINT_S:
+                due[voice_id] = items
+        if prints := lapsed_prints(self._vault, writing.connection, writing.standing, now):
+            due[HOUSE] = prints
+        return due
+
     def _erase(self, writing: Writing, voice: VoiceStanding, reason: str, by: str, act: str) -> Receipt:
         connection = writing.connection
         record = self._record(connection, voice)
@@ -119,8 +135,10 @@ class Withdrawals:
             unused = challenges.of_person(connection, self._verifier, str(record.claims["name"]))
             challenges.remove(connection, unused)
             prints = self._fingerprints(connection, record)
+        handle_mac = self._handles.hash_of(connection, voice)
         items = self._vault.erase(connection, voice.voice_id)
         body = {
+            "handle_mac": handle_mac,
             "items": [item.to_json() for item in items],
             "challenges": unused,
             "fingerprints_kept": [item.number for item in prints],
@@ -146,10 +164,17 @@ class Withdrawals:
             return None
 
     def _fingerprints(self, connection: Connection, record: Record) -> list[Item]:
-        """Items of the house with fingerprints of the recordings that the record names."""
+        """Items of the house with fingerprints of the recordings that the record names.
+
+        None when the house's own key or items were tampered with: that keeps nobody from an erasure.
+        """
         recordings = [record.claims["statement"]["recording"], *record.claims["references"]]
         hashes = {str(recording["sound_sha256"]).encode() for recording in recordings}
-        kept = self._vault.all(connection, HOUSE, "fingerprint")
+        try:
+            kept = self._vault.all(connection, HOUSE, "fingerprint")
+        except VaultError as error:
+            log.error("fingerprints.tampered", error=str(error))
+            return []
         mine = {number for number, content in kept.items() if content[:64] in hashes}
         found = self._vault.items(connection, HOUSE)
         return [item for item in found if item.kind == "fingerprint" and item.number in mine]
@@ -166,7 +191,7 @@ class Withdrawals:
         return sought
 
     def _known(self, writing: Writing, handle: str) -> VoiceStanding:
-        voice = writing.standing.voices.get(find(writing.connection, handle) or "")
+        voice = self._handles.find(writing.connection, writing.standing, handle)
         if voice is None:
             raise RegistrationError("name", f"no voice is called {handle!r}; see: voicegate voice list")
         if voice.state == "erased":

@@ -2,21 +2,31 @@
 
 The call's facts come from the gateway's registry as a plain mapping (`call_id`, `payload`, `grant_jti`,
 `voice`, `voice_hash`, `dialplan`, `route`, `caller`, `called`, `started_at`, `ended_at`, `how`; any may be
-missing): consent knows no gateway. What each link rests on is said beside it.
+missing): consent knows no gateway. Whoever can write SQL can change such facts; so the payload is computed
+again from the call's id with the mark's keys, and the row is compared with what the ledger sealed of it. What
+each link rests on is said beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from html import escape
-from typing import Any
+from typing import Any, Final
 
 from consent.errors import ConsentError
+from consent.ledger.chain import Proof
 from consent.office.office import ConsentOffice
 from consent.office.record import agreed
 from consent.office.stock import STOCK, STOCK_RECORD, UNHEARD_HASH
+from consent.proof.call_seals import SealedCalls, seal_of
+from watermark.keys import MarkKey
+from watermark.payload import call_payload
+
+PAYLOAD_MASK: Final = (1 << 48) - 1
+"""The bits of a payload that name the call; the rest name the gateway's key."""
+UNFIT: Final = "The registry's row was changed: this gateway's keys make another payload for that call."
 
 
 @dataclass
@@ -52,29 +62,55 @@ class Evidence:
 
 
 def gather(
-    office: ConsentOffice, call: Mapping[str, Any] | None, mark: Mapping[str, Any] | None = None
-) -> Evidence:
+    office: ConsentOffice, call: Mapping[str, Any] | None, mark: Mapping[str, Any] | None = None, *,
+    keys: Sequence[MarkKey] | None = None, calls: SealedCalls | None = None, misnamed: str | None = None,
+) -> Evidence:  # fmt: skip
     """The chain for a call.
 
-    `mark` is what the detector said (`payload`, `p_value`), None when the call was asked for by its id. Never
-    raises for what is missing: a missing link is part of the answer.
+    `mark` is what the detector said (`payload`, `p_value`), None when the call was asked for by its id.
+    `keys` are the mark's, all of the ring; `calls` is the registry, as far as its seals go. `misnamed`: the
+    call to which the registry's payload led, though the keys make another for it. A missing link is part of
+    the answer, and nothing is raised for it; what `calls` raises is.
     """
     links: list[Link] = []
     if mark is not None:
         facts = {key: str(value) for key, value in mark.items()}
         links.append(Link("Watermark", True, "The detector found this gateway's mark in the clip.", facts))
     if call is None:
-        links.append(Link("Call", False, "No call of this gateway has this mark's payload."))
+        says = "No call of this gateway has this mark's payload."
+        if misnamed is not None:
+            says = f"The registry has this mark's payload for the call {misnamed}. {UNFIT}"
+        links.append(Link("Call", False, says))
         return Evidence(office.clock(), links)
-    links.append(_call(call))
+    links.append(_call(call, mark, keys, misnamed))
+    try:
+        proof = office.books.prove()
+    except ConsentError as error:
+        proof = Proof(0, 0, str(error), None)
+    links.append(_registry(office, call, calls, proof))
     if call.get("voice") == STOCK:
         links += _stock(office, call)
     else:
-        links += _person(office, call)
+        links += _person(office, call, proof)
     return Evidence(office.clock(), links)
 
 
-def _call(call: Mapping[str, Any]) -> Link:
+def fits_payload(call: Mapping[str, Any], keys: Sequence[MarkKey]) -> bool:
+    """Whether a call's payload is the one that one of these keys makes for its id."""
+    made = {call_payload(key, str(call.get("call_id"))) for key in keys}
+    whole = call.get("payload_whole")
+    payload = call.get("payload")
+    if whole is not None:
+        return whole in made and (payload is None or payload == whole & PAYLOAD_MASK)
+    return payload in {each & PAYLOAD_MASK for each in made}
+
+
+def _call(
+    call: Mapping[str, Any],
+    mark: Mapping[str, Any] | None,
+    keys: Sequence[MarkKey] | None,
+    misnamed: str | None,
+) -> Link:
     facts = {
         key: _when(call[key]) if key.endswith("_at") else str(call[key])
         for key in ("call_id", "started_at", "ended_at", "how", "dialplan", "route", "caller", "called")
@@ -82,8 +118,41 @@ def _call(call: Mapping[str, Any]) -> Link:
     }
     if call.get("payload") is not None:
         facts["payload"] = f"{int(call['payload']):012x}"
-    says = "The registry's row, entered before the call's first sound. The caller's name proves nothing."
+    if misnamed is not None:
+        says = f"The mark's keys make its payload for this call; the registry has it for {misnamed}. {UNFIT}"
+        return Link("Call", False, says, facts)
+    if keys is None:
+        says = "The mark's keys are not at hand: whether the payload is this call's was not computed."
+        return Link("Call", None, says, facts)
+    if not fits_payload(call, keys):
+        return Link("Call", False, f"The payload is not this call's. {UNFIT}", facts)
+    if mark is not None and not _names(mark, call):
+        return Link("Call", False, "The mark in the clip names another call than this one.", facts)
+    says = "The mark's keys make this payload for this call's id. The caller's name proves nothing."
     return Link("Call", True, says, facts)
+
+
+def _names(mark: Mapping[str, Any], call: Mapping[str, Any]) -> bool:
+    """Whether the detector's payload (hexadecimal, 64 bits or 48 of them) is the call's."""
+    payload = mark.get("payload")
+    if payload is None:
+        return True  # it only said that the mark is ours
+    found = int(str(payload), 16)
+    return found in (call.get("payload_whole"), call.get("payload"))
+
+
+def _registry(
+    office: ConsentOffice, call: Mapping[str, Any], calls: SealedCalls | None, proof: Proof
+) -> Link:
+    if not proof.ok:
+        return Link("Registry", None, f"The ledger that seals it does not verify: {proof.fault}")
+    if calls is None:
+        return Link("Registry", None, "The registry is not at hand: its seal in the ledger was not compared.")
+    try:
+        seal = seal_of(office.books, calls, call, office.clock())
+    except ConsentError as error:
+        return Link("Registry", None, f"The ledger cannot be read: {error}")
+    return Link("Registry", seal.holds, seal.says, dict(seal.facts))
 
 
 def _stock(office: ConsentOffice, call: Mapping[str, Any]) -> list[Link]:
@@ -97,7 +166,7 @@ def _stock(office: ConsentOffice, call: Mapping[str, Any]) -> list[Link]:
     ]
 
 
-def _person(office: ConsentOffice, call: Mapping[str, Any]) -> list[Link]:
+def _person(office: ConsentOffice, call: Mapping[str, Any], proof: Proof) -> list[Link]:
     jti = call.get("grant_jti")
     try:
         standing = office.look()
@@ -125,8 +194,10 @@ def _person(office: ConsentOffice, call: Mapping[str, Any]) -> list[Link]:
     voice = standing.voices.get(row.subject or "")
     if voice is None:
         return [*links, Link("Consent", False, "The ledger does not know the voice of this grant.")]
-    links.append(_consent(office, voice.voice_id, row.at_ms / 1000, body))
-    proof = office.books.prove()
+    try:
+        links.append(_consent(office, voice.voice_id, row.at_ms / 1000, body))
+    except ConsentError as error:
+        links.append(Link("Consent", None, f"The ledger cannot be read: {error}"))
     says = f"{proof.rows} rows verify." if proof.ok else f"Row {proof.bad} is bad: {proof.fault}"
     links.append(Link("Ledger", proof.ok, says, {"head": proof.head.hash} if proof.head else {}))
     return links

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 import click
@@ -108,14 +109,24 @@ def _of_the_machine(error: OSError) -> str:
     return f"{said}; {MACHINES_WORD[error.errno or 0]}"
 
 
+def sealed_calls(sql_url: str) -> AbstractContextManager[Any]:
+    """Opens the registry for consent's commands, which know no gateway."""
+    opened: AbstractContextManager[Any] = importlib.import_module("gateway.store.call_leaves").sealed_calls(
+        sql_url
+    )
+    return opened
+
+
 @click.group(cls=Gathered, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="voicegate")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def cli(debug: bool) -> None:
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
     """A telephone gateway for one voice: SIP and WebRTC in, consented and watermarked speech out.
 
     Settings come from VOICEGATE_* variables and a TOML file; `voicegate settings` lists them.
     """
+    ctx.obj = sealed_calls
 
 
 def main() -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from consent.office.office import ConsentOffice
-from consent.proof.evidence import Evidence, gather, page
+from consent.proof.evidence import Evidence, fits_payload, gather, page
 from gateway.config.paths import consent_dir, mark_keys_path
 from gateway.config.settings import Settings, load
+from gateway.store.call_leaves import CallLeaves
 from gateway.store.registry import PAYLOAD_BITS, CallRow, Registry
 from watermark.detect import Detection, detect_recording
 from watermark.keys import KeyRing
+from watermark.payload import call_payload
 from watermark.sound import read
 
 ASKED: Final = 100_000
@@ -33,11 +35,13 @@ def trace(clip: Path, html: Path | None, as_json: bool, speeds: bool) -> None:
     Ends with 0 when it is ours, 1 when no mark of ours is in it.
     """
     settings = load()
-    found, call = _find(settings, clip, speeds)
+    keys = KeyRing.load(mark_keys_path(settings))
+    found, named = _find(settings, clip, keys, speeds)
+    call = named.call
     if not found.detected:
         click.echo(json.dumps({"ours": False}) if as_json else f"{clip}: no mark of this gateway was found")
         raise SystemExit(1)
-    evidence = _evidence(settings, found, call)
+    evidence = _evidence(settings, found, keys, named)
     if html is not None:
         html.write_text(page(evidence))
     if as_json:
@@ -47,40 +51,67 @@ def trace(clip: Path, html: Path | None, as_json: bool, speeds: bool) -> None:
         click.echo(describe(clip, evidence))
 
 
-def _find(settings: Settings, clip: Path, speeds: bool) -> tuple[Detection, CallRow | None]:
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The call that a mark names. `misnamed`: another one, to which the registry's payload leads instead."""
+
+    call: CallRow | None = None
+    misnamed: str | None = None
+
+
+def _find(settings: Settings, clip: Path, keys: KeyRing, speeds: bool) -> tuple[Detection, Named]:
     """The mark and its call.
 
     The recording alone says them, or else the registry's newest calls are tried on it.
     """
-    recording, keys = read(clip), KeyRing.load(mark_keys_path(settings))
+    recording = read(clip)
     registry = Registry.open(settings.sql)
     try:
         found = detect_recording(recording, keys, speeds=speeds)
-        call = _call_of(registry, found)
-        newest = registry.newest(ASKED) if call is None else []
+        named = _call_of(registry, keys, found)
+        newest = registry.newest(ASKED) if named == Named() else []
         if newest:
-            among = detect_recording(recording, keys, payloads=newest, speeds=speeds)
+            payloads = [payload for call_id, gateway in newest for payload in _made(keys, call_id, gateway)]
+            among = detect_recording(recording, keys, payloads=payloads, speeds=speeds)
             if among.detected:
-                return among, _call_of(registry, among)
-        return found, call
+                return among, _call_of(registry, keys, among)
+        return found, named
     finally:
         registry.close()
 
 
-def _call_of(registry: Registry, found: Detection) -> CallRow | None:
+def _made(keys: KeyRing, call_id: str, gateway: str) -> list[int]:
+    """The payloads of a call: by the key that its row names, or by each, when the row names none of them."""
+    chosen = [key for key in keys.keys if key.id == gateway] or keys.keys
+    return [call_payload(key, call_id) for key in chosen]
+
+
+def _call_of(registry: Registry, keys: KeyRing, found: Detection) -> Named:
+    """By the registry's payload, when the keys make it for that call; else by computing every call's."""
     if found.payload is None:
-        return None
-    call = registry.by_payload(found.payload & ((1 << PAYLOAD_BITS) - 1))
-    return call if call is not None and call.payload_whole == found.payload else None
+        return Named()
+    row = registry.by_payload(found.payload & ((1 << PAYLOAD_BITS) - 1))
+    if row is not None and row.payload_whole == found.payload and fits_payload(row.to_json(), keys.keys):
+        return Named(row)
+    misnamed = None if row is None or row.payload_whole != found.payload else row.call_id
+    for call_id, _ in registry.newest():
+        if any(call_payload(key, call_id) == found.payload for key in keys.keys):
+            return Named(registry.get(call_id), None if misnamed == call_id else misnamed)
+    return Named(misnamed=misnamed)
 
 
-def _evidence(settings: Settings, found: Detection, call: CallRow | None) -> Evidence:
+def _evidence(settings: Settings, found: Detection, keys: KeyRing, named: Named) -> Evidence:
     office = ConsentOffice.open(settings.sql, consent_dir(settings))
+    registry = Registry.open(settings.sql)
     try:
-        facts: dict[str, Any] | None = call.to_json() if call is not None else None
+        facts: dict[str, Any] | None = named.call.to_json() if named.call is not None else None
         mark = replace(found, scores=()).as_json()
-        return gather(office, facts, {key: mark[key] for key in ("key", "payload", "p_value")})
+        said = {key: mark[key] for key in ("key", "payload", "p_value")}
+        return gather(
+            office, facts, said, keys=keys.keys, calls=CallLeaves(registry), misnamed=named.misnamed
+        )  # fmt: skip
     finally:
+        registry.close()
         office.close()
 
 

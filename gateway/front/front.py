@@ -39,6 +39,7 @@ from gateway.front.halls import Halls, prompts_grant
 from gateway.front.house_probes import HouseProbes
 from gateway.front.metrics import Metrics
 from gateway.front.refusals import Refusals
+from gateway.front.registry_seal import RegistrySeal
 from gateway.front.routing import Routing
 from gateway.front.voice_desk import VoiceDesk
 from gateway.front.web_calls import ConnectedWebLine, WebCalls
@@ -92,6 +93,7 @@ class Front:
     hall_news: HallNews = field(init=False)
     closing: Closing = field(init=False)
     refusals: Refusals = field(init=False)
+    seal: RegistrySeal = field(init=False)
     web: WebCalls = field(init=False)
     _append_log: AppendLog | None = field(init=False)
     _tasks: Tasks = field(default_factory=Tasks)
@@ -100,6 +102,7 @@ class Front:
         conf = self.settings
         self.voices = VoiceDesk(self.office)
         self.grant_door = GrantDoor(RedeemedGrants(self.registry), self.office.public_keys_path)
+        self.seal = RegistrySeal(self.registry, self.office)
         self.refusals = Refusals(RefusedCalls(self.registry), self.metrics)
         self.closing = Closing(
             self.routing, self.registry, self.sessions, self.metrics, self.runtime.booted_at()
@@ -180,6 +183,7 @@ class Front:
         self._tasks.lasting(self.voices.keep_tidy, "front.tidy")
         self._tasks.lasting(self.office.clock.run, "front.other_clocks")
         self._tasks.lasting(partial(self.office.heads.run, self.metrics.alarm), "front.ledger_heads")
+        self._tasks.lasting(self.seal.run, "front.seal")
         if self._append_log is not None:
             self._tasks.lasting(self._append_log.keep_short, "front.append_log")
 
@@ -187,6 +191,7 @@ class Front:
         await self._tasks.stop()
         await self.edge.stop()
         await self.refusals.write()
+        await self.seal.seal()
         await self._server.stop()
         await self.sessions.close()
         if self._append_log is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from sqlalchemy import (
     Dialect,
     Engine,
     Index,
+    Integer,
     MetaData,
     String,
     Table,
@@ -41,6 +42,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex
 
 from consent.archive.database import database_place, database_url, first_line, reading_engine
+from consent.ledger.call_leaf import Stage, call_leaf
 from gateway.errors import StartError, VoicegateError
 from gateway.store.call_search import CallSearch
 
@@ -115,6 +117,26 @@ OPEN_CALLS: Final = Index(
     postgresql_where=CALLS.c.ended_at.is_(None),
 )
 """Calls that have not ended: few among many."""
+LEAVES: Final = Table(
+    "call_leaves",
+    METADATA,
+    Column("leaf_id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("call_id", String(64), nullable=False, index=True),
+    Column("stage", String(8), nullable=False),
+    Column("leaf", String(64), nullable=False),
+    Column("batch", String(32), index=True),  # null until it is to be sealed
+    Column("seal", BigInteger),  # the ledger's row; null until it is sealed
+)
+"""What the consent ledger vouches for of each call (`consent.ledger.call_leaf`); see `call_leaves.py`."""
+Index(
+    "call_leaves_waiting",
+    LEAVES.c.batch,
+    LEAVES.c.leaf_id,
+    sqlite_where=LEAVES.c.seal.is_(None),
+    postgresql_where=LEAVES.c.seal.is_(None),
+)
+REMEMBERED: Final = 100_000
+"""Leaves that are remembered until they are sealed; of more, the table alone says what they were."""
 READ_AT_ONCE: Final = 1000
 """Rows that are fetched together when many are read."""
 
@@ -153,6 +175,8 @@ class Registry:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._one_writer = threading.Lock()
+        self.fresh_leaves: dict[tuple[str, Stage], str] = {}
+        """leaves by call and stage that this process entered and that are not sealed yet"""
 
     @classmethod
     def open(cls, sql_url: str) -> Self:
@@ -246,9 +270,11 @@ class Registry:
         try:
             with self.writing() as connection:
                 connection.execute(insert(CALLS).values(values))
+                self._leave(connection, values, "entered")
         except IntegrityError:
             raise PayloadTaken(f"payload {row.payload:#014x} or call id {row.call_id} is taken") from None
         except SQLAlchemyError as error:
+            self.fresh_leaves.pop((row.call_id, "entered"), None)
             raise RegistryError(f"call {row.call_id} was not entered: {first_line(error)}") from None
         return CallRow(**values)
 
@@ -294,10 +320,13 @@ class Registry:
         except SQLAlchemyError as error:
             raise RegistryError(f"the call registry cannot be read: {first_line(error)}") from None
 
-    def newest(self, count: int) -> list[int]:
-        """The whole payloads of the `count` newest calls, the newest first."""
-        marked = select(CALLS.c.payload_whole).where(CALLS.c.payload_whole.is_not(None))
-        return [int(row[0]) for row in self._read(marked.order_by(CALLS.c.started_at.desc()).limit(count))]
+    def newest(self, count: int | None = None) -> list[tuple[str, str]]:
+        """The `count` newest calls (all by default), the newest first: (id, gateway).
+
+        Which payloads they have is for the mark's keys to say. Raises `RegistryError`.
+        """
+        found = select(CALLS.c.call_id, CALLS.c.gateway).order_by(CALLS.c.started_at.desc()).limit(count)
+        return [(str(call_id), str(gateway)) for call_id, gateway in map(tuple, self._read(found))]
 
     def count(self) -> int:
         """The number of calls that all gateways of this database have entered so far."""
@@ -320,9 +349,21 @@ class Registry:
         try:
             with self.writing() as connection:
                 closing = update(CALLS).where(open_one).values(ended_at=at, how=how)
-                return connection.execute(closing).rowcount > 0
+                if connection.execute(closing).rowcount == 0:
+                    return False
+                row = connection.execute(select(CALLS).where(CALLS.c.call_id == call_id)).one()
+                self._leave(connection, row._asdict(), "ended")
         except SQLAlchemyError as error:
+            self.fresh_leaves.pop((call_id, "ended"), None)
             raise RegistryError(f"call {call_id} was not closed: {first_line(error)}") from None
+        return True
+
+    def _leave(self, connection: Connection, call: Mapping[str, Any], stage: Stage) -> None:
+        """The leaf of a row, in the transaction that writes the row."""
+        values = {"call_id": call["call_id"], "stage": stage, "leaf": call_leaf(call, stage)}
+        connection.execute(insert(LEAVES).values(values))
+        if len(self.fresh_leaves) < REMEMBERED:
+            self.fresh_leaves[values["call_id"], stage] = values["leaf"]
 
 
 def _sqlite_settings(connection: Any, _: Any) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,17 +18,68 @@ from consent.archive.keys import SigningKey
 from consent.errors import ConsentError, LedgerError, VaultError
 from consent.grants.grant import VoiceGrant, read_public_keys
 from consent.grants.scope import Scope
+from consent.ledger.call_leaf import CallLeaf, call_leaf
+from consent.office.office import ConsentOffice
 from consent.office.record import Reference
 from consent.office.withdrawal import Withdrawals
 from consent.proof import bundle
-from consent.proof.evidence import Evidence, gather, page
-from tests.consent.conftest import Desk, prompt
+from consent.proof import evidence as proofs
+from consent.proof.evidence import PAYLOAD_MASK, Evidence, page
+from tests.consent.conftest import Clock, Desk, prompt
+from watermark.keys import MarkKey
+from watermark.payload import call_payload
+
+KEY = MarkKey("wm-beef", 0xBEEF, bytes(32))
+PAYLOAD = call_payload(KEY, "c1") & PAYLOAD_MASK
+
+
+@dataclass
+class SealedAs:
+    """A registry whose calls are sealed by an office as they are given."""
+
+    desk: Desk
+    leaves: list[CallLeaf] = field(default_factory=list)
+    rows: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        call_id = str(row["call_id"])
+        self.rows[call_id] = row
+        leaf = CallLeaf(call_id, "entered", call_leaf(row, "entered"), f"b{len(self.leaves)}")
+        self.desk.office.seal_calls(str(leaf.batch), [leaf.leaf])
+        self.leaves.append(leaf)
+
+    def by_batch(self) -> Iterator[CallLeaf]:
+        return iter(self.leaves)
+
+    def of_call(self, call_id: str) -> list[CallLeaf]:
+        return [leaf for leaf in self.leaves if leaf.call_id == call_id]
+
+    def call(self, call_id: str) -> Mapping[str, Any] | None:
+        return self.rows.get(call_id)
+
+    def with_calls(self) -> Iterator[tuple[CallLeaf, Mapping[str, Any] | None]]:
+        return iter([(leaf, self.rows.get(leaf.call_id)) for leaf in self.leaves])
+
+    def without_leaf(self) -> Iterator[Mapping[str, Any]]:
+        return iter([])
+
+
+def gather(
+    office: ConsentOffice, row: Mapping[str, Any] | None, mark: Mapping[str, Any] | None = None
+) -> Evidence:
+    """The chain for a row as the registry entered and sealed it."""
+    sealed = SealedAs(Desk(office, Clock(), {}, lambda: office))
+    if row is not None:
+        with contextlib.suppress(LedgerError):  # one that was edited takes no seal
+            sealed.add(row)
+    return proofs.gather(office, row, mark, keys=[KEY], calls=sealed)
 
 
 def call(granted: VoiceGrant, **given: object) -> dict[str, object]:
     """A row of the gateway's registry."""
+    payload = call_payload(KEY, str(given.get("call_id", granted.call_id))) & PAYLOAD_MASK
     return {
-        "call_id": granted.call_id, "payload": 0xABCDEF, "grant_jti": granted.jti, "voice": granted.voice,
+        "call_id": granted.call_id, "payload": payload, "grant_jti": granted.jti, "voice": granted.voice,
         "voice_hash": granted.voice_hash, "dialplan": "demo.toml:3", "route": "demo", "caller": "<script>",
         "called": "sip:demo@x", "started_at": 1_800_000_000.0, "ended_at": None, "how": None, **given,
     }  # fmt: skip
@@ -45,10 +98,10 @@ def holds(evidence: Evidence) -> Mapping[str, bool | None]:
 def test_the_chain_of_a_marked_clip_is_unbroken(needs_review: Desk) -> None:
     desk = needs_review
     desk.jane()
-    evidence = gather(desk.office, call(granted(desk)), {"payload": "abcdef", "p_value": 1e-9})
+    evidence = gather(desk.office, call(granted(desk)), {"payload": f"{PAYLOAD:x}", "p_value": 1e-9})
     assert evidence.unbroken
-    assert list(holds(evidence)) == ["Watermark", "Call", "Grant", "Consent", "Ledger"]
-    facts = evidence.links[3].facts
+    assert list(holds(evidence)) == ["Watermark", "Call", "Registry", "Grant", "Consent", "Ledger"]
+    facts = evidence.links[4].facts
     assert facts["person"] == "Jane Doe"
     assert "bob" in json.dumps(facts)
     json.dumps(evidence.to_json())
@@ -80,7 +133,7 @@ def test_after_an_erasure_the_chain_still_names_the_record_by_its_hash(desk: Des
     Withdrawals(desk.office.books, desk.office.vault).erase("jane", "asked", act)
     evidence = gather(desk.office, call(one))
     assert evidence.unbroken
-    assert "cannot be opened any more" in evidence.links[2].says
+    assert "cannot be opened any more" in evidence.links[3].says
     assert "Jane Doe" not in page(evidence)
 
 
