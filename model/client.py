@@ -228,8 +228,9 @@ class EngineClient:
     """Where the engines are. Each place is a unix socket's path, an engine's `ws://…` or `wss://…`, or the
     `http://…` or `https://…` of a cluster, which tells its engines' addresses, the one with most room first.
 
-    With several engines a conversation goes to the first that takes it. One that lost its engine may use the
-    slots that are kept for such, and for it "busy" is no answer but a reason to come again.
+    With several engines a conversation goes to the first that takes it. A call that had one, and lost its
+    engine or goes on in another voice, may use the slots that are kept for such, and for it "busy" is no
+    answer but a reason to come again.
     """
 
     def __init__(self, places: str | Sequence[str], boot_token: str | None = None) -> None:
@@ -353,7 +354,7 @@ def _is_unix(place: str) -> bool:
 
 
 def _call_of(grant: str) -> str:
-    """The call that a grant is for, unverified: the engine is who verifies."""
+    """The call that a grant names, unverified: the engine is who verifies."""
     try:
         body = grant.split(".")[1]
         return str(json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["call"])

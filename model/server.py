@@ -226,6 +226,8 @@ class EngineApp:
             renewed = self._verifier.verify(token)
             if (renewed.call_id, renewed.voice_hash) != (grant.call_id, grant.voice_hash):
                 raise GrantRefused("other_call", "a session keeps its call and its voice")
+            if renewed.scope != grant.scope:
+                raise GrantRefused("scope", "a session keeps its purpose, dialplan and language")
             if renewed.jti != grant.jti:
                 if self._door is not None:
                     raise GrantRefused("replayed", "another grant opens another session")

@@ -32,7 +32,7 @@ MOST_CHARS: Final = 64 << 20
 """A longer token is refused unread; the longest of consent's tokens lists all rows of one voice."""
 REASONS: Final = frozenset(
     {"none", "unknown", "revoked", "expired", "not_yet_valid", "tampered", "unknown_key", "other_call",
-     "purpose", "dialplan", "language", "replayed", "erased", "pending", "clock", "ledger"}
+     "purpose", "dialplan", "language", "replayed", "erased", "pending", "clock", "ledger", "scope"}
 )  # fmt: skip
 _SEAL: Final = object()
 

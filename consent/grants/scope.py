@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+STOCK: Final = "heart"
+"""The voice that is no person's."""
 
 
 @dataclass(frozen=True, slots=True)

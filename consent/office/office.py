@@ -28,7 +28,7 @@ from consent.checks.sound import from_pcm16
 from consent.errors import ClockError, ConsentError, GrantRefused, LedgerError, OperatorError, VaultError
 from consent.grants.grant import ISSUER, LEEWAY_S, GrantVerifier, VoiceGrant, hash_voice, sign
 from consent.grants.revocation import Revocation, signed
-from consent.grants.scope import Scope
+from consent.grants.scope import STOCK, Scope
 from consent.ledger.acts import check_act
 from consent.ledger.books import Books
 from consent.ledger.chain import Row
@@ -42,14 +42,15 @@ from consent.office.handles import Handles
 from consent.office.operator_desk import acting
 from consent.office.record import Record
 from consent.office.registration import Registrar
-from consent.office.stock import STOCK, StockClip
+from consent.office.stock import StockClip
 
 log = structlog.get_logger("consent")
 
 REMEMBERED: Final = 4_096
 """Grants whose voice is remembered, for their usage; older ones are found in the ledger."""
 MAX_BATCH_NAME: Final = 32
-LONGEST_CALL_S: Final = 2 * 86_400.0
+SOUGHT_S: Final = 90 * 86_400.0
+"""How old a grant may be whose use is noted late, after a gateway was down."""
 NOBODY: Final = Outside()
 
 
@@ -96,10 +97,12 @@ class ConsentOffice:
         self._grant_s = grant_s
         self._records: dict[str, Record] = {}
         self._voice_of: OrderedDict[str, str] = OrderedDict()
-        """jti -> voice id"""
+        """jti -> voice id; none is noted for the stock voice's"""
         self._withdrawn: dict[str, tuple[tuple[str, str], Revocation]] = {}
         """by voice hash: (reason, key) and what was signed so"""
         self._lock = threading.Lock()
+        self._noting = threading.Lock()
+        """held by who notes a grant's use: each is noted once"""
         self._heart = self._stock()
         self._broken = ""
         try:
@@ -251,6 +254,7 @@ class ConsentOffice:
         at = self.clock() if now is None else now
         jti = secrets.token_hex(16)
         if scope.voice == STOCK:
+            self._remember(jti, "")
             return self._issue(jti, scope, self._heart.voice_hash, at, at + self._grant_s)
         try:
             self._refuse_broken()
@@ -384,23 +388,34 @@ class ConsentOffice:
     # ── usage ────────────────────────────────────────────────────────────────────────────────────────
 
     def record_usage(self, *, jti: str, call_id: str, seconds: float, dialplan: str) -> None:
-        """Notes in the ledger how long a person's voice spoke in a call; the stock voice's is not noted.
+        """Notes in the ledger how long a person's voice spoke under a grant; the stock voice's is not noted.
 
-        Raises `LedgerError`.
+        Once for each grant: what is told later of the same one changes nothing. Raises `LedgerError`.
         """
-        voice_id = self._voice_of.get(jti) or self._search(jti)
-        if voice_id is None:
-            return
-        with self.books.writing(quiet=True) as writing:
-            body = {"jti": jti, "call": call_id, "seconds": round(seconds, 2), "dialplan": dialplan}
-            writing.append("voice.used", voice_id, body)
+        with self._noting:
+            voice_id = self._voice_of.get(jti)
+            if voice_id is None:
+                voice_id = self._search(jti)
+            if not voice_id:
+                return
+            with self.books.writing(quiet=True) as writing:
+                body = {"jti": jti, "call": call_id, "seconds": round(seconds, 2), "dialplan": dialplan}
+                writing.append("voice.used", voice_id, body)
+            with self._lock:
+                self._voice_of.pop(jti, None)
 
     def _search(self, jti: str) -> str | None:
-        """The voice of a grant that another process, or this one before it restarted, has given."""
+        """The voice of a grant that another process, or this one before it restarted, has given.
+
+        None when its use is in the ledger already.
+        """
         # a row's time: this clock may be wrong
-        since_ms = round(min(self.clock() * 1000, self.books.tip[2]) - LONGEST_CALL_S * 1000)
-        rows = self.books.rows(kinds=("voice.granted",), since_ms=since_ms, holding=jti)
-        return next((row.subject for row in rows if row.table["jti"] == jti), None)
+        since_ms = round(min(self.clock() * 1000, self.books.tip[2]) - SOUGHT_S * 1000)
+        found = self.books.rows(kinds=("voice.granted", "voice.used"), since_ms=since_ms, holding=jti)
+        rows = [row for row in found if row.table["jti"] == jti]
+        if any(row.kind == "voice.used" for row in rows):
+            return None
+        return next((row.subject for row in rows), None)
 
     def _remember(self, jti: str, voice_id: str) -> None:
         with self._lock:

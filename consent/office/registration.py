@@ -22,6 +22,7 @@ from consent.checks.checklist import Checks, Earlier, Finding, Material, Outcome
 from consent.checks.sound import Floats, Recording, from_pcm16, pcm16
 from consent.errors import ChallengeError, OperatorError, RegistrationError, VaultError
 from consent.grants.grant import LEEWAY_S, GrantVerifier
+from consent.grants.scope import STOCK
 from consent.ledger.acts import check_act, digest, read_act, refuse_two_eyes
 from consent.ledger.books import Books, Writing
 from consent.ledger.standing import GATEWAY, Standing
@@ -31,7 +32,6 @@ from consent.office.handles import Handles
 from consent.office.operator_desk import acting
 from consent.office.prints import keep_print, read_prints, take_stock
 from consent.office.record import Reference, join
-from consent.office.stock import STOCK
 from consent.statements import challenge as challenges
 from consent.statements.challenge import Challenge
 from consent.statements.statement import Terms

@@ -19,9 +19,9 @@ from consent.archive.vault import HOUSE, Vault
 from consent.checks.sound import Floats, from_pcm16, pcm16
 from consent.errors import GrantRefused, VaultError
 from consent.grants.grant import ISSUER, GrantVerifier, hash_voice, sign
+from consent.grants.scope import STOCK
 from consent.office.record import TYP
 
-STOCK: Final = "heart"
 STOCK_RECORD: Final = {
     "voice": STOCK,
     "kind": "stock",

@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from consent.archive.database import database_place, database_url, first_line, reading_engine
 from consent.archive.tables import VOICES
 from consent.errors import LedgerError
-from consent.office.stock import STOCK
+from consent.grants.scope import STOCK
 
 
 def known_voices(sql_url: str) -> frozenset[str]:

@@ -16,10 +16,11 @@ from html import escape
 from typing import Any, Final
 
 from consent.errors import ConsentError
+from consent.grants.scope import STOCK
 from consent.ledger.chain import Proof
 from consent.office.office import ConsentOffice
 from consent.office.record import agreed
-from consent.office.stock import STOCK, STOCK_RECORD, UNHEARD_HASH
+from consent.office.stock import STOCK_RECORD, UNHEARD_HASH
 from consent.proof.call_seals import SealedCalls, seal_of
 from watermark.keys import MarkKey
 from watermark.payload import call_payload

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from consent.office.stock import STOCK
+from consent.grants.scope import STOCK
 from consent.office.voice_names import known_voices
 from gateway.config.paths import dialplan_dir
 from gateway.config.settings import load

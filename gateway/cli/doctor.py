@@ -24,11 +24,11 @@ from redis.exceptions import RedisError
 
 from consent.archive.keys import KEY_FILE
 from consent.errors import ConsentError, ModelFileError, ModelFileMissing
+from consent.grants.scope import STOCK
 from consent.ledger.head_keeper import UNWITNESSED
 from consent.ledger.witness import Outside
 from consent.models.model_files import model_files
 from consent.office.office import ConsentOffice
-from consent.office.stock import STOCK
 from consent.office.voice_names import known_voices
 from gateway.config import remedy
 from gateway.config.paths import consent_dir, dialplan_dir, model_files_dir

@@ -91,11 +91,14 @@ class Dialplan:
     def prompts(self) -> tuple[str, ...]:
         """The texts that must be sayable when no engine answers.
 
-        They are each conversation's last words, and what must be told before them.
+        They are each conversation's last words, what must be told before them, and what is said while a route
+        that a gather leads to is not ready.
         """
         verbs = [verb for route in self.routes for verb in route.do]
         talks = [verb for verb in verbs if isinstance(verb, Converse)]
         last = [text for talk in talks for text in (talk.engine_lost, talk.busy)]
         tellers = [verb for verb in verbs if isinstance(verb, Disclose)]
         told = [sentence(teller.principal, teller.language, cloned=False) for teller in tellers]
-        return tuple(dict.fromkeys(last + told))
+        reached = {name for verb in verbs for _, name in branches_of(verb)}
+        holds = [route.hold_text for route in self.routes if route.name in reached]
+        return tuple(dict.fromkeys(last + told + holds))

@@ -208,6 +208,7 @@ def _check(loaded: Loaded) -> None:
     """Refuses a route that is wrong by itself, whatever the others are."""
     route = loaded.route
     _check_conditions(loaded)
+    _check_facts(loaded, route.hold, (), ("hold",))
     if not isinstance(route.do[0], Answer):
         loaded.fail(("do", 0), 'the first verb must be "answer"; put it before this one')
     for i, verb in enumerate(route.do):
@@ -308,7 +309,9 @@ def _check_conversation(loaded: Loaded, verb: Converse, path: toml_lines.Path) -
 def _check_facts(loaded: Loaded, text: str, known: Iterable[str], path: toml_lines.Path) -> None:
     for fact in facts_in(text):
         if fact not in known:
-            loaded.fail(path, f"{{{fact}}} is no fact here; known are {', '.join(sorted(known))}")
+            names = ", ".join(sorted(known))
+            what = f"known are {names}" if names else "this text is rendered in advance, so it has none"
+            loaded.fail(path, f"{{{fact}}} is no fact here; {what}")
 
 
 def _joined(loaded: list[Loaded], targets: Mapping[str, str]) -> tuple[Route, ...]:
@@ -333,6 +336,12 @@ def _joined(loaded: list[Loaded], targets: Mapping[str, str]) -> tuple[Route, ..
     if (early := first_undisclosed({name: one.route for name, one in by_name.items()})) is not None:
         _fail_undisclosed(by_name[early.route.name], early)
     for one in loaded:
+        if one.route.name in reached and not one.route.hold_text:
+            one.fail(
+                ("language",),
+                f"no text is known for a moment's wait in {one.route.language!r}, and a gather leads here; "
+                'add hold = "…": the stock voice says it when this route\'s voice is not ready at once',
+            )
         if not one.route.called and one.route.name not in reached:
             one.fail((), 'no call ever comes here; add called = ["…"], or name it in a gather')
     return tuple(one.route for one in loaded)

@@ -14,7 +14,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, TypeAdapter
 
-from gateway.dialplan.verbs import STRICT, VERBS, Name, Verb
+from consent.grants.scope import STOCK, Scope
+from gateway.dialplan.verbs import STRICT, VERBS, Name, Verb, Words
 
 STOCK_VOICE: Final = "heart"
 """The voice that is nobody's: every engine has it."""
@@ -24,6 +25,14 @@ _SCHEME: Final = re.compile(r"(sips?|tel):", re.IGNORECASE)
 _CONTEXT: Final = re.compile(r";\s*phone-context\s*=\s*(\+[0-9.()-]+)(?=;|$)", re.IGNORECASE)
 """The global number that a local number goes on from (RFC 3966 §5.1.5); a domain says no digits."""
 _SEPARATORS: Final = str.maketrans("", "", "-.() ")
+HOLDS: Final = {
+    "de": "Einen Moment, bitte.",
+    "en": "One moment, please.",
+    "es": "Un momento, por favor.",
+    "fr": "Un instant, s'il vous plaît.",
+    "it": "Un momento, per favore.",
+}
+"""What the stock voice says while a route's own cannot be heard yet, by language."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +123,9 @@ class Route:
     purpose: Name = "support"
     without_voice: Literal["stock", "hangup"] = "stock"
     """When consent refuses the voice: go on with the stock voice, or take no call."""
+    hold: Words = ""
+    """What the stock voice says while this route's voice cannot be heard yet; empty: what `HOLDS` has for the
+    language."""
     keep: Keep = Keep()
     do: tuple[Verb, ...] = ()
     """Verbs, in order."""
@@ -124,6 +136,23 @@ class Route:
     def local(self, at: datetime | None = None) -> datetime:
         """`at` (default: now) as the time in this route's zone."""
         return (at or datetime.now().astimezone()).astimezone(zone_of(self.zone))
+
+    @property
+    def hold_text(self) -> str:
+        """What `hold` says; empty where it is not set and `HOLDS` does not know the language."""
+        return self.hold or HOLDS.get(self.language.partition("-")[0], "")
+
+    def scope(self, call_id: str) -> Scope:
+        """What a grant must be for, so that a call may be spoken to in this route."""
+        return Scope(self.voice, self.purpose, self.name, self.language, call_id)
+
+    def is_spoken_by(self, scope: Scope) -> bool:
+        """Whether a grant of that scope is for this route in its call.
+
+        The stock voice may stand in for the route's own where `without_voice` says so.
+        """
+        own = self.scope(scope.call_id)
+        return scope == own or (self.without_voice == "stock" and scope == replace(own, voice=STOCK))
 
     def why_not(self, called: str, caller: str, source: str, at: datetime) -> str | None:
         """Why this route does not take such a call; None when it does."""

@@ -22,7 +22,7 @@ from gateway.errors import RpcError, RpcTimeout
 from gateway.front.metrics import Metrics
 from gateway.front.routing import Routing
 from gateway.ipc.ending import CallEnding, End
-from gateway.ipc.hall_messages import CallClosed, EndCall, Health
+from gateway.ipc.hall_messages import CallClosed, EndCall, Health, SpokenUnder
 from gateway.store.registry import Registry, RegistryError
 from gateway.store.sessions import CallRecord, Sessions
 from model.tasks import failed
@@ -62,7 +62,7 @@ class Closing:
         """A hall says that a call is over."""
         self._closed.append(closed.call_id)
         call = self._routing.calls.get(closed.call_id)
-        await self._routing.ended(closed.call_id, closed.how, closed.spoken_s)
+        await self._routing.ended(closed.call_id, closed.how, closed.spoken)
         self._metrics.call_ended(closed.how, time.time() - call.started_at if call else None)
 
     async def ended(self, call_id: str, how: CallEnding) -> None:
@@ -115,6 +115,7 @@ class Closing:
             await asyncio.sleep(pause_s)
         await self._forgotten(self._booted_at)
         await self._contradicted(self._booted_at)
+        await self._routing.note_left_over()
 
     async def tidy(self, halls: int) -> None:
         """Sessions and rows that nobody refreshes or closes any more; called now and then.
@@ -130,6 +131,7 @@ class Closing:
             if len(answers) == halls:
                 await self._forgotten(before, {call.call_id for hall in answers for call in hall.calls})
         await self._contradicted(before)
+        await self._routing.note_left_over()
 
     async def _forgotten(self, before: float, living: Collection[str] = ()) -> None:
         """Rows without an end whose call no hall has: a front or a gateway died before it closed them."""
@@ -171,6 +173,7 @@ class Closing:
         how = self._line_said.get(call_id, how)
         record: CallRecord | None = None
         seen_at = None
+        spoken: tuple[SpokenUnder, ...] = ()
         reached = False
         with contextlib.suppress(RedisError, OSError):
             record = await self._sessions.get(call_id)
@@ -181,8 +184,9 @@ class Closing:
         if record is not None and over:
             how = CallEnding.read(record.facts.get("how", how))
             at = record.number("ended_at") or at
+            spoken = tuple(SpokenUnder(jti, seconds) for jti, seconds in record.spoken.items())
         routed = self._routing.calls.get(call_id)
-        stands = await self._routing.ended(call_id, how, at=at)
+        stands = await self._routing.ended(call_id, how, spoken, at)
         if not over and (record is not None or not reached):
             self._sessions.session(call_id).ended(stands, at=at)
         if routed is not None:

@@ -50,10 +50,12 @@ from gateway.ipc.hall_messages import (
     PROMPTS,
     CallClosed,
     Drain,
+    FollowRoute,
     GrantRenewal,
     Health,
     MarkFailed,
     RenewGrant,
+    RouteGrant,
     TurnAnswered,
     VoiceMuted,
 )
@@ -169,6 +171,7 @@ class Front:
             MarkFailed.handled_by(self._mark_failed),
             TurnAnswered.handled_by(self._turn_answered),
             RenewGrant.handled_by(self.renew_grant),
+            FollowRoute.handled_by(self.follow_route),
             *self.voices.for_halls,
         ]
         halls = Halls(self.runtime, self.token, self.routing, self.office, from_halls, self._hall_lost)
@@ -399,9 +402,16 @@ class Front:
         try:
             if asked.call_id == PROMPTS:
                 return GrantRenewal(token=await prompts_grant(self.office))
-            return GrantRenewal(token=await self.routing.renew(asked.call_id, asked.token, asked.fresh))
+            return GrantRenewal(token=await self.routing.renew(asked.call_id, asked.token, asked.spoken))
         except GrantRefused as refusal:
             return GrantRenewal(refused=refusal.reason)
+
+    async def follow_route(self, _: Peer, asked: FollowRoute) -> RouteGrant:
+        """A grant for another route, or why there is none."""
+        try:
+            return await self.routing.follow(asked.call_id, asked.route, asked.spoken)
+        except GrantRefused as refusal:
+            return RouteGrant(refused=refusal.reason)
 
     async def drain(self, _: Peer, __: Drain) -> None:
         """No new calls, here and in the halls."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import structlog
 
-from consent.grants.scope import Scope
+from consent.grants.scope import STOCK, Scope
 from consent.office.office import ConsentOffice
 from gateway.config.runtime import Runtime
-from gateway.dialplan.routes import STOCK_VOICE
 from gateway.errors import RpcError
 from gateway.front.routing import Routing
 from gateway.ipc import rpc
@@ -95,5 +95,6 @@ class Halls:
 
 async def prompts_grant(office: ConsentOffice) -> str:
     """The token of a grant to render prompts with, in the stock voice."""
-    scope = Scope(STOCK_VOICE, purpose=PROMPTS, dialplan=PROMPTS, language="en", call_id=PROMPTS)
+    call_id = f"{PROMPTS}-{secrets.token_hex(8)}"  # no call's, and each time another one
+    scope = Scope(STOCK, purpose=PROMPTS, dialplan=PROMPTS, language="en", call_id=call_id)
     return (await asyncio.to_thread(office.grant, scope)).token

@@ -11,21 +11,21 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
 
-from consent.errors import ConsentError, GrantRefused
+from consent.errors import GrantRefused
 from consent.grants.grant import GrantVerifier, VoiceGrant
-from consent.grants.scope import Scope
+from consent.grants.scope import STOCK, Scope
 from consent.office.office import ConsentOffice
 from gateway.dialplan import Dialplan, Route
-from gateway.dialplan.routes import STOCK_VOICE
 from gateway.errors import CallRefused, HallRefused, RpcError, RpcTimeout
+from gateway.front.call_usage import CallUsage
 from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.ending import CallEnding, End
-from gateway.ipc.hall_messages import CallOffer, EndCall, LiveCall
+from gateway.ipc.hall_messages import CallOffer, EndCall, LiveCall, RouteGrant, SpokenUnder
 from gateway.ipc.rpc import Peer
 from gateway.store.registry import PAYLOAD_BITS, CallRow, PayloadTaken, Registry, RegistryError
 from watermark.keys import MarkKey
@@ -38,7 +38,7 @@ HALL_BACK_S: Final = 2
 """When a caller may try again whom no hall took."""
 
 
-Entered = tuple[int, VoiceGrant | None, str | None]
+Entered = tuple[int, VoiceGrant, str | None]
 """A call's payload, its grant, and why that is not for the route's own voice."""
 
 
@@ -49,8 +49,14 @@ class RoutedCall:
     call_id: str
     hall: str
     route: Route
+    """The one that it follows now."""
     grant: VoiceGrant | None
+    """For that route; None when this front has not seen it yet."""
     started_at: float
+    begun: Route | None = None
+    """The one that it began with, as far as this front knows."""
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the call gets a grant for another route."""
 
 
 class Routing:
@@ -84,6 +90,7 @@ class Routing:
         self._office = office
         self._registry = registry
         self._stock_only = stock_only
+        self._usage = CallUsage(office, registry)
         self.mark_key = mark_key
 
     def drain(self) -> None:
@@ -120,7 +127,7 @@ class Routing:
                     targets=self.dialplan.targets,
                     payload=payload,
                     at=started_at,
-                    grant=grant.token if grant else None,
+                    grant=grant.token,
                     grant_refused=refused,
                 )
             )
@@ -132,7 +139,7 @@ class Routing:
         except asyncio.CancelledError:
             await asyncio.shield(self._refused_by(peer, call_id, "nobody waits for it any more"))
             raise
-        call = RoutedCall(call_id, hall, route, grant, started_at)
+        call = RoutedCall(call_id, hall, route, grant, started_at, begun=route)
         self.calls[call_id] = call
         return call
 
@@ -140,6 +147,7 @@ class Routing:
         """Nothing is left of an offer that failed, not even in a hall whose answer came too late."""
         hall.tell(EndCall(call_id, CallEnding(End.REFUSED, why)))
         await self._close_row(call_id, CallEnding(End.REFUSED, why))
+        await asyncio.to_thread(self._usage.over, call_id)
 
     async def _close_row(self, call_id: str, how: CallEnding, at: float | None = None) -> CallEnding:
         """Returns what the row says by then."""
@@ -168,7 +176,10 @@ class Routing:
     def _enter(self, call_id: str, facts: CallFacts, route: Route) -> Entered:
         """Payload and grant (or why there is none), with the registry row written."""
         payload = call_payload(self.mark_key, call_id)
-        grant, refused = self._grant(route, call_id)
+        try:
+            grant, refused = self._grant(route, call_id)
+        except GrantRefused as refusal:
+            raise CallRefused(480, str(refusal), call_id=call_id) from None
         row = CallRow(
             call_id=call_id,
             payload=payload & ((1 << PAYLOAD_BITS) - 1),
@@ -179,84 +190,136 @@ class Routing:
             caller=facts.caller,
             called=facts.called,
             source=facts.source,
-            grant_jti=grant.jti if grant else None,
-            voice=grant.voice if grant else None,
-            voice_hash=grant.voice_hash if grant else None,
+            grant_jti=grant.jti,
+            voice=grant.voice,
+            voice_hash=grant.voice_hash,
         )
         try:
             self._registry.enter(row)
-        except PayloadTaken:
-            raise
+            self._usage.begins(grant, route)
         except RegistryError as error:
+            self._usage.is_unused(grant)
+            if isinstance(error, PayloadTaken):
+                raise
             log.error("registry.not_entered", call_id=call_id, error=str(error))
             why = "the call registry takes no calls"
             raise CallRefused(503, why, retry_after_s=5, call_id=call_id) from None
         return payload, grant, refused
 
-    def _grant(self, route: Route, call_id: str) -> tuple[VoiceGrant | None, str | None]:
-        """The route's voice; the stock voice and the reason when consent refuses it and the route says so."""
-        scope = Scope(route.voice, route.purpose, route.name, route.language, call_id)
+    def _grant(self, route: Route, call_id: str) -> tuple[VoiceGrant, str | None]:
+        """The route's voice; the stock voice and the reason when consent refuses it and the route says so.
+
+        Raises `GrantRefused`.
+        """
+        scope = route.scope(call_id)
         try:
-            if route.voice != STOCK_VOICE and self._stock_only:
+            if route.voice != STOCK and self._stock_only:
                 raise GrantRefused("engine", "the embedded engine has no voice but its own")
             return self._office.grant(scope), None
         except GrantRefused as refusal:
             self.refused[refusal.reason] += 1
             log.warning("grant.refused", call_id=call_id, voice=route.voice, reason=refusal.reason)
-            if route.without_voice != "stock" or route.voice == STOCK_VOICE:
+            if route.without_voice != "stock" or route.voice == STOCK:
                 why = f"the voice may not be used: {refusal.reason}"
-                raise CallRefused(480, why, call_id=call_id) from None
+                raise GrantRefused(refusal.reason, why) from None
             return self._stock(scope), refusal.reason
 
     def _stock(self, scope: Scope) -> VoiceGrant:
         try:
-            return self._office.grant(replace(scope, voice=STOCK_VOICE))
+            return self._office.grant(replace(scope, voice=STOCK))
         except GrantRefused as refusal:
             self.refused[refusal.reason] += 1
             why = f"not even the stock voice may be used: {refusal.reason}"
-            raise CallRefused(480, why, call_id=scope.call_id) from None
+            raise GrantRefused(refusal.reason, why) from None
 
-    async def renew(self, call_id: str, token: str | None, fresh: bool = False) -> str:
-        """A fresh grant token for a running call. Raises `GrantRefused`, `RpcError`.
+    async def follow(self, call_id: str, name: str, spoken: Sequence[SpokenUnder] = ()) -> RouteGrant:
+        """A new grant for a running call that goes on as the route of that name, or begins it again.
 
-        `token` is the call's last one: a front that was restarted knows the call but not its grant. `fresh`:
-        under another id.
+        `spoken`: what was said under its grants until now. Raises `GrantRefused`, `RpcError`.
         """
+        call = self._running(call_id)
+        async with call.changing:
+            route = self._way(call, name)
+            grant, refused = await asyncio.to_thread(self._regranted, call_id, route, spoken)
+            call.route, call.grant = route, grant
+        log.info("call.follows", call_id=call_id, route=name, voice=grant.voice)
+        return RouteGrant(grant.token, refused)
+
+    def _running(self, call_id: str) -> RoutedCall:
         call = self.calls.get(call_id)
         if call is None:
             raise RpcError(f"no call {call_id} is running")
-        call.grant = await asyncio.to_thread(self._renewed, call, token, fresh)
-        return call.grant.token
+        return call
 
-    def _renewed(self, call: RoutedCall, token: str | None, fresh: bool) -> VoiceGrant:
+    def _way(self, call: RoutedCall, name: str) -> Route:
+        """The route of that name, if the dialplan leads this call there. Raises `GrantRefused`."""
+        for begun in (call.route, call.begun):
+            if begun is not None and begun.name == name:
+                return begun
+        try:
+            reachable = self.dialplan.reachable(call.begun or call.route)
+            return next(route for route in reachable if route.name == name)
+        except (KeyError, StopIteration):
+            raise GrantRefused("dialplan", f"no branch leads from {call.route.name} to {name}") from None
+
+    def _regranted(
+        self, call_id: str, route: Route, spoken: Sequence[SpokenUnder]
+    ) -> tuple[VoiceGrant, str | None]:
+        """Raises `GrantRefused`; `RpcError` when the registry does not take the grant."""
+        self._usage.spoke(spoken)
+        grant, refused = self._grant(route, call_id)
+        try:
+            self._usage.begins(grant, route)
+        except RegistryError as error:
+            self._usage.is_unused(grant)
+            log.error("registry.not_entered", call_id=call_id, error=str(error))
+            raise RpcError("the call registry takes no grants") from None
+        return grant, refused
+
+    async def renew(self, call_id: str, token: str | None, spoken: Sequence[SpokenUnder] = ()) -> str:
+        """A fresh token of a running call's present grant. Raises `GrantRefused`, `RpcError`.
+
+        `token` is its last one: a front that was restarted knows the call but not its grant. `spoken`: what
+        was said under the call's grants until now.
+        """
+        call = self._running(call_id)
+        renewed = await asyncio.to_thread(self._renewed, call, token, spoken)
+        if call.grant is not None and call.grant.jti != renewed.jti:
+            raise GrantRefused("replayed", "another grant of the call has taken its place")
+        call.grant = renewed
+        return renewed.token
+
+    def _renewed(self, call: RoutedCall, token: str | None, spoken: Sequence[SpokenUnder]) -> VoiceGrant:
         grant = call.grant
-        if grant is None:
-            if token is None:
-                raise GrantRefused("none", "the call has no grant")
+        if token is not None:
             verifier = GrantVerifier.load(self._office.public_keys_path)
-            grant = verifier.verify(token, call_id=call.call_id)
-        return self._office.grant(grant.scope) if fresh else self._office.renew(grant)
+            last = verifier.verify(token, call_id=call.call_id)
+            if grant is None and not call.route.is_spoken_by(last.scope):
+                raise GrantRefused("scope", f"the grant is for {last.scope}, not for {call.route.name}")
+            if grant is not None and last.jti != grant.jti:
+                raise GrantRefused("replayed", "another grant of the call has taken its place")
+            grant = grant or last
+        if grant is None:
+            raise GrantRefused("none", "the call has no grant")
+        self._usage.spoke(spoken)
+        return self._office.renew(grant)
 
     async def ended(
-        self, call_id: str, how: CallEnding, spoken_s: float | None = None, at: float | None = None
+        self, call_id: str, how: CallEnding, spoken: Sequence[SpokenUnder] = (), at: float | None = None
     ) -> CallEnding:
         """The call is over, now or since `at` (seconds since the epoch); a second word of it changes nothing.
 
-        Returns how it ended, as its row says.
+        `spoken` is what was said under its grants, as far as a hall has told. Returns how the call ended, as
+        its row says.
         """
-        call = self.calls.pop(call_id, None)
+        self.calls.pop(call_id, None)
         stands = await self._close_row(call_id, how, at)
-        if call is not None and call.grant is not None and spoken_s is not None:
-            await asyncio.to_thread(self._use, call, call.grant, spoken_s)
+        await asyncio.to_thread(self._usage.over, call_id, spoken)
         return stands
 
-    def _use(self, call: RoutedCall, grant: VoiceGrant, spoken_s: float) -> None:
-        try:
-            self._office.record_usage(
-                jti=grant.jti, call_id=call.call_id, seconds=spoken_s, dialplan=call.route.name
-            )
-        except ConsentError as error:
-            log.error("usage.not_recorded", call_id=call.call_id, seconds=spoken_s, error=str(error))
+    async def note_left_over(self) -> None:
+        """Has the ledger learn what was said in calls that are over, where somebody died before it could."""
+        await asyncio.to_thread(self._usage.left_over, self.gateways)
 
     def adopt(self, calls: tuple[LiveCall, ...], hall: str) -> None:
         """Running calls that a hall tells a restarted front about."""

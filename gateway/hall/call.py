@@ -28,13 +28,13 @@ from gateway.hall.call_line import CallLine
 from gateway.hall.clocks import Clocks
 from gateway.hall.inbox import CallEnded, EngineGone, Inbox
 from gateway.hall.leg import FULL
-from gateway.hall.licence import Licence
+from gateway.hall.licence import Licence, Term
 from gateway.hall.playout import Item, Playout
 from gateway.hall.speech import Speech
 from gateway.hall.tick_pass import Seat
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import A, Ask, Tell
-from gateway.ipc.hall_messages import CallOffer, MarkFailed, VoiceMuted
+from gateway.ipc.hall_messages import CallOffer, MarkFailed, SpokenUnder, VoiceMuted
 from gateway.ipc.line_messages import KeyWay, ShownState
 from gateway.store.sessions import Session
 from watermark.detect import Detection
@@ -43,6 +43,8 @@ STARTED_WITHIN_S: Final = 10.0
 """A call that no line reports within this is forgotten: its INVITE never reached one."""
 MUTED_FOR_S: Final = 3.0
 """Nobody listens longer than this to a voice that may not be heard any more."""
+HOLD_AFTER_S: Final = 1.2
+"""Silence after which the stock voice asks for a moment when the call goes on as another route."""
 CONFIRMED_WITHIN_S: Final = 32.5
 """RFC 3261 §13.3.1.4: an answer that is not acknowledged in 64 * T1 ends the call. Its line and the edge wait
 as long and come first; this is for a line that does not."""
@@ -77,15 +79,25 @@ class Call:
     """those that the caller has heard whole, before a hall's death too"""
     clocks: Clocks = time
     state: str = field(default="offered", init=False)
-    route: Route = field(init=False)
-    """the one that it follows now"""
-
-    def __post_init__(self) -> None:
-        self.route = self.offer.route
 
     @property
     def id(self) -> str:
         return self.offer.call_id
+
+    @property
+    def route(self) -> Route:
+        """The one that it follows now."""
+        return self.licence.route
+
+    @property
+    def said(self) -> int:
+        """What the caller was sent under the call's grants, samples at 24 kHz."""
+        return self.seat.spoken_samples - self.playout.own_samples
+
+    @property
+    def spoken(self) -> tuple[SpokenUnder, ...]:
+        """What the caller was sent under each of the call's grants."""
+        return self.licence.spoken(self.said)
 
     def words(self, text: str, facts: Mapping[str, str] | None = None) -> str:
         """A dialplan's text with its facts and the clock of the route's zone put in."""
@@ -138,9 +150,28 @@ class Call:
         """The caller pressed a key; verbs learn of each press once, by however many ways it came."""
         self.inbox.press(digit, way, self.clocks.monotonic())
 
-    def follow(self, route: Route) -> None:
-        """The call goes on as `route`."""
-        self.route = route
+    def leave_for(self, route: Route) -> None:
+        """The call goes on as `route`: what was to be said in the one before is not said any more.
+
+        Until there is a grant for this one, only the stock voice may say something. `Grants.follow` asks for
+        the grant.
+        """
+        self.licence.follow(route, self.said)
+        self.speech.leave(route)
+        asyncio.get_running_loop().call_later(HOLD_AFTER_S, self._hold, self.licence.term)
+
+    def begin_again(self) -> None:
+        """The same route goes on under another grant, for which `Grants.fresh` asks."""
+        self.licence.follow(self.route, self.said)
+
+    def _hold(self, term: Term) -> None:
+        """The stock voice asks for a moment when nothing of a route that was just begun is heard yet."""
+        if self.licence.term is not term or self.licence.muted is not None or self.inbox.ended.is_set():
+            return
+        if not self.told:  # no word before the caller knows that a machine speaks
+            return
+        if self.speech.waits or (not term.granted.is_set() and not self.playout.busy):
+            self.speech.prompt(term.route.hold_text)
 
     @property
     def persons_voice(self) -> str:
@@ -208,8 +239,11 @@ class Call:
     # ── its voice ────────────────────────────────────────────────────────────────────────────────────
 
     def use_grant(self, grant: VoiceGrant) -> None:
-        """A verified grant: the first one, or a renewed one that the engine must learn of."""
-        if self.licence.use(grant):
+        """A verified grant: the route's first one, or a renewed one that the engine must learn of.
+
+        Raises `GrantRefused` when it is not for the route that the call follows.
+        """
+        if self.licence.use(grant, self.said):
             self.speech.renew(grant.token)
 
     def mute(self, reason: str) -> None:

@@ -43,7 +43,6 @@ from gateway.ipc.codec import from_json, to_json
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import A, Ask, Tell
 from gateway.ipc.hall_messages import (
-    PROMPTS,
     CallClosed,
     CallOffer,
     Drain,
@@ -244,7 +243,7 @@ class Hall:
             playout=playout,
             speech=speech,
             inbox=inbox,
-            licence=Licence(),
+            licence=Licence(offer.route),
             session=session,
             tell_front=self.tell_front,
             ask_front=self.ask_front,
@@ -280,7 +279,7 @@ class Hall:
                 log.info("prompts.waiting", error=str(error), missing=len(missing))
                 await asyncio.sleep(pause_s)
                 with contextlib.suppress(RpcError, GrantRefused):  # the one may have opened a session
-                    grant = await self.grants.renewed(PROMPTS, grant, fresh=True)
+                    grant = await self.grants.prompts(grant)
         log.error("prompts.failed", missing=self.prompts.missing(texts))
 
     async def drain(self, _: Peer, __: Drain) -> None:
@@ -343,10 +342,11 @@ class Hall:
             offer = from_json(CallOffer, json.loads(record.facts["offer"]), "the offer that Redis keeps")
             async with asyncio.timeout(FRONT_WITHIN_S):  # the lines are often back before the front is
                 await self._front_here.wait()
-            grant = await self.grants.renewed(call_id, None, fresh=True)
+            offer = offer.resumed_in(record.facts.get("route", offer.route.name))
+            found = await self.grants.granted(call_id, offer.route)
             if call_id in self.calls:  # its line told twice
                 return self.calls[call_id]
-            call = self._admit(replace(offer, grant=grant), past)
+            call = self._admit(replace(offer, grant=found.token, grant_refused=found.refused), past)
             call.log.info("call.resumed", remembered=len(past.history))
             return call
         except Exception as error:  # what Redis says may be anybody's: this call is given up, and no other
@@ -389,8 +389,12 @@ class Hall:
         structlog.contextvars.bind_contextvars(call_id=call.id)  # for what is logged by what it is made of
         self.grants.use(call, call.offer.grant)
         work = Tasks()
-        performing = work.short(perform(call, recordings_dir(self.settings)), "call.perform")
-        work.short(self._speak(call), "call.speech")
+        performing = work.short(
+            perform(call, recordings_dir(self.settings), self.grants.follow), "call.perform"
+        )
+        fresh = partial(self.grants.fresh, call)
+        speaking = call.speech.run(call.licence, call.inbox.post, lambda: call.told, fresh)
+        work.short(speaking, "call.speech")
         work.short(self.grants.keep(call), "call.grant")
         work.short(self._limit(call), "call.limit")
         try:
@@ -403,13 +407,11 @@ class Hall:
             self.calls.pop(call.id, None)
             how, underruns = call.inbox.how, call.seat.underruns
             spoken_s = round(call.seat.spoken_samples / HOUSE_HZ, 2)
-            call.session.ended(how, spoken_s=spoken_s, underruns=underruns)
-            self.tell_front(CallClosed(call.id, how, spoken_s))
+            spoken = call.spoken
+            seconds = {said.jti: said.seconds for said in spoken}
+            call.session.ended(how, spoken_s=spoken_s, underruns=underruns, spoken=seconds)
+            self.tell_front(CallClosed(call.id, how, spoken))
             call.log.info("call.ended", how=how, spoken_s=spoken_s, underruns=underruns)
-
-    async def _speak(self, call: Call) -> None:
-        fresh = partial(self.grants.fresh, call)
-        await call.speech.run(lambda: call.licence.token, call.inbox.post, lambda: call.told, fresh)
 
     async def _limit(self, call: Call) -> None:
         await call.line.confirmed.wait()

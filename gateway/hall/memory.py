@@ -103,6 +103,10 @@ class Memory:
     def __bool__(self) -> bool:
         return bool(self._items)
 
+    def follow(self, *, keeps_sound: bool) -> None:
+        """The call goes on as a route that has another word on the caller's sound."""
+        self.keeps_sound = keeps_sound
+
     def add(self, item: Item) -> None:
         self._keep(item)
         self._told(item)

@@ -35,6 +35,11 @@ class Outbox:
     async def next(self) -> Command:
         return await self._commands.get()
 
+    async def flush(self, session: EngineSession) -> None:
+        """Tells `session` what waits, and nothing that comes later."""
+        while not self._commands.empty():
+            await self._commands.get_nowait()(session)
+
     def clear(self) -> None:
         """Nobody is there to be told."""
         while not self._commands.empty():

@@ -6,6 +6,7 @@ Each verb is a coroutine over the call's inbox. `CallEnded` unwinds them whereve
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -48,6 +49,10 @@ ANNOUNCED_TIMES: Final = 3
 BEEP_HZ: Final = 1000.0
 
 
+Follow = Callable[[Call, Route], Awaitable[None]]
+"""`gateway.hall.grants.Grants.follow`: no verb changes the route of a call by itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Goto:
     """Go on as another route."""
@@ -55,13 +60,13 @@ class Goto:
     route: Route
 
 
-async def perform(call: Call, recordings: Path) -> None:
+async def perform(call: Call, recordings: Path, follow: Follow) -> None:
     """Runs the call to its end; never raises for anything a caller or an engine does.
 
-    `recordings`: the folder for what callers leave.
+    `recordings`: the folder for what callers leave. `follow`: how the call goes on as another route.
     """
     try:
-        await Performance(call, recordings).run()
+        await Performance(call, recordings, follow).run()
         call.end(CallEnding(End.VOICE))
     except CallEnded as over:
         call.end(over.how)
@@ -116,9 +121,10 @@ def _last_words(call: Call, code: str) -> str:
 class Performance:
     """One call going through its routes."""
 
-    def __init__(self, call: Call, recordings: Path) -> None:
+    def __init__(self, call: Call, recordings: Path, follow: Follow) -> None:
         self._call = call
         self._recordings = recordings
+        self._follow = follow
         self._ahead: tuple[str, Item] | None = None
         """a text that is being rendered before its verb's turn"""
 
@@ -128,11 +134,13 @@ class Performance:
             raise CallEnded(CallEnding(End.FAILED, "no line reported the call"))
         if (reason := call.licence.muted) is not None:
             raise CallEnded(CallEnding(End.VOICE_REFUSED, reason))
-        route: Route | None = call.route
-        while route is not None:
-            call.follow(route)
-            await self._disclose_voice(route)
-            route = await self._route(route)
+        await self._disclose_voice(call.route)
+        following = await self._route(call.route)
+        while following is not None:
+            self._ahead = None  # rendered in the voice of the route before
+            await self._follow(call, following)
+            await self._disclose_voice(call.route)
+            following = await self._route(call.route)
 
     async def _route(self, route: Route) -> Route | None:
         for at, verb in enumerate(route.do):

@@ -47,6 +47,8 @@ class Item:
     """Not all of it was played: the caller interrupted, or the call ended."""
     broken: bool = False
     """The engine stopped before its end."""
+    own: bool = False
+    """A tone, or the stock voice's, rendered in advance: not said under the call's grant."""
     then: Callable[[Item], None] | None = None
     """called with it when all of it was heard"""
     ready: asyncio.Event = field(default_factory=asyncio.Event)
@@ -94,6 +96,8 @@ class Playout:
         self._fade: Floats | None = None
         """the last 20 ms of what was cut, fading out"""
         self._open: list[Item] = []
+        self.own_samples = 0
+        """pulled so far of what is not said under the call's grant, 24 kHz"""
 
     @property
     def waiting_s(self) -> float:
@@ -155,6 +159,7 @@ class Playout:
             frame = samples[:FRAME]
             self._waiting[0] = (item, samples[FRAME:])
             item.pulled += FRAME
+            self.own_samples += FRAME * item.own
             filled = FRAME
             self._trail.append((self._sent + FRAME, item, item.pulled))
         else:
@@ -173,6 +178,7 @@ class Playout:
             frame[filled : filled + take] = samples[:take]
             filled += take
             item.pulled += take
+            self.own_samples += take * item.own
             if take == len(samples):
                 self._waiting.popleft()
             else:

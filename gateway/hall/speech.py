@@ -21,6 +21,7 @@ from typing import Any, Final
 import numpy as np
 import structlog
 
+from gateway.dialplan import Route
 from gateway.dialplan.disclosure import INTENT, Disclosure, asked_again
 from gateway.dialplan.verbs import Converse, fill
 from gateway.hall import memory
@@ -28,6 +29,7 @@ from gateway.hall.audio import HOUSE_HZ, Floats
 from gateway.hall.call_line import CallLine
 from gateway.hall.clocks import Clocks
 from gateway.hall.inbox import Heard, Refused, SpeechEvent, ToolCall
+from gateway.hall.licence import Licence, Term
 from gateway.hall.memory import Memory
 from gateway.hall.outbox import Outbox, append_sound, interrupt
 from gateway.hall.playout import Item, Playout, PlayoutFull
@@ -139,10 +141,15 @@ class Speech:
             self._outbox.send(lambda session: session.respond(say=reply.say))
 
     def _own(self, sound: Floats) -> Item:
-        item = Item(f"item-{next(self._numbers)}")
+        item = Item(f"item-{next(self._numbers)}", own=True)
         self._playout.put(item, sound)
         self._playout.end(item)
         return item
+
+    @property
+    def waits(self) -> bool:
+        """Something was asked for, and the caller hears nothing yet."""
+        return (self._active is not None or bool(self._asked)) and not self._playout.busy
 
     def beep(self, hz: float, seconds: float) -> Item:
         """A tone; it is marked like everything else."""
@@ -175,6 +182,23 @@ class Speech:
             if reply.item in items or reply is active:
                 self._interrupt(reply)
         return items
+
+    def leave(self, route: Route) -> None:
+        """The call goes on as `route`: nothing that was asked for before is heard any more, however far it is
+        rendered, and the present session ends with its term. What was said stays in the memory."""
+        items = self._playout.cut()
+        active, self._active = self._active, None
+        for reply in (*self._asked, *([active] if active is not None else ())):
+            self._playout.drop(reply.item)
+        for reply in self._recent:
+            if reply.item in items:
+                self._interrupt(reply)
+        self._asked.clear()
+        self._recent.clear()
+        self._outbox = Outbox(self._log)
+        self._unanswered = Unanswered()
+        self._config = {}
+        self._memory.follow(keeps_sound=route.keep.caller_audio)
 
     def _interrupt(self, reply: _Reply) -> None:
         """Has the engine stop `reply` where the caller stopped hearing it; one that the engine has not
@@ -229,40 +253,46 @@ class Speech:
 
     async def run(
         self,
-        grant: Callable[[], str | None],
+        licence: Licence,
         post: Callable[[SpeechEvent], None],
         fills: Callable[[], bool] = lambda: True,
         fresh: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Keeps a session with the engine until cancelled; says so by `Refused` when there can be none.
 
-        `grant` returns the call's present grant token, None while it may not speak. `fills` says whether
-        words may fill a wait: not before the caller knows that a machine speaks. `fresh` sees to it that the
-        grant is another one, after one has opened a session.
+        Each of the licence's terms has a session of its own, by its own grant. `fills` says whether words may
+        fill a wait: not before the caller knows that a machine speaks. `fresh` begins another term of the
+        same route, for another session: one grant opens one.
         """
         lost_at: float | None = None
-        spent = False
+        spent: Term | None = None
+        """the term whose grant has opened a session"""
         filled = False
         while True:
-            began = self._clocks.monotonic()
+            term, began = licence.term, self._clocks.monotonic()
             try:
-                if spent and fresh is not None:
+                if term is spent and fresh is not None:
                     await fresh()
-                    spent = False
-                token = grant()
-                if token is None:
-                    raise EngineError("the call has no voice grant")
-                session = await self._engine.connect(token)
-                spent = True
-                if lost_at is not None:
-                    self._log.info("engine.back", after_s=round(self._clocks.monotonic() - lost_at, 2))
-                await self._converse(session, post)
+                    term = licence.term
+                await term.granted.wait()
+                began = self._clocks.monotonic()
+                if not term.over.is_set():
+                    session = await self._connect(licence.token, term)
+                    if session is not None:
+                        spent = term
+                        if lost_at is not None:
+                            self._log.info(
+                                "engine.back", after_s=round(self._clocks.monotonic() - lost_at, 2)
+                            )
+                        await self._converse(session, post, term)
+                lost_at, filled = None, False
             except (EngineBusy, EngineRefused, EngineSilent) as refusal:
                 post(Refused(refusal.code, str(refusal)))
                 return
             except (EngineError, PlayoutFull) as error:
                 now = self._clocks.monotonic()
-                spent |= isinstance(error, GrantSpent)  # a session that broke before it was open
+                if isinstance(error, GrantSpent):  # of a session that broke before it was open
+                    spent = term
                 if lost_at is None or now - began > RECONNECT_FOR_S:  # it had been well until now
                     lost_at, filled = now, False
                     self._log.warning("engine.away", error=str(error))
@@ -279,31 +309,46 @@ class Speech:
                 post(Refused("lost", f"{type(error).__name__}: {error}"))
                 return
 
-    async def _converse(self, session: EngineSession, post: Callable[[SpeechEvent], None]) -> None:
-        """One session's life; always ends with an error."""
+    async def _connect(self, token: str | None, term: Term) -> EngineSession | None:
+        """A session; None when `term` was over before. Raises `EngineError`."""
+        if token is None:
+            raise EngineError("the call has no voice grant")
+        session, _ = await race(self._engine.connect(token), term.over.wait())
+        return session.result() if session is not None else None
+
+    async def _converse(
+        self, session: EngineSession, post: Callable[[SpeechEvent], None], term: Term
+    ) -> None:
+        """One session's life: until its term is over, or an error."""
         self._moved_at = self._clocks.monotonic()
+        outbox = self._outbox
+        work = (self._read(session, post, term), self._write(session, outbox), self._report(session))
         try:
-            for ended in await race(self._read(session, post), self._write(session), self._report(session)):
-                if ended is not None:
+            for ended in await race(*work, term.over.wait()):
+                if ended is not None and not term.over.is_set():
                     ended.result()
         finally:
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError, EngineError):
                 async with asyncio.timeout(CLOSE_WITHIN_S):  # a stuck engine does not say goodbye
+                    if term.over.is_set():
+                        await outbox.flush(session)  # what was cut, before the next one begins
                     await session.aclose()
             self._start_over()
 
-    async def _read(self, session: EngineSession, post: Callable[[SpeechEvent], None]) -> None:
+    async def _read(self, session: EngineSession, post: Callable[[SpeechEvent], None], term: Term) -> None:
         async for event in session:
+            if term.over.is_set():  # another voice's: none of it is for the call any more
+                return
             self._moved_at = self._clocks.monotonic()
             self._transcribes = session.transcribes
             self._take(event, post)
 
-    async def _write(self, session: EngineSession) -> None:
+    async def _write(self, session: EngineSession, outbox: Outbox) -> None:
         await session.update(binary=True, lead_s=self._lead_s, **self._config)
         if self._memory:
             await session.restore(self._memory.for_engine())
         while True:
-            command = await self._outbox.next()
+            command = await outbox.next()
             await command(session)
 
     async def _report(self, session: EngineSession) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final, Literal
 
 from gateway.dialplan import Route
@@ -47,6 +47,11 @@ class CallOffer(Ask[None]):
     def route(self) -> Route:
         """The route that the call begins with."""
         return self.routes[0]
+
+    def resumed_in(self, name: str) -> CallOffer:
+        """The same call, which begins again with the route of that name. Raises `KeyError`."""
+        route = self.route_named(name)
+        return replace(self, routes=(route, *(other for other in self.routes if other is not route)))
 
     def route_named(self, name: str) -> Route:
         """One of the call's routes. Raises `KeyError` when none has that name."""
@@ -155,13 +160,21 @@ class VoicesWithdrawn(Ask[FeedState]):
 
 
 @dataclass(frozen=True, slots=True)
+class SpokenUnder:
+    """What was said to the caller under one grant, as far as the hall has sent it."""
+
+    jti: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class CallClosed(Tell):
-    """The call is over; `spoken_s` is what its voice said."""
+    """The call is over; `spoken` is what was said under the grants that the front may not have heard of."""
 
     wire: ClassVar[str] = "call.closed"
     call_id: str
     how: CallEnding
-    spoken_s: float
+    spoken: tuple[SpokenUnder, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,16 +216,37 @@ class GrantRenewal:
 
 @dataclass(frozen=True, slots=True)
 class RenewGrant(Ask[GrantRenewal]):
-    """Asks for a fresh grant.
+    """Asks for a fresh token of the call's present grant.
 
-    `token` is the call's last grant, which a restarted front has not seen. A restarted hall has none.
-    `fresh`: another grant of the same scope, for a new session, since one grant opens one.
+    `token` is its last one, which a restarted front has not seen.
     """
 
     wire: ClassVar[str] = "grant.renew"
     call_id: str
-    token: str | None = field(repr=False)
-    fresh: bool = False
+    token: str = field(repr=False)
+    spoken: tuple[SpokenUnder, ...] = ()
+    """What was said under it by now, and under those that the call had before."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteGrant:
+    """A grant for the route that was asked for, or the stock voice's where the plan lets that stand in."""
+
+    token: str | None = field(default=None, repr=False)
+    refused: str | None = None
+    """Why the route's own voice may not speak (one of `consent.grants.grant.REASONS`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FollowRoute(Ask[RouteGrant]):
+    """Asks for a new grant, for another of the call's routes, or for the same one in another hall."""
+
+    wire: ClassVar[str] = "grant.follow"
+    call_id: str
+    route: str
+    """Its name."""
+    spoken: tuple[SpokenUnder, ...] = ()
+    """What was said under the grants that the call had until now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,13 @@ class CallRecord:
         """The turns among the events, the oldest first."""
         return tuple({"at": event["at"], **event["data"]} for event in self.events if event["kind"] == "turn")
 
+    @property
+    def spoken(self) -> dict[str, float]:
+        """Seconds that a call which has ended was spoken to under each of its grants, by jti."""
+        kept = _json_of(self.facts.get("spoken", "{}"))
+        found = kept.items() if isinstance(kept, dict) else ()
+        return {jti: float(seconds) for jti, seconds in found if isinstance(seconds, int | float)}
+
     def to_json(self, *, events: bool = False) -> dict[str, Any]:
         """The call for the API and the command line.
 
@@ -119,8 +126,9 @@ class CallRecord:
         for key in ("turns", "underruns", "packets", "lost"):
             number = self.number(key)
             _keep(table, key, None if number is None else int(number))
-        if "disclosed" in facts:
-            _keep(table, "disclosed", _json_of(facts["disclosed"]))
+        for key in ("disclosed", "spoken"):
+            if key in facts:
+                _keep(table, key, _json_of(facts[key]))
         if events:
             table["turns"] = list(self.turns)
             table["events"] = list(self.events)

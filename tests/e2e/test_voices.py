@@ -75,8 +75,9 @@ do = [
 class Office:
     """The consent office of a house, with two operators. Its checks are doubles (see conftest)."""
 
-    def __init__(self, house: House) -> None:
-        data = house.folder / "data"
+    def __init__(self, folder: Path) -> None:
+        """`folder`: the house's."""
+        data = folder / "data"
         checks = Checks(PlannedSpeaker(), PlannedRecogniser(), PlannedMark(), PlannedClassifier())
         self.office = ConsentOffice.open(
             f"sqlite:///{data / 'voicegate.db'}", data / "consent", checks=checks
@@ -138,7 +139,7 @@ def test_an_owner_takes_the_voice_back_by_telephone(tmp_path: Path, plans: Path)
     )
     house.folder.mkdir()
     house.folder.joinpath("data").mkdir(mode=0o700)
-    office = Office(house)
+    office = Office(house.folder)
     office.register_jane()
     house.start()
     try:
@@ -187,7 +188,7 @@ def enrolling(tmp_path: Path, plans: Path) -> Iterator[tuple[House, Office]]:
     house = House(tmp_path / "house", dialplans=plans)
     house.folder.mkdir()
     house.folder.joinpath("data").mkdir(mode=0o700)
-    office = Office(house)
+    office = Office(house.folder)
     house.start()
     try:
         yield house, office

@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -149,6 +150,17 @@ async def test_a_renewal_is_as_strict_as_a_first_grant(served: Served, grants: G
         # refused renewals are not used up: the call they are for may open its session with them
     async with served.wire(other_call):
         pass
+
+
+@pytest.mark.parametrize("part", ["purpose", "dialplan", "language"])
+async def test_a_session_is_not_taken_over_to_another_use_of_its_voice(
+    served: Served, grants: Grants, part: str
+) -> None:
+    grant = grants.issue()
+    async with served.wire(grant) as wire:
+        other = grants.office.grant(replace(grant.scope, **{part: "zz"}))
+        error = await wire.error("session.update", session={"voicegate": {"grant": other.token}})
+        assert error["code"] == "grant_scope"
 
 
 async def test_a_renewal_in_use_elsewhere_is_a_replay(served: Served, grants: Grants) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -228,6 +229,54 @@ def test_prompts_are_what_is_said_when_no_engine_answers(tmp_path: Path) -> None
     plan = load(tmp_path, route(do=ANSWER + DISCLOSE + CONVERSE + 'busy = "Busy."\nengine_lost = "Lost."\n'))
     told = "This is a machine with an AI voice. It speaks for Lindens."
     assert plan.prompts() == ("Lost.", "Busy.", told)
+
+
+LEADS = '[[route.do]]\nverb = "gather"\nprompt = "?"\nbranches = {{ 1 = "{}" }}\n'
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ("en", "One moment, please."),
+        ("de", "Einen Moment, bitte."),
+        ("fr-CA", "Un instant, s'il vous plaît."),
+    ],
+)
+def test_a_route_that_a_gather_leads_to_has_a_text_for_a_moment_s_wait(
+    tmp_path: Path, language: str, said: str
+) -> None:
+    menu = route(do=ANSWER + LEADS.format("sub"))
+    plan = load(tmp_path, menu, route("sub", f'language = "{language}"', do=ANSWER))
+    assert plan.prompts() == (said,), "it is rendered in advance; the route that nothing leads to has none"
+    own = load(tmp_path, menu, route("sub", f'language = "{language}"', 'hold = "Wait."', do=ANSWER))
+    assert own.prompts() == ("Wait.",)
+
+
+def test_one_in_a_language_without_such_a_text_does_not_load(tmp_path: Path) -> None:
+    menu, dutch = route(do=ANSWER + LEADS.format("sub")), 'language = "nl"'
+    error = refusal(tmp_path, menu, route("sub", dutch, do=ANSWER))
+    assert "'nl'" in error
+    assert 'add hold = "' in error
+    assert load(tmp_path, menu, route("sub", dutch, 'hold = "Een moment."', do=ANSWER)).prompts()
+    assert load(tmp_path, route(), route("sub", dutch, 'called = ["x"]', do=ANSWER)), "nothing leads to it"
+
+
+def test_a_text_for_a_moment_s_wait_holds_no_facts(tmp_path: Path) -> None:
+    assert "rendered in advance" in refusal(
+        tmp_path, route("demo", 'called = ["x"]', 'hold = "It is {time}."')
+    )
+
+
+def test_a_grant_fits_a_route_by_all_of_its_scope() -> None:
+    here = Route(name="ads", voice="jane", purpose="marketing", language="de", without_voice="hangup")
+    scope = here.scope("c1")
+    assert here.is_spoken_by(scope)
+    for part in ("voice", "purpose", "dialplan", "language"):
+        assert not here.is_spoken_by(replace(scope, **{part: "other"}))
+    stock = replace(scope, voice="heart")
+    assert not here.is_spoken_by(stock)
+    assert replace(here, without_voice="stock").is_spoken_by(stock)
+    assert not replace(here, without_voice="stock").is_spoken_by(replace(scope, voice="joe"))
 
 
 def test_facts_are_filled_in_and_the_clock_is_one() -> None:

@@ -208,7 +208,7 @@ async def test_a_hall_that_has_the_call_decides(house: House) -> None:
     assert house.hall.asked == [EndCall(call_id, CallEnding(End.CONSOLE))]
     assert await house.lives(call_id), "until the hall says that it is over"
     house.sessions.session(call_id).ended(CallEnding(End.CONSOLE))
-    await house.closing.closed(CallClosed(call_id, CallEnding(End.CONSOLE), 1.0))
+    await house.closing.closed(CallClosed(call_id, CallEnding(End.CONSOLE), ()))
     row, record = house.row(call_id), await house.sessions.get(call_id)
     assert row.how == "hung up by the console"
     assert record is not None
@@ -263,7 +263,7 @@ async def test_a_hall_and_a_line_that_speak_at_once_leave_one_end(house: House) 
     await asyncio.gather(
         house.closing.ended(call_id, CallEnding(End.CALLER)),
         house.closing.left(call_id, CallEnding(End.CALLER)),
-        house.closing.closed(CallClosed(call_id, CallEnding(End.VOICE), 2.0)),
+        house.closing.closed(CallClosed(call_id, CallEnding(End.VOICE), ())),
     )
     row = house.row(call_id)
     record = await house.sessions.get(call_id)

@@ -20,11 +20,11 @@ from consent.grants.scope import Scope
 from gateway.dialplan import Dialplan
 from gateway.errors import CallRefused, HallRefused, RpcError, RpcTimeout
 from gateway.front import routing as module
-from gateway.front.routing import Routing
+from gateway.front.routing import RoutedCall, Routing
 from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.codec import to_json
 from gateway.ipc.envelope import Ask, Message
-from gateway.ipc.hall_messages import CallOffer, EndCall, LiveCall
+from gateway.ipc.hall_messages import CallOffer, EndCall, LiveCall, SpokenUnder
 from gateway.store.registry import CALLS, CallRow, PayloadTaken, Registry, RegistryError
 from watermark.keys import MarkKey
 from watermark.payload import call_payload
@@ -81,6 +81,8 @@ class Office:
         self.public_keys_path.write_text(json.dumps({"keys": {"k": b64(public)}}))
         self.refuses: dict[str, str] = {}
         self.granted: list[str] = []
+        self.scopes: list[Scope] = []
+        """what it gave grants for"""
         self.used: list[dict[str, Any]] = []
 
     def grant(self, scope: Scope) -> VoiceGrant:
@@ -88,15 +90,22 @@ class Office:
         if voice in self.refuses:
             raise GrantRefused(self.refuses[voice], "no")
         self.granted.append(voice)
-        now = time.time()
+        given = sum(earlier.call_id == scope.call_id for earlier in self.scopes)
+        self.scopes.append(scope)
+        return self._sign(scope, f"jti-{scope.call_id}" + (f"-{given + 1}" if given else ""))
+
+    def _sign(self, scope: Scope, jti: str) -> VoiceGrant:
+        now, voice = time.time(), scope.voice
         claims = {
-            "jti": f"jti-{scope.call_id}", "sub": voice, "vh": f"hash of {voice}", "pur": scope.purpose,
+            "jti": jti, "sub": voice, "vh": f"hash of {voice}", "pur": scope.purpose,
             "dp": scope.dialplan, "lang": scope.language, "call": scope.call_id, "iat": now, "exp": now + 60,
         }  # fmt: skip
         return GrantVerifier({"k": self._key.public_key()}).verify(sign(claims, self._key, "k"))
 
     def renew(self, grant: VoiceGrant) -> VoiceGrant:
-        return self.grant(grant.scope)
+        if grant.voice in self.refuses:
+            raise GrantRefused(self.refuses[grant.voice], "no")
+        return self._sign(grant.scope, grant.jti)
 
     def record_usage(self, **usage: Any) -> None:
         self.used.append(usage)
@@ -158,6 +167,12 @@ class Desk:
 
     def open_rows(self) -> list[CallRow]:
         return [row for row in self.rows() if row.ended_at is None]
+
+
+def said(call: RoutedCall, seconds: float) -> tuple[SpokenUnder, ...]:
+    """What a hall tells of a call's present grant."""
+    assert call.grant is not None
+    return (SpokenUnder(call.grant.jti, seconds),)
 
 
 @pytest.fixture
@@ -346,8 +361,8 @@ async def test_payloads_that_are_all_taken_refuse_the_call(desk: Desk, monkeypat
 
 async def test_the_end_of_a_call_is_noted_once(desk: Desk) -> None:
     call = await desk.offer()
-    await desk.routing.ended(call.call_id, "caller hung up", 3.5)
-    await desk.routing.ended(call.call_id, "failed: something else", 9.9)
+    await desk.routing.ended(call.call_id, "caller hung up", said(call, 3.5))
+    await desk.routing.ended(call.call_id, "failed: something else", said(call, 9.9))
     row = desk.registry.get(call.call_id)
     assert row is not None
     assert row.how == "caller hung up"
@@ -362,7 +377,7 @@ async def test_a_registry_that_is_away_at_the_end_loses_no_usage(desk: Desk, mon
         raise RegistryError("away")
 
     monkeypatch.setattr(desk.registry, "close_call", away)
-    await desk.routing.ended(call.call_id, "caller hung up", 3.5)
+    await desk.routing.ended(call.call_id, "caller hung up", said(call, 3.5))
     assert desk.routing.calls == {}
     assert [usage["call_id"] for usage in desk.office.used] == [call.call_id]
 
@@ -398,7 +413,7 @@ async def test_an_adopted_call_renews_by_its_last_token(desk: Desk) -> None:
         await desk.routing.renew(call.call_id, token[:-8] + "AAAAAAAA")
     await desk.routing.renew(call.call_id, token)
     assert adopted.grant is not None
-    await desk.routing.ended(call.call_id, "hung up", 1.0)
+    await desk.routing.ended(call.call_id, "hung up", said(adopted, 1.0))
     assert desk.office.used[0]["dialplan"] == "demo"
 
 

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from gateway.dialplan import Answer, Converse
+from gateway.ipc.hall_messages import FollowRoute
 from gateway.ipc.line_messages import AnswerCall
 from tests.gateway.hall import virtual_hall as scripted
 from tests.gateway.hall.virtual_hall import DISCLOSE, TOLD, TOLD_S, WORD_S, House, Phone
@@ -43,6 +44,7 @@ async def back(house: House, phone: Phone, *, front: bool = True) -> None:
 
 async def test_a_call_goes_on_in_the_new_hall(house: House) -> None:
     phone = await interrupted(house)
+    before = house.engine.sessions[-1].grant
     await back(house, phone)
     asked = len(house.engine.said)
     await house.until(lambda: len(house.engine.said) > asked)
@@ -52,7 +54,8 @@ async def test_a_call_goes_on_in_the_new_hall(house: House) -> None:
     words = [item["content"][0]["text"] for item in restored[1]]
     assert words == [TOLD, "how can I help", "a question", "an answer"]
     assert house.call(phone).state == "confirmed"
-    assert house.front.renewed[-1] == (phone.call_id, None), "the grant is no secret that Redis keeps"
+    assert house.front.followed[-1] == FollowRoute(phone.call_id, "demo"), "Redis keeps no grant"
+    assert house.call(phone).licence.token not in (None, before)
     await house.until(lambda: phone.heard_s() > 0.7)
     house.engine.answers = [scripted.Answer("still here")]
     await house.until(lambda: not house.call(phone).playout.busy)

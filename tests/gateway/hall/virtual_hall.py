@@ -10,7 +10,7 @@ import contextlib
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from consent.grants.grant import GrantVerifier, VoiceGrant, sign
 from consent.grants.revocation_feed import RevocationFeed
+from consent.grants.scope import Scope
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.dialplan import Disclose, Route, Verb
@@ -33,7 +34,7 @@ from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.codec import from_json, packed, to_json, unpacked
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import A, Ask, Message
-from gateway.ipc.hall_messages import CallOffer, GrantRenewal, RenewGrant
+from gateway.ipc.hall_messages import CallOffer, FollowRoute, GrantRenewal, RenewGrant, RouteGrant
 from gateway.ipc.hello import Hello, LineFacts
 from gateway.ipc.line_messages import (
     AnswerCall,
@@ -113,10 +114,15 @@ class Consent(GrantVerifier):
         self.life_s = 60.0
 
     def token(self, call_id: str, *, voice: str = "heart", life_s: float | None = None) -> str:
+        """The grant that a call begins with, in a route as `House.offer` makes it."""
+        return self.signed(Scope(voice, "support", "demo", "en", call_id), f"jti-{call_id}", life_s)
+
+    def signed(self, scope: Scope, jti: str, life_s: float | None = None) -> str:
         at = self._loop.wall()
         claims = {
-            "jti": f"jti-{call_id}", "sub": voice, "vh": f"hash of {voice}", "pur": "support", "dp": "demo",
-            "lang": "en", "call": call_id, "iat": at, "exp": at + (life_s or self.life_s),
+            "jti": jti, "sub": scope.voice, "vh": f"hash of {scope.voice}", "pur": scope.purpose,
+            "dp": scope.dialplan, "lang": scope.language, "call": scope.call_id, "iat": at,
+            "exp": at + (life_s or self.life_s),
         }  # fmt: skip
         return sign(claims, self._signer, "k")
 
@@ -478,10 +484,21 @@ class Front:
         self.away = False
         self.nonsense = False
         self.renewed: list[tuple[str, str | None]] = []
+        self.renewals: list[RenewGrant] = []
         self.answers: dict[type[Ask[Any]], list[Any]] = {}
         """what it answers to other questions, in turn"""
         self.asked: list[Ask[Any]] = []
         """those questions"""
+        self.routes: dict[str, tuple[Route, ...]] = {}
+        """each call's, the first is the one that it begins with"""
+        self.followed: list[FollowRoute] = []
+        self.gives: Callable[[str, Route], str] | None = None
+        """what grant it gives for a route of a call, if not the one that fits"""
+        self.without: dict[str, str] = {}
+        """voices that consent refuses, and why"""
+        self.follows_after_s = 0.0
+        self.renews_after_s = 0.0
+        self._grants: dict[str, tuple[str, Scope]] = {}
         self._consent = consent
 
     async def ask(self, message: Ask[A], timeout_s: float = 2.0) -> A:
@@ -492,13 +509,37 @@ class Front:
             self.asked.append(message)
             answer: A = self.answers[type(message)].pop(0)
             return answer
+        if isinstance(message, FollowRoute):
+            self.followed.append(message)
+            await asyncio.sleep(self.follows_after_s)
+            return self._followed(message)  # type: ignore[return-value]  # it is the A
         assert isinstance(message, RenewGrant)
         if self.nonsense:
             return message.answer_from(None)  # raises, as the peer of a real front does
         self.renewed.append((message.call_id, message.token))
+        self.renewals.append(message)
+        jti, scope = self._grants.get(message.call_id, (f"jti-{message.call_id}", None))
+        await asyncio.sleep(self.renews_after_s)
         if self.refuses is not None:
             return GrantRenewal(refused=self.refuses)
-        return GrantRenewal(token=self._consent.token(message.call_id))
+        if scope is None:
+            return GrantRenewal(token=self._consent.token(message.call_id))
+        return GrantRenewal(token=self._consent.signed(scope, jti))
+
+    def _followed(self, asked: FollowRoute) -> RouteGrant:
+        """As `gateway.front.routing` decides it."""
+        (route,) = [route for route in self.routes[asked.call_id] if route.name == asked.route]
+        scope, refused = route.scope(asked.call_id), self.refuses or self.without.get(route.voice)
+        if refused is not None and route.without_voice == "hangup":
+            return RouteGrant(refused=refused)
+        if self.refuses is not None:
+            return RouteGrant(refused=self.refuses)
+        if refused is not None:
+            scope = replace(scope, voice="heart")
+        jti = f"jti-{asked.call_id}-{len(self.followed) + 1}"
+        self._grants[asked.call_id] = jti, scope
+        token = self._consent.signed(scope, jti) if self.gives is None else self.gives(asked.call_id, route)
+        return RouteGrant(token, refused)
 
     def tell(self, message: Message) -> None:
         self.events.append(through(message))
@@ -755,6 +796,7 @@ class House:
             "grant": self.consent.token(call_id), "routes": (route, *others),
         }  # fmt: skip
         offered = CallOffer(call_id=call_id, **(params | offer))
+        self.front.routes[call_id] = offered.routes
         await self.hall.call_offered(self.front, through(offered))  # type: ignore[arg-type]
         return call_id
 
