@@ -1,7 +1,8 @@
 """Evidence for one marked clip, on one page: the mark, the call it names, the grant, the consent record.
 
 The call's facts come from the gateway's registry as a plain mapping (`call_id`, `payload`, `grant_jti`,
-`voice`, `voice_hash`, `dialplan`, `route`, `caller`, `called`, `started_at`, `ended_at`, `how`; any may be
+`voice`, `voice_hash`, `dialplan`, `route`, `caller`, `called`, `started_at`, `ended_at`, `how`, and `grants`:
+each grant that the call had, with `jti`, `route`, `voice`, `voice_hash`, `given_at`, `spoken_s`; any may be
 missing): consent knows no gateway. Whoever can write SQL can change such facts; so the payload is computed
 again from the call's id with the mark's keys, and the row is compared with what the ledger sealed of it. What
 each link rests on is said beside it.
@@ -15,8 +16,8 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any, Final
 
-from consent.errors import ConsentError
-from consent.grants.scope import STOCK
+from consent.errors import ConsentError, GrantRefused
+from consent.grants.scope import STOCK, Scope
 from consent.ledger.chain import Proof
 from consent.office.office import ConsentOffice
 from consent.office.record import agreed
@@ -87,13 +88,51 @@ def gather(
     try:
         proof = office.books.prove()
     except ConsentError as error:
-        proof = Proof(0, 0, str(error), None)
+        proof = unread(str(error))
     links.append(_registry(office, call, calls, proof))
-    if call.get("voice") == STOCK:
-        links += _stock(office, call)
-    else:
-        links += _person(office, call, proof)
+    given = _given(call)
+    for grant in given:
+        links += _stock(office, grant) if grant.get("voice") == STOCK else _person(office, grant)
+    hidden = _hidden(office, call, given)
+    links += hidden
+    if hidden or any(grant.get("voice") != STOCK for grant in given):
+        links.append(_ledger(proof))
     return Evidence(office.clock(), links)
+
+
+def unread(why: str) -> Proof:
+    """What is known of a ledger that cannot be read."""
+    return Proof(0, 0, why, None)
+
+
+def _given(call: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Every grant of a call that the registry tells of: one that goes on as another route has another."""
+    table = call.get("grants") or []
+    given: list[Mapping[str, Any]] = [{**call, **_renamed(grant)} for grant in table]
+    if call.get("grant_jti") not in {grant["grant_jti"] for grant in given}:
+        given.insert(0, call)
+    return given
+
+
+def _hidden(office: ConsentOffice, call: Mapping[str, Any], given: Sequence[Mapping[str, Any]]) -> list[Link]:
+    """A call's used grants that the ledger tells of and the registry does not, or as the stock voice's."""
+    known = {str(grant.get("grant_jti")) for grant in given if grant.get("voice") != STOCK}
+    try:
+        rows = office.books.rows(kinds=("voice.granted", "voice.used"), holding=str(call.get("call_id")))
+    except ConsentError:
+        return []  # `_person` and `_ledger` say that it cannot be read
+    ours = [row for row in rows if row.table["call"] == call.get("call_id") and row.table["jti"] not in known]
+    unused = {row.table["jti"] for row in ours if row.kind == "voice.used" and not row.table["seconds"]}
+    says = "The ledger has this grant of the call, and the registry does not, or not as a person's."
+    return [
+        Link("Grant", False, says, {"grant": row.table["jti"], "dialplan": row.table["dialplan"]})
+        for row in ours
+        if row.kind == "voice.granted" and row.table["jti"] not in unused
+    ]
+
+
+def _renamed(grant: Mapping[str, Any]) -> dict[str, Any]:
+    return {("grant_jti" if key == "jti" else key): value for key, value in grant.items()}
 
 
 def fits_payload(call: Mapping[str, Any], keys: Sequence[MarkKey]) -> bool:
@@ -161,25 +200,33 @@ def _stock(office: ConsentOffice, call: Mapping[str, Any]) -> list[Link]:
     # the hash of the record alone is of a call before there was a clip
     same = call.get("voice_hash") in (voice.voice_hash, UNHEARD_HASH)
     facts = {"voice": STOCK, "grant": str(call.get("grant_jti")), "voice_hash": str(call.get("voice_hash"))}
+    facts |= {key: str(call[key]) for key in ("route", "purpose", "language") if call.get(key)}
+    if call.get("spoken_s") is not None:
+        facts["spoken"] = f"{call['spoken_s']:.1f} s"
     says = str(STOCK_RECORD["statement"])
     return [
         Link("Voice", same, says if same else "The call names another hash than the stock voice's.", facts)
     ]
 
 
-def _person(office: ConsentOffice, call: Mapping[str, Any], proof: Proof) -> list[Link]:
+def _person(office: ConsentOffice, call: Mapping[str, Any]) -> list[Link]:
     jti = call.get("grant_jti")
     try:
         standing = office.look()
-        rows = office.books.rows(kinds=("voice.granted",), holding=str(jti))
+        rows = office.books.rows(kinds=("voice.granted", "voice.used"), holding=str(jti))
     except ConsentError as error:
         return [Link("Grant", None, f"The ledger cannot be read: {error}")]
-    row = next((row for row in reversed(rows) if row.table["jti"] == jti), None)
+    of_it = [row for row in rows if row.table["jti"] == jti]
+    row = next((row for row in reversed(of_it) if row.kind == "voice.granted"), None)
     if row is None:
         return [Link("Grant", False, f"The ledger has no grant {jti}.")]
     body = row.table
     stolen_ms = standing.stolen.get(row.kid)
-    fits: bool | None = body["call"] == call.get("call_id") and body["voice_hash"] == call.get("voice_hash")
+    fits: bool | None = (
+        body["call"] == call.get("call_id")
+        and body["voice_hash"] == call.get("voice_hash")
+        and call.get("route") in (None, body["dialplan"])
+    )
     facts = {
         "grant": str(jti),
         "ledger row": f"{row.seq}, {row.hash[:16]}",
@@ -188,7 +235,14 @@ def _person(office: ConsentOffice, call: Mapping[str, Any], proof: Proof) -> lis
         "dialplan": body["dialplan"],
         "language": body["language"],
     }
-    says = "Given for this call and this voice." if fits else "This grant is for another call or voice."
+    for used in of_it:
+        if used.kind == "voice.used":
+            facts["spoken"] = f"{float(used.table['seconds']):.1f} s"
+    says = (
+        "Given for this call, this voice and this route."
+        if fits
+        else "This grant is for another call, voice or route."
+    )
     if fits and stolen_ms is not None and row.at_ms >= stolen_ms:
         fits, says = None, f"The key that signed this row, {row.kid}, was stolen by then."
     links = [Link("Grant", fits, says, facts)]
@@ -199,9 +253,14 @@ def _person(office: ConsentOffice, call: Mapping[str, Any], proof: Proof) -> lis
         links.append(_consent(office, voice.voice_id, row.at_ms / 1000, body))
     except ConsentError as error:
         links.append(Link("Consent", None, f"The ledger cannot be read: {error}"))
-    says = f"{proof.rows} rows verify." if proof.ok else f"Row {proof.bad} is bad: {proof.fault}"
-    links.append(Link("Ledger", proof.ok, says, {"head": proof.head.hash} if proof.head else {}))
     return links
+
+
+def _ledger(proof: Proof) -> Link:
+    if proof == unread(proof.fault):
+        return Link("Ledger", None, f"The ledger cannot be read: {proof.fault}")
+    says = f"{proof.rows} rows verify." if proof.ok else f"Row {proof.bad} is bad: {proof.fault}"
+    return Link("Ledger", proof.ok, says, {"head": proof.head.hash} if proof.head else {})
 
 
 def _consent(office: ConsentOffice, voice_id: str, at: float, grant: Mapping[str, Any]) -> Link:
@@ -215,12 +274,12 @@ def _consent(office: ConsentOffice, voice_id: str, at: float, grant: Mapping[str
         return Link("Consent", held, says, facts)
     claims = record.claims
     reviewed = 0 < voice.active_ms <= at * 1000
-    covered = (
-        reviewed
-        and grant["record_hash"] == voice.record_hash
-        and record.not_before <= at < record.expires_at
-        and grant["purpose"] in record.purposes
-    )
+    scope = Scope(record.handle, grant["purpose"], grant["dialplan"], grant["language"], grant["call"])
+    covered = reviewed and grant["record_hash"] == voice.record_hash
+    try:
+        record.refuse(scope, now=at)
+    except GrantRefused:
+        covered = False
     facts |= {
         "person": claims["name"],
         "company": claims["company"],

@@ -19,6 +19,7 @@ from gateway.config.runtime import runtime_for
 from gateway.config.settings import Settings
 from gateway.errors import StartError
 from gateway.run import redis_server
+from gateway.store.call_grants import CallGrants
 from gateway.store.call_search import CallSearch
 from gateway.store.refused_calls import REFUSED, RefusedCall, RefusedCalls
 from gateway.store.registry import CallRow, Registry
@@ -81,6 +82,10 @@ class CallStores:
         """The registry's row."""
         return None if self._registry is None else self._registry.get(call_id)
 
+    def table(self, call_id: str) -> dict[str, Any] | None:
+        """The registry's row and the call's grants, as `consent.proof.evidence` reads them."""
+        return None if self._registry is None else registry_table(self._registry, self._registry.get(call_id))
+
     def heads(self, call_ids: list[str]) -> tuple[set[str], Mapping[str, dict[str, Any]]]:
         """The calls that live by what Redis says now, and what it says of those asked for."""
 
@@ -122,6 +127,14 @@ class CallStores:
             )
             self.silence = f"Redis does not answer ({bare(str(error))}); {remedy}"
             return None
+
+
+def registry_table(registry: Registry, row: CallRow | None) -> dict[str, Any] | None:
+    """A row as JSON with its grants, in the order in which they were given."""
+    if row is None:
+        return None
+    grants = CallGrants(registry).of_call(row.call_id)
+    return {**row.to_json(), "grants": [grant.to_json() for grant in grants]}
 
 
 async def _reading(url: str, read: Callable[[Sessions], Awaitable[Result]]) -> Result:

@@ -131,7 +131,7 @@ def show(call_id: str, as_json: bool) -> None:
     """Show one call: who, which route and voice, how it ended, and what happened, in order of time."""
     settings = load()
     with CallStores(settings) as stores:
-        row = stores.row(call_id)
+        row, registered = stores.row(call_id), stores.table(call_id)
         record = stores.record(call_id)
         lives = row is not None and row.ended_at is None and call_id in stores.heads([call_id])[0]
         refused = stores.refused(CallSearch(), call_id=call_id) if row is None and record is None else []
@@ -145,7 +145,7 @@ def show(call_id: str, as_json: bool) -> None:
         raise VoicegateError(tame(f"no call {call_id} in {place(settings)}; {latest}{why}"))
     if as_json:
         table = record or {"call_id": call_id}
-        click.echo(json.dumps({**table, "registry": row.to_json() if row else None}))
+        click.echo(json.dumps({**table, "registry": registered}))
         return
     known = None if row is None else KnownCall.of(row, record or {}, lives=lives)
     for text in (*head(call_id, known, record or {}), *course(record or {})):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from consent.office.office import ConsentOffice
 from consent.proof.evidence import Evidence, fits_payload, gather, page
+from gateway.cli.call_stores import registry_table
 from gateway.config.paths import consent_dir, mark_keys_path
 from gateway.config.settings import Settings, load
 from gateway.store.call_leaves import CallLeaves
@@ -46,7 +47,7 @@ def trace(clip: Path, html: Path | None, as_json: bool, speeds: bool) -> None:
         html.write_text(page(evidence))
     if as_json:
         table = {"ours": True, "mark": found.as_json(), "evidence": evidence.to_json()}
-        click.echo(json.dumps(table | {"call": call.to_json() if call else None}))
+        click.echo(json.dumps(table | {"call": facts}))
     else:
         click.echo(describe(clip, evidence))
 
@@ -104,7 +105,7 @@ def _evidence(settings: Settings, found: Detection, keys: KeyRing, named: Named)
     office = ConsentOffice.open(settings.sql, consent_dir(settings))
     registry = Registry.open(settings.sql)
     try:
-        facts: dict[str, Any] | None = named.call.to_json() if named.call is not None else None
+        facts = registry_table(registry, named.call)
         mark = replace(found, scores=()).as_json()
         said = {key: mark[key] for key in ("key", "payload", "p_value")}
         return gather(

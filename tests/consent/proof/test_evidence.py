@@ -145,6 +145,54 @@ def test_a_clip_of_the_stock_voice_needs_no_person(desk: Desk) -> None:
     assert not gather(desk.office, call(stock, voice_hash="0" * 64)).unbroken
 
 
+def test_each_route_of_a_call_is_on_the_page(desk: Desk) -> None:
+    desk.jane()
+    one, two = granted(desk), desk.office.grant(Scope("heart", "marketing", "ads", "de", "c1"))
+    grants = [
+        {"jti": one.jti, "route": "demo", "voice": "jane", "voice_hash": one.voice_hash, "given_at": 1.0},
+        {
+            "jti": two.jti, "route": "ads", "voice": "heart", "voice_hash": two.voice_hash, "given_at": 2.0,
+            "purpose": "marketing", "language": "de", "spoken_s": 3.25,
+        },
+    ]  # fmt: skip
+    evidence = gather(desk.office, call(one, grants=grants))
+    assert evidence.unbroken
+    assert [link.title for link in evidence.links] == ["Call", "Grant", "Consent", "Voice", "Ledger"]
+    assert evidence.links[3].facts["route"] == "ads"
+    assert evidence.links[3].facts["spoken"] == "3.2 s"
+    html = page(evidence)
+    assert "marketing" in html
+    assert "support" in html
+
+
+@pytest.mark.parametrize("lie", ["route", "hidden", "made up", "stock"])
+def test_a_registry_that_tells_of_other_routes_breaks_the_chain(desk: Desk, lie: str) -> None:
+    desk.jane()
+    one, two = granted(desk), desk.grant(purpose="booking", dialplan="booking")
+    assert isinstance(two, VoiceGrant)
+    named = [(one.jti, "demo"), (two.jti, "booking")]
+    assert gather(desk.office, call(one, grants=table_of(one, named))).unbroken
+    told = {
+        "route": [(one.jti, "demo"), (two.jti, "demo")],
+        "hidden": [(one.jti, "demo")],
+        "made up": [*named, ("f" * 32, "demo")],
+        "stock": named,
+    }[lie]
+    grants = table_of(one, told)
+    if lie == "stock":
+        grants[1] |= {"voice": "heart", "voice_hash": desk.office.stock.voice_hash}
+    evidence = gather(desk.office, call(one, grants=grants))
+    assert not evidence.unbroken
+    assert any(link.title == "Grant" and link.holds is False for link in evidence.links)
+
+
+def table_of(jane: VoiceGrant, named: list[tuple[str, str]]) -> list[dict[str, object]]:
+    """What a registry tells of grants in jane's voice."""
+    return [
+        {"jti": jti, "route": route, "voice": "jane", "voice_hash": jane.voice_hash} for jti, route in named
+    ]
+
+
 def test_an_edited_ledger_breaks_the_chain(desk: Desk) -> None:
     desk.jane()
     one = granted(desk)
