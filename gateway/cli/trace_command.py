@@ -38,11 +38,10 @@ def trace(clip: Path, html: Path | None, as_json: bool, speeds: bool) -> None:
     settings = load()
     keys = KeyRing.load(mark_keys_path(settings))
     found, named = _find(settings, clip, keys, speeds)
-    call = named.call
     if not found.detected:
         click.echo(json.dumps({"ours": False}) if as_json else f"{clip}: no mark of this gateway was found")
         raise SystemExit(1)
-    evidence = _evidence(settings, found, keys, named)
+    facts, evidence = _evidence(settings, found, keys, named)
     if html is not None:
         html.write_text(page(evidence))
     if as_json:
@@ -101,16 +100,20 @@ def _call_of(registry: Registry, keys: KeyRing, found: Detection) -> Named:
     return Named(misnamed=misnamed)
 
 
-def _evidence(settings: Settings, found: Detection, keys: KeyRing, named: Named) -> Evidence:
+def _evidence(
+    settings: Settings, found: Detection, keys: KeyRing, named: Named
+) -> tuple[dict[str, Any] | None, Evidence]:
+    """The call's facts, and the chain."""
     office = ConsentOffice.open(settings.sql, consent_dir(settings))
     registry = Registry.open(settings.sql)
     try:
         facts = registry_table(registry, named.call)
         mark = replace(found, scores=()).as_json()
         said = {key: mark[key] for key in ("key", "payload", "p_value")}
-        return gather(
+        chain = gather(
             office, facts, said, keys=keys.keys, calls=CallLeaves(registry), misnamed=named.misnamed
         )  # fmt: skip
+        return facts, chain
     finally:
         registry.close()
         office.close()
