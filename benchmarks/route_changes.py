@@ -21,7 +21,7 @@ ROUTE = """
 name = "{name}"
 {called}
 do = [
-  {{ verb = "answer" }},
+  {{ verb = "answer" }}, {{ verb = "disclose", principal = "Acme", language = "en" }},
   {{ verb = "gather", prompt = "You are in the {name} menu. Press one.", branches = {{ "1" = "{other}" }} }},
 ]
 """

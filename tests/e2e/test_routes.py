@@ -31,8 +31,7 @@ voice = "jane"
 purpose = "support"
 without_voice = "hangup"
 do = [
-  { verb = "answer" },
-  { verb = "disclose", text = "You are talking to an automated voice, made of the voice of a person." },
+  { verb = "answer" }, { verb = "disclose", principal = "Acme", language = "en" },
   { verb = "gather", prompt = "Press one.", branches = { "1" = "ads" }, else = "ads" },
 ]
 
@@ -42,8 +41,7 @@ voice = "heart"
 purpose = "marketing"
 language = "de"
 do = [
-  { verb = "answer" },
-  { verb = "disclose", text = "Hier spricht eine Maschine." },
+  { verb = "answer" }, { verb = "disclose", principal = "Acme", language = "de" },
   { verb = "say", text = "Kaufen Sie jetzt, und nur heute." },
   { verb = "gather", prompt = "Press two.", branches = { "2" = "jane" } },
 ]
@@ -52,7 +50,7 @@ do = [
 name = "forbidden"
 called = ["forbidden"]
 do = [
-  { verb = "answer" },
+  { verb = "answer" }, { verb = "disclose", principal = "Acme", language = "en" },
   { verb = "gather", prompt = "Press one.", branches = { "1" = "janes-ads" } },
 ]
 
@@ -61,7 +59,11 @@ name = "janes-ads"
 voice = "jane"
 purpose = "marketing"
 without_voice = "hangup"
-do = [{ verb = "answer" }, { verb = "say", text = "This is not what I consented to." }]
+do = [
+  { verb = "answer" },
+  { verb = "disclose", principal = "Acme", language = "en" },
+  { verb = "say", text = "This is not what I consented to." },
+]
 """
 
 

@@ -29,7 +29,7 @@ name = "jane"
 called = ["jane"]
 voice = "jane"
 do = [
-  { verb = "answer" },
+  { verb = "answer" }, { verb = "disclose", principal = "Acme", language = "en" },
   { verb = "gather", prompt = "press", branches = { "1" = "booking", "2" = "ads", "3" = "stock" } },
   { verb = "gather", prompt = "press", branches = { "4" = "lenient" } },
 ]
@@ -37,30 +37,50 @@ do = [
 [[route]]
 name = "booking"
 voice = "jane"
-do = [{ verb = "answer" }, { verb = "gather", prompt = "back", branches = { "1" = "jane" } }]
+do = [
+  { verb = "answer" },
+  { verb = "disclose", principal = "Acme", language = "en" },
+  { verb = "gather", prompt = "back", branches = { "1" = "jane" } },
+]
 
 [[route]]
 name = "ads"
 voice = "jane"
 purpose = "marketing"
 without_voice = "hangup"
-do = [{ verb = "answer" }, { verb = "say", text = "buy" }]
+do = [
+  { verb = "answer" },
+  { verb = "disclose", principal = "Acme", language = "en" },
+  { verb = "say", text = "buy" },
+]
 
 [[route]]
 name = "lenient"
 voice = "jane"
 language = "de"
-do = [{ verb = "answer" }, { verb = "say", text = "kaufen" }]
+do = [
+  { verb = "answer" },
+  { verb = "disclose", principal = "Acme", language = "de" },
+  { verb = "say", text = "kaufen" },
+]
 
 [[route]]
 name = "stock"
-do = [{ verb = "answer" }, { verb = "say", text = "hello" }]
+do = [
+  { verb = "answer" },
+  { verb = "disclose", principal = "Acme", language = "en" },
+  { verb = "say", text = "hello" },
+]
 
 [[route]]
 name = "elsewhere"
 called = ["elsewhere"]
 voice = "jane"
-do = [{ verb = "answer" }, { verb = "say", text = "hello" }]
+do = [
+  { verb = "answer" },
+  { verb = "disclose", principal = "Acme", language = "en" },
+  { verb = "say", text = "hello" },
+]
 """
 
 
