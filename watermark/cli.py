@@ -132,13 +132,29 @@ def plot(source: Path, target: Path, keys_path: Path, payload: int | None) -> No
 @click.option("--keys", "keys_path", type=click.Path(path_type=Path), required=True, help=KEYS_HELP)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8091, show_default=True, help="Port to listen on; 0 takes a free one.")
-def serve(keys_path: Path, host: str, port: int) -> None:
+@click.option(
+    "--proxy",
+    "proxies",
+    multiple=True,
+    help="A reverse proxy whose X-Forwarded-For holds: address or network.",
+)
+def serve(keys_path: Path, host: str, port: int, proxies: tuple[str, ...]) -> None:
     """Run the public detector: a page and POST /detect, which answer yes, no or unsure."""
     import uvicorn
 
     from watermark.public import app
 
     KeyRing.load(keys_path)  # fails here, not in the first request
+    try:
+        detector = app(keys_path, proxies=proxies)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--proxy") from None
     uvicorn.run(
-        app(keys_path), host=host, port=port, log_level="warning", log_config=None, server_header=False
+        detector,
+        host=host,
+        port=port,
+        log_level="warning",
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,  # whom to believe is said by --proxy
     )

@@ -1,8 +1,9 @@
 """The detector anyone may ask: a page and `POST /detect`, in a process of its own.
 
-It answers yes, no or unsure. It never names a payload or a score: whoever wants to erase a mark would use
-them as an oracle. Every question is examined in a fresh child with limits on memory, CPU and files, at most
-`AT_ONCE` of them; size and length are capped before. The key is read by the child only.
+It answers yes, no or unsure, and which technique the answer rests on. It never names a payload or a score:
+whoever wants to erase a mark would use them as an oracle. Every question is examined in a fresh child with
+limits on memory, CPU and files, at most `AT_ONCE` of them; size and length are capped before. The key is read
+by the child only.
 
 A 4xx says what is wrong with the question. A child that got too little time makes a 503, one that fails a
 500: neither says anything about the recording. `GET /metrics` counts the answers by status.
@@ -11,6 +12,7 @@ A 4xx says what is wrong with the question. A child that got too little time mak
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import os
 import signal
@@ -32,7 +34,7 @@ LARGEST_BYTES: Final = 12 << 20
 AT_ONCE: Final = 2
 WAITING: Final = 8
 """Questions that may wait for a child; more are told to come again."""
-WALL_S: Final = 300.0
+WALL_S: Final = 1200.0
 """A child that is not done by then is ended: the machine has too little time for it."""
 BODY_S: Final = 30.0
 EVERY_S: Final = 6.0
@@ -43,6 +45,12 @@ COME_AGAIN_S: Final = 60
 STARVED: Final = (-signal.SIGXCPU, -signal.SIGKILL)
 """How a child ends that used up its CPU seconds, or whose memory the machine needed."""
 EXAMINE: Final = (sys.executable, "-m", "watermark.examine")
+TECHNIQUE: Final = "watermark"
+RESTS_ON: Final = (
+    "a keyed spread-spectrum watermark in the sound itself (voicegate), found by correlation; a false yes is "
+    "rarer than one in a million recordings; it knows this gateway's voices and no other's"
+)
+"""What every answer says that it rests on, as the Code of Practice of the EU's AI Act asks of a detector."""
 PAGE: Final = Path(__file__).with_name("public.html")
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; "
@@ -72,11 +80,51 @@ class Patience:
         return allowed
 
 
+class Proxies:
+    """Reverse proxies whose `X-Forwarded-For` is believed: behind one, all askers have its address."""
+
+    def __init__(self, networks: Sequence[str]) -> None:
+        self._networks = [ipaddress.ip_network(network, strict=False) for network in networks]
+
+    def asker(self, request: Request) -> str:
+        """Who asks, as patience counts: an IPv4 address, or the /64 that an IPv6 host has to itself.
+
+        The header's last address that is not a proxy's: what stands before it anybody may have written.
+        """
+        host = request.client.host if request.client else ""
+        told = [part for value in request.headers.getlist("x-forwarded-for") for part in value.split(",")]
+        asker = _address(host)
+        for address in reversed(told):
+            if asker is None or not any(asker in network for network in self._networks):
+                break
+            asker = _address(address) or asker
+        if isinstance(asker, ipaddress.IPv6Address):
+            return str(ipaddress.ip_network((asker, 64), strict=False))
+        return host if asker is None else str(asker)
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An address, without port or brackets, IPv4 as IPv4; None for a text that is not one."""
+    host = text.strip().strip('"')
+    if host.startswith("["):
+        host = host[1:].partition("]")[0]
+    elif host.count(":") == 1:
+        host = host.partition(":")[0]
+    try:
+        found = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(found, "ipv4_mapped", None) or found
+
+
 class PublicDetector:
     """Children, counted. `examine`: the child's command, which gets the key file's path as its last argument;
-    `clock`: seconds by which an address's patience grows."""
+    `clock`: seconds by which an address's patience grows; `proxies`: whose word on who asks is believed."""
 
-    def __init__(self, keys_path: Path, examine: Sequence[str], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, keys_path: Path, examine: Sequence[str], clock: Callable[[], float], proxies: Proxies
+    ) -> None:
+        self._proxies = proxies
         self._command = (*examine, str(keys_path))
         self._clock = clock
         self._children = asyncio.Semaphore(AT_ONCE)
@@ -106,7 +154,7 @@ class PublicDetector:
         return reply
 
     async def _reply(self, request: Request) -> Response:
-        address = request.client.host if request.client else ""
+        address = self._proxies.asker(request)
         if not self._patience.takes(address, self._clock()):
             return refused(429, "too many questions: wait a few seconds", ceil(EVERY_S))
         if self._asked >= AT_ONCE + WAITING:
@@ -144,7 +192,8 @@ class PublicDetector:
                 await child.wait()
         word, _, reason = said.decode("utf-8", "replace").strip().partition(" ")
         if child.returncode == 0 and word in ("yes", "no", "unsure"):
-            return JSONResponse({"answer": word}, headers=HEADERS)
+            said_of = {"answer": word, "technique": TECHNIQUE, "rests_on": RESTS_ON}
+            return JSONResponse(said_of, headers=HEADERS)
         if child.returncode == 0 and word == "wrong":
             return refused(422, reason)
         if late or child.returncode in STARVED:
@@ -174,10 +223,13 @@ async def body(request: Request) -> bytes | None:
 
 
 def app(
-    keys_path: Path, examine: Sequence[str] = EXAMINE, clock: Callable[[], float] = time.monotonic
+    keys_path: Path,
+    examine: Sequence[str] = EXAMINE,
+    clock: Callable[[], float] = time.monotonic,
+    proxies: Sequence[str] = (),
 ) -> Starlette:
-    """The ASGI application."""
-    detector = PublicDetector(keys_path, examine, clock)
+    """The ASGI application. `proxies`: addresses or networks. Raises `ValueError` for what is neither."""
+    detector = PublicDetector(keys_path, examine, clock, Proxies(proxies))
     return Starlette(
         routes=[
             Route("/", detector.page),

@@ -25,6 +25,8 @@ from consent.grants.boot_clock import boot_time
 from consent.grants.scope import Scope
 
 ISSUER: Final = "voicegate-consent"
+SPEECH_TYP: Final = "synthetic-speech+jws"
+"""The kind of a statement that a call's voice is synthetic."""
 LEEWAY_S: Final = 5.0
 """How far the clocks of two hosts may differ."""
 REREAD_S: Final = 1.0

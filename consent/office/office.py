@@ -11,7 +11,7 @@ import contextlib
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -26,7 +26,15 @@ from consent.archive.vault import Vault
 from consent.checks.checklist import Checks
 from consent.checks.sound import from_pcm16
 from consent.errors import ClockError, ConsentError, GrantRefused, LedgerError, OperatorError, VaultError
-from consent.grants.grant import ISSUER, LEEWAY_S, GrantVerifier, VoiceGrant, hash_voice, sign
+from consent.grants.grant import (
+    ISSUER,
+    LEEWAY_S,
+    SPEECH_TYP,
+    GrantVerifier,
+    VoiceGrant,
+    hash_voice,
+    sign,
+)
 from consent.grants.revocation import Revocation, signed
 from consent.grants.scope import STOCK, Scope
 from consent.ledger.acts import check_act
@@ -384,6 +392,11 @@ class ConsentOffice:
         if clip.voice_hash != voice_hash:
             raise GrantRefused("tampered", "the stock voice's clip is not the one that the grant names")
         return VoiceReference(STOCK, clip.voice_hash, clip.pcm, clip.text, stock=True)
+
+    def sign_speech_statement(self, claims: Mapping[str, Any]) -> str:
+        """A JWS that says of a call that its voice is synthetic (`consent.grants.grant.SPEECH_TYP`)."""
+        dated = {**claims, "iat": self.clock()}
+        return sign(dated, self.keys.signer.private, self.keys.signer.kid, SPEECH_TYP)
 
     # ── usage ────────────────────────────────────────────────────────────────────────────────────────
 

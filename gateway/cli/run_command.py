@@ -109,9 +109,9 @@ def panel(settings: Settings, state: HouseState, log: Path | None) -> Panel:
     rows.add_row("watermark", state.watermark)
     if state.ledger:
         rows.add_row("ledger", state.ledger)
-    if settings.detector_port:
+    if settings.detector:
         host = "localhost" if settings.local_only else address
-        rows.add_row("detector", f"http://{host}:{settings.detector_port}")
+        rows.add_row("detector", f"http://{host}:{settings.detector}")
     rows.add_row("dialplan", str(dialplan_dir(settings)))
     if log is not None:
         rows.add_row("log", str(log))

@@ -58,8 +58,6 @@ def all_ports(settings: Settings) -> list[Port]:
         sip_port(settings, socket.SOCK_STREAM),
         http_port(settings),
     ]
-    if settings.detector_port:
-        found.append(
-            Port("VOICEGATE_DETECTOR_PORT", settings.detector_port, socket.SOCK_STREAM, "the detector")
-        )
+    if settings.detector:
+        found.append(Port("VOICEGATE_DETECTOR_PORT", settings.detector, socket.SOCK_STREAM, "the detector"))
     return found

@@ -21,6 +21,7 @@ from gateway.config.toml_mistake import toml_mistake
 from gateway.errors import SettingsError
 
 PREFIX = "VOICEGATE_"
+DETECTOR_PORT = 8091
 NOT_SETTINGS = frozenset({"CONFIG", "TEST_STRICT", "GOLDENS", "BOOT_TOKEN"})
 """Variables with our prefix that are read elsewhere, each for one purpose."""
 
@@ -38,11 +39,17 @@ class Settings(BaseModel):
     )
     sip_port: int = Field(5060, ge=1, le=65535, description="SIP over UDP and TCP")
     http_port: int = Field(8080, ge=1, le=65535, description="page, API, metrics")
-    detector_port: int = Field(
-        0, ge=0, le=65535, description="page where anyone may ask whether a recording is ours; 0: none"
+    detector_port: Annotated[int, Field(ge=0, le=65535)] | Literal["auto"] = Field(
+        "auto",
+        description="page where anyone may ask whether a recording is ours; 0: none; auto: 8091 unless bound "
+        "to loopback",
     )
     http_names: tuple[str, ...] = Field(
         (), description="host names the page may be asked for by, beside addresses and this machine's own"
+    )
+    public_url: Annotated[str, Field(pattern=r"^https?://[!-;=?-~]{1,190}$")] | None = Field(
+        None,
+        description="URL at which others reach the page, for what calls say of themselves; unset: by address",
     )
     data_dir: Path = Field(default_factory=default_data_dir, description="everything the gateway keeps")
     redis_url: str | None = Field(None, description="redis:// or unix://; unset: an embedded Valkey")
@@ -113,7 +120,8 @@ class Settings(BaseModel):
     sip_allow: tuple[str, ...] = Field((), description="networks that may call; empty: all")
     sip_deny: tuple[str, ...] = Field((), description="networks that may not call")
     trusted_proxies: tuple[str, ...] = Field(
-        (), description="addresses or networks whose Via and digest we believe"
+        (),
+        description="addresses or networks whose Via, digest and (at the detector) X-Forwarded-For hold",
     )
     invites_per_s: float = Field(20.0, gt=0, le=10_000, description="per source address")
 
@@ -164,6 +172,13 @@ class Settings(BaseModel):
     def local_only(self) -> bool:
         """True while nobody but this machine can reach us."""
         return self.host in ("127.0.0.1", "::1", "localhost")
+
+    @cached_property
+    def detector(self) -> int:
+        """The port of the public detector; 0 where there is none."""
+        if self.detector_port != "auto":
+            return self.detector_port
+        return 0 if self.local_only else DETECTOR_PORT
 
     @cached_property
     def digest(self) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.edge.digest import HashOf, MayOmitQop
+from gateway.edge.speech_notice import SpeechNotice
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +33,5 @@ class EdgeConfig:
     """None: callers need no password"""
     may_omit_qop: MayOmitQop | None = None
     """whose telephone may log in by RFC 2069; None: nobody's"""
+    notice: SpeechNotice | None = None
+    """what answers say of the voice, for machines; None: nothing"""

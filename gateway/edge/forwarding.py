@@ -125,6 +125,9 @@ class Forwarding:
             back.headers.set("Retry-After", "5")
         if request.method == "BYE" and 200 <= answer.code < 300 and dialog is None:
             board.lines.release(token.line, token.call_id)  # a call from before our restart
+        if opens and 200 <= answer.code < 300 and board.config.notice is not None:
+            address = board.toward_callers.address(served.flow.host)
+            board.config.notice.put(back, token.call_id, address)
         if opens and dialog is not None:
             self._watch(dialog, answer)
         served.answer(back)

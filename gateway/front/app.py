@@ -7,6 +7,7 @@
     GET    /api/calls        running and recent calls
     GET    /api/calls/{id}   one call
     DELETE /api/calls/{id}   the operator hangs up
+    GET    /synthetic/{id}   the signed statement that this call's voice is synthetic; needs no token
     GET    /metrics          Prometheus text
     GET    /healthz /readyz  alive; able to take calls
     GET    /login, POST /login /logout   the console's token for a cookie
@@ -78,6 +79,9 @@ class Gateway(Protocol):
     async def show_call(self, call_id: str) -> Call | None:
         """One call with its events, or None. Raises `CallRefused` as `list_calls` does."""
 
+    async def statement(self, call_id: str) -> dict[str, Any] | None:
+        """The signed statement that this call's voice is synthetic, with what it says, or None."""
+
     async def prometheus(self) -> bytes:
         """The metrics, in Prometheus' text form."""
 
@@ -104,6 +108,7 @@ def build_app(
             Route("/api/call/{call_id}", console.leave, methods=["DELETE"]),
             Route("/api/calls", console.calls),
             Route("/api/calls/{call_id}", console.call, methods=["GET", "DELETE"]),
+            Route("/synthetic/{call_id}", console.statement),
             Route("/metrics", console.metrics),
             Route("/healthz", console.healthz),
             Route("/readyz", console.readyz),
@@ -187,6 +192,12 @@ class Console:
         except CallRefused as refused:
             return _refused(refused)
         return refusal(404, "there is no such call") if call is None else JSONResponse(call)
+
+    async def statement(self, request: Request) -> Response:
+        """For whoever has the call's id: `gateway.front.speech_statement`."""
+        call_id = request.path_params["call_id"]
+        found = await self._house.statement(call_id) if CALL_ID.match(call_id) else None
+        return refusal(404, "there is no such call") if found is None else JSONResponse(found)
 
     # ── for machines ─────────────────────────────────────────────────────────────────────────────────
 

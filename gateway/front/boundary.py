@@ -45,6 +45,8 @@ OPEN_PATHS: Final = frozenset(
     }
 )
 """Need no console token; engines show their own."""
+OPEN_FOLDER: Final = "/synthetic/"
+"""What a call says of itself is for whoever has its id."""
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 WRONG_TOKENS: Final = 10
 """Wrong tokens from one source in `WRONG_WITHIN_S` before it must wait."""
@@ -190,7 +192,7 @@ class Boundary:
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > MAX_BODY:
             return refusal(413, f"a request may have {MAX_BODY} bytes")
-        if scope["path"] in OPEN_PATHS:
+        if scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_FOLDER):
             return None
         refused = self._keys.admits(headers, source_of(scope))
         if refused is not None and scope["path"] == "/" and "authorization" not in headers:
@@ -230,6 +232,8 @@ def _hosts(settings: Settings) -> frozenset[str]:
         names = {*names, machine, f"{machine.partition('.')[0]}.local", "*addresses*"}
         if settings.public_address:
             names = {*names, settings.public_address.lower()}
+    if settings.public_url:
+        names = {*names, _name(settings.public_url.partition("://")[2].partition("/")[0])}
     return frozenset((*names, *(name.lower() for name in settings.http_names)))
 
 

@@ -30,6 +30,7 @@ from gateway.edge.edge_config import EdgeConfig
 from gateway.edge.lines import LineInfo
 from gateway.edge.router import Accept, IncomingCall, Refuse, RefusedInvite
 from gateway.edge.sip_proxy import Edge
+from gateway.edge.speech_notice import SpeechNotice
 from gateway.edge.token import route_key
 from gateway.errors import CallRefused, HallRefused, RpcError
 from gateway.front.closing import Closing
@@ -41,6 +42,7 @@ from gateway.front.metrics import Metrics
 from gateway.front.refusals import Refusals
 from gateway.front.registry_seal import RegistrySeal
 from gateway.front.routing import Routing
+from gateway.front.speech_statement import SpeechStatements
 from gateway.front.voice_desk import VoiceDesk
 from gateway.front.web_calls import ConnectedWebLine, WebCalls
 from gateway.ipc.call_facts import CallFacts
@@ -97,6 +99,7 @@ class Front:
     refusals: Refusals = field(init=False)
     seal: RegistrySeal = field(init=False)
     web: WebCalls = field(init=False)
+    _statements: SpeechStatements = field(init=False)
     _append_log: AppendLog | None = field(init=False)
     _tasks: Tasks = field(default_factory=Tasks)
 
@@ -109,7 +112,10 @@ class Front:
         self.closing = Closing(
             self.routing, self.registry, self.sessions, self.metrics, self.runtime.booted_at()
         )
-        self.web = WebCalls(self.routing, self.closing, self._hall_of)
+        self._statements = SpeechStatements(
+            self.office, self.registry, self.routing.dialplan, conf, self.routing.mark_key.id
+        )
+        self.web = WebCalls(self.routing, self.closing, self._hall_of, self._statements.of)
         self.revocations = RevocationDesk(
             redis_url_for(conf, self.runtime),
             self.office.withdrawn,
@@ -139,6 +145,7 @@ class Front:
                 digest=conf.sip_digest,
                 ha1=users.ha1 if conf.digest else None,
                 may_omit_qop=users.is_legacy,
+                notice=SpeechNotice(self.routing.mark_key.id, conf.http_port, conf.public_url),
             ),
             self,
             self._spawn,
@@ -314,6 +321,10 @@ class Front:
     async def show_call(self, call_id: str) -> dict[str, Any] | None:
         with _redis_needed():
             return await self.sessions.show(call_id)
+
+    async def statement(self, call_id: str) -> dict[str, Any] | None:
+        """The signed statement that the call's voice is synthetic, with what it says."""
+        return await self._statements.shown(call_id)
 
     async def prometheus(self) -> bytes:
         for name, hall in list(self.routing.halls.items()):

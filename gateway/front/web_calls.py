@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -57,6 +57,8 @@ class WebCalls:
     closing: Closing
     hall_of: Callable[[Iterable[str]], str | None]
     """Which of these halls shall have the next call; none when none takes calls."""
+    statement: Callable[[str], Awaitable[str | None]]
+    """The signed statement of a call, for its page."""
     lines: dict[str, ConnectedWebLine] = field(default_factory=dict)
 
     def held_by_halls(self) -> Counter[str]:
@@ -91,7 +93,9 @@ class WebCalls:
     async def _answer(self, line: ConnectedWebLine, call_id: str, offer_sdp: str) -> str:
         """The line's SDP answer to a call's offer. Raises `CallRefused`, with the call ended in its hall."""
         try:
-            answer = await line.peer.ask(AnswerOffer(call_id, offer_sdp), OFFER_WITHIN_S)
+            answer = await line.peer.ask(
+                AnswerOffer(call_id, offer_sdp, await self.statement(call_id)), OFFER_WITHIN_S
+            )
         except RpcError as error:
             await self.closing.ended(call_id, CallEnding(End.FAILED, str(error)))
             why = f"no line took the call: {error}"

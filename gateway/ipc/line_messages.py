@@ -173,6 +173,8 @@ class AnswerOffer(Ask[OfferAnswer]):
     wire: ClassVar[str] = "web.offer"
     call_id: str
     sdp: str
+    statement: str | None = None
+    """signed: that this call's voice is synthetic; for the page"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +246,15 @@ class ShownNote:
     kind: Literal["note"] = "note"
 
 
-Shown = ShownState | ShownWords | ShownHeard | ShownLatency | ShownNote
+@dataclass(frozen=True, slots=True)
+class ShownStatement:
+    """The signed statement that this call's voice is synthetic (a JWS), first on the channel."""
+
+    statement: str
+    kind: Literal["synthetic-speech"] = "synthetic-speech"
+
+
+Shown = ShownState | ShownWords | ShownHeard | ShownLatency | ShownNote | ShownStatement
 
 
 @dataclass(frozen=True, slots=True)

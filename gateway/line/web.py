@@ -48,6 +48,7 @@ from gateway.ipc.line_messages import (
     ReferCall,
     RingCall,
     ShowCaller,
+    ShownStatement,
     StopLine,
 )
 from gateway.ipc.rpc import Peer, connect
@@ -212,6 +213,8 @@ class WebLine:
         call = WebCall(call_id, self._next_number, min(free), self._happened, self._public_address)
         self.calls[call_id] = call
         self._by_number[call.number] = call
+        if asked.statement is not None:
+            call.show(ShownStatement(asked.statement))
         try:
             answer = await call.answer(asked.sdp)
         except OfferError as error:

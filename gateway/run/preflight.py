@@ -211,7 +211,7 @@ def check_packages(settings: Settings) -> None:
         "front": True,
         "SIP line": settings.narrow_lines + settings.wide_lines > 0,
         "web line": settings.web_lines > 0,
-        "detector": settings.detector_port > 0,
+        "detector": settings.detector > 0,
     }
     for part in (part for part, here in wanted.items() if here):
         if (absent := packages.absent(packages.NEEDED[part])) is not None:

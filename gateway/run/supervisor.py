@@ -195,10 +195,11 @@ class Supervisor:
         for k in range(settings.halls):
             self.keep(f"hall{k}", "gateway.hall.__main__:main", "--name", f"hall{k}")
         self.keep("front", "gateway.front.__main__:main")
-        if settings.detector_port:
+        if settings.detector:
             self.keep(
                 "detector", "gateway.run.detector:main", "--keys", str(mark_keys_path(settings)),
-                "--host", settings.host, "--port", str(settings.detector_port),
+                "--host", settings.host, "--port", str(settings.detector),
+                *(word for proxy in settings.trusted_proxies for word in ("--proxy", proxy)),
             )  # fmt: skip
         for k in range(settings.web_lines):
             hall = f"hall{k % settings.halls}"
@@ -251,10 +252,10 @@ class Supervisor:
         return "" if self.log_to is None else f"; the log is {self.log_to.name}"
 
     async def _detector_listens(self) -> bool:
-        if not self.settings.detector_port:
+        if not self.settings.detector:
             return True
         try:
-            _, writer = await asyncio.open_connection(self.settings.host, self.settings.detector_port)
+            _, writer = await asyncio.open_connection(self.settings.host, self.settings.detector)
         except OSError:
             return False
         writer.close()

@@ -9,11 +9,12 @@ import httpx
 import numpy as np
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import Request
 
 from tests.e2e.gateway_process import free_port
 from tests.needs import HANGS_S
 from watermark import examine, public, sound
-from watermark.detect import NOTHING, Detection
+from watermark.detect import NOTHING, Detection, detect_recording
 from watermark.keys import KeyRing
 from watermark.mark import Marker
 
@@ -58,7 +59,9 @@ async def test_it_answers_in_one_word(
     name: str, status: int, said: dict[str, str], client: httpx.AsyncClient, place: Path
 ) -> None:
     reply = await client.post("/detect", content=(place / name).read_bytes())
-    assert (reply.status_code, reply.json()) == (status, said)
+    assert (reply.status_code, {"answer": reply.json()["answer"]}) == (status, said)
+    assert reply.json()["technique"] == "watermark"
+    assert "spread-spectrum watermark" in reply.json()["rests_on"]
 
 
 async def test_what_is_not_examined_says_why(client: httpx.AsyncClient, place: Path) -> None:
@@ -75,6 +78,40 @@ async def test_what_is_not_examined_says_why(client: httpx.AsyncClient, place: P
 async def test_an_address_that_asks_too_much_must_wait(client: httpx.AsyncClient) -> None:
     replies = [await client.post("/detect", content=b"") for _ in range(public.BURST + 1)]
     assert [reply.status_code for reply in replies] == [422] * public.BURST + [429]
+
+
+@pytest.mark.parametrize(
+    ("came_from", "told", "asker"),
+    [
+        ("203.0.113.7", [], "203.0.113.7"),
+        ("203.0.113.7", ["198.51.100.1"], "203.0.113.7"),  # not a proxy: its word is not believed
+        ("10.0.0.2", ["198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.2", ["1.2.3.4, 198.51.100.1"], "198.51.100.1"),  # the first is the asker's own invention
+        ("10.0.0.2", ["1.2.3.4", "198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.2", ["198.51.100.1, 10.0.0.3"], "198.51.100.1"),  # two proxies
+        ("10.0.0.2", ["198.51.100.1:4711"], "198.51.100.1"),
+        ("10.0.0.2", ['"[2001:db8::1]:4711"'], "2001:db8::/64"),
+        ("10.0.0.2", ["2001:db8::1:2:3:4"], "2001:db8::/64"),
+        ("10.0.0.2", ["::ffff:198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.2", ["unknown"], "10.0.0.2"),
+        ("10.0.0.2", [""], "10.0.0.2"),
+        ("10.0.0.2", ["10.0.0.3"], "10.0.0.3"),
+        ("2001:db8:0:1::7", [], "2001:db8:0:1::/64"),
+    ],
+)
+def test_behind_a_proxy_patience_is_the_askers(came_from: str, told: list[str], asker: str) -> None:
+    headers = [(b"x-forwarded-for", value.encode()) for value in told]
+    scope = {"type": "http", "client": (came_from, 1), "headers": headers}
+    assert public.Proxies(["10.0.0.0/24"]).asker(Request(scope)) == asker
+
+
+async def test_askers_behind_a_proxy_do_not_wait_for_each_other(place: Path) -> None:
+    app = public.app(place / "keys.json", clock=lambda: 0.0, proxies=["203.0.113.7"])
+    async with asking(app) as client:
+        for asker in ("198.51.100.1", "198.51.100.2"):
+            headers = {"X-Forwarded-For": asker}
+            replies = [await client.post("/detect", headers=headers) for _ in range(public.BURST + 1)]
+            assert [reply.status_code for reply in replies] == [422] * public.BURST + [429]
 
 
 OUT_OF_CPU = "from watermark import examine; examine.limit(); examine.allow_cpu(1)\nwhile True: pass"
@@ -138,6 +175,24 @@ def test_a_long_recording_in_two_channels_with_many_keys_has_the_time_it_takes()
     """A search takes .13 s of CPU for each second, see docs/watermark.md."""
     assert examine.cpu_s(60, 1, 1) < 60
     assert 2 * 60 * 2 * 4 * 0.13 < examine.cpu_s(60, 2, 4) < examine.MOST_CPU_S
+    assert 2 * 60 * 4 * 9 * 0.13 < examine.cpu_s(60, 4, 9) < examine.MOST_CPU_S
+
+
+def test_a_channel_that_is_another_once_more_is_not_searched_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched = []
+
+    def noted(channel: np.ndarray, *_: object, **__: object) -> Detection:
+        searched.append(channel)
+        return NOTHING
+
+    monkeypatch.setattr("watermark.detect.detect", noted)
+    one, other = np.zeros((2, 24_000), np.float32)
+    other[5] = 0.5
+    found = detect_recording(sound.Recording(np.stack([one, other, one, one]), 8_000), KeyRing(()))
+    assert found == NOTHING
+    assert len(searched) == 2
 
 
 async def test_samples_beyond_all_measure_are_examined(client: httpx.AsyncClient, place: Path) -> None:
@@ -145,7 +200,8 @@ async def test_samples_beyond_all_measure_are_examined(client: httpx.AsyncClient
     for times, said in ((1e30, {"answer": "yes"}), (1e38, {"answer": "yes"}), (np.nan, None)):
         content = float_wav(loud * np.float32(times))
         reply = await client.post("/detect", content=content)
-        assert reply.json() == said if said else "not numbers" in reply.json()["error"]
+        heard = {"answer": reply.json().get("answer")}
+        assert heard == said if said else "not numbers" in reply.json()["error"]
 
 
 def float_wav(samples: np.ndarray) -> bytes:
@@ -175,7 +231,7 @@ def test_it_serves_as_a_command(place: Path) -> None:
             except httpx.ConnectError:
                 assert server.poll() is None, "it ended before it listened"
                 time.sleep(0.1)
-        assert reply.json() == {"answer": "yes"}
+        assert (reply.json()["answer"], reply.json()["technique"]) == ("yes", "watermark")
     finally:
         server.terminate()
         assert server.wait(HANGS_S) in (0, -signal.SIGTERM)
