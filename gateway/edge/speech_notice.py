@@ -19,7 +19,7 @@ PACKET: Final = 1300
 
 @dataclass(frozen=True, slots=True)
 class SpeechNotice:
-    """What it says of every call. `url`: where others reach the page; None: at the address that callers know."""
+    """What it says of every call. `url`: where the page is; None: at the address that callers know."""
 
     issuer: str
     http_port: int

@@ -51,6 +51,9 @@ class FakeHouse:
     async def show_call(self, call_id: str) -> dict[str, Any] | None:
         return {"call_id": call_id} if call_id == "c1" else None
 
+    async def statement(self, call_id: str) -> dict[str, Any] | None:
+        return {"statement": "a.b.c", "claims": {"synthetic": True}, "keys": {}} if call_id == "c1" else None
+
     async def prometheus(self) -> bytes:
         return b"voicegate_calls 1\n"
 
@@ -394,3 +397,20 @@ def test_a_right_cookie_never_waits(lan: TestClient) -> None:
     for _ in range(WRONG_TOKENS + 1):
         lan.get("/api/calls", headers={"Authorization": "Bearer guess", "Cookie": ""})
     assert lan.get("/api/calls").status_code == 200
+
+
+def test_what_a_call_says_of_itself_needs_no_token_and_nothing_else_is_opened(house: FakeHouse) -> None:
+    app = build_app(house, Settings(host="0.0.0.0"), TOKEN)
+    with TestClient(app, base_url="http://192.0.2.7:8080", raise_server_exceptions=False) as client:
+        assert client.get("/synthetic/c1").json()["claims"] == {"synthetic": True}
+        assert client.get("/synthetic/c2").status_code == 404
+        assert client.get("/synthetic/..%2fapi%2fcalls").status_code == 404
+        assert client.get("/synthetic/../api/calls").status_code == 401
+        assert client.post("/synthetic/c1").status_code == 405
+        assert client.get("/synthetic").status_code == 401
+
+
+def test_the_page_is_known_by_its_public_url(house: FakeHouse) -> None:
+    app = build_app(house, Settings(host="0.0.0.0", public_url="https://voice.example.org/gate"), TOKEN)
+    with TestClient(app, base_url="https://voice.example.org", raise_server_exceptions=False) as client:
+        assert client.get("/synthetic/c1").status_code == 200

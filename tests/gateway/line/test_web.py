@@ -290,6 +290,12 @@ async def test_a_page_that_talks_nonsense_is_not_listened_to(house: House, messa
     assert "c1" in house.line.calls
 
 
+async def test_the_signed_statement_is_the_first_thing_that_a_page_is_told(house: House) -> None:
+    browser, _ = await house.call("c1", statement="head.body.signature")
+    told = await browser.shown.get()
+    assert told == {"kind": "synthetic-speech", "statement": "head.body.signature"}
+
+
 async def test_events_are_shown_also_those_from_before_the_channel_opened(house: House) -> None:
     browser = Browser()
     house.browsers.append(browser)
