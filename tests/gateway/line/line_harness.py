@@ -261,9 +261,9 @@ class FakeFront(Listener):
     async def stop(self) -> None:
         await self._rpc.stop()
 
-    async def offer(self, call_id: str, sdp: str) -> str:
+    async def offer(self, call_id: str, sdp: str, statement: str | None = None) -> str:
         assert self.line is not None
-        answer = await self.line.ask(AnswerOffer(call_id, sdp), 5.0)
+        answer = await self.line.ask(AnswerOffer(call_id, sdp, statement), 5.0)
         if answer.sdp is None:
             raise RpcError(f"the offer cannot be answered: {answer.wrong}")
         return answer.sdp

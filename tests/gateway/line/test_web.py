@@ -53,11 +53,13 @@ class House:
         self.line = WebLine("web0", "hall0", runtime, TOKEN)
         self.browsers: list[Browser] = []
 
-    async def call(self, call_id: str = "c1", sound: Sound = silence) -> tuple[Browser, int]:
+    async def call(
+        self, call_id: str = "c1", sound: Sound = silence, statement: str | None = None
+    ) -> tuple[Browser, int]:
         """A call that is up; its browser and its number."""
         browser = Browser(sound)
         self.browsers.append(browser)
-        answer = await self.front.offer(call_id, await browser.offer())
+        answer = await self.front.offer(call_id, await browser.offer(), statement)
         started = await self.hall.hears(CallStarted)
         assert started.call_id == call_id
         assert not started.resumed
