@@ -15,8 +15,8 @@ import structlog
 
 from consent.errors import ConsentError
 from consent.grants.grant import unb64
-from consent.office.office import ConsentOffice
 from consent.grants.scope import STOCK
+from consent.office.office import ConsentOffice
 from gateway.config.paths import grant_keys_path
 from gateway.config.settings import Settings
 from gateway.dialplan import Dialplan, Disclose
