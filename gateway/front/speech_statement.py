@@ -11,23 +11,19 @@ import asyncio
 import json
 from typing import Any, Final
 
-import structlog
-
-from consent.errors import ConsentError
 from consent.grants.grant import unb64
 from consent.grants.scope import STOCK
 from consent.office.office import ConsentOffice
 from gateway.config.paths import grant_keys_path
 from gateway.config.settings import Settings
 from gateway.dialplan import Dialplan, Disclose
-from gateway.store.registry import CallRow, Registry, RegistryError
+from gateway.store.registry import CallRow, Registry
 from model import __version__
+from model.tasks import failed
 
 NOBODYS: Final = "synthetic; no person's voice"
 A_PERSONS: Final = "synthetic; a copy of a person's voice, used with their consent"
 MARK: Final = "keyed spread-spectrum watermark in the sound (voicegate)"
-
-log = structlog.get_logger("statements")
 
 
 class SpeechStatements:
@@ -44,11 +40,14 @@ class SpeechStatements:
         self._issuer = issuer
 
     async def of(self, call_id: str) -> str | None:
-        """The statement of a call; None for one that is not known, or while it cannot be signed."""
+        """The statement of a call; None for one that is not known, or while it cannot be signed.
+
+        Never raises: a call goes on without it, as its sound is marked all the same.
+        """
         try:
             return await asyncio.to_thread(self._signed, call_id)
-        except (RegistryError, ConsentError) as error:
-            log.error("statement.failed", call_id=call_id, error=str(error))
+        except Exception as error:
+            failed("statement", error, call_id=call_id)
             return None
 
     async def shown(self, call_id: str) -> dict[str, Any] | None:
