@@ -21,6 +21,7 @@ from gateway.store.registry import CallRow, Registry
 PLAN = """
 [[route]]
 name = "demo"
+called = ["*"]
 do = [
     { verb = "answer" },
     { verb = "disclose", principal = "Acme Ltd", language = "en" },
