@@ -475,11 +475,32 @@ class Books:
             wanted = wanted.where(LEDGER.c.body.contains(holding, autoescape=True))
         with self.archive.reading() as connection:
             found = [Row(*row) for row in connection.execute(wanted)]
-        trusted = {} if proved else self._trusted
-        for row in () if proved else found:
-            if row.edited or not row.signed_by(trusted):
-                raise LedgerError(f"ledger row {row.seq} was edited; run: voicegate ledger verify")
+            if not proved:
+                self._check(connection, found)
         return found
+
+    def _check(self, connection: Connection, rows: list[Row]) -> None:
+        """Raises `LedgerError` naming the first of these rows that was edited.
+
+        What a stolen key signed counts where the chain holds it, before the row that revoked the key.
+        """
+        trusted = self._trusted
+        for row in rows:
+            stolen = row.kid in self.standing.stolen
+            keys = self.keys.ever if stolen else trusted
+            if row.edited or not row.signed_by(keys) or (stolen and not self._holds(connection, row)):
+                raise LedgerError(f"ledger row {row.seq} was edited; run: voicegate ledger verify")
+
+    def _holds(self, connection: Connection, row: Row) -> bool:
+        """Whether the next row follows from this one, and is not after the row that revoked its key."""
+        after = connection.execute(select(LEDGER.c.prev).where(LEDGER.c.seq == row.seq + 1)).scalar()
+        wanted = select(LEDGER).where(LEDGER.c.kind.in_(("key.revoked", "ledger.resumed")))
+        ends = [
+            end.seq
+            for end in (Row(*found) for found in connection.execute(wanted))
+            if row.kid == end.table.get("kid") or row.kid in end.table.get("stolen", ())
+        ]
+        return after == row.hash and row.seq < min(ends, default=0)
 
     def judged(self, voice: VoiceStanding) -> tuple[list[Row], VoiceStanding | None]:
         """The rows by which one voice is judged, and where it stands by them alone.

@@ -20,6 +20,7 @@ from consent.ledger.books import CHECKPOINT, CHECKPOINT_TYP
 from consent.ledger.chain import HEAD_TYP, Row, put
 from consent.ledger.operators import OperatorKey
 from consent.ledger.standing import Standing
+from consent.ledger.timekeeper import Timekeeper
 from consent.office import record as records
 from consent.office.office import ConsentOffice
 from consent.office.operator_desk import OperatorDesk
@@ -413,7 +414,7 @@ def old_office(tmp_path: Path, *, head: bool) -> ConsentOffice:
             put(connection, Row(**row))
     first.archive.close()
     clock = Clock(1_800_000_200.0)
-    office = ConsentOffice.open(url, folder, clock=clock)
+    office = ConsentOffice.open(url, folder, clock=Timekeeper(clock, boot=clock))
     with office.archive.writing() as connection:
         for name, voice_id in table["voices"].items():
             office.vault.open_voice(connection, voice_id, name, clock.now)
@@ -423,10 +424,16 @@ def old_office(tmp_path: Path, *, head: bool) -> ConsentOffice:
     return office
 
 
+def wall(office: ConsentOffice) -> Clock:
+    """The clock of an `old_office`, which a test sets."""
+    clock = office.clock._wall
+    assert isinstance(clock, Clock)
+    return clock
+
+
 def old_desk(office: ConsentOffice) -> Desk:
     """With the operators whom the older version knew."""
-    table, clock = json.loads(OLD.read_text()), office.clock
-    assert isinstance(clock, Clock)
+    table, clock = json.loads(OLD.read_text()), wall(office)
     keys = {
         name: OperatorKey(name, Ed25519PrivateKey.from_private_bytes(unb64(raw)))
         for name, raw in table["operators"].items()
@@ -454,8 +461,7 @@ def test_an_honest_ledger_of_an_older_version_loads(tmp_path: Path, head: bool) 
 
 def test_what_an_older_version_put_in_force_is_not_erased_for_want_of_a_review(tmp_path: Path) -> None:
     office = old_office(tmp_path, head=True)
-    clock = office.clock
-    assert isinstance(clock, Clock)
+    clock = wall(office)
     clock.now += 60 * 86_400
     Withdrawals(office.books, office.vault).tidy()
     assert sorted(voice.state for voice in office.look().voices.values()) == ["active", "erased", "pending"]
@@ -469,8 +475,9 @@ def test_an_older_versions_head_still_tells_of_a_ledger_that_was_cut_back(tmp_pa
         connection.execute(text("DELETE FROM consent_ledger WHERE seq > 9"))
     office.archive.close()
     (office.keys.directory / CHECKPOINT).write_text(table["head"])
+    clock = Clock(1_800_000_300.0)
     again = ConsentOffice.open(
-        f"sqlite:///{tmp_path}/old/voicegate.db", office.keys.directory, clock=Clock(1_800_000_300.0)
+        f"sqlite:///{tmp_path}/old/voicegate.db", office.keys.directory, clock=Timekeeper(clock, boot=clock)
     )
     with pytest.raises(LedgerError, match="cut back"):
         again.look()
