@@ -32,7 +32,7 @@ NEEDED: Final = {
         "soxr", "structlog", "websockets",
     ),
     "front": (
-        "cryptography", "numpy", "onnxruntime", "prometheus_client", "pydantic", "redis", "soxr",
+        "cryptography", "httpx", "numpy", "onnxruntime", "prometheus_client", "pydantic", "redis", "soxr",
         "sqlalchemy", "starlette", "structlog", "uvicorn",
     ),
     "SIP line": ("pjsua2",),

@@ -157,9 +157,16 @@ def test_each_route_of_a_call_is_on_the_page(desk: Desk) -> None:
     ]  # fmt: skip
     evidence = gather(desk.office, call(one, grants=grants))
     assert evidence.unbroken
-    assert [link.title for link in evidence.links] == ["Call", "Grant", "Consent", "Voice", "Ledger"]
-    assert evidence.links[3].facts["route"] == "ads"
-    assert evidence.links[3].facts["spoken"] == "3.2 s"
+    assert [link.title for link in evidence.links] == [
+        "Call",
+        "Registry",
+        "Grant",
+        "Consent",
+        "Voice",
+        "Ledger",
+    ]
+    assert evidence.links[4].facts["route"] == "ads"
+    assert evidence.links[4].facts["spoken"] == "3.2 s"
     html = page(evidence)
     assert "marketing" in html
     assert "support" in html
@@ -234,8 +241,8 @@ def test_a_described_use_is_in_the_record_and_on_the_page(desk: Desk) -> None:
     terms = replace(Desk.TERMS, uses=(("support", "answering questions about orders"),))
     desk.jane(submission=desk.submission(desk.challenge(terms)))
     evidence = gather(desk.office, call(granted(desk)))
-    assert evidence.links[2].facts["purposes"] == "support (answering questions about orders), booking"
-    assert "for answering questions about orders and booking" in evidence.links[2].facts["statement"]
+    assert evidence.links[3].facts["purposes"] == "support (answering questions about orders), booking"
+    assert "for answering questions about orders and booking" in evidence.links[3].facts["statement"]
     found = bundle.verify(exported(desk), read_public_keys(desk.office.public_keys_path))
     assert found.record.purposes == {"support", "booking"}, "grants go by the word"
 

@@ -227,10 +227,10 @@ def test_verbs_are_plain_dataclasses_with_defaults() -> None:
 
 def test_prompts_are_what_is_said_when_no_engine_answers(tmp_path: Path) -> None:
     plan = load(tmp_path, route(do=ANSWER + DISCLOSE + CONVERSE + 'busy = "Busy."\nengine_lost = "Lost."\n'))
-    told = "This is a machine with an AI voice. It speaks for Lindens."
-    assert plan.prompts() == ("Lost.", "Busy.", told)
+    assert plan.prompts() == ("Lost.", "Busy.", TOLD)
 
 
+TOLD = "This is a machine with an AI voice. It speaks for Lindens."
 LEADS = '[[route.do]]\nverb = "gather"\nprompt = "?"\nbranches = {{ 1 = "{}" }}\n'
 
 
@@ -245,15 +245,15 @@ LEADS = '[[route.do]]\nverb = "gather"\nprompt = "?"\nbranches = {{ 1 = "{}" }}\
 def test_a_route_that_a_gather_leads_to_has_a_text_for_a_moment_s_wait(
     tmp_path: Path, language: str, said: str
 ) -> None:
-    menu = route(do=ANSWER + LEADS.format("sub"))
+    menu = route(do=ANSWER + DISCLOSE + LEADS.format("sub"))
     plan = load(tmp_path, menu, route("sub", f'language = "{language}"', do=ANSWER))
-    assert plan.prompts() == (said,), "it is rendered in advance; the route that nothing leads to has none"
+    assert plan.prompts() == (TOLD, said), "it is rendered in advance; the route that nothing leads to has none"
     own = load(tmp_path, menu, route("sub", f'language = "{language}"', 'hold = "Wait."', do=ANSWER))
-    assert own.prompts() == ("Wait.",)
+    assert own.prompts() == (TOLD, "Wait.")
 
 
 def test_one_in_a_language_without_such_a_text_does_not_load(tmp_path: Path) -> None:
-    menu, dutch = route(do=ANSWER + LEADS.format("sub")), 'language = "nl"'
+    menu, dutch = route(do=ANSWER + DISCLOSE + LEADS.format("sub")), 'language = "nl"'
     error = refusal(tmp_path, menu, route("sub", dutch, do=ANSWER))
     assert "'nl'" in error
     assert 'add hold = "' in error

@@ -90,7 +90,7 @@ async def test_another_company_is_named_again(house: House) -> None:
 
 async def test_a_persons_voice_is_said_to_be_a_copy(house: House) -> None:
     token = house.consent.token("call1", voice="jane")
-    phone = await house.ring(Answer(), DISCLOSE, Hangup(), grant=token)
+    phone = await house.ring(Answer(), DISCLOSE, Hangup(), route={"voice": "jane"}, grant=token)
     await house.over(phone)
     assert house.engine.said == [OF_JANE]
     assert OF_JANE.endswith("The voice is a copy of a real person's voice, used with that person's consent.")
@@ -106,11 +106,9 @@ async def test_a_stock_voice_in_place_of_a_persons_is_not_said_to_be_a_copy(hous
 async def test_a_voice_that_turns_into_a_persons_on_the_way_is_told_before_its_first_word(
     house: House,
 ) -> None:
-    following = Route(name="next", do=(Answer(), Say(text="here we are"), Hangup()))
+    following = Route(name="next", voice="jane", do=(Answer(), Say(text="here we are"), Hangup()))
     phone = await house.ring(Answer(), DISCLOSE, MENU, others=(following,))
     await house.says("which")
-    janes = house.consent.token(phone.call_id, voice="jane")
-    house.call(phone).use_grant(house.consent.verify(janes, call_id=phone.call_id))
     await house.press(phone, "1")
     assert await house.over(phone) == "hung up"
     assert house.engine.said == [TOLD, "which", OF_JANE, "here we are"]
@@ -138,12 +136,11 @@ async def test_a_key_that_is_pressed_again_and_again_brings_it_once(house: House
 
 
 async def test_another_persons_voice_is_told_though_the_words_are_the_same(house: House) -> None:
-    following = Route(name="next", do=(Answer(), DISCLOSE, Hangup()))
+    following = Route(name="next", voice="joe", do=(Answer(), DISCLOSE, Hangup()))
     token = house.consent.token("call1", voice="jane")
-    phone = await house.ring(Answer(), DISCLOSE, MENU, others=(following,), grant=token)
+    begun = {"voice": "jane"}
+    phone = await house.ring(Answer(), DISCLOSE, MENU, others=(following,), route=begun, grant=token)
     await house.until(lambda: "which" in house.engine.said, 20.0)
-    joes = house.consent.token(phone.call_id, voice="joe")
-    house.call(phone).use_grant(house.consent.verify(joes, call_id=phone.call_id))
     await house.press(phone, "1")
     await house.over(phone)
     assert house.engine.said == [OF_JANE, "which", OF_JANE]

@@ -176,4 +176,4 @@ async def test_of_a_poisoned_history_the_rest_is_restored(house: House) -> None:
     await house.until(lambda: len(house.engine.said) > asked)
     (restored,) = house.engine.sessions[-1].told[1:2]
     words = [item["content"][0]["text"] for item in restored[1]]
-    assert words == ["this is a machine", "how can I help", "a question", "an answer"]
+    assert words == [TOLD, "how can I help", "a question", "an answer"]
