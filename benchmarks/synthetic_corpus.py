@@ -34,7 +34,7 @@ from benchmarks import synthetic_speak
 from benchmarks.watermark_speech import ffmpeg
 from consent.checks.sound import read
 from consent.errors import SoundError
-from watermark.pcm import int16_from_float
+from watermark.pcm import float_from_int16, int16_from_float
 
 RATE_HZ: Final = 16_000
 CLIP_S: Final = (5.0, 10.0)
@@ -193,7 +193,7 @@ class Clip:
     @property
     def sound(self) -> np.ndarray:
         """float32 `(n,)` in [-1, 1] at 16 kHz."""
-        return np.load(self.path).astype(np.float32) / 32_768
+        return float_from_int16(np.load(self.path))
 
 
 def texts(language: str, count: int) -> list[str]:

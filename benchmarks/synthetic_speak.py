@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+LOUDEST = 2.0**15
+"""The full scale of Open JTalk's sound."""
 Speaker = Callable[[str], tuple[bytes, int]]
 """A text, as PCM of 16 bits and its rate in Hz."""
 
@@ -26,9 +28,13 @@ def speaker(synthesizer: str, voice: str) -> Speaker:
 
 
 def pcm16(sound: Any) -> bytes:
+    """Float in [-1, 1] as int16; `watermark.pcm` needs numpy only, which these environments have."""
     import numpy as np
 
-    return bytes(np.clip(np.round(np.asarray(sound) * 32_767), -32_768, 32_767).astype("<i2").tobytes())
+    sys.path.append(str(Path(__file__).parents[1]))
+    from watermark.pcm import bytes_from_float
+
+    return bytes_from_float(np.asarray(sound, np.float32))
 
 
 def hibari(_voice: str) -> Speaker:
@@ -66,7 +72,7 @@ def open_jtalk(_voice: str) -> Speaker:
 
     def speak(text: str) -> tuple[bytes, int]:
         sound, rate_hz = pyopenjtalk.tts(text)
-        return pcm16(sound / 32_768), int(rate_hz)
+        return pcm16(sound / LOUDEST), int(rate_hz)
 
     return speak
 

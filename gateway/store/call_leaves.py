@@ -69,11 +69,11 @@ class CallLeaves:
 
     def _put_right(self) -> None:
         """Leaves that this process entered are sealed as they were, whatever became of them in the table."""
-        fresh = dict(self._registry.fresh_leaves)
-        if not fresh:
+        if not self._registry.fresh_leaves:
             return
         unsealed = select(LEAVES.c.call_id, LEAVES.c.stage, LEAVES.c.leaf).where(LEAVES.c.seal.is_(None))
-        with self._writing() as connection:
+        with self._writing() as connection:  # no other thread enters or seals a call meanwhile
+            fresh = dict(self._registry.fresh_leaves)
             kept = {(call_id, stage): leaf for call_id, stage, leaf in connection.execute(unsealed)}
             for (call_id, stage), leaf in fresh.items():
                 if kept.get((call_id, stage)) != leaf:

@@ -247,7 +247,7 @@ def test_a_route_that_a_gather_leads_to_has_a_text_for_a_moment_s_wait(
 ) -> None:
     menu = route(do=ANSWER + DISCLOSE + LEADS.format("sub"))
     plan = load(tmp_path, menu, route("sub", f'language = "{language}"', do=ANSWER))
-    assert plan.prompts() == (TOLD, said), "it is rendered in advance; the route that nothing leads to has none"
+    assert plan.prompts() == (TOLD, said), "rendered in advance; the route that nothing leads to has none"
     own = load(tmp_path, menu, route("sub", f'language = "{language}"', 'hold = "Wait."', do=ANSWER))
     assert own.prompts() == (TOLD, "Wait.")
 

@@ -15,8 +15,11 @@ from typing import Any, Final
 
 import pytest
 
-from consent.archive.keys import SigningKey
+from consent.archive.keys import OfficeKeys, SigningKey
+from consent.archive.tables import Archive
 from consent.grants.grant import GrantVerifier
+from consent.ledger.books import Books
+from consent.ledger.head_keeper import HeadKeeper
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.front.front import Front
@@ -63,6 +66,9 @@ async def a_front(folder: Path) -> AsyncIterator[None]:
     desk.routing.halls.clear()  # the double takes calls only
     desk.office.withdrawn = list  # type: ignore[attr-defined]  # nobody withdraws here
     desk.office.close = lambda: None  # type: ignore[attr-defined]  # it is a double
+    ledger = Books(Archive.open(f"sqlite:///{folder}/ledger.db"), OfficeKeys.open(folder / "consent"))
+    desk.office.heads = HeadKeeper(ledger, [])  # type: ignore[attr-defined]
+    desk.office.clock = ledger.clock  # type: ignore[attr-defined]
     runtime = Runtime(folder)
     (folder / "data").mkdir()
     settings = Settings(data_dir=folder / "data", host="127.0.0.1", sip_port=free_port())

@@ -4,10 +4,7 @@ its grant from a front, the hall's own client. The sound is noise; words, order 
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import os
-import struct
 import subprocess
 import sys
 import tempfile
@@ -23,6 +20,12 @@ import pytest_asyncio
 from consent.grants.grant import VoiceGrant
 from consent.grants.scope import Scope
 from consent.office.office import ConsentOffice
+from gateway.front.grant_door import GrantDoor
+from gateway.front.voice_desk import VoiceDesk
+from gateway.ipc.front_messages import AskWithdrawn, FetchVoice, RedeemGrant, VoiceClip, WithdrawnVoices
+from gateway.ipc.rpc import Peer, Server
+from gateway.store.redeemed_grants import RedeemedGrants
+from gateway.store.registry import Registry
 from model.client import (
     Audio,
     Created,
@@ -50,33 +53,37 @@ def short_folder() -> Iterator[Path]:
 
 
 class Front:
-    """As much of a front as an engine asks: the stock voice against a grant, with a clip if `pcm` is one."""
+    """The front's doors for an engine; the stock voice has a clip if `pcm` is one."""
 
-    def __init__(self, office: ConsentOffice, pcm: Any) -> None:
-        self._office = office
-        self._pcm = pcm
+    def __init__(self, folder: Path, office: ConsentOffice, pcm: Any) -> None:
+        if pcm is not None:
+            office.keep_stock_clip(pcm, "These are the words of the clip.")
         self.asked = 0
+        self._voices = VoiceDesk(office)
+        self._registry = Registry.open(f"sqlite:///{folder}/calls.sqlite")
+        redeemed = RedeemedGrants(self._registry)
+        redeemed.open()
+        door = GrantDoor(redeemed, office.public_keys_path)
+        handlers = [
+            FetchVoice.handled_by(self._fetched),
+            RedeemGrant.handled_by(door.asked),
+            AskWithdrawn.handled_by(self._withdrawn),
+        ]
+        self._server = Server(folder / "front.sock", TOKEN, handlers)
 
-    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async def message() -> dict[str, Any]:
-            (length,) = struct.unpack(">I", await reader.readexactly(4))
-            return dict(json.loads(await reader.readexactly(length)))
+    async def start(self) -> None:
+        await self._server.start()
 
-        hello, ask = await message(), await message()
-        assert hello["params"]["token"] == TOKEN
+    async def stop(self) -> None:
+        await self._server.stop()
+        self._registry.close()
+
+    async def _fetched(self, peer: Peer, asked: FetchVoice) -> VoiceClip:
         self.asked += 1
-        given = self._office.reference(ask["params"]["token"], ask["params"]["voice_hash"])
-        result = {
-            "voice": given.voice,
-            "voice_hash": given.voice_hash,
-            "text": "These are the words of the clip.",
-            "stock": True,
-            "pcm_f32": None if self._pcm is None else base64.b64encode(self._pcm.tobytes()).decode(),
-        }
-        body = json.dumps({"answer": ask["ask"], "result": result}).encode()
-        writer.write(struct.pack(">I", len(body)) + body)
-        await writer.drain()
-        writer.close()
+        return await self._voices.fetched(peer, asked)
+
+    async def _withdrawn(self, _: Peer, asked: AskWithdrawn) -> WithdrawnVoices:
+        return WithdrawnVoices(asked.series, (), 0.0)
 
 
 def noise(seconds: float, seed: int = 0) -> Any:
@@ -89,13 +96,13 @@ class House:
     def __init__(self, folder: Path, golden: Path, pcm: Any) -> None:
         self.folder = folder
         self.office = ConsentOffice.open(f"sqlite:///{folder}/consent.sqlite", folder / "consent")
-        self.front = Front(self.office, pcm)
+        self.front = Front(folder, self.office, pcm)
         self.client = EngineClient(str(folder / "engine.sock"), TOKEN)
         self._golden = golden
         self.log_path = folder / "log"
 
     async def start(self) -> None:
-        self._server = await asyncio.start_unix_server(self.front, self.folder / "front.sock")
+        await self.front.start()
         environ = {
             **os.environ,
             "VOICEGATE_CHROMA": str(self._golden),
@@ -120,7 +127,7 @@ class House:
     async def stop(self) -> None:
         self.process.terminate()
         assert await asyncio.to_thread(self.process.wait, 20) in (0, -15)
-        self._server.close()
+        await self.front.stop()
 
     def loaded(self) -> str:
         """Files that the server's process has mapped."""
