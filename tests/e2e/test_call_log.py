@@ -30,7 +30,8 @@ def since(house: House, began: int) -> list[dict[str, Any]]:
     """The lines of the log from that byte on, of whatever process."""
     text = house.log_path.read_bytes()[began:].decode(errors="replace")
     lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-    return [line for line in lines if line["event"] not in OF_NO_CALL and line.get("call_id") != "prompts"]
+    ours = [line for line in lines if not str(line.get("call_id", "")).startswith("prompts-")]
+    return [line for line in ours if line["event"] not in OF_NO_CALL]
 
 
 def engine_says(house: House, began: int, event: str) -> bool:

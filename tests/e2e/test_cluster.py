@@ -26,13 +26,19 @@ from consent.office.office import ConsentOffice
 from gateway.config.paths import consent_dir
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import Settings
-from gateway.front.engine_door import engine_door
+from gateway.dialplan import Route
+from gateway.front.engine_door import engine_door, redeem_door, withdrawn_door
+from gateway.front.grant_door import GrantDoor
 from gateway.hall.call_line import CallLine
+from gateway.hall.licence import Licence
 from gateway.hall.memory import Memory
 from gateway.hall.playout import Playout
 from gateway.hall.prompts import Prompts
 from gateway.hall.speech import Speech
+from gateway.ipc.front_messages import WithdrawnVoices
 from gateway.run.prepare import prepare
+from gateway.store.redeemed_grants import RedeemedGrants
+from gateway.store.registry import Registry
 from model.client import EngineClient
 from tests.e2e.cluster import TOKEN, Cluster
 from tests.e2e.gateway_process import House, free_port
@@ -137,14 +143,24 @@ async def test_a_replica_of_chroma_dies_and_the_next_words_are_heard(site: Site)
     clip = (0.2 * np.sin(2 * np.pi * 140 * at) * (1 + np.sin(2 * np.pi * 3 * at)) / 2).astype(np.float32)
     with _voice_desk(site, clip, fetched):
         engine = EngineClient(cluster.url("chroma"), boot_token=TOKEN)
-        token = grant_of(site.office, clip, "ah")
         said = [
             {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "where are you"}]},
             {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "here"}]},
         ]
         line, memory = CallLine("c1", page=False), Memory(said)
         speech = Speech("c1", engine, Playout(0.0), Prompts(), 1.0, line=line, memory=memory)
-        life = asyncio.create_task(speech.run(lambda: token, lambda _: None))
+        route = Route(name="demo", voice="jane", purpose="support", language="en")
+        licence = Licence(route)
+
+        def granted() -> None:
+            licence.use(site.office.verifier.verify(grant_of(site.office, clip, "ah")), 0)
+
+        async def fresh() -> None:
+            licence.follow(route, 0)
+            granted()
+
+        granted()
+        life = asyncio.create_task(speech.run(licence, lambda _: None, fresh=fresh))
         try:
             first = speech.say("good morning, what can I do for you")
             async with asyncio.timeout(20):
@@ -176,7 +192,15 @@ def _kill_when_known(site: Site) -> str:
 @contextlib.contextmanager
 def _voice_desk(site: Site, clip: Clip, fetched: list[str]) -> Iterator[None]:
     """A front with that voice."""
-    app = Starlette(routes=[engine_door(asker(site.office, clip, "ah", fetched), TOKEN)])
+    registry = Registry.open(f"sqlite:///{site.house.folder}/redeemed.db")
+    redeemed = RedeemedGrants(registry)
+    redeemed.open()
+    doors = [
+        engine_door(asker(site.office, clip, "ah", fetched), TOKEN),
+        redeem_door(GrantDoor(redeemed, site.office.public_keys_path).redeem, TOKEN),
+        withdrawn_door(lambda series, _: WithdrawnVoices(series, (), 0.0), TOKEN),
+    ]
+    app = Starlette(routes=doors)
     server = uvicorn.Server(
         uvicorn.Config(app, host="127.0.0.1", port=site.desk_port, log_level="warning", lifespan="off")
     )
@@ -187,3 +211,4 @@ def _voice_desk(site: Site, clip: Clip, fetched: list[str]) -> Iterator[None]:
     finally:
         server.should_exit = True
         thread.join()
+        registry.close()
