@@ -9,6 +9,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -26,7 +27,15 @@ from consent.office.office import ConsentOffice
 from consent.office.operator_desk import OperatorDesk
 from consent.office.record import Reference, draft
 from consent.office.registration import Draft, Submission
+from consent.service.front_office import FrontOffice
+from consent.service.office_client import OfficeClient
+from consent.service.office_door import office_of
+from consent.service.office_rooms import OfficePlace
+from consent.service.operator_questions import AskFacts
 from consent.statements.statement import Terms
+
+ABSENT = (Path("/nonexistent"), Path("/nonexistent"))
+"""No mark keys and no model files: nothing is listened to here."""
 
 
 def make_voice(office: ConsentOffice, handle: str) -> str:
@@ -91,6 +100,30 @@ def timed(count: int, work: Callable[[int], object]) -> dict[str, float]:
     return {"p50_ms": p50, "p95_ms": p95, "cpu_ms": round(float(np.mean(cpus)), 2)}
 
 
+def over_the_socket(place: OfficePlace, grants: int, scope: dict[str, str]) -> dict[str, object]:
+    """The same, asked of an office in a process of its own, as the front asks it."""
+    report: dict[str, object] = {}
+    started = time.perf_counter()
+    with office_of(place.consent_dir / "office.sock", place) as client:
+        office = FrontOffice(client, place.consent_dir / "grant-keys.json")
+        office.usable()
+        report["office's start s"] = round(time.perf_counter() - started, 2)
+        asked = Scope(voice="jane", call_id="c", **scope)
+        report["grant, asked"] = timed(grants, lambda n: office.grant(replace(asked, call_id=f"s{n}")))
+        granted = office.grant(asked)
+        report["renewal, asked"] = timed(grants, lambda _: office.renew(granted))
+        report["reference, asked"] = timed(20, lambda _: office.reference(granted.token, granted.voice_hash))
+        report["office's memory MB"] = memory_mb(client)
+    return report
+
+
+def memory_mb(client: OfficeClient) -> float:
+    """What the process at the other end keeps for itself (Pss; its share of what others have too)."""
+    number = client.ask(AskFacts()).process
+    lines = Path(f"/proc/{number}/smaps_rollup").read_text().splitlines()
+    return round(next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024, 1)
+
+
 @click.command()
 @click.option("--rows", default=100_000)
 @click.option("--grants", default=1_000)
@@ -113,6 +146,7 @@ def main(rows: int, grants: int, sql: str | None, as_json: bool) -> None:
         report["renewal"] = timed(grants, lambda _: office.renew(granted))
         report["reference"] = timed(20, lambda _: office.reference(granted.token, granted.voice_hash))
         stock = {**scope, "voice": "heart"}
+        report |= over_the_socket(OfficePlace(url, Path(folder) / "consent", *ABSENT), grants, scope)
         report["stock grant"] = timed(grants, lambda n: office.grant(Scope(call_id=f"c{n}", **stock)))
         started = time.perf_counter()
         proof = office.books.prove()

@@ -1,9 +1,13 @@
-"""The data directory when nobody names one, for consent's commands and the gateway's settings."""
+"""Where things lie when nobody says so, for consent's commands and the gateway's settings."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
+
+OFFICE_SOCKET: Final = "office.sock"
+"""The name of the office's socket, in `consent` of the data directory unless another place is named."""
 
 
 def default_data_dir() -> Path:

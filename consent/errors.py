@@ -11,6 +11,7 @@ ConsentError
 │   ├── ClockError     this machine's clock may not be believed, so nothing is written by it
 │   └── WitnessError   somebody outside has seen more of the ledger than is here, or cannot be asked
 ├── VaultError         a voice cannot be opened: no key, erased, tampered; or the office's keys cannot be read
+├── OfficeAway         the office's process cannot be asked now, or does not let this user ask
 └── ModelFileError     a model file cannot be fetched, or is not the one that this program knows
     └── ModelFileMissing  it was not fetched yet
 """
@@ -73,6 +74,10 @@ class WitnessError(LedgerError):
 
 class VaultError(ConsentError):
     """A voice's sound cannot be opened."""
+
+
+class OfficeAway(ConsentError):
+    """The office's process cannot be asked now, does not understand, or does not let this user ask."""
 
 
 class ModelFileError(ConsentError):

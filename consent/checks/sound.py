@@ -102,6 +102,11 @@ def wav_bytes(pcm: Floats, rate_hz: int = RATE_HZ) -> bytes:
 
 def read(path: Path) -> Recording:
     """A recording from a WAV file. Raises `SoundError`."""
+    return decode(read_file(path), path.name)
+
+
+def read_file(path: Path) -> bytes:
+    """What a recording's file holds, which is not looked at. Raises `SoundError`."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe shall not keep us waiting
         with os.fdopen(fd, "rb") as file:
@@ -110,10 +115,9 @@ def read(path: Path) -> Recording:
                 raise SoundError(f"{path} is no file")
             if state.st_size > MAX_BYTES:
                 raise SoundError(f"{path} has {state.st_size >> 20} MB; at most {MAX_BYTES >> 20} are taken")
-            content = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise SoundError(f"{path}: {error.strerror}") from None
-    return decode(content, path.name)
 
 
 def decode(content: bytes, name: str) -> Recording:

@@ -6,25 +6,29 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import Any, Final, Self
 
 import click
 
-from consent.checks.checklist import Checks
-from consent.data_dir import default_data_dir
-from consent.errors import OperatorError
+from consent.archive.database import database_url
+from consent.data_dir import OFFICE_SOCKET, default_data_dir
+from consent.errors import LedgerError, OperatorError
 from consent.ledger.operators import OperatorKey
 from consent.ledger.witness import SYSLOG, Outside
 from consent.models.model_files import models_dir
-from consent.office.office import ConsentOffice
 from consent.proof.call_seals import SealedCalls
+from consent.service.office_client import OfficeClient
+from consent.service.office_door import office_of
+from consent.service.office_rooms import OfficePlace
 from watermark.errors import KeyFileError
 from watermark.keys import KeyRing, MarkKey
 
 MARK_KEYS: Final = "watermark-keys.json"
+SQL_URL: Final = "VOICEGATE_SQL_URL"
+CONSENT_SQL_URL: Final = "VOICEGATE_CONSENT_SQL_URL"
 REDIS_URL: Final = "VOICEGATE_REDIS_URL"
 WITNESS_URL: Final = "VOICEGATE_LEDGER_WITNESS"
 
@@ -42,22 +46,22 @@ class House:
     data_dir: Path
     sql_url: str
     models_dir: Path
-    outside: Outside
+    calls_url: str
+    """the database with the registry of calls"""
+    outside: Outside = field(default_factory=Outside)
+    office_socket: Path | None = None
+    """where another service's office is asked"""
 
     @property
     def consent_dir(self) -> Path:
         """Where the office's keys and checkpoint lie."""
         return self.data_dir / "consent"
 
-    def checks(self) -> Checks:
-        """The instruments of the checks, as far as they are here. Raises `RegistrationError`."""
-        return Checks.load(self.consent_dir, self.data_dir / MARK_KEYS, self.models_dir)
-
     @contextmanager
     def calls(self) -> Iterator[SealedCalls | None]:
         """The registry of calls, if there is one and the gateway's command line says how to open it."""
         opener = click.get_current_context().obj
-        with nullcontext() if opener is None else opener(self.sql_url) as found:
+        with nullcontext() if opener is None else opener(self.calls_url) as found:
             yield found
 
     def mark_keys(self) -> tuple[MarkKey, ...] | None:
@@ -68,37 +72,56 @@ class House:
             return None
 
     @contextmanager
-    def office(self, *, listening: bool = False) -> Iterator[ConsentOffice]:
-        """The office; `listening` loads the instruments of the checks too."""
-        checks = self.checks() if listening else Checks()
-        office = ConsentOffice.open(self.sql_url, self.consent_dir, checks=checks, outside=self.outside)
+    def office(self) -> Iterator[OfficeClient]:
+        """The office, asked over its socket: no command opens its keys. Raises `OfficeAway`."""
         try:
+            database_url(self.sql_url)
+        except ValueError as error:
+            raise LedgerError(str(error)) from None
+        place = OfficePlace(
+            self.sql_url, self.consent_dir, self.data_dir / MARK_KEYS, self.models_dir, outside=self.outside
+        )
+        if self.office_socket is not None:
+            path, own = self.office_socket.expanduser().absolute(), None
+        else:
+            path, own = self.consent_dir / OFFICE_SOCKET, place
+        with office_of(path, own) as office:
             yield office
-        finally:
-            office.close()
 
 
 def in_house(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options `--data-dir`, `--sql` and `--models`; the command gets a `House` first."""
+    """Options `--data-dir`, `--sql`, `--models` and `--office`; the command gets a `House` first."""
 
     @wraps(command)
-    def run(data_dir: Path | None, sql: str | None, models: Path | None, **given: Any) -> Any:
+    def run(
+        data_dir: Path | None, sql: str | None, models: Path | None, office: Path | None, **given: Any
+    ) -> Any:
         where = (data_dir or default_data_dir()).expanduser().absolute()
-        sql_url = sql or f"sqlite:///{where / 'voicegate.db'}"
+        usual = f"sqlite:///{where / 'voicegate.db'}"
+        sql_url = sql or usual
+        calls_url = os.environ.get(SQL_URL) or usual if os.environ.get(CONSENT_SQL_URL) else sql_url
         redis_url, witness = (os.environ.get(name) or None for name in (REDIS_URL, WITNESS_URL))
         outside = Outside(redis_url, witness, SYSLOG)
-        return command(House(where, sql_url, models_dir(where, models), outside), **given)
+        house = House(where, sql_url, models_dir(where, models), calls_url, outside, office)
+        return command(house, **given)
 
     add_dir = click.option(
         "--data-dir", type=click.Path(path_type=Path), envvar="VOICEGATE_DATA_DIR",
         help="The gateway's data directory (VOICEGATE_DATA_DIR).",
     )  # fmt: skip
-    add_sql = click.option("--sql", envvar="VOICEGATE_SQL_URL", help="Database URL (VOICEGATE_SQL_URL).")
+    add_sql = click.option(
+        "--sql", envvar=[CONSENT_SQL_URL, SQL_URL],
+        help="The consent office's database URL (VOICEGATE_CONSENT_SQL_URL, else VOICEGATE_SQL_URL).",
+    )  # fmt: skip
+    add_office = click.option(
+        "--office", type=click.Path(path_type=Path), envvar="VOICEGATE_OFFICE_SOCKET",
+        help="Socket of an office that another service runs (VOICEGATE_OFFICE_SOCKET).",
+    )  # fmt: skip
     add_models = click.option(
         "--models", type=click.Path(path_type=Path), envvar="VOICEGATE_MODELS",
         help="Directory of model files (VOICEGATE_MODELS).",
     )  # fmt: skip
-    return add_dir(add_sql(add_models(run)))
+    return add_dir(add_sql(add_models(add_office(run))))
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -11,11 +12,21 @@ from typing import Any, Final
 import click
 
 from consent.commands.house import House, Signer, in_house, signed
-from consent.errors import GrantRefused, LedgerError, OperatorError
-from consent.grants.grant import GrantVerifier, read_public_keys
-from consent.ledger.chain import HEAD_TYP, head_of
+from consent.errors import LedgerError, OperatorError
 from consent.ledger.timekeeper import TOLERANCE_S
-from consent.proof.call_seals import check_calls
+from consent.proof.call_seals import SEALED, check_calls
+from consent.service.asked_ledger import rows_of
+from consent.service.operator_questions import (
+    AskClock,
+    AskIdentity,
+    AskLostRows,
+    AskResumeTerms,
+    AskTip,
+    ProveLedger,
+    ResumeLedger,
+    SetClock,
+    SignHead,
+)
 
 NAMED: Final = 10
 """Faults of the registry that are told one by one."""
@@ -37,21 +48,14 @@ def verify(house: House, head_file: Path | None, keys: Path | None, as_json: boo
     Or name the first bad one, with status 1. The registry of calls is compared too, with what the ledger
     sealed of it each minute.
     """
-    trusted, revoked = (_public_keys(keys), _public_keys(keys, revoked=True)) if keys else (None, None)
+    kept = None if head_file is None else _read(head_file).strip()
+    trusted = None if keys is None else _public_keys(keys, "keys")
+    revoked = None if keys is None else _public_keys(keys, "revoked")
     faults: list[str] = []
     with house.office() as office, house.calls() as calls:
-        heads = [*office.books.seen, *office.heads.heads()]
-        if head_file is not None:
-            verifier = GrantVerifier(trusted or office.keys.public)
-            try:
-                heads = [head_of(verifier.claims(_read(head_file).strip(), HEAD_TYP))]
-            except GrantRefused:
-                raise LedgerError(
-                    f"{head_file} is no ledger head signed with these keys, or its key was revoked"
-                ) from None
-        proof = office.books.prove(heads, {**trusted, **(revoked or {})} if trusted else None, revoked)
+        proof = office.ask(ProveLedger(kept, trusted, revoked))
         if proof.ok and calls is not None:
-            faults = check_calls(office.books, calls)
+            faults = check_calls(rows_of(office, (SEALED,)), calls)
     if as_json:
         found = {"ok": proof.ok and not faults, "rows": proof.rows, "bad": proof.bad, "fault": proof.fault}
         click.echo(json.dumps({**found, "calls": faults}))
@@ -74,7 +78,7 @@ def verify(house: House, head_file: Path | None, keys: Path | None, as_json: boo
 def head(house: House, out: Path | None) -> None:
     """Export the signed head: who keeps it elsewhere can prove later that nothing before it was changed."""
     with house.office() as office:
-        token = office.books.head()
+        token = office.ask(SignHead())
     if out is None:
         click.echo(token)
     else:
@@ -90,7 +94,7 @@ def show(house: House, since: datetime | None, kinds: tuple[str, ...], as_json: 
     """Show its rows."""
     since_ms = round(since.timestamp() * 1000) if since else 0
     with house.office() as office:
-        for row in office.books.rows(kinds=kinds, since_ms=since_ms, proved=True):
+        for row in rows_of(office, kinds, since_ms):
             if as_json:
                 click.echo(json.dumps(row.to_json()))
                 continue
@@ -109,16 +113,16 @@ def resume(house: House, reason: str, signer: Signer) -> None:
     has seen, and is lost here, the auditor gives up by name: nobody can know what was revoked in it.
     """
     with house.office() as office:
-        lost = office.heads.given_up()
+        lost = office.ask(AskLostRows())
         for head in lost:
             when = f"{datetime.fromtimestamp(head['at_ms'] / 1000, UTC):%Y-%m-%d %H:%M}"
             click.echo(
                 f"given up: all rows up to {head['seq']} of {when} UTC that are not here; revoke again what "
                 "was revoked in them"
             )
-        terms = office.resume_terms(lost)
-        act = signer.key().act("resume", office.clock(), office.identity, **terms)
-        again = office.resume_ledger(reason, act)
+        terms = office.ask(AskResumeTerms(lost))
+        act = signer.key().act("resume", time.time(), office.ask(AskIdentity()), **terms)
+        again = office.ask(ResumeLedger(reason, act))
     click.echo(f"the ledger goes on; revoked or erased again: {', '.join(again) or 'nothing'}")
 
 
@@ -139,21 +143,16 @@ def clock(house: House, said: datetime, reason: str, signer: Signer) -> None:
     """
     at = said.replace(tzinfo=UTC).timestamp()
     with house.office() as office:
-        if abs(office.clock() - at) > TOLERANCE_S:
-            here = f"{datetime.fromtimestamp(office.clock(), UTC):%Y-%m-%d %H:%M}"
+        now = office.ask(AskClock())
+        if abs(now - at) > TOLERANCE_S:
+            here = f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M}"
             raise OperatorError(
                 f"this machine's clock says {here} UTC; set it right first, then say the time"
             )
-        office.look()
-        act = signer.key().act(
-            "clock",
-            office.clock(),
-            office.identity,
-            time_ms=round(office.clock() * 1000),
-            after=office.books.tip[1],
-        )
-        row = office.set_clock(reason, act)
-    click.echo(f"the ledger goes on from {said:%Y-%m-%d %H:%M} UTC: row {row.seq}")
+        about = {"time_ms": round(now * 1000), "after": office.ask(AskTip())}
+        act = signer.key().act("clock", now, office.ask(AskIdentity()), **about)
+        row = office.ask(SetClock(reason, act))
+    click.echo(f"the ledger goes on from {said:%Y-%m-%d %H:%M} UTC: row {row}")
 
 
 def _brief(body: dict[str, Any]) -> str:
@@ -168,8 +167,8 @@ def _read(path: Path) -> str:
         raise LedgerError(f"{path}: {error}") from None
 
 
-def _public_keys(path: Path, *, revoked: bool = False) -> dict[str, Any]:
+def _public_keys(path: Path, of: str) -> dict[str, str]:
     try:
-        return read_public_keys(path, revoked=revoked)
-    except GrantRefused as error:
-        raise LedgerError(str(error)) from None
+        return dict(json.loads(_read(path)).get(of, {}))
+    except (ValueError, AttributeError, TypeError):
+        raise LedgerError(f"{path}: no public keys of grants") from None

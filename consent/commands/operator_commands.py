@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import click
 
 from consent.commands.house import House, Signer, in_house, operators_dir, read_secret, signed
 from consent.ledger.operators import ROLES, OperatorKey
-from consent.office.operator_desk import OperatorDesk
+from consent.service.operator_questions import AddOperator, AskIdentity, ListOperators, RevokeOperator
 
 
 @click.group()
@@ -52,9 +53,14 @@ def add(
             act = None
             if adder is not None:
                 act = adder.key().act(
-                    "operator", office.clock(), office.identity, name=name, role=role, public=fresh.public
+                    "operator",
+                    time.time(),
+                    office.ask(AskIdentity()),
+                    name=name,
+                    role=role,
+                    public=fresh.public,
                 )
-            OperatorDesk(office.books).add(name, role, fresh.public, act)
+            office.ask(AddOperator(name, role, fresh.public, act))
         except BaseException:
             path.unlink()  # it is nobody's key
             raise
@@ -69,8 +75,8 @@ def add(
 def revoke(house: House, name: str, reason: str, signer: Signer) -> None:
     """Take NAME's rights. What they signed before stands."""
     with house.office() as office:
-        act = signer.key().act("operator", office.clock(), office.identity, name=name, role="revoked")
-        OperatorDesk(office.books).revoke(name, reason, act)
+        act = signer.key().act("operator", time.time(), office.ask(AskIdentity()), name=name, role="revoked")
+        office.ask(RevokeOperator(name, reason, act))
     click.echo(f"{name} may not act any more")
 
 
@@ -80,12 +86,12 @@ def revoke(house: House, name: str, reason: str, signer: Signer) -> None:
 def list_(house: House, as_json: bool) -> None:
     """List the operators."""
     with house.office() as office:
-        known = office.look().operators.values()
-        if as_json:
-            click.echo(json.dumps({"operators": [asdict(each) for each in known]}))
-            return
-        if not known:
-            click.echo("no operators yet; make the first: voicegate operator add NAME --role registrar")
-        for each in known:
-            by = f"added by {each.added_by}" if each.added_by else "founder"
-            click.echo(f"{each.name:<20} {each.role:<10} {'REVOKED  ' if each.revoked else ''}{by}")
+        known = office.ask(ListOperators())
+    if as_json:
+        click.echo(json.dumps({"operators": [asdict(each) for each in known]}))
+        return
+    if not known:
+        click.echo("no operators yet; make the first: voicegate operator add NAME --role registrar")
+    for each in known:
+        by = f"added by {each.added_by}" if each.added_by else "founder"
+        click.echo(f"{each.name:<20} {each.role:<10} {'REVOKED  ' if each.revoked else ''}{by}")

@@ -5,24 +5,41 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from consent.checks.checklist import Checks, Finding
-from consent.checks.sound import Floats, read, wav_bytes
+from consent.checks.checklist import Checks
+from consent.checks.sound import decode, read_file, wav_bytes
 from consent.commands.house import House, Signer, in_house, read_secret, signed
-from consent.errors import OperatorError, RegistrationError
-from consent.ledger.standing import VoiceStanding
-from consent.office.office import ConsentOffice
+from consent.errors import OperatorError, RegistrationError, VaultError
 from consent.office.record import Reference
-from consent.office.registration import Registered, Submission
-from consent.office.withdrawal import Receipt, Withdrawals
+from consent.office.registration import Submission
+from consent.office.withdrawal import Receipt
+from consent.service.front_questions import TidyVoices
+from consent.service.office_client import OfficeClient
+from consent.service.operator_questions import (
+    AskIdentity,
+    ClipFile,
+    ConfirmVoice,
+    EraseVoice,
+    ExaminedVoice,
+    ExamineVoice,
+    HeardVoice,
+    IssueChallenge,
+    ListenToVoice,
+    ReviewVoice,
+    ShowVoice,
+    VoiceFile,
+    WithdrawVoice,
+)
 from consent.statements.statement import Terms
 
 
@@ -31,12 +48,9 @@ def voice() -> None:
     """Register, list, revoke and erase voices."""
 
 
-def known(office: ConsentOffice, handle: str) -> VoiceStanding:
+def known(office: OfficeClient, handle: str) -> VoiceFile:
     """The newest voice of that name. Raises `RegistrationError`."""
-    found = office.standing_of(handle)
-    if found is None:
-        raise RegistrationError("name", f"no voice is called {handle!r}; see: voicegate voice list")
-    return found
+    return office.ask(ShowVoice(handle))
 
 
 # ── coming in ────────────────────────────────────────────────────────────────────────────────────────────
@@ -85,16 +99,16 @@ def challenge(
     with house.office() as office:
         salt = secrets.token_hex(16)
         act = signer.key().act(
-            "challenge", office.clock(), office.identity, terms=terms.hash(salt), by_phone=by_phone
+            "challenge", time.time(), office.ask(AskIdentity()), terms=terms.hash(salt), by_phone=by_phone
         )
-        issued = office.registrar.challenge(terms, act, salt=salt, by_phone=by_phone, life_s=minutes * 60)
+        issued = office.ask(IssueChallenge(terms, act, salt, by_phone, minutes * 60))
     if as_json:
         click.echo(json.dumps({
-            "challenge": issued.challenge_id, "text": issued.statement.text, "expires_at": issued.expires_at,
+            "challenge": issued.challenge_id, "text": issued.text, "expires_at": issued.expires_at,
         }))  # fmt: skip
         return
     click.echo(f"challenge {issued.challenge_id}, until {_clock(issued.expires_at)}; to be read aloud:\n")
-    click.echo(f"  {issued.statement.text}\n")
+    click.echo(f"  {issued.text}\n")
 
 
 @voice.command()
@@ -128,22 +142,22 @@ def register(
     if len(references) != len(texts):
         raise RegistrationError("reference", "give one --reference-text for each --reference, in order")
     pin = read_secret(pin_from, "PIN").decode("ascii", "replace") if pin_from else None
+    clips = tuple(
+        ClipFile(path.name, read_file(path), text) for path, text in zip(references, texts, strict=True)
+    )
+    spoken = ClipFile(statement.name, read_file(statement))
     submission = Submission(
-        handle, tuple(Reference(read(path), text) for path, text in zip(references, texts, strict=True)),
-        read(statement), challenge_id, adult, pin,
+        handle, tuple(Reference(decode(clip.wav, clip.name), clip.text) for clip in clips),
+        decode(spoken.wav, spoken.name), challenge_id, adult, pin,
     )  # fmt: skip
     submission.check()
-    with house.office(listening=True) as office:
-        key = signer.key()
-        act = key.act("register", office.clock(), office.identity, **submission.digest)
-
-        def confirm(found: Mapping[str, Any]) -> str:
-            return key.act("confirm", office.clock(), office.identity, **found)
-
-        def submit(told: Callable[[Finding], None]) -> Registered:
-            return office.registrar.submit(submission, act, told, confirm)
-
-        done = submit(lambda _: None) if as_json else _with_progress(submit)
+    with house.office() as office:
+        key, identity = signer.key(), office.ask(AskIdentity())
+        act = key.act("register", time.time(), identity, **submission.digest)
+        question = ExamineVoice(handle, clips, spoken, challenge_id, adult, pin, act)
+        found = office.ask(question) if as_json else _with_progress(office, question)
+        confirmed = key.act("confirm", time.time(), identity, **found.about)
+        done = office.ask(ConfirmVoice(found.draft, confirmed))
     if as_json:
         click.echo(json.dumps({
             "voice_id": done.voice_id, "handle": done.handle, "state": done.state,
@@ -159,22 +173,22 @@ def register(
         )
 
 
-def _with_progress(submit: Callable[[Callable[[Finding], None]], Registered]) -> Registered:
+def _with_progress(office: OfficeClient, question: ExamineVoice) -> ExaminedVoice:
     console = Console(stderr=True)
     colours = {"passed": "green", "review": "yellow", "refused": "red"}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("listening", total=Checks.COUNT)
 
-        def told(finding: Finding) -> None:
-            colour = colours[finding.verdict]
+        def told(finding: dict[str, str]) -> None:
+            colour = colours[finding["verdict"]]
             bar.console.print(
-                f"[{colour}]{finding.verdict:<8}[/] {finding.check:<18} ", end="", highlight=False
+                f"[{colour}]{finding['verdict']:<8}[/] {finding['check']:<18} ", end="", highlight=False
             )
-            bar.console.print(finding.detail, markup=False, highlight=False)
+            bar.console.print(finding["detail"], markup=False, highlight=False)
             bar.advance(task)
 
-        return submit(told)
+        return office.ask(question, told)
 
 
 @voice.command()
@@ -203,37 +217,39 @@ def review(
     if listen is not None and decision is not None:
         raise OperatorError("listen first; then decide in a second command")
     with house.office() as office:
-        standing = known(office, handle)
-        record = office.record(standing)
+        file = known(office, handle)
+        standing, claims = file.standing, file.claims
+        if claims is None:
+            raise VaultError(file.gone)
         if listen is None and decision is None:
             click.echo(f"{handle} is {standing.state}; registered by {standing.registrar}")
-            click.echo(f"to be heard: {record.claims['statement']['text']}")
-            for check in record.claims["checks"]:
+            click.echo(f"to be heard: {claims['statement']['text']}")
+            for check in claims["checks"]:
                 click.echo(f"  {check['verdict']:<8} {check['check']}: {check['detail']}")
             return
         if acting is None:
             raise OperatorError("who listens, or decides? --as OPERATOR")
         key = Signer.of(acting, key_path, passphrase_from).key()
         if listen is not None:
-            act = key.act("listen", office.clock(), office.identity, voice_id=standing.voice_id)
-            _write_sounds(office.registrar.listen(handle, act), handle, listen)
+            act = key.act("listen", time.time(), office.ask(AskIdentity()), voice_id=standing.voice_id)
+            _write_sounds(office.ask(ListenToVoice(handle, act)), handle, listen)
             return
         act = key.act(
-            "review", office.clock(), office.identity, voice_id=standing.voice_id,
+            "review", time.time(), office.ask(AskIdentity()), voice_id=standing.voice_id,
             record_hash=standing.record_hash, decision=decision, reason=reason,
         )  # fmt: skip
-        state = office.registrar.review(handle, act)
+        state = office.ask(ReviewVoice(handle, act))
     more = "; one more operator must hear it" if state == "pending" else ""
     click.echo(f"{handle} is {state}{more}")
 
 
-def _write_sounds(sounds: dict[str, Floats], handle: str, folder: Path) -> None:
+def _write_sounds(heard: HeardVoice, handle: str, folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for kind, pcm in sounds.items():
+        for kind in ("statement", "reference"):
             path = folder / f"{handle}-{kind}.wav"
             path.touch(mode=0o600)
-            path.write_bytes(wav_bytes(pcm))
+            path.write_bytes(wav_bytes(np.frombuffer(getattr(heard, kind), "<f4")))
             click.echo(f"{path}: listen, then delete it")
     except OSError as error:
         raise RegistrationError("sound", f"{folder}: {error.strerror}") from None
@@ -250,9 +266,9 @@ def _write_sounds(sounds: dict[str, Floats], handle: str, folder: Path) -> None:
 def revoke(house: House, handle: str, reason: str, signer: Signer) -> None:
     """Take HANDLE back: running calls fall silent in it within a second."""
     with house.office() as office:
-        voice_id = known(office, handle).voice_id
-        act = signer.key().act("revoke", office.clock(), office.identity, voice_id=voice_id)
-        Withdrawals(office.books, office.vault).revoke(handle, reason, act)
+        voice_id = known(office, handle).standing.voice_id
+        act = signer.key().act("revoke", time.time(), office.ask(AskIdentity()), voice_id=voice_id)
+        office.ask(WithdrawVoice(handle, reason, act))
     click.echo(f"{handle} is revoked")
 
 
@@ -265,10 +281,10 @@ def revoke(house: House, handle: str, reason: str, signer: Signer) -> None:
 def erase(house: House, handle: str, reason: str, signer: Signer) -> None:
     """Destroy HANDLE's key, sounds and voiceprints; the ledger stays provable."""
     with house.office() as office:
-        voice_id = known(office, handle).voice_id
-        act = signer.key().act("erase", office.clock(), office.identity, voice_id=voice_id)
-        receipt = Withdrawals(office.books, office.vault).erase(handle, reason, act, house.data_dir)
-    for line in receipt_lines(receipt, handle, house.data_dir):
+        voice_id = known(office, handle).standing.voice_id
+        act = signer.key().act("erase", time.time(), office.ask(AskIdentity()), voice_id=voice_id)
+        erased = office.ask(EraseVoice(handle, reason, act))
+    for line in receipt_lines(erased.receipt, handle, erased.folder):
         click.echo(line)
 
 
@@ -307,7 +323,7 @@ def receipt_lines(receipt: Receipt, handle: str, folder: Path) -> Iterator[str]:
 def tidy(house: House) -> None:
     """Delete what is past its time: voiceprints, old fingerprints, registrations nobody decided on."""
     with house.office() as office:
-        receipts = Withdrawals(office.books, office.vault).tidy()
+        receipts = office.ask(TidyVoices())
     for receipt in receipts:
         click.echo(
             f"{receipt.voice_id}: {receipt.items} items; receipt: ledger row {receipt.seq} {receipt.hash}"

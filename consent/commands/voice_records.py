@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import click
 
 from consent.checks.checklist import CHECKS_FILE
-from consent.checks.sound import read
+from consent.checks.sound import decode, read_file
 from consent.checks.words import RecogniserUnavailable, directory_sha256
 from consent.commands.house import House, Signer, in_house, read_secret, signed
 from consent.commands.voice_commands import echo_json, known, since, voice
-from consent.errors import ConsentError, GrantRefused, LedgerError, OperatorError, RegistrationError
+from consent.errors import GrantRefused, LedgerError, OperatorError, RegistrationError
 from consent.grants.grant import read_public_keys
 from consent.office import backup, usage
-from consent.office.blocklist import Blocklist
 from consent.office.record import agreed
-from consent.office.rotation import Rotation
 from consent.proof import bundle, evidence
+from consent.service.asked_ledger import evidence_of
+from consent.service.operator_questions import (
+    AskIdentity,
+    AskNextKey,
+    BlockSpeaker,
+    ClipFile,
+    ExportVoice,
+    ListChecks,
+    ListOperators,
+    ListUses,
+    ListVoices,
+    MakeBackup,
+    RestoreBackup,
+    RevokeKey,
+    RotateKey,
+)
 
 
 @voice.command("list")
@@ -29,7 +44,7 @@ from consent.proof import bundle, evidence
 def list_(house: House, as_json: bool) -> None:
     """List the voices."""
     with house.office() as office:
-        voices = [office.stock, *office.all_voices()]
+        voices = office.ask(ListVoices())
     if as_json:
         echo_json({"voices": [{"name": v.name, "state": v.state, "stock": v.stock} for v in voices]})
         return
@@ -44,16 +59,11 @@ def list_(house: House, as_json: bool) -> None:
 def show(house: House, handle: str, as_json: bool) -> None:
     """Show HANDLE: whose voice, for what, until when, how it was checked, what happened since."""
     with house.office() as office:
-        standing = known(office, handle)
-        rows = office.books.rows(subject=standing.voice_id)
-        try:
-            claims = dict(office.record(standing).claims)
-        except ConsentError as error:
-            claims = {"gone": str(error)}
+        file = known(office, handle)
+    standing = file.standing
+    claims: dict[str, Any] = {"gone": file.gone} if file.claims is None else file.claims
     history: list[dict[str, Any]] = [
-        {"row": row.seq, "at": row.at_ms / 1000, "what": row.kind, "body": row.table}
-        for row in rows
-        if row.kind not in ("voice.granted", "voice.used")
+        {"row": row.seq, "at": row.at_ms / 1000, "what": row.kind, "body": row.table} for row in file.rows
     ]
     if as_json:
         echo_json({"handle": handle, "state": standing.state, "record": claims, "history": history})
@@ -85,7 +95,7 @@ def show(house: House, handle: str, as_json: bool) -> None:
 def usage_(house: House, handle: str, from_when: float, as_json: bool) -> None:
     """Where HANDLE was used: calls, seconds spoken, dialplans."""
     with house.office() as office:
-        found = usage.uses(office.books, known(office, handle).voice_id, from_when)
+        found = list(office.ask(ListUses(handle, from_when)))
     total = usage.total(found)
     if as_json:
         echo_json({"calls": total.calls, "seconds": total.seconds, "uses": [use.to_json() for use in found]})
@@ -118,23 +128,20 @@ def export_(
 ) -> None:
     """Write HANDLE's proof to a file that verifies with the public key alone."""
     with house.office() as office:
-        voice_id = known(office, handle).voice_id
-        sounds = None
+        voice_id = known(office, handle).standing.voice_id
+        act = None
         if with_sound:
             if acting is None:
                 raise OperatorError("who takes the sounds out? --as OPERATOR")
             key = Signer.of(acting, key_path, passphrase_from).key()
-            sounds = office.registrar.listen(
-                handle, key.act("listen", office.clock(), office.identity, voice_id=voice_id)
-            )
-        made = bundle.export(office, known(office, handle), sounds)
-        keys = office.public_keys_path
+            act = key.act("listen", time.time(), office.ask(AskIdentity()), voice_id=voice_id)
+        made = office.ask(ExportVoice(handle, act))
     try:
         out.touch(mode=0o600)
-        out.write_text(bundle.dump(made))
+        out.write_bytes(made.text)
     except OSError as error:
         raise LedgerError(f"{out}: {error.strerror}") from None
-    click.echo(f"{out}; check it anywhere with: voicegate voice check {out} --keys {keys.name}")
+    click.echo(f"{out}; check it anywhere with: voicegate voice check {out} --keys grant-keys.json")
 
 
 @voice.command("evidence")
@@ -154,7 +161,7 @@ def evidence_(house: House, call_file: IO[str], out: Path | None, as_json: bool)
         raise LedgerError(f"{call_file.name}: no call's JSON; see: voicegate calls show ID --json") from None
     with house.office() as office, house.calls() as calls:
         try:
-            found = evidence.gather(office, call, keys=house.mark_keys(), calls=calls)
+            found = evidence_of(office, call, keys=house.mark_keys(), calls=calls)
         except (ValueError, TypeError, OverflowError) as error:  # of a field that somebody wrote
             raise LedgerError(f"{call_file.name}: no call's JSON: {error}") from None
     if as_json:
@@ -203,11 +210,9 @@ def checks(house: House, pin_recogniser: Path | None) -> None:
         kept.insert(0, f'recogniser = {{ directory = {directory}, sha256 = "{digest}" }}')
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.write_text("\n".join(kept) + "\n")
-    loaded = house.checks()
-    found = {"speaker": loaded.speaker, "recogniser": loaded.recogniser, "classifier": loaded.classifier}
-    for name, instrument in found.items():
-        state = instrument.name if instrument is not None else f"none: {loaded.missing[name]}"
-        click.echo(f"{name:<12} {state}")
+    with house.office() as office:
+        for name, state in office.ask(ListChecks()).items():
+            click.echo(f"{name:<12} {state}")
     click.echo("own watermark is always looked for; sound, copies and time are always checked")
 
 
@@ -225,17 +230,14 @@ def block(house: House, label: str, sample: Path | None, lift: bool, signer: Sig
     """Never take the voice of a person (LABEL), known by a sample of it."""
     if lift == (sample is not None):
         raise RegistrationError("blocked", "give either --sample FILE or --lift")
-    with house.office(listening=True) as office:
-        about = {"label": label, "lift": lift}
-        recording = read(sample) if sample is not None else None
-        if recording is not None:
-            about["sample"] = recording.sha256
-        act = signer.key().act("block", office.clock(), office.identity, **about)
-        blocklist = Blocklist(office.books, office.vault)
-        if recording is None:
-            blocklist.lift(label, act)
-        else:
-            blocklist.add(label, recording, office.checks.speaker, act)
+    about: dict[str, Any] = {"label": label, "lift": lift}
+    clip = None
+    if sample is not None:
+        clip = ClipFile(sample.name, read_file(sample))
+        about["sample"] = decode(clip.wav, clip.name).sha256
+    with house.office() as office:
+        act = signer.key().act("block", time.time(), office.ask(AskIdentity()), **about)
+        office.ask(BlockSpeaker(label, clip, act))
     click.echo(f"{label} is {'off' if lift else 'on'} the list")
 
 
@@ -243,16 +245,16 @@ def block(house: House, label: str, sample: Path | None, lift: bool, signer: Sig
 @click.argument("which", type=click.Choice(["signing", "master"]))
 @signed
 @in_house
-def rotate(house: House, which: str, signer: Signer) -> None:
+def rotate(house: House, which: Literal["signing", "master"], signer: Signer) -> None:
     """Put a new signing or master key in force."""
     with house.office() as office:
-        rotation = Rotation(office.books, office.vault)
-        about = rotation.next_signing() if which == "signing" else rotation.next_master()
-        act = signer.key().act("rotate", office.clock(), office.identity, **about)
-        if which == "signing":
-            click.echo(f"the office signs with {rotation.signing(act)} from now on")
-        else:
-            click.echo(f"{rotation.master(act)} keys are wrapped with a new master; make a backup now")
+        about = office.ask(AskNextKey(which))
+        act = signer.key().act("rotate", time.time(), office.ask(AskIdentity()), **about)
+        done = office.ask(RotateKey(which, str(about["kid"]), act))
+    if which == "signing":
+        click.echo(f"the office signs with {done} from now on")
+    else:
+        click.echo(f"{done} keys are wrapped with a new master; make a backup now")
 
 
 @voice.command("revoke-key")
@@ -267,10 +269,9 @@ def revoke_key(house: House, kid: str, from_when: float, reason: str, signer: Si
     """Declare the signing key KID stolen: nothing that it signs counts any more. Rotate first."""
     with house.office() as office:
         about = {"kid": kid, "since_ms": round(from_when * 1000)}
-        act = signer.key().act("revoke-key", office.clock(), office.identity, **about)
-        Rotation(office.books, office.vault).revoke(kid, from_when, reason, act)
-        path = office.public_keys_path
-    click.echo(f"{kid} is revoked; bring {path} to every machine that keeps a copy of it")
+        act = signer.key().act("revoke-key", time.time(), office.ask(AskIdentity()), **about)
+        office.ask(RevokeKey(kid, from_when, reason, act))
+    click.echo(f"{kid} is revoked; bring grant-keys.json to every machine that keeps a copy of it")
 
 
 @voice.command("backup")
@@ -281,7 +282,9 @@ def backup_(house: House, file: Path, passphrase_from: Path | None) -> None:
     """Write all of consent, keys included, to one sealed FILE."""
     passphrase = read_secret(passphrase_from, "Passphrase of the backup", confirm=True)
     with house.office() as office:
-        click.echo(f"{file}: {backup.write(office, file, passphrase)} rows and the keys")
+        made = office.ask(MakeBackup(passphrase))
+    backup.keep(file, made.sealed)
+    click.echo(f"{file}: {made.rows} rows and the keys")
 
 
 @voice.command()
@@ -291,10 +294,11 @@ def backup_(house: House, file: Path, passphrase_from: Path | None) -> None:
 def restore(house: House, file: Path, passphrase_from: Path | None) -> None:
     """Fill an empty database from a backup FILE; then `voicegate ledger resume`, if this host asks for it."""
     passphrase = read_secret(passphrase_from, "Passphrase of the backup")
-    rows = backup.restore(file, passphrase, house.sql_url, house.consent_dir)
-    click.echo(f"{rows} rows restored")
+    sealed = backup.kept(file)
     with house.office() as office:
+        rows = office.ask(RestoreBackup(sealed, passphrase))
+        click.echo(f"{rows} rows restored")
         try:
-            office.look()
+            office.ask(ListOperators())
         except LedgerError as error:
             click.echo(str(error), err=True)

@@ -34,7 +34,8 @@ MOST_CHARS: Final = 64 << 20
 """A longer token is refused unread; the longest of consent's tokens lists all rows of one voice."""
 REASONS: Final = frozenset(
     {"none", "unknown", "revoked", "expired", "not_yet_valid", "tampered", "unknown_key", "other_call",
-     "purpose", "dialplan", "language", "replayed", "erased", "pending", "clock", "ledger", "scope"}
+     "purpose", "dialplan", "language", "replayed", "erased", "pending", "clock", "ledger", "office",
+     "scope"}
 )  # fmt: skip
 _SEAL: Final = object()
 
@@ -97,6 +98,11 @@ def sign(claims: Mapping[str, Any], key: Ed25519PrivateKey, kid: str, typ: str =
     return f"{body}.{b64(key.sign(body.encode()))}"
 
 
+def public_keys(table: Mapping[str, str]) -> dict[str, Ed25519PublicKey]:
+    """Public keys (base64url by kid). Raises `ValueError`, `TypeError`, `AttributeError`."""
+    return {kid: Ed25519PublicKey.from_public_bytes(unb64(raw)) for kid, raw in table.items()}
+
+
 def read_public_keys(path: Path, *, revoked: bool = False) -> dict[str, Ed25519PublicKey]:
     """The public keys' JSON (`{"keys": {kid: base64url}, "revoked": {kid: base64url}}`).
 
@@ -106,7 +112,7 @@ def read_public_keys(path: Path, *, revoked: bool = False) -> dict[str, Ed25519P
     try:
         table = json.loads(path.read_text())
         found = table.get("revoked", {}) if revoked else table["keys"]
-        return {kid: Ed25519PublicKey.from_public_bytes(unb64(raw)) for kid, raw in found.items()}
+        return public_keys(found)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise GrantRefused("unknown_key", f"{path}: no public keys of grants: {error}") from None
 

@@ -455,14 +455,19 @@ class Books:
         of_no_voice: bool = False,
         but: tuple[str, ...] = (),
         proved: bool = False,
+        after: int = 0,
+        most: int | None = None,
     ) -> list[Row]:
         """Rows of one voice or of none, of some kinds or but some, or whose body holds a text, in order.
 
-        Each is checked by its hash and signature; that none is missing, only `prove` says. `proved` spares
-        the check: the whole ledger was just proved, or the rows shall be seen as they are. Raises
-        `LedgerError` naming a row that was edited.
+        Of those behind row number `after` the first `most`, where it is given. Each is checked by its hash
+        and signature; that none is missing, only `prove` says. `proved` spares the check: the whole ledger
+        was just proved, or the rows shall be seen as they are. Raises `LedgerError` naming a row that was
+        edited.
         """
-        wanted = select(LEDGER).where(LEDGER.c.at_ms >= since_ms).order_by(LEDGER.c.seq)
+        wanted = select(LEDGER).where(LEDGER.c.at_ms >= since_ms).order_by(LEDGER.c.seq).limit(most)
+        if after:
+            wanted = wanted.where(LEDGER.c.seq > after)
         if of_no_voice:  # an index knows these
             wanted = wanted.where(LEDGER.c.subject.is_(None))
         if subject is not None:

@@ -35,8 +35,8 @@ def _key(passphrase: bytes, salt: bytes) -> bytes:
     return hashlib.scrypt(passphrase, salt=salt, n=1 << 16, r=8, p=1, maxmem=1 << 27, dklen=32)
 
 
-def write(office: ConsentOffice, path: Path, passphrase: bytes) -> int:
-    """Writes a backup; answers how many rows it has. Raises `VaultError`, `LedgerError`."""
+def seal(office: ConsentOffice, passphrase: bytes) -> tuple[bytes, int]:
+    """A backup, and how many rows it has. Raises `VaultError`, `LedgerError`."""
     if len(passphrase) < LEAST_PASSPHRASE:
         raise VaultError(f"a backup's passphrase has at least {LEAST_PASSPHRASE} characters")
     tables: dict[str, list[dict[str, Any]]] = {}
@@ -50,31 +50,54 @@ def write(office: ConsentOffice, path: Path, passphrase: bytes) -> int:
     content = gzip.compress(json.dumps({"tables": tables, "keys": keys}).encode())
     salt, nonce = os.urandom(SALT), os.urandom(NONCE)
     sealed = AESGCM(_key(passphrase, salt)).encrypt(nonce, content, MAGIC)
+    return MAGIC + salt + nonce + sealed, sum(len(rows) for rows in tables.values())
+
+
+def keep(path: Path, sealed: bytes) -> None:
+    """Writes a backup to a new file, for its owner only. Raises `VaultError`."""
     try:
-        write_private(path, MAGIC + salt + nonce + sealed, replace_it=False)
+        write_private(path, sealed, replace_it=False)
     except FileExistsError:
         raise VaultError(f"{path} exists; a backup overwrites nothing") from None
     except OSError as error:
         raise VaultError(f"{path}: {error.strerror}") from None
-    return sum(len(rows) for rows in tables.values())
 
 
-def restore(path: Path, passphrase: bytes, sql_url: str, directory: Path) -> int:
-    """Fills an empty database, and takes the backup's keys in; answers how many rows.
+def write(office: ConsentOffice, path: Path, passphrase: bytes) -> int:
+    """Writes a backup; returns how many rows it has. Raises `VaultError`, `LedgerError`."""
+    sealed, rows = seal(office, passphrase)
+    keep(path, sealed)
+    return rows
 
-    Raises `VaultError` for a wrong passphrase or a database with consent in it.
-    """
+
+def kept(path: Path) -> bytes:
+    """A backup's file. Raises `VaultError`."""
     try:
         whole = path.read_bytes()
     except OSError as error:
         raise VaultError(f"{path}: {error.strerror}") from None
     if not whole.startswith(MAGIC):
         raise VaultError(f"{path} is no backup of consent")
+    return whole
+
+
+def restore(path: Path, passphrase: bytes, sql_url: str, directory: Path) -> int:
+    """As `restore_from`, from a file."""
+    return restore_from(kept(path), passphrase, sql_url, directory)
+
+
+def restore_from(whole: bytes, passphrase: bytes, sql_url: str, directory: Path) -> int:
+    """Fills an empty database, and takes the backup's keys in; returns how many rows.
+
+    Raises `VaultError` for what is no backup, a wrong passphrase, or a database with consent in it.
+    """
+    if not whole.startswith(MAGIC):
+        raise VaultError("this is no backup of consent")
     body = whole[len(MAGIC) :]
     salt, nonce, sealed = body[:SALT], body[SALT : SALT + NONCE], body[SALT + NONCE :]
     try:
         content = json.loads(gzip.decompress(AESGCM(_key(passphrase, salt)).decrypt(nonce, sealed, MAGIC)))
-    except InvalidTag:
+    except (InvalidTag, ValueError):
         raise VaultError("the passphrase is wrong, or the backup was damaged") from None
     archive = Archive.open(sql_url)
     try:

@@ -190,6 +190,11 @@ class ConsentOffice:
                 self.heads.close()
         self.archive.close()
 
+    def hear_with(self, checks: Checks) -> None:
+        """Registrations from now on are checked with these instruments."""
+        self.checks = checks
+        self.registrar.hear_with(checks)
+
     def look(self) -> Standing:
         """The standing as of now. Raises `LedgerError` while the ledger does not verify."""
         self._refuse_broken()

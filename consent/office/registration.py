@@ -135,6 +135,10 @@ class Registrar:
         self._checks = checks
         self._handles = Handles(vault)
 
+    def hear_with(self, checks: Checks) -> None:
+        """Checks with these instruments from now on."""
+        self._checks = checks
+
     @property
     def _verifier(self) -> GrantVerifier:
         return GrantVerifier(self._books.keys.public)

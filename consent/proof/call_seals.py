@@ -8,14 +8,17 @@ that was edited or deleted fits no root, and a root cannot be made without the o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from consent.ledger.books import Books
 from consent.ledger.call_leaf import SEAL_WITHIN_S, CallLeaf, call_leaf
+from consent.ledger.chain import Row
 from consent.ledger.merkle import tree_hash
+
+SEALED: Final = "registry.sealed"
+"""The kind of the ledger's rows that seal calls."""
 
 
 class SealedCalls(Protocol):
@@ -48,11 +51,14 @@ class Seals:
     faults: list[str] = field(default_factory=list)
 
     @classmethod
-    def read(cls, books: Books, calls: SealedCalls) -> Seals:
-        """Computes every root anew, for a proved ledger. Raises `LedgerError`, and as `calls` does."""
+    def read(cls, rows: Iterable[Row], calls: SealedCalls) -> Seals:
+        """Computes every root anew. `rows` are the `SEALED` ones, in order, of a ledger that was proved.
+
+        Raises as `rows` and `calls` do.
+        """
         seals = cls()
         roots: dict[str, list[tuple[int, int, str]]] = {}
-        for row in books.rows(kinds=("registry.sealed",), proved=True):
+        for row in rows:
             body = row.table
             roots.setdefault(body["batch"], []).append((row.seq, int(body["leaves"]), body["root"]))
             seals.began_at = row.at_ms / 1000 if seals.began_at is None else seals.began_at
@@ -67,8 +73,8 @@ class Seals:
                         f"the registry's rows of the minute that ledger row {seq} sealed were changed or "
                         f"deleted: {count} were sealed, {len(hashes)} are left"
                     )
-        for rows in missing.values():
-            seq, count, _ = rows[0]
+        for seals_of_it in missing.values():
+            seq, count, _ = seals_of_it[0]
             seals.faults.append(f"the {count} rows of calls that ledger row {seq} sealed are gone")
         return seals
 
@@ -82,9 +88,9 @@ class SealOfCall:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
-def seal_of(books: Books, calls: SealedCalls, call: Mapping[str, Any], now: float) -> SealOfCall:
-    """What vouches for one call's row, in a ledger that was proved. Raises as `Seals.read` does."""
-    seals = Seals.read(books, calls)
+def seal_of(rows: Iterable[Row], calls: SealedCalls, call: Mapping[str, Any], now: float) -> SealOfCall:
+    """What vouches for one call's row. `rows`, and what is raised: as for `Seals.read`."""
+    seals = Seals.read(rows, calls)
     call_id = str(call.get("call_id"))
     leaves = calls.of_call(call_id)
     began_at = float(call.get("started_at") or 0.0)
@@ -97,8 +103,8 @@ def seal_of(books: Books, calls: SealedCalls, call: Mapping[str, Any], now: floa
             return SealOfCall(False, f"The registry's row was changed since the call {leaf.stage}.")
     if seals.faults:
         return SealOfCall(False, f"The registry was changed: {seals.faults[0]}.")
-    rows = {leaf.stage: seals.sealed[leaf.batch] for leaf in leaves if leaf.batch in seals.sealed}
-    facts = {f"sealed when it {stage}": f"ledger row {seq}" for stage, seq in rows.items()}
+    sealed = {leaf.stage: seals.sealed[leaf.batch] for leaf in leaves if leaf.batch in seals.sealed}
+    facts = {f"sealed when it {stage}": f"ledger row {seq}" for stage, seq in sealed.items()}
     if any(leaf.batch not in seals.sealed for leaf in leaves):
         newest = max(began_at, float(given.get("ended_at") or 0.0))
         young = now - newest < SEAL_WITHIN_S
@@ -107,9 +113,9 @@ def seal_of(books: Books, calls: SealedCalls, call: Mapping[str, Any], now: floa
     return SealOfCall(True, "The registry's row is sealed in the ledger and unchanged since.", facts)
 
 
-def check_calls(books: Books, calls: SealedCalls) -> list[str]:
-    """Everything in the registry that does not fit what was sealed. Raises as `Seals.read` does."""
-    seals = Seals.read(books, calls)
+def check_calls(rows: Iterable[Row], calls: SealedCalls) -> list[str]:
+    """Everything in the registry that does not fit what was sealed. `rows`: as for `Seals.read`."""
+    seals = Seals.read(rows, calls)
     faults = list(seals.faults)
     for leaf, call in calls.with_calls():
         if call is None:

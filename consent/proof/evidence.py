@@ -10,7 +10,7 @@ each link rests on is said beside it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from html import escape
@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from consent.errors import ConsentError, GrantRefused
 from consent.grants.scope import STOCK, Scope
-from consent.ledger.chain import Proof
+from consent.ledger.chain import Proof, Row
 from consent.office.office import ConsentOffice
 from consent.office.record import agreed
 from consent.office.stock import STOCK_RECORD, UNHEARD_HASH
@@ -63,13 +63,44 @@ class Evidence:
         return {"made_at": self.made_at, "unbroken": self.unbroken, "links": links}
 
 
+@dataclass(frozen=True, slots=True)
+class ConsentOfCall:
+    """What the office says of a call: the chain from the grants on, and whether the ledger verifies."""
+
+    at: float
+    """when it said so, seconds since the epoch"""
+    proof: Proof
+    links: list[Link]
+
+
+def consent_of(office: ConsentOffice, call: Mapping[str, Any] | None) -> ConsentOfCall:
+    """The office's part of the chain; None for a mark that names no call."""
+    if call is None:
+        return ConsentOfCall(office.clock(), unread("there is no call"), [])
+    try:
+        proof = office.books.prove()
+    except ConsentError as error:
+        proof = unread(str(error))
+    links: list[Link] = []
+    given = _given(call)
+    for grant in given:
+        links += _stock(office, grant) if grant.get("voice") == STOCK else _person(office, grant)
+    hidden = _hidden(office, call, given)
+    links += hidden
+    if hidden or any(grant.get("voice") != STOCK for grant in given):
+        links.append(_ledger(proof))
+    return ConsentOfCall(office.clock(), proof, links)
+
+
 def gather(
-    office: ConsentOffice, call: Mapping[str, Any] | None, mark: Mapping[str, Any] | None = None, *,
-    keys: Sequence[MarkKey] | None = None, calls: SealedCalls | None = None, misnamed: str | None = None,
+    consent: ConsentOfCall, call: Mapping[str, Any] | None, mark: Mapping[str, Any] | None = None, *,
+    sealed: Iterable[Row] = (), keys: Sequence[MarkKey] | None = None, calls: SealedCalls | None = None,
+    misnamed: str | None = None,
 ) -> Evidence:  # fmt: skip
-    """The chain for a call.
+    """The chain for a call, by what the office says of it (`consent_of`), and the registry and the mark.
 
     `mark` is what the detector said (`payload`, `p_value`), None when the call was asked for by its id.
+    `sealed` are the ledger's rows of the kind `SEALED`, in order; they are read when the ledger verifies.
     `keys` are the mark's, all of the ring; `calls` is the registry, as far as its seals go. `misnamed`: the
     call to which the registry's payload led, though the keys make another for it. A missing link is part of
     the answer, and nothing is raised for it; what `calls` raises is.
@@ -83,21 +114,9 @@ def gather(
         if misnamed is not None:
             says = f"The registry has this mark's payload for the call {misnamed}. {UNFIT}"
         links.append(Link("Call", False, says))
-        return Evidence(office.clock(), links)
-    links.append(_call(call, mark, keys, misnamed))
-    try:
-        proof = office.books.prove()
-    except ConsentError as error:
-        proof = unread(str(error))
-    links.append(_registry(office, call, calls, proof))
-    given = _given(call)
-    for grant in given:
-        links += _stock(office, grant) if grant.get("voice") == STOCK else _person(office, grant)
-    hidden = _hidden(office, call, given)
-    links += hidden
-    if hidden or any(grant.get("voice") != STOCK for grant in given):
-        links.append(_ledger(proof))
-    return Evidence(office.clock(), links)
+        return Evidence(consent.at, links)
+    links += [_call(call, mark, keys, misnamed), _registry(consent, call, calls, sealed), *consent.links]
+    return Evidence(consent.at, links)
 
 
 def unread(why: str) -> Proof:
@@ -182,14 +201,14 @@ def _names(mark: Mapping[str, Any], call: Mapping[str, Any]) -> bool:
 
 
 def _registry(
-    office: ConsentOffice, call: Mapping[str, Any], calls: SealedCalls | None, proof: Proof
+    consent: ConsentOfCall, call: Mapping[str, Any], calls: SealedCalls | None, sealed: Iterable[Row]
 ) -> Link:
-    if not proof.ok:
-        return Link("Registry", None, f"The ledger that seals it does not verify: {proof.fault}")
+    if not consent.proof.ok:
+        return Link("Registry", None, f"The ledger that seals it does not verify: {consent.proof.fault}")
     if calls is None:
         return Link("Registry", None, "The registry is not at hand: its seal in the ledger was not compared.")
     try:
-        seal = seal_of(office.books, calls, call, office.clock())
+        seal = seal_of(sealed, calls, call, consent.at)
     except ConsentError as error:
         return Link("Registry", None, f"The ledger cannot be read: {error}")
     return Link("Registry", seal.holds, seal.says, dict(seal.facts))

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from consent.grants.scope import STOCK
-from consent.office.voice_names import known_voices
+from gateway.cli.office_command import known_names
 from gateway.config.paths import dialplan_dir
 from gateway.config.settings import load
 from gateway.dialplan import Dialplan, Disclose, Route, VoiceOwner
@@ -29,7 +29,7 @@ def dialplan() -> None:
 def check(folder: Path | None) -> None:
     """Load the dialplans of FOLDER (default: those in force) and list their routes."""
     settings = load()
-    voices = known_voices(settings.sql)
+    voices = known_names(settings)
     plan = Dialplan.load(folder or dialplan_dir(settings), voices)
     for route in plan.routes:
         click.echo(f"{_where(route)}: {route.name}: {_takes(route)}")

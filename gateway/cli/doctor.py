@@ -22,16 +22,18 @@ import click
 from redis import Redis
 from redis.exceptions import RedisError
 
-from consent.archive.keys import KEY_FILE
-from consent.errors import ConsentError, ModelFileError, ModelFileMissing
+from consent.errors import ConsentError, ModelFileError, ModelFileMissing, OfficeAway
 from consent.grants.scope import STOCK
 from consent.ledger.head_keeper import UNWITNESSED
 from consent.ledger.witness import Outside
 from consent.models.model_files import model_files
-from consent.office.office import ConsentOffice
-from consent.office.voice_names import known_voices
+from consent.service.front_questions import AskLedger
+from consent.service.office_client import OfficeClient
+from consent.service.office_door import keys_readable_by
+from consent.service.operator_questions import AskFacts
+from gateway.cli.office_command import asked_office, known_names
 from gateway.config import remedy
-from gateway.config.paths import consent_dir, dialplan_dir, model_files_dir
+from gateway.config.paths import dialplan_dir, grant_keys_path, model_files_dir, office_socket
 from gateway.config.ports import Port, all_ports
 from gateway.config.runtime import Runtime, runtime_for
 from gateway.config.settings import Settings, load
@@ -101,6 +103,7 @@ def examine(settings: Settings) -> Iterator[Diagnosis]:
         redis,
         sql,
         witnesses,
+        office,
         limits,
     )
     for check in checks:
@@ -209,7 +212,7 @@ def dialplans(settings: Settings) -> Iterator[Diagnosis]:
         folder = dialplan_dir(settings)
         voices = None
         with contextlib.suppress(ConsentError):  # what the database says, `sql` finds
-            voices = known_voices(settings.sql)
+            voices = known_names(settings)
         plan = Dialplan.load(folder, voices)
     except VoicegateError as error:
         yield Diagnosis(
@@ -405,22 +408,39 @@ def witnesses(settings: Settings) -> Iterator[Diagnosis]:
     """Asks who keeps the consent ledger's head outside, and whether they have seen more than is here."""
     what = "ledger's witness"
     outside = Outside(settings.redis_url, settings.ledger_witness)
-    folder = consent_dir(settings)
     try:
         if outside == Outside():
-            persons = known_voices(settings.sql) - {STOCK}
+            persons = known_names(settings) - {STOCK}
             fix = "set VOICEGATE_LEDGER_WITNESS (a URL elsewhere), or VOICEGATE_REDIS_URL (a Redis of yours)"
             yield Diagnosis(what, "warn", UNWITNESSED, fix) if persons else ok(what, UNWITNESSED)
-        elif not (folder / KEY_FILE).exists():
+        elif settings.office_socket is None and not grant_keys_path(settings).exists():
             yield ok(what, "the first start tells it of the ledger")
         else:
-            office = ConsentOffice.open(settings.sql, folder, outside=outside)
-            office.heads.begin()
-            office.close()
-            state, doubt = office.heads.state, office.heads.doubt
+            with asked_office(settings) as client:
+                ledger = client.ask(AskLedger())
+            state, doubt = ledger.state, ledger.doubt
             yield Diagnosis(what, "warn", state, "see docs/consent.md, Restore") if doubt else ok(what, state)
     except ConsentError as error:
         yield Diagnosis(what, "fail", str(error), "fix what it names")
+
+
+def office(settings: Settings) -> Iterator[Diagnosis]:
+    """Looks who serves the consent office, and who can therefore read its keys."""
+    what = "consent office"
+    client = OfficeClient(office_socket(settings), back_s=0.0)
+    try:
+        facts = client.ask(AskFacts())
+    except OfficeAway as error:
+        if settings.office_socket is not None:
+            fix = "start its service, or unset VOICEGATE_OFFICE_SOCKET: then the gateway runs it"
+            yield Diagnosis(what, "fail", str(error), fix)
+        else:
+            mine = os.getuid()
+            yield ok(what, f"it begins with the gateway; it {keys_readable_by(mine, mine)}")
+    else:
+        yield ok(what, keys_readable_by(facts.user, facts.gateway))
+    finally:
+        client.close()
 
 
 def limits(settings: Settings) -> Iterator[Diagnosis]:

@@ -29,6 +29,7 @@ COMMANDS: Final = {
         "gateway.cli.models_command:models",
         "Fetch model files that the package does not carry, or list them.",
     ),
+    "office": ("gateway.cli.office_command:office", "Run the consent office alone, as a user of its own."),
     "operator": ("consent.commands.cli:operator", "Operators who may decide about voices."),
     "settings": (
         "gateway.cli.run_command:show_settings",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import socket
 import sys
+import textwrap
 from pathlib import Path
+from typing import Final
 
 import click
 from rich.console import Console
@@ -20,6 +22,8 @@ from gateway.dialplan import Dialplan
 from gateway.ipc.front_messages import HouseState
 from gateway.run import preflight
 from gateway.store.sip_users import SipUsers, console_token
+
+OFFICE_WIDTH: Final = 80
 
 
 @click.command()
@@ -72,7 +76,7 @@ def show_settings() -> None:
     for name, field in Settings.model_fields.items():
         value = getattr(settings, name)
         text = ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
-        shown = bare(text) if name in ("redis_url", "sql_url") else text
+        shown = bare(text) if name in ("redis_url", "sql_url", "consent_sql_url") else text
         default = "" if value == field.get_default(call_default_factory=True) else "*"
         table.add_row(PREFIX + name.upper(), shown + default, field.description or "")
     Console(width=None if sys.stdout.isatty() else 160).print(table)
@@ -109,6 +113,8 @@ def panel(settings: Settings, state: HouseState, log: Path | None) -> Panel:
     rows.add_row("watermark", state.watermark)
     if state.ledger:
         rows.add_row("ledger", state.ledger)
+    if state.office:
+        rows.add_row("consent office", textwrap.fill(state.office, OFFICE_WIDTH))
     if settings.detector:
         host = "localhost" if settings.local_only else address
         rows.add_row("detector", f"http://{host}:{settings.detector}")

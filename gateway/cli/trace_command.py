@@ -9,10 +9,11 @@ from typing import Any, Final
 
 import click
 
-from consent.office.office import ConsentOffice
-from consent.proof.evidence import Evidence, fits_payload, gather, page
+from consent.proof.evidence import Evidence, fits_payload, page
+from consent.service.asked_ledger import evidence_of
 from gateway.cli.call_stores import registry_table
-from gateway.config.paths import consent_dir, mark_keys_path
+from gateway.cli.office_command import asked_office
+from gateway.config.paths import mark_keys_path
 from gateway.config.settings import Settings, load
 from gateway.store.call_leaves import CallLeaves
 from gateway.store.registry import PAYLOAD_BITS, CallRow, Registry
@@ -104,19 +105,18 @@ def _evidence(
     settings: Settings, found: Detection, keys: KeyRing, named: Named
 ) -> tuple[dict[str, Any] | None, Evidence]:
     """The call's facts, and the chain."""
-    office = ConsentOffice.open(settings.sql, consent_dir(settings))
     registry = Registry.open(settings.sql)
     try:
         facts = registry_table(registry, named.call)
         mark = replace(found, scores=()).as_json()
         said = {key: mark[key] for key in ("key", "payload", "p_value")}
-        chain = gather(
-            office, facts, said, keys=keys.keys, calls=CallLeaves(registry), misnamed=named.misnamed
-        )  # fmt: skip
+        with asked_office(settings) as office:
+            chain = evidence_of(
+                office, facts, said, keys=keys.keys, calls=CallLeaves(registry), misnamed=named.misnamed
+            )  # fmt: skip
         return facts, chain
     finally:
         registry.close()
-        office.close()
 
 
 def describe(clip: Path, evidence: Evidence) -> str:

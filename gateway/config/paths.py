@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from consent.data_dir import OFFICE_SOCKET
 from consent.models.model_files import models_dir
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
@@ -13,6 +14,12 @@ from gateway.errors import SettingsError
 def consent_dir(settings: Settings) -> Path:
     """Consent's keys, vault and ledger head."""
     return settings.data_dir / "consent"
+
+
+def office_socket(settings: Settings) -> Path:
+    """Where the consent office is asked: its own gateway's socket, or the one that a setting names."""
+    named = settings.office_socket
+    return consent_dir(settings) / OFFICE_SOCKET if named is None else named.expanduser().absolute()
 
 
 def grant_keys_path(settings: Settings) -> Path:

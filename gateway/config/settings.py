@@ -59,6 +59,16 @@ class Settings(BaseModel):
         description="https:// URL that keeps the consent ledger's newest head outside this data directory "
         "(http:// on this machine); unset: only a Redis of your own does",
     )
+    consent_sql_url: str | None = Field(
+        None, description="the consent office's database; unset: the same as sql_url"
+    )
+    office_socket: Path | None = Field(
+        None,
+        description="socket of a consent office that another service runs; unset: the gateway runs its own",
+    )
+    office_for: str | None = Field(
+        None, description="user that the gateway runs as, for `voicegate office`; unset: this user"
+    )
     dialplans: Path | None = Field(
         None, description="folder of *.toml; unset: <data_dir>/dialplans, else the shipped ones"
     )
@@ -167,6 +177,11 @@ class Settings(BaseModel):
     def sql(self) -> str:
         """The database in force: `sql_url`, or a SQLite file in the data directory."""
         return self.sql_url or f"sqlite:///{self.data_dir / 'voicegate.db'}"
+
+    @cached_property
+    def consent_sql(self) -> str:
+        """The consent office's database in force."""
+        return self.consent_sql_url or self.sql
 
     @cached_property
     def local_only(self) -> bool:

@@ -12,12 +12,10 @@ from collections.abc import Iterator
 import structlog
 import uvicorn
 
-from consent.checks.checklist import Checks
-from consent.ledger.witness import SYSLOG, Outside
-from consent.office.office import ConsentOffice
-from consent.office.voice_names import known_voices
+from consent.service.front_office import FrontOffice
+from consent.service.office_client import OfficeClient
 from gateway.config import ports, settings
-from gateway.config.paths import consent_dir, dialplan_dir, mark_keys_path, model_files_dir, redis_url_for
+from gateway.config.paths import dialplan_dir, grant_keys_path, mark_keys_path, office_socket, redis_url_for
 from gateway.config.runtime import runtime_for
 from gateway.dialplan import Dialplan
 from gateway.errors import StartError
@@ -51,13 +49,7 @@ async def serve() -> None:
     watch_loop()
     runtime = runtime_for(conf.data_dir)
     token = os.environ.get("VOICEGATE_BOOT_TOKEN") or runtime.token()
-    office = ConsentOffice.open(
-        conf.sql,
-        consent_dir(conf),
-        grant_s=conf.grant_s,
-        checks=Checks.load(consent_dir(conf), mark_keys_path(conf), model_files_dir(conf)),
-        outside=Outside(conf.redis_url, conf.ledger_witness, SYSLOG),
-    )
+    office = FrontOffice(OfficeClient(office_socket(conf)), grant_keys_path(conf))
     registry = Registry.open(conf.sql)
     RefusedCalls(registry).open()
     RedeemedGrants(registry).open()
@@ -68,7 +60,7 @@ async def serve() -> None:
         runtime=runtime,
         token=token,
         routing=Routing(
-            Dialplan.load(dialplan_dir(conf), known_voices(conf.sql)),
+            Dialplan.load(dialplan_dir(conf), office.names()),
             office,
             registry,
             ring.current,

@@ -13,7 +13,7 @@ import structlog
 
 from consent.errors import ConsentError
 from consent.grants.grant import VoiceGrant
-from consent.office.office import ConsentOffice
+from consent.service.front_office import FrontOffice
 from gateway.dialplan import Route
 from gateway.ipc.hall_messages import SpokenUnder
 from gateway.store.call_grants import CallGrant, CallGrants
@@ -25,7 +25,7 @@ log = structlog.get_logger("routing")
 class CallUsage:
     """One front's."""
 
-    def __init__(self, office: ConsentOffice, registry: Registry) -> None:
+    def __init__(self, office: FrontOffice, registry: Registry) -> None:
         """Raises `RegistryError` when its table cannot be made."""
         self._office = office
         self._grants = CallGrants(registry)

@@ -17,12 +17,11 @@ from typing import Any, Final
 
 import structlog
 from redis.exceptions import RedisError
-from sqlalchemy import select
 
-from consent.errors import ClockError, GrantRefused
+from consent.errors import ClockError, GrantRefused, OfficeAway
 from consent.grants.grant import GrantVerifier
 from consent.grants.revocation_desk import RevocationDesk
-from consent.office.office import ConsentOffice
+from consent.service.front_office import FrontOffice
 from gateway.config.paths import recordings_dir, redis_url_for, route_key_path
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
@@ -75,6 +74,8 @@ from model.tasks import Tasks, failures
 log = structlog.get_logger("front")
 
 REAP_S: Final = 15.0
+LEDGER_S: Final = 5.0
+"""How often the office is asked how the ledger is witnessed."""
 
 
 @dataclass
@@ -85,7 +86,7 @@ class Front:
     runtime: Runtime
     token: str
     routing: Routing
-    office: ConsentOffice
+    office: FrontOffice
     registry: Registry
     sessions: Sessions
     metrics: Metrics
@@ -153,7 +154,8 @@ class Front:
         self._probes = HouseProbes(
             conf.halls,
             self.routing.halls,
-            self._usable_voices,
+            self.office.usable,
+            self.registry.ready,
             self.sessions.asked_ready,
         )
         handlers = [
@@ -167,7 +169,6 @@ class Front:
         self._server = Server(self.runtime.front, self.token, handlers, joined=self._joined, left=self._left)
 
     async def start(self) -> None:
-        await asyncio.to_thread(self.office.heads.begin)
         await self.closing.last_boot()
         await self.edge.start()
         await self._server.start()
@@ -188,11 +189,10 @@ class Front:
         self._tasks.lasting(halls.look_after, "front.halls")
         self._tasks.lasting(self.refusals.run, "front.refusals")
         self._tasks.lasting(self._reap, "front.reap")
+        self._tasks.lasting(self._watch_ledger, "front.ledger")
         self._tasks.lasting(self.revocations.run, "front.revocations")
         self._tasks.lasting(self.hall_news.watch, "front.revocations.watch")
         self._tasks.lasting(self.voices.keep_tidy, "front.tidy")
-        self._tasks.lasting(self.office.clock.run, "front.other_clocks")
-        self._tasks.lasting(partial(self.office.heads.run, self.metrics.alarm), "front.ledger_heads")
         self._tasks.lasting(self.seal.run, "front.seal")
         if self._append_log is not None:
             self._tasks.lasting(self._append_log.keep_short, "front.append_log")
@@ -217,6 +217,17 @@ class Front:
         self.metrics.hall_lost(name)
         self._tasks.short(self.closing.hall_lost(name), "front.hall_lost")
 
+    async def _watch_ledger(self) -> None:
+        """Raises an alarm when the office finds something new wrong with the ledger's witnesses."""
+        known = 0
+        while True:
+            with contextlib.suppress(OfficeAway):
+                alarms = await asyncio.to_thread(self.office.look_at_ledger)
+                if alarms > known:
+                    self.metrics.alarm("ledger unwitnessed")
+                known = alarms  # an office that began anew counts anew
+            await asyncio.sleep(LEDGER_S)
+
     async def _reap(self) -> None:
         """Sessions and rows whose hall went away for good are closed; old recordings are deleted."""
         while True:
@@ -227,8 +238,8 @@ class Front:
     def _delete_recordings(self) -> None:
         """Those past their time, by a clock that may be believed."""
         try:
-            now = self.office.books.now()
-        except ClockError as error:
+            now = self.office.now()
+        except (ClockError, OfficeAway) as error:
             log.error("recordings.not_deleted", error=str(error))
             return
         delete_older(recordings_dir(self.settings), self.settings.recordings_s, now)
@@ -373,15 +384,10 @@ class Front:
             },
             watermark=f"on, key {self.routing.mark_key.id}",
             voices=found.voices,
-            ledger=self.office.heads.state,
-            ledger_doubt=self.office.heads.doubt,
+            ledger=self.office.ledger.state,
+            ledger_doubt=self.office.ledger.doubt,
+            office=self.office.readable_by,
         )
-
-    def _usable_voices(self) -> tuple[str, ...]:
-        """Raises `LedgerError` when the database does not answer; a broken ledger refuses voices only."""
-        with self.office.archive.reading() as connection:
-            connection.scalar(select(1))
-            return tuple(voice.name for voice in self.office.voices())
 
     # ── what lines, halls and the supervisor say ─────────────────────────────────────────────────────
 
@@ -394,7 +400,7 @@ class Front:
     async def _call_closed(self, _: Peer, closed: CallClosed) -> None:
         await self.closing.closed(closed)
         self.web.over(closed.call_id)
-        self.voices.forget(closed.call_id)
+        self._tasks.short(self.voices.forget(closed.call_id), "front.forget")
 
     async def _voice_muted(self, _: Peer, muted: VoiceMuted) -> None:
         self.metrics.alarm(f"muted: {muted.reason}")
@@ -415,6 +421,8 @@ class Front:
                 return GrantRenewal(token=await prompts_grant(self.office))
             return GrantRenewal(token=await self.routing.renew(asked.call_id, asked.token, asked.spoken))
         except GrantRefused as refusal:
+            if refusal.reason == "office":  # it is asked again for as long as the old grant lasts
+                raise RpcError(str(refusal)) from None
             return GrantRenewal(refused=refusal.reason)
 
     async def follow_route(self, _: Peer, asked: FollowRoute) -> RouteGrant:
@@ -422,6 +430,8 @@ class Front:
         try:
             return await self.routing.follow(asked.call_id, asked.route, asked.spoken)
         except GrantRefused as refusal:
+            if refusal.reason == "office":  # the hall asks again for a while
+                raise RpcError(str(refusal)) from None
             return RouteGrant(refused=refusal.reason)
 
     async def drain(self, _: Peer, __: Drain) -> None:

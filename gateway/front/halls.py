@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from consent.grants.scope import STOCK, Scope
-from consent.office.office import ConsentOffice
+from consent.service.front_office import FrontOffice
 from gateway.config.runtime import Runtime
 from gateway.errors import RpcError
 from gateway.front.routing import Routing
@@ -36,7 +36,7 @@ class Halls:
         runtime: Runtime,
         token: str,
         routing: Routing,
-        office: ConsentOffice,
+        office: FrontOffice,
         handlers: Sequence[Handled[Peer, Awaitable[object]]],
         lost: Callable[[str], None],
     ) -> None:
@@ -93,7 +93,7 @@ class Halls:
         await hall.ask(RenderPrompts(tuple(texts), await prompts_grant(self._office)))
 
 
-async def prompts_grant(office: ConsentOffice) -> str:
+async def prompts_grant(office: FrontOffice) -> str:
     """The token of a grant to render prompts with, in the stock voice."""
     call_id = f"{PROMPTS}-{secrets.token_hex(8)}"  # no call's, and each time another one
     scope = Scope(STOCK, purpose=PROMPTS, dialplan=PROMPTS, language="en", call_id=call_id)

@@ -1,4 +1,4 @@
-"""How the parts are that the front itself does not hold: halls, the engine behind them, Redis, SQL."""
+"""How the parts are that the front itself does not hold: halls, engine, Redis, SQL, the consent office."""
 
 from __future__ import annotations
 
@@ -37,17 +37,19 @@ class HouseProbes:
         halls: int,
         connected: Mapping[str, Peer],
         voices: Callable[[], tuple[str, ...]],
+        registry: Callable[[], bool],
         redis: Callable[[], Awaitable[bool]],
     ) -> None:
         """`connected` are the halls that are there now, by name.
 
-        `voices` reads the database, in a thread, and raises when it cannot; `redis` is whether this process
-        reaches Redis.
+        `voices` asks the consent office, and `registry` the database, each in a thread; they raise when they
+        cannot. `redis` is whether this process reaches Redis.
         """
         self._connected = connected
         names = [f"hall{k}" for k in range(halls)]
         self._halls = {name: Probe(partial(self._health, name), ANSWER_S, name) for name in names}
-        self._sql = Probe(partial(asyncio.to_thread, voices), ANSWER_S, "sql")
+        self._office = Probe(partial(asyncio.to_thread, voices), ANSWER_S, "office")
+        self._sql = Probe(partial(asyncio.to_thread, registry), ANSWER_S, "sql")
         self._redis = Probe(redis, ANSWER_S, "redis")
         self._engine: PartState = "down"
         self._engine_at = -SLOW_FOR_S
@@ -55,8 +57,11 @@ class HouseProbes:
 
     async def ask(self) -> ProbedHouse:
         """Waits `ANSWER_S` at most."""
-        *of_halls, sql, redis = await asyncio.gather(
-            *(hall.state() for hall in self._halls.values()), self._sql.state(), self._redis.state()
+        *of_halls, office, sql, redis = await asyncio.gather(
+            *(hall.state() for hall in self._halls.values()),
+            self._office.state(),
+            self._sql.state(),
+            self._redis.state(),
         )
         halls = {name: hall.last for name, hall in self._halls.items() if hall.last is not None}
         return ProbedHouse(
@@ -65,9 +70,10 @@ class HouseProbes:
                 "engine": self._engine_of(halls),
                 "redis": worst((redis, *(health.state_of("redis") for health in halls.values()))),
                 "SQL": sql,
+                "consent office": office,
             },
             halls=halls,
-            voices=self._sql.last or (),
+            voices=self._office.last or (),
         )
 
     def _engine_of(self, halls: dict[str, HallHealth]) -> PartState:

@@ -8,7 +8,7 @@ import structlog
 
 from consent.errors import ConsentError
 from consent.ledger.call_leaf import SEAL_EVERY_S
-from consent.office.office import ConsentOffice
+from consent.service.front_office import FrontOffice
 from gateway.store.call_leaves import CallLeaves
 from gateway.store.registry import Registry, RegistryError
 
@@ -18,7 +18,7 @@ log = structlog.get_logger("front")
 class RegistrySeal:
     """Seals a registry's calls by an office. Nothing is written when nothing happened."""
 
-    def __init__(self, registry: Registry, office: ConsentOffice) -> None:
+    def __init__(self, registry: Registry, office: FrontOffice) -> None:
         self._leaves = CallLeaves(registry)
         self._office = office
 

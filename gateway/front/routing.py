@@ -19,7 +19,7 @@ import structlog
 from consent.errors import GrantRefused
 from consent.grants.grant import GrantVerifier, VoiceGrant
 from consent.grants.scope import STOCK, Scope
-from consent.office.office import ConsentOffice
+from consent.service.front_office import FrontOffice
 from gateway.dialplan import Dialplan, Route
 from gateway.errors import CallRefused, HallRefused, RpcError, RpcTimeout
 from gateway.front.call_usage import CallUsage
@@ -36,6 +36,8 @@ log = structlog.get_logger("routing")
 PAYLOAD_TRIES: Final = 4
 HALL_BACK_S: Final = 2
 """When a caller may try again whom no hall took."""
+OFFICE_BACK_S: Final = 2
+"""When a caller may try again for whom the consent office could not be asked."""
 
 
 Entered = tuple[int, VoiceGrant, str | None]
@@ -65,7 +67,7 @@ class Routing:
     def __init__(
         self,
         dialplan: Dialplan,
-        office: ConsentOffice,
+        office: FrontOffice,
         registry: Registry,
         mark_key: MarkKey,
         *,
@@ -179,6 +181,9 @@ class Routing:
         try:
             grant, refused = self._grant(route, call_id)
         except GrantRefused as refusal:
+            if refusal.reason == "office":
+                why = "the consent office is away"
+                raise CallRefused(503, why, retry_after_s=OFFICE_BACK_S, call_id=call_id) from None
             raise CallRefused(480, str(refusal), call_id=call_id) from None
         row = CallRow(
             call_id=call_id,
@@ -219,6 +224,8 @@ class Routing:
         except GrantRefused as refusal:
             self.refused[refusal.reason] += 1
             log.warning("grant.refused", call_id=call_id, voice=route.voice, reason=refusal.reason)
+            if refusal.reason == "office":  # without it not even the stock voice may be used
+                raise
             if route.without_voice != "stock" or route.voice == STOCK:
                 why = f"the voice may not be used: {refusal.reason}"
                 raise GrantRefused(refusal.reason, why) from None

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from consent.grants.grant import unb64
 from consent.grants.scope import STOCK
-from consent.office.office import ConsentOffice
+from consent.service.front_office import FrontOffice
 from gateway.config.paths import grant_keys_path
 from gateway.config.settings import Settings
 from gateway.dialplan import Dialplan, Disclose
@@ -30,7 +30,7 @@ class SpeechStatements:
     """Statements of this gateway's calls."""
 
     def __init__(
-        self, office: ConsentOffice, registry: Registry, dialplan: Dialplan, settings: Settings, issuer: str
+        self, office: FrontOffice, registry: Registry, dialplan: Dialplan, settings: Settings, issuer: str
     ) -> None:
         """`issuer`: the id of the mark's key, which is this gateway's name in the registry."""
         self._office = office

@@ -27,6 +27,8 @@ class HouseState:
     """How the ledger of consent is witnessed from outside."""
     ledger_doubt: str = ""
     """Two or three words when that is not as it should be."""
+    office: str = ""
+    """What user the consent office runs as, and so who can read its keys."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -49,6 +49,8 @@ class Child:
     """Why it died last."""
     hopeless: bool = False
     """It dies again and again, or failed twice for the same reason."""
+    given_up: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once it was hopeless."""
     process: asyncio.subprocess.Process | None = None
     """None for a line, whose parent is the zygote."""
 
@@ -68,6 +70,8 @@ class Child:
         self.deaths += 1
         before, self.error = self.error, self._reason(status)
         self.hopeless = self.deaths >= TRIES or (self.deaths > 1 and status > 0 and self.error == before)
+        if self.hopeless:
+            self.given_up.set()
         log.warning(
             "process.died",
             name=self.name, pid=self.pid, status=status, error=self.error, restart_in_s=pause_s,

@@ -15,12 +15,19 @@ from redis.retry import Retry
 from consent.checks.checklist import Checks
 from consent.errors import ConsentError
 from consent.grants.redis_watch import redis_place
-from consent.ledger.witness import Outside
-from consent.office.office import ConsentOffice
-from consent.office.voice_names import known_voices
+from consent.service.front_office import FrontOffice
+from consent.service.office_client import OfficeClient
 from consent.silero.network import read_network
 from gateway.config.failure import text_of
-from gateway.config.paths import consent_dir, dialplan_dir, mark_keys_path, model_files_dir, route_key_path
+from gateway.config.paths import (
+    consent_dir,
+    dialplan_dir,
+    grant_keys_path,
+    mark_keys_path,
+    model_files_dir,
+    office_socket,
+    route_key_path,
+)
 from gateway.config.settings import Settings, load
 from gateway.dialplan import Dialplan
 from gateway.edge.token import route_key
@@ -33,6 +40,8 @@ from watermark.errors import WatermarkError
 from watermark.keys import KeyRing
 
 REDIS_WITHIN_S: Final = 3.0
+OFFICE_WITHIN_S: Final = 60.0
+"""The house's own office begins beside this process; the supervisor says when it cannot."""
 
 
 def prepare(settings: Settings) -> None:
@@ -45,8 +54,6 @@ def prepare(settings: Settings) -> None:
     keys = mark_keys_path(settings)
     try:
         read_network()  # halls listen with it
-        outside = Outside(settings.redis_url, settings.ledger_witness)
-        ConsentOffice.open(settings.sql, consent_dir(settings), outside=outside).close()
         # a mistake in checks.toml is said before anything starts
         Checks.load(consent_dir(settings), keys, model_files_dir(settings))
         KeyRing.load(keys) if keys.exists() else KeyRing.create(keys)
@@ -55,13 +62,28 @@ def prepare(settings: Settings) -> None:
     except OSError as error:
         place = error.filename or settings.data_dir
         raise StartError(f"VOICEGATE_DATA_DIR: {place}: {error.strerror}") from None
-    Dialplan.load(dialplan_dir(settings), known_voices(settings.sql))
     route_key(route_key_path(settings))
     if settings.digest:
         SipUsers(settings.data_dir).first()
     if not settings.local_only:
         console_token(settings.data_dir)
     registry.close()
+    Dialplan.load(dialplan_dir(settings), _asked_office(settings))
+
+
+def _asked_office(settings: Settings) -> frozenset[str]:
+    """The voices' names, once the office is there; its public keys lie where halls and engines read them."""
+    within_s = OFFICE_WITHIN_S if settings.office_socket is None else 2.0
+    client = OfficeClient(office_socket(settings), back_s=within_s)
+    office = FrontOffice(client, grant_keys_path(settings))
+    try:
+        names = office.names()
+        office.publish_keys()
+        return names
+    except ConsentError as error:
+        raise StartError(str(error)) from None
+    finally:
+        client.close()
 
 
 def reach_redis(settings: Settings) -> None:

@@ -6,10 +6,12 @@ It has a process of its own, which loads the embedded engine's models and is gon
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from consent.errors import ConsentError
-from consent.office.office import ConsentOffice
-from gateway.config.paths import consent_dir
+from consent.service.front_questions import AskStockClip, KeepStockClip
+from consent.service.office_client import OfficeClient
+from gateway.config.paths import office_socket
 from gateway.config.settings import load
 from gateway.errors import StartError
 from model import json_log
@@ -20,13 +22,10 @@ def main() -> None:
     settings = load()
     json_log.configure("clip", settings.log_level)
     try:
-        office = ConsentOffice.open(settings.sql, consent_dir(settings))
-        try:
-            if not office.has_stock_clip:
+        with contextlib.closing(OfficeClient(office_socket(settings))) as office:
+            if not office.ask(AskStockClip()):
                 from model.embedded import clip  # half a second, and seldom needed
 
-                office.keep_stock_clip(asyncio.run(clip.render()), clip.WORDS)
-        finally:
-            office.close()
+                office.ask(KeepStockClip(asyncio.run(clip.render()).tobytes(), clip.WORDS))
     except ConsentError as error:
         raise StartError(str(error)) from None

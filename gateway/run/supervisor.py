@@ -178,7 +178,9 @@ class Supervisor:
         """Starts every process. Raises `StartError` when there cannot be a house."""
         settings = self.settings
         self.progress("keys and database")
-        await self._once("prepare", "gateway.run.prepare:main")
+        if settings.office_socket is None:
+            self.keep("office", "gateway.run.office_child:main")
+        await self._prepared()
         if settings.engine == "chroma":
             # Chroma speaks as a clip that it has heard; this one is of the embedded engine's voice
             self.progress("the stock voice's clip")
@@ -209,6 +211,22 @@ class Supervisor:
             )  # fmt: skip
         if self.sip_lines.lines:
             self.keep("zygote", "gateway.line.zygote:main", forks=self.sip_lines)
+
+    async def _prepared(self) -> None:
+        """Makes keys and tables while the office begins. Raises `StartError` when either cannot be."""
+        over = await race(self._once("prepare", "gateway.run.prepare:main"), self._given_up("office"))
+        for work in over:
+            if work is not None:
+                work.result()
+
+    async def _given_up(self, name: str) -> None:
+        """Waits until that process has no hope; raises `StartError` with its error."""
+        kept = self.children.get(name)
+        if kept is None:  # it is another service's
+            await asyncio.Event().wait()
+            return
+        await kept.given_up.wait()
+        raise StartError(f"{kept.name} does not start: {kept.error}{self._and_log()}")
 
     async def _once(self, name: str, place: str, *argv: str) -> None:
         """Calls the function at `place` in a process of its own. Raises `StartError` with its error."""
@@ -280,12 +298,12 @@ class Supervisor:
                 await asyncio.sleep(0.1)
 
     async def stop(self) -> None:
-        """Ends the lines first (they say BYE through the edge), then halls, engine, front and Redis."""
+        """Ends the lines first (they say BYE through the edge); then halls, engine, front, office, Redis."""
         self.stopping.set()
         self.sip_lines.stop()
         lines = [name for name in self.children if name.startswith("web")]
         halls = [name for name in self.children if name.startswith("hall")]
-        for name in ("zygote", *lines, *halls, "engine", "detector", "front", "redis"):
+        for name in ("zygote", *lines, *halls, "engine", "detector", "front", "office", "redis"):
             kept = self.children.get(name)
             if kept is not None and kept.process is not None:
                 await child.end(kept.process)

@@ -23,7 +23,7 @@ from redis import Redis
 from starlette.applications import Starlette
 
 from consent.office.office import ConsentOffice
-from gateway.config.paths import consent_dir
+from gateway.config.paths import consent_dir, office_socket
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import Settings
 from gateway.dialplan import Route
@@ -36,10 +36,12 @@ from gateway.hall.playout import Playout
 from gateway.hall.prompts import Prompts
 from gateway.hall.speech import Speech
 from gateway.ipc.front_messages import WithdrawnVoices
+from gateway.run.office_child import office_place
 from gateway.run.prepare import prepare
 from gateway.store.redeemed_grants import RedeemedGrants
 from gateway.store.registry import Registry
 from model.client import EngineClient
+from tests.consent.service.served import serving
 from tests.e2e.cluster import TOKEN, Cluster
 from tests.e2e.gateway_process import House, free_port
 from tests.e2e.test_deaths import Calling
@@ -76,7 +78,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     house.folder.mkdir()
     settings = Settings(data_dir=house.folder / "data")
     settings.data_dir.mkdir()
-    prepare(settings)
+    with serving(office_place(settings), office_socket(settings)):
+        prepare(settings)
     office = ConsentOffice.open(settings.sql, consent_dir(settings))
     beside = Path(__file__).parents[3] / "shared" / "goldens"
     golden = Path(os.environ.get("VOICEGATE_GOLDENS") or beside) / "chroma-a"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from consent.service.office_rooms import OfficePlace
 from gateway.cli.testphone import CallReport, place_call
 from gateway.store.registry import Registry
+from tests.consent.service.served import serving
 from tests.e2e.gateway_process import House
 
 pytestmark = pytest.mark.e2e
@@ -73,6 +76,48 @@ def test_the_front_dies_and_calls_go_on(own_house: Start, say: Say) -> None:
     assert report.turns[0].latency_s is not None, "sound never went through the front"
     house.wait_for("the BYE's effect", lambda: not [c for c in house.calls() if c["state"] != "ended"], 10)
     assert took < 15
+
+
+@pytest.mark.long("a call that goes on after a death, in real time")
+def test_the_office_dies_calls_go_on_and_new_ones_are_taken_again(own_house: Start, say: Say) -> None:
+    """The grant is renewed by the office that comes back, which knows the call by its token alone."""
+    house = own_house(grant_s=16)  # renewed at its half
+    calling = Calling(house, script=[say("where are you")], at_s=13, duration_s=24)
+    first = house.kill("office")
+    house.wait_for("a new office", lambda: house.pids().get("office") not in (None, first), 10)
+    house.wait_for("a new call", lambda: place_call(house.uri, duration_s=1, codec="pcmu").answered, 15)
+    house.wait_for("all of it", house.ready, 15)
+    report = calling.ended()
+    assert "we hung up" in report.ended, report.ended
+    assert report.turns[0].latency_s is not None, "its grants were renewed"
+    assert not [event for call in house.calls() for event in house.events("voice.muted")]
+
+
+def test_without_an_office_a_call_is_refused_with_a_reason(tmp_path: Path) -> None:
+    """The socket is another service's, which ends: no grant, no voice, not even the stock one."""
+    place = OfficePlace(
+        f"sqlite:///{tmp_path}/consent.db", tmp_path / "office", tmp_path / "k", tmp_path / "m", 60.0
+    )
+    path = tmp_path / "office" / "office.sock"
+    house = House(tmp_path / "house", office_socket=path)
+    house.folder.mkdir()
+    with contextlib.ExitStack() as served:
+        served.enter_context(serving(place, path))
+        house.start()
+        try:
+            assert place_call(house.uri, duration_s=1, codec="pcmu").answered
+            assert "office" not in house.pids()
+            served.close()
+            refused = place_call(house.uri, duration_s=1, codec="pcmu")
+            assert not refused.answered
+            assert "503" in refused.ended, refused.ended
+            house.wait_for("readiness", lambda: not house.ready())
+            served.enter_context(serving(place, path))
+            house.wait_for("readiness again", house.ready)
+            assert place_call(house.uri, duration_s=1, codec="pcmu").answered
+        finally:
+            house.stop()
+    assert not (house.folder / "data" / "consent" / "office-keys.json").exists(), "the gateway made no keys"
 
 
 @pytest.mark.long("a call that goes on after a death, in real time")

@@ -13,10 +13,11 @@ import pytest
 
 from consent.grants.scope import STOCK
 from consent.office.office import ConsentOffice
-from consent.proof.evidence import gather, page
+from consent.proof.evidence import page
 from gateway.cli.call_stores import CallStores
 from gateway.cli.testphone import CallReport, place_call
 from gateway.config.settings import Settings
+from tests.consent.proof.gathered import evidence_by
 from tests.e2e.gateway_process import House
 from tests.e2e.test_voices import Office
 from tests.needs import goldens
@@ -134,7 +135,7 @@ def test_each_route_of_a_call_is_spoken_by_its_own_grant(site: Site) -> None:
     assert 1.0 < used.table["seconds"] < 12.0
     assert second["spoken_s"] > 1.0, "and the ads were heard"
 
-    evidence = gather(office, table)
+    evidence = evidence_by(office, table)
     assert evidence.unbroken, evidence.to_json()
     html = page(evidence)
     for said in ("marketing", "ads", "support", first["jti"], second["jti"]):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from consent.data_dir import OFFICE_SOCKET
+from consent.service.office_rooms import OfficePlace
 from gateway.cli.main import cli
+from tests.consent.service.served import serving
 from tests.needs import MODELS, need_sounds
 
 
@@ -19,6 +24,7 @@ class Shell:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.office = contextlib.ExitStack()
         for name in ("alice", "bob"):
             self.file(name, f"passphrase of {name}")
         self.file("pin", "482913")
@@ -68,10 +74,23 @@ class Shell:
         }
         return self("voice register jane --adult", *(p for o in options.items() for p in o), by="alice")
 
+    @contextlib.contextmanager
+    def served(self) -> Iterator[None]:
+        """An office that serves, as a gateway's does; else each command starts one for its time."""
+        data = self.folder / "data"
+        place = OfficePlace(
+            f"sqlite:///{data / 'voicegate.db'}", data / "consent", data / "watermark-keys.json", MODELS
+        )
+        with serving(place, data / "consent" / OFFICE_SOCKET):
+            yield
+
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    return Shell(tmp_path)
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    opened = Shell(tmp_path)
+    with opened.office:
+        opened.office.enter_context(opened.served())
+        yield opened
 
 
 def test_the_life_of_a_voice(shell: Shell, tmp_path: Path) -> None:
@@ -138,10 +157,12 @@ def test_a_restored_backup_goes_on_after_an_auditors_word(shell: Shell, tmp_path
     passphrase = shell.file("p", "a long passphrase")
     shell(f"voice backup {tmp_path}/backup --passphrase-from {passphrase}")
     shell("voice revoke jane --reason asked", by="alice")
+    shell.office.close()  # the next command starts an office for its time
     for path in (tmp_path / "data").glob("voicegate.db*"):
         path.unlink()
     said = shell(f"voice restore {tmp_path}/backup --passphrase-from {passphrase}")
     assert "voicegate ledger resume" in said
+    shell.office.enter_context(shell.served())
     assert "revoked or erased again: jane" in shell("ledger resume --reason disk", by="carol")
     assert "revoked" in shell("voice list")
 

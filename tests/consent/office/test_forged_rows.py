@@ -28,8 +28,8 @@ from consent.office.record import Record
 from consent.office.rotation import Rotation
 from consent.office.withdrawal import Withdrawals
 from consent.proof import bundle
-from consent.proof.evidence import gather
 from tests.consent.conftest import Clock, Desk
+from tests.consent.proof.gathered import evidence_by
 
 
 def forge(
@@ -105,7 +105,9 @@ def test_a_review_that_nobody_signed_puts_no_voice_in_force(
     body = {"decision": "approve", "reason": "", "by": "bob", "act": act}
     row = forge(desk.office, "voice.reviewed", pending, body)
     void_everywhere(desk, row)
-    evidence = gather(desk.office, {"call_id": "c1", "voice": "jane", "grant_jti": "x", "voice_hash": "y"})
+    evidence = evidence_by(
+        desk.office, {"call_id": "c1", "voice": "jane", "grant_jti": "x", "voice_hash": "y"}
+    )
     assert not evidence.unbroken
     made = json.loads(bundle.dump(bundle.export(desk.office, desk.office.standing_of("jane"))))  # type: ignore[arg-type]
     found = bundle.verify(made, desk.office.keys.public)

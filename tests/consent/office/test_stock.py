@@ -13,8 +13,8 @@ from consent.errors import GrantRefused
 from consent.grants.grant import VoiceGrant, hash_voice
 from consent.grants.scope import Scope
 from consent.office.stock import UNHEARD_HASH
-from consent.proof.evidence import gather
 from tests.consent.conftest import Desk, both_databases, prompt
+from tests.consent.proof.gathered import evidence_by
 
 WORDS = "The words of the clip."
 
@@ -92,4 +92,4 @@ def test_calls_from_before_and_after_the_clip_have_their_evidence(desk: Desk) ->
     desk.office.keep_stock_clip(rendered(), WORDS)
     for voice_hash, holds in ((before, True), (granted(desk).voice_hash, True), ("0" * 64, False)):
         call = {"call_id": "c1", "voice": "heart", "voice_hash": voice_hash, "grant_jti": "j"}
-        assert gather(desk.office, call).links[-1].holds is holds
+        assert evidence_by(desk.office, call).links[-1].holds is holds

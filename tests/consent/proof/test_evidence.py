@@ -23,9 +23,9 @@ from consent.office.office import ConsentOffice
 from consent.office.record import Reference
 from consent.office.withdrawal import Withdrawals
 from consent.proof import bundle
-from consent.proof import evidence as proofs
 from consent.proof.evidence import PAYLOAD_MASK, Evidence, page
 from tests.consent.conftest import Clock, Desk, prompt
+from tests.consent.proof.gathered import evidence_by
 from watermark.keys import MarkKey
 from watermark.payload import call_payload
 
@@ -72,7 +72,7 @@ def gather(
     if row is not None:
         with contextlib.suppress(LedgerError):  # one that was edited takes no seal
             sealed.add(row)
-    return proofs.gather(office, row, mark, keys=[KEY], calls=sealed)
+    return evidence_by(office, row, mark, keys=[KEY], calls=sealed)
 
 
 def call(granted: VoiceGrant, **given: object) -> dict[str, object]:

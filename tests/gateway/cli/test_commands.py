@@ -23,6 +23,7 @@ from gateway.config import packages, remedy
 from gateway.config.settings import load
 from gateway.ipc.front_messages import HouseState
 from gateway.store.sip_users import SipUsers
+from tests.consent.service.served import beside
 
 pytestmark = pytest.mark.usefixtures("own_house")
 
@@ -240,6 +241,7 @@ def test_what_the_disk_refuses_is_one_line(
 
     own_house.mkdir()
     monkeypatch.chdir(own_house)
+    monkeypatch.setattr("consent.service.office_door._own", beside)
     real = os.open
     monkeypatch.setattr(
         "os.open",

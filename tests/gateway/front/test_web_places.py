@@ -71,6 +71,7 @@ class Switch:
     def __init__(self, folder: Path) -> None:
         self.desk = Desk(folder)
         self.desk.office.withdrawn = None  # type: ignore[attr-defined]  # nobody withdraws here
+        self.desk.office.usable = None  # type: ignore[attr-defined]  # nobody asks how it is
         self.desk.hall = Hall(self.desk.routing)
         self.desk.routing.halls["hall0"] = self.desk.hall  # type: ignore[assignment]  # what the front asks of it
         self.peer = LinePeer()

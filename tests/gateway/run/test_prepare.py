@@ -9,10 +9,14 @@ from redis import Redis
 from sqlalchemy import create_engine, insert
 
 from consent.archive.tables import VOICES
+from consent.errors import VaultError
 from consent.silero import network
+from gateway.config.paths import office_socket
 from gateway.config.settings import Settings
 from gateway.errors import DialplanError, StartError, VoicegateError
 from gateway.run import prepare
+from gateway.run.office_child import office_place
+from tests.consent.service.served import serving
 from tests.gateway.conftest import Valkey
 
 
@@ -21,8 +25,14 @@ def settings(tmp_path: Path) -> Settings:
     """Of a gateway that has been started once."""
     settings = Settings(data_dir=tmp_path / "data", host="0.0.0.0")
     settings.data_dir.mkdir(mode=0o700)
-    prepare.prepare(settings)
+    _prepared(settings)
     return settings
+
+
+def _prepared(settings: Settings) -> None:
+    """Prepares beside an office, as the supervisor does."""
+    with serving(office_place(settings), office_socket(settings)):
+        prepare.prepare(settings)
 
 
 def test_it_makes_what_is_not_there_and_can_be_done_again(settings: Settings) -> None:
@@ -34,7 +44,7 @@ def test_it_makes_what_is_not_there_and_can_be_done_again(settings: Settings) ->
         "sip_users.json",
         "console_token",
     } <= made
-    prepare.prepare(settings)
+    _prepared(settings)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +52,6 @@ def test_it_makes_what_is_not_there_and_can_be_done_again(settings: Settings) ->
     [
         ("watermark-keys.json", b"{", "watermark-keys.json is no key file"),
         ("watermark-keys.json", b'{"keys": []}', "watermark-keys.json holds no key"),
-        ("consent/office-keys.json", b"{", "office-keys.json is no key file"),
         ("consent/checks.toml", b"x = 1", "checks.toml: 'x' is no setting"),
         ("sip-route-key", b"", "sip-route-key does not hold a key of 32 bytes; remove it"),
         ("sip_users.json", b"{", "sip_users.json is broken"),
@@ -54,6 +63,18 @@ def test_a_damaged_file_is_named(settings: Settings, name: str, content: bytes, 
     path.write_bytes(content)
     path.chmod(0o600)
     with pytest.raises(VoicegateError, match=said):
+        prepare.prepare(settings)
+
+
+def test_damaged_keys_of_the_office_are_named_by_its_process(settings: Settings) -> None:
+    (settings.data_dir / "consent" / "office-keys.json").write_bytes(b"{")
+    with pytest.raises(VaultError, match=r"office-keys\.json is no key file"):
+        _prepared(settings)
+
+
+def test_an_office_that_another_service_runs_and_nobody_serves_is_named(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data", office_socket=tmp_path / "away.sock")
+    with pytest.raises(StartError, match=r"nobody serves the consent office at .*/away\.sock"):
         prepare.prepare(settings)
 
 
@@ -138,12 +159,12 @@ def test_a_plan_with_a_voice_that_nobody_registered_is_no_start(tmp_path: Path) 
     plan.write_text(PLAN)
     settings = Settings(data_dir=tmp_path / "data", dialplans=plan.parent)
     with pytest.raises(DialplanError) as refused:
-        prepare.prepare(settings)
+        _prepared(settings)
     assert str(refused.value).startswith(
         f"{plan}:5: route 'demo': unknown voice 'hart'; did you mean 'heart'? (callers would hear"
     )
     plan.write_text(PLAN.replace("hart", "heart"))
-    prepare.prepare(settings)
+    _prepared(settings)
 
 
 def test_a_voice_that_is_registered_in_whatever_state_may_be_named(tmp_path: Path) -> None:
@@ -152,18 +173,18 @@ def test_a_voice_that_is_registered_in_whatever_state_may_be_named(tmp_path: Pat
     plan.write_text(PLAN.replace("hart", "jane"))
     settings = Settings(data_dir=tmp_path / "data", dialplans=plan.parent)
     with pytest.raises(DialplanError, match="unknown voice 'jane'; known are heart"):
-        prepare.prepare(settings)
+        _prepared(settings)
     with create_engine(settings.sql).begin() as connection:
         jane = {"voice_id": "v1", "handle": "jane", "wrapped_key": None, "master_kid": "", "made_at": 0}
         connection.execute(insert(VOICES), jane)
-    prepare.prepare(settings)
+    _prepared(settings)
 
 
 def test_a_voice_may_come_later_where_no_other_would_speak_for_it(tmp_path: Path) -> None:
     plan = tmp_path / "plans" / "a.toml"
     plan.parent.mkdir()
     plan.write_text(PLAN.replace('"hart"', '"jane"\nwithout_voice = "hangup"'))
-    prepare.prepare(Settings(data_dir=tmp_path / "data", dialplans=plan.parent))
+    _prepared(Settings(data_dir=tmp_path / "data", dialplans=plan.parent))
 
 
 def test_a_redis_that_answers(valkey: Valkey) -> None:

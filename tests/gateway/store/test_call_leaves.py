@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from sqlalchemy import text
 
 from consent.ledger.call_leaf import ENDED, SEAL_WITHIN_S, call_leaf
-from consent.proof.call_seals import SealOfCall, check_calls, seal_of
+from consent.ledger.chain import Row
+from consent.proof.call_seals import SEALED, SealOfCall, check_calls, seal_of
 from gateway.cli.main import cli
 from gateway.config.settings import load
 from gateway.front.registry_seal import RegistrySeal
@@ -54,14 +55,17 @@ class Sealing:
         with self.registry.writing() as connection:
             connection.execute(text(statement), given)
 
+    def sealed(self) -> list[Row]:
+        return self.desk.office.books.rows(kinds=(SEALED,), proved=True)
+
     def faults(self) -> list[str]:
-        return check_calls(self.desk.office.books, CallLeaves(self.registry))
+        return check_calls(self.sealed(), CallLeaves(self.registry))
 
     def of(self, call_id: str) -> SealOfCall:
         row = self.registry.get(call_id)
         assert row is not None
         leaves = CallLeaves(self.registry)
-        return seal_of(self.desk.office.books, leaves, row.to_json(), self.desk.clock.now)
+        return seal_of(self.sealed(), leaves, row.to_json(), self.desk.clock.now)
 
 
 @pytest.fixture
@@ -226,9 +230,9 @@ def test_facts_taken_while_the_call_ran_are_proved_when_it_is_over(sealing: Seal
     sealing.end("a1")
     sealing.seal()
     leaves = CallLeaves(sealing.registry)
-    assert seal_of(sealing.desk.office.books, leaves, early, sealing.desk.clock.now).holds
+    assert seal_of(sealing.sealed(), leaves, early, sealing.desk.clock.now).holds
     forged = {**early, "caller": "sip:eve@x"}
-    assert seal_of(sealing.desk.office.books, leaves, forged, sealing.desk.clock.now).holds is False
+    assert seal_of(sealing.sealed(), leaves, forged, sealing.desk.clock.now).holds is False
 
 
 def test_what_waits_too_long_is_not_vouched_for(sealing: Sealing) -> None:
