@@ -71,7 +71,6 @@ class NoteUsage(Question[None]):
 
     wire: ClassVar[str] = "used"
     whose: ClassVar[Whose] = "gateway"
-    again: ClassVar[bool] = True  # a grant's use is noted once
     jti: str
     call_id: str
     seconds: float

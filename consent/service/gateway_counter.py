@@ -120,7 +120,7 @@ class GatewayCounter:
 
     def ledger(self, _: Asker, __: asked.AskLedger) -> asked.LedgerState:
         """As was seen when witnesses were last asked."""
-        heads = self._office.heads
+        heads = self._rooms.witnessed().heads
         return asked.LedgerState(heads.state, heads.doubt, self._rooms.alarms)
 
     def time(self, _: Asker, __: asked.AskTime) -> float:

@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -35,6 +35,8 @@ ENDS_WITHIN_S: Final = 10.0
 """How long another office at the same socket is waited for, which is about to end."""
 WAITING: Final = 128
 
+Look = Callable[[], Coroutine[None, None, None]]
+
 
 def serve(place: OfficePlace, path: Path, gateway: int, stopped: threading.Event | None = None) -> None:
     """Serves at `path` until SIGTERM, SIGINT, or `stopped`; `gateway` is the user id that calls run under.
@@ -47,14 +49,12 @@ def serve(place: OfficePlace, path: Path, gateway: int, stopped: threading.Event
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: ended.set())
     rooms = OfficeRooms(place)
-    office = rooms.office()
-    office.heads.begin()
-    for name, look in (
-        ("office.clocks", office.clock.run),
-        ("office.heads", partial(office.heads.run, rooms.alarm)),
-    ):
-        threading.Thread(target=_keep_on, args=(look, name), name=name, daemon=True).start()
-    with contextlib.closing(rooms), _listening(path) as listener:
+    office = rooms.witnessed()
+    looks: dict[str, Look] = {
+        "office.clocks": office.clock.run,
+        "office.heads": partial(office.heads.run, rooms.alarm),
+    }
+    with contextlib.closing(rooms), _looking(looks), _listening(path) as listener:
         server = server_of(rooms, gateway)
         threading.Thread(target=server.listen, args=(listener,), name="office.door", daemon=True).start()
         log.info("office.up", socket=str(path), gateway_user=gateway)
@@ -62,14 +62,38 @@ def serve(place: OfficePlace, path: Path, gateway: int, stopped: threading.Event
         server.stop()
 
 
-def _keep_on(look: Callable[[], Coroutine[None, None, None]], name: str) -> None:
-    """Runs it for as long as the process lives, whatever goes wrong in it."""
+@contextlib.contextmanager
+def _looking(looks: Mapping[str, Look]) -> Iterator[None]:
+    """Runs them all meanwhile, in a thread, whatever goes wrong in one."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="office.looks", daemon=True)
+    thread.start()
+    for name, look in looks.items():
+        asyncio.run_coroutine_threadsafe(_keep_on(look, name), loop)
+    try:
+        yield
+    finally:
+        asyncio.run_coroutine_threadsafe(_end_all(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _keep_on(look: Look, name: str) -> None:
     while True:
         try:
-            asyncio.run(look())
+            await look()
         except Exception:
             log.exception("task.failed", task=name)
-        time.sleep(1.0)
+        await asyncio.sleep(1.0)
+
+
+async def _end_all() -> None:
+    running = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_default_executor()
 
 
 def server_of(rooms: OfficeRooms, gateway: int) -> OfficeServer:

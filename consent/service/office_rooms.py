@@ -45,6 +45,7 @@ class OfficeRooms:
         self.place = place
         self._office: ConsentOffice | None = None
         self._heard_with: object = None
+        self._has_asked = False
         self.alarms = 0
         """how often something new was wrong with the ledger's witnesses"""
         self._lock = threading.Lock()
@@ -62,6 +63,15 @@ class OfficeRooms:
                     outside=place.outside,
                 )
             return self._office
+
+    def witnessed(self) -> ConsentOffice:
+        """The office, which has asked its ledger's witnesses by now. Raises as `office` does."""
+        office = self.office()
+        with self._lock:
+            if not self._has_asked:
+                office.heads.begin()
+                self._has_asked = True
+        return office
 
     def alarm(self, _: str) -> None:
         """Something new is wrong with the ledger's witnesses."""
