@@ -17,10 +17,12 @@ from consent.proof.evidence import page
 from gateway.cli.call_stores import CallStores
 from gateway.cli.testphone import CallReport, place_call
 from gateway.config.settings import Settings
+from gateway.store.call_leaves import sealed_calls
 from tests.consent.proof.gathered import evidence_by
 from tests.e2e.gateway_process import House
 from tests.e2e.test_voices import Office
 from tests.needs import goldens
+from watermark.keys import KeyRing
 
 pytestmark = pytest.mark.e2e
 
@@ -135,7 +137,9 @@ def test_each_route_of_a_call_is_spoken_by_its_own_grant(site: Site) -> None:
     assert 1.0 < used.table["seconds"] < 12.0
     assert second["spoken_s"] > 1.0, "and the ads were heard"
 
-    evidence = evidence_by(office, table)
+    keys = KeyRing.load(data / "watermark-keys.json").keys
+    with sealed_calls(f"sqlite:///{data / 'voicegate.db'}") as calls:
+        evidence = evidence_by(office, table, keys=keys, calls=calls)
     assert evidence.unbroken, evidence.to_json()
     html = page(evidence)
     for said in ("marketing", "ads", "support", first["jti"], second["jti"]):
