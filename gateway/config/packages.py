@@ -32,8 +32,8 @@ NEEDED: Final = {
         "soxr", "structlog", "websockets",
     ),
     "front": (
-        "cryptography", "httpx", "numpy", "onnxruntime", "prometheus_client", "pydantic", "redis", "soxr",
-        "sqlalchemy", "starlette", "structlog", "uvicorn",
+        "cryptography", "httpx", "numpy", "onnxruntime", "prometheus_client", "pydantic", "pydantic_core",
+        "redis", "soxr", "sqlalchemy", "starlette", "structlog", "uvicorn",
     ),
     "SIP line": ("pjsua2",),
     "web line": ("OpenSSL", "aioice", "aiortc", "av", "click", "ifaddr", "pydantic", "structlog"),
