@@ -154,7 +154,8 @@ def test_no_ten_seconds_of_speech_are_unmarked_and_the_recording_names_its_call(
             verdict = detect(window, rate_hz, ring, payloads=[payload])
             assert verdict.detected, f"{start} s to {start + WINDOW_S} s: p = {verdict.p_value}"
 
-    assert ask(port, record.read_bytes()) == {"answer": "yes"}
+    said = ask(port, record.read_bytes())
+    assert (said["answer"], said["technique"]) == ("yes", "watermark")
 
 
 def test_a_human_is_not_ours_and_rubbish_is_an_error(marked_house: tuple[House, int], tmp_path: Path) -> None:
