@@ -147,6 +147,7 @@ def test_each_route_of_a_call_is_spoken_by_its_own_grant(site: Site) -> None:
     office.close()
 
 
+@pytest.mark.prove
 @pytest.mark.long("two calls in real time, on an engine that is not fast")
 def test_the_way_back_and_what_is_not_allowed(site: Site) -> None:
     site.call("jane", ["1", "2", "1"])
@@ -162,6 +163,7 @@ def test_the_way_back_and_what_is_not_allowed(site: Site) -> None:
     assert call["how"] == "failed: the voice may not be used: purpose"
 
 
+@pytest.mark.prove
 @pytest.mark.long("a call in real time, on an engine that is not fast")
 def test_what_was_spoken_is_booked_though_the_front_and_the_hall_die(site: Site) -> None:
     house, office = site.house, site.office.office
