@@ -47,7 +47,7 @@ class Network:
     second_bias: float
 
     def scores(self, values: _Doubles) -> _Doubles:
-        """Of slices' traits `(n, traits)`, `(n,)`."""
+        """The scores `(n,)` of slices with these traits `(n, traits)`."""
         normal = np.clip((values - self.mean) / self.scale, -CLIP, CLIP)
         return np.asarray(np.tanh(normal @ self.first + self.first_bias) @ self.second + self.second_bias)
 
@@ -90,7 +90,7 @@ class Baseline:
         return self._finding(scores, at_s)
 
     def scores(self, pcm: Floats) -> tuple[_Doubles, _Doubles]:
-        """Of each slice that has speech, `(n,)`; and where they begin and end in seconds, `(n, 2)`."""
+        """The scores `(n,)` of slices that have speech, and their begin and end in seconds, `(n, 2)`."""
         pieces = slices(at_traits_rate(pcm))
         usable = [
             (number, found) for number, piece in enumerate(pieces) if (found := traits(piece)) is not None

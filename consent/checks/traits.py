@@ -68,7 +68,7 @@ def slices(at_8k: Floats) -> list[Floats]:
 
 
 def traits(at_8k: Floats) -> dict[str, float] | None:
-    """The traits of one slice, by name; None where there is too little speech, or what is no sound."""
+    """The traits of one slice, by name; None where there is too little speech, or no sound at all."""
     if len(at_8k) < LEAST_SPEECH_S * TRAITS_HZ or not np.isfinite(at_8k).all():
         return None
     sound = at_8k.astype(np.float64) - at_8k.mean(dtype=np.float64)

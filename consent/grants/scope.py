@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 STOCK: Final = "heart"
-"""The voice that is no person's."""
+"""The stock voice, which belongs to no person."""
 
 
 @dataclass(frozen=True, slots=True)

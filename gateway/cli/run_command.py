@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import sys
 import textwrap
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from consent.bare_url import bare
+from gateway.config.own_address import reached_at
 from gateway.config.paths import dialplan_dir
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import PREFIX, Settings, load
@@ -122,17 +122,3 @@ def panel(settings: Settings, state: HouseState, log: Path | None) -> Panel:
     if log is not None:
         rows.add_row("log", str(log))
     return Panel(rows, title="voicegate", subtitle="Ctrl-C stops it", expand=False)
-
-
-def reached_at(settings: Settings) -> str:
-    """The address that a telephone dials."""
-    if settings.public_address:
-        return settings.public_address
-    if settings.host not in ("0.0.0.0", "::"):  # noqa: S104 - compared only
-        return settings.host
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing: asks the kernel which address it would use
-            return str(probe.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"

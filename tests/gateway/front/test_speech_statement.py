@@ -102,3 +102,11 @@ async def test_a_registry_that_is_away_ends_no_call(stage: Stage) -> None:
     stage.registry.close()
     (stage.settings.data_dir / "voicegate.db").unlink()
     assert await stage.statements.of(call_id) is None
+
+
+async def test_a_house_that_binds_all_addresses_names_one_that_others_reach(stage: Stage) -> None:
+    stage.statements._settings = stage.settings.model_copy(update={"host": "0.0.0.0"})
+    shown = await stage.statements.shown(stage.enter())
+    assert shown is not None
+    assert shown["claims"]["detector"].endswith(":8091/")
+    assert "0.0.0.0" not in shown["claims"]["detector"]
