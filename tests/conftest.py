@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from model import tasks
 from tests.house_time import HouseLoop
 from tests.slept import in_line_s
 
@@ -18,6 +19,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 LONG_S = 20.0
 """A test that takes longer says why: `@pytest.mark.long("...")`."""
+
+
+@pytest.fixture(autouse=True)
+def counted_from_zero() -> None:
+    """What an earlier test of this process made fail is not this one's."""
+    tasks.failures.clear()
 
 
 def pytest_asyncio_loop_factories(

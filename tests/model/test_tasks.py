@@ -5,21 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import Iterator
 
 import pytest
 from structlog.testing import capture_logs
 
 from model import tasks
 from model.tasks import Tasks, race
-
-
-@pytest.fixture(autouse=True)
-def counted() -> Iterator[None]:
-    """Each test counts from zero."""
-    tasks.failures.clear()
-    yield
-    tasks.failures.clear()
 
 
 @pytest.fixture(autouse=True)

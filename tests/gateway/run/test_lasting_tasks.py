@@ -173,7 +173,6 @@ def folder() -> Iterator[Path]:
 async def test_hurt_once_each_comes_back_and_is_counted(
     house: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failures.clear()
     hurt = Hurt(monkeypatch, 1)
     async with HOUSES[house](folder):
         await asyncio.sleep(3.0)
@@ -187,7 +186,6 @@ async def test_hurt_once_each_comes_back_and_is_counted(
 async def test_hurt_for_good_each_is_tried_again_and_again(
     house: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failures.clear()
     hurt = Hurt(monkeypatch, float("inf"))
     async with HOUSES[house](folder):
         await asyncio.sleep(20.0)
@@ -256,7 +254,6 @@ async def test_a_web_line_without_its_ticks_ends(folder: Path, monkeypatch: pyte
 
 
 async def test_what_a_loop_would_only_print_is_counted() -> None:
-    failures.clear()
     loop = asyncio.get_running_loop()
     before = loop.get_exception_handler()
     try:
