@@ -6,6 +6,7 @@ this boot's token; it belongs to one gateway (one data directory) and goes when 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import secrets
@@ -57,6 +58,17 @@ class Runtime:
     def lock(self) -> Path:
         """The file that a running gateway holds locked."""
         return self.path / "lock"
+
+    def held(self) -> bool:
+        """Whether a gateway runs here."""
+        try:
+            with self.lock.open("r") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
 
     def token(self) -> str:
         """The boot's token. Raises `StartError` when no gateway runs here."""

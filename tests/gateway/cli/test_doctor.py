@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from consent.office.office import ConsentOffice
-from gateway.cli import doctor
-from gateway.cli.doctor import Diagnosis
+from gateway.cli import doctor, doctor_libraries, doctor_stores
+from gateway.cli.diagnosis import Diagnosis
 from gateway.config import remedy
 from gateway.config.paths import consent_dir
 from gateway.config.runtime import runtime_for
@@ -101,10 +101,10 @@ def test_an_open_gateway_without_digest(settings: Settings) -> None:
 
 
 def test_redis_of_the_operators(settings: Settings, valkey: Valkey) -> None:
-    there = only(doctor.redis(with_(settings, redis_url=valkey.url)))
+    there = only(doctor_stores.redis(with_(settings, redis_url=valkey.url)))
     assert there.state == "ok"
     valkey.stop()
-    gone = only(doctor.redis(with_(settings, redis_url=valkey.url)))
+    gone = only(doctor_stores.redis(with_(settings, redis_url=valkey.url)))
     assert gone.state == "fail"
     assert "VOICEGATE_REDIS_URL" in gone.fix
 
@@ -112,28 +112,28 @@ def test_redis_of_the_operators(settings: Settings, valkey: Valkey) -> None:
 def test_whoever_keeps_the_ledgers_head_is_named_and_nobody_is_said(
     settings: Settings, valkey: Valkey
 ) -> None:
-    assert only(doctor.witnesses(settings)).state == "ok", "there is no voice that could come back"
+    assert only(doctor_stores.witnesses(settings)).state == "ok", "there is no voice that could come back"
     office = ConsentOffice.open(settings.sql, consent_dir(settings))
     with office.archive.writing() as connection:
         office.vault.open_voice(connection, "feed", "jane", 1.0)
     office.close()
-    alone = only(doctor.witnesses(settings))
+    alone = only(doctor_stores.witnesses(settings))
     assert alone.state == "warn"
     assert "an older copy put back would not be noticed" in alone.text
     assert "VOICEGATE_LEDGER_WITNESS" in alone.fix
     with_redis = with_(settings, redis_url=valkey.url)
-    assert only(doctor.witnesses(with_redis)).state == "ok"
+    assert only(doctor_stores.witnesses(with_redis)).state == "ok"
     valkey.stop()
-    away = only(doctor.witnesses(with_redis))
+    away = only(doctor_stores.witnesses(with_redis))
     assert away.state == "warn"
     assert "is away" in away.text
-    wrong = only(doctor.witnesses(with_(settings, ledger_witness="http://example.org")))
+    wrong = only(doctor_stores.witnesses(with_(settings, ledger_witness="http://example.org")))
     assert wrong.state == "fail"
     assert "https://" in wrong.text
 
 
 def test_a_database_that_is_away(settings: Settings) -> None:
-    finding = only(doctor.sql(with_(settings, sql_url="postgresql://x@127.0.0.1:1/x")))
+    finding = only(doctor_stores.sql(with_(settings, sql_url="postgresql://x@127.0.0.1:1/x")))
     assert finding.state == "fail"
     assert "VOICEGATE_SQL_URL" in finding.fix
 
@@ -141,39 +141,43 @@ def test_a_database_that_is_away(settings: Settings) -> None:
 def test_a_checkpoint_that_is_not_whole(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "probe", lambda name: {"version": "2", "device": "a GPU"})
+    monkeypatch.setattr(doctor_libraries, "probe", lambda name: {"version": "2", "device": "a GPU"})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     (tmp_path / "config.json").write_text("{}")
-    found = list(doctor.chroma(with_(settings, engine="chroma", chroma=str(tmp_path))))
+    found = list(doctor_libraries.chroma(with_(settings, engine="chroma", chroma=str(tmp_path))))
     assert found[0].state == "ok"
     assert found[1].state == "fail"
     assert "*.safetensors" in found[1].text
-    assert list(doctor.chroma(settings)) == []
+    assert list(doctor_libraries.chroma(settings)) == []
 
 
 def test_a_model_file_that_is_away_or_another_one(settings: Settings, tmp_path: Path) -> None:
-    away = only(doctor.models(settings))
+    away = only(doctor_libraries.models(settings))
     assert (away.what, away.state, away.fix) == (
         "model file speaker", "warn", "voicegate models get speaker",
     )  # fmt: skip
     (tmp_path / "speaker.pt").write_bytes(b"another")
-    wrong = only(doctor.models(with_(settings, models=tmp_path)))
+    wrong = only(doctor_libraries.models(with_(settings, models=tmp_path)))
     assert (wrong.state, wrong.fix) == ("fail", "voicegate models get speaker")
 
 
 def test_a_package_that_is_away_is_installed_from_where_we_came(settings: Settings) -> None:
-    finding = doctor._broken("voice activity", {"missing": "onnxruntime"})
+    finding = doctor_libraries._broken("voice activity", {"missing": "onnxruntime"})
     assert finding.fix == remedy.install_again()
 
 
 def test_a_probe_that_crashes_is_a_finding(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", "/bin/false")
-        assert doctor.probe("pjsua2") == {"error": "its process ended with status 1: it said nothing"}
-    monkeypatch.setattr(doctor, "probe", lambda name: {"error": "its process ended with status -11"})
-    assert {f.state for f in doctor.sip_library(settings)} == {"fail"}
-    monkeypatch.setattr(doctor, "probe", lambda name: {"missing": "pocketsphinx"})
-    assert all("pocketsphinx is not installed" in f.text for f in doctor.speech(settings))
+        assert doctor_libraries.probe("pjsua2") == {
+            "error": "its process ended with status 1: it said nothing"
+        }
+    monkeypatch.setattr(
+        doctor_libraries, "probe", lambda name: {"error": "its process ended with status -11"}
+    )
+    assert {f.state for f in doctor_libraries.sip_library(settings)} == {"fail"}
+    monkeypatch.setattr(doctor_libraries, "probe", lambda name: {"missing": "pocketsphinx"})
+    assert all("pocketsphinx is not installed" in f.text for f in doctor_libraries.speech(settings))
 
 
 def test_the_command_ends_with_1_when_something_fails(

@@ -1,0 +1,133 @@
+"""What the doctor looks at of native libraries and models: telephones, speech, the engine.
+
+Libraries are tried by `gateway.cli.doctor_probes`, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any, Final
+
+from consent.errors import ModelFileError, ModelFileMissing
+from consent.models.model_files import model_files
+from gateway.cli.diagnosis import Diagnosis, State, ok
+from gateway.config import remedy
+from gateway.config.paths import model_files_dir
+from gateway.config.settings import Settings
+from gateway.errors import StartError
+from gateway.run.preflight import check_checkpoint
+
+PROBE_S: Final = 60.0
+CALLS_PER_LINE: Final = 4
+WANTED_CODECS: Final = ("PCMU/8000", "PCMA/8000", "G722/16000")
+
+
+def probe(name: str, timeout_s: float = PROBE_S) -> dict[str, Any]:
+    """Runs one of `gateway.cli.doctor_probes` in a process of its own."""
+    argv = [sys.executable, "-m", "gateway.cli.doctor_probes", name]
+    try:
+        done = subprocess.run(argv, capture_output=True, timeout=timeout_s, check=False)  # noqa: S603 - ours
+        answer: dict[str, Any] = json.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        return {"error": f"no answer within {timeout_s:g} s"}
+    except ValueError:
+        words = done.stderr.decode(errors="replace").strip().splitlines()
+        last = words[-1] if words else "it said nothing"
+        return {"error": f"its process ended with status {done.returncode}: {last}"}
+    return answer
+
+
+def _broken(what: str, answer: dict[str, Any]) -> Diagnosis:
+    if "missing" in answer:
+        return Diagnosis(
+            what, "fail", f"the package {answer['missing']} is not installed", remedy.install_again()
+        )
+    fix = f"install it again ({remedy.install_again()}); it needs Linux on x86-64 and CPython 3.11 or 3.12"
+    return Diagnosis(what, "fail", str(answer["error"]), fix)
+
+
+def sip_library(settings: Settings) -> Iterator[Diagnosis]:
+    """Has pjsua2 tell its codecs and how many calls a process holds."""
+    answer = probe("pjsua2")
+    if "calls" not in answer:
+        yield _broken("pjsua2", answer)
+        return
+    lines = settings.narrow_lines + settings.wide_lines
+    if answer["calls"] < CALLS_PER_LINE:
+        fix = f"this build holds fewer calls than a line's {CALLS_PER_LINE}; use the pinned wheel"
+        yield Diagnosis("pjsua2", "fail", f"{answer['calls']} calls per process", fix)
+    else:
+        total = CALLS_PER_LINE * lines
+        held = f"{answer['calls']} calls per process, {lines} lines: {total} calls"
+        yield ok("pjsua2", f"{answer['version']}; {held}")
+    absent = [codec for codec in WANTED_CODECS if codec not in answer["codecs"]]
+    if absent:
+        yield Diagnosis("codecs", "fail", f"pjsua2 lacks {', '.join(absent)}", "use the pinned wheel")
+    else:
+        yield ok("codecs", ", ".join(WANTED_CODECS))
+
+
+def speech(settings: Settings) -> Iterator[Diagnosis]:
+    """Tries voice activity and the embedded engine."""
+    answer = probe("vad")
+    yield (
+        ok("voice activity", "Silero's network loads")
+        if "inputs" in answer
+        else _broken("voice activity", answer)
+    )
+    answer = probe("embedded")
+    if "seconds" not in answer:
+        yield _broken("embedded engine", answer)
+    elif answer["seconds"] < 0.1:
+        yield Diagnosis(
+            "embedded engine", "fail", "it said nothing", f"install it again ({remedy.install_again()})"
+        )
+    else:
+        yield ok("embedded engine", "it spoke, and its recogniser's model loads")
+
+
+def models(settings: Settings) -> Iterator[Diagnosis]:
+    """Looks at the model files that can be fetched."""
+    directory = model_files_dir(settings)
+    for model in model_files().values():
+        what = f"model file {model.name}"
+        fix = f"voicegate models get {model.name}"
+        try:
+            model.read(directory)
+        except ModelFileMissing:
+            yield Diagnosis(what, "warn", f"not fetched: {model.what}", fix)
+        except ModelFileError as error:
+            yield Diagnosis(what, "fail", str(error), fix)
+        else:
+            yield ok(what, str(directory / model.file_name))
+
+
+def chroma(settings: Settings) -> Iterator[Diagnosis]:
+    """Looks at the device and the checkpoint of a Chroma engine, where the settings name one."""
+    if settings.engine != "chroma" and settings.chroma is None:
+        return
+    what = "Chroma engine"
+    if importlib.util.find_spec("torch") is None:
+        yield Diagnosis(what, "fail", "torch is not installed", remedy.install_with("chroma"))
+        return
+    answer = probe("torch")
+    if "device" not in answer:
+        yield _broken(what, answer)
+        return
+    state: State = "ok" if answer["device"] != "CPU only" else "warn"
+    fix = (
+        ""
+        if state == "ok"
+        else "without a GPU it is many times slower than speech; use VOICEGATE_ENGINE=embedded"
+    )
+    yield Diagnosis(what, state, f"torch {answer['version']} on {answer['device']}", fix)
+    try:
+        check_checkpoint(settings.chroma)
+    except StartError as error:
+        yield Diagnosis("Chroma checkpoint", "fail", *str(error).split("; ", 1))
+    else:
+        yield ok("Chroma checkpoint", f"{settings.chroma} (a hub's is not looked at)")
