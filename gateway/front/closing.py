@@ -23,8 +23,9 @@ from gateway.front.metrics import Metrics
 from gateway.front.routing import Routing
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hall_messages import CallClosed, EndCall, Health, SpokenUnder
+from gateway.store.call_record import CallRecord
 from gateway.store.registry import Registry, RegistryError
-from gateway.store.sessions import CallRecord, Sessions
+from gateway.store.sessions import Sessions
 from model.tasks import failed
 
 log = structlog.get_logger("front")

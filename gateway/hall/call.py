@@ -36,7 +36,7 @@ from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import A, Ask, Tell
 from gateway.ipc.hall_messages import CallOffer, MarkFailed, SpokenUnder, VoiceMuted
 from gateway.ipc.line_messages import KeyWay, ShownState
-from gateway.store.sessions import Session
+from gateway.store.call_session import Session
 from watermark.detect import Detection
 
 STARTED_WITHIN_S: Final = 10.0

@@ -23,7 +23,7 @@ from gateway.hall.turns import TurnEvent
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hall_messages import TurnAnswered
 from gateway.ipc.line_messages import ShownHeard, ShownLatency, ShownNote
-from gateway.store.sessions import Turn as SessionTurn
+from gateway.store.call_session import Turn as SessionTurn
 from model.tasks import Tasks
 
 UNDERSTOOD_WITHIN_S: Final = 1.0

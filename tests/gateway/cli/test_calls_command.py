@@ -22,9 +22,10 @@ from gateway.cli.call_table import COLUMNS, REFUSED_COLUMNS
 from gateway.cli.main import cli
 from gateway.config.settings import load
 from gateway.run import redis_server
+from gateway.store.call_session import Turn
 from gateway.store.refused_calls import RefusedCall, RefusedCalls
 from gateway.store.registry import CALLS, CallRow, Registry
-from gateway.store.sessions import Sessions, Turn
+from gateway.store.sessions import Sessions
 from tests.gateway.conftest import Valkey, short_folder
 
 pytestmark = pytest.mark.usefixtures("own_house")

@@ -18,8 +18,9 @@ from gateway.front.routing import RoutedCall
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import Ask, Message
 from gateway.ipc.hall_messages import CallClosed, CallOffer, EndCall, HallHealth, Health, LiveCall
+from gateway.store.living_calls import LIVE
 from gateway.store.registry import CallRow
-from gateway.store.sessions import LIVE, Sessions
+from gateway.store.sessions import Sessions
 from tests.gateway.conftest import Valkey
 from tests.gateway.front.test_routing import Desk
 
@@ -77,7 +78,7 @@ class House:
         """The whole gateway, as by `kill -9`; the closing of the next boot, before it has begun."""
         self.routing.calls.clear()
         self.routing.halls.clear()
-        self.sessions._living.clear()
+        self.sessions._living._ids.clear()
         return self.boots()
 
     def row(self, call_id: str) -> CallRow:

@@ -50,7 +50,9 @@ from gateway.ipc.line_messages import (
     Shown,
     TransferOutcome,
 )
-from gateway.store.sessions import CallRecord, Session
+from gateway.store.call_record import CallRecord
+from gateway.store.call_session import Session
+from gateway.store.living_calls import LivingCalls
 from model import client
 from model.errors import EngineBusy, EngineLost, EngineRefused
 from tests.house_time import HouseLoop
@@ -199,13 +201,8 @@ class Memory:
         self.hashes: dict[str, dict[str, str]] = {}
         self.streams: dict[str, list[tuple[str, dict[str, Any]]]] = {}
         self.lists: dict[str, list[str]] = {}
-        self.ttl = "60"
-        self._living: set[str] = set()
+        self.living = LivingCalls(self, 60.0)  # type: ignore[arg-type]  # all that it uses of a writer
         self.away = False
-
-    @property
-    def writer(self) -> Memory:
-        return self
 
     def put(self, commands: Any, *, important: bool = False) -> None:
         for name, key, *words in commands:
@@ -223,7 +220,7 @@ class Memory:
                 self.lists.pop(key, None)
 
     def session(self, call_id: str) -> Session:
-        return Session(call_id, self)  # type: ignore[arg-type]  # all that a session uses of Sessions
+        return Session(call_id, self.living)
 
     async def get(self, call_id: str) -> CallRecord | None:
         if self.away:
@@ -858,9 +855,9 @@ class House:
         self.hall._lives.cancel()
         self.hall._tasks.cancel()
         dead, self.hall = self.hall, self._new_hall()
-        lost = Memory()
+        lost = Memory().living
         for call in dead.calls.values():  # their last words reach nobody
-            call.session._sessions = lost  # type: ignore[assignment]
+            call.session._living = lost
             call.line._peer = None
         dead._front = None
         for line in self.lines.values():

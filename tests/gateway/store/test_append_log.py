@@ -14,7 +14,8 @@ from consent.archive.file_search import search_files
 from gateway.run import redis_server
 from gateway.store import append_log
 from gateway.store.append_log import AppendLog
-from gateway.store.sessions import Sessions, Turn
+from gateway.store.call_session import Turn
+from gateway.store.sessions import Sessions
 from tests.gateway.conftest import Valkey
 from tests.needs import HANGS_S
 

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway.store.sessions import LIVE, Sessions, Turn
+from gateway.store.call_session import Turn
+from gateway.store.living_calls import LIVE
+from gateway.store.sessions import Sessions
 from model.tasks import failures
 from tests.gateway.conftest import Valkey
 

@@ -15,8 +15,10 @@ from redis.asyncio import Redis
 
 from consent.grants.redis_watch import RedisWatch
 from gateway.errors import StartError
+from gateway.store.call_session import MAX_HISTORY_BYTES, MAX_HISTORY_ITEMS, Turn
+from gateway.store.living_calls import LIVE, STALE_S
 from gateway.store.session_writer import Writer
-from gateway.store.sessions import LIVE, MAX_HISTORY_BYTES, MAX_HISTORY_ITEMS, STALE_S, Sessions, Turn
+from gateway.store.sessions import Sessions
 from model.tasks import failures
 from tests.gateway.conftest import Valkey, short_folder
 from tests.needs import HANGS_S
@@ -119,7 +121,7 @@ async def test_everything_has_a_ttl_and_a_living_call_renews_it(sessions: Sessio
         await raw.expire(key, 5)
     await raw.zadd(LIVE, {"c1": time.time() - STALE_S - 1})
     assert await sessions.live() == []
-    sessions._refresh()
+    sessions._living.refresh()
     await sessions.writer.flush()
     assert len(await sessions.live()) == 1
     assert all([await raw.ttl(key) > 90 for key in keys])

@@ -1,0 +1,94 @@
+"""What Redis knows of a call, read: the facts of its hash and the events of its stream.
+
+What a stranger wrote there is left out, and spoils nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """What Redis knows of a call. `facts` is its hash; times are seconds since the epoch."""
+
+    call_id: str
+    facts: dict[str, str]
+    events: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def state(self) -> str:
+        """Where the call stands: ringing, answered, talking, …, ended; `unknown` when Redis does not say."""
+        return self.facts.get("state", "unknown")
+
+    def number(self, key: str) -> float | None:
+        """A fact that is a finite number; None when it is not there, or is anything else."""
+        try:
+            number = float(self.facts[key])
+        except (KeyError, ValueError):
+            return None
+        return number if math.isfinite(number) else None
+
+    @property
+    def turns(self) -> tuple[dict[str, Any], ...]:
+        """The turns among the events, the oldest first."""
+        return tuple({"at": event["at"], **event["data"]} for event in self.events if event["kind"] == "turn")
+
+    @property
+    def spoken(self) -> dict[str, float]:
+        """Seconds that a call which has ended was spoken to under each of its grants, by jti."""
+        kept = read_json(self.facts.get("spoken", "{}"))
+        found = kept.items() if isinstance(kept, dict) else ()
+        return {jti: float(seconds) for jti, seconds in found if isinstance(seconds, int | float)}
+
+    def to_json(self, *, events: bool = False) -> dict[str, Any]:
+        """The call for the API and the command line.
+
+        `offer` is left out: it is for a hall that takes the call up.
+        """
+        facts = {key: value for key, value in self.facts.items() if key != "offer"}
+        table: dict[str, Any] = {**facts, "call_id": self.call_id}
+        for key in ("started_at", "answered_at", "ended_at", "spoken_s", "jitter_ms"):
+            _keep(table, key, self.number(key))
+        for key in ("turns", "underruns", "packets", "lost"):
+            number = self.number(key)
+            _keep(table, key, None if number is None else int(number))
+        for key in ("disclosed", "spoken"):
+            if key in facts:
+                _keep(table, key, read_json(facts[key]))
+        if events:
+            table["turns"] = list(self.turns)
+            table["events"] = list(self.events)
+        return table
+
+
+def _keep(table: dict[str, Any], key: str, value: object) -> None:
+    """Puts a value that could be read; what could not be read is left out."""
+    if value is None:
+        table.pop(key, None)
+    else:
+        table[key] = value
+
+
+def read_json(text: str) -> Any:
+    """What `text` says; None when it is not JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def read_event(fields: Mapping[str, str]) -> dict[str, Any] | None:
+    """An entry of a call's stream; None for what is not one."""
+    data = read_json(fields.get("data", ""))
+    try:
+        at = float(fields["at"])
+    except (KeyError, ValueError):
+        return None
+    if not math.isfinite(at) or "kind" not in fields or not isinstance(data, dict):
+        return None
+    return {"at": at, "kind": fields["kind"], "data": data}
