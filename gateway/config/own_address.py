@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import socket
+from typing import Final
 
 from gateway.config.settings import Settings
+
+ELSEWHERE: Final = "192.0.2.1"
+"""An address that is nobody's (RFC 5737): the way to it is the way to everybody."""
 
 
 def reached_at(settings: Settings) -> str:
@@ -13,9 +17,18 @@ def reached_at(settings: Settings) -> str:
         return settings.public_address
     if settings.host not in ("0.0.0.0", "::"):  # noqa: S104 - compared only
         return settings.host
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    return seen_from(ELSEWHERE)
+
+
+def seen_from(peer: str) -> str:
+    """The address of ours that `peer`, an IP address without brackets, would see.
+
+    It is the loopback where there is no way to `peer`. The kernel is asked, and nothing is sent.
+    """
+    family = socket.AF_INET6 if ":" in peer else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing: asks the kernel which address it would use
+            probe.connect((peer, 9))
             return str(probe.getsockname()[0])
         except OSError:
             return "127.0.0.1"

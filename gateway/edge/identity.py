@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
 from typing import Protocol
 
+from gateway.config.own_address import seen_from
 from gateway.edge.header import Via
 from gateway.edge.token import PARAM
 from gateway.edge.transport import Flow
@@ -35,7 +35,7 @@ class Identity:
         if self._public is not None and not ipaddress.ip_address(peer).is_private:
             return self._public
         host = self._bound.address[0]
-        return local_address_toward(peer) if ipaddress.ip_address(host).is_unspecified else host
+        return seen_from(peer) if ipaddress.ip_address(host).is_unspecified else host
 
     def via(self, flow: Flow, branch: str) -> Via:
         return Via(
@@ -59,14 +59,3 @@ class Identity:
 
 def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
-
-
-def local_address_toward(host: str) -> str:
-    """The address of ours that `host` would see (nothing is sent)."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((host, 9))
-            return str(probe.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"
