@@ -42,7 +42,7 @@ from model.chroma import toy
 from tests.consent.conftest import prompt
 from tests.consent.grants.hostile_redis import HOSTILE
 from tests.e2e.gateway_process import House
-from tests.e2e.test_voices import LINES, PLANS, Office
+from tests.e2e.house_office import JANE_SPEAKS, Office, house_with_office, running
 from tests.gateway.conftest import Valkey, short_folder
 
 TIMES: Final = 1000
@@ -220,27 +220,21 @@ def _register(office: Office, number: int, voice: str) -> None:
 
     with (
         mock.patch("consent.checks.checklist.find_copy", return_value=None),
-        mock.patch("tests.e2e.test_voices.prompt", other),
+        mock.patch("tests.e2e.house_office.prompt", other),
     ):
         office.register_jane(voice, f"More about number {number}.")
 
 
 def measure(calls: int, cases: tuple[str, ...], folder: Path) -> Iterator[Silenced]:
     """One row after the other."""
-    plans = folder / "plans"
-    plans.mkdir()
-    plan = PLANS.split("[[route]]")[1].replace("@LINES@", LINES)
     voices = [f"jane{number}" for number in range(len(cases))]
-    (plans / "voices.toml").write_text(
-        "".join("[[route]]" + plan.replace('"jane"', f'"{voice}"') for voice in voices)
-    )
     toy.write(folder / "toy")
     valkey = Valkey(folder)
     valkey.start()
     way = Way(folder / "way.sock", valkey.socket)
-    house = House(
-        folder / "house",
-        dialplans=plans,
+    house, office = house_with_office(
+        folder,
+        "".join(JANE_SPEAKS.replace('"jane"', f'"{voice}"') for voice in voices),
         engine="chroma",
         chroma=folder / "toy",
         chroma_reply_s=4.0,
@@ -251,18 +245,14 @@ def measure(calls: int, cases: tuple[str, ...], folder: Path) -> Iterator[Silenc
         invites_per_s=1000,
         redis_url=f"unix://{folder / 'way.sock'}",
     )
-    (house.folder / "data").mkdir(mode=0o700, parents=True)
-    office = Office(house.folder)
     for number, voice in enumerate(voices):
         _register(office, number, voice)
-    house.start()
     try:
-        bench = RevocationBench(house, office, valkey, way, calls)
-        for case, voice in zip(cases, voices, strict=True):
-            yield bench.run(case, voice)
+        with running(house, office):
+            bench = RevocationBench(house, office, valkey, way, calls)
+            for case, voice in zip(cases, voices, strict=True):
+                yield bench.run(case, voice)
     finally:
-        house.stop()
-        office.office.close()
         valkey.stop()
 
 

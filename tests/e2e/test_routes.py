@@ -20,7 +20,7 @@ from gateway.config.settings import Settings
 from gateway.store.call_leaves import sealed_calls
 from tests.consent.proof.gathered import evidence_by
 from tests.e2e.gateway_process import House
-from tests.e2e.test_voices import Office
+from tests.e2e.house_office import Office, house_with_office, running
 from tests.needs import goldens
 from watermark.keys import KeyRing
 
@@ -92,22 +92,12 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("routes")
-    (folder / "plans").mkdir()
-    (folder / "plans" / "routes.toml").write_text(PLANS)
-    house = House(
-        folder / "house", dialplans=folder / "plans", engine="chroma", chroma=goldens() / "chroma-a",
-        chroma_reply_s=2.0, engine_calls=4,
-    )  # fmt: skip
-    house.folder.mkdir()
-    house.folder.joinpath("data").mkdir(mode=0o700)
-    office = Office(house.folder)
+    house, office = house_with_office(
+        folder, PLANS, engine="chroma", chroma=goldens() / "chroma-a", chroma_reply_s=2.0, engine_calls=4
+    )
     office.register_jane()
-    house.start()
-    try:
+    with running(house, office):
         yield Site(house, office, folder)
-    finally:
-        house.stop()
-        office.office.close()
 
 
 @pytest.mark.long("two routes of a call in real time, on an engine that is not fast")

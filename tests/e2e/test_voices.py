@@ -3,55 +3,26 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
-from datetime import date
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from consent.checks.checklist import Checks
-from consent.ledger.operators import OperatorKey
 from consent.office.enrolment import by_code
-from consent.office.office import ConsentOffice
-from consent.office.operator_desk import OperatorDesk
-from consent.office.record import Reference
-from consent.office.registration import Submission
-from consent.statements.statement import Terms
 from gateway.cli.testphone import CallReport, place_call
-from tests.consent.conftest import (
-    PlannedClassifier,
-    PlannedMark,
-    PlannedRecogniser,
-    PlannedSpeaker,
-    prompt,
-)
 from tests.e2e.conftest import loudness
 from tests.e2e.gateway_process import House
+from tests.e2e.house_office import JANE_SPEAKS, PIN, Office, house_with_office, running
 from tests.needs import goldens
 
 pytestmark = pytest.mark.e2e
 
 Say = Callable[[str], Path]
 
-PIN = "481516"
-TERMS = Terms("Jane Doe", "Acme", ("support",), ("en",), date(date.today().year + 1, 6, 30))
-LINES = "\n".join(f'  {{ verb = "say", text = "Sentence {number} of many." }},' for number in range(1, 16))
-PLANS = """
-[[route]]
-name = "jane"
-called = ["jane"]
-voice = "jane"
-purpose = "support"
-without_voice = "hangup"
-do = [
-  { verb = "answer" },
-  { verb = "disclose", principal = "Lindens", language = "en" },
-@LINES@
-]
-
+PLANS = (
+    JANE_SPEAKS
+    + """
 [[route]]
 name = "owner"
 called = ["owner"]
@@ -70,79 +41,21 @@ do = [
   { verb = "enroll", begin = "Repeat after me." },
 ]
 """
-
-
-class Office:
-    """The consent office of a house, with two operators. Its checks are doubles (see conftest)."""
-
-    def __init__(self, folder: Path) -> None:
-        """`folder`: the house's."""
-        data = folder / "data"
-        checks = Checks(PlannedSpeaker(), PlannedRecogniser(), PlannedMark(), PlannedClassifier())
-        self.office = ConsentOffice.open(
-            f"sqlite:///{data / 'voicegate.db'}", data / "consent", checks=checks
-        )
-        self._keys = {name: OperatorKey.make(name) for name in ("alice", "bob")}
-        for name, role in (("alice", "registrar"), ("bob", "reviewer")):
-            OperatorDesk(self.office.books).add(name, role, self._keys[name].public, None)
-
-    def act(self, who: str, what: str, **about: object) -> str:
-        return self._keys[who].act(what, time.time(), self.office.identity, **about)
-
-    def challenge(self, *, by_phone: bool) -> Any:
-        act = self.act("alice", "challenge", terms=TERMS.hash("salt"), by_phone=by_phone)
-        return self.office.registrar.challenge(TERMS, act, salt="salt", by_phone=by_phone)
-
-    def register_jane(self, handle: str = "jane", words: str = "More about it.") -> None:
-        challenge = self.challenge(by_phone=False)
-        recogniser = self.office.checks.recogniser
-        assert isinstance(recogniser, PlannedRecogniser)
-        recogniser.newest = challenge.statement.text
-        submission = Submission(
-            handle=handle,
-            references=(Reference(prompt("demo-moreinfo"), words),),
-            statement=prompt("basic-pbx-ivr-main"),
-            challenge_id=challenge.challenge_id,
-            adult=True,
-            pin=PIN,
-        )
-        self.office.registrar.submit(
-            submission,
-            self.act("alice", "register", **submission.digest),
-            confirm=lambda found: self.act("alice", "confirm", **found),
-        )
-        standing = self.office.standing_of(handle)
-        assert standing is not None
-        self.office.registrar.listen(handle, self.act("bob", "listen", voice_id=standing.voice_id))
-        about = {"voice_id": standing.voice_id, "record_hash": standing.record_hash}
-        self.office.registrar.review(handle, self.act("bob", "review", decision="approve", **about))
-
-
-@pytest.fixture
-def plans(tmp_path: Path) -> Path:
-    folder = tmp_path / "plans"
-    folder.mkdir()
-    (folder / "voices.toml").write_text(PLANS.replace("@LINES@", LINES))
-    return folder
+)
 
 
 @pytest.mark.long("two calls in real time: the owner's, and the one that falls silent")
-def test_an_owner_takes_the_voice_back_by_telephone(tmp_path: Path, plans: Path) -> None:
-    golden = goldens() / "chroma-a"
-    house = House(
-        tmp_path / "house",
-        dialplans=plans,
+def test_an_owner_takes_the_voice_back_by_telephone(tmp_path: Path) -> None:
+    house, office = house_with_office(
+        tmp_path,
+        PLANS,
         engine="chroma",
-        chroma=golden,
+        chroma=goldens() / "chroma-a",
         chroma_reply_s=2.0,
         engine_calls=4,
     )
-    house.folder.mkdir()
-    house.folder.joinpath("data").mkdir(mode=0o700)
-    office = Office(house.folder)
     office.register_jane()
-    house.start()
-    try:
+    with running(house, office):
         record = tmp_path / "heard.wav"
         reports: list[CallReport] = []
         uri = house.uri.replace("demo", "jane")
@@ -178,23 +91,13 @@ def test_an_owner_takes_the_voice_back_by_telephone(tmp_path: Path, plans: Path)
         again = place_call(uri, duration_s=5)
         assert not again.answered
         assert "480" in again.ended
-    finally:
-        house.stop()
-        office.office.close()
 
 
 @pytest.fixture
-def enrolling(tmp_path: Path, plans: Path) -> Iterator[tuple[House, Office]]:
-    house = House(tmp_path / "house", dialplans=plans)
-    house.folder.mkdir()
-    house.folder.joinpath("data").mkdir(mode=0o700)
-    office = Office(house.folder)
-    house.start()
-    try:
+def enrolling(tmp_path: Path) -> Iterator[tuple[House, Office]]:
+    house, office = house_with_office(tmp_path, PLANS)
+    with running(house, office):
         yield house, office
-    finally:
-        house.stop()
-        office.office.close()
 
 
 @pytest.mark.long("a person repeats sentence after sentence, in real time")

@@ -20,7 +20,7 @@ from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.hall_messages import LiveCall, SpokenUnder
 from gateway.store.call_grants import GRANTS, CallGrants
 from gateway.store.registry import Registry, RegistryError
-from tests.e2e.test_voices import Office
+from tests.e2e.house_office import Office
 from tests.gateway.front.test_routing import KEY, HallPeer
 
 PLAN = """
