@@ -11,14 +11,12 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from types import CoroutineType
 from typing import Any, Final
 
 import structlog
 from redis.exceptions import RedisError
 
-from consent.errors import ClockError, GrantRefused, OfficeAway
 from consent.grants.grant import GrantVerifier
 from consent.grants.revocation_desk import RevocationDesk
 from consent.service.front_office import FrontOffice
@@ -33,10 +31,15 @@ from gateway.edge.speech_notice import SpeechNotice
 from gateway.edge.token import route_key
 from gateway.errors import CallRefused, HallRefused, RpcError
 from gateway.front.closing import Closing
+from gateway.front.connected_lines import ConnectedLines
+from gateway.front.grant_desk import GrantDesk
 from gateway.front.grant_door import GrantDoor
 from gateway.front.hall_news import HallNews
-from gateway.front.halls import Halls, prompts_grant
+from gateway.front.hall_reports import HallReports
+from gateway.front.halls import Halls
 from gateway.front.house_probes import HouseProbes
+from gateway.front.kept_recordings import KeptRecordings
+from gateway.front.ledger_alarm import LedgerAlarm
 from gateway.front.metrics import Metrics
 from gateway.front.refusals import Refusals
 from gateway.front.registry_seal import RegistrySeal
@@ -47,20 +50,8 @@ from gateway.front.web_calls import ConnectedWebLine, WebCalls
 from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.front_messages import AskState, AskWithdrawn, FetchVoice, HouseState, RedeemGrant
-from gateway.ipc.hall_messages import (
-    PROMPTS,
-    CallClosed,
-    Drain,
-    FollowRoute,
-    GrantRenewal,
-    Health,
-    MarkFailed,
-    RenewGrant,
-    RouteGrant,
-    TurnAnswered,
-    VoiceMuted,
-)
-from gateway.ipc.line_messages import AskFailures, CallLeft, RtpMoved
+from gateway.ipc.hall_messages import CallClosed, Drain, Health
+from gateway.ipc.line_messages import AskFailures, CallLeft
 from gateway.ipc.readiness import PartState
 from gateway.ipc.rpc import Peer, Server
 from gateway.store.append_log import AppendLog
@@ -74,8 +65,6 @@ from model.tasks import Tasks, failures
 log = structlog.get_logger("front")
 
 REAP_S: Final = 15.0
-LEDGER_S: Final = 5.0
-"""How often the office is asked how the ledger is witnessed."""
 
 
 @dataclass
@@ -90,7 +79,6 @@ class Front:
     registry: Registry
     sessions: Sessions
     metrics: Metrics
-    sip_lines: dict[str, Peer] = field(default_factory=dict)
     edge: Edge = field(init=False)
     voices: VoiceDesk = field(init=False)
     grant_door: GrantDoor = field(init=False)
@@ -100,7 +88,12 @@ class Front:
     refusals: Refusals = field(init=False)
     seal: RegistrySeal = field(init=False)
     web: WebCalls = field(init=False)
+    lines: ConnectedLines = field(init=False)
     _statements: SpeechStatements = field(init=False)
+    _grants: GrantDesk = field(init=False)
+    _reports: HallReports = field(init=False)
+    _recordings: KeptRecordings = field(init=False)
+    _ledger_alarm: LedgerAlarm = field(init=False)
     _append_log: AppendLog | None = field(init=False)
     _tasks: Tasks = field(default_factory=Tasks)
 
@@ -117,6 +110,11 @@ class Front:
             self.office, self.registry, self.routing.dialplan, conf, self.routing.mark_key.id
         )
         self.web = WebCalls(self.routing, self.closing, self._hall_of, self._statements.of)
+        self.lines = ConnectedLines(conf, self.web.lines)
+        self._grants = GrantDesk(self.routing, self.office)
+        self._reports = HallReports(self.metrics)
+        self._recordings = KeptRecordings(recordings_dir(conf), conf.recordings_s, self.office)
+        self._ledger_alarm = LedgerAlarm(self.office, self.metrics)
         self.revocations = RevocationDesk(
             redis_url_for(conf, self.runtime),
             self.office.withdrawn,
@@ -174,12 +172,8 @@ class Front:
         await self._server.start()
         from_halls = [
             CallClosed.handled_by(self._call_closed),
-            VoiceMuted.handled_by(self._voice_muted),
-            RtpMoved.handled_by(self._rtp_moved),
-            MarkFailed.handled_by(self._mark_failed),
-            TurnAnswered.handled_by(self._turn_answered),
-            RenewGrant.handled_by(self.renew_grant),
-            FollowRoute.handled_by(self.follow_route),
+            *self._reports.for_halls,
+            *self._grants.for_halls,
             *self.voices.for_halls,
         ]
         halls = Halls(self.runtime, self.token, self.routing, self.office, from_halls, self._hall_lost)
@@ -189,7 +183,7 @@ class Front:
         self._tasks.lasting(halls.look_after, "front.halls")
         self._tasks.lasting(self.refusals.run, "front.refusals")
         self._tasks.lasting(self._reap, "front.reap")
-        self._tasks.lasting(self._watch_ledger, "front.ledger")
+        self._tasks.lasting(self._ledger_alarm.run, "front.ledger")
         self._tasks.lasting(self.revocations.run, "front.revocations")
         self._tasks.lasting(self.hall_news.watch, "front.revocations.watch")
         self._tasks.lasting(self.voices.keep_tidy, "front.tidy")
@@ -217,32 +211,12 @@ class Front:
         self.metrics.hall_lost(name)
         self._tasks.short(self.closing.hall_lost(name), "front.hall_lost")
 
-    async def _watch_ledger(self) -> None:
-        """Raises an alarm when the office finds something new wrong with the ledger's witnesses."""
-        known = 0
-        while True:
-            with contextlib.suppress(OfficeAway):
-                alarms = await asyncio.to_thread(self.office.look_at_ledger)
-                if alarms > known:
-                    self.metrics.alarm("ledger unwitnessed")
-                known = alarms  # an office that began anew counts anew
-            await asyncio.sleep(LEDGER_S)
-
     async def _reap(self) -> None:
         """Sessions and rows whose hall went away for good are closed; old recordings are deleted."""
         while True:
             await asyncio.sleep(REAP_S)
-            await asyncio.to_thread(self._delete_recordings)
+            await asyncio.to_thread(self._recordings.delete_old)
             await self.closing.tidy(self.settings.halls)
-
-    def _delete_recordings(self) -> None:
-        """Those past their time, by a clock that may be believed."""
-        try:
-            now = self.office.now()
-        except (ClockError, OfficeAway) as error:
-            log.error("recordings.not_deleted", error=str(error))
-            return
-        delete_older(recordings_dir(self.settings), self.settings.recordings_s, now)
 
     async def _joined(self, peer: Peer) -> None:
         line = peer.hello.line
@@ -252,7 +226,7 @@ class Front:
         if line.sip_port is None:
             self.web.lines[peer.name] = ConnectedWebLine(peer, line.hall, line.capacity, set(calls))
         else:
-            self.sip_lines[peer.name] = peer
+            self.lines.sip[peer.name] = peer
             self.edge.line_up(LineInfo(peer.name, line.kind, line.sip_port, line.capacity, calls, line.hall))
         log.info("line.up", line=peer.name, kind=line.kind)
 
@@ -260,8 +234,8 @@ class Front:
         if peer.hello.line is None:
             return
         log.warning("line.down", line=peer.name)
-        if self.sip_lines.get(peer.name) is peer:
-            del self.sip_lines[peer.name]
+        if self.lines.sip.get(peer.name) is peer:
+            del self.lines.sip[peer.name]
             self.edge.line_down(peer.name)
         web = self.web.lines.get(peer.name)
         if web is not None and web.peer is peer:
@@ -347,41 +321,25 @@ class Front:
                 self.metrics.task_failures(name, counts)
         self.metrics.task_failures("front", failures)
         self.metrics.front(
-            calls=len(self.routing.calls), lines=len(self.sip_lines), web_lines=len(self.web.lines),
+            calls=len(self.routing.calls), lines=len(self.lines.sip), web_lines=len(self.web.lines),
             edge=self.edge.stats(), feeds=self.hall_news.figures(),
         )  # fmt: skip
         return self.metrics.expose()
 
     async def ready(self) -> HouseState:
         """Whether the gateway can take calls, and what the panel shows."""
-        settings, found = self.settings, await self._probes.ask()
-        at_halls = {line for health in found.halls.values() for line in health.lines}
-        # of the lines of a hall that says nothing, nobody knows better than that they are here
-        lost = {
-            peer.name
-            for peer in (*self.sip_lines.values(), *(line.peer for line in self.web.lines.values()))
-            if peer.hello.line is not None
-            and peer.hello.line.hall in found.halls
-            and peer.name not in at_halls
-        }
-        sip = len(self.sip_lines) == settings.narrow_lines + settings.wide_lines
-        web = len(self.web.lines) == settings.web_lines
+        found = await self._probes.ask()
         parts: dict[str, PartState] = {
             **found.parts,
             "revocations": self.hall_news.state(),
-            "SIP lines": "ready" if sip and lost.isdisjoint(self.sip_lines) else "down",
-            "web lines": "ready" if web and lost.isdisjoint(self.web.lines) else "down",
+            **self.lines.states(found.halls),
         }
-        lines = [peer.hello.line for peer in self.sip_lines.values()]
         return HouseState(
             ready=all(state == "ready" for state in parts.values()) and not self.routing.draining,
             parts=parts,
             draining=self.routing.draining,
             calls=sum(len(health.calls) for health in found.halls.values()),
-            lines={
-                "SIP": sum(line.capacity for line in lines if line is not None),
-                "browser": sum(line.capacity for line in self.web.lines.values()),
-            },
+            lines=self.lines.capacity(),
             watermark=f"on, key {self.routing.mark_key.id}",
             voices=found.voices,
             ledger=self.office.ledger.state,
@@ -393,7 +351,7 @@ class Front:
 
     async def _call_left(self, peer: Peer, left: CallLeft) -> None:
         self.web.over(left.call_id)
-        if peer.name in self.sip_lines:
+        if peer.name in self.lines.sip:
             self.edge.slot_free(peer.name, left.call_id)
         self._tasks.short(self.closing.left(left.call_id, left.how), "front.left")
 
@@ -401,38 +359,6 @@ class Front:
         await self.closing.closed(closed)
         self.web.over(closed.call_id)
         self._tasks.short(self.voices.forget(closed.call_id), "front.forget")
-
-    async def _voice_muted(self, _: Peer, muted: VoiceMuted) -> None:
-        self.metrics.alarm(f"muted: {muted.reason}")
-
-    async def _rtp_moved(self, _: Peer, __: RtpMoved) -> None:
-        self.metrics.alarm("rtp moved")
-
-    async def _mark_failed(self, _: Peer, __: MarkFailed) -> None:
-        self.metrics.alarm("mark failed")
-
-    async def _turn_answered(self, _: Peer, turn: TurnAnswered) -> None:
-        self.metrics.turn(turn.latency)
-
-    async def renew_grant(self, _: Peer, asked: RenewGrant) -> GrantRenewal:
-        """A fresh grant, or why there is none."""
-        try:
-            if asked.call_id == PROMPTS:
-                return GrantRenewal(token=await prompts_grant(self.office))
-            return GrantRenewal(token=await self.routing.renew(asked.call_id, asked.token, asked.spoken))
-        except GrantRefused as refusal:
-            if refusal.reason == "office":  # it is asked again for as long as the old grant lasts
-                raise RpcError(str(refusal)) from None
-            return GrantRenewal(refused=refusal.reason)
-
-    async def follow_route(self, _: Peer, asked: FollowRoute) -> RouteGrant:
-        """A grant for another route, or why there is none."""
-        try:
-            return await self.routing.follow(asked.call_id, asked.route, asked.spoken)
-        except GrantRefused as refusal:
-            if refusal.reason == "office":  # the hall asks again for a while
-                raise RpcError(str(refusal)) from None
-            return RouteGrant(refused=refusal.reason)
 
     async def drain(self, _: Peer, __: Drain) -> None:
         """No new calls, here and in the halls."""
@@ -453,14 +379,3 @@ def _redis_needed() -> Iterator[None]:
         yield
     except (RedisError, OSError):
         raise CallRefused(503, "Redis is away, and with it the list of calls", retry_after_s=2) from None
-
-
-def delete_older(folder: Path, seconds: float, now: float) -> int:
-    """Deletes the WAV files below `folder` that are older; answers how many."""
-    oldest = now - seconds
-    old = [path for path in folder.glob("*/*.wav") if path.stat().st_mtime < oldest]
-    for path in old:
-        path.unlink(missing_ok=True)
-    if old:
-        log.info("recordings.deleted", count=len(old))
-    return len(old)

@@ -1,0 +1,33 @@
+"""The alarm for the ledger's witnesses: one more for each thing that the office finds wrong with them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Final
+
+from consent.errors import OfficeAway
+from consent.service.front_office import FrontOffice
+from gateway.front.metrics import Metrics
+
+LEDGER_S: Final = 5.0
+"""How often the office is asked how the ledger is witnessed."""
+
+
+class LedgerAlarm:
+    """Asks the office, and raises an alarm in the metrics."""
+
+    def __init__(self, office: FrontOffice, metrics: Metrics) -> None:
+        self._office = office
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Asks every `LEDGER_S`, until cancelled."""
+        known = 0
+        while True:
+            with contextlib.suppress(OfficeAway):
+                alarms = await asyncio.to_thread(self._office.look_at_ledger)
+                if alarms > known:
+                    self._metrics.alarm("ledger unwitnessed")
+                known = alarms  # an office that began anew counts anew
+            await asyncio.sleep(LEDGER_S)
