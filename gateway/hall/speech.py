@@ -1,8 +1,7 @@
 """A call's side of the engine: what is said, what is heard, and the connection's life.
 
-Commands are sent in order by one task; replies are one at a time, as the protocol has it, so a text that is
-to be said while another is being rendered waits for it here. Sound goes straight to the playout; everything
-else becomes an event in the call's inbox.
+Commands are sent in order by one task; `replies` says which reply is the next. Sound goes straight to the
+playout; everything else becomes an event in the call's inbox.
 """
 
 from __future__ import annotations
@@ -12,9 +11,7 @@ import contextlib
 import functools
 import itertools
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -22,18 +19,20 @@ import numpy as np
 import structlog
 
 from gateway.dialplan import Route
-from gateway.dialplan.disclosure import INTENT, Disclosure, asked_again
-from gateway.dialplan.verbs import Converse, fill
+from gateway.dialplan.disclosure import Disclosure
+from gateway.dialplan.verbs import Converse
 from gateway.hall import memory
 from gateway.hall.audio import HOUSE_HZ, Floats
+from gateway.hall.briefing import briefing
 from gateway.hall.call_line import CallLine
 from gateway.hall.clocks import Clocks
 from gateway.hall.inbox import Heard, Refused, SpeechEvent, ToolCall
 from gateway.hall.licence import Licence, Term
 from gateway.hall.memory import Memory
-from gateway.hall.outbox import Outbox, append_sound, interrupt
+from gateway.hall.outbox import Outbox, append_sound
 from gateway.hall.playout import Item, Playout, PlayoutFull
 from gateway.hall.prompts import Prompts
+from gateway.hall.replies import Replies
 from gateway.hall.unanswered import Unanswered
 from model import client
 from model.client import EngineClient, EngineEvent, EngineSession
@@ -49,13 +48,6 @@ SILENT_FOR_S: Final = 8.0
 """An engine that was asked to speak and says nothing for this long is given up."""
 CLOSE_WITHIN_S: Final = 1.0
 FILLER: Final = "One moment, please."
-DISCLOSE_AGAIN: Final = {
-    "type": "function",
-    "name": INTENT,
-    "description": "Tells the caller in fixed words that this is a machine and for whom it speaks. Use it "
-    "whenever the caller asks who or what they are talking to, and say nothing of it yourself.",
-}
-"""The house says it, not the engine."""
 PLAYOUT_REPORT_S: Final = 0.2
 RETRY_S: Final = 0.1
 
@@ -64,16 +56,6 @@ class EngineSilent(EngineError):
     """The engine was asked to speak and says nothing."""
 
     code = "lost"
-
-
-@dataclass(slots=True, eq=False)
-class _Reply:
-    """A response that was asked for; ids come with `response.created`."""
-
-    item: Item
-    say: str | None
-    response_id: str | None = None
-    item_id: str | None = None
 
 
 class Speech:
@@ -101,12 +83,8 @@ class Speech:
         self._log = log.bind(call_id=call_id)
         self._numbers = itertools.count(1)
         self._outbox = Outbox(self._log)
+        self._replies = self._new_replies()
         self._unanswered = Unanswered()
-        self._asked: deque[_Reply] = deque()
-        self._active: _Reply | None = None
-        self._recent: deque[_Reply] = deque(maxlen=8)
-        self._moved_at = 0.0
-        """when the engine was last asked, or last said something, monotonic"""
         self._config: dict[str, Any] = {}
         self._transcribes = True
 
@@ -123,22 +101,12 @@ class Speech:
     @property
     def owes_reply(self) -> bool:
         """The caller waits for an answer, of which nothing is to be heard yet."""
-        asked = self._asked if self._active is None else (self._active, *self._asked)
-        return any(reply.say is None and not reply.item.cut and not reply.item.reached for reply in asked)
+        return self._replies.owed
 
     def _ask(self, say: str | None) -> Item:
         item = Item(f"item-{next(self._numbers)}", then=self._remember_reply)
-        self._asked.append(_Reply(item, say))
-        self._advance()
+        self._replies.ask(item, say)
         return item
-
-    def _advance(self) -> None:
-        """The next reply in line, once the one before is rendered: the protocol has one at a time."""
-        if self._active is None and self._asked:
-            reply = self._active = self._asked.popleft()
-            self._recent.append(reply)
-            self._moved_at = self._clocks.monotonic()
-            self._outbox.send(lambda session: session.respond(say=reply.say))
 
     def _own(self, sound: Floats) -> Item:
         item = Item(f"item-{next(self._numbers)}", own=True)
@@ -149,7 +117,7 @@ class Speech:
     @property
     def waits(self) -> bool:
         """Something was asked for, and the caller hears nothing yet."""
-        return (self._active is not None or bool(self._asked)) and not self._playout.busy
+        return self._replies.wanted and not self._playout.busy
 
     def beep(self, hz: float, seconds: float) -> Item:
         """A tone; it is marked like everything else."""
@@ -169,45 +137,23 @@ class Speech:
 
     def cut(self) -> list[Item]:
         """The caller interrupts: nothing more is said, and the engine learns what was heard."""
-        items = self._playout.cut()
-        for reply in self._asked:
-            self._playout.drop(reply.item)
-        self._asked.clear()
-        active = self._active
-        if active is not None:
-            self._playout.drop(active.item)
-            if active.say is None:
-                self._answered()
-        for reply in list(self._recent):
-            if reply.item in items or reply is active:
-                self._interrupt(reply)
+        active, items = self._replies.active, self._replies.cut()
+        if active is not None and active.say is None:
+            self._answered()
         return items
 
     def leave(self, route: Route) -> None:
         """The call goes on as `route`: nothing that was asked for before is heard any more, however far it is
         rendered, and the present session ends with its term. What was said stays in the memory."""
-        items = self._playout.cut()
-        active, self._active = self._active, None
-        for reply in (*self._asked, *([active] if active is not None else ())):
-            self._playout.drop(reply.item)
-        for reply in self._recent:
-            if reply.item in items:
-                self._interrupt(reply)
-        self._asked.clear()
-        self._recent.clear()
+        self._replies.leave()
         self._outbox = Outbox(self._log)
+        self._replies = self._new_replies()
         self._unanswered = Unanswered()
         self._config = {}
         self._memory.follow(keeps_sound=route.keep.caller_audio)
 
-    def _interrupt(self, reply: _Reply) -> None:
-        """Has the engine stop `reply` where the caller stopped hearing it; one that the engine has not
-        created yet is stopped when it is."""
-        if reply.item_id is None or reply.response_id is None:
-            return
-        response_id = reply.response_id if reply is self._active else None
-        heard_ms = round(reply.item.heard_s * 1000)
-        self._outbox.send(functools.partial(interrupt, response_id, reply.item_id, heard_ms))
+    def _new_replies(self) -> Replies:
+        return Replies(self._playout, self._line, self._outbox, self._clocks)
 
     # ── hearing ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -233,16 +179,7 @@ class Speech:
 
         `disclosed`: what a caller hears again who asks whether this is a machine.
         """
-        house = () if disclosed is None else (DISCLOSE_AGAIN,)
-        answers = () if disclosed is None else (asked_again(disclosed.language),)
-        self._config = {
-            "instructions": fill(verb.instructions, verb.facts, now),
-            "tools": [*({"type": "function", "name": name} for name in ("hang_up", "transfer")), *house],
-            "answers": [*(asdict(reply) for reply in verb.answers), *answers],
-            "facts": dict(verb.facts),
-            "phrases": {"unsure": verb.unsure, "not_understood": list(verb.not_understood)},
-            **({"timezone": zone} if zone is not None else {}),
-        }
+        self._config = briefing(verb, now, zone, disclosed)
         self._outbox.send(lambda session: session.update(**self._config))
 
     def renew(self, grant: str) -> None:
@@ -299,7 +236,7 @@ class Speech:
                 if now - lost_at > RECONNECT_FOR_S:
                     post(Refused("lost", str(error)))
                     return
-                wanted = self._active is not None and not self._playout.busy
+                wanted = self._replies.active is not None and not self._playout.busy
                 if now - lost_at > FILLER_AFTER_S and wanted and fills() and not filled:
                     filled = True  # tried once: it may never have been rendered
                     self.prompt(FILLER)
@@ -320,7 +257,7 @@ class Speech:
         self, session: EngineSession, post: Callable[[SpeechEvent], None], term: Term
     ) -> None:
         """One session's life: until its term is over, or an error."""
-        self._moved_at = self._clocks.monotonic()
+        self._replies.moved()
         outbox = self._outbox
         work = (self._read(session, post, term), self._write(session, outbox), self._report(session))
         try:
@@ -339,7 +276,7 @@ class Speech:
         async for event in session:
             if term.over.is_set():  # another voice's: none of it is for the call any more
                 return
-            self._moved_at = self._clocks.monotonic()
+            self._replies.moved()
             self._transcribes = session.transcribes
             self._take(event, post)
 
@@ -355,9 +292,8 @@ class Speech:
         """Tells the engine what was played, so that it keeps its lead. Raises `EngineSilent`."""
         while True:
             await asyncio.sleep(PLAYOUT_REPORT_S)
-            reply = self._active
-            quiet_s = self._clocks.monotonic() - self._moved_at
-            if reply is not None and not self._playout.waiting_s and quiet_s > SILENT_FOR_S:
+            reply = self._replies.active
+            if reply is not None and not self._playout.waiting_s and self._replies.quiet_s > SILENT_FOR_S:
                 raise EngineSilent("the engine did not answer in time")
             if reply is not None and reply.item_id is not None:
                 await session.playout(reply.item_id, round(reply.item.heard_s * 1000))
@@ -365,46 +301,38 @@ class Speech:
     def _start_over(self) -> None:
         """The session is gone: what nobody heard yet is asked for again, what was begun is left as it is."""
         self._outbox.clear()
-        active, self._active = self._active, None
-        if active is not None:
-            if active.item.queued == 0 and not active.item.ended:
-                self._asked.appendleft(_Reply(active.item, active.say))
-            else:
-                active.item.break_off()
-                self._over(active)
-        self._recent.clear()
+        self._replies.lose()
         self._unanswered.start_over()
         for sound in self._unanswered.question:
             self._outbox.send(functools.partial(append_sound, sound))
         if self._unanswered.question:
             self._outbox.send(lambda session: session.commit())
-        self._advance()
+        self._replies.advance()
         for sound in self._unanswered.utterance:
             self._outbox.send(functools.partial(append_sound, sound))
 
     def _take(self, event: EngineEvent, post: Callable[[SpeechEvent], None]) -> None:
-        active = self._active
         match event:
             case client.Audio(item_id, pcm):
-                if active is not None and active.item_id == item_id:
-                    self._playout.put(active.item, pcm)
-                    if active.say is None:
+                reply = self._replies.current(item_id)
+                if reply is not None:
+                    self._playout.put(reply.item, pcm)
+                    if reply.say is None:
                         self._answered()
             case client.Words(item_id, delta):
-                if active is not None and active.item_id == item_id and not active.item.cut:
-                    active.item.add_words(delta)
-                    self._line.show_words(active.item, False)
+                reply = self._replies.current(item_id)
+                if reply is not None and not reply.item.cut:
+                    reply.item.add_words(delta)
+                    self._line.show_words(reply.item, False)
             case client.Created(response_id, item_id):
-                if active is not None:
-                    active.response_id, active.item_id = response_id, item_id
-                    if active.item.cut:
-                        self._interrupt(active)
+                self._replies.created(response_id, item_id)
             case client.Done():
                 self._done(event)
             case client.Transcript(text, duration_s, confidence):
                 self._remember_words("user", text)
                 post(Heard(self._unanswered.understood(), text or None, duration_s, confidence))
             case client.ToolRequest(name, arguments):
+                active = self._replies.active
                 if active is not None and not active.item.cut:  # a caller who interrupted wants it no more
                     post(ToolCall(active.item, name, arguments))
             case client.Truncated(_, text):
@@ -416,29 +344,19 @@ class Speech:
         self._log.warning("engine.error", code=code, message=message)
         if code == "busy":
             post(Refused(code, message))
-        elif code.startswith("grant_") and self._active is not None and self._active.response_id is None:
-            self._playout.drop(self._active.item)  # what was asked for was never created
-            self._active = None
-            self._advance()
+        elif code.startswith("grant_"):
+            self._replies.drop_uncreated()
 
     def _done(self, done: client.Done) -> None:
-        active = self._active
-        if active is None or active.item_id != done.item_id:
+        reply = self._replies.current(done.item_id)
+        if reply is None:
             return
-        self._active = None
-        if active.say is None:
+        if reply.say is None:
             self._answered()
         if done.status == "failed":
-            active.item.break_off()
+            reply.item.break_off()
             self._log.warning("engine.reply_failed", reason=done.reason)
-        self._over(active)
-        self._advance()
-
-    def _over(self, reply: _Reply) -> None:
-        """No more of `reply` comes; when all of it was heard it belongs to the history."""
-        if reply.item.queued and not reply.item.cut:
-            self._line.show_words(reply.item, True)
-        self._playout.end(reply.item)
+        self._replies.finish(reply)
 
     def _answered(self) -> None:
         """The engine has taken the caller's question in: another one need not hear it again, but may have to
