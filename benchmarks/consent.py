@@ -26,7 +26,8 @@ from consent.ledger.operators import OperatorKey
 from consent.office.office import ConsentOffice
 from consent.office.operator_desk import OperatorDesk
 from consent.office.record import Reference, draft
-from consent.office.registration import Draft, Submission
+from consent.office.registration import Draft
+from consent.office.submission import Submission
 from consent.service.front_office import FrontOffice
 from consent.service.office_client import OfficeClient
 from consent.service.office_door import office_of
@@ -61,10 +62,10 @@ def make_voice(office: ConsentOffice, handle: str) -> str:
     )  # fmt: skip
     made = Draft(submission, challenge, outcome, "alice", registered, now, claims)
     office.registrar.keep(made, act("alice", "confirm", **made.found))
-    office.registrar.listen(handle, act("bob", "listen", voice_id=handle))
+    office.reviews.listen(handle, act("bob", "listen", voice_id=handle))
     record_hash = office.look().voices[handle].record_hash
     decided = act("bob", "review", voice_id=handle, record_hash=record_hash, decision="approve")
-    office.registrar.review(handle, decided)
+    office.reviews.review(handle, decided)
     return str(claims["voice_hash"])
 
 

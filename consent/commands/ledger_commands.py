@@ -16,9 +16,8 @@ from consent.errors import LedgerError, OperatorError
 from consent.ledger.timekeeper import TOLERANCE_S
 from consent.proof.call_seals import SEALED, check_calls
 from consent.service.asked_ledger import rows_of
-from consent.service.operator_questions import (
+from consent.service.ledger_questions import (
     AskClock,
-    AskIdentity,
     AskLostRows,
     AskResumeTerms,
     AskTip,
@@ -27,6 +26,7 @@ from consent.service.operator_questions import (
     SetClock,
     SignHead,
 )
+from consent.service.operator_questions import AskIdentity
 
 NAMED: Final = 10
 """Faults of the registry that are told one by one."""

@@ -21,12 +21,12 @@ from consent.checks.sound import decode, read_file, wav_bytes
 from consent.commands.house import House, Signer, in_house, read_secret, signed
 from consent.errors import OperatorError, RegistrationError, VaultError
 from consent.office.record import Reference
-from consent.office.registration import Submission
+from consent.office.submission import Submission
 from consent.office.withdrawal import Receipt
 from consent.service.front_questions import TidyVoices
 from consent.service.office_client import OfficeClient
-from consent.service.operator_questions import (
-    AskIdentity,
+from consent.service.operator_questions import AskIdentity
+from consent.service.voice_questions import (
     ClipFile,
     ConfirmVoice,
     EraseVoice,

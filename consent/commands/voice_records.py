@@ -24,17 +24,19 @@ from consent.service.asked_ledger import evidence_of
 from consent.service.operator_questions import (
     AskIdentity,
     AskNextKey,
-    BlockSpeaker,
-    ClipFile,
-    ExportVoice,
-    ListChecks,
     ListOperators,
-    ListUses,
-    ListVoices,
     MakeBackup,
     RestoreBackup,
     RevokeKey,
     RotateKey,
+)
+from consent.service.voice_questions import (
+    BlockSpeaker,
+    ClipFile,
+    ExportVoice,
+    ListChecks,
+    ListUses,
+    ListVoices,
 )
 
 

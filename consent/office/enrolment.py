@@ -23,7 +23,8 @@ from consent.ledger.books import Writing
 from consent.ledger.standing import WRONG_CODES
 from consent.office.office import ConsentOffice
 from consent.office.record import Reference
-from consent.office.registration import Registered, Submission
+from consent.office.registration import Registered
+from consent.office.submission import Submission
 from consent.statements import challenge as challenges
 from consent.statements.challenge import Challenge
 from consent.statements.lexicon import LEXICA

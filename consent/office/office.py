@@ -9,16 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from consent.archive.keys import OfficeKeys
 from consent.archive.tables import Archive
@@ -35,7 +30,7 @@ from consent.grants.grant import (
     hash_voice,
     sign,
 )
-from consent.grants.revocation import Revocation, signed
+from consent.grants.revocation import Revocation
 from consent.grants.scope import STOCK, Scope
 from consent.ledger.acts import check_act
 from consent.ledger.books import Books
@@ -45,45 +40,22 @@ from consent.ledger.merkle import tree_hash
 from consent.ledger.standing import Standing, VoiceStanding
 from consent.ledger.timekeeper import TOLERANCE_S, Clock, Timekeeper
 from consent.ledger.witness import Outside
-from consent.office import stock
 from consent.office.handles import Handles
 from consent.office.operator_desk import acting
 from consent.office.record import Record
+from consent.office.record_shelf import RecordShelf
 from consent.office.registration import Registrar
-from consent.office.stock import StockClip
+from consent.office.review import ReviewDesk
+from consent.office.revocation_list import RevocationList
+from consent.office.stock import StockVoice
+from consent.office.usage_notes import UsageNotes
+from consent.office.voice import Voice, VoiceReference
+from consent.office.withdrawal import Withdrawals
 
 log = structlog.get_logger("consent")
 
-REMEMBERED: Final = 4_096
-"""Grants whose voice is remembered, for their usage; older ones are found in the ledger."""
 MAX_BATCH_NAME: Final = 32
-SOUGHT_S: Final = 90 * 86_400.0
-"""How old a grant may be whose use is noted late, after a gateway was down."""
 NOBODY: Final = Outside()
-
-
-@dataclass(frozen=True, slots=True)
-class Voice:
-    """A voice that may be asked for. `state` is `active`, or why it may not be used."""
-
-    name: str
-    voice_hash: str
-    stock: bool
-    state: str = "active"
-
-
-@dataclass(frozen=True, slots=True)
-class VoiceReference:
-    """What an engine needs to speak as a voice; `pcm` float32 24 kHz, None for a stock voice without a clip.
-
-    `consent.grants.grant.hash_voice(pcm.tobytes(), text)` is `voice_hash` wherever there is a clip.
-    """
-
-    voice: str
-    voice_hash: str
-    pcm: NDArray[np.float32] | None
-    text: str
-    stock: bool
 
 
 class ConsentOffice:
@@ -101,17 +73,13 @@ class ConsentOffice:
         self.vault = Vault(keys)
         self.handles = Handles(self.vault)
         self.registrar = Registrar(self.books, self.vault, checks)
+        self.reviews = ReviewDesk(self.books, self.vault)
         self.checks = checks
+        self.stock = StockVoice(archive, self.vault, clock)
+        self.records = RecordShelf(self.books, self.vault)
+        self.usage = UsageNotes(self.books, clock)
+        self._revocations = RevocationList(archive, keys, self.handles, clock)
         self._grant_s = grant_s
-        self._records: dict[str, Record] = {}
-        self._voice_of: OrderedDict[str, str] = OrderedDict()
-        """jti -> voice id; none is noted for the stock voice's"""
-        self._withdrawn: dict[str, tuple[tuple[str, str], Revocation]] = {}
-        """by voice hash: (reason, key) and what was signed so"""
-        self._lock = threading.Lock()
-        self._noting = threading.Lock()
-        """held by who notes a grant's use: each is noted once"""
-        self._heart = self._stock()
         self._broken = ""
         try:
             self.books.begin()
@@ -149,35 +117,6 @@ class ConsentOffice:
         return self.books.identity
 
     @property
-    def stock(self) -> Voice:
-        """The stock voice."""
-        return self._heart
-
-    def _stock(self) -> Voice:
-        """The stock voice, by its clip's hash where there is a clip that holds."""
-        try:
-            clip = self._stock_clip()
-        except VaultError as error:
-            log.error("stock.clip_refused", error=str(error))
-            clip = None
-        return Voice(STOCK, stock.UNHEARD_HASH if clip is None else clip.voice_hash, stock=True)
-
-    @property
-    def has_stock_clip(self) -> bool:
-        """Whether a clip of the stock voice is kept that holds."""
-        return self._heart.voice_hash != stock.UNHEARD_HASH
-
-    def _stock_clip(self) -> StockClip | None:
-        with self.archive.reading() as connection:
-            return stock.kept(connection, self.vault, self.keys)
-
-    def keep_stock_clip(self, pcm: NDArray[np.float32], text: str) -> None:
-        """Keeps the clip of the stock voice that the gateway rendered (float32, 24 kHz mono)."""
-        with self.archive.writing() as connection:
-            stock.keep(connection, self.vault, self.keys, pcm, text, self.clock())
-        self._heart = self._stock()
-
-    @property
     def verifier(self) -> GrantVerifier:
         """Verifies with all of the office's keys."""
         return GrantVerifier(self.keys.public)
@@ -206,9 +145,9 @@ class ConsentOffice:
         """The stock voice, then persons' voices that may be used now."""
         try:
             self.heads.refuse()
-            return [self._heart, *(voice for voice in self.all_voices() if voice.state == "active")]
+            return [self.stock.voice, *(voice for voice in self.all_voices() if voice.state == "active")]
         except ConsentError:
-            return [self._heart]  # the readiness page asks each second; grants and the desk say why
+            return [self.stock.voice]  # the readiness page asks each second; grants and the desk say why
 
     def all_voices(self) -> list[Voice]:
         """Persons' voices in any state by their signed names, the newest of each. Raises `LedgerError`.
@@ -233,33 +172,6 @@ class ConsentOffice:
         with self.archive.reading() as connection:
             return self.handles.find(connection, standing, handle)
 
-    def record(self, voice: VoiceStanding) -> Record:
-        """A voice's record, opened and verified against the ledger's rows and the acts in both.
-
-        Raises `VaultError`, `LedgerError`.
-        """
-        if voice.state == "erased":
-            self._records.pop(voice.record_hash, None)
-            raise VaultError("the record was erased")
-        known = self._records.get(voice.record_hash)
-        if known is not None:
-            return known
-        with self.archive.reading() as connection:
-            token = self.vault.get(connection, voice.voice_id, "record").decode()
-        record = Record.read(token, GrantVerifier(self.keys.ever))
-        if record.hash != voice.record_hash or record.voice_id != voice.voice_id:
-            raise VaultError("the record is not the one that the ledger names")
-        standing = self.books.standing
-        record.check_acts(voice, standing.operators)
-        _, proved = self.books.judged(voice)
-        if proved is None or proved.record_hash != voice.record_hash or proved.state != voice.state:
-            raise VaultError(
-                "the ledger's rows do not make the voice what this host took it for; "
-                "run: voicegate ledger verify, then remove ledger-head"
-            )
-        self._records[voice.record_hash] = record
-        return record
-
     # ── grants ───────────────────────────────────────────────────────────────────────────────────────
 
     def grant(self, scope: Scope, *, now: float | None = None) -> VoiceGrant:
@@ -267,8 +179,8 @@ class ConsentOffice:
         at = self.clock() if now is None else now
         jti = secrets.token_hex(16)
         if scope.voice == STOCK:
-            self._remember(jti, "")
-            return self._issue(jti, scope, self._heart.voice_hash, at, at + self._grant_s)
+            self.usage.remember(jti, "")
+            return self._issue(jti, scope, self.stock.voice.voice_hash, at, at + self._grant_s)
         try:
             self._refuse_broken()
             self.heads.refuse()
@@ -288,7 +200,7 @@ class ConsentOffice:
         except (LedgerError, VaultError) as error:
             log.error("ledger.broken", error=str(error))
             raise _refused_by(error) from None
-        self._remember(jti, standing.voice_id)
+        self.usage.remember(jti, standing.voice_id)
         return self._issue(jti, scope, standing.voice_hash, at, expires_at)
 
     def renew(self, grant: VoiceGrant) -> VoiceGrant:
@@ -331,7 +243,7 @@ class ConsentOffice:
             case "erased":
                 raise GrantRefused("erased", f"the voice {voice} was erased")
         try:
-            record = self.record(standing)
+            record = self.records.open(standing)
         except VaultError as error:
             raise GrantRefused("tampered", f"the voice {voice}: {error}") from None
         if record.handle != voice:
@@ -372,7 +284,7 @@ class ConsentOffice:
         if grant.voice_hash != voice_hash:
             raise GrantRefused("other_call", "the grant is for another voice")
         if grant.voice == STOCK:
-            return self._stock_reference(voice_hash)
+            return self.stock.reference(voice_hash)
         try:
             standing, _ = self._allowed(self._by_hash(voice_hash), grant.scope, self.clock())
             with self.archive.reading() as connection:
@@ -386,60 +298,12 @@ class ConsentOffice:
             raise GrantRefused("tampered", f"the reference of {grant.voice} is not the one consented to")
         return VoiceReference(grant.voice, voice_hash, pcm, text, stock=False)
 
-    def _stock_reference(self, voice_hash: str) -> VoiceReference:
-        """The engine's own voice; with the clip that the gateway made of it for an engine that has none."""
-        try:
-            clip = self._stock_clip()
-        except VaultError as error:
-            raise GrantRefused("tampered", str(error)) from None
-        if clip is None:
-            return VoiceReference(STOCK, stock.UNHEARD_HASH, None, "", stock=True)
-        if clip.voice_hash != voice_hash:
-            raise GrantRefused("tampered", "the stock voice's clip is not the one that the grant names")
-        return VoiceReference(STOCK, clip.voice_hash, clip.pcm, clip.text, stock=True)
-
     def sign_speech_statement(self, claims: Mapping[str, Any]) -> str:
         """A JWS that says of a call that its voice is synthetic (`consent.grants.grant.SPEECH_TYP`)."""
         dated = {**claims, "iat": self.clock()}
         return sign(dated, self.keys.signer.private, self.keys.signer.kid, SPEECH_TYP)
 
-    # ── usage ────────────────────────────────────────────────────────────────────────────────────────
-
-    def record_usage(self, *, jti: str, call_id: str, seconds: float, dialplan: str) -> None:
-        """Notes in the ledger how long a person's voice spoke under a grant; the stock voice's is not noted.
-
-        Once for each grant: what is told later of the same one changes nothing. Raises `LedgerError`.
-        """
-        with self._noting:
-            voice_id = self._voice_of.get(jti)
-            if voice_id is None:
-                voice_id = self._search(jti)
-            if not voice_id:
-                return
-            with self.books.writing(quiet=True) as writing:
-                body = {"jti": jti, "call": call_id, "seconds": round(seconds, 2), "dialplan": dialplan}
-                writing.append("voice.used", voice_id, body)
-            with self._lock:
-                self._voice_of.pop(jti, None)
-
-    def _search(self, jti: str) -> str | None:
-        """The voice of a grant that another process, or this one before it restarted, has given.
-
-        None when its use is in the ledger already.
-        """
-        # a row's time: this clock may be wrong
-        since_ms = round(min(self.clock() * 1000, self.books.tip[2]) - SOUGHT_S * 1000)
-        found = self.books.rows(kinds=("voice.granted", "voice.used"), since_ms=since_ms, holding=jti)
-        rows = [row for row in found if row.table["jti"] == jti]
-        if any(row.kind == "voice.used" for row in rows):
-            return None
-        return next((row.subject for row in rows), None)
-
-    def _remember(self, jti: str, voice_id: str) -> None:
-        with self._lock:
-            self._voice_of[jti] = voice_id
-            if len(self._voice_of) > REMEMBERED:
-                self._voice_of.popitem(last=False)
+    # ── the ledger ───────────────────────────────────────────────────────────────────────────────────────
 
     def resume_ledger(self, reason: str, act: str) -> list[str]:
         """Accepts the ledger as it is, after a restored backup.
@@ -458,20 +322,7 @@ class ConsentOffice:
 
         before = self.books.resume(sign_off)
         self._broken = ""
-        again = []
-        with self.books.writing() as writing:
-            for voice in before.voices.values():
-                now = writing.standing.voices.get(voice.voice_id)
-                if now is None or voice.state == now.state or voice.state not in ("revoked", "erased"):
-                    continue
-                again.append(self.handles.name(writing.connection, now))
-                body = {"reason": "was so before the backup was restored", "by": "office", "act": ""}
-                if voice.state == "erased":
-                    body["handle_mac"] = self.handles.hash_of(writing.connection, now)
-                    items = [item.to_json() for item in self.vault.erase(writing.connection, voice.voice_id)]
-                    body |= {"items": items, "record_hash": now.record_hash}  # type: ignore[dict-item]  # a list
-                writing.append(f"voice.{voice.state}", voice.voice_id, body)
-        return again
+        return Withdrawals(self.books, self.vault).repeat(before)
 
     def resume_terms(self, lost: list[dict[str, Any]]) -> dict[str, Any]:
         """What an auditor's act binds to resume: `Books.resume_terms`, and what of `heads.given_up` is lost.
@@ -514,22 +365,15 @@ class ConsentOffice:
             body = {"batch": batch, "leaves": len(leaves), "root": root}
             return writing.append("registry.sealed", None, body).seq
 
-    # ── withdrawn voices ─────────────────────────────────────────────────────────────────────────────
+    # ── usage, and withdrawn voices ──────────────────────────────────────────────────────────────────────
+
+    def record_usage(self, *, jti: str, call_id: str, seconds: float, dialplan: str) -> None:
+        """Notes in the ledger how long a person's voice spoke under a grant (see `UsageNotes.note`)."""
+        self.usage.note(jti=jti, call_id=call_id, seconds=seconds, dialplan=dialplan)
 
     def withdrawn(self) -> list[Revocation]:
         """Every voice that may not be heard any more, signed, for `RevocationDesk`. Raises `LedgerError`."""
-        standing = self.look()
-        gone = [voice for voice in list(standing.voices.values()) if voice.state in ("revoked", "erased")]
-        signer = self.keys.signer
-        with self.archive.reading() as connection:
-            for voice in gone:
-                reason = "erased" if voice.state == "erased" else "revoked"
-                known = self._withdrawn.get(voice.voice_hash)
-                if known is None or known[0] != (reason, signer.kid):
-                    handle = self.handles.name(connection, voice)
-                    word = signed(handle, voice.voice_hash, reason, self.clock(), signer.private, signer.kid)
-                    self._withdrawn[voice.voice_hash] = (reason, signer.kid), word
-        return [self._withdrawn[voice.voice_hash][1] for voice in gone]
+        return self._revocations.of(self.look())
 
 
 def _refused_by(error: ConsentError) -> GrantRefused:

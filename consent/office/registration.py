@@ -8,7 +8,6 @@ in the ledger: hashes, verdicts, who did it.
 from __future__ import annotations
 
 import json
-import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,11 +18,10 @@ from sqlalchemy import Connection
 
 from consent.archive.vault import HOUSE, Vault
 from consent.checks.checklist import Checks, Earlier, Finding, Material, Outcome
-from consent.checks.sound import Floats, Recording, from_pcm16, pcm16
+from consent.checks.sound import pcm16
 from consent.errors import ChallengeError, OperatorError, RegistrationError, VaultError
 from consent.grants.grant import LEEWAY_S, GrantVerifier
-from consent.grants.scope import STOCK
-from consent.ledger.acts import check_act, digest, read_act, refuse_two_eyes
+from consent.ledger.acts import check_act, digest, read_act
 from consent.ledger.books import Books, Writing
 from consent.ledger.standing import GATEWAY, Standing
 from consent.office import pin as pins
@@ -31,63 +29,14 @@ from consent.office import record as records
 from consent.office.handles import Handles
 from consent.office.operator_desk import acting
 from consent.office.prints import keep_print, read_prints, take_stock
-from consent.office.record import Reference, join
+from consent.office.record import join
+from consent.office.submission import Submission
 from consent.statements import challenge as challenges
 from consent.statements.challenge import Challenge
 from consent.statements.statement import Terms
 
-HANDLE: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 VOICEPRINT_S: Final = 30 * 24 * 3600.0
 """Voiceprints are deleted so long after a registration, with a receipt in the ledger."""
-MAX_TEXT: Final = 2_000
-
-
-@dataclass(frozen=True)
-class Submission:
-    """What is handed in. `adult`: who hands it in attests that the speaker is of age."""
-
-    handle: str
-    references: tuple[Reference, ...]
-    statement: Recording
-    challenge_id: str
-    adult: bool
-    pin: str | None = None
-
-    @property
-    def digest(self) -> dict[str, Any]:
-        """What an operator signs when registering."""
-        return {
-            "handle": self.handle,
-            "challenge": self.challenge_id,
-            "references": [reference.recording.file_sha256 for reference in self.references],
-            "texts": [reference.text for reference in self.references],
-            "statement": self.statement.file_sha256,
-            "adult": self.adult,
-        }
-
-    def check(self) -> None:
-        """Raises `RegistrationError` for what needs no listening."""
-        if not HANDLE.match(self.handle):
-            raise RegistrationError(
-                "name",
-                f"{self.handle!r} is no name for a voice: small letters, digits, '.', '_', '-', at most 64",
-            )
-        if self.handle == STOCK:
-            raise RegistrationError("name", f"{STOCK} is the stock voice; choose another name")
-        if not self.adult:
-            raise RegistrationError(
-                "adult", "voices of minors are not taken; attest that the speaker is of age"
-            )
-        if not self.references:
-            raise RegistrationError("reference", "give at least one reference")
-        for reference in self.references:
-            text = reference.text.strip()
-            if not text or len(text) > MAX_TEXT or not text.isprintable():
-                raise RegistrationError(
-                    "reference", f"{reference.recording.name}: its text is empty, too long, or no plain text"
-                )
-        if self.pin is not None:
-            pins.check_form(self.pin)
 
 
 @dataclass(frozen=True)
@@ -127,7 +76,7 @@ class Registered:
 
 
 class Registrar:
-    """Takes and decides registrations. Blocking: seconds of listening, then one short transaction."""
+    """Takes registrations. Blocking: seconds of listening, then one short transaction."""
 
     def __init__(self, books: Books, vault: Vault, checks: Checks) -> None:
         self._books = books
@@ -347,62 +296,3 @@ class Registrar:
             return {}
         _, claims = read_act(standing, draft.act, "register")
         return {"jti": claims["jti"], "iat": claims["iat"]}
-
-    # ── review ───────────────────────────────────────────────────────────────────────────────────────
-
-    def listen(self, handle: str, act: str) -> dict[str, Floats]:
-        """Statement and reference (float32, 24 kHz) for an operator's ear; the ledger notes who got them.
-
-        Raises `OperatorError`, `RegistrationError`, `VaultError`.
-        """
-        with acting(self._books, act, "listen") as (writing, operator, claims):
-            voice = self._handles.find(writing.connection, writing.standing, handle)
-            if voice is None or claims.get("voice_id") != voice.voice_id:
-                raise RegistrationError("name", f"no voice is called {handle!r}, or another was signed for")
-            if voice.state == "erased":  # a copy of its sounds may have been put back
-                raise RegistrationError("state", f"{handle} was erased")
-            sounds = {
-                kind: from_pcm16(self._vault.get(writing.connection, voice.voice_id, kind))
-                for kind in ("statement", "reference")
-            }
-            writing.append("voice.heard", voice.voice_id, {"by": operator.name, "act": act})
-        return sounds
-
-    def review(self, handle: str, act: str) -> str:
-        """A second operator's decision; returns the voice's state.
-
-        The act signs `voice_id`, `record_hash`, `decision` (approve or reject) and `reason`. Raises
-        `OperatorError`, `RegistrationError`, `VaultError`.
-        """
-        with acting(self._books, act, "review") as (writing, operator, claims):
-            now = writing.now()
-            voice = self._handles.find(writing.connection, writing.standing, handle)
-            if voice is None or voice.state != "pending":
-                state = voice.state if voice else "unknown"
-                raise RegistrationError("state", f"{handle} waits for no review (it is {state})")
-            if claims.get("voice_id") != voice.voice_id or claims.get("record_hash") != voice.record_hash:
-                raise OperatorError(f"{operator.name} signed the review of another registration")
-            decision = claims.get("decision")
-            if decision not in ("approve", "reject"):
-                raise OperatorError("a review approves or rejects")
-            refuse_two_eyes(writing.standing, voice, operator)
-            if decision == "approve":
-                if operator.name not in voice.heard:
-                    raise OperatorError(
-                        f"{operator.name} has not listened yet; see: voicegate voice review {handle} --help"
-                    )
-                token = self._vault.get(writing.connection, voice.voice_id, "record").decode()
-                record = records.Record.read(token, GrantVerifier(self._books.keys.ever))
-                if record.hash != voice.record_hash:
-                    raise VaultError(f"the record of {handle} is not the one in the ledger")
-                record.check_acts(voice, writing.standing.operators)
-                if now >= record.expires_at:
-                    raise RegistrationError("terms", f"the consent for {handle} is over")
-            body = {
-                "decision": decision,
-                "reason": str(claims.get("reason", ""))[:500],
-                "by": operator.name,
-                "act": act,
-            }
-            writing.append("voice.reviewed", voice.voice_id, body)
-        return self._books.look().voices[voice.voice_id].state

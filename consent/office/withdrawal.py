@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import structlog
 from sqlalchemy import Connection
@@ -14,7 +15,7 @@ from consent.errors import RegistrationError, VaultError
 from consent.grants.grant import GrantVerifier
 from consent.ledger.books import Books, Writing
 from consent.ledger.rulings import MAX_REASON, OWNER, UNDECIDED_S
-from consent.ledger.standing import VoiceStanding
+from consent.ledger.standing import Standing, VoiceStanding
 from consent.office.handles import Handles
 from consent.office.operator_desk import acting
 from consent.office.prints import lapsed_prints, take_stock
@@ -80,11 +81,35 @@ class Withdrawals:
         with acting(self._books, act, "erase") as (writing, operator, claims):
             voice = self._known(writing, handle)
             self._refuse_other(claims.get("voice_id"), voice)
-            sought = self._sought(writing, voice, handle)
-            receipt = self._erase(writing, voice, reason, operator.name, act)
+            record = self._record(writing.connection, voice)
+            sought = self._sought(writing, voice, handle, record)
+            receipt = self._erase(writing, voice, record, reason, operator.name, act)
         shredded = self._books.archive.shred()
         places = () if search is None else tuple(search_files(search, sought))
         return replace(receipt, shredded=shredded, places=places)
+
+    def repeat(self, before: Standing) -> list[str]:
+        """Withdraws again what was withdrawn in `before` and is not now, since a backup was restored.
+
+        Returns the names of those voices. Raises `LedgerError`, `VaultError`.
+        """
+        again = []
+        with self._books.writing() as writing:
+            connection = writing.connection
+            for voice in before.voices.values():
+                now = writing.standing.voices.get(voice.voice_id)
+                if now is None or voice.state == now.state or voice.state not in ("revoked", "erased"):
+                    continue
+                again.append(self._handles.name(connection, now))
+                body: dict[str, Any] = {
+                    "reason": "was so before the backup was restored", "by": "office", "act": "",
+                }  # fmt: skip
+                if voice.state == "erased":
+                    body["handle_mac"] = self._handles.hash_of(connection, now)
+                    items = [item.to_json() for item in self._vault.erase(connection, voice.voice_id)]
+                    body |= {"items": items, "record_hash": now.record_hash}
+                writing.append(f"voice.{voice.state}", voice.voice_id, body)
+        return again
 
     def tidy(self) -> list[Receipt]:
         """Deletes what is due.
@@ -107,9 +132,9 @@ class Withdrawals:
             for voice in list(writing.standing.voices.values()):
                 old = now * 1000 - voice.submitted_ms > UNDECIDED_S * 1000
                 if old and not voice.alone and voice.state in ("pending", "rejected"):
-                    receipts.append(
-                        self._erase(writing, voice, f"{voice.state} for too long", "schedule", "")
-                    )
+                    record = self._record(writing.connection, voice)
+                    why = f"{voice.state} for too long"
+                    receipts.append(self._erase(writing, voice, record, why, "schedule", ""))
         if not self._books.archive.shred():
             log.warning("consent.not_shredded", remedy="the next tidying tries again")
         return receipts
@@ -126,9 +151,10 @@ class Withdrawals:
             due[HOUSE] = prints
         return due
 
-    def _erase(self, writing: Writing, voice: VoiceStanding, reason: str, by: str, act: str) -> Receipt:
+    def _erase(
+        self, writing: Writing, voice: VoiceStanding, record: Record | None, reason: str, by: str, act: str
+    ) -> Receipt:
         connection = writing.connection
-        record = self._record(connection, voice)
         unused: list[str] = []
         prints: list[Item] = []
         if record is not None:
@@ -179,11 +205,13 @@ class Withdrawals:
         found = self._vault.items(connection, HOUSE)
         return [item for item in found if item.kind == "fingerprint" and item.number in mine]
 
-    def _sought(self, writing: Writing, voice: VoiceStanding, handle: str) -> dict[str, list[bytes]]:
+    def _sought(
+        self, writing: Writing, voice: VoiceStanding, handle: str, record: Record | None
+    ) -> dict[str, list[bytes]]:
         """What to look for after the erasure, by what it is called in the receipt."""
         connection = writing.connection
         sought = {"the voice's short name": in_writing(handle)}
-        if (record := self._record(connection, voice)) is not None:
+        if record is not None:
             sought["the person's name"] = in_writing(str(record.claims["name"]))
         if (key := self._vault.wrapped_key(connection, voice.voice_id)) is not None:
             sought["the voice's key"] = [key]

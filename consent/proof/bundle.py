@@ -45,11 +45,11 @@ class Verified:
 def export(
     office: ConsentOffice, voice: VoiceStanding, sounds: Mapping[str, Floats] | None = None
 ) -> dict[str, Any]:
-    """The bundle, with the sounds that `Registrar.listen` gave.
+    """The bundle, with the sounds that `ReviewDesk.listen` gave.
 
     Raises `VaultError` for an erased voice, `LedgerError`.
     """
-    record = office.record(voice)
+    record = office.records.open(voice)
     rows, _ = office.books.judged(voice)
     signer = office.keys.signer
     status = {

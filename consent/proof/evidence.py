@@ -215,7 +215,7 @@ def _registry(
 
 
 def _stock(office: ConsentOffice, call: Mapping[str, Any]) -> list[Link]:
-    voice = office.stock
+    voice = office.stock.voice
     # the hash of the record alone is of a call before there was a clip
     same = call.get("voice_hash") in (voice.voice_hash, UNHEARD_HASH)
     facts = {"voice": STOCK, "grant": str(call.get("grant_jti")), "voice_hash": str(call.get("voice_hash"))}
@@ -286,7 +286,7 @@ def _consent(office: ConsentOffice, voice_id: str, at: float, grant: Mapping[str
     voice = office.look().voices[voice_id]
     facts = {"record": voice.record_hash, "voice is now": voice.state}
     try:
-        record = office.record(voice)
+        record = office.records.open(voice)
     except ConsentError as error:
         says = f"The ledger names the record by its hash; it cannot be opened any more ({error})."
         held = grant["record_hash"] == voice.record_hash and 0 < voice.active_ms <= at * 1000

@@ -8,8 +8,9 @@ from typing import Any
 from consent.ledger.chain import Row
 from consent.proof.call_seals import SEALED, SealedCalls
 from consent.proof.evidence import Evidence, gather
+from consent.service.ledger_questions import ROWS, ListRows
 from consent.service.office_client import OfficeClient
-from consent.service.operator_questions import ROWS, AskConsentOfCall, ListRows
+from consent.service.voice_questions import AskConsentOfCall
 from watermark.keys import MarkKey
 
 

@@ -44,7 +44,7 @@ class AskRenewal(Question[str]):
 
 @dataclass(frozen=True, slots=True)
 class VoiceSound:
-    """A voice for an engine; see `consent.office.office.VoiceReference`. `pcm` is float32 little-endian."""
+    """A voice for an engine; see `consent.office.voice.VoiceReference`. `pcm` is float32 little-endian."""
 
     voice: str
     voice_hash: str

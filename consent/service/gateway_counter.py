@@ -142,13 +142,13 @@ class GatewayCounter:
 
     def has_stock_clip(self, _: Asker, __: asked.AskStockClip) -> bool:
         """Raises `LedgerError`."""
-        return self._office.has_stock_clip
+        return self._office.stock.has_clip
 
     def keep_stock_clip(self, _: Asker, question: asked.KeepStockClip) -> None:
         """Raises `RegistrationError` for what is no sound, `LedgerError`."""
         if len(question.pcm) % 4:
             raise RegistrationError("sound", "the stock voice's clip is no float32 sound")
-        self._office.keep_stock_clip(np.frombuffer(question.pcm, "<f4"), question.text)
+        self._office.stock.keep_clip(np.frombuffer(question.pcm, "<f4"), question.text)
 
     # ── in a call ────────────────────────────────────────────────────────────────────────────────────
 

@@ -25,9 +25,11 @@ import structlog
 
 from consent.errors import OfficeAway
 from consent.service.gateway_counter import GatewayCounter
+from consent.service.ledger_counter import LedgerCounter
 from consent.service.office_rooms import OfficePlace, OfficeRooms
 from consent.service.office_server import OfficeServer
 from consent.service.operator_counter import OperatorCounter
+from consent.service.voice_counter import VoiceCounter
 
 log = structlog.get_logger("consent")
 
@@ -98,7 +100,12 @@ async def _end_all() -> None:
 
 def server_of(rooms: OfficeRooms, gateway: int) -> OfficeServer:
     """A server with all that may be asked."""
-    answers = [*GatewayCounter(rooms).answers, *OperatorCounter(rooms, gateway).answers]
+    answers = [
+        *GatewayCounter(rooms).answers,
+        *VoiceCounter(rooms).answers,
+        *LedgerCounter(rooms).answers,
+        *OperatorCounter(rooms, gateway).answers,
+    ]
     return OfficeServer(answers, gateway=gateway)
 
 

@@ -28,8 +28,9 @@ from consent.ledger.timekeeper import Timekeeper
 from consent.office.office import ConsentOffice
 from consent.office.operator_desk import OperatorDesk
 from consent.office.record import Reference
-from consent.office.registration import Registered, Submission
+from consent.office.registration import Registered
 from consent.office.rotation import Rotation
+from consent.office.submission import Submission
 from consent.statements.challenge import Challenge
 from consent.statements.statement import Terms
 from tests.gateway.conftest import Valkey, postgresql, short_folder, valkey  # noqa: F401  # fixtures of theirs
@@ -177,7 +178,7 @@ class Desk:
     def listen(self, who: str, handle: str = "jane") -> dict[str, Floats]:
         standing = self.office.standing_of(handle)
         assert standing is not None
-        return self.office.registrar.listen(handle, self.act(who, "listen", voice_id=standing.voice_id))
+        return self.office.reviews.listen(handle, self.act(who, "listen", voice_id=standing.voice_id))
 
     def review(self, who: str = "bob", decision: str = "approve", handle: str = "jane") -> str:
         """Listens and decides."""
@@ -187,7 +188,7 @@ class Desk:
         act = self.act(
             who, "review", voice_id=standing.voice_id, record_hash=standing.record_hash, decision=decision
         )
-        return self.office.registrar.review(handle, act)
+        return self.office.reviews.review(handle, act)
 
     def jane(self, **given: object) -> Registered:
         """A voice that may be used."""

@@ -14,7 +14,7 @@ from consent.ledger.operators import OperatorKey
 from consent.office.office import ConsentOffice
 from consent.office.operator_desk import OperatorDesk
 from consent.office.record import Reference
-from consent.office.registration import Submission
+from consent.office.submission import Submission
 from consent.statements.statement import Terms
 from tests.consent.conftest import (
     PlannedClassifier,
@@ -85,9 +85,9 @@ class Office:
         )
         standing = self.office.standing_of(handle)
         assert standing is not None
-        self.office.registrar.listen(handle, self.act("bob", "listen", voice_id=standing.voice_id))
+        self.office.reviews.listen(handle, self.act("bob", "listen", voice_id=standing.voice_id))
         about = {"voice_id": standing.voice_id, "record_hash": standing.record_hash}
-        self.office.registrar.review(handle, self.act("bob", "review", decision="approve", **about))
+        self.office.reviews.review(handle, self.act("bob", "review", decision="approve", **about))
 
 
 def house_with_office(folder: Path, plans: str, **settings: Any) -> tuple[House, Office]:

@@ -115,7 +115,7 @@ def test_each_route_of_a_call_is_spoken_by_its_own_grant(site: Site) -> None:
         "ads", STOCK, "marketing", "de",
     )  # fmt: skip
     assert first["jti"] != second["jti"]
-    assert second["voice_hash"] == office.stock.voice_hash
+    assert second["voice_hash"] == office.stock.voice.voice_hash
     spoke = [event for event in site.house.events("session.started") if event["call_id"] == table["call_id"]]
     assert [event["voice"] for event in spoke] == ["jane", STOCK], "the engine opened a session for each"
 

@@ -49,7 +49,7 @@ def test_a_caller_dials_the_code_repeats_the_lines_and_is_held_for_two_operators
     with pytest.raises(GrantRefused):
         desk.grant()
     assert desk.review("alice") == "active", "a registrar may be the second: the gateway took the voice"
-    record = desk.office.record(desk.office.standing_of("jane"))  # type: ignore[arg-type]
+    record = desk.office.records.open(desk.office.standing_of("jane"))  # type: ignore[arg-type]
     assert record.claims["registrar"] == "gateway"
     assert record.claims["statement"]["challenge_issued_by"] == "alice"
     assert record.claims["references"][0]["source_hz"] == 8_000

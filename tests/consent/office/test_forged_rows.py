@@ -148,7 +148,7 @@ def test_a_finding_cannot_be_changed_with_the_offices_key(desk: Desk) -> None:
     done = desk.submit()
     standing = desk.office.standing_of("jane")
     assert standing is not None
-    record = desk.office.record(standing)
+    record = desk.office.records.open(standing)
     claims = json.loads(json.dumps(record.claims))
     for check in claims["checks"]:
         check["verdict"] = "passed"
@@ -208,7 +208,7 @@ def test_an_act_to_listen_that_stands_in_the_ledger_takes_no_sound_out_again(
     other, fresh = desk.open_again(), without_memory(desk)
     for office in (desk.office, other, fresh):
         with pytest.raises(OperatorError, match="handed in before"):
-            office.registrar.listen("jane", row.table["act"])
+            office.reviews.listen("jane", row.table["act"])
     assert desk.kinds().count("voice.heard") == 1
     other.close()
     fresh.close()
@@ -221,11 +221,11 @@ def test_an_act_that_was_refused_is_spent_all_the_same(desk: Desk, pending: str)
         "bob", "review", voice_id=pending, record_hash=standing.record_hash, decision="approve", reason=""
     )
     with pytest.raises(OperatorError, match="has not listened yet"):
-        desk.office.registrar.review("jane", act)
+        desk.office.reviews.review("jane", act)
     desk.listen("bob")
     fresh = without_memory(desk)
     with pytest.raises(OperatorError, match="handed in before"):
-        fresh.registrar.review("jane", act)
+        fresh.reviews.review("jane", act)
     fresh.close()
 
 

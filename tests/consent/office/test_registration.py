@@ -25,7 +25,7 @@ from consent.grants.scope import Scope
 from consent.office.blocklist import Blocklist
 from consent.office.office import ConsentOffice
 from consent.office.record import Reference
-from consent.office.registration import Submission
+from consent.office.submission import Submission
 from consent.statements.statement import Terms
 from tests.consent.conftest import (
     Desk,
@@ -112,13 +112,13 @@ def test_who_has_not_listened_does_not_approve(needs_review: Desk) -> None:
     assert standing is not None
     about = {"voice_id": standing.voice_id, "record_hash": standing.record_hash, "decision": "approve"}
     with pytest.raises(OperatorError, match="bob has not listened yet"):
-        desk.office.registrar.review("jane", desk.act("bob", "review", **about))
+        desk.office.reviews.review("jane", desk.act("bob", "review", **about))
     desk.listen("rosa")
     with pytest.raises(OperatorError, match="bob has not listened yet"):
-        desk.office.registrar.review("jane", desk.act("bob", "review", **about))
+        desk.office.reviews.review("jane", desk.act("bob", "review", **about))
     sounds = desk.listen("bob")
     assert len(sounds["statement"]) == len(prompt("basic-pbx-ivr-main").pcm)
-    assert desk.office.registrar.review("jane", desk.act("bob", "review", **about)) == "active"
+    assert desk.office.reviews.review("jane", desk.act("bob", "review", **about)) == "active"
     heard = desk.office.books.rows(kinds=("voice.heard",))
     assert [row.table["by"] for row in heard] == ["rosa", "bob"]
 
@@ -145,7 +145,7 @@ def test_a_review_is_for_one_registration_only(needs_review: Desk) -> None:
     assert first is not None
     act = desk.act("bob", "review", voice_id=first.voice_id, record_hash="0" * 64, decision="approve")
     with pytest.raises(OperatorError, match="another registration"):
-        desk.office.registrar.review("jane", act)
+        desk.office.reviews.review("jane", act)
 
 
 def test_a_revoked_operator_may_nothing(desk: Desk) -> None:

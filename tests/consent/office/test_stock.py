@@ -30,11 +30,11 @@ def granted(desk: Desk) -> VoiceGrant:
 
 @both_databases
 def test_the_grant_names_the_clip_by_its_hash(desk: Desk) -> None:
-    assert not desk.office.has_stock_clip
+    assert not desk.office.stock.has_clip
     assert granted(desk).voice_hash == UNHEARD_HASH
-    desk.office.keep_stock_clip(rendered(), WORDS)
+    desk.office.stock.keep_clip(rendered(), WORDS)
     for office in (desk.office, desk.open_again()):
-        assert office.has_stock_clip
+        assert office.stock.has_clip
         grant = office.grant(Scope("heart", "support", "demo", "en", "c1"))
         reference = office.reference(grant.token, grant.voice_hash)
         assert reference.pcm is not None
@@ -48,14 +48,14 @@ def test_another_clip_put_into_the_data_directory_is_not_served(desk: Desk, tmp_
     (folder / "heart.wav").write_bytes(wav_bytes(prompt("demo-congrats").pcm))
     (folder / "heart.txt").write_text("Congratulations!")
     assert desk.office.reference((grant := granted(desk)).token, grant.voice_hash).pcm is None
-    desk.office.keep_stock_clip(rendered(), WORDS)
+    desk.office.stock.keep_clip(rendered(), WORDS)
     grant = granted(desk)
     assert desk.office.reference(grant.token, grant.voice_hash).text == WORDS
 
 
 @pytest.mark.parametrize("kind", ["stock sound", "stock record"])
 def test_a_clip_that_was_swapped_in_the_database_is_refused_and_rendered_anew(desk: Desk, kind: str) -> None:
-    desk.office.keep_stock_clip(rendered(), WORDS)
+    desk.office.stock.keep_clip(rendered(), WORDS)
     grant = granted(desk)
     with desk.office.archive.writing() as connection:
         other = connection.execute(text("SELECT sealed FROM consent_items WHERE kind != :k"), {"k": kind})
@@ -66,22 +66,22 @@ def test_a_clip_that_was_swapped_in_the_database_is_refused_and_rendered_anew(de
         desk.office.reference(grant.token, grant.voice_hash)
     assert caught.value.reason == "tampered"
     again = desk.open_again()  # the house starts all the same
-    assert not again.has_stock_clip
-    again.keep_stock_clip(rendered(), WORDS)
-    assert again.has_stock_clip
+    assert not again.stock.has_clip
+    again.stock.keep_clip(rendered(), WORDS)
+    assert again.stock.has_clip
     again.close()
 
 
 def test_a_clip_that_is_kept_is_not_replaced(desk: Desk) -> None:
-    desk.office.keep_stock_clip(rendered(), WORDS)
+    desk.office.stock.keep_clip(rendered(), WORDS)
     first = granted(desk).voice_hash
-    desk.office.keep_stock_clip(-rendered(), "Other words.")
+    desk.office.stock.keep_clip(-rendered(), "Other words.")
     assert granted(desk).voice_hash == first
 
 
 def test_a_grant_from_before_the_clip_opens_no_clip(desk: Desk) -> None:
     old = granted(desk)
-    desk.office.keep_stock_clip(rendered(), WORDS)
+    desk.office.stock.keep_clip(rendered(), WORDS)
     with pytest.raises(GrantRefused) as caught:
         desk.office.reference(old.token, old.voice_hash)
     assert caught.value.reason == "tampered"
@@ -89,7 +89,7 @@ def test_a_grant_from_before_the_clip_opens_no_clip(desk: Desk) -> None:
 
 def test_calls_from_before_and_after_the_clip_have_their_evidence(desk: Desk) -> None:
     before = granted(desk).voice_hash
-    desk.office.keep_stock_clip(rendered(), WORDS)
+    desk.office.stock.keep_clip(rendered(), WORDS)
     for voice_hash, holds in ((before, True), (granted(desk).voice_hash, True), ("0" * 64, False)):
         call = {"call_id": "c1", "voice": "heart", "voice_hash": voice_hash, "grant_jti": "j"}
         assert evidence_by(desk.office, call).links[-1].holds is holds

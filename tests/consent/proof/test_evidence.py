@@ -187,7 +187,7 @@ def test_a_registry_that_tells_of_other_routes_breaks_the_chain(desk: Desk, lie:
     }[lie]
     grants = table_of(one, told)
     if lie == "stock":
-        grants[1] |= {"voice": "heart", "voice_hash": desk.office.stock.voice_hash}
+        grants[1] |= {"voice": "heart", "voice_hash": desk.office.stock.voice.voice_hash}
     evidence = gather(desk.office, call(one, grants=grants))
     assert not evidence.unbroken
     assert any(link.title == "Grant" and link.holds is False for link in evidence.links)

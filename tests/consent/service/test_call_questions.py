@@ -18,7 +18,7 @@ from consent.grants.grant import SPEECH_TYP, GrantVerifier
 from consent.ledger.merkle import leaf_hash, tree_hash
 from consent.ledger.timekeeper import Timekeeper
 from consent.proof.call_seals import SEALED
-from consent.service import asked_ledger, operator_questions
+from consent.service import asked_ledger, ledger_questions
 from consent.service.asked_ledger import evidence_of, rows_of
 from consent.service.front_office import FrontOffice
 from consent.service.front_questions import LEAVES_BYTES, SealCalls, SignSpeechStatement
@@ -91,7 +91,7 @@ def test_rows_come_page_by_page_each_once_and_as_they_are(
     front: FrontOffice, place: OfficePlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asked_ledger, "ROWS", 2)
-    monkeypatch.setattr(operator_questions, "ROWS", 2)
+    monkeypatch.setattr(ledger_questions, "ROWS", 2)
     for number in range(5):
         front.seal_calls(f"b{number}", [leaf_hash(b"x")])
     assert [row.table["batch"] for row in rows_of(front.client, (SEALED,))] == [f"b{n}" for n in range(5)]

@@ -36,10 +36,11 @@ from consent.service.front_questions import (
 from consent.service.gateway_counter import CALLS
 from consent.service.office_client import OfficeClient, reach
 from consent.service.office_rooms import OfficePlace
-from consent.service.operator_questions import AskFacts, ListVoices, MakeBackup
+from consent.service.operator_questions import AskFacts, MakeBackup
 from consent.service.parcel import MAX_ENVELOPE, VERSION, Parcel
 from consent.service.question import BODY, written
 from consent.service.remembered import Remembered
+from consent.service.voice_questions import ListVoices
 from tests.consent.service.served import serving
 from tests.needs import HANGS_S
 
@@ -163,7 +164,8 @@ from consent.errors import OfficeAway
 from consent.grants.scope import Scope
 from consent.service.front_questions import AskGrant
 from consent.service.office_client import OfficeClient
-from consent.service.operator_questions import ListVoices, MakeBackup
+from consent.service.operator_questions import MakeBackup
+from consent.service.voice_questions import ListVoices
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 client = OfficeClient(Path(sys.argv[1]))
 print(client.user(), [voice.name for voice in client.ask(ListVoices())])

@@ -57,7 +57,7 @@ class Front:
 
     def __init__(self, folder: Path, office: ConsentOffice, pcm: Any) -> None:
         if pcm is not None:
-            office.keep_stock_clip(pcm, "These are the words of the clip.")
+            office.stock.keep_clip(pcm, "These are the words of the clip.")
         self.asked = 0
         self._voices = VoiceDesk(office)
         self._registry = Registry.open(f"sqlite:///{folder}/calls.sqlite")
