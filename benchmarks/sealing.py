@@ -63,7 +63,7 @@ def main() -> None:
         timed(f"{asked.calls} calls sealed", seal.seal_now)
 
         def sealed() -> list[Row]:
-            return office.books.rows(kinds=(SEALED,), proved=True)
+            return office.books.reader.rows(kinds=(SEALED,), proved=True)
 
         def calls() -> None:
             for each in rows[:A_MINUTE]:

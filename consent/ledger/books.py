@@ -1,117 +1,47 @@
 """The ledger as one process sees it: read on from where it was, every new row verified, writes alone.
 
-The signed checkpoint beside the keys (`ledger-head`) remembers number and hash of the newest row this host
-has seen, with the standing at that row. So a start is quick, and a database that was cut back, or replaced by
-an older copy, is noticed on this host before anything is granted from it.
+The host's checkpoint remembers the newest row this host has seen, with the standing at that row. So a start
+is quick, and a database that was cut back, or replaced by an older copy, is noticed on this host before
+anything is granted from it.
 """
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
-from consent.archive.keys import OfficeKeys, SigningKey, public_raw, read_public, write_private
-from consent.archive.tables import LEDGER, Archive
-from consent.errors import ClockError, GrantRefused, LedgerError, OperatorError
-from consent.grants.grant import GrantVerifier, b64, sign, unb64
+from consent.archive.keys import OfficeKeys, SigningKey, public_raw
+from consent.archive.tables import Archive
+from consent.errors import LedgerError
+from consent.grants.grant import b64, sign
 from consent.ledger.acts import FORM
 from consent.ledger.chain import (
     GENESIS,
     HEAD_TYP,
     KEY_KINDS,
     MAY_GO_BACK,
-    RESET,
     Head,
     Proof,
     Row,
-    head_of,
-    put,
     rows_from,
     verify,
 )
-from consent.ledger.rulings import HOUSE_KINDS, VOID, introduced, judge, replay, take
-from consent.ledger.standing import QUIET, Standing, VoiceStanding
-from consent.ledger.timekeeper import TAKEN_ANYWAY, TOLERANCE_S, Timekeeper
+from consent.ledger.host_checkpoint import HostCheckpoint
+from consent.ledger.row_reader import RowReader
+from consent.ledger.rulings import introduced, take
+from consent.ledger.standing import QUIET, Standing
+from consent.ledger.timekeeper import TOLERANCE_S, Timekeeper
+from consent.ledger.writing import Writing
 
-CHECKPOINT: Final = "ledger-head"
-CHECKPOINT_TYP: Final = "ledger-checkpoint+jws"
 CHECKPOINT_EVERY: Final = 1_000
 
 log = structlog.get_logger("consent")
-
-
-@dataclass
-class Writing:
-    """An open transaction: `connection` for the tables beside the ledger, `append` for its rows."""
-
-    connection: Connection
-    standing: Standing
-    _books: Books
-    _rows: list[Row] = field(default_factory=list)
-
-    def append(
-        self, kind: str, subject: str | None, body: Mapping[str, Any], signer: SigningKey | None = None
-    ) -> Row:
-        """Adds a row; it stands when the transaction does.
-
-        Raises `OperatorError` for one that is void, `ClockError` when this clock may not be believed, except
-        for rows of `TAKEN_ANYWAY`.
-        """
-        seq, prev, newest_ms = self._newest
-        return self._put(seq + 1, self._time_of(kind, newest_ms), kind, subject, body, prev, signer)
-
-    def _time_of(self, kind: str, newest_ms: int) -> int:
-        clock = self._books.clock
-        if kind in MAY_GO_BACK:
-            return round(clock.uncontradicted() * 1000)
-        lonely = kind == "operator.added" and not self.standing.has_auditor  # who could say the time?
-        try:
-            now = clock.believe(newest_ms, unproven=lonely or not self.standing.voices)
-        except ClockError:
-            if kind not in TAKEN_ANYWAY:
-                raise
-            return newest_ms
-        return max(newest_ms, round(now * 1000))
-
-    def set_clock(self, at_ms: int, body: Mapping[str, Any]) -> Row:
-        """Adds the row by which an auditor says what the time is: the line begins anew there."""
-        seq, prev, _ = self._newest
-        return self._put(seq + 1, at_ms, RESET, None, body, prev, None)
-
-    def now(self, *, behind_s: float = TOLERANCE_S) -> float:
-        """The time, for what this transaction decides by it. Raises `ClockError`."""
-        return self._books.now(behind_s=behind_s)
-
-    @property
-    def _newest(self) -> tuple[int, str, int]:
-        if not self._rows:
-            return self._books.tip
-        return self._rows[-1].seq, self._rows[-1].hash, self._rows[-1].at_ms
-
-    def _put(
-        self, seq: int, at_ms: int, kind: str, subject: str | None, body: Mapping[str, Any], prev: str,
-        signer: SigningKey | None,
-    ) -> Row:  # fmt: skip
-        if signer is None:
-            signer = self._books.keys.signer
-            if self.standing.signers and signer.kid not in self.standing.signers:
-                raise LedgerError(
-                    "this host has no signing key in force; copy office-keys.json from the host that rotated"
-                )
-        row = Row.make(seq, at_ms, kind, subject, body, prev, signer)
-        if kind not in QUIET and (fault := judge(self.standing, row)) is not None:
-            raise OperatorError(fault.removeprefix(VOID))
-        put(self.connection, row)
-        self._rows.append(row)
-        return row
 
 
 class Books:
@@ -128,6 +58,7 @@ class Books:
         """number of the newest row seen that changes something of the standing"""
         self.wrote_loud = False
         """whether such a row was written here"""
+        self._checkpoint = HostCheckpoint(archive, keys)
         self._ledger_id = ""
         self._lock = threading.RLock()
         self._saved = 0
@@ -155,8 +86,7 @@ class Books:
     def identity(self) -> str:
         """The hash of the ledger's first row; empty while there is none."""
         if not self.standing.office:
-            with self.archive.reading() as connection:
-                return str(connection.execute(select(LEDGER.c.hash).where(LEDGER.c.seq == 1)).scalar() or "")
+            return self.reader.hash_of(1) or ""
         return self.standing.office
 
     def introduction(self, key: SigningKey) -> dict[str, str]:
@@ -164,9 +94,9 @@ class Books:
         return {"kid": key.kid, "public": b64(public_raw(key.private.public_key()))}
 
     @property
-    def _trusted(self) -> dict[str, Ed25519PublicKey]:
-        known = {kid: read_public(raw) for kid, raw in self.standing.signers.items()} | dict(self.keys.ever)
-        return {kid: key for kid, key in known.items() if kid not in self.standing.stolen}
+    def reader(self) -> RowReader:
+        """Reads rows, and checks them by what this process knows now."""
+        return RowReader(self.archive, self.keys, self.standing)
 
     # ── reading and writing ──────────────────────────────────────────────────────────────────────────
 
@@ -192,11 +122,11 @@ class Books:
         with self._lock:
             with self.archive.writing(quiet=quiet) as connection:
                 self._refresh(connection)
-                writing = Writing(connection, self.standing, self)
+                writing = Writing(connection, self.standing, self.tip, self.keys, self.clock)
                 yield writing
-            for row in writing._rows:
+            for row in writing.rows:
                 self._take(row)
-            loud = any(row.kind not in QUIET for row in writing._rows)
+            loud = any(row.kind not in QUIET for row in writing.rows)
             self.wrote_loud |= loud
             if loud or self.tip[0] - self._saved >= CHECKPOINT_EVERY:
                 self.save_checkpoint()
@@ -248,7 +178,7 @@ class Books:
             if (
                 fault is None and row.kind not in QUIET
             ):  # each of these by itself, the quiet ones by the newest
-                if row.signed_by({**self._trusted, **introduced(self.standing, row)}):
+                if row.signed_by({**self.reader.trusted, **introduced(self.standing, row)}):
                     self._take(row)
                 else:
                     fault = "its signature fails"
@@ -261,7 +191,7 @@ class Books:
                 "after restoring a backup run: voicegate ledger resume"
             )
         if last is not None and last.seq > self.tip[0]:
-            if not last.signed_by(self._trusted):
+            if not last.signed_by(self.reader.trusted):
                 raise LedgerError(f"ledger row {last.seq} is bad: its signature fails")
             self._take(last)
         self._seen = None
@@ -288,61 +218,26 @@ class Books:
 
     # ── the checkpoint ───────────────────────────────────────────────────────────────────────────────
 
-    def _verifier(self) -> GrantVerifier:
-        return GrantVerifier(self.keys.public)
-
     def _load_checkpoint(self) -> None:
-        path = self.keys.directory / CHECKPOINT
-        if not path.exists():
+        kept = self._checkpoint.read()
+        if kept is None:
             return
+        if not kept.judged:
+            self._seen, self._unjudged = kept.head, kept.standing
+            return
+        self.standing = kept.standing
+        self.tip = (kept.head.seq, kept.head.hash, kept.head.at_ms)
         try:
-            text = path.read_text()
-            if json.loads(unb64(text.split(".")[0]))["kid"] in self.keys.revoked:
-                log.warning(
-                    "ledger.head_by_a_revoked_key", path=str(path)
-                )  # it says nothing: read from row 1
-                return
-            claims = self._verifier().claims(text, CHECKPOINT_TYP)
-            if claims.get("form") != FORM:  # an older version's: its standing is of rows that nobody judged
-                self._seen, self._unjudged = head_of(claims), Standing.from_json(claims["standing"])
-                return
-            self.standing = Standing.from_json(claims["standing"])
-            self.tip = (int(claims["seq"]), str(claims["hash"]), int(claims["at_ms"]))
             self._heed()
-        except (GrantRefused, KeyError, TypeError, OSError, ValueError, AttributeError):
-            raise LedgerError(
-                f"{path} was not signed by this office; run `voicegate ledger verify`, then remove it"
-            ) from None
+        except (KeyError, TypeError, OSError, ValueError, AttributeError):
+            raise self._checkpoint.foreign() from None
         self._saved = self.tip[0]
 
     def save_checkpoint(self) -> None:
         """Signs and keeps where this host is; never goes back behind another process of this host."""
         with self._lock:
-            path = self.keys.directory / CHECKPOINT
-            head = self._kept_head()
-            if head is not None and head.seq >= self.tip[0]:
-                return
-            self.archive.settle()  # a head must never name a row that a power cut takes
-            claims = {**self._head_claims(), "form": FORM, "standing": self.standing.to_json()}
-            signer = self.keys.signer
-            token = sign(claims, signer.private, signer.kid, CHECKPOINT_TYP)
-            try:
-                write_private(path, token.encode(), replace_it=True)
-            except OSError as error:  # what was done stands all the same
-                log.error("ledger.head_not_kept", path=str(path), error=error.strerror)
-                return
-            self._saved = self.tip[0]
-
-    def _kept_head(self) -> Head | None:
-        try:
-            text = (self.keys.directory / CHECKPOINT).read_text()
-            return head_of(self._verifier().claims(text, CHECKPOINT_TYP))
-        except (OSError, GrantRefused, LedgerError):
-            return None
-
-    def _head_claims(self) -> dict[str, Any]:
-        seq, digest, at_ms = self.tip
-        return {"seq": seq, "hash": digest, "at_ms": at_ms, "iat": self.clock()}
+            if self._checkpoint.keep(Head(*self.tip), self.standing, self.clock()):
+                self._saved = self.tip[0]
 
     def resume_terms(self) -> dict[str, Any]:
         """What an auditor's act binds to go on with the ledger as the database has it.
@@ -375,7 +270,7 @@ class Books:
             try:
                 with self.archive.writing() as connection:
                     self._catch_up(connection)
-                    writing = Writing(connection, self.standing, self)
+                    writing = Writing(connection, self.standing, self.tip, self.keys, self.clock)
                     body = {**sign_off(self.standing), "seen_before": before[1][0], "left": terms["leaves"]}
                     body |= {key: terms[key] for key in ("kid", "public", "stolen")}
                     writing.append("ledger.resumed", None, body, signer=self.keys.signers[-1])
@@ -385,10 +280,10 @@ class Books:
                 self.standing, self.tip, self._saved, self._seen = before
                 self._heed()
                 raise
-            for row in writing._rows:
+            for row in writing.rows:
                 self._take(row)
             self._unjudged = None
-            (self.keys.directory / CHECKPOINT).unlink(missing_ok=True)
+            self._checkpoint.forget()
             self.save_checkpoint()
             return knew
 
@@ -401,9 +296,9 @@ class Books:
         """
         self.look()
         signer = self.keys.signer
-        rotations = self.rows(kinds=("key.rotated",)) if len(self.standing.signers) > 1 else []
+        rotations = self.reader.rows(kinds=("key.rotated",)) if len(self.standing.signers) > 1 else []
         claims = {
-            **self._head_claims(),
+            **Head(*self.tip).to_claims(self.clock()),
             "ledger": self.ledger_id,
             "rotations": [row.to_json() for row in rotations],
         }
@@ -413,19 +308,13 @@ class Books:
     def ledger_id(self) -> str:
         """The hash of the ledger's first row, by which witnesses know it. Raises `LedgerError`."""
         if not self._ledger_id:
-            self._ledger_id = self.hash_of(1) or GENESIS
+            self._ledger_id = self.reader.hash_of(1) or GENESIS
         return self._ledger_id
-
-    def hash_of(self, seq: int) -> str | None:
-        """A row's hash as the database has it; None when there is no such row. Raises `LedgerError`."""
-        with self.archive.reading() as connection:
-            found = connection.execute(select(LEDGER.c.hash).where(LEDGER.c.seq == seq)).scalar()
-        return None if found is None else str(found)
 
     @property
     def seen(self) -> list[Head]:
         """The heads that this host has seen."""
-        kept, seen = self._kept_head(), Head(*self.tip)
+        kept, seen = self._checkpoint.head, Head(*self.tip)
         return [head for head in (kept, seen) if head is not None and head.seq]
 
     def prove(
@@ -444,78 +333,3 @@ class Books:
         with self.archive.reading() as connection:
             gone = self.keys.revoked if revoked is None else revoked
             return verify(rows_from(connection, 1), keys or self.keys.ever, heads, gone)
-
-    def rows(
-        self,
-        *,
-        subject: str | None = None,
-        kinds: tuple[str, ...] = (),
-        since_ms: int = 0,
-        holding: str = "",
-        of_no_voice: bool = False,
-        but: tuple[str, ...] = (),
-        proved: bool = False,
-        after: int = 0,
-        most: int | None = None,
-    ) -> list[Row]:
-        """Rows of one voice or of none, of some kinds or but some, or whose body holds a text, in order.
-
-        Of those behind row number `after` the first `most`, where it is given. Each is checked by its hash
-        and signature; that none is missing, only `prove` says. `proved` spares the check: the whole ledger
-        was just proved, or the rows shall be seen as they are. Raises `LedgerError` naming a row that was
-        edited.
-        """
-        wanted = select(LEDGER).where(LEDGER.c.at_ms >= since_ms).order_by(LEDGER.c.seq).limit(most)
-        if after:
-            wanted = wanted.where(LEDGER.c.seq > after)
-        if of_no_voice:  # an index knows these
-            wanted = wanted.where(LEDGER.c.subject.is_(None))
-        if subject is not None:
-            wanted = wanted.where(LEDGER.c.subject == subject)
-        if kinds:
-            wanted = wanted.where(LEDGER.c.kind.in_(kinds))
-        if but:
-            wanted = wanted.where(LEDGER.c.kind.not_in(but))
-        if holding:
-            wanted = wanted.where(LEDGER.c.body.contains(holding, autoescape=True))
-        with self.archive.reading() as connection:
-            found = [Row(*row) for row in connection.execute(wanted)]
-            if not proved:
-                self._check(connection, found)
-        return found
-
-    def _check(self, connection: Connection, rows: list[Row]) -> None:
-        """Raises `LedgerError` naming the first of these rows that was edited.
-
-        What a stolen key signed counts where the chain holds it, before the row that revoked the key.
-        """
-        trusted = self._trusted
-        for row in rows:
-            stolen = row.kid in self.standing.stolen
-            keys = self.keys.ever if stolen else trusted
-            if row.edited or not row.signed_by(keys) or (stolen and not self._holds(connection, row)):
-                raise LedgerError(f"ledger row {row.seq} was edited; run: voicegate ledger verify")
-
-    def _holds(self, connection: Connection, row: Row) -> bool:
-        """Whether the next row follows from this one, and is not after the row that revoked its key."""
-        after = connection.execute(select(LEDGER.c.prev).where(LEDGER.c.seq == row.seq + 1)).scalar()
-        wanted = select(LEDGER).where(LEDGER.c.kind.in_(("key.revoked", "ledger.resumed")))
-        ends = [
-            end.seq
-            for end in (Row(*found) for found in connection.execute(wanted))
-            if row.kid == end.table.get("kid") or row.kid in end.table.get("stolen", ())
-        ]
-        return after == row.hash and row.seq < min(ends, default=0)
-
-    def judged(self, voice: VoiceStanding) -> tuple[list[Row], VoiceStanding | None]:
-        """The rows by which one voice is judged, and where it stands by them alone.
-
-        A host's checkpoint, which whoever has the office's key can write, says nothing here.
-        """
-        rows = self.rows(subject=voice.voice_id, but=tuple(QUIET))
-        for row in list(rows):
-            if row.kind == "voice.submitted" and (challenge := str(row.table.get("challenge", ""))):
-                rows += self.rows(of_no_voice=True, kinds=("challenge.issued",), holding=challenge)
-        rows += self.rows(of_no_voice=True, kinds=HOUSE_KINDS)
-        rows.sort(key=lambda row: row.seq)
-        return rows, replay(rows)[0].voices.get(voice.voice_id)

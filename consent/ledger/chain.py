@@ -132,6 +132,10 @@ class Head:
     hash: str
     at_ms: int
 
+    def to_claims(self, now: float) -> dict[str, Any]:
+        """What a signer says of it at `now` (seconds since the epoch); `head_of` reads that."""
+        return {"seq": self.seq, "hash": self.hash, "at_ms": self.at_ms, "iat": now}
+
 
 @dataclass(frozen=True, slots=True)
 class Proof:

@@ -186,7 +186,7 @@ class HeadKeeper:
         if head.hash not in standing.given_up:
             if head.seq > self.books.tip[0]:
                 return f"the ledger ends at row {self.books.tip[0]}, before row {head.seq} of {when}"
-            if self.books.hash_of(head.seq) != head.hash:
+            if self.books.reader.hash_of(head.seq) != head.hash:
                 return f"the ledger's row {head.seq} is not the one of {when}"
         watched.found = head
         return None

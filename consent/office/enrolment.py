@@ -19,8 +19,8 @@ import numpy as np
 
 from consent.checks.sound import RATE_HZ, Floats, Recording, measure, of_call
 from consent.errors import ChallengeError, ClockError, RegistrationError
-from consent.ledger.books import Writing
 from consent.ledger.standing import WRONG_CODES
+from consent.ledger.writing import Writing
 from consent.office.office import ConsentOffice
 from consent.office.record import Reference
 from consent.office.registration import Registered

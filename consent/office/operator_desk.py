@@ -9,9 +9,10 @@ from typing import Any
 
 from consent.errors import ConsentError, OperatorError
 from consent.ledger.acts import check_act
-from consent.ledger.books import Books, Writing
+from consent.ledger.books import Books
 from consent.ledger.operators import ROLES
 from consent.ledger.standing import OperatorStanding
+from consent.ledger.writing import Writing
 
 
 @contextmanager

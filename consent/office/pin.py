@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Final
 
 from consent.errors import PinRefused, RegistrationError
-from consent.ledger.books import Writing
+from consent.ledger.writing import Writing
 
 LENGTH: Final = (6, 12)
 TRIES: Final = 5

@@ -13,8 +13,9 @@ from sqlalchemy import Connection
 
 from consent.archive.vault import HOUSE, Item, Vault
 from consent.errors import VaultError
-from consent.ledger.books import Books, Writing
+from consent.ledger.books import Books
 from consent.ledger.standing import Standing
+from consent.ledger.writing import Writing
 
 FINGERPRINT_S: Final = 5 * 365 * 24 * 3600.0
 """Fingerprints are deleted so long after their registration."""

@@ -36,7 +36,7 @@ class RecordShelf:
         if record.hash != voice.record_hash or record.voice_id != voice.voice_id:
             raise VaultError("the record is not the one that the ledger names")
         record.check_acts(voice, self._books.standing.operators)
-        _, proved = self._books.judged(voice)
+        _, proved = self._books.reader.judged(voice)
         if proved is None or proved.record_hash != voice.record_hash or proved.state != voice.state:
             raise VaultError(
                 "the ledger's rows do not make the voice what this host took it for; "

@@ -22,8 +22,9 @@ from consent.checks.sound import pcm16
 from consent.errors import ChallengeError, OperatorError, RegistrationError, VaultError
 from consent.grants.grant import LEEWAY_S, GrantVerifier
 from consent.ledger.acts import check_act, digest, read_act
-from consent.ledger.books import Books, Writing
+from consent.ledger.books import Books
 from consent.ledger.standing import GATEWAY, Standing
+from consent.ledger.writing import Writing
 from consent.office import pin as pins
 from consent.office import record as records
 from consent.office.handles import Handles

@@ -43,7 +43,7 @@ def uses(books: Books, voice_id: str, since: float = 0.0) -> list[Use]:
     """Calls that were granted the voice, oldest first."""
     found: dict[str, Use] = {}
     kinds = ("voice.granted", "voice.used")
-    for row in books.rows(subject=voice_id, kinds=kinds, since_ms=round(since * 1000)):
+    for row in books.reader.rows(subject=voice_id, kinds=kinds, since_ms=round(since * 1000)):
         body = row.table
         if row.kind == "voice.granted":
             found[body["jti"]] = Use(

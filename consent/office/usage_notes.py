@@ -59,7 +59,7 @@ class UsageNotes:
         """
         # a row's time: this clock may be wrong
         since_ms = round(min(self._clock() * 1000, self._books.tip[2]) - SOUGHT_S * 1000)
-        found = self._books.rows(kinds=("voice.granted", "voice.used"), since_ms=since_ms, holding=jti)
+        found = self._books.reader.rows(kinds=("voice.granted", "voice.used"), since_ms=since_ms, holding=jti)
         rows = [row for row in found if row.table["jti"] == jti]
         if any(row.kind == "voice.used" for row in rows):
             return None

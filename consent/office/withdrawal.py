@@ -13,9 +13,10 @@ from consent.archive.file_search import PlaceSearched, in_writing, search_files
 from consent.archive.vault import HOUSE, Item, Vault
 from consent.errors import RegistrationError, VaultError
 from consent.grants.grant import GrantVerifier
-from consent.ledger.books import Books, Writing
+from consent.ledger.books import Books
 from consent.ledger.rulings import MAX_REASON, OWNER, UNDECIDED_S
 from consent.ledger.standing import Standing, VoiceStanding
+from consent.ledger.writing import Writing
 from consent.office.handles import Handles
 from consent.office.operator_desk import acting
 from consent.office.prints import lapsed_prints, take_stock

@@ -50,7 +50,7 @@ def export(
     Raises `VaultError` for an erased voice, `LedgerError`.
     """
     record = office.records.open(voice)
-    rows, _ = office.books.judged(voice)
+    rows, _ = office.books.reader.judged(voice)
     signer = office.keys.signer
     status = {
         "voice_id": voice.voice_id,

@@ -137,7 +137,9 @@ def _hidden(office: ConsentOffice, call: Mapping[str, Any], given: Sequence[Mapp
     """A call's used grants that the ledger tells of and the registry does not, or as the stock voice's."""
     known = {str(grant.get("grant_jti")) for grant in given if grant.get("voice") != STOCK}
     try:
-        rows = office.books.rows(kinds=("voice.granted", "voice.used"), holding=str(call.get("call_id")))
+        rows = office.books.reader.rows(
+            kinds=("voice.granted", "voice.used"), holding=str(call.get("call_id"))
+        )
     except ConsentError:
         return []  # `_person` and `_ledger` say that it cannot be read
     ours = [row for row in rows if row.table["call"] == call.get("call_id") and row.table["jti"] not in known]
@@ -232,7 +234,7 @@ def _person(office: ConsentOffice, call: Mapping[str, Any]) -> list[Link]:
     jti = call.get("grant_jti")
     try:
         standing = office.look()
-        rows = office.books.rows(kinds=("voice.granted", "voice.used"), holding=str(jti))
+        rows = office.books.reader.rows(kinds=("voice.granted", "voice.used"), holding=str(jti))
     except ConsentError as error:
         return [Link("Grant", None, f"The ledger cannot be read: {error}")]
     of_it = [row for row in rows if row.table["jti"] == jti]
@@ -311,7 +313,7 @@ def _consent(office: ConsentOffice, voice_id: str, at: float, grant: Mapping[str
         "registered by": claims["registrar"],
         "checks": "; ".join(f"{check['check']}: {check['verdict']}" for check in claims["checks"]),
     }
-    for row in office.books.rows(subject=voice_id, kinds=("voice.reviewed", "voice.revoked")):
+    for row in office.books.reader.rows(subject=voice_id, kinds=("voice.reviewed", "voice.revoked")):
         body = row.table
         what = body["decision"] if row.kind == "voice.reviewed" else "revoked"
         facts[f"{what} {_when(row.at_ms / 1000)}"] = f"{body['by']} {body['reason']}".strip()

@@ -61,7 +61,7 @@ class LedgerCounter:
     def rows(self, _: Asker, question: asked.ListRows) -> tuple[Row, ...]:
         """Raises `LedgerError`."""
         return tuple(
-            self._office.books.rows(
+            self._office.books.reader.rows(
                 kinds=question.kinds,
                 since_ms=question.since_ms,
                 after=question.after,

@@ -159,7 +159,7 @@ class VoiceCounter:
             gone = str(error)
         rows = [
             row
-            for row in office.books.rows(subject=standing.voice_id)
+            for row in office.books.reader.rows(subject=standing.voice_id)
             if row.kind not in ("voice.granted", "voice.used")
         ]
         return asked.VoiceFile(standing, claims, gone, tuple(rows))

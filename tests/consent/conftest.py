@@ -201,7 +201,7 @@ class Desk:
         return self.office.grant(Scope(**{**scope, **given}))
 
     def kinds(self) -> list[str]:
-        return [row.kind for row in self.office.books.rows()]
+        return [row.kind for row in self.office.books.reader.rows()]
 
 
 @pytest.fixture

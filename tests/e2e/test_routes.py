@@ -119,9 +119,9 @@ def test_each_route_of_a_call_is_spoken_by_its_own_grant(site: Site) -> None:
     spoke = [event for event in site.house.events("session.started") if event["call_id"] == table["call_id"]]
     assert [event["voice"] for event in spoke] == ["jane", STOCK], "the engine opened a session for each"
 
-    granted = [row for row in office.books.rows(kinds=("voice.granted",), holding=table["call_id"])]
+    granted = [row for row in office.books.reader.rows(kinds=("voice.granted",), holding=table["call_id"])]
     assert [row.table["dialplan"] for row in granted] == ["jane"], "nothing of the ads is jane's"
-    (used,) = office.books.rows(kinds=("voice.used",), holding=table["call_id"])
+    (used,) = office.books.reader.rows(kinds=("voice.used",), holding=table["call_id"])
     assert (used.table["jti"], used.table["dialplan"]) == (first["jti"], "jane")
     assert used.table["seconds"] == pytest.approx(first["spoken_s"], abs=0.01)
     assert 1.0 < used.table["seconds"] < 12.0
@@ -145,7 +145,9 @@ def test_the_way_back_and_what_is_not_allowed(site: Site) -> None:
     assert [grant["route"] for grant in table["grants"]][:3] == ["jane", "ads", "jane"]
     persons = {grant["jti"] for grant in table["grants"] if grant["voice"] == "jane"}
     assert len(persons) >= 2, "back in her route, another grant"
-    used = [row.table["jti"] for row in office.books.rows(kinds=("voice.used",), holding=table["call_id"])]
+    used = [
+        row.table["jti"] for row in office.books.reader.rows(kinds=("voice.used",), holding=table["call_id"])
+    ]
     assert sorted(used) == sorted(persons), "each once"
 
     site.call("forbidden", ["1"])
@@ -157,7 +159,7 @@ def test_the_way_back_and_what_is_not_allowed(site: Site) -> None:
 @pytest.mark.long("a call in real time, on an engine that is not fast")
 def test_what_was_spoken_is_booked_though_the_front_and_the_hall_die(site: Site) -> None:
     house, office = site.house, site.office.office
-    before = len(office.books.rows(kinds=("voice.used",)))
+    before = len(office.books.reader.rows(kinds=("voice.used",)))
     calling = threading.Thread(target=lambda: site.call("jane", [], duration_s=40))
     calling.start()
     house.wait_for("the call", lambda: any(call["state"] == "confirmed" for call in house.calls()), 20)
@@ -167,7 +169,7 @@ def test_what_was_spoken_is_booked_though_the_front_and_the_hall_die(site: Site)
     house.kill("hall0")
     calling.join(60)
     house.wait_for("the house", house.ready, 30)
-    house.wait_for("the booking", lambda: len(office.books.rows(kinds=("voice.used",))) > before, 45)
-    granted = office.books.rows(kinds=("voice.granted",), holding=call["call_id"])
-    used = office.books.rows(kinds=("voice.used",), holding=call["call_id"])
+    house.wait_for("the booking", lambda: len(office.books.reader.rows(kinds=("voice.used",))) > before, 45)
+    granted = office.books.reader.rows(kinds=("voice.granted",), holding=call["call_id"])
+    used = office.books.reader.rows(kinds=("voice.used",), holding=call["call_id"])
     assert sorted(row.table["jti"] for row in used) == sorted(row.table["jti"] for row in granted)

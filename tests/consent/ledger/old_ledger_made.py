@@ -83,7 +83,7 @@ def make(folder: Path) -> dict[str, object]:
         "operators": {name: b64(key.private.private_bytes_raw()) for name, key in keys.items()},
         "keys": json.loads((folder / "consent" / "office-keys.json").read_text()),
         "head": (folder / "consent" / "ledger-head").read_text(),
-        "rows": [row.to_json() for row in again.books.rows()],
+        "rows": [row.to_json() for row in again.books.reader.rows()],
     }
 
 

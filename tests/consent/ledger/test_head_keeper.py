@@ -240,7 +240,7 @@ def test_an_auditor_gives_up_by_name_what_is_lost(gateway: Gateway, tmp_path: Pa
     lost = office.heads.given_up()
     assert len(lost) == 1
     gateway.desk.resume(office)
-    assert office.books.rows(kinds=("ledger.resumed",))[-1].table["given_up"] == [lost[0]["hash"]]
+    assert office.books.reader.rows(kinds=("ledger.resumed",))[-1].table["given_up"] == [lost[0]["hash"]]
     for each in (office, running, gateway.begin()):
         each.grant(SCOPE)
         each.heads.step()

@@ -102,7 +102,7 @@ def test_a_ledger_that_was_cut_back_is_named_by_an_exported_head(books: Books, s
 @both_databases
 def test_rows_hashed_anew_after_an_edit_are_named_by_their_signature(books: Books, sql_url: str) -> None:
     """Somebody who can write SQL, and knows how rows are hashed, but has not the key."""
-    rows = books.rows()
+    rows = books.reader.rows()
     prev = rows[3].prev
     statements = []
     for row in rows[3:]:

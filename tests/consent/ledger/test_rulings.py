@@ -35,7 +35,7 @@ class World:
     old_kid: str
 
     def __post_init__(self) -> None:
-        self.rows = self.desk.office.books.rows()
+        self.rows = self.desk.office.books.reader.rows()
         self.keys = dict(self.desk.keys)
         self.now = self.desk.clock.now
         self.office = self.rows[0].hash

@@ -153,7 +153,7 @@ def test_the_receipt_names_what_is_left_and_where_it_was_looked_for(desk: Desk, 
     assert f"of {len([path for path in data.rglob('*') if path.is_file()])} files below" in told
     assert "2 fingerprints of its recordings, until 2032-" in told
     assert receipt.fingerprints == 2
-    (row,) = desk.office.books.rows(kinds=("voice.erased",))
+    (row,) = desk.office.books.reader.rows(kinds=("voice.erased",))
     assert len(row.table["fingerprints_kept"]) == 2
     with desk.office.archive.reading() as connection:
         kept = desk.office.vault.all(connection, HOUSE, "fingerprint")

@@ -16,8 +16,8 @@ from consent.grants.grant import GrantVerifier, VoiceGrant, read_public_keys, si
 from consent.grants.revocation import TYP as REVOCATION_TYP
 from consent.grants.revocation import RevocationList
 from consent.grants.scope import Scope
-from consent.ledger.books import CHECKPOINT, CHECKPOINT_TYP
 from consent.ledger.chain import HEAD_TYP, Row, put
+from consent.ledger.host_checkpoint import CHECKPOINT, CHECKPOINT_TYP
 from consent.ledger.operators import OperatorKey
 from consent.ledger.standing import Standing
 from consent.ledger.timekeeper import Timekeeper
@@ -158,7 +158,7 @@ def test_a_finding_cannot_be_changed_with_the_offices_key(desk: Desk) -> None:
     )
     with pytest.raises(ConsentError, match="signed other findings"):
         forged.check_acts(standing, desk.office.look().operators)
-    (honest,) = [row for row in desk.office.books.rows() if row.kind == "voice.submitted"]
+    (honest,) = [row for row in desk.office.books.reader.rows() if row.kind == "voice.submitted"]
     for change in (
         {"checks": {name: "passed" for name in honest.table["checks"]}},
         {"findings": records.digest(claims["checks"])},
@@ -196,7 +196,7 @@ def test_one_act_rotates_one_key_once(desk: Desk) -> None:
         second.signing(act)
     with pytest.raises(OperatorError, match="next signing key"):
         first.signing(desk.act("alice", "rotate", **about))
-    assert [row.kind for row in desk.office.books.rows()].count("key.rotated") == 1
+    assert [row.kind for row in desk.office.books.reader.rows()].count("key.rotated") == 1
     assert desk.office.books.prove().ok
 
 
@@ -204,7 +204,7 @@ def test_an_act_to_listen_that_stands_in_the_ledger_takes_no_sound_out_again(
     desk: Desk, pending: str
 ) -> None:
     desk.listen("bob")
-    (row,) = desk.office.books.rows(kinds=("voice.heard",))
+    (row,) = desk.office.books.reader.rows(kinds=("voice.heard",))
     other, fresh = desk.open_again(), without_memory(desk)
     for office in (desk.office, other, fresh):
         with pytest.raises(OperatorError, match="handed in before"):

@@ -73,7 +73,7 @@ def test_without_recogniser_and_classifier_it_waits_for_a_second_operator(needs_
 
 def test_the_ledger_holds_no_name(desk: Desk) -> None:
     desk.jane(pin="482913")
-    whole = " ".join(row.body for row in desk.office.books.rows())
+    whole = " ".join(row.body for row in desk.office.books.reader.rows())
     for secret in ("Jane", "Doe", "Acme", "482913", "Congratulations"):
         assert secret not in whole
 
@@ -119,7 +119,7 @@ def test_who_has_not_listened_does_not_approve(needs_review: Desk) -> None:
     sounds = desk.listen("bob")
     assert len(sounds["statement"]) == len(prompt("basic-pbx-ivr-main").pcm)
     assert desk.office.reviews.review("jane", desk.act("bob", "review", **about)) == "active"
-    heard = desk.office.books.rows(kinds=("voice.heard",))
+    heard = desk.office.books.reader.rows(kinds=("voice.heard",))
     assert [row.table["by"] for row in heard] == ["rosa", "bob"]
 
 
@@ -545,7 +545,7 @@ def test_a_registration_killed_between_any_two_steps_leaves_nothing_or_all(desk:
     recordings = (submission.statement, *(r.recording for r in submission.references))
     for made in recordings:
         made.sha256, made.at_16k, made.speech  # noqa: B018  # computed once, not in every child
-    kept = len(desk.office.books.rows())
+    kept = len(desk.office.books.reader.rows())
     steps = killed = 0
     while True:
         steps += 1
@@ -561,7 +561,7 @@ def test_a_registration_killed_between_any_two_steps_leaves_nothing_or_all(desk:
             break
         killed += 1
         assert desk.office.look().voices == {}, f"half a registration after step {steps}"
-        assert len(desk.office.books.rows()) == kept
+        assert len(desk.office.books.reader.rows()) == kept
         with desk.office.archive.reading() as connection:
             assert desk.office.vault.items(connection, "house") == []
     assert killed > 20, "every statement of the registration was a place to die"

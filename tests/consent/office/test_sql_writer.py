@@ -187,7 +187,7 @@ def test_a_voice_from_before_keeps_its_name_provable_when_it_is_erased(desk: Des
     jane = desk.jane().voice_id
     forget_hashes(desk)
     taking_back(desk, "erase", jane)
-    (row,) = desk.office.books.rows(kinds=("voice.erased",))
+    (row,) = desk.office.books.reader.rows(kinds=("voice.erased",))
     assert row.table["handle_mac"] == desk.office.keys.mac_of("jane")
     sql(desk, "UPDATE consent_voices SET handle = 'joe'")
     fresh = desk.open_again()
@@ -419,7 +419,7 @@ def test_fingerprints_from_before_are_counted_once_and_then_missed(desk: Desk) -
         writing.standing.prints.clear()
         writing.standing.uncounted = True
     joe(desk)
-    (row,) = desk.office.books.rows(kinds=("prints.counted",))
+    (row,) = desk.office.books.reader.rows(kinds=("prints.counted",))
     assert [item["number"] for item in row.table["prints"]] == [0, 1]
     sql(desk, "DELETE FROM consent_items WHERE voice_id = 'house' AND number = 0")
     with pytest.raises(VaultError, match="1 of 4 fingerprints"):
@@ -479,7 +479,7 @@ def test_edited_usage_is_not_told_as_usage(desk: Desk, hashed_anew: bool) -> Non
     jane = desk.jane(pin=PIN).voice_id
     granted = desk.grant()
     desk.office.record_usage(jti=granted.jti, call_id="c1", seconds=600.0, dialplan="demo")  # type: ignore[attr-defined]
-    (used,) = desk.office.books.rows(kinds=("voice.used",))
+    (used,) = desk.office.books.reader.rows(kinds=("voice.used",))
     desk.grant()
     body = used.body.replace("600.0", "1.0")
     anew = row_hash(used.seq, used.at_ms, used.kind, used.subject, body, used.prev)

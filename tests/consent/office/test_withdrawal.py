@@ -50,7 +50,7 @@ def test_an_erased_voice_is_gone_and_the_ledger_stays_provable(desk: Desk) -> No
         assert desk.office.vault.items(connection, done.voice_id) == []
         with pytest.raises(VaultError, match="erased"):
             desk.office.vault.get(connection, done.voice_id, "reference")
-    (receipt,) = desk.office.books.rows(kinds=("voice.erased",))
+    (receipt,) = desk.office.books.reader.rows(kinds=("voice.erased",))
     assert len(receipt.table["items"]) == len(items)
     assert {item["sealed_sha256"] for item in receipt.table["items"]} == {item.digest for item in items}
     assert desk.office.books.prove().ok
@@ -165,7 +165,7 @@ def test_the_owner_hears_of_the_usage_and_revokes_by_pin(desk: Desk) -> None:
     with pytest.raises(GrantRefused) as caught:
         desk.grant()
     assert caught.value.reason == "revoked"
-    (row,) = desk.office.books.rows(kinds=("voice.revoked",))
+    (row,) = desk.office.books.reader.rows(kinds=("voice.revoked",))
     assert row.table["by"] == "owner by phone, call owner-call"
     assert row.subject == done.voice_id
 

@@ -228,7 +228,7 @@ def test_postgresqls_clock_tells_which_of_two_hosts_is_wrong(
     right = ConsentOffice.open(sql_url, folder)
     key = OperatorKey.make("alice")
     OperatorDesk(right.books).add("alice", "registrar", key.public, None)
-    rows = len(right.books.rows())
+    rows = len(right.books.reader.rows())
     wrong = ConsentOffice.open(sql_url, folder, clock=lambda: time.time() + wrong_s)
     bob = OperatorKey.make("bob")
     with pytest.raises(ClockError, match=r"(180 days|5 min) (ahead of|behind) PostgreSQL's clock"):
@@ -244,7 +244,7 @@ def test_postgresqls_clock_tells_which_of_two_hosts_is_wrong(
     with pytest.raises(ClockError, match="PostgreSQL's clock"):
         wrong.set_clock("nobody may say what another clock denies", act)
     OperatorDesk(right.books).add("bob", "reviewer", bob.public, None)
-    assert len(right.books.rows()) == rows + 2
+    assert len(right.books.reader.rows()) == rows + 2
     with right.archive.reading() as connection:
         latest = connection.execute(text("SELECT max(at_ms) FROM consent_ledger")).scalar()
     assert latest is not None

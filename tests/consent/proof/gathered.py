@@ -17,6 +17,6 @@ def evidence_by(
     keys: Sequence[MarkKey] | None = None, calls: SealedCalls | None = None,
 ) -> Evidence:  # fmt: skip
     def sealed() -> Iterator[Row]:
-        yield from office.books.rows(kinds=(SEALED,), proved=True)
+        yield from office.books.reader.rows(kinds=(SEALED,), proved=True)
 
     return gather(consent_of(office, call), call, mark, sealed=sealed(), keys=keys, calls=calls)

@@ -123,11 +123,11 @@ class Front:
 
     def used(self) -> list[tuple[str, float]]:
         """What the ledger has, in order: the route and its seconds."""
-        rows = self.office.books.rows(kinds=("voice.used",))
+        rows = self.office.books.reader.rows(kinds=("voice.used",))
         return [(row.table["dialplan"], row.table["seconds"]) for row in rows]
 
     def granted(self) -> list[str]:
-        rows = self.office.books.rows(kinds=("voice.granted",))
+        rows = self.office.books.reader.rows(kinds=("voice.granted",))
         return [row.table["dialplan"] for row in rows]
 
 

@@ -56,7 +56,7 @@ class Sealing:
             connection.execute(text(statement), given)
 
     def sealed(self) -> list[Row]:
-        return self.desk.office.books.rows(kinds=(SEALED,), proved=True)
+        return self.desk.office.books.reader.rows(kinds=(SEALED,), proved=True)
 
     def faults(self) -> list[str]:
         return check_calls(self.sealed(), CallLeaves(self.registry))
