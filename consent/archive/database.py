@@ -21,9 +21,9 @@ def database_url(sql_url: str) -> URL:
     """
     try:
         url = make_url(sql_url)
-    except (ArgumentError, ValueError):  # the latter of a port that is no number
+    except (ArgumentError, ValueError):  # the latter of a port that is not a number
         raise ValueError(
-            "VOICEGATE_SQL_URL is no SQLAlchemy URL; for example postgresql://user@host/db"
+            "VOICEGATE_SQL_URL is not an SQLAlchemy URL; for example postgresql://user@host/db"
         ) from None
     if url.drivername in ("postgresql", "postgres"):
         url = url.set(drivername="postgresql+psycopg")

@@ -158,7 +158,7 @@ class OfficeKeys:
         except OSError as error:
             raise VaultError(f"{path} cannot be read: {error.strerror}") from None
         except ValueError:
-            raise VaultError(f"{path} is no key file; restore it from your backup") from None
+            raise VaultError(f"{path} is not a key file; restore it from your backup") from None
         self._publish()
 
     @property

@@ -362,7 +362,7 @@ def _read(path: Path) -> dict[str, Any]:
     for key in table:
         if key not in ("recogniser", "classifier"):
             raise RegistrationError(
-                "checks", f"{path}: {key!r} is no setting; there are recogniser, classifier"
+                "checks", f"{path}: {key!r} is not a setting; there are recogniser, classifier"
             )
     named = table.get("recogniser")
     if named is not None and (not isinstance(named, dict) or set(named) != {"directory", "sha256"}):

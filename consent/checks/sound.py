@@ -112,7 +112,7 @@ def read_file(path: Path) -> bytes:
         with os.fdopen(fd, "rb") as file:
             state = os.fstat(fd)
             if not stat.S_ISREG(state.st_mode):
-                raise SoundError(f"{path} is no file")
+                raise SoundError(f"{path} is not a file")
             if state.st_size > MAX_BYTES:
                 raise SoundError(f"{path} has {state.st_size >> 20} MB; at most {MAX_BYTES >> 20} are taken")
             return file.read(MAX_BYTES + 1)
@@ -125,7 +125,7 @@ def decode(content: bytes, name: str) -> Recording:
     if len(content) > MAX_BYTES:
         raise SoundError(f"{name} has more than {MAX_BYTES >> 20} MB")
     if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
-        raise SoundError(f"{name} is no WAV file; convert it, for example: ffmpeg -i in.m4a -ac 1 out.wav")
+        raise SoundError(f"{name} is not a WAV file; convert it, for example: ffmpeg -i in.m4a -ac 1 out.wav")
     try:
         with wave.open(io.BytesIO(content)) as file:
             channels, width, rate_hz = file.getnchannels(), file.getsampwidth(), file.getframerate()
@@ -137,7 +137,7 @@ def decode(content: bytes, name: str) -> Recording:
                 )
             raw = file.readframes(int(MAX_S * rate_hz) + rate_hz)
     except (wave.Error, EOFError, ValueError) as error:
-        raise SoundError(f"{name} is no WAV file of plain PCM ({error})") from None
+        raise SoundError(f"{name} is not a WAV file of plain PCM ({error})") from None
     frames = len(raw) // (channels * width)
     if frames > MAX_S * rate_hz:
         raise SoundError(f"{name} is longer than {MAX_S:.0f} s")
@@ -169,7 +169,7 @@ def of_call(name: str, pcm: Floats, source_hz: int) -> Recording:
     if len(pcm) > MAX_S * RATE_HZ:
         raise SoundError(f"{name} is longer than {MAX_S:.0f} s")
     if not np.isfinite(pcm).all():
-        raise SoundError(f"{name} holds what is no sound")
+        raise SoundError(f"{name} holds what is not a sound")
     return Recording(name, pcm.astype(np.float32), source_hz, hashlib.sha256(pcm16(pcm)).hexdigest())
 
 

@@ -160,12 +160,14 @@ def evidence_(house: House, call_file: IO[str], out: Path | None, as_json: bool)
         table = json.load(call_file)
         call = dict(table.get("registry") or table)
     except (ValueError, TypeError, AttributeError):
-        raise LedgerError(f"{call_file.name}: no call's JSON; see: voicegate calls show ID --json") from None
+        raise LedgerError(
+            f"{call_file.name} is not a call's JSON; see: voicegate calls show ID --json"
+        ) from None
     with house.office() as office, house.calls() as calls:
         try:
             found = evidence_of(office, call, keys=house.mark_keys(), calls=calls)
         except (ValueError, TypeError, OverflowError) as error:  # of a field that somebody wrote
-            raise LedgerError(f"{call_file.name}: no call's JSON: {error}") from None
+            raise LedgerError(f"{call_file.name} is not a call's JSON: {error}") from None
     if as_json:
         echo_json(found.to_json())
     elif out is None:

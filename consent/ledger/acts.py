@@ -71,7 +71,7 @@ def read_act(standing: Standing, token: object, what: str) -> tuple[OperatorStan
     try:
         name = str(json.loads(unb64(token.split(".")[1]))["op"])
     except (ValueError, KeyError, IndexError, TypeError, RecursionError):
-        raise OperatorError("this is no operator's act") from None
+        raise OperatorError("this is not an operator's act") from None
     operator = standing.operators.get(name)
     if operator is None:
         raise OperatorError(f"no operator is called {name!r}; `voicegate operator list` shows them")

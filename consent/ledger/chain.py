@@ -223,4 +223,4 @@ def head_of(claims: Mapping[str, Any]) -> Head:
     try:
         return Head(int(claims["seq"]), str(claims["hash"]), int(claims["at_ms"]))
     except (KeyError, ValueError, TypeError):
-        raise LedgerError("this is no ledger head") from None
+        raise LedgerError("this is not a ledger head") from None

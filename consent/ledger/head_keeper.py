@@ -324,5 +324,5 @@ def _claims(token: str, verifier: GrantVerifier, books: Books) -> dict[str, Any]
             if row.kind == "key.rotated" and not row.edited and row.signed_by(keys):
                 keys[row.table["kid"]] = Ed25519PublicKey.from_public_bytes(unb64(row.table["public"]))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
-        raise GrantRefused("tampered", "this is no ledger head") from None
+        raise GrantRefused("tampered", "this is not a ledger head") from None
     return GrantVerifier(keys).claims(token, HEAD_TYP)

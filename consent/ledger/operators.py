@@ -47,7 +47,7 @@ class OperatorKey:
         """Raises `OperatorError` for a name that is none."""
         if not NAME.match(name) or name == GATEWAY:
             raise OperatorError(
-                f"{name!r} is no operator's name: small letters, digits, '.', '_', '-', at most 64"
+                f"{name!r} is not an operator's name: small letters, digits, '.', '_', '-', at most 64"
             )
         return cls(name, Ed25519PrivateKey.generate())
 
@@ -85,9 +85,11 @@ class OperatorKey:
         except OSError as error:
             raise OperatorError(f"the key of {name}: {path}: {error.strerror}") from None
         except (ValueError, TypeError, UnsupportedAlgorithm):
-            raise OperatorError(f"{path} does not open: the passphrase is wrong, or it is no key") from None
+            raise OperatorError(
+                f"{path} does not open: the passphrase is wrong, or it is not a key"
+            ) from None
         if not isinstance(key, Ed25519PrivateKey):
-            raise OperatorError(f"{path} is no Ed25519 key")
+            raise OperatorError(f"{path} is not an Ed25519 key")
         return cls(name, key)
 
     @staticmethod

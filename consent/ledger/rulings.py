@@ -182,7 +182,7 @@ def _opened(standing: Standing, row: Judged, body: Body) -> None:
 def _added(standing: Standing, row: Judged, body: Body) -> None:
     name, role, public = str(body["name"]), str(body["role"]), str(body["public"])
     if role not in ROLES:
-        raise OperatorError(f"{role!r} is no role")
+        raise OperatorError(f"{role!r} is not a role")
     read_public(public)
     if body.get("act"):
         operator, claims = _act_of(standing, row, body, "operator", "added_by")
@@ -224,7 +224,7 @@ def _submitted(standing: Standing, row: Judged, body: Body) -> None:
     if standing.form < FORM:
         known = standing.operators.get(registrar)
         if registrar != GATEWAY and (known is None or known.revoked or known.role not in MAY["register"]):
-            raise OperatorError(f"{registrar!r} is no registrar")
+            raise OperatorError(f"{registrar!r} is not a registrar")
         return
     by_phone = standing.challenges.get(body["challenge"])
     if by_phone is None:

@@ -116,7 +116,7 @@ class UrlWitness:
             parts = urlsplit(url)
             here = _is_loopback(parts.hostname or "")
             good = bool(parts.hostname) and (parts.scheme == "https" or (parts.scheme == "http" and here))
-            parts.port  # noqa: B018  # a port that is no number raises
+            parts.port  # noqa: B018  # a port that is not a number raises
         except ValueError:
             good = False
         if not good:

@@ -77,7 +77,7 @@ def kept(path: Path) -> bytes:
     except OSError as error:
         raise VaultError(f"{path}: {error.strerror}") from None
     if not whole.startswith(MAGIC):
-        raise VaultError(f"{path} is no backup of consent")
+        raise VaultError(f"{path} is not a backup of consent")
     return whole
 
 
@@ -89,10 +89,10 @@ def restore(path: Path, passphrase: bytes, sql_url: str, directory: Path) -> int
 def restore_from(whole: bytes, passphrase: bytes, sql_url: str, directory: Path) -> int:
     """Fills an empty database, and takes the backup's keys in; returns how many rows.
 
-    Raises `VaultError` for what is no backup, a wrong passphrase, or a database with consent in it.
+    Raises `VaultError` for what is not a backup, a wrong passphrase, or a database with consent in it.
     """
     if not whole.startswith(MAGIC):
-        raise VaultError("this is no backup of consent")
+        raise VaultError("this is not a backup of consent")
     body = whole[len(MAGIC) :]
     salt, nonce, sealed = body[:SALT], body[SALT : SALT + NONCE], body[SALT + NONCE :]
     try:

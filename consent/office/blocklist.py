@@ -33,7 +33,7 @@ class Blocklist:
                 "blocked", "blocking needs the speaker model; fetch it with: voicegate models get speaker"
             )
         if not label.isprintable() or not 0 < len(label) <= 80:
-            raise RegistrationError("name", f"{label!r} is no label")
+            raise RegistrationError("name", f"{label!r} is not a label")
         if measure(sample).speech_s < 3.0:
             raise RegistrationError("sound", f"{sample.name}: less than 3 s of speech in it")
         kept = voiceprint(speaker.windows(sample.speech_16k))

@@ -49,7 +49,7 @@ class OperatorDesk:
         `OperatorError`, `LedgerError`.
         """
         if role not in ROLES:
-            raise OperatorError(f"{role!r} is no role; there are {', '.join(ROLES)}")
+            raise OperatorError(f"{role!r} is not a role; there are {', '.join(ROLES)}")
         body = {"name": name, "role": role, "public": public, "added_by": "", "act": act or ""}
         if act is None:
             with self._books.writing() as writing:

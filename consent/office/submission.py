@@ -44,7 +44,8 @@ class Submission:
         if not HANDLE.match(self.handle):
             raise RegistrationError(
                 "name",
-                f"{self.handle!r} is no name for a voice: small letters, digits, '.', '_', '-', at most 64",
+                f"{self.handle!r} is not a name for a voice: "
+                "small letters, digits, '.', '_', '-', at most 64",
             )
         if self.handle == STOCK:
             raise RegistrationError("name", f"{STOCK} is the stock voice; choose another name")
@@ -58,7 +59,7 @@ class Submission:
             text = reference.text.strip()
             if not text or len(text) > MAX_TEXT or not text.isprintable():
                 raise RegistrationError(
-                    "reference", f"{reference.recording.name}: its text is empty, too long, or no plain text"
+                    "reference", f"{reference.recording.name}: its text is empty, too long, or not plain text"
                 )
         if self.pin is not None:
             pins.check_form(self.pin)

@@ -83,11 +83,11 @@ def verify(
     """
     try:
         if bundle["format"] != FORMAT:
-            raise LedgerError("this is no bundle that this program reads")
+            raise LedgerError("this is not a bundle that this program reads")
         rows = [Row(**row) for row in bundle["rows"]]
         token, status_token, head_token = (str(bundle[key]) for key in ("record", "status", "head"))
     except (KeyError, TypeError):
-        raise LedgerError("this is no consent bundle") from None
+        raise LedgerError("this is not a consent bundle") from None
     gone = dict(revoked or {})
     trusted = {**keys, **gone}
     standing = Standing()

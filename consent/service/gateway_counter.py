@@ -145,9 +145,9 @@ class GatewayCounter:
         return self._office.stock.has_clip
 
     def keep_stock_clip(self, _: Asker, question: asked.KeepStockClip) -> None:
-        """Raises `RegistrationError` for what is no sound, `LedgerError`."""
+        """Raises `RegistrationError` for what is not a sound, `LedgerError`."""
         if len(question.pcm) % 4:
-            raise RegistrationError("sound", "the stock voice's clip is no float32 sound")
+            raise RegistrationError("sound", "the stock voice's clip is not a float32 sound")
         self._office.stock.keep_clip(np.frombuffer(question.pcm, "<f4"), question.text)
 
     # ── in a call ────────────────────────────────────────────────────────────────────────────────────
@@ -165,7 +165,7 @@ class GatewayCounter:
             raise RegistrationError("statement", f"there is no line {question.at + 1}")
         low, high = RATES_HZ
         if not low <= question.source_hz <= high or len(question.pcm) % 2:
-            raise RegistrationError("sound", "this is no sound of a call")
+            raise RegistrationError("sound", "this is not a sound of a call")
         return enrolment.heard(question.at, float_from_bytes(question.pcm), question.source_hz)
 
     def close_enrolment(self, _: Asker, question: asked.CloseEnrolment) -> str:

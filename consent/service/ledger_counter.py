@@ -49,7 +49,7 @@ class LedgerCounter:
                 heads = [head_of(verifier.claims(question.head, HEAD_TYP))]
             except GrantRefused:
                 raise LedgerError(
-                    "this is no ledger head signed with these keys, or its key was revoked"
+                    "this is not a ledger head signed with these keys, or its key was revoked"
                 ) from None
         revoked = None if question.revoked is None else _public(question.revoked)
         return office.books.prove(heads, {**trusted, **(revoked or {})} if trusted else None, revoked)
@@ -100,4 +100,4 @@ def _public(keys: dict[str, str]) -> dict[str, Any]:
     try:
         return dict(public_keys(keys))
     except (ValueError, TypeError):
-        raise LedgerError("these are no public keys") from None
+        raise LedgerError("these are not public keys") from None

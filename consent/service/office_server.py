@@ -1,7 +1,7 @@
 """The office's end of its socket: who asks is known from the kernel, and what is asked is checked.
 
 A connection has a thread, and one question at a time. What comes over the socket may be anything: bytes that
-are no question are refused and their connection is closed; the process and the other connections go on.
+are not a question are refused and their connection is closed; the process and the other connections go on.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ _PIECE: Final = 1 << 20
 
 
 class Malformed(Exception):
-    """What came is no parcel, or is larger than it may be; the text says which, and quotes nothing."""
+    """What came is not a parcel, or is larger than it may be; the text says which, and quotes nothing."""
 
 
 @dataclass(frozen=True, slots=True)

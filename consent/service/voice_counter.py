@@ -183,7 +183,7 @@ class VoiceCounter:
         try:
             return consent_of(self._office, question.call)
         except (ValueError, TypeError, OverflowError) as error:  # of a field that somebody wrote
-            raise LedgerError(f"no call's JSON: {error}") from None
+            raise LedgerError(f"this is not a call's JSON: {error}") from None
 
     def checks(self, _: Asker, __: asked.ListChecks) -> dict[str, str]:
         """Raises `RegistrationError` for a mistake in `checks.toml`."""

@@ -69,24 +69,28 @@ class Terms:
         """Raises `RegistrationError` naming what cannot be read aloud, kept, or meant."""
         if not PERSON.match(self.name) or not _plain(self.name):
             raise RegistrationError(
-                "name", f"{self.name!r} is no person's name: letters, spaces, ' . and - only, at most 100"
+                "name", f"{self.name!r} is not a person's name: letters, spaces, ' . and - only, at most 100"
             )
         if not COMPANY.match(self.company) or not _plain(self.company):
             raise RegistrationError(
-                "name", f"{self.company!r} is no company's name: letters, digits, spaces, . , ' & + - only"
+                "name", f"{self.company!r} is not a company's name: letters, digits, spaces, . , ' & + - only"
             )
         if self.spoken not in LEXICA:
             known = ", ".join(LEXICA)
             raise RegistrationError("terms", f"the statement can be read in {known}, not in {self.spoken!r}")
         for purpose in self.purposes:
             if not PURPOSE.match(purpose):
-                raise RegistrationError("terms", f"{purpose!r} is no purpose: a word like support or booking")
+                raise RegistrationError(
+                    "terms", f"{purpose!r} is not a purpose: a word like support or booking"
+                )
         for purpose, use in self.uses:
             self._check_use(purpose, use)
         for language in self.languages:
             if language not in LEXICA[self.spoken].languages:
                 known = ", ".join(LEXICA[self.spoken].languages)
-                raise RegistrationError("terms", f"{language!r} is no language the statement names: {known}")
+                raise RegistrationError(
+                    "terms", f"{language!r} is not a language that the statement names: {known}"
+                )
         if not self.purposes or not self.languages:
             raise RegistrationError("terms", "a consent names at least one purpose and one language")
         if self.until < today:

@@ -442,7 +442,7 @@ def test_a_voices_name_is_no_path_and_no_sql(desk: Desk, handle: str) -> None:
     ],
 )
 def test_a_persons_name_is_a_name(desk: Desk, name: str) -> None:
-    with pytest.raises(RegistrationError, match="no person's name"):
+    with pytest.raises(RegistrationError, match="not a person's name"):
         desk.challenge(replace(Desk.TERMS, name=name))
     assert desk.office.books.prove().ok
 

@@ -350,5 +350,5 @@ def test_a_backup_wants_a_real_passphrase_and_overwrites_nothing(desk: Desk, tmp
     with pytest.raises(VaultError, match="overwrites nothing"):
         backup.write(desk.office, tmp_path / "b", PASSPHRASE)
     (tmp_path / "junk").write_bytes(b"junk")
-    with pytest.raises(VaultError, match="no backup"):
+    with pytest.raises(VaultError, match="not a backup"):
         backup.restore(tmp_path / "junk", PASSPHRASE, "sqlite:////tmp/x.db", tmp_path / "k")

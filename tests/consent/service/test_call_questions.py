@@ -124,7 +124,7 @@ def test_the_evidence_of_a_call_holds_over_the_socket_and_an_edited_row_breaks_i
     assert registry_link({**call, "caller": "eve"}) is False
     nothing = evidence_of(front.client, None, {"payload": "1"}, misnamed="c1")
     assert [(link.title, link.holds) for link in nothing.links] == [("Watermark", True), ("Call", False)]
-    with pytest.raises(LedgerError, match="no call's JSON"):
+    with pytest.raises(LedgerError, match="not a call's JSON"):
         evidence_of(front.client, {"call_id": "c1", "grants": 7})
     registry.close()
 

@@ -52,7 +52,7 @@ def test_it_makes_what_is_not_there_and_can_be_done_again(settings: Settings) ->
     [
         ("watermark-keys.json", b"{", "watermark-keys.json is no key file"),
         ("watermark-keys.json", b'{"keys": []}', "watermark-keys.json holds no key"),
-        ("consent/checks.toml", b"x = 1", "checks.toml: 'x' is no setting"),
+        ("consent/checks.toml", b"x = 1", "checks.toml: 'x' is not a setting"),
         ("sip-route-key", b"", "sip-route-key does not hold a key of 32 bytes; remove it"),
         ("sip_users.json", b"{", "sip_users.json is broken"),
         ("voicegate.db", b"no database at all" * 100, r"voicegate\.db: the call registry cannot be opened"),
@@ -68,7 +68,7 @@ def test_a_damaged_file_is_named(settings: Settings, name: str, content: bytes, 
 
 def test_damaged_keys_of_the_office_are_named_by_its_process(settings: Settings) -> None:
     (settings.data_dir / "consent" / "office-keys.json").write_bytes(b"{")
-    with pytest.raises(VaultError, match=r"office-keys\.json is no key file"):
+    with pytest.raises(VaultError, match=r"office-keys\.json is not a key file"):
         _prepared(settings)
 
 
@@ -101,8 +101,8 @@ def test_the_network_that_hears_speech_is_looked_at(
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("nonsense", "VOICEGATE_SQL_URL is no SQLAlchemy URL"),
-        ("postgresql://vg:secret@127.0.0.1:abc/x", "VOICEGATE_SQL_URL is no SQLAlchemy URL"),
+        ("nonsense", "VOICEGATE_SQL_URL is not an SQLAlchemy URL"),
+        ("postgresql://vg:secret@127.0.0.1:abc/x", "VOICEGATE_SQL_URL is not an SQLAlchemy URL"),
         ("postgresql+nodriver://x/y", "VOICEGATE_SQL_URL: there is no driver postgresql.nodriver here"),
         ("mysql://x/y", "VOICEGATE_SQL_URL: mysql is neither sqlite nor postgresql"),
         ("postgresql://vg:secret@127.0.0.1:1/x", "VOICEGATE_SQL_URL: the call registry cannot be opened"),

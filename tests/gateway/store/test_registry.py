@@ -174,7 +174,7 @@ def test_a_database_that_goes_away_is_an_error_without_sql(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("bad", "says"),
     [
-        ("nonsense", "no SQLAlchemy URL"),
+        ("nonsense", "not an SQLAlchemy URL"),
         ("mysql://x/y", "neither sqlite nor postgresql"),
         ("sqlite://", "name a file"),
         ("sqlite:////proc/no/such/place.db", "cannot be opened"),
