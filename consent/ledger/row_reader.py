@@ -50,10 +50,10 @@ class RowReader:
     ) -> list[Row]:
         """Rows of one voice or of none, of some kinds or but some, or whose body holds a text, in order.
 
-        Of those behind row number `after` the first `most`, where it is given. Each is checked by its hash
-        and signature; that none is missing, only `prove` says. `proved` spares the check: the whole ledger
-        was just proved, or the rows shall be seen as they are. Raises `LedgerError` naming a row that was
-        edited.
+        They are those behind row number `after`, and at most `most` of them where it is given. Each is
+        checked by its hash and signature; that none is missing, only `Books.prove` says. `proved` spares the
+        check: the whole ledger was just proved, or the rows shall be seen as they are. Raises `LedgerError`
+        naming a row that was edited.
         """
         wanted = select(LEDGER).where(LEDGER.c.at_ms >= since_ms).order_by(LEDGER.c.seq).limit(most)
         if after:

@@ -46,7 +46,7 @@ from consent.office.record import Record
 from consent.office.record_shelf import RecordShelf
 from consent.office.registration import Registrar
 from consent.office.review import ReviewDesk
-from consent.office.revocation_list import RevocationList
+from consent.office.signed_revocations import SignedRevocations
 from consent.office.stock import StockVoice
 from consent.office.usage_notes import UsageNotes
 from consent.office.voice import Voice, VoiceReference
@@ -78,7 +78,7 @@ class ConsentOffice:
         self.stock = StockVoice(archive, self.vault, clock)
         self.records = RecordShelf(self.books, self.vault)
         self.usage = UsageNotes(self.books, clock)
-        self._revocations = RevocationList(archive, keys, self.handles, clock)
+        self._revocations = SignedRevocations(archive, keys, self.handles, clock)
         self._grant_s = grant_s
         self._broken = ""
         try:

@@ -11,7 +11,7 @@ from consent.ledger.standing import Standing
 from consent.office.handles import Handles
 
 
-class RevocationList:
+class SignedRevocations:
     """Signs a revocation once for each voice, reason and signing key, and remembers it."""
 
     def __init__(
