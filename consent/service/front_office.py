@@ -28,7 +28,8 @@ class FrontOffice:
     """Grants and what goes with them. `public_keys_path` is where halls and engines find the public keys.
 
     The office writes that file itself where it runs in the gateway's data directory. Elsewhere it is written
-    here, before the first grant that a new key signed is handed on.
+    here: as often as the front looks at the ledger (`publish_keys`), so that a revoked key is trusted no
+    longer, and before the first grant that a new key signed is handed on.
     """
 
     def __init__(self, client: OfficeClient, public_keys_path: Path) -> None:
@@ -42,14 +43,17 @@ class FrontOffice:
         self._verifier: GrantVerifier | None = None
 
     def publish_keys(self) -> None:
-        """Writes the office's public keys to the file. Raises `OfficeAway`."""
-        content = self.client.ask(asked.AskKeys()).encode()
+        """Writes the office's public keys to the file, unless it has them. Raises `OfficeAway`, `OSError`."""
         path = self.public_keys_path
-        with self._lock:
-            if path.exists() and path.read_bytes() == content:
-                return
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_private(path, content, replace_it=True)
+        while True:
+            content = self.client.ask(asked.AskKeys()).encode()
+            with self._lock:
+                if path.exists() and path.read_bytes() == content:
+                    return
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_private(path, content, replace_it=True)
+            # what was written is asked about again: meanwhile a key may have been revoked, and another
+            # thread, or the office itself, may have written so before this one
 
     def _verified(self, token: str) -> VoiceGrant:
         """The grant in a token of the office's. Raises `GrantRefused`, `OfficeAway`."""

@@ -39,7 +39,7 @@ from gateway.front.hall_reports import HallReports
 from gateway.front.halls import Halls
 from gateway.front.house_probes import HouseProbes
 from gateway.front.kept_recordings import KeptRecordings
-from gateway.front.ledger_alarm import LedgerAlarm
+from gateway.front.ledger_watch import LedgerWatch
 from gateway.front.metrics import Metrics
 from gateway.front.refusals import Refusals
 from gateway.front.registry_seal import RegistrySeal
@@ -93,7 +93,7 @@ class Front:
     _grants: GrantDesk = field(init=False)
     _reports: HallReports = field(init=False)
     _recordings: KeptRecordings = field(init=False)
-    _ledger_alarm: LedgerAlarm = field(init=False)
+    _ledger_watch: LedgerWatch = field(init=False)
     _append_log: AppendLog | None = field(init=False)
     _tasks: Tasks = field(default_factory=Tasks)
 
@@ -114,7 +114,7 @@ class Front:
         self._grants = GrantDesk(self.routing, self.office)
         self._reports = HallReports(self.metrics)
         self._recordings = KeptRecordings(recordings_dir(conf), conf.recordings_s, self.office)
-        self._ledger_alarm = LedgerAlarm(self.office, self.metrics)
+        self._ledger_watch = LedgerWatch(self.office, self.metrics)
         self.revocations = RevocationDesk(
             redis_url_for(conf, self.runtime),
             self.office.withdrawn,
@@ -183,7 +183,7 @@ class Front:
         self._tasks.lasting(halls.look_after, "front.halls")
         self._tasks.lasting(self.refusals.run, "front.refusals")
         self._tasks.lasting(self._reap, "front.reap")
-        self._tasks.lasting(self._ledger_alarm.run, "front.ledger")
+        self._tasks.lasting(self._ledger_watch.run, "front.ledger")
         self._tasks.lasting(self.revocations.run, "front.revocations")
         self._tasks.lasting(self.hall_news.watch, "front.revocations.watch")
         self._tasks.lasting(self.voices.keep_tidy, "front.tidy")

@@ -67,6 +67,7 @@ async def a_front(folder: Path) -> AsyncIterator[None]:
     desk.office.withdrawn = list  # type: ignore[attr-defined]  # nobody withdraws here
     desk.office.usable = tuple  # type: ignore[attr-defined]  # nobody has a voice here
     desk.office.look_at_ledger = lambda: 0  # type: ignore[attr-defined]  # no witness has an alarm
+    desk.office.publish_keys = lambda: None  # type: ignore[attr-defined]  # nor is any key new
     desk.office.close = lambda: None  # type: ignore[attr-defined]  # it is a double
     ledger = Books(Archive.open(f"sqlite:///{folder}/ledger.db"), OfficeKeys.open(folder / "consent"))
     desk.office.heads = HeadKeeper(ledger, [])  # type: ignore[attr-defined]

@@ -1,4 +1,8 @@
-"""The alarm for the ledger's witnesses: one more for each thing that the office finds wrong with them."""
+"""What the front asks of the office each second: how the ledger is witnessed, and which keys sign.
+
+An alarm is raised for each thing that the office finds wrong with the witnesses. The gateway's copy of the
+office's public keys, which halls and engines follow, is kept new.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,12 @@ from consent.errors import OfficeAway
 from consent.service.front_office import FrontOffice
 from gateway.front.metrics import Metrics
 
-LEDGER_S: Final = 5.0
-"""How often the office is asked how the ledger is witnessed."""
+LEDGER_S: Final = 1.0
+"""How often the office is asked."""
 
 
-class LedgerAlarm:
-    """Asks the office, and raises an alarm in the metrics."""
+class LedgerWatch:
+    """Asks the office; raises alarms in the metrics."""
 
     def __init__(self, office: FrontOffice, metrics: Metrics) -> None:
         self._office = office
@@ -30,4 +34,5 @@ class LedgerAlarm:
                 if alarms > known:
                     self._metrics.alarm("ledger unwitnessed")
                 known = alarms  # an office that began anew counts anew
+                await asyncio.to_thread(self._office.publish_keys)
             await asyncio.sleep(LEDGER_S)
