@@ -19,8 +19,8 @@ from consent.errors import GrantRefused, LedgerError, OperatorError, Registratio
 from consent.grants.grant import read_public_keys
 from consent.office import backup, usage
 from consent.office.record import agreed
-from consent.proof import bundle, evidence
-from consent.service.asked_ledger import evidence_of
+from consent.proof import bundle, evidence, vcon
+from consent.service.asked_ledger import evidence_of, vcon_of_call
 from consent.service.operator_questions import (
     AskIdentity,
     AskNextKey,
@@ -115,6 +115,7 @@ def usage_(house: House, handle: str, from_when: float, as_json: bool) -> None:
 @click.argument("handle")
 @click.option("--out", required=True, type=click.Path(path_type=Path))
 @click.option("--with-sound", is_flag=True, help="With the statement and the reference; needs --as.")
+@click.option("--vcon", "as_vcon", is_flag=True, help="As a vCon, for programs that read conversations.")
 @click.option("--as", "acting", metavar="OPERATOR", help="Which operator takes the sounds out.")
 @click.option("--key", "key_path", type=click.Path(path_type=Path), help="The operator's key file.")
 @click.option("--passphrase-from", type=click.Path(path_type=Path), help="File with its passphrase.")
@@ -124,6 +125,7 @@ def export_(
     handle: str,
     out: Path,
     with_sound: bool,
+    as_vcon: bool,
     acting: str | None,
     key_path: Path | None,
     passphrase_from: Path | None,
@@ -137,12 +139,8 @@ def export_(
                 raise OperatorError("who takes the sounds out? --as OPERATOR")
             key = Signer.of(acting, key_path, passphrase_from).key()
             act = key.act("listen", time.time(), office.ask(AskIdentity()), voice_id=voice_id)
-        made = office.ask(ExportVoice(handle, act))
-    try:
-        out.touch(mode=0o600)
-        out.write_bytes(made.text)
-    except OSError as error:
-        raise LedgerError(f"{out}: {error.strerror}") from None
+        text = office.ask(ExportVoice(handle, act)).text.decode()
+    _write(out, vcon.dump(vcon.of_voice(json.loads(text))) if as_vcon else text)
     click.echo(f"{out}; check it anywhere with: voicegate voice check {out} --keys grant-keys.json")
 
 
@@ -150,8 +148,9 @@ def export_(
 @click.argument("call_file", type=click.File())
 @click.option("--out", type=click.Path(path_type=Path), help="Write the page here; else to stdout.")
 @click.option("--json", "as_json", is_flag=True, help="The chain as one JSON object.")
+@click.option("--vcon", "as_vcon", is_flag=True, help="The chain and each voice's proof as a vCon.")
 @in_house
-def evidence_(house: House, call_file: IO[str], out: Path | None, as_json: bool) -> None:
+def evidence_(house: House, call_file: IO[str], out: Path | None, as_json: bool, as_vcon: bool) -> None:
     """Show the chain from a call to the consent behind its voice, on one page to print.
 
     The call's facts are JSON, as `voicegate calls show ID --json` prints them; "-" reads them from stdin.
@@ -166,29 +165,51 @@ def evidence_(house: House, call_file: IO[str], out: Path | None, as_json: bool)
     with house.office() as office, house.calls() as calls:
         try:
             found = evidence_of(office, call, keys=house.mark_keys(), calls=calls)
+            shown = vcon.dump(vcon_of_call(office, call, found)) if as_vcon else evidence.page(found)
         except (ValueError, TypeError, OverflowError) as error:  # of a field that somebody wrote
             raise LedgerError(f"{call_file.name} is not a call's JSON: {error}") from None
     if as_json:
         echo_json(found.to_json())
     elif out is None:
-        click.echo(evidence.page(found))
+        click.echo(shown)
     else:
+        _write(out, shown)
+
+
+def _write(out: Path, text: str) -> None:
+    """Raises `LedgerError`."""
+    try:
         out.touch(mode=0o600)
-        out.write_text(evidence.page(found))
+        out.write_text(text)
+    except OSError as error:
+        raise LedgerError(f"{out}: {error.strerror}") from None
 
 
 @voice.command()
 @click.argument("bundle_file", type=click.Path(path_type=Path))
 @click.option("--keys", required=True, type=click.Path(path_type=Path), help="The office's public keys.")
 def check(bundle_file: Path, keys: Path) -> None:
-    """Verify an exported proof, offline, with the public keys alone."""
+    """Verify an exported proof or vCon, offline, with the public keys alone."""
     try:
         content = json.loads(bundle_file.read_text())
-        found = bundle.verify(content, read_public_keys(keys), read_public_keys(keys, revoked=True))
-    except (OSError, ValueError) as error:
+        trusted, revoked = read_public_keys(keys), read_public_keys(keys, revoked=True)
+        if "attachments" in content:
+            proved = vcon.prove(content, trusted, revoked)
+        else:
+            proved = vcon.Proved((bundle.verify(content, trusted, revoked),), ())
+    except (OSError, ValueError, TypeError) as error:
         raise LedgerError(f"{bundle_file}: {error}") from None
     except GrantRefused as error:
         raise LedgerError(str(error)) from None
+    for found in proved.voices:
+        _tell(found)
+    for row in proved.rows:
+        body = row.table
+        at = f"{datetime.fromtimestamp(row.at_ms / 1000):%Y-%m-%d %H:%M:%S}"
+        click.echo(f"proved: ledger row {row.seq}, {at}: {row.kind} {body['jti']} for call {body['call']}")
+
+
+def _tell(found: bundle.Verified) -> None:
     claims = found.record.claims
     click.echo(f"proved: {claims['name']} consented to {claims['company']} for {agreed(claims)}")
     as_of = f"{datetime.fromtimestamp(found.as_of):%Y-%m-%d %H:%M}"

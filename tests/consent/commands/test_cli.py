@@ -118,12 +118,16 @@ def test_the_life_of_a_voice(shell: Shell, tmp_path: Path) -> None:
     shell(f"voice export jane --out {tmp_path}/jane.json --with-sound", by="alice")
     keys = tmp_path / "data" / "consent" / "grant-keys.json"
     assert "proved: Jane Doe consented to Acme" in shell(f"voice check {tmp_path}/jane.json --keys {keys}")
+    shell(f"voice export jane --vcon --out {tmp_path}/jane.vcon")
+    assert "proved: Jane Doe consented to Acme" in shell(f"voice check {tmp_path}/jane.vcon --keys {keys}")
     shell(f"ledger head --out {tmp_path}/head")
     call = shell.file(
         "call.json", json.dumps({"registry": {"call_id": "c", "voice": "jane", "grant_jti": "x"}})
     )
     assert "The chain is NOT unbroken" in shell(f"voice evidence {call}")
     assert json.loads(shell(f"voice evidence {call} --json"))["unbroken"] is False
+    shell(f"voice evidence {call} --vcon --out {tmp_path}/call.vcon")
+    assert "no consent attached" in shell(f"voice check {tmp_path}/call.vcon --keys {keys}", fails=True)
     passphrase = shell.file("backup-passphrase", "a long passphrase")
     shell(f"voice backup {tmp_path}/backup --passphrase-from {passphrase}")
     assert "revoked" in shell("voice revoke jane --reason asked", by="alice")

@@ -57,11 +57,11 @@ async def test_a_revoked_key_is_trusted_no_longer_though_nobody_asks_for_a_grant
     act = desk.act("alice", "revoke-key", kid=stolen.kid, since_ms=round(since * 1000))
     Rotation(desk.office.books, desk.office.vault).revoke(stolen.kid, since, "a laptop was stolen", act)
 
-    house: Any = SimpleNamespace(office=away, metrics=SimpleNamespace(alarm=lambda _: None))
-    watch = asyncio.create_task(front.Front._watch_ledger(cast(front.Front, house)))
+    watch = asyncio.create_task(LedgerWatch(away, Metrics()).run())
     try:
         async with asyncio.timeout(HANGS_S):
-            while stolen.kid in json.loads(away.public_keys_path.read_text())["keys"]:
+            # a file tells nobody that it changed
+            while stolen.kid in json.loads(away.public_keys_path.read_text())["keys"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         with pytest.raises(GrantRefused, match="was revoked"):
             running.verify(forged)
