@@ -14,6 +14,7 @@ import json
 import random
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -135,7 +136,7 @@ def main(seconds: float, count: int, as_json: bool) -> None:
     narrow = {
         voice: voiceprints(model, [over_g711(s) for s in sounds]) for voice, sounds in wide_sounds.items()
     }
-    report = []
+    report: list[dict[str, Any]] = []
     for name, one, two in (("16 kHz", wide, wide), ("G.711", narrow, narrow), ("across", wide, narrow)):
         mirrored = one is two
         same, other = trials(one, two, mirrored=mirrored)

@@ -90,8 +90,9 @@ def fitted(name: str, samples: Sequence[tuple[Load, int, float]], memory: float)
     scale = rows.max(axis=0)
     costs, _ = nnls(rows / scale / seconds[:, None], np.ones(len(seconds)))
     per = costs / scale
-    rates = [1 / cost if cost else float("inf") for cost in per[:3]]
-    return Device(name, *rates, *per[3:], memory)
+    bandwidth, flops, flops32 = (1 / float(cost) if cost else float("inf") for cost in per[:3])
+    kernel_s, step_s, row_s = (float(cost) for cost in per[3:])
+    return Device(name, bandwidth, flops, flops32, kernel_s, step_s, row_s, memory)
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,8 +101,8 @@ async def server(
     }
     path = str(folder / f"engine{len(script)}")
     argv = [
-        sys.executable, "-c", script, "--engine", "chroma", "--uds", path, "--front", str(folder / "front"),
-        "--keys", str(office.public_keys_path),
+        sys.executable, "-c", script, "--engine", "chroma", "--uds", path,
+        "--front", str(folder / "front.sock"), "--keys", str(office.public_keys_path),
     ]  # fmt: skip
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(argv, env=environ, stdout=quiet, stderr=quiet)  # noqa: ASYNC220
@@ -165,8 +165,9 @@ async def run(checkpoint: Path, calls: int, rounds: int) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vgb-")))
         office = ConsentOffice.open(f"sqlite:///{folder}/consent.sqlite", folder, grant_s=3600.0)
         stack.callback(office.close)
-        front = await asyncio.start_unix_server(Front(office, noise(2.0, 9)), folder / "front")
-        stack.callback(front.close)
+        front = Front(folder, office, noise(2.0, 9))
+        await front.start()
+        stack.push_async_callback(front.stop)
         kinds = []
         for name, script, forms in (("together", TOGETHER, (True,)), ("apart", APART, (True, False))):
             client, pids = await stack.enter_async_context(

@@ -57,7 +57,7 @@ def interrupts(
     """Somebody speaks every 6.5 s, from the seventh on."""
     chance = np.random.default_rng(seed)
     times = np.arange(7.0, seconds - 3.0, 6.5)
-    return tuple((float(at), voices[chance.integers(len(voices))] * np.float32(gain)) for at in times)
+    return tuple((float(at), voices[int(chance.integers(len(voices)))] * np.float32(gain)) for at in times)
 
 
 def rows(seconds: float) -> dict[str, list[Scene]]:

@@ -200,7 +200,7 @@ def texts(language: str, count: int) -> list[str]:
     """`count` texts of two sentences (some 8 s), different until they run out."""
     lexicon = tomllib.loads(LEXICON.read_text())
     known = [*lexicon.get(language, {}).get("sentences", []), *SENTENCES.get(language, [])]
-    chosen = list(itertools.permutations(known, 2))
+    chosen: list[tuple[str, ...]] = list(itertools.permutations(known, 2))
     random.Random(language).shuffle(chosen)
     if len(chosen) < count:
         chosen += itertools.permutations(known, 3)
@@ -249,7 +249,7 @@ class Corpus:
                 script.write_bytes(text.replace(b"/usr/share/festival", str(festival).encode()))
         if not self.python.exists():
             venv.create(self.folder / "env", with_pip=True)
-            install = [self.python, "-m", "pip", "install", "--quiet"]
+            install: list[str | Path] = [self.python, "-m", "pip", "install", "--quiet"]
             subprocess.run([*install, *PYTHON], check=True)
             subprocess.run([*install, "--no-deps", *PYTHON_ALONE], check=True)
 
@@ -296,7 +296,7 @@ class Corpus:
             )
             library = self.root / "usr" / "share" / "festival"
             program = self.root / "usr" / "bin" / "festival"
-            argv = [program, "--datadir", library, "--libdir", library, "-b", *script]
+            argv: list[str | Path] = [program, "--datadir", library, "--libdir", library, "-b", *script]
             # some voices crash on a word; what was not spoken is missing below
             subprocess.run(argv, env=self._here(), capture_output=True, timeout=120)
         return sorted(out.glob("*.wav"))
@@ -305,15 +305,15 @@ class Corpus:
         out = self._out()
         data = self.root / "usr" / "lib" / "x86_64-linux-gnu"
         for number, text in enumerate(said):
-            argv = [self.root / "usr" / "bin" / "espeak-ng", f"--path={data}", "-v", voice, "-w"]
-            subprocess.run([*argv, out / f"{number}.wav", text], env=self._here(), check=True)
+            spoken: list[str | Path] = [f"--path={data}", "-v", voice, "-w", out / f"{number}.wav", text]
+            subprocess.run([self.root / "usr" / "bin" / "espeak-ng", *spoken], env=self._here(), check=True)
         return sorted(out.glob("*.wav"))
 
     def _flite(self, voice: str, said: list[str]) -> list[Path]:
         out = self._out()
         for number, text in enumerate(said):
-            argv = [self.root / "usr" / "bin" / "flite", "-voice", voice, "-t", text, "-o"]
-            subprocess.run([*argv, out / f"{number}.wav"], env=self._here(), check=True)
+            spoken: list[str | Path] = ["-voice", voice, "-t", text, "-o", out / f"{number}.wav"]
+            subprocess.run([self.root / "usr" / "bin" / "flite", *spoken], env=self._here(), check=True)
         return sorted(out.glob("*.wav"))
 
     def _packaged(self, family: str, voice: str, said: list[str]) -> list[Path]:

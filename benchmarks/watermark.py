@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import exp, log, sqrt
 from multiprocessing import Process
 from pathlib import Path
@@ -209,6 +210,11 @@ def tallies(rows: list[dict[str, Any]]) -> dict[str, str]:
     return {kind: f"{sum(each)}/{len(each)}" for kind, each in hits.items()}
 
 
+def _mark_all(bank: MarkerBank, slots: np.ndarray, blocks: list[np.ndarray]) -> None:
+    for block in blocks:
+        bank.mark(slots, block)
+
+
 def share(rows: list[dict[str, Any]], what: str) -> float:
     return 100 * sum(row[what] for row in rows) / max(1, len(rows))
 
@@ -251,7 +257,7 @@ def cost(table: Table, voices: list[MarkedSpeech]) -> None:
         bank = MarkerBank(KEY)
         slots = np.array([bank.open(n) for n in range(calls)])
         blocks = [np.tile(frame, (calls, 1)) for frame in frames[:128]]
-        took = least(lambda bank=bank, slots=slots, blocks=blocks: [bank.mark(slots, b) for b in blocks], 20)
+        took = least(partial(_mark_all, bank, slots, blocks), 20)
         each = took / (len(blocks) * 0.02 * calls)
         table.add(
             "cost", f"marking, {calls} calls at once", f"{100 * each:.4f} % of a core a call (goal .05 at 64)"
@@ -344,7 +350,7 @@ def side(table: Table, voices: list[MarkedSpeech], clips: int) -> None:
         table.add("side", "resemble-perth", "not run: VOICEGATE_PERTH_PYTHON names no Python that has it")
     else:
         given, told, marked = OUT / "perth-in.npz", OUT / "perth.json", OUT / "perth-marked.npz"
-        np.savez(given, **excerpts)
+        np.savez(given, **excerpts)  # type: ignore[arg-type]  # numpy: a voice might be called allow_pickle
         script = Path(__file__).with_name("watermark_perth.py")
         subprocess.run([python, str(script), str(given), str(told), str(marked)], check=True)
         pairs = [pair for voice, plain in excerpts.items() for pair in clipped(plain, np.load(marked)[voice])]

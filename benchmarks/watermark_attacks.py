@@ -14,6 +14,8 @@ import numpy as np
 from benchmarks.watermark_speech import RATE_HZ
 from watermark import carrier, code
 from watermark.detect import detect
+from watermark.errors import MarkError
+from watermark.frames import MarkedFrame
 from watermark.keys import MarkKey
 from watermark.mark import HOP, MarkerBank, Shape, levels
 
@@ -27,6 +29,13 @@ class AttackRow:
     said: str
 
 
+def _samples(marked: MarkedFrame | MarkError) -> np.ndarray:
+    """Raises `MarkError`."""
+    if isinstance(marked, MarkError):
+        raise marked
+    return marked.samples
+
+
 def mark_calls(key: MarkKey, payloads: list[int], samples: np.ndarray, from_hop: int = 0) -> np.ndarray:
     """The same speech `(n,)`, or one row a call `(B, n)`, in so many calls: float32 `(B, n)`."""
     bank = MarkerBank(key)
@@ -36,7 +45,7 @@ def mark_calls(key: MarkKey, payloads: list[int], samples: np.ndarray, from_hop:
     whole = block.shape[1] // HOP * HOP
     return np.concatenate(
         [
-            np.stack([frame.samples for frame in bank.mark(slots, block[:, at : at + 10 * HOP])])
+            np.stack([_samples(frame) for frame in bank.mark(slots, block[:, at : at + 10 * HOP])])
             for at in range(0, whole, 10 * HOP)
         ],
         axis=1,

@@ -243,7 +243,7 @@ def attacks() -> list[Attack]:
         "reverb .3 s": reverb,
         "mu-AMR 12.2-mu": chain(mu, amr("12.2"), mu),
     }
-    remade = {"mel, Griffin-Lim": griffin_lim}
+    remade: dict[str, Channel] = {"mel, Griffin-Lim": griffin_lim}
     if shutil.which("c2enc"):  # Debian's package codec2
         remade |= {f"Codec2 {mode}": codec2(mode) for mode in ("3200", "1200")}
     gsm = codec(8_000, ["-c:a", "libgsm", "-f", "gsm"], ["-f", "gsm"])

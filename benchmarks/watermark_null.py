@@ -78,7 +78,9 @@ def segments(prompts: Path) -> Iterator[np.ndarray]:
     length = SEGMENT_S * RATE_HZ
     for at in range(int(SPEECH_S) // SEGMENT_S):
         for whole in voices:
-            part = whole[at * length : (at + 1) * length] if whole is not None else ()
+            if whole is None:
+                continue
+            part = whole[at * length : (at + 1) * length]
             if len(part) == length:
                 yield whiten(narrow(part, RATE_HZ))
 

@@ -59,7 +59,8 @@ def main() -> None:
     embed, look = took[0] / (5 * count), took[1] / (5 * count * len(CHANNELS))
     out["cost"] = f"CPU-seconds per second of sound: mark {embed:.4f}, detect {look:.4f}"
     Path(sys.argv[2]).write_text(json.dumps(out))
-    np.savez(sys.argv[3], **{voice: np.concatenate(parts) for voice, parts in kept.items()})
+    joined = {voice: np.concatenate(parts) for voice, parts in kept.items()}
+    np.savez(sys.argv[3], **joined)  # type: ignore[arg-type]  # numpy: a voice might be called allow_pickle
 
 
 if __name__ == "__main__":
