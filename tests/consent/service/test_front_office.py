@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Final, cast
+from typing import Final
 
 import pytest
 
@@ -20,7 +20,9 @@ from consent.office.rotation import Rotation
 from consent.service.front_office import FrontOffice
 from consent.service.office_client import OfficeClient
 from consent.service.office_rooms import OfficePlace
-from gateway.front import front
+from gateway.front import ledger_watch
+from gateway.front.ledger_watch import LedgerWatch
+from gateway.front.metrics import Metrics
 from tests.consent.conftest import Desk
 from tests.consent.service.served import serving
 from tests.needs import HANGS_S
@@ -38,9 +40,9 @@ def away(desk: Desk, sql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with serving(place, path), contextlib.closing(OfficeClient(path)) as client:
         office = FrontOffice(client, tmp_path / "gateway" / "consent" / "grant-keys.json")
         office.publish_keys()
-        assert front.LEDGER_S + grant.REREAD_S <= PROMISED_S
+        assert ledger_watch.LEDGER_S + grant.REREAD_S <= PROMISED_S
         monkeypatch.setattr(grant, "REREAD_S", 0.0)
-        monkeypatch.setattr(front, "LEDGER_S", 0.01)
+        monkeypatch.setattr(ledger_watch, "LEDGER_S", 0.01)
         yield office
 
 
