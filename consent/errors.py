@@ -12,6 +12,7 @@ ConsentError
 │   └── WitnessError   somebody outside has seen more of the ledger than is here, or cannot be asked
 ├── VaultError         a voice cannot be opened: no key, erased, tampered; or the office's keys cannot be read
 ├── OfficeAway         the office's process cannot be asked now, or does not let this user ask
+├── LanguageError      a model does not know a language
 └── ModelFileError     a model file cannot be fetched, or is not the one that this program knows
     └── ModelFileMissing  it was not fetched yet
 """
@@ -78,6 +79,10 @@ class VaultError(ConsentError):
 
 class OfficeAway(ConsentError):
     """The office's process cannot be asked now, does not understand, or does not let this user ask."""
+
+
+class LanguageError(ConsentError):
+    """A model that hears words does not know the language."""
 
 
 class ModelFileError(ConsentError):

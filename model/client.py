@@ -70,7 +70,7 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class Transcript:
+class CallerWords:
     """What the engine understood of the caller's turn."""
 
     text: str
@@ -102,7 +102,7 @@ class Failure:
     message: str
 
 
-EngineEvent = Created | Words | Audio | Done | Transcript | ToolRequest | Truncated | Failure
+EngineEvent = Created | Words | Audio | Done | CallerWords | ToolRequest | Truncated | Failure
 
 
 class EngineSession:
@@ -214,7 +214,7 @@ class EngineSession:
                 return Done(response["id"], ours["item_id"], response["status"], text, ours.get("reason"))
             case "conversation.item.input_audio_transcription.completed":
                 ours = event["voicegate"]
-                return Transcript(event["transcript"], ours["duration_s"], ours["confidence"])
+                return CallerWords(event["transcript"], ours["duration_s"], ours["confidence"])
             case "response.function_call_arguments.done":
                 return ToolRequest(event["name"], event["arguments"])
             case "conversation.item.truncated":

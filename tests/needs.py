@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from consent.data_dir import default_data_dir
-from consent.models.model_files import model_file, models_dir
+from consent.models.model_files import locked_model, models_dir
 
 HANGS_S = 120.0
 """A test that waits so long hangs. No promise: those stand in the tests that keep them."""
@@ -48,7 +48,7 @@ def need_sounds(voice: str = "en_US_f_Allison") -> Path:
 
 def need_model(name: str) -> Path:
     """The directory of model files, which holds this one (`make test` fetches it)."""
-    if not (MODELS / model_file(name).file_name).exists():
+    if not all(path.exists() for path in locked_model(name).paths(MODELS)):
         missing(f"the model file {name} is not in {MODELS}; fetch it with: voicegate models get {name}")
     return MODELS
 

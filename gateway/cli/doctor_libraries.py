@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from consent.errors import ModelFileError, ModelFileMissing
-from consent.models.model_files import model_files
+from consent.models.model_files import locked_models
 from gateway.cli.diagnosis import Diagnosis, State, ok
 from gateway.config import remedy
 from gateway.config.paths import model_files_dir
@@ -93,17 +93,17 @@ def speech(settings: Settings) -> Iterator[Diagnosis]:
 def models(settings: Settings) -> Iterator[Diagnosis]:
     """Looks at the model files that can be fetched."""
     directory = model_files_dir(settings)
-    for model in model_files().values():
+    for model in locked_models().values():
         what = f"model file {model.name}"
         fix = f"voicegate models get {model.name}"
         try:
-            model.read(directory)
+            model.check(directory)
         except ModelFileMissing:
             yield Diagnosis(what, "warn", f"not fetched: {model.what}", fix)
         except ModelFileError as error:
             yield Diagnosis(what, "fail", str(error), fix)
         else:
-            yield ok(what, str(directory / model.file_name))
+            yield ok(what, str(model.paths(directory)[0]))
 
 
 def chroma(settings: Settings) -> Iterator[Diagnosis]:

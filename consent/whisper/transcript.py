@@ -1,0 +1,26 @@
+"""What was heard, and what the model itself thinks of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Refusal = Literal["", "silence", "no speech", "improbable", "loop"]
+"""Which gate refused: no voice in the sound; the model says that nobody spoke; the model hardly believes its
+own words; the words repeat themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """Words of one piece of sound."""
+
+    text: str
+    """empty when nothing was said or a gate refused"""
+    language: str
+    """ISO 639-1"""
+    log_probability: float
+    """mean per token, natural logarithm; 0 when the model was not asked"""
+    no_speech: float
+    """the model's probability that nobody spoke, in [0, 1]"""
+    refused: Refusal = ""
+    """empty when no gate did"""
