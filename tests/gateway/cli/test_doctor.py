@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from consent.models.model_files import locked_models
 from consent.office.office import ConsentOffice
 from gateway.cli import doctor, doctor_libraries, doctor_stores
 from gateway.cli.diagnosis import Diagnosis
@@ -151,14 +152,16 @@ def test_a_checkpoint_that_is_not_whole(
     assert list(doctor_libraries.chroma(settings)) == []
 
 
-def test_a_model_file_that_is_away_or_another_one(settings: Settings, tmp_path: Path) -> None:
-    away = only(doctor_libraries.models(settings))
-    assert (away.what, away.state, away.fix) == (
-        "model file speaker", "warn", "voicegate models get speaker",
-    )  # fmt: skip
+def test_a_model_that_is_away_or_another_one(settings: Settings, tmp_path: Path) -> None:
+    away = {finding.what: finding for finding in doctor_libraries.models(settings)}
+    assert away.keys() == {f"model file {name}" for name in locked_models()}
+    assert {finding.state for finding in away.values()} == {"warn"}
+    assert away["model file speaker"].fix == "voicegate models get speaker"
     (tmp_path / "speaker.pt").write_bytes(b"another")
-    wrong = only(doctor_libraries.models(with_(settings, models=tmp_path)))
+    found = {finding.what: finding for finding in doctor_libraries.models(with_(settings, models=tmp_path))}
+    wrong = found["model file speaker"]
     assert (wrong.state, wrong.fix) == ("fail", "voicegate models get speaker")
+    assert found["model file whisper-base"].state == "warn"
 
 
 def test_a_package_that_is_away_is_installed_from_where_we_came(settings: Settings) -> None:
