@@ -9,6 +9,7 @@ from consent.errors import (
     ClockError,
     ConsentError,
     GrantRefused,
+    LanguageError,
     LedgerError,
     ModelFileError,
     ModelFileMissing,
@@ -24,8 +25,8 @@ from consent.errors import (
 PLAIN: Final = {
     kind.__name__: kind
     for kind in (
-        ChallengeError, ClockError, LedgerError, ModelFileError, ModelFileMissing, OfficeAway,
-        OperatorError, SoundError, VaultError, WitnessError,
+        ChallengeError, ClockError, LanguageError, LedgerError, ModelFileError, ModelFileMissing,
+        OfficeAway, OperatorError, SoundError, VaultError, WitnessError,
     )
 }  # fmt: skip
 """Those that are their text alone."""

@@ -90,7 +90,8 @@ def test_weights_that_are_away_or_not_the_known_ones_are_not_parsed(
 ) -> None:
     with pytest.raises(SpeakerUnavailable, match="voicegate models get speaker"):
         GE2E.load(tmp_path)
-    (tmp_path / WEIGHTS.file_name).write_bytes(bytes(WEIGHTS.size))
+    (weights,) = WEIGHTS.paths(tmp_path)
+    weights.write_bytes(bytes(WEIGHTS.size))
     monkeypatch.setattr("consent.checks.speaker._read_checkpoint", lambda file: pytest.fail("it was parsed"))
     with pytest.raises(SpeakerUnavailable, match=r"is not the file that models\.lock names"):
         GE2E.load(tmp_path)
