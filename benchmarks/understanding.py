@@ -1,7 +1,7 @@
 """How well the embedded engine tells what callers ask for from what else people say.
 
     python -m benchmarks.understanding [--every 1] [--languages]     the table, on what it was not tuned on
-    python -m benchmarks.understanding --tune                        the constants of embedded/evidence.py
+    python -m benchmarks.understanding --tune                        the constants of ears/evidence.py
 
 Callers are synthetic (espeak-ng in twelve accents, hibari's voice) and say the demo plan's phrases. Humans
 are Debian's recorded prompts (asterisk-core-sounds), which say something else; for recall on real voices
@@ -21,10 +21,10 @@ from dataclasses import dataclass
 import click
 import numpy as np
 
-from model.embedded import evidence
+from model.ears import evidence
+from model.ears.evidence import NOTHING, Hearing, weigh
+from model.ears.recogniser import Alignment, Recogniser
 from model.embedded.dialogue import NO, YES
-from model.embedded.evidence import NOTHING, Hearing, weigh
-from model.embedded.recogniser import Alignment, Recogniser
 from tests.model.embedded.callers import (
     ENGLISH,
     LANGUAGES,
@@ -187,7 +187,7 @@ def report(recogniser: Recogniser, every: int, languages: bool) -> None:
 
 
 @click.command()
-@click.option("--tune", "tuning", is_flag=True, help="fit the constants of model/embedded/evidence.py")
+@click.option("--tune", "tuning", is_flag=True, help="fit the constants of model/ears/evidence.py")
 @click.option("--every", default=1, help="only every n-th utterance")
 @click.option("--languages", is_flag=True, help="also prompts in four other languages")
 def main(tuning: bool, every: int, languages: bool) -> None:

@@ -2,6 +2,7 @@
 
 EngineError
 ├── EngineBusy       no slot, or a reply that could not keep time: refused at once
+├── EarsError        the ears do not start, or what is said on their socket is not theirs
 ├── EngineLost       the connection to the engine is gone
 ├── GrantSpent       the grant has opened a session before: another one is needed
 ├── EngineRefused    the engine will never take this conversation: asking again is of no use
@@ -24,6 +25,12 @@ class EngineBusy(EngineError):
     """The engine takes no more now."""
 
     code = "busy"
+
+
+class EarsError(EngineError):
+    """The ears cannot be had, or were told what nobody may say."""
+
+    code = "ears"
 
 
 class EngineLost(EngineError):

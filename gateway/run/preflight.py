@@ -207,6 +207,7 @@ def check_packages(settings: Settings) -> None:
     wanted = {
         "embedded Valkey": settings.redis_url is None,
         f"{settings.engine} engine": not settings.engine_url,
+        "ears": settings.engine == "embedded" and not settings.engine_url,
         "hall": True,
         "front": True,
         "SIP line": settings.narrow_lines + settings.wide_lines > 0,

@@ -2,8 +2,8 @@
 
 The supervisor is small on purpose: it holds no sockets and no calls, so that every other process, the front
 included, can die and come back while calls go on. It is the parent of the embedded Redis, the engine, the
-halls, the web lines, the front, and the zygote that forks the SIP lines. When it dies itself, the kernel
-ends its children (PR_SET_PDEATHSIG).
+ears, the halls, the web lines, the front, and the zygote that forks the SIP lines. When it dies itself, the
+kernel ends its children (PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Final, Protocol, TextIO
 import structlog
 
 from gateway.config import failure, logs
-from gateway.config.paths import grant_keys_path, log_path, mark_keys_path
+from gateway.config.paths import grant_keys_path, log_path, mark_keys_path, model_files_dir
 from gateway.config.runtime import Runtime, runtime_for
 from gateway.config.settings import Settings
 from gateway.errors import RpcError, StartError
@@ -38,6 +38,7 @@ from gateway.run import child, preflight, sip_lines
 from gateway.run.child import Child
 from gateway.run.sip_lines import SipLines
 from model import json_log
+from model.ears import SOCKET_VARIABLE
 from model.tasks import Tasks, race, watch_loop
 
 log = structlog.get_logger("supervisor")
@@ -89,12 +90,18 @@ class Supervisor:
             "VOICEGATE_BOOT_TOKEN": self.token,
             # by the environment: it may hold a password, and the engine reads no settings file
             **({"VOICEGATE_REDIS_URL": self.settings.redis_url} if self.settings.redis_url else {}),
+            **({} if self.settings.models is None else {"VOICEGATE_MODELS": str(self.settings.models)}),
+            **({SOCKET_VARIABLE: str(self.runtime.ears)} if self._hears() else {}),
             **self._chroma(),
             json_log.LEVEL_VARIABLE: self.settings.log_level,
             "OMP_NUM_THREADS": "1",  # many small processes: threads of numpy and onnxruntime only fight
             "OPENBLAS_NUM_THREADS": "1",
             "MALLOC_ARENA_MAX": "1",  # glibc's heap per thread costs the hall 10 MB
         }
+
+    def _hears(self) -> bool:
+        """Whether a process of this house hears words: for the embedded engine."""
+        return self.settings.engine == "embedded" and not self.settings.engine_url
 
     def _chroma(self) -> dict[str, str]:
         """The engine's settings as it reads them, whether they came from a file or a variable."""
@@ -188,6 +195,11 @@ class Supervisor:
         if settings.redis_url is None:
             valkey_log = settings.data_dir / "redis" / "valkey.log"
             self.keep("redis", "gateway.run.redis_server:main", log=valkey_log)
+        if self._hears():
+            self.keep(
+                "ears", "model.ears.ears_process:main", "--uds", str(self.runtime.ears),
+                "--models", str(model_files_dir(settings)),
+            )  # fmt: skip
         if not settings.engine_url:
             self.keep(
                 "engine", "model.server:main", "--engine", settings.engine, "--uds", str(self.runtime.engine),
@@ -303,7 +315,7 @@ class Supervisor:
         self.sip_lines.stop()
         lines = [name for name in self.children if name.startswith("web")]
         halls = [name for name in self.children if name.startswith("hall")]
-        for name in ("zygote", *lines, *halls, "engine", "detector", "front", "office", "redis"):
+        for name in ("zygote", *lines, *halls, "engine", "ears", "detector", "front", "office", "redis"):
             kept = self.children.get(name)
             if kept is not None and kept.process is not None:
                 await child.end(kept.process)

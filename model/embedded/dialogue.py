@@ -14,7 +14,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from model.api import SessionConfig
-from model.embedded.evidence import Hearing
+from model.ears.evidence import Hearing
 from model.errors import ProtocolError
 
 YES: Final = ("yes", "yes please", "yeah", "yes i did", "yes that is right", "that is right", "that's right",

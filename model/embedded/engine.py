@@ -1,7 +1,7 @@
 """The embedded engine: small models that come inside Python packages, so that a first call really talks.
 
-It hears phrases (`ears`), decides (`dialogue`) and speaks (`mouth`); all conversations share one set of
-models.
+It has words heard (`model.ears`), takes them for phrases (`phrase_match`), decides (`dialogue`) and speaks
+(`mouth`); all conversations share one set of models.
 """
 
 from __future__ import annotations
@@ -28,15 +28,19 @@ from model.api import (
     Tool,
     Understood,
 )
+from model.ears.ears import Ears
+from model.ears.listening import Listening
 from model.embedded.dialogue import Dialogue, Move, check
-from model.embedded.ears import Ears, Listening
 from model.embedded.mouth import Mouth
+from model.embedded.phrase_match import match
 from model.errors import EngineBusy, EngineError
 from model.tasks import Tasks
 
 log = structlog.get_logger("engine")
 
 OWN_VOICE: Final = "heart"
+MOST_WAIT_S: Final = 0.9
+"""Who calls while callers wait longer than this to be heard is one too many."""
 ITEMS: Final = 32
 """Own items that can still be cut to what was heard."""
 
@@ -54,9 +58,8 @@ class EmbeddedEngine:
 
     @classmethod
     async def load(cls, conversations: int = 64) -> Self:
-        """Loads the models (about a second)."""
-        ears = Ears()
-        mouth, _ = await asyncio.gather(asyncio.to_thread(Mouth), ears.ready())
+        """Loads the models (about a second). Raises `EarsError` when nobody hears."""
+        mouth, ears = await asyncio.gather(asyncio.to_thread(Mouth), Ears.of_this_house())
         return cls(mouth, ears, conversations)
 
     async def open(self, grant: VoiceGrant, reference: Reference) -> EmbeddedConversation:
@@ -71,6 +74,10 @@ class EmbeddedEngine:
             )
         if self._open >= self.limits.conversations:
             raise EngineBusy(f"{self._open} conversations are all that this engine takes")
+        if self.ears.wait_s > MOST_WAIT_S:
+            raise EngineBusy(
+                f"callers wait {self.ears.wait_s:.1f} s to be heard; one more would make it longer"
+            )
         self._open += 1
         return EmbeddedConversation(self)
 
@@ -93,7 +100,7 @@ class EmbeddedEngine:
 
     async def close(self) -> None:
         self.mouth.close()
-        self.ears.close()
+        await self.ears.close()
 
 
 class EmbeddedConversation:
@@ -128,7 +135,8 @@ class EmbeddedConversation:
 
     async def commit(self) -> Understood:
         duration_s = self._listening.seconds
-        hearing = await self._listening.finish(self._dialogue.grammar())
+        grammar = self._dialogue.grammar()
+        hearing = match(await self._listening.finish(grammar), grammar)
         self._move = self._dialogue.next(hearing, self._dialogue.now())
         return Understood(duration_s, hearing.phrase, round(hearing.confidence, 3))
 

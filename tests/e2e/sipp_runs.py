@@ -17,8 +17,8 @@ import numpy as np
 import soxr
 
 from model.api import RATE_HZ
-from model.embedded.evidence import weigh
-from model.embedded.recogniser import Recogniser
+from model.ears.evidence import weigh
+from model.ears.recogniser import Recogniser
 from tests.e2e.gateway_process import House, free_port
 from tests.gateway.line.rawphone import Coder
 from tests.needs import need_program

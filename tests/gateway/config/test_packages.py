@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[3]
 PROCESSES = {
     "embedded Valkey": ("gateway.run.redis_server",),
     "embedded engine": ("model.server", "model.embedded.engine"),
+    "ears": ("model.ears.ears_process",),
     "chroma engine": ("model.server", "model.chroma.engine"),
     "hall": ("gateway.hall.__main__",),
     "front": ("gateway.front.__main__",),

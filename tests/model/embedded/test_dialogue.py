@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from model.api import SessionConfig
+from model.ears.evidence import NOTHING, Hearing
 from model.embedded.dialogue import DENIED, NOTHING_SAID, Dialogue, check
-from model.embedded.evidence import NOTHING, Hearing
 from model.errors import ProtocolError
 
 NOW = datetime(2026, 11, 23, 15, 5, tzinfo=UTC)

@@ -13,10 +13,9 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 
-from model.embedded.ears import Ears
 from model.embedded.engine import EmbeddedEngine
 from tests.model.conftest import Grants, Served, Wire, serve
-from tests.model.embedded.callers import demo, espeak, telephone
+from tests.model.embedded.callers import demo, hibari, telephone
 from watermark.pcm import bytes_from_float
 
 BATCH = 2_400
@@ -50,9 +49,9 @@ class Answer:
     seconds: float
 
 
-async def say(wire: Wire, text: str, pace: int = 150) -> None:
+async def say(wire: Wire, text: str) -> None:
     """As a hall sends it: speech with some silence around, then a commit."""
-    pcm = telephone(espeak(text, words_per_minute=pace), text)
+    pcm = telephone(hibari(text), text)
     for at in range(0, len(pcm), BATCH):
         await wire.socket.send(bytes_from_float(pcm[at : at + BATCH]))
     await wire.say("input_audio_buffer.commit")
@@ -194,9 +193,7 @@ async def test_openais_own_client_holds_a_conversation(served: Served, grants: G
             item={"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hello."}]}
         )
         assert (await connection.recv()).type == "conversation.item.added"
-        pcm = bytes_from_float(
-            telephone(espeak("what are your opening hours", words_per_minute=150), "openai")
-        )
+        pcm = bytes_from_float(telephone(hibari("what are your opening hours"), "openai"))
         for at in range(0, len(pcm), 2 * BATCH):
             await connection.input_audio_buffer.append(
                 audio=base64.b64encode(pcm[at : at + 2 * BATCH]).decode()
@@ -236,19 +233,3 @@ async def test_openais_own_client_holds_a_conversation(served: Served, grants: G
         error = await connection.recv()
         assert error.type == "error"
         assert error.error.param == "response.instructions"
-
-
-async def test_a_lost_recogniser_costs_one_utterance() -> None:
-    from tests.model.embedded.callers import demo_phrases
-
-    ears = Ears()
-    try:
-        pcm = telephone(espeak("what are your opening hours", words_per_minute=150), "lost")
-        await ears.ready()
-        for process in [*ears._pool._processes.values()]:
-            process.kill()
-            process.join()
-        heard = [(await ears.understand(pcm, [*demo_phrases()])).phrase for _ in range(2)]
-        assert heard == [None, "what are your opening hours"]
-    finally:
-        ears.close()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from model.api import RATE_HZ
-from model.embedded.evidence import NOTHING, weigh
-from model.embedded.recogniser import Recogniser
+from model.ears.evidence import NOTHING, weigh
+from model.ears.recogniser import Recogniser
 from tests.model.embedded.callers import (
     callers,
     demo_phrases,

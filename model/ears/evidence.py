@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from model.api import Floats
-from model.embedded.recogniser import Alignment
+from model.ears.recogniser import Alignment
 
 SURE: Final = 0.53
 """Chance from which on a phrase is taken as said."""

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import select
-import signal
-import subprocess
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from model.api import RATE_HZ, Floats
-from model.embedded.ears import EARLY, QUIET_S, Ears, Listening
-from model.embedded.evidence import NOTHING, Hearing
+from model.ears.ears import Ears
+from model.ears.listening import EARLY, LATE_S, QUIET_S, Listening
+from model.ears.words_heard import NO_WORDS, Words
+
+HOUSE_TIME = True
 
 PHRASES = ["good morning"]
 CHUNK = RATE_HZ // 50
@@ -27,10 +24,23 @@ class Notes(Ears):
 
     def __init__(self) -> None:
         self.asked: list[int] = []
+        self.takes_s = 0.0
 
-    async def understand(self, pcm: Floats, phrases: Sequence[str]) -> Hearing:
+    async def transcribe(
+        self,
+        pcm: Floats,
+        language: str | None = "en",
+        *,
+        phrases: Sequence[str] = (),
+        patient: bool = False,
+    ) -> Words:
         self.asked.append(len(pcm))
-        return Hearing(f"{len(pcm)} samples", 1.0, True)
+        await asyncio.sleep(self.takes_s)
+        return said(len(pcm))
+
+
+def said(samples: int) -> Words:
+    return Words(f"{samples} samples", "en", 1.0, samples / RATE_HZ)
 
 
 def sound(seconds: float, amplitude: float, seed: int = 1) -> Floats:
@@ -58,7 +68,7 @@ async def test_the_answer_is_there_when_the_turn_is_over(notes: Notes) -> None:
     await hear(listening, LINE, SPEECH, sound(QUIET_S + 0.02, 0.001))
     (asked,) = notes.asked
     await hear(listening, sound(0.2, 0.001))
-    assert await listening.finish(PHRASES) == Hearing(f"{asked} samples", 1.0, True)
+    assert await listening.finish(PHRASES) == said(asked)
     assert notes.asked == [asked]
 
 
@@ -67,7 +77,7 @@ async def test_speech_after_a_pause_asks_anew(notes: Notes) -> None:
     await hear(listening, LINE, SPEECH, LINE, SPEECH, LINE)
     whole = await listening.finish(PHRASES)
     assert len(notes.asked) == 2
-    assert whole.phrase == f"{notes.asked[1]} samples"
+    assert whole == said(notes.asked[1])
     assert notes.asked[1] > 2 * len(SPEECH)
 
 
@@ -91,7 +101,7 @@ async def test_utterances_do_not_run_into_each_other(notes: Notes) -> None:
     await hear(listening, SPEECH, LINE)
     listening.clear()
     assert listening.seconds == 0
-    assert await listening.finish(PHRASES) is NOTHING
+    assert await listening.finish(PHRASES) is NO_WORDS
     await hear(listening, SPEECH)
     await listening.finish(PHRASES)
     assert notes.asked[-1] == len(SPEECH)
@@ -112,33 +122,30 @@ async def test_noise_of_a_bad_line_is_silence_all_the_same(notes: Notes) -> None
     assert len(notes.asked) == 1
 
 
-def test_a_killed_engine_leaves_no_recogniser_behind(tmp_path: Path) -> None:
-    program = (
-        "import asyncio, sys\n"
-        "from model.embedded.ears import Ears\n"
-        "async def main():\n"
-        "    ears = Ears()\n"
-        "    await ears.ready()\n"
-        "    print(*ears._pool._processes, flush=True)\n"
-        "    await asyncio.sleep(60)\n"
-        "if __name__ == '__main__':\n"
-        "    asyncio.run(main())\n"
-    )
-    script = tmp_path / "engine.py"
-    script.write_text(program)
-    root = Path(__file__).parents[3]
-    engine = subprocess.Popen(
-        [sys.executable, str(script)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )
-    assert engine.stdout is not None
-    workers = [int(pid) for pid in engine.stdout.readline().split()]
-    assert workers
-    descriptors = [os.pidfd_open(pid) for pid in workers]
-    engine.send_signal(signal.SIGKILL)
-    engine.wait()
-    for descriptor in descriptors:
-        assert select.select([descriptor], [], [], 5.0)[0], "a worker outlived its engine by five seconds"
-        os.close(descriptor)
+async def test_what_is_heard_early_is_told_unless_speech_goes_on(notes: Notes) -> None:
+    told: list[Words] = []
+    listening = Listening(notes, told.append)
+    await hear(listening, SPEECH, LINE)
+    assert told == [said(notes.asked[0])]
+    notes.takes_s = 3600.0
+    await hear(listening, SPEECH, LINE, SPEECH)
+    assert len(notes.asked) == 2
+    listening.clear()
+    assert len(told) == 1
+
+
+async def test_a_late_answer_is_not_waited_for_when_there_is_a_part_of_it(notes: Notes) -> None:
+    listening = Listening(notes)
+    await hear(listening, SPEECH, LINE)
+    notes.takes_s = 3600.0
+    await hear(listening, SPEECH, LINE)
+    before = asyncio.get_running_loop().time()
+    assert await listening.finish(PHRASES) == said(notes.asked[0])
+    assert asyncio.get_running_loop().time() - before == pytest.approx(LATE_S)
+
+
+async def test_a_late_answer_is_waited_for_when_nothing_was_heard_before(notes: Notes) -> None:
+    listening = Listening(notes)
+    notes.takes_s = 2.0
+    await hear(listening, SPEECH, LINE)
+    assert await listening.finish(PHRASES) == said(notes.asked[0])

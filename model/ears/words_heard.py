@@ -1,0 +1,24 @@
+"""What the ears heard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Words of one piece of sound. `text` is empty when nobody spoke, or nobody could be understood."""
+
+    text: str
+    language: str
+    """ISO 639-1"""
+    confidence: float
+    """in [0, 1]: exp of the mean log probability of what was written"""
+    sounded_s: float
+    """how long the sound was"""
+    refused: str = ""
+    """why there are no words: a gate of `consent.whisper`, "busy", "lost", "no weights"; else empty"""
+
+
+NO_WORDS: Final = Words("", "", 0.0, 0.0)
