@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run models wheel test lint bench bench-calls bench-web bench-echo bench-engine bench-consent bench-watermark prove prove-null prove-detector prove-wheel prove-steady clean
+.PHONY: run models wheel test lint bench bench-calls bench-web bench-echo bench-engine bench-ears bench-consent bench-watermark prove prove-null prove-detector prove-wheel prove-steady clean
 
 run: models $(if $(filter chroma,$(VOICEGATE_ENGINE)),$(VENV)/.chroma)
 	@$(BIN)/voicegate run
@@ -31,7 +31,7 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-calls bench-web bench-echo bench-engine bench-consent bench-watermark
+bench: bench-calls bench-web bench-echo bench-engine bench-ears bench-consent bench-watermark
 
 bench-calls: $(VENV)/.test
 	$(BIN)/python -m benchmarks.calls
@@ -45,6 +45,10 @@ bench-echo: $(VENV)/.test
 bench-engine: $(VENV)/.test
 	$(BIN)/python -m benchmarks.understanding
 	$(BIN)/python -m benchmarks.engine
+
+bench-ears: $(VENV)/.test
+	@$(BIN)/voicegate models get whisper-base || echo "without whisper-base"
+	$(BIN)/python -m benchmarks.ears
 
 bench-consent: $(VENV)/.test
 	$(BIN)/python -m benchmarks.consent

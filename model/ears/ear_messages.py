@@ -11,7 +11,7 @@ import json
 import struct
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from typing import Final
+from typing import Final, get_args
 
 from model.api import MAX_UTTERANCE_S, RATE_HZ
 from model.errors import EarsError
@@ -36,7 +36,7 @@ class Hear:
 
 @dataclass(frozen=True, slots=True)
 class Which:
-    """Which of the languages does the body speak? A `Spoken` comes."""
+    """Which of the languages does the body speak? A `SpokenLanguage` comes."""
 
     number: int
     among: tuple[str, ...]
@@ -70,7 +70,7 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
+class SpokenLanguage:
     """The language that was asked for; empty when it cannot be told."""
 
     number: int
@@ -95,10 +95,8 @@ class Queue:
     """until a question that came now would be begun"""
 
 
-EarMessage = Hear | Which | Sayable | Forget | Heard | Spoken | Unsayable | Queue
-KINDS: Final[dict[str, type[EarMessage]]] = {
-    kind.__name__.lower(): kind for kind in (Hear, Which, Sayable, Forget, Heard, Spoken, Unsayable, Queue)
-}
+EarMessage = Hear | Which | Sayable | Forget | Heard | SpokenLanguage | Unsayable | Queue
+KINDS: Final[dict[str, type[EarMessage]]] = {kind.__name__.lower(): kind for kind in get_args(EarMessage)}
 _TYPES: Final[dict[str, type | tuple[type, ...]]] = {
     "int": int, "str": str, "float": (int, float), "bool": bool,
 }  # fmt: skip

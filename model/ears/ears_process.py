@@ -35,7 +35,7 @@ from model.ears.ear_messages import (
     Heard,
     Queue,
     Sayable,
-    Spoken,
+    SpokenLanguage,
     Unsayable,
     Which,
     written,
@@ -56,7 +56,7 @@ INERTIA: Final = 0.9
 
 
 @dataclass(slots=True, eq=False)
-class Question:
+class EarQuestion:
     """Somebody's question, from its arrival to its answer."""
 
     connection: Connection
@@ -75,8 +75,8 @@ class EarsServer:
         self._hearers = hearers
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, "ears")
-        self._waiting: deque[Question] = deque()
-        self._patient: deque[Question] = deque()
+        self._waiting: deque[EarQuestion] = deque()
+        self._patient: deque[EarQuestion] = deque()
         self._busy = 0
         self._takes_s = USUAL_S
         self._connections: set[Connection] = set()
@@ -107,19 +107,19 @@ class EarsServer:
             case Hear(number, language, phrases, patient):
                 work: Callable[[], EarMessage] = partial(_hear, hearers, number, body, language, phrases)
                 refusal: EarMessage = Heard(number, "", language, 0.0, len(body) / 2 / RATE_HZ, "busy")
-                self._enqueue(Question(connection, number, work, refusal, patient))
+                self._enqueue(EarQuestion(connection, number, work, refusal, patient))
             case Which(number, among):
                 work = partial(_which, hearers, number, body, among)
-                self._enqueue(Question(connection, number, work, Spoken(number, "", 0.0), False))
+                self._enqueue(EarQuestion(connection, number, work, SpokenLanguage(number, "", 0.0), False))
             case Sayable(number, phrases):
                 work = partial(_sayable, hearers, number, phrases)
-                self._enqueue(Question(connection, number, work, Unsayable(number, ()), True))
+                self._enqueue(EarQuestion(connection, number, work, Unsayable(number, ()), True))
             case Forget(number):
                 self._forget(connection, number)
             case _:
                 raise EarsError(f"{type(message).__name__} is for those who ask")
 
-    def _enqueue(self, question: Question) -> None:
+    def _enqueue(self, question: EarQuestion) -> None:
         queue = self._patient if question.patient else self._waiting
         if len(queue) >= MOST_WAITING * self._workers:
             log.warning("ears.busy", waiting=len(queue), wait_s=round(self.wait_s, 2))
@@ -141,7 +141,7 @@ class EarsServer:
         before = len(self._waiting) + self._busy - self._workers + 1
         return max(0.0, (before - 0.5) * self._takes_s / self._workers)
 
-    def _next(self) -> Question | None:
+    def _next(self) -> EarQuestion | None:
         if self._busy >= self._workers:
             return None
         if self._waiting:
@@ -156,7 +156,7 @@ class EarsServer:
             self._busy += 1
             self._tasks.short(self._answer(question), "ears.answer")
 
-    async def _answer(self, question: Question) -> None:
+    async def _answer(self, question: EarQuestion) -> None:
         began = time.monotonic()
         try:
             answer = await asyncio.get_running_loop().run_in_executor(self._pool, question.work)
@@ -216,8 +216,8 @@ def _hear(hearers: Hearers, number: int, body: bytes, language: str, phrases: tu
     return Heard(number, words.text, words.language, words.confidence, words.sounded_s, words.refused)
 
 
-def _which(hearers: Hearers, number: int, body: bytes, among: tuple[str, ...]) -> Spoken:
-    return Spoken(number, *hearers.language(float_from_bytes(body), among))
+def _which(hearers: Hearers, number: int, body: bytes, among: tuple[str, ...]) -> SpokenLanguage:
+    return SpokenLanguage(number, *hearers.language(float_from_bytes(body), among))
 
 
 def _sayable(hearers: Hearers, number: int, phrases: tuple[str, ...]) -> Unsayable:

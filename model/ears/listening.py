@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from model.api import RATE_HZ, Floats
-from model.ears.ears import Ears
+from model.ears.ears_client import Ears
 from model.ears.words_heard import NO_WORDS, Words
 from model.tasks import Tasks
 
@@ -89,8 +89,8 @@ class Listening:
             )
             self._early = Early(self._samples, tuple(phrases), answer)
 
-    async def finish(self, phrases: Sequence[str] = ()) -> Words:
-        """What the utterance said; the next one may begin while this is awaited.
+    def finish(self, phrases: Sequence[str] = ()) -> asyncio.Task[Words]:
+        """What the utterance said; the next one may begin at once.
 
         When the ears are so busy that the answer is late, what was heard before the last pause is taken.
         """
@@ -99,17 +99,10 @@ class Listening:
         self.clear()
         if early is not None and early.phrases == tuple(phrases):
             answer = early.answer
-        elif sound:
-            answer = self._tasks.short(self._transcribe(np.concatenate(sound), phrases), "ears.last")
         else:
-            return NO_WORDS
-        if partial is None or not partial.text:
-            return await answer
-        done, _ = await asyncio.wait([answer], timeout=LATE_S)
-        if done:
-            return await answer
-        answer.cancel()
-        return partial
+            whole = np.concatenate(sound) if sound else None
+            answer = self._tasks.short(self._transcribe(whole, phrases), "ears.last")
+        return self._tasks.short(_in_time(answer, partial), "ears.finish")
 
     def clear(self) -> None:
         """The utterance was nothing, or is over."""
@@ -119,7 +112,9 @@ class Listening:
         self._loudest, self._floor = 0.0, 1.0
         self._partial = None
 
-    async def _transcribe(self, pcm: Floats, phrases: Sequence[str]) -> Words:
+    async def _transcribe(self, pcm: Floats | None, phrases: Sequence[str]) -> Words:
+        if pcm is None:
+            return NO_WORDS
         return await self._ears.transcribe(pcm, self.language, phrases=phrases)
 
     async def _hear_early(self, pcm: Floats, phrases: Sequence[str]) -> Words:
@@ -135,3 +130,14 @@ class Listening:
                 self._partial = answer.result()
             answer.cancel()
             self._early = None
+
+
+async def _in_time(answer: asyncio.Task[Words], partial: Words | None) -> Words:
+    """The answer, or when it is late what was heard before it, if that is something."""
+    try:
+        if partial is None or not partial.text:
+            return await answer
+        done, _ = await asyncio.wait([answer], timeout=LATE_S)
+        return await answer if done else partial
+    finally:
+        answer.cancel()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Final, Self
 
 import structlog
@@ -28,8 +29,10 @@ from model.api import (
     Tool,
     Understood,
 )
-from model.ears.ears import Ears
+from model.ears.ears_client import Ears
+from model.ears.evidence import Hearing
 from model.ears.listening import Listening
+from model.ears.words_heard import Words
 from model.embedded.dialogue import Dialogue, Move, check
 from model.embedded.mouth import Mouth
 from model.embedded.phrase_match import match
@@ -41,8 +44,19 @@ log = structlog.get_logger("engine")
 OWN_VOICE: Final = "heart"
 MOST_WAIT_S: Final = 0.9
 """Who calls while callers wait longer than this to be heard is one too many."""
+FILLER_S: Final = 0.5
+"""A caller who was not heard so long after the end of a turn is told to wait."""
+FILLER: Final = "One moment, please."
 ITEMS: Final = 32
 """Own items that can still be cut to what was heard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """What a caller said, still to be heard. `grammar` is what could be said then."""
+
+    answer: asyncio.Task[Words]
+    grammar: Sequence[str]
 
 
 class EmbeddedEngine:
@@ -111,6 +125,7 @@ class EmbeddedConversation:
         self._dialogue = Dialogue()
         self._listening = Listening(engine.ears)
         self._move: Move | None = None
+        self._late: Late | None = None
         self._said: OrderedDict[str, list[tuple[str, int]]] = OrderedDict()
         """item -> its pieces of text, each with the samples up to its end"""
         self._tasks = Tasks()
@@ -125,7 +140,7 @@ class EmbeddedConversation:
     async def _learn(self) -> None:
         """What will be said is rendered before somebody waits for it; what cannot be heard is told."""
         await self._engine.tell_unsayable(self._dialogue.grammar())
-        await self._engine.mouth.learn(self._dialogue.fixed())
+        await self._engine.mouth.learn([FILLER, *self._dialogue.fixed()])
 
     def hear(self, pcm: Floats) -> None:
         self._listening.hear(pcm, self._dialogue.grammar())
@@ -135,30 +150,55 @@ class EmbeddedConversation:
 
     async def commit(self) -> Understood:
         duration_s = self._listening.seconds
+        if self._late is not None:
+            self._late.answer.cancel()
+            self._late = None
         grammar = self._dialogue.grammar()
-        hearing = match(await self._listening.finish(grammar), grammar)
-        self._move = self._dialogue.next(hearing, self._dialogue.now())
+        answer = self._listening.finish(grammar)
+        await asyncio.wait([answer], timeout=FILLER_S)
+        if not answer.done():
+            self._late = Late(answer, grammar)
+            return Understood(duration_s)
+        hearing = self._understand(answer.result(), grammar)
         return Understood(duration_s, hearing.phrase, round(hearing.confidence, 3))
 
+    def _understand(self, words: Words, grammar: Sequence[str]) -> Hearing:
+        hearing = match(words, grammar)
+        self._move = self._dialogue.next(hearing, self._dialogue.now())
+        return hearing
+
     async def respond(self, item_id: str, say: str | None = None) -> AsyncIterator[Output]:
-        if say is not None:
-            move = Move(say)
-        else:  # asked without an utterance: nothing was understood
-            move, self._move = self._move or self._dialogue.not_understood(), None
-        spoken = self._said[item_id] = []
+        self._said[item_id] = []
         while len(self._said) > ITEMS:
             self._said.popitem(last=False)
-        samples = 0
+        if say is not None:
+            move = Move(say)
+        else:
+            if (late := self._late) is not None:
+                if not late.answer.done():
+                    async for output in self._speak(item_id, FILLER):
+                        yield output
+                self._understand(await late.answer, late.grammar)
+                self._late = None
+            # asked without an utterance, nothing was understood
+            move, self._move = self._move or self._dialogue.not_understood(), None
         if move.text:
             self._dialogue.remember_said(move.text)
-            async for piece, pcm in self._engine.mouth.speak(move.text):
-                samples += len(pcm)
-                spoken.append((piece, samples))
-                yield Text(piece if len(spoken) == 1 else " " + piece)
-                for at in range(0, len(pcm), FRAME):
-                    yield Sound(pcm[at : at + FRAME])
+            async for output in self._speak(item_id, move.text):
+                yield output
         if move.tool is not None:
             yield Tool(move.tool, {"intent": move.intent})
+
+    async def _speak(self, item_id: str, text: str) -> AsyncIterator[Output]:
+        """`text` after what the item has said already."""
+        spoken = self._said[item_id]
+        samples = spoken[-1][1] if spoken else 0
+        async for piece, pcm in self._engine.mouth.speak(text):
+            samples += len(pcm)
+            spoken.append((piece, samples))
+            yield Text(piece if len(spoken) == 1 else " " + piece)
+            for at in range(0, len(pcm), FRAME):
+                yield Sound(pcm[at : at + FRAME])
 
     async def truncate(self, item_id: str, heard_s: float) -> str:
         """Whole pieces that were heard, and of the one cut as many words as its share of time."""
@@ -180,5 +220,7 @@ class EmbeddedConversation:
         if not self._closed:
             self._closed = True
             self._listening.clear()
+            if self._late is not None:
+                self._late.answer.cancel()
             self._tasks.cancel()
             self._engine.left()

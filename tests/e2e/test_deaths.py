@@ -66,6 +66,20 @@ def test_the_engine_dies_and_the_conversation_goes_on(own_house: Start, say: Say
 
 
 @pytest.mark.long("a call that goes on after a death, in real time")
+def test_the_ears_die_and_the_caller_is_heard_by_the_next(own_house: Start, say: Say) -> None:
+    house = own_house()
+    calling = Calling(house, script=[say("what are your opening hours")], at_s=14, duration_s=24)
+    time.sleep(2)  # inside the greeting
+    first = house.kill("ears")
+    house.wait_for("new ears", lambda: house.pids().get("ears") not in (None, first), 10)
+    report = calling.ended()
+    assert "we hung up" in report.ended
+    assert report.turns
+    assert report.turns[0].latency_s is not None, "the caller was answered"
+    assert not house.events("engine.process_died")
+
+
+@pytest.mark.long("a call that goes on after a death, in real time")
 def test_the_front_dies_and_calls_go_on(own_house: Start, say: Say) -> None:
     house = own_house()
     calling = Calling(house, script=[say("where are you")], at_s=13, duration_s=22)

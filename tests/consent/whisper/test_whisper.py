@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.ears_sounds import english as english_prompts
+from benchmarks.ears_sounds import g711, wrong_words
+from benchmarks.ears_sounds import words as spoken
 from consent.checks.sound import read
 from consent.errors import LanguageError, ModelFileError, ModelFileMissing
 from consent.models.model_files import locked_model
@@ -46,6 +49,19 @@ def test_what_people_say_is_written_down(english: Whisper) -> None:
         assert transcript.language == "en"
         assert transcript.refused == ""
         assert -0.5 < transcript.log_probability < 0.0
+
+
+def test_a_dozen_prompts_over_g711_have_few_wrong_words(english: Whisper) -> None:
+    need_sounds()
+    dozen = [prompt for prompt in english_prompts(1) if len(prompt.said) > 4][5::12][:12]
+    assert len(dozen) == 12
+    chance = np.random.default_rng(1)
+    wrong = [
+        wrong_words(prompt.said, spoken(english.transcribe(g711(prompt.pcm, chance), "en").text))
+        for prompt in dozen
+    ]
+    assert sum(wrong) < 0.15 * sum(len(prompt.said) for prompt in dozen)
+    assert sum(count == 0 for count in wrong) > 6
 
 
 def test_what_is_longer_than_the_window_is_heard_in_pieces(english: Whisper) -> None:

@@ -20,7 +20,7 @@ from consent.models.model_files import locked_model
 from consent.whisper.whisper import ENGLISH
 from model.api import RATE_HZ, Floats
 from model.ears.ear_messages import LENGTHS, EarMessage, EarReader, Forget, Hear, Queue, written
-from model.ears.ears import Ears
+from model.ears.ears_client import Ears
 from model.errors import EarsError
 from tests.model.embedded.callers import demo_phrases, espeak, telephone
 from tests.needs import HANGS_S, MODELS, need_model, need_sounds
@@ -219,7 +219,7 @@ def test_killed_askers_leave_no_process_behind(tmp_path: Path) -> None:
     script = tmp_path / "engine.py"
     script.write_text(
         "import asyncio\n"
-        "from model.ears.ears import Ears\n"
+        "from model.ears.ears_client import Ears\n"
         "async def main():\n"
         "    ears = await Ears.of_this_house({})\n"
         "    print(ears.process.pid, flush=True)\n"

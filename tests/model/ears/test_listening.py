@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from model.api import RATE_HZ, Floats
-from model.ears.ears import Ears
+from model.ears.ears_client import Ears
 from model.ears.listening import EARLY, LATE_S, QUIET_S, Listening
 from model.ears.words_heard import NO_WORDS, Words
 

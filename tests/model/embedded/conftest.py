@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from consent.whisper.whisper import ENGLISH
-from model.ears.ears import Ears
+from model.ears.ears_client import Ears
 from model.embedded.engine import EmbeddedEngine
 from model.embedded.mouth import Mouth
 from tests.needs import need_model

@@ -29,7 +29,7 @@ from model.ears.ear_messages import (
     Heard,
     Queue,
     Sayable,
-    Spoken,
+    SpokenLanguage,
     Unsayable,
     Which,
     written,
@@ -117,7 +117,7 @@ class Ears:
         """
         number = next(self._numbers)
         answer = await self._ask(Which(number, tuple(among)), number, pcm[: round(MAX_UTTERANCE_S * RATE_HZ)])
-        return (answer.language, answer.probability) if isinstance(answer, Spoken) else ("", 0.0)
+        return (answer.language, answer.probability) if isinstance(answer, SpokenLanguage) else ("", 0.0)
 
     async def unsayable(self, phrases: Sequence[str]) -> list[str]:
         """Those of `phrases` that nobody will be heard saying."""
@@ -160,7 +160,7 @@ class Ears:
             case Queue():
                 self._queue = message
                 self._there.set()
-            case Heard(number) | Spoken(number) | Unsayable(number):
+            case Heard(number) | SpokenLanguage(number) | Unsayable(number):
                 answer = self._asked.get(number)
                 if answer is not None and not answer.done():
                     answer.set_result(message)

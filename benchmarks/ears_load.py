@@ -1,0 +1,164 @@
+"""Callers who talk at once to a process of ears, in real time: how long words take, and what they cost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import soxr
+
+from benchmarks.ears_sounds import WHISPER_HZ, Prompt, g711
+from model.api import RATE_HZ, Floats
+from model.ears.ears_client import Ears
+from model.ears.listening import Listening
+from model.ears.words_heard import Words
+
+ENDPOINT_S: Final = 0.25
+"""Of silence after which a hall may say that a turn is over."""
+REPLY_S: Final = (3.0, 6.0)
+"""How long a caller listens and thinks between two utterances."""
+TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Talk:
+    """What became of some callers' turns."""
+
+    waited_s: list[float] = field(default_factory=list)
+    """from the end of a turn until its words were there"""
+    texts: int = 0
+    asked: int = 0
+    """questions to the ears"""
+    most_wait_s: float = 0.0
+
+
+class Counting(Ears):
+    """Ears that count what they are asked."""
+
+    def __init__(self, socket: Path, talk: Talk) -> None:
+        super().__init__(socket)
+        self._talk = talk
+
+    async def transcribe(self, *args: object, **named: object) -> Words:  # type: ignore[override]  # passes all on
+        self._talk.asked += 1
+        self._talk.most_wait_s = max(self._talk.most_wait_s, self.wait_s)
+        return await super().transcribe(*args, **named)  # type: ignore[arg-type]
+
+
+async def speak(listening: Listening, pcm: Floats, until: float) -> None:
+    """Says it in real time, ending at the loop's time `until`, with the endpointer's silence behind it."""
+    frame = RATE_HZ // 50
+    pad = np.random.default_rng(4).normal(0, 1e-3, round(ENDPOINT_S * RATE_HZ)).astype(np.float32)
+    whole = np.concatenate((pcm, pad))
+    begun = until - len(whole) / RATE_HZ
+    for at in range(0, len(whole), frame):
+        await asyncio.sleep(max(0.0, begun + at / RATE_HZ - asyncio.get_running_loop().time()))
+        listening.hear(whole[at : at + frame])
+
+
+async def turn(listening: Listening, pcm: Floats, until: float, talk: Talk) -> None:
+    await speak(listening, pcm, until)
+    began = time.monotonic()
+    words = await listening.finish()
+    talk.waited_s.append(time.monotonic() - began)
+    talk.texts += bool(words.text)
+
+
+async def caller(ears: Ears, sounds: list[Floats], chance: random.Random, until: float, talk: Talk) -> None:
+    """Talks, listens, and talks again."""
+    listening = Listening(ears)
+    now = asyncio.get_running_loop().time
+    await asyncio.sleep(chance.uniform(0, 4.0))
+    while now() < until:
+        pcm = chance.choice(sounds)
+        await turn(listening, pcm, now() + len(pcm) / RATE_HZ + ENDPOINT_S, talk)
+        await asyncio.sleep(chance.uniform(*REPLY_S))
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+
+@contextlib.asynccontextmanager
+async def ears_process(models: Path) -> AsyncIterator[tuple[Path, int]]:
+    """(socket, process) of ears."""
+    with tempfile.TemporaryDirectory(prefix="vgb-") as folder:
+        socket = Path(folder, "ears.sock")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "model.ears.ears_process", "--uds", str(socket), "--models", str(models)
+        )
+        try:
+            yield socket, process.pid
+        finally:
+            process.terminate()
+            await process.wait()
+
+
+def told(waited_s: list[float]) -> str:
+    ms = 1000 * np.array(waited_s)
+    return (
+        f"words {np.median(ms):4.0f} ms after the end of the turn "
+        f"(p95 {np.percentile(ms, 95):4.0f}, longest {ms.max():4.0f})"
+    )
+
+
+async def report_calls(models: Path, counts: list[int], seconds: float, prompts: list[Prompt]) -> None:
+    chance = np.random.default_rng(5)
+    sounds = [
+        np.asarray(soxr.resample(g711(one.pcm, chance), WHISPER_HZ, RATE_HZ), np.float32)
+        for one in prompts
+        if len(one.pcm) < 5 * WHISPER_HZ
+    ]
+    spoken_s = np.mean([len(sound) for sound in sounds]) / RATE_HZ
+    cores = len(os.sched_getaffinity(0))
+    print(f"\ncallers at once, {cores} cores; {spoken_s:.1f} s an utterance, {REPLY_S} s between two")
+    async with ears_process(models) as (socket, pid):
+        for count in counts:
+            await together(socket, pid, count, seconds, sounds)
+        for each in (1, 2, 3, 4):
+            await in_one_breath(socket, each * cores, sounds)
+
+
+async def together(socket: Path, pid: int, count: int, seconds: float, sounds: list[Floats]) -> None:
+    """Callers who each talk when they like."""
+    talk = Talk()
+    ears = Counting(socket, talk)
+    await ears.ready()
+    until = asyncio.get_running_loop().time() + seconds
+    began, before = time.monotonic(), cpu_s(pid)
+    await asyncio.gather(*(caller(ears, sounds, random.Random(k), until, talk) for k in range(count)))
+    spent, took = cpu_s(pid) - before, time.monotonic() - began
+    await ears.close()
+    turns = len(talk.waited_s)
+    print(
+        f"  {count:3d} calls, {turns:4d} turns: {told(talk.waited_s)}; "
+        f"{talk.asked / turns:.2f} questions a turn; {spent / took / count:.2%} of a core per call; "
+        f"longest expected wait {talk.most_wait_s:.2f} s; "
+        f"{talk.texts} turns had words",
+        flush=True,
+    )
+
+
+async def in_one_breath(socket: Path, count: int, sounds: list[Floats]) -> None:
+    """Callers whose turns end at the same moment, eight times."""
+    talk, chance = Talk(), random.Random(7)
+    ears = Counting(socket, talk)
+    await ears.ready()
+    for _ in range(8):
+        until = asyncio.get_running_loop().time() + 6.0
+        await asyncio.gather(
+            *(turn(Listening(ears), chance.choice(sounds), until, talk) for _ in range(count))
+        )
+    await ears.close()
+    print(f"  {count} end in the same breath: {told(talk.waited_s)}", flush=True)
