@@ -87,7 +87,7 @@ def speech(settings: Settings) -> Iterator[Diagnosis]:
             "embedded engine", "fail", "it said nothing", f"install it again ({remedy.install_again()})"
         )
     else:
-        yield ok("embedded engine", "it spoke, and its recogniser's model loads")
+        yield ok("embedded engine", "it spoke, and its recognisers load")
 
 
 def models(settings: Settings) -> Iterator[Diagnosis]:

@@ -55,12 +55,15 @@ def pjsua2() -> dict[str, Any]:
 
 
 def embedded() -> dict[str, Any]:
-    """The embedded engine's mouth says a word, and its ears load their acoustic model."""
+    """The embedded engine's mouth says a word, and what its ears compute with loads."""
+    import ctranslate2
     from hibari import SAMPLE_RATE, Hibari
     from pocketsphinx import Decoder
 
     samples = sum(len(sound) for sound in Hibari().stream("Hello."))
     Decoder(loglevel="FATAL", lm=None)
+    if "int8" not in ctranslate2.get_supported_compute_types("cpu"):
+        return {"error": "CTranslate2 has no 8-bit weights on this processor"}
     return {"rate_hz": SAMPLE_RATE, "seconds": round(samples / SAMPLE_RATE, 2)}
 
 

@@ -45,6 +45,8 @@ READY_S: Final = 60.0
 """How long the first weights may take to load."""
 PATIENCE_S: Final = 3.0
 """How long a question waits for ears that are being started again."""
+ANSWER_S: Final = 20.0
+"""How long an answer may take: a full queue, and a minute of sound."""
 AGAIN_S: Final = 0.05
 """Between two tries to reach them."""
 
@@ -81,6 +83,11 @@ class Ears:
     def wait_s(self) -> float:
         """How long a question that were asked now would wait before it is begun, as far as can be told."""
         return self._queue.wait_s
+
+    @property
+    def waiting(self) -> int:
+        """How many questions wait to be begun."""
+        return self._queue.waiting
 
     async def ready(self) -> None:
         """Returns when somebody hears. Raises `EarsError` when nobody does in time."""
@@ -144,7 +151,13 @@ class Ears:
         self._asked[number] = answer
         try:
             self._wire.say(message, b"" if pcm is None else bytes_from_float(pcm))
-            return await answer
+            async with asyncio.timeout(ANSWER_S):
+                return await answer
+        except TimeoutError:
+            log.error("ears.slow", waited_s=ANSWER_S, remedy="see whether their process has a core to run on")
+            if self._wire is not None:
+                self._wire.say(Forget(number))
+            return None
         except ConnectionError:
             log.error("ears.lost", remedy="the ears are started again; this utterance is lost")
             return None

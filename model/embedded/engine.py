@@ -109,8 +109,14 @@ class EmbeddedEngine:
         """It keeps nothing of a voice but its own."""
 
     async def metrics(self) -> str:
-        """Nothing that its server does not count."""
-        return ""
+        """How busy its ears are."""
+        gauges = (
+            ("voicegate_ears_waiting", "Questions that wait to be heard", self.ears.waiting),
+            ("voicegate_ears_wait_seconds", "How long another one would wait", self.ears.wait_s),
+        )
+        return "".join(
+            f"# HELP {name} {text}\n# TYPE {name} gauge\n{name} {value:g}\n" for name, text, value in gauges
+        )
 
     async def close(self) -> None:
         self.mouth.close()

@@ -27,6 +27,7 @@ from gateway.front.metrics import Metrics
 from gateway.line.web import WebLine
 from gateway.run.supervisor import Supervisor
 from gateway.store.sessions import Sessions
+from model.ears.ears_client import Ears
 from model.reference import ReferenceDesk
 from model.revoked_voices import RevokedVoices
 from model.tasks import Tasks, failures, watch_loop
@@ -41,6 +42,7 @@ NOWHERE: Final = "unix:///nowhere"
 
 ELSEWHERE: Final = {
     "chroma.conductor": "vital: the engine's process ends, and the server that has it (tests/model/chroma)",
+    "ears.keep": "starts a process, in an engine that runs by itself (tests/model/ears)",
     "replica.report": "begins within Ray alone; a placement forgets who says nothing",
 }
 """Long-lived tasks that begin in none of the houses below."""
@@ -106,9 +108,11 @@ async def an_engine(_: Path) -> AsyncIterator[None]:
     verifier = GrantVerifier({key.kid: key.private.public_key()})
     revoked = RevokedVoices(lambda _: None, verifier, NOWHERE, ReferenceDesk("/nowhere", None))
     revoked.start()
+    ears = Ears(Path("/nowhere/ears"))
     try:
         yield
     finally:
+        await ears.close()
         await revoked.stop()
 
 

@@ -129,6 +129,20 @@ async def test_a_killed_process_costs_one_utterance(ears: Ears) -> None:
     assert (await ears.transcribe(sound)).text == PROMPTS["conf-waitforleader"]
 
 
+async def test_frozen_ears_are_not_waited_for_without_end(
+    ears: Ears, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = ears.process.pid  # type: ignore[attr-defined]  # of ears of one's own
+    monkeypatch.setattr("model.ears.ears_client.ANSWER_S", 0.2)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert (await ears.transcribe(prompt("conf-unmuted"))).refused == "lost"
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    monkeypatch.undo()
+    assert (await ears.transcribe(prompt("conf-unmuted"))).text == PROMPTS["conf-unmuted"]
+
+
 async def test_the_queue_is_bounded_and_told(ears: Ears) -> None:
     sound = prompt("conf-waitforleader")
     asking = [asyncio.ensure_future(ears.transcribe(sound)) for _ in range(24 * (os.cpu_count() or 1))]
