@@ -47,6 +47,8 @@ from watermark.pcm import float_from_bytes
 
 log = structlog.get_logger("ears")
 
+MOST_THREADS: Final = 16
+"""However many cores there are: they hear hundreds of callers."""
 MOST_WAITING: Final = 8
 """Questions that wait for each thread: about 1.6 s."""
 USUAL_S: Final = 0.25
@@ -227,7 +229,7 @@ def _sayable(hearers: Hearers, number: int, phrases: tuple[str, ...]) -> Unsayab
 async def serve(path: Path, models: Path, until_stdin_ends: bool) -> None:
     """Hears until SIGTERM, or until the process that started it is gone."""
     watch_loop()
-    workers = len(os.sched_getaffinity(0))
+    workers = min(MOST_THREADS, len(os.sched_getaffinity(0)))
     server = EarsServer(await asyncio.to_thread(Hearers, models, workers), workers)
     loop = asyncio.get_running_loop()
     over = asyncio.Event()

@@ -36,13 +36,6 @@ def prompt(name: str) -> Floats:
     return soxr.resample(read(need_sounds() / f"{name}.wav").at_16k, 16_000, RATE_HZ)
 
 
-async def idle(ears: Ears) -> None:
-    """Until nobody waits to be heard."""
-    async with asyncio.timeout(HANGS_S):
-        while ears.wait_s:  # noqa: ASYNC110 - its value comes over a socket
-            await asyncio.sleep(0.01)
-
-
 @pytest.fixture
 async def ears(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ears]:
     """Ears of this process' own, with the weights of English."""
@@ -141,44 +134,6 @@ async def test_frozen_ears_are_not_waited_for_without_end(
         os.kill(pid, signal.SIGCONT)
     monkeypatch.undo()
     assert (await ears.transcribe(prompt("conf-unmuted"))).text == PROMPTS["conf-unmuted"]
-
-
-async def test_the_queue_is_bounded_and_told(ears: Ears) -> None:
-    sound = prompt("conf-waitforleader")
-    asking = [asyncio.ensure_future(ears.transcribe(sound)) for _ in range(24 * (os.cpu_count() or 1))]
-    waits = []
-    while not all(one.done() for one in asking):
-        waits.append(ears.wait_s)
-        await asyncio.sleep(0.01)
-    heard = [one.result() for one in asking]
-    assert max(waits) > 0.5
-    assert {words.refused for words in heard} == {"", "busy"}
-    assert {words.text for words in heard if not words.refused} == {PROMPTS["conf-waitforleader"]}
-    await idle(ears)
-
-
-async def test_the_patient_wait_behind_everybody(ears: Ears) -> None:
-    sound = prompt("conf-waitforleader")
-    order: list[str] = []
-
-    async def ask(who: str) -> None:
-        await ears.transcribe(sound, patient=who == "patient")
-        order.append(who)
-
-    cores = os.cpu_count() or 1
-    await asyncio.gather(*(ask(who) for who in ["first"] * cores + ["patient"] + ["hasty"] * 2 * cores))
-    assert order[-1] == "patient"
-
-
-async def test_a_question_taken_back_is_not_heard(ears: Ears) -> None:
-    sound = prompt("conf-waitforleader")
-    cores = os.cpu_count() or 1
-    asking = [asyncio.ensure_future(ears.transcribe(sound)) for _ in range(6 * cores)]
-    await asyncio.sleep(0.05)
-    for one in asking[cores:]:
-        one.cancel()
-    await idle(ears)
-    assert sum(one.done() and not one.cancelled() for one in asking) <= cores + 1
 
 
 # ── what is said on the socket ───────────────────────────────────────────────────────────────────────────
