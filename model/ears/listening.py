@@ -22,6 +22,8 @@ from model.tasks import Tasks
 FRAME: Final = RATE_HZ // 50
 QUIET_S: Final = 0.1
 """Of silence after speech, and what was said is heard before the turn is known to be over."""
+LONGER_S: Final = 0.06
+"""Each further early answer wants so much more silence: who pauses often is not heard at every stop."""
 LOUD: Final = 0.05
 """A frame this far (-26 dB) below the loudest so far is silence,"""
 ABOVE_FLOOR: Final = 1.8
@@ -82,7 +84,8 @@ class Listening:
         quiet = self._samples - self._loud_until
         if self._early is not None and self._early.samples < self._loud_until:
             self._drop()
-        if quiet >= QUIET_S * RATE_HZ and self._loud_until and self._early is None and self._asked < EARLY:
+        enough = (QUIET_S + LONGER_S * self._asked) * RATE_HZ
+        if quiet >= enough and self._loud_until and self._early is None and self._asked < EARLY:
             self._asked += 1
             answer = self._tasks.short(
                 self._hear_early(np.concatenate(self._sound), tuple(phrases)), "ears.early"

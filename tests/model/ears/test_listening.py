@@ -10,7 +10,7 @@ import pytest
 
 from model.api import RATE_HZ, Floats
 from model.ears.ears_client import Ears
-from model.ears.listening import EARLY, LATE_S, QUIET_S, Listening
+from model.ears.listening import EARLY, LATE_S, LONGER_S, QUIET_S, Listening
 from model.ears.words_heard import NO_WORDS, Words
 
 HOUSE_TIME = True
@@ -79,6 +79,15 @@ async def test_speech_after_a_pause_asks_anew(notes: Notes) -> None:
     assert len(notes.asked) == 2
     assert whole == said(notes.asked[1])
     assert notes.asked[1] > 2 * len(SPEECH)
+
+
+async def test_each_early_answer_wants_a_longer_silence(notes: Notes) -> None:
+    listening = Listening(notes)
+    stop = sound(QUIET_S + 0.02, 0.001)
+    await hear(listening, SPEECH, stop, SPEECH, stop, SPEECH, stop)
+    assert len(notes.asked) == 1
+    await hear(listening, SPEECH, sound(QUIET_S + LONGER_S + 0.02, 0.001))
+    assert len(notes.asked) == 2
 
 
 async def test_without_a_pause_the_answer_is_sought_at_the_end(notes: Notes) -> None:
