@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
@@ -67,7 +67,6 @@ class EarQuestion:
     refusal: EarMessage
     """the answer when there is no room"""
     patient: bool
-    forgotten: bool = False
 
 
 class EarsServer:
@@ -160,14 +159,17 @@ class EarsServer:
 
     async def _answer(self, question: EarQuestion) -> None:
         began = time.monotonic()
+        answer = question.refusal
         try:
             answer = await asyncio.get_running_loop().run_in_executor(self._pool, question.work)
-            question.connection.say(answer)
-        except BaseException:
-            question.connection.say(question.refusal)
+        except Exception:
+            if isinstance(answer, Heard):
+                answer = replace(answer, refused="failed")
             raise
         finally:
-            self._takes_s = INERTIA * self._takes_s + (1 - INERTIA) * (time.monotonic() - began)
+            question.connection.say(answer)
+            if isinstance(answer, Heard):
+                self._takes_s = INERTIA * self._takes_s + (1 - INERTIA) * (time.monotonic() - began)
             self._busy -= 1
             self._begin()
             self._tell()

@@ -1,7 +1,7 @@
 """All that can hear in the ears' process: Whisper's weights, or pocketsphinx where there are none. Blocking.
 
 English is tiny.en's; every other language, and which language it is, are base's, which is loaded when
-somebody first asks. Without tiny.en's weights pocketsphinx tells which of some phrases was said.
+somebody first asks. Without any weights pocketsphinx tells which of some phrases was said.
 """
 
 from __future__ import annotations
@@ -39,21 +39,18 @@ class Hearers:
         self._models = models
         self._workers = workers
         self._loaded: dict[str, Whisper | None] = {}
-        self._lock = threading.Lock()
+        self._locks = {ENGLISH: threading.Lock(), MANY: threading.Lock()}
+        """one each: English is heard while the other is being loaded"""
         self._phrases: Recogniser | None = None
         self._phrases_lock = threading.Lock()
         """pocketsphinx is not for two threads at once"""
-        if self._whisper(ENGLISH) is None:
+        self._english = self._whisper(ENGLISH) or self._whisper(MANY)
+        if self._english is None:
             self._phrases = Recogniser()
-
-    @property
-    def by_phrases(self) -> bool:
-        """Whether English is heard by phrases only."""
-        return self._phrases is not None
 
     def _whisper(self, name: str) -> Whisper | None:
         """The weights of that name, loaded once; None, said once, where they are not to be had."""
-        with self._lock:
+        with self._locks[name]:
             if name not in self._loaded:
                 self._loaded[name] = self._load(name)
             return self._loaded[name]
@@ -76,7 +73,7 @@ class Hearers:
             language = language or "en"
         if language == "en" and self._phrases is not None:
             return self._phrase(self._phrases, pcm, phrases, seconds)
-        whisper = self._whisper(ENGLISH if language == "en" else MANY)
+        whisper = self._english if language == "en" else self._whisper(MANY)
         if whisper is None:
             return Words("", language, 0.0, seconds, "no weights")
         try:

@@ -18,7 +18,7 @@ class Words:
     sounded_s: float
     """how long the sound was"""
     refused: str = ""
-    """why there are no words: a gate of `consent.whisper`, "busy", "lost", "no weights"; else empty"""
+    """empty, or why there are no words: a gate of `consent.whisper`, "busy", "lost", "failed", "no weights" """
 
 
 NO_WORDS: Final = Words("", "", 0.0, 0.0)

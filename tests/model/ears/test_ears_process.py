@@ -123,5 +123,6 @@ async def test_nobody_is_heard_for_one_who_has_left(house: House) -> None:
 
 async def test_what_fails_is_no_words_and_the_next_is_heard(house: House) -> None:
     house.hearers.go.release(2)
-    assert (await house.ask(666)).text == ""
+    failed = await house.ask(666)
+    assert (failed.text, failed.refused) == ("", "failed")
     assert (await house.ask(100)).text == "100"
