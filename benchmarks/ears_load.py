@@ -49,7 +49,7 @@ class Counting(Ears):
         super().__init__(socket)
         self._talk = talk
 
-    async def transcribe(self, *args: object, **named: object) -> Words:  # type: ignore[override]  # passes all on
+    async def transcribe(self, *args: object, **named: object) -> Words:  # passes all on
         self._talk.asked += 1
         self._talk.most_wait_s = max(self._talk.most_wait_s, self.wait_s)
         return await super().transcribe(*args, **named)  # type: ignore[arg-type]

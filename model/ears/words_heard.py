@@ -18,7 +18,8 @@ class Words:
     sounded_s: float
     """how long the sound was"""
     refused: str = ""
-    """empty, or why there are no words: a gate of `consent.whisper`, "busy", "lost", "failed", "no weights" """
+    """empty, or why there are no words: a gate of `consent.whisper`, or `busy`, `lost`, `failed`,
+    `no weights`"""
 
 
 NO_WORDS: Final = Words("", "", 0.0, 0.0)

@@ -53,7 +53,7 @@ def test_what_people_say_is_written_down(english: Whisper) -> None:
 
 def test_a_dozen_prompts_over_g711_have_few_wrong_words(english: Whisper) -> None:
     need_sounds()
-    dozen = [prompt for prompt in english_prompts(1) if len(prompt.said) > 4][5::12][:12]
+    dozen = [prompt for prompt in english_prompts(1) if len(prompt.said) > 4][5::11][:12]
     assert len(dozen) == 12
     chance = np.random.default_rng(1)
     wrong = [

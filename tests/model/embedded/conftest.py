@@ -15,7 +15,7 @@ from consent.whisper.whisper import ENGLISH
 from model.ears.ears_client import Ears
 from model.embedded.engine import EmbeddedEngine
 from model.embedded.mouth import Mouth
-from tests.needs import need_model
+from tests.needs import HANGS_S, need_model
 
 ROOT = Path(__file__).parents[3]
 
@@ -45,7 +45,11 @@ def ears_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-async def engine(mouth: Mouth, ears_socket: Path) -> AsyncIterator[EmbeddedEngine]:
+async def engine(
+    mouth: Mouth, ears_socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[EmbeddedEngine]:
+    """An engine that waits for its ears however busy the machine is; `test_late_words` has one that does not."""
+    monkeypatch.setattr("model.embedded.engine.FILLER_S", HANGS_S)
     ears = Ears(ears_socket)
     await ears.ready()
     yield EmbeddedEngine(mouth, ears, conversations=8)
