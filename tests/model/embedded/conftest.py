@@ -48,7 +48,7 @@ def ears_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 async def engine(
     mouth: Mouth, ears_socket: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[EmbeddedEngine]:
-    """An engine that waits for its ears however busy the machine is; `test_late_words` has one that does not."""
+    """An engine that waits for its ears on a busy machine too; `test_late_words` has one that does not."""
     monkeypatch.setattr("model.embedded.engine.FILLER_S", HANGS_S)
     ears = Ears(ears_socket)
     await ears.ready()
