@@ -8,6 +8,7 @@ EngineError
 ├── EngineRefused    the engine will never take this conversation: asking again is of no use
 ├── ClientGone       the client closed its socket: nothing more can be said to it
 ├── ProtocolError    an event is unknown or has a wrong field; names it
+├── ChatServerError  the chat server did not answer as it should; `kind` says how
 ├── CheckpointError  weights that cannot be loaded: names the file, the key or the tensor
 └── VoiceError       a voice that this engine cannot speak with: says what it lacks
 """
@@ -69,6 +70,27 @@ class ProtocolError(EngineError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self), self.param), self.__dict__
+
+
+class ChatServerError(EngineError):
+    """A chat server that did not answer, or not as the protocol has it; `kind` is the metrics' word for it.
+
+    The text never holds what the server said, since that may be the caller's own words. `lasting`: asking
+    again now is of no use; `retry_after_s`: when the server wants to be asked again.
+    """
+
+    code = "chat_server"
+
+    def __init__(
+        self, kind: str, message: str, *, lasting: bool = False, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.lasting = lasting
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.kind, str(self)), self.__dict__
 
 
 class CheckpointError(EngineError):

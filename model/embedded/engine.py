@@ -34,14 +34,14 @@ from model.ears.evidence import Hearing
 from model.ears.listening import Listening
 from model.ears.words_heard import Words
 from model.embedded.dialogue import Dialogue, Move, check
-from model.embedded.mouth import Mouth
+from model.embedded.mouth import Mouth, check_voice
 from model.embedded.phrase_match import match
-from model.errors import EngineBusy, EngineError
+from model.embedded.spoken_item import SpokenItem
+from model.errors import EngineBusy
 from model.tasks import Tasks
 
 log = structlog.get_logger("engine")
 
-OWN_VOICE: Final = "heart"
 MOST_WAIT_S: Final = 0.9
 """Who calls while callers wait longer than this to be heard is one too many."""
 FILLER_S: Final = 0.5
@@ -81,11 +81,7 @@ class EmbeddedEngine:
 
         Raises `EngineBusy`, and `EngineError` for a voice that it does not have.
         """
-        if grant.voice != OWN_VOICE or not reference.stock:
-            raise EngineError(
-                f"the embedded engine speaks only as {OWN_VOICE!r}, not as {grant.voice!r}; "
-                "a registered voice needs VOICEGATE_ENGINE=chroma"
-            )
+        check_voice(grant, reference, "embedded")
         if self._open >= self.limits.conversations:
             raise EngineBusy(f"{self._open} conversations are all that this engine takes")
         if self.ears.wait_s > MOST_WAIT_S:
@@ -132,8 +128,7 @@ class EmbeddedConversation:
         self._listening = Listening(engine.ears)
         self._move: Move | None = None
         self._late: Late | None = None
-        self._said: OrderedDict[str, list[tuple[str, int]]] = OrderedDict()
-        """item -> its pieces of text, each with the samples up to its end"""
+        self._said: OrderedDict[str, SpokenItem] = OrderedDict()
         self._tasks = Tasks()
         self._closed = False
 
@@ -174,7 +169,7 @@ class EmbeddedConversation:
         return hearing
 
     async def respond(self, item_id: str, say: str | None = None) -> AsyncIterator[Output]:
-        self._said[item_id] = []
+        self._said[item_id] = SpokenItem()
         while len(self._said) > ITEMS:
             self._said.popitem(last=False)
         if say is not None:
@@ -198,25 +193,15 @@ class EmbeddedConversation:
     async def _speak(self, item_id: str, text: str) -> AsyncIterator[Output]:
         """`text` after what the item has said already."""
         spoken = self._said[item_id]
-        samples = spoken[-1][1] if spoken else 0
         async for piece, pcm in self._engine.mouth.speak(text):
-            samples += len(pcm)
-            spoken.append((piece, samples))
-            yield Text(piece if len(spoken) == 1 else " " + piece)
+            yield Text(" " + piece if spoken.samples else piece)
+            spoken.add(piece, len(pcm))
             for at in range(0, len(pcm), FRAME):
                 yield Sound(pcm[at : at + FRAME])
 
     async def truncate(self, item_id: str, heard_s: float) -> str:
-        """Whole pieces that were heard, and of the one cut as many words as its share of time."""
-        heard, kept, start = round(heard_s * RATE_HZ), [], 0
-        for piece, end in self._said.get(item_id, []):
-            if end <= heard:
-                kept.append(piece)
-            elif heard > start:
-                words = piece.split()
-                kept.append(" ".join(words[: int(len(words) * (heard - start) / (end - start))]))
-            start = end
-        return " ".join(kept).strip()
+        spoken = self._said.get(item_id)
+        return "" if spoken is None else spoken.heard(round(heard_s * RATE_HZ))
 
     async def restore(self, item: HistoryItem) -> None:
         if item.role == "assistant" and item.text:

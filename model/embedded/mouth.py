@@ -16,9 +16,12 @@ from typing import Final
 
 import numpy as np
 
-from model.api import RATE_HZ, Floats
+from consent.grants.grant import VoiceGrant
+from model.api import RATE_HZ, Floats, Reference
+from model.errors import EngineError
 from model.tasks import Tasks
 
+OWN_VOICE: Final = "heart"
 LEAD_IN_S: Final = 0.02
 PAUSE_S: Final = 0.18
 """Silence kept after a sentence,"""
@@ -35,6 +38,15 @@ SHORT: Final = 12
 
 _SENTENCE: Final = re.compile(r"(?<=[.!?])\s+")
 _CLAUSE: Final = re.compile(r"(?<=[,;:])\s+")
+
+
+def check_voice(grant: VoiceGrant, reference: Reference, engine: str) -> None:
+    """Raises `EngineError` when the grant is for a voice that this mouth does not have."""
+    if grant.voice != OWN_VOICE or not reference.stock:
+        raise EngineError(
+            f"the {engine} engine speaks only as {OWN_VOICE!r}, not as {grant.voice!r}; "
+            "a registered voice needs VOICEGATE_ENGINE=chroma"
+        )
 
 
 def pieces(text: str) -> list[str]:
