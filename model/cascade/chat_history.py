@@ -1,8 +1,8 @@
 """What a chat server is told of a call: the house's words as the system, the caller's as the user, in bounds.
 
 A caller's words stand in messages of the role "user" and nowhere else; whoever they are from, they are
-`plain` before they are kept. Neighbours of one role become one message, and the first message is the user's: some
-servers' templates take nothing else.
+`plain` before they are kept. Neighbours of one role become one message, and the first message is the
+user's: some servers' templates take nothing else.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a model may ask for: the session's tools as a chat server wants them, and calls as they come in pieces.
+"""What a model may ask for: the session's tools as a chat server wants them, and calls that come in pieces.
 
 Only a tool that the session names is ever used, and no word of a caller's reaches their descriptions.
 """

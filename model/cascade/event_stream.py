@@ -1,4 +1,4 @@
-"""Server-sent events as bytes that arrive (WHATWG HTML §9.2.6), as far as a chat server uses them: their data.
+"""Server-sent events as bytes that arrive (WHATWG HTML §9.2.6), of which a chat server needs the data.
 
 A line ends with LF, CR or CRLF; a blank line ends an event; lines of `data` are joined by LF; comments and
 other fields mean nothing here. What is not UTF-8 is replaced (U+FFFD), as the rule has it. An event that the

@@ -1,7 +1,7 @@
-"""Text as a telephone can say it: no markup, no addresses letter by letter, no pictures, no signs of a template.
+"""Text as a telephone can say it: no markup, no addresses letter by letter, no pictures, no template.
 
-`plain` is for what is heard and kept; it lets through letters, digits and the marks of ordinary sentences, so
-that nothing of a chat template (`<|im_start|>`, `[INST]`, `### System:`) can be written with what a caller says.
+`plain` is for what is heard and kept; it lets through letters, digits and the marks of ordinary sentences,
+so that nothing of a chat template (`<|im_start|>`, `[INST]`, `### System:`) can be written with it.
 `Sayable` is for what a model writes.
 """
 
@@ -13,11 +13,13 @@ from typing import Final
 
 _ALLOWED: Final = frozenset(" .,!?;:'’\"%&@+/()-$€£°")
 """Beside letters, their marks, and digits."""
-_DASHES: Final = str.maketrans({"–": "-", "—": "-", "‐": "-", "‑": "-", "−": "-", "“": '"', "”": '"', "„": '"',
-                                "«": '"', "»": '"', "‘": "'", "…": "."})  # fmt: skip
+_DASHES: Final = str.maketrans("–—‐‑−“”„«»‘…", '-----"""""\'.')
+_NOTHING: Final = ("Cf", "Cs", "Sk", "Mn", "Mc", "Me")
+"""Kinds of signs that only join or colour others (in emoji); any other sign parts words."""
 _COLON: Final = re.compile(r"(?<!\d):|:(?!\d)")
 _BLANKS: Final = re.compile(r"\s+")
 
+_CALL: Final = ("<tool_call>", "</tool_call>")
 _FENCE: Final = re.compile(r"^\s*(```|~~~)")
 _RULE: Final = re.compile(r"^[\s|:*_=-]+$")
 _LINE_MARK: Final = re.compile(r"^\s*(?:#{1,6}\s+|>\s*|[-*+•]\s+|\d{1,3}[.)]\s+)+")
@@ -44,16 +46,18 @@ def plain(text: str) -> str:
     Compatibility forms are folded first (NFKC): a full-width bracket is a bracket.
     """
     folded = unicodedata.normalize("NFKC", text.translate(_DASHES)).translate(_DASHES)
-    kept = "".join(
-        sign if sign in _ALLOWED or unicodedata.category(sign)[0] in "LMN" else _instead(sign)
-        for sign in folded
-    )
-    return _BLANKS.sub(" ", _COLON.sub(",", kept)).strip(" ,")
+    kept: list[str] = []
+    for sign in folded:
+        kind = unicodedata.category(sign)
+        if sign in _ALLOWED or kind[0] in "LN" or (kind[0] == "M" and kept and _is_letter(kept[-1])):
+            kept.append(sign)
+        elif kind not in _NOTHING:
+            kept.append(" ")
+    return _BLANKS.sub(" ", _COLON.sub(",", "".join(kept))).strip(" ,")
 
 
-def _instead(sign: str) -> str:
-    """Blanks, controls and signs part words; what only joins or colours signs (emoji) is nothing."""
-    return "" if unicodedata.category(sign) in ("Cf", "Cs", "Sk") else " "
+def _is_letter(sign: str) -> bool:
+    return unicodedata.category(sign)[0] in "LM"
 
 
 class Sayable:
@@ -61,6 +65,7 @@ class Sayable:
 
     def __init__(self) -> None:
         self._in_code = False
+        self._in_call = False
 
     def words(self, sentence: str) -> str:
         """What of `sentence` can be said; empty when nothing can."""
@@ -72,7 +77,10 @@ class Sayable:
             return ""
         if self._in_code or _RULE.match(line):
             return ""
-        text = _LINE_MARK.sub("", line)
+        text = self._without_calls(line)
+        if text.strip().startswith("{"):  # a call again, or nothing that a sentence begins with
+            return ""
+        text = _LINE_MARK.sub("", text)
         text = _TAG.sub(" ", text)
         text = _IMAGE.sub(r"\1", text)
         for _ in range(3):  # bold in italics in code
@@ -86,6 +94,16 @@ class Sayable:
         said = re.sub(r"\s+([.,!?;])", r"\1", plain(text))
         said = re.sub(r"([,;])(?:\s*[,;])+", r"\1", said)
         return said if any(map(str.isalnum, said)) else ""
+
+    def _without_calls(self, line: str) -> str:
+        """`line` without what a model that lacks a way to call tools writes instead."""
+        parts = []
+        for part in re.split(r"(</?tool_call>)", line):
+            if part in _CALL:
+                self._in_call = part == _CALL[0]
+            elif not self._in_call:
+                parts.append(part)
+        return " ".join(parts)
 
 
 def _spoken_abbreviation(found: re.Match[str], text: str) -> str:

@@ -1,8 +1,8 @@
 """Sentences out of a text that comes in pieces, each as soon as it is whole.
 
 A sentence ends with `.`, `!` or `?` before a blank, or with its line. The dot of an abbreviation, an initial,
-a number in front of a list's line or a decimal ends none. What a model thinks aloud before it answers
-(`<think>…</think>`) is no sentence of the answer.
+a number in front of a list's line or a decimal ends none, and three dots are a pause. What a model thinks
+aloud before it answers (`<think>…</think>`) is not a sentence of the answer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MOST_THOUGHT: Final = 1 << 16
 """Characters of thinking aloud that are waited through."""
 THOUGHT: Final = ("<think>", "</think>")
 
-_END: Final = re.compile(r"[.!?…]+[\"'”’)\]*_]*(?=\s)|\n|[。！？]")
+_END: Final = re.compile(r"[.!?…]+(?:[\"'”’)\]*_]|</\w{1,10}>)*(?=\s)|\n|[。！？]")
 _NEVER: Final = frozenset(
     {"mr", "mrs", "ms", "dr", "prof", "st", "vs", "e.g", "i.e", "approx", "dept", "ext", "mt", "rev", "gen"}
 )
@@ -47,7 +47,7 @@ _CLAUSE: Final = re.compile(r"[,;:]\s")
 
 
 class Sentences:
-    """One answer. Pieces go in; whole sentences come out, as they were written, without blanks around them."""
+    """One answer. Pieces go in; whole sentences come out as they were written."""
 
     def __init__(self) -> None:
         self._text = ""
@@ -100,7 +100,9 @@ class Sentences:
         """Where the first sentence ends; None while it does not."""
         text = self._text
         for found in _END.finditer(text):
-            if found[0] == "\n" or "." not in found[0] or found[0].startswith(("!", "?", "..")):
+            if found[0].startswith(("..", "…")):
+                continue
+            if not found[0].startswith("."):
                 return found.end()
             ends = self._dot_ends(text[: found.start()], text[found.end() :].lstrip())
             if ends is None:

@@ -35,6 +35,7 @@ class ChatScript:
     """The server; `scripts` may be changed between requests."""
 
     scripts: list[Script]
+    server: asyncio.Server = field(init=False)
     port: int = 0
     asked: list[AskedOf] = field(default_factory=list)
     left: asyncio.Event = field(default_factory=asyncio.Event)
@@ -43,6 +44,20 @@ class ChatScript:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
+
+    _serving: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self.serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def close(self) -> None:
+        self.server.close()
+        serving = [*self._serving]
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -59,7 +74,7 @@ class ChatScript:
             running = asyncio.ensure_future(script(write))
             gone = asyncio.ensure_future(reader.read())
             await asyncio.wait((running, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not running.done():
+            if not running.done() or isinstance(running.exception(), ConnectionError):
                 self.left.set()
             for task in (running, gone):
                 task.cancel()
@@ -74,12 +89,12 @@ class ChatScript:
 async def chat_script(*scripts: Script) -> AsyncIterator[ChatScript]:
     """A server that runs these scripts."""
     script = ChatScript(list(scripts))
-    server = await asyncio.start_server(script.serve, "127.0.0.1", 0)
-    script.port = server.sockets[0].getsockname()[1]
+    script.server = await asyncio.start_server(script.take, "127.0.0.1", 0)
+    script.port = script.server.sockets[0].getsockname()[1]
     try:
         yield script
     finally:
-        server.close()
+        await script.close()
 
 
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nConnection: close\r\n\r\n"

@@ -1,4 +1,4 @@
-"""Conversations with a scripted chat server: an ear that is told what it heard, a mouth that renders nothing."""
+"""Conversations with a scripted chat server: an ear that is told what it heard, an even mouth."""
 
 from __future__ import annotations
 
