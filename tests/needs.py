@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -36,6 +37,12 @@ def need_program(name: str, package: str | None = None) -> str:
         missing(f"{name} is not installed (Debian: apt-get install {package or name})")
     assert path is not None
     return path
+
+
+def need_package(name: str) -> None:
+    """A package that only the extra `test` brings, and not for every machine."""
+    if importlib.util.find_spec(name) is None:
+        missing(f"the package {name} is not installed (pip install -e '.[test]')")
 
 
 def need_sounds(voice: str = "en_US_f_Allison") -> Path:
