@@ -59,6 +59,8 @@ class LockedModel:
     wheels: tuple[LockedWheel, ...]
     files: tuple[LockedFile, ...]
     default: bool = False
+    tests: bool = False
+    """no part of the program reads it, only its tests do"""
 
     @property
     def size(self) -> int:
@@ -130,7 +132,8 @@ def _model(name: str, table: dict[str, Any]) -> LockedModel:
         )
         for file in table["files"]
     )
-    return LockedModel(name, table["what"], table["licence"], wheels, files, table.get("default", False))
+    default, tests = table.get("default", False), table.get("tests", False)
+    return LockedModel(name, table["what"], table["licence"], wheels, files, default, tests)
 
 
 def locked_model(name: str) -> LockedModel:

@@ -30,7 +30,7 @@ def check(folder: Path | None) -> None:
     """Load the dialplans of FOLDER (default: those in force) and list their routes."""
     settings = load()
     voices = known_names(settings)
-    plan = Dialplan.load(folder or dialplan_dir(settings), voices)
+    plan = Dialplan.load(folder or dialplan_dir(settings), voices, words_leave=settings.words_leave)
     for route in plan.routes:
         click.echo(f"{_where(route)}: {route.name}: {_takes(route)}")
         click.echo(f"    {' → '.join(verb.verb for verb in route.do)}")
@@ -58,7 +58,8 @@ def route_of(called: str, caller: str, source: str, at: str | None, folder: Path
         when = datetime.fromisoformat(at) if at else None
     except ValueError:
         raise click.BadParameter(f'{at!r} is no time; write "2026-03-02 18:30"', param_hint="--at") from None
-    plan = Dialplan.load(folder or dialplan_dir(load()))
+    settings = load()
+    plan = Dialplan.load(folder or dialplan_dir(settings), words_leave=settings.words_leave)
     route, lines = plan.explain(called=called, caller=caller, source=source, at=when)
     for line in lines:
         click.echo(f"  not {line}")
@@ -74,9 +75,9 @@ def _unheard(route: Route, voices: Collection[str], engine: str) -> Iterator[str
     """Which voices of a route that loads cannot be heard, or managed, as things are."""
     if route.voice not in voices:
         yield f"the voice {route.voice!r} is not registered yet: callers hear 480 until it is"
-    elif engine == "embedded" and route.voice != STOCK:
+    elif engine in ("embedded", "cascade") and route.voice != STOCK:
         instead = "callers hear that" if route.without_voice == "stock" else "callers hear 480"
-        yield f"the embedded engine has no voice but {STOCK}: {instead}"
+        yield f"the {engine} engine has no voice but {STOCK}: {instead}"
     for verb in route.do:
         if isinstance(verb, VoiceOwner) and verb.voice not in voices:
             yield f"voice_owner: the voice {verb.voice!r} is not registered yet"

@@ -20,6 +20,7 @@ import click
 
 from consent.errors import ConsentError
 from gateway.cli.diagnosis import Diagnosis, State, ok
+from gateway.cli.doctor_chat_server import chat_server
 from gateway.cli.doctor_libraries import chroma, models, sip_library, speech
 from gateway.cli.doctor_stores import office, redis, sql, witnesses
 from gateway.cli.office_command import known_names
@@ -68,6 +69,7 @@ def examine(settings: Settings) -> Iterator[Diagnosis]:
         speech,
         models,
         chroma,
+        chat_server,
         redis,
         sql,
         witnesses,
@@ -169,7 +171,7 @@ def dialplans(settings: Settings) -> Iterator[Diagnosis]:
         voices = None
         with contextlib.suppress(ConsentError):  # what the database says, `sql` finds
             voices = known_names(settings)
-        plan = Dialplan.load(folder, voices)
+        plan = Dialplan.load(folder, voices, words_leave=settings.words_leave)
     except VoicegateError as error:
         yield Diagnosis(
             "dialplans", "fail", str(error), "edit that line; `voicegate dialplan check` tries again"

@@ -94,6 +94,8 @@ def models(settings: Settings) -> Iterator[Diagnosis]:
     """Looks at the model files that can be fetched."""
     directory = model_files_dir(settings)
     for model in locked_models().values():
+        if model.tests:
+            continue
         what = f"model file {model.name}"
         fix = f"voicegate models get {model.name}"
         try:

@@ -35,7 +35,9 @@ def run() -> None:
     from gateway.run.supervisor import run as supervise
 
     settings = load()
-    Dialplan.load(dialplan_dir(settings))  # a mistake there is better said now than by a child's log
+    Dialplan.load(
+        dialplan_dir(settings), words_leave=settings.words_leave
+    )  # a mistake there is better said now than by a child's log
     with contextlib.closing(StartScreen(settings)) as screen:
         status = supervise(settings, screen)
     sys.exit(status)
@@ -76,11 +78,16 @@ def show_settings() -> None:
     for name, field in Settings.model_fields.items():
         value = getattr(settings, name)
         text = ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
-        shown = bare(text) if name in ("redis_url", "sql_url", "consent_sql_url") else text
+        shown = bare(text) if name in ("redis_url", "sql_url", "consent_sql_url", "llm_url") else text
         default = "" if value == field.get_default(call_default_factory=True) else "*"
         table.add_row(PREFIX + name.upper(), shown + default, field.description or "")
     Console(width=None if sys.stdout.isatty() else 160).print(table)
-    for check in (preflight.check_addresses, preflight.check_redis_url, preflight.check_sql_url):
+    for check in (
+        preflight.check_addresses,
+        preflight.check_redis_url,
+        preflight.check_sql_url,
+        preflight.check_chat_server,
+    ):
         check(settings)
     click.echo(
         f"\n* set by you. A file may set them too, by lower-case name: {settings.data_dir}/voicegate.toml"

@@ -29,6 +29,7 @@ NEEDED: Final = {
     "ears": (
         "click", "ctranslate2", "cryptography", "numpy", "onnxruntime", "pocketsphinx", "soxr", "structlog",
     ),
+    "cascade engine": (*_ENGINE, "hibari", "pocketsphinx"),
     "chroma engine": (*_ENGINE, "torch", "transformers", "safetensors", "huggingface_hub"),
     "hall": (
         "click", "cryptography", "httpx", "numpy", "onnxruntime", "pydantic", "pywebrtc_audio", "redis",

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, V
 from consent.data_dir import default_data_dir
 from gateway.config.toml_mistake import toml_mistake
 from gateway.errors import SettingsError
+from model.cascade.chat_settings import leaves_machine
 
 PREFIX = "VOICEGATE_"
 DETECTOR_PORT = 8091
@@ -77,7 +78,7 @@ class Settings(BaseModel):
         None, description="directory of model files (`voicegate models`); unset: <data_dir>/models"
     )
 
-    engine: Literal["embedded", "chroma"] = Field("embedded", description="what speaks")
+    engine: Literal["embedded", "cascade", "chroma"] = Field("embedded", description="what speaks")
     chroma: str | None = Field(None, description="Chroma checkpoint: a directory or a hub id")
     chroma_device: str = Field(
         "auto", description="where Chroma runs: cpu, cuda:0; auto: a GPU if there is one"
@@ -97,6 +98,25 @@ class Settings(BaseModel):
     chroma_reply_s: float = Field(60.0, gt=0, le=160, description="Chroma's longest answer")
     chroma_lead_s: float = Field(
         0.5, ge=0.24, le=10, description="how far Chroma makes an answer ahead of its playout"
+    )
+    llm_url: str | None = Field(
+        None,
+        description="the cascade's chat server (OpenAI-compatible): https://host/v1; http:// on this machine",
+    )
+    llm_model: str | None = Field(None, description="which of the chat server's models answers")
+    llm_key_file: Path | None = Field(None, description="file with the chat server's key, and nothing else")
+    llm_tokens: int = Field(300, ge=16, le=4096, description="the cascade's longest answer, in tokens")
+    llm_context: int = Field(
+        4096,
+        ge=512,
+        le=1_000_000,
+        description="tokens that the chat server's model takes, answer included",
+    )
+    llm_filler_s: float = Field(
+        1.0, ge=0.1, le=10, description="a caller who waits so long for the chat server hears a filler"
+    )
+    llm_give_up_s: float = Field(
+        7.0, ge=1, le=60, description="a caller who waits so long for it hears a farewell, and the call ends"
     )
     engine_url: tuple[str, ...] = Field(
         (),
@@ -194,6 +214,18 @@ class Settings(BaseModel):
         if self.detector_port != "auto":
             return self.detector_port
         return 0 if self.local_only else DETECTOR_PORT
+
+    @cached_property
+    def llm_variables(self) -> dict[str, str]:
+        """The chat server's settings as `model.cascade.chat_settings` reads them."""
+        names = [name for name in type(self).model_fields if name.startswith("llm_")]
+        given = {name: getattr(self, name) for name in names}
+        return {PREFIX + name.upper(): str(value) for name, value in given.items() if value is not None}
+
+    @cached_property
+    def words_leave(self) -> bool:
+        """Whether what callers say is sent off this machine as text."""
+        return self.engine == "cascade" and (self.llm_url is None or leaves_machine(self.llm_url))
 
     @cached_property
     def digest(self) -> bool:

@@ -35,17 +35,20 @@ class Dialplan:
     folder: Path
 
     @classmethod
-    def load(cls, folder: Path, voices: Collection[str] | None = None) -> Dialplan:
+    def load(
+        cls, folder: Path, voices: Collection[str] | None = None, *, words_leave: bool = False
+    ) -> Dialplan:
         """Reads all plans of a folder.
 
         `voices` are the names that a route's `voice` may have where the stock voice would speak instead; with
-        None nobody looks. Raises `DialplanError`, which names file, line and remedy.
+        None nobody looks. `words_leave`: what callers say in a conversation is sent off this machine, so that
+        they must be told who processes it. Raises `DialplanError`, which names file, line and remedy.
         """
         if folder.exists() and not folder.is_dir():
             raise DialplanError(f"{folder}: this is a file; name the folder that it is in")
         if not folder.is_dir():
             raise DialplanError(f"{folder}: there is no such folder")
-        routes, targets = read_folder(folder, voices)
+        routes, targets = read_folder(folder, voices, words_leave=words_leave)
         if not routes:
             raise DialplanError(f"{folder}: no route in any file; add a [[route]]")
         return cls(routes, targets, folder)

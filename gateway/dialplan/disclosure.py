@@ -1,4 +1,4 @@
-"""What a caller is told first: a machine speaks, for whom, and whether its voice is a copy of a person's.
+"""What a caller is told first: a machine speaks, for whom, in whose voice, and who processes what is said.
 
 The words come from `disclosure.toml`, by language. A plan names for whom the machine speaks and may add to
 the words; it cannot leave them out (EU AI Act Art. 50(1); see docs/compliance.md).
@@ -28,6 +28,7 @@ class Wording:
 
     speaks: str
     cloned: str
+    processed: str
     about: str
     ask: tuple[str, ...]
     machine: frozenset[str]
@@ -36,7 +37,8 @@ class Wording:
     def read(cls, table: Mapping[str, Any]) -> Self:
         """Reads one language's table. Raises `KeyError`."""
         machine = frozenset(_folded(word) for word in table["machine"].split())
-        return cls(table["speaks"], table["cloned"], table["about"], tuple(table["ask"]), machine)
+        ask = tuple(table["ask"])
+        return cls(table["speaks"], table["cloned"], table["processed"], table["about"], ask, machine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,18 @@ class Disclosure:
     """when its last word was heard, seconds since the epoch"""
 
 
-def sentence(principal: str, language: str, *, cloned: bool) -> str:
-    """What must be said. `cloned`: the voice is a person's. Raises `KeyError` for an unknown language."""
+def sentence(principal: str, language: str, *, cloned: bool, processor: str = "") -> str:
+    """What must be said. `cloned`: the voice is a person's; `processor`: who else processes what callers say.
+
+    Raises `KeyError` for an unknown language.
+    """
     wording = WORDINGS[language]
-    speaks = wording.speaks.replace("{principal}", principal).replace("..", ".")
-    return f"{speaks} {wording.cloned}" if cloned else speaks
+    said = [wording.speaks.replace("{principal}", principal).replace("..", ".")]
+    if cloned:
+        said.append(wording.cloned)
+    if processor:
+        said.append(wording.processed.replace("{processor}", processor).replace("..", "."))
+    return " ".join(said)
 
 
 def asked_again(language: str) -> dict[str, Any]:
@@ -71,10 +80,10 @@ def spoken_language(language: str) -> str:
     return language.partition("-")[0]
 
 
-def why_no_principal(name: str) -> str | None:
-    """Why nobody could learn from `name` for whom the machine speaks; None when it is a name."""
+def why_no_principal(name: str, whose: str = "for whom the machine speaks") -> str | None:
+    """Why nobody could learn from `name` `whose` it is; None when it is a name."""
     if not name.strip():
-        return "it is empty; write the company or person for whom the machine speaks"
+        return f"it is empty; write the company or person {whose}"
     if len(name) > PRINCIPAL_CHARACTERS:
         return f"it has {len(name)} characters; at most {PRINCIPAL_CHARACTERS} can be kept in mind"
     if not name.isprintable() or unicodedata.normalize("NFKC", name) != name:
@@ -93,7 +102,7 @@ def why_no_principal(name: str) -> str | None:
         return "one of its words mixes two alphabets; write each word in one"
     words = [_folded(word) for word in re.findall(r"[^\W_]+", name)]
     if "".join(words) in MACHINE or all(word in MACHINE for word in words):
-        return "it names the machine itself; write the company or person for whom the machine speaks"
+        return f"it names the machine itself; write the company or person {whose}"
     return None
 
 

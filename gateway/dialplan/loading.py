@@ -81,8 +81,10 @@ class Loaded:
         self.source.fail((*self.path, *path), f"route {self.route.name!r}: {message}")
 
 
-def read_folder(folder: Path, voices: Collection[str] | None) -> tuple[tuple[Route, ...], dict[str, str]]:
-    """Routes in order and the targets of all files; `voices` as `Dialplan.load` has it.
+def read_folder(
+    folder: Path, voices: Collection[str] | None, *, words_leave: bool = False
+) -> tuple[tuple[Route, ...], dict[str, str]]:
+    """Routes in order and the targets of all files; `voices` and `words_leave` as `Dialplan.load` has them.
 
     Raises `DialplanError`.
     """
@@ -104,7 +106,7 @@ def read_folder(folder: Path, voices: Collection[str] | None) -> tuple[tuple[Rou
     if voices is not None:
         for one in loaded:
             _check_voice(one, voices)
-    return _joined(loaded, targets), targets
+    return _joined(loaded, targets, words_leave), targets
 
 
 def _read(file: Path) -> tuple[dict[str, Any], PlanFile]:
@@ -314,7 +316,7 @@ def _check_facts(loaded: Loaded, text: str, known: Iterable[str], path: toml_lin
             loaded.fail(path, f"{{{fact}}} is no fact here; {what}")
 
 
-def _joined(loaded: list[Loaded], targets: Mapping[str, str]) -> tuple[Route, ...]:
+def _joined(loaded: list[Loaded], targets: Mapping[str, str], words_leave: bool) -> tuple[Route, ...]:
     """The routes, once each name is known to lead to a target or to a route behind a gather."""
     by_name: dict[str, Loaded] = {}
     reached: set[str] = set()
@@ -333,7 +335,8 @@ def _joined(loaded: list[Loaded], targets: Mapping[str, str]) -> tuple[Route, ..
                 if name not in by_name:
                     one.fail(("do", i, *path), _unknown(name, by_name, what="route"))
                 reached.add(name)
-    if (early := first_undisclosed({name: one.route for name, one in by_name.items()})) is not None:
+    routes = {name: one.route for name, one in by_name.items()}
+    if (early := first_undisclosed(routes, words_leave=words_leave)) is not None:
         _fail_undisclosed(by_name[early.route.name], early)
     for one in loaded:
         if one.route.name in reached and not one.route.hold_text:
@@ -354,6 +357,13 @@ def _fail_undisclosed(one: Loaded, early: Undisclosed) -> NoReturn:
             ("language",),
             f"this route speaks {one.route.language!r}, in which there are no words to say that a machine "
             f"speaks; there are for {', '.join(WORDINGS)} (gateway/dialplan/disclosure.toml)",
+        )
+    if early.lacks_processor:
+        one.fail(
+            ("do", early.at),
+            f"{early.why}. Add to the disclose before it, with the company's name:\n\n"
+            'processor = "Example AI Ltd"\n\n'
+            "The gateway then says so in the disclosure's language. A server on this machine needs none.",
         )
     lines = principal_lines(one.route.language, ())
     table = '[[route.do]]\nverb = "disclose"\n' + "\n".join(lines)

@@ -37,6 +37,13 @@ def _principal(name: str) -> str:
     return name
 
 
+def _processor(name: str) -> str:
+    why = why_no_principal(name, "that processes what callers say") if name else None
+    if why is not None:
+        raise ValueError(why)
+    return name
+
+
 def _disclosed_language(language: str) -> str:
     if language not in WORDINGS:
         raise ValueError(f"there are no words for it; there are for {', '.join(WORDINGS)}")
@@ -68,6 +75,8 @@ class Disclose:
     principal: Annotated[str, AfterValidator(_principal)]
     """The company or person for whom the machine speaks."""
     language: Annotated[str, AfterValidator(_disclosed_language)]
+    processor: Annotated[str, AfterValidator(_processor)] = ""
+    """Who else processes what callers say: the company behind a chat server that is not on this machine."""
     before: Annotated[str, Field(max_length=120)] = ""
     """A greeting, said before the house's words."""
     text: Words = ""
@@ -75,7 +84,7 @@ class Disclose:
 
     def words(self, *, cloned: bool) -> str:
         """All that is said. `cloned`: the voice is a person's."""
-        said = sentence(self.principal, self.language, cloned=cloned)
+        said = sentence(self.principal, self.language, cloned=cloned, processor=self.processor)
         return " ".join(part for part in (self.before.strip(), said, self.text.strip()) if part)
 
 

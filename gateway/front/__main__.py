@@ -34,6 +34,9 @@ from model import json_log
 from model.tasks import watch_loop
 from watermark.keys import KeyRing
 
+STOCK_ONLY = ("embedded", "cascade")
+"""Engines that have no voice but their own."""
+
 
 class _Server(uvicorn.Server):
     """uvicorn without its own idea of signals: the front stops it."""
@@ -60,11 +63,11 @@ async def serve() -> None:
         runtime=runtime,
         token=token,
         routing=Routing(
-            Dialplan.load(dialplan_dir(conf), office.names()),
+            Dialplan.load(dialplan_dir(conf), office.names(), words_leave=conf.words_leave),
             office,
             registry,
             ring.current,
-            stock_only=conf.engine == "embedded",
+            stock_only=conf.engine in STOCK_ONLY,
             former=[key.id for key in ring.keys if key is not ring.current],
         ),
         office=office,

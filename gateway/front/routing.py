@@ -219,7 +219,7 @@ class Routing:
         scope = route.scope(call_id)
         try:
             if route.voice != STOCK and self._stock_only:
-                raise GrantRefused("engine", "the embedded engine has no voice but its own")
+                raise GrantRefused("engine", "this engine has no voice but its own")
             return self._office.grant(scope), None
         except GrantRefused as refusal:
             self.refused[refusal.reason] += 1

@@ -18,10 +18,13 @@ DISCLOSE_AGAIN: Final = {
 """The house says it, not the engine."""
 
 
-def briefing(verb: Converse, now: datetime, zone: str | None, disclosed: Disclosure | None) -> dict[str, Any]:
+def briefing(
+    verb: Converse, now: datetime, zone: str | None, disclosed: Disclosure | None, hold: str = ""
+) -> dict[str, Any]:
     """The fields of `session.update` for `verb`. `zone`: the route's, if any.
 
-    `disclosed`: what a caller hears again who asks whether this is a machine.
+    `disclosed`: what a caller hears again who asks whether this is a machine. `hold`: what an engine that
+    needs a moment says.
     """
     house = () if disclosed is None else (DISCLOSE_AGAIN,)
     answers = () if disclosed is None else (asked_again(disclosed.language),)
@@ -30,6 +33,11 @@ def briefing(verb: Converse, now: datetime, zone: str | None, disclosed: Disclos
         "tools": [*({"type": "function", "name": name} for name in ("hang_up", "transfer")), *house],
         "answers": [*(asdict(reply) for reply in verb.answers), *answers],
         "facts": dict(verb.facts),
-        "phrases": {"unsure": verb.unsure, "not_understood": list(verb.not_understood)},
+        "phrases": {
+            "unsure": verb.unsure,
+            "not_understood": list(verb.not_understood),
+            "engine_lost": fill(verb.engine_lost, verb.facts, now),
+            **({"hold": hold} if hold else {}),
+        },
         **({"timezone": zone} if zone is not None else {}),
     }

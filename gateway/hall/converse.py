@@ -74,7 +74,8 @@ class Conversation:
         Raises `CallEnded`, and `EngineGone` when there is nobody to talk with any more.
         """
         call, verb = self._call, self._verb
-        call.speech.configure(verb, call.route.local(), call.route.zone, call.last_disclosed)
+        now, hold = call.route.local(), call.route.hold_text
+        call.speech.configure(verb, now, call.route.zone, call.last_disclosed, hold=hold)
         call.ear.listen()
         if not verb.interruptible:
             call.ear.hold_floor()

@@ -173,13 +173,20 @@ class Speech:
         self._outbox.send(lambda session: session.clear())
 
     def configure(
-        self, verb: Converse, now: datetime, zone: str | None, disclosed: Disclosure | None = None
+        self,
+        verb: Converse,
+        now: datetime,
+        zone: str | None,
+        disclosed: Disclosure | None = None,
+        *,
+        hold: str = "",
     ) -> None:
         """What the conversation knows; see the contract's `session.update`. `zone`: the route's, if any.
 
-        `disclosed`: what a caller hears again who asks whether this is a machine.
+        `disclosed`: what a caller hears again who asks whether this is a machine. `hold`: what an engine
+        that needs a moment says.
         """
-        self._config = briefing(verb, now, zone, disclosed)
+        self._config = briefing(verb, now, zone, disclosed, hold)
         self._outbox.send(lambda session: session.update(**self._config))
 
     def renew(self, grant: str) -> None:

@@ -24,6 +24,8 @@ from gateway.config.settings import Settings
 from gateway.errors import StartError
 from gateway.line.line_plan import CAPACITY, RTP_PORTS, RTP_STRIDE
 from model.address import is_safe
+from model.cascade.chat_settings import ChatSettings
+from model.errors import EngineError
 
 REDIS_URLS: Final = "redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH"
 DATABASE: Final = re.compile(r"/?|/[0-9]{1,6}/?")
@@ -163,6 +165,7 @@ def check_engines(settings: Settings) -> None:
     if not settings.engine_url:
         if settings.engine == "chroma":
             check_checkpoint(settings.chroma)
+        check_chat_server(settings)
         return
     token = settings.engine_token
     if token is None or len(token.get_secret_value()) < 16:
@@ -177,6 +180,20 @@ def check_engines(settings: Settings) -> None:
                 f"VOICEGATE_ENGINE_URL: {url} would send calls in the clear; use wss:// or https://, "
                 "or VOICEGATE_ENGINE_PLAIN=1 on a private network"
             )
+
+
+def check_chat_server(settings: Settings) -> None:
+    """Raises `StartError` for a cascade whose chat server cannot be asked, or not safely."""
+    if settings.engine == "cascade":
+        chat_settings(settings)
+
+
+def chat_settings(settings: Settings) -> ChatSettings:
+    """What the cascade asks its chat server with. Raises `StartError` naming what cannot be used of it."""
+    try:
+        return ChatSettings.from_environ(settings.llm_variables)
+    except EngineError as error:
+        raise StartError(str(error)) from None
 
 
 def check_checkpoint(named: str | None) -> None:

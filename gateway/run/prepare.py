@@ -68,7 +68,7 @@ def prepare(settings: Settings) -> None:
     if not settings.local_only:
         console_token(settings.data_dir)
     registry.close()
-    Dialplan.load(dialplan_dir(settings), _asked_office(settings))
+    Dialplan.load(dialplan_dir(settings), _asked_office(settings), words_leave=settings.words_leave)
 
 
 def _asked_office(settings: Settings) -> frozenset[str]:

@@ -93,6 +93,7 @@ class Supervisor:
             **({} if self.settings.models is None else {"VOICEGATE_MODELS": str(self.settings.models)}),
             **({SOCKET_VARIABLE: str(self.runtime.ears)} if self._hears() else {}),
             **self._chroma(),
+            **self.settings.llm_variables,
             json_log.LEVEL_VARIABLE: self.settings.log_level,
             "OMP_NUM_THREADS": "1",  # many small processes: threads of numpy and onnxruntime only fight
             "OPENBLAS_NUM_THREADS": "1",

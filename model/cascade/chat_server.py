@@ -174,6 +174,8 @@ class ChatServer:
             return [str(one["id"]) for one in json.loads(body)["data"]]
         except httpx.HTTPError as error:
             raise _failed(error) from None
+        except (httpx.InvalidURL, UnicodeError):
+            raise ChatServerError("request", "VOICEGATE_LLM_URL cannot be asked", lasting=True) from None
         except (ValueError, KeyError, TypeError, RecursionError):
             raise ChatServerError("garbage", "its list of models cannot be read", lasting=True) from None
 

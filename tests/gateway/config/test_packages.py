@@ -15,6 +15,7 @@ PROCESSES = {
     "embedded Valkey": ("gateway.run.redis_server",),
     "embedded engine": ("model.server", "model.embedded.engine"),
     "ears": ("model.ears.ears_process",),
+    "cascade engine": ("model.server", "model.cascade.engine"),
     "chroma engine": ("model.server", "model.chroma.engine"),
     "hall": ("gateway.hall.__main__",),
     "front": ("gateway.front.__main__",),
@@ -22,9 +23,10 @@ PROCESSES = {
     "web line": ("gateway.line.web",),
     "detector": ("watermark.cli",),
 }
+ENGINES = ("model.embedded.engine", "model.cascade.engine", "model.chroma.engine")
 ONLY_WHEN_USED = {"faster_whisper", "matplotlib", "triton"}
 """Imported inside functions: by a statement's check, by a plot, by kernels of a GPU."""
-BY_NAME = {"embedded engine": {"websockets"}, "chroma engine": {"websockets"}}
+BY_NAME = {name: {"websockets"} for name in ("embedded engine", "cascade engine", "chroma engine")}
 """uvicorn's WebSockets, which are named by a string."""
 
 
@@ -40,7 +42,7 @@ def imported(module: str) -> set[str]:
     seen, waiting = set(), [module]
     while waiting:
         name = waiting.pop()
-        if name in seen or (name in ("model.embedded.engine", "model.chroma.engine") and seen):
+        if name in seen or (name in ENGINES and seen):
             continue
         seen.add(name)
         path = source(name)
