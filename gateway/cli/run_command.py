@@ -35,9 +35,8 @@ def run() -> None:
     from gateway.run.supervisor import run as supervise
 
     settings = load()
-    Dialplan.load(
-        dialplan_dir(settings), words_leave=settings.words_leave
-    )  # a mistake there is better said now than by a child's log
+    # a mistake there is better said now than by a child's log
+    Dialplan.load(dialplan_dir(settings), words_leave=settings.words_leave)
     with contextlib.closing(StartScreen(settings)) as screen:
         status = supervise(settings, screen)
     sys.exit(status)

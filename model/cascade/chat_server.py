@@ -7,6 +7,7 @@ server says of an error is not repeated, since it may hold the caller's words.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
@@ -33,7 +34,12 @@ MOST_STREAM: Final = 4 << 20
 MOST_BODY: Final = 1 << 16
 """of what is read of an error."""
 MOST_MODELS: Final = 1 << 20
-CONNECTIONS: Final = 256
+KEPT: Final = 64
+KEPT_S: Final = 60.0
+"""Connections that wait for the next question, and how long: a handshake with a server far away takes a while."""
+LAST_S: Final = 0.2
+LAST_BYTES: Final = 1 << 16
+"""What is waited for and read after the answer's end, so that its connection can be kept."""
 DONE: Final = "[DONE]"
 _CODE: Final = re.compile(r"[a-z][a-z0-9_.-]{0,59}")
 Message = Mapping[str, str]
@@ -74,7 +80,7 @@ class ChatServer:
         self._http = httpx.AsyncClient(
             headers=headers,
             timeout=httpx.Timeout(settings.give_up_s, connect=CONNECT_S),
-            limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=16),
+            limits=httpx.Limits(max_keepalive_connections=KEPT, keepalive_expiry=KEPT_S),
             follow_redirects=False,
             trust_env=False,
             verify=ssl.create_default_context(),
@@ -114,7 +120,8 @@ class ChatServer:
         try:
             async with self._http.stream("POST", self.settings.url + COMPLETIONS, json=asked) as response:
                 await self._check(response, asked)
-                async for chunk in response.aiter_raw():
+                chunks = response.aiter_raw()
+                async for chunk in chunks:
                     size += len(chunk)
                     if size > MOST_STREAM:
                         raise ChatServerError(
@@ -122,6 +129,7 @@ class ChatServer:
                         )
                     for event in events.feed(chunk):
                         if event.strip() == DONE:
+                            await _read_out(chunks)
                             return
                         delta = _read(event)
                         finished = finished or delta.finish is not None
@@ -186,6 +194,17 @@ class ChatServer:
 
 class _OtherWords(EngineError):
     """The same question is to be asked again in other words."""
+
+
+async def _read_out(chunks: AsyncIterator[bytes]) -> None:
+    """Reads what little follows an answer, if it comes at once."""
+    size = 0
+    with contextlib.suppress(TimeoutError, httpx.HTTPError):
+        async with asyncio.timeout(LAST_S):
+            async for chunk in chunks:
+                size += len(chunk)
+                if size > LAST_BYTES:
+                    return
 
 
 async def _body(response: httpx.Response, most: int) -> bytes:

@@ -72,11 +72,6 @@ class Sentences:
         rest, self._text = self._text.strip(), ""
         return "" if self._thought else rest
 
-    @property
-    def thinks(self) -> bool:
-        """Whether what came last is no answer yet."""
-        return self._thought > 0
-
     def _answer_begins(self) -> bool:
         """Whether the answer has begun; drops what is thought before it."""
         opening, closing = THOUGHT

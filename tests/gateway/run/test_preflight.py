@@ -37,6 +37,17 @@ from gateway.run import preflight, supervisor
         ({"rtp_port": 65_000, "narrow_lines": 20}, "VOICEGATE_RTP_PORT: 22 lines .* at most"),
         ({"rtp_port": 30_000, "sip_port": 30_041}, "VOICEGATE_SIP_PORT: 30041 lies among the RTP ports"),
         ({"engine": "chroma"}, "needs VOICEGATE_CHROMA"),
+        ({"engine": "cascade"}, "VOICEGATE_LLM_URL names no server"),
+        ({"engine": "cascade", "llm_url": "http://llm.example/v1", "llm_model": "m"}, "in the clear"),
+        (
+            {"engine": "cascade", "llm_url": "https://u:secret@a.example", "llm_model": "m"},
+            "not hold a password",
+        ),
+        ({"engine": "cascade", "llm_url": "http://127.0.0.1:1/v1"}, "VOICEGATE_LLM_MODEL must name one"),
+        (
+            {"engine": "cascade", "llm_url": "http://[::1]/v1", "llm_model": "m", "llm_key_file": "/no/key"},
+            "VOICEGATE_LLM_KEY_FILE: /no/key cannot be read",
+        ),
         ({"engine": "chroma", "chroma": "/no/such/folder"}, "VOICEGATE_CHROMA: /no/such/folder is neither"),
         ({"engine": "chroma", "chroma": "not a hub id"}, "VOICEGATE_CHROMA: not a hub id is neither"),
     ],
@@ -59,6 +70,8 @@ def test_what_is_wrong_is_named(given: dict[str, Any], said: str) -> None:
         {"redis_url": "unix:///run/redis.sock"},
         {"rtp_port": 40_000},
         {"engine": "chroma", "chroma": "FlashLabs/Chroma-4B"},
+        {"engine": "cascade", "llm_url": "http://127.0.0.1:1/v1", "llm_model": "m"},
+        {"engine": "cascade", "llm_url": "https://llm.example/v1", "llm_model": "m", "llm_tokens": 100},
     ],
 )
 def test_what_is_well_passes(given: dict[str, Any]) -> None:

@@ -1,0 +1,103 @@
+"""Each engine, ready for the same questions: the embedded one, the cascade on a scripted chat server, Chroma
+on a checkpoint of drawn weights."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from consent.grants.grant import VoiceGrant
+from model.api import RATE_HZ, Conversation, Engine, Floats, Reference
+from model.cascade.chat_settings import ChatSettings
+from model.cascade.engine import CascadeEngine
+from model.embedded.engine import EmbeddedEngine
+from tests.model.cascade.chat_script import chat_script, says
+from tests.model.cascade.conftest import ToldEar
+from tests.model.conftest import Grants
+
+ENGINES = ("embedded", "cascade", "chroma")
+CONVERSATIONS = 2
+
+
+@dataclass
+class Subject:
+    """An engine for `CONVERSATIONS` conversations, and what its voice is opened with."""
+
+    name: str
+    engine: Engine
+    grants: Grants
+    reference: Reference
+    tell: Callable[[str], None] = lambda _: None
+    """what the next utterance will be heard as, where sound alone does not say so"""
+    calls: int = field(default=0)
+
+    def grant(self) -> VoiceGrant:
+        self.calls += 1
+        grant = self.grants.issue(f"call-{self.calls}")
+        return dataclasses.replace(grant, voice_hash=self.reference.voice_hash)
+
+    @contextlib.asynccontextmanager
+    async def talk(self) -> AsyncIterator[Conversation]:
+        conversation = await self.engine.open(self.grant(), self.reference)
+        try:
+            yield conversation
+        finally:
+            await conversation.close()
+
+
+def noise(seconds: float, seed: int = 0) -> Floats:
+    """Something that sounds."""
+    return (0.2 * np.random.default_rng(seed).standard_normal(round(seconds * RATE_HZ))).astype(np.float32)
+
+
+@pytest.fixture(scope="package")
+def embedded() -> Iterator[EmbeddedEngine]:
+    engine = asyncio.run(EmbeddedEngine.load(conversations=CONVERSATIONS))
+    yield engine
+    asyncio.run(engine.close())
+
+
+@pytest.fixture(params=ENGINES)
+async def subject(
+    request: pytest.FixtureRequest, grants: Grants, embedded: EmbeddedEngine
+) -> AsyncIterator[Subject]:
+    """One engine after the other. Each is opened by a grant of its own call."""
+    stock = Reference("heart", "of-the-stock-voice", None, "", stock=True)
+    if request.param == "embedded":
+        yield Subject("embedded", embedded, grants, stock)
+    elif request.param == "cascade":
+        words: list[str] = []
+        async with chat_script(says("We are open from nine. Is there anything else?")) as script:
+            settings = ChatSettings(script.url, "m")
+            engine = CascadeEngine(settings, embedded.mouth, lambda: ToldEar(words), CONVERSATIONS)
+            yield Subject("cascade", engine, grants, stock, words.append)
+            await engine.close()
+    else:
+        chroma = chroma_engine()
+        clip = noise(0.05, 99)
+        yield Subject("chroma", chroma, grants, clip_of(clip))
+        await chroma.close()
+
+
+def clip_of(pcm: Floats) -> Reference:
+    """A person's voice, as the front hands it out."""
+    from tests.model.chroma.test_conversation import reference_of
+
+    return reference_of(pcm)
+
+
+def chroma_engine() -> Engine:
+    """Chroma with drawn weights: each frame is 2 ms, and no word has a meaning."""
+    import torch
+
+    from tests.model.chroma import toy
+    from tests.model.chroma.test_conversation import FRAME_S, engine_of
+
+    model = toy.model(dtype=torch.float64)
+    return engine_of(model, conversations=CONVERSATIONS, context=2_000, reply_s=300 * FRAME_S)
