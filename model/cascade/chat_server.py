@@ -36,7 +36,7 @@ MOST_BODY: Final = 1 << 16
 MOST_MODELS: Final = 1 << 20
 KEPT: Final = 64
 KEPT_S: Final = 60.0
-"""Connections that wait for the next question, and how long: a handshake with a server far away takes a while."""
+"""Connections that wait for the next question, and how long: a handshake far away takes a while."""
 LAST_S: Final = 0.2
 LAST_BYTES: Final = 1 << 16
 """What is waited for and read after the answer's end, so that its connection can be kept."""

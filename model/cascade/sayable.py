@@ -37,6 +37,7 @@ _ABBREVIATED: Final = re.compile(
 )
 _NUMBER_SIGN: Final = re.compile(r"(?<!\w)(?:No\.\s*|#\s?)(?=\d)")
 _INITIAL: Final = re.compile(r"\b([A-HJ-Z])\.(?=\s)")
+_TIMES: Final = re.compile(r"(?<=\d)\s*[*×]\s*(?=\d)")
 _AND: Final = re.compile(r"\s&\s")
 
 
@@ -90,6 +91,7 @@ class Sayable:
         text = _NUMBER_SIGN.sub("number ", text)
         text = _ABBREVIATED.sub(lambda found: _spoken_abbreviation(found, text), text)
         text = _INITIAL.sub(r"\1", text)
+        text = _TIMES.sub(" times ", text).replace("=", " equals ")
         text = _AND.sub(" and ", text.replace("|", ", ").replace("_", " "))
         said = re.sub(r"\s+([.,!?;])", r"\1", plain(text))
         said = re.sub(r"([,;])(?:\s*[,;])+", r"\1", said)

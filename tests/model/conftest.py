@@ -22,7 +22,7 @@ from consent.grants.scope import Scope
 from consent.office.office import ConsentOffice
 from model.api import Engine
 from model.reference import ReferenceDesk
-from model.server import build
+from model.server import FetchReference, build
 
 WITHIN_S = 10.0
 
@@ -111,11 +111,13 @@ async def serve(
     grants: Grants,
     boot_token: str | None = None,
     revoked: Callable[[VoiceGrant], bool] = lambda _: False,
+    fetch: FetchReference | None = None,
 ) -> AsyncIterator[Served]:
-    """Any engine, served as it is in production."""
+    """Any engine, served as it is in production. `fetch`: where its voices come from, if it has none."""
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)  # the kernel's may be tens of MB
-    app = build(engine, grants.verifier, ReferenceDesk(None, None).fetch, boot_token, revoked)
+    fetch = fetch or ReferenceDesk(None, None).fetch
+    app = build(engine, grants.verifier, fetch, boot_token, revoked)
     config = uvicorn.Config(app, log_level="error", ws="websockets-sansio", ws_max_size=1 << 22)
     config.load()
     server = uvicorn.Server(config)

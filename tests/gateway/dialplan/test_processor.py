@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from gateway.cli.dialplan_command import dialplan
 from gateway.dialplan import Dialplan
 from gateway.dialplan.disclosure import WORDINGS, sentence
 from gateway.errors import DialplanError
@@ -76,6 +78,17 @@ def test_it_is_said_in_the_language_of_the_conversation(tmp_path: Path) -> None:
 def test_a_processor_that_names_nobody_is_refused(tmp_path: Path, name: str) -> None:
     said = refusal(tmp_path, route("a", TOLD.replace("Example AI Ltd.", name), TALK))
     assert "a.toml:8: processor = " in said
+
+
+def test_the_command_says_so_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VOICEGATE_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("VOICEGATE_ENGINE", "cascade")
+    monkeypatch.setenv("VOICEGATE_LLM_URL", "https://llm.example/v1")
+    argv = ["route", "sip:demo@x"]
+    with pytest.raises(DialplanError, match="was not told who processes it"):
+        CliRunner().invoke(dialplan, argv, catch_exceptions=False)
+    monkeypatch.setenv("VOICEGATE_LLM_URL", "http://127.0.0.1:8000/v1")
+    assert CliRunner().invoke(dialplan, argv).exit_code == 0
 
 
 def test_an_empty_processor_is_none(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from model.cascade.sayable import _ALLOWED, Sayable, plain
         ("|---|---|", ""),
         ("***", ""),
         ("Dr. Smith, e.g. at 9 a.m.", "Doctor Smith, for example, at 9 AM."),
+        ("2 * 3 = 6, and 4×5", "2 times 3 equals 6, and 4 times 5"),
         ("Tools & parts", "Tools and parts"),
         ("Mr. J. Miller, No. 5", "Mister J Miller, number 5"),
         ("Wait\u2026 it is here \u2013 I think.", "Wait. it is here - I think."),

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -39,8 +38,11 @@ class Subject:
 
     def grant(self) -> VoiceGrant:
         self.calls += 1
-        grant = self.grants.issue(f"call-{self.calls}")
-        return dataclasses.replace(grant, voice_hash=self.reference.voice_hash)
+        return self.grants.issue(f"call-{self.calls}")
+
+    async def fetch(self, _: VoiceGrant) -> Reference:
+        """The voice, as a front would hand it out."""
+        return self.reference
 
     @contextlib.asynccontextmanager
     async def talk(self) -> AsyncIterator[Conversation]:
@@ -80,16 +82,15 @@ async def subject(
             await engine.close()
     else:
         chroma = chroma_engine()
-        clip = noise(0.05, 99)
-        yield Subject("chroma", chroma, grants, clip_of(clip))
+        yield Subject("chroma", chroma, grants, stock_clip())
         await chroma.close()
 
 
-def clip_of(pcm: Floats) -> Reference:
-    """A person's voice, as the front hands it out."""
+def stock_clip() -> Reference:
+    """The stock voice, for an engine that speaks as whoever it has heard."""
     from tests.model.chroma.test_conversation import reference_of
 
-    return reference_of(pcm)
+    return reference_of(noise(0.05, 99), stock=True)
 
 
 def chroma_engine() -> Engine:
