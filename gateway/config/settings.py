@@ -224,8 +224,12 @@ class Settings(BaseModel):
 
     @cached_property
     def words_leave(self) -> bool:
-        """Whether what callers say is sent off this machine as text."""
-        return self.engine == "cascade" and (self.llm_url is None or leaves_machine(self.llm_url))
+        """Whether what callers say is sent off this machine as text.
+
+        A cascade that runs elsewhere, of whose chat server nothing is known here, is taken for one that does.
+        """
+        where = bool(self.engine_url) if self.llm_url is None else leaves_machine(self.llm_url)
+        return self.engine == "cascade" and where
 
     @cached_property
     def digest(self) -> bool:
