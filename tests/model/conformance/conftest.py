@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,10 +97,16 @@ def stock_clip() -> Reference:
 
 def chroma_engine() -> Engine:
     """Chroma with drawn weights: each frame is 2 ms, and no word has a meaning."""
+    from tests.model.chroma.test_conversation import FRAME_S, engine_of
+
+    return engine_of(drawn(), conversations=CONVERSATIONS, context=2_000, reply_s=120 * FRAME_S)
+
+
+@functools.cache
+def drawn() -> Any:
+    """The weights, which no engine changes."""
     import torch
 
     from tests.model.chroma import toy
-    from tests.model.chroma.test_conversation import FRAME_S, engine_of
 
-    model = toy.model(dtype=torch.float64)
-    return engine_of(model, conversations=CONVERSATIONS, context=2_000, reply_s=300 * FRAME_S)
+    return toy.model(dtype=torch.float64)
