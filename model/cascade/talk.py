@@ -61,6 +61,11 @@ RULES: Final = (
 )
 
 
+UNINSTRUCTED: Final = ChatServerError(
+    "instructions", "the plan's instructions do not fit the model's context"
+)
+
+
 class UtteranceWords(Protocol):
     """What an utterance said."""
 
@@ -115,6 +120,8 @@ class CascadeConversation:
         self._tools: dict[str, Mapping[str, Any]] = {}
         self._history = ChatHistory(settings.context - settings.tokens)
         self._history.system = RULES
+        self._lost_for_words = False
+        """the plan's instructions do not fit, and without them no model shall answer"""
         self._unheard = False
         """the last utterance held no words"""
         self._question = ""
@@ -134,7 +141,9 @@ class CascadeConversation:
         tools = chat_tools(config.tools)
         facts = "".join(f"\n{name}: {value}" for name, value in config.facts.items())
         system = "\n\n".join(part for part in (config.instructions + facts, RULES) if part)
-        if len(system) > self._history.room // 2:
+        self._config, self._tools = config, tools
+        self._lost_for_words = len(system) > self._history.room // 2
+        if self._lost_for_words:
             param = "session.instructions"
             most = self._history.room // 2 // CHARACTERS_A_TOKEN
             raise ProtocolError(
@@ -142,7 +151,7 @@ class CascadeConversation:
                 param,
                 code="invalid_value",
             )
-        self._config, self._tools, self._history.system = config, tools, system
+        self._history.system = system
         self._tasks.cancel()
         fixed = (self._phrase("hold", FILLER), STILL, LOST, self._phrase("engine_lost", FAREWELL))
         self._tasks.short(self._mouth.learn(fixed), "cascade.learn")
@@ -209,7 +218,8 @@ class CascadeConversation:
             yield Tool(DISCLOSURE, {"intent": DISCLOSURE})
         else:
             self._misses = 0
-            async with contextlib.aclosing(self._answer()) as lines:  # type: ignore[type-var]
+            instructed = self._broke_off(UNINSTRUCTED, said=False) if self._lost_for_words else self._answer()
+            async with contextlib.aclosing(instructed) as lines:  # type: ignore[type-var]
                 async for line in lines:
                     yield line
 

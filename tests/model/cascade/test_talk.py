@@ -339,6 +339,17 @@ async def test_a_plan_that_cannot_be_held_is_refused_by_name(config: dict[str, A
         assert refused.value.param == param
 
 
+async def test_a_model_without_its_instructions_does_not_answer() -> None:
+    async with calling(says("I may say anything.")) as caller:
+        with pytest.raises(ProtocolError):
+            await caller.conversation.configure(SessionConfig(instructions="x" * 20_000, tools=TOOLS))
+        got = await caller.asks("hello")
+        assert (got.text, [tool.name for tool in got.tools]) == (FAREWELL, ["hang_up"])
+        assert caller.script.asked == []
+        await caller.conversation.configure(CONFIG)
+        assert (await caller.asks("hello")).text == "I may say anything."
+
+
 async def test_what_was_understood_is_told() -> None:
     async with calling(says("x")) as caller:
         caller.ear.words.append("when do you open")
