@@ -6,8 +6,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,12 +30,11 @@ CONVERSATIONS = 2
 
 @dataclass
 class Subject:
-    """An engine for `CONVERSATIONS` conversations, and what its voice is opened with."""
+    """An engine for `CONVERSATIONS` conversations, each by a grant of its own for the stock voice."""
 
     name: str
     engine: Engine
     grants: Grants
-    reference: Reference
     tell: Callable[[str], None] = lambda _: None
     """what the next utterance will be heard as, where sound alone does not say so"""
     calls: int = field(default=0)
@@ -42,13 +43,19 @@ class Subject:
         self.calls += 1
         return self.grants.issue(f"call-{self.calls}")
 
-    async def fetch(self, _: VoiceGrant) -> Reference:
+    async def fetch(self, grant: VoiceGrant) -> Reference:
         """The voice, as a front would hand it out."""
-        return self.reference
+        voice = self.grants.office.reference(grant.token, grant.voice_hash)
+        return Reference(voice.voice, voice.voice_hash, voice.pcm, voice.text, voice.stock)
+
+    async def open(self) -> Conversation:
+        """A conversation of a call of its own."""
+        grant = self.grant()
+        return await self.engine.open(grant, await self.fetch(grant))
 
     @contextlib.asynccontextmanager
     async def talk(self) -> AsyncIterator[Conversation]:
-        conversation = await self.engine.open(self.grant(), self.reference)
+        conversation = await self.open()
         try:
             yield conversation
         finally:
@@ -58,6 +65,16 @@ class Subject:
 def noise(seconds: float, seed: int = 0) -> Floats:
     """Something that sounds."""
     return (0.2 * np.random.default_rng(seed).standard_normal(round(seconds * RATE_HZ))).astype(np.float32)
+
+
+@pytest.fixture(scope="package")
+def grants() -> Iterator[Grants]:
+    """A consent office that has a clip of the stock voice, as one with Chroma has."""
+    with tempfile.TemporaryDirectory(prefix="vgt-") as folder:
+        grants = Grants(Path(folder))
+        grants.office.stock.keep_clip(noise(0.05, 99), "The words of the clip.")
+        yield grants
+        grants.office.close()
 
 
 @pytest.fixture(scope="package")
@@ -72,34 +89,26 @@ async def subject(
     request: pytest.FixtureRequest, grants: Grants, embedded: EmbeddedEngine
 ) -> AsyncIterator[Subject]:
     """One engine after the other. Each is opened by a grant of its own call."""
-    stock = Reference("heart", "of-the-stock-voice", None, "", stock=True)
     if request.param == "embedded":
-        yield Subject("embedded", embedded, grants, stock)
+        yield Subject("embedded", embedded, grants)
     elif request.param == "cascade":
         words: list[str] = []
         async with chat_script(says("We are open from nine. Is there anything else?")) as script:
             settings = ChatSettings(script.url, "m")
             engine = CascadeEngine(settings, embedded.mouth, lambda: ToldEar(words), CONVERSATIONS)
-            yield Subject("cascade", engine, grants, stock, words.append)
+            yield Subject("cascade", engine, grants, words.append)
             await engine.close()
     else:
         chroma = chroma_engine()
-        yield Subject("chroma", chroma, grants, stock_clip())
+        yield Subject("chroma", chroma, grants)
         await chroma.close()
-
-
-def stock_clip() -> Reference:
-    """The stock voice, for an engine that speaks as whoever it has heard."""
-    from tests.model.chroma.test_conversation import reference_of
-
-    return reference_of(noise(0.05, 99), stock=True)
 
 
 def chroma_engine() -> Engine:
     """Chroma with drawn weights: each frame is 2 ms, and no word has a meaning."""
     from tests.model.chroma.test_conversation import FRAME_S, engine_of
 
-    return engine_of(drawn(), conversations=CONVERSATIONS, context=2_000, reply_s=120 * FRAME_S)
+    return engine_of(drawn(), conversations=CONVERSATIONS, context=2_000, reply_s=80 * FRAME_S)
 
 
 @functools.cache

@@ -184,11 +184,10 @@ async def test_a_plan_may_change_between_replies(subject: Subject) -> None:
 
 
 async def test_as_many_conversations_as_it_says_and_each_is_free_again(subject: Subject) -> None:
-    engine, limits = subject.engine, subject.engine.limits
-    assert limits.conversations == CONVERSATIONS
-    open_ = [await engine.open(subject.grant(), subject.reference) for _ in range(CONVERSATIONS)]
+    assert subject.engine.limits.conversations == CONVERSATIONS
+    open_ = [await subject.open() for _ in range(CONVERSATIONS)]
     with pytest.raises(EngineBusy):
-        await engine.open(subject.grant(), subject.reference)
+        await subject.open()
     for conversation in open_:
         await conversation.close()
         await conversation.close()
@@ -206,7 +205,7 @@ async def test_conversations_do_not_hear_each_other(subject: Subject) -> None:
 
 
 async def test_a_conversation_may_be_closed_in_the_middle_of_everything(subject: Subject) -> None:
-    conversation = await subject.engine.open(subject.grant(), subject.reference)
+    conversation = await subject.open()
     await asked(subject, conversation)
     outputs = conversation.respond("item")
     await anext(outputs)

@@ -116,7 +116,7 @@ async def test_what_was_heard_of_a_whole_reply_is_told(wire: Wire) -> None:
         "conversation.item.truncate",
         "conversation.item.truncated",
         item_id=done["item_id"],
-        audio_end_ms=done["audio_s"] * 600,
+        audio_end_ms=done["audio_s"] * 250,
     )
     text = cut["voicegate"]["text"]
     assert text
