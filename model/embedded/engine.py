@@ -45,7 +45,9 @@ log = structlog.get_logger("engine")
 MOST_WAIT_S: Final = 0.9
 """Who calls while callers wait longer than this to be heard is one too many."""
 FILLER_S: Final = 0.5
-"""A caller who was not heard so long after the end of a turn is told to wait."""
+"""A caller who was not heard so long after the end of a turn, because others are, is told to wait;"""
+BEING_HEARD_S: Final = 2.0
+"""whom nobody keeps from being heard, only so much later."""
 FILLER: Final = "One moment, please."
 ITEMS: Final = 32
 """Own items that can still be cut to what was heard."""
@@ -157,6 +159,8 @@ class EmbeddedConversation:
         grammar = self._dialogue.grammar()
         answer = self._listening.finish(grammar)
         await asyncio.wait([answer], timeout=FILLER_S)
+        if not answer.done() and not self._engine.ears.waiting:
+            await asyncio.wait([answer], timeout=BEING_HEARD_S)
         if not answer.done():
             self._late = Late(answer, grammar)
             return Understood(duration_s)

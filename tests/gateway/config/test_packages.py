@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 PROCESSES = {
     "embedded Valkey": ("gateway.run.redis_server",),
     "embedded engine": ("model.server", "model.embedded.engine"),
-    "ears": ("model.ears.ears_process",),
+    "ears process": ("model.ears.ears_process",),
     "cascade engine": ("model.server", "model.cascade.engine"),
     "chroma engine": ("model.server", "model.chroma.engine"),
     "hall": ("gateway.hall.__main__",),

@@ -25,6 +25,11 @@ class Notes(Ears):
     def __init__(self) -> None:
         self.asked: list[int] = []
         self.takes_s = 0.0
+        self.others = 0
+
+    @property
+    def waiting(self) -> int:
+        return self.others
 
     async def transcribe(
         self,
@@ -146,11 +151,19 @@ async def test_what_is_heard_early_is_told_unless_speech_goes_on(notes: Notes) -
 async def test_a_late_answer_is_not_waited_for_when_there_is_a_part_of_it(notes: Notes) -> None:
     listening = Listening(notes)
     await hear(listening, SPEECH, LINE)
-    notes.takes_s = 3600.0
+    notes.takes_s, notes.others = 3600.0, 1
     await hear(listening, SPEECH, LINE)
     before = asyncio.get_running_loop().time()
     assert await listening.finish(PHRASES) == said(notes.asked[0])
     assert asyncio.get_running_loop().time() - before == pytest.approx(LATE_S)
+
+
+async def test_a_late_answer_is_waited_for_when_nobody_else_waits(notes: Notes) -> None:
+    listening = Listening(notes)
+    await hear(listening, SPEECH, LINE)
+    notes.takes_s = 2.0
+    await hear(listening, SPEECH, LINE)
+    assert await listening.finish(PHRASES) == said(notes.asked[1])
 
 
 async def test_a_late_answer_is_waited_for_when_nothing_was_heard_before(notes: Notes) -> None:

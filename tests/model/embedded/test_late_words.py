@@ -13,7 +13,14 @@ from consent.grants.grant import VoiceGrant
 from model.api import RATE_HZ, Floats, Reference, SessionConfig, Sound, Text, Understood
 from model.ears.ears_client import Ears
 from model.ears.words_heard import Words
-from model.embedded.engine import FILLER, FILLER_S, MOST_WAIT_S, EmbeddedConversation, EmbeddedEngine
+from model.embedded.engine import (
+    BEING_HEARD_S,
+    FILLER,
+    FILLER_S,
+    MOST_WAIT_S,
+    EmbeddedConversation,
+    EmbeddedEngine,
+)
 from model.errors import EngineBusy
 from tests.model.conftest import Grants
 
@@ -28,6 +35,11 @@ class SlowEars(Ears):
     def __init__(self) -> None:
         self.takes_s = 0.0
         self.waits_s = 0.0
+        self.others = 0
+
+    @property
+    def waiting(self) -> int:
+        return self.others
 
     @property
     def wait_s(self) -> float:
@@ -89,17 +101,29 @@ async def test_who_is_heard_in_time_is_answered(conversation: EmbeddedConversati
 
 
 async def test_who_is_heard_late_is_told_to_wait(conversation: EmbeddedConversation, ears: SlowEars) -> None:
-    ears.takes_s = 3.0
+    ears.takes_s, ears.others = 3.0, 1
     understood, took_s = await turn(conversation)
     assert (understood.text, took_s) == (None, pytest.approx(FILLER_S))
     assert await reply(conversation) == [FILLER, " From nine to six."]
     assert await conversation.truncate("item-1", 0.1) == FILLER
 
 
+async def test_whom_nobody_keeps_from_being_heard_is_told_to_wait_later(
+    conversation: EmbeddedConversation, ears: SlowEars
+) -> None:
+    ears.takes_s = FILLER_S + BEING_HEARD_S - 0.1
+    assert (await turn(conversation))[0].text == "when are you open"
+    assert await reply(conversation) == ["From nine to six."]
+    ears.takes_s = FILLER_S + BEING_HEARD_S + 1.0
+    understood, took_s = await turn(conversation)
+    assert (understood.text, took_s) == (None, pytest.approx(FILLER_S + BEING_HEARD_S))
+    assert await reply(conversation) == [FILLER, " From nine to six."]
+
+
 async def test_who_asks_again_meanwhile_is_answered_once(
     conversation: EmbeddedConversation, ears: SlowEars
 ) -> None:
-    ears.takes_s = 3600.0
+    ears.takes_s, ears.others = 3600.0, 1
     await turn(conversation)
     ears.takes_s = 0.0
     understood, _ = await turn(conversation)
