@@ -32,13 +32,21 @@ class Wording:
     about: str
     ask: tuple[str, ...]
     machine: frozenset[str]
+    library: str | None
 
     @classmethod
     def read(cls, table: Mapping[str, Any]) -> Self:
         """Reads one language's table. Raises `KeyError`."""
         machine = frozenset(_folded(word) for word in table["machine"].split())
-        ask = tuple(table["ask"])
-        return cls(table["speaks"], table["cloned"], table["processed"], table["about"], ask, machine)
+        return cls(
+            table["speaks"],
+            table["cloned"],
+            table["processed"],
+            table["about"],
+            tuple(table["ask"]),
+            machine,
+            table.get("library"),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +80,8 @@ def sentence(principal: str, language: str, *, cloned: bool, processor: str = ""
 def asked_again(language: str) -> dict[str, Any]:
     """How an engine that recognises is told that callers may ask who speaks: one of a plan's `answers`."""
     wording = WORDINGS[language]
-    return {"intent": INTENT, "ask": list(wording.ask), "about": wording.about, "tool": INTENT}
+    answer = {"intent": INTENT, "ask": list(wording.ask), "about": wording.about, "tool": INTENT}
+    return answer if wording.library is None else {**answer, "library": wording.library}
 
 
 def spoken_language(language: str) -> str:

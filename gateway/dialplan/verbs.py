@@ -107,7 +107,9 @@ class Reply:
 
     __pydantic_config__ = STRICT
     intent: Name
-    ask: Annotated[tuple[Phrase, ...], Field(min_length=1)]
+    ask: tuple[Phrase, ...] = ()
+    library: Name | None = None
+    """An intent of the engine's library, whose paraphrases join `ask`."""
     about: Words = ""
     """How a confirming question names it: "our opening hours"; empty: the intent's name."""
     say: Words = ""
@@ -131,6 +133,8 @@ class Converse:
     facts: dict[Name, str] = field(default_factory=dict)
     answers: tuple[Reply, ...] = ()
     unsure: Text = "Did you ask about {about}? Please say yes or no."
+    which: Text = "Did you ask about {about}, or about {other}?"
+    """Asked where two answers are near."""
     not_understood: Annotated[tuple[Text, ...], Field(min_length=1)] = ("Sorry, I did not understand that.",)
     """In turn, the last one again and again."""
     silence_s: Annotated[float, Field(ge=1, le=120)] = 6.0

@@ -35,6 +35,7 @@ def briefing(
         "facts": dict(verb.facts),
         "phrases": {
             "unsure": verb.unsure,
+            "which": verb.which,
             "not_understood": list(verb.not_understood),
             "engine_lost": fill(verb.engine_lost, verb.facts, now),
             **({"hold": hold} if hold else {}),

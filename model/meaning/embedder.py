@@ -12,13 +12,13 @@ from typing import Final, Self
 
 import numpy as np
 
-from consent.models.model_files import model_file
+from consent.models.model_files import locked_model
 from model.api import Floats
 from model.meaning.wordpiece import encode
 
 SIZE: Final = 384
 """Numbers of one point."""
-WEIGHTS: Final = model_file("meaning")
+WEIGHTS: Final = locked_model("meaning")
 
 
 class Embedder:

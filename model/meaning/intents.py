@@ -21,7 +21,7 @@ LANGUAGE: Final = "en"
 YES: Final = "yes"
 NO: Final = "no"
 
-Hands = Mapping[str, tuple[str, ...]]
+Hands = dict[str, tuple[str, ...]]
 """hand -> what it wrote"""
 
 

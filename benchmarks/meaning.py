@@ -1,0 +1,311 @@
+"""How well the embedded engine tells what callers mean, by what hand wrote the sentences.
+
+    python -m benchmarks.meaning             the table: heads of one hand's sentences, asked with the other's
+    python -m benchmarks.meaning --tune      the constants of model/meaning/head.py, and the table by them
+    python -m benchmarks.meaning --points    makes model/meaning/points.bin, after a change of the library
+
+The library's sentences have two hands. A head is fitted on what one of them wrote (its paraphrases and its
+negatives) and on the plan's own examples, and asked with what the other wrote; then the other way round. The
+constants in `head.py` are fitted on both ways together. What a hand's sentences say of constants that were
+fitted on the other way alone stands in the rows "tuned on ...": there nothing was fitted on what is counted.
+
+Beside it stands what the engine does without weights: it knows the plan's phrases, and nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import product
+
+import click
+import numpy as np
+
+from gateway.dialplan.disclosure import asked_again
+from model.api import Floats
+from model.meaning import head as constants
+from model.meaning.embedder import Embedder
+from model.meaning.head import Head, plain
+from model.meaning.heads import Examples, Heads
+from model.meaning.intents import NO, YES, library
+from model.meaning.points import write_points
+from model.meaning.regression import softmax
+from tests.model.embedded.callers import PLAN
+from tests.needs import MODELS
+
+HANDS = ("first", "second")
+TAKEN, WRONG, ASKED = 0.02, 0.01, 0.10
+"""The most of what is not in the plan that may be taken, of what is that may be misunderstood, of the former
+that may be asked about."""
+FLATTERING = 0.8
+"""A sentence nearer (cosine) than this to one that the head was fitted on says little of other people's."""
+OWN_EXAMPLES = 10
+WORDS = (0.0, 0.25, 0.5, 0.75)
+NEAREST = (0.0, 3.0, 6.0, 9.0, 12.0)
+OUTSIDE = (0.0, 1.0, 2.0, 3.0)
+GRID = np.round(np.arange(0.02, 0.991, 0.01), 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Sentences:
+    """What one hand says to one plan: `wanted[k]` is the answer that `texts[k]` asks for.
+
+    It is "-" for a negative, "~intent" for an intent that the plan does not have.
+    """
+
+    texts: list[str]
+    wanted: list[str]
+    names: list[str]
+    """of the plan's answers"""
+    evidence: Floats
+    """`(n, 3, classes)`; the first classes are `names`, then yes and no"""
+    nearest: Floats
+    """`(n,)` cosine to what the head was fitted on"""
+
+    def fresh(self) -> Sentences:
+        """Those that are not near to what the head was fitted on."""
+        kept = np.flatnonzero(self.nearest <= FLATTERING)
+        return Sentences(
+            [self.texts[k] for k in kept],
+            [self.wanted[k] for k in kept],
+            self.names,
+            self.evidence[kept],
+            self.nearest[kept],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Constants:
+    """Those of `model.meaning.head` that are fitted."""
+
+    words: float
+    nearest: float
+    outside: float
+    sure: float = 1.0
+    possible: float = 1.0
+
+    @classmethod
+    def shipped(cls) -> Constants:
+        return cls(*(getattr(constants, one.name.upper()) for one in fields(cls)))
+
+
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """What became of some sentences, as shares."""
+
+    count: int
+    right: float
+    asked: float
+    """about what was wanted, alone or as one of two"""
+    wrong: float
+    taken: float
+    """of the negatives, for any answer"""
+    negatives_asked: float
+    others_taken: float
+    """of the sentences that ask for an intent which the plan does not have"""
+    others_asked: float
+
+    def row(self, name: str) -> str:
+        shares = (
+            self.right, self.asked, self.right + self.asked, self.wrong,
+            self.taken, self.negatives_asked, self.others_taken, self.others_asked,
+        )  # fmt: skip
+        return f"{name:46s} {self.count:5d} " + " ".join(f"{share:7.1%}" for share in shares)
+
+
+HEADING = f"{'':46s} {'':5s}   right   asked  either   wrong | negatives: taken, asked | others: taken, asked"
+
+
+def chances(some: Sentences, by: Constants) -> Floats:
+    """`(n, answers)`"""
+    weights = np.array([1.0, by.nearest, by.words], np.float32)
+    odds = np.einsum("k,nkc->nc", weights, some.evidence)
+    odds[:, -1] += by.outside
+    return softmax(odds)[:, : len(some.names)]
+
+
+def judged(some: Sentences, by: Constants) -> Meant:
+    """As `Head.weigh` judges."""
+    each = chances(some, by)
+    order = np.argsort(-each, axis=1)
+    names = np.array([*some.names, ""])
+    first = each[np.arange(len(each)), order[:, 0]]
+    second = each[np.arange(len(each)), order[:, 1]] if each.shape[1] > 1 else np.zeros(len(each))
+    wanted = np.array(some.wanted)
+    good = names[order[:, 0]] == wanted
+    rival = (names[order[:, min(1, each.shape[1] - 1)]] == wanted) & (second >= constants.NEAR * first)
+    sure, asks = first >= by.sure, (first < by.sure) & (first >= by.possible)
+    known = np.isin(wanted, some.names)
+    negative = wanted == "-"
+    other = ~known & ~negative
+
+    def share(of: Floats, among: Floats) -> float:
+        return float(np.mean(of[among])) if among.any() else 0.0
+
+    return Meant(
+        int(known.sum()), share(good & sure, known), share(asks & (good | rival), known),
+        share(~good & sure, known), share(sure, negative), share(asks, negative),
+        share(sure, other), share(asks, other),
+    )  # fmt: skip
+
+
+def by_phrase(some: Sentences, answers: Sequence[Examples]) -> Meant:
+    """As the engine without weights judges words: they are a phrase of the plan's, or nothing."""
+    phrases = {plain(text): answer.intent for answer in answers for text in answer.ask}
+    found = np.array([phrases.get(text, "") for text in some.texts])
+    wanted = np.array(some.wanted)
+    known, negative = np.isin(wanted, some.names), wanted == "-"
+    other, any_, none = ~known & ~negative, found != "", np.zeros(len(found), bool)
+    return Meant(
+        int(known.sum()), float(np.mean((found == wanted)[known])), 0.0,
+        float(np.mean((any_ & (found != wanted))[known])), float(np.mean(any_[negative])), 0.0,
+        float(np.mean((any_ if other.any() else none)[other])) if other.any() else 0.0, 0.0,
+    )  # fmt: skip
+
+
+def demo_plan() -> list[Examples]:
+    """The demo plan's answers and the house's own (who is speaking), each with its intent of the library."""
+    plan = tomllib.loads(PLAN.read_text())
+    verbs = next(route for route in plan["route"] if route["name"] == "demo")["do"]
+    converse = next(verb for verb in verbs if verb["verb"] == "converse")
+    answers = [*converse["answers"], asked_again("en")]
+    return [Examples(one["intent"], tuple(one["ask"]), one.get("library")) for one in answers]
+
+
+def wide_plan() -> list[Examples]:
+    """Every intent of the library but yes and no, without examples of its own."""
+    return [Examples(name, library=name) for name in library().intents if name not in (YES, NO)]
+
+
+def own_plan(hand: str) -> list[Examples]:
+    """The demo plan's intents without the library: ten examples each, of this hand."""
+    return [
+        Examples(one.intent, library().intents[one.library][hand][:OWN_EXAMPLES])
+        for one in demo_plan()
+        if one.library
+    ]
+
+
+def said_to(heads: Heads, answers: Sequence[Examples], fitted_on: str, asked_with: str) -> Sentences:
+    """What the hand `asked_with` says, to a head of what `fitted_on` wrote."""
+    head = heads.fit(answers, [fitted_on])
+    means = {answer.library or answer.intent: answer.intent for answer in answers}
+    written = [
+        *(
+            (text, means.get(name, f"~{name}"))
+            for name, by in library().intents.items()
+            for text in by[asked_with]
+        ),
+        *((text, "-") for text in library().negatives[asked_with]),
+    ]  # fmt: skip
+    texts = [plain(text) for text, _ in written]
+    return measured(heads, head, texts, [wanted for _, wanted in written])
+
+
+def measured(heads: Heads, head: Head, texts: list[str], wanted: list[str]) -> Sentences:
+    points = heads.embed(texts)
+    return Sentences(
+        texts, wanted, [name for name in head.names if name not in (YES, NO)],
+        np.array([head.evidence(text, point) for text, point in zip(texts, points, strict=True)]),
+        np.array([head.nearest(point) for point in points]),
+    )  # fmt: skip
+
+
+def tune(some: Sequence[Sentences]) -> Constants:
+    """The constants that find most within the limits, a question counting half, all of `some` together.
+
+    Negatives and other intents are both what a plan does not know, and count alike.
+    """
+    best, most = Constants.shipped(), -1.0
+    for words, nearest, outside in product(WORDS, NEAREST, OUTSIDE):
+        by = _thresholds(some, Constants(words, nearest, outside))
+        found = float(np.mean([meant.right + meant.asked / 2 for meant in (judged(one, by) for one in some)]))
+        if found > most:
+            best, most = by, found
+    return best
+
+
+def _thresholds(some: Sequence[Sentences], by: Constants) -> Constants:
+    """The lowest thresholds by which no limit is passed."""
+    known, unknown, wrong = [], [], []
+    for one in some:
+        each = chances(one, by)
+        first, wanted = each.max(axis=1), np.array(one.wanted)
+        inside = np.isin(wanted, one.names)
+        known.append(first[inside])
+        unknown.append(first[~inside])
+        wrong.append(first[inside & (np.array(one.names)[each.argmax(axis=1)] != wanted)])
+    out, count = np.concatenate(unknown), sum(map(len, known))
+    bad = np.concatenate(wrong)
+    sure = next(t for t in GRID if np.mean(out >= t) <= TAKEN and np.sum(bad >= t) <= WRONG * count)
+    possible = next(t for t in GRID if np.mean((out >= t) & (out < sure)) <= ASKED)
+    return replace(by, sure=float(sure), possible=min(float(possible), float(sure)))
+
+
+def table(heads: Heads, kept: Mapping[tuple[str, str], Constants]) -> None:
+    """Prints all rows. `kept`: constants that were fitted on the other way alone."""
+    print(HEADING)
+    for fitted_on, asked_with in (HANDS, HANDS[::-1]):
+        way = f"{fitted_on} -> {asked_with}"
+        plans = {
+            "demo plan": demo_plan(), "all of the library": wide_plan(),
+            "ten own examples, no library": own_plan(fitted_on),
+        }  # fmt: skip
+        for name, answers in plans.items():
+            said = said_to(heads, answers, fitted_on, asked_with)
+            print(judged(said, Constants.shipped()).row(f"{way}: {name}"))
+            print(
+                judged(said.fresh(), Constants.shipped()).row(f"  without those nearer than {FLATTERING:g}")
+            )
+            if name == "demo plan":
+                print(by_phrase(said, answers).row("  phrases alone (the engine without weights)"))
+                if by := kept.get((asked_with, fitted_on)):
+                    print(judged(said, by).row(f"  tuned on {asked_with} -> {fitted_on} alone"))
+
+
+def confirmations(heads: Heads) -> None:
+    """Prints what becomes of a yes and of a no."""
+    for fitted_on, asked_with in (HANDS, HANDS[::-1]):
+        head = heads.fit(demo_plan(), [fitted_on])
+        for name, means in ((YES, True), (NO, False)):
+            said = [head.judge(text).agrees for text in library().intents[name][asked_with]]
+            right, wrong = said.count(means), said.count(not means)
+            print(
+                f"{fitted_on} -> {asked_with}: {name:3s} {right} of {len(said)} right, {wrong} the contrary"
+            )
+
+
+@click.command()
+@click.option("--tune", "tuning", is_flag=True, help="fit the constants of model/meaning/head.py")
+@click.option("--points", is_flag=True, help="make model/meaning/points.bin anew")
+def main(tuning: bool, points: bool) -> None:
+    """What callers mean."""
+    if points:
+        embedder = Embedder.load(MODELS)
+        write_points(library(), embedder.embed([plain(text) for text in library().sentences()]))
+        return
+    begun = time.process_time()
+    heads = Heads.load(MODELS)
+    kept: dict[tuple[str, str], Constants] = {}
+    if tuning:
+        ways = {
+            way: [said_to(heads, demo_plan(), *way), said_to(heads, wide_plan(), *way)]
+            for way in (HANDS, HANDS[::-1])
+        }
+        kept = {way: tune(said) for way, said in ways.items()}
+        both = tune([one for said in ways.values() for one in said])
+        for constant in fields(both):
+            name, value = constant.name.upper(), getattr(both, constant.name)
+            print(f"{name}: Final = {value:g}")
+            setattr(constants, name, value)
+        for way, by in kept.items():
+            print(f"# {' -> '.join(way)} alone: {by}")
+    table(heads, kept)
+    confirmations(heads)
+    print(f"{time.process_time() - begun:.0f} s of CPU")
+
+
+if __name__ == "__main__":
+    main()
