@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -12,10 +13,12 @@ from consent.grants.scope import STOCK
 from gateway.cli.office_command import known_names
 from gateway.config.paths import dialplan_dir
 from gateway.config.settings import load
-from gateway.dialplan import Dialplan, Disclose, Route, VoiceOwner
+from gateway.dialplan import Converse, Dialplan, Disclose, Route, VoiceOwner
 from gateway.dialplan.routes import persons_voice
 from gateway.errors import DialplanError
 
+ENOUGH_EXAMPLES: Final = 10
+"""of an answer that names no intent of the library"""
 FOLDER = click.argument("folder", required=False, type=click.Path(path_type=Path))
 
 
@@ -41,6 +44,8 @@ def check(folder: Path | None) -> None:
         click.echo(f"target {name}: {uri}")
     for route in plan.routes:
         for warning in _unheard(route, voices, settings.engine):
+            click.echo(f"{_where(route)}: {route.name}: {warning}", err=True)
+        for warning in _poor(route):
             click.echo(f"{_where(route)}: {route.name}: {warning}", err=True)
     count = len(plan.routes)
     click.echo(f"{plan.folder}: {count} {'route' if count == 1 else 'routes'}, all well")
@@ -81,6 +86,22 @@ def _unheard(route: Route, voices: Collection[str], engine: str) -> Iterator[str
     for verb in route.do:
         if isinstance(verb, VoiceOwner) and verb.voice not in voices:
             yield f"voice_owner: the voice {verb.voice!r} is not registered yet"
+
+
+def _poor(route: Route) -> Iterator[str]:
+    """Which answers of a route have too few examples for callers' own words to be understood."""
+    for verb in route.do:
+        for reply in verb.answers if isinstance(verb, Converse) else ():
+            if reply.library is None and len(reply.ask) < ENOUGH_EXAMPLES:
+                yield (
+                    f"the answer for {reply.intent!r} has {len(reply.ask)} examples: give about "
+                    f"{ENOUGH_EXAMPLES} in ask, or name an intent of the library"
+                )
+            elif not reply.ask:
+                yield (
+                    f"the answer for {reply.intent!r} has no phrase of its own in ask: without model files, "
+                    "nobody is heard asking for it"
+                )
 
 
 def _where(route: Route) -> str:

@@ -41,6 +41,8 @@ from gateway.dialplan.verbs import (
     targets_of,
 )
 from gateway.errors import DialplanError
+from model.meaning.intents import LANGUAGE as LIBRARY_LANGUAGE
+from model.meaning.intents import library
 
 TARGET: Final = re.compile(r"sips?:[^\s<>\"@]+(@[^\s<>\"@]+)?|tel:\+?[0-9().-]+")
 FILLED_BY_LOADER: Final = ("file", "line")
@@ -278,6 +280,7 @@ def _check_conversation(loaded: Loaded, verb: Converse, path: toml_lines.Path) -
     for key in ("instructions", "greeting", "goodbye", "no_transfer", "engine_lost", "busy"):
         _check_facts(loaded, getattr(verb, key), known, (*path, key))
     _check_facts(loaded, verb.unsure, known | {"about"}, (*path, "unsure"))
+    _check_facts(loaded, verb.which, known | {"about", "other"}, (*path, "which"))
     for key in ("not_understood", "silence_prompts"):
         for i, text in enumerate(getattr(verb, key)):
             _check_facts(loaded, text, known, (*path, key, i))
@@ -285,11 +288,20 @@ def _check_conversation(loaded: Loaded, verb: Converse, path: toml_lines.Path) -
     house = wording.ask if wording is not None else ()
     asked: dict[str, str] = {}
     intents: set[str] = set()
+    named: dict[str, str] = {}
     for i, reply in enumerate(verb.answers):
         here = (*path, "answers", i)
         if reply.intent in intents:
             loaded.fail((*here, "intent"), f"there is another answer for {reply.intent!r}; join them")
         intents.add(reply.intent)
+        _check_examples(loaded, reply, here)
+        if (
+            reply.library is not None
+            and (other := named.setdefault(reply.library, reply.intent)) != reply.intent
+        ):
+            loaded.fail(
+                (*here, "library"), f"{reply.library!r} already means {other!r}; one intent, one answer"
+            )
         if not reply.say and reply.tool is None:
             loaded.fail(
                 here, f"the answer for {reply.intent!r} neither says nor does anything; add say or tool"
@@ -306,6 +318,28 @@ def _check_conversation(loaded: Loaded, verb: Converse, path: toml_lines.Path) -
             other = asked.setdefault(said, reply.intent)
             if other != reply.intent:
                 loaded.fail((*here, "ask", j), f"{phrase!r} already means {other!r}; one phrase, one intent")
+
+
+def _check_examples(loaded: Loaded, reply: Reply, path: toml_lines.Path) -> None:
+    """Whether the answer can be asked for: by examples, or by an intent of the engine's library."""
+    if reply.library is None:
+        if not reply.ask:
+            loaded.fail(
+                path,
+                f'nobody can ask for {reply.intent!r}; add ask = ["…"], or library = "…" (an intent of it)',
+            )
+        return
+    here = (*path, "library")
+    language = spoken_language(loaded.route.language)
+    if language != LIBRARY_LANGUAGE:
+        loaded.fail(here, f"the library is English, and this route speaks {language!r}; give examples in ask")
+    if reply.library not in library().intents:
+        loaded.fail(here, _unknown(reply.library, library().intents, what="intent of the library"))
+    if reply.library == WORDINGS[language].library:
+        loaded.fail(
+            here,
+            f"who asks for {reply.library!r} hears the disclosure again, word for word; remove this answer",
+        )
 
 
 def _check_facts(loaded: Loaded, text: str, known: Iterable[str], path: toml_lines.Path) -> None:

@@ -109,7 +109,7 @@ class Reply:
     intent: Name
     ask: tuple[Phrase, ...] = ()
     library: Name | None = None
-    """An intent of the engine's library, whose paraphrases join `ask`."""
+    """An intent of the engine's library (`model.meaning`), whose paraphrases join `ask`."""
     about: Words = ""
     """How a confirming question names it: "our opening hours"; empty: the intent's name."""
     say: Words = ""

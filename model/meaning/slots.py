@@ -45,7 +45,9 @@ class Slots:
     dates: tuple[str, ...] = ()
     """"2026-12-05"; a day without a year is the next one"""
     numbers: tuple[str, ...] = ()
-    """"25", "2.5"; digits that were said one by one stand together, with their zeros: "0301234567\""""
+    """"25", "2.5"; digits that were said one by one stand together, with their zeros ("0301234567")"""
+    choice: int | None = None
+    """1 or 2: which of two things is named by its place, as "the first one" or "the latter" do"""
 
     def as_json(self) -> dict[str, object]:
         """Those that were found."""
@@ -54,6 +56,9 @@ class Slots:
         return found if self.agrees is None else {"agrees": self.agrees, **found}
 
 
+CHOICES: Final = {"first": 1, "former": 1, "second": 2, "latter": 2, "last": 2}
+CHOICE_WORDS: Final = 5
+"""A longer sentence says more than which of two."""
 NO_SLOTS: Final = Slots()
 
 
@@ -76,7 +81,12 @@ def find_slots(text: str, today: date | None = None) -> Slots:
             numbers.append(said)
         else:
             at += 1
-    return Slots(agrees(words), tuple(times), tuple(dates), tuple(numbers))
+    return Slots(agrees(words), tuple(times), tuple(dates), tuple(numbers), _choice(words))
+
+
+def _choice(words: list[str]) -> int | None:
+    named = [CHOICES[word] for word in words if word in CHOICES]
+    return named[0] if len(named) == 1 and len(words) <= CHOICE_WORDS else None
 
 
 def agrees(words: list[str]) -> bool | None:

@@ -356,6 +356,39 @@ MISTAKES = {
         "0.toml:13:",
         "match pattern",
     ),
+    "an unknown intent of the library": (
+        route(do=BOT + 'answers = [\n{ intent = "a", library = "ours", say = "x" },\n]\n'),
+        "0.toml:14:",
+        "unknown intent of the library 'ours'; did you mean 'hours'?",
+    ),
+    "an answer that nobody can ask for": (
+        route(do=BOT + 'answers = [{ intent = "a", say = "x" }]\n'),
+        "0.toml:13:",
+        "nobody can ask for 'a'",
+    ),
+    "the library in another language": (
+        route(
+            "demo",
+            'called = ["x"]',
+            'language = "de"',
+            do=BOT.replace('"en"', '"de"') + 'answers = [{ intent = "a", library = "hours", say = "x" }]\n',
+        ),
+        "0.toml:",
+        "the library is English",
+    ),
+    "one intent of the library for two answers": (
+        route(
+            do=BOT + 'answers = [{ intent = "a", library = "hours", say = "1" },\n'
+            '{ intent = "b", library = "hours", say = "2" }]\n'
+        ),
+        "0.toml:14:",
+        "already means 'a'",
+    ),
+    "who is speaking, out of the library": (
+        route(do=BOT + 'answers = [{ intent = "a", library = "identity", say = "Tom." }]\n'),
+        "0.toml:13:",
+        "hears the disclosure again",
+    ),
     "days that are none": (
         route("demo", 'called = ["x"]', 'hours = [{ days = "mon-fry" }]'),
         "0.toml:4:",

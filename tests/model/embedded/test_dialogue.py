@@ -11,6 +11,8 @@ from model.api import SessionConfig
 from model.ears.evidence import NOTHING, Hearing
 from model.embedded.dialogue import DENIED, NOTHING_SAID, Dialogue, check
 from model.errors import ProtocolError
+from model.meaning.head import Judgement
+from model.meaning.slots import find_slots
 
 NOW = datetime(2026, 11, 23, 15, 5, tzinfo=UTC)
 ANSWERS: list[dict[str, Any]] = [
@@ -133,6 +135,8 @@ def test_what_can_be_said_is_known_beforehand(dialogue: Dialogue) -> None:
             "session.voicegate.answers[0].say",
         ),
         (SessionConfig(phrases={"unsure": 1}), "session.voicegate.phrases.unsure"),
+        (SessionConfig(phrases={"which": 1}), "session.voicegate.phrases.which"),
+        (SessionConfig(answers=({"intent": "a", "library": 1},)), "session.voicegate.answers[0].library"),
         (SessionConfig(phrases={"not_understood": [1]}), "session.voicegate.phrases.not_understood"),
         (SessionConfig(timezone="Europe/Nowhere"), "session.voicegate.timezone"),
         (SessionConfig(timezone="../../etc/passwd"), "session.voicegate.timezone"),
@@ -149,3 +153,61 @@ def test_the_demo_plan_can_be_held() -> None:
 
     plan = demo()
     check(SessionConfig(answers=tuple(plan["answers"]), facts=plan["facts"]))
+
+
+# ── on words that were judged, not heard as phrases ──────────────────────────────────────────────────
+
+
+def judged(intent: str | None, *, sure: bool = True, rival: str | None = None, text: str = "") -> Judgement:
+    chances = {"hours": 0.0, "time": 0.0}
+    if intent is not None:
+        chances |= {intent: 0.9 if sure else 0.4}
+    if rival is not None:
+        chances |= {rival: 0.3}
+    slots = find_slots(text, NOW.date())
+    return Judgement(intent, sure, rival, slots.agrees, 0.9 if sure else 0.4, slots, chances)
+
+
+def test_what_is_surely_meant_is_answered_with_what_it_names(dialogue: Dialogue) -> None:
+    move = dialogue.next(judged("hours", text="are you open tomorrow at 5 pm"), NOW)
+    assert (move.text, move.intent) == ("Open from nine to six.", "hours")
+    assert move.slots == {"times": ["17:00"], "dates": ["2026-11-24"]}
+
+
+def test_of_two_near_answers_it_asks_which(dialogue: Dialogue) -> None:
+    question = dialogue.next(judged("hours", sure=False, rival="time"), NOW)
+    assert question.text == "Did you ask about our hours, or about the time?"
+    assert dialogue.next(judged("time", sure=False), NOW).text.startswith("It is 3:05 PM")
+    assert dialogue.pending is None
+
+
+@pytest.mark.parametrize(("said", "begins"), [("the first one", "Open"), ("the latter please", "It is 3:05")])
+def test_one_of_two_is_named_by_its_place(dialogue: Dialogue, said: str, begins: str) -> None:
+    dialogue.next(judged("hours", sure=False, rival="time"), NOW)
+    assert dialogue.next(judged(None, sure=False, text=said), NOW).text.startswith(begins)
+
+
+def test_a_yes_does_not_tell_which_of_two(dialogue: Dialogue) -> None:
+    dialogue.next(judged("hours", sure=False, rival="time"), NOW)
+    again = dialogue.next(judged(None, sure=False, text="yes"), NOW)
+    assert again.text == "Sorry, which of the two? Did you ask about our hours, or about the time?"
+    assert dialogue.next(judged(None, sure=False, text="neither"), NOW).text == DENIED
+
+
+def test_what_was_said_with_a_question_is_kept_over_its_confirmation(dialogue: Dialogue) -> None:
+    dialogue.next(judged("person", text="connect me at five o'clock"), NOW)
+    move = dialogue.next(judged(None, sure=False, text="yes please"), NOW)
+    assert (move.tool, move.slots) == ("transfer", {"times": ["05:00 or 17:00"]})
+
+
+def test_a_yes_that_nobody_asked_for_is_not_understood(dialogue: Dialogue) -> None:
+    assert (
+        dialogue.next(judged(None, sure=False, text="yes"), NOW).text == "Sorry, I did not understand that."
+    )
+
+
+def test_the_plans_own_words_ask_which() -> None:
+    config = SessionConfig(answers=tuple(ANSWERS), phrases={"which": "{about} or {other}?"})
+    assert (
+        Dialogue(config).next(judged("hours", sure=False, rival="time"), NOW).text == "our hours or the time?"
+    )

@@ -2,16 +2,137 @@
 
 from __future__ import annotations
 
+import pytest
+
+from model.meaning.embedder import Embedder
+from model.meaning.head import NEAR, POSSIBLE, SURE, UNHEARD, plain
 from model.meaning.heads import Examples, Heads
+from model.meaning.intents import library
+from model.meaning.points import read_points
+from tests.needs import MODELS
 
 PLAN = [
     Examples("hours", ("when are you open",), "hours"),
     Examples("person", ("a person please",), "person"),
+    Examples("time", ("what time is it",), "time"),
+    Examples("goodbye", ("goodbye",), "goodbye"),
 ]
+BIKES = Examples(
+    "tandems",
+    (
+        "do you rent out tandems", "can i hire a tandem", "i want to borrow a tandem for the weekend",
+        "is there a bicycle made for two that we can have", "have you got a tandem free on sunday",
+        "we need a bike for two people", "how do we book a tandem", "tandem rental please",
+        "could my wife and i take a tandem out", "a tandem for saturday please",
+    ),
+)  # fmt: skip
 
 
-def test_a_sentence_that_no_plan_lists_is_understood(heads: Heads) -> None:
+@pytest.mark.parametrize(
+    ("said", "intent"),
+    [
+        ("Until what time are you open on Saturday?", "hours"),
+        ("Could I talk to a real human being?", "person"),
+        ("Um, do you know what time it is right now?", "time"),
+        ("Well, that's everything, thanks, bye!", "goodbye"),
+    ],
+)
+def test_a_sentence_that_no_plan_lists_is_understood(heads: Heads, said: str, intent: str) -> None:
+    judged = heads.head(PLAN).judge(said)
+    assert (judged.intent, judged.sure, judged.rival) == (intent, True, None)
+    assert judged.confidence >= SURE
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "when does the museum open",
+        "goodbye stranger is a great song",
+        "my grandmother bakes apple cakes",
+        "price list please",
+    ],
+)
+def test_what_the_plan_does_not_know_is_not_taken(heads: Heads, said: str) -> None:
+    assert not heads.head(PLAN).judge(said).sure
+
+
+@pytest.mark.parametrize("said", ["", "  ", "...", "?!"])
+def test_nothing_asks_for_nothing(heads: Heads, said: str) -> None:
+    assert heads.head(PLAN).judge(said) == UNHEARD
+
+
+def test_a_plans_own_examples_are_enough(heads: Heads) -> None:
+    head = heads.head([*PLAN, BIKES])
+    judged = head.judge("Is it possible to hire one of those tandem bikes from you?")
+    assert (judged.intent, judged.sure) == ("tandems", True)
+    assert head.judge("are you open on sundays").intent == "hours"
+
+
+def test_what_a_plan_says_itself_is_not_evidence_against_it(heads: Heads) -> None:
+    """A museum's plan: the library has its question among what nobody should take."""
+    museum = Examples(
+        "museum", ("when does the museum open", "is the museum open today", "the museum's hours")
+    )
+    assert heads.head([museum]).judge("when does the museum open").intent == "museum"
+
+
+def test_a_plan_may_mean_an_intent_of_the_library_by_its_own_examples(heads: Heads) -> None:
+    price = Examples("costs", library().intents["price"]["first"][:10])
+    judged = heads.head([*PLAN, price]).judge("how much do you charge for that")
+    assert (judged.intent, judged.sure) == ("costs", True)
+
+
+def test_a_yes_and_a_no_are_no_answers_of_a_plan(heads: Heads) -> None:
     head = heads.head(PLAN)
-    assert (judged := head.judge("Until what time are you open on Saturday?")).intent == "hours"
-    assert judged.sure
-    assert head.judge("Could I talk to a real human being?").intent == "person"
+    assert (head.judge("yes please").agrees, head.judge("yes please").intent) == (True, None)
+    assert (head.judge("no that's not it").agrees, head.judge("no that's not it").intent) == (False, None)
+    assert head.judge("when are you open").agrees is None
+
+
+def test_between_two_answers_it_names_both(heads: Heads) -> None:
+    head = heads.head(PLAN)
+    first = (POSSIBLE + SURE) / 2
+    judged = head.weigh({"hours": first * NEAR, "time": first, "person": 0.01})
+    assert (judged.intent, judged.sure, judged.rival) == ("time", False, "hours")
+    assert head.weigh({"hours": first * NEAR * 0.9, "time": first}).rival is None
+    assert head.weigh({"hours": POSSIBLE * 0.9}).intent is None
+    assert head.weigh({}).intent is None
+
+
+def test_a_head_is_fitted_once(heads: Heads) -> None:
+    assert heads.head(PLAN) is heads.head(list(PLAN))
+    assert heads.head(PLAN) is not heads.head(PLAN[:2])
+
+
+def test_sounds_of_thinking_and_marks_are_no_words() -> None:
+    assert plain("Um, er... WHEN do you open?") == "when do you open"
+    assert plain("um") == "um"
+
+
+def test_the_library_is_written_by_more_than_one_hand() -> None:
+    known = library()
+    assert {
+        "hours",
+        "place",
+        "time",
+        "person",
+        "repeat",
+        "identity",
+        "goodbye",
+        "yes",
+        "no",
+        "price",
+        "appointment",
+    } <= set(known.intents)
+    for name, hands in known.intents.items():
+        assert len(hands) >= 2, name
+        assert sum(map(len, hands.values())) >= 60, name
+        assert all(text == " ".join(text.lower().split()) for some in hands.values() for text in some), name
+    assert sum(map(len, known.negatives.values())) >= 300
+
+
+def test_the_points_are_those_of_the_librarys_sentences(heads: Heads) -> None:
+    texts = library().sentences()[::100]
+    points = read_points(library())[::100]
+    fresh = Embedder.load(MODELS).embed([plain(text) for text in texts])
+    assert min(float(a @ b) for a, b in zip(points, fresh, strict=True)) > 0.99
