@@ -42,10 +42,10 @@ that may be asked about."""
 FLATTERING = 0.8
 """A sentence nearer (cosine) than this to one that the head was fitted on says little of other people's."""
 OWN_EXAMPLES = 10
-WORDS = (0.0, 0.25, 0.5, 0.75)
+WORDS = (0.0, 0.25, 0.5, 0.75, 1.0)
 NEAREST = (0.0, 3.0, 6.0, 9.0, 12.0)
 OUTSIDE = (0.0, 1.0, 2.0, 3.0)
-GRID = np.round(np.arange(0.02, 0.991, 0.01), 2)
+GRID = np.round(np.append(np.arange(0.02, 0.991, 0.01), 1.01), 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,7 @@ def measured(heads: Heads, head: Head, texts: list[str], wanted: list[str]) -> S
 def tune(some: Sequence[Sentences]) -> Constants:
     """The constants that find most within the limits, a question counting half, all of `some` together.
 
-    Negatives and other intents are both what a plan does not know, and count alike.
+    What may be taken and asked about of what the plan does not know are the negatives, which sound like it.
     """
     best, most = Constants.shipped(), -1.0
     for words, nearest, outside in product(WORDS, NEAREST, OUTSIDE):
@@ -235,7 +235,7 @@ def _thresholds(some: Sequence[Sentences], by: Constants) -> Constants:
         first, wanted = each.max(axis=1), np.array(one.wanted)
         inside = np.isin(wanted, one.names)
         known.append(first[inside])
-        unknown.append(first[~inside])
+        unknown.append(first[wanted == "-"])
         wrong.append(first[inside & (np.array(one.names)[each.argmax(axis=1)] != wanted)])
     out, count = np.concatenate(unknown), sum(map(len, known))
     bad = np.concatenate(wrong)
@@ -290,12 +290,9 @@ def main(tuning: bool, points: bool) -> None:
     heads = Heads.load(MODELS)
     kept: dict[tuple[str, str], Constants] = {}
     if tuning:
-        ways = {
-            way: [said_to(heads, demo_plan(), *way), said_to(heads, wide_plan(), *way)]
-            for way in (HANDS, HANDS[::-1])
-        }
-        kept = {way: tune(said) for way, said in ways.items()}
-        both = tune([one for said in ways.values() for one in said])
+        ways = {way: said_to(heads, demo_plan(), *way) for way in (HANDS, HANDS[::-1])}
+        kept = {way: tune([said]) for way, said in ways.items()}
+        both = tune(list(ways.values()))
         for constant in fields(both):
             name, value = constant.name.upper(), getattr(both, constant.name)
             print(f"{name}: Final = {value:g}")

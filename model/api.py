@@ -64,6 +64,10 @@ class Understood:
     text: str | None = None
     confidence: float | None = None
     """in [0, 1]"""
+    intent: str | None = None
+    """the answer of the plan that it was taken for, where the engine takes it for one"""
+    slots: Mapping[str, object] = field(default_factory=dict)
+    """what was named: `times`, `dates`, `numbers` (lists of strings), `agrees` (bool)"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,5 +260,10 @@ def transcription(item_id: str, understood: Understood) -> Event:
         content_index=0,
         transcript=understood.text or "",
         usage={"type": "duration", "seconds": understood.duration_s},
-        voicegate={"confidence": understood.confidence, "duration_s": understood.duration_s},
+        voicegate={
+            "confidence": understood.confidence,
+            "duration_s": understood.duration_s,
+            "intent": understood.intent,
+            "slots": dict(understood.slots),
+        },
     )

@@ -26,16 +26,16 @@ from model.meaning.slots import NO_SLOTS, Slots, find_slots
 
 WORDS: Final = 0.5
 """Weight of the words,"""
-NEAREST: Final = 12.0
+NEAREST: Final = 6.0
 """and of the cosine to the nearest sentences; the regression's is 1."""
-OUTSIDE: Final = 2.0
+OUTSIDE: Final = 3.0
 """Log odds that are added for the negatives: there are more of them than any list has."""
 NEIGHBOURS: Final = 2
-SURE: Final = 0.83
+SURE: Final = 0.6
 """Chance from which on an answer is taken as asked for."""
-POSSIBLE: Final = 0.15
+POSSIBLE: Final = 0.07
 """Chance from which on the caller is asked; below, nothing was understood."""
-AGREED: Final = 0.5
+AGREED: Final = 0.65
 """Chance from which on a yes is a yes, and a no a no."""
 NEAR: Final = 0.5
 """A second answer is near when its chance is this share of the first one's."""
