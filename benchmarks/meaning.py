@@ -27,7 +27,7 @@ from gateway.dialplan.disclosure import asked_again
 from model.api import Floats
 from model.meaning import head as constants
 from model.meaning.embedder import Embedder
-from model.meaning.head import Head, plain
+from model.meaning.head import AnswerHead, plain
 from model.meaning.heads import Examples, Heads
 from model.meaning.intents import NO, YES, library
 from model.meaning.points import write_points
@@ -127,7 +127,7 @@ def chances(some: Sentences, by: Constants) -> Floats:
 
 
 def judged(some: Sentences, by: Constants) -> Meant:
-    """As `Head.weigh` judges."""
+    """As `AnswerHead.weigh` judges."""
     each = chances(some, by)
     order = np.argsort(-each, axis=1)
     names = np.array([*some.names, ""])
@@ -204,7 +204,7 @@ def said_to(heads: Heads, answers: Sequence[Examples], fitted_on: str, asked_wit
     return measured(heads, head, texts, [wanted for _, wanted in written])
 
 
-def measured(heads: Heads, head: Head, texts: list[str], wanted: list[str]) -> Sentences:
+def measured(heads: Heads, head: AnswerHead, texts: list[str], wanted: list[str]) -> Sentences:
     points = heads.embed(texts)
     return Sentences(
         texts, wanted, [name for name in head.names if name not in (YES, NO)],

@@ -20,9 +20,9 @@ import numpy as np
 from model.api import Floats
 from model.meaning.embedder import Embedder
 from model.meaning.intents import NO, YES
+from model.meaning.mentions import NO_MENTIONS, Mentions, find_mentions
 from model.meaning.phrasing import Phrasing
 from model.meaning.regression import fit, softmax
-from model.meaning.slots import NO_SLOTS, Slots, find_slots
 
 WORDS: Final = 0.5
 """Weight of the words,"""
@@ -55,7 +55,7 @@ class Judgement:
     """it says yes, or no"""
     confidence: float = 0.0
     """chance of the likeliest answer, in [0, 1]"""
-    slots: Slots = NO_SLOTS
+    slots: Mentions = NO_MENTIONS
     chances: Mapping[str, float] = field(default_factory=dict)
     """of each answer"""
 
@@ -63,7 +63,7 @@ class Judgement:
 UNHEARD: Final = Judgement(None, False)
 
 
-class Head:
+class AnswerHead:
     """One plan's; not changed once it is fitted, so that any thread may ask it."""
 
     def __init__(
@@ -85,7 +85,7 @@ class Head:
         said = plain(text)
         if not said:
             return UNHEARD
-        return self.weigh(self.chances(said, self._embedder.embed([said])[0]), find_slots(text, today))
+        return self.weigh(self.chances(said, self._embedder.embed([said])[0]), find_mentions(text, today))
 
     def chances(self, said: str, point: Floats) -> dict[str, float]:
         """The chance of each answer, and of yes and no. `point` `(384,)` is of `said`, which is `plain`."""
@@ -104,7 +104,7 @@ class Head:
         """The cosine to the nearest sentence that this head was fitted on, of any class."""
         return max(float((known @ point).max()) for known in self._points)
 
-    def weigh(self, chances: Mapping[str, float], slots: Slots = NO_SLOTS) -> Judgement:
+    def weigh(self, chances: Mapping[str, float], slots: Mentions = NO_MENTIONS) -> Judgement:
         """The judgement on these chances."""
         answers = {name: chance for name, chance in chances.items() if name not in (YES, NO)}
         agrees = slots.agrees

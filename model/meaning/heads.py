@@ -13,7 +13,7 @@ import numpy as np
 
 from model.api import Floats
 from model.meaning.embedder import SIZE, Embedder
-from model.meaning.head import Head, plain
+from model.meaning.head import AnswerHead, plain
 from model.meaning.intents import NO, YES, library
 from model.meaning.points import read_points
 
@@ -58,14 +58,14 @@ class Heads:
         said = map(plain, self._library.sentences())
         self._points = dict(zip(said, read_points(self._library), strict=True))
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[Examples, ...], Head] = OrderedDict()
+        self._kept: OrderedDict[tuple[Examples, ...], AnswerHead] = OrderedDict()
 
     @classmethod
     def load(cls, models: Path) -> Self:
         """Raises `ModelFileMissing`, `ModelFileError` or `EngineError`."""
         return cls(Embedder.load(models))
 
-    def head(self, answers: Sequence[Examples]) -> Head:
+    def head(self, answers: Sequence[Examples]) -> AnswerHead:
         """The head for these answers. An unknown intent of the library adds nothing."""
         key = tuple(answers)
         with self._lock:
@@ -77,7 +77,7 @@ class Heads:
                 self._kept.popitem(last=False)
             return head
 
-    def fit(self, answers: Sequence[Examples], hands: Collection[str] | None = None) -> Head:
+    def fit(self, answers: Sequence[Examples], hands: Collection[str] | None = None) -> AnswerHead:
         """A head out of what `hands` wrote of the library; None: all of them."""
         for name in (YES, NO):
             if not any(name in (answer.intent, answer.library) for answer in answers):
@@ -99,7 +99,7 @@ class Heads:
         ]
         names = [answer.intent for answer in answers]
         filled = [k for k, one in enumerate(classes) if one.texts]
-        return Head(
+        return AnswerHead(
             self._embedder,
             [names[k] for k in filled if k < len(names)],
             [classes[k].texts for k in filled],

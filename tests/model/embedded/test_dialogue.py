@@ -12,7 +12,7 @@ from model.ears.evidence import NOTHING, Hearing
 from model.embedded.dialogue import DENIED, NOTHING_SAID, Dialogue, check
 from model.errors import ProtocolError
 from model.meaning.head import Judgement
-from model.meaning.slots import find_slots
+from model.meaning.mentions import find_mentions
 
 NOW = datetime(2026, 11, 23, 15, 5, tzinfo=UTC)
 ANSWERS: list[dict[str, Any]] = [
@@ -164,7 +164,7 @@ def judged(intent: str | None, *, sure: bool = True, rival: str | None = None, t
         chances |= {intent: 0.9 if sure else 0.4}
     if rival is not None:
         chances |= {rival: 0.3}
-    slots = find_slots(text, NOW.date())
+    slots = find_mentions(text, NOW.date())
     return Judgement(intent, sure, rival, slots.agrees, 0.9 if sure else 0.4, slots, chances)
 
 

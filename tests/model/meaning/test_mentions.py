@@ -1,4 +1,4 @@
-"""Slots: times, dates, numbers, yes and no, as recognisers write them."""
+"""Mentions: times, dates, numbers, yes and no, as recognisers write them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from model.meaning.slots import Slots, find_slots
+from model.meaning.mentions import Mentions, find_mentions
 
 MONDAY = date(2026, 11, 30)
 
@@ -36,7 +36,7 @@ MONDAY = date(2026, 11, 30)
     ],
 )
 def test_times(said: str, times: list[str]) -> None:
-    assert list(find_slots(said, MONDAY).times) == times
+    assert list(find_mentions(said, MONDAY).times) == times
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_times(said: str, times: list[str]) -> None:
     ],
 )
 def test_dates(said: str, dates: list[str]) -> None:
-    assert list(find_slots(said, MONDAY).dates) == dates
+    assert list(find_mentions(said, MONDAY).dates) == dates
 
 
 @pytest.mark.parametrize(
@@ -86,14 +86,14 @@ def test_dates(said: str, dates: list[str]) -> None:
     ],
 )
 def test_numbers(said: str, numbers: list[str]) -> None:
-    assert list(find_slots(said, MONDAY).numbers) == numbers
+    assert list(find_mentions(said, MONDAY).numbers) == numbers
 
 
 @pytest.mark.parametrize(
     "said", ["Yes.", "yeah that's right", "yes please", "that is correct", "okay", "Sure, thank you."]
 )
 def test_yes(said: str) -> None:
-    assert find_slots(said).agrees is True
+    assert find_mentions(said).agrees is True
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_yes(said: str) -> None:
     ["No.", "no thank you", "nope", "that's not right", "no i did not", "absolutely not", "no that is wrong"],
 )
 def test_no(said: str) -> None:
-    assert find_slots(said).agrees is False
+    assert find_mentions(said).agrees is False
 
 
 @pytest.mark.parametrize(
@@ -109,13 +109,13 @@ def test_no(said: str) -> None:
     ["", "yes and no", "no that's right", "yes when do you open", "i know", "right turn ahead", "what"],
 )
 def test_neither_yes_nor_no(said: str) -> None:
-    assert find_slots(said).agrees is None
+    assert find_mentions(said).agrees is None
 
 
 def test_all_of_it_travels_as_json() -> None:
-    found = find_slots("yes", MONDAY)
-    assert (found, found.as_json()) == (Slots(agrees=True), {"agrees": True})
-    assert find_slots("tomorrow at 5 pm for four", MONDAY).as_json() == {
+    found = find_mentions("yes", MONDAY)
+    assert (found, found.as_json()) == (Mentions(agrees=True), {"agrees": True})
+    assert find_mentions("tomorrow at 5 pm for four", MONDAY).as_json() == {
         "times": ["17:00"],
         "dates": ["2026-12-01"],
         "numbers": ["4"],

@@ -35,7 +35,7 @@ BESIDE: Final = frozenset([
 
 
 @dataclass(frozen=True, slots=True)
-class Slots:
+class Mentions:
     """What was found, in the order in which it was said."""
 
     agrees: bool | None = None
@@ -59,10 +59,10 @@ class Slots:
 CHOICES: Final = {"first": 1, "former": 1, "second": 2, "latter": 2, "last": 2}
 CHOICE_WORDS: Final = 5
 """A longer sentence says more than which of two."""
-NO_SLOTS: Final = Slots()
+NO_MENTIONS: Final = Mentions()
 
 
-def find_slots(text: str, today: date | None = None) -> Slots:
+def find_mentions(text: str, today: date | None = None) -> Mentions:
     """The slots of `text`; what belongs to a date or a time is not a number as well."""
     words = _TOKEN.findall(_HALF_OF_DAY.sub(r" \1m ", text.lower().replace("’", "'")))
     times: list[str] = []
@@ -81,7 +81,7 @@ def find_slots(text: str, today: date | None = None) -> Slots:
             numbers.append(said)
         else:
             at += 1
-    return Slots(agrees(words), tuple(times), tuple(dates), tuple(numbers), _choice(words))
+    return Mentions(agrees(words), tuple(times), tuple(dates), tuple(numbers), _choice(words))
 
 
 def _choice(words: list[str]) -> int | None:
