@@ -42,8 +42,8 @@ from benchmarks.meaning import (
 )
 from consent.whisper.whisper import ENGLISH, Whisper
 from model.api import RATE_HZ, Floats
-from model.embedded.evidence import weigh
-from model.embedded.recogniser import Recogniser
+from model.ears.evidence import weigh
+from model.ears.recogniser import Recogniser
 from model.meaning.head import AnswerHead, plain
 from model.meaning.heads import Examples, Heads
 from tests.model.embedded.callers import LINE_HZ, espeak, hibari, telephone

@@ -85,7 +85,7 @@ def check(config: SessionConfig) -> None:
     """Raises `ProtocolError` naming what a dialogue cannot be held with."""
     for k, answer in enumerate(config.answers):
         path = f"session.voicegate.answers[{k}]"
-        ask = answer.get("ask") or ()
+        ask = answer.get("ask", () if answer.get("library") else None)
         if not isinstance(answer.get("intent"), str):
             raise _invalid(f"{path}.intent", "must be the name of what is asked for")
         if not isinstance(ask, list | tuple) or not all(isinstance(phrase, str) for phrase in ask):
@@ -147,7 +147,7 @@ class Dialogue:
 
     def next(self, heard: Hearing | Judgement, now: datetime) -> Move:
         """The move after one utterance, of which a phrase was heard or whose words were judged."""
-        judged = self._judged(heard) if isinstance(heard, Hearing) else heard
+        judged = self.judged(heard) if isinstance(heard, Hearing) else heard
         pending, self.pending = self.pending, None
         if pending is not None and (move := self._to_question(pending, judged, now)) is not None:
             return move
@@ -181,7 +181,7 @@ class Dialogue:
         question = str(self.config.phrases.get(name) or default).replace("{about}", _about(answer))
         return question if other is None else question.replace("{other}", _about(other))
 
-    def _judged(self, hearing: Hearing) -> Judgement:
+    def judged(self, hearing: Hearing) -> Judgement:
         """What a phrase says; a yes that is not sure is none."""
         answers = (a for a in self.config.answers if hearing.phrase in (a.get("ask") or ()))
         answer = next(answers, None) if hearing.phrase is not None else None

@@ -1,20 +1,25 @@
 """The embedded engine: small models that come inside Python packages, so that a first call really talks.
 
-It has words heard (`model.ears`), takes them for phrases (`phrase_match`), decides (`dialogue`) and speaks
-(`mouth`); all conversations share one set of models.
+It has words heard (`model.ears`), judges what they mean (`model.meaning`; without its weights, `phrase_match`
+takes them for phrases), decides (`dialogue`) and speaks (`mouth`); all conversations share one set of models.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, Self
 
 import structlog
 
+from consent.data_dir import default_data_dir
+from consent.errors import ModelFileError, ModelFileMissing
 from consent.grants.grant import VoiceGrant
+from consent.models.model_files import models_dir
 from model.api import (
     FRAME,
     RATE_HZ,
@@ -30,14 +35,16 @@ from model.api import (
     Understood,
 )
 from model.ears.ears_client import Ears
-from model.ears.evidence import Hearing
 from model.ears.listening import Listening
 from model.ears.words_heard import Words
 from model.embedded.dialogue import Dialogue, Move, check
 from model.embedded.mouth import Mouth, check_voice
-from model.embedded.phrase_match import match
+from model.embedded.phrase_match import BELIEVED, match
 from model.embedded.spoken_item import SpokenItem
 from model.errors import EngineBusy
+from model.meaning.embedder import WEIGHTS
+from model.meaning.head import AnswerHead, Judgement
+from model.meaning.heads import Heads
 from model.tasks import Tasks
 
 log = structlog.get_logger("engine")
@@ -61,12 +68,28 @@ class Late:
     grammar: Sequence[str]
 
 
+def load_heads(environ: Mapping[str, str]) -> Heads | None:
+    """What judges meaning; None, and said so, where its weights are not to be had."""
+    data_dir = Path(environ.get("VOICEGATE_DATA_DIR") or default_data_dir())
+    named = environ.get("VOICEGATE_MODELS")
+    remedy = f"voicegate models get {WEIGHTS.name}; until then only a plan's phrases are understood"
+    try:
+        return Heads.load(models_dir(data_dir, Path(named) if named else None))
+    except ModelFileMissing as error:
+        log.warning("meaning.no_weights", error=str(error), remedy=remedy)
+    except ModelFileError as error:
+        log.error("meaning.weights_refused", error=str(error), remedy=remedy)
+    return None
+
+
 class EmbeddedEngine:
     """Weights, and a count of who uses them."""
 
-    def __init__(self, mouth: Mouth, ears: Ears, conversations: int) -> None:
+    def __init__(self, mouth: Mouth, ears: Ears, conversations: int, heads: Heads | None = None) -> None:
+        """Without `heads` only a plan's phrases are understood."""
         self.mouth = mouth
         self.ears = ears
+        self.heads = heads
         self._open = 0
         self._known: set[str] = set()
         """phrases that were looked up"""
@@ -75,8 +98,10 @@ class EmbeddedEngine:
     @classmethod
     async def load(cls, conversations: int = 64) -> Self:
         """Loads the models (about a second). Raises `EarsError` when nobody hears."""
-        mouth, ears = await asyncio.gather(asyncio.to_thread(Mouth), Ears.of_this_house())
-        return cls(mouth, ears, conversations)
+        mouth, ears, heads = await asyncio.gather(
+            asyncio.to_thread(Mouth), Ears.of_this_house(), asyncio.to_thread(load_heads, os.environ)
+        )
+        return cls(mouth, ears, conversations, heads)
 
     async def open(self, grant: VoiceGrant, reference: Reference) -> EmbeddedConversation:
         """A conversation; it speaks only in the voice that its package carries.
@@ -128,16 +153,23 @@ class EmbeddedConversation:
         self._engine = engine
         self._dialogue = Dialogue()
         self._listening = Listening(engine.ears)
+        self._head: asyncio.Task[AnswerHead] | None = None
+        """fits itself, or is fitted"""
         self._move: Move | None = None
         self._late: Late | None = None
         self._said: OrderedDict[str, SpokenItem] = OrderedDict()
         self._tasks = Tasks()
+        self._fits = Tasks()
+        """not cancelled by the next configuration: a turn may wait for the head of this one"""
         self._closed = False
 
     async def configure(self, config: SessionConfig) -> None:
         check(config)
         self._dialogue.configure(config)
         self._tasks.cancel()
+        if self._engine.heads is not None:
+            fit = asyncio.to_thread(self._engine.heads.head, self._dialogue.examples())
+            self._head = self._fits.short(fit, "engine.fit")
         self._tasks.short(self._learn(), "engine.learn")
 
     async def _learn(self) -> None:
@@ -164,13 +196,21 @@ class EmbeddedConversation:
         if not answer.done():
             self._late = Late(answer, grammar)
             return Understood(duration_s)
-        hearing = self._understand(answer.result(), grammar)
-        return Understood(duration_s, hearing.phrase, round(hearing.confidence, 3))
+        return await self._understand(answer.result(), grammar, duration_s)
 
-    def _understand(self, words: Words, grammar: Sequence[str]) -> Hearing:
+    async def _understand(self, words: Words, grammar: Sequence[str], duration_s: float) -> Understood:
+        now = self._dialogue.now()
         hearing = match(words, grammar)
-        self._move = self._dialogue.next(hearing, self._dialogue.now())
-        return hearing
+        if self._head is None or hearing.sure:  # the plan's phrase, whatever letters the line has swallowed
+            judged = self._dialogue.judged(hearing)
+            text: str | None = hearing.phrase
+            confidence = hearing.confidence
+        else:
+            head = await self._head
+            judged = believed(words, await asyncio.to_thread(head.judge, words.text, now.date()))
+            text, confidence = words.text, words.confidence
+        self._move = self._dialogue.next(judged, now)
+        return Understood(duration_s, text, round(confidence, 3), judged.intent, judged.slots.as_json())
 
     async def respond(self, item_id: str, say: str | None = None) -> AsyncIterator[Output]:
         self._said[item_id] = SpokenItem()
@@ -183,7 +223,7 @@ class EmbeddedConversation:
                 if not late.answer.done():
                     async for output in self._speak(item_id, FILLER):
                         yield output
-                self._understand(await late.answer, late.grammar)
+                await self._understand(await late.answer, late.grammar, 0.0)
                 self._late = None
             # asked without an utterance, nothing was understood
             move, self._move = self._move or self._dialogue.not_understood(), None
@@ -192,7 +232,8 @@ class EmbeddedConversation:
             async for output in self._speak(item_id, move.text):
                 yield output
         if move.tool is not None:
-            yield Tool(move.tool, {"intent": move.intent})
+            slots = {"slots": dict(move.slots)} if move.slots else {}
+            yield Tool(move.tool, {"intent": move.intent, **slots})
 
     async def _speak(self, item_id: str, text: str) -> AsyncIterator[Output]:
         """`text` after what the item has said already."""
@@ -218,4 +259,12 @@ class EmbeddedConversation:
             if self._late is not None:
                 self._late.answer.cancel()
             self._tasks.cancel()
+            self._fits.cancel()
             self._engine.left()
+
+
+def believed(words: Words, judged: Judgement) -> Judgement:
+    """The judgement on words that may be misheard: nothing is sure of doubtful ones, and a yes is none."""
+    if words.confidence >= BELIEVED:
+        return judged
+    return replace(judged, sure=False, agrees=None if judged.agrees else judged.agrees)

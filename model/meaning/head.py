@@ -72,20 +72,28 @@ class AnswerHead:
         names: Sequence[str],
         texts: Sequence[Sequence[str]],
         points: Sequence[Floats],
+        exact: Mapping[str, str],
     ) -> None:
-        """`texts` and `points` `(n, 384)` of each class: first those of `names`, last the negatives."""
+        """`texts` and `points` `(n, 384)` of each class: first those of `names`, last the negatives.
+
+        `exact`: sentences, `plain`, that ask for an answer whatever else is near.
+        """
         self._embedder = embedder
         self.names = tuple(names)
         self._points = tuple(points)
         self._weights = fit(points)
         self._phrasing = Phrasing(texts)
+        self._exact = dict(exact)
 
     def judge(self, text: str, today: date | None = None) -> Judgement:
         """What `text` (as a recogniser writes it) asks for. `today` is the day that "tomorrow" follows."""
         said = plain(text)
         if not said:
             return UNHEARD
-        return self.weigh(self.chances(said, self._embedder.embed([said])[0]), find_mentions(text, today))
+        slots = find_mentions(text, today)
+        if (intent := self._exact.get(said)) is not None:
+            return Judgement(intent, True, None, slots.agrees, 1.0, slots, {intent: 1.0})
+        return self.weigh(self.chances(said, self._embedder.embed([said])[0]), slots)
 
     def chances(self, said: str, point: Floats) -> dict[str, float]:
         """The chance of each answer, and of yes and no. `point` `(384,)` is of `said`, which is `plain`."""

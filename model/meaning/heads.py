@@ -104,6 +104,7 @@ class Heads:
             [names[k] for k in filled if k < len(names)],
             [classes[k].texts for k in filled],
             [classes[k].points for k in filled],
+            {text: answer.intent for answer, some in zip(answers, own, strict=True) for text in some.texts},
         )
 
     def embed(self, texts: Sequence[str]) -> Floats:

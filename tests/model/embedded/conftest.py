@@ -15,6 +15,7 @@ from consent.whisper.whisper import ENGLISH
 from model.ears.ears_client import Ears
 from model.embedded.engine import EmbeddedEngine
 from model.embedded.mouth import Mouth
+from model.meaning.heads import Heads
 from tests.needs import HANGS_S, need_model
 
 ROOT = Path(__file__).parents[3]
@@ -44,13 +45,18 @@ def ears_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     process.wait()
 
 
+@pytest.fixture(scope="package")
+def heads() -> Heads:
+    return Heads.load(need_model("meaning"))
+
+
 @pytest.fixture
 async def engine(
-    mouth: Mouth, ears_socket: Path, monkeypatch: pytest.MonkeyPatch
+    mouth: Mouth, ears_socket: Path, heads: Heads, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[EmbeddedEngine]:
     """An engine that waits for its ears on a busy machine too; `test_late_words` has one that does not."""
     monkeypatch.setattr("model.embedded.engine.FILLER_S", HANGS_S)
     ears = Ears(ears_socket)
     await ears.ready()
-    yield EmbeddedEngine(mouth, ears, conversations=8)
+    yield EmbeddedEngine(mouth, ears, conversations=8, heads=heads)
     await ears.close()
