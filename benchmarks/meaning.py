@@ -45,7 +45,7 @@ OWN_EXAMPLES = 10
 WORDS = (0.0, 0.25, 0.5, 0.75, 1.0)
 NEAREST = (0.0, 3.0, 6.0, 9.0, 12.0)
 OUTSIDE = (0.0, 1.0, 2.0, 3.0)
-GRID = np.round(np.append(np.arange(0.02, 0.991, 0.01), 1.01), 2)
+GRID = np.round(np.append(np.geomspace(0.02, 0.99, 200), 1.01), 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +265,16 @@ def table(heads: Heads, kept: Mapping[tuple[str, str], Constants]) -> None:
                     print(judged(said, by).row(f"  tuned on {asked_with} -> {fitted_on} alone"))
 
 
+def third_writer(heads: Heads) -> None:
+    """Prints how the library alone, of both hands, takes the phrases that the demo plan's author wrote."""
+    answers = demo_plan()
+    head = heads.fit([replace(answer, ask=()) for answer in answers])
+    said = [(plain(text), answer.intent) for answer in answers for text in answer.ask]
+    some = measured(heads, head, [text for text, _ in said], [wanted for _, wanted in said])
+    print(judged(some, Constants.shipped()).row("both -> the demo plan's phrases, not told"))
+    print(judged(some.fresh(), Constants.shipped()).row(f"  without those nearer than {FLATTERING:g}"))
+
+
 def confirmations(heads: Heads) -> None:
     """Prints what becomes of a yes and of a no."""
     for fitted_on, asked_with in (HANDS, HANDS[::-1]):
@@ -300,6 +310,7 @@ def main(tuning: bool, points: bool) -> None:
         for way, by in kept.items():
             print(f"# {' -> '.join(way)} alone: {by}")
     table(heads, kept)
+    third_writer(heads)
     confirmations(heads)
     print(f"{time.process_time() - begun:.0f} s of CPU")
 

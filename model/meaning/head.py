@@ -31,9 +31,9 @@ NEAREST: Final = 6.0
 OUTSIDE: Final = 3.0
 """Log odds that are added for the negatives: there are more of them than any list has."""
 NEIGHBOURS: Final = 2
-SURE: Final = 0.6
+SURE: Final = 0.595
 """Chance from which on an answer is taken as asked for."""
-POSSIBLE: Final = 0.07
+POSSIBLE: Final = 0.074
 """Chance from which on the caller is asked; below, nothing was understood."""
 AGREED: Final = 0.65
 """Chance from which on a yes is a yes, and a no a no."""

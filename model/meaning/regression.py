@@ -10,7 +10,7 @@ import numpy as np
 from model.api import Floats
 
 RIDGE: Final = 0.1
-STEPS: Final = 50
+STEPS: Final = 25
 
 
 def softmax(odds: Floats) -> Floats:

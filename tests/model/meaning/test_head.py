@@ -136,3 +136,19 @@ def test_the_points_are_those_of_the_librarys_sentences(heads: Heads) -> None:
     points = read_points(library())[::100]
     fresh = Embedder.load(MODELS).embed([plain(text) for text in texts])
     assert min(float(a @ b) for a, b in zip(points, fresh, strict=True)) > 0.99
+
+
+@pytest.mark.parametrize(("fitted_on", "asked_with"), [("first", "second"), ("second", "first")])
+def test_what_one_hand_wrote_is_understood_by_a_head_of_the_others(
+    heads: Heads, fitted_on: str, asked_with: str
+) -> None:
+    """`python -m benchmarks.meaning` has the figures; this holds them from falling far."""
+    head = heads.fit(PLAN, [fitted_on])
+    known = [(text, one.intent) for one in PLAN for text in library().intents[one.intent][asked_with]]
+    found = [(head.judge(text), intent) for text, intent in known]
+    wrong = [judged for judged, intent in found if judged.sure and judged.intent != intent]
+    good = [judged for judged, intent in found if intent in (judged.intent, judged.rival)]
+    assert len(good) >= 0.85 * len(found)
+    assert len(wrong) <= 0.02 * len(found)
+    taken = [text for text in library().negatives[asked_with] if head.judge(text).sure]
+    assert len(taken) <= 0.06 * len(library().negatives[asked_with])
