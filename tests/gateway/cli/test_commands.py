@@ -158,6 +158,31 @@ def test_dialplan_check_knows_the_voices(own_house: Path, tmp_path: Path) -> Non
     assert "the voice 'jane' is not registered yet: callers hear 480 until it is" in result.stderr
 
 
+ASKED = """
+[[route]]
+name = "demo"
+called = ["demo"]
+do = [
+  { verb = "answer" },
+  { verb = "disclose", principal = "Example Ltd", language = "en" },
+  { verb = "converse", instructions = "Be kind.", answers = [
+    { intent = "bikes", ask = ["rent a bike", "hire a bike"], say = "No." },
+    { intent = "hours", library = "hours", say = "Always." },
+    { intent = "place", library = "place", ask = ["where are you"], say = "Here." },
+  ] },
+]
+"""
+
+
+def test_dialplan_check_names_answers_that_few_will_be_understood_to_ask_for(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(ASKED)
+    result = voicegate("dialplan", "check", str(tmp_path))
+    assert "all well" in result.stdout
+    assert "the answer for 'bikes' has 2 examples: give about 10 in ask" in result.stderr
+    assert "the answer for 'hours' has no phrase of its own" in result.stderr
+    assert "'place'" not in result.stderr
+
+
 def test_a_folder_is_blamed_on_whoever_named_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     said = refused("dialplan", "check", str(tmp_path / "away"))
     assert said == f"Error: {tmp_path}/away: there is no such folder"
