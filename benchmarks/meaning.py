@@ -214,14 +214,17 @@ def measured(heads: Heads, head: AnswerHead, texts: list[str], wanted: list[str]
 
 
 def tune(some: Sequence[Sentences]) -> Constants:
-    """The constants that find most within the limits, a question counting half, all of `some` together.
+    """The constants by which most is right or asked about within the limits, `some` counted together.
 
-    What may be taken and asked about of what the plan does not know are the negatives, which sound like it.
+    What is right counts a quarter more. What may be taken and asked about of what the plan does not know are
+    the negatives, which sound like it.
     """
     best, most = Constants.shipped(), -1.0
+    count = sum(len(one.texts) for one in some)
     for words, nearest, outside in product(WORDS, NEAREST, OUTSIDE):
         by = _thresholds(some, Constants(words, nearest, outside))
-        found = float(np.mean([meant.right + meant.asked / 2 for meant in (judged(one, by) for one in some)]))
+        meant = [judged(one, by) for one in some]
+        found = sum((one.right + one.asked + one.right / 4) * one.count for one in meant) / count
         if found > most:
             best, most = by, found
     return best

@@ -1,9 +1,9 @@
 """What a caller means: which of a plan's answers a sentence asks for, or none of them.
 
 Three kinds of evidence are added up as log odds: logistic regression over the points of sentences
-(`embedder`, `regression`), the nearest of the known sentences of each class, and the words themselves
-(`phrasing`). What a plan does not know is made of classes too, the library's other intents and its negatives;
-they are never an answer. `heads` fits all of it.
+(`embedder`, `regression`), the nearest known sentence of each class, and the words themselves (`phrasing`).
+What a plan does not know is made of classes too, the library's other intents and its negatives; they are
+never an answer. `heads` fits all of it.
 
 The constants were fitted by `python -m benchmarks.meaning --tune`.
 """
@@ -27,13 +27,12 @@ from model.meaning.regression import fit, softmax
 WORDS: Final = 0.5
 """Weight of the words,"""
 NEAREST: Final = 6.0
-"""and of the cosine to the nearest sentences; the regression's is 1."""
+"""and of the cosine to the nearest sentence; the regression's is 1."""
 OUTSIDE: Final = 3.0
 """Log odds that are added for the negatives: there are more of them than any list has."""
-NEIGHBOURS: Final = 2
-SURE: Final = 0.595
+SURE: Final = 0.682
 """Chance from which on an answer is taken as asked for."""
-POSSIBLE: Final = 0.074
+POSSIBLE: Final = 0.115
 """Chance from which on the caller is asked; below, nothing was understood."""
 AGREED: Final = 0.65
 """Chance from which on a yes is a yes, and a no a no."""
@@ -103,8 +102,8 @@ class AnswerHead:
         return {name: round(float(chance), 4) for name, chance in zip(self.names, each, strict=True)}
 
     def evidence(self, said: str, point: Floats) -> Floats:
-        """`(3, classes)`: log odds by regression, cosine to the nearest sentences, log odds by words."""
-        nearest = [np.sort(known @ point)[-NEIGHBOURS:].mean() for known in self._points]
+        """`(3, classes)`: log odds by regression, cosine to the nearest sentence, log odds by words."""
+        nearest = [(known @ point).max() for known in self._points]
         regression = point @ self._weights[:-1] + self._weights[-1]
         return np.array([regression, nearest, self._phrasing.odds(said)], np.float32)
 
@@ -133,6 +132,8 @@ class AnswerHead:
 
 def plain(text: str) -> str:
     """A sentence as it is compared: lower case, without its marks, without the sounds of thinking."""
-    words = "".join(mark if mark.isalnum() or mark in "' " else " " for mark in text.lower()).split()
+    words = "".join(
+        mark if mark.isalnum() or mark in "' " else " " for mark in text.lower().replace("’", "'")
+    ).split()
     said = [word for word in words if word not in THINKING]
     return " ".join(said or words)

@@ -17,8 +17,6 @@ from model.api import Floats
 
 PRIOR: Final = 0.1
 """Sentences of each class in which a word is taken to stand unseen."""
-SEEN: Final = 2
-"""Sentences in which a word or pair stands at least, to count."""
 
 
 class Phrasing:
@@ -28,16 +26,12 @@ class Phrasing:
         """`groups`: each class's sentences, as `plain` makes them."""
         self._classes = len(groups)
         counts = [Counter(part for text in group for part in parts(text)) for group in groups]
-        often = Counter[str]()
-        for count in counts:
-            often.update(count)
         sizes = np.array([len(group) for group in groups], np.float32)
         self._odds: dict[str, Floats] = {}
-        for part, seen in often.items():
-            if seen >= SEEN:
-                here = np.array([count[part] for count in counts], np.float32)
-                odds = np.log((here + PRIOR) / (sizes + 2 * PRIOR))
-                self._odds[part] = (odds - odds.mean()).astype(np.float32)
+        for part in set().union(*counts):
+            here = np.array([count[part] for count in counts], np.float32)
+            odds = np.log((here + PRIOR) / (sizes + 2 * PRIOR))
+            self._odds[part] = (odds - odds.mean()).astype(np.float32)
 
     def odds(self, text: str) -> Floats:
         """`(classes,)`: for each class, what the words of `text` speak for it (log odds, about 0).

@@ -9,7 +9,7 @@ import numpy as np
 
 from model.api import Floats
 
-RIDGE: Final = 0.1
+RIDGE: Final = 0.2
 STEPS: Final = 25
 
 
