@@ -199,18 +199,19 @@ class EmbeddedConversation:
         return await self._understand(answer.result(), grammar, duration_s)
 
     async def _understand(self, words: Words, grammar: Sequence[str], duration_s: float) -> Understood:
-        now = self._dialogue.now()
+        judged, text = await self._judge(words, grammar)
+        self._move = self._dialogue.next(judged, self._dialogue.now())
+        confidence = round(words.confidence, 3) if text else 0.0
+        return Understood(duration_s, text, confidence, judged.intent, judged.slots.as_json())
+
+    async def _judge(self, words: Words, grammar: Sequence[str]) -> tuple[Judgement, str | None]:
+        """What the words mean, and what is taken as said: the plan's phrase where they are nearly one."""
         hearing = match(words, grammar)
-        if self._head is None or hearing.sure:  # the plan's phrase, whatever letters the line has swallowed
-            judged = self._dialogue.judged(hearing)
-            text: str | None = hearing.phrase
-            confidence = hearing.confidence
-        else:
-            head = await self._head
-            judged = believed(words, await asyncio.to_thread(head.judge, words.text, now.date()))
-            text, confidence = words.text, words.confidence
-        self._move = self._dialogue.next(judged, now)
-        return Understood(duration_s, text, round(confidence, 3), judged.intent, judged.slots.as_json())
+        if self._head is None or hearing.sure:
+            return self._dialogue.judged(hearing), hearing.phrase
+        head = await self._head
+        judged = await asyncio.to_thread(head.judge, words.text, self._dialogue.now().date())
+        return believed(words, judged), words.text
 
     async def respond(self, item_id: str, say: str | None = None) -> AsyncIterator[Output]:
         self._said[item_id] = SpokenItem()
