@@ -22,6 +22,7 @@ from itertools import product
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway.dialplan.disclosure import asked_again
 from model.api import Floats
@@ -141,7 +142,7 @@ def judged(some: Sentences, by: Constants) -> Meant:
     negative = wanted == "-"
     other = ~known & ~negative
 
-    def share(of: Floats, among: Floats) -> float:
+    def share(of: NDArray[np.bool_], among: NDArray[np.bool_]) -> float:
         return float(np.mean(of[among])) if among.any() else 0.0
 
     return Meant(

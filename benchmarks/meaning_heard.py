@@ -26,6 +26,7 @@ from typing import Final
 import click
 import numpy as np
 import soxr
+from numpy.typing import NDArray
 
 from benchmarks.ears_sounds import WHISPER_HZ, Babble, english
 from benchmarks.meaning import (
@@ -128,7 +129,7 @@ def by_phrase(recogniser: Recogniser, answers: list[Examples], said: list[Spoken
     wanted = np.array([one.wanted for one in said])
     known, negative = np.isin(wanted, [answer.intent for answer in answers]), wanted == "-"
 
-    def share(of: Floats, among: Floats) -> float:
+    def share(of: NDArray[np.bool_], among: NDArray[np.bool_]) -> float:
         return float(np.mean(of[among])) if among.any() else 0.0
 
     return Meant(
@@ -211,7 +212,7 @@ def agreeing(written: Sentences, heard: Sentences) -> float:
 
 def _verdicts(some: Sentences) -> list[tuple[str | None, bool]]:
     by = Constants.shipped()
-    verdicts = []
+    verdicts: list[tuple[str | None, bool]] = []
     for each in chances(some, by):
         best = int(each.argmax())
         if each[best] < by.possible:
