@@ -50,7 +50,7 @@ GRID = np.round(np.append(np.geomspace(0.02, 0.99, 200), 1.01), 3)
 
 
 @dataclass(frozen=True, slots=True)
-class Sentences:
+class AskedSentences:
     """What one hand says to one plan: `wanted[k]` is the answer that `texts[k]` asks for.
 
     It is "-" for a negative, "~intent" for an intent that the plan does not have.
@@ -65,10 +65,10 @@ class Sentences:
     nearest: Floats
     """`(n,)` cosine to what the head was fitted on"""
 
-    def fresh(self) -> Sentences:
+    def fresh(self) -> AskedSentences:
         """Those that are not near to what the head was fitted on."""
         kept = np.flatnonzero(self.nearest <= FLATTERING)
-        return Sentences(
+        return AskedSentences(
             [self.texts[k] for k in kept],
             [self.wanted[k] for k in kept],
             self.names,
@@ -119,7 +119,7 @@ class Meant:
 HEADING = f"{'':46s} {'':5s}   right   asked  either   wrong | negatives: taken, asked | others: taken, asked"
 
 
-def chances(some: Sentences, by: Constants) -> Floats:
+def chances(some: AskedSentences, by: Constants) -> Floats:
     """`(n, answers)`"""
     weights = np.array([1.0, by.nearest, by.words], np.float32)
     odds = np.einsum("k,nkc->nc", weights, some.evidence)
@@ -127,7 +127,7 @@ def chances(some: Sentences, by: Constants) -> Floats:
     return softmax(odds)[:, : len(some.names)]
 
 
-def judged(some: Sentences, by: Constants) -> Meant:
+def judged(some: AskedSentences, by: Constants) -> Meant:
     """As `AnswerHead.weigh` judges."""
     each = chances(some, by)
     order = np.argsort(-each, axis=1)
@@ -152,7 +152,7 @@ def judged(some: Sentences, by: Constants) -> Meant:
     )  # fmt: skip
 
 
-def by_phrase(some: Sentences, answers: Sequence[Examples]) -> Meant:
+def by_phrase(some: AskedSentences, answers: Sequence[Examples]) -> Meant:
     """As the engine without weights judges words: they are a phrase of the plan's, or nothing."""
     phrases = {plain(text): answer.intent for answer in answers for text in answer.ask}
     found = np.array([phrases.get(text, "") for text in some.texts])
@@ -189,7 +189,7 @@ def own_plan(hand: str) -> list[Examples]:
     ]
 
 
-def said_to(heads: Heads, answers: Sequence[Examples], fitted_on: str, asked_with: str) -> Sentences:
+def said_to(heads: Heads, answers: Sequence[Examples], fitted_on: str, asked_with: str) -> AskedSentences:
     """What the hand `asked_with` says, to a head of what `fitted_on` wrote."""
     head = heads.fit(answers, [fitted_on])
     means = {answer.library or answer.intent: answer.intent for answer in answers}
@@ -205,16 +205,16 @@ def said_to(heads: Heads, answers: Sequence[Examples], fitted_on: str, asked_wit
     return measured(heads, head, texts, [wanted for _, wanted in written])
 
 
-def measured(heads: Heads, head: AnswerHead, texts: list[str], wanted: list[str]) -> Sentences:
+def measured(heads: Heads, head: AnswerHead, texts: list[str], wanted: list[str]) -> AskedSentences:
     points = heads.embed(texts)
-    return Sentences(
+    return AskedSentences(
         texts, wanted, [name for name in head.names if name not in (YES, NO)],
         np.array([head.evidence(text, point) for text, point in zip(texts, points, strict=True)]),
         np.array([head.nearest(point) for point in points]),
     )  # fmt: skip
 
 
-def tune(some: Sequence[Sentences]) -> Constants:
+def tune(some: Sequence[AskedSentences]) -> Constants:
     """The constants by which most is right or asked about within the limits, `some` counted together.
 
     What is right counts a quarter more. What may be taken and asked about of what the plan does not know are
@@ -231,7 +231,7 @@ def tune(some: Sequence[Sentences]) -> Constants:
     return best
 
 
-def _thresholds(some: Sequence[Sentences], by: Constants) -> Constants:
+def _thresholds(some: Sequence[AskedSentences], by: Constants) -> Constants:
     """The lowest thresholds by which no limit is passed."""
     known, unknown, wrong = [], [], []
     for one in some:

@@ -32,9 +32,9 @@ from benchmarks.ears_sounds import WHISPER_HZ, Babble, english
 from benchmarks.meaning import (
     HANDS,
     HEADING,
+    AskedSentences,
     Constants,
     Meant,
-    Sentences,
     chances,
     demo_plan,
     judged,
@@ -58,7 +58,7 @@ LISTED: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class SpokenSentence:
-    """Somebody says `text` on the telephone; `wanted` as `Sentences` has it."""
+    """Somebody says `text` on the telephone; `wanted` as `AskedSentences` has it."""
 
     text: str
     wanted: str
@@ -114,7 +114,9 @@ def heard_by_whisper(whisper: Whisper, said: list[SpokenSentence]) -> list[str]:
     return [whisper.transcribe(sound, "en").text for sound in sounds]
 
 
-def by_meaning(heads: Heads, head: AnswerHead, said: list[SpokenSentence], texts: list[str]) -> Sentences:
+def by_meaning(
+    heads: Heads, head: AnswerHead, said: list[SpokenSentence], texts: list[str]
+) -> AskedSentences:
     """What was heard, for `judged`. A silence is a sentence without words."""
     return measured(heads, head, [plain(text) or "." for text in texts], [one.wanted for one in said])
 
@@ -204,13 +206,13 @@ def main(count: int) -> None:
     print(f"{time.process_time() - begun:.0f} s of CPU")
 
 
-def agreeing(written: Sentences, heard: Sentences) -> float:
+def agreeing(written: AskedSentences, heard: AskedSentences) -> float:
     """How many are judged the same, heard and written."""
     same = [_verdicts(one) for one in (written, heard)]
     return float(np.mean([a == b for a, b in zip(*same, strict=True)]))
 
 
-def _verdicts(some: Sentences) -> list[tuple[str | None, bool]]:
+def _verdicts(some: AskedSentences) -> list[tuple[str | None, bool]]:
     by = Constants.shipped()
     verdicts: list[tuple[str | None, bool]] = []
     for each in chances(some, by):
