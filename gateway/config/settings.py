@@ -23,7 +23,7 @@ from model.cascade.chat_settings import leaves_machine
 
 PREFIX = "VOICEGATE_"
 DETECTOR_PORT = 8091
-NOT_SETTINGS = frozenset({"CONFIG", "TEST_STRICT", "GOLDENS", "BOOT_TOKEN"})
+NOT_SETTINGS = frozenset({"CONFIG", "TEST_STRICT", "GOLDENS", "BOOT_TOKEN", "EARS"})
 """Variables with our prefix that are read elsewhere, each for one purpose."""
 
 
