@@ -55,7 +55,7 @@ class ClusterSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    engine: Literal["embedded", "chroma"] = "embedded"
+    engine: Literal["embedded", "cascade", "chroma"] = "embedded"
     grant_keys: Path = Field(description="the gateway's consent/grant-keys.json, on every node")
     front: str | None = Field(None, description="where voices come from: the gateway, https://host:port")
     redis: str | None = Field(None, description="the gateway's Redis, where revocations of voices are told")

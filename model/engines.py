@@ -14,6 +14,17 @@ async def embedded() -> Engine:
     return await EmbeddedEngine.load(conversations=int(os.environ.get("VOICEGATE_ENGINE_CALLS") or 64))
 
 
+async def cascade() -> Engine:
+    """Raises `EngineError` for settings that cannot be used."""
+    from model.cascade.chat_settings import ChatSettings
+    from model.cascade.engine import CascadeEngine
+
+    settings = ChatSettings.from_environ(os.environ)
+    return await CascadeEngine.load(
+        settings, conversations=int(os.environ.get("VOICEGATE_ENGINE_CALLS") or 64)
+    )
+
+
 async def chroma() -> Engine:
     """Raises `EngineError` saying what is missing."""
     source = os.environ.get("VOICEGATE_CHROMA")

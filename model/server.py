@@ -276,9 +276,11 @@ async def load(name: str) -> Engine:
     """The engine of that name, its weights loaded. Raises `EngineError` saying what is missing."""
     if name == "embedded":  # hears in a process of its own, and speaks in a thread without the lock
         return await engines.embedded()
+    if name == "cascade":  # its thoughts are elsewhere
+        return await engines.cascade()
     if name == "chroma":
         return await EngineProxy.start("model.engines:chroma", died=_end)
-    raise EngineError(f"no engine is called {name!r}; there are embedded and chroma")
+    raise EngineError(f"no engine is called {name!r}; there are embedded, cascade and chroma")
 
 
 def _end() -> None:
@@ -335,7 +337,7 @@ async def serve(name: str, keys: Path, front: str | None, redis: str | None, **l
 
 
 @click.command()
-@click.option("--engine", "name", type=click.Choice(["embedded", "chroma"]), default="embedded")
+@click.option("--engine", "name", type=click.Choice(["embedded", "cascade", "chroma"]), default="embedded")
 @click.option("--uds", type=click.Path(path_type=Path), help="listen on this unix socket")
 @click.option("--host", default="127.0.0.1")
 @click.option("--port", type=int, help="listen on this TCP port instead")

@@ -12,7 +12,7 @@ import click
 from consent.grants.scope import STOCK
 from gateway.cli.office_command import known_names
 from gateway.config.paths import dialplan_dir
-from gateway.config.settings import load
+from gateway.config.settings import Settings, load
 from gateway.dialplan import Converse, Dialplan, Disclose, Route, VoiceOwner
 from gateway.dialplan.routes import persons_voice
 from gateway.errors import DialplanError
@@ -43,7 +43,7 @@ def check(folder: Path | None) -> None:
     for name, uri in plan.targets.items():
         click.echo(f"target {name}: {uri}")
     for route in plan.routes:
-        for warning in _unheard(route, voices, settings.engine):
+        for warning in _unheard(route, voices, settings):
             click.echo(f"{_where(route)}: {route.name}: {warning}", err=True)
         for warning in _poor(route):
             click.echo(f"{_where(route)}: {route.name}: {warning}", err=True)
@@ -76,13 +76,13 @@ def route_of(called: str, caller: str, source: str, at: str | None, folder: Path
         click.echo(f"  {number}. {verb.verb}{_gist(verb)}")
 
 
-def _unheard(route: Route, voices: Collection[str], engine: str) -> Iterator[str]:
+def _unheard(route: Route, voices: Collection[str], settings: Settings) -> Iterator[str]:
     """Which voices of a route that loads cannot be heard, or managed, as things are."""
     if route.voice not in voices:
         yield f"the voice {route.voice!r} is not registered yet: callers hear 480 until it is"
-    elif engine in ("embedded", "cascade") and route.voice != STOCK:
+    elif settings.stock_only and route.voice != STOCK:
         instead = "callers hear that" if route.without_voice == "stock" else "callers hear 480"
-        yield f"the {engine} engine has no voice but {STOCK}: {instead}"
+        yield f"the {settings.engine} engine has no voice but {STOCK}: {instead}"
     for verb in route.do:
         if isinstance(verb, VoiceOwner) and verb.voice not in voices:
             yield f"voice_owner: the voice {verb.voice!r} is not registered yet"

@@ -216,6 +216,11 @@ class Settings(BaseModel):
         return 0 if self.local_only else DETECTOR_PORT
 
     @cached_property
+    def stock_only(self) -> bool:
+        """Whether the engine hears by the house's ears and speaks by its mouth, which has the stock voice."""
+        return self.engine in ("embedded", "cascade")
+
+    @cached_property
     def llm_variables(self) -> dict[str, str]:
         """The chat server's settings as `model.cascade.chat_settings` reads them."""
         names = [name for name in type(self).model_fields if name.startswith("llm_")]

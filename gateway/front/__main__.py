@@ -34,9 +34,6 @@ from model import json_log
 from model.tasks import watch_loop
 from watermark.keys import KeyRing
 
-STOCK_ONLY = ("embedded", "cascade")
-"""Engines that have no voice but their own."""
-
 
 class _Server(uvicorn.Server):
     """uvicorn without its own idea of signals: the front stops it."""
@@ -67,7 +64,7 @@ async def serve() -> None:
             office,
             registry,
             ring.current,
-            stock_only=conf.engine in STOCK_ONLY,
+            stock_only=conf.stock_only,
             former=[key.id for key in ring.keys if key is not ring.current],
         ),
         office=office,

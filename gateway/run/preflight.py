@@ -226,7 +226,7 @@ def check_packages(settings: Settings) -> None:
         f"{settings.engine} engine": not settings.engine_url,
         "hall": True,
         "front": True,
-        "ears process": settings.engine != "chroma" and not settings.engine_url,
+        "ears process": settings.stock_only and not settings.engine_url,
         "SIP line": settings.narrow_lines + settings.wide_lines > 0,
         "web line": settings.web_lines > 0,
         "detector": settings.detector > 0,

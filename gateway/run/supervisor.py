@@ -101,8 +101,8 @@ class Supervisor:
         }
 
     def _hears(self) -> bool:
-        """Whether a process of this house hears words: for the engines that want them."""
-        return self.settings.engine != "chroma" and not self.settings.engine_url
+        """Whether a process of this house hears words: for the embedded engine, and for the cascade."""
+        return self.settings.stock_only and not self.settings.engine_url
 
     def _chroma(self) -> dict[str, str]:
         """The engine's settings as it reads them, whether they came from a file or a variable."""

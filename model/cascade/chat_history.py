@@ -47,11 +47,14 @@ class ChatHistory:
         last = next((turn for turn in reversed(self._turns) if turn.text), None)
         return last is not None and last.role == "user"
 
-    def add(self, role: Literal["user", "assistant"], text: str = "") -> ChatTurn:
-        """A turn that follows."""
-        turn = ChatTurn(role, plain(text[: 2 * LONGEST_TURN])[:LONGEST_TURN])
-        self._turns.append(turn)
-        return turn
+    def add(self, role: Literal["user", "assistant"], text: str) -> None:
+        """A turn that follows, in plain words."""
+        self.append(ChatTurn(role, plain(text[: 2 * LONGEST_TURN])[:LONGEST_TURN]))
+
+    def append(self, turn: ChatTurn) -> None:
+        """A turn that follows, whose words may still grow; once."""
+        if turn not in self._turns:
+            self._turns.append(turn)
 
     def drop_oldest(self) -> int:
         """Drops the oldest turns until the rest fits; returns how many went. The latest stays."""

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from typing import Self
 
 from consent.grants.grant import VoiceGrant
 from model.api import Limits, Reference
 from model.cascade.chat_server import ChatServer
 from model.cascade.chat_settings import ChatSettings
-from model.cascade.talk import CascadeConversation, SpeakingMouth, UtteranceEar
-from model.embedded.mouth import check_voice
+from model.cascade.talk import CascadeConversation, SpeakingMouth
+from model.ears.ears_client import Ears
+from model.ears.listening import Listening
+from model.embedded.engine import MOST_WAIT_S
+from model.embedded.mouth import Mouth, check_voice
 from model.errors import EngineBusy
 
 
 class CascadeEngine:
-    """One chat server and one mouth for all conversations. `listen` makes each conversation's ear."""
+    """One chat server, the house's ears and one mouth for all conversations."""
 
     def __init__(
         self,
         settings: ChatSettings,
         mouth: SpeakingMouth,
-        listen: Callable[[], UtteranceEar],
+        ears: Ears,
         conversations: int,
     ) -> None:
         self.server = ChatServer(settings)
         self._mouth = mouth
-        self._listen = listen
+        self._ears = ears
         self._open = 0
         self.limits = Limits(conversations=conversations, transcribes=True)
+
+    @classmethod
+    async def load(cls, settings: ChatSettings, conversations: int = 64) -> Self:
+        """Loads the models (about a second); the chat server is not asked. Raises `EarsError`."""
+        mouth, ears = await asyncio.gather(asyncio.to_thread(Mouth), Ears.of_this_house())
+        return cls(settings, mouth, ears, conversations)
 
     async def open(self, grant: VoiceGrant, reference: Reference) -> CascadeConversation:
         """A conversation; it speaks only in the voice that its package carries.
@@ -37,8 +47,11 @@ class CascadeEngine:
         check_voice(grant, reference, "cascade")
         if self._open >= self.limits.conversations:
             raise EngineBusy(f"{self._open} conversations are all that this engine takes")
+        if self._ears.wait_s > MOST_WAIT_S:
+            raise EngineBusy(f"callers wait {self._ears.wait_s:.1f} s to be heard; one more is too many")
         self._open += 1
-        return CascadeConversation(self.server, self._mouth, self._listen(), grant.call_id, self._left)
+        listening = Listening(self._ears, language=grant.scope.language.partition("-")[0])
+        return CascadeConversation(self.server, self._mouth, listening, grant.call_id, self._left)
 
     def _left(self) -> None:
         self._open -= 1
@@ -47,7 +60,10 @@ class CascadeEngine:
         """It keeps nothing of a voice but its own."""
 
     async def metrics(self) -> str:
-        return self.server.meters.text()
+        """What the chat server was asked and did, and how busy the ears are."""
+        return self.server.meters.text() + self._ears.metrics()
 
     async def close(self) -> None:
+        self._mouth.close()
         await self.server.close()
+        await self._ears.close()

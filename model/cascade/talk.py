@@ -34,6 +34,7 @@ from model.cascade.chat_history import CHARACTERS_A_TOKEN, ChatHistory, ChatTurn
 from model.cascade.chat_server import ChatServer
 from model.cascade.chat_tools import chat_tools
 from model.cascade.sayable import plain
+from model.ears.words_heard import Words
 from model.embedded.dialogue import NOT_UNDERSTOOD, check
 from model.embedded.spoken_item import SpokenItem
 from model.errors import ChatServerError, ProtocolError
@@ -66,22 +67,13 @@ UNINSTRUCTED: Final = ChatServerError(
 )
 
 
-class UtteranceWords(Protocol):
-    """What an utterance said."""
-
-    @property
-    def text(self) -> str: ...
-    @property
-    def confidence(self) -> float: ...
-
-
 class UtteranceEar(Protocol):
     """One conversation's utterance while it arrives (`model.ears.listening.Listening`)."""
 
     @property
     def seconds(self) -> float: ...
     def hear(self, pcm: Floats) -> None: ...
-    async def finish(self) -> UtteranceWords: ...
+    def finish(self) -> asyncio.Task[Words]: ...
     def clear(self) -> None: ...
 
 
@@ -90,6 +82,7 @@ class SpeakingMouth(Protocol):
 
     def speak(self, text: str) -> AsyncIterator[tuple[str, Floats]]: ...
     async def learn(self, texts: Iterable[str]) -> None: ...
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +115,8 @@ class CascadeConversation:
         self._history.system = RULES
         self._lost_for_words = False
         """the plan's instructions do not fit, and without them no model shall answer"""
+        self._late: asyncio.Task[Words] | None = None
+        """what the caller said, still to be heard"""
         self._unheard = False
         """the last utterance held no words"""
         self._question = ""
@@ -171,12 +166,24 @@ class CascadeConversation:
 
     async def commit(self) -> Understood:
         duration_s = self._listening.seconds
-        words = await self._listening.finish()
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+        answer = self._listening.finish()
+        await asyncio.wait([answer], timeout=self._server.settings.filler_s)
+        if not answer.done():
+            self._late = answer
+            return Understood(duration_s)
+        words = answer.result()
+        self._understand(words)
+        return Understood(duration_s, self._question, round(words.confidence, 3))
+
+    def _understand(self, words: Words) -> None:
+        """The caller's words are theirs: one message of the user's."""
         self._question = plain(words.text)
         self._unheard = not self._question
         if self._question:
             self._history.add("user", self._question)
-        return Understood(duration_s, self._question, round(words.confidence, 3))
 
     async def restore(self, item: HistoryItem) -> None:
         """The system's words are the session's alone: what comes as the system's here is not taken in."""
@@ -191,7 +198,7 @@ class CascadeConversation:
     # ── speaking ─────────────────────────────────────────────────────────────────────────────────────
 
     async def respond(self, item_id: str, say: str | None = None) -> AsyncIterator[Output]:
-        spoken, turn = SpokenItem(), self._history.add("assistant")
+        spoken, turn = SpokenItem(), ChatTurn("assistant")
         self._said[item_id] = spoken, turn
         while len(self._said) > ITEMS:
             self._said.popitem(last=False)
@@ -200,6 +207,8 @@ class CascadeConversation:
                 if not isinstance(line, SpokenLine):
                     yield line
                     continue
+                if line.kept:  # by now all is understood that it follows
+                    self._history.append(turn)
                 async for piece, pcm in self._mouth.speak(line.text):
                     yield Text(" " + piece if spoken.samples else piece)
                     spoken.add(piece if line.kept else "", len(pcm))
@@ -211,6 +220,12 @@ class CascadeConversation:
         if say is not None:
             yield SpokenLine(say)
             return
+        if (late := self._late) is not None:
+            if not late.done():
+                self._server.meters.instead.labels("filler").inc()
+                yield SpokenLine(self._phrase("hold", FILLER), kept=False)
+            self._understand(await late)
+            self._late = None
         question, self._question = self._question, ""
         if self._unheard or not self._history.asked:
             yield SpokenLine(self._not_understood())
@@ -308,5 +323,7 @@ class CascadeConversation:
         if not self._closed:
             self._closed = True
             self._listening.clear()
+            if self._late is not None:
+                self._late.cancel()
             self._tasks.cancel()
             self._left()

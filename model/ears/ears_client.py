@@ -132,6 +132,16 @@ class Ears:
         answer = await self._ask(Sayable(number, tuple(phrases)), number)
         return list(answer.phrases) if isinstance(answer, Unsayable) else []
 
+    def metrics(self) -> str:
+        """How busy they are, as Prometheus' text."""
+        gauges = (
+            ("voicegate_ears_waiting", "Questions that wait to be heard", self.waiting),
+            ("voicegate_ears_wait_seconds", "How long another one would wait", self.wait_s),
+        )
+        return "".join(
+            f"# HELP {name} {text}\n# TYPE {name} gauge\n{name} {value:g}\n" for name, text, value in gauges
+        )
+
     async def close(self) -> None:
         """Asks no more."""
         await self._tasks.stop()

@@ -133,13 +133,7 @@ class EmbeddedEngine:
 
     async def metrics(self) -> str:
         """How busy its ears are."""
-        gauges = (
-            ("voicegate_ears_waiting", "Questions that wait to be heard", self.ears.waiting),
-            ("voicegate_ears_wait_seconds", "How long another one would wait", self.ears.wait_s),
-        )
-        return "".join(
-            f"# HELP {name} {text}\n# TYPE {name} gauge\n{name} {value:g}\n" for name, text, value in gauges
-        )
+        return self.ears.metrics()
 
     async def close(self) -> None:
         self.mouth.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from model.api import RATE_HZ, Floats, Output, SessionConfig, Sound, Text, Tool
 from model.cascade.chat_server import ChatServer
 from model.cascade.chat_settings import ChatSettings
 from model.cascade.talk import CascadeConversation
+from model.ears.words_heard import Words
 from model.embedded.mouth import pieces
 from tests.model.cascade.chat_script import ChatScript, Script, chat_script
 
@@ -21,24 +23,27 @@ WORD_S = 0.25
 
 
 @dataclass
-class HeardWords:
-    text: str
-    confidence: float = 0.9
-
-
-@dataclass
 class ToldEar:
     """Hears `words`, whatever sounds."""
 
     words: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    held: asyncio.Event = field(default_factory=asyncio.Event)
+    """set: nothing holds it up"""
+
+    def __post_init__(self) -> None:
+        self.held.set()
 
     def hear(self, pcm: Floats) -> None:
         self.seconds += len(pcm) / RATE_HZ
 
-    async def finish(self) -> HeardWords:
+    def finish(self) -> asyncio.Task[Words]:
         self.seconds = 0.0
-        return HeardWords(self.words.pop(0) if self.words else "")
+        return asyncio.get_running_loop().create_task(self._finish())
+
+    async def _finish(self) -> Words:
+        await self.held.wait()
+        return Words(self.words.pop(0) if self.words else "", "en", 0.9, 0.1)
 
     def clear(self) -> None:
         self.seconds = 0.0
@@ -56,6 +61,9 @@ class EvenMouth:
 
     async def learn(self, texts: Iterable[str]) -> None:
         self.learnt += texts
+
+    def close(self) -> None:
+        pass
 
 
 @dataclass

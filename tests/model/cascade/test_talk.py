@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -363,6 +364,20 @@ async def test_what_was_understood_is_told() -> None:
         caller.conversation.hear(np.zeros(24_000, np.float32))
         caller.conversation.clear()
         assert (await caller.conversation.commit()).text == ""
+
+
+async def test_a_caller_whom_busy_ears_keep_waiting_hears_so() -> None:
+    async with calling(says("At nine."), says("At six.")) as caller:
+        caller.ear.held.clear()
+        caller.ear.words.append("when do you open")
+        caller.conversation.hear(np.zeros(24_000, np.float32))
+        assert (await caller.conversation.commit()).text is None
+        asyncio.get_running_loop().call_later(2.0, caller.ear.held.set)
+        assert (await caller.hears()).text == f"{FILLER} At nine."
+        await caller.asks("and close")
+        assert told(caller) == [
+            ("user", "when do you open"), ("assistant", "At nine."), ("user", "and close"),
+        ]  # fmt: skip
 
 
 async def test_a_conversation_is_over_once() -> None:

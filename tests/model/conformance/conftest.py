@@ -3,7 +3,6 @@ on a checkpoint of drawn weights."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import tempfile
@@ -19,11 +18,16 @@ from consent.grants.grant import VoiceGrant
 from model.api import RATE_HZ, Conversation, Engine, Floats, Reference
 from model.cascade.chat_settings import ChatSettings
 from model.cascade.engine import CascadeEngine
+from model.ears.ears_client import Ears
+from model.ears.words_heard import Words
 from model.embedded.engine import EmbeddedEngine
+from model.embedded.mouth import Mouth
 from tests.model.cascade.chat_script import chat_script, says
-from tests.model.cascade.conftest import ToldEar
 from tests.model.conftest import Grants
+from tests.model.embedded import conftest as parts
 
+ears_socket, mouth = parts.ears_socket, parts.mouth
+"""Fixtures of this package, too."""
 ENGINES = ("embedded", "cascade", "chroma")
 CONVERSATIONS = 2
 
@@ -62,6 +66,34 @@ class Subject:
             await conversation.close()
 
 
+class ToldEars:
+    """The house's ears, as far as an engine needs them; each utterance is heard as the next of `words`."""
+
+    wait_s = 0.0
+
+    def __init__(self, words: list[str]) -> None:
+        self._words = words
+
+    async def transcribe(self, pcm: Floats, language: str | None, **_: Any) -> Words:
+        return Words(self._words.pop(0) if self._words else "", language or "", 0.9, len(pcm) / RATE_HZ)
+
+    def metrics(self) -> str:
+        return ""
+
+    async def close(self) -> None:
+        pass
+
+
+class LentMouth:
+    """Another engine's mouth, which stays open."""
+
+    def __init__(self, mouth: Mouth) -> None:
+        self.speak, self.learn = mouth.speak, mouth.learn
+
+    def close(self) -> None:
+        pass
+
+
 def noise(seconds: float, seed: int = 0) -> Floats:
     """Something that sounds."""
     return (0.2 * np.random.default_rng(seed).standard_normal(round(seconds * RATE_HZ))).astype(np.float32)
@@ -77,25 +109,22 @@ def grants() -> Iterator[Grants]:
         grants.office.close()
 
 
-@pytest.fixture(scope="package")
-def embedded() -> Iterator[EmbeddedEngine]:
-    engine = asyncio.run(EmbeddedEngine.load(conversations=CONVERSATIONS))
-    yield engine
-    asyncio.run(engine.close())
-
-
 @pytest.fixture(params=ENGINES)
 async def subject(
-    request: pytest.FixtureRequest, grants: Grants, embedded: EmbeddedEngine
+    request: pytest.FixtureRequest, grants: Grants, mouth: Mouth, ears_socket: Path
 ) -> AsyncIterator[Subject]:
     """One engine after the other. Each is opened by a grant of its own call."""
     if request.param == "embedded":
-        yield Subject("embedded", embedded, grants)
+        ears = Ears(ears_socket)
+        await ears.ready()
+        yield Subject("embedded", EmbeddedEngine(mouth, ears, CONVERSATIONS), grants)
+        await ears.close()
     elif request.param == "cascade":
         words: list[str] = []
         async with chat_script(says("We are open from nine. Is there anything else?")) as script:
             settings = ChatSettings(script.url, "m")
-            engine = CascadeEngine(settings, embedded.mouth, lambda: ToldEar(words), CONVERSATIONS)
+            told = ToldEars(words)
+            engine = CascadeEngine(settings, LentMouth(mouth), told, CONVERSATIONS)  # type: ignore[arg-type]
             yield Subject("cascade", engine, grants, words.append)
             await engine.close()
     else:
