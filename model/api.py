@@ -6,9 +6,9 @@ interrupted and dropped at any time. Sound is float32 mono 24 kHz in [-1, 1]; se
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +68,22 @@ class Understood:
     """the answer of the plan that it was taken for, where the engine takes it for one"""
     slots: Mapping[str, object] = field(default_factory=dict)
     """what was named: `times`, `dates`, `numbers` (lists of strings), `agrees` (bool)"""
+
+
+HearingState = Literal["answered", "unfinished", "plain"]
+"""`answered`: a sure answer has been heard; `unfinished`: it ends where nobody stops ("and", digits, "um");
+`plain`: neither."""
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyHearing:
+    """What an engine makes of an utterance at a pause, before anybody knows whether that is its end."""
+
+    state: HearingState
+    heard_s: float
+    """of the utterance, from its first sample; speech after that makes it stale"""
+    aside: bool = False
+    """it is nothing to stop for: "mm-hm", or no words at all"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +157,15 @@ class Conversation(Protocol):
 
     async def close(self) -> None:
         """Frees the slot; idempotent."""
+
+
+@runtime_checkable
+class HearsEarly(Protocol):
+    """A conversation that tells what it hears while the caller still speaks; not every engine's does."""
+
+    def tell_early(self, tell: Callable[[EarlyHearing], None]) -> None:
+        """From now on `tell` is called in the event loop, whenever a pause of the present utterance has been
+        understood; of an utterance that is committed or cleared, never."""
 
 
 class Engine(Protocol):

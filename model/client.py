@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from model import events
 from model.address import is_safe
-from model.api import Floats
+from model.api import EarlyHearing, Floats
 from model.errors import EngineBusy, EngineError, EngineLost, EngineRefused, GrantSpent, VoiceError
 from watermark.pcm import bytes_from_float
 
@@ -79,6 +79,14 @@ class CallerWords:
 
 
 @dataclass(frozen=True, slots=True)
+class HeardEarly:
+    """What the engine makes of a pause. `utterance`: commits and clears that it had been sent by then."""
+
+    utterance: int
+    early: EarlyHearing
+
+
+@dataclass(frozen=True, slots=True)
 class ToolRequest:
     """The engine wants something done."""
 
@@ -102,7 +110,7 @@ class Failure:
     message: str
 
 
-EngineEvent = Created | Words | Audio | Done | CallerWords | ToolRequest | Truncated | Failure
+EngineEvent = Created | Words | Audio | Done | CallerWords | HeardEarly | ToolRequest | Truncated | Failure
 
 
 class EngineSession:
@@ -113,6 +121,8 @@ class EngineSession:
         self._items: dict[int, str] = {}
         self.transcribes = True
         """whether the engine writes down what the caller said; known once it has greeted"""
+        self.hears_early = False
+        """whether it tells what it hears while the caller speaks; known once it was asked to"""
 
     async def _say(self, kind: str, **fields: Any) -> None:
         await self._put(json.dumps({"type": kind, **fields}, separators=(",", ":")))
@@ -130,7 +140,7 @@ class EngineSession:
         tools: list[Mapping[str, Any]] | None = None,
         **voicegate: Any,
     ) -> None:
-        """`voicegate`: grant, answers, facts, phrases, lead_s, binary, as the contract has them."""
+        """`voicegate`: grant, answers, facts, phrases, lead_s, binary, hearing, as the contract has them."""
         session: dict[str, Any] = {"type": "realtime", "voicegate": voicegate}
         if instructions is not None:
             session["instructions"] = instructions
@@ -195,7 +205,9 @@ class EngineSession:
     def _event(self, event: events.Event) -> EngineEvent | None:
         match event["type"]:
             case "session.created" | "session.updated":
-                self.transcribes = bool(event["session"]["voicegate"]["limits"]["transcribes"])
+                ours = event["session"]["voicegate"]
+                self.transcribes = bool(ours["limits"]["transcribes"])
+                self.hears_early = bool(ours.get("hearing"))
             case "response.output_audio_transcript.delta":
                 return Words(event["item_id"], event["delta"])
             case "response.output_audio.delta":
@@ -215,6 +227,9 @@ class EngineSession:
             case "conversation.item.input_audio_transcription.completed":
                 ours = event["voicegate"]
                 return CallerWords(event["transcript"], ours["duration_s"], ours["confidence"])
+            case "voicegate.hearing":
+                early = EarlyHearing(event["state"], event["heard_ms"] / 1000, bool(event["aside"]))
+                return HeardEarly(event["utterance"], early)
             case "response.function_call_arguments.done":
                 return ToolRequest(event["name"], event["arguments"])
             case "conversation.item.truncated":

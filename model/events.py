@@ -19,7 +19,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any, Final
 
-from model.api import RATE_HZ, Floats, Limits, Understood
+from model.api import RATE_HZ, EarlyHearing, Floats, Limits, Understood
 from model.errors import ProtocolError
 from watermark.pcm import float_from_bytes
 
@@ -49,7 +49,7 @@ CLIENT_FIELDS: Final[Mapping[str, Mapping[str, Shape]]] = {
                 "output": {"format": _FORMAT, "voice": str, "speed": (1,)},
             },
             "voicegate": {
-                "binary": bool, "grant": str, "lead_s": float, "timezone": str,
+                "binary": bool, "hearing": bool, "grant": str, "lead_s": float, "timezone": str,
                 "answers": [dict], "facts": {...: str}, "phrases": dict,
             },
         }
@@ -187,8 +187,16 @@ def error(message: str, code: str, *, param: str | None = None, event_id: str | 
 
 
 def session(
-    kind: str, session_id: str, instructions: str, voice: str, limits: Limits, lead_s: float
+    kind: str,
+    session_id: str,
+    instructions: str,
+    voice: str,
+    limits: Limits,
+    lead_s: float,
+    *,
+    hearing: bool = False,
 ) -> Event:
+    """`session.created` and `session.updated`. `hearing`: `voicegate.hearing` events will come."""
     audio = {"format": {"type": "audio/pcm", "rate": RATE_HZ}}
     return server(
         kind,
@@ -202,6 +210,7 @@ def session(
             "audio": {"input": {**audio, "turn_detection": None}, "output": {**audio, "voice": voice}},
             "voicegate": {
                 "lead_s": lead_s,
+                "hearing": hearing,
                 "limits": {
                     "conversations": limits.conversations,
                     "utterance_s": limits.utterance_s,
@@ -266,4 +275,16 @@ def transcription(item_id: str, understood: Understood) -> Event:
             "intent": understood.intent,
             "slots": dict(understood.slots),
         },
+    )
+
+
+def hearing(utterance: int, early: EarlyHearing) -> Event:
+    """What a pause of the present utterance was understood as. `utterance`: the number of commits and clears
+    that the client sent before it."""
+    return server(
+        "voicegate.hearing",
+        utterance=utterance,
+        heard_ms=round(early.heard_s * 1000),
+        state=early.state,
+        aside=early.aside,
     )

@@ -18,7 +18,17 @@ import structlog
 from consent.errors import GrantRefused
 from consent.grants.grant import VoiceGrant
 from model import events
-from model.api import MAX_UTTERANCE_S, RATE_HZ, Conversation, Floats, HistoryItem, Limits, SessionConfig
+from model.api import (
+    MAX_UTTERANCE_S,
+    RATE_HZ,
+    Conversation,
+    EarlyHearing,
+    Floats,
+    HearsEarly,
+    HistoryItem,
+    Limits,
+    SessionConfig,
+)
 from model.errors import ClientGone, EngineError, ProtocolError
 from model.reply import Reply, ReplyTerms, Send
 from model.tasks import Tasks
@@ -54,6 +64,12 @@ class Session:
         self._replies: dict[str, Reply] = {}
         self._heard = 0
         """samples of the utterance so far"""
+        self._utterance = 0
+        """commits and clears so far"""
+        self._wants_hearing = False
+        self._hears_early = isinstance(conversation, HearsEarly)
+        if isinstance(conversation, HearsEarly):
+            conversation.tell_early(self._heard_early)
         self._tasks = Tasks()
         self._committing: asyncio.Task[None] | None = None
         self._log = log.bind(call_id=grant.call_id)
@@ -76,7 +92,13 @@ class Session:
         terms = self._terms
         await self._send(
             events.session(
-                kind, self.id, self._config.instructions, terms.grant.voice, self._limits, terms.lead_s
+                kind,
+                self.id,
+                self._config.instructions,
+                terms.grant.voice,
+                self._limits,
+                terms.lead_s,
+                hearing=self._wants_hearing and self._hears_early,
             )
         )
 
@@ -125,6 +147,7 @@ class Session:
             await self._conversation.configure(config)
             self._config = config
         self._terms.binary = ours.get("binary", self._terms.binary)
+        self._wants_hearing = ours.get("hearing", self._wants_hearing)
         if "lead_s" in ours:
             least, most = LEAD_RANGE_S
             self._terms.lead_s = min(most, max(least, ours["lead_s"]))
@@ -142,7 +165,17 @@ class Session:
         self._heard += len(pcm)
         self._conversation.hear(pcm)
 
+    def _heard_early(self, early: EarlyHearing) -> None:
+        """A pause was understood; of an utterance that is over by now, nobody is told."""
+        if self._wants_hearing and self._heard:
+            self._tasks.short(self._tell_hearing(events.hearing(self._utterance, early)), "engine.hearing")
+
+    async def _tell_hearing(self, event: events.Event) -> None:
+        with contextlib.suppress(ClientGone):
+            await self._send(event)
+
     async def _on_input_audio_buffer_commit(self, event: events.Event) -> None:
+        self._utterance += 1
         if not self._heard:
             raise _invalid("there is nothing to commit", "input_audio_buffer")
         duration_s, self._heard = self._heard / RATE_HZ, 0
@@ -173,6 +206,7 @@ class Session:
                 await self._send(events.transcription(item_id, understood))
 
     async def _on_input_audio_buffer_clear(self, event: events.Event) -> None:
+        self._utterance += 1
         self._heard = 0
         self._conversation.clear()
         await self._send(events.server("input_audio_buffer.cleared"))

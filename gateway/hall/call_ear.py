@@ -19,7 +19,7 @@ from gateway.hall.speech import Speech
 from gateway.hall.turns import TurnEvent, Turns
 
 APPEND_FRAMES: Final = 4
-"""Line frames of the caller's speech that go to the engine together (80 ms)."""
+"""Line frames of the caller's speech that go to the engine together (80 ms); at a pause each goes at once."""
 
 Tap = Callable[[Floats | None], None]
 """Takes each 20 ms frame, float32 24 kHz; None when nothing arrived."""
@@ -111,7 +111,10 @@ class CallEar:
             self.last_sound = now
             return
         busy = self._playout.busy
-        event = self.turns.hear(frame, judged, we_talk=busy)
+        speech = self._speech
+        event = self.turns.hear(
+            frame, judged, we_talk=busy, early=speech.early, hears_early=speech.hears_early
+        )
         if busy or self.turns.speaking:
             self.last_sound = now
         if event is TurnEvent.ONSET:
@@ -119,9 +122,9 @@ class CallEar:
         if not self._heeded:
             self.turns.take()
             return
-        if event is not None or self.turns.frames_waiting >= APPEND_FRAMES:
+        if event is not None or self.turns.frames_waiting >= APPEND_FRAMES or self.turns.pausing:
             sound = self.turns.take()
             if sound is not None:
-                self._speech.append(sound)
+                speech.append(sound)
         if event is not None:
             self._inbox.post(CallerTurn(event, now, self.turns.duration_s, self.turns.quiet_s))

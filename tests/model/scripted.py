@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from consent.grants.grant import VoiceGrant
 from model.api import (
     FRAME,
+    EarlyHearing,
     Floats,
     Forgot,
     HistoryItem,
@@ -49,6 +50,11 @@ class ScriptedConversation:
     ended: int = 0
     """replies whose iterator was closed or ran out"""
     closed: asyncio.Event = field(default_factory=asyncio.Event)
+    hears: Callable[[EarlyHearing], None] = lambda _: None
+    """tells what it heard early"""
+
+    def tell_early(self, tell: Callable[[EarlyHearing], None]) -> None:
+        self.hears = tell
 
     async def configure(self, config: SessionConfig) -> None:
         if config.instructions == "nonsense":

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from model import events
-from model.api import FRAME, RATE_HZ, Tool
+from model.api import FRAME, RATE_HZ, EarlyHearing, Tool
 from model.errors import EngineBusy, EngineError
 from tests.model.conftest import Grants, Served, Wire, pcm16, serve
 from tests.model.scripted import ScriptedConversation, ScriptedEngine
@@ -105,6 +105,7 @@ async def test_an_update_configures_the_conversation_and_comes_back(
         ({"voicegate": {"facts": {"hours": 9}}}, "session.voicegate.facts.hours"),
         ({"voicegate": {"answers": "none"}}, "session.voicegate.answers"),
         ({"voicegate": {"answers": ["none"]}}, "session.voicegate.answers[0]"),
+        ({"voicegate": {"hearing": "yes"}}, "session.voicegate.hearing"),
         ({"voicegate": []}, "session.voicegate"),
         ({"tools": {}}, "session.tools"),
         ({"instructions": 3}, "session.instructions"),
@@ -253,6 +254,45 @@ async def test_the_next_utterance_waits_until_the_last_is_understood(
     await wire.ask("input_audio_buffer.commit", "input_audio_buffer.committed")
     await wire.until("conversation.item.added")
     assert [len(sound) / RATE_HZ for sound in conversation.utterances] == [0.1, 0.2]
+
+
+async def test_a_client_that_asked_is_told_what_a_pause_is_understood_as(
+    wire: Wire, conversation: ScriptedConversation
+) -> None:
+    assert wire.created["session"]["voicegate"]["hearing"] is False
+    updated = await wire.ask("session.update", "session.updated", session={"voicegate": {"hearing": True}})
+    assert updated["session"]["voicegate"]["hearing"] is True
+    await append(wire, 0.3)
+    await wire.ask("input_audio_buffer.clear", "input_audio_buffer.cleared")
+    await append(wire, 0.5)
+    await wire.ask("session.update", "session.updated", session={})  # the sound has been heard
+    conversation.hears(EarlyHearing("unfinished", 0.4, aside=True))
+    told = await wire.until("voicegate.hearing")
+    del told["event_id"]
+    assert told == {
+        "type": "voicegate.hearing", "utterance": 1, "heard_ms": 400, "state": "unfinished", "aside": True,
+    }  # fmt: skip
+
+
+async def test_a_client_that_did_not_ask_hears_nothing_of_it(
+    wire: Wire, conversation: ScriptedConversation
+) -> None:
+    await append(wire, 0.5)
+    await wire.ask("session.update", "session.updated", session={})
+    conversation.hears(EarlyHearing("answered", 0.4))
+    await wire.say("input_audio_buffer.commit")
+    assert "voicegate.hearing" not in kinds(await wire.gather("conversation.item.added"))
+
+
+async def test_nothing_is_told_of_an_utterance_that_is_over(
+    wire: Wire, conversation: ScriptedConversation
+) -> None:
+    await wire.ask("session.update", "session.updated", session={"voicegate": {"hearing": True}})
+    await append(wire, 0.5)
+    await wire.ask("input_audio_buffer.commit", "input_audio_buffer.committed")
+    conversation.hears(EarlyHearing("answered", 0.4))
+    await wire.say("response.create")
+    assert "voicegate.hearing" not in kinds(await wire.gather("response.done"))
 
 
 # ── replies ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,6 +13,7 @@ from gateway.hall.call_ear import CallEar
 from gateway.hall.inbox import CallerTurn, Event, Inbox
 from gateway.hall.playout import Item, Playout
 from gateway.hall.speech import Speech
+from model.api import EarlyHearing
 
 FRAME_S = 0.02
 
@@ -23,6 +24,8 @@ class Engine:
     def __init__(self) -> None:
         self.appended_s = 0.0
         self.cleared = 0
+        self.early: EarlyHearing | None = None
+        self.hears_early = False
 
     def append(self, sound: Floats) -> None:
         self.appended_s += len(sound) / 24_000

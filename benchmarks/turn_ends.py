@@ -1,0 +1,360 @@
+"""When callers' turns are taken to end, and what it costs them: `python -m benchmarks.turn_ends`.
+
+Callers are Debian's recorded prompts (asterisk-core-sounds-en): sentences with the speaker's own pauses, and
+telephone numbers put together from the same speaker's digits, with pauses of .3 to .8 s after every third.
+Synthetic callers say the demo plan's phrases, which is what a plan answers. All of it over G.711 (mu-law),
+20 ms by 20 ms through the hall's own voice activity, its `Turns` and the engine's `Listening`; words by
+Whisper's tiny.en. Time is the sound's: what a decode takes is the CPU time that it took here, as on a core
+that waits for it.
+
+A turn is *cut* when it is ended while the caller has more to say. The wait is from the last sound to the end
+of the turn. The rows: the clock alone, as before words; then words, with several waits.
+
+Then what is said over our voice: asides ("okay", "mm-hm") that must not cut it, and sentences that must, with
+the time from the caller's first sound to the cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import click
+import numpy as np
+import soxr
+
+from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, RateChanger, VoiceActivity
+from gateway.hall.call_ear import APPEND_FRAMES
+from gateway.hall.turns import TurnEvent, TurnRules, Turns
+from model.api import EarlyHearing
+from model.ears.last_words import hearing_state, is_aside, words_of
+from model.embedded.ears import Ears, Listening
+from model.embedded.evidence import NOTHING, Hearing
+from tests.model.embedded.callers import ENGLISH, demo_phrases, espeak, hibari, telephone
+from tests.needs import SOUNDS
+
+EAR_HZ: Final = 16_000
+LEAD_S: Final = 0.5
+AFTER_S: Final = 2.0
+"""Line noise before and after a caller."""
+NEAR: Final = 0.86
+"""How like one of the plan's phrases a text must be to count as a sure answer."""
+ON_ITS_WAY_S: Final = 0.01
+"""An answer's way from the engine to the hall."""
+ASIDES: Final = ("okay", "right", "yeah", "mm hmm", "uh huh", "yes", "I see", "yeah, okay")
+DIGITS: Final = tuple("0123456789")
+
+Words = Callable[[Floats], tuple[str, float]]
+"""Float32 16 kHz to its words and the CPU seconds that they took."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """One utterance on a line. `pcm` float32 24 kHz with noise around it."""
+
+    kind: str
+    name: str
+    pcm: Floats
+
+
+@dataclass(eq=False, slots=True)
+class Judged:
+    """A caller as the hall hears it, before anybody waits for anything."""
+
+    caller: Caller
+    frames: list[Floats]
+    judged: list[float | None]
+    """of each frame's end: the probability of speech, when a window was completed by it"""
+    starts_s: float
+    ends_s: float
+    decoded: dict[int, tuple[str, float]] = field(default_factory=dict)
+    """words by the samples that they are of"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a caller's turn."""
+
+    cut: bool
+    wait_s: float
+    """from the last sound to the end"""
+    asked: int
+    """decodes"""
+    spoken_s: float
+    """from the first sound until it counted as a turn; infinite when it never did"""
+
+
+# ── callers ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def line(voice: Floats, seed: str) -> Floats:
+    """float32 8 kHz to a caller on a telephone, 24 kHz."""
+    sound = telephone(voice, seed)  # brings .3 s of the line before and after
+    chance = np.random.default_rng(len(sound))
+    noise = float(np.sqrt(np.mean(sound[: HOUSE_HZ // 5] ** 2)))
+    before, after = (
+        chance.normal(0, noise, round(seconds * HOUSE_HZ)).astype(np.float32) for seconds in (LEAD_S, AFTER_S)
+    )
+    return np.concatenate((before, sound, after))
+
+
+def recorded(path: Path) -> Floats:
+    """A prompt, float32 8 kHz, without the quiet around it."""
+    import wave
+
+    with wave.open(str(path)) as file:
+        pcm = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+    loud = np.flatnonzero(np.abs(pcm) > 0.02 * np.max(np.abs(pcm)))
+    return pcm[loud[0] : loud[-1] + 1]
+
+
+def dictated(count: int) -> Iterator[Caller]:
+    """Telephone numbers of seven to eleven digits."""
+    said = [recorded(SOUNDS / ENGLISH / "digits" / f"{digit}.wav") for digit in DIGITS]
+    for number in range(count):
+        chance = np.random.default_rng(number)
+        parts: list[Floats] = []
+        digits = chance.integers(0, 10, chance.integers(7, 12))
+        for at, digit in enumerate(digits.tolist()):
+            if at:
+                pause_s = chance.uniform(0.3, 0.8) if at % 3 == 0 else chance.uniform(0.03, 0.1)
+                parts.append(np.zeros(round(pause_s * VAD_HZ), np.float32))
+            parts.append(said[digit])
+        name = "".join(map(str, digits.tolist()))
+        yield Caller("dictated", name, line(np.concatenate(parts), name))
+
+
+def sentences(count: int) -> Iterator[Caller]:
+    """What a human says in whole sentences, with the pauses that it has."""
+    folder = SOUNDS / ENGLISH
+    paths = [
+        path for path in sorted(folder.glob("*.wav")) if not re.search("beep|tone|monkey|silence", path.stem)
+    ]
+    good = [path for path in paths if 1.2 <= (path.stat().st_size - 44) / 2 / VAD_HZ <= 9.0]
+    for path in good[:: max(1, len(good) // count)][:count]:
+        yield Caller("sentences", path.stem, line(recorded(path), path.stem))
+
+
+def questions(count: int) -> Iterator[Caller]:
+    """The demo plan's phrases by synthetic callers: what a plan answers."""
+    phrases = sorted(demo_phrases())
+    accents = ("en-us", "en-gb", "en-us+f2", "en-us+m3")
+    for at, phrase in enumerate(phrases[:: max(1, 2 * len(phrases) // count)]):
+        accent = accents[at % len(accents)]
+        yield Caller("questions", phrase, line(espeak(phrase, accent, 150), phrase + accent))
+        yield Caller("questions", phrase, line(hibari(phrase), phrase))
+
+
+def asides() -> Iterator[Caller]:
+    """What callers say to let us go on, by synthetic voices."""
+    for text in ASIDES:
+        for accent in ("en-us", "en-gb", "en-us+f2"):
+            yield Caller("asides", text, line(espeak(text, accent, 150), text + accent))
+        yield Caller("asides", text, line(hibari(text), text))
+
+
+def heard(callers: Sequence[Caller]) -> list[Judged]:
+    """Their frames and judgements, all at once as a hall does it."""
+    frame = round(HOUSE_HZ * FRAME_S)
+    longest = max(len(caller.pcm) for caller in callers) // frame + 1
+    rows = np.arange(len(callers))
+    activity, narrow = VoiceActivity(len(callers)), RateChanger(HOUSE_HZ, VAD_HZ, len(callers))
+    block = np.stack([np.pad(c.pcm, (0, longest * frame - len(c.pcm)), mode="wrap") for c in callers])
+    found = []
+    for caller, sound in zip(callers, block, strict=True):
+        edge = round((LEAD_S + 0.3) * HOUSE_HZ), len(caller.pcm) - round((AFTER_S + 0.3) * HOUSE_HZ)
+        found.append(Judged(caller, np.split(sound, longest), [], edge[0] / HOUSE_HZ, edge[1] / HOUSE_HZ))
+    for at in range(longest):
+        judged = activity.judge(rows, narrow.change(rows, block[:, at * frame : (at + 1) * frame]))
+        for row, one in enumerate(found):
+            one.judged.append(judged.get(row))
+    return found
+
+
+# ── the engine ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def recogniser(directory: Path) -> Words:
+    """Whisper's tiny.en from a directory of model files."""
+    from consent.whisper.whisper import ENGLISH as TINY
+    from consent.whisper.whisper import Whisper
+
+    whisper = Whisper.load(TINY, directory)
+
+    def words(pcm: Floats) -> tuple[str, float]:
+        began = time.process_time()
+        text = whisper.transcribe(pcm, "en").text
+        return text, time.process_time() - began
+
+    return words
+
+
+def is_answer(text: str) -> bool:
+    """Whether the demo plan surely has an answer to it."""
+    said = " ".join(words_of(text))
+    return any(difflib.SequenceMatcher(None, said, phrase).ratio() >= NEAR for phrase in demo_phrases())
+
+
+class Engine(Ears):
+    """Answers when the words would have been there; time is told by `run`."""
+
+    def __init__(self, one: Judged, words: Words | None) -> None:
+        self._one = one
+        self._words = words
+        self._due: list[tuple[float, asyncio.Future[Hearing]]] = []
+        self.now = 0.0
+        self.asked = 0
+        self.text = ""
+        self.early: EarlyHearing | None = None
+        self.listening = Listening(self, self._tell)
+
+    async def understand(self, pcm: Floats, phrases: Sequence[str]) -> Hearing:
+        if self._words is None:
+            return NOTHING
+        self.asked += 1
+        if len(pcm) not in self._one.decoded:
+            self._one.decoded[len(pcm)] = self._words(soxr.resample(pcm, HOUSE_HZ, EAR_HZ))
+        text, took_s = self._one.decoded[len(pcm)]
+        answer: asyncio.Future[Hearing] = asyncio.get_running_loop().create_future()
+        self._due.append((self.now + took_s + ON_ITS_WAY_S, answer))
+        await answer
+        return Hearing(text, 1.0, is_answer(text))
+
+    def _tell(self, hearing: Hearing, heard_s: float) -> None:
+        text = hearing.phrase or ""
+        state = hearing_state(text, answered=hearing.sure)
+        self.listening.open = state == "unfinished"
+        self.early = EarlyHearing(state, heard_s, is_aside(text) and not hearing.sure)
+
+    async def run(self, now: float) -> None:
+        """It is `now`: what is due is told."""
+        self.now = now
+        for due, answer in self._due:
+            if due <= now and not answer.done():
+                answer.set_result(NOTHING)
+        for _ in range(4):  # the answer, the task that waits for it, and who is told
+            await asyncio.sleep(0)
+
+    async def hear(self, sound: Floats) -> None:
+        self.listening.hear(sound, ())
+        for _ in range(2):
+            await asyncio.sleep(0)
+
+
+async def turn(one: Judged, rules: TurnRules, words: Words | None, *, over_us: bool = False) -> Outcome:
+    """One caller's turn, to its first end."""
+    turns, engine = Turns(rules), Engine(one, words)
+    spoken_s = float("inf")
+    for at, (frame, judged) in enumerate(zip(one.frames, one.judged, strict=True)):
+        now = (at + 1) * FRAME_S
+        await engine.run(now)
+        we_talk = over_us and spoken_s == float("inf")
+        event = turns.hear(frame, judged, we_talk=we_talk, early=engine.early, hears_early=words is not None)
+        if event is not None or turns.frames_waiting >= APPEND_FRAMES or turns.pausing:
+            sound = turns.take()
+            if sound is not None:
+                await engine.hear(sound)
+        if event is TurnEvent.SPEECH:
+            spoken_s = now - one.starts_s
+        elif event in (TurnEvent.END, TurnEvent.TRIFLE):
+            engine.listening.clear()
+            wait_s = now - one.ends_s
+            return Outcome(wait_s < 0.05, wait_s, engine.asked, spoken_s)
+    return Outcome(False, AFTER_S, engine.asked, spoken_s)
+
+
+def outcomes(judged: Sequence[Judged], rules: TurnRules, words: Words | None, **how: bool) -> list[Outcome]:
+    async def all_of_them() -> list[Outcome]:
+        return [await turn(one, rules, words, **how) for one in judged]
+
+    return asyncio.run(all_of_them())
+
+
+# ── the tables ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def ends(kinds: dict[str, list[Judged]], words: Words) -> None:
+    """Prints the curve over the waits."""
+    base = TurnRules()
+    clock = [replace(base, plain_s=wait_s, trifle_s=wait_s) for wait_s in (0.2, 0.25, 0.35, 0.5, 0.7, 0.9)]
+    ours = [base]
+    ours += [replace(base, answered_s=wait_s) for wait_s in (0.15, 0.25)]
+    ours += [replace(base, plain_s=wait_s) for wait_s in (0.35, 0.4, 0.6)]
+    ours += [replace(base, unfinished_s=wait_s) for wait_s in (0.8, 1.0, 1.2)]
+    click.echo(
+        "| rule | numbers cut | sentences cut | all cut "
+        "| wait, questions p50 / p90 | sentences | numbers | decodes |"
+    )
+    rows: list[tuple[str, TurnRules, Words | None]] = [(f"clock {r.plain_s:.2f}", r, None) for r in clock]
+    rows += [(f"words {r.answered_s:.2f} / {r.plain_s:.2f} / {r.unfinished_s:.2f}", r, words) for r in ours]
+    for name, rules, by in rows:
+        found = {kind: outcomes(judged, rules, by) for kind, judged in kinds.items()}
+        every = [one for each in found.values() for one in each]
+        waits = {
+            kind: [one.wait_s for one in each if not one.cut] or [np.nan] for kind, each in found.items()
+        }
+        click.echo(
+            f"| {name} | {_share(found['dictated'])} | {_share(found['sentences'] + found['questions'])} "
+            f"| {_share(every)} | {_two(waits['questions'])} | {_two(waits['sentences'])} "
+            f"| {_two(waits['dictated'])} | {np.mean([one.asked for one in every]):.2f} |"
+        )
+
+
+def barges(said: list[Judged], sentences: list[Judged], words: Words) -> None:
+    """Prints what cuts our voice, and how soon."""
+    click.echo("| rule | asides that cut us | sentences that cut us | after, s p50 / p90 |")
+    base = TurnRules()
+    for name, rules, by in [
+        ("clock 0.32", base, None),
+        *((f"words, at most {s:.2f}", replace(base, barge_s=s), words) for s in (0.4, 0.48, 0.56, 0.64, 0.8)),
+    ]:
+        some = outcomes(said, rules, by, over_us=True)
+        cuts = [one.spoken_s for one in outcomes(sentences, rules, by, over_us=True)]
+        cut = [seconds for seconds in cuts if np.isfinite(seconds)]
+        click.echo(
+            f"| {name} | {sum(np.isfinite(one.spoken_s) for one in some)} of {len(some)} "
+            f"| {len(cut)} of {len(cuts)} | {_two(cut)} |"
+        )
+
+
+def _share(found: list[Outcome]) -> str:
+    return f"{sum(one.cut for one in found) / max(1, len(found)):.1%}"
+
+
+def _two(seconds: Sequence[float]) -> str:
+    p50, p90 = np.percentile(seconds, (50, 90))
+    return f"{p50:.2f} / {p90:.2f}"
+
+
+def report(words: Words, count: int) -> None:
+    """Prints both tables."""
+    made = {
+        "dictated": list(dictated(count // 2)),
+        "sentences": list(sentences(2 * count)),
+        "questions": list(questions(count)),
+    }
+    kinds = {kind: heard(callers) for kind, callers in made.items()}
+    click.echo(", ".join(f"{len(judged)} {kind}" for kind, judged in kinds.items()))
+    ends(kinds, words)
+    every = [one for judged in kinds.values() for one in judged]
+    took = [seconds for one in every for _, seconds in one.decoded.values()]
+    click.echo(f"a decode: {np.mean(took):.3f} CPU-s in the mean, p90 {np.percentile(took, 90):.3f}")
+    barges(heard(list(asides())), kinds["sentences"], words)
+
+
+@click.command()
+@click.option("--count", default=80, show_default=True, help="half as many numbers, twice as many sentences")
+@click.option("--models", type=click.Path(path_type=Path, exists=True), required=True, help="model files")
+def main(count: int, models: Path) -> None:
+    """Ends of turns, and interruptions."""
+    report(recogniser(models), count)
+
+
+if __name__ == "__main__":
+    main()
