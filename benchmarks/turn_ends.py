@@ -265,7 +265,7 @@ async def turn(one: Judged, rules: TurnRules, words: Words | None, *, over_us: b
         elif event in (TurnEvent.END, TurnEvent.TRIFLE):
             engine.listening.clear()
             wait_s = now - one.ends_s
-            return Outcome(wait_s < 0.05, wait_s, engine.asked, spoken_s)
+            return Outcome(wait_s < 0.0, wait_s, engine.asked, spoken_s)
     return Outcome(False, AFTER_S, engine.asked, spoken_s)
 
 

@@ -35,6 +35,7 @@ from gateway.hall.prompts import Prompts
 from gateway.hall.replies import Replies
 from gateway.hall.unanswered import Unanswered
 from model import client
+from model.api import EarlyHearing
 from model.client import EngineClient, EngineEvent, EngineSession
 from model.errors import EngineBusy, EngineError, EngineRefused, GrantSpent
 from model.tasks import race
@@ -87,6 +88,10 @@ class Speech:
         self._unanswered = Unanswered()
         self._config: dict[str, Any] = {}
         self._transcribes = True
+        self.hears_early = False
+        """the present engine tells what it hears while the caller speaks"""
+        self.early: EarlyHearing | None = None
+        """what it made of the latest pause of the present utterance"""
 
     # ── saying ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -164,11 +169,13 @@ class Speech:
 
     def commit(self, turn: int) -> None:
         """The caller's turn number `turn` is over."""
+        self.early = None
         self._unanswered.commit(turn)
         self._outbox.send(lambda session: session.commit())
 
     def clear(self) -> None:
         """What was appended was nothing."""
+        self.early = None
         self._unanswered.clear()
         self._outbox.send(lambda session: session.clear())
 
@@ -284,11 +291,11 @@ class Speech:
             if term.over.is_set():  # another voice's: none of it is for the call any more
                 return
             self._replies.moved()
-            self._transcribes = session.transcribes
+            self._transcribes, self.hears_early = session.transcribes, session.hears_early
             self._take(event, post)
 
     async def _write(self, session: EngineSession, outbox: Outbox) -> None:
-        await session.update(binary=True, lead_s=self._lead_s, **self._config)
+        await session.update(binary=True, hearing=True, lead_s=self._lead_s, **self._config)
         if self._memory:
             await session.restore(self._memory.for_engine())
         while True:
@@ -307,6 +314,7 @@ class Speech:
 
     def _start_over(self) -> None:
         """The session is gone: what nobody heard yet is asked for again, what was begun is left as it is."""
+        self.early, self.hears_early = None, False
         self._outbox.clear()
         self._replies.lose()
         self._unanswered.start_over()
@@ -338,6 +346,9 @@ class Speech:
             case client.CallerWords(text, duration_s, confidence):
                 self._remember_words("user", text)
                 post(Heard(self._unanswered.understood(), text or None, duration_s, confidence))
+            case client.HeardEarly(utterance, early):
+                if utterance == self._unanswered.closed:
+                    self.early = early
             case client.ToolRequest(name, arguments):
                 active = self._replies.active
                 if active is not None and not active.item.cut:  # a caller who interrupted wants it no more

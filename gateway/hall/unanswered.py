@@ -15,6 +15,8 @@ class Unanswered:
         """what the caller is saying"""
         self.question: list[Floats] = []
         """what the caller said, until the engine begins to answer"""
+        self.closed = 0
+        """commits and clears that the present engine is told before this utterance"""
         self._committed: deque[int] = deque(maxlen=64)
         """turns that the engine has not told its understanding of"""
 
@@ -24,11 +26,13 @@ class Unanswered:
     def clear(self) -> None:
         """What was appended was nothing."""
         self.utterance.clear()
+        self.closed += 1
 
     def commit(self, turn: int) -> None:
         """The caller's turn number `turn` is over: what they said is a question now."""
         self.question, self.utterance = self.utterance, []
         self._committed.append(turn)
+        self.closed += 1
 
     def answered(self) -> list[Floats]:
         """The engine begins to answer; returns the question, which is none any more."""
@@ -44,3 +48,4 @@ class Unanswered:
         last = [self._committed[-1]] if self._committed and self.question else []
         self._committed.clear()
         self._committed.extend(last)
+        self.closed = 1 if self.question else 0

@@ -11,9 +11,11 @@ import pytest
 
 from gateway.dialplan import Answer, Converse, Hangup
 from gateway.dialplan.routes import Keep
+from gateway.hall.turns import TurnRules
 from gateway.ipc.hall_messages import TurnAnswered
 from gateway.ipc.line_messages import ReferCall, ShownHeard, ShownNote, ShownState, ShownWords
 from model import client
+from model.api import EarlyHearing, HearingState
 from tests.gateway.hall import virtual_hall as scripted
 from tests.gateway.hall.virtual_hall import DISCLOSE, TOLD, TOLD_S, WORD_S, House, Phone
 
@@ -137,6 +139,110 @@ async def test_after_a_cough_the_voice_comes_back_and_nothing_is_lost(house: Hou
     assert house.engine.told("cancel") == house.engine.told("commit") == []
     assert house.engine.sessions[0].told[-1][0] != "append"
     assert "clear" in [kind for kind, _ in house.engine.sessions[0].told]
+
+
+# ── by words ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def ended_s(house: House, phone: Phone, state: HearingState | None) -> float:
+    """Quiet until the turn is ended, when the engine understands a pause as this."""
+    commits = len(house.engine.told("commit"))
+    phone.speak(1.0)
+    await house.until(lambda: not phone.speaking)
+    quiet_since = house.loop.time()
+    await asyncio.sleep(0.14)
+    if state is not None:
+        house.engine.sessions[-1].hears(state)
+    await house.until(lambda: len(house.engine.told("commit")) > commits)
+    took = house.loop.time() - quiet_since
+    await house.until(lambda: house.call(phone).playout.busy)
+    await house.until(lambda: not house.call(phone).playout.busy)
+    return took
+
+
+async def test_the_engine_s_words_decide_when_a_turn_is_over(house: House) -> None:
+    house.engine.hears_early = True
+    phone = await talking(house)
+    assert house.engine.told("update")[0]["hearing"] is True
+    rules = TurnRules()
+    assert await ended_s(house, phone, "answered") == pytest.approx(rules.answered_s, abs=0.06)
+    assert await ended_s(house, phone, None) == pytest.approx(rules.plain_s, abs=0.06)
+    assert await ended_s(house, phone, "plain") == pytest.approx(rules.plain_s, abs=0.06)
+    assert await ended_s(house, phone, "unfinished") == pytest.approx(rules.unfinished_s, abs=0.06)
+
+
+async def test_at_a_pause_the_engine_has_all_of_the_sound_at_once(house: House) -> None:
+    phone = await talking(house)
+    phone.speak(1.0)
+    await house.until(lambda: not phone.speaking)
+    await asyncio.sleep(0.15)
+    sound = np.concatenate(house.engine.told("append"))
+    quiet_s = (len(sound) - np.flatnonzero(np.abs(sound) > 0.05)[-1]) / 24_000
+    assert quiet_s == pytest.approx(0.15, abs=0.03), "not in pieces of 80 ms"
+
+
+async def test_words_of_a_turn_that_is_over_mean_nothing_to_the_next(house: House) -> None:
+    house.engine.hears_early = True
+    phone = await talking(house)
+    phone.speak(1.0)
+    await house.until(lambda: house.engine.told("commit"))
+    late = client.HeardEarly(0, EarlyHearing("answered", 60.0))
+    house.engine.sessions[-1].send(late)
+    phone.speak(1.0)
+    await house.until(lambda: not phone.speaking)
+    began = house.loop.time()
+    await asyncio.sleep(0.1)
+    house.engine.sessions[-1].send(late)
+    await house.until(lambda: len(house.engine.told("commit")) == 2)
+    assert house.loop.time() - began == pytest.approx(TurnRules().plain_s, abs=0.06)
+
+
+async def test_an_okay_while_we_talk_ducks_our_voice_and_does_not_cut_it(house: House) -> None:
+    house.engine.hears_early = True
+    house.engine.answers = [scripted.Answer("one two three four five six seven eight nine ten")]
+    phone = await talking(house)
+    phone.speak(1.0)
+    await house.until(lambda: house.call(phone).playout.busy)
+    await asyncio.sleep(0.5)
+    began = len(phone.heard)
+    phone.speak(0.45)
+    await house.until(lambda: not phone.speaking)
+    await asyncio.sleep(0.2)
+    house.engine.sessions[-1].hears("plain", aside=True)
+    await asyncio.sleep(0.2)
+    levels = phone.heard[began:]
+    assert min(levels) < 0.3 * levels[0], "ducked"
+    assert levels[-1] == pytest.approx(levels[0], rel=0.3), "and back"
+    assert house.events(phone, "barge_in") == []
+    assert len(house.engine.told("commit")) == 1
+    await house.until(lambda: not house.call(phone).playout.busy)
+    assert phone.heard_s(began) > 2.5, "all of it was heard"
+
+
+async def test_a_hello_while_we_talk_cuts_our_voice(house: House) -> None:
+    house.engine.hears_early = True
+    house.engine.answers = [scripted.Answer("one two three four five six seven eight nine ten")]
+    phone = await talking(house)
+    phone.speak(1.0)
+    await house.until(lambda: house.call(phone).playout.busy)
+    await asyncio.sleep(0.5)
+    phone.speak(0.45)
+    await house.until(lambda: not phone.speaking)
+    await asyncio.sleep(0.2)
+    assert house.events(phone, "barge_in") == [], "its words are waited for"
+    house.engine.sessions[-1].hears("plain")
+    await asyncio.sleep(0.1)
+    assert len(house.events(phone, "barge_in")) == 1
+    await house.until(lambda: len(house.engine.told("commit")) == 2)
+
+
+async def test_who_speaks_on_cuts_our_voice_before_any_words_are_known(house: House) -> None:
+    house.engine.hears_early = True
+    phone = await house.ring(Answer(), TALK)
+    await house.until(lambda: phone.heard_s() > 0.4)
+    phone.speak(2.0)
+    await house.until(lambda: house.events(phone, "barge_in"))
+    assert house.events(phone, "barge_in")[0]["onset_to_cut_s"] < TurnRules().barge_s + 0.1
 
 
 async def test_a_caller_who_speaks_before_the_reply_exists_stops_it_too(house: House) -> None:
@@ -358,7 +464,7 @@ async def test_the_latency_of_a_turn_is_split_by_stage(house: House) -> None:
     await house.until(lambda: house.front.told(TurnAnswered))
     latency = house.front.told(TurnAnswered)[0].latency
     assert latency["engine"] == pytest.approx(0.5, abs=0.03)
-    assert latency["endpointing"] == pytest.approx(0.35, abs=0.07)
+    assert latency["endpointing"] == pytest.approx(TurnRules().plain_s, abs=0.07)
     assert latency["playout"] < 0.1
     stages = latency["endpointing"] + latency["engine"] + latency["playout"]
     assert latency["whole"] == pytest.approx(stages, abs=0.03)

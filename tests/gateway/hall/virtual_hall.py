@@ -54,6 +54,7 @@ from gateway.store.call_record import CallRecord
 from gateway.store.call_session import Session
 from gateway.store.living_calls import LivingCalls
 from model import client
+from model.api import EarlyHearing, HearingState
 from model.errors import EngineBusy, EngineLost, EngineRefused
 from tests.house_time import HouseLoop
 from watermark.errors import MarkError
@@ -272,6 +273,8 @@ class Engine:
     """keeps its lead; else it sends all at once"""
     loses_at_once: bool = False
     transcribes: bool = True
+    hears_early: bool = False
+    """tells what it hears at a pause; a test has it do so by `EngineTalk.hears`"""
     sessions: list[EngineTalk] = field(default_factory=list)
     sounds: dict[str, Any] = field(default_factory=dict)
     """what it makes of some words, float32 24 kHz; of all others `WORD_S` of `VOICE`"""
@@ -331,6 +334,8 @@ class EngineTalk:
         self.closed = False
         self.lead_s = 1.0
         self.transcribes = engine.transcribes
+        self.hears_early = engine.hears_early
+        self._closed = 0
         self._events: asyncio.Queue[client.EngineEvent | Exception] = asyncio.Queue()
         self._number = 0
         self._running: tuple[str, str, asyncio.Task[None]] | None = None
@@ -344,6 +349,11 @@ class EngineTalk:
 
     def send(self, event: client.EngineEvent) -> None:
         self._events.put_nowait(event)
+
+    def hears(self, state: HearingState, *, aside: bool = False) -> None:
+        """It has understood all that it was sent of the present utterance."""
+        early = EarlyHearing(state, self._heard / 24_000, aside)
+        self.send(client.HeardEarly(self._closed, early))
 
     def _note(self, kind: str, what: Any = None) -> None:
         if self.closed:
@@ -364,12 +374,14 @@ class EngineTalk:
 
     async def clear(self) -> None:
         self._note("clear")
+        self._closed += 1
         self._heard = 0
 
     async def commit(self) -> None:
         if not self._heard:
             self.wrongs.append("a commit of nothing")
         heard_s, self._heard = self._heard / 24_000, 0
+        self._closed += 1
         self._note("commit", heard_s)
         text = self.engine.hears.pop(0) if self.engine.hears else None
         if text is not None:
