@@ -247,10 +247,11 @@ async def _one(house: House, scene: Scene, line: str, seconds: float) -> Witness
     await house.until(lambda: phone.heard_s() > 0)
     if scene.alarmed:
         call.seat.echo._start(round(0.2 * 8_000))
-        call.seat.echo._patience = 1_000_000
     began, seen, waiting = house.loop.time(), Witnessed(), list(scene.interrupts)
     speaking = counts = False
     while (now := house.loop.time() - began) < seconds:
+        if scene.alarmed:
+            call.seat.echo._unlike = 0  # a look may find a likeness by chance, and the next ones miss it
         if waiting and now >= waiting[0][0]:
             phone.say(at_rate(waiting.pop(0)[1], scene.rate_hz))
         turns = call.ear.turns
