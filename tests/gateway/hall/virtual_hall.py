@@ -27,6 +27,7 @@ from gateway.errors import RpcError
 from gateway.hall.audio import VAD_WINDOW, Floats
 from gateway.hall.call import Call
 from gateway.hall.hall import Hall
+from gateway.hall.noise import NoiseStage
 from gateway.hall.rate import CAPACITY
 from gateway.hall.tick_pass import Floor
 from gateway.ipc import tick
@@ -190,6 +191,13 @@ class Loudness:
                 judged[row] = 0.95 if float(np.sqrt(np.mean(window**2))) > 0.02 else 0.01
             self._heard[row] = [heard]
         return judged
+
+
+class Noiseless(NoiseStage):
+    """For phones that speak in tones: a suppressor takes what never changes for noise, and is right."""
+
+    def doubt(self, rows: Any, judged: dict[int, float]) -> None:
+        pass
 
 
 # ── Redis ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -737,12 +745,13 @@ class House:
     def _new_hall(self) -> Hall:
         self.bank = Bank()
         clocks = HouseTime(self.loop)
+        noise = Noiseless(CAPACITY) if self._activity is None else None
         return Hall(
             name="hall0",
             settings=self.settings,
             runtime=Runtime(self.settings.data_dir),
             token="token",
-            floor=Floor(self.bank, KEY, activity=self._activity or Loudness(), clocks=clocks),  # type: ignore[arg-type]  # what the floor uses of it
+            floor=Floor(self.bank, KEY, activity=self._activity or Loudness(), noise=noise, clocks=clocks),  # type: ignore[arg-type]  # what the floor uses of it
             sessions=self.memory,  # type: ignore[arg-type]
             engine=self.engine,  # type: ignore[arg-type]
             verifier=self.consent,
