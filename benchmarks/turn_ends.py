@@ -20,6 +20,7 @@ import asyncio
 import difflib
 import re
 import time
+import wave
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +30,10 @@ import click
 import numpy as np
 import soxr
 
+from consent.data_dir import default_data_dir
+from consent.models.model_files import models_dir
+from consent.whisper.whisper import ENGLISH as WHISPER
+from consent.whisper.whisper import Whisper
 from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, RateChanger, VoiceActivity
 from gateway.hall.call_ear import APPEND_FRAMES
 from gateway.hall.turns import TurnEvent, TurnRules, Turns
@@ -64,7 +69,7 @@ class Caller:
 
 
 @dataclass(eq=False, slots=True)
-class Judged:
+class HeardCaller:
     """A caller as the hall hears it, before anybody waits for anything."""
 
     caller: Caller
@@ -78,7 +83,7 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TurnOutcome:
     """What became of a caller's turn."""
 
     cut: bool
@@ -106,8 +111,6 @@ def line(voice: Floats, seed: str) -> Floats:
 
 def recorded(path: Path) -> Floats:
     """A prompt, float32 8 kHz, without the quiet around it."""
-    import wave
-
     with wave.open(str(path)) as file:
         pcm = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
     loud = np.flatnonzero(np.abs(pcm) > 0.02 * np.max(np.abs(pcm)))
@@ -159,7 +162,7 @@ def asides() -> Iterator[Caller]:
         yield Caller("asides", text, line(hibari(text), text))
 
 
-def heard(callers: Sequence[Caller]) -> list[Judged]:
+def heard(callers: Sequence[Caller]) -> list[HeardCaller]:
     """Their frames and judgements, all at once as a hall does it."""
     frame = round(HOUSE_HZ * FRAME_S)
     longest = max(len(caller.pcm) for caller in callers) // frame + 1
@@ -169,7 +172,9 @@ def heard(callers: Sequence[Caller]) -> list[Judged]:
     found = []
     for caller, sound in zip(callers, block, strict=True):
         edge = round((LEAD_S + 0.3) * HOUSE_HZ), len(caller.pcm) - round((AFTER_S + 0.3) * HOUSE_HZ)
-        found.append(Judged(caller, np.split(sound, longest), [], edge[0] / HOUSE_HZ, edge[1] / HOUSE_HZ))
+        found.append(
+            HeardCaller(caller, np.split(sound, longest), [], edge[0] / HOUSE_HZ, edge[1] / HOUSE_HZ)
+        )
     for at in range(longest):
         judged = activity.judge(rows, narrow.change(rows, block[:, at * frame : (at + 1) * frame]))
         for row, one in enumerate(found):
@@ -182,13 +187,10 @@ def heard(callers: Sequence[Caller]) -> list[Judged]:
 
 def recogniser(directory: Path) -> Words:
     """Whisper's tiny.en from a directory of model files."""
-    from consent.whisper.whisper import ENGLISH as TINY
-    from consent.whisper.whisper import Whisper
-
-    whisper = Whisper.load(TINY, directory)
+    whisper = Whisper.load(WHISPER, directory)
 
     def words(pcm: Floats) -> tuple[str, float]:
-        began = time.process_time()
+        began = time.process_time()  # it computes in a thread of its own
         text = whisper.transcribe(pcm, "en").text
         return text, time.process_time() - began
 
@@ -201,10 +203,10 @@ def is_answer(text: str) -> bool:
     return any(difflib.SequenceMatcher(None, said, phrase).ratio() >= NEAR for phrase in demo_phrases())
 
 
-class Engine(Ears):
+class TimedEars(Ears):
     """Answers when the words would have been there; time is told by `run`."""
 
-    def __init__(self, one: Judged, words: Words | None) -> None:
+    def __init__(self, one: HeardCaller, words: Words | None) -> None:  # without the processes of `Ears`
         self._one = one
         self._words = words
         self._due: list[tuple[float, asyncio.Future[Hearing]]] = []
@@ -247,15 +249,17 @@ class Engine(Ears):
             await asyncio.sleep(0)
 
 
-async def turn(one: Judged, rules: TurnRules, words: Words | None, *, over_us: bool = False) -> Outcome:
+async def turn(
+    one: HeardCaller, rules: TurnRules, words: Words | None, *, over_us: bool = False
+) -> TurnOutcome:
     """One caller's turn, to its first end."""
-    turns, engine = Turns(rules), Engine(one, words)
+    turns, engine = Turns(rules), TimedEars(one, words)
     spoken_s = float("inf")
     for at, (frame, judged) in enumerate(zip(one.frames, one.judged, strict=True)):
         now = (at + 1) * FRAME_S
         await engine.run(now)
         we_talk = over_us and spoken_s == float("inf")
-        event = turns.hear(frame, judged, we_talk=we_talk, early=engine.early, hears_early=words is not None)
+        event = turns.hear(frame, judged, we_talk=we_talk, early=engine.early, knows_asides=words is not None)
         if event is not None or turns.frames_waiting >= APPEND_FRAMES or turns.pausing:
             sound = turns.take()
             if sound is not None:
@@ -265,12 +269,14 @@ async def turn(one: Judged, rules: TurnRules, words: Words | None, *, over_us: b
         elif event in (TurnEvent.END, TurnEvent.TRIFLE):
             engine.listening.clear()
             wait_s = now - one.ends_s
-            return Outcome(wait_s < 0.0, wait_s, engine.asked, spoken_s)
-    return Outcome(False, AFTER_S, engine.asked, spoken_s)
+            return TurnOutcome(wait_s < 0.0, wait_s, engine.asked, spoken_s)
+    return TurnOutcome(False, AFTER_S, engine.asked, spoken_s)
 
 
-def outcomes(judged: Sequence[Judged], rules: TurnRules, words: Words | None, **how: bool) -> list[Outcome]:
-    async def all_of_them() -> list[Outcome]:
+def outcomes(
+    judged: Sequence[HeardCaller], rules: TurnRules, words: Words | None, **how: bool
+) -> list[TurnOutcome]:
+    async def all_of_them() -> list[TurnOutcome]:
         return [await turn(one, rules, words, **how) for one in judged]
 
     return asyncio.run(all_of_them())
@@ -279,7 +285,7 @@ def outcomes(judged: Sequence[Judged], rules: TurnRules, words: Words | None, **
 # ── the tables ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def ends(kinds: dict[str, list[Judged]], words: Words) -> None:
+def ends(kinds: dict[str, list[HeardCaller]], words: Words) -> None:
     """Prints the curve over the waits."""
     base = TurnRules()
     clock = [replace(base, plain_s=wait_s, trifle_s=wait_s) for wait_s in (0.2, 0.25, 0.35, 0.5, 0.7, 0.9)]
@@ -306,7 +312,7 @@ def ends(kinds: dict[str, list[Judged]], words: Words) -> None:
         )
 
 
-def barges(said: list[Judged], sentences: list[Judged], words: Words) -> None:
+def barges(said: list[HeardCaller], sentences: list[HeardCaller], words: Words) -> None:
     """Prints what cuts our voice, and how soon."""
     click.echo("| rule | asides that cut us | sentences that cut us | after, s p50 / p90 |")
     base = TurnRules()
@@ -323,7 +329,7 @@ def barges(said: list[Judged], sentences: list[Judged], words: Words) -> None:
         )
 
 
-def _share(found: list[Outcome]) -> str:
+def _share(found: list[TurnOutcome]) -> str:
     return f"{sum(one.cut for one in found) / max(1, len(found)):.1%}"
 
 
@@ -350,10 +356,10 @@ def report(words: Words, count: int) -> None:
 
 @click.command()
 @click.option("--count", default=80, show_default=True, help="half as many numbers, twice as many sentences")
-@click.option("--models", type=click.Path(path_type=Path, exists=True), required=True, help="model files")
-def main(count: int, models: Path) -> None:
+@click.option("--models", type=click.Path(path_type=Path), help="model files, if not the data directory's")
+def main(count: int, models: Path | None) -> None:
     """Ends of turns, and interruptions."""
-    report(recogniser(models), count)
+    report(recogniser(models_dir(default_data_dir(), models)), count)
 
 
 if __name__ == "__main__":

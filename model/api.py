@@ -163,6 +163,10 @@ class Conversation(Protocol):
 class HearsEarly(Protocol):
     """A conversation that tells what it hears while the caller still speaks; not every engine's does."""
 
+    @property
+    def knows_asides(self) -> bool:
+        """Whether it can tell an aside. Then what is said over our voice waits for its words, up to .64 s."""
+
     def tell_early(self, tell: Callable[[EarlyHearing], None]) -> None:
         """From now on `tell` is called in the event loop, whenever a pause of the present utterance has been
         understood; of an utterance that is committed or cleared, never."""

@@ -121,8 +121,8 @@ class EngineSession:
         self._items: dict[int, str] = {}
         self.transcribes = True
         """whether the engine writes down what the caller said; known once it has greeted"""
-        self.hears_early = False
-        """whether it tells what it hears while the caller speaks; known once it was asked to"""
+        self.knows_asides = False
+        """whether it tells what it hears early, asides too; known once it was asked to"""
 
     async def _say(self, kind: str, **fields: Any) -> None:
         await self._put(json.dumps({"type": kind, **fields}, separators=(",", ":")))
@@ -207,7 +207,7 @@ class EngineSession:
             case "session.created" | "session.updated":
                 ours = event["session"]["voicegate"]
                 self.transcribes = bool(ours["limits"]["transcribes"])
-                self.hears_early = bool(ours.get("hearing"))
+                self.knows_asides = bool(ours.get("asides"))
             case "response.output_audio_transcript.delta":
                 return Words(event["item_id"], event["delta"])
             case "response.output_audio.delta":

@@ -195,8 +195,10 @@ def session(
     lead_s: float,
     *,
     hearing: bool = False,
+    asides: bool = False,
 ) -> Event:
-    """`session.created` and `session.updated`. `hearing`: `voicegate.hearing` events will come."""
+    """`session.created` and `session.updated`. `hearing`: `voicegate.hearing` events will come; `asides`: and
+    they tell asides."""
     audio = {"format": {"type": "audio/pcm", "rate": RATE_HZ}}
     return server(
         kind,
@@ -211,6 +213,7 @@ def session(
             "voicegate": {
                 "lead_s": lead_s,
                 "hearing": hearing,
+                "asides": asides,
                 "limits": {
                     "conversations": limits.conversations,
                     "utterance_s": limits.utterance_s,

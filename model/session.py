@@ -67,8 +67,9 @@ class Session:
         self._utterance = 0
         """commits and clears so far"""
         self._wants_hearing = False
-        self._hears_early = isinstance(conversation, HearsEarly)
+        self._hears_early = self._knows_asides = False
         if isinstance(conversation, HearsEarly):
+            self._hears_early, self._knows_asides = True, conversation.knows_asides
             conversation.tell_early(self._heard_early)
         self._tasks = Tasks()
         self._committing: asyncio.Task[None] | None = None
@@ -99,6 +100,7 @@ class Session:
                 self._limits,
                 terms.lead_s,
                 hearing=self._wants_hearing and self._hears_early,
+                asides=self._wants_hearing and self._knows_asides,
             )
         )
 

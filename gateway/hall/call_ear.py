@@ -113,7 +113,7 @@ class CallEar:
         busy = self._playout.busy
         speech = self._speech
         event = self.turns.hear(
-            frame, judged, we_talk=busy, early=speech.early, hears_early=speech.hears_early
+            frame, judged, we_talk=busy, early=speech.early, knows_asides=speech.knows_asides
         )
         if busy or self.turns.speaking:
             self.last_sound = now

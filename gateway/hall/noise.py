@@ -1,15 +1,13 @@
-"""Tells a caller from the people behind them, by what WebRTC's noise suppressor leaves of the sound.
+"""Tells a caller from the people behind them: who speaks to us is louder than what is there all the time.
 
-The judge of speech (`VoiceActivity`) takes babble for speech, which it is. What the suppressor takes away is
-what has been there all the time; so where it takes most of a window away, nobody speaks *to us*, whatever
-the judge says of it. The judge itself hears the sound as it came: what the suppressor leaves of babble is
-more like one voice than babble was, and the judge takes it for speech more often
-(`benchmarks/noisy_lines.py`). Nor does anybody else hear what it leaves: recognisers hear worse through it.
+The judge of speech (`VoiceActivity`) takes babble for speech, which it is. So each call's sound is compared
+with the quietest that it was in the last one to two seconds: what is hardly louder is nobody who speaks to
+us, whatever the judge says. On a quiet line any gap between two words is so quiet that this never matters.
 
-The suppressor (`pywebrtc-audio`) holds the interpreter's lock for .02 ms a call, so it listens after the
-20 ms pass, when the lines have their answers; its word is good for the next pass.
+WebRTC's suppressor before the judge does the contrary of what it is for: what it leaves of babble is more
+like one voice than babble was, and the judge takes it for speech more often (`benchmarks/noisy_lines.py`).
 
-Hot path: no locks, no logs.
+Hot path: numpy over all calls at once; no locks, no logs.
 """
 
 from __future__ import annotations
@@ -17,53 +15,44 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from pywebrtc_audio import NoiseSuppressor
+from numpy.typing import NDArray
 
-from gateway.hall.audio import VAD_HZ, Floats, RateChanger, Rows
+from gateway.hall.audio import FRAME_S, Floats, Rows
 
-SUPPRESSOR_HZ: Final = 16_000
-"""The lowest rate that it takes."""
-PIECE: Final = SUPPRESSOR_HZ // 100
-"""Samples that it takes at once (10 ms)."""
-LEVEL: Final = 1
-"""Of its four strengths: 12 dB at most."""
-LEAST: Final = 10 ** (-5 / 10)
-"""Less than this share of the energy left (-5 dB), and the sound is noise."""
+LOUDER: Final = 10 ** (6 / 10)
+"""Who speaks to us has so many times (6 dB) the energy of the quietest that there was."""
 KEEP: Final = 0.6
-"""Of the energies from one tick to the next: they are those of the last 50 ms or so."""
+"""Of the energy from one tick to the next: it is that of the last 50 ms or so."""
+LOOKS_BACK: Final = round(1.0 / FRAME_S)
+"""Ticks of which the quietest is kept, and the quietest of as many before."""
 NOTHING: Final = 1e-8
-"""Energy of 20 ms that counts as silence, of which the suppressor takes nothing."""
+"""Energy of 20 ms that any sound has."""
 
 
-class NoiseStage:
-    """What the suppressor makes of each call's sound; a call's row is its own, as in every stage."""
+class NoiseFloor:
+    """What there is on each call's line when nobody speaks; a call's row is its own, as in every stage."""
 
     def __init__(self, capacity: int) -> None:
-        self._up = RateChanger(VAD_HZ, SUPPRESSOR_HZ, capacity)
-        self._suppressors: list[NoiseSuppressor | None] = [None] * capacity
-        self._came: Floats = np.full(capacity, NOTHING, np.float32)
-        self._left: Floats = np.full(capacity, NOTHING, np.float32)
+        self._energy: Floats = np.zeros(capacity, np.float32)
+        self._quietest: Floats = np.zeros((2, capacity), np.float32)
+        """of the present second, and of the one before; 0 until a second was heard"""
+        self._ticks: NDArray[np.intp] = np.zeros(capacity, np.intp)
 
     def reset(self, row: int) -> None:
-        self._up.reset(row)
-        self._suppressors[row] = None
-        self._came[row] = self._left[row] = NOTHING
+        self._energy[row] = 0.0
+        self._quietest[:, row] = 0.0
+        self._ticks[row] = 0
 
-    def hear(self, rows: Rows, narrow: Floats) -> None:
-        """20 ms of the calls in `rows`, float32 `(B, 160)` at 8 kHz."""
-        sound = self._up.change(rows, narrow)
-        left = np.empty(len(rows), np.float32)
-        for at, row in enumerate(rows.tolist()):
-            suppressor = self._suppressors[row]
-            if suppressor is None:
-                suppressor = self._suppressors[row] = NoiseSuppressor(SUPPRESSOR_HZ, 1, LEVEL)
-            first, second = (suppressor.process(sound[at, k : k + PIECE]) for k in (0, PIECE))
-            left[at] = np.dot(first, first) + np.dot(second, second)
-        self._came[rows] = KEEP * self._came[rows] + np.einsum("ij,ij->i", sound, sound) + NOTHING
-        self._left[rows] = KEEP * self._left[rows] + left + NOTHING
-
-    def doubt(self, rows: Rows, judged: dict[int, float]) -> None:
-        """Takes back what `judged` (row -> probability of speech) says of rows whose sound is noise."""
-        for row in rows[self._left[rows] < LEAST * self._came[rows]].tolist():
+    def doubt(self, rows: Rows, narrow: Floats, judged: dict[int, float]) -> None:
+        """Hears 20 ms of the calls in `rows`, float32 `(B, 160)` at 8 kHz, and takes back what `judged` (row
+        -> probability of speech) says of those that are hardly louder than their line."""
+        energy = KEEP * self._energy[rows] + np.einsum("ij,ij->i", narrow, narrow) + NOTHING
+        self._energy[rows] = energy
+        self._quietest[0, rows] = np.minimum(self._quietest[0, rows], energy)
+        self._ticks[rows] += 1
+        full = rows[self._ticks[rows] % LOOKS_BACK == 0]
+        self._quietest[1, full] = self._quietest[0, full]
+        self._quietest[0, full] = self._energy[full]
+        for row in rows[energy < LOUDER * self._quietest[:, rows].min(axis=0)].tolist():
             if row in judged:
                 judged[row] = 0.0

@@ -88,8 +88,8 @@ class Speech:
         self._unanswered = Unanswered()
         self._config: dict[str, Any] = {}
         self._transcribes = True
-        self.hears_early = False
-        """the present engine tells what it hears while the caller speaks"""
+        self.knows_asides = False
+        """the present engine tells which words are nothing to stop for"""
         self.early: EarlyHearing | None = None
         """what it made of the latest pause of the present utterance"""
 
@@ -291,7 +291,7 @@ class Speech:
             if term.over.is_set():  # another voice's: none of it is for the call any more
                 return
             self._replies.moved()
-            self._transcribes, self.hears_early = session.transcribes, session.hears_early
+            self._transcribes, self.knows_asides = session.transcribes, session.knows_asides
             self._take(event, post)
 
     async def _write(self, session: EngineSession, outbox: Outbox) -> None:
@@ -314,7 +314,7 @@ class Speech:
 
     def _start_over(self) -> None:
         """The session is gone: what nobody heard yet is asked for again, what was begun is left as it is."""
-        self.early, self.hears_early = None, False
+        self.early, self.knows_asides = None, False
         self._outbox.clear()
         self._replies.lose()
         self._unanswered.start_over()

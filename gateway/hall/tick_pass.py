@@ -6,8 +6,7 @@ no locks, no logs in the ordinary case, numpy over all calls at once. An error o
 no other. What the pass keeps of a call is its `Seat`, which nobody else writes.
 
 Calls whose line sends us our own voice are heard after the pass, a few at a time and before the next one:
-taking an echo out costs more than all the rest, and no line waits for it. What noise there is in calls is
-listened for after the pass, too.
+taking an echo out costs more than all the rest, and no line waits for it.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from gateway.hall.echo import Cancellers, EchoGuard
 from gateway.hall.inspector import Inspector
 from gateway.hall.key_tones import KeyTones
 from gateway.hall.licence import Licence
-from gateway.hall.noise import NoiseStage
+from gateway.hall.noise import NoiseFloor
 from gateway.hall.playout import FRAME, Playout
 from gateway.hall.rate import CAPACITY, Rate
 from gateway.hall.ticks import RATES_HZ, TickLine
@@ -53,8 +52,6 @@ LOOKS: Final = 4
 """Echoes that are looked for in one turn (.3 ms each); the other calls' guards wait for the next one."""
 TOGETHER: Final = 8
 """Calls whose echo is taken out in one go (.2 ms each); between two goes other things may happen."""
-QUICKLY: Final = 32
-"""Calls whose noise is listened for in one go (.03 ms each)."""
 LATE_S: Final = 0.010
 """A turn that takes longer is counted as late: half of a frame is gone."""
 
@@ -193,7 +190,7 @@ class Floor:
         mark_key: MarkKey,
         *,
         activity: VoiceActivity | None = None,
-        noise: NoiseStage | None = None,
+        noise: NoiseFloor | None = None,
         clocks: Clocks = time,
     ) -> None:
         self.counters = Counters()
@@ -207,9 +204,7 @@ class Floor:
         self._cancellers = Cancellers()
         self._echoing: deque[_Heard] = deque()
         """what calls with an echo said in the last turn; it waits until the lines have their answers"""
-        self._noise = noise or NoiseStage(CAPACITY)
-        self._noises: deque[tuple[Rows, Floats]] = deque(maxlen=CAPACITY // QUICKLY + len(RATES_HZ))
-        """what calls said in the last turn, at 8 kHz; the oldest is let go when there is no time for it"""
+        self._noise = noise or NoiseFloor(CAPACITY)
         self._looks = LOOKS
         """echoes that may still be looked for in this turn"""
         self._free = list(range(CAPACITY - 1, -1, -1))
@@ -275,8 +270,6 @@ class Floor:
                 self.counters.late_ticks += len(waiting) - 1
         if self._echoing:
             asyncio.get_running_loop().call_soon(self._hear_some_past_echo)
-        elif self._noises:
-            asyncio.get_running_loop().call_soon(self._hear_some_noise)
         took = time.perf_counter() - began
         self.counters.turns += 1
         self.counters.busy_s += took
@@ -341,19 +334,8 @@ class Floor:
     def _judge(self, rows: Rows, narrow: Floats) -> dict[int, float]:
         """Row -> probability of a caller's speech; none of what is noise."""
         judged = self._vad.judge(rows, narrow)
-        self._noise.doubt(rows, judged)
-        for at in range(0, len(rows), QUICKLY):
-            self._noises.append((rows[at : at + QUICKLY], narrow[at : at + QUICKLY]))
+        self._noise.doubt(rows, narrow, judged)
         return judged
-
-    def _hear_some_noise(self) -> None:
-        """After a turn: a few calls' noise."""
-        if not self._noises:
-            return
-        began = time.perf_counter()
-        self._noise.hear(*self._noises.popleft())
-        self.counters.busy_s += time.perf_counter() - began
-        asyncio.get_running_loop().call_soon(self._hear_some_noise)
 
     def _doubt(self, call: Seated, likely: float | None) -> float | None:
         """The probability of a caller's speech; none when what sounds like it is our own voice."""
@@ -373,7 +355,6 @@ class Floor:
     def _hear_some_past_echo(self) -> None:
         """After a turn, when the lines have their answers: a few calls, so that nobody waits for all."""
         if not self._echoing:
-            self._hear_some_noise()
             return
         began = time.perf_counter()
         self._hear_past_echo(self._echoing.popleft())

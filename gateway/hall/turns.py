@@ -56,8 +56,8 @@ class TurnRules:
     """While we talk, shorter sounds are trifles, unless they are a sure answer; while we listen, anything
     past the onset is a turn."""
     barge_s: float = 0.64
-    """While we talk and the engine hears early, speech that still sounds after so long is a turn whatever its
-    words are; shorter speech waits for them."""
+    """While we talk and the engine knows asides, speech that still sounds after so long is a turn whatever
+    its words are; shorter speech waits for them."""
     longest_s: float = 0.96
     """After so long it is one although it may have ended."""
     trifle_s: float = 0.35
@@ -126,11 +126,11 @@ class Turns:
         *,
         we_talk: bool,
         early: EarlyHearing | None = None,
-        hears_early: bool = False,
+        knows_asides: bool = False,
     ) -> TurnEvent | None:
         """One frame of the caller (float32 `(480,)` at 24 kHz; None when nothing came) and, when a window
         was completed by it, the probability of speech. `early`: what the engine heard last of the present
-        turn; `hears_early`: it will tell."""
+        turn; `knows_asides`: it will tell which words are nothing to stop for."""
         sound = frame if frame is not None else np.zeros(round(HOUSE_HZ * FRAME_S), np.float32)
         if self.speaking:
             self._sound.append(sound)
@@ -145,7 +145,7 @@ class Turns:
             judged, window_s = 0.0, FRAME_S  # nothing arrives any more: that is quiet too
         else:
             window_s = WINDOW_S
-        return self._judge(judged, window_s, we_talk, early, hears_early)
+        return self._judge(judged, window_s, we_talk, early, knows_asides)
 
     def _weigh(self, sound: Floats) -> None:
         power = float(np.dot(sound, sound))
@@ -154,7 +154,7 @@ class Turns:
         self._since_loud_s = 0.0 if loud else self._since_loud_s + FRAME_S
 
     def _judge(
-        self, judged: float, window_s: float, we_talk: bool, early: EarlyHearing | None, hears_early: bool
+        self, judged: float, window_s: float, we_talk: bool, early: EarlyHearing | None, knows_asides: bool
     ) -> TurnEvent | None:
         rules = self.rules
         if judged >= rules.on:
@@ -181,7 +181,7 @@ class Turns:
         if early is not None and early.heard_s < self._length_s - self._quiet_s - SAME_S:
             early = None  # the caller has spoken on
         if not self.counts:
-            counts = self._is_turn(judged, we_talk, early, hears_early)
+            counts = self._is_turn(judged, we_talk, early, knows_asides)
             if counts:
                 self.counts = True
                 return TurnEvent.SPEECH
@@ -194,7 +194,7 @@ class Turns:
         return None
 
     def _is_turn(
-        self, judged: float, we_talk: bool, early: EarlyHearing | None, hears_early: bool
+        self, judged: float, we_talk: bool, early: EarlyHearing | None, knows_asides: bool
     ) -> bool | None:
         """Whether what the caller says is a turn; None as long as that is open."""
         rules = self.rules
@@ -202,7 +202,7 @@ class Turns:
         long_enough = self._speech_s >= rules.speech_s or self._past_us
         if not self._over_us:
             return True if long_enough or not we_talk else None
-        if not hears_early:
+        if not knows_asides:
             return True if long_enough else None
         if self._speech_s >= (rules.barge_s if self._since_loud_s <= SOUNDS_S else rules.longest_s) - 1e-9:
             return True

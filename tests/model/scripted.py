@@ -50,6 +50,7 @@ class ScriptedConversation:
     ended: int = 0
     """replies whose iterator was closed or ran out"""
     closed: asyncio.Event = field(default_factory=asyncio.Event)
+    knows_asides: bool = True
     hears: Callable[[EarlyHearing], None] = lambda _: None
     """tells what it heard early"""
 

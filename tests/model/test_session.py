@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model import events
+from model import client, events
 from model.api import FRAME, RATE_HZ, EarlyHearing, Tool
+from model.client import EngineClient
 from model.errors import EngineBusy, EngineError
 from tests.model.conftest import Grants, Served, Wire, pcm16, serve
 from tests.model.scripted import ScriptedConversation, ScriptedEngine
@@ -259,9 +260,11 @@ async def test_the_next_utterance_waits_until_the_last_is_understood(
 async def test_a_client_that_asked_is_told_what_a_pause_is_understood_as(
     wire: Wire, conversation: ScriptedConversation
 ) -> None:
-    assert wire.created["session"]["voicegate"]["hearing"] is False
+    ours = wire.created["session"]["voicegate"]
+    assert (ours["hearing"], ours["asides"]) == (False, False)
     updated = await wire.ask("session.update", "session.updated", session={"voicegate": {"hearing": True}})
-    assert updated["session"]["voicegate"]["hearing"] is True
+    ours = updated["session"]["voicegate"]
+    assert (ours["hearing"], ours["asides"]) == (True, True)
     await append(wire, 0.3)
     await wire.ask("input_audio_buffer.clear", "input_audio_buffer.cleared")
     await append(wire, 0.5)
@@ -272,6 +275,25 @@ async def test_a_client_that_asked_is_told_what_a_pause_is_understood_as(
     assert told == {
         "type": "voicegate.hearing", "utterance": 1, "heard_ms": 400, "state": "unfinished", "aside": True,
     }  # fmt: skip
+
+
+async def test_a_hall_is_told_by_its_client(served: Served, engine: ScriptedEngine) -> None:
+    hall = await EngineClient(served.url).connect(served.grants.issue("call-2").token)
+    await hall.update(hearing=True)
+    await hall.append(np.zeros(2_400, np.float32))
+    await hall.clear()
+    await hall.append(np.zeros(2_400, np.float32))
+    await hall.respond()
+    heard = []
+    async for event in hall:
+        if isinstance(event, client.Done):  # the engine has taken all of it
+            engine.conversations[0].hears(EarlyHearing("answered", 0.1))
+        elif isinstance(event, client.HeardEarly):
+            heard.append(event)
+            break
+    assert heard == [client.HeardEarly(1, EarlyHearing("answered", 0.1))]
+    assert hall.knows_asides
+    await hall.aclose()
 
 
 async def test_a_client_that_did_not_ask_hears_nothing_of_it(

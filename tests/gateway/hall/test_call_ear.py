@@ -25,7 +25,7 @@ class Engine:
         self.appended_s = 0.0
         self.cleared = 0
         self.early: EarlyHearing | None = None
-        self.hears_early = False
+        self.knows_asides = False
 
     def append(self, sound: Floats) -> None:
         self.appended_s += len(sound) / 24_000

@@ -161,7 +161,7 @@ async def ended_s(house: House, phone: Phone, state: HearingState | None) -> flo
 
 
 async def test_the_engine_s_words_decide_when_a_turn_is_over(house: House) -> None:
-    house.engine.hears_early = True
+    house.engine.knows_asides = True
     phone = await talking(house)
     assert house.engine.told("update")[0]["hearing"] is True
     rules = TurnRules()
@@ -182,7 +182,7 @@ async def test_at_a_pause_the_engine_has_all_of_the_sound_at_once(house: House) 
 
 
 async def test_words_of_a_turn_that_is_over_mean_nothing_to_the_next(house: House) -> None:
-    house.engine.hears_early = True
+    house.engine.knows_asides = True
     phone = await talking(house)
     phone.speak(1.0)
     await house.until(lambda: house.engine.told("commit"))
@@ -198,7 +198,7 @@ async def test_words_of_a_turn_that_is_over_mean_nothing_to_the_next(house: Hous
 
 
 async def test_an_okay_while_we_talk_ducks_our_voice_and_does_not_cut_it(house: House) -> None:
-    house.engine.hears_early = True
+    house.engine.knows_asides = True
     house.engine.answers = [scripted.Answer("one two three four five six seven eight nine ten")]
     phone = await talking(house)
     phone.speak(1.0)
@@ -220,7 +220,7 @@ async def test_an_okay_while_we_talk_ducks_our_voice_and_does_not_cut_it(house: 
 
 
 async def test_a_hello_while_we_talk_cuts_our_voice(house: House) -> None:
-    house.engine.hears_early = True
+    house.engine.knows_asides = True
     house.engine.answers = [scripted.Answer("one two three four five six seven eight nine ten")]
     phone = await talking(house)
     phone.speak(1.0)
@@ -237,7 +237,7 @@ async def test_a_hello_while_we_talk_cuts_our_voice(house: House) -> None:
 
 
 async def test_who_speaks_on_cuts_our_voice_before_any_words_are_known(house: House) -> None:
-    house.engine.hears_early = True
+    house.engine.knows_asides = True
     phone = await house.ring(Answer(), TALK)
     await house.until(lambda: phone.heard_s() > 0.4)
     phone.speak(2.0)

@@ -32,7 +32,7 @@ def run(
     for window, p in enumerate(judged):
         frame = FRAME * np.float32(levels[window] if levels else 1.0)
         told = (early or {}).get(window, told)
-        how = {"we_talk": we_talk, "hears_early": early is not None}
+        how = {"we_talk": we_talk, "knows_asides": early is not None}
         while heard_s + 0.02 < (window + 1) * WINDOW_S - 1e-9:
             assert turns.hear(frame, None, early=told, **how) is None
             heard_s += 0.02
@@ -257,7 +257,7 @@ def test_whatever_an_engine_tells_turns_begin_and_end_once(
     turns, open_ = Turns(), False
     for judged, we_talk, state, heard_s, aside in windows:
         early = None if state is None else EarlyHearing(state, heard_s, aside)
-        event = turns.hear(FRAME, judged, we_talk=we_talk, early=early, hears_early=True)
+        event = turns.hear(FRAME, judged, we_talk=we_talk, early=early, knows_asides=True)
         if event is not None:
             assert open_ == (event is not TurnEvent.ONSET)
             open_ = event in (TurnEvent.ONSET, TurnEvent.SPEECH)

@@ -27,7 +27,7 @@ from gateway.errors import RpcError
 from gateway.hall.audio import VAD_WINDOW, Floats
 from gateway.hall.call import Call
 from gateway.hall.hall import Hall
-from gateway.hall.noise import NoiseStage
+from gateway.hall.noise import NoiseFloor
 from gateway.hall.rate import CAPACITY
 from gateway.hall.tick_pass import Floor
 from gateway.ipc import tick
@@ -193,10 +193,10 @@ class Loudness:
         return judged
 
 
-class Noiseless(NoiseStage):
-    """For phones that speak in tones: a suppressor takes what never changes for noise, and is right."""
+class Noiseless(NoiseFloor):
+    """For phones that speak in tones: what never changes is taken for noise."""
 
-    def doubt(self, rows: Any, judged: dict[int, float]) -> None:
+    def doubt(self, rows: Any, narrow: Any, judged: dict[int, float]) -> None:
         pass
 
 
@@ -281,8 +281,8 @@ class Engine:
     """keeps its lead; else it sends all at once"""
     loses_at_once: bool = False
     transcribes: bool = True
-    hears_early: bool = False
-    """tells what it hears at a pause; a test has it do so by `EngineTalk.hears`"""
+    knows_asides: bool = False
+    """tells what is nothing to stop for; a test has it tell what it hears by `EngineTalk.hears`"""
     sessions: list[EngineTalk] = field(default_factory=list)
     sounds: dict[str, Any] = field(default_factory=dict)
     """what it makes of some words, float32 24 kHz; of all others `WORD_S` of `VOICE`"""
@@ -342,7 +342,7 @@ class EngineTalk:
         self.closed = False
         self.lead_s = 1.0
         self.transcribes = engine.transcribes
-        self.hears_early = engine.hears_early
+        self.knows_asides = engine.knows_asides
         self._closed = 0
         self._events: asyncio.Queue[client.EngineEvent | Exception] = asyncio.Queue()
         self._number = 0

@@ -1,0 +1,237 @@
+"""What noise on callers' lines does to turns, with and without `NoiseFloor`:
+`python -m benchmarks.noisy_lines`.
+
+Babble is human prompts in four languages (Debian: asterisk-core-sounds), some talkers at once, one prompt
+after the other, each at a level of its own; then there is pink noise. Levels are dBFS. First nobody calls: we
+talk for a minute over the noise, and each onset ducks our voice, each turn cuts it, for nothing. Then a
+caller says a sentence every six seconds while we listen: onsets and ends, against the same caller on a quiet
+line. All of it over G.711 (mu-law), 20 ms by 20 ms through the hall's voice activity and its `Turns`, as
+`gateway/hall/tick_pass.py` calls them; without words, which the clock's rules do not need.
+
+The third way has the judge hear what WebRTC's suppressor leaves: it is why nothing does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Final, Literal
+
+import click
+import numpy as np
+from pywebrtc_audio import NoiseSuppressor
+
+from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, RateChanger, Rows, VoiceActivity
+from gateway.hall.noise import NoiseFloor
+from gateway.hall.turns import TurnEvent, Turns
+from tests.gateway.hall.key_sounds import mu_law
+from tests.gateway.hall.speakerphone import prompts
+from tests.needs import SOUNDS
+
+SUPPRESSOR_HZ: Final = 16_000
+"""The lowest rate that the suppressor takes, in pieces of 10 ms."""
+PIECE: Final = SUPPRESSOR_HZ // 100
+LEVEL: Final = 1
+"""Of its four strengths: 12 dB at most."""
+LINES: Final = 4
+"""Calls a row."""
+VOICES: Final = ("en_US_f_Allison", "es_MX_f_Allison", "fr_CA_f_June", "it_IT_m_Carlo")
+EVERY_S: Final = 6.0
+HEARD_S: Final = 0.5
+"""A caller is found who is noticed within this."""
+
+Way = Literal["without", "with", "suppressed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """What `Turns` said of one line, in seconds, and the share of the time in which it took it for a turn."""
+
+    onsets: Floats
+    turns: Floats
+    ends: Floats
+    in_turns: float
+
+
+@cache
+def _said(voice: str) -> tuple[Floats, ...]:
+    return prompts(SOUNDS / voice, 1.0, 6.0)
+
+
+def rms(sound: Floats) -> float:
+    return float(np.sqrt(np.mean(sound**2)))
+
+
+def babble(talkers: int, level_db: float, seed: int, seconds: float) -> Floats:
+    """float32 8 kHz"""
+    chance, count = np.random.default_rng(seed), round(seconds * VAD_HZ)
+    whole = np.zeros(count, np.float32)
+    for talker in range(talkers):
+        said = _said(VOICES[talker % len(VOICES)])
+        parts: list[Floats] = []
+        while sum(map(len, parts)) < count + VAD_HZ:
+            loudness = np.float32(10 ** (chance.uniform(-6, 6) / 20))
+            parts += [
+                said[chance.integers(len(said))] * loudness,
+                np.zeros(chance.integers(0, 4800), np.float32),
+            ]
+        begin = chance.integers(0, VAD_HZ)
+        whole += np.concatenate(parts)[begin : begin + count]
+    return (whole * (10 ** (level_db / 20) / rms(whole))).astype(np.float32)
+
+
+def pink(level_db: float, seed: int, seconds: float) -> Floats:
+    """float32 8 kHz"""
+    chance, count = np.random.default_rng(seed), round(seconds * VAD_HZ)
+    spectrum = np.fft.rfft(chance.standard_normal(count))
+    spectrum /= np.sqrt(np.maximum(np.fft.rfftfreq(count, 1 / VAD_HZ), 20.0))
+    sound = np.fft.irfft(spectrum, count)
+    return (sound * (10 ** (level_db / 20) / rms(sound))).astype(np.float32)
+
+
+def callers(level_db: float, seed: int, seconds: float) -> Floats:
+    """A sentence every `EVERY_S`, from the third second on; float32 8 kHz."""
+    chance, whole = np.random.default_rng(seed), np.zeros(round(seconds * VAD_HZ), np.float32)
+    said = [voice for voice in _said("it_IT_m_Carlo") if len(voice) < 3.5 * VAD_HZ]
+    for begin in np.arange(3.0, seconds - 5.0, EVERY_S):
+        voice = said[chance.integers(len(said))]
+        at = round(begin * VAD_HZ)
+        whole[at : at + len(voice)] += voice * (10 ** (level_db / 20) / rms(voice))
+    return whole
+
+
+class Suppressed:
+    """The judge behind the suppressor."""
+
+    def __init__(self, capacity: int) -> None:
+        self._up = RateChanger(VAD_HZ, SUPPRESSOR_HZ, capacity)
+        self._down = RateChanger(SUPPRESSOR_HZ, VAD_HZ, capacity)
+        self._suppressors = [NoiseSuppressor(SUPPRESSOR_HZ, 1, LEVEL) for _ in range(capacity)]
+
+    def change(self, rows: Rows, narrow: Floats) -> Floats:
+        """float32 `(B, 160)` at 8 kHz, and so what is left of it."""
+        left = [
+            np.concatenate([suppressor.process(sound[at : at + PIECE]) for at in (0, PIECE)])
+            for suppressor, sound in zip(self._suppressors, self._up.change(rows, narrow), strict=True)
+        ]
+        return self._down.change(rows, np.stack(left))
+
+
+def noticed(lines: list[Floats], way: Way, *, we_talk: bool) -> tuple[list[Noticed], float]:
+    """What becomes of the lines' sound, and the CPU seconds of a second of one line that the way costs."""
+    count, frame = len(lines), round(VAD_HZ * FRAME_S)
+    rows = np.arange(count)
+    activity, to_house = VoiceActivity(count), RateChanger(VAD_HZ, HOUSE_HZ, count)
+    noise, suppressed = NoiseFloor(count), Suppressed(count)
+    turns = [Turns() for _ in lines]
+    events: list[list[tuple[float, TurnEvent]]] = [[] for _ in lines]
+    speaking, cost_s = np.zeros(count), 0.0
+    block = mu_law(np.stack(lines))
+    ticks = block.shape[1] // frame
+    for tick in range(ticks):
+        narrow = block[:, tick * frame : (tick + 1) * frame]
+        began = time.thread_time()
+        heard = suppressed.change(rows, narrow) if way == "suppressed" else narrow
+        cost_s += time.thread_time() - began
+        judged = activity.judge(rows, heard)
+        began = time.thread_time()
+        if way == "with":
+            noise.doubt(rows, narrow, judged)
+        cost_s += time.thread_time() - began
+        for row, sound in enumerate(to_house.change(rows, narrow)):
+            event = turns[row].hear(sound, judged.get(row), we_talk=we_talk)
+            turns[row].take()
+            speaking[row] += turns[row].speaking
+            if event is not None:
+                events[row].append(((tick + 1) * FRAME_S, event))
+
+    def times(row: int, kind: TurnEvent) -> Floats:
+        return np.array([at for at, event in events[row] if event is kind], np.float32)
+
+    found = [
+        Noticed(times(row, TurnEvent.ONSET), times(row, TurnEvent.SPEECH), times(row, TurnEvent.END), share)
+        for row, share in enumerate((speaking / ticks).tolist())
+    ]
+    return found, cost_s / (count * ticks * FRAME_S)
+
+
+def nobody(seconds: float) -> None:
+    """Prints what noise alone does while we talk."""
+    click.echo(
+        "| nobody calls | way | onsets a minute | turns a minute | of the time in a turn | CPU a call |"
+    )
+    kinds: list[tuple[str, Callable[[int], Floats]]] = [
+        (
+            f"{talkers} talkers, {level_db} dB",
+            lambda seed, t=talkers, db=level_db: babble(t, db, seed, seconds),  # type: ignore[misc]
+        )
+        for talkers in (6, 12, 40)
+        for level_db in (-30, -40, -50)
+    ]
+    kinds.append(("pink noise, -40 dB", lambda seed: pink(-40, seed, seconds)))
+    for name, make in kinds:
+        lines = [make(seed) for seed in range(LINES)]
+        for way in ("without", "with", "suppressed"):
+            found, cost = noticed(lines, way, we_talk=True)  # type: ignore[arg-type]  # a tuple's members
+            minutes = LINES * seconds / 60
+            click.echo(
+                f"| {name} | {way} | {sum(len(one.onsets) for one in found) / minutes:.1f} "
+                f"| {sum(len(one.turns) for one in found) / minutes:.1f} "
+                f"| {np.mean([one.in_turns for one in found]):.2f} | {cost:.4f} |"
+            )
+
+
+def somebody(seconds: float) -> None:
+    """Prints what becomes of callers' onsets and ends."""
+    click.echo(
+        "| a caller | way | found | onset later, s p50 / p90 / most | end later, s p10 / p50 / p90 | turns |"
+    )
+    kinds: list[tuple[str, float, Callable[[int], Floats]]] = [
+        ("-20 dB, line noise at -66", -20.0, lambda seed: pink(-66, seed, seconds)),
+        ("-32 dB, the same", -32.0, lambda seed: pink(-66, seed, seconds)),
+        ("-20 dB, pink noise at -45", -20.0, lambda seed: pink(-45, seed, seconds)),
+        ("-20 dB, 12 talkers at -50", -20.0, lambda seed: babble(12, -50, seed, seconds)),
+        ("-20 dB, 12 talkers at -40", -20.0, lambda seed: babble(12, -40, seed, seconds)),
+        ("-20 dB, 6 talkers at -40", -20.0, lambda seed: babble(6, -40, seed, seconds)),
+        ("-20 dB, 6 talkers at -35", -20.0, lambda seed: babble(6, -35, seed, seconds)),
+    ]
+    for name, level_db, noise in kinds:
+        lines = [callers(level_db, seed, seconds) + noise(seed) for seed in range(LINES)]
+        alone = [callers(level_db, seed, seconds) + pink(-66, seed, seconds) for seed in range(LINES)]
+        truth, _ = noticed(alone, "without", we_talk=False)
+        for way in ("without", "with", "suppressed"):
+            found, _ = noticed(lines, way, we_talk=False)  # type: ignore[arg-type]  # a tuple's members
+            onsets = np.concatenate([_after(o.onsets, t.onsets) for o, t in zip(found, truth, strict=True)])
+            ends = np.concatenate([_after(o.ends, t.ends) for o, t in zip(found, truth, strict=True)])
+            there, over = onsets[np.abs(onsets) <= HEARD_S], ends[np.abs(ends) <= HEARD_S]
+            click.echo(
+                f"| {name} | {way} | {len(there)} of {len(onsets)} "
+                f"| {_percentiles(there, (50, 90, 100))} | {_percentiles(over, (10, 50, 90))} "
+                f"| {sum(len(one.turns) for one in found)} of {sum(len(one.turns) for one in truth)} |"
+            )
+
+
+def _after(found: Floats, truth: Floats) -> Floats:
+    """How much later each of `truth` was found; infinite when nothing was."""
+    if not len(found):
+        return np.full(len(truth), np.inf, np.float32)
+    nearest = found[np.abs(found[None, :] - truth[:, None]).argmin(axis=1)]
+    return nearest - truth
+
+
+def _percentiles(seconds: Floats, which: tuple[int, ...]) -> str:
+    return " / ".join(f"{at:+.2f}" for at in np.percentile(seconds, which)) if len(seconds) else "–"
+
+
+@click.command()
+@click.option("--seconds", default=60.0, show_default=True, help="of each line")
+def main(seconds: float) -> None:
+    """Noise on callers' lines."""
+    nobody(seconds)
+    somebody(seconds)
+
+
+if __name__ == "__main__":
+    main()
