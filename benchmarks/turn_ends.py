@@ -38,7 +38,7 @@ from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, RateChanger, V
 from gateway.hall.call_ear import APPEND_FRAMES
 from gateway.hall.turns import TurnEvent, TurnRules, Turns
 from model.api import EarlyHearing
-from model.ears.last_words import hearing_state, is_aside, words_of
+from model.ears.last_words import early_hearing, words_of
 from model.embedded.ears import Ears, Listening
 from model.embedded.evidence import NOTHING, Hearing
 from tests.model.embedded.callers import ENGLISH, demo_phrases, espeak, hibari, telephone
@@ -229,10 +229,8 @@ class TimedEars(Ears):
         return Hearing(text, 1.0, is_answer(text))
 
     def _tell(self, hearing: Hearing, heard_s: float) -> None:
-        text = hearing.phrase or ""
-        state = hearing_state(text, answered=hearing.sure)
-        self.listening.open = state == "unfinished"
-        self.early = EarlyHearing(state, heard_s, is_aside(text) and not hearing.sure)
+        self.early = early_hearing(hearing.phrase or "", heard_s, answered=hearing.sure)
+        self.listening.open = self.early.state == "unfinished"
 
     async def run(self, now: float) -> None:
         """It is `now`: what is due is told."""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from model.api import HearingState
+from model.api import EarlyHearing, HearingState
 
 ASIDES: Final = 3
 """Who says more of them in a row wants to speak: "okay, okay, okay, okay"."""
@@ -25,6 +25,10 @@ _TRAILS: Final = ("...", "…", "-", "–")
 
 def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
+
+
+def _pairs(words: str) -> frozenset[str]:
+    return frozenset(words.split(", "))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,53 +76,17 @@ TABLE: Final[dict[str, LastWords]] = {
             "mm mmm mhm mm-hm mm-hmm mmhm mmhmm mm-mm hm hmm uh-huh uhuh aha ah oh uh huh okay ok right yeah "
             "yep yup yes sure alright great good fine cool thanks you"
         )
-        | {"all right", "i see", "got it", "thank you", "mm hm", "mm hmm", "uh huh", "of course", "m hm"},
+        | _pairs("all right, i see, got it, thank you, mm hm, mm hmm, uh huh, of course, m hm"),
         questions=_set(
             "what who where which whom how what's who's where's when why do does is are can could did"
         ),
-        ends=frozenset(
-            {
-                "hold on",
-                "hang on",
-                "come in",
-                "go on",
-                "carry on",
-                "log in",
-                "sign in",
-                "check in",
-                "move on",
-                "turn on",
-                "this one",
-                "that one",
-                "the one",
-                "another one",
-                "which one",
-                "no one",
-                "any one",
-                "last one",
-                "first one",
-                "other one",
-                "right one",
-                "good one",
-                "new one",
-                "speaking to",
-                "talking to",
-                "talking about",
-                "looking for",
-                "waiting for",
-                "it is",
-                "they are",
-                "you are",
-                "we are",
-                "there is",
-                "there are",
-                "it was",
-                "i was",
-                "i think so",
-                "me to",
-            }
+        ends=_pairs(
+            "hold on, hang on, come in, go on, carry on, log in, sign in, check in, move on, turn on, it is, "
+            "they are, you are, we are, there is, there are, it was, i was, this one, that one, the one, "
+            "another one, which one, no one, any one, last one, first one, other one, right one, good one, "
+            "new one"
         ),
-        opens=frozenset({"would like", "i'd like", "i am", "i want", "i need", "number is", "name is"}),
+        opens=_pairs("would like, i'd like, i am, i want, i need, number is, name is"),
         doubles=_set("double triple"),
     ),
     "de": LastWords(
@@ -134,7 +102,7 @@ TABLE: Final[dict[str, LastWords]] = {
         places=_set("von für mit bei in im am um zum zur nach auf über ohne bis seit aus"),
         fillers=_set("äh ähm öh hm hmm ehm"),
         asides=_set("mhm hm hmm ja okay ok genau gut aha ach achso klar richtig stimmt danke jaja")
-        | {"ach so", "alles klar", "mm hm", "vielen dank"},
+        | _pairs("ach so, alles klar, mm hm, vielen dank"),
     ),
     "es": LastWords(
         units=_set("cero uno una dos tres cuatro cinco seis siete ocho nueve"),
@@ -146,7 +114,7 @@ TABLE: Final[dict[str, LastWords]] = {
         places=_set("de del a al para por con en sin sobre hasta desde entre"),
         fillers=_set("eh em mmm este esto ehm"),
         asides=_set("mhm ajá aja sí si okay ok vale claro bueno bien ya correcto gracias exacto")
-        | {"de acuerdo", "muy bien", "ya veo"},
+        | _pairs("de acuerdo, muy bien, ya veo"),
     ),
     "fr": LastWords(
         units=_set("zéro un une deux trois quatre cinq six sept huit neuf"),
@@ -159,7 +127,7 @@ TABLE: Final[dict[str, LastWords]] = {
         places=_set("de du à au aux pour par avec en dans sans sur chez jusqu'à depuis entre"),
         fillers=_set("euh heu ben hum"),
         asides=_set("mhm mm hum oui ouais okay ok d'accord bien bon voilà merci exactement ah")
-        | {"très bien", "je vois", "mm hm"},
+        | _pairs("très bien, je vois, mm hm"),
     ),
     "it": LastWords(
         units=_set("zero uno una due tre quattro cinque sei sette otto nove"),
@@ -171,7 +139,7 @@ TABLE: Final[dict[str, LastWords]] = {
         places=_set("di del della a al alla da dal dalla in nel nella con su sul per tra fra senza fino"),
         fillers=_set("ehm eh mmm allora cioè"),
         asides=_set("mhm sì si okay ok bene certo giusto esatto ah capito grazie perfetto")
-        | {"va bene", "ho capito", "mm hm"},
+        | _pairs("va bene, ho capito, mm hm"),
     ),
     "ru": LastWords(
         units=_set("ноль нуль один одна два две три четыре пять шесть семь восемь девять"),
@@ -184,7 +152,7 @@ TABLE: Final[dict[str, LastWords]] = {
         places=_set("в во на с со к ко у о об от до для из по за над под без через"),
         fillers=_set("э эм ээ мм ну"),
         asides=_set("мгм угу ага да хорошо окей ладно понятно ясно так верно спасибо точно")
-        | {"все ясно", "всё ясно"},
+        | _pairs("все ясно, всё ясно"),
     ),
 }
 _NONE: Final = LastWords()
@@ -245,6 +213,15 @@ def hearing_state(
     if answered:
         return "answered"
     return "unfinished" if words and _may_go_on(words, known) else "plain"
+
+
+def early_hearing(
+    text: str, heard_s: float, language: str = "en", *, answered: bool = False, digits: int | None = None
+) -> EarlyHearing:
+    """The same with the utterance's seconds `heard_s`, for an engine that writes down whatever it hears: of
+    such a one, no words are an aside."""
+    state = hearing_state(text, language, answered=answered, digits=digits)
+    return EarlyHearing(state, heard_s, aside=state != "answered" and is_aside(text, language))
 
 
 def _is_open(text: str, words: Sequence[str], known: LastWords) -> bool:

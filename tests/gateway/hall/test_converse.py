@@ -197,6 +197,21 @@ async def test_words_of_a_turn_that_is_over_mean_nothing_to_the_next(house: Hous
     assert house.loop.time() - began == pytest.approx(TurnRules().plain_s, abs=0.06)
 
 
+async def test_another_engine_s_words_end_the_turn_that_the_first_began_to_hear(house: House) -> None:
+    phone = await talking(house)
+    phone.speak(3.0)
+    await asyncio.sleep(1.0)
+    house.engine.die()
+    house.engine.down = False
+    await house.until(lambda: not phone.speaking)
+    began = house.loop.time()
+    await asyncio.sleep(0.14)
+    assert len(house.engine.sessions) == 2
+    house.engine.sessions[-1].hears("answered")
+    await house.until(lambda: house.engine.told("commit"))
+    assert house.loop.time() - began == pytest.approx(TurnRules().answered_s, abs=0.06)
+
+
 async def test_an_okay_while_we_talk_ducks_our_voice_and_does_not_cut_it(house: House) -> None:
     house.engine.knows_asides = True
     house.engine.answers = [scripted.Answer("one two three four five six seven eight nine ten")]

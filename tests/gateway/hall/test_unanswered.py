@@ -49,3 +49,19 @@ def test_another_engine_understands_only_the_question_that_it_is_asked_again() -
     heard.answered()
     heard.start_over()
     assert heard.understood() == 0, "it was answered: nobody asks it again"
+
+
+def test_an_utterance_is_known_by_what_the_engine_was_told_before() -> None:
+    heard = Unanswered()
+    assert heard.closed == 0
+    heard.append(sound(0.1))
+    heard.clear()
+    heard.append(sound(0.1))
+    heard.commit(1)
+    assert heard.closed == 2
+    heard.append(sound(0.2))
+    heard.start_over()
+    assert heard.closed == 1, "the next engine is told the question again"
+    heard.answered()
+    heard.start_over()
+    assert heard.closed == 0

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.ears.last_words import TABLE, digits_of, hearing_state, is_aside, waits_for_more
+from model.api import EarlyHearing
+from model.ears.last_words import TABLE, digits_of, early_hearing, hearing_state, is_aside, waits_for_more
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,13 @@ def test_asides_let_the_other_side_go_on(text: str) -> None:
 )
 def test_what_asks_to_be_heard_is_no_aside(text: str) -> None:
     assert not is_aside(text)
+
+
+def test_an_answer_is_no_aside_whatever_its_words_are() -> None:
+    assert early_hearing("Yeah.", 1.0) == EarlyHearing("plain", 1.0, aside=True)
+    assert early_hearing("Yeah.", 1.0, answered=True) == EarlyHearing("answered", 1.0, aside=False)
+    assert early_hearing("", 0.5) == EarlyHearing("plain", 0.5, aside=True)
+    assert early_hearing("Um.", 0.5).state == "unfinished"
 
 
 @pytest.mark.parametrize(
