@@ -1,7 +1,7 @@
 """What a turn costs at the engine's socket: `python -m benchmarks.engine [--calls 1,20] [--turns 6]`.
 
 An embedded engine in a process of its own on a unix socket, and here its callers: each says a phrase of the
-demo plan in real time (100 ms batches, as a hall sends them), is silent for the endpointer's 350 ms, commits,
+demo plan in real time (100 ms batches, as a hall sends them), is silent for 350 ms, commits,
 asks for the reply, and listens to it at the pace of a telephone before it speaks again. Printed: end of turn
 (commit) to first sound, p50, p95 and the longest; sound that came later than it had to be played; and the
 engine's CPU-seconds per call-second with its recognisers.

@@ -138,7 +138,7 @@ def noticed(lines: list[Floats], way: Way, *, we_talk: bool) -> tuple[list[Notic
         judged = activity.judge(rows, heard)
         began = time.thread_time()
         if way == "with":
-            noise.doubt(rows, narrow, judged)
+            noise.doubt(rows, narrow, judged, [one.speaking for one in turns])
         cost_s += time.thread_time() - began
         for row, sound in enumerate(to_house.change(rows, narrow)):
             event = turns[row].hear(sound, judged.get(row), we_talk=we_talk)

@@ -12,6 +12,7 @@ Hot path: numpy over all calls at once; no locks, no logs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -19,8 +20,10 @@ from numpy.typing import NDArray
 
 from gateway.hall.audio import FRAME_S, Floats, Rows
 
-LOUDER: Final = 10 ** (6 / 10)
-"""Who speaks to us has so many times (6 dB) the energy of the quietest that there was."""
+BEGINS: Final = 10 ** (9 / 10)
+"""Who begins to speak to us has so many times (9 dB) the energy of the quietest that there was, …"""
+GOES_ON: Final = 10 ** (5 / 10)
+"""… and who goes on so many (5 dB): more, and a caller in a noise 5 dB below would be cut to pieces."""
 KEEP: Final = 0.6
 """Of the energy from one tick to the next: it is that of the last 50 ms or so."""
 LOOKS_BACK: Final = round(1.0 / FRAME_S)
@@ -43,9 +46,10 @@ class NoiseFloor:
         self._quietest[:, row] = 0.0
         self._ticks[row] = 0
 
-    def doubt(self, rows: Rows, narrow: Floats, judged: dict[int, float]) -> None:
-        """Hears 20 ms of the calls in `rows`, float32 `(B, 160)` at 8 kHz, and takes back what `judged` (row
-        -> probability of speech) says of those that are hardly louder than their line."""
+    def doubt(self, rows: Rows, narrow: Floats, judged: dict[int, float], speaking: Sequence[bool]) -> None:
+        """Hears 20 ms of the calls in `rows`, float32 `(B, 160)` at 8 kHz, which are in their turns or not
+        (`speaking`), and takes back what `judged` (row -> probability of speech) says of those that are
+        hardly louder than their line."""
         energy = KEEP * self._energy[rows] + np.einsum("ij,ij->i", narrow, narrow) + NOTHING
         self._energy[rows] = energy
         self._quietest[0, rows] = np.minimum(self._quietest[0, rows], energy)
@@ -53,6 +57,7 @@ class NoiseFloor:
         full = rows[self._ticks[rows] % LOOKS_BACK == 0]
         self._quietest[1, full] = self._quietest[0, full]
         self._quietest[0, full] = self._energy[full]
-        for row in rows[energy < LOUDER * self._quietest[:, rows].min(axis=0)].tolist():
+        least = np.where(speaking, GOES_ON, BEGINS) * self._quietest[:, rows].min(axis=0)
+        for row in rows[energy < least].tolist():
             if row in judged:
                 judged[row] = 0.0

@@ -321,7 +321,8 @@ class Floor:
             rows, sound = plain.rows(), plain.sound()
             house = stages.to_house.change(rows, sound)
             narrow = stages.narrow(rows, sound)
-            judged = self._judge(rows, narrow)
+            speaking = [call.ear.turns.speaking for call in plain.calls]
+            judged = self._judge(rows, narrow, speaking)
             if plain.toned:
                 self._hear_keys(plain, narrow, judged)
             for call, frame in zip(plain.calls, house, strict=True):
@@ -331,10 +332,10 @@ class Floor:
                 except Exception:
                     call.broke("hear")
 
-    def _judge(self, rows: Rows, narrow: Floats) -> dict[int, float]:
-        """Row -> probability of a caller's speech; none of what is noise."""
+    def _judge(self, rows: Rows, narrow: Floats, speaking: Sequence[bool]) -> dict[int, float]:
+        """Row -> probability of a caller's speech; none of what is noise. `speaking`: who is in a turn."""
         judged = self._vad.judge(rows, narrow)
-        self._noise.doubt(rows, narrow, judged)
+        self._noise.doubt(rows, narrow, judged, speaking)
         return judged
 
     def _doubt(self, call: Seated, likely: float | None) -> float | None:
@@ -371,7 +372,7 @@ class Floor:
         speaking = [call.ear.turns.speaking for call in calls]
         house, narrow = heard.stages.echo.clean(rows, sound, guards, speaking, late=late)
         self.counters.echo_frames_late += late * len(calls)
-        judged = self._judge(rows, narrow)
+        judged = self._judge(rows, narrow, speaking)
         if heard.toned:
             self._hear_keys(heard, heard.stages.narrow(rows, sound), judged)
         for at, (call, guard) in enumerate(zip(calls, guards, strict=True)):

@@ -30,12 +30,12 @@ def speech(seconds: float) -> Floats:
     return np.concatenate(prompts(SOUNDS / "it_IT_m_Carlo", 1.5, 4.0))[: round(seconds * 8_000)]
 
 
-def believed(floor: NoiseFloor, sound: Floats) -> np.ndarray:
+def believed(floor: NoiseFloor, sound: Floats, *, speaking: bool = True) -> np.ndarray:
     """Frame by frame: whether a judge who says "speech" is believed."""
     found = []
     for at in range(0, len(sound) - FRAME + 1, FRAME):
         judged = {3: 0.9}
-        floor.doubt(ROW, sound[None, at : at + FRAME], judged)
+        floor.doubt(ROW, sound[None, at : at + FRAME], judged, [speaking])
         found.append(judged[3] > 0.5)
     return np.array(found)
 
@@ -48,7 +48,14 @@ def loud(sound: Floats) -> np.ndarray:
 
 
 def test_what_has_been_there_all_the_time_is_nobody() -> None:
-    assert np.mean(believed(NoiseFloor(8), noise(6.0))[100:]) < 0.02
+    for speaking in (True, False):
+        assert np.mean(believed(NoiseFloor(8), noise(6.0), speaking=speaking)[100:]) < 0.02
+
+
+def test_who_begins_must_be_louder_than_who_goes_on() -> None:
+    sound = np.concatenate((noise(4.0), noise(0.5) * np.float32(10 ** (7 / 20))))
+    assert believed(NoiseFloor(8), sound)[-15:].all()
+    assert not believed(NoiseFloor(8), sound, speaking=False)[-15:].any()
 
 
 def test_a_caller_is_believed_on_a_quiet_line_and_before_noise() -> None:
@@ -77,7 +84,7 @@ def test_each_call_has_a_noise_of_its_own() -> None:
     doubts = {3: 0, 5: 0}
     for at in range(0, len(voice) - FRAME + 1, FRAME):
         judged = dict.fromkeys(doubts, 0.9)
-        floor.doubt(both, np.stack((voice[at : at + FRAME], behind[at : at + FRAME])), judged)
+        floor.doubt(both, np.stack((voice[at : at + FRAME], behind[at : at + FRAME])), judged, [True, True])
         for row in doubts:
             doubts[row] += judged[row] == 0.0
     assert doubts[5] > 90

@@ -196,7 +196,7 @@ class Loudness:
 class Noiseless(NoiseFloor):
     """For phones that speak in tones: what never changes is taken for noise."""
 
-    def doubt(self, rows: Any, narrow: Any, judged: dict[int, float]) -> None:
+    def doubt(self, rows: Any, narrow: Any, judged: dict[int, float], speaking: Any) -> None:
         pass
 
 
