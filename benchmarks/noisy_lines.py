@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 from pywebrtc_audio import NoiseSuppressor
 
 from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, RateChanger, Rows, VoiceActivity
@@ -60,7 +61,7 @@ def _said(voice: str) -> tuple[Floats, ...]:
     return prompts(SOUNDS / voice, 1.0, 6.0)
 
 
-def rms(sound: Floats) -> float:
+def rms(sound: NDArray[Any]) -> float:
     return float(np.sqrt(np.mean(sound**2)))
 
 
@@ -174,7 +175,7 @@ def nobody(seconds: float) -> None:
     for name, make in kinds:
         lines = [make(seed) for seed in range(LINES)]
         for way in ("without", "with", "suppressed"):
-            found, cost = noticed(lines, way, we_talk=True)  # type: ignore[arg-type]  # a tuple's members
+            found, cost = noticed(lines, way, we_talk=True)
             minutes = LINES * seconds / 60
             click.echo(
                 f"| {name} | {way} | {sum(len(one.onsets) for one in found) / minutes:.1f} "
@@ -202,7 +203,7 @@ def somebody(seconds: float) -> None:
         alone = [callers(level_db, seed, seconds) + pink(-66, seed, seconds) for seed in range(LINES)]
         truth, _ = noticed(alone, "without", we_talk=False)
         for way in ("without", "with", "suppressed"):
-            found, _ = noticed(lines, way, we_talk=False)  # type: ignore[arg-type]  # a tuple's members
+            found, _ = noticed(lines, way, we_talk=False)
             onsets = np.concatenate([_after(o.onsets, t.onsets) for o, t in zip(found, truth, strict=True)])
             ends = np.concatenate([_after(o.ends, t.ends) for o, t in zip(found, truth, strict=True)])
             there, over = onsets[np.abs(onsets) <= HEARD_S], ends[np.abs(ends) <= HEARD_S]

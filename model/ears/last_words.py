@@ -15,9 +15,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from model.api import EarlyHearing, HearingState
+from model.ears.words_heard import Words
 
 ASIDES: Final = 3
 """Who says more of them in a row wants to speak: "okay, okay, okay, okay"."""
+UNHEARD: Final = frozenset({"busy", "lost", "failed", "no weights", "language"})
+"""Why there are no words although there may have been some,"""
+NOBODY: Final = frozenset({"silence", "no speech"})
+"""and why there were none."""
 _WORD: Final = re.compile(r"\d+(?::\d\d)+|[^\W_]+(?:['-][^\W_]+)*")
 _TRAILS: Final = ("...", "…", "-", "–")
 """Marks with which a recogniser writes that a sentence breaks off."""
@@ -179,7 +184,7 @@ def digits_of(text: str, language: str = "en") -> int:
 
 
 def is_aside(text: str, language: str = "en") -> bool:
-    """Whether it is nothing to stop for: no words, or a few that let the other side go on."""
+    """Whether it is nothing to stop for: a few words that let the other side go on."""
     words, asides = words_of(text), TABLE.get(language, _NONE).asides
     at = count = 0
     while at < len(words):
@@ -190,7 +195,7 @@ def is_aside(text: str, language: str = "en") -> bool:
         else:
             return False
         count += 1
-    return count <= ASIDES
+    return 0 < count <= ASIDES
 
 
 def waits_for_more(text: str, language: str = "en") -> bool:
@@ -215,13 +220,13 @@ def hearing_state(
     return "unfinished" if words and _may_go_on(words, known) else "plain"
 
 
-def early_hearing(
-    text: str, heard_s: float, language: str = "en", *, answered: bool = False, digits: int | None = None
-) -> EarlyHearing:
-    """The same with the utterance's seconds `heard_s`, for an engine that writes down whatever it hears: of
-    such a one, no words are an aside."""
-    state = hearing_state(text, language, answered=answered, digits=digits)
-    return EarlyHearing(state, heard_s, aside=state != "answered" and is_aside(text, language))
+def early_hearing(words: Words, *, answered: bool = False, digits: int | None = None) -> EarlyHearing | None:
+    """What an engine tells of words that it heard at a pause; None when it could not hear."""
+    if words.refused in UNHEARD:
+        return None
+    state = hearing_state(words.text, words.language, answered=answered, digits=digits)
+    aside = is_aside(words.text, words.language) if words.text else words.refused in NOBODY
+    return EarlyHearing(state, words.sounded_s, aside and state != "answered")
 
 
 def _is_open(text: str, words: Sequence[str], known: LastWords) -> bool:

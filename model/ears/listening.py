@@ -30,6 +30,11 @@ ABOVE_FLOOR: Final = 1.8
 """as is one that is no louder than this many times the quietest."""
 EARLY: Final = 4
 """Early answers per utterance; who pauses more often waits at the end."""
+OPEN_QUIET_S: Final = 0.22
+"""While the words so far ask for more, each early answer wants so much silence: who dictates a number stops
+after each digit, and longer after some."""
+OPEN_EARLY: Final = 8
+"""Early answers per utterance then."""
 LATE_S: Final = 0.45
 """An answer is late that comes longer than this after the end of the turn: while others wait too, what was
 heard before a pause will do then."""
@@ -63,6 +68,8 @@ class Listening:
         self._floor = 1.0
         self._early: Early | None = None
         self._asked = 0
+        self.open = False
+        """the words so far ask for more; who is told of them says so"""
         self._partial: Words | None = None
         """what was heard up to a pause after which the caller went on"""
 
@@ -84,8 +91,10 @@ class Listening:
         quiet = self._samples - self._loud_until
         if self._early is not None and self._early.samples < self._loud_until:
             self._drop()
-        enough = (QUIET_S + LONGER_S * self._asked) * RATE_HZ
-        if quiet >= enough and self._loud_until and self._early is None and self._asked < EARLY:
+        enough_s, most = (
+            (OPEN_QUIET_S, OPEN_EARLY) if self.open else (QUIET_S + LONGER_S * self._asked, EARLY)
+        )
+        if quiet >= enough_s * RATE_HZ and self._loud_until and self._early is None and self._asked < most:
             self._asked += 1
             answer = self._tasks.short(
                 self._hear_early(np.concatenate(self._sound), tuple(phrases)), "ears.early"
@@ -112,6 +121,7 @@ class Listening:
         self._drop()
         self._sound = []
         self._samples = self._loud_until = self._asked = 0
+        self.open = False
         self._loudest, self._floor = 0.0, 1.0
         self._partial = None
 

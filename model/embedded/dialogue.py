@@ -164,6 +164,12 @@ class Dialogue:
         self.pending = Pending(answer, self._question(answer, other), other=other, slots=slots)
         return Move(self.pending.question, None, str(answer["intent"]), slots)
 
+    def settles(self, judged: Judgement) -> bool:
+        """Whether nothing more need be said: a sure answer, or a reply to what was asked."""
+        if self.pending is not None and (judged.agrees is not None or self.pending.named(judged) is not None):
+            return True
+        return judged.sure and self._answer(judged.intent) is not None
+
     def _to_question(self, pending: Pending, judged: Judgement, now: datetime) -> Move | None:
         """The move after the reply to a question; None when it was no reply to it."""
         if judged.agrees is False:

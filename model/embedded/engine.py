@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
@@ -23,6 +23,7 @@ from consent.models.model_files import models_dir
 from model.api import (
     FRAME,
     RATE_HZ,
+    EarlyHearing,
     Floats,
     HistoryItem,
     Limits,
@@ -35,6 +36,7 @@ from model.api import (
     Understood,
 )
 from model.ears.ears_client import Ears
+from model.ears.last_words import early_hearing
 from model.ears.listening import Listening
 from model.ears.words_heard import Words
 from model.embedded.dialogue import Dialogue, Move, check
@@ -141,12 +143,16 @@ class EmbeddedEngine:
 
 
 class EmbeddedConversation:
-    """One caller. Implements `model.api.Conversation`."""
+    """One caller. Implements `model.api.Conversation`, and `HearsEarly`."""
 
     def __init__(self, engine: EmbeddedEngine) -> None:
         self._engine = engine
         self._dialogue = Dialogue()
-        self._listening = Listening(engine.ears)
+        self._listening = Listening(engine.ears, self._heard_early)
+        self._tell: Callable[[EarlyHearing], None] | None = None
+        self.knows_asides = True
+        self._early: asyncio.Task[None] | None = None
+        """weighs what was heard at the present utterance's latest pause"""
         self._head: asyncio.Task[AnswerHead] | None = None
         """fits itself, or is fitted"""
         self._move: Move | None = None
@@ -175,10 +181,32 @@ class EmbeddedConversation:
         self._listening.hear(pcm, self._dialogue.grammar())
 
     def clear(self) -> None:
+        self._drop_early()
         self._listening.clear()
+
+    def tell_early(self, tell: Callable[[EarlyHearing], None]) -> None:
+        self._tell = tell
+
+    def _heard_early(self, words: Words) -> None:
+        self._drop_early()
+        self._early = self._tasks.short(self._weigh_early(words, self._dialogue.grammar()), "engine.early")
+
+    async def _weigh_early(self, words: Words, grammar: Sequence[str]) -> None:
+        judged, _ = await self._judge(words, grammar)
+        early = early_hearing(words, answered=self._dialogue.settles(judged))
+        if early is not None:
+            self._listening.open = early.state == "unfinished"
+            if self._tell is not None:
+                self._tell(early)
+
+    def _drop_early(self) -> None:
+        if self._early is not None:
+            self._early.cancel()
+            self._early = None
 
     async def commit(self) -> Understood:
         duration_s = self._listening.seconds
+        self._drop_early()
         if self._late is not None:
             self._late.answer.cancel()
             self._late = None

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from model.api import EarlyHearing
 from model.ears.last_words import TABLE, digits_of, early_hearing, hearing_state, is_aside, waits_for_more
+from model.ears.words_heard import Words
 
 
 @pytest.mark.parametrize(
@@ -60,24 +61,40 @@ def test_digits_are_counted_as_they_are_said(text: str, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["Mm-hmm.", "Okay.", "Right.", "Yeah", "yeah, okay", "All right.", "I see.", "Uh-huh, yes.", ""]
+    "text", ["Mm-hmm.", "Okay.", "Right.", "Yeah", "yeah, okay", "All right.", "I see.", "Uh-huh, yes."]
 )
 def test_asides_let_the_other_side_go_on(text: str) -> None:
     assert is_aside(text)
 
 
 @pytest.mark.parametrize(
-    "text", ["Hello?", "Hello? Hello?", "Stop.", "No.", "Okay, but wait.", "okay okay okay okay", "What?"]
+    "text", ["Hello?", "Hello? Hello?", "Stop.", "No.", "Okay, but wait.", "okay okay okay okay", "What?", ""]
 )
 def test_what_asks_to_be_heard_is_no_aside(text: str) -> None:
     assert not is_aside(text)
 
 
+def heard(text: str, refused: str = "") -> Words:
+    return Words(text, "en", 0.9, 1.5, refused)
+
+
 def test_an_answer_is_no_aside_whatever_its_words_are() -> None:
-    assert early_hearing("Yeah.", 1.0) == EarlyHearing("plain", 1.0, aside=True)
-    assert early_hearing("Yeah.", 1.0, answered=True) == EarlyHearing("answered", 1.0, aside=False)
-    assert early_hearing("", 0.5) == EarlyHearing("plain", 0.5, aside=True)
-    assert early_hearing("Um.", 0.5).state == "unfinished"
+    assert early_hearing(heard("Yeah.")) == EarlyHearing("plain", 1.5, aside=True)
+    assert early_hearing(heard("Yeah."), answered=True) == EarlyHearing("answered", 1.5, aside=False)
+    assert early_hearing(heard("Um, five.")) == EarlyHearing("unfinished", 1.5)
+    assert early_hearing(heard("Five."), digits=1) == EarlyHearing("answered", 1.5)
+
+
+def test_a_sound_without_a_voice_is_an_aside_and_one_that_was_not_understood_is_none() -> None:
+    for refused in ("silence", "no speech"):
+        assert early_hearing(heard("", refused)) == EarlyHearing("plain", 1.5, aside=True)
+    for refused in ("improbable", "loop", ""):
+        assert early_hearing(heard("", refused)) == EarlyHearing("plain", 1.5, aside=False)
+
+
+@pytest.mark.parametrize("refused", ["busy", "lost", "failed", "no weights", "language"])
+def test_of_what_could_not_be_heard_nothing_is_told(refused: str) -> None:
+    assert early_hearing(heard("", refused)) is None
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from model.api import RATE_HZ, Floats
 from model.ears.ears_client import Ears
-from model.ears.listening import EARLY, LATE_S, LONGER_S, QUIET_S, Listening
+from model.ears.listening import EARLY, LATE_S, LONGER_S, OPEN_EARLY, QUIET_S, Listening
 from model.ears.words_heard import NO_WORDS, Words
 
 HOUSE_TIME = True
@@ -171,3 +171,20 @@ async def test_a_late_answer_is_waited_for_when_nothing_was_heard_before(notes: 
     notes.takes_s = 2.0
     await hear(listening, SPEECH, LINE)
     assert await listening.finish(PHRASES) == said(notes.asked[0])
+
+
+async def test_who_has_more_to_say_is_heard_at_longer_pauses_and_more_often(notes: Notes) -> None:
+    def more(_: Words) -> None:
+        listening.open = True
+
+    short, long = sound(0.17, 0.001), sound(0.3, 0.001)
+    listening = Listening(notes, more)
+    await hear(listening, SPEECH, short)
+    assert len(notes.asked) == 1
+    await hear(listening, SPEECH, short, SPEECH, short, SPEECH)
+    assert len(notes.asked) == 1
+    await hear(listening, *[part for _ in range(3 * OPEN_EARLY) for part in (SPEECH, long)])
+    assert len(notes.asked) == OPEN_EARLY
+    listening.clear()
+    await hear(listening, SPEECH, short)
+    assert len(notes.asked) == OPEN_EARLY + 1, "an utterance of its own"
