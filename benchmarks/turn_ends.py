@@ -112,7 +112,8 @@ def line(voice: Floats, seed: str) -> Floats:
 def recorded(path: Path) -> Floats:
     """A prompt, float32 8 kHz, without the quiet around it."""
     with wave.open(str(path)) as file:
-        pcm: Floats = np.frombuffer(file.readframes(file.getnframes()), "<i2") / np.float32(32768)
+        raw = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+    pcm: Floats = (raw / 32768).astype(np.float32)
     loud = np.flatnonzero(np.abs(pcm) > 0.02 * np.max(np.abs(pcm)))
     found: Floats = pcm[loud[0] : loud[-1] + 1]
     return found
