@@ -99,7 +99,7 @@ def report_nobody(whispers: list[Whisper], seconds: int) -> None:
 
 @click.command()
 @click.option("--every", default=1, help="only every n-th prompt")
-@click.option("--calls", default="1,8,20,40", help="callers at once, one run each")
+@click.option("--calls", default="1,8,20,40", help="callers at once, one run each; empty: none")
 @click.option("--seconds", default=30.0, help="of each of these runs")
 @click.option("--nobody-s", default=600, help="of each kind of sound without speech")
 def main(every: int, calls: str, seconds: float, nobody_s: int) -> None:
@@ -118,8 +118,9 @@ def main(every: int, calls: str, seconds: float, nobody_s: int) -> None:
         report_languages(whispers[-1], every)
     report_nobody(whispers, nobody_s)
     counts = [int(one) for one in calls.split(",") if one]
-    whispers.clear()
-    asyncio.run(report_calls(models, counts, seconds, english(every)))
+    whispers.clear()  # the process that callers talk to has its own
+    if counts:
+        asyncio.run(report_calls(models, counts, seconds, english(every)))
 
 
 if __name__ == "__main__":
