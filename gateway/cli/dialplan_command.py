@@ -11,6 +11,7 @@ import click
 
 from consent.grants.scope import STOCK
 from gateway.cli.office_command import known_names
+from gateway.config.house_languages import spoken_languages, why_no_languages
 from gateway.config.paths import dialplan_dir
 from gateway.config.settings import Settings, load
 from gateway.dialplan import Converse, Dialplan, Disclose, Route, VoiceOwner
@@ -33,13 +34,21 @@ def check(folder: Path | None) -> None:
     """Load the dialplans of FOLDER (default: those in force) and list their routes."""
     settings = load()
     voices = known_names(settings)
-    plan = Dialplan.load(folder or dialplan_dir(settings), voices, words_leave=settings.words_leave)
+    plan = Dialplan.load(
+        folder or dialplan_dir(settings),
+        voices,
+        spoken=spoken_languages(settings),
+        words_leave=settings.words_leave,
+    )
     for route in plan.routes:
         click.echo(f"{_where(route)}: {route.name}: {_takes(route)}")
         click.echo(f"    {' → '.join(verb.verb for verb in route.do)}")
         for verb in route.do:
             if isinstance(verb, Disclose):
                 click.echo(f"    {verb.language}: {verb.words(cloned=bool(persons_voice(route.voice)))}")
+            elif isinstance(verb, Converse) and verb.languages:
+                led = ", ".join(f"{code} → {name}" for code, name in verb.languages.items())
+                click.echo(f"    callers' languages: {led}")
     for name, uri in plan.targets.items():
         click.echo(f"target {name}: {uri}")
     for route in plan.routes:
@@ -47,6 +56,8 @@ def check(folder: Path | None) -> None:
             click.echo(f"{_where(route)}: {route.name}: {warning}", err=True)
         for warning in _poor(route):
             click.echo(f"{_where(route)}: {route.name}: {warning}", err=True)
+    if plan.hears_languages and (why := why_no_languages(settings)) is not None:
+        click.echo(f"callers' languages are not heard, and nobody is led by theirs: {why}", err=True)
     count = len(plan.routes)
     click.echo(f"{plan.folder}: {count} {'route' if count == 1 else 'routes'}, all well")
 
@@ -110,7 +121,7 @@ def _where(route: Route) -> str:
 
 def _takes(route: Route) -> str:
     if not route.called:
-        return "from a gather only"
+        return "from another route only"
     parts = [f"called {', '.join(route.called)}"]
     for name, values in (("caller", route.caller), ("source", route.source), ("hours", route.hours)):
         if values:

@@ -24,6 +24,7 @@ from gateway.cli.doctor_chat_server import chat_server
 from gateway.cli.doctor_libraries import chroma, models, sip_library, speech
 from gateway.cli.doctor_stores import office, redis, sql, witnesses
 from gateway.cli.office_command import known_names
+from gateway.config.house_languages import spoken_languages, why_no_languages
 from gateway.config.paths import dialplan_dir
 from gateway.config.ports import Port, all_ports
 from gateway.config.runtime import Runtime, runtime_for
@@ -171,13 +172,17 @@ def dialplans(settings: Settings) -> Iterator[Diagnosis]:
         voices = None
         with contextlib.suppress(ConsentError):  # what the database says, `sql` finds
             voices = known_names(settings)
-        plan = Dialplan.load(folder, voices, words_leave=settings.words_leave)
+        plan = Dialplan.load(
+            folder, voices, spoken=spoken_languages(settings), words_leave=settings.words_leave
+        )
     except VoicegateError as error:
         yield Diagnosis(
             "dialplans", "fail", str(error), "edit that line; `voicegate dialplan check` tries again"
         )
     else:
         yield ok("dialplans", f"{folder}: {', '.join(route.name for route in plan.routes)}")
+        if plan.hears_languages and (why := why_no_languages(settings)) is not None:
+            yield Diagnosis("callers' languages", "warn", "nobody is led by theirs", why)
 
 
 def limits(settings: Settings) -> Iterator[Diagnosis]:

@@ -14,6 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from consent.bare_url import bare
+from gateway.config.house_languages import spoken_languages
 from gateway.config.own_address import reached_at
 from gateway.config.paths import dialplan_dir
 from gateway.config.runtime import runtime_for
@@ -36,7 +37,9 @@ def run() -> None:
 
     settings = load()
     # a mistake there is better said now than by a child's log
-    Dialplan.load(dialplan_dir(settings), words_leave=settings.words_leave)
+    plan = Dialplan.load(
+        dialplan_dir(settings), spoken=spoken_languages(settings), words_leave=settings.words_leave
+    )
     with contextlib.closing(StartScreen(settings)) as screen:
         status = supervise(settings, screen)
     sys.exit(status)

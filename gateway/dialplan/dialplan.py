@@ -36,19 +36,25 @@ class Dialplan:
 
     @classmethod
     def load(
-        cls, folder: Path, voices: Collection[str] | None = None, *, words_leave: bool = False
+        cls,
+        folder: Path,
+        voices: Collection[str] | None = None,
+        *,
+        spoken: Collection[str] | None = None,
+        words_leave: bool = False,
     ) -> Dialplan:
         """Reads all plans of a folder.
 
-        `voices` are the names that a route's `voice` may have where the stock voice would speak instead; with
-        None nobody looks. `words_leave`: what callers say in a conversation is sent off this machine, so that
-        they must be told who processes it. Raises `DialplanError`, which names file, line and remedy.
+        `voices` are the names that a route's `voice` may have where the stock voice would speak instead;
+        `spoken` are the languages (ISO 639-1) that the engine can say; with None nobody looks. `words_leave`:
+        what callers say in a conversation is sent off this machine, so that they must be told who processes
+        it. Raises `DialplanError`, which names file, line and remedy.
         """
         if folder.exists() and not folder.is_dir():
             raise DialplanError(f"{folder}: this is a file; name the folder that it is in")
         if not folder.is_dir():
             raise DialplanError(f"{folder}: there is no such folder")
-        routes, targets = read_folder(folder, voices, words_leave=words_leave)
+        routes, targets = read_folder(folder, voices, spoken=spoken, words_leave=words_leave)
         if not routes:
             raise DialplanError(f"{folder}: no route in any file; add a [[route]]")
         return cls(routes, targets, folder)
@@ -79,7 +85,7 @@ class Dialplan:
         return Match(route, lines)
 
     def reachable(self, route: Route) -> tuple[Route, ...]:
-        """The other routes that a call of this one may go on as, by its gathers and by theirs."""
+        """The other routes that a call of this one may go on as, by its verbs and by theirs."""
         by_name = {other.name: other for other in self.routes}
         found: dict[str, Route] = {}
         waiting = [route]
@@ -91,11 +97,17 @@ class Dialplan:
                         waiting.append(by_name[name])
         return tuple(found.values())
 
+    @property
+    def hears_languages(self) -> bool:
+        """Whether some conversation leads callers to other routes by their language."""
+        verbs = (verb for route in self.routes for verb in route.do)
+        return any(isinstance(verb, Converse) and verb.languages for verb in verbs)
+
     def prompts(self) -> tuple[str, ...]:
         """The texts that must be sayable when no engine answers.
 
         They are each conversation's last words, what must be told before them, and what is said while a route
-        that a gather leads to is not ready.
+        that another one leads to is not ready.
         """
         verbs = [verb for route in self.routes for verb in route.do]
         talks = [verb for verb in verbs if isinstance(verb, Converse)]

@@ -17,6 +17,7 @@ from gateway.config.toml_mistake import toml_mistake
 from gateway.dialplan import toml_lines
 from gateway.dialplan.disclosed_paths import Undisclosed, first_undisclosed, principal_lines
 from gateway.dialplan.disclosure import WORDINGS, spoken_language
+from gateway.dialplan.plan_languages import unspeakable_text, why_unled
 from gateway.dialplan.routes import (
     ROUTE,
     Route,
@@ -84,9 +85,13 @@ class Loaded:
 
 
 def read_folder(
-    folder: Path, voices: Collection[str] | None, *, words_leave: bool = False
+    folder: Path,
+    voices: Collection[str] | None,
+    *,
+    spoken: Collection[str] | None = None,
+    words_leave: bool = False,
 ) -> tuple[tuple[Route, ...], dict[str, str]]:
-    """Routes in order and the targets of all files; `voices` and `words_leave` as `Dialplan.load` has them.
+    """Routes in order and the targets of all files; the rest as `Dialplan.load` has it.
 
     Raises `DialplanError`.
     """
@@ -108,6 +113,11 @@ def read_folder(
     if voices is not None:
         for one in loaded:
             _check_voice(one, voices)
+    if spoken is not None:
+        led_to = {name for one in loaded for verb in one.route.do for _, name in branches_of(verb)}
+        for one in loaded:
+            if (mistake := unspeakable_text(one.route, spoken, led_to)) is not None:
+                one.fail(*mistake)
     return _joined(loaded, targets, words_leave), targets
 
 
@@ -276,8 +286,12 @@ def _check_conditions(loaded: Loaded) -> None:
 
 
 def _check_conversation(loaded: Loaded, verb: Converse, path: toml_lines.Path) -> None:
+    if (mistake := why_unled(loaded.route, verb)) is not None:
+        key, why = mistake
+        loaded.fail((*path, *key), why)
     known = CLOCK_FACTS | verb.facts.keys()
-    for key in ("instructions", "greeting", "goodbye", "no_transfer", "engine_lost", "busy"):
+    texts = ("instructions", "greeting", "goodbye", "no_transfer", "engine_lost", "busy", "other_language")
+    for key in texts:
         _check_facts(loaded, getattr(verb, key), known, (*path, key))
     _check_facts(loaded, verb.unsure, known | {"about"}, (*path, "unsure"))
     _check_facts(loaded, verb.which, known | {"about", "other"}, (*path, "which"))
@@ -351,7 +365,7 @@ def _check_facts(loaded: Loaded, text: str, known: Iterable[str], path: toml_lin
 
 
 def _joined(loaded: list[Loaded], targets: Mapping[str, str], words_leave: bool) -> tuple[Route, ...]:
-    """The routes, once each name is known to lead to a target or to a route behind a gather."""
+    """The routes, once each name is known to lead to a target or to a route that another one leads to."""
     by_name: dict[str, Loaded] = {}
     reached: set[str] = set()
     for one in loaded:
@@ -376,11 +390,11 @@ def _joined(loaded: list[Loaded], targets: Mapping[str, str], words_leave: bool)
         if one.route.name in reached and not one.route.hold_text:
             one.fail(
                 ("language",),
-                f"no text is known for a moment's wait in {one.route.language!r}, and a gather leads here; "
+                f"no text is known for a moment's wait in {one.route.language!r}, and a route leads here; "
                 'add hold = "…": the stock voice says it when this route\'s voice is not ready at once',
             )
         if not one.route.called and one.route.name not in reached:
-            one.fail((), 'no call ever comes here; add called = ["…"], or name it in a gather')
+            one.fail((), 'no call ever comes here; add called = ["…"], or name it in another route')
     return tuple(one.route for one in loaded)
 
 

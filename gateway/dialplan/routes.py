@@ -106,7 +106,7 @@ class Keep:
 class Route:
     """What happens to the calls it takes. An empty condition holds for every call.
 
-    Without `called` no call comes here by itself, only from another route's `gather`. `source` are networks,
+    Without `called` no call comes here by itself, only from another route. `source` are networks,
     `caller` is what the From header says: anybody can write anything there.
     """
 
@@ -157,7 +157,7 @@ class Route:
     def why_not(self, called: str, caller: str, source: str, at: datetime) -> str | None:
         """Why this route does not take such a call; None when it does."""
         if not self.called:
-            return "no call comes here by itself, only from a gather"
+            return "no call comes here by itself, only from another route"
         if not any(fits(pattern, called) for pattern in self.called):
             return f"called {called} fits none of {_listed(self.called)}"
         if self.caller and not any(fits(pattern, caller) for pattern in self.caller):

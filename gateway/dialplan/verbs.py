@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -53,6 +53,10 @@ def _disclosed_language(language: str) -> str:
 CLOCK_FACTS: Final = frozenset({"time", "date", "weekday"})
 """Facts every plan has; their values come from the clock of the route's zone when they are spoken."""
 _FACT: Final = re.compile(r"\{([^{}]*)\}")
+NOT_SAID: Final = frozenset(
+    {"verb", "intent", "ask", "tool", "instructions", "language", "target", "transfer", "voice", "otherwise"}
+)
+"""Fields with words that nobody hears."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,6 +154,11 @@ class Converse:
     engine_lost: Text = "I am sorry, we have a technical problem. Please call again later."
     busy: Text = "I am sorry, all our lines are busy. Please call again later."
     interruptible: bool = True
+    languages: dict[str, Name] = field(default_factory=dict)
+    """The route of a caller who speaks another language than this one's (ISO 639-1); `else`: one that is not
+    named."""
+    other_language: Words = ""
+    """Said to a caller whose language leads nowhere; empty: the house's words for it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -303,3 +312,31 @@ def branches_of(verb: Any) -> Iterator[tuple[tuple[str, ...], str]]:
             yield ("branches", digits), name
         if verb.otherwise is not None:
             yield ("else",), verb.otherwise
+    elif isinstance(verb, Converse):
+        for language, name in verb.languages.items():
+            yield ("languages", language), name
+
+
+def texts_of(verb: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """(path, text) of each text that a verb may say, and of the facts that stand in them."""
+    told = [one for one in _texts(verb, ()) if one[1]]
+    yield from told
+    if isinstance(verb, Converse):
+        used = {fact for _, text in told for fact in facts_in(text)}
+        yield from ((("facts", fact), verb.facts[fact]) for fact in verb.facts if fact in used)
+
+
+def _texts(part: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    for one in fields(part):
+        value = getattr(part, one.name)
+        if one.name in NOT_SAID:
+            continue
+        if isinstance(value, str):
+            yield (*path, one.name), value
+        elif isinstance(value, tuple):
+            for at, item in enumerate(value):
+                here = (*path, one.name, at)
+                if isinstance(item, str):
+                    yield here, item
+                else:
+                    yield from _texts(item, here)

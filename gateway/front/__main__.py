@@ -15,6 +15,7 @@ import uvicorn
 from consent.service.front_office import FrontOffice
 from consent.service.office_client import OfficeClient
 from gateway.config import ports, settings
+from gateway.config.house_languages import spoken_languages, why_no_languages
 from gateway.config.paths import dialplan_dir, grant_keys_path, mark_keys_path, office_socket, redis_url_for
 from gateway.config.runtime import runtime_for
 from gateway.dialplan import Dialplan
@@ -55,12 +56,17 @@ async def serve() -> None:
     RedeemedGrants(registry).open()
     ring = KeyRing.load(mark_keys_path(conf))
     sessions = await Sessions.open(redis_url_for(conf, runtime), ttl_s=conf.session_ttl_s, name="front")
+    plan = Dialplan.load(
+        dialplan_dir(conf), office.names(), spoken=spoken_languages(conf), words_leave=conf.words_leave
+    )
+    if plan.hears_languages and (why := why_no_languages(conf)) is not None:
+        structlog.get_logger("front").warning("languages.unheard", error=why)
     front = Front(
         settings=conf,
         runtime=runtime,
         token=token,
         routing=Routing(
-            Dialplan.load(dialplan_dir(conf), office.names(), words_leave=conf.words_leave),
+            plan,
             office,
             registry,
             ring.current,

@@ -25,6 +25,7 @@ from gateway.dialplan.verbs import fill
 from gateway.errors import RpcError
 from gateway.hall.call_ear import CallEar
 from gateway.hall.call_line import CallLine
+from gateway.hall.caller_language import TellsLanguages
 from gateway.hall.clocks import Clocks
 from gateway.hall.inbox import CallEnded, EngineGone, Inbox
 from gateway.hall.leg import FULL
@@ -78,6 +79,8 @@ class Call:
     disclosed: list[Disclosure] = field(default_factory=list)
     """those that the caller has heard whole, before a hall's death too"""
     clocks: Clocks = time
+    ears: TellsLanguages | None = None
+    """where this house hears words"""
     state: str = field(default="offered", init=False)
 
     @property

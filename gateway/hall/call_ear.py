@@ -23,6 +23,8 @@ APPEND_FRAMES: Final = 4
 
 Tap = Callable[[Floats | None], None]
 """Takes each 20 ms frame, float32 24 kHz; None when nothing arrived."""
+Attendant = Callable[[Floats | None, TurnEvent | None, float], None]
+"""Takes what is heeded beside the engine: sound (float32 24 kHz), what the turn came to, speech in it (s)."""
 
 
 class CallEar:
@@ -34,6 +36,7 @@ class CallEar:
         self._inbox = inbox
         self._clocks = clocks
         self._tap: Tap | None = None
+        self._attendant: Attendant | None = None
         self._listening = False
         self._interruptible = True
         self._heeded = False
@@ -51,6 +54,15 @@ class CallEar:
     def ignore(self) -> None:
         """They are not; a turn that is heeded already goes on to its end."""
         self._listening = False
+
+    def attend(self, attendant: Attendant | None) -> None:
+        """`attendant` hears the turns too that go to the engine; None: nobody does any more."""
+        self._attendant = attendant
+
+    @property
+    def heeds_turn(self) -> bool:
+        """The caller is in a turn whose end will be told."""
+        return self._heeded and self.turns.speaking
 
     def hold_floor(self) -> None:
         """The caller may not cut what is being said: a turn that begins over it is not heeded."""
@@ -126,5 +138,7 @@ class CallEar:
             sound = self.turns.take()
             if sound is not None:
                 speech.append(sound)
+            if self._attendant is not None:
+                self._attendant(sound, event, self.turns.speech_s)
         if event is not None:
             self._inbox.post(CallerTurn(event, now, self.turns.duration_s, self.turns.quiet_s))

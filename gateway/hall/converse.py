@@ -13,9 +13,20 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.dialplan import Converse
-from gateway.dialplan.disclosure import INTENT, KEY
+from gateway.dialplan.disclosure import INTENT, KEY, spoken_language
+from gateway.dialplan.plan_languages import ELSE, UNSPOKEN
 from gateway.hall.call import Call
-from gateway.hall.inbox import CallEnded, CallerTurn, Dtmf, EngineGone, Event, Heard, ToolCall
+from gateway.hall.caller_language import CallerLanguage
+from gateway.hall.inbox import (
+    CallEnded,
+    CallerTurn,
+    Dtmf,
+    EngineGone,
+    Event,
+    Heard,
+    LanguageHeard,
+    ToolCall,
+)
 from gateway.hall.leg import DUCKED, FULL
 from gateway.hall.playout import Item
 from gateway.hall.transfer import transfer
@@ -67,15 +78,20 @@ class Conversation:
         self._silences = 0
         self._ends_at = call.clocks.monotonic() + verb.max_s if verb.max_s else None
         self._following = Tasks()
+        self._foreign = ""
+        """a language that is not the route's, in which the caller speaks"""
+        self._leads_to: str | None = None
 
-    async def run(self) -> None:
+    async def run(self) -> str | None:
         """Until goodbye, a transfer that went, too much silence, or the time limit.
 
-        Raises `CallEnded`, and `EngineGone` when there is nobody to talk with any more.
+        Returns the name of the route to go on as; None: the same. Raises `CallEnded`, and `EngineGone`
+        when there is nobody to talk with any more.
         """
         call, verb = self._call, self._verb
         now, hold = call.route.local(), call.route.hold_text
         call.speech.configure(verb, now, call.route.zone, call.last_disclosed, hold=hold)
+        language = self._language_sought()
         call.ear.listen()
         if not verb.interruptible:
             call.ear.hold_floor()
@@ -93,8 +109,11 @@ class Conversation:
                 if event is None:
                     await self._nothing_came()
                 elif await self._take(event):
-                    return
+                    return self._leads_to
         finally:
+            call.ear.attend(None)
+            if language is not None:
+                language.close()
             call.ear.ignore()
             call.ear.yield_floor()
             call.seat.aim(FULL)
@@ -145,7 +164,9 @@ class Conversation:
         call = self._call
         match event:
             case CallerTurn():
-                await self._caller(event)
+                return await self._caller(event)
+            case LanguageHeard():
+                return self._in_language(event)
             case Heard():
                 self._understood(event)
             case ToolCall():
@@ -161,7 +182,8 @@ class Conversation:
 
     # ── the caller's turn ────────────────────────────────────────────────────────────────────────────
 
-    async def _caller(self, turn: CallerTurn) -> None:
+    async def _caller(self, turn: CallerTurn) -> bool:
+        """True when the conversation is over."""
         call = self._call
         match turn.event:
             case TurnEvent.ONSET:
@@ -176,7 +198,11 @@ class Conversation:
             case TurnEvent.END:
                 call.seat.aim(FULL)
                 self._silences = 0
+                if self._foreign:
+                    call.speech.clear()
+                    return self._lead_on()
                 self._answer(turn)
+        return False
 
     async def _barge_in(self, turn: CallerTurn) -> None:
         call = self._call
@@ -250,10 +276,49 @@ class Conversation:
                 turn.understood.set()
         self._call.line.show(ShownHeard(heard.text, heard.duration_s, heard.confidence))
 
+    # ── the caller's language ────────────────────────────────────────────────────────────────────────
+
+    def _language_sought(self) -> CallerLanguage | None:
+        """Listens for the language where the plan has something to do with it."""
+        call, languages = self._call, self._verb.languages
+        if not languages or call.ears is None:
+            return None
+        among = (self._own_language, *(code for code in languages if code != ELSE))
+        language = CallerLanguage(call.ears, among, call.inbox.post)
+        call.ear.attend(language.hear)
+        return language
+
+    @property
+    def _own_language(self) -> str:
+        return spoken_language(self._call.route.language)
+
+    def _in_language(self, heard: LanguageHeard) -> bool:
+        """Acts at once where the caller has finished, else at the end of the turn."""
+        call = self._call
+        call.session.event("language", heard=heard.language, chance=round(heard.chance, 3))
+        if heard.language in ("", self._own_language):
+            return False
+        self._foreign = heard.language
+        if call.ear.heeds_turn:
+            return False
+        call.speech.cut()
+        return self._lead_on()
+
+    def _lead_on(self) -> bool:
+        """Where a caller is led who speaks another language; True when that is another route."""
+        languages, heard, self._foreign = self._verb.languages, self._foreign, ""
+        self._leads_to = languages.get(heard, languages.get(ELSE))
+        if self._leads_to is None:
+            self._say(self._verb.other_language or UNSPOKEN[self._own_language])
+            self._call.ear.restart_silence()
+        return self._leads_to is not None
+
     # ── what the engine asks for ─────────────────────────────────────────────────────────────────────
 
     async def _tool(self, tool: ToolCall) -> bool:
         call = self._call
+        if tool.item.cut:  # wanted for what the caller did not say, and already waiting here
+            return False
         call.session.event("tool", name=tool.name)
         if tool.name not in TOOLS:
             call.log.warning("tool.unknown", tool=tool.name)

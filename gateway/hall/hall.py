@@ -27,6 +27,7 @@ from gateway.hall.audio import FILTER_DELAY_S, HOUSE_HZ
 from gateway.hall.call import Call
 from gateway.hall.call_ear import CallEar
 from gateway.hall.call_line import CallLine
+from gateway.hall.caller_language import TellsLanguages
 from gateway.hall.clocks import Clocks
 from gateway.hall.grants import Grants
 from gateway.hall.inbox import Inbox, Transferred
@@ -106,6 +107,7 @@ class Hall:
     verifier: GrantVerifier
     feed: RevocationFeed
     clocks: Clocks = time
+    ears: TellsLanguages | None = None
     calls: dict[str, Call] = field(default_factory=dict)
     prompts: Prompts = field(default_factory=Prompts)
     draining: bool = False
@@ -251,6 +253,7 @@ class Hall:
             resumed=past is not None,
             disclosed=past.disclosed if past is not None else [],
             clocks=self.clocks,
+            ears=self.ears,
         )
 
     def _voice_turned(self, call_id: str) -> None:

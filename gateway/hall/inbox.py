@@ -73,6 +73,14 @@ class CallerTurn:
 
 
 @dataclass(frozen=True, slots=True)
+class LanguageHeard:
+    """The language (ISO 639-1) in which the caller speaks, and how likely; empty: it could not be told."""
+
+    language: str
+    chance: float
+
+
+@dataclass(frozen=True, slots=True)
 class Transferred:
     """What became of a transfer: the SIP status of its target."""
 
@@ -87,7 +95,7 @@ class Ended:
     how: CallEnding
 
 
-Event = Dtmf | CallerTurn | Transferred | Ended | SpeechEvent
+Event = Dtmf | CallerTurn | LanguageHeard | Transferred | Ended | SpeechEvent
 
 
 class CallEnded(Exception):

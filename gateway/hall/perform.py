@@ -159,7 +159,7 @@ class Performance:
             case Say():
                 await self._say(verb.text)
             case Converse():
-                await Conversation(self._call, verb, self._take_ahead(verb.greeting)).run()
+                return self._goto(await Conversation(self._call, verb, self._take_ahead(verb.greeting)).run())
             case Gather():
                 return await self._gather(verb)
             case Transfer():
@@ -258,8 +258,10 @@ class Performance:
             call, prompt, verb.digits, timeout_s=verb.timeout_s, finish_key=verb.finish_key
         )
         call.session.event("gathered", digits=digits)
-        name = verb.branches.get(digits, verb.otherwise)
-        return Goto(call.offer.route_named(name)) if name is not None else None
+        return self._goto(verb.branches.get(digits, verb.otherwise))
+
+    def _goto(self, name: str | None) -> Goto | None:
+        return Goto(self._call.offer.route_named(name)) if name is not None else None
 
     async def _transfer(self, verb: Transfer) -> None:
         if verb.say:

@@ -105,6 +105,11 @@ class Turns:
         return max(0.0, self._since_s - self._quiet_s)
 
     @property
+    def speech_s(self) -> float:
+        """How much of the present turn was speech."""
+        return self._speech_s
+
+    @property
     def quiet_s(self) -> float:
         """How long it has been quiet, in the present turn."""
         return self._quiet_s

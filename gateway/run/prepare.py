@@ -19,6 +19,7 @@ from consent.service.front_office import FrontOffice
 from consent.service.office_client import OfficeClient
 from consent.silero.network import read_network
 from gateway.config.failure import text_of
+from gateway.config.house_languages import spoken_languages
 from gateway.config.paths import (
     consent_dir,
     dialplan_dir,
@@ -68,7 +69,8 @@ def prepare(settings: Settings) -> None:
     if not settings.local_only:
         console_token(settings.data_dir)
     registry.close()
-    Dialplan.load(dialplan_dir(settings), _asked_office(settings), words_leave=settings.words_leave)
+    plan, spoken = dialplan_dir(settings), spoken_languages(settings)
+    Dialplan.load(plan, _asked_office(settings), spoken=spoken, words_leave=settings.words_leave)
 
 
 def _asked_office(settings: Settings) -> frozenset[str]:

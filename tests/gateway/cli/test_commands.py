@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 import model
+from consent.models.model_files import locked_model
 from gateway.cli import main as cli_module
 from gateway.cli.main import COMMANDS, cli
 from gateway.cli.run_command import panel
@@ -181,6 +182,51 @@ def test_dialplan_check_names_answers_that_few_will_be_understood_to_ask_for(tmp
     assert "the answer for 'bikes' has 2 examples: give about 10 in ask" in result.stderr
     assert "the answer for 'hours' has no phrase of its own" in result.stderr
     assert "'place'" not in result.stderr
+
+
+LANGUAGES = """
+[[route]]
+name = "demo"
+called = ["demo"]
+do = [
+  { verb = "answer" }, { verb = "disclose", principal = "Acme", language = "en" },
+  { verb = "converse", instructions = "x", languages = { es = "spanish", else = "message" } },
+]
+[[route]]
+name = "spanish"
+language = "es"
+do = [
+  { verb = "answer" }, { verb = "disclose", principal = "Acme", language = "es" },
+  { verb = "hangup", say = "Adiós." },
+]
+[[route]]
+name = "message"
+do = [{ verb = "answer" }, { verb = "record", announce = "It is recorded." }]
+"""
+
+
+def test_dialplan_check_knows_what_the_engine_speaks_and_what_the_house_hears(
+    own_house: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("VOICEGATE_MODELS", str(tmp_path / "models"))
+    plan = tmp_path / "a.toml"
+    plan.write_text(LANGUAGES)
+    said = refused("dialplan", "check", str(tmp_path))
+    assert f"{plan}:13: route 'spanish': this is to be said in 'es', and the engine speaks en only" in said
+    monkeypatch.setenv("VOICEGATE_ENGINE", "chroma")  # nobody knows what it speaks
+    result = voicegate("dialplan", "check", str(tmp_path))
+    assert "callers' languages: es → spanish, else → message" in result.stdout
+    assert "all well" in result.stdout, "what this machine lacks is no fault of the plan's"
+    assert "nobody is led by theirs: the model files of whisper-base are not all in" in result.stderr
+    assert "voicegate models get whisper-base" in result.stderr
+    for file in locked_model("whisper-base").files:
+        path = tmp_path / "models" / locked_model("whisper-base").file_name(file)
+        path.parent.mkdir(exist_ok=True)
+        with path.open("wb") as made:
+            made.truncate(file.size)
+    assert "whisper-base" not in voicegate("dialplan", "check", str(tmp_path)).stderr
+    path.write_bytes(b"torn")
+    assert "whisper-base" in voicegate("dialplan", "check", str(tmp_path)).stderr
 
 
 def test_a_folder_is_blamed_on_whoever_named_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

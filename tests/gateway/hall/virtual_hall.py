@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -198,6 +198,26 @@ class Noiseless(NoiseFloor):
 
     def doubt(self, rows: Any, narrow: Any, judged: dict[int, float], speaking: Any) -> None:
         pass
+
+
+@dataclass
+class Ears:
+    """What the hall uses of `model.ears.ears.Ears`: the languages that it finds, one a question."""
+
+    finds: list[tuple[str, float]] = field(default_factory=list)
+    think_s: float = 0.1
+    asked: list[tuple[float, tuple[str, ...]]] = field(default_factory=list)
+    """(seconds of sound, languages to choose from)"""
+    taken_back: int = 0
+
+    async def language(self, pcm: Floats, among: Sequence[str]) -> tuple[str, float]:
+        self.asked.append((len(pcm) / 24_000, tuple(among)))
+        try:
+            await asyncio.sleep(self.think_s)
+        except asyncio.CancelledError:
+            self.taken_back += 1
+            raise
+        return self.finds.pop(0) if self.finds else ("", 0.0)
 
 
 # ── Redis ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -730,6 +750,7 @@ class House:
         self.settings = Settings(data_dir=folder, **settings)
         self.consent = Consent(loop)
         self.engine = Engine()
+        self.ears = Ears()
         self.memory = Memory()
         self.front = Front(self.consent)
         self.lines: dict[str, Line] = {}
@@ -757,6 +778,7 @@ class House:
             verifier=self.consent,
             feed=RevocationFeed("unix:///nowhere", self.consent),
             clocks=clocks,
+            ears=self.ears,
         )
 
     async def open(self) -> None:
