@@ -41,7 +41,7 @@ def run() -> None:
         dialplan_dir(settings), spoken=spoken_languages(settings), words_leave=settings.words_leave
     )
     with contextlib.closing(StartScreen(settings)) as screen:
-        status = supervise(settings, screen)
+        status = supervise(settings, screen, hears_languages=plan.hears_languages)
     sys.exit(status)
 
 

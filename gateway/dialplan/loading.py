@@ -287,8 +287,8 @@ def _check_conditions(loaded: Loaded) -> None:
 
 def _check_conversation(loaded: Loaded, verb: Converse, path: toml_lines.Path) -> None:
     if (mistake := why_unled(loaded.route, verb)) is not None:
-        key, why = mistake
-        loaded.fail((*path, *key), why)
+        place, why = mistake
+        loaded.fail((*path, *place), why)
     known = CLOCK_FACTS | verb.facts.keys()
     texts = ("instructions", "greeting", "goodbye", "no_transfer", "engine_lost", "busy", "other_language")
     for key in texts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
 
 import click
 import structlog
@@ -19,6 +20,8 @@ from gateway.hall.tick_pass import Floor
 from gateway.store.sessions import Sessions
 from model import json_log
 from model.client import EngineClient
+from model.ears import SOCKET_VARIABLE
+from model.ears.ears_client import Ears
 from model.tasks import watch_loop
 from watermark.keys import KeyRing
 from watermark.mark import MarkerBank
@@ -37,6 +40,7 @@ async def serve(name: str) -> None:
     if conf.engine_url and conf.engine_token is not None:
         engine = EngineClient(conf.engine_url, boot_token=conf.engine_token.get_secret_value())
     mark_key = KeyRing.load(mark_keys_path(conf)).current
+    ears = Ears(Path(os.environ[SOCKET_VARIABLE])) if SOCKET_VARIABLE in os.environ else None
     hall = Hall(
         name=name,
         settings=conf,
@@ -47,6 +51,7 @@ async def serve(name: str) -> None:
         engine=engine,
         verifier=verifier,
         feed=RevocationFeed(redis_url, verifier, sessions.watch),
+        ears=ears,
     )
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -55,6 +60,8 @@ async def serve(name: str) -> None:
     structlog.get_logger("hall").info("hall.up", name=name)
     await stop.wait()
     await hall.stop()
+    if ears is not None:
+        await ears.close()
 
 
 @click.command()

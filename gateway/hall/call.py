@@ -25,7 +25,6 @@ from gateway.dialplan.verbs import fill
 from gateway.errors import RpcError
 from gateway.hall.call_ear import CallEar
 from gateway.hall.call_line import CallLine
-from gateway.hall.caller_language import TellsLanguages
 from gateway.hall.clocks import Clocks
 from gateway.hall.inbox import CallEnded, EngineGone, Inbox
 from gateway.hall.leg import FULL
@@ -38,6 +37,7 @@ from gateway.ipc.envelope import A, Ask, Tell
 from gateway.ipc.hall_messages import CallOffer, MarkFailed, SpokenUnder, VoiceMuted
 from gateway.ipc.line_messages import KeyWay, ShownState
 from gateway.store.call_session import Session
+from model.ears.ears_client import Ears
 from watermark.detect import Detection
 
 STARTED_WITHIN_S: Final = 10.0
@@ -79,7 +79,7 @@ class Call:
     disclosed: list[Disclosure] = field(default_factory=list)
     """those that the caller has heard whole, before a hall's death too"""
     clocks: Clocks = time
-    ears: TellsLanguages | None = None
+    ears: Ears | None = None
     """where this house hears words"""
     state: str = field(default="offered", init=False)
 

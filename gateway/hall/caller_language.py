@@ -7,13 +7,14 @@ nobody is judged by a "hello".
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 
 from gateway.hall.audio import HOUSE_HZ, Floats
 from gateway.hall.inbox import LanguageHeard
 from gateway.hall.turns import TurnEvent
+from model.ears.ears_client import Ears
 from model.tasks import Tasks
 
 ENOUGH_S: Final = 1.5
@@ -25,19 +26,10 @@ MOST_S: Final = 12.0
 """Of sound; who has not said enough by then said nothing, and is listened to anew."""
 
 
-class TellsLanguages(Protocol):
-    """What is used of `model.ears.ears.Ears`."""
-
-    async def language(self, pcm: Floats, among: Sequence[str]) -> tuple[str, float]:
-        """(language, chance) of float32 24 kHz; an empty language where it cannot be told."""
-
-
 class CallerLanguage:
     """One conversation's. Speaks up by `post`, once; an empty language means that it could not be told."""
 
-    def __init__(
-        self, ears: TellsLanguages, among: Sequence[str], post: Callable[[LanguageHeard], None]
-    ) -> None:
+    def __init__(self, ears: Ears, among: Sequence[str], post: Callable[[LanguageHeard], None]) -> None:
         self._ears = ears
         self._among = tuple(among)
         self._post = post

@@ -27,7 +27,6 @@ from gateway.hall.audio import FILTER_DELAY_S, HOUSE_HZ
 from gateway.hall.call import Call
 from gateway.hall.call_ear import CallEar
 from gateway.hall.call_line import CallLine
-from gateway.hall.caller_language import TellsLanguages
 from gateway.hall.clocks import Clocks
 from gateway.hall.grants import Grants
 from gateway.hall.inbox import Inbox, Transferred
@@ -69,6 +68,7 @@ from gateway.ipc.readiness import Probe
 from gateway.ipc.rpc import Peer, Server
 from gateway.store.sessions import Sessions
 from model.client import EngineClient
+from model.ears.ears_client import Ears
 from model.errors import EngineError
 from model.tasks import Tasks, failures
 from watermark.mark import MARK_DELAY_S
@@ -107,7 +107,7 @@ class Hall:
     verifier: GrantVerifier
     feed: RevocationFeed
     clocks: Clocks = time
-    ears: TellsLanguages | None = None
+    ears: Ears | None = None
     calls: dict[str, Call] = field(default_factory=dict)
     prompts: Prompts = field(default_factory=Prompts)
     draining: bool = False

@@ -65,7 +65,8 @@ class Screen(Protocol):
 class Supervisor:
     """Keeps one gateway's processes.
 
-    `settings` and `runtime` are the gateway's own; `log_to` is where all processes log, None for stderr.
+    `settings` and `runtime` are the gateway's own; `log_to` is where all processes log, None for stderr;
+    `hears_languages`: the dialplan leads callers by their language.
     """
 
     settings: Settings
@@ -73,6 +74,7 @@ class Supervisor:
     token: str
     progress: Callable[[str], None]
     log_to: TextIO | None = None
+    hears_languages: bool = False
     children: dict[str, Child] = field(default_factory=dict)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: Tasks = field(default_factory=Tasks)
@@ -101,8 +103,8 @@ class Supervisor:
         }
 
     def _hears(self) -> bool:
-        """Whether a process of this house hears words: for the embedded engine, and for the cascade."""
-        return self.settings.stock_only and not self.settings.engine_url
+        """Whether a process of this house hears words: for an engine on its CPU, or for the dialplan."""
+        return self.hears_languages or (self.settings.stock_only and not self.settings.engine_url)
 
     def _chroma(self) -> dict[str, str]:
         """The engine's settings as it reads them, whether they came from a file or a variable."""
@@ -200,6 +202,7 @@ class Supervisor:
             self.keep(
                 "ears", "model.ears.ears_process:main", "--uds", str(self.runtime.ears),
                 "--models", str(model_files_dir(settings)),
+                *(["--languages"] if self.hears_languages else []),
             )  # fmt: skip
         if not settings.engine_url:
             self.keep(
@@ -325,8 +328,11 @@ class Supervisor:
             (self.runtime.path / name).unlink(missing_ok=True)
 
 
-def run(settings: Settings, screen: Screen) -> int:
-    """Runs the gateway until Ctrl-C or SIGTERM; returns the exit status. Raises `StartError`."""
+def run(settings: Settings, screen: Screen, *, hears_languages: bool = False) -> int:
+    """Runs the gateway until Ctrl-C or SIGTERM; returns the exit status. Raises `StartError`.
+
+    `hears_languages`: as for `Supervisor`.
+    """
     preflight.make_data_dir(settings)
     runtime = runtime_for(settings.data_dir)
     with contextlib.ExitStack() as held:
@@ -343,7 +349,9 @@ def run(settings: Settings, screen: Screen) -> int:
         if sys.stderr.isatty():  # the screen stays readable; elsewhere stderr is the log
             log_to = held.enter_context(logs.open_file(log_path(settings)))
         json_log.configure("supervisor", settings.log_level, log_to)
-        supervisor = Supervisor(settings, runtime, runtime.new_token(), screen.progress, log_to)
+        supervisor = Supervisor(
+            settings, runtime, runtime.new_token(), screen.progress, log_to, hears_languages
+        )
         return asyncio.run(_run(supervisor, screen))
 
 

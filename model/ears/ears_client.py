@@ -120,7 +120,8 @@ class Ears:
     async def language(self, pcm: Floats, among: Sequence[str]) -> tuple[str, float]:
         """Which of the languages (ISO 639-1) `pcm` (float32 24 kHz) speaks, and how likely.
 
-        Empty and 0 when it cannot be told: too short (1.5 s), no weights, lost ears.
+        It may be another one, where that is far likelier than all of them (`model.ears.language_choice`).
+        Empty when it cannot be told: not clear, too short (1.5 s), no weights, lost ears.
         """
         number = next(self._numbers)
         answer = await self._ask(Which(number, tuple(among)), number, pcm[: round(MAX_UTTERANCE_S * RATE_HZ)])

@@ -228,11 +228,12 @@ def _sayable(hearers: Hearers, number: int, phrases: tuple[str, ...]) -> Unsayab
     return Unsayable(number, tuple(hearers.unsayable(phrases)))
 
 
-async def serve(path: Path, models: Path, until_stdin_ends: bool) -> None:
+async def serve(path: Path, models: Path, *, until_stdin_ends: bool, languages: bool) -> None:
     """Hears until SIGTERM, or until the process that started it is gone."""
     watch_loop()
     workers = min(MOST_THREADS, len(os.sched_getaffinity(0)))
-    server = EarsServer(await asyncio.to_thread(Hearers, models, workers), workers)
+    hearers = await asyncio.to_thread(Hearers, models, workers, languages=languages)
+    server = EarsServer(hearers, workers)
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, over.set)
@@ -264,12 +265,14 @@ class _Pipe(asyncio.Protocol):
     "--models", type=click.Path(path_type=Path), envvar="VOICEGATE_MODELS", help="where weights lie"
 )
 @click.option("--until-stdin-ends", is_flag=True, help="end with the process that started this one")
-def main(uds: Path, models: Path | None, until_stdin_ends: bool) -> None:
+@click.option("--languages", is_flag=True, help="callers' languages will be asked for: load that at once")
+def main(uds: Path, models: Path | None, until_stdin_ends: bool, languages: bool) -> None:
     """Hears words for all processes of one house."""
     json_log.configure("ears")
     data_dir = Path(os.environ.get("VOICEGATE_DATA_DIR") or default_data_dir())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started it
-    asyncio.run(serve(uds, models_dir(data_dir, models), until_stdin_ends))
+    directory = models_dir(data_dir, models)
+    asyncio.run(serve(uds, directory, until_stdin_ends=until_stdin_ends, languages=languages))
 
 
 if __name__ == "__main__":

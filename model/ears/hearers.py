@@ -20,6 +20,7 @@ from consent.whisper.features import RATE_HZ as WHISPER_HZ
 from consent.whisper.whisper import ENGLISH, MANY, Whisper
 from model.api import RATE_HZ, Floats
 from model.ears.evidence import NOTHING, weigh
+from model.ears.language_choice import chosen
 from model.ears.recogniser import Recogniser
 from model.ears.words_heard import Words
 
@@ -34,8 +35,11 @@ ENOUGH_S: Final = 1.5
 class Hearers:
     """Weights, each kept once for all threads that hear."""
 
-    def __init__(self, models: Path, workers: int) -> None:
-        """Loads English from the directory of model files; `workers` threads may hear at once."""
+    def __init__(self, models: Path, workers: int, *, languages: bool = False) -> None:
+        """Loads English from the directory of model files; `workers` threads may hear at once.
+
+        `languages`: what tells them apart is loaded too, before somebody asks.
+        """
         self._models = models
         self._workers = workers
         self._loaded: dict[str, Whisper | None] = {}
@@ -47,6 +51,8 @@ class Hearers:
         self._english = self._whisper(ENGLISH) or self._whisper(MANY)
         if self._english is None:
             self._phrases = Recogniser()
+        if languages:
+            self._whisper(MANY)
 
     def _whisper(self, name: str) -> Whisper | None:
         """The weights of that name, loaded once; None, said once, where they are not to be had."""
@@ -85,16 +91,13 @@ class Hearers:
         return Words(found.text, language, min(1.0, confidence), seconds, found.refused)
 
     def language(self, pcm: Floats, among: Sequence[str]) -> tuple[str, float]:
-        """The likeliest language of `pcm` among these (none: all), and its share of their chance.
+        """The language of `pcm` among these (none: all), or a stranger's, and its chance; see `chosen`.
 
-        Empty and 0 where it cannot be told: less than `ENOUGH_S` of sound, or no weights.
+        Empty where it cannot be told: not clear, less than `ENOUGH_S` of sound, or no weights.
         """
         if len(pcm) < ENOUGH_S * RATE_HZ or (whisper := self._whisper(MANY)) is None:
             return "", 0.0
-        found = whisper.languages(soxr.resample(pcm, RATE_HZ, WHISPER_HZ))
-        wanted = [(name, chance) for name, chance in found if not among or name in among]
-        total = sum(chance for _, chance in wanted)
-        return (wanted[0][0], wanted[0][1] / total) if wanted and total > 0 else ("", 0.0)
+        return chosen(whisper.languages(soxr.resample(pcm, RATE_HZ, WHISPER_HZ)), among)
 
     def unsayable(self, phrases: Sequence[str]) -> list[str]:
         """Those of `phrases` with a word that pocketsphinx does not know, where that is what hears."""

@@ -202,7 +202,7 @@ class Noiseless(NoiseFloor):
 
 @dataclass
 class Ears:
-    """What the hall uses of `model.ears.ears.Ears`: the languages that it finds, one a question."""
+    """What the hall uses of `model.ears.ears_client.Ears`: the languages that it finds, one a question."""
 
     finds: list[tuple[str, float]] = field(default_factory=list)
     think_s: float = 0.1
@@ -778,7 +778,7 @@ class House:
             verifier=self.consent,
             feed=RevocationFeed("unix:///nowhere", self.consent),
             clocks=clocks,
-            ears=self.ears,
+            ears=self.ears,  # type: ignore[arg-type]
         )
 
     async def open(self) -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
+from consent.whisper.whisper import Whisper
+from model.api import RATE_HZ
+from model.ears.hearers import ENOUGH_S, Hearers
 from model.ears.language_choice import LIKELY, STRANGER, SURE, chosen
 
 TWO = ("en", "es")
@@ -55,3 +61,19 @@ def test_a_stranger_is_far_likelier_than_all_of_ours_together() -> None:
 def test_without_a_choice_it_is_the_likeliest() -> None:
     assert chosen([("gl", 0.6), ("es", 0.4)], ()) == ("gl", 0.6)
     assert chosen([], TWO) == chosen([], ()) == ("", 0.0)
+
+
+class Galician:
+    """Weights that take everything for Galician, and perhaps Spanish."""
+
+    def languages(self, pcm_16k: object) -> list[tuple[str, float]]:
+        return [("gl", 0.6), ("es", 0.39)]
+
+
+def test_the_ears_tell_it_so_of_enough_sound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Whisper, "load", lambda *_: Galician())
+    hearers = Hearers(tmp_path, 1)
+    enough = np.zeros(round(ENOUGH_S * RATE_HZ), np.float32)
+    assert hearers.language(enough, TWO) == ("es", 1.0)
+    assert hearers.language(enough, ()) == ("gl", 0.6)
+    assert hearers.language(enough[1:], TWO) == ("", 0.0)
