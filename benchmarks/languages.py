@@ -53,10 +53,6 @@ class Caller:
     """their utterances were short ones"""
     found: dict[float, Found]
 
-    @property
-    def tuned_on(self) -> bool:
-        return zlib.crc32(self.who.encode()) % 2 == 0
-
 
 def heard_after(utterances: Sequence[Floats], activity: VoiceActivity) -> dict[float, Floats]:
     """The sound that a hall has collected after `AFTER_S` of speech, float32 24 kHz."""
@@ -99,10 +95,17 @@ def said(language: str, every: int) -> Iterator[tuple[str, bool, list[Floats]]]:
             yield together[0].who, True, [one.pcm for one in together]
 
 
-def callers(whisper: Whisper, every: int) -> Iterator[Caller]:
+def tuned_on(who: str) -> bool:
+    return zlib.crc32(who.encode()) % 2 == 0
+
+
+def callers(whisper: Whisper, every: int, tuning: bool) -> Iterator[Caller]:
+    """Those of one half; with `tuning`, of the other."""
     activity = VoiceActivity(1)
     for language in SPEAKERS:
         for who, several, utterances in said(language, every):
+            if tuned_on(who) is not tuning:
+                continue
             sounds = heard_after(utterances, activity)
             found = {
                 after: whisper.languages(soxr.resample(pcm, HOUSE_HZ, WHISPER_HZ))
@@ -112,18 +115,19 @@ def callers(whisper: Whisper, every: int) -> Iterator[Caller]:
                 yield Caller(who, language, several, found)
 
 
-def verdict(found: Found, among: Sequence[str], language: str) -> str:
-    """ "right", "open" or "wrong"; a stranger is right who is taken for any."""
-    name, _ = chosen(found, among)
+def verdict(name: str, among: Sequence[str], language: str) -> str:
+    """Right, open or wrong; a stranger is right who is taken for any."""
     if not name:
         return "open"
     return "right" if name == language or (name not in among and language not in among) else "wrong"
 
 
-def whole(found: dict[float, Found], among: Sequence[str], language: str) -> str:
-    """As a call has it: after `ENOUGH_S`, and where that leaves it open once more."""
-    first = verdict(found[ENOUGH_S], among, language)
-    return first if first != "open" or MORE_S not in found else verdict(found[MORE_S], among, language)
+def after_all(found: dict[float, Found], among: Sequence[str]) -> str:
+    """As a call has it: what leads somewhere after `ENOUGH_S`, else what is found with more."""
+    first, _ = chosen(found[ENOUGH_S], among)
+    if first in among:
+        return first
+    return chosen(found[MORE_S], among)[0] if MORE_S in found else ""
 
 
 def plans() -> dict[str, list[tuple[str, ...]]]:
@@ -134,10 +138,8 @@ def plans() -> dict[str, list[tuple[str, ...]]]:
 def table(people: Sequence[Caller]) -> None:
     for kind, several in (("one utterance", False), ("short ones together", True)):
         some = [one for one in people if one.several is several]
-        for title, among in (
-            *plans().items(),
-            ("two languages, a third one is spoken", plans()["two languages"]),
-        ):
+        two = plans()["two languages"]
+        for title, among in (*plans().items(), ("two languages, and they speak a third", two)):
             stranger = "third" in title
             print(f"\n{kind}, a plan with {title}")
             print(f"  {'after':>8s}{'cases':>8s}{'right':>8s}{'open':>8s}{'wrong':>8s}   wrong by language")
@@ -147,11 +149,11 @@ def table(people: Sequence[Caller]) -> None:
                 for one, plan in itertools.product(some, among):
                     if (one.language in plan) is stranger or (after or ENOUGH_S) not in one.found:
                         continue
-                    how = (
-                        whole(one.found, plan, one.language)
-                        if after is None
-                        else verdict(one.found[after], plan, one.language)
-                    )
+                    if after is None:
+                        name = after_all(one.found, plan)
+                    else:
+                        name, _ = chosen(one.found[after], plan)
+                    how = verdict(name, plan, one.language)
                     count[how] += 1
                     wrongs[one.language] += how == "wrong"
                 total = max(1, count.total())
@@ -162,15 +164,17 @@ def table(people: Sequence[Caller]) -> None:
 
 
 def tune(people: Sequence[Caller]) -> None:
-    """What other constants would do on the half that they are fitted on, as calls have it."""
-    print("\n    sure  stranger |  known: right   open  wrong | strangers: right   open  wrong")
+    """What other constants would do, as calls have it."""
+    print("\n    sure   least  stranger |  known: right   open  wrong | strangers: right   open  wrong")
     pairs = plans()["two languages"]
-    for sure, stranger in itertools.product((0.6, 0.8, 0.9, 0.95, 0.98, 0.99), (5.0, 10.0, 30.0, 100.0)):
-        language_choice.SURE, language_choice.STRANGER = sure, stranger  # type: ignore[misc]  # tried out
-        line = f"  {sure:6.2f}{stranger:10.0f} |"
+    tried = itertools.product((0.9, 0.95, 0.98, 0.99), (0.0, 0.1, 0.2, 0.3), (10.0, 30.0))
+    for sure, least, stranger in tried:
+        choice = language_choice
+        choice.SURE, choice.LEAST, choice.STRANGER = sure, least, stranger  # type: ignore[misc]  # tried out
+        line = f"  {sure:6.2f}{least:8.1f}{stranger:10.0f} |"
         for known in (True, False):
             hows: Iterable[str] = (
-                whole(one.found, plan, one.language)
+                verdict(after_all(one.found, plan), plan, one.language)
                 for one, plan in itertools.product(people, pairs)
                 if (one.language in plan) is known and ENOUGH_S in one.found
             )
@@ -189,11 +193,8 @@ def main(every: int, tuning: bool) -> None:
     data_dir = Path(os.environ.get("VOICEGATE_DATA_DIR") or default_data_dir())
     named = os.environ.get("VOICEGATE_MODELS")
     whisper = Whisper.load(MANY, models_dir(data_dir, Path(named) if named else None))
-    people = list(callers(whisper, every))
-    if tuning:
-        tune([one for one in people if one.tuned_on])
-    else:
-        table([one for one in people if not one.tuned_on])
+    people = list(callers(whisper, every, tuning))
+    (tune if tuning else table)(people)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ class CallerLanguage:
     async def _ask(self, sound: Sequence[Floats], last: bool) -> None:
         language, chance = await self._ears.language(np.concatenate(sound), self._among)
         self._asking = False
-        if language or last:
+        if language in self._among or last:  # "a stranger" is too often wrong of so little speech
             self._settle()
             self._post(LanguageHeard(language, chance))
 

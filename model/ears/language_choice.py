@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-SURE: Final = 0.9
+SURE: Final = 0.95
 """The least share of the chance of all languages that lead somewhere (`benchmarks.languages --tune`)."""
-STRANGER: Final = 30.0
-"""So many times likelier than all that lead somewhere, and it is another language."""
+LEAST: Final = 0.2
+"""The least chance of all of these together: what hardly sounds like any of them is left open."""
+STRANGER: Final = 10.0
+"""So many times likelier than all of them, and it is another language."""
 LIKELY: Final = 0.5
 """The least chance of such a language: noise has none."""
 
@@ -32,4 +34,4 @@ def chosen(found: Sequence[tuple[str, float]], among: Sequence[str]) -> tuple[st
     if others and others[0][1] >= max(LIKELY, STRANGER * total):
         return others[0]
     share = led[0][1] / total if total > 0 else 0.0
-    return (led[0][0] if share >= SURE else "", share)
+    return (led[0][0] if share >= SURE and total >= LEAST else "", share)

@@ -148,31 +148,32 @@ async def test_a_language_may_lead_to_a_person(house: House) -> None:
 
 
 async def test_who_speaks_what_nobody_speaks_is_told_so_once_and_the_call_goes_on(house: House) -> None:
-    house.ears.finds = [("ru", 0.99)]
+    house.ears.finds = [("pl", 0.6), ("ru", 0.99)]
     house.engine.answers = [scripted.Answer("nine to five")]
     phone = await talking(house)
-    phone.speak(2.0)
+    phone.speak(4.0)
     await house.says(NOBODY)
     await house.until(lambda: not house.call(phone).playout.busy)
     assert house.engine.told("commit") == []
     phone.speak(2.0)
     await house.says("nine to five")
     assert house.engine.said.count(NOBODY) == 1
-    assert len(house.ears.asked) == 1
+    assert len(house.ears.asked) == 2, "a stranger is not believed in at once"
+    assert [event["heard"] for event in house.events(phone, "language")] == ["ru"]
 
 
 async def test_the_plan_may_have_words_of_its_own_for_them(house: House) -> None:
-    house.ears.finds = [("ru", 0.99)]
+    house.ears.finds = [("ru", 0.9), ("ru", 0.99)]
     phone = await talking(house, replace(TALK, other_language="Angliyskiy, please. {time}"))
-    phone.speak(2.0)
+    phone.speak(4.0)
     await house.until(lambda: house.engine.said[-1].startswith("Angliyskiy"))
     assert "{" not in house.engine.said[-1]
 
 
 async def test_or_lead_them_elsewhere(house: House) -> None:
-    house.ears.finds = [("ru", 0.99)]
+    house.ears.finds = [("ru", 0.9), ("ru", 0.99)]
     phone = await talking(house, replace(TALK, languages={"es": "spanish", "else": "desk"}))
-    phone.speak(2.0)
+    phone.speak(4.0)
     assert await house.over(phone) == "transferred"
 
 
