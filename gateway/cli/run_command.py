@@ -89,6 +89,7 @@ def show_settings() -> None:
         preflight.check_redis_url,
         preflight.check_sql_url,
         preflight.check_chat_server,
+        preflight.check_weights,
     ):
         check(settings)
     click.echo(

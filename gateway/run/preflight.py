@@ -18,7 +18,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from consent.archive.database import database_url
+from consent.models.model_files import locked_model
 from gateway.config import packages
+from gateway.config.paths import model_files_dir
 from gateway.config.ports import all_ports
 from gateway.config.settings import Settings
 from gateway.errors import StartError
@@ -32,6 +34,7 @@ DATABASE: Final = re.compile(r"/?|/[0-9]{1,6}/?")
 ROOM: Final = 256 * 1024
 """Bytes that a data directory must have room for: a start writes about as many."""
 HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
+ENGLISH: Final = "whisper-tiny-en"
 CHECKPOINT_FILES: Final = ("config.json", "*.safetensors")
 _NAME: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\.?")
 """A host's name (RFC 1123 §2.1)."""
@@ -186,6 +189,17 @@ def check_chat_server(settings: Settings) -> None:
     """Raises `StartError` for a cascade whose chat server cannot be asked, or not safely."""
     if settings.engine == "cascade":
         chat_settings(settings)
+
+
+def check_weights(settings: Settings) -> None:
+    """Raises `StartError` for a cascade whose ears would hear nobody: they know no phrases to look for."""
+    model = locked_model(ENGLISH)
+    absent = [path for path in model.paths(model_files_dir(settings)) if not path.exists()]
+    if settings.engine == "cascade" and not settings.engine_url and absent:
+        raise StartError(
+            f"VOICEGATE_ENGINE=cascade needs the model {ENGLISH}, to hear what callers say; fetch it with: "
+            f"voicegate models get {ENGLISH}"
+        )
 
 
 def chat_settings(settings: Settings) -> ChatSettings:

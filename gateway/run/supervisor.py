@@ -345,6 +345,7 @@ def run(settings: Settings, screen: Screen, *, hears_languages: bool = False) ->
                 "set VOICEGATE_DATA_DIR (and the ports) to run another beside it"
             ) from None
         preflight.check(settings)
+        preflight.check_weights(settings)
         log_to = None
         if sys.stderr.isatty():  # the screen stays readable; elsewhere stderr is the log
             log_to = held.enter_context(logs.open_file(log_path(settings)))

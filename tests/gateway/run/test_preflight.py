@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from consent.models.model_files import locked_model
 from gateway.config import packages
 from gateway.config.settings import Settings, load
 from gateway.errors import StartError
@@ -76,6 +77,16 @@ def test_what_is_wrong_is_named(given: dict[str, Any], said: str) -> None:
 )
 def test_what_is_well_passes(given: dict[str, Any]) -> None:
     preflight.check(Settings(sip_port=free_port(), http_port=free_port(), **given))
+
+
+def test_a_cascade_needs_weights_to_hear_with(tmp_path: Path) -> None:
+    settings = Settings(models=tmp_path, engine="cascade")
+    with pytest.raises(StartError, match="fetch it with: voicegate models get whisper-tiny-en"):
+        preflight.check_weights(settings)
+    for path in locked_model(preflight.ENGLISH).paths(tmp_path):
+        path.touch()
+    preflight.check_weights(settings)
+    preflight.check_weights(Settings(models=tmp_path / "none"))
 
 
 @pytest.mark.parametrize("setting", ["sip_port", "http_port", "detector_port"])
