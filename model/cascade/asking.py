@@ -12,7 +12,7 @@ import structlog
 from model.api import Tool
 from model.cascade.chat_server import ChatServer, Message
 from model.cascade.chat_tools import ToolCalls
-from model.cascade.sayable import Sayable
+from model.cascade.sayable import SayableText
 from model.cascade.sentences import Sentences
 from model.errors import ChatServerError
 from model.tasks import Tasks
@@ -103,7 +103,7 @@ class Asking:
 
     async def _read(self) -> None:
         meters, most = self._server.meters, self._server.settings.tokens
-        sentences, sayable, calls = Sentences(), Sayable(), ToolCalls()
+        sentences, sayable, calls = Sentences(), SayableText(), ToolCalls()
         pieces, characters, told, cut = 0, 0, 0, False
         stream = self._server.stream(self._messages, list(self._tools.values()))
         try:

@@ -2,7 +2,7 @@
 
 `plain` is for what is heard and kept; it lets through letters, digits and the marks of ordinary sentences,
 so that nothing of a chat template (`<|im_start|>`, `[INST]`, `### System:`) can be written with it.
-`Sayable` is for what a model writes.
+`SayableText` is for what a model writes.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _is_letter(sign: str) -> bool:
     return unicodedata.category(sign)[0] in "LM"
 
 
-class Sayable:
+class SayableText:
     """One answer's text, sentence by sentence: a block of code may go on over several."""
 
     def __init__(self) -> None:

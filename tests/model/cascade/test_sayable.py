@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.cascade.sayable import _ALLOWED, Sayable, plain
+from model.cascade.sayable import _ALLOWED, SayableText, plain
 
 
 @pytest.mark.parametrize(
@@ -42,11 +42,11 @@ from model.cascade.sayable import _ALLOWED, Sayable, plain
     ],
 )
 def test_a_model_writes_and_a_telephone_says(written: str, said: str) -> None:
-    assert Sayable().words(written) == said.strip(" ,")
+    assert SayableText().words(written) == said.strip(" ,")
 
 
 def test_code_and_calls_written_as_text_are_not_read_out() -> None:
-    sayable = Sayable()
+    sayable = SayableText()
     lines = ["Do this:", "```python", "print(1)", "x = 2.", "```", "Done."]
     assert [sayable.words(line) for line in lines] == ["Do this", "", "", "", "", "Done."]
     assert sayable.words('<tool_call>{"name": "hang_up", "arguments": {}}</tool_call>') == ""
@@ -87,4 +87,4 @@ def test_whatever_is_said_is_one_plain_line(said: str) -> None:
     assert not set(kept) & set("<>|[]{}#`\\_=~^*")
     assert all(sign in _ALLOWED or unicodedata.category(sign)[0] in "LMN" for sign in kept)
     assert plain(kept) == kept
-    Sayable().words(said)
+    SayableText().words(said)
