@@ -231,7 +231,7 @@ class EmbeddedConversation:
         hearing = match(words, grammar)
         if self._head is None or hearing.sure:
             return self._dialogue.judged(hearing), hearing.phrase
-        head = await self._head
+        head = await asyncio.shield(self._head)  # whoever stops asking does not stop the fitting
         judged = await asyncio.to_thread(head.judge, words.text, self._dialogue.now().date())
         return believed(words, judged), words.text
 

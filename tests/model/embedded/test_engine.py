@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import itertools
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,12 +17,15 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from model.api import Reference, SessionConfig
 from model.ears.words_heard import Words
 from model.embedded.engine import EmbeddedEngine, believed, load_heads
 from model.meaning.embedder import WEIGHTS
+from model.meaning.head import AnswerHead
 from model.meaning.heads import Examples, Heads
 from tests.model.conftest import Grants, Served, Wire, serve
 from tests.model.embedded.callers import demo, hibari, telephone
+from tests.needs import HANGS_S
 from watermark.pcm import bytes_from_float
 
 BATCH = 2_400
@@ -127,6 +132,31 @@ async def test_what_was_understood_names_the_intent_and_what_was_said_with_it(wi
     assert told["slots"] == {"times": ["17:00"], "dates": [tomorrow.isoformat()]}
 
 
+async def test_who_speaks_on_while_the_head_is_fitted_does_not_stop_that(
+    engine: EmbeddedEngine, heads: Heads, grants: Grants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted = threading.Event()
+
+    class SlowHeads:
+        def head(self, answers: Sequence[Examples]) -> AnswerHead:
+            assert fitted.wait(HANGS_S)
+            return heads.head(answers)
+
+    monkeypatch.setattr(engine, "heads", SlowHeads())
+    grant = grants.issue()
+    conversation = await engine.open(grant, Reference(grant.voice, grant.voice_hash, None, "", stock=True))
+    await conversation.configure(SessionConfig(answers=tuple(demo()["answers"])))
+    conversation._heard_early(Words("Could you tell me whether", "en", 0.9, 1.0))
+    await asyncio.sleep(0)
+    conversation.clear()
+    await asyncio.sleep(0)
+    fitted.set()
+    text = "until what time is your shop open on saturdays"
+    conversation.hear(telephone(hibari(text), text))
+    assert (await conversation.commit()).intent == "hours"
+    await conversation.close()
+
+
 def test_without_weights_of_meaning_only_phrases_are_understood(tmp_path: Path) -> None:
     assert load_heads({"VOICEGATE_DATA_DIR": str(tmp_path)}) is None
     WEIGHTS.paths(tmp_path)[0].write_bytes(b"not these")
@@ -209,7 +239,6 @@ async def test_a_plan_that_cannot_be_held_is_refused_by_name(wire: Wire) -> None
 
 
 async def test_only_its_own_voice_is_spoken(engine: EmbeddedEngine, grants: Grants) -> None:
-    from model.api import Reference
     from model.errors import EngineError
 
     grant = grants.issue()
