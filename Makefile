@@ -50,6 +50,8 @@ bench-engine: $(VENV)/.test
 bench-ears: $(VENV)/.test
 	@$(BIN)/voicegate models get whisper-base || echo "without whisper-base"
 	$(BIN)/python -m benchmarks.ears
+	$(BIN)/python -m benchmarks.meaning
+	$(BIN)/python -m benchmarks.meaning_heard
 	$(BIN)/python -m benchmarks.turn_ends
 	$(BIN)/python -m benchmarks.noisy_lines
 
