@@ -58,6 +58,7 @@ bench-ears: $(VENV)/.test
 bench-consent: $(VENV)/.test
 	$(BIN)/python -m benchmarks.consent
 	$(BIN)/python -m benchmarks.consent_speakers
+	$(BIN)/python -m benchmarks.statement_words
 	$(BIN)/python -m benchmarks.revocation
 
 bench-watermark: export OPENBLAS_NUM_THREADS := 1

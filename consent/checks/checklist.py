@@ -17,11 +17,14 @@ import numpy as np
 from consent.checks.baseline import Baseline
 from consent.checks.fingerprint import Bits, find_copy, fingerprint
 from consent.checks.sound import Floats, Recording, measure
-from consent.checks.speaker import GE2E, SpeakerModel, SpeakerUnavailable, similarity, voiceprint
+from consent.checks.speaker import GE2E, WEIGHTS, SpeakerModel, SpeakerUnavailable, similarity, voiceprint
 from consent.checks.synthetic import OwnMark, SyntheticCheck, examined, load_classifier
-from consent.checks.words import FasterWhisper, Recogniser, RecogniserUnavailable
+from consent.checks.words import HouseRecogniser, Recogniser, WordsUnknown
 from consent.errors import ModelFileError, RegistrationError
-from consent.statements.statement import Statement, match
+from consent.models.model_files import locked_model
+from consent.statements.comparison import match
+from consent.statements.statement import Statement
+from consent.whisper.whisper import MANY
 
 Verdict = Literal["passed", "review", "refused"]
 
@@ -100,14 +103,10 @@ class Checks:
             checks.speaker = GE2E.load(models)
         except SpeakerUnavailable as error:
             checks.missing["speaker"] = str(error)
-        named = table.get("recogniser")
-        if named is None:
-            checks.missing["recogniser"] = "no recogniser is named; see `voicegate voice checks --help`"
-        else:
-            try:
-                checks.recogniser = FasterWhisper(Path(named["directory"]), named["sha256"])
-            except RecogniserUnavailable as error:
-                checks.missing["recogniser"] = str(error)
+        try:
+            checks.recogniser = HouseRecogniser(models)
+        except WordsUnknown as error:
+            checks.missing["recogniser"] = str(error)
         factory = table.get("classifier")
         if factory is None:
             try:
@@ -120,6 +119,15 @@ class Checks:
             except ValueError as error:
                 raise RegistrationError("checks", str(error)) from None
         return checks
+
+    @staticmethod
+    def lacking(models: Path) -> Iterator[str]:
+        """What is not there of the model files that checks use, and how to fetch it. Reads none of them."""
+        for name in (WEIGHTS.name, MANY):
+            try:
+                locked_model(name).look(models)
+            except ModelFileError as error:
+                yield str(error)
 
     def run(
         self, material: Material, earlier: Earlier, told: Callable[[Finding], None] = lambda _: None
@@ -238,14 +246,15 @@ class Checks:
             return Finding(check, "review", f"{why}: listen and compare each word", proves)
         try:
             heard = self.recogniser.transcribe(material.statement.at_16k, material.wanted.language)
-        except RecogniserUnavailable as error:
+        except WordsUnknown as error:
             return Finding(check, "review", f"{error}: listen and compare each word", proves)
         found = match(material.wanted, heard)
         if not found.said:
             return Finding(check, "refused", f"{found.why}; read it again", proves)
-        return Finding(
-            check, "passed", f"all heard ({self.recogniser.name}); {found.slips:.0%} slips", proves
-        )
+        heard_by = f"all heard ({self.recogniser.name}); {found.slips:.0%} slips"
+        if found.doubt:
+            return Finding(check, "review", f"{heard_by}; listen for {found.doubt}", proves)
+        return Finding(check, "passed", heard_by, proves)
 
 
 @dataclass
@@ -359,14 +368,15 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise RegistrationError("checks", f"{path}: {error}") from None
+    if "recogniser" in table:
+        raise RegistrationError(
+            "checks",
+            f"{path}: recogniser is no longer a setting: statements are heard by the model file {MANY}. Take "
+            f"the line out, and fetch the file with: voicegate models get {MANY}",
+        )
     for key in table:
-        if key not in ("recogniser", "classifier"):
-            raise RegistrationError(
-                "checks", f"{path}: {key!r} is not a setting; there are recogniser, classifier"
-            )
-    named = table.get("recogniser")
-    if named is not None and (not isinstance(named, dict) or set(named) != {"directory", "sha256"}):
-        raise RegistrationError("checks", f"{path}: recogniser has directory and sha256")
+        if key != "classifier":
+            raise RegistrationError("checks", f"{path}: {key!r} is not a setting; there is classifier")
     if not isinstance(table.get("classifier", ""), str):
         raise RegistrationError("checks", f'{path}: classifier is a text, "package.module:function"')
     return table

@@ -1,23 +1,34 @@
-"""Hearing words: the seam for a recogniser, and faster-whisper behind it.
+"""Hearing words: the seam for a recogniser, and Whisper base behind it.
 
-No weights come with this program. The operator names a directory of them and pins it by its hash; without a
-recogniser the words of a statement are for a human to hear.
+What the recogniser cannot know is for people to hear: `WordsUnknown` says why. It is told the language and
+never the words that are expected, since a model that is prompted writes what it was told.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Final, Protocol
 
-import numpy as np
+from consent.checks.sound import MAX_S, Floats
+from consent.errors import LanguageError, ModelFileError
+from consent.models.model_files import locked_model
+from consent.whisper.features import RATE_HZ
+from consent.whisper.whisper import MANY, Whisper
 
-from consent.checks.sound import Floats
+KEPT_S: Final = 300.0
+"""The weights are let go so long after the last statement."""
+SPOKEN: Final = 0.5
+"""Where the statement's language is less likely than this, somebody listens: Whisper translates what is said
+in another one."""
+JUDGED_S: Final = 3.0
+"""Of a shorter piece the language is not asked: a name or a few numbers are of any."""
 
 
-class RecogniserUnavailable(Exception):
-    """There is no recogniser here: the verdict is `needs review`."""
+class WordsUnknown(Exception):
+    """What was said is for people to hear; the text says why. The verdict is `review`."""
 
 
 class Recogniser(Protocol):
@@ -26,62 +37,77 @@ class Recogniser(Protocol):
     name: str
 
     def transcribe(self, pcm_16k: Floats, language: str) -> str:
-        """float32 at 16 kHz -> what was said, in the language (ISO 639-1). Raises `RecogniserUnavailable`."""
+        """float32 at 16 kHz -> what was said, in the language (ISO 639-1). Raises `WordsUnknown`."""
         ...
 
 
-class FasterWhisper:
-    """A CTranslate2 Whisper model from a local directory; nothing is ever downloaded."""
+class HouseRecogniser:
+    """Whisper base, from the house's model files.
 
-    def __init__(self, directory: Path, sha256: str) -> None:
-        """Opens the weights in `directory`.
+    Its weights come into memory with the first statement and go after `kept_s` without one. One statement is
+    heard at a time, by one thread of the CPU.
+    """
 
-        Raises `RecogniserUnavailable` when the package is not installed or the weights are not the pinned
-        ones.
-        """
-        if importlib.util.find_spec("faster_whisper") is None:
-            raise RecogniserUnavailable(
-                "faster-whisper is not installed; it comes with voicegate's extra `speaker` (see the README)"
-            )
-        if not (directory / "tokenizer.json").is_file():  # faster-whisper would fetch it from the network
-            raise RecogniserUnavailable(f"{directory} holds no tokenizer.json")
-        found = directory_sha256(directory)
-        if found != sha256:
-            raise RecogniserUnavailable(f"the weights in {directory} are not the pinned ones (now {found})")
-        self._directory = directory
-        self._model: Any = None
-        self.name = f"faster-whisper/{sha256[:12]}"
+    def __init__(self, models: Path, kept_s: float = KEPT_S) -> None:
+        """Reads nothing yet. Raises `WordsUnknown` when the model's files were not fetched to `models`."""
+        model = locked_model(MANY)
+        try:
+            model.look(models)
+        except ModelFileError as error:
+            raise WordsUnknown(str(error)) from None
+        self.name = f"{MANY}/{model.files[0].sha256[:12]}"
+        self._models = models
+        self._kept_s = kept_s
+        self._lock = threading.Lock()
+        self._whisper: Whisper | None = None
+        self._used_at = 0.0
+        self._clock: threading.Timer | None = None
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the weights are in memory."""
+        return self._whisper is not None
 
     def transcribe(self, pcm_16k: Floats, language: str) -> str:
-        """The words of float32 mono at 16 kHz."""
-        if self._model is None:
-            from faster_whisper import WhisperModel
+        """All that was said in float32 mono at 16 kHz, at most `MAX_S` of it.
 
+        Raises `WordsUnknown` for what is longer, for a language that the model does not know or that was not
+        spoken, and when it is not sure of a part.
+        """
+        if len(pcm_16k) > MAX_S * RATE_HZ:
+            raise WordsUnknown(f"it is longer than {MAX_S:.0f} s")
+        with self._lock:
             try:
-                self._model = WhisperModel(str(self._directory), device="cpu", local_files_only=True)
-            except (RuntimeError, OSError, ValueError) as error:
-                raise RecogniserUnavailable(f"the weights in {self._directory}: {error}") from None
-        # no prompt and no text carried over: it shall write what it hears, not what it was told to expect
-        segments, _ = self._model.transcribe(
-            np.asarray(pcm_16k, np.float32), language=language, beam_size=5, temperature=0.0,
-            condition_on_previous_text=False,
-        )  # fmt: skip
-        return " ".join(segment.text.strip() for segment in segments)
+                return " ".join(self._heard(self._loaded(), pcm_16k, language))
+            except (ModelFileError, LanguageError) as error:
+                raise WordsUnknown(str(error)) from None
+            finally:
+                self._let_go_later()
 
+    def _loaded(self) -> Whisper:
+        if self._whisper is None:
+            self._whisper = Whisper.load(MANY, self._models)
+        return self._whisper
 
-def directory_sha256(directory: Path) -> str:
-    """Over names and contents of the files in a directory, in the order of their names.
+    def _heard(self, whisper: Whisper, pcm_16k: Floats, language: str) -> Iterator[str]:
+        """The pieces' words. Ends with the first of which the model is not sure, since people listen then."""
+        for piece in whisper.pieces(pcm_16k, language):
+            if piece.refused not in ("", "silence"):
+                raise WordsUnknown(f"{MANY} is not sure of what was said ({piece.refused})")
+            if piece.text:
+                yield piece.text
 
-    Raises `RecogniserUnavailable`.
-    """
-    whole = hashlib.sha256()
-    try:
-        files = sorted(path for path in directory.iterdir() if path.is_file())
-        if not files:
-            raise RecogniserUnavailable(f"{directory} holds no weights")
-        for path in files:
-            with path.open("rb") as file:
-                whole.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    except OSError as error:
-        raise RecogniserUnavailable(f"{directory}: {error.strerror}") from None
-    return whole.hexdigest()
+    # ── memory ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _let_go_later(self) -> None:
+        self._used_at = time.monotonic()
+        if self._clock is not None:
+            self._clock.cancel()
+        self._clock = threading.Timer(self._kept_s, self._let_go)
+        self._clock.daemon = True
+        self._clock.start()
+
+    def _let_go(self) -> None:
+        with self._lock:
+            if time.monotonic() - self._used_at >= self._kept_s:
+                self._whisper = None

@@ -10,9 +10,7 @@ from typing import IO, Any, Literal
 
 import click
 
-from consent.checks.checklist import CHECKS_FILE
 from consent.checks.sound import decode, read_file
-from consent.checks.words import RecogniserUnavailable, directory_sha256
 from consent.commands.house import House, Signer, in_house, read_secret, signed
 from consent.commands.voice_commands import echo_json, known, since, voice
 from consent.errors import GrantRefused, LedgerError, OperatorError, RegistrationError
@@ -220,29 +218,13 @@ def _tell(found: bundle.Verified) -> None:
 
 
 @voice.command()
-@click.option("--pin-recogniser", type=click.Path(path_type=Path), help="Use the weights in this directory.")
 @in_house
-def checks(house: House, pin_recogniser: Path | None) -> None:
-    """Show which checks are in force here; name and pin a recogniser's weights."""
-    path = house.consent_dir / CHECKS_FILE
-    if pin_recogniser is not None:
-        try:
-            digest = directory_sha256(pin_recogniser)
-        except RecogniserUnavailable as error:
-            raise RegistrationError("checks", str(error)) from None
-        kept = [line for line in _lines(path) if not line.startswith("recogniser")]
-        directory = json.dumps(str(pin_recogniser.absolute()))  # a JSON string is a TOML string
-        kept.insert(0, f'recogniser = {{ directory = {directory}, sha256 = "{digest}" }}')
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.write_text("\n".join(kept) + "\n")
+def checks(house: House) -> None:
+    """Show which checks are in force here."""
     with house.office() as office:
         for name, state in office.ask(ListChecks()).items():
             click.echo(f"{name:<12} {state}")
     click.echo("own watermark is always looked for; sound, copies and time are always checked")
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
 
 
 @voice.command()

@@ -13,6 +13,7 @@ import stat
 import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -86,18 +87,29 @@ class LockedModel:
         Raises `ModelFileMissing` when it is not in `directory`, `ModelFileError` when it is another file.
         """
         file = next(file for file in self.files if name in (None, file.name))
-        path = directory / self.file_name(file)
-        other = f"{path} is not the file that models.lock names"
-        again = f"fetch it anew with: voicegate models get {self.name}"
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe shall not keep us waiting
-            with os.fdopen(fd, "rb") as opened:
-                state = os.fstat(fd)
-                if not stat.S_ISREG(state.st_mode):
-                    raise ModelFileError(f"{other} (it is not a file); {again}")
-                if state.st_size != file.size:
-                    raise ModelFileError(f"{other} ({state.st_size} bytes, not {file.size}); {again}")
+        with self._opened(directory, file) as opened:
+            try:
                 content = opened.read(file.size)
+            except OSError as error:
+                raise ModelFileError(f"{opened.name}: {error.strerror}") from None
+        if hashlib.sha256(content).hexdigest() != file.sha256:
+            raise self._other(directory, file, "another SHA-256")
+        return content
+
+    def look(self, directory: Path) -> None:
+        """Looks whether every file is there in its size, and reads none. Raises as `read` does."""
+        for file in self.files:
+            self._opened(directory, file).close()
+
+    def check(self, directory: Path) -> None:
+        """Reads every file. Raises as `read` does."""
+        for file in self.files:
+            self.read(directory, file.name)
+
+    def _opened(self, directory: Path, file: LockedFile) -> BufferedReader:
+        path = directory / self.file_name(file)
+        try:
+            opened = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # a pipe shall not keep us
         except FileNotFoundError:
             raise ModelFileMissing(
                 f"the model file {self.name} is not in {directory} (no {path.name}); fetch it with: "
@@ -105,14 +117,21 @@ class LockedModel:
             ) from None
         except OSError as error:
             raise ModelFileError(f"{path}: {error.strerror}") from None
-        if hashlib.sha256(content).hexdigest() != file.sha256:
-            raise ModelFileError(f"{other} (another SHA-256); {again}")
-        return content
+        state = os.fstat(opened.fileno())
+        if not stat.S_ISREG(state.st_mode):
+            opened.close()
+            raise self._other(directory, file, "it is not a file")
+        if state.st_size != file.size:
+            opened.close()
+            raise self._other(directory, file, f"{state.st_size} bytes, not {file.size}")
+        return opened
 
-    def check(self, directory: Path) -> None:
-        """Reads every file. Raises as `read` does."""
-        for file in self.files:
-            self.read(directory, file.name)
+    def _other(self, directory: Path, file: LockedFile, why: str) -> ModelFileError:
+        path = directory / self.file_name(file)
+        return ModelFileError(
+            f"{path} is not the file that models.lock names ({why}); "
+            f"fetch it anew with: voicegate models get {self.name}"
+        )
 
 
 @lru_cache(maxsize=1)

@@ -23,6 +23,7 @@ from typing import Final
 
 import structlog
 
+from consent.checks.checklist import Checks
 from consent.errors import OfficeAway
 from consent.service.gateway_counter import GatewayCounter
 from consent.service.ledger_counter import LedgerCounter
@@ -60,6 +61,8 @@ def serve(place: OfficePlace, path: Path, gateway: int, stopped: threading.Event
         server = server_of(rooms, gateway)
         threading.Thread(target=server.listen, args=(listener,), name="office.door", daemon=True).start()
         log.info("office.up", socket=str(path), gateway_user=gateway)
+        for why in Checks.lacking(place.models_dir):
+            log.info("office.people_check", why=why)
         ended.wait()
         server.stop()
 

@@ -17,6 +17,11 @@ class Lexicon:
     """with `{fields}`, and other words in braces, that must be heard exactly"""
     words: tuple[str, ...]
     digits: tuple[str, ...]
+    numbers: tuple[str, ...]
+    """10 to 99; where one has several words, hyphens stand between them"""
+    years: tuple[str, ...]
+    """how a number from 10 to 99 is said after two thousand, with `{n}`"""
+    hesitations: frozenset[str]
     months: tuple[str, ...]
     denials: frozenset[str]
     both: str
@@ -36,6 +41,9 @@ class Lexicon:
             statement=" ".join(table["statement"].split()),
             words=tuple(table["words"].split()),
             digits=tuple(table["digits"].split()),
+            numbers=tuple(table["numbers"].split()),
+            years=tuple(table["years"]),
+            hesitations=frozenset(table["hesitations"].split()),
             months=tuple(table["months"].split()),
             denials=frozenset(table["denials"].split()),
             both=table["and"],

@@ -17,19 +17,16 @@ from typing import Any, Final, Self
 
 from consent.errors import RegistrationError
 from consent.statements.lexicon import LEXICA
+from consent.statements.spoken_words import tokens
 
 VERSION: Final = "2026-12"
 """Changes with any change of the wording; in every record."""
-SLIPS: Final = 0.20
-"""Share of the uncritical words that may be heard wrong."""
 PERSON: Final = re.compile(r"[^\W\d_](?:[^\W\d_]|[ .'’-]){0,98}[^\W\d_.]?\.?\Z")
 COMPANY: Final = re.compile(r"[^\W_](?:[^\W_]|[ .,'’&+-]){0,98}\Z")
 PURPOSE: Final = re.compile(r"[a-z][a-z0-9_-]{0,39}\Z")
 USE: Final = re.compile(r"[^\W\d_](?:[^\W_]|[ ,'’-]){0,118}[^\W_]\Z")
 USE_WORDS: Final = range(2, 15)
 """A described use says more than a word, and can be repeated after it was heard once."""
-LEFT_OUT: Final = 0.5
-"""A sentence of which more than this share was not heard was left out, however well the rest was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,115 +164,3 @@ def _plain(name: str) -> bool:
 
 def _listed(things: list[str], both: str) -> str:
     return things[0] if len(things) == 1 else f"{', '.join(things[:-1])} {both} {things[-1]}"
-
-
-# ── was it said? ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """How a transcript fits a statement."""
-
-    said: bool
-    why: str
-    """what was not said, in the operator's words; empty when all was"""
-    slips: float
-    """share of the uncritical words that were not heard"""
-
-
-def match(statement: Statement, transcript: str) -> Heard:
-    """Whether a transcript says the statement: its critical parts word for word, the rest nearly so."""
-    wanted: list[str] = []
-    part_of: list[int] = []
-    for number, part in enumerate(statement.parts):
-        for token in tokens(part.text, statement.language):
-            wanted.append(token)
-            part_of.append(number)
-    heard = tokens(transcript, statement.language)
-    denials = {folded for word in LEXICA[statement.language].denials for folded in _fold(word)}
-    if turned := sorted(denials & set(heard) - set(wanted)):
-        return Heard(False, f"it holds {turned[0]!r}, which no statement does", 1.0)
-    pairs = _align(wanted, heard)
-    found = [False] * len(wanted)
-    extra_in: set[int] = set()
-    last = -1
-    for at, other in pairs:
-        if at is not None:
-            last = at
-            found[at] = other is not None and wanted[at] == heard[other]
-        elif 0 <= last < len(wanted) - 1 and part_of[last] == part_of[last + 1]:
-            extra_in.add(part_of[last])
-    for number, part in enumerate(statement.parts):
-        if part.critical:
-            missing = [wanted[at] for at in range(len(wanted)) if part_of[at] == number and not found[at]]
-            if missing:
-                return Heard(False, f"{part.text!r} was not heard: {' '.join(missing)!r} is missing", 1.0)
-            if number in extra_in:
-                return Heard(False, f"{part.text!r} was not heard: there are words in between", 1.0)
-    loose = [at for at in range(len(wanted)) if not statement.parts[part_of[at]].critical]
-    missed = sum(not found[at] for at in loose)
-    extra = sum(1 for at, _ in pairs if at is None)
-    slips = (missed + extra) / max(1, len(loose))
-    if slips > SLIPS:
-        return Heard(False, f"{slips:.0%} of the other words differ", slips)
-    for number, part in enumerate(statement.parts):
-        own = [at for at in loose if part_of[at] == number]
-        if sum(not found[at] for at in own) > max(2, LEFT_OUT * len(own)):
-            return Heard(False, f"{slips:.0%} of the other words differ, most of {part.text!r}", slips)
-    return Heard(True, "", slips)
-
-
-def tokens(text: str, language: str) -> list[str]:
-    """Words as they are compared: small letters, no accents, no punctuation; numbers as single digits."""
-    return [
-        token
-        for word in re.findall(r"\d+|[^\W\d_]+(?:['’][^\W\d_]+)*", text)
-        for token in _word(word, language)
-    ]
-
-
-def _word(word: str, language: str) -> list[str]:
-    if word.isdigit():
-        return list(word)
-    folded = _fold(word)
-    if len(folded) == 1 and folded[0] in _ORDINALS:
-        return []  # the "st" of 1st
-    digits = [_fold(name)[0] for name in LEXICA[language].digits]
-    return [str(digits.index(part)) if part in digits else part for part in folded]
-
-
-_ORDINALS: Final = frozenset({"st", "nd", "rd", "th"})
-
-
-def _fold(word: str) -> list[str]:
-    plain = unicodedata.normalize("NFKD", word.casefold().replace("’", "'"))
-    return ["".join(letter for letter in plain if letter.isalpha())]
-
-
-def _align(wanted: list[str], heard: list[str]) -> list[tuple[int | None, int | None]]:
-    """The cheapest way from one to the other (Levenshtein): pairs of positions, None where one has none."""
-    rows, columns = len(wanted) + 1, len(heard) + 1
-    cost = [[0] * columns for _ in range(rows)]
-    for i in range(rows):
-        for j in range(columns):
-            if i == 0 or j == 0:
-                cost[i][j] = i + j
-            else:
-                cost[i][j] = min(
-                    cost[i - 1][j - 1] + (wanted[i - 1] != heard[j - 1]),
-                    cost[i - 1][j] + 1,
-                    cost[i][j - 1] + 1,
-                )
-    pairs: list[tuple[int | None, int | None]] = []
-    i, j = rows - 1, columns - 1
-    while i or j:
-        if i and j and cost[i][j] == cost[i - 1][j - 1] + (wanted[i - 1] != heard[j - 1]):
-            i, j = i - 1, j - 1
-            pairs.append((i, j))
-        elif i and cost[i][j] == cost[i - 1][j] + 1:
-            i -= 1
-            pairs.append((i, None))
-        else:
-            j -= 1
-            pairs.append((None, j))
-    return pairs[::-1]

@@ -8,7 +8,7 @@ greedily and without a prompt, since words suggested to these models turn up in 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
@@ -86,10 +86,7 @@ class Whisper:
 
         Raises `LanguageError` for a language that the model does not know.
         """
-        if language not in self._known:
-            raise LanguageError(f"{self.name} does not know the language {language!r}")
-        pcm = np.ascontiguousarray(pcm_16k, np.float32)
-        pieces = [self._piece(piece, language) for piece in _pieces(pcm)]
+        pieces = list(self._heard(pcm_16k, language))
         kept = [(transcript, tokens) for transcript, tokens in pieces if not transcript.refused]
         if not kept:
             return pieces[0][0]
@@ -100,6 +97,13 @@ class Whisper:
             sum(transcript.log_probability * tokens for transcript, tokens in kept) / max(count, 1),
             max(transcript.no_speech for transcript, _ in kept),
         )
+
+    def pieces(self, pcm_16k: Floats, language: str) -> Iterator[Transcript]:
+        """The pieces of which `transcribe` makes one text, as they are heard, with those that a gate refused.
+
+        For whoever must not miss any of it. Raises as `transcribe` does.
+        """
+        return (transcript for transcript, _ in self._heard(pcm_16k, language))
 
     def languages(self, pcm_16k: Floats) -> list[tuple[str, float]]:
         """Which language the beginning of float32 `(n,)` at 16 kHz is in, the best first.
@@ -113,6 +117,13 @@ class Whisper:
         pcm = np.ascontiguousarray(pcm_16k[: round(LONGEST_S * RATE_HZ)], np.float32)
         found = self._model.detect_language(self._encoded(pcm, WINDOW_S))[0]
         return [(token[2:-2], float(probability)) for token, probability in found]
+
+    def _heard(self, pcm_16k: Floats, language: str) -> Iterator[tuple[Transcript, int]]:
+        """Each piece's words, and how many tokens they are."""
+        if language not in self._known:
+            raise LanguageError(f"{self.name} does not know the language {language!r}")
+        pcm = np.ascontiguousarray(pcm_16k, np.float32)
+        return (self._piece(piece, language) for piece in _pieces(pcm))
 
     def _encoded(self, pcm: Floats, window_s: float) -> StorageView:
         mel = log_mel(pcm, round(window_s * RATE_HZ / HOP))

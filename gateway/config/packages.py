@@ -13,7 +13,6 @@ EXTRAS: Final = {
     "transformers": "chroma",
     "safetensors": "chroma",
     "huggingface_hub": "chroma",
-    "faster_whisper": "speaker",
     "ray": "cluster",
     "matplotlib": "plot",
 }

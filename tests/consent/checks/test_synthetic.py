@@ -12,7 +12,6 @@ import pytest
 from consent.checks.checklist import Checks
 from consent.checks.sound import of_call
 from consent.checks.synthetic import OwnMark, load_classifier
-from consent.checks.words import FasterWhisper, RecogniserUnavailable, directory_sha256
 from consent.errors import RegistrationError
 from tests.consent.conftest import Desk, PlannedClassifier, prompt
 from watermark.keys import KeyRing
@@ -75,19 +74,3 @@ def test_the_checks_file_is_read_strictly(tmp_path: Path) -> None:
         path.write_text(wrong)
         with pytest.raises(RegistrationError):
             Checks.load(tmp_path, tmp_path / "marks", tmp_path / "models")
-
-
-def test_a_recogniser_is_pinned_by_the_hash_of_its_directory(tmp_path: Path) -> None:
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    (tmp_path / "tokenizer.json").write_text("{}")
-    (tmp_path / "model.bin").write_bytes(b"weights")
-    digest = directory_sha256(tmp_path)
-    (tmp_path / "model.bin").write_bytes(b"other weights")
-    assert directory_sha256(tmp_path) != digest
-    with pytest.raises(RecogniserUnavailable, match=r"not installed|not the pinned ones"):
-        FasterWhisper(tmp_path, digest)
-    with pytest.raises(RecogniserUnavailable, match=r"not installed|no tokenizer.json"):
-        FasterWhisper(empty, digest)
-    with pytest.raises(RecogniserUnavailable, match="holds no weights"):
-        directory_sha256(empty)

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from consent.data_dir import OFFICE_SOCKET
+from consent.models.model_files import locked_model
 from consent.service.office_rooms import OfficePlace
 from gateway.cli.main import cli
 from tests.consent.service.served import serving
@@ -28,10 +29,14 @@ class Shell:
         for name in ("alice", "bob"):
             self.file(name, f"passphrase of {name}")
         self.file("pin", "482913")
+        self.models = folder / "models"  # without the recogniser: what is read to it here is no statement
+        self.models.mkdir()
+        for path in filter(Path.exists, locked_model("speaker").paths(MODELS)):
+            (self.models / path.name).symlink_to(path)
         self.env = {
             "VOICEGATE_DATA_DIR": str(folder / "data"),
             "VOICEGATE_SQL_URL": "",
-            "VOICEGATE_MODELS": str(MODELS),
+            "VOICEGATE_MODELS": str(self.models),
             "XDG_CONFIG_HOME": str(folder / "config"),
         }
 
@@ -79,7 +84,7 @@ class Shell:
         """An office that serves, as a gateway's does; else each command starts one for its time."""
         data = self.folder / "data"
         place = OfficePlace(
-            f"sqlite:///{data / 'voicegate.db'}", data / "consent", data / "watermark-keys.json", MODELS
+            f"sqlite:///{data / 'voicegate.db'}", data / "consent", data / "watermark-keys.json", self.models
         )
         with serving(place, data / "consent" / OFFICE_SOCKET):
             yield
@@ -190,7 +195,7 @@ def test_ledger_verify_names_the_bad_row_and_fails(shell: Shell, tmp_path: Path)
         ("voice list --sql nonsense", "not an SQLAlchemy URL"),
         ("voice list --sql mysql://x/y", "neither sqlite nor postgresql"),
         ("voice list --data-dir /proc/no", "cannot be"),
-        ("voice checks --pin-recogniser /no/such", "No such file"),
+        ("voice checks --pin-recogniser /no/such", "No such option"),
         ("voice evidence /etc/hostname", "not a call's JSON"),
         ("voice revoke jane --reason x --as nobody", "no voice is called"),
         ("ledger verify --head /no/such", "No such file"),
@@ -263,6 +268,21 @@ def test_the_checks_in_force_are_listed_with_the_built_in_classifier(shell: Shel
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text('classifier = "tests.consent.conftest:PlannedClassifier"\n')
     assert "classifier   planned" in shell("voice checks")
+
+
+def test_where_the_recogniser_is_missing_the_one_command_is_named(shell: Shell, tmp_path: Path) -> None:
+    command = "voicegate models get whisper-base"
+    assert re.search(f"recogniser +none: .*{command}", shell("voice checks"))
+    shell.operators()
+    said = " ".join(shell.register().split())
+    assert command in said
+    assert command in shell("voice review jane"), "and the reviewer reads it"
+    (tmp_path / "data" / "consent" / "checks.toml").write_text(
+        'recogniser = { directory = "/srv/whisper", sha256 = "00" }\n'
+    )
+    said = " ".join(shell("voice checks", fails=True).split())
+    assert "recogniser is no longer a setting" in said
+    assert command in said
 
 
 def test_no_secret_is_an_argument(shell: Shell) -> None:

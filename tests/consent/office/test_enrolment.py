@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from consent.checks.checklist import Checks
 from consent.checks.sound import RATE_HZ, Floats, read
 from consent.errors import ChallengeError, GrantRefused, OperatorError, RegistrationError
 from consent.office.enrolment import LONGEST_WORDS, Enrolment, by_code
@@ -55,6 +56,18 @@ def test_a_caller_dials_the_code_repeats_the_lines_and_is_held_for_two_operators
     assert record.claims["references"][0]["source_hz"] == 8_000
     assert record.claims["references"][0]["text"] == " ".join(LEXICA["en"].sentences)
     desk.grant()
+
+
+def test_without_a_recogniser_a_callers_words_go_to_the_two_operators(
+    desk: Desk, enrolment: Enrolment, tmp_path: Path
+) -> None:
+    loaded = Checks.load(tmp_path, tmp_path / "marks", tmp_path / "models")
+    desk.checks.recogniser, desk.checks.missing = loaded.recogniser, loaded.missing
+    done = answered(enrolment).finish("jane")
+    assert done.state == "pending"
+    (held,) = [finding for finding in done.findings if finding.check == "statement words"]
+    assert held.verdict == "review"
+    assert "voicegate models get whisper-base" in held.detail
 
 
 @pytest.mark.parametrize("spoken", list(LEXICA))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from consent import errors
 from consent.errors import ChallengeError, ConsentError, GrantRefused, LedgerError, OfficeAway, PinRefused
@@ -70,6 +71,13 @@ def client(place: OfficePlace, path: Path) -> Iterator[OfficeClient]:
 
 def front(client: OfficeClient, place: OfficePlace) -> FrontOffice:
     return FrontOffice(client, place.consent_dir / "grant-keys.json")
+
+
+def test_its_log_says_which_model_files_its_checks_lack(place: OfficePlace, path: Path) -> None:
+    with capture_logs() as logs, serving(place, path):
+        pass
+    lacking = [row["why"] for row in logs if row["event"] == "office.people_check"]
+    assert ["models get speaker" in lacking[0], "models get whisper-base" in lacking[1]] == [True, True]
 
 
 # ── grants ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from consent.errors import RegistrationError
 from consent.office.registration import VOICEPRINT_S
+from consent.statements.comparison import match
 from consent.statements.lexicon import LEXICA
-from consent.statements.statement import Statement, Terms, match, render, tokens
+from consent.statements.spoken_words import tokens
+from consent.statements.statement import Statement, Terms, render
 
 LANGUAGES = list(LEXICA)
 

@@ -24,8 +24,8 @@ PROCESSES = {
     "detector": ("watermark.cli",),
 }
 ENGINES = ("model.embedded.engine", "model.cascade.engine", "model.chroma.engine")
-ONLY_WHEN_USED = {"faster_whisper", "matplotlib", "triton"}
-"""Imported inside functions: by a statement's check, by a plot, by kernels of a GPU."""
+ONLY_WHEN_USED = {"matplotlib", "triton"}
+"""Imported inside functions: by a plot, by kernels of a GPU."""
 BY_NAME = {name: {"websockets"} for name in ("embedded engine", "cascade engine", "chroma engine")}
 """uvicorn's WebSockets, which are named by a string."""
 

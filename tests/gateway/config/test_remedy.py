@@ -35,7 +35,7 @@ def test_in_a_checkout_the_checkout_is_installed() -> None:
 def test_from_a_wheel_that_wheel_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     installed_from("file:///srv/my%20wheels/voicegate_telephony-9.9-py3-none-any.whl", monkeypatch, tmp_path)
     wheel = "/srv/my wheels/voicegate_telephony-9.9-py3-none-any.whl"
-    assert shlex.split(remedy.install_with("speaker"))[-1] == f"{wheel}[speaker]"
+    assert shlex.split(remedy.install_with("plot"))[-1] == f"{wheel}[plot]"
     assert shlex.split(remedy.install_again())[-2:] == ["--force-reinstall", wheel]
 
 

@@ -1,0 +1,305 @@
+"""How well statements are checked by ear: what people's prompts become, and which statements are taken.
+
+    python -m benchmarks.statement_words [--speakers FOLDER] [--statements 8] [--jobs 2]
+
+People: Debian's asterisk-core-sounds-{en,es,fr,it,ru}-wav (CC-BY-SA 3.0, Russian CC-BY 3.0; never committed).
+English sentences have texts (`prompt_texts_en.txt`); of the other languages no list of texts with a licence
+is known, so digits are joined to numbers of four, whose texts their files' names say.
+
+Statements are read by machines: no person's reading of one is at hand. espeak-ng (formants) and hibari are
+on every machine that has the tests' packages; FOLDER is that of `benchmarks.synthetic_corpus`, whose
+environment has SVOX Pico and Piper. Each statement is read as it is and with one thing changed, at 16 kHz and
+over G.711. Needs `voicegate models get whisper-base`. What was heard stands in benchmarks/out.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import date
+from functools import cache, partial
+from pathlib import Path
+from typing import Final
+
+import click
+import numpy as np
+
+from benchmarks import synthetic_speak
+from benchmarks.consent_speakers import SOUNDS, over_g711
+from consent.checks.sound import Floats, read
+from consent.checks.words import HouseRecogniser, WordsUnknown
+from consent.statements.comparison import align, match
+from consent.statements.lexicon import LEXICA
+from consent.statements.spoken_words import tokens
+from consent.statements.statement import Statement, Terms, render
+from gateway.config.paths import model_files_dir
+from gateway.config.settings import load as load_settings
+
+PROMPTS: Final = {
+    "en": "en_US_f_Allison", "es": "es_MX_f_Allison", "fr": "fr_CA_f_June", "it": "it_IT_m_Carlo",
+    "ru": "ru_RU_f_IvrvoiceRU",
+}  # fmt: skip
+RUSSIAN: Final = ["ноль", "один", "два", "три", "четыре", "пять", "шесть", "семь", "восемь", "девять"]
+TEXTS: Final = Path(__file__).with_name("prompt_texts_en.txt")
+OUT: Final = Path(__file__).parent / "out" / "statement_words.jsonl"
+NUMBERS: Final = 50
+GAP_S: Final = 0.25
+
+VOICES: Final = (
+    ("en", "hibari", "heart"), ("en", "piper", "joe"), ("en", "pico", "en-US"), ("en", "pico", "en-GB"),
+    ("en", "espeak-ng", "en-us"), ("de", "pico", "de-DE"), ("de", "espeak-ng", "de"), ("fr", "pico", "fr-FR"),
+    ("fr", "espeak-ng", "fr"), ("es", "pico", "es-ES"), ("es", "espeak-ng", "es"), ("it", "pico", "it-IT"),
+    ("it", "espeak-ng", "it"),
+)  # fmt: skip
+PEOPLE: Final = {
+    "en": ("Jane Doe", "Thomas Baker", "Mary Williams", "Peter Novak"),
+    "de": ("Anna Schmidt", "Thomas Becker", "Maria Weber", "Peter Novak"),
+    "fr": ("Anne Martin", "Thomas Bernard", "Marie Dubois", "Pierre Laurent"),
+    "es": ("Ana García", "Tomás Romero", "María López", "Pedro Navarro"),
+    "it": ("Anna Rossi", "Tommaso Ferrari", "Maria Colombo", "Pietro Romano"),
+}
+COMPANIES: Final = ("Acme", "Delta Travel", "Atlas Energy", "Nova Bank")
+USES: Final = {
+    "en": ("answering questions about orders", "booking rooms"),
+    "de": ("Auskünfte über Bestellungen", "das Buchen von Zimmern"),
+    "fr": ("répondre aux questions sur les commandes", "réserver des chambres"),
+    "es": ("responder preguntas sobre pedidos", "reservar habitaciones"),
+    "it": ("rispondere a domande sugli ordini", "prenotare camere"),
+}
+ASIDE: Final = {
+    "en": "All of this is just a joke.",
+    "de": "Das alles ist bloß ein Scherz.",
+    "fr": "Tout cela est une plaisanterie.",
+    "es": "Todo esto es una broma.",
+    "it": "Tutto questo è uno scherzo.",
+}
+CHANGES: Final = ("one word", "one digit", "digit twice", "two words swapped", "name", "aside", "left out")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One statement, as it was read and as it was heard."""
+
+    language: str
+    synthesizer: str
+    voice: str
+    line: str
+    change: str
+    """empty when it was read as it should be"""
+    wanted: str
+    spoken: str
+    heard: str
+    verdict: str
+    why: str
+    seconds: float
+    cpu_s: float
+
+
+@cache
+def recogniser() -> HouseRecogniser:
+    return HouseRecogniser(model_files_dir(load_settings()))
+
+
+# ── people ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def transcript(at_16k: Floats, language: str) -> str:
+    """What was heard; nothing where the recogniser is not sure."""
+    try:
+        return recogniser().transcribe(at_16k, language)
+    except WordsUnknown:
+        return ""
+
+
+def sentences() -> Iterator[tuple[Path, str]]:
+    for line in TEXTS.read_text().splitlines():
+        name, _, text = line.partition(": ")
+        if text and not line.startswith("#"):
+            yield SOUNDS / PROMPTS["en"] / f"{name}.wav", text
+
+
+def errors_of(line: str) -> str:
+    """Word errors on English sentences."""
+    wrong = words = exact = count = 0
+    for path, text in sentences():
+        at_16k = read(path).at_16k
+        heard = tokens(transcript(over_g711(at_16k) if line == "G.711" else at_16k, "en"), "en")
+        wanted = tokens(text, "en")
+        pairs = align(wanted, heard)
+        slips = sum(a is None or b is None or wanted[a] != heard[b] for a, b in pairs)
+        wrong, words, exact, count = wrong + slips, words + len(wanted), exact + (not slips), count + 1
+    return f"people, en, {line}: {count} sentences, word errors {wrong / words:.1%}, {exact} exact"
+
+
+def numbers_of(language: str, line: str) -> str:
+    """How many numbers of four digits are heard exactly, each digit a recording of its own."""
+    chance = random.Random(language)
+    folder = SOUNDS / PROMPTS[language] / "digits"
+    gap = np.zeros(round(GAP_S * 16_000), np.float32)
+    right = 0
+    for _ in range(NUMBERS):
+        digits = [chance.randrange(10) for _ in range(4)]
+        at_16k = np.concatenate(
+            [gap, *(part for digit in digits for part in (read(folder / f"{digit}.wav").at_16k, gap))]
+        )
+        heard = transcript(over_g711(at_16k) if line == "G.711" else at_16k, language)
+        if language in LEXICA:
+            found = tokens(heard, language)
+        else:
+            words = heard.lower().replace(",", " ").replace(".", " ").split()
+            found = list("".join(str(RUSSIAN.index(word)) if word in RUSSIAN else word for word in words))
+        right += found == [str(digit) for digit in digits]
+    return f"people, {language}, {line}: {right} of {NUMBERS} numbers of four digits exact"
+
+
+# ── statements ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def statements(language: str, count: int) -> Iterator[tuple[Statement, str, str]]:
+    """(the statement, what is changed, what is read): each as it is, and with two of `CHANGES`."""
+    chance = random.Random(f"statements {language}")
+    lexicon = LEXICA[language]
+    for number in range(count):
+        name, company = PEOPLE[language][number % 4], COMPANIES[number // 4 % 4]
+        terms = Terms(
+            name, company, ("orders", "rooms"), (language,), date(2027 + number % 4, 6, 30), spoken=language,
+            uses=tuple(zip(("orders", "rooms"), USES[language], strict=True)),
+        )  # fmt: skip
+        words = chance.sample(lexicon.words, 4)
+        digits = [chance.randrange(10) for _ in range(4)]
+        wanted = render(terms, words, digits)
+        yield wanted, "", wanted.text
+        for change in [CHANGES[number * 2 % 7], CHANGES[(number * 2 + 1) % 7]]:
+            yield wanted, change, changed(wanted, change, words, digits, chance)
+
+
+def changed(
+    wanted: Statement, change: str, words: list[str], digits: list[int], chance: random.Random
+) -> str:
+    """The statement's text with one thing other than it should be."""
+    language = wanted.language
+    lexicon = LEXICA[language]
+    at = chance.randrange(4)
+    other_words, other_digits = list(words), list(digits)
+    text = wanted.text
+    if change == "one word":
+        other_words[at] = chance.choice([word for word in lexicon.words if word not in words])
+    elif change == "two words swapped":
+        other_words[0], other_words[3] = other_words[3], other_words[0]
+    elif change == "one digit":
+        other_digits[at] = (digits[at] + chance.randrange(1, 10)) % 10
+    elif change == "digit twice":
+        other_digits.insert(at, digits[at])
+    elif change == "name":
+        name = next(part.text for part in wanted.parts if part.critical)
+        first, last = chance.choice([one for one in PEOPLE[language] if one != name]).split(" ", 1)
+        text = text.replace(
+            name, f"{first} {name.split(' ', 1)[1]}" if at % 2 else f"{name.split()[0]} {last}"
+        )
+    elif change == "aside":
+        text = f"{text} {ASIDE[language]}"
+    else:
+        sentence = next(part.text for part in wanted.parts[at + 3 :] if len(part.text.split()) > 5)
+        text = text.replace(sentence, "")
+    said = [", ".join(words), ", ".join(lexicon.digits[digit] for digit in digits)]
+    read_aloud = [", ".join(other_words), ", ".join(lexicon.digits[digit] for digit in other_digits)]
+    for right, wrong in zip(said, read_aloud, strict=True):
+        text = text.replace(right, wrong)
+    return text
+
+
+def spoken(synthesizer: str, voice: str, texts: list[str], speakers: Path | None) -> list[Floats]:
+    """The texts read by a machine, float32 at 16 kHz."""
+    with tempfile.TemporaryDirectory() as folder:
+        if synthesizer == "espeak-ng":
+            for number, text in enumerate(texts):
+                argv = ["espeak-ng", "-v", voice, "-s", "150", "-w", f"{folder}/{number}.wav", text]
+                subprocess.run(argv, check=True)
+        else:
+            python = sys.executable if synthesizer == "hibari" else f"{speakers}/env/bin/python"
+            argv = [python, synthetic_speak.__file__, synthesizer, voice, folder]
+            subprocess.run(argv, input=json.dumps(texts), text=True, check=True)
+        return [read(Path(folder) / f"{number}.wav").at_16k for number in range(len(texts))]
+
+
+def judged(wanted: Statement, at_16k: Floats) -> tuple[str, str, str]:
+    """What was heard, the verdict of the check, and why."""
+    try:
+        heard = recogniser().transcribe(at_16k, wanted.language)
+    except WordsUnknown as unknown:
+        return "", "held", str(unknown)
+    found = match(wanted, heard)
+    return (
+        heard,
+        "refused" if not found.said else "held" if found.doubt else "passed",
+        found.why or found.doubt,
+    )
+
+
+def readings(voice: tuple[str, str, str], count: int, speakers: Path | None) -> list[Reading]:
+    """One voice's statements, heard."""
+    language, synthesizer, name = voice
+    made = list(statements(language, count))
+    sounds = spoken(synthesizer, name, [text for _, _, text in made], speakers)
+    out = []
+    for (wanted, change, text), wide in zip(made, sounds, strict=True):
+        for line, sound in (("16 kHz", wide), ("G.711", over_g711(wide))):
+            began = time.process_time()
+            heard, verdict, why = judged(wanted, sound)
+            out.append(Reading(
+                language, synthesizer, name, line, change, wanted.text, text, heard, verdict, why,
+                len(sound) / 16_000, time.process_time() - began,
+            ))  # fmt: skip
+    return out
+
+
+def shares(found: list[Reading]) -> str:
+    count = Counter(reading.verdict for reading in found)
+    return ", ".join(f"{count[verdict]} {verdict}" for verdict in ("passed", "held", "refused"))
+
+
+@click.command()
+@click.option("--speakers", type=click.Path(path_type=Path, exists=True), help="Folder of the corpus.")
+@click.option("--statements", "count", default=8, show_default=True, help="Statements of each voice.")
+@click.option("--jobs", default=2, show_default=True, help="Processes.")
+def main(speakers: Path | None, count: int, jobs: int) -> None:
+    """Reports word errors on people's prompts, and what becomes of statements."""
+    voices = [voice for voice in VOICES if voice[1] in ("hibari", "espeak-ng") or speakers is not None]
+    with ProcessPoolExecutor(jobs) as pool:
+        lines = ("16 kHz", "G.711")
+        people = [pool.submit(errors_of, line) for line in lines]
+        people += [pool.submit(numbers_of, language, line) for language in PROMPTS for line in lines]
+        heard = list(pool.map(partial(readings, count=count, speakers=speakers), voices))
+        for row in people:
+            click.echo(row.result())
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(
+        "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for found in heard for one in found)
+    )
+    for found in heard:
+        for line in lines:
+            mine = [reading for reading in found if reading.line == line]
+            true = [reading for reading in mine if not reading.change]
+            false = [reading for reading in mine if reading.change]
+            one = mine[0]
+            click.echo(
+                f"{one.language} {one.synthesizer} {one.voice}, {line}: {len(true)} true: {shares(true)}; "
+                f"{len(false)} changed: {shares(false)}"
+            )
+    every = [reading for found in heard for reading in found]
+    for change in CHANGES:
+        click.echo(f"{change}: {shares([reading for reading in every if reading.change == change])}")
+    cpu = sum(reading.cpu_s for reading in every) / sum(reading.seconds for reading in every)
+    click.echo(f"CPU {cpu:.3f} s per second of statement")
+
+
+if __name__ == "__main__":
+    main()

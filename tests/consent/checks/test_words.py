@@ -1,0 +1,196 @@
+"""The house's recogniser of statements: what it hears, and what it leaves to people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from consent.checks.checklist import Checks, Earlier, Finding, Material
+from consent.checks.sound import MAX_S, Floats
+from consent.checks.words import HouseRecogniser, WordsUnknown
+from consent.errors import ModelFileError, RegistrationError
+from consent.models.model_files import locked_model
+from consent.statements.lexicon import LEXICA
+from consent.statements.statement import Statement, Terms, render
+from consent.whisper.transcript import Refusal, Transcript
+from consent.whisper.whisper import MANY, Whisper
+from tests.consent.conftest import PlannedClassifier, PlannedMark, PlannedSpeaker, prompt
+from tests.needs import HANGS_S
+
+SECOND = np.zeros(16_000, np.float32)
+COMMAND = f"voicegate models get {MANY}"
+
+
+# ── with a double of the model ───────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class PlannedWhisper:
+    """Double: hears these pieces; says how many it was asked for."""
+
+    says: list[tuple[str, Refusal]] = field(default_factory=lambda: [("I consent.", "")])
+    asked: int = 0
+
+    def pieces(self, pcm_16k: Floats, language: str) -> Iterator[Transcript]:
+        for text, refused in self.says:
+            self.asked += 1
+            yield Transcript(text, language, -0.1, 0.0, refused)
+
+    def languages(self, pcm_16k: Floats) -> list[tuple[str, float]]:
+        return [("en", 0.9), ("de", 0.1)]
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A directory with files of the right names and sizes, and nothing in them."""
+    for file in locked_model(MANY).files:
+        path = tmp_path / locked_model(MANY).file_name(file)
+        path.touch()
+        with path.open("r+b") as opened:
+            opened.truncate(file.size)
+    return tmp_path
+
+
+@pytest.fixture
+def whisper(monkeypatch: pytest.MonkeyPatch) -> PlannedWhisper:
+    planned = PlannedWhisper()
+    monkeypatch.setattr(Whisper, "load", lambda name, directory: planned)
+    return planned
+
+
+def ended(recogniser: HouseRecogniser) -> None:
+    """Waits for the clock that lets the weights go."""
+    clock = recogniser._clock
+    assert clock is not None
+    clock.join(HANGS_S)
+    assert not clock.is_alive()
+
+
+def test_the_weights_come_with_the_first_statement_and_go_after_the_last(
+    models: Path, whisper: PlannedWhisper
+) -> None:
+    recogniser = HouseRecogniser(models, kept_s=0.2)
+    assert not recogniser.is_loaded
+    assert recogniser.transcribe(SECOND, "en") == "I consent."
+    assert recogniser.is_loaded
+    ended(recogniser)
+    assert not recogniser.is_loaded
+    assert recogniser.transcribe(SECOND, "en") == "I consent.", "and come again"
+
+
+def test_a_later_statement_keeps_the_weights(models: Path, whisper: PlannedWhisper) -> None:
+    recogniser = HouseRecogniser(models, kept_s=3600.0)
+    recogniser.transcribe(SECOND, "en")
+    recogniser._let_go()  # the clock of an earlier statement
+    assert recogniser.is_loaded
+
+
+def test_clocks_do_not_pile_up_and_keep_no_process(models: Path, whisper: PlannedWhisper) -> None:
+    recogniser = HouseRecogniser(models, kept_s=3600.0)
+    clocks = []
+    for _ in range(5):
+        recogniser.transcribe(SECOND, "en")
+        assert recogniser._clock is not None
+        clocks.append(recogniser._clock)
+    assert all(clock.daemon for clock in clocks)
+    for clock in clocks[:-1]:
+        clock.join(HANGS_S)
+    assert [clock.is_alive() for clock in clocks] == [False] * 4 + [True]
+
+
+@pytest.mark.parametrize("refused", ["no speech", "improbable", "loop"])
+def test_a_part_that_the_model_is_not_sure_of_is_for_people(
+    models: Path, whisper: PlannedWhisper, refused: Refusal
+) -> None:
+    """Left out of the text it would hide whatever was said there."""
+    whisper.says = [("My name is Jane Doe.", ""), ("", refused), ("I consent.", "")]
+    with pytest.raises(WordsUnknown, match=rf"not sure .*\({refused}\)"):
+        HouseRecogniser(models).transcribe(SECOND, "en")
+    assert whisper.asked == 2, "what comes after it is not heard: the people's time is not the machine's"
+
+
+def test_a_pause_is_nothing(models: Path, whisper: PlannedWhisper) -> None:
+    whisper.says = [("", "silence"), ("My name is Jane Doe.", ""), ("", "silence"), ("I consent.", "")]
+    assert HouseRecogniser(models).transcribe(SECOND, "en") == "My name is Jane Doe. I consent."
+
+
+def test_an_hour_is_not_heard_at_all(models: Path, whisper: PlannedWhisper) -> None:
+    recogniser = HouseRecogniser(models)
+    with pytest.raises(WordsUnknown, match=f"longer than {MAX_S:.0f} s"):
+        recogniser.transcribe(np.zeros(3600 * 16_000, np.float32), "en")
+    assert (whisper.asked, recogniser.is_loaded) == (0, False)
+
+
+def test_files_that_are_not_the_locked_ones_leave_the_words_to_people(models: Path) -> None:
+    recogniser = HouseRecogniser(models)
+    for _ in range(2):
+        with pytest.raises(WordsUnknown, match=f"another SHA-256.*{COMMAND}"):
+            recogniser.transcribe(SECOND, "en")
+    assert not recogniser.is_loaded
+    (models / "whisper-base.bin").unlink()
+    with pytest.raises(WordsUnknown, match=f"not in .*{COMMAND}"):
+        HouseRecogniser(models)
+
+
+# ── in the checks ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def statement(spoken: str = "en") -> Statement:
+    terms = Terms("Jane Doe", "Acme", ("support",), (spoken,), date(2027, 6, 30), spoken=spoken)
+    return render(terms, LEXICA[spoken].words[:4], [9, 0, 3, 2])
+
+
+def finding(checks: Checks, spoken: str = "en") -> Finding:
+    """What the check of the words finds in a prompt, which is no statement."""
+    checks.speaker, checks.own_mark, checks.classifier = PlannedSpeaker(), PlannedMark(), PlannedClassifier()
+    material = Material((prompt("demo-congrats"),), prompt("basic-pbx-ivr-main"), statement(spoken))
+    return checks.run(material, Earlier()).findings[-1]
+
+
+def test_without_the_model_the_words_go_to_people_and_the_command_is_named(tmp_path: Path) -> None:
+    found = finding(Checks.load(tmp_path, tmp_path / "marks", tmp_path / "models"))
+    assert (found.check, found.verdict) == ("statement words", "review")
+    assert COMMAND in found.detail
+    assert "listen and compare each word" in found.detail
+    lacking = list(Checks.lacking(tmp_path / "models"))
+    assert ["voicegate models get speaker" in lacking[0], COMMAND in lacking[1]] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("says", "verdict", "detail"),
+    [
+        ([(statement().text, "")], "passed", "all heard"),
+        ([("Okay.", ""), (statement().text, "")], "review", "'okay' before the statement"),
+        ([(statement().text, ""), ("", "improbable")], "review", "improbable"),
+        ([(statement().text.replace("nine", "four"), "")], "refused", "read it again"),
+        ([("", "silence")], "refused", "read it again"),
+    ],
+)  # fmt: skip
+def test_what_becomes_of_what_was_heard(
+    models: Path, whisper: PlannedWhisper, says: Any, verdict: str, detail: str
+) -> None:
+    whisper.says = says
+    found = finding(Checks(recogniser=HouseRecogniser(models)))
+    assert (found.check, found.verdict) == ("statement words", verdict)
+    assert detail in found.detail
+
+
+def test_the_setting_that_is_gone_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "checks.toml").write_text('recogniser = { directory = "/srv/base", sha256 = "00" }\n')
+    with pytest.raises(RegistrationError, match=rf"no longer a setting.*Take the line out.*{COMMAND}"):
+        Checks.load(tmp_path, tmp_path / "marks", tmp_path)
+
+
+def test_a_model_is_looked_at_without_reading_it(models: Path) -> None:
+    model = locked_model(MANY)
+    model.look(models)
+    with (models / "whisper-base.bin").open("ab") as more:
+        more.write(b"x")
+    with pytest.raises(ModelFileError, match=COMMAND):
+        model.look(models)

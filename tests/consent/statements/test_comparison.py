@@ -1,0 +1,218 @@
+"""What a transcript may differ in, and what no reading may add, leave out, repeat or put elsewhere."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consent.statements.comparison import ADDED, match
+from consent.statements.lexicon import LEXICA
+from consent.statements.spoken_words import fold, tokens
+from consent.statements.statement import Statement, Terms, render
+
+LANGUAGES = list(LEXICA)
+DIGITS = [9, 0, 3, 2]
+
+
+def statement(spoken: str = "en", name: str = "Jane Doe", company: str = "Acme") -> Statement:
+    terms = Terms(name, company, ("support",), (spoken,), date(2027, 6, 30), spoken=spoken)
+    return render(terms, LEXICA[spoken].words[:4], DIGITS)
+
+
+def words(spoken: str) -> str:
+    return ", ".join(LEXICA[spoken].words[:4])
+
+
+def digits(spoken: str, shown: list[int] | None = None) -> str:
+    return ", ".join(LEXICA[spoken].digits[digit] for digit in shown or DIGITS)
+
+
+# ── what a recogniser may write otherwise ────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("spoken", LANGUAGES)
+def test_numbers_are_one_in_words_and_in_digits(spoken: str) -> None:
+    lexicon = LEXICA[spoken]
+    assert len(lexicon.numbers) == 90
+    for number, said in enumerate(lexicon.numbers, 10):
+        for form in (said, said.replace("-", " "), f"{number}", f"{number}."):
+            assert tokens(form, spoken) == list(str(number)), form
+        for year in lexicon.years:
+            assert tokens(year.format(n=said), spoken) == list(str(2000 + number))
+
+
+@pytest.mark.parametrize("spoken", LANGUAGES)
+def test_no_word_of_chance_is_a_number_or_a_hesitation(spoken: str) -> None:
+    lexicon = LEXICA[spoken]
+    for word in lexicon.words:
+        assert tokens(word, spoken) == [fold(word)]
+    assert not lexicon.hesitations & {*lexicon.words, *lexicon.digits, *lexicon.denials}
+
+
+@pytest.mark.parametrize(
+    ("spoken", "said", "written"),
+    [
+        ("en", "eighteen", "18"),
+        ("en", "thirty", "30"),
+        ("en", "two operators", "2 operators"),
+        ("en", "June 30, 2027", "June 30th, twenty twenty-seven"),
+        ("en", "June 30, 2027", "June 30th, two thousand and twenty-seven"),
+        ("de", "achtzehn", "18"),
+        ("de", "zwei Prüfer", "2 Prüfer"),
+        ("de", "30. Juni 2027", "30. Juni zweitausendsiebenundzwanzig"),
+        ("fr", "dix-huit", "18"),
+        ("fr", "deux opérateurs", "2 opérateurs"),
+        ("es", "dieciocho", "18"),
+        ("es", "30 de junio de 2027", "treinta de junio de dos mil veintisiete"),
+        ("it", "diciotto", "18"),
+        ("it", "30 giugno 2027", "trenta giugno duemilaventisette"),
+    ],
+)
+def test_what_is_written_otherwise_is_the_same(spoken: str, said: str, written: str) -> None:
+    wanted = statement(spoken)
+    assert said in wanted.text
+    heard = match(wanted, wanted.text.replace(said, written))
+    assert (heard.said, heard.doubt, heard.slips) == (True, "", 0.0)
+
+
+def test_the_first_of_a_month_is_a_one() -> None:
+    for spoken, text in (("en", "June 1st"), ("fr", "1er juin"), ("it", "1º giugno")):
+        assert "1" in tokens(text, spoken)
+        assert len(tokens(text, spoken)) == 2
+
+
+@pytest.mark.parametrize("spoken", LANGUAGES)
+def test_hesitations_are_nothing_anywhere(spoken: str) -> None:
+    wanted = statement(spoken)
+    for um in LEXICA[spoken].hesitations:
+        heard = match(wanted, f" {um}, ".join(wanted.text.split(" ", 40)))
+        assert (heard.said, heard.doubt) == (True, ""), um
+
+
+def test_who_is_called_like_a_hesitation_must_say_their_name() -> None:
+    wanted = statement(name="Jane Um")
+    assert match(wanted, wanted.text).said
+    assert not match(wanted, wanted.text.replace("Jane Um", "Jane")).said
+
+
+def test_spaces_within_what_must_be_exact_are_not_heard() -> None:
+    wanted = statement(company="Blue Harbor")
+    for written in ("Blueharbor", "Blue har bor", "BLUE-HARBOR"):
+        heard = match(wanted, wanted.text.replace("Blue Harbor", written))
+        assert (heard.said, heard.doubt, heard.slips) == (True, "", 0.0)
+    for written in ("Blueharbour", "Blue hair bor", "Blue", "Harbor Blue"):
+        assert not match(wanted, wanted.text.replace("Blue Harbor", written)).said
+
+
+# ── what no reading may do ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("spoken", LANGUAGES)
+@pytest.mark.parametrize("at", range(4))
+def test_a_digit_or_a_word_said_twice_left_out_or_changed_is_refused(spoken: str, at: int) -> None:
+    wanted = statement(spoken)
+    lexicon = LEXICA[spoken]
+    chance, shown = list(lexicon.words[:4]), list(DIGITS)
+    others = (
+        (chance[: at + 1] + chance[at:], shown),
+        (chance[:at] + chance[at + 1 :], shown),
+        ([*chance[:at], lexicon.words[9], *chance[at + 1 :]], shown),
+        ([*chance, lexicon.words[9]], shown),
+        ([lexicon.words[9], *chance], shown),
+        (chance, shown[: at + 1] + shown[at:]),
+        (chance, shown[:at] + shown[at + 1 :]),
+        (chance, [*shown[:at], (shown[at] + 1) % 10, *shown[at + 1 :]]),
+        (chance, [*shown, 7]),
+        (chance, [7, *shown]),
+        ([chance[at - 1], *chance[:at][:-1], *chance[at:]] if at > 1 else chance[::-1], shown),
+        (chance, shown[::-1]),
+    )
+    for other_words, other_digits in others:
+        text = wanted.text.replace(words(spoken), ", ".join(other_words))
+        text = text.replace(digits(spoken), digits(spoken, other_digits))
+        assert text != wanted.text
+        assert not match(wanted, text).said, text[-120:]
+        assert not match(
+            wanted, text.replace(digits(spoken, other_digits), "".join(map(str, other_digits)))
+        ).said
+
+
+@pytest.mark.parametrize("spoken", LANGUAGES)
+def test_the_sentences_in_another_order_are_refused(spoken: str) -> None:
+    wanted = statement(spoken)
+    sentences = re.split(r"(?<=[.])(?<!30[.]) ", wanted.text)
+    for at in range(len(sentences) - 1):
+        other = [*sentences[:at], sentences[at + 1], sentences[at], *sentences[at + 2 :]]
+        assert not match(wanted, " ".join(other)).said, sentences[at]
+
+
+@pytest.mark.parametrize("spoken", LANGUAGES)
+def test_two_statements_one_after_the_other_are_refused(spoken: str) -> None:
+    wanted = statement(spoken)
+    for other in (wanted, statement(spoken, company="Delta")):
+        assert not match(wanted, f"{wanted.text} {other.text}").said
+        assert not match(wanted, f"{other.text} {wanted.text}").said
+    half = wanted.text[: len(wanted.text) // 2]
+    assert not match(wanted, f"{half} {wanted.text}").said
+
+
+def test_a_word_too_many_beside_what_must_be_exact_is_for_people_to_hear() -> None:
+    wanted = statement()
+    for said, other in (
+        ("I consent to", "I suppose I consent to"),
+        ("I consent to", "I consent maybe to"),
+        ("to Acme making", "to Acme Limited making"),
+        ("for support", "for sales support"),
+        ("support, in", "support sales, in"),
+        ("in English", "in English mostly"),
+        ("My name is Jane Doe", "My name is Mister Jane Doe"),
+    ):
+        assert said in wanted.text or said == "in English"
+        heard = match(wanted, wanted.text.replace(said, other))
+        assert not heard.said or heard.doubt, other
+
+
+def test_words_before_and_after_the_statement_are_for_people_to_hear_and_a_sentence_is_refused() -> None:
+    wanted = statement()
+    for text in (f"Okay. {wanted.text}", f"{wanted.text} Just kidding.", f"{wanted.text} Against my will."):
+        heard = match(wanted, text)
+        assert heard.said
+        assert "the statement" in heard.doubt
+    for aside in ("All of this is a joke.", "They told me to read this."):
+        assert len(aside.split()) >= ADDED
+        assert "does not have" in match(wanted, f"{wanted.text} {aside}").why
+        assert "does not have" in match(wanted, f"{aside} {wanted.text}").why
+        assert not match(wanted, wanted.text.replace(". I agree", f". {aside} I agree", 1)).said
+
+
+def test_another_number_anywhere_is_for_people_to_hear() -> None:
+    wanted = statement()
+    for said, other in (("thirty days", "ninety days"), ("eighteen years", "80 years"), ("thirty", "dirty")):
+        heard = match(wanted, wanted.text.replace(said, other))
+        assert heard.said
+        assert heard.doubt
+
+
+def test_a_text_without_an_end_is_not_compared() -> None:
+    wanted = statement()
+    assert "far more words" in match(wanted, "and " * 1_000_000).why
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_what_is_put_in_is_refused_held_or_a_slip_far_from_what_must_be_exact(data: st.DataObject) -> None:
+    spoken = data.draw(st.sampled_from(LANGUAGES))
+    wanted = statement(spoken)
+    said = wanted.text.split()
+    at = data.draw(st.integers(0, len(said)))
+    more = data.draw(
+        st.lists(st.sampled_from(["xylophone", *said, *LEXICA[spoken].digits]), min_size=1, max_size=6)
+    )
+    heard = match(wanted, " ".join([*said[:at], *more, *said[at:]]))
+    if heard.said and not heard.doubt:
+        assert len(more) < ADDED
+        assert heard.slips > 0
