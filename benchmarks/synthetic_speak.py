@@ -31,7 +31,7 @@ def pcm16(sound: Any) -> bytes:
     """Float in [-1, 1] as int16; `watermark.pcm` needs numpy only, which these environments have."""
     import numpy as np
 
-    sys.path.append(str(Path(__file__).parents[1]))
+    sys.path[0] = str(Path(__file__).parents[1])  # this file's own folder has another `watermark`
     from watermark.pcm import bytes_from_float
 
     return bytes_from_float(np.asarray(sound, np.float32))

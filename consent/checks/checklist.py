@@ -251,10 +251,11 @@ class Checks:
         found = match(material.wanted, heard)
         if not found.said:
             return Finding(check, "refused", f"{found.why}; read it again", proves)
-        heard_by = f"all heard ({self.recogniser.name}); {found.slips:.0%} slips"
         if found.doubt:
-            return Finding(check, "review", f"{heard_by}; listen for {found.doubt}", proves)
-        return Finding(check, "passed", heard_by, proves)
+            return Finding(check, "review", f"listen for {found.doubt} ({self.recogniser.name})", proves)
+        return Finding(
+            check, "passed", f"all heard ({self.recogniser.name}); {found.slips:.0%} slips", proves
+        )
 
 
 @dataclass

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
 from consent.checks.sound import MAX_S, Floats
 from consent.errors import LanguageError, ModelFileError
 from consent.models.model_files import locked_model
+from consent.statements.comparison import HeardText
 from consent.whisper.features import RATE_HZ
 from consent.whisper.whisper import MANY, Whisper
 
@@ -36,7 +36,7 @@ class Recogniser(Protocol):
 
     name: str
 
-    def transcribe(self, pcm_16k: Floats, language: str) -> str:
+    def transcribe(self, pcm_16k: Floats, language: str) -> HeardText:
         """float32 at 16 kHz -> what was said, in the language (ISO 639-1). Raises `WordsUnknown`."""
         ...
 
@@ -68,7 +68,7 @@ class HouseRecogniser:
         """Whether the weights are in memory."""
         return self._whisper is not None
 
-    def transcribe(self, pcm_16k: Floats, language: str) -> str:
+    def transcribe(self, pcm_16k: Floats, language: str) -> HeardText:
         """All that was said in float32 mono at 16 kHz, at most `MAX_S` of it.
 
         Raises `WordsUnknown` for what is longer, for a language that the model does not know or that was not
@@ -78,7 +78,7 @@ class HouseRecogniser:
             raise WordsUnknown(f"it is longer than {MAX_S:.0f} s")
         with self._lock:
             try:
-                return " ".join(self._heard(self._loaded(), pcm_16k, language))
+                return self._heard(self._loaded(), pcm_16k, language)
             except (ModelFileError, LanguageError) as error:
                 raise WordsUnknown(str(error)) from None
             finally:
@@ -89,13 +89,18 @@ class HouseRecogniser:
             self._whisper = Whisper.load(MANY, self._models)
         return self._whisper
 
-    def _heard(self, whisper: Whisper, pcm_16k: Floats, language: str) -> Iterator[str]:
-        """The pieces' words. Ends with the first of which the model is not sure, since people listen then."""
+    def _heard(self, whisper: Whisper, pcm_16k: Floats, language: str) -> HeardText:
+        """The pieces' words. Ends with the first that the model cannot tell, since people listen then."""
+        texts: list[str] = []
+        words: list[tuple[str, float]] = []
         for piece in whisper.pieces(pcm_16k, language):
-            if piece.refused not in ("", "silence"):
-                raise WordsUnknown(f"{MANY} is not sure of what was said ({piece.refused})")
-            if piece.text:
-                yield piece.text
+            if piece.transcript.refused not in ("", "silence"):
+                raise WordsUnknown(f"{MANY} is not sure of what was said ({piece.transcript.refused})")
+            if piece.seconds >= JUDGED_S and piece.spoken < SPOKEN:
+                raise WordsUnknown(f"{MANY} hears another language than {language!r}")
+            texts.append(piece.transcript.text)
+            words += piece.words
+        return HeardText(" ".join(filter(None, texts)), tuple(words))
 
     # ── memory ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Final
 
 from consent.statements.lexicon import LEXICA
@@ -23,6 +24,20 @@ ADDED: Final = 4
 
 LONGEST: Final = 3
 """A text so many times as long as the statement is not compared at all."""
+ALIKE: Final = 0.5
+"""Of letters, from where on another word may be the wanted one, misheard. "askme" for "acme" has .67."""
+UNSURE: Final = (0.6, 0.9)
+"""A recogniser that is less sure of an alike word than this does not know; the second for names of persons
+and companies, of which it knows few, and writes others that it knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeardText:
+    """What a recogniser heard."""
+
+    text: str
+    words: tuple[tuple[str, float], ...] = ()
+    """its words with how sure the recogniser is of each, in [0, 1]; who says nothing is sure"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +50,27 @@ class Heard:
     slips: float
     """share of the uncritical words that were not heard"""
     doubt: str = ""
-    """all was said, and something more that people must hear; empty when there is nothing"""
+    """what people must hear, though nothing refuses it; empty when there is nothing"""
 
 
-def match(statement: Statement, transcript: str) -> Heard:
-    """Whether a transcript says the statement: its critical parts word for word, the rest nearly so."""
-    if len(transcript) > LONGEST * len(statement.text):
+def match(statement: Statement, heard: HeardText) -> Heard:
+    """Whether a text says the statement: its critical parts word for word, the rest nearly so."""
+    if len(heard.text) > LONGEST * len(statement.text):
         return Heard(False, "it has far more words than the statement", 1.0)
-    comparison = _Comparison(statement, transcript)
+    comparison = _Comparison(statement, heard)
     why = next(comparison.refusals(), "")
     slips = comparison.slips
     return Heard(not why, why, 1.0 if why else slips, "" if why else "; ".join(comparison.doubts()))
 
 
 class _Comparison:
-    """`_at` says which heard word each wanted one is, and None where it was not heard.
+    """`_at` says which heard words each wanted one is, and None where it was not heard.
 
-    `_added` has the heard words that nobody wanted, by the wanted word that they stand before.
+    `_added` has the heard words that nobody wanted, by the wanted word that they stand before; `_misheard`
+    what may have been the wanted words.
     """
 
-    def __init__(self, statement: Statement, transcript: str) -> None:
+    def __init__(self, statement: Statement, heard: HeardText) -> None:
         language = statement.language
         self._language = language
         self._parts = statement.parts
@@ -65,10 +81,12 @@ class _Comparison:
             self._own.append(range(len(self._wanted), len(self._wanted) + len(said)))
             self._wanted += said
         hesitations = {fold(word) for word in LEXICA[language].hesitations} - set(self._wanted)
-        self._heard = [word for word in tokens(transcript, language) if word not in hesitations]
-        self._at: list[int | None] = [None] * len(self._wanted)
+        self._heard = [word for word in tokens(heard.text, language) if word not in hesitations]
+        self._sure = {word: sure for said, sure in heard.words for word in tokens(said, language)}
+        self._at: list[range | None] = [None] * len(self._wanted)
         self._instead: dict[int, str] = {}
         self._added: dict[int, list[str]] = {}
+        self._misheard: list[tuple[str, str]] = []
         before = 0
         for at, other in align(self._wanted, self._heard):
             if at is None:
@@ -76,11 +94,12 @@ class _Comparison:
                 continue
             before = at + 1
             if other is not None and self._wanted[at] == self._heard[other]:
-                self._at[at] = other
+                self._at[at] = range(other, other + 1)
             elif other is not None:
                 self._instead[at] = self._heard[other]
-        for own in self._critical.values():
+        for number, own in self._critical.items():
             self._join(own)
+            self._mishear(own, UNSURE[self._parts[number].proper])
 
     @property
     def _critical(self) -> dict[int, range]:
@@ -92,15 +111,44 @@ class _Comparison:
 
     def _join(self, own: range) -> None:
         """Takes a critical part as heard whose letters were, if with other spaces ("sun set")."""
-        before = [at for at in self._at[: own.start] if at is not None]
-        after = [at for at in self._at[own.stop :] if at is not None]
-        span = range(before[-1] + 1 if before else 0, after[0] if after else len(self._heard))
-        if "".join(self._wanted[at] for at in own) == "".join(self._heard[at] for at in span):
-            for at in own:
-                self._at[at] = span.start
-                self._instead.pop(at, None)
-            for at in range(own.start, own.stop + 1):
-                self._added.pop(at, None)
+        wanted, heard = self._around(own)
+        if wanted == own and self._spelt(wanted) == "".join(self._heard[at] for at in heard):
+            self._settle(wanted, heard)
+
+    def _mishear(self, own: range, unsure: float) -> None:
+        """Settles what was heard as something alike, and not surely. A digit is another one, or it is not."""
+        for at in own:
+            if self._at[at] is not None or self._wanted[at].isdigit():
+                continue
+            wanted, heard = self._around(range(at, at + 1))
+            said = [self._heard[other] for other in heard]
+            alike = SequenceMatcher(None, self._spelt(wanted), "".join(said), autojunk=False).ratio()
+            if said and alike >= ALIKE and min(self._sure.get(word, 1.0) for word in said) < unsure:
+                self._misheard.append((" ".join(said), " ".join(self._wanted[one] for one in wanted)))
+                self._settle(wanted, heard)
+
+    def _around(self, own: range) -> tuple[range, range]:
+        """What was wanted, and what was heard instead, between the nearest words that were heard."""
+        first, last = own.start, own.stop
+        while first > 0 and self._at[first - 1] is None:
+            first -= 1
+        while last < len(self._wanted) and self._at[last] is None:
+            last += 1
+        before = self._at[first - 1] if first else None
+        after = self._at[last] if last < len(self._wanted) else None
+        return range(first, last), range(
+            0 if before is None else before.stop, len(self._heard) if after is None else after.start
+        )
+
+    def _spelt(self, wanted: range) -> str:
+        return "".join(self._wanted[at] for at in wanted)
+
+    def _settle(self, wanted: range, heard: range) -> None:
+        for at in wanted:
+            self._at[at] = heard
+            self._instead.pop(at, None)
+        for at in range(wanted.start, wanted.stop + 1):
+            self._added.pop(at, None)
 
     def _missed(self, own: range) -> list[str]:
         return [self._wanted[at] for at in own if self._at[at] is None]
@@ -135,7 +183,9 @@ class _Comparison:
                 yield f"{self.slips:.0%} of the other words differ, most of {self._parts[number].text!r}"
 
     def doubts(self) -> Iterator[str]:
-        """What people must hear, though all was said."""
+        """What people must hear, though nothing refuses it."""
+        for other, wanted in self._misheard:
+            yield f"{wanted!r}, which was heard as {other!r}"
         for at, words in self._added.items():
             if at == 0:
                 yield f"{' '.join(words)!r} before the statement"

@@ -116,6 +116,8 @@ class Part:
 
     text: str
     critical: bool
+    proper: bool = False
+    """a name of a person or a company"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,7 @@ def render(terms: Terms, words: Sequence[str], digits: Sequence[int]) -> Stateme
     for piece in re.split(r"(\{[^}]*\})", lexicon.statement):
         if piece.startswith("{"):
             inner = piece[1:-1]
-            parts.append(Part(fields.get(inner, inner), critical=True))
+            parts.append(Part(fields.get(inner, inner), critical=True, proper=inner in ("name", "company")))
         else:
             parts += [Part(text, critical=False) for text in re.split(r"(?<=[.] )", piece) if text]
     return Statement(f"{VERSION}/{terms.spoken}", terms.spoken, tuple(parts))

@@ -24,3 +24,15 @@ class Transcript:
     """the model's probability that nobody spoke, in [0, 1]"""
     refused: Refusal = ""
     """empty when no gate did"""
+
+
+@dataclass(frozen=True, slots=True)
+class HeardPiece:
+    """A piece of a longer sound, heard for whoever must not miss or mistake a word of it."""
+
+    transcript: Transcript
+    seconds: float
+    spoken: float
+    """the probability that its language is the transcript's, in [0, 1]"""
+    words: tuple[tuple[str, float], ...] = ()
+    """each word with how sure the model is of it, in [0, 1]"""

@@ -10,15 +10,17 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
 from consent.errors import LanguageError, ModelFileError
 from consent.models.model_files import LockedModel, locked_model
+from consent.whisper.certainty import Spellings, certain_words
 from consent.whisper.features import HOP, RATE_HZ, Floats, log_mel
-from consent.whisper.transcript import Refusal, Transcript
+from consent.whisper.transcript import HeardPiece, Refusal, Transcript
 from consent.whisper.vocabulary import text_of
 from consent.whisper.voice_gate import somebody_speaks
 
@@ -71,7 +73,12 @@ class Whisper:
         self.name = model.name
         self.sha256 = model.files[0].sha256
         self.multilingual = bool(self._model.is_multilingual)
-        self._known = _languages(files["vocabulary.txt"]) if self.multilingual else frozenset({"en"})
+        self._vocabulary = files["vocabulary.txt"].decode().split("\n")
+        self._known = _languages(self._vocabulary) if self.multilingual else frozenset({"en"})
+
+    @cached_property
+    def _spellings(self) -> Spellings:
+        return Spellings(self._vocabulary)
 
     @classmethod
     def load(cls, name: str, directory: Path, workers: int = 1) -> Self:
@@ -86,7 +93,9 @@ class Whisper:
 
         Raises `LanguageError` for a language that the model does not know.
         """
-        pieces = list(self._heard(pcm_16k, language))
+        self._refuse(language)
+        pcm = np.ascontiguousarray(pcm_16k, np.float32)
+        pieces = [self._piece(piece, language) for piece in _pieces(pcm)]
         kept = [(transcript, tokens) for transcript, tokens in pieces if not transcript.refused]
         if not kept:
             return pieces[0][0]
@@ -98,12 +107,17 @@ class Whisper:
             max(transcript.no_speech for transcript, _ in kept),
         )
 
-    def pieces(self, pcm_16k: Floats, language: str) -> Iterator[Transcript]:
+    def pieces(self, pcm_16k: Floats, language: str) -> Iterator[HeardPiece]:
         """The pieces of which `transcribe` makes one text, as they are heard, with those that a gate refused.
 
-        For whoever must not miss any of it. Raises as `transcribe` does.
+        For whoever must not miss or mistake a word. Raises `LanguageError` for a language that the model does
+        not know, and where it knows but one.
         """
-        return (transcript for transcript, _ in self._heard(pcm_16k, language))
+        self._refuse(language)
+        self._refuse_single()
+        return (
+            self._closely(piece, language) for piece in _pieces(np.ascontiguousarray(pcm_16k, np.float32))
+        )
 
     def languages(self, pcm_16k: Floats) -> list[tuple[str, float]]:
         """Which language the beginning of float32 `(n,)` at 16 kHz is in, the best first.
@@ -112,18 +126,21 @@ class Whisper:
 
         Raises `LanguageError` where the model knows but one.
         """
-        if not self.multilingual:
-            raise LanguageError(f"{self.name} knows English only")
+        self._refuse_single()
         pcm = np.ascontiguousarray(pcm_16k[: round(LONGEST_S * RATE_HZ)], np.float32)
-        found = self._model.detect_language(self._encoded(pcm, WINDOW_S))[0]
+        return self._languages(self._encoded(pcm, WINDOW_S))
+
+    def _languages(self, encoded: StorageView) -> list[tuple[str, float]]:
+        found = self._model.detect_language(encoded)[0]
         return [(token[2:-2], float(probability)) for token, probability in found]
 
-    def _heard(self, pcm_16k: Floats, language: str) -> Iterator[tuple[Transcript, int]]:
-        """Each piece's words, and how many tokens they are."""
+    def _refuse(self, language: str) -> None:
         if language not in self._known:
             raise LanguageError(f"{self.name} does not know the language {language!r}")
-        pcm = np.ascontiguousarray(pcm_16k, np.float32)
-        return (self._piece(piece, language) for piece in _pieces(pcm))
+
+    def _refuse_single(self) -> None:
+        if not self.multilingual:
+            raise LanguageError(f"{self.name} knows English only")
 
     def _encoded(self, pcm: Floats, window_s: float) -> StorageView:
         mel = log_mel(pcm, round(window_s * RATE_HZ / HOP))
@@ -133,26 +150,49 @@ class Whisper:
         """The words of at most `LONGEST_S`, and how many tokens they are."""
         if not somebody_speaks(pcm):
             return Transcript("", language, 0.0, 1.0, "silence"), 0
-        heard = self._decoded(pcm, language, WINDOW_S)
-        return heard if heard[0].refused != "loop" else self._decoded(pcm, language, WIDER_S)
+        for window_s in (WINDOW_S, WIDER_S):
+            result = self._generated(self._encoded(pcm, window_s), pcm, language)
+            heard = self._judged(result, pcm, language)
+            if heard.refused != "loop":
+                break
+        return heard, len(result.sequences[0])
 
-    def _decoded(self, pcm: Floats, language: str, window_s: float) -> tuple[Transcript, int]:
+    def _closely(self, pcm: Floats, language: str) -> HeardPiece:
+        seconds = len(pcm) / RATE_HZ
+        if not somebody_speaks(pcm):
+            return HeardPiece(Transcript("", language, 0.0, 1.0, "silence"), seconds, 1.0)
+        spoken = 0.0
+        for window_s in (WINDOW_S, WIDER_S):
+            encoded = self._encoded(pcm, window_s)
+            spoken = max(spoken, dict(self._languages(encoded))[language])
+            result = self._generated(encoded, pcm, language, closely=True)
+            heard = self._judged(result, pcm, language)
+            if heard.refused != "loop":
+                break
+        scores = (np.asarray(step, np.float32).ravel() for step in result.logits[0])
+        certainties = map(self._spellings.certainty, scores, result.sequences_ids[0])
+        words = certain_words(result.sequences[0], list(certainties))
+        return HeardPiece(heard, seconds, spoken, tuple(words))
+
+    def _generated(self, encoded: StorageView, pcm: Floats, language: str, *, closely: bool = False) -> Any:
+        """What CTranslate2 generates; `closely` with its scores for every token."""
         prompt = ["<|startoftranscript|>", "<|notimestamps|>"]
         if self.multilingual:
             prompt[1:1] = [f"<|{language}|>", "<|transcribe|>"]
-        most = round(TOKENS + TOKENS_A_SECOND * len(pcm) / RATE_HZ)
-        result = self._model.generate(
-            self._encoded(pcm, window_s), [prompt], beam_size=1,
-            return_scores=True, return_no_speech_prob=True,
-            max_length=2 * most,  # of which CTranslate2 gives the half to what is generated
+        return self._model.generate(
+            encoded, [prompt], beam_size=1,
+            return_scores=True, return_no_speech_prob=True, return_logits_vocab=closely,
+            max_length=2 * _most_tokens(pcm),  # of which CTranslate2 gives the half to what is generated
         )[0]  # fmt: skip
+
+    def _judged(self, result: Any, pcm: Floats, language: str) -> Transcript:
         tokens = result.sequences[0]
         count = len(tokens)
         log_probability = float(result.scores[0]) * count / (count + 1)  # the end counts as a token
         no_speech = float(result.no_speech_prob)
         text = text_of(tokens)
-        refused = self._refused(text, log_probability, no_speech, endless=count >= most)
-        return Transcript("" if refused else text, language, log_probability, no_speech, refused), count
+        refused = self._refused(text, log_probability, no_speech, endless=count >= _most_tokens(pcm))
+        return Transcript("" if refused else text, language, log_probability, no_speech, refused)
 
     def _refused(self, text: str, log_probability: float, no_speech: float, *, endless: bool) -> Refusal:
         if no_speech > self._gates.most_no_speech:
@@ -164,19 +204,19 @@ class Whisper:
         return ""
 
 
+def _most_tokens(pcm: Floats) -> int:
+    return round(TOKENS + TOKENS_A_SECOND * len(pcm) / RATE_HZ)
+
+
 def compression(text: str) -> float:
     """How many times smaller the text is when packed."""
     raw = text.encode()
     return len(raw) / len(zlib.compress(raw))
 
 
-def _languages(vocabulary: bytes) -> frozenset[str]:
+def _languages(vocabulary: Sequence[str]) -> frozenset[str]:
     """The languages for which a vocabulary has a token (`<|en|>`): two or three letters."""
-    tokens = [
-        line[2:-2]
-        for line in vocabulary.decode().split("\n")
-        if line.startswith("<|") and line.endswith("|>")
-    ]
+    tokens = [line[2:-2] for line in vocabulary if line.startswith("<|") and line.endswith("|>")]
     return frozenset(token for token in tokens if len(token) in (2, 3) and token.isalpha())
 
 

@@ -32,6 +32,7 @@ from consent.office.registration import Registered
 from consent.office.rotation import Rotation
 from consent.office.submission import Submission
 from consent.statements.challenge import Challenge
+from consent.statements.comparison import HeardText
 from consent.statements.statement import Terms
 from tests.gateway.conftest import Valkey, postgresql, short_folder, valkey  # noqa: F401  # fixtures of theirs
 from tests.needs import need_sounds
@@ -86,8 +87,8 @@ class PlannedRecogniser:
     name: str = "planned"
     newest: str = ""
 
-    def transcribe(self, pcm_16k: Floats, language: str) -> str:
-        return self.newest if self.says is None else self.says
+    def transcribe(self, pcm_16k: Floats, language: str) -> HeardText:
+        return HeardText(self.newest if self.says is None else self.says)
 
 
 @dataclass

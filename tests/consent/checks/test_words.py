@@ -18,7 +18,7 @@ from consent.errors import ModelFileError, RegistrationError
 from consent.models.model_files import locked_model
 from consent.statements.lexicon import LEXICA
 from consent.statements.statement import Statement, Terms, render
-from consent.whisper.transcript import Refusal, Transcript
+from consent.whisper.transcript import HeardPiece, Refusal, Transcript
 from consent.whisper.whisper import MANY, Whisper
 from tests.consent.conftest import PlannedClassifier, PlannedMark, PlannedSpeaker, prompt
 from tests.needs import HANGS_S
@@ -36,14 +36,16 @@ class PlannedWhisper:
 
     says: list[tuple[str, Refusal]] = field(default_factory=lambda: [("I consent.", "")])
     asked: int = 0
+    seconds: float = 5.0
+    spoken: float = 0.95
 
-    def pieces(self, pcm_16k: Floats, language: str) -> Iterator[Transcript]:
+    def pieces(self, pcm_16k: Floats, language: str) -> Iterator[HeardPiece]:
         for text, refused in self.says:
             self.asked += 1
-            yield Transcript(text, language, -0.1, 0.0, refused)
-
-    def languages(self, pcm_16k: Floats) -> list[tuple[str, float]]:
-        return [("en", 0.9), ("de", 0.1)]
+            transcript = Transcript(text, language, -0.1, 0.0, refused)
+            yield HeardPiece(
+                transcript, self.seconds, self.spoken, tuple((word, 0.9) for word in text.split())
+            )
 
 
 @pytest.fixture
@@ -77,11 +79,11 @@ def test_the_weights_come_with_the_first_statement_and_go_after_the_last(
 ) -> None:
     recogniser = HouseRecogniser(models, kept_s=0.2)
     assert not recogniser.is_loaded
-    assert recogniser.transcribe(SECOND, "en") == "I consent."
+    assert recogniser.transcribe(SECOND, "en").text == "I consent."
     assert recogniser.is_loaded
     ended(recogniser)
     assert not recogniser.is_loaded
-    assert recogniser.transcribe(SECOND, "en") == "I consent.", "and come again"
+    assert recogniser.transcribe(SECOND, "en").text == "I consent.", "and come again"
 
 
 def test_a_later_statement_keeps_the_weights(models: Path, whisper: PlannedWhisper) -> None:
@@ -117,7 +119,18 @@ def test_a_part_that_the_model_is_not_sure_of_is_for_people(
 
 def test_a_pause_is_nothing(models: Path, whisper: PlannedWhisper) -> None:
     whisper.says = [("", "silence"), ("My name is Jane Doe.", ""), ("", "silence"), ("I consent.", "")]
-    assert HouseRecogniser(models).transcribe(SECOND, "en") == "My name is Jane Doe. I consent."
+    heard = HouseRecogniser(models).transcribe(SECOND, "en")
+    assert heard.text == "My name is Jane Doe. I consent."
+    assert [word for word, _ in heard.words] == heard.text.split()
+
+
+def test_another_language_than_the_statements_is_for_people(models: Path, whisper: PlannedWhisper) -> None:
+    """The model writes an English statement for what is read in German."""
+    whisper.spoken = 0.1
+    with pytest.raises(WordsUnknown, match="another language than 'en'"):
+        HouseRecogniser(models).transcribe(SECOND, "en")
+    whisper.seconds = 1.0
+    assert HouseRecogniser(models).transcribe(SECOND, "en").text == "I consent.", "a few numbers are of any"
 
 
 def test_an_hour_is_not_heard_at_all(models: Path, whisper: PlannedWhisper) -> None:

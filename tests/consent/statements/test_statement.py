@@ -12,12 +12,18 @@ from hypothesis import strategies as st
 
 from consent.errors import RegistrationError
 from consent.office.registration import VOICEPRINT_S
-from consent.statements.comparison import match
+from consent.statements.comparison import Heard, HeardText
+from consent.statements.comparison import match as match_heard
 from consent.statements.lexicon import LEXICA
 from consent.statements.spoken_words import tokens
 from consent.statements.statement import Statement, Terms, render
 
 LANGUAGES = list(LEXICA)
+
+
+def match(wanted: Statement, text: str) -> Heard:
+    """By a recogniser that is sure of every word."""
+    return match_heard(wanted, HeardText(text))
 
 
 def statement(spoken: str = "en") -> Statement:
