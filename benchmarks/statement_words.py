@@ -37,10 +37,11 @@ from benchmarks import synthetic_speak
 from benchmarks.consent_speakers import SOUNDS, over_g711
 from consent.checks.sound import Floats, read
 from consent.checks.words import HouseRecogniser, WordsUnknown
-from consent.statements.comparison import align, match
+from consent.statements.comparison import HeardText, align, match
 from consent.statements.lexicon import LEXICA
 from consent.statements.spoken_words import tokens
 from consent.statements.statement import Statement, Terms, render
+from consent.whisper.whisper import MANY, Whisper
 from gateway.config.paths import model_files_dir
 from gateway.config.settings import load as load_settings
 
@@ -51,12 +52,12 @@ PROMPTS: Final = {
 RUSSIAN: Final = ["ноль", "один", "два", "три", "четыре", "пять", "шесть", "семь", "восемь", "девять"]
 TEXTS: Final = Path(__file__).with_name("prompt_texts_en.txt")
 OUT: Final = Path(__file__).parent / "out" / "statement_words.jsonl"
-NUMBERS: Final = 50
+LINES: Final = ("16 kHz", "G.711")
 GAP_S: Final = 0.25
 
 VOICES: Final = (
-    ("en", "hibari", "heart"), ("en", "piper", "joe"), ("en", "pico", "en-US"), ("en", "espeak-ng", "en-us"),
-    ("de", "pico", "de-DE"), ("fr", "pico", "fr-FR"), ("es", "pico", "es-ES"), ("it", "pico", "it-IT"),
+    ("en", "hibari", "heart"), ("en", "piper", "joe"), ("en", "pico", "en-US"), ("de", "pico", "de-DE"),
+    ("fr", "pico", "fr-FR"), ("es", "pico", "es-ES"), ("it", "pico", "it-IT"), ("en", "espeak-ng", "en-us"),
     ("de", "espeak-ng", "de"), ("fr", "espeak-ng", "fr"), ("es", "espeak-ng", "es"),
     ("it", "espeak-ng", "it"),
 )  # fmt: skip
@@ -86,7 +87,7 @@ CHANGES: Final = ("one word", "one digit", "digit twice", "two words swapped", "
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadStatement:
     """One statement, as it was read and as it was heard."""
 
     language: str
@@ -97,7 +98,7 @@ class Reading:
     """empty when it was read as it should be"""
     wanted: str
     spoken: str
-    heard: str
+    heard: HeardText
     verdict: str
     why: str
     seconds: float
@@ -109,15 +110,12 @@ def recogniser() -> HouseRecogniser:
     return HouseRecogniser(model_files_dir(load_settings()))
 
 
+@cache
+def whisper() -> Whisper:
+    return Whisper.load(MANY, model_files_dir(load_settings()))
+
+
 # ── people ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def transcript(at_16k: Floats, language: str) -> str:
-    """What was heard; nothing where the recogniser is not sure."""
-    try:
-        return recogniser().transcribe(at_16k, language).text
-    except WordsUnknown:
-        return ""
 
 
 def sentences() -> Iterator[tuple[Path, str]]:
@@ -127,12 +125,13 @@ def sentences() -> Iterator[tuple[Path, str]]:
             yield SOUNDS / PROMPTS["en"] / f"{name}.wav", text
 
 
-def errors_of(line: str) -> str:
-    """Word errors on English sentences."""
+def errors_of(line: str, every: int) -> str:
+    """Word errors on every so many of the English sentences."""
     wrong = words = exact = count = 0
-    for path, text in sentences():
+    for path, text in list(sentences())[::every]:
         at_16k = read(path).at_16k
-        heard = tokens(transcript(over_g711(at_16k) if line == "G.711" else at_16k, "en"), "en")
+        sound = over_g711(at_16k) if line == "G.711" else at_16k
+        heard = tokens(whisper().transcribe(sound, "en").text, "en")
         wanted = tokens(text, "en")
         pairs = align(wanted, heard)
         slips = sum(a is None or b is None or wanted[a] != heard[b] for a, b in pairs)
@@ -140,25 +139,26 @@ def errors_of(line: str) -> str:
     return f"people, en, {line}: {count} sentences, word errors {wrong / words:.1%}, {exact} exact"
 
 
-def numbers_of(language: str, line: str) -> str:
+def numbers_of(language: str, line: str, count: int) -> str:
     """How many numbers of four digits are heard exactly, each digit a recording of its own."""
     chance = random.Random(language)
     folder = SOUNDS / PROMPTS[language] / "digits"
     gap = np.zeros(round(GAP_S * 16_000), np.float32)
     right = 0
-    for _ in range(NUMBERS):
+    for _ in range(count):
         digits = [chance.randrange(10) for _ in range(4)]
         at_16k = np.concatenate(
             [gap, *(part for digit in digits for part in (read(folder / f"{digit}.wav").at_16k, gap))]
         )
-        heard = transcript(over_g711(at_16k) if line == "G.711" else at_16k, language)
+        sound = over_g711(at_16k) if line == "G.711" else at_16k
+        heard = whisper().transcribe(sound, language).text
         if language in LEXICA:
             found = tokens(heard, language)
         else:
             words = heard.lower().replace(",", " ").replace(".", " ").split()
             found = list("".join(str(RUSSIAN.index(word)) if word in RUSSIAN else word for word in words))
         right += found == [str(digit) for digit in digits]
-    return f"people, {language}, {line}: {right} of {NUMBERS} numbers of four digits exact"
+    return f"people, {language}, {line}: {right} of {count} numbers of four digits exact"
 
 
 # ── statements ───────────────────────────────────────────────────────────────────────────────────────────
@@ -231,12 +231,12 @@ def spoken(synthesizer: str, voice: str, texts: list[str], speakers: Path | None
         return [read(Path(folder) / f"{number}.wav").at_16k for number in range(len(texts))]
 
 
-def judged(wanted: Statement, at_16k: Floats) -> tuple[str, str, str]:
+def judged(wanted: Statement, at_16k: Floats) -> tuple[HeardText, str, str]:
     """What was heard, the verdict of the check, and why."""
     try:
         heard = recogniser().transcribe(at_16k, wanted.language)
     except WordsUnknown as unknown:
-        return "", "held", str(unknown)
+        return HeardText(""), "held", str(unknown)
     found = match(wanted, heard)
     return (
         heard,
@@ -245,7 +245,7 @@ def judged(wanted: Statement, at_16k: Floats) -> tuple[str, str, str]:
     )
 
 
-def readings(voice: tuple[str, str, str], count: int, speakers: Path | None) -> list[Reading]:
+def readings(voice: tuple[str, str, str], count: int, speakers: Path | None) -> list[ReadStatement]:
     """One voice's statements, heard."""
     language, synthesizer, name = voice
     made = list(statements(language, count))
@@ -255,47 +255,55 @@ def readings(voice: tuple[str, str, str], count: int, speakers: Path | None) -> 
         for line, sound in (("16 kHz", wide), *(() if change else (("G.711", over_g711(wide)),))):
             began = time.process_time()
             heard, verdict, why = judged(wanted, sound)
-            out.append(Reading(
+            out.append(ReadStatement(
                 language, synthesizer, name, line, change, wanted.text, text, heard, verdict, why,
                 len(sound) / 16_000, time.process_time() - began,
             ))  # fmt: skip
     return out
 
 
-def shares(found: list[Reading]) -> str:
+def shares(found: list[ReadStatement]) -> str:
     count = Counter(reading.verdict for reading in found)
     return ", ".join(f"{count[verdict]} {verdict}" for verdict in ("passed", "held", "refused"))
+
+
+def row_of(found: list[ReadStatement]) -> str:
+    """One voice's line of the report."""
+    one, true = found[0], [reading for reading in found if not reading.change]
+    wide, narrow = ([reading for reading in true if reading.line == line] for line in LINES)
+    return (
+        f"{one.language} {one.synthesizer} {one.voice}: true, 16 kHz: {shares(wide)}; "
+        f"true, G.711: {shares(narrow)}; changed: {shares([each for each in found if each.change])}"
+    )
 
 
 @click.command()
 @click.option("--speakers", type=click.Path(path_type=Path, exists=True), help="Folder of the corpus.")
 @click.option("--statements", "count", default=4, show_default=True, help="Statements of each voice.")
+@click.option("--numbers", default=50, show_default=True, help="Numbers that each person says, and line.")
+@click.option("--every", default=1, show_default=True, help="Every so many of the English sentences.")
 @click.option("--jobs", default=2, show_default=True, help="Processes.")
-def main(speakers: Path | None, count: int, jobs: int) -> None:
+def main(speakers: Path | None, count: int, numbers: int, every: int, jobs: int) -> None:
     """Reports word errors on people's prompts, and what becomes of statements."""
     voices = [voice for voice in VOICES if voice[1] in ("hibari", "espeak-ng") or speakers is not None]
     with ProcessPoolExecutor(jobs) as pool:
-        lines = ("16 kHz", "G.711")
-        people = [pool.submit(errors_of, line) for line in lines]
-        people += [pool.submit(numbers_of, language, line) for language in PROMPTS for line in lines]
-        heard = list(pool.map(partial(readings, count=count, speakers=speakers), voices))
+        coming = pool.map(partial(readings, count=count, speakers=speakers), voices)
+        people = [pool.submit(errors_of, line, every) for line in LINES]
+        people += [pool.submit(numbers_of, each, line, numbers) for each in PROMPTS for line in LINES]
+        heard = []
+        for found in coming:
+            heard.append(found)
+            click.echo(row_of(found))
         for row in people:
             click.echo(row.result())
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(
         "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for found in heard for one in found)
     )
-    for found in heard:
-        one, true = found[0], [reading for reading in found if not reading.change]
-        wide, narrow = ([reading for reading in true if reading.line == line] for line in lines)
-        click.echo(
-            f"{one.language} {one.synthesizer} {one.voice}: true, 16 kHz: {shares(wide)}; "
-            f"true, G.711: {shares(narrow)}; changed: {shares([one for one in found if one.change])}"
-        )
-    every = [reading for found in heard for reading in found]
+    all_of_them = [reading for found in heard for reading in found]
     for change in CHANGES:
-        click.echo(f"{change}: {shares([reading for reading in every if reading.change == change])}")
-    cpu = sum(reading.cpu_s for reading in every) / sum(reading.seconds for reading in every)
+        click.echo(f"{change}: {shares([reading for reading in all_of_them if reading.change == change])}")
+    cpu = sum(reading.cpu_s for reading in all_of_them) / sum(reading.seconds for reading in all_of_them)
     click.echo(f"CPU {cpu:.3f} s per second of statement")
 
 

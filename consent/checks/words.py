@@ -21,10 +21,11 @@ from consent.whisper.whisper import MANY, Whisper
 KEPT_S: Final = 300.0
 """The weights are let go so long after the last statement."""
 SPOKEN: Final = 0.5
-"""Where the statement's language is less likely than this, somebody listens: Whisper translates what is said
-in another one."""
-JUDGED_S: Final = 3.0
-"""Of a shorter piece the language is not asked: a name or a few numbers are of any."""
+"""Where the statement's language is less likely than this, in the mean over its seconds, somebody listens:
+Whisper translates what is said in another one."""
+FOREIGN: Final = (6.0, 0.1)
+"""So does somebody where a piece of so many seconds is less likely than this to be in it. Shorter ones, a
+name and a few numbers, may be of any."""
 
 
 class WordsUnknown(Exception):
@@ -93,13 +94,19 @@ class HouseRecogniser:
         """The pieces' words. Ends with the first that the model cannot tell, since people listen then."""
         texts: list[str] = []
         words: list[tuple[str, float]] = []
+        spoken: list[tuple[float, float]] = []
         for piece in whisper.pieces(pcm_16k, language):
             if piece.transcript.refused not in ("", "silence"):
                 raise WordsUnknown(f"{MANY} is not sure of what was said ({piece.transcript.refused})")
-            if piece.seconds >= JUDGED_S and piece.spoken < SPOKEN:
+            spoken.append((piece.seconds, piece.spoken))
+            if piece.seconds >= FOREIGN[0] and piece.spoken < FOREIGN[1]:
                 raise WordsUnknown(f"{MANY} hears another language than {language!r}")
             texts.append(piece.transcript.text)
             words += piece.words
+        if sum(seconds * likely for seconds, likely in spoken) < SPOKEN * sum(
+            seconds for seconds, _ in spoken
+        ):
+            raise WordsUnknown(f"{MANY} hears another language than {language!r}")
         return HeardText(" ".join(filter(None, texts)), tuple(words))
 
     # ── memory ───────────────────────────────────────────────────────────────────────────────────────────

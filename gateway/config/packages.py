@@ -35,7 +35,7 @@ NEEDED: Final = {
         "soxr", "structlog", "websockets",
     ),
     "front": (
-        "cryptography", "httpx", "numpy", "onnxruntime", "prometheus_client", "pydantic", "pydantic_core",
+        "cryptography", "ctranslate2", "httpx", "numpy", "onnxruntime", "prometheus_client", "pydantic", "pydantic_core",
         "redis", "soxr", "sqlalchemy", "starlette", "structlog", "uvicorn",
     ),
     "SIP line": ("pjsua2",),

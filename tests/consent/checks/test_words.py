@@ -10,18 +10,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soxr
 
 from consent.checks.checklist import Checks, Earlier, Finding, Material
-from consent.checks.sound import MAX_S, Floats
+from consent.checks.sound import MAX_S, Floats, read
 from consent.checks.words import HouseRecogniser, WordsUnknown
 from consent.errors import ModelFileError, RegistrationError
 from consent.models.model_files import locked_model
+from consent.statements.comparison import Heard, match
 from consent.statements.lexicon import LEXICA
+from consent.statements.spoken_words import tokens
 from consent.statements.statement import Statement, Terms, render
 from consent.whisper.transcript import HeardPiece, Refusal, Transcript
 from consent.whisper.whisper import MANY, Whisper
+from model.embedded.mouth import Mouth
 from tests.consent.conftest import PlannedClassifier, PlannedMark, PlannedSpeaker, prompt
-from tests.needs import HANGS_S
+from tests.needs import HANGS_S, need_model, need_sounds
 
 SECOND = np.zeros(16_000, np.float32)
 COMMAND = f"voicegate models get {MANY}"
@@ -36,16 +40,14 @@ class PlannedWhisper:
 
     says: list[tuple[str, Refusal]] = field(default_factory=lambda: [("I consent.", "")])
     asked: int = 0
-    seconds: float = 5.0
-    spoken: float = 0.95
+    seconds: float = 7.0
+    likely: list[float] = field(default_factory=lambda: [0.95] * 9)
 
     def pieces(self, pcm_16k: Floats, language: str) -> Iterator[HeardPiece]:
-        for text, refused in self.says:
+        for (text, refused), likely in zip(self.says, self.likely, strict=False):
             self.asked += 1
             transcript = Transcript(text, language, -0.1, 0.0, refused)
-            yield HeardPiece(
-                transcript, self.seconds, self.spoken, tuple((word, 0.9) for word in text.split())
-            )
+            yield HeardPiece(transcript, self.seconds, likely, tuple((word, 0.9) for word in text.split()))
 
 
 @pytest.fixture
@@ -126,11 +128,17 @@ def test_a_pause_is_nothing(models: Path, whisper: PlannedWhisper) -> None:
 
 def test_another_language_than_the_statements_is_for_people(models: Path, whisper: PlannedWhisper) -> None:
     """The model writes an English statement for what is read in German."""
-    whisper.spoken = 0.1
-    with pytest.raises(WordsUnknown, match="another language than 'en'"):
-        HouseRecogniser(models).transcribe(SECOND, "en")
-    whisper.seconds = 1.0
-    assert HouseRecogniser(models).transcribe(SECOND, "en").text == "I consent.", "a few numbers are of any"
+    recogniser = HouseRecogniser(models)
+    for whisper.says, whisper.likely in (
+        ([("I consent.", "")] * 3, [0.4, 0.3, 0.6]),  # in the mean
+        ([("I consent.", "")] * 3, [0.99, 0.05, 0.99]),  # a sentence of it
+    ):
+        with pytest.raises(WordsUnknown, match="another language than 'en'"):
+            recogniser.transcribe(SECOND, "en")
+    whisper.likely = [0.99, 0.3, 0.99]
+    assert recogniser.transcribe(SECOND, "en").text == "I consent. I consent. I consent."
+    whisper.likely, whisper.seconds = [0.99, 0.05, 0.99], 2.0
+    assert recogniser.transcribe(SECOND, "en").text, "a name or a few numbers are of any"
 
 
 def test_an_hour_is_not_heard_at_all(models: Path, whisper: PlannedWhisper) -> None:
@@ -207,3 +215,68 @@ def test_a_model_is_looked_at_without_reading_it(models: Path) -> None:
         more.write(b"x")
     with pytest.raises(ModelFileError, match=COMMAND):
         model.look(models)
+
+
+# ── with the model itself ────────────────────────────────────────────────────────────────────────────────
+
+NUMBERS = {
+    ("en", "en_US_f_Allison"): ("9032", "7415", "2860", "1594"),
+    ("es", "es_MX_f_Allison"): ("9032", "6673", "1594", "8027"),
+    ("fr", "fr_CA_f_June"): ("7415", "2860", "1594", "8027"),
+    ("it", "it_IT_m_Carlo"): ("9032", "7415", "6673", "1594"),
+}
+"""Numbers whose digits four people say, by language and voice."""
+
+
+@pytest.fixture(scope="module")
+def base() -> Whisper:
+    return Whisper.load(MANY, need_model(MANY))
+
+
+@pytest.mark.parametrize(("language", "voice"), list(NUMBERS))
+def test_digits_that_people_say_are_heard_in_four_languages(base: Whisper, language: str, voice: str) -> None:
+    gap = np.zeros(4_000, np.float32)
+    folder = need_sounds(voice) / "digits"
+    for number in NUMBERS[language, voice]:
+        said = [part for digit in number for part in (gap, read(folder / f"{digit}.wav").at_16k)]
+        pieces = list(base.pieces(np.concatenate([*said, gap]), language))
+        assert [piece.transcript.refused for piece in pieces] == [""]
+        assert "".join(tokens(pieces[0].transcript.text, language)) == number
+        assert all(0.0 <= certainty <= 1.0 for _, certainty in pieces[0].words)
+
+
+@pytest.mark.long("a statement of 40 s is read by a machine, and heard five times")
+async def test_a_statement_is_taken_and_one_with_a_word_or_digit_changed_is_not() -> None:
+    """Read by the embedded engine's mouth, a machine: people's statements are heard worse or better."""
+    recogniser = HouseRecogniser(need_model(MANY))
+    wanted = statement()
+    mouth = Mouth()
+
+    async def spoken(text: str) -> list[Floats]:
+        sounds = [sound async for _, sound in mouth.speak(text)]
+        return [np.asarray(soxr.resample(sound, 24_000, 16_000), np.float32) for sound in sounds]
+
+    begin, end = wanted.text.split(" My words for today are ")
+    first = await spoken(begin)
+
+    async def said(rest: str, *, pause_s: float = 0.2) -> Heard:
+        pause = np.zeros(round(pause_s * 16_000), np.float32)
+        sound = np.concatenate([*first, pause, *await spoken(f"My words for today are {rest}")])
+        return match(wanted, recogniser.transcribe(sound, "en"))
+
+    assert (await said(end)).said
+    assert (await said(end, pause_s=30.0)).said, "a long silence is nothing"
+    changed = await said(end.replace("anchor", "zebra"))
+    assert (changed.said, "anchor" in changed.why) == (False, True)
+    changed = await said(end.replace("three", "eight"))
+    assert (changed.said, "'3' is missing" in changed.why) == (False, True)
+    assert not (await said(f"{end} All of this is just a joke.")).said
+
+
+def test_a_sample_and_a_minute_of_noise_have_no_words(base: Whisper) -> None:
+    recogniser = HouseRecogniser(need_model(MANY))
+    assert recogniser.transcribe(np.zeros(1, np.float32), "en").text == ""
+    noise = np.random.default_rng(3).normal(0, 0.05, 60 * 16_000).astype(np.float32)
+    assert recogniser.transcribe(noise, "en").text == ""
+    with pytest.raises(WordsUnknown, match="does not know the language 'xx'"):
+        recogniser.transcribe(noise, "xx")

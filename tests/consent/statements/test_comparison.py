@@ -210,6 +210,72 @@ def test_a_text_without_an_end_is_not_compared() -> None:
     assert "far more words" in match(wanted, "and " * 1_000_000).why
 
 
+# ── what a recogniser does not know ──────────────────────────────────────────────────────────────────────
+
+
+def heard_as(said: str, other: str, sure: float) -> Heard:
+    """The statement with some of its words heard as others, and how sure the recogniser is of these."""
+    wanted = statement()
+    assert said in wanted.text
+    words = tuple((word, sure) for word in other.split())
+    return match_heard(wanted, HeardText(wanted.text.replace(said, other), words))
+
+
+@pytest.mark.parametrize(
+    ("said", "other"),
+    [
+        ("Jane Doe", "Jain Duh"),
+        ("Acme making", "ask me making"),
+        ("a voiceprint", "a voice-apprent"),
+        ("a voiceprint", "avoid separation"),
+        ("apple, anchor", "apple, anger"),
+        ("until I have them erased", "until I have them raised"),
+    ],
+)
+def test_a_word_misheard_and_not_surely_is_for_people_and_surely_is_refused(said: str, other: str) -> None:
+    held = heard_as(said, other, 0.4)
+    assert (held.said, held.why) == (True, "")
+    assert "which was heard as" in held.doubt
+    assert not heard_as(said, other, 0.95).said
+    assert not match(statement(), statement().text.replace(said, other)).said
+
+
+def test_of_names_a_recogniser_must_be_surer() -> None:
+    assert heard_as("Jane Doe", "Jane Roe", 0.8).doubt
+    assert not heard_as("Jane Doe", "Jane Roe", 0.92).said
+    assert not heard_as("apple, anchor", "apple, anger", 0.8).said
+
+
+@pytest.mark.parametrize(
+    ("said", "other"),
+    [
+        ("Jane Doe", "Peter Novak"),
+        ("Jane Doe", "Jane"),
+        ("Acme making", "making"),
+        ("apple, anchor", "apple, zebra"),
+        ("I consent", "I listen"),
+        ("nine, zero", "mine, zero"),
+        ("nine, zero", "five, zero"),
+        ("nine, zero", "nine, nine, zero"),
+        ("2027", "2037"),
+        ("two operators", "few operators"),
+    ],
+)
+def test_what_is_not_alike_a_digit_or_missing_is_refused_however_unsure(said: str, other: str) -> None:
+    assert not heard_as(said, other, 0.01).said
+
+
+def test_doubts_add_up_with_what_else_is_wrong() -> None:
+    wanted = statement()
+    text = wanted.text.replace("Jane Doe", "Jain Duh")
+    unsure = (("Jain", 0.2), ("Duh", 0.2))
+    assert match_heard(wanted, HeardText(text, unsure)).doubt
+    assert not match_heard(wanted, HeardText(text.replace("nine", "four"), unsure)).said
+    both = match_heard(wanted, HeardText(f"Okay. {text}", unsure)).doubt
+    assert "jain duh" in both
+    assert "'okay' before the statement" in both
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_what_is_put_in_is_refused_held_or_a_slip_far_from_what_must_be_exact(data: st.DataObject) -> None:
