@@ -58,8 +58,6 @@ GAP_S: Final = 0.25
 VOICES: Final = (
     ("en", "hibari", "heart"), ("en", "piper", "joe"), ("en", "pico", "en-US"), ("de", "pico", "de-DE"),
     ("fr", "pico", "fr-FR"), ("es", "pico", "es-ES"), ("it", "pico", "it-IT"), ("en", "espeak-ng", "en-us"),
-    ("de", "espeak-ng", "de"), ("fr", "espeak-ng", "fr"), ("es", "espeak-ng", "es"),
-    ("it", "espeak-ng", "it"),
 )  # fmt: skip
 PEOPLE: Final = {
     "en": ("Jane Doe", "Thomas Baker", "Mary Williams", "Peter Novak"),
@@ -287,15 +285,15 @@ def main(speakers: Path | None, count: int, numbers: int, every: int, jobs: int)
     """Reports word errors on people's prompts, and what becomes of statements."""
     voices = [voice for voice in VOICES if voice[1] in ("hibari", "espeak-ng") or speakers is not None]
     with ProcessPoolExecutor(jobs) as pool:
-        coming = pool.map(partial(readings, count=count, speakers=speakers), voices)
         people = [pool.submit(errors_of, line, every) for line in LINES]
         people += [pool.submit(numbers_of, each, line, numbers) for each in PROMPTS for line in LINES]
+        coming = pool.map(partial(readings, count=count, speakers=speakers), voices)
+        for row in people:
+            click.echo(row.result())
         heard = []
         for found in coming:
             heard.append(found)
             click.echo(row_of(found))
-        for row in people:
-            click.echo(row.result())
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(
         "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for found in heard for one in found)

@@ -56,7 +56,9 @@ def _numbered(words: list[str], language: str) -> Iterator[str]:
 def _digits(language: str) -> Digits:
     """What the words of a number, folded, are in digits."""
     lexicon = LEXICA[language]
-    table = {(fold(word),): str(digit) for digit, word in enumerate(lexicon.digits)}
+    table: dict[tuple[str, ...], str] = {
+        (fold(word),): str(digit) for digit, word in enumerate(lexicon.digits)
+    }
     for (number, words), year in product(enumerate(lexicon.numbers, 10), ("{n}", *lexicon.years)):
         said = tuple(fold(word) for word in year.format(n=words).split("-"))
         table[said] = str(number if year == "{n}" else 2000 + number)

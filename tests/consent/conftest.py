@@ -2,8 +2,8 @@
 
 Doubles, all behind the seams of `consent.checks.checklist`, and named so: `PlannedSpeaker` (likeness as
 planned), `PlannedRecogniser` (hears what it is told), `PlannedMark` (finds a mark or none),
-`PlannedClassifier`. The real speaker model is used in `test_speaker.py`; no test here claims anything of a
-recogniser's ears.
+`PlannedClassifier`. The real speaker model is used in `test_speaker.py`, the real recogniser in
+`test_words.py`.
 """
 
 from __future__ import annotations
