@@ -60,7 +60,7 @@ Recognise = Callable[[Floats], tuple[Words, float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class LineUtterance:
     """One utterance on a line. `pcm` float32 24 kHz with noise around it."""
 
     kind: str
@@ -72,7 +72,7 @@ class Caller:
 class HeardCaller:
     """A caller as the hall hears it, before anybody waits for anything."""
 
-    caller: Caller
+    caller: LineUtterance
     frames: list[Floats]
     judged: list[float | None]
     """of each frame's end: the probability of speech, when a window was completed by it"""
@@ -119,7 +119,7 @@ def recorded(path: Path) -> Floats:
     return found
 
 
-def dictated(count: int) -> Iterator[Caller]:
+def dictated(count: int) -> Iterator[LineUtterance]:
     """Telephone numbers of seven to eleven digits."""
     said = [recorded(SOUNDS / ENGLISH / "digits" / f"{digit}.wav") for digit in DIGITS]
     for number in range(count):
@@ -132,10 +132,10 @@ def dictated(count: int) -> Iterator[Caller]:
                 parts.append(np.zeros(round(pause_s * VAD_HZ), np.float32))
             parts.append(said[digit])
         name = "".join(map(str, digits.tolist()))
-        yield Caller("dictated", name, line(np.concatenate(parts), name))
+        yield LineUtterance("dictated", name, line(np.concatenate(parts), name))
 
 
-def sentences(count: int) -> Iterator[Caller]:
+def sentences(count: int) -> Iterator[LineUtterance]:
     """What a human says in whole sentences, with the pauses that it has."""
     folder = SOUNDS / ENGLISH
     paths = [
@@ -143,28 +143,28 @@ def sentences(count: int) -> Iterator[Caller]:
     ]
     good = [path for path in paths if 1.2 <= (path.stat().st_size - 44) / 2 / VAD_HZ <= 9.0]
     for path in good[:: max(1, len(good) // count)][:count]:
-        yield Caller("sentences", path.stem, line(recorded(path), path.stem))
+        yield LineUtterance("sentences", path.stem, line(recorded(path), path.stem))
 
 
-def questions(count: int) -> Iterator[Caller]:
+def questions(count: int) -> Iterator[LineUtterance]:
     """The demo plan's phrases by synthetic callers: what a plan answers."""
     phrases = sorted(demo_phrases())
     accents = ("en-us", "en-gb", "en-us+f2", "en-us+m3")
     for at, phrase in enumerate(phrases[:: max(1, 2 * len(phrases) // count)]):
         accent = accents[at % len(accents)]
-        yield Caller("questions", phrase, line(espeak(phrase, accent, 150), phrase + accent))
-        yield Caller("questions", phrase, line(hibari(phrase), phrase))
+        yield LineUtterance("questions", phrase, line(espeak(phrase, accent, 150), phrase + accent))
+        yield LineUtterance("questions", phrase, line(hibari(phrase), phrase))
 
 
-def asides() -> Iterator[Caller]:
+def asides() -> Iterator[LineUtterance]:
     """What callers say to let us go on, by synthetic voices."""
     for text in ASIDES:
         for accent in ("en-us", "en-gb", "en-us+f2"):
-            yield Caller("asides", text, line(espeak(text, accent, 150), text + accent))
-        yield Caller("asides", text, line(hibari(text), text))
+            yield LineUtterance("asides", text, line(espeak(text, accent, 150), text + accent))
+        yield LineUtterance("asides", text, line(hibari(text), text))
 
 
-def heard(callers: Sequence[Caller]) -> list[HeardCaller]:
+def heard(callers: Sequence[LineUtterance]) -> list[HeardCaller]:
     """Their frames and judgements, all at once as a hall does it."""
     frame = round(HOUSE_HZ * FRAME_S)
     longest = max(len(caller.pcm) for caller in callers) // frame + 1

