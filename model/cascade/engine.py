@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Self
 
 from consent.grants.grant import VoiceGrant
@@ -12,6 +13,7 @@ from model.cascade.chat_settings import ChatSettings
 from model.cascade.talk import CascadeConversation, SpeakingMouth
 from model.ears.ears_client import Ears
 from model.ears.listening import Listening
+from model.ears.words_heard import Words
 from model.embedded.engine import MOST_WAIT_S
 from model.embedded.mouth import Mouth, check_voice
 from model.errors import EngineBusy
@@ -50,8 +52,12 @@ class CascadeEngine:
         if self._ears.wait_s > MOST_WAIT_S:
             raise EngineBusy(f"callers wait {self._ears.wait_s:.1f} s to be heard; one more is too many")
         self._open += 1
-        listening = Listening(self._ears, language=grant.scope.language.partition("-")[0])
-        return CascadeConversation(self.server, self._mouth, listening, grant.call_id, self._left)
+        language = grant.scope.language.partition("-")[0]
+
+        def listen(on_words: Callable[[Words], None]) -> Listening:
+            return Listening(self._ears, on_words, language)
+
+        return CascadeConversation(self.server, self._mouth, listen, grant.call_id, self._left)
 
     def _left(self) -> None:
         self._open -= 1

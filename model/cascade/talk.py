@@ -19,6 +19,7 @@ import structlog
 from model.api import (
     FRAME,
     RATE_HZ,
+    EarlyHearing,
     Floats,
     Forgot,
     HistoryItem,
@@ -34,6 +35,7 @@ from model.cascade.chat_history import CHARACTERS_A_TOKEN, ChatHistory, ChatTurn
 from model.cascade.chat_server import ChatServer
 from model.cascade.chat_tools import chat_tools
 from model.cascade.sayable import plain
+from model.ears.last_words import early_hearing
 from model.ears.words_heard import Words
 from model.embedded.dialogue import NOT_UNDERSTOOD, check
 from model.embedded.spoken_item import SpokenItem
@@ -70,6 +72,9 @@ UNINSTRUCTED: Final = ChatServerError(
 class UtteranceEar(Protocol):
     """One conversation's utterance while it arrives (`model.ears.listening.Listening`)."""
 
+    open: bool
+    """it ended where nobody stops"""
+
     @property
     def seconds(self) -> float: ...
     def hear(self, pcm: Floats) -> None: ...
@@ -94,20 +99,23 @@ class SpokenLine:
 
 
 class CascadeConversation:
-    """One caller. `left` is called once when it is over."""
+    """One caller. `listen` makes its ear, which tells what it hears at a pause; `left` is called once at the
+    end. Implements `model.api.HearsEarly`, too."""
 
     def __init__(
         self,
         server: ChatServer,
         mouth: SpeakingMouth,
-        listening: UtteranceEar,
+        listen: Callable[[Callable[[Words], None]], UtteranceEar],
         call_id: str,
         left: Callable[[], None] = lambda: None,
     ) -> None:
         settings = server.settings
         self._server = server
         self._mouth = mouth
-        self._listening = listening
+        self._listening = listen(self._heard_early)
+        self._tell: Callable[[EarlyHearing], None] | None = None
+        self.knows_asides = True
         self._left = left
         self._config = SessionConfig()
         self._tools: dict[str, Mapping[str, Any]] = {}
@@ -163,6 +171,16 @@ class CascadeConversation:
 
     def clear(self) -> None:
         self._listening.clear()
+
+    def tell_early(self, tell: Callable[[EarlyHearing], None]) -> None:
+        self._tell = tell
+
+    def _heard_early(self, words: Words) -> None:
+        early = early_hearing(words, answered=self._asks_who_speaks(plain(words.text)))
+        if early is not None:
+            self._listening.open = early.state == "unfinished"
+            if self._tell is not None:
+                self._tell(early)
 
     async def commit(self) -> Understood:
         duration_s = self._listening.seconds

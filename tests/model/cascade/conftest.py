@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,11 +28,16 @@ class ToldEar:
 
     words: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    open: bool = False
     held: asyncio.Event = field(default_factory=asyncio.Event)
     """set: nothing holds it up"""
 
     def __post_init__(self) -> None:
         self.held.set()
+
+    def listen(self, on_words: Callable[[Words], None]) -> ToldEar:
+        self.pause = on_words
+        return self
 
     def hear(self, pcm: Floats) -> None:
         self.seconds += len(pcm) / RATE_HZ
@@ -131,7 +136,7 @@ async def calling(*scripts: Script, config: SessionConfig = CONFIG, **settings: 
     async with chat_script(*scripts) as script:
         given = ChatSettings(script.url, "m", **settings)
         server, ear, mouth = ChatServer(given), ToldEar(), EvenMouth()
-        conversation = CascadeConversation(server, mouth, ear, "call-1")
+        conversation = CascadeConversation(server, mouth, ear.listen, "call-1")
         await conversation.configure(config)
         try:
             yield Caller(script, server, conversation, ear, mouth)

@@ -53,7 +53,7 @@ async def calling(url: str, **settings: Any) -> AsyncIterator[Caller]:
     """A caller of the real server, who has all the time that a busy machine takes."""
     given = {"tokens": 24, "context": 2048, "filler_s": HANGS_S / 2, "give_up_s": HANGS_S, **settings}
     server, ear, mouth = ChatServer(ChatSettings(url, "smollm2", **given)), ToldEar(), EvenMouth()
-    conversation = CascadeConversation(server, mouth, ear, "call-1")
+    conversation = CascadeConversation(server, mouth, ear.listen, "call-1")
     await conversation.configure(SessionConfig(instructions=INSTRUCTIONS, tools=TOOLS))
     try:
         yield Caller(ChatScript([]), server, conversation, ear, mouth)

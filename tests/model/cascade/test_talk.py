@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.api import Forgot, HistoryItem, SessionConfig, Sound, Tool
+from model.api import EarlyHearing, Forgot, HearsEarly, HistoryItem, SessionConfig, Sound, Tool
 from model.cascade.chat_history import BEGINNING
 from model.cascade.talk import FAREWELL, FILLER, RULES
+from model.ears.words_heard import Words
 from model.errors import ProtocolError
 from tests.model.cascade.chat_script import answers, says, sends
 from tests.model.cascade.conftest import CONFIG, TOOLS, WORD_S, Caller, calling
@@ -378,6 +379,26 @@ async def test_a_caller_whom_busy_ears_keep_waiting_hears_so() -> None:
         assert told(caller) == [
             ("user", "when do you open"), ("assistant", "At nine."), ("user", "and close"),
         ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "state"),
+    [
+        ("when do you open", "plain"),
+        ("my number is five five", "unfinished"),
+        ("are you a robot", "answered"),
+    ],
+)
+async def test_what_is_heard_at_a_pause_is_told(words: str, state: str) -> None:
+    config = SessionConfig(instructions="x", tools=(*TOOLS, HOUSE), answers=(WHO,))
+    async with calling(says("Yes."), config=config) as caller:
+        assert isinstance(caller.conversation, HearsEarly)
+        told: list[EarlyHearing] = []
+        caller.conversation.tell_early(told.append)
+        caller.ear.pause(Words(words, "en", 0.9, 1.0))
+        assert [early.state for early in told] == [state]
+        assert caller.ear.open == (state == "unfinished")
+        assert caller.script.asked == [], "nobody is asked before the turn is over"
 
 
 async def test_a_conversation_is_over_once() -> None:
