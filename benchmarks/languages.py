@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import time
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -102,17 +103,21 @@ def tuned_on(who: str) -> bool:
 def callers(whisper: Whisper, every: int, tuning: bool) -> Iterator[Caller]:
     """Those of one half; with `tuning`, of the other."""
     activity = VoiceActivity(1)
+    spent_s, asked = 0.0, 0
     for language in SPEAKERS:
         for who, several, utterances in said(language, every):
             if tuned_on(who) is not tuning:
                 continue
             sounds = heard_after(utterances, activity)
+            before = time.process_time()
             found = {
                 after: whisper.languages(soxr.resample(pcm, HOUSE_HZ, WHISPER_HZ))
                 for after, pcm in sounds.items()
             }
+            spent_s, asked = spent_s + time.process_time() - before, asked + len(found)
             if found:
                 yield Caller(who, language, several, found)
+    print(f"{asked} questions, {spent_s / max(1, asked):.3f} s of a core each")
 
 
 def verdict(name: str, among: Sequence[str], language: str) -> str:

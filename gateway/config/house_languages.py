@@ -9,8 +9,8 @@ from consent.models.model_files import locked_model
 from gateway.config.paths import model_files_dir
 from gateway.config.settings import Settings
 
-SPOKEN: Final = {"embedded": frozenset({"en"}), "cascade": frozenset({"en"})}
-"""Languages (ISO 639-1) of the engines whose voice is the package's own."""
+SPOKEN: Final = frozenset({"en"})
+"""Languages (ISO 639-1) of the voice that the package carries."""
 TELLS_LANGUAGES: Final = "whisper-base"
 """The model that hears which language is spoken."""
 
@@ -21,7 +21,7 @@ def spoken_languages(settings: Settings) -> frozenset[str] | None:
     That is Chroma, whose authors do not tell, and every engine that runs elsewhere. Which languages a
     person's voice *may* speak is another question: consent answers it, at each call.
     """
-    return None if settings.engine_url else SPOKEN.get(settings.engine)
+    return SPOKEN if settings.stock_only and not settings.engine_url else None
 
 
 def why_no_languages(settings: Settings) -> str | None:

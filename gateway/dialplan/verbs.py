@@ -54,8 +54,11 @@ CLOCK_FACTS: Final = frozenset({"time", "date", "weekday"})
 """Facts every plan has; their values come from the clock of the route's zone when they are spoken."""
 _FACT: Final = re.compile(r"\{([^{}]*)\}")
 NOT_SAID: Final = frozenset(
-    {"verb", "intent", "ask", "tool", "instructions", "language", "target", "transfer", "voice", "otherwise"}
-)
+    {
+        "verb", "intent", "ask", "library", "tool", "instructions", "language", "target", "transfer", "voice",
+        "otherwise",
+    }
+)  # fmt: skip
 """Fields with words that nobody hears."""
 
 
