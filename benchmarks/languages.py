@@ -45,7 +45,7 @@ Found = list[tuple[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class PromptSpeaker:
     """Somebody, and what was found after so much speech (s); nothing where they had said less."""
 
     who: str
@@ -100,7 +100,7 @@ def tuned_on(who: str) -> bool:
     return zlib.crc32(who.encode()) % 2 == 0
 
 
-def callers(whisper: Whisper, every: int, tuning: bool) -> Iterator[Caller]:
+def callers(whisper: Whisper, every: int, tuning: bool) -> Iterator[PromptSpeaker]:
     """Those of one half; with `tuning`, of the other."""
     activity = VoiceActivity(1)
     spent_s, asked = 0.0, 0
@@ -116,7 +116,7 @@ def callers(whisper: Whisper, every: int, tuning: bool) -> Iterator[Caller]:
             }
             spent_s, asked = spent_s + time.process_time() - before, asked + len(found)
             if found:
-                yield Caller(who, language, several, found)
+                yield PromptSpeaker(who, language, several, found)
     print(f"{asked} questions, {spent_s / max(1, asked):.3f} s of a core each")
 
 
@@ -140,7 +140,7 @@ def plans() -> dict[str, list[tuple[str, ...]]]:
     return {"five languages": [five], "two languages": list(itertools.combinations(five, 2))}
 
 
-def table(people: Sequence[Caller]) -> None:
+def table(people: Sequence[PromptSpeaker]) -> None:
     for kind, several in (("one utterance", False), ("short ones together", True)):
         some = [one for one in people if one.several is several]
         two = plans()["two languages"]
@@ -168,7 +168,7 @@ def table(people: Sequence[Caller]) -> None:
                 print(f"  {told:>8s}{count.total():8d}{shares}   {which}", flush=True)
 
 
-def tune(people: Sequence[Caller]) -> None:
+def tune(people: Sequence[PromptSpeaker]) -> None:
     """What other constants would do, as calls have it."""
     print("\n    sure   least  stranger |  known: right   open  wrong | strangers: right   open  wrong")
     pairs = plans()["two languages"]
