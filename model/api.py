@@ -61,12 +61,12 @@ class Understood:
     """What became of a committed utterance. `text` is None where the engine does not transcribe."""
 
     duration_s: float
-    text: str | None = None
+    text: str | None = field(default=None, repr=False)
     confidence: float | None = None
     """in [0, 1]"""
     intent: str | None = None
     """the answer of the plan that it was taken for, where the engine takes it for one"""
-    slots: Mapping[str, object] = field(default_factory=dict)
+    slots: Mapping[str, object] = field(default_factory=dict, repr=False)
     """what was named: `times`, `dates`, `numbers` (lists of strings), `agrees` (bool)"""
 
 
@@ -96,6 +96,8 @@ class Limits:
     utterance_s: float = MAX_UTTERANCE_S
     reply_s: float = 60.0
     transcribes: bool = False
+    recalls: bool = True
+    """What callers said before is of use to it, when a conversation is restored."""
 
 
 @dataclass(frozen=True, slots=True)

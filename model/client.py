@@ -11,7 +11,7 @@ import itertools
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
@@ -73,7 +73,7 @@ class Done:
 class CallerWords:
     """What the engine understood of the caller's turn."""
 
-    text: str
+    text: str = field(repr=False)
     duration_s: float
     confidence: float | None
 
@@ -123,6 +123,8 @@ class EngineSession:
         """whether the engine writes down what the caller said; known once it has greeted"""
         self.knows_asides = False
         """whether it tells what it hears early, asides too; known once it was asked to"""
+        self.recalls = True
+        """whether what the caller said before is of use to it; known once it has greeted"""
 
     async def _say(self, kind: str, **fields: Any) -> None:
         await self._put(json.dumps({"type": kind, **fields}, separators=(",", ":")))
@@ -207,6 +209,7 @@ class EngineSession:
             case "session.created" | "session.updated":
                 ours = event["session"]["voicegate"]
                 self.transcribes = bool(ours["limits"]["transcribes"])
+                self.recalls = bool(ours["limits"].get("recalls", True))
                 self.knows_asides = bool(ours.get("asides"))
             case "response.output_audio_transcript.delta":
                 return Words(event["item_id"], event["delta"])

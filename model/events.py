@@ -219,6 +219,7 @@ def session(
                     "utterance_s": limits.utterance_s,
                     "reply_s": limits.reply_s,
                     "transcribes": limits.transcribes,
+                    "recalls": limits.recalls,
                 },
             },
         },

@@ -10,12 +10,16 @@ import logging
 import os
 import sys
 import threading
+import traceback
+from pathlib import Path
 from typing import Any, Final, TextIO
 
 import structlog
 
 LEVEL_VARIABLE: Final = "VOICEGATE_LOG_LEVEL"
 """What a process that reads no settings takes its level from; the supervisor sets it."""
+FRAMES: Final = 6
+"""Of a traceback whose error may not be quoted."""
 SECRET_WORDS: Final = ("token", "password", "secret", "pin", "authorization")
 
 
@@ -51,6 +55,13 @@ def configure(process: str, level: str | None = None, to: TextIO | None = None) 
     logging.captureWarnings(True)
     threading.excepthook = lambda args: _unheard("thread.failed", args.exc_value, thread=str(args.thread))
     sys.unraisablehook = lambda args: _unheard("unraisable", args.exc_value, where=repr(args.object))
+
+
+def untold(error: BaseException) -> dict[str, str]:
+    """What a log may say of an error whose text may hold what a caller said: its kind, and where it arose."""
+    frames = traceback.extract_tb(error.__traceback__)[-FRAMES:]
+    places = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames)]
+    return {"error": type(error).__name__, "where": ", ".join(places)}
 
 
 class _Retold(logging.Handler):

@@ -22,6 +22,7 @@ from consent.grants.grant import LEEWAY_S, VoiceGrant
 from model import events
 from model.api import FRAME, RATE_HZ, Conversation, Floats, Forgot, Sound, Text, Tool
 from model.errors import ClientGone, EngineError
+from model.json_log import untold
 from model.tasks import Tasks
 from watermark.pcm import bytes_from_float
 
@@ -155,9 +156,9 @@ class Reply:
             failure, reason = str(refusal), f"grant_{refusal.reason}"
         except EngineError as error:
             failure, reason = str(error), error.code
-        except Exception as error:
-            log.exception("reply.failed", call_id=self._terms.grant.call_id)
-            failure, reason = f"{type(error).__name__}: {error}", EngineError.code
+        except Exception as error:  # its text may hold what was said
+            log.error("reply.failed", call_id=self._terms.grant.call_id, **untold(error))
+            failure, reason = type(error).__name__, EngineError.code
         await self._send(events.error(failure, reason))
         return "failed", reason
 

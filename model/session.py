@@ -30,6 +30,7 @@ from model.api import (
     SessionConfig,
 )
 from model.errors import ClientGone, EngineError, ProtocolError
+from model.json_log import untold
 from model.reply import Reply, ReplyTerms, Send
 from model.tasks import Tasks
 
@@ -199,9 +200,9 @@ class Session:
             except EngineError as error:
                 await self._send(events.error(str(error), error.code))
                 return
-            except Exception as error:
-                self._log.exception("commit.failed")
-                await self._send(events.error(f"{type(error).__name__}: {error}", EngineError.code))
+            except Exception as error:  # its text may hold the caller's words: it goes nowhere
+                self._log.error("commit.failed", **untold(error))
+                await self._send(events.error(type(error).__name__, EngineError.code))
                 return
             await self._send(events.item_added(events.user_item(item_id, understood.text)))
             if self._limits.transcribes:

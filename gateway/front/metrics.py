@@ -34,6 +34,8 @@ HALL_COUNTERS: Final = {
     "underruns": "Frames that a line pulled in vain",
     "echoes": "Echoes of our voice that were found in calls",
     "echo_looks": "Looks for an echo of our voice",
+    "turns_written": "Callers' turns that were written down beside their calls",
+    "turns_unwritten": "Callers' turns that were not: too many waited for it",
     "echo_frames_late": "Frames of 20 ms that there was no time to take an echo out of",
 }
 """What halls count, of `HallHealth.counters`; what is not listed is a gauge."""

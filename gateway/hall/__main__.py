@@ -16,6 +16,7 @@ from gateway.config import settings
 from gateway.config.paths import grant_keys_path, mark_keys_path, redis_url_for
 from gateway.config.runtime import runtime_for
 from gateway.hall.hall import Hall
+from gateway.hall.scribe import Scribe
 from gateway.hall.tick_pass import Floor
 from gateway.store.sessions import Sessions
 from model import json_log
@@ -52,6 +53,7 @@ async def serve(name: str) -> None:
         verifier=verifier,
         feed=RevocationFeed(redis_url, verifier, sessions.watch),
         ears=ears,
+        scribe=Scribe(ears),
     )
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -6,7 +6,8 @@
 A `Call` is made of parts, each of which alone writes what is in it: `line` (what the line told), `seat` (what
 the 20 ms pass keeps), `ear` (the caller's sound, and what the verbs want of it), `speech` and `playout` (what
 is said, and what was heard of it), `inbox` (what happens, to the end), `licence` (whether the voice may be
-heard). What the call does is `perform`, an ordinary coroutine that reads `inbox`.
+heard), `notes` (what is noted of what was said). What the call does is `perform`, an ordinary coroutine
+that reads `inbox`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from gateway.dialplan.verbs import fill
 from gateway.errors import RpcError
 from gateway.hall.call_ear import CallEar
 from gateway.hall.call_line import CallLine
+from gateway.hall.call_notes import CallNotes
 from gateway.hall.clocks import Clocks
 from gateway.hall.inbox import CallEnded, EngineGone, Inbox
 from gateway.hall.leg import FULL
@@ -70,6 +72,7 @@ class Call:
     inbox: Inbox
     licence: Licence
     session: Session
+    notes: CallNotes
     tell_front: Callable[[Tell], None]
     ask_front: AskFront
     log: Any

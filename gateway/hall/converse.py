@@ -16,6 +16,7 @@ from gateway.dialplan import Converse
 from gateway.dialplan.disclosure import INTENT, KEY, spoken_language
 from gateway.dialplan.plan_languages import ELSE, UNSPOKEN
 from gateway.hall.call import Call
+from gateway.hall.call_notes import NotedTurn, TurnWords
 from gateway.hall.caller_language import CallerLanguage
 from gateway.hall.inbox import (
     CallEnded,
@@ -35,6 +36,7 @@ from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hall_messages import TurnAnswered
 from gateway.ipc.line_messages import ShownHeard, ShownLatency, ShownNote
 from gateway.store.call_session import Turn as SessionTurn
+from model.redaction.redactor import TOLD, Passage
 from model.tasks import Tasks
 
 UNDERSTOOD_WITHIN_S: Final = 1.0
@@ -55,9 +57,9 @@ class Turn:
     """when the speech was taken to have ended"""
     committed: float
     item: Item
-    heard: str | None = None
-    understood: asyncio.Event = field(default_factory=asyncio.Event)
-    """the engine told what it understood"""
+    scribed: bool = False
+    """somebody beside the engine writes down what was said"""
+    words: TurnWords = field(default_factory=TurnWords)
     latency_s: dict[str, float] = field(default_factory=dict)
     played: float | None = None
     """when the reply was first heard"""
@@ -81,6 +83,9 @@ class Conversation:
         self._foreign = ""
         """a language that is not the route's, in which the caller speaks"""
         self._leads_to: str | None = None
+        self._keeps_words = call.route.keep.transcript
+        self._keys = 0
+        """keys that the caller pressed, one after another"""
 
     async def run(self) -> str | None:
         """Until goodbye, a transfer that went, too much silence, or the time limit.
@@ -172,7 +177,9 @@ class Conversation:
             case ToolCall():
                 return await self._tool(event)
             case Dtmf():
-                call.session.event("dtmf", digit=event.digit)
+                self._keys = self._keys + 1 if event.digit in "0123456789*#" else 0
+                secret = self._keys > TOLD and event.digit != KEY  # it may be one of a card's
+                call.session.event("dtmf", digit=None if secret else event.digit)
                 if event.digit == KEY and call.disclosed:
                     call.speech.cut()
                     await self._disclose_again()
@@ -222,6 +229,7 @@ class Conversation:
         now = call.ear.last_sound
         self._turn = Turn(self._turns, turn.duration_s, turn.at - turn.quiet_s, turn.at, now, item)
         self._open.append(self._turn)
+        self._have_written(self._turn)
         call.show_state()
         self._following.short(self._follow(self._turn), "call.turn")
 
@@ -247,34 +255,63 @@ class Conversation:
         await item.done.wait()
         with contextlib.suppress(TimeoutError):  # a reply may be cut before its question is understood
             async with asyncio.timeout(UNDERSTOOD_WITHIN_S):
-                await turn.understood.wait()
+                await turn.words.known.wait()
         while turn in self._open:
             self._write(self._open.popleft())
 
     def _write(self, turn: Turn) -> None:
-        """Puts the exchange into the session."""
-        session, item, clocks = self._call.session, turn.item, self._call.clocks
-        keep = self._call.route.keep.transcript
+        """Has the exchange noted in the session."""
+        item, clocks = turn.item, self._call.clocks
+        if not turn.scribed:  # an engine that has not told by now never will
+            turn.words.give_up()
         since_zero = clocks.time() - clocks.monotonic()
-        caller = SessionTurn(who="caller", text=turn.heard if keep else None, duration_s=turn.speech_s)
-        session.turn(caller, at=since_zero + turn.speech_ended - turn.speech_s)
-        session.turn(
-            SessionTurn(
-                who="bot",
-                text=(item.text or None) if keep else None,
-                heard_s=item.heard_s,
-                interrupted=item.cut,
-                latency_ms={stage: seconds * 1000 for stage, seconds in turn.latency_s.items()},
-            ),
-            at=since_zero + turn.played if turn.played is not None else None,
+        bot = SessionTurn(
+            who="bot",
+            text=(item.text or None) if self._keeps_words else None,
+            heard_s=item.heard_s,
+            interrupted=item.cut,
+            latency_ms={stage: seconds * 1000 for stage, seconds in turn.latency_s.items()},
         )
+        self._call.notes.add(
+            NotedTurn(
+                turn.words,
+                SessionTurn(who="caller", duration_s=turn.speech_s),
+                since_zero + turn.speech_ended - turn.speech_s,
+                bot,
+                since_zero + turn.played if turn.played is not None else clocks.time(),
+            )
+        )
+
+    # ── what the caller said ─────────────────────────────────────────────────────────────────────────
 
     def _understood(self, heard: Heard) -> None:
         for turn in self._open:
             if turn.number == heard.turn:
-                turn.heard = heard.text
-                turn.understood.set()
-        self._call.line.show(ShownHeard(heard.text, heard.duration_s, heard.confidence))
+                self._tell(turn, heard)
+                return
+        self._show(heard)
+
+    def _tell(self, turn: Turn, heard: Heard) -> None:
+        turn.words.tell(heard.said if self._keeps_words else None)
+        self._show(heard)
+        self._call.notes.note_ready()
+
+    def _show(self, heard: Heard) -> None:
+        """The caller's page shows words only where they may be kept: others may look at it, too."""
+        if self._call.inbox.ended.is_set():
+            return
+        text = heard.said.kept if heard.said is not None and self._keeps_words else None
+        self._call.line.show(ShownHeard(text, heard.duration_s, heard.confidence))
+
+    def _have_written(self, turn: Turn) -> None:
+        """Has the turn written down beside the call, where the plan keeps words and the engine has none."""
+        call = self._call
+
+        def told(said: Passage | None, confidence: float | None) -> None:
+            self._tell(turn, Heard(turn.number, said, turn.speech_s, confidence))
+
+        if self._keeps_words:
+            turn.scribed = call.notes.have_written(call.speech.unwritten, call.route.language, told)
 
     # ── the caller's language ────────────────────────────────────────────────────────────────────────
 
@@ -319,10 +356,11 @@ class Conversation:
         call = self._call
         if tool.item.cut:  # wanted for what the caller did not say, and already waiting here
             return False
-        call.session.event("tool", name=tool.name)
-        if tool.name not in TOOLS:
-            call.log.warning("tool.unknown", tool=tool.name)
+        if tool.name not in TOOLS:  # its name may be anything that was said
+            call.session.event("tool", name="unknown")
+            call.log.warning("tool.unknown")
             return False
+        call.session.event("tool", name=tool.name)
         call.ear.ignore()
         call.seat.aim(FULL)
         await call.played(tool.item)

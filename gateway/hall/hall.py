@@ -27,6 +27,7 @@ from gateway.hall.audio import FILTER_DELAY_S, HOUSE_HZ
 from gateway.hall.call import Call
 from gateway.hall.call_ear import CallEar
 from gateway.hall.call_line import CallLine
+from gateway.hall.call_notes import CallNotes
 from gateway.hall.clocks import Clocks
 from gateway.hall.grants import Grants
 from gateway.hall.inbox import Inbox, Transferred
@@ -35,6 +36,7 @@ from gateway.hall.memory import Item, Memory, is_message
 from gateway.hall.perform import perform
 from gateway.hall.playout import Playout
 from gateway.hall.prompts import Prompts, render
+from gateway.hall.scribe import Scribe
 from gateway.hall.speech import FILLER, Speech
 from gateway.hall.tick_pass import Floor, Seat
 from gateway.hall.ticks import TickServer
@@ -110,6 +112,7 @@ class Hall:
     ears: Ears | None = None
     calls: dict[str, Call] = field(default_factory=dict)
     prompts: Prompts = field(default_factory=Prompts)
+    scribe: Scribe = field(default_factory=Scribe)
     draining: bool = False
     _front: Peer | None = None
     _front_here: asyncio.Event = field(default_factory=asyncio.Event)
@@ -157,6 +160,7 @@ class Hall:
             call.end(CallEnding(End.GATEWAY_STOPPED))
         await self._lives.join(3.0)
         await self._tasks.stop()
+        await self.scribe.close()
         await self._server.stop()
         await self._ticks.stop()
         await self.sessions.close()
@@ -225,6 +229,8 @@ class Hall:
         memory = Memory(
             past.history if past is not None else (),
             keeps_sound=offer.route.keep.caller_audio,
+            keeps_words=offer.route.keep.transcript,
+            language=offer.route.language,
             told=session.remember,
         )
         speech = Speech(
@@ -247,6 +253,7 @@ class Hall:
             inbox=inbox,
             licence=Licence(offer.route),
             session=session,
+            notes=CallNotes(session, memory, self.scribe),
             tell_front=self.tell_front,
             ask_front=self.ask_front,
             log=log,
@@ -296,7 +303,7 @@ class Hall:
             engine=parts["engine"] == "ready",
             redis=parts["redis"] == "ready",
             slow=tuple(name for name, state in parts.items() if state == "slow"),
-            counters=self.floor.snapshot(),
+            counters=self.floor.snapshot() | self.scribe.snapshot(),
             sessions=self.sessions.counters(),
             lines=tuple(sorted(peer.name for peer in self._server.peers if peer.hello.role == "line")),
             task_failures=dict(failures),
@@ -412,6 +419,7 @@ class Hall:
             spoken_s = round(call.seat.spoken_samples / HOUSE_HZ, 2)
             spoken = call.spoken
             seconds = {said.jti: said.seconds for said in spoken}
+            call.notes.close(self._lives)
             call.session.ended(how, spoken_s=spoken_s, underruns=underruns, spoken=seconds)
             self.tell_front(CallClosed(call.id, how, spoken))
             call.log.info("call.ended", how=how, spoken_s=spoken_s, underruns=underruns)

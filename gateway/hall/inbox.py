@@ -16,6 +16,7 @@ from gateway.hall.playout import Item, Playout
 from gateway.hall.turns import TurnEvent
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.line_messages import KeyWay
+from model.redaction.redactor import Passage
 from model.tasks import race
 
 T = TypeVar("T")
@@ -26,11 +27,11 @@ INBOX: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What the engine understood of the turn that was committed as `turn`; `text` is None when it does not
-    transcribe."""
+    """What was understood of the turn that was committed as `turn`; `said` is None when nobody wrote it
+    down."""
 
     turn: int
-    text: str | None
+    said: Passage | None
     duration_s: float
     confidence: float | None
 

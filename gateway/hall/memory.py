@@ -1,5 +1,8 @@
 """What was said so far, for another engine or another hall: words as they were heard, and the caller's own
-sound where the engine does not write it down.
+sound where no words may be kept, or the engine writes none down.
+
+Whatever the caller said comes through `Memory.hear`, and goes on from there as a `Passage`: nothing else in
+the hall has words of a caller's that are not redacted.
 
 An item is as `conversation.item.create` has it, but sound is kept at the line's rate, with `rate_hz` beside
 it: a minute takes 1 or 2 MB, not 3, in Redis and here.
@@ -14,9 +17,14 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import soxr
+import structlog
 
 from gateway.hall.audio import HOUSE_HZ, Floats
+from model.json_log import untold
+from model.redaction.redactor import Passage, Redactor
 from watermark.pcm import bytes_from_float, float_from_bytes
+
+log = structlog.get_logger("memory")
 
 LONGEST_S: Final = 15.0
 """Of one utterance: its end, if it was longer."""
@@ -82,8 +90,8 @@ def _at_house_rate(part: Item) -> Item:
 class Memory:
     """One call's items, the oldest going first when there are too many or too large ones.
 
-    It begins with `items`; `told` hears of each further one, for other halls. `keeps_sound`: the caller's own
-    sound may be among them.
+    It begins with `items`; `told` hears of those that other halls may know. `keeps_sound`: the caller's own
+    sound may be among them; `keeps_words`: the caller's words may. `language` is the call's (ISO 639-1).
     """
 
     def __init__(
@@ -91,10 +99,16 @@ class Memory:
         items: Iterable[Item] = (),
         *,
         keeps_sound: bool = False,
+        keeps_words: bool = False,
+        language: str = "en",
         told: Callable[[Item], None] = lambda _: None,
     ) -> None:
         self.keeps_sound = keeps_sound
+        self.keeps_words = keeps_words
         self._told = told
+        self._redactor = Redactor(language)
+        self._said = ""
+        """what the caller heard last"""
         self._items: deque[tuple[Item, int]] = deque()
         self._bytes = 0
         for item in items:
@@ -103,12 +117,45 @@ class Memory:
     def __bool__(self) -> bool:
         return bool(self._items)
 
-    def follow(self, *, keeps_sound: bool) -> None:
-        """The call goes on as a route that has another word on the caller's sound."""
-        self.keeps_sound = keeps_sound
+    def follow(self, *, keeps_sound: bool, keeps_words: bool, language: str) -> None:
+        """The call goes on as a route that has another word on what is kept."""
+        self.keeps_sound, self.keeps_words = keeps_sound, keeps_words
+        self._redactor.change_language(language)
+
+    def hear(self, text: str, *, as_item: bool = True) -> Passage:
+        """The caller's words; what may be kept of them. `as_item`: they stand for what was said."""
+        try:
+            passage = self._redactor.hear(text, asked=self._said)
+        except Exception as error:  # what nobody can look through is not kept
+            log.error("words.unread", **untold(error))
+            return Passage("", [], [])
+        if as_item and text:
+            item = words("user", self._redactor.kept_by_now(passage))
+            self._keep(item)
+            if self.keeps_words:
+                self._told(item)
+        return passage
+
+    def say(self, text: str) -> None:
+        """Words that the caller has heard."""
+        self._said = text
+        self.add(words("assistant", self._redactor.say(text)))
+
+    def kept_of(self, text: str) -> str:
+        """What may be kept of words that the caller was told."""
+        return self._redactor.say(text)
+
+    def finish(self) -> None:
+        """Nobody says anything more: what waited for more of a number is settled."""
+        self._redactor.finish()
 
     def add(self, item: Item) -> None:
+        """An item, for engines and other halls."""
         self._keep(item)
+        self._told(item)
+
+    def tell(self, item: Item) -> None:
+        """An item for other halls only: engines of this one know it in other words."""
         self._told(item)
 
     def _keep(self, item: Item) -> None:

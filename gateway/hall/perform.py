@@ -39,6 +39,7 @@ from gateway.hall.transfer import transfer
 from gateway.hall.voice_owner import serve_owner
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.line_messages import AnswerCall
+from model.redaction.redactor import TOLD
 
 GREETING_WITHIN_S: Final = 2.0
 """The call is answered even when its greeting is not rendered by then."""
@@ -257,7 +258,8 @@ class Performance:
         digits = await dialled(
             call, prompt, verb.digits, timeout_s=verb.timeout_s, finish_key=verb.finish_key
         )
-        call.session.event("gathered", digits=digits)
+        known = len(digits) <= TOLD or digits in verb.branches  # else it may be an account's number
+        call.session.event("gathered", digits=digits if known else f"{len(digits)} digits")
         return self._goto(verb.branches.get(digits, verb.otherwise))
 
     def _goto(self, name: str | None) -> Goto | None:

@@ -87,7 +87,7 @@ class Speech:
         self._replies = self._new_replies()
         self._unanswered = Unanswered()
         self._config: dict[str, Any] = {}
-        self._transcribes = True
+        self._transcribes = self._recalls = True
         self.knows_asides = False
         """the present engine tells which words are nothing to stop for"""
         self.early: EarlyHearing | None = None
@@ -155,7 +155,10 @@ class Speech:
         self._replies = self._new_replies()
         self._unanswered = Unanswered()
         self._config = {}
-        self._memory.follow(keeps_sound=route.keep.caller_audio)
+        keep = route.keep
+        self._memory.follow(
+            keeps_sound=keep.caller_audio, keeps_words=keep.transcript, language=route.language
+        )
 
     def _new_replies(self) -> Replies:
         return Replies(self._playout, self._line, self._outbox, self._clocks)
@@ -172,6 +175,11 @@ class Speech:
         self.early = None
         self._unanswered.commit(turn)
         self._outbox.send(lambda session: session.commit())
+
+    @property
+    def unwritten(self) -> tuple[Floats, ...]:
+        """The turn that was just committed, float32 24 kHz, where the engine does not write it down."""
+        return () if self._transcribes else tuple(self._unanswered.question)
 
     def clear(self) -> None:
         """What was appended was nothing."""
@@ -257,7 +265,7 @@ class Speech:
                 await asyncio.sleep(RETRY_S)
             except Exception as error:
                 self._log.exception("speech.failed")
-                post(Refused("lost", f"{type(error).__name__}: {error}"))
+                post(Refused("lost", type(error).__name__))
                 return
 
     async def _connect(self, token: str | None, term: Term) -> EngineSession | None:
@@ -292,6 +300,7 @@ class Speech:
                 return
             self._replies.moved()
             self._transcribes, self.knows_asides = session.transcribes, session.knows_asides
+            self._recalls = session.recalls
             self._take(event, post)
 
     async def _write(self, session: EngineSession, outbox: Outbox) -> None:
@@ -344,8 +353,8 @@ class Speech:
             case client.Done():
                 self._done(event)
             case client.CallerWords(text, duration_s, confidence):
-                self._remember_words("user", text)
-                post(Heard(self._unanswered.understood(), text or None, duration_s, confidence))
+                said = self._memory.hear(text) if text else None
+                post(Heard(self._unanswered.understood(), said, duration_s, confidence))
             case client.HeardEarly(utterance, early):
                 if utterance == self._unanswered.closed:
                     self.early = early
@@ -354,7 +363,7 @@ class Speech:
                 if active is not None and not active.item.cut:  # a caller who interrupted wants it no more
                     post(ToolCall(active.item, name, arguments))
             case client.Truncated(_, text):
-                self._remember_words("assistant", text)
+                self._remember_said(text)
             case client.Failure(code, message):
                 self._failed(code, message, post)
 
@@ -380,14 +389,18 @@ class Speech:
         """The engine has taken the caller's question in: another one need not hear it again, but may have to
         know of it."""
         question, rate_hz = self._unanswered.answered(), self._line.rate_hz
-        if question and not self._transcribes and self._memory.keeps_sound and rate_hz:
+        if not question or not rate_hz or not self._memory.keeps_sound:
+            return
+        if not self._transcribes:
             self._memory.add(memory.sound(np.concatenate(question), rate_hz))
+        elif self._recalls and not self._memory.keeps_words:
+            self._memory.tell(memory.sound(np.concatenate(question), rate_hz))
 
     def _remember_reply(self, item: Item) -> None:
         """All of a reply was heard; one without any sound was not."""
         if item.queued:
-            self._remember_words("assistant", item.text)
+            self._remember_said(item.text)
 
-    def _remember_words(self, role: str, text: str) -> None:
+    def _remember_said(self, text: str) -> None:
         if text:
-            self._memory.add(memory.words(role, text))
+            self._memory.say(text)

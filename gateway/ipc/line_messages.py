@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Final, Literal
 
 from gateway.ipc.ending import CallEnding, End
@@ -218,9 +218,9 @@ class ShownWords:
 
 @dataclass(frozen=True, slots=True)
 class ShownHeard:
-    """What the engine understood; `text` None when it does not transcribe."""
+    """What was understood; `text` None where nobody wrote it down, or it may not be kept."""
 
-    text: str | None
+    text: str | None = field(repr=False)
     duration_s: float
     confidence: float | None
     kind: Literal["heard"] = "heard"

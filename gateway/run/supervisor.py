@@ -36,6 +36,7 @@ from gateway.ipc.hall_messages import Drain
 from gateway.ipc.hello import Hello
 from gateway.run import child, preflight, sip_lines
 from gateway.run.child import Child
+from gateway.run.ears_wanted import wants_ears
 from gateway.run.sip_lines import SipLines
 from model import json_log
 from model.ears import SOCKET_VARIABLE
@@ -78,6 +79,8 @@ class Supervisor:
     children: dict[str, Child] = field(default_factory=dict)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: Tasks = field(default_factory=Tasks)
+    _hears: bool = False
+    """a process of this house hears words"""
 
     def __post_init__(self) -> None:
         wanted = sip_lines.plans(self.settings, self.runtime, self.token)
@@ -93,7 +96,7 @@ class Supervisor:
             # by the environment: it may hold a password, and the engine reads no settings file
             **({"VOICEGATE_REDIS_URL": self.settings.redis_url} if self.settings.redis_url else {}),
             **({} if self.settings.models is None else {"VOICEGATE_MODELS": str(self.settings.models)}),
-            **({SOCKET_VARIABLE: str(self.runtime.ears)} if self._hears() else {}),
+            **({SOCKET_VARIABLE: str(self.runtime.ears)} if self._hears else {}),
             **self._chroma(),
             **self.settings.llm_variables,
             json_log.LEVEL_VARIABLE: self.settings.log_level,
@@ -101,10 +104,6 @@ class Supervisor:
             "OPENBLAS_NUM_THREADS": "1",
             "MALLOC_ARENA_MAX": "1",  # glibc's heap per thread costs the hall 10 MB
         }
-
-    def _hears(self) -> bool:
-        """Whether a process of this house hears words: for an engine on its CPU, or for the dialplan."""
-        return self.hears_languages or (self.settings.stock_only and not self.settings.engine_url)
 
     def _chroma(self) -> dict[str, str]:
         """The engine's settings as it reads them, whether they came from a file or a variable."""
@@ -198,7 +197,8 @@ class Supervisor:
         if settings.redis_url is None:
             valkey_log = settings.data_dir / "redis" / "valkey.log"
             self.keep("redis", "gateway.run.redis_server:main", log=valkey_log)
-        if self._hears():
+        self._hears = self.hears_languages or wants_ears(settings)
+        if self._hears:
             self.keep(
                 "ears", "model.ears.ears_process:main", "--uds", str(self.runtime.ears),
                 "--models", str(model_files_dir(settings)),

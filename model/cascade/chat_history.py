@@ -1,16 +1,19 @@
 """What a chat server is told of a call: the house's words as the system, the caller's as the user, in bounds.
 
 A caller's words stand in messages of the role "user" and nowhere else; whoever they are from, they are
-`plain` before they are kept. Neighbours of one role become one message, and the first message is the
-user's: some servers' templates take nothing else.
+`plain` before they are kept. A number of a card or an account is told in the turn in which it was said, and
+in no later one. Neighbours of one role become one message, and the first message is the user's: some servers'
+templates take nothing else.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from model.cascade.sayable import plain
+from model.redaction.redactor import SPAN, Passage, Redactor
 
 CHARACTERS_A_TOKEN: Final = 3
 """On the safe side: English has four."""
@@ -29,10 +32,13 @@ class ChatTurn:
 
 
 class ChatHistory:
-    """One call's. `most_tokens`: of all messages together, by our own reckoning."""
+    """One call's, in the call's language. `most_tokens`: of all messages together, by our own reckoning."""
 
-    def __init__(self, most_tokens: int) -> None:
+    def __init__(self, most_tokens: int, language: str = "en") -> None:
         self._room = most_tokens * CHARACTERS_A_TOKEN
+        self._redactor = Redactor(language)
+        self._heard: deque[tuple[ChatTurn, Passage]] = deque(maxlen=SPAN)
+        """the caller's last turns, and what may be kept of them"""
         self._turns: list[ChatTurn] = []
         self.system = ""
 
@@ -49,7 +55,14 @@ class ChatHistory:
 
     def add(self, role: Literal["user", "assistant"], text: str) -> None:
         """A turn that follows, in plain words."""
-        self.append(ChatTurn(role, plain(text[: 2 * LONGEST_TURN])[:LONGEST_TURN]))
+        turn = ChatTurn(role, plain(text[: 2 * LONGEST_TURN])[:LONGEST_TURN])
+        if role == "user":
+            asked = next((said.text for said in reversed(self._turns) if said.role == "assistant"), "")
+            passage = self._redactor.hear(turn.text, asked=asked)
+            for earlier, kept in self._heard:
+                earlier.text = kept.kept
+            self._heard.append((turn, passage))
+        self.append(turn)
 
     def append(self, turn: ChatTurn) -> None:
         """A turn that follows, whose words may still grow; once."""

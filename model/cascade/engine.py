@@ -57,7 +57,9 @@ class CascadeEngine:
         def listen(on_words: Callable[[Words], None]) -> Listening:
             return Listening(self._ears, on_words, language)
 
-        return CascadeConversation(self.server, self._mouth, listen, grant.call_id, self._left)
+        return CascadeConversation(
+            self.server, self._mouth, listen, grant.call_id, self._left, language=language
+        )
 
     def _left(self) -> None:
         self._open -= 1

@@ -109,6 +109,8 @@ class CascadeConversation:
         listen: Callable[[Callable[[Words], None]], UtteranceEar],
         call_id: str,
         left: Callable[[], None] = lambda: None,
+        *,
+        language: str = "en",
     ) -> None:
         settings = server.settings
         self._server = server
@@ -119,7 +121,7 @@ class CascadeConversation:
         self._left = left
         self._config = SessionConfig()
         self._tools: dict[str, Mapping[str, Any]] = {}
-        self._history = ChatHistory(settings.context - settings.tokens)
+        self._history = ChatHistory(settings.context - settings.tokens, language)
         self._history.system = RULES
         self._lost_for_words = False
         """the plan's instructions do not fit, and without them no model shall answer"""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Final, get_args
 
 from model.api import MAX_UTTERANCE_S, RATE_HZ
@@ -62,7 +62,7 @@ class Heard:
     """`text` was said."""
 
     number: int
-    text: str
+    text: str = field(repr=False)
     language: str
     confidence: float
     sounded_s: float

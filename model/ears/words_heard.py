@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 
@@ -10,7 +10,7 @@ from typing import Final
 class Words:
     """Words of one piece of sound. `text` is empty when nobody spoke, or nobody could be understood."""
 
-    text: str
+    text: str = field(repr=False)
     language: str
     """ISO 639-1"""
     confidence: float

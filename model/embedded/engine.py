@@ -95,7 +95,7 @@ class EmbeddedEngine:
         self._open = 0
         self._known: set[str] = set()
         """phrases that were looked up"""
-        self.limits = Limits(conversations=conversations, transcribes=True)
+        self.limits = Limits(conversations=conversations, transcribes=True, recalls=False)
 
     @classmethod
     async def load(cls, conversations: int = 64) -> Self:

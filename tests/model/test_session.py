@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from model import client, events
 from model.api import FRAME, RATE_HZ, EarlyHearing, Tool
@@ -66,7 +67,13 @@ async def test_a_session_says_its_voice_its_format_and_its_limits(wire: Wire) ->
     assert session["audio"]["output"] == {"format": {"type": "audio/pcm", "rate": 24_000}, "voice": "heart"}
     assert session["audio"]["input"]["turn_detection"] is None
     limits = session["voicegate"]["limits"]
-    assert limits == {"conversations": 4, "utterance_s": 60.0, "reply_s": 60.0, "transcribes": True}
+    assert limits == {
+        "conversations": 4,
+        "utterance_s": 60.0,
+        "reply_s": 60.0,
+        "transcribes": True,
+        "recalls": True,
+    }
     assert session["voicegate"]["lead_s"] == 1.0
 
 
@@ -403,6 +410,28 @@ async def test_an_engine_that_fails_says_why_and_the_session_goes_on(
         assert reply[-1]["response"]["voicegate"]["reason"] == code
     conversation.fails = None
     assert (await wire.ask("response.create", "response.done"))["response"]["status"] == "completed"
+
+
+async def test_the_text_of_an_error_is_told_nobody_since_it_may_hold_what_was_said(
+    wire: Wire, conversation: ScriptedConversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def commit() -> None:
+        raise ValueError("cannot make sense of 'zyzzyva'")
+
+    monkeypatch.setattr(conversation, "commit", commit)
+    conversation.fails = ValueError("no answer to 'zyzzyva'")
+    with capture_logs() as logs:
+        await append(wire, 0.2)
+        await wire.say("input_audio_buffer.commit")
+        told = await wire.gather("error")
+        await wire.say("response.create")
+        told += await wire.gather("response.done")
+    errors = [event["error"]["message"] for event in told if event["type"] == "error"]
+    assert errors == ["ValueError", "ValueError"]
+    failed = {line["event"]: line for line in logs if line["event"].endswith(".failed")}
+    assert failed.keys() == {"commit.failed", "reply.failed"}
+    assert "commit" in failed["commit.failed"]["where"], "but where it arose is"
+    assert "zyzzyva" not in repr(told) + repr(logs)
 
 
 # ── lead ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -512,7 +512,7 @@ async def test_without_leave_no_word_is_kept(house: House) -> None:
 async def test_the_page_of_a_browser_sees_what_is_said_and_heard(house: House) -> None:
     house.engine.hears = ["when are you open"]
     house.engine.answers = [scripted.Answer("nine to five")]
-    phone = await talking(house, transport="webrtc", line="web0", rate_hz=48_000)
+    phone = await talking(house, transport="webrtc", line="web0", rate_hz=48_000, route=KEEP)
     phone.speak(0.6)
     await house.until(lambda: house.front.told(TurnAnswered))
     await house.until(lambda: not house.call(phone).playout.busy)

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from gateway.dialplan import Answer, Converse
+from gateway.dialplan.routes import Keep
 from gateway.ipc.hall_messages import FollowRoute
 from gateway.ipc.line_messages import AnswerCall
 from tests.gateway.hall import virtual_hall as scripted
@@ -23,7 +24,7 @@ async def interrupted(house: House) -> Phone:
     """A call in its conversation whose hall has just died."""
     house.engine.hears = ["a question"]
     house.engine.answers = [scripted.Answer("an answer")]
-    phone = await house.ring(Answer(), DISCLOSE, TALK)
+    phone = await house.ring(Answer(), DISCLOSE, TALK, route={"keep": Keep(transcript=True)})
     await house.until(lambda: phone.heard_s() > TOLD_S + 3.9 * WORD_S)
     phone.speak(0.6)
     await house.until(lambda: phone.heard_s() > TOLD_S + 5.9 * WORD_S)

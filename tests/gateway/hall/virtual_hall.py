@@ -29,6 +29,7 @@ from gateway.hall.call import Call
 from gateway.hall.hall import Hall
 from gateway.hall.noise import NoiseFloor
 from gateway.hall.rate import CAPACITY
+from gateway.hall.scribe import Scribe, WritingEars
 from gateway.hall.tick_pass import Floor
 from gateway.ipc import tick
 from gateway.ipc.call_facts import CallFacts
@@ -303,6 +304,7 @@ class Engine:
     transcribes: bool = True
     knows_asides: bool = False
     """tells what is nothing to stop for; a test has it tell what it hears by `EngineTalk.hears`"""
+    recalls: bool = True
     sessions: list[EngineTalk] = field(default_factory=list)
     sounds: dict[str, Any] = field(default_factory=dict)
     """what it makes of some words, float32 24 kHz; of all others `WORD_S` of `VOICE`"""
@@ -364,6 +366,7 @@ class EngineTalk:
         self.transcribes = engine.transcribes
         self.knows_asides = engine.knows_asides
         self._closed = 0
+        self.recalls = engine.recalls
         self._events: asyncio.Queue[client.EngineEvent | Exception] = asyncio.Queue()
         self._number = 0
         self._running: tuple[str, str, asyncio.Task[None]] | None = None
@@ -780,6 +783,10 @@ class House:
             clocks=clocks,
             ears=self.ears,  # type: ignore[arg-type]
         )
+
+    def give_ears(self, ears: WritingEars) -> None:
+        """The hall has somebody to write down what callers say."""
+        self.hall.scribe = Scribe(ears)
 
     async def open(self) -> None:
         self._clock = asyncio.create_task(self._run())

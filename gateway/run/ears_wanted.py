@@ -1,0 +1,47 @@
+"""Whether this house needs ears of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from consent.models.model_files import locked_model
+from gateway.config import packages
+from gateway.config.paths import dialplan_dir, model_files_dir
+from gateway.config.settings import Settings
+from gateway.dialplan import Dialplan
+
+log = structlog.get_logger("supervisor")
+
+WEIGHTS: Final = ("whisper-tiny-en", "whisper-base")
+"""Either will do: who has neither hears phrases of a plan, and nothing else."""
+
+
+def wants_ears(settings: Settings) -> bool:
+    """Whether a process of this house hears words.
+
+    It does for the embedded engine and for the cascade; and to write down what callers say to an engine that
+    does not, where some route keeps transcripts. That it could not is said once, and no call is the worse
+    for it.
+    """
+    if settings.stock_only and not settings.engine_url:
+        return True
+    plan = Dialplan.load(dialplan_dir(settings), None, words_leave=settings.words_leave)
+    if not any(route.keep.transcript for route in plan.routes):
+        return False
+    absent, folder = packages.absent(packages.NEEDED["ears process"]), model_files_dir(settings)
+    if absent is None and any(_are_there(name, folder) for name in WEIGHTS):
+        return True
+    remedy = (
+        f"voicegate models get {WEIGHTS[0]}"
+        if absent is None
+        else packages.missing(absent, "the ears process")
+    )
+    log.warning("transcripts.no_ears", remedy=remedy)  # an engine that transcribes needs none
+    return False
+
+
+def _are_there(name: str, folder: Path) -> bool:
+    return all(path.is_file() for path in locked_model(name).paths(folder))
