@@ -14,6 +14,7 @@ import soxr
 from benchmarks.synthetic_lines import G722, lost
 from benchmarks.watermark_channels import opus
 from consent.checks.sound import read
+from consent.errors import SoundError
 from model.api import Floats
 from tests.needs import SOUNDS
 
@@ -98,7 +99,10 @@ def some_of(language: str, every: int) -> list[Prompt]:
         relative = str(path.relative_to(folder))
         if any(word in relative for word in ("silence", "tone", "beep", "monkeys", "letters", "digits")):
             continue
-        pcm = read(path).at_16k
+        try:
+            pcm = read(path).at_16k
+        except SoundError:  # a file of the package that holds none
+            continue
         if 1.5 <= len(pcm) / WHISPER_HZ <= LONGEST_S:
             found.append(Prompt(relative, pcm, []))
     return found
