@@ -39,7 +39,6 @@ from gateway.ipc.envelope import A, Ask, Tell
 from gateway.ipc.hall_messages import CallOffer, MarkFailed, SpokenUnder, VoiceMuted
 from gateway.ipc.line_messages import KeyWay, ShownState
 from gateway.store.call_session import Session
-from model.ears.ears_client import Ears
 from watermark.detect import Detection
 
 STARTED_WITHIN_S: Final = 10.0
@@ -82,8 +81,6 @@ class Call:
     disclosed: list[Disclosure] = field(default_factory=list)
     """those that the caller has heard whole, before a hall's death too"""
     clocks: Clocks = time
-    ears: Ears | None = None
-    """where this house hears words"""
     state: str = field(default="offered", init=False)
 
     @property

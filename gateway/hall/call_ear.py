@@ -17,6 +17,7 @@ from gateway.hall.inbox import CallerTurn, Inbox
 from gateway.hall.playout import Playout
 from gateway.hall.speech import Speech
 from gateway.hall.turns import TurnEvent, Turns
+from model.ears.ears_client import Ears
 
 APPEND_FRAMES: Final = 4
 """Line frames of the caller's speech that go to the engine together (80 ms); at a pause each goes at once."""
@@ -30,7 +31,15 @@ Attendant = Callable[[Floats | None, TurnEvent | None, float], None]
 class CallEar:
     """One call's ear. It begins with nobody listening, and with a caller who may interrupt."""
 
-    def __init__(self, playout: Playout, speech: Speech, inbox: Inbox, *, clocks: Clocks = time) -> None:
+    def __init__(
+        self,
+        playout: Playout,
+        speech: Speech,
+        inbox: Inbox,
+        *,
+        clocks: Clocks = time,
+        house_ears: Ears | None = None,
+    ) -> None:
         self._playout = playout
         self._speech = speech
         self._inbox = inbox
@@ -41,6 +50,8 @@ class CallEar:
         self._interruptible = True
         self._heeded = False
         """the present turn goes to the engine: it began when somebody listened"""
+        self.house_ears = house_ears
+        """where this house hears words"""
         self.turns = Turns()
         self.last_sound = clocks.monotonic()
         """when somebody last spoke, monotonic"""

@@ -318,10 +318,10 @@ class Conversation:
     def _language_sought(self) -> CallerLanguage | None:
         """Listens for the language where the plan has something to do with it."""
         call, languages = self._call, self._verb.languages
-        if not languages or call.ears is None:
+        if not languages or call.ear.house_ears is None:
             return None
         among = (self._own_language, *(code for code in languages if code != ELSE))
-        language = CallerLanguage(call.ears, among, call.inbox.post)
+        language = CallerLanguage(call.ear.house_ears, among, call.inbox.post)
         call.ear.attend(language.hear)
         return language
 

@@ -247,7 +247,7 @@ class Hall:
             offer=offer,
             seat=seat,
             line=line,
-            ear=CallEar(playout, speech, inbox, clocks=self.clocks),
+            ear=CallEar(playout, speech, inbox, clocks=self.clocks, house_ears=self.ears),
             playout=playout,
             speech=speech,
             inbox=inbox,
@@ -260,7 +260,6 @@ class Hall:
             resumed=past is not None,
             disclosed=past.disclosed if past is not None else [],
             clocks=self.clocks,
-            ears=self.ears,
         )
 
     def _voice_turned(self, call_id: str) -> None:
