@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import wave
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from consent.checks.sound import read
 from consent.errors import SoundError
 from model.api import Floats
 from tests.needs import SOUNDS
+from watermark.pcm import float_from_bytes
 
 WHISPER_HZ: Final = 16_000
 TEXTS: Final = Path(__file__).with_name("prompts") / "core-sounds-en.txt"
@@ -162,12 +164,19 @@ class Babble:
         return g711((0.7 * (pcm + noise)).astype(np.float32), chance)
 
 
+def _track(path: Path) -> Floats:
+    """A piece of music, int16 mono, at 16 kHz; it may be as long as it likes."""
+    with wave.open(str(path)) as file:
+        pcm = float_from_bytes(file.readframes(file.getnframes()))
+        return np.asarray(soxr.resample(pcm, file.getframerate(), WHISPER_HZ), np.float32)
+
+
 def nobody(seconds: int) -> Iterator[tuple[str, Floats]]:
     """Pieces of 10 s in which nobody speaks, `seconds` of each kind, over G.711."""
     chance = np.random.default_rng(9)
     time_s = np.arange(10 * WHISPER_HZ) / WHISPER_HZ
     tones = ((350, 440), (440, 480), (425,), (480, 620), (1400,), (770, 1336), (2100,))
-    tracks = [read(path).at_16k for path in sorted(MUSIC.glob("*.wav"))] if MUSIC.is_dir() else []
+    tracks = [_track(path) for path in sorted(MUSIC.glob("*.wav"))] if MUSIC.is_dir() else []
     for k in range(seconds // 10):
         level = 10 ** chance.uniform(-2.5, -0.6)
         white = chance.standard_normal(len(time_s))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -51,6 +52,8 @@ MOST_THREADS: Final = 16
 """However many cores there are: they hear hundreds of callers."""
 MOST_WAITING: Final = 8
 """Questions that wait for each thread: about 1.6 s."""
+BUSY_AGAIN_S: Final = 10.0
+"""Between two lines of the log that say so."""
 USUAL_S: Final = 0.25
 """What a question is thought to take before any was answered."""
 INERTIA: Final = 0.9
@@ -79,6 +82,7 @@ class EarsServer:
         self._waiting: deque[EarQuestion] = deque()
         self._patient: deque[EarQuestion] = deque()
         self._busy = 0
+        self._busy_told = -math.inf
         self._takes_s = USUAL_S
         self._connections: set[Connection] = set()
         self._told = Queue(0, 0.0)
@@ -123,7 +127,9 @@ class EarsServer:
     def _enqueue(self, question: EarQuestion) -> None:
         queue = self._patient if question.patient else self._waiting
         if len(queue) >= MOST_WAITING * self._workers:
-            log.warning("ears.busy", waiting=len(queue), wait_s=round(self.wait_s, 2))
+            if time.monotonic() - self._busy_told > BUSY_AGAIN_S:
+                self._busy_told = time.monotonic()
+                log.warning("ears.busy", waiting=len(queue), wait_s=round(self.wait_s, 2))
             question.connection.say(question.refusal)
             return
         queue.append(question)
