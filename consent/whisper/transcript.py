@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Refusal = Literal["", "silence", "no speech", "improbable", "loop"]
+Refusal = Literal["", "silence", "no speech", "improbable", "loop", "taken back"]
 """Which gate refused: no voice in the sound; the model says that nobody spoke; the model hardly believes its
-own words; the words repeat themselves."""
+own words; the words repeat themselves; or nobody wanted to know any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ greedily and without a prompt, since words suggested to these models turn up in 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -88,14 +88,18 @@ class Whisper:
         """
         return cls(locked_model(name), directory, workers)
 
-    def transcribe(self, pcm_16k: Floats, language: str) -> Transcript:
+    def transcribe(
+        self, pcm_16k: Floats, language: str, wanted: Callable[[], bool] = lambda: True
+    ) -> Transcript:
         """What float32 `(n,)` at 16 kHz, of any length, says in the language (ISO 639-1).
+
+        `wanted` is asked between the steps of the work; where it says no, the rest is left.
 
         Raises `LanguageError` for a language that the model does not know.
         """
         self._refuse(language)
         pcm = np.ascontiguousarray(pcm_16k, np.float32)
-        pieces = [self._piece(piece, language) for piece in _pieces(pcm)]
+        pieces = [self._piece(piece, language, wanted) for piece in _pieces(pcm)]
         kept = [(transcript, tokens) for transcript, tokens in pieces if not transcript.refused]
         if not kept:
             return pieces[0][0]
@@ -146,12 +150,15 @@ class Whisper:
         mel = log_mel(pcm, round(window_s * RATE_HZ / HOP))
         return self._model.encode(self._view(mel[None]))
 
-    def _piece(self, pcm: Floats, language: str) -> tuple[Transcript, int]:
+    def _piece(self, pcm: Floats, language: str, wanted: Callable[[], bool]) -> tuple[Transcript, int]:
         """The words of at most `LONGEST_S`, and how many tokens they are."""
         if not somebody_speaks(pcm):
             return Transcript("", language, 0.0, 1.0, "silence"), 0
         for window_s in (WINDOW_S, WIDER_S):
-            result = self._generated(self._encoded(pcm, window_s), pcm, language)
+            encoded = self._encoded(pcm, window_s) if wanted() else None
+            if encoded is None or not wanted():
+                return Transcript("", language, 0.0, 1.0, "taken back"), 0
+            result = self._generated(encoded, pcm, language)
             heard = self._judged(result, pcm, language)
             if heard.refused != "loop":
                 break

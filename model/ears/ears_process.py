@@ -12,11 +12,12 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
@@ -70,6 +71,7 @@ class EarQuestion:
     refusal: EarMessage
     """the answer when there is no room"""
     patient: bool
+    taken_back: threading.Event = field(default_factory=threading.Event)
 
 
 class EarsServer:
@@ -82,6 +84,7 @@ class EarsServer:
         self._waiting: deque[EarQuestion] = deque()
         self._patient: deque[EarQuestion] = deque()
         self._busy = 0
+        self._running: set[EarQuestion] = set()
         self._busy_told = -math.inf
         self._takes_s = USUAL_S
         self._connections: set[Connection] = set()
@@ -100,6 +103,9 @@ class EarsServer:
     def left(self, connection: Connection) -> None:
         """Somebody is gone; nobody wants their answers."""
         self._connections.discard(connection)
+        for question in self._running:
+            if question.connection is connection:
+                question.taken_back.set()
         for queue in (self._waiting, self._patient):
             for question in [one for one in queue if one.connection is connection]:
                 queue.remove(question)
@@ -110,9 +116,12 @@ class EarsServer:
         hearers = self._hearers
         match message:
             case Hear(number, language, phrases, patient):
-                work: Callable[[], EarMessage] = partial(_hear, hearers, number, body, language, phrases)
+                taken_back = threading.Event()
+                work: Callable[[], EarMessage] = partial(
+                    _hear, hearers, number, body, language, phrases, lambda: not taken_back.is_set()
+                )
                 refusal: EarMessage = Heard(number, "", language, 0.0, len(body) / 2 / RATE_HZ, "busy")
-                self._enqueue(EarQuestion(connection, number, work, refusal, patient))
+                self._enqueue(EarQuestion(connection, number, work, refusal, patient, taken_back))
             case Which(number, among):
                 work = partial(_which, hearers, number, body, among)
                 self._enqueue(EarQuestion(connection, number, work, SpokenLanguage(number, "", 0.0), False))
@@ -137,6 +146,9 @@ class EarsServer:
         self._tell()
 
     def _forget(self, connection: Connection, number: int) -> None:
+        for question in self._running:
+            if (question.connection, question.number) == (connection, number):
+                question.taken_back.set()
         for queue in (self._waiting, self._patient):
             for question in [one for one in queue if (one.connection, one.number) == (connection, number)]:
                 queue.remove(question)
@@ -161,6 +173,7 @@ class EarsServer:
     def _begin(self) -> None:
         while (question := self._next()) is not None:
             self._busy += 1
+            self._running.add(question)
             self._tasks.short(self._answer(question), "ears.answer")
 
     async def _answer(self, question: EarQuestion) -> None:
@@ -174,7 +187,8 @@ class EarsServer:
             raise
         finally:
             question.connection.say(answer)
-            if isinstance(answer, Heard):
+            self._running.discard(question)
+            if isinstance(answer, Heard) and not question.taken_back.is_set():
                 self._takes_s = INERTIA * self._takes_s + (1 - INERTIA) * (time.monotonic() - began)
             self._busy -= 1
             self._begin()
@@ -221,8 +235,15 @@ class Connection(asyncio.Protocol):
         self._server.left(self)
 
 
-def _hear(hearers: Hearers, number: int, body: bytes, language: str, phrases: tuple[str, ...]) -> Heard:
-    words = hearers.words(float_from_bytes(body), language, phrases)
+def _hear(
+    hearers: Hearers,
+    number: int,
+    body: bytes,
+    language: str,
+    phrases: tuple[str, ...],
+    wanted: Callable[[], bool],
+) -> Heard:
+    words = hearers.words(float_from_bytes(body), language, phrases, wanted)
     return Heard(number, words.text, words.language, words.confidence, words.sounded_s, words.refused)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -71,7 +71,9 @@ class Hearers:
             log.error("ears.weights_refused", error=str(error), remedy=remedy)
         return None
 
-    def words(self, pcm: Floats, language: str, phrases: Sequence[str]) -> Words:
+    def words(
+        self, pcm: Floats, language: str, phrases: Sequence[str], wanted: Callable[[], bool] = lambda: True
+    ) -> Words:
         """What `pcm` (float32 24 kHz) says; an empty `language` is found out first."""
         seconds = len(pcm) / RATE_HZ
         if not language:
@@ -83,7 +85,7 @@ class Hearers:
         if whisper is None:
             return Words("", language, 0.0, seconds, "no weights")
         try:
-            found = whisper.transcribe(soxr.resample(pcm, RATE_HZ, WHISPER_HZ), language)
+            found = whisper.transcribe(soxr.resample(pcm, RATE_HZ, WHISPER_HZ), language, wanted)
         except LanguageError as error:
             log.warning("ears.language", error=str(error))
             return Words("", language, 0.0, seconds, "language")

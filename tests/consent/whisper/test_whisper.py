@@ -89,6 +89,14 @@ def test_what_is_no_speech_has_no_words(english: Whisper, kind: str) -> None:
     assert english.transcribe(sound.astype(np.float32), "en") == Transcript("", "en", 0.0, 1.0, "silence")
 
 
+def test_what_nobody_wants_to_know_any_more_is_left(english: Whisper) -> None:
+    sound = prompt("conf-unmuted")
+    for steps in (0, 1):
+        wanted = iter([True] * steps + [False])
+        transcript = english.transcribe(sound, "en", lambda: next(wanted))  # noqa: B023 - used at once
+        assert (transcript.text, transcript.refused) == ("", "taken back")
+
+
 def test_two_threads_hear_at_once(english: Whisper) -> None:
     heard: dict[str, str] = {}
 

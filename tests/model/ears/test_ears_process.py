@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,11 +25,15 @@ class HeldHearers:
     """Threads that hear how long a sound is, each when it is let go."""
 
     begun: list[int] = field(default_factory=list)
+    left: list[int] = field(default_factory=list)
+    """whose sound nobody wanted to know any more"""
     go: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
-    def words(self, pcm: Floats, language: str, phrases: Sequence[str]) -> Words:
+    def words(self, pcm: Floats, language: str, phrases: Sequence[str], wanted: Callable[[], bool]) -> Words:
         self.begun.append(len(pcm))
         assert self.go.acquire(timeout=HANGS_S)
+        if not wanted():
+            self.left.append(len(pcm))
         if len(pcm) == 666:
             raise RecursionError("what nobody expects")
         return Words(str(len(pcm)), language, 1.0, len(pcm) / RATE_HZ)
@@ -106,6 +110,7 @@ async def test_what_is_taken_back_is_not_heard(house: House) -> None:
     assert (await asked[0]).text == "100"
     await house.until("house.ears.wait_s == 0")
     assert sorted(house.hearers.begun) == [100, 101]
+    assert house.hearers.left == [101], "what was begun is left where it stood"
 
 
 async def test_nobody_is_heard_for_one_who_has_left(house: House) -> None:
@@ -118,6 +123,7 @@ async def test_nobody_is_heard_for_one_who_has_left(house: House) -> None:
     house.hearers.go.release(2)
     await house.ears.ready()
     await house.until("house.server._busy == 0")
+    assert sorted(house.hearers.left) == sorted(house.hearers.begun)
     assert len(house.hearers.begun) == 2
 
 
