@@ -3,7 +3,7 @@
     python -m benchmarks.statement_words [--speakers FOLDER] [--statements 4] [--jobs 2]
 
 People: Debian's asterisk-core-sounds-{en,es,fr,it,ru}-wav (CC-BY-SA 3.0, Russian CC-BY 3.0; never committed).
-English sentences have texts (`prompt_texts_en.txt`); of the other languages no list of texts with a licence
+English sentences have texts (`prompts/`); of the other languages no list of texts with a licence
 is known, so digits are joined to numbers of four, whose texts their files' names say.
 
 Statements are read by machines: no person's reading of one is at hand. espeak-ng (formants) and hibari are
@@ -50,7 +50,9 @@ PROMPTS: Final = {
     "ru": "ru_RU_f_IvrvoiceRU",
 }  # fmt: skip
 RUSSIAN: Final = ["ноль", "один", "два", "три", "четыре", "пять", "шесть", "семь", "восемь", "девять"]
-TEXTS: Final = Path(__file__).with_name("prompt_texts_en.txt")
+TEXTS: Final = Path(__file__).with_name("prompts") / "core-sounds-en.txt"
+ODD: Final = frozenset("[]#*(<@&…")
+"""Signs of a text that is not read as it is written."""
 OUT: Final = Path(__file__).parent / "out" / "statement_words.jsonl"
 LINES: Final = ("16 kHz", "G.711")
 GAP_S: Final = 0.25
@@ -116,17 +118,21 @@ def whisper() -> Whisper:
 # ── people ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def sentences() -> Iterator[tuple[Path, str]]:
-    for line in TEXTS.read_text().splitlines():
+def sentences() -> list[tuple[Path, str]]:
+    """Prompts of 4 to 40 words, and what they say."""
+    found = []
+    for line in sorted(TEXTS.read_text().splitlines()):
         name, _, text = line.partition(": ")
-        if text and not line.startswith("#"):
-            yield SOUNDS / PROMPTS["en"] / f"{name}.wav", text
+        path = SOUNDS / PROMPTS["en"] / f"{name.removesuffix('.wav')}.wav"
+        if 4 <= len(text.split()) <= 40 and not ODD & set(text.replace("...", "…")) and path.exists():
+            found.append((path, text))
+    return found
 
 
 def errors_of(line: str, every: int) -> str:
     """Word errors on every so many of the English sentences."""
     wrong = words = exact = count = 0
-    for path, text in list(sentences())[::every]:
+    for path, text in sentences()[::every]:
         at_16k = read(path).at_16k
         sound = over_g711(at_16k) if line == "G.711" else at_16k
         heard = tokens(whisper().transcribe(sound, "en").text, "en")
@@ -277,16 +283,23 @@ def row_of(found: list[ReadStatement]) -> str:
 
 @click.command()
 @click.option("--speakers", type=click.Path(path_type=Path, exists=True), help="Folder of the corpus.")
-@click.option("--statements", "count", default=4, show_default=True, help="Statements of each voice.")
-@click.option("--numbers", default=50, show_default=True, help="Numbers that each person says, and line.")
-@click.option("--every", default=1, show_default=True, help="Every so many of the English sentences.")
+@click.option(
+    "--statements", "count", default=4, show_default=True, help="Statements of each voice; 0: none."
+)
+@click.option("--numbers", default=50, show_default=True, help="Numbers of each person, by line; 0: none.")
+@click.option(
+    "--every", default=1, show_default=True, help="Every so many of the English sentences; 0: none."
+)
 @click.option("--jobs", default=2, show_default=True, help="Processes.")
 def main(speakers: Path | None, count: int, numbers: int, every: int, jobs: int) -> None:
     """Reports word errors on people's prompts, and what becomes of statements."""
-    voices = [voice for voice in VOICES if voice[1] in ("hibari", "espeak-ng") or speakers is not None]
+    here = ("hibari", "espeak-ng")
+    voices = [voice for voice in VOICES if count and (voice[1] in here or speakers is not None)]
     with ProcessPoolExecutor(jobs) as pool:
-        people = [pool.submit(errors_of, line, every) for line in LINES]
-        people += [pool.submit(numbers_of, each, line, numbers) for each in PROMPTS for line in LINES]
+        people = [pool.submit(errors_of, line, every) for line in LINES if every]
+        people += [
+            pool.submit(numbers_of, each, line, numbers) for each in PROMPTS for line in LINES if numbers
+        ]
         coming = pool.map(partial(readings, count=count, speakers=speakers), voices)
         for row in people:
             click.echo(row.result())
@@ -294,6 +307,8 @@ def main(speakers: Path | None, count: int, numbers: int, every: int, jobs: int)
         for found in coming:
             heard.append(found)
             click.echo(row_of(found))
+    if not heard:
+        return
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(
         "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for found in heard for one in found)

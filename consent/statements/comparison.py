@@ -82,7 +82,7 @@ class _Comparison:
             self._wanted += said
         hesitations = {fold(word) for word in LEXICA[language].hesitations} - set(self._wanted)
         self._heard = [word for word in tokens(heard.text, language) if word not in hesitations]
-        self._sure = {word: sure for said, sure in heard.words for word in tokens(said, language)}
+        self._sure = self._sureness(heard, language)
         self._at: list[range | None] = [None] * len(self._wanted)
         self._instead: dict[int, str] = {}
         self._added: dict[int, list[str]] = {}
@@ -100,6 +100,15 @@ class _Comparison:
         for number, own in self._critical.items():
             self._join(own)
             self._mishear(own, UNSURE[self._parts[number].proper])
+
+    def _sureness(self, heard: HeardText, language: str) -> list[float]:
+        """How sure the recogniser is of each heard word; of numbers that it wrote in several words, quite."""
+        told = [(word, sure) for said, sure in heard.words for word in tokens(said, language)]
+        out = [1.0] * len(self._heard)
+        for at, other in align([word for word, _ in told], self._heard):
+            if at is not None and other is not None and told[at][0] == self._heard[other]:
+                out[other] = told[at][1]
+        return out
 
     @property
     def _critical(self) -> dict[int, range]:
@@ -122,8 +131,11 @@ class _Comparison:
                 continue
             wanted, heard = self._around(range(at, at + 1))
             said = [self._heard[other] for other in heard]
+            if self._spelt(wanted) == "".join(said):
+                self._settle(wanted, heard)
+                continue
             alike = SequenceMatcher(None, self._spelt(wanted), "".join(said), autojunk=False).ratio()
-            if said and alike >= ALIKE and min(self._sure.get(word, 1.0) for word in said) < unsure:
+            if said and alike >= ALIKE and min(self._sure[other] for other in heard) < unsure:
                 self._misheard.append((" ".join(said), " ".join(self._wanted[one] for one in wanted)))
                 self._settle(wanted, heard)
 
