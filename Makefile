@@ -23,7 +23,7 @@ wheel: $(VENV)/.python
 # whole gateways last: they are called in real time, and mostly wait
 test: $(VENV)/.test models lint
 	@$(BIN)/voicegate models get smollm2 || echo "going on without it"
-	$(BIN)/python -m pytest -m 'not e2e' -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m 'not e2e' -n 3 --dist loadfile
 	$(BIN)/python -m pytest -m e2e -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.test
