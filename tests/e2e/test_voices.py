@@ -96,7 +96,7 @@ def test_an_owner_takes_the_voice_back_by_telephone(tmp_path: Path) -> None:
 
 @pytest.fixture
 def enrolling(tmp_path: Path) -> Iterator[tuple[House, Office]]:
-    """Where nobody has fetched what hears statements: a synthesizer's words may be misheard, and people judge."""
+    """Here nobody fetched what hears statements: a synthesizer's words may be misheard, so people judge."""
     models = tmp_path / "models"
     models.mkdir()
     for path in locked_model("speaker").paths(MODELS):
