@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
+import hypothesis
 import pytest
 
 from model import tasks
@@ -16,6 +17,12 @@ from tests.slept import in_line_s
 # as `voicegate` sets them for its processes: on a busy machine numpy's threads only wait for each other
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# an example may take as long as a busy machine takes for it
+hypothesis.settings.register_profile(
+    "house", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("house")
 
 LONG_S = 20.0
 """A test that takes longer says why: `@pytest.mark.long("...")`."""

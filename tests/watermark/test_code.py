@@ -8,7 +8,7 @@ from watermark import code
 PAYLOADS = st.integers(0, (1 << 64) - 1)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(PAYLOADS)
 def test_what_is_encoded_is_decoded(payload: int) -> None:
     soft = code.encode(payload)
@@ -28,7 +28,7 @@ def by_register(payload: int) -> list[int]:
     return coded
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(PAYLOADS, min_size=1, max_size=5))
 def test_many_are_encoded_as_one_by_the_shift_register(payloads: list[int]) -> None:
     many = code.encode_all(np.array(payloads, np.uint64))
@@ -36,7 +36,7 @@ def test_many_are_encoded_as_one_by_the_shift_register(payloads: list[int]) -> N
     assert many[0].tolist() == code.encode(payloads[0]).tolist()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(PAYLOADS, st.integers(0, 127))
 def test_the_code_is_circular(payload: int, shift: int) -> None:
     turned = (payload << shift % 64 | payload >> (64 - shift % 64)) & (1 << 64) - 1

@@ -30,7 +30,7 @@ def marked(samples: np.ndarray, lengths: list[int]) -> np.ndarray:
 WHOLE = marked(NOISE, [])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 4_000), max_size=40))
 def test_the_samples_are_the_same_however_the_stream_is_cut(lengths: list[int]) -> None:
     assert np.array_equal(marked(NOISE, lengths), WHOLE)

@@ -209,7 +209,7 @@ def chain(contents: list[dict[str, object]]) -> list[Row]:
     return rows
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(bodies, min_size=1, max_size=12), st.data())
 def test_any_change_of_a_chain_is_found(contents: list[dict[str, object]], data: st.DataObject) -> None:
     rows = chain(contents)

@@ -234,7 +234,7 @@ def reason_of(act: Callable[[], object]) -> str:
     return caught.value.reason
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, len(TOKEN) - 1), st.characters(min_codepoint=33, max_codepoint=126))
 def test_a_token_with_any_letter_changed_is_refused(at: int, letter: str) -> None:
     changed = TOKEN[:at] + letter + TOKEN[at + 1 :]
@@ -253,13 +253,13 @@ def _decoded(token: str) -> list[bytes] | None:
         return None
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(max_size=200))
 def test_no_text_of_chance_is_a_grant(text_: str) -> None:
     assert reason_of(lambda: VERIFIER.verify(text_)) == "tampered"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(0, 3000))
 def test_a_grant_holds_from_its_issue_to_its_end_give_or_take_the_clocks(now: float) -> None:
     if 995 <= now <= 1065:
@@ -268,7 +268,7 @@ def test_a_grant_holds_from_its_issue_to_its_end_give_or_take_the_clocks(now: fl
         assert reason_of(lambda: VERIFIER.verify(TOKEN, now=now)) in {"expired", "not_yet_valid"}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.sampled_from(sorted(CLAIMS)))
 def test_a_grant_without_a_claim_is_none(claim: str) -> None:
     token = sign({k: v for k, v in CLAIMS.items() if k != claim}, SIGNER.private, SIGNER.kid)

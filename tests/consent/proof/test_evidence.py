@@ -296,7 +296,7 @@ def test_a_bundle_by_another_office_is_refused(desk: Desk) -> None:
         bundle.verify(exported(desk), {other.kid: other.private.public_key()})
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_bundle_with_anything_changed_is_refused(needs_review: Desk, data: st.DataObject) -> None:
     desk = needs_review

@@ -276,7 +276,7 @@ def test_doubts_add_up_with_what_else_is_wrong() -> None:
     assert "'okay' before the statement" in both
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_what_is_put_in_is_refused_held_or_a_slip_far_from_what_must_be_exact(data: st.DataObject) -> None:
     spoken = data.draw(st.sampled_from(LANGUAGES))

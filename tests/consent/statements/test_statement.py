@@ -162,7 +162,7 @@ SAID = statement()
 CRITICAL = [part for part in SAID.parts if part.critical]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data())
 def test_any_critical_word_dropped_doubled_or_changed_is_refused_or_harmless(data: st.DataObject) -> None:
     part = data.draw(st.sampled_from(CRITICAL))
@@ -174,7 +174,7 @@ def test_any_critical_word_dropped_doubled_or_changed_is_refused_or_harmless(dat
     assert not match(SAID, text).said
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.text(max_size=400))
 def test_no_text_of_chance_says_the_statement_and_none_breaks_it(text: str) -> None:
     assert not match(SAID, text).said

@@ -325,7 +325,7 @@ def test_rfc_2069_is_for_who_may_and_its_nonce_is_good_once() -> None:
     assert digest.check([others], "INVITE", "192.0.2.1")[0] is DigestVerdict.WRONG
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_whatever_is_written_is_judged(data: st.DataObject) -> None:
     digest = Digest(ha1, "both", lambda user: True)

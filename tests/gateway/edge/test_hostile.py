@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.edge import transaction, transport
@@ -256,7 +256,7 @@ def test_no_message_takes_long(number: int) -> None:
     assert time.thread_time() - began < 0.02
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(st.data())
 def test_a_mangled_message_is_read_or_unreadable(data: st.DataObject) -> None:
     """Nothing but `Unreadable` ever comes out, and what is read has what every later step relies on."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.edge import sdp
@@ -240,7 +240,7 @@ ADDRESS = st.tuples(NAME, SIP_URI, st.lists(PARAMETER, max_size=3)).map(
 VALUE = st.text(max_size=40).map(lambda text: "".join(c for c in text if c not in "\r\n\0").strip(" \t"))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     caller=ADDRESS, called=ADDRESS, contacts=st.lists(ADDRESS, min_size=1, max_size=3), tag=TOKEN,
     more=st.lists(st.tuples(TOKEN.map(lambda t: f"X-{t}"), VALUE), max_size=5), body=st.binary(max_size=40),
@@ -266,7 +266,7 @@ def test_what_is_read_is_written_again_as_it_was(
     assert [str(contact.uri) in said for contact, said in zip(message.contact, contacts, strict=True)]
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=500)
 @given(st.one_of(st.binary(max_size=600), st.text('sip:@<>";,=\\ \t[]%a1', max_size=300).map(str.encode)))
 def test_nothing_but_our_own_error_comes_out(noise: bytes) -> None:
     flow = Flow("udp", "192.0.2.1", 5060, None)

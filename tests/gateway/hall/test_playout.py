@@ -168,7 +168,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_whatever_happens_nobody_heard_more_than_was_played_and_everything_ends(
     steps: list[tuple[str, int]],
 ) -> None:

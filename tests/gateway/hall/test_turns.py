@@ -114,7 +114,7 @@ def test_sound_that_stops_arriving_ends_the_turn() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans(), st.booleans()), max_size=200))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_turn_begins_once_and_ends_once(windows: list[tuple[float, bool, bool]]) -> None:
     turns = Turns()
     state = "quiet"
@@ -250,7 +250,7 @@ def test_words_that_do_not_come_are_waited_for_as_long_as_for_a_trifle() -> None
         max_size=200,
     )
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_whatever_an_engine_tells_turns_begin_and_end_once(
     windows: list[tuple[float, bool, HearingState | None, float, bool]],
 ) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as some
 
 import gateway
@@ -139,7 +139,6 @@ def values(hint: Any) -> some.SearchStrategy[Any]:
 
 
 @pytest.mark.parametrize("kind", MESSAGES, ids=ids)
-@settings(deadline=None)
 @given(data=some.data())
 def test_a_message_comes_out_as_it_went_in(kind: type[Message], data: some.DataObject) -> None:
     message = data.draw(values(kind))
@@ -149,7 +148,6 @@ def test_a_message_comes_out_as_it_went_in(kind: type[Message], data: some.DataO
 
 
 @pytest.mark.parametrize("kind", [kind for kind in MESSAGES if issubclass(kind, Ask)], ids=ids)
-@settings(deadline=None)
 @given(data=some.data())
 def test_an_answer_comes_out_as_it_went_in(kind: type[Message], data: some.DataObject) -> None:
     answer = data.draw(values(answer_type(kind)))
@@ -158,7 +156,6 @@ def test_an_answer_comes_out_as_it_went_in(kind: type[Message], data: some.DataO
     assert codec.load(answer_type(kind), said["result"], "it") == answer
 
 
-@settings(deadline=None)
 @given(bodies=some.lists(some.binary(max_size=200)), cuts=some.lists(some.integers(1, 50), min_size=1))
 def test_a_stream_is_cut_into_its_messages_however_it_comes(bodies: list[bytes], cuts: list[int]) -> None:
     stream = b"".join(map(framed, bodies))

@@ -276,7 +276,7 @@ def test_a_listener_that_stops_reading_rests_and_holds_nobody() -> None:
     assert len(deaf.handed) > handed + 2.5 / FRAME_S
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.floats(0.24, 2.0),
     st.floats(0.001, 0.07),

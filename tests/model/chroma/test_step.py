@@ -205,7 +205,7 @@ def alone(toy_model: Chroma) -> list[Heard]:
     return found
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_a_row_is_as_it_would_be_alone(toy_model: Chroma, alone: list[Heard], data: st.DataObject) -> None:
     """Replies begin, rest, are cancelled and begin again in any slots, in any mixture of phases."""
