@@ -49,6 +49,7 @@ from model.meaning.head import AnswerHead, plain
 from model.meaning.heads import Examples, Heads
 from tests.model.embedded.callers import LINE_HZ, espeak, hibari, telephone
 from tests.needs import MODELS
+from watermark.pcm import float_from_bytes
 
 BABBLE_DB: Final = 15.0
 EVERY_PROMPT: Final = 2
@@ -72,7 +73,7 @@ def flite(text: str, voice: str) -> Floats:
         path = Path(folder, "said.wav")
         subprocess.run(["flite", "-voice", voice, "-t", text, "-o", str(path)], check=True)
         with wave.open(str(path)) as file:
-            pcm = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+            pcm = float_from_bytes(file.readframes(file.getnframes()))
             return soxr.resample(pcm, file.getframerate(), LINE_HZ).astype(np.float32)
 
 

@@ -46,6 +46,7 @@ from model.ears.words_heard import NO_WORDS, Words
 from model.embedded.phrase_match import match
 from tests.model.embedded.callers import ENGLISH, demo_phrases, espeak, hibari, telephone
 from tests.needs import SOUNDS
+from watermark.pcm import float_from_bytes
 
 LEAD_S: Final = 0.5
 AFTER_S: Final = 2.0
@@ -112,8 +113,7 @@ def line(voice: Floats, seed: str) -> Floats:
 def recorded(path: Path) -> Floats:
     """A prompt, float32 8 kHz, without the quiet around it."""
     with wave.open(str(path)) as file:
-        raw = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-    pcm: Floats = (raw / 32768).astype(np.float32)
+        pcm = float_from_bytes(file.readframes(file.getnframes()))
     loud = np.flatnonzero(np.abs(pcm) > 0.02 * np.max(np.abs(pcm)))
     found: Floats = pcm[loud[0] : loud[-1] + 1]
     return found

@@ -43,9 +43,9 @@ def test_its_name_is_its_own_and_its_command_stays(wheel: zipfile.ZipFile, metad
 
 
 def test_it_says_its_licences_and_carries_them(wheel: zipfile.ZipFile, metadata: Message) -> None:
-    assert metadata["License-Expression"] == "GPL-3.0-or-later AND MIT"
+    assert metadata["License-Expression"] == "GPL-3.0-or-later AND MIT AND Apache-2.0"
     names = metadata.get_all("License-File", [])
-    assert set(names) == {"LICENSE", "consent/silero/LICENSE"}
+    assert set(names) == {"LICENSE", "consent/silero/LICENSE", "model/meaning/LICENSE"}
     for name in names:
         assert wheel.read(f"{INFO}/licenses/{name}") == (ROOT / name).read_bytes()
 

@@ -19,14 +19,14 @@ WEIGHTS: Final = ("whisper-tiny-en", "whisper-base")
 """Either will do: who has neither hears phrases of a plan, and nothing else."""
 
 
-def wants_ears(settings: Settings) -> bool:
+def wants_ears(settings: Settings, *, hears_languages: bool = False) -> bool:
     """Whether a process of this house hears words.
 
-    It does for the embedded engine and for the cascade; and to write down what callers say to an engine that
-    does not, where some route keeps transcripts. That it could not is said once, and no call is the worse
-    for it.
+    It does for the embedded engine and for the cascade; where the dialplan leads callers by their language;
+    and to write down what callers say to an engine that does not, where some route keeps transcripts. That
+    it could not is said once, and no call is the worse for it.
     """
-    if settings.stock_only and not settings.engine_url:
+    if hears_languages or (settings.stock_only and not settings.engine_url):
         return True
     plan = Dialplan.load(dialplan_dir(settings), None, words_leave=settings.words_leave)
     if not any(route.keep.transcript for route in plan.routes):

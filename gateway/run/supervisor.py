@@ -197,7 +197,7 @@ class Supervisor:
         if settings.redis_url is None:
             valkey_log = settings.data_dir / "redis" / "valkey.log"
             self.keep("redis", "gateway.run.redis_server:main", log=valkey_log)
-        self._hears = self.hears_languages or wants_ears(settings)
+        self._hears = wants_ears(settings, hears_languages=self.hears_languages)
         if self._hears:
             self.keep(
                 "ears", "model.ears.ears_process:main", "--uds", str(self.runtime.ears),

@@ -66,9 +66,11 @@ class Passage:
         """Does not keep this part."""
         self._masks.append((start, end, label))
 
-    def hides(self, run: NumberRun) -> bool:
-        """Whether the run is not kept."""
-        return any(start <= run.start and run.end <= end for start, end, _ in self._masks)
+    def hides(self, run: NumberRun, *, but_as: str = "") -> bool:
+        """Whether the run is not kept; `but_as`: this label does not count."""
+        return any(
+            start <= run.start and run.end <= end and label != but_as for start, end, label in self._masks
+        )
 
     @property
     def doubtful(self) -> list[NumberRun]:
@@ -177,13 +179,13 @@ class Redactor:
             Link(passage, run, place, piece)
             for passage in passages
             for run in passage.runs
-            if not passage.hides(run)
+            if not passage.hides(run, but_as=NUMBER)  # what is too long in one turn may go on in the next
             for place, piece in enumerate(run.pieces)
         ]
         for first, link in enumerate(chain):
             if link.begins and (card := next(card_from(chain, first), None)) is not None:
                 for one in card:
-                    if not one.passage.hides(one.run):
+                    if not one.passage.hides(one.run, but_as=NUMBER):
                         self._hide(one.passage, one.run, CARD)
                 self._found.add("".join(one.piece.digits for one in card))
                 self._hide_cards(passages)

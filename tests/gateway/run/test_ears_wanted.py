@@ -40,6 +40,12 @@ def test_engines_that_hear_by_them_have_them_whatever_is_kept(tmp_path: Path, en
     assert wants_ears(house(tmp_path, keeps=False, weights=None, engine=engine))
 
 
+@pytest.mark.parametrize("engine", ["embedded", "chroma"])
+def test_a_plan_that_leads_by_language_has_them_beside_any_engine(tmp_path: Path, engine: str) -> None:
+    settings = house(tmp_path, keeps=False, weights=None, engine=engine)
+    assert wants_ears(settings, hears_languages=True)
+
+
 @pytest.mark.parametrize("elsewhere", [False, True])
 @pytest.mark.parametrize("weights", ["whisper-tiny-en", "whisper-base"])
 def test_another_engines_callers_are_written_down_where_a_route_keeps_it(

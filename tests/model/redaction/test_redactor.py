@@ -97,6 +97,13 @@ def test_a_card_over_several_turns_is_not_kept() -> None:
     ]
 
 
+def test_a_card_that_is_too_long_a_number_before_it_is_whole_is_not_kept() -> None:
+    assert redacted_turns(["4 000000 000000", "0 0 0006"]) == ["[card number]", "[card number]"]
+    redactor = Redactor()
+    shown = [redactor.kept_by_now(redactor.hear(turn)) for turn in ("4 000000 000000", "0 0 0006")]
+    assert shown == ["[number]", "[card number]"]
+
+
 def test_a_turn_is_settled_when_no_later_one_can_belong_to_it() -> None:
     redactor = Redactor()
     assert redactor.hear("I want to pay").settled
