@@ -41,11 +41,16 @@ verb = "gather"
 prompt = "Dial."
 digits = 20
 timeout_s = 20.0
-branches = { 0 = "dial" }
+branches = { 0 = "dial", "012345A6D7*" = "dialled" }
 
 [[route.do]]
 verb = "hangup"
+
+[[route]]
+name = "dialled"
+do = [{ verb = "answer" }, { verb = "hangup" }]
 """
+"""What is dialled is noted whole where it is one of the plan's choices."""
 
 
 @pytest.fixture(scope="module")
