@@ -106,6 +106,7 @@ def enrolling(tmp_path: Path) -> Iterator[tuple[House, Office]]:
         yield house, office
 
 
+@pytest.mark.prove
 @pytest.mark.long("a person repeats sentence after sentence, in real time")
 def test_a_person_gives_their_voice_by_telephone(enrolling: tuple[House, Office], say: Say) -> None:
     house, office = enrolling
