@@ -24,7 +24,7 @@ from model.ears.listening import Listening
 from model.ears.words_heard import Words
 
 ENDPOINT_S: Final = 0.25
-"""Of silence after which a hall may say that a turn is over."""
+"""After so much silence a hall may say that a turn is over."""
 REPLY_S: Final = (3.0, 6.0)
 """How long a caller listens and thinks between two utterances."""
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")

@@ -35,7 +35,7 @@ SUPPRESSOR_HZ: Final = 16_000
 """The lowest rate that the suppressor takes, in pieces of 10 ms."""
 PIECE: Final = SUPPRESSOR_HZ // 100
 LEVEL: Final = 1
-"""Of its four strengths: 12 dB at most."""
+"""One of the suppressor's four strengths; this one takes away 12 dB at most."""
 LINES: Final = 4
 """Calls a row."""
 VOICES: Final = ("en_US_f_Allison", "es_MX_f_Allison", "fr_CA_f_June", "it_IT_m_Carlo")

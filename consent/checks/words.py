@@ -24,8 +24,8 @@ SPOKEN: Final = 0.5
 """Where the statement's language is less likely than this, in the mean over its seconds, somebody listens:
 Whisper translates what is said in another one."""
 FOREIGN: Final = (6.0, 0.1)
-"""So does somebody where a piece of so many seconds is less likely than this to be in it. Shorter ones, a
-name and a few numbers, may be of any."""
+"""Somebody listens, too, where a piece of at least so many seconds is in that language with less than this
+probability. Shorter pieces, a name and a few numbers, may be in any."""
 
 
 class WordsUnknown(Exception):

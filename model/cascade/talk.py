@@ -37,7 +37,7 @@ from model.cascade.chat_tools import chat_tools
 from model.cascade.sayable import plain
 from model.ears.last_words import early_hearing
 from model.ears.words_heard import Words
-from model.embedded.dialogue import NOT_UNDERSTOOD, check
+from model.embedded.dialogue import FILLER, NOT_UNDERSTOOD, check
 from model.embedded.spoken_item import SpokenItem
 from model.errors import ChatServerError, ProtocolError
 from model.tasks import Tasks
@@ -46,7 +46,6 @@ ITEMS: Final = 32
 """Own items that can still be cut to what was heard."""
 FILL_AGAIN_S: Final = 5.0
 """From one filler to the next."""
-FILLER: Final = "One moment, please."
 STILL: Final = "I am still looking. One more moment, please."
 LOST: Final = "Sorry, I lost the thread. Please say that again."
 FAREWELL: Final = "I am sorry, we have a technical problem. Please call again later. Goodbye."

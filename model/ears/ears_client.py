@@ -47,6 +47,8 @@ PATIENCE_S: Final = 3.0
 """How long a question waits for ears that are being started again."""
 ANSWER_S: Final = 20.0
 """How long an answer may take: a full queue, and a minute of sound."""
+MOST_WAIT_S: Final = 0.9
+"""Who calls while callers wait longer than this to be heard is one too many."""
 AGAIN_S: Final = 0.05
 """Between two tries to reach them."""
 

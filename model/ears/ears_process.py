@@ -58,7 +58,7 @@ BUSY_AGAIN_S: Final = 10.0
 USUAL_S: Final = 0.25
 """What a question is thought to take before any was answered."""
 INERTIA: Final = 0.9
-"""Of the mean time that a question takes, when another one is known."""
+"""How much of the mean time that a question takes stays when another one is known."""
 
 
 @dataclass(slots=True, eq=False)

@@ -26,6 +26,7 @@ NO: Final = ("no", "no thank you", "no i did not", "no i didn't", "nope", "not t
              "no that is wrong")  # fmt: skip
 DEFAULT_UNSURE: Final = "Did you ask about {about}? Please say yes or no."
 DEFAULT_WHICH: Final = "Did you ask about {about}, or about {other}?"
+FILLER: Final = "One moment, please."
 NOT_UNDERSTOOD: Final = "Sorry, I did not understand that."
 STILL_NOT: Final = "Sorry, I still did not understand."
 OFFER: Final = "You can ask about {offers}."

@@ -35,11 +35,11 @@ from model.api import (
     Tool,
     Understood,
 )
-from model.ears.ears_client import Ears
+from model.ears.ears_client import MOST_WAIT_S, Ears
 from model.ears.last_words import early_hearing
 from model.ears.listening import Listening
 from model.ears.words_heard import Words
-from model.embedded.dialogue import Dialogue, Move, check
+from model.embedded.dialogue import FILLER, Dialogue, Move, check
 from model.embedded.mouth import Mouth, check_voice
 from model.embedded.phrase_match import BELIEVED, match
 from model.embedded.spoken_item import SpokenItem
@@ -51,13 +51,10 @@ from model.tasks import Tasks
 
 log = structlog.get_logger("engine")
 
-MOST_WAIT_S: Final = 0.9
-"""Who calls while callers wait longer than this to be heard is one too many."""
 FILLER_S: Final = 0.5
 """A caller who was not heard so long after the end of a turn, because others are, is told to wait;"""
 BEING_HEARD_S: Final = 2.0
 """whom nobody keeps from being heard, only so much later."""
-FILLER: Final = "One moment, please."
 ITEMS: Final = 32
 """Own items that can still be cut to what was heard."""
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 from structlog.testing import capture_logs
 
-from model.cascade.talk import FAREWELL, FILLER, LOST, STILL
+from model.cascade.talk import FAREWELL, LOST, STILL
+from model.embedded.dialogue import FILLER
 from tests.model.cascade.chat_script import (
     STREAM,
     Script,

@@ -18,7 +18,8 @@ import pytest
 from model.api import HistoryItem, SessionConfig, Sound, Text
 from model.cascade.chat_server import ChatServer
 from model.cascade.chat_settings import ChatSettings
-from model.cascade.talk import FAREWELL, FILLER, CascadeConversation
+from model.cascade.talk import FAREWELL, CascadeConversation
+from model.embedded.dialogue import FILLER
 from tests.model.cascade.chat_script import ChatScript
 from tests.model.cascade.conftest import TOOLS, Answered, Caller, EvenMouth, ToldEar
 from tests.needs import HANGS_S, need_model, need_package

@@ -11,8 +11,9 @@ import pytest
 
 from model.api import EarlyHearing, Forgot, HearsEarly, HistoryItem, SessionConfig, Sound, Tool
 from model.cascade.chat_history import BEGINNING
-from model.cascade.talk import FAREWELL, FILLER, RULES
+from model.cascade.talk import FAREWELL, RULES
 from model.ears.words_heard import Words
+from model.embedded.dialogue import FILLER
 from model.errors import ProtocolError
 from tests.model.cascade.chat_script import answers, says, sends
 from tests.model.cascade.conftest import CONFIG, TOOLS, WORD_S, Caller, calling

@@ -11,13 +11,12 @@ import pytest
 
 from consent.grants.grant import VoiceGrant
 from model.api import RATE_HZ, Floats, Reference, SessionConfig, Sound, Text, Understood
-from model.ears.ears_client import Ears
+from model.ears.ears_client import MOST_WAIT_S, Ears
 from model.ears.words_heard import Words
+from model.embedded.dialogue import FILLER
 from model.embedded.engine import (
     BEING_HEARD_S,
-    FILLER,
     FILLER_S,
-    MOST_WAIT_S,
     EmbeddedConversation,
     EmbeddedEngine,
 )
