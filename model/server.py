@@ -31,6 +31,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from consent import core_files
 from consent.errors import GrantRefused
 from consent.grants.grant import GrantVerifier, VoiceGrant
 from model import engines, events, json_log
@@ -367,6 +368,7 @@ def main(
     listen: dict[str, Any] = {"uds": str(uds)} if uds is not None else {"host": host, "port": port}
     if cert is not None:
         listen |= {"ssl_certfile": cert, "ssl_keyfile": key}
+    core_files.leave_none()
     json_log.configure("engine")
     try:
         asyncio.run(serve(name, keys, front, redis, **listen))

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, cast
 
+from consent import core_files
 from model import errors, json_log
 from model.api import Conversation, Engine, Limits
 from model.errors import EngineError, EngineLost
@@ -149,6 +150,7 @@ async def work(fd: int) -> None:
 
 
 def main() -> None:
+    core_files.leave_none()
     json_log.configure("engine")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

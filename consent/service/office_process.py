@@ -23,6 +23,7 @@ from typing import Final
 
 import structlog
 
+from consent import core_files
 from consent.checks.checklist import Checks
 from consent.errors import OfficeAway
 from consent.service.gateway_counter import GatewayCounter
@@ -159,6 +160,7 @@ def main() -> None:
 
     The place is JSON on stdin, since a database's URL may hold a password.
     """
+    core_files.leave_none()
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asks ends us by closing
     link = socket.socket(fileno=int(sys.argv[1]))

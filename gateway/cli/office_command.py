@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 
 import click
 
+from consent import core_files
 from consent.office.voice_names import known_voices
 from consent.service.front_questions import AskNames
 from consent.service.office_client import OfficeClient
@@ -24,6 +25,7 @@ def office() -> None:
     It serves at VOICEGATE_OFFICE_SOCKET; what only a gateway may ask it answers to the user
     VOICEGATE_OFFICE_FOR.
     """
+    core_files.leave_none()
     settings = load()
     json_log.configure("office", settings.log_level)
     serve(office_place(settings), office_socket(settings), gateway_user(settings))

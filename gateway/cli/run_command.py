@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
+from consent import core_files
 from consent.bare_url import bare
 from gateway.config.house_languages import spoken_languages
 from gateway.config.own_address import reached_at
@@ -35,6 +36,7 @@ def run() -> None:
     """
     from gateway.run.supervisor import run as supervise
 
+    core_files.leave_none()
     settings = load()
     # a mistake there is better said now than by a child's log
     plan = Dialplan.load(

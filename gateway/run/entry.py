@@ -13,12 +13,14 @@ import importlib
 import sys
 from pathlib import Path
 
+from consent import core_files
 from gateway.config import failure
 from gateway.config.notes import named
 
 
 def main() -> int:
     """Calls the function that the command line names; returns the process's exit status."""
+    core_files.leave_none()
     path, place = Path(sys.argv[1]), sys.argv[2]
     named(path.stem)
     path.unlink(missing_ok=True)

@@ -25,6 +25,7 @@ from typing import Final, cast
 import click
 import structlog
 
+from consent import core_files
 from consent.data_dir import default_data_dir
 from consent.models.model_files import models_dir
 from model import json_log
@@ -295,6 +296,7 @@ class _Pipe(asyncio.Protocol):
 @click.option("--languages", is_flag=True, help="callers' languages will be asked for: load that at once")
 def main(uds: Path, models: Path | None, until_stdin_ends: bool, languages: bool) -> None:
     """Hears words for all processes of one house."""
+    core_files.leave_none()
     json_log.configure("ears")
     data_dir = Path(os.environ.get("VOICEGATE_DATA_DIR") or default_data_dir())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started it

@@ -103,3 +103,23 @@ def test_elsewhere_the_log_is_json_and_the_panel_is_printed(own_house: object, t
     house = own_house()  # type: ignore[operator]
     assert house.events("front.up")
     assert "voicegate: " not in house.log(), "progress is for terminals"
+
+
+def _of_the_house(pid: int) -> list[int]:
+    """This process and all that it started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(found for child in children for found in _of_the_house(int(child)))]
+
+
+def test_no_process_of_the_house_leaves_a_core_file(house: House) -> None:
+    assert house.process is not None
+    found = _of_the_house(house.process.pid)
+    assert set(house.pids().values()) <= set(found), "lines, ears, engine, halls, front, office, Redis"
+    limits = {pid: Path(f"/proc/{pid}/limits") for pid in found}
+    core = {
+        pid: re.search(r"Max core file size +(\w+) +(\w+)", path.read_text()) for pid, path in limits.items()
+    }
+    assert {match and match.groups() for match in core.values()} == {("0", "0")}
+    if os.geteuid():  # the kernel gives files of /proc to root where nothing may be dumped
+        ours = set(found) - {house.pids()["redis"]}  # a program that is not ours has the limit only
+        assert {limits[pid].stat().st_uid for pid in ours} == {0}

@@ -120,3 +120,20 @@ def test_a_port_that_was_taken_meanwhile(tmp_path: Path) -> None:
         said = run(tmp_path, "watermark.cli:serve", *argv)[1]
     assert said is not None
     assert said.startswith("OSError: [Errno 98]"), said
+
+
+def test_a_crash_leaves_no_core_file(tmp_path: Path) -> None:
+    """Neither a file nor a program gets the words and keys that were in its memory, or in its forks'."""
+    (tmp_path / "crashes.py").write_text(
+        "import ctypes, os, resource, sys\n"
+        "def main():\n"
+        "    PR_GET_DUMPABLE = 3\n"
+        "    if child := os.fork():\n"
+        "        status = os.waitpid(child, 0)[1]\n"
+        "    print(resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).prctl(PR_GET_DUMPABLE),\n"
+        "          child and os.WCOREDUMP(status), file=sys.stderr, flush=True)\n"
+        "    child or os.abort()\n"
+    )
+    status, said, lines = run(tmp_path, "crashes:main")
+    assert (status, said) == (0, None)
+    assert [line for line in lines if line.startswith("(")] == ["(0, 0) 0 0", "(0, 0) 0 False"]
