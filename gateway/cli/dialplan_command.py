@@ -10,8 +10,9 @@ from typing import Final
 import click
 
 from consent.grants.scope import STOCK
+from gateway.cli.consented_languages import unconsented
 from gateway.cli.office_command import known_names
-from gateway.config.house_languages import spoken_languages, why_no_languages
+from gateway.config.house_languages import spoken_languages, why_no_languages, why_unwritten
 from gateway.config.paths import dialplan_dir
 from gateway.config.settings import Settings, load
 from gateway.dialplan import Converse, Dialplan, Disclose, Route, VoiceOwner
@@ -54,8 +55,14 @@ def check(folder: Path | None) -> None:
     for route in plan.routes:
         for warning in _unheard(route, voices, settings):
             click.echo(f"{_where(route)}: {route.name}: {warning}", err=True)
+        if route.keep.transcript and (why := why_unwritten(settings, route.language)) is not None:
+            click.echo(
+                f"{_where(route)}: {route.name}: what callers say is not written down: {why}", err=True
+            )
         for warning in _poor(route):
             click.echo(f"{_where(route)}: {route.name}: {warning}", err=True)
+    for route, warning in unconsented(plan, voices, settings):
+        click.echo(f"{_where(route)}: {route.name}: {warning}", err=True)
     if plan.hears_languages and (why := why_no_languages(settings)) is not None:
         click.echo(f"callers' languages are not heard, and nobody is led by theirs: {why}", err=True)
     count = len(plan.routes)

@@ -19,12 +19,13 @@ from typing import Final
 import click
 
 from consent.errors import ConsentError
+from gateway.cli.consented_languages import unconsented
 from gateway.cli.diagnosis import Diagnosis, State, ok
 from gateway.cli.doctor_chat_server import chat_server
 from gateway.cli.doctor_libraries import chroma, models, sip_library, speech
 from gateway.cli.doctor_stores import office, redis, sql, witnesses
 from gateway.cli.office_command import known_names
-from gateway.config.house_languages import spoken_languages, why_no_languages
+from gateway.config.house_languages import spoken_languages, why_no_languages, why_unwritten
 from gateway.config.paths import dialplan_dir
 from gateway.config.ports import Port, all_ports
 from gateway.config.runtime import Runtime, runtime_for
@@ -183,6 +184,24 @@ def dialplans(settings: Settings) -> Iterator[Diagnosis]:
         yield ok("dialplans", f"{folder}: {', '.join(route.name for route in plan.routes)}")
         if plan.hears_languages and (why := why_no_languages(settings)) is not None:
             yield Diagnosis("callers' languages", "warn", "nobody is led by theirs", why)
+        yield from _transcripts(plan, settings)
+        for route, text in unconsented(plan, voices or (), settings):
+            fix = "register the voice for that language, or give the route another voice or language"
+            yield Diagnosis("consent to languages", "warn", f"{route.name}: {text}", fix)
+
+
+def _transcripts(plan: Dialplan, settings: Settings) -> Iterator[Diagnosis]:
+    """Looks whether somebody can write down what callers say, where routes keep it."""
+    what = "transcripts"
+    keeps = {
+        route.name: why_unwritten(settings, route.language) for route in plan.routes if route.keep.transcript
+    }
+    unless = " unless the engine does" if settings.engine_url else ""
+    for why in dict.fromkeys(why for why in keeps.values() if why is not None):
+        names = ", ".join(name for name, missing in keeps.items() if missing == why)
+        yield Diagnosis(what, "warn", f"nobody writes down what callers of {names} say{unless}", why)
+    if keeps and not any(keeps.values()):
+        yield ok(what, f"what callers of {', '.join(keeps)} say is written down")
 
 
 def limits(settings: Settings) -> Iterator[Diagnosis]:

@@ -1,4 +1,4 @@
-"""Which languages this installation speaks, and whether it can tell those of its callers."""
+"""Which languages this installation speaks, and whether it hears its callers' words and languages."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ SPOKEN: Final = frozenset({"en"})
 """Languages (ISO 639-1) of the voice that the package carries."""
 TELLS_LANGUAGES: Final = "whisper-base"
 """The model that hears which language is spoken."""
+HEARS_ENGLISH: Final = "whisper-tiny-en"
+"""The model that hears English words; where it is missing, the one that tells languages hears them too."""
 
 
 def spoken_languages(settings: Settings) -> frozenset[str] | None:
@@ -26,7 +28,19 @@ def spoken_languages(settings: Settings) -> frozenset[str] | None:
 
 def why_no_languages(settings: Settings) -> str | None:
     """Why callers' languages cannot be told here, and the remedy; None when they can."""
-    directory, model = model_files_dir(settings), locked_model(TELLS_LANGUAGES)
+    return _why_missing(TELLS_LANGUAGES, settings)
+
+
+def why_unwritten(settings: Settings, language: str) -> str | None:
+    """Why callers' words in this language (a tag) cannot be written down here, and the remedy; else None."""
+    missing = _why_missing(TELLS_LANGUAGES, settings)
+    if missing is None or language.partition("-")[0].lower() != "en":
+        return missing
+    return _why_missing(HEARS_ENGLISH, settings)
+
+
+def _why_missing(name: str, settings: Settings) -> str | None:
+    directory, model = model_files_dir(settings), locked_model(name)
     sizes = {model.file_name(file): file.size for file in model.files}
     if all(_size(directory / name) == size for name, size in sizes.items()):
         return None

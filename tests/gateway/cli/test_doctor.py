@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from consent.models.model_files import locked_models
+from benchmarks.consent import make_voice
+from consent.models.model_files import locked_model, locked_models
 from consent.office.office import ConsentOffice
 from gateway.cli import doctor, doctor_libraries, doctor_stores
 from gateway.cli.diagnosis import Diagnosis
+from gateway.cli.dialplan_command import dialplan
 from gateway.config import remedy
 from gateway.config.paths import consent_dir
 from gateway.config.runtime import runtime_for
@@ -194,3 +196,77 @@ def test_the_command_ends_with_1_when_something_fails(
     result = CliRunner().invoke(doctor.doctor, ["--json"])
     assert result.exit_code == 1
     assert json.loads(result.output)[0]["state"] == "fail"
+
+
+PLAN = """
+[[route]]
+name = "{name}"
+called = ["{name}"]
+language = "{language}"
+voice = "{voice}"
+keep = {{ transcript = true }}
+do = [
+  {{ verb = "answer" }},
+  {{ verb = "disclose", principal = "Acme", language = "{told_in}", text = "Nous écrivons. We write." }},
+]
+"""
+
+
+def planned(settings: Settings, *routes: tuple[str, str, str]) -> Settings:
+    """Routes by (name, language, voice) that keep transcripts, of a house with Chroma and its own models."""
+    settings.data_dir.mkdir(mode=0o700, exist_ok=True)
+    (settings.data_dir / "dialplans").mkdir()
+    text = "".join(
+        PLAN.format(name=name, language=spoken, told_in=spoken[:2], voice=voice)
+        for name, spoken, voice in routes
+    )
+    (settings.data_dir / "dialplans" / "plan.toml").write_text(text)
+    return with_(settings, engine="chroma", models=settings.data_dir / "models")
+
+
+def put_model(settings: Settings, name: str) -> None:
+    """Files of the right size, which is what is looked at."""
+    assert settings.models is not None
+    model = locked_model(name)
+    for file in model.files:
+        path = settings.models / model.file_name(file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as whole:
+            whole.truncate(file.size)
+
+
+def test_transcripts_that_nobody_can_write(settings: Settings) -> None:
+    plans = planned(settings, ("anglais", "en-GB", "heart"), ("french", "fr", "heart"))
+    told = [finding for finding in doctor.dialplans(plans) if finding.what == "transcripts"]
+    assert [finding.state for finding in told] == ["warn", "warn"]
+    assert [(finding.text.split()[6], finding.fix.split()[-1]) for finding in told] == [
+        ("anglais", "whisper-tiny-en"), ("french", "whisper-base"),
+    ]  # fmt: skip
+    put_model(plans, "whisper-tiny-en")
+    told = [finding for finding in doctor.dialplans(plans) if finding.what == "transcripts"]
+    assert [(finding.state, finding.fix.split()[-1]) for finding in told] == [("warn", "whisper-base")]
+    put_model(plans, "whisper-base")
+    told = [finding for finding in doctor.dialplans(plans) if finding.what == "transcripts"]
+    assert [finding.state for finding in told] == ["ok"]
+
+
+def test_a_route_in_a_language_that_its_voice_did_not_consent_to(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = planned(
+        settings, ("english", "en-GB", "jane"), ("french", "fr", "jane"), ("stock", "fr", "heart")
+    )
+    office = ConsentOffice.open(plans.sql, consent_dir(plans))
+    make_voice(office, "jane")
+    office.close()
+    told = [finding for finding in doctor.dialplans(plans) if finding.what == "consent to languages"]
+    text = "french: jane consented to speaking en, and this route speaks fr: callers hear the stock voice"
+    assert [(finding.state, finding.text) for finding in told] == [("warn", text)]
+    for name in ("data_dir", "engine", "models"):
+        monkeypatch.setenv(f"VOICEGATE_{name.upper()}", str(getattr(plans, name)))
+    checked = CliRunner().invoke(dialplan, ["check"])
+    assert checked.exit_code == 0, "it loads all the same"
+    assert f": {text}" in checked.stderr
+    assert (
+        "english: what callers say is not written down: the model files of whisper-tiny-en" in checked.stderr
+    )
