@@ -48,7 +48,7 @@ class HallRefused(CallRefused):
 
 
 class LineError(VoicegateError):
-    """A line is gone, or sent what is no tick."""
+    """A line is gone, or sent what is not a tick."""
 
 
 class RpcError(VoicegateError):

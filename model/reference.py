@@ -81,7 +81,7 @@ class ReferenceDesk:
         except (OSError, TimeoutError, asyncio.IncompleteReadError, httpx.HTTPError) as error:
             raise EngineError(f"the front cannot be asked: {error!r}") from None
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise EngineError(f"the front says what is no list of withdrawn voices: {error!r}") from None
+            raise EngineError(f"the front says what is not a list of withdrawn voices: {error!r}") from None
 
     async def redeem(self, grant: VoiceGrant, connection: str) -> bool:
         """Whether the grant opens this connection, and no other from now on. Raises `EngineError`.

@@ -27,12 +27,12 @@ verb = "answer"
 verb = "hangup"
 """
 FAULTS = {
-    'hours = [{ days = "mom-fri" }]': "'mom-fri' are no days",
-    'hours = [{ from = "9 o\'clock" }]': "is no time",
+    'hours = [{ days = "mom-fri" }]': "'mom-fri' are not days",
+    'hours = [{ from = "9 o\'clock" }]': "is not a time",
     'hours = [{ from = "24:00" }]': "a window cannot begin at 24:00",
-    'hours = [{ zone = "Mars" }]': "'Mars' is no time zone",
-    'zone = "Mars"': "'Mars' is no time zone",
-    'source = ["10.0.0.0/99"]': "'10.0.0.0/99' is no network",
+    'hours = [{ zone = "Mars" }]': "'Mars' is not a time zone",
+    'zone = "Mars"': "'Mars' is not a time zone",
+    'source = ["10.0.0.0/99"]': "'10.0.0.0/99' is not a network",
     'caller = [" "]': "an empty pattern fits nothing",
     'voice = "two words"': "voice",
     "keep = { transcript = true }": "a caller must be told that it is written down",
@@ -71,7 +71,7 @@ def test_the_command_refuses_a_plan_with_wrong_days(tmp_path: Path) -> None:
     (tmp_path / "shop.toml").write_text(ROUTE.format(condition='hours = [{ days = "mom-fri" }]'))
     done = without_asserts("-m", "gateway.cli", "dialplan", "check", str(tmp_path))
     assert done.returncode == 1
-    assert "shop.toml:5: route 'shop': 'mom-fri' are no days" in done.stderr
+    assert "shop.toml:5: route 'shop': 'mom-fri' are not days" in done.stderr
     assert "Traceback" not in done.stderr
     assert "all well" not in done.stdout
 

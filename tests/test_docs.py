@@ -21,6 +21,7 @@ from gateway.config.settings import Settings
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("gateway", "model", "consent", "watermark", "benchmarks", "tests")
 PLACES = (*PACKAGES, "docs", "dialplans", "deploy")
+WIDEST = 120
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 FOREIGN = {"CONTENT_TYPE_LATEST", "RtpPacket"}
 """Names in docstrings that other packages define and no line here uses."""
@@ -295,3 +296,35 @@ def test_every_make_target_that_is_written_exists() -> None:
             named = match[1].split() if match else []
             wrong += [f"{where}: make {target}" for target in named if target not in targets]
     assert wrong == []
+
+
+def test_no_line_of_the_pages_is_wider_than_a_screen() -> None:
+    """Rows of tables cannot be broken; the changelog's entries stay as they were written."""
+    wide = [
+        f"{page.relative_to(ROOT)}:{number}: {len(line)} characters"
+        for page in PAGES
+        if page.name != "CHANGELOG.md"
+        for number, line in enumerate(page.read_text().splitlines(), start=1)
+        if len(line) > WIDEST and not line.lstrip().startswith("|")
+    ]
+    assert wide == []
+
+
+def _said(module: Module) -> Iterator[tuple[int, str]]:
+    """(line, text) of each text of the code that is not a docstring."""
+    documentation = {text for _, text in module.docstrings}
+    for node in ast.walk(ast.parse(module.path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in documentation:
+            yield node.lineno, node.value
+
+
+def test_what_a_user_reads_says_is_not_a_and_never_is_no() -> None:
+    """`demo is no SIP URI` has to be read twice; "there is no …" says what is missing, and is plain."""
+    told = [
+        f"{module.path.relative_to(ROOT)}:{line}: {text!r}"
+        for name, module in modules().items()
+        if name.split(".")[0] in ("gateway", "watermark", "consent", "model")
+        for line, text in _said(module)
+        if re.search(r"(?<!\bthere )(?<!\bThere )\b(is|are) no (?!longer\b|more\b)\w", text)
+    ]
+    assert told == []

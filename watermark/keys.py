@@ -85,7 +85,7 @@ class KeyRing:
         except FileNotFoundError:
             raise KeyFileError(f"{path} does not exist; make it with: voicegate watermark keygen") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise KeyFileError(f"{path} is no key file: {error}") from None
+            raise KeyFileError(f"{path} is not a key file: {error}") from None
         if not keys:
             raise KeyFileError(f"{path} holds no key")
         return cls(keys)

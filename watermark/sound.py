@@ -56,7 +56,7 @@ def read(path: Path, largest_bytes: int = LARGEST_BYTES) -> Recording:
 def parse(data: bytes) -> Recording:
     """The recording in the bytes of a WAVE file. Raises `SoundError`."""
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-        raise SoundError("this is no WAV file (convert it with: ffmpeg -i IN OUT.wav)")
+        raise SoundError("this is not a WAV file (convert it with: ffmpeg -i IN OUT.wav)")
     layout: tuple[int, int, int, int] | None = None
     at = 12
     while at + 8 <= len(data):

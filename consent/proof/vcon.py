@@ -122,7 +122,7 @@ def prove(
     try:
         bundles, rows = _proofs(table)
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise LedgerError("this is no vCon of a consent that this program reads") from None
+        raise LedgerError("this is not a vCon of a consent that this program reads") from None
     if not bundles and not rows:
         raise LedgerError("this vCon has no consent attached")
     for row in rows:
@@ -195,7 +195,7 @@ def _claims(proof: Mapping[str, Any], name: str) -> dict[str, Any]:
     try:
         return dict(json.loads(unb64(str(proof[name]).split(".")[1])))
     except (KeyError, IndexError, TypeError, ValueError):
-        raise LedgerError("this is no consent bundle") from None
+        raise LedgerError("this is not a consent bundle") from None
 
 
 def _date(at: float) -> str:

@@ -33,7 +33,7 @@ class PartOfNumber(click.ParamType[str]):
                 f"{value!r} holds nothing to look for; write a part of a number or of a URI", param, ctx
             )
         if not text.isprintable():
-            self.fail(f"{value!r} is no part of a number or of a URI", param, ctx)
+            self.fail(f"{value!r} is not part of a number or of a URI", param, ctx)
         return text
 
 

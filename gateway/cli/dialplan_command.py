@@ -80,7 +80,8 @@ def route_of(called: str, caller: str, source: str, at: str | None, folder: Path
     try:
         when = datetime.fromisoformat(at) if at else None
     except ValueError:
-        raise click.BadParameter(f'{at!r} is no time; write "2026-03-02 18:30"', param_hint="--at") from None
+        what = f'{at!r} is not a time; write "2026-03-02 18:30"'
+        raise click.BadParameter(what, param_hint="--at") from None
     settings = load()
     plan = Dialplan.load(folder or dialplan_dir(settings), words_leave=settings.words_leave)
     route, lines = plan.explain(called=called, caller=caller, source=source, at=when)

@@ -81,10 +81,10 @@ def _place_of(uri: str) -> tuple[str, int, bool]:
     """Host and port of a URI, and whether it is called by UDP. Raises `CallerError`."""
     match = _URI.fullmatch(uri)
     if match is None:
-        raise CallerError(f"{uri!r} is no SIP URI; one looks like sip:demo@127.0.0.1:5060")
+        raise CallerError(f"{uri!r} is not a SIP URI; one looks like sip:demo@127.0.0.1:5060")
     port = int(match["port"] or 5060)
     if not 0 < port < 65536:
-        raise CallerError(f"{uri!r}: {port} is no port")
+        raise CallerError(f"{uri!r}: {port} is not a port")
     return match["host"], port, "transport=t" not in uri.lower() and not uri.lower().startswith("sips:")
 
 

@@ -102,7 +102,7 @@ class Watch:
                 errors.append(str(error))
                 continue
             except ValueError as error:
-                errors.append(f"{place} is no engine: {error}")
+                errors.append(f"{place} is not an engine: {error}")
                 continue
             past = self._past.setdefault(place, deque(maxlen=WINDOW))
             found[place] = rows(now, past[0] if past else None)

@@ -29,7 +29,7 @@ class Moment(click.ParamType[float]):
             return _read(text, ends=self._ends)
         except (ValueError, OverflowError, OSError):
             self.fail(
-                f"{text!r} is no time; write how long ago (30m, 2h, 3d, 1w), a date (2026-03-02), "
+                f"{text!r} is not a time; write how long ago (30m, 2h, 3d, 1w), a date (2026-03-02), "
                 'or a time ("2026-03-02 18:30"; a zone may follow: +01:00, Z)',
                 param,
                 ctx,

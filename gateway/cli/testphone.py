@@ -142,7 +142,7 @@ def _start(requests: Sequence[CallRequest], folder: Path, codec: str | None) -> 
             elif re.fullmatch(r"[0-9A-D*#]+", step):
                 steps.append(ScriptStep(digits=step))
             else:
-                raise CallerError(f"{step!r} are no keys of a telephone: 0-9, *, #, A-D")
+                raise CallerError(f"{step!r} are not keys of a telephone: 0-9, *, #, A-D")
         if steps:
             steps[0].at_s = request.at_s
         calls.append(
@@ -202,7 +202,7 @@ def place_calls(requests: Sequence[CallRequest], *, codec: str | None = None) ->
     `CallerError` for what cannot be tried; a call that is refused is a report, no error.
     """
     if codec is not None and codec not in CODECS:
-        raise CallerError(f"{codec!r} is no codec of the phone: {', '.join(CODECS)}")
+        raise CallerError(f"{codec!r} is not a codec of the phone: {', '.join(CODECS)}")
     for request in requests:
         if request.record is not None:
             check_writable(request.record)

@@ -55,7 +55,9 @@ def dialplan_dir(settings: Settings) -> Path:
     if settings.dialplans is not None:
         named = settings.dialplans.expanduser()
         if not named.is_dir():
-            raise SettingsError(f"VOICEGATE_DIALPLANS: {named} is no folder; make it, or unset the setting")
+            raise SettingsError(
+                f"VOICEGATE_DIALPLANS: {named} is not a folder; make it, or unset the setting"
+            )
         return named
     own = settings.data_dir / "dialplans"
     return own if own.is_dir() else Path(__file__).resolve().parents[2] / "dialplans"

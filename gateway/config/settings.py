@@ -183,7 +183,7 @@ class Settings(BaseModel):
             try:
                 ip_network(one, strict=False)
             except ValueError:
-                raise ValueError(f"{one!r} is no address or network, such as 10.0.0.0/8") from None
+                raise ValueError(f"{one!r} is not an address or a network, such as 10.0.0.0/8") from None
         return written
 
     @field_validator("engine_calls")
@@ -250,7 +250,7 @@ def load(environ: dict[str, str] | None = None) -> Settings:
         if name.startswith(PREFIX) and name[len(PREFIX) :] not in NOT_SETTINGS:
             key = name[len(PREFIX) :].lower()
             if key not in Settings.model_fields:
-                raise SettingsError(f"{name} is no setting; {_meant(key, PREFIX)}")
+                raise SettingsError(f"{name} is not a setting; {_meant(key, PREFIX)}")
             if value == "":
                 continue
             plural = "tuple" in str(Settings.model_fields[key].annotation)
@@ -287,7 +287,7 @@ def _from_file(path: Path, *, must_exist: bool) -> dict[str, Any]:
         raise SettingsError(f"{path}: {error}") from None
     for key in table:
         if key not in Settings.model_fields:
-            raise SettingsError(f"{path}: {key!r} is no setting; {_meant(key)}")
+            raise SettingsError(f"{path}: {key!r} is not a setting; {_meant(key)}")
     return table
 
 

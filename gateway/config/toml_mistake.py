@@ -12,7 +12,7 @@ _MEANT: Final = (
         re.compile(r"Illegal character '\\n'|Unterminated string"),
         "a text that begins on this line has no closing quote",
     ),
-    (re.compile(r"Invalid value"), 'this is no value; a text stands in quotes, such as name = "demo"'),
+    (re.compile(r"Invalid value"), 'this is not a value; a text stands in quotes, such as name = "demo"'),
     (re.compile(r"Expected '=' after a key"), 'a line is key = value, such as name = "demo"'),
     (re.compile(r"Cannot overwrite a value"), "this key is there twice; remove one"),
     (re.compile(r"Cannot declare \('(.+)',\) twice"), "the table [{0}] is there twice; join them"),

@@ -144,9 +144,9 @@ def _targets(table: Mapping[str, Any], source: PlanFile) -> dict[str, str]:
         source.fail(("targets",), 'targets are a table: [targets], then lines like person = "sip:…"')
     for name, uri in targets.items():
         if re.fullmatch(NAME, name) is None:
-            source.fail(("targets", name), f"{name!r} is no name; use lower-case letters, digits, - and _")
+            source.fail(("targets", name), f"{name!r} is not a name; use lower-case letters, digits, - and _")
         if not isinstance(uri, str) or TARGET.fullmatch(uri) is None:
-            source.fail(("targets", name), f'{uri!r} is no SIP URI; write for example "sip:100@10.0.0.5"')
+            source.fail(("targets", name), f'{uri!r} is not a SIP URI; write for example "sip:100@10.0.0.5"')
     return targets
 
 
@@ -264,7 +264,7 @@ def _check_conditions(loaded: Loaded) -> None:
         try:
             ipaddress.ip_network(network, strict=False)
         except ValueError:
-            loaded.fail(("source", i), f'{network!r} is no network; write for example "10.0.0.0/8"')
+            loaded.fail(("source", i), f'{network!r} is not a network; write for example "10.0.0.0/8"')
     for key in ("called", "caller"):
         for i, pattern in enumerate(getattr(route, key)):
             if not pattern.strip():
@@ -361,7 +361,7 @@ def _check_facts(loaded: Loaded, text: str, known: Iterable[str], path: toml_lin
         if fact not in known:
             names = ", ".join(sorted(known))
             what = f"known are {names}" if names else "this text is rendered in advance, so it has none"
-            loaded.fail(path, f"{{{fact}}} is no fact here; {what}")
+            loaded.fail(path, f"{{{fact}}} is not a fact here; {what}")
 
 
 def _joined(loaded: list[Loaded], targets: Mapping[str, str], words_leave: bool) -> tuple[Route, ...]:

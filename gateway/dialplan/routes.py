@@ -77,7 +77,7 @@ def weekdays_of(days: str) -> frozenset[int]:
     for part in days.lower().replace(" ", "").split(","):
         first, dash, last = part.partition("-")
         if first not in DAYS or (dash and last not in DAYS):
-            raise ValueError(f'{part!r} are no days; write for example "mon-fri" or "sat,sun"')
+            raise ValueError(f'{part!r} are not days; write for example "mon-fri" or "sat,sun"')
         begin = DAYS.index(first)
         count = (DAYS.index(last) - begin) % 7 if dash else 0
         found.update((begin + i) % 7 for i in range(count + 1))
@@ -88,7 +88,7 @@ def minute_of(clock: str) -> int:
     """Minutes after midnight of "09:00". Raises `ValueError`."""
     match = _CLOCK.fullmatch(clock)
     if match is None:
-        raise ValueError(f'{clock!r} is no time; write for example "09:00"')
+        raise ValueError(f'{clock!r} is not a time; write for example "09:00"')
     return int(match[1]) * 60 + int(match[2]) if match[1] else 24 * 60
 
 
@@ -195,7 +195,7 @@ def zone_of(name: str | None) -> tzinfo | None:
     try:
         return ZoneInfo(name)
     except (KeyError, OSError, ValueError):
-        raise ValueError(f'{name!r} is no time zone; write for example "Europe/Berlin"') from None
+        raise ValueError(f'{name!r} is not a time zone; write for example "Europe/Berlin"') from None
 
 
 def split_uri(text: str) -> tuple[str, str]:

@@ -53,5 +53,5 @@ def relayed(kind: str, body: bytes) -> bytes:
     and for a hook flash, which no line knows."""
     key = pressed(kind, body)
     if not key:
-        raise ValueError("a hook flash is no key")
+        raise ValueError("a hook flash is not a key")
     return f"Signal={key}\r\nDuration=160\r\n".encode()

@@ -65,7 +65,7 @@ class InDialog:
     def take(self, request: Request, flow: Flow, key: Key, token: RouteToken, dialog: Dialog | None) -> None:
         """A request of the call that it belongs to; neither ACK nor CANCEL, and not a repeat.
 
-        Answers have state, since a repeat is no request out of order.
+        Answers have state, since a repeat is not a request out of order.
         """
         board = self._board
         served = board.transactions.serve(request, flow, key)

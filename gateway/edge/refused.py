@@ -1,7 +1,7 @@
 """Callers' INVITEs that were refused, whoever refused them: the router is told of each call once.
 
 All final answers to them pass by here. A repeat of an INVITE, or another try of the same call at the same
-hurdle, is no second call; a challenge to log in is no refusal, and one who gave up was not refused.
+hurdle, is not a second call; a challenge to log in is not a refusal, and one who gave up was not refused.
 """
 
 from __future__ import annotations

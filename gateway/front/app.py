@@ -285,7 +285,7 @@ async def _offer(request: Request) -> tuple[str, str, bool]:
             raise ValueError('the JSON must be {"sdp": …, "dialled": …}')
         sdp, dialled = asked.get("sdp"), asked.get("dialled", dialled)
     if not isinstance(sdp, str) or not sdp.startswith("v=0"):
-        raise ValueError("the offer is no SDP")
+        raise ValueError("the offer is not an SDP")
     if not isinstance(dialled, str) or not DIALLED.match(dialled):
         raise ValueError("the dialled number may have 1 to 64 letters, digits and + * # . _ ~ -")
     return sdp, dialled, kind == "application/json"

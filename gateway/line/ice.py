@@ -17,7 +17,7 @@ import aioice.stun
 import ifaddr
 
 MOST_CANDIDATES: Final = 16
-"""Addresses of an offer that we send checks to; more is no browser."""
+"""Addresses of an offer that we send checks to; more is not a browser."""
 ADDRESSES_FOR_S: Final = 1.0
 """How long an address that is not this machine's stays so, whoever sends."""
 CONSENT_FAILURES: Final = 3

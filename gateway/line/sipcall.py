@@ -220,7 +220,7 @@ class SipCall(pj.Call):  # type: ignore[misc]  # pjsua2 ships no types
             self.audio.turn_to(sending, receiving)
         if self.direction != (sending, receiving):
             self.direction = (sending, receiving)
-            if self.confirmed:  # what a call begins with is no hold, nor the end of one
+            if self.confirmed:  # what a call begins with is not a hold, nor the end of one
                 self.line.loop.call(self.line.turned, self, sending, receiving)
 
     @guarded

@@ -149,7 +149,7 @@ def check_redis_url(settings: Settings) -> None:
         raise StartError(f"VOICEGATE_REDIS_URL: {error}; it is {REDIS_URLS}") from None
     if url.scheme in ("redis", "rediss") and not well:
         raise StartError(
-            f"VOICEGATE_REDIS_URL lacks a host, or its port or database is no number; it is {REDIS_URLS}"
+            f"VOICEGATE_REDIS_URL lacks a host, or its port or database is not a number; it is {REDIS_URLS}"
         )
     if not well and not (url.scheme == "unix" and url.path):
         raise StartError(f"VOICEGATE_REDIS_URL begins with {url.scheme or 'no scheme'}; it is {REDIS_URLS}")

@@ -136,7 +136,7 @@ class Sessions:
         return CallRecord(call_id, facts, events)
 
     async def history(self, call_id: str) -> list[dict[str, Any]]:
-        """The conversation's items, the oldest first; what is no item of one is left out."""
+        """The conversation's items, the oldest first; what is not an item of one is left out."""
         kept = await self._read.lrange(f"vg:history:{call_id}", -MAX_HISTORY_ITEMS, -1)
         return [item for text in kept if isinstance(item := read_json(text), dict)]
 

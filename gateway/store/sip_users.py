@@ -114,7 +114,7 @@ class SipUsers:
         """
         name, password = composed(name), composed(password)
         if not 0 < len(name) <= MAX_NAME or not all(map(_is_in_names, name)):
-            raise UsersError(f"{name!r} is no user name; use up to 64 letters, digits, and _ . + -")
+            raise UsersError(f"{name!r} is not a user name; use up to 64 letters, digits, and _ . + -")
         if len(password) < MIN_PASSWORD:
             raise UsersError(f"the password is shorter than {MIN_PASSWORD} characters; take a longer one")
         if any(ord(character) < 32 for character in password):

@@ -154,7 +154,7 @@ class ChatServer:
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "text/event-stream":
             raise ChatServerError(
-                "garbage", "the chat server's answer is no stream of events (stream = true)", lasting=True
+                "garbage", "the chat server's answer is not a stream of events (stream = true)", lasting=True
             )
 
     def _reword(self, words: bytes, asked: Mapping[str, Any]) -> None:
@@ -277,7 +277,7 @@ def _retry_after(response: httpx.Response) -> float | None:
 
 def _read(event: str) -> ChatDelta:
     """One chunk. Raises `ChatServerError` for what is none."""
-    garbage = ChatServerError("garbage", "the chat server sent an event that is no completion's chunk")
+    garbage = ChatServerError("garbage", "the chat server sent an event that is not a completion's chunk")
     try:
         chunk = json.loads(event)
     except (ValueError, RecursionError):

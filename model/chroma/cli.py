@@ -101,7 +101,7 @@ def verify(
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if not directory.is_dir():
-        raise CheckpointError(f"{directory} is no directory")
+        raise CheckpointError(f"{directory} is not a directory")
     where, kind = place(EngineSettings(device=device, dtype=dtype))  # type: ignore[arg-type]  # click chose
     model = checkpoint.load(directory, device=where, dtype=kind, codec_dtype=torch.float32, weights=weights)
     exact = kind == torch.float32 and weights == "full"

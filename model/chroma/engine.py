@@ -97,7 +97,7 @@ class EngineSettings:
                 try:
                     given[field] = kind(value)
                 except ValueError:
-                    raise EngineError(f"{name}={value} is no number") from None
+                    raise EngineError(f"{name}={value} is not a number") from None
                 if not isinstance(given[field], str) and given[field] <= 0:
                     raise EngineError(f"{name}={value} must be above 0")
         return cls(**given)
@@ -344,7 +344,7 @@ def place(settings: EngineSettings) -> tuple[torch.device, torch.dtype]:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise CheckpointError(f"{name} is no device of torch: cpu, cuda, cuda:1, …") from None
+        raise CheckpointError(f"{name} is not a device of torch: cpu, cuda, cuda:1, …") from None
     dtype = settings.dtype
     if dtype == "auto":
         dtype = "bfloat16" if device.type == "cuda" else "float32"

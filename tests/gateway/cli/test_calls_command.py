@@ -198,7 +198,9 @@ def test_a_date_is_meant_with_its_whole_day() -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("option", ["--since", "--until"])
 def test_what_is_no_time_is_said_with_what_can_be_written(option: str, text: str) -> None:
-    assert f"Invalid value for '{option}': {text!r} is no time; write how long ago" in refused(option, text)
+    assert f"Invalid value for '{option}': {text!r} is not a time; write how long ago" in refused(
+        option, text
+    )
 
 
 @pytest.mark.parametrize("day", ["0001-01-01", "9999-12-31"])
@@ -215,8 +217,8 @@ def test_the_ends_of_the_calendar_are_no_crash(option: str, day: str) -> None:
         (("--since", "2h", "--until", "3h"), "--since is not before --until"),
         (("--caller", " +"), "holds nothing to look for"),
         (("--called", ""), "holds nothing to look for"),
-        (("--caller", "a\x1b[31m"), "is no part of a number"),
-        (("--caller", "\udcff"), "is no part of a number"),
+        (("--caller", "a\x1b[31m"), "is not part of a number"),
+        (("--caller", "\udcff"), "is not part of a number"),
         (("--count", "0"), "0 is not in the range x>=1"),
         (("--csv", "--json"), "give --csv or --json, not both"),
     ],

@@ -91,7 +91,7 @@ def test_the_version_is_the_packages() -> None:
 
 def test_our_errors_are_a_line_and_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VOICEGATE_NONSENSE", "1")
-    assert "VOICEGATE_NONSENSE is no setting" in refused("settings")
+    assert "VOICEGATE_NONSENSE is not a setting" in refused("settings")
     assert type(voicegate("--debug", "settings").exception).__name__ == "SettingsError"
 
 
@@ -127,7 +127,7 @@ def test_dialplan_check_and_route() -> None:
     assert "not menu: Mon 20:00" in output
     assert "message  (" in output
     assert "404" in refused("dialplan", "route", "sip:nobody@x")
-    assert "is no time" in refused("dialplan", "route", "demo", "--at", "noon")
+    assert "is not a time" in refused("dialplan", "route", "demo", "--at", "noon")
 
 
 def test_dialplan_check_of_a_broken_plan_names_the_line(tmp_path: Path) -> None:
@@ -234,7 +234,9 @@ def test_a_folder_is_blamed_on_whoever_named_it(monkeypatch: pytest.MonkeyPatch,
     assert said == f"Error: {tmp_path}/away: there is no such folder"
     monkeypatch.setenv("VOICEGATE_DIALPLANS", str(tmp_path / "away"))
     said = refused("dialplan", "check")
-    assert said == f"Error: VOICEGATE_DIALPLANS: {tmp_path}/away is no folder; make it, or unset the setting"
+    assert (
+        said == f"Error: VOICEGATE_DIALPLANS: {tmp_path}/away is not a folder; make it, or unset the setting"
+    )
 
 
 @pytest.mark.parametrize(
@@ -245,11 +247,11 @@ def test_a_setting_that_is_not_one_is_asked_for_by_its_name(
     own_house: Path, monkeypatch: pytest.MonkeyPatch, name: str, meant: str
 ) -> None:
     monkeypatch.setenv(f"VOICEGATE_{name}", "1")
-    assert f"VOICEGATE_{name} is no setting; did you mean VOICEGATE_{meant}?" in refused("settings")
+    assert f"VOICEGATE_{name} is not a setting; did you mean VOICEGATE_{meant}?" in refused("settings")
     monkeypatch.delenv(f"VOICEGATE_{name}")
     own_house.mkdir()
     (own_house / "voicegate.toml").write_text(f"{name.lower()} = 1\n")
-    assert f"is no setting; did you mean {meant.lower()}?" in refused("settings")
+    assert f"is not a setting; did you mean {meant.lower()}?" in refused("settings")
 
 
 def test_a_settings_file_that_is_no_toml_names_the_line(own_house: Path) -> None:

@@ -119,7 +119,7 @@ def test_what_is_no_sip_uri_is_an_error_with_an_example(uri: str) -> None:
 
 @pytest.mark.parametrize("port", ["0", "65536", "99999"])
 def test_what_is_no_port_is_an_error(port: str) -> None:
-    with pytest.raises(CallerError, match=f"{port} is no port"):
+    with pytest.raises(CallerError, match=f"{port} is not a port"):
         local_address(f"sip:demo@127.0.0.1:{port}")
 
 
@@ -128,12 +128,12 @@ def test_the_address_to_call_from_is_the_one_that_leads_there() -> None:
 
 
 def test_a_codec_the_phone_has_not_is_an_error() -> None:
-    with pytest.raises(CallerError, match="'opus' is no codec of the phone: pcmu, pcma, g722"):
+    with pytest.raises(CallerError, match="'opus' is not a codec of the phone: pcmu, pcma, g722"):
         place_calls([], codec="opus")
 
 
 def test_keys_that_no_telephone_has_are_an_error() -> None:
-    with pytest.raises(CallerError, match="'12x' are no keys of a telephone"):
+    with pytest.raises(CallerError, match="'12x' are not keys of a telephone"):
         place_call("sip:demo@127.0.0.1:5070", script=["12x"])
 
 
@@ -141,8 +141,8 @@ def test_keys_that_no_telephone_has_are_an_error() -> None:
     ("arguments", "why"),
     [
         (["--play", "missing.wav", "sip:demo@127.0.0.1"], "Error: missing.wav does not exist"),
-        (["--dtmf", "1,x", "sip:demo@127.0.0.1"], "Error: 'x' are no keys of a telephone"),
-        (["demo"], "Error: 'demo' is no SIP URI"),
+        (["--dtmf", "1,x", "sip:demo@127.0.0.1"], "Error: 'x' are not keys of a telephone"),
+        (["demo"], "Error: 'demo' is not a SIP URI"),
     ],
 )
 def test_the_command_says_what_is_wrong_in_a_line(arguments: list[str], why: str) -> None:

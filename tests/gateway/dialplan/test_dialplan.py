@@ -332,11 +332,11 @@ MISTAKES = {
         "0.toml:9:",
         "longer than digits = 1",
     ),
-    "an unknown fact": (route(do=BOT + 'greeting = "Open {hour}."\n'), "0.toml:13:", "{hour} is no fact"),
+    "an unknown fact": (route(do=BOT + 'greeting = "Open {hour}."\n'), "0.toml:13:", "{hour} is not a fact"),
     "an answer's unknown fact": (
         route(do=BOT + 'answers = [\n{ intent = "a", ask = ["a"], say = "{b}" },\n]\n'),
         "0.toml:14:",
-        "{b} is no fact",
+        "{b} is not a fact",
     ),
     "one phrase for two intents": (
         route(

@@ -123,7 +123,7 @@ def test_its_facts_are_the_conversation_s(tmp_path: Path) -> None:
     said = refusal(
         tmp_path, route("a", TELL, talk('languages = { es = "desk" }', 'other_language = "{x}"')), DESK
     )
-    assert "{x} is no fact here" in said
+    assert "{x} is not a fact here" in said
 
 
 def test_the_lists_of_languages_are_whispers() -> None:

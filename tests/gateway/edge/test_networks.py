@@ -14,7 +14,7 @@ from gateway.errors import SettingsError
 @pytest.mark.parametrize("name", ["SIP_ALLOW", "SIP_DENY", "TRUSTED_PROXIES"])
 def test_what_is_no_network_is_refused_by_name(name: str, tmp_path: Path) -> None:
     environ = {"VOICEGATE_DATA_DIR": str(tmp_path), f"VOICEGATE_{name}": "10.0.0.0/8, our office"}
-    with pytest.raises(SettingsError, match=f"VOICEGATE_{name}: 'our office' is no address or network"):
+    with pytest.raises(SettingsError, match=f"VOICEGATE_{name}: 'our office' is not an address or a network"):
         load(environ)
 
 

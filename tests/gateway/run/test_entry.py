@@ -89,7 +89,7 @@ def test_an_exit_status_is_kept(tmp_path: Path, status: int) -> None:
             {"SQL_URL": "postgresql://u:pw@127.0.0.1:1/x"},
             "VOICEGATE_SQL_URL: ",
         ),
-        ("gateway.run.redis_server:main", "", {"NONSENSE": "1"}, "VOICEGATE_NONSENSE is no setting"),
+        ("gateway.run.redis_server:main", "", {"NONSENSE": "1"}, "VOICEGATE_NONSENSE is not a setting"),
         ("watermark.cli:serve", "--keys /no/keys", {}, "/no/keys does not exist"),
     ],
 )

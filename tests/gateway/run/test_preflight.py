@@ -32,7 +32,7 @@ from gateway.run import preflight, supervisor
         ({"redis_url": "redis://:secret@127.0.0.1:many/0"}, "VOICEGATE_REDIS_URL: Port could not be cast"),
         ({"redis_url": "redis:///0"}, "VOICEGATE_REDIS_URL"),
         ({"redis_url": "unix://"}, "VOICEGATE_REDIS_URL"),
-        ({"redis_url": "redis://:secret@h/first"}, "VOICEGATE_REDIS_URL lacks a host, or .* is no number"),
+        ({"redis_url": "redis://:secret@h/first"}, "VOICEGATE_REDIS_URL lacks a host, or .* is not a number"),
         ({"sql_url": "nonsense"}, "VOICEGATE_SQL_URL is not an SQLAlchemy URL"),
         ({"sql_url": "postgresql://vg:secret@h:many/x"}, "VOICEGATE_SQL_URL is not an SQLAlchemy URL"),
         ({"rtp_port": 65_000, "narrow_lines": 20}, "VOICEGATE_RTP_PORT: 22 lines .* at most"),

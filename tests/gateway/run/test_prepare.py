@@ -50,7 +50,7 @@ def test_it_makes_what_is_not_there_and_can_be_done_again(settings: Settings) ->
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("watermark-keys.json", b"{", "watermark-keys.json is no key file"),
+        ("watermark-keys.json", b"{", "watermark-keys.json is not a key file"),
         ("watermark-keys.json", b'{"keys": []}', "watermark-keys.json holds no key"),
         ("consent/checks.toml", b"x = 1", "checks.toml: 'x' is not a setting"),
         ("sip-route-key", b"", "sip-route-key does not hold a key of 32 bytes; remove it"),

@@ -597,12 +597,12 @@ def test_an_engine_in_a_directory_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environ", "said"),
     [
-        ({"VOICEGATE_ENGINE_CALLS": "many"}, "VOICEGATE_ENGINE_CALLS=many is no number"),
+        ({"VOICEGATE_ENGINE_CALLS": "many"}, "VOICEGATE_ENGINE_CALLS=many is not a number"),
         ({"VOICEGATE_CHROMA_CONTEXT": "-1"}, "must be above 0"),
         ({"VOICEGATE_CHROMA_LEAD_S": "0"}, "must be above 0"),
         ({"VOICEGATE_CHROMA_DTYPE": "int4"}, "not in int4"),
         ({"VOICEGATE_CHROMA_WEIGHTS": "int4"}, "not int4"),
-        ({"VOICEGATE_CHROMA_DEVICE": "abacus"}, "abacus is no device of torch"),
+        ({"VOICEGATE_CHROMA_DEVICE": "abacus"}, "abacus is not a device of torch"),
     ],
 )
 def test_a_wrong_setting_is_named(environ: dict[str, str], said: str) -> None:

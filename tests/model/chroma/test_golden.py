@@ -98,7 +98,7 @@ def test_rounded_weights_agree_as_far_as_was_measured(golden: Path, weights: str
 
 def test_mistakes_are_said_in_a_line(tmp_path: Path, golden: Path) -> None:
     for argv, said in (
-        (("verify", str(tmp_path / "away")), "is no directory"),
+        (("verify", str(tmp_path / "away")), "is not a directory"),
         (("verify", str(tmp_path)), "config.json: No such file"),
         (("verify", str(golden), "--case", "none"), "has no case none"),
         (("inspect", "no such/thing/at all"), "neither a directory nor a hub id"),
