@@ -117,7 +117,7 @@ def test_96_khz_works(place: Path, speech: np.ndarray) -> None:
     ("arguments", "reason"),
     [
         (("detect", "none.wav", "--keys", "keys.json"), "none.wav does not exist"),
-        (("detect", "keys.json", "--keys", "keys.json"), "no WAV file"),
+        (("detect", "keys.json", "--keys", "keys.json"), "not a WAV file"),
         (("detect", "short.wav", "--keys", "keys.json"), "0.20 s is too short"),
         (("detect", "in.wav", "--keys", "none.json"), "keygen"),
         (("detect", "in.wav", "--keys", "in.wav"), "chmod 600"),
