@@ -36,8 +36,8 @@ def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "no key file"),
-        ("{}", "no key file"),
+        ("", "not a key file"),
+        ("{}", "not a key file"),
         ('{"keys": []}', "holds no key"),
         ('{"keys": [{"id": "a", "gateway": 70000, "secret": "AAAAAAAAAAAAAAAAAAAAAAAAAAA="}]}', "16 bits"),
         ('{"keys": [{"id": "a", "gateway": 7, "secret": "AAAA"}]}', "128"),

@@ -69,7 +69,7 @@ def test_what_says_no_key_or_two_is_wrong(body: bytes) -> None:
 
 
 def test_a_hook_flash_is_nothing_for_a_line() -> None:
-    with pytest.raises(ValueError, match="no key"):
+    with pytest.raises(ValueError, match="not a key"):
         relayed(RELAY, b"Signal=hf")
 
 

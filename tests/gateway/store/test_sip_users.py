@@ -60,7 +60,7 @@ def test_two_who_add_at_once_lose_nobody(tmp_path: Path) -> None:
     "name", ["", "a b", 'a"b', "a:b", "a@b", "a\\b", "a,b", "a\0", "\udce4", "x" * 65, "a\n", "☎"]
 )
 def test_a_name_that_digest_cannot_carry_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsersError, match="no user name"):
+    with pytest.raises(UsersError, match="not a user name"):
         SipUsers(tmp_path).add(name, "a long password")
 
 
