@@ -68,6 +68,8 @@ class Understood:
     """the answer of the plan that it was taken for, where the engine takes it for one"""
     slots: Mapping[str, object] = field(default_factory=dict, repr=False)
     """what was named: `times`, `dates`, `numbers` (lists of strings), `agrees` (bool)"""
+    late: bool = False
+    """the words are still to be heard; `HearsLate` tells them"""
 
 
 HearingState = Literal["answered", "unfinished", "plain"]
@@ -172,6 +174,15 @@ class HearsEarly(Protocol):
     def tell_early(self, tell: Callable[[EarlyHearing], None]) -> None:
         """From now on `tell` is called in the event loop, whenever a pause of the present utterance has been
         understood; of an utterance that is committed or cleared, never."""
+
+
+@runtime_checkable
+class HearsLate(Protocol):
+    """A conversation whose `commit` may come back before the words are there (`Understood.late`)."""
+
+    async def heard_late(self) -> Understood:
+        """What became of that utterance, once that is known; without a text where nobody waits for it any
+        more: another one was committed. Whoever stops waiting for this stops nothing."""
 
 
 class Engine(Protocol):

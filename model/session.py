@@ -25,9 +25,11 @@ from model.api import (
     EarlyHearing,
     Floats,
     HearsEarly,
+    HearsLate,
     HistoryItem,
     Limits,
     SessionConfig,
+    Understood,
 )
 from model.errors import ClientGone, EngineError, ProtocolError
 from model.json_log import untold
@@ -74,6 +76,8 @@ class Session:
             conversation.tell_early(self._heard_early)
         self._tasks = Tasks()
         self._committing: asyncio.Task[None] | None = None
+        self._late: asyncio.Task[None] | None = None
+        """tells the words of an utterance that was answered for before they were there"""
         self._log = log.bind(call_id=grant.call_id)
 
     async def start(self) -> None:
@@ -204,9 +208,22 @@ class Session:
                 self._log.error("commit.failed", **untold(error))
                 await self._send(events.error(type(error).__name__, EngineError.code))
                 return
+            if self._late is not None:  # the words of the utterance before come first
+                await asyncio.wait((self._late,))
             await self._send(events.item_added(events.user_item(item_id, understood.text)))
-            if self._limits.transcribes:
+            if understood.late and isinstance(self._conversation, HearsLate):
+                self._late = self._tasks.short(self._tell_late(item_id, self._conversation), "engine.late")
+            elif self._limits.transcribes:
                 await self._send(events.transcription(item_id, understood))
+
+    async def _tell_late(self, item_id: str, conversation: HearsLate) -> None:
+        try:
+            understood = await conversation.heard_late()
+        except Exception as error:  # its text may hold the caller's words: it goes nowhere
+            self._log.error("late.failed", **untold(error))
+            understood = Understood(0.0)
+        with contextlib.suppress(ClientGone):
+            await self._send(events.transcription(item_id, understood))
 
     async def _on_input_audio_buffer_clear(self, event: events.Event) -> None:
         self._utterance += 1

@@ -10,11 +10,12 @@ from consent.grants.grant import VoiceGrant
 from model.api import Limits, Reference
 from model.cascade.chat_server import ChatServer
 from model.cascade.chat_settings import ChatSettings
-from model.cascade.talk import CascadeConversation, SpeakingMouth
+from model.cascade.talk import CascadeConversation
 from model.ears.ears_client import MOST_WAIT_S, Ears
 from model.ears.listening import Listening
 from model.ears.words_heard import Words
 from model.embedded.mouth import Mouth, check_voice
+from model.embedded.spoken_item import SpeakingMouth
 from model.errors import EngineBusy
 
 

@@ -9,24 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
 
 from model.api import (
-    FRAME,
-    RATE_HZ,
     EarlyHearing,
     Floats,
     Forgot,
     HistoryItem,
     Output,
     SessionConfig,
-    Sound,
-    Text,
     Tool,
     Understood,
 )
@@ -35,15 +30,13 @@ from model.cascade.chat_history import CHARACTERS_A_TOKEN, ChatHistory, ChatTurn
 from model.cascade.chat_server import ChatServer
 from model.cascade.chat_tools import chat_tools
 from model.cascade.sayable import plain
-from model.ears.last_words import early_hearing
+from model.ears.comprehension import Comprehension, Listen
 from model.ears.words_heard import Words
 from model.embedded.dialogue import FILLER, NOT_UNDERSTOOD, check
-from model.embedded.spoken_item import SpokenItem
+from model.embedded.spoken_item import SpeakingMouth, SpokenItems
 from model.errors import ChatServerError, ProtocolError
 from model.tasks import Tasks
 
-ITEMS: Final = 32
-"""Own items that can still be cut to what was heard."""
 FILL_AGAIN_S: Final = 5.0
 """From one filler to the next."""
 STILL: Final = "I am still looking. One more moment, please."
@@ -68,27 +61,6 @@ UNINSTRUCTED: Final = ChatServerError(
 )
 
 
-class UtteranceEar(Protocol):
-    """One conversation's utterance while it arrives (`model.ears.listening.Listening`)."""
-
-    open: bool
-    """it ended where nobody stops"""
-
-    @property
-    def seconds(self) -> float: ...
-    def hear(self, pcm: Floats) -> None: ...
-    def finish(self) -> asyncio.Task[Words]: ...
-    def clear(self) -> None: ...
-
-
-class SpeakingMouth(Protocol):
-    """What renders text (`model.embedded.mouth.Mouth`)."""
-
-    def speak(self, text: str) -> AsyncIterator[tuple[str, Floats]]: ...
-    async def learn(self, texts: Iterable[str]) -> None: ...
-    def close(self) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class SpokenLine:
     """Something to say; `kept`: it belongs to the history."""
@@ -99,13 +71,13 @@ class SpokenLine:
 
 class CascadeConversation:
     """One caller. `listen` makes its ear, which tells what it hears at a pause; `left` is called once at the
-    end. Implements `model.api.HearsEarly`, too."""
+    end. Implements `model.api.HearsEarly` and `HearsLate`, too."""
 
     def __init__(
         self,
         server: ChatServer,
         mouth: SpeakingMouth,
-        listen: Callable[[Callable[[Words], None]], UtteranceEar],
+        listen: Listen,
         call_id: str,
         left: Callable[[], None] = lambda: None,
         *,
@@ -114,8 +86,9 @@ class CascadeConversation:
         settings = server.settings
         self._server = server
         self._mouth = mouth
-        self._listening = listen(self._heard_early)
-        self._tell: Callable[[EarlyHearing], None] | None = None
+        self._comprehension = Comprehension(
+            listen, self._judge, self._asks_who_speaks, self._take, wait_s=settings.filler_s
+        )
         self.knows_asides = True
         self._left = left
         self._config = SessionConfig()
@@ -124,14 +97,12 @@ class CascadeConversation:
         self._history.system = RULES
         self._lost_for_words = False
         """the plan's instructions do not fit, and without them no model shall answer"""
-        self._late: asyncio.Task[Words] | None = None
-        """what the caller said, still to be heard"""
         self._unheard = False
         """the last utterance held no words"""
         self._question = ""
         self._misses = 0
         self._failures = 0
-        self._said: OrderedDict[str, tuple[SpokenItem, ChatTurn]] = OrderedDict()
+        self._said = SpokenItems()
         self._tasks = Tasks()
         self._closed = False
         self._log = structlog.get_logger("cascade").bind(call_id=call_id)
@@ -168,59 +139,48 @@ class CascadeConversation:
     # ── hearing ──────────────────────────────────────────────────────────────────────────────────────
 
     def hear(self, pcm: Floats) -> None:
-        self._listening.hear(pcm)
+        self._comprehension.hear(pcm)
 
     def clear(self) -> None:
-        self._listening.clear()
+        self._comprehension.clear()
 
     def tell_early(self, tell: Callable[[EarlyHearing], None]) -> None:
-        self._tell = tell
+        self._comprehension.tell_early(tell)
 
-    def _heard_early(self, words: Words) -> None:
-        early = early_hearing(words, answered=self._asks_who_speaks(plain(words.text)))
-        if early is not None:
-            self._listening.open = early.state == "unfinished"
-            if self._tell is not None:
-                self._tell(early)
+    async def heard_late(self) -> Understood:
+        return await self._comprehension.heard_late()
 
     async def commit(self) -> Understood:
-        duration_s = self._listening.seconds
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
-        answer = self._listening.finish()
-        await asyncio.wait([answer], timeout=self._server.settings.filler_s)
-        if not answer.done():
-            self._late = answer
-            return Understood(duration_s)
-        words = answer.result()
-        self._understand(words)
-        return Understood(duration_s, self._question, round(words.confidence, 3))
+        return await self._comprehension.commit()
 
-    def _understand(self, words: Words) -> None:
+    async def _judge(self, words: Words, _: Sequence[str]) -> str:
+        return plain(words.text)
+
+    def _take(self, words: Words, question: str, duration_s: float) -> Understood:
         """The caller's words are theirs: one message of the user's."""
-        self._question = plain(words.text)
-        self._unheard = not self._question
-        if self._question:
-            self._history.add("user", self._question)
+        self._question = question
+        self._unheard = not question
+        if question:
+            self._history.add("user", question)
+        return Understood(duration_s, question, round(words.confidence, 3))
 
     async def restore(self, item: HistoryItem) -> None:
         """The system's words are the session's alone: what comes as the system's here is not taken in."""
         text = item.text
         if text is None and item.pcm is not None and item.role == "user":
-            self._listening.clear()
-            self._listening.hear(item.pcm)
-            text = (await self._listening.finish()).text
+            text = (await self._comprehension.words_of(item.pcm)).text
         if text and item.role != "system":
             self._history.add(item.role, text)
 
     # ── speaking ─────────────────────────────────────────────────────────────────────────────────────
 
     async def respond(self, item_id: str, say: str | None = None) -> AsyncIterator[Output]:
-        spoken, turn = SpokenItem(), ChatTurn("assistant")
-        self._said[item_id] = spoken, turn
-        while len(self._said) > ITEMS:
-            self._said.popitem(last=False)
+        turn = ChatTurn("assistant")
+
+        def told(text: str) -> None:
+            turn.text = plain(text)
+
+        spoken = self._said.begin(item_id, told)
         async with contextlib.aclosing(self._lines(say)) as lines:  # type: ignore[type-var]
             async for line in lines:
                 if not isinstance(line, SpokenLine):
@@ -228,23 +188,17 @@ class CascadeConversation:
                     continue
                 if line.kept:  # by now all is understood that it follows
                     self._history.append(turn)
-                async for piece, pcm in self._mouth.speak(line.text):
-                    yield Text(" " + piece if spoken.samples else piece)
-                    spoken.add(piece if line.kept else "", len(pcm))
-                    turn.text = plain(spoken.text)
-                    for at in range(0, len(pcm), FRAME):
-                        yield Sound(pcm[at : at + FRAME])
+                async for output in spoken.say(self._mouth, line.text, kept=line.kept):
+                    yield output
 
     async def _lines(self, say: str | None) -> AsyncIterator[SpokenLine | Tool | Forgot]:
         if say is not None:
             yield SpokenLine(say)
             return
-        if (late := self._late) is not None:
-            if not late.done():
-                self._server.meters.instead.labels("filler").inc()
-                yield SpokenLine(self._phrase("hold", FILLER), kept=False)
-            self._understand(await late)
-            self._late = None
+        if self._comprehension.is_late:
+            self._server.meters.instead.labels("filler").inc()
+            yield SpokenLine(self._phrase("hold", FILLER), kept=False)
+            await self._comprehension.heard_late()
         question, self._question = self._question, ""
         if self._unheard or not self._history.asked:
             yield SpokenLine(self._not_understood())
@@ -330,19 +284,11 @@ class CascadeConversation:
             yield Tool("hang_up", {"intent": "engine_lost"})
 
     async def truncate(self, item_id: str, heard_s: float) -> str:
-        found = self._said.get(item_id)
-        if found is None:
-            return ""
-        spoken, turn = found
-        kept = spoken.heard(round(heard_s * RATE_HZ))
-        turn.text = plain(kept)
-        return kept
+        return self._said.heard(item_id, heard_s)
 
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._listening.clear()
-            if self._late is not None:
-                self._late.cancel()
+            self._comprehension.close()
             self._tasks.cancel()
             self._left()

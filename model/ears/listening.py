@@ -77,6 +77,11 @@ class Listening:
     def seconds(self) -> float:
         return self._samples / RATE_HZ
 
+    @property
+    def others_wait(self) -> bool:
+        """Other callers wait to be heard, too."""
+        return self._ears.waiting > 0
+
     def hear(self, pcm: Floats, phrases: Sequence[str] = ()) -> None:
         """The utterance goes on with `pcm` (float32 24 kHz); `phrases` may be said now."""
         for at in range(0, len(pcm), FRAME):
@@ -141,7 +146,7 @@ class Listening:
         try:
             if partial is not None and partial.text:
                 done, _ = await asyncio.wait([answer], timeout=LATE_S)
-                if not done and self._ears.waiting:
+                if not done and self.others_wait:
                     return partial
             return await answer
         finally:

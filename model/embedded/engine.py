@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
@@ -21,8 +21,6 @@ from consent.errors import ModelFileError, ModelFileMissing
 from consent.grants.grant import VoiceGrant
 from consent.models.model_files import models_dir
 from model.api import (
-    FRAME,
-    RATE_HZ,
     EarlyHearing,
     Floats,
     HistoryItem,
@@ -30,19 +28,17 @@ from model.api import (
     Output,
     Reference,
     SessionConfig,
-    Sound,
-    Text,
     Tool,
     Understood,
 )
+from model.ears.comprehension import Comprehension
 from model.ears.ears_client import MOST_WAIT_S, Ears
-from model.ears.last_words import early_hearing
 from model.ears.listening import Listening
 from model.ears.words_heard import Words
 from model.embedded.dialogue import FILLER, Dialogue, Move, check
 from model.embedded.mouth import Mouth, check_voice
 from model.embedded.phrase_match import BELIEVED, match
-from model.embedded.spoken_item import SpokenItem
+from model.embedded.spoken_item import SpokenItems
 from model.errors import EngineBusy
 from model.meaning.embedder import WEIGHTS
 from model.meaning.head import AnswerHead, Judgement
@@ -55,16 +51,14 @@ FILLER_S: Final = 0.5
 """A caller who was not heard so long after the end of a turn, because others are, is told to wait;"""
 BEING_HEARD_S: Final = 2.0
 """whom nobody keeps from being heard, only so much later."""
-ITEMS: Final = 32
-"""Own items that can still be cut to what was heard."""
 
 
 @dataclass(frozen=True, slots=True)
-class Late:
-    """What a caller said, still to be heard. `grammar` is what could be said then."""
+class JudgedWords:
+    """What words mean, and what is taken as said: the plan's phrase where they are nearly one."""
 
-    answer: asyncio.Task[Words]
-    grammar: Sequence[str]
+    judgement: Judgement
+    text: str | None = field(repr=False)
 
 
 def load_heads(environ: Mapping[str, str]) -> Heads | None:
@@ -140,21 +134,24 @@ class EmbeddedEngine:
 
 
 class EmbeddedConversation:
-    """One caller. Implements `model.api.Conversation`, and `HearsEarly`."""
+    """One caller. Implements `model.api.Conversation`, `HearsEarly` and `HearsLate`."""
 
     def __init__(self, engine: EmbeddedEngine) -> None:
         self._engine = engine
         self._dialogue = Dialogue()
-        self._listening = Listening(engine.ears, self._heard_early)
-        self._tell: Callable[[EarlyHearing], None] | None = None
+        self._comprehension = Comprehension(
+            partial(Listening, engine.ears),
+            self._judge,
+            lambda judged: self._dialogue.settles(judged.judgement),
+            self._take,
+            wait_s=FILLER_S,
+            alone_s=BEING_HEARD_S,
+        )
         self.knows_asides = True
-        self._early: asyncio.Task[None] | None = None
-        """weighs what was heard at the present utterance's latest pause"""
         self._head: asyncio.Task[AnswerHead] | None = None
         """fits itself, or is fitted"""
         self._move: Move | None = None
-        self._late: Late | None = None
-        self._said: OrderedDict[str, SpokenItem] = OrderedDict()
+        self._said = SpokenItems()
         self._tasks = Tasks()
         self._fits = Tasks()
         """not cancelled by the next configuration: a turn may wait for the head of this one"""
@@ -164,6 +161,7 @@ class EmbeddedConversation:
         check(config)
         self._dialogue.configure(config)
         self._tasks.cancel()
+        self._comprehension.reconsider()
         if self._engine.heads is not None:
             fit = asyncio.to_thread(self._engine.heads.head, self._dialogue.examples())
             self._head = self._fits.short(fit, "engine.fit")
@@ -175,98 +173,55 @@ class EmbeddedConversation:
         await self._engine.mouth.learn([FILLER, *self._dialogue.fixed()])
 
     def hear(self, pcm: Floats) -> None:
-        self._listening.hear(pcm, self._dialogue.grammar())
+        self._comprehension.hear(pcm, self._dialogue.grammar())
 
     def clear(self) -> None:
-        self._drop_early()
-        self._listening.clear()
+        self._comprehension.clear()
 
     def tell_early(self, tell: Callable[[EarlyHearing], None]) -> None:
-        self._tell = tell
+        self._comprehension.tell_early(tell)
 
-    def _heard_early(self, words: Words) -> None:
-        self._drop_early()
-        self._early = self._tasks.short(self._weigh_early(words, self._dialogue.grammar()), "engine.early")
-
-    async def _weigh_early(self, words: Words, grammar: Sequence[str]) -> None:
-        judged, _ = await self._judge(words, grammar)
-        early = early_hearing(words, answered=self._dialogue.settles(judged))
-        if early is not None:
-            self._listening.open = early.state == "unfinished"
-            if self._tell is not None:
-                self._tell(early)
-
-    def _drop_early(self) -> None:
-        if self._early is not None:
-            self._early.cancel()
-            self._early = None
+    async def heard_late(self) -> Understood:
+        return await self._comprehension.heard_late()
 
     async def commit(self) -> Understood:
-        duration_s = self._listening.seconds
-        self._drop_early()
-        if self._late is not None:
-            self._late.answer.cancel()
-            self._late = None
-        grammar = self._dialogue.grammar()
-        answer = self._listening.finish(grammar)
-        await asyncio.wait([answer], timeout=FILLER_S)
-        if not answer.done() and not self._engine.ears.waiting:
-            await asyncio.wait([answer], timeout=BEING_HEARD_S)
-        if not answer.done():
-            self._late = Late(answer, grammar)
-            return Understood(duration_s)
-        return await self._understand(answer.result(), grammar, duration_s)
+        return await self._comprehension.commit(self._dialogue.grammar())
 
-    async def _understand(self, words: Words, grammar: Sequence[str], duration_s: float) -> Understood:
-        judged, text = await self._judge(words, grammar)
-        self._move = self._dialogue.next(judged, self._dialogue.now())
+    def _take(self, words: Words, judged: JudgedWords, duration_s: float) -> Understood:
+        judgement, text = judged.judgement, judged.text
+        self._move = self._dialogue.next(judgement, self._dialogue.now())
         confidence = round(words.confidence, 3) if text else 0.0
-        return Understood(duration_s, text, confidence, judged.intent, judged.slots.as_json())
+        return Understood(duration_s, text, confidence, judgement.intent, judgement.slots.as_json())
 
-    async def _judge(self, words: Words, grammar: Sequence[str]) -> tuple[Judgement, str | None]:
-        """What the words mean, and what is taken as said: the plan's phrase where they are nearly one."""
+    async def _judge(self, words: Words, grammar: Sequence[str]) -> JudgedWords:
         hearing = match(words, grammar)
         if self._head is None or hearing.sure:
-            return self._dialogue.judged(hearing), hearing.phrase
+            return JudgedWords(self._dialogue.judged(hearing), hearing.phrase)
         head = await asyncio.shield(self._head)  # whoever stops asking does not stop the fitting
         judged = await asyncio.to_thread(head.judge, words.text, self._dialogue.now().date())
-        return believed(words, judged), words.text
+        return JudgedWords(believed(words, judged), words.text)
 
     async def respond(self, item_id: str, say: str | None = None) -> AsyncIterator[Output]:
-        self._said[item_id] = SpokenItem()
-        while len(self._said) > ITEMS:
-            self._said.popitem(last=False)
+        spoken, mouth = self._said.begin(item_id), self._engine.mouth
         if say is not None:
             move = Move(say)
         else:
-            if (late := self._late) is not None:
-                if not late.answer.done():
-                    async for output in self._speak(item_id, FILLER):
-                        yield output
-                await self._understand(await late.answer, late.grammar, 0.0)
-                self._late = None
+            if self._comprehension.is_late:
+                async for output in spoken.say(mouth, FILLER):
+                    yield output
+                await self._comprehension.heard_late()
             # asked without an utterance, nothing was understood
             move, self._move = self._move or self._dialogue.not_understood(), None
         if move.text:
             self._dialogue.remember_said(move.text)
-            async for output in self._speak(item_id, move.text):
+            async for output in spoken.say(mouth, move.text):
                 yield output
         if move.tool is not None:
             slots = {"slots": dict(move.slots)} if move.slots else {}
             yield Tool(move.tool, {"intent": move.intent, **slots})
 
-    async def _speak(self, item_id: str, text: str) -> AsyncIterator[Output]:
-        """`text` after what the item has said already."""
-        spoken = self._said[item_id]
-        async for piece, pcm in self._engine.mouth.speak(text):
-            yield Text(" " + piece if spoken.samples else piece)
-            spoken.add(piece, len(pcm))
-            for at in range(0, len(pcm), FRAME):
-                yield Sound(pcm[at : at + FRAME])
-
     async def truncate(self, item_id: str, heard_s: float) -> str:
-        spoken = self._said.get(item_id)
-        return "" if spoken is None else spoken.heard(round(heard_s * RATE_HZ))
+        return self._said.heard(item_id, heard_s)
 
     async def restore(self, item: HistoryItem) -> None:
         if item.role == "assistant" and item.text:
@@ -275,9 +230,7 @@ class EmbeddedConversation:
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._listening.clear()
-            if self._late is not None:
-                self._late.answer.cancel()
+            self._comprehension.close()
             self._tasks.cancel()
             self._fits.cancel()
             self._engine.left()

@@ -41,6 +41,8 @@ class ScriptedConversation:
     fails: Exception | None = None
     hold: asyncio.Event | None = None
     """a commit waits for it"""
+    late: asyncio.Future[Understood] | None = None
+    """a commit does not wait for it: its words are late"""
     config: SessionConfig = field(default_factory=SessionConfig)
     heard: list[Floats] = field(default_factory=list)
     utterances: list[Floats] = field(default_factory=list)
@@ -74,7 +76,12 @@ class ScriptedConversation:
         if self.hold is not None:
             await self.hold.wait()
         self.utterances.append(sound)
+        if self.late is not None:
+            return Understood(len(sound) / 24_000, late=True)
         return Understood(len(sound) / 24_000, "hello", 0.5)
+
+    async def heard_late(self) -> Understood:
+        return await self.late if self.late is not None else Understood(0.0)
 
     async def respond(self, item_id: str, say: str | None = None) -> AsyncIterator[Output]:
         try:

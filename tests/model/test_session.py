@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from model import client, events
-from model.api import FRAME, RATE_HZ, EarlyHearing, Tool
+from model.api import FRAME, RATE_HZ, EarlyHearing, Tool, Understood
 from model.client import EngineClient
 from model.errors import EngineBusy, EngineError
 from tests.model.conftest import Grants, Served, Wire, pcm16, serve
@@ -212,6 +212,39 @@ async def test_an_utterance_is_appended_committed_and_told(
     (heard,) = conversation.utterances
     sent = np.frombuffer(pcm16(0.1) + pcm16(0.2), "<i2") / 32768
     assert np.max(np.abs(heard - sent)) < 1e-4
+
+
+async def test_late_words_are_told_once_and_before_those_of_the_next_utterance(
+    wire: Wire, conversation: ScriptedConversation
+) -> None:
+    kind = "conversation.item.input_audio_transcription.completed"
+    conversation.late = asyncio.get_running_loop().create_future()
+    await append(wire, 0.1)
+    first = await wire.ask("input_audio_buffer.commit", "input_audio_buffer.committed")
+    added = await wire.until("conversation.item.added")
+    assert (added["item"]["id"], added["item"]["content"][0]["transcript"]) == (first["item_id"], None)
+    late, conversation.late = conversation.late, None
+    await append(wire, 0.2)
+    second = await wire.ask("input_audio_buffer.commit", "input_audio_buffer.committed")
+    late.set_result(Understood(0.1, "late words", 0.4))
+    told = [await wire.until(kind), await wire.until(kind)]
+    assert [(one["item_id"], one["transcript"]) for one in told] == [
+        (first["item_id"], "late words"),
+        (second["item_id"], "hello"),
+    ]
+
+
+async def test_late_words_that_fail_are_none_and_their_error_goes_nowhere(
+    wire: Wire, conversation: ScriptedConversation, capfd: pytest.CaptureFixture[str]
+) -> None:
+    conversation.late = asyncio.get_running_loop().create_future()
+    await append(wire, 0.1)
+    await wire.ask("input_audio_buffer.commit", "input_audio_buffer.committed")
+    conversation.late.set_exception(ValueError("the caller said zyzzyva"))
+    told = await wire.until("conversation.item.input_audio_transcription.completed")
+    assert (told["transcript"], told["voicegate"]["confidence"]) == ("", None)
+    logged = capfd.readouterr()
+    assert "zyzzyva" not in logged.out + logged.err
 
 
 async def test_binary_frames_are_sound_both_ways(wire: Wire, conversation: ScriptedConversation) -> None:

@@ -202,6 +202,26 @@ async def test_a_call_whose_words_are_kept_shows_them_where_they_belong(house: H
     assert found.count(PLANTED) == 3, "a turn, an item of the history, the page"
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_words_that_come_while_a_filler_is_said_are_kept_by_the_same_rules(
+    house: House, keeps: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    phone = await talking(house, {"keep": Keep(transcript=keeps)}, **PAGE)
+    house.engine.hear_s = 2.0
+    house.engine.hears = [f"{PLANTED} of card four one one one, 1111 1111 1111"]
+    await speaks(house, phone, "one moment please " + "we are open until six " * 3)
+    await house.until(lambda: texts(house, phone))
+    kept = f"{PLANTED} of card [card number]" if keeps else None
+    assert (texts(house, phone), shown(phone)) == ([kept], [kept])
+    found = everything(house, phone)
+    await house.hang_up(phone)
+    await house.over(phone)
+    logged = capfd.readouterr()
+    assert (PLANTED in found) == keeps
+    assert PLANTED not in logged.out + logged.err
+    assert "1111" not in found + everything(house, phone) + logged.out + logged.err
+
+
 async def test_another_engine_knows_the_words_that_nobody_keeps(house: House) -> None:
     phone = await talking(house, {"keep": Keep(transcript=False)})
     house.engine.hears = ["a question"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,10 +39,14 @@ class ToldEar:
         self.pause = on_words
         return self
 
-    def hear(self, pcm: Floats) -> None:
+    @property
+    def others_wait(self) -> bool:
+        return not self.held.is_set()
+
+    def hear(self, pcm: Floats, phrases: Sequence[str] = ()) -> None:
         self.seconds += len(pcm) / RATE_HZ
 
-    def finish(self) -> asyncio.Task[Words]:
+    def finish(self, phrases: Sequence[str] = ()) -> asyncio.Task[Words]:
         self.seconds = 0.0
         return asyncio.get_running_loop().create_task(self._finish())
 

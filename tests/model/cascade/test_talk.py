@@ -397,6 +397,7 @@ async def test_what_is_heard_at_a_pause_is_told(words: str, state: str) -> None:
         told: list[EarlyHearing] = []
         caller.conversation.tell_early(told.append)
         caller.ear.pause(Words(words, "en", 0.9, 1.0))
+        await asyncio.sleep(0)
         assert [early.state for early in told] == [state]
         assert caller.ear.open == (state == "unfinished")
         assert caller.script.asked == [], "nobody is asked before the turn is over"

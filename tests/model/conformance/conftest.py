@@ -3,6 +3,7 @@ on a checkpoint of drawn weights."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import tempfile
@@ -41,6 +42,8 @@ class Subject:
     grants: Grants
     tell: Callable[[str], None] = lambda _: None
     """what the next utterance will be heard as, where sound alone does not say so"""
+    hold: Callable[[float], None] = lambda _: None
+    """ears of an engine that transcribes hear each utterance so many seconds late, as others wait"""
     calls: int = field(default=0)
 
     def grant(self) -> VoiceGrant:
@@ -66,15 +69,41 @@ class Subject:
             await conversation.close()
 
 
+class HeldEars(Ears):
+    """The house's ears behind others who wait, once they are held."""
+
+    held_s = 0.0
+
+    def hold(self, seconds: float) -> None:
+        self.held_s = seconds
+
+    @property
+    def waiting(self) -> int:
+        return int(self.held_s > 0)
+
+    async def transcribe(self, pcm: Floats, language: str | None = "en", **named: Any) -> Words:
+        await asyncio.sleep(self.held_s)
+        return await super().transcribe(pcm, language, **named)
+
+
 class ToldEars:
     """The house's ears, as far as an engine needs them; each utterance is heard as the next of `words`."""
 
     wait_s = 0.0
+    held_s = 0.0
 
     def __init__(self, words: list[str]) -> None:
         self._words = words
 
+    def hold(self, seconds: float) -> None:
+        self.held_s = seconds
+
+    @property
+    def waiting(self) -> int:
+        return int(self.held_s > 0)
+
     async def transcribe(self, pcm: Floats, language: str | None, **_: Any) -> Words:
+        await asyncio.sleep(self.held_s)
         return Words(self._words.pop(0) if self._words else "", language or "", 0.9, len(pcm) / RATE_HZ)
 
     def metrics(self) -> str:
@@ -115,9 +144,9 @@ async def subject(
 ) -> AsyncIterator[Subject]:
     """One engine after the other. Each is opened by a grant of its own call."""
     if request.param == "embedded":
-        ears = Ears(ears_socket)
+        ears = HeldEars(ears_socket)
         await ears.ready()
-        yield Subject("embedded", EmbeddedEngine(mouth, ears, CONVERSATIONS), grants)
+        yield Subject("embedded", EmbeddedEngine(mouth, ears, CONVERSATIONS), grants, hold=ears.hold)
         await ears.close()
     elif request.param == "cascade":
         words: list[str] = []
@@ -125,7 +154,7 @@ async def subject(
             settings = ChatSettings(script.url, "m")
             told = ToldEars(words)
             engine = CascadeEngine(settings, LentMouth(mouth), told, CONVERSATIONS)  # type: ignore[arg-type]
-            yield Subject("cascade", engine, grants, words.append)
+            yield Subject("cascade", engine, grants, words.append, told.hold)
             await engine.close()
     else:
         chroma = chroma_engine()

@@ -92,6 +92,26 @@ async def test_an_utterance_and_its_answer(wire: Wire, subject: Subject) -> None
     assert events[-1]["response"]["voicegate"]["audio_s"] > 0
 
 
+async def test_words_that_come_late_are_told_late_and_once(wire: Wire, subject: Subject) -> None:
+    subject.hold(2.0)
+    subject.tell("when do you open")
+    await wire.socket.send(bytes_from_float(noise(0.4)))
+    await wire.say("input_audio_buffer.commit")
+    await wire.say("response.create")
+    events = [event for event in await wire.gather("response.done") if isinstance(event, dict)]
+    added = next(event for event in events if event["type"] == "conversation.item.added")
+    assert added["item"]["content"][0]["transcript"] is None
+    told = [event for event in events if event["type"].endswith("input_audio_transcription.completed")]
+    if not subject.engine.limits.transcribes:
+        assert told == []
+        return
+    (words,) = told
+    assert (words["item_id"], words["voicegate"]["duration_s"]) == (added["item"]["id"], pytest.approx(0.4))
+    assert (words["transcript"] == "when do you open") == (subject.name == "cascade"), "noise says nothing"
+    first = next(event for event in events if event["type"].endswith("output_audio_transcript.delta"))
+    assert events.index(first) < events.index(words), "a filler was said meanwhile"
+
+
 async def test_a_reply_is_cancelled_and_cut(wire: Wire) -> None:
     await wire.say("response.create", response={"voicegate": {"say": TEXT * 3}})
     created = (await wire.until("response.created"))["response"]

@@ -146,7 +146,7 @@ async def test_who_speaks_on_while_the_head_is_fitted_does_not_stop_that(
     grant = grants.issue()
     conversation = await engine.open(grant, Reference(grant.voice, grant.voice_hash, None, "", stock=True))
     await conversation.configure(SessionConfig(answers=tuple(demo()["answers"])))
-    conversation._heard_early(Words("Could you tell me whether", "en", 0.9, 1.0))
+    conversation._comprehension._hear_pause(Words("Could you tell me whether", "en", 0.9, 1.0))
     await asyncio.sleep(0)
     conversation.clear()
     await asyncio.sleep(0)

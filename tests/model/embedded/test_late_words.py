@@ -107,6 +107,33 @@ async def test_who_is_heard_late_is_told_to_wait(conversation: EmbeddedConversat
     assert await conversation.truncate("item-1", 0.1) == FILLER
 
 
+async def test_late_words_are_told_when_they_are_there(
+    conversation: EmbeddedConversation, ears: SlowEars
+) -> None:
+    ears.takes_s, ears.others = 3.0, 1
+    understood, _ = await turn(conversation)
+    assert understood.late
+    outputs = conversation.respond("item-1")
+    await anext(outputs)
+    await outputs.aclose()  # type: ignore[attr-defined]  # the caller speaks into "One moment, please."
+    late = await conversation.heard_late()
+    assert (late.text, late.intent, late.duration_s) == ("when are you open", "hours", 1.0)
+    assert await reply(conversation) == ["From nine to six."]
+
+
+async def test_late_words_that_nobody_waits_for_any_more_are_none(
+    conversation: EmbeddedConversation, ears: SlowEars
+) -> None:
+    ears.takes_s, ears.others = 3600.0, 1
+    await turn(conversation)
+    late = asyncio.ensure_future(conversation.heard_late())
+    await asyncio.sleep(0)
+    ears.takes_s = 0.0
+    understood, _ = await turn(conversation)
+    assert (understood.text, understood.late) == ("when are you open", False)
+    assert (await late).text is None
+
+
 async def test_whom_nobody_keeps_from_being_heard_is_told_to_wait_later(
     conversation: EmbeddedConversation, ears: SlowEars
 ) -> None:
