@@ -39,7 +39,7 @@ from gateway.run.child import Child
 from gateway.run.ears_wanted import wants_ears
 from gateway.run.sip_lines import SipLines
 from model import json_log
-from model.ears import SOCKET_VARIABLE
+from model.ears import ONE_THREAD, SOCKET_VARIABLE
 from model.tasks import Tasks, race, watch_loop
 
 log = structlog.get_logger("supervisor")
@@ -100,8 +100,7 @@ class Supervisor:
             **self._chroma(),
             **self.settings.llm_variables,
             json_log.LEVEL_VARIABLE: self.settings.log_level,
-            "OMP_NUM_THREADS": "1",  # many small processes: threads of numpy and onnxruntime only fight
-            "OPENBLAS_NUM_THREADS": "1",
+            **ONE_THREAD,
             "MALLOC_ARENA_MAX": "1",  # glibc's heap per thread costs the hall 10 MB
         }
 

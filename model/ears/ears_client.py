@@ -20,7 +20,7 @@ from typing import Final, Self, cast
 import structlog
 
 from model.api import MAX_UTTERANCE_S, RATE_HZ, Floats
-from model.ears import SOCKET_VARIABLE
+from model.ears import ONE_THREAD, SOCKET_VARIABLE
 from model.ears.ear_messages import (
     EarMessage,
     EarReader,
@@ -258,7 +258,8 @@ class _OwnEars(Ears):
                 sys.executable, "-m", "model.ears.ears_process",
                 "--uds", str(self._socket), "--until-stdin-ends",
                 stdin=asyncio.subprocess.PIPE,  # ours to close: whatever ends us ends them
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # it finds what we find
+                # it finds what we find
+                env={**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)},
             )  # fmt: skip
             status = await process.wait()
             log.error("ears.died", pid=process.pid, status=status, remedy="they are started again")
