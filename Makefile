@@ -47,6 +47,7 @@ bench-engine: $(VENV)/.test
 	$(BIN)/python -m benchmarks.understanding
 	$(BIN)/python -m benchmarks.engine
 
+bench-ears: export OPENBLAS_NUM_THREADS := 1
 bench-ears: $(VENV)/.test
 	@$(BIN)/voicegate models get whisper-base || echo "without whisper-base"
 	$(BIN)/python -m benchmarks.ears

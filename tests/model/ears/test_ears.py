@@ -56,6 +56,23 @@ async def ears_without_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     await ears.close()
 
 
+def environ(pid: int) -> set[str]:
+    """What the process was given."""
+    return set(Path(f"/proc/{pid}/environ").read_text().split("\0"))
+
+
+async def test_ears_of_an_engine_that_runs_alone_compute_on_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What more threads do between two questions is spin."""
+    monkeypatch.setenv("VOICEGATE_MODELS", str(tmp_path))
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+    ears = await Ears.of_this_house({})
+    given = environ(ears.process.pid)  # type: ignore[attr-defined]  # these are ears of its own
+    assert {"OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1"} <= given
+    await ears.close()
+
+
 async def test_words_of_several_callers_at_once(ears: Ears) -> None:
     heard = await asyncio.gather(*(ears.transcribe(prompt(name)) for name in PROMPTS))
     assert [words.text for words in heard] == list(PROMPTS.values())
