@@ -46,7 +46,7 @@ Judge = Callable[[Words, Sequence[str]], Awaitable[M]]
 
 
 @dataclass(frozen=True, slots=True)
-class EarlyWords(Generic[M]):
+class PauseWords(Generic[M]):
     """What was heard at a pause, and what it means once that is known."""
 
     words: Words
@@ -81,7 +81,7 @@ class Comprehension(Generic[M]):
         self._tell: Callable[[EarlyHearing], None] = lambda _: None
         self._phrases: tuple[str, ...] = ()
         """which may be said in the present utterance"""
-        self._early: EarlyWords[M] | None = None
+        self._early: PauseWords[M] | None = None
         """of the present utterance's latest pause"""
         self._late: asyncio.Task[Understood] | None = None
         """understands the last utterance, whose commit has not waited for it"""
@@ -155,7 +155,7 @@ class Comprehension(Generic[M]):
     def _hear_pause(self, words: Words) -> None:
         self._drop_early()
         judged = self._tasks.short(self._judge_early(words, self._phrases), "ears.judge")
-        self._early = EarlyWords(words, self._phrases, judged)
+        self._early = PauseWords(words, self._phrases, judged)
 
     async def _judge_early(self, words: Words, phrases: Sequence[str]) -> M:
         judged = await self._judge(words, phrases)
@@ -174,7 +174,7 @@ class Comprehension(Generic[M]):
         self,
         answer: asyncio.Task[Words],
         phrases: tuple[str, ...],
-        early: EarlyWords[M] | None,
+        early: PauseWords[M] | None,
         duration_s: float,
     ) -> Understood:
         try:
