@@ -118,6 +118,11 @@ class Settings(BaseModel):
     llm_give_up_s: float = Field(
         7.0, ge=1, le=60, description="a caller who waits so long for it hears a farewell, and the call ends"
     )
+    turns_by_words: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="callers' words decide when their turns end for an engine that does not hear them early "
+        "(Chroma); auto: where this house has ears anyway; on: it has them for that; off: the clock decides",
+    )
     engine_url: tuple[str, ...] = Field(
         (),
         description="engines that run elsewhere: ws:// or wss:// of each, or a Serve cluster's http(s)://; "

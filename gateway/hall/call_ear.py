@@ -13,11 +13,13 @@ from typing import Final
 
 from gateway.hall.audio import Floats
 from gateway.hall.clocks import Clocks
+from gateway.hall.early_words import EarlyWords
 from gateway.hall.inbox import CallerTurn, Inbox
 from gateway.hall.playout import Playout
 from gateway.hall.speech import Speech
 from gateway.hall.turns import TurnEvent, Turns
 from model.ears.ears_client import Ears
+from model.ears.words_heard import Words
 
 APPEND_FRAMES: Final = 4
 """Line frames of the caller's speech that go to the engine together (80 ms); at a pause each goes at once."""
@@ -39,6 +41,7 @@ class CallEar:
         *,
         clocks: Clocks = time,
         house_ears: Ears | None = None,
+        hears_early: bool = False,
     ) -> None:
         self._playout = playout
         self._speech = speech
@@ -46,12 +49,15 @@ class CallEar:
         self._clocks = clocks
         self._tap: Tap | None = None
         self._attendant: Attendant | None = None
+        self._words: EarlyWords | None = None
         self._listening = False
         self._interruptible = True
         self._heeded = False
         """the present turn goes to the engine: it began when somebody listened"""
         self.house_ears = house_ears
         """where this house hears words"""
+        self.hears_early = hears_early and house_ears is not None
+        """they are asked at pauses, for an engine that does not hear early"""
         self.turns = Turns()
         self.last_sound = clocks.monotonic()
         """when somebody last spoke, monotonic"""
@@ -69,6 +75,10 @@ class CallEar:
     def attend(self, attendant: Attendant | None) -> None:
         """`attendant` hears the turns too that go to the engine; None: nobody does any more."""
         self._attendant = attendant
+
+    def hear_words(self, words: EarlyWords | None) -> None:
+        """`words` are heard early for an engine that does not; None: nobody does any more."""
+        self._words = words
 
     @property
     def heeds_turn(self) -> bool:
@@ -110,6 +120,8 @@ class CallEar:
         """What the caller began to say is nothing (the call was held)."""
         if self.turns.speaking and self._heeded:
             self._speech.clear()
+            if self._words is not None:
+                self._words.forget()
         self._heeded = False
         self.turns.reset()
         self.restart_silence()
@@ -135,8 +147,10 @@ class CallEar:
             return
         busy = self._playout.busy
         speech = self._speech
+        words = self._words if speech.wants_words else None
+        teller = speech if words is None else words
         event = self.turns.hear(
-            frame, judged, we_talk=busy, early=speech.early, knows_asides=speech.knows_asides
+            frame, judged, we_talk=busy, early=teller.early, knows_asides=teller.knows_asides
         )
         if busy or self.turns.speaking:
             self.last_sound = now
@@ -145,11 +159,14 @@ class CallEar:
         if not self._heeded:
             self.turns.take()
             return
+        said: Words | None = None
         if event is not None or self.turns.frames_waiting >= APPEND_FRAMES or self.turns.pausing:
             sound = self.turns.take()
             if sound is not None:
                 speech.append(sound)
+            if words is not None:
+                said = words.hear(sound, event, self.turns)
             if self._attendant is not None:
                 self._attendant(sound, event, self.turns.speech_s)
         if event is not None:
-            self._inbox.post(CallerTurn(event, now, self.turns.duration_s, self.turns.quiet_s))
+            self._inbox.post(CallerTurn(event, now, self.turns.duration_s, self.turns.quiet_s, said))

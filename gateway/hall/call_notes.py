@@ -59,6 +59,15 @@ class NotedTurn:
         return self.words.known.is_set() and (self.words.said is None or self.words.said.settled)
 
 
+@dataclass(slots=True, eq=False)
+class _Unread:
+    """A turn that the scribe writes, and who is told what may be kept of it."""
+
+    told: Callable[[Passage | None, float | None], None]
+    words: WrittenWords | None = None
+    is_written: bool = False
+
+
 class CallNotes:
     """One call's turns on their way into its session, in order.
 
@@ -70,25 +79,41 @@ class CallNotes:
         self._memory = memory
         self._scribe = scribe
         self._waiting: deque[NotedTurn] = deque()
+        self._unread: deque[_Unread] = deque()
 
     def have_written(
-        self, sound: Sequence[Floats], language: str, told: Callable[[Passage | None, float | None], None]
+        self,
+        sound: Sequence[Floats],
+        language: str,
+        told: Callable[[Passage | None, float | None], None],
+        heard: WrittenWords | None = None,
     ) -> bool:
         """Has a turn written down beside the call; False when there is nobody who could.
 
-        `told` is called once, also after the call: with what may be kept of the words, and how sure they are.
+        `told` is called once, turn by turn, also after the call: with what may be kept of the words, and how
+        sure they are. `heard`: the words, where somebody heard them already.
         """
         if not sound or not self._scribe.writes:
             return False
+        turn = _Unread(told)
+        self._unread.append(turn)
 
         def read(words: WrittenWords | None) -> None:
-            if words is None:
-                told(None, None)
-            else:
-                told(self._memory.hear(words.text, as_item=False), round(words.confidence, 3))
+            turn.words, turn.is_written = words, True
+            self._read()
 
-        self._scribe.write(sound, language, read)
+        self._scribe.write(sound, language, read, heard)
         return True
+
+    def _read(self) -> None:
+        """Looks through what is written, in the order in which it was said: a number may go over turns."""
+        while self._unread and self._unread[0].is_written:
+            turn = self._unread.popleft()
+            if turn.words is None:
+                turn.told(None, None)
+            else:
+                passage = self._memory.hear(turn.words.text, as_item=False)
+                turn.told(passage, round(turn.words.confidence, 3))
 
     def add(self, turn: NotedTurn) -> None:
         """An turn is over; it is noted when all of it is known, and those before it are noted."""

@@ -18,6 +18,7 @@ from gateway.dialplan.plan_languages import ELSE, UNSPOKEN
 from gateway.hall.call import Call
 from gateway.hall.call_notes import NotedTurn, TurnWords
 from gateway.hall.caller_language import CallerLanguage
+from gateway.hall.early_words import EarlyWords
 from gateway.hall.inbox import (
     CallEnded,
     CallerTurn,
@@ -36,6 +37,7 @@ from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hall_messages import TurnAnswered
 from gateway.ipc.line_messages import ShownHeard, ShownLatency, ShownNote
 from gateway.store.call_session import Turn as SessionTurn
+from model.ears.words_heard import Words
 from model.redaction.redactor import TOLD, Passage
 from model.tasks import Tasks
 
@@ -96,7 +98,7 @@ class Conversation:
         call, verb = self._call, self._verb
         now, hold = call.route.local(), call.route.hold_text
         call.speech.configure(verb, now, call.route.zone, call.last_disclosed, hold=hold)
-        language = self._language_sought()
+        language, words = self._language_sought(), self._words_heard()
         call.ear.listen()
         if not verb.interruptible:
             call.ear.hold_floor()
@@ -119,6 +121,9 @@ class Conversation:
             call.ear.attend(None)
             if language is not None:
                 language.close()
+            if words is not None:
+                call.ear.hear_words(None)
+                words.forget()
             call.ear.ignore()
             call.ear.yield_floor()
             call.seat.aim(FULL)
@@ -229,7 +234,7 @@ class Conversation:
         now = call.ear.last_sound
         self._turn = Turn(self._turns, turn.duration_s, turn.at - turn.quiet_s, turn.at, now, item)
         self._open.append(self._turn)
-        self._have_written(self._turn)
+        self._have_written(self._turn, turn.words)
         call.show_state()
         self._following.short(self._follow(self._turn), "call.turn")
 
@@ -303,15 +308,27 @@ class Conversation:
         text = heard.said.kept if heard.said is not None and self._keeps_words else None
         self._call.line.show(ShownHeard(text, heard.duration_s, heard.confidence))
 
-    def _have_written(self, turn: Turn) -> None:
-        """Has the turn written down beside the call, where the plan keeps words and the engine has none."""
+    def _have_written(self, turn: Turn, heard: Words | None) -> None:
+        """Has the turn written down beside the call, where the plan keeps words and the engine has none.
+
+        `heard`: its words, where the hall heard them already.
+        """
         call = self._call
 
         def told(said: Passage | None, confidence: float | None) -> None:
             self._tell(turn, Heard(turn.number, said, turn.speech_s, confidence))
 
         if self._keeps_words:
-            turn.scribed = call.notes.have_written(call.speech.unwritten, call.route.language, told)
+            turn.scribed = call.notes.have_written(call.speech.unwritten, call.route.language, told, heard)
+
+    def _words_heard(self) -> EarlyWords | None:
+        """Hears words at pauses, for an engine that does not."""
+        ear = self._call.ear
+        if ear.house_ears is None or not ear.hears_early:
+            return None
+        words = EarlyWords(ear.house_ears, self._own_language, keeps=self._keeps_words)
+        ear.hear_words(words)
+        return words
 
     # ── the caller's language ────────────────────────────────────────────────────────────────────────
 

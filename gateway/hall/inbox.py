@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from gateway.errors import VoicegateError
@@ -16,6 +16,7 @@ from gateway.hall.playout import Item, Playout
 from gateway.hall.turns import TurnEvent
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.line_messages import KeyWay
+from model.ears.words_heard import Words
 from model.redaction.redactor import Passage
 from model.tasks import race
 
@@ -65,12 +66,14 @@ class Dtmf:
 
 @dataclass(frozen=True, slots=True)
 class CallerTurn:
-    """What `Turns` noticed. `at` is monotonic, `quiet_s` how long it had been quiet by then."""
+    """What `Turns` noticed. `at` is monotonic, `quiet_s` how long it had been quiet by then;
+    `words` are those of a turn that is over, where the hall heard them and the plan keeps them."""
 
     event: TurnEvent
     at: float
     duration_s: float
     quiet_s: float
+    words: Words | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

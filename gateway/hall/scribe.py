@@ -88,13 +88,19 @@ class Scribe:
         """Whether there is anybody to write."""
         return self._ears is not None
 
-    def write(self, sound: Sequence[Floats], language: str, told: Told) -> None:
+    def write(
+        self, sound: Sequence[Floats], language: str, told: Told, heard: WrittenWords | None = None
+    ) -> None:
         """Has a turn written; `told` is called once: by a task of the scribe's, or now if there is no room.
 
-        `language`: the call's, as a tag or as ISO 639-1.
+        `language`: the call's, as a tag or as ISO 639-1. `heard`: the words, where somebody heard them
+        already; they are told now, and nobody hears the turn again.
         """
         seconds = sum(map(len, sound)) / HOUSE_HZ
-        if self._ears is None or not seconds:
+        if heard is not None:
+            self.written += bool(heard.text)
+            told(heard if heard.text else None)
+        elif self._ears is None or not seconds:
             told(None)
         elif len(self._waiting) >= MOST or self._waiting_s + seconds > MOST_S:
             self._drop()

@@ -90,6 +90,8 @@ class Speech:
         self._transcribes = self._recalls = True
         self.knows_asides = False
         """the present engine tells which words are nothing to stop for"""
+        self.wants_words = False
+        """… and it, or the one before it while there is none, does not hear early: the hall may do that"""
         self.early: EarlyHearing | None = None
         """what it made of the latest pause of the present utterance"""
 
@@ -300,7 +302,7 @@ class Speech:
                 return
             self._replies.moved()
             self._transcribes, self.knows_asides = session.transcribes, session.knows_asides
-            self._recalls = session.recalls
+            self._recalls, self.wants_words = session.recalls, not session.knows_asides
             self._take(event, post)
 
     async def _write(self, session: EngineSession, outbox: Outbox) -> None:

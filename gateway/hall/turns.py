@@ -119,6 +119,10 @@ class Turns:
         """Frames of the turn that nobody took yet."""
         return len(self._sound)
 
+    def covered_by(self, early: EarlyHearing) -> bool:
+        """Whether nothing was said after what `early` is of."""
+        return early.heard_s >= self._length_s - self._quiet_s - SAME_S
+
     @property
     def pausing(self) -> bool:
         """The sound has just ended, and an engine that hears early waits for what is left of it."""
@@ -183,7 +187,7 @@ class Turns:
             self._length_s = len(self._sound) * FRAME_S
             self._preroll.clear()
             return TurnEvent.ONSET
-        if early is not None and early.heard_s < self._length_s - self._quiet_s - SAME_S:
+        if early is not None and not self.covered_by(early):
             early = None  # the caller has spoken on
         if not self.counts:
             counts = self._is_turn(judged, we_talk, early, knows_asides)

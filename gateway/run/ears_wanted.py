@@ -23,13 +23,14 @@ def wants_ears(settings: Settings, *, hears_languages: bool = False) -> bool:
     """Whether a process of this house hears words.
 
     It does for the embedded engine and for the cascade; where the dialplan leads callers by their language;
-    and to write down what callers say to an engine that does not, where some route keeps transcripts. That
-    it could not is said once, and no call is the worse for it.
+    to write down what callers say to an engine that does not, where some route keeps transcripts; and where
+    the settings want turns to end by words. That it could not is said once, and no call is the worse for it.
     """
     if hears_languages or (settings.stock_only and not settings.engine_url):
         return True
     plan = Dialplan.load(dialplan_dir(settings), None, words_leave=settings.words_leave)
-    if not any(route.keep.transcript for route in plan.routes):
+    keeps = any(route.keep.transcript for route in plan.routes)
+    if not keeps and settings.turns_by_words != "on":
         return False
     absent, folder = packages.absent(packages.NEEDED["ears process"]), model_files_dir(settings)
     if absent is None and any(_are_there(name, folder) for name in WEIGHTS):
@@ -39,7 +40,8 @@ def wants_ears(settings: Settings, *, hears_languages: bool = False) -> bool:
         if absent is None
         else packages.missing(absent, "the ears process")
     )
-    log.warning("transcripts.no_ears", remedy=remedy)  # an engine that transcribes needs none
+    # an engine that transcribes, or hears early, needs none
+    log.warning("transcripts.no_ears" if keeps else "turns.no_ears", remedy=remedy)
     return False
 
 

@@ -26,6 +26,7 @@ class Engine:
         self.cleared = 0
         self.early: EarlyHearing | None = None
         self.knows_asides = False
+        self.wants_words = False
 
     def append(self, sound: Floats) -> None:
         self.appended_s += len(sound) / 24_000

@@ -57,6 +57,7 @@ from gateway.store.call_session import Session
 from gateway.store.living_calls import LivingCalls
 from model import client
 from model.api import EarlyHearing, HearingState
+from model.ears.words_heard import Words
 from model.errors import EngineBusy, EngineLost, EngineRefused
 from tests.house_time import HouseLoop
 from watermark.errors import MarkError
@@ -203,7 +204,8 @@ class Noiseless(NoiseFloor):
 
 @dataclass
 class Ears:
-    """What the hall uses of `model.ears.ears_client.Ears`: the languages that it finds, one a question."""
+    """What the hall uses of `model.ears.ears_client.Ears`: the languages and words that it finds, one a
+    question."""
 
     finds: list[tuple[str, float]] = field(default_factory=list)
     think_s: float = 0.1
@@ -219,6 +221,30 @@ class Ears:
             self.taken_back += 1
             raise
         return self.finds.pop(0) if self.finds else ("", 0.0)
+
+    words: list[str] = field(default_factory=list)
+    """what it understands; of all after these, the last one"""
+    refuses: str = ""
+    wait_s: float = 0.0
+    waiting: int = 0
+    listened: list[tuple[float, str | None, bool]] = field(default_factory=list)
+    """(seconds of sound, language, patient)"""
+
+    async def transcribe(
+        self,
+        pcm: Floats,
+        language: str | None = "en",
+        *,
+        phrases: Sequence[str] = (),
+        patient: bool = False,
+    ) -> Words:
+        seconds = len(pcm) / 24_000
+        self.listened.append((seconds, language, patient))
+        text = (self.words.pop(0) if len(self.words) > 1 else self.words[0]) if self.words else None
+        await asyncio.sleep(self.think_s)
+        if self.refuses or text is None:
+            return Words("", language or "", 0.0, seconds, self.refuses or "no weights")
+        return Words(text, language or "", 0.8, seconds, "" if text else "no speech")
 
 
 # ── Redis ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -746,11 +772,12 @@ class House:
     """One hall, its lines' clock, and everybody it talks with."""
 
     def __init__(self, folder: Path, *, activity: Any = None, **settings: Any) -> None:
-        """`activity`: what judges speech in the place of `Loudness`."""
+        """`activity`: what judges speech in the place of `Loudness`. Its own ears hear no words early unless
+        `settings` say so."""
         loop = asyncio.get_running_loop()
         assert isinstance(loop, HouseLoop)
         self.loop = loop
-        self.settings = Settings(data_dir=folder, **settings)
+        self.settings = Settings(data_dir=folder, **{"turns_by_words": "off", **settings})
         self.consent = Consent(loop)
         self.engine = Engine()
         self.ears = Ears()

@@ -72,3 +72,17 @@ def test_what_is_missing_for_it_is_said_with_its_remedy(
     with capture_logs() as logs:
         assert not wants_ears(settings)
     assert "ctranslate2" in logs[0]["remedy"]
+
+
+def test_who_wants_turns_to_end_by_words_has_them_beside_an_engine_that_keeps_none(tmp_path: Path) -> None:
+    assert wants_ears(
+        house(tmp_path, keeps=False, weights="whisper-tiny-en", engine="chroma", turns_by_words="on")
+    )
+
+
+def test_what_is_missing_for_turns_by_words_is_said(tmp_path: Path) -> None:
+    settings = house(tmp_path, keeps=False, weights=None, engine="chroma", turns_by_words="on")
+    with capture_logs() as logs:
+        assert not wants_ears(settings)
+    (line,) = logs
+    assert (line["event"], line["remedy"]) == ("turns.no_ears", "voicegate models get whisper-tiny-en")

@@ -1,0 +1,68 @@
+"""Hears callers early for an engine that does not: what is said at a pause decides how long it may last.
+
+The house's ears are asked beside the call, as an engine that hears early asks them (`model.ears.listening`),
+and never in its way: a turn that they told nothing of ends by the clock, and until they tell of another one
+the clock also decides what cuts our voice. The words stay in here, but for a plan that keeps transcripts:
+then they go with the turn that they are of, which nobody need hear once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from gateway.hall.audio import Floats
+from gateway.hall.turns import TurnEvent, Turns
+from model.api import EarlyHearing
+from model.ears.ears_client import Ears
+from model.ears.last_words import early_hearing
+from model.ears.listening import Listening
+from model.ears.words_heard import Words
+
+BUSY_S: Final = 0.3
+"""Whoever would wait longer than this for the ears has no words in time: the clock decides what cuts us."""
+
+
+class EarlyWords:
+    """One conversation's, in `language` (ISO 639-1). `keeps`: the plan keeps words."""
+
+    def __init__(self, ears: Ears, language: str, *, keeps: bool) -> None:
+        self._ears = ears
+        self._keeps = keeps
+        self._listening = Listening(ears, self._heard, language)
+        self._words: Words | None = None
+        self._deaf = False
+        """the ears told nothing of the latest turn"""
+        self.early: EarlyHearing | None = None
+        """what the latest pause of the present turn says"""
+
+    @property
+    def knows_asides(self) -> bool:
+        """It will tell, in time, which words are nothing to stop for."""
+        return not self._deaf and self._ears.wait_s <= BUSY_S
+
+    def hear(self, sound: Floats | None, event: TurnEvent | None, turns: Turns) -> Words | None:
+        """More of the caller's turn, float32 24 kHz, and what it has come to.
+
+        Returns the words of a turn that is over, where they are kept and nothing was said after them. On the
+        hot path: the sound is looked at after the pass.
+        """
+        loop = asyncio.get_running_loop()
+        if sound is not None:
+            loop.call_soon(self._listening.hear, sound)
+        if event is not TurnEvent.END and event is not TurnEvent.TRIFLE:
+            return None
+        told, words = self.early, self._words
+        self._deaf = told is None
+        self.forget()
+        return words if told is not None and turns.covered_by(told) else None
+
+    def forget(self) -> None:
+        """What the caller began to say is over, or nothing."""
+        self.early = self._words = None
+        asyncio.get_running_loop().call_soon(self._listening.clear)
+
+    def _heard(self, words: Words) -> None:
+        self.early = early_hearing(words)
+        self._words = words if self._keeps and self.early is not None else None
+        self._listening.open = self.early is not None and self.early.state == "unfinished"
