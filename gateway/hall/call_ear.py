@@ -150,7 +150,12 @@ class CallEar:
         words = self._words if speech.wants_words else None
         teller = speech if words is None else words
         event = self.turns.hear(
-            frame, judged, we_talk=busy, early=teller.early, knows_asides=teller.knows_asides
+            frame,
+            judged,
+            we_talk=busy,
+            early=teller.early,
+            knows_asides=teller.knows_asides,
+            wordless_s=0.0 if words is None else words.wordless_s,
         )
         if busy or self.turns.speaking:
             self.last_sound = now

@@ -4,12 +4,17 @@ The house's ears are asked beside the call, as an engine that hears early asks t
 and never in its way: a turn that they told nothing of ends by the clock, and until they tell of another one
 the clock also decides what cuts our voice. The words stay in here, but for a plan that keeps transcripts:
 then they go with the turn that they are of, which nobody need hear once more.
+
+What goes on over our voice is heard before it pauses, too: people behind the caller hold the judge of speech
+as the caller does, and no recogniser finds words in what several of them say.
 """
 
 from __future__ import annotations
 
 import asyncio
 from typing import Final
+
+import numpy as np
 
 from gateway.hall.audio import Floats
 from gateway.hall.turns import TurnEvent, Turns
@@ -18,9 +23,15 @@ from model.ears.ears_client import Ears
 from model.ears.last_words import early_hearing
 from model.ears.listening import Listening
 from model.ears.words_heard import Words
+from model.tasks import Tasks
 
 BUSY_S: Final = 0.3
 """Whoever would wait longer than this for the ears has no words in time: the clock decides what cuts us."""
+OVER_US_S: Final = 0.48
+"""So much speech over our voice, and the ears are asked whether there are words in it; not every caller's
+first half second has some. `benchmarks/noisy_lines.py` measures it."""
+AGAIN_S: Final = 0.3
+"""Of speech after which they are asked again, while there are none."""
 
 
 class EarlyWords:
@@ -30,11 +41,18 @@ class EarlyWords:
         self._ears = ears
         self._keeps = keeps
         self._listening = Listening(ears, self._heard, language)
+        self._tasks = Tasks()
         self._words: Words | None = None
+        self._open: list[Floats] = []
+        """what is said over our voice, as long as it may be nothing"""
+        self._open_asked = False
+        self._ask_at_s = OVER_US_S
         self._deaf = False
         """the ears told nothing of the latest turn"""
         self.early: EarlyHearing | None = None
         """what the latest pause of the present turn says"""
+        self.wordless_s = 0.0
+        """so much of the present turn's sound holds no words"""
 
     @property
     def knows_asides(self) -> bool:
@@ -50,6 +68,8 @@ class EarlyWords:
         loop = asyncio.get_running_loop()
         if sound is not None:
             loop.call_soon(self._listening.hear, sound)
+            if turns.is_open:
+                self._hear_over_us(sound, turns.speech_s)
         if event is not TurnEvent.END and event is not TurnEvent.TRIFLE:
             return None
         told, words = self.early, self._words
@@ -60,9 +80,24 @@ class EarlyWords:
     def forget(self) -> None:
         """What the caller began to say is over, or nothing."""
         self.early = self._words = None
+        self.wordless_s = 0.0
+        self._open, self._open_asked, self._ask_at_s = [], False, OVER_US_S
+        self._tasks.cancel()
         asyncio.get_running_loop().call_soon(self._listening.clear)
 
     def _heard(self, words: Words) -> None:
         self.early = early_hearing(words)
         self._words = words if self._keeps and self.early is not None else None
         self._listening.open = self.early is not None and self.early.state == "unfinished"
+
+    def _hear_over_us(self, sound: Floats, speech_s: float) -> None:
+        self._open.append(sound)
+        if speech_s >= self._ask_at_s and not self._open_asked and self.knows_asides:
+            self._open_asked, self._ask_at_s = True, speech_s + AGAIN_S
+            self._tasks.short(self._look_for_words(self._open.copy()), "call.over_us")
+
+    async def _look_for_words(self, sound: list[Floats]) -> None:
+        words = await self._ears.transcribe(np.concatenate(sound), self._listening.language)
+        self._open_asked = False
+        early = early_hearing(words)
+        self.wordless_s = words.sounded_s if early is not None and early.aside and not words.text else 0.0

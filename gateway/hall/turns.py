@@ -60,6 +60,10 @@ class TurnRules:
     its words are; shorter speech waits for them."""
     longest_s: float = 0.96
     """After so long it is one although it may have ended."""
+    wordless_s: float = 4.0
+    """While we talk and the ears find no words in what goes on, it is a turn after so long all the same."""
+    fresh_s: float = 0.6
+    """That there were no words says nothing of what was said so long after them."""
     trifle_s: float = 0.35
     """Quiet after which they are waited for no longer."""
     answered_s: float = 0.2
@@ -92,6 +96,8 @@ class Turns:
         """The turn began while we talked: what was over before we stopped may still be a cough."""
         self._past_us = False
         """… and it went on after we stopped"""
+        self._wordless = False
+        """the ears find no words in what is being said"""
         self._length_s = 0.0
         """of the turn's sound so far, the preroll included"""
         self.speaking = False
@@ -115,6 +121,11 @@ class Turns:
         return self._quiet_s
 
     @property
+    def is_open(self) -> bool:
+        """The present turn began over our voice, and nobody knows yet whether it is one."""
+        return self.speaking and self._over_us and not self.counts
+
+    @property
     def frames_waiting(self) -> int:
         """Frames of the turn that nobody took yet."""
         return len(self._sound)
@@ -136,10 +147,13 @@ class Turns:
         we_talk: bool,
         early: EarlyHearing | None = None,
         knows_asides: bool = False,
+        wordless_s: float = 0.0,
     ) -> TurnEvent | None:
         """One frame of the caller (float32 `(480,)` at 24 kHz; None when nothing came) and, when a window
         was completed by it, the probability of speech. `early`: what the engine heard last of the present
-        turn; `knows_asides`: it will tell which words are nothing to stop for."""
+        turn; `knows_asides`: it will tell which words are nothing to stop for; `wordless_s`: so much of the
+        turn, from its first sample, holds none."""
+        self._wordless = wordless_s > 0.0 and self._length_s - self.rules.fresh_s <= wordless_s
         sound = frame if frame is not None else np.zeros(round(HOUSE_HZ * FRAME_S), np.float32)
         if self.speaking:
             self._sound.append(sound)
@@ -213,6 +227,8 @@ class Turns:
             return True if long_enough or not we_talk else None
         if not knows_asides:
             return True if long_enough else None
+        if self._wordless and self._speech_s < rules.wordless_s:
+            return False if early is not None and early.aside and self._quiet_s > 0.0 else None
         if self._speech_s >= (rules.barge_s if self._since_loud_s <= SOUNDS_S else rules.longest_s) - 1e-9:
             return True
         if self._quiet_s == 0.0:

@@ -22,7 +22,7 @@ TALK = Converse(
     silence_s=60.0,
 )  # fmt: skip
 KEEPS = {"keep": Keep(transcript=True)}
-LONG = "one two three four five six seven eight nine ten"
+LONG = " ".join(["long"] * 15)
 RULES = TurnRules()
 
 
@@ -172,6 +172,40 @@ async def test_busy_ears_leave_it_to_the_clock_what_cuts_us(hearing: House) -> N
     hearing.ears.words, hearing.ears.wait_s = ["Okay."], 5.0
     await speaks_over_us(hearing, phone, 0.45)
     assert len(hearing.events(phone, "barge_in")) == 1
+
+
+async def test_people_behind_the_caller_do_not_cut_us(hearing: House) -> None:
+    phone = await talking(hearing)
+    hearing.ears.words = ["How does that work?", ""]
+    await speaks_over_us(hearing, phone, 2.0)
+    await hearing.until(lambda: not hearing.call(phone).playout.busy)
+    assert hearing.events(phone, "barge_in") == []
+    assert len(hearing.engine.told("commit")) == 1
+    assert len(hearing.ears.listened) < 12, "they are not asked all the time"
+
+
+async def test_who_is_understood_in_the_middle_of_it_cuts_us(hearing: House) -> None:
+    phone = await talking(hearing)
+    hearing.ears.words = ["How does that work?", "", "", "No, I mean"]
+    await speaks_over_us(hearing, phone, 2.0)
+    (cut,) = hearing.events(phone, "barge_in")
+    assert 0.9 < cut["onset_to_cut_s"] < 1.8
+
+
+async def test_who_goes_on_without_a_word_is_heeded_in_the_end(hearing: House) -> None:
+    phone = await talking(hearing)
+    hearing.ears.words = ["How does that work?", ""]
+    await speaks_over_us(hearing, phone, 4.5)
+    (cut,) = hearing.events(phone, "barge_in")
+    assert cut["onset_to_cut_s"] == pytest.approx(RULES.wordless_s, abs=0.1)
+
+
+async def test_a_caller_with_words_cuts_us_no_later_than_before(hearing: House) -> None:
+    phone = await talking(hearing)
+    hearing.ears.words = ["How does that work?", "Wait, wait"]
+    await speaks_over_us(hearing, phone, 2.0)
+    (cut,) = hearing.events(phone, "barge_in")
+    assert cut["onset_to_cut_s"] < RULES.barge_s + 0.1
 
 
 # ── one hearing for turns and transcripts ────────────────────────────────────────────────────────────────
