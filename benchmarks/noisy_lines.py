@@ -8,15 +8,21 @@ caller says a sentence every six seconds while we listen: onsets and ends, again
 line. All of it over G.711 (mu-law), 20 ms by 20 ms through the hall's voice activity and its `Turns`, as
 `gateway/hall/tick_pass.py` calls them; without words, which the clock's rules do not need.
 
-The third way has the judge hear what WebRTC's suppressor leaves: it is why nothing does.
+The third way has the judge hear what WebRTC's suppressor leaves: it is why nothing does. The fourth, while we
+talk, asks the ears for words as the hall does for an engine that does not (`gateway/hall/early_words.py`,
+Whisper's tiny.en), whose decodes take the CPU time that they take here.
+
+Then callers interrupt us in English, in noise: how many cut us, and how soon, by the clock and by words.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import click
@@ -24,9 +30,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pywebrtc_audio import NoiseSuppressor
 
+from benchmarks.turn_ends import ON_ITS_WAY_S, Recognise, recogniser
+from consent.data_dir import default_data_dir
+from consent.models.model_files import models_dir
 from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, RateChanger, Rows, VoiceActivity
+from gateway.hall.call_ear import APPEND_FRAMES
+from gateway.hall.early_words import EarlyWords
 from gateway.hall.noise import NoiseFloor
 from gateway.hall.turns import TurnEvent, Turns
+from model.ears.ears_client import Ears
+from model.ears.words_heard import Words
 from tests.gateway.hall.key_sounds import mu_law
 from tests.gateway.hall.speakerphone import prompts
 from tests.needs import SOUNDS
@@ -43,7 +56,10 @@ EVERY_S: Final = 6.0
 HEARD_S: Final = 0.5
 """A caller is found who is noticed within this."""
 
-Way = Literal["without", "with", "suppressed"]
+INTERRUPTS_S: Final = 2.5
+"""How long a caller speaks over us."""
+
+Way = Literal["without", "with", "suppressed", "asked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +119,100 @@ def callers(level_db: float, seed: int, seconds: float) -> Floats:
     return whole
 
 
+def interrupters(level_db: float, seed: int, seconds: float) -> Floats:
+    """English sentences, cut off after `INTERRUPTS_S`, every `EVERY_S`; float32 8 kHz."""
+    chance, whole = np.random.default_rng(seed), np.zeros(round(seconds * VAD_HZ), np.float32)
+    said = _said("en_US_f_Allison")
+    for begin in np.arange(3.0, seconds - 5.0, EVERY_S):
+        voice = said[chance.integers(len(said))][: round(INTERRUPTS_S * VAD_HZ)]
+        at = round(begin * VAD_HZ)
+        whole[at : at + len(voice)] += voice * (10 ** (level_db / 20) / rms(voice))
+    return whole
+
+
+class LineEars(Ears):
+    """Answers when the words would have been there; `pass_` tells it the time."""
+
+    def __init__(self, recognise: Recognise) -> None:  # without the process of `Ears`
+        self._recognise = recognise
+        self._due: list[tuple[float, asyncio.Future[None]]] = []
+        self.now = 0.0
+        self.asked = 0
+
+    @property
+    def wait_s(self) -> float:
+        return 0.0
+
+    async def transcribe(
+        self,
+        pcm: Floats,
+        language: str | None = "en",
+        *,
+        phrases: Sequence[str] = (),
+        patient: bool = False,
+    ) -> Words:
+        self.asked += 1
+        words, took_s = self._recognise(pcm)
+        there: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._due.append((self.now + took_s + ON_ITS_WAY_S, there))
+        await there
+        return words
+
+    async def pass_(self, now: float) -> None:
+        self.now = now
+        for due, there in self._due:
+            if due <= now and not there.done():
+                there.set_result(None)
+        self._due = [(due, there) for due, there in self._due if not there.done()]
+        for _ in range(4):  # the answer, the task that waits for it, and who is told
+            await asyncio.sleep(0)
+
+
+async def over_us(lines: list[Floats], recognise: Recognise) -> tuple[list[Noticed], int]:
+    """What becomes of the lines' sound while we talk, and the ears are asked; and how often they were."""
+    count, frame = len(lines), round(VAD_HZ * FRAME_S)
+    rows = np.arange(count)
+    activity, to_house, noise = VoiceActivity(count), RateChanger(VAD_HZ, HOUSE_HZ, count), NoiseFloor(count)
+    turns = [Turns() for _ in lines]
+    ears = [LineEars(recognise) for _ in lines]
+    words = [EarlyWords(each, "en", keeps=False) for each in ears]
+    events: list[list[tuple[float, TurnEvent]]] = [[] for _ in lines]
+    block = mu_law(np.stack(lines))
+    ticks = block.shape[1] // frame
+    speaking = np.zeros(count)
+    for tick in range(ticks):
+        now = (tick + 1) * FRAME_S
+        narrow = block[:, tick * frame : (tick + 1) * frame]
+        judged = activity.judge(rows, narrow)
+        noise.doubt(rows, narrow, judged, [one.speaking for one in turns])
+        for row, sound in enumerate(to_house.change(rows, narrow)):
+            await ears[row].pass_(now)
+            one, early = turns[row], words[row]
+            event = one.hear(
+                sound,
+                judged.get(row),
+                we_talk=True,
+                early=early.early,
+                knows_asides=early.knows_asides,
+                wordless_s=early.wordless_s,
+            )
+            speaking[row] += one.speaking
+            if event is not None or one.frames_waiting >= APPEND_FRAMES or one.pausing:
+                early.hear(one.take(), event, one)
+            if event is not None:
+                events[row].append((now, event))
+    for early in words:
+        early.forget()
+    found = []
+    for each, share in zip(events, (speaking / ticks).tolist(), strict=True):
+        begun, counted, ended = (
+            np.array([at for at, event in each if event is kind], np.float32)
+            for kind in (TurnEvent.ONSET, TurnEvent.SPEECH, TurnEvent.END)
+        )
+        found.append(Noticed(begun, counted, ended, share))
+    return found, sum(each.asked for each in ears)
+
+
 class Suppressed:
     """The judge behind the suppressor."""
 
@@ -158,7 +268,7 @@ def noticed(lines: list[Floats], way: Way, *, we_talk: bool) -> tuple[list[Notic
     return found, cost_s / (count * ticks * FRAME_S)
 
 
-def nobody(seconds: float) -> None:
+def nobody(seconds: float, recognise: Recognise) -> None:
     """Prints what noise alone does while we talk."""
     click.echo(
         "| nobody calls | way | onsets a minute | turns a minute | of the time in a turn | CPU a call |"
@@ -181,6 +291,42 @@ def nobody(seconds: float) -> None:
                 f"| {name} | {way} | {sum(len(one.onsets) for one in found) / minutes:.1f} "
                 f"| {sum(len(one.turns) for one in found) / minutes:.1f} "
                 f"| {np.mean([one.in_turns for one in found]):.2f} | {cost:.4f} |"
+            )
+        found, asked = asyncio.run(over_us(lines, recognise))
+        click.echo(
+            f"| {name} | asked | {sum(len(one.onsets) for one in found) / minutes:.1f} "
+            f"| {sum(len(one.turns) for one in found) / minutes:.1f} "
+            f"| {np.mean([one.in_turns for one in found]):.2f} | {asked / minutes:.1f} questions a minute |"
+        )
+
+
+def interruptions(seconds: float, recognise: Recognise) -> None:
+    """Prints how many callers cut us, and how long after they began."""
+    click.echo("| a caller over our voice | way | cut us | after, s p50 / p90 / most | other cuts |")
+    kinds: list[tuple[str, Callable[[int], Floats]]] = [
+        ("-20 dB, line noise at -66", lambda seed: pink(-66, seed, seconds)),
+        ("-20 dB, 12 talkers at -40", lambda seed: babble(12, -40, seed, seconds)),
+        ("-20 dB, 6 talkers at -40", lambda seed: babble(6, -40, seed, seconds)),
+        ("-20 dB, 6 talkers at -35", lambda seed: babble(6, -35, seed, seconds)),
+    ]
+    begins = np.arange(3.0, seconds - 5.0, EVERY_S)
+    for name, noise in kinds:
+        lines = [interrupters(-20.0, seed, seconds) + noise(seed) for seed in range(LINES)]
+        for way in ("with", "asked"):
+            if way == "asked":
+                found, _ = asyncio.run(over_us(lines, recognise))
+            else:
+                found, _ = noticed(lines, "with", we_talk=True)
+            cuts = [
+                at - begin
+                for one in found
+                for begin in begins
+                for at in one.turns[(one.turns > begin) & (one.turns < begin + INTERRUPTS_S + 0.5)][:1]
+            ]
+            others = sum(len(one.turns) for one in found) - len(cuts)
+            click.echo(
+                f"| {name} | {way} | {len(cuts)} of {LINES * len(begins)} "
+                f"| {_percentiles(np.array(cuts), (50, 90, 100))} | {others} |"
             )
 
 
@@ -228,9 +374,12 @@ def _percentiles(seconds: Floats, which: tuple[int, ...]) -> str:
 
 @click.command()
 @click.option("--seconds", default=60.0, show_default=True, help="of each line")
-def main(seconds: float) -> None:
+@click.option("--models", type=click.Path(path_type=Path), help="model files, if not the data directory's")
+def main(seconds: float, models: Path | None) -> None:
     """Noise on callers' lines."""
-    nobody(seconds)
+    recognise = recogniser(models_dir(default_data_dir(), models))
+    nobody(seconds, recognise)
+    interruptions(seconds, recognise)
     somebody(seconds)
 
 

@@ -4,8 +4,9 @@ Callers are Debian's recorded prompts (asterisk-core-sounds-en): sentences with 
 telephone numbers put together from the same speaker's digits, with pauses of .3 to .8 s after every third.
 Synthetic callers say the demo plan's phrases, which is what a plan answers. All of it over G.711 (mu-law),
 20 ms by 20 ms through the hall's own voice activity, its `Turns` and the engine's `Listening`; words by
-Whisper's tiny.en. Time is the sound's: what a decode takes is the CPU time that it took here, as on a core
-that waits for it.
+Whisper's tiny.en. The last rows are of an engine that hears nothing early (Chroma): the hall asks the ears,
+and knows no plan (`gateway/hall/early_words.py`). Time is the sound's: what a decode takes is the CPU time
+that it took here, as on a core that waits for it.
 
 A turn is *cut* when it is ended while the caller has more to say. The wait is from the last sound to the end
 of the turn. The rows: the clock alone, as before words; then words, with several waits.
@@ -37,6 +38,7 @@ from consent.whisper.whisper import ENGLISH as WHISPER
 from consent.whisper.whisper import Whisper
 from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, RateChanger, VoiceActivity
 from gateway.hall.call_ear import APPEND_FRAMES
+from gateway.hall.early_words import told_by
 from gateway.hall.turns import TurnEvent, TurnRules, Turns
 from model.api import EarlyHearing
 from model.ears.ears_client import Ears
@@ -204,8 +206,11 @@ def recogniser(directory: Path) -> Recognise:
 class TimedEars(Ears):
     """Answers when the words would have been there; time is told by `run`."""
 
-    def __init__(self, one: HeardCaller, words: Recognise | None) -> None:  # without the process of `Ears`
+    def __init__(  # without the process of `Ears`
+        self, one: HeardCaller, words: Recognise | None, *, plan: bool = True
+    ) -> None:
         self._one = one
+        self._plan = plan
         self._words = words
         self._due: list[tuple[float, asyncio.Future[None]]] = []
         self.now = 0.0
@@ -233,8 +238,11 @@ class TimedEars(Ears):
         return words
 
     def _tell(self, words: Words) -> None:
-        """As the embedded engine does."""
-        early = early_hearing(words, answered=match(words, list(demo_phrases())).sure)
+        """As the embedded engine does, or as the hall for an engine that does not."""
+        if self._plan:
+            early = early_hearing(words, answered=match(words, list(demo_phrases())).sure)
+        else:
+            early = told_by(words)
         if early is not None and self._words is not None:
             self.early, self.listening.open = early, early.state == "unfinished"
 
@@ -254,10 +262,15 @@ class TimedEars(Ears):
 
 
 async def turn(
-    one: HeardCaller, rules: TurnRules, words: Recognise | None, *, over_us: bool = False
+    one: HeardCaller,
+    rules: TurnRules,
+    words: Recognise | None,
+    *,
+    over_us: bool = False,
+    plan: bool = True,
 ) -> TurnOutcome:
     """One caller's turn, to its first end."""
-    turns, engine = Turns(rules), TimedEars(one, words)
+    turns, engine = Turns(rules), TimedEars(one, words, plan=plan)
     spoken_s = float("inf")
     for at, (frame, judged) in enumerate(zip(one.frames, one.judged, strict=True)):
         now = (at + 1) * FRAME_S
@@ -289,8 +302,8 @@ def outcomes(
 # ── the tables ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def ends(kinds: dict[str, list[HeardCaller]], words: Recognise) -> None:
-    """Prints the curve over the waits."""
+def ends(kinds: dict[str, list[HeardCaller]], words: Recognise, only: str = "") -> None:
+    """Prints the curve over the waits; the rows whose names hold `only`."""
     base = TurnRules()
     clock = [replace(base, plain_s=wait_s, trifle_s=wait_s) for wait_s in (0.2, 0.25, 0.35, 0.5, 0.7, 0.9)]
     ours = [base]
@@ -301,10 +314,15 @@ def ends(kinds: dict[str, list[HeardCaller]], words: Recognise) -> None:
         "| rule | numbers cut | sentences cut | all cut "
         "| wait, questions p50 / p90 | sentences | numbers | decodes |"
     )
-    rows: list[tuple[str, TurnRules, Recognise | None]] = [(f"clock {r.plain_s:.2f}", r, None) for r in clock]
-    rows += [(f"words {r.answered_s:.2f} / {r.plain_s:.2f} / {r.unfinished_s:.2f}", r, words) for r in ours]
-    for name, rules, by in rows:
-        found = {kind: outcomes(judged, rules, by) for kind, judged in kinds.items()}
+    rows: list[tuple[str, TurnRules, Recognise | None, bool]] = []
+    rows += [(f"clock {r.plain_s:.2f}", r, None, True) for r in clock]
+    rows += [(f"words {_waits(r)}", r, words, True) for r in ours]
+    halls = [base, *(replace(base, plain_s=wait_s) for wait_s in (0.35, 0.4, 0.45))]
+    rows += [(f"no plan: words {_waits(r)}", r, words, False) for r in halls]
+    for name, rules, by, plan in rows:
+        if only and only not in name:
+            continue
+        found = {kind: outcomes(judged, rules, by, plan=plan) for kind, judged in kinds.items()}
         every = [one for each in found.values() for one in each]
         waits = {
             kind: [one.wait_s for one in each if not one.cut] or [np.nan] for kind, each in found.items()
@@ -333,6 +351,10 @@ def barges(said: list[HeardCaller], sentences: list[HeardCaller], words: Recogni
         )
 
 
+def _waits(rules: TurnRules) -> str:
+    return f"{rules.answered_s:.2f} / {rules.plain_s:.2f} / {rules.unfinished_s:.2f}"
+
+
 def _share(found: list[TurnOutcome]) -> str:
     return f"{sum(one.cut for one in found) / max(1, len(found)):.1%}"
 
@@ -342,8 +364,8 @@ def _two(seconds: Sequence[float]) -> str:
     return f"{p50:.2f} / {p90:.2f}"
 
 
-def report(words: Recognise, count: int) -> None:
-    """Prints both tables."""
+def report(words: Recognise, count: int, only: str = "") -> None:
+    """Prints both tables; with `only`, some rows of the first one."""
     made = {
         "dictated": list(dictated(count // 2)),
         "sentences": list(sentences(2 * count)),
@@ -351,7 +373,9 @@ def report(words: Recognise, count: int) -> None:
     }
     kinds = {kind: heard(callers) for kind, callers in made.items()}
     click.echo(", ".join(f"{len(judged)} {kind}" for kind, judged in kinds.items()))
-    ends(kinds, words)
+    ends(kinds, words, only)
+    if only:
+        return
     every = [one for judged in kinds.values() for one in judged]
     took = [seconds for one in every for _, seconds in one.decoded.values()]
     click.echo(f"a decode: {np.mean(took):.3f} CPU-s in the mean, p90 {np.percentile(took, 90):.3f}")
@@ -361,9 +385,10 @@ def report(words: Recognise, count: int) -> None:
 @click.command()
 @click.option("--count", default=80, show_default=True, help="half as many numbers, twice as many sentences")
 @click.option("--models", type=click.Path(path_type=Path), help="model files, if not the data directory's")
-def main(count: int, models: Path | None) -> None:
+@click.option("--only", default="", help='rows whose names hold this, as "no plan"')
+def main(count: int, models: Path | None, only: str) -> None:
     """Ends of turns, and interruptions."""
-    report(recogniser(models_dir(default_data_dir(), models)), count)
+    report(recogniser(models_dir(default_data_dir(), models)), count, only)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ as the caller does, and no recogniser finds words in what several of them say.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -32,6 +33,17 @@ OVER_US_S: Final = 0.48
 first half second has some. `benchmarks/noisy_lines.py` measures it."""
 AGAIN_S: Final = 0.3
 """Of speech after which they are asked again, while there are none."""
+
+
+def told_by(words: Words) -> EarlyHearing | None:
+    """What words say that were heard at a pause; None when nobody could hear.
+
+    No plan is known here, so nothing is a sure answer; but a whole question waits for one as that does.
+    """
+    early = early_hearing(words)
+    if early is not None and early.state == "plain" and not early.aside and words.text.rstrip().endswith("?"):
+        return replace(early, state="answered")
+    return early
 
 
 class EarlyWords:
@@ -86,7 +98,7 @@ class EarlyWords:
         asyncio.get_running_loop().call_soon(self._listening.clear)
 
     def _heard(self, words: Words) -> None:
-        self.early = early_hearing(words)
+        self.early = told_by(words)
         self._words = words if self._keeps and self.early is not None else None
         self._listening.open = self.early is not None and self.early.state == "unfinished"
 

@@ -94,10 +94,14 @@ async def test_a_number_in_groups_is_one_turn(hearing: House) -> None:
     assert hearing.engine.told("commit")[0] > 3.5
 
 
-async def test_whole_sentences_end_no_later_than_by_the_clock(hearing: House) -> None:
+async def test_a_whole_question_waits_less_and_a_sentence_no_longer_than_by_the_clock(hearing: House) -> None:
     phone = await talking(hearing)
     hearing.ears.words = ["When are you open?"]
-    assert await ended_s(hearing, phone) <= RULES.plain_s + 0.06
+    assert await ended_s(hearing, phone) < RULES.plain_s - 0.1
+    hearing.ears.words = ["I want to know more."]
+    assert await ended_s(hearing, phone) == pytest.approx(RULES.plain_s, abs=0.06)
+    hearing.ears.words = ["Is it five?"]
+    assert await ended_s(hearing, phone) == pytest.approx(RULES.unfinished_s, abs=0.06)
 
 
 @pytest.mark.parametrize("refuses", ["busy", "lost", "no weights", "failed"])
