@@ -12,8 +12,9 @@ as the caller does, and no recogniser finds words in what several of them say.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 
@@ -46,13 +47,40 @@ def told_by(words: Words) -> EarlyHearing | None:
     return early
 
 
+class _Questions:
+    """The house's ears, as `Listening` uses them, and how many of its questions they have not answered."""
+
+    def __init__(self, ears: Ears) -> None:
+        self._ears = ears
+        self.unanswered = 0
+
+    @property
+    def wait_s(self) -> float:
+        return self._ears.wait_s
+
+    @property
+    def waiting(self) -> int:
+        return self._ears.waiting
+
+    async def transcribe(
+        self, pcm: Floats, language: str | None = "en", *, phrases: Sequence[str] = ()
+    ) -> Words:
+        self.unanswered += 1
+        try:
+            return await self._ears.transcribe(pcm, language, phrases=phrases)
+        finally:
+            self.unanswered -= 1
+
+
 class EarlyWords:
     """One conversation's, in `language` (ISO 639-1). `keeps`: the plan keeps words."""
 
     def __init__(self, ears: Ears, language: str, *, keeps: bool) -> None:
-        self._ears = ears
+        self._ears = _Questions(ears)
         self._keeps = keeps
-        self._listening = Listening(ears, self._heard, language)
+        self._listening = Listening(
+            cast("Ears", self._ears), self._heard, language
+        )  # all that it uses of them
         self._tasks = Tasks()
         self._words: Words | None = None
         self._open: list[Floats] = []
@@ -60,7 +88,7 @@ class EarlyWords:
         self._open_asked = False
         self._ask_at_s = OVER_US_S
         self._deaf = False
-        """the ears told nothing of the latest turn"""
+        """the ears were late when they were asked last, or could not hear"""
         self.early: EarlyHearing | None = None
         """what the latest pause of the present turn says"""
         self.wordless_s = 0.0
@@ -85,7 +113,7 @@ class EarlyWords:
         if event is not TurnEvent.END and event is not TurnEvent.TRIFLE:
             return None
         told, words = self.early, self._words
-        self._deaf = told is None
+        self._deaf = self._deaf or self._ears.unanswered > 0
         self.forget()
         return words if told is not None and turns.covered_by(told) else None
 
@@ -99,6 +127,7 @@ class EarlyWords:
 
     def _heard(self, words: Words) -> None:
         self.early = told_by(words)
+        self._deaf = self.early is None
         self._words = words if self._keeps and self.early is not None else None
         self._listening.open = self.early is not None and self.early.state == "unfinished"
 
@@ -112,4 +141,5 @@ class EarlyWords:
         words = await self._ears.transcribe(np.concatenate(sound), self._listening.language)
         self._open_asked = False
         early = early_hearing(words)
+        self._deaf = early is None
         self.wordless_s = words.sounded_s if early is not None and early.aside and not words.text else 0.0
