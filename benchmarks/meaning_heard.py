@@ -1,10 +1,16 @@
 """What callers are taken to mean when they are heard over a telephone, beside the engine without weights.
 
-    python -m benchmarks.meaning_heard [--sentences 40]
+    python -m benchmarks.meaning_heard [--sentences 40] [--speakers FOLDER]
+    python -m benchmarks.meaning_heard --misheard --speakers FOLDER    makes prompts/library-misheard.tsv
 
-Synthetic callers say sentences of the one hand to heads that were fitted on the other's: espeak-ng in two
-accents, hibari's voice, and flite's if that program is installed (Debian: flite). No constant of a head was
-fitted on sound. Humans are the prompts of asterisk-core-sounds. They ask for nothing that the demo plan
+Synthetic callers say sentences of the one hand to heads that were fitted on the other's: flite, festival,
+Piper, espeak-ng and hibari; those that are not installed are left out (Debian: flite, festival,
+festvox-kallpc16k, festvox-us-slt-hts). Piper and Pico need the environment in `FOLDER/env` that
+`benchmarks.synthetic_corpus` makes. No constant of a head was fitted on their sound: what doubtful words are
+worth was fitted on Pico, which said other sentences (`--misheard`). Words that are wrong stand beside each
+voice, because no meaning is found in words that were not heard.
+
+Humans are the prompts of asterisk-core-sounds. They ask for nothing that the demo plan
 knows: what is asked about or taken of them is a mistake. Some of them are then made answers of a plan
 themselves, with their words as its only examples: what is lost there is lost by hearing. All of it comes over
 G.711, once more with six people talking 15 dB below, is heard by Whisper's tiny.en and judged; the same sound
@@ -13,11 +19,11 @@ goes to pocketsphinx with the plan's phrases, which is the engine without weight
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 import tempfile
 import time
-import wave
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,10 +34,12 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from benchmarks.ears_sounds import WHISPER_HZ, Babble, english
+from benchmarks.ears_sounds import WHISPER_HZ, Babble, english, words, wrong_words
 from benchmarks.meaning import (
+    ANNOUNCED,
     HANDS,
     HEADING,
+    MISHEARD,
     AskedSentences,
     Constants,
     Meant,
@@ -40,7 +48,11 @@ from benchmarks.meaning import (
     judged,
     measured,
     said_to,
+    taken_for_sure,
+    written_by,
 )
+from benchmarks.statement_words import spoken
+from consent.checks.sound import read
 from consent.whisper.whisper import ENGLISH, Whisper
 from model.api import RATE_HZ, Floats
 from model.ears.evidence import weigh
@@ -49,9 +61,9 @@ from model.meaning.head import AnswerHead, plain
 from model.meaning.heads import Examples, Heads
 from tests.model.embedded.callers import LINE_HZ, espeak, hibari, telephone
 from tests.needs import MODELS
-from watermark.pcm import float_from_bytes
 
 BABBLE_DB: Final = 15.0
+KEPT: Final = 40
 EVERY_PROMPT: Final = 2
 LISTED: Final = 3
 """Every so many-th of the prompts is an answer."""
@@ -67,31 +79,69 @@ class SpokenSentence:
     """24 kHz, after the line"""
 
 
-def flite(text: str, voice: str) -> Floats:
-    """float32 8 kHz"""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "said.wav")
-        subprocess.run(["flite", "-voice", voice, "-t", text, "-o", str(path)], check=True)
-        with wave.open(str(path)) as file:
-            pcm = float_from_bytes(file.readframes(file.getnframes()))
-            return soxr.resample(pcm, file.getframerate(), LINE_HZ).astype(np.float32)
+Speak = Callable[[list[str]], list[Floats]]
+"""Texts -> float32 8 kHz each."""
 
 
-def callers() -> dict[str, Callable[[str], Floats]]:
-    """Who speaks: a text -> float32 8 kHz."""
-    voices: dict[str, Callable[[str], Floats]] = {
-        "espeak-ng, US": lambda text: espeak(text, "en-us"),
-        "espeak-ng, GB": lambda text: espeak(text, "en-gb", 150),
-        "hibari": hibari,
+def by_program(argv: Callable[[str, Path], list[str]]) -> Speak:
+    """A synthesizer that is a program: `argv` for a text and the WAV file that it writes."""
+
+    def speak(texts: list[str]) -> list[Floats]:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "said.wav")
+            sounds = []
+            for text in texts:
+                subprocess.run(argv(text, path), check=True)
+                sounds.append(_narrow(read(path).at_16k))
+            return sounds
+
+    return speak
+
+
+def flite(voice: str) -> Speak:
+    return by_program(lambda text, path: ["flite", "-voice", voice, "-t", text, "-o", str(path)])
+
+
+def festival(voice: str) -> Speak:
+    def argv(text: str, path: Path) -> list[str]:
+        synthesize = f'(set! said (Utterance Text "{text}"))(utt.synth said)'
+        return ["festival", "-b", f'(begin ({voice}){synthesize}(utt.save.wave said "{path}" \'riff))']
+
+    return by_program(argv)
+
+
+def packaged(synthesizer: str, voice: str, speakers: Path) -> Speak:
+    """One of `benchmarks.synthetic_speak`."""
+    return lambda texts: [_narrow(sound) for sound in spoken(synthesizer, voice, texts, speakers)]
+
+
+def _narrow(at_16k: Floats) -> Floats:
+    return soxr.resample(at_16k, WHISPER_HZ, LINE_HZ).astype(np.float32)
+
+
+def callers(speakers: Path | None) -> dict[str, Speak]:
+    """Who speaks."""
+    voices: dict[str, Speak] = {
+        "hibari": lambda texts: [hibari(text) for text in texts],
+        "espeak-ng, US": lambda texts: [espeak(text, "en-us") for text in texts],
+        "espeak-ng, GB": lambda texts: [espeak(text, "en-gb", 150) for text in texts],
     }
-    if shutil.which("flite") is None:
-        print("flite is not installed: its voices do not call")
-        return voices
-    return {
-        **voices,
-        "flite, slt": lambda text: flite(text, "slt"),
-        "flite, rms": lambda text: flite(text, "rms"),
+    programs = {
+        "flite, slt": ("flite", lambda: flite("slt")),
+        "flite, rms": ("flite", lambda: flite("rms")),
+        "festival, kal": ("festival", lambda: festival("voice_kal_diphone")),
+        "festival, slt": ("festival", lambda: festival("voice_cmu_us_slt_arctic_hts")),
     }
+    for name, (program, speak) in programs.items():
+        if shutil.which(program) is None:
+            print(f"{program} is not installed: {name} does not call")
+        else:
+            voices[name] = speak()
+    if speakers is None:
+        print("without --speakers, Piper does not call")
+    else:
+        voices["Piper, joe"] = packaged("piper", "joe", speakers)
+    return voices
 
 
 class TelephoneLine:
@@ -110,16 +160,27 @@ class TelephoneLine:
         return soxr.resample(noisy, WHISPER_HZ, RATE_HZ).astype(np.float32)
 
 
-def heard_by_whisper(whisper: Whisper, said: list[SpokenSentence]) -> list[str]:
+def heard_by_whisper(whisper: Whisper, said: list[SpokenSentence]) -> list[tuple[str, float]]:
+    """Of each, the words and the confidence in them."""
     sounds = (soxr.resample(one.pcm, RATE_HZ, WHISPER_HZ).astype(np.float32) for one in said)
-    return [whisper.transcribe(sound, "en").text for sound in sounds]
+    found = [whisper.transcribe(sound, "en") for sound in sounds]
+    return [(one.text, min(1.0, math.exp(one.log_probability)) if one.text else 0.0) for one in found]
 
 
 def by_meaning(
-    heads: Heads, head: AnswerHead, said: list[SpokenSentence], texts: list[str]
+    heads: Heads, head: AnswerHead, said: list[SpokenSentence], heard: list[tuple[str, float]]
 ) -> AskedSentences:
     """What was heard, for `judged`. A silence is a sentence without words."""
-    return measured(heads, head, [plain(text) or "." for text in texts], [one.wanted for one in said])
+    return measured(
+        heads, head, [plain(text) or "." for text, _ in heard], [one.wanted for one in said],
+        [confidence for _, confidence in heard],
+    )  # fmt: skip
+
+
+def words_wrong(said: list[SpokenSentence], heard: list[tuple[str, float]]) -> float:
+    """The share of the words that were said."""
+    pairs = [(words(one.text), words(text)) for one, (text, _) in zip(said, heard, strict=True)]
+    return sum(wrong_words(*pair) for pair in pairs) / sum(len(wanted) for wanted, _ in pairs)
 
 
 def by_phrase(recogniser: Recogniser, answers: list[Examples], said: list[SpokenSentence]) -> Meant:
@@ -152,23 +213,56 @@ def sentences(heads: Heads, count: int) -> Iterator[tuple[str, AnswerHead, list[
             pool[:: max(1, len(pool) // size)][:size]
             for pool, size in ((known, count), (negative, count // 2))
         ]
-        yield f"{fitted_on} -> {asked_with}", heads.fit(demo_plan(), [fitted_on]), [*some[0], *some[1]]
+        yield (
+            f"{fitted_on} -> {asked_with}",
+            heads.fit(demo_plan(), [fitted_on, ANNOUNCED[fitted_on]]),
+            [*some[0], *some[1]],
+        )
+
+
+def misheard(heads: Heads, whisper: Whisper, speakers: Path) -> None:
+    """Makes `MISHEARD`: every second sentence that no caller says below, by two voices of Pico in turn."""
+    kept = {text for _, _, some in sentences(heads, KEPT) for text, _ in some}
+    texts = []
+    for hand in HANDS:
+        wanted = [(plain(text), wanted) for text, wanted in written_by(demo_plan(), hand)]
+        known = [text for text, want in wanted if not want.startswith(("-", "~")) and text not in kept]
+        negative = [text for text, want in wanted if want == "-" and text not in kept]
+        texts += [*known[::2], *negative[::2]]
+    line = TelephoneLine(None)
+    halves = [packaged("pico", voice, speakers)(texts[k::2]) for k, voice in enumerate(("en-GB", "en-US"))]
+    said = [
+        SpokenSentence(text, "", line(halves[k % 2][k // 2], f"tune{text}")) for k, text in enumerate(texts)
+    ]
+    found = heard_by_whisper(whisper, said)
+    rows = [
+        f"{one.text}\t{text.strip()}\t{sure:.3f}\n" for one, (text, sure) in zip(said, found, strict=True)
+    ]
+    MISHEARD.write_text("".join(rows), "utf-8")
+    print(f"{words_wrong(said, found):.1%} of the words wrong")
 
 
 @click.command()
-@click.option("--sentences", "count", default=40, help="how many sentences each caller says of each hand")
-def main(count: int) -> None:
+@click.option("--sentences", "count", default=KEPT, help="how many sentences each caller says of each hand")
+@click.option("--speakers", type=click.Path(path_type=Path), help="where synthetic_corpus keeps its programs")
+@click.option("--misheard", "mishearing", is_flag=True, help="make the tuning half's heard words anew")
+def main(count: int, speakers: Path | None, mishearing: bool) -> None:
     """What callers are taken to mean over a telephone."""
     begun = time.process_time()
     heads, recogniser = Heads.load(MODELS), Recogniser()
     whisper = Whisper.load(ENGLISH, MODELS)
+    if mishearing:
+        if speakers is None:
+            raise click.UsageError("--misheard needs --speakers, a folder of benchmarks.synthetic_corpus")
+        misheard(heads, whisper, speakers)
+        return
     plan = demo_plan()
-    voices = callers()
+    voices = callers(speakers)
     ways = list(sentences(heads, count))
     print(HEADING)
     for name, head, some in ways:
         said = [SpokenSentence(text, wanted, np.empty(0, np.float32)) for text, wanted in some]
-        texts = by_meaning(heads, head, said, [text for text, _ in some])
+        texts = by_meaning(heads, head, said, [(text, 1.0) for text, _ in some])
         print(judged(texts, Constants.shipped()).row(f"{name}: as text"))
     for line_name, line in (
         ("G.711", TelephoneLine(None)),
@@ -176,23 +270,24 @@ def main(count: int) -> None:
     ):
         for voice_name, voice in voices.items():
             for name, head, some in ways:
+                sounds = voice([text for text, _ in some])
                 said = [
-                    SpokenSentence(text, wanted, line(voice(text), voice_name + text))
-                    for text, wanted in some
+                    SpokenSentence(text, wanted, line(sound, voice_name + text))
+                    for sound, (text, wanted) in zip(sounds, some, strict=True)
                 ]
-                heard = by_meaning(heads, head, said, heard_by_whisper(whisper, said))
-                print(
-                    judged(heard, Constants.shipped()).row(f"{line_name}, {voice_name}, {name}"), flush=True
-                )
+                found = heard_by_whisper(whisper, said)
+                heard = by_meaning(heads, head, said, found)
+                row = judged(heard, Constants.shipped()).row(f"{line_name}, {voice_name}, {name}")
+                print(f"{row}  {words_wrong(said, found):.1%} of the words wrong", flush=True)
                 print(by_phrase(recogniser, plan, said).row("  phrases alone"), flush=True)
         head = heads.fit(plan)
         prompts = english(EVERY_PROMPT)
-        sounds = [soxr.resample(one.pcm, WHISPER_HZ, LINE_HZ).astype(np.float32) for one in prompts]
+        sounds = [_narrow(one.pcm) for one in prompts]
         said = [
             SpokenSentence(" ".join(one.said), "-", line(sound, one.name))
             for one, sound in zip(prompts, sounds, strict=True)
         ]
-        written = by_meaning(heads, head, said, [one.text for one in said])
+        written = by_meaning(heads, head, said, [(one.text, 1.0) for one in said])
         heard = by_meaning(heads, head, said, heard_by_whisper(whisper, said))
         print(judged(written, Constants.shipped()).row("human prompts as text (of the plan: nothing)"))
         print(judged(heard, Constants.shipped()).row(f"{line_name}, human prompts"))
@@ -213,16 +308,12 @@ def agreeing(written: AskedSentences, heard: AskedSentences) -> float:
     return float(np.mean([a == b for a, b in zip(*same, strict=True)]))
 
 
-def _verdicts(some: AskedSentences) -> list[tuple[str | None, bool]]:
+def _verdicts(some: AskedSentences) -> list[tuple[str, bool]]:
     by = Constants.shipped()
-    verdicts: list[tuple[str | None, bool]] = []
-    for each in chances(some, by):
-        best = int(each.argmax())
-        if each[best] < by.possible:
-            verdicts.append((None, False))
-        else:
-            verdicts.append((some.names[best], bool(each[best] >= by.sure)))
-    return verdicts
+    each = chances(some, by)
+    best = [name if chance >= by.possible else "" for name, chance in zip(
+        np.array(some.names)[each.argmax(axis=1)], each.max(axis=1), strict=True)]  # fmt: skip
+    return list(zip(best, taken_for_sure(some, by).tolist(), strict=True))
 
 
 if __name__ == "__main__":

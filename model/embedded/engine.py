@@ -198,7 +198,8 @@ class EmbeddedConversation:
         if self._head is None or hearing.sure:
             return JudgedWords(self._dialogue.judged(hearing), hearing.phrase)
         head = await asyncio.shield(self._head)  # whoever stops asking does not stop the fitting
-        judged = await asyncio.to_thread(head.judge, words.text, self._dialogue.now().date())
+        today = self._dialogue.now().date()
+        judged = await asyncio.to_thread(head.judge, words.text, today, words.confidence)
         return JudgedWords(believed(words, judged), words.text)
 
     async def respond(self, item_id: str, say: str | None = None) -> AsyncIterator[Output]:

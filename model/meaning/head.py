@@ -30,9 +30,13 @@ NEAREST: Final = 6.0
 """and of the cosine to the nearest sentence; the regression's is 1."""
 OUTSIDE: Final = 3.0
 """Log odds that are added for the negatives: there are more of them than any list has."""
-SURE: Final = 0.682
+SURE: Final = 0.696
 """Chance from which on an answer is taken as asked for."""
-POSSIBLE: Final = 0.115
+CLEAR: Final = 0.7
+"""Confidence of a recogniser in its words from which on `SURE` holds for them;"""
+SURE_DOUBTED: Final = 0.88
+"""below, this does: misheard words easily ask for another answer."""
+POSSIBLE: Final = 0.124
 """Chance from which on the caller is asked; below, nothing was understood."""
 AGREED: Final = 0.65
 """Chance from which on a yes is a yes, and a no a no."""
@@ -84,15 +88,19 @@ class AnswerHead:
         self._phrasing = Phrasing(texts)
         self._exact = dict(exact)
 
-    def judge(self, text: str, today: date | None = None) -> Judgement:
-        """What `text` (as a recogniser writes it) asks for. `today` is the day that "tomorrow" follows."""
+    def judge(self, text: str, today: date | None = None, confidence: float = 1.0) -> Judgement:
+        """What `text` (as a recogniser writes it) asks for. `today` is the day that "tomorrow" follows.
+
+        `confidence` in [0, 1] is the recogniser's in its words: the geometric mean of the probabilities of
+        their tokens.
+        """
         said = plain(text)
         if not said:
             return UNHEARD
         slots = find_mentions(text, today)
         if (intent := self._exact.get(said)) is not None:
             return Judgement(intent, True, None, slots.agrees, 1.0, slots, {intent: 1.0})
-        return self.weigh(self.chances(said, self._embedder.embed([said])[0]), slots)
+        return self.weigh(self.chances(said, self._embedder.embed([said])[0]), slots, confidence)
 
     def chances(self, said: str, point: Floats) -> dict[str, float]:
         """The chance of each answer, and of yes and no. `point` `(384,)` is of `said`, which is `plain`."""
@@ -111,8 +119,10 @@ class AnswerHead:
         """The cosine to the nearest sentence that this head was fitted on, of any class."""
         return max(float((known @ point).max()) for known in self._points)
 
-    def weigh(self, chances: Mapping[str, float], slots: Mentions = NO_MENTIONS) -> Judgement:
-        """The judgement on these chances."""
+    def weigh(
+        self, chances: Mapping[str, float], slots: Mentions = NO_MENTIONS, confidence: float = 1.0
+    ) -> Judgement:
+        """The judgement on these chances; `confidence` as `judge` has it."""
         answers = {name: chance for name, chance in chances.items() if name not in (YES, NO)}
         agrees = slots.agrees
         if agrees is None and max(chances.get(YES, 0.0), chances.get(NO, 0.0)) >= AGREED:
@@ -121,7 +131,7 @@ class AnswerHead:
         if first is None:
             return Judgement(None, False, None, agrees, 0.0, slots)
         chance = answers[first]
-        if chance >= SURE:
+        if chance >= (SURE if confidence >= CLEAR else SURE_DOUBTED):
             return Judgement(first, True, None, agrees, chance, slots, answers)
         if second is not None and answers[second] < NEAR * chance:
             second = None

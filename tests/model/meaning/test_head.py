@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from model.meaning.embedder import Embedder
-from model.meaning.head import NEAR, POSSIBLE, SURE, UNHEARD, Judgement, plain
+from model.meaning.head import CLEAR, NEAR, POSSIBLE, SURE, SURE_DOUBTED, UNHEARD, Judgement, plain
 from model.meaning.heads import Examples, Heads
 from model.meaning.intents import library
 from model.meaning.points import read_points
@@ -56,6 +56,29 @@ def test_what_the_plan_does_not_know_is_not_taken(heads: Heads, said: str) -> No
     assert not heads.head(PLAN).judge(said).sure
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "our telephone lines are open on weekdays until seven",
+        "the time sponsored by a watchmaker will be eleven forty",
+        "we value your custom an operator will answer soon",
+    ],
+)
+def test_an_announcement_is_not_taken_for_a_wish(heads: Heads, said: str) -> None:
+    assert not heads.head(PLAN).judge(said).sure
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "our agents are helping other customers",
+        "we value your custom an operator will answer soon",
+    ],
+)
+def test_an_announcement_is_not_asked_about(heads: Heads, said: str) -> None:
+    assert heads.head(PLAN).judge(said).intent is None
+
+
 @pytest.mark.parametrize("said", ["", "  ", "...", "?!"])
 def test_nothing_asks_for_nothing(heads: Heads, said: str) -> None:
     assert heads.head(PLAN).judge(said) == UNHEARD
@@ -97,6 +120,15 @@ def test_between_two_answers_it_names_both(heads: Heads) -> None:
     assert head.weigh({"hours": first * NEAR * 0.9, "time": first}).rival is None
     assert head.weigh({"hours": POSSIBLE * 0.9}).intent is None
     assert head.weigh({}).intent is None
+
+
+def test_doubtful_words_need_a_more_certain_judgement(heads: Heads) -> None:
+    head = heads.head(PLAN)
+    chances = {"hours": (SURE + SURE_DOUBTED) / 2}
+    assert head.weigh(chances, confidence=CLEAR).sure
+    doubted = head.weigh(chances, confidence=CLEAR - 0.01)
+    assert (doubted.intent, doubted.sure) == ("hours", False)
+    assert head.weigh({"hours": SURE_DOUBTED}, confidence=CLEAR - 0.01).sure
 
 
 def test_a_head_is_fitted_once(heads: Heads) -> None:
