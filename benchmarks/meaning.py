@@ -265,7 +265,7 @@ def measured(
         texts, wanted, [name for name in head.names if name not in (YES, NO)],
         np.array([head.evidence(text, point) for text, point in zip(texts, points, strict=True)]),
         np.array([head.nearest(point) for point in points]),
-        np.ones(len(texts)) if confidence is None else np.array(confidence),
+        np.array([1.0] * len(texts) if confidence is None else confidence, np.float32),
     )  # fmt: skip
 
 
