@@ -9,6 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -244,11 +245,12 @@ class Checks:
         if self.recogniser is None:
             why = self.missing.get("recogniser", "no recogniser")
             return Finding(check, "review", f"{why}: listen and compare each word", proves)
+        sound, language = material.statement.at_16k, material.wanted.language
         try:
-            heard = self.recogniser.transcribe(material.statement.at_16k, material.wanted.language)
+            heard = self.recogniser.transcribe(sound, language)
+            found = match(material.wanted, heard, partial(self.recogniser.log_likelihoods, sound, language))
         except WordsUnknown as error:
             return Finding(check, "review", f"{error}: listen and compare each word", proves)
-        found = match(material.wanted, heard)
         if not found.said:
             return Finding(check, "refused", f"{found.why}; read it again", proves)
         if found.doubt:

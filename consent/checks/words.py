@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -39,6 +40,15 @@ class Recogniser(Protocol):
 
     def transcribe(self, pcm_16k: Floats, language: str) -> HeardText:
         """float32 at 16 kHz -> what was said, in the language (ISO 639-1). Raises `WordsUnknown`."""
+        ...
+
+    def log_likelihoods(
+        self, pcm_16k: Floats, language: str, piece: int, texts: Sequence[str]
+    ) -> Sequence[float]:
+        """How well each text fits a piece (`HeardText.pieces`) of the same sound, as natural logarithms.
+
+        Asked of answers already given. Raises `WordsUnknown`.
+        """
         ...
 
 
@@ -85,6 +95,21 @@ class HouseRecogniser:
             finally:
                 self._let_go_later()
 
+    def log_likelihoods(
+        self, pcm_16k: Floats, language: str, piece: int, texts: Sequence[str]
+    ) -> list[float]:
+        """How likely each text is as the words of one of the pieces that `transcribe` heard.
+
+        Natural logarithms. Raises `WordsUnknown` as `transcribe` does.
+        """
+        with self._lock:
+            try:
+                return self._loaded().log_likelihoods(pcm_16k, language, piece, texts)
+            except (ModelFileError, LanguageError) as error:
+                raise WordsUnknown(str(error)) from None
+            finally:
+                self._let_go_later()
+
     def _loaded(self) -> Whisper:
         if self._whisper is None:
             self._whisper = Whisper.load(MANY, self._models)
@@ -94,6 +119,7 @@ class HouseRecogniser:
         """The pieces' words. Ends with the first that the model cannot tell, since people listen then."""
         texts: list[str] = []
         words: list[tuple[str, float]] = []
+        counts: list[int] = []
         spoken: list[tuple[float, float]] = []
         for piece in whisper.pieces(pcm_16k, language):
             if piece.transcript.refused not in ("", "silence"):
@@ -103,11 +129,12 @@ class HouseRecogniser:
                 raise WordsUnknown(f"{MANY} hears another language than {language!r}")
             texts.append(piece.transcript.text)
             words += piece.words
+            counts.append(len(piece.words))
         if sum(seconds * likely for seconds, likely in spoken) < SPOKEN * sum(
             seconds for seconds, _ in spoken
         ):
             raise WordsUnknown(f"{MANY} hears another language than {language!r}")
-        return HeardText(" ".join(filter(None, texts)), tuple(words))
+        return HeardText(" ".join(filter(None, texts)), tuple(words), tuple(counts))
 
     # ── memory ───────────────────────────────────────────────────────────────────────────────────────────
 

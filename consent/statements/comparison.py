@@ -6,21 +6,23 @@ than a slip: a few of them are for people to hear, more of them are refused.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Final
 
+from consent.statements.heard_place import NEVER, HeardPlace, Weigh
 from consent.statements.lexicon import LEXICA
 from consent.statements.spoken_words import fold, tokens
-from consent.statements.statement import Statement
+from consent.statements.statement import Part, Statement
 
 SLIPS: Final = 0.20
 """Share of the uncritical words that may be heard wrong."""
 LEFT_OUT: Final = 0.5
 """A sentence of which more than this share was not heard was left out, however well the rest was read."""
 ADDED: Final = 4
-"""So many words in a row that the statement does not have are a sentence of somebody's own."""
+"""So many words together that the statement does not have are a sentence of somebody's own."""
 
 LONGEST: Final = 3
 """A text so many times as long as the statement is not compared at all."""
@@ -32,12 +34,32 @@ and companies, of which it knows few, and writes others that it knows."""
 
 
 @dataclass(frozen=True, slots=True)
+class Near:
+    """How much worse than what was heard the wanted words may fit the sound, for people to be asked.
+
+    Differences of natural logarithms.
+    """
+
+    words: float
+    digits: float
+    """where digits differ, of which a recogniser's own text says little: only the sound tells them apart"""
+    drawn: float
+    """for words of chance"""
+
+
+NEAR: Final = Near(12.0, 2.0, 12.0)
+"""TODO"""
+
+
+@dataclass(frozen=True, slots=True)
 class HeardText:
     """What a recogniser heard."""
 
     text: str
     words: tuple[tuple[str, float], ...] = ()
     """its words with how sure the recogniser is of each, in [0, 1]; who says nothing is sure"""
+    pieces: tuple[int, ...] = ()
+    """how many of the words stand in each piece of the sound, in order; empty: all are in one"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +75,18 @@ class Heard:
     """what people must hear, though nothing refuses it; empty when there is nothing"""
 
 
-def match(statement: Statement, heard: HeardText) -> Heard:
-    """Whether a text says the statement: its critical parts word for word, the rest nearly so."""
+def match(statement: Statement, heard: HeardText, weigh: Weigh | None = None, near: Near = NEAR) -> Heard:
+    """Whether a text says the statement: its critical parts word for word, the rest nearly so.
+
+    `weigh` says of the sound how well texts fit it. It is asked about critical parts that were not heard, and
+    would refuse the statement; its answer can only send them to people. What fits the sound at most `near`
+    worse than what was heard there becomes a doubt. A statement that passes, passes by what was freely heard.
+    """
     if len(heard.text) > LONGEST * len(statement.text):
         return Heard(False, "it has far more words than the statement", 1.0)
     comparison = _Comparison(statement, heard)
+    if weigh is not None:
+        comparison.weigh(weigh, near)
     why = next(comparison.refusals(), "")
     slips = comparison.slips
     return Heard(not why, why, 1.0 if why else slips, "" if why else "; ".join(comparison.doubts()))
@@ -73,6 +102,7 @@ class _Comparison:
     def __init__(self, statement: Statement, heard: HeardText) -> None:
         language = statement.language
         self._language = language
+        self._text = statement.text
         self._parts = statement.parts
         self._wanted: list[str] = []
         self._own: list[range] = []
@@ -80,9 +110,13 @@ class _Comparison:
             said = tokens(part.text, language)
             self._own.append(range(len(self._wanted), len(self._wanted) + len(said)))
             self._wanted += said
+        self._chance = frozenset(fold(word) for word in LEXICA[language].words)
         hesitations = {fold(word) for word in LEXICA[language].hesitations} - set(self._wanted)
         self._heard = [word for word in tokens(heard.text, language) if word not in hesitations]
-        self._sure = self._sureness(heard, language)
+        self._told = heard
+        self._sure: list[float] = [1.0] * len(self._heard)
+        self._source: list[int | None] = [None] * len(self._heard)
+        self._find_sources()
         self._at: list[range | None] = [None] * len(self._wanted)
         self._instead: dict[int, str] = {}
         self._added: dict[int, list[str]] = {}
@@ -99,16 +133,22 @@ class _Comparison:
                 self._instead[at] = self._heard[other]
         for number, own in self._critical.items():
             self._join(own)
-            self._mishear(own, UNSURE[self._parts[number].proper])
+            self._mishear(own, self._parts[number])
 
-    def _sureness(self, heard: HeardText, language: str) -> list[float]:
-        """How sure the recogniser is of each heard word; of numbers that it wrote in several words, quite."""
-        told = [(word, sure) for said, sure in heard.words for word in tokens(said, language)]
-        out = [1.0] * len(self._heard)
+    def _find_sources(self) -> None:
+        """Which of the recogniser's words each heard one is of, and how sure it is of it.
+
+        Of numbers that it wrote in several words it is quite sure, and they are of none.
+        """
+        told = [
+            (word, at)
+            for at, (said, _) in enumerate(self._told.words)
+            for word in tokens(said, self._language)
+        ]
         for at, other in align([word for word, _ in told], self._heard):
             if at is not None and other is not None and told[at][0] == self._heard[other]:
-                out[other] = told[at][1]
-        return out
+                self._source[other] = told[at][1]
+                self._sure[other] = self._told.words[told[at][1]][1]
 
     @property
     def _critical(self) -> dict[int, range]:
@@ -124,8 +164,12 @@ class _Comparison:
         if wanted == own and self._spelt(wanted) == "".join(self._heard[at] for at in heard):
             self._settle(wanted, heard)
 
-    def _mishear(self, own: range, unsure: float) -> None:
-        """Settles what was heard as something alike, and not surely. A digit is another one, or it is not."""
+    def _mishear(self, own: range, part: Part) -> None:
+        """Settles what was heard as something alike, and not surely.
+
+        A digit is another one, or it is not; so is a word of chance that was heard in another's place.
+        """
+        others = self._chance if part.drawn else frozenset()
         for at in own:
             if self._at[at] is not None or self._wanted[at].isdigit():
                 continue
@@ -135,7 +179,8 @@ class _Comparison:
                 self._settle(wanted, heard)
                 continue
             alike = SequenceMatcher(None, self._spelt(wanted), "".join(said), autojunk=False).ratio()
-            if said and alike >= ALIKE and min(self._sure[other] for other in heard) < unsure:
+            unsure = said and min(self._sure[other] for other in heard) < UNSURE[part.proper]
+            if unsure and alike >= ALIKE and others.isdisjoint(said):
                 self._misheard.append((" ".join(said), " ".join(self._wanted[one] for one in wanted)))
                 self._settle(wanted, heard)
 
@@ -151,6 +196,71 @@ class _Comparison:
         return range(first, last), range(
             0 if before is None else before.stop, len(self._heard) if after is None else after.start
         )
+
+    def weigh(self, weigh: Weigh, near: Near) -> None:
+        """Settles as misheard what fits the sound nearly as well as what was heard in its place."""
+        for part, wanted, heard, place, text in self._places():
+            as_heard, as_wanted = place.fits([place.heard, text], weigh)
+            digits = [
+                [word for word in words if word.isdigit()]
+                for words in (self._wanted[wanted.start : wanted.stop], self._heard[heard.start : heard.stop])
+            ]
+            most = near.digits if digits[0] != digits[1] else near.drawn if part.drawn else near.words
+            if as_wanted > NEVER and as_wanted >= as_heard - most:
+                self._misheard.append((place.heard, text))
+                self._settle(wanted, heard)
+
+    def _places(self) -> Iterator[tuple[Part, range, range, HeardPlace, str]]:
+        """Critical parts that were not heard: (part, wanted words, heard words, their place, wanted text).
+
+        Digits of chance are not among them, nor words of chance in whose place another of them was heard.
+        """
+        for number, own in self._critical.items():
+            if not (self._missed(own) or any(at in self._added for at in own[1:])):
+                continue
+            spans = [range(at, at + 1) for at in own if self._at[at] is None]
+            for span in spans if self._parts[number].drawn else [own]:
+                if all(self._at[at] is not None for at in span) and self._parts[number].drawn:
+                    continue  # settled with the word before it
+                wanted, heard = self._around(span)
+                text = self._written(wanted)
+                place = self._place(heard)
+                if text and place is not None and not self._is_drawn(wanted, heard):
+                    yield self._parts[number], wanted, heard, place, text
+
+    def _is_drawn(self, wanted: range, heard: range) -> bool:
+        """Whether the words are digits of chance, or another word of chance was heard."""
+        drawn = {
+            self._wanted[at]
+            for part, own in zip(self._parts, self._own, strict=True)
+            for at in own
+            if part.drawn and at in wanted
+        }
+        said = self._heard[heard.start : heard.stop]
+        return any(map(str.isdigit, drawn)) or bool(drawn and not self._chance.isdisjoint(said))
+
+    def _place(self, heard: range) -> HeardPlace | None:
+        words = tuple(word for word, _ in self._told.words)
+        before = self._source[heard.start - 1] if heard.start else -1
+        after = self._source[heard.stop] if heard.stop < len(self._heard) else len(words)
+        if before is None or after is None or before >= after:
+            return None
+        ends = list(itertools.accumulate(self._told.pieces or (len(words),)))
+        pieces = tuple(itertools.starmap(range, itertools.pairwise([0, *ends])))
+        return HeardPlace(words, pieces, before + 1, after)
+
+    def _written(self, wanted: range) -> str:
+        """The statement's own text of the wanted words; empty where they do not begin and end with words."""
+        at, out = 0, []
+        for word in self._text.split():
+            count = len(tokens(word, self._language))
+            if wanted.start <= at < wanted.stop:
+                out.append(word)
+            at += count
+            if at >= wanted.stop:
+                break
+        text = " ".join(out)
+        return text if tokens(text, self._language) == self._wanted[wanted.start : wanted.stop] else ""
 
     def _spelt(self, wanted: range) -> str:
         return "".join(self._wanted[at] for at in wanted)
@@ -185,7 +295,7 @@ class _Comparison:
             for added in self._beside(own):
                 if self._is_more_of(own, added):
                     yield f"{text!r} was not heard: there is {added!r} too"
-        for words in self._added.values():
+        for words in self._added_together():
             if len(words) >= ADDED:
                 yield f"the statement does not have {' '.join(words)!r}"
         if self.slips > SLIPS:
@@ -209,17 +319,29 @@ class _Comparison:
             if self._wanted[at].isdigit() or other.isdigit():
                 yield f"{other!r} in place of {self._wanted[at]!r}"
 
+    def _added_together(self) -> Iterator[list[str]]:
+        """Added words, as one where a single wanted word stands between: it may be one of theirs."""
+        together: list[str] = []
+        last = -2
+        for at, words in sorted(self._added.items()):
+            if at > last + 1 and together:
+                yield together
+                together = []
+            together = [*together, *words]
+            last = at
+        if together:
+            yield together
+
     def _beside(self, own: range) -> list[str]:
         return [*self._added.get(own.start, ()), *self._added.get(own.stop, ())]
 
     def _is_more_of(self, own: range, added: str) -> bool:
         """Whether the word could be one more of the list: a digit, a word of chance, one said twice."""
         wanted = self._wanted[own.start : own.stop]
-        chance = {fold(word) for word in LEXICA[self._language].words}
         return (
             added in wanted
             or (added.isdigit() and all(word.isdigit() for word in wanted))
-            or (added in chance and chance.issuperset(wanted))
+            or (added in self._chance and self._chance.issuperset(wanted))
         )
 
 

@@ -118,6 +118,8 @@ class Part:
     critical: bool
     proper: bool = False
     """a name of a person or a company"""
+    drawn: bool = False
+    """today's words or digits, drawn by chance: they prove that the statement is fresh"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,8 @@ def render(terms: Terms, words: Sequence[str], digits: Sequence[int]) -> Stateme
     for piece in re.split(r"(\{[^}]*\})", lexicon.statement):
         if piece.startswith("{"):
             inner = piece[1:-1]
-            parts.append(Part(fields.get(inner, inner), critical=True, proper=inner in ("name", "company")))
+            proper, drawn = inner in ("name", "company"), inner in ("words", "digits")
+            parts.append(Part(fields.get(inner, inner), critical=True, proper=proper, drawn=drawn))
         else:
             parts += [Part(text, critical=False) for text in re.split(r"(?<=[.] )", piece) if text]
     return Statement(f"{VERSION}/{terms.spoken}", terms.spoken, tuple(parts))

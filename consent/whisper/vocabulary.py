@@ -1,9 +1,44 @@
-"""Text out of Whisper's tokens: UTF-8, each byte written as one printable character, as GPT-2 does."""
+"""Text and Whisper's tokens: UTF-8, each byte written as one printable character, as GPT-2 does.
+
+Texts become tokens by byte-pair encoding (Sennrich and others, 2016), as OpenAI's tiktoken does it: pairs are
+joined in the order in which the vocabulary has what they make.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from typing import Final
+
+PIECES: Final = re.compile(r"'(?:s|t|re|ve|m|ll|d)| ?[^\W\d_]+| ?\d+| ?(?:[^\s\w]|_)+|\s+(?!\S)|\s+")
+"""What no token reaches beyond: a word, a number, or signs, each with the space before it."""
+
+
+class TokenNumbers:
+    """The numbers of a text's tokens in one vocabulary, the tokens of which stand in order."""
+
+    def __init__(self, tokens: Sequence[str]) -> None:
+        """`tokens` as the vocabulary's file has them; special ones (`<|en|>`) are never made of a text."""
+        self._numbers = {token: number for number, token in reversed(list(enumerate(tokens)))}
+        self._signs = {byte: sign for sign, byte in _bytes().items()}
+
+    def of(self, text: str) -> list[int]:
+        """The numbers of a text's tokens; a space stands before its first word, as Whisper writes it."""
+        written = f" {text.strip()}".rstrip()
+        return [number for piece in PIECES.findall(written) for number in self._of_piece(piece)]
+
+    def _of_piece(self, piece: str) -> Iterator[int]:
+        parts = [self._signs[byte] for byte in piece.encode()]
+        while len(parts) > 1:
+            pairs = ["".join(pair) for pair in itertools.pairwise(parts)]
+            ranks = [self._numbers.get(pair, len(self._numbers)) for pair in pairs]
+            at = min(range(len(ranks)), key=ranks.__getitem__)
+            if ranks[at] == len(self._numbers):
+                break
+            parts[at : at + 2] = [pairs[at]]
+        return (self._numbers[part] for part in parts)
 
 
 def text_of(tokens: Iterable[str]) -> str:

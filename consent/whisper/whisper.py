@@ -21,7 +21,7 @@ from consent.models.model_files import LockedModel, locked_model
 from consent.whisper.certainty import Spellings, certain_words
 from consent.whisper.features import HOP, RATE_HZ, Floats, log_mel
 from consent.whisper.transcript import HeardPiece, Refusal, Transcript
-from consent.whisper.vocabulary import text_of
+from consent.whisper.vocabulary import TokenNumbers, text_of
 from consent.whisper.voice_gate import somebody_speaks
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ QUIET_S: Final = 0.2
 TOKENS: Final = 16
 TOKENS_A_SECOND: Final = 12
 """Nobody speaks faster; only a model that repeats itself needs more."""
+MOST_SCORED: Final = 200
+"""Tokens of a text whose likelihood is asked; Whisper's own texts end at 224."""
+LEAST_PROBABILITY: Final = 1e-12
 MOST_COMPRESSION: Final = 2.0
 """Bytes of text over its bytes when packed: no sentence packs so well, a repeated one does."""
 
@@ -79,6 +82,10 @@ class Whisper:
     @cached_property
     def _spellings(self) -> Spellings:
         return Spellings(self._vocabulary)
+
+    @cached_property
+    def _token_numbers(self) -> TokenNumbers:
+        return TokenNumbers(self._vocabulary)
 
     @classmethod
     def load(cls, name: str, directory: Path, workers: int = 1) -> Self:
@@ -122,6 +129,31 @@ class Whisper:
         return (
             self._closely(piece, language) for piece in _pieces(np.ascontiguousarray(pcm_16k, np.float32))
         )
+
+    def log_likelihoods(
+        self, pcm_16k: Floats, language: str, number: int, texts: Sequence[str]
+    ) -> list[float]:
+        """How likely each of the texts is as the words of piece `number` of `pieces`: natural logarithms.
+
+        That piece is not heard again: what is asked is how well words fit that somebody else has written.
+        Whether the text ends there is not asked. Raises `LanguageError` as `pieces` does.
+        """
+        self._refuse(language)
+        self._refuse_single()
+        piece = _pieces(np.ascontiguousarray(pcm_16k, np.float32))[number]
+        return self._likelihoods(piece, language, list(texts))
+
+    def _likelihoods(self, piece: Floats, language: str, texts: list[str]) -> list[float]:
+        encoded = self._encoded(piece, WINDOW_S)
+        prompt = ["<|startoftranscript|>", f"<|{language}|>", "<|transcribe|>"]
+        start = [self._vocabulary.index(token) for token in prompt]
+        out = []
+        for text in texts:  # CTranslate2 puts "no timestamps" behind the prompt by itself
+            tokens = self._token_numbers.of(text)[:MOST_SCORED]
+            found = self._model.align(encoded, start, [tokens], max(1, len(piece) // HOP)) if tokens else []
+            told = found[0].text_token_probs if found else []
+            out.append(float(np.log(np.maximum(told, LEAST_PROBABILITY)).sum()))
+        return out
 
     def languages(self, pcm_16k: Floats) -> list[tuple[str, float]]:
         """Which language the beginning of float32 `(n,)` at 16 kHz is in, the best first.

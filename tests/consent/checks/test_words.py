@@ -42,12 +42,17 @@ class PlannedWhisper:
     asked: int = 0
     seconds: float = 7.0
     likely: list[float] = field(default_factory=lambda: [0.95] * 9)
+    weighed: list[tuple[int, list[str]]] = field(default_factory=list)
 
     def pieces(self, pcm_16k: Floats, language: str) -> Iterator[HeardPiece]:
         for (text, refused), likely in zip(self.says, self.likely, strict=False):
             self.asked += 1
             transcript = Transcript(text, language, -0.1, 0.0, refused)
             yield HeardPiece(transcript, self.seconds, likely, tuple((word, 0.9) for word in text.split()))
+
+    def log_likelihoods(self, pcm_16k: Floats, language: str, piece: int, texts: list[str]) -> list[float]:
+        self.weighed.append((piece, texts))
+        return [-1.0 for _ in texts]
 
 
 @pytest.fixture
@@ -202,6 +207,18 @@ def test_what_becomes_of_what_was_heard(
     assert detail in found.detail
 
 
+def test_a_name_that_was_not_heard_is_asked_of_the_sound_in_its_own_piece(
+    models: Path, whisper: PlannedWhisper
+) -> None:
+    before, after = statement().text.split("Acme")
+    whisper.says = [(before.replace(" to ", " to acting"), ""), (after, "")]
+    found = finding(Checks(recogniser=HouseRecogniser(models)))
+    assert found.verdict == "review"
+    assert "'Acme', which was heard as 'acting'" in found.detail
+    assert {piece for piece, _ in whisper.weighed} == {0, 1}, "it stands where the two pieces meet"
+    assert all("Acme" in texts[-1] or "acting" in texts[-1] for piece, texts in whisper.weighed if not piece)
+
+
 def test_the_setting_that_is_gone_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "checks.toml").write_text('recogniser = { directory = "/srv/base", sha256 = "00" }\n')
     with pytest.raises(RegistrationError, match=rf"no longer a setting.*Take the line out.*{COMMAND}"):
@@ -244,6 +261,19 @@ def test_digits_that_people_say_are_heard_in_four_languages(base: Whisper, langu
         assert [piece.transcript.refused for piece in pieces] == [""]
         assert "".join(tokens(pieces[0].transcript.text, language)) == number
         assert all(0.0 <= certainty <= 1.0 for _, certainty in pieces[0].words)
+
+
+def test_the_sound_tells_what_was_said_from_what_was_not(base: Whisper) -> None:
+    sound = prompt("conf-waitforleader").at_16k
+    said = "The conference will begin when the leader arrives."
+    others = [said.replace("leader", "manager"), said.replace("will begin", "will not begin"),
+              said.replace("conference", "statement")]  # fmt: skip
+    right, *wrong = base.log_likelihoods(sound, "en", 0, [said, *others])
+    assert -5.0 < right < 0.0
+    assert max(wrong) < right - 12.0
+    nothing, endless = base.log_likelihoods(sound, "en", 0, ["", "a" * 2000])
+    assert nothing == 0.0
+    assert np.isfinite(endless)
 
 
 @pytest.mark.long("a statement is read by a machine, and heard again and again")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import date
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consent.statements.comparison import ADDED, Heard, HeardText
+from consent.statements.comparison import ADDED, NEAR, Heard, HeardText
 from consent.statements.comparison import match as match_heard
 from consent.statements.lexicon import LEXICA
 from consent.statements.spoken_words import fold, tokens
@@ -274,6 +275,108 @@ def test_doubts_add_up_with_what_else_is_wrong() -> None:
     both = match_heard(wanted, HeardText(f"Okay. {text}", unsure)).doubt
     assert "jain duh" in both
     assert "'okay' before the statement" in both
+
+
+def test_words_put_in_around_one_that_might_be_the_statements_own_are_together() -> None:
+    text = statement("fr").text
+    assert match(statement("fr"), text.replace("J'ai au", "J'ai donc bien plus au")).said
+    heard = match(statement("fr"), text.replace("J'ai au", "J'ai donc bien au plus au"))
+    assert heard.why == "the statement does not have 'donc bien au plus'"
+
+
+# ── what the sound says of what was not heard ────────────────────────────────────────────────────────────
+
+
+class Sound:
+    """Double: a sound that all words fit so much worse than those that were heard."""
+
+    def __init__(self, heard: str, worse: float) -> None:
+        self._heard = heard
+        self._worse = worse
+        self.asked: list[str] = []
+
+    def __call__(self, _piece: int, texts: Sequence[str]) -> list[float]:
+        self.asked += texts
+        return [-1.0 - self._worse * (text != self._heard) for text in texts]
+
+
+def weighed(wanted: Statement, text: str, worse: float, sure: float = 1.0) -> Heard:
+    words = tuple((word, sure) for word in text.split())
+    return match_heard(wanted, HeardText(text, words), Sound(text, worse))
+
+
+MISHEARD = [
+    ("Acme", "acting", "words"),
+    ("Jane Doe", "John Due", "words"),
+    ("I consent", "I can send", "words"),
+    ("support", "a port", "words"),
+    ("30, 2027", "30, 2007", "digits"),
+    (LEXICA["en"].words[1], "ankle", "drawn"),
+]
+
+
+@pytest.mark.parametrize(("said", "heard", "bound"), MISHEARD)
+def test_what_fits_the_sound_nearly_as_well_goes_to_people(said: str, heard: str, bound: str) -> None:
+    wanted, near = statement(), getattr(NEAR, bound)
+    text = wanted.text.replace(said, heard)
+    assert not match_heard(wanted, HeardText(text)).said, "by what was heard alone"
+    held = weighed(wanted, text, near - 0.5)
+    assert held.said
+    assert "which was heard as" in held.doubt
+    far = weighed(wanted, text, near + 0.5)
+    assert not far.said
+    assert "is missing" in far.why
+
+
+def test_the_sound_is_not_asked_about_what_was_heard() -> None:
+    wanted = statement()
+    sound = Sound(wanted.text, 0.0)
+    heard = match_heard(wanted, HeardText(wanted.text), sound)
+    assert (heard.said, heard.doubt, sound.asked) == (True, "", [])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ("nine", "four"), ("nine, zero", "nine, nine, zero"), ("zero, three", "three, zero"),
+        (words("en"), ", ".join([*LEXICA["en"].words[4:5], *LEXICA["en"].words[1:4]])),
+        (words("en"), ", ".join(LEXICA["en"].words[at] for at in (1, 0, 2, 3))),
+        ("I consent", "I do not consent"), ("deleted", "never deleted"),
+    ],
+)  # fmt: skip
+def test_a_sound_that_fits_everything_saves_no_digit_word_of_chance_or_denial(
+    changed: tuple[str, str],
+) -> None:
+    wanted = statement()
+    assert not weighed(wanted, wanted.text.replace(*changed), 0.0).said
+
+
+def test_a_word_of_chance_in_anothers_place_is_no_slip_however_unsure_it_is() -> None:
+    wanted = statement()
+    first, second = LEXICA["en"].words[:2]
+    text = wanted.text.replace(f"{first}, {second}", f"{second}, {first[:-1]}")
+    assert not weighed(wanted, text, 0.0, sure=0.1).said
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_the_sound_passes_nothing_and_turns_no_verdict_but_a_refusal(data: st.DataObject) -> None:
+    spoken = data.draw(st.sampled_from(LANGUAGES))
+    wanted = statement(spoken)
+    said = wanted.text.split()
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(said) - 1))
+        said[at : at + data.draw(st.integers(0, 3))] = data.draw(
+            st.lists(st.sampled_from(["xylophone", "2028", *said]), max_size=3)
+        )
+        said = said or ["xylophone"]
+    text = " ".join(said)
+    by_ear = match_heard(wanted, HeardText(text, tuple((word, 1.0) for word in said)))
+    held = weighed(wanted, text, 0.0)
+    if by_ear.said:
+        assert held == by_ear
+    elif held.said:
+        assert held.doubt
 
 
 @settings(max_examples=150)
