@@ -2,6 +2,9 @@
 
 What the recogniser cannot know is for people to hear: `WordsUnknown` says why. It is told the language and
 never the words that are expected, since a model that is prompted writes what it was told.
+
+A second question may follow, about an answer already given: how well other texts fit the sound than those
+that were heard. Whoever asks it can turn a refusal into a review, and never anything into a pass.
 """
 
 from __future__ import annotations
