@@ -320,11 +320,15 @@ class _Comparison:
                 yield f"{other!r} in place of {self._wanted[at]!r}"
 
     def _added_together(self) -> Iterator[list[str]]:
-        """Added words, as one where a single wanted word stands between: it may be one of theirs."""
+        """Added words, as one where fewer than `ADDED` wanted words stand between: these may be theirs.
+
+        Whoever puts in words that the statement has too is heard as adding the words around them, and as
+        saying those of the statement twice.
+        """
         together: list[str] = []
-        last = -2
+        last = 0
         for at, words in sorted(self._added.items()):
-            if at > last + 1 and together:
+            if at >= last + ADDED and together:
                 yield together
                 together = []
             together = [*together, *words]

@@ -12,6 +12,7 @@ import functools
 import itertools
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -59,6 +60,18 @@ class EngineSilent(EngineError):
     code = "lost"
 
 
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What an engine does with what it hears."""
+
+    transcribes: bool = True
+    """it says what was said"""
+    recalls: bool = True
+    """it goes on from what was said before it was there"""
+    hears_early: bool = True
+    """it says at a pause what was said so far"""
+
+
 class Speech:
     """One call's speech. `run` lives as long as the call; everything else may be called at any time."""
 
@@ -87,11 +100,10 @@ class Speech:
         self._replies = self._new_replies()
         self._unanswered = Unanswered()
         self._config: dict[str, Any] = {}
-        self._transcribes = self._recalls = True
+        self._abilities = Abilities()
+        """of the present engine, or of the one before it while there is none"""
         self.knows_asides = False
-        """the present engine tells which words are nothing to stop for"""
-        self.wants_words = False
-        """… and it, or the one before it while there is none, does not hear early: the hall may do that"""
+        """there is an engine, which tells early which words are nothing to stop for"""
         self.early: EarlyHearing | None = None
         """what it made of the latest pause of the present utterance"""
 
@@ -179,9 +191,14 @@ class Speech:
         self._outbox.send(lambda session: session.commit())
 
     @property
+    def wants_words(self) -> bool:
+        """The engine does not hear early: the hall may do that."""
+        return not self._abilities.hears_early
+
+    @property
     def unwritten(self) -> tuple[Floats, ...]:
         """The turn that was just committed, float32 24 kHz, where the engine does not write it down."""
-        return () if self._transcribes else tuple(self._unanswered.question)
+        return () if self._abilities.transcribes else tuple(self._unanswered.question)
 
     def clear(self) -> None:
         """What was appended was nothing."""
@@ -301,8 +318,8 @@ class Speech:
             if term.over.is_set():  # another voice's: none of it is for the call any more
                 return
             self._replies.moved()
-            self._transcribes, self.knows_asides = session.transcribes, session.knows_asides
-            self._recalls, self.wants_words = session.recalls, not session.knows_asides
+            self._abilities = Abilities(session.transcribes, session.recalls, session.knows_asides)
+            self.knows_asides = session.knows_asides
             self._take(event, post)
 
     async def _write(self, session: EngineSession, outbox: Outbox) -> None:
@@ -393,9 +410,9 @@ class Speech:
         question, rate_hz = self._unanswered.answered(), self._line.rate_hz
         if not question or not rate_hz or not self._memory.keeps_sound:
             return
-        if not self._transcribes:
+        if not self._abilities.transcribes:
             self._memory.add(memory.sound(np.concatenate(question), rate_hz))
-        elif self._recalls and not self._memory.keeps_words:
+        elif self._abilities.recalls and not self._memory.keeps_words:
             self._memory.tell(memory.sound(np.concatenate(question), rate_hz))
 
     def _remember_reply(self, item: Item) -> None:

@@ -284,6 +284,12 @@ def test_words_put_in_around_one_that_might_be_the_statements_own_are_together()
     assert heard.why == "the statement does not have 'donc bien au plus'"
 
 
+def test_words_put_in_around_several_of_the_statements_own_are_together() -> None:
+    text = statement().text
+    heard = match(statement(), text.replace("my voice and", "my voice yet my voice yet and"))
+    assert heard.why.startswith("the statement does not have"), heard
+
+
 # ── what the sound says of what was not heard ────────────────────────────────────────────────────────────
 
 
