@@ -51,7 +51,7 @@ from benchmarks.meaning import (
     taken_for_sure,
     written_by,
 )
-from benchmarks.statement_words import spoken
+from benchmarks.read_statements import spoken
 from consent.checks.sound import read
 from consent.whisper.whisper import ENGLISH, Whisper
 from model.api import RATE_HZ, Floats

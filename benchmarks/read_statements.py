@@ -200,24 +200,25 @@ def sounds(voice: StatementVoice, texts: list[str], speakers: Path | None) -> li
         for line in lines[text]
     }
     missing = [line for line, place in places.items() if not place.exists()]
-    for line, sound in zip(missing, _spoken(voice, missing, speakers), strict=True):
+    for line, sound in zip(missing, spoken(voice.synthesizer, voice.name, missing, speakers), strict=True):
         np.save(places[line], int16_from_float(sound))
     gap = np.zeros(GAP, np.float32)
-    spoken = {
+    kept = {
         line: np.pad(sound := float_from_int16(np.load(place)), (0, -len(sound) % GRID))
         for line, place in places.items()
     }
-    return [np.concatenate([part for line in lines[text] for part in (gap, spoken[line])]) for text in texts]
+    return [np.concatenate([part for line in lines[text] for part in (gap, kept[line])]) for text in texts]
 
 
-def _spoken(voice: StatementVoice, texts: list[str], speakers: Path | None) -> list[Floats]:
+def spoken(synthesizer: str, voice: str, texts: list[str], speakers: Path | None) -> list[Floats]:
+    """The texts by one voice of `benchmarks.synthetic_speak`, or of espeak-ng; float32 at 16 kHz each."""
     with tempfile.TemporaryDirectory() as folder:
-        if voice.synthesizer == "espeak-ng":
+        if synthesizer == "espeak-ng":
             for number, text in enumerate(texts):
-                argv = ["espeak-ng", "-v", voice.name, "-s", "150", "-w", f"{folder}/{number}.wav", text]
+                argv = ["espeak-ng", "-v", voice, "-s", "150", "-w", f"{folder}/{number}.wav", text]
                 subprocess.run(argv, check=True)
         elif texts:
-            python = sys.executable if voice.synthesizer == "hibari" else f"{speakers}/env/bin/python"
-            argv = [python, synthetic_speak.__file__, voice.synthesizer, voice.name, folder]
+            python = sys.executable if synthesizer == "hibari" else f"{speakers}/env/bin/python"
+            argv = [python, synthetic_speak.__file__, synthesizer, voice, folder]
             subprocess.run(argv, input=json.dumps(texts), text=True, check=True)
         return [read(Path(folder) / f"{number}.wav").at_16k for number in range(len(texts))]
