@@ -222,7 +222,9 @@ class _Keeping:
             out.flush()
             os.fsync(out.fileno())
         if size != file.size or digest.hexdigest() != file.sha256:
-            raise ModelFileError(f"{origin} is not the file that models.lock names; nothing was kept")
+            size_is = f"more than {file.size}" if size > file.size else f"{size}, not {file.size}"
+            why = "another SHA-256" if size == file.size else f"bytes: {size_is}"
+            raise ModelFileError(f"{origin} is not the file that models.lock names ({why}); nothing was kept")
 
     def place(self) -> list[Path]:
         """All files take their places; returns these."""

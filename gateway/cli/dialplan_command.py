@@ -112,8 +112,9 @@ def _poor(route: Route) -> Iterator[str]:
     for verb in route.do:
         for reply in verb.answers if isinstance(verb, Converse) else ():
             if reply.library is None and len(reply.ask) < ENOUGH_EXAMPLES:
+                examples = f"{len(reply.ask)} example{'' if len(reply.ask) == 1 else 's'}"
                 yield (
-                    f"the answer for {reply.intent!r} has {len(reply.ask)} examples: give about "
+                    f"the answer for {reply.intent!r} has {examples}: give about "
                     f"{ENOUGH_EXAMPLES} in ask, or name an intent of the library"
                 )
             elif not reply.ask:

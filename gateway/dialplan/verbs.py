@@ -7,6 +7,7 @@ To add one: write its dataclass and enter it in `VERBS`.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -26,7 +27,15 @@ Text = Annotated[str, Field(min_length=1, max_length=4000)]
 Words = Annotated[str, Field(max_length=4000)]
 """Like `Text`, but may be empty: nothing is said."""
 Digits = Annotated[str, Field(pattern=r"^[0-9A-D*#]{1,32}$")]
-Phrase = Annotated[str, Field(pattern=r"^[\p{Ll}' ]+$", max_length=80)]
+
+
+def _phrase(words: str) -> str:
+    if not all(letter in "' " or unicodedata.category(letter) == "Ll" for letter in words) or not words:
+        raise ValueError("phrases are lower-case words, without marks and digits: 'are you open at ten'")
+    return words
+
+
+Phrase = Annotated[str, Field(max_length=80), AfterValidator(_phrase)]
 """What a caller may say to ask for something: lower-case words, as a recogniser's grammar has them."""
 
 

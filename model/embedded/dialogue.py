@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from model.api import SessionConfig
 from model.ears.evidence import Hearing
+from model.ears.last_words import is_aside, words_of
 from model.errors import ProtocolError
 from model.meaning.head import Judgement
 from model.meaning.heads import Examples
@@ -36,6 +37,8 @@ DENIED: Final = "All right. What would you like to know?"
 NOTHING_SAID: Final = "I have not said anything yet."
 OFFERED: Final = 4
 """Things that one sentence offers."""
+REPLIES: Final = frozenset({"yes", "yep", "yup", "sure"})
+"""Who says one of these means more than to nod."""
 CLEARLY: Final = 2.0
 """Of two answers that were asked about, one is named when it is so many times likelier than the other."""
 CLOCK: Final = frozenset({"time", "date", "weekday"})
@@ -118,6 +121,8 @@ class Dialogue:
 
     config: SessionConfig = field(default_factory=SessionConfig)
     last_said: str = ""
+    was_cut: bool = False
+    """the caller has not heard all of it"""
     pending: Pending | None = None
     misses: int = 0
 
@@ -127,7 +132,11 @@ class Dialogue:
 
     def remember_said(self, text: str) -> None:
         """What was said last, for a caller who asks to hear it again."""
-        self.last_said = text
+        self.last_said, self.was_cut = text, False
+
+    def remember_cut(self) -> None:
+        """What was said last was stopped before its end."""
+        self.was_cut = True
 
     def grammar(self) -> list[str]:
         """Phrases that may be said now."""
@@ -146,12 +155,18 @@ class Dialogue:
             for answer in self.config.answers
         ]
 
-    def next(self, heard: Hearing | Judgement, now: datetime) -> Move:
-        """The move after one utterance, of which a phrase was heard or whose words were judged."""
+    def next(self, heard: Hearing | Judgement, now: datetime, *, nods: bool = False) -> Move:
+        """The move after one utterance, of which a phrase was heard or whose words were judged.
+
+        `nods`: the caller only lets us go on ("okay"). Unless that is a reply, it asks for nothing: what was
+        cut short by it is said again, and else there is nothing to say.
+        """
         judged = self.judged(heard) if isinstance(heard, Hearing) else heard
         pending, self.pending = self.pending, None
         if pending is not None and (move := self._to_question(pending, judged, now)) is not None:
             return move
+        if nods and pending is None and not judged.sure:
+            return Move(self.last_said if self.was_cut else "")
         answer = self._answer(judged.intent)
         if answer is None:
             if pending is not None and pending.asked == 1:
@@ -242,6 +257,11 @@ class Dialogue:
             *(self._question(answer, None) for answer in self.config.answers),
             DENIED,
         ]
+
+
+def is_nod(text: str) -> bool:
+    """Whether these words only let us go on: "okay", "uh-huh", "I see"."""
+    return is_aside(text) and REPLIES.isdisjoint(words_of(text))
 
 
 def _about(answer: Mapping[str, Any]) -> str:

@@ -35,7 +35,7 @@ from model.ears.comprehension import Comprehension
 from model.ears.ears_client import MOST_WAIT_S, Ears
 from model.ears.listening import Listening
 from model.ears.words_heard import Words
-from model.embedded.dialogue import FILLER, Dialogue, Move, check
+from model.embedded.dialogue import FILLER, Dialogue, Move, check, is_nod
 from model.embedded.mouth import Mouth, check_voice
 from model.embedded.phrase_match import BELIEVED, match
 from model.embedded.spoken_item import SpokenItems
@@ -189,7 +189,7 @@ class EmbeddedConversation:
 
     def _take(self, words: Words, judged: JudgedWords, duration_s: float) -> Understood:
         judgement, text = judged.judgement, judged.text
-        self._move = self._dialogue.next(judgement, self._dialogue.now())
+        self._move = self._dialogue.next(judgement, self._dialogue.now(), nods=is_nod(words.text))
         confidence = round(words.confidence, 3) if text else 0.0
         return Understood(duration_s, text, confidence, judgement.intent, judgement.slots.as_json())
 
@@ -222,7 +222,10 @@ class EmbeddedConversation:
             yield Tool(move.tool, {"intent": move.intent, **slots})
 
     async def truncate(self, item_id: str, heard_s: float) -> str:
-        return self._said.heard(item_id, heard_s)
+        heard = self._said.heard(item_id, heard_s)
+        if heard != self._said.whole(item_id):
+            self._dialogue.remember_cut()
+        return heard
 
     async def restore(self, item: HistoryItem) -> None:
         if item.role == "assistant" and item.text:

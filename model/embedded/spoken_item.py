@@ -83,3 +83,8 @@ class SpokenItems:
         """The words of an item that were heard in its first seconds; none of an item that is not known."""
         item = self._items.get(item_id)
         return "" if item is None else item.heard(round(heard_s * RATE_HZ))
+
+    def whole(self, item_id: str) -> str:
+        """All words of an item; none of an item that is not known."""
+        item = self._items.get(item_id)
+        return "" if item is None else item.text

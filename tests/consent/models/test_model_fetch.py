@@ -138,6 +138,25 @@ def test_a_bomb_is_unpacked_no_further_than_the_lock_allows(tmp_path: Path, mode
     refused(tmp_path, models)
 
 
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (WEIGHTS[:-1], rf"bytes: {len(WEIGHTS) - 1}, not {len(WEIGHTS)}"),
+        (WEIGHTS + b"x", rf"bytes: more than {len(WEIGHTS)}"),
+        (b"x" + WEIGHTS[1:], "another SHA-256"),
+    ],
+)
+def test_it_is_told_how_a_file_at_hand_differs(
+    tmp_path: Path, models: Path, content: bytes, why: str
+) -> None:
+    model, source = entry(make_wheel(tmp_path)), tmp_path / "source"
+    source.mkdir()
+    (source / "voice.pt").write_bytes(content)
+    with pytest.raises(ModelFileError, match=rf"models\.lock names \({why}\); nothing was kept"):
+        take(model, source, models)
+    refused(tmp_path, models)
+
+
 def test_the_names_in_a_wheel_are_no_paths(tmp_path: Path, models: Path) -> None:
     """A member that climbs is found by its name only, and its content goes where every file goes."""
     evil = "../../climbed.pt"

@@ -354,7 +354,7 @@ MISTAKES = {
     "a phrase no grammar has": (
         route(do=BOT + 'answers = [{ intent = "a", ask = ["What?"], say = "x" }]\n'),
         "0.toml:13:",
-        "match pattern",
+        "phrases are lower-case words",
     ),
     "an unknown intent of the library": (
         route(do=BOT + 'answers = [\n{ intent = "a", library = "ours", say = "x" },\n]\n'),

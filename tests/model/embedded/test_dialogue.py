@@ -9,7 +9,7 @@ import pytest
 
 from model.api import SessionConfig
 from model.ears.evidence import NOTHING, Hearing
-from model.embedded.dialogue import DENIED, NOTHING_SAID, Dialogue, check
+from model.embedded.dialogue import DENIED, NOTHING_SAID, Dialogue, check, is_nod
 from model.errors import ProtocolError
 from model.meaning.head import Judgement
 from model.meaning.mentions import find_mentions
@@ -204,6 +204,34 @@ def test_a_yes_that_nobody_asked_for_is_not_understood(dialogue: Dialogue) -> No
     assert (
         dialogue.next(judged(None, sure=False, text="yes"), NOW).text == "Sorry, I did not understand that."
     )
+
+
+@pytest.mark.parametrize("said", ["okay", "Right.", "uh-huh", "I see", "okay great"])
+def test_who_only_nods_is_asked_nothing(dialogue: Dialogue, said: str) -> None:
+    assert is_nod(said)
+    dialogue.remember_said("Open from nine to six.")
+    move = dialogue.next(judged("goodbye", sure=False, text=said), NOW, nods=True)
+    assert (move.text, move.tool, dialogue.pending) == ("", None, None)
+
+
+def test_what_a_nod_cut_short_is_said_again(dialogue: Dialogue) -> None:
+    dialogue.remember_said("Open from nine to six.")
+    dialogue.remember_cut()
+    assert dialogue.next(judged("goodbye", sure=False, text="okay"), NOW, nods=True).text == (
+        "Open from nine to six."
+    )
+    dialogue.remember_said("Open from nine to six.")
+    assert dialogue.next(judged("goodbye", sure=False, text="okay"), NOW, nods=True).text == ""
+
+
+def test_a_nod_is_a_yes_where_one_was_asked_for(dialogue: Dialogue) -> None:
+    dialogue.next(judged("goodbye", sure=False), NOW)
+    assert dialogue.next(judged(None, sure=False, text="okay"), NOW, nods=True).tool == "hang_up"
+
+
+@pytest.mark.parametrize("said", ["yes", "sure", "okay yes", "hello", "okay goodbye", ""])
+def test_a_reply_or_a_wish_is_no_nod(said: str) -> None:
+    assert not is_nod(said)
 
 
 def test_the_plans_own_words_ask_which() -> None:

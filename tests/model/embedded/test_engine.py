@@ -203,6 +203,24 @@ async def test_other_speech_is_not_understood_and_said_so(wire: Wire) -> None:
     assert [first.said, second.said] == demo()["not_understood"][:2]
 
 
+async def test_who_says_okay_after_an_answer_is_not_asked_what_they_meant(wire: Wire) -> None:
+    await ask(wire, "what are your opening hours")
+    await say(wire, "okay")
+    got = await answer(wire)
+    assert (got.said, got.tool) == ("", None)
+    assert (await ask(wire, "how do i find you")).said.startswith("You find us")
+
+
+async def test_an_answer_that_an_okay_cut_short_is_said_again(wire: Wire) -> None:
+    text = "One two three four. Five six seven eight."
+    asked = await wire.ask("response.create", "response.done", response={"voicegate": {"say": text}})
+    done = asked["response"]["voicegate"]
+    cut = {"item_id": done["item_id"], "audio_end_ms": done["audio_s"] * 500}
+    await wire.ask("conversation.item.truncate", "conversation.item.truncated", **cut)
+    await say(wire, "okay")
+    assert (await answer(wire)).said == text
+
+
 async def test_a_reply_without_an_utterance_says_so_too(wire: Wire) -> None:
     done = (await wire.ask("response.create", "response.done"))["response"]
     assert done["output"][0]["content"][0]["transcript"] == demo()["not_understood"][0]
