@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import time
 from dataclasses import dataclass, field, replace
@@ -81,7 +82,7 @@ FRONT_WITHIN_S: Final = 5.0
 """How long a call waits for the front after this hall's restart."""
 
 PROMPT_RETRY_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Pauses while the engine loads; all within a grant's life."""
+"""Pauses while the engine loads, each within a grant's life; the last again and again."""
 
 HEALTH_S: Final = 0.6
 """Within this a hall says how it is: a part that says nothing for as long is slow."""
@@ -118,6 +119,7 @@ class Hall:
     _front_here: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: Tasks = field(default_factory=Tasks)
     _lives: Tasks = field(default_factory=Tasks)
+    _rendering: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
         self.grants = Grants(self.verifier, self.feed, self.ask_front, self.calls, self.clocks)
@@ -282,10 +284,12 @@ class Hall:
 
     async def render_prompts(self, _: Peer, asked: RenderPrompts) -> None:
         """Has the engine render texts that must be there when it is not."""
-        self._tasks.short(self._render([FILLER, *asked.texts], asked.grant), "hall.prompts")
+        if self._rendering is not None:
+            self._rendering.cancel()  # a front that came back asks for them anew
+        self._rendering = self._tasks.short(self._render([FILLER, *asked.texts], asked.grant), "hall.prompts")
 
     async def _render(self, texts: list[str], grant: str) -> None:
-        for pause_s in PROMPT_RETRY_S:
+        for tries in itertools.count():
             missing = self.prompts.missing(texts)
             if not missing:
                 return
@@ -293,10 +297,11 @@ class Hall:
                 await render(self.engine, grant, missing, self.prompts)
             except EngineError as error:
                 log.info("prompts.waiting", error=str(error), missing=len(missing))
-                await asyncio.sleep(pause_s)
+                if tries == len(PROMPT_RETRY_S):
+                    log.error("prompts.missing", missing=len(missing), error=str(error))
+                await asyncio.sleep(PROMPT_RETRY_S[min(tries, len(PROMPT_RETRY_S) - 1)])
                 with contextlib.suppress(RpcError, GrantRefused):  # the one may have opened a session
                     grant = await self.grants.prompts(grant)
-        log.error("prompts.failed", missing=self.prompts.missing(texts))
 
     async def drain(self, _: Peer, __: Drain) -> None:
         self.draining = True

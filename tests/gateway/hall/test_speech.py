@@ -7,8 +7,10 @@ from itertools import groupby
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.dialplan import Answer, Converse, Say
+from gateway.hall.hall import PROMPT_RETRY_S
 from gateway.hall.prompts import Prompts, render
 from gateway.hall.speech import FILLER, RECONNECT_FOR_S
 from gateway.ipc.ending import CallEnding, End
@@ -310,6 +312,31 @@ async def test_prompts_are_rendered_once_and_an_engine_that_loads_is_waited_for(
     await house.until(lambda: house.hall.prompts.sound(FILLER) is not None)
     assert sorted(house.engine.said) == sorted([FILLER, "so sorry"])
     assert all(session.closed for session in house.engine.sessions)
+
+
+async def test_an_engine_that_loads_for_minutes_still_renders_the_prompts(house: House) -> None:
+    house.engine.down = True
+    asked = RenderPrompts(("so sorry",), house.consent.token("prompts"))
+    with capture_logs() as logged:
+        for _ in range(2):  # the front comes back meanwhile, and asks again
+            await house.hall.render_prompts(house.front, asked)  # type: ignore[arg-type]
+            await asyncio.sleep(150.0)
+        house.engine.down = False
+        await house.until(lambda: not house.hall.prompts.missing(["so sorry", FILLER]), 20.0)
+    assert sorted(house.engine.said) == sorted([FILLER, "so sorry"])
+    assert [line["missing"] for line in logged if line["log_level"] == "error"] == [2, 2]
+
+
+async def test_prompts_that_came_at_last_are_not_called_missing(house: House) -> None:
+    house.engine.down = True
+    asked = RenderPrompts(("so sorry",), house.consent.token("prompts"))
+    with capture_logs() as logged:
+        await house.hall.render_prompts(house.front, asked)  # type: ignore[arg-type]
+        await asyncio.sleep(sum(PROMPT_RETRY_S[:-1]) - 1.0)
+        house.engine.down = False
+        await house.until(lambda: not house.hall.prompts.missing(["so sorry", FILLER]), 20.0)
+        await asyncio.sleep(60.0)
+    assert not [line for line in logged if line["log_level"] == "error"]
 
 
 async def test_rendering_does_not_wait_for_ever(house: House) -> None:
