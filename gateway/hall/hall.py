@@ -6,8 +6,6 @@ The sound goes another way: ticks arrive at `TickServer` and `Floor.turn` answer
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
 import json
 import time
 from dataclasses import dataclass, field, replace
@@ -16,7 +14,6 @@ from typing import Final
 
 import structlog
 
-from consent.errors import GrantRefused
 from consent.grants.grant import GrantVerifier
 from consent.grants.revocation_feed import RevocationFeed
 from gateway.config.paths import recordings_dir
@@ -36,7 +33,7 @@ from gateway.hall.licence import Licence
 from gateway.hall.memory import Item, Memory, is_message
 from gateway.hall.perform import perform
 from gateway.hall.playout import Playout
-from gateway.hall.prompts import Prompts, render
+from gateway.hall.prompts import Prompts, render_all
 from gateway.hall.scribe import Scribe
 from gateway.hall.speech import FILLER, Speech
 from gateway.hall.tick_pass import Floor, Seat
@@ -72,7 +69,6 @@ from gateway.ipc.rpc import Peer, Server
 from gateway.store.sessions import Sessions
 from model.client import EngineClient
 from model.ears.ears_client import Ears
-from model.errors import EngineError
 from model.tasks import Tasks, failures
 from watermark.mark import MARK_DELAY_S
 
@@ -80,9 +76,6 @@ log = structlog.get_logger("hall")
 
 FRONT_WITHIN_S: Final = 5.0
 """How long a call waits for the front after this hall's restart."""
-
-PROMPT_RETRY_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Pauses while the engine loads, each within a grant's life; the last again and again."""
 
 HEALTH_S: Final = 0.6
 """Within this a hall says how it is: a part that says nothing for as long is slow."""
@@ -286,22 +279,10 @@ class Hall:
         """Has the engine render texts that must be there when it is not."""
         if self._rendering is not None:
             self._rendering.cancel()  # a front that came back asks for them anew
-        self._rendering = self._tasks.short(self._render([FILLER, *asked.texts], asked.grant), "hall.prompts")
-
-    async def _render(self, texts: list[str], grant: str) -> None:
-        for tries in itertools.count():
-            missing = self.prompts.missing(texts)
-            if not missing:
-                return
-            try:
-                await render(self.engine, grant, missing, self.prompts)
-            except EngineError as error:
-                log.info("prompts.waiting", error=str(error), missing=len(missing))
-                if tries == len(PROMPT_RETRY_S):
-                    log.error("prompts.missing", missing=len(missing), error=str(error))
-                await asyncio.sleep(PROMPT_RETRY_S[min(tries, len(PROMPT_RETRY_S) - 1)])
-                with contextlib.suppress(RpcError, GrantRefused):  # the one may have opened a session
-                    grant = await self.grants.prompts(grant)
+        rendered = render_all(
+            self.engine, asked.grant, [FILLER, *asked.texts], self.prompts, self.grants.prompts
+        )
+        self._rendering = self._tasks.short(rendered, "hall.prompts")
 
     async def drain(self, _: Peer, __: Drain) -> None:
         self.draining = True

@@ -6,14 +6,25 @@ Kept as plain sound; each call marks them with its own payload when it plays the
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import numpy as np
+import structlog
 
+from consent.errors import GrantRefused
+from gateway.errors import RpcError
 from gateway.hall.audio import Floats
 from model import client
 from model.client import EngineClient, EngineSession
 from model.errors import EngineError
+
+log = structlog.get_logger("hall")
+
+RETRY_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Pauses while the engine loads, each within a grant's life; the last again and again."""
 
 RENDER_WITHIN_S: Final = 60.0
 """All prompts of the dialplan, at an engine that has just started."""
@@ -49,6 +60,32 @@ async def render(engine: EngineClient, grant: str, texts: list[str], prompts: Pr
         raise EngineError(f"the engine renders no prompts within {RENDER_WITHIN_S:g} s") from None
     finally:
         await session.aclose()
+
+
+async def render_all(
+    engine: EngineClient,
+    grant: str,
+    texts: list[str],
+    prompts: Prompts,
+    renew: Callable[[str], Awaitable[str]],
+) -> None:
+    """Renders `texts` as soon as there is an engine, however long that takes to load.
+
+    `renew` makes another grant of the one before.
+    """
+    for tries in itertools.count():
+        missing = prompts.missing(texts)
+        if not missing:
+            return
+        try:
+            await render(engine, grant, missing, prompts)
+        except EngineError as error:
+            log.info("prompts.waiting", error=str(error), missing=len(missing))
+            if tries == len(RETRY_S):
+                log.error("prompts.missing", missing=len(missing), error=str(error))
+            await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
+            with contextlib.suppress(RpcError, GrantRefused):  # the one may have opened a session
+                grant = await renew(grant)
 
 
 async def _sound_of_reply(session: EngineSession) -> list[Floats]:

@@ -10,8 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.dialplan import Answer, Converse, Say
-from gateway.hall.hall import PROMPT_RETRY_S
-from gateway.hall.prompts import Prompts, render
+from gateway.hall.prompts import RETRY_S, Prompts, render
 from gateway.hall.speech import FILLER, RECONNECT_FOR_S
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hall_messages import EndCall, RenderPrompts
@@ -332,7 +331,7 @@ async def test_prompts_that_came_at_last_are_not_called_missing(house: House) ->
     asked = RenderPrompts(("so sorry",), house.consent.token("prompts"))
     with capture_logs() as logged:
         await house.hall.render_prompts(house.front, asked)  # type: ignore[arg-type]
-        await asyncio.sleep(sum(PROMPT_RETRY_S[:-1]) - 1.0)
+        await asyncio.sleep(sum(RETRY_S[:-1]) - 1.0)
         house.engine.down = False
         await house.until(lambda: not house.hall.prompts.missing(["so sorry", FILLER]), 20.0)
         await asyncio.sleep(60.0)
