@@ -34,6 +34,7 @@ OFFER: Final = "You can ask about {offers}."
 AGAIN: Final = "Sorry, was that a yes or a no? {question}"
 WHICH_AGAIN: Final = "Sorry, which of the two? {question}"
 DENIED: Final = "All right. What would you like to know?"
+LEFT_AT_THAT: Final = "All right."
 NOTHING_SAID: Final = "I have not said anything yet."
 OFFERED: Final = 4
 """Things that one sentence offers."""
@@ -167,6 +168,8 @@ class Dialogue:
             return move
         if nods and pending is None and not judged.sure:
             return Move(self.last_said if self.was_cut else "")
+        if judged.agrees is False and pending is None and not judged.sure and self.last_said.endswith("?"):
+            return Move(LEFT_AT_THAT)  # a plan's own question: "Is there anything else?"
         answer = self._answer(judged.intent)
         if answer is None:
             if pending is not None and pending.asked == 1:

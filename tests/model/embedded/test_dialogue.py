@@ -9,7 +9,7 @@ import pytest
 
 from model.api import SessionConfig
 from model.ears.evidence import NOTHING, Hearing
-from model.embedded.dialogue import DENIED, NOTHING_SAID, Dialogue, check, is_nod
+from model.embedded.dialogue import DENIED, LEFT_AT_THAT, NOTHING_SAID, Dialogue, check, is_nod
 from model.errors import ProtocolError
 from model.meaning.head import Judgement
 from model.meaning.mentions import find_mentions
@@ -232,6 +232,15 @@ def test_a_nod_is_a_yes_where_one_was_asked_for(dialogue: Dialogue) -> None:
 @pytest.mark.parametrize("said", ["yes", "sure", "okay yes", "hello", "okay goodbye", ""])
 def test_a_reply_or_a_wish_is_no_nod(said: str) -> None:
     assert not is_nod(said)
+
+
+@pytest.mark.parametrize("said", ["no", "No, thank you."])
+def test_a_no_to_the_plans_own_question_is_taken_as_one(dialogue: Dialogue, said: str) -> None:
+    dialogue.remember_said("You are welcome. Is there anything else?")
+    assert dialogue.next(judged(None, sure=False, text=said), NOW).text == LEFT_AT_THAT
+    dialogue.remember_said(LEFT_AT_THAT)
+    again = dialogue.next(judged(None, sure=False, text=said), NOW).text
+    assert again == "Sorry, I did not understand that."
 
 
 def test_the_plans_own_words_ask_which() -> None:

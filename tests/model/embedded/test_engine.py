@@ -211,6 +211,12 @@ async def test_who_says_okay_after_an_answer_is_not_asked_what_they_meant(wire: 
     assert (await ask(wire, "how do i find you")).said.startswith("You find us")
 
 
+async def test_who_needs_nothing_else_may_say_no(wire: Wire) -> None:
+    assert (await ask(wire, "thank you very much")).said.endswith("Is there anything else?")
+    await say(wire, "no")
+    assert (await answer(wire)).said == "All right."
+
+
 async def test_an_answer_that_an_okay_cut_short_is_said_again(wire: Wire) -> None:
     text = "One two three four. Five six seven eight."
     asked = await wire.ask("response.create", "response.done", response={"voicegate": {"say": text}})
