@@ -135,6 +135,11 @@ def callers(speakers: Path | None) -> dict[str, Speak]:
     for name, (program, speak) in programs.items():
         if shutil.which(program) is None:
             print(f"{program} is not installed: {name} does not call")
+            continue
+        try:
+            speak()(["hello"])
+        except subprocess.CalledProcessError:
+            print(f"{program} does not have the voice: {name} does not call")
         else:
             voices[name] = speak()
     if speakers is None:
