@@ -94,6 +94,6 @@ async def test_a_key_is_pressed(house: House, page: Page) -> None:
         events = house.get(f"/api/calls/{newest['call_id']}")["events"]
         return [event["data"]["digit"] for event in events if event["kind"] == "dtmf"]
 
-    await expect(page.locator("#conversation")).to_contain_text("How can I help")
+    await expect(page.locator("#conversation")).to_contain_text("You can ask about our opening hours")
     house.wait_for("the digit", lambda: digits() == ["5"])
     await page.get_by_role("button", name="Hang up", exact=True).click()

@@ -31,6 +31,8 @@ TOKEN = "a-token-of-engine-and-gateway"
 CARD = (
     "My card number is four five three nine, one four eight eight, zero three four three, six four six seven."
 )
+REDACTED = re.compile(r"\[(card )?number\]")
+"""A card's number, also where a digit of it was misheard: then it is a long number like others."""
 CARD_KEPT = re.compile(rb"4539\W?1488|nine\W+one\W+four\W+eight", re.IGNORECASE)
 """Digits of it, however a recogniser writes them."""
 PLAN = """
@@ -182,7 +184,7 @@ def test_what_callers_say_to_chroma_is_written_down_where_the_plan_says_so(
         house.stop()
     files |= on_disk(tmp_path)
     assert any("elephant" in (text or "") for text in kept), kept
-    assert any("[card number]" in (text or "") for text in kept), kept
+    assert any(REDACTED.search(text or "") for text in kept), kept
     assert len(unkept) >= len(said["unkept"]), "they were heard, too"
     assert set(unkept) == {None}
     for content in (redis, *files.values()):
