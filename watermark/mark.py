@@ -1,10 +1,11 @@
 """Marking sound: keyed noise under speech, never the same twice.
 
-Each 10 ms hop adds one 20 ms frame of the call's chips (`carrier`), every bin at a level that follows the
-speech: `alpha * sqrt(|S| * rms)`, half-way in decibels between the bin's own magnitude and the frame's
-level. So the mark fills the valleys between strong partials, where it is masked and a codec still carries
-it. The level of a frame is taken from the 20 ms that end 10 ms into it: nothing needs to be awaited when
-sound comes in whole hops.
+A key of version 2 first has the speech's bands swell and sink (`envelope.marker`), and its noise is .8 as
+loud; what follows is the noise. Each 10 ms hop adds one 20 ms frame of the call's chips (`carrier`), every
+bin at a level that follows the speech: `alpha * sqrt(|S| * rms)`, half-way in decibels between the bin's own
+magnitude and the frame's level. So the mark fills the valleys between strong partials, where it is masked
+and a codec still carries it. The level of a frame is taken from the 20 ms that end 10 ms into it: nothing
+needs to be awaited when sound comes in whole hops.
 
 Hot path (`MarkerBank.mark`): numpy over all calls, no locks, no logs; only exactly rounded operations, so
 that a call marked in a batch gets the same samples as one marked alone.
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from watermark import carrier, code
 from watermark.carrier import BIN_HZ, BINS, FIRST_BIN, HOPS_HZ, PILOT
+from watermark.envelope.marker import EnvelopeBank
 from watermark.errors import MarkError
 from watermark.frames import _SEAL, RATE_HZ, MarkedFrame
 from watermark.keys import MarkKey
@@ -43,11 +45,15 @@ FILL: Final = (0.07, 0.21)
 PILOT_FILL: Final = 0.19
 """`alpha` of the pilot: louder than its share, since without it nothing is found."""
 CAP: Final = 0.8
-"""The mark's level never exceeds this share of the speech's within 200 Hz."""
+"""The carrier's level never exceeds this share of the speech's within 200 Hz."""
+BESIDE: Final = 0.8
+"""The carrier's level beside an envelope layer, of what it is alone."""
 
 Floats = NDArray[np.float32]
 Complexes = NDArray[np.complex64]
 Slots = NDArray[np.intp]
+Drawn = tuple[Slots | slice, Slots | slice]
+"""Slots, and places in what was drawn for each."""
 
 _QUIET, _NEAR, _TINY, _LOW, _HIGH = (
     np.array(value, np.float32) for value in (SILENCE * SILENCE, CAP * CAP / 8, 1e-12, -1, 1)
@@ -69,7 +75,8 @@ class Shape:
 
     @classmethod
     @lru_cache(maxsize=8)
-    def at(cls, rate_hz: int) -> Shape:
+    def at(cls, rate_hz: int, share: float = 1.0) -> Shape:
+        """For a rate, with the carrier at this share of its level."""
         if rate_hz % HOPS_HZ or rate_hz < 8_000:
             raise MarkError(f"cannot mark at {rate_hz} Hz: use a multiple of 100 from 8000 on")
         hop = rate_hz // HOPS_HZ
@@ -83,7 +90,7 @@ class Shape:
         return cls(
             hop,
             hann.astype(np.float32),
-            (np.sin(np.pi * at) * np.sqrt(length) / 2).astype(np.float32),
+            (share * np.sin(np.pi * at) * np.sqrt(length) / 2).astype(np.float32),
             np.square(alpha).astype(np.float32),
             (np.arange(1, hop + 1) / hop).astype(np.float32),
         )
@@ -118,7 +125,10 @@ class MarkerBank:
 
     def __init__(self, key: MarkKey, rate_hz: int = RATE_HZ) -> None:
         self._key = key
-        self._shape = Shape.at(rate_hz)
+        self._shape = Shape.at(rate_hz, BESIDE if key.has_envelope else 1.0)
+        self._envelope = (
+            EnvelopeBank(key, rate_hz, self._shape.hop, FIRST_SLOTS, AHEAD) if key.has_envelope else None
+        )
         self._payloads: dict[int, tuple[int, Floats]] = {}
         self._before: Floats = np.zeros((FIRST_SLOTS, self._shape.hop), np.float32)
         self._tail: Floats = np.zeros((FIRST_SLOTS, self._shape.hop), np.float32)
@@ -130,6 +140,8 @@ class MarkerBank:
 
     def _grow(self) -> None:
         slots = len(self._next)
+        if self._envelope is not None:
+            self._envelope.grow()
         self._before = np.concatenate((self._before, np.zeros_like(self._before)))
         self._tail = np.concatenate((self._tail, np.zeros_like(self._tail)))
         self._energy = np.concatenate((self._energy, np.zeros_like(self._energy)))
@@ -138,8 +150,14 @@ class MarkerBank:
         self._next += [0] * slots
         self._free = list(range(2 * slots - 1, slots - 1, -1))
 
-    def open(self, payload: int) -> int:
-        """A slot for a call with this payload."""
+    def open(self, payload: int, hop: int = 0) -> int:
+        """A slot for a call with this payload, which begins here at its hop `hop`: a call that is taken up
+        again goes on at the time that it has, so that no chip is used twice.
+
+        Raises `ValueError` for a payload that does not fit, or a hop before the call's beginning.
+        """
+        if hop < 0:
+            raise ValueError(f"hop {hop} lies before the call")
         coded = code.encode(payload)
         if not self._free:
             self._grow()
@@ -147,7 +165,9 @@ class MarkerBank:
         self._payloads[slot] = (payload, coded)
         self._before[slot] = self._tail[slot] = 0.0
         self._energy[slot] = 0.0
-        self._drawn[slot], self._next[slot] = -AHEAD, AHEAD
+        self._drawn[slot], self._next[slot] = hop - AHEAD, AHEAD
+        if self._envelope is not None:
+            self._envelope.hush(slot)
         return slot
 
     def close(self, slot: int) -> None:
@@ -155,13 +175,15 @@ class MarkerBank:
             self._free.append(slot)
 
     def rest(self, slots: Slots, hops: int) -> None:
-        """These calls play `hops` hops of silence: their carriers' time goes on, so that what is heard
+        """These calls play `hops` hops of silence: the time of both layers goes on, so that what is heard
         before and after lies on one grid."""
         for slot in slots.tolist():
             self._next[slot] += hops
         self._energy[slots] = 0.0
         self._before[slots] = 0.0
         self._tail[slots] = 0.0
+        if self._envelope is not None:
+            self._envelope.hush(slots)
 
     def position(self, slot: int) -> int:
         """The call's next hop, counted from its beginning."""
@@ -212,27 +234,32 @@ class MarkerBank:
         self._next[slot] = 0
         counter = self._drawn[slot] + np.arange(AHEAD, dtype=np.int64)
         self._chips[slot] = carrier.call_chips(self._key, payload, coded, counter)
+        if self._envelope is not None:
+            self._envelope.draw(slot, payload, self._drawn[slot])
 
-    def _take(self, slots: Slots, count: int) -> Complexes:
-        """The chips of these calls' next `count` hops, which are then behind them: `(B, count, 64)`."""
+    def _take(self, slots: Slots, count: int) -> Drawn:
+        """Where these calls' next `count` hops, which are then behind them, lie among what was drawn."""
         first: list[int] = []
         for slot in slots.tolist():
             if self._next[slot] + count > AHEAD:
                 self._draw(slot)
             first.append(self._next[slot])
             self._next[slot] += count
-        if len(first) == 1:
-            return self._chips[slots[0], None, first[0] : first[0] + count]
-        return self._chips[slots[:, None], np.array(first)[:, None] + np.arange(count)]
+        if len(first) == 1:  # one call's are views
+            return slice(slots[0], slots[0] + 1), slice(first[0], first[0] + count)
+        return slots[:, None], np.array(first)[:, None] + np.arange(count)
 
     def _mark_hops(self, slots: Slots, pcm: Floats, marked: Floats) -> None:
         shape, hop, calls = self._shape, self._shape.hop, len(slots)
         count = pcm.shape[1] // hop
-        rows = slice(slots[0], slots[0] + 1) if calls == 1 else slots  # one call's are views
+        drawn = self._take(slots, count)
+        rows = slots if calls > 1 else drawn[0]
+        if self._envelope is not None:
+            pcm = self._envelope.mark(rows, drawn, pcm)
         sound = np.concatenate((self._before[rows], pcm), axis=1)
         level = levels(shape, sound.reshape(calls, count + 1, hop))
         spectrum = np.zeros((calls, count, hop + 1), np.complex64)
-        np.multiply(self._take(slots, count), level, out=spectrum[:, :, _BAND])
+        np.multiply(self._chips[drawn], level, out=spectrum[:, :, _BAND])
         noise = np.fft.irfft(spectrum, 2 * hop)
         noise *= shape.synthesis
         first, second = noise[:, :, :hop], noise[:, :, hop:]

@@ -12,7 +12,6 @@ once around the line has other chips on the next **lap**: chips never repeat wit
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from functools import lru_cache
 from typing import Final
@@ -60,7 +59,7 @@ class Cells:
 
     def entry(self, payload: int) -> int:
         """The cell of the line at which a call with this payload begins."""
-        return int.from_bytes(hmac.digest(self._entry, payload.to_bytes(8), hashlib.sha256)[:8]) % LINE_CELLS
+        return _entry(self._entry, payload)
 
     def call(self, payload: int, cells: Counters) -> Chips:
         """Chips of these cells of a call, counted from its beginning: int8 `(len(cells), BANDS)`.
@@ -69,11 +68,17 @@ class Cells:
         """
         places = (self.entry(payload) + cells) % LINE_CELLS
         laps = np.maximum(cells // LINE_CELLS, 0)
-        chips = np.empty((len(cells), BANDS), np.int8)
-        for lap in np.unique(laps).tolist():
-            here = laps == lap
-            chips[here] = self.lap(lap)[places[here]]
+        first, last = int(laps.min()), int(laps.max())
+        chips = np.take(self.lap(first), places, axis=0)
+        for lap in range(first + 1, last + 1):
+            later = laps == lap
+            chips[later] = self.lap(lap)[places[later]]
         return chips
+
+
+@lru_cache(maxsize=4_096)
+def _entry(secret: bytes, payload: int) -> int:
+    return int.from_bytes(hmac.digest(secret, payload.to_bytes(8), "sha256")[:8]) % LINE_CELLS
 
 
 @lru_cache(maxsize=16)
