@@ -12,7 +12,7 @@ import numpy as np
 from watermark import sound
 from watermark.detect import DETECTED, detect_recording
 from watermark.errors import SoundError, WatermarkError
-from watermark.keys import KeyRing, MarkKey
+from watermark.keys import ENVELOPE_DB, ENVELOPE_LEAST_DB, ENVELOPE_MOST_DB, KeyRing, MarkKey
 from watermark.mark import Marker
 
 KEYS_HELP: Final = "The key file (voicegate watermark keygen makes one)."
@@ -45,18 +45,29 @@ def watermark() -> None:
     """Mark and detect in files; keys; the public detector."""
 
 
+_depth = click.option(
+    "--envelope-db",
+    type=click.FloatRange(ENVELOPE_LEAST_DB, ENVELOPE_MOST_DB),
+    default=ENVELOPE_DB,
+    show_default=True,
+    help="How far bands of the speech swell and sink: more is found in shorter excerpts, and heard sooner.",
+)
+
+
 @watermark.command()
 @click.argument("path", type=click.Path(path_type=Path))
-def keygen(path: Path) -> None:
+@_depth
+def keygen(path: Path, envelope_db: float) -> None:
     """Make a key file with one new key, readable by you only."""
-    click.echo(f"{path}: {KeyRing.create(path).current.id}")
+    click.echo(f"{path}: {KeyRing.create(path, envelope_db).current.id}")
 
 
 @watermark.command()
 @click.argument("path", type=click.Path(path_type=Path))
-def rotate(path: Path) -> None:
+@_depth
+def rotate(path: Path, envelope_db: float) -> None:
     """Add a new key, which marks from now on; the older ones still detect."""
-    ring = KeyRing.load(path).rotate(path)
+    ring = KeyRing.load(path).rotate(path, envelope_db)
     click.echo(f"{path}: {ring.current.id} marks now; {len(ring.keys)} keys detect")
 
 

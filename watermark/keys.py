@@ -25,7 +25,8 @@ BOTH_LAYERS: Final = 2
 """Versions of keys."""
 ENVELOPE_DB: Final = 1.5
 """How far bands of the speech swell and sink with a new key, unless something else is asked for."""
-ENVELOPE_LEAST_DB: Final = 0.5
+ENVELOPE_LEAST_DB: Final = 1.0
+"""Less is refused: the self-check could not tell within 10 s that the layer is there."""
 ENVELOPE_MOST_DB: Final = 2.0
 """More is refused: 16 swells a second of 2 dB may be heard as roughness, and no panel has listened yet."""
 
@@ -33,7 +34,7 @@ ENVELOPE_MOST_DB: Final = 2.0
 @dataclass(frozen=True, slots=True)
 class MarkKey:
     """One epoch's key. `gateway` is the 16-bit id in every payload of this epoch; `envelope_db` is the depth
-    of the envelope layer, 0.5 to 2 dB, which a key of version 1 does not have.
+    of the envelope layer, 1 to 2 dB, which a key of version 1 does not have.
 
     Raises `ValueError` for an id, a secret, a version or a depth that no key has.
     """

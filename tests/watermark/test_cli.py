@@ -54,6 +54,16 @@ def test_rotated_keys_still_detect(place: Path) -> None:
     assert PAYLOAD in voicegate("detect", place / "out.wav", "--keys", ring).output
 
 
+def test_the_depth_of_the_envelope_layer_is_chosen_with_a_key(place: Path) -> None:
+    assert voicegate("keygen", place / "deep.json", "--envelope-db", "2").exit_code == 0
+    keys = ("--keys", place / "deep.json")
+    made = voicegate("mark", place / "in.wav", place / "deep.wav", *keys, "--payload", PAYLOAD)
+    assert made.exit_code == 0, made.output
+    assert PAYLOAD in voicegate("detect", place / "deep.wav", *keys).output
+    plain, marked, deep = (sound.read(place / name).channels[0] for name in ("in.wav", "out.wav", "deep.wav"))
+    assert np.square(deep - plain).sum() > 1.2 * np.square(marked - plain).sum()
+
+
 def test_verify_knows_this_call_from_another(place: Path) -> None:
     keys = ("--keys", place / "keys.json", "--no-speeds", "--payload")
     assert "ours" in voicegate("detect", place / "out.wav", *keys, PAYLOAD).output
@@ -128,6 +138,8 @@ def test_96_khz_works(place: Path, speech: np.ndarray) -> None:
         (("plot", "in.wav", "none/out.png", "--keys", "keys.json"), "No such file"),
         (("keygen", "keys.json"), "exists already"),
         (("keygen", "none/keys.json"), "No such file"),
+        (("keygen", "deep.json", "--envelope-db", "2.5"), "1.0<=x<=2.0"),
+        (("rotate", "keys.json", "--envelope-db", "2.5"), "1.0<=x<=2.0"),
     ],
 )
 def test_mistakes_get_one_clear_line(
