@@ -74,6 +74,9 @@ from watermark.mark import MARK_DELAY_S
 
 log = structlog.get_logger("hall")
 
+SURELY_LATER_S: Final = 1.0
+"""A call that is taken up is marked from so much later on than its age says: its line's clock is not ours."""
+
 FRONT_WITHIN_S: Final = 5.0
 """How long a call waits for the front after this hall's restart."""
 
@@ -198,7 +201,9 @@ class Hall:
     def _admit(self, offer: CallOffer, past: Past | None) -> Call:
         if offer.call_id in self.calls:
             raise RpcError(f"call {offer.call_id} is here already")
-        seat = self.floor.open_seat(offer.payload)
+        seat = self.floor.open_seat(
+            offer.payload, 0.0 if past is None else self._age_s(offer) + SURELY_LATER_S
+        )
         if seat is None:
             raise RpcError("the hall is full")
         call = self.calls[offer.call_id] = self._make(offer, seat, past)
@@ -263,6 +268,10 @@ class Hall:
             disclosed=past.disclosed if past is not None else [],
             clocks=self.clocks,
         )
+
+    def _age_s(self, offer: CallOffer) -> float:
+        """How long ago a call was offered; what Redis says of that may be anybody's."""
+        return min(max(0.0, self.clocks.time() - offer.at), self.settings.max_call_s)
 
     def _voice_turned(self, call_id: str) -> None:
         """A call's voice began, or is silent again. Its page is told after the ticks under way."""
@@ -418,6 +427,6 @@ class Hall:
 
     async def _limit(self, call: Call) -> None:
         await call.line.confirmed.wait()
-        before_s = max(0.0, self.clocks.time() - call.offer.at) if call.resumed else 0.0
+        before_s = self._age_s(call.offer) if call.resumed else 0.0
         await asyncio.sleep(max(0.0, self.settings.max_call_s - before_s))
         call.end(CallEnding(End.LIMIT))

@@ -210,15 +210,16 @@ class Floor:
         self._free = list(range(CAPACITY - 1, -1, -1))
         self._on_line: dict[tuple[str, int], Seated] = {}
 
-    def open_seat(self, payload: int) -> Seat | None:
-        """A seat for a new call, whose marks carry `payload`; None when the hall is full.
+    def open_seat(self, payload: int, age_s: float = 0.0) -> Seat | None:
+        """A seat for a call, whose marks carry `payload`; None when the hall is full.
 
+        A call that is `age_s` old was marked before: its marks go on from there, so that none is used twice.
         Raises `ValueError` when `payload` does not fit into a mark.
         """
         if not self._free:
             return None
         check = SelfCheck(self._mark_key, payload)
-        mark_slot = self._bank.open(payload)
+        mark_slot = self._bank.open(payload, round(age_s / FRAME_S) * HOPS)
         return Seat(self._free.pop(), mark_slot, check, EchoGuard(self._cancellers))
 
     def seat(self, call: Seated, line: str, number: int, rate_hz: int) -> None:

@@ -85,6 +85,16 @@ async def test_what_the_line_played_before_does_not_count_for_the_new_hall(house
     assert house.engine.told("truncate")[-1][1] <= phone.heard_s() * 1000 + 1
 
 
+async def test_the_marks_of_a_call_go_on_later_than_those_it_was_sent_before(house: House) -> None:
+    dead = house.hall
+    phone = await interrupted(house)
+    marked_to = dead.floor._bank.position(dead.calls[phone.call_id].seat.mark_slot)
+    assert marked_to > 100 * (TOLD_S + 5.9 * WORD_S)
+    await back(house, phone)
+    goes_on_at = house.hall.floor._bank.position(house.call(phone).seat.mark_slot)
+    assert marked_to < goes_on_at < marked_to + 300
+
+
 async def test_a_front_that_comes_later_is_waited_for(house: House) -> None:
     phone = await interrupted(house)
     taking = asyncio.ensure_future(back(house, phone, front=False))

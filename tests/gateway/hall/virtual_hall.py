@@ -154,8 +154,8 @@ class Bank(MarkerBank):
         self.lies = False
         """calls sound marked, and are not"""
 
-    def open(self, payload: int) -> int:
-        slot = super().open(payload)
+    def open(self, payload: int, hop: int = 0) -> int:
+        slot = super().open(payload, hop)
         self.slots.add(slot)
         return slot
 
