@@ -8,14 +8,13 @@ the tables of the docs and `python -m benchmarks.watermark_plots` draws.
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import exp, log, sqrt
 from multiprocessing import Process
@@ -39,9 +38,8 @@ from benchmarks.watermark_speech import (
     VOICES,
     speech,
 )
-from watermark import sound
 from watermark.detect import DETECTED, detect
-from watermark.keys import MarkKey
+from watermark.keys import BOTH_LAYERS, MarkKey
 from watermark.mark import Marker, MarkerBank
 from watermark.selfcheck import SelfCheck
 
@@ -210,6 +208,11 @@ def tallies(rows: list[dict[str, Any]]) -> dict[str, str]:
     return {kind: f"{sum(each)}/{len(each)}" for kind, each in hits.items()}
 
 
+def _mark_one(marker: Marker, frames: list[np.ndarray]) -> None:
+    for frame in frames:
+        marker.mark(frame)
+
+
 def _mark_all(bank: MarkerBank, slots: np.ndarray, blocks: list[np.ndarray]) -> None:
     for block in blocks:
         bank.mark(slots, block)
@@ -242,26 +245,42 @@ def least(run: Callable[[], object], times: int) -> float:
     return min(took)
 
 
+def marking_cost(table: Table, talk: np.ndarray) -> None:
+    """Marking with the carrier alone and with both layers, turn about in one process."""
+    frames = [talk[at : at + 480] for at in range(0, min(len(talk), 60 * RATE_HZ) - 480, 480)]
+    keys = (KEY, replace(KEY, version=BOTH_LAYERS))
+    alone = [partial(_mark_one, Marker(key, 1), frames[:640]) for key in keys]
+    _marking(table, "one call alone", alone, 640, " (goal .35)", " (goal 1.7)")
+    for calls in (16, 64):
+        blocks = [np.tile(frame, (calls, 1)) for frame in frames[:128]]
+        banks = [MarkerBank(key) for key in keys]
+        together = [
+            partial(_mark_all, bank, np.array([bank.open(n) for n in range(calls)]), blocks) for bank in banks
+        ]
+        goals = (" (goal .05)", " (goal 1.7)") if calls == 64 else ("", "")
+        _marking(table, f"{calls} calls at once", together, 128 * calls, *goals)
+
+
+def _marking(
+    table: Table, name: str, runs: Sequence[Callable[[], None]], frames: int, goal: str, goal_times: str
+) -> None:
+    """`runs`: so many frames with the carrier alone, and with both layers."""
+    took = np.min([[least(run, 1) for run in runs] for _ in range(20)], axis=0)
+    one, both = 100 * took / (frames * 0.02)
+    table.add(
+        "cost", f"marking, {name}",
+        f"{one:.4f} % of a core a call{goal}; "
+        f"with both layers {both:.4f}, {both / one:.2f} times{goal_times}",
+    )  # fmt: skip
+
+
 def cost(table: Table, voices: list[MarkedSpeech]) -> None:
     rows = np.random.default_rng(1).standard_normal((2_000, 480)).astype(np.float32)
     yardstick = least(lambda: np.fft.rfft(rows, axis=1), 20) / len(rows)
     table.add(
         "cost", "yardstick: numpy rfft of 480 floats", f"{1e6 * yardstick:.2f} us (1.1 on an idle core here)"
     )
-    talk = voices[0].plain
-    frames = [talk[at : at + 480] for at in range(0, min(len(talk), 60 * RATE_HZ) - 480, 480)]
-    marker = Marker(KEY, 1)
-    alone = least(lambda: [marker.mark(frame) for frame in frames[:640]], 20) / (640 * 0.02)
-    table.add("cost", "marking, one call alone", f"{100 * alone:.3f} % of a core (goal .35)")
-    for calls in (16, 64):
-        bank = MarkerBank(KEY)
-        slots = np.array([bank.open(n) for n in range(calls)])
-        blocks = [np.tile(frame, (calls, 1)) for frame in frames[:128]]
-        took = least(partial(_mark_all, bank, slots, blocks), 20)
-        each = took / (len(blocks) * 0.02 * calls)
-        table.add(
-            "cost", f"marking, {calls} calls at once", f"{100 * each:.4f} % of a core a call (goal .05 at 64)"
-        )
+    marking_cost(table, voices[0].plain)
     narrow = soxr.resample(voices[0].marked[: 10 * RATE_HZ], RATE_HZ, 8_000)
     plain = soxr.resample(voices[0].plain[: 10 * RATE_HZ], RATE_HZ, 8_000)
     payload, call_s = voices[0].payload, voices[0].call_s
@@ -389,24 +408,6 @@ PUBLISHED = {
 }
 
 
-def listening_page(voices: list[MarkedSpeech]) -> None:
-    """benchmarks/out/ab.html: each voice without and with the mark."""
-    rows = []
-    for source in voices:
-        for kind, samples in (("plain", source.plain), ("marked", source.marked)):
-            sound.write(OUT / f"{source.voice}-{kind}.wav", samples[: 8 * RATE_HZ], RATE_HZ)
-        players = "".join(
-            f'<td><audio controls src="{source.voice}-{kind}.wav"></audio>' for kind in ("plain", "marked")
-        )
-        rows.append(f"<tr><th>{html.escape(source.voice)}{players}")
-    page = (
-        "<!doctype html><title>A/B</title><table><tr><th>voice<th>plain<th>marked"
-        + "".join(rows)
-        + "</table>"
-    )
-    (OUT / "ab.html").write_text(page)
-
-
 @click.command()
 @click.option("--quick", is_flag=True, help="A few minutes, small numbers.")
 @click.option("--only", multiple=True, type=click.Choice(SECTIONS), help="Only these sections.")
@@ -444,10 +445,8 @@ def main(
         else:
             sections[name]()
             table.save(name)
-    listening_page(voices)
     if "null" in wanted:
         counting.join()
-    click.echo(f"listen: {OUT / 'ab.html'}")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from gateway.cli.consented_languages import unconsented
 from gateway.cli.diagnosis import Diagnosis, State, ok
 from gateway.cli.doctor_chat_server import chat_server
 from gateway.cli.doctor_libraries import chroma, models, sip_library, speech
-from gateway.cli.doctor_stores import office, redis, sql, witnesses
+from gateway.cli.doctor_stores import office, redis, sql, watermark_keys, witnesses
 from gateway.cli.office_command import known_names
 from gateway.config.house_languages import spoken_languages, why_no_languages, why_unwritten
 from gateway.config.paths import dialplan_dir
@@ -74,6 +74,7 @@ def examine(settings: Settings) -> Iterator[Diagnosis]:
         chat_server,
         redis,
         sql,
+        watermark_keys,
         witnesses,
         office,
         limits,

@@ -1,4 +1,4 @@
-"""What the doctor looks at of Redis, the database, the ledger's witness and the consent office."""
+"""What the doctor looks at of what the gateway keeps: Redis, database, keys, ledger, consent office."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ from consent.service.office_door import keys_readable_by
 from consent.service.operator_questions import AskFacts
 from gateway.cli.diagnosis import Diagnosis, ok
 from gateway.cli.office_command import asked_office, known_names
-from gateway.config.paths import grant_keys_path, office_socket
+from gateway.config.paths import grant_keys_path, mark_keys_path, office_socket
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import Settings
 from gateway.errors import VoicegateError
 from gateway.run import redis_server
 from gateway.store.registry import Registry
+from watermark.errors import WatermarkError
+from watermark.keys import KeyRing
 
 
 def redis(settings: Settings) -> Iterator[Diagnosis]:
@@ -142,3 +144,24 @@ def office(settings: Settings) -> Iterator[Diagnosis]:
         yield ok(what, keys_readable_by(facts.user, facts.gateway))
     finally:
         client.close()
+
+
+def watermark_keys(settings: Settings) -> Iterator[Diagnosis]:
+    """Looks which key marks: one of an older version marks less well than this release can."""
+    path = mark_keys_path(settings)
+    if not path.exists():
+        yield ok("watermark keys", f"{path} will be made at the first start")
+        return
+    try:
+        ring = KeyRing.load(path)
+    except WatermarkError as error:
+        yield Diagnosis("watermark keys", "fail", str(error), "the gateway does not start without its keys")
+        return
+    key, others = ring.current, len(ring.keys) - 1
+    if key.has_envelope:
+        text = f"{key.id} marks with both layers, {key.envelope_db:g} dB; {others} older detect too"
+        yield ok("watermark keys", text)
+    else:
+        text = f"{key.id} is of version 1: it marks with the carrier alone, as before"
+        fix = f"voicegate watermark rotate {path}, then restart the gateway; {key.id} still detects"
+        yield Diagnosis("watermark keys", "warn", text, fix)

@@ -55,6 +55,13 @@ async def serve() -> None:
     RefusedCalls(registry).open()
     RedeemedGrants(registry).open()
     ring = KeyRing.load(mark_keys_path(conf))
+    if not ring.current.has_envelope:
+        structlog.get_logger("front").warning(
+            "watermark.old_key",
+            key=ring.current.id,
+            error="it marks with the carrier alone, as before",
+            fix=f"voicegate watermark rotate {mark_keys_path(conf)}, then restart; old keys still detect",
+        )
     sessions = await Sessions.open(redis_url_for(conf, runtime), ttl_s=conf.session_ttl_s, name="front")
     plan = Dialplan.load(
         dialplan_dir(conf), office.names(), spoken=spoken_languages(conf), words_leave=conf.words_leave

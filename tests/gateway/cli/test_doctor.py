@@ -24,6 +24,7 @@ from gateway.config.paths import consent_dir
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import Settings
 from tests.gateway.conftest import Valkey
+from watermark.keys import KeyRing
 
 
 @pytest.fixture
@@ -88,6 +89,22 @@ def test_an_open_data_directory(settings: Settings) -> None:
     os.chmod(settings.data_dir, 0o755)
     finding = only(doctor.data_dir(settings))
     assert (finding.state, finding.fix) == ("warn", f"chmod 700 {settings.data_dir}")
+
+
+def test_a_watermark_key_of_an_older_version(settings: Settings) -> None:
+    assert "first start" in only(doctor.watermark_keys(settings)).text
+    settings.data_dir.mkdir(mode=0o700)
+    path = settings.data_dir / "watermark-keys.json"
+    path.write_text('{"keys": [{"id": "wm-0007", "gateway": 7, "secret": "AAAAAAAAAAAAAAAAAAAAAAAAAAA="}]}')
+    path.chmod(0o600)
+    old = only(doctor.watermark_keys(settings))
+    assert (old.state, "version 1" in old.text) == ("warn", True)
+    assert f"voicegate watermark rotate {path}" in old.fix
+    KeyRing.load(path).rotate(path, 2.0)
+    now = only(doctor.watermark_keys(settings))
+    assert (now.state, "both layers, 2 dB; 1 older" in now.text) == ("ok", True)
+    path.write_text("{}")
+    assert only(doctor.watermark_keys(settings)).state == "fail"
 
 
 def test_a_broken_dialplan(settings: Settings, tmp_path: Path) -> None:
