@@ -52,7 +52,11 @@ class MarkKey:
             raise ValueError(
                 f"keys of version {self.version} are not known here: a newer voicegate made them"
             )
-        depth_of(self.envelope_db)
+        if not (isfinite(self.envelope_db) and ENVELOPE_LEAST_DB <= self.envelope_db <= ENVELOPE_MOST_DB):
+            raise ValueError(
+                f"the envelope layer's depth is {self.envelope_db:g} dB; it must be "
+                f"{ENVELOPE_LEAST_DB:g} to {ENVELOPE_MOST_DB:g} dB"
+            )
 
     @property
     def has_envelope(self) -> bool:
@@ -61,16 +65,6 @@ class MarkKey:
 
     def __repr__(self) -> str:
         return f"MarkKey({self.id})"
-
-
-def depth_of(envelope_db: float) -> float:
-    """The same depth of the envelope layer; raises `ValueError` where it is out of its range."""
-    if not (isfinite(envelope_db) and ENVELOPE_LEAST_DB <= envelope_db <= ENVELOPE_MOST_DB):
-        raise ValueError(
-            f"the envelope layer's depth is {envelope_db:g} dB; it must be "
-            f"{ENVELOPE_LEAST_DB:g} to {ENVELOPE_MOST_DB:g} dB"
-        )
-    return envelope_db
 
 
 @dataclass(frozen=True, slots=True)

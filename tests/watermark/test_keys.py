@@ -45,7 +45,7 @@ def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
         ('{"keys": [{"id": "a", "gateway": 70000, "secret": "AAAAAAAAAAAAAAAAAAAAAAAAAAA="}]}', "16 bits"),
         ('{"keys": [{"id": "a", "gateway": 7, "secret": "AAAA"}]}', "128"),
         (f'{{"keys": [{{{GOOD}, "version": 3}}]}}', "version 3 are not known here: a newer voicegate"),
-        (f'{{"keys": [{{{GOOD}, "version": "new"}}]}}', "no key file"),
+        (f'{{"keys": [{{{GOOD}, "version": "new"}}]}}', "not a key file"),
         (f'{{"keys": [{{{GOOD}, "version": 2, "envelope_db": 2.5}}]}}', "2.5 dB; it must be 1 to 2 dB"),
         (f'{{"keys": [{{{GOOD}, "version": 2, "envelope_db": NaN}}]}}', "must be 1 to 2 dB"),
     ],
