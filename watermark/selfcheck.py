@@ -85,24 +85,22 @@ class Window:
     def verdict(self) -> Detection:
         """Whether the mark is there; `detected` False means that the voice must be muted, and p-value and
         score are then those of the layer that is not there."""
+        carried, swung = self.scores()
+        swings = not self._key.has_envelope or swung >= ENVELOPE_SCORE_PER_DB * self._key.envelope_db
+        score = carried if swings else swung
+        p_value = exp(-(max(score, 0.0) ** 2) / 2)
+        return Detection(swings and p_value < DETECTED, p_value, score, self._payload, self._key.id)
+
+    def scores(self) -> tuple[float, float]:
+        """Of the carrier, and of the envelope layer where the key has one; 0 where nothing is heard."""
         runs = [
             (first, narrow)
             for first, run in self._runs()
             if len(narrow := sound.through_mu_law(_narrow(run))) >= SHORTEST_RUN * _NARROW_HOP
         ]
         if not runs:
-            return Detection(False, 1.0)
-        carried = self._verdict(self._carrier(runs), DETECTED)
-        if not (carried.detected and self._key.has_envelope):
-            return carried
-        swung = self._envelope(runs)
-        if swung >= ENVELOPE_SCORE_PER_DB * self._key.envelope_db:
-            return carried
-        return self._verdict(swung, 0.0)
-
-    def _verdict(self, score: float, below: float) -> Detection:
-        p_value = exp(-(max(score, 0.0) ** 2) / 2)
-        return Detection(p_value < below, p_value, score, self._payload, self._key.id)
+            return 0.0, 0.0
+        return self._carrier(runs), self._envelope(runs) if self._key.has_envelope else 0.0
 
     def _carrier(self, runs: list[tuple[int, Floats]]) -> float:
         starts, counters = [], []
