@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from watermark.envelope.cells import BANDS, EDGES_HZ, HALF_CELL_HOPS, Cells
+from watermark.envelope.cells import BANDS, EDGES_HZ, HALF_CELL_HOPS, LAPS, Cells
 from watermark.keys import MarkKey
 
 Floats = NDArray[np.float32]
@@ -91,6 +91,8 @@ class EnvelopeBank:
 
     def __init__(self, key: MarkKey, rate_hz: int, hop: int, slots: int, ahead: int) -> None:
         self._cells = Cells(key.secret)
+        for lap in range(LAPS):
+            self._cells.lap(lap)  # drawn now, not in the tick of a call's second hour
         self._filters = Filters.at(rate_hz, hop, key.envelope_db)
         self._hop = hop
         self._ahead = np.arange(ahead)
