@@ -3,7 +3,8 @@
 WatermarkError
 ├── MarkError    a frame could not be marked: play `Silence`, raise an alarm
 ├── KeyFileError a key file is missing, malformed, or readable by others
-└── SoundError   a recording cannot be examined: not sound, too short, too long
+├── SoundError   a recording cannot be examined: not sound, too short, too long
+└── WeightsError the envelope layer's network is missing or is not the release's
 """
 
 
@@ -21,3 +22,7 @@ class KeyFileError(WatermarkError):
 
 class SoundError(WatermarkError):
     """A recording cannot be examined."""
+
+
+class WeightsError(WatermarkError):
+    """The envelope layer's network cannot be used; the message says why."""

@@ -142,15 +142,15 @@ def search(
 def score(soft: Floats, cells: Cells, place: float, tempo: float = 0.0, lap: int = 0) -> float:
     """z of a recording whose first frame is at hop `place` of the line, and which is faster by `tempo`; 0
     where no chip is heard."""
-    hops = place + np.arange(2, dtype=float) * (soft.shape[1] * (1 + tempo))
-    line = np.arange(int(hops[0] // CELL_HOPS), int(hops[1] // CELL_HOPS) + 2)
+    end = place + soft.shape[1] * (1 + tempo)
+    line = np.arange(int(place // CELL_HOPS), int(end // CELL_HOPS) + 2)
     chips = cells.lap(lap)[line % LINE_CELLS]
-    heard = heard_cells(soft, line * float(CELL_HOPS) - place, tempo)
+    heard = heard_cells(soft, line * CELL_HOPS - place, tempo)
     energy = float(np.square(heard).sum())
     return float((heard * chips.T).sum()) / sqrt(energy) if energy > 0.0 else 0.0
 
 
-def heard_cells(soft: Floats, begins: NDArray[np.float64], tempo: float) -> Floats:
+def heard_cells(soft: Floats, begins: NDArray[np.floating], tempo: float) -> Floats:
     """What was heard of the cells that begin `begins` hops after the recording did: `(8, cells)`, 0 beyond
     its ends."""
     frames = soft.shape[1]
@@ -223,7 +223,7 @@ def _found(
 
 def _phases(soft: Floats, tempo: float, many: int) -> Floats:
     """What was heard of `many` cells if the recording begins 0 to 5 hops behind a cell: `(6, 8, many)`."""
-    begins = np.arange(many) * float(CELL_HOPS)
+    begins = CELL_HOPS * np.arange(many, dtype=np.float64)
     return np.stack([heard_cells(soft, begins - phase, tempo) for phase in range(CELL_HOPS)])
 
 
