@@ -22,6 +22,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
+from watermark.envelope.cells import CELL_HOPS, Cells
 from watermark.keys import MarkKey
 
 Floats = NDArray[np.float32]
@@ -111,7 +112,10 @@ def groups(places: NDArray[np.int64]) -> slice:
 
 @lru_cache(maxsize=4_096)
 def entry(key: MarkKey, payload: int) -> int:
-    """The place of the line at which a call with this payload begins."""
+    """The place of the line at which a call with this payload begins. With a key that has an envelope layer,
+    a call enters both lines at the same hop: where one layer is found, the other one lies."""
+    if key.has_envelope:
+        return Cells(key.secret).entry(payload) * CELL_HOPS
     return _derived(key, b"entry", payload) % LINE_HOPS
 
 

@@ -1,0 +1,283 @@
+"""Where a recording lies by the envelope layer or by who asks, and what both layers say there.
+
+The envelope layer is sought over the whole line and all tempi, which costs little. At its best places, or at
+the one that the caller knows, the carrier is followed through whatever its time does (`drift`). Of the three
+things that are then known, the envelope's score, the carrier's, and both together, the clearest counts:
+
+* the **envelope** alone, with all places and tempi tried, says that the recording is ours. It cannot say
+  whose: calls that pass the same place of the line have the same cells, as they have the same pilot;
+* the **carrier** alone, tried at so many places, says whose it is. The places do not count that the envelope
+  was sought at, for its chips and the data's are independent;
+* **both**: `(z_envelope + z_carrier) / sqrt(2)` with everything counted that either was tried at. For each
+  place, tempo and half this is one weighted sum of independent fair coins, so Hoeffding's inequality holds
+  for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import ceil, exp, inf, log, sqrt
+from typing import Final
+
+import numpy as np
+
+from watermark import carrier, code, drift
+from watermark.align import Aligned
+from watermark.carrier import HOPS_HZ, LAPS
+from watermark.drift import Start
+from watermark.envelope import chip_network, search
+from watermark.envelope.cells import CELL_HOPS, Cells
+from watermark.envelope.search import LINE_HOPS, LinePlace
+from watermark.judge import (
+    CARRIER,
+    DETECTED,
+    LISTED,
+    NAMED,
+    NOTHING,
+    Detection,
+    bound,
+    by_p,
+    by_second,
+    named,
+    of_many,
+    verified,
+)
+from watermark.keys import MarkKey
+from watermark.rows import Calls
+from watermark.whiten import NARROW_HZ, Floats, whiten
+
+ENVELOPE: Final = "envelope"
+BOTH: Final = "both"
+PLACES: Final = 8
+"""The envelope's places at which the carrier's pilot is followed, if the best is not clear."""
+FOLLOWED: Final = 2
+"""Those with the likeliest pilots at which data are judged."""
+AS_CLEAR: Final = 3.0
+"""Places whose bound is within this of a clear one's, in nats, are looked at too."""
+STEADY: Final = 0.004
+"""A tempo beyond this may have been made by playing the sound faster, or with its pitch kept: both are
+tried."""
+KNOWN_S: Final = 0.5
+"""A place that the caller knows better than this needs no search."""
+_LN_DETECTED: Final = log(DETECTED)
+_LN_NAMED: Final = log(NAMED)
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """A recording at 8 kHz, and as either layer hears it."""
+
+    sound: Floats
+    white: Floats
+
+    @cached_property
+    def soft(self) -> Floats:
+        """What the envelope's network says of each band and frame, `(8, frames)`. Raises `WeightsError`."""
+        said: Floats = chip_network.soft(self.sound)
+        return said
+
+    def read(self, tempo: float) -> list[tuple[Floats, float]]:
+        """The whitened sound, and what remains of a tempo, for each way in which the tempo may have come
+        about."""
+        if abs(tempo) <= STEADY:
+            return [(self.white, tempo)]
+        import soxr  # not in the hall, whose clock is its own
+
+        even = soxr.resample(self.sound, NARROW_HZ, NARROW_HZ * (1 + tempo), quality="HQ")
+        return [(self.white, tempo), (whiten(np.asarray(even, np.float32)), 0.0)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Whereabout:
+    """A recording, whitened, may begin at this hop of its call, or of the carrier's line. `z` of the envelope
+    there, one of `ln_tried` places and tempi."""
+
+    white: Floats
+    start: Start
+    z: float = 0.0
+    ln_tried: float = inf
+
+
+def known(heard: Heard, key: MarkKey, payloads: Sequence[int], call_s: tuple[float, float]) -> Detection:
+    """What the carrier says where the caller knows to `KNOWN_S` where the recording begins."""
+    step_s = 2 * drift.REACH_S
+    count = max(1, ceil((call_s[1] - call_s[0]) / step_s))
+    middles = np.linspace(*call_s, 2 * count + 1)[1::2] if count > 1 else [sum(call_s) / 2]
+    at = [Whereabout(heard.white, Start(float(middle) * HOPS_HZ)) for middle in middles]
+    tries = [(payload, each) for payload in payloads for each in at]
+    return _verified(key, tries, len(tries))
+
+
+def anywhere(
+    heard: Heard, key: MarkKey, payloads: Sequence[int], call_s: tuple[float, float] | None
+) -> Detection:
+    """What the envelope and the carrier say, wherever the recording may lie. Raises `WeightsError`."""
+    cells = Cells(key.secret)
+    if call_s is not None and len(payloads) <= LISTED:
+        each = [_in_call(heard, key, cells, payload, call_s) for payload in payloads]
+        return of_many(min(each, key=by_p), len(each))
+    places = search.search(heard.soft, cells, count=PLACES)
+    if not places:
+        return NOTHING
+    by_envelope = _by_envelope(places[0], key)
+    near = _worth(places)
+    if payloads and len(payloads) <= FOLLOWED:
+        tries = [(payload, at) for payload in payloads for at in _in_calls(heard, key, cells, payload, near)]
+        return _best(by_envelope, _verified(key, _likeliest(key, tries), min(len(tries), FOLLOWED)))
+    on_line = [at for place in near for at in _on_line(heard, place)]
+    return _best(by_envelope, _by_pilot(heard, key, payloads, on_line))
+
+
+def _worth(places: list[LinePlace]) -> list[LinePlace]:
+    """Those at which the carrier is looked for: few where the envelope is clear."""
+    if places[0].ln_p >= _LN_DETECTED:
+        return places
+    return [place for place in places if place.ln_p <= places[0].ln_p + AS_CLEAR]
+
+
+def _best(*found: Detection) -> Detection:
+    """The clearest, all of which count; of a mark that is clear by itself, the one that names its call."""
+    counted = [of_many(each, len(found)) for each in found]
+    names = [each for each in counted if each.detected and each.payload is not None]
+    return min(names or counted, key=by_p)
+
+
+def _by_envelope(place: LinePlace, key: MarkKey) -> Detection:
+    return Detection(
+        place.ln_p < _LN_DETECTED,
+        exp(min(place.ln_p, 0.0)),
+        place.z,
+        key_id=key.id,
+        starts_s=0.0,
+        skew_ppm=-place.tempo * 1e6,
+        ln_p=place.ln_p,
+        layer=ENVELOPE,
+    )
+
+
+def _ln_tried(heard: Heard, place: LinePlace, hops: int, laps: int) -> float:
+    """Logarithm of the number of places and tempi, of which there are more at most: `place.ln_p` is cut at
+    0."""
+    tempi = search.ANY
+    frames = heard.soft.shape[1]
+    around = hops + 2 * ceil(frames * tempi.far * tempi.step) + 2 * CELL_HOPS
+    tried = log(laps * min(around, LINE_HOPS)) + tempi.ln_tries(round(place.tempo / tempi.step))
+    return max(tried, place.ln_p + place.z**2 / 2)
+
+
+def _on_line(heard: Heard, place: LinePlace) -> list[Whereabout]:
+    """Where on the carrier's line a recording lies that is at `place` of the envelope's: calls enter both at
+    the same hop, but the lines are not equally long, and the call may have passed the shorter one's end."""
+    ln_tried = _ln_tried(heard, place, LINE_HOPS, 1)
+    first = place.hop + place.lap * LINE_HOPS
+    return [
+        Whereabout(white, Start(first + passed, rest), place.z, ln_tried)
+        for passed in (0, LINE_HOPS)
+        for white, rest in heard.read(place.tempo)
+    ]
+
+
+def _in_calls(
+    heard: Heard, key: MarkKey, cells: Cells, payload: int, places: Iterable[LinePlace]
+) -> list[Whereabout]:
+    """The hop of this call at which the recording begins, if it is at one of these places of the line."""
+    enters = cells.entry(payload) * CELL_HOPS
+    return [
+        Whereabout(
+            white,
+            Start((place.hop - enters) % LINE_HOPS + place.lap * LINE_HOPS, rest),
+            place.z,
+            _ln_tried(heard, place, LINE_HOPS, 1),
+        )
+        for place in places
+        for white, rest in heard.read(place.tempo)
+    ]
+
+
+def _in_call(
+    heard: Heard, key: MarkKey, cells: Cells, payload: int, call_s: tuple[float, float]
+) -> Detection:
+    """Of this call, which begins in the recording's time between these seconds."""
+    first, last = (round(each * HOPS_HZ) for each in call_s)
+    hops = min(max(1, last - first), LINE_HOPS)
+    enters = cells.entry(payload) * CELL_HOPS
+    laps = range(max(0, first) // LINE_HOPS, max(0, last) // LINE_HOPS + 1)
+    places = search.search(heard.soft, cells, enters + first, hops, laps=laps, count=PLACES)
+    if not places:
+        return NOTHING
+    tries = []
+    for place in _worth(places):
+        begins = (place.hop - enters - first + LINE_HOPS // 2) % LINE_HOPS - LINE_HOPS // 2 + first
+        ln_tried = _ln_tried(heard, place, hops, len(laps))
+        tries += [
+            (payload, Whereabout(white, Start(begins, rest), place.z, ln_tried))
+            for white, rest in heard.read(place.tempo)
+        ]
+    carried = _verified(key, _likeliest(key, tries), min(len(tries), FOLLOWED))
+    return _best(_by_envelope(places[0], key), carried)
+
+
+def _likeliest(key: MarkKey, tries: list[tuple[int, Whereabout]]) -> list[tuple[int, Whereabout]]:
+    """Those at which the pilot's course is best, which no data have chosen."""
+    if len(tries) <= FOLLOWED:
+        return tries
+    ranked = []
+    for payload, at in tries:
+        line = replace(at.start, hop=at.start.hop + carrier.entry(key, payload))
+        found = drift.by_pilot(at.white, key, line)
+        ranked.append((-inf if found is None else found.pilot / sqrt(len(found.places)), payload, at))
+    ranked.sort(key=lambda each: each[0], reverse=True)
+    return [(payload, at) for _, payload, at in ranked[:FOLLOWED]]
+
+
+def _verified(key: MarkKey, tries: Sequence[tuple[int, Whereabout]], many: float) -> Detection:
+    """The best of these calls and places, of so `many`, by halves of the data, alone or with the envelope."""
+    best = NOTHING
+    for payload, at in tries:
+        hops, middle = at.start.hops(len(at.white), first=0)
+        if not len(hops):
+            continue
+        chips = carrier.call_chips(key, payload, code.encode(payload), hops)
+        half = drift.halves(at.white, chips, middle)
+        if half is None:
+            continue
+        alone = bound(log(2 * many), half.score)
+        both = bound(log(2) + at.ln_tried, (half.score + at.z) / sqrt(2))
+        ln_p = log(2) + min(alone, both)
+        products = (half.tiles * np.conj(half.chips)).real.sum(axis=1)
+        energy = np.square(np.abs(half.tiles)).sum(axis=1)
+        found = Detection(
+            ln_p < _LN_DETECTED,
+            exp(min(ln_p, 0.0)),
+            half.score,
+            payload if alone < _LN_NAMED else None,
+            key.id,
+            float(half.at_s[0]),
+            float(hops[0]) / HOPS_HZ,
+            half.skew * 1e6,
+            by_second(products, energy, half.at_s, ceil(len(at.white) / NARROW_HZ)),
+            ln_p,
+            BOTH if both < alone else CARRIER,
+        )
+        best = min(best, found, key=by_p)
+    return best if best.payload is not None else replace(best, call_s=None)
+
+
+def _by_pilot(heard: Heard, key: MarkKey, payloads: Sequence[int], on_line: list[Whereabout]) -> Detection:
+    """Which call it is, of these or of any, along the courses of the likeliest pilots."""
+    courses: list[tuple[float, Aligned]] = []
+    for at in on_line:
+        found = drift.by_pilot(at.white, key, at.start)
+        if found is not None:
+            seen = replace(found, pilot=at.z, ln_tried=at.ln_tried)
+            courses.append((found.pilot / sqrt(len(found.places)), seen))
+    courses.sort(key=lambda each: each[0], reverse=True)
+    aligned = [each for _, each in courses[:FOLLOWED]]
+    if not aligned:
+        return NOTHING
+    if not payloads:
+        return named(aligned, key, heard.white, len(aligned))
+    calls = Calls.of(key, payloads)
+    return verified(aligned, key, calls, heard.white, range(LAPS), len(aligned))
