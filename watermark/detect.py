@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from math import log
 from typing import Final
@@ -23,7 +23,19 @@ from watermark import align, carrier, sync, whereabouts
 from watermark.align import Aligned
 from watermark.carrier import HOPS_HZ, LAPS, LINE_HOPS
 from watermark.errors import SoundError
-from watermark.judge import CUT, DETECTED, NOTHING, STEADY, Detection, bound, by_p, named, of_many, verified
+from watermark.judge import (
+    CUT,
+    DETECTED,
+    NOTHING,
+    STEADY,
+    Detection,
+    bound,
+    by_p,
+    clearest,
+    named,
+    of_many,
+    verified,
+)
 from watermark.keys import KeyRing, MarkKey
 from watermark.rows import Calls
 from watermark.sound import Recording
@@ -102,38 +114,53 @@ def detect_narrow(
     best = NOTHING
     for look in (_with_key, _at_speeds) if speeds else (_with_key,):
         for key in keys:
-            found = look(heard, key, wanted, call_s)
-            best = min(best, of_many(found, len(keys)), key=by_p)
+            best = clearest([best, *look(heard, key, wanted, call_s, len(keys))])
             if best.detected:
                 return best
     return replace(best, payload=None, call_s=None)
 
 
 def _with_key(
-    heard: Heard, key: MarkKey, payloads: tuple[int, ...], call_s: tuple[float, float] | None
-) -> Detection:
-    """By the carrier as it lies; where it names nothing, by the envelope and the carrier's courses. What a
-    key of version 1 is given beyond its search adds a twentieth to its false alarms; with two layers each has
-    half of them."""
-    found = _by_carrier(heard.white, key, payloads, call_s)
-    if key.has_envelope:
-        found = of_many(found, 2)
+    heard: Heard, key: MarkKey, payloads: tuple[int, ...], call_s: tuple[float, float] | None, tried: int
+) -> list[Detection]:
+    """By the carrier as it lies; where it names nothing, by the envelope and the carrier's courses: each as
+    the best of `tried` keys and all other looks. What a key of version 1 is given beyond its search adds a
+    twentieth to its false alarms; with two layers the search and the rest have half of them each."""
+    sought = _sought(heard.white, key, payloads, call_s)
+    if not key.has_envelope:
+        found = of_many(_by_carrier(sought), tried)
+        if found.detected or not payloads or call_s is None or not whereabouts.is_known(call_s):
+            return [found]
+        return [found, of_many(whereabouts.known(heard, key, payloads, call_s), 20 * tried)]
+    found = of_many(_by_carrier(sought, steady=bool(payloads)), 2 * tried)
     if found.detected and found.payload is not None:
-        return found
-    others = []
-    if key.has_envelope:
-        others.append(of_many(whereabouts.anywhere(heard, key, payloads, call_s), 2))
-    elif payloads and call_s is not None and call_s[1] - call_s[0] <= whereabouts.KNOWN_S:
-        others.append(of_many(whereabouts.known(heard, key, payloads, call_s), 20))
-    names = [each for each in others if each.detected and each.payload is not None]
-    return min(names or [found, *others], key=by_p)
+        return [found]
+    others = [of_many(each, 2 * tried) for each in whereabouts.anywhere(heard, key, payloads, call_s)]
+    if payloads and not any(each.detected for each in others):
+        found = of_many(_by_carrier(sought), 2 * tried)
+    return [found, *others]
 
 
-def _by_carrier(
+Judge = Callable[[Iterable[Aligned]], Detection]
+
+
+class _Sought:
+    """One search of the carrier's pilot, and who judges what lies at its places."""
+
+    def __init__(self, white: Floats, key: MarkKey, search: Search, judge: Judge) -> None:
+        self.white, self.key, self.search, self.judge = white, key, search, judge
+
+    @cached_property
+    def aligned(self) -> list[Aligned]:
+        """The recording with a steady clock."""
+        return _steady(self.white, self.key, self.search.steady)
+
+
+def _sought(
     white: Floats, key: MarkKey, payloads: tuple[int, ...], call_s: tuple[float, float] | None
-) -> Detection:
+) -> list[_Sought]:
     if not payloads:
-        return _straightened(white, key, Search(white, key), lambda aligned: named(aligned, key, white))
+        return [_Sought(white, key, Search(white, key), lambda aligned: named(aligned, key, white))]
     laps = range(LAPS)
     searches: list[tuple[tuple[int, ...], Search]] = []
     if call_s is None:
@@ -141,22 +168,30 @@ def _by_carrier(
     else:
         laps = range(max(0, int(call_s[0] * HOPS_HZ)) // LINE_HOPS, int(call_s[1] * HOPS_HZ) // LINE_HOPS + 1)
         searches += [((each,), Search(white, key, *_window(key, each, call_s))) for each in payloads]
-    found = []
-    for some, search in searches:
-        judge = partial(verified, key=key, calls=Calls.of(key, some), white=white, laps=laps)
-        found.append(_straightened(white, key, search, judge))
-    return of_many(min(found, key=by_p), len(searches))
+    return [
+        _Sought(
+            white,
+            key,
+            search,
+            partial(verified, key=key, calls=Calls.of(key, some), white=white, laps=laps),
+        )
+        for some, search in searches
+    ]
 
 
-def _straightened(
-    white: Floats, key: MarkKey, search: Search, judge: Callable[[Iterable[Aligned]], Detection]
-) -> Detection:
-    """What `judge` finds in the recording as it is; or, where the pilot is clear and it finds no payload,
-    with the phase of some band filters undone. Those are charged so that all of them together add a
-    twentieth to what false alarms there are."""
-    aligned = _steady(white, key, search.steady)
-    found = judge(chain(aligned, _cut(white, key, search)))
-    clear = min((bound(each.ln_tried, each.pilot) for each in aligned), default=0.0) < _LN_CLEAR
+def _by_carrier(sought: list[_Sought], steady: bool = False) -> Detection:
+    """What the carrier says where its pilot lies; `steady`: only of a steady clock, which costs least."""
+    found = [each.judge(each.aligned) if steady else _straightened(each) for each in sought]
+    return of_many(min(found, key=by_p), len(found))
+
+
+def _straightened(sought: _Sought) -> Detection:
+    """What is found in the recording as it is; or, where the pilot is clear and no payload is found, with the
+    phase of some band filters undone. Those are charged so that all of them together add a twentieth to what
+    false alarms there are."""
+    white, key, search, judge = sought.white, sought.key, sought.search, sought.judge
+    found = judge(chain(sought.aligned, _cut(white, key, search)))
+    clear = min((bound(each.ln_tried, each.pilot) for each in sought.aligned), default=0.0) < _LN_CLEAR
     if not clear or (found.detected and found.payload is not None):
         return found
     for bend in BENDS:
@@ -189,8 +224,8 @@ def _cut(white: Floats, key: MarkKey, search: Search) -> Iterator[Aligned]:
 
 
 def _at_speeds(
-    heard: Heard, key: MarkKey, payloads: tuple[int, ...], call_s: tuple[float, float] | None
-) -> Detection:
+    heard: Heard, key: MarkKey, payloads: tuple[int, ...], call_s: tuple[float, float] | None, tried: int
+) -> list[Detection]:
     """At the one other speed at which the loudest 5.12 s of the recording lie best on the line."""
     import soxr  # not in the hall, whose clock is its own
 
@@ -204,8 +239,8 @@ def _at_speeds(
         if score > best_score:
             best_speed, best_score = speed, score
     changed = np.asarray(soxr.resample(heard.white, NARROW_HZ, NARROW_HZ * (1 + best_speed)), np.float32)
-    found = of_many(_by_carrier(changed, key, payloads, call_s), len(SPEEDS))
-    return replace(found, skew_ppm=found.skew_ppm - best_speed * 1e6)
+    found = of_many(_by_carrier(_sought(changed, key, payloads, call_s)), tried * len(SPEEDS))
+    return [replace(found, skew_ppm=found.skew_ppm - best_speed * 1e6)]
 
 
 def _loudest(white: Floats, samples: int) -> Floats:

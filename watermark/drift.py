@@ -27,6 +27,7 @@ from math import ceil, inf, sqrt
 from typing import Final
 
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
 
 from watermark import carrier
@@ -51,6 +52,10 @@ CUT: Final = 9.0
 BENT: Final = 0.5
 """What a change of the rate by `BEND` from one block to the next costs it; the cost grows with the square."""
 BEND: Final = 0.0047
+MOST: Final = 6
+"""Steps by which the rate may change at most; a jump is free to change it by any."""
+CLEAR: Final = 9.0
+"""A half that scores so high needs no other one, which counts nevertheless."""
 SHORTEST_HOPS: Final = HOPS_HZ
 """A path through less than a second is not sought."""
 HALVES: Final = (DATA[0::2], DATA[1::2])
@@ -141,6 +146,8 @@ def halves(white: Floats, chips: Complexes, middle: Reals) -> Half | None:
         course = followed(white, others, middle)
         tiles = laid(white, course)[:, half]
         found.append(_half(tiles, chips[: len(tiles), half], course))
+        if found[-1].score > CLEAR:
+            break
     return max(found, key=lambda each: each.score)
 
 
@@ -220,8 +227,8 @@ def _correlated(grid: Grid, white: Floats, waves: Floats, starts: Indices) -> Fl
     side = grid.reach * grid.fine + grid.aside
     before = -(-side // grid.fine)
     around = _around(white, starts, before, FRAME + 2 * before)
-    spectra = np.fft.rfft(around, grid.size) * np.conj(np.fft.rfft(waves, grid.size))
-    lags = np.fft.irfft(spectra, grid.size * grid.fine)
+    spectra = scipy.fft.rfft(around, grid.size) * np.conj(scipy.fft.rfft(waves, grid.size))
+    lags: Floats = scipy.fft.irfft(spectra, grid.size * grid.fine)
     found = lags[:, before * grid.fine - side :][:, : 2 * side + 1]
     found /= np.sqrt(np.square(found).mean(axis=1, keepdims=True)) + np.float32(1e-12)
     return np.asarray(found, np.float32)
@@ -247,7 +254,7 @@ def _path(grid: Grid, hops: Floats, centres: Indices) -> tuple[Indices, Indices,
     `centres`: where each block is looked for, in samples."""
     scores = _block_scores(grid, hops)
     count, rates, width = scores.shape
-    most = int(sqrt(CUT / BENT) * BEND / grid.rate)
+    most = min(MOST, int(sqrt(CUT / BENT) * BEND / grid.rate))
     cost = (BENT * np.square(np.arange(-most, most + 1) * grid.rate / BEND)).astype(np.float32)
     moved = np.diff(centres) * grid.fine
     totals = np.empty_like(scores)

@@ -103,6 +103,13 @@ def of_many(found: Detection, tried: float) -> Detection:
     return replace(found, ln_p=ln_p, p_value=exp(min(ln_p, 0.0)), detected=ln_p < _LN_DETECTED)
 
 
+def clearest(found: Iterable[Detection]) -> Detection:
+    """The least likely by chance; of marks that are clear, one that names its call."""
+    counted = list(found)
+    names = [each for each in counted if each.detected and each.payload is not None]
+    return min(names or counted, key=by_p)
+
+
 def by_p(found: Detection) -> float:
     """What the best of several detections has least of."""
     return found.ln_p

@@ -23,7 +23,7 @@ from typing import Final
 
 import numpy as np
 
-from watermark import carrier, code, drift
+from watermark import carrier, code, drift, rows
 from watermark.align import Aligned
 from watermark.carrier import HOPS_HZ, LAPS
 from watermark.drift import Start
@@ -40,6 +40,7 @@ from watermark.judge import (
     bound,
     by_p,
     by_second,
+    clearest,
     named,
     of_many,
     verified,
@@ -50,10 +51,14 @@ from watermark.whiten import NARROW_HZ, Floats, whiten
 
 ENVELOPE: Final = "envelope"
 BOTH: Final = "both"
-PLACES: Final = 8
+LOOKS: Final = 2
+"""The envelope's, and the carrier's at the envelope's places."""
+PLACES: Final = 6
 """The envelope's places at which the carrier's pilot is followed, if the best is not clear."""
 FOLLOWED: Final = 2
 """Those with the likeliest pilots at which data are judged."""
+GUESSED: Final = 3
+"""Calls, of those that fit best along a pilot's course, whose own courses are followed there."""
 AS_CLEAR: Final = 3.0
 """Places whose bound is within this of a clear one's, in nats, are looked at too."""
 STEADY: Final = 0.004
@@ -100,6 +105,11 @@ class Whereabout:
     ln_tried: float = inf
 
 
+def is_known(call_s: tuple[float, float]) -> bool:
+    """Whether a recording that begins between these seconds of its call needs no search."""
+    return call_s[1] - call_s[0] <= KNOWN_S
+
+
 def known(heard: Heard, key: MarkKey, payloads: Sequence[int], call_s: tuple[float, float]) -> Detection:
     """What the carrier says where the caller knows to `KNOWN_S` where the recording begins."""
     step_s = 2 * drift.REACH_S
@@ -112,36 +122,35 @@ def known(heard: Heard, key: MarkKey, payloads: Sequence[int], call_s: tuple[flo
 
 def anywhere(
     heard: Heard, key: MarkKey, payloads: Sequence[int], call_s: tuple[float, float] | None
-) -> Detection:
-    """What the envelope and the carrier say, wherever the recording may lie. Raises `WeightsError`."""
+) -> list[Detection]:
+    """What the envelope says and what the carrier says, alone or with it, wherever the recording may lie:
+    each as the best of all that was tried for both. Raises `WeightsError`."""
     cells = Cells(key.secret)
     if call_s is not None and len(payloads) <= LISTED:
         each = [_in_call(heard, key, cells, payload, call_s) for payload in payloads]
-        return of_many(min(each, key=by_p), len(each))
+        return [of_many(one, LOOKS * len(each)) for looks in each for one in looks]
     places = search.search(heard.soft, cells, count=PLACES)
     if not places:
-        return NOTHING
-    by_envelope = _by_envelope(places[0], key)
+        return []
     near = _worth(places)
     if payloads and len(payloads) <= FOLLOWED:
-        tries = [(payload, at) for payload in payloads for at in _in_calls(heard, key, cells, payload, near)]
-        return _best(by_envelope, _verified(key, _likeliest(key, tries), min(len(tries), FOLLOWED)))
-    on_line = [at for place in near for at in _on_line(heard, place)]
-    return _best(by_envelope, _by_pilot(heard, key, payloads, on_line))
+        tries = [(payload, at) for payload in payloads for at in _in_calls(heard, cells, payload, near)]
+        carried = _likeliest_verified(key, tries, places)
+    else:
+        on_line = [at for place in near for at in _on_line(heard, place)]
+        carried = _by_pilot(key, payloads, on_line if _clear(places) else on_line[:PLACES])
+    return [of_many(one, LOOKS) for one in (_by_envelope(places[0], key), carried)]
+
+
+def _clear(places: list[LinePlace]) -> bool:
+    return places[0].ln_p < _LN_DETECTED
 
 
 def _worth(places: list[LinePlace]) -> list[LinePlace]:
     """Those at which the carrier is looked for: few where the envelope is clear."""
-    if places[0].ln_p >= _LN_DETECTED:
+    if not _clear(places):
         return places
     return [place for place in places if place.ln_p <= places[0].ln_p + AS_CLEAR]
-
-
-def _best(*found: Detection) -> Detection:
-    """The clearest, all of which count; of a mark that is clear by itself, the one that names its call."""
-    counted = [of_many(each, len(found)) for each in found]
-    names = [each for each in counted if each.detected and each.payload is not None]
-    return min(names or counted, key=by_p)
 
 
 def _by_envelope(place: LinePlace, key: MarkKey) -> Detection:
@@ -169,19 +178,18 @@ def _ln_tried(heard: Heard, place: LinePlace, hops: int, laps: int) -> float:
 
 def _on_line(heard: Heard, place: LinePlace) -> list[Whereabout]:
     """Where on the carrier's line a recording lies that is at `place` of the envelope's: calls enter both at
-    the same hop, but the lines are not equally long, and the call may have passed the shorter one's end."""
+    the same hop, but the lines are not equally long, and a clear one's call may have passed the shorter one's
+    end."""
     ln_tried = _ln_tried(heard, place, LINE_HOPS, 1)
     first = place.hop + place.lap * LINE_HOPS
     return [
         Whereabout(white, Start(first + passed, rest), place.z, ln_tried)
-        for passed in (0, LINE_HOPS)
+        for passed in ((0, LINE_HOPS) if place.ln_p < _LN_DETECTED else (0,))
         for white, rest in heard.read(place.tempo)
     ]
 
 
-def _in_calls(
-    heard: Heard, key: MarkKey, cells: Cells, payload: int, places: Iterable[LinePlace]
-) -> list[Whereabout]:
+def _in_calls(heard: Heard, cells: Cells, payload: int, places: Iterable[LinePlace]) -> list[Whereabout]:
     """The hop of this call at which the recording begins, if it is at one of these places of the line."""
     enters = cells.entry(payload) * CELL_HOPS
     return [
@@ -198,7 +206,7 @@ def _in_calls(
 
 def _in_call(
     heard: Heard, key: MarkKey, cells: Cells, payload: int, call_s: tuple[float, float]
-) -> Detection:
+) -> list[Detection]:
     """Of this call, which begins in the recording's time between these seconds."""
     first, last = (round(each * HOPS_HZ) for each in call_s)
     hops = min(max(1, last - first), LINE_HOPS)
@@ -206,7 +214,7 @@ def _in_call(
     laps = range(max(0, first) // LINE_HOPS, max(0, last) // LINE_HOPS + 1)
     places = search.search(heard.soft, cells, enters + first, hops, laps=laps, count=PLACES)
     if not places:
-        return NOTHING
+        return []
     tries = []
     for place in _worth(places):
         begins = (place.hop - enters - first + LINE_HOPS // 2) % LINE_HOPS - LINE_HOPS // 2 + first
@@ -215,8 +223,15 @@ def _in_call(
             (payload, Whereabout(white, Start(begins, rest), place.z, ln_tried))
             for white, rest in heard.read(place.tempo)
         ]
-    carried = _verified(key, _likeliest(key, tries), min(len(tries), FOLLOWED))
-    return _best(_by_envelope(places[0], key), carried)
+    return [_by_envelope(places[0], key), _likeliest_verified(key, tries, places)]
+
+
+def _likeliest_verified(
+    key: MarkKey, tries: list[tuple[int, Whereabout]], places: list[LinePlace]
+) -> Detection:
+    """The best of those tries at which the pilot's course is best."""
+    likeliest = _likeliest(key, tries if _clear(places) else tries[:PLACES])
+    return _verified(key, likeliest, max(1, len(likeliest)))
 
 
 def _likeliest(key: MarkKey, tries: list[tuple[int, Whereabout]]) -> list[tuple[int, Whereabout]]:
@@ -232,19 +247,20 @@ def _likeliest(key: MarkKey, tries: list[tuple[int, Whereabout]]) -> list[tuple[
     return [(payload, at) for _, payload, at in ranked[:FOLLOWED]]
 
 
-def _verified(key: MarkKey, tries: Sequence[tuple[int, Whereabout]], many: float) -> Detection:
-    """The best of these calls and places, of so `many`, by halves of the data, alone or with the envelope."""
+def _verified(
+    key: MarkKey, tries: Sequence[tuple[int, Whereabout]], many: float, ln_payloads: float = 0.0
+) -> Detection:
+    """The best of these calls and places, of so `many`, by halves of the data, alone or with the envelope.
+    `ln_payloads`: logarithm of how many payloads there are for each that is tried."""
     best = NOTHING
     for payload, at in tries:
         hops, middle = at.start.hops(len(at.white), first=0)
-        if not len(hops):
-            continue
-        chips = carrier.call_chips(key, payload, code.encode(payload), hops)
-        half = drift.halves(at.white, chips, middle)
+        chips = carrier.call_chips(key, payload, code.encode(payload), hops) if len(hops) else None
+        half = None if chips is None else drift.halves(at.white, chips, middle)
         if half is None:
             continue
-        alone = bound(log(2 * many), half.score)
-        both = bound(log(2) + at.ln_tried, (half.score + at.z) / sqrt(2))
+        alone = bound(log(2 * many) + ln_payloads, half.score)
+        both = bound(log(2) + ln_payloads + at.ln_tried, (half.score + at.z) / sqrt(2))
         ln_p = log(2) + min(alone, both)
         products = (half.tiles * np.conj(half.chips)).real.sum(axis=1)
         energy = np.square(np.abs(half.tiles)).sum(axis=1)
@@ -254,30 +270,50 @@ def _verified(key: MarkKey, tries: Sequence[tuple[int, Whereabout]], many: float
             half.score,
             payload if alone < _LN_NAMED else None,
             key.id,
-            float(half.at_s[0]),
-            float(hops[0]) / HOPS_HZ,
+            float(
+                np.median(half.at_s - np.arange(len(half.at_s)) / HOPS_HZ)
+            ),  # its first block may be silence
+            float(hops[0]) / HOPS_HZ if alone < _LN_NAMED else None,
             half.skew * 1e6,
             by_second(products, energy, half.at_s, ceil(len(at.white) / NARROW_HZ)),
             ln_p,
             BOTH if both < alone else CARRIER,
         )
         best = min(best, found, key=by_p)
-    return best if best.payload is not None else replace(best, call_s=None)
+    return best
 
 
-def _by_pilot(heard: Heard, key: MarkKey, payloads: Sequence[int], on_line: list[Whereabout]) -> Detection:
-    """Which call it is, of these or of any, along the courses of the likeliest pilots."""
-    courses: list[tuple[float, Aligned]] = []
+def _by_pilot(key: MarkKey, payloads: Sequence[int], on_line: list[Whereabout]) -> Detection:
+    """Which call it is, of any or of these: along the courses of the likeliest pilots, or else along the
+    courses of those calls that fit best there."""
+    courses: list[tuple[float, Aligned, Whereabout]] = []
     for at in on_line:
-        found = drift.by_pilot(at.white, key, at.start)
-        if found is not None:
-            seen = replace(found, pilot=at.z, ln_tried=at.ln_tried)
-            courses.append((found.pilot / sqrt(len(found.places)), seen))
+        course = drift.by_pilot(at.white, key, at.start)
+        if course is not None:
+            seen = replace(course, pilot=at.z, ln_tried=at.ln_tried)
+            courses.append((course.pilot / sqrt(len(course.places)), seen, at))
     courses.sort(key=lambda each: each[0], reverse=True)
-    aligned = [each for _, each in courses[:FOLLOWED]]
-    if not aligned:
+    del courses[FOLLOWED:]
+    if not courses:
         return NOTHING
+    aligned = [each for _, each, _ in courses]
+    white, many = courses[0][2].white, len(courses)
     if not payloads:
-        return named(aligned, key, heard.white, len(aligned))
+        return named(aligned, key, white, many)
     calls = Calls.of(key, payloads)
-    return verified(aligned, key, calls, heard.white, range(LAPS), len(aligned))
+    found = verified(aligned, key, calls, white, range(LAPS), many)
+    if found.ln_p < 2 * _LN_DETECTED:
+        return of_many(found, 2)
+    tries = [
+        (payloads[which], _of_call(key, payloads[which], lap, at))
+        for _, each, at in courses
+        for which, lap in rows.fitting(key, each, calls, range(LAPS), GUESSED)
+    ]
+    followed = _verified(key, tries, many, log(len(payloads) * LAPS))
+    return clearest(of_many(each, 2) for each in (found, followed))
+
+
+def _of_call(key: MarkKey, payload: int, lap: int, at: Whereabout) -> Whereabout:
+    """The same place in hops of this call, on a lap of the carrier's line."""
+    hop = (at.start.hop - carrier.entry(key, payload)) % carrier.LINE_HOPS + lap * carrier.LINE_HOPS
+    return replace(at, start=replace(at.start, hop=hop))

@@ -1,0 +1,208 @@
+"""Both layers together: what is found where time wobbles, and that every try is counted."""
+
+from math import log
+
+import numpy as np
+import pytest
+
+from tests.watermark.channels import through
+from tests.watermark.test_drift import wobbled
+from watermark import carrier, drift, whereabouts
+from watermark.detect import detect, detect_narrow
+from watermark.drift import Start
+from watermark.envelope import search
+from watermark.envelope.cells import CELL_HOPS, Cells
+from watermark.judge import NOTHING, Detection, clearest
+from watermark.keys import BOTH_LAYERS, MarkKey
+from watermark.mark import MarkerBank
+from watermark.payload import call_payload
+from watermark.whereabouts import Heard, Whereabout
+from watermark.whiten import narrow, whiten
+
+CALL_S = 300
+
+
+@pytest.fixture(scope="module")
+def new() -> MarkKey:
+    """A key with both layers."""
+    return MarkKey("wm-cafe", 0xCAFE, bytes(range(1, 33)), BOTH_LAYERS, 2.0)
+
+
+@pytest.fixture(scope="module")
+def call(new: MarkKey) -> int:
+    return call_payload(new, "a call")
+
+
+@pytest.fixture(scope="module")
+def spoken(new: MarkKey, call: int, speech: np.ndarray) -> np.ndarray:
+    """12 s of marked speech at 24 kHz, 300 s into the call."""
+    bank = MarkerBank(new)
+    (frame,) = bank.mark(np.array([bank.open(call, CALL_S * 100)]), speech[None, : 12 * 24_000])
+    return frame.samples
+
+
+@pytest.fixture(scope="module")
+def wobbly(spoken: np.ndarray) -> np.ndarray:
+    """The same with a wobble of 2 ms, once a second, through a telephone line: at 8 kHz."""
+    sound, rate_hz = through(wobbled(spoken, 24_000, 2.0, 1.0), 24_000, "G.711 mu")
+    return narrow(sound, rate_hz)
+
+
+def test_a_call_enters_both_lines_at_one_hop(new: MarkKey, call: int, key: MarkKey) -> None:
+    assert carrier.entry(new, call) == Cells(new.secret).entry(call) * CELL_HOPS
+    assert carrier.entry(key, call) % CELL_HOPS or carrier.entry(key, call ^ 1) % CELL_HOPS
+
+
+def test_a_wobble_of_both_layers_is_ours_blind_and_verified(
+    new: MarkKey, call: int, wobbly: np.ndarray
+) -> None:
+    blind = detect_narrow(wobbly, [new])
+    assert blind.detected
+    assert blind.payload in (None, call)
+    found = detect_narrow(wobbly, [new], payloads=[call], call_s=(CALL_S - 10, CALL_S + 10))
+    assert found.detected
+    assert found.payload == call
+    assert found.layer == "both"
+    assert found.call_s == pytest.approx(CALL_S + (found.starts_s or 0.0), abs=0.05)
+    anywhere = detect_narrow(wobbly, [new], payloads=[call])
+    assert anywhere.payload == call
+
+
+def test_a_call_is_named_among_many_through_a_wobble(new: MarkKey, call: int, wobbly: np.ndarray) -> None:
+    others = [call_payload(new, f"call {n}") for n in range(2_000)]
+    assert detect_narrow(wobbly, [new], payloads=[*others, call]).payload == call
+    assert detect_narrow(wobbly, [new], payloads=others).payload is None
+
+
+def test_another_call_at_this_place_is_ours_and_not_named(
+    new: MarkKey, call: int, wobbly: np.ndarray
+) -> None:
+    """Calls that pass the same place of the line have the same cells, which do not say which call it is."""
+    found = detect_narrow(wobbly, [new], payloads=[call ^ 1])
+    assert found.payload is None
+    assert found.layer in ("envelope", None) or not found.detected
+
+
+def test_clean_speech_is_named_by_the_carrier(new: MarkKey, call: int, spoken: np.ndarray) -> None:
+    found = detect(spoken[: 5 * 24_000], 24_000, [new])
+    assert (found.payload, found.layer) == (call, "carrier")
+
+
+def test_unmarked_speech_and_another_key_say_nothing(
+    new: MarkKey, spoken: np.ndarray, speech: np.ndarray
+) -> None:
+    assert not detect(speech[: 10 * 24_000], 24_000, [new]).detected
+    other = MarkKey("wm-0002", 2, bytes(32), BOTH_LAYERS)
+    found = detect(spoken[: 10 * 24_000], 24_000, [other])
+    assert not found.detected
+    assert found.payload is None
+
+
+def test_sound_played_faster_is_found_at_its_tempo(new: MarkKey, call: int, spoken: np.ndarray) -> None:
+    import soxr
+
+    fast = soxr.resample(spoken, 24_000, 8_000 / 1.02).astype(np.float32)
+    found = detect_narrow(fast, [new], payloads=[call], call_s=(CALL_S - 5, CALL_S + 5))
+    assert found.payload == call
+
+
+def place(z: float, hop: int = 1_000, tempo: float = 0.0) -> search.LinePlace:
+    tried = log(search.LINE_HOPS) + search.ANY.ln_tries(round(tempo / search.ANY.step))
+    return search.LinePlace(hop, tempo, 0, z, min(0.0, tried - z * z / 2))
+
+
+def heard_as(
+    monkeypatch: pytest.MonkeyPatch, places: list[search.LinePlace], halves: list[float]
+) -> list[int]:
+    """The envelope is found at `places`, and halves score `halves`, in this order; what was judged."""
+    judged: list[int] = []
+
+    def score(white: np.ndarray, chips: np.ndarray, middle: np.ndarray) -> drift.Half:
+        judged.append(len(chips))
+        score = halves[min(len(judged), len(halves)) - 1]
+        tiles = np.ones((len(chips), 26), np.complex64)
+        return drift.Half(score, tiles, tiles, middle / 8_000, 0.0)
+
+    monkeypatch.setattr(search, "search", lambda *_, count, **__: places[:count])
+    monkeypatch.setattr(drift, "halves", score)
+    monkeypatch.setattr(Heard, "soft", np.ones((8, 1_001), np.float32))
+    return judged
+
+
+@pytest.fixture
+def noise() -> Heard:
+    sound = np.random.default_rng(1).standard_normal(80_000).astype(np.float32) * 0.1
+    return Heard(sound, whiten(sound))
+
+
+def test_what_the_envelope_says_alone_is_ours_and_nobodys(
+    new: MarkKey, call: int, noise: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard_as(monkeypatch, [place(9.0)], [0.3])
+    by_envelope, carried = whereabouts.anywhere(noise, new, [call], None)
+    assert (by_envelope.detected, by_envelope.payload, by_envelope.layer) == (True, None, "envelope")
+    assert by_envelope.ln_p == pytest.approx(place(9.0).ln_p + log(2)), "the carrier's look counts"
+    assert carried.payload is None
+    found = detect_narrow(noise.sound, [new], payloads=[call])
+    assert (found.detected, found.payload, found.layer) == (True, None, "envelope")
+    assert found.ln_p == pytest.approx(place(9.0).ln_p + log(4)), "and the pilot's search does"
+
+
+def test_two_faint_layers_are_one_clear_mark(
+    new: MarkKey, call: int, noise: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither 6.6 of the envelope nor 5.7 of a half is enough; 8.7 of both is."""
+    enters = Cells(new.secret).entry(call) * CELL_HOPS
+    judged = heard_as(monkeypatch, [place(6.6, enters + 1_000)], [5.7])
+    _, found = whereabouts.anywhere(noise, new, [call], (0.0, 100.0))
+    assert found.detected
+    assert (found.payload, found.layer) == (call, "both")
+    tries = log(search.LINE_HOPS) + search.ANY.ln_tries(0)
+    assert found.ln_p < -((6.6 + 5.7) ** 2) / 4 + tries + log(2 * 2 * 2) + 0.01
+    assert found.ln_p > -((6.6 + 5.7) ** 2) / 4 + log(2 * 2 * 2)
+    assert len(judged) == 1
+
+
+def test_a_faint_name_is_not_told(
+    new: MarkKey, call: int, noise: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both together are clear, by the envelope; the carrier's own p is above .001."""
+    heard_as(monkeypatch, [place(7.6)], [3.0])
+    assert [each.payload for each in whereabouts.anywhere(noise, new, [call], None)] == [None, None]
+
+
+def test_many_places_are_many_tries(
+    new: MarkKey, call: int, noise: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = [(call, Whereabout(noise.white, Start(float(hop)))) for hop in (0, 500, 900)]
+    judged = heard_as(monkeypatch, [], [1.0, 7.0, 2.0])
+    found = whereabouts._verified(new, tries, len(tries))
+    assert len(judged) == 3
+    assert found.score == 7.0
+    assert found.ln_p == pytest.approx(-49 / 2 + log(2 * 2 * 3))
+
+
+def test_no_more_places_are_followed_than_count(
+    new: MarkKey, call: int, noise: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faint places are chosen by their pilots, which no data have seen: those that are judged count."""
+    faint = [place(5.0 - n / 100, 1_000 * n) for n in range(20)]
+    judged = heard_as(monkeypatch, faint, [1.0] * 20)
+    assert not any(found.detected for found in whereabouts.anywhere(noise, new, [call], None))
+    assert len(judged) == whereabouts.FOLLOWED
+
+
+def test_a_tempo_is_read_with_its_pitch_and_without(noise: Heard) -> None:
+    assert [rest for _, rest in noise.read(0.001)] == [0.001]
+    (kept, tempo), (slower, none) = noise.read(0.02)
+    assert kept is noise.white
+    assert (tempo, none) == (0.02, 0.0)
+    assert len(slower) == pytest.approx(1.02 * len(kept), rel=1e-4)
+
+
+def test_the_clearest_is_one_that_names_its_call() -> None:
+    clear = Detection(True, 1e-30, ln_p=-69.0)
+    name = Detection(True, 1e-9, payload=5, ln_p=-20.7)
+    faint = Detection(False, 1e-3, payload=6, ln_p=-7.0)
+    assert clearest([clear, name, faint]).payload == 5
+    assert clearest([clear, faint, NOTHING]) is clear
