@@ -191,7 +191,7 @@ def retimed_by_bits(found: Aligned, bare: Complexes) -> tuple[Aligned, float]:
     turned = (by_tile[:, None] * _offset_turns(hz).T[:, None]).real
     soft = turned.reshape(len(EDGES_S), len(OFFSETS_S), -1, CODED_BITS).sum(axis=2)
     energy = np.square(soft).sum(axis=2)
-    spread = np.square(products.real).sum() / CODED_BITS
+    spread = max(float(np.square(products.real).sum()), 1e-30) / CODED_BITS
     return _moved(found, energy), float(energy.max() / spread)
 
 

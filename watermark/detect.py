@@ -85,17 +85,25 @@ def detect_recording(
 
     Raises `SoundError`, also for more channels than `CHANNELS`.
     """
+    wanted = tuple(payloads)
+    channels = apart(recording)
+    found = [detect(channel, recording.rate_hz, keys, payloads=wanted, speeds=speeds) for channel in channels]
+    return min(found, key=lambda each: each.ln_p)
+
+
+def apart(recording: Recording) -> list[Floats]:
+    """Its channels, each once: one voice on both sides is searched once.
+
+    Raises `SoundError` for more channels than `CHANNELS`.
+    """
     count = len(recording.channels)
     if count > CHANNELS:
         raise SoundError(f"{count} channels: at most {CHANNELS} are examined, split it first")
-    wanted = tuple(payloads)
-    apart = [
+    return [
         channel
         for at, channel in enumerate(recording.channels)
         if not any(np.array_equal(channel, other) for other in recording.channels[:at])
-    ]  # one voice on both sides is searched once
-    found = [detect(channel, recording.rate_hz, keys, payloads=wanted, speeds=speeds) for channel in apart]
-    return min(found, key=lambda each: each.ln_p)
+    ]
 
 
 def detect_narrow(

@@ -8,7 +8,9 @@ document.getElementById("ask").addEventListener("submit", async (event) => {
   try {
     const reply = await fetch("detect", { method: "POST", body: document.getElementById("file").files[0] });
     const said = await reply.json();
-    answer.textContent = words[said.answer] ?? "It could not be examined: " + said.error;
+    answer.textContent = said.answer in words
+      ? words[said.answer] + " Examined: " + said.examined + "."
+      : "It could not be examined: " + said.error;
   } catch {
     answer.textContent = "The detector cannot be reached.";
   }

@@ -20,7 +20,11 @@ NARROW_HZ: Final = 8_000
 SHORTEST_S: Final = 1.0
 LONGEST_S: Final = 600.0
 LOUDEST: Final = 1e6
-"""Sound beyond this is brought to [-1, 1] first: squares of such samples would leave float32."""
+FAINTEST: Final = 1e-6
+"""Sound whose peak lies beyond these is brought to some [-1, 1] first: squares of such samples would leave
+float32."""
+WHOLE: Final = 0.999
+"""This share of it is: the rest, such as samples that a program made of nothing, is cut off."""
 FRAME: Final = 256
 STEP: Final = 128
 EXPONENT: Final = 1.2
@@ -49,13 +53,19 @@ def narrow(pcm: NDArray[np.floating], rate_hz: int) -> Floats:
     if not np.isfinite(sound).all():
         raise SoundError("the sound holds values that are not numbers")
     peak = float(np.abs(sound).max())
-    if peak > LOUDEST:
-        sound /= np.float32(peak)
+    if peak > LOUDEST or 0 < peak < FAINTEST:
+        sound = _measured(sound.astype(np.float64), peak)
     if rate_hz == NARROW_HZ:
         return sound
     import soxr  # not in the hall, which has 8 kHz already
 
     return np.asarray(soxr.resample(sound, rate_hz, NARROW_HZ, quality="HQ"), np.float32)
+
+
+def _measured(sound: NDArray[np.float64], peak: float) -> Floats:
+    """Sound of no usual level, brought to one."""
+    level = float(np.quantile(np.abs(sound), WHOLE)) or peak
+    return np.clip(sound / level, -1, 1).astype(np.float32)
 
 
 def whiten(sound: Floats) -> Floats:

@@ -3,6 +3,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -15,7 +16,8 @@ from tests.e2e.gateway_process import free_port
 from tests.needs import HANGS_S
 from watermark import examine, public, sound
 from watermark.detect import NOTHING, Detection, detect_recording
-from watermark.keys import KeyRing
+from watermark.errors import SoundError
+from watermark.keys import KeyRing, MarkKey
 from watermark.mark import Marker
 
 
@@ -61,6 +63,7 @@ async def test_it_answers_in_one_word(
     reply = await client.post("/detect", content=(place / name).read_bytes())
     assert (reply.status_code, {"answer": reply.json()["answer"]}) == (status, said)
     assert reply.json()["technique"] == "watermark"
+    assert reply.json()["examined"].endswith("s in 1 channel, with 1 key")
     assert "spread-spectrum watermark" in reply.json()["rests_on"]
 
 
@@ -206,10 +209,128 @@ async def test_samples_beyond_all_measure_are_examined(client: httpx.AsyncClient
 
 def float_wav(samples: np.ndarray) -> bytes:
     """Mono at 24 kHz."""
-    layout = struct.pack("<HHIIHH", sound.FLOAT, 1, 24_000, 96_000, 4, 32)
-    data = samples.astype("<f4").tobytes()
-    chunks = b"fmt " + struct.pack("<I", len(layout)) + layout + b"data" + struct.pack("<I", len(data)) + data
-    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
+    return wav(samples.astype("<f4").tobytes())
+
+
+def wav(
+    data: bytes,
+    kind: int = sound.FLOAT,
+    channels: int = 1,
+    rate_hz: int = 24_000,
+    bits: int = 32,
+    more: bytes = b"",
+    claimed: int | None = None,
+) -> bytes:
+    """A WAV file; `more` of its format, and how long its sound `claims` to be."""
+    each = channels * bits // 8 & 0xFFFF
+    layout = struct.pack("<HHIIHH", kind, channels, rate_hz, rate_hz * each & 0xFFFFFFFF, each, bits) + more
+    size = len(data) if claimed is None else claimed
+    chunks = b"fmt " + struct.pack("<I", len(layout)) + layout + b"data" + struct.pack("<I", size) + data
+    return b"RIFF" + struct.pack("<I", min(4 + len(chunks), 0xFFFFFFFF)) + b"WAVE" + chunks
+
+
+EXTENSIBLE = struct.pack("<HHIH", 22, 24, 4, sound.PCM) + bytes.fromhex("000000001000800000aa00389b71")
+
+
+@pytest.fixture(scope="module")
+def ours(place: Path) -> np.ndarray:
+    """6 s of marked sound at 24 kHz."""
+    return sound.read(place / "ours.wav").channels[0][: 6 * 24_000]
+
+
+def bytes_of_24_bits(samples: np.ndarray) -> bytes:
+    wide = (samples * (2**23 - 1)).astype("<i4").view(np.uint8).reshape(-1, 4)
+    return wide[:, :3].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("one sample of 1e30", lambda x: float_wav(np.where(np.arange(len(x)) == 5_000, 1e30, x))),
+        ("as faint as 1e-30", lambda x: float_wav(x * np.float32(1e-30))),
+        ("8 bits", lambda x: wav((x * 127 + 128).astype("u1").tobytes(), sound.PCM, bits=8)),
+        ("24 bits", lambda x: wav(bytes_of_24_bits(x), sound.PCM, bits=24)),
+        ("extensible", lambda x: wav(bytes_of_24_bits(x), sound.EXTENSIBLE, bits=24, more=EXTENSIBLE)),
+        ("192 kHz", lambda x: wav(np.repeat(x, 8).tobytes(), rate_hz=192_000)),
+        ("cut off", lambda x: float_wav(x)[: 4 * 24_000 * 4]),
+        ("cut off within a sample", lambda x: float_wav(x)[: 4 * 24_000 * 4 + 1]),
+        ("as long as a stream claims", lambda x: wav(x.tobytes(), claimed=0xFFFFFFFF)),
+    ],
+)
+def test_odd_files_are_read_and_examined(
+    name: str, make: Callable[[np.ndarray], bytes], ours: np.ndarray, place: Path
+) -> None:
+    found = detect_recording(sound.parse(make(ours)), KeyRing.load(place / "keys.json"))
+    assert found.detected, name
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda x: wav(x.tobytes(), channels=0), "0 channels"),
+        (lambda x: wav(np.repeat(x, 8).tobytes(), channels=8), "8 channels"),
+        (lambda x: wav(x.tobytes(), channels=65_535), "65535 channels"),
+        (lambda x: float_wav(x[:1]), "too short"),
+        (lambda x: float_wav(x[:0]), "too short"),
+        (lambda x: wav(x.tobytes(), claimed=0), "too short"),
+        (lambda x: float_wav(np.where(np.arange(len(x)) == 77, np.nan, x)), "not numbers"),
+        (lambda x: float_wav(np.where(np.arange(len(x)) == 77, np.inf, x)), "not numbers"),
+        (lambda x: wav((x.astype("<f8") * 1e300).tobytes(), bits=64), "not numbers"),
+        (lambda x: wav(x.tobytes(), rate_hz=0), "0 Hz"),
+        (lambda x: wav(x.tobytes(), rate_hz=0xFFFFFFFF), "4294967295 Hz"),
+        (lambda x: wav(x.tobytes(), rate_hz=768_000), "768000 Hz"),
+        (lambda x: wav(x.tobytes(), bits=0), "0 bits"),
+        (lambda x: wav(x.tobytes(), kind=0x55, bits=16), "format 85"),
+        (lambda x: wav(x.tobytes(), kind=sound.EXTENSIBLE, bits=24, more=b"\x16\0\x18"), "format 65534"),
+        (lambda x: float_wav(x)[:30], "cut off"),
+        (lambda x: float_wav(x)[:40], "holds no sound"),
+    ],
+)
+def test_files_that_are_no_sound_say_what_is_wrong(
+    make: Callable[[np.ndarray], bytes], reason: str, ours: np.ndarray, place: Path
+) -> None:
+    with pytest.raises(SoundError, match=reason):
+        detect_recording(sound.parse(make(ours)), KeyRing.load(place / "keys.json"))
+
+
+@pytest.mark.parametrize(
+    "samples", [np.full(48_000, 1e30), np.full(48_000, 3.4e38), np.eye(1, 48_000, 47_999)[0]]
+)
+def test_sound_that_is_none_is_an_answer(samples: np.ndarray, place: Path) -> None:
+    with np.errstate(invalid="raise", divide="raise"):
+        found = detect_recording(sound.parse(float_wav(samples)), KeyRing.load(place / "keys.json"))
+    assert not found.detected
+
+
+def test_the_newest_key_is_tried_first_and_the_answer_says_what_was_examined(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys = KeyRing(tuple(MarkKey(f"wm-{n}", n, bytes(32)) for n in range(3)))
+    recording = sound.Recording(np.random.default_rng(1).standard_normal((2, 48_000)).astype("<f4"), 8_000)
+    looks: list[tuple[str, float]] = []
+
+    def noted(channel: np.ndarray, _: int, tried: list[MarkKey]) -> Detection:
+        looks.append((tried[0].id, float(channel[0])))
+        return NOTHING
+
+    monkeypatch.setattr(examine, "detect", noted)
+    monkeypatch.setattr(examine, "allow_cpu", lambda _: None)
+    first, second = recording.channels[:, 0].tolist()
+    assert examine.answer(recording, keys, np.inf) == "no 6.0 s in 2 channels, with 3 keys"
+    assert looks == [(key.id, at) for key in reversed(keys.keys) for at in (first, second)]
+    looks.clear()
+    late = examine.answer(recording, keys, 0.0)
+    assert looks == [("wm-2", first)], "one search is always done"
+    assert late.startswith("unsure 6.0 s in 2 channels: 1 of 6 searches")
+
+
+def test_each_key_counts_as_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    weak = Detection(True, 5e-7, ln_p=float(np.log(5e-7)))
+    monkeypatch.setattr(examine, "detect", lambda *_: weak)
+    recording = sound.Recording(np.ones((1, 48_000), np.float32), 8_000)
+    keys = [MarkKey(f"wm-{n}", n, bytes(32)) for n in range(3)]
+    assert examine.search(recording, KeyRing((keys[0],)), np.inf).found.detected
+    assert not examine.search(recording, KeyRing(tuple(keys)), np.inf).found.detected
 
 
 def test_the_child_has_a_limit_of_memory() -> None:
