@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run models wheel test lint bench bench-calls bench-web bench-echo bench-engine bench-ears bench-consent bench-watermark prove prove-null prove-detector prove-wheel prove-steady clean
+.PHONY: run models wheel test lint bench bench-calls bench-web bench-echo bench-engine bench-ears bench-consent bench-watermark prove prove-null prove-null-halves prove-detector prove-wheel prove-steady clean
 
 run: models $(if $(filter chroma,$(VOICEGATE_ENGINE)),$(VENV)/.chroma)
 	@$(BIN)/voicegate run
@@ -68,12 +68,16 @@ bench-watermark: $(VENV)/.test
 	$(BIN)/python -m benchmarks.watermark_calls
 
 # long proofs, hours together; each goes on where it was killed
-prove: prove-null prove-detector prove-wheel prove-steady
+prove: prove-null prove-null-halves prove-detector prove-wheel prove-steady
 	@$(BIN)/python -m benchmarks.prove
 
 prove-null: export OPENBLAS_NUM_THREADS := 1
 prove-null: $(VENV)/.test
 	$(BIN)/python -m benchmarks.prove null
+
+prove-null-halves: export OPENBLAS_NUM_THREADS := 1
+prove-null-halves: $(VENV)/.test
+	$(BIN)/python -m benchmarks.prove null-halves
 
 prove-detector: $(VENV)/.test
 	$(BIN)/python -m benchmarks.prove detector

@@ -4,7 +4,8 @@ A segment is 5 s of real speech; the pilot of a fresh key is searched over the w
 hands on is judged twice, by the detector's own code. Verify: at each alignment and each retiming 256 rows of
 data chips and 80 payloads on each of them, 20,480 trials, the largest score of each counts; all payloads of a
 row at once, since a payload's score is a sum of the row's 128 soft bits. Blind: one trial, of which the bound
-on the p-value counts.
+on the p-value counts. Halves (`python -m benchmarks.prove null-halves`): every course is fitted anew, and each
+half is a trial.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.watermark_speech import HUMAN, RATE_HZ, speech
-from watermark import align, carrier, code, detect, sync
+from watermark import align, carrier, code, detect, drift, sync
 from watermark.align import Aligned
 from watermark.carrier import CODED_BITS, DATA, DATA_BINS, GROUP_HOPS
+from watermark.frames import MarkedFrame
 from watermark.keys import MarkKey
+from watermark.mark import MarkerBank
+from watermark.payload import call_payload
+from watermark.sound import through_mu_law
 from watermark.whiten import narrow, whiten
 
 SEGMENT_S = 5
@@ -130,6 +135,52 @@ def searched(white: np.ndarray, number: int) -> np.ndarray:
     search = sync.Search(white, key)
     aligned = [*detect._steady(white, key, search.steady), *detect._cut(white, key, search)]
     return verify_trials(aligned, key, number)
+
+
+HALVES_S = 2
+HALVES_THRESHOLD = sqrt(2 * (log(2) - log(detect.DETECTED)))
+"""Where p = 1e-6 with both halves at one place: 5.39."""
+
+
+@dataclass(frozen=True)
+class HalvesMaterial:
+    """Whitened sound of `HALVES_S`, unmarked and, through mu-law, of one call's mark from its first hop on."""
+
+    key: MarkKey
+    call: int
+    unmarked: list[np.ndarray]
+    marked: list[np.ndarray]
+
+    @classmethod
+    def of(cls, prompts: Path) -> HalvesMaterial:
+        key = null_key(0)
+        call = call_payload(key, "the call")
+        samples = HALVES_S * RATE_HZ
+        unmarked, marked = [], []
+        for voice in HUMAN:
+            whole = speech(voice, 60.0, prompts, seed=4)
+            for at in range(0, 0 if whole is None else len(whole) - samples, samples):
+                part = whole[at : at + samples]
+                bank = MarkerBank(key)
+                (frame,) = bank.mark(np.array([bank.open(call)]), part[None])
+                if isinstance(frame, MarkedFrame):
+                    unmarked.append(whiten(narrow(part, RATE_HZ)))
+                    marked.append(whiten(through_mu_law(narrow(frame.samples, RATE_HZ))))
+        return cls(key, call, unmarked, marked)
+
+    def scores(self, number: int, pairs: int) -> np.ndarray:
+        """Both halves of so many other payloads, `(2 * pairs,)`: on every second sound, the one that is marked,
+        at the place where it has the call's own pilot."""
+        found: list[float] = []
+        for at in range(number * pairs, (number + 1) * pairs):
+            payload = call_payload(self.key, f"none {at}")
+            sounds, hop = (self.marked, carrier.entry(self.key, self.call)) if at % 2 else (self.unmarked, 0)
+            white = sounds[at // 2 % len(sounds)]
+            lap = (hop - carrier.entry(self.key, payload)) % carrier.LINE_HOPS if at % 2 else 1_000
+            hops, middle = drift.Start(lap).hops(len(white))
+            chips = carrier.call_chips(self.key, payload, code.encode(payload), hops)
+            found += [half.score for half in drift.both_halves(white, chips, middle)]
+        return np.array(found)
 
 
 def count(prompts: Path, trials: int, budget_s: float) -> Counts:

@@ -21,6 +21,7 @@ Where the payload is not known the path is fitted to the pilot alone, and all of
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, inf, sqrt
@@ -139,16 +140,21 @@ def halves(white: Floats, chips: Complexes, middle: Reals) -> Half | None:
     `middle` `(H,)` if time went evenly; None for less than a second."""
     if len(chips) < SHORTEST_HOPS:
         return None
-    found = []
+    best: Half | None = None
+    for half in both_halves(white, chips, middle):
+        best = half if best is None or half.score > best.score else best
+        if best.score > CLEAR:
+            break
+    return best
+
+
+def both_halves(white: Floats, chips: Complexes, middle: Reals) -> Iterator[Half]:
+    """Each half of the data along the course of all other chips; none is followed before it is asked for."""
     for half in HALVES:
         others = chips.copy()
         others[:, half] = 0.0
         course = followed(white, others, middle)
-        tiles = laid(white, course)[:, half]
-        found.append(_half(tiles, chips[: len(tiles), half], course))
-        if found[-1].score > CLEAR:
-            break
-    return max(found, key=lambda each: each.score)
+        yield _half(laid(white, course)[:, half], chips[:, half], course)
 
 
 def _half(tiles: Complexes, chips: Complexes, course: Course) -> Half:

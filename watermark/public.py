@@ -1,9 +1,9 @@
 """The detector anyone may ask: a page and `POST /detect`, in a process of its own.
 
 It answers yes, no or unsure, what was examined, and which technique the answer rests on. It never names a
-payload or a score: whoever wants to erase a mark would use them as an oracle. Every question is examined in a
-fresh child with limits on memory, CPU and files, at most `AT_ONCE` of them; size and length are capped before.
-The key is read by the child only.
+payload or a score: whoever wants to erase a mark would use them as an oracle. Every question is examined in
+a fresh child with limits on memory, CPU and files, at most `AT_ONCE` of them; size and length are capped
+before. The key is read by the child only.
 
 A 4xx says what is wrong with the question. A child that got too little time makes a 503, one that fails a
 500: neither says anything about the recording. `GET /metrics` counts the answers by status.
