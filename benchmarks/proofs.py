@@ -86,8 +86,8 @@ class Null(Plain):
 
 
 class Halves(Plain):
-    """Courses of the carrier (`watermark.drift`) of 2 s of human speech, unmarked or with another call's mark at
-    the very place, each fitted to one half of a call's chips and judged by the other."""
+    """Courses of the carrier (`watermark.drift`) of 2 s of human speech, unmarked or with another call's mark
+    at the very place, each fitted to one half of a call's chips and judged by the other."""
 
     what = "a course that half of the chips fit says nothing to the other half"
     STEPS: Final = 3_000

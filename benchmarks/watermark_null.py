@@ -4,8 +4,8 @@ A segment is 5 s of real speech; the pilot of a fresh key is searched over the w
 hands on is judged twice, by the detector's own code. Verify: at each alignment and each retiming 256 rows of
 data chips and 80 payloads on each of them, 20,480 trials, the largest score of each counts; all payloads of a
 row at once, since a payload's score is a sum of the row's 128 soft bits. Blind: one trial, of which the bound
-on the p-value counts. Halves (`python -m benchmarks.prove null-halves`): every course is fitted anew, and each
-half is a trial.
+on the p-value counts. Halves (`python -m benchmarks.prove null-halves`): every course is fitted anew, and
+each half is a trial.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ HALVES_THRESHOLD = sqrt(2 * (log(2) - log(detect.DETECTED)))
 
 @dataclass(frozen=True)
 class HalvesMaterial:
-    """Whitened sound of `HALVES_S`, unmarked and, through mu-law, of one call's mark from its first hop on."""
+    """Whitened sound of `HALVES_S`, unmarked, and through mu-law of one call's mark from its first hop on."""
 
     key: MarkKey
     call: int
@@ -159,7 +159,9 @@ class HalvesMaterial:
         unmarked, marked = [], []
         for voice in HUMAN:
             whole = speech(voice, 60.0, prompts, seed=4)
-            for at in range(0, 0 if whole is None else len(whole) - samples, samples):
+            if whole is None:
+                continue
+            for at in range(0, len(whole) - samples, samples):
                 part = whole[at : at + samples]
                 bank = MarkerBank(key)
                 (frame,) = bank.mark(np.array([bank.open(call)]), part[None])
@@ -169,8 +171,8 @@ class HalvesMaterial:
         return cls(key, call, unmarked, marked)
 
     def scores(self, number: int, pairs: int) -> np.ndarray:
-        """Both halves of so many other payloads, `(2 * pairs,)`: on every second sound, the one that is marked,
-        at the place where it has the call's own pilot."""
+        """Both halves of so many other payloads, `(2 * pairs,)`: of unmarked sound, and of every second, which
+        is marked, at the place where it has the call's own pilot."""
         found: list[float] = []
         for at in range(number * pairs, (number + 1) * pairs):
             payload = call_payload(self.key, f"none {at}")
