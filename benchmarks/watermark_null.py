@@ -171,8 +171,8 @@ class HalvesMaterial:
         return cls(key, call, unmarked, marked)
 
     def scores(self, number: int, pairs: int) -> np.ndarray:
-        """Both halves of so many other payloads, `(2 * pairs,)`: of unmarked sound, and of every second, which
-        is marked, at the place where it has the call's own pilot."""
+        """Both halves of so many other payloads, `(2 * pairs,)`: of unmarked sound, and of every second,
+        which is marked, at the place where it has the call's own pilot."""
         found: list[float] = []
         for at in range(number * pairs, (number + 1) * pairs):
             payload = call_payload(self.key, f"none {at}")

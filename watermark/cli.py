@@ -15,6 +15,13 @@ from watermark.errors import SoundError, WatermarkError
 from watermark.keys import ENVELOPE_DB, ENVELOPE_LEAST_DB, ENVELOPE_MOST_DB, KeyRing, MarkKey
 from watermark.mark import Marker
 
+BY: Final = {
+    None: "the carrier",
+    "carrier": "the carrier",
+    "envelope": "the envelope layer",
+    "both": "both layers",
+}
+"""What found a mark, by `Detection.layer`."""
 KEYS_HELP: Final = "The key file (voicegate watermark keygen makes one)."
 
 
@@ -119,9 +126,11 @@ def detect_command(source: Path, keys_path: Path, payload: int | None, speeds: b
         whose = "of this call" if payload is not None else "of these keys"
         click.echo(f"no mark {whose} was found (p = {found.p_value:.2g}, {DETECTED:g} is needed)")
     else:
-        named = "unreadable payload" if found.payload is None else f"payload {found.payload:016x}"
+        unread = "unreadable payload" if payload is None else "of this call or another one of this key"
+        named = unread if found.payload is None else f"payload {found.payload:016x}"
         where = "" if found.call_s is None else f", {found.call_s:.2f} s into the call"
-        click.echo(f"ours: {named}, key {found.key_id}, p = {found.p_value:.2g}{where}")
+        by = BY[found.layer]
+        click.echo(f"ours: {named}, key {found.key_id}, p = {found.p_value:.2g}{where}, by {by}")
 
 
 @watermark.command()
@@ -136,7 +145,8 @@ def plot(source: Path, target: Path, keys_path: Path, payload: int | None) -> No
     recording = sound.read(source)
     found = detect_recording(recording, KeyRing.load(keys_path), payloads=_asked(payload))
     draw(target, recording, found)
-    click.echo(f"{target}: score {found.score:.1f}, p = {found.p_value:.2g}")
+    by = f", by {BY[found.layer]}" if found.detected else ""
+    click.echo(f"{target}: score {found.score:.1f}, p = {found.p_value:.2g}{by}")
 
 
 @watermark.command()

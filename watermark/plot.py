@@ -32,7 +32,7 @@ def draw(path: Path, recording: Recording, found: Detection) -> None:
     line.axhline(0, color="C7", linewidth=0.5)
     line.set(ylabel="score of each second (standard normal without a mark)")
     whose = f"payload {found.payload:016x}" if found.payload is not None else "no payload"
-    verdict = "ours" if found.detected else "not found"
+    verdict = f"ours, by {found.layer}" if found.detected else "not found"
     axes.set_title(f"{verdict}: {whose}, score {found.score:.1f}, p = {found.p_value:.2g}")
     try:
         figure.savefig(path, dpi=110, format="png")

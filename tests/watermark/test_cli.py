@@ -6,7 +6,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from watermark import sound
-from watermark.cli import watermark
+from watermark.cli import BY, watermark
+from watermark.judge import Detection
 
 PAYLOAD = "0123456789abcdef"
 
@@ -40,10 +41,35 @@ def test_what_mark_writes_detect_reads(place: Path) -> None:
     assert said["p_value"] < 1e-20
     assert abs(said["skew_ppm"]) < 30
     assert len(said["scores"]) == 6
-    assert (
-        "ours: payload 0123456789abcdef"
-        in voicegate("detect", place / "out.wav", "--keys", place / "keys.json").output
-    )
+    assert said["layer"] == "carrier"
+    told = voicegate("detect", place / "out.wav", "--keys", place / "keys.json").output
+    assert "ours: payload 0123456789abcdef" in told
+    assert "by the carrier" in told
+
+
+@pytest.mark.parametrize(
+    ("layer", "payload", "asked", "told"),
+    [
+        ("envelope", None, (), "ours: unreadable payload"),
+        ("envelope", None, ("--payload", PAYLOAD), "ours: of this call or another one of this key"),
+        ("both", int(PAYLOAD, 16), ("--payload", PAYLOAD), "ours: payload 0123456789abcdef"),
+    ],
+)
+def test_what_found_a_mark_is_told(
+    layer: str,
+    payload: int | None,
+    asked: tuple[str, ...],
+    told: str,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = Detection(True, 1e-9, 8.0, payload, "wm-0001", layer=layer)
+    monkeypatch.setattr("watermark.cli.detect_recording", lambda *_, **__: found)
+    said = voicegate("detect", place / "out.wav", "--keys", place / "keys.json", *asked).output
+    assert told in said
+    assert f"by {BY[layer]}" in said
+    drawn = voicegate("plot", place / "out.wav", place / "by.png", "--keys", place / "keys.json").output
+    assert f"by {BY[layer]}" in drawn
 
 
 def test_rotated_keys_still_detect(place: Path) -> None:

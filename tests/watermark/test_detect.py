@@ -111,10 +111,16 @@ def test_verifying_tells_this_call_from_others(key: MarkKey, call: int, spoken: 
 
 def test_a_call_that_cannot_be_named_is_found_among_many(key: MarkKey, call: int, spoken: np.ndarray) -> None:
     """Speech so muffled that its pilot is whole and little is left of its data. To be one of 2,001 calls
-    takes a score of 7.6, to be named of 2^48 one of 9.7; the longest part that is not named lies between."""
+    takes a score of 7.6, to be named of 2^48 one of 9.7. Scores rise with the length: the part is taken whose
+    score lies best between the two, whatever the synthesizer's last bits are."""
     muffled, rate_hz = through(spoken, 24_000, "below 1500 Hz")
-    parts = [muffled[-seconds * rate_hz :] for seconds in (8, 7, 6, 5)]
-    sound = next(part for part in parts if detect(part, rate_hz, [key]).payload is None)
+
+    def score(part: np.ndarray) -> float:
+        return detect(part, rate_hz, [key], payloads=[call], call_s=(99, 113)).score
+
+    parts = [muffled[-tenths * rate_hz // 10 :] for tenths in range(90, 34, -5)]
+    sound = min(parts, key=lambda part: abs(score(part) - 8.65))
+    assert detect(sound, rate_hz, [key]).payload is None
     others = [call_payload(key, f"call {n}") for n in range(2_000)]
     found = detect(sound, rate_hz, [key], payloads=[*others, call])
     assert found.detected
