@@ -126,8 +126,7 @@ def detect_command(source: Path, keys_path: Path, payload: int | None, speeds: b
         whose = "of this call" if payload is not None else "of these keys"
         click.echo(f"no mark {whose} was found (p = {found.p_value:.2g}, {DETECTED:g} is needed)")
     else:
-        unread = "unreadable payload" if payload is None else "of this call or another one of this key"
-        named = unread if found.payload is None else f"payload {found.payload:016x}"
+        named = "unreadable payload" if found.payload is None else f"payload {found.payload:016x}"
         where = "" if found.call_s is None else f", {found.call_s:.2f} s into the call"
         by = BY[found.layer]
         click.echo(f"ours: {named}, key {found.key_id}, p = {found.p_value:.2g}{where}, by {by}")

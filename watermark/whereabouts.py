@@ -8,9 +8,9 @@ things that are then known, the envelope's score, the carrier's, and both togeth
   whose: calls that pass the same place of the line have the same cells, as they have the same pilot;
 * the **carrier** alone, tried at so many places, says whose it is. The places do not count that the envelope
   was sought at, for its chips and the data's are independent;
-* **both**: `(z_envelope + z_carrier) / sqrt(2)` with everything counted that either was tried at. For each
-  place, tempo and half this is one weighted sum of independent fair coins, so Hoeffding's inequality holds
-  for it.
+* **both**, where the carrier alone says whose it is with p < .001: `(z_envelope + z_carrier) / sqrt(2)` with
+  everything counted that either was tried at. For each place, tempo and half this is one weighted sum of
+  independent fair coins, so Hoeffding's inequality holds for it.
 """
 
 from __future__ import annotations
@@ -123,22 +123,24 @@ def known(heard: Heard, key: MarkKey, payloads: Sequence[int], call_s: tuple[flo
 def anywhere(
     heard: Heard, key: MarkKey, payloads: Sequence[int], call_s: tuple[float, float] | None
 ) -> list[Detection]:
-    """What the envelope says and what the carrier says, alone or with it, wherever the recording may lie:
-    each as the best of all that was tried for both. Raises `WeightsError`."""
+    """What the envelope says, and what the carrier says, alone or with it, wherever the recording may lie:
+    each as the best of all that was tried for both. Where calls are asked for, only of these: the envelope
+    alone is not heard, which all calls have in common. Raises `WeightsError`."""
     cells = Cells(key.secret)
-    if call_s is not None and len(payloads) <= LISTED:
+    if call_s is not None and 0 < len(payloads) <= LISTED:
         each = [_in_call(heard, key, cells, payload, call_s) for payload in payloads]
-        return [of_many(one, LOOKS * len(each)) for looks in each for one in looks]
+        return [of_many(min(each, key=by_p), len(each))]
     places = search.search(heard.soft, cells, count=PLACES)
     if not places:
         return []
     near = _worth(places)
     if payloads and len(payloads) <= FOLLOWED:
         tries = [(payload, at) for payload in payloads for at in _in_calls(heard, cells, payload, near)]
-        carried = _likeliest_verified(key, tries, places)
-    else:
-        on_line = [at for place in near for at in _on_line(heard, place)]
-        carried = _by_pilot(key, payloads, on_line if _clear(places) else on_line[:PLACES])
+        return [_likeliest_verified(key, tries, places)]
+    on_line = [at for place in near for at in _on_line(heard, place)]
+    carried = _by_pilot(key, payloads, on_line if _clear(places) else on_line[:PLACES])
+    if payloads:
+        return [carried]
     return [of_many(one, LOOKS) for one in (_by_envelope(places[0], key), carried)]
 
 
@@ -206,15 +208,15 @@ def _in_calls(heard: Heard, cells: Cells, payload: int, places: Iterable[LinePla
 
 def _in_call(
     heard: Heard, key: MarkKey, cells: Cells, payload: int, call_s: tuple[float, float]
-) -> list[Detection]:
-    """Of this call, which begins in the recording's time between these seconds."""
+) -> Detection:
+    """What the carrier says of this call, which begins in the recording's time between these seconds."""
     first, last = (round(each * HOPS_HZ) for each in call_s)
     hops = min(max(1, last - first), LINE_HOPS)
     enters = cells.entry(payload) * CELL_HOPS
     laps = range(max(0, first) // LINE_HOPS, max(0, last) // LINE_HOPS + 1)
     places = search.search(heard.soft, cells, enters + first, hops, laps=laps, count=PLACES)
     if not places:
-        return []
+        return NOTHING
     tries = []
     for place in _worth(places):
         begins = (place.hop - enters - first + LINE_HOPS // 2) % LINE_HOPS - LINE_HOPS // 2 + first
@@ -223,7 +225,7 @@ def _in_call(
             (payload, Whereabout(white, Start(begins, rest), place.z, ln_tried))
             for white, rest in heard.read(place.tempo)
         ]
-    return [_by_envelope(places[0], key), _likeliest_verified(key, tries, places)]
+    return _likeliest_verified(key, tries, places)
 
 
 def _likeliest_verified(
@@ -250,8 +252,9 @@ def _likeliest(key: MarkKey, tries: list[tuple[int, Whereabout]]) -> list[tuple[
 def _verified(
     key: MarkKey, tries: Sequence[tuple[int, Whereabout]], many: float, ln_payloads: float = 0.0
 ) -> Detection:
-    """The best of these calls and places, of so `many`, by halves of the data, alone or with the envelope.
-    `ln_payloads`: logarithm of how many payloads there are for each that is tried."""
+    """The best of these calls and places, of so `many`, by halves of the data, alone or, where these alone
+    are below `NAMED`, with the envelope: which call it is only the carrier says. `ln_payloads`: logarithm of
+    how many payloads there are for each that is tried."""
     best = NOTHING
     for payload, at in tries:
         hops, middle = at.start.hops(len(at.white), first=0)
@@ -261,7 +264,7 @@ def _verified(
             continue
         alone = bound(log(2 * many) + ln_payloads, half.score)
         both = bound(log(2) + ln_payloads + at.ln_tried, (half.score + at.z) / sqrt(2))
-        ln_p = log(2) + min(alone, both)
+        ln_p = log(2) + (min(alone, both) if alone < _LN_NAMED else alone)
         products = (half.tiles * np.conj(half.chips)).real.sum(axis=1)
         energy = np.square(np.abs(half.tiles)).sum(axis=1)
         found = Detection(
