@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import structlog
 import uvicorn
@@ -33,7 +34,7 @@ from gateway.store.sessions import Sessions
 from gateway.store.sip_users import console_token
 from model import json_log
 from model.tasks import watch_loop
-from watermark.keys import KeyRing
+from watermark.keys import KeyRing, MarkKey
 
 
 class _Server(uvicorn.Server):
@@ -42,6 +43,17 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def say_old_key(key: MarkKey, path: Path) -> None:
+    """Logs a marking key of an older version, and how to have a new one."""
+    if not key.has_envelope:
+        structlog.get_logger("front").warning(
+            "watermark.old_key",
+            key=key.id,
+            error="it marks with the carrier alone, as before",
+            fix=f"voicegate watermark rotate {path}, then restart; {key.id} still detects",
+        )
 
 
 async def serve() -> None:
@@ -55,13 +67,7 @@ async def serve() -> None:
     RefusedCalls(registry).open()
     RedeemedGrants(registry).open()
     ring = KeyRing.load(mark_keys_path(conf))
-    if not ring.current.has_envelope:
-        structlog.get_logger("front").warning(
-            "watermark.old_key",
-            key=ring.current.id,
-            error="it marks with the carrier alone, as before",
-            fix=f"voicegate watermark rotate {mark_keys_path(conf)}, then restart; old keys still detect",
-        )
+    say_old_key(ring.current, mark_keys_path(conf))
     sessions = await Sessions.open(redis_url_for(conf, runtime), ttl_s=conf.session_ttl_s, name="front")
     plan = Dialplan.load(
         dialplan_dir(conf), office.names(), spoken=spoken_languages(conf), words_leave=conf.words_leave
