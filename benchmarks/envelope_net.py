@@ -192,7 +192,7 @@ def written(folder: Path, net: Net, steps: int) -> None:
     arrays: dict[str, np.ndarray] = {}
     with torch.no_grad():
         for at, layer in enumerate(net.convolutions):
-            for name, values in (("weight", layer.weight), ("bias", layer.bias)):
+            for name, values in layer.named_parameters():
                 values.copy_(values.half())
                 arrays[f"{name}{at}"] = values.half().numpy()
         heard = Lessons(folder, False)
