@@ -57,9 +57,8 @@ middle, and codecs are late."""
 
 @dataclass
 class ChannelScores:
-    """What became of the excerpts in one channel: z and the bound's logarithm without places, by length."""
+    """What became of the excerpts in a channel: z and the bound's logarithm without places, by length."""
 
-    channel: str
     z: dict[int, list[float]] = field(default_factory=lambda: {length: [] for length in LENGTHS_S})
     tries: dict[int, list[float]] = field(default_factory=lambda: {length: [] for length in LENGTHS_S})
     linear: list[float] = field(default_factory=list)
@@ -203,7 +202,7 @@ def main(folder: Path, count: int, db: float, only: tuple[str, ...]) -> None:
         if codec:
             click.echo(f"| {name} | {MISSING[codec]} |")
             continue
-        row = ChannelScores(name)
+        row = ChannelScores()
         for (cells, speech), begin in zip(marked, begins, strict=True):
             heard = narrow(*channel(speech, RATE_HZ))
             for length in LENGTHS_S:

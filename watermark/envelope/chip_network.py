@@ -27,7 +27,7 @@ from watermark.errors import WeightsError
 Floats = NDArray[np.float32]
 
 PATH: Final = Path(__file__).with_name("weights.npz")
-SHA256: Final = "3f63979a1a67441e5d75ea8b26e282908fc4a8f412483dcc32ac2cfeaafbc70f"
+SHA256: Final = "154a8f909773dc95c3cb4da8fb392814bb34bc16742b2b04985cc4ced8460bea"
 WIDTH: Final = 5
 DILATIONS: Final = (1, 2, 3, 2, 1)
 REACH: Final = WIDTH // 2 * sum(DILATIONS)
