@@ -283,6 +283,7 @@ THEFTS: Final[dict[str, Theft]] = {
     "chips that the network hears undone, 4 times": unlearnt(4.0, 4),
     "undone, and valleys redrawn, 12 dB down": both(unlearnt(4.0, 1), redrawn(12.0)),
     "undone, and walk below 2 Hz of 3 ms": both(unlearnt(4.0, 1), random_walk(0.003, 2.0)),
+    "undone, and .5 ms of wobble at 5 Hz": both(unlearnt(4.0, 1), swung(0.0005, 5.0)),
     "undone, and 1 ms of wobble at 3 Hz": both(unlearnt(4.0, 1), swung(0.001, 3.0)),
 }  # fmt: skip
 FILTERS: Final[tuple[str, ...]] = (

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from math import log
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +28,9 @@ from benchmarks.watermark_attacks import mark_calls
 from benchmarks.watermark_speech import ESPEAK, PROMPTS, RATE_HZ, VOICES, speech
 from benchmarks.watermark_thefts import THEFTS, Theft, all_thefts
 from watermark import detect, sound, whereabouts
-from watermark.judge import NOTHING, Detection, clearest, of_many
+from watermark.envelope.cells import CELL_HOPS, Cells
+from watermark.envelope.search import LinePlace, search
+from watermark.judge import DETECTED, NOTHING, Detection, clearest, of_many
 from watermark.keys import BOTH_LAYERS, MarkKey
 from watermark.whereabouts import Heard
 from watermark.whiten import NARROW_HZ, whiten
@@ -37,6 +40,7 @@ EXCERPT_S: Final = 10
 GATEWAY: Final = 0xBE9C
 SECRET: Final = bytes(range(32))
 KNOWN_S: Final = 0.25
+LN_SURE: Final = log(DETECTED)
 
 
 @dataclass(frozen=True)
@@ -105,38 +109,49 @@ def tried(name: str, theft: Theft, number: int, of: Loot, key: MarkKey) -> Trial
     line = sound.through_mu_law(np.asarray(soxr.resample(stolen, RATE_HZ, NARROW_HZ), np.float32))
     heard = Heard(line, whiten(line))
     window = (of.call_s - KNOWN_S, of.call_s + KNOWN_S)
-    by_carrier, by_envelope, verdict = _looks(heard, key, [of.payload], window)
-    blind_carrier = blind_envelope = blind = NOTHING
-    if verdict.detected:
-        blind_carrier, blind_envelope, blind = _looks(heard, key, [], None)
+    by_carrier, by_envelope = _carrier(heard, key, of, window), _envelope(heard, key, of)
+    verdict = detect.detect_narrow(line, [key], payloads=[of.payload], call_s=window)
+    blind = [NOTHING] * 3
+    if verdict.detected or by_envelope.ln_p < LN_SURE:
+        blind = _blind(heard, key)
     return Trial(
         name,
         number,
         of.voice,
         heard_quality(of.plain, stolen),
         by_carrier.detected,
-        by_envelope.detected,
+        by_envelope.ln_p < LN_SURE,
         verdict.detected,
-        blind_carrier.detected,
-        blind_envelope.detected,
-        blind.detected,
-        blind.payload == of.payload,
+        blind[0].detected,
+        blind[1].detected,
+        blind[2].detected,
+        blind[2].detected and blind[2].payload == of.payload,
         by_carrier.score,
-        by_envelope.score,
+        by_envelope.z,
     )
 
 
-def _looks(
-    heard: Heard, key: MarkKey, payloads: list[int], call_s: tuple[float, float] | None
-) -> tuple[Detection, Detection, Detection]:
+def _carrier(heard: Heard, key: MarkKey, of: Loot, call_s: tuple[float, float]) -> Detection:
+    """Where the registry says that it is: with a steady clock, or along its courses."""
+    steady = detect._by_carrier(detect._sought(heard.white, key, (of.payload,), call_s))
+    followed = whereabouts.known(heard, key, [of.payload], call_s)
+    return clearest(of_many(each, 2) for each in (steady, followed))
+
+
+def _envelope(heard: Heard, key: MarkKey, of: Loot) -> LinePlace:
+    """There, at any tempo."""
+    cells = Cells(key.secret)
+    first = cells.entry(of.payload) * CELL_HOPS + round((of.call_s - KNOWN_S) * 100)
+    found = search(heard.soft, cells, first, round(2 * KNOWN_S * 100), laps=range(1), count=1)
+    return found[0] if found else LinePlace(0, 0.0, 0, 0.0, 0.0)
+
+
+def _blind(heard: Heard, key: MarkKey) -> list[Detection]:
     """By the carrier alone, by the envelope alone, and the verdict of all that `detect` looks at."""
-    steady = detect._by_carrier(detect._sought(heard.white, key, tuple(payloads), call_s))
-    by_envelope, *others = whereabouts.anywhere(heard, key, payloads, call_s)
-    verdict = clearest(of_many(each, 2) for each in (steady, by_envelope, *others))
-    if call_s is None:
-        return steady, by_envelope, verdict
-    followed = whereabouts.known(heard, key, payloads, call_s)
-    return clearest(of_many(each, 2) for each in (steady, followed)), by_envelope, verdict
+    steady = detect._by_carrier(detect._sought(heard.white, key, (), None))
+    if not (looks := whereabouts.anywhere(heard, key, (), None)):
+        return [steady, NOTHING, of_many(steady, 2)]
+    return [steady, looks[0], clearest(of_many(each, 2) for each in (steady, *looks))]
 
 
 def row(trials: list[Trial]) -> str:
