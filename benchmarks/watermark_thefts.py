@@ -283,6 +283,9 @@ THEFTS: Final[dict[str, Theft]] = {
     "chips that the network hears undone, 4 times": unlearnt(4.0, 4),
     "undone, and valleys redrawn, 12 dB down": both(unlearnt(4.0, 1), redrawn(12.0)),
     "undone, and walk below 2 Hz of 3 ms": both(unlearnt(4.0, 1), random_walk(0.003, 2.0)),
+    "spectrum shifted by 12 Hz": filtered("afreqshift=shift=12"),
+    "undone, and spectrum shifted by 12 Hz": both(unlearnt(4.0, 1), filtered("afreqshift=shift=12")),
+    "tempo 6 % slower, pitch kept": filtered("atempo=0.94"),
     "undone, and .5 ms of wobble at 5 Hz": both(unlearnt(4.0, 1), swung(0.0005, 5.0)),
     "undone, and 1 ms of wobble at 3 Hz": both(unlearnt(4.0, 1), swung(0.001, 3.0)),
 }  # fmt: skip
@@ -294,7 +297,7 @@ FILTERS: Final[tuple[str, ...]] = (
     "agate=threshold=.02:ratio=4", "afftdn=nr=20", "afftdn=nr=40:nf=-30", "anlmdn=s=.001", "speechnorm=e=12",
     "aecho=.8:.6:30|47:.4|.3", "asetrate=25200,aresample=24000", "aphaser", "aphaseshift=shift=.5",
     "afreqshift=shift=8", "tremolo=f=16:d=.3", "apulsator=hz=2:mode=sine", "acrusher=bits=7:mix=1",
-    "crystalizer", "mcompand", "adeclick", "loudnorm",
+    "crystalizer", "adeclick", "loudnorm",
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain
-from math import log
+from math import inf, log
 from typing import Final
 
 import numpy as np
@@ -55,6 +55,8 @@ CLEAR: Final = 0.05
 SPEED_STEP: Final = 300e-6
 SPEEDS: Final = np.arange(-34, 35) * SPEED_STEP
 """+-1 %, in steps that the search bridges."""
+LONGEST_CALL_S: Final = (LAPS * LINE_HOPS - 1) / HOPS_HZ
+"""4.4 hours: data chips are not known later."""
 _LN_CLEAR: Final = log(CLEAR)
 
 
@@ -72,7 +74,8 @@ def detect(
     Without `payloads` blind: is it ours, and which call? With them it verifies: is it one of these calls, and
     `call_s` may bound where in the call the recording begins, which makes it cheaper and surer. `speeds` also
     looks at sound played up to 1 % too fast or too slow when nothing was found otherwise (some 10 s of CPU
-    for 10 s). Raises `SoundError` for what cannot be examined.
+    for 10 s). Raises `SoundError` for what cannot be examined, `ValueError` for a `call_s` that is not two
+    times in their order.
     """
     held = keys.keys if isinstance(keys, KeyRing) else tuple(keys)
     return detect_narrow(narrow(pcm, rate_hz), held, payloads=payloads, call_s=call_s, speeds=speeds)
@@ -116,16 +119,25 @@ def detect_narrow(
 ) -> Detection:
     """`detect` for sound that is at 8 kHz already."""
     wanted = tuple(payloads)
+    between_s = None if call_s is None else _in_a_call(call_s)
     heard = Heard(sound, whiten(sound))
     if not heard.white.any() or not keys:
         return NOTHING
     best = NOTHING
     for look in (_with_key, _at_speeds) if speeds else (_with_key,):
         for key in keys:
-            best = clearest([best, *look(heard, key, wanted, call_s, len(keys))])
+            best = clearest([best, *look(heard, key, wanted, between_s, len(keys))])
             if best.detected:
                 return best
     return replace(best, payload=None, call_s=None)
+
+
+def _in_a_call(call_s: tuple[float, float]) -> tuple[float, float]:
+    """The same within the longest call whose chips are known. Raises `ValueError` for what no times are."""
+    first, last = call_s
+    if not -inf < first <= last < inf:
+        raise ValueError(f"call_s {call_s}: give two times in seconds, the earlier one first")
+    return min(first, LONGEST_CALL_S), min(last, LONGEST_CALL_S)
 
 
 def _with_key(

@@ -49,7 +49,8 @@ def narrow(pcm: NDArray[np.floating], rate_hz: int) -> Floats:
         raise SoundError(f"{len(pcm) / rate_hz:.2f} s is too short: at least {SHORTEST_S:.0f} s is needed")
     if len(pcm) > LONGEST_S * rate_hz:
         raise SoundError(f"{len(pcm) / rate_hz:.0f} s is too long: cut it to {LONGEST_S:.0f} s")
-    sound = pcm.astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+        sound = pcm.astype(np.float32)
     if not np.isfinite(sound).all():
         raise SoundError("the sound holds values that are not numbers")
     peak = float(np.abs(sound).max())

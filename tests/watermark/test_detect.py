@@ -8,7 +8,7 @@ from tests.watermark.channels import through
 from watermark import carrier
 from watermark.detect import detect
 from watermark.errors import SoundError
-from watermark.keys import KeyRing, MarkKey
+from watermark.keys import BOTH_LAYERS, CARRIER_ALONE, KeyRing, MarkKey
 from watermark.mark import MarkerBank
 from watermark.payload import call_payload
 
@@ -187,12 +187,27 @@ def test_clipped_ends_and_silence_around_do_not_matter(key: MarkKey, call: int, 
         (np.zeros((2, 80_000)), 8_000, "one channel"),
         (np.zeros(80_000), 4_000, "4000 Hz"),
         (np.full(80_000, np.nan), 8_000, "not numbers"),
+        (np.full(80_000, 1e300), 8_000, "not numbers"),
         (np.zeros(8_000 * 601), 8_000, "too long"),
     ],
 )
 def test_what_cannot_be_examined_says_why(sound: np.ndarray, rate_hz: int, reason: str, key: MarkKey) -> None:
     with pytest.raises(SoundError, match=reason):
         detect(sound, rate_hz, [key])
+
+
+@pytest.mark.parametrize("version", [CARRIER_ALONE, BOTH_LAYERS])
+@pytest.mark.parametrize("call_s", [(0.0, 1e6), (1e9, 1e9 + 0.2), (-1e6, 0.0), (5 * 3600.0, 6 * 3600.0)])
+def test_a_place_beyond_any_call_is_an_answer(call_s: tuple[float, float], version: int) -> None:
+    noise = np.random.default_rng(7).standard_normal(16_000)
+    key = MarkKey("wm-feed", 0xFEED, bytes(32), version)
+    assert not detect(noise, 8_000, [key], payloads=[key.gateway << 48 | 3], call_s=call_s).detected
+
+
+@pytest.mark.parametrize("call_s", [(5.0, 1.0), (np.nan, 1.0), (0.0, np.inf)])
+def test_a_place_that_is_none_says_what_is_wanted(call_s: tuple[float, float], key: MarkKey) -> None:
+    with pytest.raises(ValueError, match="two times in seconds, the earlier one first"):
+        detect(np.ones(16_000), 8_000, [key], payloads=[1], call_s=call_s)
 
 
 def test_silence_and_no_keys_find_nothing(key: MarkKey) -> None:
