@@ -5,9 +5,8 @@ kept. When 10 s of them have come together, they go to 8 kHz and through mu-law,
 looked for at the very place where they must be, so there is no search. `heard` only copies; `verdict` is
 meant for a thread.
 
-With a key of version 2 both layers must be there. The carrier proves the mark; of the envelope layer less is
-asked, since its score in 10 s is 5 or 6 by a filter alone and no voice may fall silent by chance: speech
-without it passes one window in fifteen, and hardly two.
+With a key of version 2 both layers must be there. The carrier proves the mark; of the envelope layer a little
+less is asked, so that no voice falls silent by chance.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from watermark import align, carrier, code, sound
 from watermark.carrier import DATA, HOPS_HZ
 from watermark.detect import DETECTED, Detection
-from watermark.envelope import matched
+from watermark.envelope import chip_network
 from watermark.envelope.cells import CELL_HOPS, HALF_CELL_HOPS, Cells
 from watermark.frames import RATE_HZ
 from watermark.keys import MarkKey
@@ -34,9 +33,9 @@ VOICED: Final = 0.003
 WINDOW_S: Final = 10.0
 SHORTEST_RUN: Final = 4
 """Hops of unbroken voice that are worth looking at."""
-ENVELOPE_SCORE_PER_DB: Final = 1.0
-"""The least score of the envelope layer, for each dB of its depth: four standard deviations below what the
-voices have to whom the layer does least."""
+ENVELOPE_SCORE_PER_DB: Final = 3.0
+"""The least score of the envelope layer, for each dB of its depth: speech without the layer has 4.5 three
+times in a million, and the voices to whom a layer of 1.5 dB does least have 11.5, +-1."""
 GAP_HOPS: Final = 30
 """Silence between runs, as the envelope layer's detector hears them."""
 _HOP: Final = RATE_HZ // HOPS_HZ
@@ -120,7 +119,7 @@ class Window:
 
     def _envelope(self, runs: list[tuple[int, Floats]]) -> float:
         gap = np.zeros(GAP_HOPS * _NARROW_HOP, np.float32)
-        heard = matched.soft(np.concatenate([part for _, narrow in runs for part in (narrow, gap)]))
+        heard = chip_network.soft(np.concatenate([part for _, narrow in runs for part in (narrow, gap)]))
         at = np.zeros(heard.shape[1], np.int64)  # each frame's hop of the call; 0 where there is none
         begin = 0
         for first, narrow in runs:

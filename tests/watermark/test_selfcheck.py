@@ -71,14 +71,14 @@ def test_pauses_do_not_count(key: MarkKey) -> None:
     assert not check.take().verdict().detected
 
 
-def test_a_voice_without_the_envelope_layer_of_its_key_hardly_passes(
+def test_a_voice_without_the_envelope_layer_of_its_key_does_not_pass(
     key: MarkKey, long_speech: np.ndarray
 ) -> None:
-    """The carrier is there, and louder: only the layer's own score can tell, by chance now and then not."""
-    pieces = [np.roll(long_speech, 24_000 * turned) for turned in (0, 3, 6, 9)]
-    passed = [sent(key, piece, marked=True, checked=BOTH).verdict().detected for piece in pieces]
-    assert sum(passed) <= 1
-    assert all(sent(key, piece, marked=True).verdict().detected for piece in pieces[:2])
+    """The carrier is there, and louder: only the layer's own score can tell."""
+    found = sent(key, long_speech, marked=True, checked=BOTH).verdict()
+    assert not found.detected
+    assert found.score < 4
+    assert sent(key, long_speech, marked=True).verdict().detected
 
 
 @pytest.mark.parametrize("depth_db", [1.0, 2.0])
