@@ -1,14 +1,14 @@
 """A thief who has no key, but this code: what erases a mark, and what that costs the ear.
 
-    python -m benchmarks.watermark_thief --excerpts 8                   # half an hour of a core
+    python -m benchmarks.watermark_thief --excerpts 8                   # some ten minutes of a core
     python -m benchmarks.watermark_thief --excerpts 2 --only filter     # ffmpeg's filters, tried on few
 
 An excerpt is 10 s of a voice of `benchmarks/watermark_speech.py`, marked by both layers; the thief changes
 it, and it comes to the detector through G.711. For each change are printed: PESQ-WB of what the thief has,
 against the unmarked speech (mean, least), and how many excerpts are still verified, with the place known to
 a quarter of a second as the registry knows it, and found blind: by the carrier alone, by the envelope
-alone, and by the verdict of both. In brackets Wilson's interval of the verdict, 95 %. espeak-ng's excerpts
-are counted with the others and once more after the plus sign.
+alone, and by the verdict of both. In brackets Wilson's interval of the verdict, 95 %; espeak-ng's
+excerpts are told apart after a plus sign.
 """
 
 from __future__ import annotations
