@@ -65,7 +65,8 @@ bench-consent: $(VENV)/.test
 bench-watermark: export OPENBLAS_NUM_THREADS := 1
 bench-watermark: $(VENV)/.test
 	$(BIN)/python -m benchmarks.watermark
-	$(BIN)/python -m benchmarks.watermark_calls
+	$(BIN)/python -m benchmarks.watermark.figures
+	$(BIN)/python -m benchmarks.watermark.among_calls
 
 # long proofs, hours together; each goes on where it was killed
 prove: prove-null prove-null-halves prove-detector prove-wheel prove-steady

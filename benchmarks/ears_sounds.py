@@ -13,7 +13,7 @@ import numpy as np
 import soxr
 
 from benchmarks.synthetic_lines import G722, lost
-from benchmarks.watermark_channels import opus
+from benchmarks.watermark.channels import opus
 from consent.checks.sound import read
 from consent.errors import SoundError
 from model.api import Floats

@@ -22,9 +22,11 @@ import numpy as np
 import soxr
 from scipy.signal import butter, fftconvolve, lfilter, sosfilt
 
-from benchmarks import watermark_channels, watermark_codecs, watermark_warps
 from benchmarks.envelope_voices import stream
-from benchmarks.watermark_channels import Channel, chain
+from benchmarks.watermark import channels as watermark_channels
+from benchmarks.watermark import codec_libraries as watermark_codecs
+from benchmarks.watermark import warps as watermark_warps
+from benchmarks.watermark.channels import Channel, chain
 from watermark import sound
 from watermark.envelope.cells import BANDS, CELL_HOPS, CELL_S, EDGES_HZ, HALF_CELL_HOPS
 from watermark.envelope.loudness import HOP, RATE_HZ, power

@@ -24,7 +24,7 @@ import scipy.fft
 
 from benchmarks import envelope_table
 from benchmarks.envelope_lessons import narrow
-from benchmarks.watermark_codecs import MISSING
+from benchmarks.watermark.codec_libraries import MISSING
 from watermark.envelope import chip_network, loudness
 from watermark.envelope import search as searching
 from watermark.envelope.cells import CELL_HOPS, LINE_CELLS, Cells

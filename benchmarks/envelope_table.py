@@ -21,11 +21,11 @@ import click
 import numpy as np
 import soxr
 
-from benchmarks import watermark_warps
 from benchmarks.envelope_lessons import GSM, MU, WIDE, babble, mixed, music, narrow, room
 from benchmarks.synthetic_corpus import Corpus
-from benchmarks.watermark_channels import Channel, amr, chain, opus, own_chance
-from benchmarks.watermark_codecs import MISSING, amr_wb, g729
+from benchmarks.watermark import warps as watermark_warps
+from benchmarks.watermark.channels import Channel, amr, chain, opus, own_chance
+from benchmarks.watermark.codec_libraries import MISSING, amr_wb, g729
 from watermark.envelope import chip_network, loudness
 from watermark.envelope import search as searching
 from watermark.envelope.cells import BANDS, CELL_HOPS, Cells

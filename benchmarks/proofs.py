@@ -17,8 +17,8 @@ from typing import Any, Final, Protocol, Self
 
 import numpy as np
 
-from benchmarks import watermark_null
-from benchmarks.watermark_speech import HUMAN, PROMPTS, RATE_HZ, speech
+from benchmarks.watermark import null as watermark_null
+from benchmarks.watermark.host_speech import HUMAN, PROMPTS, RATE_HZ, speech
 from watermark import examine
 from watermark.keys import KeyRing
 from watermark.pcm import bytes_from_float

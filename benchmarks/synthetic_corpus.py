@@ -31,7 +31,7 @@ import numpy as np
 import soxr
 
 from benchmarks import synthetic_speak
-from benchmarks.watermark_speech import ffmpeg
+from benchmarks.watermark.host_speech import ffmpeg
 from consent.checks.sound import read
 from consent.errors import SoundError
 from watermark.pcm import float_from_int16, int16_from_float

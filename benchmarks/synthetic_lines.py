@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import soxr
 
-from benchmarks.watermark_channels import codec, opus
+from benchmarks.watermark.channels import codec, opus
 
 Line = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """float32 at 16 kHz, as float32 at 24 kHz."""

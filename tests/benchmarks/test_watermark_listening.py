@@ -1,4 +1,4 @@
-from benchmarks.watermark_listening import KINDS, scored
+from benchmarks.watermark.listening_page import KINDS, scored
 
 
 def test_answers_are_counted_by_kind_with_the_chance_of_guessing_so_well() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.watermark_speech import RATE_HZ
+from benchmarks.watermark.host_speech import RATE_HZ
 from watermark import carrier, code
 from watermark.detect import detect
 from watermark.errors import MarkError

@@ -1,7 +1,7 @@
 """Zimtohrli's distance of marked clips, by a Python that has it (`VOICEGATE_ZIMTOHRLI_PYTHON`, PyPI's
 zimtohrli).
 
-`python watermark_zimtohrli.py IN.npz OUT.json`: IN holds `plain` and `marked`, float32 `(clips, n)` at 24
+`python zimtohrli_distance.py IN.npz OUT.json`: IN holds `plain` and `marked`, float32 `(clips, n)` at 24
 kHz.
 """
 

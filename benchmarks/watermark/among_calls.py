@@ -1,9 +1,9 @@
 """How much surer a call is found among a registry's than named by its recording alone:
-`python -m benchmarks.watermark_calls`.
+`python -m benchmarks.watermark.among_calls`.
 
-The same excerpts as `python -m benchmarks.watermark`'s, through the codecs that are hard for blind detection,
-sought among 100,000 calls as `voicegate trace` does; and what unmarked speech says among as many. Prints the
-docs' table.
+The same excerpts as `python -m benchmarks.watermark.figures`'s, through the codecs that are hard for blind
+detection, sought among 100,000 calls as `voicegate trace` does; and what unmarked speech says among as many.
+Prints the docs' table.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 import click
 import numpy as np
 
-from benchmarks.watermark import KEY, MarkedSpeech, excerpts, interval, sources
-from benchmarks.watermark_channels import Attack, attacks
-from benchmarks.watermark_speech import ESPEAK, PROMPTS, RATE_HZ
+from benchmarks.watermark.channels import Attack, attacks
+from benchmarks.watermark.figures import KEY, MarkedSpeech, excerpts, interval, sources
+from benchmarks.watermark.host_speech import ESPEAK, PROMPTS, RATE_HZ
 from watermark.detect import detect
 
 HARD = ("GSM-FR", "AMR 12.2", "mu-AMR 12.2-mu", "AMR 7.4", "mu-GSM-mu, noise, 50 ppm", "AMR 4.75")

@@ -1,4 +1,4 @@
-"""Draws what `python -m benchmarks.watermark` saved: `python -m benchmarks.watermark_plots`.
+"""Draws what `python -m benchmarks.watermark.figures` saved: `python -m benchmarks.watermark.plots`.
 
 docs/img/watermark-lengths.png: blind detection over the excerpt's length, per attack.
 docs/img/watermark-roc.png: the counted null against the bound, and what verifying detects at each rate of
@@ -14,12 +14,12 @@ import click
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.watermark import saved
-from benchmarks.watermark_null import EDGES, verify_threshold
+from benchmarks.watermark.figures import saved
+from benchmarks.watermark.null import EDGES, verify_threshold
 from watermark import align
 from watermark.detect import CUT, STEADY
 
-IMAGES = Path(__file__).parent.parent / "docs" / "img"
+IMAGES = Path(__file__).parents[2] / "docs" / "img"
 ROC = (("G.711 mu", 5), ("GSM-FR", 5), ("AMR 12.2", 5), ("AMR 7.4", 10), ("AMR 4.75", 30))
 LEAST = 1e-12
 

@@ -1,4 +1,4 @@
-"""A blind listening test: `python -m benchmarks.watermark_listening` writes it, `--score` reads answers.
+"""A blind listening test: `python -m benchmarks.watermark.listening_page` writes it, `--score` reads answers.
 
 benchmarks/out/listening/index.html is a page that needs no server and no network: pairs of the same words,
 one plain and one marked, in an order that nobody knows who has not opened key.json, which lies beside the
@@ -21,12 +21,12 @@ from typing import Final
 import click
 import numpy as np
 
-from benchmarks.watermark_speech import PROMPTS, RATE_HZ, VOICES, speech
+from benchmarks.watermark.host_speech import PROMPTS, RATE_HZ, VOICES, speech
 from watermark import sound
 from watermark.keys import BOTH_LAYERS, CARRIER_ALONE, MarkKey
 from watermark.mark import Marker
 
-OUT: Final = Path(__file__).parent / "out"
+OUT: Final = Path(__file__).parents[1] / "out"
 FOLDER: Final = OUT / "listening"
 KEY: Final = OUT / "listening-key.json"
 SECONDS: Final = 5

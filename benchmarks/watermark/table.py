@@ -1,5 +1,5 @@
-"""The tables of docs/watermark.md from what `python -m benchmarks.watermark` saved, as Markdown:
-`python -m benchmarks.watermark_table`."""
+"""The tables of docs/watermark.md from what `python -m benchmarks.watermark.figures` saved, as Markdown:
+`python -m benchmarks.watermark.table`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.watermark import SECTIONS, interval, saved, share, tallies
-from benchmarks.watermark_channels import attacks
+from benchmarks.watermark.channels import attacks
+from benchmarks.watermark.figures import SECTIONS, interval, saved, share, tallies
 
 
 def detection() -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.watermark_speech import HUMAN, RATE_HZ, speech
+from benchmarks.watermark.host_speech import HUMAN, RATE_HZ, speech
 from watermark import align, carrier, code, detect, drift, sync
 from watermark.align import Aligned
 from watermark.carrier import CODED_BITS, DATA, DATA_BINS, GROUP_HOPS

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import soxr
 
-from benchmarks.watermark_speech import ffmpeg
+from benchmarks.watermark.host_speech import ffmpeg
 from watermark.pcm import bytes_from_float, float_from_bytes, float_from_int16, int16_from_float
 
 Channel = Callable[[np.ndarray, int], tuple[np.ndarray, int]]

@@ -1,17 +1,13 @@
-"""The watermark's figures in one table: `python -m benchmarks.watermark [--quick]`, `make bench-watermark`.
+"""The carrier's own figures: `python -m benchmarks.watermark.figures [--quick]`, `make bench-watermark`.
 
-Sections: quality, cost, null, robustness, lengths, attacks, side (resemble-perth, when VOICEGATE_PERTH_PYTHON
-names a Python that has it, and audiowmark, when it is on the PATH); `--only` runs some of them. Everything is
-printed, and each section written to benchmarks/out/, from where `python -m benchmarks.watermark_table` makes
-the tables of the docs and `python -m benchmarks.watermark_plots` draws.
+Sections: quality, cost, null, robustness, lengths, attacks; `--only` runs some of them. Everything is
+printed, and each section written to benchmarks/out/, from where `python -m benchmarks.watermark.table` makes
+the tables of the docs and `python -m benchmarks.watermark.plots` draws.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,10 +21,10 @@ import click
 import numpy as np
 import soxr
 
-from benchmarks import watermark_attacks, watermark_audiowmark, watermark_null
-from benchmarks.watermark_channels import Attack, attacks
-from benchmarks.watermark_perth import CHANNELS
-from benchmarks.watermark_speech import (
+from benchmarks.watermark import attacks as watermark_attacks
+from benchmarks.watermark import null as watermark_null
+from benchmarks.watermark.channels import Attack, attacks
+from benchmarks.watermark.host_speech import (
     APART,
     ESPEAK,
     HUMAN_APART,
@@ -44,13 +40,11 @@ from watermark.mark import Marker, MarkerBank
 from watermark.selfcheck import SelfCheck
 
 KEY = MarkKey("wm-be9c", 0xBE9C, bytes(range(32)))
-OUT = Path(__file__).parent / "out"
-SECTIONS = ("quality", "cost", "null", "robustness", "lengths", "attacks", "side")
+OUT = Path(__file__).parents[1] / "out"
+SECTIONS = ("quality", "cost", "null", "robustness", "lengths", "attacks")
 """In this order; the null is counted beside all that follow it, in a process of its own."""
 QUALITY_S = 8
 PLOTTED = ("G.711 mu", "Opus 12k", "20 dB noise", "GSM-FR", "AMR 12.2", "AMR 7.4", "AMR 4.75", "splices")
-MINUTE_CHANNELS = ("clean", "G.711 mu", "GSM-FR", "AMR 12.2", "Opus 12k")
-"""What audiowmark's minute goes through: each costs its detector 8 s."""
 LENGTHS_S = (2, 3, 5, 10, 20)
 
 
@@ -362,52 +356,6 @@ def null(prompts: Path, trials: int, budget_s: float) -> None:
     table.save("null")
 
 
-def side(table: Table, voices: list[MarkedSpeech], clips: int) -> None:
-    excerpts = {source.voice: source.plain[: clips * 5 * RATE_HZ] for source in voices}
-    python = os.environ.get("VOICEGATE_PERTH_PYTHON")
-    if not python:
-        table.add("side", "resemble-perth", "not run: VOICEGATE_PERTH_PYTHON names no Python that has it")
-    else:
-        given, told, marked = OUT / "perth-in.npz", OUT / "perth.json", OUT / "perth-marked.npz"
-        np.savez(given, **excerpts)  # type: ignore[arg-type]  # numpy: a voice might be called allow_pickle
-        script = Path(__file__).with_name("watermark_perth.py")
-        subprocess.run([python, str(script), str(given), str(told), str(marked)], check=True)
-        pairs = [pair for voice, plain in excerpts.items() for pair in clipped(plain, np.load(marked)[voice])]
-        compared(table, "resemble-perth", json.loads(told.read_text()), pairs)
-    if not shutil.which("audiowmark"):
-        table.add("side", "audiowmark", "not run: it is not on the PATH")
-    else:
-        compared(table, "audiowmark", *watermark_audiowmark.compare(excerpts, 5, CHANNELS))
-        minutes = {source.voice: source.plain[: 60 * RATE_HZ] for source in voices}
-        compared(table, "audiowmark", *watermark_audiowmark.compare(minutes, 60, MINUTE_CHANNELS))
-    for name, figures in PUBLISHED.items():
-        table.add("side", name, figures)
-
-
-def clipped(plain: np.ndarray, marked: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    length = 5 * RATE_HZ
-    return [(plain[at : at + length], marked[at : at + length]) for at in range(0, len(marked), length)]
-
-
-def compared(
-    table: Table, name: str, rows: dict[str, str], pairs: list[tuple[np.ndarray, np.ndarray]]
-) -> None:
-    from pesq import pesq
-
-    low = [[soxr.resample(each, RATE_HZ, 16_000) for each in pair] for pair in pairs]
-    heard = [pesq(16_000, *pair, "wb") for pair in low]
-    table.add("side", f"{name}: quality", f"PESQ-WB mean {np.mean(heard):.3f}, n = {len(heard)}")
-    for what, figures in rows.items():
-        table.add("side", f"{name}: {what}", figures)
-
-
-PUBLISHED = {
-    "AudioSeal (published)": "PESQ 4.47, SI-SNR 26, 16 bits, no key; accuracy .96 over 15 edits; "
-    "'telephony' AUC .582",
-    "WavMark (published)": "PESQ 4.30, SNR 38; accuracy .85 (noise .50); 'telephony' AUC .500",
-}
-
-
 @click.command()
 @click.option("--quick", is_flag=True, help="A few minutes, small numbers.")
 @click.option("--only", multiple=True, type=click.Choice(SECTIONS), help="Only these sections.")
@@ -435,7 +383,6 @@ def main(
         "robustness": lambda: robustness(table, voices, clips),
         "lengths": lambda: lengths(table, voices, max(1, clips // 4)),
         "attacks": lambda: adversary(table, voices, hours, calls),
-        "side": lambda: side(table, voices, clips),
     }
     for name in SECTIONS:
         if name not in wanted:

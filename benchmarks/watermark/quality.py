@@ -1,4 +1,4 @@
-"""What both layers cost to the ear, over how strong each is: `python -m benchmarks.watermark_quality`.
+"""What both layers cost to the ear, over how strong each is: `python -m benchmarks.watermark.quality`.
 
 Rows are the carrier's level (of what it is alone) by the envelope layer's depth in dB: PESQ-WB, STOI, and the
 distance by Zimtohrli, which is made for just noticeable differences, where `VOICEGATE_ZIMTOHRLI_PYTHON`
@@ -19,14 +19,14 @@ import click
 import numpy as np
 import soxr
 
-from benchmarks.watermark_speech import ESPEAK, PROMPTS, RATE_HZ, VOICES, speech
+from benchmarks.watermark.host_speech import ESPEAK, PROMPTS, RATE_HZ, VOICES, speech
 from watermark import code
 from watermark.envelope.marker import EnvelopeBank
 from watermark.keys import BOTH_LAYERS, MarkKey
 from watermark.mark import AHEAD, BESIDE, HOP, Marker
 from watermark.selfcheck import Window
 
-OUT: Final = Path(__file__).parent / "out"
+OUT: Final = Path(__file__).parents[1] / "out"
 CLIP_S: Final = 8
 SECRET: Final = bytes(range(32))
 PAYLOAD: Final = 0xBE9C_0000_1234_5678
@@ -94,7 +94,7 @@ def distances(python: str, plain: list[np.ndarray], changed: list[np.ndarray]) -
     with TemporaryDirectory() as folder:
         given, told = Path(folder) / "in.npz", Path(folder) / "out.json"
         np.savez(given, plain=np.stack(plain), marked=np.stack(changed))
-        script = Path(__file__).with_name("watermark_zimtohrli.py")
+        script = Path(__file__).with_name("zimtohrli_distance.py")
         subprocess.run([python, str(script), str(given), str(told)], check=True)
         return [float(each) for each in json.loads(told.read_text())]
 
