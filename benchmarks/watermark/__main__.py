@@ -1,8 +1,8 @@
 """The telephone-codec benchmark for speech marks: `python -m benchmarks.watermark`.
 
 Each row is tried with each mark on the same excerpts, turn about. What was heard is kept by the state of
-`watermark/`, under benchmarks/out/watermark: a run that was killed goes on, and the table is printed from what
-is there.
+`watermark/`, under benchmarks/out/watermark: a run that was killed goes on, and the table is printed from
+what is there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import soxr
 from benchmarks.watermark import codec_table, hosts
 from benchmarks.watermark.adapters import SpeechMark, marks
 from benchmarks.watermark.host_speech import RATE_HZ, VOICES
-from benchmarks.watermark.hosts import CLIPS, Host
+from benchmarks.watermark.hosts import CLIPS, HostSpeech
 from benchmarks.watermark.looks_kept import Asked, KeptLooks, state_of_watermark
 from benchmarks.watermark.telephone_rows import TelephoneRow, rows
 
@@ -43,7 +43,7 @@ class Run:
         self.lengths_s = set(lengths_s)
         self._marked: dict[tuple[str, str], np.ndarray] = {}
 
-    def marked(self, mark: SpeechMark, host: Host) -> np.ndarray:
+    def marked(self, mark: SpeechMark, host: HostSpeech) -> np.ndarray:
         if (mark.name, host.name) not in self._marked:
             self._marked[mark.name, host.name] = mark.marked(host)
         return self._marked[mark.name, host.name]
@@ -51,7 +51,7 @@ class Run:
     def lengths(self, mark: SpeechMark) -> list[int]:
         return [each for each in mark.lengths_s if not self.lengths_s or each in self.lengths_s]
 
-    def hears(self, row: TelephoneRow, mark: SpeechMark, host: Host) -> int:
+    def hears(self, row: TelephoneRow, mark: SpeechMark, host: HostSpeech) -> int:
         """Asks the mark's detector about each length that is not known yet; how many those were."""
         wanted = [
             (seconds, asked)
@@ -69,7 +69,7 @@ class Run:
             self.kept.add(asked, list(mark.looks(host, samples[: seconds * rate_hz], rate_hz, row.among)))
         return len(wanted)
 
-    def compares(self, mark: SpeechMark, host: Host) -> None:
+    def compares(self, mark: SpeechMark, host: HostSpeech) -> None:
         """How near the mark leaves the host, unless that is known."""
         from pesq import pesq
         from pystoi import stoi
@@ -85,7 +85,11 @@ class Run:
         self.kept.add_quality(asked, float(pesq(16_000, *low, "wb")), float(stoi(*both, RATE_HZ)))
 
     def round(
-        self, some: list[Host], tried: Sequence[TelephoneRow], compared: Sequence[SpeechMark], quality: bool
+        self,
+        some: list[HostSpeech],
+        tried: Sequence[TelephoneRow],
+        compared: Sequence[SpeechMark],
+        quality: bool,
     ) -> None:
         """All rows of these hosts; which mark begins changes from host to host."""
         self._marked.clear()
@@ -115,7 +119,7 @@ class Run:
 )
 @click.option("--voice", "voices", multiple=True, type=click.Choice(VOICES), help="All without it.")
 @click.option(
-    "--seconds-of-cpu", type=float, default=float("inf"), help="Stop after so many; the next run goes on."
+    "--seconds-of-cpu", type=float, default=float("inf"), help="Stop after so many; 0 prints what is there."
 )
 @click.option("--out", type=click.Path(path_type=Path), default=OUT, show_default=True)
 def main(
@@ -138,6 +142,8 @@ def main(
         [mark for mark in compared if mark.missing() is None],
     )
     try:
+        if seconds_of_cpu <= 0:
+            raise OutOfTime  # before anybody speaks
         for some in hosts.rounds(clips, out / "speech", voices or VOICES):
             run.round(some, *here, quality)
     except OutOfTime:

@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from benchmarks.watermark.host_speech import RATE_HZ
-from benchmarks.watermark.hosts import Host
+from benchmarks.watermark.hosts import HostSpeech
 from watermark import sound
 from watermark.detect import detect
 from watermark.keys import BOTH_LAYERS, CARRIER_ALONE, MarkKey
@@ -60,16 +60,16 @@ class SpeechMark(Protocol):
     def missing(self) -> str | None:
         """Why it cannot be tried here and what to do, or None."""
 
-    def marked(self, host: Host) -> np.ndarray:
+    def marked(self, host: HostSpeech) -> np.ndarray:
         """The host's speech with the mark, float32 `(n,)` at 24 kHz."""
 
-    def looks(self, host: Host, samples: np.ndarray, rate_hz: int, among: bool) -> Iterator[Look]:
+    def looks(self, host: HostSpeech, samples: np.ndarray, rate_hz: int, among: bool) -> Iterator[Look]:
         """What its detector says about a recording of the beginning of `host`."""
 
 
 @dataclass(frozen=True)
 class Ours:
-    """Our mark with one key. `depth_db` of the envelope layer, or None: the carrier alone, as old keys have it.
+    """Our mark with one key. `depth_db` of the envelope layer, or None: the carrier alone, as old keys.
     Verification does not know where in 15 minutes the recording begins."""
 
     name: str
@@ -86,12 +86,12 @@ class Ours:
     def missing(self) -> str | None:
         return None
 
-    def call(self, host: Host) -> tuple[int, int]:
+    def call(self, host: HostSpeech) -> tuple[int, int]:
         """The payload of the host's call, and the hop at which the host begins."""
         rng = np.random.default_rng([14, host.number, *host.voice.encode()])
         return GATEWAY << 48 | int(rng.integers(1 << 48)), int(rng.integers(90_000))
 
-    def marked(self, host: Host) -> np.ndarray:
+    def marked(self, host: HostSpeech) -> np.ndarray:
         payload, hop = self.call(host)
         bank = MarkerBank(self.key, RATE_HZ)
         slots = np.array([bank.open(payload)], np.intp)
@@ -101,7 +101,7 @@ class Ours:
         bank.mark_whole(slots, speech, out)
         return np.asarray(out[0])
 
-    def looks(self, host: Host, samples: np.ndarray, rate_hz: int, among: bool) -> Iterator[Look]:
+    def looks(self, host: HostSpeech, samples: np.ndarray, rate_hz: int, among: bool) -> Iterator[Look]:
         payload, hop = self.call(host)
         window = (max(0.0, hop / 100 - 450), hop / 100 + 450)
         asked: list[tuple[str, dict[str, Any]]] = [
@@ -159,11 +159,11 @@ class OtherPython:
             raise SystemExit(f"{self.name}: its worker ended; what it wrote above says why")
         return dict(json.loads(line))
 
-    def marked(self, host: Host) -> np.ndarray:
+    def marked(self, host: HostSpeech) -> np.ndarray:
         self._asked("mark", host.speech, RATE_HZ)
         return np.asarray(np.load(Path(self._folder.name if self._folder else "", "out.npy")), np.float32)
 
-    def looks(self, host: Host, samples: np.ndarray, rate_hz: int, among: bool) -> Iterator[Look]:
+    def looks(self, host: HostSpeech, samples: np.ndarray, rate_hz: int, among: bool) -> Iterator[Look]:
         said = self._asked("look", samples, rate_hz)
         yield Look("blind", said["score"] > 0.5, said["score"], said["cpu_s"])
 
@@ -192,12 +192,12 @@ class AudioWmark:
         command = ["audiowmark", arguments[0], "--key", folder / "key", *arguments[1:]]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
-    def marked(self, host: Host) -> np.ndarray:
+    def marked(self, host: HostSpeech) -> np.ndarray:
         sound.write(self._folder / "in.wav", host.speech, RATE_HZ)
         self._run("add", self._folder / "in.wav", self._folder / "out.wav", self.message)
         return np.asarray(sound.read(self._folder / "out.wav").channels[0], np.float32)
 
-    def looks(self, host: Host, samples: np.ndarray, rate_hz: int, among: bool) -> Iterator[Look]:
+    def looks(self, host: HostSpeech, samples: np.ndarray, rate_hz: int, among: bool) -> Iterator[Look]:
         sound.write(self._folder / "look.wav", samples, rate_hz)
         began = os.times()
         found = self.message in self._run("get", self._folder / "look.wav")

@@ -23,7 +23,7 @@ CLIPS: Final = 17
 
 
 @dataclass(frozen=True)
-class Host:
+class HostSpeech:
     """`speech`: float32 `(n,)` at 24 kHz, 30 s. `number` counts the stretches of its voice."""
 
     voice: str
@@ -56,7 +56,7 @@ def said(voice: str, clips: int, folder: Path, prompts: Path = PROMPTS) -> np.nd
     return float_from_int16(np.load(kept))
 
 
-def rounds(clips: int, folder: Path, voices: tuple[str, ...] = VOICES) -> Iterator[list[Host]]:
+def rounds(clips: int, folder: Path, voices: tuple[str, ...] = VOICES) -> Iterator[list[HostSpeech]]:
     """The first stretch of every voice, then the second: whoever stops early has heard all voices."""
     missing = [voice for voice in voices if said(voice, clips, folder) is None]
     for voice in missing:
@@ -66,7 +66,7 @@ def rounds(clips: int, folder: Path, voices: tuple[str, ...] = VOICES) -> Iterat
         for voice in voices:
             stretches = said(voice, clips, folder)
             if stretches is not None and number < len(stretches):
-                hosts.append(Host(voice, number, stretches[number]))
+                hosts.append(HostSpeech(voice, number, stretches[number]))
         yield hosts
 
 

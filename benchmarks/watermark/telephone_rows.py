@@ -20,7 +20,7 @@ import soxr
 from benchmarks.envelope_lessons import mixed, room
 from benchmarks.watermark.channels import Channel, amr, attacks, chain, codec, law, opus, own_chance
 from benchmarks.watermark.codec_libraries import MISSING, amr_wb, g729
-from benchmarks.watermark.hosts import Host, babble
+from benchmarks.watermark.hosts import HostSpeech, babble
 from benchmarks.watermark.jitter_buffer import stood_in
 from benchmarks.watermark.warps import Warp, random_wobble, speed, stretched, wobble
 
@@ -45,7 +45,7 @@ class TelephoneRow:
     name: str
     group: str
     goals: Goals
-    through: Callable[[Host, np.ndarray, int], tuple[np.ndarray, int]]
+    through: Callable[[HostSpeech, np.ndarray, int], tuple[np.ndarray, int]]
     missing: str | None = None
     among: bool = False
 
@@ -70,7 +70,7 @@ def encoders() -> dict[str, str]:
         else None
     )
     if heard is None or "amr-nb" not in heard.stdout:
-        absent["AMR"] = "AMR is not tried: apt-get install sox libsox-fmt-all"
+        absent["AMR"] = "AMR is not tried: apt-get install sox libsox-fmt-base libopencore-amrnb0"
     return absent
 
 
@@ -104,7 +104,7 @@ def rows(kept_speech: Path) -> list[TelephoneRow]:
     """All rows, in the order of their worth; babble is made of what lies in `kept_speech`."""
     mu, gsm = law("mulaw"), codec(8_000, ["-c:a", "libgsm", "-f", "gsm"], ["-f", "gsm"])
 
-    def microphone(host: Host, samples: np.ndarray, rate_hz: int) -> tuple[np.ndarray, int]:
+    def microphone(host: HostSpeech, samples: np.ndarray, rate_hz: int) -> tuple[np.ndarray, int]:
         rng = np.random.default_rng([host.number, *host.voice.encode()])
         heard, _ = room(rng)(samples, rate_hz)
         others = babble(len(samples) / rate_hz + 0.1, rng, kept_speech, host.voice)
@@ -160,7 +160,7 @@ def _missing(name: str) -> str | None:
 
 
 def _row(name: str, group: str, goals: Goals, channel: Channel, among: bool = False) -> TelephoneRow:
-    def through(_: Host, samples: np.ndarray, rate_hz: int) -> tuple[np.ndarray, int]:
+    def through(_: HostSpeech, samples: np.ndarray, rate_hz: int) -> tuple[np.ndarray, int]:
         return channel(samples, rate_hz)
 
     through_mu = "" if any(each in name for each in ("G.729", "AMR", "Opus", "GSM")) else " G.711"
