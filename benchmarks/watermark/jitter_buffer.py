@@ -4,8 +4,8 @@ It is not Chromium's code, and the table names it a stand-in. It keeps what a ma
 20 ms come late in bursts and some never; the buffer's target is the 97th percentile of the delays of the last
 100 packets; above it a pitch period is taken out of 30 ms of sound, below it one is put in, both only where
 the sound repeats itself (correlation .9 or little energy), by cross-fade at lags of 2.5 to 15 ms; an empty
-buffer repeats the last period, fading, and what comes then is cross-faded in. (Source: the accelerate, preemptive
-expand, expand and delay manager parts of NetEq in WebRTC.)
+buffer repeats the last period, fading, and what comes then is cross-faded in. (Source: the accelerate,
+preemptive expand, expand and delay manager parts of NetEq in WebRTC.)
 """
 
 from __future__ import annotations
