@@ -216,13 +216,13 @@ def marks() -> list[SpeechMark]:
             "resemble-perth",
             "VOICEGATE_PERTH_PYTHON",
             "resemble_perth",
-            "make an environment with `pip install resemble-perth soundfile torch`",
+            "make an environment that has resemble-perth and torchaudio",
         ),
         OtherPython(
             "AudioSeal",
             "VOICEGATE_AUDIOSEAL_PYTHON",
             "audioseal_worker",
-            "make an environment with `pip install audioseal`, whose weights come from Hugging Face",
+            "make an environment that has audioseal and soxr; its weights come from Hugging Face",
         ),
         AudioWmark(),
     ]

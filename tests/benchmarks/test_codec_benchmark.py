@@ -140,9 +140,9 @@ def test_missing_libraries_are_missing_rows(monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_a_mark_without_its_python_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_SUCH_PYTHON", raising=False)
-    mark = OtherPython("perth", "NO_SUCH_PYTHON", "resemble_perth", "pip install resemble-perth")
+    mark = OtherPython("perth", "NO_SUCH_PYTHON", "resemble_perth", "make an environment")
     assert mark.missing() == (
-        "perth is not tried: pip install resemble-perth, and name its Python in NO_SUCH_PYTHON"
+        "perth is not tried: make an environment, and name its Python in NO_SUCH_PYTHON"
     )
 
 
