@@ -28,7 +28,6 @@ from math import ceil, inf, sqrt
 from typing import Final
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from watermark import carrier
@@ -233,8 +232,8 @@ def _correlated(grid: Grid, white: Floats, waves: Floats, starts: Indices) -> Fl
     side = grid.reach * grid.fine + grid.aside
     before = -(-side // grid.fine)
     around = _around(white, starts, before, FRAME + 2 * before)
-    spectra = scipy.fft.rfft(around, grid.size) * np.conj(scipy.fft.rfft(waves, grid.size))
-    lags: Floats = scipy.fft.irfft(spectra, grid.size * grid.fine)
+    spectra = np.fft.rfft(around, grid.size) * np.conj(np.fft.rfft(waves, grid.size))
+    lags = np.fft.irfft(spectra, grid.size * grid.fine)
     found = lags[:, before * grid.fine - side :][:, : 2 * side + 1]
     found /= np.sqrt(np.square(found).mean(axis=1, keepdims=True)) + np.float32(1e-12)
     return np.asarray(found, np.float32)

@@ -69,7 +69,7 @@ async def test_it_answers_in_one_word(
 
 async def test_what_is_not_examined_says_why(client: httpx.AsyncClient, place: Path) -> None:
     for content, status, reason in (
-        (b"nonsense", 422, "no WAV"),
+        (b"nonsense", 422, "not a WAV file"),
         ((place / "long.wav").read_bytes(), 422, "longer than 60 s"),
         (bytes(public.LARGEST_BYTES + 1), 413, "larger than 12 MiB"),
     ):

@@ -66,8 +66,8 @@ def test_mu_law_is_that_of_the_books() -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "no WAV"),
-        (b"ID3" + bytes(100), "no WAV"),
+        (b"", "not a WAV file"),
+        (b"ID3" + bytes(100), "not a WAV file"),
         (b"RIFF\0\0\0\0WAVE", "no sound"),
         (b"RIFF\0\0\0\0WAVEdata\4\0\0\0abcd", "before its format"),
         (b"RIFF\0\0\0\0WAVEfmt \4\0\0\0abcd", "cut off"),

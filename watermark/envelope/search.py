@@ -23,7 +23,6 @@ from math import log, sqrt
 from typing import Final
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from watermark.envelope.cells import BANDS, CELL_HOPS, HALF_CELL_HOPS, LINE_CELLS, Cells
@@ -181,7 +180,7 @@ class LineSpectra:
         chunks = -(-LINE_CELLS // self.stride)
         whole = np.take(chips, np.arange(chunks * self.stride + size), axis=0, mode="wrap").astype(np.float32)
         cut = np.lib.stride_tricks.sliding_window_view(whole, size, axis=0)[:: self.stride][:chunks]
-        spectra = scipy.fft.rfft(cut, axis=2)
+        spectra = np.fft.rfft(cut, axis=2)
         self.spectra: Complexes = np.ascontiguousarray(spectra.transpose(2, 0, 1), np.complex64)
 
 
@@ -209,9 +208,9 @@ def _found(
         heard = np.concatenate([_phases(soft, steps * tempi.step, size // 4) for steps in group])
         energy = np.sqrt(np.square(heard).sum(axis=(1, 2)))
         heard /= np.maximum(energy, 1e-20)[:, None, None]
-        theirs = np.conj(scipy.fft.rfft(heard, size, axis=2)).transpose(2, 1, 0)  # (bins, 8, phases)
+        theirs = np.conj(np.fft.rfft(heard, size, axis=2)).transpose(2, 1, 0)  # (bins, 8, phases)
         alike = (spectra @ np.ascontiguousarray(theirs)).transpose(2, 1, 0)  # (phases, chunks, bins)
-        z = scipy.fft.irfft(alike, size, axis=2)[:, :, : line.stride].reshape(len(heard), -1)
+        z = np.fft.irfft(alike, size, axis=2)[:, :, : line.stride].reshape(len(heard), -1)
         z[:, missing] = 0.0
         for row, column in zip(*np.nonzero(z > bar), strict=True):
             steps, phase, clear = group[row // CELL_HOPS], int(row) % CELL_HOPS, float(z[row, column])

@@ -2,7 +2,7 @@
 has at hand; and what the detector's own network, which is public, says about it.
 
 Each is a function of sound, rate and chance. `THEFTS` and `FILTERS` name those that
-`benchmarks/watermark_thief.py` tries.
+`benchmarks/watermark/thief.py` tries.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 import soxr
 from scipy.signal import butter, sosfiltfilt
 
-from benchmarks.watermark_attacks import mark_calls
-from benchmarks.watermark_speech import ffmpeg
-from benchmarks.watermark_warps import bent, wobble
+from benchmarks.watermark.attacks import mark_calls
+from benchmarks.watermark.host_speech import ffmpeg
+from benchmarks.watermark.warps import bent, wobble
 from watermark.envelope import chip_network
 from watermark.envelope.cells import BANDS, CELL_HOPS, EDGES_HZ, HALF_CELL_HOPS
 from watermark.keys import BOTH_LAYERS, MarkKey

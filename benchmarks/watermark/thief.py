@@ -1,9 +1,9 @@
 """A thief who has no key, but this code: what erases a mark, and what that costs the ear.
 
-    python -m benchmarks.watermark_thief --excerpts 8                   # some ten minutes of a core
-    python -m benchmarks.watermark_thief --excerpts 2 --only filter     # ffmpeg's filters, tried on few
+    python -m benchmarks.watermark.thief --excerpts 8                   # some ten minutes of a core
+    python -m benchmarks.watermark.thief --excerpts 2 --only filter     # ffmpeg's filters, tried on few
 
-An excerpt is 10 s of a voice of `benchmarks/watermark_speech.py`, marked by both layers; the thief changes
+An excerpt is 10 s of a voice of `host_speech`, marked by both layers; the thief changes
 it, and it comes to the detector through G.711. For each change are printed: PESQ-WB of what the thief has,
 against the unmarked speech (mean, least), and how many excerpts are still verified, with the place known to
 a quarter of a second as the registry knows it, and found blind: by the carrier alone, by the envelope
@@ -24,9 +24,10 @@ import click
 import numpy as np
 import soxr
 
-from benchmarks.watermark_attacks import mark_calls
-from benchmarks.watermark_speech import ESPEAK, PROMPTS, RATE_HZ, VOICES, speech
-from benchmarks.watermark_thefts import THEFTS, Theft, all_thefts
+from benchmarks.watermark.attacks import mark_calls
+from benchmarks.watermark.figures import interval
+from benchmarks.watermark.host_speech import ESPEAK, PROMPTS, RATE_HZ, VOICES, speech
+from benchmarks.watermark.thefts import THEFTS, Theft, all_thefts
 from watermark import detect, sound, whereabouts
 from watermark.envelope.cells import CELL_HOPS, Cells
 from watermark.envelope.search import LinePlace, search
@@ -35,7 +36,7 @@ from watermark.keys import BOTH_LAYERS, MarkKey
 from watermark.whereabouts import Heard
 from watermark.whiten import NARROW_HZ, whiten
 
-OUT: Final = Path(__file__).parent / "out"
+OUT: Final = Path(__file__).parents[1] / "out"
 EXCERPT_S: Final = 10
 GATEWAY: Final = 0xBE9C
 SECRET: Final = bytes(range(32))
@@ -156,7 +157,6 @@ def _blind(heard: Heard, key: MarkKey) -> list[Detection]:
 
 def row(trials: list[Trial]) -> str:
     """What the table says of a theft."""
-    from benchmarks.watermark import interval
 
     heard = [each.pesq for each in trials if each.pesq == each.pesq]
     quality = f"{np.mean(heard):.2f}, {min(heard):.2f}" if heard else "-"
