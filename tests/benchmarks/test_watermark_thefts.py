@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soxr
 
-from benchmarks import watermark_thefts as thefts
+from benchmarks.watermark import thefts
 from watermark.envelope import chip_network
 from watermark.envelope.cells import BANDS
 from watermark.keys import BOTH_LAYERS, MarkKey
