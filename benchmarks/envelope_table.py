@@ -4,10 +4,10 @@ from.
     python -m benchmarks.envelope_table FOLDER --excerpts 32 --db 2     # FOLDER: see
     benchmarks/envelope_voices.py
 
-An excerpt is 20 s of one voice, marked by both layers; of 5, 10 and 20 s of it z is printed (median,
-least), and how many are found by a verification anywhere in 15 minutes (v), blind (b), and as one of
-100,000 calls at any place of 3 minutes (c), p < 1e-6. "Linear" is a matched filter in place of the network,
-10 s.
+An excerpt is 20 s of one voice, marked by both layers; of 5, 10 and 20 s of it z of the line's and of the
+call's half is printed (median, least), and how many have p < 1e-6 for a verification anywhere in 15 minutes
+(v), blind and nobody's by the line's half (b), and as one of 100,000 calls anywhere (c). "Linear" is a
+matched filter in place of the network, the line's half, 10 s.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ from watermark.envelope import chip_network, loudness
 from watermark.envelope import search as searching
 from watermark.envelope.cells import BANDS, CELL_HOPS, Cells
 from watermark.envelope.search import ANY, LINE_HOPS, LinePlace, Tempi, search
+from watermark.judge import NAMED
 from watermark.keys import BOTH_LAYERS, MarkKey
 from watermark.mark import MarkerBank
+from watermark.whereabouts import PLACES
 
 RATE_HZ: Final = 24_000
 EXCERPT_S: Final = 20
@@ -60,24 +62,41 @@ middle, and codecs are late."""
 
 @dataclass
 class ChannelScores:
-    """What became of the excerpts in a channel: z and the bound's logarithm without places, by length."""
+    """What became of the excerpts in a channel: z of the line's half and of the call's, and the bound's
+    logarithm without places, by length."""
 
     z: dict[int, list[float]] = field(default_factory=lambda: {length: [] for length in LENGTHS_S})
+    own: dict[int, list[float]] = field(default_factory=lambda: {length: [] for length in LENGTHS_S})
     tries: dict[int, list[float]] = field(default_factory=lambda: {length: [] for length in LENGTHS_S})
     linear: list[float] = field(default_factory=list)
 
-    def add(self, length: int, place: LinePlace | None) -> None:
+    def add(self, length: int, place: LinePlace | None, own: float) -> None:
         self.z[length].append(place.z if place else 0.0)
+        self.own[length].append(own)
         self.tries[length].append(ANY.ln_tries(round(place.tempo / ANY.step)) if place else 0.0)
 
-    def found(self, length: int, ln_places: float, espeak: np.ndarray) -> str:
-        """How many, and those of espeak-ng among them."""
-        z, tries = np.array(self.z[length]), np.array(self.tries[length])
-        sure = ln_places + tries - z**2 / 2 < SURE
+    def found(self, length: int, what: str, espeak: np.ndarray) -> str:
+        """How many, and those of espeak-ng among them; as `whereabouts` counts, at `PLACES` places."""
+        line, own = np.array(self.z[length]), np.array(self.own[length])
+        tries = np.array(self.tries[length])
+        ln_places, calls = TRIED[what]
+        if not calls:
+            sure = ln_places + tries - line**2 / 2 < SURE
+        else:
+            alone = log(PLACES * calls) - np.maximum(own, 0.0) ** 2 / 2
+            both = log(calls) + ln_places + tries - np.maximum(line + own, 0.0) ** 2 / 4
+            sure = (log(2) + np.minimum(alone, both) < SURE) & (alone < log(NAMED))
         return f"{int(sure[~espeak].sum())}+{int(sure[espeak].sum())}"
 
+    def told(self, length: int, espeak: np.ndarray) -> str:
+        halves = (f"{np.median(z[length]):.1f} ({min(z[length]):.1f})" for z in (self.z, self.own))
+        return f"{', '.join(halves)}; " + " ".join(
+            f"{what} {self.found(length, what, espeak)}" for what in TRIED
+        )
 
-LN_PLACES: Final = {"v": log(15 * 6_000), "b": log(LINE_HOPS), "c": log(3 * 6_000) + log(100_000)}
+
+TRIED: Final = {"v": (log(15 * 6_000), 1), "b": (log(LINE_HOPS), 0), "c": (log(LINE_HOPS), 100_000)}
+"""Places, and calls that are asked for."""
 
 
 def excerpts(folder: Path, count: int) -> list[tuple[str, np.ndarray]]:
@@ -196,7 +215,7 @@ def main(folder: Path, count: int, db: float, only: tuple[str, ...]) -> None:
         bank.rest(slot, 31 * number)
         out = np.empty((1, len(speech)), np.float32)
         bank.mark_whole(slot, speech[None], out)
-        marked.append((Cells(key.secret), out[0]))
+        marked.append((Cells(key.secret), payload, out[0]))
         begins.append(marked[-1][0].entry(payload) * CELL_HOPS + 31 * number)
     for name, channel in channels(folder).items():
         if only and name not in only:
@@ -207,18 +226,17 @@ def main(folder: Path, count: int, db: float, only: tuple[str, ...]) -> None:
             continue
         row = ChannelScores()
         tempi = ANY if any(word in name for word in PLAYED) else searching.STEADY  # for time's sake
-        for (cells, speech), begin in zip(marked, begins, strict=True):
+        for (cells, payload, speech), begin in zip(marked, begins, strict=True):
             heard = narrow(*channel(speech, RATE_HZ))
             for length in LENGTHS_S:
-                row.add(
-                    length,
-                    nearest(chip_network.soft(heard[: length * loudness.RATE_HZ]), cells, begin, tempi),
-                )
+                soft = chip_network.soft(heard[: length * loudness.RATE_HZ])
+                found = nearest(soft, cells, begin, tempi)
+                call = np.array([payload], np.uint64)
+                own = float(searching.call_scores(soft, cells, call, found)[0]) if found else 0.0
+                row.add(length, found, own)
             place = nearest(linear(heard[: 10 * loudness.RATE_HZ]), cells, begin, tempi)
             row.linear.append(place.z if place else 0.0)
-        cells_of = [f"{np.median(row.z[length]):.1f} ({min(row.z[length]):.1f}); " + " ".join(
-            f"{what} {row.found(length, ln_places, espeak)}" for what, ln_places in LN_PLACES.items()
-        ) for length in LENGTHS_S]  # fmt: skip
+        cells_of = [row.told(length, espeak) for length in LENGTHS_S]
         click.echo(f"| {name} | {' | '.join(cells_of)} | {np.median(row.linear):.1f} |")
 
 

@@ -26,6 +26,7 @@ from watermark.errors import SoundError
 from watermark.judge import (
     CUT,
     DETECTED,
+    LISTED,
     NOTHING,
     STEADY,
     Detection,
@@ -144,8 +145,15 @@ def _with_key(
     heard: Heard, key: MarkKey, payloads: tuple[int, ...], call_s: tuple[float, float] | None, tried: int
 ) -> list[Detection]:
     """By the carrier as it lies; where it names nothing, by the envelope and the carrier's courses: each as
-    the best of `tried` keys and all other looks. What a key of version 1 is given beyond its search adds a
-    twentieth to its false alarms; with two layers the search and the rest have half of them each."""
+    the best of `tried` keys and all other looks. Among very many calls the envelope is asked first, which
+    costs less. What a key of version 1 is given beyond its search adds a twentieth to its false alarms; with
+    two layers the search and the rest have half of them each."""
+    others: list[Detection] = []
+    many = len(payloads) > LISTED
+    if key.has_envelope and many:
+        others = [of_many(each, 2 * tried) for each in whereabouts.anywhere(heard, key, payloads, call_s)]
+        if any(each.detected for each in others):
+            return others
     sought = _sought(heard.white, key, payloads, call_s)
     if not key.has_envelope:
         found = of_many(_by_carrier(sought), tried)
@@ -155,7 +163,8 @@ def _with_key(
     found = of_many(_by_carrier(sought, steady=bool(payloads)), 2 * tried)
     if found.detected and found.payload is not None:
         return [found]
-    others = [of_many(each, 2 * tried) for each in whereabouts.anywhere(heard, key, payloads, call_s)]
+    if not many:
+        others = [of_many(each, 2 * tried) for each in whereabouts.anywhere(heard, key, payloads, call_s)]
     if payloads and not any(each.detected for each in others):
         found = of_many(_by_carrier(sought), 2 * tried)
     return [found, *others]

@@ -1,16 +1,22 @@
 """Where a recording lies by the envelope layer or by who asks, and what both layers say there.
 
-The envelope layer is sought over the whole line and all tempi, which costs little. At its best places, or at
-the one that the caller knows, the carrier is followed through whatever its time does (`drift`). Of the three
-things that are then known, the envelope's score, the carrier's, and both together, the clearest counts:
+The envelope layer's line is sought over the whole line and all tempi, which costs little. At its best places,
+or at the one that the caller knows, the envelope's other half is asked for each call that it may be
+(`search.call_scores`), and, where that does not say it, the carrier is followed through whatever its time
+does (`drift`). The clearest of what is then known counts:
 
-* the **envelope** alone, with all places and tempi tried, says that the recording is ours. It cannot say
-  whose: calls that pass the same place of the line have the same cells, as they have the same pilot;
-* the **carrier** alone, tried at so many places, says whose it is. The places do not count that the envelope
-  was sought at, for its chips and the data's are independent;
-* **both**, where the carrier alone says whose it is with p < .001: `(z_envelope + z_carrier) / sqrt(2)` with
-  everything counted that either was tried at. For each place, tempo and half this is one weighted sum of
-  independent fair coins, so Hoeffding's inequality holds for it.
+* the **line's half** of the envelope alone, with all places and tempi tried, says that the recording is ours,
+  not whose: calls that pass the same place of the line have the same chips there;
+* the **call's half** alone, tried at so many places for so many calls, says whose it is, and so does the
+  **carrier** alone. The places do not count that the line was sought at, for its chips are independent of the
+  call's half's and of the data's;
+* **together**, where the call's half or the carrier alone says whose it is with p < .001: both halves of the
+  envelope, `(z_line + z_call) / sqrt(2)`, and that with the carrier, `(z_envelope + z_carrier) / sqrt(2)`,
+  with everything counted that any of them was tried at. For each place, tempo, call and half of the data this
+  is one weighted sum of independent fair coins, so Hoeffding's inequality holds for it.
+
+Of very many calls the envelope guesses a few, and the carrier is asked for these: its chips have not chosen
+them, so alone it has been tried no more often than that.
 """
 
 from __future__ import annotations
@@ -58,7 +64,8 @@ PLACES: Final = 6
 FOLLOWED: Final = 2
 """Those with the likeliest pilots at which data are judged."""
 GUESSED: Final = 3
-"""Calls, of those that fit best along a pilot's course, whose own courses are followed there."""
+"""Calls, of those that fit best along a pilot's course, whose own courses are followed there; and those of
+which the envelope says most."""
 AS_CLEAR: Final = 3.0
 """Places whose bound is within this of a clear one's, in nats, are looked at too."""
 STEADY: Final = 0.004
@@ -97,12 +104,35 @@ class Heard:
 @dataclass(frozen=True, slots=True, eq=False)
 class Whereabout:
     """A recording, whitened, may begin at this hop of its call, or of the carrier's line. `z` of the envelope
-    there, one of `ln_tried` places and tempi."""
+    there, one of `ln_tried` places and tempi; of a call, of both halves, and `ln_call` is the bound of the
+    call's half alone."""
 
     white: Floats
     start: Start
     z: float = 0.0
     ln_tried: float = inf
+    ln_call: float = inf
+
+
+@dataclass(frozen=True, slots=True)
+class CallGuess:
+    """What the envelope says of one call at one place: the recording begins at `hop` of that call. `z` of
+    both halves, one of `ln_tried` places, tempi and calls; `ln_call`, the bound of the call's half alone."""
+
+    payload: int
+    place: LinePlace
+    hop: float
+    z: float
+    ln_tried: float
+    ln_call: float
+
+    def heard(self, heard: Heard) -> list[tuple[int, Whereabout]]:
+        """The call, and where the carrier is looked for: there, for each way in which its tempo may have come
+        about."""
+        return [
+            (self.payload, Whereabout(white, Start(self.hop, rest), self.z, self.ln_tried, self.ln_call))
+            for white, rest in heard.read(self.place.tempo)
+        ]
 
 
 def is_known(call_s: tuple[float, float]) -> bool:
@@ -124,8 +154,9 @@ def anywhere(
     heard: Heard, key: MarkKey, payloads: Sequence[int], call_s: tuple[float, float] | None
 ) -> list[Detection]:
     """What the envelope says, and what the carrier says, alone or with it, wherever the recording may lie:
-    each as the best of all that was tried for both. Where calls are asked for, only of these: the envelope
-    alone is not heard, which all calls have in common. Raises `WeightsError`."""
+    each as the best of all that was tried for both. Where calls are asked for, only of these: the line's
+    half alone is not heard, which all calls have in common; and the carrier is not followed where the
+    envelope says which call it is. Raises `WeightsError`."""
     cells = Cells(key.secret)
     if call_s is not None and 0 < len(payloads) <= LISTED:
         each = [_in_call(heard, key, cells, payload, call_s) for payload in payloads]
@@ -134,13 +165,10 @@ def anywhere(
     if not places:
         return []
     near = _worth(places)
-    if payloads and len(payloads) <= FOLLOWED:
-        tries = [(payload, at) for payload in payloads for at in _in_calls(heard, cells, payload, near)]
-        return [_likeliest_verified(key, tries, places)]
+    if payloads:
+        return _of_calls(heard, key, cells, payloads, near)
     on_line = [at for place in near for at in _on_line(heard, place)]
     carried = _by_pilot(key, payloads, on_line if _clear(places) else on_line[:PLACES])
-    if payloads:
-        return [carried]
     return [of_many(one, LOOKS) for one in (_by_envelope(places[0], key), carried)]
 
 
@@ -191,25 +219,77 @@ def _on_line(heard: Heard, place: LinePlace) -> list[Whereabout]:
     ]
 
 
-def _in_calls(heard: Heard, cells: Cells, payload: int, places: Iterable[LinePlace]) -> list[Whereabout]:
-    """The hop of this call at which the recording begins, if it is at one of these places of the line."""
-    enters = cells.entry(payload) * CELL_HOPS
-    return [
-        Whereabout(
-            white,
-            Start((place.hop - enters) % LINE_HOPS + place.lap * LINE_HOPS, rest),
-            place.z,
-            _ln_tried(heard, place, LINE_HOPS, 1),
+def _told(
+    heard: Heard, cells: Cells, payloads: Sequence[int], places: Sequence[LinePlace], ln_tried: list[float]
+) -> list[CallGuess]:
+    """What the envelope says of these calls at these places, the clearest first: of all, or of very many of
+    those of which it says most at each place. `ln_tried`: the places and tempi of each place."""
+    calls = np.array(payloads, np.uint64)
+    ln_own = log(len(calls) * len(places))
+    told: list[CallGuess] = []
+    for place, tried in zip(places, ln_tried, strict=True):
+        scores = search.call_scores(heard.soft, cells, calls, place)
+        most = np.argsort(scores)[::-1][: GUESSED if len(calls) > LISTED else None]
+        middle = heard.soft.shape[1] / 2
+        for which in most.tolist():
+            hop = place.line_hop(middle) - cells.entry(payloads[which]) * CELL_HOPS
+            begins = hop % LINE_HOPS + place.lap * LINE_HOPS - (place.line_hop(middle) - place.hop)
+            own = float(scores[which])
+            both = (place.z + own) / sqrt(2)
+            told.append(
+                CallGuess(payloads[which], place, begins, both, tried + log(len(calls)), bound(ln_own, own))
+            )
+    return sorted(told, key=lambda each: each.ln_tried - each.z * abs(each.z) / 2)
+
+
+def _by_cells(key: MarkKey, told: Iterable[CallGuess]) -> Detection:
+    """The best of what the envelope says of calls: by the call's half, alone or, where that is below `NAMED`,
+    with the line's."""
+    best = NOTHING
+    for each in told:
+        named = each.ln_call < _LN_NAMED
+        both = bound(each.ln_tried, each.z)
+        ln_p = log(2) + (min(each.ln_call, both) if named else each.ln_call)
+        found = Detection(
+            ln_p < _LN_DETECTED,
+            exp(min(ln_p, 0.0)),
+            each.z,
+            each.payload if named else None,
+            key.id,
+            0.0,
+            each.hop / HOPS_HZ if named else None,
+            -each.place.tempo * 1e6,
+            ln_p=ln_p,
+            layer=ENVELOPE,
         )
-        for place in places
-        for white, rest in heard.read(place.tempo)
-    ]
+        best = min(best, found, key=by_p)
+    return best
+
+
+def _of_calls(
+    heard: Heard, key: MarkKey, cells: Cells, payloads: Sequence[int], near: list[LinePlace]
+) -> list[Detection]:
+    """What the envelope, and if that is not clear the carrier too, says of these calls at places of the
+    line."""
+    told = _told(heard, cells, payloads, near, [_ln_tried(heard, each, LINE_HOPS, 1) for each in near])
+    said = of_many(_by_cells(key, told), LOOKS)
+    if said.detected:
+        return [said]
+    if len(payloads) <= FOLLOWED:
+        return [said, of_many(_likeliest_verified(key, heard, told, near), LOOKS)]
+    guesses = [at for each in told[:GUESSED] for at in each.heard(heard)]
+    guessed = of_many(_verified(key, guesses, len(guesses)), 2 * LOOKS)
+    if guessed.detected:
+        return [said, guessed]
+    on_line = [at for place in near for at in _on_line(heard, place)]
+    carried = _by_pilot(key, payloads, on_line if _clear(near) else on_line[:PLACES])
+    return [said, guessed, of_many(carried, 2 * LOOKS)]
 
 
 def _in_call(
     heard: Heard, key: MarkKey, cells: Cells, payload: int, call_s: tuple[float, float]
 ) -> Detection:
-    """What the carrier says of this call, which begins in the recording's time between these seconds."""
+    """What is said of this call, which begins in the recording's time between these seconds."""
     first, last = (round(each * HOPS_HZ) for each in call_s)
     hops = min(max(1, last - first), LINE_HOPS)
     enters = cells.entry(payload) * CELL_HOPS
@@ -217,22 +297,29 @@ def _in_call(
     places = search.search(heard.soft, cells, enters + first, hops, laps=laps, count=PLACES)
     if not places:
         return NOTHING
-    tries = []
-    for place in _worth(places):
-        begins = (place.hop - enters - first + LINE_HOPS // 2) % LINE_HOPS - LINE_HOPS // 2 + first
-        ln_tried = _ln_tried(heard, place, hops, len(laps))
-        tries += [
-            (payload, Whereabout(white, Start(begins, rest), place.z, ln_tried))
-            for white, rest in heard.read(place.tempo)
-        ]
-    return _likeliest_verified(key, tries, places)
+    near = _worth(places)
+    tried = [_ln_tried(heard, place, hops, len(laps)) for place in near]
+    told = [
+        replace(each, hop=_around(each.place.hop - enters - first) + first)
+        for each in _told(heard, cells, [payload], near, tried)
+    ]
+    said = of_many(_by_cells(key, told), LOOKS)
+    if said.detected:
+        return said
+    return min(said, of_many(_likeliest_verified(key, heard, told, near), LOOKS), key=by_p)
+
+
+def _around(hops: float) -> float:
+    """The same place of the line, the way round that is shorter."""
+    return (hops + LINE_HOPS // 2) % LINE_HOPS - LINE_HOPS // 2
 
 
 def _likeliest_verified(
-    key: MarkKey, tries: list[tuple[int, Whereabout]], places: list[LinePlace]
+    key: MarkKey, heard: Heard, told: Iterable[CallGuess], near: list[LinePlace]
 ) -> Detection:
-    """The best of those tries at which the pilot's course is best."""
-    likeliest = _likeliest(key, tries if _clear(places) else tries[:PLACES])
+    """The best, by the carrier, of those calls and places at which the pilot's course is best."""
+    tries = [at for each in sorted(told, key=lambda each: near.index(each.place)) for at in each.heard(heard)]
+    likeliest = _likeliest(key, tries if _clear(near) else tries[:PLACES])
     return _verified(key, likeliest, max(1, len(likeliest)))
 
 
@@ -252,9 +339,9 @@ def _likeliest(key: MarkKey, tries: list[tuple[int, Whereabout]]) -> list[tuple[
 def _verified(
     key: MarkKey, tries: Sequence[tuple[int, Whereabout]], many: float, ln_payloads: float = 0.0
 ) -> Detection:
-    """The best of these calls and places, of so `many`, by halves of the data, alone or, where these alone
-    are below `NAMED`, with the envelope: which call it is only the carrier says. `ln_payloads`: logarithm of
-    how many payloads there are for each that is tried."""
+    """The best of these calls and places, of so `many`, by halves of the data, alone or, where these or the
+    envelope's half that says which call it is are below `NAMED` alone, with the envelope. `ln_payloads`:
+    logarithm of how many payloads there are for each that is tried."""
     best = NOTHING
     for payload, at in tries:
         hops, middle = at.start.hops(len(at.white), first=0)
@@ -264,31 +351,32 @@ def _verified(
             continue
         alone = bound(log(2 * many) + ln_payloads, half.score)
         both = bound(log(2) + ln_payloads + at.ln_tried, (half.score + at.z) / sqrt(2))
-        ln_p = log(2) + (min(alone, both) if alone < _LN_NAMED else alone)
+        named = (alone if at.ln_call == inf else log(2) + min(alone, at.ln_call)) < _LN_NAMED
+        ln_p = log(2) + (min(alone, both) if named else alone)
         products = (half.tiles * np.conj(half.chips)).real.sum(axis=1)
         energy = np.square(np.abs(half.tiles)).sum(axis=1)
         found = Detection(
             ln_p < _LN_DETECTED,
             exp(min(ln_p, 0.0)),
             half.score,
-            payload if alone < _LN_NAMED else None,
+            payload if named else None,
             key.id,
             float(
                 np.median(half.at_s - np.arange(len(half.at_s)) / HOPS_HZ)
             ),  # its first block may be silence
-            float(hops[0]) / HOPS_HZ if alone < _LN_NAMED else None,
+            float(hops[0]) / HOPS_HZ if named else None,
             half.skew * 1e6,
             by_second(products, energy, half.at_s, ceil(len(at.white) / NARROW_HZ)),
             ln_p,
-            BOTH if both < alone else CARRIER,
+            BOTH if named and both < alone else CARRIER,
         )
         best = min(best, found, key=by_p)
     return best
 
 
 def _by_pilot(key: MarkKey, payloads: Sequence[int], on_line: list[Whereabout]) -> Detection:
-    """Which call it is, of any or of these: along the courses of the likeliest pilots, or else along the
-    courses of those calls that fit best there."""
+    """Which call the carrier says that it is, of any or of these: along the courses of the likeliest pilots,
+    or else along the courses of those calls that fit best there."""
     courses: list[tuple[float, Aligned, Whereabout]] = []
     for at in on_line:
         course = drift.by_pilot(at.white, key, at.start)

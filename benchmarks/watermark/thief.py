@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from math import log
 from pathlib import Path
 from typing import Final
 
@@ -30,8 +29,8 @@ from benchmarks.watermark.host_speech import ESPEAK, PROMPTS, RATE_HZ, VOICES, s
 from benchmarks.watermark.thefts import THEFTS, Theft, all_thefts
 from watermark import detect, sound, whereabouts
 from watermark.envelope.cells import CELL_HOPS, Cells
-from watermark.envelope.search import LinePlace, search
-from watermark.judge import DETECTED, NOTHING, Detection, clearest, of_many
+from watermark.envelope.search import search
+from watermark.judge import NOTHING, Detection, clearest, of_many
 from watermark.keys import BOTH_LAYERS, MarkKey
 from watermark.whereabouts import Heard
 from watermark.whiten import NARROW_HZ, whiten
@@ -41,7 +40,6 @@ EXCERPT_S: Final = 10
 GATEWAY: Final = 0xBE9C
 SECRET: Final = bytes(range(32))
 KNOWN_S: Final = 0.25
-LN_SURE: Final = log(DETECTED)
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def tried(name: str, theft: Theft, number: int, of: Loot, key: MarkKey) -> Trial
     by_carrier, by_envelope = _carrier(heard, key, of, window), _envelope(heard, key, of)
     verdict = detect.detect_narrow(line, [key], payloads=[of.payload], call_s=window)
     blind = [NOTHING] * 3
-    if verdict.detected or by_envelope.ln_p < LN_SURE:
+    if verdict.detected or by_envelope.detected:
         blind = _blind(heard, key)
     return Trial(
         name,
@@ -121,14 +119,14 @@ def tried(name: str, theft: Theft, number: int, of: Loot, key: MarkKey) -> Trial
         of.voice,
         heard_quality(of.plain, stolen),
         by_carrier.detected,
-        by_envelope.ln_p < LN_SURE,
+        by_envelope.detected,
         verdict.detected,
         blind[0].detected,
         blind[1].detected,
         blind[2].detected,
         blind[2].detected and blind[2].payload == of.payload,
         by_carrier.score,
-        by_envelope.z,
+        by_envelope.score,
     )
 
 
@@ -139,12 +137,13 @@ def _carrier(heard: Heard, key: MarkKey, of: Loot, call_s: tuple[float, float]) 
     return clearest(of_many(each, 2) for each in (steady, followed))
 
 
-def _envelope(heard: Heard, key: MarkKey, of: Loot) -> LinePlace:
-    """There, at any tempo."""
-    cells = Cells(key.secret)
+def _envelope(heard: Heard, key: MarkKey, of: Loot) -> Detection:
+    """There, at any tempo, by both halves."""
+    cells, hops = Cells(key.secret), round(2 * KNOWN_S * 100)
     first = cells.entry(of.payload) * CELL_HOPS + round((of.call_s - KNOWN_S) * 100)
-    found = search(heard.soft, cells, first, round(2 * KNOWN_S * 100), laps=range(1), count=1)
-    return found[0] if found else LinePlace(0, 0.0, 0, 0.0, 0.0)
+    places = search(heard.soft, cells, first, hops, laps=range(1), count=1)
+    tried = [whereabouts._ln_tried(heard, place, hops, 1) for place in places]
+    return whereabouts._by_cells(key, whereabouts._told(heard, cells, [of.payload], places, tried))
 
 
 def _blind(heard: Heard, key: MarkKey) -> list[Detection]:

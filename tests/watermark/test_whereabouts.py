@@ -62,10 +62,44 @@ def test_a_wobble_of_both_layers_is_ours_blind_and_verified(
     found = detect_narrow(wobbly, [new], payloads=[call], call_s=(CALL_S - 10, CALL_S + 10))
     assert found.detected
     assert found.payload == call
-    assert found.layer == "both"
+    assert found.layer == "envelope"
     assert found.call_s == pytest.approx(CALL_S + (found.starts_s or 0.0), abs=0.05)
     anywhere = detect_narrow(wobbly, [new], payloads=[call])
     assert anywhere.payload == call
+
+
+@pytest.fixture(scope="module")
+def shifted(spoken: np.ndarray) -> np.ndarray:
+    """The same with all frequencies 12 Hz higher, through a telephone line: the carrier is gone."""
+    spectrum = np.fft.fft(spoken)
+    spectrum[len(spoken) // 2 :] = 0.0
+    turned = 2 * np.fft.ifft(spectrum) * np.exp(2j * np.pi * 12.0 * np.arange(len(spoken)) / 24_000)
+    return narrow(*through(turned.real.astype(np.float32), 24_000, "G.711 mu"))
+
+
+def test_the_envelope_by_itself_verifies_a_call_and_names_it_among_many(
+    new: MarkKey, call: int, shifted: np.ndarray
+) -> None:
+    blind = detect_narrow(shifted, [new])
+    assert (blind.detected, blind.payload, blind.layer) == (True, None, "envelope")
+    for asked_s in ((CALL_S - 10.0, CALL_S + 10.0), (CALL_S - 0.2, CALL_S + 0.2), None):
+        found = detect_narrow(shifted, [new], payloads=[call], call_s=asked_s)
+        assert (found.payload, found.layer) == (call, "envelope")
+        assert found.call_s == pytest.approx(CALL_S + (found.starts_s or 0.0), abs=0.05)
+        assert not detect_narrow(shifted, [new], payloads=[call ^ 1], call_s=asked_s).detected
+    others = [call_payload(new, f"call {n}") for n in range(500)]
+    assert detect_narrow(shifted, [new], payloads=[*others, call]).payload == call
+    assert detect_narrow(shifted, [new], payloads=others).payload is None
+
+
+def test_a_recording_may_begin_before_its_call_does(new: MarkKey, call: int, speech: np.ndarray) -> None:
+    bank = MarkerBank(new)
+    (frame,) = bank.mark(np.array([bank.open(call)]), speech[None, : 8 * 24_000])
+    sound = np.concatenate((np.zeros(3 * 24_000, np.float32), frame.samples))
+    heard = Heard(narrow(sound, 24_000), whiten(narrow(sound, 24_000)))
+    (found,) = whereabouts.anywhere(heard, new, [call], None)
+    assert (found.payload, found.layer) == (call, "envelope")
+    assert found.call_s == pytest.approx(-3.0 + (found.starts_s or 0.0), abs=0.05)
 
 
 def test_a_call_is_named_among_many_through_a_wobble(new: MarkKey, call: int, wobbly: np.ndarray) -> None:
@@ -117,9 +151,13 @@ def place(z: float, hop: int = 1_000, tempo: float = 0.0) -> search.LinePlace:
 
 
 def heard_as(
-    monkeypatch: pytest.MonkeyPatch, places: list[search.LinePlace], halves: list[float]
+    monkeypatch: pytest.MonkeyPatch,
+    places: list[search.LinePlace],
+    halves: list[float],
+    own: dict[int, float] | None = None,
 ) -> list[int]:
-    """The envelope is found at `places`, and halves score `halves`, in this order; what was judged."""
+    """The envelope's line is found at `places`, the call's half scores `own` (payload -> z) anywhere, and
+    halves of the data score `halves`, in this order; what was judged."""
     judged: list[int] = []
 
     def score(white: np.ndarray, chips: np.ndarray, middle: np.ndarray) -> drift.Half:
@@ -128,6 +166,10 @@ def heard_as(
         tiles = np.ones((len(chips), 26), np.complex64)
         return drift.Half(score, tiles, tiles, middle / 8_000, 0.0)
 
+    def scores(_: np.ndarray, cells: Cells, payloads: np.ndarray, place: search.LinePlace) -> np.ndarray:
+        return np.array([(own or {}).get(int(payload), 0.0) for payload in payloads], np.float32)
+
+    monkeypatch.setattr(search, "call_scores", scores)
     monkeypatch.setattr(search, "search", lambda *_, count, **__: places[:count])
     monkeypatch.setattr(drift, "halves", score)
     monkeypatch.setattr(Heard, "soft", np.ones((8, 1_001), np.float32))
@@ -153,28 +195,81 @@ def test_what_the_envelope_says_alone_is_ours_and_nobodys(
     assert found.ln_p == pytest.approx(place(9.0).ln_p + log(4)), "and the pilot's search does"
 
 
+TRIES = log(search.LINE_HOPS) + search.ANY.ln_tries(0)
+
+
 def test_two_faint_layers_are_one_clear_mark(
     new: MarkKey, call: int, noise: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither 6.6 of the envelope nor 5.7 of a half is enough; 8.7 of both is."""
+    """Neither 6.8 of the envelope's halves nor 5.3 of a half of the data is enough; 8.5 of all is."""
     enters = Cells(new.secret).entry(call) * CELL_HOPS
-    judged = heard_as(monkeypatch, [place(6.6, enters + 1_000)], [5.7])
+    envelope = (6.6 + 3.0) / 2**0.5
+    judged = heard_as(monkeypatch, [place(6.6, enters + 1_000)], [5.3], {call: 3.0})
     (found,) = whereabouts.anywhere(noise, new, [call], (0.0, 100.0))
     assert found.detected
     assert (found.payload, found.layer) == (call, "both")
-    tries = log(search.LINE_HOPS) + search.ANY.ln_tries(0)
-    assert found.ln_p < -((6.6 + 5.7) ** 2) / 4 + tries + log(2 * 2) + 0.01
-    assert found.ln_p > -((6.6 + 5.7) ** 2) / 4 + log(10_000) + log(2 * 2)
+    assert found.ln_p < -((envelope + 5.3) ** 2) / 4 + TRIES + log(2 * 2 * 2) + 0.01
+    assert found.ln_p > -((envelope + 5.3) ** 2) / 4 + log(10_000) + log(2 * 2 * 2)
     assert len(judged) == 1
 
 
 def test_a_faint_name_is_not_told(
     new: MarkKey, call: int, noise: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both together are clear, by the envelope; the carrier's own p is above .001."""
-    heard_as(monkeypatch, [place(7.6)], [3.0])
-    (found,) = whereabouts.anywhere(noise, new, [call], None)
-    assert (found.detected, found.payload) == (False, None)
+    """All together are clear, by the envelope's line; the call's own p is above .001, as is the carrier's."""
+    heard_as(monkeypatch, [place(7.6)], [3.0], {call: 3.0})
+    for found in whereabouts.anywhere(noise, new, [call], None):
+        assert (found.detected, found.payload) == (False, None)
+
+
+def test_the_calls_half_names_it_and_every_place_and_call_counts(
+    new: MarkKey, call: int, noise: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clear = [place(8.5), place(8.4, 5_000)]
+    judged = heard_as(monkeypatch, clear, [0.3], {call: 6.5})
+    both = (8.5 + 6.5) ** 2 / 4
+    for asked in ([call], [call, call ^ 1], [call, *range(998)]):
+        (found,) = whereabouts.anywhere(noise, new, asked, None)
+        assert (found.detected, found.payload, found.layer) == (True, call, "envelope")
+        assert found.ln_p == pytest.approx(TRIES - both + log(len(asked) * 2 * whereabouts.LOOKS), abs=0.01)
+    heard_as(monkeypatch, [place(0.5), place(0.4, 5_000)], [0.3], {call: 6.9})
+    for found in whereabouts.anywhere(noise, new, [call], None)[:1]:
+        assert found.ln_p == pytest.approx(-(6.9**2) / 2 + log(2 * 2 * whereabouts.LOOKS), abs=0.01)
+        assert (found.detected, found.payload) == (True, call)
+    assert not judged, "the carrier is not followed where the envelope says it"
+
+
+def test_a_clear_line_without_the_calls_half_is_another_call(
+    new: MarkKey, call: int, noise: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for own in (0.0, 3.3, -9.0):
+        heard_as(monkeypatch, [place(30.0)], [0.3], {call: own})
+        for asked_s in ((0.0, 100.0), None):
+            for found in whereabouts.anywhere(noise, new, [call], asked_s):
+                assert (found.detected, found.payload) == (False, None)
+
+
+def test_the_carrier_is_asked_for_the_envelopes_guess_among_many(
+    new: MarkKey, call: int, noise: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The envelope's 4.5 names nobody among 1,000; the carrier has not chosen, so 1,000 are not its tries."""
+    judged = heard_as(monkeypatch, [place(7.9)], [6.2, 0.1, 0.1], {call: 4.5})
+    said, found = whereabouts.anywhere(noise, new, [*range(999), call], None)
+    assert (said.detected, said.payload) == (False, None)
+    assert (found.detected, found.payload) == (True, call)
+    assert found.ln_p <= -(6.2**2) / 2 + log(2 * whereabouts.GUESSED * 2 * 2 * whereabouts.LOOKS)
+    assert len(judged) == whereabouts.GUESSED
+
+
+@pytest.mark.parametrize(("hop", "lap", "begins"), [(50, 0, 50), (-120, 0, -120), (700, 2, 700)])
+def test_where_in_its_call_a_recording_begins(
+    new: MarkKey, call: int, noise: Heard, monkeypatch: pytest.MonkeyPatch, hop: int, lap: int, begins: int
+) -> None:
+    heard_as(monkeypatch, [], [0.0])
+    cells = Cells(new.secret)
+    there = search.LinePlace((cells.entry(call) * CELL_HOPS + hop) % search.LINE_HOPS, 0.001, lap, 9.0, -20.0)
+    (told,) = whereabouts._told(noise, cells, [call], [there], [1.0])
+    assert told.hop == pytest.approx(begins + lap * search.LINE_HOPS)
 
 
 def test_many_places_are_many_tries(

@@ -1,4 +1,5 @@
-"""Finding where a recording lies on a key's line by the envelope layer alone.
+"""Finding where a recording lies on a key's line by the envelope layer's even bands, and which call it is of
+by its odd ones.
 
 At a place of the line and a tempo, the chips of the cells that the recording would hold are correlated with
 what the network thinks of them: `z = sum(c u) / sqrt(sum(u^2))`. Whatever the network thinks, chips that it
@@ -11,6 +12,10 @@ value a cell, and six such correlations, by FFT, are all places to 10 ms.
 
 Near tempi, which clocks and networks make, have most of the probability that is shared out among tries; far
 ones, of sound that somebody played faster or slower, have to be clearer by some 3 %.
+
+The search knows the line's chips only. The call's are independent of them: at a place that the search, the
+registry or who asks has found, `call_scores` is one try for each call and place that is looked at, however
+many places there were.
 """
 
 from __future__ import annotations
@@ -25,7 +30,20 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from watermark.envelope.cells import BANDS, CELL_HOPS, HALF_CELL_HOPS, LINE_CELLS, Cells
+from watermark.envelope.cells import (
+    BANDS,
+    CALL_BANDS,
+    CELL_HOPS,
+    CELLS_A_BLOCK,
+    HALF_BANDS,
+    HALF_CELL_HOPS,
+    LINE_BANDS,
+    LINE_BLOCKS,
+    LINE_CELLS,
+    Bytes,
+    Cells,
+    Payloads,
+)
 
 Floats = NDArray[np.float32]
 Complexes = NDArray[np.complex64]
@@ -53,6 +71,10 @@ FINER: Final = 8
 found."""
 STRAY: Final = 3
 """Hops to either side by which that part may have been misplaced."""
+CALLS: Final = 2_048
+"""Calls whose chips are drawn at once."""
+_SIGNS: Final = 1 - 2 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32)
+"""The chips of each byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +139,7 @@ def search(
     frame may be, in hops of 10 ms; without them, anywhere.
     """
     frames = soft.shape[1]
-    if not soft.any():
+    if not soft[LINE_BANDS].any():
         return []
     begin, end = _clearest(soft)
     slack = math.ceil(
@@ -139,14 +161,41 @@ def search(
 
 
 def score(soft: Floats, cells: Cells, place: float, tempo: float = 0.0, lap: int = 0) -> float:
-    """z of a recording whose first frame is at hop `place` of the line, and which is faster by `tempo`; 0
-    where no chip is heard."""
-    end = place + soft.shape[1] * (1 + tempo)
-    line = np.arange(int(place // CELL_HOPS), int(end // CELL_HOPS) + 2)
+    """z of the line's half of a recording whose first frame is at hop `place` of the line, and which is
+    faster by `tempo`; 0 where no chip is heard."""
+    line = _passed(soft, place, tempo)
     chips = cells.lap(lap)[line % LINE_CELLS]
-    heard = heard_cells(soft, line * CELL_HOPS - place, tempo)
+    heard = heard_cells(soft, line * CELL_HOPS - place, tempo)[LINE_BANDS]
     energy = float(np.square(heard).sum())
     return float((heard * chips.T).sum()) / sqrt(energy) if energy > 0.0 else 0.0
+
+
+def call_scores(soft: Floats, cells: Cells, payloads: Payloads, place: LinePlace) -> Floats:
+    """z of the call's half at this place, for each of these calls: float32 `(P,)`; 0 where no chip is
+    heard."""
+    line = _passed(soft, place.hop, place.tempo)
+    blocks = np.arange(line[0] // CELLS_A_BLOCK, line[-1] // CELLS_A_BLOCK + 1)
+    whole = np.arange(blocks[0] * CELLS_A_BLOCK, (blocks[-1] + 1) * CELLS_A_BLOCK)
+    heard = heard_cells(soft, whole.astype(np.float64) * CELL_HOPS - place.hop, place.tempo)[CALL_BANDS]
+    energy = float(np.square(heard).sum())
+    scores = np.zeros(len(payloads), np.float32)
+    if energy == 0.0:
+        return scores
+    bits = heard.T.reshape(-1, 8) / sqrt(energy)
+    there = np.flatnonzero(bits.any(axis=1))
+    said = np.ascontiguousarray(bits[there] @ _SIGNS.T, np.float32)  # of each byte, for all that it may be
+    counted = place.lap * LINE_BLOCKS + blocks % LINE_BLOCKS
+    at = np.arange(len(there)) * 256
+    for first in range(0, len(payloads), CALLS):
+        drawn: Bytes = cells.drawn(payloads[first : first + CALLS], counted)[:, there]
+        scores[first : first + CALLS] = np.take(said, drawn + at).sum(axis=1)
+    return scores
+
+
+def _passed(soft: Floats, place: float, tempo: float) -> Indices:
+    """The cells of the line that a recording at this place touches; those beyond the line's end go on."""
+    end = place + soft.shape[1] * (1 + tempo)
+    return np.arange(int(place // CELL_HOPS), int(end // CELL_HOPS) + 2)
 
 
 def heard_cells(soft: Floats, begins: NDArray[np.floating], tempo: float) -> Floats:
@@ -173,7 +222,7 @@ def _clearest(soft: Floats) -> tuple[int, int]:
 
 
 class LineSpectra:
-    """A lap's chips as spectra of chunks that overlap by a quarter, `(size // 2 + 1, chunks, 8)`: 3 MB."""
+    """A lap's chips as spectra of chunks that overlap by a quarter, `(size // 2 + 1, chunks, 4)`: 1.5 MB."""
 
     def __init__(self, chips: NDArray[np.int8], size: int) -> None:
         self.size, self.stride = size, size * 3 // 4
@@ -186,7 +235,7 @@ class LineSpectra:
 
 @lru_cache(maxsize=8)
 def _line(chips: bytes, size: int) -> LineSpectra:
-    return LineSpectra(np.frombuffer(chips, np.int8).reshape(LINE_CELLS, BANDS), size)
+    return LineSpectra(np.frombuffer(chips, np.int8).reshape(LINE_CELLS, HALF_BANDS), size)
 
 
 def _found(
@@ -208,7 +257,7 @@ def _found(
         heard = np.concatenate([_phases(soft, steps * tempi.step, size // 4) for steps in group])
         energy = np.sqrt(np.square(heard).sum(axis=(1, 2)))
         heard /= np.maximum(energy, 1e-20)[:, None, None]
-        theirs = np.conj(np.fft.rfft(heard, size, axis=2)).transpose(2, 1, 0)  # (bins, 8, phases)
+        theirs = np.conj(np.fft.rfft(heard, size, axis=2)).transpose(2, 1, 0)  # (bins, 4, phases)
         alike = (spectra @ np.ascontiguousarray(theirs)).transpose(2, 1, 0)  # (phases, chunks, bins)
         z = np.fft.irfft(alike, size, axis=2)[:, :, : line.stride].reshape(len(heard), -1)
         z[:, missing] = 0.0
@@ -221,9 +270,9 @@ def _found(
 
 
 def _phases(soft: Floats, tempo: float, many: int) -> Floats:
-    """What was heard of `many` cells if the recording begins 0 to 5 hops behind a cell: `(6, 8, many)`."""
+    """What was heard of `many` cells if the recording begins 0 to 5 hops behind a cell: `(6, 4, many)`."""
     begins = CELL_HOPS * np.arange(many, dtype=np.float64)
-    return np.stack([heard_cells(soft, begins - phase, tempo) for phase in range(CELL_HOPS)])
+    return np.stack([heard_cells(soft, begins - phase, tempo)[LINE_BANDS] for phase in range(CELL_HOPS)])
 
 
 def _whole(

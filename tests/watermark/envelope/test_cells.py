@@ -1,7 +1,17 @@
 import numpy as np
 import pytest
 
-from watermark.envelope.cells import BANDS, CELL_HOPS, LINE_CELLS, Cells
+from watermark.envelope.cells import (
+    BANDS,
+    CALL_BANDS,
+    CELL_HOPS,
+    CELLS_A_BLOCK,
+    HALF_BANDS,
+    LINE_BANDS,
+    LINE_BLOCKS,
+    LINE_CELLS,
+    Cells,
+)
 
 CELLS = Cells(bytes(range(32)))
 OTHER = Cells(bytes(32))
@@ -20,16 +30,30 @@ def repeats(line: np.ndarray) -> float:
     return float(np.abs(alike[1:]).max())
 
 
-def test_chips_are_signs_and_fair_in_each_band() -> None:
-    assert CELLS.line.shape == (LINE_CELLS, BANDS)
-    assert CELLS.line.dtype == np.int8
-    assert set(np.unique(CELLS.line)) == {-1, 1}
-    assert np.abs(CELLS.line.mean(axis=0, dtype=np.float64)).max() < BOUND
+@pytest.fixture(scope="module")
+def whole() -> np.ndarray:
+    """All chips of a call's first lap."""
+    return CELLS.call(7, np.arange(LINE_CELLS))
 
 
-def test_bands_share_nothing() -> None:
-    alike = np.corrcoef(CELLS.line.astype(np.float64), rowvar=False)
+def test_chips_are_signs_and_fair_in_each_band(whole: np.ndarray) -> None:
+    assert CELLS.line.shape == (LINE_CELLS, HALF_BANDS)
+    assert whole.shape == (LINE_CELLS, BANDS)
+    for chips in (CELLS.line, whole):
+        assert chips.dtype == np.int8
+        assert set(np.unique(chips)) == {-1, 1}
+        assert np.abs(chips.mean(axis=0, dtype=np.float64)).max() < BOUND
+
+
+def test_bands_share_nothing(whole: np.ndarray) -> None:
+    alike = np.corrcoef(whole.astype(np.float64), rowvar=False)
     assert np.abs(alike[np.triu_indices(BANDS, 1)]).max() < BOUND
+
+
+def test_a_call_repeats_nowhere(whole: np.ndarray) -> None:
+    assert repeats(whole) < 6 / np.sqrt(whole.size)
+    for bands in (LINE_BANDS, CALL_BANDS):
+        assert repeats(whole[:, bands]) < 6 / np.sqrt(whole.size / 2)
 
 
 def test_the_line_repeats_nowhere() -> None:
@@ -57,15 +81,36 @@ def test_entries_follow_key_and_payload_and_spread_over_the_line() -> None:
     assert CELLS.entry((1 << 64) - 1) < LINE_CELLS
 
 
-def test_a_call_walks_the_line_and_draws_anew_on_each_lap() -> None:
+def test_a_call_walks_the_line_and_draws_anew_on_each_lap(whole: np.ndarray) -> None:
     entry = CELLS.entry(7)
-    first = CELLS.call(7, np.arange(LINE_CELLS))
-    assert np.array_equal(first, np.roll(CELLS.line, -entry, axis=0))
+    assert np.array_equal(whole[:, LINE_BANDS], np.roll(CELLS.line, -entry, axis=0))
     second = CELLS.call(7, np.arange(LINE_CELLS, 2 * LINE_CELLS))
-    assert np.array_equal(second, np.roll(CELLS.lap(1), -entry, axis=0))
-    assert np.array_equal(CELLS.call(7, np.arange(-1, 3))[1:], first[:3])
+    assert np.array_equal(second[:, LINE_BANDS], np.roll(CELLS.lap(1), -entry, axis=0))
+    assert agreement(whole, second) < BOUND
+    assert np.array_equal(CELLS.call(7, np.arange(-1, 3))[1:], whole[:3])
     across = CELLS.call(7, np.arange(LINE_CELLS - 2, LINE_CELLS + 2))
-    assert np.array_equal(across, np.concatenate((first[-2:], second[:2])))
+    assert np.array_equal(across, np.concatenate((whole[-2:], second[:2])))
+
+
+def test_calls_at_one_place_share_the_lines_chips_and_not_their_own(whole: np.ndarray) -> None:
+    places = np.arange(LINE_CELLS)
+    there = CELLS.call(8, (places + CELLS.entry(7) - CELLS.entry(8)) % LINE_CELLS)
+    assert np.array_equal(there[:, LINE_BANDS], whole[:, LINE_BANDS])
+    assert agreement(there[:, CALL_BANDS], whole[:, CALL_BANDS]) < BOUND
+    assert agreement(OTHER.call(7, places)[:, CALL_BANDS], whole[:, CALL_BANDS]) < BOUND
+    later = CELLS.call((1 << 64) - 1, places[:2_000])
+    assert agreement(later[:, CALL_BANDS], whole[:2_000, CALL_BANDS]) < 5 / np.sqrt(2_000)
+
+
+def test_drawn_chips_are_the_calls_by_block(whole: np.ndarray) -> None:
+    first = CELLS.entry(7) // CELLS_A_BLOCK + 1
+    begin = first * CELLS_A_BLOCK - CELLS.entry(7)
+    blocks = np.arange(first, first + 3)
+    drawn = CELLS.drawn(np.array([9, 7], np.uint64), blocks % LINE_BLOCKS)
+    bits = np.unpackbits(drawn[1]).reshape(-1, HALF_BANDS)
+    assert np.array_equal(1 - 2 * bits.astype(np.int8), whole[begin : begin + len(bits), CALL_BANDS])
+    assert np.array_equal(CELLS.drawn(7, blocks % LINE_BLOCKS)[0], drawn[1])
+    assert not np.array_equal(drawn[0], drawn[1])
 
 
 def test_the_hops_of_the_line_have_small_factors() -> None:
