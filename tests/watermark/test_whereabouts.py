@@ -7,12 +7,12 @@ import pytest
 
 from tests.watermark.channels import through
 from tests.watermark.test_drift import wobbled
-from watermark import carrier, drift, whereabouts
+from watermark import carrier, drift, rows, whereabouts
 from watermark.detect import detect, detect_narrow
 from watermark.drift import Start
 from watermark.envelope import search
 from watermark.envelope.cells import CELL_HOPS, Cells
-from watermark.judge import NOTHING, Detection, clearest
+from watermark.judge import LISTED, NOTHING, Detection, clearest
 from watermark.keys import BOTH_LAYERS, MarkKey
 from watermark.mark import MarkerBank
 from watermark.payload import call_payload
@@ -125,6 +125,17 @@ def test_another_call_at_this_place_is_ours_and_not_this_one(
 def test_clean_speech_is_named_by_the_carrier(new: MarkKey, call: int, spoken: np.ndarray) -> None:
     found = detect(spoken[: 5 * 24_000], 24_000, [new])
     assert (found.payload, found.layer) == (call, "carrier")
+
+
+def test_among_many_calls_the_envelope_is_asked_first(
+    new: MarkKey, call: int, spoken: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound, few = narrow(spoken, 24_000), [call, call ^ 1]
+    assert detect_narrow(sound, [new], payloads=few).layer == "carrier"
+    many = [*range(LISTED), call]
+    monkeypatch.setattr(rows.Calls, "of", None)  # what the carrier would begin with
+    found = detect_narrow(sound, [new], payloads=many)
+    assert (found.detected, found.payload, found.layer) == (True, call, "envelope")
 
 
 def test_unmarked_speech_and_another_key_say_nothing(
