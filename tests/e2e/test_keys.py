@@ -80,6 +80,7 @@ async def calling(
         assert answer.status == 200, answer.start
         phone.acknowledge("" if offers else sdp)
         await asyncio.to_thread(house.wait_for, "the call", lambda: is_up(house), HANGS_S)
+        await phone.hears(0.1, HANGS_S)  # the line has its media, and not only its dialog
         yield phone, answer
     finally:
         phone.close()
