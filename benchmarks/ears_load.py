@@ -35,7 +35,7 @@ from model.ears.listening import Listening
 from model.ears.words_heard import Words
 
 ENDPOINT_S: Final = 0.25
-"""Of silence behind those who end in the same breath."""
+"""Those who end in the same breath are over after so much silence."""
 REPLY_S: Final = (3.0, 6.0)
 """How long a caller listens and thinks between two utterances."""
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")

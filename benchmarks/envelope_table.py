@@ -51,7 +51,7 @@ SOME: Final = {
     "espeak-ng": ("de", "en-us", "en-gb+f2"),
     "festival diphones": ("czech_dita", "kal_diphone", "ked_diphone", "lp_diphone"),
 }
-"""Of these families, not all voices."""
+"""Only some voices of these families take part."""
 SURE: Final = log(1e-6)
 PLAYED: Final = ("tempo", "speed", "pitch", "stretch")
 """Channels in which far tempi are looked at; they count in the bound of all."""

@@ -132,7 +132,7 @@ def _espeak(folder: Path, voice: str, language: str) -> list[np.ndarray]:
 
 
 def stream(folder: Path, rng: np.random.Generator, seconds: float, learnt: bool = True) -> np.ndarray:
-    """So many seconds of speech, voice after voice, each as loud as the others: float32 at 16 kHz."""
+    """Speech of `seconds`, voice after voice, each as loud as the others: float32 at 16 kHz."""
     by_family: dict[str, list[Voice]] = {}
     for voice in voices(folder):
         if voice.learnt is learnt:

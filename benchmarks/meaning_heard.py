@@ -166,7 +166,7 @@ class TelephoneLine:
 
 
 def heard_by_whisper(whisper: Whisper, said: list[SpokenSentence]) -> list[tuple[str, float]]:
-    """Of each, the words and the confidence in them."""
+    """The words of each sound, and the confidence in them."""
     sounds = (soxr.resample(one.pcm, RATE_HZ, WHISPER_HZ).astype(np.float32) for one in said)
     found = [whisper.transcribe(sound, "en") for sound in sounds]
     return [(one.text, min(1.0, math.exp(one.log_probability)) if one.text else 0.0) for one in found]

@@ -91,7 +91,7 @@ class Window:
         return Detection(swings and p_value < DETECTED, p_value, score, self._payload, self._key.id)
 
     def scores(self) -> tuple[float, float]:
-        """Of the carrier, and of the envelope layer where the key has one; 0 where nothing is heard."""
+        """Scores of the carrier, and of the envelope layer if the key has one; 0 where nothing is heard."""
         runs = [
             (first, narrow)
             for first, run in self._runs()

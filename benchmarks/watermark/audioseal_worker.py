@@ -19,7 +19,7 @@ def main() -> None:
     from audioseal import AudioSeal
 
     folder, say = Path(sys.argv[1]), sys.stdout
-    sys.stdout = sys.stderr  # what the library prints is no reply
+    sys.stdout = sys.stderr  # what the library prints is not a reply
     generator = AudioSeal.load_generator("audioseal_wm_16bits").eval()
     detector = AudioSeal.load_detector("audioseal_detector_16bits").eval()
     for line in sys.stdin:

@@ -84,7 +84,7 @@ def measured(plain: np.ndarray, changed: np.ndarray) -> dict[str, float]:
 
 
 def scores(changed: np.ndarray) -> dict[str, float]:
-    """Of both layers, at their places."""
+    """Scores of both layers, at their places."""
     key = MarkKey("wm-be9c", 0xBE9C, SECRET, BOTH_LAYERS)
     carried, swung = Window(key, PAYLOAD, code.encode(PAYLOAD), [0], [changed]).scores()
     return {"carrier": carried, "envelope": swung}

@@ -16,7 +16,7 @@ def main() -> None:
     import perth
 
     folder, say = Path(sys.argv[1]), sys.stdout
-    sys.stdout = sys.stderr  # what the library prints is no reply
+    sys.stdout = sys.stderr  # what the library prints is not a reply
     marker = perth.PerthImplicitWatermarker()
     for line in sys.stdin:
         asked = json.loads(line)

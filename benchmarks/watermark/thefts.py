@@ -90,7 +90,7 @@ def there_and_back(most: float) -> Theft:
 
 
 def dropped_and_doubled(a_second: float) -> Theft:
-    """So many samples of 8 kHz a second dropped or said twice, as chance has it."""
+    """As many samples of 8 kHz a second are dropped or said twice, as chance has it."""
 
     def theft(samples: np.ndarray, rate_hz: int, rng: np.random.Generator) -> np.ndarray:
         narrow = soxr.resample(samples, rate_hz, NARROW_HZ)

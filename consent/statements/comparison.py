@@ -22,12 +22,12 @@ SLIPS: Final = 0.20
 LEFT_OUT: Final = 0.5
 """A sentence of which more than this share was not heard was left out, however well the rest was read."""
 ADDED: Final = 4
-"""So many words together that the statement does not have are a sentence of somebody's own."""
+"""As many words together that the statement does not have are a sentence of somebody's own."""
 
 LONGEST: Final = 3
 """A text so many times as long as the statement is not compared at all."""
 ALIKE: Final = 0.5
-"""Of letters, from where on another word may be the wanted one, misheard. "askme" for "acme" has .67."""
+"""Another word may be the wanted one, misheard, with letters so much alike: "askme" and "acme" are at .67."""
 UNSURE: Final = (0.6, 0.9)
 """A recogniser that is less sure of an alike word than this does not know; the second for names of persons
 and companies, of which it knows few, and writes others that it knows."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 
@@ -33,7 +33,7 @@ OVER_US_S: Final = 0.48
 """So much speech over our voice, and the ears are asked whether there are words in it; not every caller's
 first half second has some. `benchmarks/noisy_lines.py` measures it."""
 AGAIN_S: Final = 0.3
-"""Of speech after which they are asked again, while there are none."""
+"""They are asked again after so much more speech, while there are none."""
 
 
 def told_by(words: Words) -> EarlyHearing | None:
@@ -78,9 +78,7 @@ class EarlyWords:
     def __init__(self, ears: Ears, language: str, *, keeps: bool) -> None:
         self._ears = _Questions(ears)
         self._keeps = keeps
-        self._listening = Listening(
-            cast("Ears", self._ears), self._heard, language
-        )  # all that it uses of them
+        self._listening = Listening(self._ears, self._heard, language)
         self._tasks = Tasks()
         self._words: Words | None = None
         self._open: list[Floats] = []

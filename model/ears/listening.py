@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
 from model.api import RATE_HZ, Floats
-from model.ears.ears_client import Ears
 from model.ears.words_heard import NO_WORDS, Words
 from model.tasks import Tasks
 
@@ -50,11 +49,27 @@ class Early:
     answer: asyncio.Task[Words]
 
 
+class AnsweringEars(Protocol):
+    """Who hears the words (`model.ears.ears_client.Ears`)."""
+
+    @property
+    def waiting(self) -> int:
+        """How many questions are not answered yet."""
+
+    async def transcribe(
+        self, pcm: Floats, language: str | None = "en", *, phrases: Sequence[str] = ()
+    ) -> Words:
+        """The words of `pcm`, float32 24 kHz, of which these phrases may be said."""
+
+
 class Listening:
     """One conversation's hearing. `on_words` is told each time what the utterance said so far."""
 
     def __init__(
-        self, ears: Ears, on_words: Callable[[Words], None] = lambda _: None, language: str | None = "en"
+        self,
+        ears: AnsweringEars,
+        on_words: Callable[[Words], None] = lambda _: None,
+        language: str | None = "en",
     ) -> None:
         self._ears = ears
         self._on_words = on_words
