@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,10 @@ SHORTEST_CODED: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class PlaceSearched:
-    """One file. `left` names what of the things sought is in it; `unread` says why it was not searched."""
+    """A file, or a folder that could not be read.
+
+    `left` names what of the things sought is in it; `unread` says why it was not searched.
+    """
 
     path: str
     """from the folder"""
@@ -46,18 +50,32 @@ def in_writing(text: str) -> list[bytes]:
 
 
 def search_files(folder: Path, sought: Mapping[str, Sequence[bytes]]) -> Iterator[PlaceSearched]:
-    """Searches the regular files below `folder`, by name. Nothing that cannot be read ends the search."""
-    for path in sorted(folder.rglob("*")):
+    """Searches the regular files below `folder`, by name. Nothing that cannot be read ends the search.
+
+    A folder that cannot be read is a place too; what goes while we look is passed over.
+    """
+    unread: list[OSError] = []
+    paths = [
+        Path(inner, name) for inner, _, names in os.walk(folder, onerror=unread.append) for name in names
+    ]
+    for error in unread:
+        if not isinstance(error, FileNotFoundError):
+            yield _unread(Path(error.filename).relative_to(folder), error)
+    for path in sorted(paths):
         try:
             if not stat.S_ISREG(path.lstat().st_mode):
                 continue
             left = _within(path, sought)
         except FileNotFoundError:
-            continue  # it went while we looked
+            continue
         except OSError as error:
-            yield PlaceSearched(str(path.relative_to(folder)), unread=error.strerror or str(error))
+            yield _unread(path.relative_to(folder), error)
         else:
             yield PlaceSearched(str(path.relative_to(folder)), left)
+
+
+def _unread(path: Path, error: OSError) -> PlaceSearched:
+    return PlaceSearched(str(path), unread=error.strerror or str(error))
 
 
 def _within(path: Path, sought: Mapping[str, Sequence[bytes]]) -> tuple[str, ...]:

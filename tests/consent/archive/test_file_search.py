@@ -65,3 +65,26 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest
         patched.setattr(Path, "open", refuse)
         (place,) = search_files(tmp_path, {"x": [b"nothing"]})
     assert place.unread == "Permission denied"
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_one_that_goes_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("closed", "gone", "open"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"Jane")
+    scandir = os.scandir
+
+    refused = {"closed": PermissionError(13, "Permission denied"), "gone": FileNotFoundError(2, "It went")}
+
+    def refusing(path: str) -> object:
+        if refusal := refused.get(Path(path).name):
+            refusal.filename = path
+            raise refusal
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    places = {place.path: place for place in search_files(tmp_path, {"the name": [b"Jane"]})}
+    assert set(places) == {"closed", "open/file"}
+    assert places["closed"].unread == "Permission denied"
+    assert places["open/file"].left == ("the name",)

