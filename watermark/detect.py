@@ -75,8 +75,10 @@ def detect(
     Without `payloads` blind: is it ours, and which call? With them it verifies: is it one of these calls, and
     `call_s` may bound where in the call the recording begins, which makes it cheaper and surer. `speeds` also
     looks at sound played up to 1 % too fast or too slow when nothing was found otherwise (some 10 s of CPU
-    for 10 s). Raises `SoundError` for what cannot be examined, `ValueError` for a `call_s` that is not two
-    times in their order.
+    for 10 s).
+
+    Raises `SoundError` for what cannot be examined, `ValueError` for a payload of more than 64 bits and for a
+    `call_s` that is not two times in their order.
     """
     held = keys.keys if isinstance(keys, KeyRing) else tuple(keys)
     return detect_narrow(narrow(pcm, rate_hz), held, payloads=payloads, call_s=call_s, speeds=speeds)
@@ -120,6 +122,8 @@ def detect_narrow(
 ) -> Detection:
     """`detect` for sound that is at 8 kHz already."""
     wanted = tuple(payloads)
+    if strange := [each for each in wanted if not 0 <= each < 1 << 64]:
+        raise ValueError(f"payload {strange[0]}: a payload has 64 bits, 0 to 2^64 - 1")
     between_s = None if call_s is None else _in_a_call(call_s)
     heard = Heard(sound, whiten(sound))
     if not heard.white.any() or not keys:
@@ -154,26 +158,26 @@ def _with_key(
         others = [of_many(each, 2 * tried) for each in whereabouts.anywhere(heard, key, payloads, call_s)]
         if any(each.detected for each in others):
             return others
-    sought = _sought(heard.white, key, payloads, call_s)
+    sought = pilot_searches(heard.white, key, payloads, call_s)
     if not key.has_envelope:
-        found = of_many(_by_carrier(sought), tried)
+        found = of_many(by_carrier(sought), tried)
         if found.detected or not payloads or call_s is None or not whereabouts.is_known(call_s):
             return [found]
         return [found, of_many(whereabouts.known(heard, key, payloads, call_s), 20 * tried)]
-    found = of_many(_by_carrier(sought, steady=bool(payloads)), 2 * tried)
+    found = of_many(by_carrier(sought, steady=bool(payloads)), 2 * tried)
     if found.detected and found.payload is not None:
         return [found]
     if not many:
         others = [of_many(each, 2 * tried) for each in whereabouts.anywhere(heard, key, payloads, call_s)]
     if payloads and not any(each.detected for each in others):
-        found = of_many(_by_carrier(sought), 2 * tried)
+        found = of_many(by_carrier(sought), 2 * tried)
     return [found, *others]
 
 
 Judge = Callable[[Iterable[Aligned]], Detection]
 
 
-class _Sought:
+class SoughtPilot:
     """One search of the carrier's pilot, and who judges what lies at its places."""
 
     def __init__(self, white: Floats, key: MarkKey, search: Search, judge: Judge) -> None:
@@ -185,11 +189,12 @@ class _Sought:
         return _steady(self.white, self.key, self.search.steady)
 
 
-def _sought(
+def pilot_searches(
     white: Floats, key: MarkKey, payloads: tuple[int, ...], call_s: tuple[float, float] | None
-) -> list[_Sought]:
+) -> list[SoughtPilot]:
+    """What is sought of the carrier: anything, one of these calls, or each of them where it may lie."""
     if not payloads:
-        return [_Sought(white, key, Search(white, key), lambda aligned: named(aligned, key, white))]
+        return [SoughtPilot(white, key, Search(white, key), lambda aligned: named(aligned, key, white))]
     laps = range(LAPS)
     searches: list[tuple[tuple[int, ...], Search]] = []
     if call_s is None:
@@ -198,7 +203,7 @@ def _sought(
         laps = range(max(0, int(call_s[0] * HOPS_HZ)) // LINE_HOPS, int(call_s[1] * HOPS_HZ) // LINE_HOPS + 1)
         searches += [((each,), Search(white, key, *_window(key, each, call_s))) for each in payloads]
     return [
-        _Sought(
+        SoughtPilot(
             white,
             key,
             search,
@@ -208,13 +213,13 @@ def _sought(
     ]
 
 
-def _by_carrier(sought: list[_Sought], steady: bool = False) -> Detection:
+def by_carrier(sought: list[SoughtPilot], steady: bool = False) -> Detection:
     """What the carrier says where its pilot lies; `steady`: only of a steady clock, which costs least."""
     found = [each.judge(each.aligned) if steady else _straightened(each) for each in sought]
     return of_many(min(found, key=by_p), len(found))
 
 
-def _straightened(sought: _Sought) -> Detection:
+def _straightened(sought: SoughtPilot) -> Detection:
     """What is found in the recording as it is; or, where the pilot is clear and no payload is found, with the
     phase of some band filters undone. Those are charged so that all of them together add a twentieth to what
     false alarms there are."""
@@ -268,7 +273,7 @@ def _at_speeds(
         if score > best_score:
             best_speed, best_score = speed, score
     changed = np.asarray(soxr.resample(heard.white, NARROW_HZ, NARROW_HZ * (1 + best_speed)), np.float32)
-    found = of_many(_by_carrier(_sought(changed, key, payloads, call_s)), tried * len(SPEEDS))
+    found = of_many(by_carrier(pilot_searches(changed, key, payloads, call_s)), tried * len(SPEEDS))
     return [replace(found, skew_ppm=found.skew_ppm - best_speed * 1e6)]
 
 

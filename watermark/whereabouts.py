@@ -196,7 +196,7 @@ def _by_envelope(place: LinePlace, key: MarkKey) -> Detection:
     )
 
 
-def _ln_tried(heard: Heard, place: LinePlace, hops: int, laps: int) -> float:
+def ln_tries_at(heard: Heard, place: LinePlace, hops: int, laps: int) -> float:
     """Logarithm of the number of places and tempi, of which there are more at most: `place.ln_p` is cut at
     0."""
     tempi = search.ANY
@@ -210,7 +210,7 @@ def _on_line(heard: Heard, place: LinePlace) -> list[Whereabout]:
     """Where on the carrier's line a recording lies that is at `place` of the envelope's: calls enter both at
     the same hop, but the lines are not equally long, and a clear one's call may have passed the shorter one's
     end."""
-    ln_tried = _ln_tried(heard, place, LINE_HOPS, 1)
+    ln_tried = ln_tries_at(heard, place, LINE_HOPS, 1)
     first = place.hop + place.lap * LINE_HOPS
     return [
         Whereabout(white, Start(first + passed, rest), place.z, ln_tried)
@@ -219,7 +219,7 @@ def _on_line(heard: Heard, place: LinePlace) -> list[Whereabout]:
     ]
 
 
-def _told(
+def calls_at(
     heard: Heard, cells: Cells, payloads: Sequence[int], places: Sequence[LinePlace], ln_tried: list[float]
 ) -> list[CallGuess]:
     """What the envelope says of these calls at these places, the clearest first: of all, or of very many of
@@ -242,7 +242,7 @@ def _told(
     return sorted(told, key=lambda each: each.ln_tried - each.z * abs(each.z) / 2)
 
 
-def _by_cells(key: MarkKey, told: Iterable[CallGuess]) -> Detection:
+def by_cells(key: MarkKey, told: Iterable[CallGuess]) -> Detection:
     """The best of what the envelope says of calls: by the call's half, alone or, where that is below `NAMED`,
     with the line's."""
     best = NOTHING
@@ -271,8 +271,8 @@ def _of_calls(
 ) -> list[Detection]:
     """What the envelope, and if that is not clear the carrier too, says of these calls at places of the
     line."""
-    told = _told(heard, cells, payloads, near, [_ln_tried(heard, each, LINE_HOPS, 1) for each in near])
-    said = of_many(_by_cells(key, told), LOOKS)
+    told = calls_at(heard, cells, payloads, near, [ln_tries_at(heard, each, LINE_HOPS, 1) for each in near])
+    said = of_many(by_cells(key, told), LOOKS)
     if said.detected:
         return [said]
     if len(payloads) <= FOLLOWED:
@@ -298,12 +298,12 @@ def _in_call(
     if not places:
         return NOTHING
     near = _worth(places)
-    tried = [_ln_tried(heard, place, hops, len(laps)) for place in near]
+    tried = [ln_tries_at(heard, place, hops, len(laps)) for place in near]
     told = [
         replace(each, hop=_around(each.place.hop - enters - first) + first)
-        for each in _told(heard, cells, [payload], near, tried)
+        for each in calls_at(heard, cells, [payload], near, tried)
     ]
-    said = of_many(_by_cells(key, told), LOOKS)
+    said = of_many(by_cells(key, told), LOOKS)
     if said.detected:
         return said
     return min(said, of_many(_likeliest_verified(key, heard, told, near), LOOKS), key=by_p)

@@ -192,7 +192,7 @@ def count(prompts: Path, trials: int, budget_s: float) -> Counts:
     while counts.seconds < budget_s:
         number = len(counts.blind)
         each = white[number % len(white)]
-        counts.blind.append(detect._by_carrier(detect._sought(each, null_key(number), (), None)).ln_p)
+        counts.blind.append(detect.by_carrier(detect.pilot_searches(each, null_key(number), (), None)).ln_p)
         if counts.trials < trials:
             counts.add(searched(each, number))
             counts.searches += 1

@@ -132,7 +132,7 @@ def tried(name: str, theft: Theft, number: int, of: Loot, key: MarkKey) -> Trial
 
 def _carrier(heard: Heard, key: MarkKey, of: Loot, call_s: tuple[float, float]) -> Detection:
     """Where the registry says that it is: with a steady clock, or along its courses."""
-    steady = detect._by_carrier(detect._sought(heard.white, key, (of.payload,), call_s))
+    steady = detect.by_carrier(detect.pilot_searches(heard.white, key, (of.payload,), call_s))
     followed = whereabouts.known(heard, key, [of.payload], call_s)
     return clearest(of_many(each, 2) for each in (steady, followed))
 
@@ -142,13 +142,13 @@ def _envelope(heard: Heard, key: MarkKey, of: Loot) -> Detection:
     cells, hops = Cells(key.secret), round(2 * KNOWN_S * 100)
     first = cells.entry(of.payload) * CELL_HOPS + round((of.call_s - KNOWN_S) * 100)
     places = search(heard.soft, cells, first, hops, laps=range(1), count=1)
-    tried = [whereabouts._ln_tried(heard, place, hops, 1) for place in places]
-    return whereabouts._by_cells(key, whereabouts._told(heard, cells, [of.payload], places, tried))
+    tried = [whereabouts.ln_tries_at(heard, place, hops, 1) for place in places]
+    return whereabouts.by_cells(key, whereabouts.calls_at(heard, cells, [of.payload], places, tried))
 
 
 def _blind(heard: Heard, key: MarkKey) -> list[Detection]:
     """By the carrier alone, by the envelope alone, and the verdict of all that `detect` looks at."""
-    steady = detect._by_carrier(detect._sought(heard.white, key, (), None))
+    steady = detect.by_carrier(detect.pilot_searches(heard.white, key, (), None))
     if not (looks := whereabouts.anywhere(heard, key, (), None)):
         return [steady, NOTHING, of_many(steady, 2)]
     return [steady, looks[0], clearest(of_many(each, 2) for each in (steady, *looks))]

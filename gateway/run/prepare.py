@@ -37,6 +37,7 @@ from gateway.run import preflight
 from gateway.store.registry import Registry
 from gateway.store.sip_users import SipUsers, console_token
 from model import json_log
+from watermark.envelope import chip_network
 from watermark.errors import WatermarkError
 from watermark.keys import KeyRing
 
@@ -54,7 +55,8 @@ def prepare(settings: Settings) -> None:
     registry = Registry.open(settings.sql)
     keys = mark_keys_path(settings)
     try:
-        read_network()  # halls listen with it
+        read_network()  # halls listen with it,
+        chip_network.network()  # and look with it for the mark in what they sent
         # a mistake in checks.toml is said before anything starts
         Checks.load(consent_dir(settings), keys, model_files_dir(settings))
         KeyRing.load(keys) if keys.exists() else KeyRing.create(keys)

@@ -109,6 +109,14 @@ def test_verifying_tells_this_call_from_others(key: MarkKey, call: int, spoken: 
     assert not detect(sound, 24_000, [key], payloads=[call], call_s=(300, 400)).detected
 
 
+@pytest.mark.parametrize("strange", [-1, 1 << 64])
+def test_a_payload_of_more_than_64_bits_is_refused(
+    key: MarkKey, call: int, spoken: np.ndarray, strange: int
+) -> None:
+    with pytest.raises(ValueError, match=f"payload {strange}: a payload has 64 bits"):
+        detect(spoken[: 2 * 24_000], 24_000, [key], payloads=[call, strange])
+
+
 def test_a_call_that_cannot_be_named_is_found_among_many(key: MarkKey, call: int, spoken: np.ndarray) -> None:
     """Speech so muffled that its pilot is whole and little is left of its data. To be one of 2,001 calls
     takes a score of 7.6, to be named of 2^48 one of 9.7. Scores rise with the length: the part is taken whose

@@ -279,7 +279,7 @@ def test_where_in_its_call_a_recording_begins(
     heard_as(monkeypatch, [], [0.0])
     cells = Cells(new.secret)
     there = search.LinePlace((cells.entry(call) * CELL_HOPS + hop) % search.LINE_HOPS, 0.001, lap, 9.0, -20.0)
-    (told,) = whereabouts._told(noise, cells, [call], [there], [1.0])
+    (told,) = whereabouts.calls_at(noise, cells, [call], [there], [1.0])
     assert told.hop == pytest.approx(begins + lap * search.LINE_HOPS)
 
 

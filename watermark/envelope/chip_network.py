@@ -96,8 +96,9 @@ def _taps(flow: Floats, dilation: int) -> Floats:
 
 
 @cache
-def _network() -> ChipNetwork:
-    return ChipNetwork.load()
+def network() -> ChipNetwork:
+    """The release's network, loaded once. Raises `WeightsError`."""
+    return ChipNetwork.load(PATH)
 
 
 def soft(sound: Floats) -> Floats:
@@ -109,4 +110,4 @@ def soft(sound: Floats) -> Floats:
     powers = loudness.power(sound)
     if not powers.any():
         return np.zeros((BANDS, len(powers)), np.float32)
-    return _network().chips(loudness.inputs(powers))
+    return network().chips(loudness.inputs(powers))

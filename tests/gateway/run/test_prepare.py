@@ -18,6 +18,7 @@ from gateway.run import prepare
 from gateway.run.office_child import office_place
 from tests.consent.service.served import serving
 from tests.gateway.conftest import Valkey
+from watermark.envelope import chip_network
 
 
 @pytest.fixture
@@ -95,6 +96,15 @@ def test_the_network_that_hears_speech_is_looked_at(
         prepare.prepare(settings)
     network.PATH.write_bytes(b"another")
     with pytest.raises(StartError, match="is not the file that came with voicegate"):
+        prepare.prepare(settings)
+
+
+def test_the_network_that_hears_the_mark_is_looked_at(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chip_network.network.cache_clear()
+    monkeypatch.setattr(chip_network, "PATH", tmp_path / "weights.npz")
+    with pytest.raises(StartError, match=r"weights\.npz: No such file or directory; install voicegate again"):
         prepare.prepare(settings)
 
 
