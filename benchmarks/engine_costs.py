@@ -16,10 +16,10 @@ from typing import Self
 import numpy as np
 from scipy.optimize import nnls
 
-from model.chroma import config
-from model.chroma.config import ChromaConfig
-from model.chroma.hearing import tokens
-from model.chroma.inventory import Memory
+from model.chroma.network import config
+from model.chroma.network.config import ChromaConfig
+from model.chroma.network.hearing import tokens
+from model.chroma.tools.inventory import Memory
 
 KERNELS_A_LAYER = 10
 """Norm, qkv, rope and write, attention in two, out, norm, gate and up, their product, down."""

@@ -17,8 +17,8 @@ import numpy as np
 import soxr
 import torch
 
-from model.chroma import checkpoint
-from model.chroma.hearing import EAR_HZ, Ear, Mel
+from model.chroma.network import checkpoint
+from model.chroma.network.hearing import EAR_HZ, Ear, Mel
 from watermark.pcm import float_from_bytes
 
 SOUNDS = Path("/usr/share/asterisk/sounds")

@@ -29,15 +29,16 @@ from consent.grants.grant import VoiceGrant, hash_voice
 from consent.grants.scope import Scope
 from consent.office.office import ConsentOffice
 from model.api import RATE_HZ, Floats, Reference, Sound
-from model.chroma import admission, chat, checkpoint
-from model.chroma import config as chroma_config
-from model.chroma.conversation import ChromaConversation
-from model.chroma.engine import ChromaEngine, EngineSettings
-from model.chroma.hearing import EAR_HZ, Ear, Mel
-from model.chroma.quirks import SERVING
-from model.chroma.slots import Slots
-from model.chroma.steps import Steps
-from model.chroma.weights import Chroma
+from model.chroma.network import checkpoint
+from model.chroma.network import config as chroma_config
+from model.chroma.network.hearing import EAR_HZ, Ear, Mel
+from model.chroma.network.quirks import SERVING
+from model.chroma.network.weights import Chroma
+from model.chroma.serving import admission, chat
+from model.chroma.serving.conversation import ChromaConversation
+from model.chroma.serving.engine import ChromaEngine, EngineSettings
+from model.chroma.serving.slots import Slots
+from model.chroma.serving.steps import Steps
 
 BATCH_S = 0.1
 SESSION_LEAD_S = 1.0

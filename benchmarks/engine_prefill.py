@@ -14,9 +14,10 @@ from typing import Final
 import click
 import torch
 
-from model.chroma import config, floor
-from model.chroma.config import StackConfig
-from model.chroma.stack import Stack
+from model.chroma.network import config
+from model.chroma.network.config import StackConfig
+from model.chroma.network.stack import Stack
+from model.chroma.tools import floor
 
 PAST: Final = 200
 """Positions that each slot knows."""

@@ -29,7 +29,7 @@ from consent.grants.scope import Scope
 from consent.office.office import ConsentOffice
 from model.api import RATE_HZ, Floats
 from model.client import Audio, Done, EngineClient, EngineSession
-from tests.model.chroma.test_server import TOKEN, Front, noise
+from tests.model.chroma.serving.test_server import TOKEN, Front, noise
 from watermark.pcm import bytes_from_float
 
 TOGETHER = "import model.server as s; from model import engines as e; s.load = lambda _: e.chroma(); s.main()"

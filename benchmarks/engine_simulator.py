@@ -1,8 +1,8 @@
 """Calls in virtual time: the engine's own schedule and admission, with costs by count in place of a device.
 
-What a conversation asks of the thread is what `model.chroma.conversation` asks: a look at the speech every
-half second, the audio encoder and a prefill for each 2 s that are whole, the rest of the speech with the
-opening of the answer at its end, the answer's frames.
+What a conversation asks of the thread is what `model.chroma.serving.conversation` asks: a look at the speech
+every half second, the audio encoder and a prefill for each 2 s that are whole, the rest of the speech with
+the opening of the answer at its end, the answer's frames.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Final
 
 from benchmarks.engine_costs import CHUNK, LOOK, Device, Parts
 from benchmarks.engine_talk import ENDPOINT_S, first_pause_s, talk
-from model.chroma.admission import REPLY, SHARE, Capacity, capacity, memory_fits
-from model.chroma.conductor import LEAD_S
-from model.chroma.hearing import tokens
-from model.chroma.meters import Meters
-from model.chroma.schedule import Kind, Rest, Schedule, Step, Work
+from model.chroma.network.hearing import tokens
+from model.chroma.serving.admission import REPLY, SHARE, Capacity, capacity, memory_fits
+from model.chroma.serving.conductor import LEAD_S
+from model.chroma.serving.meters import Meters
+from model.chroma.serving.schedule import Kind, Rest, Schedule, Step, Work
 
 FRAME_S: Final = 0.08
 RATE_HZ: Final = 24_000

@@ -38,7 +38,7 @@ from redis.asyncio import Redis
 from consent.checks.sound import Recording
 from consent.office.withdrawal import Withdrawals
 from gateway.cli.testphone import CallRequest, place_calls
-from model.chroma import toy
+from model.chroma.tools import toy
 from tests.consent.conftest import prompt
 from tests.consent.grants.hostile_redis import HOSTILE
 from tests.e2e.gateway_process import House

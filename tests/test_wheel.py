@@ -74,7 +74,7 @@ def test_it_needs_what_pyproject_says_and_no_package_for_the_sake_of_a_file(meta
         "consent/checks/baseline.json",
         "consent/silero/silero_vad.onnx",
         "consent/silero/LICENSE",
-        "model/chroma/chroma-4b.json",
+        "model/chroma/network/chroma-4b.json",
         "watermark/public.html",
         "gateway/py.typed",
         "model/py.typed",

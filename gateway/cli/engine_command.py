@@ -28,7 +28,7 @@ WINDOW: Final = 10
 
 
 class EngineCommands(click.Group):
-    """Our own commands, and those that `model.chroma.cli` brings where it can be loaded."""
+    """Our own commands, and those that `model.chroma.tools.cli` brings where it can be loaded."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of all commands that can be loaded here."""
@@ -42,7 +42,7 @@ class EngineCommands(click.Group):
 
 
 def _chroma() -> click.Group:
-    from model.chroma.cli import engine as chroma
+    from model.chroma.tools.cli import engine as chroma
 
     return chroma
 

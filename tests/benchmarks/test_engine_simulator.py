@@ -11,8 +11,8 @@ from benchmarks.engine_capacity import mean_step_ms
 from benchmarks.engine_costs import CHUNK, H100, H200, Device, Load, Parts, fitted
 from benchmarks.engine_simulator import World, predicted_capacity
 from benchmarks.engine_talk import talk
-from model.chroma import checkpoint, config
-from model.chroma.admission import Capacity
+from model.chroma.network import checkpoint, config
+from model.chroma.serving.admission import Capacity
 
 PARTS = Parts.full()
 

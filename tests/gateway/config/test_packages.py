@@ -16,14 +16,14 @@ PROCESSES = {
     "embedded engine": ("model.server", "model.embedded.engine"),
     "ears process": ("model.ears.ears_process",),
     "cascade engine": ("model.server", "model.cascade.engine"),
-    "chroma engine": ("model.server", "model.chroma.engine"),
+    "chroma engine": ("model.server", "model.chroma.serving.engine"),
     "hall": ("gateway.hall.__main__",),
     "front": ("gateway.front.__main__",),
     "SIP line": ("gateway.line.zygote",),
     "web line": ("gateway.line.web",),
     "detector": ("watermark.cli",),
 }
-ENGINES = ("model.embedded.engine", "model.cascade.engine", "model.chroma.engine")
+ENGINES = ("model.embedded.engine", "model.cascade.engine", "model.chroma.serving.engine")
 ONLY_WHEN_USED = {"matplotlib", "triton"}
 """Imported inside functions: by a plot, by kernels of a GPU."""
 BY_NAME = {name: {"websockets"} for name in ("embedded engine", "cascade engine", "chroma engine")}

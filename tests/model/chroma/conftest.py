@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.chroma import checkpoint
-from model.chroma.weights import Chroma
+from model.chroma.network import checkpoint
+from model.chroma.network.weights import Chroma
 from tests import needs
 from tests.model.chroma import toy
 

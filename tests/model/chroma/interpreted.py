@@ -10,17 +10,17 @@ import triton.language as tl
 from torch import nn
 from torch.nn.functional import silu
 
-from model.chroma.attention import attend
-from model.chroma.byte_kernel import byte_linear
-from model.chroma.decode_kernel import split_attend
-from model.chroma.fused_kernel import gated
-from model.chroma.precision import ByteLinear
-from model.chroma.quirks import SERVING
-from model.chroma.reply import perform
-from model.chroma.slots import Slots
-from model.chroma.steps import Steps
+from model.chroma.kernels.byte_kernel import byte_linear
+from model.chroma.kernels.decode_kernel import split_attend
+from model.chroma.kernels.fused_kernel import gated
+from model.chroma.network.attention import attend
+from model.chroma.network.precision import ByteLinear
+from model.chroma.network.quirks import SERVING
+from model.chroma.serving.reply import perform
+from model.chroma.serving.slots import Slots
+from model.chroma.serving.steps import Steps
 from tests.model.chroma import toy
-from tests.model.chroma.test_step import start
+from tests.model.chroma.serving.test_step import start
 
 
 def attention(heads: int, kv_heads: int, dim: int, width: int, splits: int, dtype: torch.dtype) -> None:

@@ -1,4 +1,4 @@
-"""A checkpoint unlike the goldens and `model.chroma.toy` in every size: widths, head counts, ratios, RoPE.
+"""A checkpoint unlike the goldens and `model.chroma.tools.toy` in every size: widths, heads, ratios, RoPE.
 
 Its weights are drawn, so there is no official answer; tests compare ways of computing the same with it, and
 parts of it with transformers' own modules.
@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from model.chroma import checkpoint, config
-from model.chroma.toy import fill
-from model.chroma.weights import Chroma
+from model.chroma.network import checkpoint, config
+from model.chroma.network.weights import Chroma
+from model.chroma.tools.toy import fill
 
 ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
 LLAMA3 = {

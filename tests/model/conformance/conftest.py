@@ -164,7 +164,7 @@ async def subject(
 
 def chroma_engine() -> Engine:
     """Chroma with drawn weights: each frame is 2 ms, and no word has a meaning."""
-    from tests.model.chroma.test_conversation import FRAME_S, engine_of
+    from tests.model.chroma.serving.test_conversation import FRAME_S, engine_of
 
     return engine_of(drawn(), conversations=CONVERSATIONS, context=2_000, reply_s=80 * FRAME_S)
 

@@ -1,0 +1,250 @@
+"""One thread for the weights; the schedule says what it does next.
+
+The event loop decides, the thread computes, one thing at a time: what a conversation asks for after its reply
+was cancelled finds what the step under way left. Nothing here waits for a listener.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.chroma.serving.meters import Meters
+from model.chroma.serving.reply import Reply, perform
+from model.chroma.serving.schedule import Kind, Rest, Schedule, Step, Work
+from model.chroma.serving.steps import Steps
+from model.errors import EngineError
+from model.tasks import Tasks
+
+LEAD_S: Final = 0.5
+"""How far a reply may be ahead; more would be made in vain where replies are interrupted."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """One frame of a reply: a word of its text, and 80 ms of sound `(frame,)` float32."""
+
+    word: int | None
+    pcm: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """What `do` or `prefill` asked for."""
+
+    work: Callable[[], Any]
+    kind: Kind
+    size: int
+    done: asyncio.Future[Any]
+
+
+@dataclass(slots=True, eq=False)
+class _Part:
+    """A reply's, on its way to its listener. `stand_by` goes before its first frame, in the same go."""
+
+    stand_by: Callable[[], None] | None
+    frames: asyncio.Queue[Spoken | Exception | None] = field(default_factory=asyncio.Queue)
+
+
+def speak(steps: Steps, replies: Sequence[Reply]) -> list[Spoken]:
+    """A step, and what came of it on the host."""
+    return [Spoken(frame.word, frame.pcm) for frame in perform(steps, replies)]
+
+
+class Conductor:
+    """Steps replies together; see the module."""
+
+    def __init__(self, steps: Steps, lead_s: float = LEAD_S, meters: Meters | None = None) -> None:
+        self.steps = steps
+        self.meters = meters or Meters()
+        self.schedule: Schedule[Reply, _Job] = Schedule(lead_s, steps.model.config.frame_s)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="chroma")
+        self._parts: dict[Reply, _Part] = {}
+        self._changed = asyncio.Event()
+        self._tasks = Tasks()
+        self._begun = False
+        self._closed = False
+
+    @property
+    def playing(self) -> int:
+        """Replies under way."""
+        return len(self._parts)
+
+    async def do(
+        self, kind: Kind, size: int, work: Callable[[], T], awaited: Callable[[], bool] = lambda: True
+    ) -> T:
+        """Runs `work` in the thread when it is its turn, which comes sooner while somebody waits (`awaited`)
+        for what it does. Of any kind but prefill."""
+        return await self._ask(kind, size, work, awaited)
+
+    async def prefill(
+        self, size: int, fresh: Callable[[], tuple[int, Tensor]], awaited: Callable[[], bool]
+    ) -> None:
+        """The same for what `fresh` answers in the thread: a slot, and embeddings `(size, H)` for its
+        thinker. One at a time for a slot; those of several that wait go in one pass."""
+        await self._ask(Kind.PREFILL, size, fresh, awaited)
+
+    async def _ask(self, kind: Kind, size: int, work: Callable[[], T], awaited: Callable[[], bool]) -> T:
+        self._begin()
+        job = _Job(work, kind, size, asyncio.get_running_loop().create_future())
+        self.schedule.ask(job, kind, size, awaited=awaited, now=time.perf_counter())
+        self._changed.set()
+        try:
+            found: T = await job.done
+        except asyncio.CancelledError:
+            self.schedule.withdraw(job)
+            raise
+        return found
+
+    async def perform(
+        self, reply: Reply, stand_by: Callable[[], None] | None = None
+    ) -> AsyncIterator[Spoken]:
+        """The frames of a reply; closing the iterator ends it."""
+        self._begin()
+        part = self._parts[reply] = _Part(stand_by)
+        self.schedule.join(reply, time.perf_counter())
+        self._changed.set()
+        try:
+            while True:
+                frame = await part.frames.get()
+                if frame is None:
+                    return
+                if isinstance(frame, Exception):
+                    raise frame
+                if self.schedule.taken(reply, time.perf_counter()):
+                    self._changed.set()
+                yield frame
+        finally:
+            del self._parts[reply]
+            self.schedule.leave(reply)
+
+    def _begin(self) -> None:
+        if self._closed:
+            raise _closed()
+        if not self._begun:
+            self._begun = True
+            self._tasks.vital(self._run, "chroma.conductor")  # without it every caller would wait for ever
+
+    async def _run(self) -> None:
+        while True:
+            now = time.perf_counter()
+            match self.schedule.next(now):
+                case Step(replies):
+                    await self._frames(replies)
+                case Work(jobs):
+                    await self._work([job for job in jobs if not job.done.done()])  # the others: cancelled
+                case Rest(until):
+                    self._changed.clear()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(None if math.isinf(until) else until - now):
+                            await self._changed.wait()
+
+    async def _frames(self, replies: list[Reply]) -> None:
+        parts = [self._parts[reply] for reply in replies]
+
+        def step() -> list[Spoken]:
+            for part in parts:
+                if part.stand_by is not None:
+                    part.stand_by()
+                    part.stand_by = None
+            return self._step(replies)
+
+        try:
+            frames, began, ended = await self._timed(step)
+        except Exception as error:  # told to those it hit; the others go on
+            for reply, part in zip(replies, parts, strict=True):
+                reply.end = "failed"
+                self.schedule.leave(reply)
+                part.frames.put_nowait(error)
+            return
+        self._spent(Kind.FRAME, len(replies), ended - began)
+        longest, now = 0.0, time.perf_counter()
+        for reply, part, frame in zip(replies, parts, frames, strict=True):
+            if self._parts.get(reply) is not part:
+                continue
+            handed = self.schedule.handed(reply, began, now)
+            longest = max(longest, handed.took_s)
+            if frame.pcm is not None:
+                self.meters.frame(handed)
+            part.frames.put_nowait(frame)
+            if reply.end is not None:  # told, not asked: the thread sets `end` before its last frame is here
+                part.frames.put_nowait(None)
+                self.schedule.leave(reply)
+        self.meters.step(len(replies), longest, now)
+
+    async def _work(self, jobs: list[_Job]) -> None:
+        if not jobs:
+            return
+        try:
+            found, began, ended = await self._timed(partial(self._pass, jobs))
+        except asyncio.CancelledError:
+            for job in jobs:
+                job.done.cancel()
+            raise
+        except Exception as error:  # told to those it hit; the others go on
+            for job in jobs:
+                if not job.done.done():
+                    job.done.set_exception(error)
+            return
+        self._spent(jobs[0].kind, sum(job.size for job in jobs), ended - began)
+        for job, one in zip(jobs, found, strict=True):
+            if not job.done.done():
+                job.done.set_result(one)
+        await asyncio.sleep(0)  # whoever waited may ask for more before the next thing is chosen
+
+    def _pass(self, jobs: list[_Job]) -> list[Any]:
+        """What each job's work answers; of prefills it is what goes into thinkers, all at once."""
+        found = [job.work() for job in jobs]
+        if jobs[0].kind is Kind.PREFILL:
+            fresh = dict(found)
+            assert len(fresh) == len(jobs), "a slot has one prefill at a time"  # noqa: S101  # `Schedule` hands out one a slot
+            self.steps.prefill(fresh)
+        return found
+
+    async def _timed(self, work: Callable[[], T]) -> tuple[T, float, float]:
+        """What `work` answers, and when it began and ended; the device has done it."""
+        device = self.steps.model.device
+
+        def run() -> tuple[T, float, float]:
+            began = time.perf_counter()
+            with torch.inference_mode():
+                found = work()
+            if device.type == "cuda":
+                torch.cuda.current_stream(device).synchronize()
+            return found, began, time.perf_counter()
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+
+    def _spent(self, kind: Kind, size: int, seconds: float) -> None:
+        self.schedule.costs.spent(kind, size, seconds)
+        self.meters.spent(kind, seconds)
+
+    def _step(self, replies: list[Reply]) -> list[Spoken]:
+        return speak(self.steps, replies)
+
+    async def close(self) -> None:
+        self._closed = True
+        await self._tasks.stop()
+        for job in self.schedule.abandon():
+            job.done.cancel()
+        for part in self._parts.values():
+            part.frames.put_nowait(_closed())
+        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
+
+
+def _closed() -> EngineError:
+    return EngineError("the engine is closed")

@@ -1,0 +1,247 @@
+"""What the weights do to slots: prefill, and a reply's next frame, batched.
+
+A frame's step works on a run of slots and is made of tensors on the device alone: what a slot's turn is,
+whether its text or its sound is over, how far its caches are. The host says who takes part and is told the
+outcome in one tensor; nothing in between waits for it, so that a CUDA graph can hold the whole. Chroma's
+schedule for a reply (official code; chroma report §2): the voice's prefix, then
+
+    h1 t1 | a1 | a2 h2 t2 | a3 | a4 h3 t3 | …
+
+where h, t are the thinker's state and word, and a is the frame before. Text never waits for sound: the
+thinker runs a word ahead, beside the frame before the one that needs it. Since that word waits as long as it
+must, replies in any phase share the thinker's every second step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import accumulate, product
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.chroma.network.cache import KVCache
+from model.chroma.network.hearing import Ear
+from model.chroma.network.quirks import Quirks
+from model.chroma.network.sampling import gumbel, pick
+from model.chroma.network.trace import Trace
+from model.chroma.network.weights import Chroma
+from model.chroma.serving.graph import Runner
+from model.chroma.serving.plan import NO_WORD, Ending, Shape, pack
+from model.chroma.serving.slots import Slots
+
+FIRST, SOUND, PAIR = 2, 1, 3
+"""Backbone positions of a frame: h and t; a; a, h and t."""
+
+
+class Steps:
+    """The weights at work on slots. Not for two threads at once."""
+
+    def __init__(self, model: Chroma, slots: Slots, quirks: Quirks) -> None:
+        self.model = model
+        self.slots = slots
+        self.quirks = quirks
+        self.trace: Trace | None = None
+        self._beside: torch.cuda.Stream | None = None
+        if model.device.type == "cuda":
+            self._beside = torch.cuda.Stream(model.device)  # type: ignore[no-untyped-call]  # torch's
+        self._runner = Runner(self.step, slots.count, model.device)
+
+    @torch.inference_mode()
+    def prefill(self, fresh: Mapping[int, Tensor]) -> None:
+        """Embeddings `(n, H)` into each slot's thinker; `hidden` and `token` are what follows them.
+
+        One pass over the weights for all: it is they that a piece of speech costs.
+        """
+        slots, thinker = self.slots, self.model.thinker
+        span = slots.thinker.packed({slot: len(x) for slot, x in fresh.items()})
+        out = thinker.model(torch.cat([*fresh.values()])[None], slots.thinker, span)[0]
+        ends = accumulate(span.widths)
+        out = torch.stack([out[end - 1] for end in ends])
+        logits = thinker.lm_head(out)
+        for row, (slot, token) in enumerate(zip(fresh, logits.argmax(-1), strict=True)):
+            slots.hidden[slot], slots.token[slot] = out[row], token
+            if self.trace is not None:
+                self.trace.prefilled(slot, logits[row], out[row])
+
+    def hear(self, slot: int, ear: Ear, start: int) -> None:
+        """What is new or changed of an utterance that begins at the slot's position `start`."""
+        changed = ear.listen()
+        if changed is not None and len(fresh := ear.heard(changed)):
+            self.slots.thinker.cut(slot, start + ear.before(changed))
+            self.prefill({slot: fresh})
+
+    def shape(self, rows: slice, *, words: bool, pairs: bool, sound: bool = True) -> Shape:
+        """The step for these rows: caches are read as far as the furthest of them can be after it."""
+        slots = self.slots
+
+        def reach(cache: KVCache, further: int) -> int:
+            if self._beside is not None:  # a graph is for every length
+                return cache.capacity
+            return min(cache.capacity, max(cache.lengths[rows]) + further)
+
+        return Shape(
+            rows,
+            words,
+            PAIR if pairs else SOUND,
+            reach(slots.thinker, 1),
+            reach(slots.backbone, PAIR),
+            reach(slots.codec.cache, self.model.config.codec.resample),
+            sound,
+        )
+
+    @torch.inference_mode()
+    def run(self, shape: Shape, plan: Sequence[bool]) -> NDArray[Any]:
+        """`step` for the rows of the plan, on the host; a graph where there is a GPU and no trace."""
+        return self._runner(shape, plan, graphed=not self.observed)
+
+    @torch.inference_mode()
+    def prepare(self) -> None:
+        """Captures every graph that serving needs; nothing to do where there is no GPU."""
+        for size in self._runner.buckets:
+            for words, pairs in product((True, False), repeat=2):
+                self._runner.prepare(self.shape(slice(0, size), words=words, pairs=pairs))
+
+    @property
+    def observed(self) -> bool:
+        """Somebody looks on from the host: no graph."""
+        return self.trace is not None
+
+    def step(self, shape: Shape, plan: Tensor) -> Tensor:
+        """The next frame of every row of `plan` `(B,)` bool whose reply is not over: `pack`ed `(B, n)`.
+
+        The first frame of a reply, and every second one after it, takes in the pending word.
+        """
+        slots, progress, rows = self.slots, self.slots.progress, shape.rows
+        frames, end, pending = progress.frames[rows], progress.end[rows], progress.pending[rows]
+        first = frames == 0
+        told = pending & (frames % 2 == 0)
+        counts = torch.where(first, FIRST, torch.where(told, PAIR, SOUND))
+        on = plan & (end == Ending.GOING)
+        fits = slots.backbone.ends[rows] + counts <= slots.backbone.capacity
+        end.masked_fill_(on & ~fits, Ending.POSITIONS)
+        on = on & fits
+        told = told & on
+        word = torch.where(told, slots.token[rows], NO_WORD)
+        x = self._inputs(shape, first)
+        pending.logical_and_(~told)
+        progress.text_over[rows].logical_or_(word == self.model.config.im_end)
+        if shape.words:
+            with self._aside():
+                self.think(shape, on)
+        state = self.backbone(shape, x, counts * on)
+        codes = self.codes(shape, state, on)
+        zero = codes == self.model.config.codebook_eos
+        frames += on
+        end.masked_fill_(on & (frames >= progress.most[rows]), Ending.LENGTH)
+        # the official test leaves the last codebook out; such a frame may still sound
+        end.masked_fill_(on & zero[:, :-1].all(1), Ending.SOUND)
+        heard = on & ~zero.all(1)
+        pcm = self.sound(shape, heard) if shape.sound else None
+        if shape.words and self._beside is not None:
+            torch.cuda.current_stream(self.model.device).wait_stream(self._beside)
+        lengths = [slots.thinker.ends[rows], slots.backbone.ends[rows], slots.codec.cache.ends[rows]]
+        return pack([word, end, heard, progress.text_over[rows], pending, *lengths], codes, pcm)
+
+    def _aside(self) -> AbstractContextManager[object]:
+        """Beside what the current stream does from here on."""
+        if self._beside is None:
+            return nullcontext()
+        self._beside.wait_stream(torch.cuda.current_stream(self.model.device))
+        return torch.cuda.stream(self._beside)
+
+    def _inputs(self, shape: Shape, first: Tensor) -> Tensor:
+        """What the backbone takes in, `(B, width, H)`: a, h, t; for a first frame h, t."""
+        slots, model, rows = self.slots, self.model, shape.rows
+        before = model.embed_frames(slots.codes[rows])
+        if shape.width == SOUND:
+            return before[:, None]
+        x = torch.stack((before, slots.hidden[rows], model.thinker.embed(slots.token[rows])), dim=1)
+        return torch.where(first[:, None, None], x.roll(-1, 1), x)
+
+    def think(self, shape: Shape, on: Tensor) -> None:
+        """A word further for those of `on` `(B,)` that have none pending; without room their text is over."""
+        slots, progress, thinker, rows = self.slots, self.slots.progress, self.model.thinker, shape.rows
+        hidden, token, said = slots.hidden[rows], slots.token[rows], progress.said[rows]
+        on = on & ~progress.pending[rows] & ~progress.text_over[rows]
+        room = slots.thinker.ends[rows] < slots.thinker.capacity
+        progress.text_over[rows].logical_or_(on & ~room)
+        on = on & room
+        span = slots.thinker.device_span(rows, on.long(), 1, shape.thinker)
+        out = thinker.model(thinker.embed(token)[:, None], slots.thinker, span)[:, 0]
+        logits = thinker.lm_head(out)
+        script = progress.script[rows]
+        own = logits.argmax(-1)
+        given = script.gather(1, said[:, None].clamp(max=script.shape[1] - 1))[:, 0]
+        word = torch.where(said < progress.scripted[rows], given, own)
+        hidden.copy_(torch.where(on[:, None], out, hidden))
+        token.copy_(torch.where(on, word, token))
+        said += on
+        progress.pending[rows].logical_or_(on)
+        if self.trace is not None:
+            self.trace.thought(rows, on, logits, out)
+
+    def backbone(self, shape: Shape, x: Tensor, counts: Tensor) -> Tensor:
+        """`counts` `(B,)` of the positions `x` `(B, width, H)` taken in; the states of the last, `(B, H)`."""
+        cache = self.slots.backbone
+        span = cache.device_span(shape.rows, counts, shape.width, shape.backbone)
+        out: Tensor = self.model.backbone.model(x, cache, span)
+        if shape.width == SOUND:
+            return out[:, 0]
+        last = (counts - 1).clamp(min=0)[:, None, None].expand(-1, 1, out.shape[2])
+        return out.gather(1, last)[:, 0]
+
+    def codes(self, shape: Shape, state: Tensor, on: Tensor) -> Tensor:
+        """Backbone states `(B, H)` to a frame's codes `(B, codebooks)`; they stay in the slots of `on`."""
+        model, slots, rows = self.model, self.slots, shape.rows
+        decoder, cache, noise = model.decoder, self.slots.frame, self._noise(rows)
+        logits = [model.backbone.codebook0_head(state)]
+        codes = [self._pick(rows, logits[0], 0, noise)]
+        # the backbone's state and the first code are both known: they go in at once
+        x = torch.stack((state, model.embed_code(0, codes[0])), dim=1)
+        at = 0
+        for book in range(1, model.config.codebooks):
+            span = cache.fresh_span(rows, at, x.shape[1])
+            positions = (span.positions - 1).clamp(min=0) if self.quirks.decoder_starts_twice else None
+            out = decoder.model(decoder.projection(x), cache, span, positions)[:, -1]
+            at = span.live
+            logits.append(decoder.codebook_head(out, book))
+            codes.append(self._pick(rows, logits[-1], book, noise))
+            x = model.embed_code(book, codes[-1])[:, None]
+        found = torch.stack(codes, dim=1)
+        before = slots.codes[rows]
+        before.copy_(torch.where(on[:, None], found, before))
+        slots.draws[rows] += on
+        if self.trace is not None:
+            self.trace.sounded(rows, on, logits, state)
+        return found
+
+    def _noise(self, rows: slice) -> Tensor:
+        """`(B, codebooks, V)`."""
+        slots, config = self.slots, self.model.config
+        books = torch.arange(config.codebooks, device=self.model.device)
+        draws = slots.draws[rows][:, None] * config.codebooks + books
+        seeds = slots.seed[rows][:, None].expand_as(draws)
+        noise = gumbel(seeds.flatten(), draws.flatten(), config.codebook_vocab)
+        return noise.view(*draws.shape, -1)
+
+    def _pick(self, rows: slice, logits: Tensor, book: int, noise: Tensor) -> Tensor:
+        slots = self.slots
+        if not self.quirks.draws_any_id:
+            logits = logits.clone()
+            logits[:, self.model.config.codebook_size :].fill_(-torch.inf)
+        if self.trace is not None and self.trace.script is not None:
+            return self.trace.led(rows, book, slots.progress.frames)
+        top_p = slots.top_p[rows]
+        if book == 0 and self.quirks.first_codebook_ignores_top_p:
+            top_p = torch.ones_like(top_p)
+        return pick(logits, slots.temperature[rows], slots.top_k[rows], top_p, noise[:, book])
+
+    def sound(self, shape: Shape, heard: Tensor) -> Tensor:
+        """The slots' last codes as sound `(B, frame)` float32 in [-1, 1]; rows not `heard` stand still."""
+        codes = self.slots.codes[shape.rows, :, None]
+        codec = self.model.codec_model
+        return codec.decode(codes, self.slots.codec, shape.rows, heard, shape.codec).float()

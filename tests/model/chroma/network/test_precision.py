@@ -1,0 +1,64 @@
+"""Linear layers in bytes: how far off, and which."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+import torch
+from torch import nn
+
+from model.chroma.network.precision import ByteLinear, round_weights
+from tests.model.chroma import toy
+
+
+def test_an_int8_weight_is_off_by_half_a_step_at_most() -> None:
+    layer = nn.Linear(50, 20)
+    ours = ByteLinear.of(layer, "int8")
+    off = (ours.weight.float() * ours.scale[:, None] - layer.weight).abs()
+    assert (off <= ours.scale[:, None] * 0.5001).all()
+    assert (ours.weight.abs().amax(1) == 127).all(), "each output uses the whole byte"
+
+
+def test_an_fp8_weight_is_off_by_a_sixteenth_at_most() -> None:
+    layer = nn.Linear(50, 20)
+    ours = ByteLinear.of(layer, "fp8")
+    off = (ours.weight.float() * ours.scale[:, None] - layer.weight).abs()
+    least = ours.scale[:, None] * 2**-9  # below it numbers have no exponent left
+    assert (off <= layer.weight.abs() / 16 + least).all()
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_a_layer_is_its_rounded_weights(kind: Literal["int8", "fp8"]) -> None:
+    layer, x = nn.Linear(50, 20), torch.randn(2, 3, 50)
+    ours = ByteLinear.of(layer, kind)
+    expected = nn.functional.linear(x, ours.weight.float() * ours.scale[:, None], layer.bias)
+    torch.testing.assert_close(ours(x), expected)
+
+
+def test_an_output_without_weights_stays_nothing() -> None:
+    layer = nn.Linear(5, 2, bias=False)
+    nn.init.zeros_(layer.weight)
+    assert (ByteLinear.of(layer, "int8")(torch.ones(1, 5)) == 0).all()
+
+
+def test_big_layers_are_bytes_and_all_else_is_as_it_was() -> None:
+    model = toy.model()
+    before = model.state_dict()
+    rounded = round_weights(toy.model(), "int8").state_dict()
+    bytes_ = {name for name, tensor in rounded.items() if tensor.dtype == torch.int8}
+    for name, tensor in before.items():
+        if name not in bytes_:
+            assert torch.equal(rounded[name], tensor), name
+    parts = {name.split(".")[0] for name in bytes_}
+    assert parts == {"thinker", "backbone", "decoder"}
+    assert {"thinker.lm_head.weight", "backbone.codebook0_head.weight", "decoder.projection.weight"} < bytes_
+    assert not any("audio_tower" in name or "embed" in name for name in bytes_)
+    stacks = ("thinker.model.layers.", "backbone.model.layers.", "decoder.model.layers.")
+    assert len(bytes_) == 3 + sum(name.startswith(stacks) and "proj.weight" in name for name in before)
+
+
+def test_the_audio_table_is_held_once() -> None:
+    model = toy.model()
+    alike = [name for name, p in model.named_parameters() if p.shape == model.audio_table.shape]
+    assert alike == ["audio_table"]
