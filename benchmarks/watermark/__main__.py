@@ -64,7 +64,9 @@ class Run:
             raise OutOfTime
         longest = max(seconds for seconds, _ in wanted)
         speech = self.marked(mark, host)[: longest * RATE_HZ]
-        samples, rate_hz = row.through(host, speech, RATE_HZ)
+        if (heard := row.through(host, speech, RATE_HZ)) is None:
+            return 0
+        samples, rate_hz = heard
         for seconds, asked in wanted:
             self.kept.add(asked, list(mark.looks(host, samples[: seconds * rate_hz], rate_hz, row.among)))
         return len(wanted)

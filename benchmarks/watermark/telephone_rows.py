@@ -18,6 +18,7 @@ import numpy as np
 import soxr
 
 from benchmarks.envelope_lessons import mixed, room
+from benchmarks.watermark import chromium_calls
 from benchmarks.watermark.channels import Channel, amr, attacks, chain, codec, law, opus, own_chance
 from benchmarks.watermark.codec_libraries import MISSING, amr_wb, g729
 from benchmarks.watermark.hosts import HostSpeech, babble
@@ -33,19 +34,21 @@ CELP: Final[Goals] = {10: (90, 85), 20: (99, 98)}
 LOW: Final[Goals] = {10: (80, 75), 20: (98, 95)}
 WIRE: Final[Goals] = {10: (65, 45), 20: (90, 90)}
 AIR: Final[Goals] = {10: (85, 60), 20: (95, 80)}
+CONTROL: Final = "no mark"
 TODAY: Final = "as it was"
 """The group of rows that the mark survived before it had two layers."""
 
 
 @dataclass(frozen=True)
 class TelephoneRow:
-    """`through`: what a host's marked sound becomes. `missing`: why it cannot be tried, and the remedy.
+    """`through`: what a host's marked sound becomes, or None where that was not recorded. `missing`: why it
+    cannot be tried, and the remedy.
     `among`: also sought among the registry's calls."""
 
     name: str
     group: str
     goals: Goals
-    through: Callable[[HostSpeech, np.ndarray, int], tuple[np.ndarray, int]]
+    through: Callable[[HostSpeech, np.ndarray, int], tuple[np.ndarray, int] | None]
     missing: str | None = None
     among: bool = False
 
@@ -111,8 +114,12 @@ def rows(kept_speech: Path) -> list[TelephoneRow]:
         others = np.asarray(soxr.resample(others, 24_000, rate_hz), np.float32)[: len(heard)]
         return mu(mixed(heard, others, 15), rate_hz)
 
+    def played(_: HostSpeech, samples: np.ndarray, rate_hz: int) -> tuple[np.ndarray, int] | None:
+        return chromium_calls.recorded(samples, rate_hz, kept_speech.parent)
+
     return [
         *(_row(f"wobble {name}", "time", TIME, chain(warped(warp), mu)) for name, warp in WOBBLES.items()),
+        TelephoneRow("NetEq (Chromium)", "changing time", CHANGING, played, _recordings(kept_speech.parent)),
         _row("NetEq (stand-in)", "changing time", CHANGING, chain(mu, stood_in)),
         _row("random wobble .7 ms", "changing time", CHANGING, chain(wandering, mu)),
         _row("WSOLA +-3 %, each second", "changing time", CHANGING, chain(restless, mu)),
@@ -135,6 +142,8 @@ def rows(kept_speech: Path) -> list[TelephoneRow]:
             for change in (0.03, -0.03)
         ),
         *(_row(each.name, TODAY, {}, each.channel) for each in attacks() if each.name not in OURS),
+        _control("not marked, G.711", mu),
+        _control("not marked, AMR 12.2", amr("12.2")),
     ]
 
 
@@ -149,6 +158,21 @@ WOBBLES: Final = {
 
 def _steadily(tempo: float) -> Callable[[int], float]:
     return lambda _: tempo
+
+
+def _control(name: str, channel: Channel) -> TelephoneRow:
+    """The same speech without any mark: what is found there is a false alarm."""
+
+    def through(host: HostSpeech, samples: np.ndarray, rate_hz: int) -> tuple[np.ndarray, int]:
+        return channel(host.speech[: len(samples)], rate_hz)
+
+    return TelephoneRow(name, CONTROL, {}, through, _missing(name))
+
+
+def _recordings(out: Path) -> str | None:
+    if any((out / chromium_calls.FOLDER).glob("*.npz")):
+        return None
+    return "NetEq (Chromium) is not tried: record it first, python -m benchmarks.watermark.chromium_calls"
 
 
 def _missing(name: str) -> str | None:

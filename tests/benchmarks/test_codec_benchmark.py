@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.watermark import __main__ as command
-from benchmarks.watermark import codec_table, telephone_rows
+from benchmarks.watermark import chromium_calls, codec_table, telephone_rows
 from benchmarks.watermark.adapters import Look, OtherPython, Ours
 from benchmarks.watermark.host_speech import RATE_HZ
 from benchmarks.watermark.hosts import HostSpeech
@@ -178,3 +178,26 @@ def test_another_search_is_another_recording(tmp_path: Path) -> None:
     kept.add(Asked("clean", "ours", "en", 0, 10), [Look("blind", True, 9.0, 1.0)])
     assert kept.knows(Asked("clean", "ours", "en", 0, 10))
     assert not kept.knows(Asked("clean", "ours", "en", 0, 10, search="within a minute"))
+
+
+def test_a_recording_of_chromium_is_found_by_what_was_sent(tmp_path: Path) -> None:
+    sent = np.random.default_rng(3).uniform(-0.5, 0.5, 20 * RATE_HZ).astype(np.float32)
+    (tmp_path / chromium_calls.FOLDER).mkdir()
+    kept = tmp_path / chromium_calls.FOLDER / f"{chromium_calls.name_of(sent)}.npz"
+    np.savez(kept, sound=np.full(100, 1 << 14, np.int16), rate_hz=48_000, seconds=20.0, stats="{}")
+    sound, rate_hz = chromium_calls.recorded(sent, RATE_HZ, tmp_path) or (np.zeros(1), 0)
+    assert (sound == 0.5).all()
+    assert rate_hz == 48_000
+    other, longer = sent[::-1], np.concatenate((sent, sent))
+    assert chromium_calls.recorded(other, RATE_HZ, tmp_path) is None
+    assert chromium_calls.recorded(longer, RATE_HZ, tmp_path) is None, "so much was not recorded"
+
+
+def test_what_is_not_marked_is_a_row(tmp_path: Path) -> None:
+    row = next(row for row in telephone_rows.rows(tmp_path) if row.name == "not marked, G.711")
+    plain = np.random.default_rng(4).uniform(-0.5, 0.5, 2 * RATE_HZ).astype(np.float32)
+    host = HostSpeech("en", 0, plain)
+    once, again = (row.through(host, marked, RATE_HZ) for marked in (plain, plain + 0.1))
+    assert once is not None
+    assert again is not None
+    assert np.array_equal(once[0], again[0])
