@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cache
+from typing import Any, Literal
 
 import torch
 from numpy.typing import NDArray
@@ -18,6 +19,16 @@ from torch import Tensor
 from model.chroma.serving.plan import Shape
 
 Step = Callable[[Shape, Tensor], Tensor]
+
+
+@cache
+def stream(use: Literal["warming", "beside"], device: torch.device) -> torch.cuda.Stream:
+    """The stream of that use on that device: one for all steps of the process.
+
+    Of torch's 32 streams the 33rd that is asked for is the first again, so a stream for each capture would
+    come to be the one that the thinker runs on beside it; and each keeps cuBLAS's workspace.
+    """
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's
 
 
 def buckets(slots: int) -> list[int]:
@@ -77,7 +88,7 @@ class Runner:
         """The step over the first rows as a graph; it is run before, so that libraries are set up."""
         with torch.cuda.device(self._device):
             plan = torch.zeros(shape.rows.stop, dtype=torch.bool, device=self._device)
-            warming: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's
+            warming = stream("warming", self._device)
             warming.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(warming):
                 for _ in range(2):

@@ -14,8 +14,10 @@ must, replies in any phase share the thinker's every second step.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import accumulate, product
 from typing import Any
 
@@ -29,7 +31,7 @@ from model.chroma.network.quirks import Quirks
 from model.chroma.network.sampling import gumbel, pick
 from model.chroma.network.trace import Trace
 from model.chroma.network.weights import Chroma
-from model.chroma.serving.graph import Runner
+from model.chroma.serving.graph import Runner, stream
 from model.chroma.serving.plan import NO_WORD, Ending, Shape, pack
 from model.chroma.serving.slots import Slots
 
@@ -47,8 +49,9 @@ class Steps:
         self.trace: Trace | None = None
         self._beside: torch.cuda.Stream | None = None
         if model.device.type == "cuda":
-            self._beside = torch.cuda.Stream(model.device)  # type: ignore[no-untyped-call]  # torch's
-        self._runner = Runner(self.step, slots.count, model.device)
+            self._beside = stream("beside", model.device)
+        # weak: a runner that held its steps would keep them and their slots until a collection
+        self._runner = Runner(partial(type(self).step, weakref.proxy(self)), slots.count, model.device)
 
     @torch.inference_mode()
     def prefill(self, fresh: Mapping[int, Tensor]) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from model.chroma.serving.graph import Runner, _Captured, buckets
+from model.chroma.serving.graph import Runner, _Captured, buckets, stream
 from model.chroma.serving.plan import Shape
 
 
@@ -55,3 +58,47 @@ def test_a_replay_sends_who_takes_part_and_answers_their_rows(monkeypatch: pytes
     runner.prepare(shape(0, 2, words=False))
     np.testing.assert_array_equal(runner(shape(0, 2, words=False), [True, True]), [[0], [1]])
     assert captured[1:] == [(slice(0, 2), False)]
+
+
+def test_all_captures_warm_up_on_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stream keeps cuBLAS's workspace, and the 33rd of torch's would be the thinker's again."""
+    made: list[Any] = []
+    used: list[Any] = []
+
+    class Stream:
+        def __init__(self, *_: object) -> None:
+            made.append(self)
+
+        def wait_stream(self, _: object) -> None:
+            pass
+
+    @contextmanager
+    def on(stream: Any) -> Iterator[None]:
+        used.append(stream)
+        yield
+
+    for name, fake in {
+        "Stream": Stream,
+        "stream": on,
+        "device": nullcontext,
+        "current_stream": lambda *_: SimpleNamespace(wait_stream=lambda _: None),
+        "CUDAGraph": lambda: SimpleNamespace(pool=lambda: None),
+        "graph": lambda *_, **__: nullcontext(),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    for name in ("zeros", "empty"):  # nothing can be pinned where there is no GPU
+        plain = getattr(torch, name)
+        monkeypatch.setattr(
+            torch, name, lambda *given, plain=plain, pin_memory=False, **named: plain(*given, **named)
+        )
+    stream.cache_clear()
+    beside = stream("beside", torch.device("cpu"))
+    for _ in range(2):  # a trial of `auto`, and the engine
+        runner = Runner(step, 8, torch.device("cpu"))
+        for size in (1, 2, 4, 8):
+            runner._capture(shape(0, size))
+    stream.cache_clear()
+    assert len(made) == 2
+    assert len(used) == 8
+    assert set(used) == {made[1]}
+    assert beside is made[0]
