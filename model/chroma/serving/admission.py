@@ -105,6 +105,7 @@ def capacity(points: Sequence[Point], limit_s: float) -> Capacity:
 def find(model: Chroma, quirks: Quirks, context: int, voices_bytes: int) -> Capacity:
     """Measures on the model's device. Raises `CheckpointError` when there is no room for one."""
     slot_bytes = Slots.make(model, 1, quirks, context=context).nbytes
+    give_back(model.device)
     fits = memory_fits(slot_bytes, voices_bytes, free_bytes(model.device))
     if not fits:
         raise CheckpointError(
@@ -116,19 +117,35 @@ def find(model: Chroma, quirks: Quirks, context: int, voices_bytes: int) -> Capa
 
 
 def measure(model: Chroma, quirks: Quirks, context: int, fits: int, limit_s: float) -> list[Point]:
-    """Times steps of 1, 2, 4, … replies, up to `fits` or until one is over the limit."""
+    """Times steps of 1, 2, 4, … replies, up to `fits` or until one is over the limit.
+
+    What one trial took is free before the next: each of them takes the memory of its slots anew.
+    """
     points: list[Point] = []
     count = 1
     while True:
-        try:
-            points.append((count, statistics.median(time_steps(model, quirks, context, count))))
-        except torch.OutOfMemoryError:
-            if not points:
-                raise
+        seconds = _trial(model, quirks, context, count)
+        if seconds is None and not points:
+            raise CheckpointError(
+                f"a step of one reply needs more memory than {model.device} has beside the weights and one "
+                "conversation; lower VOICEGATE_CHROMA_CONTEXT"
+            )
+        if seconds is None:
             return points  # steps need more to work in than was left for them
-        if count == fits or points[-1][1] > limit_s:
+        points.append((count, seconds))
+        if count == fits or seconds > limit_s:
             return points
         count = min(2 * count, fits)
+
+
+def _trial(model: Chroma, quirks: Quirks, context: int, count: int) -> float | None:
+    """Seconds of a step of `count` replies; None when memory does not hold it."""
+    try:
+        return statistics.median(time_steps(model, quirks, context, count))
+    except torch.OutOfMemoryError:
+        return None
+    finally:
+        give_back(model.device)
 
 
 @torch.inference_mode()
@@ -170,6 +187,13 @@ def _fill(model: Chroma, slots: Slots, steps: Steps) -> None:
 def memory_fits(slot_bytes: int, voices_bytes: int, free_bytes: int) -> int:
     """Conversations for which there is memory besides the voices'."""
     return max(0, min(MOST, int((MEMORY_SHARE * free_bytes - voices_bytes) / slot_bytes)))
+
+
+def give_back(device: torch.device) -> None:
+    """What torch keeps of memory that nobody uses goes back to the device: others may want it in other
+    sizes, and `free_bytes` sees it."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def free_bytes(device: torch.device) -> int:

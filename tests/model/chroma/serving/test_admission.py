@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import time
+import weakref
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 
-from model.chroma.network.quirks import SERVING
+from model.chroma.network.quirks import SERVING, Quirks
 from model.chroma.network.weights import Chroma
 from model.chroma.serving import admission, chat
 from model.chroma.serving.admission import Capacity, capacity, fit, memory_fits
+from model.chroma.serving.conductor import speak
 from model.chroma.serving.engine import ChromaEngine, EngineSettings
 from model.chroma.serving.meters import RECENT_ANSWERS, RECENT_S, RECENT_STEPS, Meters
+from model.chroma.serving.reply import Reply
+from model.chroma.serving.slots import Slots
+from model.chroma.serving.steps import Steps
 from model.errors import CheckpointError, EngineBusy
 from tests.model.chroma.serving.test_conversation import Opener, noise, opened, reference_of
 
@@ -175,3 +183,96 @@ async def test_what_an_engine_shows_of_itself(toy_model: Chroma, opened: Opener)
     await conversation.close()
     assert 'kv_live_bytes{cache="backbone"} 0.0' in await engine.metrics()
     await engine.close()
+
+
+# ── trials take memory one after the other ──────────────────────────────────────────────────────────────────
+
+
+class Device:
+    """A device that holds so many slots, and whatever else a step of `works` slots takes; counted by the
+    thinkers' caches that live."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, holds: int, works: int | None = None) -> None:
+        self.live = 0
+        self.most = 0
+        self.given_back: list[int] = []
+        """slots that lived when memory was given back"""
+        made = Slots.make.__func__  # type: ignore[attr-defined]  # it is a classmethod
+
+        def make(cls: type[Slots], model: Chroma, count: int, *given: Any, **named: Any) -> Slots:
+            if self.live + count > holds:
+                raise torch.OutOfMemoryError(f"{self.live} + {count} of {holds}")
+            slots: Slots = made(cls, model, count, *given, **named)
+            self.live += count
+            self.most = max(self.most, self.live)
+            weakref.finalize(slots.thinker.keys, self._free, count)
+            return slots
+
+        def time_steps(model: Chroma, quirks: Quirks, context: int, count: int) -> list[float]:
+            slots = Slots.make(model, count, quirks, context=context)
+            steps = Steps(model, slots, quirks)
+            speak(steps, [Reply(0, 1, [0])])
+            if works is not None and count > works:
+                raise torch.OutOfMemoryError("no room to work in")
+            return [1 * MS]
+
+        monkeypatch.setattr(Slots, "make", classmethod(make))
+        monkeypatch.setattr(admission, "time_steps", time_steps)
+        monkeypatch.setattr(admission, "give_back", lambda _: self.given_back.append(self.live))
+
+    def _free(self, count: int) -> None:
+        self.live -= count
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """What only a collection would free lives on."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_what_a_trial_took_is_free_before_the_next(
+    toy_model: Chroma, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Device(monkeypatch, holds=9)
+    assert [count for count, _ in admission.measure(toy_model, SERVING, 60, 9, 1.0)] == [1, 2, 4, 8, 9]
+    assert (device.live, device.most) == (0, 9)
+    assert device.given_back == [0] * 5
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_memory_ends_the_trials_where_steps_need_more_of_it(
+    toy_model: Chroma, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Device(monkeypatch, holds=9, works=5)
+    points = admission.measure(toy_model, SERVING, 60, 9, 1.0)
+    assert capacity(points, 1.0) == Capacity(4, "memory", tuple(points))
+    assert device.given_back == [0] * 4, "of the trial that failed too"
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_a_device_without_room_to_work_for_one_says_so(
+    toy_model: Chroma, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Device(monkeypatch, holds=9, works=0)
+    with pytest.raises(CheckpointError, match="a step of one reply needs more memory than cpu has"):
+        admission.measure(toy_model, SERVING, 60, 9, 1.0)
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_the_slots_of_a_timed_trial_die_with_it(toy_model: Chroma, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[torch.Tensor]] = []
+    make = Slots.make.__func__  # type: ignore[attr-defined]  # it is a classmethod
+
+    def seen(*given: Any, **named: Any) -> Slots:
+        slots: Slots = make(*given, **named)
+        made.extend(weakref.ref(tensor) for tensor in (slots.thinker.keys, slots.backbone.keys, slots.hidden))
+        return slots
+
+    monkeypatch.setattr(Slots, "make", classmethod(seen))
+    admission.time_steps(toy_model, SERVING, 200, 2)
+    assert len(made) == 3
+    assert not [tensor() for tensor in made if tensor() is not None]
