@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.chroma.serving.garbage import Garbage
 from model.chroma.serving.meters import Meters
 from model.chroma.serving.reply import Reply, perform
 from model.chroma.serving.schedule import Kind, Rest, Schedule, Step, Work
@@ -68,7 +69,14 @@ def speak(steps: Steps, replies: Sequence[Reply]) -> list[Spoken]:
 class Conductor:
     """Steps replies together; see the module."""
 
-    def __init__(self, steps: Steps, lead_s: float = LEAD_S, meters: Meters | None = None) -> None:
+    def __init__(
+        self,
+        steps: Steps,
+        lead_s: float = LEAD_S,
+        meters: Meters | None = None,
+        garbage: Garbage | None = None,
+    ) -> None:
+        """`garbage`: where the engine says when this process collects it."""
         self.steps = steps
         self.meters = meters or Meters()
         self.schedule: Schedule[Reply, _Job] = Schedule(lead_s, steps.model.config.frame_s)
@@ -76,6 +84,7 @@ class Conductor:
         self._parts: dict[Reply, _Part] = {}
         self._changed = asyncio.Event()
         self._tasks = Tasks()
+        self._garbage = garbage
         self._begun = False
         self._closed = False
 
@@ -137,11 +146,17 @@ class Conductor:
             raise _closed()
         if not self._begun:
             self._begun = True
+            if self._garbage is not None:
+                self._garbage.begin()
             self._tasks.vital(self._run, "chroma.conductor")  # without it every caller would wait for ever
 
     async def _run(self) -> None:
         while True:
             now = time.perf_counter()
+            if self._garbage is not None and self._garbage.due(now):
+                collect = self.do(Kind.GARBAGE, 1, self._garbage.collect, _unhurried)
+                self._tasks.short(collect, "chroma.garbage")
+                await asyncio.sleep(0)  # it asks before the next thing is chosen
             match self.schedule.next(now):
                 case Step(replies):
                     await self._frames(replies)
@@ -244,6 +259,11 @@ class Conductor:
         for part in self._parts.values():
             part.frames.put_nowait(_closed())
         await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
+
+
+def _unhurried() -> bool:
+    """Frames of those who talk go first."""
+    return False
 
 
 def _closed() -> EngineError:

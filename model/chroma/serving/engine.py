@@ -17,6 +17,7 @@ import structlog
 import torch
 
 from consent.grants.grant import VoiceGrant, hash_voice
+from model import own_process
 from model.api import RATE_HZ, Limits, Reference
 from model.chroma.network import checkpoint
 from model.chroma.network import config as chroma_config
@@ -31,6 +32,7 @@ from model.chroma.serving.admission import Capacity
 from model.chroma.serving.chat import Chat
 from model.chroma.serving.conductor import LEAD_S, Conductor
 from model.chroma.serving.conversation import ChromaConversation
+from model.chroma.serving.garbage import Garbage
 from model.chroma.serving.meters import Meters
 from model.chroma.serving.schedule import LEAST_FRAMES, Kind
 from model.chroma.serving.slots import Slots
@@ -124,7 +126,8 @@ class ChromaEngine:
         self.slots = Slots.make(model, self.capacity.conversations, quirks, context=settings.context)
         self.steps = Steps(model, self.slots, quirks)
         self.meters = Meters()
-        self.conductor = Conductor(self.steps, settings.lead_s, self.meters)
+        garbage = Garbage() if own_process.is_own() else None
+        self.conductor = Conductor(self.steps, settings.lead_s, self.meters, garbage)
         self.voices = VoiceCache(settings.voices_bytes)
         self.reply_frames = max(1, round(settings.reply_s / model.config.frame_s))
         self.answer_room = min(512, self.slots.thinker.capacity // 4)

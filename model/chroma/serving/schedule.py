@@ -46,6 +46,8 @@ class Kind(StrEnum):
     """size: frames of a clip"""
     SLOT = "slot"
     """cuts and clears; of no size"""
+    GARBAGE = "garbage"
+    """a collection of Python's; of no size"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from model.chroma.serving.conductor import Conductor, Spoken
+from model.chroma.serving.garbage import Garbage
 from model.chroma.serving.reply import Reply
 from model.chroma.serving.schedule import Kind
 from model.errors import EngineError
@@ -27,11 +28,11 @@ FRAME_S = 0.01
 class Band(Conductor):
     """Steps that answer frames of nothing; `gate` holds the thread."""
 
-    def __init__(self, lead_s: float = 0.1) -> None:
+    def __init__(self, lead_s: float = 0.1, garbage: Garbage | None = None) -> None:
         config = SimpleNamespace(frame_s=FRAME_S)
         model = SimpleNamespace(config=config, device=torch.device("cpu"))
         steps: Any = SimpleNamespace(model=model, prefill=self._prefill)
-        super().__init__(steps, lead_s)
+        super().__init__(steps, lead_s, garbage=garbage)
         self.stepped: list[list[Reply]] = []
         self.fed: list[list[int]] = []
         self.stepping = threading.Event()
