@@ -46,6 +46,8 @@ bench-echo: $(VENV)/.test
 bench-engine: $(VENV)/.test
 	$(BIN)/python -m benchmarks.understanding
 	$(BIN)/python -m benchmarks.engine
+	@if $(BIN)/python -c 'import triton' 2>/dev/null; then $(BIN)/python -m benchmarks.engine_kernels; \
+	else echo "without the kernels: pip install triton==3.9.0 (1 GB)"; fi
 
 bench-ears: export OPENBLAS_NUM_THREADS := 1
 bench-ears: $(VENV)/.test

@@ -1,0 +1,29 @@
+"""What each kernel may need: at most so many registers of a thread and bytes of shared memory of a program.
+
+A new kernel needs a row in `BUDGETS`; a function that others inline, one in `INLINED`. Who raises a row says
+why: the 65,536 registers of a multiprocessor are shared by the threads of all programs that run on it, its
+227 KiB of memory by the programs. `python -m benchmarks.engine_kernels` prints what is needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Budget:
+    """At most so many registers of a thread and bytes of shared memory of a program, in any variant."""
+
+    registers: int
+    shared: int
+
+
+BUDGETS = {
+    "_combine": Budget(40, 2_048),
+    "_gated": Budget(32, 0),
+    "_product": Budget(72, 65_536),
+    "_rotate_put": Budget(32, 0),
+    "_share": Budget(112, 71_680),
+}
+INLINED: frozenset[str] = frozenset()
+"""Functions of the package that Triton compiles into others."""

@@ -1,0 +1,46 @@
+"""How many kernels the full model launches, counted on shapes alone, and how many it may.
+
+Whoever launches fewer lowers the number here, in the same change.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.needs import missing
+
+STEP_WITH_WORDS = 2_040
+"""Nodes of a graph in which the thinker goes on and words come in. The goal is 1,100."""
+STEP_WITHOUT = 1_404
+PREFILL_OF_ONE = 750
+"""Launches. The goal is 800 for any number of slots."""
+PREFILL_OF_A_SLOT_MORE = 230
+
+
+@cache
+def _steps() -> tuple[ModuleType, Any]:
+    if importlib.util.find_spec("triton") is None:
+        missing("triton is not installed, so no launch is counted: pip install triton==3.9.0 (1 GB)")
+    from model.chroma.tools import launches
+
+    return launches, launches.steps_on_paper(launches.on_paper(launches.full_size()), slots=8)
+
+
+@pytest.mark.parametrize(("words", "most"), [(True, STEP_WITH_WORDS), (False, STEP_WITHOUT)])
+def test_a_step_has_so_many_nodes_at_most_whatever_its_rows(words: bool, most: int) -> None:
+    launches, steps = _steps()
+    one, two, seven = (launches.of_step(steps, rows, words=words, pairs=words).total for rows in (1, 2, 7))
+    assert one <= two == seven <= most
+
+
+def test_a_prefill_launches_so_much_at_most() -> None:
+    launches, steps = _steps()
+    one = launches.of_prefill(steps, [50]).total
+    five = launches.of_prefill(steps, [50, 12, 3, 50, 37]).total
+    assert one <= PREFILL_OF_ONE
+    assert five <= one + 4 * PREFILL_OF_A_SLOT_MORE
