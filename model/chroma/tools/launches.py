@@ -3,8 +3,8 @@
 The model stands on torch's meta device. Every torch operation that would start a kernel is counted as it goes
 by; every Triton kernel is recorded in place of being compiled. What the counts leave out:
 
-* torch may start more than one kernel for one operation: a convolution or a product may turn its layout or add
-  up split sums, a sort or a sum may go in passes, `cat` takes 128 inputs at most. Each counts as one; a
+* torch may start more than one kernel for one operation: a convolution or a product may turn its layout or
+  add up split sums, a sort or a sum may go in passes, `cat` takes 128 inputs at most. Each counts as one; a
   convolution with a bias counts as two (cuDNN's, and torch's addition), attention under a mask as three (the
   mask is made wide, and its rows are aligned).
 * Copies between host and device, and what the caching allocator or a graph itself adds, are not counted.
@@ -79,7 +79,7 @@ class _Watch(TorchDispatchMode):
     """Counts torch's operations; those that consist of others are taken apart first."""
 
     def __init__(self, found: Launches) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's
         self._found = found
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -115,7 +115,7 @@ def counted() -> Iterator[Launches]:
 
     def record(kernel: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
         if callable(grid):
-            raise TypeError(f"{kernel.fn.__name__}: a grid that is a function of the arguments is not counted")
+            raise TypeError(f"{kernel.fn.__name__}: a grid that asks for the arguments is not counted")
         found.calls.append(KernelCall(kernel, tuple(grid), args, kwargs))
 
     run = JITFunction.run
