@@ -1,5 +1,7 @@
 """Attention of a frame's few new positions over a long cache, in Triton: every row to its own end.
 
+A row is whatever slot it names, and its keys lie in pages (`places`).
+
 Split over the keys (flash decoding, Dao et al. 2023): each program takes one row, one key-value head with its
 group of query heads, and one share of the row's blocks; a second pass weighs the shares by their log-sum-exp.
 Lengths are read on the device, so the grid depends on shapes alone and a graph can hold it.
@@ -12,8 +14,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from model.chroma.kernels.places import page_of
+
 BLOCK = 64
-"""Keys that are read at once."""
+"""Keys that are read at once; all of them lie in one page."""
+STAGES, RING_STAGES = 5, 3
+"""Iterations under way: two blocks of keys are on their way, and a page's number comes two before them."""
 LEAST = 16
 """`tl.dot` takes no less of any axis."""
 WAVES = 4
@@ -22,16 +28,22 @@ WAVES = 4
 
 @triton.jit
 def _share(
-    q, k, v, out, lse, starts, counts, scale,
-    q_row, q_head, q_at, k_row, k_head, k_at, v_row, v_head, v_at,
+    q, k, v, table, rows, out, lse, starts, counts, scale,
+    q_row, q_head, q_at, kv_page, kv_head, kv_at, table_row,
     KV: tl.constexpr, GROUP: tl.constexpr, T: tl.constexpr, D: tl.constexpr, QUERIES: tl.constexpr,
-    WIDE: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr, DOT: tl.constexpr,
+    WIDE: tl.constexpr, BLOCK: tl.constexpr, PAGE: tl.constexpr, WINDOW: tl.constexpr, SPLITS: tl.constexpr,
+    DOT: tl.constexpr,
 ):  # fmt: skip
     """One split's attention: `out` `(rows, KV, SPLITS, GROUP * T, D)` and `lse` without the last axis."""
     pair, split = tl.program_id(0).to(tl.int64), tl.program_id(1)
     row, head = pair // KV, pair % KV
+    slot = tl.load(rows + row)
     start, count = tl.load(starts + row), tl.load(counts + row)
     end = tl.where(count > 0, start + count, 0)  # a row that rests reads nothing
+    last = end - 1
+    page = page_of(table, table_row, slot, 0, PAGE)
+    if WINDOW:  # a ring is one page
+        end = tl.minimum(end, PAGE)
     share = tl.cdiv(tl.cdiv(end, BLOCK), SPLITS) * BLOCK
     low = split * share
     high = tl.minimum(low + share, end)
@@ -47,12 +59,20 @@ def _share(
     for at in range(low, high, BLOCK):
         place = at + tl.arange(0, BLOCK)
         there = (place[:, None] < high) & (d[None, :] < D)
-        keys = tl.load(k + row * k_row + head * k_head + place[:, None] * k_at + d[None, :],
-                       mask=there, other=0.0)  # fmt: skip
-        values = tl.load(v + row * v_row + head * v_head + place[:, None] * v_at + d[None, :],
-                         mask=there, other=0.0)  # fmt: skip
+        if not WINDOW:
+            page = page_of(table, table_row, slot, at, PAGE)
+        block_places = (
+            page * kv_page + head * kv_head + (at % PAGE + tl.arange(0, BLOCK))[:, None] * kv_at + d[None, :]
+        )
+        keys = tl.load(k + block_places, mask=there, other=0.0)
+        values = tl.load(v + block_places, mask=there, other=0.0)
         score = tl.dot(asked, tl.trans(keys.to(DOT)), input_precision="ieee") * scale
-        seen = (place[None, :] <= sees[:, None]) & (place[None, :] < high)
+        held = place
+        if WINDOW:
+            held = last - (last - place) % PAGE  # the position that each place holds
+        seen = (held[None, :] <= sees[:, None]) & (place[None, :] < high)
+        if WINDOW:
+            seen = seen & (held[None, :] > sees[:, None] - WINDOW)
         score = tl.where(seen, score, float("-inf"))
         better = tl.maximum(best, tl.max(score, 1))
         against = tl.where(better == float("-inf"), 0.0, better)  # nothing seen yet: not nan
@@ -100,39 +120,51 @@ def _splits(device: torch.device, pairs: int) -> int:
 
 def split_attend(
     q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    table: Tensor,
+    rows: Tensor,
     starts: Tensor,
     counts: Tensor,
     *,
+    window: int | None = None,
     splits: int | None = None,
     dot: tl.dtype | None = None,
 ) -> Tensor:
-    """`q` `(B, heads, T, D)`, `T` new positions from `starts` `(B,)` on, over `k`, `v` `(B, kv_heads, S, D)`.
+    """`q` `(B, heads, T, D)`, `T` new positions from `starts` `(B,)` on, each over its slot's keys.
 
-    Each position sees itself and what is before it; `counts` `(B,)` of them are real, the others' outputs
-    mean nothing, and a row of none is not read. `splits`: a power of two (None: as the device is filled);
-    `dot`: the products' type (None: that of the keys).
+    `rows` `(B,)` are the slots; `keys`, `values` `(pages, kv_heads, page, D)` and `table` as a `KVCache` has
+    them. Each position sees itself and what is before it, with a `window` (in a ring, which is one page) no
+    more than that; `counts` `(B,)` of them are real, the others' outputs mean nothing, and a row of none is
+    not read. `splits`: a power of two (None: as the device is filled); `dot`: the products' type (None: that
+    of the keys).
     """
     batch, heads, width, dim = q.shape
-    kv_heads = k.shape[1]
+    _, kv_heads, page, _ = keys.shape
     group = heads // kv_heads
     splits = splits or _splits(q.device, batch * kv_heads)
     if dot is None:
-        dot = tl.float32 if k.dtype == torch.float32 else tl.bfloat16
+        dot = tl.float32 if keys.dtype == torch.float32 else tl.bfloat16
     wide = max(LEAST, triton.next_power_of_2(dim))
     queries = max(LEAST, triton.next_power_of_2(group * width))
-    parts = torch.empty(batch, kv_heads, splits, group * width, dim, device=q.device, dtype=torch.float32)
-    lse = torch.empty(parts.shape[:-1], device=q.device, dtype=torch.float32)
     out = torch.empty(q.shape, device=q.device, dtype=q.dtype)
-    assert q.stride(3) == k.stride(3) == v.stride(3) == starts.stride(0) == counts.stride(0) == 1  # noqa: S101  # `Attention` and `KVCache` made all five
+    parts = out  # one share is the whole
+    if splits > 1:
+        parts = torch.empty(batch, kv_heads, splits, group * width, dim, device=q.device, dtype=torch.float32)
+    lse = torch.empty(batch, kv_heads, splits, group * width, device=q.device, dtype=torch.float32)
+    assert keys.stride() == values.stride()  # noqa: S101  # `KVCache` made both
+    assert q.stride(3) == keys.stride(3) == rows.stride(0) == starts.stride(0) == counts.stride(0) == 1  # noqa: S101  # `Attention` and `KVCache` made them
+    assert window is None or table.shape[1] == 2, "a ring of several pages"  # noqa: S101  # rings are made with one
     with torch.cuda.device_of(q):
         _share[(batch * kv_heads, splits)](
-            q, k, v, parts, lse, starts, counts, dim**-0.5,
-            *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
-            KV=kv_heads, GROUP=group, T=width, D=dim, QUERIES=queries, WIDE=wide, BLOCK=BLOCK, SPLITS=splits,
-            DOT=dot,
+            q, keys, values, table, rows, parts, lse, starts, counts, dim**-0.5,
+            *q.stride()[:3], *keys.stride()[:3], table.stride(0),
+            KV=kv_heads, GROUP=group, T=width, D=dim, QUERIES=queries, WIDE=wide, BLOCK=BLOCK, PAGE=page,
+            WINDOW=window or 0, SPLITS=splits, DOT=dot,
+            num_stages=RING_STAGES if window else STAGES,
         )  # fmt: skip
+        if splits == 1:
+            return out
         _combine[(batch * kv_heads, group * width)](
             parts, lse, out, KV=kv_heads, GROUP=group, T=width, D=dim, WIDE=wide, SPLITS=splits
         )

@@ -10,29 +10,34 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from model.chroma.kernels.places import page_of
+
 BLOCK = 1024
 """Numbers of one program of `gated`."""
 
 
-@triton.jit
+# no width of a prefill may compile anew: whoever calls waits for it
+@triton.jit(do_not_specialize=["width", "angles_row", "places_row"])
 def _rotate_put(
-    q, k, v, cos, sin, places, keys, values, out,
-    angles_row, places_row, keys_row, keys_head,
-    T: tl.constexpr, HEADS: tl.constexpr, KV: tl.constexpr, HALF: tl.constexpr, WIDE: tl.constexpr,
+    q, k, v, cos, sin, rows, places, table, keys, values, out,
+    width, q_at, k_at, v_at, angles_row, places_row, table_row, kv_page, kv_head, kv_at,
+    HEADS: tl.constexpr, KV: tl.constexpr, HALF: tl.constexpr, WIDE: tl.constexpr, PAGE: tl.constexpr,
 ):  # fmt: skip
     """One head of one position: queries, then keys, then values."""
     token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    row, at = token // T, token % T
+    row, at = token // width, token % width
     d = tl.arange(0, WIDE)
     real = d < HALF
     place = tl.load(places + row * places_row + at)
+    page = page_of(table, table_row, tl.load(rows + row), place, PAGE)
+    found = page * kv_page + place % PAGE * kv_at
     if head < HEADS + KV:
         if head < HEADS:
-            source = q + (token * HEADS + head) * 2 * HALF
-            target = out + ((row * HEADS + head) * T + at) * 2 * HALF
+            source = q + token * q_at + head * 2 * HALF
+            target = out + ((row * HEADS + head) * width + at) * 2 * HALF
         else:
-            source = k + (token * KV + head - HEADS) * 2 * HALF
-            target = keys + row * keys_row + (head - HEADS) * keys_head + place * 2 * HALF
+            source = k + token * k_at + (head - HEADS) * 2 * HALF
+            target = keys + found + (head - HEADS) * kv_head
         first = tl.load(source + d, mask=real).to(tl.float32)
         second = tl.load(source + HALF + d, mask=real).to(tl.float32)
         c = tl.load(cos + row * angles_row + at * HALF + d, mask=real).to(tl.float32)
@@ -40,8 +45,8 @@ def _rotate_put(
         tl.store(target + d, first * c - second * s, mask=real)
         tl.store(target + HALF + d, second * c + first * s, mask=real)
     else:
-        source = v + (token * KV + head - HEADS - KV) * 2 * HALF
-        target = values + row * keys_row + (head - HEADS - KV) * keys_head + place * 2 * HALF
+        source = v + token * v_at + (head - HEADS - KV) * 2 * HALF
+        target = values + found + (head - HEADS - KV) * kv_head
         tl.store(target + d, tl.load(source + d, mask=real), mask=real)
         tl.store(target + HALF + d, tl.load(source + HALF + d, mask=real), mask=real)
 
@@ -51,28 +56,34 @@ def rotate_put(
     k: Tensor,
     v: Tensor,
     angles: tuple[Tensor, Tensor],
+    rows: Tensor,
     places: Tensor,
+    table: Tensor,
     keys: Tensor,
     values: Tensor,
 ) -> Tensor:
     """Projected `q` `(B, T, heads * D)`, `k`, `v` `(B, T, kv_heads * D)`: `q` turned, `(B, heads, T, D)`.
 
-    Turned keys and the values go to `places` `(B or 1, 1, T, 1)` of `keys` and `values`
-    `(B, kv_heads, places, D)`. `angles` as `Rope` has them, of as many rows as `places`, or one.
+    Turned keys and the values go to `places` `(B or 1, T)` of the slots `rows` `(B,)`, in `keys` and `values`
+    `(pages, kv_heads, page, D)` by `table`, as a `KVCache` has them. `angles` as `Rope` has them, of as many
+    rows as `places`, or one. `q`, `k` and `v` may be parts of one projection.
     """
     batch, width = q.shape[:2]
-    kv_heads, dim = keys.shape[1], keys.shape[3]
+    _, kv_heads, page, dim = keys.shape
     heads = q.shape[2] // dim
     cos, sin = angles
-    assert all(x.is_contiguous() for x in (q, k, v, cos, sin, places))  # noqa: S101  # `Attention` passes what it made
+    assert all(x.is_contiguous() for x in (cos, sin, rows, places))  # noqa: S101  # `Rope` and `KVCache` made them
+    assert all(x.stride() == (width * x.stride(1), x.stride(1), 1) for x in (q, k, v) if batch > 1)  # noqa: S101  # parts of what a linear layer made
     assert keys.stride() == values.stride()  # noqa: S101  # `KVCache` made both
-    assert keys.stride()[2:] == (dim, 1)  # noqa: S101  # the same
     out = torch.empty(batch, heads, width, dim, device=q.device, dtype=q.dtype)
     with torch.cuda.device_of(q):
         _rotate_put[(batch * width, heads + 2 * kv_heads)](
-            q, k, v, cos, sin, places, keys, values, out,
-            cos.stride(0) if len(cos) > 1 else 0, width if len(places) > 1 else 0, *keys.stride()[:2],
-            T=width, HEADS=heads, KV=kv_heads, HALF=dim // 2, WIDE=triton.next_power_of_2(dim // 2),
+            q, k, v, cos, sin, rows, places, table, keys, values, out,
+            width, q.stride(1), k.stride(1), v.stride(1),
+            cos.stride(0) if len(cos) > 1 else 0, width if len(places) > 1 else 0,
+            table.stride(0), *keys.stride()[:3],
+            HEADS=heads, KV=kv_heads, HALF=dim // 2, WIDE=triton.next_power_of_2(dim // 2), PAGE=page,
+            num_warps=1,
         )  # fmt: skip
     return out
 

@@ -70,12 +70,14 @@ class Attention(nn.Module):
         from model.chroma.kernels.decode_kernel import split_attend  # triton comes with torch for a GPU only
         from model.chroma.kernels.fused_kernel import rotate_put
 
-        keys, values = cache.places(layer, span)
-        q = rotate_put(q, k, v, angles, span.index, keys, values)
+        keys, values = cache.keys[layer], cache.values[layer]
+        q = rotate_put(q, k, v, angles, span.rows, span.places, cache.table, keys, values)
         if span.starts is None:
-            return attend(q, keys[:, :, : span.live], values[:, :, : span.live], span.mask)
+            return attend(q, *cache.read(layer, span), span.mask)
         assert span.counts is not None  # noqa: S101  # for mypy: a span has both or neither
-        return split_attend(q, keys, values, span.starts, span.counts)
+        return split_attend(
+            q, keys, values, cache.table, span.rows, span.starts, span.counts, window=cache.window
+        )
 
     def _heads(self, x: Tensor) -> Tensor:
         """`(B, T, heads * D)` as `(B, heads, T, D)`."""

@@ -1,9 +1,10 @@
-"""Keys and values in slots: one tensor for all conversations, a slot each, masks instead of shapes.
+"""Keys and values of conversations: pages of positions, found by slot through a table on the device.
 
-A step works on a run of neighbouring slots (`rows`), so that it reads and writes the tensor itself and
-copies nothing; one conversation is a run of one. Rows of a step may bring different numbers of new
-positions: `counts` says how many of the `width` are real, the others go to a scratch place that is never
-read. With a `window` the positions go round a ring and older ones are forgotten.
+A step names its slots by a tensor of their numbers (`rows`), in any order; a row is whatever slot it names.
+Padding rows name the scratch slot: its number is the count of slots, and its pages are the scratch page. Rows
+of a step may bring different numbers of new positions: `counts` says how many of the `width` are real, the
+others go to the scratch page too, which is never read. With a `window` the positions go round a ring and
+older ones are forgotten.
 
 How many positions a slot has seen is kept twice: `ends` on the device, which a frame's step reads and moves
 without asking the host, and `lengths` on the host. Prefill, `cut` and `give` are decided by the host and
@@ -14,29 +15,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
+
+PAGE: Final = 64
+"""Positions of a page: what the decode kernel reads at once, so that a block lies in one page."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
     """Where one step's new positions go, and what they see; the same for every layer.
 
-    `positions` `(B or 1, T)`; `counts` `(B,)`, how many are real (None: all, and nobody counts them);
-    `index` `(B or 1, 1, T, 1)`, their places; `mask` `(B or 1, 1, T, live)` bool (None: all is seen).
+    `rows` `(B,)` are slots; `positions` and `places` `(B or 1, T)`; `counts` `(B,)`, how many are real (None:
+    all, and nobody counts them); `mask` `(B or 1, 1, T, live)` bool (None: all is seen).
     `starts` `(B,)`: the split kernel reads each row to its own end, without a mask.
     """
 
-    rows: slice
+    rows: Tensor
     positions: Tensor
+    places: Tensor
     counts: Tensor | None
-    index: Tensor
     mask: Tensor | None
     live: int
-    known: Sequence[int] | None = None
-    """`counts` where the host decided them"""
+    known: Mapping[int, int] | None = None
+    """`counts` by slot, where the host decided them"""
     starts: Tensor | None = None
+    put: tuple[Tensor, Tensor] | None = None
+    """pages and places in them of new positions, `(B, T)`, for plain torch"""
+    pages: Tensor | None = None
+    """pages that hold what is live, `(B, n)`; None: a frame's depth, which lies by row number"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +64,12 @@ class Packed:
 
 
 class KVCache:
-    """`keys`, `values`: `(layers, slots, kv_heads, capacity + 1, head_dim)`; the last place is scratch.
+    """`keys`, `values`: `(layers, pages, kv_heads, page, head_dim)`; the last page is scratch.
 
-    `lengths[slot]` and `ends` `(slots,)` are how many positions a slot has seen. `kernels`: the GPU's
-    own write it, and read it in a frame's step.
+    `table` `(slots + 1, pages of a slot + 1)` int32 says which page holds a slot's n-th piece of `page`
+    positions; its last column, and the row of the scratch slot, name the scratch page. `lengths[slot]` and
+    `ends` `(slots + 1,)` are how many positions a slot has seen. `kernels`: the GPU's own write it, and read
+    it in a frame's step. `page`: None is one page for each slot.
     """
 
     def __init__(
@@ -70,99 +81,144 @@ class KVCache:
         capacity: int,
         *,
         window: int | None = None,
+        page: int | None = None,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
         if window is not None and capacity < window:
             raise ValueError(f"a ring of {capacity} cannot hold a window of {window}")
-        shape = (layers, slots, kv_heads, capacity + 1, head_dim)
+        self.page = page or capacity
+        each = -(-capacity // self.page)
+        shape = (layers, slots * each + 1, kv_heads, self.page, head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.table = torch.full((slots + 1, each + 1), slots * each, dtype=torch.int32)
+        self.table[:slots, :each] = torch.arange(slots * each).view(slots, each)
+        self.table = self.table.to(device)
         self.capacity = capacity
         self.window = window
         self.kernels = device.type == "cuda"
         self.lengths = [0] * slots
-        self.ends = torch.zeros(slots, device=device, dtype=torch.long)
+        self.ends = torch.zeros(slots + 1, device=device, dtype=torch.long)
+        self._slots = torch.arange(slots + 1, device=device)
+        self._scratch = each * self.page
 
     @property
     def nbytes(self) -> int:
         return self.keys.nbytes + self.values.nbytes
 
+    @property
+    def position_bytes(self) -> int:
+        """What one position of one slot takes."""
+        layers, _, kv_heads, _, dim = self.keys.shape
+        return 2 * layers * kv_heads * dim * self.keys.itemsize
+
     def room(self, slot: int) -> int:
         """Positions that still fit; a ring has room for ever."""
         return self.capacity - self.lengths[slot]
 
-    def span(self, rows: slice, counts: Sequence[int], width: int) -> Span:
-        """The places of `counts[b]` new positions in each of `rows`, padded to `width`: the host decides."""
-        ends = [start + count for start, count in zip(self.lengths[rows], counts, strict=True)]
+    def rows(self, slots: Sequence[int]) -> Tensor:
+        """Slots as rows `(B,)`."""
+        if len(slots) == 1:
+            return self._slots[slots[0] : slots[0] + 1]
+        return torch.tensor(slots).to(self.keys.device)
+
+    def span(self, slots: Sequence[int], counts: Sequence[int], width: int) -> Span:
+        """The places of `counts[b]` new positions in each of `slots`, padded to `width`: the host decides."""
+        ends = [self.lengths[slot] + count for slot, count in zip(slots, counts, strict=True)]
         if self.window is None:
             assert max(ends) <= self.capacity, "a step beyond the cache: the caller watches `room`"  # noqa: S101  # no input reaches this unchecked
         else:
             assert max(counts) <= self.capacity - self.window + 1, "a step too wide for the ring"  # noqa: S101  # steps are cut to the window
         live = max(1, min(max(ends), self.capacity))
         on_device = torch.tensor(counts).to(self.keys.device)
-        return self._span(rows, on_device, width, live, counts)
+        rows = self.rows(slots)
+        known = dict(zip(slots, counts, strict=True))
+        return self._span(rows, self.starts(rows), on_device, width, live, known)
 
     def packed(self, widths: Mapping[int, int]) -> Packed:
         """The places of `widths[slot]` new positions of each of these slots: the host decides."""
-        pieces = [self.span(slice(slot, slot + 1), [width], width) for slot, width in widths.items()]
+        pieces = [self.span([slot], [width], width) for slot, width in widths.items()]
         return Packed(pieces, torch.cat([piece.positions for piece in pieces], dim=1))
 
-    def device_span(self, rows: slice, counts: Tensor, width: int, live: int) -> Span:
-        """The same for `counts` `(B,)` that only the device knows; no row's end is behind `live`."""
-        return self._span(rows, counts, width, live, None)
+    def starts(self, rows: Tensor) -> Tensor:
+        """How many positions the slots of `rows` have seen, `(B,)`."""
+        return self.ends.index_select(0, rows)
 
-    def _span(self, rows: slice, counts: Tensor, width: int, live: int, known: Sequence[int] | None) -> Span:
+    def device_span(self, rows: Tensor, starts: Tensor, counts: Tensor, width: int, live: int) -> Span:
+        """The same for `counts` `(B,)` that only the device knows, from `starts` on; no row's end is behind
+        `live`."""
+        return self._span(rows, starts, counts, width, live, None)
+
+    def _span(
+        self, rows: Tensor, starts: Tensor, counts: Tensor, width: int, live: int,
+        known: Mapping[int, int] | None,
+    ) -> Span:  # fmt: skip
         device = self.keys.device
-        start, count = self.ends[rows, None], counts[:, None]
+        start, count = starts[:, None], counts[:, None]
         step = torch.arange(width, device=device)
         positions = start + step
         real = step < count
+        places = positions if self.window is None else positions % self.capacity
+        places = torch.where(real, places, self._scratch)
+        if self.kernels and known is None:
+            return Span(rows, positions, places, counts, None, live, starts=starts)
         if self.window is None:
-            index = torch.where(real, positions, self.capacity)
-            if self.kernels and known is None:
-                return Span(
-                    rows, positions, counts, index[:, None, :, None], None, live, starts=self.ends[rows]
-                )
             seen = torch.arange(live, device=device) <= positions[..., None]
         else:
             place = torch.arange(live, device=device)
-            index = torch.where(real, positions % self.capacity, self.capacity)
             last = start + count - 1
             held = (last - (last - place) % self.capacity)[:, None]  # the position that each place holds
             query = positions[..., None]
             seen = (held >= 0) & (held <= query) & (held > query - self.window)
         # a padded query sees anything: its output is not used, but it must not divide by nothing
-        mask = seen | ~real[..., None]
-        return Span(rows, positions, counts, index[:, None, :, None], mask[:, None], live, known)
+        mask = (seen | ~real[..., None])[:, None]
+        table = self.table.index_select(0, rows).long()
+        put = table.gather(1, places // self.page), places % self.page
+        pages = table[:, : -(-live // self.page)]
+        return Span(rows, positions, places, counts, mask, live, known, put=put, pages=pages)
 
-    def fresh_span(self, rows: slice, start: int, width: int) -> Span:
-        """Positions `start` and on of rows that all begin at 0 and that nobody counts: a frame's depth."""
-        at = torch.arange(start, start + width, device=self.keys.device)
+    def fresh_span(self, rows: int, start: int, width: int) -> Span:
+        """Positions `start` and on of the first `rows`, which all begin at 0 and which nobody counts: a
+        frame's depth."""
+        at = torch.arange(start, start + width, device=self.keys.device)[None]
         live = start + width
-        mask = None if width == 1 else torch.arange(live, device=at.device) <= at[:, None]
-        index = at[None, None, :, None]
-        return Span(rows, at[None], None, index, None if mask is None else mask[None, None], live)
-
-    def places(self, layer: int, span: Span) -> tuple[Tensor, Tensor]:
-        """Keys and values of the span's rows, `(B, kv_heads, capacity + 1, D)` views."""
-        return self.keys[layer, span.rows], self.values[layer, span.rows]
+        mask = None
+        if width > 1:
+            mask = (torch.arange(live, device=at.device) <= at[..., None])[None]
+        return Span(self._slots[:rows], at, at, None, mask, live)
 
     def put(self, layer: int, span: Span, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Writes `(B, kv_heads, T, D)`; answers all that is live, `(B, kv_heads, live, D)` views."""
-        keys, values = self.places(layer, span)
-        index = span.index.expand(k.shape)
-        keys.scatter_(2, index, k)
-        values.scatter_(2, index, v)
-        return keys[:, :, : span.live], values[:, :, : span.live]
+        """Writes `(B, kv_heads, T, D)`; returns all that is live, `(B, kv_heads, live, D)`."""
+        if span.put is None:
+            start = span.live - k.shape[2]
+            self.keys[layer, : len(k), :, start : span.live] = k
+            self.values[layer, : len(v), :, start : span.live] = v
+        else:
+            page, place = (index[:, None] for index in span.put)
+            head = torch.arange(k.shape[1], device=k.device)[None, :, None]
+            self.keys[layer].index_put_((page, head, place), k)
+            self.values[layer].index_put_((page, head, place), v)
+        return self.read(layer, span)
+
+    def read(self, layer: int, span: Span) -> tuple[Tensor, Tensor]:
+        """Keys and values of all that is live, `(B, kv_heads, live, D)`."""
+        if span.pages is None:
+            rows = len(span.rows)
+            return self.keys[layer, :rows, :, : span.live], self.values[layer, :rows, :, : span.live]
+        keys, values = (
+            whole[layer][span.pages].transpose(1, 2).flatten(2, 3)[:, :, : span.live]
+            for whole in (self.keys, self.values)
+        )
+        return keys, values
 
     def advance(self, span: Span | Packed) -> None:
         """The step is done: its positions count."""
         for piece in span.pieces if isinstance(span, Packed) else (span,):
             if piece.counts is not None:
-                self.ends[piece.rows] += piece.counts
-            for row, count in enumerate(piece.known or ()):
-                self.lengths[piece.rows.start + row] += count
+                self.ends.index_add_(0, piece.rows, piece.counts)
+            for slot, count in (piece.known or {}).items():
+                self.lengths[slot] += count
 
     def learn(self, slot: int, length: int) -> None:
         """The host is told how far the device went."""
@@ -178,13 +234,21 @@ class KVCache:
         self.lengths[slot] = length
         self.ends[slot] = length
 
+    def _held(self, whole: Tensor, slot: int, length: int) -> Tensor:
+        """A slot's first positions, `(layers, kv_heads, length, D)`: a copy."""
+        pages = self.table[slot, : -(-length // self.page)].long()
+        return whole[:, pages].transpose(1, 2).flatten(2, 3)[:, :, :length]
+
     def take(self, slot: int, length: int) -> tuple[Tensor, Tensor]:
         """A copy of a slot's first positions, `(layers, kv_heads, length, D)`."""
-        return self.keys[:, slot, :, :length].clone(), self.values[:, slot, :, :length].clone()
+        return self._held(self.keys, slot, length), self._held(self.values, slot, length)
 
     def give(self, slot: int, keys: Tensor, values: Tensor) -> None:
         """Starts a slot with what `take` answered."""
         length = keys.shape[2]
-        self.keys[:, slot, :, :length] = keys
-        self.values[:, slot, :, :length] = values
+        at = torch.arange(length, device=self.keys.device)
+        page, place = self.table[slot].long()[at // self.page], at % self.page
+        for whole, part in ((self.keys, keys), (self.values, values)):
+            # the indexed axes come first, `(length, layers, kv_heads, D)`
+            whole[:, page, :, place] = part.permute(2, 0, 1, 3).to(whole)
         self._set(slot, length)

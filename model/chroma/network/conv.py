@@ -1,8 +1,8 @@
 """Causal convolutions whose past is kept outside, so that pieces give what the whole would.
 
 A plain convolution keeps the inputs that its next output still needs; a transposed one keeps the tail that
-its next output adds to. Both tensors are `(slots, channels, n)`; a call works on some rows of them in place,
-and rows that are not `active` keep their past.
+its next output adds to. Both are `(B, channels, n)`: a call reads one and writes the next past into `kept`,
+which may be the same.
 """
 
 from __future__ import annotations
@@ -10,10 +10,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-
-def _keep(past: Tensor, new: Tensor, active: Tensor | None) -> None:
-    past.copy_(new if active is None else torch.where(active[:, None, None], new, past))
 
 
 class CausalConv(nn.Module):
@@ -36,14 +32,12 @@ class CausalConv(nn.Module):
         self.replicate = replicate
         """the first input stands in for what was before it (and the last for what is missing after it)"""
 
-    def past(self, slots: int) -> Tensor:
-        """Silence before the first input."""
-        weight = self.conv.weight
-        return torch.zeros(
-            slots, self.conv.in_channels, self.context, device=weight.device, dtype=weight.dtype
-        )
+    @property
+    def past(self) -> tuple[int, int]:
+        """Channels and inputs; zeros are silence before the first input."""
+        return self.conv.in_channels, self.context
 
-    def forward(self, x: Tensor, past: Tensor, active: Tensor | None = None, fresh: bool = False) -> Tensor:
+    def forward(self, x: Tensor, past: Tensor, kept: Tensor, fresh: bool = False) -> Tensor:
         """`x` `(B, C, T)` to `(B, C', ceil(T / stride))`; only a stream's last piece may be uneven.
 
         `fresh` says that the stream begins here; only `replicate` cares.
@@ -53,7 +47,7 @@ class CausalConv(nn.Module):
             x = F.pad(x, (0, missing), mode="replicate" if self.replicate else "constant")
         left = x[..., :1].expand_as(past) if self.replicate and fresh else past
         joined = torch.cat((left, x), dim=-1)
-        _keep(past, joined[..., joined.shape[-1] - self.context :], active)
+        kept.copy_(joined[..., joined.shape[-1] - self.context :])
         return self.conv(joined)  # type: ignore[no-any-return]  # nn.Module's call
 
 
@@ -67,20 +61,18 @@ class CausalConvTranspose(nn.Module):
         self.conv = nn.ConvTranspose1d(inputs, outputs, kernel, stride, groups=groups, bias=bias)
         self.overlap = kernel - stride
 
-    def past(self, slots: int) -> Tensor:
-        """No tail before the first input."""
-        weight = self.conv.weight
-        return torch.zeros(
-            slots, self.conv.out_channels, self.overlap, device=weight.device, dtype=weight.dtype
-        )
+    @property
+    def past(self) -> tuple[int, int]:
+        """Channels and outputs; zeros are no tail before the first input."""
+        return self.conv.out_channels, self.overlap
 
-    def forward(self, x: Tensor, past: Tensor, active: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, past: Tensor, kept: Tensor) -> Tensor:
         """`x` `(B, C, T)` to `(B, C', T * stride)`."""
         conv = self.conv
         # the bias is added at the end: an output of two pieces must get it once
         y = F.conv_transpose1d(x, conv.weight, None, conv.stride, groups=conv.groups)
         y[..., : self.overlap] += past
         whole = x.shape[-1] * conv.stride[0]
-        _keep(past, y[..., whole:], active)
+        kept.copy_(y[..., whole:])
         out = y[..., :whole]
         return out if conv.bias is None else out + conv.bias[:, None]

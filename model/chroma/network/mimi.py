@@ -6,7 +6,9 @@ values, in slots. Sound in pieces of any number of frames is the sound of the wh
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -24,33 +26,39 @@ Conv = CausalConv | CausalConvTranspose
 
 @dataclass(slots=True)
 class MimiStream:
-    """One direction's state for some slots: `pasts[k]` belongs to the k-th convolution."""
+    """One direction's state for some slots and the scratch slot.
 
-    pasts: list[Tensor]
+    `past` `(slots + 1, n)`: all convolutions' pasts side by side, so that one gather takes a step's rows.
+    """
+
+    past: Tensor
     cache: KVCache
 
     @property
     def nbytes(self) -> int:
-        return sum(past.nbytes for past in self.pasts) + self.cache.nbytes
+        return self.past.nbytes + self.cache.nbytes
 
     def reset(self, slot: int) -> None:
         """The slot's stream begins anew."""
-        for past in self.pasts:
-            past[slot].zero_()
+        self.past[slot].zero_()
         self.cache.cut(slot, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
-    """One call's way through a stream's pasts."""
+    """One call's way past the convolutions: `before` and `after` `(B, n)`, as `MimiStream` has them."""
 
-    stream: MimiStream
-    rows: slice
-    active: Tensor | None
+    before: Tensor
+    after: Tensor
     fresh: bool
 
-    def past(self, conv: Conv) -> Tensor:
-        return self.stream.pasts[conv.number][self.rows]  # type: ignore[index]  # numbered by `_number`
+    def through(self, conv: Conv, x: Tensor) -> Tensor:
+        first, last = conv.columns  # type: ignore[misc]  # set by `_columns`
+        shape = len(x), *conv.past
+        past, kept = (state[:, first:last].view(shape) for state in (self.before, self.after))
+        if isinstance(conv, CausalConvTranspose):
+            return conv(x, past, kept)  # type: ignore[no-any-return]  # nn.Module's call
+        return conv(x, past, kept, self.fresh)  # type: ignore[no-any-return]  # the same
 
 
 class Resnet(nn.Module):
@@ -72,17 +80,15 @@ class Resnet(nn.Module):
     def forward(self, x: Tensor, walk: _Walk) -> Tensor:
         y = _through(self.block, x, walk)
         if self.shortcut is not None:
-            x = self.shortcut(x, walk.past(self.shortcut), walk.active, walk.fresh)
+            x = walk.through(self.shortcut, x)
         return x + y
 
 
 def _through(layers: nn.ModuleList, x: Tensor, walk: _Walk) -> Tensor:
     """`x` through convolutions, residual blocks and what needs no state."""
     for layer in layers:
-        if isinstance(layer, CausalConv):
-            x = layer(x, walk.past(layer), walk.active, walk.fresh)
-        elif isinstance(layer, CausalConvTranspose):
-            x = layer(x, walk.past(layer), walk.active)
+        if isinstance(layer, Conv):
+            x = walk.through(layer, x)
         elif isinstance(layer, Resnet):
             x = layer(x, walk)
         else:
@@ -181,12 +187,13 @@ class CodecTransformer(nn.Module):
         return x.transpose(1, 2)
 
 
-def _number(*parts: nn.Module) -> list[Conv]:
-    """Gives each convolution its place in a stream."""
-    convs = [m for part in parts for m in part.modules() if isinstance(m, CausalConv | CausalConvTranspose)]
-    for number, conv in enumerate(convs):
-        conv.number = number  # type: ignore[assignment]  # a plain attribute of a module
-    return convs
+def _columns(*parts: nn.Module) -> int:
+    """Gives each convolution its columns of a stream's past; how many there are."""
+    convs = [m for part in parts for m in part.modules() if isinstance(m, Conv)]
+    ends = list(accumulate(math.prod(conv.past) for conv in convs))
+    for conv, first, last in zip(convs, [0, *ends], ends, strict=False):
+        conv.columns = first, last  # type: ignore[assignment]  # a plain attribute of a module
+    return ends[-1]
 
 
 class Mimi(nn.Module):
@@ -207,10 +214,10 @@ class Mimi(nn.Module):
         )
         self.decoder_transformer = CodecTransformer(config)
         self.decoder = _decoder(config)
-        self._encoding = _number(self.encoder, self.downsample)
-        self._decoding = _number(self.upsample, self.decoder)
+        self._encoding = _columns(self.encoder, self.downsample)
+        self._decoding = _columns(self.upsample, self.decoder)
 
-    def _stream(self, convs: list[Conv], slots: int, frames: int, window: int | None) -> MimiStream:
+    def _stream(self, columns: int, slots: int, frames: int, window: int | None) -> MimiStream:
         config, weight = self.config, self.downsample.conv.weight
         positions = frames * config.resample
         cache = KVCache(
@@ -218,7 +225,8 @@ class Mimi(nn.Module):
             positions if window is None else window + positions - 1,
             window=window, device=weight.device, dtype=weight.dtype,
         )  # fmt: skip
-        return MimiStream([conv.past(slots) for conv in convs], cache)
+        past = torch.zeros(slots + 1, columns, device=weight.device, dtype=weight.dtype)
+        return MimiStream(past, cache)
 
     def encoding(self, frames: int, window: int | None) -> MimiStream:
         """State to encode one sound in pieces of up to `frames` frames (all of it without a window)."""
@@ -234,34 +242,38 @@ class Mimi(nn.Module):
         Only a stream's last piece may end within a frame.
         """
         fresh = stream.cache.lengths[0] == 0
-        walk = _Walk(stream, slice(0, 1), None, fresh)
+        walk = _Walk(stream.past[:1], stream.past[:1], fresh)
         x = self.encoder(pcm.to(self.downsample.conv.weight.dtype), walk)
         width = x.shape[-1]
-        x = self.encoder_transformer(x, stream.cache, stream.cache.span(walk.rows, [width], width))
-        x = self.downsample(x, walk.past(self.downsample), None, fresh)
+        x = self.encoder_transformer(x, stream.cache, stream.cache.span([0], [width], width))
+        x = walk.through(self.downsample, x)
         return self.quantizer.encode(x, books)
 
     def decode(
         self,
         codes: Tensor,
         stream: MimiStream,
-        rows: slice,
+        rows: Tensor,
         active: Tensor | None = None,
         live: int | None = None,
     ) -> Tensor:
-        """`(B, books, T)` codes of `rows` to `(B, T * frame)` samples; rows not `active` `(B,)` stand still.
+        """`(B, books, T)` codes of the slots `rows` `(B,)` to `(B, T * frame)` samples.
 
-        None is all, decided by the host; with a mask only the device knows, and no row's positions in the
-        cache's ring go behind `live` (None: its capacity). Ids that are no codeword become the last one, as
-        the goldens have it.
+        Rows not `active` `(B,)` (None: all are) stand still. No row's positions in the cache's ring go behind
+        `live` (None: its capacity). Only the device knows how far a stream is, until the host is told. Ids
+        that are no codeword become the last one, as the goldens have it.
         """
-        walk = _Walk(stream, rows, active, fresh=False)
-        x = self.quantizer.decode(codes.clamp(max=self.config.codebook_size - 1))
-        x = self.upsample(x.to(self.upsample.conv.weight.dtype), walk.past(self.upsample), active)
-        cache, width = stream.cache, x.shape[-1]
         if active is None:
-            span = cache.span(rows, [width] * len(codes), width)
-        else:
-            span = cache.device_span(rows, active * width, width, cache.capacity if live is None else live)
+            active = torch.ones_like(rows, dtype=torch.bool)
+        before = stream.past.index_select(0, rows)
+        walk = _Walk(before, torch.empty_like(before), fresh=False)
+        x = self.quantizer.decode(codes.clamp(max=self.config.codebook_size - 1))
+        x = walk.through(self.upsample, x.to(self.upsample.conv.weight.dtype))
+        cache, width = stream.cache, x.shape[-1]
+        span = cache.device_span(
+            rows, cache.starts(rows), active * width, width, cache.capacity if live is None else live
+        )
         x = self.decoder_transformer(x, cache, span)
-        return self.decoder(x, walk).flatten(1)  # type: ignore[no-any-return]  # nn.Module's call
+        pcm: Tensor = self.decoder(x, walk).flatten(1)
+        stream.past.index_copy_(0, rows, torch.where(active[:, None], walk.after, before))
+        return pcm

@@ -91,11 +91,11 @@ class Stack(nn.Module):
         cache.advance(span)
         return self.norm(x)  # type: ignore[no-any-return]  # nn.Module's call
 
-    def cache(self, slots: int, capacity: int) -> KVCache:
+    def cache(self, slots: int, capacity: int, page: int | None = None) -> KVCache:
         """An empty cache of this stack's shape, device and dtype."""
         weight = self.norm.weight
         config = self.config
         return KVCache(
             config.layers, slots, config.kv_heads, config.head_dim, capacity,
-            device=weight.device, dtype=weight.dtype,
+            page=page, device=weight.device, dtype=weight.dtype,
         )  # fmt: skip

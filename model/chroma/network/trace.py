@@ -37,30 +37,31 @@ class Trace:
         seen.thinker_logits.append(_kept(logits))
         seen.thinker_hidden.append(_kept(hidden))
 
-    def thought(self, rows: slice, on: Tensor, logits: Tensor, hidden: Tensor) -> None:
-        for row in _of(on):
-            seen = self.of(rows.start + row)
+    def thought(self, rows: Tensor, on: Tensor, logits: Tensor, hidden: Tensor) -> None:
+        """`rows` `(B,)` are slots."""
+        for row, slot in _of(rows, on):
+            seen = self.of(slot)
             seen.thinker_logits.append(_kept(logits[row]))
             seen.thinker_hidden.append(_kept(hidden[row]))
 
-    def sounded(self, rows: slice, on: Tensor, logits: list[Tensor], state: Tensor) -> None:
+    def sounded(self, rows: Tensor, on: Tensor, logits: list[Tensor], state: Tensor) -> None:
         """`logits` of every codebook; `state` the backbone's."""
-        for row in _of(on):
-            seen = self.of(rows.start + row)
+        for row, slot in _of(rows, on):
+            seen = self.of(slot)
             seen.backbone_logits.append(_kept(logits[0][row]))
             seen.backbone_hidden.append(_kept(state[row]))
             seen.decoder_logits.append(_kept(torch.stack([of_book[row] for of_book in logits[1:]])))
 
-    def led(self, rows: slice, book: int, frames: Tensor) -> Tensor:
-        """The script's codes of one codebook `(B,)` after so many `frames` `(slots,)`."""
+    def led(self, rows: Tensor, book: int, frames: Tensor) -> Tensor:
+        """The script's codes of one codebook `(B,)` after so many `frames` `(B,)`."""
         assert self.script is not None  # noqa: S101  # for mypy: `Steps` asks a trace with a script only
-        script = self.script[rows]
-        at = frames[rows].clamp(max=script.shape[1] - 1)
-        return script[torch.arange(len(at), device=at.device), at, book]
+        return self.script[rows, frames.clamp(max=self.script.shape[1] - 1), book]
 
 
-def _of(on: Tensor) -> list[int]:
-    return [row for row, is_on in enumerate(on.tolist()) if is_on]
+def _of(rows: Tensor, on: Tensor) -> list[tuple[int, int]]:
+    """Those that are on: row, and slot."""
+    both = enumerate(zip(rows.tolist(), on.tolist(), strict=True))
+    return [(row, slot) for row, (slot, is_on) in both if is_on]
 
 
 def _kept(x: Tensor) -> Tensor:

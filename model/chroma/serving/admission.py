@@ -104,7 +104,8 @@ def capacity(points: Sequence[Point], limit_s: float) -> Capacity:
 
 def find(model: Chroma, quirks: Quirks, context: int, voices_bytes: int) -> Capacity:
     """Measures on the model's device. Raises `CheckpointError` when there is no room for one."""
-    slot_bytes = Slots.make(model, 1, quirks, context=context).nbytes
+    one, two = (Slots.make(model, count, quirks, context=context).nbytes for count in (1, 2))
+    slot_bytes = two - one  # what all share is not a slot's
     give_back(model.device)
     fits = memory_fits(slot_bytes, voices_bytes, free_bytes(model.device))
     if not fits:

@@ -307,8 +307,8 @@ class ChromaEngine:
         caches = {"thinker": slots.thinker, "backbone": slots.backbone, "codec": slots.codec.cache}
         kv = {}
         for name, cache in caches.items():
-            places = cache.nbytes // (slots.count * (cache.capacity + 1))
-            kv[name] = cache.nbytes, places * sum(min(length, cache.capacity) for length in cache.lengths)
+            live = sum(min(length, cache.capacity) for length in cache.lengths)
+            kv[name] = cache.nbytes, cache.position_bytes * live
         return self.meters.show(
             {
                 "slots": slots.count,

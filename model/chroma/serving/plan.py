@@ -31,11 +31,12 @@ class Ending(IntEnum):
 class Shape:
     """Python's part of a step; a graph is captured for each. All else is in tensors on the device.
 
-    `words`: the thinker goes on for those who wait for a word. `width`: new backbone positions, 3 where a
-    word comes in, else 1. `thinker`, `backbone`, `codec`: how far the caches are read at most.
+    `rows`: how many, with those that pad a graph's. `words`: the thinker goes on for those who wait for a
+    word. `width`: new backbone positions, 3 where a word comes in, else 1. `thinker`, `backbone`, `codec`:
+    how far the caches are read at most.
     """
 
-    rows: slice
+    rows: int
     words: bool
     width: int
     thinker: int

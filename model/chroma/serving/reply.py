@@ -57,27 +57,21 @@ class Frame:
     pcm: NDArray[Any] | None = None
 
 
-def rows_of(slots: Sequence[int]) -> slice:
-    """The run of slots that covers them."""
-    return slice(min(slots), max(slots) + 1)
-
-
 def perform(steps: Steps, replies: Sequence[Reply], *, sound: bool = True) -> list[Frame]:
     """One frame further, all at once; `end` is set where a reply is over. Each reply has its own slot."""
     for reply in replies:
         if not reply.begun:
             steps.slots.begin(reply.slot, reply.frames_at_most, reply.say)
             reply.begun = True
-    by_slot = {reply.slot: reply for reply in replies}
-    rows = rows_of(list(by_slot))
+    slots = [reply.slot for reply in replies]
     shape = steps.shape(
-        rows,
+        slots,
         words=any(reply.wants_word for reply in replies),
         pairs=any(reply.takes_word for reply in replies),
         sound=sound,
     )
-    told = steps.run(shape, [slot in by_slot for slot in range(rows.start, rows.stop)])
-    return [_outcome(steps, reply, told[reply.slot - rows.start]) for reply in replies]
+    told = steps.run(shape, slots)
+    return [_outcome(steps, reply, row) for reply, row in zip(replies, told, strict=True)]
 
 
 def _outcome(steps: Steps, reply: Reply, row: NDArray[Any]) -> Frame:

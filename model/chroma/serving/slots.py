@@ -6,13 +6,13 @@ Nothing here is weights, and weights hold nothing of this: any number of `Slots`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, field, fields
+from typing import Final, Self
 
 import torch
 from torch import Tensor
 
-from model.chroma.network.cache import KVCache
+from model.chroma.network.cache import PAGE, KVCache
 from model.chroma.network.mimi import MimiStream
 from model.chroma.network.quirks import Quirks
 from model.chroma.network.sampling import Sampling
@@ -22,59 +22,80 @@ from model.chroma.serving.plan import Ending, Told
 
 @dataclass(slots=True)
 class Progress:
-    """How far each slot's reply is; `(slots,)`. `pending`: `hidden` and `token` wait for their frame.
+    """How far each row's reply is: whole numbers `(rows,)`, all columns of one tensor, so that one gather
+    takes a step's rows and one write brings them back.
 
-    `said` counts the words made, the pending one too; where a `script` `(slots, n)` has that many, its words
-    are said for the thinker's own.
+    `token` is the thinker's last word; `pending` (0 or 1): it waits, with the hidden state, for its frame.
+    `said` counts the words made, the pending one too; the first `scripted` are said from a script. `draws`
+    counts the sampler's, `seed` and `top_k` are its settings; `codes` `(rows, codebooks)` the last frame.
     """
 
-    frames: Tensor
-    most: Tensor
-    said: Tensor
-    script: Tensor
-    scripted: Tensor
-    pending: Tensor
-    text_over: Tensor
-    end: Tensor
+    table: Tensor
+    """`(rows, n)` int64"""
+    token: Tensor = field(init=False)
+    frames: Tensor = field(init=False)
+    most: Tensor = field(init=False)
+    said: Tensor = field(init=False)
+    scripted: Tensor = field(init=False)
+    pending: Tensor = field(init=False)
+    text_over: Tensor = field(init=False)
+    end: Tensor = field(init=False)
+    draws: Tensor = field(init=False)
+    seed: Tensor = field(init=False)
+    top_k: Tensor = field(init=False)
+    codes: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        (
+            self.token, self.frames, self.most, self.said, self.scripted, self.pending, self.text_over,
+            self.end, self.draws, self.seed, self.top_k,
+        ) = self.table[:, :_NUMBERS].unbind(1)  # fmt: skip
+        self.codes = self.table[:, _NUMBERS:]
 
     @classmethod
-    def make(cls, slots: int, words: int, device: torch.device) -> Self:
-        """`words`: the longest script."""
+    def make(cls, rows: int, codebooks: int, device: torch.device) -> Self:
+        return cls(torch.zeros(rows, _NUMBERS + codebooks, device=device, dtype=torch.long))
 
-        def zeros(dtype: torch.dtype, *shape: int) -> Tensor:
-            return torch.zeros(slots, *shape, device=device, dtype=dtype)
-
-        return cls(
-            frames=zeros(torch.long), most=zeros(torch.long), said=zeros(torch.long),
-            script=zeros(torch.long, words), scripted=zeros(torch.long),
-            pending=zeros(torch.bool), text_over=zeros(torch.bool), end=zeros(torch.long),
-        )  # fmt: skip
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        return (self.frames, self.most, self.said, self.script, self.scripted, self.pending, self.text_over,
-                self.end)  # fmt: skip
-
-    def begin(self, slot: int, most: int, script: Tensor) -> None:
+    def begin(self, slot: int, most: int, scripted: int) -> None:
         """A reply of at most so many frames; the thinker stands before its first word."""
-        for tensor in (self.frames, self.text_over, self.end):
-            tensor[slot] = 0
+        for column in (self.frames, self.text_over, self.end):
+            column[slot] = 0
         self.most[slot] = most
         self.said[slot] = 1
-        self.pending[slot] = True
-        self.scripted[slot] = len(script)
-        self.script[slot, : len(script)] = script
+        self.pending[slot] = 1
+        self.scripted[slot] = scripted
 
     def clear(self, slot: int) -> None:
-        for tensor in self.tensors:
-            tensor[slot] = 0
+        self.table[slot] = 0
         self.end[slot] = Ending.LENGTH  # nothing is under way
+
+
+_NUMBERS: Final = len(fields(Progress)) - 2
+"""Columns of `Progress` before the codes."""
+
+
+@dataclass(slots=True)
+class Seats:
+    """What a step has of its rows' small state: gathered at its beginning, put back at its end.
+
+    `rows` `(B,)` are slots; `temperature` and `top_p` `(B,)`, `hidden` `(B, H)` the thinker's last state.
+    """
+
+    rows: Tensor
+    progress: Progress
+    temperature: Tensor
+    top_p: Tensor
+    hidden: Tensor
 
 
 @dataclass(slots=True)
 class Slots:
-    """`hidden` `(slots, H)` and `token` `(slots,)` are the thinker's last state and word; `codes`
-    `(slots, codebooks)` the last frame; the sampler's settings and its count of draws `(slots,)`."""
+    """The state of `count` conversations, and of the scratch slot behind them, which padding rows name.
+
+    Every tensor has `count + 1` rows. `hidden` `(…, H)` is the thinker's last state, `settings` `(…, 2)` the
+    sampler's temperature and top-p; a reply whose progress has words to say takes them from `script`. `frame`
+    is a frame's own cache, which begins anew with each: it belongs to a step's row numbers, not to slots.
+    """
 
     count: int
     thinker: KVCache
@@ -82,13 +103,8 @@ class Slots:
     frame: KVCache
     codec: MimiStream
     hidden: Tensor
-    token: Tensor
-    codes: Tensor
-    temperature: Tensor
-    top_k: Tensor
-    top_p: Tensor
-    seed: Tensor
-    draws: Tensor
+    settings: Tensor
+    script: Tensor
     progress: Progress
 
     @classmethod
@@ -114,53 +130,69 @@ class Slots:
             else model.codec_model.decoding(count, max(1, unwindowed_frames), None)
         )
 
-        def numbers(dtype: torch.dtype) -> Tensor:
-            return torch.zeros(count, device=device, dtype=dtype)
+        def zeros(*shape: int, dtype: torch.dtype) -> Tensor:
+            return torch.zeros(count + 1, *shape, device=device, dtype=dtype)
 
         return cls(
             count=count,
-            thinker=model.thinker.model.cache(count, context),
-            backbone=model.backbone.model.cache(count, reply),
+            thinker=model.thinker.model.cache(count, context, PAGE),
+            backbone=model.backbone.model.cache(count, reply, PAGE),
             frame=model.decoder.model.cache(count, config.codebooks),
             codec=codec,
-            hidden=torch.zeros(count, config.thinker.hidden, device=device, dtype=dtype),
-            token=numbers(torch.long),
-            codes=torch.zeros(count, config.codebooks, device=device, dtype=torch.long),
-            temperature=numbers(torch.float),
-            top_k=numbers(torch.long),
-            top_p=numbers(torch.float),
-            seed=numbers(torch.long),
-            draws=numbers(torch.long),
+            hidden=zeros(config.thinker.hidden, dtype=dtype),
+            settings=zeros(2, dtype=torch.float),
             # a word takes two frames, and these four positions
-            progress=Progress.make(count, reply // 4 + 2, device),
+            script=zeros(reply // 4 + 2, dtype=torch.long),
+            progress=Progress.make(count + 1, config.codebooks, device),
         )
+
+    @property
+    def token(self) -> Tensor:
+        """The thinker's last word in each slot."""
+        return self.progress.token
+
+    @property
+    def codes(self) -> Tensor:
+        """The last frame of each slot, `(…, codebooks)`."""
+        return self.progress.codes
 
     @property
     def nbytes(self) -> int:
         """Memory of all slots."""
         caches = self.thinker.nbytes + self.backbone.nbytes + self.frame.nbytes + self.codec.nbytes
-        settings = (self.token, self.temperature, self.top_k, self.top_p, self.seed, self.draws)
-        small = (self.hidden, self.codes, *settings, *self.progress.tensors)
+        small = (self.hidden, self.settings, self.script, self.progress.table)
         return caches + sum(tensor.nbytes for tensor in small)
+
+    def gather(self, rows: Tensor) -> Seats:
+        """The small state of these slots."""
+        progress = Progress(self.progress.table.index_select(0, rows))
+        temperature, top_p = self.settings.index_select(0, rows).unbind(1)
+        return Seats(rows, progress, temperature, top_p, self.hidden.index_select(0, rows))
+
+    def put(self, seats: Seats, *, hidden: bool) -> None:
+        """What a step made of it; `hidden`: that too."""
+        self.progress.table.index_copy_(0, seats.rows, seats.progress.table)
+        if hidden:
+            self.hidden.index_copy_(0, seats.rows, seats.hidden)
 
     def sample(self, slot: int, sampling: Sampling) -> None:
         """How the slot draws from now on, from its first draw."""
-        self.temperature[slot] = sampling.temperature
-        self.top_k[slot] = sampling.top_k
-        self.top_p[slot] = sampling.top_p
-        self.seed[slot] = sampling.seed
-        self.draws[slot] = 0
+        self.settings[slot, 0] = sampling.temperature
+        self.settings[slot, 1] = sampling.top_p
+        self.progress.top_k[slot] = sampling.top_k
+        self.progress.seed[slot] = sampling.seed
+        self.progress.draws[slot] = 0
 
     def begin(self, slot: int, most: int, say: Sequence[int] | None) -> None:
         """A reply begins: at most `most` frames; `say` are its words in place of the thinker's own.
 
         The thinker was prefilled, the backbone stands after its voice.
         """
-        words = list(say or ())[: self.progress.script.shape[1]]
-        script = torch.tensor(words, dtype=torch.long).to(self.token.device)
+        words = list(say or ())[: self.script.shape[1]]
         if words:
-            self.token[slot] = words[0]
-        self.progress.begin(slot, most, script)
+            self.script[slot, : len(words)] = torch.tensor(words, dtype=torch.long).to(self.script.device)
+            self.progress.token[slot] = words[0]
+        self.progress.begin(slot, most, len(words))
 
     def learn(self, slot: int, told: Told) -> None:
         """The host's count of a slot's positions after a step."""
@@ -170,10 +202,9 @@ class Slots:
 
     def clear(self, slot: int) -> None:
         """The slot as if nobody had ever used it."""
-        for cache in (self.thinker, self.backbone, self.frame):
+        for cache in (self.thinker, self.backbone):
             cache.cut(slot, 0)
         self.codec.reset(slot)
-        for tensor in (self.hidden, self.token, self.codes):
-            tensor[slot].zero_()
+        self.hidden[slot].zero_()
         self.progress.clear(slot)
         self.sample(slot, Sampling(temperature=0.0, top_k=0, top_p=1.0))

@@ -1,9 +1,10 @@
 """What the weights do to slots: prefill, and a reply's next frame, batched.
 
-A frame's step works on a run of slots and is made of tensors on the device alone: what a slot's turn is,
-whether its text or its sound is over, how far its caches are. The host says who takes part and is told the
-outcome in one tensor; nothing in between waits for it, so that a CUDA graph can hold the whole. Chroma's
-schedule for a reply (official code; chroma report §2): the voice's prefix, then
+A frame's step works on whatever slots it is told and is made of tensors on the device alone: what a slot's
+turn is, whether its text or its sound is over, how far its caches are. The host says who takes part and is
+told the outcome in one tensor; nothing in between waits for it, so that a CUDA graph can hold the whole.
+Small state is gathered at the step's beginning and put back at its end; caches are read where they lie.
+Chroma's schedule for a reply (official code; chroma report §2): the voice's prefix, then
 
     h1 t1 | a1 | a2 h2 t2 | a3 | a4 h3 t3 | …
 
@@ -33,7 +34,7 @@ from model.chroma.network.trace import Trace
 from model.chroma.network.weights import Chroma
 from model.chroma.serving.graph import Runner, stream
 from model.chroma.serving.plan import NO_WORD, Ending, Shape, pack
-from model.chroma.serving.slots import Slots
+from model.chroma.serving.slots import Progress, Seats, Slots
 
 FIRST, SOUND, PAIR = 2, 1, 3
 """Backbone positions of a frame: h and t; a; a, h and t."""
@@ -77,17 +78,17 @@ class Steps:
             self.slots.thinker.cut(slot, start + ear.before(changed))
             self.prefill({slot: fresh})
 
-    def shape(self, rows: slice, *, words: bool, pairs: bool, sound: bool = True) -> Shape:
-        """The step for these rows: caches are read as far as the furthest of them can be after it."""
+    def shape(self, rows: Sequence[int], *, words: bool, pairs: bool, sound: bool = True) -> Shape:
+        """The step for these slots: caches are read as far as the furthest of them can be after it."""
         slots = self.slots
 
         def reach(cache: KVCache, further: int) -> int:
             if self._beside is not None:  # a graph is for every length
                 return cache.capacity
-            return min(cache.capacity, max(cache.lengths[rows]) + further)
+            return min(cache.capacity, max(cache.lengths[slot] for slot in rows) + further)
 
         return Shape(
-            rows,
+            len(rows),
             words,
             PAIR if pairs else SOUND,
             reach(slots.thinker, 1),
@@ -97,57 +98,62 @@ class Steps:
         )
 
     @torch.inference_mode()
-    def run(self, shape: Shape, plan: Sequence[bool]) -> NDArray[Any]:
-        """`step` for the rows of the plan, on the host; a graph where there is a GPU and no trace."""
-        return self._runner(shape, plan, graphed=not self.observed)
+    def run(self, shape: Shape, rows: Sequence[int]) -> NDArray[Any]:
+        """`step` for these slots, on the host; a graph where there is a GPU and no trace."""
+        return self._runner(shape, rows, graphed=not self.observed)
 
     @torch.inference_mode()
     def prepare(self) -> None:
         """Captures every graph that serving needs; nothing to do where there is no GPU."""
         for size in self._runner.buckets:
             for words, pairs in product((True, False), repeat=2):
-                self._runner.prepare(self.shape(slice(0, size), words=words, pairs=pairs))
+                self._runner.prepare(self.shape([0] * size, words=words, pairs=pairs))
 
     @property
     def observed(self) -> bool:
         """Somebody looks on from the host: no graph."""
         return self.trace is not None
 
-    def step(self, shape: Shape, plan: Tensor) -> Tensor:
-        """The next frame of every row of `plan` `(B,)` bool whose reply is not over: `pack`ed `(B, n)`.
+    def step(self, shape: Shape, rows: Tensor) -> Tensor:
+        """The next frame of every slot of `rows` `(B,)` whose reply is not over: `pack`ed `(B, n)`.
 
-        The first frame of a reply, and every second one after it, takes in the pending word.
+        The first frame of a reply, and every second one after it, takes in the pending word. Rows that pad
+        are the scratch slot's, of which nothing changes.
         """
-        slots, progress, rows = self.slots, self.slots.progress, shape.rows
-        frames, end, pending = progress.frames[rows], progress.end[rows], progress.pending[rows]
+        slots = self.slots
+        at = slots.gather(rows)
+        progress = at.progress
+        frames, end, pending = progress.frames, progress.end, progress.pending
         first = frames == 0
-        told = pending & (frames % 2 == 0)
+        told = pending.bool() & (frames % 2 == 0)
         counts = torch.where(first, FIRST, torch.where(told, PAIR, SOUND))
-        on = plan & (end == Ending.GOING)
-        fits = slots.backbone.ends[rows] + counts <= slots.backbone.capacity
+        on = (rows != slots.count) & (end == Ending.GOING)
+        starts = slots.backbone.starts(rows)
+        fits = starts + counts <= slots.backbone.capacity
         end.masked_fill_(on & ~fits, Ending.POSITIONS)
         on = on & fits
         told = told & on
-        word = torch.where(told, slots.token[rows], NO_WORD)
-        x = self._inputs(shape, first)
+        word = torch.where(told, progress.token, NO_WORD)
+        x = self._inputs(shape, at, first)
         pending.logical_and_(~told)
-        progress.text_over[rows].logical_or_(word == self.model.config.im_end)
+        progress.text_over.logical_or_(word == self.model.config.im_end)
         if shape.words:
             with self._aside():
-                self.think(shape, on)
-        state = self.backbone(shape, x, counts * on)
-        codes = self.codes(shape, state, on)
+                self.think(shape, at, on)
+        state = self.backbone(shape, at, x, starts, counts * on)
+        codes = self.codes(shape, at, state, on)
         zero = codes == self.model.config.codebook_eos
         frames += on
-        end.masked_fill_(on & (frames >= progress.most[rows]), Ending.LENGTH)
+        end.masked_fill_(on & (frames >= progress.most), Ending.LENGTH)
         # the official test leaves the last codebook out; such a frame may still sound
         end.masked_fill_(on & zero[:, :-1].all(1), Ending.SOUND)
         heard = on & ~zero.all(1)
-        pcm = self.sound(shape, heard) if shape.sound else None
+        pcm = self.sound(shape, at, heard) if shape.sound else None
         if shape.words and self._beside is not None:
             torch.cuda.current_stream(self.model.device).wait_stream(self._beside)
-        lengths = [slots.thinker.ends[rows], slots.backbone.ends[rows], slots.codec.cache.ends[rows]]
-        return pack([word, end, heard, progress.text_over[rows], pending, *lengths], codes, pcm)
+        slots.put(at, hidden=shape.words)
+        lengths = [cache.starts(rows) for cache in (slots.thinker, slots.backbone, slots.codec.cache)]
+        return pack([word, end, heard, progress.text_over, pending, *lengths], codes, pcm)
 
     def _aside(self) -> AbstractContextManager[object]:
         """Beside what the current stream does from here on."""
@@ -156,95 +162,95 @@ class Steps:
         self._beside.wait_stream(torch.cuda.current_stream(self.model.device))
         return torch.cuda.stream(self._beside)
 
-    def _inputs(self, shape: Shape, first: Tensor) -> Tensor:
+    def _inputs(self, shape: Shape, at: Seats, first: Tensor) -> Tensor:
         """What the backbone takes in, `(B, width, H)`: a, h, t; for a first frame h, t."""
-        slots, model, rows = self.slots, self.model, shape.rows
-        before = model.embed_frames(slots.codes[rows])
+        model = self.model
+        before = model.embed_frames(at.progress.codes)
         if shape.width == SOUND:
             return before[:, None]
-        x = torch.stack((before, slots.hidden[rows], model.thinker.embed(slots.token[rows])), dim=1)
+        x = torch.stack((before, at.hidden, model.thinker.embed(at.progress.token)), dim=1)
         return torch.where(first[:, None, None], x.roll(-1, 1), x)
 
-    def think(self, shape: Shape, on: Tensor) -> None:
+    def think(self, shape: Shape, at: Seats, on: Tensor) -> None:
         """A word further for those of `on` `(B,)` that have none pending; without room their text is over."""
-        slots, progress, thinker, rows = self.slots, self.slots.progress, self.model.thinker, shape.rows
-        hidden, token, said = slots.hidden[rows], slots.token[rows], progress.said[rows]
-        on = on & ~progress.pending[rows] & ~progress.text_over[rows]
-        room = slots.thinker.ends[rows] < slots.thinker.capacity
-        progress.text_over[rows].logical_or_(on & ~room)
+        progress, thinker = at.progress, self.model.thinker
+        cache, script = self.slots.thinker, self.slots.script
+        hidden, token, said = at.hidden, progress.token, progress.said
+        on = on & ~progress.pending.bool() & ~progress.text_over.bool()
+        starts = cache.starts(at.rows)
+        room = starts < cache.capacity
+        progress.text_over.logical_or_(on & ~room)
         on = on & room
-        span = slots.thinker.device_span(rows, on.long(), 1, shape.thinker)
-        out = thinker.model(thinker.embed(token)[:, None], slots.thinker, span)[:, 0]
+        span = cache.device_span(at.rows, starts, on.long(), 1, shape.thinker)
+        out = thinker.model(thinker.embed(token)[:, None], cache, span)[:, 0]
         logits = thinker.lm_head(out)
-        script = progress.script[rows]
         own = logits.argmax(-1)
-        given = script.gather(1, said[:, None].clamp(max=script.shape[1] - 1))[:, 0]
-        word = torch.where(said < progress.scripted[rows], given, own)
+        given = script[at.rows, said.clamp(max=script.shape[1] - 1)]
+        word = torch.where(said < progress.scripted, given, own)
         hidden.copy_(torch.where(on[:, None], out, hidden))
         token.copy_(torch.where(on, word, token))
         said += on
-        progress.pending[rows].logical_or_(on)
+        progress.pending.logical_or_(on)
         if self.trace is not None:
-            self.trace.thought(rows, on, logits, out)
+            self.trace.thought(at.rows, on, logits, out)
 
-    def backbone(self, shape: Shape, x: Tensor, counts: Tensor) -> Tensor:
-        """`counts` `(B,)` of the positions `x` `(B, width, H)` taken in; the states of the last, `(B, H)`."""
+    def backbone(self, shape: Shape, at: Seats, x: Tensor, starts: Tensor, counts: Tensor) -> Tensor:
+        """`counts` `(B,)` of the positions `x` `(B, width, H)` taken in behind `starts`; the states of the
+        last, `(B, H)`."""
         cache = self.slots.backbone
-        span = cache.device_span(shape.rows, counts, shape.width, shape.backbone)
+        span = cache.device_span(at.rows, starts, counts, shape.width, shape.backbone)
         out: Tensor = self.model.backbone.model(x, cache, span)
         if shape.width == SOUND:
             return out[:, 0]
         last = (counts - 1).clamp(min=0)[:, None, None].expand(-1, 1, out.shape[2])
         return out.gather(1, last)[:, 0]
 
-    def codes(self, shape: Shape, state: Tensor, on: Tensor) -> Tensor:
-        """Backbone states `(B, H)` to a frame's codes `(B, codebooks)`; they stay in the slots of `on`."""
-        model, slots, rows = self.model, self.slots, shape.rows
-        decoder, cache, noise = model.decoder, self.slots.frame, self._noise(rows)
+    def codes(self, shape: Shape, at: Seats, state: Tensor, on: Tensor) -> Tensor:
+        """Backbone states `(B, H)` to a frame's codes `(B, codebooks)`; they stay with the rows of `on`."""
+        model, progress = self.model, at.progress
+        decoder, cache, noise = model.decoder, self.slots.frame, self._noise(progress)
         logits = [model.backbone.codebook0_head(state)]
-        codes = [self._pick(rows, logits[0], 0, noise)]
+        codes = [self._pick(at, logits[0], 0, noise)]
         # the backbone's state and the first code are both known: they go in at once
         x = torch.stack((state, model.embed_code(0, codes[0])), dim=1)
-        at = 0
+        depth = 0
         for book in range(1, model.config.codebooks):
-            span = cache.fresh_span(rows, at, x.shape[1])
+            span = cache.fresh_span(len(at.rows), depth, x.shape[1])
             positions = (span.positions - 1).clamp(min=0) if self.quirks.decoder_starts_twice else None
             out = decoder.model(decoder.projection(x), cache, span, positions)[:, -1]
-            at = span.live
+            depth = span.live
             logits.append(decoder.codebook_head(out, book))
-            codes.append(self._pick(rows, logits[-1], book, noise))
+            codes.append(self._pick(at, logits[-1], book, noise))
             x = model.embed_code(book, codes[-1])[:, None]
         found = torch.stack(codes, dim=1)
-        before = slots.codes[rows]
-        before.copy_(torch.where(on[:, None], found, before))
-        slots.draws[rows] += on
+        progress.codes.copy_(torch.where(on[:, None], found, progress.codes))
+        progress.draws += on
         if self.trace is not None:
-            self.trace.sounded(rows, on, logits, state)
+            self.trace.sounded(at.rows, on, logits, state)
         return found
 
-    def _noise(self, rows: slice) -> Tensor:
+    def _noise(self, progress: Progress) -> Tensor:
         """`(B, codebooks, V)`."""
-        slots, config = self.slots, self.model.config
+        config = self.model.config
         books = torch.arange(config.codebooks, device=self.model.device)
-        draws = slots.draws[rows][:, None] * config.codebooks + books
-        seeds = slots.seed[rows][:, None].expand_as(draws)
+        draws = progress.draws[:, None] * config.codebooks + books
+        seeds = progress.seed[:, None].expand_as(draws)
         noise = gumbel(seeds.flatten(), draws.flatten(), config.codebook_vocab)
         return noise.view(*draws.shape, -1)
 
-    def _pick(self, rows: slice, logits: Tensor, book: int, noise: Tensor) -> Tensor:
-        slots = self.slots
+    def _pick(self, at: Seats, logits: Tensor, book: int, noise: Tensor) -> Tensor:
         if not self.quirks.draws_any_id:
             logits = logits.clone()
             logits[:, self.model.config.codebook_size :].fill_(-torch.inf)
         if self.trace is not None and self.trace.script is not None:
-            return self.trace.led(rows, book, slots.progress.frames)
-        top_p = slots.top_p[rows]
+            return self.trace.led(at.rows, book, at.progress.frames)
+        top_p = at.top_p
         if book == 0 and self.quirks.first_codebook_ignores_top_p:
             top_p = torch.ones_like(top_p)
-        return pick(logits, slots.temperature[rows], slots.top_k[rows], top_p, noise[:, book])
+        return pick(logits, at.temperature, at.progress.top_k, top_p, noise[:, book])
 
-    def sound(self, shape: Shape, heard: Tensor) -> Tensor:
-        """The slots' last codes as sound `(B, frame)` float32 in [-1, 1]; rows not `heard` stand still."""
-        codes = self.slots.codes[shape.rows, :, None]
+    def sound(self, shape: Shape, at: Seats, heard: Tensor) -> Tensor:
+        """The rows' last codes as sound `(B, frame)` float32 in [-1, 1]; rows not `heard` stand still."""
+        codes = at.progress.codes[:, :, None]
         codec = self.model.codec_model
-        return codec.decode(codes, self.slots.codec, shape.rows, heard, shape.codec).float()
+        return codec.decode(codes, self.slots.codec, at.rows, heard, shape.codec).float()

@@ -63,7 +63,7 @@ def prepare(model: Chroma, text: Tensor, codes: Tensor) -> Voice:
     """The voice of a clip's words (ids `(n,)`) and codes."""
     prompt = model.voice_prompt(text, codes)
     cache = model.backbone.model.cache(1, len(prompt))
-    span = cache.span(slice(0, 1), [len(prompt)], len(prompt))
+    span = cache.span([0], [len(prompt)], len(prompt))
     model.backbone.model(prompt[None], cache, span)
     return Voice(codes, prompt, *cache.take(0, len(prompt)))
 

@@ -26,7 +26,7 @@ from model.chroma.network.weights import Chroma
 from model.chroma.serving import voices
 from model.chroma.serving.plan import Shape
 from model.chroma.serving.reply import Reply, perform
-from model.chroma.serving.slots import Slots
+from model.chroma.serving.slots import Seats, Slots
 from model.chroma.serving.steps import Steps
 from model.chroma.serving.voices import Voice
 from model.chroma.tools.crowd import WARM_UP, go_on
@@ -84,21 +84,21 @@ class TimedSteps(Steps):
     def _time(self, part: str) -> AbstractContextManager[None]:
         return nullcontext() if self.clock is None else self.clock.time(part)
 
-    def think(self, shape: Shape, on: Tensor) -> None:
+    def think(self, shape: Shape, at: Seats, on: Tensor) -> None:
         with self._time("Reasoner"):
-            super().think(shape, on)
+            super().think(shape, at, on)
 
-    def backbone(self, shape: Shape, x: Tensor, counts: Tensor) -> Tensor:
+    def backbone(self, shape: Shape, at: Seats, x: Tensor, starts: Tensor, counts: Tensor) -> Tensor:
         with self._time("Backbone"):
-            return super().backbone(shape, x, counts)
+            return super().backbone(shape, at, x, starts, counts)
 
-    def codes(self, shape: Shape, state: Tensor, on: Tensor) -> Tensor:
+    def codes(self, shape: Shape, at: Seats, state: Tensor, on: Tensor) -> Tensor:
         with self._time("Decoder"):
-            return super().codes(shape, state, on)
+            return super().codes(shape, at, state, on)
 
-    def sound(self, shape: Shape, heard: Tensor) -> Tensor:
+    def sound(self, shape: Shape, at: Seats, heard: Tensor) -> Tensor:
         with self._time("codec"):
-            return super().sound(shape, heard)
+            return super().sound(shape, at, heard)
 
 
 @dataclass(slots=True)

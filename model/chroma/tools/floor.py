@@ -85,7 +85,7 @@ def codec_operations(config: ChromaConfig) -> int:
         codes = torch.zeros(1, config.codebooks, 1, dtype=torch.long, device="meta")
         stream = codec.decoding(1, 1, config.codec.window)
         with FlopCounterMode(display=False) as counted:
-            codec.decode(codes, stream, slice(0, 1))
+            codec.decode(codes, stream, torch.zeros(1, dtype=torch.long, device="meta"))
     return int(counted.get_total_flops())
 
 

@@ -171,7 +171,7 @@ class Play:
         if self.form == "one-shot" and self._frames:
             whole = torch.stack(self._frames).T[None].to(device)
             stream = model.codec_model.decoding(1, len(self._frames), None)
-            wave = [model.codec_model.decode(whole, stream, slice(0, 1))[0]]
+            wave = [model.codec_model.decode(whole, stream, stream.cache.rows([0]))[0]]
         first = torch.stack((seen.thinker_hidden[0].to(device), _word(model, reply.words[0])))
         ears, out = self._ears, model.config.hearing.out
         return Answer(

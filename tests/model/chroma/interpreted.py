@@ -7,37 +7,125 @@ from __future__ import annotations
 
 import torch
 import triton.language as tl
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from model.chroma.kernels.byte_kernel import byte_linear
 from model.chroma.kernels.decode_kernel import split_attend
-from model.chroma.kernels.fused_kernel import gated
+from model.chroma.kernels.fused_kernel import gated, rotate_put
 from model.chroma.network.attention import attend
+from model.chroma.network.cache import PAGE, KVCache
+from model.chroma.network.config import RopeConfig
 from model.chroma.network.precision import ByteLinear
 from model.chroma.network.quirks import SERVING
+from model.chroma.network.rope import Rope, rotate
 from model.chroma.serving.reply import perform
 from model.chroma.serving.slots import Slots
 from model.chroma.serving.steps import Steps
 from tests.model.chroma import toy
-from tests.model.chroma.serving.test_step import start
+from tests.model.chroma.serving.test_step import Padded, poison, start
+
+NAN = float("nan")
+
+
+def scattered(slots: int, kv_heads: int, dim: int, dtype: torch.dtype, page: int, each: int) -> KVCache:
+    """A cache of drawn positions whose pages lie in any order; the scratch page is poison."""
+    cache = KVCache(1, slots, kv_heads, dim, page * each, page=page, device=torch.device("cpu"), dtype=dtype)
+    for whole in (cache.keys, cache.values):
+        whole.normal_()
+        whole[:, -1] = NAN
+    cache.table[:slots, :each] = torch.randperm(slots * each).view(slots, each)
+    return cache
 
 
 def attention(heads: int, kv_heads: int, dim: int, width: int, splits: int, dtype: torch.dtype) -> None:
-    """Rows at a block's edges, at rest and at their very beginning, in a run inside a larger cache."""
-    draw = torch.Generator().manual_seed(heads + dim + width)
-    keys, values = (torch.randn(7, kv_heads, 201, dim, generator=draw).to(dtype)[1:6] for _ in range(2))
-    q = torch.randn(5, width, heads, dim, generator=draw).to(dtype).transpose(1, 2)
-    starts, counts = torch.tensor([0, 63, 64, 150, 17]), torch.tensor([width, width, 1, width, 0])
-    seen = torch.arange(201) <= (starts[:, None] + torch.arange(width))[..., None]
+    """Rows at a block's edges, at rest and at their very beginning, in slots of any order, padded."""
+    cache = scattered(7, kv_heads, dim, dtype, PAGE, 4)
+    q = torch.randn(6, width, heads, dim).to(dtype).transpose(1, 2)
+    rows = torch.tensor([5, 0, 6, 2, 1, 7])
+    starts, counts = torch.tensor([0, 63, 64, 150, 17, 0]), torch.tensor([width, width, 1, width, 0, 0])
+    seen = torch.arange(256) <= (starts[:, None] + torch.arange(width))[..., None]
+    keys, values = (
+        torch.stack([torch.cat([*whole[0, cache.table[row, :4].long()]], dim=1) for row in rows])
+        for whole in (cache.keys, cache.values)
+    )
     expected = attend(q.float(), keys.float(), values.float(), seen[:, None])
+    # what no row may read is poison from here on
+    for slot in (3, 4, 1):
+        for whole in (cache.keys, cache.values):
+            whole[:, cache.table[slot, :4].long()] = NAN
     # the interpreter multiplies no bfloat16 (Triton 3.9.0): on a GPU the products are of the keys' type
-    found = split_attend(q, keys, values, starts, counts, splits=splits, dot=tl.float32)
+    found = split_attend(
+        q, cache.keys[0], cache.values[0], cache.table, rows, starts, counts, splits=splits, dot=tl.float32
+    )
+    same(found, expected, counts, dtype)
+
+
+def same(found: Tensor, expected: Tensor, counts: Tensor, dtype: torch.dtype) -> None:
+    """Where positions are real; the others are finite, so that they spoil nothing by being near."""
     assert found.dtype == dtype
     near = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 1e-2, "rtol": 1e-2}
     for row, count in enumerate(counts.tolist()):
         torch.testing.assert_close(found[row, :, :count].float(), expected[row, :, :count], **near)
     assert torch.isfinite(found).all()
+
+
+def ring(window: int, width: int, splits: int) -> None:
+    """A ring before, at and behind its first turn, against the positions that it holds."""
+    capacity = window + width - 1
+    cache = KVCache(1, 5, 2, 8, capacity, window=window, device=torch.device("cpu"), dtype=torch.float32)
+    rows, starts = torch.tensor([4, 0, 3, 1, 5]), torch.tensor([0, window - 1, 3 * window + 5, 17, 0])
+    counts = torch.tensor([width, width, width, 0, 0])
+    q = torch.randn(5, 4, width, 8)
+    expected = torch.zeros_like(q)
+    for whole in (cache.keys, cache.values):
+        whole[:] = NAN
+    for row, (slot, first, count) in enumerate(
+        zip(rows.tolist(), starts.tolist(), counts.tolist(), strict=True)
+    ):
+        end = first + count
+        k, v = (torch.randn(2, end, 8) for _ in range(2))
+        for at in range(max(0, end - capacity), end if count else 0):
+            cache.keys[0, slot, :, at % capacity] = k[:, at]
+            cache.values[0, slot, :, at % capacity] = v[:, at]
+        at, query = torch.arange(end), first + torch.arange(count)[:, None]
+        if count:
+            seen = (at <= query) & (at > query - window)
+            expected[row, :, :count] = attend(q[row : row + 1], k[None], v[None], seen[None, None])[0]
+    found = split_attend(
+        q, cache.keys[0], cache.values[0], cache.table, rows, starts, counts, window=window, splits=splits
+    )
+    same(found, expected, counts, torch.float32)
+
+
+def put(page: int, each: int, width: int) -> None:
+    """Turned keys go where their slot's pages are, padding to the scratch page, and nothing anywhere else;
+    queries, keys and values are parts of one projection."""
+    heads, kv_heads, dim, rows = 4, 2, 12, torch.tensor([3, 0, 5])
+    cache = scattered(5, kv_heads, dim, torch.float32, page, each)
+    starts, counts = torch.tensor([page * each - width - 1, 2, 0]), torch.tensor([width, width - 1, 0])
+    before = cache.keys.clone(), cache.values.clone()
+    plain, ours = cache.device_span(rows, starts, counts, width, page * each), None
+    cache.kernels = True
+    ours = cache.device_span(rows, starts, counts, width, page * each)
+    assert torch.equal(plain.places, ours.places)
+    sizes = [heads * dim, kv_heads * dim, kv_heads * dim]
+    q, k, v = torch.randn(3, width, sum(sizes)).split(sizes, dim=2)
+    angles = Rope(RopeConfig(10_000.0), dim).angles(plain.positions, torch.float32)
+
+    def by_head(x: Tensor) -> Tensor:
+        return x.unflatten(2, (-1, dim)).transpose(1, 2)
+
+    found = rotate_put(q, k, v, angles, rows, ours.places, cache.table, cache.keys[0], cache.values[0])
+    torch.testing.assert_close(found, rotate(by_head(q), angles))
+    kernel = cache.keys.clone(), cache.values.clone()
+    for whole, past in zip((cache.keys, cache.values), before, strict=True):
+        whole.copy_(past)
+    cache.put(0, plain, rotate(by_head(k), angles), by_head(v))
+    for whole, by_kernel, past in zip((cache.keys, cache.values), kernel, before, strict=True):
+        torch.testing.assert_close(by_kernel[:, :-1], whole[:, :-1])
+        changed = (whole[:, :-1] != past[:, :-1]).any(-1).any(0).any(1).sum()
+        assert changed == counts.sum(), "as many places as there are new positions"
 
 
 @torch.inference_mode()
@@ -48,16 +136,21 @@ def bytes_(kind: str, rows: int, inputs: int, outputs: int) -> None:
 
 
 def frames() -> None:
-    """A packed prefill and whole steps by kernels say what the plain ones say."""
+    """A packed prefill and whole steps by kernels, padded, say what the plain ones say."""
     model, found = toy.model(), []
     heard = torch.randn(12, model.config.thinker.hidden)
     for kernels in (False, True):
-        steps = Steps(model, Slots.make(model, 3, SERVING, context=60, reply=60), SERVING)
+        steps = Steps(model, Slots.make(model, 5, SERVING, context=60, reply=60), SERVING)
         slots = steps.slots
         for cache in (slots.thinker, slots.backbone, slots.frame, slots.codec.cache):
             cache.kernels = kernels
-        replies = [start(steps, slot, seed) for slot, seed in enumerate((1, 3, 4))]
-        steps.prefill({2: heard[:5], 0: heard[5:]})
+            if kernels and cache is not slots.frame:  # a frame's depth lies by row number
+                cache.table[:-1, :-1] = cache.table[:-1, :-1].flip(0)
+        if kernels:
+            poison(slots)
+            steps._runner = Padded(steps)  # type: ignore[assignment]  # as a graph would
+        replies = [start(steps, slot, seed) for slot, seed in ((4, 1), (0, 3), (2, 4))]
+        steps.prefill({2: heard[:5], 4: heard[5:]})
         told = [perform(steps, replies[:2])]
         told += [perform(steps, replies) for _ in range(3)]
         found.append([f for frames in told for f in frames if f.codes is not None and f.pcm is not None])
@@ -78,6 +171,10 @@ if __name__ == "__main__":
         attention(16, 2, 128, 1, 4, dtype)
         attention(8, 2, 64, 3, 2, dtype)
         attention(4, 1, 12, 3, 1, dtype)
+    ring(10, 2, 1)
+    ring(70, 3, 4)
+    put(PAGE, 3, 3)
+    put(9, 1, 2)
     for kind in ("int8", "fp8"):
         bytes_(kind, 3, 300, 70)
         bytes_(kind, 70, 130, 33)

@@ -15,7 +15,7 @@ from tests.model.chroma import toy
 
 CONFIG = config.parse(toy.TABLE).codec
 FRAME, BOOKS, WINDOW = CONFIG.frame, 5, CONFIG.window
-ALONE = slice(0, 1)
+ALONE = torch.tensor([0])
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_rows_that_rest_stand_still(mimi: Mimi) -> None:
     while min(done) < total:
         active = [draw.random() < 0.6 and at < total for at in done]
         step = torch.stack([c[row, :, min(at, total - 1)] for row, at in enumerate(done)])[..., None]
-        y = mimi.decode(step, stream, slice(0, 4), torch.tensor(active))
+        y = mimi.decode(step, stream, torch.arange(4), torch.tensor(active))
         for row in range(4):
             if active[row]:
                 out[row].append(y[row])
@@ -131,7 +131,7 @@ def test_rows_that_rest_stand_still(mimi: Mimi) -> None:
 @torch.inference_mode()
 def test_a_slot_that_is_reset_begins_anew_and_its_neighbour_goes_on(mimi: Mimi) -> None:
     c, stream = codes(20, rows=2), mimi.decoding(2, 1, WINDOW)
-    both = slice(0, 2)
+    both = torch.arange(2)
     for at in range(8):
         mimi.decode(c[:, :, at : at + 1], stream, both)
     stream.reset(0)

@@ -18,7 +18,7 @@ from model.chroma.network.stack import Stack
 from tests.model.chroma import toy
 
 CONFIG = config.parse(toy.TABLE)
-ALONE = slice(0, 1)
+ALONE = [0]
 
 
 def stack(of: StackConfig = CONFIG.thinker, seed: int = 1, dtype: torch.dtype = torch.float32) -> Stack:
@@ -121,7 +121,7 @@ def test_neighbours_of_any_length_do_not_change_a_row() -> None:
         for row, count in enumerate(counts):
             x[row, :count] = inputs[row][done[row] : done[row] + count]
             x[row, count:] = draw.random() * 100  # padding that must not be seen
-        y = model(x, cache, cache.span(slice(0, 4), counts, width))
+        y = model(x, cache, cache.span(range(4), counts, width))
         for row, count in enumerate(counts):
             out[row].append(y[row, :count])
             done[row] += count
@@ -132,7 +132,7 @@ def test_neighbours_of_any_length_do_not_change_a_row() -> None:
 def test_a_cut_cache_goes_on_as_if_the_rest_had_never_been() -> None:
     model, x = stack(), sound(30)
     cache = model.cache(2, 40)
-    second = slice(1, 2)
+    second = [1]
     model(x[None, :20], cache, cache.span(second, [20], 20))
     model(sound(9, 8)[None], cache, cache.span(second, [9], 9))
     cache.cut(1, 20)
@@ -146,7 +146,7 @@ def test_what_a_slot_gave_starts_another() -> None:
     cache = model.cache(3, 40)
     model(x[None, :12], cache, cache.span(ALONE, [12], 12))
     cache.give(2, *cache.take(0, 12))
-    tail = model(x[None, 12:], cache, cache.span(slice(2, 3), [18], 18))[0]
+    tail = model(x[None, 12:], cache, cache.span([2], [18], 18))[0]
     torch.testing.assert_close(tail, run(model, x, [30])[12:], atol=2e-5, rtol=1e-4)
 
 
@@ -164,7 +164,7 @@ def test_a_ring_sees_its_window_and_nothing_older(pieces: list[int]) -> None:
     )
     start, out = 0, []
     for piece in pieces:
-        span = ring.span(slice(1, 2), [piece], piece)
+        span = ring.span([1], [piece], piece)
         keys, values = ring.put(0, span, k[:, :, start : start + piece], v[:, :, start : start + piece])
         out.append(attend(q[:, :, start : start + piece], keys, values, span.mask))
         ring.advance(span)

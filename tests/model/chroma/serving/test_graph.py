@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
@@ -23,19 +24,33 @@ def test_buckets_are_powers_of_two_and_all(slots: int, expected: list[int]) -> N
     assert buckets(slots) == expected
 
 
-def shape(first: int, stop: int, *, words: bool = True) -> Shape:
-    return Shape(slice(first, stop), words=words, width=3, thinker=9, backbone=9, codec=9)
+def test_where_rows_cost_time_a_bucket_has_few_in_vain() -> None:
+    found = buckets(400)
+    assert found[:10] == [1, 2, 4, 8, 16, 32, 40, 48, 56, 64]
+    assert found[-4:] == [256, 320, 384, 400]
+    assert len(found) == 21, "each is four graphs"
+    for less, more in itertools.pairwise(found):
+        assert less < 32 or (more - less) / less <= 0.25
 
 
-def step(shape: Shape, plan: Tensor) -> Tensor:
-    """Tells each row's number where it takes part, -1 elsewhere."""
-    rows = torch.arange(shape.rows.start, shape.rows.stop)
-    return torch.where(plan, rows, -1)[:, None].float()
+def shape(rows: int, *, words: bool = True) -> Shape:
+    return Shape(rows, words=words, width=3, thinker=9, backbone=9, codec=9)
+
+
+def step(shape: Shape, rows: Tensor) -> Tensor:
+    """Tells each row's slot; the scratch slot is 8."""
+    assert shape.rows == len(rows)
+    asked.append(rows.tolist())
+    return rows[:, None].float()
+
+
+asked: list[list[int]] = []
+"""the slots of every step"""
 
 
 def test_a_plain_run_is_the_step() -> None:
     runner = Runner(step, 8, torch.device("cpu"))
-    assert runner(shape(3, 6), [True, False, True]).tolist() == [[3], [-1], [5]]
+    assert runner(shape(3), [7, 3, 5]).tolist() == [[7], [3], [5]]
 
 
 def test_a_replay_sends_who_takes_part_and_answers_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,21 +58,32 @@ def test_a_replay_sends_who_takes_part_and_answers_their_rows(monkeypatch: pytes
 
     def capture(shape: Shape) -> _Captured:
         captured.append((shape.rows, shape.words))
-        plan, told = torch.zeros(shape.rows.stop, dtype=torch.bool), torch.zeros(shape.rows.stop, 1)
-        graph = SimpleNamespace(replay=lambda: told.copy_(step(shape, plan)))
-        return _Captured(graph, plan, plan.clone(), told, told.clone())  # type: ignore[arg-type]
+        rows, told = torch.zeros(shape.rows, dtype=torch.long), torch.zeros(shape.rows, 1)
+        graph = SimpleNamespace(replay=lambda: told.copy_(step(shape, rows)))
+        return _Captured(graph, rows, rows.clone(), told, told.clone())  # type: ignore[arg-type]
 
     runner = Runner(step, 8, torch.device("cuda"))
     monkeypatch.setattr(runner, "_capture", capture)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: SimpleNamespace(synchronize=lambda: None))
-    first = runner(shape(3, 6), [True, False, True])
-    assert first.tolist() == [[3], [-1], [5]]
-    assert runner(shape(4, 7), [False, True, False]).tolist() == [[-1], [5], [-1]], "who went before is out"
-    assert first.tolist() == [[3], [-1], [5]], "an answer is not written over"
-    assert captured == [(slice(0, 8), True)]
-    runner.prepare(shape(0, 2, words=False))
-    np.testing.assert_array_equal(runner(shape(0, 2, words=False), [True, True]), [[0], [1]])
-    assert captured[1:] == [(slice(0, 2), False)]
+    first = runner(shape(3), [7, 0, 5])
+    assert first.tolist() == [[7], [0], [5]]
+    assert asked[-1] == [7, 0, 5, 8], "the scratch slot fills a bucket"
+    assert runner(shape(3), [1, 6, 2]).tolist() == [[1], [6], [2]]
+    assert asked[-1] == [1, 6, 2, 8], "who went before is out"
+    assert first.tolist() == [[7], [0], [5]], "an answer is not written over"
+    assert captured == [(4, True)]
+    runner.prepare(shape(2, words=False))
+    np.testing.assert_array_equal(runner(shape(2, words=False), [4, 3]), [[4], [3]])
+    assert captured[1:] == [(2, False)]
+
+
+def test_a_step_costs_the_replies_in_it_whatever_slots_they_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """46 replies on the highest slots of 400, as it is once all are open: 48 rows, not 400."""
+    monkeypatch.setattr(Runner, "_capture", lambda _, shape: seen.append(shape.rows))
+    runner, seen = Runner(step, 400, torch.device("cuda")), []  # type: ignore[var-annotated]
+    for replies in (1, 3, 46, 100, 400):
+        runner.prepare(shape(replies))
+    assert seen == [1, 4, 48, 112, 400]
 
 
 def test_all_captures_warm_up_on_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +122,7 @@ def test_all_captures_warm_up_on_one_stream(monkeypatch: pytest.MonkeyPatch) -> 
     for _ in range(2):  # a trial of `auto`, and the engine
         runner = Runner(step, 8, torch.device("cpu"))
         for size in (1, 2, 4, 8):
-            runner._capture(shape(0, size))
+            runner._capture(shape(size))
     stream.cache_clear()
     assert len(made) == 2
     assert len(used) == 8

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +21,7 @@ from model.chroma.network import checkpoint, config
 from model.chroma.network.quirks import SERVING
 from model.chroma.network.sampling import Sampling
 from model.chroma.network.weights import Chroma
+from model.chroma.serving.plan import Shape
 from model.chroma.serving.reply import Reply, perform
 from model.chroma.serving.slots import Slots
 from model.chroma.serving.steps import Steps
@@ -47,10 +50,22 @@ class OnDevice(TorchDispatchMode):
         return found
 
 
-def split_attend(q: Tensor, k: Tensor, v: Tensor, starts: Tensor, counts: Tensor) -> Tensor:
+def split_attend(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    table: Tensor,
+    rows: Tensor,
+    starts: Tensor,
+    counts: Tensor,
+    *,
+    window: int | None,
+) -> Tensor:
     """A kernel's shapes; kernels have a proof of their own."""
-    assert k.shape == v.shape
-    assert starts.shape == counts.shape == q.shape[:1]
+    assert keys.shape == values.shape
+    assert table.dim() == 2
+    assert window is None or keys.shape[2] >= window
+    assert rows.shape == starts.shape == counts.shape == q.shape[:1]
     return torch.empty_like(q)
 
 
@@ -59,12 +74,16 @@ def rotate_put(
     k: Tensor,
     v: Tensor,
     angles: tuple[Tensor, Tensor],
+    rows: Tensor,
     places: Tensor,
+    table: Tensor,
     keys: Tensor,
     values: Tensor,
 ) -> Tensor:
     assert k.shape == v.shape
-    assert places.shape[2] == angles[0].shape[2] == q.shape[1]
+    assert table.dim() == 2
+    assert rows.shape == q.shape[:1]
+    assert places.shape[1] == angles[0].shape[2] == q.shape[1]
     return q.new_empty(q.shape[0], q.shape[2] // keys.shape[3], q.shape[1], keys.shape[3])
 
 
@@ -81,7 +100,7 @@ def without_data(monkeypatch: pytest.MonkeyPatch) -> Steps:
     for cache in (slots.thinker, slots.backbone, slots.frame, slots.codec.cache):
         cache.kernels = True
     with torch.inference_mode():  # frequencies and codewords are put in place once
-        steps.step(steps.shape(slice(0, 4), words=True, pairs=True), torch.empty(4, device="meta").bool())
+        steps.step(steps.shape(range(4), words=True, pairs=True), torch.empty(4, device="meta").long())
     return steps
 
 
@@ -92,9 +111,9 @@ def test_a_step_neither_asks_the_host_nor_depends_on_data(
     without_data: Steps, words: bool, pairs: bool
 ) -> None:
     """So a CUDA graph can hold it; that one does was not tried on a GPU."""
-    steps, plan = without_data, torch.empty(3, dtype=torch.bool, device="meta")
+    steps, rows = without_data, torch.empty(3, dtype=torch.long, device="meta")
     with OnDevice() as watched:
-        told = steps.step(steps.shape(slice(0, 3), words=words, pairs=pairs), plan)
+        told = steps.step(steps.shape(range(3), words=words, pairs=pairs), rows)
     assert told.shape == (3, 8 + steps.model.config.codebooks + steps.model.config.codec.frame)
     assert watched.calls > 500
 
@@ -108,31 +127,96 @@ def test_such_a_proof_can_fail(without_data: Steps) -> None:
             read()
 
 
-def test_a_plan_of_nobody_changes_nothing(toy_model: Chroma) -> None:
-    """Graphs are warmed up and captured so, over slots that others use."""
+def test_a_step_of_nobody_changes_nothing(toy_model: Chroma) -> None:
+    """Graphs are warmed up and captured so, while others have their slots."""
     steps = Steps(toy_model, Slots.make(toy_model, 3, SERVING, context=60, reply=61), SERVING)
     replies = [start(steps, slot, slot) for slot in range(3)]
     perform(steps, replies)
     before = kept(steps)
     for words in (True, False):
-        steps.run(steps.shape(slice(0, 3), words=words, pairs=True), [False] * 3)
+        with torch.inference_mode():
+            steps.step(steps.shape(range(3), words=words, pairs=True), torch.full((3,), steps.slots.count))
     for name, tensor in kept(steps).items():
         assert torch.equal(tensor, before[name]), name
 
 
+def test_a_step_has_the_rows_of_its_replies_and_no_more(
+    toy_model: Chroma, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever slots they have: 3 of 40 once computed all that lay between them."""
+    steps = Steps(toy_model, Slots.make(toy_model, 40, SERVING, context=60, reply=61), SERVING)
+    rows: list[int] = []
+    backbone = toy_model.backbone.model
+    handle = backbone.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    replies = [start(steps, slot, slot) for slot in (39, 2, 21)]
+    frames = perform(steps, replies)
+    handle.remove()
+    assert rows == [3]
+    assert [frame.word for frame in frames] == [reply.words[0] for reply in replies]
+
+
+def test_a_padding_row_changes_nothing_that_is_kept(toy_model: Chroma) -> None:
+    """Beside a reply, over a poisoned scratch slot: the others' slots stay as they were, to the last bit, and
+    the reply's are as without padding."""
+    found = []
+    for padding in (0, 3):
+        steps = Steps(toy_model, Slots.make(toy_model, 3, SERVING, context=60, reply=61), SERVING)
+        replies = [start(steps, slot, slot + 1) for slot in range(3)]
+        perform(steps, replies)
+        steps._runner = Padded(steps, 1 + padding)  # type: ignore[assignment]  # as a graph would
+        poison(steps.slots)
+        before = kept(steps)
+        perform(steps, replies[1:2])
+        after = kept(steps)
+        for name in ("progress", "settings", "hidden", "past", "thinker ends", "backbone ends", "codec ends"):
+            for slot in (0, 2):
+                assert torch.equal(after[name][slot], before[name][slot]), name
+        found.append(after)
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(found[1][name], tensor, atol=2e-5, rtol=1e-4, msg=name)
+
+
 def kept(steps: Steps) -> dict[str, Tensor]:
-    """Everything that a later step reads."""
+    """Everything that a later step reads: all but the scratch slot and its page, which come last."""
     slots = steps.slots
-    found = {f"progress {k}": tensor for k, tensor in enumerate(slots.progress.tensors)}
-    found |= {f"past {k}": past for k, past in enumerate(slots.codec.pasts)}
+    found = {"progress": slots.progress.table, "settings": slots.settings, "script": slots.script}
+    found |= {"past": slots.codec.past, "hidden": slots.hidden}
     for name, cache in (
         ("thinker", slots.thinker),
         ("backbone", slots.backbone),
         ("codec", slots.codec.cache),
     ):
-        found |= {f"{name} ends": cache.ends, f"{name} keys": cache.keys[..., : cache.capacity, :]}
-    found |= {"hidden": slots.hidden, "token": slots.token, "codes": slots.codes, "draws": slots.draws}
+        found[f"{name} ends"] = cache.ends
+    found = {name: tensor[: slots.count] for name, tensor in found.items()}
+    for name, cache in (
+        ("thinker", slots.thinker),
+        ("backbone", slots.backbone),
+        ("codec", slots.codec.cache),
+    ):
+        found[f"{name} keys"], found[f"{name} values"] = cache.keys[:, :-1], cache.values[:, :-1]
     return {name: tensor.clone() for name, tensor in found.items()}
+
+
+class Padded:
+    """Runs steps as a graph does, in a bucket of `rows` that the scratch slot fills."""
+
+    def __init__(self, steps: Steps, rows: int = 4) -> None:
+        self._steps, self._rows = steps, rows
+
+    def __call__(self, shape: Shape, slots: Sequence[int], *, graphed: bool) -> Any:
+        rows = [*slots, *[self._steps.slots.count] * (self._rows - len(slots))]
+        told = self._steps.step(replace(shape, rows=len(rows)), torch.tensor(rows))
+        return told[: len(slots)].numpy()
+
+
+def poison(slots: Slots) -> None:
+    """What is nobody's spoils what reads it."""
+    for state in (slots.hidden, slots.codec.past, slots.settings):
+        state[slots.count] = torch.nan
+    for cache in (slots.thinker, slots.backbone, slots.codec.cache):
+        cache.keys[:, -1], cache.values[:, -1] = torch.nan, torch.nan
+        cache.ends[slots.count] = 5
+    slots.progress.codes[slots.count], slots.progress.pending[slots.count] = 3, 1
 
 
 # ── company ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -208,8 +292,11 @@ def alone(toy_model: Chroma) -> list[Heard]:
 @settings(max_examples=12, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_a_row_is_as_it_would_be_alone(toy_model: Chroma, alone: list[Heard], data: st.DataObject) -> None:
-    """Replies begin, rest, are cancelled and begin again in any slots, in any mixture of phases."""
+    """Replies begin, rest, are cancelled and begin again in any slots, in any order and mixture of phases;
+    rows that pad are poison."""
     steps = Steps(toy_model, Slots.make(toy_model, 4, SERVING, context=60, reply=60), SERVING)
+    steps._runner = Padded(steps, 5)  # type: ignore[assignment]  # as a graph would
+    poison(steps.slots)
     running: dict[int, tuple[Reply, int, Heard]] = {}
     for _ in range(data.draw(st.integers(8, 24), label="steps")):
         for slot in range(4):
@@ -219,6 +306,7 @@ def test_a_row_is_as_it_would_be_alone(toy_model: Chroma, alone: list[Heard], da
         going = [slot for slot in running if data.draw(st.integers(0, 4), label=f"slot {slot} goes on")]
         if not going:
             continue
+        going = data.draw(st.permutations(going), label="order")
         frames = perform(steps, [running[slot][0] for slot in going])
         for slot, frame in zip(going, frames, strict=True):
             reply, seed, heard = running[slot]
