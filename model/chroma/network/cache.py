@@ -46,6 +46,8 @@ class Span:
     """pages and places in them of new positions, `(B, T)`, for plain torch"""
     pages: Tensor | None = None
     """pages that hold what is live, `(B, n)`; None: a frame's depth, which lies by row number"""
+    page: int | None = None
+    """the only page that holds what is live, where the host knows it"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class KVCache:
         self.lengths = [0] * slots
         self.ends = torch.zeros(slots + 1, device=device, dtype=torch.long)
         self._slots = torch.arange(slots + 1, device=device)
+        self._first = range(0, slots * each, each)
         self._scratch = each * self.page
 
     @property
@@ -174,9 +177,10 @@ class KVCache:
         # a padded query sees anything: its output is not used, but it must not divide by nothing
         mask = (seen | ~real[..., None])[:, None]
         table = self.table.index_select(0, rows).long()
-        put = table.gather(1, places // self.page), places % self.page
+        only = self._first[next(iter(known))] if known and len(known) == 1 and live <= self.page else None
+        put = None if self.kernels else (table.gather(1, places // self.page), places % self.page)
         pages = table[:, : -(-live // self.page)]
-        return Span(rows, positions, places, counts, mask, live, known, put=put, pages=pages)
+        return Span(rows, positions, places, counts, mask, live, known, put=put, pages=pages, page=only)
 
     def fresh_span(self, rows: int, start: int, width: int) -> Span:
         """Positions `start` and on of the first `rows`, which all begin at 0 and which nobody counts: a
@@ -206,6 +210,9 @@ class KVCache:
         if span.pages is None:
             rows = len(span.rows)
             return self.keys[layer, :rows, :, : span.live], self.values[layer, :rows, :, : span.live]
+        if span.page is not None:
+            one = slice(span.page, span.page + 1)
+            return self.keys[layer, one, :, : span.live], self.values[layer, one, :, : span.live]
         keys, values = (
             whole[layer][span.pages].transpose(1, 2).flatten(2, 3)[:, :, : span.live]
             for whole in (self.keys, self.values)

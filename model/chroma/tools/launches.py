@@ -151,12 +151,12 @@ def steps_on_paper(model: Chroma, slots: int, context: int = 2048) -> Steps:
 
 @torch.inference_mode()
 def of_step(steps: Steps, rows: int, *, words: bool, pairs: bool) -> Launches:
-    """One step of the first `rows` slots, sound included: the thinker goes on where `words`, and words come
+    """One step of so many `rows`, sound included: the thinker goes on where `words`, and words come
     in where `pairs`."""
-    shape = steps.shape(slice(0, rows), words=words, pairs=pairs)
+    shape = steps.shape(range(rows), words=words, pairs=pairs)
 
     def step() -> Tensor:
-        return steps.step(shape, torch.empty(rows, dtype=torch.bool, device="meta"))
+        return steps.step(shape, torch.empty(rows, dtype=torch.long, device="meta"))
 
     return _warm(step)
 

@@ -146,6 +146,7 @@ def frames() -> None:
             cache.kernels = kernels
             if kernels and cache is not slots.frame:  # a frame's depth lies by row number
                 cache.table[:-1, :-1] = cache.table[:-1, :-1].flip(0)
+                cache._first = cache._first[::-1]
         if kernels:
             poison(slots)
             steps._runner = Padded(steps)  # type: ignore[assignment]  # as a graph would
