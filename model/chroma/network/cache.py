@@ -20,6 +20,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from model.chroma.network.upload import uploaded
+
 PAGE: Final = 64
 """Positions of a page: what the decode kernel reads at once, so that a block lies in one page."""
 
@@ -124,7 +126,7 @@ class KVCache:
         """Slots as rows `(B,)`."""
         if len(slots) == 1:
             return self._slots[slots[0] : slots[0] + 1]
-        return torch.tensor(slots).to(self.keys.device)
+        return uploaded(slots, self.keys.device)
 
     def span(self, slots: Sequence[int], counts: Sequence[int], width: int) -> Span:
         """The places of `counts[b]` new positions in each of `slots`, padded to `width`: the host decides."""
@@ -134,7 +136,7 @@ class KVCache:
         else:
             assert max(counts) <= self.capacity - self.window + 1, "a step too wide for the ring"  # noqa: S101  # steps are cut to the window
         live = max(1, min(max(ends), self.capacity))
-        on_device = torch.tensor(counts).to(self.keys.device)
+        on_device = uploaded(counts, self.keys.device)
         rows = self.rows(slots)
         known = dict(zip(slots, counts, strict=True))
         return self._span(rows, self.starts(rows), on_device, width, live, known)

@@ -3,13 +3,17 @@
 The encoder attends within a chunk only and starts each anew, so a chunk can be encoded as soon as it was
 spoken. What is not causal is the mel's floor, 8 decades below the utterance's loudest point: `Ear` encodes
 with the loudest point so far, and encodes those chunks again that a louder one changes.
+
+An `Ear` works in two halves, so that the encoder can take the chunks of many ears at once, and mel frames be
+made beside it: `wanted` says what is to be encoded, `learn` is told what came of it. `listen` does both.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +22,7 @@ from transformers.audio_utils import mel_filter_bank
 
 from model.chroma.network.attention import attend
 from model.chroma.network.config import HearingConfig
+from model.chroma.network.upload import uploaded
 
 EAR_HZ: Final = 16_000
 FFT: Final = 400
@@ -53,12 +58,12 @@ class AudioAttention(nn.Module):
         self.v_proj = nn.Linear(config.hidden, config.hidden)
         self.out_proj = nn.Linear(config.hidden, config.hidden)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         q, k, v = (
             proj(x).view(*x.shape[:2], self._heads, -1).transpose(1, 2)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
-        return self.out_proj(attend(q, k, v, None).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]  # nn.Module's call
+        return self.out_proj(attend(q, k, v, mask).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]  # nn.Module's call
 
 
 class AudioBlock(nn.Module):
@@ -70,8 +75,8 @@ class AudioBlock(nn.Module):
         self.fc2 = nn.Linear(config.intermediate, config.hidden)
         self.final_layer_norm = nn.LayerNorm(config.hidden)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.self_attn(self.self_attn_layer_norm(x))
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        x = x + self.self_attn(self.self_attn_layer_norm(x), mask)
         return x + self.fc2(F.gelu(self.fc1(self.final_layer_norm(x))))  # type: ignore[no-any-return]  # nn.Module's call
 
 
@@ -86,18 +91,48 @@ class AudioTower(nn.Module):
         self.layers = nn.ModuleList(AudioBlock(config) for _ in range(config.layers))
         self.ln_post = nn.LayerNorm(config.hidden)
         self.proj = nn.Linear(config.hidden, config.out)
+        # not under a meta device: these are computed, not loaded
+        with torch.device("cpu"):
+            self._positions = _sinusoids((config.chunk + 1) // 2, config.hidden)
 
-    def forward(self, mel: Tensor) -> Tensor:
-        """Chunks of one length `(B, mels, L)`, L at most `config.chunk`, to `(B, tokens(L), out)`."""
+    def forward(self, mel: Tensor, frames: Tensor | None = None) -> Tensor:
+        """Chunks `(B, mels, L)`, L at most `config.chunk`, to `(B, tokens(L), out)`.
+
+        `frames` `(B,)`: how many of each chunk's are real, at least one (None: all L). Behind them the mel is
+        0, which is what the convolutions see behind any chunk; nothing attends there. So a chunk's own tokens
+        are those that it has without the padding, and the tokens behind them mean nothing.
+        """
         weight = self.conv1.weight
         x = F.gelu(self.conv1(mel.to(weight.device, weight.dtype)))
+        mask = None
+        if frames is not None:
+            at = torch.arange(x.shape[2], device=x.device)
+            x = torch.where(at < frames[:, None, None], x, 0.0)
+            seen = at[: (x.shape[2] + 1) // 2] < (frames[:, None, None, None] + 1) // 2
+            # added to the scores, in their own type: made once for all layers
+            mask = torch.zeros(seen.shape, device=x.device, dtype=x.dtype).masked_fill(~seen, -torch.inf)
         x = F.gelu(self.conv2(x)).transpose(1, 2)
-        x = x + _sinusoids(x.shape[1], x.shape[2]).to(x.device, x.dtype)
+        x = x + self._sinusoids(x)
         for layer in self.layers:
-            x = layer(x)
+            x = layer(x, mask)
         pairs = x.shape[1] // 2
         pooled = (x[:, 0 : 2 * pairs : 2] + x[:, 1 : 2 * pairs : 2]) / 2
         return self.proj(self.ln_post(pooled))  # type: ignore[no-any-return]  # nn.Module's call
+
+    def _sinusoids(self, like: Tensor) -> Tensor:
+        """Positions within a chunk, for `like` `(B, T, channels)`."""
+        if self._positions.device != like.device or self._positions.dtype != like.dtype:
+            self._positions = self._positions.to(like.device, like.dtype)
+        return self._positions[: like.shape[1]]
+
+    def encode(self, mels: Sequence[Tensor]) -> list[Tensor]:
+        """Chunks `(mels, L)` of any lengths in one pass, each to its tokens `(tokens(L), out)`."""
+        lengths = [mel.shape[1] for mel in mels]
+        longest = max(lengths)
+        padded = torch.stack([F.pad(mel, (0, longest - mel.shape[1])) for mel in mels])
+        same = min(lengths) == longest
+        heard = self(padded, None if same else uploaded(lengths, self.proj.weight.device))
+        return [of[: tokens(length)] for of, length in zip(heard, lengths, strict=True)]
 
     def whole(self, mel: Tensor) -> Tensor:
         """An utterance `(mels, L)` at once: `(tokens, out)`."""
@@ -107,7 +142,7 @@ class AudioTower(nn.Module):
 
 
 def _sinusoids(length: int, channels: int) -> Tensor:
-    """Positions within a chunk `(length, channels)`."""
+    """`(length, channels)` float32."""
     half = channels // 2
     scales = torch.exp(-math.log(10_000.0) / (half - 1) * torch.arange(half).float())
     turned = torch.arange(length)[:, None] * scales
@@ -125,6 +160,15 @@ class _Chunk:
     quietest: float
     floor: float = -math.inf
     heard: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Chunks of an ear that the encoder must hear: their numbers, and mels `(mels, L)` above that floor."""
+
+    numbers: list[int]
+    floor: float
+    mels: list[Tensor]
 
 
 @dataclass(slots=True)
@@ -197,19 +241,32 @@ class Ear:
         if rest.shape[1]:
             self._add(rest)
 
+    def wanted(self) -> Wanted | None:
+        """The chunks that are new or changed; None when there is none."""
+        floor = self._loudest - FLOOR
+        numbers = [k for k, chunk in enumerate(self._chunks) if self._stale(chunk, floor)]
+        if not numbers:
+            return None
+        return Wanted(numbers, floor, [self.floored(self._chunks[k].raw, floor) for k in numbers])
+
+    def learn(self, wanted: Wanted, heard: Sequence[Tensor]) -> int:
+        """The encoder made these tokens of what was `wanted`; answers the first of its chunks."""
+        for k, tokens_ in zip(wanted.numbers, heard, strict=True):
+            self._chunks[k].heard, self._chunks[k].floor = tokens_, wanted.floor
+        self.encoded_chunks += len(wanted.numbers)
+        return wanted.numbers[0]
+
     def listen(self) -> int | None:
         """Encodes what can be; answers the first chunk that is new or changed, None when there is none."""
-        floor = self._loudest - FLOOR
-        todo = [k for k, chunk in enumerate(self._chunks) if self._stale(chunk, floor)]
-        by_length: dict[int, list[int]] = {}
-        for k in todo:
-            by_length.setdefault(self._chunks[k].raw.shape[1], []).append(k)
-        for numbers in by_length.values():
-            heard = self.tower(self.floored([self._chunks[k].raw for k in numbers], floor))
-            for k, tokens_ in zip(numbers, heard, strict=True):
-                self._chunks[k].heard, self._chunks[k].floor = tokens_, floor
-        self.encoded_chunks += len(todo)
-        return todo[0] if todo else None
+        wanted = self.wanted()
+        return None if wanted is None else self.learn(wanted, self.tower.encode(wanted.mels))
+
+    @property
+    def missing(self) -> int:
+        """Samples that must still come before the next chunk is whole."""
+        frames = self.tower.config.chunk - self._frames
+        waiting = len(self._waiting) + (0 if self._begun else FFT // 2)
+        return max(1, (frames - 1) * HOP + FFT - waiting)
 
     def _stale(self, chunk: _Chunk, floor: float) -> bool:
         if chunk.heard is None:
@@ -217,9 +274,9 @@ class Ear:
         return self.maximum == "exact" and floor > chunk.floor and chunk.quietest < floor
 
     @staticmethod
-    def floored(raw: list[Tensor], floor: float) -> Tensor:
-        """`(B, mels, L)` as the encoder wants it."""
-        return (torch.stack(raw).clamp(min=floor) + 4.0) / 4.0
+    def floored(raw: Tensor, floor: float) -> Tensor:
+        """`(mels, L)` as the encoder wants it."""
+        return (raw.clamp(min=floor) + 4.0) / 4.0
 
     def heard(self, first: int = 0) -> Tensor:
         """Tokens `(n, out)` of the chunks from `first` on."""
@@ -243,5 +300,4 @@ class Ear:
         raw = [chunk.raw for chunk in self._chunks]
         if not raw:
             return torch.zeros(self.tower.config.mels, 0)
-        whole: Any = self.floored([torch.cat(raw, dim=1)], self._loudest - FLOOR)[0]
-        return whole  # type: ignore[no-any-return]  # indexing a tensor
+        return self.floored(torch.cat(raw, dim=1), self._loudest - FLOOR)

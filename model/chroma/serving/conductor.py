@@ -1,7 +1,8 @@
 """One thread for the weights; the schedule says what it does next.
 
 The event loop decides, the thread computes, one thing at a time: what a conversation asks for after its reply
-was cancelled finds what the step under way left. Nothing here waits for a listener.
+was cancelled finds what the step under way left. Nothing here waits for a listener. What needs no weights
+(mel frames) goes `aside`, to a few threads of its own.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -32,6 +34,9 @@ from model.tasks import Tasks
 LEAD_S: Final = 0.5
 """How far a reply may be ahead; more would be made in vain where replies are interrupted."""
 
+ASIDE: Final = 2
+"""Threads beside the one for the weights: a chunk's mel frames take a millisecond or two."""
+
 T = TypeVar("T")
 
 
@@ -45,7 +50,7 @@ class Spoken:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    """What `do` or `prefill` asked for."""
+    """What `do`, `prefill` or `hear` asked for."""
 
     work: Callable[[], Any]
     kind: Kind
@@ -81,6 +86,7 @@ class Conductor:
         self.meters = meters or Meters()
         self.schedule: Schedule[Reply, _Job] = Schedule(lead_s, steps.model.config.frame_s)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="chroma")
+        self._aside = ThreadPoolExecutor(ASIDE, thread_name_prefix="chroma-aside")
         self._parts: dict[Reply, _Part] = {}
         self._changed = asyncio.Event()
         self._tasks = Tasks()
@@ -97,7 +103,7 @@ class Conductor:
         self, kind: Kind, size: int, work: Callable[[], T], awaited: Callable[[], bool] = lambda: True
     ) -> T:
         """Runs `work` in the thread when it is its turn, which comes sooner while somebody waits (`awaited`)
-        for what it does. Of any kind but prefill."""
+        for what it does. Of any kind but prefill and hearing."""
         return await self._ask(kind, size, work, awaited)
 
     async def prefill(
@@ -106,6 +112,17 @@ class Conductor:
         """The same for what `fresh` answers in the thread: a slot, and embeddings `(size, H)` for its
         thinker. One at a time for a slot; those of several that wait go in one pass."""
         await self._ask(Kind.PREFILL, size, fresh, awaited)
+
+    async def hear(self, mels: list[Tensor], awaited: Callable[[], bool]) -> list[Tensor]:
+        """Chunks `(mels, L)` through the audio encoder, each to its tokens; those of several utterances that
+        wait go in one pass."""
+        return await self._ask(Kind.HEARING, len(mels), lambda: mels, awaited)
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Runs `work` beside the thread for the weights; not at all if it is cancelled before its turn."""
+        if self._closed:
+            raise _closed()
+        return await asyncio.get_running_loop().run_in_executor(self._aside, work)
 
     async def _ask(self, kind: Kind, size: int, work: Callable[[], T], awaited: Callable[[], bool]) -> T:
         self._begin()
@@ -222,8 +239,12 @@ class Conductor:
         await asyncio.sleep(0)  # whoever waited may ask for more before the next thing is chosen
 
     def _pass(self, jobs: list[_Job]) -> list[Any]:
-        """What each job's work answers; of prefills it is what goes into thinkers, all at once."""
+        """What each job's work answers; of prefills it is what goes into thinkers, of hearing what goes into
+        the encoder, all at once."""
         found = [job.work() for job in jobs]
+        if jobs[0].kind is Kind.HEARING:
+            heard = iter(self.steps.encoder([mel for mels in found for mel in mels]))
+            return [list(islice(heard, len(mels))) for mels in found]
         if jobs[0].kind is Kind.PREFILL:
             fresh = dict(found)
             assert len(fresh) == len(jobs), "a slot has one prefill at a time"  # noqa: S101  # `Schedule` hands out one a slot
@@ -258,7 +279,8 @@ class Conductor:
             job.done.cancel()
         for part in self._parts.values():
             part.frames.put_nowait(_closed())
-        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
+        for pool in (self._thread, self._aside):
+            await asyncio.to_thread(pool.shutdown, cancel_futures=True)
 
 
 def _unhurried() -> bool:

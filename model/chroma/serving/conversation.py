@@ -21,6 +21,7 @@ from torch import Tensor
 
 from model.api import RATE_HZ, Floats, Forgot, HistoryItem, Output, SessionConfig, Sound, Text, Understood
 from model.chroma.network.sampling import Sampling
+from model.chroma.network.upload import uploaded
 from model.chroma.network.weights import Chroma
 from model.chroma.serving import voices
 from model.chroma.serving.chat import Chat, Words, whole_words
@@ -28,15 +29,12 @@ from model.chroma.serving.conductor import Conductor
 from model.chroma.serving.history import History, Piece, Turn
 from model.chroma.serving.meters import Meters
 from model.chroma.serving.reply import Reply
-from model.chroma.serving.schedule import Kind
 from model.chroma.serving.slots import Slots
 from model.chroma.serving.utterance import Utterance
 from model.chroma.serving.voices import Voice
 from model.errors import EngineError
 from model.tasks import Tasks
 
-DIGEST_S: Final = 0.5
-"""Speech that is worth a look at the encoder."""
 PREFILL: Final = 256
 """Positions fed at once, so that a long history does not hold up other callers' frames."""
 ITEMS: Final = 32
@@ -112,9 +110,7 @@ class ChromaConversation:
     def hear(self, pcm: Floats) -> None:
         if self._utterance is None:
             self._utterance = self._engine.utterance()
-        begun = self._utterance.waiting_s < DIGEST_S
-        self._utterance.hear(pcm)
-        if begun and self._utterance.waiting_s >= DIGEST_S:
+        if self._utterance.hear(pcm):
             self._tasks.short(self._digest(self._utterance), "chroma.digest")
 
     @contextlib.contextmanager
@@ -129,17 +125,20 @@ class ChromaConversation:
     def _is_pressed(self) -> bool:
         return self._pressed > 0
 
-    async def _listen(self, utterance: Utterance, pcm: Floats, over: bool) -> None:
-        await self._engine.conductor.do(
-            Kind.HEARING, len(pcm), lambda: utterance.listen(pcm, over), self._is_pressed
-        )
+    async def _listen(self, utterance: Utterance, over: bool, pcm: Floats | None = None) -> None:
+        """Encodes what waits, or `pcm`, as far as it fills chunks; all of it when it is `over`."""
+        conductor = self._engine.conductor
+        taken = utterance.take() if pcm is None else pcm
+        wanted = await conductor.aside(lambda: utterance.attend(taken, over))
+        if wanted is not None:
+            utterance.learn(wanted, await conductor.hear(wanted.mels, self._is_pressed))
 
     async def _digest(self, utterance: Utterance, over: bool = False) -> None:
         """Encodes what came, and feeds it unless a reply is under way."""
         async with self._feeding:
             if utterance.over:  # its end came before this was its turn, and took all of it
                 return
-            await self._listen(utterance, utterance.take(), over)
+            await self._listen(utterance, over)
             utterance.over = over
             if utterance.dropped or self._closed:
                 return
@@ -192,7 +191,7 @@ class ChromaConversation:
         if item.pcm is not None and item.role == "user":
             utterance = self._engine.utterance()
             with self._pressing():
-                await self._listen(utterance, item.pcm, over=True)
+                await self._listen(utterance, over=True, pcm=item.pcm)
             utterance.over = True
             self._place(utterance)
         elif item.text and item.role == "system":
@@ -239,9 +238,7 @@ class ChromaConversation:
         model = self._engine.model
         return torch.cat(
             [
-                model.thinker.embed(torch.tensor(piece, dtype=torch.long).to(model.device))
-                if isinstance(piece, list)
-                else piece
+                model.thinker.embed(uploaded(piece, model.device)) if isinstance(piece, list) else piece
                 for piece in pieces
             ]
         )

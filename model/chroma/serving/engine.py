@@ -15,16 +15,19 @@ from typing import Any, Final, Literal, NoReturn, Self, get_args
 import numpy as np
 import structlog
 import torch
+from torch import Tensor
 
 from consent.grants.grant import VoiceGrant, hash_voice
 from model import own_process
-from model.api import RATE_HZ, Limits, Reference
+from model.api import RATE_HZ, Floats, Limits, Reference
 from model.chroma.network import checkpoint
 from model.chroma.network import config as chroma_config
 from model.chroma.network.hearing import Mel
+from model.chroma.network.mimi import MimiStream
 from model.chroma.network.precision import Weights
 from model.chroma.network.quirks import SERVING, Quirks
 from model.chroma.network.sampling import Sampling
+from model.chroma.network.upload import uploaded, uploaded_sound
 from model.chroma.network.weights import Chroma
 from model.chroma.serving import admission, voices
 from model.chroma.serving import chat as chats
@@ -34,6 +37,7 @@ from model.chroma.serving.conductor import LEAD_S, Conductor
 from model.chroma.serving.conversation import ChromaConversation
 from model.chroma.serving.garbage import Garbage
 from model.chroma.serving.meters import Meters
+from model.chroma.serving.readiness import make_ready
 from model.chroma.serving.schedule import LEAST_FRAMES, Kind
 from model.chroma.serving.slots import Slots
 from model.chroma.serving.steps import Steps
@@ -166,7 +170,7 @@ class ChromaEngine:
                 directory, device=device, dtype=dtype, codec_dtype=torch.float32, weights=settings.weights
             )
             engine = cls(model, chat, settings)
-            engine.steps.prepare()
+            make_ready(engine.steps, engine.quirks, PIECE_FRAMES)
         except torch.OutOfMemoryError:
             raise CheckpointError(
                 f"{settings.conversations} conversation(s) with a context of {settings.context} do not fit "
@@ -282,13 +286,10 @@ class ChromaEngine:
         stream = voices.encoding(model, len(pcm), self.quirks, PIECE_FRAMES)
         codes = []
         for at in range(0, len(pcm), size):  # in pieces: other callers' frames go between them
-            piece = torch.from_numpy(pcm[at : at + size].copy()).to(model.device)
-            encode = partial(voices.encode_piece, model, piece, stream)
+            encode = partial(_encode, model, pcm[at : at + size], stream)
             codes.append(await do(Kind.VOICE, PIECE_FRAMES, encode, _unhurried))
-        ids = torch.tensor(words, dtype=torch.long).to(model.device)
-        whole = torch.cat(codes)
-        prepare = partial(voices.prepare, model, ids, whole)
-        voice = await do(Kind.VOICE, len(whole), prepare, _unhurried)
+        frames = sum(map(len, codes))
+        voice = await do(Kind.VOICE, frames, lambda: _voice(model, words, codes), _unhurried)
         if voice.positions > self.slots.backbone.capacity // 2:
             raise VoiceError(
                 f"the clip of {reference.voice!r} takes {voice.positions} of {self.slots.backbone.capacity} "
@@ -326,6 +327,14 @@ class ChromaEngine:
     async def close(self) -> None:
         await self._tasks.stop()
         await self.conductor.close()
+
+
+def _encode(model: Chroma, pcm: Floats, stream: MimiStream) -> Tensor:
+    return voices.encode_piece(model, uploaded_sound(pcm, model.device), stream)
+
+
+def _voice(model: Chroma, words: list[int], codes: list[Tensor]) -> Voice:
+    return voices.prepare(model, uploaded(words, model.device), torch.cat(codes))
 
 
 def _unhurried() -> bool:

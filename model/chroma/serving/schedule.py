@@ -7,7 +7,7 @@ step is worth starting, and every reply that has room comes along. A reply whose
 frames unread rests, and nothing is due to it. Other work goes where it is measured to fit before the next
 deadline, or when leads are as long as they get, or when it has waited for `PATIENCE_S`; before a first frame
 only what other callers' first frames wait for, and for no longer than `TOGETHER_S`. A prefill takes along
-others that wait, as far as they fit where it does: its cost is mostly the weights'.
+others that wait, as far as they fit where it does: its cost is mostly the weights'. So does hearing.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ LEAST_FRAMES: Final = 3
 """Of lead, at least: half of it must hold more than one."""
 PASS_POSITIONS: Final = 256
 """Prefilled in one pass at most; by then arithmetic outweighs the weights, and frames wait."""
+PASS_CHUNKS: Final = 16
+"""Encoded in one pass at most."""
 GAIN: Final = 1 / 8
 """Of a new measurement in the running mean; a quarter is that of its deviation (RFC 6298's)."""
 
@@ -41,13 +43,17 @@ class Kind(StrEnum):
     PREFILL = "prefill"
     """size: positions"""
     HEARING = "hearing"
-    """size: samples"""
+    """size: chunks of the audio encoder"""
     VOICE = "voice"
     """size: frames of a clip"""
     SLOT = "slot"
     """cuts and clears; of no size"""
     GARBAGE = "garbage"
     """a collection of Python's; of no size"""
+
+
+PASSES: Final = {Kind.PREFILL: PASS_POSITIONS, Kind.HEARING: PASS_CHUNKS}
+"""The kinds of which several go in one pass, and up to which size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +65,7 @@ class Step(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class Work(Generic[J]):
-    """A piece of other work; or prefills, in one pass."""
+    """A piece of other work; or prefills, or chunks for the audio encoder, in one pass."""
 
     jobs: list[J]
 
@@ -254,14 +260,14 @@ class Schedule(Generic[R, J]):
         return Step(replies)
 
     def _take(self, first: _Asked[J], within_s: float) -> Work[J]:
-        """Takes `first`; with a prefill also the queued prefills that fit into `within_s`."""
+        """Takes `first`; with what goes in passes also those of its kind that fit into `within_s`."""
         taken, size = [first], first.size
         self._asked.remove(first)
-        if first.kind is Kind.PREFILL:
+        if (most := PASSES.get(first.kind)) is not None:
             for one in sorted(self._asked, key=_urgency):
                 more = size + one.size
-                fits = more <= PASS_POSITIONS and self.costs.of(Kind.PREFILL, more) <= within_s
-                if one.kind is Kind.PREFILL and fits:
+                fits = more <= most and self.costs.of(first.kind, more) <= within_s
+                if one.kind is first.kind and fits:
                     taken.append(one)
                     size = more
                     self._asked.remove(one)

@@ -16,6 +16,7 @@ from model.chroma.network.cache import PAGE, KVCache
 from model.chroma.network.mimi import MimiStream
 from model.chroma.network.quirks import Quirks
 from model.chroma.network.sampling import Sampling
+from model.chroma.network.upload import uploaded
 from model.chroma.network.weights import Chroma
 from model.chroma.serving.plan import Ending, Told
 
@@ -190,7 +191,7 @@ class Slots:
         """
         words = list(say or ())[: self.script.shape[1]]
         if words:
-            self.script[slot, : len(words)] = torch.tensor(words, dtype=torch.long).to(self.script.device)
+            self.script[slot, : len(words)] = uploaded(words, self.script.device)
             self.progress.token[slot] = words[0]
         self.progress.begin(slot, most, len(words))
 

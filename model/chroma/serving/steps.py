@@ -32,6 +32,7 @@ from model.chroma.network.quirks import Quirks
 from model.chroma.network.sampling import gumbel, pick
 from model.chroma.network.trace import Trace
 from model.chroma.network.weights import Chroma
+from model.chroma.serving.chunk_encoder import ChunkEncoder
 from model.chroma.serving.graph import Runner, stream
 from model.chroma.serving.plan import NO_WORD, Ending, Shape, pack
 from model.chroma.serving.slots import Progress, Seats, Slots
@@ -53,6 +54,7 @@ class Steps:
             self._beside = stream("beside", model.device)
         # weak: a runner that held its steps would keep them and their slots until a collection
         self._runner = Runner(partial(type(self).step, weakref.proxy(self)), slots.count, model.device)
+        self.encoder = ChunkEncoder(model.thinker.audio_tower)
 
     @torch.inference_mode()
     def prefill(self, fresh: Mapping[int, Tensor]) -> None:
@@ -73,8 +75,11 @@ class Steps:
 
     def hear(self, slot: int, ear: Ear, start: int) -> None:
         """What is new or changed of an utterance that begins at the slot's position `start`."""
-        changed = ear.listen()
-        if changed is not None and len(fresh := ear.heard(changed)):
+        wanted = ear.wanted()
+        if wanted is None:
+            return
+        changed = ear.learn(wanted, self.encoder(wanted.mels))
+        if len(fresh := ear.heard(changed)):
             self.slots.thinker.cut(slot, start + ear.before(changed))
             self.prefill({slot: fresh})
 

@@ -100,9 +100,9 @@ async def test_what_was_asked_for_and_given_up_is_not_done(band: Band) -> None:
         done.append("first")
 
     band.gate.clear()
-    first = asyncio.create_task(band.do(Kind.HEARING, 1, hold))
+    first = asyncio.create_task(band.do(Kind.VOICE, 1, hold))
     await asyncio.to_thread(started.wait, HANGS_S)
-    given_up = asyncio.create_task(band.do(Kind.HEARING, 1, lambda: done.append("given up")))
+    given_up = asyncio.create_task(band.do(Kind.VOICE, 1, lambda: done.append("given up")))
     last = asyncio.create_task(band.do(Kind.SLOT, 1, lambda: done.append("last")))
     await asyncio.sleep(0)
     given_up.cancel()

@@ -210,7 +210,7 @@ def test_what_fits_before_the_next_deadline_goes_at_once_and_what_does_not_waits
 
 def test_what_somebody_waits_for_goes_before_the_rest() -> None:
     world = World()
-    chores = [Chore(Kind.HEARING, 1, 0.01, awaited=k == 3) for k in range(5)]
+    chores = [Chore(Kind.VOICE, 1, 0.01, awaited=k == 3) for k in range(5)]
     for chore in chores:
         world.ask(chore)
     chores[4].awaited = True  # since just now
@@ -221,7 +221,7 @@ def test_what_somebody_waits_for_goes_before_the_rest() -> None:
 def test_prefills_that_wait_go_in_one_pass_awaited_ones_first_up_to_its_bound() -> None:
     world = World()
     chores = [Chore(Kind.PREFILL, 100, 0.01, awaited=k == 4) for k in range(5)]
-    small, ear = Chore(Kind.PREFILL, 40, 0.01), Chore(Kind.HEARING, 10, 0.01)
+    small, ear = Chore(Kind.PREFILL, 40, 0.01), Chore(Kind.VOICE, 10, 0.01)
     for chore in (*chores, ear, small):
         world.ask(chore)
     world.run(1.0)
@@ -247,7 +247,7 @@ def test_work_is_done_even_where_frames_leave_no_time_at_all() -> None:
     world = World(step=lambda rows: 0.2)
     for k in range(4):
         world.speak(Caller(str(k), 10_000))
-    chores = [Chore(Kind.HEARING, 64, 0.05) for _ in range(6)]
+    chores = [Chore(Kind.VOICE, 64, 0.05) for _ in range(6)]
     world.at(1.0, lambda: [world.ask(chore) for chore in chores])  # type: ignore[func-returns-value]
     world.run(10.0)
     for k, chore in enumerate(chores):
