@@ -2,49 +2,74 @@
 
     python -m benchmarks.engine_hearing CHECKPOINT [FOLDER_OF_WAVS]
 
-Human prompts (Debian's asterisk-core-sounds packages) of 2.5 s and more, at the telephone's 8 kHz, are heard
-in pieces of half a second, as the engine does: "exact" encodes a chunk again when a louder one changes it,
-"running" never does.
+Human prompts (Debian's asterisk-core-sounds packages) of 2.5 s and more, at the telephone's 8 kHz, come in
+pieces of 20 ms, and are looked at as the engine does (`Utterance`): "exact" encodes a chunk again when a
+louder one changes it, "running" never does.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 import wave
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import soxr
 import torch
 
+from model.api import RATE_HZ, Floats
 from model.chroma.network import checkpoint
-from model.chroma.network.hearing import EAR_HZ, Ear, Mel
+from model.chroma.network.hearing import Ear, Mel
+from model.chroma.serving.utterance import Utterance
 from watermark.pcm import float_from_bytes
 
-SOUNDS = Path("/usr/share/asterisk/sounds")
-SHORTEST_S = 2.5
-MOST = 400
-PIECE = EAR_HZ // 2
+SOUNDS: Final = Path("/usr/share/asterisk/sounds")
+SHORTEST_S: Final = 2.5
+MOST: Final = 400
+PIECE: Final = RATE_HZ // 50
 
 
-def read(path: Path) -> torch.Tensor:
-    """A WAV at 16 kHz."""
+def read(path: Path) -> Floats:
+    """A WAV at 24 kHz."""
     with wave.open(str(path)) as file:
         sound = float_from_bytes(file.readframes(file.getnframes()))
-        return torch.from_numpy(soxr.resample(sound, file.getframerate(), EAR_HZ))
+        resampled: Floats = soxr.resample(sound, file.getframerate(), RATE_HZ)
+        return resampled
 
 
-def hear(ear: Ear, sound: torch.Tensor) -> int:
-    """Listens piece by piece; answers how many chunks the last piece made it encode a second time."""
-    *pieces, last = torch.split(sound, PIECE)
-    for piece in pieces:
-        ear.push(piece)
-        ear.listen()
+@dataclass
+class Listened:
+    """How an utterance was heard: `late` chunks were encoded a second time at its end; `looks` took so many
+    seconds of a thread's CPU for mel frames."""
+
+    ear: Ear
+    late: int
+    looks: int
+    seconds: float
+
+
+def hear(utterance: Utterance, sound: Floats) -> Listened:
+    """All of it, as it comes."""
+    looks, seconds, ear = 0, 0.0, utterance.ear
+
+    def look(over: bool) -> None:
+        nonlocal looks, seconds
+        looks += 1
+        began = time.thread_time()
+        wanted = utterance.attend(utterance.take(), over)
+        seconds += time.thread_time() - began
+        if wanted is not None:
+            utterance.learn(wanted, ear.tower.encode(wanted.mels))
+
+    for at in range(0, len(sound), PIECE):
+        if utterance.hear(sound[at : at + PIECE]):
+            look(over=False)
     before, known = ear.encoded_chunks, ear.chunks
-    ear.push(last)
-    ear.finish()
-    ear.listen()
-    return ear.encoded_chunks - before - (ear.chunks - known)
+    look(over=True)
+    return Listened(ear, ear.encoded_chunks - before - (ear.chunks - known), looks, seconds)
 
 
 @torch.inference_mode()
@@ -53,17 +78,19 @@ def main() -> None:
     model = checkpoint.load(Path(sys.argv[1]), device=torch.device("cpu"), dtype=torch.float32)
     folder = Path(sys.argv[2]) if len(sys.argv) > 2 else SOUNDS
     tower, mel = model.thinker.audio_tower, Mel(model.config.hearing.mels)
-    chunks = again = late = changed = heard = 0
+    chunks = again = late = changed = heard = looks = 0
     worst_mel = worst_token = 0.0
-    apart = total = 0.0
+    apart = total = seconds = spoken = 0.0
     shares = []
     for path in sorted(folder.rglob("*.wav")):
         sound = read(path)
-        if len(sound) < SHORTEST_S * EAR_HZ:
+        if len(sound) < SHORTEST_S * RATE_HZ:
             continue
-        exact, running = Ear(tower, mel), Ear(tower, mel, "running")
-        late += hear(exact, sound) > 0
-        hear(running, sound)
+        listened = hear(Utterance(tower, mel, "exact"), sound)
+        exact, running = listened.ear, hear(Utterance(tower, mel, "running"), sound).ear
+        late += listened.late > 0
+        looks, seconds = looks + listened.looks, seconds + listened.seconds
+        spoken += len(sound) / RATE_HZ
         count = exact.chunks
         chunks, again, heard = chunks + count, again + exact.encoded_chunks - count, heard + 1
         apart += float((exact.heard() - running.heard()).pow(2).sum())
@@ -78,7 +105,8 @@ def main() -> None:
         if heard == MOST:
             break
     print(f"{heard} utterances of {SHORTEST_S} s and more, {chunks} chunks")
-    print(f"exact: {again} chunks encoded again ({again / chunks:.1%}),")
+    print(f"exact: {looks} looks, {1000 * seconds / spoken:.2f} ms of CPU for mels in a second of speech,")
+    print(f"  {again} chunks encoded again ({again / chunks:.1%}),")
     print(f"  at the end of speech in {late} utterances ({late / heard:.1%})")
     print(f"running: {changed} utterances ({changed / heard:.1%}) heard differently,")
     print(

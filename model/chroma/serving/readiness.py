@@ -1,4 +1,4 @@
-"""Everything that serving does, done once before the first call: nothing is compiled once the engine is ready.
+"""Everything that serving does, done once before the first call: nothing is compiled after that.
 
 A GPU's kernels are compiled, captured or loaded at their first use, which takes from milliseconds to seconds
 on the one thread that all callers wait for.

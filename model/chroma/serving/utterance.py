@@ -2,7 +2,8 @@
 
 The event loop takes pieces (`hear`) and tokens (`learn`). In between `attend` makes mel frames in a pool of
 threads, so that the engine's own thread is left to the weights; one conversation has one `attend` at a time,
-and in order. It is worth a look only when a chunk of the encoder is whole.
+and in order. It is worth it when a chunk of the encoder is whole. Once one was encoded it is worth it every
+half second, since a louder sound may change that chunk, which is done again while the caller still speaks.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from model.api import RATE_HZ, Floats
 from model.chroma.network.hearing import EAR_HZ, AudioTower, Ear, Mel, Wanted
 from model.chroma.serving.history import Turn
 
+LOUDER_S: Final = 0.5
+"""How long a sound waits that may be louder than all before it."""
 SLACK_S: Final = 0.03
 """What the resampler holds back of a chunk's end, and more."""
 
@@ -39,6 +42,8 @@ class Utterance:
         self._waiting_s = 0.0
         self._missing_s = self.ear.missing / EAR_HZ + SLACK_S
         self._asked = False
+        self._follows = False
+        """a louder sound may change what was encoded"""
         self._resampler = soxr.ResampleStream(RATE_HZ, EAR_HZ, 1, dtype="float32")
 
     def hear(self, pcm: Floats) -> bool:
@@ -46,7 +51,8 @@ class Utterance:
         self.samples += len(pcm)
         self._waiting.append(pcm)
         self._waiting_s += len(pcm) / RATE_HZ
-        if self._asked or self._waiting_s < self._missing_s:
+        louder = self._follows and self._waiting_s >= LOUDER_S
+        if self._asked or not (louder or self._waiting_s >= self._missing_s):
             return False
         self._asked = True
         return True
@@ -66,6 +72,7 @@ class Utterance:
         if over:
             self.ear.finish()
         self._missing_s = self.ear.missing / EAR_HZ + SLACK_S
+        self._follows = self.ear.maximum == "exact" and self.ear.chunks > 0
         return self.ear.wanted()
 
     def learn(self, wanted: Wanted, heard: Sequence[Tensor]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from model.chroma.network import checkpoint
 from model.chroma.network.hearing import AudioTower, Ear, Mel, tokens
+from model.chroma.serving.chunk_encoder import ChunkEncoder
 from tests.model.chroma import toy
 
 
@@ -148,3 +149,54 @@ def test_mels_equal_the_goldens(golden: Any, chroma_a: checkpoint.Chroma) -> Non
                 :, case["in_thinker_feature_attention_mask"][k] == 1
             ]
             np.testing.assert_allclose(ear.features().numpy(), theirs, atol=1e-6)
+
+
+# ── several at once ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_chunks_of_any_lengths_in_one_pass_are_what_each_is_alone(dtype: torch.dtype) -> None:
+    """Padded and masked, also to more than the longest, as a graph pads them."""
+    tower = toy.model(dtype=dtype).thinker.audio_tower
+    draw = torch.Generator().manual_seed(4)
+    lengths = [60, 1, 2, 3, 4, 37, 59, 60, 5, 32]
+    mels = [torch.randn(80, length, generator=draw) for length in lengths]
+    near = {"atol": 1e-10, "rtol": 1e-10} if dtype == torch.float64 else {"atol": 1e-5, "rtol": 1e-4}
+    for some in (mels, mels[1:5], mels[:1] * 3):
+        for mel, heard in zip(some, tower.encode(some), strict=True):
+            torch.testing.assert_close(heard, tower(mel[None])[0], **near)
+    padded = torch.zeros(len(mels), 80, 60)
+    for row, mel in zip(padded, mels, strict=True):
+        row[:, : mel.shape[1]] = mel
+    graphed = tower(padded, torch.tensor(lengths))
+    for mel, heard in zip(mels, graphed, strict=True):
+        torch.testing.assert_close(heard[: tokens(mel.shape[1])], tower(mel[None])[0], **near)
+
+
+@torch.inference_mode()
+def test_a_pass_takes_no_more_chunks_than_its_largest_graph(tower: AudioTower) -> None:
+    encoder = ChunkEncoder(tower)
+    mels = [torch.randn(80, 60 - k, generator=torch.Generator().manual_seed(k)) for k in range(37)]
+    sizes: list[int] = []
+    whole = tower.encode
+    tower.encode = lambda mels: (sizes.append(len(mels)), whole(mels))[1]  # type: ignore[method-assign, func-returns-value]
+    try:
+        found = encoder(mels)
+    finally:
+        del tower.encode  # type: ignore[method-assign]
+    assert sizes == [16, 16, 5]
+    for mel, heard in zip(mels, found, strict=True):
+        torch.testing.assert_close(heard, tower(mel[None])[0], atol=1e-5, rtol=1e-4)
+
+
+def test_an_ear_knows_when_its_next_chunk_is_whole(tower: AudioTower) -> None:
+    ear, sound = Ear(tower, MEL), speech(60_000)
+    at = 0
+    for number in range(1, 6):
+        missing = ear.missing
+        ear.push(sound[at : at + missing - 1])
+        assert ear.chunks == number - 1
+        ear.push(sound[at + missing - 1 : at + missing])
+        assert ear.chunks == number
+        at += missing

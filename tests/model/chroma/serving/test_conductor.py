@@ -7,6 +7,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.chroma.serving.conductor import Conductor, Spoken
+from model.chroma.serving.conductor import ASIDE, Conductor, Spoken
 from model.chroma.serving.garbage import Garbage
 from model.chroma.serving.reply import Reply
 from model.chroma.serving.schedule import Kind
@@ -31,10 +32,11 @@ class Band(Conductor):
     def __init__(self, lead_s: float = 0.1, garbage: Garbage | None = None) -> None:
         config = SimpleNamespace(frame_s=FRAME_S)
         model = SimpleNamespace(config=config, device=torch.device("cpu"))
-        steps: Any = SimpleNamespace(model=model, prefill=self._prefill)
+        steps: Any = SimpleNamespace(model=model, prefill=self._prefill, encoder=self._encode)
         super().__init__(steps, lead_s, garbage=garbage)
         self.stepped: list[list[Reply]] = []
         self.fed: list[list[int]] = []
+        self.heard: list[list[int]] = []
         self.stepping = threading.Event()
         self.gate = threading.Event()
         self.gate.set()
@@ -42,6 +44,10 @@ class Band(Conductor):
     def _prefill(self, fresh: Mapping[int, Tensor]) -> None:
         self.fed.append([*fresh])
         assert all(len(x) for x in fresh.values()), "nothing to feed"
+
+    def _encode(self, mels: list[Tensor]) -> list[Tensor]:
+        self.heard.append([int(mel[0, 0]) for mel in mels])
+        return [mel[0, 0] for mel in mels]
 
     def _step(self, replies: list[Reply]) -> list[Spoken]:
         self.stepping.set()
@@ -143,6 +149,56 @@ async def test_prefills_that_wait_become_one_pass_without_those_given_up(band: B
     assert band.fed == [[0, 2, 3]]
     assert [type(one) for one in found] == [type(None), asyncio.CancelledError, type(None), type(None)]
     assert 'voicegate_chroma_step_seconds_count{phase="prefill"} 1.0' in band.meters.show({}, {})
+
+
+async def test_chunks_of_several_utterances_become_one_pass_without_those_given_up(band: Band) -> None:
+    mels = [[torch.full((3, 2), 10.0 * of + k) for k in range(1 + of)] for of in range(4)]
+    async with busy(band):
+        tasks = [asyncio.create_task(band.hear(of, lambda: True)) for of in mels]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert band.heard == [[0, 20, 21, 22, 30, 31, 32, 33]]
+    assert isinstance(found[1], asyncio.CancelledError)
+    for of in (0, 2, 3):
+        assert [int(tokens) for tokens in found[of]] == [10 * of + k for k in range(1 + of)]  # type: ignore[union-attr, call-overload, misc]
+    assert 'voicegate_chroma_step_seconds_count{phase="hearing"} 1.0' in band.meters.show({}, {})
+
+
+async def test_more_chunks_than_a_pass_takes_wait_for_the_next(band: Band) -> None:
+    async with busy(band):
+        tasks = [asyncio.create_task(band.hear([torch.zeros(3, 2)] * 6, lambda: True)) for _ in range(5)]
+    await asyncio.gather(*tasks)
+    assert [len(chunks) for chunks in band.heard] == [12, 12, 6]
+
+
+async def test_mel_frames_are_made_beside_the_thread_and_dropped_with_who_asked(band: Band) -> None:
+    """Although the thread is busy; what was given up before its turn is not made."""
+    begun, go_on, made = threading.Semaphore(0), threading.Event(), []
+
+    def hold(number: int) -> None:
+        begun.release()
+        go_on.wait(HANGS_S)
+        made.append(number)
+
+    async with busy(band):
+        assert await band.aside(lambda: threading.current_thread().name) != "MainThread"
+        held = [asyncio.create_task(band.aside(partial(hold, number))) for number in range(ASIDE)]
+        for _ in held:
+            await asyncio.to_thread(begun.acquire, timeout=HANGS_S)
+        given_up = asyncio.create_task(band.aside(partial(hold, -1)))
+        last = asyncio.create_task(band.aside(partial(hold, -2)))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        held[0].cancel()  # it is under way: its end is nobody's
+        await asyncio.gather(given_up, held[0], return_exceptions=True)
+        go_on.set()
+        await last
+        await asyncio.gather(*held, return_exceptions=True)
+    assert sorted(made) == [-2, *range(ASIDE)]
+    await band.close()
+    with pytest.raises(EngineError, match="closed"):
+        await band.aside(lambda: None)
 
 
 async def test_who_is_cancelled_during_a_pass_disturbs_nobody_in_it(band: Band) -> None:

@@ -386,6 +386,74 @@ async def test_utterances_that_end_while_the_thread_is_busy_are_fed_in_one_pass(
         await conversation.close()
 
 
+async def test_utterances_heard_in_one_pass_are_heard_as_each_alone(model: Chroma, opened: Opener) -> None:
+    """Also where one of them is given up while its chunks wait: the others do not notice."""
+    quiet = engine_of(model, conversations=1)
+    alone = []
+    for k in range(4):
+        conversation = await opened(quiet, f"alone{k}")
+        alone.append(await turn(conversation, "one", 0.7 + 0.3 * k, seed=k))
+        await conversation.close()
+    await quiet.close()
+    engine = engine_of(model, conversations=4)
+    together = [await opened(engine, f"call{k}") for k in range(4)]
+    for k, conversation in enumerate(together):
+        await say(conversation, noise(0.7 + 0.3 * k, seed=k))
+    await until(lambda: not any(conversation._tasks for conversation in together))
+    passes: list[int] = []
+    encode = engine.steps.encoder.__call__
+    engine.steps.encoder = lambda mels: (passes.append(len(mels)), encode(mels))[1]  # type: ignore[assignment, func-returns-value]
+    go_on = threading.Event()
+    busy = asyncio.create_task(engine.conductor.do(Kind.SLOT, 1, lambda: go_on.wait(10)))
+    commits = [asyncio.create_task(conversation.commit()) for conversation in together]
+    await until(lambda: engine.conductor.schedule.waiting == 4)
+    commits[1].cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.gather(busy, *commits, return_exceptions=True)
+    assert len(passes) == 1
+    for k in (0, 2, 3):
+        heard = await answer(together[k], "one")
+        assert heard.text == alone[k].text
+        np.testing.assert_allclose(heard.sound, alone[k].sound, atol=1e-6)
+    for conversation in together:
+        await conversation.close()
+    assert engine.free == 4
+    assert engine.slots.thinker.lengths == [0] * 4
+    await engine.close()
+
+
+async def test_no_mel_is_made_before_a_chunk_is_whole(engine: ChromaEngine, opened: Opener) -> None:
+    """The toy's chunks are .6 s."""
+    conversation = await opened(engine, "a")
+    attended: list[int] = []
+    aside = engine.conductor.aside
+
+    async def counted(work: Callable[[], Any]) -> Any:
+        attended.append(1)
+        return await aside(work)
+
+    engine.conductor.aside = counted  # type: ignore[method-assign]
+    await say(conversation, noise(0.5))
+    await asyncio.sleep(0)
+    assert not attended
+    await say(conversation, noise(0.2, 1))
+    await until(lambda: not conversation._tasks)
+    assert len(attended) == 1
+    assert conversation._utterance is not None
+    assert conversation._utterance.ear.chunks == 1
+    await say(conversation, noise(0.3, 2))
+    await until(lambda: not conversation._tasks)
+    assert len(attended) == 1
+    await say(conversation, noise(0.25, 2))
+    await until(lambda: not conversation._tasks)
+    assert len(attended) == 2, "the second chunk is not whole, but the first may have changed"
+    await conversation.commit()
+    assert len(attended) == 3
+    as_from_nothing(engine, conversation, await answer(conversation, "one"))
+    await conversation.close()
+
+
 async def test_a_late_truncation_reaches_behind_the_callers_turn(
     engine: ChromaEngine, opened: Opener
 ) -> None:
