@@ -37,12 +37,12 @@ from model.chroma.serving.conductor import LEAD_S, Conductor
 from model.chroma.serving.conversation import ChromaConversation
 from model.chroma.serving.garbage import Garbage
 from model.chroma.serving.meters import Meters
-from model.chroma.serving.readiness import make_ready
 from model.chroma.serving.schedule import LEAST_FRAMES, Kind
 from model.chroma.serving.slots import Slots
 from model.chroma.serving.steps import Steps
 from model.chroma.serving.utterance import Utterance
 from model.chroma.serving.voices import Voice, VoiceCache
+from model.chroma.serving.warming import make_ready
 from model.errors import CheckpointError, EngineBusy, EngineError, VoiceError
 from model.tasks import Tasks
 
@@ -82,7 +82,7 @@ class EngineSettings:
     top_k: int = 50
     top_p: float = 1.0
     mel_maximum: Literal["exact", "running"] = "exact"
-    """"running" never encodes a chunk twice; it hears a third of the utterances a little differently"""
+    """"running" never encodes a chunk twice; it hears four utterances of ten a little differently"""
     text_lead_s: float = 0.0
     """how far text runs ahead of the sound that says it; not measured, since that takes the real weights"""
     voices_bytes: int = 2 << 30

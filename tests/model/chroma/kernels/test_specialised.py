@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 import torch
-
-from tests.needs import missing
-
-if importlib.util.find_spec("triton") is None:
-    missing("triton is not installed, so compilations are not counted: pip install triton==3.9.0 (1 GB)")
 
 from tests.model.chroma.kernels.specialised import counted
 

@@ -7,7 +7,6 @@ and not run (see `specialised`).
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import random
 from collections.abc import Iterator
 from itertools import product
@@ -21,18 +20,13 @@ from torch import Tensor
 from model.chroma.network import cache, checkpoint, config, hearing, upload
 from model.chroma.network.quirks import SERVING
 from model.chroma.network.sampling import Sampling
-from model.chroma.serving import readiness, voices
 from model.chroma.serving import slots as slots_module
+from model.chroma.serving import voices, warming
 from model.chroma.serving.engine import PIECE_FRAMES
 from model.chroma.serving.slots import Slots
 from model.chroma.serving.steps import Steps
-from tests.model.chroma.serving.test_step import OnDevice
-from tests.needs import missing
-
-if importlib.util.find_spec("triton") is None:
-    missing("triton is not installed, so compilations are not counted: pip install triton==3.9.0 (1 GB)")
-
 from tests.model.chroma.kernels.specialised import Compilations, counted
+from tests.model.chroma.serving.test_step import OnDevice
 
 SLOTS = 6
 
@@ -99,7 +93,7 @@ def test_whatever_callers_bring_every_kernel_is_compiled_by_then(keyed: Compilat
     for words, pairs in product((True, False), repeat=2):
         shape = steps.shape(slice(0, SLOTS), words=words, pairs=pairs)
         steps.step(shape, torch.empty(SLOTS, dtype=torch.bool, device="meta"))
-    readiness.warm(steps, SERVING, PIECE_FRAMES)
+    warming.warm(steps, SERVING, PIECE_FRAMES)
     ready = keyed.count()
     assert ready["_rotate_put"] > 0
     for seed in range(3):
@@ -119,8 +113,8 @@ def test_prefill_voices_and_the_beginning_of_a_reply_bring_nothing_but_by_upload
     """Any other copy from the host would be waited for; a reading of the device would raise."""
     steps = without_data()
     slots, model = steps.slots, steps.model
-    readiness.warm(steps, SERVING, PIECE_FRAMES)  # frequencies and codewords are put in place once
-    for module in (cache, hearing, slots_module, readiness):
+    warming.warm(steps, SERVING, PIECE_FRAMES)  # frequencies and codewords are put in place once
+    for module in (cache, hearing, slots_module, warming):
         monkeypatch.setattr(module, "uploaded", at_once)
     pcm = torch.empty(PIECE_FRAMES * model.config.codec.frame, device="meta")
     fresh = {slot: torch.empty(9 + slot, 2048, device="meta", dtype=model.dtype) for slot in (3, 1)}
