@@ -7,27 +7,27 @@ from typing import Any, TypeVar
 
 import torch
 
+from model.chroma.serving.graph import stream
+
 T = TypeVar("T")
 
 
 class Capturer:
-    """Captures for one GPU, on one stream of its own for what must be set up before a capture."""
+    """Captures for one GPU."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._warming: torch.cuda.Stream | None = None
         self._pool: Any = None
 
     def __call__(self, work: Callable[[], T]) -> tuple[torch.cuda.CUDAGraph, T]:
         """`work` as a graph, and what it answers; it is run before, so that libraries are set up."""
         with torch.cuda.device(self._device):
-            if self._warming is None:
-                self._warming = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's
-            self._warming.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._warming):
+            warming = stream("warming", self._device)
+            warming.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(warming):
                 for _ in range(2):
                     work()
-            torch.cuda.current_stream().wait_stream(self._warming)
+            torch.cuda.current_stream().wait_stream(warming)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=self._pool):
                 found = work()
