@@ -17,7 +17,10 @@ BLOCK = 1024
 
 
 # no width of a prefill may compile anew: whoever calls waits for it
-@triton.jit(do_not_specialize=["width", "angles_row", "places_row"])
+@triton.jit(
+    do_not_specialize=["width", "angles_row", "places_row", "table_row"],
+    do_not_specialize_on_alignment=["rows"],
+)
 def _rotate_put(
     q, k, v, cos, sin, rows, places, table, keys, values, out,
     width, q_at, k_at, v_at, angles_row, places_row, table_row, kv_page, kv_head, kv_at,

@@ -96,9 +96,8 @@ class KVCache:
         shape = (layers, slots * each + 1, kv_heads, self.page, head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.table = torch.full((slots + 1, each + 1), slots * each, dtype=torch.int32)
-        self.table[:slots, :each] = torch.arange(slots * each).view(slots, each)
-        self.table = self.table.to(device)
+        self.table = torch.full((slots + 1, each + 1), slots * each, device=device, dtype=torch.int32)
+        self.table[:slots, :each] = torch.arange(slots * each, device=device).view(slots, each)
         self.capacity = capacity
         self.window = window
         self.kernels = device.type == "cuda"

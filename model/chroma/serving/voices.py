@@ -9,6 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from model.chroma.network.cache import PAGE
 from model.chroma.network.mimi import MimiStream
 from model.chroma.network.quirks import Quirks
 from model.chroma.network.weights import Chroma
@@ -41,7 +42,8 @@ def encoding(model: Chroma, samples: int, quirks: Quirks, piece_frames: int) -> 
     codec = model.config.codec
     frames = -(-samples // codec.frame)
     window = codec.window if quirks.codec_forgets else None
-    return model.codec_model.encoding(frames if window is None else min(frames, piece_frames), window)
+    # with a window always as for whole pieces: kernels are compiled by the size of a ring
+    return model.codec_model.encoding(frames if window is None else piece_frames, window)
 
 
 @torch.inference_mode()
@@ -62,7 +64,7 @@ def encode(model: Chroma, pcm: Tensor, quirks: Quirks, piece_frames: int | None 
 def prepare(model: Chroma, text: Tensor, codes: Tensor) -> Voice:
     """The voice of a clip's words (ids `(n,)`) and codes."""
     prompt = model.voice_prompt(text, codes)
-    cache = model.backbone.model.cache(1, len(prompt))
+    cache = model.backbone.model.cache(1, len(prompt), PAGE)  # kernels are compiled by the size of pages
     span = cache.span([0], [len(prompt)], len(prompt))
     model.backbone.model(prompt[None], cache, span)
     return Voice(codes, prompt, *cache.take(0, len(prompt)))

@@ -17,8 +17,9 @@ def put(width: int, rows: int = 1) -> None:
     like = {"dtype": torch.bfloat16}
     q, k, v = (torch.empty(rows, width, heads * DIM, **like) for heads in (HEADS, KV_HEADS, KV_HEADS))
     angles = torch.empty(rows, 1, width, DIM // 2, **like), torch.empty(rows, 1, width, DIM // 2, **like)
-    keys, values = (torch.empty(rows, KV_HEADS, 300, DIM, **like) for _ in range(2))
-    rotate_put(q, k, v, angles, torch.zeros(rows, 1, width, 1, dtype=torch.long), keys, values)
+    keys, values = (torch.empty(rows, KV_HEADS, 64, DIM, **like) for _ in range(2))
+    table, places = torch.zeros(rows + 1, 5, dtype=torch.int32), torch.zeros(rows, width, dtype=torch.long)
+    rotate_put(q, k, v, angles, torch.arange(rows), places, table, keys, values)
 
 
 @torch.inference_mode()

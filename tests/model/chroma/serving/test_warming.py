@@ -91,8 +91,8 @@ def serve(steps: Steps, draw: random.Random) -> None:
 def test_whatever_callers_bring_every_kernel_is_compiled_by_then(keyed: Compilations) -> None:
     steps = without_data()
     for words, pairs in product((True, False), repeat=2):
-        shape = steps.shape(slice(0, SLOTS), words=words, pairs=pairs)
-        steps.step(shape, torch.empty(SLOTS, dtype=torch.bool, device="meta"))
+        shape = steps.shape(range(SLOTS), words=words, pairs=pairs)
+        steps.step(shape, torch.empty(SLOTS, dtype=torch.long, device="meta"))
     warming.warm(steps, SERVING, PIECE_FRAMES)
     ready = keyed.count()
     assert ready["_rotate_put"] > 0
