@@ -72,6 +72,11 @@ class Attention(nn.Module):
 
         keys, values = cache.keys[layer], cache.values[layer]
         q = rotate_put(q, k, v, angles, span.rows, span.places, cache.table, keys, values)
+        if span.run is not None:
+            from model.chroma.kernels.prefill_kernel import tile_attend
+
+            run = span.run
+            return tile_attend(q, keys, values, cache.table, run.rows, run.positions, run.tiles, run.tile)
         if span.starts is None:
             return attend(q, *cache.read(layer, span), span.mask)
         assert span.counts is not None  # noqa: S101  # for mypy: a span has both or neither

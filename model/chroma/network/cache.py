@@ -20,6 +20,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from model.chroma.network.packing import Run
 from model.chroma.network.upload import uploaded
 
 PAGE: Final = 64
@@ -46,6 +47,8 @@ class Span:
     starts: Tensor | None = None
     put: tuple[Tensor, Tensor] | None = None
     """pages and places in them of new positions, `(B, T)`, for plain torch"""
+    run: Run | None = None
+    """tokens of several slots, each a row of its own that brings one position"""
     pages: Tensor | None = None
     """pages that hold what is live, `(B, n)`; None: a frame's depth, which lies by row number"""
     page: int | None = None
@@ -145,6 +148,20 @@ class KVCache:
         pieces = [self.span([slot], [width], width) for slot, width in widths.items()]
         return Packed(pieces, torch.cat([piece.positions for piece in pieces], dim=1))
 
+    def extend(self, widths: Mapping[int, int]) -> dict[int, int]:
+        """Where so many new positions of each of these slots start: the host decides, and counts them. The
+        device counts them when the step is done (`run_span`)."""
+        starts = {slot: self.lengths[slot] for slot in widths}
+        for slot, width in widths.items():
+            assert width <= self.room(slot), "a step beyond the cache: the caller watches `room`"  # noqa: S101  # no input reaches this unchecked
+            self.lengths[slot] += width
+        return starts
+
+    def run_span(self, run: Run) -> Span:
+        """The places of tokens of several slots, for the GPU's kernels."""
+        at = run.positions[:, None]
+        return Span(run.rows, at, at, None, None, self.capacity, run=run)
+
     def starts(self, rows: Tensor) -> Tensor:
         """How many positions the slots of `rows` have seen, `(B,)`."""
         return self.ends.index_select(0, rows)
@@ -223,6 +240,8 @@ class KVCache:
     def advance(self, span: Span | Packed) -> None:
         """The step is done: its positions count."""
         for piece in span.pieces if isinstance(span, Packed) else (span,):
+            if piece.run is not None:
+                self.ends.index_copy_(0, piece.run.slots, piece.run.ends)
             if piece.counts is not None:
                 self.ends.index_add_(0, piece.rows, piece.counts)
             for slot, count in (piece.known or {}).items():

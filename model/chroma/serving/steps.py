@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from itertools import accumulate, product
+from itertools import product
 from typing import Any
 
 import torch
@@ -35,6 +35,7 @@ from model.chroma.network.weights import Chroma
 from model.chroma.serving.chunk_encoder import ChunkEncoder
 from model.chroma.serving.graph import Runner, stream
 from model.chroma.serving.plan import NO_WORD, Ending, Shape, pack
+from model.chroma.serving.prefill import Prefill
 from model.chroma.serving.slots import Progress, Seats, Slots
 
 FIRST, SOUND, PAIR = 2, 1, 3
@@ -55,6 +56,7 @@ class Steps:
         # weak: a runner that held its steps would keep them and their slots until a collection
         self._runner = Runner(partial(type(self).step, weakref.proxy(self)), slots.count, model.device)
         self.encoder = ChunkEncoder(model.thinker.audio_tower)
+        self._prefill = Prefill(model.thinker, slots)
 
     @torch.inference_mode()
     def prefill(self, fresh: Mapping[int, Tensor]) -> None:
@@ -62,16 +64,7 @@ class Steps:
 
         One pass over the weights for all: it is they that a piece of speech costs.
         """
-        slots, thinker = self.slots, self.model.thinker
-        span = slots.thinker.packed({slot: len(x) for slot, x in fresh.items()})
-        out = thinker.model(torch.cat([*fresh.values()])[None], slots.thinker, span)[0]
-        ends = accumulate(span.widths)
-        out = torch.stack([out[end - 1] for end in ends])
-        logits = thinker.lm_head(out)
-        for row, (slot, token) in enumerate(zip(fresh, logits.argmax(-1), strict=True)):
-            slots.hidden[slot], slots.token[slot] = out[row], token
-            if self.trace is not None:
-                self.trace.prefilled(slot, logits[row], out[row])
+        self._prefill(fresh, self.trace)
 
     def hear(self, slot: int, ear: Ear, start: int) -> None:
         """What is new or changed of an utterance that begins at the slot's position `start`."""
@@ -110,6 +103,8 @@ class Steps:
     @torch.inference_mode()
     def prepare(self) -> None:
         """Captures every graph that serving needs; nothing to do where there is no GPU."""
+        self.encoder.prepare()
+        self._prefill.prepare()
         for size in self._runner.buckets:
             for words, pairs in product((True, False), repeat=2):
                 self._runner.prepare(self.shape([0] * size, words=words, pairs=pairs))

@@ -30,7 +30,6 @@ def make_ready(steps: Steps, quirks: Quirks, piece_frames: int) -> None:
     if device.type != "cuda":
         return
     steps.prepare()
-    steps.encoder.prepare()
     warm(steps, quirks, piece_frames)
     torch.cuda.synchronize(device)
 

@@ -5,6 +5,8 @@ A kernel decides at its import whether it is interpreted; nothing here needs a G
 
 from __future__ import annotations
 
+import random
+
 import torch
 import triton.language as tl
 from torch import Tensor, nn
@@ -13,9 +15,11 @@ from torch.nn.functional import silu
 from model.chroma.kernels.byte_kernel import byte_linear
 from model.chroma.kernels.decode_kernel import split_attend
 from model.chroma.kernels.fused_kernel import gated, rotate_put
+from model.chroma.kernels.prefill_kernel import tile_attend
 from model.chroma.network.attention import attend
 from model.chroma.network.cache import PAGE, KVCache
 from model.chroma.network.config import RopeConfig
+from model.chroma.network.packing import Packing
 from model.chroma.network.precision import ByteLinear
 from model.chroma.network.quirks import SERVING
 from model.chroma.network.rope import Rope, rotate
@@ -68,6 +72,41 @@ def same(found: Tensor, expected: Tensor, counts: Tensor, dtype: torch.dtype) ->
     for row, count in enumerate(counts.tolist()):
         torch.testing.assert_close(found[row, :, :count].float(), expected[row, :, :count], **near)
     assert torch.isfinite(found).all()
+
+
+def tiles(heads: int, kv_heads: int, dim: int, splits: int, dtype: torch.dtype, seed: int) -> None:
+    """Runs of several slots: widths, starts, company and padding are drawn; slots left out are poison."""
+    draw = random.Random(seed)
+    cache = scattered(6, kv_heads, dim, dtype, PAGE, 4)
+    company = draw.sample(range(6), draw.randint(1, 5))
+    widths = {slot: draw.choice([1, 2, 3, 7, 8, 9, 30]) for slot in company}
+    starts = {slot: draw.choice([0, 1, 62, 63, 64, 65, 128, 200]) for slot in company}
+    tokens = sum(widths.values())
+    packing = Packing(tokens + draw.randint(0, 5), len(company) + draw.randint(0, 2))
+    run = packing.run(torch.tensor(packing.numbers(starts, widths, 6)))
+    assert len(run.rows) == packing.tokens
+    assert len(run.tiles) == packing.tiles
+    q = torch.randn(packing.tokens, heads, 1, dim).to(dtype)
+    expected, first = [], 0
+    for slot, width in widths.items():
+        keys, values = (
+            torch.cat([*whole[0, cache.table[slot, :4].long()]], dim=1).float()[None]
+            for whole in (cache.keys, cache.values)
+        )
+        seen = torch.arange(256) <= starts[slot] + torch.arange(width)[:, None]
+        mine = q[first : first + width, :, 0].transpose(0, 1)[None].float()
+        expected.append(attend(mine, keys, values, seen[None, None])[0].transpose(0, 1))
+        first += width
+    for slot in {*range(6)} - {*company}:
+        for whole in (cache.keys, cache.values):
+            whole[:, cache.table[slot, :4].long()] = NAN
+    found = tile_attend(
+        q, cache.keys[0], cache.values[0], cache.table, run.rows, run.positions, run.tiles, run.tile,
+        splits=splits, dot=tl.float32,
+    )  # fmt: skip
+    assert found.dtype == dtype
+    near = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 1e-2, "rtol": 1e-2}
+    torch.testing.assert_close(found[:tokens, :, 0].float(), torch.cat(expected), **near)
 
 
 def ring(window: int, width: int, splits: int) -> None:
@@ -172,6 +211,9 @@ if __name__ == "__main__":
         attention(16, 2, 128, 1, 4, dtype)
         attention(8, 2, 64, 3, 2, dtype)
         attention(4, 1, 12, 3, 1, dtype)
+        for seed in range(2, 8 if dtype == torch.float32 else 5):
+            tiles(*((8, 2, 64), (4, 1, 12), (6, 3, 8))[seed % 3], (1, 2, 8)[seed % 3], dtype, seed)
+    tiles(16, 2, 128, 4, torch.bfloat16, 1)
     ring(10, 2, 1)
     ring(70, 3, 4)
     put(PAGE, 3, 3)
