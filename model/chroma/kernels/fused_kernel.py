@@ -1,6 +1,7 @@
 """A layer's small work in one kernel each, in Triton: a step has thousands, and each costs its start.
 
-`rotate_put` turns queries and keys and puts keys and values into their cache; `gated` is an MLP's gate.
+`rotate_put` turns queries and keys and puts keys and values into their cache; `gated` is an MLP's gate;
+`add_norm` adds to a residual and norms the sum.
 """
 
 from __future__ import annotations
@@ -92,18 +93,53 @@ def rotate_put(
 
 
 @triton.jit
-def _gated(gate, up, out, count, BLOCK: tl.constexpr):
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    real = at < count
-    x = tl.load(gate + at, mask=real, other=0.0).to(tl.float32)
-    y = tl.load(up + at, mask=real, other=0.0).to(tl.float32)
-    tl.store(out + at, x / (1 + tl.exp(-x)) * y, mask=real)
+def _gated(both, out, wide, BLOCK: tl.constexpr):
+    """A block of one row's gate, and the same block of what it lets through."""
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    real = at < wide
+    x = tl.load(both + 2 * row * wide + at, mask=real, other=0.0).to(tl.float32)
+    y = tl.load(both + (2 * row + 1) * wide + at, mask=real, other=0.0).to(tl.float32)
+    tl.store(out + row * wide + at, x / (1 + tl.exp(-x)) * y, mask=real)
 
 
-def gated(gate: Tensor, up: Tensor) -> Tensor:
-    """`silu(gate) * up`, of one shape."""
-    assert all(x.is_contiguous() for x in (gate, up))  # noqa: S101  # two linear layers made them
-    out = torch.empty_like(gate)
-    with torch.cuda.device_of(gate):
-        _gated[(triton.cdiv(gate.numel(), BLOCK),)](gate, up, out, gate.numel(), BLOCK=BLOCK)
+def gated(both: Tensor) -> Tensor:
+    """`(…, 2 I)`, gate and up side by side, to `silu(gate) * up` `(…, I)`."""
+    assert both.is_contiguous()  # noqa: S101  # a linear layer made it
+    wide = both.shape[-1] // 2
+    out = torch.empty(*both.shape[:-1], wide, device=both.device, dtype=both.dtype)
+    with torch.cuda.device_of(both):
+        _gated[(out.numel() // wide, triton.cdiv(wide, BLOCK))](both, out, wide, BLOCK=BLOCK)
     return out
+
+
+@triton.jit
+def _add_norm(x, more, weight, total, normed, eps, H: tl.constexpr, WIDE: tl.constexpr):
+    """One row: the sum is rounded to its type first, and what is normed is the rounded one."""
+    at = tl.arange(0, WIDE)
+    real = at < H
+    place = tl.program_id(0).to(tl.int64) * H + at
+    sum_ = tl.load(x + place, mask=real, other=0.0).to(tl.float32)
+    sum_ += tl.load(more + place, mask=real, other=0.0).to(tl.float32)
+    rounded = sum_.to(total.dtype.element_ty)
+    tl.store(total + place, rounded, mask=real)
+    wide = rounded.to(tl.float32)
+    scale = tl.rsqrt(tl.sum(wide * wide, 0) / H + eps)
+    by = tl.load(weight + at, mask=real, other=0.0).to(tl.float32)
+    tl.store(normed + place, wide * scale * by, mask=real)
+
+
+def add_norm(x: Tensor, more: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """`x + more` `(…, H)`, and that scaled by its root mean square and by `weight` `(H,)`.
+
+    The sum is rounded to its type once, as torch's addition rounds it; the norm is taken of the rounded sum
+    in float32 and rounded once, as torch's own kernel does. Only the order of adding squares may differ.
+    """
+    assert all(one.is_contiguous() for one in (x, more))  # noqa: S101  # a step's own products
+    hidden = x.shape[-1]
+    total, normed = torch.empty_like(x), torch.empty_like(x)
+    with torch.cuda.device_of(x):
+        _add_norm[(x.numel() // hidden,)](
+            x, more, weight, total, normed, eps, H=hidden, WIDE=triton.next_power_of_2(hidden)
+        )
+    return total, normed

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from model.chroma.network.cache import KVCache, Packed, Span
+from model.chroma.network.joined import JoinedLinear
 from model.chroma.network.rope import rotate
 
 Angles = tuple[Tensor, Tensor]
@@ -35,14 +36,14 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         self.head_dim = head_dim
-        self.q_proj = nn.Linear(hidden, heads * head_dim, bias=qkv_bias)
-        self.k_proj = nn.Linear(hidden, kv_heads * head_dim, bias=qkv_bias)
-        self.v_proj = nn.Linear(hidden, kv_heads * head_dim, bias=qkv_bias)
+        pieces = {"q_proj": heads * head_dim, "k_proj": kv_heads * head_dim, "v_proj": kv_heads * head_dim}
+        self._widths = list(pieces.values())
+        self.qkv_proj = JoinedLinear(hidden, pieces, bias=qkv_bias)
         self.o_proj = nn.Linear(heads * head_dim, hidden, bias=out_bias)
 
     def forward(self, x: Tensor, angles: Angles, cache: KVCache, layer: int, span: Span | Packed) -> Tensor:
         """`(B, T, H)` to `(B, T, H)`; of packed positions each slot's see their own."""
-        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        q, k, v = self.qkv_proj(x).split(self._widths, dim=-1)
         if isinstance(span, Packed):
             widths = span.widths
             qs, ks, vs = (torch.split(one, widths, dim=1) for one in (q, k, v))

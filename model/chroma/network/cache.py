@@ -109,6 +109,7 @@ class KVCache:
         self._slots = torch.arange(slots + 1, device=device)
         self._first = range(0, slots * each, each)
         self._scratch = each * self.page
+        self._depth: dict[tuple[int, int], tuple[Tensor, Tensor | None]] = {}
 
     @property
     def nbytes(self) -> int:
@@ -203,11 +204,12 @@ class KVCache:
     def fresh_span(self, rows: int, start: int, width: int) -> Span:
         """Positions `start` and on of the first `rows`, which all begin at 0 and which nobody counts: a
         frame's depth."""
-        at = torch.arange(start, start + width, device=self.keys.device)[None]
         live = start + width
-        mask = None
-        if width > 1:
-            mask = (torch.arange(live, device=at.device) <= at[..., None])[None]
+        if (start, width) not in self._depth:  # the same in every frame
+            at = torch.arange(start, live, device=self.keys.device)[None]
+            mask = None if width == 1 else (torch.arange(live, device=at.device) <= at[..., None])[None]
+            self._depth[start, width] = at, mask
+        at, mask = self._depth[start, width]
         return Span(self._slots[:rows], at, at, None, mask, live)
 
     def put(self, layer: int, span: Span, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

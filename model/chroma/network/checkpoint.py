@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from model.chroma.network import config as chroma_config
 from model.chroma.network.config import ChromaConfig
+from model.chroma.network.joined import joined_owner
 from model.chroma.network.precision import Weights, round_weights
 from model.chroma.network.weights import Chroma
 from model.errors import CheckpointError
@@ -187,6 +188,11 @@ def load(
 def place(model: nn.Module, name: str, tensor: Tensor) -> None:
     """Puts a tensor where the blueprint has a parameter of that name."""
     owner, _, attribute = name.rpartition(".")
+    joined = joined_owner(model, owner)
+    if joined is not None:
+        layer, piece = joined
+        layer.put(piece, attribute, tensor)
+        return
     setattr(model.get_submodule(owner), attribute, nn.Parameter(tensor, requires_grad=False))
 
 

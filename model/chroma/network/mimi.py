@@ -166,9 +166,9 @@ class CodecBlock(nn.Module):
 
     def forward(self, x: Tensor, angles: Angles, cache: KVCache, layer: int, span: Span) -> Tensor:
         attended = self.self_attn(self.input_layernorm(x), angles, cache, layer, span)
-        x = x + self.self_attn_layer_scale.scale * attended
+        x = torch.addcmul(x, self.self_attn_layer_scale.scale, attended)
         mixed: Tensor = self.mlp(self.post_attention_layernorm(x))
-        return x + self.mlp_layer_scale.scale * mixed
+        return torch.addcmul(x, self.mlp_layer_scale.scale, mixed)
 
 
 class CodecTransformer(nn.Module):

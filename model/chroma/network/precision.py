@@ -7,12 +7,14 @@ before the product.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.chroma.network.joined import JoinedLinear, Pieces
 from model.chroma.network.weights import Chroma
 
 Weights = Literal["full", "int8", "fp8"]
@@ -23,11 +25,14 @@ BY_KERNEL: Final = 512
 """Rows up to which the layer is bound by reading its weights."""
 
 
-class ByteLinear(nn.Module):
+class ByteLinear(Pieces):
     """A linear layer: `weight` `(out, in)` in bytes, `scale` `(out,)` float32, `bias` as it was."""
 
-    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None) -> None:
+    def __init__(
+        self, weight: Tensor, scale: Tensor, bias: Tensor | None, pieces: Mapping[str, int] | None = None
+    ) -> None:
         super().__init__()
+        self.pieces = pieces
         self.weight: Tensor
         self.scale: Tensor
         self.register_buffer("weight", weight)
@@ -41,7 +46,8 @@ class ByteLinear(nn.Module):
         wide = linear.weight.detach().float()
         scale = wide.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / largest
         scaled = wide / scale[:, None]
-        return cls((scaled.round() if dtype == torch.int8 else scaled).to(dtype), scale, linear.bias)
+        pieces = linear.pieces if isinstance(linear, JoinedLinear) else None
+        return cls((scaled.round() if dtype == torch.int8 else scaled).to(dtype), scale, linear.bias, pieces)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(…, in)` to `(…, out)`."""

@@ -37,6 +37,16 @@ class Rope:
         # not under a meta device: these are computed, not loaded
         with torch.device("cpu"):
             self._frequencies = inverse_frequencies(config, head_dim)
+        self._known: dict[tuple[tuple[int, ...], torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+
+    def known(
+        self, positions: tuple[int, ...], device: torch.device, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """`angles` of positions that the host knows and asks for again: `(1, 1, T, D / 2)`, kept."""
+        key = positions, device, dtype
+        if key not in self._known:
+            self._known[key] = self.angles(torch.tensor([positions]).to(device), dtype)
+        return self._known[key]
 
     def angles(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """cos and sin `(B, 1, T, D / 2)` for positions `(B, T)`; computed in float32."""

@@ -61,18 +61,20 @@ def pick(
 ) -> Tensor:
     """An id for each row of `logits` `(B, V)`; the settings are `(B,)`, `noise` `(B, V)`.
 
-    The likeliest ids are kept up to `top_k` (0: all) and up to a probability of `top_p`; at least one is.
+    The likeliest ids are kept up to `top_k` (0: all) and up to a probability of `top_p` (1: all); at least
+    one is. Of two that are equally likely, the lower id goes first; of two that come out equal, the likelier.
+    A GPU does the same in one kernel (`kernels.draw_kernel`).
     """
     logits = logits.float()
     cold = temperature <= 0
     scaled = logits / torch.where(cold, 1.0, temperature)[:, None]
-    ordered, order = scaled.sort(dim=-1, descending=True)
+    ordered, order = scaled.sort(dim=-1, descending=True, stable=True)
     rank = torch.arange(logits.shape[-1], device=logits.device)
     dropped = (rank >= top_k[:, None]) & (top_k[:, None] > 0)
     ordered = ordered.masked_fill(dropped, -torch.inf)
     shares = ordered.softmax(-1)
     before = shares.cumsum(-1) - shares
-    dropped = (before >= top_p[:, None]) & (rank > 0)
+    dropped = (before >= top_p[:, None]) & (rank > 0) & (top_p[:, None] < 1)
     ordered = ordered.masked_fill(dropped, -torch.inf)
     drawn = order.gather(-1, (ordered + noise.gather(-1, order)).argmax(-1, keepdim=True))[:, 0]
     return torch.where(cold, logits.argmax(-1), drawn)

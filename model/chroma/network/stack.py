@@ -9,6 +9,7 @@ from torch.nn.functional import rms_norm, silu
 from model.chroma.network.attention import Angles, Attention
 from model.chroma.network.cache import KVCache, Packed, Span
 from model.chroma.network.config import StackConfig
+from model.chroma.network.joined import JoinedLinear
 from model.chroma.network.rope import Rope
 
 
@@ -23,24 +24,36 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return rms_norm(x, self.weight.shape, self.weight, self._eps)
 
+    def after(self, x: Tensor, more: Tensor | None, kernels: bool) -> tuple[Tensor, Tensor]:
+        """A residual `x` with `more` added to it, and the sum normed; one kernel on a GPU."""
+        if more is None:
+            return x, self(x)
+        if kernels:
+            from model.chroma.kernels.fused_kernel import add_norm  # triton comes with torch for a GPU only
+
+            return add_norm(x, more, self.weight, self._eps)
+        x = x + more
+        return x, self(x)
+
 
 class GatedMLP(nn.Module):
     def __init__(self, hidden: int, intermediate: int, bias: bool) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(hidden, intermediate, bias=bias)
-        self.up_proj = nn.Linear(hidden, intermediate, bias=bias)
+        pieces = {"gate_proj": intermediate, "up_proj": intermediate}
+        self.gate_up_proj = JoinedLinear(hidden, pieces, bias=bias)
         self.down_proj = nn.Linear(intermediate, hidden, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_proj(x), self.up_proj(x)
-        return self.down_proj(_gated(gate, up))  # type: ignore[no-any-return]  # nn.Module's call
+    def forward(self, x: Tensor, kernels: bool) -> Tensor:
+        return self.down_proj(_gated(self.gate_up_proj(x), kernels))  # type: ignore[no-any-return]  # nn.Module's call
 
 
-def _gated(gate: Tensor, up: Tensor) -> Tensor:
-    if gate.is_cuda:
+def _gated(both: Tensor, kernels: bool) -> Tensor:
+    """`silu(gate) * up` of the two side by side, `(…, 2 I)` to `(…, I)`."""
+    if kernels:
         from model.chroma.kernels.fused_kernel import gated  # triton comes with torch for a GPU only
 
-        return gated(gate, up)
+        return gated(both)
+    gate, up = both.chunk(2, dim=-1)
     return silu(gate) * up
 
 
@@ -61,9 +74,14 @@ class Block(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden, config.eps)
         self.post_attention_layernorm = RMSNorm(config.hidden, config.eps)
 
-    def forward(self, x: Tensor, angles: Angles, cache: KVCache, layer: int, span: Span | Packed) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), angles, cache, layer, span)
-        return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]  # nn.Module's call
+    def forward(
+        self, x: Tensor, more: Tensor | None, angles: Angles, cache: KVCache, layer: int, span: Span | Packed
+    ) -> tuple[Tensor, Tensor]:
+        """A residual and what is still to be added to it (None: nothing); returns the same two."""
+        x, normed = self.input_layernorm.after(x, more, cache.kernels)
+        attended = self.self_attn(normed, angles, cache, layer, span)
+        x, normed = self.post_attention_layernorm.after(x, attended, cache.kernels)
+        return x, self.mlp(normed, cache.kernels)
 
 
 class Stack(nn.Module):
@@ -79,17 +97,22 @@ class Stack(nn.Module):
         self._rope = Rope(config.rope, config.head_dim)
 
     def forward(
-        self, x: Tensor, cache: KVCache, span: Span | Packed, positions: Tensor | None = None
+        self, x: Tensor, cache: KVCache, span: Span | Packed, positions: tuple[int, ...] | None = None
     ) -> Tensor:
         """`(B, T, H)` to `(B, T, H)` after the final norm; the cache is written and advanced.
 
-        `positions` `(B, T)` for RoPE where they differ from the cache's own count.
+        `positions`, `T` of them and the same for all rows, for RoPE where the host knows them; else they are
+        the cache's own count.
         """
-        angles = self._rope.angles(span.positions if positions is None else positions, x.dtype)
+        if positions is None:
+            angles = self._rope.angles(span.positions, x.dtype)
+        else:
+            angles = self._rope.known(positions, x.device, x.dtype)
+        more = None
         for number, layer in enumerate(self.layers):
-            x = layer(x, angles, cache, number, span)
+            x, more = layer(x, more, angles, cache, number, span)
         cache.advance(span)
-        return self.norm(x)  # type: ignore[no-any-return]  # nn.Module's call
+        return self.norm.after(x, more, cache.kernels)[1]
 
     def cache(self, slots: int, capacity: int, page: int | None = None) -> KVCache:
         """An empty cache of this stack's shape, device and dtype."""

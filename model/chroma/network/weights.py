@@ -86,11 +86,12 @@ class Chroma(nn.Module):
 
     def embed_code(self, codebook: int, code: Tensor) -> Tensor:
         """Codes `(B,)` of one codebook to `(B, H)`."""
-        return F.embedding(code + codebook * self.config.codebook_vocab, self.audio_table)
+        vocab = self.config.codebook_vocab
+        return F.embedding(code, self.audio_table[codebook * vocab : (codebook + 1) * vocab])
 
     def embed_frames(self, codes: Tensor) -> Tensor:
         """Codes `(…, codebooks)` to the sum of their embeddings `(…, H)`."""
-        offsets = torch.arange(self.config.codebooks, device=codes.device) * self.config.codebook_vocab
+        offsets = torch.arange(0, len(self.audio_table), self.config.codebook_vocab, device=codes.device)
         return F.embedding(codes + offsets, self.audio_table).sum(-2)
 
     def voice_prompt(self, text: Tensor, codes: Tensor) -> Tensor:

@@ -208,7 +208,8 @@ class Steps:
     def codes(self, shape: Shape, at: Seats, state: Tensor, on: Tensor) -> Tensor:
         """Backbone states `(B, H)` to a frame's codes `(B, codebooks)`; they stay with the rows of `on`."""
         model, progress = self.model, at.progress
-        decoder, cache, noise = model.decoder, self.slots.frame, self._noise(progress)
+        decoder, cache = model.decoder, self.slots.frame
+        noise = None if cache.kernels else self._noise(progress)
         logits = [model.backbone.codebook0_head(state)]
         codes = [self._pick(at, logits[0], 0, noise)]
         # the backbone's state and the first code are both known: they go in at once
@@ -216,7 +217,8 @@ class Steps:
         depth = 0
         for book in range(1, model.config.codebooks):
             span = cache.fresh_span(len(at.rows), depth, x.shape[1])
-            positions = (span.positions - 1).clamp(min=0) if self.quirks.decoder_starts_twice else None
+            first = 1 if self.quirks.decoder_starts_twice else 0
+            positions = tuple(max(0, place - first) for place in range(depth, span.live))
             out = decoder.model(decoder.projection(x), cache, span, positions)[:, -1]
             depth = span.live
             logits.append(decoder.codebook_head(out, book))
@@ -238,16 +240,25 @@ class Steps:
         noise = gumbel(seeds.flatten(), draws.flatten(), config.codebook_vocab)
         return noise.view(*draws.shape, -1)
 
-    def _pick(self, at: Seats, logits: Tensor, book: int, noise: Tensor) -> Tensor:
-        if not self.quirks.draws_any_id:
-            logits = logits.clone()
-            logits[:, self.model.config.codebook_size :].fill_(-torch.inf)
+    def _pick(self, at: Seats, logits: Tensor, book: int, noise: Tensor | None) -> Tensor:
+        """`noise` as `_noise` has it, None where a kernel draws and makes its own."""
+        config, progress = self.model.config, at.progress
         if self.trace is not None and self.trace.script is not None:
-            return self.trace.led(at.rows, book, at.progress.frames)
+            return self.trace.led(at.rows, book, progress.frames)
+        limit = config.codebook_vocab if self.quirks.draws_any_id else config.codebook_size
         top_p = at.top_p
         if book == 0 and self.quirks.first_codebook_ignores_top_p:
             top_p = torch.ones_like(top_p)
-        return pick(logits, at.temperature, at.progress.top_k, top_p, noise[:, book])
+        settings = at.temperature, progress.top_k, top_p
+        if noise is None:
+            from model.chroma.kernels.draw_kernel import draw  # triton comes with torch for a GPU only
+
+            numbers = progress.seed, progress.draws
+            return draw(logits, *settings, *numbers, book=book, books=config.codebooks, limit=limit)
+        if limit < logits.shape[1]:
+            logits = logits.clone()
+            logits[:, limit:].fill_(-torch.inf)
+        return pick(logits, *settings, noise[:, book])
 
     def sound(self, shape: Shape, at: Seats, heard: Tensor) -> Tensor:
         """The rows' last codes as sound `(B, frame)` float32 in [-1, 1]; rows not `heard` stand still."""

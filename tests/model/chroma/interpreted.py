@@ -1,20 +1,24 @@
 """Kernels against plain torch, run as a program of its own by `test_kernels` under Triton's interpreter.
 
-A kernel decides at its import whether it is interpreted; nothing here needs a GPU.
+A kernel decides at its import whether it is interpreted; nothing here needs a GPU. With a number, so many
+draws are compared and nothing else: `TRITON_INTERPRET=1 python -m tests.model.chroma.interpreted 5000`.
 """
 
 from __future__ import annotations
 
 import random
+import sys
+from itertools import product
 
 import torch
 import triton.language as tl
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import rms_norm, silu
 
 from model.chroma.kernels.byte_kernel import byte_linear
 from model.chroma.kernels.decode_kernel import split_attend
-from model.chroma.kernels.fused_kernel import gated, rotate_put
+from model.chroma.kernels.draw_kernel import draw
+from model.chroma.kernels.fused_kernel import add_norm, gated, rotate_put
 from model.chroma.kernels.prefill_kernel import tile_attend
 from model.chroma.network.attention import attend
 from model.chroma.network.cache import PAGE, KVCache
@@ -23,6 +27,7 @@ from model.chroma.network.packing import Packing
 from model.chroma.network.precision import ByteLinear
 from model.chroma.network.quirks import SERVING
 from model.chroma.network.rope import Rope, rotate
+from model.chroma.network.sampling import gumbel, pick
 from model.chroma.serving.reply import perform
 from model.chroma.serving.slots import Slots
 from model.chroma.serving.steps import Steps
@@ -201,12 +206,75 @@ def frames() -> None:
 
 
 def gate() -> None:
-    a, b = torch.randn(3, 700), torch.randn(3, 700)
-    torch.testing.assert_close(gated(a, b), silu(a) * b)
+    both = torch.randn(3, 2, 2 * 1100)
+    a, b = both.chunk(2, dim=-1)
+    torch.testing.assert_close(gated(both), silu(a) * b)
+
+
+def norm(dtype: torch.dtype, hidden: int) -> None:
+    """The sum to the bit, and its norm to the last place that the order of adding squares decides.
+
+    The interpreter cuts bfloat16 off where a GPU rounds, so the sum is compared with one that was cut off.
+    """
+    x, more = (torch.randn(2, 3, hidden).to(dtype) for _ in range(2))
+    weight = torch.randn(hidden).to(dtype)
+    total, normed = add_norm(x, more, weight, 1e-5)
+    cut = 0 if dtype == torch.float32 else 0xFFFF
+    wide = (x.float() + more.float()).view(torch.int32) & ~cut
+    assert torch.equal(total.float(), wide.view(torch.float32))
+    expected = rms_norm(total.double(), (hidden,), weight.double(), 1e-5)
+    near = {"atol": 1e-6, "rtol": 1e-6} if dtype == torch.float32 else {"atol": 0.0, "rtol": 2**-7}
+    torch.testing.assert_close(normed.double(), expected, **near)
+
+
+def draws(count: int) -> None:
+    """Draw by draw the same as `pick`, over all settings, ties, ids that cannot be, and rows of few ids."""
+    generator = torch.Generator().manual_seed(count)
+
+    def one_of(*values: float, rows: int) -> Tensor:
+        return torch.tensor(values)[torch.randint(len(values), (rows,), generator=generator)]
+
+    kinds = product(((2051, 2048), (37, 33), (64, 64)), ("plain", "ties", "never", "narrow"))
+    for (vocab, limit), kind in kinds:
+        rows = -(-count // 12)
+        logits = 3 * torch.randn(rows, vocab, generator=generator)
+        if kind == "ties":
+            logits = logits.round()
+        if kind == "never":
+            logits[torch.rand(logits.shape, generator=generator) < 0.4] = -torch.inf
+        if kind == "narrow":
+            logits = logits.bfloat16()
+        settings = (
+            one_of(0.0, 0.1, 0.7, 1.0, 2.0, rows=rows),
+            one_of(0, 1, 2, 50, vocab - 1, vocab, vocab + 5, rows=rows).long(),
+            one_of(0.0, 0.001, 0.3, 0.5, 0.9, 0.999, 1.0, rows=rows),
+        )
+        seed = torch.randint(-(2**62), 2**62, (rows,), generator=generator)
+        number = torch.randint(0, 1000, (rows,), generator=generator)
+        masked = logits.clone()
+        masked[:, limit:] = -torch.inf
+        expected = pick(masked, *settings, gumbel(seed, number * 8 + 3, vocab))
+        found = draw(logits, *settings, seed, number, book=3, books=8, limit=limit)
+        assert torch.equal(found, expected), (vocab, kind, (found != expected).nonzero().flatten())
+
+
+def nonsense() -> None:
+    """Whatever stands in a row that rests, what is drawn from it is an id."""
+    logits = torch.full((4, 37), torch.nan)
+    logits[1], logits[2] = -torch.inf, torch.inf
+    logits[3, 5:] = 1.0
+    odd = torch.tensor([torch.nan, 1e-30, 0.7, -1.0])
+    number = torch.tensor([-5, 2**62, 3, 0])
+    found = draw(logits, odd, number, odd, number, number, book=0, books=8, limit=37)
+    assert ((found >= 0) & (found < 37)).all(), found
 
 
 if __name__ == "__main__":
     torch.manual_seed(0)
+    if len(sys.argv) > 1:
+        draws(int(sys.argv[1]))
+        nonsense()
+        sys.exit()
     for dtype in (torch.float32, torch.bfloat16):
         attention(16, 2, 128, 1, 4, dtype)
         attention(8, 2, 64, 3, 2, dtype)
@@ -222,4 +290,6 @@ if __name__ == "__main__":
         bytes_(kind, 3, 300, 70)
         bytes_(kind, 70, 130, 33)
     gate()
+    for dtype in (torch.float32, torch.bfloat16):
+        norm(dtype, 1000)
     frames()

@@ -87,6 +87,13 @@ def test_noise_is_finite_and_of_gumbels_shape() -> None:
     assert abs(float(noise.var()) - 1.6449) < 0.03
 
 
+def test_of_equally_likely_ids_the_lower_goes_first() -> None:
+    level = torch.zeros(2051)
+    assert (draws(level, 20, top_k=1) == 0).all()
+    assert (draws(level, 20, top_p=0.0) == 0).all()
+    assert (draws(level, 200, top_k=3) < 3).all()
+
+
 def test_an_impossible_id_is_never_drawn() -> None:
     masked = logits()
     masked[3] = -torch.inf

@@ -87,12 +87,33 @@ def rotate_put(
     return q.new_empty(q.shape[0], q.shape[2] // keys.shape[3], q.shape[1], keys.shape[3])
 
 
+def add_norm(x: Tensor, more: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    assert x.shape == more.shape
+    assert weight.shape == x.shape[-1:]
+    return torch.empty_like(x), torch.empty_like(x)
+
+
+def gated(both: Tensor) -> Tensor:
+    return both.new_empty(*both.shape[:-1], both.shape[-1] // 2)
+
+
+def draw(logits: Tensor, *settings: Tensor, book: int, books: int, limit: int) -> Tensor:
+    assert all(setting.shape == logits.shape[:1] for setting in settings)
+    assert book < books
+    assert limit <= logits.shape[1]
+    return settings[-1].new_empty(logits.shape[:1])
+
+
+KERNELS = {"decode": [split_attend], "fused": [rotate_put, add_norm, gated], "draw": [draw]}
+
+
 @pytest.fixture
 def without_data(monkeypatch: pytest.MonkeyPatch) -> Steps:
     """The toy where there is nothing to be read, by the ways that a GPU takes."""
-    for name, function in (("decode", split_attend), ("fused", rotate_put)):
+    for name, functions in KERNELS.items():
         kernel = ModuleType(f"model.chroma.kernels.{name}_kernel")
-        setattr(kernel, function.__name__, function)
+        for function in functions:
+            setattr(kernel, function.__name__, function)
         monkeypatch.setitem(sys.modules, kernel.__name__, kernel)
     model = checkpoint.blueprint(config.parse(toy.TABLE))
     steps = Steps(model, Slots.make(model, 4, SERVING, context=100, reply=100), SERVING)
