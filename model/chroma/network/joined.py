@@ -30,7 +30,7 @@ class Pieces(nn.Module):
         at = 0
         for name, size in self.pieces.items():
             for attribute, whole in (*self._parameters.items(), *self._buffers.items()):
-                if whole is not None:
+                if whole is not None and attribute not in self._non_persistent_buffers_set:
                     piece = whole[at : at + size]
                     destination[f"{above}{name}.{attribute}"] = piece if keep_vars else piece.detach()
             at += size

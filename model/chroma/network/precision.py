@@ -21,8 +21,10 @@ Weights = Literal["full", "int8", "fp8"]
 """How linear layers are kept: "full" as all else."""
 KINDS: Final = {"int8": (torch.int8, 127.0), "fp8": (torch.float8_e4m3fn, 448.0)}
 """The type, and its largest number."""
-BY_KERNEL: Final = 512
-"""Rows up to which the layer is bound by reading its weights."""
+NARROW_ON: Final[frozenset[str]] = frozenset()
+"""Devices, by torch's name, on which fp8 by fp8 (`ByteLinear.by_narrow`) was measured to win. None was."""
+NARROW_ROWS: Final = 32
+"""Rows up to which a layer is bound by reading its weights: there `by_narrow` has nothing to win."""
 
 
 class ByteLinear(Pieces):
@@ -35,9 +37,18 @@ class ByteLinear(Pieces):
         self.pieces = pieces
         self.weight: Tensor
         self.scale: Tensor
+        self.turn: Tensor
         self.register_buffer("weight", weight)
         self.register_buffer("scale", scale)
+        # counters for the kernel's tiles, of all rows of which several programs share a tile
+        turn = torch.zeros(len(scale) // 16 + 2, device=scale.device, dtype=torch.int32)
+        self.register_buffer("turn", turn, persistent=False)
         self.bias = bias
+        self._narrow = (
+            weight.dtype == torch.float8_e4m3fn
+            and weight.is_cuda
+            and torch.cuda.get_device_name(weight.device) in NARROW_ON
+        )
 
     @classmethod
     def of(cls, linear: nn.Linear, kind: Literal["int8", "fp8"]) -> Self:
@@ -51,13 +62,34 @@ class ByteLinear(Pieces):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(…, in)` to `(…, out)`."""
-        if x.is_cuda and x.shape[:-1].numel() <= BY_KERNEL:
-            from model.chroma.kernels.byte_kernel import byte_linear  # triton comes with torch for a GPU only
-
-            y = byte_linear(x.flatten(0, -2), self.weight, self.scale).view(*x.shape[:-1], -1)
-        else:
+        if x.is_cpu:
             y = (F.linear(x, self.weight.to(x.dtype)) * self.scale).to(x.dtype)
-        return y if self.bias is None else y + self.bias
+            return y if self.bias is None else y + self.bias
+        rows = x.flatten(0, -2)
+        if self._narrow and len(rows) > NARROW_ROWS and not (len(self.scale) % 16 or rows.shape[1] % 16):
+            return self.by_narrow(rows).view(*x.shape[:-1], -1)
+        from model.chroma.kernels.byte_kernel import byte_linear  # triton comes with torch for a GPU only
+
+        y = byte_linear(rows, self.weight, self.scale, self.bias, self.turn)
+        return y.view(*x.shape[:-1], -1)
+
+    def by_narrow(self, x: Tensor) -> Tensor:
+        """The same by torch's product of fp8 with fp8 (cuBLASLt's): `(rows, in)` to `(rows, out)`.
+
+        States are rounded too, each row by its largest, which `forward` does not do elsewhere. Inputs and
+        outputs are multiples of 16.
+        """
+        if x.is_cpu:
+            by = x.float().abs().amax(1, keepdim=True).clamp(min=1e-30) / KINDS["fp8"][1]
+            states = (x.float() / by).to(torch.float8_e4m3fn)
+        else:
+            from model.chroma.kernels.byte_kernel import narrow  # triton comes with torch for a GPU only
+
+            states, by = narrow(x)
+        product = torch._scaled_mm(
+            states, self.weight.t(), by, self.scale[None], bias=self.bias, out_dtype=x.dtype
+        )
+        return product
 
 
 def round_weights(model: Chroma, weights: Weights) -> Chroma:

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm, silu
 
-from model.chroma.kernels.byte_kernel import byte_linear
+from model.chroma.kernels.byte_kernel import byte_linear, narrow
 from model.chroma.kernels.decode_kernel import split_attend
 from model.chroma.kernels.draw_kernel import draw
 from model.chroma.kernels.fused_kernel import add_norm, gated, rotate_put
@@ -174,9 +174,23 @@ def put(page: int, each: int, width: int) -> None:
 
 @torch.inference_mode()
 def bytes_(kind: str, rows: int, inputs: int, outputs: int) -> None:
-    layer = ByteLinear.of(nn.Linear(inputs, outputs, bias=False), kind)
+    """Whole and in shares, with and without a bias, again and again over the same counters."""
     x = torch.randn(rows, inputs)
-    torch.testing.assert_close(byte_linear(x, layer.weight, layer.scale), layer(x), atol=1e-5, rtol=1e-5)
+    for bias, splits in product((True, False), (1, 3, None)):
+        layer = ByteLinear.of(nn.Linear(inputs, outputs, bias=bias), kind)
+        for _ in range(2):
+            found = byte_linear(x, layer.weight, layer.scale, layer.bias, layer.turn, splits=splits)
+            torch.testing.assert_close(found, layer(x), atol=1e-5, rtol=1e-5)
+            assert not layer.turn.any(), "the counters stand at nought again"
+
+
+def states_in_fp8() -> None:
+    """All but the cast itself: the interpreter's loses the carry when it rounds up to a power of 2."""
+    x = torch.randn(3, 50)
+    x[1] = 0
+    found, scale = narrow(x, torch.float32)
+    torch.testing.assert_close(found * scale, x)
+    torch.testing.assert_close(found.abs().amax(1), torch.tensor([448.0, 0.0, 448.0]))
 
 
 def frames() -> None:
@@ -289,6 +303,8 @@ if __name__ == "__main__":
     for kind in ("int8", "fp8"):
         bytes_(kind, 3, 300, 70)
         bytes_(kind, 70, 130, 33)
+        bytes_(kind, 140, 70, 40)
+    states_in_fp8()
     gate()
     for dtype in (torch.float32, torch.bfloat16):
         norm(dtype, 1000)

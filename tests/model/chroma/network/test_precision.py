@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from model.chroma.network import precision
 from model.chroma.network.precision import ByteLinear, round_weights
 from tests.model.chroma import toy
 
@@ -34,6 +35,19 @@ def test_a_layer_is_its_rounded_weights(kind: Literal["int8", "fp8"]) -> None:
     ours = ByteLinear.of(layer, kind)
     expected = nn.functional.linear(x, ours.weight.float() * ours.scale[:, None], layer.bias)
     torch.testing.assert_close(ours(x), expected)
+
+
+def test_states_in_fp8_too_are_off_by_a_sixteenth_of_their_largest_at_most() -> None:
+    layer, x = nn.Linear(64, 32), torch.randn(3, 64)
+    ours = ByteLinear.of(layer, "fp8")
+    off = (ours.by_narrow(x) - ours(x)).abs()
+    reach = x.abs() @ (ours.weight.float() * ours.scale[:, None]).abs().t()
+    assert (off <= reach / 16).all()
+    assert (ours.by_narrow(torch.zeros(1, 64)) == layer.bias).all()
+
+
+def test_nothing_is_multiplied_so_unless_a_device_was_named() -> None:
+    assert not precision.NARROW_ON
 
 
 def test_an_output_without_weights_stays_nothing() -> None:
