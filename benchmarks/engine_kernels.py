@@ -30,6 +30,7 @@ from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction, MockTensor
 
 import model.chroma.kernels as package
+from model.chroma.kernels.byte_kernel import narrow
 from model.chroma.network.precision import Weights
 from model.chroma.serving import voices
 from model.chroma.tools import launches
@@ -104,6 +105,11 @@ def _calls(weights: Weights) -> Iterator[KernelCall]:
         yield from launches.of_step(steps, rows, words=True, pairs=True).calls
         if weights == "full":
             yield from launches.of_step(steps, rows, words=False, pairs=False).calls
+    if weights == "fp8":  # a second implementation, off until it wins on a device
+        inputs = model.config.thinker.intermediate
+        with launches.counted() as found:
+            narrow(torch.empty(ROWS[-1], inputs, dtype=model.dtype, device="meta"))
+        yield from found.calls
     if weights != "full":
         return
     for widths in PREFILLS:

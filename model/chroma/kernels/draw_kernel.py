@@ -24,10 +24,10 @@ def _mix(x):
     return x ^ (x >> 31)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["book"])
 def _draw(
-    logits, temperatures, top_ks, top_ps, seeds, draws, out, vocab, limit, logits_row,
-    BOOK: tl.constexpr, BOOKS: tl.constexpr, WIDE: tl.constexpr, BITS: tl.constexpr,
+    logits, temperatures, top_ks, top_ps, seeds, draws, out, vocab, limit, logits_row, book,
+    BOOKS: tl.constexpr, WIDE: tl.constexpr, BITS: tl.constexpr,
 ):  # fmt: skip
     """One row. `BITS`: of an id; a key is the logit's 32 bits, made to grow with it, and the id backwards."""
     row = tl.program_id(0).to(tl.int64)
@@ -79,7 +79,7 @@ def _draw(
 
     golden = tl.full((), 0x9E3779B97F4A7C15, tl.uint64)
     seed = tl.load(seeds + row).to(tl.uint64)
-    number = (tl.load(draws + row) * BOOKS + BOOK).to(tl.uint64)
+    number = (tl.load(draws + row) * BOOKS + book).to(tl.uint64)
     stream = _mix(_mix(seed * golden + 1) + number * golden)
     hash_ = _mix(stream + (id_ + 1).to(tl.uint64) * golden) >> 41
     uniform = (hash_.to(tl.int32).to(tl.float32) + 0.5) * (1.0 / (1 << 23))
@@ -114,7 +114,7 @@ def draw(
     out = torch.empty(rows, device=logits.device, dtype=torch.long)
     with torch.cuda.device_of(logits):
         _draw[(rows,)](
-            logits, *settings, out, vocab, limit, logits.stride(0),
-            BOOK=book, BOOKS=books, WIDE=wide, BITS=wide.bit_length() - 1, num_warps=WARPS,
+            logits, *settings, out, vocab, limit, logits.stride(0), book,
+            BOOKS=books, WIDE=wide, BITS=wide.bit_length() - 1, num_warps=WARPS,
         )  # fmt: skip
     return out

@@ -46,7 +46,7 @@ class ByteLinear(Pieces):
         self.bias = bias
         self._narrow = (
             weight.dtype == torch.float8_e4m3fn
-            and weight.is_cuda
+            and weight.device.type == "cuda"
             and torch.cuda.get_device_name(weight.device) in NARROW_ON
         )
 

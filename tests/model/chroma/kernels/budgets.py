@@ -19,12 +19,15 @@ class Budget:
 
 
 BUDGETS = {
+    "_add_norm": Budget(40, 64),
     "_combine": Budget(40, 2_048),
+    "_draw": Budget(104, 128),
     "_gated": Budget(32, 0),
-    "_product": Budget(72, 65_536),
+    "_narrow": Budget(64, 64),
+    "_product": Budget(144, 65_536),  # 128 rows by 64 outputs, whose edge is uneven for a head of 2,051
     "_rotate_put": Budget(32, 0),
     # three programs on a multiprocessor by either
     "_share": Budget(136, 73_728),
 }
-INLINED = frozenset({"page_of"})
+INLINED = frozenset({"_mix", "page_of"})
 """Functions of the package that Triton compiles into others."""
