@@ -24,16 +24,17 @@ def _mix(x):
     return x ^ (x >> 31)
 
 
-@triton.jit(do_not_specialize=["book"])
+@triton.jit(do_not_specialize=["book", "top_ps_row"])
 def _draw(
-    logits, temperatures, top_ks, top_ps, seeds, draws, out, vocab, limit, logits_row, book,
+    logits, temperatures, top_ks, top_ps, seeds, draws, out, vocab, limit, book,
+    logits_row, temperatures_row, top_ps_row, numbers_row,
     BOOKS: tl.constexpr, WIDE: tl.constexpr, BITS: tl.constexpr,
 ):  # fmt: skip
     """One row. `BITS`: of an id; a key is the logit's 32 bits, made to grow with it, and the id backwards."""
     row = tl.program_id(0).to(tl.int64)
     id_ = tl.arange(0, WIDE)
     real = id_ < vocab
-    temperature = tl.load(temperatures + row)
+    temperature = tl.load(temperatures + row * temperatures_row)
     cold = temperature <= 0
     logit = tl.load(logits + row * logits_row + id_, mask=real, other=float("-inf")).to(tl.float32)
     logit = tl.where(id_ < limit, logit, float("-inf"))
@@ -47,7 +48,7 @@ def _draw(
 
     # `least`: the smallest key that is kept
     least = tl.zeros((), tl.int64)
-    top_k = tl.load(top_ks + row).to(tl.int32)
+    top_k = tl.load(top_ks + row * numbers_row).to(tl.int32)
     if (top_k > 0) & (top_k < vocab) & (not cold):
         # invariant: more than top_k keys are at or above `low`, fewer than top_k at or above `high`
         low, high = least, most + 1
@@ -58,7 +59,7 @@ def _draw(
             high = tl.where(above > top_k, high, tl.where(above == top_k, middle + 1, middle))
         least = low
 
-    top_p = tl.load(top_ps + row)
+    top_p = tl.load(top_ps + row * top_ps_row)
     if (top_p < 1) & (not cold):
         best = tl.max(scaled, 0)
         share = tl.where(key >= least, tl.exp(scaled - best), 0.0)
@@ -78,8 +79,8 @@ def _draw(
         least = low + 1
 
     golden = tl.full((), 0x9E3779B97F4A7C15, tl.uint64)
-    seed = tl.load(seeds + row).to(tl.uint64)
-    number = (tl.load(draws + row) * BOOKS + book).to(tl.uint64)
+    seed = tl.load(seeds + row * numbers_row).to(tl.uint64)
+    number = (tl.load(draws + row * numbers_row) * BOOKS + book).to(tl.uint64)
     stream = _mix(_mix(seed * golden + 1) + number * golden)
     hash_ = _mix(stream + (id_ + 1).to(tl.uint64) * golden) >> 41
     uniform = (hash_.to(tl.int32).to(tl.float32) + 0.5) * (1.0 / (1 << 23))
@@ -108,13 +109,13 @@ def draw(
     """
     rows, vocab = logits.shape
     wide = triton.next_power_of_2(vocab)
-    settings = (temperature, top_k, top_p, seed, draws)
     assert logits.stride(1) == 1  # noqa: S101  # a head's product
-    assert all(x.is_contiguous() for x in settings)  # noqa: S101  # `Steps` made them
+    assert top_k.stride() == seed.stride() == draws.stride()  # noqa: S101  # columns of one tensor
     out = torch.empty(rows, device=logits.device, dtype=torch.long)
     with torch.cuda.device_of(logits):
         _draw[(rows,)](
-            logits, *settings, out, vocab, limit, logits.stride(0), book,
+            logits, temperature, top_k, top_p, seed, draws, out, vocab, limit, book,
+            logits.stride(0), temperature.stride(0), top_p.stride(0), top_k.stride(0),
             BOOKS=books, WIDE=wide, BITS=wide.bit_length() - 1, num_warps=WARPS,
         )  # fmt: skip
     return out
