@@ -101,9 +101,9 @@ def tile_attend(
     """`q` `(tokens, heads, 1, D)` over `k`, `v` `(pages, kv_heads, page, D)` by `table`, as in a `KVCache`.
 
     Token t stands at `positions` `(tokens,)` of the slot `rows` `(tokens,)` and sees itself and what is
-    before it there. `tiles` `(n, 2)`: first token and number, at most `tile`, of neighbours in one slot. The outputs
-    of tokens in no tile mean nothing. `splits`: a power of two (None: as the device is filled); `dot`: the
-    products' type (None: that of the keys).
+    before it there. `tiles` `(n, 2)`: first token and number, at most `tile`, of neighbours in one slot. The
+    outputs of tokens in no tile mean nothing. `splits`: a power of two (None: as the device is filled);
+    `dot`: the products' type (None: that of the keys).
     """
     tokens, heads, _, dim = q.shape
     _, kv_heads, page, _ = k.shape

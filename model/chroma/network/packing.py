@@ -1,8 +1,8 @@
 """New positions of several slots as one run of tokens, so that a pass has one shape whoever is in it.
 
 The host decides; everything that it decides is one tensor of whole numbers, and `Run` has its parts by name.
-A run is padded to a number of tokens, seats and tiles: padding tokens stand at position 0 of the scratch slot,
-padding seats are the scratch slot's, padding tiles have no token.
+A run is padded to a number of tokens, seats and tiles: padding tokens stand at position 0 of the scratch
+slot, padding seats are the scratch slot's, padding tiles have no token.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What callers said and are told goes into their thinkers: several slots' new positions in one pass.
 
-On a GPU a pass is a CUDA graph for each bucket of tokens, padded with tokens of the scratch slot; who is in it
-is said by whole numbers on the device (`Packing`), so neither widths nor slots nor their number make another
-graph or another launch. On a CPU each slot's positions attend by themselves, by plain torch.
+On a GPU a pass is a CUDA graph for each bucket of tokens, padded with tokens of the scratch slot; who is in
+it is said by whole numbers on the device (`Packing`), so neither widths nor slots nor their number make
+another graph or another launch. On a CPU each slot's positions attend by themselves, by plain torch.
 """
 
 from __future__ import annotations
