@@ -38,6 +38,7 @@ class ChunkEncoder:
     def __init__(self, tower: AudioTower) -> None:
         self._tower = tower
         self._device = tower.proj.weight.device
+        self.graphed = self._device.type == "cuda"
         self._capture = Capturer(self._device)
         self._passes: dict[int, _Pass] = {}
 
@@ -47,20 +48,20 @@ class ChunkEncoder:
         heard: list[Tensor] = []
         for at in range(0, len(mels), BUCKETS[-1]):
             some = mels[at : at + BUCKETS[-1]]
-            heard += self._graphed(some) if self._device.type == "cuda" else self._tower.encode(some)
+            heard += self._by_graph(some) if self.graphed else self._tower.encode(some)
         return heard
 
     @torch.inference_mode()
     def prepare(self) -> None:
         """Captures every graph, so that no caller waits for it; nothing to do where there is no GPU."""
-        if self._device.type == "cuda":
+        if self.graphed:
             for size in BUCKETS:
                 self._find(size)
 
-    def _graphed(self, mels: Sequence[Tensor]) -> list[Tensor]:
+    def _by_graph(self, mels: Sequence[Tensor]) -> list[Tensor]:
         one = self._find(len(mels))
         lengths = [mel.shape[1] for mel in mels]
-        sent = torch.zeros(one.mel.shape, pin_memory=True)
+        sent = torch.zeros(one.mel.shape, pin_memory=self._device.type == "cuda")
         for row, mel in zip(sent, mels, strict=False):
             row[:, : mel.shape[1]] = mel
         one.mel.copy_(sent, non_blocking=True)

@@ -43,6 +43,7 @@ class Prefill:
         self._thinker = thinker
         self._slots = slots
         self._device = slots.hidden.device
+        self.graphed = self._device.type == "cuda"
         self._capture = Capturer(self._device)
         self._passes: dict[Packing, _Pass] = {}
 
@@ -58,7 +59,7 @@ class Prefill:
     @torch.inference_mode()
     def prepare(self) -> None:
         """Captures every graph; nothing to do where there is no GPU."""
-        if self._device.type == "cuda":
+        if self.graphed:
             for packing in BUCKETS:
                 self._find(packing)
 
@@ -78,7 +79,7 @@ class Prefill:
         starts = slots.thinker.extend(widths)
         numbers = uploaded(packing.numbers(starts, widths, slots.count), self._device)
         x = torch.cat([*fresh.values()])
-        if self._device.type == "cuda" and trace is None:
+        if self.graphed and trace is None:
             one = self._find(packing)
             one.numbers.copy_(numbers)
             one.x[:total] = x  # behind it what an earlier pass left: nobody reads what becomes of it

@@ -178,6 +178,19 @@ def of_prefill(steps: Steps, widths: Sequence[int]) -> Launches:
     return _warm(pass_)
 
 
+@torch.inference_mode()
+def of_hearing(steps: Steps, chunks: int) -> Launches:
+    """One pass of so many chunks through the audio encoder, each with its own number of mel frames."""
+    tower = steps.model.thinker.audio_tower
+    config = tower.config
+
+    def pass_() -> None:
+        mels = torch.empty(chunks, config.mels, config.chunk, device="meta")
+        tower(mels, torch.empty(chunks, dtype=torch.long, device="meta"))
+
+    return _warm(pass_)
+
+
 def _warm(work: Callable[[], object]) -> Launches:
     """The launches of the second time: the first puts frequencies and codewords in place."""
     with counted():

@@ -28,6 +28,8 @@ BUDGETS = {
     "_rotate_put": Budget(32, 0),
     # three programs on a multiprocessor by either
     "_share": Budget(136, 73_728),
+    # two programs on a multiprocessor: 64 queries have a sum of 128 numbers each
+    "_tile_share": Budget(196, 81_924),
 }
 INLINED = frozenset({"_mix", "page_of"})
 """Functions of the package that Triton compiles into others."""

@@ -17,9 +17,10 @@ from tests.needs import missing
 STEP_WITH_WORDS = 1_201
 """Nodes of a graph in which the thinker goes on and words come in. The goal is 1,100."""
 STEP_WITHOUT = 781
-PREFILL_OF_ONE = 531
-"""Launches. The goal is 800 for any number of slots."""
-PREFILL_OF_A_SLOT_MORE = 195
+PREFILL = 377
+"""Launches of a pass, whatever the number of slots in it."""
+HEARING = 502
+"""Launches of the audio encoder, whatever the number of chunks."""
 
 
 @cache
@@ -38,9 +39,13 @@ def test_a_step_has_so_many_nodes_at_most_whatever_its_rows(words: bool, most: i
     assert one <= two == seven <= most
 
 
-def test_a_prefill_launches_so_much_at_most() -> None:
+def test_a_prefill_launches_so_much_at_most_whatever_the_number_of_slots() -> None:
     launches, steps = _steps()
-    one = launches.of_prefill(steps, [50]).total
-    five = launches.of_prefill(steps, [50, 12, 3, 50, 37]).total
-    assert one <= PREFILL_OF_ONE
-    assert five <= one + 4 * PREFILL_OF_A_SLOT_MORE
+    for widths in ([50], [1], [256], [50, 12, 3, 50, 37], [9] * 8):
+        assert launches.of_prefill(steps, widths).total <= PREFILL, widths
+
+
+def test_the_encoder_launches_so_much_at_most_whatever_the_number_of_chunks() -> None:
+    launches, steps = _steps()
+    for chunks in (1, 16):
+        assert launches.of_hearing(steps, chunks).total <= HEARING, chunks

@@ -20,8 +20,8 @@ from torch import Tensor
 from model.chroma.network import cache, checkpoint, config, hearing, upload
 from model.chroma.network.quirks import SERVING
 from model.chroma.network.sampling import Sampling
-from model.chroma.serving import slots as slots_module
 from model.chroma.serving import prefill, voices, warming
+from model.chroma.serving import slots as slots_module
 from model.chroma.serving.engine import PIECE_FRAMES
 from model.chroma.serving.slots import Slots
 from model.chroma.serving.steps import Steps
