@@ -1,4 +1,4 @@
-"""What a step and a prefill of the full model launch, counted on shapes alone.
+"""What a step, a prefill and the audio encoder of the full model launch, counted on shapes alone.
 
 python -m benchmarks.engine_launches [--weights int8] [--kinds]
 """
@@ -32,6 +32,8 @@ def main() -> None:
     }
     found["prefill, one slot"] = launches.of_prefill(steps, [50])
     found["prefill, five slots"] = launches.of_prefill(steps, [50] * 5)
+    found["hearing, one chunk"] = launches.of_hearing(steps, 1)
+    found["hearing, 16 chunks"] = launches.of_hearing(steps, 16)
     print("|  | launches | torch's | ours |\n| --- | --- | --- | --- |")
     for name, one in found.items():
         print(f"| {name} | {one.total:,} | {one.torch.total():,} | {one.triton.total():,} |")
