@@ -8,15 +8,20 @@ from typing import Final
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from model.chroma.network.cache import PAGE
 from model.chroma.network.mimi import MimiStream
+from model.chroma.network.packing import Packing
 from model.chroma.network.quirks import Quirks
+from model.chroma.network.upload import uploaded
 from model.chroma.network.weights import Chroma
 from model.chroma.serving.slots import Slots
 
 PROMPT: Final = 3
 """Positions of a voice's prompt besides its words and frames."""
+TOKENS: Final = 256
+"""A prompt's positions are padded to a multiple of it, so that kernels are compiled once for all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,10 +69,17 @@ def encode(model: Chroma, pcm: Tensor, quirks: Quirks, piece_frames: int | None 
 def prepare(model: Chroma, text: Tensor, codes: Tensor) -> Voice:
     """The voice of a clip's words (ids `(n,)`) and codes."""
     prompt = model.voice_prompt(text, codes)
-    cache = model.backbone.model.cache(1, len(prompt), PAGE)  # kernels are compiled by the size of pages
-    span = cache.span([0], [len(prompt)], len(prompt))
-    model.backbone.model(prompt[None], cache, span)
-    return Voice(codes, prompt, *cache.take(0, len(prompt)))
+    backbone, width = model.backbone.model, len(prompt)
+    padded = -(-width // TOKENS) * TOKENS
+    cache = backbone.cache(1, padded, PAGE)
+    if cache.kernels:
+        packing = Packing(padded, 1)
+        numbers = uploaded(packing.numbers(cache.extend({0: width}), {0: width}, 1), model.device)
+        x = F.pad(prompt, (0, 0, 0, padded - width))
+        backbone(x[:, None], cache, cache.run_span(packing.run(numbers)))
+    else:
+        backbone(prompt[None], cache, cache.span([0], [width], width))
+    return Voice(codes, prompt, *cache.take(0, width))
 
 
 def nbytes_of(model: Chroma, words: int, frames: int) -> int:

@@ -18,13 +18,13 @@ from torch import Tensor
 from torch.nn.functional import rms_norm, silu
 
 from model.chroma.network.attention import attend
-from model.chroma.network.cache import PAGE
+from model.chroma.network.cache import PAGE, KVCache
 from model.chroma.network.packing import Packing
 from model.chroma.network.quirks import SERVING
 from model.chroma.network.rope import rotate
 from model.chroma.network.trace import Trace
 from model.chroma.network.weights import Chroma
-from model.chroma.serving import graph_capture
+from model.chroma.serving import graph_capture, voices
 from model.chroma.serving.chunk_encoder import BUCKETS as CHUNKS
 from model.chroma.serving.chunk_encoder import ChunkEncoder
 from model.chroma.serving.prefill import BUCKETS, passes
@@ -223,6 +223,32 @@ def test_a_proof_that_looks_on_sees_each_slot_before_its_first_word(
     for slot in (1, 4):
         (mine,), (theirs,) = ours.trace.of(slot).thinker_logits, plain.trace.of(slot).thinker_logits
         torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("words", "frames"), [(3, 5), (20, 233), (1, 400)])
+@torch.inference_mode()
+def test_a_voice_by_a_run_is_the_voice_by_a_plain_pass(
+    toy_model: Chroma,
+    captures: list[Callable[[], Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    words: int,
+    frames: int,
+) -> None:
+    draw = torch.Generator().manual_seed(frames)
+    ids = torch.randint(0, 290, (words,), generator=draw)
+    codes = torch.randint(0, 64, (frames, toy_model.config.codebooks), generator=draw)
+    plain = voices.prepare(toy_model, ids, codes)
+    made = KVCache.__init__
+
+    def with_kernels(self: KVCache, *args: Any, **kwargs: Any) -> None:
+        made(self, *args, **kwargs)
+        self.kernels = True
+
+    monkeypatch.setattr(KVCache, "__init__", with_kernels)
+    ours = voices.prepare(toy_model, ids, codes)
+    assert ours.positions == plain.positions == words + frames + voices.PROMPT
+    torch.testing.assert_close(ours.keys, plain.keys, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(ours.values, plain.values, atol=2e-5, rtol=1e-4)
 
 
 @torch.inference_mode()

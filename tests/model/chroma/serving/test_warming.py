@@ -114,7 +114,7 @@ def test_prefill_voices_and_the_beginning_of_a_reply_bring_nothing_but_by_upload
     steps = without_data()
     slots, model = steps.slots, steps.model
     warming.warm(steps, SERVING, PIECE_FRAMES)  # frequencies and codewords are put in place once
-    for module in (cache, hearing, prefill, slots_module, warming):
+    for module in (cache, hearing, prefill, slots_module, voices, warming):
         monkeypatch.setattr(module, "uploaded", at_once)
     pcm = torch.empty(PIECE_FRAMES * model.config.codec.frame, device="meta")
     fresh = {slot: torch.empty(9 + slot, 2048, device="meta", dtype=model.dtype) for slot in (3, 1)}
