@@ -103,7 +103,7 @@ class KVCache:
         self.table[:slots, :each] = torch.arange(slots * each, device=device).view(slots, each)
         self.capacity = capacity
         self.window = window
-        self.kernels = device.type == "cuda"
+        self.kernels = device.type != "cpu"
         self.lengths = [0] * slots
         self.ends = torch.zeros(slots + 1, device=device, dtype=torch.long)
         self._slots = torch.arange(slots + 1, device=device)

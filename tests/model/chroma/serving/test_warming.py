@@ -39,26 +39,12 @@ def without_data() -> Steps:
         for name in ("thinker", "backbone", "decoder", "hearing", "codec")
     }
     model = checkpoint.blueprint(dataclasses.replace(full, **parts)).to(torch.bfloat16)
-    return by_kernels(Steps(model, Slots.make(model, SLOTS, SERVING, context=2048, reply=1500), SERVING))
-
-
-def by_kernels(steps: Steps) -> Steps:
-    slots = steps.slots
-    for of in (slots.thinker, slots.backbone, slots.frame, slots.codec.cache):
-        of.kernels = True
-    return steps
+    return Steps(model, Slots.make(model, SLOTS, SERVING, context=2048, reply=1500), SERVING)
 
 
 @pytest.fixture
-def keyed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Compilations]:
-    """Kernels are keyed and not run, also in caches that are made meanwhile."""
-    made = cache.KVCache.__init__
-
-    def with_kernels(self: cache.KVCache, *args: Any, **kwargs: Any) -> None:
-        made(self, *args, **kwargs)
-        self.kernels = True
-
-    monkeypatch.setattr(cache.KVCache, "__init__", with_kernels)
+def keyed() -> Iterator[Compilations]:
+    """Kernels are keyed and not run."""
     with counted() as found:
         yield found
 
