@@ -84,7 +84,10 @@ def _share(
     some = total > 0
     sum_ = sum_ / tl.where(some, total, 1.0)[:, None]
     found = ((row * KV + head) * SPLITS + split) * GROUP * T + query
-    tl.store(out + found[:, None] * D + d[None, :], sum_, mask=real)
+    whole = found
+    if SPLITS == 1:  # nobody comes after: each position's heads side by side
+        whole = (row * T + query % T) * KV * GROUP + q_head_of
+    tl.store(out + whole[:, None] * D + d[None, :], sum_, mask=real)
     tl.store(
         lse + found,
         tl.where(some, best + tl.log(tl.where(some, total, 1.0)), float("-inf")),
@@ -97,7 +100,7 @@ def _combine(
     parts, lse, out, KV: tl.constexpr, GROUP: tl.constexpr, T: tl.constexpr, D: tl.constexpr,
     WIDE: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
-    """The splits of one query of one head weighed together, into `out` `(rows, heads, T, D)`."""
+    """The splits of one query of one head weighed together, into `out` `(rows, T, heads, D)`."""
     pair, query = tl.program_id(0).to(tl.int64), tl.program_id(1)
     split, d = tl.arange(0, SPLITS), tl.arange(0, WIDE)
     found = (pair * SPLITS + split) * GROUP * T + query
@@ -107,7 +110,8 @@ def _combine(
     total = tl.sum(weight, 0)
     part = tl.load(parts + found[:, None] * D + d[None, :], mask=d[None, :] < D, other=0.0)
     whole = tl.sum(part * weight[:, None], 0) / tl.where(total > 0, total, 1.0)
-    tl.store(out + (pair * GROUP * T + query) * D + d, whole, mask=d < D)
+    head_at = (pair // KV * T + query % T) * KV * GROUP + pair % KV * GROUP + query // T
+    tl.store(out + head_at * D + d, whole, mask=d < D)
 
 
 def _splits(device: torch.device, pairs: int) -> int:
@@ -137,17 +141,18 @@ def split_attend(
     them. Each position sees itself and what is before it, with a `window` (in a ring, which is one page) no
     more than that; `counts` `(B,)` of them are real, the others' outputs mean nothing, and a row of none is
     not read. `splits`: a power of two (None: as the device is filled); `dot`: the products' type (None: that
-    of the keys).
+    of the keys). A ring is short: one program reads it. The output `(B, heads, T, D)` lies with each position's
+    heads side by side, as the next product wants them.
     """
     batch, heads, width, dim = q.shape
     _, kv_heads, page, _ = keys.shape
     group = heads // kv_heads
-    splits = splits or _splits(q.device, batch * kv_heads)
+    splits = splits or (1 if window else _splits(q.device, batch * kv_heads))
     if dot is None:
         dot = tl.float32 if keys.dtype == torch.float32 else tl.bfloat16
     wide = max(LEAST, triton.next_power_of_2(dim))
     queries = max(LEAST, triton.next_power_of_2(group * width))
-    out = torch.empty(q.shape, device=q.device, dtype=q.dtype)
+    out = torch.empty(batch, width, heads, dim, device=q.device, dtype=q.dtype)
     parts = out  # one share is the whole
     if splits > 1:
         parts = torch.empty(batch, kv_heads, splits, group * width, dim, device=q.device, dtype=torch.float32)
@@ -163,9 +168,8 @@ def split_attend(
             WINDOW=window or 0, SPLITS=splits, DOT=dot,
             num_stages=RING_STAGES if window else STAGES,
         )  # fmt: skip
-        if splits == 1:
-            return out
-        _combine[(batch * kv_heads, group * width)](
-            parts, lse, out, KV=kv_heads, GROUP=group, T=width, D=dim, WIDE=wide, SPLITS=splits
-        )
-    return out
+        if splits > 1:
+            _combine[(batch * kv_heads, group * width)](
+                parts, lse, out, KV=kv_heads, GROUP=group, T=width, D=dim, WIDE=wide, SPLITS=splits
+            )
+    return out.transpose(1, 2)

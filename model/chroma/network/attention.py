@@ -44,6 +44,13 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, angles: Angles, cache: KVCache, layer: int, span: Span | Packed) -> Tensor:
         """`(B, T, H)` to `(B, T, H)`; of packed positions each slot's see their own."""
         q, k, v = self.qkv_proj(x).split(self._widths, dim=-1)
+        if cache.kernels and isinstance(span, Span) and span.depth is not None:
+            from model.chroma.kernels.depth_kernel import (
+                depth_attend,
+            )  # triton comes with torch for a GPU only
+
+            keys, values = cache.keys[layer], cache.values[layer]
+            return self.o_proj(depth_attend(q, k, v, angles, keys, values, span.depth))  # type: ignore[no-any-return]  # nn.Module's call
         if isinstance(span, Packed):
             widths = span.widths
             qs, ks, vs = (torch.split(one, widths, dim=1) for one in (q, k, v))

@@ -53,6 +53,8 @@ class Span:
     """pages that hold what is live, `(B, n)`; None: a frame's depth, which lies by row number"""
     page: int | None = None
     """the only page that holds what is live, where the host knows it"""
+    depth: int | None = None
+    """where a frame's depth goes on, the same for all rows"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +212,7 @@ class KVCache:
             mask = None if width == 1 else (torch.arange(live, device=at.device) <= at[..., None])[None]
             self._depth[start, width] = at, mask
         at, mask = self._depth[start, width]
-        return Span(self._slots[:rows], at, at, None, mask, live)
+        return Span(self._slots[:rows], at, at, None, mask, live, depth=start)
 
     def put(self, layer: int, span: Span, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Writes `(B, kv_heads, T, D)`; returns all that is live, `(B, kv_heads, live, D)`."""

@@ -46,6 +46,8 @@ class CausalConv(nn.Module):
         if missing:
             x = F.pad(x, (0, missing), mode="replicate" if self.replicate else "constant")
         left = x[..., :1].expand_as(past) if self.replicate and fresh else past
+        if not self.context:
+            return self.conv(x)  # type: ignore[no-any-return]  # nn.Module's call
         joined = torch.cat((left, x), dim=-1)
         kept.copy_(joined[..., joined.shape[-1] - self.context :])
         return self.conv(joined)  # type: ignore[no-any-return]  # nn.Module's call

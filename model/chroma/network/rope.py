@@ -52,7 +52,7 @@ class Rope:
         """cos and sin `(B, 1, T, D / 2)` for positions `(B, T)`; computed in float32."""
         if self._frequencies.device != positions.device:
             self._frequencies = self._frequencies.to(positions.device)
-        turned = positions[:, None, :, None].float() * self._frequencies
+        turned = positions[:, None, :, None] * self._frequencies
         return turned.cos().to(dtype), turned.sin().to(dtype)
 
 

@@ -17,6 +17,7 @@ from torch.nn.functional import rms_norm, silu
 
 from model.chroma.kernels.byte_kernel import byte_linear, narrow
 from model.chroma.kernels.decode_kernel import split_attend
+from model.chroma.kernels.depth_kernel import depth_attend
 from model.chroma.kernels.draw_kernel import draw
 from model.chroma.kernels.fused_kernel import add_norm, gated, rotate_put
 from model.chroma.kernels.prefill_kernel import tile_attend
@@ -219,6 +220,29 @@ def frames() -> None:
         torch.testing.assert_close(torch.from_numpy(ours.pcm), torch.from_numpy(plain.pcm), atol=1e-4, rtol=0)
 
 
+def depth(heads: int, kv_heads: int, dim: int, places: int, dtype: torch.dtype) -> None:
+    """A frame's positions one after the other, the first two at once, in rows of a larger cache."""
+    rope = Rope(RopeConfig(10_000.0), dim)
+    plain, ours = (
+        KVCache(1, 4, kv_heads, dim, places, device=torch.device("cpu"), dtype=dtype) for _ in range(2)
+    )
+    at = 0
+    for width in (2, *[1] * (places - 2)):
+        both = torch.randn(3, width, (heads + 2 * kv_heads) * dim).to(dtype)
+        q, k, v = both.split([heads * dim, kv_heads * dim, kv_heads * dim], dim=-1)
+        angles = rope.known(tuple(range(at, at + width)), both.device, dtype)
+        apart = [x.unflatten(2, (-1, dim)).transpose(1, 2) for x in (q, k, v)]
+        span = plain.fresh_span(3, at, width)
+        held = plain.put(0, span, rotate(apart[1], angles), apart[2])
+        expected = attend(rotate(apart[0], angles).float(), *(x.float() for x in held), span.mask)
+        found = depth_attend(q, k, v, angles, ours.keys[0], ours.values[0], at)
+        near = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 3e-2, "rtol": 3e-2}
+        torch.testing.assert_close(found.float(), expected.transpose(1, 2).flatten(2), **near)
+        at += width
+    torch.testing.assert_close(ours.keys[:, :3], plain.keys[:, :3], **near)
+    assert torch.equal(ours.values, plain.values)
+
+
 def gate() -> None:
     both = torch.randn(3, 2, 2 * 1100)
     a, b = both.chunk(2, dim=-1)
@@ -307,6 +331,9 @@ if __name__ == "__main__":
         bytes_(kind, 70, 130, 33)
         bytes_(kind, 140, 70, 40)
     states_in_fp8()
+    for dtype in (torch.float32, torch.bfloat16):
+        depth(8, 2, 24, 8, dtype)
+        depth(3, 3, 10, 5, dtype)
     gate()
     for dtype in (torch.float32, torch.bfloat16):
         norm(dtype, 1000)

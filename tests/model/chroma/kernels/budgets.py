@@ -21,6 +21,7 @@ class Budget:
 BUDGETS = {
     "_add_norm": Budget(40, 64),
     "_combine": Budget(40, 2_048),
+    "_depth": Budget(168, 4_096),
     "_draw": Budget(104, 128),
     "_gated": Budget(32, 0),
     "_narrow": Budget(64, 64),
@@ -31,5 +32,5 @@ BUDGETS = {
     # two programs on a multiprocessor: 64 queries have a sum of 128 numbers each
     "_tile_share": Budget(196, 81_924),
 }
-INLINED = frozenset({"_mix", "page_of"})
+INLINED = frozenset({"_half", "_mix", "page_of"})
 """Functions of the package that Triton compiles into others."""

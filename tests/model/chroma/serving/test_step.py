@@ -97,6 +97,15 @@ def gated(both: Tensor) -> Tensor:
     return both.new_empty(*both.shape[:-1], both.shape[-1] // 2)
 
 
+def depth_attend(
+    q: Tensor, k: Tensor, v: Tensor, angles: tuple[Tensor, Tensor], keys: Tensor, values: Tensor, start: int
+) -> Tensor:
+    assert k.shape == v.shape
+    assert angles[0].shape[2] == q.shape[1]
+    assert start + q.shape[1] <= keys.shape[2]
+    return q.new_empty(q.shape)
+
+
 def draw(logits: Tensor, *settings: Tensor, book: int, books: int, limit: int) -> Tensor:
     assert all(setting.shape == logits.shape[:1] for setting in settings)
     assert book < books
@@ -104,7 +113,12 @@ def draw(logits: Tensor, *settings: Tensor, book: int, books: int, limit: int) -
     return settings[-1].new_empty(logits.shape[:1])
 
 
-KERNELS = {"decode": [split_attend], "fused": [rotate_put, add_norm, gated], "draw": [draw]}
+KERNELS = {
+    "decode": [split_attend],
+    "fused": [rotate_put, add_norm, gated],
+    "draw": [draw],
+    "depth": [depth_attend],
+}
 
 
 @pytest.fixture
