@@ -141,8 +141,8 @@ def split_attend(
     them. Each position sees itself and what is before it, with a `window` (in a ring, which is one page) no
     more than that; `counts` `(B,)` of them are real, the others' outputs mean nothing, and a row of none is
     not read. `splits`: a power of two (None: as the device is filled); `dot`: the products' type (None: that
-    of the keys). A ring is short: one program reads it. The output `(B, heads, T, D)` lies with each position's
-    heads side by side, as the next product wants them.
+    of the keys). A ring is short: one program reads it. The output `(B, heads, T, D)` lies with each
+    position's heads side by side, as the next product wants them.
     """
     batch, heads, width, dim = q.shape
     _, kv_heads, page, _ = keys.shape

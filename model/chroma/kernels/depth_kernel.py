@@ -25,7 +25,7 @@ def _depth(
     T: tl.constexpr, KV: tl.constexpr, GROUP: tl.constexpr, HALF: tl.constexpr, WIDE: tl.constexpr,
     QUERIES: tl.constexpr, PLACES: tl.constexpr,
 ):  # fmt: skip
-    """One row's head: `T` new positions from `start` on, which see all before them; places lie side by side."""
+    """One row's head: `T` new positions from `start` on, which see all before them."""
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     query, place, d = tl.arange(0, QUERIES), tl.arange(0, PLACES), tl.arange(0, WIDE)
     own, real = d < HALF, query < GROUP * T
@@ -83,8 +83,8 @@ def depth_attend(
     values: Tensor,
     start: int,
 ) -> Tensor:
-    """Projected `q` `(B, T, heads * D)`, `k`, `v` `(B, T, kv_heads * D)` of `T` positions from `start` on, the
-    same for all rows, attended to what lies before them and to themselves: `(B, T, heads * D)`.
+    """Projected `q` `(B, T, heads * D)`, `k`, `v` `(B, T, kv_heads * D)` of `T` positions from `start` on,
+    the same for all rows, attended to what lies before them and to themselves: `(B, T, heads * D)`.
 
     Turned keys and the values go to `keys` and `values` `(at least B, kv_heads, places, D)`; `angles`
     `(1, 1, T, D / 2)`. `q`, `k` and `v` may be parts of one projection.
@@ -93,9 +93,10 @@ def depth_attend(
     _, kv_heads, places, dim = keys.shape
     group = q.shape[2] // dim // kv_heads
     cos, sin = angles
-    assert cos.is_contiguous() and sin.is_contiguous()  # noqa: S101, PT018  # `Rope.known` made them
+    assert all(x.is_contiguous() for x in angles)  # noqa: S101  # `Rope.known` made them
     assert all(x.stride() == (width * x.stride(1), x.stride(1), 1) for x in (q, k, v) if batch > 1)  # noqa: S101  # parts of what a linear layer made
-    assert keys.stride() == values.stride() and keys.stride()[2:] == (dim, 1)  # noqa: S101, PT018  # `KVCache` made both
+    assert keys.stride() == values.stride()  # noqa: S101  # `KVCache` made both
+    assert keys.stride()[2:] == (dim, 1)  # noqa: S101  # the same
     out = torch.empty(batch, width, q.shape[2], device=q.device, dtype=q.dtype)
     with torch.cuda.device_of(q):
         _depth[(batch, kv_heads)](

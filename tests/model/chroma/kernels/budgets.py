@@ -21,10 +21,10 @@ class Budget:
 BUDGETS = {
     "_add_norm": Budget(40, 64),
     "_combine": Budget(40, 2_048),
-    "_depth": Budget(168, 4_096),
+    "_depth": Budget(80, 2_048),
     "_draw": Budget(104, 128),
     "_gated": Budget(32, 0),
-    "_narrow": Budget(64, 64),
+    "_narrow": Budget(80, 64),
     "_product": Budget(144, 65_536),  # 128 rows by 64 outputs, whose edge is uneven for a head of 2,051
     "_rotate_put": Budget(32, 0),
     # three programs on a multiprocessor by either
