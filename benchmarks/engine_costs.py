@@ -1,17 +1,33 @@
-"""What the Chroma engine's work costs by count: bytes moved, arithmetic, kernels; and devices to divide by.
+"""What the Chroma engine's work costs by count: bytes, products, kernels; and devices to divide by.
 
-Nothing here was measured on a GPU. Bandwidths are a copy's, arithmetic is what makes 2.4 ms of 128 calls, and
-the time from one kernel of a graph to the next what makes an estimate of 3.9 ms for one call; what the host
-does for a reply was measured (10 us on one core, here half as much again for what a step brings back).
-Reading and arithmetic are added up as if nothing overlapped.
+Nothing here was measured on a GPU. **The costs are frozen**: whoever changes one makes it dearer and names
+the source, so that a prediction gets better by better code alone. How many kernels there are is counted from
+the code (`engine_code`), not written down here. Reading, arithmetic and starts are added up as if nothing
+overlapped. Each device is assumed three times over, low, middle and high, and a goal counts as met where the
+dearest of them says so:
+
+* bandwidth, of a peak of 3.35 (H100) and 4.8 TB/s (H200): 89, 84, 78 %. A copy reaches the first; the last
+  is what a persistent kernel for a Llama of one billion weights reaches on an H100 (Hazy Research).
+* products in bfloat16, of 989 Tflop/s: 47, 43, 39 %. The first is an engineer's estimate (2.4 ms for 128
+  calls); no product here has more than a few hundred rows. Float32, of 67: 60, 54, 48 %, small convolutions.
+* from one kernel of a graph to the next: 1.3 us (Hazy Research, H100), 2 us (an estimate of 3.9 ms for one
+  call), 3 us.
+* a kernel that the host launches: 5, 6.5, 8 us. On this project's CPUs an operation of torch took 7.1 to
+  9.5 us, and some of them launch nothing.
+* the host's part of a step: .3, .4, .5 ms; of each reply in it: 15, 20, 25 us. 10 us were measured on one
+  core, and the event loop shares the interpreter.
+* mel frames of half a second: .56 (measured, idle), .7, .9 ms.
+* a collection of Python's: .78 us an object (.28 s for 357,000, measured), the same, 1 us.
+* a Triton kernel when a process needs it first: 5, 10, 20 ms where it is found on disk; at an installation's
+  first start .76, 1.5, 3 s (.76 to 4.5 s, measured on a busy machine).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import Final, Literal, Self
 
 import numpy as np
 from scipy.optimize import nnls
@@ -21,70 +37,100 @@ from model.chroma.network.config import ChromaConfig
 from model.chroma.network.hearing import tokens
 from model.chroma.tools.inventory import Memory
 
-KERNELS_A_LAYER = 10
-"""Norm, qkv, rope and write, attention in two, out, norm, gate and up, their product, down."""
-KERNELS_APART = 3
-"""Of them for each further slot of a pass: rope and write, mask, attention."""
-KERNELS_A_DRAW = 12
-KERNELS_OF_CONVOLUTIONS = 30
-LOOK = 12_000
+LOOK: Final = 12_000
 """Samples at which speech is looked at (half a second)."""
-CHUNK = 48_000
+CHUNK: Final = 48_000
 """Samples that the audio encoder takes at once (2 s)."""
+Level = Literal["low", "middle", "high"]
+LEVELS: Final[tuple[Level, ...]] = ("low", "middle", "high")
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Bytes moved, operations in the model's precision and in float32, kernels."""
+    """Bytes moved, operations in the model's precision and in float32; kernels that a graph starts (`nodes`),
+    and those that the host starts one by one (`launches`)."""
 
     bytes: float = 0.0
     flops: float = 0.0
     flops32: float = 0.0
-    kernels: float = 0.0
+    nodes: float = 0.0
+    launches: float = 0.0
 
     def __add__(self, other: Load) -> Load:
         return Load(
             self.bytes + other.bytes,
             self.flops + other.flops,
             self.flops32 + other.flops32,
-            self.kernels + other.kernels,
+            self.nodes + other.nodes,
+            self.launches + other.launches,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Per second; `kernel_s`: from one kernel to the next; `step_s` and `row_s`: the host's part of a step
-    and of each of its replies; `memory`: bytes."""
+    """Rates per second. Seconds: `node_s` from one kernel of a graph to the next, `launch_s` of one that the
+    host starts, `step_s` and `row_s` the host's part of a step and of each of its replies, `mel_s` of half a
+    second's mel frames, `object_s` of a collection by object, `found_s` and `compile_s` of a kernel that is
+    on disk and that is not. `memory`: bytes."""
 
     name: str
     bandwidth: float
     flops: float
     flops32: float
-    kernel_s: float
+    node_s: float
+    launch_s: float
     step_s: float
     row_s: float
     memory: float
+    mel_s: float = 0.56e-3
+    object_s: float = 0.78e-6
+    found_s: float = 0.005
+    compile_s: float = 0.76
 
     def slower(self, by: float) -> Device:
         """The same, but everything takes `by` times as long."""
-        rates = (self.bandwidth / by, self.flops / by, self.flops32 / by)
-        times = (self.kernel_s * by, self.step_s * by, self.row_s * by)
-        return Device(self.name, *rates, *times, self.memory)
+        return replace(
+            self,
+            bandwidth=self.bandwidth / by, flops=self.flops / by, flops32=self.flops32 / by,
+            node_s=self.node_s * by, launch_s=self.launch_s * by, step_s=self.step_s * by,
+            row_s=self.row_s * by, mel_s=self.mel_s * by, object_s=self.object_s * by,
+            found_s=self.found_s * by, compile_s=self.compile_s * by,
+        )  # fmt: skip
 
     def seconds(self, load: Load, rows: int = 0) -> float:
         device = load.bytes / self.bandwidth + load.flops / self.flops + load.flops32 / self.flops32
-        return device + load.kernels * self.kernel_s + self.step_s + rows * self.row_s
+        started = load.nodes * self.node_s + load.launches * self.launch_s
+        return device + started + self.step_s + rows * self.row_s
 
 
-H100 = Device("H100", 3.0e12, 470e12, 40e12, 2.0e-6, 0.3e-3, 15e-6, 85.5e9)
-H200 = Device("H200", 4.3e12, 470e12, 40e12, 2.0e-6, 0.3e-3, 15e-6, 150.7e9)
-DEVICES = {device.name: device for device in (H100, H200)}
+def assumed(name: str, bandwidth: float, memory: float) -> dict[Level, Device]:
+    """A device of that peak bandwidth three times over, as the module says."""
+    return {
+        "low": Device(
+            name, 0.89 * bandwidth, 470e12, 40e12, 1.3e-6, 5.0e-6, 0.3e-3, 15e-6, memory,
+            mel_s=0.56e-3, object_s=0.78e-6, found_s=0.005, compile_s=0.76,
+        ),
+        "middle": Device(
+            name, 0.84 * bandwidth, 430e12, 36e12, 2.0e-6, 6.5e-6, 0.4e-3, 20e-6, memory,
+            mel_s=0.7e-3, object_s=0.78e-6, found_s=0.01, compile_s=1.5,
+        ),
+        "high": Device(
+            name, 0.78 * bandwidth, 390e12, 32e12, 3.0e-6, 8.0e-6, 0.5e-3, 25e-6, memory,
+            mel_s=0.9e-3, object_s=1.0e-6, found_s=0.02, compile_s=3.0,
+        ),
+    }  # fmt: skip
+
+
+DEVICES: Final = {"H100": assumed("H100", 3.35e12, 85.5e9), "H200": assumed("H200", 4.8e12, 150.7e9)}
 
 
 def fitted(name: str, samples: Sequence[tuple[Load, int, float]], memory: float) -> Device:
     """The device whose costs come nearest, in relation, to what was timed: (load, replies, seconds)."""
     rows = np.array(
-        [[load.bytes, load.flops, load.flops32, load.kernels, 1.0, replies] for load, replies, _ in samples]
+        [
+            [load.bytes, load.flops, load.flops32, load.nodes + load.launches, 1.0, replies]
+            for load, replies, _ in samples
+        ]
     )
     seconds = np.array([seconds for _, _, seconds in samples])
     scale = rows.max(axis=0)
@@ -92,7 +138,7 @@ def fitted(name: str, samples: Sequence[tuple[Load, int, float]], memory: float)
     per = costs / scale
     bandwidth, flops, flops32 = (1 / float(cost) if cost else float("inf") for cost in per[:3])
     kernel_s, step_s, row_s = (float(cost) for cost in per[3:])
-    return Device(name, bandwidth, flops, flops32, kernel_s, step_s, row_s, memory)
+    return Device(name, bandwidth, flops, flops32, kernel_s, kernel_s, step_s, row_s, memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,31 +168,32 @@ class Parts:
         """Bytes of a conversation's state."""
         return Memory.of(self.config, self.itemsize, 1, context).slot
 
-    def frame(self, rows: int, thinking: int, pairs: bool, context: int, reply: int) -> Load:
-        """A step of `rows` replies, `thinking` of which want a word; with `pairs` all are three wide."""
-        load = self.backbone(rows, 3 if pairs else 1, reply) + self.decoder(rows) + self.mimi(rows)
-        return load + self.thinker(thinking, thinking, context) if thinking else load
+    def frame(
+        self, rows: int, thinking: int, pairs: bool, context: int, reply: int, computed: int | None = None
+    ) -> Load:
+        """A step of `rows` replies, `thinking` of which go a word further; with `pairs` all are three wide.
 
-    def thinker(self, positions: int, rows: int, context: int) -> Load:
-        """So many positions of so many rows, and the next word of each row."""
+        `computed`: the rows that a graph computes for them (None: no more than they are), whose caches are
+        not read.
+        """
+        wide = rows if computed is None else computed
+        load = self.backbone(rows, 3 if pairs else 1, reply, wide) + self.decoder(wide) + self.mimi(wide)
+        return load + self.thinker(wide, thinking, context, wide) if thinking else load
+
+    def thinker(self, positions: int, rows: int, context: int, heads: int | None = None) -> Load:
+        """So many positions, the contexts of so many rows, and the next word of `heads` (None: of each)."""
         stack = self.config.thinker
         layers, head = stack.products, stack.vocab * stack.hidden
         kv = rows * context * stack.kv_floats
-        return Load(
-            (layers + head + kv) * self.itemsize,
-            2.0 * (layers * positions + head * rows),
-            kernels=KERNELS_A_LAYER * stack.layers + 2,
-        )
+        words = rows if heads is None else heads
+        return Load((layers + head + kv) * self.itemsize, 2.0 * (layers * positions + head * words))
 
-    def backbone(self, rows: int, width: int, reply: int) -> Load:
+    def backbone(self, rows: int, width: int, reply: int, computed: int | None = None) -> Load:
         stack = self.config.backbone
         layers, head = stack.products, stack.hidden * self.config.codebook_vocab
         kv = rows * reply * stack.kv_floats
-        return Load(
-            (layers + head + kv) * self.itemsize,
-            2.0 * rows * (layers * width + head),
-            kernels=KERNELS_A_LAYER * stack.layers + KERNELS_A_DRAW,
-        )
+        wide = rows if computed is None else computed
+        return Load((layers + head + kv) * self.itemsize, 2.0 * wide * (layers * width + head))
 
     def _decoder(self) -> int:
         return self.config.decoder.products + self.config.backbone.hidden * self.config.decoder.hidden
@@ -155,12 +202,7 @@ class Parts:
         """A frame's other codes, one after the other."""
         c = self.config
         every, head, steps = self._decoder(), c.decoder.hidden * c.codebook_vocab, c.codebooks - 1
-        kernels = steps * (KERNELS_A_LAYER * c.decoder.layers + KERNELS_A_DRAW)
-        return Load(
-            steps * (every + head) * self.itemsize,
-            2.0 * rows * (every * c.codebooks + steps * head),
-            kernels=kernels,
-        )
+        return Load(steps * (every + head) * self.itemsize, 2.0 * rows * (every * c.codebooks + steps * head))
 
     def _convolutions(self) -> list[tuple[int, int, int]]:
         """Mimi's decoder: (weights, positions at which they are used in a frame, floats in and out)."""
@@ -197,20 +239,17 @@ class Parts:
         return Load(
             4.0 * (self.mimi_weights() + rows * (ring + between)),
             flops32=2.0 * rows * (self._mimi_layers() * codec.resample + work),
-            kernels=KERNELS_A_LAYER * codec.layers + KERNELS_OF_CONVOLUTIONS,
         )
 
     def prefill(self, positions: int, context: int, slots: int = 1) -> Load:
-        """So many positions of all slots in one pass; each slot attends by itself."""
-        apart = (slots - 1) * KERNELS_APART * self.config.thinker.layers
-        return self.thinker(positions, slots, context) + Load(kernels=apart)
+        """So many positions of all slots in one pass; each slot reads its own context."""
+        return self.thinker(positions, slots, context)
 
-    def hearing(self, samples: int) -> Load:
-        """The audio encoder on the chunks that end in so many samples of 24 kHz; none is no work for it."""
+    def hearing(self, chunks: int, samples: int = CHUNK) -> Load:
+        """The audio encoder on so many chunks of so many samples of 24 kHz; none is no work for it."""
         ears = self.config.hearing
         layers = ears.layers * (4 * ears.hidden**2 + 2 * ears.hidden * ears.intermediate)
         frames = samples * 100 // 24_000
-        if not frames:
+        if not frames * chunks:
             return Load()
-        positions = 2 * tokens(frames)
-        return Load(layers * self.itemsize, 2.0 * layers * positions, kernels=KERNELS_A_LAYER * ears.layers)
+        return Load(layers * self.itemsize, 2.0 * layers * 2 * tokens(frames) * chunks)

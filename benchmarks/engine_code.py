@@ -1,0 +1,145 @@
+"""What the engine's code does with a piece of work: kernels that it starts, by whom, and for how many rows.
+
+`NOW` asks the code of this tree: launches are counted on shapes alone (`model.chroma.tools.launches`, which
+needs triton), buckets are the runners' own. `BEFORE` is the code of 545a5a0, counted there in the same way; a
+prediction of both by one model says what the difference is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+import torch
+
+from benchmarks.engine_costs import CHUNK, Load, Parts
+from model.chroma.network.config import ChromaConfig
+from model.chroma.network.sampling import Sampling
+from model.chroma.serving import graph, voices
+from model.chroma.tools import launches
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Kernels. `step` by whether the thinker goes on, and whether words come in; `prefill` of a pass for one
+    slot and `prefill_more` for each further slot; `hearing` of a pass of the audio encoder; `begin` before a
+    reply's first frame; `feed` before a slot's prefill."""
+
+    step: Mapping[tuple[bool, bool], int]
+    prefill: int
+    prefill_more: float
+    hearing: int
+    begin: int
+    feed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """How the work is done. `rows` says what a step computes: (the slots of its replies, all slots) to rows.
+
+    `passes` and `chunks`: positions of a prefill and chunks of the encoder for which there are graphs; where
+    there are none, the host starts each kernel, and the encoder takes one utterance at a time. `aside`: mel
+    frames are made beside the thread for the weights. `compiles`: a kernel is compiled for each new width of
+    a prefill. `frozen`: the collector passes over what was there when the engine was loaded, and is a piece
+    of the schedule's work. `leaks`: what `auto` tries is still there at its next trial.
+    """
+
+    name: str
+    counts: Counts
+    rows: Callable[[Sequence[int], int], int]
+    passes: Sequence[int] = ()
+    chunks: Sequence[int] = ()
+    aside: bool = False
+    compiles: bool = False
+    frozen: bool = False
+    leaks: bool = False
+
+    def step(
+        self, parts: Parts, slots: Sequence[int], held: int, *, thinking: int, words: bool, pairs: bool,
+        begins: int, context: int, reply: int,
+    ) -> Load:  # fmt: skip
+        """A step of the replies in these slots of `held`, `begins` of which have their first frame."""
+        computed = self.rows(slots, held)
+        load = parts.frame(len(slots), thinking, pairs, context, reply, computed)
+        return load + Load(nodes=self.counts.step[words, pairs], launches=begins * self.counts.begin)
+
+    def prefill(self, parts: Parts, positions: Sequence[int], context: int) -> Load:
+        """A pass of so many new positions of each slot."""
+        slots, total = len(positions), sum(positions)
+        kernels = self.counts.prefill + round(self.counts.prefill_more * (slots - 1))
+        fed = Load(launches=self.counts.feed * slots)
+        if not self.passes:
+            return parts.prefill(total, context, slots) + Load(launches=kernels) + fed
+        padded = next((size for size in self.passes if size >= total), total)
+        return parts.prefill(padded, context, slots) + Load(nodes=kernels) + fed
+
+    def hearing(self, parts: Parts, chunks: int, samples: int) -> Load:
+        """A pass of the audio encoder over so many chunks, the last of them of so many samples."""
+        if not chunks:
+            return Load()
+        if not self.chunks:
+            return parts.hearing(chunks, samples) + Load(launches=self.counts.hearing)
+        padded = next((size for size in self.chunks if size >= chunks), chunks)
+        return parts.hearing(padded, CHUNK) + Load(nodes=self.counts.hearing)
+
+
+def _covering(slots: Sequence[int], held: int) -> int:
+    """The graph that covers every slot up to the highest: the powers of two below `held`, and `held`."""
+    size = 1 << max(slots).bit_length()
+    return min(size, held)
+
+
+BEFORE: Final = Code(
+    "before (545a5a0)",
+    Counts(
+        {(True, True): 1_960, (True, False): 1_937, (False, True): 1_383, (False, False): 1_360},
+        prefill=711,
+        prefill_more=195,
+        hearing=437,
+        begin=49,
+        feed=6,
+    ),
+    _covering,
+    compiles=True,
+    leaks=True,
+)
+
+
+@cache
+def counted(config: ChromaConfig) -> Counts:
+    """What this tree's code launches for a model of these sizes."""
+    model = launches.on_paper(config)
+    steps = launches.steps_on_paper(model, slots=8)
+    step = {
+        (words, pairs): launches.of_step(steps, 5, words=words, pairs=pairs).total
+        for words in (True, False)
+        for pairs in (True, False)
+    }
+    one, five = (launches.of_prefill(steps, [50] * slots).total for slots in (1, 5))
+    with torch.inference_mode():
+        ids = torch.empty(20, dtype=torch.long, device="meta")
+        codes = torch.empty(100, config.codebooks, dtype=torch.long, device="meta")
+        voice = voices.prepare(model, ids, codes)
+        mel = torch.empty(4, config.hearing.mels, config.hearing.chunk, device="meta")
+        with launches.counted() as hearing:
+            model.thinker.audio_tower(mel)
+        with launches.counted() as begin:
+            voices.lend(voice, steps.slots, 3)
+            steps.slots.sample(3, Sampling())
+            steps.slots.begin(3, 100, None)
+        with launches.counted() as feed:
+            steps.slots.thinker.cut(3, 0)
+            torch.cat([model.thinker.embed(ids), torch.empty(3, config.thinker.hidden, device="meta")])
+    return Counts(step, one, (five - one) / 4, hearing.total, begin.total, feed.total)
+
+
+def _bucket(slots: Sequence[int], held: int) -> int:
+    """The runner's own."""
+    return next(size for size in graph.buckets(held) if size >= len(slots))
+
+
+def now(config: ChromaConfig) -> Code:
+    """The code of this tree."""
+    return Code("now", counted(config), _bucket)
