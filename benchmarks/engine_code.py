@@ -8,7 +8,7 @@ prediction of both by one model says what the difference is worth.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final
 
@@ -105,6 +105,11 @@ BEFORE: Final = Code(
     compiles=True,
     leaks=True,
 )
+
+ON_A_CPU: Final = replace(
+    BEFORE, name="on a CPU", rows=lambda slots, _: len(slots), compiles=False, leaks=False, frozen=True
+)
+"""Without graphs; kernels are what the fitted costs make of them."""
 
 
 @cache

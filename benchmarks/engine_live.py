@@ -22,6 +22,7 @@ import click
 import numpy as np
 import torch
 
+from benchmarks.engine_code import ON_A_CPU
 from benchmarks.engine_costs import CHUNK, Device, Load, Parts, fitted
 from benchmarks.engine_simulator import FRAME_S, Found, World
 from benchmarks.engine_talk import ENDPOINT_S, first_pause_s, talk
@@ -68,7 +69,10 @@ def samples(model: Chroma, parts: Parts, counts: tuple[int, ...]) -> Iterator[Sa
     """Steps of several sizes and contexts, prefills, and the audio encoder."""
     for context in (100, 400, CONTEXT):
         for count in counts:
-            load = parts.frame(count, (count + 1) // 2, True, context, admission.REPLY)
+            load = ON_A_CPU.step(
+                parts, range(count), count, thinking=(count + 1) // 2, words=True, pairs=True, begins=0,
+                context=context, reply=admission.REPLY,
+            )  # fmt: skip
             yield load, count, min(admission.time_steps(model, SERVING, context, count))
     slots = Slots.make(model, 1, SERVING, context=CONTEXT)
     steps = Steps(model, slots, SERVING)
@@ -79,7 +83,7 @@ def samples(model: Chroma, parts: Parts, counts: tuple[int, ...]) -> Iterator[Sa
             slots.thinker.cut(0, 0)
             steps.prefill({0: x})
 
-        yield parts.prefill(positions, positions), 0, timed(prefill)
+        yield ON_A_CPU.prefill(parts, [positions], positions), 0, timed(prefill)
     mel = Mel(model.config.hearing.mels)
     for chunks in (1, 2):
         sound = torch.randn(chunks * 2 * EAR_HZ + 400)
@@ -89,7 +93,7 @@ def samples(model: Chroma, parts: Parts, counts: tuple[int, ...]) -> Iterator[Sa
             ear.push(sound)
             ear.listen()
 
-        yield parts.hearing(chunks * CHUNK), 0, timed(hear)
+        yield ON_A_CPU.hearing(parts, chunks, CHUNK), 0, timed(hear)
 
 
 def fit(model: Chroma, parts: Parts, counts: tuple[int, ...]) -> tuple[Device, str]:
@@ -217,7 +221,7 @@ async def run(engine: ChromaEngine, calls: int, seconds: float) -> LiveFigures:
 
 
 def predicted(device: Device, parts: Parts, calls: int, seconds: float) -> Found:
-    world = World(device, parts, context=400, reply=300)
+    world = World(device, parts, ON_A_CPU, slots=calls, context=400, reply=300)
     for k in range(calls):
         world.call(k, 0.0)
     return world.run(seconds)

@@ -1,8 +1,8 @@
 """Calls in virtual time: the engine's own schedule and admission, with costs by count in place of a device.
 
-What a conversation asks of the thread is what `model.chroma.serving.conversation` asks: a look at the speech
-every half second, the audio encoder and a prefill for each 2 s that are whole, the rest of the speech with
-the opening of the answer at its end, the answer's frames.
+What a conversation asks of the thread is what `model.chroma.serving.conversation` asks: the audio encoder and
+a prefill for each 2 s of speech that are whole, a chunk again where a louder sound changed it, the rest of
+the speech with the opening of the answer at its end, the answer's frames. `engine_code` says how it is done.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from benchmarks.engine_costs import CHUNK, LOOK, Device, Parts
+from benchmarks.engine_code import Code
+from benchmarks.engine_costs import CHUNK, LOOK, Device, Load, Parts
 from benchmarks.engine_talk import ENDPOINT_S, first_pause_s, talk
 from model.chroma.network.hearing import tokens
 from model.chroma.serving.admission import REPLY, SHARE, Capacity, capacity, memory_fits
@@ -25,15 +26,25 @@ FRAME_S: Final = 0.08
 RATE_HZ: Final = 24_000
 AROUND: Final = 12
 """Positions around an utterance: the end of its turn and of the answer before, the opening of the next."""
-TWICE: Final = 1.32
-"""Chunks that are encoded for each one of the speech, since louder sound changes some (docs/engine.md)."""
+AGAIN: Final = 3
+"""Of so many chunks one is encoded and fed again half a second later: louder sound changed 32 %
+(docs/figures-engine.md)."""
+COLLECT_S: Final = 60.0
+"""Between two of Python's collections."""
+LOADED_OBJECTS: Final = 357_000
+"""What Python's collector walks through in a process with torch and transformers, measured."""
+CALL_OBJECTS: Final = 300
+"""The same of a conversation: its history's turns and tensors; assumed."""
 VOICES_BYTES: Final = 2 << 30
 
 
 @dataclass(eq=False, slots=True)
 class SimulatedReply:
     frames: int
+    slot: int
     handed: int = 0
+    pending: bool = True
+    """its next word is there"""
     began: float = 0.0
     over: Callable[[], None] | None = None
     """told at its first frame"""
@@ -41,11 +52,13 @@ class SimulatedReply:
 
 @dataclass(eq=False, slots=True)
 class Chore:
+    """`positions` of a prefill; `samples` for the audio encoder; `mel_s`: seconds of speech to look at."""
+
     kind: Kind
-    size: int
-    heard: int
-    """samples that the audio encoder takes"""
-    done: Callable[[], None]
+    positions: int = 0
+    samples: int = 0
+    mel_s: float = 0.0
+    done: Callable[[], None] = lambda: None
 
 
 @dataclass(slots=True)
@@ -68,13 +81,26 @@ class Found:
     refused: dict[str, int] = field(default_factory=dict)
 
 
-def predicted_capacity(device: Device, parts: Parts, slot_context: int) -> Capacity:
-    """What admission would measure on the device, with full contexts."""
+def predicted_capacity(
+    device: Device, parts: Parts, code: Code, slot_context: int, *, leaks: bool = False
+) -> Capacity:
+    """What admission would measure on the device, with full contexts and all slots in every step.
+
+    `leaks`: what it tries is still there at the next trial.
+    """
     free = device.memory - parts.weights
-    fits = memory_fits(parts.slot(slot_context), VOICES_BYTES, int(free))
-    points, count = [], 1
+    slot = parts.slot(slot_context)
+    fits = memory_fits(slot, VOICES_BYTES, int(free))
+    points: list[tuple[int, float]] = []
+    count, kept = 1, 0
     while True:
-        load = parts.frame(count, (count + 1) // 2, True, slot_context, REPLY)
+        if leaks and (kept + count) * slot > free:
+            return Capacity(points[-1][0], "memory", tuple(points))
+        kept += count
+        load = code.step(
+            parts, range(count), count, thinking=(count + 1) // 2, words=True, pairs=True, begins=0,
+            context=slot_context, reply=REPLY,
+        )  # fmt: skip
         points.append((count, device.seconds(load, count)))
         if count == fits or points[-1][1] > SHARE * FRAME_S:
             return capacity(points, SHARE * FRAME_S)
@@ -83,31 +109,43 @@ def predicted_capacity(device: Device, parts: Parts, slot_context: int) -> Capac
 
 class World:
     """`context` and `reply`: positions that every step reads of each call. `limit`: what admits calls; None:
-    all are taken."""
+    all are taken. `slots`: how many there are.
+    `first_start`: no kernel is on disk yet."""
 
     def __init__(
         self,
         device: Device,
         parts: Parts,
+        code: Code,
         *,
+        slots: int,
         lead_s: float = LEAD_S,
         context: int = 1000,
         reply: int = 800,
         limit: Capacity | None = None,
         warm_up_s: float = 0.0,
+        first_start: bool = False,
     ) -> None:
         self.device = device
         self.parts = parts
+        self.code = code
+        self.slots = slots
         self.found = Found()
+        self._widths: set[int] = set()
+        """of prefills, that a kernel was compiled for"""
         self._context = context
         self._reply = reply
         self._limit = limit
         self._warm_up_s = warm_up_s
+        self._first_start = first_start
         self._schedule: Schedule[SimulatedReply, Chore] = Schedule(lead_s, FRAME_S)
         self.meters = Meters()
         self._now = 0.0
+        self._pause_s = 0.0
+        """for which whatever is under way stands still"""
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
+        self._at(COLLECT_S, self._collect)
 
     def _at(self, when: float, what: Callable[[], None]) -> None:
         heapq.heappush(self._events, (when, next(self._numbers), what))
@@ -131,7 +169,7 @@ class World:
                 self.found.refused[reason] = self.found.refused.get(reason, 0) + 1
                 return
         self.found.taken += 1
-        SimulatedCaller(self, seed).speak_at(self._now + first_pause_s(seed))
+        SimulatedCaller(self, seed, self.found.taken - 1).speak_at(self._now + first_pause_s(seed))
 
     # ── the thread ───────────────────────────────────────────────────────────────────────────────────
 
@@ -153,14 +191,35 @@ class World:
             when, _, what = heapq.heappop(self._events)
             self._now = max(self._now, when)
             what()
+            until, self._pause_s = until + self._pause_s, 0.0
         self._now = max(self._now, until)
+
+    def _collect(self) -> None:
+        """Python's collector, at its own time or at the schedule's."""
+        self._at(self._now + COLLECT_S, self._collect)
+        if self.code.frozen:
+            chore = Chore(Kind.GARBAGE)
+            self._schedule.ask(chore, chore.kind, 1, awaited=lambda: False, now=self._now)
+            return
+        objects = LOADED_OBJECTS + CALL_OBJECTS * self.found.taken
+        self._pause_s += objects * self.device.object_s
 
     def _step(self, replies: list[SimulatedReply]) -> None:
         began, rows = self._now, len(replies)
-        # a word comes in with every second frame; what it takes was thought beside the frame before
-        thinking = sum(reply.handed % 2 for reply in replies)
-        pairs = any(reply.handed % 2 == 0 for reply in replies)
-        load = self.parts.frame(rows, thinking, pairs, self._context, self._reply)
+        pairs = [reply.pending and reply.handed % 2 == 0 for reply in replies]
+        words = any(not reply.pending and reply.handed % 2 for reply in replies)
+        thinking = 0
+        for reply, comes_in in zip(replies, pairs, strict=True):
+            reply.pending &= not comes_in
+            if words and not reply.pending:
+                reply.pending = True
+                thinking += 1
+        load = self.code.step(
+            self.parts, [reply.slot for reply in replies], self.slots,
+            thinking=thinking, words=words, pairs=any(pairs),
+            begins=sum(reply.handed == 0 for reply in replies),
+            context=self._context, reply=self._reply,
+        )  # fmt: skip
         seconds = self.device.seconds(load, rows)
         self._schedule.costs.spent(Kind.FRAME, rows, seconds)
         self._pass(began + seconds)
@@ -187,12 +246,24 @@ class World:
             found.frames_busy_s += seconds
 
     def _work(self, chores: list[Chore]) -> None:
-        kind, size = chores[0].kind, sum(chore.size for chore in chores)
-        if kind is Kind.PREFILL:
-            load = self.parts.prefill(size, self._context, len(chores))
-        else:
-            load = self.parts.hearing(chores[0].heard)
-        seconds = self.device.seconds(load)
+        kind, device, code = chores[0].kind, self.device, self.code
+        size = sum(self.size(chore) for chore in chores)
+        more = 0.0
+        match kind:
+            case Kind.PREFILL:
+                load = code.prefill(self.parts, [chore.positions for chore in chores], self._context)
+                if code.compiles:
+                    fresh = {chore.positions for chore in chores} - self._widths
+                    self._widths |= fresh
+                    more = len(fresh) * (device.compile_s if self._first_start else device.found_s)
+            case Kind.GARBAGE:
+                load, more = Load(), CALL_OBJECTS * self.found.taken * device.object_s
+            case _:
+                samples = [chore.samples for chore in chores if chore.samples]
+                load = code.hearing(self.parts, len(samples), max(samples, default=0))
+                if not code.aside:
+                    more = sum(chore.mel_s for chore in chores) / 0.5 * device.mel_s
+        seconds = device.seconds(load) + more
         self._schedule.costs.spent(kind, size, seconds)
         self._pass(self._now + seconds)
         if self._measured:
@@ -200,43 +271,69 @@ class World:
         for chore in chores:
             chore.done()
 
+    def size(self, chore: Chore) -> int:
+        """As the schedule counts."""
+        if chore.kind is Kind.PREFILL:
+            return chore.positions
+        return 1 if self.code.chunks else max(1, chore.samples)
+
 
 class SimulatedCaller:
     """Talks by the dice. Speech comes in real time; what it gives the thread to do goes one by one."""
 
-    def __init__(self, world: World, seed: int) -> None:
+    def __init__(self, world: World, seed: int, slot: int) -> None:
         self._world = world
+        self._slot = slot
         self._talk = talk(seed)
-        self._chores: list[tuple[Kind, int, int]] = []
+        self._chores: list[Chore] = []
         self._working = False
         self._commit: float | None = None
         self._then: Callable[[], None] | None = None
+        self._chunks = seed
+        """that were whole so far; one in `AGAIN` is heard again"""
 
     def speak_at(self, when: float) -> None:
         self._world._at(when, self._speak)
+
+    def _hearing(self, samples: int, mel_s: float) -> Chore:
+        """What takes one utterance at a time goes as a kind that the schedule does not put together."""
+        return Chore(Kind.HEARING if self._world.code.chunks else Kind.VOICE, samples=samples, mel_s=mel_s)
 
     def _speak(self) -> None:
         world = self._world
         exchange = next(self._talk)
         began, samples = world._now, round(exchange.speech_s * RATE_HZ)
+        again = False
         for at in range(LOOK, samples, LOOK):
             whole = at % CHUNK == 0
-            chores = [(Kind.HEARING, LOOK, round(CHUNK * TWICE) if whole else 0)]
+            chores = []
             if whole:
-                chores.append((Kind.PREFILL, 50, 0))
-            world._at(began + at / RATE_HZ, lambda chores=chores: self._ask(chores))  # type: ignore[misc]
+                self._chunks += 1
+                chores = [self._hearing(CHUNK, 0.5), Chore(Kind.PREFILL, 50)]
+            elif again:
+                chores = [self._hearing(CHUNK, 0.5), Chore(Kind.PREFILL, 50)]
+            elif not world.code.aside:
+                chores = [self._hearing(0, 0.5)]
+            again = whole and self._chunks % AGAIN == 0
+            if chores:
+                world._at(began + at / RATE_HZ, lambda chores=chores: self._ask(chores))  # type: ignore[misc]
         rest = samples % CHUNK
         positions = tokens(rest * 100 // RATE_HZ) + AROUND
-        last = [(Kind.HEARING, rest % LOOK, rest), (Kind.PREFILL, positions, 0)]
+        looked = rest % LOOK if samples > CHUNK or not world.code.aside else rest
+        last = [self._hearing(rest, looked / RATE_HZ), Chore(Kind.PREFILL, positions)]
 
         def commit() -> None:
             self._commit = world._now
             self._then = lambda: self._answer(exchange.reply_s, exchange.barge_s, exchange.pause_s)
-            self._ask(last)
+            if world.code.aside:  # the thread is asked when the mel frames are there
+                mel_s = looked / LOOK * world.device.mel_s
+                world._at(world._now + mel_s, lambda: self._ask(last))
+            else:
+                self._ask(last)
 
         world._at(began + exchange.speech_s + ENDPOINT_S, commit)
 
-    def _ask(self, chores: list[tuple[Kind, int, int]]) -> None:
+    def _ask(self, chores: list[Chore]) -> None:
         self._chores += chores
         if not self._working:
             self._next()
@@ -250,14 +347,15 @@ class SimulatedCaller:
                 then()
             return
         self._working = True
-        chore = Chore(*self._chores.pop(0), self._next)
+        chore = self._chores.pop(0)
+        chore.done = self._next
         world._schedule.ask(
-            chore, chore.kind, chore.size, awaited=lambda: self._then is not None, now=world._now
+            chore, chore.kind, world.size(chore), awaited=lambda: self._then is not None, now=world._now
         )
 
     def _answer(self, reply_s: float, barge_s: float | None, pause_s: float) -> None:
         world = self._world
-        reply = SimulatedReply(max(1, round(reply_s / FRAME_S)))
+        reply = SimulatedReply(max(1, round(reply_s / FRAME_S)), self._slot)
 
         def begun() -> None:
             assert self._commit is not None
