@@ -157,7 +157,7 @@ def plot(found: dict[tuple[str, str, Level], list[tuple[int, Found]]], path: Pat
 
 @click.command()
 @click.option("--calls", default=CALLS, help="that arrive, one run each; it ends where one is refused")
-@click.option("--seconds", default=60.0, help="of talk in each run")
+@click.option("--seconds", default=30.0, help="of talk in each run")
 @click.option("--device", "name", type=click.Choice([*DEVICES, "all"]), default="all")
 @click.option("--level", "levels", type=click.Choice(LEVELS), multiple=True, default=LEVELS)
 @click.option("--code", "which", type=click.Choice(["before", "now", "both"]), default="both")

@@ -16,9 +16,14 @@ import torch
 
 from benchmarks.engine_costs import CHUNK, Load, Parts
 from model.chroma.network.config import ChromaConfig
+from model.chroma.network.packing import Packing
 from model.chroma.network.sampling import Sampling
-from model.chroma.serving import graph, voices
+from model.chroma.serving import chunk_encoder, graph, prefill, voices
 from model.chroma.tools import launches
+
+AROUND: Final = 5
+"""Launches around a graph of a prefill or of the encoder: what goes in is joined and copied, and what comes
+out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +44,19 @@ class Counts:
 class Code:
     """How the work is done. `rows` says what a step computes: (the slots of its replies, all slots) to rows.
 
-    `passes` and `chunks`: positions of a prefill and chunks of the encoder for which there are graphs; where
-    there are none, the host starts each kernel, and the encoder takes one utterance at a time. `aside`: mel
-    frames are made beside the thread for the weights. `compiles`: a kernel is compiled for each new width of
-    a prefill. `frozen`: the collector passes over what was there when the engine was loaded, and is a piece
-    of the schedule's work. `leaks`: what `auto` tries is still there at its next trial.
+    `passes` and `chunks`: shapes of a prefill and chunks of the encoder for which there are graphs; where
+    there are none, the host starts each kernel. `together`: the encoder takes several utterances. `aside`:
+    mel frames are made beside the thread for the weights. `compiles`: a kernel is compiled for each new width
+    of a prefill. `frozen`: the collector passes over what was there when the engine was loaded, and is a
+    piece of the schedule's work. `leaks`: what `auto` tries is still there at its next trial.
     """
 
     name: str
     counts: Counts
     rows: Callable[[Sequence[int], int], int]
-    passes: Sequence[int] = ()
+    passes: Sequence[Packing] = ()
     chunks: Sequence[int] = ()
+    together: bool = False
     aside: bool = False
     compiles: bool = False
     frozen: bool = False
@@ -72,8 +78,9 @@ class Code:
         fed = Load(launches=self.counts.feed * slots)
         if not self.passes:
             return parts.prefill(total, context, slots) + Load(launches=kernels) + fed
-        padded = next((size for size in self.passes if size >= total), total)
-        return parts.prefill(padded, context, slots) + Load(nodes=kernels) + fed
+        shape = next(one for one in self.passes if one.tokens >= total and one.seats >= slots)
+        load = parts.thinker(shape.tokens, slots, context, shape.seats)
+        return load + Load(nodes=kernels, launches=AROUND) + fed
 
     def hearing(self, parts: Parts, chunks: int, samples: int) -> Load:
         """A pass of the audio encoder over so many chunks, the last of them of so many samples."""
@@ -81,8 +88,8 @@ class Code:
             return Load()
         if not self.chunks:
             return parts.hearing(chunks, samples) + Load(launches=self.counts.hearing)
-        padded = next((size for size in self.chunks if size >= chunks), chunks)
-        return parts.hearing(padded, CHUNK) + Load(nodes=self.counts.hearing)
+        padded = next(size for size in self.chunks if size >= chunks)
+        return parts.hearing(padded, CHUNK) + Load(nodes=self.counts.hearing, launches=AROUND)
 
 
 def _covering(slots: Sequence[int], held: int) -> int:
@@ -107,8 +114,9 @@ BEFORE: Final = Code(
 )
 
 ON_A_CPU: Final = replace(
-    BEFORE, name="on a CPU", rows=lambda slots, _: len(slots), compiles=False, leaks=False, frozen=True
-)
+    BEFORE, name="on a CPU", rows=lambda slots, _: len(slots), together=True, aside=True, compiles=False,
+    leaks=False, frozen=True,
+)  # fmt: skip
 """Without graphs; kernels are what the fitted costs make of them."""
 
 
@@ -147,4 +155,7 @@ def _bucket(slots: Sequence[int], held: int) -> int:
 
 def now(config: ChromaConfig) -> Code:
     """The code of this tree."""
-    return Code("now", counted(config), _bucket)
+    return Code(
+        "now", counted(config), _bucket, passes=prefill.BUCKETS, chunks=chunk_encoder.BUCKETS,
+        together=True, aside=True, frozen=True,
+    )  # fmt: skip

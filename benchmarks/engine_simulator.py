@@ -275,7 +275,7 @@ class World:
         """As the schedule counts."""
         if chore.kind is Kind.PREFILL:
             return chore.positions
-        return 1 if self.code.chunks else max(1, chore.samples)
+        return 1 if self.code.together else max(1, chore.samples)
 
 
 class SimulatedCaller:
@@ -297,7 +297,7 @@ class SimulatedCaller:
 
     def _hearing(self, samples: int, mel_s: float) -> Chore:
         """What takes one utterance at a time goes as a kind that the schedule does not put together."""
-        return Chore(Kind.HEARING if self._world.code.chunks else Kind.VOICE, samples=samples, mel_s=mel_s)
+        return Chore(Kind.HEARING if self._world.code.together else Kind.VOICE, samples=samples, mel_s=mel_s)
 
     def _speak(self) -> None:
         world = self._world

@@ -113,9 +113,10 @@ def test_too_many_calls_are_refused_for_what_runs_out(code: Code) -> None:
 
 
 def test_memory_and_time_bound_what_is_admitted(code: Code) -> None:
-    for device in (H100, H200):
+    # with all contexts full and all slots speaking, an H200's time ends before its memory does
+    for device, bound in ((H100, "memory"), (H200, "time")):
         found = predicted_capacity(device, PARTS, code, 2048)
-        assert found.bound == "memory"
+        assert found.bound == bound
         assert PARTS.weights + found.conversations * PARTS.slot(2048) < 0.95 * device.memory
     slow = Device("slow", 1e12, 50e12, 5e12, 2e-6, 2e-6, 1e-3, 100e-6, 150e9)
     assert predicted_capacity(slow, PARTS, code, 2048).bound == "time"
@@ -153,10 +154,9 @@ def test_a_step_is_charged_with_what_its_graph_computes(code: Code) -> None:
 
 def test_launches_by_the_host_cost_more_than_a_graphs(code: Code) -> None:
     eager = replace(code, passes=(), chunks=())
-    graphed = replace(code, passes=(64, 256), chunks=(1, 4))
     for load, dear in (
-        (graphed.prefill(PARTS, [50], 1000), eager.prefill(PARTS, [50], 1000)),
-        (graphed.hearing(PARTS, 3, 48_000), eager.hearing(PARTS, 3, 48_000)),
+        (code.prefill(PARTS, [50], 1000), eager.prefill(PARTS, [50], 1000)),
+        (code.hearing(PARTS, 3, 48_000), eager.hearing(PARTS, 3, 48_000)),
     ):
         assert H100.seconds(load) < H100.seconds(dear)
         assert load.flops > dear.flops, "a bucket is computed whole"
