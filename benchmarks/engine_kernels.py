@@ -15,7 +15,6 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -71,31 +70,12 @@ def kernels() -> dict[str, JITFunction]:
     return found
 
 
-class _Properties:
-    multi_processor_count = 132
-    """An H100's."""
-
-
-@contextmanager
-def _pretended() -> Iterator[None]:
-    """The kernels are chosen as where there is a GPU: tensors on the meta device say that they are on one."""
-    torch.Tensor.is_cuda = property(lambda _: True)  # type: ignore[assignment]  # a slot of the base
-    properties = torch.cuda.get_device_properties
-    torch.cuda.get_device_properties = lambda *_: _Properties()  # type: ignore[assignment]  # all that is asked
-    try:
-        yield
-    finally:
-        torch.cuda.get_device_properties = properties
-        del torch.Tensor.is_cuda
-
-
 @cache
 @torch.inference_mode()
 def calls(weights: Weights = "full") -> list[KernelCall]:
     """Every launch of our kernels in steps of several sizes, prefills and a voice of the full model; with
     rounded weights in steps alone."""
-    with _pretended():
-        return list(_calls(weights))
+    return list(_calls(weights))
 
 
 def _calls(weights: Weights) -> Iterator[KernelCall]:

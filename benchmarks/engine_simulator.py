@@ -11,7 +11,7 @@ import heapq
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.engine_code import Code
 from benchmarks.engine_costs import CHUNK, LOOK, Device, Load, Parts
@@ -125,6 +125,7 @@ class World:
         limit: Capacity | None = None,
         warm_up_s: float = 0.0,
         first_start: bool = False,
+        schedule: type[Schedule[Any, Any]] = Schedule,
     ) -> None:
         self.device = device
         self.parts = parts
@@ -138,7 +139,7 @@ class World:
         self._limit = limit
         self._warm_up_s = warm_up_s
         self._first_start = first_start
-        self._schedule: Schedule[SimulatedReply, Chore] = Schedule(lead_s, FRAME_S)
+        self._schedule: Schedule[SimulatedReply, Chore] = schedule(lead_s, FRAME_S)
         self.meters = Meters()
         self._now = 0.0
         self._pause_s = 0.0
