@@ -135,9 +135,6 @@ def counted(config: ChromaConfig) -> Counts:
         ids = torch.empty(20, dtype=torch.long, device="meta")
         codes = torch.empty(100, config.codebooks, dtype=torch.long, device="meta")
         voice = voices.prepare(model, ids, codes)
-        mel = torch.empty(4, config.hearing.mels, config.hearing.chunk, device="meta")
-        with launches.counted() as hearing:
-            model.thinker.audio_tower(mel)
         with launches.counted() as begin:
             voices.lend(voice, steps.slots, 3)
             steps.slots.sample(3, Sampling())
@@ -145,7 +142,8 @@ def counted(config: ChromaConfig) -> Counts:
         with launches.counted() as feed:
             steps.slots.thinker.cut(3, 0)
             torch.cat([model.thinker.embed(ids), torch.empty(3, config.thinker.hidden, device="meta")])
-    return Counts(step, one, (five - one) / 4, hearing.total, begin.total, feed.total)
+    hearing = launches.of_hearing(steps, 4).total
+    return Counts(step, one, (five - one) / 4, hearing, begin.total, feed.total)
 
 
 def _bucket(slots: Sequence[int], held: int) -> int:

@@ -9,6 +9,7 @@ Needs triton, whose compiler, assembler and `cuobjdump` are its own, and no GPU.
 from __future__ import annotations
 
 import importlib
+import itertools
 import pkgutil
 import re
 import subprocess
@@ -37,12 +38,13 @@ from model.chroma.tools.launches import KernelCall
 
 TARGETS: Final = ("sm_80", "sm_90", "sm_100")
 """An A100's, an H100's and H200's, a B200's."""
-SPLITS: Final = (1, 32)
-"""Shares of a row's keys: of many rows, and of a single one. Calls on shapes alone have two."""
+VARIED: Final = {"SPLITS": (1, 32), "SHARED": (False, True)}
+"""Constants that the size of a device decides, and what they may be: into how many shares a row's keys are
+cut, and whether the inputs of a product are. Calls on shapes alone have one of them."""
 SLOTS: Final = 80
 ROWS: Final = (1, 5)
 """Of a step: a single row, whose strides are ones, and an odd number."""
-BYTE_ROWS: Final = (5, 32, 80)
+BYTE_ROWS: Final = (5, 80)
 """The same where weights are bytes: each has a tile of its own."""
 PREFILLS: Final = ((50,), (50, 12, 1, 50, 37), (256,))
 """New positions of each slot in a pass."""
@@ -139,8 +141,9 @@ def compiled(called: Iterable[KernelCall], target: str, **options: int) -> list[
             for call in called:
                 args = [_Known(one) if isinstance(one, Tensor) else one for one in call.args]
                 given = {k: _Known(v) if isinstance(v, Tensor) else v for k, v in call.kwargs.items()}
-                for splits in SPLITS if "SPLITS" in given else (None,):
-                    more = given if splits is None else {**given, "SPLITS": splits}
+                varied = [name for name in VARIED if name in given]
+                for values in itertools.product(*(VARIED[name] for name in varied)):
+                    more = {**given, **dict(zip(varied, values, strict=True))}
                     kernel = call.kernel.warmup(*args, grid=call.grid, **more, **options)
                     found[kernel.hash] = call, kernel
     finally:
