@@ -27,7 +27,7 @@ out."""
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class LaunchCounts:
     """Kernels. `step` by whether the thinker goes on, and whether words come in; `prefill` of a pass for one
     slot and `prefill_more` for each further slot; `hearing` of a pass of the audio encoder; `begin` before a
     reply's first frame; `feed` before a slot's prefill."""
@@ -52,7 +52,7 @@ class Code:
     """
 
     name: str
-    counts: Counts
+    counts: LaunchCounts
     rows: Callable[[Sequence[int], int], int]
     passes: Sequence[Packing] = ()
     chunks: Sequence[int] = ()
@@ -100,7 +100,7 @@ def _covering(slots: Sequence[int], held: int) -> int:
 
 BEFORE: Final = Code(
     "before (545a5a0)",
-    Counts(
+    LaunchCounts(
         {(True, True): 1_960, (True, False): 1_937, (False, True): 1_383, (False, False): 1_360},
         prefill=711,
         prefill_more=195,
@@ -121,7 +121,7 @@ ON_A_CPU: Final = replace(
 
 
 @cache
-def counted(config: ChromaConfig) -> Counts:
+def counted(config: ChromaConfig) -> LaunchCounts:
     """What this tree's code launches for a model of these sizes."""
     model = launches.on_paper(config)
     steps = launches.steps_on_paper(model, slots=8)
@@ -143,7 +143,7 @@ def counted(config: ChromaConfig) -> Counts:
             steps.slots.thinker.cut(3, 0)
             torch.cat([model.thinker.embed(ids), torch.empty(3, config.thinker.hidden, device="meta")])
     hearing = launches.of_hearing(steps, 4).total
-    return Counts(step, one, (five - one) / 4, hearing, begin.total, feed.total)
+    return LaunchCounts(step, one, (five - one) / 4, hearing, begin.total, feed.total)
 
 
 def _bucket(slots: Sequence[int], held: int) -> int:

@@ -25,7 +25,7 @@ BUDGETS = {
     "_draw": Budget(104, 128),
     "_gated": Budget(32, 0),
     "_narrow": Budget(80, 64),
-    "_product": Budget(144, 65_536),  # 128 rows by 64 outputs, whose edge is uneven for a head of 2,051
+    "_product": Budget(152, 65_536),  # 128 rows by 64 outputs, inputs shared, whose edge is uneven
     "_rotate_put": Budget(32, 0),
     # three programs on a multiprocessor by either
     "_share": Budget(136, 73_728),
