@@ -24,6 +24,7 @@ from model.api import Floats, HistoryItem, Limits, Output, Reference, SessionCon
 from model.errors import EngineError, EngineLost
 from model.link import ENGINE, ROOM, Link, LinkAnswer, LinkAsk, LinkTell, Message, More, Stop
 from model.link import Output as Yielded
+from model.own_process import WHY
 from model.tasks import Tasks
 
 log = structlog.get_logger("engine")
@@ -31,6 +32,7 @@ log = structlog.get_logger("engine")
 CLOSE_WITHIN_S: Final = 3.0
 END_WITHIN_S: Final = 1.0
 """Then it is killed: the supervisor gives its server 5 s for both."""
+REASON_BYTES: Final = 16_384
 
 
 class EngineProxy:
@@ -42,9 +44,11 @@ class EngineProxy:
 
     limits: Limits
 
-    def __init__(self, process: asyncio.subprocess.Process, died: Callable[[], None]) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, reasons: int, died: Callable[[], None]) -> None:
+        """`reasons`: the pipe through which the process says why it ends; closed here."""
         self.link = Link(self._take, self._gone)
         self._process = process
+        self._reasons = reasons
         self._died = died
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
@@ -61,14 +65,19 @@ class EngineProxy:
         Raises what `factory` does, and `EngineLost` when the process ends meanwhile.
         """
         ours, theirs = socket.socketpair()
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "model.worker", str(theirs.fileno()),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # it finds what we find
-            )  # fmt: skip
-        engine = cls(process, lambda: None)
+        reasons, reason = os.pipe()
+        os.set_blocking(reasons, False)
+        try:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "model.worker", str(theirs.fileno()), str(reason),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(), reason),
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # it finds what we find
+                )  # fmt: skip
+        finally:
+            os.close(reason)
+        engine = cls(process, reasons, lambda: None)
         await asyncio.get_running_loop().create_unix_connection(lambda: engine.link, sock=ours)
         try:
             engine.limits = await engine.ask(ENGINE, "load", factory)
@@ -143,22 +152,36 @@ class EngineProxy:
         self._tasks.short(self._end(), "engine.end")
 
     async def _end(self) -> None:
-        try:
-            async with asyncio.timeout(END_WITHIN_S):
-                status = await self._process.wait()
-        except TimeoutError:
-            self._process.kill()  # whatever it still does, nobody can hear it
-            status = await self._process.wait()
+        status = await self._status()
+        reason, *where = self._said().split("\n", 1)
+        why = WHY.get(status, "") if status is not None else "it cannot be ended: a driver holds it"
         if not self._closing:
-            log.critical("engine.process_died", pid=self._process.pid, status=status)
+            log.critical("engine.process_died", pid=self._process.pid, status=status, why=why,
+                         reason=reason, where="".join(where))  # fmt: skip
             self._died()
-        lost = EngineLost(f"the engine's process ended with {status}")
+        lost = EngineLost(f"the engine's process ended with {status}{f': {why}' if why else ''}")
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(lost)
         for number, queue in self._outputs.items():
             queue.put_nowait(LinkAnswer(number, None, lost))
+        os.close(self._reasons)
         self._over.set()
+
+    async def _status(self) -> int | None:
+        """The process's, once it is over; None when it cannot be ended (it waits in the kernel)."""
+        for _ in range(2):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(END_WITHIN_S):
+                    return await self._process.wait()
+            self._process.kill()  # whatever it still does, nobody can hear it
+        return None
+
+    def _said(self) -> str:
+        """What the process said of its end: a line, then where its threads were; or nothing."""
+        with contextlib.suppress(BlockingIOError):
+            return os.read(self._reasons, REASON_BYTES).decode(errors="replace").strip()
+        return ""
 
     # ── model.api.Engine ─────────────────────────────────────────────────────────────────────────────
 

@@ -1,7 +1,8 @@
-"""An engine's own process: `python -m model.worker FD`, started by `model.proxy` and by nobody else.
+"""An engine's own process: `python -m model.worker FD REASONS`, started by `model.proxy` and nobody else.
 
 It loads the engine that it is asked for and calls it as it is told (`model.link`). It ends when its server
-closes the link or dies, and by nothing less: signals are for the server, which says goodbye here.
+closes the link or dies, and by nothing less: signals are for the server, which says goodbye here. What goes
+wrong with its engine may end it too (`model.own_process`); REASONS is a pipe for the reason.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ class Worker:
         engine: Engine = await getattr(importlib.import_module(module), name)()
         gc.collect()
         gc.freeze()  # weights and libraries stay: no collection need walk through them again
+        own_process.loaded()
         self._engine = engine
         return engine.limits
 
@@ -153,9 +155,9 @@ async def work(fd: int) -> None:
 
 
 def main() -> None:
-    own_process.begin()
     core_files.leave_none()
     json_log.configure("engine")
+    own_process.begin(int(sys.argv[2]))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     asyncio.run(work(int(sys.argv[1])))

@@ -17,12 +17,14 @@ from typing import Final, Literal
 
 import torch
 
+from model import own_process
 from model.api import ALL_IT_TAKES
 from model.chroma.network.quirks import Quirks
 from model.chroma.network.sampling import Sampling
 from model.chroma.network.weights import Chroma
 from model.chroma.serving import voices
 from model.chroma.serving.conductor import speak
+from model.chroma.serving.fates import give_back
 from model.chroma.serving.meters import Meters
 from model.chroma.serving.reply import Reply
 from model.chroma.serving.slots import Slots
@@ -134,6 +136,9 @@ def measure(model: Chroma, quirks: Quirks, context: int, fits: int, limit_s: flo
         if seconds is None:
             return points  # steps need more to work in than was left for them
         points.append((count, seconds))
+        own_process.prepares(
+            "trials", len(points), (fits - 1).bit_length() + 1, replies=count, seconds=round(seconds, 4)
+        )
         if count == fits or seconds > limit_s:
             return points
         count = min(2 * count, fits)
@@ -188,13 +193,6 @@ def _fill(model: Chroma, slots: Slots, steps: Steps) -> None:
 def memory_fits(slot_bytes: int, voices_bytes: int, free_bytes: int) -> int:
     """Conversations for which there is memory besides the voices'."""
     return max(0, min(MOST, int((MEMORY_SHARE * free_bytes - voices_bytes) / slot_bytes)))
-
-
-def give_back(device: torch.device) -> None:
-    """What torch keeps of memory that nobody uses goes back to the device: others may want it in other
-    sizes, and `free_bytes` sees it."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 def free_bytes(device: torch.device) -> int:

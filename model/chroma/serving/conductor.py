@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import math
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,17 +20,22 @@ from itertools import islice
 from typing import Any, Final, TypeVar
 
 import numpy as np
+import structlog
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model import own_process
+from model.chroma.serving.fates import fate, give_back, hung_after_s, told
 from model.chroma.serving.garbage import Garbage
 from model.chroma.serving.meters import Meters
 from model.chroma.serving.reply import Reply, perform
 from model.chroma.serving.schedule import Kind, Rest, Schedule, Step, Work
 from model.chroma.serving.steps import Steps
-from model.errors import EngineError
+from model.errors import EngineBusy, EngineError
 from model.tasks import Tasks
+
+log = structlog.get_logger("chroma")
 
 LEAD_S: Final = 0.5
 """How far a reply may be ahead; more would be made in vain where replies are interrupted."""
@@ -64,6 +70,13 @@ class _Part:
 
     stand_by: Callable[[], None] | None
     frames: asyncio.Queue[Spoken | Exception | None] = field(default_factory=asyncio.Queue)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lacking:
+    """What became of a job of a pass: there was no memory for it."""
+
+    error: Exception
 
 
 def speak(steps: Steps, replies: Sequence[Reply]) -> list[Spoken]:
@@ -187,26 +200,36 @@ class Conductor:
 
     async def _frames(self, replies: list[Reply]) -> None:
         parts = [self._parts[reply] for reply in replies]
+        failed: dict[Reply, Exception] = {}
 
-        def step() -> list[Spoken]:
-            for part in parts:
-                if part.stand_by is not None:
-                    part.stand_by()
-                    part.stand_by = None
-            return self._step(replies)
+        def step() -> list[Spoken | None]:
+            for reply, part in zip(replies, parts, strict=True):
+                try:
+                    if part.stand_by is not None:
+                        part.stand_by()
+                        part.stand_by = None
+                except Exception as error:  # the slot's alone
+                    failed[reply] = error
+            ready = [reply for reply in replies if reply not in failed]
+            found = iter(self._step(ready)) if ready else iter(())
+            return [None if reply in failed else next(found) for reply in replies]
 
         try:
-            frames, began, ended = await self._timed(step)
-        except Exception as error:  # told to those it hit; the others go on
-            for reply, part in zip(replies, parts, strict=True):
-                reply.end = "failed"
-                self.schedule.leave(reply)
-                part.frames.put_nowait(error)
+            frames, began, ended = await self._timed(Kind.FRAME, step)
+        except Exception as error:
+            self._failed(error, Kind.FRAME)  # the process ends
+            raise
+        for reply, why in failed.items():
+            reply.end = "failed"
+            self.schedule.leave(reply)
+            if reply in self._parts:
+                self._parts[reply].frames.put_nowait(self._failed(why, Kind.SLOT))
+        if len(failed) == len(replies):
             return
-        self._spent(Kind.FRAME, len(replies), ended - began)
+        self._spent(Kind.FRAME, len(replies) - len(failed), ended - began)
         longest, now = 0.0, time.perf_counter()
         for reply, part, frame in zip(replies, parts, frames, strict=True):
-            if self._parts.get(reply) is not part:
+            if frame is None or self._parts.get(reply) is not part:
                 continue
             handed = self.schedule.handed(reply, began, now)
             longest = max(longest, handed.took_s)
@@ -216,51 +239,117 @@ class Conductor:
             if reply.end is not None:  # told, not asked: the thread sets `end` before its last frame is here
                 part.frames.put_nowait(None)
                 self.schedule.leave(reply)
-        self.meters.step(len(replies), longest, now)
+        self.meters.step(len(replies) - len(failed), longest, now)
 
     async def _work(self, jobs: list[_Job]) -> None:
         if not jobs:
             return
+        kind = jobs[0].kind
         try:
-            found, began, ended = await self._timed(partial(self._pass, jobs))
+            found, began, ended = await self._timed(kind, partial(self._pass, jobs))
         except asyncio.CancelledError:
             for job in jobs:
                 job.done.cancel()
             raise
         except Exception as error:  # told to those it hit; the others go on
+            why = self._failed(error, kind)
             for job in jobs:
                 if not job.done.done():
-                    job.done.set_exception(error)
+                    job.done.set_exception(why)
             return
-        self._spent(jobs[0].kind, sum(job.size for job in jobs), ended - began)
+        self._spent(kind, sum(job.size for job in jobs), ended - began)
         for job, one in zip(jobs, found, strict=True):
             if not job.done.done():
-                job.done.set_result(one)
+                if isinstance(one, _Lacking):
+                    job.done.set_exception(self._failed(one.error, kind))
+                else:
+                    job.done.set_result(one)
         await asyncio.sleep(0)  # whoever waited may ask for more before the next thing is chosen
 
     def _pass(self, jobs: list[_Job]) -> list[Any]:
         """What each job's work answers; of prefills it is what goes into thinkers, of hearing what goes into
         the encoder, all at once."""
         found = [job.work() for job in jobs]
-        if jobs[0].kind is Kind.HEARING:
-            heard = iter(self.steps.encoder([mel for mels in found for mel in mels]))
-            return [list(islice(heard, len(mels))) for mels in found]
-        if jobs[0].kind is Kind.PREFILL:
-            fresh = dict(found)
-            assert len(fresh) == len(jobs), "a slot has one prefill at a time"  # noqa: S101  # `Schedule` hands out one a slot
-            self.steps.prefill(fresh)
+        match jobs[0].kind:
+            case Kind.HEARING:
+                return self._together(Kind.HEARING, found, self._heard)
+            case Kind.PREFILL:
+                return self._prefilled(found)
         return found
 
-    async def _timed(self, work: Callable[[], T]) -> tuple[T, float, float]:
+    def _heard(self, found: list[list[Tensor]]) -> list[Any]:
+        heard = iter(self.steps.encoder([mel for mels in found for mel in mels]))
+        return [list(islice(heard, len(mels))) for mels in found]
+
+    def _prefilled(self, found: list[tuple[int, Tensor]]) -> list[Any]:
+        assert len(dict(found)) == len(found), "a slot has one prefill at a time"  # noqa: S101  # `Schedule` hands out one a slot
+        cache = self.steps.slots.thinker
+        starts = {slot: cache.lengths[slot] for slot, _ in found}
+
+        def prefill(some: list[tuple[int, Tensor]]) -> list[Any]:
+            if some is not found:  # nobody knows how far the pass of all came
+                for slot, _ in some:
+                    cache.cut(slot, starts[slot])
+            self.steps.prefill(dict(some))
+            return [None] * len(some)
+
+        return self._together(Kind.PREFILL, found, prefill)
+
+    def _together(self, kind: Kind, parts: list[T], work: Callable[[list[T]], list[Any]]) -> list[Any]:
+        """What `work` makes of all parts or, where memory does not hold that, of one after the other."""
+        found = self._tried(kind, lambda: work(parts))
+        if not isinstance(found, _Lacking):
+            return found
+        if len(parts) == 1:
+            return [found]
+        alone = [self._tried(kind, partial(work, [part])) for part in parts]
+        return [one if isinstance(one, _Lacking) else one[0] for one in alone]
+
+    def _tried(self, kind: Kind, work: Callable[[], list[Any]]) -> list[Any] | _Lacking:
+        """What `work` answers, or what it lacked, where memory does not hold it."""
+        try:
+            return work()
+        except Exception as error:
+            if fate(error, kind) != "refused":
+                raise
+            self._let_go(error)
+            return _Lacking(error.with_traceback(None))
+
+    def _let_go(self, error: BaseException) -> None:
+        """What was made on the way to that error is free: in its frames and, of a GPU, in torch's store."""
+        traceback.clear_frames(error.__traceback__)
+        give_back(self.steps.model.device)
+
+    def _failed(self, error: Exception, kind: Kind) -> Exception:
+        """What those are told whose work of that kind failed so. Where the engine cannot go on, it ends."""
+        match fate(error, kind):
+            case "told":
+                return error
+            case "refused":
+                self.meters.lacked.labels(kind.value).inc()
+                log.warning("chroma.out_of_memory", phase=kind.value, error=told(error))
+                return EngineBusy(
+                    f"memory: the device has too little for this conversation now ({kind.value})"
+                )
+            case cause:
+                own_process.end(cause, f"{kind.value}: {told(error)}")
+
+    async def _timed(self, kind: Kind, work: Callable[[], T]) -> tuple[T, float, float]:
         """What `work` answers, and when it began and ended; the device has done it."""
         device = self.steps.model.device
+        bound_s = hung_after_s(kind, device)
 
         def run() -> tuple[T, float, float]:
             began = time.perf_counter()
-            with torch.inference_mode():
-                found = work()
-            if device.type == "cuda":
-                torch.cuda.current_stream(device).synchronize()
+            try:
+                with own_process.within(bound_s, f"work of kind {kind.value}"), torch.inference_mode():
+                    found = work()
+                    if device.type == "cuda":
+                        torch.cuda.current_stream(device).synchronize()
+            except Exception as error:
+                if fate(error, kind) == "refused":
+                    self._let_go(error)
+                raise
             return found, began, time.perf_counter()
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, run)

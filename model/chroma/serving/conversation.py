@@ -32,7 +32,7 @@ from model.chroma.serving.reply import Reply
 from model.chroma.serving.slots import Slots
 from model.chroma.serving.utterance import Utterance
 from model.chroma.serving.voices import Voice
-from model.errors import EngineError
+from model.errors import EngineBusy, EngineError
 from model.tasks import Tasks
 
 PREFILL: Final = 256
@@ -111,7 +111,8 @@ class ChromaConversation:
         if self._utterance is None:
             self._utterance = self._engine.utterance()
         if self._utterance.hear(pcm):
-            self._tasks.short(self._digest(self._utterance), "chroma.digest")
+            # the end of the utterance asks for what memory did not hold once more
+            self._tasks.short(self._digest(self._utterance), "chroma.digest", told=(EngineBusy,))
 
     @contextlib.contextmanager
     def _pressing(self) -> Iterator[None]:
@@ -320,7 +321,7 @@ class ChromaConversation:
         if answer.turn in self._history.turns:
             self._history.close(answer.turn, answer.words, fed=max(0, len(answer.words) - 1))
         if not self._closed:
-            self._tasks.short(self._settle(), "chroma.settle")
+            self._tasks.short(self._settle(), "chroma.settle", told=(EngineBusy,))
 
     async def truncate(self, item_id: str, heard_s: float) -> str:
         answer = self._answers.get(item_id)
@@ -333,7 +334,7 @@ class ChromaConversation:
         if answer.turn in self._history.turns:
             self._history.close(answer.turn, kept, fed=len(kept))
             if not self._answering and not self._closed:
-                self._tasks.short(self._settle(), "chroma.settle")
+                self._tasks.short(self._settle(), "chroma.settle", told=(EngineBusy,))
         return chat.decode(kept).strip()
 
     def _heard_words(self, answer: Answer, words: int, heard_s: float) -> int:

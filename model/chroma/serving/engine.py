@@ -35,6 +35,7 @@ from model.chroma.serving.admission import Capacity
 from model.chroma.serving.chat import Chat
 from model.chroma.serving.conductor import LEAD_S, Conductor
 from model.chroma.serving.conversation import ChromaConversation
+from model.chroma.serving.fates import PREPARED_S, READ_S
 from model.chroma.serving.garbage import Garbage
 from model.chroma.serving.meters import Meters
 from model.chroma.serving.schedule import LEAST_FRAMES, Kind
@@ -166,11 +167,14 @@ class ChromaEngine:
                 note="bytes stand in for words: a test checkpoint, its text means nothing",
             )
         try:
-            model = checkpoint.load(
-                directory, device=device, dtype=dtype, codec_dtype=torch.float32, weights=settings.weights
-            )
-            engine = cls(model, chat, settings)
-            make_ready(engine.steps, engine.quirks, PIECE_FRAMES)
+            with own_process.within(READ_S, "reading the weights"):
+                own_process.prepares("weights", 0, 1)
+                model = checkpoint.load(
+                    directory, device=device, dtype=dtype, codec_dtype=torch.float32, weights=settings.weights
+                )
+            with own_process.within(PREPARED_S, "preparing the engine"):
+                engine = cls(model, chat, settings)
+                make_ready(engine.steps, engine.quirks, PIECE_FRAMES)
         except torch.OutOfMemoryError:
             raise CheckpointError(
                 f"{settings.conversations} conversation(s) with a context of {settings.context} do not fit "
@@ -283,7 +287,8 @@ class ChromaEngine:
     ) -> Voice:
         model, do = self.model, self.conductor.do
         size = PIECE_FRAMES * model.config.codec.frame
-        stream = voices.encoding(model, len(pcm), self.quirks, PIECE_FRAMES)
+        encoding = partial(voices.encoding, model, len(pcm), self.quirks, PIECE_FRAMES)
+        stream = await do(Kind.VOICE, 1, encoding, _unhurried)
         codes = []
         for at in range(0, len(pcm), size):  # in pieces: other callers' frames go between them
             encode = partial(_encode, model, pcm[at : at + size], stream)

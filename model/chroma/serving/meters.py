@@ -75,6 +75,12 @@ class Meters:
         self.refused = Counter(
             name("refused"), "Conversations refused, by what ran out", ["reason"], registry=registry
         )
+        self.lacked = Counter(
+            name("out_of_memory"),
+            "Work that the device's memory did not hold, by phase; its conversation was refused",
+            ["phase"],
+            registry=registry,
+        )
         self._gauges = {
             short: Gauge(name(short), what, registry=registry)
             for short, what in (

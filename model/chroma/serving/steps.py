@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model import own_process
 from model.chroma.network.cache import KVCache
 from model.chroma.network.hearing import Ear
 from model.chroma.network.quirks import Quirks
@@ -103,11 +104,15 @@ class Steps:
     @torch.inference_mode()
     def prepare(self) -> None:
         """Captures every graph that serving needs; nothing to do where there is no GPU."""
-        self.encoder.prepare()
-        self._prefill.prepare()
-        for size in self._runner.buckets:
-            for words, pairs in product((True, False), repeat=2):
-                self._runner.prepare(self.shape([0] * size, words=words, pairs=pairs))
+        if self.model.device.type != "cuda":
+            return
+        wanted = [*product(self._runner.buckets, (True, False), (True, False))]
+        for done, prepare in enumerate((self.encoder.prepare, self._prefill.prepare), start=1):
+            prepare()
+            own_process.prepares("graphs", done, len(wanted) + 2)
+        for done, (size, words, pairs) in enumerate(wanted, start=3):
+            self._runner.prepare(self.shape([0] * size, words=words, pairs=pairs))
+            own_process.prepares("graphs", done, len(wanted) + 2)
 
     @property
     def observed(self) -> bool:

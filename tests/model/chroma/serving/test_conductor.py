@@ -32,14 +32,21 @@ class Band(Conductor):
     def __init__(self, lead_s: float = 0.1, garbage: Garbage | None = None) -> None:
         config = SimpleNamespace(frame_s=FRAME_S)
         model = SimpleNamespace(config=config, device=torch.device("cpu"))
-        steps: Any = SimpleNamespace(model=model, prefill=self._prefill, encoder=self._encode)
+        cache = SimpleNamespace(lengths=[0] * 8, cut=self._cut)
+        slots = SimpleNamespace(thinker=cache)
+        steps: Any = SimpleNamespace(model=model, slots=slots, prefill=self._prefill, encoder=self._encode)
         super().__init__(steps, lead_s, garbage=garbage)
         self.stepped: list[list[Reply]] = []
         self.fed: list[list[int]] = []
         self.heard: list[list[int]] = []
+        self.cut: list[int] = []
         self.stepping = threading.Event()
         self.gate = threading.Event()
         self.gate.set()
+
+    def _cut(self, slot: int, length: int) -> None:
+        self.cut.append(slot)
+        self.steps.slots.thinker.lengths[slot] = length
 
     def _prefill(self, fresh: Mapping[int, Tensor]) -> None:
         self.fed.append([*fresh])

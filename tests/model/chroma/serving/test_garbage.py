@@ -105,7 +105,7 @@ worker.main()
 def test_what_is_loaded_is_frozen_and_threads_hand_over_as_in_a_line() -> None:
     script = OWN.replace("FACTORY", repr("tests.model.test_proxy:far"))
     done = subprocess.run(
-        [sys.executable, "-c", script, "0"],
+        [sys.executable, "-c", script, "0", "2"],
         capture_output=True, text=True, timeout=HANGS_S, check=True, cwd=Path(__file__).parents[4],
     )  # fmt: skip
     frozen, walked, interval_s = json.loads(done.stdout)

@@ -4,6 +4,7 @@ its grant from a front, the hall's own client. The sound is noise; words, order 
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 import subprocess
 import sys
@@ -91,18 +92,33 @@ def noise(seconds: float, seed: int = 0) -> Any:
 
 
 class House:
-    """An engine's process and the front beside it."""
+    """An engine's process and the front beside it. `argv`: the server's program."""
 
     def __init__(self, folder: Path, golden: Path, pcm: Any) -> None:
         self.folder = folder
         self.office = ConsentOffice.open(f"sqlite:///{folder}/consent.sqlite", folder / "consent")
         self.front = Front(folder, self.office, pcm)
-        self.client = EngineClient(str(folder / "engine.sock"), TOKEN)
+        self.argv = ["-m", "model.server"]
         self._golden = golden
-        self.log_path = folder / "log"
+        self._listen("engine.sock")
+
+    def _listen(self, socket: str) -> None:
+        self.socket = self.folder / socket
+        self.client = EngineClient(str(self.socket), TOKEN)
+        self.log_path = self.folder / f"{socket}.log"
+
+    def beside(self, socket: str) -> House:
+        """Another engine, an ordinary one, at the same front."""
+        other = copy.copy(self)
+        other.argv = ["-m", "model.server"]
+        other._listen(socket)
+        return other
 
     async def start(self) -> None:
         await self.front.start()
+        await self.start_engine()
+
+    async def start_engine(self) -> None:
         environ = {
             **os.environ,
             "VOICEGATE_CHROMA": str(self._golden),
@@ -113,8 +129,8 @@ class House:
             "OMP_NUM_THREADS": "1",
         }
         argv = [
-            sys.executable, "-m", "model.server", "--engine", "chroma",
-            "--uds", str(self.folder / "engine.sock"), "--front", str(self.folder / "front.sock"),
+            sys.executable, *self.argv, "--engine", "chroma",
+            "--uds", str(self.socket), "--front", str(self.folder / "front.sock"),
             "--keys", str(self.office.public_keys_path),
         ]  # fmt: skip
         with self.log_path.open("wb") as log:
@@ -125,9 +141,12 @@ class House:
                 await asyncio.sleep(0.1)
 
     async def stop(self) -> None:
+        await self.stop_engine()
+        await self.front.stop()
+
+    async def stop_engine(self) -> None:
         self.process.terminate()
         assert await asyncio.to_thread(self.process.wait, 20) in (0, -15)
-        await self.front.stop()
 
     def loaded(self) -> str:
         """Files that the server's process has mapped."""
