@@ -15,7 +15,7 @@ from typing import Any, Final
 from consent.errors import ModelFileError, ModelFileMissing
 from consent.models.model_files import locked_models
 from gateway.cli.diagnosis import Diagnosis, State, ok
-from gateway.config import remedy
+from gateway.config import gpu, remedy
 from gateway.config.paths import model_files_dir
 from gateway.config.settings import Settings
 from gateway.errors import StartError
@@ -108,6 +108,15 @@ def models(settings: Settings) -> Iterator[Diagnosis]:
             yield ok(what, str(model.paths(directory)[0]))
 
 
+def _gpu() -> Iterator[Diagnosis]:
+    """What Chroma needs besides torch where it runs on a GPU."""
+    what = "Chroma on a GPU"
+    lacks = [Diagnosis(what, "fail", lack.what, lack.remedy) for lack in gpu.lacking()]
+    driver = gpu.driver()
+    known = "of an unknown version" if driver is None else gpu.dotted(driver)
+    yield from lacks or [ok(what, f"NVIDIA driver {known}, C compiler {gpu.compiler()}")]
+
+
 def chroma(settings: Settings) -> Iterator[Diagnosis]:
     """Looks at the device and the checkpoint of a Chroma engine, where the settings name one."""
     if settings.engine != "chroma" and settings.chroma is None:
@@ -127,6 +136,8 @@ def chroma(settings: Settings) -> Iterator[Diagnosis]:
         else "without a GPU it is many times slower than speech; use VOICEGATE_ENGINE=embedded"
     )
     yield Diagnosis(what, state, f"torch {answer['version']} on {answer['device']}", fix)
+    if gpu.wanted(settings.chroma_device):
+        yield from _gpu()
     try:
         check_checkpoint(settings.chroma)
     except StartError as error:

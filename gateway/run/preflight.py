@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from consent.archive.database import database_url
 from consent.models.model_files import locked_model
-from gateway.config import packages
+from gateway.config import gpu, packages
 from gateway.config.paths import model_files_dir
 from gateway.config.ports import all_ports
 from gateway.config.settings import Settings
@@ -168,6 +168,7 @@ def check_engines(settings: Settings) -> None:
     if not settings.engine_url:
         if settings.engine == "chroma":
             check_checkpoint(settings.chroma)
+            check_gpu(settings.chroma_device)
         check_chat_server(settings)
         return
     token = settings.engine_token
@@ -231,6 +232,12 @@ def check_checkpoint(named: str | None) -> None:
         raise StartError(
             f"VOICEGATE_CHROMA: {named} is neither a directory nor a hub id such as FlashLabs/Chroma-4B"
         )
+
+
+def check_gpu(device: str) -> None:
+    """Raises `StartError` for what this machine lacks for Chroma on its GPU, where it is to run on one."""
+    for lack in gpu.lacking() if gpu.wanted(device) else ():
+        raise StartError(f"VOICEGATE_ENGINE=chroma on a GPU: {lack}")
 
 
 def check_packages(settings: Settings) -> None:
