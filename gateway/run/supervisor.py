@@ -45,8 +45,10 @@ from model.tasks import Tasks, race, watch_loop
 log = structlog.get_logger("supervisor")
 
 READY_S: Final = 60.0
-CHROMA_READY_S: Final = 900.0
-"""Ten gigabytes of weights come from a disk, the first time from the hub."""
+CHROMA_READY_S: Final = 3600.0
+"""Ten gigabytes of weights come from a disk, the first time from the hub; then steps are timed and graphs
+captured, for minutes. An engine that hangs meanwhile ends itself (`model.own_process`), and one that keeps
+ending is given up."""
 
 
 class Screen(Protocol):

@@ -353,7 +353,12 @@ def seed_of(call_id: str) -> int:
 
 
 def place(settings: EngineSettings) -> tuple[torch.device, torch.dtype]:
-    """Where to run and how precisely. Raises `CheckpointError` for what is not there."""
+    """Where to run and how precisely. Raises `CheckpointError` for what is not there.
+
+    float32 is float32 on every device from here on, in serving as in the proof: torch would let cuDNN round
+    what goes into Mimi's convolutions to TF32's 10 bits.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     name = settings.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -100,7 +100,6 @@ def verify(
     bfloat16 and rounded weights cannot be so near: they are led along the official words and codes, and in
     each step the likeliest id and the distribution are compared.
     """
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if not directory.is_dir():
         raise CheckpointError(f"{directory} is not a directory")
     where, kind = place(EngineSettings(device=device, dtype=dtype))  # type: ignore[arg-type]  # click chose

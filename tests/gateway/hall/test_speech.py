@@ -95,6 +95,23 @@ async def test_an_engine_that_comes_back_goes_on_where_it_stopped(house: House, 
     assert phone.call_id in house.hall.calls
 
 
+async def test_calls_while_an_engine_prepares_itself_wait_ten_seconds_for_it(
+    house: House, prompts: Prompts
+) -> None:
+    """It takes two minutes, since it captures graphs."""
+    house.engine.down = True
+    await asyncio.sleep(60.0)
+    early = await house.ring(Answer(), TALK)
+    assert await house.over(early, 2 * RECONNECT_FOR_S) == "failed: the engine was lost"
+    assert early.heard_s() >= LOST_S - 0.1
+    await asyncio.sleep(30.0)
+    late = await house.ring(Answer(), TALK)
+    await asyncio.sleep(RECONNECT_FOR_S - 2.0)
+    house.engine.down = False
+    await house.says("how can I help")
+    assert late.call_id in house.hall.calls
+
+
 async def test_an_engine_that_writes_nothing_down_is_restored_with_the_callers_sound(
     house: House, prompts: Prompts
 ) -> None:

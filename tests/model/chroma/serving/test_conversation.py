@@ -678,6 +678,15 @@ def test_a_wrong_setting_is_named(environ: dict[str, str], said: str) -> None:
         place(EngineSettings.from_environ(environ))
 
 
+def test_float32_is_float32_in_serving_as_in_the_proof() -> None:
+    """Both ask where to run; torch's own choice for convolutions is TF32."""
+    switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    for switch in switches:
+        switch.allow_tf32 = True
+    place(EngineSettings(device="cpu"))
+    assert [switch.allow_tf32 for switch in switches] == [False, False]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="torch sees no GPU here"):
