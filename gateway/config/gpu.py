@@ -20,8 +20,10 @@ from typing import Final
 DRIVER: Final = Path("/proc/driver/nvidia/version")
 """Written by the driver, in a container too; not under WSL."""
 _VERSION: Final = re.compile(r"\b(\d{3,})\.(\d+)(?:\.(\d+))?\b")
-LEAST_DRIVERS: Final = {12: (525, 60, 13), 13: (580, 65, 6)}
-"""By CUDA's major version, on Linux (CUDA Toolkit Release Notes, table 2: minor version compatibility)."""
+LEAST_DRIVERS: Final = {12: 525, 13: 580}
+"""By CUDA's major version (NVIDIA's "CUDA Compatibility", minor version compatibility, table 1)."""
+COMPAT: Final = Path("/usr/local")
+"""Where NVIDIA's images have the libraries that let an older driver do (forward compatibility)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +98,10 @@ def lacking() -> Iterator[Lack]:
         )
         return
     least = LEAST_DRIVERS.get(cuda[0])
-    if least is not None and present is not None and present < least:
+    bridged = any(COMPAT.glob("cuda*/compat/**/libcuda.so*"))
+    if least is not None and present is not None and present[0] < least and not bridged:
         yield Lack(
             f"the NVIDIA driver {dotted(present)} is too old: torch for CUDA {cuda[0]}.{cuda[1]} needs "
-            f"{dotted(least)} or newer",
+            f"{least} or newer",
             "install a newer driver, or a torch for an older CUDA",
         )

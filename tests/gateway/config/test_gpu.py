@@ -33,6 +33,7 @@ class Machine:
         self.programs("gcc", "clang")
         (folder / "Python.h").touch()
         monkeypatch.setattr(sysconfig, "get_path", lambda _: str(folder))
+        monkeypatch.setattr(gpu, "COMPAT", folder)
         monkeypatch.delenv("CC", raising=False)
 
     def driver(self, said: str | None) -> None:
@@ -51,6 +52,10 @@ class Machine:
 
     def programs(self, *names: str) -> None:
         self._patch.setattr(gpu.shutil, "which", lambda name: f"/usr/bin/{name}" if name in names else None)
+
+    def bridge(self) -> None:
+        (self._folder / "cuda-13.0" / "compat").mkdir(parents=True)
+        (self._folder / "cuda-13.0" / "compat" / "libcuda.so.1").touch()
 
     def without_headers(self) -> None:
         (self._folder / "Python.h").unlink()
@@ -94,8 +99,10 @@ def test_headers_are_missed(machine: Machine) -> None:
 def test_a_driver_that_is_too_old_is_missed(machine: Machine, cuda: str, old: bool) -> None:
     machine.torch(f"cuda: Optional[str] = '{cuda}'")
     machine.driver(OLD)
-    said = "the NVIDIA driver 570.124.06 is too old: torch for CUDA 13.0 needs 580.65.06 or newer"
+    said = "the NVIDIA driver 570.124.06 is too old: torch for CUDA 13.0 needs 580 or newer"
     assert lacks() == ([said] if old else [])
+    machine.bridge()
+    assert lacks() == [], "NVIDIA's libraries for older drivers are there"
     machine.driver(None)
     assert lacks() == [], "under WSL none is told"
 
