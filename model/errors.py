@@ -4,6 +4,7 @@ EngineError
 ├── EngineBusy       no slot, or a reply that could not keep time: refused at once
 ├── EarsError        the ears do not start, or what is said on their socket is not theirs
 ├── EngineLost       the connection to the engine is gone
+├── EngineEnds       the engine cannot go on, in a process that is not its own to end
 ├── GrantSpent       the grant has opened a session before: another one is needed
 ├── EngineRefused    the engine will never take this conversation: asking again is of no use
 ├── ClientGone       the client closed its socket: nothing more can be said to it
@@ -36,6 +37,12 @@ class EarsError(EngineError):
 
 class EngineLost(EngineError):
     """The engine's connection is gone."""
+
+    code = "lost"
+
+
+class EngineEnds(EngineError):
+    """The engine cannot go on, and this process is not its own to end (`model.own_process`)."""
 
     code = "lost"
 

@@ -28,7 +28,7 @@ from typing import Final, NoReturn
 
 import structlog
 
-from model.errors import EngineError
+from model.errors import EngineEnds
 
 log = structlog.get_logger("engine")
 
@@ -58,10 +58,6 @@ WHY: Final = {
     -signal.SIGALRM: "something kept the interpreter and gave it to no other thread",
 }
 """What a status says."""
-
-
-class EngineEnds(EngineError):
-    """The engine cannot go on, and this process is not its own to end."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

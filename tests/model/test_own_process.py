@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 from consent.grants.grant import VoiceGrant
 from model import own_process
 from model.api import Reference
-from model.errors import EngineLost
-from model.own_process import Cause, EngineEnds
+from model.errors import EngineEnds, EngineLost
+from model.own_process import Cause
 from model.proxy import EngineProxy
 from tests.model.conftest import Grants
 from tests.model.scripted import ScriptedConversation, ScriptedEngine
