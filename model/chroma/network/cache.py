@@ -77,8 +77,8 @@ class KVCache:
 
     `table` `(slots + 1, pages of a slot + 1)` int32 says which page holds a slot's n-th piece of `page`
     positions; its last column, and the row of the scratch slot, name the scratch page. `lengths[slot]` and
-    `ends` `(slots + 1,)` are how many positions a slot has seen. `kernels`: the GPU's own write it, and read
-    it in a frame's step. `page`: None is one page for each slot.
+    `ends` `(slots + 1,)` are how many positions a slot has seen. `kernels`: the GPU's own write and read
+    it. `page`: None is one page for each slot.
     """
 
     def __init__(
