@@ -20,7 +20,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from model.chroma.network.packing import Run
+from model.chroma.network.token_run import TokenRun
 from model.chroma.network.upload import uploaded
 
 PAGE: Final = 64
@@ -47,7 +47,7 @@ class Span:
     starts: Tensor | None = None
     put: tuple[Tensor, Tensor] | None = None
     """pages and places in them of new positions, `(B, T)`, for plain torch"""
-    run: Run | None = None
+    run: TokenRun | None = None
     """tokens of several slots, each a row of its own that brings one position"""
     pages: Tensor | None = None
     """pages that hold what is live, `(B, n)`; None: a frame's depth, which lies by row number"""
@@ -160,7 +160,7 @@ class KVCache:
             self.lengths[slot] += width
         return starts
 
-    def run_span(self, run: Run) -> Span:
+    def run_span(self, run: TokenRun) -> Span:
         """The places of tokens of several slots, for the GPU's kernels."""
         at = run.positions[:, None]
         return Span(run.rows, at, at, None, None, self.capacity, run=run)

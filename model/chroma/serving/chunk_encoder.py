@@ -23,7 +23,7 @@ BUCKETS: Final = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True, slots=True)
-class _Pass:
+class _ChunkGraph:
     """`mel` `(B, mels, chunk)` float32 and `frames` `(B,)` go in, `heard` `(B, tokens, out)` comes out."""
 
     graph: torch.cuda.CUDAGraph
@@ -40,7 +40,7 @@ class ChunkEncoder:
         self._device = tower.proj.weight.device
         self.graphed = self._device.type == "cuda"
         self._capture = Capturer(self._device)
-        self._passes: dict[int, _Pass] = {}
+        self._passes: dict[int, _ChunkGraph] = {}
 
     @torch.inference_mode()
     def __call__(self, mels: Sequence[Tensor]) -> list[Tensor]:
@@ -71,12 +71,12 @@ class ChunkEncoder:
         heard = one.heard[: len(mels)].clone()  # the next pass writes there
         return [of[: tokens(length)] for of, length in zip(heard, lengths, strict=True)]
 
-    def _find(self, chunks: int) -> _Pass:
+    def _find(self, chunks: int) -> _ChunkGraph:
         size = next(size for size in BUCKETS if size >= chunks)
         if size not in self._passes:
             config = self._tower.config
             mel = torch.zeros(size, config.mels, config.chunk, device=self._device)
             frames = torch.full((size,), config.chunk, device=self._device)
             graph, heard = self._capture(lambda: self._tower(mel, frames))
-            self._passes[size] = _Pass(graph, mel, frames, heard)
+            self._passes[size] = _ChunkGraph(graph, mel, frames, heard)
         return self._passes[size]

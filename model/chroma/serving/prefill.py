@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.chroma.network.packing import Packing, Run
+from model.chroma.network.token_run import Packing, TokenRun
 from model.chroma.network.trace import Trace
 from model.chroma.network.upload import uploaded
 from model.chroma.network.weights import Thinker
@@ -28,7 +28,7 @@ BUCKETS: Final = (Packing(16, 16), Packing(64, 32), Packing(128, 32), Packing(25
 
 
 @dataclass(frozen=True, slots=True)
-class _Pass:
+class _PrefillGraph:
     """`numbers` as its packing has them and `x` `(tokens, H)` go in; slots are what comes out."""
 
     graph: torch.cuda.CUDAGraph
@@ -45,7 +45,7 @@ class Prefill:
         self._device = slots.hidden.device
         self.graphed = self._device.type == "cuda"
         self._capture = Capturer(self._device)
-        self._passes: dict[Packing, _Pass] = {}
+        self._passes: dict[Packing, _PrefillGraph] = {}
 
     @torch.inference_mode()
     def __call__(self, fresh: Mapping[int, Tensor], trace: Trace | None = None) -> None:
@@ -88,7 +88,7 @@ class Prefill:
             self._pass(F.pad(x, (0, 0, 0, packing.tokens - total)), packing.run(numbers), fresh, trace)
 
     def _pass(
-        self, x: Tensor, run: Run, fresh: Mapping[int, Tensor] | None = None, trace: Trace | None = None
+        self, x: Tensor, run: TokenRun, fresh: Mapping[int, Tensor] | None = None, trace: Trace | None = None
     ) -> None:
         """Tokens `(tokens, H)` of the slots of a run."""
         cache = self._slots.thinker
@@ -106,14 +106,14 @@ class Prefill:
             for row, slot in enumerate(fresh or ()):
                 trace.prefilled(slot, logits[row], out[row])
 
-    def _find(self, packing: Packing) -> _Pass:
+    def _find(self, packing: Packing) -> _PrefillGraph:
         if packing not in self._passes:
             # a run of nobody: the scratch slot alone
             scratch = packing.numbers({}, {}, self._slots.count)
             numbers = uploaded(scratch, self._device)
             x = self._slots.hidden.new_zeros(packing.tokens, self._slots.hidden.shape[1])
             graph, _ = self._capture(lambda: self._pass(x, packing.run(numbers)))
-            self._passes[packing] = _Pass(graph, numbers, x)
+            self._passes[packing] = _PrefillGraph(graph, numbers, x)
         return self._passes[packing]
 
 

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from model.chroma.network.cache import PAGE
 from model.chroma.network.mimi import MimiStream
-from model.chroma.network.packing import Packing
 from model.chroma.network.quirks import Quirks
+from model.chroma.network.token_run import Packing
 from model.chroma.network.upload import uploaded
 from model.chroma.network.weights import Chroma
 from model.chroma.serving.slots import Slots

@@ -24,11 +24,11 @@ from model.chroma.kernels.prefill_kernel import tile_attend
 from model.chroma.network.attention import attend
 from model.chroma.network.cache import PAGE, KVCache
 from model.chroma.network.config import RopeConfig
-from model.chroma.network.packing import Packing
 from model.chroma.network.precision import ByteLinear
 from model.chroma.network.quirks import SERVING
 from model.chroma.network.rope import Rope, rotate
 from model.chroma.network.sampling import gumbel, pick
+from model.chroma.network.token_run import Packing
 from model.chroma.serving.reply import perform
 from model.chroma.serving.slots import Slots
 from model.chroma.serving.steps import Steps

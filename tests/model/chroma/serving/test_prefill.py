@@ -19,9 +19,9 @@ from torch.nn.functional import rms_norm, silu
 
 from model.chroma.network.attention import attend
 from model.chroma.network.cache import PAGE, KVCache
-from model.chroma.network.packing import Packing
 from model.chroma.network.quirks import SERVING
 from model.chroma.network.rope import rotate
+from model.chroma.network.token_run import Packing
 from model.chroma.network.trace import Trace
 from model.chroma.network.weights import Chroma
 from model.chroma.serving import graph_capture, voices

@@ -1,8 +1,8 @@
 """New positions of several slots as one run of tokens, so that a pass has one shape whoever is in it.
 
-The host decides; everything that it decides is one tensor of whole numbers, and `Run` has its parts by name.
-A run is padded to a number of tokens, seats and tiles: padding tokens stand at position 0 of the scratch
-slot, padding seats are the scratch slot's, padding tiles have no token.
+The host decides; everything that it decides is one tensor of whole numbers, and `TokenRun` has its parts by
+name. A run is padded to a number of tokens, seats and tiles: padding tokens stand at position 0 of the
+scratch slot, padding seats are the scratch slot's, padding tiles have no token.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FEW: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TokenRun:
     """`rows` and `positions` `(tokens,)`: each token's slot, and its place in it. `tiles` `(n, 2)`: first
     token and number of neighbours in one slot that attend together. For each seat, `(seats,)`: its slot, its
     last token, and how many positions the slot has by then."""
@@ -82,8 +82,8 @@ class Packing:
             number for part, size, filling in padded for number in (*part, *[filling] * (size - len(part)))
         ]
 
-    def run(self, numbers: Tensor) -> Run:
+    def run(self, numbers: Tensor) -> TokenRun:
         """The parts of `numbers` `(size,)`."""
         sizes = [self.tokens, self.tokens, self.seats, self.seats, self.seats, 2 * self.tiles]
         rows, positions, slots, lasts, ends, tiles = torch.split(numbers, sizes)
-        return Run(rows, positions, slots, lasts, ends, tiles.view(-1, 2), self.tile)
+        return TokenRun(rows, positions, slots, lasts, ends, tiles.view(-1, 2), self.tile)
