@@ -134,7 +134,8 @@ def counted(config: ChromaConfig) -> LaunchCounts:
     with torch.inference_mode():
         ids = torch.empty(20, dtype=torch.long, device="meta")
         codes = torch.empty(100, config.codebooks, dtype=torch.long, device="meta")
-        voice = voices.prepare(model, ids, codes)
+        with launches.counted():
+            voice = voices.prepare(model, ids, codes)
         with launches.counted() as begin:
             voices.lend(voice, steps.slots, 3)
             steps.slots.sample(3, Sampling())
