@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Final
+from typing import Final, Protocol
 
 import torch
 
 from benchmarks.engine_costs import CHUNK, Load, Parts
 from model.chroma.network.config import ChromaConfig
-from model.chroma.network.packing import Packing
 from model.chroma.network.sampling import Sampling
 from model.chroma.serving import chunk_encoder, graph, prefill, voices
 from model.chroma.tools import launches
@@ -24,6 +23,16 @@ from model.chroma.tools import launches
 AROUND: Final = 5
 """Launches around a graph of a prefill or of the encoder: what goes in is joined and copied, and what comes
 out."""
+
+
+class PassShape(Protocol):
+    """What a graph of a prefill has room for."""
+
+    @property
+    def tokens(self) -> int: ...
+
+    @property
+    def seats(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +63,7 @@ class Code:
     name: str
     counts: LaunchCounts
     rows: Callable[[Sequence[int], int], int]
-    passes: Sequence[Packing] = ()
+    passes: Sequence[PassShape] = ()
     chunks: Sequence[int] = ()
     together: bool = False
     aside: bool = False
