@@ -445,7 +445,7 @@ async def test_no_mel_is_made_before_a_chunk_is_whole(engine: ChromaEngine, open
     await say(conversation, noise(0.3, 2))
     await until(lambda: not conversation._tasks)
     assert len(attended) == 1
-    await say(conversation, noise(0.25, 2))
+    await say(conversation, noise(0.21, 2))
     await until(lambda: not conversation._tasks)
     assert len(attended) == 2, "the second chunk is not whole, but the first may have changed"
     await conversation.commit()
