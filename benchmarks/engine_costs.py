@@ -35,6 +35,7 @@ from scipy.optimize import nnls
 from model.chroma.network import config
 from model.chroma.network.config import ChromaConfig
 from model.chroma.network.hearing import tokens
+from model.chroma.serving.slots import Positions
 from model.chroma.tools.inventory import Memory
 
 LOOK: Final = 12_000
@@ -165,8 +166,8 @@ class Parts:
         return (ears + words + sound + heads) * self.itemsize + 4 * mimi
 
     def slot(self, context: int) -> int:
-        """Bytes of a conversation's state."""
-        return Memory.of(self.config, self.itemsize, 1, context).slot
+        """Bytes of a conversation's state that has all of its context and of the backbone for itself."""
+        return Memory.of(self.config, self.itemsize, context, Positions(context, 1)).most
 
     def frame(
         self, rows: int, thinking: int, pairs: bool, context: int, reply: int, computed: int | None = None

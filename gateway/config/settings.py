@@ -95,6 +95,12 @@ class Settings(BaseModel):
         le=32768,
         description="positions that Chroma remembers of a call; a second of speech takes 25",
     )
+    chroma_promised: int = Field(
+        1536,
+        ge=256,
+        le=32768,
+        description="those of them that each call is sure to have; it has more while the others leave it",
+    )
     chroma_reply_s: float = Field(60.0, gt=0, le=160, description="Chroma's longest answer")
     chroma_lead_s: float = Field(
         0.5, ge=0.24, le=10, description="how far Chroma makes an answer ahead of its playout"

@@ -115,6 +115,7 @@ class Supervisor:
             "VOICEGATE_CHROMA_DTYPE": settings.chroma_dtype,
             "VOICEGATE_CHROMA_WEIGHTS": settings.chroma_weights,
             "VOICEGATE_CHROMA_CONTEXT": str(settings.chroma_context),
+            "VOICEGATE_CHROMA_PROMISED": str(settings.chroma_promised),
             "VOICEGATE_CHROMA_REPLY_S": str(settings.chroma_reply_s),
             "VOICEGATE_CHROMA_LEAD_S": str(settings.chroma_lead_s),
         }

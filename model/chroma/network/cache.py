@@ -20,6 +20,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from model.chroma.network.pages import Pages
 from model.chroma.network.token_run import TokenRun
 from model.chroma.network.upload import uploaded
 
@@ -73,12 +74,16 @@ class Packed:
 
 
 class KVCache:
-    """`keys`, `values`: `(layers, pages, kv_heads, page, head_dim)`; the last page is scratch.
+    """`keys`, `values`: `(layers, pages, kv_heads, page, head_dim)`; the last two are blank, and scratch.
 
-    `table` `(slots + 1, pages of a slot + 1)` int32 says which page holds a slot's n-th piece of `page`
-    positions; its last column, and the row of the scratch slot, name the scratch page. `lengths[slot]` and
-    `ends` `(slots + 1,)` are how many positions a slot has seen. `kernels`: the GPU's own write and read
-    it. `page`: None is one page for each slot.
+    `table` `(slots + 1, pages of a slot + 2)` int32 says which page holds a slot's n-th piece of `page`
+    positions, and the blank one where it has none; the last column but one, and the row of the scratch slot,
+    name the scratch page. The last column is the slot's limit in positions, `limits`. `lengths[slot]` and
+    `ends` `(slots + 1,)` are how many positions a slot has seen. `kernels`: the GPU's own write and read it.
+
+    `page`: None is one page for each slot, which has it for ever. Otherwise `pages` are shared by all, and
+    `promised` positions are sure to each (None: all that a slot can use). The host hands pages out before a
+    prefill or a step needs them, and tells the device with the next of either.
     """
 
     def __init__(
@@ -91,27 +96,40 @@ class KVCache:
         *,
         window: int | None = None,
         page: int | None = None,
+        pages: int | None = None,
+        promised: int = 0,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
         if window is not None and capacity < window:
             raise ValueError(f"a ring of {capacity} cannot hold a window of {window}")
         self.page = page or capacity
-        each = -(-capacity // self.page)
-        shape = (layers, slots * each + 1, kv_heads, self.page, head_dim)
+        self.capacity = capacity
+        each = self.pages_of(capacity)
+        self.pages = Pages(slots, each, pages, self.pages_of(promised))
+        shape = (layers, self.pages.count + 2, kv_heads, self.page, head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.table = torch.full((slots + 1, each + 1), slots * each, device=device, dtype=torch.int32)
-        self.table[:slots, :each] = torch.arange(slots * each, device=device).view(slots, each)
-        self.capacity = capacity
+        self._blank = self.pages.count
+        self.table = torch.full((slots + 1, each + 2), self._blank + 1, device=device, dtype=torch.int32)
+        self.table[:slots, :each] = self._blank
+        self._limits = [capacity if pages is None else 0] * slots
+        """as the device knows them"""
+        self.table[:, -1] = 0 if pages else capacity
+        self._told: dict[tuple[int, int], int] = {}
+        """what changed of the table since the device was told: slot and column"""
         self.window = window
         self.kernels = device.type != "cpu"
+        self._paged = page is not None
         self.lengths = [0] * slots
         self.ends = torch.zeros(slots + 1, device=device, dtype=torch.long)
         self._slots = torch.arange(slots + 1, device=device)
-        self._first = range(0, slots * each, each)
         self._scratch = each * self.page
         self._depth: dict[tuple[int, int], tuple[Tensor, Tensor | None]] = {}
+        if page is None:
+            for slot in range(slots):
+                self.pages.take(slot, 1)
+            self.table[:slots, 0] = self._slots[:slots]
 
     @property
     def nbytes(self) -> int:
@@ -141,6 +159,7 @@ class KVCache:
         else:
             assert max(counts) <= self.capacity - self.window + 1, "a step too wide for the ring"  # noqa: S101  # steps are cut to the window
         live = max(1, min(max(ends), self.capacity))
+        self.reserve(dict(zip(slots, ends, strict=True)))
         on_device = uploaded(counts, self.keys.device)
         rows = self.rows(slots)
         known = dict(zip(slots, counts, strict=True))
@@ -155,6 +174,7 @@ class KVCache:
         """Where so many new positions of each of these slots start: the host decides, and counts them. The
         device counts them when the step is done (`run_span`)."""
         starts = {slot: self.lengths[slot] for slot in widths}
+        self.reserve({slot: starts[slot] + width for slot, width in widths.items()})
         for slot, width in widths.items():
             assert width <= self.room(slot), "a step beyond the cache: the caller watches `room`"  # noqa: S101  # no input reaches this unchecked
             self.lengths[slot] += width
@@ -198,9 +218,11 @@ class KVCache:
         # a padded query sees anything: its output is not used, but it must not divide by nothing
         mask = (seen | ~real[..., None])[:, None]
         table = self.table.index_select(0, rows).long()
-        only = self._first[next(iter(known))] if known and len(known) == 1 and live <= self.page else None
+        only = None
+        if known and len(known) == 1 and live <= self.page:
+            only = self.pages.held[next(iter(known))][0]
         put = None if self.kernels else (table.gather(1, places // self.page), places % self.page)
-        pages = table[:, : -(-live // self.page)]
+        pages = table[:, : self.pages_of(live)]
         return Span(rows, positions, places, counts, mask, live, known, put=put, pages=pages, page=only)
 
     def fresh_span(self, rows: int, start: int, width: int) -> Span:
@@ -264,10 +286,68 @@ class KVCache:
     def _set(self, slot: int, length: int) -> None:
         self.lengths[slot] = length
         self.ends[slot] = length
+        kept = self.pages_of(length)
+        if self.window is None and self._paged:
+            for column in range(kept, kept + self.pages.cut(slot, kept)):
+                self._told[slot, column] = self._blank
+
+    # ── pages ────────────────────────────────────────────────────────────────────────────────────────
+
+    def pages_of(self, positions: int) -> int:
+        """Pages that hold so many positions, up to all that a slot can use."""
+        return -(-min(positions, self.capacity) // self.page)
+
+    @property
+    def limits(self) -> Tensor:
+        """`(slots + 1,)`: how many positions a slot may have by now."""
+        return self.table[:, -1]
+
+    def claim(self, slot: int, positions: int) -> bool:
+        """The slot may hold so many positions from now on; False when there are not enough pages.
+
+        It and `allowed` may be called by the event loop, beside what reads and writes.
+        """
+        return self.pages.claim(slot, self.pages_of(positions))
+
+    def allowed(self, slot: int) -> int:
+        """How many positions a slot may claim by now, so that those who come find theirs."""
+        return min(self.capacity, self.pages.allowed(slot) * self.page)
+
+    def leave(self, slot: int) -> None:
+        """The slot's conversation is over: it has nothing, and claims nothing."""
+        self.cut(slot, 0)
+        self.pages.leave(slot)
+
+    def limit(self, slot: int) -> int:
+        """How many positions the slot may have by now."""
+        return min(self.capacity, self.pages.claims[slot] * self.page)
+
+    def reserve(self, lengths: Mapping[int, int]) -> None:
+        """Each slot gets the pages that so many positions take, as far as it may, before they are written."""
+        for slot, length in lengths.items():
+            self._take(slot, length)
+            if self._limits[slot] != (limit := self.limit(slot)):
+                self._limits[slot] = self._told[slot, self.table.shape[1] - 1] = limit
+        self._tell()
+
+    def _take(self, slot: int, length: int) -> None:
+        held = len(self.pages.held[slot])
+        for column, page in enumerate(self.pages.take(slot, self.pages_of(length)), start=held):
+            self._told[slot, column] = page
+
+    def _tell(self) -> None:
+        """The device's table as the host's."""
+        told, self._told = self._told, {}
+        if not told:
+            return
+        width = self.table.shape[1]
+        changed = [[slot * width + column for slot, column in told], [*told.values()]]
+        places, values = uploaded(changed, self.table.device)
+        self.table.view(-1).index_copy_(0, places, values.int())
 
     def _held(self, whole: Tensor, slot: int, length: int) -> Tensor:
         """A slot's first positions, `(layers, kv_heads, length, D)`: a copy."""
-        pages = self.table[slot, : -(-length // self.page)].long()
+        pages = self.table[slot, : self.pages_of(length)].long()
         return whole[:, pages].transpose(1, 2).flatten(2, 3)[:, :, :length]
 
     def take(self, slot: int, length: int) -> tuple[Tensor, Tensor]:
@@ -277,6 +357,7 @@ class KVCache:
     def give(self, slot: int, keys: Tensor, values: Tensor) -> None:
         """Starts a slot with what `take` answered."""
         length = keys.shape[2]
+        self.reserve({slot: length})
         at = torch.arange(length, device=self.keys.device)
         page, place = self.table[slot].long()[at // self.page], at % self.page
         for whole, part in ((self.keys, keys), (self.values, values)):

@@ -114,11 +114,18 @@ class Stack(nn.Module):
         cache.advance(span)
         return self.norm.after(x, more, cache.kernels)[1]
 
-    def cache(self, slots: int, capacity: int, page: int | None = None) -> KVCache:
-        """An empty cache of this stack's shape, device and dtype."""
+    def cache(
+        self,
+        slots: int,
+        capacity: int,
+        page: int | None = None,
+        pages: int | None = None,
+        promised: int = 0,
+    ) -> KVCache:
+        """An empty cache of this stack's shape, device and dtype; see `KVCache`."""
         weight = self.norm.weight
         config = self.config
         return KVCache(
             config.layers, slots, config.kv_heads, config.head_dim, capacity,
-            page=page, device=weight.device, dtype=weight.dtype,
+            page=page, pages=pages, promised=promised, device=weight.device, dtype=weight.dtype,
         )  # fmt: skip

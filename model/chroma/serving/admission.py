@@ -27,7 +27,7 @@ from model.chroma.serving.conductor import speak
 from model.chroma.serving.fates import give_back
 from model.chroma.serving.meters import Meters
 from model.chroma.serving.reply import Reply
-from model.chroma.serving.slots import Slots
+from model.chroma.serving.slots import Positions, Slots
 from model.chroma.serving.steps import Steps
 from model.errors import CheckpointError
 
@@ -104,9 +104,16 @@ def capacity(points: Sequence[Point], limit_s: float) -> Capacity:
     return Capacity(few + between, "time", tuple(points))
 
 
-def find(model: Chroma, quirks: Quirks, context: int, voices_bytes: int) -> Capacity:
-    """Measures on the model's device. Raises `CheckpointError` when there is no room for one."""
-    one, two = (Slots.make(model, count, quirks, context=context).nbytes for count in (1, 2))
+def find(
+    model: Chroma, quirks: Quirks, context: int, voices_bytes: int, promised: Positions | None = None
+) -> Capacity:
+    """Measures on the model's device, contexts filled as far as each conversation is promised to have them.
+
+    Raises `CheckpointError` when there is no room for one.
+    """
+    one, two = (
+        Slots.make(model, count, quirks, context=context, promised=promised).nbytes for count in (1, 2)
+    )
     slot_bytes = two - one  # what all share is not a slot's
     give_back(model.device)
     fits = memory_fits(slot_bytes, voices_bytes, free_bytes(model.device))
@@ -116,7 +123,8 @@ def find(model: Chroma, quirks: Quirks, context: int, voices_bytes: int) -> Capa
             f"left on {model.device}; lower VOICEGATE_CHROMA_CONTEXT"
         )
     limit_s = SHARE * model.config.frame_s
-    return capacity(measure(model, quirks, context, fits, limit_s), limit_s)
+    full = context if promised is None else min(context, promised.context)
+    return capacity(measure(model, quirks, full, fits, limit_s), limit_s)
 
 
 def measure(model: Chroma, quirks: Quirks, context: int, fits: int, limit_s: float) -> list[Point]:

@@ -213,11 +213,14 @@ class ChromaConversation:
         if opening and history.told:
             return
         cache = engine.slots.thinker
-        if dropped := history.drop_oldest(cache.capacity - engine.answer_room):
+        allowed = cache.allowed(slot)
+        room = min(engine.answer_room, allowed // 4)
+        if dropped := history.drop_oldest(allowed - room):
             self._forgot += dropped
-            self._log.info("context.full", turns_dropped=dropped)
-        if len(history) > cache.capacity - engine.answer_room:
-            raise EngineError(f"{len(history)} positions are more than a context of {cache.capacity} takes")
+            self._log.info("context.full", turns_dropped=dropped, positions=allowed)
+        words = max(room, engine.reply_frames // WORD_FRAMES + 1)
+        if len(history) > allowed - room or not cache.claim(slot, min(allowed, len(history) + words)):
+            raise EngineError(f"{len(history)} positions are more than a context of {allowed} takes by now")
         at, pieces = history.pending(opening=opening)
 
         parts: deque[Tensor] = deque()

@@ -39,7 +39,7 @@ from model.chroma.serving.fates import PREPARED_S, READ_S
 from model.chroma.serving.garbage import Garbage
 from model.chroma.serving.meters import Meters
 from model.chroma.serving.schedule import LEAST_FRAMES, Kind
-from model.chroma.serving.slots import Slots
+from model.chroma.serving.slots import Positions, Slots
 from model.chroma.serving.steps import Steps
 from model.chroma.serving.utterance import Utterance
 from model.chroma.serving.voices import Voice, VoiceCache
@@ -53,6 +53,8 @@ LONGEST_REFERENCE_S: Final = 60.0
 """More of a voice teaches nothing new and takes the reply's positions."""
 PIECE_FRAMES: Final = 25
 """A reference is encoded in pieces of 2 s."""
+VOICE: Final = 256
+"""Positions that a voice takes, for which there is memory: 15 s of clip with its words."""
 
 
 AUTO: Final[Literal["auto"]] = "auto"
@@ -65,7 +67,7 @@ def _calls(value: str) -> int | Literal["auto"]:
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """How the engine runs. `context`: the thinker's positions of each conversation."""
+    """How the engine runs. `context`: the thinker's positions of each conversation at most."""
 
     conversations: int | Literal["auto"] = 4
     """"auto": as many as are measured to keep time and to fit in memory"""
@@ -76,6 +78,8 @@ class EngineSettings:
     weights: Weights = "full"
     """"int8" or "fp8": linear layers in bytes, see `precision`"""
     context: int = 4096
+    promised: int = 1536
+    """positions of the context that each conversation is sure to have; it has more while others leave it"""
     reply_s: float = 60.0
     lead_s: float = LEAD_S
     """how far a reply may be ahead of its playout"""
@@ -99,6 +103,7 @@ class EngineSettings:
             ("VOICEGATE_CHROMA_DTYPE", "dtype", str),
             ("VOICEGATE_CHROMA_WEIGHTS", "weights", str),
             ("VOICEGATE_CHROMA_CONTEXT", "context", int),
+            ("VOICEGATE_CHROMA_PROMISED", "promised", int),
             ("VOICEGATE_CHROMA_REPLY_S", "reply_s", float),
         ):
             if value := environ.get(name):
@@ -124,17 +129,20 @@ class ChromaEngine:
         least_s = LEAST_FRAMES * model.config.frame_s
         if settings.lead_s < least_s:
             raise EngineError(f"VOICEGATE_CHROMA_LEAD_S={settings.lead_s:g} must be {least_s:g} s or more")
+        self.reply_frames = max(1, round(settings.reply_s / model.config.frame_s))
+        promised = promises(settings.promised, self.reply_frames)
         if settings.conversations == AUTO:
-            self.capacity = admission.find(model, quirks, settings.context, settings.voices_bytes)
+            self.capacity = admission.find(model, quirks, settings.context, settings.voices_bytes, promised)
         else:
             self.capacity = Capacity(settings.conversations)
-        self.slots = Slots.make(model, self.capacity.conversations, quirks, context=settings.context)
+        self.slots = Slots.make(
+            model, self.capacity.conversations, quirks, context=settings.context, promised=promised
+        )
         self.steps = Steps(model, self.slots, quirks)
         self.meters = Meters()
         garbage = Garbage() if own_process.is_own() else None
         self.conductor = Conductor(self.steps, settings.lead_s, self.meters, garbage)
         self.voices = VoiceCache(settings.voices_bytes)
-        self.reply_frames = max(1, round(settings.reply_s / model.config.frame_s))
         self.answer_room = min(512, self.slots.thinker.capacity // 4)
         """positions that a context keeps for the answer"""
         self._mel = Mel(model.config.hearing.mels)
@@ -211,6 +219,14 @@ class ChromaEngine:
             if isinstance(error, VoiceError):
                 log.error("voice.unusable", call_id=grant.call_id, voice=grant.voice, reason=str(error))
             raise
+        slots, reply = self.slots, reply_positions(self.reply_frames)
+        if not (
+            slots.thinker.claim(slot, self.settings.promised)
+            and slots.backbone.claim(slot, voice.positions + reply)
+        ):
+            slots.thinker.pages.leave(slot)
+            heapq.heappush(self._free, slot)
+            self._refuse("memory", "memory: open conversations hold what contexts and answers may take")
         self.voices.hold(voice)
         sampling = Sampling(
             self.settings.temperature, self.settings.top_k, self.settings.top_p, seed_of(grant.call_id)
@@ -345,6 +361,16 @@ def _voice(model: Chroma, words: list[int], codes: list[Tensor]) -> Voice:
 def _unhurried() -> bool:
     """A voice is prepared before its call is answered: frames of those who talk go first."""
     return False
+
+
+def reply_positions(frames: int) -> int:
+    """The backbone's for a reply: every second frame brings a state and a word besides itself."""
+    return 2 * frames + 2
+
+
+def promises(context: int, reply_frames: int) -> Positions:
+    """For how many positions each conversation has memory."""
+    return Positions(context, VOICE + reply_positions(reply_frames))
 
 
 def seed_of(call_id: str) -> int:

@@ -16,6 +16,7 @@ from model.chroma.network.cache import PAGE, KVCache
 from model.chroma.network.mimi import MimiStream
 from model.chroma.network.quirks import Quirks
 from model.chroma.network.sampling import Sampling
+from model.chroma.network.stack import Stack
 from model.chroma.network.upload import uploaded
 from model.chroma.network.weights import Chroma
 from model.chroma.serving.plan import Ending, Told
@@ -89,6 +90,22 @@ class Seats:
     hidden: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """Of the thinker's context, and of the backbone's voice and reply."""
+
+    context: int
+    reply: int
+
+
+def _paged(stack: Stack, slots: int, capacity: int, promised: int | None) -> KVCache:
+    """A cache that has what is promised to each slot, and what one of them can use besides."""
+    if promised is None or promised >= capacity:
+        return stack.cache(slots, capacity, PAGE)
+    each, sure = -(-capacity // PAGE), -(-promised // PAGE)
+    return stack.cache(slots, capacity, PAGE, slots * sure + each - sure, promised)
+
+
 @dataclass(slots=True)
 class Slots:
     """The state of `count` conversations, and of the scratch slot behind them, which padding rows name.
@@ -117,9 +134,11 @@ class Slots:
         *,
         context: int | None = None,
         reply: int | None = None,
+        promised: Positions | None = None,
         unwindowed_frames: int = 0,
     ) -> Self:
         """`context` and `reply`: positions of thinker and backbone (None: all that the model knows).
+        `promised`: for how many of them there is memory for each slot; more is shared (None: for all).
         `unwindowed_frames`: how many Mimi must remember where it does not forget."""
         config = model.config
         device, dtype = model.device, model.dtype
@@ -136,8 +155,8 @@ class Slots:
 
         return cls(
             count=count,
-            thinker=model.thinker.model.cache(count, context, PAGE),
-            backbone=model.backbone.model.cache(count, reply, PAGE),
+            thinker=_paged(model.thinker.model, count, context, promised.context if promised else None),
+            backbone=_paged(model.backbone.model, count, reply, promised.reply if promised else None),
             frame=model.decoder.model.cache(count, config.codebooks),
             codec=codec,
             hidden=zeros(config.thinker.hidden, dtype=dtype),
@@ -204,7 +223,7 @@ class Slots:
     def clear(self, slot: int) -> None:
         """The slot as if nobody had ever used it."""
         for cache in (self.thinker, self.backbone):
-            cache.cut(slot, 0)
+            cache.leave(slot)
         self.codec.reset(slot)
         self.hidden[slot].zero_()
         self.progress.clear(slot)

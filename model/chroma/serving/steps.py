@@ -99,6 +99,9 @@ class Steps:
     @torch.inference_mode()
     def run(self, shape: Shape, rows: Sequence[int]) -> NDArray[Any]:
         """`step` for these slots, on the host; a graph where there is a GPU and no trace."""
+        for cache, further in ((self.slots.thinker, 1), (self.slots.backbone, PAIR)):
+            # beyond its limit the step itself ends the text, or the reply
+            cache.reserve({slot: min(cache.lengths[slot] + further, cache.limit(slot)) for slot in rows})
         return self._runner(shape, rows, graphed=not self.observed)
 
     @torch.inference_mode()
@@ -134,7 +137,7 @@ class Steps:
         counts = torch.where(first, FIRST, torch.where(told, PAIR, SOUND))
         on = (rows != slots.count) & (end == Ending.GOING)
         starts = slots.backbone.starts(rows)
-        fits = starts + counts <= slots.backbone.capacity
+        fits = starts + counts <= slots.backbone.limits.index_select(0, rows)
         end.masked_fill_(on & ~fits, Ending.POSITIONS)
         on = on & fits
         told = told & on
@@ -183,7 +186,7 @@ class Steps:
         hidden, token, said = at.hidden, progress.token, progress.said
         on = on & ~progress.pending.bool() & ~progress.text_over.bool()
         starts = cache.starts(at.rows)
-        room = starts < cache.capacity
+        room = starts < cache.limits.index_select(0, at.rows)
         progress.text_over.logical_or_(on & ~room)
         on = on & room
         span = cache.device_span(at.rows, starts, on.long(), 1, shape.thinker)

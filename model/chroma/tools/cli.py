@@ -15,7 +15,7 @@ from model.chroma.network import checkpoint
 from model.chroma.network import config as chroma_config
 from model.chroma.network.precision import Weights, round_weights
 from model.chroma.network.weights import Chroma
-from model.chroma.serving.engine import EngineSettings, place
+from model.chroma.serving.engine import EngineSettings, place, promises
 from model.chroma.tools import bench as benches
 from model.chroma.tools import crowd, golden
 from model.chroma.tools import toy as toys
@@ -40,8 +40,12 @@ def engine() -> None:
 @click.argument("source")
 @click.option("--dtype", type=click.Choice(list(DTYPES)), default="bfloat16", help="of weights and state")
 @click.option("--conversations", type=click.IntRange(1), default=1, help="slots to count")
-@click.option("--context", type=click.IntRange(1), default=4096, help="thinker positions of a slot")
-def inspect(source: str, dtype: str, conversations: int, context: int) -> None:
+@click.option("--context", type=click.IntRange(1), default=4096, help="thinker positions of a slot at most")
+@click.option(
+    "--promised", type=click.IntRange(1), default=EngineSettings().promised, help="those that each slot has"
+)
+@click.option("--reply-s", type=float, default=EngineSettings().reply_s, help="seconds of the longest answer")
+def inspect(source: str, dtype: str, conversations: int, context: int, promised: int, reply_s: float) -> None:
     """Show the parts of a checkpoint (a directory or a hub id), their sizes and the memory they take."""
     directory = checkpoint.find(source)
     config = chroma_config.read(directory / checkpoint.CONFIG)
@@ -55,14 +59,15 @@ def inspect(source: str, dtype: str, conversations: int, context: int) -> None:
         width = 4 if part.name.startswith("Mimi") else size
         memory = f"{part.numel * width / 2**20:.1f}" if part.loaded else "not loaded"
         click.echo(f"{part.name:<28}{part.tensors:>9}{part.numel:>16,}{memory:>12}")
-    state = Memory.of(config, size, conversations, context)
+    state = Memory.of(config, size, context, promises(promised, round(reply_s / config.frame_s)))
     weights = sum(p.numel * (4 if p.name.startswith("Mimi") else size) for p in parts(tensors) if p.loaded)
     click.echo(
         f"\nweights {weights / 2**20:,.1f} MiB as {dtype} (Mimi as float32)\n"
         f"a thinker position {state.thinker_position:,} B, "
         f"a backbone position {state.backbone_position:,} B\n"
-        f"a slot {state.slot / 2**20:,.1f} MiB: thinker {state.context} positions, "
-        f"backbone {config.backbone.positions}, Mimi {state.codec / 2**20:,.1f} MiB\n"
+        f"a slot {state.slot / 2**20:,.1f} MiB: thinker {state.promised.context} positions, "
+        f"backbone {state.promised.reply}, Mimi {state.codec / 2**20:,.1f} MiB "
+        f"(with all of its context for itself: {state.most / 2**20:,.1f} MiB)\n"
         f"{conversations} conversation(s): {(weights + conversations * state.slot) / 2**20:,.1f} MiB in all"
     )
 

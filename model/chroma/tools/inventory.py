@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
+from model.chroma.network.cache import PAGE
 from model.chroma.network.checkpoint import UNREAD, Stored
 from model.chroma.network.config import ChromaConfig
+from model.chroma.serving.slots import Positions
 
 PARTS: Final = (
     ("thinker.visual.", "visual tower"),
@@ -51,23 +53,29 @@ def parts(tensors: Mapping[str, Stored]) -> list[Part]:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of conversation state."""
+    """Bytes of conversation state. `promised`: the positions for which there is memory for each slot."""
 
-    context: int
+    promised: Positions
     thinker_position: int
     backbone_position: int
     codec: int
     slot: int
+    most: int
+    """what a slot would take that had all of its context and of the backbone for itself"""
 
     @classmethod
-    def of(cls, config: ChromaConfig, itemsize: int, conversations: int, context: int) -> Self:
+    def of(cls, config: ChromaConfig, itemsize: int, context: int, promised: Positions) -> Self:
         """What a slot takes; Mimi's state is float32."""
-        context = min(context, config.thinker.positions)
+        context, reply = min(context, config.thinker.positions), config.backbone.positions
         thinker = config.thinker.kv_floats * itemsize
         backbone = config.backbone.kv_floats * itemsize
         codec = config.codec
         ring = codec.window + codec.resample
         kv = 2 * codec.layers * codec.kv_heads * codec.head_dim * ring * 4
-        decoder = config.decoder.kv_floats * itemsize * (config.codebooks + 1)
-        slot = (context + 1) * thinker + (config.backbone.positions + 1) * backbone + kv + decoder
-        return cls(context, thinker, backbone, kv, slot)
+        decoder = config.decoder.kv_floats * itemsize * config.codebooks
+        sure = Positions(
+            -(-min(context, promised.context) // PAGE) * PAGE, -(-min(reply, promised.reply) // PAGE) * PAGE
+        )
+        slot = sure.context * thinker + sure.reply * backbone + kv + decoder
+        most = slot + (context - sure.context) * thinker + (reply - sure.reply) * backbone
+        return cls(sure, thinker, backbone, kv, slot, most)

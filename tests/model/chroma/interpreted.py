@@ -203,9 +203,8 @@ def frames() -> None:
         slots = steps.slots
         for cache in (slots.thinker, slots.backbone, slots.frame, slots.codec.cache):
             cache.kernels = kernels
-            if kernels and cache is not slots.frame:  # a frame's depth lies by row number
-                cache.table[:-1, :-1] = cache.table[:-1, :-1].flip(0)
-                cache._first = cache._first[::-1]
+            if kernels:
+                random.Random(1).shuffle(cache.pages._free)
         if kernels:
             poison(slots)
             steps._runner = Padded(steps)  # type: ignore[assignment]  # as a graph would

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from model.chroma.network import checkpoint, config
 from model.chroma.network.quirks import SERVING
 from model.chroma.network.sampling import Sampling
 from model.chroma.network.weights import Chroma
+from model.chroma.serving import slots as slots_module
 from model.chroma.serving.plan import Shape
 from model.chroma.serving.reply import Reply, perform
 from model.chroma.serving.slots import Slots
@@ -329,7 +331,9 @@ def alone(toy_model: Chroma) -> list[Heard]:
 def test_a_row_is_as_it_would_be_alone(toy_model: Chroma, alone: list[Heard], data: st.DataObject) -> None:
     """Replies begin, rest, are cancelled and begin again in any slots, in any order and mixture of phases;
     rows that pad are poison."""
-    steps = Steps(toy_model, Slots.make(toy_model, 4, SERVING, context=60, reply=60), SERVING)
+    with mock.patch.object(slots_module, "PAGE", 8):  # so that a few positions take many
+        slots = Slots.make(toy_model, 4, SERVING, context=60, reply=60)
+    steps = Steps(toy_model, slots, SERVING)
     steps._runner = Padded(steps, 5)  # type: ignore[assignment]  # as a graph would
     poison(steps.slots)
     running: dict[int, tuple[Reply, int, Heard]] = {}
