@@ -123,19 +123,25 @@ def find(
             f"left on {model.device}; lower VOICEGATE_CHROMA_CONTEXT"
         )
     limit_s = SHARE * model.config.frame_s
-    full = context if promised is None else min(context, promised.context)
-    return capacity(measure(model, quirks, full, fits, limit_s), limit_s)
+    full, reply = context, None
+    if promised is not None:
+        full, reply = min(context, promised.context), promised.reply
+    return capacity(measure(model, quirks, full, fits, limit_s, reply), limit_s)
 
 
-def measure(model: Chroma, quirks: Quirks, context: int, fits: int, limit_s: float) -> list[Point]:
+def measure(
+    model: Chroma, quirks: Quirks, context: int, fits: int, limit_s: float, reply: int | None = None
+) -> list[Point]:
     """Times steps of 1, 2, 4, … replies, up to `fits` or until one is over the limit.
+
+    `reply`: the backbone's positions of each (None: all that the model knows).
 
     What one trial took is free before the next: each of them takes the memory of its slots anew.
     """
     points: list[Point] = []
     count = 1
     while True:
-        seconds = _trial(model, quirks, context, count)
+        seconds = _trial(model, quirks, context, count, reply)
         if seconds is None and not points:
             raise CheckpointError(
                 f"a step of one reply needs more memory than {model.device} has beside the weights and one "
@@ -152,10 +158,10 @@ def measure(model: Chroma, quirks: Quirks, context: int, fits: int, limit_s: flo
         count = min(2 * count, fits)
 
 
-def _trial(model: Chroma, quirks: Quirks, context: int, count: int) -> float | None:
+def _trial(model: Chroma, quirks: Quirks, context: int, count: int, reply: int | None) -> float | None:
     """Seconds of a step of `count` replies; None when memory does not hold it."""
     try:
-        return statistics.median(time_steps(model, quirks, context, count))
+        return statistics.median(time_steps(model, quirks, context, count, reply))
     except torch.OutOfMemoryError:
         return None
     finally:
@@ -163,9 +169,11 @@ def _trial(model: Chroma, quirks: Quirks, context: int, count: int) -> float | N
 
 
 @torch.inference_mode()
-def time_steps(model: Chroma, quirks: Quirks, context: int, count: int) -> list[float]:
+def time_steps(
+    model: Chroma, quirks: Quirks, context: int, count: int, reply: int | None = None
+) -> list[float]:
     """Seconds of some steps of `count` replies whose contexts are full; every second reply brings a word."""
-    slots = Slots.make(model, count, quirks, context=context)
+    slots = Slots.make(model, count, quirks, context=context, reply=reply)
     steps = Steps(model, slots, quirks)
     _fill(model, slots, steps)
     for slot in range(count):

@@ -208,7 +208,9 @@ class Device:
             weakref.finalize(slots.thinker.keys, self._free, count)
             return slots
 
-        def time_steps(model: Chroma, quirks: Quirks, context: int, count: int) -> list[float]:
+        def time_steps(
+            model: Chroma, quirks: Quirks, context: int, count: int, reply: int | None
+        ) -> list[float]:
             slots = Slots.make(model, count, quirks, context=context)
             steps = Steps(model, slots, quirks)
             speak(steps, [Reply(0, 1, [0])])

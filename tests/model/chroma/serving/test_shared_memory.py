@@ -49,7 +49,7 @@ async def test_a_long_call_forgets_sooner_where_others_need_the_memory(
         """How many turns it forgot; it is answered each time."""
         forgot = 0
         for item in range(turns):
-            await say(one, noise(1.0))
+            await say(one, noise(2.0))
             await one.commit()
             heard = await answer(one, f"item {item}")
             assert len(heard.sound)
@@ -57,9 +57,9 @@ async def test_a_long_call_forgets_sooner_where_others_need_the_memory(
         return forgot
 
     first, second = [await opened(engine, "a") for _ in range(2)]
-    await talk(first, 12)
+    await talk(first, 6)
     assert thinker.lengths[first._slot] > 5 * PAGE
-    await talk(second, 12)
+    await talk(second, 6)
     had = len(first._history)
     third = await opened(engine, "a")
     assert thinker.pages.left < 3, "there was enough for one who comes, and is not for another"
@@ -67,7 +67,7 @@ async def test_a_long_call_forgets_sooner_where_others_need_the_memory(
     assert len(first._history) < had
     fourth = await opened(engine, "a")
     for one in (first, second, third, fourth):
-        await talk(one, 2)
+        await talk(one, 1)
         assert thinker.allowed(one._slot) >= 3 * PAGE
     for one in (first, second, third, fourth):
         await one.close()
