@@ -37,12 +37,13 @@ def make_ready(steps: Steps, quirks: Quirks, piece_frames: int) -> None:
 @torch.inference_mode()
 def warm(steps: Steps, quirks: Quirks, piece_frames: int) -> None:
     """What goes without a graph: prefills, a voice from its clip, a slot's beginning and end."""
-    slots = steps.slots
+    slots, voice = steps.slots, clip(steps.model, quirks, piece_frames)
     for width in WIDTHS:
-        if width <= slots.thinker.capacity:
+        if width <= slots.thinker.capacity and slots.thinker.claim(0, width):
             steps.prefill({0: steps.model.thinker.embed(uploaded([0] * width, steps.model.device))})
             slots.thinker.cut(0, 0)
-    voices.lend(clip(steps.model, quirks, piece_frames), slots, 0)
+    if slots.backbone.claim(0, voice.positions):
+        voices.lend(voice, slots, 0)
     slots.sample(0, Sampling())
     slots.begin(0, 1, [0])
     slots.clear(0)

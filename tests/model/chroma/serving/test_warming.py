@@ -23,7 +23,7 @@ from model.chroma.network.sampling import Sampling
 from model.chroma.serving import prefill, voices, warming
 from model.chroma.serving import slots as slots_module
 from model.chroma.serving.engine import PIECE_FRAMES
-from model.chroma.serving.slots import Slots
+from model.chroma.serving.slots import Positions, Slots
 from model.chroma.serving.steps import Steps
 from tests.model.chroma.kernels.specialised import Compilations, counted
 from tests.model.chroma.serving.test_step import OnDevice
@@ -39,7 +39,9 @@ def without_data() -> Steps:
         for name in ("thinker", "backbone", "decoder", "hearing", "codec")
     }
     model = checkpoint.blueprint(dataclasses.replace(full, **parts)).to(torch.bfloat16)
-    return Steps(model, Slots.make(model, SLOTS, SERVING, context=2048, reply=1500), SERVING)
+    promised = Positions(1024, 1024)
+    slots = Slots.make(model, SLOTS, SERVING, context=2048, reply=1500, promised=promised)
+    return Steps(model, slots, SERVING)
 
 
 @pytest.fixture
@@ -49,10 +51,17 @@ def keyed() -> Iterator[Compilations]:
         yield found
 
 
+def claim(slots: Slots) -> None:
+    """Every slot has a conversation."""
+    for of in (slots.thinker, slots.backbone):
+        assert all(of.claim(slot, 1024) for slot in range(SLOTS))
+
+
 @torch.inference_mode()
 def serve(steps: Steps, draw: random.Random) -> None:
     """What callers may bring: prefills of any widths together, chunks of any lengths, clips, steps."""
     slots, model = steps.slots, steps.model
+    claim(slots)
     hidden = model.config.thinker.hidden
     for _ in range(8):
         company = draw.sample(range(SLOTS), draw.randint(1, SLOTS))
@@ -100,6 +109,7 @@ def test_prefill_voices_and_the_beginning_of_a_reply_bring_nothing_but_by_upload
     steps = without_data()
     slots, model = steps.slots, steps.model
     warming.warm(steps, SERVING, PIECE_FRAMES)  # frequencies and codewords are put in place once
+    claim(slots)
     for module in (cache, hearing, prefill, slots_module, voices, warming):
         monkeypatch.setattr(module, "uploaded", at_once)
     pcm = torch.empty(PIECE_FRAMES * model.config.codec.frame, device="meta")
