@@ -159,7 +159,7 @@ def split_attend(
     lse = torch.empty(batch, kv_heads, splits, group * width, device=q.device, dtype=torch.float32)
     assert keys.stride() == values.stride()  # noqa: S101  # `KVCache` made both
     assert q.stride(3) == keys.stride(3) == rows.stride(0) == starts.stride(0) == counts.stride(0) == 1  # noqa: S101  # `Attention` and `KVCache` made them
-    assert window is None or table.shape[1] == 3, "a ring of several pages"  # noqa: S101  # rings are made with one
+    assert window is None or table.shape[1] == 2, "a ring of several pages"  # noqa: S101  # rings are made with one
     with torch.cuda.device_of(q):
         _share[(batch * kv_heads, splits)](
             q, keys, values, table, rows, parts, lse, starts, counts, dim**-0.5,

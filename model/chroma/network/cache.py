@@ -76,10 +76,10 @@ class Packed:
 class KVCache:
     """`keys`, `values`: `(layers, pages, kv_heads, page, head_dim)`; the last two are blank, and scratch.
 
-    `table` `(slots + 1, pages of a slot + 2)` int32 says which page holds a slot's n-th piece of `page`
-    positions, and the blank one where it has none; the last column but one, and the row of the scratch slot,
-    name the scratch page. The last column is the slot's limit in positions, `limits`. `lengths[slot]` and
-    `ends` `(slots + 1,)` are how many positions a slot has seen. `kernels`: the GPU's own write and read it.
+    `table` `(slots + 1, pages of a slot + 1)` int32 says which page holds a slot's n-th piece of `page`
+    positions, and the blank one where it has none; its last column, and the row of the scratch slot, name the
+    scratch page. `lengths[slot]` and `ends` `(slots + 1,)` are how many positions a slot has seen, `limits`
+    `(slots + 1,)` how many it may have by now. `kernels`: the GPU's own write and read it.
 
     `page`: None is one page for each slot, which has it for ever. Otherwise `pages` are shared by all, and
     `promised` positions are sure to each (None: all that a slot can use). The host hands pages out before a
@@ -111,18 +111,20 @@ class KVCache:
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self._blank = self.pages.count
-        self.table = torch.full((slots + 1, each + 2), self._blank + 1, device=device, dtype=torch.int32)
+        self.table = torch.full((slots + 1, each + 1), self._blank + 1, device=device, dtype=torch.int32)
         self.table[:slots, :each] = self._blank
         self._limits = [capacity if pages is None else 0] * slots
         """as the device knows them"""
-        self.table[:, -1] = 0 if pages else capacity
         self._told: dict[tuple[int, int], int] = {}
         """what changed of the table since the device was told: slot and column"""
         self.window = window
         self.kernels = device.type != "cpu"
         self._paged = page is not None
         self.lengths = [0] * slots
-        self.ends = torch.zeros(slots + 1, device=device, dtype=torch.long)
+        self._bounds = torch.zeros(2, slots + 1, device=device, dtype=torch.long)
+        self.ends: Tensor = self._bounds[0]
+        self.limits: Tensor = self._bounds[1]
+        self.limits.fill_(0 if pages else capacity)
         self._slots = torch.arange(slots + 1, device=device)
         self._scratch = each * self.page
         self._depth: dict[tuple[int, int], tuple[Tensor, Tensor | None]] = {}
@@ -188,6 +190,11 @@ class KVCache:
     def starts(self, rows: Tensor) -> Tensor:
         """How many positions the slots of `rows` have seen, `(B,)`."""
         return self.ends.index_select(0, rows)
+
+    def bounds(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """How many positions the slots of `rows` have seen and how many they may have by now, `(B,)` each."""
+        starts, limits = self._bounds.index_select(1, rows)
+        return starts, limits
 
     def device_span(self, rows: Tensor, starts: Tensor, counts: Tensor, width: int, live: int) -> Span:
         """The same for `counts` `(B,)` that only the device knows, from `starts` on; no row's end is behind
@@ -297,11 +304,6 @@ class KVCache:
         """Pages that hold so many positions, up to all that a slot can use."""
         return -(-min(positions, self.capacity) // self.page)
 
-    @property
-    def limits(self) -> Tensor:
-        """`(slots + 1,)`: how many positions a slot may have by now."""
-        return self.table[:, -1]
-
     def claim(self, slot: int, positions: int) -> bool:
         """The slot may hold so many positions from now on; False when there are not enough pages.
 
@@ -327,7 +329,7 @@ class KVCache:
         for slot, length in lengths.items():
             self._take(slot, length)
             if self._limits[slot] != (limit := self.limit(slot)):
-                self._limits[slot] = self._told[slot, self.table.shape[1] - 1] = limit
+                self.limits[slot] = self._limits[slot] = limit
         self._tell()
 
     def _take(self, slot: int, length: int) -> None:

@@ -136,8 +136,8 @@ class Steps:
         told = pending.bool() & (frames % 2 == 0)
         counts = torch.where(first, FIRST, torch.where(told, PAIR, SOUND))
         on = (rows != slots.count) & (end == Ending.GOING)
-        starts = slots.backbone.starts(rows)
-        fits = starts + counts <= slots.backbone.limits.index_select(0, rows)
+        starts, limits = slots.backbone.bounds(rows)
+        fits = starts + counts <= limits
         end.masked_fill_(on & ~fits, Ending.POSITIONS)
         on = on & fits
         told = told & on
@@ -185,8 +185,8 @@ class Steps:
         cache, script = self.slots.thinker, self.slots.script
         hidden, token, said = at.hidden, progress.token, progress.said
         on = on & ~progress.pending.bool() & ~progress.text_over.bool()
-        starts = cache.starts(at.rows)
-        room = starts < cache.limits.index_select(0, at.rows)
+        starts, limits = cache.bounds(at.rows)
+        room = starts < limits
         progress.text_over.logical_or_(on & ~room)
         on = on & room
         span = cache.device_span(at.rows, starts, on.long(), 1, shape.thinker)

@@ -98,12 +98,13 @@ def test_whoever_has_claimed_is_never_without_and_no_page_is_two_slots(data: st.
 def test_the_device_knows_pages_and_limits_before_they_are_used() -> None:
     kv = cache(2, 6, PAGE)
     blank = kv.pages.count
-    assert kv.table[0].tolist() == [blank] * 5 + [blank + 1, 0]
+    assert kv.table[0].tolist() == [blank] * 5 + [blank + 1]
     assert kv.claim(0, 20)
     kv.reserve({0: 12})
-    assert kv.table[0].tolist() == [*kv.pages.held[0], *[blank] * 3, blank + 1, 3 * PAGE]
+    assert kv.table[0].tolist() == [*kv.pages.held[0], *[blank] * 3, blank + 1]
+    assert kv.limits[:2].tolist() == [3 * PAGE, 0]
     kv.learn(0, 12)
     kv.cut(0, 3)
     kv.reserve({0: 3})
-    assert kv.table[0].tolist() == [*kv.pages.held[0], *[blank] * 4, blank + 1, 3 * PAGE]
+    assert kv.table[0].tolist() == [*kv.pages.held[0], *[blank] * 4, blank + 1]
     assert not kv.keys[:, blank].any()
