@@ -16,7 +16,7 @@ from torch import Tensor
 
 from model.chroma.network.hearing import AudioTower, tokens
 from model.chroma.network.upload import uploaded
-from model.chroma.serving.graph_capture import Capturer
+from model.chroma.serving.graph_capture import Capturer, Graph, GraphRecorder
 
 BUCKETS: Final = (1, 2, 4, 8, 16)
 """Chunks that get a graph. A chunk is some 120 GFLOP at full size: more of them gain nothing in one pass."""
@@ -26,20 +26,20 @@ BUCKETS: Final = (1, 2, 4, 8, 16)
 class _ChunkGraph:
     """`mel` `(B, mels, chunk)` float32 and `frames` `(B,)` go in, `heard` `(B, tokens, out)` comes out."""
 
-    graph: torch.cuda.CUDAGraph
+    graph: Graph
     mel: Tensor
     frames: Tensor
     heard: Tensor
 
 
 class ChunkEncoder:
-    """See the module. Not for two threads at once."""
+    """See the module. Not for two threads at once. `recorder` as `Runner` has it."""
 
-    def __init__(self, tower: AudioTower) -> None:
+    def __init__(self, tower: AudioTower, recorder: GraphRecorder | None = None) -> None:
         self._tower = tower
         self._device = tower.proj.weight.device
-        self.graphed = self._device.type == "cuda"
-        self._capture = Capturer(self._device)
+        self.graphed = recorder is not None or self._device.type == "cuda"
+        self._record = recorder or Capturer(self._device)
         self._passes: dict[int, _ChunkGraph] = {}
 
     @torch.inference_mode()
@@ -61,7 +61,7 @@ class ChunkEncoder:
     def _by_graph(self, mels: Sequence[Tensor]) -> list[Tensor]:
         one = self._find(len(mels))
         lengths = [mel.shape[1] for mel in mels]
-        sent = torch.zeros(one.mel.shape, pin_memory=self._device.type == "cuda")
+        sent = torch.zeros(one.mel.shape, pin_memory=self._record.pinned)
         for row, mel in zip(sent, mels, strict=False):
             row[:, : mel.shape[1]] = mel
         one.mel.copy_(sent, non_blocking=True)
@@ -77,6 +77,6 @@ class ChunkEncoder:
             config = self._tower.config
             mel = torch.zeros(size, config.mels, config.chunk, device=self._device)
             frames = torch.full((size,), config.chunk, device=self._device)
-            graph, heard = self._capture(lambda: self._tower(mel, frames))
+            graph, heard = self._record(lambda: self._tower(mel, frames))
             self._passes[size] = _ChunkGraph(graph, mel, frames, heard)
         return self._passes[size]

@@ -9,26 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any, Final, Literal
+from functools import partial
+from typing import Any, Final
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.chroma.serving.graph_capture import Capturer, Graph, GraphRecorder
 from model.chroma.serving.plan import Shape
 
 Step = Callable[[Shape, Tensor], Tensor]
-
-
-@cache
-def stream(use: Literal["warming", "beside"], device: torch.device) -> torch.cuda.Stream:
-    """The stream of that use on that device: one for all steps of the process.
-
-    Of torch's 32 streams the 33rd that is asked for is the first again, so a stream for each capture would
-    come to be the one that the thinker runs on beside it; and each keeps cuBLAS's workspace.
-    """
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's
 
 
 FINE: Final = 32
@@ -50,7 +41,7 @@ def buckets(most: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Captured:
-    graph: torch.cuda.CUDAGraph
+    graph: Graph
     rows: Tensor
     """slots `(rows,)` int64 on the device"""
     sent: Tensor
@@ -61,56 +52,58 @@ class _Captured:
 
 
 class Runner:
-    """Calls one step; see the module. A step of the scratch slot alone, `slots`, changes nothing."""
+    """Calls one step; see the module. A step of the scratch slot alone, `slots`, changes nothing.
 
-    def __init__(self, step: Step, slots: int, device: torch.device) -> None:
+    `recorder` None: CUDA graphs where there is a GPU, plain calls elsewhere.
+    """
+
+    def __init__(
+        self, step: Step, slots: int, device: torch.device, recorder: GraphRecorder | None = None
+    ) -> None:
         self._step = step
         self._scratch = slots
         self._device = device
+        self._recorder = recorder
+        if recorder is None and device.type == "cuda":
+            self._recorder = Capturer(device)
         self.buckets = buckets(slots)
         self._captured: dict[tuple[int, bool, int, bool], _Captured] = {}
-        self._pool: Any = None
+
+    @property
+    def graphs(self) -> bool:
+        """Steps run as graphs, which are for every length."""
+        return self._recorder is not None
 
     def __call__(self, shape: Shape, slots: Sequence[int], *, graphed: bool = True) -> NDArray[Any]:
         """What the step tells of these slots, `(B, n)` float32, an array of its own."""
-        if self._device.type != "cuda" or not graphed:
+        if self._recorder is None or not graphed:
             told = self._step(shape, torch.tensor(slots).to(self._device))
             return told.cpu().numpy()
-        captured = self._find(shape)
+        captured = self._find(shape, self._recorder)
         captured.sent.fill_(self._scratch)
         captured.sent[: len(slots)] = torch.tensor(slots)
         captured.rows.copy_(captured.sent, non_blocking=True)
         captured.graph.replay()
         captured.received.copy_(captured.told, non_blocking=True)
-        torch.cuda.current_stream(self._device).synchronize()
+        self._recorder.wait()
         return captured.received[: len(slots)].numpy().copy()
 
     def prepare(self, shape: Shape) -> None:
         """Captures the graph of a shape, so that no call waits for it."""
-        if self._device.type == "cuda":
-            self._find(shape)
+        if self._recorder is not None:
+            self._find(shape, self._recorder)
 
-    def _find(self, shape: Shape) -> _Captured:
+    def _find(self, shape: Shape, recorder: GraphRecorder) -> _Captured:
         size = next(size for size in self.buckets if size >= shape.rows)
         key = size, shape.words, shape.width, shape.sound
         if key not in self._captured:
-            self._captured[key] = self._capture(replace(shape, rows=size))
+            self._captured[key] = self._capture(replace(shape, rows=size), recorder)
         return self._captured[key]
 
-    def _capture(self, shape: Shape) -> _Captured:
-        """The step of so many rows as a graph; it is run before, so that libraries are set up."""
-        with torch.cuda.device(self._device):
-            rows = torch.full((shape.rows,), self._scratch, device=self._device)
-            warming = stream("warming", self._device)
-            warming.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(warming):
-                for _ in range(2):
-                    self._step(shape, rows)
-            torch.cuda.current_stream().wait_stream(warming)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool):
-                told = self._step(shape, rows)
-        self._pool = graph.pool()  # graphs run one after the other: they share their memory
-        sent = torch.zeros(rows.shape, dtype=rows.dtype, pin_memory=True)
-        received = torch.empty(told.shape, dtype=told.dtype, pin_memory=True)
+    def _capture(self, shape: Shape, recorder: GraphRecorder) -> _Captured:
+        """The step of so many rows as a graph."""
+        rows = torch.full((shape.rows,), self._scratch, device=self._device)
+        graph, told = recorder(partial(self._step, shape, rows))
+        sent = torch.zeros(rows.shape, dtype=rows.dtype, pin_memory=recorder.pinned)
+        received = torch.empty(told.shape, dtype=told.dtype, pin_memory=recorder.pinned)
         return _Captured(graph, rows, sent, told, received)

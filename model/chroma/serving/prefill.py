@@ -20,7 +20,7 @@ from model.chroma.network.token_run import Packing, TokenRun
 from model.chroma.network.trace import Trace
 from model.chroma.network.upload import uploaded
 from model.chroma.network.weights import Thinker
-from model.chroma.serving.graph_capture import Capturer
+from model.chroma.serving.graph_capture import Capturer, Graph, GraphRecorder
 from model.chroma.serving.slots import Slots
 
 BUCKETS: Final = (Packing(16, 16), Packing(64, 32), Packing(128, 32), Packing(256, 32))
@@ -31,20 +31,20 @@ BUCKETS: Final = (Packing(16, 16), Packing(64, 32), Packing(128, 32), Packing(25
 class _PrefillGraph:
     """`numbers` as its packing has them and `x` `(tokens, H)` go in; slots are what comes out."""
 
-    graph: torch.cuda.CUDAGraph
+    graph: Graph
     numbers: Tensor
     x: Tensor
 
 
 class Prefill:
-    """See the module. Not for two threads at once."""
+    """See the module. Not for two threads at once. `recorder` as `Runner` has it."""
 
-    def __init__(self, thinker: Thinker, slots: Slots) -> None:
+    def __init__(self, thinker: Thinker, slots: Slots, recorder: GraphRecorder | None = None) -> None:
         self._thinker = thinker
         self._slots = slots
         self._device = slots.hidden.device
-        self.graphed = self._device.type == "cuda"
-        self._capture = Capturer(self._device)
+        self.graphed = recorder is not None or self._device.type == "cuda"
+        self._record = recorder or Capturer(self._device)
         self._passes: dict[Packing, _PrefillGraph] = {}
 
     @torch.inference_mode()
@@ -59,7 +59,7 @@ class Prefill:
     @torch.inference_mode()
     def prepare(self) -> None:
         """Captures every graph; nothing to do where there is no GPU."""
-        if self.graphed:
+        if self.graphed and self._slots.thinker.kernels:
             for packing in BUCKETS:
                 self._find(packing)
 
@@ -112,7 +112,7 @@ class Prefill:
             scratch = packing.numbers({}, {}, self._slots.count)
             numbers = uploaded(scratch, self._device)
             x = self._slots.hidden.new_zeros(packing.tokens, self._slots.hidden.shape[1])
-            graph, _ = self._capture(lambda: self._pass(x, packing.run(numbers)))
+            graph, _ = self._record(lambda: self._pass(x, packing.run(numbers)))
             self._passes[packing] = _PrefillGraph(graph, numbers, x)
         return self._passes[packing]
 

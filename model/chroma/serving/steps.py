@@ -34,7 +34,8 @@ from model.chroma.network.sampling import gumbel, pick
 from model.chroma.network.trace import Trace
 from model.chroma.network.weights import Chroma
 from model.chroma.serving.chunk_encoder import ChunkEncoder
-from model.chroma.serving.graph import Runner, stream
+from model.chroma.serving.graph import Runner
+from model.chroma.serving.graph_capture import GraphRecorder, stream
 from model.chroma.serving.plan import NO_WORD, Ending, Shape, pack
 from model.chroma.serving.prefill import Prefill
 from model.chroma.serving.slots import Progress, Seats, Slots
@@ -44,9 +45,11 @@ FIRST, SOUND, PAIR = 2, 1, 3
 
 
 class Steps:
-    """The weights at work on slots. Not for two threads at once."""
+    """The weights at work on slots. Not for two threads at once. `recorder` as `Runner` has it."""
 
-    def __init__(self, model: Chroma, slots: Slots, quirks: Quirks) -> None:
+    def __init__(
+        self, model: Chroma, slots: Slots, quirks: Quirks, *, recorder: GraphRecorder | None = None
+    ) -> None:
         self.model = model
         self.slots = slots
         self.quirks = quirks
@@ -55,9 +58,10 @@ class Steps:
         if model.device.type == "cuda":
             self._beside = stream("beside", model.device)
         # weak: a runner that held its steps would keep them and their slots until a collection
-        self._runner = Runner(partial(type(self).step, weakref.proxy(self)), slots.count, model.device)
-        self.encoder = ChunkEncoder(model.thinker.audio_tower)
-        self._prefill = Prefill(model.thinker, slots)
+        step = partial(type(self).step, weakref.proxy(self))
+        self._runner = Runner(step, slots.count, model.device, recorder)
+        self.encoder = ChunkEncoder(model.thinker.audio_tower, recorder)
+        self._prefill = Prefill(model.thinker, slots, recorder)
 
     @torch.inference_mode()
     def prefill(self, fresh: Mapping[int, Tensor]) -> None:
@@ -82,7 +86,7 @@ class Steps:
         slots = self.slots
 
         def reach(cache: KVCache, further: int) -> int:
-            if self._beside is not None:  # a graph is for every length
+            if self._runner.graphs:  # a graph is for every length
                 return cache.capacity
             return min(cache.capacity, max(cache.lengths[slot] for slot in rows) + further)
 

@@ -17,7 +17,7 @@ from model.chroma.network.precision import Weights, round_weights
 from model.chroma.network.weights import Chroma
 from model.chroma.serving.engine import EngineSettings, place, promises
 from model.chroma.tools import bench as benches
-from model.chroma.tools import crowd, golden
+from model.chroma.tools import crowd, golden, replays
 from model.chroma.tools import toy as toys
 from model.chroma.tools.floor import Floor, arithmetic, bandwidth
 from model.chroma.tools.inventory import Memory, parts
@@ -89,11 +89,20 @@ def toy(directory: Path) -> None:
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--case", "cases", multiple=True, help="only these cases")
 @click.option("--batched", is_flag=True, help="all cases at once, staggered, through the batched step")
+@click.option("--graphed", is_flag=True, help="graphs against the step called eagerly; see below")
+@click.option("--calls", default="1,8", help="--graphed: so many calls at once, with commas between")
 @click.option("--device", default="cpu", help="cpu, cuda, …")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32")
 @click.option("--weights", type=click.Choice(get_args(Weights)), default="full", help=WEIGHTS)
 def verify(
-    directory: Path, cases: tuple[str, ...], batched: bool, device: str, dtype: str, weights: Weights
+    directory: Path,
+    cases: tuple[str, ...],
+    batched: bool,
+    graphed: bool,
+    calls: str,
+    device: str,
+    dtype: str,
+    weights: Weights,
 ) -> None:
     """Compare with the recorded answers: every case-*.npz in DIRECTORY, one-shot and streamed.
 
@@ -104,13 +113,21 @@ def verify(
     Text, frames and reference codes must be equal, logits and hidden states within 1e-3, sound within 1e-4.
     bfloat16 and rounded weights cannot be so near: they are led along the official words and codes, and in
     each step the likeliest id and the distribution are compared.
+
+    With --graphed each step runs as a graph and as an eager call over the same rows: words, codes and ends
+    must be equal in any precision, sound within 1e-4, first on the cases, then among drawn calls that begin,
+    rest and end in each other's company. A CPU has no CUDA graphs: there a tape of the step's operations is
+    replayed.
     """
     if not directory.is_dir():
         raise CheckpointError(f"{directory} is not a directory")
     where, kind = place(EngineSettings(device=device, dtype=dtype))  # type: ignore[arg-type]  # click chose
     model = checkpoint.load(directory, device=where, dtype=kind, codec_dtype=torch.float32, weights=weights)
     exact = kind == torch.float32 and weights == "full"
+    compare: Callable[[Chroma, list[golden.Case], golden.Form], list[golden.Verdict]]
     compare = golden.verify if exact else partial(golden.agree, weights=weights)
+    if graphed:
+        compare = partial(replays.verify, official=exact)
     found = [case for case in golden.read(directory) if not cases or case.name in cases]
     if not found:
         raise CheckpointError(f"{directory} has no case {', '.join(cases)}")
@@ -125,6 +142,11 @@ def verify(
             total += 1
             passed += verdict.passed
             _line(verdict)
+    for number in _numbers("--calls", calls, int) if graphed else []:
+        found_among = replays.company(model, number)
+        total += 1
+        passed += found_among.passed
+        click.echo(_company(found_among))
     click.echo(f"\n{passed} of {total} runs pass")
     sys.exit(0 if passed == total else 1)
 
@@ -141,6 +163,12 @@ def _line(verdict: golden.Verdict) -> None:
     errors = "".join(f"{error:>12.1e}" for error in verdict.errors.values())
     mark = "" if verdict.passed else "  FAILS"
     click.echo(f"{verdict.case:<18}{verdict.form:<10}{equal}{errors}{mark}")
+
+
+def _company(found: replays.Company) -> str:
+    head = f"{found.calls} call(s) staggered, {found.frames} frames"
+    mark = "" if found.passed else f"  FAILS{f': {found.differs}' if found.differs else ''}"
+    return f"{head:<44}sound {found.sound:.1e}{mark}"
 
 
 @engine.command()

@@ -24,6 +24,7 @@ from model.chroma.network.sampling import GREEDY
 from model.chroma.network.trace import Seen, Trace
 from model.chroma.network.weights import Chroma
 from model.chroma.serving import voices
+from model.chroma.serving.graph_capture import GraphRecorder
 from model.chroma.serving.reply import Frame, Reply, perform
 from model.chroma.serving.slots import Slots
 from model.chroma.serving.steps import Steps
@@ -159,6 +160,16 @@ class Play:
         if frame.pcm is not None:
             self._wave.append(torch.from_numpy(frame.pcm))
 
+    @property
+    def codes(self) -> list[Tensor]:
+        """Every step's, `(codebooks,)` on the device."""
+        return self._taken
+
+    @property
+    def wave(self) -> Tensor:
+        """The sound of the frames so far, `(samples,)`; of none where steps made none."""
+        return torch.cat(self._wave) if self._wave else torch.zeros(0)
+
     def answer(self) -> Answer:
         """Once the reply is over."""
         model, prompt, reply = self._steps.model, self._voice.prompt, self.reply
@@ -167,18 +178,18 @@ class Play:
         seen = self._steps.trace.of(self._slot)
         # the thinker may have been a word ahead when the sound was over
         del seen.thinker_logits[len(reply.words) :], seen.thinker_hidden[len(reply.words) :]
-        wave = self._wave
+        wave = self.wave
         if self.form == "one-shot" and self._frames:
             whole = torch.stack(self._frames).T[None].to(device)
             stream = model.codec_model.decoding(1, len(self._frames), None)
-            wave = [model.codec_model.decode(whole, stream, stream.cache.rows([0]))[0]]
+            wave = model.codec_model.decode(whole, stream, stream.cache.rows([0]))[0]
         first = torch.stack((seen.thinker_hidden[0].to(device), _word(model, reply.words[0])))
         ears, out = self._ears, model.config.hearing.out
         return Answer(
             words=reply.words,
             steps=self._taken,
             frames=self._frames,
-            wave=torch.cat(wave) if wave else torch.zeros(0),
+            wave=wave,
             reference=self._codes,
             mels=[ear.features() for ear in ears],
             heard=torch.cat([ear.heard() for ear in ears]) if ears else torch.zeros(0, out),
@@ -190,31 +201,47 @@ class Play:
 
 def run(model: Chroma, cases: Sequence[Case], form: Form, *, led: bool = False) -> list[Answer]:
     """All cases at once, a slot each, every one `APART` frames after the one before."""
+    steps = stand(model, cases)
+    trace = steps.trace = Trace()
+    if led:
+        longest = max(len(case["all_step_codes"]) for case in cases)
+        script = np.zeros((len(cases), longest, model.config.codebooks), np.int64)
+        for slot, case in enumerate(cases):
+            script[slot, : len(case["all_step_codes"])] = case["all_step_codes"]
+        trace.script = torch.from_numpy(script).to(model.device)
+    with torch.inference_mode():
+        return [one.answer() for one in play(steps, cases, form, led=led)]
+
+
+def stand(model: Chroma, cases: Sequence[Case], recorder: GraphRecorder | None = None) -> Steps:
+    """A slot for each of the cases. `recorder` as `Runner` has it."""
     longest = max(len(case["all_step_codes"]) for case in cases)
     slots = Slots.make(
         model, len(cases), OFFICIAL,
         context=max(case["in_thinker_input_ids"].shape[1] for case in cases) + longest,
         unwindowed_frames=longest,
     )  # fmt: skip
-    steps = Steps(model, slots, OFFICIAL)
-    trace = steps.trace = Trace()
-    if led:
-        script = np.zeros((len(cases), longest, model.config.codebooks), np.int64)
-        for slot, case in enumerate(cases):
-            script[slot, : len(case["all_step_codes"])] = case["all_step_codes"]
-        trace.script = torch.from_numpy(script).to(model.device)
+    return Steps(model, slots, OFFICIAL, recorder=recorder)
+
+
+@torch.inference_mode()
+def play(steps: Steps, cases: Sequence[Case], form: Form, *, led: bool = False) -> list[Play]:
+    """The cases to their ends, in the first slots, every one `APART` frames after the one before.
+
+    A step that tells nonsense may end no reply: then its `end` stays None.
+    """
     plays: list[Play] = []
-    with torch.inference_mode():
-        waiting, frame = list(enumerate(cases)), 0
-        while waiting or any(play.reply.end is None for play in plays):
-            if waiting and frame % APART == 0:
-                plays.append(Play(steps, *waiting.pop(0), form, led=led))
-            going = [play for play in plays if play.reply.end is None]
-            found = perform(steps, [play.reply for play in going], sound=form != "one-shot") if going else []
-            for play, one in zip(going, found, strict=True):
-                play.keep(one)
-            frame += 1
-        return [play.answer() for play in plays]
+    waiting, frame = list(enumerate(cases)), 0
+    most = APART * len(cases) + max(len(case["all_step_codes"]) for case in cases)
+    while frame < most and (waiting or any(play.reply.end is None for play in plays)):
+        if waiting and frame % APART == 0:
+            plays.append(Play(steps, *waiting.pop(0), form, led=led))
+        going = [play for play in plays if play.reply.end is None]
+        found = perform(steps, [play.reply for play in going], sound=form != "one-shot") if going else []
+        for one, brought in zip(going, found, strict=True):
+            one.keep(brought)
+        frame += 1
+    return plays
 
 
 def _word(model: Chroma, word: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.chroma.serving.graph import Runner, _Captured, buckets, stream
+from model.chroma.serving.graph import Runner, _Captured, buckets
+from model.chroma.serving.graph_capture import Capturer, GraphRecorder, stream
 from model.chroma.serving.plan import Shape
 
 
@@ -56,7 +57,7 @@ def test_a_plain_run_is_the_step() -> None:
 def test_a_replay_sends_who_takes_part_and_answers_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     captured = []
 
-    def capture(shape: Shape) -> _Captured:
+    def capture(shape: Shape, _: GraphRecorder) -> _Captured:
         captured.append((shape.rows, shape.words))
         rows, told = torch.zeros(shape.rows, dtype=torch.long), torch.zeros(shape.rows, 1)
         graph = SimpleNamespace(replay=lambda: told.copy_(step(shape, rows)))
@@ -120,11 +121,49 @@ def test_all_captures_warm_up_on_one_stream(monkeypatch: pytest.MonkeyPatch) -> 
     stream.cache_clear()
     beside = stream("beside", torch.device("cpu"))
     for _ in range(2):  # a trial of `auto`, and the engine
-        runner = Runner(step, 8, torch.device("cpu"))
+        runner = Runner(step, 8, torch.device("cpu"), Capturer(torch.device("cpu")))
         for size in (1, 2, 4, 8):
-            runner._capture(shape(size))
+            runner.prepare(shape(size))
     stream.cache_clear()
     assert len(made) == 2
     assert len(used) == 8
     assert set(used) == {made[1]}
     assert beside is made[0]
+
+
+class Again:
+    """A graph without a GPU: the step once more, into the tensor of the first time."""
+
+    pinned = False
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def __call__(self, work: Callable[[], Any]) -> tuple[SimpleNamespace, Any]:
+        told = work()
+        self.done.append("record")
+
+        def replay() -> None:
+            self.done.append("replay")
+            told.copy_(work())
+
+        return SimpleNamespace(replay=replay), told
+
+    def wait(self) -> None:
+        self.done.append("wait")
+
+
+def test_a_double_records_each_bucket_once_and_is_waited_for() -> None:
+    """The same where there is no GPU: pads, sends, replays, waits, and only then reads."""
+    double = Again()
+    runner = Runner(step, 5, torch.device("cpu"), double)
+    assert runner.graphs
+    assert not Runner(step, 5, torch.device("cpu")).graphs
+    runner.prepare(shape(4))
+    assert double.done == ["record"]
+    assert runner(shape(3), [4, 0, 1]).tolist() == [[4], [0], [1]]
+    assert asked[-1] == [4, 0, 1, 5], "the scratch slot fills a bucket"
+    assert runner(shape(4), [3, 2, 1, 0]).tolist() == [[3], [2], [1], [0]]
+    assert double.done == ["record", "replay", "wait", "replay", "wait"]
+    assert runner(shape(2), [2, 3], graphed=False).tolist() == [[2], [3]]
+    assert len(double.done) == 5, "somebody looked on: no graph"
