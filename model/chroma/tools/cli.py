@@ -20,6 +20,7 @@ from model.chroma.tools import bench as benches
 from model.chroma.tools import crowd, golden, replays
 from model.chroma.tools import toy as toys
 from model.chroma.tools.floor import Floor, arithmetic, bandwidth
+from model.chroma.tools.gpu_check import gpu_check
 from model.chroma.tools.inventory import Memory, parts
 from model.errors import CheckpointError
 
@@ -34,6 +35,9 @@ Number = TypeVar("Number", int, float)
 @click.group()
 def engine() -> None:
     """Run, measure or compare the Chroma engine."""
+
+
+engine.add_command(gpu_check)
 
 
 @engine.command()

@@ -96,6 +96,10 @@ class Crowd:
         ids = torch.randint(0, self.model.config.im_end, (CLOSING,), generator=self._draw)
         return self.model.thinker.embed(ids.to(self.model.device))
 
+    def frame(self) -> float:
+        """The next frame of every call, all in one phase until one is measured; ms."""
+        return self._frame(self._replies)
+
     def _frame(self, replies: Sequence[Reply]) -> float:
         """The next of each; ms."""
         took = floors.ms(self.model.device, lambda: perform(self.steps, replies))
