@@ -14,8 +14,9 @@ import time
 import wave
 from collections.abc import Mapping
 from difflib import SequenceMatcher
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -28,19 +29,19 @@ from model.chroma.network import config as chroma_config
 from model.chroma.network.hearing import EAR_HZ, Ear, Mel
 from model.chroma.network.quirks import SERVING
 from model.chroma.network.sampling import Sampling
-from model.chroma.network.weights import Chroma
 from model.chroma.serving import chat as chats
 from model.chroma.serving import voices
 from model.chroma.serving.chat import Chat
 from model.chroma.serving.reply import Reply, perform
 from model.chroma.serving.slots import Slots
 from model.chroma.serving.steps import Steps
+from model.chroma.tools.gpu_job import Job
 from model.errors import CheckpointError
 from watermark.pcm import bytes_from_float, float_from_bytes
 
 SAID: Final = (
-    "Good morning. The train to the coast leaves at a quarter past nine from the second platform. You can buy a "
-    "ticket at the counter, or from the driver, and the journey takes about forty minutes."
+    "Good morning. The train to the coast leaves at a quarter past nine from the second platform. You can "
+    "buy a ticket at the counter, or from the driver, and the journey takes about forty minutes."
 )
 """About ten seconds."""
 SYSTEM: Final = "You are a friendly assistant. Answer in one sentence."
@@ -52,30 +53,13 @@ UNDERSTOOD: Final = 0.6
 """The share of the words that a recogniser must hear in their order."""
 
 
-class Findings(Protocol):
-    """Where what is found goes."""
-
-    device: torch.device
-    dtype: torch.dtype
-
-    @property
-    def asked(self) -> Any:
-        """The settings: `clip`, `clip_words`, `folder`."""
-
-    def tell(self, name: str, /, **found: Any) -> None:
-        """Something found."""
-
-    def do(self, name: str, work: Any) -> None:
-        """Something to find, and what came of it."""
-
-
-def check(job: Findings, directory: Path) -> None:
+def check(job: Job, directory: Path) -> None:
     """Everything, one thing after the other."""
     config = chroma_config.read(directory / checkpoint.CONFIG)
-    job.do("names and shapes", lambda: _names(directory))
+    job.do("names and shapes", partial(_names, directory))
     chat = chats.load(directory, config)
-    job.do("tokenizer and template", lambda: _template(directory, chat))
-    job.do("speech", lambda: _speech(job, directory, chat))
+    job.do("tokenizer and template", partial(_template, directory, chat))
+    job.do("speech", partial(_speech, job, directory, chat))
 
 
 def _names(directory: Path) -> Mapping[str, Any]:
@@ -83,7 +67,10 @@ def _names(directory: Path) -> Mapping[str, Any]:
     model = checkpoint.blueprint(chroma_config.read(directory / checkpoint.CONFIG))
     tensors = checkpoint.stored(directory)
     checkpoint.plan(model, {name: tensor.shape for name, tensor in tensors.items()}, str(directory))
-    found: dict[str, Any] = {"tensors": len(tensors), "types": sorted({one.dtype for one in tensors.values()})}
+    found: dict[str, Any] = {
+        "tensors": len(tensors),
+        "types": sorted({one.dtype for one in tensors.values()}),
+    }
     index = directory / checkpoint.INDEX
     if not index.exists():
         return {"passed": True, **found, "index": "none: a single file"}
@@ -100,7 +87,7 @@ def _template(directory: Path, chat: Chat) -> Mapping[str, Any]:
         return {"left_out": "a test checkpoint: bytes stand in for words"}
     from transformers import AutoTokenizer
 
-    inner = AutoTokenizer.from_pretrained(str(directory))
+    inner: Any = AutoTokenizer.from_pretrained(str(directory))
     sound = {"role": "user", "content": [{"type": "audio", "audio": "sound"}]}
     messages = [{"role": "system", "content": [{"type": "text", "text": SYSTEM}]}, sound]
     try:
@@ -115,7 +102,7 @@ def _template(directory: Path, chat: Chat) -> Mapping[str, Any]:
     return {"passed": same and back, "pieces are the whole": same, "text comes back": back, "ids": len(ids)}
 
 
-def _speech(job: Findings, directory: Path, chat: Chat) -> Mapping[str, Any]:
+def _speech(job: Job, directory: Path, chat: Chat) -> Mapping[str, Any]:
     """The checkpoint says `SAID`; a recogniser writes what it hears."""
     began = time.monotonic()
     model = checkpoint.load(directory, device=job.device, dtype=job.dtype, codec_dtype=torch.float32)
@@ -129,7 +116,10 @@ def _speech(job: Findings, directory: Path, chat: Chat) -> Mapping[str, Any]:
         found["own answer"] = _own(steps, chat, pcm)
     began = time.monotonic()
     sound, frames = _say(steps, chat, pcm, words)
-    found |= {"seconds": len(sound) / RATE_HZ, "ms a frame": 1000 * (time.monotonic() - began) / max(1, frames)}
+    found |= {
+        "seconds": len(sound) / RATE_HZ,
+        "ms a frame": 1000 * (time.monotonic() - began) / max(1, frames),
+    }
     path = Path(job.asked.folder) / "speech.wav"
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, RATE_HZ, len(sound), "NONE", "not compressed"))
@@ -140,14 +130,14 @@ def _speech(job: Findings, directory: Path, chat: Chat) -> Mapping[str, Any]:
     return {**found, **_heard(sound)}
 
 
-def _clip(job: Findings, chat: Chat) -> tuple[NDArray[np.float32], str] | str:
+def _clip(job: Job, chat: Chat) -> tuple[NDArray[np.float32], str] | str:
     """A voice and its words, or what is missing for one."""
     if job.asked.clip is not None:
         try:
             with wave.open(job.asked.clip) as file:
                 if (file.getnchannels(), file.getsampwidth(), file.getframerate()) != (1, 2, RATE_HZ):
                     raise CheckpointError(f"{job.asked.clip} must be mono, 16 bits, {RATE_HZ} Hz")
-                return float_from_bytes(file.readframes(file.getnframes())), job.asked.clip_words
+                return float_from_bytes(file.readframes(file.getnframes())), job.asked.clip_words or ""
         except (OSError, EOFError, wave.Error) as error:
             raise CheckpointError(f"{job.asked.clip} cannot be read: {error}") from None
     if chat.meaningless:
@@ -208,9 +198,7 @@ def _own(steps: Steps, chat: Chat, pcm: NDArray[np.float32]) -> str:
     return chat.decode(reply.words)
 
 
-def _say(
-    steps: Steps, chat: Chat, pcm: NDArray[np.float32], words: str
-) -> tuple[NDArray[np.float32], int]:
+def _say(steps: Steps, chat: Chat, pcm: NDArray[np.float32], words: str) -> tuple[NDArray[np.float32], int]:
     """`SAID`, and the number of frames."""
     most = min(LONGEST, steps.slots.backbone.capacity // 4)
     said = [*chat.encode(SAID), chat.im_end]

@@ -24,8 +24,8 @@ import click
 from model.errors import CheckpointError
 
 Status = Literal["passed", "failed", "broken", "late", "missing", "under way"]
-"""`failed`: something found is not as it must be; `broken`: its process died or an error ended it; `late`: its
-time was up; `missing`: what it needs is not at hand."""
+"""`failed`: something found is not as it must be; `broken`: its process died or an error ended it; `late`:
+its time was up; `missing`: what it needs is not at hand."""
 FORMAT: Final = 1
 RESTARTS: Final = 8
 """Of a part whose process died over one of its steps."""
@@ -131,9 +131,7 @@ def settings(part: Part, asked: Asked) -> dict[str, Any]:
     return {name: every[name] for name in ("device", "size", *part.of)}
 
 
-def run(
-    notes: Notes, asked: Asked, seconds: float, say: Callable[[str], None]
-) -> bool:
+def run(notes: Notes, asked: Asked, seconds: float, say: Callable[[str], None]) -> bool:
     """All that is due within so many seconds; whether nothing failed."""
     until = time.monotonic() + seconds
     for part in PARTS:
@@ -183,12 +181,13 @@ def _perform(
             break
     entry.seconds = spent + time.monotonic() - began
     bad = [name for name, found in entry.found.items() if found.get("passed") is False]
-    entry.status, entry.why = {
-        "done": ("failed" if bad else "passed", f"{len(bad)} of {len(entry.found)}" if bad else ""),
-        "missing": ("failed" if bad else "missing", why),
-        "late": ("late" if seconds >= part.limit_s else "under way", why),
-        "died": ("broken", why),
-    }[end]  # type: ignore[assignment]  # the statuses of `Status`
+    entry.why = f"{len(bad)} of {len(entry.found)}" if bad and end == "done" else why
+    if end == "died":
+        entry.status = "broken"
+    elif end == "late":  # with less than its own time, it may go on in the next run
+        entry.status = "late" if seconds >= part.limit_s else "under way"
+    else:
+        entry.status = "failed" if bad else "passed" if end == "done" else "missing"
     notes.write()
 
 
@@ -235,7 +234,7 @@ def _process(
 
 
 def _environment(part: Part, asked: Asked) -> dict[str, str]:
-    """A CPU has no compiled kernels: Triton's interpreter takes their place, which is chosen at its import."""
+    """A CPU has no compiled kernels: Triton's interpreter takes their place, chosen when it is imported."""
     environment = dict(os.environ)
     if part.name == "kernels" and not _gpu(asked.device):
         environment["TRITON_INTERPRET"] = "1"
@@ -278,7 +277,8 @@ def _code(code: int) -> str:
 
 def shown(found: Mapping[str, Any]) -> str:
     """What was found, in a line."""
-    mark = {True: "ok", False: "FAILS"}.get(found.get("passed"), "")  # type: ignore[call-overload]  # None too
+    passed = found.get("passed")
+    mark = "" if passed is None else "ok" if passed else "FAILS"
     rest = (f"{key} {_value(value)}" for key, value in found.items() if key != "passed")
     return "  ".join(part for part in (mark, *rest) if part)
 
@@ -290,13 +290,20 @@ def _value(value: Any) -> str:
 @click.command("gpu-check")
 @click.option("--checkpoint", help="a real checkpoint, a directory or a hub id: read, spoken by, heard")
 @click.option("--golden", type=click.Path(path_type=Path), help="a directory with case-*.npz; else a toy's")
-@click.option("--official", type=click.Path(path_type=Path),
-              help="case-*.npz of what the official code answered on --checkpoint")
-@click.option("--clip", type=click.Path(path_type=Path), help="a voice for --checkpoint: a mono WAV of 24 kHz")
+@click.option(
+    "--official",
+    type=click.Path(path_type=Path),
+    help="case-*.npz of what the official code answered on --checkpoint",
+)
+@click.option("--clip", type=click.Path(path_type=Path), help="a voice for --checkpoint: mono WAV, 24 kHz")
 @click.option("--clip-words", help="what is said in --clip")
 @click.option("--device", default="auto", help="cpu, cuda, …; auto: the GPU where there is one")
-@click.option("--size", type=click.Choice(["auto", "full", "small"]), default="auto",
-              help="of the model with drawn weights; auto: full on a GPU")
+@click.option(
+    "--size",
+    type=click.Choice(["auto", "full", "small"]),
+    default="auto",
+    help="of the model with drawn weights; auto: full on a GPU",
+)
 @click.option("--seconds", type=click.FloatRange(10), default=600.0, help="for all parts together")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("gpu-check"), help="a directory")
 @click.option("--fresh", is_flag=True, help="begin anew, whatever an earlier run has found")
@@ -319,7 +326,7 @@ def gpu_check(
     if (clip is None) != (clip_words is None):
         raise click.UsageError("--clip and --clip-words go together")
     asked = Asked(
-        device, size, checkpoint, *(_absolute(path) for path in (golden, official, clip)), clip_words,
+        device, size, checkpoint, _absolute(golden), _absolute(official), _absolute(clip), clip_words,
         str(out.resolve()),
     )  # fmt: skip
     notes = Notes.open(out / "gpu-check.json", fresh=fresh)

@@ -80,7 +80,7 @@ def test_a_replay_sends_who_takes_part_and_answers_their_rows(monkeypatch: pytes
 
 def test_a_step_costs_the_replies_in_it_whatever_slots_they_have(monkeypatch: pytest.MonkeyPatch) -> None:
     """46 replies on the highest slots of 400, as it is once all are open: 48 rows, not 400."""
-    monkeypatch.setattr(Runner, "_capture", lambda _, shape: seen.append(shape.rows))
+    monkeypatch.setattr(Runner, "_capture", lambda _, shape, __: seen.append(shape.rows))
     runner, seen = Runner(step, 400, torch.device("cuda")), []  # type: ignore[var-annotated]
     for replies in (1, 3, 46, 100, 400):
         runner.prepare(shape(replies))
