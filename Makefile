@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run models wheel test lint bench bench-calls bench-web bench-echo bench-engine bench-ears bench-consent bench-watermark prove prove-null prove-null-halves prove-detector prove-wheel prove-steady clean
+.PHONY: run models wheel test lint bench bench-calls bench-web bench-echo bench-engine bench-ears bench-consent bench-watermark gpu-check prove prove-null prove-null-halves prove-detector prove-wheel prove-steady clean
 
 run: models $(if $(filter chroma,$(VOICEGATE_ENGINE)),$(VENV)/.chroma)
 	@$(BIN)/voicegate run
@@ -69,6 +69,10 @@ bench-watermark: $(VENV)/.test
 	$(BIN)/python -m benchmarks.watermark
 	$(BIN)/python -m benchmarks.watermark.figures
 	$(BIN)/python -m benchmarks.watermark.among_calls
+
+# what only a GPU can tell, in ten minutes; a second run goes on. More: make gpu-check ASKED='--checkpoint DIR'
+gpu-check: $(VENV)/.chroma
+	$(BIN)/voicegate engine gpu-check $(ASKED)
 
 # long proofs, hours together; each goes on where it was killed
 prove: prove-null prove-null-halves prove-detector prove-wheel prove-steady

@@ -117,7 +117,8 @@ class Crowd:
 
         def first_sound() -> None:
             ear.finish()
-            ear.listen()
+            if (wanted := ear.wanted()) is not None:
+                ear.learn(wanted, self.steps.encoder(wanted.mels))
             heard = ear.heard()
             self.slots.thinker.cut(slot, self.context - CLOSING - len(heard))
             self.steps.prefill({slot: torch.cat((heard, self._text()))})

@@ -27,6 +27,7 @@ Status = Literal["passed", "failed", "broken", "late", "missing", "under way"]
 """`failed`: something found is not as it must be; `broken`: its process died or an error ended it; `late`:
 its time was up; `missing`: what it needs is not at hand."""
 FORMAT: Final = 1
+PROGRAM = "model.chroma.tools.gpu_parts"
 RESTARTS: Final = 8
 """Of a part whose process died over one of its steps."""
 LEAST_S: Final = 5.0
@@ -58,7 +59,7 @@ PARTS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CheckAsked:
     """The settings, as the parts get them."""
 
     device: str = "auto"
@@ -118,20 +119,20 @@ class Notes:
             raise CheckpointError(f"{self.path} cannot be written: {error.strerror or error}") from None
 
 
-def due(entry: Entry | None, part: Part, asked: Asked) -> bool:
+def due(entry: Entry | None, part: Part, asked: CheckAsked) -> bool:
     """Whether the part must run: it has not, was killed, or was asked of something else."""
     if entry is None or entry.status in ("under way", "missing"):
         return True
     return entry.asked != settings(part, asked)
 
 
-def settings(part: Part, asked: Asked) -> dict[str, Any]:
+def settings(part: Part, asked: CheckAsked) -> dict[str, Any]:
     """What the part's findings depend on."""
     every = asdict(asked)
     return {name: every[name] for name in ("device", "size", *part.of)}
 
 
-def run(notes: Notes, asked: Asked, seconds: float, say: Callable[[str], None]) -> bool:
+def run(notes: Notes, asked: CheckAsked, seconds: float, say: Callable[[str], None]) -> bool:
     """All that is due within so many seconds; whether nothing failed."""
     until = time.monotonic() + seconds
     for part in PARTS:
@@ -154,7 +155,7 @@ def run(notes: Notes, asked: Asked, seconds: float, say: Callable[[str], None]) 
 
 
 def _perform(
-    part: Part, entry: Entry, notes: Notes, asked: Asked, seconds: float, say: Callable[[str], None]
+    part: Part, entry: Entry, notes: Notes, asked: CheckAsked, seconds: float, say: Callable[[str], None]
 ) -> None:
     """The part to its end, in as many processes as that takes."""
     began = time.monotonic()
@@ -195,12 +196,12 @@ End = Literal["done", "missing", "late", "died"]
 
 
 def _process(
-    part: Part, entry: Entry, asked: Asked, seconds: float, tell: Callable[[str, dict[str, Any]], None]
+    part: Part, entry: Entry, asked: CheckAsked, seconds: float, tell: Callable[[str, dict[str, Any]], None]
 ) -> tuple[End, str]:
     """One process; how it ended, and why."""
     known = {name: found for name, found in entry.found.items() if not found.get("under way")}
     order = {"asked": asdict(asked), "known": known, "seconds": max(1.0, seconds - 2.0)}
-    command = [sys.executable, "-m", "model.chroma.tools.gpu_parts", part.name]
+    command = [sys.executable, "-m", PROGRAM, part.name]
     errors = Path(asked.folder) / f"{part.name}.log"
     with errors.open("w") as log:
         child = subprocess.Popen(  # noqa: S603  # ourselves
@@ -233,7 +234,7 @@ def _process(
             child.wait()
 
 
-def _environment(part: Part, asked: Asked) -> dict[str, str]:
+def _environment(part: Part, asked: CheckAsked) -> dict[str, str]:
     """A CPU has no compiled kernels: Triton's interpreter takes their place, chosen when it is imported."""
     environment = dict(os.environ)
     if part.name == "kernels" and not _gpu(asked.device):
@@ -325,7 +326,7 @@ def gpu_check(
         raise CheckpointError(f"{out} cannot be made: {error.strerror or error}") from None
     if (clip is None) != (clip_words is None):
         raise click.UsageError("--clip and --clip-words go together")
-    asked = Asked(
+    asked = CheckAsked(
         device, size, checkpoint, _absolute(golden), _absolute(official), _absolute(clip), clip_words,
         str(out.resolve()),
     )  # fmt: skip

@@ -18,7 +18,7 @@ from model.chroma.network import checkpoint
 from model.chroma.network.weights import Chroma
 from model.chroma.serving.engine import EngineSettings, place
 from model.chroma.tools import bench, toy
-from model.chroma.tools.gpu_check import Asked
+from model.chroma.tools.gpu_check import CheckAsked
 
 Size = Literal["full", "small"]
 
@@ -31,7 +31,7 @@ class Missing(Exception):
 class Job:
     """One part's order, and where its findings go."""
 
-    asked: Asked
+    asked: CheckAsked
     known: Mapping[str, Mapping[str, Any]]
     until: float
     told: TextIO

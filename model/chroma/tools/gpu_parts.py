@@ -26,10 +26,10 @@ from model.chroma.network import checkpoint
 from model.chroma.network.weights import Chroma
 from model.chroma.tools import floor as floors
 from model.chroma.tools import golden, gpu_figures, replays
-from model.chroma.tools.gpu_check import Asked
+from model.chroma.tools.gpu_check import CheckAsked
 from model.chroma.tools.gpu_job import Job, Missing
 
-COMPANY: Final = {"full": (1, 8, 64), "small": (1, 3, 8)}
+COMPANY: Final = {"full": (1, 8, 64), "small": (1, 3)}
 FORMS: Final[tuple[golden.Form, ...]] = ("one-shot", "streamed")
 Compare = Callable[[Chroma, Sequence[golden.Case], golden.Form], list[golden.Verdict]]
 
@@ -152,7 +152,7 @@ def recorded(job: Job) -> None:
                 continue
             model = job.load(dtype)
             job.do(f"batched {name}", partial(_compared, compare, model, [cases], "batched"))
-            few = [[case] for case in cases[:2]]
+            few = [[case] for case in cases[: 2 if job.size == "full" else 1]]
             job.do(f"streamed {name}", partial(_compared, compare, model, few, "streamed"))
 
 
@@ -165,7 +165,7 @@ def graphs(job: Job) -> None:
             model, exact = job.load(dtype), dtype == torch.float32
             compare = partial(replays.verify, official=exact)
             job.do(f"batched {name}", partial(_compared, compare, model, [cases], "batched"))
-            for form in FORMS:
+            for form in FORMS if exact or job.size == "full" else ():
                 job.do(f"{form} {name}", partial(_compared, compare, model, [cases[:1]], form))
     model = job.model()
     for calls in COMPANY[job.size]:
@@ -203,7 +203,7 @@ def main() -> None:
     told = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever libraries print is no finding
     order = json.load(sys.stdin)
-    job = Job(Asked(**order["asked"]), order["known"], time.monotonic() + order["seconds"], told)
+    job = Job(CheckAsked(**order["asked"]), order["known"], time.monotonic() + order["seconds"], told)
     _end_with(os.getppid())
     if job.device.type != "cuda":
         torch.set_num_threads(min(2, torch.get_num_threads()))

@@ -40,7 +40,7 @@ Check = tuple[str, Callable[[], Found]]
 
 
 @dataclass(frozen=True, slots=True)
-class Heads:
+class HeadShape:
     """A part's attention; `width`: new positions of a row."""
 
     name: str
@@ -52,12 +52,12 @@ class Heads:
 
 
 FULL: Final = (
-    Heads("thinker", 16, 2, 128, 1),
-    Heads("backbone, sound", 32, 8, 64, 1),
-    Heads("backbone, pair", 32, 8, 64, 3),
-    Heads("codec", 8, 8, 64, 2, 250),
+    HeadShape("thinker", 16, 2, 128, 1),
+    HeadShape("backbone, sound", 32, 8, 64, 1),
+    HeadShape("backbone, pair", 32, 8, 64, 3),
+    HeadShape("codec", 8, 8, 64, 2, 250),
 )
-SMALL: Final = (Heads("two heads", 4, 2, 16, 1), Heads("a ring", 2, 2, 12, 2, 70))
+SMALL: Final = (HeadShape("two heads", 4, 2, 16, 1), HeadShape("a ring", 2, 2, 12, 2, 70))
 
 
 def checks(device: torch.device, *, small: bool) -> Iterator[Check]:
@@ -92,14 +92,14 @@ def checks(device: torch.device, *, small: bool) -> Iterator[Check]:
             yield f"{kind} weights, {size}, {of}", partial(_bytes, device, kind, size, dtype)
 
 
-def _drawn_heads(draw_shapes: torch.Generator) -> Heads:
+def _drawn_heads(draw_shapes: torch.Generator) -> HeadShape:
     """A shape that nobody chose."""
 
     def one(low: int, high: int) -> int:
         return int(torch.randint(low, high + 1, (), generator=draw_shapes))
 
     kv_heads, group, dim = one(1, 4), one(1, 4), 2 * one(5, 40)
-    return Heads(f"{kv_heads * group} / {kv_heads} heads of {dim}", kv_heads * group, kv_heads, dim, 1)
+    return HeadShape(f"{kv_heads * group} / {kv_heads} heads of {dim}", kv_heads * group, kv_heads, dim, 1)
 
 
 # ── what is drawn, and what is found ─────────────────────────────────────────────────────────────────────
@@ -151,7 +151,7 @@ def _dot(device: torch.device) -> Any:
 class Caches:
     """The same past twice: for kernels, and in float64 for plain torch. Scratch is no number."""
 
-    def __init__(self, device: torch.device, of: Heads, lengths: list[int], dtype: torch.dtype) -> None:
+    def __init__(self, device: torch.device, of: HeadShape, lengths: list[int], dtype: torch.dtype) -> None:
         capacity = of.window + of.width if of.window else 64 * (max(lengths) // 64 + 2)
         page = None if of.window else PAGE
         self.ours, self.plain = (
@@ -180,11 +180,11 @@ def _angles(device: torch.device, dtype: torch.dtype, *shape: int) -> tuple[Tens
 
 
 def _projected(
-    device: torch.device, of: Heads, batch: int, width: int, dtype: torch.dtype
+    device: torch.device, of: HeadShape, batch: int, width: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values as parts of one projection, `(B, T, heads * D)`."""
     widths = [of.heads * of.dim, of.kv_heads * of.dim, of.kv_heads * of.dim]
-    q, k, v = _drawn(device, dtype, batch, width, sum(widths)).split(widths, dim=-1)
+    q, k, v = torch.split(_drawn(device, dtype, batch, width, sum(widths)), widths, dim=-1)
     return q, k, v
 
 
@@ -196,7 +196,7 @@ def _by_head(x: Tensor, dim: int) -> Tensor:
 
 
 @torch.inference_mode()
-def _step(device: torch.device, of: Heads, rows: int, dtype: torch.dtype) -> Found:
+def _step(device: torch.device, of: HeadShape, rows: int, dtype: torch.dtype) -> Found:
     """A step's rows, in an order of their own: at the edges of blocks, at rest, at their beginning."""
     edges = [0, PAGE - 1, PAGE, 17, 3 * PAGE + 5] if of.window is None else [0, 3, 200, 500]
     lengths = [edges[row % len(edges)] + row // len(edges) % 5 for row in range(rows)]
@@ -228,7 +228,7 @@ def _step(device: torch.device, of: Heads, rows: int, dtype: torch.dtype) -> Fou
 
 
 @torch.inference_mode()
-def _prefill(device: torch.device, of: Heads, widths: tuple[int, ...], dtype: torch.dtype) -> Found:
+def _prefill(device: torch.device, of: HeadShape, widths: tuple[int, ...], dtype: torch.dtype) -> Found:
     """New positions of several slots as one run, behind pasts of their own."""
     lengths = [(PAGE - 3 + 70 * slot) % 150 for slot in range(len(widths))]
     caches = Caches(device, of, lengths, dtype)

@@ -55,7 +55,7 @@ class Tape:
             operation.again()
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
+class _Taping(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
     """Writes what torch is asked to do on a tape."""
 
     def __init__(self, tape: Tape) -> None:
@@ -88,7 +88,7 @@ class TapeRecorder:
         for _ in range(2):
             work()
         tape = Tape()
-        with _Watch(tape):
+        with _Taping(tape):
             found = work()
         return tape, found
 
