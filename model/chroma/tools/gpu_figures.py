@@ -15,6 +15,7 @@ from model.chroma.network.quirks import SERVING
 from model.chroma.network.weights import Chroma
 from model.chroma.serving import admission
 from model.chroma.serving.chunk_encoder import ChunkEncoder
+from model.chroma.serving.fates import give_back
 from model.chroma.serving.slots import Slots
 from model.chroma.serving.steps import Steps
 from model.chroma.tools import crowd
@@ -44,7 +45,7 @@ def crowds(job: Job) -> None:
             continue
         began = time.monotonic()
         job.do(f"{calls} calls", partial(_crowd, model, calls, size, floor))
-        admission.give_back(job.device)
+        give_back(job.device)
         took[calls] = time.monotonic() - began
 
 
@@ -148,7 +149,7 @@ def admitted(job: Job) -> None:
     before = admission.free_bytes(job.device)
     job.tell("before", **{"free GB": before / 1e9})
     job.do("auto", partial(_auto, model, TRIALS_CONTEXT[size], voices))
-    admission.give_back(job.device)
+    give_back(job.device)
     left = before - admission.free_bytes(job.device)
     job.tell("after", **{"kept GB": left / 1e9}, **_kept(job.device, left))
 

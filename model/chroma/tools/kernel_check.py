@@ -26,10 +26,10 @@ from model.chroma.kernels.fused_kernel import add_norm, gated, rotate_put
 from model.chroma.kernels.prefill_kernel import tile_attend
 from model.chroma.network.attention import attend
 from model.chroma.network.cache import PAGE, KVCache
-from model.chroma.network.packing import Packing
 from model.chroma.network.precision import ByteLinear
 from model.chroma.network.rope import rotate
 from model.chroma.network.sampling import gumbel, pick
+from model.chroma.network.token_run import Packing
 
 DTYPES: Final = (torch.bfloat16, torch.float32)
 NEAR: Final = {torch.bfloat16: 1e-2, torch.float32: 1e-5}
