@@ -211,7 +211,7 @@ class ChromaEngine:
     async def open(self, grant: VoiceGrant, reference: Reference) -> ChromaConversation:
         """A conversation in the reference's voice. Raises `EngineBusy`, `VoiceError`."""
         self._admit()
-        slot = heapq.heappop(self._free)  # the lowest, so that steps cover few idle slots
+        slot = heapq.heappop(self._free)
         try:
             voice = await self._voice(grant, reference)
         except BaseException as error:
