@@ -237,6 +237,9 @@ def kept(steps: Steps) -> dict[str, Tensor]:
 class Padded:
     """Runs steps as a graph does, in a bucket of `rows` that the scratch slot fills."""
 
+    graphs = False
+    """none is captured: caches are read to the furthest row's end"""
+
     def __init__(self, steps: Steps, rows: int = 4) -> None:
         self._steps, self._rows = steps, rows
 
