@@ -84,13 +84,13 @@ async (wanted) => {
         count += part.length;
       }
       const stats = [...(await peer.getStats()).values()].find((one) => one.type === "inbound-rtp");
-      const sound = new Int16Array(count);
+      const sound = new Float32Array(count);
       let at = 0;
-      for (const part of parts) for (const one of part) sound[at++] = Math.max(-1, Math.min(1, one)) * 32767;
+      for (const part of parts) { sound.set(part, at); at += part.length; }
       const bytes = new Uint8Array(sound.buffer);
       let text = "";
-      for (let from = 0; from < bytes.length; from += 32768)
-        text += String.fromCharCode(...bytes.subarray(from, from + 32768));
+      for (let from = 0; from < bytes.length; from += 10000)
+        text += String.fromCharCode(...bytes.subarray(from, from + 10000));
       resolve({ rate, sound: btoa(text), stats });
     };
   });
@@ -228,7 +228,7 @@ class Recorder:
         path = self._folder / FOLDER / f"{name_of(sent)}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
         # the silence in front is taken off by a fixed time: where the speech lies is for detectors to find
-        sound = np.frombuffer(base64.b64decode(found["sound"]), np.int16)
+        sound = int16_from_float(np.frombuffer(base64.b64decode(found["sound"]), np.float32))
         begin = round((SETTLED_S - 0.2) * found["rate"])
         np.savez_compressed(
             path, sound=sound[begin:], rate_hz=found["rate"], seconds=seconds, stats=json.dumps(stats)
