@@ -1,8 +1,9 @@
 """Our Triton kernels compiled ahead of time: `python -m benchmarks.engine_kernels [--target sm_100]`.
 
-What is compiled is what the code launches: steps, prefills, a voice and rounded weights of the full model are
-traced on shapes alone (`model.chroma.tools.launches`), and Triton is asked to warm up for each of the calls.
-Each distinct combination of types, constants, and what is known of integers and addresses, is one variant.
+What is compiled is what the code launches: steps, prefills and a voice of the full model, with weights and with
+keys and values in bytes too, are traced on shapes alone (`model.chroma.tools.launches`), and Triton is asked to
+warm up for each of the calls. Each distinct combination of types, constants, and what is known of integers and
+addresses, is one variant.
 Needs triton, whose compiler, assembler and `cuobjdump` are its own, and no GPU.
 """
 
@@ -31,13 +32,15 @@ from triton.runtime.jit import JITFunction, MockTensor
 
 import model.chroma.kernels as package
 from model.chroma.kernels.byte_kernel import narrow
-from model.chroma.network.precision import Weights
+from model.chroma.network.precision import KV, Weights
 from model.chroma.serving import voices
 from model.chroma.tools import launches
 from model.chroma.tools.launches import KernelCall
 
 TARGETS: Final = ("sm_80", "sm_90", "sm_100")
 """An A100's, an H100's and H200's, a B200's."""
+WITHOUT_FP8: Final = ("sm_80",)
+"""Triton has no e4m3 there, and the engine takes neither weights nor keys and values in fp8."""
 VARIED: Final = {"SPLITS": (1, 32), "SHARED": (False, True)}
 """Constants that the size of a device decides, and what they may be: into how many shares a row's keys are
 cut, and whether the inputs of a product are. Calls on shapes alone have one of them."""
@@ -74,14 +77,14 @@ def kernels() -> dict[str, JITFunction]:
 
 @cache
 @torch.inference_mode()
-def calls(weights: Weights = "full") -> list[KernelCall]:
+def calls(weights: Weights = "full", kv: KV = "full") -> list[KernelCall]:
     """Every launch of our kernels in steps of several sizes, prefills and a voice of the full model; with
     rounded weights in steps alone."""
-    return list(_calls(weights))
+    return list(_calls(weights, kv))
 
 
-def _calls(weights: Weights) -> Iterator[KernelCall]:
-    model = launches.on_paper(launches.full_size(), weights=weights)
+def _calls(weights: Weights, kv: KV) -> Iterator[KernelCall]:
+    model = launches.on_paper(launches.full_size(), weights=weights, kv=kv)
     steps = launches.steps_on_paper(model, SLOTS)
     for rows in ROWS if weights == "full" else BYTE_ROWS:
         yield from launches.of_step(steps, rows, words=True, pairs=True).calls
@@ -171,8 +174,10 @@ def _read(name: str, kernel: Any) -> Compiled:
 
 def everything(target: str) -> list[Compiled]:
     """All variants that serving needs."""
-    kinds: tuple[Weights, ...] = ("full", "int8", "fp8")
-    return compiled((call for kind in kinds for call in calls(kind)), target)
+    kinds: list[tuple[Weights, KV]] = [("full", "full"), ("int8", "full")]
+    if target not in WITHOUT_FP8:
+        kinds += [("fp8", "full"), ("full", "fp8")]
+    return compiled((call for kind in kinds for call in calls(*kind)), target)
 
 
 @click.command()

@@ -1,6 +1,6 @@
 """What a step, a prefill and the audio encoder of the full model launch, counted on shapes alone.
 
-python -m benchmarks.engine_launches [--weights int8] [--kinds]
+python -m benchmarks.engine_launches [--weights int8] [--kv fp8] [--kinds]
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--weights", choices=("full", "int8", "fp8"), default="full")
+    parser.add_argument("--kv", choices=("full", "fp8"), default="full")
     parser.add_argument("--kinds", action="store_true", help="what was launched, by name")
     args = parser.parse_args()
     steps = launches.steps_on_paper(
-        launches.on_paper(launches.full_size(), weights=args.weights), slots=2 * ROWS
+        launches.on_paper(launches.full_size(), weights=args.weights, kv=args.kv), slots=2 * ROWS
     )
     found: dict[str, Launches] = {
         f"step, {'a word' if words else 'no word'}, {'pairs' if pairs else 'sound'}": launches.of_step(

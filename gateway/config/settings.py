@@ -89,6 +89,9 @@ class Settings(BaseModel):
     chroma_weights: Literal["full", "int8", "fp8"] = Field(
         "full", description="int8, fp8: Chroma's linear layers in a byte a weight"
     )
+    chroma_kv: Literal["full", "fp8"] = Field(
+        "full", description="fp8: what Chroma remembers of calls in a byte a number, for more calls"
+    )
     chroma_context: int = Field(
         4096,
         ge=256,

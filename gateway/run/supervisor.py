@@ -114,6 +114,7 @@ class Supervisor:
             "VOICEGATE_CHROMA_DEVICE": settings.chroma_device,
             "VOICEGATE_CHROMA_DTYPE": settings.chroma_dtype,
             "VOICEGATE_CHROMA_WEIGHTS": settings.chroma_weights,
+            "VOICEGATE_CHROMA_KV": settings.chroma_kv,
             "VOICEGATE_CHROMA_CONTEXT": str(settings.chroma_context),
             "VOICEGATE_CHROMA_PROMISED": str(settings.chroma_promised),
             "VOICEGATE_CHROMA_REPLY_S": str(settings.chroma_reply_s),

@@ -18,6 +18,8 @@ from model.chroma.kernels.places import page_of
 
 BLOCK = 64
 """Keys that are read at once; all of them lie in one page."""
+BYTE_BLOCK = 32
+"""The same of keys in a byte a number: made wide, 64 take more registers than keep the device full."""
 STAGES, RING_STAGES = 5, 3
 """Iterations under way: two blocks of keys are on their way, and a page's number comes two before them."""
 LEAST = 16
@@ -141,15 +143,15 @@ def split_attend(
     them. Each position sees itself and what is before it, with a `window` (in a ring, which is one page) no
     more than that; `counts` `(B,)` of them are real, the others' outputs mean nothing, and a row of none is
     not read. `splits`: a power of two (None: as the device is filled); `dot`: the products' type (None: that
-    of the keys). A ring is short: one program reads it. The output `(B, heads, T, D)` lies with each
-    position's heads side by side, as the next product wants them.
+    of the queries), to which keys and values in float8 are made wide. A ring is short: one program reads it.
+    The output `(B, heads, T, D)` lies with each position's heads side by side, as the next product wants it.
     """
     batch, heads, width, dim = q.shape
     _, kv_heads, page, _ = keys.shape
     group = heads // kv_heads
     splits = splits or (1 if window else _splits(q.device, batch * kv_heads))
     if dot is None:
-        dot = tl.float32 if keys.dtype == torch.float32 else tl.bfloat16
+        dot = tl.float32 if q.dtype == torch.float32 else tl.bfloat16
     wide = max(LEAST, triton.next_power_of_2(dim))
     queries = max(LEAST, triton.next_power_of_2(group * width))
     out = torch.empty(batch, width, heads, dim, device=q.device, dtype=q.dtype)
@@ -164,7 +166,8 @@ def split_attend(
         _share[(batch * kv_heads, splits)](
             q, keys, values, table, rows, parts, lse, starts, counts, dim**-0.5,
             *q.stride()[:3], *keys.stride()[:3], table.stride(0),
-            KV=kv_heads, GROUP=group, T=width, D=dim, QUERIES=queries, WIDE=wide, BLOCK=BLOCK, PAGE=page,
+            KV=kv_heads, GROUP=group, T=width, D=dim, QUERIES=queries, WIDE=wide,
+            BLOCK=BYTE_BLOCK if keys.itemsize == 1 else BLOCK, PAGE=page,
             WINDOW=window or 0, SPLITS=splits, DOT=dot,
             num_stages=RING_STAGES if window else STAGES,
         )  # fmt: skip

@@ -38,21 +38,26 @@ def _rotate_put(
     if head < HEADS + KV:
         if head < HEADS:
             source = q + token * q_at + head * 2 * HALF
-            target = out + ((row * HEADS + head) * width + at) * 2 * HALF
         else:
             source = k + token * k_at + (head - HEADS) * 2 * HALF
-            target = keys + found + (head - HEADS) * kv_head
         first = tl.load(source + d, mask=real).to(tl.float32)
         second = tl.load(source + HALF + d, mask=real).to(tl.float32)
         c = tl.load(cos + row * angles_row + at * HALF + d, mask=real).to(tl.float32)
         s = tl.load(sin + row * angles_row + at * HALF + d, mask=real).to(tl.float32)
-        tl.store(target + d, first * c - second * s, mask=real)
-        tl.store(target + HALF + d, second * c + first * s, mask=real)
+        if head < HEADS:
+            turned = out + ((row * HEADS + head) * width + at) * 2 * HALF
+            tl.store(turned + d, first * c - second * s, mask=real)
+            tl.store(turned + HALF + d, second * c + first * s, mask=real)
+        else:  # a cache may have another type than what is asked of it
+            key = keys + found + (head - HEADS) * kv_head
+            tl.store(key + d, first * c - second * s, mask=real)
+            tl.store(key + HALF + d, second * c + first * s, mask=real)
     else:
-        source = v + token * v_at + (head - HEADS - KV) * 2 * HALF
-        target = values + found + (head - HEADS - KV) * kv_head
-        tl.store(target + d, tl.load(source + d, mask=real), mask=real)
-        tl.store(target + HALF + d, tl.load(source + HALF + d, mask=real), mask=real)
+        given = v + token * v_at + (head - HEADS - KV) * 2 * HALF
+        value = values + found + (head - HEADS - KV) * kv_head
+        # by float32, from which float8 is rounded once and ends at its largest
+        tl.store(value + d, tl.load(given + d, mask=real).to(tl.float32), mask=real)
+        tl.store(value + HALF + d, tl.load(given + HALF + d, mask=real).to(tl.float32), mask=real)
 
 
 def rotate_put(
@@ -70,7 +75,8 @@ def rotate_put(
 
     Turned keys and the values go to `places` `(B or 1, T)` of the slots `rows` `(B,)`, in `keys` and `values`
     `(pages, kv_heads, page, D)` by `table`, as a `KVCache` has them. `angles` as `Rope` has them, of as many
-    rows as `places`, or one. `q`, `k` and `v` may be parts of one projection.
+    rows as `places`, or one. `q`, `k` and `v` may be parts of one projection. A cache in float8 gets them
+    rounded to it.
     """
     batch, width = q.shape[:2]
     _, kv_heads, page, dim = keys.shape

@@ -19,6 +19,8 @@ from model.chroma.kernels.places import page_of
 
 BLOCK = 64
 """Keys that are read at once; all of them lie in one page."""
+BYTE_BLOCK = 32
+"""The same of keys in a byte a number: made wide, 64 take more registers than keep the device full."""
 LEAST = 16
 """`tl.dot` takes no less of any axis."""
 WAVES = 2
@@ -103,14 +105,15 @@ def tile_attend(
     Token t stands at `positions` `(tokens,)` of the slot `rows` `(tokens,)` and sees itself and what is
     before it there. `tiles` `(n, 2)`: first token and number, at most `tile`, of neighbours in one slot. The
     outputs of tokens in no tile mean nothing. `splits`: a power of two (None: as the device is filled);
-    `dot`: the products' type (None: that of the keys).
+    `dot`: the products' type (None: that of the queries). Keys and values in float8 are made wide where they
+    are read.
     """
     tokens, heads, _, dim = q.shape
     _, kv_heads, page, _ = k.shape
     group = heads // kv_heads
     splits = splits or _splits(q.device, max(1, tokens // tile) * kv_heads)
     if dot is None:
-        dot = tl.float32 if k.dtype == torch.float32 else tl.bfloat16
+        dot = tl.float32 if q.dtype == torch.float32 else tl.bfloat16
     parts = torch.empty(tokens, kv_heads, splits, group, dim, device=q.device, dtype=torch.float32)
     lse = torch.empty(parts.shape[:-1], device=q.device, dtype=torch.float32)
     out = torch.empty(q.shape, device=q.device, dtype=q.dtype)
@@ -123,8 +126,8 @@ def tile_attend(
         _tile_share[(len(tiles) * kv_heads, splits)](
             q, k, v, table, rows, positions, tiles, parts, lse, dim**-0.5,
             table.stride(0), *k.stride()[:3],
-            KV=kv_heads, GROUP=group, D=dim, QUERIES=queries, WIDE=wide, BLOCK=BLOCK, PAGE=page,
-            SPLITS=splits, DOT=dot,
+            KV=kv_heads, GROUP=group, D=dim, QUERIES=queries, WIDE=wide,
+            BLOCK=BYTE_BLOCK if k.itemsize == 1 else BLOCK, PAGE=page, SPLITS=splits, DOT=dot,
         )  # fmt: skip
         _combine[(tokens * kv_heads, group)](
             parts, lse, out, KV=kv_heads, GROUP=group, T=1, D=dim, WIDE=wide, SPLITS=splits

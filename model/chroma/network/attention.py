@@ -86,7 +86,7 @@ class Attention(nn.Module):
             run = span.run
             return tile_attend(q, keys, values, cache.table, run.rows, run.positions, run.tiles, run.tile)
         if span.starts is None:
-            return attend(q, *cache.read(layer, span), span.mask)
+            return attend(q, *cache.read(layer, span, q.dtype), span.mask)
         assert span.counts is not None  # noqa: S101  # for mypy: a span has both or neither
         return split_attend(
             q, keys, values, cache.table, span.rows, span.starts, span.counts, window=cache.window

@@ -9,6 +9,9 @@ older ones are forgotten.
 How many positions a slot has seen is kept twice: `ends` on the device, which a frame's step reads and moves
 without asking the host, and `lengths` on the host. Prefill, `cut` and `give` are decided by the host and
 change both; what a frame's step did, the host is told by `learn`.
+
+Keys and values may be kept in a narrower type than they are computed in: they are rounded once, where they
+are written, and made wide again where they are read (`rounded`).
 """
 
 from __future__ import annotations
@@ -56,6 +59,14 @@ class Span:
     """the only page that holds what is live, where the host knows it"""
     depth: int | None = None
     """where a frame's depth goes on, the same for all rows"""
+
+
+def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """As a cache of this type keeps it: what is beyond the largest number of float8 becomes the largest."""
+    if dtype.itemsize == 1 and x.dtype != dtype:
+        most = torch.finfo(dtype).max
+        x = x.clamp(-most, most)
+    return x.to(dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,28 +258,28 @@ class KVCache:
         """Writes `(B, kv_heads, T, D)`; returns all that is live, `(B, kv_heads, live, D)`."""
         if span.put is None:
             start = span.live - k.shape[2]
-            self.keys[layer, : len(k), :, start : span.live] = k
-            self.values[layer, : len(v), :, start : span.live] = v
+            self.keys[layer, : len(k), :, start : span.live] = rounded(k, self.keys.dtype)
+            self.values[layer, : len(v), :, start : span.live] = rounded(v, self.values.dtype)
         else:
             page, place = (index[:, None] for index in span.put)
             head = torch.arange(k.shape[1], device=k.device)[None, :, None]
-            self.keys[layer].index_put_((page, head, place), k)
-            self.values[layer].index_put_((page, head, place), v)
-        return self.read(layer, span)
+            self.keys[layer].index_put_((page, head, place), rounded(k, self.keys.dtype))
+            self.values[layer].index_put_((page, head, place), rounded(v, self.values.dtype))
+        return self.read(layer, span, k.dtype)
 
-    def read(self, layer: int, span: Span) -> tuple[Tensor, Tensor]:
-        """Keys and values of all that is live, `(B, kv_heads, live, D)`."""
-        if span.pages is None:
-            rows = len(span.rows)
-            return self.keys[layer, :rows, :, : span.live], self.values[layer, :rows, :, : span.live]
-        if span.page is not None:
-            one = slice(span.page, span.page + 1)
-            return self.keys[layer, one, :, : span.live], self.values[layer, one, :, : span.live]
-        keys, values = (
-            whole[layer][span.pages].transpose(1, 2).flatten(2, 3)[:, :, : span.live]
-            for whole in (self.keys, self.values)
-        )
+    def read(self, layer: int, span: Span, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Keys and values of all that is live, `(B, kv_heads, live, D)`, in this type."""
+        keys, values = (self._live(whole[layer], span).to(dtype) for whole in (self.keys, self.values))
         return keys, values
+
+    @staticmethod
+    def _live(whole: Tensor, span: Span) -> Tensor:
+        """Of one layer, as it is kept."""
+        if span.pages is None:
+            return whole[: len(span.rows), :, : span.live]
+        if span.page is not None:
+            return whole[span.page : span.page + 1, :, : span.live]
+        return whole[span.pages].transpose(1, 2).flatten(2, 3)[:, :, : span.live]
 
     def advance(self, span: Span | Packed) -> None:
         """The step is done: its positions count."""
@@ -357,12 +368,12 @@ class KVCache:
         return self._held(self.keys, slot, length), self._held(self.values, slot, length)
 
     def give(self, slot: int, keys: Tensor, values: Tensor) -> None:
-        """Starts a slot with what `take` answered."""
+        """Starts a slot with what `take` answered, here or of a cache of another type."""
         length = keys.shape[2]
         self.reserve({slot: length})
         at = torch.arange(length, device=self.keys.device)
         page, place = self.table[slot].long()[at // self.page], at % self.page
         for whole, part in ((self.keys, keys), (self.values, values)):
             # the indexed axes come first, `(length, layers, kv_heads, D)`
-            whole[:, page, :, place] = part.permute(2, 0, 1, 3).to(whole)
+            whole[:, page, :, place] = rounded(part.permute(2, 0, 1, 3).to(whole.device), whole.dtype)
         self._set(slot, length)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from model.chroma.network import config as chroma_config
 from model.chroma.network.config import ChromaConfig
 from model.chroma.network.joined import joined_owner
-from model.chroma.network.precision import Weights, round_weights
+from model.chroma.network.precision import KV, Weights, keep_kv, round_weights
 from model.chroma.network.weights import Chroma
 from model.errors import CheckpointError
 
@@ -161,8 +161,10 @@ def load(
     dtype: torch.dtype,
     codec_dtype: torch.dtype | None = None,
     weights: Weights = "full",
+    kv: KV = "full",
 ) -> Chroma:
-    """The checkpoint's model, ready to run. `codec_dtype` None: Mimi as the rest; `weights`: see `precision`.
+    """The checkpoint's model, ready to run. `codec_dtype` None: Mimi as the rest; `weights` and `kv`: see
+    `precision`.
 
     Raises `CheckpointError`.
     """
@@ -182,7 +184,7 @@ def load(
             except SafetensorError as error:
                 raise CheckpointError(f"{file}: {stored_name} cannot be read: {error}") from None
             place(model, name, tensor)
-    return round_weights(model.eval(), weights)
+    return keep_kv(round_weights(model.eval(), weights), kv)
 
 
 def place(model: nn.Module, name: str, tensor: Tensor) -> None:

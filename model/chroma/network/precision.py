@@ -1,8 +1,10 @@
 """Weights in eight bits: every big linear layer keeps a byte for each weight and a scale for each output.
 
-Only weights are rounded; states, keys and values, norms, embeddings, the audio encoder and Mimi stay as they
-are. A byte is made wide again where it is multiplied: on a GPU by a kernel that reads bytes only, elsewhere
-before the product.
+States, norms, embeddings, the audio encoder and Mimi stay as they are. A byte is made wide again where it is
+multiplied: on a GPU by a kernel that reads bytes only, elsewhere before the product.
+
+By a choice of their own (`keep_kv`), keys and values of thinker and backbone are kept in a byte each: plain
+e4m3 without a scale, at most 448. What lasts a frame, Mimi's ring, and a voice that is held stay as they are.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from model.chroma.network.weights import Chroma
 
 Weights = Literal["full", "int8", "fp8"]
 """How linear layers are kept: "full" as all else."""
+KV = Literal["full", "fp8"]
+"""How keys and values of conversations are kept: "full" as all else."""
 KINDS: Final = {"int8": (torch.int8, 127.0), "fp8": (torch.float8_e4m3fn, 448.0)}
 """The type, and its largest number."""
 NARROW_ON: Final[frozenset[str]] = frozenset()
@@ -101,4 +105,10 @@ def round_weights(model: Chroma, weights: Weights) -> Chroma:
             if isinstance(module, nn.Linear) and not name.startswith("audio_tower."):
                 owner, _, attribute = name.rpartition(".")
                 setattr(part.get_submodule(owner), attribute, ByteLinear.of(module, weights))
+    return model
+
+
+def keep_kv(model: Chroma, kv: KV) -> Chroma:
+    """The model, of which `Slots` keep keys and values so from now on."""
+    model.kept = None if kv == "full" else KINDS[kv][0]
     return model

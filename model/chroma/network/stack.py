@@ -121,11 +121,13 @@ class Stack(nn.Module):
         page: int | None = None,
         pages: int | None = None,
         promised: int = 0,
+        dtype: torch.dtype | None = None,
     ) -> KVCache:
-        """An empty cache of this stack's shape, device and dtype; see `KVCache`."""
+        """An empty cache of this stack's shape and device; see `KVCache`. `dtype` None: that of the stack."""
         weight = self.norm.weight
         config = self.config
         return KVCache(
             config.layers, slots, config.kv_heads, config.head_dim, capacity,
-            page=page, pages=pages, promised=promised, device=weight.device, dtype=weight.dtype,
+            page=page, pages=pages, promised=promised, device=weight.device,
+            dtype=dtype or weight.dtype,
         )  # fmt: skip

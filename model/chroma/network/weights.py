@@ -75,6 +75,8 @@ class Chroma(nn.Module):
         self.audio_table = nn.Parameter(
             torch.zeros(config.codebooks * config.codebook_vocab, config.backbone.hidden)
         )
+        self.kept: torch.dtype | None = None
+        """of the keys and values that conversations keep of thinker and backbone; None: as all else"""
 
     @property
     def device(self) -> torch.device:
@@ -83,6 +85,11 @@ class Chroma(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return self.audio_table.dtype
+
+    @property
+    def kv_dtype(self) -> torch.dtype:
+        """Of what conversations keep of thinker and backbone."""
+        return self.kept or self.dtype
 
     def embed_code(self, codebook: int, code: Tensor) -> Tensor:
         """Codes `(B,)` of one codebook to `(B, H)`."""

@@ -24,7 +24,7 @@ from model.chroma.network import checkpoint
 from model.chroma.network import config as chroma_config
 from model.chroma.network.hearing import Mel
 from model.chroma.network.mimi import MimiStream
-from model.chroma.network.precision import Weights
+from model.chroma.network.precision import KV, Weights
 from model.chroma.network.quirks import SERVING, Quirks
 from model.chroma.network.sampling import Sampling
 from model.chroma.network.upload import uploaded, uploaded_sound
@@ -58,6 +58,8 @@ VOICE: Final = 256
 
 
 AUTO: Final[Literal["auto"]] = "auto"
+FP8_FROM: Final = (8, 9)
+"""The compute capability from which a GPU's own instructions know e4m3, which kernels ask for."""
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -77,6 +79,8 @@ class EngineSettings:
     """"auto": bfloat16 on a GPU, float32 elsewhere"""
     weights: Weights = "full"
     """"int8" or "fp8": linear layers in bytes, see `precision`"""
+    kv: KV = "full"
+    """"fp8": keys and values of thinker and backbone in bytes, see `precision`"""
     context: int = 4096
     promised: int = 1536
     """positions of the context that each conversation is sure to have; it has more while others leave it"""
@@ -102,6 +106,7 @@ class EngineSettings:
             ("VOICEGATE_CHROMA_DEVICE", "device", str),
             ("VOICEGATE_CHROMA_DTYPE", "dtype", str),
             ("VOICEGATE_CHROMA_WEIGHTS", "weights", str),
+            ("VOICEGATE_CHROMA_KV", "kv", str),
             ("VOICEGATE_CHROMA_CONTEXT", "context", int),
             ("VOICEGATE_CHROMA_PROMISED", "promised", int),
             ("VOICEGATE_CHROMA_REPLY_S", "reply_s", float),
@@ -178,8 +183,9 @@ class ChromaEngine:
             with own_process.within(READ_S, "reading the weights"):
                 own_process.prepares("weights", 0, 1)
                 model = checkpoint.load(
-                    directory, device=device, dtype=dtype, codec_dtype=torch.float32, weights=settings.weights
-                )
+                    directory, device=device, dtype=dtype, codec_dtype=torch.float32,
+                    weights=settings.weights, kv=settings.kv,
+                )  # fmt: skip
             with own_process.within(PREPARED_S, "preparing the engine"):
                 engine = cls(model, chat, settings)
                 make_ready(engine.steps, engine.quirks, PIECE_FRAMES)
@@ -401,4 +407,12 @@ def place(settings: EngineSettings) -> tuple[torch.device, torch.dtype]:
         raise CheckpointError(f"Chroma runs in {' or '.join(DTYPES)}, not in {dtype}")
     if settings.weights not in get_args(Weights):
         raise CheckpointError(f"Chroma keeps weights {', '.join(get_args(Weights))}, not {settings.weights}")
+    if settings.kv not in get_args(KV):
+        raise CheckpointError(f"Chroma keeps keys and values {', '.join(get_args(KV))}, not {settings.kv}")
+    narrow = "fp8" in (settings.weights, settings.kv)
+    if narrow and device.type == "cuda" and torch.cuda.get_device_capability(device) < FP8_FROM:
+        raise CheckpointError(
+            f"{torch.cuda.get_device_name(device)} has no fp8: there weights are full or int8, and keys and "
+            "values are full"
+        )
     return device, DTYPES[dtype]

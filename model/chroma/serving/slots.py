@@ -98,12 +98,12 @@ class Positions:
     reply: int
 
 
-def _paged(stack: Stack, slots: int, capacity: int, promised: int | None) -> KVCache:
+def _paged(stack: Stack, slots: int, capacity: int, promised: int | None, dtype: torch.dtype) -> KVCache:
     """A cache that has what is promised to each slot, and what one of them can use besides."""
     if promised is None or promised >= capacity:
-        return stack.cache(slots, capacity, PAGE)
+        return stack.cache(slots, capacity, PAGE, dtype=dtype)
     each, sure = -(-capacity // PAGE), -(-promised // PAGE)
-    return stack.cache(slots, capacity, PAGE, slots * sure + each - sure, promised)
+    return stack.cache(slots, capacity, PAGE, slots * sure + each - sure, promised, dtype)
 
 
 @dataclass(slots=True)
@@ -155,8 +155,12 @@ class Slots:
 
         return cls(
             count=count,
-            thinker=_paged(model.thinker.model, count, context, promised.context if promised else None),
-            backbone=_paged(model.backbone.model, count, reply, promised.reply if promised else None),
+            thinker=_paged(
+                model.thinker.model, count, context, promised.context if promised else None, model.kv_dtype
+            ),
+            backbone=_paged(
+                model.backbone.model, count, reply, promised.reply if promised else None, model.kv_dtype
+            ),
             frame=model.decoder.model.cache(count, config.codebooks),
             codec=codec,
             hidden=zeros(config.thinker.hidden, dtype=dtype),

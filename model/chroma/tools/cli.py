@@ -13,7 +13,7 @@ import torch
 
 from model.chroma.network import checkpoint
 from model.chroma.network import config as chroma_config
-from model.chroma.network.precision import Weights, round_weights
+from model.chroma.network.precision import KV, Weights, keep_kv, round_weights
 from model.chroma.network.weights import Chroma
 from model.chroma.serving.engine import EngineSettings, place, promises
 from model.chroma.tools import bench as benches
@@ -26,6 +26,7 @@ from model.errors import CheckpointError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 WEIGHTS = "int8, fp8: the big linear layers in a byte a weight"
+KEPT = "fp8: keys and values of thinker and backbone in a byte a number"
 FORMS: tuple[golden.Form, ...] = ("one-shot", "streamed")
 
 
@@ -49,7 +50,10 @@ engine.add_command(gpu_check)
     "--promised", type=click.IntRange(1), default=EngineSettings().promised, help="those that each slot has"
 )
 @click.option("--reply-s", type=float, default=EngineSettings().reply_s, help="seconds of the longest answer")
-def inspect(source: str, dtype: str, conversations: int, context: int, promised: int, reply_s: float) -> None:
+@click.option("--kv", type=click.Choice(get_args(KV)), default="full", help=KEPT)
+def inspect(
+    source: str, dtype: str, conversations: int, context: int, promised: int, reply_s: float, kv: KV
+) -> None:
     """Show the parts of a checkpoint (a directory or a hub id), their sizes and the memory they take."""
     directory = checkpoint.find(source)
     config = chroma_config.read(directory / checkpoint.CONFIG)
@@ -63,7 +67,8 @@ def inspect(source: str, dtype: str, conversations: int, context: int, promised:
         width = 4 if part.name.startswith("Mimi") else size
         memory = f"{part.numel * width / 2**20:.1f}" if part.loaded else "not loaded"
         click.echo(f"{part.name:<28}{part.tensors:>9}{part.numel:>16,}{memory:>12}")
-    state = Memory.of(config, size, context, promises(promised, round(reply_s / config.frame_s)))
+    promise = promises(promised, round(reply_s / config.frame_s))
+    state = Memory.of(config, size, context, promise, 1 if kv == "fp8" else size)
     weights = sum(p.numel * (4 if p.name.startswith("Mimi") else size) for p in parts(tensors) if p.loaded)
     click.echo(
         f"\nweights {weights / 2**20:,.1f} MiB as {dtype} (Mimi as float32)\n"
@@ -98,6 +103,7 @@ def toy(directory: Path) -> None:
 @click.option("--device", default="cpu", help="cpu, cuda, …")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32")
 @click.option("--weights", type=click.Choice(get_args(Weights)), default="full", help=WEIGHTS)
+@click.option("--kv", type=click.Choice(get_args(KV)), default="full", help=KEPT)
 def verify(
     directory: Path,
     cases: tuple[str, ...],
@@ -107,6 +113,7 @@ def verify(
     device: str,
     dtype: str,
     weights: Weights,
+    kv: KV,
 ) -> None:
     """Compare with the recorded answers: every case-*.npz in DIRECTORY, one-shot and streamed.
 
@@ -115,8 +122,9 @@ def verify(
     With --batched all cases run at once, each begun some frames after the one before.
 
     Text, frames and reference codes must be equal, logits and hidden states within 1e-3, sound within 1e-4.
-    bfloat16 and rounded weights cannot be so near: they are led along the official words and codes, and in
-    each step the likeliest id and the distribution are compared.
+    bfloat16, rounded weights, and rounded keys and values cannot be so near: they are led along the official
+    words and codes, and in each step the likeliest id and the distribution are compared. The largest
+    difference of a logit (`most`) is told, and nothing is asked of it.
 
     With --graphed each step runs as a graph and as an eager call over the same rows: words, codes and ends
     must be equal in any precision, sound within 1e-4, first on the cases, then among drawn calls that begin,
@@ -125,11 +133,13 @@ def verify(
     """
     if not directory.is_dir():
         raise CheckpointError(f"{directory} is not a directory")
-    where, kind = place(EngineSettings(device=device, dtype=dtype))  # type: ignore[arg-type]  # click chose
-    model = checkpoint.load(directory, device=where, dtype=kind, codec_dtype=torch.float32, weights=weights)
-    exact = kind == torch.float32 and weights == "full"
+    where, kind = place(EngineSettings(device=device, dtype=dtype, weights=weights, kv=kv))  # type: ignore[arg-type]  # click chose
+    model = checkpoint.load(
+        directory, device=where, dtype=kind, codec_dtype=torch.float32, weights=weights, kv=kv
+    )
+    exact = kind == torch.float32 and weights == kv == "full"
     compare: Callable[[Chroma, list[golden.Case], golden.Form], list[golden.Verdict]]
-    compare = golden.verify if exact else partial(golden.agree, weights=weights)
+    compare = golden.verify if exact else partial(golden.agree, weights=weights, kv=kv)
     if graphed:
         compare = partial(replays.verify, official=exact)
     found = [case for case in golden.read(directory) if not cases or case.name in cases]
@@ -156,7 +166,7 @@ def verify(
 
 
 def _head(verdict: golden.Verdict) -> None:
-    names = "".join(f"{name:>12}" for name in (*verdict.equal, *verdict.errors))
+    names = "".join(f"{name:>12}" for name in (*verdict.equal, *verdict.errors, *verdict.told))
     click.echo(f"{'case':<18}{'form':<10}{names}")
     limits = "".join(f"{verdict.limit(name):>12.0e}" for name in verdict.errors)
     click.echo(f"{'':<28}{'       equal' * len(verdict.equal)}{limits}")
@@ -164,7 +174,7 @@ def _head(verdict: golden.Verdict) -> None:
 
 def _line(verdict: golden.Verdict) -> None:
     equal = "".join(f"{'yes' if same else 'NO':>12}" for same in verdict.equal.values())
-    errors = "".join(f"{error:>12.1e}" for error in verdict.errors.values())
+    errors = "".join(f"{error:>12.1e}" for error in (*verdict.errors.values(), *verdict.told.values()))
     mark = "" if verdict.passed else "  FAILS"
     click.echo(f"{verdict.case:<18}{verdict.form:<10}{equal}{errors}{mark}")
 
@@ -181,6 +191,7 @@ def _company(found: replays.Company) -> str:
 @click.option("--device", default="auto", help="cpu, cuda, …; auto: the GPU where there is one")
 @click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto")
 @click.option("--weights", type=click.Choice(get_args(Weights)), default="full", help=WEIGHTS)
+@click.option("--kv", type=click.Choice(get_args(KV)), default="full", help=KEPT)
 @click.option("--frames", type=click.IntRange(2), default=100, help="frames to take the mean of")
 @click.option(
     "--speech", "speech_s", type=click.FloatRange(1, 60), default=5.0, help="seconds before the reply"
@@ -198,6 +209,7 @@ def bench(
     device: str,
     dtype: Literal["auto", "float32", "bfloat16"],
     weights: Weights,
+    kv: KV,
     frames: int,
     speech_s: float,
     lengths: str,
@@ -215,14 +227,15 @@ def bench(
         raise click.UsageError("--plot draws what --calls measures")
     seconds = _numbers("--lengths", lengths, float)
     crowds = [] if calls is None else _numbers("--calls", calls, int)
-    where, kind = place(EngineSettings(device=device, dtype=dtype))
+    where, kind = place(EngineSettings(device=device, dtype=dtype, weights=weights, kv=kv))
     if source is not None and size is None:
         title, directory = source, checkpoint.find(source)
         model = checkpoint.load(
-            directory, device=where, dtype=kind, codec_dtype=torch.float32, weights=weights
+            directory, device=where, dtype=kind, codec_dtype=torch.float32, weights=weights, kv=kv
         )
     elif source is None and size is not None:
         title, model = f"random {size}", round_weights(benches.random_model(size, where, kind), weights)
+        keep_kv(model, kv)
     else:
         raise click.UsageError("give either --checkpoint or --random")
     subject = benches.Bench(model)

@@ -112,7 +112,7 @@ class Floor:
     def bytes(self, part: str, context: int, reply: int, calls: int = 1) -> int:
         """Weights once, each call's live keys and values once."""
         model = self.model
-        config, size = model.config, model.dtype.itemsize
+        config, size = model.config, model.kv_dtype.itemsize
         if part == "Reasoner":
             weights = nbytes(model.thinker.model.layers, model.thinker.lm_head)
             return weights + calls * context * config.thinker.kv_floats * size

@@ -64,11 +64,15 @@ class Memory:
     """what a slot would take that had all of its context and of the backbone for itself"""
 
     @classmethod
-    def of(cls, config: ChromaConfig, itemsize: int, context: int, promised: Positions) -> Self:
-        """What a slot takes; Mimi's state is float32."""
+    def of(
+        cls, config: ChromaConfig, itemsize: int, context: int, promised: Positions, kept: int | None = None
+    ) -> Self:
+        """What a slot takes, its numbers in `itemsize` bytes and those of thinker's and backbone's caches in
+        `kept` (None: the same); Mimi's state is float32."""
+        kept = kept or itemsize
         context, reply = min(context, config.thinker.positions), config.backbone.positions
-        thinker = config.thinker.kv_floats * itemsize
-        backbone = config.backbone.kv_floats * itemsize
+        thinker = config.thinker.kv_floats * kept
+        backbone = config.backbone.kv_floats * kept
         codec = config.codec
         ring = codec.window + codec.resample
         kv = 2 * codec.layers * codec.kv_heads * codec.head_dim * ring * 4

@@ -144,7 +144,7 @@ def _drawn(device: torch.device, dtype: torch.dtype, *shape: int) -> Tensor:
 
 
 def _dot(device: torch.device) -> Any:
-    """The type of products: None is that of the keys; the interpreter has float32's only."""
+    """The type of products: None is that of the queries; the interpreter has float32's only."""
     return None if device.type == "cuda" else tl.float32
 
 

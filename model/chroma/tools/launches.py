@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.chroma.network import checkpoint, config
 from model.chroma.network.config import ChromaConfig
-from model.chroma.network.precision import Weights, round_weights
+from model.chroma.network.precision import KV, Weights, keep_kv, round_weights
 from model.chroma.network.quirks import SERVING
 from model.chroma.network.weights import Chroma
 from model.chroma.serving.slots import Slots
@@ -132,13 +132,15 @@ def full_size() -> ChromaConfig:
     return config.parse(json.loads(config.FULL_SIZE.read_text()), "4b")
 
 
-def on_paper(sizes: ChromaConfig, dtype: torch.dtype = torch.bfloat16, weights: Weights = "full") -> Chroma:
+def on_paper(
+    sizes: ChromaConfig, dtype: torch.dtype = torch.bfloat16, weights: Weights = "full", kv: KV = "full"
+) -> Chroma:
     """The model without memory, as a GPU would hold it: Mimi in float32, all else in `dtype`."""
     model = checkpoint.blueprint(sizes)
     for name, like in model.state_dict().items():
         kind = torch.float32 if name.startswith("codec_model.") else dtype
         checkpoint.place(model, name, like.to(kind))
-    return round_weights(model.eval(), weights)
+    return keep_kv(round_weights(model.eval(), weights), kv)
 
 
 def steps_on_paper(model: Chroma, slots: int, context: int = 2048) -> Steps:

@@ -24,12 +24,12 @@ HEARING = 502
 
 
 @cache
-def _steps() -> tuple[ModuleType, Any]:
+def _steps(kv: str = "full") -> tuple[ModuleType, Any]:
     if importlib.util.find_spec("triton") is None:
         missing("triton is not installed, so no launch is counted: pip install triton==3.9.0 (1 GB)")
     from model.chroma.tools import launches
 
-    return launches, launches.steps_on_paper(launches.on_paper(launches.full_size()), slots=8)
+    return launches, launches.steps_on_paper(launches.on_paper(launches.full_size(), kv=kv), slots=8)
 
 
 @pytest.mark.parametrize(("words", "most"), [(True, STEP_WITH_WORDS), (False, STEP_WITHOUT)])
@@ -37,6 +37,16 @@ def test_a_step_has_so_many_nodes_at_most_whatever_its_rows(words: bool, most: i
     launches, steps = _steps()
     one, two, seven = (launches.of_step(steps, rows, words=words, pairs=words).total for rows in (1, 2, 7))
     assert one <= two == seven <= most
+
+
+def test_keys_and_values_in_bytes_launch_nothing_more() -> None:
+    launches, full = _steps()
+    _, steps = _steps("fp8")
+    for words in (True, False):
+        launched = [launches.of_step(one, 7, words=words, pairs=words) for one in (steps, full)]
+        assert launched[0].torch == launched[1].torch
+        assert launched[0].triton == launched[1].triton
+    assert launches.of_prefill(steps, [50, 3]).total == launches.of_prefill(full, [50, 3]).total
 
 
 def test_a_prefill_launches_so_much_at_most_whatever_the_number_of_slots() -> None:

@@ -9,7 +9,10 @@ import torch
 from torch import nn
 
 from model.chroma.network import precision
-from model.chroma.network.precision import ByteLinear, round_weights
+from model.chroma.network.cache import KVCache
+from model.chroma.network.precision import ByteLinear, keep_kv, round_weights
+from model.chroma.network.quirks import SERVING
+from model.chroma.serving.slots import Slots
 from tests.model.chroma import toy
 
 
@@ -70,6 +73,42 @@ def test_big_layers_are_bytes_and_all_else_is_as_it_was() -> None:
     assert not any("audio_tower" in name or "embed" in name for name in bytes_)
     stacks = ("thinker.model.layers.", "backbone.model.layers.", "decoder.model.layers.")
     assert len(bytes_) == 3 + sum(name.startswith(stacks) and "proj.weight" in name for name in before)
+
+
+def off_by_a_step_at_most(found: torch.Tensor, given: torch.Tensor) -> bool:
+    """Rounded to e4m3: three bits behind the first, a least step of 2**-9, at most 448."""
+    most = given.clamp(-448.0, 448.0)
+    return bool(((found.float() - most).abs() <= (most.abs() / 16).clamp(min=2**-10)).all())
+
+
+def test_a_cache_in_fp8_gives_back_what_was_put_within_half_a_step() -> None:
+    """By a step, in pages, and by a prefix that was kept in another type; also beyond the largest number."""
+    cpu = torch.device("cpu")
+    kv = KVCache(2, 3, 2, 4, 40, page=8, device=cpu, dtype=torch.float8_e4m3fn)
+    k, v = (torch.randn(1, 2, 11, 4) * 10.0 ** torch.randint(-3, 4, (1, 2, 11, 4)) for _ in range(2))
+    span = kv.span([1], [11], 11)
+    keys, values = kv.put(1, span, k, v)
+    assert keys.dtype == values.dtype == torch.float32
+    assert off_by_a_step_at_most(keys, k)
+    assert off_by_a_step_at_most(values, v)
+    assert keys.abs().max() == 448
+    prefix = torch.randn(2, 2, 17, 4), torch.randn(2, 2, 17, 4) * 300
+    kv.give(2, *prefix)
+    for taken, given in zip(kv.take(2, 17), prefix, strict=True):
+        assert taken.dtype == torch.float8_e4m3fn
+        assert off_by_a_step_at_most(taken, given)
+    kv.give(0, *kv.take(2, 17))
+    for one, other in zip(kv.take(0, 17), kv.take(2, 17), strict=True):
+        assert torch.equal(one.float(), other.float()), "what is in bytes already is not rounded again"
+
+
+def test_only_what_conversations_keep_of_thinker_and_backbone_is_in_bytes() -> None:
+    slots = Slots.make(keep_kv(toy.model(), "fp8"), 2, SERVING, context=60, reply=60)
+    full = Slots.make(keep_kv(toy.model(), "full"), 2, SERVING, context=60, reply=60)
+    assert slots.thinker.keys.dtype == slots.backbone.values.dtype == torch.float8_e4m3fn
+    assert slots.frame.keys.dtype == slots.codec.cache.keys.dtype == slots.hidden.dtype == torch.float32
+    for name in ("thinker", "backbone"):
+        assert 4 * getattr(slots, name).position_bytes == getattr(full, name).position_bytes
 
 
 def test_the_audio_table_is_held_once() -> None:

@@ -670,6 +670,7 @@ def test_an_engine_in_a_directory_of_its_own(tmp_path: Path) -> None:
         ({"VOICEGATE_CHROMA_LEAD_S": "0"}, "must be above 0"),
         ({"VOICEGATE_CHROMA_DTYPE": "int4"}, "not in int4"),
         ({"VOICEGATE_CHROMA_WEIGHTS": "int4"}, "not int4"),
+        ({"VOICEGATE_CHROMA_KV": "int8"}, "keeps keys and values full, fp8, not int8"),
         ({"VOICEGATE_CHROMA_DEVICE": "abacus"}, "abacus is not a device of torch"),
     ],
 )

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from model.chroma.network import checkpoint, config
+from model.chroma.network.precision import keep_kv
 from model.chroma.network.quirks import SERVING
 from model.chroma.network.sampling import Sampling
 from model.chroma.network.weights import Chroma
@@ -318,10 +319,14 @@ SEEDS = range(6)
 
 @pytest.fixture(scope="module")
 def alone(toy_model: Chroma) -> list[Heard]:
+    return say_alone(toy_model)
+
+
+def say_alone(model: Chroma) -> list[Heard]:
     """What each seed says with nobody beside it."""
     found: list[Heard] = []
     for seed in SEEDS:
-        steps = Steps(toy_model, Slots.make(toy_model, 1, SERVING, context=60, reply=60), SERVING)
+        steps = Steps(model, Slots.make(model, 1, SERVING, context=60, reply=60), SERVING)
         reply, heard = start(steps, 0, seed), ([], [], [])  # type: ignore[var-annotated]
         while reply.end is None:
             keep(heard, reply, perform(steps, [reply])[0])
@@ -332,11 +337,32 @@ def alone(toy_model: Chroma) -> list[Heard]:
 @settings(max_examples=12, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_a_row_is_as_it_would_be_alone(toy_model: Chroma, alone: list[Heard], data: st.DataObject) -> None:
+    keep_company(toy_model, alone, data)
+
+
+@pytest.fixture(scope="module")
+def in_bytes() -> tuple[Chroma, list[Heard]]:
+    """The toy with keys and values in fp8, and what it says alone."""
+    model = keep_kv(toy.model(), "fp8")
+    return model, say_alone(model)
+
+
+@settings(max_examples=6, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_a_row_with_keys_and_values_in_bytes_is_as_it_would_be_alone(
+    in_bytes: tuple[Chroma, list[Heard]], alone: list[Heard], data: st.DataObject
+) -> None:
+    model, said = in_bytes
+    assert [codes for _, codes, _ in said] != [codes for _, codes, _ in alone], "they were rounded"
+    keep_company(model, said, data)
+
+
+def keep_company(model: Chroma, alone: list[Heard], data: st.DataObject) -> None:
     """Replies begin, rest, are cancelled and begin again in any slots, in any order and mixture of phases;
     rows that pad are poison."""
     with mock.patch.object(slots_module, "PAGE", 8):  # so that a few positions take many
-        slots = Slots.make(toy_model, 4, SERVING, context=60, reply=60)
-    steps = Steps(toy_model, slots, SERVING)
+        slots = Slots.make(model, 4, SERVING, context=60, reply=60)
+    steps = Steps(model, slots, SERVING)
     steps._runner = Padded(steps, 5)  # type: ignore[assignment]  # as a graph would
     poison(steps.slots)
     running: dict[int, tuple[Reply, int, Heard]] = {}

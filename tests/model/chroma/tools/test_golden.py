@@ -96,6 +96,14 @@ def test_rounded_weights_agree_as_far_as_was_measured(golden: Path, weights: str
     assert "1 of 1 runs pass" in result.output
 
 
+def test_keys_and_values_in_bytes_agree_as_far_as_was_measured(golden: Path) -> None:
+    result = command("verify", str(golden), "--batched", "--kv", "fp8", "--case", "early_text_end")
+    assert result.exit_code == 0, result.output
+    assert "1 of 1 runs pass" in result.output
+    figures = result.output.splitlines()[2].split()
+    assert float(figures[4]) > 1e-3, "they were rounded, and that shows"
+
+
 def test_mistakes_are_said_in_a_line(tmp_path: Path, golden: Path) -> None:
     for argv, said in (
         (("verify", str(tmp_path / "away")), "is not a directory"),
@@ -127,3 +135,6 @@ def test_inspect_shows_parts_sizes_and_memory(golden: Path) -> None:
     )
     assert "264 tensors" in result.output
     assert "3 conversation(s)" in result.output
+    assert "a thinker position 256 B, a backbone position 256 B" in result.output
+    result = command("inspect", str(golden), "--kv", "fp8")
+    assert "a thinker position 128 B, a backbone position 128 B" in result.output
