@@ -1,9 +1,9 @@
 """Our Triton kernels compiled ahead of time: `python -m benchmarks.engine_kernels [--target sm_100]`.
 
-What is compiled is what the code launches: steps, prefills and a voice of the full model, with weights and with
-keys and values in bytes too, are traced on shapes alone (`model.chroma.tools.launches`), and Triton is asked to
-warm up for each of the calls. Each distinct combination of types, constants, and what is known of integers and
-addresses, is one variant.
+What is compiled is what the code launches: steps, prefills and a voice of the full model, with weights and
+with keys and values in bytes too, are traced on shapes alone (`model.chroma.tools.launches`), and Triton is
+asked to warm up for each of the calls. Each distinct combination of types, constants, and what is known of
+integers and addresses, is one variant.
 Needs triton, whose compiler, assembler and `cuobjdump` are its own, and no GPU.
 """
 
