@@ -69,6 +69,11 @@ def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.to(dtype)
 
 
+def _movable(x: Tensor) -> Tensor:
+    """The same memory in a type that every device copies by index: not all know float8."""
+    return x.view(torch.uint8) if x.itemsize == 1 else x
+
+
 @dataclass(frozen=True, slots=True)
 class Packed:
     """Several slots' new positions, one slot's behind another's in a single row.
@@ -361,7 +366,8 @@ class KVCache:
     def _held(self, whole: Tensor, slot: int, length: int) -> Tensor:
         """A slot's first positions, `(layers, kv_heads, length, D)`: a copy."""
         pages = self.table[slot, : self.pages_of(length)].long()
-        return whole[:, pages].transpose(1, 2).flatten(2, 3)[:, :, :length]
+        found = _movable(whole)[:, pages].view(whole.dtype)
+        return found.transpose(1, 2).flatten(2, 3)[:, :, :length]
 
     def take(self, slot: int, length: int) -> tuple[Tensor, Tensor]:
         """A copy of a slot's first positions, `(layers, kv_heads, length, D)`."""
@@ -375,5 +381,6 @@ class KVCache:
         page, place = self.table[slot].long()[at // self.page], at % self.page
         for whole, part in ((self.keys, keys), (self.values, values)):
             # the indexed axes come first, `(length, layers, kv_heads, D)`
-            whole[:, page, :, place] = rounded(part.permute(2, 0, 1, 3).to(whole.device), whole.dtype)
+            fresh = rounded(part.permute(2, 0, 1, 3).to(whole.device), whole.dtype)
+            _movable(whole)[:, page, :, place] = _movable(fresh)
         self._set(slot, length)
