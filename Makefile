@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run models wheel test lint bench bench-calls bench-web bench-echo bench-engine bench-ears bench-consent bench-watermark gpu-check prove prove-null prove-null-halves prove-detector prove-wheel prove-steady clean
+.PHONY: run models wheel test lint bench bench-calls bench-web bench-echo bench-engine bench-ears bench-consent bench-watermark gpu-check prove prove-null prove-null-halves prove-detector prove-wheel prove-steady prove-gpu-check clean
 
 run: models $(if $(filter chroma,$(VOICEGATE_ENGINE)),$(VENV)/.chroma)
 	@$(BIN)/voicegate run
@@ -75,7 +75,7 @@ gpu-check: $(VENV)/.chroma
 	$(BIN)/voicegate engine gpu-check $(ASKED)
 
 # long proofs, hours together; each goes on where it was killed
-prove: prove-null prove-null-halves prove-detector prove-wheel prove-steady
+prove: prove-null prove-null-halves prove-detector prove-wheel prove-steady prove-gpu-check
 	@$(BIN)/python -m benchmarks.prove
 
 prove-null: export OPENBLAS_NUM_THREADS := 1
@@ -94,6 +94,10 @@ prove-wheel: $(VENV)/.test
 
 prove-steady: $(VENV)/.test
 	$(BIN)/python -m benchmarks.prove steady
+
+# what a GPU will be asked, whole, as far as a CPU can be asked it; a golden is named by VOICEGATE_GOLDENS
+prove-gpu-check: $(VENV)/.test
+	$(BIN)/voicegate engine gpu-check --device cpu --seconds 1500 --out benchmarks/out/gpu-check $(if $(VOICEGATE_GOLDENS),--golden $(VOICEGATE_GOLDENS)/chroma-a --checkpoint $(VOICEGATE_GOLDENS)/chroma-a)
 
 $(VENV)/.python:
 	@test -n "$(PYTHON)" || { echo "voicegate needs Python 3.11 or 3.12 with its venv module (on Debian: apt-get install python3-venv); found $$(python3 --version 2>&1). If yours is elsewhere: make PYTHON=/path/to/python3.12 run"; exit 1; }

@@ -70,6 +70,7 @@ def test_however_a_call_ends_all_tell_the_same(own_house: Start) -> None:
     os.kill(house.process.pid, signal.SIGSTOP)  # nobody starts another hall in time
     house.kill("hall0")
     house.wait_for("its row", lambda: row_says(house, by_hall.call_id), 20)
+    house.wait_for("its session's end", lambda: "how" in house.get(f"/api/calls/{by_hall.call_id}"))
     os.kill(house.process.pid, signal.SIGCONT)
     assert all_say(house, by_hall.call_id) == "failed: its hall died"
     by_hall.join()

@@ -33,15 +33,22 @@ def parts(out: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.long("every part once, each in a process of its own that imports torch, kernels interpreted")
-def test_it_runs_whole_on_a_cpu(golden: Path, tmp_path: Path) -> None:
+PROVED_APART = ("golden", "graphs")
+"""Both take longest, and `test_golden` and `test_replays` prove what they do. `make prove-gpu-check` has all."""
+
+
+@pytest.mark.long("each part in a process of its own that imports torch, kernels interpreted")
+def test_it_runs_on_a_cpu(golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    some = tuple(part for part in gpu_check.PARTS if part.name not in PROVED_APART)
+    monkeypatch.setattr(gpu_check, "PARTS", some)
     same = ("--golden", str(golden), "--checkpoint", str(golden), "--seconds", "1500")
     result = command(tmp_path, *same)
     assert result.exit_code == 0, result.output
     found = parts(tmp_path)
-    assert list(found) == NAMES
+    names = [part.name for part in some]
+    assert list(found) == names
     assert {name: entry["status"] for name, entry in found.items()} == {
-        **dict.fromkeys(NAMES, "passed"),
+        **dict.fromkeys(names, "passed"),
         "official": "missing",
     }
     kernels = found["kernels"]["found"]
@@ -59,8 +66,6 @@ def test_it_runs_whole_on_a_cpu(golden: Path, tmp_path: Path) -> None:
     assert found["checkpoint"]["found"]["names and shapes"]["tensors"] == 264
     assert found["checkpoint"]["found"]["speech"]["seconds"] > 1
     assert (tmp_path / "speech.wav").read_bytes().startswith(b"RIFF")
-    assert found["golden"]["found"]["batched float32"]["passed"]
-    assert found["graphs"]["found"]["3 calls, small size"] == {"passed": True, "frames": 50, "wave": 0.0}
     assert found["bench"]["found"]["4 calls"]["p50 ms"] > 0
     step = found["gaps"]["found"]["steps of 1"]
     assert step["words nodes"] > step["pairs nodes"] > 100
