@@ -34,7 +34,7 @@ def parts(out: Path) -> dict[str, Any]:
 
 
 PROVED_APART = ("golden", "graphs")
-"""Both take longest, and `test_golden` and `test_replays` prove what they do. `make prove-gpu-check` has all."""
+"""Both take long, and `test_golden` and `test_replays` prove what they do. `make prove-gpu-check` has all."""
 
 
 @pytest.mark.long("each part in a process of its own that imports torch, kernels interpreted")
