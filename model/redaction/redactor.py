@@ -247,11 +247,13 @@ class Partial:
 
 
 def card_from(chain: Sequence[Link], first: int) -> Iterator[list[Link]]:
-    """The cards that begin with a link: all that follow it, or all but those that may be no digits."""
+    """The cards that begin with a link: all that follow it, or all but those that may be no digits. Of those
+    that end together the one of most digits comes first, so that none of a card's is left."""
     states = {(0, "", 0, 0): Partial((), 0, "", 0, 0)}
     for at in range(first, len(chain)):
         link = chain[at]
         after: dict[tuple[int, str, int, int], Partial] = {}
+        cards: list[Partial] = []
         for partial in states.values():
             if at > first and link.may_be_none:
                 after.setdefault((partial.length, partial.beginning, partial.even, partial.odd), partial)
@@ -259,8 +261,10 @@ def card_from(chain: Sequence[Link], first: int) -> Iterator[list[Link]]:
             if taken.length > _LONGEST:
                 continue
             if taken.is_card and _ends(chain, taken.taken):
-                yield [chain[one] for one in taken.taken]
+                cards.append(taken)
             after.setdefault((taken.length, taken.beginning, taken.even, taken.odd), taken)
+        for card in sorted(cards, key=lambda one: one.length, reverse=True):
+            yield [chain[one] for one in card.taken]
         states = after
         if not states or (at + 1 < len(chain) and _words_between(link, chain[at + 1]) > GAP):
             return

@@ -104,6 +104,15 @@ def test_a_card_that_is_too_long_a_number_before_it_is_whole_is_not_kept() -> No
     assert shown == ["[number]", "[card number]"]
 
 
+def test_of_two_cards_that_may_be_meant_the_longer_is_not_kept() -> None:
+    # without the nine that stands alone the others are a card's as well
+    turns = ("6 dos uno seis", "nueve no lo veo bien 0 0 0000 doble cero 0 0 07")
+    assert redacted_turns(turns, "es") == ["[card number]", "[card number] no lo veo bien [card number]"]
+    redactor = Redactor("es")
+    shown = [redactor.kept_by_now(redactor.hear(turn)) for turn in turns]
+    assert shown == ["6 dos uno seis", "[card number] no lo veo bien [card number]"]
+
+
 def test_a_turn_is_settled_when_no_later_one_can_belong_to_it() -> None:
     redactor = Redactor()
     assert redactor.hear("I want to pay").settled
