@@ -15,17 +15,13 @@ import triton.language as tl
 from torch import Tensor
 
 from model.chroma.kernels.places import page_of
+from model.chroma.kernels.shares import BLOCK, BYTE_BLOCK, LEAST, filling
 
-BLOCK = 64
-"""Keys that are read at once; all of them lie in one page."""
-BYTE_BLOCK = 32
-"""The same of keys in a byte a number: made wide, 64 take more registers than keep the device full."""
 STAGES, RING_STAGES = 5, 3
 """Iterations under way: two blocks of keys are on their way, and a page's number comes two before them."""
-LEAST = 16
-"""`tl.dot` takes no less of any axis."""
 WAVES = 4
 """Programs for each multiprocessor that are aimed at."""
+MOST_SPLITS = 32
 
 
 @triton.jit
@@ -116,14 +112,6 @@ def _combine(
     tl.store(out + head_at * D + d, whole, mask=d < D)
 
 
-def _splits(device: torch.device, pairs: int) -> int:
-    """Shares for each row's head, so that the device is full; a power of two."""
-    if device.type != "cuda":  # Triton's interpreter
-        return 2
-    programs = WAVES * torch.cuda.get_device_properties(device).multi_processor_count
-    return int(min(triton.next_power_of_2(max(1, programs // pairs)), 32))
-
-
 def split_attend(
     q: Tensor,
     keys: Tensor,
@@ -149,7 +137,7 @@ def split_attend(
     batch, heads, width, dim = q.shape
     _, kv_heads, page, _ = keys.shape
     group = heads // kv_heads
-    splits = splits or (1 if window else _splits(q.device, batch * kv_heads))
+    splits = splits or (1 if window else filling(q.device, batch * kv_heads, WAVES, MOST_SPLITS))
     if dot is None:
         dot = tl.float32 if q.dtype == torch.float32 else tl.bfloat16
     wide = max(LEAST, triton.next_power_of_2(dim))

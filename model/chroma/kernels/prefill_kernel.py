@@ -16,13 +16,8 @@ from torch import Tensor
 
 from model.chroma.kernels.decode_kernel import _combine
 from model.chroma.kernels.places import page_of
+from model.chroma.kernels.shares import BLOCK, BYTE_BLOCK, LEAST, filling
 
-BLOCK = 64
-"""Keys that are read at once; all of them lie in one page."""
-BYTE_BLOCK = 32
-"""The same of keys in a byte a number: made wide, 64 take more registers than keep the device full."""
-LEAST = 16
-"""`tl.dot` takes no less of any axis."""
 WAVES = 2
 """Programs for each multiprocessor that are aimed at."""
 MOST_SPLITS = 16
@@ -79,14 +74,6 @@ def _tile_share(
         tl.store(lse + share_of, logs, mask=token < count)
 
 
-def _splits(device: torch.device, programs: int) -> int:
-    """Shares of the keys of each tile, so that the device is full; a power of two."""
-    if device.type != "cuda":  # Triton's interpreter
-        return 2
-    aim = WAVES * torch.cuda.get_device_properties(device).multi_processor_count
-    return int(min(triton.next_power_of_2(max(1, aim // programs)), MOST_SPLITS))
-
-
 def tile_attend(
     q: Tensor,
     k: Tensor,
@@ -111,7 +98,7 @@ def tile_attend(
     tokens, heads, _, dim = q.shape
     _, kv_heads, page, _ = k.shape
     group = heads // kv_heads
-    splits = splits or _splits(q.device, max(1, tokens // tile) * kv_heads)
+    splits = splits or filling(q.device, max(1, tokens // tile) * kv_heads, WAVES, MOST_SPLITS)
     if dot is None:
         dot = tl.float32 if q.dtype == torch.float32 else tl.bfloat16
     parts = torch.empty(tokens, kv_heads, splits, group, dim, device=q.device, dtype=torch.float32)
