@@ -3,7 +3,8 @@
 A prediction: the engine's own schedule and admission replay calls in virtual time against costs by count
 (`engine_costs`, three times over), with the kernels and buckets of this tree's code and of 545a5a0's
 (`engine_code`). Callers arrive over a minute and talk on after that; steps read contexts of 1,000 and 800
-positions for each reply, slots have VOICEGATE_CHROMA_CONTEXT=2048. What misses a goal is printed in bold.
+positions for each reply, slots have VOICEGATE_CHROMA_CONTEXT=2048, and what they are promised by default where
+there are pages. What misses a goal is printed in bold.
 """
 
 from __future__ import annotations
@@ -170,11 +171,12 @@ def main(
     """Predict the table of calls against frame time, first sound and memory."""
     click.echo("A prediction by costs that were counted, not a measurement: nothing of this ran on a GPU.")
     parts = Parts.full()
-    click.echo(f"A slot takes {parts.slot(SLOT_CONTEXT) / 1e6:.0f} MB, weights {parts.weights / 1e9:.1f} GB.")
+    click.echo(f"Weights take {parts.weights / 1e9:.1f} GB.")
     both = {"before": BEFORE, "now": now(parts.config)}
     codes = list(both.values()) if which == "both" else [both[which]]
     for code in codes:
-        click.echo(f"{code.name}: {code.counts}")
+        slot = parts.slot(SLOT_CONTEXT, code.promised)
+        click.echo(f"{code.name}: a slot takes {slot / 1e6:.0f} MB; {code.counts}")
     if slower == 1.0:
         floors(parts, codes)
     counts = [int(one) for one in calls.split(",")]

@@ -18,6 +18,9 @@ from benchmarks.engine_costs import CHUNK, Load, Parts
 from model.chroma.network.config import ChromaConfig
 from model.chroma.network.sampling import Sampling
 from model.chroma.serving import chunk_encoder, graph, prefill, voices
+from model.chroma.serving.admission import SHARE
+from model.chroma.serving.engine import EngineSettings, promises
+from model.chroma.serving.slots import Positions
 from model.chroma.tools import launches
 
 AROUND: Final = 5
@@ -57,7 +60,9 @@ class Code:
     there are none, the host starts each kernel. `together`: the encoder takes several utterances. `aside`:
     mel frames are made beside the thread for the weights. `compiles`: a kernel is compiled for each new width
     of a prefill. `frozen`: the collector passes over what was there when the engine was loaded, and is a
-    piece of the schedule's work. `leaks`: what `auto` tries is still there at its next trial.
+    piece of the schedule's work. `leaks`: what `auto` tries is still there at its next trial. `promised`: what
+    a slot is sure to have, and is measured with; None: all of its context and of the backbone. `share`: of a
+    frame's time that a step of everybody may take.
     """
 
     name: str
@@ -70,6 +75,8 @@ class Code:
     compiles: bool = False
     frozen: bool = False
     leaks: bool = False
+    promised: Positions | None = None
+    share: float = SHARE
 
     def step(
         self, parts: Parts, slots: Sequence[int], held: int, *, thinking: int, words: bool, pairs: bool,
@@ -79,6 +86,18 @@ class Code:
         computed = self.rows(slots, held)
         load = parts.frame(len(slots), thinking, pairs, context, reply, computed)
         return load + Load(nodes=self.counts.step[words, pairs], launches=begins * self.counts.begin)
+
+    def both_steps(self, parts: Parts, count: int, context: int, reply: int) -> tuple[Load, Load]:
+        """The steps that alternate while so many speak who began at different times: in each half of them take
+        a word in, and in the first all are given one."""
+        given, none = (
+            self.step(
+                parts, range(count), count, thinking=count * words, words=words, pairs=True, begins=0,
+                context=context, reply=reply,
+            )
+            for words in (True, False)
+        )  # fmt: skip
+        return given, none
 
     def prefill(self, parts: Parts, positions: Sequence[int], context: int) -> Load:
         """A pass of so many new positions of each slot."""
@@ -120,6 +139,7 @@ BEFORE: Final = Code(
     _covering,
     compiles=True,
     leaks=True,
+    share=0.75,
 )
 
 ON_A_CPU: Final = replace(
@@ -162,8 +182,9 @@ def _bucket(slots: Sequence[int], held: int) -> int:
 
 
 def now(config: ChromaConfig) -> Code:
-    """The code of this tree."""
+    """The code of this tree, by its own settings."""
+    settings = EngineSettings()
     return Code(
         "now", counted(config), _bucket, passes=prefill.BUCKETS, chunks=chunk_encoder.BUCKETS,
-        together=True, aside=True, frozen=True,
+        together=True, aside=True, frozen=True, promised=promises(settings.promised, round(settings.reply_s / config.frame_s)),
     )  # fmt: skip

@@ -165,9 +165,12 @@ class Parts:
         heads = (c.codebooks - 1) * c.decoder.hidden * c.codebook_vocab
         return (ears + words + sound + heads) * self.itemsize + 4 * mimi
 
-    def slot(self, context: int) -> int:
-        """Bytes of a conversation's state that has all of its context and of the backbone for itself."""
-        return Memory.of(self.config, self.itemsize, context, Positions(context, 1)).most
+    def slot(self, context: int, promised: Positions | None = None) -> int:
+        """Bytes of a conversation's state that has so much for itself (None: all of its context and of the
+        backbone)."""
+        if promised is None:
+            return Memory.of(self.config, self.itemsize, context, Positions(context, 1)).most
+        return Memory.of(self.config, self.itemsize, context, promised).slot
 
     def frame(
         self, rows: int, thinking: int, pairs: bool, context: int, reply: int, computed: int | None = None

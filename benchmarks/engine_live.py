@@ -69,11 +69,10 @@ def samples(model: Chroma, parts: Parts, counts: tuple[int, ...]) -> Iterator[Sa
     """Steps of several sizes and contexts, prefills, and the audio encoder."""
     for context in (100, 400, CONTEXT):
         for count in counts:
-            load = ON_A_CPU.step(
-                parts, range(count), count, thinking=(count + 1) // 2, words=True, pairs=True, begins=0,
-                context=context, reply=admission.REPLY,
-            )  # fmt: skip
-            yield load, count, min(admission.time_steps(model, SERVING, context, count))
+            both = ON_A_CPU.both_steps(parts, count, context, admission.REPLY)
+            took = admission.time_steps(model, SERVING, context, count)
+            for load, seconds in zip(both, (took[::2], took[1::2]), strict=True):
+                yield load, count, min(seconds)
     slots = Slots.make(model, 1, SERVING, context=CONTEXT)
     steps = Steps(model, slots, SERVING)
     for positions in (12, 50, 256):

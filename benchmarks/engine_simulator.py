@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,7 +18,7 @@ from benchmarks.engine_code import Code
 from benchmarks.engine_costs import CHUNK, LOOK, Device, Load, Parts
 from benchmarks.engine_talk import ENDPOINT_S, first_pause_s, talk
 from model.chroma.network.hearing import tokens
-from model.chroma.serving.admission import REPLY, SHARE, Capacity, capacity, memory_fits
+from model.chroma.serving.admission import REPLY, Capacity, capacity, memory_fits
 from model.chroma.serving.conductor import LEAD_S
 from model.chroma.serving.meters import Meters
 from model.chroma.serving.schedule import Kind, Rest, Schedule, Step, Work
@@ -84,12 +85,14 @@ class Found:
 def predicted_capacity(
     device: Device, parts: Parts, code: Code, slot_context: int, *, leaks: bool = False
 ) -> Capacity:
-    """What admission would measure on the device, with full contexts and all slots in every step.
+    """What admission would measure on the device: contexts full as far as they are promised, all slots in every
+    step, and a word for each in every second one (`admission.time_steps`).
 
     `leaks`: what it tries is still there at the next trial.
     """
-    free = device.memory - parts.weights
-    slot = parts.slot(slot_context)
+    free, limit_s = device.memory - parts.weights, code.share * FRAME_S
+    slot = parts.slot(slot_context, code.promised)
+    context = min(slot_context, code.promised.context if code.promised else slot_context)
     fits = memory_fits(slot, VOICES_BYTES, int(free))
     points: list[tuple[int, float]] = []
     count, kept = 1, 0
@@ -97,13 +100,10 @@ def predicted_capacity(
         if leaks and (kept + count) * slot > free:
             return Capacity(points[-1][0], "memory", tuple(points))
         kept += count
-        load = code.step(
-            parts, range(count), count, thinking=(count + 1) // 2, words=True, pairs=True, begins=0,
-            context=slot_context, reply=REPLY,
-        )  # fmt: skip
-        points.append((count, device.seconds(load, count)))
-        if count == fits or points[-1][1] > SHARE * FRAME_S:
-            return capacity(points, SHARE * FRAME_S)
+        both = code.both_steps(parts, count, context, REPLY)
+        points.append((count, statistics.fmean(device.seconds(load, count) for load in both)))
+        if count == fits or points[-1][1] > limit_s:
+            return capacity(points, limit_s)
         count = min(2 * count, fits)
 
 

@@ -113,11 +113,13 @@ def test_too_many_calls_are_refused_for_what_runs_out(code: Code) -> None:
 
 
 def test_memory_and_time_bound_what_is_admitted(code: Code) -> None:
-    # with all contexts full and all slots speaking, an H200's time ends before its memory does
-    for device, bound in ((H100, "memory"), (H200, "time")):
+    # by the highest costs, with all slots speaking, an H200's time ends before its memory does
+    for name, bound, goal in (("H100", "memory", 400), ("H200", "time", 700)):
+        device = DEVICES[name]["high"]
         found = predicted_capacity(device, PARTS, code, 2048)
         assert found.bound == bound
-        assert PARTS.weights + found.conversations * PARTS.slot(2048) < 0.95 * device.memory
+        assert found.conversations >= goal
+        assert PARTS.weights + found.conversations * PARTS.slot(2048, code.promised) < 0.95 * device.memory
     slow = Device("slow", 1e12, 50e12, 5e12, 2e-6, 2e-6, 1e-3, 100e-6, 150e9)
     assert predicted_capacity(slow, PARTS, code, 2048).bound == "time"
 

@@ -1,13 +1,13 @@
 """How many conversations an engine takes: measured at its start, watched while it runs.
 
 A frame must be there in 80 ms. At the start steps of 1, 2, 4, … replies are timed with full contexts, and as
-many conversations are taken as keep a step, with all of them speaking at once, within `SHARE` of that; the
-rest is for hearing. Memory may end it sooner. While it runs, one more is refused when the frames of late say
-that it would not keep time.
+many conversations are taken as keep a step, with all of them speaking at once, within `SHARE` of that. Memory
+may end it sooner. While it runs, one more is refused when the frames of late say that it would not keep time.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import time
@@ -31,8 +31,9 @@ from model.chroma.serving.slots import Positions, Slots
 from model.chroma.serving.steps import Steps
 from model.errors import CheckpointError
 
-SHARE: Final = 0.75
-"""Of a frame's 80 ms for a step with everybody speaking."""
+SHARE: Final = 0.85
+"""Of a frame's 80 ms for a step with everybody speaking. Then nobody is heard but who breaks in, for which the
+rest is; whoever is heard speaks no more, and leaves the time of a reply."""
 MEMORY_SHARE: Final = 0.9
 """Of what is free after the weights; the rest is what steps need to work in."""
 FIRST_SOUND_S: Final = 0.25
@@ -43,6 +44,7 @@ REPLY: Final = 800
 PREFILL: Final = 256
 WARM_UP: Final = 2
 TIMED: Final = 8
+"""Steps, by turns with a word for each reply and with none (`Steps`)."""
 
 Bound = Literal["set", "memory", "time"]
 Point = tuple[int, float]
@@ -161,18 +163,24 @@ def measure(
 def _trial(model: Chroma, quirks: Quirks, context: int, count: int, reply: int | None) -> float | None:
     """Seconds of a step of `count` replies; None when memory does not hold it."""
     try:
-        return statistics.median(time_steps(model, quirks, context, count, reply))
+        return of_a_step(time_steps(model, quirks, context, count, reply))
     except torch.OutOfMemoryError:
         return None
     finally:
         give_back(model.device)
 
 
+def of_a_step(seconds: Sequence[float]) -> float:
+    """The middle of what each two that follow each other take on average: one has words and the other none."""
+    return statistics.median(statistics.fmean(two) for two in itertools.pairwise(seconds))
+
+
 @torch.inference_mode()
 def time_steps(
     model: Chroma, quirks: Quirks, context: int, count: int, reply: int | None = None
 ) -> list[float]:
-    """Seconds of some steps of `count` replies whose contexts are full; every second reply brings a word."""
+    """Seconds of some steps of `count` replies whose contexts are full. Half of them take a word in at each
+    step, as callers do who began at different times; all are given one at every second step."""
     slots = Slots.make(model, count, quirks, context=context, reply=reply)
     steps = Steps(model, slots, quirks)
     _fill(model, slots, steps)

@@ -6,7 +6,7 @@ import gc
 import re
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -19,9 +19,10 @@ from model.chroma.serving.admission import Capacity, capacity, fit, memory_fits
 from model.chroma.serving.conductor import speak
 from model.chroma.serving.engine import ChromaEngine, EngineSettings
 from model.chroma.serving.meters import RECENT_ANSWERS, RECENT_S, RECENT_STEPS, Meters
+from model.chroma.serving.plan import Shape
 from model.chroma.serving.reply import Reply
 from model.chroma.serving.slots import Slots
-from model.chroma.serving.steps import Steps
+from model.chroma.serving.steps import PAIR, Steps
 from model.errors import CheckpointError, EngineBusy
 from tests.model.chroma.serving.test_conversation import Opener, noise, opened, reference_of
 
@@ -216,7 +217,7 @@ class Device:
             speak(steps, [Reply(0, 1, [0])])
             if works is not None and count > works:
                 raise torch.OutOfMemoryError("no room to work in")
-            return [1 * MS]
+            return [1 * MS, 1 * MS]
 
         monkeypatch.setattr(Slots, "make", classmethod(make))
         monkeypatch.setattr(admission, "time_steps", time_steps)
@@ -262,6 +263,24 @@ def test_a_device_without_room_to_work_for_one_says_so(
     Device(monkeypatch, holds=9, works=0)
     with pytest.raises(CheckpointError, match="a step of one reply needs more memory than cpu has"):
         admission.measure(toy_model, SERVING, 60, 9, 1.0)
+
+
+def test_a_step_with_words_and_one_without_are_timed_by_turns(
+    toy_model: Chroma, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[Shape] = []
+    run = Steps.run
+
+    def seen(self: Steps, shape: Shape, rows: Sequence[int]) -> Any:
+        shapes.append(shape)
+        return run(self, shape, rows)
+
+    monkeypatch.setattr(Steps, "run", seen)
+    took = admission.time_steps(toy_model, SERVING, 200, 4)
+    timed = shapes[-len(took) :]
+    assert [shape.words for shape in timed] == [True, False] * (len(took) // 2)
+    assert {shape.width for shape in timed} == {PAIR}, "half of them take a word in at each"
+    assert admission.of_a_step([3 * MS, 5 * MS, 3 * MS, 5 * MS, 90 * MS, 5 * MS]) == pytest.approx(4 * MS)
 
 
 @pytest.mark.usefixtures("uncollected")
