@@ -3,8 +3,8 @@
 A prediction: the engine's own schedule and admission replay calls in virtual time against costs by count
 (`engine_costs`, three times over), with the kernels and buckets of this tree's code and of 545a5a0's
 (`engine_code`). Callers arrive over a minute and talk on after that; steps read contexts of 1,000 and 800
-positions for each reply, slots have VOICEGATE_CHROMA_CONTEXT=2048, and what they are promised by default where
-there are pages. What misses a goal is printed in bold.
+positions for each reply, slots have VOICEGATE_CHROMA_CONTEXT=2048, and what they are promised by default
+where there are pages. What misses a goal is printed in bold.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from model.chroma.network.config import ChromaConfig
 from model.chroma.network.sampling import Sampling
 from model.chroma.serving import chunk_encoder, graph, prefill, voices
 from model.chroma.serving.admission import SHARE
-from model.chroma.serving.engine import EngineSettings, promises
+from model.chroma.serving.engine_settings import EngineSettings, promises
 from model.chroma.serving.slots import Positions
 from model.chroma.tools import launches
 
@@ -60,9 +60,9 @@ class Code:
     there are none, the host starts each kernel. `together`: the encoder takes several utterances. `aside`:
     mel frames are made beside the thread for the weights. `compiles`: a kernel is compiled for each new width
     of a prefill. `frozen`: the collector passes over what was there when the engine was loaded, and is a
-    piece of the schedule's work. `leaks`: what `auto` tries is still there at its next trial. `promised`: what
-    a slot is sure to have, and is measured with; None: all of its context and of the backbone. `share`: of a
-    frame's time that a step of everybody may take.
+    piece of the schedule's work. `leaks`: what `auto` tries is still there at its next trial. `promised`:
+    what a slot is sure to have, and is measured with; None: all of its context and of the backbone. `share`:
+    of a frame's time that a step of everybody may take.
     """
 
     name: str
@@ -88,8 +88,8 @@ class Code:
         return load + Load(nodes=self.counts.step[words, pairs], launches=begins * self.counts.begin)
 
     def both_steps(self, parts: Parts, count: int, context: int, reply: int) -> tuple[Load, Load]:
-        """The steps that alternate while so many speak who began at different times: in each half of them take
-        a word in, and in the first all are given one."""
+        """The steps that alternate while so many speak who began at different times: in each half of them
+        take a word in, and in the first all are given one."""
         given, none = (
             self.step(
                 parts, range(count), count, thinking=count * words, words=words, pairs=True, begins=0,
@@ -184,7 +184,8 @@ def _bucket(slots: Sequence[int], held: int) -> int:
 def now(config: ChromaConfig) -> Code:
     """The code of this tree, by its own settings."""
     settings = EngineSettings()
+    promised = promises(settings.promised, round(settings.reply_s / config.frame_s))
     return Code(
         "now", counted(config), _bucket, passes=prefill.BUCKETS, chunks=chunk_encoder.BUCKETS,
-        together=True, aside=True, frozen=True, promised=promises(settings.promised, round(settings.reply_s / config.frame_s)),
+        together=True, aside=True, frozen=True, promised=promised,
     )  # fmt: skip

@@ -37,7 +37,8 @@ from model.chroma.network.quirks import SERVING
 from model.chroma.network.weights import Chroma
 from model.chroma.serving import admission, chat
 from model.chroma.serving.conversation import ChromaConversation
-from model.chroma.serving.engine import ChromaEngine, EngineSettings
+from model.chroma.serving.engine import ChromaEngine
+from model.chroma.serving.engine_settings import EngineSettings
 from model.chroma.serving.slots import Slots
 from model.chroma.serving.steps import Steps
 

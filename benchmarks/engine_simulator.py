@@ -85,8 +85,8 @@ class Found:
 def predicted_capacity(
     device: Device, parts: Parts, code: Code, slot_context: int, *, leaks: bool = False
 ) -> Capacity:
-    """What admission would measure on the device: contexts full as far as they are promised, all slots in every
-    step, and a word for each in every second one (`admission.time_steps`).
+    """What admission would measure on the device: contexts full as far as they are promised, all slots in
+    every step, and a word for each in every second one (`admission.time_steps`).
 
     `leaks`: what it tries is still there at the next trial.
     """

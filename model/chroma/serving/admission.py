@@ -32,8 +32,8 @@ from model.chroma.serving.steps import Steps
 from model.errors import CheckpointError
 
 SHARE: Final = 0.85
-"""Of a frame's 80 ms for a step with everybody speaking. Then nobody is heard but who breaks in, for which the
-rest is; whoever is heard speaks no more, and leaves the time of a reply."""
+"""Of a frame's 80 ms for a step with everybody speaking. Then nobody is heard but who breaks in, for which
+the rest is; whoever is heard speaks no more, and leaves the time of a reply."""
 MEMORY_SHARE: Final = 0.9
 """Of what is free after the weights; the rest is what steps need to work in."""
 FIRST_SOUND_S: Final = 0.25
@@ -171,7 +171,7 @@ def _trial(model: Chroma, quirks: Quirks, context: int, count: int, reply: int |
 
 
 def of_a_step(seconds: Sequence[float]) -> float:
-    """The middle of what each two that follow each other take on average: one has words and the other none."""
+    """The middle of what each two in turn take on average: one has words and the other none."""
     return statistics.median(statistics.fmean(two) for two in itertools.pairwise(seconds))
 
 

@@ -15,7 +15,7 @@ from model.chroma.network import checkpoint
 from model.chroma.network import config as chroma_config
 from model.chroma.network.precision import KV, Weights, keep_kv, round_weights
 from model.chroma.network.weights import Chroma
-from model.chroma.serving.engine import EngineSettings, place, promises
+from model.chroma.serving.engine_settings import EngineSettings, place, promises
 from model.chroma.tools import bench as benches
 from model.chroma.tools import crowd, golden, replays
 from model.chroma.tools import toy as toys

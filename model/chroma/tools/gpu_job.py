@@ -16,7 +16,7 @@ import torch
 
 from model.chroma.network import checkpoint
 from model.chroma.network.weights import Chroma
-from model.chroma.serving.engine import EngineSettings, place
+from model.chroma.serving.engine_settings import EngineSettings, place
 from model.chroma.tools import bench, toy
 from model.chroma.tools.gpu_check import CheckAsked
 

@@ -17,7 +17,8 @@ from model.chroma.network.weights import Chroma
 from model.chroma.serving import admission, chat
 from model.chroma.serving.admission import Capacity, capacity, fit, memory_fits
 from model.chroma.serving.conductor import speak
-from model.chroma.serving.engine import ChromaEngine, EngineSettings
+from model.chroma.serving.engine import ChromaEngine
+from model.chroma.serving.engine_settings import EngineSettings
 from model.chroma.serving.meters import RECENT_ANSWERS, RECENT_S, RECENT_STEPS, Meters
 from model.chroma.serving.plan import Shape
 from model.chroma.serving.reply import Reply

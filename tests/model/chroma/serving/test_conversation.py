@@ -23,7 +23,8 @@ from model.chroma.network.sampling import GREEDY
 from model.chroma.network.weights import Chroma
 from model.chroma.serving import chat, voices
 from model.chroma.serving.conversation import ChromaConversation
-from model.chroma.serving.engine import ChromaEngine, EngineSettings, place
+from model.chroma.serving.engine import ChromaEngine
+from model.chroma.serving.engine_settings import EngineSettings, place
 from model.chroma.serving.history import Turn
 from model.chroma.serving.reply import Reply, perform
 from model.chroma.serving.schedule import Kind

@@ -15,7 +15,8 @@ from torch import Tensor
 from model.chroma.network.weights import Chroma
 from model.chroma.serving import chat, voices
 from model.chroma.serving.conductor import Spoken
-from model.chroma.serving.engine import ChromaEngine, EngineSettings
+from model.chroma.serving.engine import ChromaEngine
+from model.chroma.serving.engine_settings import EngineSettings
 from model.chroma.serving.fates import fate, hung_after_s, told
 from model.chroma.serving.reply import Reply
 from model.chroma.serving.schedule import Kind

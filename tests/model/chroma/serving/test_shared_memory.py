@@ -9,7 +9,7 @@ import pytest
 
 from model.chroma.network.cache import PAGE
 from model.chroma.network.weights import Chroma
-from model.chroma.serving import engine as engines
+from model.chroma.serving import engine_settings
 from model.chroma.serving.admission import Capacity
 from model.chroma.serving.conversation import ChromaConversation
 from model.errors import EngineBusy
@@ -95,11 +95,11 @@ async def test_a_conversation_that_could_not_say_its_longest_answer_is_refused(
     toy_model: Chroma, opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its voice takes more than voices are thought to take, and the first two used that up."""
-    monkeypatch.setattr(engines, "VOICE", 0)
+    monkeypatch.setattr(engine_settings, "VOICE", 0)
     engine = engine_of(toy_model, **SHARED)
     backbone = engine.slots.backbone
     first = await opened(engine, "a")
-    assert backbone.limit(first._slot) >= first._voice.positions + engines.reply_positions(
+    assert backbone.limit(first._slot) >= first._voice.positions + engine_settings.reply_positions(
         engine.reply_frames
     )
     taken = backbone.pages.left
