@@ -29,11 +29,13 @@ from watermark.judge import (
     LISTED,
     NOTHING,
     STEADY,
+    Confirms,
     Detection,
     bound,
     by_p,
     clearest,
     named,
+    nobody,
     of_many,
     verified,
 )
@@ -158,7 +160,8 @@ def _with_key(
         others = [of_many(each, 2 * tried) for each in whereabouts.anywhere(heard, key, payloads, call_s)]
         if any(each.detected for each in others):
             return others
-    sought = pilot_searches(heard.white, key, payloads, call_s)
+    confirms = partial(whereabouts.confirms, heard, key) if key.has_envelope else nobody
+    sought = pilot_searches(heard.white, key, payloads, call_s, confirms)
     if not key.has_envelope:
         found = of_many(by_carrier(sought), tried)
         if found.detected or not payloads or call_s is None or not whereabouts.is_known(call_s):
@@ -190,11 +193,16 @@ class SoughtPilot:
 
 
 def pilot_searches(
-    white: Floats, key: MarkKey, payloads: tuple[int, ...], call_s: tuple[float, float] | None
+    white: Floats,
+    key: MarkKey,
+    payloads: tuple[int, ...],
+    call_s: tuple[float, float] | None,
+    confirms: Confirms = nobody,
 ) -> list[SoughtPilot]:
     """What is sought of the carrier: anything, one of these calls, or each of them where it may lie."""
     if not payloads:
-        return [SoughtPilot(white, key, Search(white, key), lambda aligned: named(aligned, key, white))]
+        judge = partial(named, key=key, white=white, confirms=confirms)
+        return [SoughtPilot(white, key, Search(white, key), judge)]
     laps = range(LAPS)
     searches: list[tuple[tuple[int, ...], Search]] = []
     if call_s is None:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import ceil, exp, inf, log, sqrt
 from typing import Final
 
@@ -168,7 +168,7 @@ def anywhere(
     if payloads:
         return _of_calls(heard, key, cells, payloads, near)
     on_line = [at for place in near for at in _on_line(heard, place)]
-    carried = _by_pilot(key, payloads, on_line if _clear(places) else on_line[:PLACES])
+    carried = _by_pilot(heard, key, payloads, on_line if _clear(places) else on_line[:PLACES])
     return [of_many(one, LOOKS) for one in (_by_envelope(places[0], key), carried)]
 
 
@@ -282,7 +282,7 @@ def _of_calls(
     if guessed.detected:
         return [said, guessed]
     on_line = [at for place in near for at in _on_line(heard, place)]
-    carried = _by_pilot(key, payloads, on_line if _clear(near) else on_line[:PLACES])
+    carried = _by_pilot(heard, key, payloads, on_line if _clear(near) else on_line[:PLACES])
     return [said, guessed, of_many(carried, 2 * LOOKS)]
 
 
@@ -290,23 +290,39 @@ def _in_call(
     heard: Heard, key: MarkKey, cells: Cells, payload: int, call_s: tuple[float, float]
 ) -> Detection:
     """What is said of this call, which begins in the recording's time between these seconds."""
+    near, told = _told_in_call(heard, cells, payload, call_s)
+    if not near:
+        return NOTHING
+    said = of_many(by_cells(key, told), LOOKS)
+    if said.detected:
+        return said
+    return min(said, of_many(_likeliest_verified(key, heard, told, near), LOOKS), key=by_p)
+
+
+def _told_in_call(
+    heard: Heard, cells: Cells, payload: int, call_s: tuple[float, float]
+) -> tuple[list[LinePlace], list[CallGuess]]:
+    """The likely places between these seconds of this call, and what the envelope says there."""
     first, last = (round(each * HOPS_HZ) for each in call_s)
     hops = min(max(1, last - first), LINE_HOPS)
     enters = cells.entry(payload) * CELL_HOPS
     laps = range(max(0, first) // LINE_HOPS, max(0, last) // LINE_HOPS + 1)
     places = search.search(heard.soft, cells, enters + first, hops, laps=laps, count=PLACES)
-    if not places:
-        return NOTHING
-    near = _worth(places)
+    near = _worth(places) if places else []
     tried = [ln_tries_at(heard, place, hops, len(laps)) for place in near]
-    told = [
-        replace(each, hop=_around(each.place.hop - enters - first) + first)
-        for each in calls_at(heard, cells, [payload], near, tried)
-    ]
-    said = of_many(by_cells(key, told), LOOKS)
-    if said.detected:
-        return said
-    return min(said, of_many(_likeliest_verified(key, heard, told, near), LOOKS), key=by_p)
+    told = calls_at(heard, cells, [payload], near, tried) if near else []
+    return near, [replace(each, hop=_around(each.place.hop - enters - first) + first) for each in told]
+
+
+def confirms(heard: Heard, key: MarkKey, found: Detection) -> bool:
+    """Whether the envelope's half of the call says that it is the detection's, where that has the recording
+    begin. Raises `WeightsError`."""
+    if found.payload is None or found.call_s is None or found.starts_s is None:
+        return False
+    begins_s = found.call_s - found.starts_s
+    about_s = begins_s - KNOWN_S / 2, begins_s + KNOWN_S / 2
+    _, told = _told_in_call(heard, Cells(key.secret), found.payload, about_s)
+    return any(each.ln_call < _LN_NAMED for each in told)
 
 
 def _around(hops: float) -> float:
@@ -374,7 +390,7 @@ def _verified(
     return best
 
 
-def _by_pilot(key: MarkKey, payloads: Sequence[int], on_line: list[Whereabout]) -> Detection:
+def _by_pilot(heard: Heard, key: MarkKey, payloads: Sequence[int], on_line: list[Whereabout]) -> Detection:
     """Which call the carrier says that it is, of any or of these: along the courses of the likeliest pilots,
     or else along the courses of those calls that fit best there."""
     courses: list[tuple[float, Aligned, Whereabout]] = []
@@ -390,7 +406,7 @@ def _by_pilot(key: MarkKey, payloads: Sequence[int], on_line: list[Whereabout]) 
     aligned = [each for _, each, _ in courses]
     white, many = courses[0][2].white, len(courses)
     if not payloads:
-        return named(aligned, key, white, many)
+        return named(aligned, key, white, many, partial(confirms, heard, key))
     calls = Calls.of(key, payloads)
     found = verified(aligned, key, calls, white, range(LAPS), many)
     if found.ln_p < 2 * _LN_DETECTED:

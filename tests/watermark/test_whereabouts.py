@@ -1,5 +1,6 @@
 """Both layers together: what is found where time wobbles, and that every try is counted."""
 
+from dataclasses import replace
 from math import log
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from tests.watermark.channels import through
 from tests.watermark.test_drift import wobbled
-from watermark import carrier, drift, rows, whereabouts
+from watermark import carrier, drift, judge, rows, whereabouts
 from watermark.detect import detect, detect_narrow
 from watermark.drift import Start
 from watermark.envelope import search
@@ -125,6 +126,22 @@ def test_another_call_at_this_place_is_ours_and_not_this_one(
 def test_clean_speech_is_named_by_the_carrier(new: MarkKey, call: int, spoken: np.ndarray) -> None:
     found = detect(spoken[: 5 * 24_000], 24_000, [new])
     assert (found.payload, found.layer) == (call, "carrier")
+
+
+def test_where_bits_are_not_enough_the_envelope_confirms_a_call(
+    new: MarkKey, call: int, spoken: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = narrow(spoken[: 10 * 24_000], 24_000)
+    heard = Heard(sound, whiten(sound))
+    found = detect_narrow(sound, [new])
+    assert whereabouts.confirms(heard, new, found)
+    assert not whereabouts.confirms(heard, new, replace(found, payload=call ^ 1))
+    assert not whereabouts.confirms(heard, new, NOTHING)
+    monkeypatch.setattr(judge, "agrees", lambda *_: False)
+    assert detect_narrow(sound, [new]).payload == call
+    monkeypatch.setattr(whereabouts, "confirms", lambda *_: False)
+    unnamed = detect_narrow(sound, [new])
+    assert (unnamed.detected, unnamed.payload, unnamed.call_s) == (True, None, None)
 
 
 def test_among_many_calls_the_envelope_is_asked_first(
