@@ -4,8 +4,9 @@ A segment is 5 s of real speech; the pilot of a fresh key is searched over the w
 hands on is judged twice, by the detector's own code. Verify: at each alignment and each retiming 256 rows of
 data chips and 80 payloads on each of them, 20,480 trials, the largest score of each counts; all payloads of a
 row at once, since a payload's score is a sum of the row's 128 soft bits. Blind: one trial, of which the bound
-on the p-value counts. Halves (`python -m benchmarks.prove null-halves`): every course is fitted anew, and
-each half is a trial.
+on the p-value counts. Halves (`python -m benchmarks.prove null-halves`): each half judges a course that was
+fitted anew to the other, by the call's own chips and by those of `OTHERS` other rows and payloads, each of
+which is a trial: to all of them the course is as blind.
 """
 
 from __future__ import annotations
@@ -138,6 +139,7 @@ def searched(white: np.ndarray, number: int) -> np.ndarray:
 
 
 HALVES_S = 2
+OTHERS = 63
 HALVES_THRESHOLD = sqrt(2 * (log(2) - log(detect.DETECTED)))
 """Where p = 1e-6 with both halves at one place: 5.39."""
 
@@ -171,9 +173,10 @@ class HalvesMaterial:
         return cls(key, call, unmarked, marked)
 
     def scores(self, number: int, pairs: int) -> np.ndarray:
-        """Both halves of so many other payloads, `(2 * pairs,)`: of unmarked sound, and of every second,
-        which is marked, at the place where it has the call's own pilot."""
-        found: list[float] = []
+        """Both halves of so many other payloads, `(2 * pairs, 1 + OTHERS)`, the first column by their own
+        chips: of unmarked sound, and of every second, which is marked, at the place where it has the call's
+        own pilot."""
+        found: list[np.ndarray] = []
         for at in range(number * pairs, (number + 1) * pairs):
             payload = call_payload(self.key, f"none {at}")
             sounds, hop = (self.marked, carrier.entry(self.key, self.call)) if at % 2 else (self.unmarked, 0)
@@ -181,8 +184,20 @@ class HalvesMaterial:
             lap = (hop - carrier.entry(self.key, payload)) % carrier.LINE_HOPS if at % 2 else 1_000
             hops, middle = drift.Start(lap).hops(len(white))
             chips = carrier.call_chips(self.key, payload, code.encode(payload), hops)
-            found += [half.score for half in drift.both_halves(white, chips, middle)]
-        return np.array(found)
+            others = self._others(at, (carrier.entry(self.key, payload) + hops) % carrier.LINE_HOPS)
+            for first, half in enumerate(drift.both_halves(white, chips, middle)):
+                energy = float(np.square(np.abs(half.tiles)).sum())
+                products = np.einsum("ohb,hb->o", others[:, :, first::2].conj(), half.tiles).real
+                found.append(np.array([half.score, *(products / sqrt(energy)).tolist()]))
+        return np.stack(found)
+
+    def _others(self, seed: int, places: np.ndarray) -> np.ndarray:
+        """Data chips of other rows and payloads at these places, complex64 `(OTHERS, H, 52)`."""
+        rng = np.random.default_rng([5, seed])
+        rows = rng.choice(carrier.ROWS, OTHERS, replace=False)
+        bits = code.encode_all(rng.integers(0, 1 << 63, OTHERS).astype(np.uint64))
+        chips = carrier.data_chips(self.key, rows[:, None], places[None, :])
+        return np.asarray(chips * bits[:, carrier.bit_of_tile(places)], np.complex64)
 
 
 def count(prompts: Path, trials: int, budget_s: float) -> Counts:
