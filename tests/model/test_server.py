@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -314,6 +316,13 @@ async def test_the_halls_client_learns_that_the_engine_is_gone(
     with pytest.raises(EngineLost):
         await client.connect(grants.issue().token)
     assert not await client.ready()
+
+
+async def test_an_engine_of_this_machine_is_asked_without_reading_certificates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssl, "create_default_context", pytest.fail)
+    assert not await EngineClient(str(tmp_path / "engine.sock")).ready()
 
 
 async def test_metrics_count_failed_background_tasks(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
