@@ -23,8 +23,8 @@ wheel: $(VENV)/.python
 # whole gateways last: they are called in real time, and mostly wait
 test: $(VENV)/.test models lint
 	@$(BIN)/voicegate models get smollm2 || echo "going on without it"
-	$(BIN)/python -m pytest -m 'not e2e' -n 3 --dist loadfile
-	$(BIN)/python -m pytest -m e2e -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --ignore tests/e2e -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest tests/e2e -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

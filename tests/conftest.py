@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
@@ -40,6 +41,22 @@ def pytest_asyncio_loop_factories(
     if getattr(item.getparent(pytest.Module).obj, "HOUSE_TIME", False):  # type: ignore[union-attr]
         return {"house": HouseLoop}
     return {"asyncio": asyncio.new_event_loop}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Proofs take minutes and the package index: they run when asked for (`-m prove`), and only then.
+
+    Files with the most long tests come first, then those with the most tests (of xdist, as they come:
+    `--no-loadscope-reorder`), so that none that takes long is begun when the others are over.
+    """
+    if "prove" not in str(config.getoption("markexpr")):
+        proofs = [item for item in items if item.get_closest_marker("prove")]
+        if proofs:
+            config.hook.pytest_deselected(items=proofs)
+            items[:] = [item for item in items if item not in proofs]
+    whole = Counter(item.path for item in items)
+    long = Counter(item.path for item in items if item.get_closest_marker("long"))
+    items.sort(key=lambda item: (-long[item.path], -whole[item.path], item.path))
 
 
 @pytest.hookimpl(wrapper=True)

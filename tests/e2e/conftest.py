@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import wave
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,12 +16,6 @@ from watermark.pcm import bytes_from_float
 
 LOWER = 0.88
 """Times the pitch of the bot's voice."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with the most long tests come first, so that none of them is begun when the others are over."""
-    long = Counter(item.path for item in items if item.get_closest_marker("long"))
-    items.sort(key=lambda item: -long[item.path])
 
 
 @pytest.fixture(scope="session")

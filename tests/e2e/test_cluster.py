@@ -111,6 +111,7 @@ def _dialplan(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.long("Ray starts two engines with two replicas each, and a call is held in real time")
 def test_a_replica_dies_and_the_telephone_hears_of_it_nothing(site: Site, say: Say) -> None:
     house, cluster = site.house, site.cluster
     house.wait_for("the prompts", lambda: not _in_use(cluster, "embedded"), 30)
@@ -140,6 +141,7 @@ def _remembered(house: House, call_id: str) -> str:
         return str(redis.lrange(f"vg:history:{call_id}", 0, -1))
 
 
+@pytest.mark.long("Ray starts two engines with two replicas each, and a call is held in real time")
 async def test_a_replica_of_chroma_dies_and_the_next_words_are_heard(site: Site) -> None:
     cluster = site.cluster
     fetched: list[str] = []

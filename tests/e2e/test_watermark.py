@@ -142,6 +142,7 @@ def spoken_windows(voiced: np.ndarray) -> Iterator[tuple[float, float]]:
             yield float(start_s), float(min(start_s + WINDOW_S, stretch[-1] + 0.02))
 
 
+@pytest.mark.long("three calls in real time, and what they recorded is searched through")
 @pytest.mark.parametrize("codec", ["pcmu", "g722", "opus"])
 def test_no_ten_seconds_of_speech_are_unmarked_and_the_recording_names_its_call(
     marked_house: tuple[House, int], heard: dict[str, Path], codec: str

@@ -11,17 +11,17 @@ import pytest
 
 from gateway.cli.testphone import place_call
 from tests.e2e.gateway_process import House
-from tests.needs import need_sounds
+from tests.needs import goldens, need_sounds
 
 pytestmark = pytest.mark.e2e
 
 
 @pytest.mark.long("a whole gateway loads Chroma, and a call is held in real time")
-def test_a_phone_talks_with_chroma(golden: Path, tmp_path: Path) -> None:
+def test_a_phone_talks_with_chroma(tmp_path: Path) -> None:
     house = House(
         tmp_path / "house",
         engine="chroma",
-        chroma=golden,
+        chroma=goldens() / "chroma-a",
         chroma_reply_s=1.2,
         engine_calls=4,
     )
