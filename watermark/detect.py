@@ -152,8 +152,9 @@ def _with_key(
 ) -> list[Detection]:
     """By the carrier as it lies; where it names nothing, by the envelope and the carrier's courses: each as
     the best of `tried` keys and all other looks. Among very many calls the envelope is asked first, which
-    costs less. What a key of version 1 is given beyond its search adds a twentieth to its false alarms; with
-    two layers the search and the rest have half of them each."""
+    costs less. With two layers the search and what is found at the envelope's places have half of all false
+    alarms each; with either version the carrier's course where the caller knows the place adds a twentieth:
+    it needs no envelope, which a thief may have undone."""
     others: list[Detection] = []
     many = len(payloads) > LISTED
     if key.has_envelope and many:
@@ -162,18 +163,17 @@ def _with_key(
             return others
     confirms = partial(whereabouts.confirms, heard, key) if key.has_envelope else nobody
     sought = pilot_searches(heard.white, key, payloads, call_s, confirms)
-    if not key.has_envelope:
-        found = of_many(by_carrier(sought), tried)
-        if found.detected or not payloads or call_s is None or not whereabouts.is_known(call_s):
+    if key.has_envelope:
+        found = of_many(by_carrier(sought, steady=bool(payloads)), 2 * tried)
+        if found.detected and found.payload is not None:
             return [found]
-        return [found, of_many(whereabouts.known(heard, key, payloads, call_s), 20 * tried)]
-    found = of_many(by_carrier(sought, steady=bool(payloads)), 2 * tried)
-    if found.detected and found.payload is not None:
-        return [found]
-    if not many:
-        others = [of_many(each, 2 * tried) for each in whereabouts.anywhere(heard, key, payloads, call_s)]
-    if payloads and not any(each.detected for each in others):
-        found = of_many(by_carrier(sought), 2 * tried)
+        if not many:
+            others = [of_many(each, 2 * tried) for each in whereabouts.anywhere(heard, key, payloads, call_s)]
+        if not payloads or any(each.detected for each in others):
+            return [found, *others]
+    found = of_many(by_carrier(sought), 2 * tried if key.has_envelope else tried)
+    if payloads and not found.detected and call_s is not None and whereabouts.is_known(call_s):
+        others.append(of_many(whereabouts.known(heard, key, payloads, call_s), 20 * tried))
     return [found, *others]
 
 

@@ -109,6 +109,20 @@ def test_a_call_is_named_among_many_through_a_wobble(new: MarkKey, call: int, wo
     assert detect_narrow(wobbly, [new], payloads=others).payload is None
 
 
+def test_where_the_place_is_known_an_envelope_that_was_undone_is_not_missed(
+    new: MarkKey, call: int, wobbly: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hear = whereabouts.chip_network.soft
+    mixed = np.random.default_rng(1).permutation
+    monkeypatch.setattr(whereabouts.chip_network, "soft", lambda sound: mixed(hear(sound), axis=1))
+    for about_s in (0.01, 0.25):
+        about = (CALL_S - about_s, CALL_S + about_s)
+        found = detect_narrow(wobbly, [new], payloads=[call], call_s=about)
+        assert (found.detected, found.payload, found.layer) == (True, call, "carrier")
+    assert whereabouts.is_known((255.9630823666914 - 0.25, 255.9630823666914 + 0.25)), "and an ulp"
+    assert not detect_narrow(wobbly, [new], payloads=[call], call_s=(CALL_S + 3.0, CALL_S + 3.5)).detected
+
+
 def test_another_call_at_this_place_is_ours_and_not_this_one(
     new: MarkKey, call: int, wobbly: np.ndarray
 ) -> None:
