@@ -228,7 +228,7 @@ async def script(engine: ChromaEngine, opened: Opener, call_id: str, seed: int) 
     return found
 
 
-@pytest.mark.parametrize("seed", [0, 10, 20])
+@pytest.mark.parametrize("seed", [0, 10])
 async def test_interleaved_is_alone(model: Chroma, opened: Opener, seed: int) -> None:
     """Sampled at full heat, each call by its own seed: in company it says what it says alone."""
     settings = {"conversations": 4, "temperature": 1.0, "top_k": 20, "top_p": 0.95}
