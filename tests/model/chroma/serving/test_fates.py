@@ -23,7 +23,7 @@ from model.chroma.serving.schedule import Kind
 from model.errors import EngineBusy, EngineError
 from model.own_process import Cause
 from tests.model.chroma.serving.test_conductor import Band, busy, feed, hear
-from tests.model.chroma.serving.test_conversation import Opener, noise, opened, reference_of
+from tests.model.chroma.serving.test_conversation import FRAME_S, Opener, noise, opened, reference_of
 
 __all__ = ["opened"]
 
@@ -261,7 +261,9 @@ async def test_a_slot_that_cannot_be_made_ready_fails_alone(band: Band) -> None:
 @pytest.fixture
 async def engine(toy_model: Chroma) -> AsyncIterator[ChromaEngine]:
     made = ChromaEngine(
-        toy_model, chat.stand_in(toy_model.config), EngineSettings(conversations=2, context=400)
+        toy_model,
+        chat.stand_in(toy_model.config),
+        EngineSettings(conversations=2, context=400, reply_s=24 * FRAME_S),
     )
     yield made
     await made.close()
