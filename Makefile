@@ -5,6 +5,8 @@ PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# what one process compiled, hundreds that the tests start need not compile again
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run models wheel test lint bench bench-calls bench-web bench-echo bench-engine bench-ears bench-consent bench-watermark gpu-check prove prove-null prove-null-halves prove-detector prove-wheel prove-steady prove-gpu-check clean
 
