@@ -55,6 +55,13 @@ def test_what_the_lower_rate_cannot_carry_is_gone(from_hz: int, to_hz: int) -> N
     assert 20 * np.log10(np.std(out[to_hz // 10 :]) / np.sqrt(0.5)) < -60
 
 
+def test_changes_of_the_same_rates_share_one_filter_that_nobody_can_write() -> None:
+    one, other = (RateChanger(48_000, 24_000, count) for count in (1, 4))
+    assert one._kernel is other._kernel
+    assert not one._kernel.flags.writeable
+    assert RateChanger(24_000, 48_000, 1)._kernel is not one._kernel
+
+
 def test_rows_do_not_touch_each_other() -> None:
     rng = np.random.default_rng(1)
     both = RateChanger(8_000, 24_000, 4)
