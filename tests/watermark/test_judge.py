@@ -14,20 +14,19 @@ FITS = carrier.LAPS / carrier.ROWS
 
 
 def named_share(noise: float, tries: int) -> tuple[float, float]:
-    """(wrongly, rightly) named of so many decodings of bits in noise of this deviation. The first payload of
-    the list that fits the row is taken: the right one does, and each wrong one with `FITS`."""
+    """(wrongly, rightly) named of so many decodings of bits in noise of this deviation. The right payload
+    fits the row, and each wrong one does with `FITS`, of which there is at most one here."""
     rng = np.random.default_rng(int(100 * noise))
     wrong = right = 0.0
     for _ in range(tries):
         payload = GATEWAY << 48 | int(rng.integers(1 << 48))
         soft = (code.encode(payload) + noise * rng.standard_normal(code.CODED_BITS)).astype(np.float32)
-        listed, reached = code.decode(soft, GATEWAY, LISTED), 1.0
+        listed = code.decode(soft, GATEWAY, LISTED)
+        fitting = [payload] if payload in listed else []
+        right += sum(agrees(soft, listed, fitting, each) for each in fitting)
         for each in listed:
-            if each == payload:
-                right += reached * agrees(soft, listed, each)
-                break
-            wrong += reached * FITS * agrees(soft, listed, each)
-            reached *= 1 - FITS
+            if each != payload:
+                wrong += FITS * agrees(soft, listed, [*fitting, each], each)
     return wrong / tries, right / tries
 
 
@@ -44,5 +43,5 @@ def test_bits_with_little_noise_name_their_call() -> None:
 
 
 def test_no_sound_at_all_names_nobody() -> None:
-    assert not agrees(np.zeros(code.CODED_BITS, np.float32), [0], 0)
+    assert not agrees(np.zeros(code.CODED_BITS, np.float32), [0], [0], 0)
     assert not judge.nobody(judge.NOTHING)
