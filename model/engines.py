@@ -31,8 +31,7 @@ async def chroma() -> Engine:
     if not source:
         raise EngineError("VOICEGATE_CHROMA names no checkpoint: a directory, or FlashLabs/Chroma-4B")
     try:
-        from model.chroma.serving.engine import ChromaEngine
-        from model.chroma.serving.engine_settings import EngineSettings
+        from model.chroma.serving.engine import ChromaEngine, EngineSettings
     except ModuleNotFoundError as error:
         raise EngineError(
             f"the Chroma engine needs {error.name}, which is not installed: install voicegate with its extra "

@@ -45,6 +45,8 @@ from model.chroma.serving.warming import make_ready
 from model.errors import CheckpointError, EngineBusy, EngineError, VoiceError
 from model.tasks import Tasks
 
+__all__ = ["ChromaEngine", "EngineSettings"]
+
 log = structlog.get_logger("chroma")
 
 LONGEST_REFERENCE_S: Final = 60.0
