@@ -3,7 +3,7 @@
     python -m benchmarks.envelope_null FOLDER --places 3000000 --searches 6000 --minutes 30
 
 Sound is 10 s of a voice that the network did not learn from, unmarked or marked with another key, through
-the channels of `benchmarks/envelope_table.py` in turn; the key is another one for each. A trial of a
+the channels of `benchmarks/envelope_table.py` in turn; the keys are other ones for each. A trial of a
 **place** is z at one place of the line with one tempo; places are a cell and more apart, and no chip is in
 the same trial twice in the same place. A trial of a **call** is z of one call's own half at a place. A trial
 of a **search** is a whole blind search, of which the bound
@@ -36,6 +36,8 @@ OUT: Final = Path(__file__).with_name("out")
 SEARCHED_S: Final = 10
 EDGES: Final = np.linspace(-8, 8, 321)
 CALLS: Final = LINE_CELLS
+KEYS: Final = 8
+"""With which each sound is searched."""
 SURE: Final = -13.8
 SPARE_CHANNELS: Final = ("speaker, room, babble 15 dB", "stretch +-3 % each second")
 """Those that cost most and are left out."""
@@ -151,8 +153,9 @@ def main(folder: Path, places: int, searches: int, minutes: float) -> None:
                 ).tolist()
                 state[f"{what} squares"][0] += float(np.square(z).sum())
                 state[f"{what} largest"][0] = max(state[f"{what} largest"][0], float(z.max()))
-        if missing[1] > 0:
-            found = searching.search(soft, cells, count=1)
+        for other in range(min(KEYS, missing[1])):
+            searched = Cells(b"null" + number.to_bytes(32) + bytes([other] if other else []))
+            found = searching.search(soft, searched, count=1)
             state["ln_p"].append(found[0].ln_p if found else 0.0)
         state["next"][0] += 1
         if number % 20 == 19:
