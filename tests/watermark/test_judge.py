@@ -10,7 +10,7 @@ from watermark.judge import LISTED, agrees
 
 GATEWAY = 0xBEEF
 FITS = carrier.LAPS / carrier.ROWS
-"""Of wrong payloads, those that fit the row that was heard."""
+"""The share of wrong payloads that fit the row that was heard."""
 
 
 def named_share(noise: float, tries: int) -> tuple[float, float]:

@@ -279,7 +279,7 @@ class KVCache:
 
     @staticmethod
     def _live(whole: Tensor, span: Span) -> Tensor:
-        """Of one layer, as it is kept."""
+        """One layer's keys or values for the span, as they are kept."""
         if span.pages is None:
             return whole[: len(span.rows), :, : span.live]
         if span.page is not None:

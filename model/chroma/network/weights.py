@@ -88,7 +88,7 @@ class Chroma(nn.Module):
 
     @property
     def kv_dtype(self) -> torch.dtype:
-        """Of what conversations keep of thinker and backbone."""
+        """The type of the keys and values that conversations keep of thinker and backbone."""
         return self.kept or self.dtype
 
     def embed_code(self, codebook: int, code: Tensor) -> Tensor:

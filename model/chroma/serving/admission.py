@@ -32,8 +32,8 @@ from model.chroma.serving.steps import Steps
 from model.errors import CheckpointError
 
 SHARE: Final = 0.85
-"""Of a frame's 80 ms for a step with everybody speaking. Then nobody is heard but who breaks in, for which
-the rest is; whoever is heard speaks no more, and leaves the time of a reply."""
+"""The part of a frame's 80 ms that a step with everybody speaking may take. Nobody is heard then except
+callers who break in, and the rest is for them."""
 MEMORY_SHARE: Final = 0.9
 """Of what is free after the weights; the rest is what steps need to work in."""
 FIRST_SOUND_S: Final = 0.25
