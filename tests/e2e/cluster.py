@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.gateway_process import _runs
+from tests.needs import HANGS_S
 
 READY_WITHIN_S = 150.0
 TOKEN = "a-token-of-engines-and-gateway"
@@ -60,7 +61,7 @@ class Cluster:
         request = urllib.request.Request(
             self.url(engine) + "/v1/engines", headers={"X-Voicegate-Boot": TOKEN}
         )
-        with urllib.request.urlopen(request, timeout=2) as answer:
+        with urllib.request.urlopen(request, timeout=HANGS_S) as answer:  # Serve's proxy has no hurry
             found = list(json.loads(answer.read())["engines"])
         self._pids |= {replica["pid"] for replica in found}
         return found
