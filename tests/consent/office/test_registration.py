@@ -12,6 +12,7 @@ from datetime import date
 import numpy as np
 import pytest
 
+from consent.checks.checklist import Checks
 from consent.checks.sound import RATE_HZ, Recording, of_call, pcm16
 from consent.errors import (
     ChallengeError,
@@ -539,12 +540,13 @@ def _in_a_process_that_dies(work: Callable[[], None]) -> bool:
 
 @pytest.mark.long("a process is killed at each of a registration's SQL statements")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_registration_killed_between_any_two_steps_leaves_nothing_or_all(desk: Desk) -> None:
+def test_a_registration_killed_between_any_two_steps_leaves_nothing_or_all(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     submission = desk.submission(pin="482913")
     act = desk.act("alice", "register", **submission.digest)
-    recordings = (submission.statement, *(r.recording for r in submission.references))
-    for made in recordings:
-        made.sha256, made.at_16k, made.speech  # noqa: B018  # computed once, not in every child
+    found = desk.office.registrar.examine(submission, act).outcome
+    monkeypatch.setattr(Checks, "run", lambda *_: found)  # it asks no database: once, not in every child
     kept = len(desk.office.books.reader.rows())
     steps = killed = 0
     while True:
