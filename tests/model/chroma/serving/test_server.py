@@ -54,11 +54,10 @@ def short_folder() -> Iterator[Path]:
 
 
 class Front:
-    """The front's doors for an engine; the stock voice has a clip if `pcm` is one."""
+    """The front's doors for an engine; `pcm` is the stock voice's clip."""
 
     def __init__(self, folder: Path, office: ConsentOffice, pcm: Any) -> None:
-        if pcm is not None:
-            office.stock.keep_clip(pcm, "These are the words of the clip.")
+        office.stock.keep_clip(pcm, "These are the words of the clip.")
         self.asked = 0
         self._voices = VoiceDesk(office)
         self._registry = Registry.open(f"sqlite:///{folder}/calls.sqlite")
@@ -184,6 +183,20 @@ async def speak(session: EngineSession, pcm: Any) -> None:
         await session.append(pcm[at : at + 480])
 
 
+async def test_a_stock_voice_without_a_clip_is_refused_and_the_operator_is_told(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock = house.office.stock
+    monkeypatch.setattr(stock, "_clip", lambda: None)  # as before the gateway rendered one
+    monkeypatch.setattr(stock, "voice", stock._look())
+    assert not stock.has_clip
+    with pytest.raises(EngineError, match=r"voice_unusable.*without a reference clip"):
+        await house.client.connect(house.grant("call-1").token)
+    log = house.log_path.read_text()
+    assert "voice.unusable" in log
+    assert "bytes stand in for words" in log
+
+
 async def test_a_call_from_disclosure_to_goodbye(house: House) -> None:
     session = await house.client.connect(house.grant("call-1").token)
     await session.update(instructions="Be brief.", binary=True, lead_s=10.0)
@@ -261,18 +274,6 @@ async def test_two_callers_at_once_and_a_third_is_refused(house: House) -> None:
                 await asyncio.sleep(0.02)
     await again.aclose()
     await sessions[1].aclose()
-
-
-async def test_a_stock_voice_without_a_clip_is_refused_and_the_operator_is_told(golden: Path) -> None:
-    with short_folder() as folder:
-        house = House(folder, golden, None)
-        await house.start()
-        with pytest.raises(EngineError, match=r"voice_unusable.*without a reference clip"):
-            await house.client.connect(house.grant("call-1").token)
-        await house.stop()
-        log = house.log_path.read_text()
-    assert "voice.unusable" in log
-    assert "bytes stand in for words" in log
 
 
 @pytest.mark.parametrize(
