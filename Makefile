@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # what one process compiled, hundreds that the tests start need not compile again
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run models wheel test lint bench bench-calls bench-web bench-echo bench-engine bench-ears bench-consent bench-watermark gpu-check prove prove-null prove-null-halves prove-detector prove-wheel prove-steady prove-gpu-check clean
+.PHONY: run models wheel test test-parts lint style types bench bench-calls bench-web bench-echo bench-engine bench-ears bench-consent bench-watermark gpu-check prove prove-null prove-null-halves prove-detector prove-wheel prove-steady prove-gpu-check clean
 
 run: models $(if $(filter chroma,$(VOICEGATE_ENGINE)),$(VENV)/.chroma)
 	@$(BIN)/voicegate run
@@ -22,17 +22,25 @@ wheel: $(VENV)/.python
 	rm -rf build dist
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
-# whole gateways last: they are called in real time, and mostly wait
-test: $(VENV)/.test models lint
+# types are checked while the first tests run: mypy has one thread, and takes a minute. Whole gateways last: they are
+# called in real time, and mostly wait
+test: $(VENV)/.test models style
 	@$(BIN)/voicegate models get smollm2 || echo "going on without it"
-	$(BIN)/python -m pytest --ignore tests/e2e -n 3 --dist loadfile --no-loadscope-reorder
+	@$(MAKE) --no-print-directory -j2 types test-parts
 	$(BIN)/python -m pytest tests/e2e -n 3 --dist loadfile --no-loadscope-reorder
 
-lint: $(VENV)/.test
+test-parts: $(VENV)/.test
+	$(BIN)/python -m pytest --ignore tests/e2e -n 3 --dist loadfile --no-loadscope-reorder
+
+lint: style types
+
+style: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+types: $(VENV)/.test
+	$(BIN)/mypy
 
 bench: bench-calls bench-web bench-echo bench-engine bench-ears bench-consent bench-watermark
 
