@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from gateway.cli.doorbell import Doorbell, local_address
 from gateway.errors import CallerError, VoicegateError
 from gateway.ipc.codec import packed, to_json
-from gateway.line.phone import CODEC_IDS, CallPlan, PhoneOutcome, PhonePlan, ScriptStep, TurnReport
+from gateway.line.phone_plan import CODEC_IDS, CallPlan, PhoneOutcome, PhonePlan, ScriptStep, TurnReport
 from watermark.pcm import float_from_bytes, int16_from_float
 
 CALLS_PER_PHONE: Final = 4

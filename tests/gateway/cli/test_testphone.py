@@ -27,7 +27,7 @@ from gateway.cli.testphone import (
     read_wav,
 )
 from gateway.errors import CallerError
-from gateway.line.phone import PhonePlan, TurnReport
+from gateway.line.phone_plan import PhonePlan, TurnReport
 from tests.gateway.line.rawphone import RawPhone
 from tests.needs import HANGS_S
 

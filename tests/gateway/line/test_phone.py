@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from gateway.ipc.codec import packed, to_json
+from gateway.ipc.codec import from_json, packed, to_json
 from gateway.ipc.line_messages import (
     AnswerCall,
     CallConfirmed,
@@ -24,7 +24,7 @@ from gateway.ipc.line_messages import (
     KeyPressed,
 )
 from gateway.ipc.line_signature import signature
-from gateway.line.phone import CallPlan, PhoneOutcome, PhonePlan, ScriptStep, TurnReport
+from gateway.line.phone_plan import CallPlan, PhoneOutcome, PhonePlan, ScriptStep
 from tests.gateway.line.exchange import Exchange
 from tests.gateway.line.line_harness import TOKEN, is_tone, tone
 from tests.gateway.line.rawphone import RawPhone
@@ -32,6 +32,7 @@ from tests.gateway.line.rawphone import RawPhone
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TONE = tone(440, rate_hz=8000)
+LISTEN = ScriptStep("listen")
 
 
 async def phone(plan: bytes, within_s: float = 15.0) -> dict[str, Any]:
@@ -56,11 +57,8 @@ def dial(*calls: CallPlan, **more: Any) -> asyncio.Task[list[PhoneOutcome]]:
     plan = replace(PhonePlan(calls, pause_s=0.2, patience_s=0.6), **more)
 
     async def report() -> list[PhoneOutcome]:
-        outcomes = []
-        for outcome in (await phone(packed(to_json(PhonePlan, plan))))["outcomes"]:
-            turns = [TurnReport(**turn) for turn in outcome.pop("turns")]
-            outcomes.append(PhoneOutcome(**outcome, turns=turns))
-        return outcomes
+        said = await phone(packed(to_json(PhonePlan, plan)))
+        return [from_json(PhoneOutcome, outcome, "an outcome") for outcome in said["outcomes"]]
 
     return asyncio.create_task(report())
 
@@ -130,7 +128,8 @@ async def test_it_speaks_in_its_turn_then_presses_keys_then_hangs_up(caller: Cal
     hall = caller.exchange.hall
     said, heard = tmp_path / "said", tmp_path / "heard"
     said.write_bytes(b"".join(tone(1000, rate_hz=8000)(n) for n in range(20)))
-    plan, call_id = await caller.plan(ScriptStep(str(said)), ScriptStep(digits="1#"), record=str(heard))
+    steps = (LISTEN, ScriptStep("say", str(said)), LISTEN, ScriptStep("press", digits="1#"))
+    plan, call_id = await caller.plan(*steps, record=str(heard))
     dialled = dial(plan)
     started = await hall.hears(CallStarted, call_id, 10)
     hall.sounds[started.call] = answering(hall.heard.setdefault(started.call, bytearray()))
@@ -181,7 +180,8 @@ async def test_calls_of_one_process_have_an_end_each(caller: Caller) -> None:
 async def test_a_step_with_a_time_waits_for_nobody(caller: Caller, tmp_path: Path) -> None:
     said = tmp_path / "said"
     said.write_bytes(TONE(0) * 50)
-    plan, call_id = await caller.plan(ScriptStep(str(said), at_s=0.1), duration_s=0.4)
+    steps = (ScriptStep("at", seconds=0.1), ScriptStep("say", str(said)))
+    plan, call_id = await caller.plan(*steps, duration_s=0.4)
     dialled = dial(plan, patience_s=30.0)
     started = await caller.up(call_id)
     caller.exchange.hall.sounds[started.call] = TONE
@@ -194,8 +194,8 @@ async def test_a_step_with_a_time_waits_for_nobody(caller: Caller, tmp_path: Pat
 @pytest.mark.parametrize(
     ("step", "why"),
     [
-        (ScriptStep(digits="x", at_s=0.0), "failed: Invalid DTMF digit"),
-        (ScriptStep("/nowhere/said", at_s=0.0), "failed: FileNotFoundError"),
+        (ScriptStep("press", digits="x"), "failed: Invalid DTMF digit"),
+        (ScriptStep("say", "/nowhere/said"), "failed: FileNotFoundError"),
     ],
 )
 async def test_a_step_that_cannot_be_done_ends_the_call(caller: Caller, step: ScriptStep, why: str) -> None:
@@ -209,7 +209,7 @@ async def test_a_step_that_cannot_be_done_ends_the_call(caller: Caller, step: Sc
 
 
 async def test_keys_for_who_can_hear_none_end_the_call(callee: RawPhone) -> None:
-    dialled = dial(CallPlan(f"sip:raw@127.0.0.1:{callee.sip_port}", (ScriptStep(digits="1", at_s=0.0),)))
+    dialled = dial(CallPlan(f"sip:raw@127.0.0.1:{callee.sip_port}", (ScriptStep("press", digits="1"),)))
     callee.answer(await callee.request("INVITE", 10), body=callee.offer(keys=False))
     await callee.request("BYE")
     [outcome] = await dialled
@@ -222,11 +222,12 @@ async def test_keys_for_who_can_hear_none_end_the_call(callee: RawPhone) -> None
 
 @pytest.mark.parametrize("status", ["404 Not Found", "486 Busy Here"])
 async def test_a_refusal_is_reported_with_its_status(callee: RawPhone, status: str) -> None:
-    dialled = dial(CallPlan(f"sip:raw@127.0.0.1:{callee.sip_port}", (ScriptStep(digits="1"),)))
+    steps = (LISTEN, ScriptStep("press", digits="1"))
+    dialled = dial(CallPlan(f"sip:raw@127.0.0.1:{callee.sip_port}", steps))
     callee.answer(await callee.request("INVITE", 10), status)
     [outcome] = await dialled
     assert (outcome.answered, outcome.status, outcome.ended) == (False, int(status[:3]), status)
-    assert outcome.turns == []
+    assert outcome.turns == ()
     assert outcome.first_audio_s is None
 
 
