@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from benchmarks import capture, stages
 from benchmarks.capture import Capture, WireCall
-from gateway.cli.testphone import CallReport, CallRequest, place_calls
+from gateway.cli.call_reports import CallReport
+from gateway.cli.testphone import CallRequest, place_calls
 from tests.e2e.gateway_process import House
 
 CALLS_PER_LINE = 4

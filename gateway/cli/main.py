@@ -16,7 +16,10 @@ from model import __version__
 
 COMMANDS: Final = {
     "run": ("gateway.cli.run_command:run", "Start the gateway; Ctrl-C drains and stops it."),
-    "call": ("gateway.cli.testphone:call", "Call a SIP address with a file as the voice; record the answer."),
+    "call": (
+        "gateway.cli.call_command:call",
+        "Call a SIP address, once or many times, by a script; report what was heard.",
+    ),
     "calls": ("gateway.cli.calls_command:calls", "List the calls, or show one."),
     "dialplan": (
         "gateway.cli.dialplan_command:dialplan",

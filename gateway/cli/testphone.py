@@ -1,49 +1,70 @@
-"""`voicegate call`: the operator's test phone, and the tests' and benches' own.
+"""The test phone: calls that follow a script, for operators (`voicegate call`), tests and benches.
 
-    voicegate call --play question.wav --record answer.wav sip:demo@127.0.0.1:5060
-
-As a library: `place_call` and `place_calls`. The call itself runs in a process of its own
-(`gateway.line.phone`), four calls in each; this side reads and writes the wav files and the report.
+`place_call` and `place_calls`. The calls themselves run in processes of their own (`gateway.line.phone`), up
+to four in each; this side makes sounds and plans of scripts, and reports of what the processes say.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import re
 import subprocess
 import sys
 import tempfile
-import wave
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import click
 import numpy as np
 import soxr
-from numpy.typing import NDArray
 
+from gateway.cli.call_reports import CallReport
+from gateway.cli.call_script import CallerAct, in_turn
+from gateway.cli.caller_sound import (
+    SPOKEN_HZ,
+    active_level_db,
+    background,
+    check_writable,
+    read_wav,
+    spoken,
+    write_wav,
+)
 from gateway.cli.doorbell import Doorbell, local_address
-from gateway.errors import CallerError, VoicegateError
-from gateway.ipc.codec import packed, to_json
-from gateway.line.phone_plan import CODEC_IDS, CallPlan, PhoneOutcome, PhonePlan, ScriptStep, TurnReport
-from watermark.pcm import float_from_bytes, int16_from_float
+from gateway.errors import CallerError, RpcError
+from gateway.ipc.codec import from_json, packed, to_json
+from gateway.line.phone_plan import CODEC_IDS, CallPlan, PhoneOutcome, PhonePlan, ScriptStep, Verb
+from gateway.line.rough_line import RoughLine
+from watermark.detect import detect_recording
+from watermark.errors import KeyFileError, SoundError
+from watermark.keys import KeyRing
+from watermark.pcm import Floats, bytes_from_float, float_from_bytes
+from watermark.sound import Recording
 
 CALLS_PER_PHONE: Final = 4
 CODECS: Final = tuple(CODEC_IDS)
 
 
 @dataclass(frozen=True, slots=True)
+class Behind:
+    """What is heard behind a caller: a wav file, or pink noise, `snr_db` below what the caller says."""
+
+    snr_db: float
+    sound: Path | None = None
+    seed: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class CallRequest:
-    """A call to place. The script is played in turn: a wav file is said, a text of digits is pressed."""
+    """A call to place."""
 
     uri: str
-    script: Sequence[Path | str] = ()
-    """wav files (any rate, mono or stereo) and digits (0-9, *, #, A-D)."""
+    script: Sequence[Path | str | CallerAct] = ()
+    """What is done, one after the other; wav files are said and digits (0-9, *, #, A-D) pressed in turn, that
+    is when the other side is quiet (`in_turn`)."""
     record: Path | None = None
-    """wav of what was heard, from the answer on: mono, 8 kHz, or 16 kHz with G.722."""
+    """wav of what was heard, from the answer on: mono, 8 kHz, or 16 kHz with G.722; holds left out."""
     duration_s: float | None = None
     """Hang up this long after the answer; None: when everything is said and answered."""
     at_s: float | None = None
@@ -58,110 +79,151 @@ class CallRequest:
     """Added to the INVITE."""
     sip_call_id: str = ""
     """SIP Call-ID to use; empty: a random one."""
+    codec: str | None = None
+    """One of `CODECS`, offered alone; None: PCMU and PCMA."""
+    behind: Behind | None = None
+    line: RoughLine = field(default_factory=RoughLine)
+    mark_keys: Path | None = None
+    """Keys by which the mark is sought in what was heard."""
+
+    @property
+    def rate_hz(self) -> int:
+        """Of its sound."""
+        return 16_000 if self.codec == "g722" else 8_000
 
 
-@dataclass
-class CallReport(PhoneOutcome):
-    """What became of a call (times in seconds; see `gateway.line.phone.PhoneOutcome`)."""
-
-    uri: str = ""
-    record: str | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """The report as JSON."""
-        return asdict(self)
+def arrivals(request: CallRequest, count: int, over_s: float) -> list[CallRequest]:
+    """So many calls like this one, of which one is dialled every `over_s / count`."""
+    return [replace(request, after_s=request.after_s + over_s * n / count) for n in range(count)]
 
 
-def read_wav(path: Path, rate_hz: int) -> NDArray[np.int16]:
-    """The file's sound as mono int16 at `rate_hz`, shape (N,). Raises `CallerError` saying what is wrong."""
-    try:
-        with wave.open(str(path), "rb") as file:
-            channels, width, source_hz = file.getnchannels(), file.getsampwidth(), file.getframerate()
-            raw = file.readframes(file.getnframes())
-    except FileNotFoundError:
-        raise CallerError(f"{path} does not exist") from None
-    except (wave.Error, EOFError, OSError) as error:
-        why = str(error) or "it is cut short"
-        raise CallerError(
-            f"{path} is not a PCM wav file ({why}); try: ffmpeg -i {path.name} out.wav"
-        ) from None
-    raw = raw[: len(raw) // (width * channels) * width * channels]
-    if not raw:
-        raise CallerError(f"{path} has no sound in it")
-    samples: NDArray[np.float32]
-    if width == 1:
-        samples = (np.frombuffer(raw, np.uint8).astype(np.float32) - 128) / np.float32(128)
-    elif width == 3:
-        wide = np.frombuffer(raw, np.uint8).reshape(-1, 3)
-        samples = (np.pad(wide, ((0, 0), (1, 0))).copy().view("<i4")[:, 0] / 2**31).astype(np.float32)
-    elif width == 4:
-        samples = (np.frombuffer(raw, "<i4") / 2**31).astype(np.float32)
-    else:
-        samples = float_from_bytes(raw)
-    mono = samples.reshape(-1, channels).mean(axis=1)
-    if source_hz != rate_hz:
-        mono = np.asarray(soxr.resample(mono, source_hz, rate_hz))
-    return int16_from_float(mono)
+# ── plans ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def write_wav(path: Path, pcm: bytes, rate_hz: int) -> None:
-    """Writes `pcm`, int16 mono, to a file. Raises `CallerError`."""
-    whole = io.BytesIO()  # a `wave` that cannot write to its file complains once more when it is forgotten
-    with wave.open(whole, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate_hz)
-        file.writeframes(pcm)
-    try:
-        path.write_bytes(whole.getvalue())
-    except OSError as error:
-        raise CallerError(f"cannot write {path}: {error.strerror}") from None
+class _Sounds:
+    """The sounds of calls at one rate, each made once. Raises `CallerError` with the script's line."""
+
+    def __init__(self, folder: Path, rate_hz: int) -> None:
+        self._folder, self._rate_hz = folder, rate_hz
+        self._said: dict[Path | str, tuple[str, Floats]] = {}
+        self._behind: dict[tuple[Behind, float], str] = {}
+        folder.mkdir()
+
+    def said(self, act: CallerAct) -> tuple[str, Floats]:
+        """(file, sound) of what is said."""
+        key = act.sound or act.words
+        if key not in self._said:
+            try:
+                raw = self._made(act)
+            except CallerError as error:
+                raise CallerError(f"{act.where}: {error}" if act.where else str(error)) from None
+            self._said[key] = self._keep(raw), float_from_bytes(raw)
+        return self._said[key]
+
+    def behind(self, asked: Behind | None, said: list[Floats]) -> str:
+        """The file of what is behind a caller who says that; empty: nothing."""
+        if asked is None:
+            return ""
+        level_db = active_level_db(said, self._rate_hz)
+        if (asked, level_db) not in self._behind:
+            noise = background(asked.sound, asked.snr_db, level_db, asked.seed, self._rate_hz)
+            self._behind[asked, level_db] = self._keep(bytes_from_float(noise))
+        return self._behind[asked, level_db]
+
+    def _made(self, act: CallerAct) -> bytes:
+        if act.sound is not None:
+            return read_wav(act.sound, self._rate_hz).tobytes()
+        sound = spoken(act.words)
+        if self._rate_hz != SPOKEN_HZ:
+            sound = np.asarray(soxr.resample(sound, SPOKEN_HZ, self._rate_hz), np.float32)
+        return bytes_from_float(sound)
+
+    def _keep(self, raw: bytes) -> str:
+        path = self._folder / f"sound-{len(self._said) + len(self._behind)}"
+        path.write_bytes(raw)
+        return str(path)
 
 
-def check_writable(path: Path) -> None:
-    """Raises `CallerError` for a file that a recording could not be written to; leaves none behind."""
-    there = path.exists()
-    try:
-        path.open("ab").close()
-        if not there:
-            path.unlink()
-    except OSError as error:
-        raise CallerError(f"cannot write {path}: {error.strerror}; nobody was called") from None
+def _plan(request: CallRequest, sounds: _Sounds, number: int, record: Path, due_s: float) -> CallPlan:
+    """Raises `CallerError`."""
+    acts = list(in_turn(request.script))
+    if acts and request.at_s is not None:
+        first = CallerAct("at", seconds=request.at_s)
+        acts[:1] = [first] if acts[0].act == "listen" else [first, acts[0]]
+    steps, said = [], []
+    for act in acts:
+        if act.act in ("play", "say"):
+            path, sound = sounds.said(act)
+            steps.append(ScriptStep("say", path))
+            said.append(sound)
+        else:
+            verb: Verb = act.act  # type: ignore[assignment]  # all but the two above
+            steps.append(ScriptStep(verb, digits=act.keys, seconds=act.seconds))
+    return CallPlan(
+        uri=request.uri,
+        steps=tuple(steps),
+        record=str(record),
+        duration_s=request.duration_s,
+        user=request.user or "",
+        password=request.password or "",
+        caller=request.caller,
+        headers=dict(request.headers),
+        sip_call_id=request.sip_call_id,
+        after_s=request.after_s - due_s,
+        background=sounds.behind(request.behind, said),
+        line=request.line,
+        number=number,
+    )
 
 
-def _start(requests: Sequence[CallRequest], folder: Path, codec: str | None) -> subprocess.Popen[bytes]:
-    rate_hz = 16000 if codec == "g722" else 8000
-    calls = []
-    for number, request in enumerate(requests):
-        steps = []
-        for at, step in enumerate(request.script):
-            if isinstance(step, Path):
-                raw = folder / f"play-{number}-{at}"
-                raw.write_bytes(read_wav(step, rate_hz).tobytes())
-                steps.append(ScriptStep(pcm=str(raw)))
-            elif re.fullmatch(r"[0-9A-D*#]+", step):
-                steps.append(ScriptStep(digits=step))
-            else:
-                raise CallerError(f"{step!r} are not keys of a telephone: 0-9, *, #, A-D")
-        if steps:
-            steps[0].at_s = request.at_s
-        calls.append(
-            CallPlan(
-                uri=request.uri,
-                steps=tuple(steps),
-                record=str(folder / f"heard-{number}"),
-                duration_s=request.duration_s,
-                user=request.user or "",
-                password=request.password or "",
-                caller=request.caller,
-                headers=dict(request.headers),
-                sip_call_id=request.sip_call_id,
-                after_s=request.after_s,
-            )
+# ── phones ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """The calls of one phone process, by their place among all."""
+
+    requests: Mapping[int, CallRequest]
+    folder: Path
+
+    @property
+    def first(self) -> CallRequest:
+        return next(iter(self.requests.values()))
+
+    @property
+    def due_s(self) -> float:
+        """When its first call is dialled."""
+        return min(request.after_s for request in self.requests.values())
+
+    def plan(self, sounds: _Sounds) -> PhonePlan:
+        """Raises `CallerError`."""
+        first = self.first
+        offered = tuple(known for known in CODEC_IDS if first.codec in (None, known))
+        return PhonePlan(
+            calls=tuple(
+                _plan(request, sounds, number, self.folder / f"heard-{number}", self.due_s)
+                for number, request in self.requests.items()
+            ),
+            rate_hz=first.rate_hz,
+            codecs=offered if first.codec else ("pcmu", "pcma"),
+            address=local_address(first.uri),
         )
-    address = local_address(requests[0].uri)
-    offered = tuple(known for known in CODEC_IDS if known == codec) if codec else ("pcmu", "pcma")
-    plan = PhonePlan(tuple(calls), rate_hz, offered, address)
+
+
+def _groups(requests: Sequence[CallRequest], folder: Path) -> list[_Group]:
+    """Calls that begin one after the other share a phone, unless they have other codecs."""
+    groups: list[_Group] = []
+    by_time = sorted(enumerate(requests), key=lambda one: one[1].after_s)
+    for codec in dict.fromkeys(request.codec for request in requests):
+        alike = [(number, request) for number, request in by_time if request.codec == codec]
+        for at in range(0, len(alike), CALLS_PER_PHONE):
+            own = folder / f"phone-{len(groups)}"
+            own.mkdir()
+            groups.append(_Group(dict(alike[at : at + CALLS_PER_PHONE]), own))
+    return groups
+
+
+def _start(plan: PhonePlan) -> subprocess.Popen[bytes]:
     phone = subprocess.Popen(
         [sys.executable, "-m", "gateway.line.phone"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -171,68 +233,147 @@ def _start(requests: Sequence[CallRequest], folder: Path, codec: str | None) -> 
     return phone
 
 
-def _finish(
-    phone: subprocess.Popen[bytes],
-    requests: Sequence[CallRequest],
-    folder: Path,
-    codec: str | None,
-    said: bytes,
-) -> list[CallReport]:
+def _outcomes(phone: subprocess.Popen[bytes], said: bytes) -> list[PhoneOutcome]:
     if phone.wait() or not said:
         raise CallerError(f"the phone's process died with status {phone.returncode}")
     answer = json.loads(said)
     if "error" in answer:
         raise CallerError(f"the phone cannot start: {answer['error']}")
-    reports = []
-    for number, (request, outcome) in enumerate(zip(requests, answer["outcomes"], strict=True)):
-        turns = [TurnReport(**turn) for turn in outcome.pop("turns")]
-        report = CallReport(**outcome, turns=turns, uri=request.uri)
-        if request.record is not None and report.answered:
-            heard = (folder / f"heard-{number}").read_bytes()
-            write_wav(request.record, heard, 16000 if codec == "g722" else 8000)
-            report.record = str(request.record)
-        reports.append(report)
-    return reports
+    try:
+        return [from_json(PhoneOutcome, outcome, "the phone's report") for outcome in answer["outcomes"]]
+    except RpcError as error:
+        raise CallerError(str(error)) from None
 
 
-def place_calls(requests: Sequence[CallRequest], *, codec: str | None = None) -> list[CallReport]:
-    """Places all calls at once, four to a process, and waits until they are over.
+def _report(request: CallRequest, outcome: PhoneOutcome, heard: Path) -> CallReport:
+    report = CallReport(
+        **{each.name: getattr(outcome, each.name) for each in fields(PhoneOutcome)}, uri=request.uri
+    )
+    if not report.answered:
+        return report
+    sound = heard.read_bytes()
+    heard.unlink()  # an hour of calls is a lot of sound
+    if request.record is not None:
+        write_wav(request.record, sound, request.rate_hz)
+        report = replace(report, record=str(request.record))
+    if request.mark_keys is not None:
+        marked, payload = _mark(sound, request.rate_hz, request.mark_keys)
+        report = replace(report, marked=marked, payload=payload)
+    return report
 
-    `codec` is one of `CODECS`; None offers PCMU and PCMA. Blocking; use a thread beside asyncio. Raises
-    `CallerError` for what cannot be tried; a call that is refused is a report, no error.
+
+def _keys(path: Path) -> KeyRing:
+    try:
+        return KeyRing.load(path)
+    except KeyFileError as error:
+        raise CallerError(str(error)) from None
+
+
+def _mark(sound: bytes, rate_hz: int, keys: Path) -> tuple[bool, str | None]:
+    """Whether the keys find their mark in a call's sound, and what it says."""
+    try:
+        found = detect_recording(Recording(float_from_bytes(sound)[np.newaxis], rate_hz), _keys(keys))
+    except SoundError:  # too short to tell
+        return False, None
+    return found.detected, None if found.payload is None else f"{found.payload:016x}"
+
+
+class _Phones:
+    """The processes that run now; when one fails, all are ended."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._over = threading.Event()
+
+    def call(self, group: _Group, plan: PhonePlan) -> dict[int, CallReport]:
+        """Waits until the group is due, then until its calls are over; their reports by their number."""
+        if self._over.wait(group.due_s):
+            return {}
+        with self._lock:
+            if self._over.is_set():
+                return {}
+            bell, phone = Doorbell(group.first.uri), _start(plan)
+            self._running.add(phone)
+        try:
+            outcomes = _outcomes(phone, bell.wait_for(phone))
+        finally:
+            bell.close()
+            with self._lock:
+                self._running.discard(phone)
+                _end(phone)
+        return {
+            number: _report(request, outcome, group.folder / f"heard-{number}")
+            for (number, request), outcome in zip(group.requests.items(), outcomes, strict=True)
+        }
+
+    def stop(self) -> None:
+        """Ends those that run, and lets none begin."""
+        self._over.set()
+        with self._lock:
+            for phone in self._running:
+                _end(phone)
+
+
+def _end(phone: subprocess.Popen[bytes]) -> None:
+    if phone.poll() is None:
+        phone.kill()
+        phone.wait()
+
+
+def place_calls(
+    requests: Sequence[CallRequest],
+    *,
+    codec: str | None = None,
+    told: Callable[[CallReport], None] | None = None,
+) -> list[CallReport]:
+    """Places all calls, each when it is due (`after_s`), and waits until they are over.
+
+    `codec` is for those requests that name none. `told` is told of each call once its phone is done.
+    Blocking; use a thread beside asyncio. Raises `CallerError` for what cannot be tried, before anybody is
+    called where that can be known; a call that is refused is a report, no error.
     """
-    if codec is not None and codec not in CODECS:
-        raise CallerError(f"{codec!r} is not a codec of the phone: {', '.join(CODECS)}")
+    if codec is not None:
+        requests = [request if request.codec else replace(request, codec=codec) for request in requests]
+        _check_codec(codec)
     for request in requests:
+        if request.codec is not None:
+            _check_codec(request.codec)
         if request.record is not None:
             check_writable(request.record)
-    groups = [requests[at : at + CALLS_PER_PHONE] for at in range(0, len(requests), CALLS_PER_PHONE)]
+        if request.mark_keys is not None:
+            _keys(request.mark_keys)
+    reports: dict[int, CallReport] = {}
     with tempfile.TemporaryDirectory(prefix="voicegate-call-") as name:
-        folders = [Path(name, str(n)) for n in range(len(groups))]
-        phones: list[subprocess.Popen[bytes]] = []
-        bells: list[Doorbell] = []
-        try:
-            for group, folder in zip(groups, folders, strict=True):
-                folder.mkdir()
-                phones.append(_start(group, folder, codec))
-                bells.append(Doorbell(group[0].uri))
-            reports: list[CallReport] = []
-            for phone, bell, group, folder in zip(phones, bells, groups, folders, strict=True):
-                reports += _finish(phone, group, folder, codec, bell.wait_for(phone))
-            return reports
-        finally:
-            for bell in bells:
-                bell.close()
-            for phone in phones:
-                if phone.poll() is None:
-                    phone.kill()
-                    phone.wait()
+        groups = _groups(requests, Path(name))
+        sounds = {
+            rate_hz: _Sounds(Path(name, f"{rate_hz}"), rate_hz)
+            for rate_hz in {request.rate_hz for request in requests}
+        }
+        plans = [group.plan(sounds[group.first.rate_hz]) for group in groups]
+        phones = _Phones()
+        with ThreadPoolExecutor(max(1, len(groups)), thread_name_prefix="phone") as pool:
+            waiting = [pool.submit(phones.call, *one) for one in zip(groups, plans, strict=True)]
+            try:
+                for done in as_completed(waiting):
+                    reports |= done.result()
+                    if told is not None:
+                        for report in done.result().values():
+                            told(report)
+            finally:
+                phones.stop()
+    return [reports[number] for number in range(len(requests))]
+
+
+def _check_codec(codec: str) -> None:
+    if codec not in CODECS:
+        raise CallerError(f"{codec!r} is not a codec of the phone: {', '.join(CODECS)}")
 
 
 def place_call(
     uri: str,
     *,
-    script: Sequence[Path | str] = (),
+    script: Sequence[Path | str | CallerAct] = (),
     record: Path | None = None,
     duration_s: float | None = None,
     user: str | None = None,
@@ -241,78 +382,5 @@ def place_call(
     at_s: float | None = None,
 ) -> CallReport:
     """Places one call and waits until it is over; see `CallRequest` and `place_calls`."""
-    request = CallRequest(uri, script, record, duration_s, at_s, user=user, password=password)
-    return place_calls([request], codec=codec)[0]
-
-
-def _seconds(value: float | None) -> str:
-    return "never" if value is None else f"{value * 1000:.0f} ms"
-
-
-def describe(report: CallReport) -> str:
-    """The report as an operator reads it."""
-    if not report.answered:
-        return f"{report.uri}: not answered: {report.ended}"
-    lines = [
-        f"{report.uri}: answered after {_seconds(report.answered_after_s)}, {report.codec}",
-        f"first audio {_seconds(report.first_audio_s)} after the 200 OK",
-    ]
-    for number, turn in enumerate(report.turns, 1):
-        what = "spoke" if turn.kind == "speech" else "pressed keys"
-        answer = "no answer" if turn.latency_s is None else f"answered after {_seconds(turn.latency_s)}"
-        lines.append(f"turn {number}: {what} at {turn.start_s:.2f} s, ended at {turn.end_s:.2f} s, {answer}")
-    lines.append(
-        f"ended after {report.duration_s:.1f} s: {report.ended}; "
-        f"{report.packets} packets received, {report.lost} lost, jitter {report.jitter_ms:.1f} ms"
-    )
-    if report.record:
-        lines.append(f"recorded to {report.record}")
-    return "\n".join(lines)
-
-
-@click.command("call")
-@click.argument("uri")
-@click.option(
-    "--play", multiple=True, type=click.Path(path_type=Path), help="wav to say; again for more turns"
-)
-@click.option("--record", type=click.Path(path_type=Path), help="wav for what is heard")
-@click.option("--dtmf", default="", help="keys to press, a comma between turns: 1,2")
-@click.option("--duration", type=click.FloatRange(0.1, 86400), help="seconds; default: until all is answered")
-@click.option("--at", type=click.FloatRange(0), help="say the first thing so many seconds after the answer")
-@click.option("--user", help="digest user")
-@click.option("--password", help="digest password", envvar="VOICEGATE_CALL_PASSWORD")
-@click.option("--codec", type=click.Choice(CODECS), help="offer only this one; default: pcmu, pcma")
-@click.option("--json", "as_json", is_flag=True, help="the report as JSON")
-def call(
-    uri: str,
-    play: tuple[Path, ...],
-    record: Path | None,
-    dtmf: str,
-    duration: float | None,
-    at: float | None,
-    user: str | None,
-    password: str | None,
-    codec: str | None,
-    as_json: bool,
-) -> None:
-    """Place a call and say what happened. Ends with 0 only if it was answered."""
-    keys = [group.strip() for group in dtmf.split(",") if group.strip()]
-    try:
-        report = place_call(
-            uri,
-            script=[*play, *keys],
-            record=record,
-            duration_s=duration,
-            user=user,
-            password=password,
-            codec=codec,
-            at_s=at,
-        )
-    except VoicegateError as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(json.dumps(report.as_json()) if as_json else describe(report))
-    sys.exit(0 if report.answered else 1)
-
-
-if __name__ == "__main__":
-    call()
+    request = CallRequest(uri, script, record, duration_s, at_s, user=user, password=password, codec=codec)
+    return place_calls([request])[0]

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from consent.service.office_rooms import OfficePlace
-from gateway.cli.testphone import CallReport, place_call
+from gateway.cli.call_reports import CallReport
+from gateway.cli.testphone import place_call
 from gateway.store.registry import Registry
 from tests.consent.service.served import serving
 from tests.e2e.gateway_process import House

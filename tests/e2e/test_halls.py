@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.cli.testphone import CallReport, place_call
+from gateway.cli.call_reports import CallReport
+from gateway.cli.testphone import place_call
 from tests.e2e.gateway_process import House
 
 pytestmark = pytest.mark.e2e

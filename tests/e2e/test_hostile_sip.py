@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from gateway.cli.testphone import CallReport, CallRequest, place_call, place_calls
+from gateway.cli.call_reports import CallReport
+from gateway.cli.testphone import CallRequest, place_call, place_calls
 from tests.e2e.gateway_process import House
 from tests.needs import need_program
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.cli.testphone import CallReport, place_call
+from gateway.cli.call_reports import CallReport
+from gateway.cli.testphone import place_call
 from tests.e2e.conftest import loudness
 from tests.e2e.gateway_process import House
 from tests.needs import need_sounds

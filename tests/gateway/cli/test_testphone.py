@@ -16,16 +16,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from gateway.cli.call_command import call
+from gateway.cli.call_reports import CallReport, describe
+from gateway.cli.caller_sound import check_writable, read_wav
 from gateway.cli.doorbell import Doorbell, local_address
-from gateway.cli.testphone import (
-    CallReport,
-    call,
-    check_writable,
-    describe,
-    place_call,
-    place_calls,
-    read_wav,
-)
+from gateway.cli.testphone import place_call, place_calls
 from gateway.errors import CallerError
 from gateway.line.phone_plan import PhonePlan, TurnReport
 from tests.gateway.line.rawphone import RawPhone
@@ -188,7 +183,7 @@ def test_a_report_reads_as_a_line_a_turn() -> None:
     )
     report = CallReport(
         uri="sip:a@b", answered=True, answered_after_s=0.1, codec="PCMU", first_audio_s=0.25, duration_s=9.04,
-        turns=[TurnReport("speech", 1.0, 2.5, 0.75), TurnReport("digits", 4.0, 4.1, None)],
+        turns=(TurnReport("speech", 1.0, 2.5, 0.75), TurnReport("digits", 4.0, 4.1, None)),
         ended="we hung up", packets=450, lost=1, jitter_ms=0.25, record="heard.wav",
     )  # fmt: skip
     assert describe(report).splitlines() == [
@@ -224,7 +219,7 @@ def test_a_recording_that_cannot_be_kept_is_said_before_anybody_is_called(
 
 def test_a_full_disk_under_a_recording_is_one_line() -> None:
     script = (
-        "from pathlib import Path; from gateway.cli.testphone import write_wav\n"
+        "from pathlib import Path; from gateway.cli.caller_sound import write_wav\n"
         "try: write_wav(Path('/dev/full'), bytes(100_000), 8000)\n"
         "except Exception as error: print(error)\n"
     )
