@@ -33,6 +33,7 @@ from pywebrtc_audio import NoiseSuppressor
 from benchmarks.turn_ends import ON_ITS_WAY_S, Recognise, recogniser
 from consent.data_dir import default_data_dir
 from consent.models.model_files import models_dir
+from gateway.cli import caller_sound
 from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, RateChanger, Rows, VoiceActivity
 from gateway.hall.call_ear import APPEND_FRAMES
 from gateway.hall.early_words import EarlyWords
@@ -101,11 +102,7 @@ def babble(talkers: int, level_db: float, seed: int, seconds: float) -> Floats:
 
 def pink(level_db: float, seed: int, seconds: float) -> Floats:
     """float32 8 kHz"""
-    chance, count = np.random.default_rng(seed), round(seconds * VAD_HZ)
-    spectrum = np.fft.rfft(chance.standard_normal(count))
-    spectrum /= np.sqrt(np.maximum(np.fft.rfftfreq(count, 1 / VAD_HZ), 20.0))
-    sound = np.fft.irfft(spectrum, count)
-    return (sound * (10 ** (level_db / 20) / rms(sound))).astype(np.float32)
+    return caller_sound.pink(level_db, seed, seconds, VAD_HZ)
 
 
 def callers(level_db: float, seed: int, seconds: float) -> Floats:

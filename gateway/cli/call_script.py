@@ -134,9 +134,8 @@ def _split(written: str, where: str) -> tuple[str, str]:
     word, _, rest = written.partition(" ")
     word, rest = word.lower(), rest.strip()
     if word == "hang":
-        if rest.split("#")[0].strip().lower() == "up":
-            return "hang up", ""
-        word = "hang up"
+        said = rest.partition("#")[0].split()
+        word, rest = f"hang {said[0].lower()}" if said else word, " ".join(said[1:])
     if word not in SAID_OF:
         near = difflib.get_close_matches(word, SAID_OF, 1, 0.6)
         hint = f"did you mean `{SAID_OF[near[0]]}`?" if near else f"a line is one of: {_lines()}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections import deque
 from typing import Any, Final
 
 from gateway.ipc.poll_loop import Loop
@@ -87,8 +88,8 @@ class WireEnd:
         """goes after the next packet"""
         self.due_at = 0.0
         """of the last packet that was held back"""
-        self.held = 0
-        """packets that are held back now"""
+        self.held: deque[bytes] = deque()
+        """packets that are held back now, in their order"""
 
     def open(self, take: Any) -> None:
         """A stream has attached, and takes packets by this function of its."""
@@ -183,20 +184,21 @@ class PhoneWires:
         end.due_at = max(end.due_at, now + held_s)
         if end.due_at > now or end.held:
             for one in going:
-                end.held += 1
-                self._loop.call(self._hold, end, one, end.due_at)
+                end.held.append(one)
+                self._loop.call(self._hold, end, end.due_at)
         else:
             for one in going:
                 self._go(end, one)
         return 0
 
-    def _hold(self, end: WireEnd, data: bytes, due_at: float) -> None:
-        self._loop.later(max(0.0, due_at - time.monotonic()), self._let_go, end, data)
+    def _hold(self, end: WireEnd, due_at: float) -> None:
+        self._loop.later(max(0.0, due_at - time.monotonic()), self._let_go, end)
 
-    def _let_go(self, end: WireEnd, data: bytes) -> None:
-        end.held -= 1
+    def _let_go(self, end: WireEnd) -> None:
+        """One packet, the first of those that are held: clocks that differ by a little change no order."""
         if not end.closed:
-            self._go(end, data)
+            self._go(end, end.held[0])
+        end.held.popleft()
 
     def _go(self, end: WireEnd, data: bytes) -> int:
         status: int = self._own[end.own][1](end.transport, data, len(data))

@@ -8,14 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soxr
 
+from gateway.cli.caller_sound import SPOKEN_HZ, spoken, write_wav
 from tests.e2e.gateway_process import House
-from tests.model.embedded.callers import LINE_HZ, hibari
 from watermark.pcm import bytes_from_float
-
-LOWER = 0.88
-"""Times the pitch of the bot's voice."""
 
 
 @pytest.fixture(scope="session")
@@ -56,10 +52,7 @@ def say(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def speak(text: str) -> Path:
         path = folder / f"{abs(hash(text))}.wav"
         if not path.exists():
-            lower = soxr.resample(hibari(text, 1 / LOWER), LINE_HZ, LINE_HZ / LOWER)
-            with wave.open(str(path), "wb") as file:
-                file.setparams((1, 2, LINE_HZ, 0, "NONE", ""))
-                file.writeframes(bytes_from_float(lower))
+            write_wav(path, bytes_from_float(spoken(text)), SPOKEN_HZ)
         return path
 
     return speak

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import sys
 from array import array
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from gateway.ipc.codec import from_json, packed, to_json
 from gateway.ipc.line_messages import (
     AnswerCall,
     CallConfirmed,
@@ -23,44 +18,13 @@ from gateway.ipc.line_messages import (
     DropCall,
     KeyPressed,
 )
-from gateway.ipc.line_signature import signature
-from gateway.line.phone_plan import CallPlan, PhoneOutcome, PhonePlan, ScriptStep
+from gateway.line.phone_plan import CallPlan, ScriptStep
 from tests.gateway.line.exchange import Exchange
-from tests.gateway.line.line_harness import TOKEN, is_tone, tone
+from tests.gateway.line.line_harness import is_tone, tone
+from tests.gateway.line.phone_calls import LISTEN, TONE, Caller, dial, phone
 from tests.gateway.line.rawphone import RawPhone
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-TONE = tone(440, rate_hz=8000)
-LISTEN = ScriptStep("listen")
-
-
-async def phone(plan: bytes, within_s: float = 15.0) -> dict[str, Any]:
-    """What the process says to that plan."""
-    argv = [sys.executable, "-m", "gateway.line.phone"]
-    process = await asyncio.create_subprocess_exec(
-        *argv, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        async with asyncio.timeout(within_s):
-            said, _ = await process.communicate(plan)
-    finally:
-        if process.returncode is None:
-            process.kill()
-    assert process.returncode == 0
-    report: dict[str, Any] = json.loads(said)
-    return report
-
-
-def dial(*calls: CallPlan, **more: Any) -> asyncio.Task[list[PhoneOutcome]]:
-    """Places the calls; what became of them."""
-    plan = replace(PhonePlan(calls, pause_s=0.2, patience_s=0.6), **more)
-
-    async def report() -> list[PhoneOutcome]:
-        said = await phone(packed(to_json(PhonePlan, plan)))
-        return [from_json(PhoneOutcome, outcome, "an outcome") for outcome in said["outcomes"]]
-
-    return asyncio.create_task(report())
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -68,31 +32,6 @@ async def callee() -> AsyncIterator[RawPhone]:
     opened = await RawPhone().open()
     yield opened
     opened.close()
-
-
-class Caller:
-    """Plans for calls that the exchange's line takes."""
-
-    def __init__(self, exchange: Exchange) -> None:
-        self.exchange = exchange
-        self.taken = 0
-
-    async def plan(self, *steps: ScriptStep, **more: Any) -> tuple[CallPlan, str]:
-        """(plan, call id)"""
-        port = (await self.exchange.front.hears_hello("n0")).sip_port
-        self.taken += 1
-        call_id = f"p{id(self):x}-{self.taken}"
-        sip_call_id = f"sip-{call_id}"
-        headers = {"X-VG-Call": call_id, "X-VG-Auth": signature(TOKEN, call_id, sip_call_id)}
-        uri = f"sip:demo@127.0.0.1:{port}"
-        return CallPlan(uri, steps, headers=headers, sip_call_id=sip_call_id, **more), call_id
-
-    async def up(self, call_id: str) -> CallStarted:
-        """Answers the call that comes."""
-        started = await self.exchange.hall.hears(CallStarted, call_id, 10)
-        await self.exchange.hall.ask(AnswerCall(call_id))
-        await self.exchange.hall.hears(CallConfirmed, call_id)
-        return started
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -170,11 +109,11 @@ async def test_calls_of_one_process_have_an_end_each(caller: Caller) -> None:
     await hall.hears(CallStarted, c)
     await hall.ask(DropCall(c, 486))
     one, two, three = await dialled
-    assert (one.answered, one.ended) == (True, "we hung up")
+    assert (one.answered, one.ended, one.ended_by) == (True, "we hung up", "us")
     assert one.duration_s >= 0.2
-    assert (two.answered, two.ended) == (True, "they hung up")
+    assert (two.answered, two.ended, two.ended_by) == (True, "they hung up", "them")
     assert (three.answered, three.status, three.reason) == (False, 486, "Busy Here")
-    assert three.ended == "486 Busy Here"
+    assert (three.ended, three.ended_by) == ("486 Busy Here", "nobody")
 
 
 async def test_a_step_with_a_time_waits_for_nobody(caller: Caller, tmp_path: Path) -> None:
