@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import tempfile
 import threading
@@ -26,8 +25,10 @@ from numpy.typing import NDArray
 
 from benchmarks import capture, stages
 from benchmarks.capture import Capture, WireCall
+from benchmarks.house_meter import Meter
 from gateway.cli.call_reports import CallReport
-from gateway.cli.testphone import CallRequest, place_calls
+from gateway.cli.call_request import CallRequest, arrivals
+from gateway.cli.testphone import place_calls
 from tests.e2e.gateway_process import House
 
 CALLS_PER_LINE = 4
@@ -39,7 +40,6 @@ ALIGNED = 50
 """Packets (1 s) by which two calls are laid side by side."""
 SPREAD_S = 4.0
 """Callers begin within this, so that they do not all ask in the same breath."""
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 DIALPLAN = """
 [[route]]
@@ -68,44 +68,6 @@ LONG = (
     "We are happy that you called our workshop and we hope that you have a minute to listen to all that we "
     "have on offer, because there are many bicycles here and every one of them waits for somebody to ride it"
 )
-
-
-def cpu_s(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except FileNotFoundError:
-        return math.nan
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
-
-
-def pss_mb(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) / 1024
-    return math.nan
-
-
-class Meter:
-    """CPU and memory of a house by part; "engine" is one part, "gateway" all the rest."""
-
-    def __init__(self, house: House) -> None:
-        assert house.process is not None
-        pids = house.pids() | {"supervisor": house.process.pid}
-        self._pids = pids
-
-    def _sum(self, what: Any) -> dict[str, float]:
-        parts: dict[str, float] = {}
-        for name, pid in self._pids.items():
-            kind = "lines" if name[0] in "nw" and name[1:].isdigit() else name
-            parts[kind] = parts.get(kind, 0.0) + what(pid)
-        parts["gateway"] = sum(value for kind, value in parts.items() if kind != "engine")
-        return parts
-
-    def cpu(self) -> dict[str, float]:
-        return self._sum(cpu_s)
-
-    def memory(self) -> dict[str, float]:
-        return self._sum(pss_mb)
 
 
 def question(folder: Path) -> Path:
@@ -139,10 +101,7 @@ def talk(
 ) -> tuple[list[CallReport], list[WireCall], dict[str, float]]:
     """Places the calls; answers their reports, the capture, and costs while all of them talk."""
     uri = house.uri.replace("demo", "bench")
-    requests = [
-        CallRequest(uri, script=play, at_s=at_s, duration_s=duration_s, after_s=SPREAD_S * n / calls)
-        for n in range(calls)
-    ]
+    requests = arrivals(CallRequest(uri, script=play, at_s=at_s, duration_s=duration_s), calls, SPREAD_S)
     reports: list[CallReport] = []
     costs: dict[str, float] = {}
     with Capture(pcap):

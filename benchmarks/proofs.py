@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol, Self
 
 import numpy as np
 
+from benchmarks import soak
 from benchmarks.watermark import null as watermark_null
 from benchmarks.watermark.host_speech import HUMAN, PROMPTS, RATE_HZ, speech
 from watermark import examine
@@ -180,6 +181,34 @@ def _stereo(samples: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+class Soak(Plain):
+    """Five minutes of calls that come and go, and five more in a hall that keeps 2 kB of each of them."""
+
+    what = "nothing grows while calls come and go, and what does is found"
+    MINUTES: Final = 5.0
+    LEAK_BYTES: Final = 2048
+
+    def steps(self) -> list[str]:
+        return ["as it is", f"with a leak of {self.LEAK_BYTES} bytes a call"]
+
+    def prove(self, step: str) -> Any:
+        leak_bytes = self.LEAK_BYTES if step.startswith("with") else 0
+        found = soak.soak(self.MINUTES, leak_bytes=leak_bytes)
+        return {"grown": found.grown, "restarted": list(found.restarted), **found.as_json()}
+
+    def result(self, found: Found) -> tuple[bool, str]:
+        told, good = [], True
+        for step, each in found.items():
+            leaks = step.startswith("with")
+            wanted = [name for name in each["grown"] if name.startswith("memory of hall")]
+            good = good and not each["restarted"] and (bool(wanted) if leaks else not each["grown"])
+            grown = ", ".join(each["grown"]) or "nothing"
+            told.append(
+                f"{step}: of {len(each['gauges'])} gauges {grown} grows, {each['calls']['calls']} calls"
+            )
+        return good, "; ".join(told)
+
+
 class _Suite(Plain, ABC):
     """Files of tests, each in a pytest of its own."""
 
@@ -249,4 +278,5 @@ PROOFS: Final[dict[str, LongProof]] = {
     "detector": Detector(),
     "wheel": Wheel(),
     "steady": Steady(),
+    "soak": Soak(),
 }

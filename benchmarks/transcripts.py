@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from benchmarks.calls import Meter
+from benchmarks.house_meter import Meter
 from gateway.cli.testphone import place_call
 from tests.e2e.gateway_process import House
 from tests.needs import HANGS_S, need_sounds

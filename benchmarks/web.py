@@ -31,6 +31,7 @@ from aiortc.codecs.opus import TIME_BASE
 from aiortc.mediastreams import MediaStreamTrack
 from av.packet import Packet
 
+from benchmarks.house_meter import cpu_s, pss_mb
 from gateway.config.runtime import Runtime
 from gateway.ipc.line_messages import CallConfirmed
 from gateway.line import opus, webcall
@@ -40,7 +41,6 @@ from tests.gateway.line.line_harness import FRAME, TOKEN, FakeFront, FakeHall
 PROMPTS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 LOUD = 300
 """Peak of a frame (of 32,768) from which it counts as sound."""
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def speech(seconds: float) -> list[bytes]:
@@ -121,18 +121,6 @@ class WebCaller:
             return False, None
 
         buffer.add = add
-
-
-def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
-
-
-def pss_mb(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) / 1024
-    return math.nan
 
 
 async def measure(calls: int, seconds: float, sound: list[bytes], packets: list[bytes]) -> None:

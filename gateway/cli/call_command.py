@@ -16,9 +16,10 @@ from pathlib import Path
 import click
 
 from gateway.cli.call_reports import as_json, describe, describe_many
+from gateway.cli.call_request import CODECS, Behind, CallRequest, arrivals
 from gateway.cli.call_script import load_script
 from gateway.cli.caller_sound import check_writable
-from gateway.cli.testphone import CODECS, Behind, CallRequest, arrivals, place_calls
+from gateway.cli.testphone import place_calls
 from gateway.errors import CallerError, VoicegateError
 from gateway.line.rough_line import RoughLine
 

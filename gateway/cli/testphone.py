@@ -11,169 +11,30 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field, fields, replace
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import soxr
 
 from gateway.cli.call_reports import CallReport
-from gateway.cli.call_script import CallerAct, in_turn
-from gateway.cli.caller_sound import (
-    SPOKEN_HZ,
-    active_level_db,
-    background,
-    check_writable,
-    read_wav,
-    spoken,
-    write_wav,
-)
+from gateway.cli.call_request import CODECS, CallerSounds, CallRequest, planned
+from gateway.cli.call_script import CallerAct
+from gateway.cli.caller_sound import check_writable, write_wav
 from gateway.cli.doorbell import Doorbell, local_address
 from gateway.errors import CallerError, RpcError
 from gateway.ipc.codec import from_json, packed, to_json
-from gateway.line.phone_plan import CODEC_IDS, CallPlan, PhoneOutcome, PhonePlan, ScriptStep, Verb
-from gateway.line.rough_line import RoughLine
+from gateway.line.phone_plan import CODEC_IDS, PhoneOutcome, PhonePlan
 from watermark.detect import detect_recording
 from watermark.errors import KeyFileError, SoundError
 from watermark.keys import KeyRing
-from watermark.pcm import Floats, bytes_from_float, float_from_bytes
+from watermark.pcm import float_from_bytes
 from watermark.sound import Recording
 
 CALLS_PER_PHONE: Final = 4
-CODECS: Final = tuple(CODEC_IDS)
-
-
-@dataclass(frozen=True, slots=True)
-class Behind:
-    """What is heard behind a caller: a wav file, or pink noise, `snr_db` below what the caller says."""
-
-    snr_db: float
-    sound: Path | None = None
-    seed: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class CallRequest:
-    """A call to place."""
-
-    uri: str
-    script: Sequence[Path | str | CallerAct] = ()
-    """What is done, one after the other; wav files are said and digits (0-9, *, #, A-D) pressed in turn, that
-    is when the other side is quiet (`in_turn`)."""
-    record: Path | None = None
-    """wav of what was heard, from the answer on: mono, 8 kHz, or 16 kHz with G.722; holds left out."""
-    duration_s: float | None = None
-    """Hang up this long after the answer; None: when everything is said and answered."""
-    at_s: float | None = None
-    """Say the first thing this long after the answer, whoever is speaking; None: in turn."""
-    after_s: float = 0.0
-    """Dial this long after the others that are placed with it."""
-    user: str | None = None
-    password: str | None = None
-    caller: str = "voicegate"
-    """User part of From, when there is no `user`."""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    """Added to the INVITE."""
-    sip_call_id: str = ""
-    """SIP Call-ID to use; empty: a random one."""
-    codec: str | None = None
-    """One of `CODECS`, offered alone; None: PCMU and PCMA."""
-    behind: Behind | None = None
-    line: RoughLine = field(default_factory=RoughLine)
-    mark_keys: Path | None = None
-    """Keys by which the mark is sought in what was heard."""
-
-    @property
-    def rate_hz(self) -> int:
-        """Of its sound."""
-        return 16_000 if self.codec == "g722" else 8_000
-
-
-def arrivals(request: CallRequest, count: int, over_s: float) -> list[CallRequest]:
-    """So many calls like this one, of which one is dialled every `over_s / count`."""
-    return [replace(request, after_s=request.after_s + over_s * n / count) for n in range(count)]
-
-
-# ── plans ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class _Sounds:
-    """The sounds of calls at one rate, each made once. Raises `CallerError` with the script's line."""
-
-    def __init__(self, folder: Path, rate_hz: int) -> None:
-        self._folder, self._rate_hz = folder, rate_hz
-        self._said: dict[Path | str, tuple[str, Floats]] = {}
-        self._behind: dict[tuple[Behind, float], str] = {}
-        folder.mkdir()
-
-    def said(self, act: CallerAct) -> tuple[str, Floats]:
-        """(file, sound) of what is said."""
-        key = act.sound or act.words
-        if key not in self._said:
-            try:
-                raw = self._made(act)
-            except CallerError as error:
-                raise CallerError(f"{act.where}: {error}" if act.where else str(error)) from None
-            self._said[key] = self._keep(raw), float_from_bytes(raw)
-        return self._said[key]
-
-    def behind(self, asked: Behind | None, said: list[Floats]) -> str:
-        """The file of what is behind a caller who says that; empty: nothing."""
-        if asked is None:
-            return ""
-        level_db = active_level_db(said, self._rate_hz)
-        if (asked, level_db) not in self._behind:
-            noise = background(asked.sound, asked.snr_db, level_db, asked.seed, self._rate_hz)
-            self._behind[asked, level_db] = self._keep(bytes_from_float(noise))
-        return self._behind[asked, level_db]
-
-    def _made(self, act: CallerAct) -> bytes:
-        if act.sound is not None:
-            return read_wav(act.sound, self._rate_hz).tobytes()
-        sound = spoken(act.words)
-        if self._rate_hz != SPOKEN_HZ:
-            sound = np.asarray(soxr.resample(sound, SPOKEN_HZ, self._rate_hz), np.float32)
-        return bytes_from_float(sound)
-
-    def _keep(self, raw: bytes) -> str:
-        path = self._folder / f"sound-{len(self._said) + len(self._behind)}"
-        path.write_bytes(raw)
-        return str(path)
-
-
-def _plan(request: CallRequest, sounds: _Sounds, number: int, record: Path, due_s: float) -> CallPlan:
-    """Raises `CallerError`."""
-    acts = list(in_turn(request.script))
-    if acts and request.at_s is not None:
-        first = CallerAct("at", seconds=request.at_s)
-        acts[:1] = [first] if acts[0].act == "listen" else [first, acts[0]]
-    steps, said = [], []
-    for act in acts:
-        if act.act in ("play", "say"):
-            path, sound = sounds.said(act)
-            steps.append(ScriptStep("say", path))
-            said.append(sound)
-        else:
-            verb: Verb = act.act  # type: ignore[assignment]  # all but the two above
-            steps.append(ScriptStep(verb, digits=act.keys, seconds=act.seconds))
-    return CallPlan(
-        uri=request.uri,
-        steps=tuple(steps),
-        record=str(record),
-        duration_s=request.duration_s,
-        user=request.user or "",
-        password=request.password or "",
-        caller=request.caller,
-        headers=dict(request.headers),
-        sip_call_id=request.sip_call_id,
-        after_s=request.after_s - due_s,
-        background=sounds.behind(request.behind, said),
-        line=request.line,
-        number=number,
-    )
 
 
 # ── phones ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -195,17 +56,16 @@ class _Group:
         """When its first call is dialled."""
         return min(request.after_s for request in self.requests.values())
 
-    def plan(self, sounds: _Sounds) -> PhonePlan:
+    def plan(self, sounds: CallerSounds) -> PhonePlan:
         """Raises `CallerError`."""
         first = self.first
-        offered = tuple(known for known in CODEC_IDS if first.codec in (None, known))
         return PhonePlan(
             calls=tuple(
-                _plan(request, sounds, number, self.folder / f"heard-{number}", self.due_s)
+                planned(request, sounds, number, self.folder / f"heard-{number}", self.due_s)
                 for number, request in self.requests.items()
             ),
             rate_hz=first.rate_hz,
-            codecs=offered if first.codec else ("pcmu", "pcma"),
+            codecs=tuple(known for known in CODEC_IDS if known == first.codec) or ("pcmu", "pcma"),
             address=local_address(first.uri),
         )
 
@@ -284,14 +144,12 @@ class _Phones:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._over = threading.Event()
+        self._over = False
 
     def call(self, group: _Group, plan: PhonePlan) -> dict[int, CallReport]:
-        """Waits until the group is due, then until its calls are over; their reports by their number."""
-        if self._over.wait(group.due_s):
-            return {}
+        """Waits until the group's calls are over; their reports by their number."""
         with self._lock:
-            if self._over.is_set():
+            if self._over:
                 return {}
             bell, phone = Doorbell(group.first.uri), _start(plan)
             self._running.add(phone)
@@ -309,8 +167,8 @@ class _Phones:
 
     def stop(self) -> None:
         """Ends those that run, and lets none begin."""
-        self._over.set()
         with self._lock:
+            self._over = True
             for phone in self._running:
                 _end(phone)
 
@@ -343,26 +201,48 @@ def place_calls(
             check_writable(request.record)
         if request.mark_keys is not None:
             _keys(request.mark_keys)
-    reports: dict[int, CallReport] = {}
     with tempfile.TemporaryDirectory(prefix="voicegate-call-") as name:
         groups = _groups(requests, Path(name))
         sounds = {
-            rate_hz: _Sounds(Path(name, f"{rate_hz}"), rate_hz)
+            rate_hz: CallerSounds(Path(name, f"{rate_hz}"), rate_hz)
             for rate_hz in {request.rate_hz for request in requests}
         }
         plans = [group.plan(sounds[group.first.rate_hz]) for group in groups]
-        phones = _Phones()
-        with ThreadPoolExecutor(max(1, len(groups)), thread_name_prefix="phone") as pool:
-            waiting = [pool.submit(phones.call, *one) for one in zip(groups, plans, strict=True)]
-            try:
-                for done in as_completed(waiting):
-                    reports |= done.result()
-                    if told is not None:
-                        for report in done.result().values():
-                            told(report)
-            finally:
-                phones.stop()
+        reports = _placed(list(zip(groups, plans, strict=True)), told)
     return [reports[number] for number in range(len(requests))]
+
+
+def _placed(
+    groups: Sequence[tuple[_Group, PhonePlan]], told: Callable[[CallReport], None] | None
+) -> dict[int, CallReport]:
+    """Has each group's phone call when it is due. Raises the first error, once all phones have ended."""
+    reports: dict[int, CallReport] = {}
+    waiting: set[Future[dict[int, CallReport]]] = set()
+    phones, began = _Phones(), time.monotonic()
+
+    def collect(within_s: float | None) -> None:
+        done, _ = wait(waiting, within_s, FIRST_COMPLETED)
+        waiting.difference_update(done)
+        for one in done:
+            reports.update(one.result())
+            if told is not None:
+                for report in one.result().values():
+                    told(report)
+
+    with ThreadPoolExecutor(max(1, len(groups)), thread_name_prefix="phone") as pool:
+        try:
+            for group, plan in sorted(groups, key=lambda one: one[0].due_s):
+                while (left_s := began + group.due_s - time.monotonic()) > 0:
+                    if waiting:
+                        collect(left_s)
+                    else:
+                        time.sleep(left_s)
+                waiting.add(pool.submit(phones.call, group, plan))
+            while waiting:
+                collect(None)
+        finally:
+            phones.stop()
+    return reports
 
 
 def _check_codec(codec: str) -> None:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import pytest
 
 from gateway.cli.call_reports import CallReport
-from gateway.cli.testphone import CallRequest, place_call, place_calls
+from gateway.cli.call_request import CallRequest
+from gateway.cli.testphone import place_call, place_calls
 from tests.e2e.gateway_process import House
 from tests.needs import need_program
 

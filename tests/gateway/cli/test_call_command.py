@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from gateway.cli.call_command import call
-from gateway.cli.testphone import CallRequest, arrivals, place_calls
+from gateway.cli.call_request import CallRequest, arrivals
+from gateway.cli.testphone import place_calls
 from tests.gateway.line.rawphone import RawPhone
 
 URI = "sip:demo@127.0.0.1:9"

@@ -1,0 +1,71 @@
+"""A leak for `benchmarks.soak --leak`: a hall that keeps some bytes of each call.
+
+`injected` makes a folder for PYTHONPATH whose `sitecustomize` has this module lie in wait for the hall's. The
+product has no such setting.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.abc
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+BYTES_VARIABLE: Final = "SOAK_LEAK_BYTES"
+HALL: Final = "gateway.hall.hall"
+ROOT: Final = Path(__file__).resolve().parents[1]
+
+
+def injected(folder: Path, leak_bytes: int) -> dict[str, str]:
+    """What a house's environment needs, so that its halls leak so many bytes a call."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text("from benchmarks import soak_leak\n\nsoak_leak.lie_in_wait()\n")
+    paths = [str(folder), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(paths), BYTES_VARIABLE: str(leak_bytes)}
+
+
+def lie_in_wait() -> None:
+    """Has the hall's module changed when this process imports it."""
+    sys.meta_path.insert(0, _Finder(int(os.environ[BYTES_VARIABLE])))
+
+
+def leaking(make: Callable[..., Any], leak_bytes: int) -> Callable[..., Any]:
+    """`make`, which keeps so many bytes each time."""
+    kept: list[bytearray] = []
+
+    @functools.wraps(make)
+    def made(*args: Any, **more: Any) -> Any:
+        kept.append(bytearray(b"x" * leak_bytes))
+        return make(*args, **more)
+
+    return made
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def __init__(self, leak_bytes: int) -> None:
+        self._leak_bytes = leak_bytes
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != HALL:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is None or spec.loader is None:
+            return spec
+        run = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            run(module)
+            hall = module.Hall
+            hall._make = leaking(hall._make, self._leak_bytes)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]  # of this module's loader alone
+        return spec

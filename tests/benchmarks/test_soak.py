@@ -1,0 +1,118 @@
+"""The soak's own parts: what it reads, how it judges, and whether its leak is in a hall that is made so."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.house_meter import descriptors, pss_kb, udp_ports
+from benchmarks.proofs import Soak
+from benchmarks.soak import CALLERS, DIALPLAN, Readings, allowed, judged, windows
+from benchmarks.soak_leak import injected, leaking
+from gateway.cli.call_reports import CallReport
+from gateway.dialplan.dialplan import Dialplan
+from gateway.line.phone_plan import TurnReport
+
+
+def report(minute: float, latency_s: float) -> CallReport:
+    turn = TurnReport("speech", 1.0, 2.0, latency_s)
+    return CallReport(
+        answered=True, placed_at=60 * minute, answered_after_s=0.1, first_audio_s=0.05, turns=(turn,),
+        packets=100, buffer_ms=40.0,
+    )  # fmt: skip
+
+
+def readings(leak_kb: float, calls: int = 1000) -> Readings:
+    made = Readings()
+    for n in range(0, calls, 10):
+        values = {"memory of hall0, kB": 200_000 + leak_kb * n + n * 7919 % 300, "descriptors of hall0": 40.0}
+        made.note(n, values)
+    return made
+
+
+def test_what_grows_is_named_and_what_does_not_is_not() -> None:
+    reports = [report(n / 10, 0.5) for n in range(600)]
+    assert judged(readings(0.0), reports, 300).grown == []
+    found = judged(readings(2.0), reports, 300)
+    assert found.grown == ["memory of hall0, kB"]
+    assert found.as_json()["gauges"]["descriptors of hall0"]["verdict"] == "steady"
+    (line,) = [gauge.line() for gauge in found.gauges if gauge.name == "memory of hall0, kB"]
+    assert line.startswith("grows      memory of hall0, kB a call: ")
+
+
+def test_answers_that_come_later_and_later_are_found() -> None:
+    reports = [report(n / 10, 0.5 + 0.03 * n / 10) for n in range(600)]
+    assert judged(readings(0.0), reports, 300).grown == ["p95 of a turn to its answer, ms"]
+
+
+def test_times_are_gathered_by_windows_of_minutes() -> None:
+    reports = [report(0, 0.5), report(1, 0.7), report(6, 0.9), replace(report(7, 0.9), turns=())]
+    minutes, values = windows(reports, 300)["p95 of a turn to its answer, ms"]
+    assert minutes == [2.5, 7.5]
+    assert values == pytest.approx([690, 900])
+    assert windows(reports, 300)["jitter buffer of a caller, ms"][1] == [40.0, 40.0]
+    assert windows([], 300) == {}
+
+
+def test_a_process_that_is_not_there_leaves_a_gap() -> None:
+    made = Readings()
+    made.note(0, {"memory of a": 1.0})
+    made.note(1, {"memory of b": 2.0})
+    assert math.isnan(made.gauges["memory of a"][1])
+    assert math.isnan(made.gauges["memory of b"][0])
+    assert made.gauges["memory of b"][1] == 2.0
+
+
+def test_each_gauge_has_its_bound() -> None:
+    assert allowed("memory of redis, kB").by > allowed("memory of hall0, kB").by
+    assert allowed("p95 of INVITE to 200 OK, ms").per == "minute"
+    assert allowed("Redis, kB").per == allowed("UDP ports").per == "call"
+
+
+def test_its_callers_dial_what_its_plan_has(tmp_path: Path) -> None:
+    (tmp_path / "soak.toml").write_text(DIALPLAN)
+    called = {name for route in Dialplan.load(tmp_path).routes for name in route.called}
+    assert {caller["dials"] for caller in CALLERS} - called == {"nobody"}
+
+
+def test_what_this_process_uses_is_read() -> None:
+    import socket
+
+    before = udp_ports([os.getpid()])
+    with socket.socket(type=socket.SOCK_DGRAM) as bound:
+        bound.bind(("127.0.0.1", 0))
+        assert udp_ports([os.getpid()]) == before + 1
+        assert f"socket:[{os.fstat(bound.fileno()).st_ino}]" in descriptors(os.getpid())
+    assert pss_kb(os.getpid()) > 1000
+    assert math.isnan(pss_kb(2**22 + 1))
+    assert descriptors(2**22 + 1) == []
+
+
+def test_the_leak_is_in_a_hall_that_is_started_so_and_in_no_other(tmp_path: Path) -> None:
+    script = "from gateway.hall.hall import Hall; print(hasattr(Hall._make, '__wrapped__'))"
+
+    def made(more: dict[str, str]) -> str:
+        environ = {**os.environ, **more}
+        argv = [sys.executable, "-c", script]
+        return subprocess.run(argv, env=environ, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert made(injected(tmp_path / "leak", 2048)) == "True"
+    assert made({}) == "False"
+    assert leaking(lambda n: n + 1, 2048)(1) == 2
+
+
+def test_the_proof_wants_the_leak_found_and_nothing_else() -> None:
+    proof = Soak()
+    plain, leaky = proof.steps()
+    step = {"grown": [], "restarted": [], "gauges": {"a": 1}, "calls": {"calls": 300}}
+    found = step | {"grown": ["memory of hall0, kB"]}
+    assert proof.result({plain: step, leaky: found})[0]
+    assert not proof.result({plain: step, leaky: step})[0], "the leak was not found"
+    assert not proof.result({plain: found, leaky: found})[0], "and something grows"
+    assert not proof.result({plain: step | {"restarted": ["hall0"]}, leaky: found})[0]
