@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -182,9 +183,10 @@ def of_processes(house: House, pids: dict[str, int]) -> dict[str, float]:
     return values
 
 
-def watch(house: House, over: threading.Event, ended: Callable[[], int], readings: Readings) -> None:
+def watch(house: House, over: threading.Event, ended: Callable[[], int]) -> Readings:
     """Reads every `EVERY_S` until it is over."""
     assert house.process is not None
+    readings = Readings()
     first = house.pids() | {"supervisor": house.process.pid}
     while not over.wait(EVERY_S):
         pids = house.pids() | {"supervisor": house.process.pid}
@@ -192,6 +194,7 @@ def watch(house: House, over: threading.Event, ended: Callable[[], int], reading
             name for name, pid in first.items() if pids.get(name) != pid and name not in readings.restarted
         ]
         readings.note(ended(), of_processes(house, pids))
+    return readings
 
 
 def windows(reports: Sequence[CallReport], window_s: float) -> dict[str, tuple[list[float], list[float]]]:
@@ -314,14 +317,16 @@ def soak(minutes: float, at_once: int = 8, leak_bytes: int = 0) -> Soaked:
     with tempfile.TemporaryDirectory(prefix="voicegate-soak-") as name:
         house = fresh_house(Path(name), at_once, leak_bytes)
         reports: list[CallReport] = []
-        readings, over = Readings(), threading.Event()
-        watching = threading.Thread(target=watch, args=(house, over, lambda: len(reports), readings))
+        over = threading.Event()
         try:
-            watching.start()
-            place_calls(requests(house, 60 * minutes, at_once), told=reports.append)
+            with ThreadPoolExecutor(1) as beside:
+                watching = beside.submit(watch, house, over, lambda: len(reports))
+                try:
+                    place_calls(requests(house, 60 * minutes, at_once), told=reports.append)
+                finally:
+                    over.set()
+                readings = watching.result()
         finally:
-            over.set()
-            watching.join()
             house.stop()
     return judged(readings, reports, min(WINDOW_S, 60 * minutes / 10))
 

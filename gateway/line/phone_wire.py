@@ -1,7 +1,7 @@
 """The test phone's end of the wire: when packets came, and what a rough line does to those that go.
 
 Each call's media transport gets a table of ours (`transport_table`), whose attach2 puts `PhoneWires` between
-the socket and the stream, and whose send_rtp decides what becomes of a packet.
+the socket and the stream, and whose send_rtp, where the line is rough, decides what becomes of a packet.
 
 A packet that is held back is sent by the phone's loop. pjmedia's own send_rtp is called with the
 interpreter's lock held: a call cannot end under it, since `WireEnd.close` needs the lock too, and runs before
@@ -73,7 +73,7 @@ class Arrivals:
 class WireEnd:
     """One call's media transport."""
 
-    def __init__(self, transport: int, own: int, fates: PacketFates | None) -> None:
+    def __init__(self, transport: int, own: int, fates: PacketFates) -> None:
         self.transport = transport
         self.own = own
         """where pjmedia's own table is"""
@@ -116,21 +116,22 @@ class PhoneWires:
         self._send = _Sends(self._sent)
         self._rx = Take(self._took)
         self._rx_at = address_of(self._rx)
-        self._tables = TransportTables({ATTACH2: address_of(self._attach), SEND_RTP: address_of(self._send)})
+        attach, send = address_of(self._attach), address_of(self._send)
+        self._smooth = TransportTables({ATTACH2: attach})
+        self._rough = TransportTables({ATTACH2: attach, SEND_RTP: send})
 
     def connect(self, transport: int, line: RoughLine, call: int) -> WireEnd:
         """Takes a transport, before a stream attaches to it, for the phone's `call`-th call.
 
         Raises `LineError` when we do not know such a transport.
         """
-        own = self._tables.exchange(transport)
+        own = (self._smooth if line.smooth else self._rough).exchange(transport)
         if own not in self._own:
             self._own[own] = (
                 Attach(word_at(own + 8 * ATTACH2)),
                 _SendNow(word_at(own + 8 * SEND_RTP)),
             )
-        fates = None if line.smooth else PacketFates(line, call)
-        end = self._ends[transport] = WireEnd(transport, own, fates)
+        end = self._ends[transport] = WireEnd(transport, own, PacketFates(line, call))
         return end
 
     # ── what comes ───────────────────────────────────────────────────────────────────────────────────────
@@ -163,14 +164,12 @@ class PhoneWires:
     # ── what goes ────────────────────────────────────────────────────────────────────────────────────────
 
     def _sent(self, transport: int, packet: int, size: int) -> int:
-        """pjmedia_transport_op.send_rtp."""
+        """pjmedia_transport_op.send_rtp of a rough line."""
         self._settled.settle()
         end = self._ends.get(transport)
         if end is None:
             return NOT_THERE
         data = ctypes.string_at(packet, size)
-        if end.fates is None:
-            return self._go(end, data)
         lost, held_s, overtaken = end.fates.next()
         if lost:
             end.dropped += 1

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 import pytest
 
 from gateway.cli.call_reports import CallReport
-from gateway.cli.testphone import place_call
+from gateway.cli.call_request import CallRequest
+from gateway.cli.testphone import place_call, place_calls
 from tests.e2e.gateway_process import House
 
 pytestmark = pytest.mark.e2e
@@ -18,16 +18,7 @@ Start = Callable[..., House]
 
 def at_once(house: House, count: int) -> list[CallReport]:
     """So many calls at the same time."""
-    reports: list[CallReport] = []
-    calls = [
-        threading.Thread(target=lambda: reports.append(place_call(house.uri, duration_s=2, codec="pcmu")))
-        for _ in range(count)
-    ]
-    for call in calls:
-        call.start()
-    for call in calls:
-        call.join()
-    return reports
+    return place_calls([CallRequest(house.uri, duration_s=2, codec="pcmu")] * count)
 
 
 def halls_of(house: House) -> list[str]:

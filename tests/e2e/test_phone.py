@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gateway.cli.call_reports import CallReport
-from gateway.cli.testphone import place_call
+from gateway.cli.call_request import CODECS, CallRequest
+from gateway.cli.testphone import place_call, place_calls
 from tests.e2e.conftest import loudness
 from tests.e2e.gateway_process import House
 from tests.needs import need_sounds
@@ -19,19 +18,16 @@ from tests.needs import need_sounds
 pytestmark = pytest.mark.e2e
 
 Say = Callable[[str], Path]
-CODECS = ("pcmu", "pcma", "g722")
 
 
 def test_a_question_is_answered(house: House, say: Say, tmp_path: Path) -> None:
     """By three callers at once, each with a codec of its own."""
     question = say("what are your opening hours")
-
-    def ask(codec: str) -> CallReport:
-        return place_call(house.uri, script=[question], record=tmp_path / f"{codec}.wav", codec=codec)
-
-    with ThreadPoolExecutor(len(CODECS)) as phones:
-        reports = dict(zip(CODECS, phones.map(ask, CODECS), strict=True))
-    for codec, report in reports.items():
+    calls = [
+        CallRequest(house.uri, script=[question], record=tmp_path / f"{codec}.wav", codec=codec)
+        for codec in CODECS
+    ]
+    for codec, report in zip(CODECS, place_calls(calls), strict=True):
         assert report.answered, report.ended
         assert report.codec.lower().startswith(codec[:4])
         assert report.first_audio_s is not None
