@@ -254,6 +254,8 @@ class Soaked:
     gauges: tuple[SoakedGauge, ...]
     restarted: tuple[str, ...]
     calls: dict[str, Any]
+    series: dict[str, dict[str, list[float]]]
+    """what the slopes were made of: by gauge the calls that had ended, or the minutes, and the readings"""
 
     @property
     def grown(self) -> list[str]:
@@ -276,15 +278,12 @@ class Soaked:
 
 def judged(readings: Readings, reports: Sequence[CallReport], window_s: float) -> Soaked:
     """Slopes of all that was read."""
-    made = [
-        SoakedGauge(name, slope(readings.ended, series, "lowest"), allowed(name))
-        for name, series in sorted(readings.gauges.items())
-    ]
-    made += [
-        SoakedGauge(name, slope(*points, "mean"), allowed(name))
-        for name, points in windows(reports, window_s).items()
-    ]
-    return Soaked(tuple(made), tuple(readings.restarted), summary(reports))
+    used = {name: (readings.ended, series) for name, series in sorted(readings.gauges.items())}
+    times = windows(reports, window_s)
+    made = [SoakedGauge(name, slope(*points, "lowest"), allowed(name)) for name, points in used.items()]
+    made += [SoakedGauge(name, slope(*points, "mean"), allowed(name)) for name, points in times.items()]
+    series = {name: {f"{allowed(name).per}s": x, "readings": y} for name, (x, y) in (used | times).items()}
+    return Soaked(tuple(made), tuple(readings.restarted), summary(reports), series)
 
 
 def fresh_house(folder: Path, at_once: int, leak_bytes: int) -> House:
@@ -350,7 +349,7 @@ def main(minutes: float, at_once: int, leak: int, out: Path | None) -> None:
     )
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(found.as_json(), indent=1))
+        out.write_text(json.dumps(found.as_json() | {"series": found.series}, indent=1))
     for name in found.restarted:
         click.echo(f"{name} was started again")
     for name in found.grown:
