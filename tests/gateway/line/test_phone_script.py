@@ -74,7 +74,7 @@ async def taken(callee: RawPhone) -> None:
 
 async def test_the_packets_that_the_seed_names_are_lost_and_no_other(callee: Callee) -> None:
     line = RoughLine(loss_percent=10, seed=4)
-    dialled = dial(plan(callee, line=line, number=2, duration_s=4.0))
+    dialled = dial(plan(callee, line=line, number=2, duration_s=3.0))
     await taken(callee)
     fates = PacketFates(line, call=2)
     kept = [n for n in range(2 * COUNT) if not fates.next().lost]
@@ -87,7 +87,7 @@ async def test_the_packets_that_the_seed_names_are_lost_and_no_other(callee: Cal
 
 async def test_a_packet_that_is_overtaken_comes_after_the_next(callee: Callee) -> None:
     line = RoughLine(reorder_percent=20, seed=2)
-    dialled = dial(plan(callee, line=line, duration_s=4.0))
+    dialled = dial(plan(callee, line=line, duration_s=3.0))
     await taken(callee)
     fates, order = PacketFates(line), []
     overtaken: list[int] = []
@@ -104,7 +104,7 @@ async def test_a_packet_that_is_overtaken_comes_after_the_next(callee: Callee) -
 
 
 async def test_packets_that_are_held_back_come_all_and_in_their_order(callee: Callee) -> None:
-    dialled = dial(plan(callee, line=RoughLine(jitter_ms=80), duration_s=4.0))
+    dialled = dial(plan(callee, line=RoughLine(jitter_ms=80), duration_s=3.0))
     await taken(callee)
     came = await callee.hears_packets(COUNT)
     assert [(each - came[0]) % 65536 for each in came[:COUNT]] == list(range(COUNT))
