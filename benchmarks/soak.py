@@ -142,8 +142,8 @@ ALLOWED: Final[dict[str, Allowed]] = {
     "Redis": Allowed(64.0),
     "SQL": Allowed(32.0),
     "log": Allowed(32.0),
-    "jitter buffer": Allowed(1.0, "minute"),
-    "p95": Allowed(10.0, "minute"),
+    "jitter buffer": Allowed(0.2, "minute"),
+    "p95": Allowed(2.0, "minute"),
 }
 """By how gauges' names begin. What is kept of a call in the stores and in the log grows by intent."""
 

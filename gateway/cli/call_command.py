@@ -12,6 +12,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -45,6 +46,7 @@ FILE = click.Path(path_type=Path)
 @click.option("--burst", type=int, default=1, help="packets that are lost together")
 @click.option("--jitter", type=float, default=0.0, help="ms by which the caller's packets are late, at most")
 @click.option("--reorder", type=float, default=0.0, help="% of its packets that the next one overtakes")
+@click.option("--heard-loss", type=float, default=0.0, help="% of the packets to the caller that are lost")
 @click.option("--seed", type=int, default=1, help="which packets, and which noise")
 @click.option("--mark-keys", type=FILE, help="look for the mark of these keys in what is heard")
 @click.option("--report", type=FILE, help="write the report of every call here, as JSON")
@@ -68,6 +70,7 @@ def call(
     burst: int,
     jitter: float,
     reorder: float,
+    heard_loss: float,
     seed: int,
     mark_keys: Path | None,
     report: Path | None,
@@ -89,7 +92,7 @@ def call(
             password=password,
             codec=codec,
             behind=None if snr is None else Behind(snr, noise, seed),
-            line=_rough(loss, burst, jitter, reorder, seed),
+            line=_rough(loss, burst, jitter, reorder, seed, heard_loss),
             mark_keys=mark_keys,
         )
         if report is not None:
@@ -110,9 +113,9 @@ def call(
     sys.exit(0 if all(one.answered for one in reports) else 1)
 
 
-def _rough(loss: float, burst: int, jitter: float, reorder: float, seed: int) -> RoughLine:
+def _rough(*given: Any) -> RoughLine:
     try:
-        return RoughLine(loss, burst, jitter, reorder, seed)
+        return RoughLine(*given)
     except ValueError as error:
         raise CallerError(f"--{error}") from None
 

@@ -73,11 +73,12 @@ class Arrivals:
 class WireEnd:
     """One call's media transport."""
 
-    def __init__(self, transport: int, own: int, fates: PacketFates) -> None:
+    def __init__(self, transport: int, own: int, line: RoughLine, call: int) -> None:
         self.transport = transport
         self.own = own
         """where pjmedia's own table is"""
-        self.fates = fates
+        self.fates = PacketFates(line, call)
+        self.heard = PacketFates(line.heard, call) if line.heard_loss_percent else None
         self.arrivals = Arrivals()
         self.dropped = 0
         """packets that the rough line lost"""
@@ -131,7 +132,7 @@ class PhoneWires:
                 Attach(word_at(own + 8 * ATTACH2)),
                 _SendNow(word_at(own + 8 * SEND_RTP)),
             )
-        end = self._ends[transport] = WireEnd(transport, own, PacketFates(line, call))
+        end = self._ends[transport] = WireEnd(transport, own, line, call)
         return end
 
     # ── what comes ───────────────────────────────────────────────────────────────────────────────────────
@@ -158,6 +159,8 @@ class PhoneWires:
         if end is None:
             return
         if size > _HEADER:  # else it is an error's number, or carries no sound
+            if end.heard is not None and end.heard.next().lost:
+                return
             end.arrivals.came(at)
         end.take(param)
 

@@ -9,13 +9,18 @@ import random
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+HEARD: Final = 1_000_000
+"""Between a line's seed and that of its other direction."""
 PACKETS: Final = 100
 """So many packets (2 s of sound) are decided about together, so that a percentage is a count."""
 
 
 @dataclass(frozen=True)
 class RoughLine:
-    """What becomes of the packets that a phone sends. Raises `ValueError` for what no line can do."""
+    """What becomes of the packets that a phone sends, and of those that come to it.
+
+    Raises `ValueError` for what no line can do.
+    """
 
     loss_percent: float = 0.0
     """So many of each hundred packets never arrive."""
@@ -26,9 +31,16 @@ class RoughLine:
     reorder_percent: float = 0.0
     """So many of each hundred packets change places with the next one."""
     seed: int = 1
+    heard_loss_percent: float = 0.0
+    """So many of each hundred packets that come to the phone are lost, in bursts as those that it sends."""
 
     def __post_init__(self) -> None:
-        for name, percent in (("loss", self.loss_percent), ("reorder", self.reorder_percent)):
+        percentages = {
+            "loss": self.loss_percent,
+            "reorder": self.reorder_percent,
+            "heard-loss": self.heard_loss_percent,
+        }
+        for name, percent in percentages.items():
             if not 0 <= percent <= 50:
                 raise ValueError(f"{name}: {percent:g} is not a percentage from 0 to 50")
         if not 0 <= self.jitter_ms <= 1000:
@@ -38,8 +50,13 @@ class RoughLine:
 
     @property
     def smooth(self) -> bool:
-        """Nothing happens to any packet."""
+        """Nothing happens to any packet that the phone sends."""
         return not (self.loss_percent or self.jitter_ms or self.reorder_percent)
+
+    @property
+    def heard(self) -> RoughLine:
+        """What becomes of the packets that come, as a line of its own."""
+        return RoughLine(self.heard_loss_percent, self.burst, seed=self.seed + HEARD)
 
 
 class PacketFate(NamedTuple):

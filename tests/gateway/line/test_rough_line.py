@@ -57,12 +57,21 @@ def test_no_two_packets_that_follow_each_other_are_both_overtaken() -> None:
         ({"loss_percent": 51}, "loss: 51 is not a percentage from 0 to 50"),
         ({"reorder_percent": -1}, "reorder: -1 is not a percentage"),
         ({"jitter_ms": 2000}, "jitter: 2000 is not a number of milliseconds from 0 to 1000"),
+        ({"heard_loss_percent": 99}, "heard-loss: 99 is not a percentage"),
         ({"burst": 0}, "burst: 0 is not a number of packets from 1 to 20"),
     ],
 )
 def test_what_no_line_can_do_is_an_error(asked: dict[str, float], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         RoughLine(**asked)  # type: ignore[arg-type]
+
+
+def test_what_comes_has_fates_of_its_own() -> None:
+    line = RoughLine(loss_percent=10, heard_loss_percent=10, burst=2)
+    heard = [fate.lost for fate in fates(line.heard, 100)]
+    assert sum(heard) == 10
+    assert heard != [fate.lost for fate in fates(line, 100)]
+    assert RoughLine(heard_loss_percent=10).smooth, "what it sends is not touched"
 
 
 def test_a_line_that_does_nothing_is_smooth() -> None:
