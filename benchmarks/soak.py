@@ -228,7 +228,7 @@ def windows(reports: Sequence[CallReport], window_s: float) -> dict[str, tuple[l
 
 @dataclass(frozen=True, slots=True)
 class SoakedGauge:
-    """One gauge's slope, `unit` a call or a minute, and what is said of it."""
+    """One gauge's slope, per call or per minute, and what is said of it."""
 
     name: str
     found: Slope | None
