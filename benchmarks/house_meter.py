@@ -27,17 +27,25 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
-def pss_kb(pid: int) -> float:
-    """Memory of a process, of what it shares its part; NaN when it is gone."""
+def _rollup_kb(pid: int, name: str) -> float:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+            if line.startswith(f"{name}:"):
                 return float(line.split()[1])
     return math.nan
 
 
 def pss_mb(pid: int) -> float:
-    return pss_kb(pid) / 1024
+    """Memory of a process, of what it shares its part; NaN when it is gone."""
+    return _rollup_kb(pid, "Pss") / 1024
+
+
+def pss_anon_kb(pid: int) -> float:
+    """The part of that which no file is behind, where leaks are; NaN when the process is gone.
+
+    The rest, libraries, weighs less in each process when others on the machine begin to use them too.
+    """
+    return _rollup_kb(pid, "Pss_Anon")
 
 
 def descriptors(pid: int) -> list[str]:

@@ -174,7 +174,7 @@ def of_processes(house: House, pids: dict[str, int]) -> dict[str, float]:
     """The gauges of a house at this moment."""
     values: dict[str, float] = {}
     for name, pid in pids.items():
-        values[f"memory of {name}, kB"] = house_meter.pss_kb(pid)
+        values[f"memory of {name}, kB"] = house_meter.pss_anon_kb(pid)
         values[f"descriptors of {name}"] = float(len(house_meter.descriptors(pid)))
     values["UDP ports"] = float(house_meter.udp_ports(pids.values()))
     values["Redis, kB"] = house_meter.redis_kb(house)

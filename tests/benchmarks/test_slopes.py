@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks.house_meter import pss_kb
+from benchmarks.house_meter import pss_anon_kb
 from benchmarks.slopes import Slope, blocks, least_squares, slope
 
 ALLOWED_KB = 1.0
@@ -75,7 +75,7 @@ def test_a_process_that_keeps_2_kb_of_each_call_is_found_by_its_memory(leak_byte
             process.stdout.readline()
             if call % 10 == 0:
                 ended.append(float(call))
-                memory.append(pss_kb(process.pid))
+                memory.append(pss_anon_kb(process.pid))
         process.stdin.close()
     found = slope(ended, memory)
     assert found is not None

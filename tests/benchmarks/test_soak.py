@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.house_meter import descriptors, pss_kb, udp_ports
+from benchmarks.house_meter import descriptors, pss_anon_kb, udp_ports
 from benchmarks.proofs import Soak
 from benchmarks.soak import CALLERS, DIALPLAN, Readings, allowed, judged, windows
 from benchmarks.soak_leak import injected, leaking
@@ -89,8 +89,8 @@ def test_what_this_process_uses_is_read() -> None:
         bound.bind(("127.0.0.1", 0))
         assert udp_ports([os.getpid()]) == before + 1
         assert f"socket:[{os.fstat(bound.fileno()).st_ino}]" in descriptors(os.getpid())
-    assert pss_kb(os.getpid()) > 1000
-    assert math.isnan(pss_kb(2**22 + 1))
+    assert pss_anon_kb(os.getpid()) > 1000
+    assert math.isnan(pss_anon_kb(2**22 + 1))
     assert descriptors(2**22 + 1) == []
 
 
