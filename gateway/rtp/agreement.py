@@ -17,6 +17,7 @@ from gateway.line.telephone_event import EVENT
 CodecName = Literal["PCMU", "PCMA", "G722"]
 Address = tuple[str, int]
 
+RATES_HZ: Final[Mapping[str, int]] = {"PCMU": 8_000, "PCMA": 8_000, "G722": 16_000}
 STATIC: Final[Mapping[str, int]] = {"PCMU": 0, "PCMA": 8, "G722": 9}
 NOISE: Final = 13
 """The payload type of comfort noise (RFC 3389)."""
@@ -78,6 +79,11 @@ class Agreement:
     sending: bool
     receiving: bool
 
+    @property
+    def rate_hz(self) -> int:
+        """How often the codec samples."""
+        return RATES_HZ[self.codec]
+
 
 @dataclass(slots=True)
 class Describer:
@@ -121,7 +127,7 @@ class Describer:
                 "RTP/AVP",
                 [(STATIC[name], name) for name in self.codecs],
                 EVENT,
-                NOISE,
+                None,
                 _direction(sending, receiving),
                 0,
                 False,
@@ -144,6 +150,7 @@ class Describer:
         # some phones answer one law and send the other
         takes: dict[int, CodecName] = {kind: known for kind, known in _NAMES.items() if known in self.codecs}
         takes |= dict(described.codecs)
+        takes = {kind: known for kind, known in takes.items() if RATES_HZ[known] == RATES_HZ[name]}
         if event is not None:
             takes.pop(event, None)
         events = {event if event is not None else EVENT} - takes.keys()
@@ -191,10 +198,14 @@ class Describer:
         if text != self._last:  # a description that changed says so (RFC 3264 §8)
             self.version += 1
             self._last = text
+        return self.again()
+
+    def again(self) -> str:
+        """The last description once more."""
         kind = "IP6" if ":" in self.address else "IP4"
         return (
             f"v=0\r\no=- {self.session} {self.version} IN {kind} {self.address}\r\ns=voicegate\r\n"
-            f"c=IN {kind} {self.address}\r\nt=0 0\r\n{text}"
+            f"c=IN {kind} {self.address}\r\nt=0 0\r\n{self._last}"
         )
 
 

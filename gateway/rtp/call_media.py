@@ -57,7 +57,7 @@ class CallMedia:
         self._frame_bytes = rate_hz // 50 * 2
         self._at = arrival.now
         self.latch = SourceLatch(agreed.peer)
-        self.receiver = RtpReceiver(rate_hz, agreed, self._clock)
+        self.receiver = RtpReceiver(agreed, self._clock)
         self.sender = RtpSender(agreed, self._send, self._silence)
         self.rtcp = Rtcp(self.sender.ssrc, arrival.now)
         self._encoder: G722Encoder | None = None

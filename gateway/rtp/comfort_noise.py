@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from gateway.rtp.g711 import Pcm
+from watermark.pcm import int16_from_float
 
 LENGTH: Final = 8_192
 _UNIT: Final = np.random.default_rng(3389).standard_normal(LENGTH).astype(np.float32)
@@ -22,7 +23,7 @@ class ComfortNoise:
     __slots__ = ("_at", "_loudness")
 
     def __init__(self, level: int) -> None:
-        self._loudness = 32768.0 * 10 ** (-(level & 0x7F) / 20)
+        self._loudness = np.float32(10 ** (-(level & 0x7F) / 20))
         self._at = 0
 
     def next(self, count: int) -> Pcm:
@@ -30,5 +31,4 @@ class ComfortNoise:
         if self._at + count > LENGTH:
             self._at = 0
         at, self._at = self._at, self._at + count
-        noise: Pcm = np.clip(_UNIT[at : at + count] * self._loudness, -32768, 32767).astype(np.int16)
-        return noise
+        return int16_from_float(_UNIT[at : at + count] * self._loudness)

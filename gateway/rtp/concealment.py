@@ -5,7 +5,7 @@ The method is that of ITU-T G.711 Appendix I: the pitch is found by correlation,
 60 ms. Where the appendix delays all sound by 3.75 ms to have a smooth beginning, the first quarter of a
 period is blended here with the last real samples played backwards, and nothing is delayed.
 
-Sound is int16 at `rate_hz`; positions and lengths are samples.
+Sound comes and goes as int16 at `rate_hz`; positions and lengths are samples.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gateway.rtp.g711 import Pcm
-
-Samples = NDArray[np.float32]
+from watermark.pcm import Floats, float_from_int16, int16_from_float
 
 PAST_S: Final = 0.04875
 """How much of what was heard is needed: three of the longest periods and a quarter."""
@@ -32,8 +30,8 @@ FADES: Final = 5
 MOST_PERIODS: Final = 3
 BLEND_S: Final = 0.004
 MOST_BLEND_S: Final = 0.01
-QUIET: Final = 1e3
-"""Energy under which there is no pitch to find."""
+QUIET: Final = 1e-6
+"""Energy of 20 ms under which there is no pitch to find."""
 
 
 def past_samples(rate_hz: int) -> int:
@@ -63,7 +61,7 @@ class Concealment:
         self._most_blend = round(MOST_BLEND_S * rate_hz)
         self.lost = 0
         """concealed since the last real sound; 0: nothing is being concealed"""
-        self._past: Samples = np.zeros(0, np.float32)
+        self._past: Floats = np.zeros(0, np.float32)
         self._period = 0
         self._periods = 1
         self._place = 0
@@ -78,7 +76,7 @@ class Concealment:
         a loss begins."""
         if self.lost == 0:
             self._begin(past)
-        return _pcm(self._onward(count))
+        return int16_from_float(self._onward(count))
 
     def resume(self, sound: Pcm) -> Pcm:
         """Real sound again: its first milliseconds blended with how the concealed sound would go on."""
@@ -87,10 +85,10 @@ class Concealment:
         going = self._onward(length)
         self.lost = 0
         up = np.linspace(0.0, 1.0, length, endpoint=False, dtype=np.float32)
-        mixed = sound[:length] * up + going * (1.0 - up)
-        return np.concatenate((_pcm(mixed), sound[length:]))
+        mixed = float_from_int16(sound[:length]) * up + going * (1.0 - up)
+        return np.concatenate((int16_from_float(mixed), sound[length:]))
 
-    def _onward(self, count: int) -> Samples:
+    def _onward(self, count: int) -> Floats:
         """The next `count` samples that stand in for what was lost."""
         parts = [np.zeros(0, np.float32)]
         while count:
@@ -100,11 +98,11 @@ class Concealment:
         return np.concatenate(parts)
 
     def _begin(self, past: Pcm) -> None:
-        self._past = past.astype(np.float32)
+        self._past = float_from_int16(past)
         self._period = _period(self._past, self._rate_hz)
         self._periods, self._place = 1, 0
 
-    def _go_on(self, count: int) -> Samples:
+    def _go_on(self, count: int) -> Floats:
         """`count` samples, at most to the end of a step."""
         step, within = divmod(self.lost, self._step)
         if step > FADES:
@@ -128,7 +126,7 @@ class Concealment:
         self.lost += count
         return sound
 
-    def _repeat(self, count: int) -> Samples:
+    def _repeat(self, count: int) -> Floats:
         """The next samples of the periods that go round."""
         length, quarter = self._periods * self._period, self._period // 4
         around = self._past[-length:].copy()
@@ -138,17 +136,17 @@ class Concealment:
         around[length - quarter :] += up * self._past[-length - quarter : -length]
         places = (self._place + np.arange(count)) % length
         self._place = (self._place + count) % length
-        repeated: Samples = around[places]
+        repeated: Floats = around[places]
         return repeated
 
-    def _blend_in(self, sound: Samples, before: Samples) -> None:
+    def _blend_in(self, sound: Floats, before: Floats) -> None:
         """From `before` into `sound`, over a quarter of a period."""
         length = min(self._period // 4, len(sound), len(before))
         up = np.linspace(0.0, 1.0, length, endpoint=False, dtype=np.float32)
         sound[:length] = sound[:length] * up + before[:length] * (1.0 - up)
 
 
-def _period(past: Samples, rate_hz: int) -> int:
+def _period(past: Floats, rate_hz: int) -> int:
     """The lag at which the last 20 ms are most like what came before them."""
     shortest, longest = round(SHORTEST_S * rate_hz), round(LONGEST_S * rate_hz)
     compared = round(COMPARED_S * rate_hz)
@@ -159,9 +157,5 @@ def _period(past: Samples, rate_hz: int) -> int:
     likeness = np.correlate(before, recent, "valid")
     squares = np.concatenate((np.zeros(1, np.float64), np.cumsum(before.astype(np.float64) ** 2)))
     energy = squares[compared:] - squares[:-compared]
-    best = int(np.argmax(likeness / np.sqrt(np.maximum(energy, 1.0))))
+    best = int(np.argmax(likeness / np.sqrt(np.maximum(energy, QUIET))))
     return longest - best
-
-
-def _pcm(sound: Samples) -> Pcm:
-    return np.clip(np.rint(sound), -32768, 32767).astype(np.int16)

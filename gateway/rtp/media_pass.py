@@ -9,18 +9,22 @@ Hot path: waits for nothing, logs nothing, locks nothing.
 
 from __future__ import annotations
 
+import asyncio
 import select
 from typing import Final
 
 import numpy as np
 
 from gateway.ipc import tick
-from gateway.rtp import g711
+from gateway.rtp import g711, g722
 from gateway.rtp.call_media import CallMedia
 from gateway.rtp.concealment import past_samples
 from gateway.rtp.g711 import LAWS, Law, Pcm
 from gateway.rtp.packet import CLOCK_HZ
+from gateway.rtp.rate_changer import RateChanger
+from gateway.rtp.rtp_sender import STEP
 from gateway.rtp.socket_pair import Arrival, receive
+from watermark.pcm import float_from_bytes, float_from_int16, int16_from_float
 
 PACKETS_A_TURN: Final = 8
 """Of one socket. The kernel keeps what is left; a stall of a second is read within seven turns, a flood is
@@ -37,16 +41,32 @@ class MediaPass:
         """by slot"""
         self._rate_hz = rate_hz
         self._frame = rate_hz // 50
-        self._past: Pcm = np.zeros((capacity, past_samples(rate_hz)), np.int16)
+        self._past: dict[int, Pcm] = {
+            rate: np.zeros((capacity, past_samples(rate)), np.int16) for rate in {CLOCK_HZ, rate_hz}
+        }
+        """what each call heard last, by its codec's rate"""
+        self._up = RateChanger(CLOCK_HZ, rate_hz, capacity)
+        self._down = RateChanger(rate_hz, CLOCK_HZ, capacity)
         self._poll = select.epoll()
         self._sockets: dict[int, tuple[CallMedia, bool]] = {}
         """by descriptor; whether it is RTCP's"""
         self._seq = 0
+        self._begun = asyncio.Event()
+
+    async def begins(self) -> None:
+        """Waits until there is a call."""
+        while not self.calls:
+            self._begun.clear()
+            await self._begun.wait()
 
     def add(self, media: CallMedia) -> None:
         """A call is there."""
+        self._begun.set()
         self.calls[media.slot] = media
-        self._past[media.slot] = 0
+        for past in self._past.values():
+            past[media.slot] = 0
+        self._up.reset(media.slot)
+        self._down.reset(media.slot)
         for sock, reports in ((media.sockets.rtp, False), (media.sockets.rtcp, True)):
             self._sockets[sock.fileno()] = media, reports
             self._poll.register(sock, select.EPOLLIN)
@@ -101,38 +121,50 @@ class MediaPass:
                     (media.take_report if reports else media.take)(*got)
 
     def _sounds(self) -> dict[int, bytes | memoryview]:
-        """20 ms of each call from which something comes, by slot."""
+        """20 ms of each call from which something comes, by slot, at the line's rate."""
         now = self.arrival.now
-        slots: list[int] = []
+        plain: list[int] = []
         laws: list[int] = []
         codes: list[bytes] = []
-        others: list[int] = []
-        frames: list[Pcm] = []
+        made: dict[int, list[tuple[int, Pcm]]] = {}
         for slot, media in self.calls.items():
             media.turn(now)
-            frame = media.receiver.frame(self._past[slot])
+            receiver = media.receiver
+            frame = receiver.frame(self._past[receiver.rate_hz][slot])
             if frame is None:
                 continue
             if isinstance(frame, bytes):
-                slots.append(slot)
-                laws.append(_PLACE[media.receiver.law_of(frame)])
+                plain.append(slot)
+                laws.append(_PLACE[receiver.law_of(frame)])
                 codes.append(frame[1:])
             else:
-                others.append(slot)
-                frames.append(frame)
-        if codes:
-            together = g711.decode_rows(np.array(laws, np.uint16), b"".join(codes), CLOCK_HZ // 50)
-            whole = np.concatenate((together, np.stack(frames))) if frames else together
-        elif frames:
-            whole = np.stack(frames)
-        else:
-            return {}
-        slots += others
+                made.setdefault(receiver.rate_hz, []).append((slot, frame))
+        sounds: dict[int, bytes | memoryview] = {}
+        narrow = made.get(CLOCK_HZ, [])
+        if codes or narrow:
+            slots = plain + [slot for slot, _ in narrow]
+            parts = [frame[None] for _, frame in narrow]
+            if codes:
+                decoded = g711.decode_rows(np.array(laws, np.uint16), b"".join(codes), STEP)
+                parts.insert(0, decoded)
+            self._share_out(CLOCK_HZ, slots, np.concatenate(parts), sounds)
+        if wide := made.get(g722.RATE_HZ):
+            self._share_out(g722.RATE_HZ, [slot for slot, _ in wide], np.stack([f for _, f in wide]), sounds)
+        return sounds
+
+    def _share_out(
+        self, rate_hz: int, slots: list[int], whole: Pcm, sounds: dict[int, bytes | memoryview]
+    ) -> None:
+        """Notes what these calls heard, `(B, rate_hz / 50)`, and gives each its own in `sounds`."""
         rows = np.array(slots, np.intp)
-        self._past[rows] = np.concatenate((self._past[rows, self._frame :], whole), axis=1)
+        past = self._past[rate_hz]
+        past[rows] = np.concatenate((past[rows, whole.shape[1] :], whole), axis=1)
+        if rate_hz != self._rate_hz:
+            whole = int16_from_float(self._up.change(rows, float_from_int16(whole)))
         sound = whole.data.cast("B")
         size = 2 * self._frame
-        return {slot: sound[at * size : (at + 1) * size] for at, slot in enumerate(slots)}
+        for at, slot in enumerate(slots):
+            sounds[slot] = sound[at * size : (at + 1) * size]
 
     # ── to callers ───────────────────────────────────────────────────────────────────────────────────
 
@@ -152,10 +184,14 @@ class MediaPass:
             else:
                 together.setdefault(media.agreed.codec, []).append((media, memoryview(sound.pcm)))
         for law, members in together.items():
-            codes = g711.encode(law, b"".join(pcm for _, pcm in members))
-            step = self._frame
+            pcm = b"".join(sound for _, sound in members)
+            if self._rate_hz != CLOCK_HZ:
+                rows = np.array([media.slot for media, _ in members], np.intp)
+                block = float_from_bytes(pcm).reshape(len(members), self._frame)
+                pcm = int16_from_float(self._down.change(rows, block)).tobytes()
+            codes = g711.encode(law, pcm)
             for at, (media, _) in enumerate(members):
-                media.sender.take(codes[at * step : (at + 1) * step])
+                media.sender.take(codes[at * STEP : (at + 1) * STEP])
 
     def owe(self, number: int, *, answered: bool) -> None:
         """It is time to send the frames of the tick with this number. `answered`: a hall is there."""

@@ -34,7 +34,8 @@ _NOTHING: Final = np.zeros(0, np.int16)
 class RtpReceiver:
     """One call's. `clock` says when what is being handed over came, and in a turn what time it is."""
 
-    def __init__(self, rate_hz: int, agreed: Agreement, clock: Callable[[], float]) -> None:
+    def __init__(self, agreed: Agreement, clock: Callable[[], float]) -> None:
+        rate_hz = agreed.rate_hz
         self.jitter = JitterBuffer(clock=clock, rate_hz=CLOCK_HZ)
         self.reception: Reception | None = None
         """of the stream that comes now; None before the first packet"""
@@ -42,10 +43,10 @@ class RtpReceiver:
         """packets of types that nobody agreed on"""
         self._agreed = agreed
         self._clock = clock
-        self._rate_hz = rate_hz
-        self._frame = rate_hz // FRAMES_A_SECOND
-        self._stretch = rate_hz // CLOCK_HZ
-        """samples a unit of the RTP clock"""
+        self.rate_hz = rate_hz
+        self._frame = self._stretch = 0
+        """samples of 20 ms, and of a unit of the RTP clock"""
+        self._set_rate(rate_hz)
         self._events = TelephoneEvents()
         self._concealment = Concealment(rate_hz)
         self._decoder: G722Decoder | None = None
@@ -58,10 +59,19 @@ class RtpReceiver:
     def agree(self, agreed: Agreement) -> None:
         """What holds from now on."""
         self._agreed = agreed
+        if agreed.rate_hz != self.rate_hz:
+            self.jitter.clear()
+            self._left, self._concealment = _NOTHING, Concealment(agreed.rate_hz)
+            self._set_rate(agreed.rate_hz)
         if not agreed.receiving:  # what waits would be played after the hold
             self._left, self._noise = _NOTHING, None
             self._concealment.reset()
             self.jitter.clear()
+
+    def _set_rate(self, rate_hz: int) -> None:
+        self.rate_hz = rate_hz
+        self._frame = rate_hz // FRAMES_A_SECOND
+        self._stretch = rate_hz // CLOCK_HZ
 
     @property
     def received(self) -> int:

@@ -77,7 +77,10 @@ class RtpSender:
         """It is time for this tick's frame: sends it, or the oldest one that is owed."""
         self._owed.append(tick)
         if self._waiting:
-            self._give(self._waiting.popleft())
+            codes = self._waiting.popleft()
+            while codes is None and self._waiting:  # late once, but silent now: the delay is not kept
+                codes = self._waiting.popleft()
+            self._give(codes)
         elif len(self._owed) > LATE:
             self.underrun = True
             self._give(None)

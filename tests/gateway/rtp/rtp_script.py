@@ -63,15 +63,14 @@ class Listening:
     """Takes packets when they come and a frame at each tick, 3 ms after it."""
 
     agreement: Agreement = field(default_factory=agreed)
-    rate_hz: int = 8_000
     now: float = 0.0
     keys: list[str] = field(default_factory=list)
     frames: list[Samples | None] = field(default_factory=list)
     """what each tick heard, decoded"""
 
     def __post_init__(self) -> None:
-        self.receiver = RtpReceiver(self.rate_hz, self.agreement, lambda: self.now)
-        self._past = np.zeros(past_samples(self.rate_hz), np.int16)
+        self.receiver = RtpReceiver(self.agreement, lambda: self.now)
+        self._past = np.zeros(past_samples(self.agreement.rate_hz), np.int16)
         self._next_tick = 0.003
 
     def run(self, arrivals: Iterable[tuple[float, bytes]], until: float) -> Listening:
