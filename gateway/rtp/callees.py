@@ -156,7 +156,7 @@ class Callees:
     def _take(self, data: bytes, flow: Flow) -> bool:
         """One message of the edge's."""
         try:
-            message = read(data)
+            message = read(data, from_edge=True)
         except Unreadable as error:
             log.warning("line.unreadable", error=str(error))
             return False

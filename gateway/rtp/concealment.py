@@ -50,7 +50,9 @@ class Concealment:
         "_periods",
         "_place",
         "_rate_hz",
+        "_ready",
         "_step",
+        "_steps",
         "lost",
     )
 
@@ -62,6 +64,10 @@ class Concealment:
         self.lost = 0
         """concealed since the last real sound; 0: nothing is being concealed"""
         self._past: Floats = np.zeros(0, np.float32)
+        self._ready = self._past
+        """made, and not heard yet"""
+        self._steps = 0
+        """made since the loss began"""
         self._period = 0
         self._periods = 1
         self._place = 0
@@ -90,40 +96,36 @@ class Concealment:
 
     def _onward(self, count: int) -> Floats:
         """The next `count` samples that stand in for what was lost."""
-        parts = [np.zeros(0, np.float32)]
-        while count:
-            some = min(count, self._step - self.lost % self._step)
-            parts.append(self._go_on(some))
-            count -= some
-        return np.concatenate(parts)
+        while len(self._ready) < count:
+            self._ready = np.concatenate((self._ready, self._next_step()))
+        going, self._ready = self._ready[:count], self._ready[count:]
+        self.lost += count
+        return going
 
     def _begin(self, past: Pcm) -> None:
         self._past = float_from_int16(past)
         self._period = _period(self._past, self._rate_hz)
-        self._periods, self._place = 1, 0
+        self._periods, self._place, self._steps = 1, 0, 0
+        self._ready = self._past[:0]
 
-    def _go_on(self, count: int) -> Floats:
-        """`count` samples, at most to the end of a step."""
-        step, within = divmod(self.lost, self._step)
+    def _next_step(self) -> Floats:
+        """10 ms more."""
+        step, self._steps = self._steps, self._steps + 1
         if step > FADES:
-            self.lost += count
-            return np.zeros(count, np.float32)
-        if self.lost == 0:
-            sound = self._repeat(count)
-            self._blend_in(sound, self._past[::-1])
-        elif within == 0 and self._periods < MOST_PERIODS:
+            return np.zeros(self._step, np.float32)
+        if step == 0:
+            before = self._past[::-1]
+        elif self._periods < MOST_PERIODS:
             place = self._place
             before = self._repeat(self._period // 4)
             # one period more from here on, at the same place within a period
             self._periods, self._place = self._periods + 1, place % self._period
-            sound = self._repeat(count)
-            self._blend_in(sound, before)
         else:
-            sound = self._repeat(count)
+            before = self._past[:0]
+        sound = self._repeat(self._step)
+        self._blend_in(sound, before)
         if step > 0:
-            faint = (step - 1 + (within + np.arange(count, dtype=np.float32)) / self._step) / FADES
-            sound *= 1.0 - faint
-        self.lost += count
+            sound *= 1.0 - (step - 1 + np.arange(self._step, dtype=np.float32) / self._step) / FADES
         return sound
 
     def _repeat(self, count: int) -> Floats:
