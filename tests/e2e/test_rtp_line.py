@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +29,7 @@ async def test_a_caller_hears_the_greeting_and_is_heard(house: House) -> None:
     house.start()
     argv = [sys.executable, "-m", "gateway.rtp.rtp_line", "--name", "r0", "--kind", "narrow"]
     argv += ["--hall", "hall0", "--runtime", str(house._runtime), "--capacity", "40"]
-    line = subprocess.Popen(argv, env=house.environ)
+    line = await asyncio.create_subprocess_exec(*argv, env=house.environ)
     try:
         phone = await RawPhone(("127.0.0.1", house.sip_port)).open()
         for _ in range(100):
@@ -50,4 +48,4 @@ async def test_a_caller_hears_the_greeting_and_is_heard(house: House) -> None:
         phone.close()
     finally:
         line.terminate()
-        line.wait()
+        await line.wait()
