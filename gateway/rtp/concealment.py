@@ -1,9 +1,9 @@
 """What is heard in the place of sound that was lost: the last period of the voice, again and again.
 
-The method is that of ITU-T G.711 Appendix I: the pitch is found by correlation, one period is repeated for
-10 ms, then two and then three (a single one sounds like a buzzer), and the sound fades to nothing within
-60 ms. Where the appendix delays all sound by 3.75 ms to have a smooth beginning, the first quarter of a
-period is blended here with the last real samples played backwards, and nothing is delayed.
+It is the method of ITU-T G.711 Appendix I, made simpler where PESQ did not mind: the pitch is found by
+correlation, one period is repeated, and the sound fades to nothing within 60 ms. Where the appendix delays
+all sound by 3.75 ms to have a smooth beginning, the first quarter of a period is blended here with the last
+real samples played backwards, and nothing is delayed.
 
 Sound comes and goes as int16 at `rate_hz`; positions and lengths are samples.
 """
@@ -17,21 +17,21 @@ import numpy as np
 from gateway.rtp.g711 import Pcm
 from watermark.pcm import Floats, float_from_int16, int16_from_float
 
-PAST_S: Final = 0.04875
-"""How much of what was heard is needed: three of the longest periods and a quarter."""
-SHORTEST_S: Final = 0.005
+SHORTEST_S: Final = 0.003
 LONGEST_S: Final = 0.015
-"""Periods of a voice: 200 to 66 Hz; a higher one is found at a multiple of its own."""
-COMPARED_S: Final = 0.02
+"""Periods of a voice, 333 to 66 Hz, and multiples of them."""
+COMPARED_S: Final = 0.01
+"""How much of what was heard last is looked for before itself."""
+PAST_S: Final = LONGEST_S + COMPARED_S
+"""How much of what was heard is needed; the longest period and its quarter are less."""
 STEP_S: Final = 0.01
-"""After each, one period more is repeated, and the sound is fainter by a fifth of its loudness."""
+"""After the first of them the sound gets fainter, by a fifth of its loudness in each."""
 FADES: Final = 5
 """Steps that the fading takes, after the first step at full loudness."""
-MOST_PERIODS: Final = 3
 BLEND_S: Final = 0.004
 MOST_BLEND_S: Final = 0.01
 QUIET: Final = 1e-6
-"""Energy of 20 ms under which there is no pitch to find."""
+"""Energy of `COMPARED_S` under which there is no pitch to find."""
 
 
 def past_samples(rate_hz: int) -> int:
@@ -42,36 +42,21 @@ def past_samples(rate_hz: int) -> int:
 class Concealment:
     """One call's. `conceal` begins with what was heard before; `resume` leads back to what is heard now."""
 
-    __slots__ = (
-        "_blend",
-        "_most_blend",
-        "_past",
-        "_period",
-        "_periods",
-        "_place",
-        "_rate_hz",
-        "_ready",
-        "_step",
-        "_steps",
-        "lost",
-    )
+    __slots__ = ("_around", "_began", "_period", "_place", "_rate_hz", "_ready", "_step", "lost")
 
     def __init__(self, rate_hz: int) -> None:
         self._rate_hz = rate_hz
         self._step = round(STEP_S * rate_hz)
-        self._blend = round(BLEND_S * rate_hz)
-        self._most_blend = round(MOST_BLEND_S * rate_hz)
         self.lost = 0
         """concealed since the last real sound; 0: nothing is being concealed"""
-        self._past: Floats = np.zeros(0, np.float32)
-        self._ready = self._past
+        self._around: Floats = np.zeros(1, np.float32)
+        """the period that goes round"""
+        self._began = self._around
+        """how the last real sound would go on, played backwards; a quarter of a period"""
+        self._ready = self._around
         """made, and not heard yet"""
-        self._steps = 0
-        """made since the loss began"""
-        self._period = 0
-        self._periods = 1
         self._place = 0
-        """within the periods that are repeated"""
+        """samples made since the loss began"""
 
     def reset(self) -> None:
         """What comes next is not a continuation of anything."""
@@ -86,12 +71,10 @@ class Concealment:
 
     def resume(self, sound: Pcm) -> Pcm:
         """Real sound again: its first milliseconds blended with how the concealed sound would go on."""
-        longer = self._blend * max(0, self.lost // self._step - 1)
-        length = min(self._blend + longer, self._most_blend, len(sound))
-        going = self._onward(length)
+        longer_s = BLEND_S * max(0, self.lost // self._step - 1)
+        length = min(round(min(BLEND_S + longer_s, MOST_BLEND_S) * self._rate_hz), len(sound))
+        mixed = _blended(self._onward(length), float_from_int16(sound[:length]))
         self.lost = 0
-        up = np.linspace(0.0, 1.0, length, endpoint=False, dtype=np.float32)
-        mixed = float_from_int16(sound[:length]) * up + going * (1.0 - up)
         return np.concatenate((int16_from_float(mixed), sound[length:]))
 
     def _onward(self, count: int) -> Floats:
@@ -103,53 +86,38 @@ class Concealment:
         return going
 
     def _begin(self, past: Pcm) -> None:
-        self._past = float_from_int16(past)
-        self._period = _period(self._past, self._rate_hz)
-        self._periods, self._place, self._steps = 1, 0, 0
-        self._ready = self._past[:0]
+        heard = float_from_int16(past)
+        period = _period(heard, self._rate_hz)
+        quarter = period // 4
+        around = heard[-period:].copy()
+        # its end leads into its beginning, and so into what came before the beginning
+        around[-quarter:] = _blended(around[-quarter:], heard[-period - quarter : -period])
+        self._around, self._began = around, heard[: -quarter - 1 : -1]
+        self._ready, self._place = heard[:0], 0
 
     def _next_step(self) -> Floats:
         """10 ms more."""
-        step, self._steps = self._steps, self._steps + 1
-        if step > FADES:
+        first, self._place = self._place, self._place + self._step
+        fainter = first // self._step - 1
+        if fainter >= FADES:
             return np.zeros(self._step, np.float32)
-        if step == 0:
-            before = self._past[::-1]
-        elif self._periods < MOST_PERIODS:
-            place = self._place
-            before = self._repeat(self._period // 4)
-            # one period more from here on, at the same place within a period
-            self._periods, self._place = self._periods + 1, place % self._period
+        sound: Floats = self._around[np.arange(first, self._place) % len(self._around)]
+        if first == 0:
+            length = len(self._began)
+            sound[:length] = _blended(self._began, sound[:length])
         else:
-            before = self._past[:0]
-        sound = self._repeat(self._step)
-        self._blend_in(sound, before)
-        if step > 0:
-            sound *= 1.0 - (step - 1 + np.arange(self._step, dtype=np.float32) / self._step) / FADES
+            sound *= 1.0 - (fainter + np.arange(self._step, dtype=np.float32) / self._step) / FADES
         return sound
 
-    def _repeat(self, count: int) -> Floats:
-        """The next samples of the periods that go round."""
-        length, quarter = self._periods * self._period, self._period // 4
-        around = self._past[-length:].copy()
-        # the end leads into the beginning: it is blended with what came before the beginning
-        up = np.linspace(0.0, 1.0, quarter, endpoint=False, dtype=np.float32)
-        around[length - quarter :] *= 1.0 - up
-        around[length - quarter :] += up * self._past[-length - quarter : -length]
-        places = (self._place + np.arange(count)) % length
-        self._place = (self._place + count) % length
-        repeated: Floats = around[places]
-        return repeated
 
-    def _blend_in(self, sound: Floats, before: Floats) -> None:
-        """From `before` into `sound`, over a quarter of a period."""
-        length = min(self._period // 4, len(sound), len(before))
-        up = np.linspace(0.0, 1.0, length, endpoint=False, dtype=np.float32)
-        sound[:length] = sound[:length] * up + before[:length] * (1.0 - up)
+def _blended(one: Floats, other: Floats) -> Floats:
+    """From one sound into another of the same length."""
+    up = np.linspace(0.0, 1.0, len(one), endpoint=False, dtype=np.float32)
+    return one * (1.0 - up) + other * up
 
 
 def _period(past: Floats, rate_hz: int) -> int:
-    """The lag at which the last 20 ms are most like what came before them."""
+    """The lag at which the last samples are most like what came before them."""
     shortest, longest = round(SHORTEST_S * rate_hz), round(LONGEST_S * rate_hz)
     compared = round(COMPARED_S * rate_hz)
     recent = past[-compared:]
@@ -160,4 +128,4 @@ def _period(past: Floats, rate_hz: int) -> int:
     squares = np.concatenate((np.zeros(1, np.float64), np.cumsum(before.astype(np.float64) ** 2)))
     energy = squares[compared:] - squares[:-compared]
     best = int(np.argmax(likeness / np.sqrt(np.maximum(energy, QUIET))))
-    return longest - best
+    return longest - best  # of multiples the longest, which sounds less like a buzzer
