@@ -113,7 +113,8 @@ class Concealment:
 def _blended(one: Floats, other: Floats) -> Floats:
     """From one sound into another of the same length."""
     up = np.linspace(0.0, 1.0, len(one), endpoint=False, dtype=np.float32)
-    return one * (1.0 - up) + other * up
+    both: Floats = one * (1.0 - up) + other * up
+    return both
 
 
 def _period(past: Floats, rate_hz: int) -> int:
