@@ -33,7 +33,7 @@ LATE: Final = {"Reason": 'SIP;cause=408;text="Request Timeout"'}
 """By this the edge knows a BYE to a caller who never acknowledged."""
 AGAIN_S: Final = 5.0
 """After a refresh of ours that was refused for now."""
-_PHRASES: Final = {180: "Ringing", 422: "Session Interval Too Small", 486: "Busy Here", 603: "Decline"}
+_PHRASES: Final = {180: "Ringing", 486: "Busy Here", 603: "Decline"}
 _FRAGMENT: Final = re.compile(r"SIP/2\.0 ([1-6]\d\d) ?([^\r\n]*)")
 _BARE: Final = re.compile(r"[^\s<>;,?]+")
 """A URI that may stand without brackets (RFC 3261 §20.10)."""
@@ -242,7 +242,7 @@ class Callee:
         """Another offer, or none: who sends an INVITE without one wants ours (§14.2)."""
         request = served.request
         if SessionTimer.too_short(request):
-            served.answer(self._response(served, 422, {"Min-SE": str(LEAST_S)}))
+            served.answer(too_short(served))
             return
         body, agreed = "", None
         if request.body:
@@ -398,3 +398,10 @@ class Callee:
             timer.cancel()
         self._session.stop()
         self._line.ended(self, how)
+
+
+def too_short(served: Served) -> Response:
+    """To who wants shorter sessions than we take (RFC 4028 §6)."""
+    answer = response(served.request, served.flow, 422, {"Min-SE": str(LEAST_S)})
+    answer.phrase = "Session Interval Too Small"
+    return answer

@@ -42,9 +42,10 @@ from gateway.line.line_plan import CODECS, LinePlan
 from gateway.line.pulse import Pulse
 from gateway.rtp.agreement import Agreement, CodecName, Describer, NoAgreement
 from gateway.rtp.call_media import CallMedia
-from gateway.rtp.callee import Callee
+from gateway.rtp.callee import Callee, too_short
 from gateway.rtp.media_pass import MediaPass
 from gateway.rtp.packet import CLOCK_HZ
+from gateway.rtp.session_timer import SessionTimer
 from gateway.rtp.socket_pair import SocketPair, Source
 
 LOOPBACK: Final = "127.0.0.1"
@@ -214,6 +215,9 @@ class Callees:
             self._refuse(served, 503, call_id, "stopping, or there already")
         elif not self._free:
             self._refuse(served, 486, call_id, "no slot")
+        elif SessionTimer.too_short(request):
+            log.info("line.refused", call_id=call_id, status=422, why="its session is too short")
+            served.answer(too_short(served))
         else:
             self._open(served, call_id)
 
