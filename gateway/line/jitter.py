@@ -125,9 +125,11 @@ class JitterBuffer:
         *,
         clock: Callable[[], float] = time.monotonic,
         rate_hz: int = RATE_HZ,
+        first_target_s: float = FIRST_TARGET_S,
     ) -> None:
         self.stats = JitterStats()
         self._rate_hz = rate_hz
+        self._first_target_s = first_target_s
         self._frame = rate_hz // FRAMES_A_SECOND
         self._capacity = max(capacity, 64)
         self._clock = clock
@@ -151,7 +153,7 @@ class JitterBuffer:
         """arrival minus media time, seconds on no particular origin"""
         self._since_judged = 0
         self._promptest = 0.0
-        self.target_s = FIRST_TARGET_S
+        self.target_s = self._first_target_s
         self._concealed = 0
         """packets concealed since the last one played, not yet counted against a gap"""
         self._playing = False

@@ -26,6 +26,8 @@ from gateway.rtp.rtcp import Reception
 
 WHOLE: Final = CLOCK_HZ // FRAMES_A_SECOND + 1
 """Bytes of 20 ms of G.711, after the payload type."""
+FIRST_TARGET_S: Final = 0.02
+"""Delay aimed at before there is anything to judge by: telephones' networks are steadier than browsers'."""
 QUIET: Final = 300
 """Peak (of 32767) below which 20 ms may be left out unnoticed."""
 _NOTHING: Final = np.zeros(0, np.int16)
@@ -36,7 +38,7 @@ class RtpReceiver:
 
     def __init__(self, agreed: Agreement, clock: Callable[[], float]) -> None:
         rate_hz = agreed.rate_hz
-        self.jitter = JitterBuffer(clock=clock, rate_hz=CLOCK_HZ)
+        self.jitter = JitterBuffer(clock=clock, rate_hz=CLOCK_HZ, first_target_s=FIRST_TARGET_S)
         self.reception: Reception | None = None
         """of the stream that comes now; None before the first packet"""
         self.unknown = 0
