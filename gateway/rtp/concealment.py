@@ -39,6 +39,11 @@ def past_samples(rate_hz: int) -> int:
     return round(PAST_S * rate_hz)
 
 
+def future_samples(rate_hz: int) -> int:
+    """The least length of `future` for `Concealment.bridge`."""
+    return round(2 * COMPARED_S * rate_hz)
+
+
 class Concealment:
     """One call's. `conceal` begins with what was heard before; `resume` leads back to what is heard now."""
 
@@ -68,6 +73,22 @@ class Concealment:
         if self.lost == 0:
             self._begin(past)
         return int16_from_float(self._onward(count))
+
+    def bridge(self, past: Pcm, future: Pcm, count: int) -> Pcm:
+        """The `count` samples between what was heard and what is known to come: from the voice as it would go
+        on into the voice as it would have come, the same thing backwards. Nothing is concealed after it.
+
+        `future` is `future_samples` long at least.
+        """
+        on = self._onward(count) if self.lost else self._begun(past, count)
+        self.lost = 0
+        back = self._begun(future[future_samples(self._rate_hz) - 1 :: -1], count)
+        self.lost = 0
+        return int16_from_float(_blended(on, back[::-1]))
+
+    def _begun(self, past: Pcm, count: int) -> Floats:
+        self._begin(past)
+        return self._onward(count)
 
     def resume(self, sound: Pcm) -> Pcm:
         """Real sound again: its first milliseconds blended with how the concealed sound would go on."""
@@ -119,8 +140,8 @@ def _blended(one: Floats, other: Floats) -> Floats:
 
 def _period(past: Floats, rate_hz: int) -> int:
     """The lag at which the last samples are most like what came before them."""
-    shortest, longest = round(SHORTEST_S * rate_hz), round(LONGEST_S * rate_hz)
-    compared = round(COMPARED_S * rate_hz)
+    compared, shortest = round(COMPARED_S * rate_hz), round(SHORTEST_S * rate_hz)
+    longest = len(past) - compared
     recent = past[-compared:]
     if float(recent @ recent) < QUIET:
         return longest

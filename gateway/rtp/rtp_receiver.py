@@ -18,7 +18,7 @@ from gateway.line.telephone_event import TelephoneEvents
 from gateway.rtp import g711
 from gateway.rtp.agreement import Agreement
 from gateway.rtp.comfort_noise import ComfortNoise
-from gateway.rtp.concealment import Concealment
+from gateway.rtp.concealment import Concealment, future_samples
 from gateway.rtp.g711 import Law, Pcm
 from gateway.rtp.g722 import G722Decoder
 from gateway.rtp.packet import CLOCK_HZ, RtpPacket
@@ -171,7 +171,12 @@ class RtpReceiver:
             return self._concealment.resume(sound) if self._concealment.lost else sound
         if pulled.kind in (PullKind.LATE, PullKind.RECOVER):
             heard = np.concatenate((past, *parts))[-len(past) :]
-            return self._concealment.conceal(heard, pulled.samples * self._stretch)
+            count = pulled.samples * self._stretch
+            if pulled.kind is PullKind.RECOVER and self.rate_hz == CLOCK_HZ:
+                future = self._decoded(pulled.payload)
+                if len(future) >= future_samples(self.rate_hz):
+                    return self._concealment.bridge(heard, future, count)
+            return self._concealment.conceal(heard, count)
         if pulled.kind is PullKind.REST:
             self._rest(pulled.payload)
             return _NOTHING

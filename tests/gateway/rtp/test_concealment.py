@@ -57,6 +57,34 @@ def test_it_fades_to_nothing_within_sixty_milliseconds(rate_hz: int) -> None:
     assert steps[1] > steps[2] > steps[3] > steps[4] > steps[5]
 
 
+@pytest.mark.parametrize("rate_hz", RATES)
+def test_a_voice_that_changes_is_met_better_from_both_sides_than_from_one(rate_hz: int) -> None:
+    time = np.arange(rate_hz) / rate_hz
+    turns = 2 * np.pi * (100 * time + 60 * time**2)  # the pitch rises from 100 to 220 Hz
+    tones = sum(np.sin(k * turns + k * k) / k for k in range(1, 12))
+    voice = (4000 * np.asarray(tones) * (1 + np.sin(2 * np.pi * 3 * time)) / 2).astype(np.int16)
+    size, frame = past_samples(rate_hz), rate_hz // 50
+    errors = np.zeros(2)
+    for at in range(size, len(voice) - 3 * frame, 7 * frame):
+        past, gap, future = voice[at - size : at], voice[at : at + frame], voice[at + frame :]
+        hidden = Concealment(rate_hz)
+        both = hidden.bridge(past, future, frame)
+        assert hidden.lost == 0
+        one = Concealment(rate_hz).conceal(past, frame)
+        errors += [np.mean((made - gap.astype(np.float64)) ** 2) for made in (both, one)]
+    assert errors[0] < 0.8 * errors[1]
+
+
+def test_a_longer_loss_ends_with_a_bridge() -> None:
+    voice, size, frame = vowel(8_000, 125), past_samples(8_000), 160
+    hidden = Concealment(8_000)
+    parts = [voice[:size], hidden.conceal(voice[:size], frame)]
+    parts.append(hidden.bridge(voice[:size], voice[size + 2 * frame :], frame))
+    whole = np.concatenate((*parts, voice[size + 2 * frame :])).astype(np.int64)
+    assert len(whole) == len(voice)
+    assert np.abs(np.diff(whole)).max() < 1.5 * np.abs(np.diff(voice.astype(np.int64))).max()
+
+
 def test_what_was_silent_stays_silent() -> None:
     silence = np.zeros(past_samples(8_000), np.int16)
     assert not Concealment(8_000).conceal(silence, 400).any()
