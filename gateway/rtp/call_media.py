@@ -30,6 +30,9 @@ class MediaOwner(Protocol):
     def moved(self, media: CallMedia, was: Source, now: Source) -> None:
         """The caller's packets come from elsewhere."""
 
+    def broke(self, media: CallMedia, error: Exception) -> None:
+        """An error of ours in the call's sound; it ends that call and no other."""
+
 
 class CallMedia:
     """See the module. `number` names the call in ticks, `slot` is its place there."""
@@ -52,7 +55,7 @@ class CallMedia:
         """the hall knows of the call, so that no answer means something"""
         self.heard_from = False
         """a packet of the caller's has come"""
-        self._owner = owner
+        self.owner = owner
         self._arrival = arrival
         self._frame_bytes = rate_hz // 50 * 2
         self._at = arrival.now
@@ -100,11 +103,11 @@ class CallMedia:
             return
         self._at = at
         if source != was and self.heard_from:
-            self._owner.moved(self, was, source)
+            self.owner.moved(self, was, source)
         self.heard_from = True
         digit = self.receiver.take(packet, data)
         if digit is not None:
-            self._owner.pressed(self, digit)
+            self.owner.pressed(self, digit)
 
     def take_report(self, data: bytes, at: float, source: Source) -> None:
         """A packet came to the RTCP socket. It counts when it comes from the caller's host."""

@@ -8,6 +8,7 @@ acknowledged, take offers, refresh, transfer, hang up.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
@@ -169,7 +170,9 @@ class Callee:
         self.media.sender.keys.dial(digits)
 
     def refer(self, target: str) -> None:
-        """Asks the caller to call somebody else (RFC 3515)."""
+        """Asks the caller to call somebody else (RFC 3515). Raises `ValueError` before the call is up."""
+        if not self.confirmed:
+            raise ValueError("it is not up yet")
         self._referred = True
         to = target if _BARE.fullmatch(target) else f"<{target}>"
         self._ask("REFER", self._refer_answered, {"Refer-To": to, "Referred-By": f"<{self._contact_uri()}>"})
@@ -245,6 +248,9 @@ class Callee:
             served.answer(too_short(served))
             return
         body, agreed = "", None
+        if not self.answered and (request.body or request.method == "INVITE"):
+            served.answer(self._response(served, 500, {"Retry-After": "1"}))  # RFC 3311 §5.2
+            return
         if request.body:
             try:
                 body, agreed = self._describer.answer(request.body.decode(errors="replace"))
@@ -340,8 +346,9 @@ class Callee:
         elif answer.code >= 300:
             self._session.start(round(2 * AGAIN_S), ours=True)
         else:
-            ack = self._request("ACK", answer.cseq.sequence)
-            self._line.send_ack(ack, self._flow())
+            self._line.send_ack(self._request("ACK", answer.cseq.sequence), self._flow())
+            with contextlib.suppress(NoAgreement):  # then what held before holds on
+                self._agree(self._describer.answered(answer.body.decode(errors="replace")))
             self._session.start(2 * LEAST_S, ours=True)
 
     # ── messages ─────────────────────────────────────────────────────────────────────────────────────

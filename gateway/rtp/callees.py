@@ -47,6 +47,7 @@ from gateway.rtp.media_pass import MediaPass
 from gateway.rtp.packet import CLOCK_HZ
 from gateway.rtp.session_timer import SessionTimer
 from gateway.rtp.socket_pair import SocketPair, Source
+from model.tasks import failed
 
 LOOPBACK: Final = "127.0.0.1"
 PORTS_A_CALL: Final = 4
@@ -129,12 +130,14 @@ class Callees:
         return self._sip.address[1]
 
     def named(self, call_id: str) -> Callee:
+        """Raises `RpcError` for a call that we do not have."""
         callee = self.by_call.get(call_id)
         if callee is None:
             raise RpcError(f"no call {call_id} on {self._plan.name}")
         return callee
 
     def tell_started(self, callee: Callee, *, resumed: bool) -> None:
+        """Tells the hall of a call. `resumed`: it is another hall than the one that had it."""
         self._house.tell_hall(
             CallStarted(
                 call_id=callee.call_id,
@@ -147,6 +150,7 @@ class Callees:
         )
 
     def silent_s(self, callee: Callee, now: float) -> float:
+        """Seconds for which nothing has come from the caller, although sound should go both ways."""
         media, pulse = callee.media, self._pulses[callee]
         if media is None or not callee.confirmed or not (media.agreed.sending and media.agreed.receiving):
             return pulse.silent_s(None, now)
@@ -349,6 +353,12 @@ class Callees:
         """See `MediaOwner`."""
         call_id = self._by_media[media].call_id
         self._house.tell_hall(RtpMoved(call_id, f"{was[0]}:{was[1]}", f"{now[0]}:{now[1]}"))
+
+    def broke(self, media: CallMedia, error: Exception) -> None:
+        """See `MediaOwner`."""
+        callee = self._by_media[media]
+        failed("rtp.sound", error, call_id=callee.call_id)
+        callee.hang_up(CallEnding(End.OUR_ERROR))
 
 
 def _codec_of(name: str) -> CodecName:

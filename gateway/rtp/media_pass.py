@@ -50,6 +50,7 @@ class MediaPass:
         self._poll = select.epoll()
         self._sockets: dict[int, tuple[CallMedia, bool]] = {}
         """by descriptor; whether it is RTCP's"""
+        self._broken: list[tuple[CallMedia, Exception]] = []
         self._seq = 0
         self._begun = asyncio.Event()
 
@@ -93,6 +94,8 @@ class MediaPass:
         if not self.calls:
             return None
         sounds = self._sounds()
+        if self._broken:
+            self._give_up()
         heard: list[tick.SlotAudio] = []
         for slot, media in self.calls.items():
             agreed, sender = media.agreed, media.sender
@@ -117,8 +120,18 @@ class MediaPass:
             for descriptor, _ in ready:
                 media, reports = sockets[descriptor]
                 got = receive(media.sockets.rtcp if reports else media.sockets.rtp, arrival)
-                if got is not None:
+                if got is None:
+                    continue
+                try:
                     (media.take_report if reports else media.take)(*got)
+                except Exception as error:
+                    self._broken.append((media, error))
+
+    def _give_up(self) -> None:
+        """Calls in which an error of ours happened."""
+        broken, self._broken = self._broken, []
+        for media, error in dict(broken).items():
+            media.owner.broke(media, error)
 
     def _sounds(self) -> dict[int, bytes | memoryview]:
         """20 ms of each call from which something comes, by slot, at the line's rate."""
@@ -130,7 +143,11 @@ class MediaPass:
         for slot, media in self.calls.items():
             media.turn(now)
             receiver = media.receiver
-            frame = receiver.frame(self._past[receiver.rate_hz][slot])
+            try:
+                frame = receiver.frame(self._past[receiver.rate_hz][slot])
+            except Exception as error:
+                self._broken.append((media, error))
+                continue
             if frame is None:
                 continue
             if isinstance(frame, bytes):

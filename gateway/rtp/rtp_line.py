@@ -208,7 +208,10 @@ class RtpLine:
         self._callees.named(asked.call_id).hang_up(asked.how, asked.status)
 
     async def _refer(self, _: Peer, asked: ReferCall) -> None:
-        self._callees.named(asked.call_id).refer(asked.target)
+        try:
+            self._callees.named(asked.call_id).refer(asked.target)
+        except ValueError as error:
+            raise RpcError(f"call {asked.call_id}: {error}") from None
 
     async def _dial(self, _: Peer, asked: DialDigits) -> None:
         callee = self._callees.named(asked.call_id)
@@ -249,6 +252,8 @@ class RtpLine:
                 done = int(time.monotonic() / tick.FRAME_S)
             await _until((done + 1) * tick.FRAME_S)
             due = int(time.monotonic() / tick.FRAME_S) - done
+            if due < 1:  # the loop was early by a rounding
+                continue
             self.ticks_late += max(0, due - 1)
             if due > MOST_TICKS_AT_ONCE:
                 done += due - MOST_TICKS_AT_ONCE

@@ -19,7 +19,7 @@ from gateway.rtp import g711
 from gateway.rtp.agreement import Agreement
 from gateway.rtp.comfort_noise import ComfortNoise
 from gateway.rtp.concealment import Concealment, future_samples
-from gateway.rtp.g711 import Law, Pcm
+from gateway.rtp.g711 import LAWS, Law, Pcm
 from gateway.rtp.g722 import G722Decoder
 from gateway.rtp.packet import CLOCK_HZ, RtpPacket
 from gateway.rtp.rtcp import Reception
@@ -131,7 +131,7 @@ class RtpReceiver:
                 pulled.kind is PullKind.PLAY
                 and len(payload) == WHOLE
                 and not pulled.spare
-                and self._agreed.takes.get(payload[0] & 0x7F) != "G722"
+                and self._agreed.takes.get(payload[0] & 0x7F) in LAWS
             ):
                 self._noise = None
                 return payload

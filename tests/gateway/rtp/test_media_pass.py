@@ -42,6 +42,7 @@ class End:
     rate_hz: int = 8_000
     keys: list[tuple[int, str]] = field(default_factory=list)
     moves: list[tuple[Source, Source]] = field(default_factory=list)
+    broken: list[tuple[int, str]] = field(default_factory=list)
     heard: dict[int, bytearray] = field(default_factory=dict)
     flags: dict[int, int] = field(default_factory=dict)
 
@@ -55,6 +56,10 @@ class End:
 
     def moved(self, media: CallMedia, was: Source, now: Source) -> None:
         self.moves.append((was, now))
+
+    def broke(self, media: CallMedia, error: Exception) -> None:
+        self.broken.append((media.number, str(error)))
+        self.media_pass.remove(media)
 
     def add(self, slot: int, pair: SocketPair, agreement: Any) -> CallMedia:
         media = CallMedia(100 + slot, slot, pair, agreement, self.rate_hz, self.arrival, self)
@@ -179,6 +184,23 @@ def test_what_comes_after_a_call_is_nobodys(ends: tuple[End, End]) -> None:
     near.media_pass.remove(near.media_pass.calls[0])
     talk(near, far, 10, {1: 800.0})
     assert set(near.media_pass.calls) == {1}
+
+
+@pytest.mark.parametrize("where", ["frame", "take"])
+def test_an_error_in_one_call_ends_that_call_and_no_other(ends: tuple[End, End], where: str) -> None:
+    near, far = ends
+    joined(near, far, 0, "PCMU")
+    joined(near, far, 1, "PCMU")
+    talk(near, far, 20, {0: 500.0, 1: 800.0})
+
+    def breaks(*_: Any) -> None:
+        raise KeyError("ours")
+
+    setattr(near.media_pass.calls[0].receiver, where, breaks)
+    talk(near, far, 40, {0: 500.0, 1: 800.0})
+    assert near.broken == [(100, "'ours'")]
+    assert set(near.media_pass.calls) == {1}
+    assert is_tone(bytes(near.heard[1][-3200:]), 900, 8_000)
 
 
 def test_a_port_that_is_taken_is_passed_over() -> None:

@@ -144,6 +144,14 @@ def test_while_held_nothing_is_heard_and_nothing_old_after() -> None:
     assert {int(frame[0]) for frame in late} <= {level(n) for n in range(40, 60)} | {0}
 
 
+def test_what_was_agreed_on_before_is_silence_after() -> None:
+    line = Listening(agreed(takes={97: "PCMU"}))
+    line.run(on_time([sound(n, kind=97) for n in range(20)]), until=0.39)
+    line.receiver.agree(agreed(takes={0: "PCMU"}))
+    line.run([(0.4 + n * TICK_S, sound(20 + n, kind=97)) for n in range(5)], until=0.8)
+    assert line.receiver.unknown == 5
+
+
 def test_rubbish_is_not_heard() -> None:
     rubbish = [b"", b"\x80", bytes(12), b"\x40" + bytes(200), bytes(11), b"\xff" * 40, sound(0)[:12]]
     line = Listening().run(on_time(rubbish), until=0.4)
