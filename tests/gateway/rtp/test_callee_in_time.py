@@ -7,7 +7,17 @@ import re
 
 import pytest
 
-from gateway.ipc.line_messages import AnswerCall, CallConfirmed, CallLeft, CallStarted, MediaTurned, RingCall
+from gateway.errors import RpcError
+from gateway.ipc.line_messages import (
+    AnswerCall,
+    CallConfirmed,
+    CallLeft,
+    CallStarted,
+    DialDigits,
+    MediaTurned,
+    ReferCall,
+    RingCall,
+)
 from tests.gateway.line.line_harness import tone
 from tests.gateway.line.rawphone import RawPhone
 from tests.gateway.rtp.rtp_exchange import RtpExchange
@@ -178,3 +188,20 @@ async def test_an_offer_that_leaves_nothing_to_talk_in_changes_nothing(exchange:
     phone.acknowledge()
     exchange.hall.sound = tone(440, rate_hz=8000)
     await phone.hears_loud()
+
+
+async def test_before_the_answer_nothing_can_be_offered_or_transferred(exchange: RtpExchange) -> None:
+    phone = await exchange.phone()
+    phone.invite(phone.signed() + "Require: 100rel\r\n")
+    await exchange.hall.hears(CallStarted, phone.call_id)
+    with pytest.raises(RpcError, match=f"call {phone.call_id}: it is not up yet"):
+        await exchange.hall.ask(ReferCall(phone.call_id, "sip:bob@example.com"))
+    with pytest.raises(RpcError, match="no keys"):
+        await exchange.hall.ask(DialDigits(phone.call_id, "1"))
+    await exchange.hall.ask(RingCall(phone.call_id))
+    ringing = await phone.response(status=180)
+    tag = re.search(r"tag=([^;>\s]+)", ringing.headers["to"])
+    assert tag is not None
+    phone.to_tag = tag[1]
+    phone.send("UPDATE", phone.offer())
+    assert (await phone.final("UPDATE")).status == 500
