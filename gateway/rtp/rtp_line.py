@@ -25,7 +25,6 @@ from typing import Final, Literal
 import click
 import structlog
 
-from gateway.config import settings
 from gateway.config.runtime import Runtime
 from gateway.errors import LineError, RpcError, VoicegateError
 from gateway.ipc import tick
@@ -44,6 +43,7 @@ from gateway.ipc.line_messages import (
 )
 from gateway.ipc.rpc import Peer, connect
 from gateway.line.line_plan import LinePlan
+from gateway.rtp import g722
 from gateway.rtp.callees import LOOPBACK, Callees
 from gateway.rtp.media_pass import MediaPass
 from gateway.rtp.socket_pair import Arrival
@@ -343,9 +343,11 @@ def main(
 ) -> None:
     """One line for telephones, without pjsua2."""
     try:
-        json_log.configure(name, settings.load().log_level)
+        json_log.configure(name)
         runtime = Runtime(runtime_dir)
         token = os.environ.get("VOICEGATE_BOOT_TOKEN") or runtime.token()
+        if kind == "wide":
+            g722.load()
         plan = LinePlan(
             name,
             kind,
