@@ -42,28 +42,16 @@ def _nearest_codes(values: Pcm) -> NDArray[np.uint8]:
 
 
 _VALUES: Final = {"PCMU": _mu_values(), "PCMA": _a_values()}
-_BOTH: Final = np.concatenate([_VALUES[law] for law in LAWS])
 _CODES: Final = {law: _nearest_codes(values) for law, values in _VALUES.items()}
 SILENT_CODE: Final = {law: bytes(_CODES[law][:1])[0] for law in LAWS}
 """What a zero is written as."""
 
 
 def decode(law: Law, codes: bytes) -> Pcm:
-    """One call's sound, a sample for each byte."""
-    pcm: Pcm = _VALUES[law][np.frombuffer(codes, np.uint8)]
-    return pcm
-
-
-def decode_rows(laws: NDArray[np.uint16], codes: bytes, samples: int) -> Pcm:
-    """Many calls' sound `(B, samples)`, of codes that follow one another.
-
-    `laws` `(B,)` holds each call's place in `LAWS`.
-    """
-    rows = np.frombuffer(codes, np.uint8).reshape(len(laws), samples)
-    pcm: Pcm = _BOTH[rows + (laws << 8)[:, None]]
-    return pcm
+    """A sample for each byte; `codes` may be the sound of many calls that follow one another."""
+    return _VALUES[law].take(np.frombuffer(codes, np.uint8))
 
 
 def encode(law: Law, pcm: bytes | Pcm) -> bytes:
     """A code for each int16 sample; `pcm` may be the sound of many calls that follow one another."""
-    return _CODES[law][np.frombuffer(pcm, np.uint16)].tobytes()
+    return _CODES[law].take(np.frombuffer(pcm, np.uint16)).tobytes()

@@ -16,10 +16,10 @@ from typing import Final
 import numpy as np
 
 from gateway.ipc import tick
-from gateway.rtp import g711, g722
+from gateway.rtp import g711
 from gateway.rtp.call_media import CallMedia
-from gateway.rtp.concealment import past_samples
-from gateway.rtp.g711 import LAWS, Law, Pcm
+from gateway.rtp.g711 import Law, Pcm
+from gateway.rtp.last_turns import Group, LastTurns
 from gateway.rtp.packet import CLOCK_HZ
 from gateway.rtp.rate_changer import RateChanger
 from gateway.rtp.rtp_sender import STEP
@@ -29,7 +29,6 @@ from watermark.pcm import float_from_bytes, float_from_int16, int16_from_float
 PACKETS_A_TURN: Final = 8
 """Of one socket. The kernel keeps what is left; a stall of a second is read within seven turns, a flood is
 never."""
-_PLACE: Final = {law: at for at, law in enumerate(LAWS)}
 
 
 class MediaPass:
@@ -41,10 +40,7 @@ class MediaPass:
         """by slot"""
         self._rate_hz = rate_hz
         self._frame = rate_hz // 50
-        self._past: dict[int, Pcm] = {
-            rate: np.zeros((capacity, past_samples(rate)), np.int16) for rate in {CLOCK_HZ, rate_hz}
-        }
-        """what each call heard last, by its codec's rate"""
+        self._heard = LastTurns()
         self._up = RateChanger(CLOCK_HZ, rate_hz, capacity)
         self._down = RateChanger(rate_hz, CLOCK_HZ, capacity)
         self._poll = select.epoll()
@@ -64,8 +60,7 @@ class MediaPass:
         """A call is there."""
         self._begun.set()
         self.calls[media.slot] = media
-        for past in self._past.values():
-            past[media.slot] = 0
+        self._heard.forget(media.slot)
         self._up.reset(media.slot)
         self._down.reset(media.slot)
         for sock, reports in ((media.sockets.rtp, False), (media.sockets.rtcp, True)):
@@ -135,53 +130,43 @@ class MediaPass:
 
     def _sounds(self) -> dict[int, bytes | memoryview]:
         """20 ms of each call from which something comes, by slot, at the line's rate."""
-        now = self.arrival.now
-        plain: list[int] = []
-        laws: list[int] = []
-        codes: list[bytes] = []
-        made: dict[int, list[tuple[int, Pcm]]] = {}
+        now, heard = self.arrival.now, self._heard
+        coded: dict[Law, tuple[list[int], list[bytes]]] = {}
+        made: dict[int, tuple[list[int], list[Pcm]]] = {}
         for slot, media in self.calls.items():
             media.turn(now)
             receiver = media.receiver
             try:
-                frame = receiver.frame(self._past[receiver.rate_hz][slot])
+                frame = receiver.frame(heard, slot)
             except Exception as error:
                 self._broken.append((media, error))
                 continue
             if frame is None:
                 continue
             if isinstance(frame, bytes):
-                plain.append(slot)
-                laws.append(_PLACE[receiver.law_of(frame)])
+                slots, codes = coded.setdefault(receiver.law_of(frame), ([], []))
+                slots.append(slot)
                 codes.append(frame[1:])
             else:
-                made.setdefault(receiver.rate_hz, []).append((slot, frame))
+                slots, frames = made.setdefault(receiver.rate_hz, ([], []))
+                slots.append(slot)
+                frames.append(frame)
+        groups: list[Group] = []
+        for law, (slots, codes) in coded.items():
+            groups.append((slots, g711.decode(law, b"".join(codes)).reshape(len(slots), STEP)))
+        for slots, frames in made.values():
+            groups.append((slots, np.stack(frames)))
+        heard.note(groups)
         sounds: dict[int, bytes | memoryview] = {}
-        narrow = made.get(CLOCK_HZ, [])
-        if codes or narrow:
-            slots = plain + [slot for slot, _ in narrow]
-            parts = [frame[None] for _, frame in narrow]
-            if codes:
-                decoded = g711.decode_rows(np.array(laws, np.uint16), b"".join(codes), STEP)
-                parts.insert(0, decoded)
-            self._share_out(CLOCK_HZ, slots, np.concatenate(parts), sounds)
-        if wide := made.get(g722.RATE_HZ):
-            self._share_out(g722.RATE_HZ, [slot for slot, _ in wide], np.stack([f for _, f in wide]), sounds)
-        return sounds
-
-    def _share_out(
-        self, rate_hz: int, slots: list[int], whole: Pcm, sounds: dict[int, bytes | memoryview]
-    ) -> None:
-        """Notes what these calls heard, `(B, rate_hz / 50)`, and gives each its own in `sounds`."""
-        rows = np.array(slots, np.intp)
-        past = self._past[rate_hz]
-        past[rows] = np.concatenate((past[rows, whole.shape[1] :], whole), axis=1)
-        if rate_hz != self._rate_hz:
-            whole = int16_from_float(self._up.change(rows, float_from_int16(whole)))
-        sound = whole.data.cast("B")
         size = 2 * self._frame
-        for at, slot in enumerate(slots):
-            sounds[slot] = sound[at * size : (at + 1) * size]
+        for slots, whole in groups:
+            if whole.shape[1] != self._frame:  # G.711 on a wide line
+                rows = np.array(slots, np.intp)
+                whole = int16_from_float(self._up.change(rows, float_from_int16(whole)))
+            sound = whole.data.cast("B")
+            for at, slot in enumerate(slots):
+                sounds[slot] = sound[at * size : (at + 1) * size]
+        return sounds
 
     # ── to callers ───────────────────────────────────────────────────────────────────────────────────
 

@@ -21,6 +21,7 @@ from gateway.rtp.comfort_noise import ComfortNoise
 from gateway.rtp.concealment import Concealment, future_samples
 from gateway.rtp.g711 import LAWS, Law, Pcm
 from gateway.rtp.g722 import G722Decoder
+from gateway.rtp.last_turns import LastTurns
 from gateway.rtp.packet import CLOCK_HZ, RtpPacket
 from gateway.rtp.rtcp import Reception
 
@@ -116,10 +117,10 @@ class RtpReceiver:
         """The law of a whole frame that `frame` returned as it came."""
         return cast(Law, self._agreed.takes[codes[0] & 0x7F])
 
-    def frame(self, past: Pcm) -> bytes | Pcm | None:
+    def frame(self, heard: LastTurns, slot: int) -> bytes | Pcm | None:
         """The next 20 ms: a whole frame of G.711 as it came, or samples; None: nothing comes.
 
-        `past` is what was heard last, for what has to be concealed.
+        `heard` knows what was heard last in the call's slot, for what has to be concealed.
         """
         if not self._agreed.receiving:
             return None
@@ -135,15 +136,19 @@ class RtpReceiver:
             ):
                 self._noise = None
                 return payload
-        return self._put_together(pulled, past)
+        return self._put_together(pulled, heard, slot)
 
-    def _put_together(self, pulled: Pulled | None, past: Pcm) -> Pcm | None:
+    def _put_together(self, pulled: Pulled | None, heard: LastTurns, slot: int) -> Pcm | None:
         parts, have = [self._left], len(self._left)
         self._left = _NOTHING
         while have < self._frame:
             if pulled is None:
                 pulled = self.jitter.pull()
-            sound = self._sound_of(pulled, past, parts)
+            if pulled.kind in (PullKind.LATE, PullKind.RECOVER):
+                past = heard.past(slot, self.rate_hz)
+                sound = self._concealed(pulled, np.concatenate((past, *parts))[-len(past) :])
+            else:
+                sound = self._sound_of(pulled)
             if sound is None:
                 break
             pulled = None
@@ -160,7 +165,16 @@ class RtpReceiver:
         self._left = whole[self._frame :]
         return whole[: self._frame]
 
-    def _sound_of(self, pulled: Pulled, past: Pcm, parts: list[Pcm]) -> Pcm | None:
+    def _concealed(self, pulled: Pulled, past: Pcm) -> Pcm:
+        """What stands in for sound that is late or lost."""
+        count = pulled.samples * self._stretch
+        if pulled.kind is PullKind.RECOVER and self.rate_hz == CLOCK_HZ:
+            future = self._decoded(pulled.payload)
+            if len(future) >= future_samples(self.rate_hz):
+                return self._concealment.bridge(past, future, count)
+        return self._concealment.conceal(past, count)
+
+    def _sound_of(self, pulled: Pulled) -> Pcm | None:
         """What was pulled, as sound; None: there is a pause."""
         if pulled.kind is PullKind.PLAY:
             sound = self._decoded(pulled.payload)
@@ -169,14 +183,6 @@ class RtpReceiver:
                 return _NOTHING
             self._noise = None
             return self._concealment.resume(sound) if self._concealment.lost else sound
-        if pulled.kind in (PullKind.LATE, PullKind.RECOVER):
-            heard = np.concatenate((past, *parts))[-len(past) :]
-            count = pulled.samples * self._stretch
-            if pulled.kind is PullKind.RECOVER and self.rate_hz == CLOCK_HZ:
-                future = self._decoded(pulled.payload)
-                if len(future) >= future_samples(self.rate_hz):
-                    return self._concealment.bridge(heard, future, count)
-            return self._concealment.conceal(heard, count)
         if pulled.kind is PullKind.REST:
             self._rest(pulled.payload)
             return _NOTHING

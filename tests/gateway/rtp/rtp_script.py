@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gateway.rtp import g711
 from gateway.rtp.agreement import Agreement
-from gateway.rtp.concealment import past_samples
+from gateway.rtp.last_turns import LastTurns
 from gateway.rtp.packet import read_rtp, write_rtp
 from gateway.rtp.rtp_receiver import RtpReceiver
 
@@ -70,7 +70,7 @@ class Listening:
 
     def __post_init__(self) -> None:
         self.receiver = RtpReceiver(self.agreement, lambda: self.now)
-        self._past = np.zeros(past_samples(self.agreement.rate_hz), np.int16)
+        self._last = LastTurns()
         self._next_tick = 0.003
 
     def run(self, arrivals: Iterable[tuple[float, bytes]], until: float) -> Listening:
@@ -83,15 +83,16 @@ class Listening:
                     if digit is not None:
                         self.keys.append(digit)
             self.now = self._next_tick
-            self.frames.append(self._decoded(self.receiver.frame(self._past)))
+            self.frames.append(self._decoded(self.receiver.frame(self._last, 0)))
             self._next_tick += TICK_S
         return self
 
     def _decoded(self, frame: bytes | Samples | None) -> Samples | None:
         if frame is None:
+            self._last.note([])
             return None
         pcm = g711.decode(self.receiver.law_of(frame), frame[1:]) if isinstance(frame, bytes) else frame
-        self._past = np.concatenate((self._past, pcm))[len(pcm) :]
+        self._last.note([([0], pcm[None])])
         return pcm
 
     def heard(self) -> list[int]:
