@@ -146,7 +146,7 @@ class RtpReceiver:
                 pulled = self.jitter.pull()
             if pulled.kind in (PullKind.LATE, PullKind.RECOVER):
                 past = heard.past(slot, self.rate_hz)
-                sound = self._concealed(pulled, np.concatenate((past, *parts))[-len(past) :])
+                sound: Pcm | None = self._concealed(pulled, np.concatenate((past, *parts))[-len(past) :])
             else:
                 sound = self._sound_of(pulled)
             if sound is None:
