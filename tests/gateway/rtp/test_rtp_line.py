@@ -5,9 +5,11 @@ Where the two differ (an RTP line sends what comes late at once, as web lines do
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from gateway.ipc.line_messages import MediaTurned
+from gateway.ipc.line_messages import CallLeft, CallStarted, MediaTurned, StopLine
 from tests.gateway.line.exchange import Exchange
 from tests.gateway.line.line_harness import tone
 from tests.gateway.line.test_bridge import (  # noqa: F401  # run here, with this folder's exchange
@@ -41,8 +43,48 @@ from tests.gateway.line.test_sip import (  # noqa: F401  # run here, with this f
     test_who_comes_the_moment_a_caller_goes_is_not_hung_up_with_them,
     test_without_a_front_calls_go_on_and_a_new_one_is_told_of_them,
 )
+from tests.gateway.rtp.rtp_exchange import RtpExchange
+from tests.needs import HANGS_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_a_line_that_stops_takes_no_calls_says_bye_and_ends(exchange: RtpExchange) -> None:
+    hall = exchange.hall
+    await exchange.line("n1")
+    phone, _ = await exchange.call("n1")
+    rings, late = await exchange.phone("n1"), await exchange.phone("n1")
+    rings.invite()
+    await hall.hears(CallStarted, rings.call_id)
+    phone.deaf = True  # else the line would be gone before it can refuse the next one
+    await exchange.front.lines["n1"].ask(StopLine())
+    assert (await rings.final()).status == 480
+    rings.acknowledge()
+    await phone.request("BYE")
+    assert (await late.invited()).status == 503
+    assert not hall.told_of(late.call_id)
+    await asyncio.wait_for(exchange.tasks["n1"], HANGS_S)
+    assert (await hall.hears(CallLeft, phone.call_id)).how == "failed: the gateway was stopped"
+
+
+async def test_a_hall_that_reads_no_ticks_costs_ticks_and_its_next_has_the_calls(
+    exchange: RtpExchange,
+) -> None:
+    hall = exchange.hall
+    phone, started = await exchange.call()
+    phone.talk(tone(1000, rate_hz=8000))
+    await hall.hears_bytes(started.call, 1600)
+    line = exchange.rtp_lines["n0"]
+    hall.look_away(started.call)
+    async with asyncio.timeout(HANGS_S):
+        while not line.ticks_dropped:
+            await phone.hears(0.1)  # it goes on sending, in silence
+    await hall.stop()
+    await exchange.new_hall()
+    hall = exchange.hall
+    hall.sound = tone(440, rate_hz=8000)
+    await phone.hears_loud()
+    await hall.hears_bytes(started.call, 1600)
 
 
 async def test_what_is_said_on_hold_is_not_counted_as_played(exchange: Exchange) -> None:
