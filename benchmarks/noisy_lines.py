@@ -34,11 +34,12 @@ from benchmarks.turn_ends import ON_ITS_WAY_S, Recognise, recogniser
 from consent.data_dir import default_data_dir
 from consent.models.model_files import models_dir
 from gateway.cli import caller_sound
-from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, RateChanger, Rows, VoiceActivity
+from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, Rows, VoiceActivity
 from gateway.hall.call_ear import APPEND_FRAMES
 from gateway.hall.early_words import EarlyWords
 from gateway.hall.noise import NoiseFloor
 from gateway.hall.turns import TurnEvent, Turns
+from gateway.rtp.rate_changer import RateChanger
 from model.ears.ears_client import Ears
 from model.ears.words_heard import Words
 from tests.gateway.hall.key_sounds import mu_law

@@ -36,10 +36,11 @@ from consent.models.model_files import models_dir
 from consent.whisper.features import RATE_HZ as WHISPER_HZ
 from consent.whisper.whisper import ENGLISH as WHISPER
 from consent.whisper.whisper import Whisper
-from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, RateChanger, VoiceActivity
+from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, VoiceActivity
 from gateway.hall.call_ear import APPEND_FRAMES
 from gateway.hall.early_words import told_by
 from gateway.hall.turns import TurnEvent, TurnRules, Turns
+from gateway.rtp.rate_changer import RateChanger
 from model.api import EarlyHearing
 from model.ears.ears_client import Ears
 from model.ears.last_words import early_hearing

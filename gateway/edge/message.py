@@ -57,8 +57,11 @@ class Unreadable(ValueError):
         self.status = status
 
 
-def read(data: bytes) -> Request | Response:
-    """Raises `Unreadable`. The message has one Via at least, Call-ID, CSeq, From and To, all well formed."""
+def read(data: bytes, *, from_edge: bool = False) -> Request | Response:
+    """Raises `Unreadable`. The message has one Via at least, Call-ID, CSeq, From and To, all well formed.
+
+    `from_edge`: an edge has read it before, and put its Via over what a client from before RFC 3261 wrote.
+    """
     if len(data) > MAX_MESSAGE:
         raise Unreadable("too large", 513)
     head, blank, body = data.lstrip(b"\r\n").partition(b"\r\n\r\n")
@@ -80,7 +83,7 @@ def read(data: bytes) -> Request | Response:
             if not colon or not name:
                 raise Unreadable("a header has no name")
             headers.add(_COMPACT.get(name.lower(), name) if len(name) == 1 else name, value.strip(BLANK))
-        _check(message)
+        _check(message, old_allowed=from_edge)
     except Unreadable:
         raise
     except KeyError as missing:
@@ -115,10 +118,11 @@ def _begun(start: str, body: bytes) -> Request | Response:
     return Request(parts[0], URI.read(parts[1]), body)
 
 
-def _check(message: Request | Response) -> None:
+def _check(message: Request | Response, *, old_allowed: bool) -> None:
     """What is needed is there, once, and can be read. Raises `ValueError`, or `KeyError` of what is not."""
     headers, body = message.headers, message.body
-    old = not _is_magic(message.top_via.parameters.get("branch"))  # RFC 2543 had neither tag nor Contact
+    # RFC 2543 had neither tag nor Contact
+    old = old_allowed or not _is_magic(message.top_via.parameters.get("branch"))
     for name in _ONCE:
         if len(headers.getlist(name)) > 1:
             raise Unreadable(f"a header stands twice: {name}")

@@ -21,7 +21,7 @@ from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.dialplan import Disclosure
 from gateway.errors import RpcError
-from gateway.hall.audio import FILTER_DELAY_S, HOUSE_HZ
+from gateway.hall.audio import HOUSE_HZ
 from gateway.hall.call import Call
 from gateway.hall.call_ear import CallEar
 from gateway.hall.call_line import CallLine
@@ -66,6 +66,7 @@ from gateway.ipc.line_messages import (
 )
 from gateway.ipc.readiness import Probe
 from gateway.ipc.rpc import Peer, Server
+from gateway.rtp.rate_changer import FILTER_DELAY_S
 from gateway.store.sessions import Sessions
 from model.client import EngineClient
 from model.ears.ears_client import Ears

@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.hall.audio import FRAME_S, HOUSE_HZ, RateChanger, Rows
+from gateway.hall.audio import FRAME_S, HOUSE_HZ, Rows
+from gateway.rtp.rate_changer import RateChanger
 from watermark.frames import Frame, MarkedFrame, Silence
 from watermark.pcm import int16_from_float
 

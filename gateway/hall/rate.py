@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, RateChanger, Rows
+from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, Rows
 from gateway.hall.echo import EchoStage
 from gateway.hall.leg import Legs
+from gateway.rtp.rate_changer import RateChanger
 
 CAPACITY: Final = 256
 """Calls one hall can hold; its rows in every batched stage."""

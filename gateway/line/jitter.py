@@ -11,8 +11,10 @@ lost packet costs nothing but itself:
 * A gap with a later packet waiting: concealed at once, by that packet's FEC copy when it is the next one.
 * More delay than aimed at, for a while: a packet is `spare`. The line drops its sound when that is quiet,
   or at the latest after half a second (`must_drop`).
+* A packet that is no sound (a key, comfort noise) stands in the order like the others (`add_rest`), so that
+  its number is not missed. What its sender leaves out after it is a pause and no loss.
 
-Times are `time.monotonic()` seconds of arrival and of pulling; RTP timestamps are 48 kHz.
+Times are `time.monotonic()` seconds of arrival and of pulling; RTP timestamps count at `rate_hz`.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from typing import Final, NamedTuple, Protocol
 
 RATE_HZ: Final = 48_000
 FRAME: Final = 960
+"""20 ms at `RATE_HZ`."""
+FRAMES_A_SECOND: Final = 50
 FIRST_TARGET_S: Final = 0.04
 """Delay aimed at before there is anything to judge by."""
 LEAST_TARGET_S: Final = 0.01
@@ -57,6 +61,8 @@ class PullKind(enum.Enum):
     """conceal"""
     SILENT = enum.auto()
     """nothing comes: the sender pauses, or has not begun"""
+    REST = enum.auto()
+    """`payload` is a packet without sound; pull again"""
 
 
 class Pulled(NamedTuple):
@@ -73,10 +79,17 @@ class Pulled(NamedTuple):
 class ArrivedPacket(Protocol):
     """What is used of `aiortc.rtp.RtpPacket`."""
 
-    sequence_number: int
-    timestamp: int
-    ssrc: int
-    payload: bytes
+    @property
+    def sequence_number(self) -> int: ...
+
+    @property
+    def timestamp(self) -> int: ...
+
+    @property
+    def ssrc(self) -> int: ...
+
+    @property
+    def payload(self) -> bytes: ...
 
 
 @dataclass(slots=True)
@@ -111,8 +124,13 @@ class JitterBuffer:
         is_video: bool = False,
         *,
         clock: Callable[[], float] = time.monotonic,
+        rate_hz: int = RATE_HZ,
+        first_target_s: float = FIRST_TARGET_S,
     ) -> None:
         self.stats = JitterStats()
+        self._rate_hz = rate_hz
+        self._first_target_s = first_target_s
+        self._frame = rate_hz // FRAMES_A_SECOND
         self._capacity = max(capacity, 64)
         self._clock = clock
         self._ssrc: int | None = None
@@ -120,18 +138,22 @@ class JitterBuffer:
 
     def _reset(self) -> None:
         self._packets: dict[int, tuple[int, bytes]] = {}
+        self._resting: set[int] = set()
+        """which of them are no sound"""
         self._next: int | None = None
         """sequence number (unwrapped) that plays next"""
+        self._taken: int | None = None
+        """the last number that was pulled; what comes again is not pulled again, even after a pause"""
         self._newest = 0
         self._last_timestamp = 0
         """unwrapped timestamp of the newest packet"""
-        self._samples = FRAME
+        self._samples = self._frame
         """length of the sender's packets"""
         self._lateness: deque[float] = deque(maxlen=JUDGED)
         """arrival minus media time, seconds on no particular origin"""
         self._since_judged = 0
         self._promptest = 0.0
-        self.target_s = FIRST_TARGET_S
+        self.target_s = self._first_target_s
         self._concealed = 0
         """packets concealed since the last one played, not yet counted against a gap"""
         self._playing = False
@@ -141,6 +163,14 @@ class JitterBuffer:
 
     def add(self, packet: ArrivedPacket) -> tuple[bool, None]:
         """Takes a packet. Answers aiortc's (no picture-loss indication, no frame)."""
+        self._add(packet, sounds=True)
+        return False, None
+
+    def add_rest(self, packet: ArrivedPacket) -> None:
+        """Takes a packet that is no sound. Packets of one key share a timestamp: none judges jitter."""
+        self._add(packet, sounds=False)
+
+    def _add(self, packet: ArrivedPacket, *, sounds: bool) -> None:
         now = self._clock()
         self.stats.received += 1
         if self._ssrc != packet.ssrc:
@@ -156,23 +186,32 @@ class JitterBuffer:
                 self._reset()
                 number = self._newest = self._next = packet.sequence_number
                 timestamp = self._last_timestamp = packet.timestamp
-        self._judge(now - timestamp / RATE_HZ)
+        if sounds:
+            self._judge(now - timestamp / self._rate_hz)
         if number > self._newest:
-            if number == self._newest + 1 and FRAME // 8 <= timestamp - self._last_timestamp <= 6 * FRAME:
-                self._samples = timestamp - self._last_timestamp
+            frame, step = self._frame, timestamp - self._last_timestamp
+            if sounds and number == self._newest + 1 and frame // 8 <= step <= 6 * frame:
+                self._samples = step
             self._newest, self._last_timestamp = number, timestamp
         if number in self._packets:
             self.stats.duplicate += 1
-        elif number < self._next and (self._playing or number < self._next - FARTHEST):
+        elif number < self._next and (self._playing or self._is_over(number)):
             self.stats.late += 1
         else:
             self._next = min(self._next, number)  # before the first pull an earlier one may still come
             self._packets[number] = (timestamp, packet.payload)
+            if not sounds:
+                self._resting.add(number)
             while len(self._packets) > self._capacity:
-                self._packets.pop(min(self._packets))
+                oldest = min(self._packets)
+                self._packets.pop(oldest)
+                self._resting.discard(oldest)
                 self._next = min(self._packets)
                 self.stats.dropped += 1
-        return False, None
+
+    def _is_over(self, number: int) -> bool:
+        """Whether it was pulled, or something after it was. Before the first pull nothing is."""
+        return self._taken is not None and number <= self._taken
 
     def _judge(self, lateness: float) -> None:
         """Follows the jitter. Sorting 200 numbers twice a second costs nothing."""
@@ -187,6 +226,10 @@ class JitterBuffer:
         self._promptest = ranked[0]
         usual = ranked[int(JUDGED_SHARE * (len(ranked) - 1))] - ranked[0]
         self.target_s = min(max(usual + MARGIN_S, LEAST_TARGET_S), MOST_TARGET_S)
+
+    def clear(self) -> None:
+        """What waits is not played, and the next packet begins a stream."""
+        self._reset()
 
     # ── the tick ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -205,7 +248,7 @@ class JitterBuffer:
             self._next, self._concealed = first, 0
         if first > self._next:
             missing = first - self._next
-            due = self._delay(first, now) + missing * self._samples / RATE_HZ
+            due = self._delay(first, now) + missing * self._samples / self._rate_hz
             if due < self.target_s and self._concealed < MOST_CONCEALED:  # it may still come
                 self._concealed += 1
                 self.stats.concealed += 1
@@ -219,7 +262,11 @@ class JitterBuffer:
         self._concealed = 0
         delay = self._delay(first, now)
         _, payload = self._packets.pop(first)
-        self._next = first + 1
+        self._taken, self._next = first, first + 1
+        if first in self._resting:
+            self._resting.discard(first)
+            self._playing = False  # what comes next is waited for as at the beginning
+            return Pulled(PullKind.REST, payload, 0)
         return self._play(payload, delay)
 
     def _starve(self) -> Pulled:
@@ -249,11 +296,11 @@ class JitterBuffer:
 
     def _delay(self, number: int, now: float) -> float:
         """Seconds a packet has waited, had it come as promptly as the promptest."""
-        return now - self._packets[number][0] / RATE_HZ - self._promptest
+        return now - self._packets[number][0] / self._rate_hz - self._promptest
 
     def _play(self, payload: bytes, delay: float) -> Pulled:
         excess = delay - self.target_s
-        if excess < self._samples / RATE_HZ + 0.002 or not self._packets:
+        if excess < self._samples / self._rate_hz + 0.002 or not self._packets:
             self._excess = 0
             return Pulled(PullKind.PLAY, payload, self._samples)
         self._excess += 5 if excess > FAR_TOO_MUCH_S else 1

@@ -7,13 +7,8 @@ import wave
 import numpy as np
 import pytest
 
-from gateway.hall.audio import (
-    FILTER_DELAY_S,
-    VAD_HZ,
-    VAD_WINDOW,
-    RateChanger,
-    VoiceActivity,
-)
+from gateway.hall.audio import VAD_HZ, VAD_WINDOW, VoiceActivity
+from gateway.rtp.rate_changer import FILTER_DELAY_S, RateChanger
 from tests.needs import need_sounds
 from watermark.pcm import float_from_bytes
 

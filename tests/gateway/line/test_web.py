@@ -73,7 +73,8 @@ class House:
 async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     webcall.prepare("127.0.0.1")
     clock = asyncio.get_running_loop().time
-    monkeypatch.setattr(JitterBuffer.__init__, "__kwdefaults__", {"clock": clock})
+    usual = JitterBuffer.__init__.__kwdefaults__ or {}
+    monkeypatch.setattr(JitterBuffer.__init__, "__kwdefaults__", {**usual, "clock": clock})
     house = House(Runtime(tmp_path))
     await house.hall.start()
     await house.front.start()

@@ -1,0 +1,210 @@
+"""What lines for telephones cost: pjsua2's (four calls a process) beside the RTP line (all calls in one).
+
+    .venv/bin/python -m benchmarks.phone_lines --calls 40 --seconds 10 --turns 2
+
+Turn about, each with the same callers (a process of plain sockets: 20 ms of noise, and a click each second)
+and the same hall (it says what it hears). It prints the processor time and memory of the line processes
+alone, the packets that the callers got, the longest gap between two, and how long a click took both ways.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import select
+import socket
+import statistics
+import struct
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from gateway.config.runtime import Runtime
+from gateway.hall.ticks import TickLine
+from gateway.ipc import tick
+from gateway.ipc.line_messages import AnswerCall, CallConfirmed, CallStarted
+from gateway.line.line_plan import CAPACITY
+from tests.gateway.conftest import short_folder
+from tests.gateway.line.exchange import Exchange, ZygoteProcess
+from tests.gateway.line.line_harness import TOKEN, FakeFront, FakeHall
+
+LOUD = bytes((0x00, 0x80)) * 80
+"""A click: 20 ms as loud as mu-law can be."""
+CLICK_EVERY = 50
+
+
+class EchoHall(FakeHall):
+    """It says what it hears, at once."""
+
+    def _turn(self, lines: list[TickLine]) -> None:
+        for line in lines:
+            for packet in line.take_waiting():
+                said = [slot for slot in packet.slots if len(slot.pcm)]
+                line.answer(tick.pack(packet.seq, said))
+
+
+def callers(count: int, seconds: float, first: int) -> None:
+    """The callers' process: says its ports, reads where to send, sends, and prints what came."""
+    sockets = []
+    for n in range(count):
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("127.0.0.1", first + 2 * n))
+        sock.setblocking(False)
+        sockets.append(sock)
+    print(json.dumps([sock.getsockname()[1] for sock in sockets]), flush=True)
+    targets = [("127.0.0.1", port) for port in json.loads(sys.stdin.readline())]
+    chance = random.Random(1)  # noise
+    hush = [bytes(chance.choice((0x7E, 0x7F, 0xFE, 0xFF)) for _ in range(160)) for _ in range(16)]
+    poll = select.epoll()
+    place = {sock.fileno(): n for n, sock in enumerate(sockets)}
+    for sock in sockets:
+        poll.register(sock, select.EPOLLIN)
+    got, last, gaps = [0] * count, [0.0] * count, [0.0] * count
+    clicked: list[float] = [0.0] * count
+    trips: list[float] = []
+    phase = [0.02 * n / count for n in range(count)]
+    began = time.monotonic() + 0.05
+    queue = sorted((began + phase[n], n, 0) for n in range(count))
+    end = began + seconds
+    while True:
+        now = time.monotonic()
+        if now > end:
+            break
+        while queue[0][0] <= now:
+            at, n, number = queue.pop(0)
+            loud = number % CLICK_EVERY == n % CLICK_EVERY
+            head = struct.pack(">BBHII", 0x80, 0, number & 0xFFFF, number * 160, n + 1)
+            if loud:
+                clicked[n] = time.monotonic()
+            sockets[n].sendto(head + (LOUD if loud else hush[number % 16]), targets[n])
+            queue.append((at + 0.02, n, number + 1))
+        for descriptor, _ in poll.poll(max(0.0, queue[0][0] - time.monotonic())):
+            n = place[descriptor]
+            data = sockets[n].recv(2048)
+            came = time.monotonic()
+            got[n] += 1
+            if last[n] and came > began + 2.0:
+                gaps[n] = max(gaps[n], came - last[n])
+            last[n] = came
+            if clicked[n] and data[12:].count(0x00) + data[12:].count(0x80) > 100:
+                trips.append(came - clicked[n])
+                clicked[n] = 0.0
+    print(json.dumps({"got": got, "gaps": gaps, "trips": trips}), flush=True)
+
+
+def spent_s(pids: list[int]) -> float:
+    """Processor time of processes, as the scheduler counts it: to the nanosecond.
+
+    The usual counters sample each 10 ms, and what wakes by the clock is always there to be seen.
+    """
+    return sum(
+        int(task.read_text().split()[0]) / 1e9
+        for pid in pids
+        for task in Path(f"/proc/{pid}/task").glob("*/schedstat")
+    )
+
+
+def held_mb(pids: list[int]) -> float:
+    """Memory of processes, shared pages by their share."""
+    total = 0
+    for pid in pids:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        total += next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
+    return total / 1024
+
+
+async def measure(kind: str, count: int, seconds: float, codec: str) -> dict[str, float]:
+    """One turn of one kind."""
+    with short_folder() as folder:
+        runtime = Runtime(folder)
+        hall, front = EchoHall(runtime), FakeFront(runtime)
+        zygote = await (await ZygoteProcess.start()).greet()
+        exchange = Exchange(folder, await front.start(), await hall.start(), zygote)
+        names: list[str] = []
+        pids: list[int] = []
+        rtp: asyncio.subprocess.Process | None = None
+        if kind == "pjsua2":
+            for n in range(-(-count // CAPACITY)):
+                names.append(f"n{n}")
+                await exchange.line(f"n{n}", "narrow", rtp_port=20_000 + 40 * n)
+            pids = [*exchange.pids.values(), zygote.process.pid]
+        else:
+            argv = [sys.executable, "-m", "gateway.rtp.rtp_line", "--name", "r0", "--kind", "narrow"]
+            argv += ["--hall", "hall0", "--runtime", str(folder), "--capacity", str(count)]
+            environ = {**os.environ, "VOICEGATE_BOOT_TOKEN": TOKEN}
+            rtp = await asyncio.create_subprocess_exec(
+                *argv, env=environ, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+            )
+            await front.hears_hello("r0")
+            await hall.hears_hello("r0")
+            names, pids = ["r0"], [rtp.pid]
+        empty_mb = held_mb(pids)
+        argv = [sys.executable, "-m", "benchmarks.phone_lines", "--as-callers", str(count), str(seconds)]
+        peer = await asyncio.create_subprocess_exec(
+            *argv, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        assert peer.stdout is not None  # both are pipes
+        assert peer.stdin is not None
+        ports = json.loads(await peer.stdout.readline())
+        targets = []
+        for n, port in enumerate(ports):
+            phone = await exchange.phone(names[n // CAPACITY if kind == "pjsua2" else 0], codec)
+            phone.rtp_port = port
+            phone.invite()
+            await hall.hears(CallStarted, phone.call_id)
+            await hall.ask(AnswerCall(phone.call_id))
+            answer = await phone.final()
+            assert answer.status == 200, answer.start  # else there is nothing to measure
+            phone.acknowledge()
+            await hall.hears(CallConfirmed, phone.call_id)
+            assert phone.media is not None  # the answer has an address
+            targets.append(phone.media[1])
+        before, began = spent_s(pids), time.monotonic()
+        peer.stdin.write(json.dumps(targets).encode() + b"\n")
+        said = json.loads(await peer.stdout.readline())
+        await peer.wait()
+        took, spent = time.monotonic() - began, spent_s(pids) - before
+        full_mb = held_mb(pids)
+        await exchange.clear()
+        await exchange.close()
+        if rtp is not None:
+            rtp.terminate()
+            await rtp.wait()
+        trips = sorted(said["trips"])
+        return {
+            "percent_of_a_core_a_call": 100 * spent / took / count,
+            "mb_empty": empty_mb,
+            "mb_a_call": (full_mb - empty_mb) / count,
+            "mb_full": full_mb,
+            "packets_a_second": statistics.mean(said["got"]) / seconds,
+            "fewest": min(said["got"]) / seconds,
+            "longest_gap_ms": 1000 * max(said["gaps"]),
+            "median_gap_ms": 1000 * statistics.median(said["gaps"]),
+            "there_and_back_ms": 1000 * statistics.median(trips) if trips else float("nan"),
+            "there_and_back_p95_ms": 1000 * trips[int(0.95 * len(trips))] if trips else float("nan"),
+        }
+
+
+@click.command()
+@click.option("--calls", default=40, show_default=True)
+@click.option("--seconds", default=10.0, show_default=True)
+@click.option("--turns", default=2, show_default=True)
+@click.option("--codec", type=click.Choice(["PCMU", "PCMA"]), default="PCMU", show_default=True)
+@click.option("--as-callers", nargs=2, type=float, default=None, hidden=True)
+def main(calls: int, seconds: float, turns: int, codec: str, as_callers: tuple[float, float] | None) -> None:
+    """What lines for telephones cost, turn about."""
+    if as_callers is not None:
+        callers(int(as_callers[0]), as_callers[1], 50_000)
+        return
+    for turn in range(turns):
+        for kind in ("pjsua2", "rtp")[:: 1 if turn % 2 == 0 else -1]:
+            found = asyncio.run(measure(kind, calls, seconds, codec))
+            print(kind, " ".join(f"{name} {value:.3g}" for name, value in found.items()), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,294 @@
+"""What a caller and we agree on about sound (RFC 3264, RFC 8866): offers read, answers and offers written.
+
+The edge has made an offer lean by then: one live audio section at most that a line can use, and the others
+off (`gateway.edge.sdp`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal
+
+from gateway.errors import VoicegateError
+from gateway.line.telephone_event import EVENT
+
+CodecName = Literal["PCMU", "PCMA", "G722"]
+Address = tuple[str, int]
+
+RATES_HZ: Final[Mapping[str, int]] = {"PCMU": 8_000, "PCMA": 8_000, "G722": 16_000}
+STATIC: Final[Mapping[str, int]] = {"PCMU": 0, "PCMA": 8, "G722": 9}
+NOISE: Final = 13
+"""The payload type of comfort noise (RFC 3389)."""
+USUAL_MS: Final = 20
+STEP_MS: Final = 10
+LONGEST_MS: Final = 120
+"""Of a packet of ours; G.711 of this length fits into 1,500 bytes."""
+_NAMES: Final[Mapping[int, CodecName]] = {0: "PCMU", 8: "PCMA", 9: "G722"}
+_MEDIA: Final = re.compile(r"m=(\S+) +(\d+)(?:/\d+)? +(\S+)((?: +\S+)*) *")
+_MAP: Final = re.compile(r"a=rtpmap:(\d+) +([^/\s]+)/(\d+)")
+_HELD: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104  # how RFC 2543 said "hold"; nothing is bound
+_DIRECTIONS: Final = ("sendrecv", "sendonly", "recvonly", "inactive")
+
+
+class NoAgreement(VoicegateError):
+    """The other side's description leaves nothing to talk in; the text says what is missing (488)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """The other side's audio section, as far as we use it."""
+
+    address: str
+    port: int
+    rtcp: Address
+    mux: bool
+    """RTP and RTCP may share a port (RFC 5761)"""
+    codecs: tuple[tuple[int, CodecName], ...]
+    """with their payload types, the best liked first; only those that we know"""
+    event: int | None
+    """its payload type for keys"""
+    noise: int | None
+    """… and for comfort noise"""
+    packet_ms: int
+    """how long our packets may be; 0: it does not say"""
+    sends: bool
+    receives: bool
+    proto: str
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What holds for a call's sound until the next offer."""
+
+    codec: CodecName
+    """ours"""
+    sent_as: int
+    """its payload type, as the other side wants it"""
+    takes: Mapping[int, CodecName]
+    """which payload types of theirs are sound"""
+    event: int | None
+    """what our keys go out as; None: none was agreed"""
+    takes_events: frozenset[int]
+    takes_noise: frozenset[int]
+    packet_ms: int
+    peer: Address
+    peer_rtcp: Address
+    mux: bool
+    sending: bool
+    receiving: bool
+
+    @property
+    def rate_hz(self) -> int:
+        """How often the codec samples."""
+        return RATES_HZ[self.codec]
+
+
+@dataclass(slots=True)
+class Describer:
+    """One call's side of its offers and answers. Raises `NoAgreement` where there is nothing to talk in."""
+
+    address: str
+    """where we hear RTP; the edge writes what the caller reaches"""
+    port: int
+    codecs: Sequence[CodecName]
+    """those we have, the best liked first"""
+    session: int
+    """names our descriptions (`o=`)"""
+    version: int = 0
+    _last: str = field(default="", repr=False)
+
+    def answer(self, offer: str) -> tuple[str, Agreement]:
+        """Our answer to an offer, with one codec: the first of theirs that we have."""
+        sections = _sections(offer)
+        chosen, described = _usable(sections, self.codecs)
+        agreed = self._agreed(described, described.codecs[0], described.event, described.noise)
+        lines: list[str] = []
+        for at, (kind, _, proto, formats, _) in enumerate(sections):
+            if at != chosen:
+                lines.append(f"m={kind} 0 {proto} {formats[0] if formats else 0}")
+                continue
+            lines += self._section(
+                described.proto,
+                [described.codecs[0]],
+                described.event,
+                described.noise,
+                _direction(agreed.sending, agreed.receiving),
+                described.packet_ms,
+                described.mux,
+            )
+        return self._whole(lines), agreed
+
+    def offer(self, sending: bool = True, receiving: bool = True) -> str:
+        """Our own offer: all codecs, keys on the type that most phones have."""
+        return self._whole(
+            self._section(
+                "RTP/AVP",
+                [(STATIC[name], name) for name in self.codecs],
+                EVENT,
+                None,
+                _direction(sending, receiving),
+                0,
+                False,
+            )
+        )
+
+    def answered(self, answer: str, sending: bool = True, receiving: bool = True) -> Agreement:
+        """What holds once our offer has this answer. Keys come on either side's payload type: phones are of
+        two minds about it."""
+        _, described = _usable(_sections(answer), self.codecs)
+        agreed = self._agreed(described, described.codecs[0], described.event, described.noise)
+        events = agreed.takes_events | {EVENT}
+        return _turned(agreed, events, agreed.sending and sending, agreed.receiving and receiving)
+
+    def _agreed(
+        self, described: Described, codec: tuple[int, CodecName], event: int | None, noise: int | None
+    ) -> Agreement:
+        held = described.address in _HELD
+        sent_as, name = codec
+        # some phones answer one law and send the other
+        takes: dict[int, CodecName] = {kind: known for kind, known in _NAMES.items() if known in self.codecs}
+        takes |= dict(described.codecs)
+        takes = {kind: known for kind, known in takes.items() if RATES_HZ[known] == RATES_HZ[name]}
+        if event is not None:
+            takes.pop(event, None)
+        events = {event if event is not None else EVENT} - takes.keys()
+        return Agreement(
+            codec=name,
+            sent_as=sent_as,
+            takes=takes,
+            event=event,
+            takes_events=frozenset(events),
+            takes_noise=frozenset({NOISE if noise is None else noise}),
+            packet_ms=described.packet_ms or USUAL_MS,
+            peer=(described.address, described.port),
+            peer_rtcp=(described.address, described.port) if described.mux else described.rtcp,
+            mux=described.mux,
+            sending=described.receives and not held,
+            receiving=described.sends,
+        )
+
+    def _section(
+        self,
+        proto: str,
+        codecs: Sequence[tuple[int, CodecName]],
+        event: int | None,
+        noise: int | None,
+        direction: str,
+        packet_ms: int,
+        mux: bool,
+    ) -> list[str]:
+        kinds = [str(kind) for kind, _ in codecs]
+        lines = [f"a=rtpmap:{kind} {name}/8000" for kind, name in codecs]
+        if noise is not None:
+            kinds.append(str(noise))
+            lines.append(f"a=rtpmap:{noise} CN/8000")
+        if event is not None:
+            kinds.append(str(event))
+            lines += [f"a=rtpmap:{event} telephone-event/8000", f"a=fmtp:{event} 0-16"]
+        if packet_ms:
+            lines.append(f"a=ptime:{packet_ms}")
+        lines.append(f"a={direction}")
+        lines.append("a=rtcp-mux" if mux else f"a=rtcp:{self.port + 1}")
+        return [f"m=audio {self.port} {proto} {' '.join(kinds)}", *lines]
+
+    def _whole(self, lines: list[str]) -> str:
+        text = "".join(f"{line}\r\n" for line in lines)
+        if text != self._last:  # a description that changed says so (RFC 3264 §8)
+            self.version += 1
+            self._last = text
+        return self.again()
+
+    def again(self) -> str:
+        """The last description once more."""
+        kind = "IP6" if ":" in self.address else "IP4"
+        return (
+            f"v=0\r\no=- {self.session} {self.version} IN {kind} {self.address}\r\ns=voicegate\r\n"
+            f"c=IN {kind} {self.address}\r\nt=0 0\r\n{self._last}"
+        )
+
+
+def _turned(agreed: Agreement, events: frozenset[int], sending: bool, receiving: bool) -> Agreement:
+    return replace(agreed, takes_events=events - agreed.takes.keys(), sending=sending, receiving=receiving)
+
+
+def _direction(sending: bool, receiving: bool) -> str:
+    if sending:
+        return "sendrecv" if receiving else "sendonly"
+    return "recvonly" if receiving else "inactive"
+
+
+_Section = tuple[str, int, str, list[str], list[str]]
+"""Kind, port, protocol, formats; its lines, after those of the session."""
+
+
+def _sections(text: str) -> list[_Section]:
+    session: list[str] = []
+    found: list[_Section] = []
+    for line in text.replace("\r\n", "\n").split("\n"):
+        begun = _MEDIA.fullmatch(line)
+        if begun is not None:
+            found.append((begun[1], int(begun[2]), begun[3], begun[4].split(), []))
+        elif found:
+            found[-1][4].append(line)
+        else:
+            session.append(line)
+    return [(kind, port, proto, formats, session + lines) for kind, port, proto, formats, lines in found]
+
+
+def _usable(sections: list[_Section], ours: Sequence[CodecName]) -> tuple[int, Described]:
+    for at, (kind, port, proto, formats, lines) in enumerate(sections):
+        if kind == "audio" and port and proto in ("RTP/AVP", "RTP/AVPF"):
+            described = _described(port, proto, formats, lines, ours)
+            if described.codecs:
+                return at, described
+    raise NoAgreement(f"no audio section of plain RTP with {', '.join(ours)}")
+
+
+def _described(
+    port: int, proto: str, formats: list[str], lines: list[str], ours: Sequence[CodecName]
+) -> Described:
+    names: dict[int, str] = dict(_NAMES) | {NOISE: "CN"}
+    for line in lines:
+        if (of := _MAP.match(line)) is not None and of[3] == "8000":
+            names[int(of[1])] = of[2].upper()
+    kinds = [int(one) for one in formats if one.isdigit() and int(one) < 128]
+    known: list[tuple[int, CodecName]] = [
+        (kind, name) for kind in kinds for name in ours if names.get(kind) == name
+    ]
+    address = _last(lines, "c=", "").split()[-1:] or [""]
+    rtcp = _last(lines, "a=rtcp:", "").split()
+    rtcp_port = int(rtcp[0]) if rtcp and rtcp[0].isdigit() else port + 1
+    direction = next((line[2:] for line in reversed(lines) if line[2:] in _DIRECTIONS), "sendrecv")
+    return Described(
+        address=address[0].partition("/")[0],
+        port=port,
+        rtcp=(rtcp[3] if len(rtcp) == 4 else address[0].partition("/")[0], rtcp_port),
+        mux="a=rtcp-mux" in lines,
+        codecs=tuple(known),
+        event=_named(kinds, names, "TELEPHONE-EVENT"),
+        noise=_named(kinds, names, "CN"),
+        packet_ms=_packet_ms(lines),
+        sends=direction in ("sendrecv", "sendonly"),
+        receives=direction in ("sendrecv", "recvonly"),
+        proto=proto,
+    )
+
+
+def _named(kinds: list[int], names: Mapping[int, str], name: str) -> int | None:
+    return next((kind for kind in kinds if names.get(kind) == name), None)
+
+
+def _last(lines: list[str], start: str, otherwise: str) -> str:
+    """What the last line with this beginning says: a section's stands after the session's."""
+    return next((line[len(start) :] for line in reversed(lines) if line.startswith(start)), otherwise)
+
+
+def _packet_ms(lines: list[str]) -> int:
+    asked, most = (_last(lines, f"a={name}:", "").strip().partition(".")[0] for name in ("ptime", "maxptime"))
+    wanted, longest = (int(text) if text.isdigit() and len(text) < 6 else 0 for text in (asked, most))
+    if not wanted and not longest:
+        return 0
+    length = min(wanted or USUAL_MS, longest or LONGEST_MS, LONGEST_MS)
+    return max(STEP_MS, length // STEP_MS * STEP_MS)

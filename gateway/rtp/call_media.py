@@ -1,0 +1,148 @@
+"""One call's sound: its sockets, where its packets come from, what it hears and what it says.
+
+Hot path: no logs, no locks. What happens besides sound is told to `MediaOwner`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Final, Protocol
+
+from gateway.rtp import g711
+from gateway.rtp.agreement import Agreement
+from gateway.rtp.g722 import G722Encoder
+from gateway.rtp.packet import is_rtcp, read_rtp
+from gateway.rtp.rtcp import Rtcp
+from gateway.rtp.rtp_receiver import RtpReceiver
+from gateway.rtp.rtp_sender import STEP, RtpSender
+from gateway.rtp.socket_pair import Arrival, SocketPair, Source
+from gateway.rtp.source_latch import SourceLatch
+
+_SILENCE: Final = {law: bytes((g711.SILENT_CODE[law],)) * STEP for law in g711.LAWS}
+
+
+class MediaOwner(Protocol):
+    """Who has the call, as its sound sees it."""
+
+    def pressed(self, media: CallMedia, digit: str) -> None:
+        """The caller pressed a key."""
+
+    def moved(self, media: CallMedia, was: Source, now: Source) -> None:
+        """The caller's packets come from elsewhere."""
+
+    def broke(self, media: CallMedia, error: Exception) -> None:
+        """An error of ours in the call's sound; it ends that call and no other."""
+
+
+class CallMedia:
+    """See the module. `number` names the call in ticks, `slot` is its place there."""
+
+    def __init__(
+        self,
+        number: int,
+        slot: int,
+        sockets: SocketPair,
+        agreed: Agreement,
+        rate_hz: int,
+        arrival: Arrival,
+        owner: MediaOwner,
+    ) -> None:
+        self.number = number
+        self.slot = slot
+        self.sockets = sockets
+        self.agreed = agreed
+        self.ticked = False
+        """the hall knows of the call, so that no answer means something"""
+        self.heard_from = False
+        """a packet of the caller's has come"""
+        self.owner = owner
+        self._arrival = arrival
+        self._frame_bytes = rate_hz // 50 * 2
+        self._at = arrival.now
+        self.latch = SourceLatch(agreed.peer)
+        self.receiver = RtpReceiver(agreed, self._clock)
+        self.sender = RtpSender(agreed, self._send, self._silence)
+        self.rtcp = Rtcp(self.sender.ssrc, arrival.now)
+        self._encoder: G722Encoder | None = None
+
+    def agree(self, agreed: Agreement) -> None:
+        """What holds from now on: a hold, its end, another codec or another address."""
+        self.agreed = agreed
+        self.latch.describe(agreed.peer)
+        self.receiver.agree(agreed)
+        self.sender.agree(agreed)
+
+    @property
+    def played(self) -> int:
+        """Samples of the hall's sound that were sent, at the line's rate."""
+        return self.sender.played * self._frame_bytes >> 1
+
+    @property
+    def source(self) -> Source:
+        """Where the caller's packets come from, or are awaited from."""
+        return self.latch.to
+
+    # ── packets ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _clock(self) -> float:
+        return self._at
+
+    def turn(self, now: float) -> None:
+        """A turn's time, for what is taken from the jitter buffer."""
+        self._at = now
+
+    def take(self, data: bytes, at: float, source: Source) -> None:
+        """A packet came to the RTP socket."""
+        packet = read_rtp(data)
+        if packet is None:
+            if self.agreed.mux and is_rtcp(data):
+                self.take_report(data, at, source)
+            return
+        was = self.latch.to
+        if not self.latch.believes(source, packet.ssrc, packet.sequence_number, at):
+            return
+        self._at = at
+        if source != was and self.heard_from:
+            self.owner.moved(self, was, source)
+        self.heard_from = True
+        digit = self.receiver.take(packet, data)
+        if digit is not None:
+            self.owner.pressed(self, digit)
+
+    def take_report(self, data: bytes, at: float, source: Source) -> None:
+        """A packet came to the RTCP socket. It counts when it comes from the caller's host."""
+        if source[0] == self.latch.to[0]:
+            self.rtcp.take(data, at, self._arrival.wall_s)
+
+    def _send(self, packet: bytes) -> None:
+        with contextlib.suppress(OSError):  # nobody listens there, or the way is full: as if lost
+            self.sockets.rtp.sendto(packet, self.latch.to)
+
+    def report(self, tick: int, *, bye: bool = False) -> None:
+        """Sends a report when one is due, or the last one."""
+        now = self._arrival.now
+        if not bye and not self.rtcp.due(now):
+            return
+        sender = self.sender
+        sent = (sender.timestamp(tick), sender.packets, sender.octets) if self.agreed.sending else None
+        data = self.rtcp.write(now, self._arrival.wall_s, self.receiver.reception, sent, bye=bye)
+        host, port = self.agreed.peer_rtcp
+        if self.latch.to != self.agreed.peer:  # behind a NAT: RTCP's port is next to RTP's, as a rule
+            host, port = self.latch.to[0], self.latch.to[1] + (0 if self.agreed.mux else 1)
+        sock = self.sockets.rtp if self.agreed.mux else self.sockets.rtcp
+        with contextlib.suppress(OSError):
+            sock.sendto(data, (host, port))
+
+    # ── sound ────────────────────────────────────────────────────────────────────────────────────────
+
+    def encode(self, pcm: bytes | memoryview) -> bytes:
+        """20 ms in the call's codec, for what the pass cannot encode together with others."""
+        if self.agreed.codec == "G722":
+            self._encoder = self._encoder or G722Encoder()
+            return self._encoder.encode(bytes(pcm))
+        return g711.encode(self.agreed.codec, bytes(pcm))
+
+    def _silence(self) -> bytes:
+        if self.agreed.codec == "G722":
+            return self.encode(bytes(self._frame_bytes))
+        return _SILENCE[self.agreed.codec]

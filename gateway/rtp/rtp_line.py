@@ -1,0 +1,367 @@
+"""A line for telephones without pjsua2: `python -m gateway.rtp.rtp_line --name r0 --kind narrow …`.
+
+One process keeps as many calls as it is told to. To the edge, the hall and the front it is a line like the
+others: INVITEs that the edge has signed, the same messages, the same ticks. It answers SIP itself
+(`gateway.rtp.callee`) and has the sound of all its calls in one pass (`gateway.rtp.media_pass`).
+
+The clock is the machine's monotonic one in whole ticks, which all lines share. At a tick the sound of the
+callers goes to the hall; half a tick later what the hall answered goes out, so the hall has 10 ms, and what
+comes later is sent when it comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, Literal
+
+import click
+import structlog
+
+from gateway.config.runtime import Runtime
+from gateway.errors import LineError, RpcError, VoicegateError
+from gateway.ipc import tick
+from gateway.ipc.ending import CallEnding, End
+from gateway.ipc.envelope import Tell, told
+from gateway.ipc.hello import Hello, LineCall, LineFacts, TickHello
+from gateway.ipc.line_messages import (
+    AnswerCall,
+    AskFailures,
+    DialDigits,
+    DropCall,
+    ReferCall,
+    RingCall,
+    ShowCaller,
+    StopLine,
+)
+from gateway.ipc.rpc import Peer, connect
+from gateway.line.line_plan import LinePlan
+from gateway.rtp import g722
+from gateway.rtp.callees import LOOPBACK, Callees
+from gateway.rtp.media_pass import MediaPass
+from gateway.rtp.socket_pair import Arrival
+from model import json_log
+from model.tasks import Tasks, failures, watch_loop
+
+HALL_BACK_WITHIN_S: Final = 5.0
+RETRY_S: Final = 0.05
+RETRY_AT_MOST_S: Final = 1.0
+GOODBYE_S: Final = 1.0
+"""How long a stopping line waits for the answers to its BYEs."""
+WATCH_S: Final = 1.0
+SEND_AFTER_S: Final = 0.01
+"""After a tick: when its sound goes out."""
+MOST_TICKS_AT_ONCE: Final = 5
+"""Ticks made up for after a stall; what lies further back is gone."""
+REPORT_EVERY: Final = 10
+"""Ticks between two looks at which RTCP reports are due."""
+
+log = structlog.get_logger("rtp")
+
+
+class RtpLine:
+    """The process's one object. `run` returns after `stop`, with every call ended."""
+
+    def __init__(self, plan: LinePlan) -> None:
+        self.plan = plan
+        self.ticks_dropped = 0
+        self.ticks_late = 0
+        self._pass = MediaPass(plan.rate_hz, plan.capacity, Arrival())
+        self._callees = Callees(plan, self._pass, self)
+        self._front: Peer | None = None
+        self._hall: Peer | None = None
+        self._hall_gone: asyncio.TimerHandle | None = None
+        self._ticks: socket.socket | None = None
+        self._stop_asked = asyncio.Event()
+        self._tasks = Tasks()
+
+    async def run(self) -> None:
+        """Serves until `stop`. Raises `LineError` when its SIP port is taken."""
+        watch_loop()
+        await self._callees.open()
+        self._tasks.lasting(lambda: self._keep(self._join_front), "rtp.front")
+        self._tasks.lasting(lambda: self._keep(self._join_hall), "rtp.hall")
+        self._tasks.lasting(self._watch, "rtp.watch")
+        self._tasks.vital(self._tick_on, "rtp.ticks")  # without it nobody hears anything
+        log.info("line.up", kind=self.plan.kind, sip_port=self._callees.sip_port, hall=self.plan.hall)
+        try:
+            await self._stop_asked.wait()
+        finally:
+            await self._callees.stop(GOODBYE_S)
+            await self._tasks.stop()
+            for peer in (self._front, self._hall):
+                if peer is not None:
+                    peer.close()
+            self._lose_ticks()
+            self._pass.close()
+            await self._callees.close()
+
+    def stop(self) -> None:
+        """BYE to every call, then the end."""
+        self._stop_asked.set()
+
+    # ── connections ──────────────────────────────────────────────────────────────────────────────────
+
+    async def _keep(self, join: Callable[[], Awaitable[None]]) -> None:
+        """Joins again whenever the connection is lost."""
+        pause = RETRY_S
+        while True:
+            with contextlib.suppress(RpcError, OSError):
+                before = time.monotonic()
+                await join()
+                if time.monotonic() - before > 1.0:
+                    pause = RETRY_S
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, RETRY_AT_MOST_S)
+
+    def _hello(self) -> Hello:
+        plan = self.plan
+        calls = tuple(
+            LineCall(call.call_id, call.number, call.slot) for call in self._callees.by_call.values()
+        )
+        facts = LineFacts(plan.kind, plan.rate_hz, plan.hall, plan.capacity, calls, self._callees.sip_port)
+        return Hello("line", plan.name, plan.token, line=facts)
+
+    async def _join_front(self) -> None:
+        handlers = [
+            DropCall.handled_by(self._drop),
+            StopLine.handled_by(self._line_stop),
+            AskFailures.handled_by(self._failures),
+        ]
+        self._front = front = await connect(self.plan.runtime.front, self._hello(), handlers)
+        await front.closed.wait()
+        log.warning("front.lost")
+
+    async def _join_hall(self) -> None:
+        handlers = [
+            AnswerCall.handled_by(self._answer),
+            RingCall.handled_by(self._ring),
+            DropCall.handled_by(self._drop),
+            ReferCall.handled_by(self._refer),
+            DialDigits.handled_by(self._dial),
+            ShowCaller.handled_by(self._show),
+        ]
+        hall = await connect(self.plan.runtime.hall(self.plan.hall), self._hello(), handlers)
+        try:
+            self._connect_ticks()
+            self._hall = hall
+            if self._hall_gone is not None:
+                self._hall_gone.cancel()
+                self._hall_gone = None
+            for callee in self._callees.by_call.values():
+                self._callees.tell_started(callee, resumed=True)
+            await hall.closed.wait()
+        finally:
+            hall.close()
+            self._hall = None
+            self._lose_ticks()
+            self.expect_hall()
+
+    def expect_hall(self) -> None:
+        """See `LineHouse`: calls wait `HALL_BACK_WITHIN_S`, in silence."""
+        if self._hall is None and self._hall_gone is None and not self._stop_asked.is_set():
+            log.warning("hall.lost", calls=len(self._callees.by_call))
+            loop = asyncio.get_running_loop()
+            self._hall_gone = loop.call_later(HALL_BACK_WITHIN_S, self._give_hall_up)
+
+    def _give_hall_up(self) -> None:
+        self._hall_gone = None
+        for callee in list(self._callees.by_call.values()):
+            callee.hang_up(CallEnding(End.HALL_DIED), 503)
+
+    def _connect_ticks(self) -> None:
+        plan = self.plan
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        try:
+            sock.setblocking(False)
+            sock.connect(str(plan.runtime.ticks(plan.hall)))
+            sock.send(told(TickHello(plan.name, plan.rate_hz, plan.token)))
+        except OSError:
+            sock.close()
+            raise
+        self._ticks = sock
+        asyncio.get_running_loop().add_reader(sock, self._answered)
+
+    def _lose_ticks(self) -> None:
+        if self._ticks is not None:
+            asyncio.get_running_loop().remove_reader(self._ticks)
+            self._ticks.close()
+            self._ticks = None
+            self._pass.lose_hall()
+
+    # ── what the hall and the front ask ──────────────────────────────────────────────────────────────
+
+    async def _answer(self, _: Peer, asked: AnswerCall) -> None:
+        self._callees.named(asked.call_id).accept()
+
+    async def _ring(self, _: Peer, asked: RingCall) -> None:
+        self._callees.named(asked.call_id).ring()
+
+    async def _drop(self, _: Peer, asked: DropCall) -> None:
+        self._callees.named(asked.call_id).hang_up(asked.how, asked.status)
+
+    async def _refer(self, _: Peer, asked: ReferCall) -> None:
+        try:
+            self._callees.named(asked.call_id).refer(asked.target)
+        except ValueError as error:
+            raise RpcError(f"call {asked.call_id}: {error}") from None
+
+    async def _dial(self, _: Peer, asked: DialDigits) -> None:
+        callee = self._callees.named(asked.call_id)
+        if not 1 <= len(asked.digits) <= 32 or set(asked.digits) - set("0123456789ABCD*#"):
+            raise RpcError(f"{asked.digits!r} cannot be dialled: 1 to 32 of 0-9, A-D, *, #")
+        try:
+            callee.dial(asked.digits)
+        except ValueError as error:
+            raise RpcError(f"call {asked.call_id}: {error}") from None
+
+    async def _show(self, _: Peer, asked: ShowCaller) -> None:
+        """A telephone has no screen."""
+
+    async def _line_stop(self, _: Peer, __: StopLine) -> None:
+        self.stop()
+
+    async def _failures(self, _: Peer, __: AskFailures) -> dict[str, int]:
+        return dict(failures)
+
+    def tell_hall(self, message: Tell) -> None:
+        """See `LineHouse`."""
+        if self._hall is not None:
+            self._hall.tell(message)
+
+    def tell_both(self, message: Tell) -> None:
+        """See `LineHouse`."""
+        for peer in (self._hall, self._front):
+            if peer is not None:
+                peer.tell(message)
+
+    # ── the clock ────────────────────────────────────────────────────────────────────────────────────
+
+    async def _tick_on(self) -> None:
+        """Each 20 ms while a call has sound: a tick, and half a tick later what the hall answered to it."""
+        while True:
+            if not self._pass.calls:
+                await self._pass.begins()
+                done = int(time.monotonic() / tick.FRAME_S)
+            await _until((done + 1) * tick.FRAME_S)
+            due = int(time.monotonic() / tick.FRAME_S) - done
+            if due < 1:  # the loop was early by a rounding
+                continue
+            self.ticks_late += max(0, due - 1)
+            if due > MOST_TICKS_AT_ONCE:
+                done += due - MOST_TICKS_AT_ONCE
+            for number in range(done + 1, done + min(due, MOST_TICKS_AT_ONCE) + 1):
+                if number > done + 1:  # the frame before this one is overdue
+                    self._pass.owe(number - 1, answered=self._ticks is not None)
+                self._tick()
+                done = number
+            if done % REPORT_EVERY == 0:
+                self._pass.report(done)
+            await _until(done * tick.FRAME_S + SEND_AFTER_S)
+            self._pass.owe(done, answered=self._ticks is not None)
+
+    def _tick(self) -> None:
+        packet = self._pass.hear()
+        if packet is None or self._ticks is None:
+            return
+        try:
+            self._ticks.send(packet)
+            self._pass.note_ticked()
+        except BlockingIOError:
+            self.ticks_dropped += 1
+        except OSError:
+            pass  # the hall went; its connection says so
+
+    def _answered(self) -> None:
+        while self._ticks is not None:
+            try:
+                packet = self._ticks.recv(tick.MAX_PACKET)
+                if not packet:
+                    raise ConnectionResetError("the hall closed the tick socket")
+                self._pass.take(packet)
+            except BlockingIOError:
+                return
+            except LineError as error:
+                log.warning("ticks.broken", error=str(error))
+            except OSError:
+                self._lose_ticks()
+                if self._hall is not None:
+                    self._hall.close()
+
+    async def _watch(self) -> None:
+        """Once a second: a caller from whom nothing comes is gone."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            now, gone_s = time.monotonic(), self.plan.rtp_timeout_s
+            for callee in list(self._callees.by_call.values()):
+                silent_s = self._callees.silent_s(callee, now)
+                if gone_s and silent_s >= gone_s:
+                    log.warning("line.caller_gone", call_id=callee.call_id, silent_s=round(silent_s, 1))
+                    callee.hang_up(CallEnding(End.SOUND_STOPPED, f"{gone_s:g} s"))
+            if self.ticks_dropped:
+                log.warning("line.ticks_dropped", count=self.ticks_dropped)
+                self.ticks_dropped = 0
+
+
+async def _until(at: float) -> None:
+    """Sleeps until `time.monotonic()` is `at`."""
+    await asyncio.sleep(max(0.0, at - time.monotonic()))
+
+
+async def _main(line: RtpLine) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, line.stop)
+    gc.collect()
+    gc.freeze()  # what was imported stays; the collector need not walk it in the middle of a tick
+    await line.run()
+
+
+@click.command()
+@click.option("--name", required=True, help="this line's name, such as r0")
+@click.option("--kind", type=click.Choice(["narrow", "wide"]), required=True)
+@click.option("--hall", required=True, help="the hall that has its calls, such as hall0")
+@click.option("--runtime", "runtime_dir", required=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--capacity", default=64, show_default=True, help="calls that it takes")
+@click.option("--rtp-port", default=0, help="the first of its ports; 0: a random block")
+@click.option("--media-address", default=LOOPBACK, show_default=True, help="where RTP is bound")
+def main(
+    name: str,
+    kind: Literal["narrow", "wide"],
+    hall: str,
+    runtime_dir: Path,
+    capacity: int,
+    rtp_port: int,
+    media_address: str,
+) -> None:
+    """One line for telephones, without pjsua2."""
+    try:
+        json_log.configure(name)
+        runtime = Runtime(runtime_dir)
+        token = os.environ.get("VOICEGATE_BOOT_TOKEN") or runtime.token()
+        if kind == "wide":
+            g722.load()
+        plan = LinePlan(
+            name,
+            kind,
+            hall,
+            runtime,
+            token,
+            capacity=capacity,
+            rtp_port=rtp_port,
+            media_address=media_address,
+        )
+        asyncio.run(_main(RtpLine(plan)))
+    except VoicegateError as error:
+        raise SystemExit(f"{name}: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

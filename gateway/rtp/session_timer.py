@@ -1,0 +1,59 @@
+"""Session timers (RFC 4028), as the one who was called: whether the other side is still there.
+
+Who refreshes is what the caller's request says, else the caller where it can, else we do. Without a
+`Session-Expires` in the request there is no timer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from gateway.edge.sip_message import Request
+from gateway.edge.transaction import Timer
+
+LEAST_S: Final = 90
+"""The shortest that we take (§4)."""
+_EXPIRES: Final = re.compile(r"(\d{1,9})\s*(?:;\s*refresher\s*=\s*(ua[cs]))?", re.IGNORECASE)
+
+
+class SessionTimer:
+    """One call's. `refresh` is called when it is our turn, `expired` when the caller has not come."""
+
+    __slots__ = ("_expired", "_refresh", "_timer")
+
+    def __init__(self, refresh: Callable[[], None], expired: Callable[[], None]) -> None:
+        self._refresh = refresh
+        self._expired = expired
+        self._timer = Timer()
+
+    @staticmethod
+    def too_short(request: Request) -> bool:
+        """Whether the request wants shorter refreshes than we take: 422, with our `Min-SE`."""
+        wanted = _EXPIRES.match(request.headers.get("Session-Expires") or "")
+        return wanted is not None and int(wanted[1]) < LEAST_S and "timer" in request.supported
+
+    def agree(self, request: Request) -> Mapping[str, str]:
+        """What the 2xx to this INVITE or UPDATE says; the time begins anew."""
+        wanted = _EXPIRES.match(request.headers.get("Session-Expires") or "")
+        if wanted is None:
+            self._timer.cancel()
+            return {}
+        expires_s = max(LEAST_S, int(wanted[1]))
+        knows = "timer" in request.supported
+        refresher = (wanted[2] or ("uac" if knows else "uas")).lower() if knows else "uas"
+        self.start(expires_s, ours=refresher == "uas")
+        said = {"Session-Expires": f"{expires_s};refresher={refresher}"}
+        return said | {"Require": "timer"} if refresher == "uac" else said
+
+    def start(self, expires_s: int, *, ours: bool) -> None:
+        """The session lasts so long from now. `ours`: we refresh, half-way (§10)."""
+        if ours:
+            self._timer.start(expires_s / 2, self._refresh)
+        else:
+            self._timer.start(expires_s - min(32, expires_s / 3), self._expired)
+
+    def stop(self) -> None:
+        """The call is over."""
+        self._timer.cancel()

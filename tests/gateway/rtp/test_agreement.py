@@ -1,0 +1,199 @@
+"""Offers that callers write, and what is agreed on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.edge import packing, sdp
+from gateway.rtp.agreement import Agreement, CodecName, Describer, NoAgreement
+
+NARROW: list[CodecName] = ["PCMU", "PCMA"]
+WIDE: list[CodecName] = ["G722", "PCMU", "PCMA"]
+SESSION = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n"
+
+
+def describer(codecs: list[CodecName] | None = None) -> Describer:
+    return Describer("127.0.0.1", 30_000, codecs or NARROW, 42)
+
+
+def answered(media: str, codecs: list[CodecName] | None = None) -> tuple[str, Agreement]:
+    return describer(codecs).answer(SESSION + media.replace("\n", "\r\n"))
+
+
+AUDIO = "m=audio 4000 RTP/AVP 8 0 101\na=rtpmap:101 telephone-event/8000\n"
+
+
+def test_the_callers_first_codec_that_we_have_is_taken() -> None:
+    text, agreed = answered(AUDIO)
+    assert (agreed.codec, agreed.sent_as, agreed.rate_hz) == ("PCMA", 8, 8_000)
+    assert agreed.peer == ("192.0.2.1", 4000)
+    assert agreed.peer_rtcp == ("192.0.2.1", 4001)
+    assert "m=audio 30000 RTP/AVP 8 101\r\n" in text
+    assert (agreed.event, agreed.takes_events) == (101, frozenset({101}))
+    assert (agreed.sending, agreed.receiving) == (True, True)
+    assert "a=ptime" not in text
+
+
+def test_a_wide_line_takes_g722_and_its_clock() -> None:
+    _, agreed = answered("m=audio 4000 RTP/AVP 9 0\n", WIDE)
+    assert (agreed.codec, agreed.rate_hz) == ("G722", 16_000)
+    assert dict(agreed.takes) == {9: "G722"}
+
+
+def test_a_codec_on_a_dynamic_type_is_sent_and_taken_on_it() -> None:
+    text, agreed = answered("m=audio 4000 RTP/AVP 97\na=rtpmap:97 pcmu/8000\n")
+    assert (agreed.sent_as, agreed.takes[97]) == (97, "PCMU")
+    assert "a=rtpmap:97 PCMU/8000\r\n" in text
+
+
+def test_either_law_is_taken_whichever_was_agreed() -> None:
+    _, agreed = answered("m=audio 4000 RTP/AVP 0\n")
+    assert agreed.takes[8] == "PCMA"
+
+
+def test_without_telephone_event_keys_are_taken_on_101_and_none_are_sent() -> None:
+    text, agreed = answered("m=audio 4000 RTP/AVP 0\n")
+    assert (agreed.event, agreed.takes_events) == (None, frozenset({101}))
+    assert "telephone-event" not in text
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "sending", "receiving"),
+    [
+        ("sendrecv", "sendrecv", True, True),
+        ("sendonly", "recvonly", False, True),
+        ("recvonly", "sendonly", True, False),
+        ("inactive", "inactive", False, False),
+    ],
+)
+def test_a_direction_is_answered_by_its_mirror(
+    theirs: str, ours: str, sending: bool, receiving: bool
+) -> None:
+    text, agreed = answered(f"{AUDIO}a={theirs}\n")
+    assert f"a={ours}\r\n" in text
+    assert (agreed.sending, agreed.receiving) == (sending, receiving)
+
+
+def test_a_direction_of_the_session_holds_where_the_section_says_none() -> None:
+    text, agreed = describer().answer(SESSION + "a=sendonly\r\n" + AUDIO.replace("\n", "\r\n"))
+    assert not agreed.sending
+    assert "a=recvonly\r\n" in text
+
+
+def test_the_address_0_0_0_0_is_a_hold() -> None:
+    _, agreed = describer().answer(
+        (SESSION + AUDIO.replace("\n", "\r\n")).replace("192.0.2.1\r\nt", "0.0.0.0\r\nt")
+    )
+    assert not agreed.sending
+
+
+@pytest.mark.parametrize(
+    ("asked", "packet_ms", "said"),
+    [
+        ("a=ptime:30\n", 30, 30),
+        ("a=ptime:10\n", 10, 10),
+        ("a=ptime:5\n", 10, 10),
+        ("a=ptime:500\n", 120, 120),
+        ("a=ptime:60\na=maxptime:40\n", 40, 40),
+        ("a=maxptime:10\n", 10, 10),
+        ("a=ptime:25.5\n", 20, 20),
+        ("a=ptime:x\n", 20, None),
+    ],
+)
+def test_packets_are_as_long_as_the_caller_wants_and_the_answer_says_so(
+    asked: str, packet_ms: int, said: int | None
+) -> None:
+    text, agreed = answered(AUDIO + asked)
+    assert agreed.packet_ms == packet_ms
+    assert (f"a=ptime:{said}\r\n" in text) == (said is not None)
+
+
+def test_comfort_noise_is_taken_where_it_is_offered() -> None:
+    text, agreed = answered("m=audio 4000 RTP/AVP 0 13\n")
+    assert "m=audio 30000 RTP/AVP 0 13\r\n" in text
+    assert agreed.takes_noise == frozenset({13})
+
+
+def test_rtcp_goes_where_it_is_wanted() -> None:
+    _, agreed = answered(AUDIO + "a=rtcp:5005 IN IP4 192.0.2.9\n")
+    assert agreed.peer_rtcp == ("192.0.2.9", 5005)
+    text, agreed = answered(AUDIO + "a=rtcp-mux\n")
+    assert agreed.peer_rtcp == agreed.peer
+    assert "a=rtcp-mux\r\n" in text
+
+
+def test_all_sections_are_answered_and_one_is_on() -> None:
+    text, agreed = answered(
+        "m=video 9 RTP/AVP 96\nm=audio 0 RTP/AVP 0\nm=audio 4000 RTP/AVPF 0\nm=audio 4002 RTP/AVP 0\n"
+    )
+    assert [line for line in text.split("\r\n") if line.startswith("m=")] == [
+        "m=video 0 RTP/AVP 96",
+        "m=audio 0 RTP/AVP 0",
+        "m=audio 30000 RTP/AVPF 0",
+        "m=audio 0 RTP/AVP 0",
+    ]
+    assert agreed.peer == ("192.0.2.1", 4000)
+
+
+@pytest.mark.parametrize(
+    "media",
+    [
+        "",
+        "m=audio 0 RTP/AVP 0\n",
+        "m=audio 4000 RTP/SAVP 0\n",
+        "m=audio 4000 RTP/AVP 9 18\n",
+        "m=video 9 RTP/AVP 0\n",
+    ],
+)
+def test_where_there_is_nothing_to_talk_in_that_is_said(media: str) -> None:
+    with pytest.raises(NoAgreement, match="PCMU, PCMA"):
+        answered(media)
+
+
+def test_the_version_counts_changes_and_nothing_else() -> None:
+    mine = describer()
+    offer = SESSION + AUDIO.replace("\n", "\r\n")
+    first, _ = mine.answer(offer)
+    again, _ = mine.answer(offer)
+    held, _ = mine.answer(offer + "a=sendonly\r\n")
+    assert first == again == first.replace("o=- 42 2", "o=- 42 1")
+    assert "o=- 42 1 " in first
+    assert "o=- 42 2 " in held
+    assert mine.again() == held
+
+
+def test_our_offer_is_understood_by_ourselves() -> None:
+    offer = describer(WIDE).offer()
+    text, theirs = Describer("192.0.2.7", 5000, NARROW, 7).answer(offer)
+    ours = describer(WIDE).answered(text)
+    assert (theirs.codec, ours.codec) == ("PCMU", "PCMU")
+    assert ours.peer == ("192.0.2.7", 5000)
+    assert ours.event == theirs.event == 101
+
+
+@pytest.mark.parametrize("kind", [96, 101])
+def test_keys_come_on_the_type_of_the_offer_or_of_the_answer(kind: int) -> None:
+    answer = SESSION + f"m=audio 4000 RTP/AVP 0 {kind}\r\na=rtpmap:{kind} telephone-event/8000\r\n"
+    agreed = describer().answered(answer)
+    assert agreed.takes_events == frozenset({101, kind})
+    assert agreed.event == kind
+
+
+def test_what_the_edge_makes_of_an_offer_is_enough() -> None:
+    """Through the edge's own rewriting, both ways."""
+    written = (
+        SESSION + "m=video 5 RTP/AVP 96\r\nm=audio 4000 RTP/AVP 111 9 0 8 13 101\r\n"
+        "a=rtpmap:111 opus/48000/2\r\na=rtpmap:101 telephone-event/8000\r\na=ptime:40\r\na=sendonly\r\n"
+    ).encode()
+    lean = packing.for_line(sdp.lean(written))
+    text, agreed = describer().answer(lean.decode())
+    back = packing.for_caller(written, text.encode())
+    assert back == text.encode()  # nothing is left to put right
+    assert (agreed.codec, agreed.packet_ms, agreed.sending) == ("PCMU", 40, False)
+
+
+def test_an_agreement_names_the_same_thing_for_everyone() -> None:
+    fields: dict[str, Any] = {name: getattr(answered(AUDIO)[1], name) for name in Agreement.__slots__}
+    assert Agreement(**fields) == answered(AUDIO)[1]
