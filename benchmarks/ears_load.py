@@ -24,9 +24,9 @@ import soxr
 
 from benchmarks.ears_sounds import WHISPER_HZ, Prompt, g711
 from benchmarks.turn_ends import AFTER_S, LEAD_S, HeardCaller, LineUtterance, heard
-from gateway.hall.audio import FRAME_S
-from gateway.hall.call_ear import APPEND_FRAMES
-from gateway.hall.turns import TurnEvent, Turns
+from gateway.hall.calls.call_ear import APPEND_FRAMES
+from gateway.hall.media.audio import FRAME_S
+from gateway.hall.media.turns import TurnEvent, Turns
 from model.api import RATE_HZ, EarlyHearing, Floats
 from model.ears import ONE_THREAD
 from model.ears.ears_client import Ears

@@ -29,9 +29,9 @@ from consent.data_dir import default_data_dir
 from consent.models.model_files import models_dir
 from consent.whisper.features import RATE_HZ as WHISPER_HZ
 from consent.whisper.whisper import MANY, Whisper
-from gateway.hall.audio import HOUSE_HZ, Floats, VoiceActivity
-from gateway.hall.caller_language import ENOUGH_S, MORE_S
-from gateway.hall.turns import TurnEvent, Turns
+from gateway.hall.dialogue.caller_language import ENOUGH_S, MORE_S
+from gateway.hall.media.audio import HOUSE_HZ, Floats, VoiceActivity
+from gateway.hall.media.turns import TurnEvent, Turns
 from model.ears import language_choice
 from model.ears.language_choice import chosen
 from tests.model.embedded.callers import LANGUAGES, Utterance, prompts

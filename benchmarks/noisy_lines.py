@@ -6,11 +6,11 @@ after the other, each at a level of its own; then there is pink noise. Levels ar
 talk for a minute over the noise, and each onset ducks our voice, each turn cuts it, for nothing. Then a
 caller says a sentence every six seconds while we listen: onsets and ends, against the same caller on a quiet
 line. All of it over G.711 (mu-law), 20 ms by 20 ms through the hall's voice activity and its `Turns`, as
-`gateway/hall/tick_pass.py` calls them; without words, which the clock's rules do not need.
+`gateway/hall/calls/tick_pass.py` calls them; without words, which the clock's rules do not need.
 
 The third way has the judge hear what WebRTC's suppressor leaves: it is why nothing does. The fourth, while we
-talk, asks the ears for words as the hall does for an engine that does not (`gateway/hall/early_words.py`,
-Whisper's tiny.en), whose decodes take the CPU time that they take here.
+talk, asks the ears for words as the hall does for an engine that does not (Whisper's tiny.en,
+`gateway/hall/dialogue/early_words.py`); its decodes take the CPU time that they take here.
 
 Then callers interrupt us in English, in noise: how many cut us, and how soon, by the clock and by words.
 """
@@ -34,11 +34,11 @@ from benchmarks.turn_ends import ON_ITS_WAY_S, Recognise, recogniser
 from consent.data_dir import default_data_dir
 from consent.models.model_files import models_dir
 from gateway.cli import caller_sound
-from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, Rows, VoiceActivity
-from gateway.hall.call_ear import APPEND_FRAMES
-from gateway.hall.early_words import EarlyWords
-from gateway.hall.noise import NoiseFloor
-from gateway.hall.turns import TurnEvent, Turns
+from gateway.hall.calls.call_ear import APPEND_FRAMES
+from gateway.hall.dialogue.early_words import EarlyWords
+from gateway.hall.media.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, Rows, VoiceActivity
+from gateway.hall.media.noise import NoiseFloor
+from gateway.hall.media.turns import TurnEvent, Turns
 from gateway.rtp.rate_changer import RateChanger
 from model.ears.ears_client import Ears
 from model.ears.words_heard import Words

@@ -24,7 +24,7 @@ from pathlib import Path
 import click
 
 from gateway.config.runtime import Runtime
-from gateway.hall.ticks import TickLine
+from gateway.hall.calls.ticks import TickLine
 from gateway.ipc import tick
 from gateway.ipc.line_messages import AnswerCall, CallConfirmed, CallStarted
 from gateway.line.line_plan import CAPACITY

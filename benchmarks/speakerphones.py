@@ -25,9 +25,9 @@ import click
 import numpy as np
 import structlog
 
-from gateway.hall.audio import FRAME_S, Floats, VoiceActivity
-from gateway.hall.echo import LOOK_S, Cancellers, EchoGuard, EchoStage, likeness
-from gateway.hall.rate import CAPACITY
+from gateway.hall.media.audio import FRAME_S, Floats, VoiceActivity
+from gateway.hall.media.echo import LOOK_S, Cancellers, EchoGuard, EchoStage, likeness
+from gateway.hall.media.rate import CAPACITY
 from tests.gateway.hall.speakerphone import Delay, Scene, Witnessed, prompts, steady, witness
 from tests.gateway.hall.virtual_hall import House
 from tests.house_time import HouseLoop

@@ -5,8 +5,8 @@ telephone numbers put together from the same speaker's digits, with pauses of .3
 Synthetic callers say the demo plan's phrases, which is what a plan answers. All of it over G.711 (mu-law),
 20 ms by 20 ms through the hall's own voice activity, its `Turns` and the engine's `Listening`; words by
 Whisper's tiny.en. The last rows are of an engine that hears nothing early (Chroma): the hall asks the ears,
-and knows no plan (`gateway/hall/early_words.py`). Time is the sound's: what a decode takes is the CPU time
-that it took here, as on a core that waits for it.
+and knows no plan (`gateway/hall/dialogue/early_words.py`). Time is the sound's: what a decode takes is the
+CPU time that it took here, as on a core that waits for it.
 
 A turn is *cut* when it is ended while the caller has more to say. The wait is from the last sound to the end
 of the turn. The rows: the clock alone, as before words; then words, with several waits.
@@ -36,10 +36,10 @@ from consent.models.model_files import models_dir
 from consent.whisper.features import RATE_HZ as WHISPER_HZ
 from consent.whisper.whisper import ENGLISH as WHISPER
 from consent.whisper.whisper import Whisper
-from gateway.hall.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, VoiceActivity
-from gateway.hall.call_ear import APPEND_FRAMES
-from gateway.hall.early_words import told_by
-from gateway.hall.turns import TurnEvent, TurnRules, Turns
+from gateway.hall.calls.call_ear import APPEND_FRAMES
+from gateway.hall.dialogue.early_words import told_by
+from gateway.hall.media.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, VoiceActivity
+from gateway.hall.media.turns import TurnEvent, TurnRules, Turns
 from gateway.rtp.rate_changer import RateChanger
 from model.api import EarlyHearing
 from model.ears.ears_client import Ears

@@ -15,9 +15,9 @@ from consent.grants.revocation_feed import RevocationFeed
 from gateway.config import settings
 from gateway.config.paths import grant_keys_path, mark_keys_path, redis_url_for
 from gateway.config.runtime import runtime_for
+from gateway.hall.calls.tick_pass import Floor
+from gateway.hall.dialogue.scribe import Scribe
 from gateway.hall.hall import Hall
-from gateway.hall.scribe import Scribe
-from gateway.hall.tick_pass import Floor
 from gateway.store.sessions import Sessions
 from model import json_log
 from model.client import EngineClient

@@ -19,9 +19,9 @@ from consent.grants.revocation import Revocation
 from consent.grants.revocation_feed import RevocationFeed
 from gateway.dialplan import Route
 from gateway.errors import RpcError
-from gateway.hall.call import AskFront, Call
-from gateway.hall.clocks import Clocks
-from gateway.hall.inbox import CallEnded
+from gateway.hall.calls.call import AskFront, Call
+from gateway.hall.parts.clocks import Clocks
+from gateway.hall.parts.inbox import CallEnded
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hall_messages import PROMPTS, FollowRoute, GrantRenewal, RenewGrant, RouteGrant, SpokenUnder
 from model.tasks import failed, race

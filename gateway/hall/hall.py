@@ -21,23 +21,23 @@ from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.dialplan import Disclosure
 from gateway.errors import RpcError
-from gateway.hall.audio import HOUSE_HZ
-from gateway.hall.call import Call
-from gateway.hall.call_ear import CallEar
-from gateway.hall.call_line import CallLine
-from gateway.hall.call_notes import CallNotes
-from gateway.hall.clocks import Clocks
+from gateway.hall.calls.call import Call
+from gateway.hall.calls.call_ear import CallEar
+from gateway.hall.calls.tick_pass import Floor, Seat
+from gateway.hall.calls.ticks import TickServer
+from gateway.hall.dialogue.call_notes import CallNotes
+from gateway.hall.dialogue.memory import Item, Memory, is_message
+from gateway.hall.dialogue.prompts import Prompts, render_all
+from gateway.hall.dialogue.scribe import Scribe
+from gateway.hall.dialogue.speech import FILLER, Speech
 from gateway.hall.grants import Grants
-from gateway.hall.inbox import Inbox, Transferred
-from gateway.hall.licence import Licence
-from gateway.hall.memory import Item, Memory, is_message
-from gateway.hall.perform import perform
-from gateway.hall.playout import Playout
-from gateway.hall.prompts import Prompts, render_all
-from gateway.hall.scribe import Scribe
-from gateway.hall.speech import FILLER, Speech
-from gateway.hall.tick_pass import Floor, Seat
-from gateway.hall.ticks import TickServer
+from gateway.hall.media.audio import HOUSE_HZ
+from gateway.hall.parts.call_line import CallLine
+from gateway.hall.parts.clocks import Clocks
+from gateway.hall.parts.inbox import Inbox, Transferred
+from gateway.hall.parts.licence import Licence
+from gateway.hall.parts.playout import Playout
+from gateway.hall.verbs.perform import perform
 from gateway.hall.withdrawn import Withdrawn
 from gateway.ipc.codec import from_json, to_json
 from gateway.ipc.ending import CallEnding, End

@@ -1,9 +1,10 @@
 """How a call ends: one set of words for the page, Redis, SQL, the logs and the metrics.
 
 Whoever ends a call says so once, by a `CallEnding`, and hands it on as it is. Which one holds when several
-say so is decided in one place: by the call's hall, where the first word stays (`gateway.hall.inbox`), and by
-the front for a call that no hall has any more (`gateway.front.closing`). Lines, edge and page repeat what
-they are told. Lines import this module: it knows nothing else.
+say so is decided in one place: by the call's hall, where the first word stays
+(`gateway.hall.parts.inbox`), and by the front for a call that no hall has any more
+(`gateway.front.closing`). Lines, edge and page repeat what they are told.
+Lines import this module: it knows nothing else.
 """
 
 from __future__ import annotations

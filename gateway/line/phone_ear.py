@@ -14,6 +14,8 @@ LOUD: Final = 300
 ONSET_FRAMES: Final = 5
 """Frames of silence before a loud one, that it counts as a beginning: pauses inside words are shorter."""
 SPAN_S: Final = FRAME_MS / 1000
+LOUDEST: Final = (1 << 15) - 1
+"""What a sample of a frame holds."""
 
 
 def is_loud(pcm: bytes) -> bool:
@@ -24,7 +26,7 @@ def is_loud(pcm: bytes) -> bool:
 def mixed(one: bytes, other: bytes) -> bytes:
     """Two frames of int16, one over the other."""
     pairs = zip(array.array("h", one), array.array("h", other), strict=True)
-    return array.array("h", [max(-32768, min(32767, a + b)) for a, b in pairs]).tobytes()
+    return array.array("h", [max(-LOUDEST - 1, min(LOUDEST, a + b)) for a, b in pairs]).tobytes()
 
 
 class PhoneEar(PcmPort):

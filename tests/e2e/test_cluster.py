@@ -30,12 +30,12 @@ from gateway.config.settings import Settings
 from gateway.dialplan import Route
 from gateway.front.engine_door import engine_door, redeem_door, withdrawn_door
 from gateway.front.grant_door import GrantDoor
-from gateway.hall.call_line import CallLine
-from gateway.hall.licence import Licence
-from gateway.hall.memory import Memory
-from gateway.hall.playout import Playout
-from gateway.hall.prompts import Prompts
-from gateway.hall.speech import Speech
+from gateway.hall.dialogue.memory import Memory
+from gateway.hall.dialogue.prompts import Prompts
+from gateway.hall.dialogue.speech import Speech
+from gateway.hall.parts.call_line import CallLine
+from gateway.hall.parts.licence import Licence
+from gateway.hall.parts.playout import Playout
 from gateway.ipc.front_messages import WithdrawnVoices
 from gateway.run.office_child import office_place
 from gateway.run.prepare import prepare

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gateway.hall.audio import Floats
+from gateway.hall.media.audio import Floats
 from gateway.line.telephone_event import EVENT
 from tests.e2e.gateway_process import House
 from tests.gateway.hall.key_sounds import dialled_sound

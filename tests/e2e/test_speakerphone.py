@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soxr
 
-from gateway.hall.audio import Floats
+from gateway.hall.media.audio import Floats
 from tests.e2e.gateway_process import House
 from tests.gateway.hall.speakerphone import Room, levelled, steady
 from tests.gateway.line.rawphone import RawPhone

@@ -42,7 +42,7 @@ def test_nothing_imports_the_packages_that_the_files_come_from() -> None:
         "for name in ('silero_vad', 'resemblyzer', 'torch'): sys.modules[name] = None\n"
         "import numpy as np\n"
         "from consent.checks.sound import voice_activity\n"
-        "from gateway.hall.audio import VoiceActivity\n"
+        "from gateway.hall.media.audio import VoiceActivity\n"
         "import consent.checks.speaker\n"
         "VoiceActivity(1); print(voice_activity(np.zeros(16_000, np.float32)).max() < 0.5)\n"
     )

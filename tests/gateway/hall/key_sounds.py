@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gateway.hall.audio import Floats
-from gateway.hall.key_tones import HIGH_HZ, KEYS, LOW_HZ
+from gateway.hall.media.audio import Floats
+from gateway.hall.media.key_tones import HIGH_HZ, KEYS, LOW_HZ
 
 RATE_HZ = 8_000
 

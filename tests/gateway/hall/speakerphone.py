@@ -18,7 +18,7 @@ import numpy as np
 import soxr
 
 from gateway.dialplan import Answer, Converse
-from gateway.hall.audio import FRAME_S, HOUSE_HZ, Floats
+from gateway.hall.media.audio import FRAME_S, HOUSE_HZ, Floats
 from tests.gateway.hall import virtual_hall
 from tests.gateway.hall.virtual_hall import DISCLOSE, House, Phone
 from watermark.pcm import bytes_from_float, float_from_bytes

@@ -7,7 +7,7 @@ import wave
 import numpy as np
 import pytest
 
-from gateway.hall.audio import VAD_HZ, VAD_WINDOW, VoiceActivity
+from gateway.hall.media.audio import VAD_HZ, VAD_WINDOW, VoiceActivity
 from gateway.rtp.rate_changer import FILTER_DELAY_S, RateChanger
 from tests.needs import need_sounds
 from watermark.pcm import float_from_bytes

@@ -8,9 +8,9 @@ import pytest
 
 from gateway.dialplan import Answer, Converse, Hangup, Say
 from gateway.errors import RpcError
-from gateway.hall.call import Call
-from gateway.hall.inbox import INBOX, Dtmf
-from gateway.hall.rate import CAPACITY
+from gateway.hall.calls.call import Call
+from gateway.hall.media.rate import CAPACITY
+from gateway.hall.parts.inbox import INBOX, Dtmf
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hall_messages import CallClosed, Drain, EndCall, Health
 from gateway.ipc.line_messages import AnswerCall, CallLeft

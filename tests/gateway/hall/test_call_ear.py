@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import structlog
 
-from gateway.hall.audio import Floats
-from gateway.hall.call_ear import CallEar
-from gateway.hall.inbox import CallerTurn, Event, Inbox
-from gateway.hall.playout import Item, Playout
-from gateway.hall.speech import Speech
+from gateway.hall.calls.call_ear import CallEar
+from gateway.hall.dialogue.speech import Speech
+from gateway.hall.media.audio import Floats
+from gateway.hall.parts.inbox import CallerTurn, Event, Inbox
+from gateway.hall.parts.playout import Item, Playout
 from model.api import EarlyHearing
 
 FRAME_S = 0.02

@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 
 from gateway.errors import RpcError
-from gateway.hall.call_line import CallLine
-from gateway.hall.playout import Item
+from gateway.hall.parts.call_line import CallLine
+from gateway.hall.parts.playout import Item
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import Message
 from gateway.ipc.line_messages import AnswerCall, DropCall, ShowCaller, ShownState, ShownWords

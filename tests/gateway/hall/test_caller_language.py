@@ -10,7 +10,7 @@ import pytest
 from consent.grants.scope import Scope
 from gateway.dialplan import Answer, Converse, Disclose, Hangup, Route, Transfer
 from gateway.dialplan.plan_languages import UNSPOKEN
-from gateway.hall.caller_language import ENOUGH_S, MORE_S
+from gateway.hall.dialogue.caller_language import ENOUGH_S, MORE_S
 from gateway.ipc.line_messages import ReferCall
 from tests.gateway.hall import virtual_hall as scripted
 from tests.gateway.hall.virtual_hall import DISCLOSE, TOLD, House, Phone

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.dialplan import Answer, Converse, Hangup
 from gateway.dialplan.routes import Keep
-from gateway.hall.turns import TurnRules
+from gateway.hall.media.turns import TurnRules
 from gateway.ipc.hall_messages import TurnAnswered
 from gateway.ipc.line_messages import ReferCall, ShownHeard, ShownNote, ShownState, ShownWords
 from model import client

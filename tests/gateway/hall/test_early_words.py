@@ -10,8 +10,8 @@ import pytest
 
 from gateway.dialplan import Answer, Converse
 from gateway.dialplan.routes import Keep
-from gateway.hall.scribe import Scribe
-from gateway.hall.turns import TurnRules
+from gateway.hall.dialogue.scribe import Scribe
+from gateway.hall.media.turns import TurnRules
 from tests.gateway.hall import virtual_hall as scripted
 from tests.gateway.hall.test_kept_words import holds_group
 from tests.gateway.hall.virtual_hall import WORD_S, House, Phone

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import structlog
 
-from gateway.hall.inbox import INBOX, CallEnded, Dtmf, Inbox, Refused
-from gateway.hall.playout import Item, Playout
+from gateway.hall.parts.inbox import INBOX, CallEnded, Dtmf, Inbox, Refused
+from gateway.hall.parts.playout import Item, Playout
 from gateway.ipc.ending import CallEnding, End
 
 

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.hall.inspector import Inspector
+from gateway.hall.media.inspector import Inspector
 from watermark.detect import Detection
 from watermark.selfcheck import Window
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from gateway.hall.audio import Floats, VoiceActivity
-from gateway.hall.key_tones import KEYS, WINDOW, KeyTones
+from gateway.hall.media.audio import Floats, VoiceActivity
+from gateway.hall.media.key_tones import KEYS, WINDOW, KeyTones
 from tests.gateway.hall.key_sounds import RATE_HZ, key_sound, mu_law
 from tests.needs import need_sounds
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from gateway.dialplan import Answer, Converse, Gather, Hangup, Route, Say
-from gateway.hall.audio import VoiceActivity
-from gateway.hall.keypad import ONE_PRESS_S, Keypad
-from gateway.hall.rate import CAPACITY
+from gateway.hall.media.audio import VoiceActivity
+from gateway.hall.media.rate import CAPACITY
+from gateway.hall.parts.keypad import ONE_PRESS_S, Keypad
 from gateway.ipc.line_messages import KeyWay
 from tests.gateway.hall.key_sounds import dialled_sound, key_sound, mu_law
 from tests.gateway.hall.virtual_hall import House, Phone

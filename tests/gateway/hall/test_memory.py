@@ -7,8 +7,8 @@ import base64
 import numpy as np
 import pytest
 
-from gateway.hall import memory
-from gateway.hall.memory import Memory
+from gateway.hall.dialogue import memory
+from gateway.hall.dialogue.memory import Memory
 from model import events
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from gateway.dialplan import Answer, Converse
-from gateway.hall.audio import Floats
-from gateway.hall.noise import NoiseFloor
+from gateway.hall.media.audio import Floats
+from gateway.hall.media.noise import NoiseFloor
 from tests.gateway.hall.speakerphone import prompts
 from tests.gateway.hall.virtual_hall import House, Loudness
 from tests.needs import SOUNDS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 from structlog.testing import capture_logs
 
-from gateway.hall.outbox import OUTBOX, Outbox
+from gateway.hall.dialogue.outbox import OUTBOX, Outbox
 from model.client import EngineSession
 
 

@@ -90,7 +90,7 @@ def hall_classes() -> dict[str, Owned]:
     """The classes of the hall by name."""
     return {
         found.name: found
-        for path in sorted(HALL.glob("*.py"))
+        for path in sorted(HALL.rglob("*.py"))
         for found, _ in owned(path.stem, ast.parse(path.read_text()))
     }
 
@@ -150,7 +150,7 @@ def late_births(module: str, tree: ast.Module) -> Iterator[str]:
 def near_the_hall() -> list[Path]:
     """The hall's modules, and all others that import from it."""
     others = (path for root in ROOTS for path in root.rglob("*.py") if "gateway.hall" in path.read_text())
-    return sorted({*HALL.glob("*.py"), *others})
+    return sorted({*HALL.rglob("*.py"), *others})
 
 
 def test_only_its_own_module_writes_an_object_of_the_hall() -> None:
@@ -160,7 +160,7 @@ def test_only_its_own_module_writes_an_object_of_the_hall() -> None:
 
 
 def test_an_object_of_the_hall_is_whole_when_it_is_made() -> None:
-    assert [line for path in sorted(HALL.glob("*.py")) for line in late_births(path.stem, parse(path))] == []
+    assert [line for path in sorted(HALL.rglob("*.py")) for line in late_births(path.stem, parse(path))] == []
 
 
 def test_a_call_is_made_of_parts_that_are_watched() -> None:

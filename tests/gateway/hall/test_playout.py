@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.hall.playout import FRAME, Item, Playout, PlayoutFull
+from gateway.hall.parts.playout import FRAME, Item, Playout, PlayoutFull
 
 
 def sound(frames: float, level: float = 0.5) -> np.ndarray:

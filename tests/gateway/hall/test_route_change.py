@@ -11,8 +11,8 @@ import pytest
 
 from consent.grants.scope import Scope
 from gateway.dialplan import Answer, Converse, Gather, Keep, Record, Route, Say
-from gateway.hall import call as call_module
 from gateway.hall import grants as grants_module
+from gateway.hall.calls import call as call_module
 from gateway.ipc.hall_messages import CallClosed, RenderPrompts, VoiceMuted
 from tests.gateway.hall.virtual_hall import VOICE, WORD_S, EngineTalk, House, Phone
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.hall.audio import HOUSE_HZ, Floats
-from gateway.hall.scribe import AT_ONCE, MOST, MOST_S, WITHIN_S, Scribe, WrittenWords
+from gateway.hall.dialogue.scribe import AT_ONCE, MOST, MOST_S, WITHIN_S, Scribe, WrittenWords
+from gateway.hall.media.audio import HOUSE_HZ, Floats
 
 HOUSE_TIME = True
 

@@ -10,8 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.dialplan import Answer, Converse, Say
-from gateway.hall.prompts import RETRY_S, Prompts, render
-from gateway.hall.speech import FILLER, RECONNECT_FOR_S
+from gateway.hall.dialogue.prompts import RETRY_S, Prompts, render
+from gateway.hall.dialogue.speech import FILLER, RECONNECT_FOR_S
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hall_messages import EndCall, RenderPrompts
 from gateway.ipc.line_messages import ShownState, ShownWords

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.hall.ticks import BACKLOG_TICKS, TickLine, TickServer
+from gateway.hall.calls.ticks import BACKLOG_TICKS, TickLine, TickServer
 from gateway.ipc import tick
 from gateway.ipc.codec import packed
 from model import __version__

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.hall.turns import WINDOW_S, TurnEvent, TurnRules, Turns
+from gateway.hall.media.turns import WINDOW_S, TurnEvent, TurnRules, Turns
 from model.api import EarlyHearing, HearingState
 
 FRAME = np.full(480, 0.1, np.float32)

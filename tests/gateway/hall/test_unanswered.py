@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gateway.hall.audio import Floats
-from gateway.hall.unanswered import Unanswered
+from gateway.hall.dialogue.unanswered import Unanswered
+from gateway.hall.media.audio import Floats
 
 
 def sound(level: float) -> Floats:

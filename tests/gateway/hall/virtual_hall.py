@@ -24,13 +24,13 @@ from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.dialplan import Disclose, Route, Verb
 from gateway.errors import RpcError
-from gateway.hall.audio import VAD_WINDOW, Floats
-from gateway.hall.call import Call
+from gateway.hall.calls.call import Call
+from gateway.hall.calls.tick_pass import Floor
+from gateway.hall.dialogue.scribe import Scribe, WritingEars
 from gateway.hall.hall import Hall
-from gateway.hall.noise import NoiseFloor
-from gateway.hall.rate import CAPACITY
-from gateway.hall.scribe import Scribe, WritingEars
-from gateway.hall.tick_pass import Floor
+from gateway.hall.media.audio import VAD_WINDOW, Floats
+from gateway.hall.media.noise import NoiseFloor
+from gateway.hall.media.rate import CAPACITY
 from gateway.ipc import tick
 from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.codec import from_json, packed, to_json, unpacked
@@ -676,7 +676,7 @@ class Phone:
 
 
 class Line:
-    """A line: the hall's peer, and its end of the tick socket (`gateway.hall.ticks.TickLine`)."""
+    """A line: the hall's peer, and its end of the tick socket (`gateway.hall.calls.ticks.TickLine`)."""
 
     def __init__(self, house: House, name: str, rate_hz: int) -> None:
         self.house = house

@@ -15,7 +15,7 @@ from typing import TypeVar, get_args
 
 from gateway.config.runtime import Runtime
 from gateway.errors import RpcError
-from gateway.hall.ticks import TickLine, TickServer
+from gateway.hall.calls.ticks import TickLine, TickServer
 from gateway.ipc import tick
 from gateway.ipc.envelope import A, Ask, Handled, Tell
 from gateway.ipc.hello import LineFacts

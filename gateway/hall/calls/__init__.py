@@ -1,0 +1,1 @@
+"""The calls of a hall and their 20 ms."""

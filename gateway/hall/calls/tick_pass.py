@@ -1,0 +1,488 @@
+"""The 20 ms pass over every call of the hall's lines, in step with the lines' ticks.
+
+`Floor.turn` is the hot path: once for all ticks gathered in a few milliseconds it changes rates, judges
+speech, lets each call take its frame, pulls what each has to say, marks it, and answers the lines. No awaits,
+no locks, no logs in the ordinary case, numpy over all calls at once. An error of one call ends that call and
+no other. What the pass keeps of a call is its `Seat`, which nobody else writes.
+
+Calls whose line sends us our own voice are heard after the pass, a few at a time and before the next one:
+taking an echo out costs more than all the rest, and no line waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+
+from gateway.hall.calls.call_ear import CallEar
+from gateway.hall.calls.ticks import RATES_HZ, TickLine
+from gateway.hall.media.audio import FRAME_S, HOUSE_HZ, Floats, Rows, VoiceActivity
+from gateway.hall.media.echo import Cancellers, EchoGuard
+from gateway.hall.media.inspector import Inspector
+from gateway.hall.media.key_tones import KeyTones
+from gateway.hall.media.noise import NoiseFloor
+from gateway.hall.media.rate import CAPACITY, Rate
+from gateway.hall.parts.clocks import Clocks
+from gateway.hall.parts.licence import Licence
+from gateway.hall.parts.playout import FRAME, Playout
+from gateway.ipc import tick
+from gateway.ipc.line_messages import KeyWay
+from watermark.carrier import HOPS_HZ
+from watermark.detect import Detection
+from watermark.frames import Frame, MarkedFrame, Silence
+from watermark.keys import MarkKey
+from watermark.mark import MarkerBank
+from watermark.pcm import float_from_bytes
+from watermark.selfcheck import SelfCheck
+
+HOPS: Final = round(FRAME_S * HOPS_HZ)
+"""The marker's hops in a frame."""
+QUIET: Final = np.zeros(FRAME, np.float32)
+SILENCE: Final = Silence(FRAME)
+SPEECH: Final = 0.5
+"""Probability of speech from which a guard may look for an echo."""
+LOOKS: Final = 4
+"""Echoes that are looked for in one turn (.3 ms each); the other calls' guards wait for the next one."""
+TOGETHER: Final = 8
+"""Calls whose echo is taken out in one go (.2 ms each); between two goes other things may happen."""
+LATE_S: Final = 0.010
+"""A turn that takes longer is counted as late: half of a frame is gone."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the hall counts; the front turns it into metrics."""
+
+    turns: int = 0
+    frames: int = 0
+    late_turns: int = 0
+    late_ticks: int = 0
+    busy_s: float = 0.0
+    mark_alarms: int = 0
+    underruns: int = 0
+    marked_s: float = 0.0
+    echoes: int = 0
+    """found in calls"""
+    echo_looks: int = 0
+    echo_frames_late: int = 0
+    """that there was no time to take an echo out of"""
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """A call's place in every batched stage, and what the pass counts there."""
+
+    row: int
+    mark_slot: int
+    check: SelfCheck
+    """keeps what was sent, so that its mark can be looked for"""
+    echo: EchoGuard
+    """knows whether the caller's line sends us our own voice"""
+    rate: Rate | None = None
+    """the stages of the call's line; None until a line has the call"""
+    sending: bool = False
+    """the line plays what it is sent to the caller: the call is answered and not held"""
+    tail: bool = False
+    """the marker still holds the end of what was said"""
+    played_samples: int = 0
+    """played by the line since the call was seated, at the line's rate"""
+    played_seen: int | None = None
+    """the line's counter at its last tick; None before the first"""
+    underruns: int = 0
+    spoken_samples: int = 0
+    """marked and sent, 24 kHz"""
+    alarmed: bool = False
+    """a frame could not be marked, and the call was told"""
+
+    def aim(self, gain: float) -> None:
+        """The gain that the call's leg ramps to within its next frame."""
+        if self.rate is not None:
+            self.rate.legs.aim(self.row, gain)
+
+    def count_played(self, played: int, rate_hz: int) -> int:
+        """Takes the line's counter (uint32, its own rate) of our samples that it played; returns how many
+        that are since the call was seated, at 24 kHz."""
+        if self.played_seen is None:  # what it played before was of a hall that died
+            self.played_seen = played
+        self.played_samples += (played - self.played_seen) & 0xFFFFFFFF
+        self.played_seen = played
+        return self.played_samples * HOUSE_HZ // rate_hz
+
+
+class Seated(Protocol):
+    """What the pass needs of a call."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def seat(self) -> Seat: ...
+
+    @property
+    def ear(self) -> CallEar: ...
+
+    @property
+    def playout(self) -> Playout: ...
+
+    @property
+    def licence(self) -> Licence: ...
+
+    def press(self, digit: str, way: KeyWay) -> None:
+        """The caller pressed a key, and it came this way."""
+
+    def alarm(self, error: Exception) -> None:
+        """A frame could not be marked and went out as silence; told once a call."""
+
+    def hear_echo(self, delay_s: float) -> None:
+        """The call's line sends us our own voice; told whenever that is found, a few times a call at most."""
+
+    def miss_mark(self, verdict: Detection) -> None:
+        """What the call was sent does not carry its mark."""
+
+    def broke(self, where: str) -> None:
+        """An error of ours, inside an `except`."""
+
+
+class _Heard:
+    """What one tick of each line of a rate brought of some calls."""
+
+    __slots__ = ("at", "calls", "pcm", "stages", "toned")
+
+    def __init__(self, stages: Rate, at: float) -> None:
+        self.stages = stages
+        self.at = at
+        """when, monotonic"""
+        self.calls: list[Seated] = []
+        self.pcm: list[bytes | memoryview] = []
+        self.toned: list[int] = []
+        """which of the calls may press keys as sound"""
+
+    def keep(self, which: list[bool]) -> None:
+        """Forgets the calls that are not to be kept."""
+        if all(which):
+            return
+        moved = {at: now for now, at in enumerate(itertools.compress(range(len(which)), which))}
+        self.toned = [moved[at] for at in self.toned if at in moved]
+        self.calls = list(itertools.compress(self.calls, which))
+        self.pcm = list(itertools.compress(self.pcm, which))
+
+    def rows(self) -> Rows:
+        return np.fromiter((call.seat.row for call in self.calls), np.intp, len(self.calls))
+
+    def sound(self) -> Floats:
+        """float32 `(B, rate_hz * 0.02)`"""
+        return float_from_bytes(b"".join(self.pcm)).reshape(len(self.calls), self.stages.frame)
+
+
+class Floor:
+    """Where calls stand, row by row, and the pass over them."""
+
+    def __init__(
+        self,
+        bank: MarkerBank,
+        mark_key: MarkKey,
+        *,
+        activity: VoiceActivity | None = None,
+        noise: NoiseFloor | None = None,
+        clocks: Clocks = time,
+    ) -> None:
+        self.counters = Counters()
+        self.rates = {rate_hz: Rate(rate_hz) for rate_hz in RATES_HZ}
+        self.inspector = Inspector()
+        self._bank = bank
+        self._mark_key = mark_key
+        self._vad = activity or VoiceActivity(CAPACITY)
+        self._key_tones = KeyTones(CAPACITY)
+        self._clocks = clocks
+        self._cancellers = Cancellers()
+        self._echoing: deque[_Heard] = deque()
+        """what calls with an echo said in the last turn; it waits until the lines have their answers"""
+        self._noise = noise or NoiseFloor(CAPACITY)
+        self._looks = LOOKS
+        """echoes that may still be looked for in this turn"""
+        self._free = list(range(CAPACITY - 1, -1, -1))
+        self._on_line: dict[tuple[str, int], Seated] = {}
+
+    def open_seat(self, payload: int, age_s: float = 0.0) -> Seat | None:
+        """A seat for a call, whose marks carry `payload`; None when the hall is full.
+
+        A call that is `age_s` old was marked before: its marks go on from there, so that none is used twice.
+        Raises `ValueError` when `payload` does not fit into a mark.
+        """
+        if not self._free:
+            return None
+        check = SelfCheck(self._mark_key, payload)
+        mark_slot = self._bank.open(payload, round(age_s / FRAME_S) * HOPS)
+        return Seat(self._free.pop(), mark_slot, check, EchoGuard(self._cancellers))
+
+    def seat(self, call: Seated, line: str, number: int, rate_hz: int) -> None:
+        """The call's sound comes on `line` under `number` from now on."""
+        self._unseat(call.seat)
+        rate = self.rates[rate_hz]
+        call.seat.rate = rate
+        call.seat.played_seen = None
+        rate.reset(call.seat.row)
+        call.seat.echo.reset(rate_hz, call.seat.played_samples)
+        self._vad.reset(call.seat.row)
+        self._noise.reset(call.seat.row)
+        self._key_tones.reset(call.seat.row)
+        self._on_line[line, number] = call
+
+    def leave(self, seat: Seat) -> None:
+        """The call is over; its row is free again."""
+        self._unseat(seat)
+        self._bank.close(seat.mark_slot)
+        seat.echo.close()
+        self._free.append(seat.row)
+
+    def _unseat(self, seat: Seat) -> None:
+        for key in [key for key, seated in self._on_line.items() if seated.seat is seat]:
+            del self._on_line[key]
+
+    # ── the hot path ─────────────────────────────────────────────────────────────────────────────────
+
+    def turn(self, lines: list[TickLine]) -> None:
+        began = time.perf_counter()
+        now = self._clocks.monotonic()
+        by_rate: dict[int, list[tuple[TickLine, list[tick.Tick]]]] = defaultdict(list)
+        for line in lines:
+            waiting = line.take_waiting()
+            if waiting:
+                by_rate[line.rate_hz].append((line, waiting))
+        self._looks = LOOKS
+        while self._echoing:  # there was no time for these: the hall has more to do than it can
+            self._hear_past_echo(self._echoing.popleft(), late=True)
+        for rate_hz, members in by_rate.items():
+            stages = self.rates[rate_hz]
+            for depth in range(max(len(waiting) for _, waiting in members)):
+                ticks = [(line, waiting[depth]) for line, waiting in members if depth < len(waiting)]
+                self._listen(stages, ticks, now)
+                newest = [(line, waiting[depth]) for line, waiting in members if depth == len(waiting) - 1]
+                self._speak(stages, newest)
+            for line, waiting in members:
+                line.count_late(len(waiting) - 1)
+                self.counters.late_ticks += len(waiting) - 1
+        if self._echoing:
+            asyncio.get_running_loop().call_soon(self._hear_some_past_echo)
+        took = time.perf_counter() - began
+        self.counters.turns += 1
+        self.counters.busy_s += took
+        self.counters.late_turns += took > LATE_S
+
+    def _listen(self, stages: Rate, ticks: list[tuple[TickLine, tick.Tick]], now: float) -> None:
+        """The callers' 20 ms of one tick of each line; those of calls with an echo wait."""
+        plain, echoing = _Heard(stages, now), _Heard(stages, now)
+        waiting: list[_Heard] = []
+        seated = self._on_line
+        whole = 2 * stages.frame
+        nothing = bytes(whole)
+        for line, packet in ticks:
+            for audio in packet.slots:
+                call = seated.get((line.name, audio.call))
+                if call is None:
+                    continue
+                seat = call.seat
+                flags = audio.flags
+                seat.sending = bool(flags & tick.SENDING)
+                if flags & tick.UNDERRUN:
+                    seat.underruns += 1
+                    self.counters.underruns += 1
+                pcm = audio.pcm if len(audio.pcm) == whole else None
+                try:
+                    call.playout.played(seat.count_played(audio.played, stages.rate_hz))
+                    seat.echo.tick(seat.played_samples, nothing if pcm is None else pcm)
+                    if pcm is None:
+                        if flags & tick.TONES:
+                            self._key_tones.miss(seat.row)
+                        call.ear.hear(None, None, now, sending=seat.sending)
+                        continue
+                except Exception:
+                    call.broke("tick")
+                    continue
+                if seat.echo.on and len(echoing.calls) == TOGETHER:
+                    waiting.append(echoing)
+                    echoing = _Heard(stages, now)
+                heard = echoing if seat.echo.on else plain
+                if flags & tick.TONES:
+                    heard.toned.append(len(heard.calls))
+                heard.calls.append(call)
+                heard.pcm.append(pcm)
+        if echoing.calls:
+            waiting.append(echoing)
+        self._echoing.extend(waiting)
+        self.counters.frames += len(plain.calls) + sum(len(heard.calls) for heard in waiting)
+        if plain.calls:
+            rows, sound = plain.rows(), plain.sound()
+            house = stages.to_house.change(rows, sound)
+            narrow = stages.narrow(rows, sound)
+            speaking = [call.ear.turns.speaking for call in plain.calls]
+            judged = self._judge(rows, narrow, speaking)
+            if plain.toned:
+                self._hear_keys(plain, narrow, judged)
+            for call, frame in zip(plain.calls, house, strict=True):
+                try:
+                    likely = self._doubt(call, judged.get(call.seat.row))
+                    call.ear.hear(frame, likely, now, sending=call.seat.sending)
+                except Exception:
+                    call.broke("hear")
+
+    def _judge(self, rows: Rows, narrow: Floats, speaking: Sequence[bool]) -> dict[int, float]:
+        """Row -> probability of a caller's speech; none of what is noise. `speaking`: who is in a turn."""
+        judged = self._vad.judge(rows, narrow)
+        self._noise.doubt(rows, narrow, judged, speaking)
+        return judged
+
+    def _doubt(self, call: Seated, likely: float | None) -> float | None:
+        """The probability of a caller's speech; none when what sounds like it is our own voice."""
+        seat = call.seat
+        if likely is None or likely < SPEECH or not self._looks or not seat.echo.curious():
+            return likely
+        self._looks -= 1
+        self.counters.echo_looks += 1
+        if not seat.echo.look():
+            return likely
+        self.counters.echoes += 1
+        if seat.rate is not None:
+            seat.rate.echo.reset(seat.row)
+        call.hear_echo(seat.echo.delay_s)
+        return 0.0
+
+    def _hear_some_past_echo(self) -> None:
+        """After a turn, when the lines have their answers: a few calls, so that nobody waits for all."""
+        if not self._echoing:
+            return
+        began = time.perf_counter()
+        self._hear_past_echo(self._echoing.popleft())
+        self.counters.busy_s += time.perf_counter() - began
+        asyncio.get_running_loop().call_soon(self._hear_some_past_echo)
+
+    def _hear_past_echo(self, heard: _Heard, *, late: bool = False) -> None:
+        """Some callers' 20 ms of one tick, without our voice in it; `late`: nobody is believed to speak."""
+        heard.keep([call.seat.echo.on for call in heard.calls])  # the others' seats may be another call's
+        if not heard.calls:
+            return
+        rows, calls, sound = heard.rows(), heard.calls, heard.sound()
+        guards = [call.seat.echo for call in calls]
+        speaking = [call.ear.turns.speaking for call in calls]
+        house, narrow = heard.stages.echo.clean(rows, sound, guards, speaking, late=late)
+        self.counters.echo_frames_late += late * len(calls)
+        judged = self._judge(rows, narrow, speaking)
+        if heard.toned:
+            self._hear_keys(heard, heard.stages.narrow(rows, sound), judged)
+        for at, (call, guard) in enumerate(zip(calls, guards, strict=True)):
+            seat, likely, raw = call.seat, judged.get(call.seat.row), None
+            if guard.deaf(late=late) and likely is not None:
+                likely = 0.0
+            try:
+                if call.ear.tapped:
+                    raw = heard.stages.to_house.change(rows[at : at + 1], sound[at : at + 1])[0]
+                call.ear.hear(house[at], likely, heard.at, sending=seat.sending, raw=raw)
+                if self._looks and guard.due():
+                    self._looks -= 1
+                    self.counters.echo_looks += 1
+                    guard.follow()
+            except Exception:
+                call.broke("hear")
+
+    def _hear_keys(self, heard: _Heard, narrow: Floats, judged: dict[int, float]) -> None:
+        """Finds the keys that callers press as sound. `narrow` is what came of all of them, `(B, 160)` at
+        8 kHz. `judged` says who speaks; nobody does while their key sounds."""
+        rows = heard.rows()[heard.toned]
+        for index, digit in self._key_tones.hear(rows, narrow[heard.toned]):
+            call = heard.calls[heard.toned[index]]
+            try:
+                call.press(digit, "tone")
+            except Exception:
+                call.broke("keys")
+        for row in rows[self._key_tones.sounding(rows)].tolist():
+            if row in judged:
+                judged[row] = 0.0
+
+    def _speak(self, stages: Rate, ticks: list[tuple[TickLine, tick.Tick]]) -> None:
+        """Answers each line's newest tick with what its calls have to say."""
+        talking: list[Seated] = []
+        sound: list[Floats] = []
+        answers: list[tuple[TickLine, int, list[tick.SlotAudio]]] = []
+        # for each talking call, its line's answers and the slot it is in
+        places: list[tuple[list[tick.SlotAudio], tick.SlotAudio]] = []
+        # mark slots of calls that say nothing: their carriers' time goes on
+        resting: list[int] = []
+        seated = self._on_line
+        for line, packet in ticks:
+            slots: list[tick.SlotAudio] = []
+            answers.append((line, packet.seq, slots))
+            for audio in packet.slots:
+                call = seated.get((line.name, audio.call))
+                if call is None:
+                    continue
+                seat = call.seat
+                if not seat.sending:
+                    continue
+                try:
+                    frame = call.playout.pull()
+                except Exception:
+                    call.broke("playout")
+                    continue
+                if frame is None:
+                    if not seat.tail:
+                        resting.append(seat.mark_slot)
+                        continue
+                    seat.tail = False
+                    frame = QUIET
+                else:
+                    seat.tail = True
+                talking.append(call)
+                sound.append(frame)
+                places.append((slots, audio))
+        if talking:
+            frames = self._mark(talking, np.stack(sound))
+            rows = np.fromiter((call.seat.row for call in talking), np.intp, len(talking))
+            out = stages.legs.play(rows, frames)
+            for call, (slots, audio), pcm in zip(talking, places, out, strict=True):
+                call.seat.echo.ours.send(pcm)
+                slots.append(tick.SlotAudio(audio.call, audio.slot, tick.SENDING, 0, pcm.data.cast("B")))
+        if resting:
+            self._bank.rest(np.array(resting, np.intp), HOPS)
+        for line, seq, slots in answers:
+            line.answer(tick.pack(seq, slots))
+
+    def _mark(self, calls: list[Seated], block: Floats) -> list[Frame]:
+        """Marked frames; silence for a call that is muted or whose frame could not be marked."""
+        seats = [call.seat for call in calls]
+        slots = np.fromiter((seat.mark_slot for seat in seats), np.intp, len(seats))
+        hops = [self._bank.position(seat.mark_slot) for seat in seats]
+        try:
+            marked: Sequence[MarkedFrame | Exception] = self._bank.mark(slots, block)
+        except Exception as error:
+            marked = [error] * len(calls)
+        frames: list[Frame] = []
+        for call, seat, frame, hop in zip(calls, seats, marked, hops, strict=True):
+            if isinstance(frame, Exception):
+                self.counters.mark_alarms += 1
+                if not seat.alarmed:
+                    seat.alarmed = True
+                    call.alarm(frame)
+                frames.append(SILENCE)
+            elif call.licence.muted is not None:
+                frames.append(SILENCE)
+            else:
+                seat.spoken_samples += FRAME
+                frames.append(frame)
+                if seat.check.heard(hop, frame.samples):
+                    self.inspector.look(seat.check.take(), call.miss_mark, call.id)
+        self.counters.marked_s += len(frames) * FRAME_S
+        return frames
+
+    def snapshot(self) -> dict[str, float]:
+        """Counters for the metrics."""
+        return {name: getattr(self.counters, name) for name in Counters.__slots__} | {
+            "marks_checked": self.inspector.checked,
+            "seated": len(self._on_line),
+        }

@@ -1,0 +1,1 @@
+"""What a call says and hears: its engine, its memory, its notes."""

@@ -1,0 +1,1 @@
+"""What a call is made of: its line, its inbox, its licence, its playout, its clocks."""

@@ -1,0 +1,65 @@
+"""The line of one call: which it is, what it told of the call, and what it is asked for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from gateway.errors import RpcError
+from gateway.hall.parts.playout import Item
+from gateway.ipc.ending import CallEnding
+from gateway.ipc.envelope import A, Ask
+from gateway.ipc.line_messages import DropCall, ShowCaller, Shown, ShownWords
+from gateway.ipc.rpc import Peer
+
+
+class CallLine:
+    """Begins on no line. `page`: the caller looks at a page that shows what happens."""
+
+    def __init__(self, call_id: str, *, page: bool) -> None:
+        self._call_id = call_id
+        self._page = page
+        self._peer: Peer | None = None
+        self.rate_hz = 0
+        """of the caller's sound; 0 until a line has the call"""
+        self.started = asyncio.Event()
+        """a line has the call"""
+        self.confirmed = asyncio.Event()
+        """the caller has acknowledged the answer"""
+
+    # ── what it told ─────────────────────────────────────────────────────────────────────────────────
+
+    def start(self, peer: Peer, rate_hz: int) -> None:
+        """`peer` has the call, at its rate; told again after a hall's death."""
+        self._peer = peer
+        self.rate_hz = rate_hz
+        self.started.set()
+
+    def confirm(self) -> None:
+        self.confirmed.set()
+
+    def is_on(self, peer: Peer) -> bool:
+        return self._peer is peer
+
+    # ── what it is asked ─────────────────────────────────────────────────────────────────────────────
+
+    async def ask(self, message: Ask[A]) -> A:
+        """Raises `RpcError` when the line refuses or is gone, or when there is none."""
+        if self._peer is None:
+            raise RpcError("the call is on no line")
+        return await self._peer.ask(message)
+
+    async def hang_up(self, how: CallEnding) -> None:
+        """Has the line end the call, if it is there, and say `how`."""
+        if self._peer is not None and not self._peer.closed.is_set():
+            with contextlib.suppress(RpcError):
+                await self._peer.ask(DropCall(self._call_id, how=how))
+
+    def show(self, event: Shown) -> None:
+        """Tells the caller's page, when there is one."""
+        if self._peer is not None and self._page:
+            self._peer.tell(ShowCaller(self._call_id, event))
+
+    def show_words(self, item: Item, final: bool) -> None:
+        """`item` has more words; `final`: these are all."""
+        self.show(ShownWords(item.id, item.text, final))

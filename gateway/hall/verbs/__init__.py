@@ -1,0 +1,1 @@
+"""What a dialplan tells a call to do."""
