@@ -192,8 +192,9 @@ def put(page: int, each: int, width: int) -> None:
 def put_bytes() -> None:
     """A cache in float8 gets what plain torch rounds to it.
 
-    Triton's interpreter loses the carry when a number is rounded up to a power of two, and does not end at
-    the largest: those are left out. On a GPU the cast is one instruction, which has no other form.
+    Triton's interpreter loses the carry when a number is rounded up to a power of two, does not round the
+    numbers up to the smallest normal one, and does not end at the largest: those are left out. On a GPU the cast is one
+    instruction, which has no other form.
     """
     heads, kv_heads, dim, width, rows = 4, 2, 12, 3, torch.tensor([3, 0, 5])
     found: list[Tensor] = []
@@ -215,11 +216,13 @@ def put_bytes() -> None:
             cache.put(0, span, rotate(by_head[0], angles), by_head[1])
         found.append(torch.cat((cache.keys, cache.values))[:, :-1].view(torch.uint8).short())
     expected, ours = found
-    carried = expected & 7 == 0
+    carried, small = expected & 7 == 0, expected & 0x7F <= 8
+    exact = ~carried & ~small
     # turned keys may differ in their last place, and so lie on the other side of a half
-    assert ((ours - expected).abs()[~carried] <= 1).all()
-    assert (ours == expected)[~carried].float().mean() > 0.999
-    assert ((ours == expected) | (ours == expected - 8))[1].all(), "values are as they came"
+    assert ((ours - expected).abs()[exact] <= 1).all()
+    assert (ours == expected)[exact].float().mean() > 0.999
+    as_came = (ours == expected) | small | carried & (ours == expected - 8)
+    assert as_came[1].all(), "values are as they came"
     written = (ours != 0).any(-1).sum()
     assert written == (expected != 0).any(-1).sum() == 2 * counts.sum() * kv_heads
 
