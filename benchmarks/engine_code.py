@@ -184,7 +184,7 @@ def _bucket(slots: Sequence[int], held: int) -> int:
 def now(config: ChromaConfig) -> Code:
     """The code of this tree, by its own settings."""
     settings = EngineSettings()
-    promised = promises(settings.promised, round(settings.reply_s / config.frame_s))
+    promised = promises(settings.promised, settings.reply_s, config.frame_s)
     return Code(
         "now", counted(config), _bucket, passes=prefill.BUCKETS, chunks=chunk_encoder.BUCKETS,
         together=True, aside=True, frozen=True, promised=promised,

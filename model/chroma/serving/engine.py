@@ -32,7 +32,14 @@ from model.chroma.serving.admission import Capacity
 from model.chroma.serving.chat import Chat
 from model.chroma.serving.conductor import Conductor
 from model.chroma.serving.conversation import ChromaConversation
-from model.chroma.serving.engine_settings import AUTO, EngineSettings, place, promises, reply_positions
+from model.chroma.serving.engine_settings import (
+    AUTO,
+    EngineSettings,
+    frames_of,
+    place,
+    promises,
+    reply_positions,
+)
 from model.chroma.serving.fates import PREPARED_S, READ_S
 from model.chroma.serving.garbage import Garbage
 from model.chroma.serving.meters import Meters
@@ -68,8 +75,8 @@ class ChromaEngine:
         least_s = LEAST_FRAMES * model.config.frame_s
         if settings.lead_s < least_s:
             raise EngineError(f"VOICEGATE_CHROMA_LEAD_S={settings.lead_s:g} must be {least_s:g} s or more")
-        self.reply_frames = max(1, round(settings.reply_s / model.config.frame_s))
-        promised = promises(settings.promised, self.reply_frames)
+        self.reply_frames = frames_of(settings.reply_s, model.config.frame_s)
+        promised = promises(settings.promised, settings.reply_s, model.config.frame_s)
         if settings.conversations == AUTO:
             self.capacity = admission.find(model, quirks, settings.context, settings.voices_bytes, promised)
         else:

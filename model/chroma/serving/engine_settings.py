@@ -86,9 +86,14 @@ def reply_positions(frames: int) -> int:
     return 2 * frames + 2
 
 
-def promises(context: int, reply_frames: int) -> Positions:
+def frames_of(reply_s: float, frame_s: float) -> int:
+    """The most frames of a reply."""
+    return max(1, round(reply_s / frame_s))
+
+
+def promises(context: int, reply_s: float, frame_s: float) -> Positions:
     """For how many positions each conversation has memory."""
-    return Positions(context, VOICE + reply_positions(reply_frames))
+    return Positions(context, VOICE + reply_positions(frames_of(reply_s, frame_s)))
 
 
 def place(settings: EngineSettings) -> tuple[torch.device, torch.dtype]:

@@ -67,7 +67,7 @@ def inspect(
         width = 4 if part.name.startswith("Mimi") else size
         memory = f"{part.numel * width / 2**20:.1f}" if part.loaded else "not loaded"
         click.echo(f"{part.name:<28}{part.tensors:>9}{part.numel:>16,}{memory:>12}")
-    promise = promises(promised, round(reply_s / config.frame_s))
+    promise = promises(promised, reply_s, config.frame_s)
     state = Memory.of(config, size, context, promise, 1 if kv == "fp8" else size)
     weights = sum(p.numel * (4 if p.name.startswith("Mimi") else size) for p in parts(tensors) if p.loaded)
     click.echo(
