@@ -193,8 +193,8 @@ def put_bytes() -> None:
     """A cache in float8 gets what plain torch rounds to it.
 
     Triton's interpreter loses the carry when a number is rounded up to a power of two, does not round the
-    numbers up to the smallest normal one, and does not end at the largest: those are left out. On a GPU the cast
-    is one instruction, which has no other form.
+    numbers up to the smallest normal one, and does not end at the largest: those are left out. On a GPU the
+    cast is one instruction, which has no other form.
     """
     heads, kv_heads, dim, width, rows = 4, 2, 12, 3, torch.tensor([3, 0, 5])
     found: list[Tensor] = []
