@@ -101,12 +101,18 @@ def cell(row: Row) -> str:
     return ", ".join(said) or "–"
 
 
-def layers(name: str) -> list[list[str]]:
-    """The layers of an import-linter contract, the highest first."""
+def contract_of(name: str) -> dict[str, Any]:
+    """An import-linter contract, by its name."""
     config: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    contracts = config["tool"]["importlinter"]["contracts"]
+    contracts: list[dict[str, Any]] = config["tool"]["importlinter"]["contracts"]
     (contract,) = [one for one in contracts if one["name"] == name]
     assert "ignore_imports" not in contract
+    return contract
+
+
+def layers(name: str) -> list[list[str]]:
+    """The layers of an import-linter contract, the highest first."""
+    contract = contract_of(name)
     return [[one.strip() for one in layer.split("|")] for layer in contract["layers"]]
 
 
@@ -177,6 +183,12 @@ def test_nothing_imports_benchmarks_or_tests() -> None:
         if module.split(".")[0] in TOWERS:
             for other in graph().find_modules_directly_imported_by(module):
                 assert other.split(".")[0] in TOWERS, f"{module} imports {other}"
+
+
+@pytest.mark.parametrize("name", ["the model knows nothing of marks", "RTP lines know nobody's voice"])
+def test_of_the_watermark_a_contract_leaves_out_only_the_conversion(name: str) -> None:
+    forbidden = {one for one in contract_of(name)["forbidden_modules"] if one.startswith("watermark.")}
+    assert forbidden == graph().find_children("watermark") - {"watermark.pcm"}
 
 
 def test_dialplans_are_data_only() -> None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from watermark import align, carrier, sync, whereabouts
 from watermark.align import Aligned
+from watermark.call_guesses import Heard
 from watermark.carrier import HOPS_HZ, LAPS, LINE_HOPS
 from watermark.errors import SoundError
 from watermark.judge import (
@@ -43,7 +44,6 @@ from watermark.keys import KeyRing, MarkKey
 from watermark.rows import Calls
 from watermark.sound import Recording
 from watermark.sync import LINE, Place, Search
-from watermark.whereabouts import Heard
 from watermark.whiten import NARROW_HZ, Floats, narrow, straight, whiten
 
 __all__ = ["CUT", "DETECTED", "NOTHING", "STEADY", "Detection", "detect", "detect_narrow", "detect_recording"]

@@ -27,12 +27,12 @@ from benchmarks.watermark.attacks import mark_calls
 from benchmarks.watermark.figures import interval
 from benchmarks.watermark.host_speech import ESPEAK, PROMPTS, RATE_HZ, VOICES, speech
 from benchmarks.watermark.thefts import THEFTS, Theft, all_thefts
-from watermark import detect, sound, whereabouts
+from watermark import call_guesses, detect, sound, whereabouts
+from watermark.call_guesses import Heard
 from watermark.envelope.cells import CELL_HOPS, Cells
 from watermark.envelope.search import search
 from watermark.judge import NOTHING, Detection, clearest, of_many
 from watermark.keys import BOTH_LAYERS, MarkKey
-from watermark.whereabouts import Heard
 from watermark.whiten import NARROW_HZ, whiten
 
 OUT: Final = Path(__file__).parents[1] / "out"
@@ -142,8 +142,8 @@ def _envelope(heard: Heard, key: MarkKey, of: Loot) -> Detection:
     cells, hops = Cells(key.secret), round(2 * KNOWN_S * 100)
     first = cells.entry(of.payload) * CELL_HOPS + round((of.call_s - KNOWN_S) * 100)
     places = search(heard.soft, cells, first, hops, laps=range(1), count=1)
-    tried = [whereabouts.ln_tries_at(heard, place, hops, 1) for place in places]
-    return whereabouts.by_cells(key, whereabouts.calls_at(heard, cells, [of.payload], places, tried))
+    tried = [call_guesses.ln_tries_at(heard, place, hops, 1) for place in places]
+    return call_guesses.by_cells(key, call_guesses.calls_at(heard, cells, [of.payload], places, tried))
 
 
 def _blind(heard: Heard, key: MarkKey) -> list[Detection]:

@@ -8,7 +8,8 @@ import pytest
 
 from tests.watermark.channels import through
 from tests.watermark.test_drift import wobbled
-from watermark import carrier, drift, judge, rows, whereabouts
+from watermark import call_guesses, carrier, drift, judge, rows, whereabouts
+from watermark.call_guesses import Heard, Whereabout
 from watermark.detect import detect, detect_narrow
 from watermark.drift import Start
 from watermark.envelope import search
@@ -17,7 +18,6 @@ from watermark.judge import LISTED, NOTHING, Detection, clearest
 from watermark.keys import BOTH_LAYERS, MarkKey
 from watermark.mark import MarkerBank
 from watermark.payload import call_payload
-from watermark.whereabouts import Heard, Whereabout
 from watermark.whiten import narrow, whiten
 
 CALL_S = 300
@@ -112,9 +112,9 @@ def test_a_call_is_named_among_many_through_a_wobble(new: MarkKey, call: int, wo
 def test_where_the_place_is_known_an_envelope_that_was_undone_is_not_missed(
     new: MarkKey, call: int, wobbly: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hear = whereabouts.chip_network.soft
+    hear = call_guesses.chip_network.soft
     mixed = np.random.default_rng(1).permutation
-    monkeypatch.setattr(whereabouts.chip_network, "soft", lambda sound: mixed(hear(sound), axis=1))
+    monkeypatch.setattr(call_guesses.chip_network, "soft", lambda sound: mixed(hear(sound), axis=1))
     for about_s in (0.01, 0.25):
         about = (CALL_S - about_s, CALL_S + about_s)
         found = detect_narrow(wobbly, [new], payloads=[call], call_s=about)
@@ -299,8 +299,8 @@ def test_the_carrier_is_asked_for_the_envelopes_guess_among_many(
     said, found = whereabouts.anywhere(noise, new, [*range(999), call], None)
     assert (said.detected, said.payload) == (False, None)
     assert (found.detected, found.payload) == (True, call)
-    assert found.ln_p <= -(6.2**2) / 2 + log(2 * whereabouts.GUESSED * 2 * 2 * whereabouts.LOOKS)
-    assert len(judged) == whereabouts.GUESSED
+    assert found.ln_p <= -(6.2**2) / 2 + log(2 * call_guesses.GUESSED * 2 * 2 * whereabouts.LOOKS)
+    assert len(judged) == call_guesses.GUESSED
 
 
 @pytest.mark.parametrize(("hop", "lap", "begins"), [(50, 0, 50), (-120, 0, -120), (700, 2, 700)])
@@ -310,7 +310,7 @@ def test_where_in_its_call_a_recording_begins(
     heard_as(monkeypatch, [], [0.0])
     cells = Cells(new.secret)
     there = search.LinePlace((cells.entry(call) * CELL_HOPS + hop) % search.LINE_HOPS, 0.001, lap, 9.0, -20.0)
-    (told,) = whereabouts.calls_at(noise, cells, [call], [there], [1.0])
+    (told,) = call_guesses.calls_at(noise, cells, [call], [there], [1.0])
     assert told.hop == pytest.approx(begins + lap * search.LINE_HOPS)
 
 
