@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 import tomllib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -15,9 +14,11 @@ from pydantic import ValidationError
 
 from gateway.config.toml_mistake import toml_mistake
 from gateway.dialplan import toml_lines
+from gateway.dialplan.conversation_checks import check_conversation, check_facts
 from gateway.dialplan.disclosed_paths import Undisclosed, first_undisclosed, principal_lines
 from gateway.dialplan.disclosure import WORDINGS, spoken_language
-from gateway.dialplan.plan_languages import unspeakable_text, why_unled
+from gateway.dialplan.plan_file import Loaded, PlanFile, unknown
+from gateway.dialplan.plan_languages import unspeakable_text
 from gateway.dialplan.routes import (
     ROUTE,
     Route,
@@ -38,50 +39,12 @@ from gateway.dialplan.verbs import (
     Reply,
     Verb,
     branches_of,
-    facts_in,
     targets_of,
 )
 from gateway.errors import DialplanError
-from model.meaning.intents import LANGUAGE as LIBRARY_LANGUAGE
-from model.meaning.intents import library
 
 TARGET: Final = re.compile(r"sips?:[^\s<>\"@]+(@[^\s<>\"@]+)?|tel:\+?[0-9().-]+")
 FILLED_BY_LOADER: Final = ("file", "line")
-
-
-@dataclass(frozen=True, slots=True)
-class PlanFile:
-    """One file: its name and the lines on which its keys stand."""
-
-    file: str
-    lines: dict[toml_lines.Path, int]
-    rows: tuple[str, ...]
-    """its text"""
-
-    def fail(self, path: toml_lines.Path, message: str) -> NoReturn:
-        """Raises `DialplanError` about the key at `path`."""
-        raise DialplanError(f"{self.file}:{self.line(path)}: {message}")
-
-    def inline(self, path: toml_lines.Path) -> bool:
-        """Whether the table at `path` is written within a line, in braces."""
-        return "{" in self.rows[self.line(path) - 1].partition("#")[0]
-
-    def line(self, path: toml_lines.Path) -> int:
-        """The line of `path`, or of the nearest key around it."""
-        return toml_lines.line_of(self.lines, path)
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A route and where it was read, before the routes know each other."""
-
-    route: Route
-    source: PlanFile
-    path: toml_lines.Path
-
-    def fail(self, path: toml_lines.Path, message: str) -> NoReturn:
-        """Raises `DialplanError` about the key at `path` within this route."""
-        self.source.fail((*self.path, *path), f"route {self.route.name!r}: {message}")
 
 
 def read_folder(
@@ -134,7 +97,7 @@ def _read(file: Path) -> tuple[dict[str, Any], PlanFile]:
     source = PlanFile(str(file), toml_lines.lines_of(text), tuple(text.split("\n")))
     for key in table:
         if key not in ("route", "targets"):
-            source.fail((key,), _unknown(key, ("route", "targets")) + "; a file has [[route]] and [targets]")
+            source.fail((key,), unknown(key, ("route", "targets")) + "; a file has [[route]] and [targets]")
     return table, source
 
 
@@ -161,7 +124,7 @@ def _routes(table: Mapping[str, Any], source: PlanFile) -> Iterator[Loaded]:
             source.fail((*path, "do"), 'a route does something: add [[route.do]] with verb = "answer"')
         for key in FILLED_BY_LOADER:
             if key in given:
-                source.fail((*path, key), _unknown(key, _keys(Route)))
+                source.fail((*path, key), unknown(key, _keys(Route)))
         head = {key: value for key, value in given.items() if key != "do"}
         route: Route = _typed(ROUTE.validate_json, head, Route, source, path)
         do = tuple(_verb(verb, source, (*path, "do", i), route.language) for i, verb in enumerate(verbs))
@@ -175,7 +138,7 @@ def _verb(given: Mapping[str, Any], source: PlanFile, path: toml_lines.Path, lan
     if name is None:
         source.fail(path, f"which verb? add one of: {', '.join(VERBS)}")
     if name not in VERBS:
-        source.fail((*path, "verb"), _unknown(str(name), VERBS, what="verb"))
+        source.fail((*path, "verb"), unknown(str(name), VERBS, what="verb"))
     kind = VERBS[name]
     if kind is Disclose and (lines := principal_lines(language, given)):
         added = (", " if source.inline(path) else "\n").join(lines)
@@ -208,7 +171,7 @@ def _typed(
         if first["type"] == "unexpected_keyword_argument":
             inner = Reply if where[:1] == ("answers",) and kind is Converse else kind
             known = _keys(inner) if len(where) == 1 or inner is Reply else ()
-            source.fail((*path, *where), _unknown(key, known))
+            source.fail((*path, *where), unknown(key, known))
         if first["type"] == "missing":
             source.fail((*path, *where), f"{_dotted(where)} is missing")
         if first["type"] == "value_error":
@@ -222,7 +185,7 @@ def _check(loaded: Loaded) -> None:
     """Refuses a route that is wrong by itself, whatever the others are."""
     route = loaded.route
     _check_conditions(loaded)
-    _check_facts(loaded, route.hold, (), ("hold",))
+    check_facts(loaded, route.hold, (), ("hold",))
     if not isinstance(route.do[0], Answer):
         loaded.fail(("do", 0), 'the first verb must be "answer"; put it before this one')
     for i, verb in enumerate(route.do):
@@ -233,7 +196,7 @@ def _check(loaded: Loaded) -> None:
                 ("do", i + 1), "nothing happens after hangup; remove this verb, or move hangup to the end"
             )
         if isinstance(verb, Converse):
-            _check_conversation(loaded, verb, ("do", i))
+            check_conversation(loaded, verb, ("do", i))
         elif isinstance(verb, Gather):
             for digits in verb.branches:
                 if len(digits) > verb.digits:
@@ -242,7 +205,7 @@ def _check(loaded: Loaded) -> None:
                     )
         else:
             for key in ("before", "text", "say", "announce"):
-                _check_facts(loaded, getattr(verb, key, ""), CLOCK_FACTS, ("do", i, key))
+                check_facts(loaded, getattr(verb, key, ""), CLOCK_FACTS, ("do", i, key))
     if route.keep.transcript and not any(isinstance(verb, Disclose) for verb in route.do):
         loaded.fail(("keep",), "a caller must be told that it is written down; say so in a disclose verb")
 
@@ -253,7 +216,7 @@ def _check_voice(loaded: Loaded, voices: Collection[str]) -> None:
     if route.voice not in voices and route.without_voice == "stock":
         loaded.fail(
             ("voice",),
-            f"{_unknown(route.voice, sorted(voices), what='voice')} (callers would hear the stock voice: "
+            f"{unknown(route.voice, sorted(voices), what='voice')} (callers would hear the stock voice: "
             'register this one first, or set without_voice = "hangup" to take no call until it is there)',
         )
 
@@ -285,85 +248,6 @@ def _check_conditions(loaded: Loaded) -> None:
             loaded.fail(("hours", i, key), str(error))
 
 
-def _check_conversation(loaded: Loaded, verb: Converse, path: toml_lines.Path) -> None:
-    if (mistake := why_unled(loaded.route, verb)) is not None:
-        place, why = mistake
-        loaded.fail((*path, *place), why)
-    known = CLOCK_FACTS | verb.facts.keys()
-    texts = ("instructions", "greeting", "goodbye", "no_transfer", "engine_lost", "busy", "other_language")
-    for key in texts:
-        _check_facts(loaded, getattr(verb, key), known, (*path, key))
-    _check_facts(loaded, verb.unsure, known | {"about"}, (*path, "unsure"))
-    _check_facts(loaded, verb.which, known | {"about", "other"}, (*path, "which"))
-    for key in ("not_understood", "silence_prompts"):
-        for i, text in enumerate(getattr(verb, key)):
-            _check_facts(loaded, text, known, (*path, key, i))
-    wording = WORDINGS.get(spoken_language(loaded.route.language))
-    house = wording.ask if wording is not None else ()
-    asked: dict[str, str] = {}
-    intents: set[str] = set()
-    named: dict[str, str] = {}
-    for i, reply in enumerate(verb.answers):
-        here = (*path, "answers", i)
-        if reply.intent in intents:
-            loaded.fail((*here, "intent"), f"there is another answer for {reply.intent!r}; join them")
-        intents.add(reply.intent)
-        _check_examples(loaded, reply, here)
-        if (
-            reply.library is not None
-            and (other := named.setdefault(reply.library, reply.intent)) != reply.intent
-        ):
-            loaded.fail(
-                (*here, "library"), f"{reply.library!r} already means {other!r}; one intent, one answer"
-            )
-        if not reply.say and reply.tool is None:
-            loaded.fail(
-                here, f"the answer for {reply.intent!r} neither says nor does anything; add say or tool"
-            )
-        _check_facts(loaded, reply.say, known, (*here, "say"))
-        for j, phrase in enumerate(reply.ask):
-            said = " ".join(phrase.split())
-            if said in house:
-                loaded.fail(
-                    (*here, "ask", j),
-                    f"{phrase!r} asks who speaks, and the caller then hears the disclosure again; "
-                    "remove this phrase",
-                )
-            other = asked.setdefault(said, reply.intent)
-            if other != reply.intent:
-                loaded.fail((*here, "ask", j), f"{phrase!r} already means {other!r}; one phrase, one intent")
-
-
-def _check_examples(loaded: Loaded, reply: Reply, path: toml_lines.Path) -> None:
-    """Whether the answer can be asked for: by examples, or by an intent of the engine's library."""
-    if reply.library is None:
-        if not reply.ask:
-            loaded.fail(
-                path,
-                f'nobody can ask for {reply.intent!r}; add ask = ["…"], or library = "…" (an intent of it)',
-            )
-        return
-    here = (*path, "library")
-    language = spoken_language(loaded.route.language)
-    if language != LIBRARY_LANGUAGE:
-        loaded.fail(here, f"the library is English, and this route speaks {language!r}; give examples in ask")
-    if reply.library not in library().intents:
-        loaded.fail(here, _unknown(reply.library, library().intents, what="intent of the library"))
-    if reply.library == WORDINGS[language].library:
-        loaded.fail(
-            here,
-            f"who asks for {reply.library!r} hears the disclosure again, word for word; remove this answer",
-        )
-
-
-def _check_facts(loaded: Loaded, text: str, known: Iterable[str], path: toml_lines.Path) -> None:
-    for fact in facts_in(text):
-        if fact not in known:
-            names = ", ".join(sorted(known))
-            what = f"known are {names}" if names else "this text is rendered in advance, so it has none"
-            loaded.fail(path, f"{{{fact}}} is not a fact here; {what}")
-
-
 def _joined(loaded: list[Loaded], targets: Mapping[str, str], words_leave: bool) -> tuple[Route, ...]:
     """The routes, once each name is known to lead to a target or to a route that another one leads to."""
     by_name: dict[str, Loaded] = {}
@@ -381,7 +265,7 @@ def _joined(loaded: list[Loaded], targets: Mapping[str, str], words_leave: bool)
                     )
             for path, name in branches_of(verb):
                 if name not in by_name:
-                    one.fail(("do", i, *path), _unknown(name, by_name, what="route"))
+                    one.fail(("do", i, *path), unknown(name, by_name, what="route"))
                 reached.add(name)
     routes = {name: one.route for name, one in by_name.items()}
     if (early := first_undisclosed(routes, words_leave=words_leave)) is not None:
@@ -427,14 +311,6 @@ def _keys(kind: type[Any]) -> tuple[str, ...]:
     """The names of a dataclass's fields as the author of a plan writes them."""
     aliases = {"otherwise": "else", "opens": "from", "closes": "to"}
     return tuple(aliases.get(f.name, f.name) for f in fields(kind) if f.name not in FILLED_BY_LOADER)
-
-
-def _unknown(name: str, known: Iterable[str], *, what: str = "key") -> str:
-    known = tuple(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    if near:
-        return f"unknown {what} {name!r}; did you mean {near[0]!r}?"
-    return f"unknown {what} {name!r}" + (f"; known are {', '.join(known)}" if known else "; remove it")
 
 
 def _dotted(path: toml_lines.Path) -> str:

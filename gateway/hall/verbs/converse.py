@@ -6,17 +6,12 @@ caller goes on it is cut and the engine told what was heard; if it was a cough i
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections import deque
-from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.dialplan import Converse
 from gateway.dialplan.disclosure import INTENT, KEY, spoken_language
 from gateway.dialplan.plan_languages import ELSE, UNSPOKEN
 from gateway.hall.calls.call import Call
-from gateway.hall.dialogue.call_notes import NotedTurn, TurnWords
 from gateway.hall.dialogue.caller_language import CallerLanguage
 from gateway.hall.dialogue.early_words import EarlyWords
 from gateway.hall.media.leg import DUCKED, FULL
@@ -32,39 +27,15 @@ from gateway.hall.parts.inbox import (
     ToolCall,
 )
 from gateway.hall.parts.playout import Item
+from gateway.hall.verbs.exchanges import Exchanges
 from gateway.hall.verbs.transfer import transfer
 from gateway.ipc.ending import CallEnding, End
-from gateway.ipc.hall_messages import TurnAnswered
-from gateway.ipc.line_messages import ShownHeard, ShownLatency, ShownNote
-from gateway.store.call_session import Turn as SessionTurn
-from model.ears.words_heard import Words
-from model.redaction.redactor import TOLD, Passage
-from model.tasks import Tasks
+from gateway.ipc.line_messages import ShownNote
+from model.redaction.redactor import TOLD
 
-UNDERSTOOD_WITHIN_S: Final = 1.0
-"""Some engines never tell what they understood."""
 NO_KEYS: Final = "The voice does not ask for a key now."
 TOOLS: Final = ("hang_up", "transfer", INTENT)
 """What an engine may ask for."""
-
-
-@dataclass(slots=True, eq=False)
-class Turn:
-    """One exchange; times are monotonic."""
-
-    number: int
-    speech_s: float
-    speech_ended: float
-    endpoint: float
-    """when the speech was taken to have ended"""
-    committed: float
-    item: Item
-    scribed: bool = False
-    """somebody beside the engine writes down what was said"""
-    words: TurnWords = field(default_factory=TurnWords)
-    latency_s: dict[str, float] = field(default_factory=dict)
-    played: float | None = None
-    """when the reply was first heard"""
 
 
 class Conversation:
@@ -74,18 +45,12 @@ class Conversation:
         self._call = call
         self._verb = verb
         self._greeting = greeting
-        self._turns = 0
-        self._turn: Turn | None = None
-        """the latest one"""
-        self._open: deque[Turn] = deque()
-        """turns that are not written down yet, the oldest first"""
+        self._exchanges = Exchanges(call)
         self._silences = 0
         self._ends_at = call.clocks.monotonic() + verb.max_s if verb.max_s else None
-        self._following = Tasks()
         self._foreign = ""
         """a language that is not the route's, in which the caller speaks"""
         self._leads_to: str | None = None
-        self._keeps_words = call.route.keep.transcript
         self._keys = 0
         """keys that the caller pressed, one after another"""
 
@@ -127,9 +92,7 @@ class Conversation:
             call.ear.ignore()
             call.ear.yield_floor()
             call.seat.aim(FULL)
-            self._following.cancel()
-            while self._open:
-                self._write(self._open.popleft())
+            self._exchanges.close()
 
     def _say(self, text: str) -> Item:
         return self._call.speech.say(self._call.words(text, self._verb.facts))
@@ -141,15 +104,11 @@ class Conversation:
             quiet_left = min(quiet_left, self._ends_at - now)
         return max(0.02, quiet_left)
 
-    @property
-    def _waiting_for_reply(self) -> bool:
-        return self._turn is not None and not self._turn.item.ready.is_set()
-
     async def _nothing_came(self) -> None:
         call, now = self._call, self._call.clocks.monotonic()
         if self._ends_at is not None and now >= self._ends_at:
             await self._goodbye("time limit")
-        if self._waiting_for_reply:
+        if self._exchanges.awaits_reply:
             call.ear.restart_silence()
             return
         if now - call.ear.last_sound < self._verb.silence_s:
@@ -178,7 +137,7 @@ class Conversation:
             case LanguageHeard():
                 return self._in_language(event)
             case Heard():
-                self._understood(event)
+                self._exchanges.understood(event)
             case ToolCall():
                 return await self._tool(event)
             case Dtmf():
@@ -202,7 +161,7 @@ class Conversation:
                 if call.playout.busy:
                     call.seat.aim(DUCKED)
             case TurnEvent.SPEECH:
-                if call.playout.busy or self._waiting_for_reply:
+                if call.playout.busy or self._exchanges.awaits_reply:
                     await self._barge_in(turn)
             case TurnEvent.TRIFLE:
                 call.seat.aim(FULL)
@@ -213,7 +172,7 @@ class Conversation:
                 if self._foreign:
                     call.speech.clear()
                     return self._lead_on()
-                self._answer(turn)
+                self._exchanges.begin(turn)
         return False
 
     async def _barge_in(self, turn: CallerTurn) -> None:
@@ -225,108 +184,12 @@ class Conversation:
         )
         call.show_state()
 
-    def _answer(self, turn: CallerTurn) -> None:
-        call = self._call
-        self._turns += 1
-        call.speech.commit(self._turns)
-        item = call.speech.reply()
-        call.ear.restart_silence()
-        now = call.ear.last_sound
-        self._turn = Turn(self._turns, turn.duration_s, turn.at - turn.quiet_s, turn.at, now, item)
-        self._open.append(self._turn)
-        self._have_written(self._turn, turn.words)
-        call.show_state()
-        self._following.short(self._follow(self._turn), "call.turn")
-
-    async def _follow(self, turn: Turn) -> None:
-        """Tells the turn's latencies by stage when its reply begins; writes the turn down when it is over."""
-        call, item = self._call, turn.item
-        await item.ready.wait()
-        ready = call.clocks.monotonic()
-        await item.started.wait()
-        played = call.clocks.monotonic()
-        if item.reached:
-            turn.played = played
-            turn.latency_s = {
-                "endpointing": turn.endpoint - turn.speech_ended,
-                "engine": ready - turn.committed,
-                "playout": played - ready,
-                "whole": played - turn.speech_ended,
-            }
-            rounded = {stage: round(seconds, 3) for stage, seconds in turn.latency_s.items()}
-            call.tell_front(TurnAnswered(call.id, rounded))
-            stages = rounded["endpointing"], rounded["engine"], rounded["playout"], rounded["whole"]
-            call.line.show(ShownLatency(turn.number, *stages))
-        await item.done.wait()
-        with contextlib.suppress(TimeoutError):  # a reply may be cut before its question is understood
-            async with asyncio.timeout(UNDERSTOOD_WITHIN_S):
-                await turn.words.known.wait()
-        while turn in self._open:
-            self._write(self._open.popleft())
-
-    def _write(self, turn: Turn) -> None:
-        """Has the exchange noted in the session."""
-        item, clocks = turn.item, self._call.clocks
-        if not turn.scribed:  # an engine that has not told by now never will
-            turn.words.give_up()
-        since_zero = clocks.time() - clocks.monotonic()
-        bot = SessionTurn(
-            who="bot",
-            text=(item.text or None) if self._keeps_words else None,
-            heard_s=item.heard_s,
-            interrupted=item.cut,
-            latency_ms={stage: seconds * 1000 for stage, seconds in turn.latency_s.items()},
-        )
-        self._call.notes.add(
-            NotedTurn(
-                turn.words,
-                SessionTurn(who="caller", duration_s=turn.speech_s),
-                since_zero + turn.speech_ended - turn.speech_s,
-                bot,
-                since_zero + turn.played if turn.played is not None else clocks.time(),
-            )
-        )
-
-    # ── what the caller said ─────────────────────────────────────────────────────────────────────────
-
-    def _understood(self, heard: Heard) -> None:
-        for turn in self._open:
-            if turn.number == heard.turn:
-                self._tell(turn, heard)
-                return
-        self._show(heard)
-
-    def _tell(self, turn: Turn, heard: Heard) -> None:
-        turn.words.tell(heard.said if self._keeps_words else None)
-        self._show(heard)
-        self._call.notes.note_ready()
-
-    def _show(self, heard: Heard) -> None:
-        """The caller's page shows words only where they may be kept: others may look at it, too."""
-        if self._call.inbox.ended.is_set():
-            return
-        text = heard.said.kept if heard.said is not None and self._keeps_words else None
-        self._call.line.show(ShownHeard(text, heard.duration_s, heard.confidence))
-
-    def _have_written(self, turn: Turn, heard: Words | None) -> None:
-        """Has the turn written down beside the call, where the plan keeps words and the engine has none.
-
-        `heard`: its words, where the hall heard them already.
-        """
-        call = self._call
-
-        def told(said: Passage | None, confidence: float | None) -> None:
-            self._tell(turn, Heard(turn.number, said, turn.speech_s, confidence))
-
-        if self._keeps_words:
-            turn.scribed = call.notes.have_written(call.speech.unwritten, call.route.language, told, heard)
-
     def _words_heard(self) -> EarlyWords | None:
         """Hears words at pauses, for an engine that does not."""
-        ear = self._call.ear
+        call, ear = self._call, self._call.ear
         if ear.house_ears is None or not ear.hears_early:
             return None
-        words = EarlyWords(ear.house_ears, self._own_language, keeps=self._keeps_words)
+        words = EarlyWords(ear.house_ears, self._own_language, keeps=call.route.keep.transcript)
         ear.hear_words(words)
         return words
 
