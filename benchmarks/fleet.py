@@ -79,7 +79,7 @@ class Fleet:
 
 
 @dataclass(slots=True)
-class Host:
+class FleetHost:
     """One host's calls, and its ears: each core decodes one question at a time, in their order."""
 
     calls: int = 0
@@ -93,7 +93,7 @@ class Host:
 
 
 @dataclass(slots=True)
-class Outcome:
+class FleetRun:
     """What became of a run."""
 
     offered: int = 0
@@ -129,13 +129,13 @@ class Simulation:
         self._fleet, self._cost = fleet, cost
         self._rate, self._most = rate, most
         self._chance = random.Random(seed)
-        self._hosts = [Host(free_at=[0.0] * fleet.cores) for _ in range(fleet.hosts)]
+        self._hosts = [FleetHost(free_at=[0.0] * fleet.cores) for _ in range(fleet.hosts)]
         self._gpus = [0] * fleet.gpus
         self._order = itertools.count()
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
-        self.outcome = Outcome()
+        self.outcome = FleetRun()
 
-    def run(self, seconds: float) -> Outcome:
+    def run(self, seconds: float) -> FleetRun:
         """Lets callers come for so long."""
         self._at(0.0, self._look)
         self._at(self._next(0.0), self._arrive)
@@ -177,7 +177,7 @@ class Simulation:
         else:
             self.outcome.lost += 1
 
-    def _use(self, host: Host, gpu: int | None, more: int = 0) -> dict[str, float]:
+    def _use(self, host: FleetHost, gpu: int | None, more: int = 0) -> dict[str, float]:
         """What is in use there, of what there is, with so many calls more."""
         fleet, cost, calls = self._fleet, self._cost, host.calls + more
         return {
@@ -187,11 +187,11 @@ class Simulation:
             GPUS: 0.0 if gpu is None else (self._gpus[gpu] + more) / fleet.conversations,
         }
 
-    def _full(self, host: Host, gpu: int | None) -> str | None:
+    def _full(self, host: FleetHost, gpu: int | None) -> str | None:
         use = self._use(host, gpu, 1)
         return next((name for name in RESOURCES if use[name] > 1 + 1e-9), None)
 
-    def _take(self, now: float, host: Host, gpu: int | None) -> None:
+    def _take(self, now: float, host: FleetHost, gpu: int | None) -> None:
         self.outcome.taken += 1
         host.calls += 1
         if gpu is not None:
@@ -222,7 +222,7 @@ class Simulation:
         self._at(now + SAMPLE_S, self._look)
 
 
-def busy_hour(fleet: Fleet, cost: CallCost, calls: float, seed: int) -> Outcome:
+def busy_hour(fleet: Fleet, cost: CallCost, calls: float, seed: int) -> FleetRun:
     """An hour that grows to so many calls at once, if none were refused, and falls again."""
     most = calls / cost.seconds
     return Simulation(
@@ -230,7 +230,7 @@ def busy_hour(fleet: Fleet, cost: CallCost, calls: float, seed: int) -> Outcome:
     ).run(HOUR_S)
 
 
-def flash_crowd(fleet: Fleet, cost: CallCost, calls: float, seed: int) -> Outcome:
+def flash_crowd(fleet: Fleet, cost: CallCost, calls: float, seed: int) -> FleetRun:
     """A quiet half hour in which so many callers come within ten seconds."""
     base, crowd = BASE * calls / cost.seconds, calls / FLASH_S
 
@@ -251,7 +251,7 @@ def erlang_b(offered: float, places: int) -> float:
     return blocked
 
 
-def row(calls: float, found: Outcome) -> str:
+def row(calls: float, found: FleetRun) -> str:
     """A line of the table."""
     late = np.array(found.understood_s or [0.0])
     uses = "".join(f"{found.peak(name):>9.0%}" for name in RESOURCES)
@@ -261,7 +261,7 @@ def row(calls: float, found: Outcome) -> str:
     )
 
 
-def plot(found: dict[Scenario, Outcome], path: Path) -> None:
+def plot(found: dict[Scenario, FleetRun], path: Path) -> None:
     """How full each resource is over the time of each scenario."""
     import matplotlib
 
@@ -314,7 +314,7 @@ def main(
             f"{calls!r} is not a list of numbers such as 20,40", param_hint="--calls"
         ) from None
     click.echo("A simulation by costs that were measured elsewhere.")
-    last: dict[Scenario, Outcome] = {}
+    last: dict[Scenario, FleetRun] = {}
     for name in SCENARIOS:
         click.echo(f"\n{name}: {hosts} host(s) of {cores} cores, {gpus} GPU(s)")
         heads = "".join(f"{each:>9}" for each in RESOURCES)
