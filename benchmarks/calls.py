@@ -31,7 +31,8 @@ from gateway.cli.call_request import CallRequest, arrivals
 from gateway.cli.testphone import place_calls
 from tests.e2e.gateway_process import House
 
-CALLS_PER_LINE = 4
+SIP_LINES = 2
+"""Processes with telephones' calls: as many as a house has that is told nothing else."""
 LOUD = 0.01
 """RMS from which a 20 ms frame is sound (-40 dBFS)."""
 GAP_S = 0.04
@@ -85,8 +86,9 @@ def fresh_house(folder: Path, calls: int, greeting: str) -> House:
     (folder / "plans" / "bench.toml").write_text(DIALPLAN.replace("{greeting}", greeting))
     house = House(
         folder,
-        narrow_lines=math.ceil(calls / CALLS_PER_LINE),
-        wide_lines=0,
+        sip_lines=SIP_LINES,
+        narrow_calls=math.ceil(calls / SIP_LINES),
+        wide_calls=0,
         web_lines=0,
         dialplans=folder / "plans",
         invites_per_s=1000,

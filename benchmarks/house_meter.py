@@ -101,7 +101,7 @@ class Meter:
     def _sum(self, what: Callable[[int], float]) -> dict[str, float]:
         parts: dict[str, float] = {}
         for name, pid in self._pids.items():
-            kind = "lines" if name[0] in "nw" and name[1:].isdigit() else name
+            kind = "lines" if name.startswith("sip") else name
             parts[kind] = parts.get(kind, 0.0) + what(pid)
         parts["gateway"] = sum(value for kind, value in parts.items() if kind != "engine")
         return parts

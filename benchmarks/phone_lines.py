@@ -1,6 +1,6 @@
-"""What lines for telephones cost: pjsua2's (four calls a process) beside the RTP line (all calls in one).
+"""What lines for telephones cost: all calls in one process, or in several.
 
-    .venv/bin/python -m benchmarks.phone_lines --calls 40 --seconds 10 --turns 2
+    .venv/bin/python -m benchmarks.phone_lines --calls 40 --processes 1,2 --seconds 10 --turns 2
 
 Turn about, each with the same callers (a process of plain sockets: 20 ms of noise, and a click each second)
 and the same hall (it says what it hears). It prints the processor time and memory of the line processes
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import random
 import select
@@ -27,10 +28,9 @@ from gateway.config.runtime import Runtime
 from gateway.hall.calls.ticks import TickLine
 from gateway.ipc import tick
 from gateway.ipc.line_messages import AnswerCall, CallConfirmed, CallStarted
-from gateway.line.line_plan import CAPACITY
 from tests.gateway.conftest import short_folder
-from tests.gateway.line.exchange import Exchange, ZygoteProcess
 from tests.gateway.line.line_harness import TOKEN, FakeFront, FakeHall
+from tests.gateway.rtp.rtp_exchange import RtpExchange
 
 LOUD = bytes((0x00, 0x80)) * 80
 """A click: 20 ms as loud as mu-law can be."""
@@ -117,31 +117,26 @@ def held_mb(pids: list[int]) -> float:
     return total / 1024
 
 
-async def measure(kind: str, count: int, seconds: float, codec: str) -> dict[str, float]:
-    """One turn of one kind."""
+async def measure(processes: int, count: int, seconds: float, codec: str) -> dict[str, float]:
+    """One turn with so many processes."""
     with short_folder() as folder:
         runtime = Runtime(folder)
         hall, front = EchoHall(runtime), FakeFront(runtime)
-        zygote = await (await ZygoteProcess.start()).greet()
-        exchange = Exchange(folder, await front.start(), await hall.start(), zygote)
-        names: list[str] = []
-        pids: list[int] = []
-        rtp: asyncio.subprocess.Process | None = None
-        if kind == "pjsua2":
-            for n in range(-(-count // CAPACITY)):
-                names.append(f"n{n}")
-                await exchange.line(f"n{n}", "narrow", rtp_port=20_000 + 40 * n)
-            pids = [*exchange.pids.values(), zygote.process.pid]
-        else:
-            argv = [sys.executable, "-m", "gateway.rtp.rtp_line", "--name", "r0", "--kind", "narrow"]
-            argv += ["--hall", "hall0", "--runtime", str(folder), "--capacity", str(count)]
-            environ = {**os.environ, "VOICEGATE_BOOT_TOKEN": TOKEN}
-            rtp = await asyncio.create_subprocess_exec(
-                *argv, env=environ, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+        exchange = RtpExchange(runtime, await front.start(), await hall.start())
+        environ = {**os.environ, "VOICEGATE_BOOT_TOKEN": TOKEN}
+        each = math.ceil(count / processes)
+        lines = []
+        for n in range(processes):
+            argv = [sys.executable, "-m", "gateway.rtp.sip_process", "--number", str(n), "--hall", "hall0"]
+            argv += ["--runtime", str(folder), "--narrow", str(each)]
+            lines.append(
+                await asyncio.create_subprocess_exec(
+                    *argv, env=environ, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+                )
             )
-            await front.hears_hello("r0")
-            await hall.hears_hello("r0")
-            names, pids = ["r0"], [rtp.pid]
+            await front.hears_hello(f"n{n}")
+            await hall.hears_hello(f"n{n}")
+        pids = [line.pid for line in lines]
         empty_mb = held_mb(pids)
         argv = [sys.executable, "-m", "benchmarks.phone_lines", "--as-callers", str(count), str(seconds)]
         peer = await asyncio.create_subprocess_exec(
@@ -152,7 +147,7 @@ async def measure(kind: str, count: int, seconds: float, codec: str) -> dict[str
         ports = json.loads(await peer.stdout.readline())
         targets = []
         for n, port in enumerate(ports):
-            phone = await exchange.phone(names[n // CAPACITY if kind == "pjsua2" else 0], codec)
+            phone = await exchange.phone(f"n{n % processes}", codec)
             phone.rtp_port = port
             phone.invite()
             await hall.hears(CallStarted, phone.call_id)
@@ -169,11 +164,10 @@ async def measure(kind: str, count: int, seconds: float, codec: str) -> dict[str
         await peer.wait()
         took, spent = time.monotonic() - began, spent_s(pids) - before
         full_mb = held_mb(pids)
-        await exchange.clear()
         await exchange.close()
-        if rtp is not None:
-            rtp.terminate()
-            await rtp.wait()
+        for line in lines:
+            line.terminate()
+            await line.wait()
         trips = sorted(said["trips"])
         return {
             "percent_of_a_core_a_call": 100 * spent / took / count,
@@ -194,16 +188,24 @@ async def measure(kind: str, count: int, seconds: float, codec: str) -> dict[str
 @click.option("--seconds", default=10.0, show_default=True)
 @click.option("--turns", default=2, show_default=True)
 @click.option("--codec", type=click.Choice(["PCMU", "PCMA"]), default="PCMU", show_default=True)
+@click.option("--processes", default="1,2", show_default=True, help="how many, turn about")
 @click.option("--as-callers", nargs=2, type=float, default=None, hidden=True)
-def main(calls: int, seconds: float, turns: int, codec: str, as_callers: tuple[float, float] | None) -> None:
+def main(
+    calls: int, seconds: float, turns: int, codec: str, processes: str, as_callers: tuple[float, float] | None
+) -> None:
     """What lines for telephones cost, turn about."""
     if as_callers is not None:
         callers(int(as_callers[0]), as_callers[1], 50_000)
         return
     for turn in range(turns):
-        for kind in ("pjsua2", "rtp")[:: 1 if turn % 2 == 0 else -1]:
-            found = asyncio.run(measure(kind, calls, seconds, codec))
-            print(kind, " ".join(f"{name} {value:.3g}" for name, value in found.items()), flush=True)
+        for several in [int(one) for one in processes.split(",")][:: 1 if turn % 2 == 0 else -1]:
+            found = asyncio.run(measure(several, calls, seconds, codec))
+            print(
+                several,
+                "processes",
+                " ".join(f"{name} {value:.3g}" for name, value in found.items()),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

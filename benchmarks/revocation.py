@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import math
 import os
 import threading
 import time
@@ -240,8 +239,8 @@ def measure(calls: int, cases: tuple[str, ...], folder: Path) -> Iterator[Silenc
         chroma=folder / "toy",
         chroma_reply_s=4.0,
         engine_calls=calls + 4,
-        narrow_lines=math.ceil(calls / 4),
-        wide_lines=0,
+        narrow_calls=calls,
+        wide_calls=0,
         web_lines=0,
         invites_per_s=1000,
         redis_url=f"unix://{folder / 'way.sock'}",

@@ -33,7 +33,7 @@ from gateway.cli.call_reports import CallReport, summary
 from gateway.cli.call_request import Behind, CallRequest
 from gateway.cli.call_script import CallerAct
 from gateway.cli.testphone import place_calls
-from gateway.line.rough_line import RoughLine
+from gateway.phone.rough_line import RoughLine
 from tests.e2e.gateway_process import House
 
 MEAN_S: Final = 8.0
@@ -42,7 +42,6 @@ EVERY_S: Final = 3.0
 """Readings are so far apart."""
 WINDOW_S: Final = 300.0
 """Times are gathered over so long, or a tenth of a run that is shorter than ten of these."""
-CALLS_PER_LINE: Final = 4
 
 DIALPLAN: Final = """
 [[route]]
@@ -289,9 +288,9 @@ def judged(readings: Readings, reports: Sequence[CallReport], window_s: float) -
 def fresh_house(folder: Path, at_once: int, leak_bytes: int) -> House:
     (folder / "plans").mkdir()
     (folder / "plans" / "soak.toml").write_text(DIALPLAN)
-    lines = max(2, math.ceil(2 * at_once / CALLS_PER_LINE))  # some of each kind are free at any time
+    calls = max(4, at_once)  # of each kind in each of two processes: some are free at any time
     house = House(
-        folder, narrow_lines=lines, wide_lines=lines, web_lines=0, dialplans=folder / "plans",
+        folder, sip_lines=2, narrow_calls=calls, wide_calls=calls, web_lines=0, dialplans=folder / "plans",
         invites_per_s=1000,
     )  # fmt: skip
     if leak_bytes:

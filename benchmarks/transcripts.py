@@ -69,7 +69,7 @@ def main(checkpoint: Path, pairs: int) -> None:
         (folder / "plans" / "plan.toml").write_text(PLAN)
         house = House(
             folder, dialplans=folder / "plans", engine="chroma", chroma=checkpoint, chroma_reply_s=1.2,
-            wide_lines=0, web_lines=0,
+            wide_calls=0, web_lines=0,
         )  # fmt: skip
         house.start()
         try:

@@ -166,7 +166,7 @@ async def measure(calls: int, seconds: float, sound: list[bytes], packets: list[
 async def greet(times: int, packets: list[bytes]) -> None:
     """From DTLS up to the first sound of a whole gateway's greeting."""
     with tempfile.TemporaryDirectory() as folder:
-        house = House(Path(folder), narrow_lines=0, wide_lines=0)
+        house = House(Path(folder), sip_lines=0)
         await asyncio.to_thread(house.start)
         took = []
         try:

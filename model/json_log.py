@@ -1,7 +1,7 @@
 """A process's log as JSON lines: structlog's, the standard library's, and what Python itself complains of.
 
-Engines and the gateway's processes call `configure` once, when they begin. SIP lines know no structlog; they
-have `gateway.config.notes`.
+Engines and the gateway's processes call `configure` once, when they begin. What may have to be said without
+structlog is written by `gateway.config.notes`.
 """
 
 from __future__ import annotations

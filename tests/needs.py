@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,12 @@ def goldens() -> Path:
         f"no goldens in {folder}; set VOICEGATE_GOLDENS to their directory"
     )
     return folder
+
+
+def need_ipv6() -> None:
+    """A loopback of IPv6. What a kernel without it lacks nobody can install, so this skips everywhere."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no ::1")

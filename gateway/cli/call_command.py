@@ -22,7 +22,7 @@ from gateway.cli.call_script import load_script
 from gateway.cli.caller_sound import check_writable
 from gateway.cli.testphone import place_calls
 from gateway.errors import CallerError, VoicegateError
-from gateway.line.rough_line import RoughLine
+from gateway.phone.rough_line import RoughLine
 
 FILE = click.Path(path_type=Path)
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from gateway.line.phone_plan import PhoneOutcome
+from gateway.phone.phone_plan import PhoneOutcome
 
 
 @dataclass(frozen=True)
 class CallReport(PhoneOutcome):
-    """What became of a call (times in seconds; see `gateway.line.phone_plan.PhoneOutcome`)."""
+    """What became of a call (times in seconds; see `gateway.phone.phone_plan.PhoneOutcome`)."""
 
     uri: str = ""
     record: str | None = None

@@ -13,8 +13,8 @@ import soxr
 from gateway.cli.call_script import CallerAct, in_turn
 from gateway.cli.caller_sound import SPOKEN_HZ, active_level_db, background, read_wav, spoken
 from gateway.errors import CallerError
-from gateway.line.phone_plan import CODEC_IDS, CallPlan, ScriptStep, Verb
-from gateway.line.rough_line import RoughLine
+from gateway.phone.phone_plan import CODEC_IDS, CallPlan, ScriptStep, Verb
+from gateway.phone.rough_line import RoughLine
 from watermark.pcm import Floats, bytes_from_float, float_from_bytes
 
 CODECS: Final = tuple(CODEC_IDS)

@@ -22,7 +22,7 @@ from consent.errors import ConsentError
 from gateway.cli.consented_languages import unconsented
 from gateway.cli.diagnosis import Diagnosis, State, ok
 from gateway.cli.doctor_chat_server import chat_server
-from gateway.cli.doctor_libraries import chroma, models, sip_library, speech
+from gateway.cli.doctor_libraries import chroma, models, speech, telephones
 from gateway.cli.doctor_stores import office, redis, sql, watermark_keys, witnesses
 from gateway.cli.office_command import known_names
 from gateway.config.house_languages import spoken_languages, why_no_languages, why_unwritten
@@ -67,7 +67,7 @@ def examine(settings: Settings) -> Iterator[Diagnosis]:
         gateway_and_ports,
         access,
         dialplans,
-        sip_library,
+        telephones,
         speech,
         models,
         chroma,

@@ -88,6 +88,7 @@ def show_settings() -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     for check in (
         preflight.check_addresses,
+        preflight.check_lines,
         preflight.check_redis_url,
         preflight.check_sql_url,
         preflight.check_chat_server,

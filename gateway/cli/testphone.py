@@ -1,6 +1,6 @@
 """The test phone: calls that follow a script, for operators (`voicegate call`), tests and benches.
 
-`place_call` and `place_calls`. The calls themselves run in processes of their own (`gateway.line.phone`), up
+`place_call` and `place_calls`. The calls themselves run in processes of their own (`gateway.phone.phone`), up
 to four in each; this side makes sounds and plans of scripts, and reports of what the processes say.
 """
 
@@ -27,7 +27,7 @@ from gateway.cli.caller_sound import check_writable, write_wav
 from gateway.cli.doorbell import Doorbell, local_address
 from gateway.errors import CallerError, RpcError
 from gateway.ipc.codec import from_json, packed, to_json
-from gateway.line.phone_plan import CODEC_IDS, PhoneOutcome, PhonePlan
+from gateway.phone.phone_plan import CODEC_IDS, PhoneOutcome, PhonePlan
 from watermark.detect import detect_recording
 from watermark.errors import KeyFileError, SoundError
 from watermark.keys import KeyRing
@@ -85,7 +85,7 @@ def _groups(requests: Sequence[CallRequest], folder: Path) -> list[_Group]:
 
 def _start(plan: PhonePlan) -> subprocess.Popen[bytes]:
     phone = subprocess.Popen(
-        [sys.executable, "-m", "gateway.line.phone"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", "gateway.phone.phone"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert phone.stdin is not None  # noqa: S101  # for mypy: stdin=PIPE above
     phone.stdin.write(packed(to_json(PhonePlan, plan)))

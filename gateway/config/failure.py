@@ -1,8 +1,8 @@
 """Why a process ended, as one line for the operator.
 
 A process that fails writes its last error to a file of the runtime directory (`Runtime.failure`), where the
-supervisor finds it, and to the log as one JSON line. SIP lines do so too, so that nothing heavy is imported
-here.
+supervisor finds it, and to the log as one JSON line. Nothing heavy is imported here, since that may be what
+failed.
 """
 
 from __future__ import annotations

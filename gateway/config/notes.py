@@ -1,4 +1,4 @@
-"""Log lines of a line: the same JSON as `gateway.config.logs` writes, without structlog's 3 MB."""
+"""JSON log lines without structlog: of a process that fails to begin, and of the test phone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import time
 from typing import Any
 
-_process = "line"
+_process = "phone"
 
 
 def named(process: str) -> None:
@@ -18,7 +18,7 @@ def named(process: str) -> None:
 
 
 def note(level: str, event: str, /, **facts: Any) -> None:
-    """Writes one JSON line to stderr. The bridge clock must not call it."""
+    """Writes one JSON line to stderr."""
     now = time.time()
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}Z"
     line = json.dumps({"process": _process, **facts, "event": event, "level": level, "timestamp": stamp})

@@ -38,7 +38,7 @@ NEEDED: Final = {
         "cryptography", "ctranslate2", "httpx", "numpy", "onnxruntime", "prometheus_client", "pydantic",
         "pydantic_core", "redis", "soxr", "sqlalchemy", "starlette", "structlog", "uvicorn",
     ),
-    "SIP line": ("pjsua2",),
+    "SIP line": ("av", "click", "numpy", "structlog"),
     "web line": ("OpenSSL", "aioice", "aiortc", "av", "click", "ifaddr", "pydantic", "structlog"),
     "detector": ("click", "cryptography", "numpy", "prometheus_client", "soxr", "starlette", "uvicorn"),
 }  # fmt: skip
@@ -52,7 +52,7 @@ def absent(names: Iterable[str]) -> str | None:
 
 def missing(name: str, who: str = "voicegate") -> str:
     """One sentence for the operator: `who` needs the module `name`, which is missing, and the remedy."""
-    from gateway.config import remedy  # here, because SIP lines import this module and say no such thing
+    from gateway.config import remedy  # here, because few who import this module say such a thing
 
     package = name.split(".")[0]
     if extra := EXTRAS.get(package):

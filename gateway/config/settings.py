@@ -23,6 +23,13 @@ from model.cascade.chat_settings import leaves_machine
 
 PREFIX = "VOICEGATE_"
 DETECTOR_PORT = 8091
+LEAST_SIP_LINES = 2
+GONE = {
+    key: "lines of four calls are no more. VOICEGATE_SIP_LINES is how many processes have telephones' calls; "
+    "VOICEGATE_NARROW_CALLS and VOICEGATE_WIDE_CALLS are how many each of them takes at 8 and at 16 kHz"
+    for key in ("narrow_lines", "wide_lines")
+}
+"""Settings of earlier versions, and what does their work now."""
 NOT_SETTINGS = frozenset({"CONFIG", "TEST_STRICT", "GOLDENS", "BOOT_TOKEN", "EARS"})
 """Variables with our prefix that are read elsewhere, each for one purpose."""
 
@@ -149,8 +156,17 @@ class Settings(BaseModel):
     )
 
     halls: int = Field(1, ge=1, le=64, description="halls; one per core that calls may use")
-    narrow_lines: int = Field(4, ge=0, le=128, description="pjsua2 lines at 8 kHz (PCMU, PCMA), 4 calls each")
-    wide_lines: int = Field(2, ge=0, le=128, description="pjsua2 lines at 16 kHz (G.722 first), 4 calls each")
+    sip_lines: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = Field(
+        "auto",
+        description="processes that have telephones' calls; one that dies takes its share with it. auto: one "
+        "for each hall, and two at least",
+    )
+    narrow_calls: int = Field(
+        8, ge=0, le=255, description="telephones' calls that each of these takes at 8 kHz (PCMU, PCMA)"
+    )
+    wide_calls: int = Field(
+        4, ge=0, le=100, description="calls that each takes at 16 kHz beside those (G.722, PCMU, PCMA)"
+    )
     web_lines: int = Field(1, ge=0, le=32, description="aiortc lines, 8 calls each")
     rtp_port: int = Field(0, ge=0, le=65000, description="first RTP port; 0: a random block")
 
@@ -216,6 +232,13 @@ class Settings(BaseModel):
     def consent_sql(self) -> str:
         """The consent office's database in force."""
         return self.consent_sql_url or self.sql
+
+    @cached_property
+    def sip_processes(self) -> int:
+        """How many processes have telephones' calls."""
+        if not self.narrow_calls + self.wide_calls:
+            return 0
+        return max(LEAST_SIP_LINES, self.halls) if self.sip_lines == "auto" else self.sip_lines
 
     @cached_property
     def local_only(self) -> bool:
@@ -307,6 +330,8 @@ def _from_file(path: Path, *, must_exist: bool) -> dict[str, Any]:
 
 def _meant(key: str, prefix: str = "") -> str:
     """What somebody may have meant who wrote `key`."""
+    if key.lower() in GONE:
+        return GONE[key.lower()]
     bare = key.lower().replace("-", "_").removeprefix(PREFIX.lower())
     near = difflib.get_close_matches(bare, Settings.model_fields, n=1)
     name = prefix + (near[0].upper() if prefix else near[0]) if near else ""

@@ -60,12 +60,13 @@ class Admission:
 
     async def _admit(self, served: Served, source: str, user: str, *, vouched_for: bool) -> None:
         board, body = self._board, session_part(served.request) or b""
-        codecs = sdp.offered_codecs(body)
+        families = board.config.families
+        codecs = sdp.offered_codecs(body, families)
         if board.draining:
             board.refuse(served, 503, "going down", DRAIN_RETRY_S)
         elif not codecs:
-            board.refuse(served, 488, sdp.why_none(body))
-        elif len(sdp.lean(body)) > MAX_TO_LINE - 1000:
+            board.refuse(served, 488, sdp.why_none(body, families))
+        elif len(sdp.lean(body, families)) > MAX_TO_LINE - 1000:
             board.refuse(served, 513)
         elif self._free_line(codecs) is None:
             busy = self._busy(codecs)

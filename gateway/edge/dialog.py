@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from gateway.edge.header import CSeq, Via
-from gateway.edge.line_dialect import readable
 from gateway.edge.message import from_tag, to_tag
 from gateway.edge.sip_message import Request, Response
 from gateway.edge.token import RouteToken
@@ -44,6 +43,8 @@ class Dialog:
     """the line's To, with its tag; empty until it answered"""
     line_contact: URI | None = None
     line_cseq: int = 0
+    media_host: str = ""
+    """whom our address in descriptions is for; empty: who sent the last request"""
     answered: bool = False
     acknowledged: bool = False
     vouched_for: bool = False
@@ -103,7 +104,7 @@ class Dialog:
         request = Request(method, self.line_uri)
         invite = self.invite.request.cseq.sequence
         self._frame(request, via, invite if method == "ACK" else self.caller_cseq)
-        request.headers.setlist("From", readable("From", [self.caller_from]))
+        request.headers.set("From", self.caller_from)
         request.headers.set("To", self.answer_to)
         return request
 

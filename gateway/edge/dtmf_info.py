@@ -1,8 +1,4 @@
-"""Keys that a caller sends as INFO: every form that phones use, and the one that goes to a line.
-
-pjsua2 knows `application/dtmf-relay` alone, and a body that ends sooner than it expects aborts the line. So
-no caller's body reaches a line: the edge reads the key and writes the body anew.
-"""
+"""Keys that a caller sends as INFO, in every form that phones use."""
 
 from __future__ import annotations
 
@@ -46,12 +42,3 @@ def pressed(kind: str, body: bytes) -> str:
     if re.fullmatch(r"1[0-5]", said):
         return KEYS[int(said)]
     raise ValueError("its body says no key: Signal= and one of 0-9, *, #, A-D")
-
-
-def relayed(kind: str, body: bytes) -> bytes:
-    """The same key as a body of `RELAY`, in the form that lines read. Raises `ValueError` as `pressed` does,
-    and for a hook flash, which no line knows."""
-    key = pressed(kind, body)
-    if not key:
-        raise ValueError("a hook flash is not a key")
-    return f"Signal={key}\r\nDuration=160\r\n".encode()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.edge.digest import HashOf, MayOmitQop
+from gateway.edge.sdp import FOUR, SIX
 from gateway.edge.speech_notice import SpeechNotice
 
 
@@ -35,3 +37,10 @@ class EdgeConfig:
     """whose telephone may log in by RFC 2069; None: nobody's"""
     notice: SpeechNotice | None = None
     """what answers say of the voice, for machines; None: nothing"""
+
+    @property
+    def families(self) -> Set[str]:
+        """Over which of IPv4 and IPv6 sound may go: those that `host` is of."""
+        if self.host == "::":
+            return FOUR | SIX
+        return SIX if ":" in self.host else FOUR

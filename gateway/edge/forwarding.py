@@ -9,14 +9,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from gateway.edge import dtmf_info, packing, sdp
+from gateway.edge import sdp
 from gateway.edge.dialog import Dialog, line_uri
 from gateway.edge.doors import SUPPORTED
 from gateway.edge.header import CSeq
-from gateway.edge.line_dialect import contact_of_old, readable
-from gateway.edge.long_hosts import without_long_hosts
 from gateway.edge.message import stamped, to_tag
-from gateway.edge.responses import ALLOW, PHRASES, response, tagged
+from gateway.edge.responses import ALLOW, response, tagged
 from gateway.edge.session_part import SDP, session_part
 from gateway.edge.sip_message import Request, Response, SipMessage
 from gateway.edge.switchboard import Switchboard
@@ -26,8 +24,8 @@ from gateway.edge.transport import Flow
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.line_signature import signature
 
-MAX_TO_LINE: Final = 3_500
-"""Bytes; pjsua2 cuts an INVITE over 4,000 on UDP."""
+MAX_TO_LINE: Final = 16_384
+"""Bytes, of what was made lean."""
 INVITE_WITHIN_S: Final = 4.0
 """A line says 100 Trying by itself; one that does not is stuck."""
 TO_LINE: Final = frozenset(
@@ -37,8 +35,6 @@ TO_LINE: Final = frozenset(
 )  # fmt: skip
 """Headers that a line needs; whatever else a caller sends stays here."""
 HOP_BY_HOP: Final = frozenset({"via", "route", "record-route", "max-forwards", "contact", "content-length"})
-ABOUT_SOMETHING: Final = ("NOTIFY", "PRACK")
-"""To one about nothing that it knows pjsua2 says 500; it means 481 (RFC 6665 §4.1.3, RFC 3262 §3)."""
 WITHOUT_CONTACT: Final = ("ACK", "BYE", "CANCEL", "PRACK")
 
 
@@ -58,8 +54,7 @@ class Forwarding:
         if first:
             word = token.sign(board.config.route_key)
             ours = board.toward_lines.record_route(board.line_flow(token), word)
-            theirs = readable("Record-Route", source.headers.getlist("Record-Route"))
-            request.headers.setlist("Record-Route", [ours, *theirs])
+            request.headers.setlist("Record-Route", [ours, *source.headers.getlist("Record-Route")])
             request.headers.set("X-VG-Call", token.call_id)
             request.headers.set(
                 "X-VG-Auth", signature(board.config.boot_token, token.call_id, source.call_id)
@@ -81,22 +76,19 @@ class Forwarding:
             self._board.line_flow(token).send(bytes(on))
 
     def _lean(self, source: Request, token: RouteToken, dialog: Dialog | None) -> Request:
-        uri = dialog.line_uri if dialog is not None else line_uri(token)
+        board, uri = self._board, dialog.line_uri if dialog is not None else line_uri(token)
         session = session_part(source) if source.body else None
-        request = Request(source.method, uri, source.body if session is None else _for_line(session))
-        request.via = [self._board.line_via()]
+        body = source.body if session is None else sdp.lean(session, board.config.families)
+        request = Request(source.method, uri, body)
+        request.via = [board.line_via()]
         request.max_forwards = (source.max_forwards if source.max_forwards is not None else 70) - 1
         for name in source.headers.keys():  # noqa: SIM118 - not a dict
-            if name.lower() in TO_LINE and (values := readable(name, source.headers.getlist(name))):
-                request.headers.setlist(name, values)
+            if name.lower() in TO_LINE:
+                request.headers.setlist(name, source.headers.getlist(name))
         if session is not None:
             request.headers.set("Content-Type", SDP)
-        if source.method == "INFO" and source.body:
-            kind = dtmf_info.media_type(source.headers.get("Content-Type"))
-            request.body = dtmf_info.relayed(kind, source.body)
-            request.headers.set("Content-Type", dtmf_info.RELAY)
-        if source.method == "INVITE" and not source.headers.getlist("Contact"):
-            request.headers.set("Contact", contact_of_old(source))
+        if source.method == "INVITE" and not source.headers.getlist("Contact"):  # from before RFC 3261
+            request.headers.set("Contact", f"<{source.from_address.uri}>")
         request.headers.set("Content-Length", str(len(request.body)))
         return request
 
@@ -116,11 +108,8 @@ class Forwarding:
         back = _returned(served, answer)
         self._ours_in(back, token, served.flow, request)
         if answer.body:
-            answered = packing.for_caller(session_part(request) or b"", answer.body)
-            back.body = sdp.at_address(answered, board.toward_callers.address(served.flow.host))
+            back.body = sdp.at_address(answer.body, self._media_address(request, served.flow, dialog))
         back.headers.set("Content-Length", str(len(back.body)))
-        if answer.code == 500 and request.method in ABOUT_SOMETHING:
-            back.code, back.phrase = 481, PHRASES[481]
         if answer.code == 503 and answer.headers.get("Retry-After") is None:
             back.headers.set("Retry-After", "5")
         if request.method == "BYE" and 200 <= answer.code < 300 and dialog is None:
@@ -131,6 +120,14 @@ class Forwarding:
         if opens and dialog is not None:
             self._watch(dialog, answer)
         served.answer(back)
+
+    def _media_address(self, request: Request, flow: Flow, dialog: Dialog | None) -> str:
+        """Our address as the caller's sound reaches it: its sound may be of another family than its SIP."""
+        host = sdp.offered_host(session_part(request) or b"", self._board.config.families)
+        seen_by = host if (":" in host) != (":" in flow.host) and host else flow.host
+        if dialog is not None:
+            dialog.media_host = seen_by
+        return self._board.toward_callers.address(seen_by)
 
     def _line_is_silent(self, served: Served, opening: Dialog | None) -> None:
         sent = served.sent
@@ -180,7 +177,8 @@ class Forwarding:
             on.headers.setlist("Route", beyond)
         self._ours_in(on, token, flow, request)
         if request.body:
-            on.body = sdp.at_address(request.body, board.toward_callers.address(flow.host))
+            seen_by = (dialog.media_host if dialog is not None else "") or flow.host
+            on.body = sdp.at_address(request.body, board.toward_callers.address(seen_by))
         on.headers.set("Content-Length", str(len(on.body)))
         if dialog is not None:
             dialog.line_cseq = max(dialog.line_cseq, request.cseq.sequence)
@@ -215,10 +213,10 @@ class Forwarding:
             served.sent.flow.send(bytes(ack_of(served.sent, answer)))
         back = _returned(served, answer, TO_LINE)
         if targets and answer.headers.get("Contact"):
-            back.headers.setlist("Contact", readable("Contact", answer.headers.getlist("Contact")))
+            back.headers.setlist("Contact", answer.headers.getlist("Contact"))
         session = session_part(answer) if answer.body else None
         if session is not None:
-            back.body = _for_line(session)
+            back.body = sdp.lean(session, self._board.config.families)
             back.headers.set("Content-Type", SDP)
         back.headers.set("Content-Length", str(len(back.body)))
         if len(bytes(back)) > MAX_TO_LINE:
@@ -287,16 +285,11 @@ def _returned(served: Served, answer: Response, only: frozenset[str] | None = No
     for name in answer.headers.keys():  # noqa: SIM118 - not a dict
         values = answer.headers.getlist(name)
         if name.lower() not in HOP_BY_HOP and (only is None or name.lower() in only):
-            back.headers.setlist(name, values if only is None else readable(name, values))
-    # pjsua2 writes them in its own way
+            back.headers.setlist(name, values)
+    # its peer may have written them anew
     back.headers.set("From", served.request.headers["From"])
     back.headers.set("To", tagged(served.request, to_tag(answer)))
     return back
-
-
-def _for_line(session: bytes) -> bytes:
-    """A caller's description as a line can use it."""
-    return packing.for_line(without_long_hosts(sdp.lean(session)))
 
 
 def _without_first(routes: list[str]) -> list[str]:

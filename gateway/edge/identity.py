@@ -32,7 +32,7 @@ class Identity:
 
     def address(self, peer: str) -> str:
         """Our address as `peer` reaches it, without brackets."""
-        if self._public is not None and not ipaddress.ip_address(peer).is_private:
+        if self._public is not None and _reaches(self._public, peer):
             return self._public
         host = self._bound.address[0]
         return seen_from(peer) if ipaddress.ip_address(host).is_unspecified else host
@@ -55,6 +55,15 @@ class Identity:
     def _uri(self, flow: Flow) -> str:
         transport = f";transport={flow.transport}" if flow.reliable else ""
         return f"sip:{_bracketed(self.address(flow.host))}:{self.port}{transport}"
+
+
+def _reaches(public: str, peer: str) -> bool:
+    """Whether a peer is outside, and can dial our public address."""
+    theirs = ipaddress.ip_address(peer)
+    try:
+        return not theirs.is_private and ipaddress.ip_address(public).version == theirs.version
+    except ValueError:  # a name
+        return not theirs.is_private
 
 
 def _bracketed(address: str) -> str:

@@ -146,9 +146,10 @@ class InDialog:
         body = session_part(request)
         if not body or line is None:
             return None
-        codecs = sdp.offered_codecs(body)
+        families = self._board.config.families
+        codecs = sdp.offered_codecs(body, families)
         if not codecs:
-            return Turned(488, sdp.why_none(body))
+            return Turned(488, sdp.why_none(body, families))
         if CODECS[line.info.kind].isdisjoint(codecs):
             return Turned(488, f"this call can have {', '.join(sorted(CODECS[line.info.kind]))} only")
         return None

@@ -29,6 +29,8 @@ class LineInfo:
     calls: tuple[str, ...] = ()
     hall: str = "hall0"
     """Which hall has its calls; for the router, the edge knows no more of halls."""
+    process: str = ""
+    """Lines with the same name here die together; none: it is alone."""
 
 
 @dataclass(eq=False, slots=True)
@@ -126,7 +128,8 @@ class Lines:
     def pick(self, codecs: Sequence[str], choose: Choose) -> PooledLine | None:
         """A line with a free slot, of the kind that the first codec wants, else of the other.
 
-        `choose` chooses among the halls that have one; of that hall's lines the fullest is taken.
+        `choose` chooses among the halls that have one. Of that hall's lines it is the one whose process has
+        the fewest calls, so that a process that dies takes as few as can be.
         """
         wanted = kind_for(codecs)
         for kind in (wanted, NARROW if wanted == WIDE else WIDE):
@@ -137,8 +140,15 @@ class Lines:
             hall = choose({line.info.hall: held[line.info.hall] for line in free})
             its = [line for line in free if line.info.hall == hall]
             if its:
-                return min(its, key=lambda line: line.free)
+                return min(its, key=lambda line: (self._held_beside(line), line.held))
         return None
+
+    def _held_beside(self, line: PooledLine) -> int:
+        """How many slots a line's process holds."""
+        process = line.info.process
+        if not process:
+            return line.held
+        return sum(one.held for one in self._by_name.values() if one.info.process == process)
 
 
 def kind_for(codecs: Sequence[str]) -> str:

@@ -1,17 +1,23 @@
 """The little of SDP (RFC 8866) that the edge needs: an offer's codecs, what a line needs of it, our address.
 
-A line gets one live audio section, and of it what it can use: pjsua2 reads no INVITE over 4,000 bytes and no
-more than 32 formats, and drops an offer whose dynamic formats are not all named.
+A line gets one live audio section, and of it what it can use: of the 16 kB that a browser or a conference
+system offers some 400 bytes are left.
+
+`families` says whether a line's sound goes over IPv4, IPv6 or both ("IP4", "IP6"): which of them the gateway
+is bound to.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import re
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Final
 
+FOUR: Final = frozenset({"IP4"})
+SIX: Final = frozenset({"IP6"})
 MAX_SECTIONS: Final = 16
-"""What pjsua2 has places for."""
 MAX_LINES: Final = 1_000
 """What is read in two milliseconds; 300 candidates and all that browsers know of video have 600."""
 MAX_FORMATS: Final = 128
@@ -27,10 +33,12 @@ _OURS: Final = frozenset({"PCMU", "PCMA", "G722"})
 _BESIDE: Final = frozenset({"TELEPHONE-EVENT", "CN"})
 """Formats that a line may use beside a codec: keys, and noise for silence."""
 _ORIGIN: Final = re.compile(r"o=\S++ [0-9]{1,18} [0-9]{1,18} IN IP[46] \S++")
-_NEEDED: Final = frozenset({"sendrecv", "sendonly", "recvonly", "inactive", "ptime", "maxptime", "rtcp"})
+_NEEDED: Final = frozenset(
+    {"sendrecv", "sendonly", "recvonly", "inactive", "ptime", "maxptime", "rtcp", "rtcp-mux"}
+)
 """Attributes beside those of its formats: ICE, encryption, bundles and the unknown say nothing to a line."""
 _ADDRESS: Final = re.compile(
-    rb"^(c=IN IP4 |o=\S+ \S+ \S+ IN IP4 |a=rtcp:\d+ IN IP4 )(?!0\.0\.0\.0)([^\s/]+)", re.MULTILINE
+    rb"^(c=|o=\S+ \S+ \S+ |a=rtcp:\d+ )IN IP[46] (?!0\.0\.0\.0)([^\s/]+)", re.MULTILINE
 )
 
 
@@ -55,18 +63,17 @@ class Section:
         return tuple(dict.fromkeys(name for name in names if name in _OURS))
 
     @property
-    def usable(self) -> bool:
+    def family(self) -> str:
+        """Of its address: "IP6" or "IP4"."""
+        return "IP6" if self.address.upper().startswith("IN IP6") else "IP4"
+
+    def usable(self, families: Set[str]) -> bool:
         """Whether a line can talk here."""
         plain = self.kind == "audio" and self.port > 0 and self.proto in PLAIN
-        return plain and bool(self.codecs) and not self.is_six
-
-    @property
-    def is_six(self) -> bool:
-        """Whether it is at an IPv6 address: pjsua2 speaks RTP over IPv4 only."""
-        return self.address.upper().startswith("IN IP6")
+        return plain and bool(self.codecs) and self.family in families
 
 
-def offered_codecs(body: bytes) -> tuple[str, ...]:
+def offered_codecs(body: bytes, families: Set[str] = FOUR) -> tuple[str, ...]:
     """Codecs of the first audio stream that a line can talk in, in the caller's order; empty: none.
 
     No offer (RFC 3261 §13.2.1: ours comes in the answer) counts as G.711, which every phone has.
@@ -76,10 +83,22 @@ def offered_codecs(body: bytes) -> tuple[str, ...]:
     if _is_too_much(body):
         return ()
     _, sections = _read(body)
-    return next((section.codecs for section in sections if section.usable), ())
+    return next((section.codecs for section in sections if section.usable(families)), ())
 
 
-def why_none(body: bytes) -> str:
+def offered_host(body: bytes, families: Set[str] = FOUR) -> str:
+    """The IP address at which the caller wants its sound; empty: it says none."""
+    _, sections = ([], []) if _is_too_much(body) else _read(body)
+    said = next((section.address for section in sections if section.usable(families)), "")
+    host = said.rpartition(" ")[2].partition("/")[0]
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return ""
+    return host
+
+
+def why_none(body: bytes, families: Set[str] = FOUR) -> str:
     """What keeps an offer without `offered_codecs` from being a call, in words for its sender."""
     if _is_too_much(body):
         return f"the offer has more than {MAX_SECTIONS} sections or {MAX_LINES} lines"
@@ -91,7 +110,8 @@ def why_none(body: bytes) -> str:
     if not live:
         return "every audio section of the offer is off (port 0)"
     if any(section.proto in PLAIN and section.codecs for section in live):
-        return "the offer's address is of IPv6; a line has its sound over IPv4 only"
+        theirs, ours = ("IPv6", "IPv4") if "IP6" not in families else ("IPv4", "IPv6")
+        return f"the offer's address is of {theirs}; this gateway has its sound over {ours} only"
     if any(section.proto in PLAIN for section in live):
         return "none of the offered codecs is known here; PCMU, PCMA or G722, please"
     if any("SAVP" in section.proto for section in live):
@@ -99,13 +119,13 @@ def why_none(body: bytes) -> str:
     return f"the audio is offered over {live[0].proto[:20]}; RTP/AVP, please"
 
 
-def lean(body: bytes) -> bytes:
+def lean(body: bytes, families: Set[str] = FOUR) -> bytes:
     """A caller's description with what a line needs; as it is, when no line can use it.
 
     All its sections stay, so that the answer has as many (RFC 3264 §6); but one they are off.
     """
     session, sections = ([], []) if _is_too_much(body) else _read(body)
-    chosen = next((section for section in sections if section.usable), None)
+    chosen = next((section for section in sections if section.usable(families)), None)
     if chosen is None:
         return body
     lines = [*_identity(session), *(line for line in map(_address_only, session) if _is_needed(line))]
@@ -165,7 +185,7 @@ def _section(begun: re.Match[str], lines: list[str], address: str) -> Section:
 
 
 def _identity(session: list[str]) -> list[str]:
-    """The three lines that each description begins with; pjsua2 takes none without them."""
+    """The three lines that each description begins with, whatever the caller began with."""
     origin = next((line for line in session if _ORIGIN.fullmatch(line)), "o=- 0 0 IN IP4 127.0.0.1")
     name = next((line for line in session if line.startswith("s=") and len(line) > 2), "s=-")
     return ["v=0", origin, name]
@@ -184,4 +204,5 @@ def _is_needed(line: str) -> bool:
 
 def at_address(body: bytes, address: str) -> bytes:
     """A line's SDP with our address, as this peer reaches us, in `c=`, `o=` and `a=rtcp`."""
-    return _ADDRESS.sub(lambda match: match[1] + address.encode(), body)
+    ours = f"IN {'IP6' if ':' in address else 'IP4'} {address}".encode()
+    return _ADDRESS.sub(lambda match: match[1] + ours, body)

@@ -17,7 +17,8 @@ class ConnectedLines:
     def __init__(self, settings: Settings, web: Mapping[str, ConnectedWebLine]) -> None:
         self.sip: dict[str, Peer] = {}
         self.web = web
-        self._wanted_sip = settings.narrow_lines + settings.wide_lines
+        kinds = (settings.narrow_calls, settings.wide_calls)  # a process has a line of each
+        self._wanted_sip = settings.sip_processes * sum(1 for calls in kinds if calls)
         self._wanted_web = settings.web_lines
 
     def states(self, halls: Mapping[str, HallHealth]) -> dict[str, PartState]:

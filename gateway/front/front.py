@@ -227,7 +227,9 @@ class Front:
             self.web.lines[peer.name] = ConnectedWebLine(peer, line.hall, line.capacity, set(calls))
         else:
             self.lines.sip[peer.name] = peer
-            self.edge.line_up(LineInfo(peer.name, line.kind, line.sip_port, line.capacity, calls, line.hall))
+            self.edge.line_up(
+                LineInfo(peer.name, line.kind, line.sip_port, line.capacity, calls, line.hall, line.process)
+            )
         log.info("line.up", line=peer.name, kind=line.kind)
 
     async def _left(self, peer: Peer) -> None:

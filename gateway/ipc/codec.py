@@ -20,7 +20,7 @@ from __future__ import annotations
 import binascii
 import json
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -76,12 +76,6 @@ def load(hint: Any, table: object, what: str) -> Any:
     except _Misfit as misfit:
         where = f"{what}, field {'.'.join(misfit.path)}" if misfit.path else what
         raise RpcError(f"{where}: {misfit}") from None
-
-
-def prepare(hints: Iterable[Any]) -> None:
-    """Works out how these types stand in JSON, so that processes forked later share it."""
-    for hint in hints:
-        _form(hint)
 
 
 def packed(table: object) -> bytes:

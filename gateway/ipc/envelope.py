@@ -18,13 +18,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
 
-from gateway.config.notes import note
 from gateway.errors import RpcError
 from gateway.ipc import codec
 
 A = TypeVar("A")
 P = TypeVar("P")
-"""Who sent it: `gateway.ipc.rpc.Peer`, or a line's `Wire`."""
+"""Who sent it: `gateway.ipc.rpc.Peer`."""
 R = TypeVar("R")
 """What handlers return: what is awaited, or at once."""
 
@@ -46,11 +45,6 @@ class Tell(Message):
         """Says that `handler` takes messages of this class."""
         return Handled(cls, handler)
 
-    @classmethod
-    def handled_at_once_by(cls, handler: Callable[[P, Self], None]) -> Handled[P, object]:
-        """As `handled_by`, for programs without asyncio."""
-        return Handled(cls, handler)
-
 
 class Ask(Message, Generic[A]):
     """A message that is answered by an A, or by why not."""
@@ -60,11 +54,6 @@ class Ask(Message, Generic[A]):
     @classmethod
     def handled_by(cls, handler: Callable[[P, Self], Awaitable[A]]) -> Handled[P, Awaitable[object]]:
         """Says that `handler` answers messages of this class; it raises `RpcError` to refuse."""
-        return Handled(cls, handler)
-
-    @classmethod
-    def handled_at_once_by(cls, handler: Callable[[P, Self], A]) -> Handled[P, object]:
-        """As `handled_by`, for programs without asyncio."""
         return Handled(cls, handler)
 
     def answer_from(self, result: object) -> A:
@@ -144,24 +133,3 @@ def failed(number: object, why: str) -> bytes:
 def refused(why: str) -> bytes:
     """The body of the last word to a peer that is not talked with."""
     return codec.packed({"refused": why})
-
-
-def answer_at_once(handlers: Handlers[P, object], peer: P, said: dict[str, Any]) -> bytes | None:
-    """Has a question or a tell handled; the answer's body, None for a tell. Never raises."""
-    number, asking = said.get("ask"), "ask" in said
-    try:
-        handled, message = handlers.read(said)
-    except RpcError as error:
-        note("warning", "rpc.not_understood", error=str(error))
-        return failed(number, str(error)) if asking else None
-    try:
-        result = handled.handler(peer, message)
-        return answered(number, handled.kind, result) if asking else None
-    except RpcError as error:
-        why = str(error)
-    except Exception as error:
-        why = f"{type(error).__name__}: {error}"
-        call_id = getattr(message, "call_id", None)
-        about = {} if call_id is None else {"call_id": call_id}
-        note("error", "rpc.handler_failed", method=name_of(said), error=why, **about)
-    return failed(number, why) if asking else None

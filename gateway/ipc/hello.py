@@ -41,6 +41,8 @@ class LineFacts:
     calls: tuple[LineCall, ...]
     sip_port: int | None = None
     """UDP on 127.0.0.1; none: it takes browsers."""
+    process: str = ""
+    """Lines with the same name here die together; none: it is alone."""
 
 
 @dataclass(frozen=True, slots=True)

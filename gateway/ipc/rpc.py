@@ -5,7 +5,6 @@ stands on the socket. The first message of a connection is `Hello`, told by the 
 another version is told so, and shown out.
 
 Every request has a time limit. When the connection goes, every open question fails with `RpcError`.
-Lines do without asyncio: they use `gateway.ipc.line_wire`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import asyncio
 import contextlib
 import itertools
 import os
-import socket
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -253,18 +251,7 @@ async def connect(
         reader, writer = await asyncio.open_unix_connection(path, limit=MAX_MESSAGE + 64)
     except OSError as error:
         raise RpcError(f"cannot reach {path.name}: {error}") from None
-    return _begun(Peer(reader, writer, handlers, hello, path.stem))
-
-
-async def connect_by(
-    sock: socket.socket, name: str, hello: Hello, handlers: Iterable[Handled[Peer, Awaitable[object]]]
-) -> Peer:
-    """`connect`, by a socket whose other end `name` has already."""
-    reader, writer = await asyncio.open_connection(sock=sock, limit=MAX_MESSAGE + 64)
-    return _begun(Peer(reader, writer, handlers, hello, name))
-
-
-def _begun(peer: Peer) -> Peer:
+    peer = Peer(reader, writer, handlers, hello, path.stem)
     peer.tell(peer.hello)
     peer.tasks.short(peer.run(), "rpc.read")
     return peer

@@ -1,8 +1,8 @@
 """The tick: one packet from a line to the hall every 20 ms, one packet back.
 
-A line serves a few calls (4 on the pjsua2 wheel). At every turn of its clock it sends what it received for
-each of its calls since the last tick, and takes the hall's newest answer for the next 20 ms. Both directions
-share one form over a unix SOCK_SEQPACKET socket, so a packet is a message and needs no framing.
+At every turn of its clock a line sends what it received for each of its calls since the last tick, and takes
+the hall's newest answer for the next 20 ms. Both directions share one form over a unix SOCK_SEQPACKET socket,
+so a packet is a message and needs no framing.
 
     tick   := magic u16 | seq u32 | count u8 | pad u8 | slot*
     slot   := call u32 | slot u8 | flags u8 | samples u16 | played u32 | pcm int16[samples]
@@ -12,7 +12,7 @@ All little-endian; PCM is mono at the line's own rate (8, 16 or 48 kHz), 20 ms o
 flight cannot speak into the slot's next call. `played` counts samples of the hall's sound that the line
 really pulled while the call's direction included send; it only grows (modulo 2**32).
 
-Hot path: packs and unpacks with `struct` and slices; nothing here imports numpy, since lines must not.
+Hot path: packs and unpacks with `struct` and slices.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gateway.errors import LineError
 FRAME_S: Final = 0.02
 MAGIC: Final = 0x7654
 MAX_PACKET: Final = 64 * 1024
-"""Bytes a receiver must offer: 8 calls of 48 kHz are 15.5 kB."""
+"""Bytes a receiver must offer: 8 calls of 48 kHz are 15.5 kB, 100 of 16 kHz 65 kB."""
 
 SENDING: Final = 0x01
 """The call's media direction includes send: what the hall gives is heard."""

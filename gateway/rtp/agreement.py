@@ -6,13 +6,14 @@ off (`gateway.edge.sdp`).
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from gateway.errors import VoicegateError
-from gateway.line.telephone_event import EVENT
+from gateway.rtp.telephone_event import EVENT
 
 CodecName = Literal["PCMU", "PCMA", "G722"]
 Address = tuple[str, int]
@@ -28,7 +29,10 @@ LONGEST_MS: Final = 120
 _NAMES: Final[Mapping[int, CodecName]] = {0: "PCMU", 8: "PCMA", 9: "G722"}
 _MEDIA: Final = re.compile(r"m=(\S+) +(\d+)(?:/\d+)? +(\S+)((?: +\S+)*) *")
 _MAP: Final = re.compile(r"a=rtpmap:(\d+) +([^/\s]+)/(\d+)")
-_HELD: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104  # how RFC 2543 said "hold"; nothing is bound
+HELD: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104  # how RFC 2543 said "hold"; nothing is bound
+NOWHERE: Final = HELD | {""}
+EVERYWHERE: Final = "::"
+"""All our addresses of IPv6, and of IPv4, which are written there as `::ffff:192.0.2.1`."""
 _DIRECTIONS: Final = ("sendrecv", "sendonly", "recvonly", "inactive")
 
 
@@ -41,6 +45,7 @@ class Described:
     """The other side's audio section, as far as we use it."""
 
     address: str
+    """empty: what it says is not an IP address, and names are not looked up"""
     port: int
     rtcp: Address
     mux: bool
@@ -145,7 +150,7 @@ class Describer:
     def _agreed(
         self, described: Described, codec: tuple[int, CodecName], event: int | None, noise: int | None
     ) -> Agreement:
-        held = described.address in _HELD
+        held = described.address in HELD
         sent_as, name = codec
         # some phones answer one law and send the other
         takes: dict[int, CodecName] = {kind: known for kind, known in _NAMES.items() if known in self.codecs}
@@ -162,12 +167,17 @@ class Describer:
             takes_events=frozenset(events),
             takes_noise=frozenset({NOISE if noise is None else noise}),
             packet_ms=described.packet_ms or USUAL_MS,
-            peer=(described.address, described.port),
-            peer_rtcp=(described.address, described.port) if described.mux else described.rtcp,
+            peer=self._reached((described.address, described.port)),
+            peer_rtcp=self._reached((described.address, described.port) if described.mux else described.rtcp),
             mux=described.mux,
             sending=described.receives and not held,
             receiving=described.sends,
         )
+
+    def _reached(self, peer: Address) -> Address:
+        """A peer as our socket writes it."""
+        host, port = peer
+        return (f"::ffff:{host}", port) if self.address == EVERYWHERE and "." in host else peer
 
     def _section(
         self,
@@ -257,14 +267,14 @@ def _described(
     known: list[tuple[int, CodecName]] = [
         (kind, name) for kind in kinds for name in ours if names.get(kind) == name
     ]
-    address = _last(lines, "c=", "").split()[-1:] or [""]
+    address = _host(_last(lines, "c=", ""))
     rtcp = _last(lines, "a=rtcp:", "").split()
     rtcp_port = int(rtcp[0]) if rtcp and rtcp[0].isdigit() else port + 1
     direction = next((line[2:] for line in reversed(lines) if line[2:] in _DIRECTIONS), "sendrecv")
     return Described(
-        address=address[0].partition("/")[0],
+        address=address,
         port=port,
-        rtcp=(rtcp[3] if len(rtcp) == 4 else address[0].partition("/")[0], rtcp_port),
+        rtcp=(_host(rtcp[3]) if len(rtcp) == 4 else address, rtcp_port),
         mux="a=rtcp-mux" in lines,
         codecs=tuple(known),
         event=_named(kinds, names, "TELEPHONE-EVENT"),
@@ -274,6 +284,16 @@ def _described(
         receives=direction in ("sendrecv", "recvonly"),
         proto=proto,
     )
+
+
+def _host(said: str) -> str:
+    """The IP address with which a text ends, without what only a group of receivers needs."""
+    host = said.rpartition(" ")[2].partition("/")[0]
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return ""
+    return host
 
 
 def _named(kinds: list[int], names: Mapping[int, str], name: str) -> int | None:

@@ -9,7 +9,7 @@ import contextlib
 from typing import Final, Protocol
 
 from gateway.rtp import g711
-from gateway.rtp.agreement import Agreement
+from gateway.rtp.agreement import NOWHERE, Agreement
 from gateway.rtp.g722 import G722Encoder
 from gateway.rtp.packet import is_rtcp, read_rtp
 from gateway.rtp.rtcp import Rtcp
@@ -115,6 +115,8 @@ class CallMedia:
             self.rtcp.take(data, at, self._arrival.wall_s)
 
     def _send(self, packet: bytes) -> None:
+        if not self.latch.to[0]:  # its description names no address: ours go where its packets come from
+            return
         with contextlib.suppress(OSError):  # nobody listens there, or the way is full: as if lost
             self.sockets.rtp.sendto(packet, self.latch.to)
 
@@ -129,6 +131,8 @@ class CallMedia:
         host, port = self.agreed.peer_rtcp
         if self.latch.to != self.agreed.peer:  # behind a NAT: RTCP's port is next to RTP's, as a rule
             host, port = self.latch.to[0], self.latch.to[1] + (0 if self.agreed.mux else 1)
+        if host in NOWHERE:
+            return
         sock = self.sockets.rtp if self.agreed.mux else self.sockets.rtcp
         with contextlib.suppress(OSError):
             sock.sendto(data, (host, port))

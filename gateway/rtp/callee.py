@@ -11,21 +11,23 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, Protocol
 
 from gateway.edge import dtmf_info
 from gateway.edge.header import Address, CSeq
 from gateway.edge.message import to_tag
 from gateway.edge.responses import response
-from gateway.edge.sip_message import Request, Response
-from gateway.edge.transaction import LINGER_S, T1, T2, Served, Timer
+from gateway.edge.sip_message import Request, Response, SipMessage
+from gateway.edge.transaction import LINGER_S, Served, Timer
 from gateway.edge.transport import Flow
 from gateway.edge.uri import URI
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.line_messages import KeyWay
 from gateway.rtp.agreement import Agreement, Describer, NoAgreement
 from gateway.rtp.call_media import CallMedia
-from gateway.rtp.session_timer import LEAST_S, SessionTimer
+from gateway.rtp.repeat import Repeat
+from gateway.rtp.session_timer import LEAST_S, SessionTimer, too_short
 
 ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, NOTIFY"
 SUPPORTED: Final = "timer, 100rel"
@@ -114,9 +116,10 @@ class Callee:
         self._offered: str | None = None
         """our description, when it was an offer whose answer comes with the ACK"""
         self._direction = (False, False)
-        self._repeat = Timer()
+        self._repeat = Repeat()
         self._patience = Timer()
-        self._provisional = Timer()
+        self._provisional = Repeat()
+        self._awaits_prack = False
         self._session = SessionTimer(self._refresh, self._vanished)
         self._referred = False
 
@@ -132,12 +135,12 @@ class Callee:
         if self.answered or self.over:
             return
         extra = {"Contact": self._line.contact(), "Allow": ALLOW}
-        if "100rel" in self._invite.request.require:
-            extra |= {"Require": "100rel", "RSeq": "1"}
+        self._awaits_prack = "100rel" in self._invite.request.require
+        extra |= {"Require": "100rel", "RSeq": "1"} if self._awaits_prack else {}
         ringing = self._response(self._invite, 180, extra)
         self._invite.answer(ringing)
-        if "RSeq" in extra:
-            self._say_again(self._provisional, self._invite.flow, ringing, T1)
+        if self._awaits_prack:
+            self._provisional.start(self._invite.flow, ringing)
 
     def accept(self) -> None:
         """200 OK, repeated until the caller's ACK comes (§13.3.1.4)."""
@@ -175,7 +178,7 @@ class Callee:
             raise ValueError("it is not up yet")
         self._referred = True
         to = target if _BARE.fullmatch(target) else f"<{target}>"
-        self._ask("REFER", self._refer_answered, {"Refer-To": to, "Referred-By": f"<{self._contact_uri()}>"})
+        self._ask("REFER", self._refer_answered, {"Refer-To": to, "Referred-By": self._line.contact()})
 
     def _refer_answered(self, answer: Response | None) -> None:
         status, reason = (408, "Request Timeout") if answer is None else (answer.code, answer.phrase)
@@ -227,7 +230,8 @@ class Callee:
                 self._notify(served)
             case "PRACK":
                 self._provisional.cancel()
-                served.answer(self._response(served, 200))
+                served.answer(self._response(served, 200 if self._awaits_prack else 481))
+                self._awaits_prack = False
             case "OPTIONS":
                 served.answer(self._response(served, 200, {"Allow": ALLOW, "Accept": SDP}))
             case "REFER":
@@ -308,27 +312,14 @@ class Callee:
         self._open = served
         ok = self._ok(served, body)
         served.answer(ok)
-        self._say_again(self._repeat, served.flow, ok, T1)
-        self._patience.start(LINGER_S, self._unacknowledged)
+        self._repeat.start(served.flow, ok)
+        self._patience.start(LINGER_S, partial(self.hang_up, CallEnding(End.UNACKNOWLEDGED)))
 
     def _ok(self, served: Served, body: str) -> Response:
         extra = {"Contact": self._line.contact(), "Allow": ALLOW, "Supported": SUPPORTED}
         ok = self._response(served, 200, {**extra, **self._session.agree(served.request)})
-        if body:
-            ok.body = body.encode()
-            ok.headers.set("Content-Type", SDP)
-            ok.headers.set("Content-Length", str(len(ok.body)))
+        _describe(ok, body)
         return ok
-
-    def _say_again(self, timer: Timer, flow: Flow, answer: Response, after_s: float) -> None:
-        def again() -> None:
-            flow.send(bytes(answer))
-            self._say_again(timer, flow, answer, min(2 * after_s, T2))
-
-        timer.start(after_s, again)
-
-    def _unacknowledged(self) -> None:
-        self.hang_up(CallEnding(End.UNACKNOWLEDGED))
 
     def _vanished(self) -> None:
         self.hang_up(CallEnding(End.FAILED, "the caller did not refresh its session"))
@@ -372,10 +363,7 @@ class Callee:
         request.headers.set("Contact", self._line.contact())
         for name, value in (extra or {}).items():
             request.headers.set(name, value)
-        if body:
-            request.body = body.encode()
-            request.headers.set("Content-Type", SDP)
-            request.headers.set("Content-Length", str(len(request.body)))
+        _describe(request, body)
         self._line.send(request, self._flow(), answered)
 
     def _request(self, method: str, sequence: int) -> Request:
@@ -396,19 +384,17 @@ class Callee:
         uri = Address.read(first).uri if first else self._target
         return self._line.flow_to(uri, self._invite.flow)
 
-    def _contact_uri(self) -> str:
-        return self._line.contact().strip("<>")
-
     def _end(self, how: CallEnding) -> None:
         self.over = True
-        for timer in (self._repeat, self._patience, self._provisional):
-            timer.cancel()
+        self._repeat.cancel()
+        self._patience.cancel()
+        self._provisional.cancel()
         self._session.stop()
         self._line.ended(self, how)
 
 
-def too_short(served: Served) -> Response:
-    """To who wants shorter sessions than we take (RFC 4028 §6)."""
-    answer = response(served.request, served.flow, 422, {"Min-SE": str(LEAST_S)})
-    answer.phrase = "Session Interval Too Small"
-    return answer
+def _describe(message: SipMessage, body: str) -> None:
+    if body:
+        message.body = body.encode()
+        message.headers.set("Content-Type", SDP)
+        message.headers.set("Content-Length", str(len(message.body)))

@@ -20,7 +20,7 @@ from gateway.edge.message import Unreadable, from_tag, read, to_tag, transaction
 from gateway.edge.responses import response
 from gateway.edge.sip_message import Request, Response
 from gateway.edge.transaction import LINGER_S, Served, Transactions
-from gateway.edge.transport import Flow, UdpPort
+from gateway.edge.transport import Flow, UdpPort, plain_host
 from gateway.edge.uri import URI
 from gateway.errors import LineError, RpcError
 from gateway.ipc import tick
@@ -38,20 +38,18 @@ from gateway.ipc.line_messages import (
     TransferOutcome,
 )
 from gateway.ipc.line_signature import signature
-from gateway.line.line_plan import CODECS, LinePlan
-from gateway.line.pulse import Pulse
-from gateway.rtp.agreement import Agreement, CodecName, Describer, NoAgreement
+from gateway.rtp.agreement import Agreement, Describer, NoAgreement
 from gateway.rtp.call_media import CallMedia
-from gateway.rtp.callee import Callee, too_short
+from gateway.rtp.callee import Callee
+from gateway.rtp.line_plan import CODECS, PORTS_A_CALL, LinePlan
 from gateway.rtp.media_pass import MediaPass
 from gateway.rtp.packet import CLOCK_HZ
-from gateway.rtp.session_timer import SessionTimer
+from gateway.rtp.pulse import Pulse
+from gateway.rtp.session_timer import SessionTimer, too_short
 from gateway.rtp.socket_pair import SocketPair, Source
 from model.tasks import failed
 
 LOOPBACK: Final = "127.0.0.1"
-PORTS_A_CALL: Final = 4
-"""A call has two; as many again rest, so that a port is not at once another call's."""
 
 log = structlog.get_logger("rtp")
 
@@ -90,7 +88,7 @@ class Callees:
         self._free = list(range(plan.capacity - 1, -1, -1))
         self._numbers = itertools.count(secrets.randbelow(1 << 30))
         self._ports = self._port_pairs()
-        self._codecs: list[CodecName] = [_codec_of(name) for name in CODECS[plan.kind]]
+        self._codecs = CODECS[plan.kind]
         self._sip = UdpPort(self._take)
         self._asked: set[Request] = set()
         """requests of ours without a final answer"""
@@ -109,11 +107,11 @@ class Callees:
         except OSError as error:
             raise LineError(f"cannot listen on UDP {LOOPBACK}:{self._plan.sip_port}: {error}") from None
 
-    async def stop(self, within_s: float) -> None:
+    async def stop(self, why: End, within_s: float) -> None:
         """BYE to every call, or 480; no new ones. Waits so long for the answers."""
         self.closed = True
         for callee in list(self.by_call.values()):
-            callee.hang_up(CallEnding(End.GATEWAY_STOPPED))
+            callee.hang_up(CallEnding(why))
         if self._asked:
             self._quiet.clear()
             with contextlib.suppress(TimeoutError):
@@ -231,14 +229,14 @@ class Callees:
 
     def _open(self, served: Served, call_id: str) -> None:
         plan, body = self._plan, served.request.body.decode(errors="replace")
-        address = "" if plan.media_address == "0.0.0.0" else plan.media_address  # noqa: S104  # compared
+        address = plan.media_address
         pairs = PORTS_A_CALL * plan.capacity // 2
         try:
             sockets = SocketPair.open(address, itertools.islice(self._ports, pairs))
         except LineError as error:
             self._refuse(served, 503, call_id, str(error))
             return
-        said = plan.public_address or address or LOOPBACK
+        said = address or LOOPBACK
         describer = Describer(said, sockets.port, self._codecs, secrets.randbits(31))
         try:
             answer = describer.answer(body) if body else None
@@ -351,17 +349,11 @@ class Callees:
 
     def moved(self, media: CallMedia, was: Source, now: Source) -> None:
         """See `MediaOwner`."""
-        call_id = self._by_media[media].call_id
-        self._house.tell_hall(RtpMoved(call_id, f"{was[0]}:{was[1]}", f"{now[0]}:{now[1]}"))
+        before, after = (f"{plain_host(host)}:{port}" for host, port in (was, now))
+        self._house.tell_hall(RtpMoved(self._by_media[media].call_id, before, after))
 
     def broke(self, media: CallMedia, error: Exception) -> None:
         """See `MediaOwner`."""
         callee = self._by_media[media]
         failed("rtp.sound", error, call_id=callee.call_id)
         callee.hang_up(CallEnding(End.OUR_ERROR))
-
-
-def _codec_of(name: str) -> CodecName:
-    """The codec of one of pjsua2's names (`PCMU/8000`)."""
-    known: dict[str, CodecName] = {"PCMU": "PCMU", "PCMA": "PCMA", "G722": "G722"}
-    return known[name.partition("/")[0]]

@@ -1,8 +1,8 @@
-"""A line for telephones without pjsua2: `python -m gateway.rtp.rtp_line --name r0 --kind narrow …`.
+"""A line for telephones, which has as many calls as it is told to.
 
-One process keeps as many calls as it is told to. To the edge, the hall and the front it is a line like the
-others: INVITEs that the edge has signed, the same messages, the same ticks. It answers SIP itself
-(`gateway.rtp.callee`) and has the sound of all its calls in one pass (`gateway.rtp.media_pass`).
+INVITEs that the edge has signed become calls; it answers SIP itself (`gateway.rtp.callee`), tells the hall of
+them, and has the sound of all its calls in one pass (`gateway.rtp.media_pass`). A process has one line at
+8 kHz and one at 16 (`gateway.rtp.sip_process`).
 
 The clock is the machine's monotonic one in whole ticks, which all lines share. At a tick the sound of the
 callers goes to the hall; half a tick later what the hall answered goes out, so the hall has 10 ms, and what
@@ -13,20 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
-import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
-import click
 import structlog
 
-from gateway.config.runtime import Runtime
-from gateway.errors import LineError, RpcError, VoicegateError
+from gateway.errors import LineError, RpcError
 from gateway.ipc import tick
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import Tell, told
@@ -42,13 +37,11 @@ from gateway.ipc.line_messages import (
     StopLine,
 )
 from gateway.ipc.rpc import Peer, connect
-from gateway.line.line_plan import LinePlan
-from gateway.rtp import g722
-from gateway.rtp.callees import LOOPBACK, Callees
+from gateway.rtp.callees import Callees
+from gateway.rtp.line_plan import LinePlan
 from gateway.rtp.media_pass import MediaPass
 from gateway.rtp.socket_pair import Arrival
-from model import json_log
-from model.tasks import Tasks, failures, watch_loop
+from model.tasks import Tasks, failures
 
 HALL_BACK_WITHIN_S: Final = 5.0
 RETRY_S: Final = 0.05
@@ -67,10 +60,11 @@ log = structlog.get_logger("rtp")
 
 
 class RtpLine:
-    """The process's one object. `run` returns after `stop`, with every call ended."""
+    """One line. `run` returns after `stop`, with every call ended."""
 
     def __init__(self, plan: LinePlan) -> None:
         self.plan = plan
+        self._parent = os.getppid()
         self.ticks_dropped = 0
         self.ticks_late = 0
         self._pass = MediaPass(plan.rate_hz, plan.capacity, Arrival())
@@ -84,17 +78,20 @@ class RtpLine:
 
     async def run(self) -> None:
         """Serves until `stop`. Raises `LineError` when its SIP port is taken."""
-        watch_loop()
         await self._callees.open()
         self._tasks.lasting(lambda: self._keep(self._join_front), "rtp.front")
         self._tasks.lasting(lambda: self._keep(self._join_hall), "rtp.hall")
         self._tasks.lasting(self._watch, "rtp.watch")
         self._tasks.vital(self._tick_on, "rtp.ticks")  # without it nobody hears anything
-        log.info("line.up", kind=self.plan.kind, sip_port=self._callees.sip_port, hall=self.plan.hall)
+        log.info(
+            "line.up",
+            line=self.plan.name, kind=self.plan.kind, sip_port=self._callees.sip_port, hall=self.plan.hall,
+        )  # fmt: skip
         try:
             await self._stop_asked.wait()
         finally:
-            await self._callees.stop(GOODBYE_S)
+            orphaned = os.getppid() != self._parent  # nobody stopped the gateway, its supervisor crashed
+            await self._callees.stop(End.LINE_DIED if orphaned else End.GATEWAY_STOPPED, GOODBYE_S)
             await self._tasks.stop()
             for peer in (self._front, self._hall):
                 if peer is not None:
@@ -126,7 +123,9 @@ class RtpLine:
         calls = tuple(
             LineCall(call.call_id, call.number, call.slot) for call in self._callees.by_call.values()
         )
-        facts = LineFacts(plan.kind, plan.rate_hz, plan.hall, plan.capacity, calls, self._callees.sip_port)
+        facts = LineFacts(
+            plan.kind, plan.rate_hz, plan.hall, plan.capacity, calls, self._callees.sip_port, plan.process
+        )
         return Hello("line", plan.name, plan.token, line=facts)
 
     async def _join_front(self) -> None:
@@ -313,55 +312,3 @@ class RtpLine:
 async def _until(at: float) -> None:
     """Sleeps until `time.monotonic()` is `at`."""
     await asyncio.sleep(max(0.0, at - time.monotonic()))
-
-
-async def _main(line: RtpLine) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, line.stop)
-    gc.collect()
-    gc.freeze()  # what was imported stays; the collector need not walk it in the middle of a tick
-    await line.run()
-
-
-@click.command()
-@click.option("--name", required=True, help="this line's name, such as r0")
-@click.option("--kind", type=click.Choice(["narrow", "wide"]), required=True)
-@click.option("--hall", required=True, help="the hall that has its calls, such as hall0")
-@click.option("--runtime", "runtime_dir", required=True, type=click.Path(path_type=Path, file_okay=False))
-@click.option("--capacity", default=64, show_default=True, help="calls that it takes")
-@click.option("--rtp-port", default=0, help="the first of its ports; 0: a random block")
-@click.option("--media-address", default=LOOPBACK, show_default=True, help="where RTP is bound")
-def main(
-    name: str,
-    kind: Literal["narrow", "wide"],
-    hall: str,
-    runtime_dir: Path,
-    capacity: int,
-    rtp_port: int,
-    media_address: str,
-) -> None:
-    """One line for telephones, without pjsua2."""
-    try:
-        json_log.configure(name)
-        runtime = Runtime(runtime_dir)
-        token = os.environ.get("VOICEGATE_BOOT_TOKEN") or runtime.token()
-        if kind == "wide":
-            g722.load()
-        plan = LinePlan(
-            name,
-            kind,
-            hall,
-            runtime,
-            token,
-            capacity=capacity,
-            rtp_port=rtp_port,
-            media_address=media_address,
-        )
-        asyncio.run(_main(RtpLine(plan)))
-    except VoicegateError as error:
-        raise SystemExit(f"{name}: {error}") from None
-
-
-if __name__ == "__main__":
-    main()

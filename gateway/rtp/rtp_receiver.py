@@ -14,7 +14,6 @@ from typing import Final, cast
 import numpy as np
 
 from gateway.line.jitter import FRAMES_A_SECOND, JitterBuffer, Pulled, PullKind
-from gateway.line.telephone_event import TelephoneEvents
 from gateway.rtp import g711
 from gateway.rtp.agreement import Agreement
 from gateway.rtp.comfort_noise import ComfortNoise
@@ -24,6 +23,7 @@ from gateway.rtp.g722 import G722Decoder
 from gateway.rtp.last_turns import LastTurns
 from gateway.rtp.packet import CLOCK_HZ, RtpPacket
 from gateway.rtp.rtcp import Reception
+from gateway.rtp.telephone_event import TelephoneEvents
 
 WHOLE: Final = CLOCK_HZ // FRAMES_A_SECOND + 1
 """Bytes of 20 ms of G.711, after the payload type."""

@@ -10,8 +10,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from gateway.edge.sip_message import Request
-from gateway.edge.transaction import Timer
+from gateway.edge.responses import response
+from gateway.edge.sip_message import Request, Response
+from gateway.edge.transaction import Served, Timer
 
 LEAST_S: Final = 90
 """The shortest that we take (§4)."""
@@ -57,3 +58,10 @@ class SessionTimer:
     def stop(self) -> None:
         """The call is over."""
         self._timer.cancel()
+
+
+def too_short(served: Served) -> Response:
+    """To who wants shorter sessions than we take (RFC 4028 §6)."""
+    answer = response(served.request, served.flow, 422, {"Min-SE": str(LEAST_S)})
+    answer.phrase = "Session Interval Too Small"
+    return answer

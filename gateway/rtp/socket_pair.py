@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from gateway.errors import LineError
+from gateway.rtp.agreement import EVERYWHERE
 from gateway.rtp.packet import LONGEST
 
 SO_TIMESTAMPNS: Final = 35
@@ -85,6 +86,8 @@ def _bound(address: str, port: int) -> socket.socket | None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != EVERYWHERE))
         sock.bind((address, port))
     except OSError as error:
         sock.close()

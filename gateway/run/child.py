@@ -52,7 +52,7 @@ class Child:
     given_up: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once it was hopeless."""
     process: asyncio.subprocess.Process | None = None
-    """None for a line, whose parent is the zygote."""
+    """None before it is started."""
 
     _log_size: int = 0
     """Bytes of `log` when the process was started."""
@@ -89,9 +89,8 @@ class Child:
 
 
 async def start(
-    path: Path, place: str, *argv: str, environ: Mapping[str, str], log_to: TextIO | None,
-    pass_fds: tuple[int, ...] = (),
-) -> asyncio.subprocess.Process:  # fmt: skip
+    path: Path, place: str, *argv: str, environ: Mapping[str, str], log_to: TextIO | None
+) -> asyncio.subprocess.Process:
     """Starts a process that calls the function at `place` ("module:function") with `argv`.
 
     It writes to `path` why it fails (`gateway.run.entry`), and it dies with this process.
@@ -104,7 +103,6 @@ async def start(
         stderr=log_to,
         start_new_session=True,  # a terminal's Ctrl-C is ours to hear, not theirs
         preexec_fn=_die_with_parent,
-        pass_fds=pass_fds,
     )  # fmt: skip
 
 

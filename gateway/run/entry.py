@@ -4,7 +4,7 @@
 
 imports MODULE and calls FUNCTION, a click command or one that reads `sys.argv`. Whatever that fails with, a
 package that is missing included, is written to FILE (`gateway.config.failure`), which is named for the
-process. Nothing heavy is imported here: the zygote begins here too.
+process. Nothing heavy is imported here, since that may be what is missing.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from gateway.config.paths import model_files_dir
 from gateway.config.ports import all_ports
 from gateway.config.settings import Settings
 from gateway.errors import StartError
-from gateway.line.line_plan import CAPACITY, RTP_PORTS, RTP_STRIDE
+from gateway.run.sip_lines import ports_each
 from model.address import is_safe
 from model.cascade.chat_settings import ChatSettings
 from model.errors import EngineError
@@ -44,6 +44,7 @@ def check(settings: Settings) -> None:
     """Raises `StartError` for the first thing that the gateway cannot start with."""
     check_addresses(settings)
     check_ports(settings)
+    check_lines(settings)
     check_rtp(settings)
     check_redis_url(settings)
     check_sql_url(settings)
@@ -102,29 +103,37 @@ def check_ports(settings: Settings) -> None:
             raise StartError(port.refusal(settings.host, error)) from None
 
 
+def check_lines(settings: Settings) -> None:
+    """Raises `StartError` for halls that no telephone could reach."""
+    if 0 < settings.sip_processes < settings.halls:
+        raise StartError(
+            f"VOICEGATE_SIP_LINES: {settings.sip_processes} leaves some of {settings.halls} halls without a "
+            f"process for telephones; set it to {settings.halls} at least, or to auto"
+        )
+
+
 def check_rtp(settings: Settings) -> None:
-    """Raises `StartError` when `rtp_port` leaves a line without ports for all its calls."""
-    lines = settings.narrow_lines + settings.wide_lines
-    first = settings.rtp_port
+    """Raises `StartError` when `rtp_port` leaves a process without ports for all its calls."""
+    lines, each, first = settings.sip_processes, ports_each(settings), settings.rtp_port
     if not first or not lines:
         return
-    last = first + RTP_STRIDE * lines - 1
+    last = first + lines * each - 1
     if last > 65535:
         raise StartError(
-            f"VOICEGATE_RTP_PORT: {lines} lines of {RTP_STRIDE} ports do not fit above {first}; "
-            f"set it to {65536 - RTP_STRIDE * lines} at most, or run fewer lines"
+            f"VOICEGATE_RTP_PORT: {lines} SIP lines of {each} ports do not fit above {first}; "
+            f"set it to {65536 - lines * each} at most, or take fewer calls"
         )
     if first <= settings.sip_port <= last:
         raise StartError(
             f"VOICEGATE_SIP_PORT: {settings.sip_port} lies among the RTP ports {first} to {last}; "
             "move it, or VOICEGATE_RTP_PORT"
         )
-    for at in range(first, last, RTP_STRIDE):
-        free = sum(_is_free(settings.host, port) for port in range(at, at + RTP_PORTS))
-        if free < 2 * CAPACITY:  # RTP and RTCP of each call
+    for at in range(first, last, each):
+        free = sum(_is_free(settings.host, port) for port in range(at, at + each))
+        if free < each // 2:  # RTP and RTCP of each call; as many rest
             raise StartError(
-                f"VOICEGATE_RTP_PORT: of the UDP ports {at} to {at + RTP_PORTS - 1} other programs hold all "
-                f"but {free}; a line needs {2 * CAPACITY}. Choose another range"
+                f"VOICEGATE_RTP_PORT: of the UDP ports {at} to {at + each - 1} other programs hold all "
+                f"but {free}; a SIP line needs {each // 2}. Choose another range"
             )
 
 
@@ -248,7 +257,7 @@ def check_packages(settings: Settings) -> None:
         "hall": True,
         "front": True,
         "ears process": settings.stock_only and not settings.engine_url,
-        "SIP line": settings.narrow_lines + settings.wide_lines > 0,
+        "SIP line": settings.sip_processes > 0,
         "web line": settings.web_lines > 0,
         "detector": settings.detector > 0,
     }

@@ -2,8 +2,8 @@
 
 The supervisor is small on purpose: it holds no sockets and no calls, so that every other process, the front
 included, can die and come back while calls go on. It is the parent of the embedded Redis, the engine, the
-ears, the halls, the web lines, the front, and the zygote that forks the SIP lines. When it dies itself, the
-kernel ends its children (PR_SET_PDEATHSIG).
+ears, the halls, the lines and the front. When it dies itself, the kernel ends its children
+(PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,6 @@ from gateway.ipc.hello import Hello
 from gateway.run import child, preflight, sip_lines
 from gateway.run.child import Child
 from gateway.run.ears_wanted import wants_ears
-from gateway.run.sip_lines import SipLines
 from model import json_log
 from model.ears import ONE_THREAD, SOCKET_VARIABLE
 from model.tasks import Tasks, race, watch_loop
@@ -84,10 +83,6 @@ class Supervisor:
     _hears: bool = False
     """a process of this house hears words"""
 
-    def __post_init__(self) -> None:
-        wanted = sip_lines.plans(self.settings, self.runtime, self.token)
-        self.sip_lines = SipLines(wanted, self.token, self._note_pids)
-
     # ── processes ────────────────────────────────────────────────────────────────────────────────────
 
     def _environment(self) -> dict[str, str]:
@@ -122,29 +117,22 @@ class Supervisor:
         }
         return given if settings.chroma is None else {**given, "VOICEGATE_CHROMA": settings.chroma}
 
-    async def _start_process(
-        self, path: Path, place: str, *argv: str, pass_fds: tuple[int, ...] = ()
-    ) -> asyncio.subprocess.Process:
+    async def _start_process(self, path: Path, place: str, *argv: str) -> asyncio.subprocess.Process:
         """Starts the function at `place` ("module:function"), which says in the file `path` why it fails."""
-        return await child.start(
-            path, place, *argv, environ=self._environment(), log_to=self.log_to, pass_fds=pass_fds
-        )
+        return await child.start(path, place, *argv, environ=self._environment(), log_to=self.log_to)
 
-    def keep(
-        self, name: str, place: str, *argv: str, log: Path | None = None, forks: SipLines | None = None
-    ) -> None:
+    def keep(self, name: str, place: str, *argv: str, log: Path | None = None) -> None:
         """Starts a process that calls the function at `place`, and restarts it whenever it ends.
 
-        `log`: where it writes its errors, if it is a program that is not ours. `forks`: lines that it forks,
-        as it is told over a socket whose number it gets as `--fd`.
+        `log`: where it writes its errors, if it is a program that is not ours.
         """
         self.children[name] = kept = Child(name, self.runtime.failure(name), log)
-        self._tasks.lasting(partial(self._keep, kept, place, argv, forks), f"keep.{name}")
+        self._tasks.lasting(partial(self._keep, kept, place, argv), f"keep.{name}")
 
-    async def _keep(self, kept: Child, place: str, argv: tuple[str, ...], forks: SipLines | None) -> None:
+    async def _keep(self, kept: Child, place: str, argv: tuple[str, ...]) -> None:
         while not self.stopping.is_set():
             try:
-                status = await self._live(kept, place, argv, forks)
+                status = await self._live(kept, place, argv)
             except OSError as error:  # no memory for it, or too many processes or files
                 kept.born(0)
                 failure.tell(kept.failure, error)
@@ -153,32 +141,21 @@ class Supervisor:
                 await asyncio.sleep(kept.died(status))
         await asyncio.Event().wait()  # `stop` ends this task
 
-    async def _live(self, kept: Child, place: str, argv: tuple[str, ...], forks: SipLines | None) -> int:
+    async def _live(self, kept: Child, place: str, argv: tuple[str, ...]) -> int:
         """Starts the process and waits for its end; returns its status."""
         if kept.process is not None:  # it runs still if what kept it failed
             await child.end(kept.process)
-        with contextlib.ExitStack() as given:
-            fds: tuple[int, ...] = ()
-            if forks is not None:
-                fds = (given.enter_context(forks.open()).fileno(),)
-                argv = (*argv, "--fd", str(fds[0]))
-            kept.process = await self._start_process(kept.failure, place, *argv, pass_fds=fds)
+        kept.process = await self._start_process(kept.failure, place, *argv)
         kept.born(kept.process.pid)
         self._note_pids()
-        if forks is not None:
-            await forks.lead()
         return await kept.process.wait()
-
-    def _all(self) -> Iterator[Child]:
-        yield from self.children.values()
-        yield from self.sip_lines.lines.values()
 
     def _note_pids(self) -> None:
         """Writes who is who, for `voicegate doctor` and for tests that kill."""
         path = self.runtime.path / "pids.json"
         try:
             path.with_suffix(".new").write_text(
-                json.dumps({kept.name: kept.pid for kept in self._all() if kept.pid})
+                json.dumps({kept.name: kept.pid for kept in self.children.values() if kept.pid})
             )
             path.with_suffix(".new").replace(path)
         except OSError as error:  # a full disk: no process is missed for that
@@ -228,8 +205,10 @@ class Supervisor:
                 f"web{k}", "gateway.line.web:main", "--name", f"web{k}", "--hall", hall,
                 "--runtime", str(self.runtime.path),
             )  # fmt: skip
-        if self.sip_lines.lines:
-            self.keep("zygote", "gateway.line.zygote:main", forks=self.sip_lines)
+        for k in range(settings.sip_processes):
+            self.keep(
+                f"sip{k}", "gateway.rtp.sip_process:main", *sip_lines.arguments(settings, self.runtime, k)
+            )
 
     async def _prepared(self) -> None:
         """Makes keys and tables while the office begins. Raises `StartError` when either cannot be."""
@@ -276,11 +255,11 @@ class Supervisor:
                 if state.ready and not missing:
                     return state
             self.progress(f"waiting for {', '.join(missing)}")
-            for kept in self._all():
+            for kept in self.children.values():
                 if kept.hopeless:
                     raise StartError(f"{kept.name} does not start: {kept.error}{self._and_log()}")
             await asyncio.sleep(0.1)
-        errors = "".join(f"; {kept.name}: {kept.error}" for kept in self._all() if kept.error)
+        errors = "".join(f"; {kept.name}: {kept.error}" for kept in self.children.values() if kept.error)
         raise StartError(
             f"not ready after {within_s:g} s; still missing: {', '.join(missing)}{errors}{self._and_log()}"
         )
@@ -319,16 +298,19 @@ class Supervisor:
     async def stop(self) -> None:
         """Ends the lines first (they say BYE through the edge); then halls, engine, front, office, Redis."""
         self.stopping.set()
-        self.sip_lines.stop()
-        lines = [name for name in self.children if name.startswith("web")]
+        lines = [name for name in self.children if name.startswith(("sip", "web"))]
         halls = [name for name in self.children if name.startswith("hall")]
-        for name in ("zygote", *lines, *halls, "engine", "ears", "detector", "front", "office", "redis"):
-            kept = self.children.get(name)
-            if kept is not None and kept.process is not None:
-                await child.end(kept.process)
+        await asyncio.gather(*map(self._end, lines))
+        for name in (*halls, "engine", "ears", "detector", "front", "office", "redis"):
+            await self._end(name)
         await self._tasks.stop()
         for name in ("pids.json", "token"):
             (self.runtime.path / name).unlink(missing_ok=True)
+
+    async def _end(self, name: str) -> None:
+        kept = self.children.get(name)
+        if kept is not None and kept.process is not None:
+            await child.end(kept.process)
 
 
 def run(settings: Settings, screen: Screen, *, hears_languages: bool = False) -> int:

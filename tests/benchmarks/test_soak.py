@@ -17,7 +17,7 @@ from benchmarks.soak import CALLERS, DIALPLAN, Readings, allowed, judged, window
 from benchmarks.soak_leak import injected, leaking
 from gateway.cli.call_reports import CallReport
 from gateway.dialplan.dialplan import Dialplan
-from gateway.line.phone_plan import TurnReport
+from gateway.phone.phone_plan import TurnReport
 
 
 def report(minute: float, latency_s: float) -> CallReport:

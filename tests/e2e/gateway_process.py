@@ -39,7 +39,10 @@ class House:
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.folder = folder
         self.sip_port, self.http_port = free_port(), free_port()
-        defaults: dict[str, Any] = {"narrow_lines": 1, "wide_lines": 1, "web_lines": 1, "models": MODELS}
+        self._host = "[::1]" if ":" in str(settings.get("host", "")) else "127.0.0.1"
+        defaults: dict[str, Any] = {
+            "sip_lines": 1, "narrow_calls": 4, "wide_calls": 4, "web_lines": 1, "models": MODELS,
+        }  # fmt: skip
         given = {
             **defaults,
             **settings,
@@ -58,11 +61,11 @@ class House:
 
     @property
     def uri(self) -> str:
-        return f"sip:demo@127.0.0.1:{self.sip_port}"
+        return f"sip:demo@{self._host}:{self.sip_port}"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.http_port}"
+        return f"http://{self._host}:{self.http_port}"
 
     def start(self) -> None:
         with self.log_path.open("ab") as log:

@@ -96,7 +96,7 @@ def heard_s(phone: Path) -> float:
 
 @pytest.mark.long("three calls in real time, by a program that starts slowly")
 def test_a_softphone_with_a_password_has_a_conversation(network: str, tmp_path: Path) -> None:
-    house = House(tmp_path / "house", host="0.0.0.0", wide_lines=0, web_lines=0)
+    house = House(tmp_path / "house", host="0.0.0.0", wide_calls=0, web_lines=0)
     house.folder.mkdir()
     house.start()
     try:

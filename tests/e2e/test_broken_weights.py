@@ -61,7 +61,7 @@ def test_a_wrong_hash_and_a_cut_file_are_named_and_a_call_goes_on(
         dialplans=plans,
         models=broken(tmp_path / "models"),
         web_lines=0,
-        wide_lines=0,
+        wide_calls=0,
         log_level="debug",
     )
     stranger = need_sounds("ru_RU_f_IvrvoiceRU") / "vm-opts.wav"

@@ -78,13 +78,13 @@ def assert_named(lines: list[dict[str, Any]], processes: set[str], caller: str, 
 
 
 def test_each_line_about_a_call_names_it(own_house: Start) -> None:
-    house = own_house(narrow_lines=1, wide_lines=0, web_lines=1)
+    house = own_house(wide_calls=0)
 
     began = house.log_path.stat().st_size
     assert place_call(house.uri, duration_s=2, codec="pcmu").answered
     house.wait_for("its end", lambda: "call.ended" in {line["event"] for line in since(house, began)})
     house.wait_for("the engine's word of it", lambda: engine_says(house, began, "session.closed"))
-    assert_named(since(house, began), {"front", "hall0", "n0"}, "sip:", "udp")
+    assert_named(since(house, began), {"front", "hall0", "sip0"}, "sip:", "udp")
 
     began = house.log_path.stat().st_size
     asyncio.run(browse(house, began))
@@ -98,7 +98,7 @@ def test_a_refused_call_is_in_the_log_the_metrics_and_the_list(own_house: Start,
     (tmp_path / "plans" / "10.toml").write_text(
         '[[route]]\nname = "only"\ncalled = ["only"]\ndo = [{ verb = "answer" }, { verb = "hangup" }]\n'
     )
-    house = own_house(narrow_lines=1, wide_lines=0, web_lines=1, dialplans=tmp_path / "plans")
+    house = own_house(wide_calls=0, dialplans=tmp_path / "plans")
     report = place_call(f"sip:+4930123@127.0.0.1:{house.sip_port}", duration_s=1)
     assert report.status == 404
     with pytest.raises(urllib.error.HTTPError) as refused:

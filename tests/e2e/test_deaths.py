@@ -41,11 +41,11 @@ class Calling:
 
 
 def test_a_line_dies_its_caller_gets_a_bye_and_others_talk_on(own_house: Start, say: Say) -> None:
-    house = own_house(narrow_lines=1, wide_lines=1)
+    house = own_house(sip_lines=2)
     doomed = Calling(house, duration_s=20, codec="pcmu")
     spared = Calling(house, duration_s=10, codec="g722", script=[say("where are you")])
     began = time.monotonic()
-    house.kill("n0")
+    house.kill("sip0")
     report = doomed.ended()
     assert "they hung up" in report.ended, report.ended
     assert time.monotonic() - began < 5, "the BYE comes at once"

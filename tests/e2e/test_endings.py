@@ -59,7 +59,7 @@ def all_say(house: House, call_id: str) -> str:
 
 @pytest.mark.long("three calls, two of which wait for processes that are started again")
 def test_however_a_call_ends_all_tell_the_same(own_house: Start) -> None:
-    house = own_house(web_lines=0, wide_lines=1, narrow_lines=1)
+    house = own_house(web_lines=0, sip_lines=2)
     by_caller = Calling(house, duration_s=1)
     by_caller.join()
     house.wait_for("its row", lambda: row_says(house, by_caller.call_id))
@@ -77,8 +77,8 @@ def test_however_a_call_ends_all_tell_the_same(own_house: Start) -> None:
     house.wait_for("a new hall", house.ready, 30)
 
     by_line = Calling(house)
-    house.kill("n0")
-    house.kill("w0")
+    house.kill("sip0")
+    house.kill("sip1")
     house.wait_for("its row", lambda: row_says(house, by_line.call_id))
     assert all_say(house, by_line.call_id) == "failed: its line died"
     by_line.join()
@@ -88,7 +88,7 @@ def test_however_a_call_ends_all_tell_the_same(own_house: Start) -> None:
 @pytest.mark.long("a gateway that is killed and started again, in real time")
 @pytest.mark.parametrize("who", ["all", "supervisor"])
 def test_after_a_crash_no_call_of_the_last_boot_lives(own_house: Start, who: str) -> None:
-    house = own_house(web_lines=0, wide_lines=0)
+    house = own_house(web_lines=0, wide_calls=0)
     calling = Calling(house)
     pids = house.pids()
     assert house.process is not None
@@ -107,7 +107,7 @@ def test_after_a_crash_no_call_of_the_last_boot_lives(own_house: Start, who: str
 
 @pytest.mark.long("a gateway that is stopped and started again, in real time")
 def test_a_gateway_that_is_stopped_in_a_call_says_so(own_house: Start) -> None:
-    house = own_house(web_lines=0, wide_lines=0)
+    house = own_house(web_lines=0, wide_calls=0)
     calling = Calling(house)
     house.stop()
     calling.join()

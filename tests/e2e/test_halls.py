@@ -28,7 +28,7 @@ def halls_of(house: House) -> list[str]:
 
 @pytest.mark.long("two gateways' halls, and the engine's load twice")
 def test_calls_at_once_are_answered_by_both_halls_and_by_one_when_the_other_is_dead(own_house: Start) -> None:
-    house = own_house(halls=2, narrow_lines=2, wide_lines=0, web_lines=0)
+    house = own_house(halls=2, sip_lines=2, wide_calls=0, web_lines=0)
     reports = at_once(house, 4)
     assert [report.status for report in reports] == [200] * 4
     assert sorted(halls_of(house)) == ["hall0", "hall0", "hall1", "hall1"], "the load is shared"

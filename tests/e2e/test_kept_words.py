@@ -158,7 +158,7 @@ def test_what_callers_say_to_chroma_is_written_down_where_the_plan_says_so(
     need_model("whisper-tiny-en")
     house = House(
         tmp_path, engine="chroma", chroma=goldens() / "chroma-a", chroma_reply_s=1.2, engine_calls=4,
-        log_level="debug", web_lines=0, wide_lines=0,
+        log_level="debug", web_lines=0, wide_calls=0,
     )  # fmt: skip
     plans = tmp_path / "data" / "dialplans"
     plans.mkdir(parents=True)

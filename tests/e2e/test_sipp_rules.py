@@ -130,7 +130,7 @@ def test_a_gateway_with_users_takes_nobody_else(own_house: Callable[..., House],
 
 
 def test_a_gateway_may_ask_for_sha_256(own_house: Callable[..., House], tmp_path: Path) -> None:
-    house = own_house(sip_auth="on", sip_digest="sha-256", wide_lines=0, web_lines=0)
+    house = own_house(sip_auth="on", sip_digest="sha-256", wide_calls=0, web_lines=0)
     with_user(house, tmp_path)
     assert place_call(house.uri, user="alice", password="correct-horse", duration_s=0.5).answered
     assert "401" in place_call(house.uri, user="alice", password="battery-staple").ended
@@ -139,7 +139,7 @@ def test_a_gateway_may_ask_for_sha_256(own_house: Callable[..., House], tmp_path
 def test_a_new_front_still_ends_the_calls_of_the_old_one(
     own_house: Callable[..., House], tmp_path: Path
 ) -> None:
-    house = own_house(wide_lines=0, web_lines=0)
+    house = own_house(wide_calls=0, web_lines=0)
     call = Sipp([invite(), ANSWERED, ACK, THEIR_BYE], tmp_path).start(house)
     house.wait_for("the call", lambda: any(one["state"] == "confirmed" for one in house.calls()))
     house.kill("front")

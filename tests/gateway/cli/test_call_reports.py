@@ -8,7 +8,7 @@ import json
 import pytest
 
 from gateway.cli.call_reports import CallReport, as_json, describe, describe_many, summary
-from gateway.line.phone_plan import TurnReport
+from gateway.phone.phone_plan import TurnReport
 
 ONE = CallReport(
     uri="sip:a@b", status=200, answered=True, answered_after_s=0.1, codec="PCMU", first_audio_s=0.2,

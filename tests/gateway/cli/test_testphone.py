@@ -22,7 +22,7 @@ from gateway.cli.caller_sound import check_writable, read_wav
 from gateway.cli.doorbell import Doorbell, local_address
 from gateway.cli.testphone import place_call, place_calls
 from gateway.errors import CallerError
-from gateway.line.phone_plan import PhonePlan, TurnReport
+from gateway.phone.phone_plan import PhonePlan, TurnReport
 from tests.gateway.line.rawphone import RawPhone
 from tests.needs import HANGS_S
 

@@ -19,15 +19,17 @@ PROCESSES = {
     "chroma engine": ("model.server", "model.chroma.serving.engine"),
     "hall": ("gateway.hall.__main__",),
     "front": ("gateway.front.__main__",),
-    "SIP line": ("gateway.line.zygote",),
+    "SIP line": ("gateway.rtp.sip_process",),
     "web line": ("gateway.line.web",),
     "detector": ("watermark.cli",),
 }
 ENGINES = ("model.embedded.engine", "model.cascade.engine", "model.chroma.serving.engine")
 ONLY_WHEN_USED = {"matplotlib", "triton"}
 """Imported inside functions: by a plot, by kernels of a GPU."""
-BY_NAME = {name: {"websockets"} for name in ("embedded engine", "cascade engine", "chroma engine")}
-"""uvicorn's WebSockets, which are named by a string."""
+BY_NAME = {name: {"websockets"} for name in ("embedded engine", "cascade engine", "chroma engine")} | {
+    "SIP line": {"av"}
+}
+"""What is named by a string: uvicorn's WebSockets, and FFmpeg, which only G.722 needs."""
 
 
 def source(module: str) -> Path | None:

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from gateway.edge.dtmf_info import DTMF_TYPES, EVENT, KEYS, RELAY, media_type, pressed, relayed
+from gateway.edge.dtmf_info import DTMF_TYPES, EVENT, KEYS, RELAY, media_type, pressed
 
 PLAIN = "application/dtmf"
 
@@ -39,8 +39,6 @@ PLAIN = "application/dtmf"
 def test_every_form_says_its_key_under_every_type(body: bytes, key: str) -> None:
     for kind in DTMF_TYPES:
         assert pressed(kind, body) == key
-        if key:
-            assert relayed(kind, body) == f"Signal={key}\r\nDuration=160\r\n".encode()
 
 
 def test_the_four_bytes_of_an_event_are_a_key_only_where_they_are_announced() -> None:
@@ -66,11 +64,6 @@ def test_what_says_no_key_or_two_is_wrong(body: bytes) -> None:
     for kind in DTMF_TYPES:
         with pytest.raises(ValueError, match="key"):
             pressed(kind, body)
-
-
-def test_a_hook_flash_is_nothing_for_a_line() -> None:
-    with pytest.raises(ValueError, match="not a key"):
-        relayed(RELAY, b"Signal=hf")
 
 
 def test_the_type_is_read_without_its_parameters() -> None:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from gateway.edge import sdp
 from gateway.edge.digest import credentials
 from gateway.edge.header import Address, Via, addresses, parameters, split
-from gateway.edge.line_dialect import readable
 from gateway.edge.message import MAX_HEAD, MAX_MESSAGE, Unreadable, bare_answer, read, stamped
 from gateway.edge.session_part import session_part
 from gateway.edge.sip_message import UNTAGGED, Request
@@ -286,8 +285,6 @@ def test_nothing_but_our_own_error_comes_out(noise: bytes) -> None:
         session = session_part(message) or b""
         assert sdp.offered_codecs(session) or sdp.why_none(session)
         sdp.lean(session)
-        for name in message.headers.keys():  # noqa: SIM118  # not a dict
-            readable(name, message.headers.getlist(name))
     for work in (URI.read, Via.read, Address.read, credentials, parameters, lambda t: addresses([t])):
         with contextlib.suppress(ValueError):
             work(text)  # type: ignore[operator]  # each takes a text
@@ -316,10 +313,6 @@ READERS: dict[str, Callable[[str], Any]] = {
     "a Via": lambda text: Via.read("SIP/2.0/UDP a" + text),
     "a Via, stamped": lambda text: stamped(["SIP/2.0/UDP a" + text], Flow("udp", "192.0.2.1", 1, None)),
     "credentials": credentials,
-    "a line's From": lambda text: readable("From", [text + "<sip:a@b>"]),
-    "a line's Contact": lambda text: readable("Contact", [f"<sip:a@b;{text}>"]),
-    "a line's Supported": lambda text: readable("Supported", [text]),
-    "a line's Event": lambda text: readable("Event", [text]),
     "a description": lambda text: sdp.lean(text.encode() + b"\r\nm=audio 1 RTP/AVP 0\r\n" + text.encode()),
     "a section": lambda text: sdp.lean(f"m=audio 1 RTP/AVP 0 {text}".encode()),
     "parts": lambda text: session_part(_message(text.encode(), "multipart/mixed;boundary=a")),

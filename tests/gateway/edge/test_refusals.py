@@ -70,7 +70,7 @@ async def test_what_the_router_refuses_is_refused_in_its_words(exchange: Exchang
         (OFFER, ("Require: magic, 100rel",), 420),
         (OFFER, ("Proxy-Require: magic",), 420),
         (OFFER, ("Replaces: 1;to-tag=2;from-tag=3",), 403),
-        (OFFER + "a=fmtp:0 " + "y" * 3000 + "\r\n", (), 513),
+        (OFFER + "a=fmtp:0 " + "y" * 16_000 + "\r\n", (), 513),
     ],
 )
 async def test_an_invite_that_cannot_be_served(

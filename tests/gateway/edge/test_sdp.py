@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 import pytest
 
+from gateway.edge.edge_config import EdgeConfig
 from gateway.edge.identity import Identity
 from gateway.edge.limits import MAX_SOURCES, SourceRates, block_of
 from gateway.edge.message import stamped
-from gateway.edge.sdp import at_address, lean, offered_codecs, why_none
+from gateway.edge.sdp import FOUR, SIX, at_address, lean, offered_codecs, offered_host, why_none
 from gateway.edge.transport import Flow
 
 
@@ -69,6 +72,41 @@ def test_what_is_wrong_with_an_offer_is_said(body: bytes, why: str) -> None:
     assert len(why_none(body)) <= 100, "no more goes into a Reason"
 
 
+SIXTH = offer("audio 4000 RTP/AVP 8", "c=IN IP6 2001:db8::7", "m=audio 4002 RTP/AVP 0", "c=IN IP4 192.0.2.1")
+
+
+@pytest.mark.parametrize(
+    ("families", "codecs", "host", "first"),
+    [
+        (FOUR, ("PCMU",), "192.0.2.1", "m=audio 0 RTP/AVP 8"),
+        (SIX, ("PCMA",), "2001:db8::7", "m=audio 4000 RTP/AVP 8"),
+        (FOUR | SIX, ("PCMA",), "2001:db8::7", "m=audio 4000 RTP/AVP 8"),
+    ],
+)
+def test_sound_goes_by_the_families_that_the_gateway_is_bound_to(
+    families: Set[str], codecs: tuple[str, ...], host: str, first: str
+) -> None:
+    assert offered_codecs(SIXTH, families) == codecs
+    assert offered_host(SIXTH, families) == host
+    assert first in lean(SIXTH, families).decode().split("\r\n")
+    assert EdgeConfig("0.0.0.0", 0, "", b"").families == FOUR
+    assert EdgeConfig("::1", 0, "", b"").families == SIX
+    assert EdgeConfig("::", 0, "", b"").families == FOUR | SIX
+
+
+def test_an_offer_over_ipv4_is_none_where_all_is_ipv6() -> None:
+    body = offer("audio 4000 RTP/AVP 0", "c=IN IP4 192.0.2.1")
+    assert offered_codecs(body, SIX) == ()
+    assert why_none(body, SIX).startswith("the offer's address is of IPv4")
+
+
+@pytest.mark.parametrize("said", ["c=IN IP4 pbx.example.org", "c=IN IP4 " + "x" * 300, "c=IN IP4", "a=x"])
+def test_a_name_is_no_address(said: str) -> None:
+    body = offer("audio 4000 RTP/AVP 0", said)
+    assert offered_codecs(body) == ("PCMU",)
+    assert offered_host(body) == ""
+
+
 def test_a_line_gets_what_it_can_use_of_an_offer() -> None:
     body = offer(
         "video 4000 RTP/AVP 96 97", "a=rtpmap:96 H264/90000", "a=rtpmap:97 VP8/90000", "a=ssrc:1 cname:x",
@@ -83,7 +121,7 @@ def test_a_line_gets_what_it_can_use_of_an_offer() -> None:
     assert lean(body) == offer(
         "video 0 RTP/AVP 96", "m=audio 5000 RTP/AVP 9 0 101 13", "c=IN IP4 192.0.2.3", "a=rtpmap:9 G722/8000",
         "a=rtpmap:101 telephone-event/8000", "a=fmtp:101 0-16", "a=ptime:20", "a=sendonly", "a=rtcp:5001",
-        "m=audio 0 RTP/SAVP 0",
+        "a=rtcp-mux", "m=audio 0 RTP/SAVP 0",
     )  # fmt: skip
 
 
@@ -114,6 +152,8 @@ def test_our_address_is_written_wherever_the_lines_stands() -> None:
         b"v=0\r\no=- 1 2 IN IP4 192.0.2.9\r\nc=IN IP4 192.0.2.9\r\nm=audio 4000 RTP/AVP 0\r\n"
         b"c=IN IP4 0.0.0.0\r\na=rtcp:4001 IN IP4 192.0.2.9\r\n"
     )
+    assert at_address(b"c=IN IP4 127.0.0.1\r\n", "2001:db8::9") == b"c=IN IP6 2001:db8::9\r\n"
+    assert at_address(b"c=IN IP6 ::\r\n", "192.0.2.9") == b"c=IN IP4 192.0.2.9\r\n"
 
 
 class Bound:
@@ -130,6 +170,7 @@ def test_the_public_address_is_for_peers_outside() -> None:
     assert Identity(Bound("0.0.0.0"), None).address("127.0.0.1") == "127.0.0.1"
     flow = Flow("tcp", "8.8.8.8", 1, None)
     assert ours.contact(flow, "w") == "<sip:198.51.100.7:5060;transport=tcp;vg=w>"
+    assert Identity(Bound("2001:db8::1"), "198.51.100.7").address("2001:4860:4860::8888") == "2001:db8::1"
     assert Identity(Bound("::1"), None).contact(Flow("udp", "::1", 1, None), "w") == "<sip:[::1]:5060;vg=w>"
 
 

@@ -1,6 +1,7 @@
 """What a line talks to: a hall and a front that speak the real RPC and ticks, over the real unix sockets.
 
-They note what lines tell them and do what a test says; `tests.gateway.line.exchange` puts SIP lines beside.
+They note what lines tell them and do what a test says; `tests.gateway.rtp.rtp_exchange` puts lines for
+telephones beside.
 """
 
 from __future__ import annotations

@@ -82,6 +82,10 @@ class Message:
         return cls(start, headers, body)
 
 
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
 class _Inbox(asyncio.DatagramProtocol):
     def __init__(self, take: Callable[[bytes, tuple[str, int]], None]) -> None:
         self._take = take
@@ -109,6 +113,8 @@ class RawPhone:
     deaf: bool = False
     """Answers no BYE."""
     to_tag: str = ""
+    host: str = "127.0.0.1"
+    """Its own address, of IPv4 or IPv6."""
     media: tuple[str, int] | None = None
     """Where the line wants our RTP."""
     _cseq: int = 0
@@ -124,7 +130,7 @@ class RawPhone:
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
         self._came = asyncio.Event()
         self._sip, _ = await loop.create_datagram_endpoint(
-            lambda: _Inbox(self._sip_came), local_addr=("127.0.0.1", 0)
+            lambda: _Inbox(self._sip_came), local_addr=(self.host, 0)
         )
         self._sockets: list[asyncio.DatagramTransport] = [self._sip]
         await self.move()
@@ -141,12 +147,12 @@ class RawPhone:
         loop = asyncio.get_running_loop()
         while True:  # the port after it is for RTCP, which must not come to somebody else
             rtp, _ = await loop.create_datagram_endpoint(
-                lambda: _Inbox(self._rtp_came), local_addr=("127.0.0.1", 0)
+                lambda: _Inbox(self._rtp_came), local_addr=(self.host, 0)
             )
             self.rtp_port: int = rtp.get_extra_info("sockname")[1]
             try:
                 rtcp, _ = await loop.create_datagram_endpoint(
-                    asyncio.DatagramProtocol, local_addr=("127.0.0.1", self.rtp_port + 1)
+                    asyncio.DatagramProtocol, local_addr=(self.host, self.rtp_port + 1)
                 )
             except OSError:
                 rtp.close()
@@ -165,7 +171,7 @@ class RawPhone:
     def _sip_came(self, data: bytes, source: tuple[str, int]) -> None:
         if not data.strip():
             return
-        self.line = source
+        self.line = source[:2]
         message = Message.parse(data)
         if not message.status and message.method == "BYE" and not self.deaf:
             self.answer(message)
@@ -175,8 +181,9 @@ class RawPhone:
         """Our SDP; without `keys` we cannot hear any."""
         kind = self.coder.payload_type
         event = f"a=rtpmap:{EVENT} telephone-event/8000\r\na=fmtp:{EVENT} 0-16\r\n" if keys else ""
+        at = f"IN IP{6 if ':' in self.host else 4} {self.host}"
         return (
-            f"v=0\r\no=- 1 {self._cseq + 1} IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+            f"v=0\r\no=- 1 {self._cseq + 1} {at}\r\ns=-\r\nc={at}\r\nt=0 0\r\n"
             f"m=audio {self.rtp_port} RTP/AVP {kind}{f' {EVENT}' if keys else ''}\r\n"
             f"a=rtpmap:{kind} {self.codec}/8000\r\n{event}a={direction}\r\n"
         )
@@ -197,12 +204,13 @@ class RawPhone:
             self._branch = "z9hG4bK" + secrets.token_hex(6)
         to_tag = f";tag={self.to_tag}" if self.to_tag and method != "CANCEL" else ""
         typed = f"Content-Type: {content}\r\n" if body else ""
+        here, line = _bracketed(self.host), _bracketed(self.line[0])
         message = (
-            f"{method} sip:{self.dials}@{self.line[0]}:{self.line[1]} SIP/2.0\r\n"
-            f"Via: SIP/2.0/UDP 127.0.0.1:{self.sip_port};branch={self._branch}\r\nMax-Forwards: 70\r\n"
-            f"From: <sip:raw@127.0.0.1>;tag={self.tag}\r\nTo: <sip:{self.dials}@127.0.0.1>{to_tag}\r\n"
+            f"{method} sip:{self.dials}@{line}:{self.line[1]} SIP/2.0\r\n"
+            f"Via: SIP/2.0/UDP {here}:{self.sip_port};branch={self._branch}\r\nMax-Forwards: 70\r\n"
+            f"From: <sip:raw@{here}>;tag={self.tag}\r\nTo: <sip:{self.dials}@{here}>{to_tag}\r\n"
             f"Call-ID: {self.sip_call_id}\r\nCSeq: {self._cseq} {method}\r\n"
-            f"Contact: <sip:raw@127.0.0.1:{self.sip_port}>\r\n{headers}{typed}"
+            f"Contact: <sip:raw@{here}:{self.sip_port}>\r\n{headers}{typed}"
             f"Content-Length: {len(body)}\r\n\r\n{body}"
         )
         self._sip.sendto(message.encode(), self.line)
@@ -242,7 +250,7 @@ class RawPhone:
             assert tag is not None
             self.to_tag = tag[1]
             if port := re.search(r"m=audio (\d+)", message.body):
-                self.media = ("127.0.0.1", int(port[1]))
+                self.media = (self.host, int(port[1]))
         return message
 
     def acknowledge(self, body: str = "") -> None:
@@ -278,7 +286,7 @@ class RawPhone:
         typed = "Content-Type: application/sdp\r\n" if body else ""
         text = (
             "\r\n".join([f"SIP/2.0 {status}", *lines])
-            + f"\r\nContact: <sip:raw@127.0.0.1:{self.sip_port}>\r\n{headers}{typed}"
+            + f"\r\nContact: <sip:raw@{_bracketed(self.host)}:{self.sip_port}>\r\n{headers}{typed}"
             + f"Content-Length: {len(body)}\r\n\r\n{body}"
         )
         self._sip.sendto(text.encode(), self.line)

@@ -1,34 +1,79 @@
-"""The exchange that SIP lines are tested in, with RTP lines in their place: what one kind promises, the other
-keeps."""
+"""All that lines for telephones need: a front, a hall, a runtime directory, and the phones that call them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from gateway.config.runtime import Runtime
-from gateway.line.line_plan import CAPACITY
+from gateway.errors import RpcError
+from gateway.ipc.line_messages import AnswerCall, CallConfirmed, CallStarted
+from gateway.rtp.line_plan import LinePlan
 from gateway.rtp.rtp_line import RtpLine
 from tests.gateway.conftest import short_folder
-from tests.gateway.line.exchange import Exchange
-from tests.gateway.line.line_harness import FakeFront, FakeHall
+from tests.gateway.line.line_harness import TOKEN, FakeFront, FakeHall
+from tests.gateway.line.rawphone import RawPhone
+
+CAPACITY: Final = 4
+"""Calls that a line takes, where its test says nothing else."""
 
 
-class RtpExchange(Exchange):
+class RtpExchange:
     """Its lines live in the test's own process."""
 
     def __init__(self, runtime: Runtime, front: FakeFront, hall: FakeHall) -> None:
+        self.runtime = runtime
+        self.front, self.hall = front, hall
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.rtp_lines: dict[str, RtpLine] = {}
-        super().__init__(runtime.path, front, hall, zygote=None)  # type: ignore[arg-type]  # it forks nothing
+        self._ids = itertools.count()
+        self._phones: list[tuple[RawPhone, str]] = []
+
+    def plan(self, name: str = "n0", kind: Literal["narrow", "wide"] = "narrow", **more: Any) -> LinePlan:
+        return LinePlan(name, kind, "hall0", self.runtime, TOKEN, **{"capacity": CAPACITY, **more})
 
     async def line(self, name: str = "n0", kind: Literal["narrow", "wide"] = "narrow", **more: Any) -> None:
-        line = self.rtp_lines[name] = RtpLine(self.plan(name, kind, **{"capacity": CAPACITY, **more}))
+        """Starts a line and waits until front and hall know it."""
+        line = self.rtp_lines[name] = RtpLine(self.plan(name, kind, **more))
         self.tasks[name] = asyncio.create_task(line.run())
         await self.front.hears_hello(name)
         await self.hall.hears_hello(name)
+
+    async def new_hall(self) -> None:
+        """Another hall takes the place of the one that was stopped."""
+        self.hall = await FakeHall(self.runtime).start()
+
+    async def phone(self, line: str = "n0", codec: str = "PCMU", call_id: str = "") -> RawPhone:
+        port = (await self.front.hears_hello(line)).sip_port
+        assert port is not None
+        phone = RawPhone(("127.0.0.1", port), call_id or f"c{next(self._ids)}", codec)
+        self._phones.append((await phone.open(), line))
+        return phone
+
+    async def call(self, line: str = "n0", codec: str = "PCMU") -> tuple[RawPhone, CallStarted]:
+        """A call that is up."""
+        phone = await self.phone(line, codec)
+        phone.invite()
+        started = await self.hall.hears(CallStarted, phone.call_id)
+        await self.hall.ask(AnswerCall(phone.call_id))
+        answer = await phone.final()
+        assert answer.status == 200, answer.start
+        phone.acknowledge()
+        await self.hall.hears(CallConfirmed, phone.call_id)
+        return phone, started
+
+    async def clear(self) -> None:
+        """Ends the calls that are left and puts the phones away: the lines are as they were."""
+        for phone, line in self._phones:
+            if line in self.front.lines:
+                with contextlib.suppress(RpcError):
+                    await self.front.hang_up(phone.call_id, line)
+                    await self.front.hears_end(phone.call_id)
+            phone.close()
+        self._phones.clear()
 
     async def close(self) -> None:
         await self.clear()

@@ -1,70 +1,158 @@
-"""What a SIP line promises to the house, an RTP line keeps: the same tests, in the same exchange.
-
-Where the two differ (an RTP line sends what comes late at once, as web lines do), the test is of this module.
-"""
+"""A line's sound: what a telephone says reaches the hall in ticks, and what the hall answers is heard."""
 
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
-from gateway.ipc.line_messages import CallLeft, CallStarted, MediaTurned, StopLine
-from tests.gateway.line.exchange import Exchange
-from tests.gateway.line.line_harness import tone
-from tests.gateway.line.test_bridge import (  # noqa: F401  # run here, with this folder's exchange
-    LEVELS,
-    SILENCE,
-    test_a_frame_of_another_length_is_not_played,
-    test_a_hall_that_does_not_answer_is_an_underrun_and_silence,
-    test_a_packet_that_is_no_tick_is_dropped_and_the_next_one_heard,
-    test_an_answer_on_its_way_cannot_speak_into_the_slots_next_call,
-    test_four_calls_at_once_do_not_hear_each_other,
-    test_frames_arrive_whole_once_in_order_and_each_is_counted_as_played,
-    test_silence_is_not_counted_as_played_and_is_no_underrun,
-    test_sound_goes_both_ways_at_the_lines_rate,
-)
-from tests.gateway.line.test_keys import (  # noqa: F401  # run here, with this folder's exchange
-    test_a_reinvite_changes_the_type_and_whether_there_is_one,
-    test_keys_are_told_on_101_when_no_type_was_agreed,
-    test_keys_are_told_on_the_type_of_the_phones_offer,
-    test_when_the_line_offers_keys_are_told_on_its_type_and_on_the_phones,
-)
-from tests.gateway.line.test_sip import (  # noqa: F401  # run here, with this folder's exchange
-    test_a_call_signed_by_the_edge_waits_for_the_hall_and_is_answered_when_it_says_so,
-    test_a_call_the_edge_did_not_sign_is_forbidden,
-    test_a_codec_the_line_has_not_is_not_acceptable,
-    test_a_flood_of_calls_leaves_no_slot_taken,
-    test_a_flood_of_forged_calls_harms_no_call_that_is_up,
-    test_a_hall_that_comes_back_is_told_its_calls_and_takes_them_up,
-    test_a_hall_that_stays_away_loses_its_calls,
-    test_a_second_call_of_a_living_calls_name_is_refused_and_the_living_one_unharmed,
-    test_the_fifth_call_is_busy_and_a_slot_that_is_free_again_is_taken_again,
-    test_who_comes_the_moment_a_caller_goes_is_not_hung_up_with_them,
-    test_without_a_front_calls_go_on_and_a_new_one_is_told_of_them,
-)
+from gateway.ipc.line_messages import CallLeft, MediaTurned
+from gateway.ipc.tick import RECEIVING, SENDING, UNDERRUN
+from tests.gateway.line.line_harness import is_tone, tone
+from tests.gateway.line.rawphone import Coder
 from tests.gateway.rtp.rtp_exchange import RtpExchange
 from tests.needs import HANGS_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+LEVELS = [Coder("PCMU").decode(bytes([code]) * 160) for code in range(0x80, 0xA8)]
+"""Frames that PCMU carries unchanged, each of another level, loudest first."""
+SILENCE = bytes(320)
 
-async def test_a_line_that_stops_takes_no_calls_says_bye_and_ends(exchange: RtpExchange) -> None:
+
+@pytest.mark.parametrize(
+    ("line", "codec", "rate_hz"),
+    [("n0", "PCMU", 8000), ("n0", "PCMA", 8000), ("w0", "G722", 16_000), ("w0", "PCMU", 16_000)],
+)
+async def test_sound_goes_both_ways_at_the_lines_rate(
+    exchange: RtpExchange, line: str, codec: str, rate_hz: int
+) -> None:
     hall = exchange.hall
-    await exchange.line("n1")
-    phone, _ = await exchange.call("n1")
-    rings, late = await exchange.phone("n1"), await exchange.phone("n1")
-    rings.invite()
-    await hall.hears(CallStarted, rings.call_id)
-    phone.deaf = True  # else the line would be gone before it can refuse the next one
-    await exchange.front.lines["n1"].ask(StopLine())
-    assert (await rings.final()).status == 480
-    rings.acknowledge()
-    await phone.request("BYE")
-    assert (await late.invited()).status == 503
-    assert not hall.told_of(late.call_id)
-    await asyncio.wait_for(exchange.tasks["n1"], HANGS_S)
-    assert (await hall.hears(CallLeft, phone.call_id)).how == "failed: the gateway was stopped"
+    hall.sound = tone(440, rate_hz=rate_hz)
+    phone, started = await exchange.call(line, codec)
+    phone.talk(tone(1000, rate_hz=phone.coder.rate_hz))
+    await hall.hears_bytes(started.call, rate_hz // 5)
+    ours, theirs, flags = await asyncio.gather(
+        hall.hears_bytes(started.call, 3 * rate_hz // 5),  # 0.3 s
+        phone.hears(0.3),
+        hall.hears_ticks(started.call, 15),
+    )
+    assert is_tone(ours, 1000, rate_hz)
+    assert is_tone(theirs, 440, phone.coder.rate_hz)
+    assert all(each & SENDING for each in flags)
+    assert any(each & RECEIVING for each in flags)
+
+
+async def test_four_calls_at_once_do_not_hear_each_other(exchange: RtpExchange) -> None:
+    hall = exchange.hall
+    calls = [await exchange.call() for _ in range(4)]
+    for k, (phone, started) in enumerate(calls):
+        hall.sounds[started.call] = tone(300 + 100 * k, rate_hz=8000)
+        phone.talk(tone(1000 + 100 * k, rate_hz=8000))
+    await hall.hears_ticks(calls[3][1].call, 15)
+    ours = await asyncio.gather(*(hall.hears_bytes(started.call, 4800) for _, started in calls))
+    theirs = await asyncio.gather(*(phone.hears(0.3) for phone, _ in calls))
+    for k in range(4):
+        assert is_tone(ours[k], 1000 + 100 * k, 8000)
+        assert is_tone(theirs[k], 300 + 100 * k, 8000)
+
+
+async def test_frames_arrive_whole_once_in_order_and_each_is_counted_as_played(exchange: RtpExchange) -> None:
+    hall = exchange.hall
+    phone, started = await exchange.call()
+    at = hall.said(started.call)
+    hall.sounds[started.call] = lambda n: LEVELS[n - at] if 0 <= n - at < len(LEVELS) else b""
+    await phone.hears(len(LEVELS) * 0.02 + 0.3)
+    heard = [frame for frame in phone.frames() if frame != SILENCE]
+    order = [LEVELS.index(frame) for frame in heard]
+    assert all(a < b for a, b in pairwise(order))
+    assert len(order) > len(LEVELS) // 2
+    await hall.hears_ticks(started.call, 3)
+    assert hall.played[started.call] == 160 * len(heard)
+
+
+async def test_silence_is_not_counted_as_played_and_is_no_underrun(exchange: RtpExchange) -> None:
+    phone, started = await exchange.call()
+    flags = await exchange.hall.hears_ticks(started.call, 20)
+    assert exchange.hall.played[started.call] == 0
+    assert sum(bool(each & UNDERRUN) for each in flags) < 10
+    assert not any(phone.pcm)
+
+
+async def test_a_hall_that_does_not_answer_is_an_underrun_and_silence(exchange: RtpExchange) -> None:
+    hall = exchange.hall
+    hall.sound = tone(440, rate_hz=8000)
+    phone, started = await exchange.call()
+    await phone.hears_loud()
+    hall.silent = True
+    await hall.hears_ticks(started.call, 10)
+    played, count = hall.played[started.call], len(phone.frames())
+    flags = await hall.hears_ticks(started.call, 10)
+    assert all(each & UNDERRUN for each in flags)
+    assert hall.played[started.call] == played
+    assert set(phone.frames()[count:]) == {SILENCE}
+    hall.silent = False
+    await phone.hears_loud()
+
+
+async def test_what_is_said_on_hold_is_not_counted_as_played(exchange: RtpExchange) -> None:
+    hall = exchange.hall
+    hall.sound = tone(440, rate_hz=8000)
+    phone, started = await exchange.call()
+    await phone.hears_loud()
+    await hall.hears_ticks(started.call, 2)  # the tick after it counts it
+    assert hall.played[started.call] > 0
+    await phone.turn("sendonly")
+    await hall.hears(MediaTurned, phone.call_id)
+    await hall.hears_ticks(started.call, 5)
+    held = hall.played[started.call]
+    await hall.hears_ticks(started.call, 10)
+    assert hall.played[started.call] == held
+    await phone.turn("sendrecv")
+    await hall.hears(MediaTurned, phone.call_id)
+    await hall.hears_ticks(started.call, 10)
+    assert hall.played[started.call] > held
+
+
+async def test_answers_of_a_late_hall_do_not_pile_up(exchange: RtpExchange) -> None:
+    """Of many at once the first two are owed, five wait, and the rest is too old."""
+    hall = exchange.hall
+    phone, started = await exchange.call()
+    hall.silent = True
+    await hall.hears_ticks(started.call, 10)
+    hall.say_at_once(started.call, LEVELS[:20])
+    await hall.hears_ticks(started.call, 20)
+    heard = [LEVELS.index(frame) for frame in phone.frames() if frame != SILENCE]
+    assert heard[-5:] == [15, 16, 17, 18, 19]
+    assert len(heard) <= 5 + 3  # one more when the clock's turn came while we spoke
+
+
+async def test_a_delay_ends_with_the_halls_next_silence(exchange: RtpExchange) -> None:
+    hall = exchange.hall
+    phone, started = await exchange.call()
+    hall.silent = True
+    await hall.hears_ticks(started.call, 10)
+    hall.say_at_once(started.call, [*LEVELS[:5], b"", b"", LEVELS[5]])
+    await hall.hears_ticks(started.call, 15)
+    frames = phone.frames()
+    assert frames.index(LEVELS[5]) == frames.index(LEVELS[4]) + 1
+
+
+async def test_an_answer_on_its_way_cannot_speak_into_the_slots_next_call(exchange: RtpExchange) -> None:
+    hall = exchange.hall
+    before, ended = await exchange.call()
+    await before.hang_up()
+    await hall.hears(CallLeft, before.call_id)
+    phone, started = await exchange.call()
+    assert (started.slot, started.call) == (ended.slot, ended.call + 1)
+    hall.misnamed[started.call] = ended.call
+    hall.sound = tone(440, rate_hz=8000)
+    await hall.hears_ticks(started.call, 15)
+    assert not any(phone.pcm)
+    assert hall.played[started.call] == 0
+    hall.misnamed.clear()
+    await phone.hears_loud()
 
 
 async def test_a_hall_that_reads_no_ticks_costs_ticks_and_its_next_has_the_calls(
@@ -87,44 +175,23 @@ async def test_a_hall_that_reads_no_ticks_costs_ticks_and_its_next_has_the_calls
     await hall.hears_bytes(started.call, 1600)
 
 
-async def test_what_is_said_on_hold_is_not_counted_as_played(exchange: Exchange) -> None:
+@pytest.mark.parametrize("size", [2, 318, 322, 640])
+async def test_a_frame_of_another_length_is_not_played(exchange: RtpExchange, size: int) -> None:
+    phone, started = await exchange.call()
+    exchange.hall.sounds[started.call] = lambda _: b"\x55" * size
+    await exchange.hall.hears_ticks(started.call, 10)
+    assert not any(phone.pcm)
+    assert exchange.hall.played[started.call] == 0
+
+
+@pytest.mark.parametrize("packet", [b"x", b"no tick at all", bytes(7), b"\x54\x76" + bytes(4) + b"\xff\x00"])
+async def test_a_packet_that_is_no_tick_is_dropped_and_the_next_one_heard(
+    exchange: RtpExchange, packet: bytes
+) -> None:
     hall = exchange.hall
+    phone, started = await exchange.call()
+    await hall.hears_ticks(started.call, 3)
+    hall.garble(started.call, packet)
     hall.sound = tone(440, rate_hz=8000)
-    phone, started = await exchange.call()
     await phone.hears_loud()
-    await hall.hears_ticks(started.call, 2)  # the tick after it counts it
-    assert hall.played[started.call] > 0
-    await phone.turn("sendonly")
-    await hall.hears(MediaTurned, phone.call_id)
-    await hall.hears_ticks(started.call, 5)
-    held = hall.played[started.call]
-    await hall.hears_ticks(started.call, 10)
-    assert hall.played[started.call] == held
-    await phone.turn("sendrecv")
-    await hall.hears(MediaTurned, phone.call_id)
-    await hall.hears_ticks(started.call, 10)
-    assert hall.played[started.call] > held
-
-
-async def test_answers_of_a_late_hall_do_not_pile_up(exchange: Exchange) -> None:
-    """Of many at once the first two are owed, five wait, and the rest is too old."""
-    hall = exchange.hall
-    phone, started = await exchange.call()
-    hall.silent = True
-    await hall.hears_ticks(started.call, 10)
-    hall.say_at_once(started.call, LEVELS[:20])
-    await hall.hears_ticks(started.call, 20)
-    heard = [LEVELS.index(frame) for frame in phone.frames() if frame != SILENCE]
-    assert heard[-5:] == [15, 16, 17, 18, 19]
-    assert len(heard) <= 5 + 3  # one more when the clock's turn came while we spoke
-
-
-async def test_a_delay_ends_with_the_halls_next_silence(exchange: Exchange) -> None:
-    hall = exchange.hall
-    phone, started = await exchange.call()
-    hall.silent = True
-    await hall.hears_ticks(started.call, 10)
-    hall.say_at_once(started.call, [*LEVELS[:5], b"", b"", LEVELS[5]])
-    await hall.hears_ticks(started.call, 15)
-    frames = phone.frames()
-    assert frames.index(LEVELS[5]) == frames.index(LEVELS[4]) + 1
+    await hall.hears_ticks(started.call, 3)

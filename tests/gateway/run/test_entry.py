@@ -81,7 +81,7 @@ def test_an_exit_status_is_kept(tmp_path: Path, status: int) -> None:
         ("gateway.hall.__main__:main", "--name hall0", {"BOOT_TOKEN": "x"}, "no public keys of grants"),
         ("gateway.front.__main__:main", "", {"BOOT_TOKEN": "x"}, "watermark-keys.json does not exist"),
         ("gateway.line.web:main", "", {}, "Missing option '--name'."),
-        ("gateway.line.zygote:main", "", {}, "started by the supervisor"),
+        ("gateway.rtp.sip_process:main", "", {}, "Missing option '--number'."),
         ("model.server:main", "--keys /no/keys", {}, "'/no/keys' does not exist"),
         (
             "gateway.run.prepare:main",

@@ -118,7 +118,7 @@ async def an_engine(_: Path) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def a_supervisor(folder: Path) -> AsyncIterator[None]:
-    settings = Settings(data_dir=folder / "data", narrow_lines=0, wide_lines=0)
+    settings = Settings(data_dir=folder / "data")
     supervisor = Supervisor(settings, Runtime(folder), "token", lambda _: None)
 
     async def fails(*_: object, **__: object) -> Any:

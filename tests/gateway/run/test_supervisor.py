@@ -6,9 +6,7 @@ import asyncio
 import errno
 import json
 import os
-import socket
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.errors import StartError
 from gateway.run import sip_lines, supervisor
-from gateway.run.sip_lines import SipLines
 from gateway.run.supervisor import Supervisor
 from model import tasks
 from tests.gateway.conftest import short_folder
@@ -45,7 +42,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Module:
 async def house() -> AsyncIterator[Supervisor]:
     with short_folder() as folder:
         folder.chmod(0o700)
-        settings = Settings(data_dir=folder / "data", narrow_lines=1, wide_lines=0)
+        settings = Settings(data_dir=folder / "data", narrow_calls=0, wide_calls=0)
         kept = Supervisor(settings, Runtime(folder), "token", lambda doing: shown.append(doing))
         shown.clear()
         yield kept
@@ -80,17 +77,13 @@ async def test_a_process_that_keeps_dying_is_quoted(
     assert shown[0] == "waiting for front"
 
 
-async def test_a_line_that_keeps_dying_is_quoted(house: Supervisor) -> None:
-    """The zygote forks it, and says how it ended; why, it says itself."""
-    with socket.socket(type=socket.SOCK_DGRAM) as holder:
-        holder.bind(("127.0.0.1", 0))
-        port = holder.getsockname()[1]
-        plan = replace(sip_lines.plans(house.settings, house.runtime, "token")["n0"], sip_port=port)
-        house.sip_lines = SipLines({"n0": plan}, "token", lambda: None)
-        house.keep("zygote", "gateway.line.zygote:main", forks=house.sip_lines)
-        with pytest.raises(StartError) as refused:
-            await house.ready()
-    assert str(refused.value).startswith(f"n0 does not start: cannot listen on UDP 127.0.0.1:{port}: ")
+async def test_a_sip_line_that_keeps_dying_is_quoted(house: Supervisor) -> None:
+    house.keep("sip0", "gateway.rtp.sip_process:main", *sip_lines.arguments(house.settings, house.runtime, 0))
+    with pytest.raises(StartError) as refused:
+        await house.ready()
+    assert (
+        str(refused.value) == "sip0 does not start: it is to take no calls: --narrow or --wide says how many"
+    )
 
 
 async def test_what_is_made_once_fails_with_its_own_words(house: Supervisor, module: Module) -> None:

@@ -1,0 +1,1 @@
+"""The test phone: a telephone on somebody else's SIP stack, pjsua2, which calls us."""
