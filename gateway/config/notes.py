@@ -8,7 +8,7 @@ import os
 import time
 from typing import Any
 
-_process = "phone"
+_process = "voicegate"
 
 
 def named(process: str) -> None:

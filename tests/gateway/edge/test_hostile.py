@@ -202,7 +202,7 @@ async def test_a_long_invite_harms_nobody(exchange: Exchange, kind: str) -> None
         caller.send("INVITE", offer, header)  # a line needs neither the header nor the attributes
         assert len(str(await line.invited())) < 4000
     big = await exchange.caller(kind)
-    big.send("INVITE", OFFER + f"a=fmtp:0 {'p' * 4000}\r\n")
+    big.send("INVITE", OFFER + f"a=fmtp:0 {'p' * 16_000}\r\n")
     await big.next(513)
     vast = await exchange.caller(kind)
     vast.send("INVITE", OFFER, *(f"X-{n}: {'p' * 90}" for n in range(160)))

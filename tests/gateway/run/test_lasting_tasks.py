@@ -25,6 +25,8 @@ from gateway.config.settings import Settings
 from gateway.front.front import Front
 from gateway.front.metrics import Metrics
 from gateway.line.web import WebLine
+from gateway.rtp.line_plan import LinePlan
+from gateway.rtp.rtp_line import RtpLine
 from gateway.run.supervisor import Supervisor
 from gateway.store.sessions import Sessions
 from model.ears.ears_client import Ears
@@ -103,6 +105,18 @@ async def a_web_line(folder: Path) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def a_sip_line(folder: Path) -> AsyncIterator[None]:
+    line = RtpLine(LinePlan("n0", "narrow", "hall0", Runtime(folder), "token", capacity=4))
+    running = asyncio.create_task(line.run())
+    try:
+        yield
+    finally:
+        line.stop()
+        with contextlib.suppress(SystemExit):
+            await running
+
+
+@asynccontextmanager
 async def an_engine(_: Path) -> AsyncIterator[None]:
     key = SigningKey.make()
     verifier = GrantVerifier({key.kid: key.private.public_key()})
@@ -137,6 +151,7 @@ HOUSES: Final[dict[str, Callable[[Path], AbstractAsyncContextManager[None]]]] = 
     "hall": a_hall,
     "front": a_front,
     "web line": a_web_line,
+    "SIP line": a_sip_line,
     "engine": an_engine,
     "supervisor": a_supervisor,
 }
@@ -230,16 +245,25 @@ def _written() -> set[str]:
                 name = node.args[1]
                 if isinstance(name, ast.JoinedStr):
                     name = name.values[0]
-                if isinstance(name, ast.Constant) and name.value != "web.ticks":
+                if isinstance(name, ast.Constant) and name.value not in ("web.ticks", "rtp.ticks"):
                     names.add(str(name.value))
     return names
 
 
-async def test_a_web_line_without_its_ticks_ends(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("line", "house", "ticks"), [(WebLine, a_web_line, "web.ticks"), (RtpLine, a_sip_line, "rtp.ticks")]
+)
+async def test_a_line_without_its_ticks_ends(
+    line: type[WebLine] | type[RtpLine],
+    house: Callable[[Path], AbstractAsyncContextManager[None]],
+    ticks: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Run in a loop of its own: the process ends by `SystemExit`, which a test cannot survive otherwise."""
     ended: list[str] = []
 
-    async def fails(_: WebLine) -> None:
+    async def fails(_: WebLine | RtpLine) -> None:
         raise RecursionError("what nobody expects")
 
     def lasts(tasks: Tasks, work: Callable[[], Awaitable[object]], name: str) -> asyncio.Task[None]:
@@ -251,11 +275,11 @@ async def test_a_web_line_without_its_ticks_ends(folder: Path, monkeypatch: pyte
 
         return tasks.short(watched(), name)
 
-    monkeypatch.setattr(WebLine, "_tick_on", fails)
+    monkeypatch.setattr(line, "_tick_on", fails)
     monkeypatch.setattr(Tasks, "vital", lasts)  # what `vital` does with it: tests/model/test_tasks.py
-    async with a_web_line(folder):
+    async with house(folder):
         await asyncio.sleep(0.1)
-    assert ended == ["web.ticks: RecursionError"]
+    assert ended == [f"{ticks}: RecursionError"]
 
 
 async def test_what_a_loop_would_only_print_is_counted() -> None:
