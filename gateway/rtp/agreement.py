@@ -117,8 +117,7 @@ class Describer:
             lines += self._section(
                 described.proto,
                 [described.codecs[0]],
-                described.event,
-                described.noise,
+                _beside(described, formats),
                 _direction(agreed.sending, agreed.receiving),
                 described.packet_ms,
                 described.mux,
@@ -131,8 +130,7 @@ class Describer:
             self._section(
                 "RTP/AVP",
                 [(STATIC[name], name) for name in self.codecs],
-                EVENT,
-                None,
+                [(EVENT, "telephone-event")],
                 _direction(sending, receiving),
                 0,
                 False,
@@ -183,25 +181,19 @@ class Describer:
         self,
         proto: str,
         codecs: Sequence[tuple[int, CodecName]],
-        event: int | None,
-        noise: int | None,
+        beside: Sequence[tuple[int, str]],
         direction: str,
         packet_ms: int,
         mux: bool,
     ) -> list[str]:
-        kinds = [str(kind) for kind, _ in codecs]
-        lines = [f"a=rtpmap:{kind} {name}/8000" for kind, name in codecs]
-        if noise is not None:
-            kinds.append(str(noise))
-            lines.append(f"a=rtpmap:{noise} CN/8000")
-        if event is not None:
-            kinds.append(str(event))
-            lines += [f"a=rtpmap:{event} telephone-event/8000", f"a=fmtp:{event} 0-16"]
+        lines = [f"a=rtpmap:{kind} {name}/8000" for kind, name in (*codecs, *beside)]
+        lines += [f"a=fmtp:{kind} 0-16" for kind, name in beside if name == "telephone-event"]
         if packet_ms:
             lines.append(f"a=ptime:{packet_ms}")
         lines.append(f"a={direction}")
         lines.append("a=rtcp-mux" if mux else f"a=rtcp:{self.port + 1}")
-        return [f"m=audio {self.port} {proto} {' '.join(kinds)}", *lines]
+        kinds = " ".join(str(kind) for kind, _ in (*codecs, *beside))
+        return [f"m=audio {self.port} {proto} {kinds}", *lines]
 
     def _whole(self, lines: list[str]) -> str:
         text = "".join(f"{line}\r\n" for line in lines)
@@ -221,6 +213,13 @@ class Describer:
 
 def _turned(agreed: Agreement, events: frozenset[int], sending: bool, receiving: bool) -> Agreement:
     return replace(agreed, takes_events=events - agreed.takes.keys(), sending=sending, receiving=receiving)
+
+
+def _beside(described: Described, formats: Sequence[str]) -> list[tuple[int, str]]:
+    """Keys and comfort noise, where they are offered, in the order of the offer."""
+    both = ((described.event, "telephone-event"), (described.noise, "CN"))
+    offered = [(kind, name) for kind, name in both if kind is not None]
+    return sorted(offered, key=lambda one: formats.index(str(one[0])))
 
 
 def _direction(sending: bool, receiving: bool) -> str:

@@ -306,6 +306,8 @@ class Callees:
 
     def pressed_by(self, callee: Callee, digit: str, way: KeyWay) -> None:
         """See `CalleeOwner`."""
+        if way == "info":  # a key that was pressed before it may still wait in its socket
+            self._pass.catch_up()
         self._house.tell_hall(KeyPressed(callee.call_id, digit, way))
 
     def transferred(self, callee: Callee, status: int, reason: str) -> None:

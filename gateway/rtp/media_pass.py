@@ -106,6 +106,11 @@ class MediaPass:
         self._seq += 1
         return tick.pack(self._seq, heard)
 
+    def catch_up(self) -> None:
+        """Reads what has come since the last turn: what else comes now was sent after it."""
+        self.arrival.turn()
+        self._receive()
+
     def _receive(self) -> None:
         arrival, poll, sockets = self.arrival, self._poll, self._sockets
         for _ in range(PACKETS_A_TURN):

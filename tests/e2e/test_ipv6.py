@@ -20,7 +20,7 @@ def _heard(house: House) -> int:
     """Packets that came from the caller; 0 before the call is over."""
     (call,) = house.calls()
     events = house.get(f"/api/calls/{call['call_id']}")["events"]
-    return sum(int(event["packets"]) for event in events if event["kind"] == "line_quality")
+    return sum(int(event["data"]["packets"]) for event in events if event["kind"] == "line_quality")
 
 
 @pytest.mark.long("a whole gateway, and a call in real time")

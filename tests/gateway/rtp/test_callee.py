@@ -222,6 +222,16 @@ async def test_every_key_is_told_once_by_rfc_4733_and_by_info(exchange: RtpExcha
     assert exchange.hall.told_of(phone.call_id).count(KeyPressed) == len(DIGITS) + 3
 
 
+async def test_a_key_by_info_does_not_overtake_one_by_rtp(exchange: RtpExchange) -> None:
+    """Sound is read each 20 ms, SIP at once."""
+    phone, _ = await exchange.call()
+    for _ in range(10):
+        phone.press("1")
+        phone.send("INFO", "Signal=2\r\n", content="application/dtmf-relay")
+        keys = [await exchange.hall.hears(KeyPressed, phone.call_id) for _ in range(2)]
+        assert [(key.digit, key.way) for key in keys] == [("1", "event"), ("2", "info")]
+
+
 async def test_the_hall_presses_keys(exchange: RtpExchange) -> None:
     phone, _ = await exchange.call()
     await exchange.hall.ask(DialDigits(phone.call_id, "1#D"))
