@@ -31,8 +31,11 @@ def head(call_id: str, call: KnownCall | None, facts: Mapping[str, Any]) -> Iter
             voice = f" of the voice {told['voice']}" if told["voice"] else ""
             whom = f"machine{voice} for {told['principal']}"
             yield f"  told that it is a {whom} ({told['language']}), whole at {_clock(told['at'])}"
-    if line := _quality(facts):
-        yield f"  {line}"
+    for line in (_quality(facts), _far_quality(facts)):
+        if line:
+            yield f"  {line}"
+    if "mos_worst" in facts:
+        yield f"  in its worst ten seconds, one way or the other: MOS {facts['mos_worst']:.1f}"
 
 
 def course(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -53,8 +56,27 @@ def _quality(facts: Mapping[str, Any]) -> str:
         )
         if "jitter_ms" in facts:
             said.append(f"jitter {facts['jitter_ms']:.1f} ms")
+        if "buffer_ms" in facts:
+            said.append(f"{facts['buffer_ms']:.0f} ms in the buffer")
+        if "round_trip_ms" in facts:
+            said.append(f"round trip {facts['round_trip_ms']:.0f} ms")
+        if "mos" in facts:
+            said.append(f"MOS {facts['mos']:.1f}")
     if facts.get("underruns"):
         said.append(f"{facts['underruns']} of our frames (20 ms) were not ready in time")
+    return ", ".join(said)
+
+
+def _far_quality(facts: Mapping[str, Any]) -> str:
+    """How our sound came to the caller, by the caller's RTCP."""
+    if "far_sent" not in facts:
+        return ""
+    sent, lost = facts["far_sent"], facts.get("far_lost", 0)
+    said = [f"the caller missed {lost} of our {sent} packets ({100 * lost / max(1, sent):.1f} %)"]
+    if "far_jitter_ms" in facts:
+        said.append(f"jitter {facts['far_jitter_ms']:.1f} ms")
+    if "far_mos" in facts:
+        said.append(f"MOS {facts['far_mos']:.1f}")
     return ", ".join(said)
 
 

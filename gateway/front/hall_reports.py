@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 
 from gateway.front.metrics import Metrics
 from gateway.ipc.envelope import Handled
-from gateway.ipc.hall_messages import MarkFailed, TurnAnswered, VoiceMuted
+from gateway.ipc.hall_messages import CallRated, MarkFailed, TurnAnswered, VoiceMuted
 from gateway.ipc.line_messages import RtpMoved
 from gateway.ipc.rpc import Peer
 
@@ -25,16 +25,22 @@ class HallReports:
             RtpMoved.handled_by(self._rtp_moved),
             MarkFailed.handled_by(self._mark_failed),
             TurnAnswered.handled_by(self._turn_answered),
+            CallRated.handled_by(self._call_rated),
         ]
 
     async def _voice_muted(self, _: Peer, muted: VoiceMuted) -> None:
         self._metrics.alarm(f"muted: {muted.reason}")
 
-    async def _rtp_moved(self, _: Peer, __: RtpMoved) -> None:
-        self._metrics.alarm("rtp moved")
+    async def _rtp_moved(self, _: Peer, moved: RtpMoved) -> None:
+        self._metrics.rtp_moved(moved.way)
+        if moved.way == "followed":
+            self._metrics.alarm("rtp moved")
 
     async def _mark_failed(self, _: Peer, __: MarkFailed) -> None:
         self._metrics.alarm("mark failed")
 
     async def _turn_answered(self, _: Peer, turn: TurnAnswered) -> None:
         self._metrics.turn(turn.latency)
+
+    async def _call_rated(self, _: Peer, rated: CallRated) -> None:
+        self._metrics.call_rated(rated)

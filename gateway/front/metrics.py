@@ -15,12 +15,17 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gateway.ipc.ending import CallEnding
-from gateway.ipc.hall_messages import HallHealth
+from gateway.ipc.hall_messages import CallRated, HallHealth
 from model.task_metrics import family
 
 LATENCY_BUCKETS_S: Final = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.55, 0.65, 0.8, 1.0, 1.5, 2.0, 4.0)
 """The promised limits (150 to 300 ms, 550 and 650 ms) are bounds, so that they can be read off."""
 DURATION_BUCKETS_S: Final = (5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+MOS_BUCKETS: Final = (1.5, 2.0, 2.58, 3.1, 3.6, 4.03, 4.34, 4.5)
+"""From 2.58 on the borders between G.107's classes of how satisfied users are (Annex B)."""
+LOSS_BUCKETS: Final = (0.0, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+JITTER_BUCKETS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
+TRIP_BUCKETS_S: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0)
 
 HALL_COUNTERS: Final = {
     "frames": "Frames of 20 ms that the hall answered",
@@ -79,7 +84,26 @@ class Metrics:
         self._alarms = Counter(
             "voicegate_alarms", "What somebody must look at, by kind", ["kind"], registry=self._registry
         )
+        self._mos = self._sound("mos", "MOS of calls that are over (G.107)", MOS_BUCKETS)
+        self._loss = self._sound("loss_ratio", "Share of a call's packets that was not heard", LOSS_BUCKETS)
+        self._jitter = self._sound("jitter_seconds", "Jitter of calls that are over", JITTER_BUCKETS_S)
+        self._trip = Histogram(
+            "voicegate_call_round_trip_seconds",
+            "Of RTP, as RTCP measured it",
+            buckets=TRIP_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._moves = Counter(
+            "voicegate_rtp_moves",
+            "Callers' sound that came from elsewhere all at once, by why it was believed",
+            ["way"],
+            registry=self._registry,
+        )
         self._registry.register(_Reports(self._halls, self._front, self._failures))
+
+    def _sound(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        """One of a call's two ways: `from` the caller, or `to`."""
+        return Histogram(f"voicegate_call_{name}", text, ["way"], buckets=buckets, registry=self._registry)
 
     def call_ended(self, how: str, lasted_s: float | None = None) -> None:
         """A call ended as `CallEnding` says; the label is whose doing it was."""
@@ -92,6 +116,23 @@ class Metrics:
         self._turns.inc()
         for stage, seconds in latency.items():
             self._latency.labels(stage).observe(seconds)
+
+    def call_rated(self, rated: CallRated) -> None:
+        """A call is over, and sounded so."""
+        for name, way in (("from", rated.from_caller), ("to", rated.to_caller)):
+            if way is None:
+                continue
+            self._loss.labels(name).observe(way.loss)
+            if way.mos is not None:
+                self._mos.labels(name).observe(way.mos)
+            if way.jitter_s is not None:
+                self._jitter.labels(name).observe(way.jitter_s)
+        if rated.round_trip_s is not None:
+            self._trip.observe(rated.round_trip_s)
+
+    def rtp_moved(self, way: str) -> None:
+        """A caller's sound comes from elsewhere; `way` is one of `gateway.ipc.line_messages.MoveWay`."""
+        self._moves.labels(way).inc()
 
     def refused(self, status: int, transport: str) -> None:
         """A call was not taken; `transport` is that of `CallFacts`."""

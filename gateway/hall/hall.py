@@ -33,6 +33,7 @@ from gateway.hall.dialogue.speech import FILLER, Speech
 from gateway.hall.grants import Grants
 from gateway.hall.media.audio import HOUSE_HZ
 from gateway.hall.parts.call_line import CallLine
+from gateway.hall.parts.call_quality import CallQuality
 from gateway.hall.parts.clocks import Clocks
 from gateway.hall.parts.inbox import Inbox, Transferred
 from gateway.hall.parts.licence import Licence
@@ -305,7 +306,9 @@ class Hall:
             engine=parts["engine"] == "ready",
             redis=parts["redis"] == "ready",
             slow=tuple(name for name, state in parts.items() if state == "slow"),
-            counters=self.floor.snapshot() | self.scribe.snapshot(),
+            counters=self.floor.snapshot()
+            | self.scribe.snapshot()
+            | {"poor_calls": sum(call.line.quality.poor for call in self.calls.values())},
             sessions=self.sessions.counters(),
             lines=tuple(sorted(peer.name for peer in self._server.peers if peer.hello.role == "line")),
             task_failures=dict(failures),
@@ -381,16 +384,27 @@ class Hall:
     async def rtp_moved(self, _: Peer, moved: RtpMoved) -> None:
         """Sound comes from elsewhere all at once: a phone that moved, or somebody else's."""
         call = self._call(moved.call_id)
-        call.log.warning("rtp.moved", was=moved.was, now=moved.now)
-        call.session.event("rtp_moved", was=moved.was, now=moved.now)
+        what: dict[str, str | None] = {"was": moved.was, "now": moved.now, "way": moved.way}
+        what |= {"was_ssrc": moved.was_ssrc, "now_ssrc": moved.now_ssrc}
+        note = call.log.warning if moved.way == "followed" else call.log.info
+        note("rtp.moved", **what)
+        call.session.event("rtp_moved", **what)
         self.tell_front(moved)
 
-    async def line_quality(self, line: Peer, quality: LineQuality) -> None:
-        """Notes it; the call may be over here already."""
-        facts = {"codec": quality.codec, "packets": quality.received, "lost": quality.lost}
-        session = self.sessions.session(quality.call_id)
-        session.note(**facts, jitter_ms=quality.jitter_ms)
-        session.event("line_quality", line=line.name, **facts, jitter_ms=quality.jitter_ms)
+    async def line_quality(self, line: Peer, told: LineQuality) -> None:
+        """Notes how a call sounds; the last word may come when the call is over here already."""
+        call = self.calls.get(told.call_id)
+        if call is None and not told.last:
+            return
+        note = (CallQuality() if call is None else call.line.quality).take(told, self.clocks.monotonic())
+        session = self.sessions.session(told.call_id)
+        session.note(**note.facts)
+        if note.event is not None:
+            session.event("line_quality" if told.last else "quality", line=line.name, **note.event)
+        if note.rated is not None:
+            self.tell_front(note.rated)
+        if call is not None and note.turned and note.event is not None:
+            call.log.warning("call.poor" if call.line.quality.poor else "call.not_poor", **note.event)
 
     async def call_left(self, _: Peer, left: CallLeft) -> None:
         self._call(left.call_id).end(left.how)

@@ -203,6 +203,28 @@ class TurnAnswered(Tell):
     latency: dict[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class WayRated:
+    """How sound came one way."""
+
+    mos: float | None
+    """by `gateway.rtp.e_model`; None for a codec that it does not know"""
+    loss: float
+    """the share of packets that were not heard"""
+    jitter_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallRated(Tell):
+    """How a call sounded that is over. None where nothing was measured."""
+
+    wire: ClassVar[str] = "call.rated"
+    call_id: str
+    from_caller: WayRated | None
+    to_caller: WayRated | None
+    round_trip_s: float | None
+
+
 # ── a hall asks the front ────────────────────────────────────────────────────────────────────────────────
 
 

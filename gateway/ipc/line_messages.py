@@ -74,6 +74,11 @@ class TransferOutcome(Tell):
     reason: str
 
 
+MoveWay = Literal["followed", "described", "stream"]
+"""Why other packets are believed: an address was followed that nobody described, the caller described it, or
+only the stream is another (its SSRC)."""
+
+
 @dataclass(frozen=True, slots=True)
 class RtpMoved(Tell):
     """Sound comes from elsewhere all at once. The hall tells the front too."""
@@ -82,11 +87,26 @@ class RtpMoved(Tell):
     call_id: str
     was: str
     now: str
+    way: MoveWay = "followed"
+    was_ssrc: str | None = None
+    """as packet captures show it, `0x1a2b3c4d`"""
+    now_ssrc: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FarReception:
+    """How our sound comes to the caller, by the caller's last RTCP report."""
+
+    sent: int
+    """RTP packets of ours until then"""
+    lost: int
+    """of these, that the caller never got"""
+    jitter_ms: float
 
 
 @dataclass(frozen=True, slots=True)
 class LineQuality(Tell):
-    """How a call's sound came from the caller, over the whole call; told just before `CallLeft`."""
+    """How a call's sound comes and goes, since the call began; told every 10 s and just before `CallLeft`."""
 
     wire: ClassVar[str] = "call.quality"
     call_id: str
@@ -96,7 +116,15 @@ class LineQuality(Tell):
     lost: int
     """that never came, or too late to be played"""
     jitter_ms: float | None
-    """the mean, by RTCP (RFC 3550 §6.4.1); None where the line does not measure it"""
+    """by RTCP (RFC 3550 §6.4.1); None where the line does not measure it"""
+    buffer_ms: float | None = None
+    """how long packets wait to be played of late"""
+    round_trip_ms: float | None = None
+    """by RTCP; None while nobody has told"""
+    far: FarReception | None = None
+    """None while the caller has told nothing"""
+    last: bool = True
+    """the call is over"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,8 @@ FAR_TOO_MUCH_S: Final = 0.1
 """With this much delay too many, patience is a fifth."""
 MOST_CONCEALED: Final = 5
 """Packets concealed in a row before we call it silence."""
+SETTLED: Final = 32
+"""Packets over which the delay is averaged."""
 FARTHEST: Final = 100
 """A sequence number farther away than this begins a new stream."""
 
@@ -128,6 +130,8 @@ class JitterBuffer:
         first_target_s: float = FIRST_TARGET_S,
     ) -> None:
         self.stats = JitterStats()
+        self.delay_s = 0.0
+        """how long packets have waited of late, had they come as promptly as the promptest"""
         self._rate_hz = rate_hz
         self._first_target_s = first_target_s
         self._frame = rate_hz // FRAMES_A_SECOND
@@ -267,6 +271,7 @@ class JitterBuffer:
             self._resting.discard(first)
             self._playing = False  # what comes next is waited for as at the beginning
             return Pulled(PullKind.REST, payload, 0)
+        self.delay_s += (delay - self.delay_s) / SETTLED
         return self._play(payload, delay)
 
     def _starve(self) -> Pulled:

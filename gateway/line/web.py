@@ -43,7 +43,6 @@ from gateway.ipc.line_messages import (
     DialDigits,
     DropCall,
     KeyPressed,
-    LineQuality,
     OfferAnswer,
     ReferCall,
     RingCall,
@@ -276,17 +275,16 @@ class WebLine:
             log.info("call.confirmed", call_id=call.call_id)
         elif what == "dtmf":
             self._tell_hall(KeyPressed(call.call_id, detail, "page"))
+        elif what == "sounded":
+            self._tell_hall(call.quality())
         elif what == "ended" and call.ended is not None:
             self._forget(call)
-            report = call.report()
-            self._tell_hall(
-                LineQuality(call.call_id, CODEC, report.get("received", 0), report.get("lost", 0), None)
-            )
+            self._tell_hall(call.quality())
             left = CallLeft(call.call_id, call.ended)
             self._tell_hall(left)
             if self._front is not None:
                 self._front.tell(left)
-            log.info("call.left", call_id=call.call_id, saw=call.ended, **report)
+            log.info("call.left", call_id=call.call_id, saw=call.ended, **call.report())
 
     def _forget(self, call: WebCall) -> None:
         self.calls.pop(call.call_id, None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import time
 from collections import deque
@@ -23,7 +24,7 @@ from aiortc import (
     RTCConfiguration,
     RTCPeerConnection,
     RTCRtpCodecParameters,
-    RTCRtpSender,
+    RTCRtpTransceiver,
     RTCSessionDescription,
 )
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
@@ -34,9 +35,10 @@ from OpenSSL import SSL
 from gateway.errors import VoicegateError
 from gateway.ipc.codec import to_json
 from gateway.ipc.ending import CallEnding, End
-from gateway.ipc.line_messages import Shown, ShownState
+from gateway.ipc.line_messages import LineQuality, Shown, ShownState
 from gateway.line import ice, opus
-from gateway.line.jitter import JitterBuffer, PullKind
+from gateway.line.browser_reports import BrowserReports
+from gateway.line.jitter import JitterBuffer, JitterStats, PullKind
 from gateway.line.opus import FRAME, OpusError
 from model.tasks import Tasks
 
@@ -50,7 +52,10 @@ CUSHION: Final = 10
 LATE: Final = 2
 """Ticks that may pass without the hall's answer before silence is sent instead: the browser's own buffer
 bears 40 ms, a hole in a word is heard."""
-LOSS_EVERY_S: Final = 2.0
+LOOK_EVERY_S: Final = 2.0
+"""Between two looks at what RTCP says."""
+TELL_EVERY: Final = 5
+"""Looks between two words on how the call sounds."""
 TOO_MUCH_LOSS: Final = 0.02
 """Share of our packets that the browser misses, beyond which we send FEC copies."""
 HANGOVER: Final = 10
@@ -110,7 +115,7 @@ _TIME_BASE = aiortc.codecs.opus.TIME_BASE
 
 
 class WebCall:
-    """A call from a browser. `happened` is told (`"confirmed" | "dtmf" | "ended"`, detail) once each."""
+    """A call from a browser. `happened` is told (`"confirmed" | "dtmf" | "sounded" | "ended"`, detail)."""
 
     def __init__(
         self,
@@ -133,6 +138,7 @@ class WebCall:
         self.receiving = False
         self.fec_percent = 0
         """loss that our packets are protected against; 0: none was seen"""
+        self._reports = BrowserReports()
         self._happened = happened
         self._public_address = public_address
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
@@ -175,7 +181,7 @@ class WebCall:
         self.sending = direction in ("sendrecv", "sendonly")
         self.receiving = direction in ("sendrecv", "recvonly")
         self._tasks.short(self._expect_connection(), "web.expect")
-        self._tasks.short(self._watch_losses(audio[0].sender), "web.losses")
+        self._tasks.short(self._watch_sound(audio[0]), "web.sound")
         return ice.answered(connection.localDescription.sdp, self._public_address)
 
     async def _expect_connection(self) -> None:
@@ -183,17 +189,21 @@ class WebCall:
         if self.confirmed_at is None:
             await self.close(CallEnding(End.NO_MEDIA))
 
-    async def _watch_losses(self, sender: RTCRtpSender) -> None:
-        """Reads the browser's receiver reports; when it misses packets, the codec's speech model takes over
-        for the rest of the call, with a FEC copy of each frame in the next packet.
+    async def _watch_sound(self, audio: RTCRtpTransceiver) -> None:
+        """Reads what RTCP says, and has the line tell how the call sounds.
+
+        When the browser misses packets, the codec's speech model takes over for the rest of the call, with a
+        FEC copy of each frame in the next packet.
         """
-        while self.fec_percent == 0:
-            await asyncio.sleep(LOSS_EVERY_S)
-            for stats in (await sender.getStats()).values():
-                lost = getattr(stats, "fractionLost", 0) / 256
-                if lost > TOO_MUCH_LOSS:
-                    self.fec_percent = min(max(10, round(150 * lost)), 40)
-                    self._encoder = opus.OpusEncoder(FEC_BITRATE, loss_percent=self.fec_percent)
+        for look in itertools.count(1):
+            await asyncio.sleep(LOOK_EVERY_S)
+            await self._reports.read(audio)
+            lost = self._reports.share_lost
+            if lost > TOO_MUCH_LOSS and self.fec_percent == 0:
+                self.fec_percent = min(max(10, round(150 * lost)), 40)
+                self._encoder = opus.OpusEncoder(FEC_BITRATE, loss_percent=self.fec_percent)
+            if look % TELL_EVERY == 0 and self.confirmed_at is not None and self.ended is None:
+                self._happened(self, "sounded", "")
 
     def _state_changed(self) -> None:
         state = self._connection.connectionState
@@ -232,6 +242,22 @@ class WebCall:
         """Counters for the log line that ends a call."""
         stats = {} if self._jitter is None else asdict(self._jitter.stats)
         return {"played_s": round(self.played / opus.RATE_HZ, 2), "fec_percent": self.fec_percent, **stats}
+
+    def quality(self) -> LineQuality:
+        """How the sound came and went so far."""
+        jitter, reports = self._jitter, self._reports
+        stats = JitterStats() if jitter is None else jitter.stats
+        return LineQuality(
+            self.call_id,
+            CODEC,
+            stats.received,
+            stats.lost,
+            reports.jitter_ms,
+            buffer_ms=None if jitter is None else round(jitter.delay_s * 1000, 1),
+            round_trip_ms=reports.round_trip_ms,
+            far=reports.far,
+            last=self.ended is not None,
+        )
 
     # ── the page's channel ───────────────────────────────────────────────────────────────────────────
 

@@ -6,18 +6,24 @@ Hot path: no logs, no locks. What happens besides sound is told to `MediaOwner`.
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import Final, Protocol
 
+from gateway.ipc.line_messages import FarReception, LineQuality
 from gateway.rtp import g711
 from gateway.rtp.agreement import NOWHERE, Agreement
 from gateway.rtp.g722 import G722Encoder
-from gateway.rtp.packet import is_rtcp, read_rtp
+from gateway.rtp.packet import CLOCK_HZ, is_rtcp, read_rtp
 from gateway.rtp.rtcp import Rtcp
 from gateway.rtp.rtp_receiver import RtpReceiver
 from gateway.rtp.rtp_sender import STEP, RtpSender
 from gateway.rtp.socket_pair import Arrival, SocketPair, Source
-from gateway.rtp.source_latch import SourceLatch
+from gateway.rtp.source_latch import SourceLatch, Stream
 
+WALL_AHEAD_S: Final = time.time() - time.monotonic()
+"""What reports tell the time by: a wall clock that is set meanwhile moves no round trip."""
+MOVES_EVERY_S: Final = 5.0
+"""Two moves are told at least so far apart: whose sources take turns fills no log."""
 _SILENCE: Final = {law: bytes((g711.SILENT_CODE[law],)) * STEP for law in g711.LAWS}
 
 
@@ -27,8 +33,8 @@ class MediaOwner(Protocol):
     def pressed(self, media: CallMedia, digit: str) -> None:
         """The caller pressed a key."""
 
-    def moved(self, media: CallMedia, was: Source, now: Source) -> None:
-        """The caller's packets come from elsewhere."""
+    def moved(self, media: CallMedia, was: Stream, now: Stream) -> None:
+        """The caller's packets come from elsewhere, or are another stream."""
 
     def broke(self, media: CallMedia, error: Exception) -> None:
         """An error of ours in the call's sound; it ends that call and no other."""
@@ -53,8 +59,8 @@ class CallMedia:
         self.agreed = agreed
         self.ticked = False
         """the hall knows of the call, so that no answer means something"""
-        self.heard_from = False
-        """a packet of the caller's has come"""
+        self.stream: Stream | None = None
+        """what was told last of where packets come from; None before the first one"""
         self.owner = owner
         self._arrival = arrival
         self._frame_bytes = rate_hz // 50 * 2
@@ -64,6 +70,9 @@ class CallMedia:
         self.sender = RtpSender(agreed, self._send, self._silence)
         self.rtcp = Rtcp(self.sender.ssrc, arrival.now)
         self._encoder: G722Encoder | None = None
+        self._moved_at = -MOVES_EVERY_S
+        self._sent_when_told = 0
+        """our packets until the caller's last report on them"""
 
     def agree(self, agreed: Agreement) -> None:
         """What holds from now on: a hold, its end, another codec or another address."""
@@ -98,21 +107,33 @@ class CallMedia:
             if self.agreed.mux and is_rtcp(data):
                 self.take_report(data, at, source)
             return
-        was = self.latch.to
         if not self.latch.believes(source, packet.ssrc, packet.sequence_number, at):
             return
         self._at = at
-        if source != was and self.heard_from:
-            self.owner.moved(self, was, source)
-        self.heard_from = True
+        known = self.stream
+        if known is None or source != known.source or packet.ssrc != known.ssrc:
+            self._comes(Stream(source, packet.ssrc), at)
         digit = self.receiver.take(packet, data)
         if digit is not None:
             self.owner.pressed(self, digit)
 
+    def _comes(self, now: Stream, at: float) -> None:
+        """What comes is another stream than the one that was told last."""
+        was = self.stream
+        if was is not None and at - self._moved_at < MOVES_EVERY_S:
+            return  # told later, if it is still another one then
+        self.stream = now
+        if was is not None:
+            self._moved_at = at
+            self.owner.moved(self, was, now)
+
     def take_report(self, data: bytes, at: float, source: Source) -> None:
         """A packet came to the RTCP socket. It counts when it comes from the caller's host."""
         if source[0] == self.latch.to[0]:
-            self.rtcp.take(data, at, self._arrival.wall_s)
+            told = self.rtcp.told
+            self.rtcp.take(data, at, at + WALL_AHEAD_S)
+            if self.rtcp.told is not told:
+                self._sent_when_told = self.sender.packets
 
     def _send(self, packet: bytes) -> None:
         if not self.latch.to[0]:  # its description names no address: ours go where its packets come from
@@ -127,7 +148,7 @@ class CallMedia:
             return
         sender = self.sender
         sent = (sender.timestamp(tick), sender.packets, sender.octets) if self.agreed.sending else None
-        data = self.rtcp.write(now, self._arrival.wall_s, self.receiver.reception, sent, bye=bye)
+        data = self.rtcp.write(now, now + WALL_AHEAD_S, self.receiver.reception, sent, bye=bye)
         host, port = self.agreed.peer_rtcp
         if self.latch.to != self.agreed.peer:  # behind a NAT: RTCP's port is next to RTP's, as a rule
             host, port = self.latch.to[0], self.latch.to[1] + (0 if self.agreed.mux else 1)
@@ -136,6 +157,27 @@ class CallMedia:
         sock = self.sockets.rtp if self.agreed.mux else self.sockets.rtcp
         with contextlib.suppress(OSError):
             sock.sendto(data, (host, port))
+
+    def quality(self, call_id: str, *, last: bool) -> LineQuality | None:
+        """How the sound came and went so far; None while nothing has come, nor any word of ours."""
+        receiver, rtcp = self.receiver, self.rtcp
+        heard, told, trip_s = receiver.reception, rtcp.told, rtcp.round_trip_s
+        if heard is None and told is None:
+            return None
+        far = None
+        if told is not None:
+            far = FarReception(self._sent_when_told, told.lost, round(told.jitter_s * 1000, 1))
+        return LineQuality(
+            call_id,
+            self.agreed.codec,
+            receiver.received,
+            receiver.lost + receiver.jitter.stats.late,
+            None if heard is None else round(heard.jitter * 1000 / CLOCK_HZ, 1),
+            buffer_ms=round(receiver.jitter.delay_s * 1000, 1),
+            round_trip_ms=None if trip_s is None else round(trip_s * 1000, 1),
+            far=far,
+            last=last,
+        )
 
     # ── sound ────────────────────────────────────────────────────────────────────────────────────────
 

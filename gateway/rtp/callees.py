@@ -32,8 +32,8 @@ from gateway.ipc.line_messages import (
     CallStarted,
     KeyPressed,
     KeyWay,
-    LineQuality,
     MediaTurned,
+    MoveWay,
     RtpMoved,
     TransferOutcome,
 )
@@ -43,13 +43,15 @@ from gateway.rtp.call_media import CallMedia
 from gateway.rtp.callee import Callee
 from gateway.rtp.line_plan import CODECS, PORTS_A_CALL, LinePlan
 from gateway.rtp.media_pass import MediaPass
-from gateway.rtp.packet import CLOCK_HZ
 from gateway.rtp.pulse import Pulse
 from gateway.rtp.session_timer import SessionTimer, too_short
-from gateway.rtp.socket_pair import SocketPair, Source
+from gateway.rtp.socket_pair import SocketPair
+from gateway.rtp.source_latch import Stream
 from model.tasks import failed
 
 LOOPBACK: Final = "127.0.0.1"
+QUALITY_EVERY_S: Final = 10
+"""Between two words to the hall on how a call sounds."""
 
 log = structlog.get_logger("rtp")
 
@@ -336,12 +338,18 @@ class Callees:
         media.report(int(time.monotonic() / tick.FRAME_S), bye=True)
         self._pass.remove(media)
         del self._by_media[media]
-        receiver = media.receiver
-        if (heard := receiver.reception) is not None:
-            lost = receiver.lost + receiver.jitter.stats.late
-            jitter_ms = round(heard.jitter * 1000 / CLOCK_HZ, 1)
-            quality = LineQuality(callee.call_id, callee.codec, receiver.received, lost, jitter_ms)
+        self._tell_quality(callee, media, last=True)
+
+    def _tell_quality(self, callee: Callee, media: CallMedia, *, last: bool) -> None:
+        if (quality := media.quality(callee.call_id, last=last)) is not None:
             self._house.tell_hall(quality)
+
+    def tell_qualities(self, second: int) -> None:
+        """Tells how calls sound: of each once in `QUALITY_EVERY_S`, not of all in the same second."""
+        for callee in self.by_call.values():
+            turn = (callee.number + second) % QUALITY_EVERY_S == 0
+            if turn and callee.confirmed and callee.media is not None:
+                self._tell_quality(callee, callee.media, last=False)
 
     # ── what a call's sound tells (`MediaOwner`) ─────────────────────────────────────────────────────
 
@@ -349,10 +357,14 @@ class Callees:
         """See `MediaOwner`."""
         self.pressed_by(self._by_media[media], digit, "event")
 
-    def moved(self, media: CallMedia, was: Source, now: Source) -> None:
+    def moved(self, media: CallMedia, was: Stream, now: Stream) -> None:
         """See `MediaOwner`."""
-        before, after = (f"{plain_host(host)}:{port}" for host, port in (was, now))
-        self._house.tell_hall(RtpMoved(self._by_media[media].call_id, before, after))
+        way: MoveWay = "described" if now.source == media.latch.described else "followed"
+        if now.source == was.source:
+            way = "stream"
+        before, after = (f"{plain_host(host)}:{port}" for host, port in (was.source, now.source))
+        ssrcs = f"0x{was.ssrc:08x}", f"0x{now.ssrc:08x}"
+        self._house.tell_hall(RtpMoved(self._by_media[media].call_id, before, after, way, *ssrcs))
 
     def broke(self, media: CallMedia, error: Exception) -> None:
         """See `MediaOwner`."""

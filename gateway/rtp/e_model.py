@@ -92,14 +92,19 @@ def mos(rating: float) -> float:
 
 def _power(*levels: float) -> float:
     """The level of several noises together, dB."""
-    return 10.0 * math.log10(sum(10.0 ** (level / 10.0) for level in levels))
+    return 10.0 * math.log10(sum(math.pow(10.0, level / 10.0) for level in levels))
+
+
+def _bend(x: float, sharpness: int) -> float:
+    """1 for a small `x`, and `x` for a large one; the model's way from no impairment to a growing one."""
+    return math.pow(1.0 + math.pow(x, sharpness), 1.0 / sharpness)
 
 
 def _noise() -> float:
     """No: all noises, seen from the point of 0 dB (clause 7.2)."""
     sent = ROOM_NOISE - SLR - D_SEND - 100.0 + 0.004 * (ROOM_NOISE - (SLR + RLR) - D_SEND - 14.0) ** 2
     listener = STMR + D_RECEIVE
-    effective = ROOM_NOISE + 10.0 * math.log10(1.0 + 10.0 ** ((10.0 - listener) / 10.0))
+    effective = ROOM_NOISE + 10.0 * math.log10(1.0 + math.pow(10.0, (10.0 - listener) / 10.0))
     received = RLR - 121.0 + effective + 0.008 * (effective - 35.0) ** 2
     return _power(CIRCUIT_NOISE, sent, received, NOISE_FLOOR + RLR)
 
@@ -112,19 +117,19 @@ def _signal_to_noise(noise: float) -> float:
 def _simultaneous(noise: float, ratio: float, delay_ms: float) -> float:
     """Is: too loud, a poor sidetone, quantizing (clause 7.3)."""
     loud = SLR + RLR + 0.2 * (64.0 + noise - RLR)
-    too_loud = 20.0 * ((1.0 + (loud / 8.0) ** 8) ** (1.0 / 8.0) - loud / 8.0)
+    too_loud = 20.0 * (_bend(loud / 8.0, 8) - loud / 8.0)
     sidetone = -_power(-STMR, -TELR - 10.0 * math.log10(math.e) * delay_ms / 4.0)
     poor_sidetone = (
-        12.0 * (1.0 + ((sidetone - 13.0) / 6.0) ** 8) ** (1.0 / 8.0)
-        - 28.0 * (1.0 + ((sidetone + 1.0) / 19.4) ** 35) ** (1.0 / 35.0)
-        - 13.0 * (1.0 + ((sidetone - 3.0) / 33.0) ** 13) ** (1.0 / 13.0)
+        12.0 * _bend((sidetone - 13.0) / 6.0, 8)
+        - 28.0 * _bend((sidetone + 1.0) / 19.4, 35)
+        - 13.0 * _bend((sidetone - 3.0) / 33.0, 13)
         + 29.0
     )
     q = 37.0 - 15.0 * math.log10(QDU)
     g = 1.07 + 0.258 * q + 0.0602 * q**2
     y = (ratio - 100.0) / 15.0 + 46.0 / 8.4 - g / 9.0
     z = 46.0 / 30.0 - g / 40.0
-    return too_loud + poor_sidetone + 15.0 * math.log10(1.0 + 10.0**y + 10.0**z)
+    return too_loud + poor_sidetone + 15.0 * math.log10(1.0 + math.pow(10.0, y) + math.pow(10.0, z))
 
 
 def _delayed(noise: float, ratio: float, delay_ms: float) -> float:
@@ -148,7 +153,7 @@ def _talker_echo(noise: float, delay_ms: float) -> float:
 
 def _listener_echo(ratio: float, round_trip_ms: float) -> float:
     """Idle."""
-    with_echo = 10.5 * (WEPL + 7.0) * (round_trip_ms + 1.0) ** -0.25
+    with_echo = 10.5 * (WEPL + 7.0) * math.pow(round_trip_ms + 1.0, -0.25)
     half = (ratio - with_echo) / 2.0
     return half + math.sqrt(half**2 + 169.0)
 
@@ -158,7 +163,7 @@ def _too_late(delay_ms: float) -> float:
     if delay_ms <= BEARABLE_MS:
         return 0.0
     x = math.log2(delay_ms / BEARABLE_MS)
-    return 25.0 * ((1.0 + x**6) ** (1.0 / 6.0) - 3.0 * (1.0 + (x / 3.0) ** 6) ** (1.0 / 6.0) + 2.0)
+    return 25.0 * (_bend(x, 6) - 3.0 * _bend(x / 3.0, 6) + 2.0)
 
 
 def _equipment(codec: Impairment, loss_percent: float, burst: float) -> float:

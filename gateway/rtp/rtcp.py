@@ -117,6 +117,7 @@ class Rtcp:
         "_their_middle",
         "left",
         "reports",
+        "round_trip_s",
         "ssrc",
         "told",
     )
@@ -132,6 +133,8 @@ class Rtcp:
         self.reports = 0
         """compound packets that came"""
         self.told: HeardOfUs | None = None
+        self.round_trip_s: float | None = None
+        """the last one that a report told"""
         self.left = False
         """the source said BYE"""
 
@@ -219,6 +222,8 @@ class Rtcp:
             if lost & 0x800000:  # duplicates: fewer than none were lost
                 lost = 0
             trip_s = _round_trip_s(last, since, wall_s)
+            if trip_s is not None:
+                self.round_trip_s = trip_s
             self.told = HeardOfUs((losses >> 24) / 256, lost, jitter / CLOCK_HZ, trip_s)
 
 

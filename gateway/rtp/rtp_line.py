@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import socket
 import time
@@ -295,9 +296,10 @@ class RtpLine:
                     self._hall.close()
 
     async def _watch(self) -> None:
-        """Once a second: a caller from whom nothing comes is gone."""
-        while True:
+        """Once a second: a caller from whom nothing comes is gone; the hall hears how calls sound."""
+        for second in itertools.count():
             await asyncio.sleep(WATCH_S)
+            self._callees.tell_qualities(second)
             now, gone_s = time.monotonic(), self.plan.rtp_timeout_s
             for callee in list(self._callees.by_call.values()):
                 silent_s = self._callees.silent_s(callee, now)

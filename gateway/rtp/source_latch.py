@@ -12,7 +12,7 @@ back there. Who guesses a port must not be able to take a call over, so the rule
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.rtp.socket_pair import Source
 
@@ -21,14 +21,21 @@ NEAR: Final = 100
 """Numbers by which a stream may have gone on."""
 
 
+class Stream(NamedTuple):
+    """Packets of one source under one SSRC."""
+
+    source: Source
+    ssrc: int
+
+
 class SourceLatch:
     """One call's. `to` is where our packets go."""
 
-    __slots__ = ("_at", "_candidate", "_described", "_known", "_last", "strangers", "to")
+    __slots__ = ("_at", "_candidate", "_known", "_last", "described", "strangers", "to")
 
     def __init__(self, described: Source) -> None:
         self.to = described
-        self._described = described
+        self.described = described
         self._known = False
         """something came from `to` since the last description"""
         self._at = 0.0
@@ -41,13 +48,13 @@ class SourceLatch:
 
     def describe(self, described: Source) -> None:
         """The other side has described itself anew."""
-        if described != self._described:
-            self._described, self._known = described, False
+        if described != self.described:
+            self.described, self._known = described, False
             self.to = described
 
     def believes(self, source: Source, ssrc: int, number: int, at: float) -> bool:
         """Whether a packet from `source` is the caller's; it may change `to`."""
-        if source != self.to and source != self._described and not self._follows(source, ssrc, number, at):
+        if source != self.to and source != self.described and not self._follows(source, ssrc, number, at):
             self.strangers += 1
             return False
         self.to, self._known, self._at, self._last = source, True, at, (ssrc, number)

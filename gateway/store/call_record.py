@@ -9,7 +9,14 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+FRACTIONS: Final = (
+    "started_at", "answered_at", "ended_at", "spoken_s", "jitter_ms", "buffer_ms", "round_trip_ms", "mos",
+    "mos_worst", "far_jitter_ms", "far_mos",
+)  # fmt: skip
+COUNTS: Final = ("turns", "underruns", "packets", "lost", "far_sent", "far_lost")
+"""Facts that are numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +59,9 @@ class CallRecord:
         """
         facts = {key: value for key, value in self.facts.items() if key != "offer"}
         table: dict[str, Any] = {**facts, "call_id": self.call_id}
-        for key in ("started_at", "answered_at", "ended_at", "spoken_s", "jitter_ms"):
+        for key in FRACTIONS:
             _keep(table, key, self.number(key))
-        for key in ("turns", "underruns", "packets", "lost"):
+        for key in COUNTS:
             number = self.number(key)
             _keep(table, key, None if number is None else int(number))
         for key in ("disclosed", "spoken"):

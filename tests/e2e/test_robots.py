@@ -57,7 +57,15 @@ def test_three_robots_talk_and_report_what_they_heard(house: House, tmp_path: Pa
     assert len(calls) == 3
     for call_id in calls:
         house.wait_for("what its line counted", lambda call_id=call_id: counted(house, call_id), HANGS_S)
-        assert counted(house, call_id)[0]["lost"] > 0, "the line saw what the robot's line lost"
+        (said,) = counted(house, call_id)
+        assert said["lost"] > 0, "the line saw what the robot's line lost"
+        shown = subprocess.run(
+            [*command[:3], "calls", "show", call_id], env=house.environ, capture_output=True, text=True
+        ).stdout
+        assert f"{said['lost']} were lost" in shown
+        assert f"MOS {said['mos']:.1f}" in shown
+        assert 1.0 < said["mos"] < 4.2, "5 % lost leave less than 4.2 of 4.4"
+    assert 'voicegate_call_mos_count{way="from"}' in house.get("/metrics")
 
 
 def counted(house: House, call_id: str) -> list[dict[str, Any]]:

@@ -21,6 +21,20 @@ const cell = (text, className = "") => {
   return td;
 };
 
+const POOR_MOS = 3.6; // below it many users are dissatisfied (G.107)
+
+function sound(call) {
+  const known = [call.mos, call.far_mos].filter((mos) => mos !== undefined);
+  const worse = known.length ? Math.min(...known) : undefined;
+  const td = cell(worse?.toFixed(1), worse < POOR_MOS ? "poor" : "");
+  td.title = [
+    ["From the caller", call.mos],
+    ["to the caller", call.far_mos],
+    ["worst ten seconds", call.mos_worst],
+  ].filter(([, mos]) => mos !== undefined).map(([what, mos]) => `${what}: ${mos.toFixed(1)}`).join(", ");
+  return td;
+}
+
 function row(call, now) {
   const tr = document.createElement("tr");
   const live = call.ended_at === undefined;
@@ -52,7 +66,7 @@ function row(call, now) {
   const to = cell(call.called ?? "");
   to.title = call.route ? `route ${call.route}` : "";
   tr.title = `call ${call.call_id}`;
-  tr.append(state, from, to, time, cell(lasted), cell(call.turns), cell(live ? "" : call.how, "how"), end);
+  tr.append(state, from, to, time, cell(lasted), cell(call.turns), sound(call), cell(live ? "" : call.how, "how"), end);
   return tr;
 }
 
@@ -78,7 +92,7 @@ export async function refresh() {
     if (!rows.length) {
       const none = document.createElement("tr");
       none.append(cell("No calls yet.", "none"));
-      none.firstChild.colSpan = 8;
+      none.firstChild.colSpan = 9;
       rows.push(none);
     }
     table.replaceChildren(...rows);

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 
 from gateway.errors import RpcError
+from gateway.hall.parts.call_quality import CallQuality
 from gateway.hall.parts.playout import Item
 from gateway.ipc.ending import CallEnding
 from gateway.ipc.envelope import A, Ask
@@ -26,6 +27,8 @@ class CallLine:
         """a line has the call"""
         self.confirmed = asyncio.Event()
         """the caller has acknowledged the answer"""
+        self.quality = CallQuality()
+        """how the call sounds, as the line tells it"""
 
     # ── what it told ─────────────────────────────────────────────────────────────────────────────────
 

@@ -400,7 +400,8 @@ async def test_calls_and_one_call(valkey: Valkey, own_house: Path, monkeypatch: 
         "Redis says that the one lives, and nothing of the other"
     )
     assert any("bob → demo" in line for line in lines)
-    call.note(codec="PCMU", packets=990, lost=10, jitter_ms=4.25)
+    call.note(codec="PCMU", packets=990, lost=10, jitter_ms=4.25, buffer_ms=24.0, round_trip_ms=31.4)
+    call.note(mos=4.21, mos_worst=2.9, far_sent=1000, far_lost=68, far_jitter_ms=9.5, far_mos=3.64)
     call.ended("caller hung up", underruns=2)
     await sessions.close()
     both = json.loads((await run("calls", "--json")).output)
@@ -410,6 +411,9 @@ async def test_calls_and_one_call(valkey: Valkey, own_house: Path, monkeypatch: 
     assert "payload 000000000abc" in shown
     assert "bot: daily   [whole 512 ms]" in shown
     assert "PCMU: 990 packets came, 10 were lost (1.0 %), jitter 4.2 ms" in shown
+    assert "24 ms in the buffer, round trip 31 ms, MOS 4.2" in shown
+    assert "the caller missed 68 of our 1000 packets (6.8 %), jitter 9.5 ms, MOS 3.6" in shown
+    assert "in its worst ten seconds, one way or the other: MOS 2.9" in shown
     assert "2 of our frames (20 ms) were not ready in time" in shown
     assert "\x1b" not in shown
     happened = [
@@ -423,6 +427,7 @@ async def test_calls_and_one_call(valkey: Valkey, own_house: Path, monkeypatch: 
     one = json.loads((await run("calls", "show", "c1", "--json")).output)
     assert one["registry"]["voice"] == "heart"
     assert one["how"] == "caller hung up"
+    assert (one["mos"], one["far_mos"], one["far_lost"]) == (4.21, 3.64, 68)
     unknown = await run("calls", "show", "c3")
     assert unknown.exit_code == 1
     assert "no call c3" in unknown.output

@@ -409,6 +409,26 @@ async def test_the_page_needs_nobody_else(browser: Browser, stage: Stage) -> Non
     await page.close()
 
 
+async def test_the_list_says_how_calls_sound(browser: Browser, stage: Stage) -> None:
+    poor = {"mos": 4.31, "far_mos": 2.94, "mos_worst": 2.5}
+    stage.desk.records = {
+        "c1": {"call_id": "c1", "state": "ended", "how": "hung up", "ended_at": 2.0, **poor},
+        "c2": {"call_id": "c2", "state": "talking", "mos": 4.38},
+        "c3": {"call_id": "c3", "state": "ringing"},
+    }
+    page = await browser.new_page()
+    await page.goto(stage.url)
+    cells = [page.locator("#calls tr").nth(row).locator("td").nth(6) for row in range(3)]
+    await expect(cells[0]).to_have_text("2.9")
+    await expect(cells[0]).to_have_class("poor")
+    said = "From the caller: 4.3, to the caller: 2.9, worst ten seconds: 2.5"
+    await expect(cells[0]).to_have_attribute("title", said)
+    await expect(cells[1]).to_have_text("4.4")
+    await expect(cells[1]).not_to_have_class("poor")
+    await expect(cells[2]).to_have_text("")
+    await page.close()
+
+
 async def test_the_header_tells_a_slow_part_from_one_that_is_down(browser: Browser, stage: Stage) -> None:
     page = await browser.new_page()
     header = page.locator("#gateway-text")

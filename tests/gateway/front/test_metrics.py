@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.front.hall_reports import HallReports
 from gateway.front.metrics import Metrics
-from gateway.ipc.hall_messages import HallHealth
+from gateway.ipc.hall_messages import CallRated, HallHealth, WayRated
+from gateway.ipc.line_messages import RtpMoved
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -65,6 +67,35 @@ def test_the_fronts_own_state() -> None:
     assert seen["voicegate_sip_total", (("detail", ""), ("event", "invites"))] == 9
     assert seen["voicegate_sip_now", (("what", "dialogs"),)] == 4
     assert seen["voicegate_sip_total", (("detail", "503"), ("event", "refused"))] == 1
+
+
+def test_how_calls_sounded_is_shown_by_way_and_what_was_not_measured_is_not() -> None:
+    metrics = Metrics()
+    metrics.call_rated(CallRated("c1", WayRated(4.2, 0.01, 0.003), WayRated(3.4, 0.07, 0.02), 0.12))
+    metrics.call_rated(CallRated("c2", WayRated(None, 0.0, None), None, None))
+    seen = samples(metrics)
+    assert seen["voicegate_call_mos_count", (("way", "from"),)] == 1
+    assert seen["voicegate_call_mos_bucket", (("le", "4.03"), ("way", "from"))] == 0
+    assert seen["voicegate_call_mos_bucket", (("le", "4.34"), ("way", "from"))] == 1
+    assert seen["voicegate_call_mos_bucket", (("le", "3.6"), ("way", "to"))] == 1
+    assert seen["voicegate_call_loss_ratio_count", (("way", "from"),)] == 2
+    assert seen["voicegate_call_loss_ratio_bucket", (("le", "0.0"), ("way", "from"))] == 1
+    assert seen["voicegate_call_jitter_seconds_sum", (("way", "to"),)] == 0.02
+    assert seen["voicegate_call_jitter_seconds_count", (("way", "from"),)] == 1
+    assert seen["voicegate_call_round_trip_seconds_sum", ()] == 0.12
+
+
+async def test_a_move_is_counted_by_its_way_and_is_an_alarm_when_nobody_described_it() -> None:
+    metrics = Metrics()
+    reports = {handled.kind: handled.handler for handled in HallReports(metrics).for_halls}
+    for way in ("followed", "described", "stream", "stream"):
+        await reports[RtpMoved](None, RtpMoved("c1", "a:1", "b:2", way))  # type: ignore[arg-type]
+    await reports[CallRated](None, CallRated("c1", None, WayRated(4.0, 0.0, None), None))  # type: ignore[arg-type]
+    seen = samples(metrics)
+    assert seen["voicegate_rtp_moves_total", (("way", "stream"),)] == 2
+    assert seen["voicegate_rtp_moves_total", (("way", "followed"),)] == 1
+    assert seen["voicegate_alarms_total", (("kind", "rtp moved"),)] == 1
+    assert seen["voicegate_call_mos_sum", (("way", "to"),)] == 4.0
 
 
 def test_failures_of_background_tasks_are_shown_by_process_and_task() -> None:

@@ -27,6 +27,7 @@ from gateway.ipc.line_messages import (
     CallStarted,
     DropCall,
     KeyPressed,
+    LineQuality,
     MediaTurned,
     RtpMoved,
     TransferOutcome,
@@ -123,7 +124,8 @@ class FakeHall(Listener):
     """Notes every tell; says `sound` to each call, from its first tick on."""
 
     def __init__(self, runtime: Runtime, name: str = "hall0", sound: Sound = silence) -> None:
-        super().__init__(runtime.hall(name), [Handled(kind, self._note) for kind in TOLD])
+        handlers: list[Handled[Peer, Awaitable[object]]] = [Handled(kind, self._note) for kind in TOLD]
+        super().__init__(runtime.hall(name), [*handlers, LineQuality.handled_by(self._rate)])
         self.told: asyncio.Queue[Told] = asyncio.Queue()
         self.heard: dict[int, bytearray] = {}
         self.flags: dict[int, list[int]] = {}
@@ -137,6 +139,7 @@ class FakeHall(Listener):
         """what is heard is kept; a benchmark has no use for it"""
         self.misnamed: dict[int, int] = {}
         """Call numbers to answer under another's: an answer may be on its way when its call ends."""
+        self.qualities: asyncio.Queue[LineQuality] = asyncio.Queue()
         self._stopped = False
         self._said: dict[int, int] = {}
         self._ticked = asyncio.Event()
@@ -149,6 +152,19 @@ class FakeHall(Listener):
         self._line_of[message.call_id] = peer
         self._history.setdefault(message.call_id, []).append(type(message))
         self.told.put_nowait(message)
+
+    async def _rate(self, _: Peer, quality: LineQuality) -> None:
+        self.qualities.put_nowait(quality)
+
+    async def hears_quality(
+        self, call_id: str, such: Callable[[LineQuality], object] = bool, within_s: float = 10.0
+    ) -> LineQuality:
+        """The next word of how this call sounds that is `such`; others on the way are dropped."""
+        async with asyncio.timeout(within_s):
+            while True:
+                quality = await self.qualities.get()
+                if quality.call_id == call_id and such(quality):
+                    return quality
 
     def told_of(self, call_id: str) -> list[type[Tell]]:
         """The kinds of all that it was told of a call."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import AsyncIterator
 from itertools import pairwise
@@ -243,7 +244,7 @@ async def test_a_machine_that_stalls_costs_what_lies_beyond_five_ticks(house: Ho
 
 
 async def test_a_lossy_way_gets_fec_copies(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webcall, "LOSS_EVERY_S", 0.2)
+    monkeypatch.setattr(webcall, "LOOK_EVERY_S", 0.2)
     house.hall.sound = tone(440)
     browser, number = await house.call()
     call = house.line.calls["c1"]
@@ -269,6 +270,38 @@ async def test_a_lossy_way_gets_fec_copies(house: House, monkeypatch: pytest.Mon
     await house.hall.hears_sound(number, 0.5)
     assert set(modes[: before // 2]) <= set(range(16, 32))  # the transform half
     assert set(modes[before + 5 :]) <= set(range(16))  # the speech model, which has FEC
+
+
+async def test_what_rtcp_says_of_a_browsers_call_reaches_the_hall(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webcall, "LOOK_EVERY_S", 0.2)
+    monkeypatch.setattr(webcall, "TELL_EVERY", 1)
+    house.hall.sound = tone(440)
+    browser, _ = await house.call(sound=tone(1000))
+    receiver: Any = browser.connection.getReceivers()[0]
+    handle, count = receiver._handle_rtp_packet, itertools.count()
+
+    async def lose_each_fifth(packet: Any, arrival_time_ms: int) -> None:
+        if next(count) % 5:
+            await handle(packet, arrival_time_ms)
+
+    receiver._handle_rtp_packet = lose_each_fifth
+    told = await house.hall.hears_quality("c1", lambda one: one.far is not None and one.far.sent > 100)
+    assert told.far is not None
+    assert told.far.lost / told.far.sent == pytest.approx(0.2, abs=0.03)
+    assert told.far.jitter_ms >= 0
+    assert (told.codec, told.lost, told.last) == ("opus/48000", 0, False)
+    assert told.received > 50
+    assert told.jitter_ms is not None
+    assert told.buffer_ms is not None
+    assert told.buffer_ms > 0
+    told = await house.hall.hears_quality("c1", lambda one: one.round_trip_ms is not None)
+    assert told.round_trip_ms is not None
+    assert 0 <= told.round_trip_ms < 10_000
+    await browser.says(bye=True)
+    told = await house.hall.hears_quality("c1", lambda one: one.last)
+    assert told.far is not None
 
 
 async def test_keys_reach_the_hall(house: House) -> None:

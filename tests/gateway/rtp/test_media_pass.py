@@ -16,7 +16,8 @@ from gateway.ipc import tick
 from gateway.rtp.agreement import CodecName
 from gateway.rtp.call_media import CallMedia
 from gateway.rtp.media_pass import PACKETS_A_TURN, MediaPass
-from gateway.rtp.socket_pair import Arrival, SocketPair, Source
+from gateway.rtp.socket_pair import Arrival, SocketPair
+from gateway.rtp.source_latch import Stream
 from tests.gateway.line.line_harness import is_tone, tone
 from tests.gateway.rtp.rtp_script import agreed
 
@@ -41,7 +42,7 @@ class End:
 
     rate_hz: int = 8_000
     keys: list[tuple[int, str]] = field(default_factory=list)
-    moves: list[tuple[Source, Source]] = field(default_factory=list)
+    moves: list[tuple[Stream, Stream]] = field(default_factory=list)
     broken: list[tuple[int, str]] = field(default_factory=list)
     heard: dict[int, bytearray] = field(default_factory=dict)
     flags: dict[int, int] = field(default_factory=dict)
@@ -54,7 +55,7 @@ class End:
     def pressed(self, media: CallMedia, digit: str) -> None:
         self.keys.append((media.number, digit))
 
-    def moved(self, media: CallMedia, was: Source, now: Source) -> None:
+    def moved(self, media: CallMedia, was: Stream, now: Stream) -> None:
         self.moves.append((was, now))
 
     def broke(self, media: CallMedia, error: Exception) -> None:
