@@ -170,7 +170,7 @@ class CallMedia:
         return LineQuality(
             call_id,
             self.agreed.codec,
-            receiver.received,
+            receiver.received - receiver.duplicates,
             receiver.lost + receiver.jitter.stats.late,
             None if heard is None else round(heard.jitter * 1000 / CLOCK_HZ, 1),
             buffer_ms=round(receiver.jitter.delay_s * 1000, 1),

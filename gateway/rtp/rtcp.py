@@ -27,6 +27,9 @@ _NTP_EPOCH_S: Final = 2_208_988_800
 """From 1900 to 1970."""
 _RESTARTED: Final = 3_000
 """Numbers ahead that are taken for a gap (MAX_DROPOUT)."""
+SEEN: Final = 64
+"""Numbers below the highest one of which it is known whether they came."""
+_SEEN_MASK: Final = (1 << SEEN) - 1
 _HEAD: Final = struct.Struct(">BBH")
 _SENDER: Final = struct.Struct(">IIIIII")
 """SSRC, NTP time (two words), RTP time, packets, octets."""
@@ -43,6 +46,10 @@ class Reception:
     received: int = 0
     jitter: float = 0.0
     """in units of the RTP clock"""
+    duplicates: int = 0
+    """of `received`, as far as numbers lie within `SEEN` of the highest one"""
+    _seen: int = 0
+    """a bit for each of the last `SEEN` numbers, the highest one's is the lowest: whether it came"""
     _base: int = 0
     """the first number"""
     _highest: int = 0
@@ -51,25 +58,38 @@ class Reception:
     _expected_before: int = 0
     _received_before: int = 0
 
-    def take(self, number: int, timestamp: int, at: float, *, sounds: bool) -> None:
-        """A packet came at `at`. `sounds`: its timestamp says when its sound was (that of a key does not)."""
+    def take(self, number: int, timestamp: int, at: float, *, sounds: bool) -> bool:
+        """A packet came at `at`; False when it had come before.
+
+        `sounds`: its timestamp says when its sound was (that of a key does not).
+        """
+        new = True
         if not self.received:
             self._base = self._highest = number
+            self._seen = 1
         else:
             step = (number - self._highest) & 0xFFFF
             if 0 < step < _RESTARTED:
                 self._highest += step
+                self._seen = (self._seen << step | 1) & _SEEN_MASK
             elif _RESTARTED <= step <= 0x10000 - _RESTARTED:  # the source began to count anew
                 self._base, self._highest = number - self.expected, number
+                self._seen = 1
+            else:
+                bit = 1 << (-step & 0xFFFF)
+                new = not self._seen & bit
+                self._seen |= bit & _SEEN_MASK
+                self.duplicates += not new
         self.received += 1
-        if not sounds:
-            return
+        if not (sounds and new):
+            return new
         transit = at * CLOCK_HZ - timestamp
         if self.received > 1:
             change = abs((transit - self._transit + 0x80000000) % 0x100000000 - 0x80000000)
             if change < CLOCK_HZ * EVERY_S:  # more is another origin, and no jitter
                 self.jitter += (change - self.jitter) / 16
         self._transit = transit
+        return True
 
     @property
     def expected(self) -> int:
@@ -80,6 +100,11 @@ class Reception:
     def lost(self) -> int:
         """Packets; duplicates make it less, never below 0 here."""
         return max(0, self.expected - self.received)
+
+    @property
+    def missing(self) -> int:
+        """Packets that never came, however often others did."""
+        return max(0, self.expected - self.received + self.duplicates)
 
     @property
     def highest(self) -> int:

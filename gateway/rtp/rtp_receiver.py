@@ -57,7 +57,7 @@ class RtpReceiver:
         """decoded sound that no frame has taken yet"""
         self._noise: ComfortNoise | None = None
         """what fills the pause that the caller is in"""
-        self._past_received = self._past_lost = 0
+        self._past_received = self._past_duplicates = self._past_lost = 0
 
     def agree(self, agreed: Agreement) -> None:
         """What holds from now on."""
@@ -82,9 +82,14 @@ class RtpReceiver:
         return self._past_received + (self.reception.received if self.reception is not None else 0)
 
     @property
+    def duplicates(self) -> int:
+        """… of which others were there already."""
+        return self._past_duplicates + (self.reception.duplicates if self.reception is not None else 0)
+
+    @property
     def lost(self) -> int:
         """… and those that never came."""
-        return self._past_lost + (self.reception.lost if self.reception is not None else 0)
+        return self._past_lost + (self.reception.missing if self.reception is not None else 0)
 
     def take(self, packet: RtpPacket, data: bytes) -> str | None:
         """A packet came, whose bytes are `data`; returns the key whose press begins with it."""
@@ -93,7 +98,8 @@ class RtpReceiver:
         count = self.reception
         if count is None or count.ssrc != packet.ssrc:
             count = self._new_stream(packet.ssrc)
-        count.take(packet.sequence_number, packet.timestamp, self._clock(), sounds=sounds)
+        if not count.take(packet.sequence_number, packet.timestamp, self._clock(), sounds=sounds):
+            return None
         if sounds:
             if agreed.receiving:
                 self.jitter.add(packet)
@@ -107,7 +113,8 @@ class RtpReceiver:
         return None
 
     def _new_stream(self, ssrc: int) -> Reception:
-        self._past_received, self._past_lost = self.received, self.lost
+        self._past_received = self.received
+        self._past_duplicates, self._past_lost = self.duplicates, self.lost
         self.reception = Reception(ssrc)
         return self.reception
 

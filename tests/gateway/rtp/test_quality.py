@@ -90,11 +90,12 @@ def rated(media: CallMedia) -> CallRated:
     return found
 
 
-@pytest.mark.parametrize("codec", ["PCMU", "PCMA"])
+@pytest.mark.parametrize("codec", ["PCMU", "PCMA", "G722"])
 def test_the_score_falls_with_what_is_lost_both_ways_as_g107_has_it(codec: CodecName) -> None:
     scores: list[tuple[float, float]] = []
     for percent in LOST_PERCENT:
-        near, far = Timed(), Timed()
+        rate_hz = 16_000 if codec == "G722" else 8_000
+        near, far = Timed(rate_hz), Timed(rate_hz)
         joined(near, far, 0, codec)
         ours, theirs = near.media_pass.calls[0], far.media_pass.calls[0]
         lose(theirs, percent, seed=1)
@@ -146,6 +147,25 @@ def test_the_round_trip_and_the_wait_in_the_buffer_are_those_of_the_clock(ends: 
     assert told.far is not None
     assert told.far.jitter_ms == pytest.approx(0, abs=0.2)
     assert told.last is False
+
+
+def test_packets_that_come_twice_are_no_loss_and_hide_none(ends: tuple[Timed, Timed]) -> None:
+    near, far = ends
+    joined(near, far, 0, "PCMU")
+    theirs = far.media_pass.calls[0]
+    send = theirs.sender._send
+
+    def twice(packet: bytes) -> None:
+        send(packet)
+        send(packet)
+
+    theirs.sender._send = twice
+    lose(theirs, 5, seed=1)
+    converse(near, far)
+    told = near.media_pass.calls[0].quality("c", last=True)
+    assert told is not None
+    assert told.received + told.lost == pytest.approx(SECONDS * 50, abs=3)
+    assert told.lost == pytest.approx(0.05 * SECONDS * 50, abs=2)
 
 
 def test_a_wall_clock_that_is_set_moves_no_round_trip(ends: tuple[Timed, Timed]) -> None:

@@ -42,6 +42,23 @@ def test_reordering_is_no_loss_and_duplicates_hide_none_below_zero() -> None:
     assert received([5, 6, 6, 6, 7]).lost == 0
 
 
+@pytest.mark.parametrize("first", [0, 65_500])
+def test_what_comes_twice_hides_nothing_of_what_is_missing(first: int) -> None:
+    kept = [first + n for n in range(200) if n % 10]
+    count = received([number for n, number in enumerate(kept) for number in (number, kept[max(0, n - 3)])])
+    assert (count.duplicates, count.missing) == (180, 200 - 180 - 1)  # the first number is not known of
+    assert count.lost == 0, "which is how RFC 3550 has it (A.3)"
+    assert [count.take(number, 0, 9.0, sounds=True) for number in (kept[-1], kept[-1] + 1)] == [False, True]
+
+
+def test_a_duplicate_is_no_jitter() -> None:
+    count = Reception(THEM)
+    for n in range(100):
+        count.take(n, n * 160, n * 0.02, sounds=True)
+        count.take(n, n * 160, n * 0.02 + 0.015, sounds=True)
+    assert count.jitter == pytest.approx(0.0, abs=0.01)
+
+
 def test_a_source_that_counts_anew_has_lost_nothing() -> None:
     count = received([100, 101, 102, 40_000, 40_001])
     assert (count.expected, count.lost) == (5, 0)
