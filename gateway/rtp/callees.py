@@ -45,7 +45,7 @@ from gateway.rtp.line_plan import CODECS, PORTS_A_CALL, LinePlan
 from gateway.rtp.media_pass import MediaPass
 from gateway.rtp.pulse import Pulse
 from gateway.rtp.session_timer import SessionTimer, too_short
-from gateway.rtp.socket_pair import SocketPair
+from gateway.rtp.socket_pair import SocketPair, Source
 from gateway.rtp.source_latch import Stream
 from model.tasks import failed
 
@@ -362,7 +362,7 @@ class Callees:
         way: MoveWay = "described" if now.source == media.latch.described else "followed"
         if now.source == was.source:
             way = "stream"
-        before, after = (f"{plain_host(host)}:{port}" for host, port in (was.source, now.source))
+        before, after = _written(was.source), _written(now.source)
         ssrcs = f"0x{was.ssrc:08x}", f"0x{now.ssrc:08x}"
         self._house.tell_hall(RtpMoved(self._by_media[media].call_id, before, after, way, *ssrcs))
 
@@ -371,3 +371,8 @@ class Callees:
         callee = self._by_media[media]
         failed("rtp.sound", error, call_id=callee.call_id)
         callee.hang_up(CallEnding(End.OUR_ERROR))
+
+
+def _written(source: Source) -> str:
+    host, port = plain_host(source[0]), source[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
