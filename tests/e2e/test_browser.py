@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -62,6 +63,19 @@ async def test_a_question_is_heard_and_answered(house: House, page: Page) -> Non
     assert newest["caller"] == "web"
     house.wait_for("its end", lambda: house.get(f"/api/calls/{newest['call_id']}")["state"] == "ended")
     assert house.get(f"/api/calls/{newest['call_id']}")["how"] == "caller hung up"
+    house.wait_for("how it sounded", lambda: rated(house, newest["call_id"]))
+    told = rated(house, newest["call_id"])
+    assert told["codec"] == "opus/48000"
+    assert told["far_sent"] > 100, "the browser has told how it heard us"
+    assert 1.0 <= told["far_mos"] <= 4.41
+    assert 1.0 <= told["mos"] <= 4.41
+    assert told["jitter_ms"] >= 0
+
+
+def rated(house: House, call_id: str) -> dict[str, Any]:
+    """What the call's line said of its sound at its end."""
+    events = house.get(f"/api/calls/{call_id}")["events"]
+    return next((event["data"] for event in events if event["kind"] == "line_quality"), {})
 
 
 async def test_firefox_hears_the_disclosure(house: House, tmp_path: Path) -> None:
