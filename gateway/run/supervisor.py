@@ -34,7 +34,7 @@ from gateway.ipc.envelope import A, Ask
 from gateway.ipc.front_messages import AskState, HouseState
 from gateway.ipc.hall_messages import Drain
 from gateway.ipc.hello import Hello
-from gateway.run import child, preflight, sip_lines
+from gateway.run import child, preflight, priority, sip_lines
 from gateway.run.child import Child
 from gateway.run.ears_wanted import wants_ears
 from model import json_log
@@ -148,6 +148,7 @@ class Supervisor:
         kept.process = await self._start_process(kept.failure, place, *argv)
         kept.born(kept.process.pid)
         self._note_pids()
+        await priority.lower(kept.name, kept.pid)
         return await kept.process.wait()
 
     def _note_pids(self) -> None:

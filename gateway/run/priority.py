@@ -1,0 +1,54 @@
+"""Sound before words: who speaks and who hears words gets the processor after whoever carries sound.
+
+Without root a process can only be lowered, so the engine, the ears and the detector are: the hall, the lines
+and the front stay where the gateway itself was started (`Nice=` of its unit). Linux weighs processes of
+different sessions by their sessions first (sched(7), autogroup), and each of ours has one, so a session is
+lowered too where there are such groups.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+log = structlog.get_logger("supervisor")
+
+BELOW: Final = {"engine": 5, "ears": 5, "detector": 10}
+"""Steps of niceness by which processes are below the others, by name: 5 are a third of the weight."""
+TRIES: Final = 10
+AGAIN_S: Final = 0.11
+"""The kernel lets nobody but root change a group's niceness more than ten times a second."""
+MOST: Final = 19
+
+
+async def lower(name: str, pid: int) -> None:
+    """Lowers the process that has just been started under that name, if it is one that goes after others.
+
+    It has one thread yet, and those to come inherit what it is. What the system refuses is logged.
+    """
+    steps = BELOW.get(name, 0)
+    if not steps:
+        return
+    try:
+        os.setpriority(os.PRIO_PROCESS, pid, min(MOST, os.getpriority(os.PRIO_PROCESS, pid) + steps))
+        os.sched_setscheduler(pid, os.SCHED_BATCH, os.sched_param(0))  # it interrupts nobody when it wakes
+    except ProcessLookupError:  # it has died, which is told elsewhere
+        return
+    except OSError as error:
+        log.warning("process.not_lowered", name=name, pid=pid, error=str(error))
+    await _lower_group(pid, steps)
+
+
+async def _lower_group(pid: int, niceness: int) -> None:
+    group = Path(f"/proc/{pid}/autogroup")
+    for _ in range(TRIES):
+        with contextlib.suppress(BlockingIOError):
+            with contextlib.suppress(OSError):  # this kernel has no such groups, or the process is gone
+                group.write_text(str(niceness))  # noqa: ASYNC240 - not a disk
+            return
+        await asyncio.sleep(AGAIN_S)
