@@ -150,6 +150,9 @@ def _state_of(runtime: Runtime) -> Diagnosis:
     missing = [f"{part} ({how})" for part, how in state.parts.items() if how != "ready"]
     if missing:
         return Diagnosis("gateway", "warn", f"runs, but not all of it: {', '.join(missing)}", "see its log")
+    if state.busy:
+        fix = "more cores or halls, or fewer lines; docs/operations.md, When there is no time"
+        return Diagnosis("gateway", "warn", f"runs, and has no time for a call more: {state.busy}", fix)
     return ok("gateway", f"runs, {state.calls} calls")
 
 

@@ -192,6 +192,24 @@ class Settings(BaseModel):
         description="a SIP caller who sends neither RTP nor RTCP for so long is gone, and the call ends; "
         "holds and one-way calls excepted; 0: never",
     )
+    admit_by_time: bool = Field(
+        True, description="refuse (503) a call for which there is no time; off: free lines alone decide"
+    )
+    most_pass_s: float = Field(
+        0.016, ge=0, le=1, description="how long a hall's slowest passes of 20 ms (1 in 100) may take; 0: any"
+    )
+    most_late_s: float = Field(
+        0.02, ge=0, le=1, description="how late a hall's latest passes (1 in 100) may be; 0: any"
+    )
+    most_late_turns: float = Field(
+        0.1, ge=0, le=1, description="which share of a hall's passes may be 10 ms late or long; 0: any"
+    )
+    most_hearing_s: float = Field(
+        0.8, ge=0, le=60, description="how long callers' words may wait for a recogniser; 0: any"
+    )
+    most_first_sound_s: float = Field(
+        1.5, ge=0, le=60, description="how long the engine's slow replies (1 in 10) may take to begin; 0: any"
+    )
     max_call_s: float = Field(1800.0, ge=5, le=86_400, description="a call's longest duration")
     session_ttl_s: float = Field(86_400.0, ge=60, description="how long Redis remembers an ended call")
     recordings_s: float = Field(
@@ -256,6 +274,12 @@ class Settings(BaseModel):
     def stock_only(self) -> bool:
         """Whether the engine hears by the house's ears and speaks by its mouth, which has the stock voice."""
         return self.engine in ("embedded", "cascade")
+
+    @cached_property
+    def time_bounds(self) -> dict[str, float]:
+        """The bounds of what a hall measures (`gateway.ipc.hall_messages.HallLoad`), by measure."""
+        names = ("pass_s", "late_s", "late_turns", "hearing_s", "first_sound_s") if self.admit_by_time else ()
+        return {name: bound for name in names if (bound := getattr(self, f"most_{name}"))}
 
     @cached_property
     def llm_variables(self) -> dict[str, str]:

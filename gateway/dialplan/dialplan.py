@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 from gateway.dialplan.disclosure import sentence
 from gateway.dialplan.loading import read_folder
 from gateway.dialplan.routes import Route
-from gateway.dialplan.verbs import Converse, Disclose, branches_of
+from gateway.dialplan.verbs import Answer, Converse, Disclose, branches_of, first_words
 from gateway.errors import CallRefused, DialplanError
 
 
@@ -117,3 +118,9 @@ class Dialplan:
         reached = {name for verb in verbs for _, name in branches_of(verb)}
         holds = [route.hold_text for route in self.routes if route.name in reached]
         return tuple(dict.fromkeys(last + told + holds))
+
+    def openings(self) -> tuple[str, ...]:
+        """The first words of each route in the stock voice, where they are the same for every caller."""
+        pairs = (pair for route in self.routes for pair in pairwise(route.do))
+        first = [first_words(verb, cloned=False) for answer, verb in pairs if isinstance(answer, Answer)]
+        return tuple(dict.fromkeys(text for text in first if text and "{" not in text))

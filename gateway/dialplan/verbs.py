@@ -352,3 +352,21 @@ def _texts(part: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str |
                     yield here, item
                 else:
                     yield from _texts(item, here)
+
+
+def first_words(verb: Verb | None, *, cloned: bool) -> str:
+    """What a verb says first, verbatim; empty when it begins with silence. `cloned`: in a person's voice."""
+    match verb:
+        case Disclose():
+            return verb.words(cloned=cloned)
+        case Say():
+            return verb.text
+        case Converse():
+            return verb.greeting
+        case Gather():
+            return verb.prompt
+        case Record():
+            return verb.announce
+        case Transfer() | Hangup():
+            return verb.say
+    return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping
 from typing import Final
 
@@ -29,8 +30,6 @@ SHARE_WITHIN_S: Final = 4.0
 """How long an INVITE waits for its source's share."""
 BUSY_RETRY_S: Final = 10
 DRAIN_RETRY_S: Final = 30
-HALL_RETRY_S: Final = 2
-NO_HALL: Final = "no hall takes calls now"
 
 
 class Admission:
@@ -46,19 +45,23 @@ class Admission:
         dialog_id = (request.call_id, from_tag(request))
         return dialog_id in self._underway or dialog_id in self._board.dialogs
 
-    async def admit(self, served: Served, source: str, user: str, *, vouched_for: bool) -> None:
-        """Ends with the INVITE on a line, or refused. Never raises."""
+    async def admit(self, served: Served, source: str, user: str, *, named: bool) -> None:
+        """Ends with the INVITE on a line, or refused. Never raises.
+
+        `named`: the operator named that source as one that may call. It has no share: it may have many calls
+        at once that are not acknowledged yet, and is told at once when there is no room.
+        """
         dialog_id = (served.request.call_id, from_tag(served.request))
         self._underway.add(dialog_id)
         try:
-            await self._admit(served, source, user, vouched_for=vouched_for)
+            await self._admit(served, source, user, named=named)
         except Exception:
             log.exception("edge.invite_failed", source=source, sip_call_id=served.request.call_id)
             self._board.refuse(served, 500)
         finally:
             self._underway.discard(dialog_id)
 
-    async def _admit(self, served: Served, source: str, user: str, *, vouched_for: bool) -> None:
+    async def _admit(self, served: Served, source: str, user: str, *, named: bool) -> None:
         board, body = self._board, session_part(served.request) or b""
         families = board.config.families
         codecs = sdp.offered_codecs(body, families)
@@ -71,7 +74,7 @@ class Admission:
         elif self._free_line(codecs) is None:
             busy = self._busy(codecs)
             board.refuse(served, busy.status, busy.reason, busy.retry_after_s)
-        elif not await board.share.take(source, self._share, SHARE_WITHIN_S):
+        elif not await board.share.take(source, _all if named else self._share, SHARE_WITHIN_S):
             board.refuse(served, 503, "too many calls of yours are not acknowledged", BUSY_RETRY_S)
         else:
             dialog = None
@@ -81,7 +84,7 @@ class Admission:
                 if dialog is None:
                     board.share.give(source)
             if dialog is not None:
-                dialog.vouched_for = vouched_for
+                dialog.vouched_for = bool(user) or named
                 self._place(served, dialog)
 
     def _share(self) -> int:
@@ -109,7 +112,7 @@ class Admission:
     def _busy(self, codecs: tuple[str, ...]) -> Refuse:
         """What a caller hears who gets no line."""
         if self._has_room(codecs):
-            return Refuse(503, NO_HALL, HALL_RETRY_S)
+            return self._board.router.no_hall()
         return Refuse(503, "all lines are busy", BUSY_RETRY_S)
 
     def _place(self, served: Served, dialog: Dialog) -> None:
@@ -186,3 +189,8 @@ class Admission:
         )
         board.dialogs.add(dialog)
         return dialog
+
+
+def _all() -> int:
+    """A share that nobody exhausts: there are not as many slots."""
+    return sys.maxsize

@@ -6,7 +6,7 @@ to the line that our signed word names, or our memory of the dialog.
 
 from __future__ import annotations
 
-from gateway.edge.call_admission import BUSY_RETRY_S, DRAIN_RETRY_S, HALL_RETRY_S, NO_HALL, Admission
+from gateway.edge.call_admission import BUSY_RETRY_S, DRAIN_RETRY_S, Admission
 from gateway.edge.doors import Doors
 from gateway.edge.forwarding import Forwarding
 from gateway.edge.in_dialog import InDialog
@@ -74,7 +74,9 @@ class CallersSide:
                 request, flow, Turned(503, "all lines are busy", retry_after_s=BUSY_RETRY_S)
             )
         elif self._board.router.hall_for(self._board.lines.halls_with_room()) is None:
-            self._board.turn_away(request, flow, Turned(503, NO_HALL, retry_after_s=HALL_RETRY_S))
+            none = self._board.router.no_hall()
+            turned = Turned(none.status, none.reason, retry_after_s=none.retry_after_s)
+            self._board.turn_away(request, flow, turned)
         else:
             extra = {"Allow": ALLOW, "Accept": "application/sdp"}
             flow.send(bytes(response(request, flow, 200, extra)))
@@ -94,8 +96,8 @@ class CallersSide:
             )
             return
         served.answer(response(request, flow, 100))
-        vouched_for = bool(user) or self._doors.named(source, flow)
-        self._board.spawn(self._admission.admit(served, source, user, vouched_for=vouched_for))
+        named = self._doors.named(source, flow)
+        self._board.spawn(self._admission.admit(served, source, user, named=named))
 
     # ── within a dialog ──────────────────────────────────────────────────────────────────────────────
 

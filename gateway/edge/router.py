@@ -64,6 +64,9 @@ class Router(Protocol):
         `held`: how many calls the lines of each of these halls hold.
         """
 
+    def no_hall(self) -> Refuse:
+        """What a caller hears while no hall can take a call although a line is free."""
+
     async def offered(self, call: IncomingCall) -> Accept | Refuse: ...
 
     def refused(self, call: RefusedInvite) -> None:

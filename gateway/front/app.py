@@ -207,12 +207,13 @@ class Console:
     async def healthz(self, _: Request) -> Response:
         return JSONResponse({"alive": True})
 
-    async def readyz(self, _: Request) -> Response:
+    async def readyz(self, request: Request) -> Response:
         state = await self._ready()
-        doubt = {"ledger": state.ledger_doubt} if state.ledger_doubt else {}
-        return JSONResponse(
-            {"ready": state.ready, "parts": state.parts, **doubt}, 200 if state.ready else 503
-        )
+        more: dict[str, str | bool] = {"ledger": state.ledger_doubt} if state.ledger_doubt else {}
+        if state.busy:  # the figures are for whoever shows the token
+            known = self._keys.admits(request.headers, source_of(request.scope)) is None
+            more["busy"] = state.busy if known else True
+        return JSONResponse({"ready": state.ready, "parts": state.parts, **more}, 200 if state.ready else 503)
 
     async def _ready(self) -> HouseState:
         """The house's state, not asked again within `READY_FOR_S`: anybody may ask us, it asks every hall."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import CoroutineType
@@ -34,9 +34,11 @@ from gateway.front.closing import Closing
 from gateway.front.connected_lines import ConnectedLines
 from gateway.front.grant_desk import GrantDesk
 from gateway.front.grant_door import GrantDoor
+from gateway.front.hall_choice import HallChoice
 from gateway.front.hall_news import HallNews
 from gateway.front.hall_reports import HallReports
 from gateway.front.halls import Halls
+from gateway.front.headroom import Headroom
 from gateway.front.house_probes import HouseProbes
 from gateway.front.kept_recordings import KeptRecordings
 from gateway.front.ledger_watch import LedgerWatch
@@ -85,11 +87,13 @@ class Front:
     revocations: RevocationDesk = field(init=False)
     hall_news: HallNews = field(init=False)
     closing: Closing = field(init=False)
+    halls: HallChoice = field(init=False)
     refusals: Refusals = field(init=False)
     seal: RegistrySeal = field(init=False)
     web: WebCalls = field(init=False)
     lines: ConnectedLines = field(init=False)
     _statements: SpeechStatements = field(init=False)
+    _headroom: Headroom = field(init=False)
     _grants: GrantDesk = field(init=False)
     _reports: HallReports = field(init=False)
     _recordings: KeptRecordings = field(init=False)
@@ -109,10 +113,17 @@ class Front:
         self._statements = SpeechStatements(
             self.office, self.registry, self.routing.dialplan, conf, self.routing.mark_key.id
         )
-        self.web = WebCalls(self.routing, self.closing, self._hall_of, self._statements.of)
+        self._headroom = Headroom(conf.time_bounds)
+        self.halls = HallChoice(
+            self.routing,
+            self._headroom,
+            lambda: self.edge.held_by_halls(),
+            lambda: self.web.held_by_halls(),
+        )
+        self.web = WebCalls(self.routing, self.closing, self.halls, self._statements.of)
         self.lines = ConnectedLines(conf, self.web.lines)
         self._grants = GrantDesk(self.routing, self.office)
-        self._reports = HallReports(self.metrics)
+        self._reports = HallReports(self.metrics, self._headroom)
         self._recordings = KeptRecordings(recordings_dir(conf), conf.recordings_s, self.office)
         self._ledger_watch = LedgerWatch(self.office, self.metrics)
         self.revocations = RevocationDesk(
@@ -209,6 +220,7 @@ class Front:
 
     def _hall_lost(self, name: str) -> None:
         self.metrics.hall_lost(name)
+        self._headroom.lost(name)
         self._tasks.short(self.closing.hall_lost(name), "front.hall_lost")
 
     async def _reap(self) -> None:
@@ -248,14 +260,13 @@ class Front:
     # ── the edge's router ────────────────────────────────────────────────────────────────────────────
 
     def hall_for(self, held: Mapping[str, int]) -> str | None:
-        """The hall with the fewest calls, by telephone or from a browser."""
-        web = self.web.held_by_halls()
-        return self.routing.least_loaded({hall: calls + web[hall] for hall, calls in held.items()})
+        """The hall with the fewest calls, by telephone or from a browser, of those that have time for one."""
+        return self.halls.of(held)
 
-    def _hall_of(self, halls: Iterable[str]) -> str | None:
-        """The one of these halls with the fewest calls."""
-        held = self.edge.held_by_halls()
-        return self.hall_for({hall: held.get(hall, 0) for hall in halls})
+    def no_hall(self) -> Refuse:
+        """What a caller hears for whom no hall has time, or none is there."""
+        why = self.halls.none()
+        return Refuse(why.status, why.reason, why.retry_after_s)
 
     async def offered(self, call: IncomingCall) -> Accept | Refuse:
         """A new INVITE that passed the edge's limits."""
@@ -336,9 +347,12 @@ class Front:
             "revocations": self.hall_news.state(),
             **self.lines.states(found.halls),
         }
+        busy = self.halls.why_busy()
+        well = all(state == "ready" for state in parts.values())
         return HouseState(
-            ready=all(state == "ready" for state in parts.values()) and not self.routing.draining,
+            ready=well and not busy and not self.routing.draining,
             parts=parts,
+            busy=busy,
             draining=self.routing.draining,
             calls=sum(len(health.calls) for health in found.halls.values()),
             lines=self.lines.capacity(),

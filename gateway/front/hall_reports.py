@@ -1,12 +1,13 @@
-"""What halls report while calls go on, as the metrics count it."""
+"""What halls report while calls go on, as the metrics count it and admission goes by it."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable
 
+from gateway.front.headroom import Headroom
 from gateway.front.metrics import Metrics
 from gateway.ipc.envelope import Handled
-from gateway.ipc.hall_messages import CallRated, MarkFailed, TurnAnswered, VoiceMuted
+from gateway.ipc.hall_messages import CallRated, HallLoad, MarkFailed, TurnAnswered, VoiceMuted
 from gateway.ipc.line_messages import RtpMoved
 from gateway.ipc.rpc import Peer
 
@@ -14,8 +15,9 @@ from gateway.ipc.rpc import Peer
 class HallReports:
     """Takes the reports of all halls."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, headroom: Headroom) -> None:
         self._metrics = metrics
+        self._headroom = headroom
 
     @property
     def for_halls(self) -> list[Handled[Peer, Awaitable[object]]]:
@@ -26,6 +28,7 @@ class HallReports:
             MarkFailed.handled_by(self._mark_failed),
             TurnAnswered.handled_by(self._turn_answered),
             CallRated.handled_by(self._call_rated),
+            HallLoad.handled_by(self._load),
         ]
 
     async def _voice_muted(self, _: Peer, muted: VoiceMuted) -> None:
@@ -44,3 +47,6 @@ class HallReports:
 
     async def _call_rated(self, _: Peer, rated: CallRated) -> None:
         self._metrics.call_rated(rated)
+
+    async def _load(self, hall: Peer, load: HallLoad) -> None:
+        self._headroom.told(hall.name, load)

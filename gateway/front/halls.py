@@ -88,9 +88,11 @@ class Halls:
                         log.info("hall.well", hall=name)
 
     async def _send_prompts(self, hall: Peer) -> None:
-        """What must be sayable when the engine is away, in the stock voice."""
-        texts = self._routing.dialplan.prompts()
-        await hall.ask(RenderPrompts(tuple(texts), await prompts_grant(self._office)))
+        """What must be sayable when the engine is away, then what can wait for no engine that is busy, in the
+        stock voice."""
+        plan = self._routing.dialplan
+        texts = tuple(dict.fromkeys((*plan.prompts(), *plan.openings())))
+        await hall.ask(RenderPrompts(texts, await prompts_grant(self._office)))
 
 
 async def prompts_grant(office: FrontOffice) -> str:

@@ -99,12 +99,16 @@ class Routing:
         """No new calls from now on."""
         self.draining = True
 
+    def able(self) -> list[str]:
+        """The halls that are there and answer in time."""
+        return [hall for hall in self.halls if hall not in self.unwell]
+
     def least_loaded(self, loads: Mapping[str, int]) -> str | None:
         """The hall with the fewest calls of those whose number of calls `loads` tells.
 
         None when none of them can take a call.
         """
-        able = [hall for hall in loads if hall in self.halls and hall not in self.unwell]
+        able = [hall for hall in self.able() if hall in loads]
         return min(able, key=lambda hall: (loads[hall], hall), default=None)
 
     async def offer(self, facts: CallFacts, *, hall: str) -> RoutedCall:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.errors import CallRefused, RpcError
 from gateway.front.closing import Closing
-from gateway.front.routing import HALL_BACK_S, Routing
+from gateway.front.hall_choice import BUSY_FOR_S, HallChoice
+from gateway.front.routing import Routing
 from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.line_messages import AnswerOffer
 from gateway.ipc.rpc import Peer
 
 OFFER_WITHIN_S: Final = 5.0
-BUSY_FOR_S: Final = 10
-"""When a caller may try again: a conversation ends about as often."""
 LINE_BACK_S: Final = 2
 """A line that died, or lost its hall, is back by then."""
 
@@ -55,8 +54,7 @@ class WebCalls:
 
     routing: Routing
     closing: Closing
-    hall_of: Callable[[Iterable[str]], str | None]
-    """Which of these halls shall have the next call; none when none takes calls."""
+    halls: HallChoice
     statement: Callable[[str], Awaitable[str | None]]
     """The signed statement of a call, for its page."""
     lines: dict[str, ConnectedWebLine] = field(default_factory=dict)
@@ -85,9 +83,9 @@ class WebCalls:
         free = [line for line in self.lines.values() if line.load < line.capacity]
         if not free:
             raise CallRefused(503, "all web lines are busy", retry_after_s=BUSY_FOR_S)
-        hall = self.hall_of(line.hall for line in free)
+        hall = self.halls.among(line.hall for line in free)
         if hall is None:
-            raise CallRefused(503, "no hall takes calls now", retry_after_s=HALL_BACK_S)
+            raise self.halls.none()
         return min((line for line in free if line.hall == hall), key=lambda line: line.load)
 
     async def _answer(self, line: ConnectedWebLine, call_id: str, offer_sdp: str) -> str:

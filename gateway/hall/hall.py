@@ -22,22 +22,19 @@ from gateway.config.settings import Settings
 from gateway.dialplan import Disclosure
 from gateway.errors import RpcError
 from gateway.hall.calls.call import Call
-from gateway.hall.calls.call_ear import CallEar
+from gateway.hall.calls.call_maker import CallMaker, Past
+from gateway.hall.calls.load_gauge import EVERY_S, LoadGauge
 from gateway.hall.calls.tick_pass import Floor, Seat
 from gateway.hall.calls.ticks import TickServer
-from gateway.hall.dialogue.call_notes import CallNotes
-from gateway.hall.dialogue.memory import Item, Memory, is_message
+from gateway.hall.dialogue.memory import is_message
 from gateway.hall.dialogue.prompts import Prompts, render_all
 from gateway.hall.dialogue.scribe import Scribe
-from gateway.hall.dialogue.speech import FILLER, Speech
+from gateway.hall.dialogue.speech import FILLER
 from gateway.hall.grants import Grants
 from gateway.hall.media.audio import HOUSE_HZ
-from gateway.hall.parts.call_line import CallLine
 from gateway.hall.parts.call_quality import CallQuality
 from gateway.hall.parts.clocks import Clocks
-from gateway.hall.parts.inbox import Inbox, Transferred
-from gateway.hall.parts.licence import Licence
-from gateway.hall.parts.playout import Playout
+from gateway.hall.parts.inbox import Transferred
 from gateway.hall.verbs.perform import perform
 from gateway.hall.withdrawn import Withdrawn
 from gateway.ipc.codec import from_json, to_json
@@ -67,12 +64,10 @@ from gateway.ipc.line_messages import (
 )
 from gateway.ipc.readiness import Probe
 from gateway.ipc.rpc import Peer, Server
-from gateway.rtp.rate_changer import FILTER_DELAY_S
 from gateway.store.sessions import Sessions
 from model.client import EngineClient
 from model.ears.ears_client import Ears
 from model.tasks import Tasks, failures
-from watermark.mark import MARK_DELAY_S
 
 log = structlog.get_logger("hall")
 
@@ -84,14 +79,6 @@ FRONT_WITHIN_S: Final = 5.0
 
 HEALTH_S: Final = 0.6
 """Within this a hall says how it is: a part that says nothing for as long is slow."""
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """What Redis remembers of a call whose hall died."""
-
-    disclosed: list[Disclosure]
-    history: list[Item]
 
 
 @dataclass
@@ -148,12 +135,16 @@ class Hall:
         self._ticks = TickServer(
             self.runtime.ticks(self.name), self.token, self.floor.turn, clocks=self.clocks
         )
+        self.gauge = LoadGauge(
+            self._ticks.times, self.calls, self._hearing_s, self.settings.time_bounds, self.clocks
+        )
 
     async def start(self) -> None:
         await self._ticks.start()
         await self._server.start()
         self._tasks.lasting(self.withdrawn.follow, "hall.revocations")
         self._tasks.lasting(self.withdrawn.watch, "hall.withdrawn")
+        self._tasks.lasting(self._tell_load, "hall.load")
 
     async def stop(self) -> None:
         for call in list(self.calls.values()):
@@ -192,6 +183,15 @@ class Hall:
             raise RpcError("the front is away")
         return await self._front.ask(message, timeout_s)
 
+    async def _tell_load(self) -> None:
+        """Tells the front what time there is, again and again."""
+        while True:
+            self.tell_front(self.gauge.look())
+            await asyncio.sleep(EVERY_S)
+
+    def _hearing_s(self) -> float:
+        return self.ears.wait_s if self.ears is not None else 0.0
+
     # ── the front asks ───────────────────────────────────────────────────────────────────────────────
 
     async def call_offered(self, _: Peer, offer: CallOffer) -> None:
@@ -222,54 +222,12 @@ class Hall:
         return call
 
     def _make(self, offer: CallOffer, seat: Seat, past: Past | None) -> Call:
-        """The call with all its parts."""
-        log = structlog.get_logger("call").bind(call_id=offer.call_id)
-        session = self.sessions.session(offer.call_id)
-        playout = Playout(MARK_DELAY_S + FILTER_DELAY_S, turned=partial(self._voice_turned, offer.call_id))
-        inbox = Inbox(playout, log)
-        line = CallLine(offer.call_id, page=offer.facts.transport == "webrtc")
-        memory = Memory(
-            past.history if past is not None else (),
-            keeps_sound=offer.route.keep.caller_audio,
-            keeps_words=offer.route.keep.transcript,
-            language=offer.route.language,
-            told=session.remember,
-        )
-        speech = Speech(
-            offer.call_id,
-            self.engine,
-            playout,
-            self.prompts,
-            self.settings.lead_s,
-            line=line,
-            memory=memory,
-            clocks=self.clocks,
-        )
-        return Call(
-            offer=offer,
-            seat=seat,
-            line=line,
-            ear=CallEar(
-                playout,
-                speech,
-                inbox,
-                clocks=self.clocks,
-                house_ears=self.ears,
-                hears_early=self.settings.turns_by_words != "off",
-            ),
-            playout=playout,
-            speech=speech,
-            inbox=inbox,
-            licence=Licence(offer.route),
-            session=session,
-            notes=CallNotes(session, memory, self.scribe),
-            tell_front=self.tell_front,
-            ask_front=self.ask_front,
-            log=log,
-            resumed=past is not None,
-            disclosed=past.disclosed if past is not None else [],
-            clocks=self.clocks,
-        )
+        maker = CallMaker(
+            settings=self.settings, sessions=self.sessions, engine=self.engine, prompts=self.prompts,
+            scribe=self.scribe, ears=self.ears, first_sounds=self.gauge.first_sounds,
+            tell_front=self.tell_front, ask_front=self.ask_front, clocks=self.clocks,
+        )  # fmt: skip
+        return maker.make(offer, seat, past, partial(self._voice_turned, offer.call_id))
 
     def _age_s(self, offer: CallOffer) -> float:
         """How long ago a call was offered; what Redis says of that may be anybody's."""
@@ -308,6 +266,7 @@ class Hall:
             slow=tuple(name for name, state in parts.items() if state == "slow"),
             counters=self.floor.snapshot()
             | self.scribe.snapshot()
+            | self.gauge.snapshot()
             | {"poor_calls": sum(call.line.quality.poor for call in self.calls.values())},
             sessions=self.sessions.counters(),
             lines=tuple(sorted(peer.name for peer in self._server.peers if peer.hello.role == "line")),

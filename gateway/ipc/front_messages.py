@@ -16,6 +16,8 @@ class HouseState:
     ready: bool
     parts: dict[str, PartState] = field(default_factory=dict)
     """What it consists of, and how that is."""
+    busy: str = ""
+    """Why there is no time for one more call, for whoever may know it; empty while there is."""
     draining: bool = False
     calls: int = 0
     """Calls that run now."""

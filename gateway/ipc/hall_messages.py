@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final, Literal
 
@@ -223,6 +224,30 @@ class CallRated(Tell):
     from_caller: WayRated | None
     to_caller: WayRated | None
     round_trip_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class HallLoad(Tell):
+    """What a hall measured of its time in the last few seconds; it tells so twice a second."""
+
+    wire: ClassVar[str] = "hall.load"
+    calls: int = 0
+    settled: int = 0
+    """Those of them that have been speaking long enough to be in what was measured."""
+    pass_s: float = 0.0
+    """How long the slowest of 100 passes over the calls took."""
+    late_s: float = 0.0
+    """How late the latest of 100 passes was."""
+    late_turns: float = 0.0
+    """Passes that were late, of all; 0 to 1."""
+    hearing_s: float = 0.0
+    """How long a caller's words waited for a recogniser, on average."""
+    first_sound_s: float = 0.0
+    """How long the engine's slow replies took from their request to their first sound."""
+
+    def strain(self, bounds: Mapping[str, float]) -> dict[str, float]:
+        """Each measure that has a bound, as a part of it: from 1 on there is no time left."""
+        return {measure: getattr(self, measure) / bound for measure, bound in bounds.items()}
 
 
 # ── a hall asks the front ────────────────────────────────────────────────────────────────────────────────

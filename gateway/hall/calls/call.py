@@ -174,7 +174,7 @@ class Call:
         if not self.told:  # no word before the caller knows that a machine speaks
             return
         if self.speech.waits or (not term.granted.is_set() and not self.playout.busy):
-            self.speech.prompt(term.route.hold_text)
+            self.speech.own.prompt(term.route.hold_text)
 
     @property
     def persons_voice(self) -> str:

@@ -1,7 +1,7 @@
 """Where ticks arrive: a SOCK_SEQPACKET server; each line that says hello is a `TickLine`.
 
 Ticks are gathered until every line that ticks has ticked, or `GATHER_S` after the first one, then handed over
-together: one pass over all calls.
+together: one pass over all calls. How long that took, and how late it was, is noted (`pass_times`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Final
 import structlog
 
 from gateway.errors import LineError, RpcError
+from gateway.hall.calls.pass_times import PassTimes
+from gateway.hall.media.audio import FRAME_S
 from gateway.hall.parts.clocks import Clocks
 from gateway.ipc import tick
 from gateway.ipc.codec import unpacked
@@ -32,6 +34,8 @@ FAILED_EVERY_S: Final = 1.0
 """A turn that fails is said so often, not fifty times a second."""
 MOST_FAILED: Final = 250
 """Turns that fail one after the other (5 s of one line's) end the process; its calls are taken up again."""
+RESTED_S: Final = 0.5
+"""A line that has not ticked for so long had no call: it is not late."""
 BACKLOG_TICKS: Final = 50
 """A line one second ahead of us is answered by dropping what is old."""
 
@@ -83,7 +87,10 @@ class TickServer:
         self._failed_at = 0.0
         self._failed_passes = 0
         """one after the other"""
+        self._late_s = 0.0
+        """by how much the latest of the lines that are ready was"""
         self._tasks = Tasks()
+        self.times = PassTimes()
         self.lines: dict[str, TickLine] = {}
 
     async def start(self) -> None:
@@ -138,9 +145,13 @@ class TickServer:
         del line.waiting[:-BACKLOG_TICKS]
         if not line.waiting:
             return
-        line.ticked_at = now = self._clocks.monotonic()
+        now = self._clocks.monotonic()
+        apart_s, line.ticked_at = now - line.ticked_at, now
         if not fresh:
             return
+        if apart_s > RESTED_S:  # what waited together says by itself how late it is
+            apart_s = len(line.waiting) * FRAME_S
+        self._late_s = max(self._late_s, apart_s - FRAME_S)
         if not self._ready:
             self._expected = sum(now - known.ticked_at < LIVELY_S for known in self.lines.values())
             self._gathering = asyncio.get_running_loop().call_later(GATHER_S, self._gathered)
@@ -153,6 +164,8 @@ class TickServer:
             self._gathering.cancel()
             self._gathering = None
         ready, self._ready = self._ready, []
+        late_s, self._late_s = self._late_s, 0.0
+        began_at, began = self._clocks.monotonic(), time.perf_counter()
         try:
             self._turn([line for line in ready if line.waiting])
             self._failed_passes = 0
@@ -165,6 +178,7 @@ class TickServer:
             if (now := self._clocks.monotonic()) - self._failed_at > FAILED_EVERY_S:
                 self._failed_at = now
                 log.exception("tick.turn_failed")
+        self.times.note(began_at, late_s, time.perf_counter() - began)
         for line in ready:  # a tick left over would be waited for and never served
             line.waiting.clear()
 

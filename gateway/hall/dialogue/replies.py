@@ -11,8 +11,10 @@ from collections import deque
 from dataclasses import dataclass
 
 from gateway.hall.dialogue.outbox import Outbox, interrupt
+from gateway.hall.media.audio import Floats
 from gateway.hall.parts.call_line import CallLine
 from gateway.hall.parts.clocks import Clocks
+from gateway.hall.parts.first_sounds import FirstSounds
 from gateway.hall.parts.playout import Item, Playout
 
 
@@ -24,16 +26,21 @@ class AskedReply:
     say: str | None
     response_id: str | None = None
     item_id: str | None = None
+    asked_at: float = 0.0
+    """when the engine was first asked for it, monotonic"""
 
 
 class Replies:
     """The replies of one call while it follows one route."""
 
-    def __init__(self, playout: Playout, line: CallLine, outbox: Outbox, clocks: Clocks) -> None:
+    def __init__(
+        self, playout: Playout, line: CallLine, outbox: Outbox, clocks: Clocks, first_sounds: FirstSounds
+    ) -> None:
         self._playout = playout
         self._line = line
         self._outbox = outbox
         self._clocks = clocks
+        self._first_sounds = first_sounds
         self._asked: deque[AskedReply] = deque()
         self._active: AskedReply | None = None
         self._recent: deque[AskedReply] = deque(maxlen=8)
@@ -61,6 +68,14 @@ class Replies:
         """For how long the engine has neither been asked nor said anything."""
         return self._clocks.monotonic() - self._moved_at
 
+    @property
+    def soundless_s(self) -> float | None:
+        """For how long the engine has owed the first sound of what it was asked for; None: it owes none."""
+        active = self._active
+        if active is None or active.item.queued or active.item.cut:
+            return None
+        return self._clocks.monotonic() - active.asked_at
+
     def moved(self) -> None:
         """The engine said something, or begins."""
         self._moved_at = self._clocks.monotonic()
@@ -76,12 +91,21 @@ class Replies:
             reply = self._active = self._asked.popleft()
             self._recent.append(reply)
             self.moved()
+            reply.asked_at = reply.asked_at or self._moved_at
             self._outbox.send(lambda session: session.respond(say=reply.say))
 
     def current(self, item_id: str | None) -> AskedReply | None:
         """The active reply, if the engine means it by `item_id`."""
         active = self._active
         return active if active is not None and active.item_id == item_id else None
+
+    def put(self, reply: AskedReply, pcm: Floats) -> None:
+        """More of its sound, float32 24 kHz. Raises `PlayoutFull`."""
+        first = not reply.item.queued
+        self._playout.put(reply.item, pcm)
+        if first and not reply.item.cut:
+            now = self._clocks.monotonic()
+            self._first_sounds.note(now, now - reply.asked_at)
 
     def created(self, response_id: str, item_id: str) -> None:
         """The engine gave the active reply its ids."""
@@ -135,7 +159,7 @@ class Replies:
         active, self._active = self._active, None
         if active is not None:
             if active.item.queued == 0 and not active.item.ended:
-                self._asked.appendleft(AskedReply(active.item, active.say))
+                self._asked.appendleft(AskedReply(active.item, active.say, asked_at=active.asked_at))
             else:
                 active.item.break_off()
                 self._over(active)

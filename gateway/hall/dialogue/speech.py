@@ -26,12 +26,14 @@ from gateway.hall.dialogue import memory
 from gateway.hall.dialogue.briefing import briefing
 from gateway.hall.dialogue.memory import Memory
 from gateway.hall.dialogue.outbox import Outbox, append_sound
+from gateway.hall.dialogue.own_sounds import OwnSounds
 from gateway.hall.dialogue.prompts import Prompts
 from gateway.hall.dialogue.replies import Replies
 from gateway.hall.dialogue.unanswered import Unanswered
-from gateway.hall.media.audio import HOUSE_HZ, Floats
+from gateway.hall.media.audio import Floats
 from gateway.hall.parts.call_line import CallLine
 from gateway.hall.parts.clocks import Clocks
+from gateway.hall.parts.first_sounds import FirstSounds
 from gateway.hall.parts.inbox import Heard, Refused, SpeechEvent, ToolCall
 from gateway.hall.parts.licence import Licence, Term
 from gateway.hall.parts.playout import Item, Playout, PlayoutFull
@@ -85,17 +87,19 @@ class Speech:
         *,
         line: CallLine,
         memory: Memory,
+        first_sounds: FirstSounds | None = None,
         clocks: Clocks = time,
     ) -> None:
         self._engine = engine
         self._playout = playout
-        self._prompts = prompts
         self._lead_s = lead_s
         self._line = line
         self._memory = memory
+        self._first_sounds = first_sounds or FirstSounds()
         self._clocks = clocks
         self._log = log.bind(call_id=call_id)
         self._numbers = itertools.count(1)
+        self.own = OwnSounds(playout, prompts, line, self._number, self._log)
         self._outbox = Outbox(self._log)
         self._replies = self._new_replies()
         self._unanswered = Unanswered()
@@ -113,46 +117,42 @@ class Speech:
         """Says exactly `text` after whatever is asked for already; rendering starts at once."""
         return self._ask(text)
 
+    def open(self, text: str, *, stock: bool) -> Item:
+        """Says a call's first words. `stock`: in the stock voice.
+
+        While the hall has little time, words that were rendered in advance are said at once: the caller waits
+        for no engine, and those who do wait less.
+        """
+        at_once = stock and self._first_sounds.hurried
+        said = self.own.if_rendered(text, self._remember_reply) if at_once else None
+        return said or self.say(text)
+
     def reply(self) -> Item:
         """Has the engine answer what was committed."""
         return self._ask(None)
+
+    @property
+    def soundless_s(self) -> float | None:
+        """For how long the engine has owed the first sound of what it was asked for; None: it owes none."""
+        return self._replies.soundless_s
 
     @property
     def owes_reply(self) -> bool:
         """The caller waits for an answer, of which nothing is to be heard yet."""
         return self._replies.owed
 
-    def _ask(self, say: str | None) -> Item:
-        item = Item(f"item-{next(self._numbers)}", then=self._remember_reply)
-        self._replies.ask(item, say)
-        return item
+    def _number(self) -> str:
+        return f"item-{next(self._numbers)}"
 
-    def _own(self, sound: Floats) -> Item:
-        item = Item(f"item-{next(self._numbers)}", own=True)
-        self._playout.put(item, sound)
-        self._playout.end(item)
+    def _ask(self, say: str | None) -> Item:
+        item = Item(self._number(), then=self._remember_reply)
+        self._replies.ask(item, say)
         return item
 
     @property
     def waits(self) -> bool:
         """Something was asked for, and the caller hears nothing yet."""
         return self._replies.wanted and not self._playout.busy
-
-    def beep(self, hz: float, seconds: float) -> Item:
-        """A tone; it is marked like everything else."""
-        at = np.arange(round(seconds * HOUSE_HZ), dtype=np.float32) / HOUSE_HZ
-        return self._own((0.2 * np.sin(2 * np.pi * hz * at)).astype(np.float32))
-
-    def prompt(self, text: str) -> Item | None:
-        """Says a text rendered in advance, for when the engine cannot; None when it never was."""
-        sound = self._prompts.sound(text)
-        if sound is None:
-            self._log.warning("prompt.missing", text=text)
-            return None
-        item = self._own(sound)
-        item.add_words(text)
-        self._line.show_words(item, True)
-        return item
 
     def cut(self) -> list[Item]:
         """The caller interrupts: nothing more is said, and the engine learns what was heard."""
@@ -175,7 +175,7 @@ class Speech:
         )
 
     def _new_replies(self) -> Replies:
-        return Replies(self._playout, self._line, self._outbox, self._clocks)
+        return Replies(self._playout, self._line, self._outbox, self._clocks, self._first_sounds)
 
     # ── hearing ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -280,7 +280,7 @@ class Speech:
                 wanted = self._replies.active is not None and not self._playout.busy
                 if now - lost_at > FILLER_AFTER_S and wanted and fills() and not filled:
                     filled = True  # tried once: it may never have been rendered
-                    self.prompt(FILLER)
+                    self.own.prompt(FILLER)
                 await asyncio.sleep(RETRY_S)
             except Exception as error:
                 self._log.exception("speech.failed")
@@ -359,7 +359,7 @@ class Speech:
             case client.Audio(item_id, pcm):
                 reply = self._replies.current(item_id)
                 if reply is not None:
-                    self._playout.put(reply.item, pcm)
+                    self._replies.put(reply, pcm)
                     if reply.say is None:
                         self._answered()
             case client.Words(item_id, delta):

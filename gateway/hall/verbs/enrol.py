@@ -74,7 +74,7 @@ class _Enrolment:
         call, say = self._call, line
         for _ in range(self._verb.tries):
             await call.played(call.speech.say(say))
-            await call.played(call.speech.beep(*BEEP))
+            await call.played(call.speech.own.beep(*BEEP))
             pcm = bytes_from_float(await record_line(call))
             again = await self._ask(LineRepeated(call.id, at, pcm, call.line.rate_hz))
             if again is None:

@@ -27,6 +27,7 @@ from gateway.dialplan import (
     VoiceOwner,
 )
 from gateway.dialplan.disclosure import sentence
+from gateway.dialplan.verbs import first_words
 from gateway.hall.calls.call import CONFIRMED_WITHIN_S, STARTED_WITHIN_S, Call
 from gateway.hall.media.leg import FULL
 from gateway.hall.parts.inbox import CallEnded, EngineGone, Refused
@@ -82,7 +83,7 @@ async def _farewell(call: Call, refusal: Refused) -> None:
     call.session.event("engine_refused", code=refusal.code, message=refusal.message)
     call.seat.aim(FULL)
     for text in (*_untold(call), _last_words(call, refusal.code)):
-        item = call.speech.prompt(text)
+        item = call.speech.own.prompt(text)
         if item is None:
             break
         with contextlib.suppress(CallEnded):
@@ -240,9 +241,8 @@ class Performance:
         text = first_words(following, cloned=bool(call.persons_voice))
         call.move("ringing")
         if text:
-            item = call.speech.say(
-                call.words(text, following.facts if isinstance(following, Converse) else None)
-            )
+            words = call.words(text, following.facts if isinstance(following, Converse) else None)
+            item = call.speech.open(words, stock=not call.persons_voice)
             self._ahead = (text, item)
             await call.rendered(item, GREETING_WITHIN_S)
         await call.ask_line(AnswerCall(call.id))
@@ -274,27 +274,9 @@ class Performance:
         call = self._call
         await self._announce(verb.announce)
         if verb.beep:
-            await call.played(call.speech.beep(BEEP_HZ, 0.3))
+            await call.played(call.speech.own.beep(BEEP_HZ, 0.3))
         await Recording(call, self._recordings, verb.max_s, verb.silence_s).run()
 
 
 def _opens_by_disclosing(route: Route) -> bool:
     return any(isinstance(verb, Disclose) for verb in route.do[:2])
-
-
-def first_words(verb: Verb | None, *, cloned: bool) -> str:
-    """What a verb says first, verbatim; empty when it begins with silence. `cloned`: in a person's voice."""
-    match verb:
-        case Disclose():
-            return verb.words(cloned=cloned)
-        case Say():
-            return verb.text
-        case Converse():
-            return verb.greeting
-        case Gather():
-            return verb.prompt
-        case Record():
-            return verb.announce
-        case Transfer() | Hangup():
-            return verb.say
-    return ""

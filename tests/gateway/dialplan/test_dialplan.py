@@ -230,6 +230,18 @@ def test_prompts_are_what_is_said_when_no_engine_answers(tmp_path: Path) -> None
     assert plan.prompts() == ("Lost.", "Busy.", TOLD)
 
 
+def test_openings_are_the_first_words_that_are_the_same_for_all(tmp_path: Path) -> None:
+    plan = load(
+        tmp_path,
+        route("told", do=ANSWER + DISCLOSE + CONVERSE + 'greeting = "How can I help?"\n'),
+        route("again", do=ANSWER + DISCLOSE + HANGUP),
+        route("more", do=ANSWER + DISCLOSE + 'text = "We are closed."\n' + HANGUP),
+        route("clock", do=ANSWER + DISCLOSE + 'text = "It is {time}."\n' + HANGUP),
+        route("quiet"),
+    )
+    assert plan.openings() == (TOLD, f"{TOLD} We are closed.")
+
+
 TOLD = "This is a machine with an AI voice. It speaks for Lindens."
 LEADS = '[[route.do]]\nverb = "gather"\nprompt = "?"\nbranches = {{ 1 = "{}" }}\n'
 

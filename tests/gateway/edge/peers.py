@@ -296,6 +296,8 @@ class Desk:
         self.calls: list[IncomingCall] = []
         self.away: set[str] = set()
         """halls that take no calls"""
+        self.busy = False
+        """they take none because they have no time"""
         self.verdict: Callable[[IncomingCall], Accept | Refuse] = lambda call: Accept(secrets.token_hex(8))
         self.endings: list[tuple[str, str]] = []
         self.refusals: list[RefusedInvite] = []
@@ -307,6 +309,11 @@ class Desk:
     def hall_for(self, held: Mapping[str, int]) -> str | None:
         able = [hall for hall in held if hall not in self.away]
         return min(able, key=lambda hall: (held[hall], hall), default=None)
+
+    def no_hall(self) -> Refuse:
+        if self.busy:
+            return Refuse(503, "busy", 10)
+        return Refuse(503, "no hall takes calls now", 2)
 
     def hold(self) -> None:
         self.thinking.clear()

@@ -31,6 +31,7 @@ class FakeHouse:
         self.refuses: Exception | None = None
         self.is_ready = True
         self.hall: PartState = "ready"
+        self.busy = ""
         self.asked = 0
 
     async def place(self, offer_sdp: str, dialled: str, source: str, user_agent: str) -> tuple[str, str]:
@@ -59,7 +60,9 @@ class FakeHouse:
 
     async def ready(self) -> HouseState:
         self.asked += 1
-        return HouseState(self.is_ready, {"hall0": self.hall}, watermark="hidden", voices=("hidden",))
+        return HouseState(
+            self.is_ready, {"hall0": self.hall}, busy=self.busy, watermark="hidden", voices=("hidden",)
+        )
 
 
 @pytest.fixture
@@ -273,6 +276,22 @@ def test_readiness_is_asked_of_the_house_once_a_second(
     monkeypatch.setattr("gateway.front.app.READY_FOR_S", 0.0)
     assert local.get("/readyz").status_code == 503
     assert local.get("/readyz").json() == {"ready": False, "parts": {"hall0": "slow"}}
+
+
+def test_why_it_is_busy_is_for_who_shows_the_token(lan: TestClient, house: FakeHouse) -> None:
+    house.is_ready, house.busy = False, "hall0: pass_s is 0.019, of 0.016 at most"
+    for headers in ({}, {"Authorization": "Bearer a-guess"}):
+        refused = lan.get("/readyz", headers=headers)
+        assert refused.status_code == 503
+        assert refused.json() == {"ready": False, "parts": {"hall0": "ready"}, "busy": True}
+    assert lan.get("/readyz", headers=BEARER).json()["busy"] == house.busy
+    lan.cookies.set(COOKIE, lan.post("/login", data={"token": TOKEN}).cookies.get(COOKIE) or "")
+    assert lan.get("/readyz").json()["busy"] == house.busy
+
+
+def test_who_sits_at_the_machine_is_told_why_it_is_busy(local: TestClient, house: FakeHouse) -> None:
+    house.is_ready, house.busy = False, "hall0: pass_s is 0.019, of 0.016 at most"
+    assert local.get("/readyz").json()["busy"] == house.busy
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/console/../app.py", "/console/%2e%2e/app.py"])

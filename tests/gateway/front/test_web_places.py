@@ -13,6 +13,7 @@ from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.errors import CallRefused, RpcError, RpcTimeout
 from gateway.front.front import Front
+from gateway.front.metrics import Metrics
 from gateway.front.routing import Routing
 from gateway.front.web_calls import ConnectedWebLine
 from gateway.ipc.envelope import Ask
@@ -68,7 +69,7 @@ class NoSessions:
 class Switch:
     """A front with one web line of `CAPACITY` places, and no socket."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: Any) -> None:
         self.desk = Desk(folder)
         self.desk.office.withdrawn = None  # type: ignore[attr-defined]  # nobody withdraws here
         self.desk.office.usable = None  # type: ignore[attr-defined]  # nobody asks how it is
@@ -78,10 +79,10 @@ class Switch:
         runtime = Runtime(folder)
         token = runtime.new_token()
         (folder / "data").mkdir()
-        settings = Settings(data_dir=folder / "data", host="127.0.0.1")
+        conf = Settings(data_dir=folder / "data", host="127.0.0.1", **settings)
         self.front = Front(
-            settings, runtime, token, self.desk.routing, self.desk.office, self.desk.registry,
-            NoSessions(), None,  # type: ignore[arg-type]  # what a place needs
+            conf, runtime, token, self.desk.routing, self.desk.office, self.desk.registry,
+            NoSessions(), Metrics(),  # type: ignore[arg-type]  # what a place needs
         )  # fmt: skip
         self.line = ConnectedWebLine(self.peer, "hall0", CAPACITY)  # type: ignore[arg-type]  # what the front asks of it
         self.front.web.lines["web0"] = self.line

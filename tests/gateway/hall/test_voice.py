@@ -184,7 +184,7 @@ async def test_sound_that_is_no_number_is_not_played(house: House) -> None:
     await house.until(lambda: phone.heard_s() > 1.0)
     call = house.call(phone)
     call.playout.cut()
-    item = call.speech.beep(float("nan"), 0.2)
+    item = call.speech.own.beep(float("nan"), 0.2)
     await house.until(lambda: house.events(phone, "mark_failed"))
     await house.until(item.done.is_set)
     assert call.id in house.hall.calls

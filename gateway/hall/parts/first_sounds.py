@@ -1,0 +1,37 @@
+"""How long the engine takes from the request of a reply to its first sound, over all calls of a hall."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+WINDOW_S: Final = 10.0
+"""Replies that began to sound longer ago tell nothing of now."""
+KEPT: Final = 512
+
+
+class FirstSounds:
+    """Notes each first sound, and says how long the slow ones took."""
+
+    def __init__(self) -> None:
+        self._noted: deque[tuple[float, float]] = deque(maxlen=KEPT)
+        """(when, monotonic; how long it took)"""
+        self.hurried = False
+        """the hall has little time: the engine is not asked for what was rendered in advance"""
+
+    def note(self, at: float, took_s: float) -> None:
+        """A reply's first sound came at `at` (monotonic), so long after it was asked for."""
+        self._noted.append((at, took_s))
+
+    def slow_s(self, now: float, waiting: Iterable[float] = ()) -> float:
+        """What one reply in ten takes longer than, of those of the last `WINDOW_S`; at least one does.
+
+        `waiting`: for how long calls have waited for a first sound that has not come. Once that is longer
+        than the others took at the median, it counts like theirs. One slow reply alone is 0: it says more of
+        itself than of the engine.
+        """
+        took = sorted(took_s for at, took_s in self._noted if at > now - WINDOW_S)
+        usual = took[len(took) // 2] if took else 0.0
+        took = sorted((*took, *(waited_s for waited_s in waiting if waited_s > usual)), reverse=True)
+        return took[max(1, len(took) // 10)] if len(took) > 1 else 0.0
