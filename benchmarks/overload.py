@@ -2,7 +2,7 @@
 
 For each number of calls two rounds, one after the other: a quiet one, and one in which a neighbour spins on
 each core (`--neighbours` of them, pinned), begun before the first call. Callers arrive evenly, ask twice, and
-hang up; each round has a house of its own, with lines for all. What is printed of the round with neighbours
+hang up; each round has a house of its own, with places for all. What is printed of the round with neighbours
 stands beside the quiet one's: how many calls were taken, how many of those were cut, how often the house let
 more than 40 ms go by between two packets (read on its interface), how late the greeting and the answers were.
 `--no-admission` lets everybody in who finds a line, as the gateway did before it went by time.
@@ -26,7 +26,7 @@ from typing import Any, Final
 import click
 
 from benchmarks import capture
-from benchmarks.calls import CALLS_PER_LINE, DIALPLAN, SHORT, first_sound_s, gaps, question, spread
+from benchmarks.calls import DIALPLAN, SHORT, SIP_LINES, first_sound_s, gaps, question, spread
 from benchmarks.capture import Capture
 from gateway.cli.call_reports import CallReport
 from gateway.cli.call_request import CallRequest, arrivals
@@ -64,12 +64,12 @@ def neighbours(count: int) -> Iterator[None]:
 
 
 def house_for(folder: Path, calls: int, by_time: bool) -> House:
-    """A house with a line for every call."""
+    """A house with a place for every call."""
     folder.mkdir()
     (folder / "plans").mkdir()
     (folder / "plans" / "bench.toml").write_text(DIALPLAN.replace("{greeting}", SHORT))
     house = House(
-        folder, narrow_lines=math.ceil(calls / CALLS_PER_LINE), wide_lines=0, web_lines=0,
+        folder, sip_lines=SIP_LINES, narrow_calls=math.ceil(calls / SIP_LINES), wide_calls=0, web_lines=0,
         dialplans=folder / "plans", invites_per_s=1000, sip_allow="127.0.0.0/8", log_level="warning",
         admit_by_time=by_time,
     )  # fmt: skip
@@ -102,6 +102,7 @@ def measure(
     finally:
         house.stop()
     taken = [report for report in reports if report.answered]
+    full = [json.loads(line) for line in house.log_path.read_text().splitlines() if "admission.full" in line]
     return {
         "asked": calls,
         "taken": len(taken),
@@ -114,6 +115,7 @@ def measure(
         "turns answered": sum(turn.latency_s is not None for report in taken for turn in report.turns),
         "greeting after 200 OK, ms": spread([first_sound_s(call) for call in wire if call.answered_at]),
         "answers, ms": spread([seconds for report in taken for seconds in report.latencies_s]),
+        "why": sorted({line["why"].partition(" is ")[0] for line in full}),
     }
 
 
