@@ -119,25 +119,25 @@ def measure(
     }
 
 
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {number}" for name, number in value.items())
+    return ", ".join(value) or "-" if isinstance(value, list) else str(value)
+
+
+def _ratio(quiet: Any, spun: Any) -> str:
+    """Of a number, or of percentiles; empty where there is none."""
+    if isinstance(quiet, dict):
+        return ", ".join(_ratio(quiet[name], spun[name]) for name in ("p50", "p95"))
+    return f"{spun / quiet:.2f}" if isinstance(quiet, (int, float)) and quiet else "-"
+
+
 def beside(quiet: dict[str, Any], spun: dict[str, Any]) -> list[str]:
     """Lines of a table: the quiet round, the other one, and their ratio."""
-    lines = []
-    for key, was in quiet.items():
-        now = spun[key]
-        values = (
-            [(was, now)]
-            if not isinstance(was, dict)
-            else [(was["p50"], now["p50"]), (was["p95"], now["p95"])]
-        )
-        ratio = ", ".join(f"{b / a:.2f}" if a else "-" for a, b in values)
-        shown = [
-            ", ".join(f"{name} {value}" for name, value in each.items())
-            if isinstance(each, dict)
-            else f"{each}"
-            for each in (was, now)
-        ]
-        lines.append(f"{key:28} {shown[0]:34} {shown[1]:34} {ratio}")
-    return lines
+    return [
+        f"{key:28} {_shown(was):34} {_shown(spun[key]):34} {_ratio(was, spun[key])}"
+        for key, was in quiet.items()
+    ]
 
 
 @click.command()
