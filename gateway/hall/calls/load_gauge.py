@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from gateway.hall.calls.call import Call
@@ -19,7 +19,7 @@ HEARD_OVER: Final = 10
 """Looks at the recognisers' queue whose mean counts: 5 s, since some callers always ask at once."""
 SETTLED: Final = HOUSE_HZ
 """Samples that a call has said by when it shows what it costs."""
-HURRIED: Final = 0.5
+STRAINED: Final = 0.5
 """The part of a bound from which the hall spares the engine what it need not be asked for."""
 
 
@@ -41,7 +41,7 @@ class LoadGauge:
         self._bounds = bounds
         self._clocks = clocks
         self._heard: deque[float] = deque(maxlen=HEARD_OVER)
-        self.first_sounds = FirstSounds()
+        self.first_sounds = FirstSounds(self._waiting_s)
         self.load = HallLoad()
         """as it was at the last look"""
 
@@ -50,7 +50,6 @@ class LoadGauge:
         now, calls = self._clocks.monotonic(), self._calls.values()
         passes = self._passes.figures(now)
         self._heard.append(self._hearing_s())
-        waiting = [waits_s for call in calls if (waits_s := call.speech.soundless_s) is not None]
         self.load = HallLoad(
             calls=len(calls),
             settled=sum(call.seat.spoken_samples >= SETTLED for call in calls),
@@ -58,11 +57,17 @@ class LoadGauge:
             late_s=passes.late_s,
             late_turns=passes.late_share,
             hearing_s=sum(self._heard) / len(self._heard),
-            first_sound_s=self.first_sounds.slow_s(now, waiting),
+            first_sound_s=self.first_sounds.slow_s(now),
         )
         strain = max(self.load.strain(self._bounds).values(), default=0.0)
-        self.first_sounds.hurried = strain > HURRIED
+        self.first_sounds.strained = strain > STRAINED
         return self.load
+
+    def _waiting_s(self) -> Iterator[float]:
+        """For how long each call has waited for a first sound that has not come."""
+        for call in self._calls.values():
+            if (waits_s := call.speech.soundless_s) is not None:
+                yield waits_s
 
     def snapshot(self) -> dict[str, float]:
         """For the metrics, which `look` brings up to date."""

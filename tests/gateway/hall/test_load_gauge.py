@@ -10,7 +10,7 @@ import pytest
 
 from gateway.dialplan import Answer, Converse
 from gateway.hall.calls.load_gauge import EVERY_S, HEARD_OVER
-from gateway.hall.parts.first_sounds import WINDOW_S, FirstSounds
+from gateway.hall.parts.first_sounds import CROWD, WINDOW_S, FirstSounds
 from gateway.ipc.hall_messages import HallLoad
 from tests.gateway.hall.virtual_hall import DISCLOSE, TOLD, House
 
@@ -43,11 +43,13 @@ def test_one_in_ten_is_slower() -> None:
 
 
 def test_what_has_not_come_yet_counts_once_it_is_late() -> None:
-    sounds = FirstSounds()
+    waiting = [0.1] * 30
+    sounds = FirstSounds(lambda: waiting)
     for _ in range(9):
         sounds.note(100.0, 0.3)
-    assert sounds.slow_s(101.0, [0.1] * 30) == 0.3
-    assert sounds.slow_s(101.0, [2.5, 2.5]) == 2.5
+    assert sounds.slow_s(101.0) == 0.3
+    waiting[:] = [2.5, 2.5]
+    assert sounds.slow_s(101.0) == 2.5
 
 
 def test_old_replies_are_forgotten() -> None:
@@ -126,6 +128,14 @@ async def test_under_load_a_greeting_that_is_there_waits_for_no_engine(rendered:
     rendered.ears.wait_s = 5.0
     rendered.hall.gauge.look()
     assert await first_heard_s(rendered) < 0.5
+
+
+async def test_of_many_who_come_at_once_those_who_come_late_wait_for_no_engine(rendered: House) -> None:
+    rendered.engine.think_s = 3.0
+    phones = [await rendered.ring(Answer(), DISCLOSE, TALK) for _ in range(10)]
+    await asyncio.sleep(1.0)
+    assert sum(phone.heard_s() > 0 for phone in phones) == 10 - CROWD
+    assert rendered.engine.said.count(TOLD) == CROWD
 
 
 async def test_it_is_remembered_as_said_and_the_call_goes_on(rendered: House) -> None:
