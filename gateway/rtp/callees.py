@@ -165,10 +165,17 @@ class Callees:
         except Unreadable as error:
             log.warning("line.unreadable", error=str(error))
             return False
-        if isinstance(message, Response):
-            self.transactions.take(message, flow)
-        else:
-            self._request(message, flow)
+        try:
+            if isinstance(message, Response):
+                self.transactions.take(message, flow)
+            else:
+                self._request(message, flow)
+        except Exception as error:  # ours; who asked is told, and other calls go on
+            failed("rtp.sip", error)
+            if isinstance(message, Request):
+                served = self.transactions.find(transaction_key(message, flow))
+                if served is not None and not served.final:
+                    served.answer(response(message, flow, 500))
         return True
 
     def _request(self, request: Request, flow: Flow) -> None:
@@ -246,6 +253,9 @@ class Callees:
             sockets.close()
             self._refuse(served, 488, call_id, str(error))
             return
+        except Exception:
+            sockets.close()
+            raise
         number = next(self._numbers) & 0xFFFFFFFF
         callee = Callee(self, served, call_id, number, self._free.pop(), describer, answer)
         self.by_call[call_id] = self._by_dialog[callee.key] = self._by_invite[served] = callee

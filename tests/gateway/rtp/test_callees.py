@@ -18,7 +18,9 @@ from gateway.ipc.line_messages import (
     StopLine,
 )
 from gateway.ipc.line_signature import signature
+from gateway.rtp.agreement import Describer
 from gateway.rtp.rtp_line import HALL_BACK_WITHIN_S
+from model.tasks import failures
 from tests.gateway.line.line_harness import TOKEN, FakeFront, tone
 from tests.gateway.line.rawphone import RawPhone
 from tests.gateway.rtp.rtp_exchange import CAPACITY, RtpExchange
@@ -103,6 +105,29 @@ async def test_a_codec_the_line_has_not_is_not_acceptable(exchange: RtpExchange)
     phone = await exchange.phone(codec="G722")
     assert (await phone.invited()).status == 488
     assert not exchange.hall.told_of(phone.call_id)
+
+
+async def test_an_error_of_ours_refuses_its_call_and_no_other(
+    exchange: RtpExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going, started = await exchange.call()
+
+    def fails(*_: object) -> None:
+        raise RecursionError("what nobody expects")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Describer, "answer", fails)
+        for _ in range(CAPACITY):
+            phone = await exchange.phone()
+            assert (await phone.invited()).status == 500
+            assert not exchange.hall.told_of(phone.call_id)
+        going.send("INVITE", going.offer())
+        assert (await going.final()).status == 500
+        going.acknowledge()
+    assert failures["rtp.sip"] == CAPACITY + 1
+    await exchange.hall.hears_ticks(started.call, 3)
+    for _ in range(CAPACITY - 1):
+        await exchange.call()
 
 
 async def test_a_line_that_stops_takes_no_calls_says_bye_and_ends(exchange: RtpExchange) -> None:
