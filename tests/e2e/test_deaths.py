@@ -43,9 +43,13 @@ class Calling:
 def test_a_line_dies_its_caller_gets_a_bye_and_others_talk_on(own_house: Start, say: Say) -> None:
     house = own_house(sip_lines=2)
     doomed = Calling(house, duration_s=20, codec="pcmu")
+    (its,) = house.events("call.started")
     spared = Calling(house, duration_s=10, codec="g722", script=[say("where are you")])
+    house.wait_for("both calls", lambda: sum(c["state"] == "confirmed" for c in house.calls()) == 2, 15)
+    processes = {event["process"] for event in house.events("call.started")}
+    assert processes == {"sip0", "sip1"}, "each has half of the calls"
     began = time.monotonic()
-    house.kill("sip0")
+    house.kill(its["process"])
     report = doomed.ended()
     assert "they hung up" in report.ended, report.ended
     assert time.monotonic() - began < 5, "the BYE comes at once"

@@ -218,7 +218,7 @@ async def test_an_rtp_event_of_our_own_form_is_no_key_of_theirs(house: House) ->
 
 @pytest.mark.parametrize("offers", [True, False])
 async def test_an_address_that_no_host_has_ends_no_line(house: House, offers: bool) -> None:
-    """In the INVITE, or in the ACK: pjsua2 would abort, with all calls of its line."""
+    """In the INVITE, or in the ACK: the call goes on where its packets come from, and the others too."""
     before = house.pids()
     async with calling(house) as (other, _):
         long = "x" * 300

@@ -237,7 +237,7 @@ class Line(Inbox):
         super().datagram_received(data, addr)
 
     async def invited(self) -> Said:
-        """The next INVITE, answered 100 as pjsua2 does."""
+        """The next INVITE, answered 100 as a line does."""
         self.invite = await self.next(method="INVITE")
         self.reply(self.invite, 100)
         return self.invite
