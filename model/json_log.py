@@ -2,15 +2,25 @@
 
 Engines and the gateway's processes call `configure` once, when they begin. What may have to be said without
 structlog is written by `gateway.config.notes`.
+
+A log must not stop a call. Where nothing more can be written (a full disk), or whoever reads the log does not
+read (a pipe), lines are lost and counted, and the next line that can be written is preceded by `log.lost`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import os
+import socket
+import stat
 import sys
 import threading
 import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -29,7 +39,7 @@ def configure(process: str, level: str | None = None, to: TextIO | None = None) 
     Lines go to stderr, or to the file `to`. `level` is debug, info, warning or error; None: what
     `VOICEGATE_LOG_LEVEL` says, else info.
     """
-    out = sys.stderr if to is None else to
+    out = _Unstopped(process, sys.stderr if to is None else to)
     known = logging.getLevelNamesMapping()
     number = known.get((level or os.environ.get(LEVEL_VARIABLE) or "info").upper(), logging.INFO)
 
@@ -48,13 +58,85 @@ def configure(process: str, level: str | None = None, to: TextIO | None = None) 
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(file=out),
+        logger_factory=structlog.WriteLoggerFactory(file=out),  # type: ignore[arg-type]  # what it uses of a file
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_Retold()], force=True)
     logging.captureWarnings(True)
     threading.excepthook = lambda args: _unheard("thread.failed", args.exc_value, thread=str(args.thread))
     sys.unraisablehook = lambda args: _unheard("unraisable", args.exc_value, where=repr(args.object))
+
+
+class _Unstopped:
+    """Where the lines of the process of that name go. Writing one neither fails nor waits."""
+
+    def __init__(self, process: str, out: TextIO) -> None:
+        self._process = process
+        self._put = _putting(out)
+        self._torn = False
+        """the last line is there in part"""
+        self.lost = 0
+        """lines that were not written, since the last time this was said"""
+        self._why = ""
+
+    def write(self, text: str) -> int:
+        """Writes whole lines; those that cannot be written are counted."""
+        if self.lost and not self._written(self._loss()):
+            self.lost += 1
+            return len(text)
+        self.lost = 0
+        if not self._written(text):
+            self.lost = 1
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing waits here."""
+
+    def _loss(self) -> str:
+        at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        facts = {"process": self._process, "lines": self.lost, "error": self._why}
+        return json.dumps({**facts, "event": "log.lost", "level": "error", "timestamp": at}) + "\n"
+
+    def _written(self, text: str) -> bool:
+        data = text.encode(errors="backslashreplace")
+        if self._torn:
+            data = b"\n" + data
+        try:
+            put = self._put(data)
+        except (OSError, ValueError) as error:  # the latter of a file that was closed
+            self._why = getattr(error, "strerror", None) or str(error)
+            return False
+        self._torn = put < len(data)
+        if self._torn:
+            self._why = "there was no room for the whole line"
+        return not self._torn
+
+
+def _putting(out: TextIO) -> Callable[[bytes], int]:
+    """Writes to `out` without waiting for a reader, and says how many bytes it took. Raises `OSError`."""
+    try:
+        descriptor = out.fileno()
+    except (OSError, ValueError, AttributeError):
+        descriptor = -1
+    if descriptor < 0 or (out is sys.stderr and out is not sys.__stderr__):  # somebody reads in this process
+        return partial(_put_text, out)
+    kind = os.fstat(descriptor).st_mode
+    if stat.S_ISSOCK(kind):  # journald
+        return partial(_put_packet, socket.socket(fileno=os.dup(descriptor)))
+    if stat.S_ISFIFO(kind):
+        with contextlib.suppress(OSError):  # opened anew: others who write there may want to wait
+            descriptor = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return partial(os.write, descriptor)
+
+
+def _put_text(out: TextIO, data: bytes) -> int:
+    out.write(data.decode())
+    out.flush()
+    return len(data)
+
+
+def _put_packet(peer: socket.socket, data: bytes) -> int:
+    return peer.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
 def untold(error: BaseException) -> dict[str, str]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
+
+from tests.needs import HANGS_S
 
 SCRIPT = """
 import logging, threading, warnings, sys, asyncio
@@ -64,3 +67,98 @@ def test_the_level_is_the_supervisors_for_a_process_that_reads_no_settings() -> 
     assert [line["event"] for line in said(VOICEGATE_LOG_LEVEL="debug")][1] == "unheard"
     assert "ours" not in [line["event"] for line in said(VOICEGATE_LOG_LEVEL="warning")]
     assert said(VOICEGATE_LOG_LEVEL="nonsense")[0]["event"] == "ours"
+
+
+FULL = """
+import resource, sys
+import structlog
+from model import json_log
+
+log = structlog.get_logger("x")
+json_log.configure("me")
+log.info("before")
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+for number in range(3):
+    log.info("lost", number=number)
+resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+log.info("after")
+log.info("and after")
+"""
+
+
+def logged(script: str, path: Path) -> list[dict[str, object]]:
+    """The lines of a process whose log is a file."""
+    with path.open("ab") as file:
+        environ = {"PYTHONPATH": ":".join(sys.path)}
+        subprocess.run([sys.executable, "-c", script], stderr=file, check=True, env=environ)
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_full_disk_stops_nobody_and_the_lines_that_are_missing_are_counted(tmp_path: Path) -> None:
+    lines = logged(FULL, tmp_path / "log")
+    assert [line["event"] for line in lines] == ["before", "log.lost", "after", "and after"]
+    assert {key: lines[1][key] for key in ("process", "level", "lines", "error")} == {
+        "process": "me", "level": "error", "lines": 3, "error": "File too large",
+    }  # fmt: skip
+
+
+def test_a_line_that_is_there_in_part_spoils_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("{}\n")
+    script = FULL.replace("(1, hard)", "(150, hard)")  # room for the first line and a piece
+    logged_all = subprocess.run(
+        [sys.executable, "-c", script], stderr=path.open("ab"), check=True,
+        env={"PYTHONPATH": ":".join(sys.path)},
+    )  # fmt: skip
+    assert logged_all.returncode == 0
+    read = []
+    for line in path.read_text().splitlines():
+        try:
+            read.append(json.loads(line).get("event"))
+        except ValueError:
+            read.append("torn")
+    assert read == [None, "before", "torn", "log.lost", "after", "and after"]
+
+
+def test_a_device_that_is_full_from_the_first_line_on_ends_nobody() -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT], stderr=full, env={"PYTHONPATH": ":".join(sys.path)}
+        )
+    assert done.returncode == 0
+
+
+def test_who_does_not_read_a_log_keeps_nobody_waiting() -> None:
+    """Its pipe holds 64 kB; this is a megabyte, and the reader begins when it is over."""
+    script = """
+import sys
+import structlog
+from model import json_log
+json_log.configure("me")
+log = structlog.get_logger("x")
+for number in range(1000):
+    log.info("said", number=number, text="x" * 1000)
+sys.stdout.write("said it all")
+sys.stdout.flush()
+sys.stdin.read(1)
+log.info("read at last")
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={"PYTHONPATH": ":".join(sys.path)},
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        assert process.stdout.read(11) == "said it all"
+        first = json.loads(process.stderr.readline())
+        _, rest = process.communicate("\n", HANGS_S)
+    finally:
+        process.kill()
+    lines = [first, *(json.loads(line) for line in rest.splitlines())]
+    kept = [line for line in lines if line["event"] == "said"]
+    (lost,) = [line for line in lines if line["event"] == "log.lost"]
+    assert len(kept) + lost["lines"] == 1000
+    assert lines[-1]["event"] == "read at last"
