@@ -56,6 +56,8 @@ class End(Enum):
     VOICE_REFUSED = "failed: the voice may not be used"
     """by consent (revoked, expired, …), or because its mark was not found"""
     UNSAID = "failed: what must be said first could not be said"
+    UNRECORDED = "failed: the recording could not be kept"
+    """the disk did not take what the caller said"""
     STUCK = "failed: events were not taken"
     OUR_ERROR = "failed: an error of ours"
     GATEWAY_STOPPED = "failed: the gateway was stopped"

@@ -16,7 +16,8 @@ import numpy as np
 
 from gateway.hall.calls.call import Call
 from gateway.hall.media.audio import FRAME_S, HOUSE_HZ, Floats
-from gateway.hall.parts.inbox import Dtmf
+from gateway.hall.parts.inbox import CallEnded, Dtmf
+from gateway.ipc.ending import CallEnding, End
 from watermark.pcm import bytes_from_float
 
 FLUSH_S: Final = 1.0
@@ -41,39 +42,55 @@ class Recording:
         self._frames.append(frame if frame is not None else np.zeros(round(HOUSE_HZ * FRAME_S), np.float32))
 
     async def run(self) -> Path:
-        """Records; answers the file (24 kHz mono PCM16, readable by the owner only). Raises `CallEnded`."""
+        """Records; returns the file (24 kHz mono PCM16, readable by the owner only).
+
+        Raises `CallEnded`, also when the disk does not take it: who leaves a message is not told "thank you"
+        for one that is not kept.
+        """
+        call = self._call
+        now_s = call.clocks.time()
+        folder = self._folder / time.strftime("%Y-%m-%d", time.gmtime(now_s))
+        path = folder / f"{call.id}-{int(now_s)}.wav"
+        failed: str | None = None
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            await self._record(path)
+        except OSError as error:
+            failed = error.strerror or str(error)
+            call.log.error("recording.failed", path=str(path), seconds=round(self.seconds, 2), error=failed)
+            raise CallEnded(CallEnding(End.UNRECORDED, failed)) from None
+        finally:
+            call.session.event("recorded", path=str(path), seconds=round(self.seconds, 2), error=failed)
+        return path
+
+    async def _record(self, path: Path) -> None:
+        """Until it is over. Raises `CallEnded`, and `OSError` when the disk does not take it."""
         call, clocks = self._call, self._call.clocks
-        folder = self._folder / time.strftime("%Y-%m-%d", time.gmtime(clocks.time()))
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = folder / f"{call.id}-{int(clocks.time())}.wav"
         call.ear.restart_silence()
         began = call.ear.last_sound
-        try:
-            with (
-                call.ear.tap(self.hear),
-                os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as raw,
-                wave.open(raw) as out,
-            ):
-                out.setnchannels(1)
-                out.setsampwidth(2)
-                out.setframerate(HOUSE_HZ)
-                try:
-                    while True:
-                        event = await call.inbox.next(FLUSH_S)
-                        await asyncio.to_thread(self._flush, out)
-                        now = clocks.monotonic()
-                        if isinstance(event, Dtmf):
-                            return path
-                        if now - began > self._max_s or now - call.ear.last_sound > self._silence_s:
-                            return path
-                finally:
-                    self._flush(out)
-        finally:
-            call.session.event("recorded", path=str(path), seconds=round(self.seconds, 2))
+        with (
+            call.ear.tap(self.hear),
+            os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as raw,
+            wave.open(raw) as out,
+        ):
+            out.setnchannels(1)
+            out.setsampwidth(2)
+            out.setframerate(HOUSE_HZ)
+            try:
+                while True:
+                    event = await call.inbox.next(FLUSH_S)
+                    await asyncio.to_thread(self._flush, out)
+                    now = clocks.monotonic()
+                    if isinstance(event, Dtmf):
+                        return
+                    if now - began > self._max_s or now - call.ear.last_sound > self._silence_s:
+                        return
+            finally:
+                self._flush(out)
 
     def _flush(self, out: wave.Wave_write) -> None:
         frames, self._frames = self._frames, []
         if frames:
             sound = np.concatenate(frames)
-            self.seconds += len(sound) / HOUSE_HZ
             out.writeframes(bytes_from_float(sound))
+            self.seconds += len(sound) / HOUSE_HZ

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.dialplan import Answer, Converse, Gather, Hangup, Record, Route, Say, Transfer
 from gateway.ipc.line_messages import CallConfirmed, ReferCall
+from tests.full_disk import full_disk
 from tests.gateway.hall.virtual_hall import WORD_S, House, Phone
 
 HOUSE_TIME = True
@@ -150,6 +152,33 @@ async def test_nobody_is_recorded_who_was_not_told(house: House) -> None:
     phone = await house.ring(Answer(), Record(announce="this is recorded"), Hangup())
     assert await house.over(phone) == "failed: what must be said first could not be said"
     assert not house.events(phone, "recorded")
+
+
+@pytest.mark.parametrize("room_s", [0.0, 3.0])
+async def test_who_leaves_a_message_that_a_full_disk_does_not_take_is_not_thanked(
+    house: House, room_s: float
+) -> None:
+    with capture_logs() as logs, full_disk(largest_bytes=round(44 + room_s * 48_000)):
+        phone = await recording(house, Record(announce="speak now"))
+        phone.speak(10.0)
+        assert await house.over(phone) == "failed: the recording could not be kept: File too large"
+    assert [(line["event"], line["error"]) for line in logs if line["log_level"] == "error"] == [
+        ("recording.failed", "File too large")
+    ]
+    assert "thank you" not in house.engine.said
+    (event,) = house.events(phone, "recorded")
+    assert event["error"] == "File too large"
+    assert event["seconds"] == pytest.approx(room_s, abs=1.0), "what the disk took stays there"
+    assert house.is_empty()
+
+
+async def test_a_caller_who_hangs_up_on_a_full_disk_hung_up(house: House) -> None:
+    with capture_logs(), full_disk():
+        phone = await recording(house, Record(announce="speak now"))
+        phone.speak(3.0)
+        await house.hang_up(phone)
+        assert await house.over(phone) == "caller hung up"
+    assert house.events(phone, "recorded")[0]["error"] == "File too large"
 
 
 async def test_who_hangs_up_has_left_a_message(house: House) -> None:
