@@ -64,7 +64,7 @@ class Closing:
         self._closed.append(closed.call_id)
         call = self._routing.calls.get(closed.call_id)
         await self._routing.ended(closed.call_id, closed.how, closed.spoken)
-        self._metrics.call_ended(closed.how, time.time() - call.started_at if call else None)
+        self._metrics.call_ended(closed.how, call.lasted_s if call else None)
 
     async def ended(self, call_id: str, how: CallEnding) -> None:
         """Somebody outside the hall says that a call is over, or is to be; a hall that has it decides."""
@@ -124,13 +124,18 @@ class Closing:
         `halls`: how many there should be. As long as one is missing, its calls may live.
         """
         before = time.time() - UNKNOWN_FOR_S
-        with contextlib.suppress(RedisError, OSError):
-            for call_id in await self._sessions.stale():
-                await self._settle_one(call_id, CallEnding(End.HALL_DIED))
+        living: set[str] | None = None
         with contextlib.suppress(RpcError):
             answers = [await hall.ask(Health()) for hall in list(self._routing.halls.values())]
             if len(answers) == halls:
-                await self._forgotten(before, {call.call_id for hall in answers for call in hall.calls})
+                living = {call.call_id for hall in answers for call in hall.calls}
+        with contextlib.suppress(RedisError, OSError):
+            for call_id in await self._sessions.stale():
+                # one that a hall has was not refreshed: Redis was away, or the clock was set forward
+                if call_id not in (self._routing.calls if living is None else living):
+                    await self._settle_one(call_id, CallEnding(End.HALL_DIED))
+        if living is not None:
+            await self._forgotten(before, living)
         await self._contradicted(before)
         await self._routing.note_left_over()
 
@@ -191,7 +196,7 @@ class Closing:
         if not over and (record is not None or not reached):
             self._sessions.session(call_id).ended(stands, at=at)
         if routed is not None:
-            self._metrics.call_ended(stands, time.time() - routed.started_at)
+            self._metrics.call_ended(stands, routed.lasted_s)
         if routed is not None or not over:
             log.warning("call.ended", call_id=call_id, how=stands, said_by="front")
 

@@ -7,6 +7,7 @@ status its caller understands, and leaves nothing behind.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections import Counter
@@ -34,6 +35,8 @@ from watermark.payload import call_payload
 log = structlog.get_logger("routing")
 
 PAYLOAD_TRIES: Final = 4
+ENTERED_WITHIN_S: Final = 8.0
+"""How long a caller waits for office and registry: one that does not answer takes no calls."""
 HALL_BACK_S: Final = 2
 """When a caller may try again whom no hall took."""
 OFFICE_BACK_S: Final = 2
@@ -59,6 +62,13 @@ class RoutedCall:
     """The one that it began with, as far as this front knows."""
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while the call gets a grant for another route."""
+    began: float = field(default_factory=time.monotonic)
+    """`started_at` by the clock that nobody sets."""
+
+    @property
+    def lasted_s(self) -> float:
+        """Seconds since it began, whoever has set the clock meanwhile."""
+        return time.monotonic() - self.began
 
 
 class Routing:
@@ -173,14 +183,26 @@ class Routing:
                 call_id=call_id, caller=facts.caller, called=facts.called, source=facts.source,
                 transport=facts.transport, route=route.name, **({"user": facts.user} if facts.user else {}),
             )  # fmt: skip
+            until = time.monotonic() + ENTERED_WITHIN_S
             try:
-                return call_id, await asyncio.to_thread(self._enter, call_id, facts, route)
+                async with asyncio.timeout(ENTERED_WITHIN_S):
+                    return call_id, await asyncio.to_thread(self._enter, call_id, facts, route, until)
             except PayloadTaken:
                 log.warning("payload.taken", call_id=call_id)
+            except TimeoutError:
+                raise self._not_entered(call_id, f"nothing within {ENTERED_WITHIN_S:g} s") from None
         raise CallRefused(500, "no free payload for the watermark", call_id=call_id)
 
-    def _enter(self, call_id: str, facts: CallFacts, route: Route) -> Entered:
-        """Payload and grant (or why there is none), with the registry row written."""
+    def _not_entered(self, call_id: str, error: str) -> CallRefused:
+        """The log says why; the caller need not know."""
+        log.error("registry.not_entered", call_id=call_id, error=error)
+        return CallRefused(503, "the call registry takes no calls", retry_after_s=5, call_id=call_id)
+
+    def _enter(self, call_id: str, facts: CallFacts, route: Route, until: float) -> Entered:
+        """Payload and grant (or why there is none), with the registry row written.
+
+        After `until` (monotonic) nobody waits for it: the row is closed again.
+        """
         payload = call_payload(self.mark_key, call_id)
         try:
             grant, refused = self._grant(route, call_id)
@@ -210,9 +232,11 @@ class Routing:
             self._usage.is_unused(grant)
             if isinstance(error, PayloadTaken):
                 raise
-            log.error("registry.not_entered", call_id=call_id, error=str(error))
-            why = "the call registry takes no calls"
-            raise CallRefused(503, why, retry_after_s=5, call_id=call_id) from None
+            raise self._not_entered(call_id, str(error)) from None
+        if time.monotonic() > until:
+            with contextlib.suppress(RegistryError):  # else `Closing` finds it
+                self._registry.close_call(call_id, CallEnding(End.REFUSED, "it was entered too late"))
+            self._usage.is_unused(grant)
         return payload, grant, refused
 
     def _grant(self, route: Route, call_id: str) -> tuple[VoiceGrant, str | None]:
@@ -335,4 +359,6 @@ class Routing:
     def adopt(self, calls: tuple[LiveCall, ...], hall: str) -> None:
         """Running calls that a hall tells a restarted front about."""
         for call in calls:
-            self.calls.setdefault(call.call_id, RoutedCall(call.call_id, hall, call.route, None, call.at))
+            began = time.monotonic() - max(0.0, time.time() - call.at)
+            known = RoutedCall(call.call_id, hall, call.route, None, call.at, began=began)
+            self.calls.setdefault(call.call_id, known)

@@ -29,6 +29,7 @@ from sqlalchemy import (
     Table,
     TypeDecorator,
     create_engine,
+    delete,
     event,
     func,
     insert,
@@ -39,6 +40,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as WaitedTooLong
 from sqlalchemy.schema import CreateIndex
 
 from consent.archive.database import database_place, database_url, first_line, reading_engine
@@ -135,6 +137,10 @@ Index(
     sqlite_where=LEAVES.c.seal.is_(None),
     postgresql_where=LEAVES.c.seal.is_(None),
 )
+WRITER_WAITS_S: Final = 5.0
+"""How long a write waits for the one before it, as SQLite itself waits for another process."""
+PEER_SILENT_MS: Final = 5000
+"""PostgreSQL's host is gone when it has acknowledged nothing for so long (`tcp_user_timeout`)."""
 REMEMBERED: Final = 100_000
 """Leaves that are remembered until they are sealed; of more, the table alone says what they were."""
 READ_AT_ONCE: Final = 1000
@@ -175,6 +181,8 @@ class Registry:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._one_writer = threading.Lock()
+        self._refused = False
+        """the database did not take the last write"""
         self.fresh_leaves: dict[tuple[str, Stage], str] = {}
         """leaves by call and stage that this process entered and that are not sealed yet"""
 
@@ -191,7 +199,8 @@ class Registry:
                 engine = create_engine(url, connect_args={"timeout": 5.0})
                 event.listen(engine, "connect", _sqlite_settings)
             else:
-                engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 3})
+                waits = {"connect_timeout": 3, "tcp_user_timeout": PEER_SILENT_MS}
+                engine = create_engine(url, pool_pre_ping=True, connect_args=waits)
             METADATA.create_all(engine)
             with engine.begin() as connection:  # `create_all` adds no index to a table that is there
                 connection.execute(CreateIndex(OPEN_CALLS, if_not_exists=True))
@@ -238,16 +247,32 @@ class Registry:
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
         """A transaction that writes: one at a time. Raises `SQLAlchemyError`."""
-        with self._one_writer, self._engine.begin() as connection:
-            yield connection
+        if not self._one_writer.acquire(timeout=WRITER_WAITS_S):
+            raise WaitedTooLong(f"the database has not taken an earlier write within {WRITER_WAITS_S:g} s")
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except IntegrityError:
+            raise  # the row's own fault
+        except SQLAlchemyError:
+            self._refused = True
+            raise
+        else:
+            self._refused = False
+        finally:
+            self._one_writer.release()
 
     def close(self) -> None:
         """Gives the database's connections back."""
         self._engine.dispose()
 
     def ready(self) -> bool:
-        """Whether the database answers now."""
+        """Whether the database answers now, and takes rows; after one that it did not take, one is tried."""
         try:
+            if self._refused:
+                with self.writing() as connection:  # nobody ever sees this row
+                    connection.execute(insert(LEAVES).values(call_id="", stage="entered", leaf=""))
+                    connection.execute(delete(LEAVES).where(LEAVES.c.call_id == ""))
             with self._engine.connect() as connection:
                 connection.execute(text("SELECT 1"))
         except SQLAlchemyError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -308,3 +309,38 @@ async def test_a_call_that_ended_while_the_front_was_away_is_closed_as_its_hall_
     assert house.row(call_id).ended_at is None, "a hall is missing, and may have it"
     await house.closing.tidy(1)
     assert await house.says(call_id) == "transferred"
+
+
+# ── Redis was away, or the clock was set ─────────────────────────────────────────────────────────────
+
+
+async def test_a_call_that_was_not_refreshed_lives_as_long_as_a_hall_has_it(house: House) -> None:
+    """So it looks when Redis was away for a minute, or the clock was set forward by one."""
+    call_id, gone = await house.call(), await house.call()
+    await house.sessions._read.zadd(LIVE, dict.fromkeys((call_id, gone), time.time() - 60))
+    assert set(await house.sessions.stale()) == {call_id, gone}
+    house.hall.fails = RpcTimeout("nobody answers")
+    await house.closing.tidy(1)
+    assert house.row(call_id).ended_at is None, "a hall that is slow may have it"
+    house.hall.fails = None
+    del house.hall.has[gone]
+    await house.closing.tidy(1)
+    assert house.row(call_id).ended_at is None
+    assert house.routing.calls[call_id].call_id == call_id, "its grant can be renewed"
+    assert await house.says(gone) == "failed: its hall died"
+
+
+@pytest.mark.parametrize("by_s", [3600.0, -3600.0])
+async def test_a_clock_that_is_set_changes_no_calls_length(
+    house: House, monkeypatch: pytest.MonkeyPatch, by_s: float
+) -> None:
+    call_id = await house.call()
+    wall = time.time
+    monkeypatch.setattr(time, "time", lambda: wall() + by_s)
+    house.routing.adopt((LiveCall("adopted", house.routing.calls[call_id].route, wall(), "talking"),), HERE)
+    assert 0 <= house.routing.calls[call_id].lasted_s < 60
+    assert house.routing.calls["adopted"].lasted_s >= 0
+    await house.closing.closed(CallClosed(call_id, CallEnding(End.CALLER), ()))
+    said = house.closing._metrics.expose().decode()
+    (total,) = re.findall(r"^voicegate_call_seconds_sum ([-\d.e]+)", said, re.MULTILINE)
+    assert 0 <= float(total) < 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.codec import to_json
 from gateway.ipc.envelope import Ask, Message
 from gateway.ipc.hall_messages import CallOffer, EndCall, LiveCall, SpokenUnder
+from gateway.store.call_search import CallSearch
 from gateway.store.registry import CALLS, CallRow, PayloadTaken, Registry, RegistryError
 from watermark.keys import MarkKey
 from watermark.payload import call_payload
@@ -333,6 +335,37 @@ async def test_a_registry_that_takes_no_row_takes_no_call(desk: Desk, monkeypatc
     refusal = await desk.refused()
     assert refusal.status == 503
     assert "disk" not in refusal.reason, "what is wrong inside is not the caller's business"
+
+
+async def test_a_registry_that_does_not_answer_refuses_in_time_and_leaves_nothing_open(
+    desk: Desk, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(module, "ENTERED_WITHIN_S", 0.1)
+    enter, close = desk.registry.enter, desk.registry.close_call
+    answers, entered, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def frozen(row: CallRow) -> CallRow:
+        answers.wait()
+        found = enter(row)
+        entered.set()
+        return found
+
+    def closes(*call: Any) -> str:
+        stands = close(*call)
+        closed.set()
+        return stands
+
+    monkeypatch.setattr(desk.registry, "enter", frozen)
+    monkeypatch.setattr(desk.registry, "close_call", closes)
+    refusal = await desk.refused()
+    assert (refusal.status, refusal.reason) == (503, "the call registry takes no calls")
+    assert desk.routing.calls == {}
+    answers.set()
+    await asyncio.to_thread(entered.wait)
+    await asyncio.to_thread(closed.wait)  # by the thread that nobody waits for
+    assert desk.open_rows() == []
+    (row,) = desk.registry.find(CallSearch())
+    assert row.how == "refused: it was entered too late"
 
 
 async def test_a_payload_that_is_taken_is_made_anew(desk: Desk, monkeypatch: Any) -> None:

@@ -9,13 +9,17 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from gateway.errors import StartError
-from gateway.store.registry import CallRow, PayloadTaken, Registry, RegistryError
+from gateway.store import registry as module
+from gateway.store.registry import LEAVES, CallRow, PayloadTaken, Registry, RegistryError
+from tests.full_disk import full_disk
 
 NUMBERS = itertools.count(1)
 
@@ -169,6 +173,44 @@ def test_a_database_that_goes_away_is_an_error_without_sql(tmp_path: Path) -> No
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
     registry.close()
+
+
+def test_a_disk_that_takes_no_row_is_no_registry_that_is_ready(tmp_path: Path) -> None:
+    registry = Registry.open(f"sqlite:///{tmp_path}/calls.db")
+    registry.enter(row(call_id="before"))
+    with full_disk():
+        with pytest.raises(RegistryError, match="was not entered: disk I/O error"):
+            registry.enter(row(call_id="meanwhile"))
+        assert not registry.ready(), "it can be read, and takes nothing"
+        assert registry.count() == 1
+        assert not registry.ready()
+    assert registry.ready(), "it is tried, so nobody need call before it is ready again"
+    registry.enter(row(call_id="after"))
+    with registry.engine.connect() as plain:
+        leaves = plain.execute(select(LEAVES.c.call_id).order_by(LEAVES.c.leaf_id)).scalars().all()
+    assert leaves == ["before", "after"], "nothing is left of what was tried"
+    registry.close()
+
+
+def test_a_row_that_is_refused_for_its_own_sake_is_no_fault_of_the_database(registry: Registry) -> None:
+    call = row()
+    registry.enter(call)
+    with pytest.raises(PayloadTaken):
+        registry.enter(call)
+    assert not registry._refused
+
+
+def test_a_write_waits_for_one_that_hangs_no_longer_than_for_another_process(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WRITER_WAITS_S", 0.05)
+    hangs = registry.writing()
+    hangs.__enter__()
+    with ThreadPoolExecutor(1) as pool, pytest.raises(RegistryError, match="not taken an earlier write"):
+        pool.submit(registry.enter, row()).result()
+    hangs.__exit__(None, None, None)
+    registry.enter(row())
+    assert registry.ready()
 
 
 @pytest.mark.parametrize(
