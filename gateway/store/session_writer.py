@@ -37,6 +37,8 @@ WRITER_TTL_S: Final = 3600
 """How long Redis remembers a writer's last batch: longer than any retry after a lost answer."""
 PASSING: Final = (BusyLoadingError, MasterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
 """Refusals that a later try may not meet."""
+PASSING_WORDS: Final = ("MISCONF", "NOREPLICAS")
+"""What others of them begin with: Redis' own disk is full; its replicas are away."""
 
 log = structlog.get_logger("sessions")
 
@@ -127,7 +129,7 @@ class Writer:
             try:
                 await self._write()
             except (RedisError, OSError, TimeoutError) as error:
-                if isinstance(error, ResponseError) and not isinstance(error, PASSING):
+                if isinstance(error, ResponseError) and not _passes(error):
                     self._split(error)
                     continue
                 self._note_down(error)
@@ -169,7 +171,7 @@ class Writer:
         try:
             return bool(await self._redis.get(self._key) == str(self._number))
         except ResponseError as error:
-            if isinstance(error, PASSING):
+            if _passes(error):
                 raise
             return False  # somebody made something else of the key; what is set there next is ours again
 
@@ -185,7 +187,7 @@ class Writer:
 
     def _refused(self, command: Command, error: Exception) -> None:
         self.lost += 1
-        log.error("sessions.refused", command=command[:2], error=str(error))
+        log.error("sessions.refused", command=command[:2], error=_said(error))
 
     def _rest(self) -> None:
         if not self._waiting:
@@ -194,7 +196,8 @@ class Writer:
 
     def _note_down(self, error: Exception) -> None:
         self._down = True
-        self._watch.failed("sessions", error)
+        told = type(error)(_said(error)) if isinstance(error, ResponseError) else error
+        self._watch.failed("sessions", told)
 
     def _note_up(self) -> None:
         self._down = False
@@ -202,3 +205,14 @@ class Writer:
         if self._full and self.waiting < self._capacity:
             self._full = False
             log.warning("sessions.took_again", lost=self.lost)
+
+
+def _passes(error: ResponseError) -> bool:
+    """Whether a later try may not meet this refusal."""
+    return isinstance(error, PASSING) or _said(error).startswith(PASSING_WORDS)
+
+
+def _said(error: Exception) -> str:
+    """What Redis said, without the command that redis-py puts before it: that may hold a caller's words."""
+    _, annotated, said = str(error).rpartition(" caused error: ")
+    return said.lstrip("('\"").rstrip(",)'\"") if annotated else said

@@ -38,9 +38,11 @@ class Valkey:
         self.url = f"unix://{self.socket}"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, *, outlives_full_disk: bool = False) -> None:
+        """`outlives_full_disk`: it ignores SIGXFSZ, as this process does (`tests/full_disk.py`)."""
         argv = redis_server.command(self.socket, self.folder / "data")
-        process = self.process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
+        restores = not outlives_full_disk
+        process = self.process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, restore_signals=restores)
         redis_server.wait_until_up(self.socket, lambda: process.poll() is None)
 
     def kill(self) -> None:

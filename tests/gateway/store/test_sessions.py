@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from consent.grants.redis_watch import RedisWatch
 from gateway.errors import StartError
@@ -20,6 +21,7 @@ from gateway.store.living_calls import LIVE, STALE_S
 from gateway.store.session_writer import Writer
 from gateway.store.sessions import Sessions
 from model.tasks import failures
+from tests.full_disk import full_disk
 from tests.gateway.conftest import Valkey, short_folder
 from tests.needs import HANGS_S
 from tests.slept import Slept
@@ -260,6 +262,34 @@ async def test_a_write_that_redis_refuses_spoils_no_other(valkey: Valkey, raw: A
     await asyncio.wait_for(writer.flush(), HANGS_S)
     assert await raw.lrange("list", 0, -1) == ["a", "d"]
     assert await writer.close(1) == 2
+
+
+async def test_a_redis_whose_disk_is_full_is_waited_for_and_nothing_is_lost(valkey: Valkey) -> None:
+    valkey.stop()
+    valkey.start(outlives_full_disk=True)
+    assert valkey.process is not None
+    sessions = await Sessions.open(valkey.url)
+    sessions.session("c1").opened(**FACTS)
+    await asyncio.wait_for(sessions.writer.flush(), HANGS_S)
+    with capture_logs() as logs:
+        with full_disk(valkey.process.pid):
+            for number in range(20):
+                sessions.session("c1").event("said", text=f"a secret {number}")
+                await asyncio.sleep(0.05)
+            while not sessions.writer.down:  # it notices when it appends to its file, once a second
+                sessions.session("c1").event("more")
+                await asyncio.sleep(0.05)
+            assert not await sessions.ready()
+            sessions.session("c1").state("talking")
+        await asyncio.wait_for(sessions.writer.flush(), HANGS_S)
+    assert sessions.writer.lost == 0
+    assert [line["event"] for line in logs] == ["redis.away", "redis.back"]
+    assert "MISCONF" in logs[0]["error"]
+    assert "secret" not in str(logs), "the log tells no words of a caller"
+    record = await sessions.get("c1")
+    assert record is not None
+    assert record.state == "talking"
+    assert await sessions.close() == 0
 
 
 async def test_what_cannot_be_written_at_the_end_is_counted(valkey: Valkey) -> None:
