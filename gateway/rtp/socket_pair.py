@@ -69,7 +69,11 @@ class SocketPair:
             rtp = _bound(address, port)
             if rtp is None:
                 continue
-            rtcp = _bound(address, port + 1)
+            try:
+                rtcp = _bound(address, port + 1)
+            except LineError:
+                rtp.close()
+                raise
             if rtcp is not None:
                 return cls(rtp, rtcp, port)
             rtp.close()
@@ -84,7 +88,10 @@ class SocketPair:
 def _bound(address: str, port: int) -> socket.socket | None:
     """None: the port is somebody else's."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    except OSError as error:  # no descriptor is left, or no memory
+        raise LineError(f"there is no socket for RTP: {error.strerror}") from None
     try:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != EVERYWHERE))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from gateway.rtp.call_media import CallMedia
 from gateway.rtp.media_pass import PACKETS_A_TURN, MediaPass
 from gateway.rtp.socket_pair import Arrival, SocketPair
 from gateway.rtp.source_latch import Stream
+from tests.few_descriptors import spare_descriptors
 from tests.gateway.line.line_harness import is_tone, tone
 from tests.gateway.rtp.rtp_script import agreed
 
@@ -212,6 +214,15 @@ def test_a_port_that_is_taken_is_passed_over() -> None:
         SocketPair.open("127.0.0.1", iter([first.port]))
     first.close()
     second.close()
+
+
+def test_without_a_descriptor_there_is_no_pair_and_nothing_is_kept() -> None:
+    with spare_descriptors(1):
+        for _ in range(3):
+            with pytest.raises(LineError, match="there is no socket for RTP: Too many open files"):
+                SocketPair.open("127.0.0.1", PORTS)
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    SocketPair.open("127.0.0.1", PORTS).close()
 
 
 def test_an_address_that_is_not_ours_is_said_to_be_so() -> None:
