@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import errno
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -20,6 +21,8 @@ T = TypeVar("T")
 
 PAUSES_S: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
 """Before a lasting task that failed is started again; the last one for good."""
+SPENT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""The machine, or the process' limits, gave no more: no fault of the code, so no traceback is told."""
 STEADY_S: Final = 30.0
 """A lasting task that ran this long starts its pauses anew."""
 
@@ -91,7 +94,10 @@ def watch_loop() -> None:
 
     def stray(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         message, error = str(context.get("message", "")), context.get("exception")
-        if isinstance(error, BaseException):
+        if isinstance(error, OSError) and error.errno in SPENT:  # said each second while it lasts
+            failures["loop"] += 1
+            log.error("resources.spent", message=message, error=error.strerror)
+        elif isinstance(error, BaseException):
             failed("loop", error, message=message)
         else:
             log.warning("loop.odd", message=message)

@@ -51,6 +51,10 @@ class HouseLoop(asyncio.SelectorEventLoop):
     def wall(self) -> float:
         return self.clock.now + self._off
 
+    def set_wall(self, by_s: float) -> None:
+        """Somebody sets the machine's clock: `wall` and `time.time` jump, `time` does not."""
+        self._off += by_s
+
     def run_forever(self) -> None:
         with mock.patch.multiple(time, monotonic=self.time, time=self.wall):
             super().run_forever()
