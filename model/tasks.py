@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import errno
+import os
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -21,8 +22,13 @@ T = TypeVar("T")
 
 PAUSES_S: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
 """Before a lasting task that failed is started again; the last one for good."""
-SPENT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+SPENT: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+)
 """The machine, or the process' limits, gave no more: no fault of the code, so no traceback is told."""
+SPENT_SAID_S: Final = 10.0
+NO_MEMORY: Final = 12
+"""Exit status: `ENOMEM`."""
 STEADY_S: Final = 30.0
 """A lasting task that ran this long starts its pauses anew."""
 
@@ -86,23 +92,49 @@ class Tasks:
 def failed(name: str, error: BaseException, **facts: Any) -> None:
     """Logs and counts the failure of the task of that name."""
     failures[name] += 1
-    log.error("task.failed", task=name, error=f"{type(error).__name__}: {error}", exc_info=error, **facts)
+    if not (isinstance(error, OSError) and error.errno in SPENT):
+        facts["exc_info"] = error
+    log.error("task.failed", task=name, error=f"{type(error).__name__}: {error}", **facts)
 
 
-def watch_loop() -> None:
-    """Counts what the running loop would only print: errors of callbacks, and of tasks begun elsewhere."""
+def watch_loop(*, outlives_memory: bool = False) -> None:
+    """Counts what the running loop would only print: errors of callbacks, and of tasks begun elsewhere.
 
-    def stray(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    A process whose callbacks find no memory hears and answers nobody any more: it ends at once, with status
+    `NO_MEMORY`, so that whoever keeps it starts another; unless it `outlives_memory`.
+    """
+
+    spent = _Spent()
+
+    def stray(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         message, error = str(context.get("message", "")), context.get("exception")
-        if isinstance(error, OSError) and error.errno in SPENT:  # said each second while it lasts
-            failures["loop"] += 1
-            log.error("resources.spent", message=message, error=error.strerror)
+        if isinstance(error, OSError) and error.errno in SPENT:
+            spent.note(loop.time(), message, error)
+        elif isinstance(error, MemoryError) and not outlives_memory:
+            log.critical("memory.spent", message=message)
+            os._exit(NO_MEMORY)  # tidying up takes memory too, and seconds in which its calls are silent
         elif isinstance(error, BaseException):
             failed("loop", error, message=message)
         else:
             log.warning("loop.odd", message=message)
 
     asyncio.get_running_loop().set_exception_handler(stray)
+
+
+class _Spent:
+    """Says that descriptors or memory are spent, once in `SPENT_SAID_S`: while no connection can be accepted,
+    asyncio says so 2,048 times a second."""
+
+    def __init__(self) -> None:
+        self._times = 0
+        self._said_at: float | None = None
+
+    def note(self, now: float, message: str, error: OSError) -> None:
+        self._times += 1
+        if self._said_at is None or now - self._said_at >= SPENT_SAID_S:
+            failures["loop"] += 1
+            log.error("resources.spent", message=message, error=error.strerror, times=self._times)
+            self._times, self._said_at = 0, now
 
 
 class _Ended(Exception):

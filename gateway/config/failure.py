@@ -8,6 +8,7 @@ failed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import signal
 import traceback
 from pathlib import Path
@@ -74,6 +75,8 @@ def told(path: Path, status: int) -> str:
 
 def ending(status: int) -> str:
     """What an exit status says; below zero it is the number of the signal that killed the process."""
+    if status == errno.ENOMEM:  # `model.tasks.NO_MEMORY`
+        return "no memory was left for it"
     if status >= 0:
         return f"it ended with status {status} and said nothing"
     try:

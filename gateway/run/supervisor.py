@@ -349,7 +349,7 @@ async def _run(supervisor: Supervisor, screen: Screen) -> int:
     def interrupted() -> None:
         (hurry if asked.is_set() else asked).set()
 
-    watch_loop()
+    watch_loop(outlives_memory=True)  # nobody would start another
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, interrupted)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
+import subprocess
+import sys
 import weakref
 
 import pytest
@@ -213,3 +216,51 @@ async def test_a_race_keeps_an_error_for_who_asks() -> None:
     assert lost is not None
     with pytest.raises(RuntimeError, match="boom"):
         lost.result()
+
+
+async def test_a_loop_without_descriptors_says_so_now_and_then_and_not_each_time() -> None:
+    tasks.watch_loop()
+    loop = asyncio.get_running_loop()
+    context = {
+        "message": "socket.accept() out of system resource",
+        "exception": OSError(errno.EMFILE, "no more"),
+    }
+    with capture_logs() as logs:
+        for _ in range(2048):
+            loop.call_exception_handler(context)
+    (line,) = logs
+    assert (line["event"], line["error"], line["log_level"]) == ("resources.spent", "no more", "error")
+    assert "exc_info" not in line, "it is no fault of the code"
+    assert tasks.failures == {"loop": 1}
+
+
+SPENDS = """
+import asyncio
+from model import json_log, tasks
+
+json_log.configure("me")
+
+def no_memory():
+    raise MemoryError
+
+async def main():
+    tasks.watch_loop(outlives_memory={outlives})
+    asyncio.get_running_loop().call_soon(no_memory)
+    await asyncio.sleep(0.05)
+    print("lives on")
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(("outlives", "status"), [(False, tasks.NO_MEMORY), (True, 0)])
+def test_a_process_whose_loop_finds_no_memory_ends_unless_nobody_would_start_another(
+    outlives: bool, status: int
+) -> None:
+    script = SPENDS.format(outlives=outlives)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)}
+    )
+    assert done.returncode == status
+    assert ("lives on" in done.stdout) is outlives
+    assert ("memory.spent" in done.stderr) is not outlives
