@@ -15,9 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
+import click
 import numpy as np
 
-from benchmarks import soak
+from benchmarks import fault_rows, soak
 from benchmarks.watermark import null as watermark_null
 from benchmarks.watermark.host_speech import HUMAN, PROMPTS, RATE_HZ, speech
 from watermark import examine
@@ -209,6 +210,27 @@ class Soak(Plain):
         return good, "; ".join(told)
 
 
+class Faults(Plain):
+    """Each fault of docs/faults.md is made to happen, with whole gateways where the table says so."""
+
+    what = "what a caller and an operator notice of each fault, and that it passes"
+
+    def steps(self) -> list[str]:
+        return [row.step for row in fault_rows.all_rows()]
+
+    def prove(self, step: str) -> Any:
+        (row,) = [row for row in fault_rows.all_rows() if row.step == step]
+        found = fault_rows.try_fault(row)
+        click.echo(fault_rows.printed(row, found))
+        return found
+
+    def result(self, found: Found) -> tuple[bool, str]:
+        passed = sum(each["passed"] for each in found.values())
+        failed = [f"{step}: {name}" for step, each in found.items() for name in each["failed"]]
+        told = f"{len(found)} faults, {passed} tests passed, {len(failed)} failed"
+        return not failed, told + "".join(f"; {name}" for name in failed)
+
+
 class _Suite(Plain, ABC):
     """Files of tests, each in a pytest of its own."""
 
@@ -279,4 +301,5 @@ PROOFS: Final[dict[str, LongProof]] = {
     "wheel": Wheel(),
     "steady": Steady(),
     "soak": Soak(),
+    "faults": Faults(),
 }
