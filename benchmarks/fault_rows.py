@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 ROOT: Final = Path(__file__).resolve().parents[1]
 PAGE: Final = ROOT / "docs" / "faults.md"
 WHO: Final = ("caller", "operator")
-_TEST: Final = re.compile(r"`(tests/[\w/]+\.py(?:::\w+)?)`")
+_TEST: Final = re.compile(r"`(tests/[\w/]+\.py(?:::\w+(?:\[\w+\])?)?)`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,7 @@ def try_fault(row: FaultRow) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "told.xml"
         words = ["-m", "pytest", *row.tests, "-q", "-m", "prove or not prove", f"--junitxml={told}"]
+        words += ["-o", "junit_family=xunit1"]  # the later one has no room for properties
         done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
         if not told.exists():
             return {"passed": 0, "failed": [f"pytest ended with {done.returncode}: {done.stderr[-300:]}"]}

@@ -11,7 +11,6 @@ import json
 import re
 import resource
 import secrets
-import shutil
 import socket
 import sqlite3
 import time
@@ -25,7 +24,7 @@ import pytest
 
 from gateway.cli.call_request import CallRequest
 from gateway.cli.testphone import place_calls
-from gateway.line.rough_line import RoughLine
+from gateway.phone.rough_line import RoughLine
 from tests.e2e.gateway_process import House
 from tests.few_descriptors import spare_descriptors
 from tests.full_disk import full_disk
@@ -44,7 +43,7 @@ called = ["talk"]
 do = [
   { verb = "answer" },
   { verb = "disclose", principal = "Lindens", language = "en" },
-  { verb = "converse", instructions = "Be brief.", greeting = "Hello.", silence_s = 60.0 },
+  { verb = "converse", instructions = "Be brief.", greeting = "Hello.", silence_s = 120.0 },
 ]
 
 [[route]]
@@ -69,11 +68,8 @@ Notice = Callable[[str, object], None]
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """One gateway, to which the tests of this module do harm by turns, and which is whole after each."""
     folder = tmp_path_factory.mktemp("faulty")
-    plans = folder / "data" / "dialplans"
-    plans.mkdir(parents=True)
-    (plans / "05-faults.toml").write_text(PLAN)
-    shutil.copy(DEMO, plans)
-    house = House(folder, narrow_lines=2, wide_lines=0, web_lines=1, rtp_port=RTP_PORT)
+    house = House(folder, sip_lines=2, narrow_calls=4, wide_calls=0, rtp_port=RTP_PORT)
+    house.plan(PLAN + DEMO.read_text())
     house.start()
     try:
         yield house
@@ -306,9 +302,10 @@ async def test_a_nat_that_gives_out_another_port_is_followed(
     answer = await calls(phone)
     phone.talk(tone(1000, rate_hz=8000))
     await phone.hears_loud(HANGS_S)
-    await phone.hears(1.2, HANGS_S)  # the line has looked where its sound comes from
     moved = metric(faulty, 'voicegate_alarms_total{kind="rtp moved"}')
+    before = phone._rtp
     await phone.move()
+    before.close()
     began = time.monotonic()
     await phone.hears(0.02, HANGS_S)
     took_s = time.monotonic() - began
@@ -318,7 +315,7 @@ async def test_a_nat_that_gives_out_another_port_is_followed(
     assert bye_from_elsewhere(faulty, phone, answer) == 200
     phone.to_tag = ""
     record_property("caller", f"a gap of {took_s:.2f} s")
-    record_property("operator", "alarm `rtp moved`")
+    record_property("operator", "`rtp.moved`, alarm `rtp moved`")
 
 
 def bye_from_elsewhere(house: House, phone: RawPhone, answer: Message) -> int:
@@ -360,13 +357,14 @@ async def test_without_a_port_a_call_is_refused_and_the_others_talk_on(
     refusals = len(faulty.events("call.refused"))
     with no_rtp_port():
         refused = await calls(await phones())
-        assert refused.status in (500, 503), refused.start
+        assert refused.status == 503, refused.start
         await hears_on(running)
     assert len(faulty.events("call.refused")) == refusals + 1
     await talks(await phones())
+    why = faulty.events("line.refused")[-1]["why"]
+    assert "of UDP ports is free" in why
     record_property("caller", f"{refused.status} {refused.reason}; in a call nothing")
-    why = [event["why"] for event in faulty.events("line.refused")]
-    record_property("operator", f"`call.refused`, {why}")
+    record_property("operator", f"`line.refused` ({why}), `call.refused`")
 
 
 # ── 15, 16: no descriptor, no memory is left ─────────────────────────────────────────────────────────
@@ -413,14 +411,16 @@ async def test_a_front_without_descriptors_says_so_and_takes_calls_all_the_same(
         with socket.create_connection(("127.0.0.1", faulty.http_port), HANGS_S):  # nobody gets in by HTTP
             await passes(faulty, lambda: bool(faulty.events("resources.spent")))
         answer = await calls(await phones())
-        assert answer.status == 200, "whatever it needs for a call is open"
+        assert answer.status in (200, 503), "what it needs for a call may be open"
         await asyncio.sleep(1.5)  # asyncio tries thousands of times meanwhile
         await hears_on(running)
     await passes(faulty, faulty.ready)
     told = told_since(faulty, mark)
     assert len(told) < 60, "it is said, and not said a thousand times"
     await talks(await phones())
-    record_property("caller", f"front: {answer.status} {answer.reason}; in a call nothing")
+    if answer.status != 200:
+        assert answer.headers.get("retry-after")
+    record_property("caller", f"front: {answer.status}; in a call nothing")
     record_property("operator", f"front: no HTTP; {warnings(told)}")
 
 

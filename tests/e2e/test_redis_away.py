@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import urllib.error
@@ -12,12 +13,26 @@ from typing import Any
 import pytest
 
 from gateway.cli.testphone import place_call
+from gateway.front.front import REAP_S
+from gateway.store.living_calls import STALE_S
 from tests.e2e.gateway_process import House, free_port
 from tests.gateway.conftest import Valkey, short_folder
+from tests.gateway.line.line_harness import tone
+from tests.gateway.line.rawphone import RawPhone
 
 pytestmark = pytest.mark.e2e
 
 PANEL = ("╭", "│", "╰")
+TALK = """
+[[route]]
+name = "talk"
+called = ["talk"]
+do = [
+  { verb = "answer" },
+  { verb = "disclose", principal = "Lindens", language = "en" },
+  { verb = "converse", instructions = "Be brief.", greeting = "Hello.", silence_s = 120.0 },
+]
+"""
 AWAY_S = 4.0
 """Long enough for a dozen tries of each part at the pace that they once had."""
 
@@ -71,3 +86,41 @@ def test_redis_away_is_a_line_when_it_goes_and_a_line_when_it_is_back(
         and not line["event"].startswith("redis.")
     ]
     assert others == [], "it is said once"
+
+
+@pytest.mark.prove
+@pytest.mark.long("a minute without Redis in a call, and what is tidied after it")
+async def test_a_call_lives_through_a_minute_without_redis_and_ends_as_its_caller_ends_it(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    with short_folder() as folder:
+        valkey = Valkey(folder)
+        valkey.start()
+        house = House(tmp_path, redis_url=valkey.url)
+        house.plan(TALK)
+        await asyncio.to_thread(house.start)
+        phone = await RawPhone(("127.0.0.1", house.sip_port), dials="talk").open()
+        phone.invite("")
+        assert (await phone.final()).status == 200
+        phone.acknowledge()
+        phone.talk(tone(1000, 0.0, rate_hz=8000))
+        (call,) = [call for call in house.calls() if call["state"] != "ended"]
+        valkey.kill()
+        await asyncio.sleep(STALE_S + 5)
+        await phone.hears(0.5, 1.5)
+        valkey.start()
+        await asyncio.to_thread(house.wait_for, "Redis", house.ready, 30)
+        await asyncio.sleep(REAP_S + 2)
+        await phone.hears(0.5, 1.5)
+        assert house.get(f"/api/calls/{call['call_id']}")["state"] != "ended"
+        await phone.hang_up()
+        phone.close()
+        ended = lambda: house.get(f"/api/calls/{call['call_id']}").get("how")  # noqa: E731
+        await asyncio.to_thread(house.wait_for, "its end", ended)
+        assert ended() == "caller hung up"
+        talkers = sorted({event["process"] for event in house.events("redis.back")})
+        await asyncio.to_thread(house.stop)
+        valkey.stop()
+    assert "Traceback" not in house.log_path.read_text()
+    record_property("caller", "nothing")
+    record_property("operator", f"`redis.away` and `redis.back` from {', '.join(talkers)}; part `redis`")

@@ -285,6 +285,18 @@ def test_a_nonce_that_is_none_is_stale_for_who_knows_the_password(digest: Digest
         assert digest.check([value.replace('"x"', '""')], "INVITE", "192.0.2.1")[0] is DigestVerdict.WRONG
 
 
+@pytest.mark.parametrize("by_s", [3600.0, -3600.0])
+def test_after_the_clock_was_set_who_knows_the_password_logs_in_once_more(
+    digest: Digest, monkeypatch: pytest.MonkeyPatch, by_s: float
+) -> None:
+    before = credentials(digest.challenges("192.0.2.1")[0])
+    wall = time.time
+    monkeypatch.setattr(time, "time", lambda: wall() + by_s)
+    assert digest.check([before], "INVITE", "192.0.2.1")[0] is DigestVerdict.STALE, "it asks nobody"
+    after = credentials(digest.challenges("192.0.2.1")[0])
+    assert digest.check([after], "INVITE", "192.0.2.1") == (DigestVerdict.OK, "alice")
+
+
 def test_counts_may_overtake_each_other_but_none_is_good_twice(digest: Digest) -> None:
     challenge = digest.challenges("192.0.2.1")[0]
     verdicts = {}

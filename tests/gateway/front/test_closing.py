@@ -20,7 +20,7 @@ from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import Ask, Message
 from gateway.ipc.hall_messages import CallClosed, CallOffer, EndCall, HallHealth, Health, LiveCall
 from gateway.store.living_calls import LIVE
-from gateway.store.registry import CallRow
+from gateway.store.registry import CallRow, RegistryError
 from gateway.store.sessions import Sessions
 from tests.gateway.conftest import Valkey
 from tests.gateway.front.test_routing import Desk
@@ -344,3 +344,23 @@ async def test_a_clock_that_is_set_changes_no_calls_length(
     said = house.closing._metrics.expose().decode()
     (total,) = re.findall(r"^voicegate_call_seconds_sum ([-\d.e]+)", said, re.MULTILINE)
     assert 0 <= float(total) < 60
+
+
+async def test_a_row_that_the_database_did_not_close_is_closed_later_in_the_same_words(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "UNKNOWN_FOR_S", -1.0)
+
+    def away(*_: object) -> str:
+        raise RegistryError("database is locked")
+
+    call_id = await house.call()
+    house.sessions.session(call_id).ended(CallEnding(End.CALLER))
+    await house.sessions.writer.flush()
+    del house.hall.has[call_id]
+    with monkeypatch.context() as locked:
+        locked.setattr(house.registry, "close_call", away)
+        await house.closing.closed(CallClosed(call_id, CallEnding(End.CALLER), ()))
+    assert house.row(call_id).ended_at is None
+    await house.closing.tidy(1)
+    assert await house.says(call_id) == "caller hung up"
