@@ -83,6 +83,7 @@ def _read(told: Path) -> dict[str, Any]:
 def printed(row: FaultRow, found: dict[str, Any]) -> str:
     """The row with what was noticed, as a line of a table."""
     noticed = found.get("noticed", {})
-    said = ["; ".join(dict.fromkeys(noticed.get(who, []))) or "as the tests assert" for who in WHO]
+    table = dict(zip(WHO, (row.caller, row.operator), strict=True))
+    said = ["; ".join(dict.fromkeys(noticed.get(who, []))) or f"asserted: {table[who]}" for who in WHO]
     failed = "".join(f", **{name} failed**" for name in found["failed"])
     return f"| {row.number} | {row.fault} | {said[0]} | {said[1]} | {found['passed']} passed{failed} |"
