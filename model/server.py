@@ -34,7 +34,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from consent import core_files
 from consent.errors import GrantRefused
 from consent.grants.grant import GrantVerifier, VoiceGrant
-from model import engines, events, json_log
+from model import engines, events, heap, json_log
 from model.address import is_local
 from model.api import Engine, Reference
 from model.errors import ClientGone, EngineBusy, EngineError, GrantSpent
@@ -324,6 +324,7 @@ async def serve(name: str, keys: Path, front: str | None, redis: str | None, **l
     token = engine_token()
     desk = ReferenceDesk(front, token)
     engine = await load(name)
+    heap.settle()
     # uvicorn raises a SIGTERM that it handled once more when it is done; by default that would end this
     # process before the engine has closed
     signal.signal(signal.SIGTERM, lambda *_: None)

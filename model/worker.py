@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import importlib
 import os
 import signal
@@ -19,7 +18,7 @@ from collections.abc import Coroutine
 from typing import Any, cast
 
 from consent import core_files
-from model import errors, json_log, own_process
+from model import errors, heap, json_log, own_process
 from model.api import Conversation, Engine, Limits
 from model.errors import EngineError, EngineLost
 from model.link import AHEAD, ENGINE, ROOM, Link, LinkAnswer, LinkAsk, LinkTell, Message, More, Output, Stop
@@ -90,8 +89,7 @@ class Worker:
     async def _load(self, factory: str) -> Limits:
         module, name = factory.split(":")
         engine: Engine = await getattr(importlib.import_module(module), name)()
-        gc.collect()
-        gc.freeze()  # weights and libraries stay: no collection need walk through them again
+        heap.settle()
         own_process.loaded()
         self._engine = engine
         return engine.limits

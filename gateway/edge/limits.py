@@ -52,9 +52,13 @@ class Bucket:
         self.left -= cost
         return True
 
+    def is_full(self, rate: float, burst: float) -> bool:
+        """Whether it has become like a new one."""
+        return self.left + (time.monotonic() - self.at) * rate >= burst
+
 
 class SourceRates:
-    """Buckets by whoever fills them; the one used longest ago is forgotten when there are too many."""
+    """Buckets by whoever empties them, until they are full again; of too many, the oldest goes."""
 
     def __init__(self, per_s: float) -> None:
         self._rate = per_s
@@ -64,12 +68,20 @@ class SourceRates:
     def takes(self, who: str, cost: float = 1.0) -> bool:
         bucket = self._buckets.get(who)
         if bucket is None:
+            self._forget_full()
             bucket = self._buckets[who] = Bucket(self._burst)
             if len(self._buckets) > MAX_SOURCES:
                 self._buckets.popitem(last=False)
         else:
             self._buckets.move_to_end(who)
         return bucket.take(self._rate, self._burst, cost)
+
+    def _forget_full(self) -> None:
+        while self._buckets:
+            who, bucket = next(iter(self._buckets.items()))
+            if not bucket.is_full(self._rate, self._burst):
+                return
+            del self._buckets[who]
 
 
 class Share:

@@ -76,7 +76,7 @@ class RefusedInvites:
             return False
         self._told[key] = now
         self._told.move_to_end(key)
-        if len(self._told) > REMEMBERED:
+        while len(self._told) > REMEMBERED or now - next(iter(self._told.values())) >= SAME_CALL_S:
             self._told.popitem(last=False)
         return True
 

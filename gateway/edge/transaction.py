@@ -112,6 +112,7 @@ class Served:
     def close(self) -> None:
         self._repeat.cancel()
         self._end.cancel()
+        self.sent = None  # it knows us, and two that know each other stay until the collector comes by
         self._forget()
 
 
@@ -193,14 +194,16 @@ class Sent:
 
     def fail(self) -> None:
         """No answer will come."""
+        answered = self._answered
         self.close()
         if not self.final:
             self.final = 408
-            self._answered(None)
+            answered(None)
 
     def close(self) -> None:
         self._repeat.cancel()
         self._limit.cancel()
+        self._answered, self._cancel = _unheard, _nothing  # both know what we were sent for, which knows us
         self._forget()
 
 
@@ -275,3 +278,7 @@ def _drop(table: dict[Any, Any], key: tuple[str, ...]) -> None:
 
 def _nothing() -> None:
     """What is left to do for a CANCEL that has been sent."""
+
+
+def _unheard(_: Response | None) -> None:
+    """Takes an answer that nobody waits for any more."""

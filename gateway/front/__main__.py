@@ -32,7 +32,7 @@ from gateway.store.refused_calls import RefusedCalls
 from gateway.store.registry import Registry
 from gateway.store.sessions import Sessions
 from gateway.store.sip_users import console_token
-from model import json_log
+from model import heap, json_log
 from model.tasks import watch_loop
 from watermark.keys import KeyRing, MarkKey
 
@@ -119,6 +119,7 @@ async def serve() -> None:
         except OSError as error:
             refused = ports.sip_port(conf, socket.SOCK_DGRAM).refusal(conf.host, error)
             raise StartError(refused) from None
+        heap.settle()
         async with asyncio.TaskGroup() as group:  # a page that fails ends the front, which then comes back
             group.create_task(_serve_on(http, listener, stop))
             structlog.get_logger("front").info("front.up", sip_port=conf.sip_port, http_port=conf.http_port)

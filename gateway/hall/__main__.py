@@ -19,7 +19,7 @@ from gateway.hall.calls.tick_pass import Floor
 from gateway.hall.dialogue.scribe import Scribe
 from gateway.hall.hall import Hall
 from gateway.store.sessions import Sessions
-from model import json_log
+from model import heap, json_log
 from model.client import EngineClient
 from model.ears import SOCKET_VARIABLE
 from model.ears.ears_client import Ears
@@ -59,6 +59,7 @@ async def serve(name: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await hall.start()
+    heap.settle()
     structlog.get_logger("hall").info("hall.up", name=name)
     await stop.wait()
     await hall.stop()

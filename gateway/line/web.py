@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import secrets
 import signal
@@ -55,7 +54,7 @@ from gateway.ipc.tick import RECEIVING, SENDING, UNDERRUN, SlotAudio
 from gateway.line import ice, webcall
 from gateway.line.opus import FRAME, RATE_HZ
 from gateway.line.webcall import CODEC, OfferError, WebCall
-from model import json_log
+from model import heap, json_log
 from model.tasks import Tasks, failures, watch_loop
 
 CAPACITY: Final = 8
@@ -351,8 +350,7 @@ async def _main(line: WebLine) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, line.stop)
-    gc.collect()
-    gc.freeze()  # what was imported stays; the collector need not walk it in the middle of a tick
+    heap.settle()
     await line.run()
 
 

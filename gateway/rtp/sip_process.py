@@ -7,7 +7,6 @@ and half of the calls go on when one of them dies. It knows no settings, whose l
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 from pathlib import Path
@@ -20,7 +19,7 @@ from gateway.errors import LineError, VoicegateError
 from gateway.rtp import g722
 from gateway.rtp.line_plan import PORTS_A_CALL, LinePlan
 from gateway.rtp.rtp_line import RtpLine
-from model import json_log
+from model import heap, json_log
 from model.tasks import watch_loop
 
 
@@ -36,8 +35,7 @@ async def run(plans: list[LinePlan]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
-    gc.collect()
-    gc.freeze()  # what was imported stays; the collector need not walk it in the middle of a tick
+    heap.settle()
     try:
         async with asyncio.TaskGroup() as running:
             for line in lines:
