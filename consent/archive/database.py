@@ -6,12 +6,34 @@ import os
 import sqlite3
 from functools import partial
 from pathlib import Path
+from typing import Any, Final
 from urllib.parse import quote
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
+
+CONNECTIONS: Final = 2
+"""Connections to a SQLite file that are kept; more are made for as long as they are needed. One writes."""
+CACHE_KB: Final = 512
+"""Pages of the file that one of them keeps: SQLite would keep 2 MB for each. The system has them anyway."""
+
+
+def sqlite_engine(url: URL, wait_s: float) -> Engine:
+    """An engine for a SQLite file that logs ahead (WAL); who writes waits so long for others who do."""
+    engine = create_engine(
+        url, connect_args={"timeout": wait_s}, pool_size=CONNECTIONS, max_overflow=16, pool_use_lifo=True
+    )
+    event.listen(engine, "connect", _settings)
+    return engine
+
+
+def _settings(connection: Any, _: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute(f"PRAGMA cache_size=-{CACHE_KB}")
+    cursor.close()
 
 
 def database_url(sql_url: str) -> URL:

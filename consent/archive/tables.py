@@ -32,12 +32,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from consent.archive.database import database_place, database_url, first_line
+from consent.archive.database import database_place, database_url, first_line, sqlite_engine
 from consent.errors import LedgerError
 
 SHRED_TRIES: Final = 25
 SHRED_WAIT_MS: Final = 200
 """How long each try waits for readers of the log. Writers wait with it, so it is short."""
+WAIT_S: Final = 10.0
+"""How long SQLite waits for another who writes."""
 WRITER_LOCK: Final = 0x766F6963
 """PostgreSQL's advisory lock that writers of the ledger hold until they commit."""
 
@@ -104,7 +106,7 @@ class Archive:
         try:
             if url.get_backend_name() == "sqlite":
                 _private_file(Path(url.database or ""))
-                engine = create_engine(url, connect_args={"timeout": 10.0})
+                engine = sqlite_engine(url, WAIT_S)
                 event.listen(engine, "connect", _sqlite_settings)
                 event.listen(engine, "begin", _sqlite_begin)
             else:
@@ -231,7 +233,6 @@ def _private_file(path: Path) -> None:
 def _sqlite_settings(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves, see `_sqlite_begin`
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA secure_delete=ON")  # an erased key is overwritten, not only unlinked
     cursor.close()
 

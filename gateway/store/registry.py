@@ -43,7 +43,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as WaitedTooLong
 from sqlalchemy.schema import CreateIndex
 
-from consent.archive.database import database_place, database_url, first_line, reading_engine
+from consent.archive.database import database_place, database_url, first_line, reading_engine, sqlite_engine
 from consent.ledger.call_leaf import Stage, call_leaf
 from gateway.errors import StartError, VoicegateError
 from gateway.store.call_search import CallSearch
@@ -143,6 +143,8 @@ PEER_SILENT_MS: Final = 5000
 """PostgreSQL's host is gone when it has acknowledged nothing for so long (`tcp_user_timeout`)."""
 REMEMBERED: Final = 100_000
 """Leaves that are remembered until they are sealed; of more, the table alone says what they were."""
+WAIT_S: Final = 5.0
+"""How long SQLite waits for another who writes."""
 READ_AT_ONCE: Final = 1000
 """Rows that are fetched together when many are read."""
 
@@ -196,7 +198,7 @@ class Registry:
         try:
             if url.get_backend_name() == "sqlite":
                 Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
-                engine = create_engine(url, connect_args={"timeout": 5.0})
+                engine = sqlite_engine(url, WAIT_S)
                 event.listen(engine, "connect", _sqlite_settings)
             else:
                 waits = {"connect_timeout": 3, "tcp_user_timeout": PEER_SILENT_MS}
@@ -393,7 +395,6 @@ class Registry:
 
 def _sqlite_settings(connection: Any, _: Any) -> None:
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")  # a mark must name its call even after a power cut
     cursor.close()
 

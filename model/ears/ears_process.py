@@ -28,7 +28,7 @@ import structlog
 from consent import core_files
 from consent.data_dir import default_data_dir
 from consent.models.model_files import models_dir
-from model import json_log
+from model import heap, json_log
 from model.api import RATE_HZ
 from model.ears.ear_messages import (
     EarMessage,
@@ -270,6 +270,7 @@ async def serve(path: Path, models: Path, *, until_stdin_ends: bool, languages: 
     with contextlib.suppress(FileNotFoundError):  # of one that was killed
         os.unlink(path)
     listener = await loop.create_unix_server(server.connection, str(path))
+    heap.settle()
     try:
         await over.wait()
     finally:

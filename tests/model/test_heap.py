@@ -37,7 +37,7 @@ def most_at_a_time(process: str) -> int:
 
 
 def test_a_process_that_has_settled_keeps_few_dead_objects() -> None:
-    assert most_at_a_time("settled") < 60_000
+    assert most_at_a_time("settled") < 30_000
 
 
 def test_one_that_has_not_keeps_a_quarter_as_many_as_it_loaded() -> None:
