@@ -22,7 +22,7 @@ FEWEST: Final = 6
 """Blocks without which nothing is said."""
 CONFIDENCE: Final = 0.99
 """That a slope is above its lower bound; and, on its own, below its upper one."""
-WARM_UP: Final = 0.2
+WARM_UP: Final = 0.3
 """Share of the run that is left out: what is made once is made then."""
 
 Verdict = Literal["steady", "unclear", "grows"]

@@ -3,23 +3,23 @@
 
 A whole gateway on 127.0.0.1 that records, writes down and marks; callers of three codecs who ask, interrupt,
 press keys, hold, leave a message, hang up at once, some with noise behind them and some on a line that loses
-packets. What the house uses is read all the while, and slopes are made of it (`benchmarks.slopes`): per call
-that ended for what is used, per minute for times. It ends with 1 when a slope is surely above what is
-allowed, or a process of the house was started again.
+packets. They come in waves; between two of them nobody calls, and what the house uses is read. Slopes are
+made of that (`benchmarks.slopes`): per call that ended for what is used, per minute for times. It ends with 1
+when a slope is surely above what is allowed, or a process of the house was started again. What a process has
+in use (`benchmarks.heap_watch`) tells a leak from a few minutes; what it weighs takes hundreds of calls.
 
 `--leak` has the hall keep so many bytes of each call (`benchmarks.soak_leak`): is it found?
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -27,7 +27,7 @@ from typing import Any, Final, Literal
 import click
 import numpy as np
 
-from benchmarks import house_meter, soak_leak
+from benchmarks import heap_watch, house_meter, soak_leak
 from benchmarks.slopes import Slope, slope
 from gateway.cli.call_reports import CallReport, summary
 from gateway.cli.call_request import Behind, CallRequest
@@ -38,10 +38,23 @@ from tests.e2e.gateway_process import House
 
 MEAN_S: Final = 8.0
 """About what a call takes."""
-EVERY_S: Final = 3.0
-"""Readings are so far apart."""
+WAVE: Final = 16
+"""Calls that come one after the other; when the last one is over, the house is read."""
+CROWD: Final = 24
+"""Those of the first waves, which come as much closer: what a house keeps for as many calls as it had at a
+time, it has by then."""
+CROWDED: Final = 2
+LEAST_WAVES: Final = 12
+"""Of fewer nothing can be said."""
+REST_S: Final = 2.0
+"""After a wave, before the house is read: what is written of calls is written."""
+TELLS_S: Final = 10.0
+"""How long the house's processes may take to say what they have in use."""
 WINDOW_S: Final = 300.0
 """Times are gathered over so long, or a tenth of a run that is shorter than ten of these."""
+
+INSIDE: Final = "inside"
+"""Where the house's processes tell what they have in use."""
 
 DIALPLAN: Final = """
 [[route]]
@@ -131,11 +144,15 @@ class Allowed:
 
     by: float
     per: Literal["call", "minute"] = "call"
+    after: int = 0
+    """of fewer calls it says nothing"""
 
 
 ALLOWED: Final[dict[str, Allowed]] = {
     "memory of redis": Allowed(64.0),
-    "memory of": Allowed(1.0),
+    "memory of": Allowed(1.0, after=600),
+    "heap of": Allowed(0.5),
+    "objects of": Allowed(10.0),
     "descriptors of": Allowed(0.01),
     "UDP ports": Allowed(0.01),
     "Redis": Allowed(64.0),
@@ -169,7 +186,28 @@ class Readings:
             series.append(values.get(name, math.nan))
 
 
-def of_processes(house: House, pids: dict[str, int]) -> dict[str, float]:
+def processes(house: House) -> dict[str, int]:
+    """By name the pids of a house."""
+    assert house.process is not None
+    return house.pids() | {"supervisor": house.process.pid}
+
+
+def in_use(house: House, pids: dict[str, int], number: int) -> dict[str, float]:
+    """The gauges of what its processes say of themselves when asked for the `number`th time."""
+    folder, values = house.folder / INSIDE, dict[str, float]()
+    heap_watch.ask(folder, number)
+    waiting = {name: pid for name, pid in pids.items() if heap_watch.tells(folder, pid)}
+    until = time.monotonic() + TELLS_S
+    while waiting and time.monotonic() < until:
+        time.sleep(heap_watch.LOOK_S)
+        for name, pid in list(waiting.items()):
+            if (told := heap_watch.told(folder, pid, number)) is not None:
+                values[f"heap of {name}, kB"], values[f"objects of {name}"] = told
+                del waiting[name]
+    return values
+
+
+def gauges(house: House, pids: dict[str, int]) -> dict[str, float]:
     """The gauges of a house at this moment."""
     values: dict[str, float] = {}
     for name, pid in pids.items():
@@ -180,20 +218,6 @@ def of_processes(house: House, pids: dict[str, int]) -> dict[str, float]:
     values["SQL, kB"] = house_meter.sql_kb(house)
     values["log, kB"] = house_meter.log_kb(house)
     return values
-
-
-def watch(house: House, over: threading.Event, ended: Callable[[], int]) -> Readings:
-    """Reads every `EVERY_S` until it is over."""
-    assert house.process is not None
-    readings = Readings()
-    first = house.pids() | {"supervisor": house.process.pid}
-    while not over.wait(EVERY_S):
-        pids = house.pids() | {"supervisor": house.process.pid}
-        readings.restarted += [
-            name for name, pid in first.items() if pids.get(name) != pid and name not in readings.restarted
-        ]
-        readings.note(ended(), of_processes(house, pids))
-    return readings
 
 
 def windows(reports: Sequence[CallReport], window_s: float) -> dict[str, tuple[list[float], list[float]]]:
@@ -279,7 +303,11 @@ def judged(readings: Readings, reports: Sequence[CallReport], window_s: float) -
     """Slopes of all that was read."""
     used = {name: (readings.ended, series) for name, series in sorted(readings.gauges.items())}
     times = windows(reports, window_s)
-    made = [SoakedGauge(name, slope(*points, "lowest"), allowed(name)) for name, points in used.items()]
+    calls = readings.ended[-1] if readings.ended else 0.0
+    made = [
+        SoakedGauge(name, slope(*points, "lowest") if calls >= allowed(name).after else None, allowed(name))
+        for name, points in used.items()
+    ]
     made += [SoakedGauge(name, slope(*points, "mean"), allowed(name)) for name, points in times.items()]
     series = {name: {f"{allowed(name).per}s": x, "readings": y} for name, (x, y) in (used | times).items()}
     return Soaked(tuple(made), tuple(readings.restarted), summary(reports), series)
@@ -293,37 +321,38 @@ def fresh_house(folder: Path, at_once: int, leak_bytes: int) -> House:
         folder, sip_lines=2, narrow_calls=calls, wide_calls=calls, web_lines=0, dialplans=folder / "plans",
         invites_per_s=1000,
     )  # fmt: skip
-    if leak_bytes:
-        house.environ |= soak_leak.injected(folder / "leak", leak_bytes)
+    house.environ |= soak_leak.injected(folder / INSIDE, leak_bytes)
     house.start()
     return house
 
 
-def requests(house: House, seconds: float, at_once: int) -> list[CallRequest]:
-    """Calls that come evenly for so long, about `at_once` of them at a time."""
-    apart_s = MEAN_S / at_once
+def wave(house: House, at_once: int, number: int) -> list[CallRequest]:
+    """The calls of a wave, about `at_once` of them at a time; of the first waves, more."""
+    calls = CROWD if number < CROWDED else WAVE
     made = []
-    for number in range(max(1, round(seconds / apart_s))):
-        caller = dict(CALLERS[number % len(CALLERS)])
+    for at in range(calls):
+        caller = dict(CALLERS[at % len(CALLERS)])
         uri = house.uri.replace("demo", caller.pop("dials"))
-        made.append(CallRequest(uri, after_s=number * apart_s, **caller))
+        made.append(CallRequest(uri, after_s=at * MEAN_S / at_once * WAVE / calls, **caller))
     return made
 
 
 def soak(minutes: float, at_once: int = 8, leak_bytes: int = 0) -> Soaked:
-    """Runs it; blocks for so long."""
+    """Runs it; blocks for so long, or for `LEAST_WAVES`."""
+    reports: list[CallReport] = []
+    readings = Readings()
     with tempfile.TemporaryDirectory(prefix="voicegate-soak-") as name:
         house = fresh_house(Path(name), at_once, leak_bytes)
-        reports: list[CallReport] = []
-        over = threading.Event()
         try:
-            with ThreadPoolExecutor(1) as beside:
-                watching = beside.submit(watch, house, over, lambda: len(reports))
-                try:
-                    place_calls(requests(house, 60 * minutes, at_once), told=reports.append)
-                finally:
-                    over.set()
-                readings = watching.result()
+            first, until = processes(house), time.monotonic() + 60 * minutes
+            for number in itertools.count(1):
+                place_calls(wave(house, at_once, number - 1), told=reports.append)
+                time.sleep(REST_S)
+                pids = processes(house)
+                readings.note(len(reports), in_use(house, pids, number) | gauges(house, pids))
+                readings.restarted = [each for each, pid in first.items() if pids.get(each) != pid]
+                if time.monotonic() > until and number >= LEAST_WAVES:
+                    break
         finally:
             house.stop()
     return judged(readings, reports, min(WINDOW_S, 60 * minutes / 10))

@@ -1,7 +1,7 @@
 """A leak for `benchmarks.soak --leak`: a hall that keeps some bytes of each call.
 
-`injected` makes a folder for PYTHONPATH whose `sitecustomize` has this module lie in wait for the hall's. The
-product has no such setting.
+`injected` makes a folder for PYTHONPATH whose `sitecustomize` has this module lie in wait for the hall's, and
+each process tell what it has in use (`benchmarks.heap_watch`). The product has no such setting.
 """
 
 from __future__ import annotations
@@ -17,22 +17,35 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+from benchmarks import heap_watch
+
 BYTES_VARIABLE: Final = "SOAK_LEAK_BYTES"
 HALL: Final = "gateway.hall.hall"
 ROOT: Final = Path(__file__).resolve().parents[1]
 
 
+CUSTOM: Final = """
+from benchmarks import heap_watch, soak_leak
+
+heap_watch.begin()
+soak_leak.lie_in_wait()
+"""
+
+
 def injected(folder: Path, leak_bytes: int) -> dict[str, str]:
-    """What a house's environment needs, so that its halls leak so many bytes a call."""
+    """What a house's environment needs, so that its halls leak so many bytes a call (0: none), and all its
+    processes tell in `folder` what they have in use."""
     folder.mkdir()
-    (folder / "sitecustomize.py").write_text("from benchmarks import soak_leak\n\nsoak_leak.lie_in_wait()\n")
+    (folder / "sitecustomize.py").write_text(CUSTOM)
     paths = [str(folder), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {"PYTHONPATH": os.pathsep.join(paths), BYTES_VARIABLE: str(leak_bytes)}
+    more = {BYTES_VARIABLE: str(leak_bytes)} if leak_bytes else {}
+    return {"PYTHONPATH": os.pathsep.join(paths), heap_watch.FOLDER_VARIABLE: str(folder), **more}
 
 
 def lie_in_wait() -> None:
-    """Has the hall's module changed when this process imports it."""
-    sys.meta_path.insert(0, _Finder(int(os.environ[BYTES_VARIABLE])))
+    """Has the hall's module changed when this process imports it, if it is to leak."""
+    if (leak_bytes := int(os.environ.get(BYTES_VARIABLE, 0))) > 0:
+        sys.meta_path.insert(0, _Finder(leak_bytes))
 
 
 def leaking(make: Callable[..., Any], leak_bytes: int) -> Callable[..., Any]:

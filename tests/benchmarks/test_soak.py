@@ -6,18 +6,35 @@ import math
 import os
 import subprocess
 import sys
+import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from benchmarks import heap_watch
 from benchmarks.house_meter import descriptors, pss_anon_kb, udp_ports
 from benchmarks.proofs import Soak
-from benchmarks.soak import CALLERS, DIALPLAN, Readings, allowed, judged, windows
+from benchmarks.slopes import FEWEST, WARM_UP
+from benchmarks.soak import (
+    CALLERS,
+    CROWD,
+    DIALPLAN,
+    LEAST_WAVES,
+    MEAN_S,
+    WAVE,
+    Readings,
+    allowed,
+    judged,
+    wave,
+    windows,
+)
 from benchmarks.soak_leak import injected, leaking
 from gateway.cli.call_reports import CallReport
 from gateway.dialplan.dialplan import Dialplan
 from gateway.phone.phone_plan import TurnReport
+from tests.e2e.gateway_process import House
 
 
 def report(minute: float, latency_s: float) -> CallReport:
@@ -44,6 +61,12 @@ def test_what_grows_is_named_and_what_does_not_is_not() -> None:
     assert found.as_json()["gauges"]["descriptors of hall0"]["verdict"] == "steady"
     (line,) = [gauge.line() for gauge in found.gauges if gauge.name == "memory of hall0, kB"]
     assert line.startswith("grows      memory of hall0, kB a call: ")
+
+
+def test_what_a_process_weighs_says_nothing_of_few_calls() -> None:
+    found = judged(readings(2.0, calls=400), [], 300)
+    assert found.grown == []
+    assert found.as_json()["gauges"]["memory of hall0, kB"]["verdict"] == "too short"
 
 
 def test_answers_that_come_later_and_later_are_found() -> None:
@@ -94,6 +117,73 @@ def test_what_this_process_uses_is_read() -> None:
     assert descriptors(2**22 + 1) == []
 
 
+KEEPS = """
+import sys
+from benchmarks import heap_watch
+
+kept = []
+for line in sys.stdin:
+    rings = [[] for _ in range(1000)]
+    for ring in rings:
+        ring.append(ring)  # the collector's, not kept
+    kept += [bytearray(int(line)) for _ in range(100)]
+    print(*heap_watch.in_use(), flush=True)
+"""
+
+
+def test_what_a_process_has_in_use_is_told_to_the_kilobyte() -> None:
+    argv = [sys.executable, "-c", KEEPS]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        readings = []
+        for size in (2048, 2048, 0, 2048):
+            process.stdin.write(f"{size}\n")
+            process.stdin.flush()
+            kb, objects = process.stdout.readline().split()
+            readings.append((float(kb), int(objects)))
+        process.stdin.close()
+    (first, _), (full, some), (empty, more), (again, _) = readings
+    assert full - first == pytest.approx(100 * 2.05, abs=10)
+    assert empty - full == pytest.approx(0, abs=10)
+    assert more - some == pytest.approx(100, abs=30)
+    assert again - empty == pytest.approx(100 * 2.05, abs=10)
+
+
+def test_a_process_of_the_house_tells_it_when_it_is_asked_and_one_that_forks_does_not(tmp_path: Path) -> None:
+    folder = tmp_path / "inside"
+    script = "import time\nprint(flush=True)\ntime.sleep(60)"
+    environ = {**os.environ, **injected(folder, 0)}
+    with ExitStack() as running:
+        pids = []
+        for more in ([], [heap_watch.THREADLESS[0]]):
+            argv = [sys.executable, "-c", script, *more]
+            process = running.enter_context(subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE))
+            running.callback(process.kill)
+            assert process.stdout is not None
+            process.stdout.readline()
+            pids.append(process.pid)
+        assert [heap_watch.tells(folder, pid) for pid in pids] == [True, False]
+        assert [len(os.listdir(f"/proc/{pid}/task")) for pid in pids] == [2, 1]
+        for number in (1, 2):
+            assert heap_watch.told(folder, pids[0], number) is None
+            heap_watch.ask(folder, number)
+            while (found := heap_watch.told(folder, pids[0], number)) is None:
+                time.sleep(0.05)  # it looks into a file now and then
+            assert found[0] > 100
+            assert found[1] > 1000
+
+
+def test_each_wave_has_the_same_callers_and_the_first_ones_come_closer() -> None:
+    house = House(Path("/nowhere"))
+    first, last = wave(house, 8, 0), wave(house, 8, LEAST_WAVES)
+    assert (len(first), len(last)) == (CROWD, WAVE)
+    assert last == wave(house, 8, LEAST_WAVES + 1)
+    assert WAVE % len(CALLERS) == CROWD % len(CALLERS) == 0, "of each kind there are as many"
+    assert first[-1].after_s < last[-1].after_s + MEAN_S / 8
+    assert LEAST_WAVES * (1 - WARM_UP) >= FEWEST
+
+
 def test_the_leak_is_in_a_hall_that_is_started_so_and_in_no_other(tmp_path: Path) -> None:
     script = "from gateway.hall.hall import Hall; print(hasattr(Hall._make, '__wrapped__'))"
 
@@ -115,4 +205,6 @@ def test_the_proof_wants_the_leak_found_and_nothing_else() -> None:
     assert proof.result({plain: step, leaky: found})[0]
     assert not proof.result({plain: step, leaky: step})[0], "the leak was not found"
     assert not proof.result({plain: found, leaky: found})[0], "and something grows"
+    more = step | {"grown": ["heap of hall0, kB", "objects of front"]}
+    assert not proof.result({plain: step, leaky: more})[0], "with the leak something else grows"
     assert not proof.result({plain: step | {"restarted": ["hall0"]}, leaky: found})[0]

@@ -1,0 +1,89 @@
+"""What each Python process of a house has in use, told by a thread within it.
+
+What a process weighs (`house_meter.pss_anon_kb`) says little of a few minutes: pages that were given back lie
+there for the next one who asks, so a leak hides in them, and a process that only fills them seems to leak.
+Here is what is in use: glibc's bytes, and the objects that Python keeps in pools of its own, after the
+collector has run. `sitecustomize` has a process call `begin` (`benchmarks.soak_leak.injected`); the
+product has no such thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+FOLDER_VARIABLE: Final = "HEAP_WATCH"
+LOOK_S: Final = 0.2
+ASKED: Final = "asked"
+"""The file with the number of the question."""
+THREADLESS: Final = ("zygote", "redis_server")
+"""Who forks, and who becomes another program."""
+
+
+class _Mallinfo2(ctypes.Structure):
+    """`struct mallinfo2` of malloc.h."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks",
+            "keepcost",
+        )
+    )  # fmt: skip
+
+
+def in_use() -> tuple[float, int]:
+    """(kB of glibc's, objects of Python's small ones) after the collector has run. Raises `AttributeError`
+    where the C library does not tell."""
+    gc.collect()
+    mallinfo2 = ctypes.CDLL(None).mallinfo2
+    mallinfo2.restype = _Mallinfo2
+    told = mallinfo2()
+    return (told.uordblks + told.hblkhd) / 1024, sys.getallocatedblocks()
+
+
+def begin() -> None:
+    """Tells it whenever `ask` does, if this is a process that shall."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder and not any(name in word for word in sys.orig_argv for name in THREADLESS):
+        (Path(folder) / str(os.getpid())).write_text("0 0 0")
+        threading.Thread(target=_tell, args=(Path(folder),), name="heap-watch", daemon=True).start()
+
+
+def _tell(folder: Path) -> None:
+    answered = "0"
+    with contextlib.suppress(AttributeError, OSError):  # OSError: the run is over
+        while True:
+            time.sleep(LOOK_S)
+            asked = (folder / ASKED).read_text() if (folder / ASKED).exists() else answered
+            if asked == answered:
+                continue
+            answered, (kb, objects) = asked, in_use()
+            fresh = folder / f"{os.getpid()}.new"
+            fresh.write_text(f"{asked} {kb} {objects}")
+            fresh.rename(folder / str(os.getpid()))
+
+
+def ask(folder: Path, number: int) -> None:
+    """Has every process tell it once more; `number` is another one each time, from 1."""
+    fresh = folder / f"{ASKED}.new"
+    fresh.write_text(str(number))
+    fresh.rename(folder / ASKED)
+
+
+def tells(folder: Path, pid: int) -> bool:
+    """Whether it is a process that tells."""
+    return (folder / str(pid)).exists()
+
+
+def told(folder: Path, pid: int, number: int) -> tuple[float, float] | None:
+    """(kB, objects) as a process that tells answered question `number`; None: it has not yet."""
+    asked, kb, objects = (folder / str(pid)).read_text().split()
+    return (float(kb), float(objects)) if int(asked) == number else None
