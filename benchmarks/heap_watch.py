@@ -23,8 +23,8 @@ FOLDER_VARIABLE: Final = "HEAP_WATCH"
 LOOK_S: Final = 0.2
 ASKED: Final = "asked"
 """The file with the number of the question."""
-THREADLESS: Final = ("zygote", "redis_server")
-"""Who forks, and who becomes another program."""
+THREADLESS: Final = ("redis_server",)
+"""Who becomes another program."""
 
 
 class _Mallinfo2(ctypes.Structure):

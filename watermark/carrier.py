@@ -48,6 +48,8 @@ CODED_BITS: Final = 128
 """A group of 32 hops x 52 data bins carries each of the 128 coded bits in 13 bins, 200 Hz apart."""
 LAPS: Final = 4
 """Laps of the line whose rows a detector recognises: 4.4 hours of one call."""
+REMEMBERED: Final = 64
+"""Places and rows of calls that are remembered; to compute one takes some microseconds."""
 
 
 @lru_cache(maxsize=64)
@@ -110,16 +112,21 @@ def groups(places: NDArray[np.int64]) -> slice:
     return slice(skip, skip + max(0, len(places) - skip) // GROUP_HOPS * GROUP_HOPS)
 
 
-@lru_cache(maxsize=4_096)
+@lru_cache(maxsize=REMEMBERED)
 def entry(key: MarkKey, payload: int) -> int:
     """The place of the line at which a call with this payload begins. With a key that has an envelope layer,
     a call enters both lines at the same hop: where one layer is found, the other one lies."""
     if key.has_envelope:
-        return Cells(key.secret).entry(payload) * CELL_HOPS
+        return _cells(key.secret).entry(payload) * CELL_HOPS
     return _derived(key, b"entry", payload) % LINE_HOPS
 
 
-@lru_cache(maxsize=4_096)
+@lru_cache(maxsize=4)
+def _cells(secret: bytes) -> Cells:
+    return Cells(secret)
+
+
+@lru_cache(maxsize=REMEMBERED)
 def row(key: MarkKey, payload: int, lap: int) -> int:
     """The row of data chips that the call uses on its `lap`-th lap of the line."""
     return _derived(key, b"row%d" % lap, payload) % ROWS

@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 
 CONNECTIONS: Final = 2
 """Connections to a SQLite file that are kept; more are made for as long as they are needed. One writes."""
-CACHE_KB: Final = 512
+CACHE_KB: Final = 256
 """Pages of the file that one of them keeps: SQLite would keep 2 MB for each. The system has them anyway."""
 
 

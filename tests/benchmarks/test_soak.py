@@ -150,7 +150,7 @@ def test_what_a_process_has_in_use_is_told_to_the_kilobyte() -> None:
     assert again - empty == pytest.approx(100 * 2.05, abs=10)
 
 
-def test_a_process_of_the_house_tells_it_when_it_is_asked_and_one_that_forks_does_not(tmp_path: Path) -> None:
+def test_a_process_of_the_house_tells_it_when_it_is_asked_unless_it_becomes_another(tmp_path: Path) -> None:
     folder = tmp_path / "inside"
     script = "import time\nprint(flush=True)\ntime.sleep(60)"
     environ = {**os.environ, **injected(folder, 0)}

@@ -55,3 +55,10 @@ def test_entries_spread_over_the_line() -> None:
     entries = np.array([carrier.entry(KEY, payload) for payload in range(400)]) / carrier.LINE_HOPS
     assert len(set(entries)) > 395
     assert np.abs(np.histogram(entries, 4, (0, 1))[0] - 100).max() < 45
+
+
+def test_of_calls_that_were_few_places_are_remembered() -> None:
+    for payload in range(1_000):
+        carrier.call_chips(KEY, payload, code.encode(payload), HOPS[:32])
+    for remembered in (carrier.entry, carrier.row):
+        assert remembered.cache_info().currsize <= carrier.REMEMBERED

@@ -76,7 +76,7 @@ class Cells:
 
     def entry(self, payload: int) -> int:
         """The cell of the line at which a call with this payload begins."""
-        return _entry(self._entry, payload)
+        return int.from_bytes(hmac.digest(self._entry, payload.to_bytes(8), "sha256")[:8]) % LINE_CELLS
 
     def drawn(self, payloads: Payloads | int, blocks: Counters) -> Bytes:
         """The calls' own chips in these blocks of `CELLS_A_BLOCK` cells, which are counted along the line and
@@ -107,11 +107,6 @@ class Cells:
         pairs = drawn[np.arange(len(cells)), places % CELLS_A_BLOCK // 2]
         chips[:, CALL_BANDS] = _PAIRS[pairs, places & 1]
         return chips
-
-
-@lru_cache(maxsize=4_096)
-def _entry(secret: bytes, payload: int) -> int:
-    return int.from_bytes(hmac.digest(secret, payload.to_bytes(8), "sha256")[:8]) % LINE_CELLS
 
 
 @lru_cache(maxsize=16)

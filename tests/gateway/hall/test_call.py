@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from collections import Counter
 
 import pytest
 
 from gateway.dialplan import Answer, Converse, Hangup, Say
 from gateway.errors import RpcError
 from gateway.hall.calls.call import Call
+from gateway.hall.calls.call_ear import CallEar
+from gateway.hall.calls.tick_pass import Seat
+from gateway.hall.dialogue.memory import Memory
+from gateway.hall.dialogue.speech import Speech
 from gateway.hall.media.rate import CAPACITY
-from gateway.hall.parts.inbox import INBOX, Dtmf
+from gateway.hall.parts.inbox import INBOX, Dtmf, Inbox
+from gateway.hall.parts.playout import Item, Playout
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hall_messages import CallClosed, Drain, EndCall, Health
 from gateway.ipc.line_messages import AnswerCall, CallLeft
@@ -244,3 +251,22 @@ async def test_nothing_of_a_hundred_calls_is_left(house: House) -> None:
     assert len(asyncio.all_tasks()) == before
     assert all(session.closed for session in house.engine.sessions)
     assert not any(session._tasks for session in house.engine.sessions)
+
+
+def parts_there() -> Counter[str]:
+    """Parts of calls that something holds, by kind."""
+    gc.collect()
+    parts = (Call, Seat, CallEar, Speech, Playout, Inbox, Item, Memory)
+    return Counter(type(one).__name__ for one in gc.get_objects() if isinstance(one, parts))
+
+
+async def test_nothing_of_a_call_is_left_once_it_is_over(house: House) -> None:
+    before = parts_there()
+    for _ in range(5):
+        phone = await house.ring(Answer(), DISCLOSE, TALK)
+        await house.says("how can I help")
+        assert parts_there()["Call"] == before["Call"] + 1
+        await house.hang_up(phone)
+        await house.over(phone)
+    await asyncio.sleep(0.1)
+    assert parts_there() == before
