@@ -1,4 +1,4 @@
-"""A SQLite file keeps few connections and few pages in memory, however many ask at a time."""
+"""Of a SQLite file few connections and few pages are kept in memory, however many ask at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy.pool import QueuePool
 from consent.archive.database import CACHE_KB, CONNECTIONS, sqlite_engine
 
 
-def test_of_many_connections_two_are_kept(tmp_path: Path) -> None:
+def test_of_many_connections_one_is_kept(tmp_path: Path) -> None:
     engine = sqlite_engine(make_url(f"sqlite:///{tmp_path / 'voicegate.db'}"), 1.0)
     with contextlib.ExitStack() as busy:
         for _ in range(8):

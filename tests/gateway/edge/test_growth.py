@@ -35,7 +35,7 @@ def _no_collector() -> Iterator[None]:
 
 def kept() -> Counter[str]:
     """What there is of the edge's objects, by kind."""
-    return Counter(type(one).__name__ for one in gc.get_objects() if isinstance(one, KINDS))
+    return Counter(type(one).__name__ for one in gc.get_objects() if type(one) in KINDS)
 
 
 async def hung_up(exchange: Exchange, caller: Caller, line: Line) -> None:
