@@ -181,8 +181,8 @@ async def over_us(lines: list[Floats], recognise: Recognise) -> tuple[list[Notic
     for tick in range(ticks):
         now = (tick + 1) * FRAME_S
         narrow = block[:, tick * frame : (tick + 1) * frame]
-        judged = activity.judge(rows, narrow)
-        noise.doubt(rows, narrow, judged, [one.speaking for one in turns])
+        judged = activity.judge(rows, narrow, noise.hear(rows, narrow))
+        noise.doubt(rows, judged, [one.speaking for one in turns])
         for row, sound in enumerate(to_house.change(rows, narrow)):
             await ears[row].pass_(now)
             one, early = turns[row], words[row]
@@ -244,10 +244,13 @@ def noticed(lines: list[Floats], way: Way, *, we_talk: bool) -> tuple[list[Notic
         began = time.thread_time()
         heard = suppressed.change(rows, narrow) if way == "suppressed" else narrow
         cost_s += time.thread_time() - began
-        judged = activity.judge(rows, heard)
+        began = time.thread_time()
+        stirs = noise.hear(rows, narrow) if way == "with" else None
+        cost_s += time.thread_time() - began
+        judged = activity.judge(rows, heard, stirs)
         began = time.thread_time()
         if way == "with":
-            noise.doubt(rows, narrow, judged, [one.speaking for one in turns])
+            noise.doubt(rows, judged, [one.speaking for one in turns])
         cost_s += time.thread_time() - began
         for row, sound in enumerate(to_house.change(rows, narrow)):
             event = turns[row].hear(sound, judged.get(row), we_talk=we_talk)

@@ -24,7 +24,8 @@ from gateway.errors import RpcError
 from gateway.hall.calls.call import Call
 from gateway.hall.calls.call_maker import CallMaker, Past
 from gateway.hall.calls.load_gauge import EVERY_S, LoadGauge
-from gateway.hall.calls.tick_pass import Floor, Seat
+from gateway.hall.calls.seat import Seat
+from gateway.hall.calls.tick_pass import Floor
 from gateway.hall.calls.ticks import TickServer
 from gateway.hall.dialogue.memory import is_message
 from gateway.hall.dialogue.prompts import Prompts, render_all

@@ -25,7 +25,7 @@ from gateway.dialplan.routes import persons_voice
 from gateway.dialplan.verbs import fill
 from gateway.errors import RpcError
 from gateway.hall.calls.call_ear import CallEar
-from gateway.hall.calls.tick_pass import Seat
+from gateway.hall.calls.seat import Seat
 from gateway.hall.dialogue.call_notes import CallNotes
 from gateway.hall.dialogue.speech import Speech
 from gateway.hall.media.leg import FULL

@@ -146,6 +146,10 @@ class CallEar:
             self.last_sound = now
             return
         busy = self._playout.busy
+        if self.turns.idle(frame, judged):
+            if busy:
+                self.last_sound = now
+            return
         speech = self._speech
         words = self._words if speech.wants_words else None
         teller = speech if words is None else words

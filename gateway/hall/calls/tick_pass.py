@@ -3,7 +3,7 @@
 `Floor.turn` is the hot path: once for all ticks gathered in a few milliseconds it changes rates, judges
 speech, lets each call take its frame, pulls what each has to say, marks it, and answers the lines. No awaits,
 no locks, no logs in the ordinary case, numpy over all calls at once. An error of one call ends that call and
-no other. What the pass keeps of a call is its `Seat`, which nobody else writes.
+no other.
 
 Calls whose line sends us our own voice are heard after the pass, a few at a time and before the next one:
 taking an echo out costs more than all the rest, and no line waits for it.
@@ -17,25 +17,22 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 
-from gateway.hall.calls.call_ear import CallEar
+from gateway.hall.calls.seat import Seat, Seated
 from gateway.hall.calls.ticks import RATES_HZ, TickLine
-from gateway.hall.media.audio import FRAME_S, HOUSE_HZ, Floats, Rows, VoiceActivity
+from gateway.hall.media.audio import FRAME_S, Floats, Rows, VoiceActivity
 from gateway.hall.media.echo import Cancellers, EchoGuard
 from gateway.hall.media.inspector import Inspector
 from gateway.hall.media.key_tones import KeyTones
 from gateway.hall.media.noise import NoiseFloor
 from gateway.hall.media.rate import CAPACITY, Rate
 from gateway.hall.parts.clocks import Clocks
-from gateway.hall.parts.licence import Licence
-from gateway.hall.parts.playout import FRAME, Playout
+from gateway.hall.parts.playout import FRAME
 from gateway.ipc import tick
-from gateway.ipc.line_messages import KeyWay
 from watermark.carrier import HOPS_HZ
-from watermark.detect import Detection
 from watermark.frames import Frame, MarkedFrame, Silence
 from watermark.keys import MarkKey
 from watermark.mark import MarkerBank
@@ -73,81 +70,6 @@ class Counters:
     echo_looks: int = 0
     echo_frames_late: int = 0
     """that there was no time to take an echo out of"""
-
-
-@dataclass(slots=True, eq=False)
-class Seat:
-    """A call's place in every batched stage, and what the pass counts there."""
-
-    row: int
-    mark_slot: int
-    check: SelfCheck
-    """keeps what was sent, so that its mark can be looked for"""
-    echo: EchoGuard
-    """knows whether the caller's line sends us our own voice"""
-    rate: Rate | None = None
-    """the stages of the call's line; None until a line has the call"""
-    sending: bool = False
-    """the line plays what it is sent to the caller: the call is answered and not held"""
-    tail: bool = False
-    """the marker still holds the end of what was said"""
-    played_samples: int = 0
-    """played by the line since the call was seated, at the line's rate"""
-    played_seen: int | None = None
-    """the line's counter at its last tick; None before the first"""
-    underruns: int = 0
-    spoken_samples: int = 0
-    """marked and sent, 24 kHz"""
-    alarmed: bool = False
-    """a frame could not be marked, and the call was told"""
-
-    def aim(self, gain: float) -> None:
-        """The gain that the call's leg ramps to within its next frame."""
-        if self.rate is not None:
-            self.rate.legs.aim(self.row, gain)
-
-    def count_played(self, played: int, rate_hz: int) -> int:
-        """Takes the line's counter (uint32, its own rate) of our samples that it played; returns how many
-        that are since the call was seated, at 24 kHz."""
-        if self.played_seen is None:  # what it played before was of a hall that died
-            self.played_seen = played
-        self.played_samples += (played - self.played_seen) & 0xFFFFFFFF
-        self.played_seen = played
-        return self.played_samples * HOUSE_HZ // rate_hz
-
-
-class Seated(Protocol):
-    """What the pass needs of a call."""
-
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def seat(self) -> Seat: ...
-
-    @property
-    def ear(self) -> CallEar: ...
-
-    @property
-    def playout(self) -> Playout: ...
-
-    @property
-    def licence(self) -> Licence: ...
-
-    def press(self, digit: str, way: KeyWay) -> None:
-        """The caller pressed a key, and it came this way."""
-
-    def alarm(self, error: Exception) -> None:
-        """A frame could not be marked and went out as silence; told once a call."""
-
-    def hear_echo(self, delay_s: float) -> None:
-        """The call's line sends us our own voice; told whenever that is found, a few times a call at most."""
-
-    def miss_mark(self, verdict: Detection) -> None:
-        """What the call was sent does not carry its mark."""
-
-    def broke(self, where: str) -> None:
-        """An error of ours, inside an `except`."""
 
 
 class _Heard:
@@ -225,11 +147,7 @@ class Floor:
     def seat(self, call: Seated, line: str, number: int, rate_hz: int) -> None:
         """The call's sound comes on `line` under `number` from now on."""
         self._unseat(call.seat)
-        rate = self.rates[rate_hz]
-        call.seat.rate = rate
-        call.seat.played_seen = None
-        rate.reset(call.seat.row)
-        call.seat.echo.reset(rate_hz, call.seat.played_samples)
+        call.seat.move(self.rates[rate_hz])
         self._vad.reset(call.seat.row)
         self._noise.reset(call.seat.row)
         self._key_tones.reset(call.seat.row)
@@ -290,14 +208,13 @@ class Floor:
                     continue
                 seat = call.seat
                 flags = audio.flags
-                seat.sending = bool(flags & tick.SENDING)
-                if flags & tick.UNDERRUN:
-                    seat.underruns += 1
-                    self.counters.underruns += 1
+                self.counters.underruns += bool(flags & tick.UNDERRUN)
                 pcm = audio.pcm if len(audio.pcm) == whole else None
                 try:
-                    call.playout.played(seat.count_played(audio.played, stages.rate_hz))
-                    seat.echo.tick(seat.played_samples, nothing if pcm is None else pcm)
+                    heard_of_us = seat.tick(
+                        flags, audio.played, nothing if pcm is None else pcm, stages.rate_hz
+                    )
+                    call.playout.played(heard_of_us)
                     if pcm is None:
                         if flags & tick.TONES:
                             self._key_tones.miss(seat.row)
@@ -335,8 +252,9 @@ class Floor:
 
     def _judge(self, rows: Rows, narrow: Floats, speaking: Sequence[bool]) -> dict[int, float]:
         """Row -> probability of a caller's speech; none of what is noise. `speaking`: who is in a turn."""
-        judged = self._vad.judge(rows, narrow)
-        self._noise.doubt(rows, narrow, judged, speaking)
+        judged = self._vad.judge(rows, narrow, self._noise.hear(rows, narrow))
+        if judged:
+            self._noise.doubt(rows, judged, speaking)
         return judged
 
     def _doubt(self, call: Seated, likely: float | None) -> float | None:
@@ -430,14 +348,13 @@ class Floor:
                 except Exception:
                     call.broke("playout")
                     continue
-                if frame is None:
-                    if not seat.tail:
-                        resting.append(seat.mark_slot)
-                        continue
-                    seat.tail = False
+                if frame is not None:
+                    seat.talk()
+                elif seat.pause():
                     frame = QUIET
                 else:
-                    seat.tail = True
+                    resting.append(seat.mark_slot)
+                    continue
                 talking.append(call)
                 sound.append(frame)
                 places.append((slots, audio))
@@ -466,14 +383,13 @@ class Floor:
         for call, seat, frame, hop in zip(calls, seats, marked, hops, strict=True):
             if isinstance(frame, Exception):
                 self.counters.mark_alarms += 1
-                if not seat.alarmed:
-                    seat.alarmed = True
+                if seat.alarm():
                     call.alarm(frame)
                 frames.append(SILENCE)
             elif call.licence.muted is not None:
                 frames.append(SILENCE)
             else:
-                seat.spoken_samples += FRAME
+                seat.count_spoken(FRAME)
                 frames.append(frame)
                 if seat.check.heard(hop, frame.samples):
                     self.inspector.look(seat.check.take(), call.miss_mark, call.id)

@@ -7,6 +7,8 @@ us, whatever the judge says. On a quiet line any gap between two words is so qui
 WebRTC's suppressor before the judge does the contrary of what it is for: what it leaves of babble is more
 like one voice than babble was, and the judge takes it for speech more often (`benchmarks/noisy_lines.py`).
 
+Where nothing stirs, nobody would be believed, so the judge need not be asked (`VoiceActivity.judge`).
+
 Hot path: numpy over all calls at once; no locks, no logs.
 """
 
@@ -46,18 +48,24 @@ class NoiseFloor:
         self._quietest[:, row] = 0.0
         self._ticks[row] = 0
 
-    def doubt(self, rows: Rows, narrow: Floats, judged: dict[int, float], speaking: Sequence[bool]) -> None:
-        """Hears 20 ms of the calls in `rows`, float32 `(B, 160)` at 8 kHz, which are in their turns or not
-        (`speaking`), and takes back what `judged` (row -> probability of speech) says of those that are
-        hardly louder than their line."""
+    def hear(self, rows: Rows, narrow: Floats) -> NDArray[np.bool_]:
+        """Hears 20 ms of the calls in `rows`, float32 `(B, 160)` at 8 kHz; returns in which of them something
+        stirs: is so loud that somebody in their turn would be believed."""
         energy = KEEP * self._energy[rows] + np.einsum("ij,ij->i", narrow, narrow) + NOTHING
         self._energy[rows] = energy
         self._quietest[0, rows] = np.minimum(self._quietest[0, rows], energy)
         self._ticks[rows] += 1
         full = rows[self._ticks[rows] % LOOKS_BACK == 0]
-        self._quietest[1, full] = self._quietest[0, full]
-        self._quietest[0, full] = self._energy[full]
+        if len(full):
+            self._quietest[1, full] = self._quietest[0, full]
+            self._quietest[0, full] = self._energy[full]
+        return np.asarray(energy >= GOES_ON * self._quietest[:, rows].min(axis=0))
+
+    def doubt(self, rows: Rows, judged: dict[int, float], speaking: Sequence[bool]) -> None:
+        """Of the calls in `rows`, of which 20 ms were just heard, and which are in their turns or not
+        (`speaking`): takes back what `judged` (row -> probability of speech) says of those that are hardly
+        louder than their line."""
         least = np.where(speaking, GOES_ON, BEGINS) * self._quietest[:, rows].min(axis=0)
-        for row in rows[energy < least].tolist():
+        for row in rows[self._energy[rows] < least].tolist():
             if row in judged:
                 judged[row] = 0.0

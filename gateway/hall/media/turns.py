@@ -34,6 +34,8 @@ SOUNDS_S: Final = 0.06
 """Less than this since the last loud frame, and somebody sounds; the judge says so for .16 s more."""
 SAME_S: Final = 0.02
 """Engine and hall find the same end of the same sound, within a frame."""
+NO_SOUND: Final = np.zeros(round(HOUSE_HZ * FRAME_S), np.float32)
+"""20 ms in which nothing came."""
 MAX_TURN_S: Final = 60.0
 """Longest utterance an engine takes (the contract); a longer one is ended there."""
 
@@ -154,7 +156,7 @@ class Turns:
         turn; `knows_asides`: it will tell which words are nothing to stop for; `wordless_s`: so much of the
         turn, from its first sample, holds none."""
         self._wordless = wordless_s > 0.0 and self._length_s - self.rules.fresh_s <= wordless_s
-        sound = frame if frame is not None else np.zeros(round(HOUSE_HZ * FRAME_S), np.float32)
+        sound = frame if frame is not None else NO_SOUND
         if self.speaking:
             self._sound.append(sound)
             self._length_s += FRAME_S
@@ -169,6 +171,18 @@ class Turns:
         else:
             window_s = WINDOW_S
         return self._judge(judged, window_s, we_talk, early, knows_asides)
+
+    def idle(self, frame: Floats | None, judged: float | None) -> bool:
+        """As `hear`, where nobody is in a turn and none begins: most frames of most calls. False when that is
+        not so, and nothing was done."""
+        if self.speaking:
+            return False
+        if judged is not None:
+            if judged >= self.rules.off:
+                return False
+            self._run_s = 0.0
+        self._preroll.append(NO_SOUND if frame is None else frame)
+        return True
 
     def _weigh(self, sound: Floats) -> None:
         power = float(np.dot(sound, sound))

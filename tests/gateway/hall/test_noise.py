@@ -35,7 +35,8 @@ def believed(floor: NoiseFloor, sound: Floats, *, speaking: bool = True) -> np.n
     found = []
     for at in range(0, len(sound) - FRAME + 1, FRAME):
         judged = {3: 0.9}
-        floor.doubt(ROW, sound[None, at : at + FRAME], judged, [speaking])
+        floor.hear(ROW, sound[None, at : at + FRAME])
+        floor.doubt(ROW, judged, [speaking])
         found.append(judged[3] > 0.5)
     return np.array(found)
 
@@ -84,7 +85,8 @@ def test_each_call_has_a_noise_of_its_own() -> None:
     doubts = {3: 0, 5: 0}
     for at in range(0, len(voice) - FRAME + 1, FRAME):
         judged = dict.fromkeys(doubts, 0.9)
-        floor.doubt(both, np.stack((voice[at : at + FRAME], behind[at : at + FRAME])), judged, [True, True])
+        floor.hear(both, np.stack((voice[at : at + FRAME], behind[at : at + FRAME])))
+        floor.doubt(both, judged, [True, True])
         for row in doubts:
             doubts[row] += judged[row] == 0.0
     assert doubts[5] > 90

@@ -184,7 +184,7 @@ class Loudness:
     def reset(self, row: int) -> None:
         self._heard.pop(row, None)
 
-    def judge(self, rows: Any, block: Any) -> dict[int, float]:
+    def judge(self, rows: Any, block: Any, stirs: Any = None) -> dict[int, float]:
         judged = {}
         for row, sound in zip(rows.tolist(), block, strict=True):
             heard = np.concatenate([*self._heard.get(row, []), sound])
@@ -198,7 +198,7 @@ class Loudness:
 class Noiseless(NoiseFloor):
     """For phones that speak in tones: what never changes is taken for noise."""
 
-    def doubt(self, rows: Any, narrow: Any, judged: dict[int, float], speaking: Any) -> None:
+    def doubt(self, rows: Any, judged: dict[int, float], speaking: Any) -> None:
         pass
 
 
