@@ -67,3 +67,14 @@ class RateChanger:
         whole = np.concatenate((self._history[rows], block), axis=1)
         self._history[rows] = whole[:, self._in :]
         return whole @ self._kernel
+
+    def pass_by(self, rows: Rows, block: Floats) -> None:
+        """These calls' sound is not wanted at the other rate, but what comes after it may be."""
+        past = self._history.shape[1]
+        self._history[rows] = block[:, -past:]
+
+    def again(self, sound: Floats) -> Floats:
+        """`sound` float32 `(n + 1, from_hz * 0.02)`, frames of one call that follow each other -> the last n
+        at the other rate, as `change` would have made them; it does not touch any row."""
+        past = self._history.shape[1]
+        return np.concatenate((sound[:-1, -past:], sound[1:]), axis=1) @ self._kernel

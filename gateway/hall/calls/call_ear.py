@@ -128,6 +128,20 @@ class CallEar:
 
     # ── the hot path ─────────────────────────────────────────────────────────────────────────────────
 
+    def rests(self, judged: float | None, now: float, *, sending: bool) -> bool:
+        """Whether nobody needs the caller's 20 ms, and so they need not come to `hear`. The rest is as
+        there."""
+        if self._tap is not None:
+            return False
+        if not sending:
+            self.last_sound = now
+            return True
+        if not self.turns.rests(judged):
+            return False
+        if self._playout.busy:
+            self.last_sound = now
+        return True
+
     def hear(
         self,
         frame: Floats | None,
@@ -146,10 +160,6 @@ class CallEar:
             self.last_sound = now
             return
         busy = self._playout.busy
-        if self.turns.idle(frame, judged):
-            if busy:
-                self.last_sound = now
-            return
         speech = self._speech
         words = self._words if speech.wants_words else None
         teller = speech if words is None else words

@@ -23,26 +23,19 @@ import numpy as np
 
 from gateway.hall.calls.seat import Seat, Seated
 from gateway.hall.calls.ticks import RATES_HZ, TickLine
+from gateway.hall.calls.voice_pass import HOPS, VoicePass
 from gateway.hall.media.audio import FRAME_S, Floats, Rows, VoiceActivity
 from gateway.hall.media.echo import Cancellers, EchoGuard
-from gateway.hall.media.inspector import Inspector
 from gateway.hall.media.key_tones import KeyTones
 from gateway.hall.media.noise import NoiseFloor
 from gateway.hall.media.rate import CAPACITY, Rate
 from gateway.hall.parts.clocks import Clocks
-from gateway.hall.parts.playout import FRAME
 from gateway.ipc import tick
-from watermark.carrier import HOPS_HZ
-from watermark.frames import Frame, MarkedFrame, Silence
 from watermark.keys import MarkKey
 from watermark.mark import MarkerBank
 from watermark.pcm import float_from_bytes
 from watermark.selfcheck import SelfCheck
 
-HOPS: Final = round(FRAME_S * HOPS_HZ)
-"""The marker's hops in a frame."""
-QUIET: Final = np.zeros(FRAME, np.float32)
-SILENCE: Final = Silence(FRAME)
 SPEECH: Final = 0.5
 """Probability of speech from which a guard may look for an echo."""
 LOOKS: Final = 4
@@ -117,7 +110,6 @@ class Floor:
     ) -> None:
         self.counters = Counters()
         self.rates = {rate_hz: Rate(rate_hz) for rate_hz in RATES_HZ}
-        self.inspector = Inspector()
         self._bank = bank
         self._mark_key = mark_key
         self._vad = activity or VoiceActivity(CAPACITY)
@@ -131,6 +123,8 @@ class Floor:
         """echoes that may still be looked for in this turn"""
         self._free = list(range(CAPACITY - 1, -1, -1))
         self._on_line: dict[tuple[str, int], Seated] = {}
+        self._voices = VoicePass(bank, self._on_line)
+        self.inspector = self._voices.inspector
 
     def open_seat(self, payload: int, age_s: float = 0.0) -> Seat | None:
         """A seat for a call, whose marks carry `payload`; None when the hall is full.
@@ -183,7 +177,9 @@ class Floor:
                 ticks = [(line, waiting[depth]) for line, waiting in members if depth < len(waiting)]
                 self._listen(stages, ticks, now)
                 newest = [(line, waiting[depth]) for line, waiting in members if depth == len(waiting) - 1]
-                self._speak(stages, newest)
+                marked, alarms = self._voices.speak(stages, newest)
+                self.counters.marked_s += marked * FRAME_S
+                self.counters.mark_alarms += alarms
             for line, waiting in members:
                 line.count_late(len(waiting) - 1)
                 self.counters.late_ticks += len(waiting) - 1
@@ -218,7 +214,8 @@ class Floor:
                     if pcm is None:
                         if flags & tick.TONES:
                             self._key_tones.miss(seat.row)
-                        call.ear.hear(None, None, now, sending=seat.sending)
+                        if not call.ear.rests(None, now, sending=seat.sending):
+                            call.ear.hear(None, None, now, sending=seat.sending)
                         continue
                 except Exception:
                     call.broke("tick")
@@ -236,19 +233,45 @@ class Floor:
         self._echoing.extend(waiting)
         self.counters.frames += len(plain.calls) + sum(len(heard.calls) for heard in waiting)
         if plain.calls:
-            rows, sound = plain.rows(), plain.sound()
-            house = stages.to_house.change(rows, sound)
-            narrow = stages.narrow(rows, sound)
-            speaking = [call.ear.turns.speaking for call in plain.calls]
-            judged = self._judge(rows, narrow, speaking)
-            if plain.toned:
-                self._hear_keys(plain, narrow, judged)
-            for call, frame in zip(plain.calls, house, strict=True):
+            self._hear(plain)
+
+    def _hear(self, heard: _Heard) -> None:
+        """Some callers' 20 ms of one tick, as they came. Those in whose calls nobody says anything are only
+        judged: they need not be at another rate."""
+        rows, sound, stages = heard.rows(), heard.sound(), heard.stages
+        narrow = stages.narrow(rows, sound)
+        judged = self._judge(rows, narrow, [call.ear.turns.speaking for call in heard.calls])
+        if heard.toned:
+            self._hear_keys(heard, narrow, judged)
+        awake: list[tuple[int, Seated, float | None]] = []
+        for at, call in enumerate(heard.calls):
+            seat, ear = call.seat, call.ear
+            try:
+                likely = judged.get(seat.row)
+                if likely is not None and likely >= SPEECH:
+                    likely = self._doubt(call, likely)
+                rested = ear.turns.resting
+                if ear.rests(likely, heard.at, sending=seat.sending):
+                    continue
+                if rested:
+                    self._wake(call, stages)
+                awake.append((at, call, likely))
+            except Exception:
+                call.broke("hear")
+        if awake:
+            which = [at for at, _, _ in awake]
+            house = stages.to_house.change(rows[which], sound[which])
+            for (_, call, likely), frame in zip(awake, house, strict=True):
                 try:
-                    likely = self._doubt(call, judged.get(call.seat.row))
-                    call.ear.hear(frame, likely, now, sending=call.seat.sending)
+                    call.ear.hear(frame, likely, heard.at, sending=call.seat.sending)
                 except Exception:
                     call.broke("hear")
+        stages.to_house.pass_by(rows, sound)
+
+    def _wake(self, call: Seated, stages: Rate) -> None:
+        """The call's ear needs what came before these 20 ms, which nobody heard."""
+        turns = call.ear.turns
+        turns.wake(stages.to_house.again(call.seat.echo.heard_last(turns.preroll_frames + 1)))
 
     def _judge(self, rows: Rows, narrow: Floats, speaking: Sequence[bool]) -> dict[int, float]:
         """Row -> probability of a caller's speech; none of what is noise. `speaking`: who is in a turn."""
@@ -257,10 +280,10 @@ class Floor:
             self._noise.doubt(rows, judged, speaking)
         return judged
 
-    def _doubt(self, call: Seated, likely: float | None) -> float | None:
+    def _doubt(self, call: Seated, likely: float) -> float:
         """The probability of a caller's speech; none when what sounds like it is our own voice."""
         seat = call.seat
-        if likely is None or likely < SPEECH or not self._looks or not seat.echo.curious():
+        if not self._looks or not seat.echo.curious():
             return likely
         self._looks -= 1
         self.counters.echo_looks += 1
@@ -299,6 +322,8 @@ class Floor:
             if guard.deaf(late=late) and likely is not None:
                 likely = 0.0
             try:
+                if call.ear.turns.resting:
+                    self._wake(call, heard.stages)
                 if call.ear.tapped:
                     raw = heard.stages.to_house.change(rows[at : at + 1], sound[at : at + 1])[0]
                 call.ear.hear(house[at], likely, heard.at, sending=seat.sending, raw=raw)
@@ -322,79 +347,6 @@ class Floor:
         for row in rows[self._key_tones.sounding(rows)].tolist():
             if row in judged:
                 judged[row] = 0.0
-
-    def _speak(self, stages: Rate, ticks: list[tuple[TickLine, tick.Tick]]) -> None:
-        """Answers each line's newest tick with what its calls have to say."""
-        talking: list[Seated] = []
-        sound: list[Floats] = []
-        answers: list[tuple[TickLine, int, list[tick.SlotAudio]]] = []
-        # for each talking call, its line's answers and the slot it is in
-        places: list[tuple[list[tick.SlotAudio], tick.SlotAudio]] = []
-        # mark slots of calls that say nothing: their carriers' time goes on
-        resting: list[int] = []
-        seated = self._on_line
-        for line, packet in ticks:
-            slots: list[tick.SlotAudio] = []
-            answers.append((line, packet.seq, slots))
-            for audio in packet.slots:
-                call = seated.get((line.name, audio.call))
-                if call is None:
-                    continue
-                seat = call.seat
-                if not seat.sending:
-                    continue
-                try:
-                    frame = call.playout.pull()
-                except Exception:
-                    call.broke("playout")
-                    continue
-                if frame is not None:
-                    seat.talk()
-                elif seat.pause():
-                    frame = QUIET
-                else:
-                    resting.append(seat.mark_slot)
-                    continue
-                talking.append(call)
-                sound.append(frame)
-                places.append((slots, audio))
-        if talking:
-            frames = self._mark(talking, np.stack(sound))
-            rows = np.fromiter((call.seat.row for call in talking), np.intp, len(talking))
-            out = stages.legs.play(rows, frames)
-            for call, (slots, audio), pcm in zip(talking, places, out, strict=True):
-                call.seat.echo.ours.send(pcm)
-                slots.append(tick.SlotAudio(audio.call, audio.slot, tick.SENDING, 0, pcm.data.cast("B")))
-        if resting:
-            self._bank.rest(np.array(resting, np.intp), HOPS)
-        for line, seq, slots in answers:
-            line.answer(tick.pack(seq, slots))
-
-    def _mark(self, calls: list[Seated], block: Floats) -> list[Frame]:
-        """Marked frames; silence for a call that is muted or whose frame could not be marked."""
-        seats = [call.seat for call in calls]
-        slots = np.fromiter((seat.mark_slot for seat in seats), np.intp, len(seats))
-        hops = [self._bank.position(seat.mark_slot) for seat in seats]
-        try:
-            marked: Sequence[MarkedFrame | Exception] = self._bank.mark(slots, block)
-        except Exception as error:
-            marked = [error] * len(calls)
-        frames: list[Frame] = []
-        for call, seat, frame, hop in zip(calls, seats, marked, hops, strict=True):
-            if isinstance(frame, Exception):
-                self.counters.mark_alarms += 1
-                if seat.alarm():
-                    call.alarm(frame)
-                frames.append(SILENCE)
-            elif call.licence.muted is not None:
-                frames.append(SILENCE)
-            else:
-                seat.count_spoken(FRAME)
-                frames.append(frame)
-                if seat.check.heard(hop, frame.samples):
-                    self.inspector.look(seat.check.take(), call.miss_mark, call.id)
-        self.counters.marked_s += len(frames) * FRAME_S
-        return frames
 
     def snapshot(self) -> dict[str, float]:
         """Counters for the metrics."""

@@ -247,6 +247,15 @@ class EchoGuard:
         self._heard.append(pcm)
         self._looked += 1
 
+    def heard_last(self, ticks: int) -> Floats:
+        """The caller's sound of so many ticks before this one, float32 `(ticks, frame)` at the line's rate;
+        zeros before the first."""
+        heard = list(self._heard)[-1 - ticks : -1]
+        sound = np.zeros((ticks, self.ours.frame), np.float32)
+        if heard:
+            sound[ticks - len(heard) :] = float_from_bytes(b"".join(heard)).reshape(len(heard), -1)
+        return sound
+
     # ── is there an echo? ────────────────────────────────────────────────────────────────────────────
 
     def curious(self) -> bool:

@@ -18,6 +18,7 @@ words the clock decides, as it does for an engine that tells nothing.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -86,7 +87,8 @@ class Turns:
 
     def __init__(self, rules: TurnRules | None = None) -> None:
         self.rules = rules or TurnRules()
-        self._preroll: deque[Floats] = deque(maxlen=round(self.rules.preroll_s / FRAME_S))
+        self.preroll_frames = round(self.rules.preroll_s / FRAME_S)
+        self._preroll: deque[Floats] = deque(maxlen=self.preroll_frames)
         self._sound: list[Floats] = []
         self._speech_s = 0.0
         self._quiet_s = 0.0
@@ -106,6 +108,8 @@ class Turns:
         """The caller is in a turn (from onset to its end)."""
         self.counts = False
         """The turn has lasted long enough to be one."""
+        self.resting = False
+        """Nobody says anything, and the frames that were not heard for that are not in the preroll."""
 
     @property
     def duration_s(self) -> float:
@@ -172,17 +176,22 @@ class Turns:
             window_s = WINDOW_S
         return self._judge(judged, window_s, we_talk, early, knows_asides)
 
-    def idle(self, frame: Floats | None, judged: float | None) -> bool:
-        """As `hear`, where nobody is in a turn and none begins: most frames of most calls. False when that is
-        not so, and nothing was done."""
+    def rests(self, judged: float | None) -> bool:
+        """Whether nobody is in a turn and none begins, with what was judged of these 20 ms (None: nothing).
+        Then nobody needs to `hear` them: most frames of most calls."""
         if self.speaking:
             return False
         if judged is not None:
-            if judged >= self.rules.off:
-                return False
-            self._run_s = 0.0
-        self._preroll.append(NO_SOUND if frame is None else frame)
-        return True
+            self.resting = judged < self.rules.off
+            if self.resting:
+                self._run_s = 0.0
+        return self.resting
+
+    def wake(self, frames: Iterable[Floats]) -> None:
+        """Something stirs after a rest: `frames` (float32 `(480,)`) are what came before, the newest last."""
+        self.resting = False
+        self._preroll.clear()
+        self._preroll.extend(frames)
 
     def _weigh(self, sound: Floats) -> None:
         power = float(np.dot(sound, sound))

@@ -84,3 +84,13 @@ def test_silero_hears_a_person_and_not_silence_or_noise() -> None:
     assert max(judged[1]) < 0.5
     assert max(judged[2]) < 0.5
     assert VAD_WINDOW / VAD_HZ == 0.032
+
+
+def test_what_was_passed_by_is_made_afterwards_as_it_would_have_been() -> None:
+    sound = np.random.default_rng(1).standard_normal((20, 160)).astype(np.float32)
+    heard, passed, row = RateChanger(8_000, 24_000, 2), RateChanger(8_000, 24_000, 2), np.array([1])
+    made = np.stack([heard.change(row, frame[None])[0] for frame in sound])
+    for frame in sound[:18]:
+        passed.pass_by(row, frame[None])
+    np.testing.assert_allclose(passed.again(sound[2:18]), made[3:18], atol=1e-5)
+    np.testing.assert_allclose(passed.change(row, sound[None, 18])[0], made[18], atol=1e-5)

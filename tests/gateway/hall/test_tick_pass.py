@@ -145,3 +145,22 @@ async def test_counters_say_what_was_done(house: House) -> None:
     assert seen["frames"] >= 25
     assert seen["marked_s"] >= 0.5
     assert seen["mark_alarms"] == 0
+
+
+async def test_the_engine_gets_what_came_before_the_onset_of_a_call_that_rested(house: House) -> None:
+    phone = await house.ring(Answer(), Converse(instructions="x", greeting="hi", silence_s=60.0))
+    await house.until(lambda: phone.heard_s() > 0.3)
+    await house.until(lambda: not house.call(phone).playout.busy)
+    turns = house.call(phone).ear.turns
+    await house.until(lambda: turns.resting)
+    murmur = np.full(160 * 25, 0.01, np.float32)  # too soft to be speech for this judge
+    phone.play(murmur)
+    await asyncio.sleep(0.4)
+    assert turns.resting
+    phone.speak(1.0)
+    await house.until(lambda: house.engine.told("commit"))
+    sound = np.concatenate(house.engine.told("append"))
+    begins = int(np.flatnonzero(np.abs(sound) > 0.05)[0])
+    before = np.abs(sound[:begins])
+    assert begins / 24_000 > 0.15
+    assert before[240:-240].mean() == pytest.approx(0.01, rel=0.1)
