@@ -11,7 +11,7 @@ from gateway.config.settings import Settings
 from gateway.dialplan import Disclosure
 from gateway.hall.calls.call import AskFront, Call
 from gateway.hall.calls.call_ear import CallEar
-from gateway.hall.calls.tick_pass import Seat
+from gateway.hall.calls.seat import Seat
 from gateway.hall.dialogue.call_notes import CallNotes
 from gateway.hall.dialogue.memory import Item, Memory
 from gateway.hall.dialogue.prompts import Prompts

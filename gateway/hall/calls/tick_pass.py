@@ -276,7 +276,7 @@ class Floor:
     def _judge(self, rows: Rows, narrow: Floats, speaking: Sequence[bool]) -> dict[int, float]:
         """Row -> probability of a caller's speech; none of what is noise. `speaking`: who is in a turn."""
         judged = self._vad.judge(rows, narrow, self._noise.hear(rows, narrow))
-        if judged:
+        if any(judged.values()):
             self._noise.doubt(rows, judged, speaking)
         return judged
 

@@ -12,7 +12,7 @@ from gateway.dialplan import Answer, Converse, Hangup, Say
 from gateway.errors import RpcError
 from gateway.hall.calls.call import Call
 from gateway.hall.calls.call_ear import CallEar
-from gateway.hall.calls.tick_pass import Seat
+from gateway.hall.calls.seat import Seat
 from gateway.hall.dialogue.memory import Memory
 from gateway.hall.dialogue.speech import Speech
 from gateway.hall.media.rate import CAPACITY

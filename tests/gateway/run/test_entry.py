@@ -137,3 +137,21 @@ def test_a_crash_leaves_no_core_file(tmp_path: Path) -> None:
     status, said, lines = run(tmp_path, "crashes:main")
     assert (status, said) == (0, None)
     assert [line for line in lines if line.startswith("(")] == ["(0, 0) 0 0", "(0, 0) 0 False"]
+
+
+def test_no_process_of_the_gateway_loads_what_only_its_libraries_would_use(tmp_path: Path) -> None:
+    hall = [str(tmp_path / "hall.failed"), "gateway.hall.__main__:main", "--help"]
+    unused = ("rich", "pygments", "opentelemetry")
+    program = (
+        "import sys\n"
+        "from gateway.run import entry\n"
+        f"sys.argv[1:] = {hall}\n"
+        "assert entry.main() == 0\n"
+        "loaded = {name for name, module in sys.modules.items() if module is not None}\n"
+        "assert {'structlog', 'redis', 'httpx'} <= loaded\n"
+        f"print(sorted(name for name in loaded if name.partition('.')[0] in {unused}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=HANGS_S, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
