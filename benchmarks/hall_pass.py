@@ -229,7 +229,7 @@ async def measure(calls: int, a_line: int, passes: int, *, staged: bool) -> dict
         call = BenchCall(number, sent[begin:] + sent[:begin], ours, seat)
         line = lines[number // a_line]
         line.calls.append(call)
-        floor.seat(call, line.name, number, RATE_HZ)  # type: ignore[arg-type]  # `id` is a field here
+        floor.seat(call, line.name, number, RATE_HZ)
     stack = contextlib.ExitStack()
     watch = StageWatch(stack)
     if staged:

@@ -78,7 +78,7 @@ class VoicePass:
             frames, alarms = self._mark(talking, np.stack(sound))
             rows = np.fromiter((call.seat.row for call in talking), np.intp, len(talking))
             out = stages.legs.play(rows, frames)
-            raw, size = memoryview(out).cast("B"), 2 * out.shape[1]
+            raw, size = out.data.cast("B"), 2 * out.shape[1]
             for at, (call, (slots, audio), pcm) in enumerate(zip(talking, places, out, strict=True)):
                 call.seat.echo.ours.send(pcm)
                 said = raw[at * size : (at + 1) * size]
