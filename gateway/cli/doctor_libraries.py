@@ -19,7 +19,7 @@ from gateway.config import gpu, remedy
 from gateway.config.paths import model_files_dir
 from gateway.config.settings import Settings
 from gateway.errors import StartError
-from gateway.run.preflight import check_checkpoint
+from gateway.run.preflight import check_checkpoint, check_lines
 
 PROBE_S: Final = 60.0
 
@@ -50,6 +50,7 @@ def _broken(what: str, answer: dict[str, Any]) -> Diagnosis:
 
 def telephones(settings: Settings) -> Iterator[Diagnosis]:
     """Says how many calls telephones can have, and tries what of that is somebody else's."""
+    check_lines(settings)
     processes, narrow, wide = settings.sip_processes, settings.narrow_calls, settings.wide_calls
     total = processes * (narrow + wide)
     held = f"{processes} processes, each with {narrow} calls at 8 kHz and {wide} at 16 kHz: {total} calls"

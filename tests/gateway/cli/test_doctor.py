@@ -23,6 +23,7 @@ from gateway.config import remedy
 from gateway.config.paths import consent_dir
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import Settings
+from gateway.errors import StartError
 from tests.gateway.conftest import Valkey
 from watermark.keys import KeyRing
 
@@ -202,6 +203,11 @@ def test_a_probe_that_crashes_is_a_finding(settings: Settings, monkeypatch: pyte
     }  # fmt: skip
     monkeypatch.setattr(doctor_libraries, "probe", lambda name: {"missing": "pocketsphinx"})
     assert all("pocketsphinx is not installed" in f.text for f in doctor_libraries.speech(settings))
+
+
+def test_halls_that_no_telephone_reaches_are_a_finding(settings: Settings) -> None:
+    with pytest.raises(StartError, match=r"VOICEGATE_SIP_LINES: 1 leaves some of 2 halls"):
+        list(doctor_libraries.telephones(with_(settings, halls=2, sip_lines=1)))
 
 
 def test_the_command_ends_with_1_when_something_fails(
