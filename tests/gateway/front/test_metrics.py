@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.front.hall_reports import HallReports
+from gateway.front.headroom import Headroom
 from gateway.front.metrics import Metrics
 from gateway.ipc.hall_messages import CallRated, HallHealth, WayRated
 from gateway.ipc.line_messages import RtpMoved
@@ -87,7 +88,7 @@ def test_how_calls_sounded_is_shown_by_way_and_what_was_not_measured_is_not() ->
 
 async def test_a_move_is_counted_by_its_way_and_is_an_alarm_when_nobody_described_it() -> None:
     metrics = Metrics()
-    reports = {handled.kind: handled.handler for handled in HallReports(metrics).for_halls}
+    reports = {handled.kind: handled.handler for handled in HallReports(metrics, Headroom({})).for_halls}
     for way in ("followed", "described", "stream", "stream"):
         await reports[RtpMoved](None, RtpMoved("c1", "a:1", "b:2", way))  # type: ignore[arg-type]
     await reports[CallRated](None, CallRated("c1", None, WayRated(4.0, 0.0, None), None))  # type: ignore[arg-type]
