@@ -60,7 +60,7 @@ class LoadGauge:
             first_sound_s=self.first_sounds.slow_s(now),
         )
         strain = max(self.load.strain(self._bounds).values(), default=0.0)
-        self.first_sounds.strained = strain > STRAINED
+        self.first_sounds.note_strain(strain > STRAINED)
         return self.load
 
     def _waiting_s(self) -> Iterator[float]:

@@ -21,13 +21,16 @@ class FirstSounds:
         self._waiting = waiting
         self._noted: deque[tuple[float, float]] = deque(maxlen=KEPT)
         """(when, monotonic; how long it took)"""
-        self.strained = False
-        """the hall has little time"""
+        self._strained = False
 
     @property
     def hurried(self) -> bool:
         """The engine is not asked now for what was rendered in advance."""
-        return self.strained or sum(1 for _ in self._waiting()) >= CROWD
+        return self._strained or sum(1 for _ in self._waiting()) >= CROWD
+
+    def note_strain(self, strained: bool) -> None:
+        """Whether the hall has little time."""
+        self._strained = strained
 
     def note(self, at: float, took_s: float) -> None:
         """A reply's first sound came at `at` (monotonic), so long after it was asked for."""
