@@ -1,13 +1,14 @@
-"""What the hall's 20 ms pass costs, by stage: `python -m benchmarks.hall_pass [--calls 40] [--line 48]`.
+"""What the hall's 20 ms pass costs, by stage: `python -m benchmarks.hall_pass [--calls 40] [--scene talk]`.
 
-BenchCall calls on the real floor, without a network: their ticks are packed beforehand, read and answered as
+Synthetic calls on the real floor, without a network: their ticks are packed beforehand, read and answered as
 the hall reads and answers them. Each caller is silent most of the time and says a human prompt now and then,
-over G.711; we talk in turn. Two commits are compared turn about, each by its own copy of this.
+over G.711; we talk in turn. In the scene "silent" nobody says anything, in "talk" only we do. Two commits are
+compared turn about, each by its own copy of this.
 
 CPU microseconds of the pass's thread per call and pass. A stage's own share is what is spent within it; "the
 rest" is what the pass does call by call. "Beside it" is what other threads and what comes after the pass
-spend (looking for the mark in what was sent). On a busy machine the quarter of the passes that took least is
-the steadier figure.
+spend (looking for the mark in what was sent). On a busy machine the least and the quarters are the steadier
+figures.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ class BenchCall:
     played: int = 0
     said: int = 0
     quiet_at: int = -200
+    scene: str = "mixed"
     failed: int = 0
     id: str = field(init=False)
     playout: Playout = field(default_factory=lambda: Playout(0.003))
@@ -129,9 +131,11 @@ class BenchCall:
             self.playout.cut()
         while not self.inbox._events.empty():
             self.inbox._events.get_nowait()
+        if self.scene == "silent":
+            return
         if self.ear.turns.speaking or self.playout.busy:
             self.quiet_at = now
-        elif now - self.quiet_at > PAUSE_TICKS:
+        elif now - self.quiet_at > (PAUSE_TICKS if self.scene == "mixed" else 0):
             seconds = TALK_S[self.said % len(TALK_S)]
             item = Item(f"{self.id}-{self.said}")
             self.said += 1
@@ -167,21 +171,21 @@ class TickedLine(TickLine):
         )
 
 
-def caller(seed: int, hiss_db: float) -> list[bytes]:
-    """`LOOP_S` of a caller, frame by frame."""
+def caller(seed: int, hiss_db: float, busy: float) -> list[bytes]:
+    """`LOOP_S` of a caller who speaks so much of the time, frame by frame."""
     chance = np.random.default_rng(seed)
     sound = chance.normal(0, 10 ** (hiss_db / 20), round(LOOP_S * RATE_HZ)).astype(np.float32)
     said = prompts(SOUNDS / VOICE, 1.5, 4.0)
     at, spoken = round(chance.uniform(1.0, 4.0) * RATE_HZ), 0
-    while True:
+    while busy:
         words = said[chance.integers(len(said))]
-        if at + len(words) > len(sound) or spoken > BUSY * len(sound):
+        if at + len(words) > len(sound) or spoken > busy * len(sound):
             break
         sound[at : at + len(words)] += 0.5 * words
         spoken += len(words)
-        at += len(words) + round(len(words) * (1 / BUSY - 1) * chance.uniform(0.5, 1.3))
+        at += len(words) + round(len(words) * (1 / busy - 1) * chance.uniform(0.5, 1.3))
     pcm = g711.decode("PCMU", g711.encode("PCMU", int16_from_float(sound)))
-    assert float(np.abs(float_from_int16(pcm)).max()) > 0.01  # else nobody speaks
+    assert not busy or float(np.abs(float_from_int16(pcm)).max()) > 0.01  # else nobody speaks
     return [pcm[begin : begin + FRAME].tobytes() for begin in range(0, len(pcm), FRAME)]
 
 
@@ -212,7 +216,7 @@ class StageWatch:
         self._stack.enter_context(mock.patch.object(owner, method, watched))
 
 
-async def measure(calls: int, a_line: int, passes: int, *, staged: bool) -> dict[str, float]:
+async def measure(calls: int, a_line: int, passes: int, scene: str, *, staged: bool) -> dict[str, float]:
     """Microseconds per call and pass, by stage where `staged`."""
     with tempfile.TemporaryDirectory() as folder:
         key = KeyRing.create(Path(folder, "keys")).current
@@ -220,13 +224,14 @@ async def measure(calls: int, a_line: int, passes: int, *, staged: bool) -> dict
     ours = talk(SOUNDS / OUR_VOICE, 1, 60.0)
     lines = [TickedLine(f"r{at}") for at in range(-(-calls // a_line))]
     hiss = [HISS_DB, -50.0, -200.0]
-    made = [caller(seed, hiss[seed % 3]) for seed in range(min(calls, 12))]
+    busy = BUSY if scene == "mixed" else 0.0
+    made = [caller(seed, hiss[seed % 3], busy) for seed in range(min(calls, 12))]
     for number in range(calls):
         sent = made[number % len(made)]
         begin = 97 * number % len(sent)
         seat = floor.open_seat(number + 1)
         assert seat is not None  # there is room for 256
-        call = BenchCall(number, sent[begin:] + sent[:begin], ours, seat)
+        call = BenchCall(number, sent[begin:] + sent[:begin], ours, seat, scene=scene)
         line = lines[number // a_line]
         line.calls.append(call)
         floor.seat(call, line.name, number, RATE_HZ)
@@ -282,7 +287,8 @@ async def measure(calls: int, a_line: int, passes: int, *, staged: bool) -> dict
     if staged:
         found["the rest"] = spent * scale - sum(found.values())
     found["whole pass"] = spent * scale
-    found["whole pass, a quarter is below"] = float(np.percentile(each, 25)) * 1e6 / calls
+    for share, name in ((0, "the least"), (25, "a quarter is below"), (50, "half are below")):
+        found[f"whole pass, {name}"] = float(np.percentile(each, share)) * 1e6 / calls
     found["beside it"] = (whole - spent - outside) * scale
     found["turns"] = floor.counters.turns
     floor.inspector.close()
@@ -294,13 +300,14 @@ async def measure(calls: int, a_line: int, passes: int, *, staged: bool) -> dict
 @click.option("--calls", default=40, show_default=True)
 @click.option("--line", "a_line", default=48, show_default=True, help="calls of one line process")
 @click.option("--passes", default=1500, show_default=True)
+@click.option("--scene", type=click.Choice(["mixed", "silent", "talk"]), default="mixed", show_default=True)
 @click.option("--stages/--no-stages", default=True, show_default=True, help="watching costs some, too")
-def main(calls: int, a_line: int, passes: int, stages: bool) -> None:
+def main(calls: int, a_line: int, passes: int, scene: str, stages: bool) -> None:
     """What the hall's pass costs."""
     if os.environ.get("OPENBLAS_NUM_THREADS") != "1":  # read when numpy is loaded
         os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         os.execv(sys.executable, [sys.executable, "-m", "benchmarks.hall_pass", *sys.argv[1:]])
-    found = asyncio.run(measure(calls, a_line, passes, staged=stages))
+    found = asyncio.run(measure(calls, a_line, passes, scene, staged=stages))
     turns = found.pop("turns")
     for stage, took in sorted(found.items(), key=lambda pair: pair[1]):
         click.echo(f"{stage:31} {took:7.2f} us  {took / (FRAME_S * 1e4):.3f} % of a core")
