@@ -26,6 +26,8 @@ Given = TypeVar("Given")
 
 AT_ONCE: Final = 8
 """Questions of one client that are on their way at a time."""
+KEPT: Final = 2
+"""Connections that are kept while nothing is asked; each has a thread in the office."""
 BACK_S: Final = 4.0
 """How long an office is waited for that is away: the supervisor starts it again within a second or two."""
 TRY_EVERY_S: Final = 0.05
@@ -161,7 +163,7 @@ class OfficeClient:
 
     def _keep(self, link: socket.socket) -> None:
         with self._lock:
-            if not self._closed:
+            if not self._closed and len(self._idle) < KEPT:
                 self._idle.append(link)
                 return
         link.close()

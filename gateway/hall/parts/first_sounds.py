@@ -34,6 +34,8 @@ class FirstSounds:
 
     def note(self, at: float, took_s: float) -> None:
         """A reply's first sound came at `at` (monotonic), so long after it was asked for."""
+        while self._noted and self._noted[0][0] <= at - WINDOW_S:
+            self._noted.popleft()
         self._noted.append((at, took_s))
 
     def slow_s(self, now: float) -> float:

@@ -73,6 +73,14 @@ def front(client: OfficeClient, place: OfficePlace) -> FrontOffice:
     return FrontOffice(client, place.consent_dir / "grant-keys.json")
 
 
+def test_of_many_connections_few_are_kept(client: OfficeClient) -> None:
+    links = [client._link(time.monotonic() + HANGS_S) for _ in range(office_client.AT_ONCE)]
+    for link in links:
+        client._keep(link)
+    assert len(client._idle) == office_client.KEPT
+    assert sum(link.fileno() >= 0 for link in links) == office_client.KEPT
+
+
 def test_its_log_says_which_model_files_its_checks_lack(place: OfficePlace, path: Path) -> None:
     with capture_logs() as logs, serving(place, path):
         pass

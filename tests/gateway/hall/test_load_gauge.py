@@ -59,6 +59,13 @@ def test_old_replies_are_forgotten() -> None:
     assert sounds.slow_s(100.0 + WINDOW_S + 0.1) == 0.0
 
 
+def test_what_is_forgotten_is_not_kept() -> None:
+    sounds = FirstSounds()
+    for call in range(100):
+        sounds.note(float(call), 0.1)
+    assert len(sounds._noted) == WINDOW_S
+
+
 # ── the hall ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
