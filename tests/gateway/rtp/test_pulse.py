@@ -13,7 +13,7 @@ from gateway.rtp.pulse import Pulse
 from tests.gateway.line.line_harness import tone
 from tests.gateway.rtp.rtp_exchange import RtpExchange
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+together = pytest.mark.asyncio(loop_scope="module")
 
 GONE_S = 3.0
 WHY = "failed: no sound came from the caller any more: 3 s"
@@ -45,6 +45,7 @@ async def line(exchange: RtpExchange) -> None:
         await exchange.line("q0", "narrow", rtp_timeout_s=GONE_S)
 
 
+@together
 async def test_a_caller_who_vanishes_or_never_spoke_is_let_go(exchange: RtpExchange) -> None:
     await line(exchange)
     for speaks in (True, False):
@@ -64,6 +65,7 @@ async def test_a_caller_who_vanishes_or_never_spoke_is_let_go(exchange: RtpExcha
         await exchange.call("q0")
 
 
+@together
 async def test_comfort_noise_and_rtcp_are_signs_of_life_and_a_word_now_and_then_is(
     exchange: RtpExchange,
 ) -> None:
@@ -83,6 +85,7 @@ async def test_comfort_noise_and_rtcp_are_signs_of_life_and_a_word_now_and_then_
         assert (await exchange.hall.hears(CallLeft, phone.call_id)).how == WHY
 
 
+@together
 async def test_who_is_held_or_only_listens_may_be_silent(exchange: RtpExchange) -> None:
     """Held in all three ways, and a phone that offered recvonly."""
     hall = exchange.hall
@@ -109,6 +112,7 @@ async def test_who_is_held_or_only_listens_may_be_silent(exchange: RtpExchange) 
     assert (await hall.hears(CallLeft, held[0].call_id)).how == WHY
 
 
+@together
 async def test_a_line_that_was_told_no_time_waits_for_ever(exchange: RtpExchange) -> None:
     phone, _ = await exchange.call("n0")
     await asyncio.sleep(GONE_S + 2.5)
