@@ -86,8 +86,8 @@ def test_no_byte_of_an_erased_voice_is_left_while_the_gateway_runs(desk: Desk, t
         desk.challenge()  # a second one that nobody reads aloud: it holds the name
         sought = secrets_of(desk, done.voice_id)
         before = left(data, sought)
-        # the search can find: challenge and keys are there. Which of them the log still has, and which only the
-        # file, goes by how many pages SQLite keeps
+        # the search can find: challenge and keys are there. Which of them the log still has, and which only
+        # the file, goes by how many pages SQLite keeps
         assert {"name", "sealed"} <= set(before["voicegate.db-wal"])
         assert {"name", "key", "sealed"} <= {*before["voicegate.db"], *before["voicegate.db-wal"]}
         receipt = erase(desk, done.voice_id)
