@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,10 @@ GAP_S = 0.04
 BARGE_AT_S = 3.0
 ALIGNED = 50
 """Packets (1 s) by which two calls are laid side by side."""
+BARGE_OVER_S = 1.0
+"""Callers who interrupt do so within this much of the same text."""
+IN_WORDS = 10
+"""Packets after an onset of which half must be loud without it, that a softer one can be told."""
 SPREAD_S = 4.0
 """Callers begin within this, so that they do not all ask in the same breath."""
 
@@ -103,7 +108,13 @@ def talk(
 ) -> tuple[list[CallReport], list[WireCall], dict[str, float]]:
     """Places the calls; answers their reports, the capture, and costs while all of them talk."""
     uri = house.uri.replace("demo", "bench")
-    requests = arrivals(CallRequest(uri, script=play, at_s=at_s, duration_s=duration_s), calls, SPREAD_S)
+    requests = [
+        # not all at the same word of ours: it may be followed by a pause
+        one if one.at_s is None else replace(one, at_s=one.at_s + BARGE_OVER_S * n / calls)
+        for n, one in enumerate(
+            arrivals(CallRequest(uri, script=play, at_s=at_s, duration_s=duration_s), calls, SPREAD_S)
+        )
+    ]
     reports: list[CallReport] = []
     costs: dict[str, float] = {}
     with Capture(pcap):
@@ -161,6 +172,8 @@ def duck_s(call: WireCall, reference: NDArray[np.float32]) -> float:
     starts = range(min(len(reference) - ALIGNED - ALIGNED, 2 * first))
     start = min(starts, key=lambda at: float(np.abs(reference[at : at + ALIGNED] - before).sum()))
     expected = reference[start + ALIGNED :]
+    if np.mean(expected[:IN_WORDS] > 2 * LOUD) < 0.5:  # in a pause: nothing could be softer
+        return math.nan
     for packet, level, undisturbed in zip(call.sent[first:], ours[first:], expected, strict=False):
         if undisturbed > 2 * LOUD and level < 0.4 * undisturbed:
             return packet.at - onset
