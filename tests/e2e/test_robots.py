@@ -16,11 +16,13 @@ from tests.needs import HANGS_S
 pytestmark = pytest.mark.e2e
 
 SCRIPT = """
-# asks twice, the second time over the answer
+# asks three times, the last time over the answer
 listen
 say what are your opening hours
-interrupt 1
+listen
 say where are you
+interrupt 1
+say what are your opening hours
 listen
 hold 1
 hang up
@@ -45,8 +47,9 @@ def test_three_robots_talk_and_report_what_they_heard(house: House, tmp_path: Pa
     assert told["summary"]["marked"] == 3
     for number, call in enumerate(told["calls"], 1):
         assert (call["status"], call["ended"]) == (200, "we hung up")
-        assert [turn["kind"] for turn in call["turns"]] == ["speech", "speech"]
-        assert call["turns"][1]["latency_s"] is not None, "it was quiet, then answered the second question"
+        assert [turn["kind"] for turn in call["turns"]] == ["speech", "speech", "speech"]
+        # of one that is asked over the answer it is chance whether a rough line lets it be heard
+        assert None not in [turn["latency_s"] for turn in call["turns"][:2]], "it was quiet, then answered"
         assert 0.04 * call["packets_sent"] <= call["packets_dropped"] <= 0.06 * call["packets_sent"]
         assert call["packets"] > 50 * 5
         assert call["longest_hole_s"] > 0
