@@ -57,12 +57,12 @@ LOOP_S: Final = 30.0
 TALK_S: Final = (3.0, 4.0, 5.0)
 """The lengths of what we say, in turn."""
 PAUSE_TICKS: Final = 40
-"""So long after the caller and we were silent we say something."""
+"""How long the caller and we are silent before we say something."""
 VOICE: Final = "it_IT_m_Carlo"
 OUR_VOICE: Final = "en_US_f_Allison"
 HISS_DB: Final = -62.0
 BUSY: Final = 0.4
-"""Of the time a caller speaks."""
+"""The share of the time in which a caller speaks."""
 
 
 class NoEngine:
@@ -198,7 +198,7 @@ class StageWatch:
         self._stack = stack
 
     def over(self, owner: Any, method: str, stage: str) -> None:
-        """What `owner.method` spends is `stage`'s from now on; nothing where there is no such method."""
+        """Counts what `owner.method` spends for `stage` from now on; does nothing without such a method."""
         work: Callable[..., Any] | None = getattr(owner, method, None)
         if work is None:
             return

@@ -45,7 +45,7 @@ def _spin(core: int) -> None:
 
 @contextlib.contextmanager
 def neighbours(count: int) -> Iterator[None]:
-    """So many processes that spin, one pinned to each core in turn."""
+    """Has that many processes spin meanwhile, one pinned to each core in turn."""
     cores = sorted(os.sched_getaffinity(0))
     spinning = [
         multiprocessing.get_context("spawn").Process(
@@ -126,7 +126,7 @@ def _shown(value: Any) -> str:
 
 
 def _ratio(quiet: Any, spun: Any) -> str:
-    """Of a number, or of percentiles; empty where there is none."""
+    """The ratio of a number, or of percentiles, to that of the quiet run, as text; empty without one."""
     if isinstance(quiet, dict):
         return ", ".join(_ratio(quiet[name], spun[name]) for name in ("p50", "p95"))
     return f"{spun / quiet:.2f}" if isinstance(quiet, (int, float)) and quiet else "-"

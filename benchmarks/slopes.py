@@ -31,7 +31,7 @@ Of = Literal["lowest", "mean"]
 
 @dataclass(frozen=True, slots=True)
 class Slope:
-    """Of `y` per `x`; `low` and `high` are one-sided bounds of `CONFIDENCE`."""
+    """How much `y` rises per `x`; `low` and `high` are one-sided bounds of `CONFIDENCE`."""
 
     per: float
     low: float
@@ -77,7 +77,7 @@ def blocks(
 
 
 def slope(x: Sequence[float], y: Sequence[float], of: Of = "lowest") -> Slope | None:
-    """Of readings in the order of their times, without the first `WARM_UP` of them. None: too few."""
+    """The slope of readings in the order of their times, less the first `WARM_UP` of them. None: too few."""
     begin = math.ceil(WARM_UP * len(x))
     xs, ys = blocks(x[begin:], y[begin:], of)
     if len(xs) < FEWEST or len(set(xs.tolist())) < 3:
