@@ -26,6 +26,8 @@ from gateway.ipc.framing import HEAD_BYTES, MAX_MESSAGE, framed, length_of
 from gateway.ipc.hello import Hello, admitted
 from model.tasks import Tasks, failed
 
+RETRY_S: Final = 0.05
+RETRY_AT_MOST_S: Final = 1.0
 DEFAULT_TIMEOUT_S: Final = 2.0
 BACKLOG_LIMIT: Final = 2 * MAX_MESSAGE
 """Bytes the other side may leave unread before it counts as gone."""
@@ -255,3 +257,20 @@ async def connect(
     peer.tell(peer.hello)
     peer.tasks.short(peer.run(), "rpc.read")
     return peer
+
+
+async def stay_joined(join: Callable[[], Awaitable[None]]) -> None:
+    """Joins again whenever the connection is lost.
+
+    `join` connects, and returns or raises `RpcError` or `OSError` when that is over. After a connection that
+    did not last a second the pause grows.
+    """
+    pause = RETRY_S
+    while True:
+        with contextlib.suppress(RpcError, OSError):
+            before = asyncio.get_running_loop().time()
+            await join()
+            if asyncio.get_running_loop().time() - before > 1.0:
+                pause = RETRY_S
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, RETRY_AT_MOST_S)

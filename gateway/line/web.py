@@ -18,7 +18,6 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -49,7 +48,7 @@ from gateway.ipc.line_messages import (
     ShownStatement,
     StopLine,
 )
-from gateway.ipc.rpc import Peer, connect
+from gateway.ipc.rpc import Peer, connect, stay_joined
 from gateway.ipc.tick import RECEIVING, SENDING, UNDERRUN, SlotAudio
 from gateway.line import ice, webcall
 from gateway.line.opus import FRAME, RATE_HZ
@@ -59,8 +58,6 @@ from model.tasks import Tasks, failures, watch_loop
 
 CAPACITY: Final = 8
 HALL_BACK_WITHIN_S: Final = 5.0
-RETRY_S: Final = 0.05
-RETRY_AT_MOST_S: Final = 1.0
 MOST_TICKS_AT_ONCE: Final = 5
 """Ticks made up for after a stall; what lies further back is gone."""
 
@@ -98,8 +95,8 @@ class WebLine:
 
     async def run(self) -> None:
         watch_loop()
-        self._tasks.lasting(lambda: self._keep(self._join_front), "web.front")
-        self._tasks.lasting(lambda: self._keep(self._join_hall), "web.hall")
+        self._tasks.lasting(lambda: stay_joined(self._join_front), "web.front")
+        self._tasks.lasting(lambda: stay_joined(self._join_hall), "web.hall")
         self._tasks.vital(self._tick_on, "web.ticks")  # without it nobody hears anything
         try:
             await self._stopping.wait()
@@ -117,18 +114,6 @@ class WebLine:
         self._stopping.set()
 
     # ── connections ──────────────────────────────────────────────────────────────────────────────────
-
-    async def _keep(self, join: Callable[[], Awaitable[None]]) -> None:
-        """Joins again whenever the connection is lost."""
-        pause = RETRY_S
-        while True:
-            with contextlib.suppress(RpcError, OSError):
-                before = asyncio.get_running_loop().time()
-                await join()
-                if asyncio.get_running_loop().time() - before > 1.0:
-                    pause = RETRY_S
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, RETRY_AT_MOST_S)
 
     def _hello(self) -> Hello:
         calls = tuple(LineCall(call.call_id, call.number, call.slot) for call in self.calls.values())

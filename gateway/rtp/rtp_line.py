@@ -12,12 +12,10 @@ comes later is sent when it comes.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -37,7 +35,7 @@ from gateway.ipc.line_messages import (
     ShowCaller,
     StopLine,
 )
-from gateway.ipc.rpc import Peer, connect
+from gateway.ipc.rpc import Peer, connect, stay_joined
 from gateway.rtp.callees import Callees
 from gateway.rtp.line_plan import LinePlan
 from gateway.rtp.media_pass import MediaPass
@@ -45,8 +43,6 @@ from gateway.rtp.socket_pair import Arrival
 from model.tasks import Tasks, failures
 
 HALL_BACK_WITHIN_S: Final = 5.0
-RETRY_S: Final = 0.05
-RETRY_AT_MOST_S: Final = 1.0
 GOODBYE_S: Final = 1.0
 """How long a stopping line waits for the answers to its BYEs."""
 WATCH_S: Final = 1.0
@@ -80,8 +76,8 @@ class RtpLine:
     async def run(self) -> None:
         """Serves until `stop`. Raises `LineError` when its SIP port is taken."""
         await self._callees.open()
-        self._tasks.lasting(lambda: self._keep(self._join_front), "rtp.front")
-        self._tasks.lasting(lambda: self._keep(self._join_hall), "rtp.hall")
+        self._tasks.lasting(lambda: stay_joined(self._join_front), "rtp.front")
+        self._tasks.lasting(lambda: stay_joined(self._join_hall), "rtp.hall")
         self._tasks.lasting(self._watch, "rtp.watch")
         self._tasks.vital(self._tick_on, "rtp.ticks")  # without it nobody hears anything
         log.info(
@@ -106,18 +102,6 @@ class RtpLine:
         self._stop_asked.set()
 
     # ── connections ──────────────────────────────────────────────────────────────────────────────────
-
-    async def _keep(self, join: Callable[[], Awaitable[None]]) -> None:
-        """Joins again whenever the connection is lost."""
-        pause = RETRY_S
-        while True:
-            with contextlib.suppress(RpcError, OSError):
-                before = time.monotonic()
-                await join()
-                if time.monotonic() - before > 1.0:
-                    pause = RETRY_S
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, RETRY_AT_MOST_S)
 
     def _hello(self) -> Hello:
         plan = self.plan
