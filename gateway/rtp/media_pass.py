@@ -200,13 +200,13 @@ class MediaPass:
             for at, (media, _) in enumerate(members):
                 media.sender.take(codes[at * STEP : (at + 1) * STEP])
 
-    def owe(self, number: int, *, answered: bool) -> None:
-        """It is time to send the frames of the tick with this number. `answered`: a hall is there."""
+    def owe(self, ticks: range, *, answered: bool) -> None:
+        """It is time to send the frames of these ticks: several after a stall. `answered`: a hall is there."""
         for media in self.calls.values():
             if answered and media.ticked:
-                media.sender.owe(number)
+                media.sender.owe(ticks)
             else:
-                media.sender.rest(number)
+                media.sender.rest(ticks)
 
     def note_ticked(self) -> None:
         """The hall has the tick: what calls were in it are known there."""

@@ -239,17 +239,14 @@ class RtpLine:
             if due < 1:  # the loop was early by a rounding
                 continue
             self.ticks_late += max(0, due - 1)
-            if due > MOST_TICKS_AT_ONCE:
-                done += due - MOST_TICKS_AT_ONCE
-            for number in range(done + 1, done + min(due, MOST_TICKS_AT_ONCE) + 1):
-                if number > done + 1:  # the frame before this one is overdue
-                    self._pass.owe(number - 1, answered=self._ticks is not None)
+            done += max(0, due - MOST_TICKS_AT_ONCE)
+            owed = range(done + 1, done + min(due, MOST_TICKS_AT_ONCE) + 1)
+            for done in owed:
                 self._tick()
-                done = number
-            if done % REPORT_EVERY == 0:
-                self._pass.report(done)
+                if done % REPORT_EVERY == 0:
+                    self._pass.report(done)
             await _until(done * tick.FRAME_S + SEND_AFTER_S)
-            self._pass.owe(done, answered=self._ticks is not None)
+            self._pass.owe(owed, answered=self._ticks is not None)
 
     def _tick(self) -> None:
         packet = self._pass.hear()

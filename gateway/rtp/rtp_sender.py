@@ -73,15 +73,15 @@ class RtpSender:
 
     # ── a turn ───────────────────────────────────────────────────────────────────────────────────────
 
-    def owe(self, tick: int) -> None:
-        """It is time for this tick's frame: sends it, or the oldest one that is owed."""
-        self._owed.append(tick)
-        if self._waiting:
+    def owe(self, ticks: range) -> None:
+        """It is time for these ticks' frames: sends what is there, to the oldest that is owed first."""
+        self._owed.extend(ticks)
+        while self._owed and self._waiting:
             codes = self._waiting.popleft()
-            while codes is None and self._waiting:  # late once, but silent now: the delay is not kept
-                codes = self._waiting.popleft()
+            while codes is None and len(self._waiting) >= len(self._owed):
+                codes = self._waiting.popleft()  # late once, but silent now: the delay is not kept
             self._give(codes)
-        elif len(self._owed) > LATE:
+        while len(self._owed) > LATE:
             self.underrun = True
             self._give(None)
 
@@ -95,10 +95,11 @@ class RtpSender:
                 self._owed.popleft()
         self._give(codes)
 
-    def rest(self, tick: int) -> None:
-        """It is time for a frame, and nobody is there who could make one: silence."""
-        self._owed.append(tick)
-        self._give(None)
+    def rest(self, ticks: range) -> None:
+        """It is time for these ticks' frames, and nobody is there who could make one: silence."""
+        self._owed.extend(ticks)
+        while self._owed:
+            self._give(None)
 
     def _give(self, codes: bytes | None) -> None:
         """The frame of the oldest tick that is owed one."""

@@ -81,7 +81,7 @@ class End:
                 answer.append(tick.SlotAudio(slot.call, slot.slot, 0, 0, says[slot.slot]))
         self.media_pass.note_ticked()
         self.media_pass.take(tick.pack(0, answer))
-        self.media_pass.owe(self.ticks, answered=True)
+        self.media_pass.owe(range(self.ticks, self.ticks + 1), answered=True)
         self.ticks += 1
 
     def close(self) -> None:

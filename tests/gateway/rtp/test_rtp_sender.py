@@ -44,7 +44,10 @@ class Far:
         """So many ticks whose frames come in time."""
         for tick in range(first, first + count):
             self.sender.take(frame(tick))
-            self.sender.owe(tick)
+            self.owe(tick)
+
+    def owe(self, first: int, count: int = 1) -> None:
+        self.sender.owe(range(first, first + count))
 
     @property
     def kinds(self) -> list[int]:
@@ -75,7 +78,7 @@ def test_each_tick_is_one_packet_with_its_own_time() -> None:
 def test_a_late_frame_leaves_when_it_comes_in_its_own_place() -> None:
     far = Far()
     far.says(1, 2)
-    far.sender.owe(3)
+    far.owe(3)
     assert len(far.came) == 2
     far.sender.take(frame(3))
     assert far.sound[-1] == frame(3)
@@ -86,16 +89,38 @@ def test_what_is_too_late_is_silence_and_an_underrun() -> None:
     far = Far()
     far.says(1, 1)
     for tick in range(2, 6):
-        far.sender.owe(tick)
+        far.owe(tick)
     assert far.sound[1:] == [SILENCE] * (4 - LATE)
     assert far.sender.underrun
     assert far.sender.played == 1
 
 
+@pytest.mark.parametrize("stalled", [2, 3, 5])
+def test_a_stall_of_ours_leaves_no_delay_and_no_hole(stalled: int) -> None:
+    """The ticks are made up for together, and so are the hall's answers: each frame in its own place."""
+    far = Far()
+    far.says(1, 2)
+    for tick in range(3, 3 + stalled):
+        far.sender.take(frame(tick))
+    far.owe(3, stalled)
+    far.says(3 + stalled, 2)
+    assert far.sound == [frame(tick) for tick in range(1, 5 + stalled)]
+    assert {(b.timestamp - a.timestamp) & 0xFFFFFFFF for a, b in pairwise(far.came)} == {STEP}
+    assert not far.sender.underrun
+
+
+def test_a_pause_during_a_stall_stays_in_its_place() -> None:
+    far = Far()
+    for codes in (None, frame(1)):
+        far.sender.take(codes)
+    far.owe(0, 2)
+    assert far.sound == [SILENCE, frame(1)]
+
+
 def test_the_halls_pause_makes_up_for_its_lateness() -> None:
     far = Far()
     for tick in (1, 2):
-        far.sender.owe(tick)
+        far.owe(tick)
     far.sender.take(None)
     far.says(3, 1)
     assert far.sound == [SILENCE, frame(3)]
@@ -107,7 +132,7 @@ def test_no_more_than_a_few_frames_wait() -> None:
     for n in range(20):
         far.sender.take(frame(n))
     for tick in range(10):
-        far.sender.owe(tick)
+        far.owe(tick)
     assert far.sound[:WAITING] == [frame(n) for n in range(20 - WAITING, 20)]
 
 
@@ -178,7 +203,7 @@ def test_what_is_no_key_cannot_be_dialled(digits: str) -> None:
 
 
 @given(
-    st.lists(st.sampled_from(["owe", "take", "silent", "rest", "forget"]), max_size=200),
+    st.lists(st.sampled_from(["owe 1", "owe 4", "take", "silent", "rest", "forget"]), max_size=200),
     st.sampled_from([10, 20, 30, 60]),
 )
 @settings(max_examples=100, deadline=None)
@@ -186,11 +211,12 @@ def test_numbers_are_whole_and_time_never_goes_back(steps: list[str], packet_ms:
     """Whatever the hall and the clock do."""
     far, tick = Far({"packet_ms": packet_ms}), 0
     for step in steps:
-        if step == "owe":
-            far.sender.owe(tick)
-            tick += 1
+        if step.startswith("owe"):
+            count = int(step[4:])
+            far.owe(tick, count)
+            tick += count
         elif step == "rest":
-            far.sender.rest(tick)
+            far.sender.rest(range(tick, tick + 1))
             tick += 1
         elif step == "forget":
             far.sender.forget_hall()
