@@ -42,7 +42,7 @@ from gateway.hall.parts.licence import Licence
 from gateway.hall.parts.playout import Item, Playout
 from gateway.ipc import tick
 from gateway.ipc.line_messages import KeyWay
-from gateway.rtp import g711
+from gateway.rtp.payloads import g711
 from tests.gateway.hall.speakerphone import prompts, talk
 from tests.needs import SOUNDS
 from watermark.detect import Detection

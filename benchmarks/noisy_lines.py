@@ -39,7 +39,7 @@ from gateway.hall.dialogue.early_words import EarlyWords
 from gateway.hall.media.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, Rows, VoiceActivity
 from gateway.hall.media.noise import NoiseFloor
 from gateway.hall.media.turns import TurnEvent, Turns
-from gateway.rtp.rate_changer import RateChanger
+from gateway.rtp.media.rate_changer import RateChanger
 from model.ears.ears_client import Ears
 from model.ears.words_heard import Words
 from tests.gateway.hall.key_sounds import mu_law

@@ -18,7 +18,7 @@ import numpy as np
 
 from gateway.hall.media.audio import FRAME_S, HOUSE_HZ, VAD_HZ, VoiceActivity
 from gateway.hall.media.key_tones import KeyTones
-from gateway.rtp.rate_changer import RateChanger
+from gateway.rtp.media.rate_changer import RateChanger
 from watermark.keys import KeyRing
 from watermark.mark import MarkerBank
 

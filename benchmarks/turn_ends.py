@@ -40,7 +40,7 @@ from gateway.hall.calls.call_ear import APPEND_FRAMES
 from gateway.hall.dialogue.early_words import told_by
 from gateway.hall.media.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, VoiceActivity
 from gateway.hall.media.turns import TurnEvent, TurnRules, Turns
-from gateway.rtp.rate_changer import RateChanger
+from gateway.rtp.media.rate_changer import RateChanger
 from model.api import EarlyHearing
 from model.ears.ears_client import Ears
 from model.ears.last_words import early_hearing

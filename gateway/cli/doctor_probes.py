@@ -19,7 +19,7 @@ def g722() -> dict[str, Any]:
     """FFmpeg's G.722, there and back; the other codecs of telephones are our own tables."""
     import numpy as np
 
-    from gateway.rtp.g722 import G722Decoder, G722Encoder
+    from gateway.rtp.payloads.g722 import G722Decoder, G722Encoder
 
     codes = G722Encoder().encode(bytes(640))
     return {"bytes": len(codes), "samples": int(np.size(G722Decoder().decode(codes)))}

@@ -209,7 +209,7 @@ class WayRated:
     """How sound came one way."""
 
     mos: float | None
-    """by `gateway.rtp.e_model`; None for a codec that it does not know"""
+    """by `gateway.rtp.media.e_model`; None for a codec that it does not know"""
     loss: float
     """the share of packets that were not heard"""
     jitter_s: float | None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from gateway.errors import VoicegateError
-from gateway.rtp.telephone_event import EVENT
+from gateway.rtp.payloads.telephone_event import EVENT
 
 CodecName = Literal["PCMU", "PCMA", "G722"]
 Address = tuple[str, int]

@@ -1,8 +1,8 @@
 """A line for telephones, which has as many calls as it is told to.
 
-INVITEs that the edge has signed become calls; it answers SIP itself (`gateway.rtp.callee`), tells the hall of
-them, and has the sound of all its calls in one pass (`gateway.rtp.media_pass`). A process has one line at
-8 kHz and one at 16 (`gateway.rtp.sip_process`).
+INVITEs that the edge has signed become calls; it answers SIP itself (`gateway.rtp.dialogs.callee`), tells the
+hall of them, and has the sound of all its calls in one pass (`gateway.rtp.media.media_pass`). A process has
+one line at 8 kHz and one at 16 (`gateway.rtp.sip_process`).
 
 The clock is the machine's monotonic one in whole ticks, which all lines share. At a tick the sound of the
 callers goes to the hall; half a tick later what the hall answered goes out, so the hall has 10 ms, and what
@@ -36,10 +36,10 @@ from gateway.ipc.line_messages import (
     StopLine,
 )
 from gateway.ipc.rpc import Peer, connect, stay_joined
-from gateway.rtp.callees import Callees
+from gateway.rtp.dialogs.callees import Callees
 from gateway.rtp.line_plan import LinePlan
-from gateway.rtp.media_pass import MediaPass
-from gateway.rtp.socket_pair import Arrival
+from gateway.rtp.media.media_pass import MediaPass
+from gateway.rtp.media.socket_pair import Arrival
 from model.tasks import Tasks, failures
 
 HALL_BACK_WITHIN_S: Final = 5.0

@@ -16,8 +16,8 @@ import click
 
 from gateway.config.runtime import Runtime
 from gateway.errors import LineError, VoicegateError
-from gateway.rtp import g722
 from gateway.rtp.line_plan import PORTS_A_CALL, LinePlan
+from gateway.rtp.payloads import g722
 from gateway.rtp.rtp_line import RtpLine
 from model import heap, json_log
 from model.tasks import watch_loop

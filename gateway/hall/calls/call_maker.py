@@ -25,7 +25,7 @@ from gateway.hall.parts.licence import Licence
 from gateway.hall.parts.playout import Playout
 from gateway.ipc.envelope import Tell
 from gateway.ipc.hall_messages import CallOffer
-from gateway.rtp.rate_changer import FILTER_DELAY_S
+from gateway.rtp.media.rate_changer import FILTER_DELAY_S
 from gateway.store.sessions import Sessions
 from model.client import EngineClient
 from model.ears.ears_client import Ears

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pywebrtc_audio import EchoCanceller
 
 from gateway.hall.media.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, Rows
-from gateway.rtp.rate_changer import RateChanger
+from gateway.rtp.media.rate_changer import RateChanger
 from watermark.pcm import float_from_bytes, float_from_int16
 
 Pcm = NDArray[np.int16]

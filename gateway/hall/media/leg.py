@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.hall.media.audio import FRAME_S, HOUSE_HZ, Rows
-from gateway.rtp.rate_changer import RateChanger
+from gateway.rtp.media.rate_changer import RateChanger
 from watermark.frames import Frame, MarkedFrame, Silence
 from watermark.pcm import int16_from_float
 

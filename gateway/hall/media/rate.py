@@ -7,7 +7,7 @@ from typing import Final
 from gateway.hall.media.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, Rows
 from gateway.hall.media.echo import EchoStage
 from gateway.hall.media.leg import Legs
-from gateway.rtp.rate_changer import RateChanger
+from gateway.rtp.media.rate_changer import RateChanger
 
 CAPACITY: Final = 256
 """Calls one hall can hold; its rows in every batched stage."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from gateway.ipc.hall_messages import CallRated, WayRated
 from gateway.ipc.line_messages import LineQuality
-from gateway.rtp.e_model import impairment, mos, rating
+from gateway.rtp.media.e_model import impairment, mos, rating
 
 EVENT_EVERY_S: Final = 60.0
 """Between two events that say how a call sounds, while that stays good, or bad."""

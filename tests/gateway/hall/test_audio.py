@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gateway.hall.media.audio import VAD_HZ, VAD_WINDOW, VoiceActivity
-from gateway.rtp.rate_changer import FILTER_DELAY_S, RateChanger
+from gateway.rtp.media.rate_changer import FILTER_DELAY_S, RateChanger
 from tests.needs import need_sounds
 from watermark.pcm import float_from_bytes
 

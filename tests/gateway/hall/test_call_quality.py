@@ -13,7 +13,7 @@ from gateway.hall.parts.call_quality import EVENT_EVERY_S, POOR, CallQuality, Qu
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hall_messages import CallRated, WayRated
 from gateway.ipc.line_messages import CallLeft, FarReception, LineQuality, RtpMoved
-from gateway.rtp.e_model import G711_CONCEALED, mos, rating
+from gateway.rtp.media.e_model import G711_CONCEALED, mos, rating
 from tests.gateway.hall.virtual_hall import DISCLOSE, House, Phone
 
 HOUSE_TIME = True

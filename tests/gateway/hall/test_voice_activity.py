@@ -11,7 +11,7 @@ import pytest
 from gateway.hall.media.audio import FRAME_S, VAD_WINDOW, Floats, VoiceActivity
 from gateway.hall.media.noise import NoiseFloor
 from gateway.hall.media.turns import WINDOW_S, TurnEvent, Turns
-from gateway.rtp import g711
+from gateway.rtp.payloads import g711
 from tests.gateway.hall.speakerphone import prompts
 from tests.needs import need_sounds
 from watermark.pcm import float_from_int16, int16_from_float

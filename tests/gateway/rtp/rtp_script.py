@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.rtp import g711
 from gateway.rtp.agreement import Agreement
-from gateway.rtp.last_turns import LastTurns
-from gateway.rtp.packet import read_rtp, write_rtp
-from gateway.rtp.rtp_receiver import RtpReceiver
+from gateway.rtp.media.last_turns import LastTurns
+from gateway.rtp.media.rtp_receiver import RtpReceiver
+from gateway.rtp.payloads import g711
+from gateway.rtp.payloads.packet import read_rtp, write_rtp
 
 TICK_S = 0.02
 STEP = 160

@@ -1,0 +1,1 @@
+"""SIP as the one who was called."""

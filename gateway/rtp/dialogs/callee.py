@@ -1,0 +1,400 @@
+"""The end of a SIP dialog that was called (RFC 3261 §12, §13, §15): what a caller asks within its call, and
+what we ask of the caller.
+
+Callers' own SIP ends at the edge, which reads, checks and orders it; what comes here is from the edge alone.
+So this is what a user agent server must do and a proxy may not: answer, repeat an answer until it is
+acknowledged, take offers, refresh, transfer, hang up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final, Protocol
+
+from gateway.edge import dtmf_info
+from gateway.edge.header import Address, CSeq
+from gateway.edge.message import to_tag
+from gateway.edge.responses import response
+from gateway.edge.sip_message import Request, Response, SipMessage
+from gateway.edge.transaction import LINGER_S, Served, Timer
+from gateway.edge.transport import Flow
+from gateway.edge.uri import URI
+from gateway.ipc.ending import CallEnding, End
+from gateway.ipc.line_messages import KeyWay
+from gateway.rtp.agreement import Agreement, Describer, NoAgreement
+from gateway.rtp.dialogs.repeat import Repeat
+from gateway.rtp.dialogs.session_timer import LEAST_S, SessionTimer, too_short
+from gateway.rtp.media.call_media import CallMedia
+
+ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, NOTIFY"
+SUPPORTED: Final = "timer, 100rel"
+SDP: Final = "application/sdp"
+LATE: Final = {"Reason": 'SIP;cause=408;text="Request Timeout"'}
+"""By this the edge knows a BYE to a caller who never acknowledged."""
+AGAIN_S: Final = 5.0
+"""After a refresh of ours that was refused for now."""
+_PHRASES: Final = {180: "Ringing", 486: "Busy Here", 603: "Decline"}
+_FRAGMENT: Final = re.compile(r"SIP/2\.0 ([1-6]\d\d) ?([^\r\n]*)")
+_BARE: Final = re.compile(r"[^\s<>;,?]+")
+"""A URI that may stand without brackets (RFC 3261 §20.10)."""
+
+
+class CalleeOwner(Protocol):
+    """The line, as a call of it sees it."""
+
+    def send(self, request: Request, flow: Flow, answered: Callable[[Response | None], None]) -> None:
+        """Sends a request that has no Via yet; `answered` gets its responses, or None when none came."""
+
+    def send_ack(self, ack: Request, flow: Flow) -> None:
+        """Sends an ACK that has no Via yet."""
+
+    def contact(self) -> str:
+        """Where requests of the dialog are to come."""
+
+    def flow_to(self, uri: URI, otherwise: Flow) -> Flow:
+        """The way to a SIP URI of this host's; `otherwise` to all others."""
+
+    def media_up(self, callee: Callee, agreed: Agreement) -> CallMedia:
+        """Offer and answer are there: the call's sound begins."""
+
+    def confirmed(self, callee: Callee) -> None:
+        """The caller's ACK came."""
+
+    def turned(self, callee: Callee, sending: bool, receiving: bool) -> None:
+        """A hold, or its end."""
+
+    def pressed_by(self, callee: Callee, digit: str, way: KeyWay) -> None:
+        """The caller pressed a key."""
+
+    def transferred(self, callee: Callee, status: int, reason: str) -> None:
+        """A transfer's target gave its final answer."""
+
+    def ended(self, callee: Callee, how: CallEnding) -> None:
+        """The call is over; nothing is asked of it any more."""
+
+
+class Callee:
+    """One call of a line, from its INVITE to its end."""
+
+    def __init__(
+        self,
+        line: CalleeOwner,
+        invite: Served,
+        call_id: str,
+        number: int,
+        slot: int,
+        describer: Describer,
+        answer: tuple[str, Agreement] | None,
+    ) -> None:
+        """`answer` is ours to the INVITE's offer, None when it has none."""
+        request = invite.request
+        self.call_id = call_id
+        self.number = number
+        self.slot = slot
+        self.media: CallMedia | None = None
+        self.answered = False
+        self.confirmed = False
+        self.over = False
+        self.tag = to_tag(response(request, invite.flow, 180))
+        self.key = (request.call_id, request.from_address.parameters["tag"] or "", self.tag)
+        """Call-ID, the caller's tag and ours"""
+        self._line = line
+        self._invite = invite
+        self._describer = describer
+        self._answer = answer
+        self._local = response(request, invite.flow, 180).headers["To"]
+        self._remote = request.headers["From"]
+        self._target = request.contact[0].uri
+        self._routes = list(request.headers.getlist("Record-Route"))
+        self._theirs = request.cseq.sequence
+        self._ours = 0
+        self._open = invite
+        """the last INVITE that was answered with 2xx and whose ACK is awaited"""
+        self._offered: str | None = None
+        """our description, when it was an offer whose answer comes with the ACK"""
+        self._direction = (False, False)
+        self._repeat = Repeat()
+        self._patience = Timer()
+        self._provisional = Repeat()
+        self._awaits_prack = False
+        self._session = SessionTimer(self._refresh, self._vanished)
+        self._referred = False
+
+    @property
+    def codec(self) -> str | None:
+        """What is spoken; None until sound is up."""
+        return None if self.media is None else self.media.agreed.codec
+
+    # ── what the hall wants ──────────────────────────────────────────────────────────────────────────
+
+    def ring(self) -> None:
+        """180 Ringing, reliably where the caller insists (RFC 3262)."""
+        if self.answered or self.over:
+            return
+        extra = {"Contact": self._line.contact(), "Allow": ALLOW}
+        self._awaits_prack = "100rel" in self._invite.request.require
+        extra |= {"Require": "100rel", "RSeq": "1"} if self._awaits_prack else {}
+        ringing = self._response(self._invite, 180, extra)
+        self._invite.answer(ringing)
+        if self._awaits_prack:
+            self._provisional.start(self._invite.flow, ringing)
+
+    def accept(self) -> None:
+        """200 OK, repeated until the caller's ACK comes (§13.3.1.4)."""
+        if self.answered or self.over:
+            return
+        self.answered = True
+        self._provisional.cancel()
+        if self._answer is None:
+            self._offered = body = self._describer.offer()
+        else:
+            body, agreed = self._answer
+        self._accept(self._invite, body)
+        if self._answer is not None:
+            self._agree(agreed)
+
+    def hang_up(self, how: CallEnding, status: int | None = None) -> None:
+        """BYE, or before the answer `status` (480 where none is given)."""
+        if self.over:
+            return
+        if self.answered:
+            self._ask("BYE", lambda _: None, LATE if how.end is End.UNACKNOWLEDGED else None)
+        else:
+            self._invite.answer(self._response(self._invite, status or 480))
+        self._end(how)
+
+    def dial(self, digits: str) -> None:
+        """Keys. Raises `ValueError` where there is no sound yet, or the caller has no telephone-event."""
+        if self.media is None or self.media.agreed.event is None:
+            raise ValueError("the caller's telephone has agreed on no keys (telephone-event)")
+        self.media.sender.keys.dial(digits)
+
+    def refer(self, target: str) -> None:
+        """Asks the caller to call somebody else (RFC 3515). Raises `ValueError` before the call is up."""
+        if not self.confirmed:
+            raise ValueError("it is not up yet")
+        self._referred = True
+        to = target if _BARE.fullmatch(target) else f"<{target}>"
+        self._ask("REFER", self._refer_answered, {"Refer-To": to, "Referred-By": self._line.contact()})
+
+    def _refer_answered(self, answer: Response | None) -> None:
+        status, reason = (408, "Request Timeout") if answer is None else (answer.code, answer.phrase)
+        if status >= 300 and self._referred and not self.over:
+            self._referred = False
+            self._line.transferred(self, status, reason)
+
+    # ── what the caller says ─────────────────────────────────────────────────────────────────────────
+
+    def cancelled(self) -> None:
+        """CANCEL came in time."""
+        if not self.answered and not self.over:
+            self._invite.answer(self._response(self._invite, 487))
+            self._end(CallEnding(End.CANCELLED))
+
+    def acknowledged(self, ack: Request) -> None:
+        """The ACK of the last INVITE that we took."""
+        if self.over or ack.cseq.sequence != self._open.request.cseq.sequence:
+            return
+        self._repeat.cancel()
+        self._patience.cancel()
+        if self._offered is not None:
+            self._offered = None
+            try:
+                if ack.body or self.media is None:  # without an answer what held before holds on
+                    self._agree(self._describer.answered(ack.body.decode(errors="replace")))
+            except NoAgreement as error:
+                self.hang_up(CallEnding(End.FAILED, str(error)))
+                return
+        if not self.confirmed:
+            self.confirmed = True
+            self._line.confirmed(self)
+
+    def take(self, served: Served) -> None:
+        """A request of the caller's within the dialog; neither ACK nor CANCEL, and not a repeat."""
+        request = served.request
+        if request.cseq.sequence <= self._theirs:
+            served.answer(self._response(served, 500))
+            return
+        self._theirs = request.cseq.sequence
+        match request.method:
+            case "BYE":
+                self._bye(served)
+            case "INVITE" | "UPDATE":
+                self._offer(served)
+            case "INFO":
+                self._info(served)
+            case "NOTIFY":
+                self._notify(served)
+            case "PRACK":
+                self._provisional.cancel()
+                served.answer(self._response(served, 200 if self._awaits_prack else 481))
+                self._awaits_prack = False
+            case "OPTIONS":
+                served.answer(self._response(served, 200, {"Allow": ALLOW, "Accept": SDP}))
+            case "REFER":
+                served.answer(self._response(served, 603))  # who calls whom is not the caller's to say
+            case _:
+                served.answer(self._response(served, 405, {"Allow": ALLOW}))
+
+    def _bye(self, served: Served) -> None:
+        served.answer(self._response(served, 200))
+        if not self.answered:
+            self._invite.answer(self._response(self._invite, 487))
+        self._end(CallEnding(End.CALLER))
+
+    def _offer(self, served: Served) -> None:
+        """Another offer, or none: who sends an INVITE without one wants ours (§14.2)."""
+        request = served.request
+        if SessionTimer.too_short(request):
+            served.answer(too_short(served))
+            return
+        body, agreed = "", None
+        if not self.answered and (request.body or request.method == "INVITE"):
+            served.answer(self._response(served, 500, {"Retry-After": "1"}))  # RFC 3311 §5.2
+            return
+        if request.body:
+            try:
+                body, agreed = self._describer.answer(request.body.decode(errors="replace"))
+            except NoAgreement as error:
+                served.answer(self._response(served, 488, {"Reason": f'SIP;cause=488;text="{error}"'}))
+                return
+        elif request.method == "INVITE":
+            self._offered = body = self._describer.offer()
+        if request.contact:
+            self._target = request.contact[0].uri
+        if request.method == "INVITE":
+            self._accept(served, body)
+        else:
+            served.answer(self._ok(served, body))
+        if agreed is not None:
+            self._agree(agreed)
+
+    def _info(self, served: Served) -> None:
+        kind = dtmf_info.media_type(served.request.headers.get("Content-Type"))
+        try:
+            digit = dtmf_info.pressed(kind, served.request.body) if kind in dtmf_info.DTMF_TYPES else ""
+        except ValueError:
+            served.answer(self._response(served, 400))
+            return
+        served.answer(self._response(served, 200))
+        if digit:
+            self._line.pressed_by(self, digit, "info")
+
+    def _notify(self, served: Served) -> None:
+        """How a transfer of ours goes (RFC 3515 §2.4.5)."""
+        said = _FRAGMENT.match(served.request.body.decode(errors="replace"))
+        if not self._referred or said is None:
+            served.answer(self._response(served, 481))
+            return
+        served.answer(self._response(served, 200))
+        if int(said[1]) >= 200:
+            self._referred = False
+            self._line.transferred(self, int(said[1]), said[2])
+
+    # ── offers and answers ───────────────────────────────────────────────────────────────────────────
+
+    def _agree(self, agreed: Agreement) -> None:
+        if self.media is None:
+            self.media = self._line.media_up(self, agreed)
+        else:
+            self.media.agree(agreed)
+        direction = (agreed.sending, agreed.receiving)
+        if direction != self._direction:
+            self._direction = direction
+            if self.confirmed:  # what a call begins with is not a hold, nor the end of one
+                self._line.turned(self, *direction)
+
+    def _accept(self, served: Served, body: str) -> None:
+        """200 to an INVITE, until its ACK comes."""
+        self._open = served
+        ok = self._ok(served, body)
+        served.answer(ok)
+        self._repeat.start(served.flow, ok)
+        self._patience.start(LINGER_S, partial(self.hang_up, CallEnding(End.UNACKNOWLEDGED)))
+
+    def _ok(self, served: Served, body: str) -> Response:
+        extra = {"Contact": self._line.contact(), "Allow": ALLOW, "Supported": SUPPORTED}
+        ok = self._response(served, 200, {**extra, **self._session.agree(served.request)})
+        _describe(ok, body)
+        return ok
+
+    def _vanished(self) -> None:
+        self.hang_up(CallEnding(End.FAILED, "the caller did not refresh its session"))
+
+    def _refresh(self) -> None:
+        """Our turn: the description that holds, once more."""
+        extra = {"Session-Expires": f"{2 * LEAST_S};refresher=uac", "Supported": SUPPORTED, "Allow": ALLOW}
+        self._ask("INVITE", self._refreshed, extra, self._describer.again())
+
+    def _refreshed(self, answer: Response | None) -> None:
+        if self.over or (answer is not None and answer.code < 200):
+            return
+        if answer is None or answer.code in (408, 481):
+            self._vanished()
+        elif answer.code >= 300:
+            self._session.start(round(2 * AGAIN_S), ours=True)
+        else:
+            self._line.send_ack(self._request("ACK", answer.cseq.sequence), self._flow())
+            with contextlib.suppress(NoAgreement):  # then what held before holds on
+                self._agree(self._describer.answered(answer.body.decode(errors="replace")))
+            self._session.start(2 * LEAST_S, ours=True)
+
+    # ── messages ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _response(self, served: Served, status: int, extra: Mapping[str, str] | None = None) -> Response:
+        answer = response(served.request, served.flow, status, extra)
+        answer.phrase = _PHRASES.get(status, answer.phrase)
+        if served is self._invite and self._routes:
+            answer.headers.setlist("Record-Route", self._routes)
+        return answer
+
+    def _ask(
+        self,
+        method: str,
+        answered: Callable[[Response | None], None],
+        extra: Mapping[str, str] | None = None,
+        body: str = "",
+    ) -> None:
+        self._ours += 1
+        request = self._request(method, self._ours)
+        request.headers.set("Contact", self._line.contact())
+        for name, value in (extra or {}).items():
+            request.headers.set(name, value)
+        _describe(request, body)
+        self._line.send(request, self._flow(), answered)
+
+    def _request(self, method: str, sequence: int) -> Request:
+        request = Request(method, self._target)
+        request.max_forwards = 70
+        request.headers.set("From", self._local)
+        request.headers.set("To", self._remote)
+        request.call_id = self.key[0]
+        request.cseq = CSeq(sequence, method)
+        if self._routes:
+            request.headers.setlist("Route", self._routes)
+        request.headers.set("Content-Length", "0")
+        return request
+
+    def _flow(self) -> Flow:
+        """To the first proxy on the way, which is the edge as it is now."""
+        first = self._routes[0].partition(",")[0] if self._routes else ""
+        uri = Address.read(first).uri if first else self._target
+        return self._line.flow_to(uri, self._invite.flow)
+
+    def _end(self, how: CallEnding) -> None:
+        self.over = True
+        self._repeat.cancel()
+        self._patience.cancel()
+        self._provisional.cancel()
+        self._session.stop()
+        self._line.ended(self, how)
+
+
+def _describe(message: SipMessage, body: str) -> None:
+    if body:
+        message.body = body.encode()
+        message.headers.set("Content-Type", SDP)
+        message.headers.set("Content-Length", str(len(message.body)))

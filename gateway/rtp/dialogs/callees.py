@@ -1,0 +1,388 @@
+"""A line's SIP: INVITEs that the edge has signed become calls, and each request finds its call.
+
+What calls and their sound tell (`CalleeOwner`, `MediaOwner`) goes on to the hall and the front from here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import itertools
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol
+
+import structlog
+
+from gateway.edge.message import Unreadable, from_tag, read, to_tag, transaction_key
+from gateway.edge.responses import response
+from gateway.edge.sip_message import Request, Response
+from gateway.edge.transaction import LINGER_S, Served, Transactions
+from gateway.edge.transport import Flow, UdpPort, plain_host
+from gateway.edge.uri import URI
+from gateway.errors import LineError, RpcError
+from gateway.ipc import tick
+from gateway.ipc.ending import CallEnding, End
+from gateway.ipc.envelope import Tell
+from gateway.ipc.line_messages import (
+    CallConfirmed,
+    CallLeft,
+    CallStarted,
+    KeyPressed,
+    KeyWay,
+    MediaTurned,
+    MoveWay,
+    RtpMoved,
+    TransferOutcome,
+)
+from gateway.ipc.line_signature import signature
+from gateway.rtp.agreement import Agreement, Describer, NoAgreement
+from gateway.rtp.dialogs.callee import Callee
+from gateway.rtp.dialogs.pulse import Pulse
+from gateway.rtp.dialogs.session_timer import SessionTimer, too_short
+from gateway.rtp.line_plan import CODECS, PORTS_A_CALL, LinePlan
+from gateway.rtp.media.call_media import CallMedia
+from gateway.rtp.media.media_pass import MediaPass
+from gateway.rtp.media.socket_pair import SocketPair, Source
+from gateway.rtp.media.source_latch import Stream
+from model.tasks import failed
+
+LOOPBACK: Final = "127.0.0.1"
+QUALITY_EVERY_S: Final = 10
+"""Between two words to the hall on how a call sounds."""
+
+log = structlog.get_logger("rtp")
+
+
+class LineHouse(Protocol):
+    """The line, as its calls see it."""
+
+    def tell_hall(self, message: Tell) -> None:
+        """Tells the hall, if it is there."""
+
+    def tell_both(self, message: Tell) -> None:
+        """Tells the hall and the front, as far as they are there."""
+
+    def expect_hall(self) -> None:
+        """Somebody calls: if there is no hall, it has only so long to come."""
+
+
+class Callees:
+    """All calls of a line. `open` first; then calls come by themselves."""
+
+    def __init__(self, plan: LinePlan, media_pass: MediaPass, house: LineHouse) -> None:
+        self.by_call: dict[str, Callee] = {}
+        """by our id"""
+        self.closed = False
+        """no new calls: the line is stopping"""
+        self.transactions = Transactions(lambda served, answer: None)
+        self._plan = plan
+        self._pass = media_pass
+        self._house = house
+        self._by_dialog: dict[tuple[str, str, str], Callee] = {}
+        self._by_invite: dict[Served, Callee] = {}
+        self._by_media: dict[CallMedia, Callee] = {}
+        self._pairs: dict[Callee, SocketPair] = {}
+        """of calls whose sound is not up yet"""
+        self._pulses: dict[Callee, Pulse] = {}
+        self._free = list(range(plan.capacity - 1, -1, -1))
+        self._numbers = itertools.count(secrets.randbelow(1 << 30))
+        self._ports = self._port_pairs()
+        self._codecs = CODECS[plan.kind]
+        self._sip = UdpPort(self._take)
+        self._asked: set[Request] = set()
+        """requests of ours without a final answer"""
+        self._quiet = asyncio.Event()
+
+    def _port_pairs(self) -> Iterator[int]:
+        """Even ports of the line's block, round and round: each as long as possible after it was used."""
+        size = PORTS_A_CALL * self._plan.capacity
+        first = self._plan.rtp_port or 16_384 + 2 * secrets.randbelow((40_000 - size) // 2)
+        return itertools.cycle(range(first + first % 2, first + size, 2))
+
+    async def open(self) -> None:
+        """Raises `LineError` when the SIP port is taken."""
+        try:
+            await self._sip.open(LOOPBACK, self._plan.sip_port)
+        except OSError as error:
+            raise LineError(f"cannot listen on UDP {LOOPBACK}:{self._plan.sip_port}: {error}") from None
+
+    async def stop(self, why: End, within_s: float) -> None:
+        """BYE to every call, or 480; no new ones. Waits so long for the answers."""
+        self.closed = True
+        for callee in list(self.by_call.values()):
+            callee.hang_up(CallEnding(why))
+        if self._asked:
+            self._quiet.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._quiet.wait(), within_s)
+
+    async def close(self) -> None:
+        """After the last call."""
+        self.transactions.close()
+        await self._sip.close()
+
+    @property
+    def sip_port(self) -> int:
+        """Where the edge reaches us."""
+        return self._sip.address[1]
+
+    def named(self, call_id: str) -> Callee:
+        """Raises `RpcError` for a call that we do not have."""
+        callee = self.by_call.get(call_id)
+        if callee is None:
+            raise RpcError(f"no call {call_id} on {self._plan.name}")
+        return callee
+
+    def tell_started(self, callee: Callee, *, resumed: bool) -> None:
+        """Tells the hall of a call. `resumed`: it is another hall than the one that had it."""
+        self._house.tell_hall(
+            CallStarted(
+                call_id=callee.call_id,
+                call=callee.number,
+                slot=callee.slot,
+                codec=callee.codec,
+                resumed=resumed,
+                confirmed=callee.confirmed,
+            )
+        )
+
+    def silent_s(self, callee: Callee, now: float) -> float:
+        """Seconds for which nothing has come from the caller, although sound should go both ways."""
+        media, pulse = callee.media, self._pulses[callee]
+        if media is None or not callee.confirmed or not (media.agreed.sending and media.agreed.receiving):
+            return pulse.silent_s(None, now)
+        return pulse.silent_s((media.receiver.received, media.rtcp.reports), now)
+
+    # ── SIP ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _take(self, data: bytes, flow: Flow) -> bool:
+        """One message of the edge's."""
+        try:
+            message = read(data, from_edge=True)
+        except Unreadable as error:
+            log.warning("line.unreadable", error=str(error))
+            return False
+        try:
+            if isinstance(message, Response):
+                self.transactions.take(message, flow)
+            else:
+                self._request(message, flow)
+        except Exception as error:  # ours; who asked is told, and other calls go on
+            failed("rtp.sip", error)
+            if isinstance(message, Request):
+                served = self.transactions.find(transaction_key(message, flow))
+                if served is not None and not served.final:
+                    served.answer(response(message, flow, 500))
+        return True
+
+    def _request(self, request: Request, flow: Flow) -> None:
+        key = transaction_key(request, flow)
+        if request.method == "ACK":
+            self._acknowledged(request, self.transactions.find((key[0], key[1], "INVITE")))
+            return
+        if (served := self.transactions.find(key)) is not None:
+            served.repeated()
+            return
+        served = self.transactions.serve(request, flow, key)
+        if served is None:
+            flow.send(bytes(response(request, flow, 503)))
+        elif request.method == "CANCEL":
+            invite = self.transactions.find((key[0], key[1], "INVITE"))
+            served.answer(response(request, flow, 481 if invite is None else 200))
+            if invite is not None and (callee := self._by_invite.get(invite)) is not None:
+                callee.cancelled()
+        elif to_tag(request):
+            found = self._by_dialog.get((request.call_id, from_tag(request), to_tag(request)))
+            if found is None:
+                served.answer(response(request, flow, 481))
+            else:
+                found.take(served)
+        elif request.method == "INVITE":
+            self._invited(served)
+        else:
+            served.answer(response(request, flow, 405))
+
+    def _acknowledged(self, ack: Request, invite: Served | None) -> None:
+        if invite is not None and invite.final >= 300:
+            invite.acknowledged()
+        elif (found := self._by_dialog.get((ack.call_id, from_tag(ack), to_tag(ack)))) is not None:
+            found.acknowledged(ack)
+
+    def _invited(self, served: Served) -> None:
+        """An INVITE. Signed: it waits for the hall. Else: 403."""
+        request = served.request
+        served.answer(response(request, served.flow, 100))
+        call_id = request.headers.get("X-VG-Call") or ""
+        said = request.headers.get("X-VG-Auth") or ""
+        right = signature(self._plan.token, call_id, request.call_id)
+        if not call_id or not hmac.compare_digest(said.encode(), right.encode()):
+            self._refuse(served, 403, call_id, "not signed by the edge")
+        elif request.headers.get("Replaces") is not None:
+            self._refuse(served, 403, call_id, "it would take a call over")
+        elif self.closed or call_id in self.by_call:
+            self._refuse(served, 503, call_id, "stopping, or there already")
+        elif not self._free:
+            self._refuse(served, 486, call_id, "no slot")
+        elif SessionTimer.too_short(request):
+            log.info("line.refused", call_id=call_id, status=422, why="its session is too short")
+            served.answer(too_short(served))
+        else:
+            self._open(served, call_id)
+
+    def _refuse(self, served: Served, status: int, call_id: str, why: str) -> None:
+        log.warning("line.refused", call_id=call_id, status=status, why=why)
+        served.answer(response(served.request, served.flow, status))
+
+    def _open(self, served: Served, call_id: str) -> None:
+        plan, body = self._plan, served.request.body.decode(errors="replace")
+        address = plan.media_address
+        pairs = PORTS_A_CALL * plan.capacity // 2
+        try:
+            sockets = SocketPair.open(address, itertools.islice(self._ports, pairs))
+        except LineError as error:
+            self._refuse(served, 503, call_id, str(error))
+            return
+        said = address or LOOPBACK
+        describer = Describer(said, sockets.port, self._codecs, secrets.randbits(31))
+        try:
+            answer = describer.answer(body) if body else None
+        except NoAgreement as error:
+            sockets.close()
+            self._refuse(served, 488, call_id, str(error))
+            return
+        except Exception:
+            sockets.close()
+            raise
+        number = next(self._numbers) & 0xFFFFFFFF
+        callee = Callee(self, served, call_id, number, self._free.pop(), describer, answer)
+        self.by_call[call_id] = self._by_dialog[callee.key] = self._by_invite[served] = callee
+        self._pairs[callee], self._pulses[callee] = sockets, Pulse()
+        log.info("call.started", call_id=call_id, slot=callee.slot)
+        self.tell_started(callee, resumed=False)
+        self._house.expect_hall()
+
+    # ── what a call needs of its line (`CalleeOwner`) ────────────────────────────────────────────────
+
+    def send(self, request: Request, flow: Flow, answered: Callable[[Response | None], None]) -> None:
+        """See `CalleeOwner`."""
+        self._with_via(request)
+        self._asked.add(request)
+
+        def taken(answer: Response | None) -> None:
+            if answer is None or answer.code >= 200:
+                self._asked.discard(request)
+                if not self._asked:
+                    self._quiet.set()
+            answered(answer)
+
+        self.transactions.send(request, flow, taken, LINGER_S)
+
+    def send_ack(self, ack: Request, flow: Flow) -> None:
+        """See `CalleeOwner`."""
+        self._with_via(ack)
+        flow.send(bytes(ack))
+
+    def _with_via(self, request: Request) -> None:
+        host, port = self._sip.address
+        request.headers.set("Via", f"SIP/2.0/UDP {host}:{port};rport;branch={self.transactions.branch()}")
+
+    def contact(self) -> str:
+        """See `CalleeOwner`."""
+        host, port = self._sip.address
+        return f"<sip:{host}:{port}>"
+
+    def flow_to(self, uri: URI, otherwise: Flow) -> Flow:
+        """See `CalleeOwner`."""
+        return self._sip.flow(uri.host, uri.port) if uri.host == LOOPBACK and uri.port else otherwise
+
+    def media_up(self, callee: Callee, agreed: Agreement) -> CallMedia:
+        """See `CalleeOwner`."""
+        rate_hz = self._plan.rate_hz
+        pair = self._pairs.pop(callee)
+        media = CallMedia(callee.number, callee.slot, pair, agreed, rate_hz, self._pass.arrival, self)
+        self._by_media[media] = callee
+        self._pass.add(media)
+        return media
+
+    def confirmed(self, callee: Callee) -> None:
+        """See `CalleeOwner`."""
+        self._house.tell_hall(CallConfirmed(callee.call_id, callee.codec, time.monotonic()))
+        log.info("call.confirmed", call_id=callee.call_id, codec=callee.codec)
+
+    def turned(self, callee: Callee, sending: bool, receiving: bool) -> None:
+        """See `CalleeOwner`."""
+        self._house.tell_hall(MediaTurned(callee.call_id, sending, receiving))
+
+    def pressed_by(self, callee: Callee, digit: str, way: KeyWay) -> None:
+        """See `CalleeOwner`."""
+        if way == "info":  # a key that was pressed before it may still wait in its socket
+            self._pass.catch_up()
+        self._house.tell_hall(KeyPressed(callee.call_id, digit, way))
+
+    def transferred(self, callee: Callee, status: int, reason: str) -> None:
+        """See `CalleeOwner`. After a 2xx our part is over."""
+        self._house.tell_hall(TransferOutcome(callee.call_id, status, reason))
+        if 200 <= status < 300:
+            callee.hang_up(CallEnding(End.TRANSFERRED))
+
+    def ended(self, callee: Callee, how: CallEnding) -> None:
+        """See `CalleeOwner`."""
+        if self.by_call.get(callee.call_id) is callee:
+            del self.by_call[callee.call_id]
+        self._by_dialog.pop(callee.key, None)
+        for invite in [invite for invite, one in self._by_invite.items() if one is callee]:
+            del self._by_invite[invite]
+        self._pulses.pop(callee, None)
+        if (pair := self._pairs.pop(callee, None)) is not None:
+            pair.close()
+        if (media := callee.media) is not None:
+            self._close_media(callee, media)
+        self._free.append(callee.slot)
+        log.info("call.left", call_id=callee.call_id, codec=callee.codec, saw=how)
+        self._house.tell_both(CallLeft(callee.call_id, how))
+
+    def _close_media(self, callee: Callee, media: CallMedia) -> None:
+        media.report(int(time.monotonic() / tick.FRAME_S), bye=True)
+        self._pass.remove(media)
+        del self._by_media[media]
+        self._tell_quality(callee, media, last=True)
+
+    def _tell_quality(self, callee: Callee, media: CallMedia, *, last: bool) -> None:
+        if (quality := media.quality(callee.call_id, last=last)) is not None:
+            self._house.tell_hall(quality)
+
+    def tell_qualities(self, second: int) -> None:
+        """Tells how calls sound: of each once in `QUALITY_EVERY_S`, not of all in the same second."""
+        for callee in self.by_call.values():
+            turn = (callee.number + second) % QUALITY_EVERY_S == 0
+            if turn and callee.confirmed and callee.media is not None:
+                self._tell_quality(callee, callee.media, last=False)
+
+    # ── what a call's sound tells (`MediaOwner`) ─────────────────────────────────────────────────────
+
+    def pressed(self, media: CallMedia, digit: str) -> None:
+        """See `MediaOwner`."""
+        self.pressed_by(self._by_media[media], digit, "event")
+
+    def moved(self, media: CallMedia, was: Stream, now: Stream) -> None:
+        """See `MediaOwner`."""
+        way: MoveWay = "described" if now.source == media.latch.described else "followed"
+        if now.source == was.source:
+            way = "stream"
+        before, after = _written(was.source), _written(now.source)
+        ssrcs = f"0x{was.ssrc:08x}", f"0x{now.ssrc:08x}"
+        self._house.tell_hall(RtpMoved(self._by_media[media].call_id, before, after, way, *ssrcs))
+
+    def broke(self, media: CallMedia, error: Exception) -> None:
+        """See `MediaOwner`."""
+        callee = self._by_media[media]
+        failed("rtp.sound", error, call_id=callee.call_id)
+        callee.hang_up(CallEnding(End.OUR_ERROR))
+
+
+def _written(source: Source) -> str:
+    host, port = plain_host(source[0]), source[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

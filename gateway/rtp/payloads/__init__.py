@@ -1,0 +1,1 @@
+"""What RTP packets carry: codecs, comfort noise, keys."""
