@@ -118,7 +118,7 @@ def test_a_hostile_message_is_refused() -> None:
     texts = {name: "\r\n".join([*lines, "", ""]) for name, lines in messages.items()}
     script = (
         "import json, sys\n"
-        "from gateway.edge.message import Unreadable, read\n"
+        "from gateway.edge.grammar.message import Unreadable, read\n"
         "def said(text):\n"
         "    try:\n"
         "        read(text.encode())\n"

@@ -13,18 +13,18 @@ from typing import Any
 
 import structlog
 
-from gateway.edge.callers import CallersSide
-from gateway.edge.doors import Doors
-from gateway.edge.edge_config import EdgeConfig
-from gateway.edge.forwarding import Forwarding
-from gateway.edge.lines import LineInfo
-from gateway.edge.lineside import LinesSide
-from gateway.edge.message import Unreadable, bare_answer, read
-from gateway.edge.responses import PHRASES, response, way_back
+from gateway.edge.doors.doors import Doors
+from gateway.edge.doors.edge_config import EdgeConfig
+from gateway.edge.flows.transport import Flow
+from gateway.edge.grammar.message import Unreadable, bare_answer, read
+from gateway.edge.grammar.responses import PHRASES, response, way_back
+from gateway.edge.grammar.sip_message import Request, Response
+from gateway.edge.proxy.callers import CallersSide
+from gateway.edge.proxy.forwarding import Forwarding
+from gateway.edge.proxy.lines import LineInfo
+from gateway.edge.proxy.lineside import LinesSide
+from gateway.edge.proxy.switchboard import LOOPBACK, Switchboard
 from gateway.edge.router import Router
-from gateway.edge.sip_message import Request, Response
-from gateway.edge.switchboard import LOOPBACK, Switchboard
-from gateway.edge.transport import Flow
 
 log = structlog.get_logger("edge")
 

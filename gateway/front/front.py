@@ -23,12 +23,12 @@ from consent.service.front_office import FrontOffice
 from gateway.config.paths import recordings_dir, redis_url_for, route_key_path
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
-from gateway.edge.edge_config import EdgeConfig
-from gateway.edge.lines import LineInfo
+from gateway.edge.doors.edge_config import EdgeConfig
+from gateway.edge.grammar.speech_notice import SpeechNotice
+from gateway.edge.grammar.token import route_key
+from gateway.edge.proxy.lines import LineInfo
 from gateway.edge.router import Accept, IncomingCall, Refuse, RefusedInvite
 from gateway.edge.sip_proxy import Edge
-from gateway.edge.speech_notice import SpeechNotice
-from gateway.edge.token import route_key
 from gateway.errors import CallRefused, HallRefused, RpcError
 from gateway.front.closing import Closing
 from gateway.front.connected_lines import ConnectedLines

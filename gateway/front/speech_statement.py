@@ -1,8 +1,8 @@
 """The signed statement that a call's voice is synthetic: by whom, for whom, and how the sound shows it.
 
 It is the second layer beside the mark, for machines: a JWS (RFC 7515) by the consent office's key. A browser
-gets it on the data channel, a telephone the URL of it in the answer (`gateway.edge.speech_notice`), and
-anybody who has the URL reads it there. It names no caller.
+gets it on the data channel, a telephone the URL of it in the answer (`gateway.edge.grammar.speech_notice`),
+and anybody who has the URL reads it there. It names no caller.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a caller and we agree on about sound (RFC 3264, RFC 8866): offers read, answers and offers written.
 
 The edge has made an offer lean by then: one live audio section at most that a line can use, and the others
-off (`gateway.edge.sdp`).
+off (`gateway.edge.grammar.sdp`).
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from gateway.config.paths import (
 )
 from gateway.config.settings import Settings, load
 from gateway.dialplan import Dialplan
-from gateway.edge.token import route_key
+from gateway.edge.grammar.token import route_key
 from gateway.errors import StartError
 from gateway.run import preflight
 from gateway.store.registry import Registry

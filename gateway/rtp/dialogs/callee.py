@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, Protocol
 
-from gateway.edge import dtmf_info
-from gateway.edge.header import Address, CSeq
-from gateway.edge.message import to_tag
-from gateway.edge.responses import response
-from gateway.edge.sip_message import Request, Response, SipMessage
-from gateway.edge.transaction import LINGER_S, Served, Timer
-from gateway.edge.transport import Flow
-from gateway.edge.uri import URI
+from gateway.edge.dialogs.transaction import LINGER_S, Served, Timer
+from gateway.edge.flows.transport import Flow
+from gateway.edge.grammar import dtmf_info
+from gateway.edge.grammar.header import Address, CSeq
+from gateway.edge.grammar.message import to_tag
+from gateway.edge.grammar.responses import response
+from gateway.edge.grammar.sip_message import Request, Response, SipMessage
+from gateway.edge.grammar.uri import URI
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.line_messages import KeyWay
 from gateway.rtp.agreement import Agreement, Describer, NoAgreement

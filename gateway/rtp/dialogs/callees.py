@@ -16,12 +16,12 @@ from typing import Final, Protocol
 
 import structlog
 
-from gateway.edge.message import Unreadable, from_tag, read, to_tag, transaction_key
-from gateway.edge.responses import response
-from gateway.edge.sip_message import Request, Response
-from gateway.edge.transaction import LINGER_S, Served, Transactions
-from gateway.edge.transport import Flow, UdpPort, plain_host
-from gateway.edge.uri import URI
+from gateway.edge.dialogs.transaction import LINGER_S, Served, Transactions
+from gateway.edge.flows.transport import Flow, UdpPort, plain_host
+from gateway.edge.grammar.message import Unreadable, from_tag, read, to_tag, transaction_key
+from gateway.edge.grammar.responses import response
+from gateway.edge.grammar.sip_message import Request, Response
+from gateway.edge.grammar.uri import URI
 from gateway.errors import LineError, RpcError
 from gateway.ipc import tick
 from gateway.ipc.ending import CallEnding, End

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from gateway.edge.sip_message import Response
-from gateway.edge.transaction import T1, T2, Timer
-from gateway.edge.transport import Flow
+from gateway.edge.dialogs.transaction import T1, T2, Timer
+from gateway.edge.flows.transport import Flow
+from gateway.edge.grammar.sip_message import Response
 
 
 class Repeat:

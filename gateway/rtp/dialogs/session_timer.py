@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from gateway.edge.responses import response
-from gateway.edge.sip_message import Request, Response
-from gateway.edge.transaction import Served, Timer
+from gateway.edge.dialogs.transaction import Served, Timer
+from gateway.edge.grammar.responses import response
+from gateway.edge.grammar.sip_message import Request, Response
 
 LEAST_S: Final = 90
 """The shortest that we take (§4)."""

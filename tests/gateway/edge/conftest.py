@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.edge.edge_config import EdgeConfig
-from gateway.edge.lines import LineInfo
+from gateway.edge.doors.edge_config import EdgeConfig
+from gateway.edge.proxy.lines import LineInfo
 from gateway.edge.sip_proxy import Edge
 from tests.gateway.edge.peers import ANSWER, BOOT, KEY, OFFER, Caller, Desk, Line, Said, TcpCaller
 

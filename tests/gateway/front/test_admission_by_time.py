@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.edge.lines import LineInfo
+from gateway.edge.proxy.lines import LineInfo
 from gateway.front.headroom import SILENT_S
 from gateway.ipc.hall_messages import HallLoad
 from tests.e2e.gateway_process import free_port

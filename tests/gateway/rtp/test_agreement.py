@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.edge import sdp
+from gateway.edge.grammar import sdp
 from gateway.rtp.agreement import Agreement, CodecName, Describer, NoAgreement
 
 NARROW: list[CodecName] = ["PCMU", "PCMA"]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from gateway.edge.edge_config import EdgeConfig
-from gateway.edge.lines import LineInfo
+from gateway.edge.doors.edge_config import EdgeConfig
+from gateway.edge.proxy.lines import LineInfo
 from gateway.edge.sip_proxy import Edge
 from gateway.ipc.line_messages import AnswerCall, CallConfirmed, CallStarted
 from tests.gateway.edge.peers import KEY, Caller, Desk, Said

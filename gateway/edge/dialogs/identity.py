@@ -1,0 +1,70 @@
+"""What the edge calls itself toward each peer: the address in its Via, Contact, Record-Route and SDP."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Protocol
+
+from gateway.config.own_address import seen_from
+from gateway.edge.flows.transport import Flow
+from gateway.edge.grammar.header import Via
+from gateway.edge.grammar.token import PARAM
+
+
+class Bound(Protocol):
+    """A port that is open when somebody asks."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+
+
+class Identity:
+    """Peers reach us at `bound`; `public_address` is how those outside do, when NAT hides it."""
+
+    def __init__(self, bound: Bound, public_address: str | None) -> None:
+        self._bound = bound
+        self._public = public_address
+
+    @property
+    def port(self) -> int:
+        return self._bound.address[1]
+
+    def address(self, peer: str) -> str:
+        """Our address as `peer` reaches it, without brackets."""
+        if self._public is not None and _reaches(self._public, peer):
+            return self._public
+        host = self._bound.address[0]
+        return seen_from(peer) if ipaddress.ip_address(host).is_unspecified else host
+
+    def via(self, flow: Flow, branch: str) -> Via:
+        return Via(
+            transport=flow.transport.upper(),
+            host=_bracketed(self.address(flow.host)),
+            port=self.port,
+            parameters={"branch": branch},
+        )
+
+    def contact(self, flow: Flow, word: str) -> str:
+        """`word` is the dialog's signed one."""
+        return f"<{self._uri(flow)};{PARAM}={word}>"
+
+    def record_route(self, flow: Flow, word: str) -> str:
+        return f"<{self._uri(flow)};lr;{PARAM}={word}>"
+
+    def _uri(self, flow: Flow) -> str:
+        transport = f";transport={flow.transport}" if flow.reliable else ""
+        return f"sip:{_bracketed(self.address(flow.host))}:{self.port}{transport}"
+
+
+def _reaches(public: str, peer: str) -> bool:
+    """Whether a peer is outside, and can dial our public address."""
+    theirs = ipaddress.ip_address(peer)
+    try:
+        return not theirs.is_private and ipaddress.ip_address(public).version == theirs.version
+    except ValueError:  # a name
+        return not theirs.is_private
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address

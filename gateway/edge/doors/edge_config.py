@@ -1,0 +1,46 @@
+"""What an edge is told when it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.edge.doors.digest import HashOf, MayOmitQop
+from gateway.edge.grammar.sdp import FOUR, SIX
+from gateway.edge.grammar.speech_notice import SpeechNotice
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeConfig:
+    """Addresses and rules. `route_key` signs what we put into dialogs, `boot_token` what lines get."""
+
+    host: str
+    port: int
+    """UDP and TCP; 0: any, the same for both"""
+    boot_token: str
+    route_key: bytes
+    public_address: str | None = None
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    """addresses or networks"""
+    invites_per_s: float = 20.0
+    """per source"""
+    loopback_port_file: Path | None = None
+    """remembers where lines reach us, for the next edge; None: an edge's calls lose it when it ends"""
+    digest: str = "md5"
+    """a key of `digest.ALGORITHMS`"""
+    ha1: HashOf | None = None
+    """None: callers need no password"""
+    may_omit_qop: MayOmitQop | None = None
+    """whose telephone may log in by RFC 2069; None: nobody's"""
+    notice: SpeechNotice | None = None
+    """what answers say of the voice, for machines; None: nothing"""
+
+    @property
+    def families(self) -> Set[str]:
+        """Over which of IPv4 and IPv6 sound may go: those that `host` is of."""
+        if self.host == "::":
+            return FOUR | SIX
+        return SIX if ":" in self.host else FOUR

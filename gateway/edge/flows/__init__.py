@@ -1,0 +1,1 @@
+"""Ways by which SIP messages come and go."""

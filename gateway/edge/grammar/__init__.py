@@ -1,0 +1,1 @@
+"""How SIP and SDP are written, and read."""
