@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from gateway.edge.flows.transport import Flow
+from gateway.edge.grammar.header import CSeq
 from gateway.edge.grammar.message import MAGIC, Key, branch_of
 from gateway.edge.grammar.sip_message import Request, Response
 
@@ -270,6 +271,27 @@ class Transactions:
             served.close()
         for sent in list(self._sent.values()):
             sent.close()
+
+
+def ack_of(invite: Request, answer: Response) -> Request:
+    """The ACK of a non-2xx, which is this hop's (RFC 3261 §17.1.1.3)."""
+    ack = of_transaction(invite, "ACK")
+    ack.headers.set("To", answer.headers["To"])
+    return ack
+
+
+def of_transaction(invite: Request, method: str) -> Request:
+    """A CANCEL or an ACK in the INVITE's transaction."""
+    request = Request(method, invite.uri)
+    for name in ("Via", "Route"):
+        if invite.headers.get(name) is not None:
+            request.headers.setlist(name, invite.headers.getlist(name))
+    for name in ("From", "Call-ID"):
+        request.headers.set(name, invite.headers[name])
+    request.cseq = CSeq(invite.cseq.sequence, method)
+    request.max_forwards = 70
+    request.headers.set("Content-Length", "0")
+    return request
 
 
 def _drop(table: dict[Any, Any], key: tuple[str, ...]) -> None:

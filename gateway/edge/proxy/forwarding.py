@@ -10,11 +10,10 @@ from functools import partial
 from typing import Final
 
 from gateway.edge.dialogs.dialog import Dialog, line_uri
-from gateway.edge.dialogs.transaction import LINGER_S, Sent, Served
+from gateway.edge.dialogs.transaction import LINGER_S, Sent, Served, ack_of, of_transaction
 from gateway.edge.doors.doors import SUPPORTED
 from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar import sdp
-from gateway.edge.grammar.header import CSeq
 from gateway.edge.grammar.message import stamped, to_tag
 from gateway.edge.grammar.responses import ALLOW, response, tagged
 from gateway.edge.grammar.session_part import SDP, session_part
@@ -104,7 +103,7 @@ class Forwarding:
             return
         sent = served.sent
         if request.method == "INVITE" and answer.code >= 300 and sent is not None:
-            sent.flow.send(bytes(ack_of(sent, answer)))
+            sent.flow.send(bytes(ack_of(sent.request, answer)))
         back = _returned(served, answer)
         self._ours_in(back, token, served.flow, request)
         if answer.body:
@@ -210,7 +209,7 @@ class Forwarding:
         if dialog is not None and targets and (contacts := answer.contact):
             dialog.caller_contact = contacts[0].uri
         if served.request.method == "INVITE" and answer.code >= 300 and served.sent is not None:
-            served.sent.flow.send(bytes(ack_of(served.sent, answer)))
+            served.sent.flow.send(bytes(ack_of(served.sent.request, answer)))
         back = _returned(served, answer, TO_LINE)
         if targets and answer.headers.get("Contact"):
             back.headers.setlist("Contact", answer.headers.getlist("Contact"))
@@ -237,7 +236,7 @@ class Forwarding:
 
     def _send_cancel(self, sent: Sent) -> None:
         invite = sent.request
-        cancel = _like(invite, "CANCEL")
+        cancel = of_transaction(invite, "CANCEL")
         cancel.headers.set("To", invite.headers["To"])
         self._board.transactions.send(cancel, sent.flow, lambda _: None)
 
@@ -255,27 +254,6 @@ class Forwarding:
         if message.headers.get("Supported") is not None:
             ours = [option for option in message.supported if option in SUPPORTED]
             message.headers.set("Supported", ", ".join(ours))
-
-
-def ack_of(sent: Sent, answer: Response) -> Request:
-    """The ACK of a non-2xx is this hop's (RFC 3261 §17.1.1.3)."""
-    ack = _like(sent.request, "ACK")
-    ack.headers.set("To", answer.headers["To"])
-    return ack
-
-
-def _like(invite: Request, method: str) -> Request:
-    """A CANCEL or an ACK in the INVITE's transaction."""
-    request = Request(method, invite.uri)
-    for name in ("Via", "Route"):
-        if invite.headers.get(name) is not None:
-            request.headers.setlist(name, invite.headers.getlist(name))
-    for name in ("From", "Call-ID"):
-        request.headers.set(name, invite.headers[name])
-    request.cseq = CSeq(invite.cseq.sequence, method)
-    request.max_forwards = 70
-    request.headers.set("Content-Length", "0")
-    return request
 
 
 def _returned(served: Served, answer: Response, only: frozenset[str] | None = None) -> Response:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import secrets
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, Protocol
@@ -36,6 +37,8 @@ LATE: Final = {"Reason": 'SIP;cause=408;text="Request Timeout"'}
 """By this the edge knows a BYE to a caller who never acknowledged."""
 AGAIN_S: Final = 5.0
 """After a refresh of ours that was refused for now."""
+GLARE_STEPS: Final = 200
+"""Of 10 ms: up to 2 s after two offers have crossed, for who does not own the Call-ID (RFC 3261 §14.1)."""
 _PHRASES: Final = {180: "Ringing", 486: "Busy Here", 603: "Decline"}
 _FRAGMENT: Final = re.compile(r"SIP/2\.0 ([1-6]\d\d) ?([^\r\n]*)")
 _BARE: Final = re.compile(r"[^\s<>;,?]+")
@@ -115,6 +118,8 @@ class Callee:
         """the last INVITE that was answered with 2xx and whose ACK is awaited"""
         self._offered: str | None = None
         """our description, when it was an offer whose answer comes with the ACK"""
+        self._refreshing = False
+        """an INVITE of ours has no final answer yet"""
         self._direction = (False, False)
         self._repeat = Repeat()
         self._patience = Timer()
@@ -255,6 +260,9 @@ class Callee:
         if not self.answered and (request.body or request.method == "INVITE"):
             served.answer(self._response(served, 500, {"Retry-After": "1"}))  # RFC 3311 §5.2
             return
+        if self._crosses(request):
+            served.answer(self._response(served, 491))
+            return
         if request.body:
             try:
                 body, agreed = self._describer.answer(request.body.decode(errors="replace"))
@@ -271,6 +279,12 @@ class Callee:
             served.answer(self._ok(served, body))
         if agreed is not None:
             self._agree(agreed)
+
+    def _crosses(self, request: Request) -> bool:
+        """Whether an offer of ours waits for its answer, and this is another one (§14.2, RFC 3311 §5.2)."""
+        if request.method == "INVITE":
+            return self._refreshing
+        return bool(request.body) and (self._refreshing or self._offered is not None)
 
     def _info(self, served: Served) -> None:
         kind = dtmf_info.media_type(served.request.headers.get("Content-Type"))
@@ -326,14 +340,18 @@ class Callee:
 
     def _refresh(self) -> None:
         """Our turn: the description that holds, once more."""
+        self._refreshing = True
         extra = {"Session-Expires": f"{2 * LEAST_S};refresher=uac", "Supported": SUPPORTED, "Allow": ALLOW}
         self._ask("INVITE", self._refreshed, extra, self._describer.again())
 
     def _refreshed(self, answer: Response | None) -> None:
         if self.over or (answer is not None and answer.code < 200):
             return
+        self._refreshing = False
         if answer is None or answer.code in (408, 481):
             self._vanished()
+        elif answer.code == 491:
+            self._session.again(_glare_s())
         elif answer.code >= 300:
             self._session.start(round(2 * AGAIN_S), ours=True)
         else:
@@ -391,6 +409,10 @@ class Callee:
         self._provisional.cancel()
         self._session.stop()
         self._line.ended(self, how)
+
+
+def _glare_s() -> float:
+    return 0.01 * secrets.randbelow(GLARE_STEPS + 1)
 
 
 def _describe(message: SipMessage, body: str) -> None:

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from gateway.edge.dialogs.transaction import LINGER_S, Served, Transactions
+from gateway.edge.dialogs.transaction import LINGER_S, Served, Transactions, ack_of
 from gateway.edge.flows.transport import Flow, UdpPort, plain_host
 from gateway.edge.grammar.message import Unreadable, from_tag, read, to_tag, transaction_key
 from gateway.edge.grammar.responses import response
@@ -272,6 +272,8 @@ class Callees:
         self._asked.add(request)
 
         def taken(answer: Response | None) -> None:
+            if answer is not None and request.method == "INVITE" and answer.code >= 300:
+                flow.send(bytes(ack_of(request, answer)))
             if answer is None or answer.code >= 200:
                 self._asked.discard(request)
                 if not self._asked:

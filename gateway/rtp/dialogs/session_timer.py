@@ -55,6 +55,10 @@ class SessionTimer:
         else:
             self._timer.start(expires_s - min(32, expires_s / 3), self._expired)
 
+    def again(self, after_s: float) -> None:
+        """Our refresh crossed an offer of the caller's: once more, so long from now."""
+        self._timer.start(after_s, self._refresh)
+
     def stop(self) -> None:
         """The call is over."""
         self._timer.cancel()

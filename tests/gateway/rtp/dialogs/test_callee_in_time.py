@@ -96,6 +96,34 @@ async def test_who_cannot_refresh_is_refreshed(exchange: RtpExchange) -> None:
     assert left.how == "failed: the caller did not refresh its session"
 
 
+@pytest.mark.parametrize("method", ["INVITE", "UPDATE"])
+async def test_of_two_offers_that_cross_both_are_refused_and_ours_comes_again(
+    exchange: RtpExchange, method: str
+) -> None:
+    """RFC 3261 §14.2: we do not own the Call-ID, so ours comes again within 2 s."""
+    loop = asyncio.get_running_loop()
+    phone, _ = await up(exchange, "Session-Expires: 180\r\n")
+    waited = set()
+    for _ in range(3):
+        ours = await phone.request("INVITE", 100.0)
+        phone.send(method, phone.offer("sendonly"))
+        assert (await phone.final(method)).status == 491
+        if method == "INVITE":
+            phone.acknowledge()
+        phone.answer(ours, "491 Request Pending")
+        await phone.request("ACK")
+        crossed = loop.time()
+        again = await phone.request("INVITE", 100.0)
+        waited.add(round(loop.time() - crossed, 2))
+        phone.answer(again, body=phone.offer())
+        await phone.request("ACK")
+    assert MediaTurned not in exchange.hall.told_of(phone.call_id)
+    assert max(waited) < 2.2
+    assert len(waited) > 1
+    await phone.turn("sendonly")
+    await exchange.hall.hears(MediaTurned, phone.call_id)
+
+
 async def test_shorter_sessions_than_we_take_are_refused(exchange: RtpExchange) -> None:
     phone = await exchange.phone()
     phone.invite(phone.signed() + "Supported: timer\r\nSession-Expires: 30\r\n")
