@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.edge.flows.transport import Flow
+from gateway.edge.grammar.header import reason_text
 from gateway.edge.grammar.message import from_tag, to_tag
 from gateway.edge.grammar.sip_message import Request, Response
 from gateway.edge.router import RefusedInvite, Router
@@ -23,7 +24,6 @@ SAME_CALL_S: Final = 64.0
 REMEMBERED: Final = 4096
 NOT_REFUSED: Final = frozenset({482, 487})
 """Merged: the call is here by another way. Cancelled: the caller gave up."""
-_TEXT: Final = re.compile(r'text="([^"]*)"')
 _HEADER: Final = re.compile(r"^(from|f|call-id|i)[ \t]*:[ \t]*(.*)$", re.IGNORECASE | re.MULTILINE)
 
 
@@ -83,5 +83,4 @@ class RefusedInvites:
 
 def _reason(answer: Response) -> str:
     """What the answer says: its Reason (RFC 3326), else its phrase."""
-    said = _TEXT.search(answer.headers.get("Reason") or "")
-    return said[1] if said is not None else answer.phrase
+    return reason_text(answer.headers.get("Reason") or "") or answer.phrase

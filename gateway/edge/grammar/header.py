@@ -138,6 +138,28 @@ def unquoted(text: str) -> str:
     return text if _WHOLLY_QUOTED.fullmatch(text) is None else _ESCAPED.sub(r"\1", text[1:-1])
 
 
+def quoted(text: str, longest: int = 200) -> str:
+    """A quoted string with this text (RFC 3261 §25.1): what would end it is escaped, what no header may hold
+    is a blank, and it is no longer than `longest` characters of text."""
+    said = "".join(c if c.isprintable() else " " for c in text[:longest])
+    return '"' + said.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def reason(status: int, text: str) -> str:
+    """The value of a `Reason` that gives a SIP status (RFC 3326)."""
+    return f"SIP;cause={status};text={quoted(text)}"
+
+
+def reason_text(value: str) -> str | None:
+    """What the first of a `Reason`'s values says in words; None when it says nothing that can be read."""
+    try:
+        _, semicolon, rest = split(value, ",")[0].partition(";")
+        text = parameters(semicolon + rest).get("text")
+    except ValueError:
+        return None
+    return None if text is None else unquoted(text)
+
+
 @dataclass(frozen=True, slots=True)
 class Via:
     """One hop of a message (RFC 3261 §20.42)."""

@@ -11,7 +11,7 @@ import re
 from typing import Final
 
 from gateway.edge.flows.transport import Flow
-from gateway.edge.grammar.header import BLANK, TOKEN, addresses
+from gateway.edge.grammar.header import BLANK, TOKEN, addresses, reason
 from gateway.edge.grammar.sip_message import UNTAGGED, Request, Response, SipMessage
 from gateway.edge.grammar.uri import SIP, URI
 
@@ -183,7 +183,7 @@ def bare_answer(data: bytes, status: int, phrase: str, flow: Flow, why: str = ""
     answer = [f"SIP/2.0 {status} {phrase}", *(f"Via: {via}" for via in stamped(found["via"], flow))]
     answer += [f"{name.title()}: {found[name][0]}" for name in _NEEDED[1:] if name in found]
     if why:
-        answer.append(f'Reason: SIP;cause={status};text="{why}"')
+        answer.append(f"Reason: {reason(status, why)}")
     text = "\r\n".join([*answer, "Content-Length: 0", "", ""])
     return text.encode()
 

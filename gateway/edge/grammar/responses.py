@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.edge.flows.transport import Flow
+from gateway.edge.grammar.header import reason
 from gateway.edge.grammar.message import branch_of, stamped, to_tag
 from gateway.edge.grammar.sip_message import Request, Response
 
@@ -90,6 +91,5 @@ def refusal(request: Request, flow: Flow, turned: Turned) -> Response:
     if turned.retry_after_s is not None:
         headers["Retry-After"] = str(turned.retry_after_s)
     if turned.reason:
-        said = "".join(c if c.isprintable() and c not in '"\\' else " " for c in turned.reason[:100])
-        headers["Reason"] = f'SIP;cause={turned.status};text="{said}"'
+        headers["Reason"] = reason(turned.status, turned.reason)
     return response(request, flow, turned.status, headers)

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from gateway.edge.dialogs.transaction import LINGER_S, Served, Timer
 from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar import dtmf_info
-from gateway.edge.grammar.header import Address, CSeq
+from gateway.edge.grammar.header import Address, CSeq, reason
 from gateway.edge.grammar.message import to_tag
 from gateway.edge.grammar.responses import response
 from gateway.edge.grammar.sip_message import Request, Response, SipMessage
@@ -33,7 +33,7 @@ from gateway.rtp.media.call_media import CallMedia
 ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, NOTIFY"
 SUPPORTED: Final = "timer, 100rel"
 SDP: Final = "application/sdp"
-LATE: Final = {"Reason": 'SIP;cause=408;text="Request Timeout"'}
+LATE: Final = {"Reason": reason(408, "Request Timeout")}
 """By this the edge knows a BYE to a caller who never acknowledged."""
 AGAIN_S: Final = 5.0
 """After a refresh of ours that was refused for now."""
@@ -267,7 +267,7 @@ class Callee:
             try:
                 body, agreed = self._describer.answer(request.body.decode(errors="replace"))
             except NoAgreement as error:
-                served.answer(self._response(served, 488, {"Reason": f'SIP;cause=488;text="{error}"'}))
+                served.answer(self._response(served, 488, {"Reason": reason(488, str(error))}))
                 return
         elif request.method == "INVITE":
             self._offered = body = self._describer.offer()

@@ -52,11 +52,13 @@ async def test_a_draining_edge_takes_no_call_but_lets_one_end(exchange: Exchange
 async def test_what_the_router_refuses_is_refused_in_its_words(exchange: Exchange) -> None:
     await exchange.line()
     caller = await exchange.caller()
-    exchange.desk.verdict = lambda call: Refuse(404, 'no "such"\r\nnumber', 7)
+    said = 'no "such"\r\n\\number'
+    exchange.desk.verdict = lambda call: Refuse(404, said, 7)
     caller.send("INVITE", OFFER)
     refusal = await caller.next(404)
     assert refusal["retry-after"] == "7"
-    assert refusal["reason"] == 'SIP;cause=404;text="no  such   number"'
+    assert refusal["reason"] == r'SIP;cause=404;text="no \"such\"  \\number"'
+    assert exchange.desk.refusals[0].reason == 'no "such"  \\number'
 
 
 @pytest.mark.parametrize(
