@@ -15,7 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watermark.errors import SoundError
-from watermark.pcm import FULL_SCALE, bytes_from_float, float_from_bytes, float_from_int16
+from watermark.pcm import (
+    A_LAW_VALUES,
+    FULL_SCALE,
+    MU_LAW_VALUES,
+    bytes_from_float,
+    float_from_bytes,
+    float_from_int16,
+)
 
 Floats = NDArray[np.float32]
 
@@ -134,21 +141,8 @@ def mu_law(samples: Floats) -> NDArray[np.uint8]:
     return np.asarray(~(sign | exponent << 4 | mantissa) & 0xFF, np.uint8)
 
 
-def _mu_table() -> Floats:
-    code = ~np.arange(256) & 0xFF
-    value = (((code & 15) << 3) + 132 << (code >> 4 & 7)) - 132
-    return float_from_int16(np.where(code & 0x80, -value, value).astype(np.int16))
-
-
-def _a_table() -> Floats:
-    code = np.arange(256) ^ 0x55
-    exponent, mantissa = code >> 4 & 7, code & 15
-    value = np.where(exponent > 0, (mantissa << 4) + 264 << np.maximum(exponent - 1, 0), (mantissa << 4) + 8)
-    return float_from_int16(np.where(code & 0x80, value, -value).astype(np.int16))
-
-
-MU_LAW_TABLE: Final = _mu_table()
-A_LAW_TABLE: Final = _a_table()
+MU_LAW_TABLE: Final = float_from_int16(MU_LAW_VALUES)
+A_LAW_TABLE: Final = float_from_int16(A_LAW_VALUES)
 """G.711 code -> float32 sample."""
 
 

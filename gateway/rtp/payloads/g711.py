@@ -1,6 +1,6 @@
 """G.711 (ITU-T), both laws, by tables: many calls' frames in one look-up.
 
-The tables are G.711's own decoder values, and for each int16 the code whose value is nearest.
+For each int16 it is the code whose value is nearest.
 """
 
 from __future__ import annotations
@@ -10,26 +10,12 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from watermark.pcm import A_LAW_VALUES, MU_LAW_VALUES
+
 Pcm = NDArray[np.int16]
 Law = Literal["PCMU", "PCMA"]
 
 LAWS: Final[tuple[Law, ...]] = ("PCMU", "PCMA")
-
-
-def _mu_values() -> Pcm:
-    codes = ~np.arange(256, dtype=np.uint8)
-    exponent, mantissa = (codes >> 4) & 7, (codes & 15).astype(np.int32)
-    size = (((mantissa << 3) + 0x84) << exponent) - 0x84
-    return np.where(codes & 0x80, -size, size).astype(np.int16)
-
-
-def _a_values() -> Pcm:
-    codes = np.arange(256, dtype=np.uint8) ^ 0x55
-    exponent, mantissa = ((codes >> 4) & 7).astype(np.int32), (codes & 15).astype(np.int32)
-    size = np.where(
-        exponent == 0, (mantissa << 4) + 8, ((mantissa << 4) + 0x108) << np.maximum(exponent - 1, 0)
-    )
-    return np.where(codes & 0x80, size, -size).astype(np.int16)
 
 
 def _nearest_codes(values: Pcm) -> NDArray[np.uint8]:
@@ -41,7 +27,7 @@ def _nearest_codes(values: Pcm) -> NDArray[np.uint8]:
     return order[np.searchsorted(borders, sound, side="right")].astype(np.uint8)
 
 
-_VALUES: Final = {"PCMU": _mu_values(), "PCMA": _a_values()}
+_VALUES: Final = {"PCMU": MU_LAW_VALUES, "PCMA": A_LAW_VALUES}
 _CODES: Final = {law: _nearest_codes(values) for law, values in _VALUES.items()}
 SILENT_CODE: Final = {law: bytes(_CODES[law][:1])[0] for law in LAWS}
 """What a zero is written as."""
