@@ -5,6 +5,7 @@ VoicegateError
 ├── DialplanError   a dialplan does not load; names file, line and remedy
 ├── CallRefused     a call cannot be taken; carries the SIP status the caller hears
 │   └── HallRefused  … by this hall; another one may take it
+├── NoFlow          a server cannot be reached, or is not whom its certificate says
 ├── LineError       a line is gone or broke the tick's form
 ├── RpcError        a request between processes failed
 │   ├── RpcTimeout  … because nobody answered in time
@@ -45,6 +46,10 @@ class CallRefused(VoicegateError):
 
 class HallRefused(CallRefused):
     """The hall that was chosen does not take the call; another one may."""
+
+
+class NoFlow(VoicegateError):
+    """There is no way to a server: it does not answer, or its certificate does not hold."""
 
 
 class LineError(VoicegateError):

@@ -1,8 +1,8 @@
 """The edge: a transaction-stateful SIP proxy between callers and this host's lines that watches dialogs too.
 
-Callers reach us over UDP and TCP; lines are loopback UDP and speak only to us. In-dialog requests find their
-way by the signed word in our Record-Route and Contact (`token`), also after a restart. Here the parts meet:
-`callers` and `lineside` take what comes, `switchboard` holds what both know.
+Callers reach us over UDP, TCP and TLS; lines are loopback UDP and speak only to us. In-dialog requests find
+their way by the signed word in our Record-Route and Contact (`token`), also after a restart. Here the parts
+meet: `callers` and `lineside` take what comes, `switchboard` holds what both know.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ class Edge:
         """Raises `OSError` when a port is taken."""
         board, config = self._board, self.config
         await self._open_loopback()
-        await board.udp.open(config.host, config.port)
-        await board.tcp.open(*board.udp.address)
+        await board.ports.open(config.host, config.port)
+        if config.tls is not None:
+            await board.ports.open_tls(config.host, config.tls_port, config.tls)
 
     async def _open_loopback(self) -> None:
         """The port that lines know from the Record-Route of their calls: the last edge's, if we know it."""
@@ -77,14 +78,18 @@ class Edge:
         board.transactions.close()
         for dialog in board.dialogs:
             dialog.patience.cancel()
-        await board.tcp.close()
-        await board.udp.close()
+        await board.ports.close()
         await board.loopback.close()
 
     @property
     def port(self) -> int:
         """The SIP port, bound for UDP and TCP."""
         return self._board.toward_callers.port
+
+    @property
+    def tls_port(self) -> int:
+        """Where SIP over TLS is taken; the SIP port where it is not."""
+        return self._board.ports.port("tls")
 
     def drain(self) -> None:
         """No new calls; what runs goes on."""
@@ -113,7 +118,7 @@ class Edge:
 
     def stats(self) -> dict[str, Any]:
         """Counts for the metrics."""
-        board = self._board
+        board, connections = self._board, self._board.ports.connections
         return {
             "dialogs": len(board.dialogs),
             "transactions": len(board.transactions),
@@ -121,7 +126,9 @@ class Edge:
             "slots_free": board.lines.free,
             "unacknowledged": board.unacknowledged,
             "refused": {str(status): count for status, count in board.refused.items()},
-            "dropped": {**self._doors.dropped, "connection": board.tcp.turned_away},
+            "dropped": {**self._doors.dropped, "connection": connections.turned_away},
+            "connections": len(connections),
+            "failed_handshakes": connections.failed_handshakes,
             **board.counts,
             **self._doors.counts,
         }

@@ -45,7 +45,9 @@ HALL_COUNTERS: Final = {
 }
 """What halls count, of `HallHealth.counters`; what is not listed is a gauge."""
 
-EDGE_HOLDS: Final = frozenset({"dialogs", "transactions", "slots", "slots_free", "unacknowledged"})
+EDGE_HOLDS: Final = frozenset(
+    {"dialogs", "transactions", "slots", "slots_free", "unacknowledged", "connections"}
+)
 """Of the edge's stats, what is a state and no count."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from typing import Protocol
 
 from gateway.config.own_address import seen_from
@@ -20,15 +21,22 @@ class Bound(Protocol):
 
 
 class Identity:
-    """Peers reach us at `bound`; `public_address` is how those outside do, when NAT hides it."""
+    """Peers reach us at `bound`; `public_address` is how those outside do, when NAT hides it. `port_of` says
+    at which port over another transport than `bound`'s."""
 
-    def __init__(self, bound: Bound, public_address: str | None) -> None:
+    def __init__(
+        self, bound: Bound, public_address: str | None, port_of: Callable[[str], int] | None = None
+    ) -> None:
         self._bound = bound
         self._public = public_address
+        self._port_of = port_of
 
     @property
     def port(self) -> int:
         return self._bound.address[1]
+
+    def _port(self, flow: Flow) -> int:
+        return self.port if self._port_of is None else self._port_of(flow.transport)
 
     def address(self, peer: str) -> str:
         """Our address as `peer` reaches it, without brackets."""
@@ -41,7 +49,7 @@ class Identity:
         return Via(
             transport=flow.transport.upper(),
             host=_bracketed(self.address(flow.host)),
-            port=self.port,
+            port=self._port(flow),
             parameters={"branch": branch},
         )
 
@@ -54,7 +62,7 @@ class Identity:
 
     def _uri(self, flow: Flow) -> str:
         transport = f";transport={flow.transport}" if flow.reliable else ""
-        return f"sip:{_bracketed(self.address(flow.host))}:{self.port}{transport}"
+        return f"sip:{_bracketed(self.address(flow.host))}:{self._port(flow)}{transport}"
 
 
 def _reaches(public: str, peer: str) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+import ssl
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,12 @@ class EdgeConfig:
     boot_token: str
     route_key: bytes
     public_address: str | None = None
+    tls_port: int = 0
+    """0: any"""
+    tls: ssl.SSLContext | None = None
+    """what SIP over TLS shows; None: there is none"""
+    trust: Callable[[], ssl.SSLContext] = ssl.create_default_context
+    """makes what servers are checked by that we connect to"""
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()

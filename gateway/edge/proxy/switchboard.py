@@ -14,7 +14,8 @@ from gateway.edge.dialogs.transaction import Served, Transactions
 from gateway.edge.doors.edge_config import EdgeConfig
 from gateway.edge.doors.limits import Share
 from gateway.edge.doors.refused import RefusedInvites
-from gateway.edge.flows.transport import Flow, Receive, TcpPort, UdpPort
+from gateway.edge.flows.peer_ports import PeerPorts
+from gateway.edge.flows.transport import Flow, Receive, UdpPort
 from gateway.edge.grammar.responses import Turned, refusal
 from gateway.edge.grammar.sip_message import Request, Response
 from gateway.edge.grammar.token import RouteToken
@@ -46,10 +47,9 @@ class Switchboard:
         from_line: Receive,
         source: Callable[[Request, Flow], str],
     ) -> None:
-        self.udp = UdpPort(from_caller)
-        self.tcp = TcpPort(from_caller, self.connection_lost)
+        self.ports = PeerPorts(from_caller, self.connection_lost, config.trust)
         self.loopback = UdpPort(from_line)
-        self.toward_callers = Identity(self.udp, config.public_address)
+        self.toward_callers = Identity(self.ports.udp, config.public_address, self.ports.port)
         self.toward_lines = Identity(self.loopback, None)
         self.config = config
         self.router = router
@@ -77,12 +77,10 @@ class Switchboard:
         return self.loopback.flow(LOOPBACK, token.line_port)
 
     def caller_flow(self, token: RouteToken, dialog: Dialog | None) -> Flow | None:
-        """Where the caller was last heard, else where its INVITE came from; None: it hung up its TCP."""
+        """Where the caller was last heard, else where its INVITE came from; None: its connection ended."""
         if dialog is not None and dialog.flow.open:
             return dialog.flow
-        if token.transport == "tcp":
-            return self.tcp.flow(token.host, token.port)
-        return self.udp.flow(token.host, token.port)
+        return self.ports.flow(token.transport, token.host, token.port)
 
     def refuse(self, served: Served, status: int, reason: str = "", retry_after_s: int | None = None) -> None:
         """The final answer to a request that we hold."""

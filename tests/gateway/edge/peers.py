@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -211,6 +212,24 @@ class TcpCaller(Caller):
     def close(self) -> None:
         self._reading.cancel()
         self.writer.close()
+
+
+class TlsCaller(TcpCaller):
+    """The same over TLS; `edge_port` is the edge's TLS port."""
+
+    via_transport = "TLS"
+
+    def __init__(self, edge_port: int, trust: ssl.SSLContext, name: str = "gate.example") -> None:
+        super().__init__(edge_port)
+        self.trust, self.name = trust, name
+
+    async def open(self) -> Self:
+        self.reader, self.writer = await asyncio.open_connection(
+            *self.edge, ssl=self.trust, server_hostname=self.name
+        )
+        self.port = self.writer.get_extra_info("sockname")[1]
+        self._reading = asyncio.create_task(self._read())
+        return self
 
 
 class Line(Inbox):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.edge.dialogs import transaction
-from gateway.edge.flows import transport
+from gateway.edge.flows import connections, transport
 from gateway.edge.grammar.message import MAX_HEAD, Unreadable, read
 from gateway.edge.grammar.token import RouteToken
 from tests.gateway.edge.conftest import Exchange
@@ -344,8 +344,8 @@ async def test_refusals_at_the_doors_cost_no_memory(bare: Exchange) -> None:
 async def test_half_open_connections_are_few_and_short(
     exchange: Exchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "FIRST_WORD_S", 0.3)
-    monkeypatch.setattr(transport, "MAX_PER_SOURCE", 5)
+    monkeypatch.setattr(connections, "FIRST_WORD_S", 0.3)
+    monkeypatch.setattr(connections, "MAX_PER_SOURCE", 5)
     silent = [await exchange.caller("tcp") for _ in range(5)]
     sixth = await exchange.caller("tcp")
     await sixth.gone(0.2)  # type: ignore[attr-defined]
