@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol, Self
 import click
 import numpy as np
 
-from benchmarks import fault_rows, soak
+from benchmarks import edge_fuzz, fault_rows, soak
 from benchmarks.watermark import null as watermark_null
 from benchmarks.watermark.host_speech import HUMAN, PROMPTS, RATE_HZ, speech
 from watermark import examine
@@ -233,6 +233,33 @@ class Faults(Plain):
         return not failed, told + "".join(f"; {name}" for name in failed)
 
 
+class Fuzz(Plain):
+    """A million datagrams that were changed, in ten runs, to an edge that has a call up."""
+
+    what = "no datagram ends the edge, stays in its memory, or disturbs a call"
+    RUNS: Final = 10
+    DATAGRAMS: Final = 100_000
+
+    def steps(self) -> list[str]:
+        return [f"{self.DATAGRAMS} datagrams, {seed}" for seed in range(self.RUNS)]
+
+    def prove(self, step: str) -> Any:
+        return edge_fuzz.fuzz(self.DATAGRAMS, seed=int(step.split()[-1])).as_json()
+
+    def result(self, found: Found) -> tuple[bool, str]:
+        datagrams, pings, holds = (
+            sum(each[name] for each in found.values()) for name in ("datagrams", "pings", "holds")
+        )
+        fell = sorted({name for each in found.values() for name in each["fell"]})
+        growth = max((each["growth"] for each in found.values()), default=0)
+        told = (
+            f"{datagrams:,} datagrams, {len(fell)} errors of ours, {pings:,} pings answered, {holds:,} "
+            f"re-INVITEs of a call beside; at most {growth} objects more at rest after {self.DATAGRAMS:,}"
+        )
+        good = all(each["sound"] for each in found.values())
+        return good, told + "".join(f"; {name}" for name in fell)
+
+
 class _Suite(Plain, ABC):
     """Files of tests, each in a pytest of its own."""
 
@@ -304,4 +331,5 @@ PROOFS: Final[dict[str, LongProof]] = {
     "steady": Steady(),
     "soak": Soak(),
     "faults": Faults(),
+    "fuzz": Fuzz(),
 }
