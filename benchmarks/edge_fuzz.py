@@ -158,7 +158,7 @@ class Fuzzed:
         return {**dataclasses.asdict(self), "growth": self.growth, "sound": self.sound}
 
 
-class Fuzz:
+class FuzzRun:
     """One run over an exchange of its own."""
 
     def __init__(self, seed: int) -> None:
@@ -280,7 +280,7 @@ def _falls(fell: list[str]) -> Iterator[None]:
 
 def fuzz(datagrams: int, seed: int) -> Fuzzed:
     """So many datagrams; the same ones for the same seed."""
-    one = Fuzz(seed)
+    one = FuzzRun(seed)
     with _falls(one.found.fell), asyncio.Runner(loop_factory=HouseLoop) as runner:
         return runner.run(one.run(datagrams))
 
