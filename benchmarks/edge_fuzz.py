@@ -22,7 +22,7 @@ import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -263,7 +263,7 @@ class FuzzRun:
 def _falls(fell: list[str]) -> Iterator[None]:
     """Notes the edge's own errors, and keeps all else that it logs to itself."""
 
-    def note(_: object, method: str, event: dict[str, Any]) -> dict[str, Any]:
+    def note(_: object, method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
         if method in ("exception", "error", "critical"):
             fell.append(f"{event['event']}: {sys.exc_info()[1]!r}")
         raise structlog.DropEvent
