@@ -16,7 +16,7 @@ from rich.table import Table
 from consent import core_files
 from consent.bare_url import bare
 from gateway.config.house_languages import spoken_languages
-from gateway.config.own_address import reached_at
+from gateway.config.own_address import in_url, reached_at
 from gateway.config.paths import dialplan_dir
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import PREFIX, Settings, load
@@ -108,11 +108,15 @@ def panel(settings: Settings, state: HouseState, log: Path | None) -> Panel:
     address = reached_at(settings)
     port = "" if settings.sip_port == 5060 else f":{settings.sip_port}"
     rows = Table.grid(padding=(0, 2))
-    rows.add_row("call", f"[bold]sip:demo@{address}{port}[/bold]  (UDP, TCP)")
+    over = f"UDP, TCP; TLS: port {settings.sip_tls}" if settings.sip_tls else "UDP, TCP"
+    rows.add_row("call", f"[bold]sip:demo@{in_url(address)}{port}[/bold]  ({over})")
     if settings.digest and (first := SipUsers(settings.data_dir).first()):
         rows.add_row("", f"user [bold]{first[0]}[/bold], password [bold]{first[1]}[/bold]")
-    web = f"http://{'localhost' if settings.local_only else address}:{settings.http_port}"
+    host = "localhost" if settings.local_only else in_url(address)
+    web = f"https://{host}:{settings.https}" if settings.https else f"http://{host}:{settings.http_port}"
     rows.add_row("browser", f"[bold]{web}[/bold]")
+    if state.certificate:
+        rows.add_row("certificate", textwrap.fill(state.certificate, OFFICE_WIDTH))
     if not settings.local_only:
         rows.add_row("", f"token [bold]{console_token(settings.data_dir)}[/bold]")
     rows.add_row("engine", settings.engine)
@@ -129,7 +133,6 @@ def panel(settings: Settings, state: HouseState, log: Path | None) -> Panel:
     if state.office:
         rows.add_row("consent office", textwrap.fill(state.office, OFFICE_WIDTH))
     if settings.detector:
-        host = "localhost" if settings.local_only else address
         rows.add_row("detector", f"http://{host}:{settings.detector}")
     rows.add_row("dialplan", str(dialplan_dir(settings)))
     if log is not None:

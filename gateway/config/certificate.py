@@ -6,10 +6,11 @@ New files take effect at the next handshake; open connections keep what they hav
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import ssl
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal, NoReturn
 
@@ -109,11 +110,7 @@ class Certificate:
 
     def _load_into(self, contexts: list[ssl.SSLContext]) -> None:
         """From copies, since the files may be another pair by the next line. Raises `SettingsError`."""
-        with tempfile.TemporaryDirectory() as folder:
-            chain, key = Path(folder, "chain"), Path(folder, "key")
-            chain.write_bytes(self._chain)
-            key.touch(0o600)
-            key.write_bytes(self._key)
+        with _held(self._chain) as chain, _held(self._key) as key:
             for context in contexts:
                 try:
                     context.load_cert_chain(chain, key, password=_no_password)
@@ -125,6 +122,17 @@ class Certificate:
                         f"VOICEGATE_TLS_CERTIFICATE: {self._chain_path} and {self._key_path} cannot be used "
                         f"together ({why})"
                     ) from None
+
+
+@contextlib.contextmanager
+def _held(content: bytes) -> Iterator[str]:
+    """A path to it, in memory alone; it is gone afterwards."""
+    number = os.memfd_create("tls")
+    try:
+        os.write(number, content)
+        yield f"/proc/self/fd/{number}"
+    finally:
+        os.close(number)
 
 
 def trusting(authorities: Path | None = None) -> ssl.SSLContext:

@@ -20,6 +20,11 @@ def reached_at(settings: Settings) -> str:
     return seen_from(ELSEWHERE)
 
 
+def in_url(address: str) -> str:
+    """A host as it stands in a URL: an IPv6 address in brackets (RFC 3986 §3.2.2)."""
+    return f"[{address}]" if ":" in address else address
+
+
 def seen_from(peer: str) -> str:
     """The address of ours that `peer`, an IP address without brackets, would see.
 

@@ -42,6 +42,13 @@ def route_key_path(settings: Settings) -> Path:
     return settings.data_dir / "sip-route-key"
 
 
+def certificate_paths(settings: Settings) -> tuple[Path, Path]:
+    """The certificate and its key: the named files, or the ones that the gateway makes."""
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        return settings.tls_certificate.expanduser(), settings.tls_key.expanduser()
+    return settings.data_dir / "tls.pem", settings.data_dir / "tls-key.pem"
+
+
 def redis_url_for(settings: Settings, runtime: Runtime) -> str:
     """The operator's Redis, or the embedded one's socket."""
     return settings.redis_url or f"unix://{runtime.redis}"

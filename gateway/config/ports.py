@@ -51,6 +51,16 @@ def http_port(settings: Settings) -> Port:
     return Port("VOICEGATE_HTTP_PORT", settings.http_port, socket.SOCK_STREAM, "HTTP")
 
 
+def sip_tls_port(settings: Settings) -> Port:
+    """The port for SIP over TLS."""
+    return Port("VOICEGATE_SIP_TLS_PORT", settings.sip_tls, socket.SOCK_STREAM, "SIP over TLS")
+
+
+def https_port(settings: Settings) -> Port:
+    """The page's port over https."""
+    return Port("VOICEGATE_HTTPS_PORT", settings.https, socket.SOCK_STREAM, "https")
+
+
 def all_ports(settings: Settings) -> list[Port]:
     """Every port of these settings except RTP's."""
     found = [
@@ -58,6 +68,10 @@ def all_ports(settings: Settings) -> list[Port]:
         sip_port(settings, socket.SOCK_STREAM),
         http_port(settings),
     ]
+    if settings.sip_tls:
+        found.append(sip_tls_port(settings))
+    if settings.https:
+        found.append(https_port(settings))
     if settings.detector:
         found.append(Port("VOICEGATE_DETECTOR_PORT", settings.detector, socket.SOCK_STREAM, "the detector"))
     return found

@@ -12,9 +12,18 @@ import tomllib
 from functools import cached_property
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from consent.data_dir import default_data_dir
 from gateway.config.toml_mistake import toml_mistake
@@ -23,6 +32,8 @@ from model.cascade.chat_settings import leaves_machine
 
 PREFIX = "VOICEGATE_"
 DETECTOR_PORT = 8091
+SIP_TLS_PORT = 5061
+HTTPS_PORT = 8443
 LEAST_SIP_LINES = 2
 GONE = {
     key: "lines of four calls are no more. VOICEGATE_SIP_LINES is how many processes have telephones' calls; "
@@ -46,7 +57,33 @@ class Settings(BaseModel):
         None, description="address that peers outside reach us at, when NAT hides it"
     )
     sip_port: int = Field(5060, ge=1, le=65535, description="SIP over UDP and TCP")
+    sip_tls_port: Annotated[int, Field(ge=0, le=65535)] | Literal["auto"] = Field(
+        "auto", description="SIP over TLS; 0: none; auto: 5061 where there is a certificate (below)"
+    )
     http_port: int = Field(8080, ge=1, le=65535, description="page, API, metrics")
+    https_port: Annotated[int, Field(ge=0, le=65535)] | Literal["auto"] = Field(
+        "auto",
+        description="the same over https; 0: none; auto: 8443 where there is a certificate (below)",
+    )
+    tls_certificate: Path | None = Field(
+        None,
+        description="PEM file with the gateway's certificate and those between it and its authority; unset: "
+        "one that the gateway signs itself, unless it is bound to loopback. Read anew when it changes",
+    )
+    tls_key: Path | None = Field(
+        None, description="PEM file with its key, without a passphrase; others must not be able to read it"
+    )
+    tls_clients: Literal["off", "asked", "required"] = Field(
+        "off",
+        description="whether telephones and trunks over TLS show a certificate, if they have one or all",
+    )
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file with the authorities that sign clients' certificates"
+    )
+    tls_trust: Path | None = Field(
+        None,
+        description="PEM file with the authorities of servers that SIP connects to; unset: this machine's",
+    )
     detector_port: Annotated[int, Field(ge=0, le=65535)] | Literal["auto"] = Field(
         "auto",
         description="page where anyone may ask whether a recording is ours; 0: none; auto: 8091 unless bound "
@@ -234,6 +271,14 @@ class Settings(BaseModel):
                 raise ValueError(f"{one!r} is not an address or a network, such as 10.0.0.0/8") from None
         return written
 
+    @model_validator(mode="after")
+    def _whole_certificate(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("VOICEGATE_TLS_CERTIFICATE and VOICEGATE_TLS_KEY go together: set both, or none")
+        if self.tls_clients != "off" and self.tls_client_ca is None:
+            raise ValueError("VOICEGATE_TLS_CLIENTS needs VOICEGATE_TLS_CLIENT_CA: who signs them")
+        return self
+
     @field_validator("engine_calls")
     @classmethod
     def _calls(cls, given: int | str, info: ValidationInfo) -> int | str:
@@ -262,6 +307,25 @@ class Settings(BaseModel):
     def local_only(self) -> bool:
         """True while nobody but this machine can reach us."""
         return self.host in ("127.0.0.1", "::1", "localhost")
+
+    @cached_property
+    def tls(self) -> bool:
+        """Whether the gateway has a certificate: one that is named, or its own where others reach it."""
+        return self.tls_certificate is not None or not self.local_only
+
+    @cached_property
+    def sip_tls(self) -> int:
+        """The port of SIP over TLS; 0 where there is none."""
+        if self.sip_tls_port == "auto":
+            return SIP_TLS_PORT if self.tls else 0
+        return self.sip_tls_port if self.tls else 0
+
+    @cached_property
+    def https(self) -> int:
+        """The page's port over https; 0 where there is none."""
+        if self.https_port == "auto":
+            return HTTPS_PORT if self.tls else 0
+        return self.https_port if self.tls else 0
 
     @cached_property
     def detector(self) -> int:
@@ -326,6 +390,8 @@ def load(environ: dict[str, str] | None = None) -> Settings:
         )
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:
+            raise SettingsError(first["msg"].removeprefix("Value error, ")) from None
         key = str(first["loc"][0])
         source = PREFIX + key.upper() if key in given else f"{key} in {path}"
         raise SettingsError(

@@ -7,11 +7,13 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
 import uvicorn
+from starlette.types import ASGIApp
 
 from consent.service.front_office import FrontOffice
 from consent.service.office_client import OfficeClient
@@ -100,32 +102,52 @@ async def serve() -> None:
             redeem_door(front.grant_door.redeem, shared),
         ]
     app = build_app(front, conf, None if conf.local_only else console_token(conf.data_dir), doors)
+    asgi = RefusedOffers(app, front.offer_refused)
+    servers = [(ports.http_port(conf), _server(asgi))]
+    if (secure := front.certificate.for_browsers()) is not None:
+        servers.append((ports.https_port(conf), _server(asgi, secure)))
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with contextlib.ExitStack() as held:
+        bound = [(held.enter_context(_bind(port, conf.host)), server) for port, server in servers]
+        try:
+            await front.start()
+        except OSError as error:
+            raise StartError(_sip_port_held(conf, error)) from None
+        heap.settle()
+        async with asyncio.TaskGroup() as group:  # a page that fails ends the front, which then comes back
+            for listener, server in bound:
+                group.create_task(_serve_on(server, listener, stop))
+            structlog.get_logger("front").info("front.up", sip_port=conf.sip_port, http_port=conf.http_port)
+            await stop.wait()
+            for _, server in bound:
+                server.should_exit = True
+    await front.stop()
+
+
+def _server(app: ASGIApp, secure: ssl.SSLContext | None = None) -> _Server:
+    """`secure`: it speaks https by this context."""
     config = uvicorn.Config(
-        RefusedOffers(app, front.offer_refused),
-        host=conf.host,
-        port=conf.http_port,
+        app,
         log_level="warning",
         log_config=None,
         access_log=False,
         lifespan="off",
+        ssl_context_factory=None if secure is None else lambda config, default: secure,
     )
-    http = _Server(config)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    with _bind(ports.http_port(conf), conf.host) as listener:
-        try:
-            await front.start()
-        except OSError as error:
-            refused = ports.sip_port(conf, socket.SOCK_DGRAM).refusal(conf.host, error)
-            raise StartError(refused) from None
-        heap.settle()
-        async with asyncio.TaskGroup() as group:  # a page that fails ends the front, which then comes back
-            group.create_task(_serve_on(http, listener, stop))
-            structlog.get_logger("front").info("front.up", sip_port=conf.sip_port, http_port=conf.http_port)
-            await stop.wait()
-            http.should_exit = True
-    await front.stop()
+    return _Server(config)
+
+
+def _sip_port_held(conf: settings.Settings, error: OSError) -> str:
+    """Which of SIP's ports the front did not get, and what to do."""
+    for port in ports.all_ports(conf):
+        if port.what.startswith("SIP"):
+            try:
+                port.bind(conf.host).close()
+            except OSError as held:
+                return port.refusal(conf.host, held)
+    return ports.sip_port(conf, socket.SOCK_DGRAM).refusal(conf.host, error)
 
 
 async def _serve_on(http: uvicorn.Server, listener: socket.socket, stop: asyncio.Event) -> None:

@@ -30,6 +30,7 @@ from gateway.edge.proxy.lines import LineInfo
 from gateway.edge.router import Accept, IncomingCall, Refuse, RefusedInvite
 from gateway.edge.sip_proxy import Edge
 from gateway.errors import CallRefused, HallRefused, RpcError
+from gateway.front.certificate_watch import CertificateWatch
 from gateway.front.closing import Closing
 from gateway.front.connected_lines import ConnectedLines
 from gateway.front.grant_desk import GrantDesk
@@ -91,6 +92,7 @@ class Front:
     refusals: Refusals = field(init=False)
     seal: RegistrySeal = field(init=False)
     web: WebCalls = field(init=False)
+    certificate: CertificateWatch = field(init=False)
     lines: ConnectedLines = field(init=False)
     _statements: SpeechStatements = field(init=False)
     _headroom: Headroom = field(init=False)
@@ -137,6 +139,7 @@ class Front:
         self.hall_news = HallNews(
             self.revocations, self.routing.halls, conf.halls, lambda kind: self.metrics.alarm(kind)
         )
+        self.certificate = CertificateWatch(conf)
         users = SipUsers(conf.data_dir)
         if conf.digest:
             users.first()
@@ -147,6 +150,9 @@ class Front:
                 boot_token=self.token,
                 route_key=route_key(route_key_path(conf)),
                 public_address=conf.public_address,
+                tls_port=conf.sip_tls,
+                tls=self.certificate.for_telephones(),
+                trust=self.certificate.for_servers,
                 allow=conf.sip_allow,
                 deny=conf.sip_deny,
                 trusted_proxies=conf.trusted_proxies,
@@ -199,6 +205,7 @@ class Front:
         self._tasks.lasting(self.hall_news.watch, "front.revocations.watch")
         self._tasks.lasting(self.voices.keep_tidy, "front.tidy")
         self._tasks.lasting(self.seal.run, "front.seal")
+        self._tasks.lasting(self.certificate.run, "front.certificate")
         if self._append_log is not None:
             self._tasks.lasting(self._append_log.keep_short, "front.append_log")
 
@@ -361,6 +368,7 @@ class Front:
             ledger=self.office.ledger.state,
             ledger_doubt=self.office.ledger.doubt,
             office=self.office.readable_by,
+            certificate=self.certificate.shown(),
         )
 
     # ── what lines, halls and the supervisor say ─────────────────────────────────────────────────────

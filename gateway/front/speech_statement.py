@@ -14,7 +14,7 @@ from typing import Any, Final
 from consent.grants.grant import unb64
 from consent.grants.scope import STOCK
 from consent.service.front_office import FrontOffice
-from gateway.config.own_address import reached_at
+from gateway.config.own_address import in_url, reached_at
 from gateway.config.paths import grant_keys_path
 from gateway.config.settings import Settings
 from gateway.dialplan import Dialplan, Disclose
@@ -76,7 +76,7 @@ class SpeechStatements:
             "mark": {"technique": MARK, "key": row.gateway},
         }
         if settings.detector:
-            claims["detector"] = f"http://{reached_at(settings)}:{settings.detector}/"
+            claims["detector"] = f"http://{in_url(reached_at(settings))}:{settings.detector}/"
         return claims
 
     def _principals(self, name: str) -> list[str]:

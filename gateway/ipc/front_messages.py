@@ -31,6 +31,8 @@ class HouseState:
     """Two or three words when that is not as it should be."""
     office: str = ""
     """What user the consent office runs as, and so who can read its keys."""
+    certificate: str = ""
+    """Whose certificate TLS shows, with its SHA-256 fingerprint; empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,12 @@ from consent.grants.redis_watch import redis_place
 from consent.service.front_office import FrontOffice
 from consent.service.office_client import OfficeClient
 from consent.silero.network import read_network
+from gateway.config.certificate import Certificate
 from gateway.config.failure import text_of
 from gateway.config.house_languages import spoken_languages
+from gateway.config.own_certificate import own_certificate
 from gateway.config.paths import (
+    certificate_paths,
     consent_dir,
     dialplan_dir,
     grant_keys_path,
@@ -66,6 +69,11 @@ def prepare(settings: Settings) -> None:
         place = error.filename or settings.data_dir
         raise StartError(f"VOICEGATE_DATA_DIR: {place}: {error.strerror}") from None
     route_key(route_key_path(settings))
+    if settings.tls:
+        certificate = certificate_paths(settings)
+        if settings.tls_certificate is None:
+            own_certificate(settings, *certificate)
+        Certificate(*certificate)
     if settings.digest:
         SipUsers(settings.data_dir).first()
     if not settings.local_only:

@@ -39,6 +39,8 @@ class House:
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.folder = folder
         self.sip_port, self.http_port = free_port(), free_port()
+        self.sip_tls_port, self.https_port = free_port(), free_port()
+        """taken where it has a certificate: one is named, or others reach it"""
         self._host = "[::1]" if ":" in str(settings.get("host", "")) else "127.0.0.1"
         defaults: dict[str, Any] = {
             "sip_lines": 1, "narrow_calls": 4, "wide_calls": 4, "web_lines": 1, "models": MODELS,
@@ -49,6 +51,8 @@ class House:
             **settings,
             "sip_port": self.sip_port,
             "http_port": self.http_port,
+            "sip_tls_port": self.sip_tls_port,
+            "https_port": self.https_port,
             "data_dir": folder / "data",
         }
         clean = {k: v for k, v in os.environ.items() if not k.startswith("VOICEGATE_")}

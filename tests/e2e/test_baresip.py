@@ -6,9 +6,14 @@ baresip takes no part in calls on 127.0.0.1, so the gateway and it live in a net
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import json
 import os
+import re
+import ssl
 import subprocess
 import sys
+import urllib.request
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +51,17 @@ def network() -> Iterator[str]:
         os.close(before)
 
 
-def softphone(folder: Path, *, password: str) -> Path:
+def page_shows(certificate: Path, house: House) -> None:
+    """The page, over https, shows the same certificate, which its own file vouches for."""
+    trusts = ssl.create_default_context(cafile=certificate)
+    with urllib.request.urlopen(f"https://{ADDRESS}:{house.https_port}/healthz", context=trusts) as answer:
+        assert json.load(answer) == {"alive": True}
+    shown = ssl.get_server_certificate((ADDRESS, house.https_port))
+    fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(shown)).digest().hex(":").upper()
+    assert fingerprint in re.sub(r"[^0-9A-F:]", "", house.log_path.read_text()), "the start panel says it"
+
+
+def softphone(folder: Path, *, password: str, trusts: Path | None = None) -> Path:
     """A baresip that says a person's sentence, over and over, and keeps what it hears."""
     phone = folder / "baresip"
     phone.mkdir(parents=True)
@@ -59,6 +74,7 @@ def softphone(folder: Path, *, password: str) -> Path:
         f"module_path {MODULES}\n"
         + "".join(f"module {name}.so\n" for name in modules)
         + "module_app menu.so\n"
+        + (f"sip_cafile {trusts}\nsip_verify_server yes\n" if trusts else "")
     )
     (phone / "accounts").write_text(f"<sip:alice@{ADDRESS}>;auth_pass={password};regint=0\n")
     (phone / "contacts").write_text("")
@@ -103,15 +119,17 @@ def test_a_softphone_with_a_password_has_a_conversation(network: str, tmp_path: 
         (tmp_path / "password").write_text("correct-horse\n")
         add = [sys.executable, "-m", "gateway.cli", "sip", "user", "add", "alice", "--password-from"]
         subprocess.run([*add, tmp_path / "password"], check=True, env=house.environ)
-        for number, transport in enumerate(("udp", "tcp"), 1):
-            phone = softphone(tmp_path / transport, password="correct-horse")
-            log = dial(phone, f"sip:demo@{network}:{house.sip_port};transport={transport}", 6)
+        own = house.folder / "data" / "tls.pem"
+        for number, (transport, port) in enumerate((("udp", house.sip_port), ("tls", house.sip_tls_port)), 1):
+            phone = softphone(tmp_path / transport, password="correct-horse", trusts=own)
+            log = dial(phone, f"sip:demo@{network}:{port};transport={transport}", 6)
             assert "Call established" in log, log
             house.wait_for("its end", lambda n=number: len(house.events("call.ended")) == n)
             ended = house.events("call.ended")[-1]
             assert ended["how"] == "caller hung up"
             assert ended["spoken_s"] > 3
             assert heard_s(phone) > 2, "the disclosure and the greeting"
+        page_shows(own, house)
         stranger = softphone(tmp_path / "stranger", password="battery-staple")
         log = dial(stranger, f"sip:demo@{network}:{house.sip_port}", 2)
         assert "401" in log, log
