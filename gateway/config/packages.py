@@ -38,7 +38,7 @@ NEEDED: Final = {
         "cryptography", "ctranslate2", "httpx", "numpy", "onnxruntime", "prometheus_client", "pydantic",
         "pydantic_core", "redis", "soxr", "sqlalchemy", "starlette", "structlog", "uvicorn",
     ),
-    "SIP line": ("av", "click", "numpy", "structlog"),
+    "SIP line": ("av", "click", "numpy", "pylibsrtp", "structlog"),
     "web line": ("OpenSSL", "aioice", "aiortc", "av", "click", "ifaddr", "pydantic", "structlog"),
     "detector": ("click", "cryptography", "numpy", "prometheus_client", "soxr", "starlette", "uvicorn"),
 }  # fmt: skip

@@ -214,6 +214,13 @@ class Settings(BaseModel):
         "md5",
         description="hash that telephones log in with; many know MD5 only, or give up when offered two",
     )
+    sip_srtp: Literal["required", "optional", "off"] = Field(
+        "optional",
+        description="whether SIP callers' sound is encrypted (SRTP, keys by SDES): always, as they offer, never",
+    )
+    sip_srtp_plain: bool = Field(
+        False, description="the network to SIP callers is private: keys for SRTP count over UDP and TCP too"
+    )
     sip_allow: tuple[str, ...] = Field((), description="networks that may call; empty: all")
     sip_deny: tuple[str, ...] = Field((), description="networks that may not call")
     trusted_proxies: tuple[str, ...] = Field(

@@ -24,6 +24,7 @@ from gateway.config.paths import recordings_dir, redis_url_for, route_key_path
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.edge.doors.edge_config import EdgeConfig
+from gateway.edge.doors.srtp_policy import SrtpPolicy
 from gateway.edge.grammar.speech_notice import SpeechNotice
 from gateway.edge.grammar.token import route_key
 from gateway.edge.proxy.lines import LineInfo
@@ -162,6 +163,7 @@ class Front:
                 ha1=users.ha1 if conf.digest else None,
                 may_omit_qop=users.is_legacy,
                 notice=SpeechNotice(self.routing.mark_key.id, conf.http_port, conf.public_url),
+                srtp=SrtpPolicy(conf.sip_srtp, conf.sip_srtp_plain),
             ),
             self,
             self._spawn,

@@ -10,8 +10,10 @@ import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
+from gateway.edge.grammar.sdes import SUITES, CryptoLine, SrtpRule, crypto_lines
+from gateway.edge.grammar.sdp import ENCRYPTED, PLAIN
 from gateway.errors import VoicegateError
 from gateway.rtp.payloads.telephone_event import EVENT
 
@@ -40,6 +42,13 @@ class NoAgreement(VoicegateError):
     """The other side's description leaves nothing to talk in; the text says what is missing (488)."""
 
 
+class SrtpKeys(NamedTuple):
+    """With what a call's packets are encrypted, one suite both ways (RFC 4568 §5.1.2)."""
+
+    ours: CryptoLine
+    theirs: CryptoLine
+
+
 @dataclass(frozen=True, slots=True)
 class Described:
     """The other side's audio section, as far as we use it."""
@@ -61,6 +70,8 @@ class Described:
     sends: bool
     receives: bool
     proto: str
+    crypto: tuple[CryptoLine, ...]
+    """keys that it may encrypt with, the best liked first; only those that we can use, and may"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +94,8 @@ class Agreement:
     mux: bool
     sending: bool
     receiving: bool
+    srtp: SrtpKeys | None = None
+    """None: in the clear"""
 
     @property
     def rate_hz(self) -> int:
@@ -101,14 +114,25 @@ class Describer:
     """those we have, the best liked first"""
     session: int
     """names our descriptions (`o=`)"""
+    srtp: SrtpRule = "off"
+    """whether sound is encrypted"""
     version: int = 0
     _last: str = field(default="", repr=False)
+    _said: dict[int, CryptoLine] = field(default_factory=dict, repr=False)
+    """our keys in the last description, by tag"""
+    _mine: CryptoLine | None = field(default=None, repr=False)
+    """with which our packets are encrypted"""
+    _proto: str = ""
+    """of the last description; empty: there is none"""
 
     def answer(self, offer: str) -> tuple[str, Agreement]:
         """Our answer to an offer, with one codec: the first of theirs that we have."""
         sections = _sections(offer)
-        chosen, described = _usable(sections, self.codecs)
-        agreed = self._agreed(described, described.codecs[0], described.event, described.noise)
+        chosen, described = _usable(sections, self.codecs, self.srtp)
+        keys = self._answered_by(described.crypto[0]) if described.crypto else None
+        agreed = self._agreed(described, keys)
+        self._say([] if keys is None else [keys.ours], described.proto)
+        self._mine = None if keys is None else keys.ours
         lines: list[str] = []
         for at, (kind, _, proto, formats, _) in enumerate(sections):
             if at != chosen:
@@ -125,10 +149,19 @@ class Describer:
         return self._whole(lines), agreed
 
     def offer(self, sending: bool = True, receiving: bool = True) -> str:
-        """Our own offer: all codecs, keys on the type that most phones have."""
+        """Our own offer: all codecs, keys on the type that most phones have; each suite with a key of its own
+        (RFC 4568 §6.1), or in a call that is encrypted what holds."""
+        if self._mine is not None:
+            self._say([self._mine], self._proto)
+        elif self.srtp == "off":
+            self._say([], "RTP/AVP")
+        else:
+            suites = enumerate(SUITES, 1)
+            proto = "RTP/SAVP" if self.srtp == "required" else "RTP/AVP"
+            self._say([CryptoLine.fresh(tag, suite) for tag, suite in suites], proto)
         return self._whole(
             self._section(
-                "RTP/AVP",
+                self._proto,
                 [(STATIC[name], name) for name in self.codecs],
                 [(EVENT, "telephone-event")],
                 _direction(sending, receiving),
@@ -140,16 +173,42 @@ class Describer:
     def answered(self, answer: str, sending: bool = True, receiving: bool = True) -> Agreement:
         """What holds once our offer has this answer. Keys come on either side's payload type: phones are of
         two minds about it."""
-        _, described = _usable(_sections(answer), self.codecs)
-        agreed = self._agreed(described, described.codecs[0], described.event, described.noise)
+        _, described = _usable(_sections(answer), self.codecs, self.srtp)
+        if described.proto in ENCRYPTED and self._proto not in ENCRYPTED:
+            raise NoAgreement(f"the answer is of {described.proto}, which was not offered")
+        agreed = self._agreed(described, self._chosen(described))
+        self._mine = None if agreed.srtp is None else agreed.srtp.ours
         events = agreed.takes_events | {EVENT}
         return _turned(agreed, events, agreed.sending and sending, agreed.receiving and receiving)
 
-    def _agreed(
-        self, described: Described, codec: tuple[int, CodecName], event: int | None, noise: int | None
-    ) -> Agreement:
+    def _say(self, keys: Sequence[CryptoLine], proto: str) -> None:
+        self._said = {one.tag: one for one in keys}
+        self._proto = proto
+
+    def _answered_by(self, theirs: CryptoLine) -> SrtpKeys:
+        """Our key stays while the suite does, so that what we send goes on; it is of no use to another suite
+        (RFC 4568 §6.1)."""
+        mine = self._mine
+        if mine is None or mine.suite != theirs.suite:
+            return SrtpKeys(CryptoLine.fresh(theirs.tag, theirs.suite), theirs)
+        return SrtpKeys(mine.tagged(theirs.tag), theirs)
+
+    def _chosen(self, described: Described) -> SrtpKeys | None:
+        """What an answer took of the keys that we offered (RFC 4568 §5.1.3); None: it encrypts nothing."""
+        if not described.crypto:
+            if self._proto in ENCRYPTED:
+                raise NoAgreement("the answer has no key (a=crypto) for the encryption that was offered")
+            return None
+        theirs = described.crypto[0]
+        mine = self._said.get(theirs.tag)
+        if mine is None or mine.suite != theirs.suite:
+            raise NoAgreement("the answer's a=crypto is none of those that were offered")
+        return SrtpKeys(mine, theirs)
+
+    def _agreed(self, described: Described, keys: SrtpKeys | None) -> Agreement:
         held = described.address in HELD
-        sent_as, name = codec
+        sent_as, name = described.codecs[0]
+        event, noise = described.event, described.noise
         # some phones answer one law and send the other
         takes: dict[int, CodecName] = {kind: known for kind, known in _NAMES.items() if known in self.codecs}
         takes |= dict(described.codecs)
@@ -170,6 +229,7 @@ class Describer:
             mux=described.mux,
             sending=described.receives and not held,
             receiving=described.sends,
+            srtp=keys,
         )
 
     def _reached(self, peer: Address) -> Address:
@@ -190,6 +250,7 @@ class Describer:
         lines += [f"a=fmtp:{kind} 0-16" for kind, name in beside if name == "telephone-event"]
         if packet_ms:
             lines.append(f"a=ptime:{packet_ms}")
+        lines += map(str, self._said.values())
         lines.append(f"a={direction}")
         lines.append("a=rtcp-mux" if mux else f"a=rtcp:{self.port + 1}")
         kinds = " ".join(str(kind) for kind, _ in (*codecs, *beside))
@@ -246,17 +307,19 @@ def _sections(text: str) -> list[_Section]:
     return [(kind, port, proto, formats, session + lines) for kind, port, proto, formats, lines in found]
 
 
-def _usable(sections: list[_Section], ours: Sequence[CodecName]) -> tuple[int, Described]:
+def _usable(sections: list[_Section], ours: Sequence[CodecName], rule: SrtpRule) -> tuple[int, Described]:
     for at, (kind, port, proto, formats, lines) in enumerate(sections):
-        if kind == "audio" and port and proto in ("RTP/AVP", "RTP/AVPF"):
-            described = _described(port, proto, formats, lines, ours)
-            if described.codecs:
+        if kind == "audio" and port and proto in PLAIN | ENCRYPTED:
+            described = _described(port, proto, formats, lines, ours, rule)
+            clear = proto in PLAIN and rule != "required"
+            if described.codecs and (clear or described.crypto):
                 return at, described
-    raise NoAgreement(f"no audio section of plain RTP with {', '.join(ours)}")
+    how = {"required": "SRTP with a=crypto", "optional": "RTP, plain or with a=crypto,", "off": "plain RTP"}
+    raise NoAgreement(f"no audio section of {how[rule]} with {', '.join(ours)}")
 
 
 def _described(
-    port: int, proto: str, formats: list[str], lines: list[str], ours: Sequence[CodecName]
+    port: int, proto: str, formats: list[str], lines: list[str], ours: Sequence[CodecName], rule: SrtpRule
 ) -> Described:
     names: dict[int, str] = dict(_NAMES) | {NOISE: "CN"}
     for line in lines:
@@ -282,6 +345,7 @@ def _described(
         sends=direction in ("sendrecv", "sendonly"),
         receives=direction in ("sendrecv", "recvonly"),
         proto=proto,
+        crypto=() if rule == "off" else tuple(crypto_lines(lines)),
     )
 
 

@@ -10,6 +10,7 @@ from gateway.edge.dialogs.transaction import Served, Timer
 from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar.header import CSeq, Via
 from gateway.edge.grammar.message import from_tag, to_tag
+from gateway.edge.grammar.sdes import SrtpRule
 from gateway.edge.grammar.sip_message import Request, Response
 from gateway.edge.grammar.token import RouteToken
 from gateway.edge.grammar.uri import URI
@@ -51,6 +52,8 @@ class Dialog:
     """the caller has logged in, or is a peer that the operator named"""
     reliable: bool = False
     """the line has sent a provisional response that wants a PRACK"""
+    srtp: SrtpRule = "optional"
+    """whether its sound is encrypted, as the caller may have it"""
     referred: bool = False
     """we asked the caller to call somebody else: it sends NOTIFY about that"""
     caller_offers: Served | None = None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.edge.doors.digest import HashOf, MayOmitQop
+from gateway.edge.doors.srtp_policy import SrtpPolicy
 from gateway.edge.grammar.sdp import FOUR, SIX
 from gateway.edge.grammar.speech_notice import SpeechNotice
 
@@ -44,6 +45,7 @@ class EdgeConfig:
     """whose telephone may log in by RFC 2069; None: nobody's"""
     notice: SpeechNotice | None = None
     """what answers say of the voice, for machines; None: nothing"""
+    srtp: SrtpPolicy = field(default_factory=SrtpPolicy)
 
     @property
     def families(self) -> Set[str]:

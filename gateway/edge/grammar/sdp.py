@@ -4,7 +4,7 @@ A line gets one live audio section, and of it what it can use: of the 16 kB that
 system offers some 400 bytes are left.
 
 `families` says whether a line's sound goes over IPv4, IPv6 or both ("IP4", "IP6"): which of them the gateway
-is bound to.
+is bound to. `rule` says whether it is encrypted.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.edge.grammar.sdes import SrtpRule, crypto_lines
+
 FOUR: Final = frozenset({"IP4"})
 SIX: Final = frozenset({"IP6"})
 MAX_SECTIONS: Final = 16
@@ -24,6 +26,8 @@ MAX_FORMATS: Final = 128
 """As many as RTP can tell apart."""
 G711: Final = ("PCMU", "PCMA")
 PLAIN: Final = frozenset({"RTP/AVP", "RTP/AVPF"})
+ENCRYPTED: Final = frozenset({"RTP/SAVP", "RTP/SAVPF"})
+"""SRTP whose keys stand beside (RFC 4568); those that DTLS makes have another name (RFC 5764 §8)."""
 _MEDIA: Final = re.compile(
     r"m=(\S++)[ \t]++([0-9]{1,5}+)(?:/[0-9]++)?+[ \t]++(\S++)((?:[ \t]++\S++)*+)[ \t]*+"
 )
@@ -40,6 +44,7 @@ _NEEDED: Final = frozenset(
 _ADDRESS: Final = re.compile(
     rb"^(c=|o=\S+ \S+ \S+ |a=rtcp:\d+ )IN IP[46] (?!0\.0\.0\.0)([^\s/]+)", re.MULTILINE
 )
+_CRYPTO: Final = re.compile(rb"^a=crypto:[^\n]*\n?", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +72,23 @@ class Section:
         """Of its address: "IP6" or "IP4"."""
         return "IP6" if self.address.upper().startswith("IN IP6") else "IP4"
 
-    def usable(self, families: Set[str]) -> bool:
+    @property
+    def live(self) -> bool:
+        """Whether it is sound, and on."""
+        return self.kind == "audio" and self.port > 0
+
+    def spoken(self, rule: SrtpRule) -> bool:
+        """Whether a line encrypts as is wanted here, or leaves it as is wanted."""
+        if self.proto in PLAIN:
+            return rule != "required" or bool(crypto_lines(self.lines))
+        return self.proto in ENCRYPTED and rule != "off" and bool(crypto_lines(self.lines))
+
+    def usable(self, families: Set[str], rule: SrtpRule) -> bool:
         """Whether a line can talk here."""
-        plain = self.kind == "audio" and self.port > 0 and self.proto in PLAIN
-        return plain and bool(self.codecs) and self.family in families
+        return self.live and bool(self.codecs) and self.family in families and self.spoken(rule)
 
 
-def offered_codecs(body: bytes, families: Set[str] = FOUR) -> tuple[str, ...]:
+def offered_codecs(body: bytes, families: Set[str] = FOUR, rule: SrtpRule = "off") -> tuple[str, ...]:
     """Codecs of the first audio stream that a line can talk in, in the caller's order; empty: none.
 
     No offer (RFC 3261 §13.2.1: ours comes in the answer) counts as G.711, which every phone has.
@@ -83,13 +98,13 @@ def offered_codecs(body: bytes, families: Set[str] = FOUR) -> tuple[str, ...]:
     if _is_too_much(body):
         return ()
     _, sections = _read(body)
-    return next((section.codecs for section in sections if section.usable(families)), ())
+    return next((section.codecs for section in sections if section.usable(families, rule)), ())
 
 
-def offered_host(body: bytes, families: Set[str] = FOUR) -> str:
+def offered_host(body: bytes, families: Set[str] = FOUR, rule: SrtpRule = "off") -> str:
     """The IP address at which the caller wants its sound; empty: it says none."""
     _, sections = ([], []) if _is_too_much(body) else _read(body)
-    said = next((section.address for section in sections if section.usable(families)), "")
+    said = next((section.address for section in sections if section.usable(families, rule)), "")
     host = said.rpartition(" ")[2].partition("/")[0]
     try:
         ipaddress.ip_address(host)
@@ -98,34 +113,42 @@ def offered_host(body: bytes, families: Set[str] = FOUR) -> str:
     return host
 
 
-def why_none(body: bytes, families: Set[str] = FOUR) -> str:
+def why_none(body: bytes, families: Set[str] = FOUR, rule: SrtpRule = "off") -> str:
     """What keeps an offer without `offered_codecs` from being a call, in words for its sender."""
     if _is_too_much(body):
         return f"the offer has more than {MAX_SECTIONS} sections or {MAX_LINES} lines"
     _, sections = _read(body)
     audio = [section for section in sections if section.kind == "audio"]
-    live = [section for section in audio if section.port > 0]
+    live = [section for section in audio if section.live]
     if not audio:
         return "the offer has no audio; PCMU, PCMA or G722, please"
     if not live:
         return "every audio section of the offer is off (port 0)"
-    if any(section.proto in PLAIN and section.codecs for section in live):
+    known = [section for section in live if section.codecs]
+    if any(section.spoken(rule) for section in known):
         theirs, ours = ("IPv6", "IPv4") if "IP6" not in families else ("IPv4", "IPv6")
         return f"the offer's address is of {theirs}; this gateway has its sound over {ours} only"
-    if any(section.proto in PLAIN for section in live):
+    if any(section.spoken(rule) for section in live):
         return "none of the offered codecs is known here; PCMU, PCMA or G722, please"
-    if any("SAVP" in section.proto for section in live):
-        return "the offer is encrypted only (SRTP); a section of plain RTP/AVP is needed"
+    if any("TLS/" in section.proto.upper() for section in live):
+        return "the offer is a browser's (DTLS-SRTP); RTP/SAVP with a=crypto or RTP/AVP, please"
+    if any(section.proto in ENCRYPTED for section in live):
+        if rule == "off":
+            return "the offer is encrypted only (SRTP), for which SIP must come over TLS; or RTP/AVP, please"
+        return "none of the offer's a=crypto has a suite and parameters that are known here"
+    if any(section.proto in PLAIN for section in live):
+        return "the sound must be encrypted here; RTP/SAVP with a=crypto, please"
     return f"the audio is offered over {live[0].proto[:20]}; RTP/AVP, please"
 
 
-def lean(body: bytes, families: Set[str] = FOUR) -> bytes:
+def lean(body: bytes, families: Set[str] = FOUR, rule: SrtpRule = "off") -> bytes:
     """A caller's description with what a line needs; as it is, when no line can use it.
 
-    All its sections stay, so that the answer has as many (RFC 3264 §6); but one they are off.
+    Its keys for SRTP stay, unless sound goes in the clear. All its sections stay, so that the answer has as
+    many (RFC 3264 §6); but one they are off.
     """
     session, sections = ([], []) if _is_too_much(body) else _read(body)
-    chosen = next((section for section in sections if section.usable(families)), None)
+    chosen = next((section for section in sections if section.usable(families, rule)), None)
     if chosen is None:
         return body
     lines = [*_identity(session), *(line for line in map(_address_only, session) if _is_needed(line))]
@@ -139,6 +162,8 @@ def lean(body: bytes, families: Set[str] = FOUR) -> bytes:
             of = _FORMAT.match(line)
             if of[2] in kept if of is not None and of[1] != "rtcp-fb" else _is_needed(line):
                 lines.append(_address_only(line))
+        if rule != "off":
+            lines += map(str, crypto_lines(section.lines))
     return "".join(f"{line}\r\n" for line in lines).encode()
 
 
@@ -176,7 +201,7 @@ def _section(begun: re.Match[str], lines: list[str], address: str) -> Section:
     return Section(
         kind=begun[1].lower(),
         port=int(begun[2]),
-        proto=begun[3].upper() if begun[3].upper() in PLAIN else begun[3],
+        proto=begun[3].upper() if begun[3].upper() in PLAIN | ENCRYPTED else begun[3],
         address=_connection(lines, address),
         formats=tuple(begun[4].split(None, MAX_FORMATS)[:MAX_FORMATS]),
         names=names,
@@ -200,6 +225,11 @@ def _is_needed(line: str) -> bool:
     if line.startswith("a="):
         return line[2:].partition(":")[0].strip() in _NEEDED
     return line.startswith(("c=", "t=")) and line[2:].strip() != ""
+
+
+def without_keys(body: bytes) -> bytes:
+    """A description without its keys for SRTP."""
+    return _CRYPTO.sub(b"", body)
 
 
 def at_address(body: bytes, address: str) -> bytes:

@@ -63,13 +63,17 @@ class Admission:
 
     async def _admit(self, served: Served, source: str, user: str, *, named: bool) -> None:
         board, body = self._board, session_part(served.request) or b""
-        families = board.config.families
-        codecs = sdp.offered_codecs(body, families)
+        families, policy = board.config.families, board.config.srtp
+        wanted = policy.rule(user)
+        rule = policy.over(wanted, served.flow)
+        codecs = sdp.offered_codecs(body, families, rule)
         if board.draining:
             board.refuse(served, 503, "going down", DRAIN_RETRY_S)
+        elif barred := policy.barred(wanted, served.flow):
+            board.refuse(served, 488, barred)
         elif not codecs:
-            board.refuse(served, 488, sdp.why_none(body, families))
-        elif len(sdp.lean(body, families)) > MAX_TO_LINE - 1000:
+            board.refuse(served, 488, sdp.why_none(body, families, rule))
+        elif len(sdp.lean(body, families, rule)) > MAX_TO_LINE - 1000:
             board.refuse(served, 513)
         elif self._free_line(codecs) is None:
             busy = self._busy(codecs)
@@ -84,7 +88,7 @@ class Admission:
                 if dialog is None:
                     board.share.give(source)
             if dialog is not None:
-                dialog.vouched_for = bool(user) or named
+                dialog.vouched_for, dialog.srtp = bool(user) or named, wanted
                 self._place(served, dialog)
 
     def _share(self) -> int:

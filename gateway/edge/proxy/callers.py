@@ -125,7 +125,7 @@ class CallersSide:
         if dialog is not None and dialog.answered and dialog.opened_by(request):
             self._board.acknowledged(dialog)
         if self._board.lines.reachable(token.line, token.line_port):
-            self._forwarding.ack_to_line(request, token, dialog)
+            self._forwarding.ack_to_line(request, flow, token, dialog)
 
     def _cancel(self, request: Request, flow: Flow, key: Key, source: str) -> None:
         """RFC 3261 §9.2: answered by itself, whatever becomes of the INVITE."""

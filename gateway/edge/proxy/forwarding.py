@@ -48,16 +48,17 @@ class Forwarding:
     def to_line(self, served: Served, token: RouteToken, dialog: Dialog | None) -> bool:
         """Sends a caller's request on; False when it is too large for a line."""
         board, source = self._board, served.request
-        request = self._lean(source, token, dialog)
+        request = self._lean(source, served.flow, token, dialog)
         first = source.method == "INVITE" and not to_tag(source)
         if first:
             word = token.sign(board.config.route_key)
             ours = board.toward_lines.record_route(board.line_flow(token), word)
             request.headers.setlist("Record-Route", [ours, *source.headers.getlist("Record-Route")])
+            rule = board.srtp(dialog, served.flow)
             request.headers.set("X-VG-Call", token.call_id)
-            request.headers.set(
-                "X-VG-Auth", signature(board.config.boot_token, token.call_id, source.call_id)
-            )
+            request.headers.set("X-VG-SRTP", rule)
+            said = signature(board.config.boot_token, token.call_id, source.call_id, rule)
+            request.headers.set("X-VG-Auth", said)
         if len(bytes(request)) > MAX_TO_LINE:
             return False
         served.sent = board.transactions.send(
@@ -68,16 +69,17 @@ class Forwarding:
         )
         return True
 
-    def ack_to_line(self, ack: Request, token: RouteToken, dialog: Dialog | None) -> None:
+    def ack_to_line(self, ack: Request, flow: Flow, token: RouteToken, dialog: Dialog | None) -> None:
         """A caller's ACK of a 2xx, which has no answer."""
-        on = self._lean(ack, token, dialog)
+        on = self._lean(ack, flow, token, dialog)
         if len(bytes(on)) <= MAX_TO_LINE:
             self._board.line_flow(token).send(bytes(on))
 
-    def _lean(self, source: Request, token: RouteToken, dialog: Dialog | None) -> Request:
+    def _lean(self, source: Request, flow: Flow, token: RouteToken, dialog: Dialog | None) -> Request:
         board, uri = self._board, dialog.line_uri if dialog is not None else line_uri(token)
         session = session_part(source) if source.body else None
-        body = source.body if session is None else sdp.lean(session, board.config.families)
+        rule = board.srtp(dialog, flow)
+        body = source.body if session is None else sdp.lean(session, board.config.families, rule)
         request = Request(source.method, uri, body)
         request.via = [board.line_via()]
         request.max_forwards = (source.max_forwards if source.max_forwards is not None else 70) - 1
@@ -107,7 +109,8 @@ class Forwarding:
         back = _returned(served, answer)
         self._ours_in(back, token, served.flow, request)
         if answer.body:
-            back.body = sdp.at_address(answer.body, self._media_address(request, served.flow, dialog))
+            address = self._media_address(request, served.flow, dialog)
+            back.body = self._fit_for(served.flow, sdp.at_address(answer.body, address))
         back.headers.set("Content-Length", str(len(back.body)))
         if answer.code == 503 and answer.headers.get("Retry-After") is None:
             back.headers.set("Retry-After", "5")
@@ -122,7 +125,8 @@ class Forwarding:
 
     def _media_address(self, request: Request, flow: Flow, dialog: Dialog | None) -> str:
         """Our address as the caller's sound reaches it: its sound may be of another family than its SIP."""
-        host = sdp.offered_host(session_part(request) or b"", self._board.config.families)
+        rule = self._board.srtp(dialog, flow)
+        host = sdp.offered_host(session_part(request) or b"", self._board.config.families, rule)
         seen_by = host if (":" in host) != (":" in flow.host) and host else flow.host
         if dialog is not None:
             dialog.media_host = seen_by
@@ -177,7 +181,7 @@ class Forwarding:
         self._ours_in(on, token, flow, request)
         if request.body:
             seen_by = (dialog.media_host if dialog is not None else "") or flow.host
-            on.body = sdp.at_address(request.body, board.toward_callers.address(seen_by))
+            on.body = self._fit_for(flow, sdp.at_address(request.body, board.toward_callers.address(seen_by)))
         on.headers.set("Content-Length", str(len(on.body)))
         if dialog is not None:
             dialog.line_cseq = max(dialog.line_cseq, request.cseq.sequence)
@@ -215,12 +219,17 @@ class Forwarding:
             back.headers.setlist("Contact", answer.headers.getlist("Contact"))
         session = session_part(answer) if answer.body else None
         if session is not None:
-            back.body = sdp.lean(session, self._board.config.families)
+            rule = self._board.srtp(dialog, served.sent.flow if served.sent is not None else served.flow)
+            back.body = sdp.lean(session, self._board.config.families, rule)
             back.headers.set("Content-Type", SDP)
         back.headers.set("Content-Length", str(len(back.body)))
         if len(bytes(back)) > MAX_TO_LINE:
             back = response(served.request, served.flow, 513)
         served.answer(back)
+
+    def _fit_for(self, flow: Flow, body: bytes) -> bytes:
+        """A line's description, without its keys where others read along: a call may have moved there."""
+        return body if self._board.config.srtp.takes_keys(flow) else sdp.without_keys(body)
 
     # ── both ways ────────────────────────────────────────────────────────────────────────────────────
 

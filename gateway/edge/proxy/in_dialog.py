@@ -72,7 +72,7 @@ class InDialog:
         if served is None:
             board.turn_away(request, flow, Turned(503, "too much is going on", retry_after_s=PENDING_RETRY_S))
             return
-        turned = self._out_of_order(served, dialog) or self._unfit(request, token, dialog)
+        turned = self._out_of_order(served, dialog) or self._unfit(served, token, dialog)
         if turned is not None:
             board.turn(served, turned)
         elif request.method == "OPTIONS" or (request.method == "INFO" and not _says_key(request)):
@@ -115,8 +115,9 @@ class InDialog:
         dialog.caller_cseq, dialog.flow = sequence, served.flow
         return None
 
-    def _unfit(self, request: Request, token: RouteToken, dialog: Dialog | None) -> Turned | None:
+    def _unfit(self, served: Served, token: RouteToken, dialog: Dialog | None) -> Turned | None:
         """Why the line does not get a request."""
+        request = served.request
         if (turned := self._doors.unfit(request, within=True)) is not None:
             return turned
         if not self._board.lines.reachable(token.line, token.line_port):
@@ -131,25 +132,30 @@ class InDialog:
             case "PRACK" if dialog is not None and not dialog.reliable:
                 return Turned(481, "nothing waits for a PRACK")  # RFC 3262 §3
             case "INVITE" | "UPDATE":
-                return self._unfit_offer(request, token, dialog)
+                return self._unfit_offer(served, token, dialog)
         return None
 
-    def _unfit_offer(self, request: Request, token: RouteToken, dialog: Dialog | None) -> Turned | None:
-        """Two offers at once (RFC 3261 §14.2, RFC 3311 §5.2), or codecs that the line does not speak."""
+    def _unfit_offer(self, served: Served, token: RouteToken, dialog: Dialog | None) -> Turned | None:
+        """Two offers at once (RFC 3261 §14.2, RFC 3311 §5.2), keys that others may read, or codecs that the
+        line does not speak."""
+        request, policy = served.request, self._board.config.srtp
         offers = request.method == "INVITE" or bool(request.body)
         if dialog is not None and _overlaps(request, dialog, offers=offers):
             wait_s = secrets.randbelow(PENDING_RETRY_S + 1)
             return Turned(500, "your last offer is not answered yet", retry_after_s=wait_s)
         if dialog is not None and offers and _pending(dialog.line_offers):
             return Turned(491, "our offer is not answered yet")
+        if dialog is not None and offers and (barred := policy.barred(dialog.srtp, served.flow)):
+            return Turned(488, barred)
         line = self._board.lines.named(token.line)
         body = session_part(request)
         if not body or line is None:
             return None
         families = self._board.config.families
-        codecs = sdp.offered_codecs(body, families)
+        rule = self._board.srtp(dialog, served.flow)
+        codecs = sdp.offered_codecs(body, families, rule)
         if not codecs:
-            return Turned(488, sdp.why_none(body, families))
+            return Turned(488, sdp.why_none(body, families, rule))
         if CODECS[line.info.kind].isdisjoint(codecs):
             return Turned(488, f"this call can have {', '.join(sorted(CODECS[line.info.kind]))} only")
         return None

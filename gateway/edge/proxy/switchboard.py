@@ -17,6 +17,7 @@ from gateway.edge.doors.refused import RefusedInvites
 from gateway.edge.flows.peer_ports import PeerPorts
 from gateway.edge.flows.transport import Flow, Receive, UdpPort
 from gateway.edge.grammar.responses import Turned, refusal
+from gateway.edge.grammar.sdes import SrtpRule
 from gateway.edge.grammar.sip_message import Request, Response
 from gateway.edge.grammar.token import RouteToken
 from gateway.edge.proxy.lines import Lines
@@ -98,6 +99,11 @@ class Switchboard:
         answer = refusal(request, flow, turned)
         self.refused_invites.note(request, flow, answer)
         flow.send(bytes(answer))
+
+    def srtp(self, dialog: Dialog | None, flow: Flow) -> SrtpRule:
+        """Whether a call's sound may be encrypted by what comes or goes this way. Of a call from before our
+        restart the line knows what is wanted."""
+        return self.config.srtp.over("optional" if dialog is None else dialog.srtp, flow)
 
     # ── acknowledgement ──────────────────────────────────────────────────────────────────────────────
 

@@ -18,8 +18,10 @@ import structlog
 
 from gateway.edge.dialogs.transaction import LINGER_S, Served, Transactions, ack_of
 from gateway.edge.flows.transport import Flow, UdpPort, plain_host
+from gateway.edge.grammar.header import reason
 from gateway.edge.grammar.message import Unreadable, from_tag, read, to_tag, transaction_key
 from gateway.edge.grammar.responses import response
+from gateway.edge.grammar.sdes import SrtpRule
 from gateway.edge.grammar.sip_message import Request, Response
 from gateway.edge.grammar.uri import URI
 from gateway.errors import LineError, RpcError
@@ -52,6 +54,8 @@ from model.tasks import failed
 LOOPBACK: Final = "127.0.0.1"
 QUALITY_EVERY_S: Final = 10
 """Between two words to the hall on how a call sounds."""
+_RULES: Final[dict[str, SrtpRule]] = {"required": "required", "optional": "optional", "off": "off"}
+"""What `X-VG-SRTP` may say; it is signed."""
 
 log = structlog.get_logger("rtp")
 
@@ -217,7 +221,8 @@ class Callees:
         served.answer(response(request, served.flow, 100))
         call_id = request.headers.get("X-VG-Call") or ""
         said = request.headers.get("X-VG-Auth") or ""
-        right = signature(self._plan.token, call_id, request.call_id)
+        srtp = request.headers.get("X-VG-SRTP") or "off"
+        right = signature(self._plan.token, call_id, request.call_id, srtp)
         if not call_id or not hmac.compare_digest(said.encode(), right.encode()):
             self._refuse(served, 403, call_id, "not signed by the edge")
         elif request.headers.get("Replaces") is not None:
@@ -234,7 +239,8 @@ class Callees:
 
     def _refuse(self, served: Served, status: int, call_id: str, why: str) -> None:
         log.warning("line.refused", call_id=call_id, status=status, why=why)
-        served.answer(response(served.request, served.flow, status))
+        extra = {"Reason": reason(status, why)} if status == 488 else None
+        served.answer(response(served.request, served.flow, status, extra))
 
     def _open(self, served: Served, call_id: str) -> None:
         plan, body = self._plan, served.request.body.decode(errors="replace")
@@ -246,7 +252,8 @@ class Callees:
             self._refuse(served, 503, call_id, str(error))
             return
         said = address or LOOPBACK
-        describer = Describer(said, sockets.port, self._codecs, secrets.randbits(31))
+        rule = _RULES[served.request.headers.get("X-VG-SRTP") or "off"]
+        describer = Describer(said, sockets.port, self._codecs, secrets.randbits(31), rule)
         try:
             answer = describer.answer(body) if body else None
         except NoAgreement as error:

@@ -16,6 +16,7 @@ from gateway.rtp.media.rtp_receiver import RtpReceiver
 from gateway.rtp.media.rtp_sender import STEP, RtpSender
 from gateway.rtp.media.socket_pair import Arrival, SocketPair, Source
 from gateway.rtp.media.source_latch import SourceLatch, Stream
+from gateway.rtp.media.srtp import SrtpContext
 from gateway.rtp.payloads import g711
 from gateway.rtp.payloads.g722 import G722Encoder
 from gateway.rtp.payloads.packet import CLOCK_HZ, is_rtcp, read_rtp
@@ -66,6 +67,8 @@ class CallMedia:
         self._frame_bytes = rate_hz // 50 * 2
         self._at = arrival.now
         self.latch = SourceLatch(agreed.peer)
+        self.srtp = None if agreed.srtp is None else SrtpContext(agreed.srtp)
+        """None: in the clear"""
         self.receiver = RtpReceiver(agreed, self._clock)
         self.sender = RtpSender(agreed, self._send, self._silence)
         self.rtcp = Rtcp(self.sender.ssrc, arrival.now)
@@ -77,6 +80,12 @@ class CallMedia:
     def agree(self, agreed: Agreement) -> None:
         """What holds from now on: a hold, its end, another codec or another address."""
         self.agreed = agreed
+        if agreed.srtp is None:
+            self.srtp = None
+        elif self.srtp is None:
+            self.srtp = SrtpContext(agreed.srtp)
+        else:
+            self.srtp.agree(agreed.srtp, self._arrival.now)
         self.latch.describe(agreed.peer)
         self.receiver.agree(agreed)
         self.sender.agree(agreed)
@@ -101,11 +110,17 @@ class CallMedia:
         self._at = now
 
     def take(self, data: bytes, at: float, source: Source) -> None:
-        """A packet came to the RTP socket."""
+        """A packet came to the RTP socket. One that is not opened says nothing of where the caller is."""
+        if self.agreed.mux and is_rtcp(data):
+            self.take_report(data, at, source)
+            return
+        if self.srtp is not None:
+            opened = self.srtp.open(data, at)
+            if opened is None:
+                return
+            data = opened
         packet = read_rtp(data)
         if packet is None:
-            if self.agreed.mux and is_rtcp(data):
-                self.take_report(data, at, source)
             return
         if not self.latch.believes(source, packet.ssrc, packet.sequence_number, at):
             return
@@ -130,6 +145,11 @@ class CallMedia:
     def take_report(self, data: bytes, at: float, source: Source) -> None:
         """A packet came to the RTCP socket. It counts when it comes from the caller's host."""
         if source[0] == self.latch.to[0]:
+            if self.srtp is not None:
+                opened = self.srtp.open_report(data, at)
+                if opened is None:
+                    return
+                data = opened
             told = self.rtcp.told
             self.rtcp.take(data, at, at + WALL_AHEAD_S)
             if self.rtcp.told is not told:
@@ -138,8 +158,11 @@ class CallMedia:
     def _send(self, packet: bytes) -> None:
         if not self.latch.to[0]:  # its description names no address: ours go where its packets come from
             return
+        sealed = packet if self.srtp is None else self.srtp.seal(packet)
+        if sealed is None:
+            return
         with contextlib.suppress(OSError):  # nobody listens there, or the way is full: as if lost
-            self.sockets.rtp.sendto(packet, self.latch.to)
+            self.sockets.rtp.sendto(sealed, self.latch.to)
 
     def report(self, tick: int, *, bye: bool = False) -> None:
         """Sends a report when one is due, or the last one."""
@@ -154,9 +177,12 @@ class CallMedia:
             host, port = self.latch.to[0], self.latch.to[1] + (0 if self.agreed.mux else 1)
         if host in NOWHERE:
             return
+        sealed = data if self.srtp is None else self.srtp.seal_report(data)
+        if sealed is None:
+            return
         sock = self.sockets.rtp if self.agreed.mux else self.sockets.rtcp
         with contextlib.suppress(OSError):
-            sock.sendto(data, (host, port))
+            sock.sendto(sealed, (host, port))
 
     def quality(self, call_id: str, *, last: bool) -> LineQuality | None:
         """How the sound came and went so far; None while nothing has come, nor any word of ours."""

@@ -108,6 +108,8 @@ class RawPhone:
     tag: str = field(default_factory=lambda: secrets.token_hex(4))
     packets: int = 0
     """Audio packets received."""
+    reports: list[bytes] = field(default_factory=list)
+    """RTCP packets received."""
     pcm: bytearray = field(default_factory=bytearray)
     """What they said, in the order of their arrival."""
     deaf: bool = False
@@ -115,6 +117,8 @@ class RawPhone:
     to_tag: str = ""
     host: str = "127.0.0.1"
     """Its own address, of IPv4 or IPv6."""
+    rule: str = "off"
+    """Whether the edge wants its sound encrypted."""
     media: tuple[str, int] | None = None
     """Where the line wants our RTP."""
     _cseq: int = 0
@@ -152,7 +156,7 @@ class RawPhone:
             self.rtp_port: int = rtp.get_extra_info("sockname")[1]
             try:
                 rtcp, _ = await loop.create_datagram_endpoint(
-                    asyncio.DatagramProtocol, local_addr=(self.host, self.rtp_port + 1)
+                    lambda: _Inbox(self._rtcp_came), local_addr=(self.host, self.rtp_port + 1)
                 )
             except OSError:
                 rtp.close()
@@ -217,8 +221,8 @@ class RawPhone:
 
     def signed(self) -> str:
         """The headers by which a line knows that the edge sent the INVITE."""
-        auth = signature(TOKEN, self.call_id, self.sip_call_id)
-        return f"X-VG-Call: {self.call_id}\r\nX-VG-Auth: {auth}\r\n"
+        auth = signature(TOKEN, self.call_id, self.sip_call_id, self.rule)
+        return f"X-VG-Call: {self.call_id}\r\nX-VG-SRTP: {self.rule}\r\nX-VG-Auth: {auth}\r\n"
 
     async def _next(self, wanted: Callable[[Message], bool], timeout_s: float) -> Message:
         """The next message of that kind; others wait their turn."""
@@ -297,6 +301,10 @@ class RawPhone:
 
     # ── RTP ──────────────────────────────────────────────────────────────────────────────────────────
 
+    def _rtcp_came(self, data: bytes, _: tuple[str, int]) -> None:
+        self.reports.append(data)
+        self._came.set()
+
     def _rtp_came(self, data: bytes, _: tuple[str, int]) -> None:
         kind, timestamp = data[1] & 0x7F, int.from_bytes(data[4:8], "big")
         if kind == EVENT:
@@ -338,8 +346,12 @@ class RawPhone:
         kind = self.coder.payload_type if payload_type is None else payload_type
         second = kind | (0x80 if marker else 0)
         head = struct.pack(">BBHII", 0x80, second, self.sequence & 0xFFFF, self.timestamp, self.ssrc)
-        self._rtp.sendto(head + payload, self.media)
+        self.send_packet(head + payload)
         self.sequence += 1
+
+    def send_packet(self, packet: bytes) -> None:
+        """A packet of RTP as it is."""
+        self._rtp.sendto(packet, self.media)
 
     def send_rtcp(self, packet: bytes) -> None:
         assert self.media is not None

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from gateway.config.runtime import Runtime
 from gateway.errors import RpcError
@@ -17,6 +17,7 @@ from tests.gateway.conftest import short_folder
 from tests.gateway.line.line_harness import TOKEN, FakeFront, FakeHall
 from tests.gateway.line.rawphone import RawPhone
 
+Phone = TypeVar("Phone", bound=RawPhone)
 CAPACITY: Final = 4
 """Calls that a line takes, where its test says nothing else."""
 
@@ -47,15 +48,24 @@ class RtpExchange:
         self.hall = await FakeHall(self.runtime).start()
 
     async def phone(self, line: str = "n0", codec: str = "PCMU", call_id: str = "") -> RawPhone:
+        return await self.plugged(RawPhone(codec=codec, call_id=call_id), line)
+
+    async def plugged(self, phone: Phone, line: str = "n0") -> Phone:
+        """That telephone, open, and with an id where it has none."""
         port = (await self.front.hears_hello(line)).sip_port
         assert port is not None
-        phone = RawPhone(("127.0.0.1", port), call_id or f"c{next(self._ids)}", codec)
-        self._phones.append((await phone.open(), line))
+        phone.line, phone.call_id = ("127.0.0.1", port), phone.call_id or f"c{next(self._ids)}"
+        await phone.open()
+        self._phones.append((phone, line))
         return phone
 
     async def call(self, line: str = "n0", codec: str = "PCMU") -> tuple[RawPhone, CallStarted]:
         """A call that is up."""
         phone = await self.phone(line, codec)
+        return phone, await self.answers(phone)
+
+    async def answers(self, phone: RawPhone) -> CallStarted:
+        """Lets it call, until the call is up."""
         phone.invite()
         started = await self.hall.hears(CallStarted, phone.call_id)
         await self.hall.ask(AnswerCall(phone.call_id))
@@ -63,7 +73,7 @@ class RtpExchange:
         assert answer.status == 200, answer.start
         phone.acknowledge()
         await self.hall.hears(CallConfirmed, phone.call_id)
-        return phone, started
+        return started
 
     async def clear(self) -> None:
         """Ends the calls that are left and puts the phones away: the lines are as they were."""

@@ -55,7 +55,7 @@ def test_codecs_come_in_the_callers_order(body: bytes, codecs: tuple[str, ...]) 
         (offer("video 4000 RTP/AVP 31"), "the offer has no audio"),
         (offer("audio 0 RTP/AVP 0", "m=audio 0 RTP/SAVP 8"), "every audio section of the offer is off"),
         (offer("audio 4000 RTP/SAVP 0"), "the offer is encrypted only"),
-        (offer("audio 4000 UDP/TLS/RTP/SAVPF 0", "m=audio 0 RTP/AVP 0"), "the offer is encrypted only"),
+        (offer("audio 4000 UDP/TLS/RTP/SAVPF 0", "m=audio 0 RTP/AVP 0"), "the offer is a browser's"),
         (offer("audio 4000 RTP/AVP 18", "m=audio 4002 RTP/SAVP 0"), "none of the offered codecs is known"),
         (offer("audio 4000 RTP/AVP 0", "c=IN IP6 ::1"), "the offer's address is of IPv6"),
         (offer("audio 4000 TCP/RTP/AVP 0"), "the audio is offered over TCP/RTP/AVP"),
