@@ -216,7 +216,7 @@ class Settings(BaseModel):
     )
     sip_srtp: Literal["required", "optional", "off"] = Field(
         "optional",
-        description="whether SIP callers' sound is encrypted (SRTP, keys by SDES): always, as they offer, never",
+        description="whether SIP callers' sound is encrypted (SRTP, keys by SDES): always, as offered, never",
     )
     sip_srtp_plain: bool = Field(
         False, description="the network to SIP callers is private: keys for SRTP count over UDP and TCP too"

@@ -13,8 +13,6 @@ from typing import Final
 from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar.sdes import SrtpRule
 
-SECURE: Final = frozenset({"tls", "wss"})
-"""Transports that nobody reads along."""
 NOT_SECURE: Final = "the sound must be encrypted here, and its keys come over TLS only"
 
 RuleOf = Callable[[str], SrtpRule | None]
@@ -41,7 +39,7 @@ class SrtpPolicy:
 
     def takes_keys(self, flow: Flow) -> bool:
         """Whether keys that come this way count."""
-        return self.over_plain or flow.transport in SECURE
+        return self.over_plain or flow.secure
 
     def over(self, rule: SrtpRule, flow: Flow) -> SrtpRule:
         """What a rule comes to for a message that comes or goes this way.

@@ -319,7 +319,8 @@ class Callees:
     def confirmed(self, callee: Callee) -> None:
         """See `CalleeOwner`."""
         self._house.tell_hall(CallConfirmed(callee.call_id, callee.codec, time.monotonic()))
-        log.info("call.confirmed", call_id=callee.call_id, codec=callee.codec)
+        suite = callee.media.srtp.suite if callee.media is not None and callee.media.srtp else None
+        log.info("call.confirmed", call_id=callee.call_id, codec=callee.codec, srtp=suite)
 
     def turned(self, callee: Callee, sending: bool, receiving: bool) -> None:
         """See `CalleeOwner`."""
@@ -355,6 +356,8 @@ class Callees:
 
     def _close_media(self, callee: Callee, media: CallMedia) -> None:
         media.report(int(time.monotonic() / tick.FRAME_S), bye=True)
+        if media.srtp is not None and media.srtp.refused:
+            log.info("srtp.refused", call_id=callee.call_id, packets=media.srtp.refused)
         self._pass.remove(media)
         del self._by_media[media]
         self._tell_quality(callee, media, last=True)

@@ -8,15 +8,17 @@ Hot path: no logs, no locks. libsrtp knows nobody's key but those of its session
 
 from __future__ import annotations
 
-from typing import Final
+import importlib
+from typing import Any, Final
 
 from pylibsrtp import Error, Policy, Session
-from pylibsrtp._binding import ffi
 
 from gateway.edge.grammar.sdes import CryptoLine
 from gateway.rtp.agreement import SrtpKeys
 from gateway.rtp.payloads.packet import HEADER_BYTES
 
+_BINDING: Final[Any] = importlib.import_module("pylibsrtp._binding")
+"""libsrtp as C has it; it has no types."""
 OLD_KEY_S: Final = 5.0
 MOST_STREAMS: Final = 128
 """Of one key: libsrtp remembers of each what came, so that nothing comes twice, and a peer may begin as many
@@ -45,11 +47,12 @@ def _policy(crypto: CryptoLine, ssrc_type: int) -> Policy:
 
 
 def _longer(part: object) -> None:
-    """AES-128 becomes AES-256: the first two words of libsrtp's `srtp_crypto_policy_t`.
+    """AES-128 becomes AES-256: the first two words of what libsrtp calls a crypto policy.
 
     The wrapper knows that struct as something opaque. It is the library's public one, and the test vectors of
     RFC 6188 are tried in `tests/gateway/rtp/media/test_srtp.py`; of another layout nothing is changed.
     """
+    ffi = _BINDING.ffi
     words = ffi.cast("uint32_t *", ffi.addressof(part))
     if (words[0], words[1]) != _AES_128:
         raise RuntimeError("libsrtp's policies have another layout: AES-256 in counter mode cannot be had")

@@ -36,7 +36,7 @@ class Door:
     @classmethod
     @asynccontextmanager
     async def opened(
-        cls, exchange: RtpExchange, line: str = "n0", host: str = "127.0.0.1"
+        cls, exchange: RtpExchange, line: str = "n0", host: str = "127.0.0.1", **rules: Any
     ) -> AsyncIterator[Door]:
         """Closed when its test is over."""
         desk, tasks = Desk(), set[asyncio.Task[Any]]()
@@ -49,7 +49,8 @@ class Door:
         facts = await exchange.front.hears_hello(line)
         assert facts.sip_port is not None
         while True:
-            edge = Edge(EdgeConfig(host=host, port=0, boot_token=TOKEN, route_key=KEY), desk, spawn)
+            config = EdgeConfig(host=host, port=0, boot_token=TOKEN, route_key=KEY, **rules)
+            edge = Edge(config, desk, spawn)
             try:
                 await edge.start()
             except OSError:  # what is free for UDP is somebody's by TCP

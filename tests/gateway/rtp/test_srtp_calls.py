@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import re
 import secrets
+from pathlib import Path
 
 import pytest
 
+from gateway.config.certificate import Certificate
 from gateway.ipc.line_messages import (
     AnswerCall,
     CallConfirmed,
@@ -18,10 +20,13 @@ from gateway.ipc.line_messages import (
     MediaTurned,
 )
 from gateway.rtp.media.call_media import CallMedia
+from tests.gateway.edge.authority import Authority
+from tests.gateway.edge.peers import TlsCaller
 from tests.gateway.line.line_harness import is_tone, tone
 from tests.gateway.line.rawphone import RawPhone
 from tests.gateway.rtp.rtp_exchange import RtpExchange
 from tests.gateway.rtp.srtp_phone import CRYPTO, PROFILES, USUAL, SrtpPhone
+from tests.gateway.rtp.test_edge_to_rtp_line import Door
 from tests.needs import HANGS_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -315,6 +320,46 @@ async def test_keys_are_pressed_both_ways(exchange: RtpExchange) -> None:
     assert (await exchange.hall.hears(KeyPressed, phone.call_id)).digit == "5"
     await exchange.hall.ask(DialDigits(phone.call_id, "1#"))
     assert await phone.hears_keys(2) == "1#"
+
+
+async def over_tls(exchange: RtpExchange, caller: TlsCaller, phone: SrtpPhone) -> int:
+    """A call whose SIP goes by the edge; its number."""
+    caller.send("INVITE", phone.offer())
+    started = await exchange.hall.hears(CallStarted, within_s=HANGS_S)
+    await exchange.hall.ask(AnswerCall(started.call_id))
+    answer = await caller.next(200, "INVITE", HANGS_S)
+    assert f" {phone.proto} " in answer.body
+    caller.learn(answer)
+    media = re.search(r"m=audio (\d+)", answer.body)
+    assert media is not None
+    phone.media = ("127.0.0.1", int(media[1]))
+    phone.learn(answer.body)
+    caller.send("ACK")
+    await exchange.hall.hears(CallConfirmed, started.call_id, HANGS_S)
+    return started.call
+
+
+async def test_a_call_over_tls_is_encrypted_as_it_offers_and_changes_keys(
+    exchange: RtpExchange, tmp_path: Path
+) -> None:
+    """By the edge, whose rule is the house's default."""
+    authority = Authority(tmp_path)
+    tls = Certificate(*authority.sign("gate.example")).serving()
+    async with Door.opened(exchange, tls=tls) as door:
+        caller = await TlsCaller(door.edge.tls_port, authority.trusted()).open()
+        phone = await SrtpPhone().open()
+        try:
+            number = await over_tls(exchange, caller, phone)
+            await hear_each_other(exchange, phone, number)
+            phone.rekey("AES_CM_128_HMAC_SHA1_32")
+            caller.send("INVITE", phone.offer())
+            phone.learn((await caller.next(200, "INVITE", HANGS_S)).body)
+            caller.send("ACK")
+            await hear_each_other(exchange, phone, number)
+            assert phone.refused == 0
+        finally:
+            phone.close()
+            caller.close()
 
 
 async def test_sip_without_encryption_is_what_it_was(exchange: RtpExchange) -> None:

@@ -16,12 +16,14 @@ HOUSE_TIME = True
 
 async def test_a_line_gets_a_lean_signed_invite(exchange: Exchange) -> None:
     line, caller = await exchange.line(), await exchange.caller()
-    caller.send("INVITE", OFFER, "X-VG-Auth: forged", "X-VG-Call: forged", "Subject: " + "long " * 500)
+    forged = ("X-VG-Auth: forged", "X-VG-Call: forged", "X-VG-SRTP: optional")
+    caller.send("INVITE", OFFER, *forged, "Subject: " + "long " * 500)
     invite = await line.invited()
     assert len(invite.all("via")) == 1
     assert "subject" not in invite
     assert invite["max-forwards"] == "69"
-    proof = f"{invite['x-vg-call']}|{caller.call_id}".encode()
+    proof = f"{invite['x-vg-call']}|{caller.call_id}|off".encode()
+    assert invite.all("x-vg-srtp") == ["off"]
     assert invite.all("x-vg-auth") == [hmac.new(BOOT.encode(), proof, hashlib.sha256).hexdigest()]
     assert invite.body == OFFER
 
