@@ -212,8 +212,8 @@ async def test_a_new_stream_is_heard_and_the_numbers_may_go_round(exchange: RtpE
 
 @pytest.mark.parametrize("suite", [USUAL, "AEAD_AES_256_GCM"])
 async def test_a_change_of_keys_loses_nothing_either_way(exchange: RtpExchange, suite: str) -> None:
-    """What the caller had sealed with its old key is opened; we go on with our key, or have another one where
-    the suite changes."""
+    """What the caller had sealed with its old key is opened, and we go on with ours. Where the suite changes
+    we need another one, and what overtakes our answer cannot be opened by anybody."""
     phone = SrtpPhone()
     number = await up(exchange, phone)
     media = media_of(exchange)
@@ -227,7 +227,8 @@ async def test_a_change_of_keys_loses_nothing_either_way(exchange: RtpExchange, 
         assert (phone.theirs == ours) == (len(ours) == len(phone.theirs))
         await hear_each_other(exchange, phone, number)
     assert media.srtp.refused == 0
-    assert phone.refused == 0
+    if suite == USUAL:
+        assert phone.refused == 0
 
 
 async def test_a_hold_and_its_end_keep_the_keys(exchange: RtpExchange) -> None:
@@ -351,7 +352,7 @@ async def test_a_call_over_tls_is_encrypted_as_it_offers_and_changes_keys(
         try:
             number = await over_tls(exchange, caller, phone)
             await hear_each_other(exchange, phone, number)
-            phone.rekey("AES_CM_128_HMAC_SHA1_32")
+            phone.rekey()
             caller.send("INVITE", phone.offer())
             phone.learn((await caller.next(200, "INVITE", HANGS_S)).body)
             caller.send("ACK")
