@@ -3,6 +3,7 @@
 VoicegateError
 ├── SettingsError   a setting is unknown, malformed or out of range
 ├── DialplanError   a dialplan does not load; names file, line and remedy
+├── PlayedFileError  a recording of a dialplan's cannot be played; says what helps
 ├── CallRefused     a call cannot be taken; carries the SIP status the caller hears
 │   └── HallRefused  … by this hall; another one may take it
 ├── NoFlow          a server cannot be reached, or is not whom its certificate says
@@ -25,6 +26,10 @@ class SettingsError(VoicegateError):
 
 class DialplanError(VoicegateError):
     """A dialplan cannot be used."""
+
+
+class PlayedFileError(VoicegateError):
+    """A recording cannot be played."""
 
 
 class CallRefused(VoicegateError):

@@ -18,6 +18,7 @@ from gateway.config.settings import Settings, load
 from gateway.dialplan import Converse, Dialplan, Disclose, Route, VoiceOwner
 from gateway.dialplan.routes import persons_voice
 from gateway.errors import DialplanError
+from gateway.run.trial_mark import check_marks
 
 ENOUGH_EXAMPLES: Final = 10
 """of an answer that names no intent of the library"""
@@ -41,6 +42,7 @@ def check(folder: Path | None) -> None:
         spoken=spoken_languages(settings),
         words_leave=settings.words_leave,
     )
+    check_marks(plan)
     for route in plan.routes:
         click.echo(f"{_where(route)}: {route.name}: {_takes(route)}")
         click.echo(f"    {' → '.join(verb.verb for verb in route.do)}")
@@ -141,7 +143,7 @@ def _takes(route: Route) -> str:
 def _gist(verb: object) -> str:
     if isinstance(verb, Disclose):
         return f" in {verb.language}, for {verb.principal}"
-    for key in ("text", "prompt", "announce", "target", "greeting", "say"):
+    for key in ("file", "text", "prompt", "announce", "target", "greeting", "say"):
         if value := getattr(verb, key, ""):
             return f": {value if len(value) < 70 else value[:67] + '…'}"
     return ""

@@ -116,7 +116,7 @@ class Dialplan:
         tellers = [verb for verb in verbs if isinstance(verb, Disclose)]
         told = [sentence(teller.principal, teller.language, cloned=False) for teller in tellers]
         reached = {name for verb in verbs for _, name in branches_of(verb)}
-        holds = [route.hold_text for route in self.routes if route.name in reached]
+        holds = [one.hold_text for one in self.routes if one.name in reached and not one.voiceless]
         return tuple(dict.fromkeys(last + told + holds))
 
     def openings(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from gateway.dialplan.disclosed_paths import Undisclosed, first_undisclosed, pri
 from gateway.dialplan.disclosure import WORDINGS, spoken_language
 from gateway.dialplan.plan_file import Loaded, PlanFile, unknown
 from gateway.dialplan.plan_languages import unspeakable_text
+from gateway.dialplan.played_checks import check_played
 from gateway.dialplan.routes import (
     ROUTE,
     Route,
@@ -36,6 +37,7 @@ from gateway.dialplan.verbs import (
     Disclose,
     Gather,
     Hangup,
+    Playback,
     Reply,
     Verb,
     branches_of,
@@ -186,10 +188,14 @@ def _check(loaded: Loaded) -> None:
     route = loaded.route
     _check_conditions(loaded)
     check_facts(loaded, route.hold, (), ("hold",))
-    if not isinstance(route.do[0], Answer):
-        loaded.fail(("do", 0), 'the first verb must be "answer"; put it before this one')
+    early = next((i for i, verb in enumerate(route.do) if not isinstance(verb, Playback)), len(route.do) - 1)
+    if not isinstance(route.do[early], Answer):
+        loaded.fail(
+            ("do", early),
+            'the first verb must be "answer", after recordings at most; put it before this one',
+        )
     for i, verb in enumerate(route.do):
-        if isinstance(verb, Answer) and i > 0:
+        if isinstance(verb, Answer) and i > early:
             loaded.fail(("do", i), "a call is answered once; remove this verb")
         if isinstance(verb, Hangup) and i < len(route.do) - 1:
             loaded.fail(
@@ -203,11 +209,12 @@ def _check(loaded: Loaded) -> None:
                     loaded.fail(
                         ("do", i, "branches", digits), f"{digits!r} is longer than digits = {verb.digits}"
                     )
-        else:
+        elif not isinstance(verb, Playback):
             for key in ("before", "text", "say", "announce"):
                 check_facts(loaded, getattr(verb, key, ""), CLOCK_FACTS, ("do", i, key))
     if route.keep.transcript and not any(isinstance(verb, Disclose) for verb in route.do):
         loaded.fail(("keep",), "a caller must be told that it is written down; say so in a disclose verb")
+    check_played(loaded, early)
 
 
 def _check_voice(loaded: Loaded, voices: Collection[str]) -> None:
@@ -271,7 +278,7 @@ def _joined(loaded: list[Loaded], targets: Mapping[str, str], words_leave: bool)
     if (early := first_undisclosed(routes, words_leave=words_leave)) is not None:
         _fail_undisclosed(by_name[early.route.name], early)
     for one in loaded:
-        if one.route.name in reached and not one.route.hold_text:
+        if one.route.name in reached and not (one.route.hold_text or one.route.voiceless):
             one.fail(
                 ("language",),
                 f"no text is known for a moment's wait in {one.route.language!r}, and a route leads here; "

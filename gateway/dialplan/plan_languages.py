@@ -112,7 +112,7 @@ def _said(route: Route, led_to: Container[str]) -> Iterator[tuple[tuple[str | in
         language = verb.language if isinstance(verb, Disclose) else route.language
         for path, text in texts_of(verb):
             yield ("do", at, *path), language, text
-    if route.hold or route.name in led_to:
+    if route.hold or (route.name in led_to and not route.voiceless):
         yield ("hold" if route.hold else "language",), route.language, route.hold_text
 
 

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, TypeAdapter
 
 from consent.grants.scope import STOCK, Scope
-from gateway.dialplan.verbs import STRICT, VERBS, Name, Verb, Words
+from gateway.dialplan.verbs import STRICT, VERBS, Answer, Hangup, Name, Playback, Transfer, Verb, Words
 
 STOCK_VOICE: Final = "heart"
 """The voice that is nobody's: every engine has it."""
@@ -141,6 +141,13 @@ class Route:
     def hold_text(self) -> str:
         """What `hold` says; empty where it is not set and `HOLDS` does not know the language."""
         return self.hold or HOLDS.get(self.language.partition("-")[0], "")
+
+    @property
+    def voiceless(self) -> bool:
+        """Only recordings are heard in it: no engine says anything."""
+        silent = (Answer, Playback, Transfer, Hangup)
+        says = any(not isinstance(verb, silent) or getattr(verb, "say", "") for verb in self.do)
+        return not (says or self.hold) and any(isinstance(verb, Playback) for verb in self.do)
 
     def scope(self, call_id: str) -> Scope:
         """What a grant must be for, so that a call may be spoken to in this route."""

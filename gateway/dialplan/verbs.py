@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 
 from gateway.dialplan.disclosure import WORDINGS, sentence, why_no_principal
+from gateway.dialplan.played_file import why_no_path
 
 STRICT: Final = ConfigDict(extra="forbid", strict=True, serialize_by_alias=True)
 
@@ -57,6 +58,13 @@ def _disclosed_language(language: str) -> str:
     if language not in WORDINGS:
         raise ValueError(f"there are no words for it; there are for {', '.join(WORDINGS)}")
     return language
+
+
+def _recording(path: str) -> str:
+    why = why_no_path(path)
+    if why is not None:
+        raise ValueError(why)
+    return path
 
 
 CLOCK_FACTS: Final = frozenset({"time", "date", "weekday"})
@@ -111,6 +119,32 @@ class Say:
     __pydantic_config__ = STRICT
     verb: Literal["say"] = "say"
     text: Text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Playback:
+    """Plays a recording of the operator's own. Before `answer` it is heard while the call is not taken yet.
+
+    Nothing of it is an engine's: it is marked like all else, and is silent where the call's voice is.
+    """
+
+    __pydantic_config__ = STRICT
+    verb: Literal["play"] = "play"
+    file: Annotated[str, AfterValidator(_recording)]
+    """A WAV file in the folder of the plans, from there downwards."""
+    text: Words = ""
+    """What is said in it, for the call's events and for the engine of a conversation after it."""
+    synthetic: bool = True
+    """A synthetic voice is heard in it. `false` is the operator's word that none is: then it may come before
+    a disclosure."""
+    interruptible: Literal["no", "keys", "speech", "both"] = "no"
+    """What of the caller's ends it. The key counts for the verb after it."""
+    loop: bool = False
+    """Again and again, until something ends it."""
+    max_s: Annotated[float | None, Field(ge=0.1, le=3600)] = None
+    """How much of it is played; None: all, and of a loop no end."""
+    normalise: bool = True
+    """It is made as loud as voices are; else it stays as it was recorded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -270,12 +304,15 @@ class Hangup:
     """Said first, verbatim."""
 
 
-Verb = Answer | Disclose | Say | Converse | Gather | Transfer | Record | Enroll | VoiceOwner | Hangup
+Verb = (
+    Answer | Disclose | Say | Playback | Converse | Gather | Transfer | Record | Enroll | VoiceOwner | Hangup
+)
 
 VERBS: Final[Mapping[str, type[Verb]]] = {
     "answer": Answer,
     "disclose": Disclose,
     "say": Say,
+    "play": Playback,
     "converse": Converse,
     "gather": Gather,
     "transfer": Transfer,
@@ -339,7 +376,7 @@ def texts_of(verb: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
 
 
 def _texts(part: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    for one in fields(part):
+    for one in () if isinstance(part, Playback) else fields(part):
         value = getattr(part, one.name)
         if one.name in NOT_SAID:
             continue

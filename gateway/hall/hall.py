@@ -16,7 +16,7 @@ import structlog
 
 from consent.grants.grant import GrantVerifier
 from consent.grants.revocation_feed import RevocationFeed
-from gateway.config.paths import recordings_dir
+from gateway.config.paths import dialplan_dir, recordings_dir
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.dialplan import Disclosure
@@ -29,6 +29,7 @@ from gateway.hall.calls.tick_pass import Floor
 from gateway.hall.calls.ticks import TickServer
 from gateway.hall.dialogue.memory import is_message
 from gateway.hall.dialogue.prompts import Prompts, render_all
+from gateway.hall.dialogue.recorded_sounds import RecordedSounds
 from gateway.hall.dialogue.scribe import Scribe
 from gateway.hall.dialogue.speech import FILLER
 from gateway.hall.grants import Grants
@@ -109,6 +110,7 @@ class Hall:
 
     def __post_init__(self) -> None:
         self.grants = Grants(self.verifier, self.feed, self.ask_front, self.calls, self.clocks)
+        self.recorded = RecordedSounds(partial(dialplan_dir, self.settings))
         self.withdrawn = Withdrawn(self.feed, self.grants.revoked)
         handlers = [
             CallOffer.handled_by(self.call_offered),
@@ -376,7 +378,7 @@ class Hall:
         self.grants.use(call, call.offer.grant)
         work = Tasks()
         performing = work.short(
-            perform(call, recordings_dir(self.settings), self.grants.follow), "call.perform"
+            perform(call, recordings_dir(self.settings), self.grants.follow, self.recorded), "call.perform"
         )
         fresh = partial(self.grants.fresh, call)
         speaking = call.speech.run(call.licence, call.inbox.post, lambda: call.told, fresh)

@@ -156,6 +156,17 @@ class RingCall(Ask[None]):
 
 
 @dataclass(frozen=True, slots=True)
+class ProgressCall(Ask[bool]):
+    """Has the line let sound go to the caller before the answer: 183 with its description.
+
+    False: it cannot, and the caller hears nothing before the answer.
+    """
+
+    wire: ClassVar[str] = "progress"
+    call_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class DropCall(Ask[None]):
     """Has the line send BYE, or before the answer `status` (None: the line's own choice).
 

@@ -42,6 +42,7 @@ from gateway.ipc.line_messages import (
     DropCall,
     KeyPressed,
     OfferAnswer,
+    ProgressCall,
     ReferCall,
     RingCall,
     ShowCaller,
@@ -135,6 +136,7 @@ class WebLine:
         handlers = [
             AnswerCall.handled_by(self._noted),
             RingCall.handled_by(self._noted),
+            ProgressCall.handled_by(self._no_progress),
             DropCall.handled_by(self._drop),
             ReferCall.handled_by(self._refuse),
             DialDigits.handled_by(self._refuse),
@@ -223,6 +225,9 @@ class WebLine:
 
     async def _line_stop(self, _: Peer, __: StopLine) -> None:
         self.stop()
+
+    async def _no_progress(self, _: Peer, __: ProgressCall) -> bool:
+        return False
 
     async def _noted(self, _: Peer, __: AnswerCall | RingCall) -> None:
         """A browser's call is answered by its SDP; it hears us from `CallConfirmed` on."""

@@ -37,6 +37,7 @@ from gateway.dialplan import Dialplan
 from gateway.edge.grammar.token import route_key
 from gateway.errors import StartError
 from gateway.run import preflight
+from gateway.run.trial_mark import check_marks
 from gateway.store.registry import Registry
 from gateway.store.sip_users import SipUsers, console_token
 from model import json_log
@@ -80,7 +81,7 @@ def prepare(settings: Settings) -> None:
         console_token(settings.data_dir)
     registry.close()
     plan, spoken = dialplan_dir(settings), spoken_languages(settings)
-    Dialplan.load(plan, _asked_office(settings), spoken=spoken, words_leave=settings.words_leave)
+    check_marks(Dialplan.load(plan, _asked_office(settings), spoken=spoken, words_leave=settings.words_leave))
 
 
 def _asked_office(settings: Settings) -> frozenset[str]:

@@ -171,7 +171,7 @@ class Call:
         """The stock voice asks for a moment when nothing of a route that was just begun is heard yet."""
         if self.licence.term is not term or self.licence.muted is not None or self.inbox.ended.is_set():
             return
-        if not self.told:  # no word before the caller knows that a machine speaks
+        if not self.told or term.route.voiceless:  # no word before the caller knows that a machine speaks
             return
         if self.speech.waits or (not term.granted.is_set() and not self.playout.busy):
             self.speech.own.prompt(term.route.hold_text)

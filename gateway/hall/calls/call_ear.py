@@ -50,6 +50,7 @@ class CallEar:
         self._tap: Tap | None = None
         self._attendant: Attendant | None = None
         self._words: EarlyWords | None = None
+        self._noticer: Callable[[TurnEvent], None] | None = None
         self._listening = False
         self._interruptible = True
         self._heeded = False
@@ -75,6 +76,10 @@ class CallEar:
     def attend(self, attendant: Attendant | None) -> None:
         """`attendant` hears the turns too that go to the engine; None: nobody does any more."""
         self._attendant = attendant
+
+    def notice(self, noticer: Callable[[TurnEvent], None] | None) -> None:
+        """`noticer` learns what turns come to that go to nobody, on the hot path; None: nobody does."""
+        self._noticer = noticer
 
     def hear_words(self, words: EarlyWords | None) -> None:
         """`words` are heard early for an engine that does not; None: nobody does any more."""
@@ -177,6 +182,8 @@ class CallEar:
             self._heeded = self._listening and (self._interruptible or not busy)
         if not self._heeded:
             self.turns.take()
+            if event is not None and self._noticer is not None:
+                self._noticer(event)
             return
         said: Words | None = None
         if event is not None or self.turns.frames_waiting >= APPEND_FRAMES or self.turns.pausing:

@@ -48,6 +48,14 @@ class OwnSounds:
         self._line.show_words(item, True)
         return item
 
+    def begin(self, text: str, then: Callable[[Item], None]) -> Item:
+        """A recording whose sound comes piece by piece. `text` is said in it; `then`: once all was heard."""
+        item = Item(self._number(), own=True, then=then)
+        if text:
+            item.add_words(text)
+            self._line.show_words(item, True)
+        return item
+
     def _put(self, sound: Floats, then: Callable[[Item], None] | None = None) -> Item:
         item = Item(self._number(), own=True, then=then)
         self._playout.put(item, sound)

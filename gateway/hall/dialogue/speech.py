@@ -127,6 +127,16 @@ class Speech:
         said = self.own.if_rendered(text, self._remember_reply) if at_once else None
         return said or self.say(text)
 
+    def recorded(self, text: str, then: Callable[[], object]) -> Item:
+        """A recording, whose sound is put into the playout by whoever plays it. `text` is said in it, and
+        remembered once all of it was heard; `then` is called at that time."""
+
+        def heard(item: Item) -> None:
+            self._remember_reply(item)
+            then()
+
+        return self.own.begin(text, heard)
+
     def reply(self) -> Item:
         """Has the engine answer what was committed."""
         return self._ask(None)

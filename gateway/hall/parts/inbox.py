@@ -150,6 +150,12 @@ class Inbox:
         if self._keypad.is_new(digit, way, now):
             self.post(Dtmf(digit))
 
+    def put_back(self, event: Event) -> None:
+        """`event` was taken by who has nothing to do with it: the next one finds it first."""
+        waiting = [event, *(self._events.get_nowait() for _ in range(self._events.qsize()))]
+        for one in waiting[-INBOX:]:
+            self._events.put_nowait(one)
+
     def forget_keys(self) -> None:
         """Drops the keys that wait; all else stays in its order."""
         for _ in range(self._events.qsize()):

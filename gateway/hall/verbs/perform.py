@@ -19,6 +19,7 @@ from gateway.dialplan import (
     Enroll,
     Gather,
     Hangup,
+    Playback,
     Record,
     Route,
     Say,
@@ -28,18 +29,21 @@ from gateway.dialplan import (
 )
 from gateway.dialplan.disclosure import sentence
 from gateway.dialplan.verbs import first_words
+from gateway.errors import PlayedFileError
 from gateway.hall.calls.call import CONFIRMED_WITHIN_S, STARTED_WITHIN_S, Call
+from gateway.hall.dialogue.recorded_sounds import RecordedSounds
 from gateway.hall.media.leg import FULL
 from gateway.hall.parts.inbox import CallEnded, EngineGone, Refused
 from gateway.hall.parts.playout import Item
 from gateway.hall.verbs.converse import Conversation
 from gateway.hall.verbs.dtmf import dialled
 from gateway.hall.verbs.enrol import enrol
+from gateway.hall.verbs.play import Player
 from gateway.hall.verbs.recording import Recording
 from gateway.hall.verbs.transfer import transfer
 from gateway.hall.verbs.voice_owner import serve_owner
 from gateway.ipc.ending import CallEnding, End
-from gateway.ipc.line_messages import AnswerCall
+from gateway.ipc.line_messages import AnswerCall, ProgressCall
 from model.redaction.redactor import TOLD
 
 GREETING_WITHIN_S: Final = 2.0
@@ -62,13 +66,14 @@ class Goto:
     route: Route
 
 
-async def perform(call: Call, recordings: Path, follow: Follow) -> None:
+async def perform(call: Call, recordings: Path, follow: Follow, recorded: RecordedSounds) -> None:
     """Runs the call to its end; never raises for anything a caller or an engine does.
 
     `recordings`: the folder for what callers leave. `follow`: how the call goes on as another route.
+    `recorded`: what the operator lets callers hear.
     """
     try:
-        await Performance(call, recordings, follow).run()
+        await Performance(call, recordings, follow, recorded).run()
         call.end(CallEnding(End.VOICE))
     except CallEnded as over:
         call.end(over.how)
@@ -123,8 +128,9 @@ def _last_words(call: Call, code: str) -> str:
 class Performance:
     """One call going through its routes."""
 
-    def __init__(self, call: Call, recordings: Path, follow: Follow) -> None:
+    def __init__(self, call: Call, recordings: Path, follow: Follow, recorded: RecordedSounds) -> None:
         self._call = call
+        self._recorded = recorded
         self._recordings = recordings
         self._follow = follow
         self._ahead: tuple[str, Item] | None = None
@@ -145,7 +151,10 @@ class Performance:
             following = await self._route(call.route)
 
     async def _route(self, route: Route) -> Route | None:
+        call = self._call
         for at, verb in enumerate(route.do):
+            if call.resumed and call.line.confirmed.is_set() and Answer() in route.do[at + 1 :]:
+                continue  # it was heard before the answer, by the hall that died
             following = route.do[at + 1] if at + 1 < len(route.do) else None
             outcome = await self._verb(verb, following)
             if isinstance(outcome, Goto):
@@ -160,6 +169,8 @@ class Performance:
                 await self._disclose(verb)
             case Say():
                 await self._say(verb.text)
+            case Playback():
+                await self._play(verb)
             case Converse():
                 return self._goto(await Conversation(self._call, verb, self._take_ahead(verb.greeting)).run())
             case Gather():
@@ -249,6 +260,20 @@ class Performance:
         call.move("answered")
         if not await call.inbox.until(call.line.confirmed.wait(), CONFIRMED_WITHIN_S):
             raise CallEnded(CallEnding(End.UNACKNOWLEDGED))
+
+    async def _play(self, verb: Playback) -> None:
+        """Plays it, before the answer too where the line can. One that has become unplayable since the plan
+        was loaded is left out, and an error: the call goes on."""
+        call = self._call
+        try:
+            sound = await call.inbox.result_of(self._recorded.sound(verb.file, normalise=verb.normalise))
+        except PlayedFileError as error:
+            call.log.error("recording.unplayable", file=verb.file, error=str(error))
+            call.session.event("not_played", file=verb.file, why=str(error))
+            return
+        if not call.line.confirmed.is_set() and not await call.ask_line(ProgressCall(call.id)):
+            await self._answer(None)  # a browser's line, which has no sound before: it hears it first thing
+        await Player(call, verb, sound).run()
 
     # ── the other verbs ──────────────────────────────────────────────────────────────────────────────
 

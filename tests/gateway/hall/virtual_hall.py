@@ -47,6 +47,7 @@ from gateway.ipc.line_messages import (
     KeyPressed,
     KeyWay,
     MediaTurned,
+    ProgressCall,
     ReferCall,
     ShowCaller,
     Shown,
@@ -637,6 +638,8 @@ class Phone:
         self.transfers_to: int | None = 200
         """status that a transfer ends with; None: the line refuses it at once"""
         self.never_acks = False
+        self.early: bool | None = False
+        """it hears something before the answer; None: its line cannot do that"""
         self.waiting: deque[bytes | None] = deque(maxlen=5)
         self.tones = False
         """no telephone-event was agreed: keys come as sound"""
@@ -707,6 +710,11 @@ class Line:
                 phone.answered = phone.up = phone.sending = phone.receiving = True
                 if not phone.never_acks:
                     later(RINGING_S, hall.call_confirmed, self, CallConfirmed(call_id, "PCMU", 0.0))
+            case ProgressCall():
+                if phone.early is None:
+                    return False
+                phone.up = phone.sending = phone.early = True
+                return True
             case DropCall():
                 del self.phones[call_id]
             case ReferCall():
