@@ -30,6 +30,7 @@ from gateway.ipc.line_messages import (
     AskFailures,
     DialDigits,
     DropCall,
+    ProgressCall,
     ReferCall,
     RingCall,
     ShowCaller,
@@ -127,6 +128,7 @@ class RtpLine:
         handlers = [
             AnswerCall.handled_by(self._answer),
             RingCall.handled_by(self._ring),
+            ProgressCall.handled_by(self._progress),
             DropCall.handled_by(self._drop),
             ReferCall.handled_by(self._refer),
             DialDigits.handled_by(self._dial),
@@ -187,6 +189,9 @@ class RtpLine:
 
     async def _ring(self, _: Peer, asked: RingCall) -> None:
         self._callees.named(asked.call_id).ring()
+
+    async def _progress(self, _: Peer, asked: ProgressCall) -> bool:
+        return self._callees.named(asked.call_id).progress()
 
     async def _drop(self, _: Peer, asked: DropCall) -> None:
         self._callees.named(asked.call_id).hang_up(asked.how, asked.status)

@@ -26,6 +26,7 @@ from gateway.edge.grammar.uri import URI
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.line_messages import KeyWay
 from gateway.rtp.agreement import Agreement, Describer, NoAgreement
+from gateway.rtp.dialogs.provisional import Provisional
 from gateway.rtp.dialogs.repeat import Repeat
 from gateway.rtp.dialogs.session_timer import LEAST_S, SessionTimer, too_short
 from gateway.rtp.media.call_media import CallMedia
@@ -39,7 +40,13 @@ AGAIN_S: Final = 5.0
 """After a refresh of ours that was refused for now."""
 GLARE_STEPS: Final = 200
 """Of 10 ms: up to 2 s after two offers have crossed, for who does not own the Call-ID (RFC 3261 §14.1)."""
-_PHRASES: Final = {180: "Ringing", 486: "Busy Here", 603: "Decline"}
+_PHRASES: Final = {
+    180: "Ringing",
+    183: "Session Progress",
+    504: "Server Time-out",
+    486: "Busy Here",
+    603: "Decline",
+}
 _FRAGMENT: Final = re.compile(r"SIP/2\.0 ([1-6]\d\d) ?([^\r\n]*)")
 _BARE: Final = re.compile(r"[^\s<>;,?]+")
 """A URI that may stand without brackets (RFC 3261 §20.10)."""
@@ -123,8 +130,7 @@ class Callee:
         self._direction = (False, False)
         self._repeat = Repeat()
         self._patience = Timer()
-        self._provisional = Repeat()
-        self._awaits_prack = False
+        self._provisional = Provisional(invite, self._unheard)
         self._session = SessionTimer(self._refresh, self._vanished)
         self._referred = False
 
@@ -139,17 +145,41 @@ class Callee:
         """180 Ringing, reliably where the caller insists (RFC 3262)."""
         if self.answered or self.over:
             return
-        extra = {"Contact": self._line.contact(), "Allow": ALLOW}
-        self._awaits_prack = "100rel" in self._invite.request.require
-        extra |= {"Require": "100rel", "RSeq": "1"} if self._awaits_prack else {}
-        ringing = self._response(self._invite, 180, extra)
-        self._invite.answer(ringing)
-        if self._awaits_prack:
-            self._provisional.start(self._invite.flow, ringing)
+        if not self._provisional.pending:
+            self._inform(180, "", reliably="100rel" in self._invite.request.require)
+
+    def progress(self) -> bool:
+        """183 with our answer: sound goes before the call is taken. False: its INVITE had no offer.
+
+        Reliably where the caller can take that (RFC 3262 §3), so that both know the answer for good.
+        """
+        if self.answered or self.over or self._answer is None:
+            return False
+        if self.media is None:
+            self._agree(self._answer[1])
+            if not self._provisional.afterwards(self._describe_early):
+                self._describe_early()
+        return True
+
+    def _describe_early(self) -> None:
+        asked = self._invite.request
+        self._inform(183, self._describer.again(), reliably="100rel" in {*asked.require, *asked.supported})
+
+    def _inform(self, status: int, body: str, *, reliably: bool) -> None:
+        answer = self._response(self._invite, status, {"Contact": self._line.contact(), "Allow": ALLOW})
+        _describe(answer, body)
+        self._provisional.send(answer, reliably=reliably)
+
+    def _unheard(self) -> None:
+        self.hang_up(CallEnding(End.FAILED, "a provisional answer was never acknowledged"), 504)
 
     def accept(self) -> None:
-        """200 OK, repeated until the caller's ACK comes (§13.3.1.4)."""
-        if self.answered or self.over:
+        """200 OK, repeated until the caller's ACK comes (§13.3.1.4).
+
+        It waits for the PRACK of a 183 that holds our answer (RFC 3262 §3).
+        """
+        early = self.media is not None
+        if self.answered or self.over or (early and self._provisional.afterwards(self.accept)):
             return
         self.answered = True
         self._provisional.cancel()
@@ -157,8 +187,8 @@ class Callee:
             self._offered = body = self._describer.offer()
         else:
             body, agreed = self._answer
-        self._accept(self._invite, body)
-        if self._answer is not None:
+        self._accept(self._invite, self._describer.again() if early else body)
+        if self._answer is not None and not early:
             self._agree(agreed)
 
     def hang_up(self, how: CallEnding, status: int | None = None) -> None:
@@ -234,15 +264,32 @@ class Callee:
             case "NOTIFY":
                 self._notify(served)
             case "PRACK":
-                self._provisional.cancel()
-                served.answer(self._response(served, 200 if self._awaits_prack else 481))
-                self._awaits_prack = False
+                self._prack(served)
             case "OPTIONS":
                 served.answer(self._response(served, 200, {"Allow": ALLOW, "Accept": SDP}))
             case "REFER":
                 served.answer(self._response(served, 603))  # who calls whom is not the caller's to say
             case _:
                 served.answer(self._response(served, 405, {"Allow": ALLOW}))
+
+    def _prack(self, served: Served) -> None:
+        """The caller has a provisional response of ours; it may offer something else now (RFC 3262 §5)."""
+        if not self._provisional.names(served.request):
+            served.answer(self._response(served, 481))
+            return
+        body, agreed = "", None
+        if served.request.body and self.media is not None:
+            try:
+                body, agreed = self._describer.answer(served.request.body.decode(errors="replace"))
+            except NoAgreement as error:
+                served.answer(self._response(served, 488, {"Reason": f'SIP;cause=488;text="{error}"'}))
+                return
+        taken = self._response(served, 200)
+        _describe(taken, body)
+        served.answer(taken)
+        if agreed is not None:
+            self._agree(agreed)
+        self._provisional.arrived()
 
     def _bye(self, served: Served) -> None:
         served.answer(self._response(served, 200))
@@ -257,7 +304,8 @@ class Callee:
             served.answer(too_short(served))
             return
         body, agreed = "", None
-        if not self.answered and (request.body or request.method == "INVITE"):
+        early = self._provisional.acknowledged and self.media is not None and request.method == "UPDATE"
+        if not (self.answered or early) and (request.body or request.method == "INVITE"):
             served.answer(self._response(served, 500, {"Retry-After": "1"}))  # RFC 3311 §5.2
             return
         if self._crosses(request):

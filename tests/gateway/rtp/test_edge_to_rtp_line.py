@@ -15,7 +15,7 @@ import pytest_asyncio
 from gateway.edge.doors.edge_config import EdgeConfig
 from gateway.edge.proxy.lines import LineInfo
 from gateway.edge.sip_proxy import Edge
-from gateway.ipc.line_messages import AnswerCall, CallConfirmed, CallStarted
+from gateway.ipc.line_messages import AnswerCall, CallConfirmed, CallStarted, ProgressCall
 from tests.gateway.edge.peers import KEY, Caller, Desk, Said
 from tests.gateway.line.line_harness import TOKEN, is_tone, tone
 from tests.gateway.line.rawphone import RawPhone
@@ -314,3 +314,32 @@ async def test_rtp_and_rtcp_share_a_port_where_the_caller_offers_it(
     phone.send("ACK", "", f"Route: {answer.headers['record-route']}\r\n", same=True)
     await exchange.hall.hears(CallConfirmed, started.call_id, HANGS_S)
     await _hears_and_is_heard(exchange, phone, started.call)
+
+
+@pytest.mark.parametrize("word", ["", "Supported: 100rel", "Require: 100rel"])
+async def test_a_caller_hears_something_before_the_answer(
+    exchange: RtpExchange, door: Door, word: str
+) -> None:
+    """183 with our address comes through, and PRACK goes to the line by our signed word (RFC 3262)."""
+    caller, ear = await Caller(door.edge.port).open(), await exchange.phone()
+    exchange.hall.sound = tone(440, rate_hz=8_000)
+    try:
+        caller.send("INVITE", ear.offer(), *([word] if word else []))
+        started = await exchange.hall.hears(CallStarted, within_s=HANGS_S)
+        assert await exchange.hall.ask(ProgressCall(started.call_id))
+        early = await caller.next(183, "INVITE", HANGS_S)
+        assert "c=IN IP4 127.0.0.1\r\n" in early.body
+        await ear.hears_loud(HANGS_S)
+        caller.learn(early)
+        number = int(early["cseq"].split()[0])
+        await exchange.hall.ask(AnswerCall(started.call_id))
+        if word:
+            assert early["require"] == "100rel"
+            caller.send("PRACK", "", f"RAck: {early['rseq']} {number} INVITE")
+            await caller.next(200, "PRACK", HANGS_S)
+        answer = await caller.next(200, "INVITE", HANGS_S)
+        assert answer.body == early.body
+        caller.send("ACK", cseq=number)
+        await exchange.hall.hears(CallConfirmed, started.call_id, HANGS_S)
+    finally:
+        caller.close()
