@@ -81,7 +81,7 @@ def softphone(folder: Path, *, password: str, trusts: Path | None = None) -> Pat
     return phone
 
 
-def dial(phone: Path, uri: str, seconds: int) -> str:
+def dial(phone: Path, uri: str, seconds: int, *more: str) -> str:
     """Its log of the call; it hangs up when its time is over."""
     command = [
         need_program("baresip"),
@@ -94,6 +94,7 @@ def dial(phone: Path, uri: str, seconds: int) -> str:
         f"/dial {uri}",
         "-t",
         str(seconds),
+        *more,
     ]
     run = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds + 20, check=False
