@@ -12,6 +12,7 @@ VoicegateError
 │   ├── RpcTimeout  … because nobody answered in time
 │   └── OtherVersion  … because the other process runs another version of the gateway
 ├── StartError      a part of the house did not start
+├── BindingsNotKept where a registered telephone is cannot be written down
 └── CallerError     the test phone cannot do what it was asked to
 """
 
@@ -75,6 +76,10 @@ class OtherVersion(RpcError):
 
 class StartError(VoicegateError):
     """A part of the house did not start; the message says which and how to fix it."""
+
+
+class BindingsNotKept(VoicegateError):
+    """A change of where registered telephones are was not written down, and so did not happen."""
 
 
 class CallerError(VoicegateError):

@@ -221,6 +221,12 @@ class Settings(BaseModel):
     sip_srtp_plain: bool = Field(
         False, description="the network to SIP callers is private: keys for SRTP count over UDP and TCP too"
     )
+    registered_least_s: int = Field(
+        60, ge=1, le=3600, description="the shortest registration of a telephone; who asks for less hears 423"
+    )
+    registered_most_s: int = Field(
+        3600, ge=0, le=86_400, description="the longest; 0: no telephone may register"
+    )
     sip_allow: tuple[str, ...] = Field((), description="networks that may call; empty: all")
     sip_deny: tuple[str, ...] = Field((), description="networks that may not call")
     trusted_proxies: tuple[str, ...] = Field(

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import structlog
 
+from gateway.edge.doors.digest import HashOf
 from gateway.edge.doors.doors import Doors
 from gateway.edge.doors.edge_config import EdgeConfig
+from gateway.edge.flows.stun import binding_answer, is_stun
 from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar.message import Unreadable, bare_answer, read
 from gateway.edge.grammar.responses import PHRASES, response, way_back
@@ -24,7 +27,10 @@ from gateway.edge.proxy.forwarding import Forwarding
 from gateway.edge.proxy.lines import LineInfo
 from gateway.edge.proxy.lineside import LinesSide
 from gateway.edge.proxy.switchboard import LOOPBACK, Switchboard
+from gateway.edge.registrar.contacts import Expiry
+from gateway.edge.registrar.registrar import BindingShelf, Registrar
 from gateway.edge.router import Router
+from gateway.errors import VoicegateError
 
 log = structlog.get_logger("edge")
 
@@ -32,10 +38,26 @@ log = structlog.get_logger("edge")
 class Edge:
     """See the module. All methods belong to one event loop."""
 
-    def __init__(self, config: EdgeConfig, router: Router, spawn: Callable[[Any], None]) -> None:
-        """Raises `ValueError` when a network in the config is none."""
+    def __init__(
+        self,
+        config: EdgeConfig,
+        router: Router,
+        spawn: Callable[[Any], None],
+        shelf: BindingShelf | None = None,
+    ) -> None:
+        """`shelf` keeps where telephones are; it is needed where they may register (`config.phones`).
+
+        Raises `ValueError` when a network in the config is none, or the shelf is missing.
+        """
         self.config = config
         self._doors = Doors(config)
+        self.registrar: Registrar | None = None
+        """None: nobody may register."""
+        if config.phones is not None:
+            if shelf is None:
+                raise ValueError("telephones may register, and nobody keeps where they are")
+            expiry = Expiry(config.least_registered_s, config.most_registered_s, config.most_registered_s)
+            self.registrar = Registrar(shelf, partial(_is_user, config.phones), self._udp_flow, expiry)
         self._board = Switchboard(
             config,
             router,
@@ -43,10 +65,18 @@ class Edge:
             from_caller=self._from_caller,
             from_line=self._from_line,
             source=self._doors.source,
+            lost=self._connection_lost,
         )
         forwarding = Forwarding(self._board)
-        self._callers = CallersSide(self._board, self._doors, forwarding)
+        self._callers = CallersSide(self._board, self._doors, forwarding, self.registrar)
         self._lines = LinesSide(self._board, forwarding)
+
+    def _udp_flow(self, host: str, port: int) -> Flow:
+        return self._board.udp.flow(host, port)
+
+    def _connection_lost(self, flow: Flow) -> None:
+        if self.registrar is not None and self.registrar.reaches_by(flow):
+            self._board.spawn(self.registrar.lost(flow))
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -131,11 +161,15 @@ class Edge:
             "failed_handshakes": connections.failed_handshakes,
             **board.counts,
             **self._doors.counts,
+            **({} if self.registrar is None else self.registrar.stats()),
         }
 
     # ── what comes in ────────────────────────────────────────────────────────────────────────────────
 
     def _from_caller(self, data: bytes, flow: Flow) -> bool:
+        if is_stun(data):
+            self._keep_alive(data, flow)
+            return False  # over a connection it is no SIP
         try:
             message = read(data)
         except Unreadable as why:
@@ -162,6 +196,15 @@ class Edge:
                 flow.send(bytes(answer_500))
         return True
 
+    def _keep_alive(self, data: bytes, flow: Flow) -> None:
+        """A telephone's STUN over UDP; one source may ask as often as it may call."""
+        if flow.reliable or not self._doors.admits_from(flow.host) or not self._in_time(flow.host):
+            return
+        answer = binding_answer(data, flow.host, flow.port)
+        if answer is not None:
+            self._board.counts["keep_alives"] += 1
+            flow.send(answer)
+
     def _in_time(self, host: str) -> bool:
         in_time = self._doors.in_time(host)
         self._doors.dropped["rate"] += not in_time
@@ -187,3 +230,10 @@ class Edge:
         named = {"sip_call_id": message.call_id}
         token = self._board.token_of(message) if isinstance(message, Request) else None
         return named if token is None else {"call_id": token.call_id, **named}
+
+
+def _is_user(hash_of_user: HashOf, name: str) -> bool:
+    try:
+        return hash_of_user(name, "MD5") is not None
+    except VoicegateError:  # the list of users cannot be read: nobody is on it
+        return False

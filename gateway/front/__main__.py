@@ -33,6 +33,7 @@ from gateway.store.redeemed_grants import RedeemedGrants
 from gateway.store.refused_calls import RefusedCalls
 from gateway.store.registry import Registry
 from gateway.store.sessions import Sessions
+from gateway.store.sip_bindings import SipBindings
 from gateway.store.sip_users import console_token
 from model import heap, json_log
 from model.tasks import watch_loop
@@ -68,6 +69,7 @@ async def serve() -> None:
     registry = Registry.open(conf.sql)
     RefusedCalls(registry).open()
     RedeemedGrants(registry).open()
+    SipBindings(registry).open()
     ring = KeyRing.load(mark_keys_path(conf))
     say_old_key(ring.current, mark_keys_path(conf))
     sessions = await Sessions.open(redis_url_for(conf, runtime), ttl_s=conf.session_ttl_s, name="front")

@@ -32,6 +32,7 @@ from gateway.edge.router import Accept, IncomingCall, Refuse, RefusedInvite
 from gateway.edge.sip_proxy import Edge
 from gateway.errors import CallRefused, HallRefused, RpcError
 from gateway.front.certificate_watch import CertificateWatch
+from gateway.front.binding_shelf import KeptBindings
 from gateway.front.closing import Closing
 from gateway.front.connected_lines import ConnectedLines
 from gateway.front.grant_desk import GrantDesk
@@ -63,6 +64,7 @@ from gateway.store.redeemed_grants import RedeemedGrants
 from gateway.store.refused_calls import RefusedCalls
 from gateway.store.registry import Registry
 from gateway.store.sessions import Sessions
+from gateway.store.sip_bindings import SipBindings
 from gateway.store.sip_users import SipUsers
 from model.tasks import Tasks, failures
 
@@ -102,6 +104,7 @@ class Front:
     _recordings: KeptRecordings = field(init=False)
     _ledger_watch: LedgerWatch = field(init=False)
     _append_log: AppendLog | None = field(init=False)
+    _bindings: KeptBindings = field(init=False)
     _tasks: Tasks = field(default_factory=Tasks)
 
     def __post_init__(self) -> None:
@@ -141,6 +144,7 @@ class Front:
             self.revocations, self.routing.halls, conf.halls, lambda kind: self.metrics.alarm(kind)
         )
         self.certificate = CertificateWatch(conf)
+        self._bindings = KeptBindings(SipBindings(self.registry, self.routing.gateways))
         users = SipUsers(conf.data_dir)
         if conf.digest:
             users.first()
@@ -162,11 +166,15 @@ class Front:
                 digest=conf.sip_digest,
                 ha1=users.ha1 if conf.digest else None,
                 may_omit_qop=users.is_legacy,
+                phones=users.ha1 if conf.registered_most_s else None,
+                least_registered_s=min(conf.registered_least_s, conf.registered_most_s),
+                most_registered_s=conf.registered_most_s,
                 notice=SpeechNotice(self.routing.mark_key.id, conf.http_port, conf.public_url),
                 srtp=SrtpPolicy(conf.sip_srtp, conf.sip_srtp_plain),
             ),
             self,
             self._spawn,
+            self._bindings,
         )
         self._probes = HouseProbes(
             conf.halls,
@@ -187,6 +195,8 @@ class Front:
 
     async def start(self) -> None:
         await self.closing.last_boot()
+        if self.edge.registrar is not None:
+            self.edge.registrar.load(await self._bindings.load())
         await self.edge.start()
         await self._server.start()
         from_halls = [
@@ -201,6 +211,7 @@ class Front:
             self._tasks.lasting(partial(self.hall_news.keep, f"hall{k}"), "front.hall_news")
         self._tasks.lasting(halls.look_after, "front.halls")
         self._tasks.lasting(self.refusals.run, "front.refusals")
+        self._tasks.lasting(self._bindings.run, "front.bindings")
         self._tasks.lasting(self._reap, "front.reap")
         self._tasks.lasting(self._ledger_watch.run, "front.ledger")
         self._tasks.lasting(self.revocations.run, "front.revocations")
@@ -233,9 +244,11 @@ class Front:
         self._tasks.short(self.closing.hall_lost(name), "front.hall_lost")
 
     async def _reap(self) -> None:
-        """Sessions and rows whose hall went away for good are closed; old recordings are deleted."""
+        """Sessions and rows whose hall went away for good are closed; what is too old is deleted."""
         while True:
             await asyncio.sleep(REAP_S)
+            if self.edge.registrar is not None:
+                await self.edge.registrar.tidy()
             await asyncio.to_thread(self._recordings.delete_old)
             await self.closing.tidy(self.settings.halls)
 

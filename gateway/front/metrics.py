@@ -46,8 +46,9 @@ HALL_COUNTERS: Final = {
 """What halls count, of `HallHealth.counters`; what is not listed is a gauge."""
 
 EDGE_HOLDS: Final = frozenset(
-    {"dialogs", "transactions", "slots", "slots_free", "unacknowledged", "connections"}
-)
+    {"dialogs", "transactions", "slots", "slots_free", "unacknowledged", "connections", "bindings",
+     "bindings_lost"}
+)  # fmt: skip
 """Of the edge's stats, what is a state and no count."""
 
 

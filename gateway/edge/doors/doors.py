@@ -19,9 +19,10 @@ from gateway.edge.grammar.session_part import SDP, session_part
 from gateway.edge.grammar.sip_message import Request
 
 SUPPORTED: Final = frozenset({"100rel", "timer"})
+REGISTRAR_SUPPORTED: Final = frozenset({"path", "outbound"})
 SCHEMES: Final = ("sip", "sips", "tel")
 KNOWN_ELSEWHERE: Final = ("REGISTER", "SUBSCRIBE", "PUBLISH", "MESSAGE", "NOTIFY")
-"""Methods that SIP has and we do not; the registrar's door is here."""
+"""Methods that SIP has and we do not; REGISTER where nobody may register."""
 EVENT_METHODS: Final = ("SUBSCRIBE", "NOTIFY")
 """Within a call these may concern it; which, is for the call to say."""
 OFFERING: Final = ("INVITE", "UPDATE", "PRACK")
@@ -53,8 +54,11 @@ class Doors:
         self._refused = SourceRates(REFUSED_PER_REQUEST * config.invites_per_s)
         self._logged_in: OrderedDict[str, None] = OrderedDict()
         self._digest: Digest | None = None
+        self._phones: Digest | None = None
         if config.ha1 is not None:
             self._digest = Digest(config.ha1, config.digest, config.may_omit_qop)
+        if config.phones is not None:
+            self._phones = Digest(config.phones, config.digest, config.may_omit_qop)
 
     def trusts(self, flow: Flow) -> bool:
         return flow.host in self._trusted
@@ -128,7 +132,9 @@ class Doors:
         if request.method == "REFER" or request.headers.get("Replaces") is not None:
             self.counts["transfers_refused"] += 1
             return Turned(403, "no transfers by callers")
-        if unknown := {*request.require, *request.proxy_require} - SUPPORTED:
+        registers = request.method == "REGISTER" and self._phones is not None and not within
+        known = REGISTRAR_SUPPORTED if registers else SUPPORTED
+        if unknown := {*request.require, *request.proxy_require} - known:
             return Turned(420, extra={"Unsupported": ", ".join(sorted(unknown))})
         if request.body and (request.headers.get("Content-Encoding") or "identity").lower() != "identity":
             return Turned(415, "a body in its own octets, please", extra={"Accept-Encoding": "identity"})
@@ -140,7 +146,7 @@ class Doors:
             )
         if request.method == "INVITE" and not _takes_sdp(request):
             return Turned(406, "our answer is application/sdp, which Accept leaves out")
-        if request.method in ("INVITE", "OPTIONS"):
+        if request.method in ("INVITE", "OPTIONS") or registers:
             return None
         if request.method in WITHIN_ONLY:
             return None if within else Turned(481)
@@ -149,20 +155,24 @@ class Doors:
         return Turned(405 if request.method in KNOWN_ELSEWHERE else 501, extra={"Allow": ALLOW})
 
     def authenticate(self, request: Request, flow: Flow, source: str) -> str | Turned:
-        """The user's name, "" where none is needed, or the challenge."""
-        if self._digest is None or self.trusts(flow):
+        """The user's name, "" where none is needed, or the challenge.
+
+        Who registers a telephone needs a name where callers need none: calls for that name will go there.
+        """
+        digest = self._phones if request.method == "REGISTER" else self._digest
+        if digest is None or self.trusts(flow):
             return ""
         written = request.headers.getlist("Authorization")
         verdict, user = None, ""
         if written:
-            verdict, user = self._digest.check(written, request.method, flow.host, request.body)
+            verdict, user = digest.check(written, request.method, flow.host, request.body)
         if verdict is DigestVerdict.OK:
             self._has_logged_in(source)
             return user
         if verdict is DigestVerdict.WRONG:
             self.counts["digest_wrong"] += 1
             self._rate.takes(block_of(source), WRONG_PASSWORD_COSTS)
-        challenges = self._digest.challenges(flow.host, stale=verdict is DigestVerdict.STALE)
+        challenges = digest.challenges(flow.host, stale=verdict is DigestVerdict.STALE)
         return Turned(401, extra={"WWW-Authenticate": challenges})
 
 

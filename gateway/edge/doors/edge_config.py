@@ -43,6 +43,10 @@ class EdgeConfig:
     """None: callers need no password"""
     may_omit_qop: MayOmitQop | None = None
     """whose telephone may log in by RFC 2069; None: nobody's"""
+    phones: HashOf | None = None
+    """hashes of those who may register a telephone, who always need their password; None: nobody may"""
+    least_registered_s: int = 60
+    most_registered_s: int = 3600
     notice: SpeechNotice | None = None
     """what answers say of the voice, for machines; None: nothing"""
     srtp: SrtpPolicy = field(default_factory=SrtpPolicy)

@@ -6,6 +6,9 @@ to the line that our signed word names, or our memory of the dialog.
 
 from __future__ import annotations
 
+import structlog
+
+from gateway.edge.dialogs.transaction import Served
 from gateway.edge.doors.doors import Doors
 from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar.message import Key, from_tag, to_tag, transaction_key
@@ -15,14 +18,21 @@ from gateway.edge.proxy.call_admission import BUSY_RETRY_S, DRAIN_RETRY_S, Admis
 from gateway.edge.proxy.forwarding import Forwarding
 from gateway.edge.proxy.in_dialog import InDialog
 from gateway.edge.proxy.switchboard import Switchboard
+from gateway.edge.registrar.registrar import Registrar
+
+log = structlog.get_logger("edge")
 
 
 class CallersSide:
     """See the module."""
 
-    def __init__(self, board: Switchboard, doors: Doors, forwarding: Forwarding) -> None:
+    def __init__(
+        self, board: Switchboard, doors: Doors, forwarding: Forwarding, registrar: Registrar | None
+    ) -> None:
+        """`registrar` None: nobody may register, which the doors say."""
         self._board = board
         self._doors = doors
+        self._registrar = registrar
         self._forwarding = forwarding
         self._admission = Admission(board, forwarding)
         self._in_dialog = InDialog(board, doors, forwarding)
@@ -54,6 +64,8 @@ class CallersSide:
             self._board.turn_away(request, flow, turned)
         elif request.method == "INVITE":
             self._invite(request, flow, key, source)
+        elif request.method == "REGISTER" and self._registrar is not None:
+            self._register(self._registrar, request, flow, key, source)
         else:
             self._options(request, flow)
 
@@ -98,6 +110,31 @@ class CallersSide:
         served.answer(response(request, flow, 100))
         named = self._doors.named(source, flow)
         self._board.spawn(self._admission.admit(served, source, user, named=named))
+
+    def _register(self, registrar: Registrar, request: Request, flow: Flow, key: Key, source: str) -> None:
+        user = self._doors.authenticate(request, flow, source)
+        if isinstance(user, Turned):
+            self._board.turn_away(request, flow, user)
+        elif self._board.draining:
+            self._board.turn_away(request, flow, Turned(503, "going down", retry_after_s=DRAIN_RETRY_S))
+        elif (served := self._board.transactions.serve(request, flow, key)) is None:
+            self._board.turn_away(
+                request, flow, Turned(503, "too much is going on", retry_after_s=BUSY_RETRY_S)
+            )
+        else:
+            self._board.spawn(self._registered(registrar, served, source, user))
+
+    async def _registered(self, registrar: Registrar, served: Served, source: str, user: str) -> None:
+        """Answers a REGISTER. Never raises."""
+        try:
+            done = await registrar.register(served.request, served.flow, source, user)
+        except Exception:
+            log.exception("edge.register_failed", source=source, sip_call_id=served.request.call_id)
+            done = Turned(500)
+        if isinstance(done, Turned):
+            self._board.turn(served, done)
+        else:
+            served.answer(response(served.request, served.flow, 200, done))
 
     # ── within a dialog ──────────────────────────────────────────────────────────────────────────────
 

@@ -36,7 +36,7 @@ LOOPBACK: Final = "127.0.0.1"
 
 class Switchboard:
     """One edge's state. Its ports open when the edge starts; they give what comes to `from_caller` and
-    `from_line`. `source` finds a caller's address."""
+    `from_line`. `source` finds a caller's address; `lost` is told of each connection that ended."""
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class Switchboard:
         from_caller: Receive,
         from_line: Receive,
         source: Callable[[Request, Flow], str],
+        lost: Callable[[Flow], None],
     ) -> None:
         self.ports = PeerPorts(from_caller, self.connection_lost, config.trust)
         self.loopback = UdpPort(from_line)
@@ -54,6 +55,7 @@ class Switchboard:
         self.toward_lines = Identity(self.loopback, None)
         self.config = config
         self.router = router
+        self._lost = lost
         self.spawn = spawn
         self.lines = Lines()
         self.dialogs = Dialogs()
@@ -199,6 +201,7 @@ class Switchboard:
         """What waits for an answer on it waits in vain (RFC 3261 §17.1.4); calls go on."""
         for sent in self.transactions.toward(flow.transport, flow.host, flow.port):
             sent.fail()
+        self._lost(flow)
 
     def _bye_caller(self, dialog: Dialog, within_s: float = 32.0) -> None:
         flow = self.caller_flow(dialog.token, dialog)

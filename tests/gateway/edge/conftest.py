@@ -19,6 +19,8 @@ class Exchange:
 
     def __init__(self) -> None:
         self.desk = Desk()
+        self.shelf: Any = None
+        """keeps where telephones are, where an edge has some"""
         self.edges: list[Edge] = []
         self.peers: list[Caller | Line] = []
         self.tasks: set[asyncio.Task[Any]] = set()
@@ -31,7 +33,7 @@ class Exchange:
     async def edge(self, **rules: Any) -> Edge:
         config = {"host": "127.0.0.1", "port": 0, "boot_token": BOOT, "route_key": KEY, **rules}
         for at in reversed(range(20)):
-            edge = Edge(EdgeConfig(**config), self.desk, self._spawn)
+            edge = Edge(EdgeConfig(**config), self.desk, self._spawn, self.shelf)
             try:
                 await edge.start()
             except OSError:  # the number that UDP got is somebody's in TCP

@@ -1,0 +1,1 @@
+"""Telephones that register, and where they are."""

@@ -1,0 +1,265 @@
+"""The registrar (RFC 3261 §10.3, RFC 3327, RFC 5626): which of the house's users is where.
+
+A registered telephone is reached over the flow that it registered by, and by no other way: what its Contact
+and its Path say goes into requests as text, and nothing is ever sent to a host that they name. A binding over
+a connection that ended, or that a front before this one had, is not reachable, and says so until the
+telephone registers again. The shelf keeps a change before the telephone hears of it; what it does not keep
+did not happen (§10.3: all of a REGISTER, or nothing).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Any, Final, Protocol
+from urllib.parse import unquote
+from weakref import WeakValueDictionary
+
+import structlog
+
+from gateway.edge.doors.digest import plain_name
+from gateway.edge.flows.transport import Flow
+from gateway.edge.grammar.responses import Extra, Turned
+from gateway.edge.grammar.sip_message import Request
+from gateway.edge.grammar.uri import SIP, URI
+from gateway.edge.registrar.bindings import Bindings, Held
+from gateway.edge.registrar.contacts import MOST_CONTACTS, Expiry, Wishes, wishes_of
+from gateway.errors import BindingsNotKept
+from gateway.ipc.binding import Binding, hash_of
+
+log = structlog.get_logger("edge")
+
+SUPPORTED: Final = "path, outbound"
+AGAIN_S: Final = 10
+"""When a telephone may try again whose registration was not kept."""
+MAX_AGENT: Final = 80
+Knows = Callable[[str], bool]
+"""Whether a name is a user's."""
+
+
+class BindingShelf(Protocol):
+    """Who keeps bindings for the front that comes after this one."""
+
+    async def keep(self, put: Sequence[Binding], gone: Sequence[Binding]) -> None:
+        """All of it is kept when this returns. Raises `BindingsNotKept`: then nothing is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A telephone that can be rung: a request with this URI and these Route lines, sent over this flow."""
+
+    flow: Flow
+    contact: URI
+    path: tuple[str, ...]
+    binding: Binding
+
+
+class Registrar:
+    """See the module. `knows` is asked each time: a user who is removed is not reached any more."""
+
+    def __init__(
+        self,
+        shelf: BindingShelf,
+        knows: Knows,
+        udp: Callable[[str, int], Flow],
+        expiry: Expiry | None = None,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._shelf = shelf
+        self._knows = knows
+        self._expiry = expiry or Expiry()
+        self._bindings = Bindings(udp)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    # ── who asks for telephones ──────────────────────────────────────────────────────────────────────
+
+    def reach(self, user: str) -> list[Reached]:
+        """The user's telephones that can be rung now, the preferred first, then the newest; often none."""
+        name = plain_name(user)
+        if not self._knows(name):
+            return []
+        found = []
+        for held in reversed(self._bindings.of(name)):
+            flow = self._bindings.flow_to(held)
+            if flow is not None:
+                binding = held.binding
+                found.append(Reached(flow, URI.read(binding.contact), binding.path, binding))
+        return sorted(found, key=lambda one: -float(one.binding.q or 1))
+
+    def known(self) -> list[Binding]:
+        """All that hold now, also those that cannot be reached."""
+        users = dict.fromkeys(held.binding.user for held in self._bindings)
+        return [held.binding for user in users if self._knows(user) for held in self._bindings.of(user)]
+
+    def stats(self) -> dict[str, Any]:
+        """Bindings, and how many of them nobody reaches; what has happened to them since the start."""
+        known = self.known()
+        lost = sum(one.lost_at is not None for one in known)
+        return {"bindings": len(known), "bindings_lost": lost, "registrations": dict(self.counts)}
+
+    # ── what happens to flows and time ───────────────────────────────────────────────────────────────
+
+    def load(self, bindings: Iterable[Binding]) -> None:
+        """What an edge before this one knew."""
+        self._bindings.load(bindings)
+
+    def reaches_by(self, flow: Flow) -> bool:
+        """Whether some telephone is reached by that connection."""
+        return any(held.flow is flow for held in self._bindings)
+
+    async def lost(self, flow: Flow) -> None:
+        """A connection ended."""
+        if lost := self._bindings.lose(flow):
+            self.counts["connections_lost"] += len(lost)
+            for one in lost:
+                log.info("registrar.connection_lost", user=one.user, source=one.source)
+            await self._note(lost, [])
+
+    async def tidy(self) -> None:
+        """Lets go of what has expired."""
+        for binding in self._bindings.expired():
+            async with self._turn(binding.user):
+                if binding in self._bindings.expired():
+                    self._bindings.drop(binding)
+                    self.counts["expired"] += 1
+                    log.info("registrar.expired", user=binding.user, source=binding.source)
+                    await self._note([], [binding])
+
+    async def _note(self, put: Sequence[Binding], gone: Sequence[Binding]) -> None:
+        """What is true whether it is kept or not."""
+        try:
+            await self._shelf.keep(put, gone)
+        except BindingsNotKept as error:
+            log.warning("registrar.not_kept", error=str(error))
+
+    # ── REGISTER ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def register(self, request: Request, flow: Flow, source: str, user: str) -> Extra | Turned:
+        """What becomes of a REGISTER: the headers of its 200, or another answer.
+
+        `user` is who logged in; "" where a trusted proxy has seen to that, and To is believed.
+        """
+        uri = request.to_address.uri
+        named = plain_name(unquote(uri.user or "", errors="replace")) if uri.scheme in SIP else ""
+        if user and named != user:
+            return Turned(403, "nobody registers for somebody else")
+        if not named or not self._knows(named):
+            return Turned(404, "there is no such user")
+        wishes = wishes_of(request, self._expiry)
+        if isinstance(wishes, Turned):
+            return wishes
+        if wishes.outbound and len(request.via) > 1 and not _begins_outbound(wishes.path):
+            return Turned(439)  # RFC 5626 §6
+        async with self._turn(named):
+            try:
+                turned = await self._change(request, flow, source, named, wishes)
+            except BindingsNotKept as error:
+                log.warning("registrar.not_kept", user=named, error=str(error))
+                return Turned(503, "registrations are not kept now", retry_after_s=AGAIN_S)
+            return turned or self._answer(named, wishes)
+
+    def _turn(self, user: str) -> asyncio.Lock:
+        """Two REGISTERs of a user follow one another."""
+        return self._turns.setdefault(user, asyncio.Lock())
+
+    async def _change(
+        self, request: Request, flow: Flow, source: str, user: str, wishes: Wishes
+    ) -> Turned | None:
+        held = self._bindings.of(user)
+        by_key = {one.binding.key: one for one in held}
+        call_id, cseq = hash_of(request.call_id), request.cseq.sequence
+        touched = held if wishes.clear else [by_key[w.key] for w in wishes.contacts if w.key in by_key]
+        if any(one.binding.call_id_hash == call_id and cseq <= one.binding.cseq for one in touched):
+            return Turned(500, "its CSeq is not higher than the last one's")
+        gone = [one.binding for one in touched] if wishes.clear else []
+        gone += [by_key[w.key].binding for w in wishes.contacts if w.key in by_key and not w.expires_s]
+        now = time.time()
+        put = [
+            Binding(
+                user=user,
+                key=wish.key,
+                contact=wish.uri.text,
+                instance=wish.instance,
+                reg_id=wish.reg_id,
+                q=wish.q,
+                path=wishes.path,
+                call_id_hash=call_id,
+                cseq=cseq,
+                transport=flow.transport,
+                host=flow.host,
+                port=flow.port,
+                source=source,
+                user_agent=_shown(request.user_agent),
+                registered_at=now,
+                expires_at=now + wish.expires_s,
+            )
+            for wish in wishes.contacts
+            if wish.expires_s
+        ]
+        gone += self._in_excess(held, put, gone)
+        if put or gone:
+            await self._shelf.keep(put, gone)
+        for binding in gone:
+            self._bindings.drop(binding)
+            self.counts["removed"] += 1
+        for binding in put:
+            self._bindings.put(binding, flow)
+            if not flow.open:  # it ended meanwhile, and nobody tells of that any more
+                self._bindings.lose(flow)
+            self.counts["refreshed" if binding.key in by_key else "registered"] += 1
+        fresh = [binding for binding in put if binding.key not in by_key]
+        if fresh or gone:
+            log.info(
+                "registrar.changed", user=user, source=source, transport=flow.transport,
+                added=len(fresh), removed=len(gone),
+            )  # fmt: skip
+        return None
+
+    def _in_excess(self, held: list[Held], put: list[Binding], gone: list[Binding]) -> list[Binding]:
+        """Those that make room, since a user has `MOST_CONTACTS` at most: the lost ones, then the oldest."""
+        changed = {one.key for one in (*put, *gone)}
+        others = [one for one in held if one.binding.key not in changed]
+        others.sort(key=lambda one: (self._bindings.flow_to(one) is not None, one.binding.registered_at))
+        leaving = others[: max(0, len(others) + len(put) - MOST_CONTACTS)]
+        self.counts["replaced"] += len(leaving)
+        return [one.binding for one in leaving]
+
+    def _answer(self, user: str, wishes: Wishes) -> Extra:
+        """The headers of the 200: all contacts of the user, each with what is left of its time."""
+        extra: dict[str, str | Sequence[str]] = {
+            "Contact": [_written(held) for held in self._bindings.of(user)],
+            "Date": formatdate(usegmt=True),
+            "Supported": SUPPORTED,
+        }
+        if wishes.path:
+            extra["Path"] = list(wishes.path)
+        if wishes.outbound:
+            extra["Require"] = "outbound"
+        return extra
+
+
+def _begins_outbound(path: tuple[str, ...]) -> bool:
+    """Whether the first proxy on the way keeps flows."""
+    first = path[0].partition(">")[0].lower() if path else ""
+    return "ob" in first.split(";")[1:]
+
+
+def _written(held: Held) -> str:
+    binding = held.binding
+    parts = [f"<{binding.contact}>"]
+    if binding.q:
+        parts.append(f"q={binding.q}")
+    if binding.instance:
+        escaped = binding.instance.replace("\\", "\\\\").replace('"', '\\"')
+        parts.append(f'+sip.instance="{escaped}"')
+    if binding.reg_id:
+        parts.append(f"reg-id={binding.reg_id}")
+    return ";".join([*parts, f"expires={held.left_s}"])
+
+
+def _shown(user_agent: str | None) -> str:
+    return "".join(c for c in user_agent or "" if c.isprintable())[:MAX_AGENT]
