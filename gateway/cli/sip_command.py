@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator, Sequence
 from typing import IO
 
 import click
 
 from gateway.config.settings import load
+from gateway.ipc.binding import Binding
+from gateway.store.registry import Registry
+from gateway.store.sip_bindings import SipBindings
 from gateway.store.sip_users import SipUsers, UsersError, typed_secret
 
 
@@ -65,3 +70,26 @@ def list_users() -> None:
     users = SipUsers(load().data_dir)
     names = [f"{name} (legacy)" if users.is_legacy(name) else name for name in users.names()]
     click.echo("\n".join(names) if names else "no SIP users")
+
+
+@sip.command()
+def users() -> None:
+    """List the users with their telephones: where each is registered from, and until when."""
+    conf = load()
+    names = SipUsers(conf.data_dir).names()
+    registry = Registry.read(conf.sql)
+    bindings = [] if registry is None else SipBindings(registry).listed()
+    click.echo("\n".join(listed_users(names, bindings)) if names else "no SIP users")
+
+
+def listed_users(names: Sequence[str], bindings: Sequence[Binding]) -> Iterator[str]:
+    """A line for each user, and one below it for each of its telephones."""
+    for name in names:
+        mine = [one for one in bindings if one.user == name]
+        yield name if mine else f"{name}  not registered"
+        for one in mine:
+            state = f"until {time.strftime('%H:%M:%S', time.localtime(one.expires_at))}"
+            if one.lost_at is not None:
+                state += ", not reachable: its connection ended"
+            by = f"  {one.user_agent}" if one.user_agent else ""
+            yield f"  {one.source} by {one.transport}, {state}  <{one.contact}>{by}"

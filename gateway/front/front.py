@@ -31,8 +31,8 @@ from gateway.edge.proxy.lines import LineInfo
 from gateway.edge.router import Accept, IncomingCall, Refuse, RefusedInvite
 from gateway.edge.sip_proxy import Edge
 from gateway.errors import CallRefused, HallRefused, RpcError
-from gateway.front.certificate_watch import CertificateWatch
 from gateway.front.binding_shelf import KeptBindings
+from gateway.front.certificate_watch import CertificateWatch
 from gateway.front.closing import Closing
 from gateway.front.connected_lines import ConnectedLines
 from gateway.front.grant_desk import GrantDesk

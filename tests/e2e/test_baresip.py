@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 from tests.e2e.gateway_process import House
+from tests.e2e.registering import softphones_register_and_the_front_dies_under_them
 from tests.needs import missing, need_program, need_sounds
 
 pytestmark = pytest.mark.e2e
@@ -135,5 +136,8 @@ def test_a_softphone_with_a_password_has_a_conversation(network: str, tmp_path: 
         log = dial(stranger, f"sip:demo@{network}:{house.sip_port}", 2)
         assert "401" in log, log
         assert "Call established" not in log
+        softphones_register_and_the_front_dies_under_them(
+            network, house, tmp_path / "register", "correct-horse"
+        )
     finally:
         house.stop()

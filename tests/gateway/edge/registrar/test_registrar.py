@@ -114,7 +114,9 @@ async def test_bindings_are_fetched_and_nothing_changes(phones: Phones) -> None:
     bare = "\r\n".join(line for line in text.split("\r\n") if not line.startswith("Contact:"))
     phone.write(bare)
     login = credentials(await answer(phone), "alice", "correct-horse", "REGISTER", "sip:127.0.0.1")
-    phone.write(bare.replace("CSeq: 3", "CSeq: 4").replace(";rport", "x;rport").replace("Max-", f"{login}\r\nMax-"))
+    phone.write(
+        bare.replace("CSeq: 3", "CSeq: 4").replace(";rport", "x;rport").replace("Max-", f"{login}\r\nMax-")
+    )
     fetched = await answer(phone)
     assert fetched.status == 200
     assert fetched["contact"].startswith("<sip:a@192.0.2.1>;expires=")
