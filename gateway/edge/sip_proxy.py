@@ -72,7 +72,7 @@ class Edge:
         self._lines = LinesSide(self._board, forwarding)
 
     def _udp_flow(self, host: str, port: int) -> Flow:
-        return self._board.udp.flow(host, port)
+        return self._board.ports.udp.flow(host, port)
 
     def _connection_lost(self, flow: Flow) -> None:
         if self.registrar is not None and self.registrar.reaches_by(flow):

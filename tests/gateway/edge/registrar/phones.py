@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from gateway.ipc.binding import Binding
 from tests.gateway.edge.conftest import Exchange
 from tests.gateway.edge.peers import Caller, Said
 
+WITHIN_S: Final = 10.0
 USERS: Final = {"alice": "correct-horse", "bob": "battery-staple"}
 
 
@@ -24,12 +26,29 @@ def md5(text: str) -> str:
     return hashlib.md5(text.encode()).hexdigest()
 
 
+class Nowhere:
+    """A UDP socket; it says what leaves by it."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def sendto(self, data: bytes, where: object) -> None:
+        self.sent.append(data)
+
+
 class Shelf:
     """Bindings by user and key, as the front would find them again."""
 
     def __init__(self) -> None:
         self.kept: dict[tuple[str, str], Binding] = {}
         self.away = False
+        self._changed = asyncio.Event()
 
     async def keep(self, put: Sequence[Binding], gone: Sequence[Binding]) -> None:
         if self.away:
@@ -37,6 +56,14 @@ class Shelf:
         for one in gone:
             self.kept.pop((one.user, one.key), None)
         self.kept.update({(one.user, one.key): one for one in put})
+        self._changed.set()
+
+    async def loses(self) -> None:
+        """Waits until a connection of somebody's is told to be lost."""
+        async with asyncio.timeout(WITHIN_S):
+            while not any(one.lost_at for one in self.kept.values()):
+                self._changed.clear()
+                await self._changed.wait()
 
 
 class Phones:
@@ -85,10 +112,11 @@ def credentials(challenge: Said, user: str, password: str, method: str, uri: str
 
 async def answer(phone: Caller) -> Said:
     """The next final answer to a REGISTER, whatever it is."""
-    while True:
-        for said in phone.kept:
-            if said.status >= 200 and said.method == "REGISTER":
-                phone.kept.remove(said)
-                return said
-        phone._came.clear()
-        await phone._came.wait()
+    async with asyncio.timeout(WITHIN_S):
+        while True:
+            for said in phone.kept:
+                if said.status >= 200 and said.method == "REGISTER":
+                    phone.kept.remove(said)
+                    return said
+            phone._came.clear()
+            await phone._came.wait()

@@ -16,22 +16,15 @@ from gateway.edge.grammar.sip_message import Request
 from gateway.edge.registrar.contacts import MAX_CONTACT, MOST_CONTACTS, Expiry, Wishes, wishes_of
 from gateway.edge.registrar.registrar import Registrar
 from tests.gateway.edge.conftest import Exchange
-from tests.gateway.edge.registrar.phones import USERS, Phones, Shelf
+from tests.gateway.edge.registrar.phones import USERS, Nowhere, Phones, Shelf
 
 ANYTHING = st.text(st.characters(blacklist_characters="\r\n\0"), max_size=80)
 PIECES = st.sampled_from(
     ["*", "<sip:a@b>", "sip:a@b", ";expires=", "0", "-1", "99999999999", ",", ";", '"', "<", ">", "\\", "q=1",
-     ';+sip.instance="<urn:uuid:1>"', ";reg-id=1", ";reg-id=0", ";reg-id=x", "tel:112", "<sips:[::1]:5061;ob>",
-     "<sip:%00@x>", " ", "\t", "<sip:a@b?Route=x>", "mailto:a@b"]
+     ';+sip.instance="<urn:uuid:1>"', ";reg-id=1", ";reg-id=0", ";reg-id=x", "tel:112",
+     "<sips:[::1]:5061;ob>", "<sip:%00@x>", " ", "\t", "<sip:a@b?Route=x>", "mailto:a@b"]
 )  # fmt: skip
 CONTACTS = st.lists(st.lists(PIECES | ANYTHING, max_size=8).map("".join), max_size=6)
-
-
-class Nowhere:
-    """A UDP socket that nothing leaves by."""
-
-    def is_closing(self) -> bool:
-        return False
 
 
 def flow(host: str = "192.0.2.7", port: int = 5060) -> Flow:
