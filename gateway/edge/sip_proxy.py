@@ -28,7 +28,7 @@ from gateway.edge.proxy.lines import LineInfo
 from gateway.edge.proxy.lineside import LinesSide
 from gateway.edge.proxy.switchboard import LOOPBACK, Switchboard
 from gateway.edge.registrar.contacts import Expiry
-from gateway.edge.registrar.registrar import BindingShelf, Registrar
+from gateway.edge.registrar.registrar import BindingShelf, SipRegistrar
 from gateway.edge.router import Router
 from gateway.errors import VoicegateError
 
@@ -51,13 +51,13 @@ class Edge:
         """
         self.config = config
         self._doors = Doors(config)
-        self.registrar: Registrar | None = None
+        self.registrar: SipRegistrar | None = None
         """None: nobody may register."""
         if config.phones is not None:
             if shelf is None:
                 raise ValueError("telephones may register, and nobody keeps where they are")
             expiry = Expiry(config.least_registered_s, config.most_registered_s, config.most_registered_s)
-            self.registrar = Registrar(shelf, partial(_is_user, config.phones), self._udp_flow, expiry)
+            self.registrar = SipRegistrar(shelf, partial(_is_user, config.phones), self._udp_flow, expiry)
         self._board = Switchboard(
             config,
             router,

@@ -18,7 +18,7 @@ from gateway.edge.proxy.call_admission import BUSY_RETRY_S, DRAIN_RETRY_S, Admis
 from gateway.edge.proxy.forwarding import Forwarding
 from gateway.edge.proxy.in_dialog import InDialog
 from gateway.edge.proxy.switchboard import Switchboard
-from gateway.edge.registrar.registrar import Registrar
+from gateway.edge.registrar.registrar import SipRegistrar
 
 log = structlog.get_logger("edge")
 
@@ -27,7 +27,7 @@ class CallersSide:
     """See the module."""
 
     def __init__(
-        self, board: Switchboard, doors: Doors, forwarding: Forwarding, registrar: Registrar | None
+        self, board: Switchboard, doors: Doors, forwarding: Forwarding, registrar: SipRegistrar | None
     ) -> None:
         """`registrar` None: nobody may register, which the doors say."""
         self._board = board
@@ -111,7 +111,7 @@ class CallersSide:
         named = self._doors.named(source, flow)
         self._board.spawn(self._admission.admit(served, source, user, named=named))
 
-    def _register(self, registrar: Registrar, request: Request, flow: Flow, key: Key, source: str) -> None:
+    def _register(self, registrar: SipRegistrar, request: Request, flow: Flow, key: Key, source: str) -> None:
         user = self._doors.authenticate(request, flow, source)
         if isinstance(user, Turned):
             self._board.turn_away(request, flow, user)
@@ -124,7 +124,7 @@ class CallersSide:
         else:
             self._board.spawn(self._registered(registrar, served, source, user))
 
-    async def _registered(self, registrar: Registrar, served: Served, source: str, user: str) -> None:
+    async def _registered(self, registrar: SipRegistrar, served: Served, source: str, user: str) -> None:
         """Answers a REGISTER. Never raises."""
         try:
             done = await registrar.register(served.request, served.flow, source, user)

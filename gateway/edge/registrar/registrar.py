@@ -58,7 +58,7 @@ class Reached:
     binding: Binding
 
 
-class Registrar:
+class SipRegistrar:
     """See the module. `knows` is asked each time: a user who is removed is not reached any more."""
 
     def __init__(

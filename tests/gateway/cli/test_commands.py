@@ -23,8 +23,11 @@ from gateway.cli.run_command import panel
 from gateway.config import packages, remedy
 from gateway.config.settings import load
 from gateway.ipc.front_messages import HouseState
+from gateway.store.registry import Registry
+from gateway.store.sip_bindings import SipBindings
 from gateway.store.sip_users import SipUsers
 from tests.consent.service.served import beside
+from tests.gateway.store.test_sip_bindings import binding
 
 pytestmark = pytest.mark.usefixtures("own_house")
 
@@ -349,6 +352,15 @@ def test_sip_users_by_hand(own_house: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("another password\n")
     assert voicegate("sip", "user", "add", "al", "--password-from", str(tmp_path / "secret")).exit_code == 0
     assert voicegate("sip", "user", "list").output == "al\nbob\n"
+    assert voicegate("sip", "users").output == "al  not registered\nbob  not registered\n"
+    registry = Registry.open(load().sql)
+    SipBindings(registry, ("g",)).keep([binding(user="al", lost_at=1.0, transport="tcp")], [])
+    registry.close()
+    shown = voicegate("sip", "users").output.splitlines()
+    assert shown[0] == "al"
+    assert shown[1].startswith("  192.0.2.7 by tcp, until ")
+    assert shown[1].endswith(", not reachable: its connection ended  <sip:a@192.0.2.1>  Desk")
+    assert shown[2] == "bob  not registered"
     assert SipUsers(own_house).ha1("al") is not None
     assert voicegate("sip", "user", "add", "türklingel", "--legacy").output.startswith("user türklingel, ")
     assert voicegate("sip", "user", "list").output == "al\nbob\ntürklingel (legacy)\n"

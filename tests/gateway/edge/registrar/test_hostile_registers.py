@@ -14,7 +14,7 @@ from gateway.edge.grammar.message import Unreadable, read
 from gateway.edge.grammar.responses import Turned, response
 from gateway.edge.grammar.sip_message import Request
 from gateway.edge.registrar.contacts import MAX_CONTACT, MOST_CONTACTS, Expiry, Wishes, wishes_of
-from gateway.edge.registrar.registrar import Registrar
+from gateway.edge.registrar.registrar import SipRegistrar
 from tests.gateway.edge.conftest import Exchange
 from tests.gateway.edge.registrar.phones import USERS, Nowhere, Phones, Shelf
 
@@ -40,8 +40,8 @@ def register(contacts: list[str], *extra: str, user: str = "alice", cseq: int = 
     return read("\r\n".join(lines).encode())
 
 
-def registrar() -> Registrar:
-    return Registrar(Shelf(), USERS.__contains__, lambda host, port: flow(host, port))
+def registrar() -> SipRegistrar:
+    return SipRegistrar(Shelf(), USERS.__contains__, lambda host, port: flow(host, port))
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
