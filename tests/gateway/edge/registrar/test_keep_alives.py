@@ -82,6 +82,7 @@ def test_an_address_of_ipv6_is_told_too() -> None:
         bytes(request())[:2] + (MAX_REQUEST).to_bytes(2, "big") + bytes(request())[4:] + bytes(MAX_REQUEST),
         b"INVITE sip:a@b SIP/2.0\r\n",
     ],
+    ids=["indication", "response", "cut short", "longer", "another length", "too long", "SIP"],
 )
 def test_what_asks_for_no_binding_gets_no_answer(data: bytes) -> None:
     assert binding_answer(data, "192.0.2.1", 5060) is None
