@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import secrets
 
 import pytest
 from hypothesis import given
@@ -13,7 +12,7 @@ from gateway.edge.grammar.sdes import MAX_CRYPTO, SUITES, CryptoLine, SrtpRule, 
 from gateway.edge.grammar.sdp import at_address, lean, offered_codecs, why_none, without_keys
 from tests.gateway.edge.grammar.test_sdp import offer
 
-KEY = secrets.token_bytes(30)
+KEY = bytes(range(30))
 WRITTEN = base64.b64encode(KEY).decode()
 LONG = base64.b64encode(bytes(46)).decode()
 GOOD = f"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{WRITTEN}"
