@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from functools import cached_property
 from ipaddress import ip_network
@@ -31,6 +32,7 @@ from gateway.errors import SettingsError
 from model.cascade.chat_settings import leaves_machine
 
 PREFIX = "VOICEGATE_"
+ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?")
 DETECTOR_PORT = 8091
 SIP_TLS_PORT = 5061
 HTTPS_PORT = 8443
@@ -91,6 +93,10 @@ class Settings(BaseModel):
     )
     http_names: tuple[str, ...] = Field(
         (), description="host names the page may be asked for by, beside addresses and this machine's own"
+    )
+    web_origins: tuple[str, ...] = Field(
+        (),
+        description="origins (https://shop.example) whose pages may speak SIP over WebSocket, beside our own",
     )
     public_url: Annotated[str, Field(pattern=r"^https?://[!-;=?-~]{1,190}$")] | None = Field(
         None,
@@ -273,6 +279,14 @@ class Settings(BaseModel):
         1.0, ge=0.1, le=10, description="how far the engine may run ahead of what was played"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug to error")
+
+    @field_validator("web_origins")
+    @classmethod
+    def _origins(cls, written: tuple[str, ...]) -> tuple[str, ...]:
+        for one in written:
+            if ORIGIN.fullmatch(one) is None:
+                raise ValueError(f"{one!r} is not an origin, such as https://shop.example: no path, no *")
+        return tuple(one.lower() for one in written)
 
     @field_validator("sip_allow", "sip_deny", "trusted_proxies")
     @classmethod

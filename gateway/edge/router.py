@@ -43,6 +43,14 @@ class Refuse:
 
 
 @dataclass(frozen=True, slots=True)
+class WebAnswer:
+    """A web line took the call, or what changed in it; its answer to the offer."""
+
+    call_id: str
+    sdp: str
+
+
+@dataclass(frozen=True, slots=True)
 class RefusedInvite:
     """An INVITE that was refused, by the edge, the router or a line."""
 
@@ -68,6 +76,15 @@ class Router(Protocol):
         """What a caller hears while no hall can take a call although a line is free."""
 
     async def offered(self, call: IncomingCall) -> Accept | Refuse: ...
+
+    async def web_offered(self, facts: CallFacts, offer: str) -> WebAnswer | Refuse:
+        """A new INVITE with a browser's offer."""
+
+    async def web_renewed(self, call_id: str, offer: str) -> WebAnswer | Refuse:
+        """Another offer in such a call: on hold, off hold, from another network."""
+
+    async def web_pressed(self, call_id: str, digit: str) -> None:
+        """The caller of such a call pressed a key, by INFO."""
 
     def refused(self, call: RefusedInvite) -> None:
         """A caller hears that its call is not taken; told once for each call."""

@@ -1,14 +1,14 @@
 """The edge: a transaction-stateful SIP proxy between callers and this host's lines that watches dialogs too.
 
-Callers reach us over UDP, TCP and TLS; lines are loopback UDP and speak only to us. In-dialog requests find
-their way by the signed word in our Record-Route and Contact (`token`), also after a restart. Here the parts
-meet: `callers` and `lineside` take what comes, `switchboard` holds what both know.
+Callers reach us over UDP, TCP, TLS and WebSocket; lines are loopback UDP and speak only to us. In-dialog
+requests find their way by the signed word in our Record-Route and Contact (`token`), also after a restart.
+Here the parts meet: `callers` and `lineside` take what comes, `switchboard` holds what both know.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ import structlog
 from gateway.edge.doors.digest import HashOf
 from gateway.edge.doors.doors import Doors
 from gateway.edge.doors.edge_config import EdgeConfig
+from gateway.edge.flows import web_socket
 from gateway.edge.flows.stun import binding_answer, is_stun
 from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar.message import Unreadable, bare_answer, read
@@ -108,6 +109,8 @@ class Edge:
         board.transactions.close()
         for dialog in board.dialogs:
             dialog.patience.cancel()
+        for web in board.web_dialogs:
+            web.rest()
         await board.ports.close()
         await board.loopback.close()
 
@@ -135,6 +138,21 @@ class Edge:
         """Its callers get a BYE, its unanswered INVITEs a 503."""
         self._board.line_died(name)
 
+    async def web_socket(
+        self,
+        transport: str,
+        host: str,
+        port: int,
+        receive: Callable[[], Awaitable[bytes | None]],
+        send: Callable[[bytes], Awaitable[None]],
+    ) -> None:
+        """A browser's connection, for as long as it lasts: see `web_socket.serve`."""
+        await web_socket.serve(self._board.ports.connections, transport, host, port, receive, send)
+
+    def web_over(self, call_id: str) -> None:
+        """A web line's call is over: its caller gets a BYE, if it came by SIP and has not said one."""
+        self._callers.web.hang_up(call_id)
+
     def slot_free(self, name: str, call_id: str) -> None:
         """A line says that a call of its is over."""
         dialog = self._board.dialogs.of_call(call_id)
@@ -150,7 +168,7 @@ class Edge:
         """Counts for the metrics."""
         board, connections = self._board, self._board.ports.connections
         return {
-            "dialogs": len(board.dialogs),
+            "dialogs": len(board.dialogs) + len(board.web_dialogs),
             "transactions": len(board.transactions),
             "slots": board.lines.slots,
             "slots_free": board.lines.free,

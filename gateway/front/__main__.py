@@ -22,6 +22,7 @@ from gateway.config.house_languages import spoken_languages, why_no_languages
 from gateway.config.paths import dialplan_dir, grant_keys_path, mark_keys_path, office_socket, redis_url_for
 from gateway.config.runtime import runtime_for
 from gateway.dialplan import Dialplan
+from gateway.edge.flows.web_socket import MAX_FRAME
 from gateway.errors import StartError
 from gateway.front.app import build_app
 from gateway.front.engine_door import engine_door, redeem_door, withdrawn_door
@@ -136,6 +137,8 @@ def _server(app: ASGIApp, secure: ssl.SSLContext | None = None) -> _Server:
         log_config=None,
         access_log=False,
         lifespan="off",
+        ws_max_size=MAX_FRAME,
+        ws_per_message_deflate=False,
         ssl_context_factory=None if secure is None else lambda config, default: secure,
     )
     return _Server(config)

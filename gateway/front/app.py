@@ -8,6 +8,7 @@
     GET    /api/calls/{id}   one call
     DELETE /api/calls/{id}   the operator hangs up
     GET    /synthetic/{id}   the signed statement that this call's voice is synthetic; needs no token
+    GET    /sip              SIP over WebSocket (RFC 7118); telephones' passwords hold there
     GET    /metrics          Prometheus text
     GET    /healthz /readyz  alive; able to take calls
     GET    /login, POST /login /logout   the console's token for a cookie
@@ -34,12 +35,13 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from gateway.config.settings import Settings
 from gateway.errors import CallRefused, VoicegateError
-from gateway.front.boundary import COOKIE, COOKIE_S, Boundary, Keys, refusal, source_of
+from gateway.front.boundary import COOKIE, COOKIE_S, SIP_PATH, Boundary, Keys, refusal, source_of
+from gateway.front.sip_socket import SipHouse, SipSocket
 from gateway.ipc.ending import End
 from gateway.ipc.front_messages import HouseState
 from model.tasks import race
@@ -64,7 +66,7 @@ log = structlog.get_logger("http")
 Call = dict[str, Any]
 
 
-class Gateway(Protocol):
+class Gateway(SipHouse, Protocol):
     """What the app needs of the gateway; the front implements it."""
 
     async def place(self, offer_sdp: str, dialled: str, source: str, user_agent: str) -> tuple[str, str]:
@@ -112,6 +114,7 @@ def build_app(
             Route("/metrics", console.metrics),
             Route("/healthz", console.healthz),
             Route("/readyz", console.readyz),
+            WebSocketRoute(SIP_PATH, SipSocket(house).serve),
             Mount("/console", StaticFiles(directory=PAGE)),
             *more,
         ],

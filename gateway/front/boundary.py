@@ -47,6 +47,8 @@ OPEN_PATHS: Final = frozenset(
 """Need no console token; engines show their own."""
 OPEN_FOLDER: Final = "/synthetic/"
 """What a call says of itself is for whoever has its id."""
+SIP_PATH: Final = "/sip"
+"""The one WebSocket; telephones' passwords hold there."""
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 WRONG_TOKENS: Final = 10
 """Wrong tokens from one source in `WRONG_WITHIN_S` before it must wait."""
@@ -145,13 +147,17 @@ class Boundary:
         self._app = app
         self._keys = keys
         self._hosts = _hosts(settings)
+        self._origins = frozenset(settings.web_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1008})
+            if scope["path"] == SIP_PATH and self._judge_place(Headers(scope=scope), self._origins) is None:
+                await self._app(scope, receive, send)
+            else:
+                await send({"type": "websocket.close", "code": 1008})
             return
         begun = False
 
@@ -181,12 +187,8 @@ class Boundary:
     def _judge(self, scope: Scope) -> Response | None:
         """The refusal of a request that may not pass."""
         headers = Headers(scope=scope)
-        host = headers.get("host", "")
-        if not self._knows(host):
-            return refusal(421, f"{host[:100]!r} is not this gateway; ask for it by its address or localhost")
-        origin = headers.get("origin")
-        if origin is not None and origin.partition("://")[2].lower() != host.lower():
-            return refusal(403, "requests from other pages are refused")
+        if (refused := self._judge_place(headers)) is not None:
+            return refused
         if headers.get("sec-fetch-site") in ("cross-site", "same-site") and scope["method"] not in SAFE:
             return refusal(403, "requests from other pages are refused")
         length = headers.get("content-length", "0")
@@ -198,6 +200,16 @@ class Boundary:
         if refused is not None and scope["path"] == "/" and "authorization" not in headers:
             return RedirectResponse("/login", 303)
         return refused
+
+    def _judge_place(self, headers: Headers, others: frozenset[str] = frozenset()) -> Response | None:
+        """Whether it was asked for here, and by a page of ours or by none; `others`: origins that may too."""
+        host = headers.get("host", "")
+        if not self._knows(host):
+            return refusal(421, f"{host[:100]!r} is not this gateway; ask for it by its address or localhost")
+        origin = headers.get("origin")
+        if origin is None or origin.lower() in others or origin.partition("://")[2].lower() == host.lower():
+            return None
+        return refusal(403, "requests from other pages are refused")
 
     def _knows(self, host: str) -> bool:
         name = _name(host)

@@ -28,7 +28,7 @@ from gateway.edge.doors.srtp_policy import SrtpPolicy
 from gateway.edge.grammar.speech_notice import SpeechNotice
 from gateway.edge.grammar.token import route_key
 from gateway.edge.proxy.lines import LineInfo
-from gateway.edge.router import Accept, IncomingCall, Refuse, RefusedInvite
+from gateway.edge.router import Accept, IncomingCall, Refuse, RefusedInvite, WebAnswer
 from gateway.edge.sip_proxy import Edge
 from gateway.errors import CallRefused, HallRefused, RpcError
 from gateway.front.binding_shelf import KeptBindings
@@ -49,6 +49,7 @@ from gateway.front.metrics import Metrics
 from gateway.front.refusals import Refusals
 from gateway.front.registry_seal import RegistrySeal
 from gateway.front.routing import Routing
+from gateway.front.sip_socket import Receive, Send
 from gateway.front.speech_statement import SpeechStatements
 from gateway.front.voice_desk import VoiceDesk
 from gateway.front.web_calls import ConnectedWebLine, WebCalls
@@ -158,6 +159,7 @@ class Front:
                 tls_port=conf.sip_tls,
                 tls=self.certificate.for_telephones(),
                 trust=self.certificate.for_servers,
+                web_ports={"ws": conf.http_port, "wss": conf.https or conf.http_port},
                 allow=conf.sip_allow,
                 deny=conf.sip_deny,
                 trusted_proxies=conf.trusted_proxies,
@@ -277,6 +279,7 @@ class Front:
         if web is not None and web.peer is peer:
             del self.web.lines[peer.name]
             for call_id in web.calls:  # its hall noticed too
+                self.edge.web_over(call_id)
                 self._tasks.short(self.closing.left(call_id, CallEnding(End.LINE_DIED)), "front.left")
 
     # ── the edge's router ────────────────────────────────────────────────────────────────────────────
@@ -303,6 +306,27 @@ class Front:
             call_id = structlog.contextvars.get_contextvars().get("call_id")  # it may have had one by then
             return Refuse(500, "Server Internal Error", call_id=call_id)
         return Accept(routed.call_id)
+
+    async def web_offered(self, facts: CallFacts, offer: str) -> WebAnswer | Refuse:
+        """A new INVITE with a browser's offer."""
+        try:
+            return WebAnswer(*await self.web.place(facts, offer))
+        except CallRefused as refusal:
+            return Refuse(refusal.status, refusal.reason, refusal.retry_after_s, refusal.call_id)
+        except Exception:
+            log.exception("routing.failed", caller=facts.caller, called=facts.called, source=facts.source)
+            return Refuse(500, "Server Internal Error")
+
+    async def web_renewed(self, call_id: str, offer: str) -> WebAnswer | Refuse:
+        """Another offer in such a call."""
+        try:
+            return WebAnswer(call_id, await self.web.renew(call_id, offer))
+        except CallRefused as refusal:
+            return Refuse(refusal.status, refusal.reason, refusal.retry_after_s)
+
+    async def web_pressed(self, call_id: str, digit: str) -> None:
+        """A key by INFO, in such a call."""
+        await self.web.press(call_id, digit)
 
     def refused(self, call: RefusedInvite) -> None:
         """A telephone was told that its call is not taken."""
@@ -386,17 +410,24 @@ class Front:
             certificate=self.certificate.shown(),
         )
 
+    async def sip_socket(self, transport: str, host: str, port: int, receive: Receive, send: Send) -> None:
+        """A browser that speaks SIP, as long as its connection lasts."""
+        await self.edge.web_socket(transport, host, port, receive, send)
+
     # ── what lines, halls and the supervisor say ─────────────────────────────────────────────────────
 
     async def _call_left(self, peer: Peer, left: CallLeft) -> None:
         self.web.over(left.call_id)
         if peer.name in self.lines.sip:
             self.edge.slot_free(peer.name, left.call_id)
+        else:
+            self.edge.web_over(left.call_id)
         self._tasks.short(self.closing.left(left.call_id, left.how), "front.left")
 
     async def _call_closed(self, _: Peer, closed: CallClosed) -> None:
         await self.closing.closed(closed)
         self.web.over(closed.call_id)
+        self.edge.web_over(closed.call_id)
         self._tasks.short(self.voices.forget(closed.call_id), "front.forget")
 
     async def drain(self, _: Peer, __: Drain) -> None:

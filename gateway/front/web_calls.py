@@ -15,7 +15,7 @@ from gateway.front.hall_choice import BUSY_FOR_S, HallChoice
 from gateway.front.routing import Routing
 from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.ending import CallEnding, End
-from gateway.ipc.line_messages import AnswerOffer
+from gateway.ipc.line_messages import AnswerOffer, PressKey, RenewOffer
 from gateway.ipc.rpc import Peer
 
 OFFER_WITHIN_S: Final = 5.0
@@ -106,6 +106,29 @@ class WebCalls:
             await self.closing.ended(call_id, CallEnding(End.FAILED, why))
             raise CallRefused(488, why, call_id=call_id)
         return answer.sdp
+
+    async def renew(self, call_id: str, offer_sdp: str) -> str:
+        """The line's answer to another offer in a call that goes on. Raises `CallRefused`."""
+        line = self._line_of(call_id)
+        if line is None:
+            raise CallRefused(481, f"no running call {call_id}")
+        try:
+            answer = await line.peer.ask(RenewOffer(call_id, offer_sdp), OFFER_WITHIN_S)
+        except RpcError as error:
+            raise CallRefused(503, f"its line does not answer: {error}", retry_after_s=LINE_BACK_S) from None
+        if answer.sdp is None:
+            raise CallRefused(488, f"the offer cannot be answered: {answer.wrong}", call_id=call_id)
+        return answer.sdp
+
+    async def press(self, call_id: str, digit: str) -> None:
+        """A key of a call's caller, as INFO said it."""
+        line = self._line_of(call_id)
+        if line is not None:
+            with contextlib.suppress(RpcError):
+                await line.peer.ask(PressKey(call_id, digit))
+
+    def _line_of(self, call_id: str) -> ConnectedWebLine | None:
+        return next((line for line in self.lines.values() if call_id in line.calls), None)
 
     def over(self, call_id: str) -> None:
         """The call's place is free."""

@@ -217,6 +217,24 @@ class AnswerOffer(Ask[OfferAnswer]):
 
 
 @dataclass(frozen=True, slots=True)
+class RenewOffer(Ask[OfferAnswer]):
+    """A later offer in a web line's call: on hold, off hold, from another network."""
+
+    wire: ClassVar[str] = "web.renew"
+    call_id: str
+    sdp: str
+
+
+@dataclass(frozen=True, slots=True)
+class PressKey(Ask[None]):
+    """A key that the caller of a web line's call pressed, as SIP INFO said it: one of 0-9, A-D, *, #."""
+
+    wire: ClassVar[str] = "web.key"
+    call_id: str
+    digit: str
+
+
+@dataclass(frozen=True, slots=True)
 class StopLine(Ask[None]):
     """Has the line send BYE to every call, and end."""
 

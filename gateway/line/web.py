@@ -41,9 +41,12 @@ from gateway.ipc.line_messages import (
     DialDigits,
     DropCall,
     KeyPressed,
+    MediaTurned,
     OfferAnswer,
+    PressKey,
     ProgressCall,
     ReferCall,
+    RenewOffer,
     RingCall,
     ShowCaller,
     ShownStatement,
@@ -52,8 +55,9 @@ from gateway.ipc.line_messages import (
 from gateway.ipc.rpc import Peer, connect, stay_joined
 from gateway.ipc.tick import RECEIVING, SENDING, UNDERRUN, SlotAudio
 from gateway.line import ice, webcall
+from gateway.line.offer import OfferError
 from gateway.line.opus import FRAME, RATE_HZ
-from gateway.line.webcall import CODEC, OfferError, WebCall
+from gateway.line.webcall import CODEC, WebCall
 from model import heap, json_log
 from model.tasks import Tasks, failures, watch_loop
 
@@ -124,6 +128,8 @@ class WebLine:
     async def _join_front(self) -> None:
         handlers = [
             AnswerOffer.handled_by(self._offer),
+            RenewOffer.handled_by(self._renew),
+            PressKey.handled_by(self._press),
             DropCall.handled_by(self._drop),
             StopLine.handled_by(self._line_stop),
             AskFailures.handled_by(self._failures),
@@ -214,6 +220,19 @@ class WebLine:
         log.info("call.started", call_id=call_id, slot=call.slot)
         return OfferAnswer(sdp=answer)
 
+    async def _renew(self, _: Peer, asked: RenewOffer) -> OfferAnswer:
+        call = self.calls.get(asked.call_id)
+        if call is None or call.ended is not None:
+            raise RpcError(f"{self.name} has no call {asked.call_id}")
+        try:
+            return OfferAnswer(sdp=await call.renew(asked.sdp))
+        except OfferError as error:
+            return OfferAnswer(wrong=str(error))
+
+    async def _press(self, _: Peer, asked: PressKey) -> None:
+        if asked.call_id in self.calls:
+            self._tell_hall(KeyPressed(asked.call_id, asked.digit, "info"))
+
     async def _drop(self, _: Peer, asked: DropCall) -> None:
         call = self.calls.get(asked.call_id)
         if call is None:
@@ -264,6 +283,10 @@ class WebLine:
             log.info("call.confirmed", call_id=call.call_id)
         elif what == "dtmf":
             self._tell_hall(KeyPressed(call.call_id, detail, "page"))
+        elif what == "event":
+            self._tell_hall(KeyPressed(call.call_id, detail, "event"))
+        elif what == "turned":
+            self._tell_hall(MediaTurned(call.call_id, call.sending, call.receiving))
         elif what == "sounded":
             self._tell_hall(call.quality())
         elif what == "ended" and call.ended is not None:

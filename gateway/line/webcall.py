@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Final
 
 import aiortc.codecs
@@ -28,18 +29,18 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
-from aiortc.sdp import SessionDescription
 from av.packet import Packet
 from OpenSSL import SSL
 
-from gateway.errors import VoicegateError
 from gateway.ipc.codec import to_json
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.line_messages import LineQuality, Shown, ShownState
 from gateway.line import ice, opus
 from gateway.line.browser_reports import BrowserReports
-from gateway.line.jitter import JitterBuffer, JitterStats, PullKind
+from gateway.line.jitter import JitterStats, PullKind
+from gateway.line.offer import KEYS, OfferError, check, key_types, same_call, speak_opus
 from gateway.line.opus import FRAME, OpusError
+from gateway.line.web_stream import WebStream
 from model.tasks import Tasks
 
 CODEC: Final = "opus/48000"
@@ -71,9 +72,9 @@ log = structlog.get_logger("webcall")
 
 
 def prepare(host: str) -> list[str]:
-    """Once per process: our jitter buffer, our addresses, and Opus as the only codec. Returns the addresses
-    that calls are answered at now."""
-    aiortc.rtcrtpreceiver.JitterBuffer = JitterBuffer  # type: ignore[attr-defined,assignment]
+    """Once per process: our jitter buffer, our addresses, and Opus as the only codec, keys beside it. Returns
+    the addresses that calls are answered at now."""
+    aiortc.rtcrtpreceiver.JitterBuffer = WebStream  # type: ignore[attr-defined,assignment]
     aiortc.codecs.CODECS["audio"][:] = [
         RTCRtpCodecParameters(
             mimeType="audio/opus",
@@ -81,13 +82,13 @@ def prepare(host: str) -> list[str]:
             channels=2,  # RFC 7587 §7: always written so
             payloadType=96,
             parameters={"minptime": 10, "useinbandfec": 1, "maxaveragebitrate": 40_000},
-        )
+        ),
+        *(
+            RTCRtpCodecParameters(mimeType=KEYS, clockRate=rate_hz, channels=1, payloadType=number)
+            for rate_hz, number in ((48_000, 110), (8_000, 126))  # Chromium's own numbers
+        ),
     ]
     return ice.bind(host)
-
-
-class OfferError(VoicegateError):
-    """A browser's offer cannot be answered; the text says what is wrong with it."""
 
 
 class VoiceTrack(MediaStreamTrack):
@@ -115,7 +116,8 @@ _TIME_BASE = aiortc.codecs.opus.TIME_BASE
 
 
 class WebCall:
-    """A call from a browser. `happened` is told (`"confirmed" | "dtmf" | "sounded" | "ended"`, detail)."""
+    """A call from a browser. `happened` is told (`"confirmed" | "dtmf" | "event" | "turned" | "sounded" |
+    "ended"`, detail)."""
 
     def __init__(
         self,
@@ -145,7 +147,8 @@ class WebCall:
         self._voice = VoiceTrack()
         self._encoder = opus.OpusEncoder()
         self._decoder = opus.OpusDecoder()
-        self._jitter: JitterBuffer | None = None
+        self._jitter: WebStream | None = None
+        self._negotiating = asyncio.Lock()
         self._heard = bytearray()
         """decoded sound that no tick has taken yet"""
         self._waiting: deque[bytes] = deque()
@@ -167,21 +170,53 @@ class WebCall:
         """The SDP answer. Raises `OfferError` for an offer that is none, or holds no Opus audio."""
         connection = self._connection
         try:
-            _check(offer)
+            check(offer)
             await connection.setRemoteDescription(RTCSessionDescription(ice.offered(offer), "offer"))
+            audio = connection.getTransceivers()[0]
+            speak_opus(audio)
             connection.addTrack(self._voice)
             await connection.setLocalDescription(await connection.createAnswer())
         except Exception as error:  # aiortc's parser raises whatever a malformed line makes it raise
             with contextlib.suppress(Exception):
                 await connection.close()
             raise OfferError(str(error) or type(error).__name__) from None
-        audio = connection.getTransceivers()
-        self._jitter = audio[0].receiver._RTCRtpReceiver__jitter_buffer  # type: ignore[attr-defined]
-        direction = audio[0].currentDirection or "inactive"
+        self._jitter = audio.receiver._RTCRtpReceiver__jitter_buffer  # type: ignore[attr-defined]
+        assert self._jitter is not None  # noqa: S101  # aiortc made it, for mypy
+        self._jitter.pressed = partial(self._happened, self, "event")
+        self._jitter.key_types = key_types(audio)
+        direction = audio.currentDirection or "inactive"
         self.sending = direction in ("sendrecv", "sendonly")
         self.receiving = direction in ("sendrecv", "recvonly")
         self._tasks.short(self._expect_connection(), "web.expect")
-        self._tasks.short(self._watch_sound(audio[0]), "web.sound")
+        self._tasks.short(self._watch_sound(audio), "web.sound")
+        return ice.answered(connection.localDescription.sdp, self._public_address)
+
+    async def renew(self, offer: str) -> str:
+        """The answer to a later offer of the caller's: the call is held, or taken up again.
+
+        Raises `OfferError`; the call goes on as it was then.
+        """
+        connection = self._connection
+        async with self._negotiating:
+            try:
+                check(offer)
+                same_call(offer, connection.remoteDescription.sdp)
+                await connection.setRemoteDescription(RTCSessionDescription(ice.offered(offer), "offer"))
+                audio = connection.getTransceivers()[0]
+                speak_opus(audio)
+                await connection.setLocalDescription(await connection.createAnswer())
+            except Exception as error:  # as in `answer`
+                raise OfferError(str(error) or type(error).__name__) from None
+        direction = audio.currentDirection or "inactive"
+        sending = direction in ("sendrecv", "sendonly")
+        # who holds a call goes on sending: silence, or what the microphone hears meanwhile
+        receiving = direction in ("sendrecv", "recvonly") and sending
+        if self._jitter is not None and receiving and not self.receiving:
+            self._jitter.clear()
+            self._heard.clear()
+        if (sending, receiving) != (self.sending, self.receiving):
+            self.sending, self.receiving = sending, receiving
+            self._happened(self, "turned", "")
         return ice.answered(connection.localDescription.sdp, self._public_address)
 
     async def _expect_connection(self) -> None:
@@ -329,7 +364,7 @@ class WebCall:
         del heard[: 2 * FRAME]
         return frame
 
-    def _next_sound(self, jitter: JitterBuffer) -> bytes:
+    def _next_sound(self, jitter: WebStream) -> bytes:
         while True:
             pulled = jitter.pull()
             try:
@@ -343,6 +378,8 @@ class WebCall:
                     return self._decoder.recover(pulled.payload, pulled.samples)
                 if pulled.kind is PullKind.LATE:
                     return self._decoder.conceal(pulled.samples)
+                if pulled.kind is PullKind.REST:
+                    continue
             except OpusError:
                 return SILENCE
             return b""
@@ -378,19 +415,6 @@ class WebCall:
             self._last_packet = self._encoder.encode(sound)
         if self.sending:
             self._voice.put(self._last_packet, timestamp)
-
-
-def _check(offer: str) -> None:
-    """Raises `OfferError` for an offer that aiortc would stumble over, or that holds no call."""
-    description = SessionDescription.parse(offer)
-    kinds = [media.kind for media in description.media]
-    if kinds.count("audio") != 1 or not set(kinds) <= {"audio", "application"}:
-        raise OfferError("it must hold one audio section, and no video")
-    if not all(media.dtls and media.dtls.fingerprints for media in description.media):
-        raise OfferError("it has no DTLS fingerprint")
-    mids = {media.rtp.muxId for media in description.media}
-    if any(not set(group.items) <= mids for group in description.group if group.semantic == "BUNDLE"):
-        raise OfferError("it bundles sections that it does not hold")
 
 
 def _is_quiet(sound: bytes) -> bool:

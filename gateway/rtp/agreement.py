@@ -15,7 +15,7 @@ from typing import Final, Literal, NamedTuple
 from gateway.edge.grammar.sdes import SUITES, CryptoLine, SrtpRule, crypto_lines
 from gateway.edge.grammar.sdp import ENCRYPTED, PLAIN
 from gateway.errors import VoicegateError
-from gateway.rtp.payloads.telephone_event import EVENT
+from gateway.line.telephone_event import EVENT
 
 CodecName = Literal["PCMU", "PCMA", "G722"]
 Address = tuple[str, int]

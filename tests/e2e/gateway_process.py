@@ -120,6 +120,11 @@ class House:
         except OSError:  # an HTTP 503 is one too
             return False
 
+    def delete(self, path: str) -> None:
+        urllib.request.urlopen(
+            urllib.request.Request(self.url + path, method="DELETE"), timeout=HANGS_S
+        ).close()
+
     def calls(self) -> list[dict[str, Any]]:
         answer = self.get("/api/calls")
         return list(answer["calls"] if isinstance(answer, dict) else answer)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.hall.media.audio import Floats
-from gateway.rtp.payloads.telephone_event import EVENT
+from gateway.line.telephone_event import EVENT
 from tests.e2e.gateway_process import House
 from tests.gateway.hall.key_sounds import dialled_sound
 from tests.gateway.line.rawphone import Message, RawPhone

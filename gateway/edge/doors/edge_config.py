@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,8 @@ class EdgeConfig:
     """what SIP over TLS shows; None: there is none"""
     trust: Callable[[], ssl.SSLContext] = ssl.create_default_context
     """makes what servers are checked by that we connect to"""
+    web_ports: Mapping[str, int] = field(default_factory=dict)
+    """by "ws" and "wss": where browsers reach us"""
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()

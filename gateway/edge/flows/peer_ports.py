@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from gateway.edge.flows.connections import IDLE_S, MAX_HEAD, Connections, StreamPort
@@ -24,18 +24,23 @@ _Way = tuple[str, str, int, str, int]
 
 
 class PeerPorts:
-    """UDP, TCP, TLS, and what we opened. `trust` says which certificates of others hold."""
+    """UDP, TCP, TLS, what we opened, and browsers' WebSockets, which the HTTP server has at `web_ports`.
+
+    `trust` makes what certificates of others are checked by.
+    """
 
     def __init__(
         self,
         receive: Receive,
         lost: Callable[[Flow], None],
         trust: Callable[[], ssl.SSLContext] = ssl.create_default_context,
+        web_ports: Mapping[str, int] | None = None,
     ) -> None:
         self.udp = UdpPort(receive)
         self.connections = Connections(receive, lost)
         self._tcp = StreamPort("tcp", self.connections)
         self._tls = StreamPort("tls", self.connections)
+        self._web_ports = web_ports or {}
         self._make_trust = trust
         self._trust: ssl.SSLContext | None = None
         self._outgoing: dict[_Way, Flow] = {}
@@ -53,6 +58,8 @@ class PeerPorts:
 
     def port(self, transport: str) -> int:
         """Ours, at which peers reach us over that transport; UDP's where there is none."""
+        if transport in self._web_ports:
+            return self._web_ports[transport]
         found = self._tls.address if transport == "tls" else None
         return self.udp.address[1] if found is None else found[1]
 

@@ -101,6 +101,18 @@ def offered_codecs(body: bytes, families: Set[str] = FOUR, rule: SrtpRule = "off
     return next((section.codecs for section in sections if section.usable(families, rule)), ())
 
 
+def is_webrtc(body: bytes) -> bool:
+    """Whether the keys of its sound come by DTLS (RFC 5764), as a browser's do (RFC 8827)."""
+    if not body or _is_too_much(body):
+        return False
+    session, sections = _read(body)
+    audio = next((one for one in sections if one.kind == "audio" and one.port > 0), None)
+    if audio is None:
+        return False
+    by_dtls = any(line.startswith("a=fingerprint:") for line in (*session, *audio.lines))
+    return "SAVP" in audio.proto and by_dtls
+
+
 def offered_host(body: bytes, families: Set[str] = FOUR, rule: SrtpRule = "off") -> str:
     """The IP address at which the caller wants its sound; empty: it says none."""
     _, sections = ([], []) if _is_too_much(body) else _read(body)

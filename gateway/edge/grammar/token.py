@@ -20,6 +20,8 @@ from gateway.errors import StartError
 
 KEY_BYTES: Final = 32
 PARAM: Final = "vg"
+WEB_LINE: Final = "web"
+"""In the place of a line's name: the edge itself has the dialog, and a web line the sound."""
 _MAC: Final = 12
 _WORD: Final = re.compile(rf";{PARAM}=([A-Za-z0-9_-]{{16,512}})")
 

@@ -18,6 +18,7 @@ from gateway.edge.grammar.token import RouteToken
 from gateway.edge.proxy.forwarding import MAX_TO_LINE, Forwarding
 from gateway.edge.proxy.lines import PooledLine, kind_for
 from gateway.edge.proxy.switchboard import Switchboard
+from gateway.edge.proxy.web_agent import WebAgent
 from gateway.edge.router import Accept, IncomingCall, Refuse
 from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.ending import CallEnding, End
@@ -45,8 +46,12 @@ class Admission:
         dialog_id = (request.call_id, from_tag(request))
         return dialog_id in self._underway or dialog_id in self._board.dialogs
 
-    async def admit(self, served: Served, source: str, user: str, *, named: bool) -> None:
+    async def admit(
+        self, served: Served, source: str, user: str, *, named: bool, web: WebAgent | None = None
+    ) -> None:
         """Ends with the INVITE on a line, or refused. Never raises.
+
+        `web` answers offers that are for a web line.
 
         `named`: the operator named that source as one that may call. It has no share: it may have many calls
         at once that are not acknowledged yet, and is told at once when there is no room.
@@ -54,7 +59,10 @@ class Admission:
         dialog_id = (served.request.call_id, from_tag(served.request))
         self._underway.add(dialog_id)
         try:
-            await self._admit(served, source, user, named=named)
+            if web is not None and web.wants(served.request) and not self._board.draining:
+                await web.answer(served, source, user)
+            else:
+                await self._admit(served, source, user, named=named)
         except Exception:
             log.exception("edge.invite_failed", source=source, sip_call_id=served.request.call_id)
             self._board.refuse(served, 500)

@@ -18,6 +18,7 @@ from gateway.edge.proxy.call_admission import BUSY_RETRY_S, DRAIN_RETRY_S, Admis
 from gateway.edge.proxy.forwarding import Forwarding
 from gateway.edge.proxy.in_dialog import InDialog
 from gateway.edge.proxy.switchboard import Switchboard
+from gateway.edge.proxy.web_agent import WebAgent
 from gateway.edge.registrar.registrar import SipRegistrar
 
 log = structlog.get_logger("edge")
@@ -36,6 +37,7 @@ class CallersSide:
         self._forwarding = forwarding
         self._admission = Admission(board, forwarding)
         self._in_dialog = InDialog(board, doors, forwarding)
+        self.web = WebAgent(board)
 
     def take(self, message: Request | Response, flow: Flow) -> None:
         """One message of a caller."""
@@ -98,7 +100,7 @@ class CallersSide:
         if isinstance(user, Turned):
             self._board.turn_away(request, flow, user)
             return
-        if self._admission.known(request):
+        if self._admission.known(request) or (request.call_id, from_tag(request)) in self._board.web_dialogs:
             self._board.turn_away(request, flow, Turned(482))
             return
         served = self._board.transactions.serve(request, flow, key)
@@ -109,7 +111,7 @@ class CallersSide:
             return
         served.answer(response(request, flow, 100))
         named = self._doors.named(source, flow)
-        self._board.spawn(self._admission.admit(served, source, user, named=named))
+        self._board.spawn(self._admission.admit(served, source, user, named=named, web=self.web))
 
     def _register(self, registrar: SipRegistrar, request: Request, flow: Flow, key: Key, source: str) -> None:
         user = self._doors.authenticate(request, flow, source)
@@ -139,6 +141,12 @@ class CallersSide:
     # ── within a dialog ──────────────────────────────────────────────────────────────────────────────
 
     def _within(self, request: Request, flow: Flow, key: Key, source: str) -> None:
+        if self.web.owns(request, flow):
+            if request.method == "BYE" or self._doors.in_time_within(request.call_id):
+                self.web.take(request, flow, key, self._doors.unfit(request, within=True))
+            elif (turned := self._doors.too_fast(source, flow)) is not None:
+                self._board.turn_away(request, flow, turned)
+            return
         token, dialog = self._in_dialog.call_of(request, flow)
         if token is None:
             if self._in_time(request, flow, source):
@@ -155,6 +163,9 @@ class CallersSide:
         invite = self._board.transactions.find((key[0], key[1], "INVITE"))
         if invite is not None and invite.final >= 300:
             invite.acknowledged()
+            return
+        if self.web.owns(request, flow):
+            self.web.acknowledged(request)
             return
         token, dialog = self._in_dialog.call_of(request, flow)
         if token is None:

@@ -25,8 +25,9 @@ from gateway.edge.grammar.message import Key, from_tag
 from gateway.edge.grammar.responses import ALLOW, Extra, Turned, response
 from gateway.edge.grammar.session_part import session_part
 from gateway.edge.grammar.sip_message import Request
-from gateway.edge.grammar.token import RouteToken
+from gateway.edge.grammar.token import WEB_LINE, RouteToken
 from gateway.edge.proxy.forwarding import Forwarding
+from gateway.edge.proxy.info_fit import unfit_info
 from gateway.edge.proxy.lines import CODECS
 from gateway.edge.proxy.switchboard import Switchboard
 
@@ -52,6 +53,8 @@ class InDialog:
         opens no other one that we know.
         """
         dialogs, token = self._board.dialogs, self._board.token_of(request)
+        if token is not None and token.line == WEB_LINE:
+            return None, None  # whose caller is not who sent it
         if token is None:
             dialog = dialogs.get((request.call_id, from_tag(request)))
             if dialog is None or not dialog.names(request) or not flow.same_sender(dialog.flow):
@@ -124,7 +127,7 @@ class InDialog:
             return Turned(481, "its line is gone")
         match request.method:
             case "INFO":
-                return _unfit_info(request)
+                return unfit_info(request)
             case "NOTIFY":
                 return _unfit_notify(request, dialog)
             case "SUBSCRIBE":
@@ -172,21 +175,6 @@ def _overlaps(request: Request, dialog: Dialog, *, offers: bool) -> bool:
         return True
     early = request.method == "UPDATE" and dialog.reliable
     return offers and _pending(dialog.invite) and not early
-
-
-def _unfit_info(request: Request) -> Turned | None:
-    """Keys go to the line, nothing said is nothing to do, and what else there is we do not know."""
-    if not request.body:
-        package = request.headers.get("Info-Package")
-        return Turned(469, extra={"Recv-Info": ""}) if package else None  # RFC 6086 §4.2.2
-    kind = media_type(request.headers.get("Content-Type"))
-    if kind not in DTMF_TYPES:
-        return Turned(415, extra={"Accept": ", ".join(DTMF_TYPES)})
-    try:
-        pressed(kind, request.body)
-    except ValueError as error:
-        return Turned(400, str(error))
-    return None
 
 
 def _says_key(info: Request) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from gateway.edge.dialogs.dialog import Dialog, Dialogs
 from gateway.edge.dialogs.identity import Identity
 from gateway.edge.dialogs.transaction import Served, Transactions
+from gateway.edge.dialogs.web_dialog import WebDialogs
 from gateway.edge.doors.edge_config import EdgeConfig
 from gateway.edge.doors.limits import Share
 from gateway.edge.doors.refused import RefusedInvites
@@ -49,7 +50,7 @@ class Switchboard:
         source: Callable[[Request, Flow], str],
         lost: Callable[[Flow], None],
     ) -> None:
-        self.ports = PeerPorts(from_caller, self.connection_lost, config.trust)
+        self.ports = PeerPorts(from_caller, self.connection_lost, config.trust, config.web_ports)
         self.loopback = UdpPort(from_line)
         self.toward_callers = Identity(self.ports.udp, config.public_address, self.ports.port)
         self.toward_lines = Identity(self.loopback, None)
@@ -59,6 +60,7 @@ class Switchboard:
         self.spawn = spawn
         self.lines = Lines()
         self.dialogs = Dialogs()
+        self.web_dialogs = WebDialogs()
         self.refused_invites = RefusedInvites(router, source)
         self.transactions = Transactions(self._answered_finally)
         self.share = Share()

@@ -6,7 +6,7 @@ import struct
 from collections import deque
 from typing import Final, NamedTuple
 
-from gateway.rtp.payloads.telephone_event import KEYS
+from gateway.line.telephone_event import KEYS
 
 PRESSED: Final = 8
 """Packets of 20 ms that say that a key is down (160 ms) …"""

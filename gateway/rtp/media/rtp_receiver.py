@@ -14,6 +14,7 @@ from typing import Final, cast
 import numpy as np
 
 from gateway.line.jitter import FRAMES_A_SECOND, JitterBuffer, Pulled, PullKind
+from gateway.line.telephone_event import TelephoneEvents
 from gateway.rtp.agreement import Agreement
 from gateway.rtp.media.concealment import Concealment, future_samples
 from gateway.rtp.media.last_turns import LastTurns
@@ -23,7 +24,6 @@ from gateway.rtp.payloads.comfort_noise import ComfortNoise
 from gateway.rtp.payloads.g711 import LAWS, Law, Pcm
 from gateway.rtp.payloads.g722 import G722Decoder
 from gateway.rtp.payloads.packet import CLOCK_HZ, RtpPacket
-from gateway.rtp.payloads.telephone_event import TelephoneEvents
 
 WHOLE: Final = CLOCK_HZ // FRAMES_A_SECOND + 1
 """Bytes of 20 ms of G.711, after the payload type."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
-from gateway.rtp.payloads.telephone_event import payload_at
+from gateway.line.telephone_event import payload_at
 
 CLOCK_HZ: Final = 8_000
 """G.711's RTP clock and that of telephone-event; G.722's too, although it samples twice as often

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from gateway.edge.router import Accept, IncomingCall, Refuse, RefusedInvite
+from gateway.edge.router import Accept, IncomingCall, Refuse, RefusedInvite, WebAnswer
+from gateway.ipc.call_facts import CallFacts
 
 OFFER = (
     "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
@@ -21,6 +22,13 @@ ANSWER = (
     "v=0\r\no=- 7 7 IN IP4 127.0.0.1\r\ns=pj\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
     "m=audio 41000 RTP/AVP 0\r\na=rtcp:41001 IN IP4 127.0.0.1\r\n"
 )
+WEB_OFFER = (
+    "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n"
+    "m=audio 9 UDP/TLS/RTP/SAVPF 111 126\r\nc=IN IP4 0.0.0.0\r\na=mid:0\r\na=rtpmap:111 opus/48000/2\r\n"
+    "a=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\na=setup:actpass\r\n"
+    f"a=fingerprint:sha-256 {':'.join(['AB'] * 32)}\r\n"
+)
+WEB_ANSWER = WEB_OFFER.replace("actpass", "active")
 DTMF, KEY_5 = "Content-Type: application/dtmf-relay", "Signal=5\r\nDuration=160\r\n"
 BOOT, KEY = "boot-token", b"k" * 32
 
@@ -320,6 +328,10 @@ class Desk:
         self.verdict: Callable[[IncomingCall], Accept | Refuse] = lambda call: Accept(secrets.token_hex(8))
         self.endings: list[tuple[str, str]] = []
         self.refusals: list[RefusedInvite] = []
+        self.web_calls: list[CallFacts] = []
+        self.web_offers: list[tuple[str, str]] = []
+        self.web_verdict: WebAnswer | Refuse = WebAnswer("w1", WEB_ANSWER)
+        self.keys: list[tuple[str, str]] = []
         self.thinking = asyncio.Event()
         self.thinking.set()
         self.asked = asyncio.Event()
@@ -342,6 +354,20 @@ class Desk:
         self.asked.set()
         await self.thinking.wait()
         return self.verdict(call)
+
+    async def web_offered(self, facts: CallFacts, offer: str) -> WebAnswer | Refuse:
+        self.web_calls.append(facts)
+        self.asked.set()
+        await self.thinking.wait()
+        return self.web_verdict
+
+    async def web_renewed(self, call_id: str, offer: str) -> WebAnswer | Refuse:
+        self.web_offers.append((call_id, offer))
+        await self.thinking.wait()
+        return self.web_verdict
+
+    async def web_pressed(self, call_id: str, digit: str) -> None:
+        self.keys.append((call_id, digit))
 
     def refused(self, call: RefusedInvite) -> None:
         self.refusals.append(call)

@@ -55,6 +55,9 @@ class FakeHouse:
     async def statement(self, call_id: str) -> dict[str, Any] | None:
         return {"statement": "a.b.c", "claims": {"synthetic": True}, "keys": {}} if call_id == "c1" else None
 
+    async def sip_socket(self, *_: Any) -> None:
+        raise AssertionError("nobody speaks SIP here")
+
     async def prometheus(self) -> bytes:
         return b"voicegate_calls 1\n"
 

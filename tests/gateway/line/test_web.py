@@ -6,12 +6,14 @@ import asyncio
 import itertools
 import random
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from aiortc import RTCSessionDescription
 
 from gateway.config.runtime import Runtime
 from gateway.errors import RpcError
@@ -26,7 +28,10 @@ from gateway.ipc.line_messages import (
     DialDigits,
     DropCall,
     KeyPressed,
+    MediaTurned,
+    PressKey,
     ReferCall,
+    RenewOffer,
     RingCall,
     ShowCaller,
     ShownState,
@@ -35,8 +40,9 @@ from gateway.ipc.line_messages import (
 )
 from gateway.ipc.tick import RECEIVING, SENDING, UNDERRUN
 from gateway.line import ice, web, webcall
-from gateway.line.jitter import JitterBuffer
+from gateway.line.jitter import JitterBuffer, PullKind
 from gateway.line.web import CAPACITY, WebLine
+from gateway.line.web_stream import WebStream
 from gateway.line.webcall import WebCall
 from model.tasks import failures
 from tests.gateway.line.line_harness import FRAME, TOKEN, FakeFront, FakeHall, Sound, power_at, silence, tone
@@ -547,3 +553,94 @@ async def test_what_a_browser_cannot_do_is_refused(house: House) -> None:
         await house.hall.ask(ReferCall("c1", "sip:a@example.com"))
     with pytest.raises(RpcError, match="digits"):
         await house.hall.ask(DialDigits("c1", "1"))
+
+
+# ── calls that came by SIP: held, taken up, keys beside the sound ────────────────────────────────────
+
+
+async def _renewed(house: House, browser: Browser, direction: str) -> str:
+    """The line's answer to a later offer of that direction, which the browser took."""
+    browser.connection.getTransceivers()[0].direction = direction
+    offer = await browser.offer()
+    assert house.front.line is not None
+    answered = await house.front.line.ask(RenewOffer("c1", offer))
+    assert answered.sdp is not None
+    await browser.connection.setRemoteDescription(RTCSessionDescription(answered.sdp, "answer"))
+    return answered.sdp
+
+
+async def test_a_caller_holds_and_comes_back(house: House) -> None:
+    browser, number = await house.call(sound=tone(440))
+    house.hall.sound = tone(1000)
+    assert power_at(await browser.hears(0.5), 1000) > 0.5
+    assert "a=recvonly" in await _renewed(house, browser, "sendonly")
+    turned = await house.hall.hears(MediaTurned)
+    assert (turned.sending, turned.receiving) == (False, False)
+    del house.hall.heard[number][:]
+    await asyncio.sleep(1.0)
+    assert not any(house.hall.heard[number]), "whoever holds may go on sending: nobody hears it"
+    assert "a=sendrecv" in await _renewed(house, browser, "sendrecv")
+    turned = await house.hall.hears(MediaTurned)
+    assert (turned.sending, turned.receiving) == (True, True)
+    assert power_at(await browser.hears(1.0), 1000) > 0.3
+    del house.hall.heard[number][:]
+    async with asyncio.timeout(5):
+        while len(house.hall.heard[number]) < 48_000:  # noqa: ASYNC110  # ticks have no event
+            await asyncio.sleep(0.02)
+    assert power_at(bytes(house.hall.heard[number]), 440) > 0.5
+
+
+async def test_a_later_offer_that_cannot_be_leaves_the_call(house: House) -> None:
+    browser, _ = await house.call()
+    house.hall.sound = tone(1000)
+    offer = await browser.offer()
+    assert house.front.line is not None
+    for wrong in ("v=0", offer.replace("a=mid:0", "a=mid:7"), offer.replace("opus", "speex")):
+        answered = await house.front.line.ask(RenewOffer("c1", wrong))
+        assert answered.sdp is None
+    with pytest.raises(RpcError, match="has no call c2"):
+        await house.front.line.ask(RenewOffer("c2", offer))
+    assert power_at(await browser.hears(0.5), 1000) > 0.5
+
+
+async def test_a_key_by_sip_info_reaches_the_hall(house: House) -> None:
+    await house.call()
+    assert house.front.line is not None
+    await house.front.line.ask(PressKey("c1", "7"))
+    pressed = await house.hall.hears(KeyPressed)
+    assert (pressed.digit, pressed.way) == ("7", "info")
+
+
+async def test_an_offer_of_keys_alone_is_none(house: House) -> None:
+    browser = Browser()
+    offer = (await browser.offer()).replace("opus/48000/2", "telephone-event/48000")
+    with pytest.raises(RpcError, match="it offers no Opus"):
+        await house.front.offer("c1", offer)
+
+
+def test_keys_stand_in_the_order_of_the_sound_whatever_their_clock_says() -> None:
+    now = 0.0
+    stream, pressed = WebStream(), []
+    stream._clock = lambda: now
+    stream.key_types, stream.pressed = frozenset({126}), pressed.append
+    for number in range(12):
+        now = number * 0.02
+        key = 4 <= number < 8
+        payload = bytes([5, 0x80 if number >= 6 else 0, number, 0]) if key else b"sound"
+        stream.add(Arrived(126 if key else 111, number, 77 if key else number * 960, 1, payload))
+    assert pressed == ["5"]
+    kinds = []
+    for _ in range(40):
+        now += 0.02
+        kinds.append(stream.pull().kind)
+    assert (kinds.count(PullKind.PLAY), kinds.count(PullKind.REST)) == (8, 4)
+    assert stream.stats.lost == 0
+
+
+@dataclass
+class Arrived:
+    payload_type: int
+    sequence_number: int
+    timestamp: int
+    ssrc: int
+    payload: bytes

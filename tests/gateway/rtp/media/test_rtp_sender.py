@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.line.telephone_event import TelephoneEvents
 from gateway.rtp.media.key_sender import ENDS, PRESSED
 from gateway.rtp.media.rtp_sender import LATE, STEP, WAITING, RtpSender
 from gateway.rtp.payloads.packet import RtpPacket, read_rtp
-from gateway.rtp.payloads.telephone_event import TelephoneEvents
 from tests.gateway.rtp.rtp_script import agreed
 
 SILENCE = bytes([0xFF]) * STEP

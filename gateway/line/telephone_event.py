@@ -50,10 +50,16 @@ class TelephoneEvents:
     def pressed(self, packet: bytes) -> str | None:
         """The key whose press begins with this RTP packet; None when it tells nothing new, or nothing."""
         at = payload_at(packet)
-        if at is None or len(packet) < at + _PAYLOAD.size:
+        if at is None:
             return None
         _, _, _, timestamp, source = _HEADER.unpack_from(packet)
-        code, flags, duration = _PAYLOAD.unpack_from(packet, at)
+        return self.pressed_in(packet[at:], timestamp, source)
+
+    def pressed_in(self, payload: bytes, timestamp: int, source: int) -> str | None:
+        """The same, of a packet whose header was read."""
+        if len(payload) < _PAYLOAD.size:
+            return None
+        code, flags, duration = _PAYLOAD.unpack_from(payload)
         if code >= len(KEYS):
             return None
         digit, press = KEYS[code], (source, timestamp)

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from gateway.rtp.payloads.telephone_event import KEYS, TelephoneEvents
+from gateway.line.telephone_event import KEYS, TelephoneEvents
 
 
 def packet(

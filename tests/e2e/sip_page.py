@@ -1,0 +1,155 @@
+"""A page with a SIP library on it, as a web shop's would be: JsSIP or SIP.js, unchanged, in Chromium."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from playwright.async_api import Page, Route
+
+from tests.e2e.gateway_process import House
+from tests.needs import HANGS_S
+from tests.npm_packages import bundle, files
+
+LIBRARIES: Final = ("jssip", "sip.js")
+_JSSIP: Final = {
+    "jssip": ("jssip@3.13.8", "lib/JsSIP.js"),
+    "debug": ("debug@4.4.3", "src/browser.js"),
+    "ms": ("ms@2.1.3", "index.js"),
+    "events": ("events@3.3.0", "events.js"),
+    "sdp-transform": ("sdp-transform@2.15.0", "lib/index.js"),
+}
+
+_COMMON: Final = """
+const state = window.phone = { confirmed: false, ended: '', failed: '', connection: null };
+const attach = (connection) => {
+  state.connection = connection;
+  const hear = (track) => {
+    const audio = document.createElement('audio');
+    audio.autoplay = true;
+    audio.srcObject = new MediaStream([track]);
+    document.body.append(audio);
+  };
+  connection.addEventListener('track', (event) => hear(event.track));
+  for (const receiver of connection.getReceivers()) if (receiver.track) hear(receiver.track);
+};
+state.heard = async () => {
+  let energy = 0, packets = 0;
+  for (const one of (await state.connection.getStats()).values())
+    if (one.type === 'inbound-rtp') { energy = one.totalAudioEnergy; packets = one.packetsReceived; }
+  return { energy, packets };
+};
+"""
+
+_JSSIP_PAGE: Final = """
+const ua = new JsSIP.UA({
+  sockets: [new JsSIP.WebSocketInterface(where.socket)], uri: 'sip:alice@127.0.0.1', register: false,
+  authorization_user: where.user, password: where.password,
+});
+ua.start();
+state.call = (uri) => {
+  const session = ua.call(uri, {
+    mediaConstraints: { audio: true, video: false }, pcConfig: { iceServers: [] },
+    eventHandlers: {
+      peerconnection: (event) => attach(event.peerconnection),
+      confirmed: () => { state.confirmed = true; },
+      ended: (event) => { state.ended = event.originator; },
+      failed: (event) => { state.failed = event.cause; },
+    },
+  });
+  state.info = (key) => session.sendDTMF(key);
+  state.event = (key) => session.sendDTMF(key, { transportType: 'RFC2833' });
+  const turned = (how) => new Promise((done, no) => {
+    if (!session[how]({ useUpdate: false }, () => done())) no(new Error(how + ' was not possible'));
+  });
+  state.hold = () => turned('hold');
+  state.resume = () => turned('unhold');
+  state.hangUp = () => session.terminate();
+};
+await new Promise((done) => ua.isConnected() ? done() : ua.on('connected', done));
+"""
+
+_SIPJS_PAGE: Final = """
+const SIP = await import('/phone/sip.js/lib/index.js');
+const ua = new SIP.UserAgent({
+  uri: SIP.UserAgent.makeURI('sip:alice@127.0.0.1'), transportOptions: { server: where.socket },
+  authorizationUsername: where.user, authorizationPassword: where.password, logLevel: 'error',
+  sessionDescriptionHandlerFactoryOptions: { peerConnectionConfiguration: { iceServers: [] } },
+});
+await ua.start();
+state.call = (uri) => {
+  const session = new SIP.Inviter(ua, SIP.UserAgent.makeURI(uri), {
+    sessionDescriptionHandlerOptions: { constraints: { audio: true, video: false } },
+  });
+  let ours = false;
+  session.stateChange.addListener((now) => {
+    if (now === 'Established') {
+      attach(session.sessionDescriptionHandler.peerConnection);
+      state.confirmed = true;
+    }
+    if (now === 'Terminated') {
+      if (state.confirmed) state.ended = ours ? 'local' : 'remote'; else state.failed = 'terminated';
+    }
+  });
+  state.info = (key) => session.info({ requestOptions: { body: {
+    contentDisposition: 'render', contentType: 'application/dtmf-relay',
+    content: 'Signal=' + key + '\\r\\nDuration=160' } } });
+  state.event = (key) => {
+    if (!session.sessionDescriptionHandler.sendDtmf(key)) throw new Error('no keys in RTP');
+  };
+  const turned = (hold) => new Promise((done, no) => session.invite({
+    sessionDescriptionHandlerOptions: { hold }, sessionDescriptionHandlerModifiers: [],
+    requestDelegate: { onAccept: () => done(), onReject: (r) => no(new Error('' + r.message.statusCode)) },
+  }).catch(no));
+  state.hold = () => turned(true);
+  state.resume = () => turned(false);
+  state.hangUp = () => { ours = true; return session.bye(); };
+  session.invite();
+};
+"""
+
+
+class SipPage:
+    """One phone on one page. Made by `open`."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    @classmethod
+    async def open(
+        cls, page: Page, house: House, library: str, user: str = "", password: str = ""
+    ) -> SipPage:
+        """A page of the gateway's own origin, whose phone is connected."""
+
+        async def served(route: Route) -> None:
+            inner = route.request.url.partition("/phone/sip.js/")[2]
+            await route.fulfill(body=files("sip.js@0.21.2")[inner], content_type="text/javascript")
+
+        await page.route("**/phone/**", served)
+        # any page of the gateway's: one that this test made up would be no machine's, and reach none
+        await page.goto(f"{house.url}/healthz")
+        if library == "jssip":
+            await page.evaluate(bundle("JsSIP", "jssip/lib/JsSIP.js", _JSSIP))
+        where = {"socket": f"ws{house.url.removeprefix('http')}/sip", "user": user, "password": password}
+        script = _COMMON + (_JSSIP_PAGE if library == "jssip" else _SIPJS_PAGE)
+        await page.evaluate(f"async (where) => {{ {script} }}", where)
+        return cls(page)
+
+    async def do(self, what: str, *given: str) -> Any:
+        """Calls one of the phone's functions, and waits for its promise."""
+        return await self._page.evaluate("([what, given]) => window.phone[what](...given)", [what, given])
+
+    async def until(self, expression: str) -> None:
+        """Waits for what the phone's state says; `failed` ends it."""
+        await self._page.wait_for_function(
+            f"() => {{ const phone = window.phone; if (phone.failed) throw new Error(phone.failed); "
+            f"return {expression}; }}",
+            timeout=HANGS_S * 1000,
+        )
+
+    async def until_louder(self, than: float = 0.0) -> None:
+        """Waits until more of our voice was heard."""
+        await self._page.wait_for_function(
+            "(than) => window.phone.heard().then((heard) => heard.energy > than)",
+            arg=than,
+            timeout=HANGS_S * 1000,
+        )
