@@ -62,14 +62,17 @@ def page_shows(certificate: Path, house: House) -> None:
     assert fingerprint in re.sub(r"[^0-9A-F:]", "", house.log_path.read_text()), "the start panel says it"
 
 
-def softphone(folder: Path, *, password: str, trusts: Path | None = None) -> Path:
-    """A baresip that says a person's sentence, over and over, and keeps what it hears."""
+def softphone(folder: Path, *, password: str, trusts: Path | None = None, encrypts: str = "") -> Path:
+    """A baresip that says a person's sentence, over and over, and keeps what it hears.
+
+    `encrypts`: its name for a kind of SRTP; without one it has none.
+    """
     phone = folder / "baresip"
     phone.mkdir(parents=True)
     sentence = need_sounds() / "vm-goodbye.wav"
     say = [need_program("sox"), sentence, "-r", "8000", phone / "say.wav", "pad", "2", "20"]
     subprocess.run(say, check=True)
-    modules = ["account", "g711", "aufile", "sndfile"]
+    modules = [*(["srtp"] if encrypts else []), "account", "g711", "aufile", "sndfile"]
     (phone / "config").write_text(
         f"sip_listen {ADDRESS}:5070\naudio_source aufile,{phone}/say.wav\nsnd_path {phone}\n"
         f"module_path {MODULES}\n"
@@ -77,7 +80,8 @@ def softphone(folder: Path, *, password: str, trusts: Path | None = None) -> Pat
         + "module_app menu.so\n"
         + (f"sip_cafile {trusts}\nsip_verify_server yes\n" if trusts else "")
     )
-    (phone / "accounts").write_text(f"<sip:alice@{ADDRESS}>;auth_pass={password};regint=0\n")
+    kind = f";mediaenc={encrypts}" if encrypts else ""
+    (phone / "accounts").write_text(f"<sip:alice@{ADDRESS}>;auth_pass={password};regint=0{kind}\n")
     (phone / "contacts").write_text("")
     return phone
 
