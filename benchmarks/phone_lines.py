@@ -1,10 +1,12 @@
 """What lines for telephones cost: all calls in one process, or in several.
 
     .venv/bin/python -m benchmarks.phone_lines --calls 40 --processes 1,2 --seconds 10 --turns 2
+    .venv/bin/python -m benchmarks.phone_lines --calls 40 --processes 2 --srtp --turns 4
 
 Turn about, each with the same callers (a process of plain sockets: 20 ms of noise, and a click each second)
 and the same hall (it says what it hears). It prints the processor time and memory of the line processes
 alone, the packets that the callers got, the longest gap between two, and how long a click took both ways.
+With `--srtp` each turn is in the clear and then encrypted, or the other way about, and the ratio is printed.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import time
 from pathlib import Path
 
 import click
+from pylibsrtp import Policy, Session
 
 from gateway.config.runtime import Runtime
 from gateway.hall.calls.ticks import TickLine
@@ -30,7 +33,9 @@ from gateway.ipc import tick
 from gateway.ipc.line_messages import AnswerCall, CallConfirmed, CallStarted
 from tests.gateway.conftest import short_folder
 from tests.gateway.line.line_harness import TOKEN, FakeFront, FakeHall
+from tests.gateway.line.rawphone import RawPhone
 from tests.gateway.rtp.rtp_exchange import RtpExchange
+from tests.gateway.rtp.srtp_phone import USUAL, SrtpPhone, session
 
 LOUD = bytes((0x00, 0x80)) * 80
 """A click: 20 ms as loud as mu-law can be."""
@@ -56,7 +61,10 @@ def callers(count: int, seconds: float, first: int) -> None:
         sock.setblocking(False)
         sockets.append(sock)
     print(json.dumps([sock.getsockname()[1] for sock in sockets]), flush=True)
-    targets = [("127.0.0.1", port) for port in json.loads(sys.stdin.readline())]
+    told = json.loads(sys.stdin.readline())
+    targets = [("127.0.0.1", port) for port, _, _ in told]
+    sealing = [_session(ours, Policy.SSRC_ANY_OUTBOUND) for _, ours, _ in told]
+    opening = [_session(theirs, Policy.SSRC_ANY_INBOUND) for _, _, theirs in told]
     chance = random.Random(1)  # noise
     hush = [bytes(chance.choice((0x7E, 0x7F, 0xFE, 0xFF)) for _ in range(160)) for _ in range(16)]
     poll = select.epoll()
@@ -80,12 +88,16 @@ def callers(count: int, seconds: float, first: int) -> None:
             head = struct.pack(">BBHII", 0x80, 0, number & 0xFFFF, number * 160, n + 1)
             if loud:
                 clicked[n] = time.monotonic()
-            sockets[n].sendto(head + (LOUD if loud else hush[number % 16]), targets[n])
+            packet = head + (LOUD if loud else hush[number % 16])
+            seal = sealing[n]
+            sockets[n].sendto(packet if seal is None else seal.protect(packet), targets[n])
             queue.append((at + 0.02, n, number + 1))
         for descriptor, _ in poll.poll(max(0.0, queue[0][0] - time.monotonic())):
             n = place[descriptor]
             data = sockets[n].recv(2048)
             came = time.monotonic()
+            if (opens := opening[n]) is not None:
+                data = opens.unprotect(data)
             got[n] += 1
             if last[n] and came > began + 2.0:
                 gaps[n] = max(gaps[n], came - last[n])
@@ -94,6 +106,11 @@ def callers(count: int, seconds: float, first: int) -> None:
                 trips.append(came - clicked[n])
                 clicked[n] = 0.0
     print(json.dumps({"got": got, "gaps": gaps, "trips": trips}), flush=True)
+
+
+def _session(key: str, ssrc_type: int) -> Session | None:
+    """By a key in hex; empty: in the clear."""
+    return session(USUAL, bytes.fromhex(key), ssrc_type) if key else None
 
 
 def spent_s(pids: list[int]) -> float:
@@ -117,7 +134,9 @@ def held_mb(pids: list[int]) -> float:
     return total / 1024
 
 
-async def measure(processes: int, count: int, seconds: float, codec: str) -> dict[str, float]:
+async def measure(
+    processes: int, count: int, seconds: float, codec: str, *, encrypted: bool = False
+) -> dict[str, float]:
     """One turn with so many processes."""
     with short_folder() as folder:
         runtime = Runtime(folder)
@@ -147,7 +166,10 @@ async def measure(processes: int, count: int, seconds: float, codec: str) -> dic
         ports = json.loads(await peer.stdout.readline())
         targets = []
         for n, port in enumerate(ports):
-            phone = await exchange.phone(f"n{n % processes}", codec)
+            phone = RawPhone(codec=codec)
+            if encrypted:
+                phone = SrtpPhone(codec=codec, rule="optional")
+            await exchange.plugged(phone, f"n{n % processes}")
             phone.rtp_port = port
             phone.invite()
             await hall.hears(CallStarted, phone.call_id)
@@ -157,7 +179,8 @@ async def measure(processes: int, count: int, seconds: float, codec: str) -> dic
             phone.acknowledge()
             await hall.hears(CallConfirmed, phone.call_id)
             assert phone.media is not None  # the answer has an address
-            targets.append(phone.media[1])
+            keys = (phone.key.hex(), phone.theirs.hex()) if isinstance(phone, SrtpPhone) else ("", "")
+            targets.append((phone.media[1], *keys))
         before, began = spent_s(pids), time.monotonic()
         peer.stdin.write(json.dumps(targets).encode() + b"\n")
         said = json.loads(await peer.stdout.readline())
@@ -189,23 +212,36 @@ async def measure(processes: int, count: int, seconds: float, codec: str) -> dic
 @click.option("--turns", default=2, show_default=True)
 @click.option("--codec", type=click.Choice(["PCMU", "PCMA"]), default="PCMU", show_default=True)
 @click.option("--processes", default="1,2", show_default=True, help="how many, turn about")
+@click.option("--srtp", is_flag=True, help="each turn in the clear, and encrypted")
 @click.option("--as-callers", nargs=2, type=float, default=None, hidden=True)
 def main(
-    calls: int, seconds: float, turns: int, codec: str, processes: str, as_callers: tuple[float, float] | None
+    calls: int,
+    seconds: float,
+    turns: int,
+    codec: str,
+    processes: str,
+    srtp: bool,
+    as_callers: tuple[float, float] | None,
 ) -> None:
     """What lines for telephones cost, turn about."""
     if as_callers is not None:
         callers(int(as_callers[0]), as_callers[1], 50_000)
         return
+    spent: dict[bool, list[float]] = {False: [], True: []}
+    kinds = [(int(one), how) for one in processes.split(",") for how in ((False, True) if srtp else (False,))]
     for turn in range(turns):
-        for several in [int(one) for one in processes.split(",")][:: 1 if turn % 2 == 0 else -1]:
-            found = asyncio.run(measure(several, calls, seconds, codec))
+        for several, encrypted in kinds[:: 1 if turn % 2 == 0 else -1]:
+            found = asyncio.run(measure(several, calls, seconds, codec, encrypted=encrypted))
+            spent[encrypted].append(found["percent_of_a_core_a_call"])
             print(
                 several,
-                "processes",
+                "processes, SRTP," if encrypted else "processes,",
                 " ".join(f"{name} {value:.3g}" for name, value in found.items()),
                 flush=True,
             )
+    if srtp:
+        clear, sealed = (statistics.median(spent[encrypted]) for encrypted in (False, True))
+        print(f"clear to SRTP 1 : {sealed / clear:.2f}, {sealed - clear:.3f} % of a core a call more")
 
 
 if __name__ == "__main__":
