@@ -17,13 +17,23 @@ from gateway.edge.grammar.sdp import ENCRYPTED, PLAIN
 from gateway.errors import VoicegateError
 from gateway.line.telephone_event import EVENT
 
-CodecName = Literal["PCMU", "PCMA", "G722"]
+CodecName = Literal["PCMU", "PCMA", "G722", "OPUS"]
 Address = tuple[str, int]
 
-RATES_HZ: Final[Mapping[str, int]] = {"PCMU": 8_000, "PCMA": 8_000, "G722": 16_000}
-STATIC: Final[Mapping[str, int]] = {"PCMU": 0, "PCMA": 8, "G722": 9}
+RATES_HZ: Final[Mapping[str, int]] = {"PCMU": 8_000, "PCMA": 8_000, "G722": 16_000, "OPUS": 16_000}
+"""At which their sound is: Opus takes any rate, and a line has no more."""
+CLOCKS_HZ: Final[Mapping[str, int]] = {"PCMU": 8_000, "PCMA": 8_000, "G722": 8_000, "OPUS": 48_000}
+"""Of their RTP timestamps (RFC 3551 §4.5.2, RFC 7587 §4.1)."""
+OURS: Final[Mapping[str, int]] = {"PCMU": 0, "PCMA": 8, "G722": 9, "OPUS": 107}
+"""Their payload types in our offers."""
 NOISE: Final = 13
 """The payload type of comfort noise (RFC 3389)."""
+OPUS_BITRATE: Final = 40_000
+"""Of ours at 16 kHz. More of it is not heard, and with less the mark is weaker."""
+OPUS_LEAST: Final = 6_000
+"""Less than this nobody asks in earnest (RFC 7587 §6.1)."""
+OPUS_SAYS: Final = "useinbandfec=1;maxplaybackrate=16000;sprop-maxcapturerate=16000"
+"""What we say of ours: lost packets are made good from the next one, and there is nothing above 8 kHz."""
 USUAL_MS: Final = 20
 STEP_MS: Final = 10
 LONGEST_MS: Final = 120
@@ -31,6 +41,7 @@ LONGEST_MS: Final = 120
 _NAMES: Final[Mapping[int, CodecName]] = {0: "PCMU", 8: "PCMA", 9: "G722"}
 _MEDIA: Final = re.compile(r"m=(\S+) +(\d+)(?:/\d+)? +(\S+)((?: +\S+)*) *")
 _MAP: Final = re.compile(r"a=rtpmap:(\d+) +([^/\s]+)/(\d+)")
+_PARAMETERS: Final = re.compile(r"a=fmtp:(\d+) +(.*)")
 HELD: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104  # how RFC 2543 said "hold"; nothing is bound
 NOWHERE: Final = HELD | {""}
 EVERYWHERE: Final = "::"
@@ -50,6 +61,16 @@ class SrtpKeys(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class OpusWishes:
+    """What the other side's `a=fmtp` asks of our Opus (RFC 7587 §6.1)."""
+
+    fec: bool = False
+    """it can use the copy of a lost packet in the next one"""
+    bitrate: int = OPUS_BITRATE
+    """bits a second at most"""
+
+
+@dataclass(frozen=True, slots=True)
 class Described:
     """The other side's audio section, as far as we use it."""
 
@@ -62,7 +83,9 @@ class Described:
     codecs: tuple[tuple[int, CodecName], ...]
     """with their payload types, the best liked first; only those that we know"""
     event: int | None
-    """its payload type for keys"""
+    """its payload type for keys, and …"""
+    event_hz: int
+    """… their clock"""
     noise: int | None
     """… and for comfort noise"""
     packet_ms: int
@@ -72,6 +95,7 @@ class Described:
     proto: str
     crypto: tuple[CryptoLine, ...]
     """keys that it may encrypt with, the best liked first; only those that we can use, and may"""
+    opus: OpusWishes
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +120,19 @@ class Agreement:
     receiving: bool
     srtp: SrtpKeys | None = None
     """None: in the clear"""
+    event_hz: int = 8_000
+    """the clock of our keys"""
+    opus: OpusWishes = OpusWishes()
 
     @property
     def rate_hz(self) -> int:
         """How often the codec samples."""
         return RATES_HZ[self.codec]
+
+    @property
+    def clock_hz(self) -> int:
+        """How often its RTP timestamps count."""
+        return CLOCKS_HZ[self.codec]
 
 
 @dataclass(slots=True)
@@ -143,8 +175,9 @@ class Describer:
                 [described.codecs[0]],
                 _beside(described, formats),
                 _direction(agreed.sending, agreed.receiving),
-                described.packet_ms,
+                described.packet_ms if described.codecs[0][1] != "OPUS" else 0,
                 described.mux,
+                described.event_hz,
             )
         return self._whole(lines), agreed
 
@@ -162,7 +195,7 @@ class Describer:
         return self._whole(
             self._section(
                 self._proto,
-                [(STATIC[name], name) for name in self.codecs],
+                [(OURS[name], name) for name in self.codecs],
                 [(EVENT, "telephone-event")],
                 _direction(sending, receiving),
                 0,
@@ -212,7 +245,8 @@ class Describer:
         # some phones answer one law and send the other
         takes: dict[int, CodecName] = {kind: known for kind, known in _NAMES.items() if known in self.codecs}
         takes |= dict(described.codecs)
-        takes = {kind: known for kind, known in takes.items() if RATES_HZ[known] == RATES_HZ[name]}
+        like = (RATES_HZ[name], CLOCKS_HZ[name])
+        takes = {kind: known for kind, known in takes.items() if (RATES_HZ[known], CLOCKS_HZ[known]) == like}
         if event is not None:
             takes.pop(event, None)
         events = {event if event is not None else EVENT} - takes.keys()
@@ -221,9 +255,11 @@ class Describer:
             sent_as=sent_as,
             takes=takes,
             event=event,
+            event_hz=described.event_hz,
             takes_events=frozenset(events),
             takes_noise=frozenset({NOISE if noise is None else noise}),
-            packet_ms=described.packet_ms or USUAL_MS,
+            packet_ms=USUAL_MS if name == "OPUS" else described.packet_ms or USUAL_MS,
+            opus=described.opus,
             peer=self._reached((described.address, described.port)),
             peer_rtcp=self._reached((described.address, described.port) if described.mux else described.rtcp),
             mux=described.mux,
@@ -245,8 +281,10 @@ class Describer:
         direction: str,
         packet_ms: int,
         mux: bool,
+        event_hz: int = 8_000,
     ) -> list[str]:
-        lines = [f"a=rtpmap:{kind} {name}/8000" for kind, name in (*codecs, *beside)]
+        lines = [f"a=rtpmap:{kind} {_mapped(name, event_hz)}" for kind, name in (*codecs, *beside)]
+        lines += [f"a=fmtp:{kind} {OPUS_SAYS}" for kind, name in codecs if name == "OPUS"]
         lines += [f"a=fmtp:{kind} 0-16" for kind, name in beside if name == "telephone-event"]
         if packet_ms:
             lines.append(f"a=ptime:{packet_ms}")
@@ -270,6 +308,13 @@ class Describer:
             f"v=0\r\no=- {self.session} {self.version} IN {kind} {self.address}\r\ns=voicegate\r\n"
             f"c=IN {kind} {self.address}\r\nt=0 0\r\n{self._last}"
         )
+
+
+def _mapped(name: str, event_hz: int) -> str:
+    """A format as `a=rtpmap` has it."""
+    if name == "OPUS":
+        return "opus/48000/2"  # always two channels, whatever is sent (RFC 7587 §4.1)
+    return f"{name}/{event_hz if name == 'telephone-event' else 8_000}"
 
 
 def _turned(agreed: Agreement, events: frozenset[int], sending: bool, receiving: bool) -> Agreement:
@@ -322,13 +367,25 @@ def _described(
     port: int, proto: str, formats: list[str], lines: list[str], ours: Sequence[CodecName], rule: SrtpRule
 ) -> Described:
     names: dict[int, str] = dict(_NAMES) | {NOISE: "CN"}
+    said: dict[int, str] = {}
+    events: dict[int, int] = {}
     for line in lines:
-        if (of := _MAP.match(line)) is not None and of[3] == "8000":
-            names[int(of[1])] = of[2].upper()
+        if (of := _MAP.match(line)) is not None and len(of[1]) < 4:
+            kind, name = int(of[1]), of[2].upper()
+            if name == "TELEPHONE-EVENT" and of[3] in ("8000", "48000"):
+                events[kind] = int(of[3])
+            elif of[3] == ("48000" if name == "OPUS" else "8000"):
+                names[kind] = name
+        elif (of := _PARAMETERS.match(line)) is not None and len(of[1]) < 4:
+            said[int(of[1])] = of[2]
     kinds = [int(one) for one in formats if one.isdigit() and int(one) < 128]
     known: list[tuple[int, CodecName]] = [
         (kind, name) for kind in kinds for name in ours if names.get(kind) == name
     ]
+    # of keys the clock that the codec has (RFC 4733 §2.1), or else the one that all phones know
+    clock_hz = CLOCKS_HZ[known[0][1]] if known else 8_000
+    keys = [kind for kind in kinds if kind in events]
+    event = next((kind for wanted in (clock_hz, 8_000) for kind in keys if events[kind] == wanted), None)
     address = _host(_last(lines, "c=", ""))
     rtcp = _last(lines, "a=rtcp:", "").split()
     rtcp_port = int(rtcp[0]) if rtcp and rtcp[0].isdigit() else port + 1
@@ -339,14 +396,24 @@ def _described(
         rtcp=(_host(rtcp[3]) if len(rtcp) == 4 else address, rtcp_port),
         mux="a=rtcp-mux" in lines,
         codecs=tuple(known),
-        event=_named(kinds, names, "TELEPHONE-EVENT"),
+        event=event,
+        event_hz=events.get(event, 8_000) if event is not None else 8_000,
         noise=_named(kinds, names, "CN"),
         packet_ms=_packet_ms(lines),
         sends=direction in ("sendrecv", "sendonly"),
         receives=direction in ("sendrecv", "recvonly"),
         proto=proto,
         crypto=() if rule == "off" else tuple(crypto_lines(lines)),
+        opus=_wishes(said.get(known[0][0], "")) if known and known[0][1] == "OPUS" else OpusWishes(),
     )
+
+
+def _wishes(parameters: str) -> OpusWishes:
+    """Of an `a=fmtp`; what is not understood asks for nothing."""
+    asked = dict(one.strip().lower().partition("=")[::2] for one in parameters.split(";"))
+    most = asked.get("maxaveragebitrate", "")
+    bitrate = int(most) if most.isdigit() and len(most) < 8 else OPUS_BITRATE
+    return OpusWishes(asked.get("useinbandfec") == "1", min(max(bitrate, OPUS_LEAST), OPUS_BITRATE))
 
 
 def _host(said: str) -> str:

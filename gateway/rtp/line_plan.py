@@ -15,7 +15,7 @@ PORTS_A_CALL: Final = 4
 RATES: Final[Mapping[str, int]] = {"narrow": 8000, "wide": 16000}
 CODECS: Final[Mapping[str, tuple[CodecName, ...]]] = {
     "narrow": ("PCMU", "PCMA"),
-    "wide": ("G722", "PCMU", "PCMA"),
+    "wide": ("OPUS", "G722", "PCMU", "PCMA"),
 }
 """The best liked first."""
 

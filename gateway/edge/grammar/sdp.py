@@ -33,7 +33,7 @@ _MEDIA: Final = re.compile(
 )
 _FORMAT: Final = re.compile(r"a=(rtpmap|fmtp|rtcp-fb):(\S++)[ \t]*+([^/\s]*+)/?+([0-9]*+)")
 _STATIC: Final = {"0": "PCMU", "8": "PCMA", "9": "G722", "13": "CN"}
-_OURS: Final = frozenset({"PCMU", "PCMA", "G722"})
+_OURS: Final = frozenset({"PCMU", "PCMA", "G722", "OPUS"})
 _BESIDE: Final = frozenset({"TELEPHONE-EVENT", "CN"})
 """Formats that a line may use beside a codec: keys, and noise for silence."""
 _ORIGIN: Final = re.compile(r"o=\S++ [0-9]{1,18} [0-9]{1,18} IN IP[46] \S++")
@@ -58,7 +58,7 @@ class Section:
     """What its `c=` says, or that of all sections."""
     formats: tuple[str, ...]
     names: dict[str, str]
-    """In capitals, by format; only of those that run at 8 kHz, and of keys at any rate."""
+    """In capitals, by format; only of those that run at 8 kHz, of Opus, and of keys at any rate."""
     lines: tuple[str, ...]
 
     @property
@@ -133,7 +133,7 @@ def why_none(body: bytes, families: Set[str] = FOUR, rule: SrtpRule = "off") -> 
     audio = [section for section in sections if section.kind == "audio"]
     live = [section for section in audio if section.live]
     if not audio:
-        return "the offer has no audio; PCMU, PCMA or G722, please"
+        return "the offer has no audio; PCMU, PCMA, G722 or opus, please"
     if not live:
         return "every audio section of the offer is off (port 0)"
     known = [section for section in live if section.codecs]
@@ -141,7 +141,7 @@ def why_none(body: bytes, families: Set[str] = FOUR, rule: SrtpRule = "off") -> 
         theirs, ours = ("IPv6", "IPv4") if "IP6" not in families else ("IPv4", "IPv6")
         return f"the offer's address is of {theirs}; this gateway has its sound over {ours} only"
     if any(section.spoken(rule) for section in live):
-        return "none of the offered codecs is known here; PCMU, PCMA or G722, please"
+        return "none of the offered codecs is known here; PCMU, PCMA, G722 or opus, please"
     if any("TLS/" in section.proto.upper() for section in live):
         return "the offer is a browser's (DTLS-SRTP); RTP/SAVP with a=crypto or RTP/AVP, please"
     if any(section.proto in ENCRYPTED for section in live):
@@ -208,8 +208,11 @@ def _section(begun: re.Match[str], lines: list[str], address: str) -> Section:
     names = dict(_STATIC)
     for line in lines:
         of = _FORMAT.match(line) if line.startswith("a=rtpmap") else None
-        if of is not None and (of[4] == "8000" or of[3].upper() == "TELEPHONE-EVENT"):
-            names[of[2]] = of[3].upper()
+        if of is None:
+            continue
+        name, opus = of[3].upper(), (of[3].upper(), of[4]) == ("OPUS", "48000")
+        if opus or name == "TELEPHONE-EVENT" or (of[4] == "8000" and name != "OPUS"):
+            names[of[2]] = name
     return Section(
         kind=begun[1].lower(),
         port=int(begun[2]),

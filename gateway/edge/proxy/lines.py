@@ -10,7 +10,7 @@ from typing import Final
 
 NARROW: Final = "narrow"
 WIDE: Final = "wide"
-CODECS: Final = {NARROW: frozenset({"PCMU", "PCMA"}), WIDE: frozenset({"PCMU", "PCMA", "G722"})}
+CODECS: Final = {NARROW: frozenset({"PCMU", "PCMA"}), WIDE: frozenset({"PCMU", "PCMA", "G722", "OPUS"})}
 REMEMBERED_DEATHS: Final = 256
 
 Choose = Callable[[Mapping[str, int]], str | None]
@@ -152,5 +152,5 @@ class Lines:
 
 
 def kind_for(codecs: Sequence[str]) -> str:
-    """Wide when G.722 comes first."""
-    return WIDE if codecs and codecs[0] == "G722" else NARROW
+    """Wide when G.722 or Opus comes first."""
+    return WIDE if codecs and codecs[0] in ("G722", "OPUS") else NARROW

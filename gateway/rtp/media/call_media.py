@@ -19,7 +19,8 @@ from gateway.rtp.media.source_latch import SourceLatch, Stream
 from gateway.rtp.media.srtp import SrtpContext
 from gateway.rtp.payloads import g711
 from gateway.rtp.payloads.g722 import G722Encoder
-from gateway.rtp.payloads.packet import CLOCK_HZ, is_rtcp, read_rtp
+from gateway.rtp.payloads.opus16 import Opus16Encoder
+from gateway.rtp.payloads.packet import is_rtcp, read_rtp
 
 WALL_AHEAD_S: Final = time.time() - time.monotonic()
 """What reports tell the time by: a wall clock that is set meanwhile moves no round trip."""
@@ -72,7 +73,9 @@ class CallMedia:
         self.receiver = RtpReceiver(agreed, self._clock)
         self.sender = RtpSender(agreed, self._send, self._silence)
         self.rtcp = Rtcp(self.sender.ssrc, arrival.now)
+        self.rtcp.clock_hz = agreed.clock_hz
         self._encoder: G722Encoder | None = None
+        self._opus: Opus16Encoder | None = None
         self._moved_at = -MOVES_EVERY_S
         self._sent_when_told = 0
         """our packets until the caller's last report on them"""
@@ -89,6 +92,7 @@ class CallMedia:
         self.latch.describe(agreed.peer)
         self.receiver.agree(agreed)
         self.sender.agree(agreed)
+        self.rtcp.clock_hz, self._opus = agreed.clock_hz, None
 
     @property
     def played(self) -> int:
@@ -198,7 +202,7 @@ class CallMedia:
             self.agreed.codec,
             receiver.received - receiver.duplicates,
             receiver.lost + receiver.jitter.stats.late,
-            None if heard is None else round(heard.jitter * 1000 / CLOCK_HZ, 1),
+            None if heard is None else round(heard.jitter * 1000 / heard.clock_hz, 1),
             buffer_ms=round(receiver.jitter.delay_s * 1000, 1),
             round_trip_ms=None if trip_s is None else round(trip_s * 1000, 1),
             far=far,
@@ -212,9 +216,15 @@ class CallMedia:
         if self.agreed.codec == "G722":
             self._encoder = self._encoder or G722Encoder()
             return self._encoder.encode(bytes(pcm))
+        if self.agreed.codec == "OPUS":
+            if self._opus is None:
+                self._opus = Opus16Encoder(self.agreed.opus.bitrate, fec=self.agreed.opus.fec)
+            if self.rtcp.told is not None:
+                self._opus.heed(self.rtcp.told.share_lost)
+            return self._opus.encode(bytes(pcm))
         return g711.encode(self.agreed.codec, bytes(pcm))
 
     def _silence(self) -> bytes:
-        if self.agreed.codec == "G722":
+        if self.agreed.codec in ("G722", "OPUS"):
             return self.encode(bytes(self._frame_bytes))
         return _SILENCE[self.agreed.codec]

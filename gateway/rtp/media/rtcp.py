@@ -43,6 +43,8 @@ class Reception:
     """What came from one source."""
 
     ssrc: int
+    clock_hz: int = CLOCK_HZ
+    """of its timestamps"""
     received: int = 0
     jitter: float = 0.0
     """in units of the RTP clock"""
@@ -83,10 +85,11 @@ class Reception:
         self.received += 1
         if not (sounds and new):
             return new
-        transit = at * CLOCK_HZ - timestamp
+        clock_hz = self.clock_hz
+        transit = at * clock_hz - timestamp
         if self.received > 1:
             change = abs((transit - self._transit + 0x80000000) % 0x100000000 - 0x80000000)
-            if change < CLOCK_HZ * EVERY_S:  # more is another origin, and no jitter
+            if change < clock_hz * EVERY_S:  # more is another origin, and no jitter
                 self.jitter += (change - self.jitter) / 16
         self._transit = transit
         return True
@@ -140,6 +143,7 @@ class Rtcp:
         "_heard_at",
         "_random",
         "_their_middle",
+        "clock_hz",
         "left",
         "reports",
         "round_trip_s",
@@ -149,6 +153,8 @@ class Rtcp:
 
     def __init__(self, ssrc: int, now: float, *, chance: random.Random | None = None) -> None:
         self.ssrc = ssrc
+        self.clock_hz = CLOCK_HZ
+        """of our RTP timestamps, and so of the jitter that they tell"""
         self._cname = secrets.token_hex(8).encode()  # says nothing of the host (RFC 7022 §4.2)
         self._random = chance or random.Random()  # noqa: S311  # spreads reports, keeps no secret
         self._due_at = now + EVERY_S * self._random.uniform(0.25, 0.75)
@@ -249,7 +255,7 @@ class Rtcp:
             trip_s = _round_trip_s(last, since, wall_s)
             if trip_s is not None:
                 self.round_trip_s = trip_s
-            self.told = HeardOfUs((losses >> 24) / 256, lost, jitter / CLOCK_HZ, trip_s)
+            self.told = HeardOfUs((losses >> 24) / 256, lost, jitter / self.clock_hz, trip_s)
 
 
 def _round_trip_s(last: int, since: int, wall_s: float) -> float | None:

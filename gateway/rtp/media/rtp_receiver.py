@@ -23,6 +23,7 @@ from gateway.rtp.payloads import g711
 from gateway.rtp.payloads.comfort_noise import ComfortNoise
 from gateway.rtp.payloads.g711 import LAWS, Law, Pcm
 from gateway.rtp.payloads.g722 import G722Decoder
+from gateway.rtp.payloads.opus16 import Opus16Decoder
 from gateway.rtp.payloads.packet import CLOCK_HZ, RtpPacket
 
 WHOLE: Final = CLOCK_HZ // FRAMES_A_SECOND + 1
@@ -39,7 +40,7 @@ class RtpReceiver:
 
     def __init__(self, agreed: Agreement, clock: Callable[[], float]) -> None:
         rate_hz = agreed.rate_hz
-        self.jitter = JitterBuffer(clock=clock, rate_hz=CLOCK_HZ, first_target_s=FIRST_TARGET_S)
+        self.jitter = self._new_buffer(agreed, clock)
         self.reception: Reception | None = None
         """of the stream that comes now; None before the first packet"""
         self.unknown = 0
@@ -47,12 +48,12 @@ class RtpReceiver:
         self._agreed = agreed
         self._clock = clock
         self.rate_hz = rate_hz
-        self._frame = self._stretch = 0
-        """samples of 20 ms, and of a unit of the RTP clock"""
-        self._set_rate(rate_hz)
+        self._frame = rate_hz // FRAMES_A_SECOND
+        """samples of 20 ms"""
         self._events = TelephoneEvents()
         self._concealment = Concealment(rate_hz)
         self._decoder: G722Decoder | None = None
+        self._opus: Opus16Decoder | None = None
         self._left = _NOTHING
         """decoded sound that no frame has taken yet"""
         self._noise: ComfortNoise | None = None
@@ -61,20 +62,22 @@ class RtpReceiver:
 
     def agree(self, agreed: Agreement) -> None:
         """What holds from now on."""
+        other_clock = agreed.clock_hz != self._agreed.clock_hz
         self._agreed = agreed
-        if agreed.rate_hz != self.rate_hz:
+        if agreed.rate_hz != self.rate_hz or other_clock:
             self.jitter.clear()
+            if other_clock:
+                self.jitter = self._new_buffer(agreed, self._clock)
+                self._end_stream()
             self._left, self._concealment = _NOTHING, Concealment(agreed.rate_hz)
-            self._set_rate(agreed.rate_hz)
+            self.rate_hz, self._frame = agreed.rate_hz, agreed.rate_hz // FRAMES_A_SECOND
         if not agreed.receiving:  # what waits would be played after the hold
             self._left, self._noise = _NOTHING, None
             self._concealment.reset()
             self.jitter.clear()
 
-    def _set_rate(self, rate_hz: int) -> None:
-        self.rate_hz = rate_hz
-        self._frame = rate_hz // FRAMES_A_SECOND
-        self._stretch = rate_hz // CLOCK_HZ
+    def _new_buffer(self, agreed: Agreement, clock: Callable[[], float]) -> JitterBuffer:
+        return JitterBuffer(clock=clock, rate_hz=agreed.clock_hz, first_target_s=FIRST_TARGET_S)
 
     @property
     def received(self) -> int:
@@ -113,10 +116,14 @@ class RtpReceiver:
         return None
 
     def _new_stream(self, ssrc: int) -> Reception:
+        self._end_stream()
+        self.reception = Reception(ssrc, self._agreed.clock_hz)
+        return self.reception
+
+    def _end_stream(self) -> None:
         self._past_received = self.received
         self._past_duplicates, self._past_lost = self.duplicates, self.lost
-        self.reception = Reception(ssrc)
-        return self.reception
+        self.reception = None
 
     # ── a turn ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -174,7 +181,10 @@ class RtpReceiver:
 
     def _concealed(self, pulled: Pulled, past: Pcm) -> Pcm:
         """What stands in for sound that is late or lost."""
-        count = pulled.samples * self._stretch
+        count = pulled.samples * self.rate_hz // self._agreed.clock_hz
+        if self._agreed.codec == "OPUS":  # which knows better how its own sound goes on
+            opus = self._opus = self._opus or Opus16Decoder()
+            return opus.recover(pulled.payload[1:] if pulled.kind is PullKind.RECOVER else b"", count)
         if pulled.kind is PullKind.RECOVER and self.rate_hz == CLOCK_HZ:
             future = self._decoded(pulled.payload)
             if len(future) >= future_samples(self.rate_hz):
@@ -205,8 +215,11 @@ class RtpReceiver:
         if name == "G722":
             self._decoder = self._decoder or G722Decoder()
             return self._decoder.decode(payload[1:])
+        if name == "OPUS":
+            self._opus = self._opus or Opus16Decoder()
+            return self._opus.decode(payload[1:])
         if name is None:  # taken before the last agreement
-            return np.zeros((len(payload) - 1) * self._stretch, np.int16)
+            return np.zeros(self._frame, np.int16)
         return g711.decode(name, payload[1:])
 
 

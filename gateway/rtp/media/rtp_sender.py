@@ -19,9 +19,9 @@ from gateway.rtp.media.key_sender import KeySender
 from gateway.rtp.payloads.packet import CLOCK_HZ, write_rtp
 
 STEP: Final = CLOCK_HZ // 50
-"""Units of the RTP clock in a tick."""
+"""Units of the RTP clock of most codecs in a tick."""
 BYTES_A_MS: Final = 8
-"""Of each codec that we have."""
+"""Of each codec but Opus, whose packets are a tick long, however many bytes that is."""
 WAITING: Final = 5
 """Frames of the hall's that may wait (100 ms); more would mean that it sends faster than time passes."""
 LATE: Final = 2
@@ -64,7 +64,7 @@ class RtpSender:
 
     def timestamp(self, tick: int) -> int:
         """A tick's RTP timestamp, beyond 32 bits."""
-        return self._origin + tick * STEP
+        return self._origin + tick * self._agreed.clock_hz // 50
 
     def forget_hall(self) -> None:
         """Nobody answers, and what was answered before is not played late."""
@@ -111,7 +111,7 @@ class RtpSender:
             return
         if codes is not None:
             self.played += 1
-        key = self.keys.next(self.timestamp(tick), STEP)
+        key = self.keys.next(self.timestamp(tick), agreed.event_hz // 50)
         if key is not None and agreed.event is not None:
             self._codes.clear()
             self._write(agreed.event, key.timestamp, key.payload, key.marker)
@@ -120,7 +120,7 @@ class RtpSender:
         if codes is None:
             codes = self._silence()
         at = self.timestamp(tick)
-        if not self._codes and len(codes) == whole:
+        if agreed.codec == "OPUS" or (not self._codes and len(codes) == whole):
             self._write(agreed.sent_as, at, codes, self._marker)
             self._marker = False
             return

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import av
 
 from gateway.ipc.line_signature import signature
+from gateway.line.opus import OpusDecoder, OpusEncoder
 from tests.gateway.line.line_harness import TOKEN, Sound
 
 EVENT = 101
@@ -30,6 +31,14 @@ class Coder:
 
     def __init__(self, codec: str) -> None:
         self.codec = codec
+        self.step = 960 if codec == "OPUS" else 160
+        """units of the RTP clock in 20 ms"""
+        self.mapped = "opus/48000/2" if codec == "OPUS" else f"{codec}/8000"
+        if codec == "OPUS":
+            self.payload_type, self.rate_hz = 111, 16_000
+            self.encode = OpusEncoder(rate_hz=16_000).encode  # type: ignore[method-assign]
+            self.decode = OpusDecoder(16_000).decode  # type: ignore[method-assign]
+            return
         self.payload_type, name = {"PCMU": (0, "pcm_mulaw"), "PCMA": (8, "pcm_alaw"), "G722": (9, "g722")}[
             codec
         ]
@@ -189,7 +198,7 @@ class RawPhone:
         return (
             f"v=0\r\no=- 1 {self._cseq + 1} {at}\r\ns=-\r\nc={at}\r\nt=0 0\r\n"
             f"m=audio {self.rtp_port} RTP/AVP {kind}{f' {EVENT}' if keys else ''}\r\n"
-            f"a=rtpmap:{kind} {self.codec}/8000\r\n{event}a={direction}\r\n"
+            f"a=rtpmap:{kind} {self.coder.mapped}\r\n{event}a={direction}\r\n"
         )
 
     def send(
@@ -373,7 +382,7 @@ class RawPhone:
             start, sent = time.monotonic(), 0
             while True:
                 self.send_rtp(self.coder.encode(sound(sent)))
-                self.timestamp += 160
+                self.timestamp += self.coder.step
                 sent += 1
                 await asyncio.sleep(max(0.0, start + sent * 0.02 - time.monotonic()))
 

@@ -42,6 +42,70 @@ def test_a_wide_line_takes_g722_and_its_clock() -> None:
     assert dict(agreed.takes) == {9: "G722"}
 
 
+OPUS = "m=audio 4000 RTP/AVP 111 9 0 101 102\na=rtpmap:111 opus/48000/2\n"
+KEYS = "a=rtpmap:101 telephone-event/8000\na=rtpmap:102 telephone-event/48000\n"
+
+
+def test_opus_is_taken_where_it_comes_first_and_at_its_own_clock() -> None:
+    text, agreed = answered(OPUS + KEYS, ["OPUS", "G722", "PCMU", "PCMA"])
+    assert (agreed.codec, agreed.sent_as, agreed.rate_hz, agreed.clock_hz) == ("OPUS", 111, 16_000, 48_000)
+    assert "m=audio 30000 RTP/AVP 111 102\r\n" in text
+    assert "a=rtpmap:111 opus/48000/2\r\n" in text, "RFC 7587 §7: always two channels"
+    assert "a=fmtp:111 useinbandfec=1;maxplaybackrate=16000;sprop-maxcapturerate=16000\r\n" in text
+    assert "a=rtpmap:102 telephone-event/48000\r\n" in text, "RFC 4733 §2.1: keys at the sound's clock"
+    assert (agreed.event, agreed.event_hz) == (102, 48_000)
+    assert dict(agreed.takes) == {111: "OPUS"}, "G.722 beside it has another clock"
+    text, agreed = answered(OPUS + KEYS.partition("a=rtpmap:102")[0], ["OPUS", "PCMU"])
+    assert (agreed.event, agreed.event_hz) == (101, 8_000)
+    assert "a=rtpmap:101 telephone-event/8000\r\n" in text
+
+
+def test_keys_of_another_clock_than_the_codec_s_are_not_taken_where_there_are_better() -> None:
+    _, agreed = answered("m=audio 4000 RTP/AVP 0 102 101\n" + KEYS)
+    assert (agreed.event, agreed.event_hz) == (101, 8_000)
+
+
+@pytest.mark.parametrize(
+    ("line", "wishes"),
+    [
+        ("", (False, 40_000)),
+        ("a=fmtp:111 minptime=10;useinbandfec=1\n", (True, 40_000)),
+        ("a=fmtp:111 useinbandfec=1; maxaveragebitrate=20000\n", (True, 20_000)),
+        ("a=fmtp:111 maxaveragebitrate=510000;stereo=1;cbr=0;usedtx=1\n", (False, 40_000)),
+        ("a=fmtp:111 maxaveragebitrate=1\n", (False, 6_000)),
+        ("a=fmtp:111 maxaveragebitrate=-1;useinbandfec=;;=;x\n", (False, 40_000)),
+        ("a=fmtp:111 maxaveragebitrate=99999999999999999999\n", (False, 40_000)),
+        ("a=fmtp:0 useinbandfec=1\n", (False, 40_000)),
+    ],
+)
+def test_what_a_caller_wishes_of_opus(line: str, wishes: tuple[bool, int]) -> None:
+    _, agreed = answered(OPUS + line, ["OPUS"])
+    assert (agreed.opus.fec, agreed.opus.bitrate) == wishes
+
+
+@pytest.mark.parametrize("written", ["opus/8000", "opus/48000/1x", "opus/16000", "OPUSX/48000/2"])
+def test_what_is_called_opus_and_is_not_is_passed_over(written: str) -> None:
+    _, agreed = answered(OPUS.replace("opus/48000/2", written), ["OPUS", "PCMU"])
+    assert agreed.codec == ("OPUS" if written.startswith("opus/48000") else "PCMU")
+
+
+def test_our_own_offer_has_opus_on_a_type_of_its_own() -> None:
+    text = describer(["OPUS", "G722", "PCMU", "PCMA"]).offer()
+    assert "m=audio 30000 RTP/AVP 107 9 0 8 101\r\na=rtpmap:107 opus/48000/2\r\n" in text
+
+
+@pytest.mark.parametrize("line", ["a=rtpmap:111 opus/48000/2\r\n", "a=rtpmap:111 OPUS/48000/2\r\n"])
+def test_opus_passes_the_edge_with_what_it_says_of_itself(line: str) -> None:
+    said = (
+        SESSION + f"m=audio 4000 RTP/AVP 111 0\r\n{line}a=fmtp:111 useinbandfec=1\r\na=rtcp-fb:111 nack\r\n"
+    )
+    assert sdp.offered_codecs(said.encode()) == ("OPUS", "PCMU")
+    lean = sdp.lean(said.encode()).decode()
+    assert line in lean
+    assert "a=fmtp:111 useinbandfec=1\r\n" in lean
+    assert "nack" not in lean
+
+
 def test_a_codec_on_a_dynamic_type_is_sent_and_taken_on_it() -> None:
     text, agreed = answered("m=audio 4000 RTP/AVP 97\na=rtpmap:97 pcmu/8000\n")
     assert (agreed.sent_as, agreed.takes[97]) == (97, "PCMU")

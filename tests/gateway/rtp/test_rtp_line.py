@@ -25,7 +25,13 @@ SILENCE = bytes(320)
 
 @pytest.mark.parametrize(
     ("line", "codec", "rate_hz"),
-    [("n0", "PCMU", 8000), ("n0", "PCMA", 8000), ("w0", "G722", 16_000), ("w0", "PCMU", 16_000)],
+    [
+        ("n0", "PCMU", 8000),
+        ("n0", "PCMA", 8000),
+        ("w0", "G722", 16_000),
+        ("w0", "PCMU", 16_000),
+        ("w0", "OPUS", 16_000),
+    ],
 )
 async def test_sound_goes_both_ways_at_the_lines_rate(
     exchange: RtpExchange, line: str, codec: str, rate_hz: int
