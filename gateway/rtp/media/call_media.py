@@ -225,6 +225,6 @@ class CallMedia:
         return g711.encode(self.agreed.codec, bytes(pcm))
 
     def _silence(self) -> bytes:
-        if self.agreed.codec in ("G722", "OPUS"):
+        if self.agreed.codec == "G722" or self.agreed.codec == "OPUS":
             return self.encode(bytes(self._frame_bytes))
         return _SILENCE[self.agreed.codec]

@@ -186,7 +186,7 @@ class MediaPass:
             sound = sounds.get(slot)
             if sound is None or sound.call != media.number or len(sound.pcm) != size:
                 media.sender.take(None)
-            elif media.agreed.codec in ("G722", "OPUS"):
+            elif media.agreed.codec == "G722" or media.agreed.codec == "OPUS":
                 media.sender.take(media.encode(sound.pcm))
             else:
                 together.setdefault(media.agreed.codec, []).append((media, memoryview(sound.pcm)))
