@@ -91,7 +91,7 @@ class SrtpPhone(RawPhone):
         try:
             opened = self.opening.unprotect(data)
         except pylibsrtp.Error:
-            self.refused += 1
+            self.refused += bool(self.theirs)  # else the answer with the key is still on its way
             return
         super()._rtp_came(opened, source)
 
@@ -100,7 +100,7 @@ class SrtpPhone(RawPhone):
         try:
             opened = self.opening.unprotect_rtcp(data)
         except pylibsrtp.Error:
-            self.refused += 1
+            self.refused += bool(self.theirs)  # else the answer with the key is still on its way
             return
         super()._rtcp_came(opened, source)
 
