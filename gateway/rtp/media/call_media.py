@@ -88,7 +88,9 @@ class CallMedia:
         elif self.srtp is None:
             self.srtp = SrtpContext(agreed.srtp)
         else:
-            self.srtp.agree(agreed.srtp, self._arrival.now)
+            heard = self.receiver.reception
+            stream = None if heard is None else (heard.ssrc, heard.highest)
+            self.srtp.agree(agreed.srtp, self._arrival.now, stream)
         self.latch.describe(agreed.peer)
         self.receiver.agree(agreed)
         self.sender.agree(agreed)

@@ -15,7 +15,7 @@ from pylibsrtp import Error, Policy, Session
 
 from gateway.edge.grammar.sdes import CryptoLine
 from gateway.rtp.agreement import SrtpKeys
-from gateway.rtp.payloads.packet import HEADER_BYTES
+from gateway.rtp.payloads.packet import HEADER_BYTES, write_rtp
 
 _BINDING: Final[Any] = importlib.import_module("pylibsrtp._binding")
 """libsrtp as C has it; it has no types."""
@@ -23,6 +23,12 @@ OLD_KEY_S: Final = 5.0
 MOST_STREAMS: Final = 128
 """Of one key: libsrtp remembers of each what came, so that nothing comes twice, and a peer may begin as many
 as it likes."""
+STRIDE: Final = 1 << 14
+"""Numbers from one packet to the next that a receiver follows without doubt."""
+LATEST: Final = 256
+"""Numbers by which a packet may come late under a new key."""
+MOST_ROUNDS: Final = 16
+"""Of 65,536 packets, 5.8 hours of them: what is awaited under a new key costs four packets for each."""
 _PROFILES: Final = {
     "AES_CM_128_HMAC_SHA1_80": Policy.SRTP_PROFILE_AES128_CM_SHA1_80,
     "AES_CM_128_HMAC_SHA1_32": Policy.SRTP_PROFILE_AES128_CM_SHA1_32,
@@ -84,10 +90,24 @@ class Opening:
         return opened
 
 
+def _with_rollover(theirs: CryptoLine, ssrc: int, index: int) -> Opening:
+    """One that awaits a stream near that extended number, beyond 16 bits.
+
+    The library's wrapper cannot set the rollover counter, but a receiver's counter follows what it opens: it
+    is shown packets of that key, each a quarter of a round farther (RFC 3711 §3.3.1).
+    """
+    opening = Opening(theirs)
+    sealing = Session(_policy(theirs, Policy.SSRC_ANY_OUTBOUND))
+    until = index - LATEST
+    for at in range(until % STRIDE, until + 1, STRIDE):
+        opening.open(sealing.protect(write_rtp(0, at, 0, ssrc, b"\0")), reports=False)
+    return opening
+
+
 class SrtpContext:
     """One call's, while it is encrypted."""
 
-    __slots__ = ("_before", "_before_until", "_opening", "_ours", "_sealing", "refused")
+    __slots__ = ("_before", "_before_until", "_farther", "_opening", "_ours", "_sealing", "refused")
 
     def __init__(self, keys: SrtpKeys) -> None:
         self.refused = 0
@@ -98,20 +118,29 @@ class SrtpContext:
         self._before: Opening | None = None
         """of the key that the other side had before"""
         self._before_until = 0.0
+        self._farther: Opening | None = None
+        """the newest key's too, for a stream that goes on counting its rounds, as not all do under another
+        key; the first packet tells"""
 
     @property
     def suite(self) -> str:
         """What is agreed on."""
         return self._ours.suite
 
-    def agree(self, keys: SrtpKeys, now: float) -> None:
-        """The keys that hold from now on. One that stays goes on as it was: numbers used and packets seen."""
+    def agree(self, keys: SrtpKeys, now: float, stream: tuple[int, int] | None = None) -> None:
+        """The keys that hold from now on. One that stays goes on as it was: numbers used and packets seen.
+
+        `stream`: what comes now, its SSRC and highest extended number.
+        """
         if _other(keys.ours, self._ours):
             self._sealing = Session(_policy(keys.ours, Policy.SSRC_ANY_OUTBOUND))
         self._ours = keys.ours
         if _other(keys.theirs, self._opening.crypto):
             self._before, self._before_until = self._opening, now + OLD_KEY_S
             self._opening = Opening(keys.theirs)
+            self._farther = None
+            if stream is not None and 0 < stream[1] >> 16 <= MOST_ROUNDS:
+                self._farther = _with_rollover(keys.theirs, *stream)
 
     def seal(self, packet: bytes) -> bytes | None:
         """An RTP packet for the wire; None where libsrtp will not, which ends nobody's turn."""
@@ -137,6 +166,11 @@ class SrtpContext:
 
     def _open(self, data: bytes, at: float, *, reports: bool) -> bytes | None:
         opened = self._opening.open(data, reports=reports)
+        if self._farther is not None and not reports:
+            if opened is None and (opened := self._farther.open(data, reports=False)) is not None:
+                self._opening = self._farther
+            if opened is not None:
+                self._farther = None
         if opened is None and self._before is not None:
             if at < self._before_until:
                 opened = self._before.open(data, reports=reports)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
 
 from gateway.edge.grammar import sdp
+from gateway.edge.grammar.sdes import SUITES, CryptoLine, SrtpRule, crypto_lines
 from gateway.rtp.agreement import Agreement, CodecName, Describer, NoAgreement
 
 NARROW: list[CodecName] = ["PCMU", "PCMA"]
@@ -279,3 +281,85 @@ def test_what_the_edge_makes_of_an_offer_is_enough() -> None:
 def test_an_agreement_names_the_same_thing_for_everyone() -> None:
     fields: dict[str, Any] = {name: getattr(answered(AUDIO)[1], name) for name in Agreement.__slots__}
     assert Agreement(**fields) == answered(AUDIO)[1]
+
+
+CRYPTO = "a=crypto:{} {} inline:" + base64.b64encode(bytes(30)).decode() + "\n"
+USUAL = "AES_CM_128_HMAC_SHA1_80"
+SAVP = "m=audio 4000 RTP/SAVP 0\n" + CRYPTO.format(2, USUAL)
+
+
+def securing(rule: SrtpRule) -> Describer:
+    return Describer("127.0.0.1", 30_000, NARROW, 42, rule)
+
+
+def said(text: str) -> list[CryptoLine]:
+    return crypto_lines(text.split("\r\n"))
+
+
+def asked(media: str) -> str:
+    return SESSION + media.replace("\n", "\r\n")
+
+
+def test_of_keys_one_is_answered_under_the_callers_number() -> None:
+    text, agreed = securing("optional").answer(asked(SAVP + CRYPTO.format(3, USUAL)))
+    assert agreed.srtp is not None
+    assert said(text) == [agreed.srtp.ours]
+    assert (agreed.srtp.ours.tag, agreed.srtp.theirs.tag) == (2, 2)
+    assert "m=audio 30000 RTP/SAVP 0\r\n" in text
+    assert str(bytes(30)) not in repr(agreed)
+
+
+def test_our_key_stays_while_the_suite_does_and_no_longer() -> None:
+    mine = securing("optional")
+    keys = []
+    for tag, suite in ((1, USUAL), (2, USUAL), (2, "AES_CM_128_HMAC_SHA1_32"), (1, USUAL)):
+        _, agreed = mine.answer(asked("m=audio 4000 RTP/SAVP 0\n" + CRYPTO.format(tag, suite)))
+        assert agreed.srtp is not None
+        assert (agreed.srtp.ours.tag, agreed.srtp.ours.suite) == (tag, suite)
+        keys.append(agreed.srtp.ours.key)
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3, "a key that was used once is not used again, nor under another suite"
+
+
+def test_what_was_agreed_is_offered_again() -> None:
+    mine = securing("required")
+    text, agreed = mine.answer(asked(SAVP))
+    assert said(mine.offer()) == said(mine.again()) == said(text)
+    again = mine.answered(asked(SAVP))
+    assert again.srtp == agreed.srtp
+    with pytest.raises(NoAgreement, match="none of those that were offered"):
+        mine.answered(asked(SAVP.replace("crypto:2", "crypto:3")))
+    with pytest.raises(NoAgreement, match="no audio section of SRTP"):
+        mine.answered(asked(AUDIO))
+
+
+def test_an_offer_in_the_clear_is_taken_where_it_may_be() -> None:
+    mine = securing("optional")
+    offer = mine.offer()
+    assert [one.suite for one in said(offer)] == list(SUITES)
+    assert len({one.key for one in said(offer)}) == len(SUITES)
+    assert "m=audio 30000 RTP/AVP " in offer
+    assert mine.answered(asked(AUDIO)).srtp is None
+    with pytest.raises(NoAgreement, match="which was not offered"):
+        mine.answered(asked(SAVP.replace("crypto:2", "crypto:4")))
+    taken = mine.answered(asked(SAVP.replace("SAVP", "AVP").replace("crypto:2", "crypto:4")))
+    assert taken.srtp is not None
+    assert taken.srtp.ours.key == said(offer)[3].key
+    _, clear = mine.answer(asked(AUDIO))
+    assert clear.srtp is None
+    assert said(mine.again()) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "media"),
+    [
+        ("off", SAVP),
+        ("required", AUDIO),
+        ("optional", "m=audio 4000 RTP/SAVP 0\n"),
+        ("required", AUDIO + CRYPTO.format(1, "F8_128_HMAC_SHA1_80")),
+        ("optional", SAVP.replace("RTP/SAVP", "UDP/TLS/RTP/SAVPF")),
+    ],
+)
+def test_where_the_rule_leaves_nothing_that_is_said(rule: SrtpRule, media: str) -> None:
+    with pytest.raises(NoAgreement, match="no audio section of"):
+        securing(rule).answer(asked(media))

@@ -35,9 +35,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def hear_each_other(exchange: RtpExchange, phone: SrtpPhone, number: int) -> None:
     exchange.hall.sounds[number] = tone(600, rate_hz=8000)
     phone.talk(tone(440, rate_hz=8000))
-    assert is_tone(await phone.hears(0.4, HANGS_S), 600, 8000)
-    await exchange.hall.hears_bytes(number, 3200, HANGS_S)
-    assert is_tone(await exchange.hall.hears_bytes(number, 6400, HANGS_S), 440, 8000)
+    assert is_tone(await phone.hears(0.2, HANGS_S), 600, 8000)
+    await exchange.hall.hears_bytes(number, 1600, HANGS_S)
+    assert is_tone(await exchange.hall.hears_bytes(number, 3200, HANGS_S), 440, 8000)
 
 
 def media_of(exchange: RtpExchange) -> CallMedia:
@@ -54,8 +54,9 @@ async def up(exchange: RtpExchange, phone: SrtpPhone) -> int:
     return started.call
 
 
-@pytest.mark.parametrize("rule", ["optional", "required"])
-@pytest.mark.parametrize("proto", ["RTP/SAVP", "RTP/SAVPF", "RTP/AVP"])
+@pytest.mark.parametrize(
+    ("proto", "rule"), [("RTP/SAVP", "required"), ("RTP/SAVPF", "optional"), ("RTP/AVP", "optional")]
+)
 async def test_both_hear_each_other_and_nothing_goes_in_the_clear(
     exchange: RtpExchange, proto: str, rule: str
 ) -> None:
@@ -66,7 +67,10 @@ async def test_both_hear_each_other_and_nothing_goes_in_the_clear(
     assert not [one for one in phone.raw if len(one) != 12 + 160 + 10], "header, sound, tag"
 
 
-@pytest.mark.parametrize("suite", PROFILES)
+@pytest.mark.parametrize(
+    "suite",
+    [suite if "256" in suite else pytest.param(suite, marks=pytest.mark.prove) for suite in PROFILES],
+)
 async def test_each_suite_is_spoken(exchange: RtpExchange, suite: str) -> None:
     phone = SrtpPhone(suite=suite)
     await up(exchange, phone)
@@ -153,11 +157,12 @@ async def test_a_changed_packet_is_not_heard_and_a_replayed_one_neither(exchange
         whole = bytearray(phone.sealed[-1])
         whole[at] ^= 1
         phone.send_raw(bytes(whole))
-    for again in phone.sealed[-30:]:
-        phone.send_raw(again)
+    again = phone.sealed[-20:]
+    for one in again:
+        phone.send_raw(one)
     await exchange.hall.hears_ticks(number, 10)
     assert media.receiver.received == before + 4
-    assert media.srtp.refused == refused + 34
+    assert media.srtp.refused == refused + 4 + len(again)
     assert media.receiver.duplicates == 0
 
 
@@ -185,7 +190,7 @@ async def test_who_cannot_authenticate_moves_no_sound(exchange: RtpExchange) -> 
     eve.media = phone.media
     await exchange.hall.hears_ticks(number, 60)  # whom nothing is heard of may be replaced
     for n in range(10):
-        eve.send_packet(phone.sealed[-20 + n])
+        eve.send_packet(phone.sealed[-15 + n])
         eve.send_rtp(bytes(160))
     await exchange.hall.hears_ticks(number, 10)
     assert media.latch.to == there
@@ -218,7 +223,7 @@ async def test_a_change_of_keys_loses_nothing_either_way(exchange: RtpExchange, 
     number = await up(exchange, phone)
     media = media_of(exchange)
     assert media.srtp is not None
-    for _ in range(3):
+    for _ in range(2):
         ours = phone.theirs
         phone.rekey(suite)
         phone.send("INVITE", phone.offer())
@@ -308,6 +313,9 @@ async def test_reports_are_sealed_and_those_of_the_caller_are_believed(
     await exchange.hall.hears_ticks(started.call, 5)
     assert media.rtcp.reports == 1
     assert media.rtcp.told is not None
+    quality = media.quality("c", last=True)
+    assert quality is not None
+    assert quality.far is not None
     media.report(0, bye=True)
     if mux:
         phone._rtp_came = phone._rtcp_came  # type: ignore[method-assign]

@@ -18,9 +18,10 @@ from gateway.ipc.line_messages import (
     ReferCall,
     RingCall,
 )
-from tests.gateway.line.line_harness import tone
+from tests.gateway.line.line_harness import is_tone, tone
 from tests.gateway.line.rawphone import RawPhone
 from tests.gateway.rtp.rtp_exchange import RtpExchange
+from tests.gateway.rtp.srtp_phone import SrtpPhone
 
 HOUSE_TIME = True
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -94,6 +95,30 @@ async def test_who_cannot_refresh_is_refreshed(exchange: RtpExchange) -> None:
     phone.answer(await phone.request("INVITE", 100.0), "481 Call/Transaction Does Not Exist")
     left = await exchange.hall.hears(CallLeft, phone.call_id)
     assert left.how == "failed: the caller did not refresh its session"
+
+
+async def test_our_refresh_keeps_our_key_and_takes_another_one_of_the_callers(exchange: RtpExchange) -> None:
+    phone = await exchange.plugged(SrtpPhone(rule="optional"))
+    phone.invite(phone.signed() + "Session-Expires: 180\r\n")
+    started = await exchange.hall.hears(CallStarted, phone.call_id)
+    await exchange.hall.ask(AnswerCall(phone.call_id))
+    await phone.final()
+    phone.acknowledge()
+    exchange.hall.sounds[started.call] = tone(600, rate_hz=8000)
+    phone.talk(tone(440, rate_hz=8000))
+    for _ in range(2):
+        ours, again = phone.theirs, await phone.request("INVITE", 100.0)
+        phone.rekey()
+        phone.answer(again, body=phone.offer())
+        await phone.request("ACK")
+        phone.learn(again.body)  # and seals with its new key from now on
+        assert phone.theirs == ours
+        await phone.hears_loud()
+        await exchange.hall.hears_bytes(started.call, 6400)
+        assert is_tone(await exchange.hall.hears_bytes(started.call, 3200), 440, 8000)
+    (media,) = exchange.rtp_lines["n0"]._pass.calls.values()
+    assert media.srtp is not None
+    assert (media.srtp.refused, phone.refused) == (0, 0)
 
 
 @pytest.mark.parametrize("method", ["INVITE", "UPDATE"])

@@ -94,6 +94,29 @@ def test_numbers_go_round_more_than_once() -> None:
     assert they.refused == 0
 
 
+@pytest.mark.parametrize("anew", [False, True])
+def test_whoever_changes_its_key_may_count_rounds_on_or_anew(anew: bool) -> None:
+    """RFC 3711 has one counter a stream; many begin again at 0 with another key."""
+    we, they = pair()
+    last = 0
+    for n in range(60_000, 65_536 * 3 + 500, 1000):
+        assert they.open(we.seal(packet(n)) or b"", 0.0) is not None
+        last = n
+    new = CryptoLine.fresh(1, "AES_CM_128_HMAC_SHA1_80")
+    they.agree(SrtpKeys(they._ours, new), 0.0, (7, last))
+    ahead = SrtpContext(SrtpKeys(new, they._ours))
+    if not anew:
+        for n in range(last % 1000, last, 1000):
+            ahead.seal(packet(n))
+    assert they.open(we.seal(packet(last + 3)) or b"", 1.0) == packet(last + 3), "with the key before"
+    for n in range(last + 1, last + 50):
+        sealed = ahead.seal(packet(n))
+        assert sealed is not None
+        assert they.open(sealed, 1.0) == packet(n)
+        assert they.open(sealed, 1.0) is None
+    assert they.refused == 49
+
+
 def test_of_a_key_that_was_changed_packets_are_opened_for_a_while() -> None:
     we, they = pair()
     late, later = we.seal(packet(1)), we.seal(packet(2))
