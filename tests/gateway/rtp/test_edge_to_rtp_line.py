@@ -199,7 +199,7 @@ BEFORE = {
     "video that is off": ("m=video 0 RTP/AVP 96 97\r\n", ["m=video 0 RTP/AVP 96"]),
     "audio that is off": ("m=audio 0 RTP/AVP 0\r\n", ["m=audio 0 RTP/AVP 0"]),
     "audio in codecs of nobody": (
-        "m=audio 40020 RTP/AVP 96\r\na=rtpmap:96 opus/48000/2\r\n", ["m=audio 0 RTP/AVP 96"],
+        "m=audio 40020 RTP/AVP 96\r\na=rtpmap:96 iLBC/8000\r\n", ["m=audio 0 RTP/AVP 96"],
     ),
     "audio in SRTP": (
         "m=audio 40020 RTP/SAVP 0\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:"

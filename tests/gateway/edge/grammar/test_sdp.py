@@ -25,8 +25,12 @@ def offer(media: str, *lines: str) -> bytes:
         (offer("audio 4000 RTP/AVP 9 0 101"), ("G722", "PCMU")),
         (offer("audio 4000/2 RTP/AVPF 8"), ("PCMA",)),
         (offer("audio 4000 RTP/AVP 96 0", "a=rtpmap:96 g722/8000/1"), ("G722", "PCMU")),
-        (offer("audio 4000 RTP/AVP 96 97", "a=rtpmap:96 opus/48000/2", "a=rtpmap:97 PCMA/8000"), ("PCMA",)),
-        (offer("audio 4000 RTP/AVP 96", "a=rtpmap:96 opus/48000/2"), ()),
+        (
+            offer("audio 4000 RTP/AVP 96 97", "a=rtpmap:96 opus/48000/2", "a=rtpmap:97 PCMA/8000"),
+            ("OPUS", "PCMA"),
+        ),
+        (offer("audio 4000 RTP/AVP 96", "a=rtpmap:96 opus/48000/2"), ("OPUS",)),
+        (offer("audio 4000 RTP/AVP 96 0", "a=rtpmap:96 opus/8000"), ("PCMU",)),
         (offer("video 4000 RTP/AVP 0"), ()),
         (offer("video 4000 RTP/AVP 31", "m=audio 4002 RTP/AVP 0"), ("PCMU",)),
         (offer("audio 0 RTP/AVP 0"), ()),
@@ -38,7 +42,7 @@ def offer(media: str, *lines: str) -> bytes:
         (offer("audio 4000 RTP/SAVP 0"), ()),
         (offer("audio 0 RTP/AVP 0", "m=audio 4000 RTP/AVP 8"), ("PCMA",)),
         (offer("audio 4000 RTP/SAVP 0", "m=audio 4000 RTP/AVP 8"), ("PCMA",)),
-        (offer("audio 4000 RTP/AVP 96", "a=rtpmap:96 opus/48000/2", "m=audio 4002 RTP/AVP 9"), ("G722",)),
+        (offer("audio 4000 RTP/AVP 96", "a=rtpmap:96 opus/48000/2", "m=audio 4002 RTP/AVP 9"), ("OPUS",)),
         (offer("video 4000 RTP/AVP 96", "a=rtpmap:96 PCMU/8000", "m=audio 4002 RTP/AVP 96 8"), ("PCMA",)),
         (offer("audio 4000 RTP/AVP 0", *["m=video 0 RTP/AVP 96"] * 16), ()),
         (b"\xff\xfe", ()),
@@ -119,7 +123,8 @@ def test_a_line_gets_what_it_can_use_of_an_offer() -> None:
     )  # fmt: skip
     body = body.replace(b"t=0 0\r\n", b"i=me\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n")
     assert lean(body) == offer(
-        "video 0 RTP/AVP 96", "m=audio 5000 RTP/AVP 9 0 101 13", "c=IN IP4 192.0.2.3", "a=rtpmap:9 G722/8000",
+        "video 0 RTP/AVP 96", "m=audio 5000 RTP/AVP 111 9 0 101 13", "c=IN IP4 192.0.2.3",
+        "a=rtpmap:111 opus/48000/2", "a=fmtp:111 useinbandfec=1", "a=rtpmap:9 G722/8000",
         "a=rtpmap:101 telephone-event/8000", "a=fmtp:101 0-16", "a=ptime:20", "a=sendonly", "a=rtcp:5001",
         "a=rtcp-mux", "m=audio 0 RTP/SAVP 0",
     )  # fmt: skip
