@@ -1,7 +1,6 @@
 """Keys for SRTP in a session description: `a=crypto` (RFC 4568), read and written.
 
-A key is a secret that whoever reads a description has. So nothing here shows one: not a repr, not an error;
-who shows descriptions to people shows `hidden` ones.
+A key is a secret that whoever reads a description has. So nothing here shows one: not a repr, not an error.
 """
 
 from __future__ import annotations
@@ -39,7 +38,6 @@ _INLINE: Final = re.compile(
 )
 _HINT: Final = re.compile(r"WSH=[0-9]{1,9}|-.*", re.IGNORECASE)
 """Session parameters that bind nobody: a window's size, and what is marked as optional (§6.3.7, §6.3.8)."""
-_KEY: Final = re.compile(r"(inline:)[^\s|;]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +93,3 @@ def crypto_lines(lines: Iterable[str]) -> list[CryptoLine]:
         if (one := CryptoLine.read(line)) is not None:
             found.setdefault(one.tag, one)
     return list(found.values())
-
-
-def hidden(text: str) -> str:
-    """A message or a description as people may see it: without its keys."""
-    return _KEY.sub(r"\1(hidden)", text)

@@ -59,7 +59,10 @@ class Admission:
         dialog_id = (served.request.call_id, from_tag(served.request))
         self._underway.add(dialog_id)
         try:
-            if web is not None and web.wants(served.request) and not self._board.draining:
+            policy = self._board.config.srtp
+            if barred := policy.barred(policy.rule(user), served.flow):
+                self._board.refuse(served, 488, barred)
+            elif web is not None and web.wants(served.request) and not self._board.draining:
                 await web.answer(served, source, user)
             else:
                 await self._admit(served, source, user, named=named)
@@ -77,8 +80,6 @@ class Admission:
         codecs = sdp.offered_codecs(body, families, rule)
         if board.draining:
             board.refuse(served, 503, "going down", DRAIN_RETRY_S)
-        elif barred := policy.barred(wanted, served.flow):
-            board.refuse(served, 488, barred)
         elif not codecs:
             board.refuse(served, 488, sdp.why_none(body, families, rule))
         elif len(sdp.lean(body, families, rule)) > MAX_TO_LINE - 1000:

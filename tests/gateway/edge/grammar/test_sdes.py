@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.edge.grammar.sdes import MAX_CRYPTO, SUITES, CryptoLine, SrtpRule, crypto_lines, hidden
+from gateway.edge.grammar.sdes import MAX_CRYPTO, SUITES, CryptoLine, SrtpRule, crypto_lines
 from gateway.edge.grammar.sdp import at_address, lean, offered_codecs, why_none, without_keys
 from tests.gateway.edge.grammar.test_sdp import offer
 
@@ -96,9 +96,6 @@ def test_a_key_is_shown_to_nobody() -> None:
     written = base64.b64encode(mine.key).decode()
     assert written not in repr(mine)
     assert repr(mine.key) not in repr(mine)
-    shown = hidden(f"v=0\r\n{mine}|2^20|1:4\r\n{mine};inline:{written}\r\n")
-    assert written not in shown
-    assert shown.count("inline:(hidden)") == 3
 
 
 AVP, SAVP, DTLS = "audio 4000 RTP/AVP 0", "audio 4000 RTP/SAVP 0", "audio 4000 UDP/TLS/RTP/SAVPF 0"

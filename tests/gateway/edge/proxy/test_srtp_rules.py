@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-
 import pytest
 
 from gateway.edge.doors.srtp_policy import SrtpPolicy
@@ -11,13 +9,13 @@ from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar.sdes import CryptoLine, SrtpRule
 from gateway.ipc.line_signature import signature
 from tests.gateway.edge.conftest import Exchange
-from tests.gateway.edge.peers import ANSWER, BOOT, OFFER
+from tests.gateway.edge.peers import ANSWER, BOOT, OFFER, WEB_OFFER
 
 SUITE = "AES_CM_128_HMAC_SHA1_80"
 
 
 def crypto() -> str:
-    return f"{CryptoLine.fresh(1, SUITE)}\r\n"
+    return f"{CryptoLine(1, SUITE, bytes(range(30)))}\r\n"
 
 
 def savp(offer: str = OFFER) -> str:
@@ -30,6 +28,7 @@ def savp(offer: str = OFFER) -> str:
         ("required", True, OFFER, 488, "the sound must be encrypted here; RTP/SAVP with a=crypto, please"),
         ("required", False, savp(), 488, "the sound must be encrypted here, and its keys come over TLS only"),
         ("required", False, "", 488, "the sound must be encrypted here, and its keys come over TLS only"),
+        ("required", False, WEB_OFFER, 488, "the sound must be encrypted here, and its keys come over TLS"),
         (
             "optional",
             False,
@@ -124,7 +123,7 @@ async def test_a_call_that_moved_to_the_clear_hears_no_keys(bare: Exchange) -> N
     assert "crypto" not in ours.body
     caller.reply(ours, 200, body=OFFER + crypto())
     assert "crypto" not in (await line.next(200, "INVITE")).body
-    caller.send("INVITE", OFFER + crypto() + secrets.token_hex(2))
+    caller.send("INVITE", OFFER + crypto())
     assert "crypto" not in (await line.invited()).body
     line.reply(line.invite, 200, body=ANSWER + crypto())
     assert "crypto" not in (await caller.next(200)).body
