@@ -70,6 +70,11 @@ def dialplan_dir(settings: Settings) -> Path:
     return own if own.is_dir() else Path(__file__).resolve().parents[2] / "dialplans"
 
 
+def trunks_path(settings: Settings) -> Path:
+    """The file of trunks; it need not be there."""
+    return settings.data_dir / "trunks.toml"
+
+
 def log_path(settings: Settings) -> Path:
     """Where the log goes while the gateway runs on a terminal."""
     return settings.data_dir / "voicegate.log"

@@ -17,8 +17,9 @@ from gateway.dialplan import toml_lines
 from gateway.dialplan.conversation_checks import check_conversation, check_facts
 from gateway.dialplan.disclosed_paths import Undisclosed, first_undisclosed, principal_lines
 from gateway.dialplan.disclosure import WORDINGS, spoken_language
-from gateway.dialplan.plan_file import Loaded, PlanFile, unknown
+from gateway.dialplan.plan_file import Loaded
 from gateway.dialplan.plan_languages import unspeakable_text
+from gateway.dialplan.plan_text import PlanFile, unknown
 from gateway.dialplan.played_checks import check_played
 from gateway.dialplan.routes import (
     ROUTE,
@@ -28,6 +29,7 @@ from gateway.dialplan.routes import (
     weekdays_of,
     zone_of,
 )
+from gateway.dialplan.target_address import target_address
 from gateway.dialplan.verbs import (
     CLOCK_FACTS,
     NAME,
@@ -45,7 +47,6 @@ from gateway.dialplan.verbs import (
 )
 from gateway.errors import DialplanError
 
-TARGET: Final = re.compile(r"sips?:[^\s<>\"@]+(@[^\s<>\"@]+)?|tel:\+?[0-9().-]+")
 FILLED_BY_LOADER: Final = ("file", "line")
 
 
@@ -110,8 +111,10 @@ def _targets(table: Mapping[str, Any], source: PlanFile) -> dict[str, str]:
     for name, uri in targets.items():
         if re.fullmatch(NAME, name) is None:
             source.fail(("targets", name), f"{name!r} is not a name; use lower-case letters, digits, - and _")
-        if not isinstance(uri, str) or TARGET.fullmatch(uri) is None:
-            source.fail(("targets", name), f'{uri!r} is not a SIP URI; write for example "sip:100@10.0.0.5"')
+        try:
+            target_address(uri if isinstance(uri, str) else repr(uri))
+        except ValueError as error:
+            source.fail(("targets", name), str(error))
     return targets
 
 

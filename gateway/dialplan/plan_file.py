@@ -1,37 +1,13 @@
-"""A dialplan's file and where in it a mistake stands."""
+"""A route as it was read, and where: what is wrong with it is said with file and line."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
 from gateway.dialplan import toml_lines
+from gateway.dialplan.plan_text import PlanFile
 from gateway.dialplan.routes import Route
-from gateway.errors import DialplanError
-
-
-@dataclass(frozen=True, slots=True)
-class PlanFile:
-    """One file: its name and the lines on which its keys stand."""
-
-    file: str
-    lines: dict[toml_lines.Path, int]
-    rows: tuple[str, ...]
-    """its text"""
-
-    def fail(self, path: toml_lines.Path, message: str) -> NoReturn:
-        """Raises `DialplanError` about the key at `path`."""
-        raise DialplanError(f"{self.file}:{self.line(path)}: {message}")
-
-    def inline(self, path: toml_lines.Path) -> bool:
-        """Whether the table at `path` is written within a line, in braces."""
-        return "{" in self.rows[self.line(path) - 1].partition("#")[0]
-
-    def line(self, path: toml_lines.Path) -> int:
-        """The line of `path`, or of the nearest key around it."""
-        return toml_lines.line_of(self.lines, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +21,3 @@ class Loaded:
     def fail(self, path: toml_lines.Path, message: str) -> NoReturn:
         """Raises `DialplanError` about the key at `path` within this route."""
         self.source.fail((*self.path, *path), f"route {self.route.name!r}: {message}")
-
-
-def unknown(name: str, known: Iterable[str], *, what: str = "key") -> str:
-    """Says that nothing has this name, and which name was perhaps meant."""
-    known = tuple(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    if near:
-        return f"unknown {what} {name!r}; did you mean {near[0]!r}?"
-    return f"unknown {what} {name!r}" + (f"; known are {', '.join(known)}" if known else "; remove it")

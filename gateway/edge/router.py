@@ -86,6 +86,9 @@ class Router(Protocol):
     async def web_pressed(self, call_id: str, digit: str) -> None:
         """The caller of such a call pressed a key, by INFO."""
 
+    def target_of(self, call_id: str, target: str) -> str | Refuse:
+        """Where a target of the dialplan is that a running call may be handed to: the text of `[targets]`."""
+
     def refused(self, call: RefusedInvite) -> None:
         """A caller hears that its call is not taken; told once for each call."""
 

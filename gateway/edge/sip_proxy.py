@@ -8,7 +8,7 @@ Here the parts meet: `callers` and `lineside` take what comes, `switchboard` hol
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,9 @@ from gateway.edge.proxy.switchboard import LOOPBACK, Switchboard
 from gateway.edge.registrar.contacts import Expiry
 from gateway.edge.registrar.registrar import BindingShelf, SipRegistrar
 from gateway.edge.router import Router
+from gateway.edge.trunks.trunk import Trunk
+from gateway.edge.trunks.trunk_desk import TrunkDesk
+from gateway.edge.trunks.trunk_ways import TrunkWay
 from gateway.errors import VoicegateError
 
 log = structlog.get_logger("edge")
@@ -45,13 +48,14 @@ class Edge:
         router: Router,
         spawn: Callable[[Any], None],
         shelf: BindingShelf | None = None,
+        trunks: Sequence[Trunk] = (),
     ) -> None:
         """`shelf` keeps where telephones are; it is needed where they may register (`config.phones`).
 
         Raises `ValueError` when a network in the config is none, or the shelf is missing.
         """
         self.config = config
-        self._doors = Doors(config)
+        self._doors = Doors(config, lambda host: self.trunks.of(host) is not None)
         self.registrar: SipRegistrar | None = None
         """None: nobody may register."""
         if config.phones is not None:
@@ -67,10 +71,17 @@ class Edge:
             from_line=self._from_line,
             source=self._doors.source,
             lost=self._connection_lost,
+            trunk_of=lambda host: self.trunks.of(host),
         )
         forwarding = Forwarding(self._board)
-        self._callers = CallersSide(self._board, self._doors, forwarding, self.registrar)
-        self._lines = LinesSide(self._board, forwarding)
+        self.trunks = TrunkDesk(trunks, self._board, self._way_out)
+        left = self.trunks.calls
+        self._callers = CallersSide(self._board, self._doors, forwarding, self.registrar, left.of)
+        self._lines = LinesSide(self._board, forwarding, left)
+
+    async def _way_out(self, way: TrunkWay) -> Flow:
+        """Raises `NoFlow`."""
+        return await self._board.ports.connect(way.transport, way.host, way.port, way.name)
 
     def _udp_flow(self, host: str, port: int) -> Flow:
         return self._board.ports.udp.flow(host, port)
@@ -131,12 +142,18 @@ class Edge:
     def line_up(self, info: LineInfo) -> None:
         known = self._board.lines.named(info.name)
         if known is not None and known.info.sip_port != info.sip_port:
-            self._board.line_died(info.name)  # it is another process now, and nobody said so
+            self._line_died(info.name, known.info.sip_port)  # another process now, and nobody said so
         self._board.lines.up(info)
 
     def line_down(self, name: str) -> None:
         """Its callers get a BYE, its unanswered INVITEs a 503."""
+        known = self._board.lines.named(name)
+        if known is not None:
+            self._line_died(name, known.info.sip_port)
+
+    def _line_died(self, name: str, port: int) -> None:
         self._board.line_died(name)
+        self.trunks.calls.line_died(port)
 
     async def web_socket(
         self,

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from consent.grants.grant import GrantVerifier
 from consent.grants.revocation_desk import RevocationDesk
 from consent.service.front_office import FrontOffice
-from gateway.config.paths import recordings_dir, redis_url_for, route_key_path
+from gateway.config.paths import recordings_dir, redis_url_for, route_key_path, trunks_path
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.edge.doors.edge_config import EdgeConfig
@@ -30,6 +30,7 @@ from gateway.edge.grammar.token import route_key
 from gateway.edge.proxy.lines import LineInfo
 from gateway.edge.router import Accept, IncomingCall, Refuse, RefusedInvite, WebAnswer
 from gateway.edge.sip_proxy import Edge
+from gateway.edge.trunks.trunk_file import read_trunks
 from gateway.errors import CallRefused, HallRefused, RpcError
 from gateway.front.binding_shelf import KeptBindings
 from gateway.front.certificate_watch import CertificateWatch
@@ -177,6 +178,7 @@ class Front:
             self,
             self._spawn,
             self._bindings,
+            read_trunks(trunks_path(conf)),
         )
         self._probes = HouseProbes(
             conf.halls,
@@ -212,6 +214,7 @@ class Front:
             self._tasks.lasting(partial(halls.keep, f"hall{k}"), "front.hall")
             self._tasks.lasting(partial(self.hall_news.keep, f"hall{k}"), "front.hall_news")
         self._tasks.lasting(halls.look_after, "front.halls")
+        self._tasks.lasting(self.edge.trunks.look_after, "front.trunks")
         self._tasks.lasting(self.refusals.run, "front.refusals")
         self._tasks.lasting(self._bindings.run, "front.bindings")
         self._tasks.lasting(self._reap, "front.reap")
@@ -327,6 +330,11 @@ class Front:
     async def web_pressed(self, call_id: str, digit: str) -> None:
         """A key by INFO, in such a call."""
         await self.web.press(call_id, digit)
+
+    def target_of(self, call_id: str, target: str) -> str | Refuse:
+        """Where a running call may be handed to, by its dialplan."""
+        where = self.routing.target_of(call_id, target)
+        return Refuse(403, f"the call's dialplan names no target {target}") if where is None else where
 
     def refused(self, call: RefusedInvite) -> None:
         """A telephone was told that its call is not taken."""

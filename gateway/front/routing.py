@@ -22,6 +22,7 @@ from consent.grants.grant import GrantVerifier, VoiceGrant
 from consent.grants.scope import STOCK, Scope
 from consent.service.front_office import FrontOffice
 from gateway.dialplan import Dialplan, Route
+from gateway.dialplan.verbs import targets_of
 from gateway.errors import CallRefused, HallRefused, RpcError, RpcTimeout
 from gateway.front.call_usage import CallUsage
 from gateway.ipc.call_facts import CallFacts
@@ -182,6 +183,7 @@ class Routing:
                 "call.offered",
                 call_id=call_id, caller=facts.caller, called=facts.called, source=facts.source,
                 transport=facts.transport, route=route.name, **({"user": facts.user} if facts.user else {}),
+                **({"trunk": facts.trunk} if facts.trunk else {}),
             )  # fmt: skip
             until = time.monotonic() + ENTERED_WITHIN_S
             try:
@@ -279,6 +281,19 @@ class Routing:
             call.route, call.grant = route, grant
         log.info("call.follows", call_id=call_id, route=name, voice=grant.voice)
         return RouteGrant(grant.token, refused)
+
+    def target_of(self, call_id: str, name: str) -> str | None:
+        """Where the target of that name is, if a verb that this call may come to hands it there."""
+        call = self.calls.get(call_id)
+        if call is None:
+            return None
+        begun = call.begun or call.route
+        try:
+            routes = (begun, call.route, *self.dialplan.reachable(begun))
+        except KeyError:  # the plan was another one when the call began
+            routes = (begun, call.route)
+        named = {target for route in routes for verb in route.do for _, target in targets_of(verb)}
+        return self.dialplan.targets.get(name) if name in named else None
 
     def _running(self, call_id: str) -> RoutedCall:
         call = self.calls.get(call_id)

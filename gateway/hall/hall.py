@@ -36,7 +36,7 @@ from gateway.hall.grants import Grants
 from gateway.hall.media.audio import HOUSE_HZ
 from gateway.hall.parts.call_quality import CallQuality
 from gateway.hall.parts.clocks import Clocks
-from gateway.hall.parts.inbox import Transferred
+from gateway.hall.parts.inbox import TargetHeard, Transferred
 from gateway.hall.verbs.perform import perform
 from gateway.hall.withdrawn import Withdrawn
 from gateway.ipc.codec import from_json, to_json
@@ -62,6 +62,7 @@ from gateway.ipc.line_messages import (
     LineQuality,
     MediaTurned,
     RtpMoved,
+    TargetRings,
     TransferOutcome,
 )
 from gateway.ipc.readiness import Probe
@@ -120,6 +121,7 @@ class Hall:
             KeyPressed.handled_by(self.key_pressed),
             MediaTurned.handled_by(self.media_turned),
             TransferOutcome.handled_by(self.transfer_outcome),
+            TargetRings.handled_by(self.target_rings),
             RtpMoved.handled_by(self.rtp_moved),
             LineQuality.handled_by(self.line_quality),
             CallLeft.handled_by(self.call_left),
@@ -299,7 +301,7 @@ class Hall:
             return
         self.floor.seat(known, line.name, started.call, rate_hz)
         known.session.event("line", line=line.name, slot=started.slot, codec=started.codec)
-        known.line.start(line, rate_hz)
+        known.line.start(line, rate_hz, handed_over=started.handed_over)
         if started.confirmed:
             known.was_confirmed()
 
@@ -342,6 +344,9 @@ class Hall:
 
     async def transfer_outcome(self, _: Peer, outcome: TransferOutcome) -> None:
         self._call(outcome.call_id).inbox.post(Transferred(outcome.status, outcome.reason))
+
+    async def target_rings(self, _: Peer, rings: TargetRings) -> None:
+        self._call(rings.call_id).inbox.post(TargetHeard(rings.status, rings.early))
 
     async def rtp_moved(self, _: Peer, moved: RtpMoved) -> None:
         """Sound comes from elsewhere all at once: a phone that moved, or somebody else's."""

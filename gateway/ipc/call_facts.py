@@ -20,3 +20,5 @@ class CallFacts:
     """udp, tcp, tls or webrtc."""
     user: str | None = None
     """Who logged in; None where no password is asked."""
+    trunk: str | None = None
+    """By which trunk it came."""

@@ -28,6 +28,8 @@ class CallStarted(Tell):
     codec: str | None
     resumed: bool
     confirmed: bool
+    handed_over: bool = False
+    """A target that the line called has the caller already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,17 @@ class TransferOutcome(Tell):
     call_id: str
     status: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRings(Tell):
+    """A target that the line calls has said something before its final answer (a SIP status, 180 or 183)."""
+
+    wire: ClassVar[str] = "call.target_rings"
+    call_id: str
+    status: int
+    early: bool
+    """The caller hears the target's own sound from now on."""
 
 
 MoveWay = Literal["followed", "described", "stream"]
@@ -186,6 +199,21 @@ class ReferCall(Ask[None]):
     wire: ClassVar[str] = "transfer"
     call_id: str
     target: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallTarget(Ask[None]):
+    """Has the line call a target of the dialplan, by its name there, and join it to the caller.
+
+    The edge knows who that is, or refuses; `TransferOutcome` tells what came of it. After a 2xx the two hear
+    each other and nobody else until one of them hangs up.
+    """
+
+    wire: ClassVar[str] = "call_target"
+    call_id: str
+    target: str
+    within_s: float
+    """How long it may ring."""
 
 
 @dataclass(frozen=True, slots=True)

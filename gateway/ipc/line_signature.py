@@ -1,4 +1,4 @@
-"""`X-VG-Auth`: the edge's word for an INVITE that it sends to a line, which takes no other."""
+"""`X-VG-Auth`: the word by which edge and line know each other's INVITEs; neither takes one without it."""
 
 from __future__ import annotations
 
@@ -13,3 +13,8 @@ def signature(token: str, call_id: str, sip_call_id: str, srtp: str = "off") -> 
     """
     said = f"{call_id}|{sip_call_id}|{srtp}"
     return hmac.new(token.encode(), said.encode(), hashlib.sha256).hexdigest()
+
+
+def target_signature(token: str, call_id: str, target: str, sip_call_id: str) -> str:
+    """The same in the other direction: a line's word that this call's hall wants this target called."""
+    return signature(token, f"{call_id}>{target}", sip_call_id)

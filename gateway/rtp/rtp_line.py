@@ -28,6 +28,7 @@ from gateway.ipc.hello import Hello, LineCall, LineFacts, TickHello
 from gateway.ipc.line_messages import (
     AnswerCall,
     AskFailures,
+    CallTarget,
     DialDigits,
     DropCall,
     ProgressCall,
@@ -65,7 +66,7 @@ class RtpLine:
         self._parent = os.getppid()
         self.ticks_dropped = 0
         self.ticks_late = 0
-        self._pass = MediaPass(plan.rate_hz, plan.capacity, Arrival())
+        self._pass = MediaPass(plan.rate_hz, 2 * plan.capacity, Arrival())  # each may have a target
         self._callees = Callees(plan, self._pass, self)
         self._front: Peer | None = None
         self._hall: Peer | None = None
@@ -131,6 +132,7 @@ class RtpLine:
             ProgressCall.handled_by(self._progress),
             DropCall.handled_by(self._drop),
             ReferCall.handled_by(self._refer),
+            CallTarget.handled_by(self._call_target),
             DialDigits.handled_by(self._dial),
             ShowCaller.handled_by(self._show),
         ]
@@ -200,6 +202,12 @@ class RtpLine:
         try:
             self._callees.named(asked.call_id).refer(asked.target)
         except ValueError as error:
+            raise RpcError(f"call {asked.call_id}: {error}") from None
+
+    async def _call_target(self, _: Peer, asked: CallTarget) -> None:
+        try:
+            self._callees.call_target(asked.call_id, asked.target, asked.within_s)
+        except LineError as error:
             raise RpcError(f"call {asked.call_id}: {error}") from None
 
     async def _dial(self, _: Peer, asked: DialDigits) -> None:
@@ -292,6 +300,7 @@ class RtpLine:
                 if gone_s and silent_s >= gone_s:
                     log.warning("line.caller_gone", call_id=callee.call_id, silent_s=round(silent_s, 1))
                     callee.hang_up(CallEnding(End.SOUND_STOPPED, f"{gone_s:g} s"))
+            self._callees.targets.watch(now, gone_s)
             if self.ticks_dropped:
                 log.warning("line.ticks_dropped", count=self.ticks_dropped)
                 self.ticks_dropped = 0

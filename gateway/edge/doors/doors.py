@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from gateway.edge.doors.digest import Digest, DigestVerdict
@@ -43,7 +44,9 @@ MAX_KNOWN: Final = 10_000
 class Doors:
     """Raises `ValueError` when a network of the config is none."""
 
-    def __init__(self, config: EdgeConfig) -> None:
+    def __init__(self, config: EdgeConfig, is_trunk: Callable[[str], bool] = lambda host: False) -> None:
+        """`is_trunk`: whether an address is a trunk's, which is known by it and asked for no password."""
+        self._is_trunk = is_trunk
         self.dropped: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self._allow = Networks(config.allow)
@@ -86,7 +89,8 @@ class Doors:
         return True
 
     def admits_from(self, source: str) -> bool:
-        if source in self._deny or (self._allow and source not in self._allow):
+        unnamed = self._allow and source not in self._allow and not self._is_trunk(source)
+        if source in self._deny or unnamed:
             self.dropped["acl"] += 1
             return False
         return True
@@ -114,7 +118,8 @@ class Doors:
 
     def named(self, source: str, flow: Flow) -> bool:
         """Whether the operator named that peer as one that may call."""
-        return self.trusts(flow) or (bool(self._allow) and source in self._allow)
+        allowed = bool(self._allow) and source in self._allow
+        return self.trusts(flow) or allowed or self._is_trunk(flow.host)
 
     def _has_logged_in(self, source: str) -> None:
         who = block_of(source)
@@ -160,7 +165,8 @@ class Doors:
         Who registers a telephone needs a name where callers need none: calls for that name will go there.
         """
         digest = self._phones if request.method == "REGISTER" else self._digest
-        if digest is None or self.trusts(flow):
+        known = self.trusts(flow) or (request.method != "REGISTER" and self._is_trunk(flow.host))
+        if digest is None or known:
             return ""
         written = request.headers.getlist("Authorization")
         verdict, user = None, ""

@@ -182,6 +182,7 @@ class Admission:
             source=source,
             transport=flow.transport,
             user=user or None,
+            trunk=board.trunk_of(flow.host),
         )
         taken = await self._taken(served, facts, codecs)
         if taken is None:

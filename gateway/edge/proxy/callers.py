@@ -6,6 +6,9 @@ to the line that our signed word names, or our memory of the dialog.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
 import structlog
 
 from gateway.edge.dialogs.transaction import Served
@@ -24,13 +27,30 @@ from gateway.edge.registrar.registrar import SipRegistrar
 log = structlog.get_logger("edge")
 
 
+class Left(Protocol):
+    """A call that left by a trunk (`gateway.edge.trunks.out_call`)."""
+
+    def take(self, served: Served) -> None:
+        """A request of the trunk's within its dialog."""
+
+    def take_ack(self, ack: Request) -> None:
+        """The ACK of a 2xx."""
+
+
 class CallersSide:
     """See the module."""
 
     def __init__(
-        self, board: Switchboard, doors: Doors, forwarding: Forwarding, registrar: SipRegistrar | None
+        self,
+        board: Switchboard,
+        doors: Doors,
+        forwarding: Forwarding,
+        registrar: SipRegistrar | None,
+        left: Callable[[Request, Flow], Left | None],
     ) -> None:
-        """`registrar` None: nobody may register, which the doors say."""
+        """`registrar` None: nobody may register, which the doors say. `left` finds the call that left by a
+        trunk and to which a request belongs."""
+        self._left = left
         self._board = board
         self._doors = doors
         self._registrar = registrar
@@ -147,6 +167,10 @@ class CallersSide:
             elif (turned := self._doors.too_fast(source, flow)) is not None:
                 self._board.turn_away(request, flow, turned)
             return
+        if (call := self._left(request, flow)) is not None:
+            if self._doors.in_time_within(request.call_id):
+                self._within_left(call, request, flow, key)
+            return
         token, dialog = self._in_dialog.call_of(request, flow)
         if token is None:
             if self._in_time(request, flow, source):
@@ -159,6 +183,16 @@ class CallersSide:
         elif (turned := self._doors.too_fast(source, flow)) is not None:
             self._board.turn_away(request, flow, turned)
 
+    def _within_left(self, call: Left, request: Request, flow: Flow, key: Key) -> None:
+        """A trunk's request in a call that left by it."""
+        board = self._board
+        if (served := board.transactions.serve(request, flow, key)) is None:
+            board.turn_away(request, flow, Turned(503, "too much is going on", retry_after_s=BUSY_RETRY_S))
+        elif (turned := self._doors.unfit(request, within=True)) is not None:
+            board.turn(served, turned)
+        else:
+            call.take(served)
+
     def _ack(self, request: Request, flow: Flow, key: Key) -> None:
         invite = self._board.transactions.find((key[0], key[1], "INVITE"))
         if invite is not None and invite.final >= 300:
@@ -166,6 +200,9 @@ class CallersSide:
             return
         if self.web.owns(request, flow):
             self.web.acknowledged(request)
+            return
+        if (call := self._left(request, flow)) is not None:
+            call.take_ack(request)
             return
         token, dialog = self._in_dialog.call_of(request, flow)
         if token is None:

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
+from gateway.edge.dialogs.transaction import Served
 from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar.header import CSeq
-from gateway.edge.grammar.message import transaction_key
+from gateway.edge.grammar.message import to_tag, transaction_key
 from gateway.edge.grammar.responses import response
 from gateway.edge.grammar.sip_message import Request, Response
 from gateway.edge.proxy.forwarding import Forwarding
 from gateway.edge.proxy.switchboard import Switchboard
 
 
+class Leaving(Protocol):
+    """The calls that lines have leave (`gateway.edge.trunks.out_calls`)."""
+
+    def invited(self, served: Served) -> None:
+        """An INVITE of a line's that opens a dialog."""
+
+    def cancel(self, invite: Served) -> bool:
+        """A CANCEL; False when its INVITE is none of these."""
+
+    def within(self, request: Request, served: Served | None) -> bool:
+        """A request within a dialog, `served` None for an ACK; False when it is none of these."""
+
+
 class LinesSide:
     """See the module."""
 
-    def __init__(self, board: Switchboard, forwarding: Forwarding) -> None:
+    def __init__(self, board: Switchboard, forwarding: Forwarding, leaving: Leaving) -> None:
         self._board = board
         self._forwarding = forwarding
+        self._leaving = leaving
 
     def take(self, message: Request | Response, flow: Flow) -> None:
         """One message of a line that is up."""
@@ -33,7 +50,7 @@ class LinesSide:
         if request.method == "ACK":
             if invite is not None and invite.final >= 300:
                 invite.acknowledged()
-            else:
+            elif not self._leaving.within(request, None):
                 self._forwarding.to_caller(request, None)
             return
         if (served := self._board.transactions.find(key)) is not None:
@@ -44,8 +61,12 @@ class LinesSide:
             flow.send(bytes(response(request, flow, 503)))
         elif request.method == "CANCEL":
             served.answer(response(request, flow, 200 if invite is not None else 481))
-            if invite is not None:
+            if invite is not None and not self._leaving.cancel(invite):
                 self._forwarding.cancel(invite)
+        elif request.method == "INVITE" and not to_tag(request):
+            self._leaving.invited(served)
+        elif self._leaving.within(request, served):
+            pass
         elif request.method == "BYE":
             served.answer(response(request, flow, 200))  # a caller who vanished keeps no slot
             self._forwarding.to_caller(request, served)

@@ -37,7 +37,8 @@ LOOPBACK: Final = "127.0.0.1"
 
 class Switchboard:
     """One edge's state. Its ports open when the edge starts; they give what comes to `from_caller` and
-    `from_line`. `source` finds a caller's address; `lost` is told of each connection that ended."""
+    `from_line`. `source` finds a caller's address, `trunk_of` the trunk that an address belongs to; `lost` is
+    told of each connection that ended."""
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class Switchboard:
         from_line: Receive,
         source: Callable[[Request, Flow], str],
         lost: Callable[[Flow], None],
+        trunk_of: Callable[[str], str | None],
     ) -> None:
         self.ports = PeerPorts(from_caller, self.connection_lost, config.trust, config.web_ports)
         self.loopback = UdpPort(from_line)
@@ -58,6 +60,7 @@ class Switchboard:
         self.router = router
         self._lost = lost
         self.spawn = spawn
+        self.trunk_of = trunk_of
         self.lines = Lines()
         self.dialogs = Dialogs()
         self.web_dialogs = WebDialogs()
@@ -74,6 +77,8 @@ class Switchboard:
         self.draining = True
 
     def _answered_finally(self, served: Served, answer: Response) -> None:
+        if self.lines.at_port(served.flow.port) is not None and served.flow.host == LOOPBACK:
+            return  # a line's, of a call that we know
         self.refused_invites.note(served.request, served.flow, answer, served.call_id)
 
     # ── flows ────────────────────────────────────────────────────────────────────────────────────────

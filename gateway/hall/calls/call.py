@@ -167,6 +167,13 @@ class Call:
         """The same route goes on under another grant, for which `Grants.fresh` asks."""
         self.licence.follow(self.route, self.said)
 
+    def hand_over(self) -> None:
+        """A target has the caller, and the line joins the two: the voice is not heard any more. Its grant and
+        its session with the engine are over, and no other one is asked for."""
+        self.begin_again()
+        self.speech.leave(self.route)
+        self.move("transferred")
+
     def _hold(self, term: Term) -> None:
         """The stock voice asks for a moment when nothing of a route that was just begun is heard yet."""
         if self.licence.term is not term or self.licence.muted is not None or self.inbox.ended.is_set():

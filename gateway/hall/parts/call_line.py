@@ -23,6 +23,7 @@ class CallLine:
         self._peer: Peer | None = None
         self.rate_hz = 0
         """of the caller's sound; 0 until a line has the call"""
+        self.handed_over = False
         self.started = asyncio.Event()
         """a line has the call"""
         self.confirmed = asyncio.Event()
@@ -32,8 +33,10 @@ class CallLine:
 
     # ── what it told ─────────────────────────────────────────────────────────────────────────────────
 
-    def start(self, peer: Peer, rate_hz: int) -> None:
-        """`peer` has the call, at its rate; told again after a hall's death."""
+    def start(self, peer: Peer, rate_hz: int, *, handed_over: bool = False) -> None:
+        """`peer` has the call, at its rate; told again after a hall's death. `handed_over`: a target has the
+        caller by then."""
+        self.handed_over = handed_over
         self._peer = peer
         self.rate_hz = rate_hz
         self.started.set()

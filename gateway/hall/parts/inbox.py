@@ -93,13 +93,22 @@ class Transferred:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetHeard:
+    """A target that the line calls has said something before its final answer (a SIP status); `early`: the
+    caller hears its sound."""
+
+    status: int
+    early: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The call is over."""
 
     how: CallEnding
 
 
-Event = Dtmf | CallerTurn | LanguageHeard | Transferred | Ended | SpeechEvent
+Event = Dtmf | CallerTurn | LanguageHeard | Transferred | TargetHeard | Ended | SpeechEvent
 
 
 class CallEnded(Exception):

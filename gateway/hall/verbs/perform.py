@@ -40,7 +40,7 @@ from gateway.hall.verbs.dtmf import dialled
 from gateway.hall.verbs.enrol import enrol
 from gateway.hall.verbs.play import Player
 from gateway.hall.verbs.recording import Recording
-from gateway.hall.verbs.transfer import transfer
+from gateway.hall.verbs.transfer import stay_handed_over, transfer
 from gateway.hall.verbs.voice_owner import serve_owner
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.line_messages import AnswerCall, ProgressCall
@@ -140,6 +140,8 @@ class Performance:
         call = self._call
         if not await call.inbox.until(call.line.started.wait(), STARTED_WITHIN_S):
             raise CallEnded(CallEnding(End.FAILED, "no line reported the call"))
+        if call.line.handed_over:  # before a hall's death
+            await stay_handed_over(call)
         if (reason := call.licence.muted) is not None:
             raise CallEnded(CallEnding(End.VOICE_REFUSED, reason))
         await self._disclose_voice(call.route)

@@ -403,7 +403,7 @@ class Callee:
         elif answer.code >= 300:
             self._session.start(round(2 * AGAIN_S), ours=True)
         else:
-            self._line.send_ack(self._request("ACK", answer.cseq.sequence), self._flow())
+            self._line.send_ack(self._request("ACK", answer.cseq.sequence), self.flow)
             with contextlib.suppress(NoAgreement):  # then what held before holds on
                 self._agree(self._describer.answered(answer.body.decode(errors="replace")))
             self._session.start(2 * LEAST_S, ours=True)
@@ -430,7 +430,7 @@ class Callee:
         for name, value in (extra or {}).items():
             request.headers.set(name, value)
         _describe(request, body)
-        self._line.send(request, self._flow(), answered)
+        self._line.send(request, self.flow, answered)
 
     def _request(self, method: str, sequence: int) -> Request:
         request = Request(method, self._target)
@@ -444,7 +444,8 @@ class Callee:
         request.headers.set("Content-Length", "0")
         return request
 
-    def _flow(self) -> Flow:
+    @property
+    def flow(self) -> Flow:
         """To the first proxy on the way, which is the edge as it is now."""
         first = self._routes[0].partition(",")[0] if self._routes else ""
         uri = Address.read(first).uri if first else self._target

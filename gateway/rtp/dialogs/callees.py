@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from gateway.edge.dialogs.transaction import LINGER_S, Served, Transactions, ack_of
+from gateway.edge.dialogs.transaction import LINGER_S, Sent, Served, Transactions, ack_of
 from gateway.edge.flows.transport import Flow, UdpPort, plain_host
 from gateway.edge.grammar.header import reason
 from gateway.edge.grammar.message import Unreadable, from_tag, read, to_tag, transaction_key
@@ -37,6 +37,7 @@ from gateway.ipc.line_messages import (
     MediaTurned,
     MoveWay,
     RtpMoved,
+    TargetRings,
     TransferOutcome,
 )
 from gateway.ipc.line_signature import signature
@@ -44,6 +45,7 @@ from gateway.rtp.agreement import Agreement, Describer, NoAgreement
 from gateway.rtp.dialogs.callee import Callee
 from gateway.rtp.dialogs.pulse import Pulse
 from gateway.rtp.dialogs.session_timer import SessionTimer, too_short
+from gateway.rtp.dialogs.targets import Targets
 from gateway.rtp.line_plan import CODECS, PORTS_A_CALL, LinePlan
 from gateway.rtp.media.call_media import CallMedia
 from gateway.rtp.media.media_pass import MediaPass
@@ -52,6 +54,8 @@ from gateway.rtp.media.source_latch import Stream
 from model.tasks import failed
 
 LOOPBACK: Final = "127.0.0.1"
+TRIES_S: Final = 60.0
+"""How long the edge may take to find somebody who answers a target's INVITE, if only by 100."""
 QUALITY_EVERY_S: Final = 10
 """Between two words to the hall on how a call sounds."""
 _RULES: Final[dict[str, SrtpRule]] = {"required": "required", "optional": "optional", "off": "off"}
@@ -95,6 +99,7 @@ class Callees:
         self._numbers = itertools.count(secrets.randbelow(1 << 30))
         self._ports = self._port_pairs()
         self._codecs = CODECS[plan.kind]
+        self.targets = Targets(plan, self, media_pass, self._codecs)
         self._sip = UdpPort(self._take)
         self._asked: set[Request] = set()
         """requests of ours without a final answer"""
@@ -150,6 +155,7 @@ class Callees:
                 codec=callee.codec,
                 resumed=resumed,
                 confirmed=callee.confirmed,
+                handed_over=self.targets.has(callee.call_id),
             )
         )
 
@@ -200,10 +206,10 @@ class Callees:
                 callee.cancelled()
         elif to_tag(request):
             found = self._by_dialog.get((request.call_id, from_tag(request), to_tag(request)))
-            if found is None:
-                served.answer(response(request, flow, 481))
-            else:
+            if found is not None:
                 found.take(served)
+            elif not self.targets.take(served):
+                served.answer(response(request, flow, 481))
         elif request.method == "INVITE":
             self._invited(served)
         else:
@@ -214,6 +220,8 @@ class Callees:
             invite.acknowledged()
         elif (found := self._by_dialog.get((ack.call_id, from_tag(ack), to_tag(ack)))) is not None:
             found.acknowledged(ack)
+        else:
+            self.targets.acknowledged(ack)
 
     def _invited(self, served: Served) -> None:
         """An INVITE. Signed: it waits for the hall. Else: 403."""
@@ -245,9 +253,8 @@ class Callees:
     def _open(self, served: Served, call_id: str) -> None:
         plan, body = self._plan, served.request.body.decode(errors="replace")
         address = plan.media_address
-        pairs = PORTS_A_CALL * plan.capacity // 2
         try:
-            sockets = SocketPair.open(address, itertools.islice(self._ports, pairs))
+            sockets = self.sockets()
         except LineError as error:
             self._refuse(served, 503, call_id, str(error))
             return
@@ -270,6 +277,37 @@ class Callees:
         log.info("call.started", call_id=call_id, slot=callee.slot)
         self.tell_started(callee, resumed=False)
         self._house.expect_hall()
+
+    def sockets(self) -> SocketPair:
+        """See `TargetHouse`."""
+        pairs = PORTS_A_CALL * self._plan.capacity // 2
+        return SocketPair.open(self._plan.media_address, itertools.islice(self._ports, pairs))
+
+    # ── a target for a caller (`TargetHouse`) ────────────────────────────────────────────────────────
+
+    def call_target(self, call_id: str, target: str, within_s: float) -> None:
+        """Calls a target of the dialplan for a caller. Raises `RpcError` and `LineError`."""
+        callee = self.named(call_id)
+        self.targets.call(callee, target, within_s, callee.flow)
+
+    def invite(self, invite: Request, flow: Flow, answered: Callable[[Response | None], None]) -> Sent:
+        """See `TargetHouse`."""
+        self._with_via(invite)
+        return self.transactions.send(invite, flow, answered, TRIES_S)
+
+    def target_rings(self, call_id: str, status: int, early: bool) -> None:
+        """See `TargetHouse`."""
+        self._house.tell_hall(TargetRings(call_id, status, early))
+
+    def target_came(self, call_id: str, status: int, reason: str) -> None:
+        """See `TargetHouse`."""
+        if call_id in self.by_call:
+            self._house.tell_hall(TransferOutcome(call_id, status, reason))
+
+    def target_left(self, call_id: str, how: CallEnding) -> None:
+        """See `TargetHouse`."""
+        if (callee := self.by_call.get(call_id)) is not None:
+            callee.hang_up(how)
 
     # ── what a call needs of its line (`CalleeOwner`) ────────────────────────────────────────────────
 
@@ -330,6 +368,8 @@ class Callees:
         """See `CalleeOwner`."""
         if way == "info":  # a key that was pressed before it may still wait in its socket
             self._pass.catch_up()
+        if self.targets.press(callee.call_id, digit):
+            return
         self._house.tell_hall(KeyPressed(callee.call_id, digit, way))
 
     def transferred(self, callee: Callee, status: int, reason: str) -> None:
@@ -342,6 +382,7 @@ class Callees:
         """See `CalleeOwner`."""
         if self.by_call.get(callee.call_id) is callee:
             del self.by_call[callee.call_id]
+            self.targets.caller_left(callee.call_id)
         self._by_dialog.pop(callee.key, None)
         for invite in [invite for invite, one in self._by_invite.items() if one is callee]:
             del self._by_invite[invite]

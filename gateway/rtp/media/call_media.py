@@ -63,6 +63,8 @@ class CallMedia:
         """the hall knows of the call, so that no answer means something"""
         self.stream: Stream | None = None
         """what was told last of where packets come from; None before the first one"""
+        self.mate: CallMedia | None = None
+        """whose sound it hears instead of the hall's, and who hears its own"""
         self.owner = owner
         self._arrival = arrival
         self._frame_bytes = rate_hz // 50 * 2

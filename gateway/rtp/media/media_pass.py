@@ -76,6 +76,19 @@ class MediaPass:
                 self._poll.unregister(sock)
         media.sockets.close()
 
+    def join(self, one: CallMedia, other: CallMedia) -> None:
+        """From now on these two hear each other; the hall neither hears them nor is it heard."""
+        for media, mate in ((one, other), (other, one)):
+            media.mate = mate
+            media.ticked = False
+            media.sender.forget_hall()
+
+    def part(self, media: CallMedia) -> None:
+        """They do not any more; who stays is the hall's again."""
+        if (mate := media.mate) is not None:
+            media.mate = mate.mate = None
+            media.sender.forget_hall()
+
     def close(self) -> None:
         """After the last call."""
         self._poll.close()
@@ -83,7 +96,8 @@ class MediaPass:
     # ── from callers ─────────────────────────────────────────────────────────────────────────────────
 
     def hear(self) -> bytes | None:
-        """The tick with the next 20 ms of all calls; None while there is no call."""
+        """The tick with the next 20 ms of the hall's calls; None while it has none. What joined calls hear of
+        each other is handed over here."""
         self.arrival.turn()
         self._receive()
         if not self.calls:
@@ -92,9 +106,13 @@ class MediaPass:
         if self._broken:
             self._give_up()
         heard: list[tick.SlotAudio] = []
+        passed: list[tuple[CallMedia, bytes | memoryview]] = []
         for slot, media in self.calls.items():
             agreed, sender = media.agreed, media.sender
             pcm = sounds.get(slot, b"")
+            if media.mate is not None:
+                passed.append((media.mate, pcm))
+                continue
             flags = (
                 (tick.SENDING if agreed.sending else 0)
                 | (tick.RECEIVING if pcm else 0)
@@ -103,6 +121,10 @@ class MediaPass:
             )
             sender.underrun = False
             heard.append(tick.SlotAudio(media.number, slot, flags, media.played, pcm))
+        if passed:
+            self._send(passed)
+        if not heard:
+            return None
         self._seq += 1
         return tick.pack(self._seq, heard)
 
@@ -178,18 +200,25 @@ class MediaPass:
     def take(self, packet: bytes) -> None:
         """The hall's answer to a tick. Raises `LineError` for what is not one."""
         sounds = {audio.slot: audio for audio in tick.unpack(packet).slots}
-        together: dict[Law, list[tuple[CallMedia, memoryview]]] = {}
-        size = 2 * self._frame
+        answered: list[tuple[CallMedia, bytes | memoryview]] = []
         for slot, media in self.calls.items():
             if not media.ticked:
                 continue
             sound = sounds.get(slot)
-            if sound is None or sound.call != media.number or len(sound.pcm) != size:
+            answered.append((media, b"" if sound is None or sound.call != media.number else sound.pcm))
+        self._send(answered)
+
+    def _send(self, sounds: list[tuple[CallMedia, bytes | memoryview]]) -> None:
+        """20 ms for each of these calls, at the line's rate; what is not 20 ms is silence."""
+        together: dict[Law, list[tuple[CallMedia, memoryview]]] = {}
+        size = 2 * self._frame
+        for media, pcm in sounds:
+            if len(pcm) != size:
                 media.sender.take(None)
             elif media.agreed.codec == "G722" or media.agreed.codec == "OPUS":
-                media.sender.take(media.encode(sound.pcm))
+                media.sender.take(media.encode(pcm))
             else:
-                together.setdefault(media.agreed.codec, []).append((media, memoryview(sound.pcm)))
+                together.setdefault(media.agreed.codec, []).append((media, memoryview(pcm)))
         for law, members in together.items():
             pcm = b"".join(sound for _, sound in members)
             if self._rate_hz != CLOCK_HZ:
@@ -203,7 +232,7 @@ class MediaPass:
     def owe(self, ticks: range, *, answered: bool) -> None:
         """It is time to send these ticks' frames: several after a stall. `answered`: a hall is there."""
         for media in self.calls.values():
-            if answered and media.ticked:
+            if media.mate is not None or (answered and media.ticked):
                 media.sender.owe(ticks)
             else:
                 media.sender.rest(ticks)
@@ -211,13 +240,14 @@ class MediaPass:
     def note_ticked(self) -> None:
         """The hall has the tick: what calls were in it are known there."""
         for media in self.calls.values():
-            media.ticked = True
+            media.ticked = media.mate is None
 
     def lose_hall(self) -> None:
         """Nobody answers ticks any more."""
         for media in self.calls.values():
-            media.ticked = False
-            media.sender.forget_hall()
+            if media.mate is None:
+                media.ticked = False
+                media.sender.forget_hall()
 
     def report(self, number: int) -> None:
         """Sends the RTCP reports that are due in the tick with this number."""

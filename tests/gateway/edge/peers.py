@@ -326,6 +326,7 @@ class Desk:
         self.busy = False
         """they take none because they have no time"""
         self.verdict: Callable[[IncomingCall], Accept | Refuse] = lambda call: Accept(secrets.token_hex(8))
+        self.targets: dict[str, str] = {}
         self.endings: list[tuple[str, str]] = []
         self.refusals: list[RefusedInvite] = []
         self.web_calls: list[CallFacts] = []
@@ -368,6 +369,10 @@ class Desk:
 
     async def web_pressed(self, call_id: str, digit: str) -> None:
         self.keys.append((call_id, digit))
+
+    def target_of(self, call_id: str, target: str) -> str | Refuse:
+        where = self.targets.get(target)
+        return Refuse(403, "no such target") if where is None else where
 
     def refused(self, call: RefusedInvite) -> None:
         self.refusals.append(call)

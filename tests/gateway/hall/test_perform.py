@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.dialplan import Answer, Converse, Gather, Hangup, Record, Route, Say, Transfer
-from gateway.ipc.line_messages import CallConfirmed, ReferCall
+from gateway.ipc.line_messages import CallConfirmed, CallTarget, ReferCall, TargetRings
 from tests.full_disk import full_disk
 from tests.gateway.hall.virtual_hall import WORD_S, House, Phone
 
@@ -195,6 +195,39 @@ async def test_a_transfer_that_is_accepted_ends_the_call(house: House) -> None:
     assert await house.over(phone) == "transferred"
     assert ReferCall(phone.call_id, "sip:100@192.0.2.1") in phone.asked
     assert phone.heard_s() == pytest.approx(2 * WORD_S, abs=0.06)
+
+
+async def test_a_target_that_the_line_calls_has_the_caller_and_the_voice_its_grant_no_more(
+    house: House,
+) -> None:
+    targets = {"desk": "trunk:carrier/+4930123"}
+    phone = await house.ring(Answer(), Transfer(target="desk"), ELSE, targets=targets)
+    await house.until(lambda: house.events(phone, "transfer"))
+    assert house.events(phone, "transfer") == [{"target": "desk", "via": "trunk:carrier"}]
+    await house.until(lambda: house.call(phone).state == "transferred")
+    assert house.call(phone).licence.grant is None
+    await asyncio.sleep(120)
+    assert house.call(phone).licence.grant is None, "nor is one renewed"
+    assert [type(one) for one in phone.asked].count(CallTarget) == 1
+    assert "you chose nothing" not in house.engine.said
+    await house.hang_up(phone)
+    assert await house.over(phone) == "caller hung up"
+    assert house.is_empty()
+
+
+async def test_a_caller_hears_ringing_until_the_target_has_sound_of_its_own(house: House) -> None:
+    targets = {"desk": "user:reception"}
+    phone = await house.ring(Answer(), Transfer(target="desk"), ELSE, targets=targets)
+    phone.transfers_to = 180
+    line = house.lines["n0"]
+    await house.until(lambda: house.events(phone, "transfer"))
+    await asyncio.sleep(12)
+    rung_s = phone.heard_s()
+    assert rung_s == pytest.approx(3.0, abs=0.1)
+    await house.hall.target_rings(line, TargetRings(phone.call_id, 183, True))  # type: ignore[arg-type]
+    await asyncio.sleep(12)
+    assert phone.heard_s() == pytest.approx(rung_s, abs=0.1)
+    assert house.events(phone, "transfer_rings") == [{"status": 183}]
 
 
 @pytest.mark.parametrize("status", [486, 603, None])

@@ -43,6 +43,7 @@ from gateway.ipc.line_messages import (
     CallConfirmed,
     CallLeft,
     CallStarted,
+    CallTarget,
     DropCall,
     KeyPressed,
     KeyWay,
@@ -636,7 +637,7 @@ class Phone:
         """what the hall asked the line for this call"""
         self.shown: list[Shown] = []
         self.transfers_to: int | None = 200
-        """status that a transfer ends with; None: the line refuses it at once"""
+        """status that a transfer ends with, 180: it rings and rings; None: the line refuses it at once"""
         self.never_acks = False
         self.early: bool | None = False
         """it hears something before the answer; None: its line cannot do that"""
@@ -717,11 +718,12 @@ class Line:
                 return True
             case DropCall():
                 del self.phones[call_id]
-            case ReferCall():
+            case ReferCall() | CallTarget():
                 if phone.transfers_to is None:
                     raise RpcError("this line cannot transfer")
                 outcome = TransferOutcome(call_id, phone.transfers_to, "as scripted")
-                later(1.0, hall.transfer_outcome, self, outcome)
+                if phone.transfers_to >= 200:
+                    later(1.0, hall.transfer_outcome, self, outcome)
 
     def tell(self, message: Message) -> None:
         message = through(message)

@@ -30,6 +30,7 @@ from gateway.ipc.line_messages import (
     LineQuality,
     MediaTurned,
     RtpMoved,
+    TargetRings,
     TransferOutcome,
 )
 from gateway.ipc.rpc import Peer, Server
@@ -39,7 +40,16 @@ RATE_HZ = 48_000
 """A web line's; a SIP line has 8,000 or 16,000."""
 FRAME = 960
 
-Told = CallStarted | CallConfirmed | KeyPressed | MediaTurned | TransferOutcome | RtpMoved | CallLeft
+Told = (
+    CallStarted
+    | CallConfirmed
+    | KeyPressed
+    | MediaTurned
+    | TargetRings
+    | TransferOutcome
+    | RtpMoved
+    | CallLeft
+)
 """What lines tell a hall."""
 TOLD: tuple[type[Tell], ...] = get_args(Told)
 M = TypeVar("M", bound=Told)

@@ -291,7 +291,15 @@ class RawPhone:
         self.acknowledge()
         return message
 
-    def answer(self, request: Message, status: str = "200 OK", body: str = "", headers: str = "") -> None:
+    def answer(
+        self,
+        request: Message,
+        status: str = "200 OK",
+        body: str = "",
+        headers: str = "",
+        contact: str = "",
+    ) -> None:
+        contact = contact or f"<sip:raw@{_bracketed(self.host)}:{self.sip_port}>"
         names = ("Via", "From", "To", "Call-ID", "CSeq")
         lines = [f"{name}: {request.headers[name.lower()]}" for name in names]
         if "tag=" not in lines[2]:
@@ -299,7 +307,7 @@ class RawPhone:
         typed = "Content-Type: application/sdp\r\n" if body else ""
         text = (
             "\r\n".join([f"SIP/2.0 {status}", *lines])
-            + f"\r\nContact: <sip:raw@{_bracketed(self.host)}:{self.sip_port}>\r\n{headers}{typed}"
+            + f"\r\nContact: {contact}\r\n{headers}{typed}"
             + f"Content-Length: {len(body)}\r\n\r\n{body}"
         )
         self._sip.sendto(text.encode(), self.line)

@@ -1,0 +1,159 @@
+"""The calls that leave by a trunk: who may, by which, and which of them a message belongs to.
+
+Only a line of ours can have a call leave, by an INVITE that it signs, for a call that it has, to a target
+that the router finds in the dialplan. No number, header or Request-URI of a caller's gets here.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+
+from gateway.dialplan.target_address import TrunkTarget, target_address
+from gateway.edge.dialogs.transaction import Served
+from gateway.edge.flows.transport import Flow
+from gateway.edge.grammar.header import Address
+from gateway.edge.grammar.message import from_tag, to_tag
+from gateway.edge.grammar.responses import response
+from gateway.edge.grammar.sip_message import Request
+from gateway.edge.grammar.token import RouteToken
+from gateway.edge.proxy.switchboard import Switchboard
+from gateway.edge.router import Refuse
+from gateway.edge.trunks.out_call import Connect, OutCall
+from gateway.edge.trunks.trunk_use import TrunkUse
+from gateway.edge.trunks.trunk_ways import TrunkWays
+from gateway.ipc.line_signature import target_signature
+
+_NAME: Final = re.compile(r"[a-z0-9_-]{1,80}")
+
+log = structlog.get_logger("edge")
+
+
+class OutCalls:
+    """See the module."""
+
+    def __init__(
+        self,
+        board: Switchboard,
+        ways: Mapping[str, TrunkWays],
+        use: Mapping[str, TrunkUse],
+        connect: Connect,
+    ) -> None:
+        self._board = board
+        self._ways = ways
+        self._use = use
+        self._connect = connect
+        self._calls: dict[tuple[str, str], OutCall] = {}
+        self._by_served: dict[Served, OutCall] = {}
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    # ── from a line ──────────────────────────────────────────────────────────────────────────────────
+
+    def invited(self, served: Served) -> None:
+        """An INVITE of a line's that opens a dialog."""
+        request, board = served.request, self._board
+        call_id = request.headers.get("X-VG-Call") or ""
+        target = request.headers.get("X-VG-Target") or ""
+        said = request.headers.get("X-VG-Auth") or ""
+        right = target_signature(board.config.boot_token, call_id, target, request.call_id)
+        caller = board.dialogs.of_call(call_id)
+        signed = hmac.compare_digest(said.encode(), right.encode()) and _NAME.fullmatch(target) is not None
+        if not signed or caller is None or caller.token.line_port != served.flow.port:
+            log.warning("trunk.unsigned", port=served.flow.port)
+            board.refuse(served, 403, "not the target of a call of this line")
+            return
+        served.answer(response(request, served.flow, 100))
+        where = board.router.target_of(call_id, target)
+        if isinstance(where, Refuse):
+            self._refused(served, call_id, target, where.status, where.reason)
+            return
+        address = target_address(where)
+        if isinstance(address, TrunkTarget):
+            self._by_trunk(served, caller.token, address, _user_of(caller.caller_from))
+        else:
+            self._refused(served, call_id, target, 480, f"{where} cannot be called from here")
+
+    def _refused(self, served: Served, call_id: str, target: str, status: int, reason: str) -> None:
+        log.warning("trunk.refused", call_id=call_id, target=target, status=status, why=reason)
+        answer = response(served.request, served.flow, status)
+        answer.phrase = "".join(c for c in reason if " " <= c < "\x7f")[:100] or answer.phrase
+        served.answer(answer)
+
+    def _by_trunk(self, served: Served, token: RouteToken, address: TrunkTarget, caller: str) -> None:
+        ways, use = self._ways.get(address.trunk), self._use.get(address.trunk)
+        target = served.request.headers["X-VG-Target"]
+        if ways is None or use is None:
+            why = f"there is no trunk {address.trunk} in trunks.toml"
+            self._refused(served, token.call_id, target, 503, why)
+            return
+        if self._board.draining:
+            self._refused(served, token.call_id, target, 503, "going down")
+            return
+        if (why_not := use.take(address.number)) is not None:
+            self._refused(served, token.call_id, target, 403, why_not)
+            return
+        shown = ways.trunk.shown_as(caller)
+        call = OutCall(self._board, self, served, token, ways, address.number, shown, self._connect)
+        self._calls[call.id] = self._by_served[served] = call
+        log.info("trunk.call", trunk=address.trunk, call_id=token.call_id, target=target)
+        call.begin()
+
+    def over(self, call: OutCall, status: int) -> None:
+        """See `OutOwner`."""
+        name = call.ways.trunk.name
+        self._calls.pop(call.id, None)
+        self._by_served.pop(call.served, None)
+        use = self._use[name]
+        use.give()
+        if status:
+            use.outcomes[status] += 1
+            log.info("trunk.refused_by", trunk=name, call_id=call.token.call_id, status=status)
+        else:
+            use.outcomes[200] += 1
+
+    def cancel(self, invite: Served) -> bool:
+        """A line's CANCEL; False when the INVITE is not one that left."""
+        call = self._by_served.get(invite)
+        if call is not None:
+            call.cancel()
+        return call is not None
+
+    def within(self, request: Request, served: Served | None) -> bool:
+        """A request of a line's within a dialog, `served` None for an ACK; False when it is none of these."""
+        call = self._calls.get((request.call_id, from_tag(request)))
+        if call is None:
+            return False
+        if served is None:
+            call.acknowledge(request)
+        else:
+            call.ask(served)
+        return True
+
+    # ── from a trunk ─────────────────────────────────────────────────────────────────────────────────
+
+    def of(self, request: Request, flow: Flow) -> OutCall | None:
+        """The call that a trunk's request within a dialog belongs to; only from the trunk's own addresses."""
+        call = self._calls.get((request.call_id, to_tag(request)))
+        if call is None or not call.names(request) or not call.ways.owns(flow.host):
+            return None
+        return call
+
+    def line_died(self, port: int) -> None:
+        """A line is gone, with all its calls."""
+        for call in list(self._calls.values()):
+            if call.token.line_port == port:
+                call.line_died()
+
+
+def _user_of(text: str) -> str:
+    """The user of a From, for the comparison with a trunk's numbers."""
+    try:
+        return Address.read(text).uri.user or ""
+    except ValueError:
+        return ""

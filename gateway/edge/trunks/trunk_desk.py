@@ -1,0 +1,137 @@
+"""All trunks of a house: whether each is up and why not, its registration, its use, and what leaves by it.
+
+    look_after ──→ names looked up each minute, OPTIONS to each address, REGISTER when it is due
+
+A trunk is up when one of its addresses answers anything, and it is registered where it wants that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import structlog
+
+from gateway.edge.flows.transport import Flow
+from gateway.edge.proxy.switchboard import Switchboard
+from gateway.edge.trunks.out_calls import OutCalls
+from gateway.edge.trunks.trunk import Trunk
+from gateway.edge.trunks.trunk_registration import Registration
+from gateway.edge.trunks.trunk_requests import TrunkRequests
+from gateway.edge.trunks.trunk_use import TrunkUse
+from gateway.edge.trunks.trunk_ways import TrunkWay, TrunkWays
+from gateway.errors import NoFlow
+
+LOOK_UP_EVERY_S: Final = 60.0
+TURN_S: Final = 1.0
+
+log = structlog.get_logger("edge")
+
+
+class TrunkDesk:
+    """See the module. All methods belong to the edge's event loop."""
+
+    def __init__(
+        self, trunks: Sequence[Trunk], board: Switchboard, connect: Callable[[TrunkWay], Awaitable[Flow]]
+    ) -> None:
+        self.ways = {trunk.name: TrunkWays(trunk) for trunk in trunks}
+        self.use = {trunk.name: TrunkUse(trunk) for trunk in trunks}
+        self.calls = OutCalls(board, self.ways, self.use, connect)
+        self._requests = TrunkRequests(board.transactions, board.toward_callers, connect)
+        self.registrations = {
+            name: Registration(ways, self._requests)
+            for name, ways in self.ways.items()
+            if ways.trunk.register
+        }
+        self._pinged: dict[str, float] = {}
+        self._looked_up = -LOOK_UP_EVERY_S
+        self._was_up: dict[str, bool] = {}
+
+    def of(self, host: str) -> str | None:
+        """The name of the trunk that an address belongs to."""
+        return next((name for name, ways in self.ways.items() if ways.owns(host)), None)
+
+    # ── up or down ───────────────────────────────────────────────────────────────────────────────────
+
+    def why_down(self, name: str) -> str | None:
+        """Why no call can leave by a trunk; None: it is up."""
+        ways, registration = self.ways[name], self.registrations.get(name)
+        if not ways.all:
+            unknown = "; ".join(f"{host}: {why}" for host, why in ways.unknown.items())
+            return unknown or "its names have not been looked up yet"
+        if all(way in ways.down for way in ways.all):
+            return "; ".join(ways.down[way] for way in ways.all)
+        if registration is not None and not registration.registered:
+            return registration.why or "its registration ran out"
+        return None
+
+    def state(self) -> list[dict[str, Any]]:
+        """Each trunk for the page, the metrics and the command line; no user, no password."""
+        return [self._state(name) for name in self.ways]
+
+    def _state(self, name: str) -> dict[str, Any]:
+        ways, use, registration = self.ways[name], self.use[name], self.registrations.get(name)
+        why, down = self.why_down(name), ways.down
+        return {
+            "name": name,
+            "up": why is None,
+            "why": why,
+            "registered": None if registration is None else registration.registered,
+            "ways": [{"way": str(way), "up": way not in down, "why": down.get(way)} for way in ways.all],
+            "calls": use.calls,
+            "calls_at_most": use.trunk.calls,
+            "answers": {str(status): count for status, count in sorted(use.outcomes.items())},
+            "not_let_out": dict(use.refused),
+        }
+
+    # ── what goes on by itself ───────────────────────────────────────────────────────────────────────
+
+    async def look_after(self) -> None:
+        """Until cancelled. One trunk that hangs delays no other."""
+        if not self.ways:
+            await asyncio.Event().wait()
+        while True:
+            now = time.monotonic()
+            if now - self._looked_up >= LOOK_UP_EVERY_S:
+                self._looked_up = now
+                await asyncio.gather(*(ways.look_up() for ways in self.ways.values()))
+            await asyncio.gather(*(self._turn(name, now) for name in self.ways))
+            self._note_changes()
+            await asyncio.sleep(TURN_S)
+
+    async def _turn(self, name: str, now: float) -> None:
+        ways, registration = self.ways[name], self.registrations.get(name)
+        trunk = ways.trunk
+        if trunk.ping_s and now - self._pinged.get(name, -trunk.ping_s) >= trunk.ping_s and ways.all:
+            self._pinged[name] = now
+            await asyncio.gather(*(self._ping(ways, way) for way in ways.all))
+        if registration is not None and registration.due and ways.all:
+            await registration.renew()
+
+    async def _ping(self, ways: TrunkWays, way: TrunkWay) -> None:
+        """Any answer says that somebody is there (RFC 3261 §11)."""
+        with contextlib.suppress(PermissionError):  # a challenge is an answer
+            try:
+                answer, _ = await self._requests.ask(
+                    ways.trunk, way, "OPTIONS", {"Accept": "application/sdp"}
+                )
+            except NoFlow as error:
+                ways.note(way, str(error))
+                return
+            ways.note(way, None if answer is not None else f"{way} does not answer")
+            return
+        ways.note(way, None)
+
+    def _note_changes(self) -> None:
+        for name in self.ways:
+            why = self.why_down(name)
+            if self._was_up.get(name) == (why is None):
+                continue
+            self._was_up[name] = why is None
+            if why is None:
+                log.info("trunk.up", trunk=name)
+            else:
+                log.warning("trunk.down", trunk=name, why=why)

@@ -1,0 +1,192 @@
+"""Reads `trunks.toml`, and refuses what cannot be meant: each mistake with file, line and remedy.
+
+[[trunk]]
+name = "carrier"
+hosts = ["sip.example.com"]
+user = "4930123456"
+password_file = "carrier.password"   # beside this file, readable by its owner alone
+register = true
+numbers = ["+4930123456"]
+prefixes = ["+49"]
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import stat
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.config.toml_mistake import toml_mistake
+from gateway.dialplan.plan_text import PlanFile, unknown
+from gateway.dialplan.target_address import NUMBER, TRUNK_NAME
+from gateway.dialplan.toml_lines import lines_of
+from gateway.edge.trunks.trunk import Trunk, TrunkHost
+from gateway.errors import DialplanError, SettingsError
+
+LONGEST_PASSWORD: Final = 256
+MOST_TRUNKS: Final = 32
+_USER: Final = re.compile(r"[A-Za-z0-9_.!~*'()&=+$,;?/%@-]{1,128}")
+_DOMAIN: Final = re.compile(r"[A-Za-z0-9._-]{1,255}")
+
+
+def read_trunks(file: Path) -> tuple[Trunk, ...]:
+    """All trunks of the file; none when there is no such file. Raises `SettingsError`."""
+    try:
+        text = file.read_text()
+    except FileNotFoundError:
+        return ()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file}: cannot be read: {error}") from None
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line, what = toml_mistake(error, text)
+        raise SettingsError(f"{file}:{line}: not TOML: {what}") from None
+    source = PlanFile(str(file), lines_of(text), tuple(text.split("\n")))
+    try:
+        return _trunks(table, source, file.parent)
+    except DialplanError as error:  # the same words, of another file
+        raise SettingsError(str(error)) from None
+
+
+def _trunks(table: Mapping[str, Any], source: PlanFile, folder: Path) -> tuple[Trunk, ...]:
+    for key in table:
+        if key != "trunk":
+            source.fail((key,), unknown(key, ("trunk",)) + "; the file has [[trunk]] tables")
+    given = table.get("trunk", [])
+    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
+        source.fail(("trunk",), "a trunk is written [[trunk]], with two brackets")
+    if len(given) > MOST_TRUNKS:
+        source.fail(("trunk", MOST_TRUNKS), f"there are more than {MOST_TRUNKS} trunks")
+    found: dict[str, Trunk] = {}
+    for at, one in enumerate(given):
+        trunk = _TrunkReader(one, source, ("trunk", at), folder).trunk()
+        if trunk.name in found:
+            source.fail(("trunk", at, "name"), f"another trunk is called {trunk.name!r} too; rename one")
+        found[trunk.name] = trunk
+    return tuple(found.values())
+
+
+class _TrunkReader:
+    """One `[[trunk]]`."""
+
+    def __init__(
+        self, given: Mapping[str, Any], source: PlanFile, path: tuple[str | int, ...], folder: Path
+    ) -> None:
+        self._given = given
+        self._source = source
+        self._path = path
+        self._folder = folder
+
+    def trunk(self) -> Trunk:
+        known = [one.name for one in fields(Trunk) if one.name != "password"] + ["password_file"]
+        for key in self._given:
+            if key == "password":
+                self._fail(key, "no password stands in this file; name a file that holds it: password_file")
+            if key not in known:
+                self._fail(key, unknown(key, known))
+        name = self._text("name", re.compile(TRUNK_NAME), "lower-case letters, digits, - and _")
+        if not name:
+            self._fail("name", "a trunk needs a name")
+        hosts = self._texts("hosts", TrunkHost.read)
+        if not hosts:
+            self._fail(
+                "hosts", 'hosts is missing: where the trunk is, for example hosts = ["sip.example.com"]'
+            )
+        user = self._text("user", _USER, "a user's name without blanks and quotes")
+        password = self._password()
+        register = self._flag("register")
+        if register and not user:
+            self._fail("register", "only a user can register; add user")
+        if password and not user:
+            self._fail("password_file", "a password is a user's; add user")
+        return Trunk(
+            name=name,
+            hosts=hosts,
+            transport=self._one_of("transport", ("udp", "tcp", "tls")),
+            domain=self._text("domain", _DOMAIN, "a host's name or address"),
+            user=user,
+            password=password,
+            realm=self._text("realm", re.compile(r'[^"\\\x00-\x1f]{1,128}'), "text without quotes"),
+            register=register,
+            expires_s=int(self._number("expires_s", 600, 60, 86_400)),
+            numbers=self._texts("numbers", _number),
+            calls=int(self._number("calls", 2, 1, 1_000)),
+            per_minute=int(self._number("per_minute", 10, 1, 10_000)),
+            prefixes=self._texts("prefixes", _number),
+            networks=self._texts("networks", lambda text: str(ipaddress.ip_network(text, strict=False))),
+            trusted=self._flag("trusted"),
+            srtp=self._one_of("srtp", ("off", "optional", "required")),
+            ping_s=self._number("ping_s", 30.0, 0, 3_600),
+        )
+
+    def _fail(self, key: str, message: str) -> Any:
+        self._source.fail((*self._path, key), message)
+
+    def _text(self, key: str, pattern: re.Pattern[str], meant: str) -> str:
+        value = self._given.get(key, "")
+        if value != "" and (not isinstance(value, str) or pattern.fullmatch(value) is None):
+            self._fail(key, f"{key} = {value!r} should be {meant}")
+        return str(value)
+
+    def _texts(self, key: str, read: Callable[[str], Any]) -> tuple[Any, ...]:
+        values = self._given.get(key, [])
+        if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
+            self._fail(key, f'{key} is a list of texts, for example {key} = ["…"]')
+        found = []
+        for value in values:
+            try:
+                found.append(read(value))
+            except ValueError as error:
+                self._fail(key, f"{key}: {error}")
+        return tuple(found)
+
+    def _flag(self, key: str) -> bool:
+        value = self._given.get(key, False)
+        if not isinstance(value, bool):
+            self._fail(key, f"{key} = {value!r} should be true or false")
+        return bool(value)
+
+    def _number(self, key: str, usual: float, least: float, most: float) -> float:
+        value = self._given.get(key, usual)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            self._fail(key, f"{key} = {value!r} should be a number from {least:g} to {most:g}")
+        return float(value)
+
+    def _one_of(self, key: str, known: tuple[str, ...]) -> Any:
+        value = self._given.get(key, known[0])
+        if value not in known:
+            self._fail(key, unknown(str(value), known, what=key))
+        return value
+
+    def _password(self) -> str:
+        named = self._given.get("password_file")
+        if named is None:
+            return ""
+        if not isinstance(named, str) or not named:
+            self._fail("password_file", "password_file is the name of a file")
+        file = self._folder / str(named)
+        try:
+            mode = file.stat().st_mode
+            password = file.read_text().removesuffix("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not text"
+            self._fail("password_file", f"{file} cannot be read: {why}")
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            self._fail(
+                "password_file", f"others may read {file}; make it its owner's alone: chmod 600 {file}"
+            )
+        if not password or len(password) > LONGEST_PASSWORD or not password.isprintable():
+            self._fail("password_file", f"{file} should be one line of 1 to {LONGEST_PASSWORD} characters")
+        return password
+
+
+def _number(text: str) -> str:
+    if re.fullmatch(NUMBER, text) is None:
+        raise ValueError(f'{text!r} is not a number; write for example "+4930123456"')
+    return text

@@ -1,0 +1,317 @@
+"""The end of a SIP dialog that calls (RFC 3261 §12, §13, §14, §15): a target of the dialplan, for a caller.
+
+The INVITE names the target as the plan does, and goes to the edge, which knows who that is, logs in, tries
+other addresses and follows redirections: what comes back is one dialog with one final answer.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final, Protocol
+
+from gateway.edge.dialogs.transaction import Sent, Served, Timer, ack_of
+from gateway.edge.flows.transport import Flow
+from gateway.edge.grammar import dtmf_info
+from gateway.edge.grammar.header import CSeq
+from gateway.edge.grammar.message import to_tag
+from gateway.edge.grammar.responses import response
+from gateway.edge.grammar.sip_message import Request, Response
+from gateway.edge.grammar.uri import URI
+from gateway.ipc.ending import CallEnding, End
+from gateway.ipc.line_signature import target_signature
+from gateway.rtp.agreement import Agreement, Describer, NoAgreement
+from gateway.rtp.media.call_media import CallMedia
+
+ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE"
+SDP: Final = "application/sdp"
+NOBODY_ANSWERS: Final = (408, "Request Timeout")
+
+
+class TargetOwner(Protocol):
+    """The line, as a call to a target sees it."""
+
+    def invite(self, invite: Request, flow: Flow, answered: Callable[[Response | None], None]) -> Sent:
+        """Sends an INVITE that has no Via yet; `answered` gets all its responses, None when none came."""
+
+    def cancel(self, sent: Sent) -> None:
+        """Sends a CANCEL as soon as one may go out."""
+
+    def send(self, request: Request, flow: Flow, answered: Callable[[Response | None], None]) -> None:
+        """Sends a request that has no Via yet."""
+
+    def send_ack(self, ack: Request, flow: Flow) -> None:
+        """Sends an ACK that has no Via yet."""
+
+    def contact(self) -> str:
+        """Where requests of the dialog are to come."""
+
+    def media_up(self, call: TargetCall, agreed: Agreement) -> CallMedia:
+        """The target's sound begins: from now on caller and target hear each other."""
+
+    def rings(self, call: TargetCall, status: int, early: bool) -> None:
+        """The target rings, perhaps with sound of its own."""
+
+    def answered(self, call: TargetCall) -> None:
+        """It answered with 2xx."""
+
+    def refused(self, call: TargetCall, status: int, reason: str) -> None:
+        """It will not answer; nothing is asked of the call any more."""
+
+    def ended(self, call: TargetCall, how: CallEnding) -> None:
+        """A call that was answered is over; nothing is asked of it any more."""
+
+    def pressed(self, media: CallMedia, digit: str) -> None:
+        """The target pressed a key."""
+
+
+class TargetCall:
+    """One call of a line's to a target, from its INVITE to its end."""
+
+    def __init__(
+        self,
+        line: TargetOwner,
+        call_id: str,
+        target: str,
+        describer: Describer,
+        flow: Flow,
+        token: str,
+    ) -> None:
+        """`call_id` is the caller's call; `flow` leads to the edge. `token` is the boot's."""
+        self.call_id = call_id
+        self.target = target
+        self.media: CallMedia | None = None
+        self.up = False
+        """it was answered"""
+        self.over = False
+        self._line = line
+        self._describer = describer
+        self._flow = flow
+        self._routes: list[str] = []
+        self._sip_call_id = secrets.token_hex(16)
+        self._tag = secrets.token_hex(8)
+        self._local = f"<sip:voicegate@voicegate.invalid>;tag={self._tag}"
+        self._remote = f"<sip:{target}@voicegate.invalid>"
+        self._remote_tag = ""
+        self._uri = URI.read(f"sip:{target}@voicegate.invalid")
+        self._ours = 0
+        self._theirs = -1
+        self._token = token
+        self._sent: Sent | None = None
+        self._patience = Timer()
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Call-ID, the target's tag and ours, as requests of the target have them."""
+        return self._sip_call_id, self._remote_tag, self._tag
+
+    @property
+    def sip_call_id(self) -> str:
+        """By which its first answers are found."""
+        return self._sip_call_id
+
+    # ── the call ─────────────────────────────────────────────────────────────────────────────────────
+
+    def dial(self, within_s: float) -> None:
+        """Sends the INVITE; the target has so long to answer."""
+        signed = target_signature(self._token, self.call_id, self.target, self._sip_call_id)
+        invite = self._request("INVITE")
+        for name, value in {
+            "Contact": self._line.contact(),
+            "Allow": ALLOW,
+            "X-VG-Call": self.call_id,
+            "X-VG-Target": self.target,
+            "X-VG-Auth": signed,
+        }.items():
+            invite.headers.set(name, value)
+        _describe(invite, self._describer.offer())
+        self._sent = self._line.invite(invite, self._flow, self._invite_answered)
+        self._patience.start(within_s, partial(self.give_up, 408, "nobody answered in time"))
+
+    def give_up(self, status: int, reason: str) -> None:
+        """The call is not wanted any more: CANCEL, or BYE when the answer was there already."""
+        if self.over:
+            return
+        if self.up:
+            self.hang_up(CallEnding(End.CALLER))
+            return
+        if self._sent is not None:
+            self._line.cancel(self._sent)
+        self._refuse(status, reason)
+
+    def hang_up(self, how: CallEnding) -> None:
+        """BYE to a target that has answered."""
+        if self.over:
+            return
+        self._line.send(self._request("BYE"), self._flow, lambda _: None)
+        self._end(how)
+
+    def _invite_answered(self, answer: Response | None) -> None:
+        if answer is None:
+            self._refuse(*NOBODY_ANSWERS)
+        elif answer.code < 200:
+            self._provisional(answer)
+        elif answer.code >= 300:
+            if self._sent is not None:
+                self._flow.send(bytes(ack_of(self._sent.request, answer)))
+            self._refuse(answer.code, answer.phrase)
+        else:
+            self._accepted(answer)
+
+    def _provisional(self, answer: Response) -> None:
+        if self.over or self.up or answer.code == 100:
+            return
+        early = False
+        if answer.body:
+            self._learn(answer)
+            early = self._agree(answer)
+        self._line.rings(self, answer.code, early or self.media is not None)
+
+    def _accepted(self, answer: Response) -> None:
+        """A 2xx, perhaps repeated since our ACK was lost."""
+        if not self.over and not self.up:
+            self._learn(answer)
+        self._line.send_ack(self._request("ACK", answer.cseq.sequence), self._flow)
+        if self.up:
+            return
+        if self.over:  # it crossed our CANCEL
+            self._line.send(self._request("BYE"), self._flow, lambda _: None)
+            return
+        self.up = True
+        self._patience.cancel()
+        if not self._agree(answer) and self.media is None:
+            self._line.send(self._request("BYE"), self._flow, lambda _: None)
+            self._refuse(488, "the target's answer has no sound that fits")
+            return
+        self._line.answered(self)
+
+    def _learn(self, answer: Response) -> None:
+        self._remote, self._remote_tag = answer.headers["To"], to_tag(answer)
+        if answer.contact:
+            self._uri = answer.contact[0].uri
+        if routes := answer.headers.getlist("Record-Route"):
+            self._routes = list(reversed(routes))
+
+    def _agree(self, answer: Response) -> bool:
+        """Whether there is something to talk in."""
+        if not answer.body:
+            return False
+        try:
+            agreed = self._describer.answered(answer.body.decode(errors="replace"))
+        except NoAgreement:
+            return False
+        self._turn(agreed)
+        return True
+
+    def _turn(self, agreed: Agreement) -> None:
+        if self.media is None:
+            self.media = self._line.media_up(self, agreed)
+        else:
+            self.media.agree(agreed)
+
+    # ── what the target asks ─────────────────────────────────────────────────────────────────────────
+
+    def take(self, served: Served) -> None:
+        """A request of the target's within the dialog; neither ACK nor CANCEL, and not a repeat."""
+        request = served.request
+        if request.cseq.sequence <= self._theirs:
+            served.answer(self._response(served, 500))
+            return
+        self._theirs = request.cseq.sequence
+        match request.method:
+            case "BYE":
+                served.answer(self._response(served, 200))
+                self._end(CallEnding(End.TRANSFERRED, "the target hung up"))
+            case "INVITE" | "UPDATE":
+                self._offer(served)
+            case "INFO":
+                self._info(served)
+            case "OPTIONS":
+                served.answer(self._response(served, 200, {"Allow": ALLOW, "Accept": SDP}))
+            case "REFER":
+                served.answer(self._response(served, 603))  # who calls whom is the plan's to say
+            case _:
+                served.answer(self._response(served, 405, {"Allow": ALLOW}))
+
+    def acknowledged(self, ack: Request) -> None:
+        """The ACK of an INVITE of the target's; its body answers ours, when that was an offer."""
+        if ack.body and not self.over:
+            try:
+                self._turn(self._describer.answered(ack.body.decode(errors="replace")))
+            except NoAgreement as error:
+                self.hang_up(CallEnding(End.FAILED, str(error)))
+
+    def _offer(self, served: Served) -> None:
+        request, agreed, body = served.request, None, ""
+        if not self.up:
+            served.answer(self._response(served, 491))
+            return
+        if request.body:
+            try:
+                body, agreed = self._describer.answer(request.body.decode(errors="replace"))
+            except NoAgreement as error:
+                served.answer(self._response(served, 488, {"Reason": f'SIP;cause=488;text="{error}"'}))
+                return
+        elif request.method == "INVITE":
+            body = self._describer.offer()
+        if request.contact:
+            self._uri = request.contact[0].uri
+        ok = self._response(served, 200, {"Contact": self._line.contact(), "Allow": ALLOW})
+        _describe(ok, body)
+        served.answer(ok)
+        if agreed is not None:
+            self._turn(agreed)
+
+    def _info(self, served: Served) -> None:
+        kind = dtmf_info.media_type(served.request.headers.get("Content-Type"))
+        try:
+            digit = dtmf_info.pressed(kind, served.request.body) if kind in dtmf_info.DTMF_TYPES else ""
+        except ValueError:
+            served.answer(self._response(served, 400))
+            return
+        served.answer(self._response(served, 200))
+        if digit and self.media is not None:
+            self._line.pressed(self.media, digit)
+
+    # ── messages ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _response(self, served: Served, status: int, extra: Mapping[str, str] | None = None) -> Response:
+        return response(served.request, served.flow, status, extra)
+
+    def _request(self, method: str, sequence: int | None = None) -> Request:
+        """A request of the dialog; an ACK says its INVITE's number."""
+        if sequence is None:
+            self._ours += 1
+            sequence = self._ours
+        request = Request(method, self._uri)
+        request.max_forwards = 70
+        request.headers.set("From", self._local)
+        request.headers.set("To", self._remote)
+        request.call_id = self._sip_call_id
+        request.cseq = CSeq(sequence, method)
+        if self._routes:
+            request.headers.setlist("Route", self._routes)
+        request.headers.set("Content-Length", "0")
+        return request
+
+    def _refuse(self, status: int, reason: str) -> None:
+        if not self.over:
+            self._close()
+            self._line.refused(self, status, reason)
+
+    def _end(self, how: CallEnding) -> None:
+        if not self.over:
+            self._close()
+            self._line.ended(self, how)
+
+    def _close(self) -> None:
+        self.over = True
+        self._patience.cancel()
+
+
+def _describe(message: Request | Response, body: str) -> None:
+    if body:
+        message.body = body.encode()
+        message.headers.set("Content-Type", SDP)
+        message.headers.set("Content-Length", str(len(message.body)))

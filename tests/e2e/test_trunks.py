@@ -1,0 +1,171 @@
+"""A whole gateway behind a real Kamailio: registered by password; a caller is handed to somebody there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.gateway_process import House
+from tests.e2e.kamailio import BUSY, MOVED, OFFICE, PASSWORD, USER, kamailio
+from tests.gateway.line.line_harness import is_tone, tone
+from tests.gateway.line.rawphone import RawPhone
+from tests.needs import HANGS_S, need_program
+
+pytestmark = pytest.mark.e2e
+
+PLAN = """
+[targets]
+office = "trunk:carrier/{office}"
+busy = "trunk:carrier/{busy}"
+moved = "trunk:carrier/{moved}"
+
+[[route]]
+name = "put-through"
+called = ["through"]
+do = [
+  {{ verb = "answer" }},
+  {{ verb = "transfer", target = "busy" }},
+  {{ verb = "transfer", target = "{target}" }},
+  {{ verb = "hangup" }},
+]
+"""
+
+TRUNK = """
+[[trunk]]
+name = "carrier"
+hosts = ["127.0.0.1:{port}"]
+transport = "{transport}"
+user = "{user}"
+password_file = "carrier.password"
+register = true
+numbers = ["+4930777"]
+prefixes = ["+4930"]
+"""
+
+
+def trunk(folder: Path, port: int, *, password: str = PASSWORD, transport: str = "udp") -> None:
+    """The file of trunks, and that of the password."""
+    data = folder / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    (data / "trunks.toml").write_text(TRUNK.format(port=port, user=USER, transport=transport))
+    secret = data / "carrier.password"
+    secret.write_text(password + "\n")
+    secret.chmod(0o600)
+
+
+async def handed_over(house: House, answering: RawPhone, *, fails_first: bool) -> None:
+    """A caller whom the plan puts through: both hear each other, and who hangs up ends it for both."""
+    caller = await RawPhone(("127.0.0.1", house.sip_port), dials="through").open()
+    try:
+        caller.invite("")
+        answer = await caller.final()
+        assert answer.status == 200, answer.start
+        caller.send("ACK", "", f"Route: {answer.headers['record-route']}\r\n", same=True)
+        invite = await answering.request("INVITE", HANGS_S)
+        assert f"sip:{OFFICE}@" in invite.start
+        assert "<sip:+4930777@127.0.0.1>" in invite.headers["from"]
+        assert PASSWORD not in str(invite)
+        port = re.search(r"m=audio (\d+)", invite.body)
+        assert port is not None
+        answering.media = ("127.0.0.1", int(port[1]))
+        routes = f"Record-Route: {invite.headers['record-route']}\r\n"
+        answering.answer(invite, "180 Ringing", headers=routes)
+        answering.answer(invite, body=answering.offer(), headers=routes)
+        await answering.request("ACK", HANGS_S)
+        caller.talk(tone(440, rate_hz=8000))
+        answering.talk(tone(660, rate_hz=8000))
+        await _comes_to_hear(caller, 660)
+        await _comes_to_hear(answering, 440)
+        (known,) = house.calls()
+        assert known["state"] == "transferred"
+        await caller.hang_up()
+        await answering.request("BYE", HANGS_S)
+        shown = house.get(f"/api/calls/{known['call_id']}")
+        assert fails_first is ("486" in str(shown))
+    finally:
+        caller.close()
+
+
+async def _comes_to_hear(phone: RawPhone, hz: float) -> None:
+    async with asyncio.timeout(HANGS_S):
+        while not is_tone(await phone.hears(0.3, HANGS_S), hz, phone.coder.rate_hz):
+            pass
+
+
+@contextlib.contextmanager
+def certificate(folder: Path) -> Iterator[Path]:
+    """One for 127.0.0.1, signed by itself, with its key beside it."""
+    chain, key = folder / "chain.pem", folder / "key.pem"
+    words = f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -keyout {key} -out {chain}"
+    command = [need_program("openssl"), *words.split(), "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(command, check=True, capture_output=True)
+    yield chain
+
+
+@contextlib.asynccontextmanager
+async def carrier(
+    folder: Path, *, transport: str = "udp", algorithm: str = "MD5", password: str = PASSWORD
+) -> AsyncIterator[tuple[House, RawPhone]]:
+    """A gateway with a trunk at a Kamailio, and the telephone that is behind that."""
+    answering = await RawPhone().open()
+    house = House(folder / "house")
+    house.folder.mkdir()
+    try:
+        with certificate(folder) as chain:
+            house.environ["VOICEGATE_TLS_TRUST"] = str(chain)
+            with kamailio(folder, answering.sip_port, algorithm=algorithm, chain=chain) as ports:
+                port = ports.tls if transport == "tls" else ports.plain
+                trunk(house.folder, port, password=password, transport=transport)
+                house.plan(PLAN.format(office=OFFICE, busy=BUSY, moved=MOVED, target="moved"))
+                house.start()
+                yield house, answering
+                assert PASSWORD not in house.log_path.read_text()
+    finally:
+        answering.close()
+        await asyncio.to_thread(house.stop)
+
+
+async def told(house: House, event: str) -> dict[str, Any]:
+    """What the log says of the trunk."""
+    await asyncio.to_thread(house.wait_for, event, lambda: house.events(event), HANGS_S)
+    return house.events(event)[-1]
+
+
+@pytest.mark.long("a whole gateway, and Kamailio")
+@pytest.mark.parametrize(
+    ("transport", "algorithm"),
+    [
+        ("udp", "SHA-256"),
+        pytest.param("udp", "MD5", marks=pytest.mark.prove),
+        pytest.param("tcp", "MD5", marks=pytest.mark.prove),
+        pytest.param("tls", "SHA-256", marks=pytest.mark.prove),
+    ],
+)
+async def test_a_caller_is_handed_over_by_a_trunk_that_challenges(
+    tmp_path: Path, transport: str, algorithm: str
+) -> None:
+    async with carrier(tmp_path, transport=transport, algorithm=algorithm) as (house, answering):
+        await told(house, "trunk.up")
+        await handed_over(house, answering, fails_first=True)
+
+
+@pytest.mark.prove
+@pytest.mark.long("a whole gateway, and Kamailio")
+async def test_a_wrong_password_is_told_and_nothing_leaves(tmp_path: Path) -> None:
+    async with carrier(tmp_path, password="another one") as (house, _):
+        down = await told(house, "trunk.down")
+        assert "password" in down["why"]
+        caller = await RawPhone(("127.0.0.1", house.sip_port), dials="through").open()
+        caller.invite("")
+        answer = await caller.final()
+        caller.send("ACK", "", f"Route: {answer.headers['record-route']}\r\n", same=True)
+        await caller.request("BYE", HANGS_S)
+        caller.close()
+        assert {event["status"] for event in house.events("trunk.refused_by")} == {407}

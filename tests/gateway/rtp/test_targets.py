@@ -1,0 +1,325 @@
+"""A caller is handed to a target behind a trunk: edge and line are real, the trunk is a UDP telephone."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from gateway.edge.doors.edge_config import EdgeConfig
+from gateway.edge.proxy.lines import LineInfo
+from gateway.edge.sip_proxy import Edge
+from gateway.edge.trunks.trunk import Trunk, TrunkHost
+from gateway.ipc.line_messages import (
+    AnswerCall,
+    CallConfirmed,
+    CallStarted,
+    CallTarget,
+    DropCall,
+    TargetRings,
+    TransferOutcome,
+)
+from tests.gateway.edge.peers import KEY, Desk
+from tests.gateway.line.line_harness import TOKEN, is_tone, tone
+from tests.gateway.line.rawphone import Message, RawPhone
+from tests.gateway.rtp.rtp_exchange import RtpExchange
+from tests.needs import HANGS_S
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+NUMBER, SHOWN = "+4930123456", "+4930777"
+
+
+@dataclass
+class House:
+    """An edge with a trunk before the exchange's line, a caller who is up, and the trunk's telephone."""
+
+    exchange: RtpExchange
+    edge: Edge
+    desk: Desk
+    trunk: RawPhone
+    phones: list[RawPhone] = field(default_factory=list)
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, exchange: RtpExchange, line: str = "n0", **more: Any) -> AsyncIterator[House]:
+        trunk = await RawPhone().open()
+        hosts = (*more.pop("hosts", ()), TrunkHost("127.0.0.1", trunk.sip_port))
+        described = {"numbers": (SHOWN,), "prefixes": ("+49",), "ping_s": 0, **more}
+        desk, tasks = Desk(), set[asyncio.Task[Any]]()
+        desk.targets = {"office": f"trunk:carrier/{NUMBER}"}
+
+        def spawn(work: Any) -> None:
+            task = asyncio.ensure_future(work)
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+        facts = await exchange.front.hears_hello(line)
+        assert facts.sip_port is not None
+        config = EdgeConfig(host="127.0.0.1", port=0, boot_token=TOKEN, route_key=KEY)
+        while True:
+            edge = Edge(config, desk, spawn, (Trunk(name="carrier", hosts=hosts, **described),))
+            try:
+                await edge.start()
+                break
+            except OSError:  # what is free for UDP is somebody's by TCP
+                await edge.stop()
+        edge.line_up(LineInfo(line, facts.kind, facts.sip_port, facts.capacity))
+        house = cls(exchange, edge, desk, trunk, [trunk], tasks)
+        try:
+            yield house
+        finally:
+            for dialog in edge._board.dialogs:
+                await exchange.front.hang_up(dialog.token.call_id, line)
+                await exchange.front.hears_end(dialog.token.call_id)
+            for phone in house.phones:
+                phone.close()
+            await edge.stop()
+            for task in tasks:
+                task.cancel()
+
+    async def caller(self, codec: str = "PCMU") -> tuple[RawPhone, CallStarted]:
+        """A call that is up, through the edge."""
+        phone = await RawPhone(("127.0.0.1", self.edge.port), codec=codec).open()
+        self.phones.append(phone)
+        phone.invite("")
+        started = await self.exchange.hall.hears(CallStarted, within_s=HANGS_S)
+        await self.exchange.hall.ask(AnswerCall(started.call_id))
+        answer = await phone.final()
+        phone.call_id = started.call_id
+        phone.send("ACK", "", f"Route: {answer.headers['record-route']}\r\n", same=True)
+        await self.exchange.hall.hears(CallConfirmed, started.call_id, HANGS_S)
+        return phone, started
+
+    async def calls(self, started: CallStarted, within_s: float = 30.0) -> Message:
+        """The INVITE that the trunk gets once the hall wants the target."""
+        await self.exchange.hall.ask(CallTarget(started.call_id, "office", within_s))
+        return await self.trunk.request("INVITE", HANGS_S)
+
+    async def picks_up(self, invite: Message) -> None:
+        """The trunk's telephone answers."""
+        port = re.search(r"m=audio (\d+)", invite.body)
+        assert port is not None
+        self.trunk.media = ("127.0.0.1", int(port[1]))
+        self.trunk.answer(invite, body=self.trunk.offer())
+        await self.trunk.request("ACK", HANGS_S)
+
+    async def outcome(self, started: CallStarted) -> TransferOutcome:
+        return await self.exchange.hall.hears(TransferOutcome, started.call_id, HANGS_S)
+
+    def left(self) -> int:
+        return len(self.edge.trunks.calls)
+
+
+def _uri(contact: str) -> str:
+    return contact.strip().removeprefix("<").partition(">")[0]
+
+
+@pytest.mark.parametrize(("line", "codec", "theirs"), [("n0", "PCMU", "PCMU"), ("w0", "G722", "PCMA")])
+async def test_caller_and_target_hear_each_other_and_not_us(
+    exchange: RtpExchange, line: str, codec: str, theirs: str
+) -> None:
+    async with House.opened(exchange, line) as house:
+        exchange.hall.sound = tone(1000, rate_hz=8000 if line == "n0" else 16000)
+        phone, started = await house.caller(codec)
+        house.trunk.use(theirs)
+        invite = await house.calls(started)
+        assert f"INVITE sip:{NUMBER}@127.0.0.1" in invite.start
+        assert invite.headers["from"].startswith(f"<sip:{SHOWN}@127.0.0.1>")
+        assert not [name for name in invite.headers if name.startswith("x-vg")]
+        await house.picks_up(invite)
+        assert (await house.outcome(started)).status == 200
+        phone.talk(tone(440, rate_hz=phone.coder.rate_hz))
+        house.trunk.talk(tone(660, rate_hz=house.trunk.coder.rate_hz))
+        await _comes_to_hear(phone, 660)
+        await _comes_to_hear(house.trunk, 440)
+        await phone.hang_up()
+        await house.trunk.request("BYE", HANGS_S)
+        assert house.left() == 0
+
+
+async def test_a_target_that_hangs_up_ends_the_callers_call(exchange: RtpExchange) -> None:
+    async with House.opened(exchange) as house:
+        phone, started = await house.caller()
+        invite = await house.calls(started)
+        await house.picks_up(invite)
+        await house.outcome(started)
+        _bye(house.trunk, invite)
+        await phone.request("BYE", HANGS_S)
+        assert (await exchange.front.hears_end(started.call_id))[1].startswith("transferred")
+        assert house.left() == 0
+
+
+async def test_early_sound_of_the_target_is_heard_and_after_a_refusal_ours_again(
+    exchange: RtpExchange,
+) -> None:
+    async with House.opened(exchange) as house:
+        exchange.hall.sound = tone(1000, rate_hz=8000)
+        phone, started = await house.caller()
+        invite = await house.calls(started)
+        port = re.search(r"m=audio (\d+)", invite.body)
+        assert port is not None
+        house.trunk.media = ("127.0.0.1", int(port[1]))
+        house.trunk.answer(invite, "183 Session Progress", house.trunk.offer())
+        rings = await exchange.hall.hears(TargetRings, started.call_id, HANGS_S)
+        assert rings.early
+        house.trunk.talk(tone(660, rate_hz=8000))
+        await _comes_to_hear(phone, 660)
+        house.trunk.answer(invite, "486 Busy Here")
+        outcome = await house.outcome(started)
+        assert (outcome.status, outcome.reason) == (486, "Busy Here")
+        house.trunk.hush()
+        await _comes_to_hear(phone, 1000)
+        assert house.left() == 0
+
+
+async def test_a_caller_who_hangs_up_while_it_rings_cancels(exchange: RtpExchange) -> None:
+    async with House.opened(exchange) as house:
+        phone, started = await house.caller()
+        invite = await house.calls(started)
+        house.trunk.answer(invite, "180 Ringing")
+        await exchange.hall.hears(TargetRings, started.call_id, HANGS_S)
+        await phone.hang_up()
+        cancel = await house.trunk.request("CANCEL", HANGS_S)
+        house.trunk.answer(cancel)
+        house.trunk.answer(invite, "487 Request Terminated")
+        await house.trunk.request("ACK", HANGS_S)
+        assert house.left() == 0
+
+
+async def test_a_target_that_nobody_answers_is_given_up(exchange: RtpExchange) -> None:
+    async with House.opened(exchange) as house:
+        _, started = await house.caller()
+        invite = await house.calls(started, within_s=0.3)
+        house.trunk.answer(invite, "180 Ringing")
+        assert (await house.outcome(started)).status == 408
+        house.trunk.answer(await house.trunk.request("CANCEL", HANGS_S))
+
+
+async def test_a_challenge_is_answered_and_later_requests_count_on(exchange: RtpExchange) -> None:
+    async with House.opened(exchange, user="u1", password="geheim") as house:
+        phone, started = await house.caller()
+        invite = await house.calls(started)
+        asked = 'Digest realm="t", nonce="n1", qop="auth", algorithm=SHA-256'
+        house.trunk.answer(
+            invite, "407 Proxy Authentication Required", headers=f"Proxy-Authenticate: {asked}\r\n"
+        )
+        again = await house.trunk.request("INVITE", HANGS_S)
+        assert _is_right(again, "geheim")
+        assert again.headers["cseq"] == "2 INVITE"
+        await house.picks_up(again)
+        await house.outcome(started)
+        await phone.hang_up()
+        bye = await house.trunk.request("BYE", HANGS_S)
+        assert bye.headers["cseq"] == "3 BYE"
+
+
+async def test_a_wrong_password_is_tried_once(exchange: RtpExchange) -> None:
+    async with House.opened(exchange, user="u1", password="wrong") as house:
+        _, started = await house.caller()
+        invite = await house.calls(started)
+        for nonce in ("n1", "n2"):
+            asked = f'WWW-Authenticate: Digest realm="t", nonce="{nonce}", qop="auth"\r\n'
+            house.trunk.answer(invite, "401 Unauthorized", headers=asked)
+            if nonce == "n1":
+                invite = await house.trunk.request("INVITE", HANGS_S)
+        outcome = await house.outcome(started)
+        assert outcome.status == 401
+        assert "password" in outcome.reason
+        assert house.left() == 0
+
+
+async def test_a_dead_first_address_costs_seconds_and_not_the_call(exchange: RtpExchange) -> None:
+    dead = await RawPhone().open()
+    try:
+        async with House.opened(exchange, hosts=(TrunkHost("127.0.0.1", dead.sip_port),)) as house:
+            _, started = await house.caller()
+            invite = await house.calls(started)
+            await house.picks_up(invite)
+            assert (await house.outcome(started)).status == 200
+            assert invite.headers["cseq"] == "2 INVITE"
+            await exchange.hall.ask(DropCall(started.call_id))
+            await house.trunk.request("BYE", HANGS_S)
+    finally:
+        dead.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "to", "comes"),
+    [
+        ("302 Moved Temporarily", "sip:+49301@127.0.0.1:{port}", True),
+        ("302 Moved Temporarily", "sip:+49301@192.0.2.1", False),
+        ("302 Moved Temporarily", "sip:+881123@127.0.0.1:{port}", False),
+    ],
+)
+async def test_a_redirection_is_followed_to_the_trunks_own_alone(
+    exchange: RtpExchange, status: str, to: str, comes: bool
+) -> None:
+    async with House.opened(exchange, prefixes=("+",)) as house:
+        _, started = await house.caller()
+        invite = await house.calls(started)
+        contact = to.format(port=house.trunk.sip_port)
+        house.trunk.answer(invite, status, contact=f"<{contact}>")
+        if comes:
+            again = await house.trunk.request("INVITE", HANGS_S)
+            assert "sip:+49301@127.0.0.1" in again.start
+            house.trunk.answer(again, "486 Busy Here")
+        assert (await house.outcome(started)).status == (486 if comes else 302)
+
+
+@pytest.mark.parametrize(
+    ("more", "number", "why"),
+    [
+        ({"prefixes": ()}, NUMBER, "prefixes"),
+        ({"prefixes": ("+1",)}, NUMBER, "prefixes"),
+        ({"prefixes": ("+", "0")}, "+88216123", "satellite"),
+        ({"prefixes": ("+49",)}, "+49900123", "premium"),
+    ],
+)
+async def test_what_the_trunk_does_not_name_does_not_leave(
+    exchange: RtpExchange, more: dict[str, Any], number: str, why: str
+) -> None:
+    async with House.opened(exchange, **more) as house:
+        house.desk.targets["office"] = f"trunk:carrier/{number}"
+        _, started = await house.caller()
+        await exchange.hall.ask(CallTarget(started.call_id, "office", 5.0))
+        outcome = await house.outcome(started)
+        assert outcome.status == 403
+        assert why in outcome.reason
+
+
+async def _comes_to_hear(phone: RawPhone, hz: float) -> None:
+    """Waits until it hears that tone and nothing else."""
+    async with asyncio.timeout(HANGS_S):
+        while not is_tone(await phone.hears(0.3, HANGS_S), hz, phone.coder.rate_hz):
+            pass
+
+
+def _bye(trunk: RawPhone, invite: Message) -> None:
+    """The trunk's BYE in the dialog that this INVITE opened."""
+    own = f"127.0.0.1:{trunk.sip_port}"
+    text = (
+        f"BYE {_uri(invite.headers['contact'])} SIP/2.0\r\n"
+        f"Via: SIP/2.0/UDP {own};branch=z9hG4bKbye;rport\r\n"
+        f"Max-Forwards: 70\r\nTo: {invite.headers['from']}\r\n"
+        f"From: {invite.headers['to']};tag={trunk.tag}\r\n"
+        f"Call-ID: {invite.headers['call-id']}\r\nCSeq: 7 BYE\r\nContent-Length: 0\r\n\r\n"
+    )
+    trunk._sip.sendto(text.encode(), trunk.line)
+
+
+def _is_right(request: Message, password: str) -> bool:
+    """Whether the credentials are those of the challenge above."""
+    said = dict(re.findall(r'(\w+)="?([^",]+)"?', request.headers["proxy-authorization"]))
+
+    def h(text: str) -> str:
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    ha1, ha2 = h(f"{said['username']}:t:{password}"), h(f"INVITE:{said['uri']}")
+    return said["response"] == h(f"{ha1}:n1:{said['nc']}:{said['cnonce']}:auth:{ha2}")
