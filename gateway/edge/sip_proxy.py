@@ -29,7 +29,7 @@ from gateway.edge.proxy.lines import LineInfo
 from gateway.edge.proxy.lineside import LinesSide
 from gateway.edge.proxy.switchboard import LOOPBACK, Switchboard
 from gateway.edge.registrar.contacts import Expiry
-from gateway.edge.registrar.registrar import BindingShelf, SipRegistrar
+from gateway.edge.registrar.registrar import BindingShelf, Reached, SipRegistrar
 from gateway.edge.router import Router
 from gateway.edge.trunks.trunk import Trunk
 from gateway.edge.trunks.trunk_desk import TrunkDesk
@@ -74,7 +74,7 @@ class Edge:
             trunk_of=lambda host: self.trunks.of(host),
         )
         forwarding = Forwarding(self._board)
-        self.trunks = TrunkDesk(trunks, self._board, self._way_out)
+        self.trunks = TrunkDesk(trunks, self._board, self._way_out, self._phones_of)
         left = self.trunks.calls
         self._callers = CallersSide(self._board, self._doors, forwarding, self.registrar, left.of)
         self._lines = LinesSide(self._board, forwarding, left)
@@ -82,6 +82,9 @@ class Edge:
     async def _way_out(self, way: TrunkWay) -> Flow:
         """Raises `NoFlow`."""
         return await self._board.ports.connect(way.transport, way.host, way.port, way.name)
+
+    def _phones_of(self, user: str) -> list[Reached]:
+        return [] if self.registrar is None else self.registrar.reach(user)
 
     def _udp_flow(self, host: str, port: int) -> Flow:
         return self._board.ports.udp.flow(host, port)

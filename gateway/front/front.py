@@ -147,7 +147,7 @@ class Front:
         )
         self.certificate = CertificateWatch(conf)
         self._bindings = KeptBindings(SipBindings(self.registry, self.routing.gateways))
-        users = SipUsers(conf.data_dir)
+        users, trunks = SipUsers(conf.data_dir), read_trunks(trunks_path(conf))
         if conf.digest:
             users.first()
         self.edge = Edge(
@@ -173,12 +173,16 @@ class Front:
                 least_registered_s=min(conf.registered_least_s, conf.registered_most_s),
                 most_registered_s=conf.registered_most_s,
                 notice=SpeechNotice(self.routing.mark_key.id, conf.http_port, conf.public_url),
-                srtp=SrtpPolicy(conf.sip_srtp, conf.sip_srtp_plain),
+                srtp=SrtpPolicy(
+                    conf.sip_srtp,
+                    conf.sip_srtp_plain,
+                    of_trunk={trunk.name: trunk.sound_rule for trunk in trunks}.get,
+                ),
             ),
             self,
             self._spawn,
             self._bindings,
-            read_trunks(trunks_path(conf)),
+            trunks,
         )
         self._probes = HouseProbes(
             conf.halls,

@@ -75,7 +75,7 @@ class Admission:
     async def _admit(self, served: Served, source: str, user: str, *, named: bool) -> None:
         board, body = self._board, session_part(served.request) or b""
         families, policy = board.config.families, board.config.srtp
-        wanted = policy.rule(user)
+        wanted = policy.rule(user, board.trunk_of(served.flow.host) or "")
         rule = policy.over(wanted, served.flow)
         codecs = sdp.offered_codecs(body, families, rule)
         if board.draining:

@@ -7,7 +7,6 @@ to write: the line knows no number and no password. CSeq toward the trunk is the
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, Protocol
 
@@ -25,8 +24,7 @@ from gateway.edge.grammar.token import RouteToken
 from gateway.edge.grammar.uri import URI
 from gateway.edge.proxy.forwarding import TO_LINE
 from gateway.edge.proxy.switchboard import LOOPBACK, Switchboard
-from gateway.edge.trunks.digest_answer import Credentials
-from gateway.edge.trunks.trunk_ways import TrunkWay, TrunkWays
+from gateway.edge.trunks.outlets import Outlet, OutWay
 from gateway.errors import NoFlow
 
 TRY_S: Final = 4.0
@@ -38,9 +36,6 @@ TRIED_AGAIN: Final = (500, 502, 503, 504)
 """Answers of a server, and not of who is called: the next address may know better (RFC 3261 §21.5)."""
 TO_TRUNK: Final = frozenset({"content-type", "reason", "allow", "supported", "event", "info-package"})
 """Headers of a line's that go on; all else is written here."""
-
-Connect = Callable[[TrunkWay], Awaitable[Flow]]
-"""The way out. Raises `NoFlow`."""
 
 log = structlog.get_logger("edge")
 
@@ -61,38 +56,30 @@ class OutCall:
         owner: OutOwner,
         served: Served,
         token: RouteToken,
-        ways: TrunkWays,
-        number: str,
-        shown: str,
-        connect: Connect,
+        outlet: Outlet,
     ) -> None:
-        """`served` is the line's INVITE, `token` names the caller's call and its line; `shown` is whom it
-        comes from."""
-        trunk = ways.trunk
+        """`served` is the line's INVITE, `token` names the caller's call and its line."""
         self.served = served
         self.token = token
-        self.number = number
-        self.ways = ways
+        self.outlet = outlet
         self.up = False
         self.over = False
         self.id = (served.request.call_id, from_tag(served.request))
         self._board = board
         self._owner = owner
-        self._connect = connect
-        self._credentials = Credentials(trunk)
-        self._left = list(ways.in_order)
+        self._credentials = outlet.credentials
+        self._left = outlet.ways()
         self._tries = 0
         self._offset = 0
         self._cancelled = False
-        self._way: TrunkWay | None = None
+        self._way: OutWay | None = None
         self._flow: Flow | None = None
-        self._from = f"<sip:{shown}@{trunk.realm_host}>;tag={self.id[1]}"
-        self._to = f"<sip:{number}@{trunk.realm_host}>"
-        self._uri = URI.read(f"sip:{number}@{trunk.realm_host}")
-        self._contact_user = trunk.user or shown
+        self._from = f"<{outlet.shown}>;tag={self.id[1]}"
+        self._to = f"<{outlet.called}>"
+        self._uri = URI.read(outlet.called)
         self._their_tag = ""
         self._routes: list[str] = []
-        self._why = (503, "the trunk has no address")
+        self._why = (480, "nobody is there now")
 
     # ── the INVITE ───────────────────────────────────────────────────────────────────────────────────
 
@@ -110,20 +97,21 @@ class OutCall:
             way = self._left.pop(0)
             self._board.spawn(self._try(way))
 
-    async def _try(self, way: TrunkWay) -> None:
+    async def _try(self, way: OutWay) -> None:
         """Opens the way if need be. Never raises."""
         try:
-            flow = await self._connect(way)
+            flow = await self.outlet.connect(way)
         except NoFlow as error:
             self._failed(way, 503, str(error))
         except Exception:
-            log.exception("trunk.invite_failed", trunk=self.ways.trunk.name, call_id=self.token.call_id)
+            log.exception("trunk.invite_failed", trunk=self.outlet.name, call_id=self.token.call_id)
             self._refuse(500, "an error of ours")
         else:
             if self._cancelled:
                 self._refuse(487, "Request Terminated")
                 return
             self._way, self._flow = way, flow
+            self._uri, self._routes = way.uri, list(way.routes)
             self._credentials.forget()
             self._send(self._uri)
 
@@ -148,7 +136,7 @@ class OutCall:
         elif answer is None:
             self._silent(sent, way)
         elif answer.code < 200:
-            self.ways.note(way, None)
+            self.outlet.note(way, None)
             if answer.code != 100:
                 self._give_back(answer)
         elif answer.code < 300:
@@ -157,7 +145,7 @@ class OutCall:
             sent.flow.send(bytes(ack_of(sent.request, answer)))
             self._final(sent, way, answer)
 
-    def _silent(self, sent: Sent, way: TrunkWay) -> None:
+    def _silent(self, sent: Sent, way: OutWay) -> None:
         """No answer, or no final one for too long."""
         if self._cancelled:
             self._refuse(487, "Request Terminated")
@@ -167,17 +155,17 @@ class OutCall:
         else:
             self._failed(way, 408, f"{way} does not answer")
 
-    def _failed(self, way: TrunkWay, status: int, why: str) -> None:
-        self.ways.note(way, why)
+    def _failed(self, way: OutWay, status: int, why: str) -> None:
+        self.outlet.note(way, why)
         self._why = (503 if status == 408 else status, why)
-        log.warning("trunk.way_failed", trunk=self.ways.trunk.name, way=str(way), why=why)
+        log.warning("trunk.way_failed", trunk=self.outlet.name, way=str(way), why=why)
         self._next()
 
-    def _final(self, sent: Sent, way: TrunkWay, answer: Response) -> None:
+    def _final(self, sent: Sent, way: OutWay, answer: Response) -> None:
         """A refusal, a challenge, a redirection."""
         code = answer.code
         if code not in TRIED_AGAIN:
-            self.ways.note(way, None)
+            self.outlet.note(way, None)
         if self._cancelled:
             self._refuse(487, "Request Terminated")
         elif code in (401, 407):
@@ -200,14 +188,11 @@ class OutCall:
         except ValueError:
             contacts = []
         for uri in contacts[:MOST_TRIES]:
-            way = self.ways.way_to(uri.host, uri.port)
-            why = None if uri.user is None else self.ways.trunk.why_not(_number_of(uri.user))
-            if way is not None and why is None and uri.user:
-                self._uri = URI.read(f"sip:{uri.user}@{self.ways.trunk.realm_host}")
+            if (way := self.outlet.redirected(uri)) is not None:
                 self._left.insert(0, way)
                 self._next()
                 return
-        self._refuse(answer.code, "the trunk points to somebody who is not its own")
+        self._refuse(answer.code, "it points to somebody who is not its own")
 
     def _accepted(self, flow: Flow, answer: Response) -> None:
         tag = to_tag(answer)
@@ -218,10 +203,10 @@ class OutCall:
                 self._unwanted(flow, answer)  # somebody else picked up too
             return
         if self._way is not None:
-            self.ways.note(self._way, None)
+            self.outlet.note(self._way, None)
         self.up = True
         self._learn(answer)
-        log.info("trunk.answered", trunk=self.ways.trunk.name, call_id=self.token.call_id)
+        log.info("trunk.answered", trunk=self.outlet.name, call_id=self.token.call_id)
         self._give_back(answer)
 
     def _learn(self, answer: Response) -> None:
@@ -296,7 +281,7 @@ class OutCall:
         """The body as a line can read it."""
         session = session_part(source) if source.body else None
         if session is not None:
-            on.body = sdp.lean(session, self._board.config.families)
+            on.body = sdp.lean(session, self._board.config.families, self.outlet.srtp)
             on.headers.set("Content-Type", SDP)
         on.headers.set("Content-Length", str(len(on.body)))
 
@@ -409,10 +394,10 @@ class OutCall:
                 first = Address.read(self._routes[0]).uri
             except ValueError:
                 return self._flow
-        way = self.ways.way_to(first.host, first.port)
-        if way is None or self._flow.reliable or (way.host, way.port) == (self._flow.host, self._flow.port):
+        host, port = self.outlet.hop(self._flow, first)
+        if self._flow.reliable or (host, port) == (self._flow.host, self._flow.port):
             return self._flow
-        return self._board.ports.udp.flow(way.host, way.port)
+        return self._board.ports.udp.flow(host, port)
 
     def _request(self, source: Request, flow: Flow, uri: URI) -> Request:
         """A request of the line's as the trunk gets it."""
@@ -439,7 +424,7 @@ class OutCall:
     def _contact(self, flow: Flow) -> str:
         via = self._board.toward_callers.via(flow, "")
         transport = f";transport={flow.transport}" if flow.reliable else ""
-        return f"<sip:{self._contact_user}@{via.host}:{via.port}{transport}>"
+        return f"<sip:{self.outlet.contact_user}@{via.host}:{via.port}{transport}>"
 
     def line_died(self) -> None:
         """The line is gone, and with it the call: the trunk gets a BYE, or a CANCEL."""
@@ -468,7 +453,3 @@ def _each(routes: list[str]) -> list[str]:
         return [one for text in routes for one in split(text, ",") if one]
     except ValueError:
         return []
-
-
-def _number_of(user: str) -> str:
-    return user.partition(";")[0]

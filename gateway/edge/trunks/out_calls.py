@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
 
-from gateway.dialplan.target_address import TrunkTarget, target_address
+from gateway.dialplan.target_address import TrunkTarget, UserTarget, target_address
 from gateway.edge.dialogs.transaction import Served
 from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar.header import Address
@@ -22,13 +22,19 @@ from gateway.edge.grammar.responses import response
 from gateway.edge.grammar.sip_message import Request
 from gateway.edge.grammar.token import RouteToken
 from gateway.edge.proxy.switchboard import Switchboard
+from gateway.edge.registrar.registrar import Reached
 from gateway.edge.router import Refuse
-from gateway.edge.trunks.out_call import Connect, OutCall
+from gateway.edge.trunks.out_call import OutCall
+from gateway.edge.trunks.outlets import Connect, Outlet, PhoneOutlet, TrunkOutlet
 from gateway.edge.trunks.trunk_use import TrunkUse
 from gateway.edge.trunks.trunk_ways import TrunkWays
 from gateway.ipc.line_signature import target_signature
 
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,80}")
+_SHOWN: Final = re.compile(r"[A-Za-z0-9_.+*#-]{1,64}")
+"""Of a caller's user what a telephone of ours is shown."""
+
+Phones = Callable[[str], Sequence[Reached]]
 
 log = structlog.get_logger("edge")
 
@@ -42,7 +48,10 @@ class OutCalls:
         ways: Mapping[str, TrunkWays],
         use: Mapping[str, TrunkUse],
         connect: Connect,
+        phones: Phones,
     ) -> None:
+        """`phones` finds the telephones of a user."""
+        self._phones = phones
         self._board = board
         self._ways = ways
         self._use = use
@@ -76,8 +85,38 @@ class OutCalls:
         address = target_address(where)
         if isinstance(address, TrunkTarget):
             self._by_trunk(served, caller.token, address, _user_of(caller.caller_from))
+        elif isinstance(address, UserTarget):
+            self._to_phone(served, caller.token, address.user, _user_of(caller.caller_from))
         else:
-            self._refused(served, call_id, target, 480, f"{where} cannot be called from here")
+            self._refused(served, call_id, target, 480, f"{target} is to be referred to, not called")
+
+    def _to_phone(self, served: Served, token: RouteToken, user: str, caller: str) -> None:
+        policy, target = self._board.config.srtp, served.request.headers["X-VG-Target"]
+        rule = policy.rule(user=user)
+        reached = [one for one in self._phones(user) if not policy.barred(rule, one.flow)]
+        if not reached:
+            self._refused(served, token.call_id, target, 480, f"no telephone of {user} is registered")
+            return
+        if rule == "optional" and not all(policy.takes_keys(one.flow) for one in reached):
+            rule = "off"
+        shown = caller if _SHOWN.fullmatch(caller) else "anonymous"
+        self._leaves(served, token, PhoneOutlet(user, reached, shown, rule))
+
+    def _leaves(self, served: Served, token: RouteToken, outlet: Outlet) -> None:
+        said = served.request.headers.get("X-VG-SRTP") or "off"
+        if said != outlet.srtp:  # the line offers again, as it is told here
+            answer = response(served.request, served.flow, 488, {"X-VG-SRTP": outlet.srtp})
+            served.answer(answer)
+            self._give(outlet)
+            return
+        call = OutCall(self._board, self, served, token, outlet)
+        self._calls[call.id] = self._by_served[served] = call
+        log.info("target.tried", by=outlet.name, call_id=token.call_id)
+        call.begin()
+
+    def _give(self, outlet: Outlet) -> None:
+        if (use := self._use.get(outlet.name)) is not None:
+            use.give()
 
     def _refused(self, served: Served, call_id: str, target: str, status: int, reason: str) -> None:
         log.warning("trunk.refused", call_id=call_id, target=target, status=status, why=reason)
@@ -99,23 +138,18 @@ class OutCalls:
             self._refused(served, token.call_id, target, 403, why_not)
             return
         shown = ways.trunk.shown_as(caller)
-        call = OutCall(self._board, self, served, token, ways, address.number, shown, self._connect)
-        self._calls[call.id] = self._by_served[served] = call
-        log.info("trunk.call", trunk=address.trunk, call_id=token.call_id, target=target)
-        call.begin()
+        self._leaves(served, token, TrunkOutlet(ways, address.number, shown, self._connect))
 
     def over(self, call: OutCall, status: int) -> None:
         """See `OutOwner`."""
-        name = call.ways.trunk.name
+        name = call.outlet.name
         self._calls.pop(call.id, None)
         self._by_served.pop(call.served, None)
-        use = self._use[name]
-        use.give()
+        self._give(call.outlet)
+        if (use := self._use.get(name)) is not None:
+            use.outcomes[status or 200] += 1
         if status:
-            use.outcomes[status] += 1
-            log.info("trunk.refused_by", trunk=name, call_id=call.token.call_id, status=status)
-        else:
-            use.outcomes[200] += 1
+            log.info("target.refused_by", by=name, call_id=call.token.call_id, status=status)
 
     def cancel(self, invite: Served) -> bool:
         """A line's CANCEL; False when the INVITE is not one that left."""
@@ -140,7 +174,7 @@ class OutCalls:
     def of(self, request: Request, flow: Flow) -> OutCall | None:
         """The call that a trunk's request within a dialog belongs to; only from the trunk's own addresses."""
         call = self._calls.get((request.call_id, to_tag(request)))
-        if call is None or not call.names(request) or not call.ways.owns(flow.host):
+        if call is None or not call.names(request) or not call.outlet.owns(flow.host):
             return None
         return call
 

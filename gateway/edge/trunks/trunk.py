@@ -7,10 +7,11 @@ import re
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from gateway.edge.grammar.sdes import SrtpRule
+
 SIP_PORT: Final = 5060
 SIPS_PORT: Final = 5061
 Transport = Literal["udp", "tcp", "tls"]
-SrtpPolicy = Literal["off", "optional", "required"]
 
 DEAR: Final = (
     "+1900", "+1976", "+448", "+449", "+49137", "+4918", "+49900", "+3389", "+43900", "+43930", "+41900",
@@ -79,7 +80,7 @@ class Trunk:
     """where its own calls come from, beside its hosts"""
     trusted: bool = False
     """what its headers say of who calls is believed"""
-    srtp: SrtpPolicy = "off"
+    srtp: SrtpRule = "off"
     ping_s: float = 30.0
     """between two OPTIONS; 0: none"""
 
@@ -88,6 +89,11 @@ class Trunk:
         """The domain that stands in our requests."""
         host = self.domain or self.hosts[0].name
         return f"[{host}]" if ":" in host else host
+
+    @property
+    def sound_rule(self) -> SrtpRule:
+        """Whether sound is encrypted: keys go over TLS alone."""
+        return self.srtp if self.transport == "tls" else "off"
 
     @property
     def default_port(self) -> int:

@@ -17,7 +17,7 @@ import structlog
 
 from gateway.edge.flows.transport import Flow
 from gateway.edge.proxy.switchboard import Switchboard
-from gateway.edge.trunks.out_calls import OutCalls
+from gateway.edge.trunks.out_calls import OutCalls, Phones
 from gateway.edge.trunks.trunk import Trunk
 from gateway.edge.trunks.trunk_registration import Registration
 from gateway.edge.trunks.trunk_requests import TrunkRequests
@@ -35,11 +35,16 @@ class TrunkDesk:
     """See the module. All methods belong to the edge's event loop."""
 
     def __init__(
-        self, trunks: Sequence[Trunk], board: Switchboard, connect: Callable[[TrunkWay], Awaitable[Flow]]
+        self,
+        trunks: Sequence[Trunk],
+        board: Switchboard,
+        connect: Callable[[TrunkWay], Awaitable[Flow]],
+        phones: Phones,
     ) -> None:
+        """`phones` finds the telephones that are registered for a user."""
         self.ways = {trunk.name: TrunkWays(trunk) for trunk in trunks}
         self.use = {trunk.name: TrunkUse(trunk) for trunk in trunks}
-        self.calls = OutCalls(board, self.ways, self.use, connect)
+        self.calls = OutCalls(board, self.ways, self.use, connect, phones)
         self._requests = TrunkRequests(board.transactions, board.toward_callers, connect)
         self.registrations = {
             name: Registration(ways, self._requests)

@@ -105,10 +105,14 @@ class _TrunkReader:
             self._fail("register", "only a user can register; add user")
         if password and not user:
             self._fail("password_file", "a password is a user's; add user")
+        transport = self._one_of("transport", ("udp", "tcp", "tls"))
+        srtp = self._one_of("srtp", ("off", "optional", "required"))
+        if srtp == "required" and transport != "tls":
+            self._fail("srtp", 'keys for sound go over TLS alone; add transport = "tls"')
         return Trunk(
             name=name,
             hosts=hosts,
-            transport=self._one_of("transport", ("udp", "tcp", "tls")),
+            transport=transport,
             domain=self._text("domain", _DOMAIN, "a host's name or address"),
             user=user,
             password=password,
@@ -121,7 +125,7 @@ class _TrunkReader:
             prefixes=self._texts("prefixes", _number),
             networks=self._texts("networks", lambda text: str(ipaddress.ip_network(text, strict=False))),
             trusted=self._flag("trusted"),
-            srtp=self._one_of("srtp", ("off", "optional", "required")),
+            srtp=srtp,
             ping_s=self._number("ping_s", 30.0, 0, 3_600),
         )
 

@@ -17,6 +17,7 @@ from gateway.edge.grammar import dtmf_info
 from gateway.edge.grammar.header import CSeq
 from gateway.edge.grammar.message import to_tag
 from gateway.edge.grammar.responses import response
+from gateway.edge.grammar.sdes import SrtpRule
 from gateway.edge.grammar.sip_message import Request, Response
 from gateway.edge.grammar.uri import URI
 from gateway.ipc.ending import CallEnding, End
@@ -26,6 +27,7 @@ from gateway.rtp.media.call_media import CallMedia
 
 ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE"
 SDP: Final = "application/sdp"
+RULES: Final[tuple[SrtpRule, ...]] = ("off", "optional", "required")
 NOBODY_ANSWERS: Final = (408, "Request Timeout")
 
 
@@ -115,9 +117,15 @@ class TargetCall:
 
     def dial(self, within_s: float) -> None:
         """Sends the INVITE; the target has so long to answer."""
+        self._patience.start(within_s, partial(self.give_up, 408, "nobody answered in time"))
+        self._invite()
+
+    def _invite(self) -> None:
+        """Offers sound, encrypted as the edge has said by then."""
         signed = target_signature(self._token, self.call_id, self.target, self._sip_call_id)
         invite = self._request("INVITE")
         for name, value in {
+            "X-VG-SRTP": self._describer.srtp,
             "Contact": self._line.contact(),
             "Allow": ALLOW,
             "X-VG-Call": self.call_id,
@@ -127,7 +135,6 @@ class TargetCall:
             invite.headers.set(name, value)
         _describe(invite, self._describer.offer())
         self._sent = self._line.invite(invite, self._flow, self._invite_answered)
-        self._patience.start(within_s, partial(self.give_up, 408, "nobody answered in time"))
 
     def give_up(self, status: int, reason: str) -> None:
         """The call is not wanted any more: CANCEL, or BYE when the answer was there already."""
@@ -155,6 +162,11 @@ class TargetCall:
         elif answer.code >= 300:
             if self._sent is not None:
                 self._flow.send(bytes(ack_of(self._sent.request, answer)))
+            rule = answer.headers.get("X-VG-SRTP")
+            if rule in RULES and rule != self._describer.srtp and not self.over and self._ours == 1:
+                self._describer.srtp = rule
+                self._invite()
+                return
             self._refuse(answer.code, answer.phrase)
         else:
             self._accepted(answer)

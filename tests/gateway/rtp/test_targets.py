@@ -7,13 +7,15 @@ import hashlib
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from gateway.edge.doors.edge_config import EdgeConfig
+from gateway.edge.grammar.uri import URI
 from gateway.edge.proxy.lines import LineInfo
+from gateway.edge.registrar.registrar import Reached
 from gateway.edge.sip_proxy import Edge
 from gateway.edge.trunks.trunk import Trunk, TrunkHost
 from gateway.ipc.line_messages import (
@@ -25,6 +27,7 @@ from gateway.ipc.line_messages import (
     TargetRings,
     TransferOutcome,
 )
+from gateway.ipc.line_signature import target_signature
 from tests.gateway.edge.peers import KEY, Desk
 from tests.gateway.line.line_harness import TOKEN, is_tone, tone
 from tests.gateway.line.rawphone import Message, RawPhone
@@ -43,6 +46,7 @@ class House:
     edge: Edge
     desk: Desk
     trunk: RawPhone
+    line_port: int
     phones: list[RawPhone] = field(default_factory=list)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
@@ -64,14 +68,14 @@ class House:
         assert facts.sip_port is not None
         config = EdgeConfig(host="127.0.0.1", port=0, boot_token=TOKEN, route_key=KEY)
         while True:
-            edge = Edge(config, desk, spawn, (Trunk(name="carrier", hosts=hosts, **described),))
+            edge = Edge(config, desk, spawn, trunks=(Trunk(name="carrier", hosts=hosts, **described),))
             try:
                 await edge.start()
                 break
             except OSError:  # what is free for UDP is somebody's by TCP
                 await edge.stop()
         edge.line_up(LineInfo(line, facts.kind, facts.sip_port, facts.capacity))
-        house = cls(exchange, edge, desk, trunk, [trunk], tasks)
+        house = cls(exchange, edge, desk, trunk, facts.sip_port, [trunk], tasks)
         try:
             yield house
         finally:
@@ -292,6 +296,127 @@ async def test_what_the_trunk_does_not_name_does_not_leave(
         outcome = await house.outcome(started)
         assert outcome.status == 403
         assert why in outcome.reason
+
+
+async def test_a_registered_telephone_is_called_by_its_flow_and_not_by_its_contact(
+    exchange: RtpExchange,
+) -> None:
+    async with House.opened(exchange) as house:
+        alice = await RawPhone().open()
+        house.phones.append(alice)
+        flow = house.edge._board.ports.udp.flow("127.0.0.1", alice.sip_port)
+        contact = URI.read("sip:alice@198.51.100.9:5090")
+        known = {"alice": [Reached(flow, contact, (), None)]}  # type: ignore[arg-type]
+        house.edge.trunks.calls._phones = lambda user: known.get(user, [])
+        house.desk.targets["office"] = "user:alice"
+        phone, started = await house.caller()
+        await exchange.hall.ask(CallTarget(started.call_id, "office", 30.0))
+        invite = await alice.request("INVITE", HANGS_S)
+        assert invite.start.startswith(f"INVITE {contact} ")
+        house.trunk = alice
+        await house.picks_up(invite)
+        assert (await house.outcome(started)).status == 200
+        await phone.hang_up()
+        await alice.request("BYE", HANGS_S)
+
+
+async def test_a_user_who_is_not_registered_is_not_there(exchange: RtpExchange) -> None:
+    async with House.opened(exchange) as house:
+        house.desk.targets["office"] = "user:nobody"
+        _, started = await house.caller()
+        await exchange.hall.ask(CallTarget(started.call_id, "office", 5.0))
+        assert (await house.outcome(started)).status == 480
+
+
+async def test_a_caller_gets_nothing_out(exchange: RtpExchange) -> None:
+    """Whatever it writes: the plan alone names who is called."""
+    async with House.opened(exchange) as house:
+        phone, started = await house.caller()
+        trunk = f"127.0.0.1:{house.trunk.sip_port}"
+        phone.send("REFER", "", f"Refer-To: <sip:{NUMBER}@{trunk}>\r\n")
+        assert (await phone.final("REFER")).status == 403
+        stranger = await RawPhone(("127.0.0.1", house.edge.port)).open()
+        house.phones.append(stranger)
+        signed = target_signature("guessed", started.call_id, "office", stranger.sip_call_id)
+        wishes = (
+            f"Route: <sip:{trunk};lr>\r\n"
+            f"X-VG-Call: {started.call_id}\r\nX-VG-Target: office\r\nX-VG-Auth: {signed}\r\n"
+        )
+        stranger.dials = NUMBER
+        stranger.send("INVITE", stranger.offer(), wishes)
+        asked = await exchange.hall.hears(CallStarted, within_s=HANGS_S)
+        assert asked.call_id != started.call_id, "it is a call to us like any other"
+        assert house.left() == 0
+        with pytest.raises(TimeoutError):
+            await house.trunk.request("INVITE", 0.2)
+
+
+async def test_a_line_gets_out_what_the_plan_names_for_its_own_call_alone(exchange: RtpExchange) -> None:
+    async with House.opened(exchange) as house:
+        _, started = await house.caller()
+        await exchange.hall.ask(CallTarget(started.call_id, "elsewhere", 5.0))
+        assert (await house.outcome(started)).status == 403
+        board = house.edge._board
+        dialog = board.dialogs.of_call(started.call_id)
+        assert dialog is not None
+        dialog.token = replace(dialog.token, line_port=9)  # the call is another line's
+        await exchange.hall.ask(CallTarget(started.call_id, "office", 5.0))
+        assert (await house.outcome(started)).status == 403
+        dialog.token = replace(dialog.token, line_port=house.line_port)
+
+
+async def test_who_is_not_the_trunk_does_not_end_its_call(exchange: RtpExchange) -> None:
+    async with House.opened(exchange) as house:
+        phone, started = await house.caller()
+        invite = await house.calls(started)
+        await house.picks_up(invite)
+        await house.outcome(started)
+        call = next(iter(house.edge.trunks.calls._calls.values()))
+        call.outlet.owns = lambda host: False  # type: ignore[method-assign]  # it came from elsewhere
+        _bye(house.trunk, invite)
+        assert (await house.trunk.response("BYE")).status == 481
+        assert house.left() == 1
+        await phone.hang_up()
+        await house.trunk.request("BYE", HANGS_S)
+
+
+async def test_no_more_calls_leave_than_the_trunk_says(exchange: RtpExchange) -> None:
+    async with House.opened(exchange, calls=1, per_minute=2) as house:
+        first, one = await house.caller()
+        await house.picks_up(await house.calls(one))
+        await house.outcome(one)
+        _, two = await house.caller()
+        await exchange.hall.ask(CallTarget(two.call_id, "office", 5.0))
+        assert "1 calls already" in (await house.outcome(two)).reason
+        await first.hang_up()
+        await house.trunk.request("BYE", HANGS_S)
+        house.trunk.answer(await house.calls(two), "486 Busy Here")
+        assert (await house.outcome(two)).status == 486
+        await exchange.hall.ask(CallTarget(two.call_id, "office", 5.0))
+        assert "within a minute" in (await house.outcome(two)).reason
+
+
+async def test_keys_of_one_side_are_heard_by_the_other(exchange: RtpExchange) -> None:
+    async with House.opened(exchange) as house:
+        phone, started = await house.caller()
+        await house.picks_up(await house.calls(started))
+        await house.outcome(started)
+        phone.press("5")
+        assert await house.trunk.hears_keys(1, HANGS_S) == "5"
+        house.trunk.press("#")
+        assert await phone.hears_keys(1, HANGS_S) == "#"
+        await phone.hang_up()
+        await house.trunk.request("BYE", HANGS_S)
+
+
+async def test_a_line_that_dies_leaves_no_call_at_the_trunk(exchange: RtpExchange) -> None:
+    async with House.opened(exchange) as house:
+        _, started = await house.caller()
+        await house.picks_up(await house.calls(started))
+        await house.outcome(started)
+        house.edge.line_down("n0")
+        await house.trunk.request("BYE", HANGS_S)
+        assert house.left() == 0
 
 
 async def _comes_to_hear(phone: RawPhone, hz: float) -> None:

@@ -1,0 +1,153 @@
+"""Where a call that leaves may go: a number by a trunk, or the telephones of a user who is registered."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from gateway.edge.flows.transport import Flow
+from gateway.edge.grammar.sdes import SrtpRule
+from gateway.edge.grammar.uri import URI
+from gateway.edge.registrar.registrar import Reached
+from gateway.edge.trunks.digest_answer import Credentials
+from gateway.edge.trunks.trunk import Trunk
+from gateway.edge.trunks.trunk_ways import TrunkWay, TrunkWays
+from gateway.errors import NoFlow
+
+Connect = Callable[[TrunkWay], Awaitable[Flow]]
+"""The way out. Raises `NoFlow`."""
+HOUSE: Final = "voicegate.invalid"
+"""Our domain for telephones of ours: they are reached by their flow, and by no name."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutWay:
+    """One place to try, and what stands in the request there."""
+
+    to: TrunkWay | Reached
+    uri: URI
+    routes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if isinstance(self.to, TrunkWay):
+            return str(self.to)
+        return f"{self.to.flow.transport}:{self.to.flow.host}:{self.to.flow.port}"
+
+
+class Outlet(Protocol):
+    """One call's."""
+
+    name: str
+    """the trunk's, or the user's"""
+    credentials: Credentials
+    shown: str
+    """the URI of whom the call comes from"""
+    called: str
+    """… and of who is called"""
+    contact_user: str
+    srtp: SrtpRule
+
+    def ways(self) -> list[OutWay]:
+        """In the order in which they are tried."""
+
+    async def connect(self, way: OutWay) -> Flow:
+        """Opens it if need be. Raises `NoFlow`."""
+
+    def note(self, way: OutWay, why: str | None) -> None:
+        """What became of it; None: it answered."""
+
+    def redirected(self, uri: URI) -> OutWay | None:
+        """Where a 3xx may lead; None: nowhere."""
+
+    def owns(self, host: str) -> bool:
+        """Whether requests from there may be of its calls."""
+
+    def hop(self, flow: Flow, first: URI) -> tuple[str, int]:
+        """Host and port where requests within a dialog go that has this first route or Contact."""
+
+
+class TrunkOutlet:
+    """A number by a trunk."""
+
+    def __init__(self, ways: TrunkWays, number: str, shown: str, connect: Connect) -> None:
+        trunk = ways.trunk
+        self.name = trunk.name
+        self.credentials = Credentials(trunk)
+        self.shown = f"sip:{shown}@{trunk.realm_host}"
+        self.called = f"sip:{number}@{trunk.realm_host}"
+        self.contact_user = trunk.user or shown
+        self.srtp: SrtpRule = trunk.sound_rule
+        self._trunk = trunk
+        self._ways = ways
+        self._connect = connect
+
+    def ways(self) -> list[OutWay]:
+        """See `Outlet`."""
+        uri = URI.read(self.called)
+        return [OutWay(way, uri) for way in self._ways.in_order]
+
+    async def connect(self, way: OutWay) -> Flow:
+        """See `Outlet`."""
+        assert isinstance(way.to, TrunkWay)  # noqa: S101  # made here
+        return await self._connect(way.to)
+
+    def note(self, way: OutWay, why: str | None) -> None:
+        """See `Outlet`."""
+        if isinstance(way.to, TrunkWay):
+            self._ways.note(way.to, why)
+
+    def redirected(self, uri: URI) -> OutWay | None:
+        """See `Outlet`: to one of the trunk's own addresses, and to a number that may be called."""
+        way = self._ways.way_to(uri.host, uri.port)
+        number = (uri.user or "").partition(";")[0]
+        if way is None or not number or self._trunk.why_not(number) is not None:
+            return None
+        return OutWay(way, URI.read(f"sip:{number}@{self._trunk.realm_host}"))
+
+    def owns(self, host: str) -> bool:
+        """See `Outlet`."""
+        return self._ways.owns(host)
+
+    def hop(self, flow: Flow, first: URI) -> tuple[str, int]:
+        """See `Outlet`: an address of the trunk's, else where the INVITE went."""
+        way = self._ways.way_to(first.host, first.port)
+        return (flow.host, flow.port) if way is None else (way.host, way.port)
+
+
+class PhoneOutlet:
+    """A user's telephones, one after the other: the preferred first."""
+
+    def __init__(self, user: str, reached: Sequence[Reached], shown: str, srtp: SrtpRule) -> None:
+        self.name = f"user {user}"
+        self.credentials = Credentials(Trunk(name="phone", hosts=()))
+        self.shown = f"sip:{shown}@{HOUSE}"
+        self.called = f"sip:{user}@{HOUSE}"
+        self.contact_user = "voicegate"
+        self.srtp = srtp
+        self._reached = reached
+
+    def ways(self) -> list[OutWay]:
+        """See `Outlet`."""
+        return [OutWay(one, one.contact, one.path) for one in self._reached]
+
+    async def connect(self, way: OutWay) -> Flow:
+        """See `Outlet`."""
+        assert not isinstance(way.to, TrunkWay)  # noqa: S101  # made here
+        if not way.to.flow.open:
+            raise NoFlow(f"{way} has closed its connection")
+        return way.to.flow
+
+    def note(self, way: OutWay, why: str | None) -> None:
+        """See `Outlet`: where telephones are is the registrar's to know."""
+
+    def redirected(self, uri: URI) -> OutWay | None:
+        """See `Outlet`: a telephone leads nowhere else."""
+
+    def owns(self, host: str) -> bool:
+        """See `Outlet`."""
+        return any(one.flow.host == host for one in self._reached)
+
+    def hop(self, flow: Flow, first: URI) -> tuple[str, int]:
+        """See `Outlet`: by the flow that it registered by, never by its Contact's host."""
+        return flow.host, flow.port
