@@ -5,7 +5,6 @@ Its other checks stand in `gateway.cli.doctor_libraries` and `gateway.cli.doctor
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import json
@@ -24,16 +23,17 @@ from gateway.cli.diagnosis import Diagnosis, State, ok
 from gateway.cli.doctor_chat_server import chat_server
 from gateway.cli.doctor_libraries import chroma, models, speech, telephones
 from gateway.cli.doctor_stores import office, redis, sql, watermark_keys, witnesses
+from gateway.cli.house_state import house_state, trunk_states
 from gateway.cli.office_command import known_names
 from gateway.config.house_languages import spoken_languages, why_no_languages, why_unwritten
-from gateway.config.paths import dialplan_dir
+from gateway.config.paths import dialplan_dir, trunks_path
 from gateway.config.ports import Port, all_ports
 from gateway.config.runtime import Runtime, runtime_for
 from gateway.config.settings import Settings, load
 from gateway.dialplan import Dialplan
+from gateway.dialplan.target_address import TrunkTarget, target_address
+from gateway.edge.trunks.trunk_file import read_trunks
 from gateway.errors import RpcError, VoicegateError
-from gateway.ipc.front_messages import AskState, HouseState
-from gateway.ipc.hello import Hello
 from gateway.run.preflight import check_rtp
 from gateway.store.sip_users import SipUsers
 
@@ -67,6 +67,7 @@ def examine(settings: Settings) -> Iterator[Diagnosis]:
         gateway_and_ports,
         access,
         dialplans,
+        trunks,
         telephones,
         speech,
         models,
@@ -134,17 +135,8 @@ def _port(port: Port, host: str, *, ours: bool) -> Diagnosis:
 
 
 def _state_of(runtime: Runtime) -> Diagnosis:
-    async def ask() -> HouseState:
-        from gateway.ipc import rpc
-
-        peer = await rpc.connect(runtime.front, Hello("doctor", "doctor", runtime.token()))
-        try:
-            return await peer.ask(AskState())
-        finally:
-            peer.close()
-
     try:
-        state = asyncio.run(ask())
+        state = house_state(runtime)
     except RpcError as error:
         return Diagnosis("gateway", "warn", f"runs, but its front does not answer: {error}", "see its log")
     missing = [f"{part} ({how})" for part, how in state.parts.items() if how != "ready"]
@@ -192,6 +184,33 @@ def dialplans(settings: Settings) -> Iterator[Diagnosis]:
         for route, text in unconsented(plan, voices or (), settings):
             fix = "register the voice for that language, or give the route another voice or language"
             yield Diagnosis("consent to languages", "warn", f"{route.name}: {text}", fix)
+
+
+def trunks(settings: Settings) -> Iterator[Diagnosis]:
+    """Reads the file of trunks, looks whether each target's is there, and asks a gateway how they are."""
+    file = trunks_path(settings)
+    try:
+        found = read_trunks(file)
+    except VoicegateError as error:
+        yield Diagnosis("trunks", "fail", str(error), "edit that line")
+        return
+    known = {trunk.name for trunk in found}
+    with contextlib.suppress(VoicegateError):  # what is wrong with the plans, `dialplans` says
+        for name, where in Dialplan.load(dialplan_dir(settings), None).targets.items():
+            address = target_address(where)
+            if isinstance(address, TrunkTarget) and address.trunk not in known:
+                fix = f"add [[trunk]] with that name to {file}, or change the target"
+                yield Diagnosis("trunks", "fail", f"target {name}: no trunk {address.trunk}", fix)
+    for trunk in found:
+        if not trunk.prefixes:
+            fix = f'name the prefixes that may be called, such as prefixes = ["+49"], in {file}'
+            yield Diagnosis(f"trunk {trunk.name}", "warn", "no call can leave: it has no prefixes", fix)
+    for state in trunk_states(settings):
+        fix = f"`voicegate trunk test {state.name}` says at which step"
+        if state.why is not None:
+            yield Diagnosis(f"trunk {state.name}", "warn", f"down: {state.why}", fix)
+        else:
+            yield ok(f"trunk {state.name}", "up")
 
 
 def _transcripts(plan: Dialplan, settings: Settings) -> Iterator[Diagnosis]:

@@ -40,6 +40,7 @@ COMMANDS: Final = {
     ),
     "sip": ("gateway.cli.sip_command:sip", "SIP users."),
     "trace": ("gateway.cli.trace_command:trace", "Find the call that a recording's watermark names."),
+    "trunk": ("gateway.cli.trunk_command:trunk", "Trunks: list them, show one, try one step by step."),
     "voice": ("consent.commands.cli:voice", "Register, list, revoke and erase voices."),
     "watermark": ("watermark.cli:watermark", "Detect marks, and name the call they belong to."),
 }

@@ -10,6 +10,7 @@ from typing import Final
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
@@ -122,6 +123,9 @@ def panel(settings: Settings, state: HouseState, log: Path | None) -> Panel:
     rows.add_row("engine", settings.engine)
     if state.voices:
         rows.add_row("voices", ", ".join(state.voices))
+    for trunk in state.trunks:
+        how = "up" if trunk.why is None else f"[bold]down[/bold]: {escape(trunk.why)}"
+        rows.add_row("trunk", f"{trunk.name}: {how}")
     if state.lines:
         rows.add_row("lines", ", ".join(f"{kind} {calls} calls" for kind, calls in state.lines.items()))
     embedded = f"embedded ({runtime_for(settings.data_dir).redis})"

@@ -394,6 +394,7 @@ class Front:
         self.metrics.front(
             calls=len(self.routing.calls), lines=len(self.lines.sip), web_lines=len(self.web.lines),
             edge=self.edge.stats(), feeds=self.hall_news.figures(),
+            trunks=self.edge.trunks.state(),
         )  # fmt: skip
         return self.metrics.expose()
 
@@ -420,6 +421,7 @@ class Front:
             ledger_doubt=self.office.ledger.doubt,
             office=self.office.readable_by,
             certificate=self.certificate.shown(),
+            trunks=self.edge.trunks.state(),
         )
 
     async def sip_socket(self, transport: str, host: str, port: int, receive: Receive, send: Send) -> None:

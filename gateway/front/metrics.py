@@ -8,13 +8,14 @@ wrote.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gateway.ipc.ending import CallEnding
+from gateway.ipc.front_messages import TrunkState
 from gateway.ipc.hall_messages import CallRated, HallHealth
 from model.task_metrics import family
 
@@ -169,12 +170,15 @@ class Metrics:
         web_lines: int,
         edge: Mapping[str, Any],
         feeds: Mapping[str, Mapping[str, float]] = {},
+        trunks: Sequence[TrunkState] = (),
     ) -> None:
         """The front now. `edge`: counts by event, or by event and detail ({"refused": {"503": 2}}).
 
         `feeds`: by process, what its feed of revocations says of itself.
         """
-        self._front.update(calls=calls, lines={"sip": lines, "web": web_lines}, edge=edge, feeds=feeds)
+        self._front.update(
+            calls=calls, lines={"sip": lines, "web": web_lines}, edge=edge, feeds=feeds, trunks=trunks
+        )
 
     def expose(self) -> bytes:
         """The text of `/metrics` (content type: `prometheus_client.CONTENT_TYPE_LATEST`)."""
@@ -220,7 +224,26 @@ class _Reports:
                 edge.add_metric([str(event), str(detail)], float(number))
         yield now
         yield edge
+        yield from self._of_trunks()
         yield from self._of_feeds()
+
+    def _of_trunks(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily("voicegate_trunk_up", "Whether calls can leave by a trunk", labels=["trunk"])
+        calls = GaugeMetricFamily("voicegate_trunk_calls", "Calls that left by a trunk", labels=["trunk"])
+        answers = CounterMetricFamily(
+            "voicegate_trunk_answers", "Final answers to calls that left", labels=["trunk", "status"]
+        )
+        kept = CounterMetricFamily(
+            "voicegate_trunk_not_let_out", "Calls that did not leave", labels=["trunk", "why"]
+        )
+        for trunk in self._front["trunks"]:
+            up.add_metric([trunk.name], float(trunk.why is None))
+            calls.add_metric([trunk.name], trunk.calls)
+            for status, count in trunk.answers.items():
+                answers.add_metric([trunk.name, status], count)
+            for why, count in trunk.not_let_out.items():
+                kept.add_metric([trunk.name, why], count)
+        yield from (up, calls, answers, kept)
 
     def _of_feeds(self) -> Iterator[Metric]:
         doubt = GaugeMetricFamily(

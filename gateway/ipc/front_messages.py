@@ -10,6 +10,25 @@ from gateway.ipc.readiness import PartState
 
 
 @dataclass(frozen=True, slots=True)
+class TrunkState:
+    """How one trunk is."""
+
+    name: str
+    why: str | None
+    """why no call can leave by it; None: it is up"""
+    registered: bool | None
+    """None: it wants no registration"""
+    ways: dict[str, str] = field(default_factory=dict)
+    """its addresses, and why each does not answer; empty: it does"""
+    calls: int = 0
+    calls_at_most: int = 0
+    answers: dict[str, int] = field(default_factory=dict)
+    """how often calls that left got each final status"""
+    not_let_out: dict[str, int] = field(default_factory=dict)
+    """calls that did not leave: for the number of `calls`, for the `rate`, for the `number`"""
+
+
+@dataclass(frozen=True, slots=True)
 class HouseState:
     """Whether the gateway can take calls, and what the panel shows."""
 
@@ -33,6 +52,7 @@ class HouseState:
     """What user the consent office runs as, and so who can read its keys."""
     certificate: str = ""
     """Whose certificate TLS shows, with its SHA-256 fingerprint; empty where there is none."""
+    trunks: tuple[TrunkState, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,14 @@ async def carrier(
         await asyncio.to_thread(house.stop)
 
 
+def command(house: House, *argv: str) -> tuple[str, int]:
+    """What the command prints, and its exit status."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "gateway.cli", *argv], env=house.environ, capture_output=True, text=True
+    )
+    return ran.stdout + ran.stderr, ran.returncode
+
+
 async def told(house: House, event: str) -> dict[str, Any]:
     """What the log says of the trunk."""
     await asyncio.to_thread(house.wait_for, event, lambda: house.events(event), HANGS_S)
@@ -154,6 +163,18 @@ async def test_a_caller_is_handed_over_by_a_trunk_that_challenges(
     async with carrier(tmp_path, transport=transport, algorithm=algorithm) as (house, answering):
         await told(house, "trunk.up")
         await handed_over(house, answering, fails_first=True)
+        metrics = await asyncio.to_thread(house.get, "/metrics")
+        assert 'voicegate_trunk_up{trunk="carrier"} 1.0' in metrics
+        assert 'voicegate_trunk_answers_total{status="486",trunk="carrier"} 1.0' in metrics
+        said, code = await asyncio.to_thread(command, house, "trunk", "list")
+        assert "up, 0 of 2 calls" in said
+        assert code == 0
+        said, code = await asyncio.to_thread(command, house, "trunk", "test", "carrier", "--call", BUSY)
+        assert code == 1
+        assert "ok    REGISTER: answered 200 OK" in said
+        assert "FAIL  INVITE: answered 486 Busy Here" in said
+        assert PASSWORD not in said
+        assert re.findall(r'response="(.*?)"', said) == ["…"] * said.count("response=")
 
 
 @pytest.mark.prove
@@ -168,4 +189,7 @@ async def test_a_wrong_password_is_told_and_nothing_leaves(tmp_path: Path) -> No
         caller.send("ACK", "", f"Route: {answer.headers['record-route']}\r\n", same=True)
         await caller.request("BYE", HANGS_S)
         caller.close()
-        assert {event["status"] for event in house.events("trunk.refused_by")} == {407}
+        said, code = await asyncio.to_thread(command, house, "trunk", "test", "carrier")
+        assert "FAIL  REGISTER: the trunk refuses the user or the password" in said
+        assert code == 1
+        assert {event["status"] for event in house.events("target.refused_by")} == {407}

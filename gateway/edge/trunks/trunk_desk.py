@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
@@ -24,6 +24,7 @@ from gateway.edge.trunks.trunk_requests import TrunkRequests
 from gateway.edge.trunks.trunk_use import TrunkUse
 from gateway.edge.trunks.trunk_ways import TrunkWay, TrunkWays
 from gateway.errors import NoFlow
+from gateway.ipc.front_messages import TrunkState
 
 LOOK_UP_EVERY_S: Final = 60.0
 TURN_S: Final = 1.0
@@ -73,24 +74,22 @@ class TrunkDesk:
             return registration.why or "its registration ran out"
         return None
 
-    def state(self) -> list[dict[str, Any]]:
-        """Each trunk for the page, the metrics and the command line; no user, no password."""
-        return [self._state(name) for name in self.ways]
+    def state(self) -> tuple[TrunkState, ...]:
+        """Each trunk for the panel, the metrics and the command line; no user, no password."""
+        return tuple(self._state(name) for name in self.ways)
 
-    def _state(self, name: str) -> dict[str, Any]:
+    def _state(self, name: str) -> TrunkState:
         ways, use, registration = self.ways[name], self.use[name], self.registrations.get(name)
-        why, down = self.why_down(name), ways.down
-        return {
-            "name": name,
-            "up": why is None,
-            "why": why,
-            "registered": None if registration is None else registration.registered,
-            "ways": [{"way": str(way), "up": way not in down, "why": down.get(way)} for way in ways.all],
-            "calls": use.calls,
-            "calls_at_most": use.trunk.calls,
-            "answers": {str(status): count for status, count in sorted(use.outcomes.items())},
-            "not_let_out": dict(use.refused),
-        }
+        return TrunkState(
+            name,
+            self.why_down(name),
+            None if registration is None else registration.registered,
+            ways={str(way): ways.down.get(way, "") for way in ways.all},
+            calls=use.calls,
+            calls_at_most=use.trunk.calls,
+            answers={str(status): count for status, count in sorted(use.outcomes.items())},
+            not_let_out=dict(use.refused),
+        )
 
     # ── what goes on by itself ───────────────────────────────────────────────────────────────────────
 

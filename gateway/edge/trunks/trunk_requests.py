@@ -35,6 +35,8 @@ class TrunkRequests:
     transactions: Transactions
     ourselves: Ourselves
     connect: Callable[[TrunkWay], Awaitable[Flow]]
+    told: Callable[[str, Request | Response], None] = lambda arrow, message: None
+    """hears of each request and each answer"""
 
     def contact(self, trunk: Trunk, flow: Flow) -> str:
         """Where the trunk's calls to us are to come."""
@@ -93,9 +95,12 @@ class TrunkRequests:
         came: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
 
         def answered(answer: Response | None) -> None:
+            if answer is not None:
+                self.told("←", answer)
             if not came.done() and (answer is None or answer.code >= 200):
                 came.set_result(answer)
 
+        self.told("→", request)
         sent = self.transactions.send(request, flow, answered, ANSWERS_WITHIN_S)
         try:
             return await came
