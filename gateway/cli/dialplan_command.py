@@ -41,6 +41,7 @@ def check(folder: Path | None) -> None:
         voices,
         spoken=spoken_languages(settings),
         words_leave=settings.words_leave,
+        emergency=settings.emergency_numbers,
     )
     check_marks(plan)
     for route in plan.routes:
@@ -85,7 +86,11 @@ def route_of(called: str, caller: str, source: str, at: str | None, folder: Path
         what = f'{at!r} is not a time; write "2026-03-02 18:30"'
         raise click.BadParameter(what, param_hint="--at") from None
     settings = load()
-    plan = Dialplan.load(folder or dialplan_dir(settings), words_leave=settings.words_leave)
+    plan = Dialplan.load(
+        folder or dialplan_dir(settings),
+        words_leave=settings.words_leave,
+        emergency=settings.emergency_numbers,
+    )
     route, lines = plan.explain(called=called, caller=caller, source=source, at=when)
     for line in lines:
         click.echo(f"  not {line}")

@@ -170,7 +170,11 @@ def dialplans(settings: Settings) -> Iterator[Diagnosis]:
         with contextlib.suppress(ConsentError):  # what the database says, `sql` finds
             voices = known_names(settings)
         plan = Dialplan.load(
-            folder, voices, spoken=spoken_languages(settings), words_leave=settings.words_leave
+            folder,
+            voices,
+            spoken=spoken_languages(settings),
+            words_leave=settings.words_leave,
+            emergency=settings.emergency_numbers,
         )
     except VoicegateError as error:
         yield Diagnosis(

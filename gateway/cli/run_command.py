@@ -41,7 +41,10 @@ def run() -> None:
     settings = load()
     # a mistake there is better said now than by a child's log
     plan = Dialplan.load(
-        dialplan_dir(settings), spoken=spoken_languages(settings), words_leave=settings.words_leave
+        dialplan_dir(settings),
+        spoken=spoken_languages(settings),
+        words_leave=settings.words_leave,
+        emergency=settings.emergency_numbers,
     )
     with contextlib.closing(StartScreen(settings)) as screen:
         status = supervise(settings, screen, hears_languages=plan.hears_languages)

@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from consent.data_dir import default_data_dir
+from gateway.config.emergency import EMERGENCY
 from gateway.config.toml_mistake import toml_mistake
 from gateway.errors import SettingsError
 from model.cascade.chat_settings import leaves_machine
@@ -238,6 +239,11 @@ class Settings(BaseModel):
     trusted_proxies: tuple[str, ...] = Field(
         (),
         description="addresses or networks whose Via, digest and (at the detector) X-Forwarded-For hold",
+    )
+    emergency_numbers: tuple[Annotated[str, Field(pattern=r"^[0-9*#]{2,15}$")], ...] = Field(
+        EMERGENCY,
+        description="numbers for which help is called: such a call is refused (380), or a route with "
+        "emergency = true says that this is no telephone line",
     )
     invites_per_s: float = Field(20.0, gt=0, le=10_000, description="per source address")
 

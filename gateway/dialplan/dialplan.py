@@ -12,6 +12,7 @@ from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
+from gateway.config.emergency import EMERGENCY, NO_HELP, is_emergency
 from gateway.dialplan.disclosure import sentence
 from gateway.dialplan.loading import read_folder
 from gateway.dialplan.routes import Route
@@ -34,6 +35,8 @@ class Dialplan:
     routes: tuple[Route, ...]
     targets: dict[str, str]
     folder: Path
+    emergency: tuple[str, ...] = EMERGENCY
+    """Numbers for which help is called (`gateway.config.emergency`): no route takes them but one for them."""
 
     @classmethod
     def load(
@@ -43,6 +46,7 @@ class Dialplan:
         *,
         spoken: Collection[str] | None = None,
         words_leave: bool = False,
+        emergency: tuple[str, ...] = EMERGENCY,
     ) -> Dialplan:
         """Reads all plans of a folder.
 
@@ -55,10 +59,12 @@ class Dialplan:
             raise DialplanError(f"{folder}: this is a file; name the folder that it is in")
         if not folder.is_dir():
             raise DialplanError(f"{folder}: there is no such folder")
-        routes, targets = read_folder(folder, voices, spoken=spoken, words_leave=words_leave)
+        routes, targets = read_folder(
+            folder, voices, spoken=spoken, words_leave=words_leave, emergency=emergency
+        )
         if not routes:
             raise DialplanError(f"{folder}: no route in any file; add a [[route]]")
-        return cls(routes, targets, folder)
+        return cls(routes, targets, folder, emergency)
 
     def explain(
         self, *, called: str, caller: str = "", source: str = "", at: datetime | None = None
@@ -66,8 +72,11 @@ class Dialplan:
         """The first route that takes such a call, if any does, and why each route before it does not."""
         now = (at or datetime.now()).astimezone()
         lines: list[str] = []
+        emergency = is_emergency(called, self.emergency)
         for route in self.routes:
             reason = route.why_not(called, caller, source, now)
+            if route.emergency != emergency:
+                reason = f"{called} is an emergency number" if emergency else "it is for emergency numbers"
             if reason is None:
                 return route, tuple(lines)
             lines.append(f"{route.name}: {reason}")
@@ -78,9 +87,11 @@ class Dialplan:
 
         `called` and `caller` are SIP URIs, numbers or users; `source` is the address it came from; `at` is
         now unless given, in this machine's zone when it has none. Raises `CallRefused` (404) when no route
-        takes it.
+        takes it, (380) when it is to an emergency number.
         """
         route, lines = self.explain(called=called, caller=caller, source=source, at=at)
+        if route is None and is_emergency(called, self.emergency):
+            raise CallRefused(380, NO_HELP)
         if route is None:
             raise CallRefused(404, f"no route takes a call to {called}")
         return Match(route, lines)
@@ -97,6 +108,11 @@ class Dialplan:
                         found[name] = by_name[name]
                         waiting.append(by_name[name])
         return tuple(found.values())
+
+    @property
+    def answers_emergencies(self) -> bool:
+        """Whether some route takes calls to emergency numbers."""
+        return any(route.emergency for route in self.routes)
 
     @property
     def hears_languages(self) -> bool:

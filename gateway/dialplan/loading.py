@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 
 from pydantic import ValidationError
 
+from gateway.config.emergency import EMERGENCY, is_emergency
 from gateway.config.toml_mistake import toml_mistake
 from gateway.dialplan import toml_lines
 from gateway.dialplan.conversation_checks import check_conversation, check_facts
@@ -48,6 +49,8 @@ from gateway.dialplan.verbs import (
 from gateway.errors import DialplanError
 
 FILLED_BY_LOADER: Final = ("file", "line")
+OF_EMERGENCY: Final = ("answer", "disclose", "say", "play", "hangup")
+"""What a route for emergency numbers may do."""
 
 
 def read_folder(
@@ -56,6 +59,7 @@ def read_folder(
     *,
     spoken: Collection[str] | None = None,
     words_leave: bool = False,
+    emergency: Collection[str] = EMERGENCY,
 ) -> tuple[tuple[Route, ...], dict[str, str]]:
     """Routes in order and the targets of all files; the rest as `Dialplan.load` has it.
 
@@ -72,6 +76,8 @@ def read_folder(
     for file in files:
         table, source = _read(file)
         for name, uri in _targets(table, source).items():
+            if is_emergency(uri, emergency):
+                source.fail(("targets", name), f"{uri} is an emergency number, and this house calls none")
             if name in targets:
                 source.fail(("targets", name), f"another file has a target {name!r} too; rename one")
             targets[name] = uri
@@ -198,6 +204,12 @@ def _check(loaded: Loaded) -> None:
             'the first verb must be "answer", after recordings at most; put it before this one',
         )
     for i, verb in enumerate(route.do):
+        if route.emergency and verb.verb not in OF_EMERGENCY:
+            loaded.fail(
+                ("do", i),
+                "a route for emergency numbers says that nobody is called for help here, and ends: "
+                f"{', '.join(OF_EMERGENCY)}; take {verb.verb} out",
+            )
         if isinstance(verb, Answer) and i > early:
             loaded.fail(("do", i), "a call is answered once; remove this verb")
         if isinstance(verb, Hangup) and i < len(route.do) - 1:

@@ -116,6 +116,8 @@ class Route:
     caller: tuple[str, ...] = ()
     source: tuple[str, ...] = ()
     hours: tuple[Hours, ...] = ()
+    emergency: bool = False
+    """Takes calls to emergency numbers, and no others: it says that nobody is called for help here."""
     zone: str | None = None
     """IANA name, for hours and for what the bot says of the time; none: this machine's."""
     voice: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,80}$")] = STOCK_VOICE

@@ -75,6 +75,9 @@ class Router(Protocol):
     def no_hall(self) -> Refuse:
         """What a caller hears while no hall can take a call although a line is free."""
 
+    def answers_emergencies(self) -> bool:
+        """Whether a call to an emergency number is answered, by a recording that says what to do."""
+
     async def offered(self, call: IncomingCall) -> Accept | Refuse: ...
 
     async def web_offered(self, facts: CallFacts, offer: str) -> WebAnswer | Refuse:

@@ -75,7 +75,11 @@ async def serve() -> None:
     say_old_key(ring.current, mark_keys_path(conf))
     sessions = await Sessions.open(redis_url_for(conf, runtime), ttl_s=conf.session_ttl_s, name="front")
     plan = Dialplan.load(
-        dialplan_dir(conf), office.names(), spoken=spoken_languages(conf), words_leave=conf.words_leave
+        dialplan_dir(conf),
+        office.names(),
+        spoken=spoken_languages(conf),
+        words_leave=conf.words_leave,
+        emergency=conf.emergency_numbers,
     )
     if plan.hears_languages and (why := why_no_languages(conf)) is not None:
         structlog.get_logger("front").warning("languages.unheard", error=why)

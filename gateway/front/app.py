@@ -56,7 +56,7 @@ OFFERS: Final = "application/sdp"
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 HTTP_STATUS: Final = {
-    400: 400, 401: 401, 403: 403, 404: 404, 410: 404, 415: 415, 429: 429, 480: 503, 486: 503, 488: 400,
+    380: 403, 400: 400, 401: 401, 403: 403, 404: 404, 410: 404, 415: 415, 429: 429, 480: 503, 486: 503, 488: 400,
     500: 500, 503: 503, 600: 503, 603: 403, 606: 400,
 }  # fmt: skip
 """What a refusal's SIP status is in HTTP; others are 502."""

@@ -165,6 +165,7 @@ class Front:
                 deny=conf.sip_deny,
                 trusted_proxies=conf.trusted_proxies,
                 invites_per_s=conf.invites_per_s,
+                emergency=conf.emergency_numbers,
                 loopback_port_file=self.runtime.path / "edge-port",
                 digest=conf.sip_digest,
                 ha1=users.ha1 if conf.digest else None,
@@ -299,6 +300,10 @@ class Front:
         """What a caller hears for whom no hall has time, or none is there."""
         why = self.halls.none()
         return Refuse(why.status, why.reason, why.retry_after_s)
+
+    def answers_emergencies(self) -> bool:
+        """Whether some route says to those who call for help that nobody hears them here."""
+        return self.routing.dialplan.answers_emergencies
 
     async def offered(self, call: IncomingCall) -> Accept | Refuse:
         """A new INVITE that passed the edge's limits."""

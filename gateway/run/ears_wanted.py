@@ -28,7 +28,9 @@ def wants_ears(settings: Settings, *, hears_languages: bool = False) -> bool:
     """
     if hears_languages or (settings.stock_only and not settings.engine_url):
         return True
-    plan = Dialplan.load(dialplan_dir(settings), None, words_leave=settings.words_leave)
+    plan = Dialplan.load(
+        dialplan_dir(settings), None, words_leave=settings.words_leave, emergency=settings.emergency_numbers
+    )
     keeps = any(route.keep.transcript for route in plan.routes)
     if not keeps and settings.turns_by_words != "on":
         return False

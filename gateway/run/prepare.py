@@ -81,7 +81,14 @@ def prepare(settings: Settings) -> None:
         console_token(settings.data_dir)
     registry.close()
     plan, spoken = dialplan_dir(settings), spoken_languages(settings)
-    check_marks(Dialplan.load(plan, _asked_office(settings), spoken=spoken, words_leave=settings.words_leave))
+    loaded = Dialplan.load(
+        plan,
+        _asked_office(settings),
+        spoken=spoken,
+        words_leave=settings.words_leave,
+        emergency=settings.emergency_numbers,
+    )
+    check_marks(loaded)
 
 
 def _asked_office(settings: Settings) -> frozenset[str]:

@@ -11,6 +11,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+from gateway.config.emergency import is_emergency
 from gateway.edge.doors.digest import Digest, DigestVerdict
 from gateway.edge.doors.edge_config import EdgeConfig
 from gateway.edge.doors.limits import Networks, SourceRates, block_of, is_scanner
@@ -53,6 +54,7 @@ class Doors:
         self._deny = Networks(config.deny)
         self._trusted = Networks(config.trusted_proxies)
         self._rate = SourceRates(config.invites_per_s)
+        self._emergency = config.emergency
         self._within = SourceRates(DIALOG_PER_S)
         self._refused = SourceRates(REFUSED_PER_REQUEST * config.invites_per_s)
         self._logged_in: OrderedDict[str, None] = OrderedDict()
@@ -128,9 +130,13 @@ class Doors:
         if len(self._logged_in) > MAX_KNOWN:
             self._logged_in.popitem(last=False)
 
+    def is_emergency(self, request: Request) -> bool:
+        """Whether somebody calls for help, by a number of the config or by RFC 5031."""
+        return request.method == "INVITE" and is_emergency(request.uri.plain, self._emergency)
+
     def unfit(self, request: Request, *, within: bool) -> Turned | None:
         """Why a request is not taken at all; `within`: it belongs to a call of ours."""
-        if request.uri.scheme not in SCHEMES:
+        if request.uri.scheme not in SCHEMES and not self.is_emergency(request):
             return Turned(416)
         if request.max_forwards is not None and request.max_forwards <= 0:
             return Turned(483)

@@ -37,6 +37,8 @@ class EdgeConfig:
     """addresses or networks"""
     invites_per_s: float = 20.0
     """per source"""
+    emergency: tuple[str, ...] = ()
+    """numbers for which help is called"""
     loopback_port_file: Path | None = None
     """remembers where lines reach us, for the next edge; None: an edge's calls lose it when it ends"""
     digest: str = "md5"

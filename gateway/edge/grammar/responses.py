@@ -14,7 +14,8 @@ from gateway.edge.grammar.message import branch_of, stamped, to_tag
 from gateway.edge.grammar.sip_message import Request, Response
 
 PHRASES: Final = {
-    100: "Trying", 200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
+    100: "Trying", 200: "OK", 380: "Alternative Service",
+    400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
     405: "Method Not Allowed", 406: "Not Acceptable", 408: "Request Timeout", 415: "Unsupported Media Type",
     416: "Unsupported URI Scheme", 420: "Bad Extension", 423: "Interval Too Brief",
     439: "First Hop Lacks Outbound Support", 469: "Bad Info Package",

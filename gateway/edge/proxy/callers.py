@@ -11,6 +11,7 @@ from typing import Protocol
 
 import structlog
 
+from gateway.config.emergency import NO_HELP
 from gateway.edge.dialogs.transaction import Served
 from gateway.edge.doors.doors import Doors
 from gateway.edge.flows.transport import Flow
@@ -119,6 +120,10 @@ class CallersSide:
         user = self._doors.authenticate(request, flow, source)
         if isinstance(user, Turned):
             self._board.turn_away(request, flow, user)
+            return
+        if self._doors.is_emergency(request) and not self._board.router.answers_emergencies():
+            self._board.counts["emergency_calls_refused"] += 1
+            self._board.turn_away(request, flow, Turned(380, NO_HELP))  # RFC 3261 §21.3.5
             return
         if self._admission.known(request) or (request.call_id, from_tag(request)) in self._board.web_dialogs:
             self._board.turn_away(request, flow, Turned(482))

@@ -324,6 +324,8 @@ class Desk:
         self.away: set[str] = set()
         """halls that take no calls"""
         self.busy = False
+        self.recording = False
+        """a route answers calls to emergency numbers"""
         """they take none because they have no time"""
         self.verdict: Callable[[IncomingCall], Accept | Refuse] = lambda call: Accept(secrets.token_hex(8))
         self.targets: dict[str, str] = {}
@@ -341,6 +343,9 @@ class Desk:
     def hall_for(self, held: Mapping[str, int]) -> str | None:
         able = [hall for hall in held if hall not in self.away]
         return min(able, key=lambda hall: (held[hall], hall), default=None)
+
+    def answers_emergencies(self) -> bool:
+        return self.recording
 
     def no_hall(self) -> Refuse:
         if self.busy:
