@@ -26,6 +26,7 @@ def head(call_id: str, call: KnownCall | None, facts: Mapping[str, Any]) -> Iter
         )
         lasted = f" after {call.ended_at - call.started_at:.0f} s" if call.ended_at is not None else ""
         yield f"  {_when(call.started_at)}, {end}{lasted}"
+    yield from _said_of_it(facts)
     for told in facts.get("disclosed", ()):
         if isinstance(told, Mapping):
             voice = f" of the voice {told['voice']}" if told["voice"] else ""
@@ -43,6 +44,17 @@ def course(facts: Mapping[str, Any]) -> Iterator[str]:
     for event in sorted(facts.get("events", ()), key=lambda event: float(event["at"])):
         what = _turn(event["data"]) if event["kind"] == "turn" else _event(event)
         yield f"  {_clock(event['at'])}  {what}"
+
+
+def _said_of_it(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Who the caller says that it is, and what a trusted peer says of the call."""
+    name, user, headers = facts.get("name"), facts.get("user"), facts.get("headers")
+    if name:
+        yield f"  the caller's name is given as {name}"
+    if user:
+        yield f"  logged in as {user}"
+    for header, value in headers.items() if isinstance(headers, Mapping) else ():
+        yield f"  {header}: {value}"
 
 
 def _quality(facts: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from gateway.config.settings import Settings
 from gateway.errors import StartError
 from gateway.run import redis_server
 from gateway.store.call_grants import CallGrants
+from gateway.store.call_headers import CallHeaders
 from gateway.store.call_search import CallSearch
 from gateway.store.refused_calls import REFUSED, RefusedCall, RefusedCalls
 from gateway.store.registry import CallRow, Registry
@@ -85,6 +86,10 @@ class CallStores:
     def table(self, call_id: str) -> dict[str, Any] | None:
         """The registry's row and the call's grants, as `consent.proof.evidence` reads them."""
         return None if self._registry is None else registry_table(self._registry, self._registry.get(call_id))
+
+    def headers(self, call_id: str) -> dict[str, str]:
+        """What a trusted peer said of the call, as the registry has it."""
+        return {} if self._registry is None else CallHeaders(self._registry).of(call_id)
 
     def heads(self, call_ids: list[str]) -> tuple[set[str], Mapping[str, dict[str, Any]]]:
         """The calls that live by what Redis says now, and what it says of those asked for."""

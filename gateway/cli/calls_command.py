@@ -132,7 +132,7 @@ def show(call_id: str, as_json: bool) -> None:
     settings = load()
     with CallStores(settings) as stores:
         row, registered = stores.row(call_id), stores.table(call_id)
-        record = stores.record(call_id)
+        record, headers = stores.record(call_id), stores.headers(call_id)
         lives = row is not None and row.ended_at is None and call_id in stores.heads([call_id])[0]
         refused = stores.refused(CallSearch(), call_id=call_id) if row is None and record is None else []
     if refused:
@@ -145,10 +145,11 @@ def show(call_id: str, as_json: bool) -> None:
         raise VoicegateError(tame(f"no call {call_id} in {place(settings)}; {latest}{why}"))
     if as_json:
         table = record or {"call_id": call_id}
-        click.echo(json.dumps({**table, "registry": registered}))
+        said = {"headers": headers} if headers else {}
+        click.echo(json.dumps({**said, **table, "registry": registered}))
         return
     known = None if row is None else KnownCall.of(row, record or {}, lives=lives)
-    for text in (*head(call_id, known, record or {}), *course(record or {})):
+    for text in (*head(call_id, known, {"headers": headers, **(record or {})}), *course(record or {})):
         click.echo(tame(text))
     if record is None:
         click.echo(f"  {tame(stores.silence or 'Redis has forgotten what happened in it')}")

@@ -12,6 +12,7 @@ import click
 from consent.grants.scope import STOCK
 from gateway.cli.consented_languages import unconsented
 from gateway.cli.office_command import known_names
+from gateway.config.emergency import is_emergency
 from gateway.config.house_languages import spoken_languages, why_no_languages, why_unwritten
 from gateway.config.paths import dialplan_dir
 from gateway.config.settings import Settings, load
@@ -76,9 +77,14 @@ def check(folder: Path | None) -> None:
 @click.argument("called")
 @click.option("--caller", default="", help="SIP URI or number of the caller.")
 @click.option("--source", default="", help="Address that the call comes from.")
+@click.option(
+    "--header", "headers", multiple=True, metavar="NAME=VALUE", help="What a trusted peer says of the call."
+)
 @click.option("--at", help='Time, as "2026-03-02 18:30"; a zone may follow (+01:00). Default: now.')
 @click.option("--folder", type=click.Path(path_type=Path), help="Default: the dialplans in force.")
-def route_of(called: str, caller: str, source: str, at: str | None, folder: Path | None) -> None:
+def route_of(
+    called: str, caller: str, source: str, headers: tuple[str, ...], at: str | None, folder: Path | None
+) -> None:
     """Say which route a call to CALLED (sip:…, a user or a number) takes, and why."""
     try:
         when = datetime.fromisoformat(at) if at else None
@@ -91,9 +97,12 @@ def route_of(called: str, caller: str, source: str, at: str | None, folder: Path
         words_leave=settings.words_leave,
         emergency=settings.emergency_numbers,
     )
-    route, lines = plan.explain(called=called, caller=caller, source=source, at=when)
+    told = {name.strip().lower(): value.strip() for name, _, value in (one.partition("=") for one in headers)}
+    route, lines = plan.explain(called=called, caller=caller, source=source, at=when, headers=told)
     for line in lines:
         click.echo(f"  not {line}")
+    if route is None and is_emergency(called, plan.emergency):
+        raise DialplanError(f"{called} is an emergency number: the caller hears 380 (Alternative Service)")
     if route is None:
         raise DialplanError(f"no route takes a call to {called}: the caller hears 404 (Not Found)")
     click.echo(f"{route.name}  ({_where(route)}; {_takes(route)})")
@@ -139,7 +148,10 @@ def _takes(route: Route) -> str:
     if not route.called:
         return "from another route only"
     parts = [f"called {', '.join(route.called)}"]
-    for name, values in (("caller", route.caller), ("source", route.source), ("hours", route.hours)):
+    said = tuple(f"{name} {' or '.join(patterns)}" for name, patterns in route.headers.items())
+    for name, values in (
+        ("caller", route.caller), ("source", route.source), ("header", said), ("hours", route.hours)
+    ):  # fmt: skip
         if values:
             parts.append(f"{name} {', '.join(map(str, values))}")
     return "; ".join(parts)

@@ -243,7 +243,7 @@ class Settings(BaseModel):
     emergency_numbers: tuple[Annotated[str, Field(pattern=r"^[0-9*#]{2,15}$")], ...] = Field(
         EMERGENCY,
         description="numbers for which help is called: such a call is refused (380), or a route with "
-        "emergency = true says that this is no telephone line",
+        "emergency = true says that nobody hears it",
     )
     invites_per_s: float = Field(20.0, gt=0, le=10_000, description="per source address")
 

@@ -20,6 +20,12 @@ def check_conversation(loaded: Loaded, verb: Converse, path: toml_lines.Path) ->
         place, why = mistake
         loaded.fail((*path, *place), why)
     known = CLOCK_FACTS | verb.facts.keys()
+    for name, value in verb.facts.items():
+        if any(fact.startswith("header.") for fact in facts_in(value)):
+            loaded.fail(
+                (*path, "facts", name),
+                "an engine is told the facts, and nobody outside may write them: no header stands in one",
+            )
     texts = ("instructions", "greeting", "goodbye", "no_transfer", "engine_lost", "busy", "other_language")
     for key in texts:
         check_facts(loaded, getattr(verb, key), known, (*path, key))

@@ -6,7 +6,7 @@ A folder of TOML files, read in the order of their names; see `docs/dialplans.md
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -67,14 +67,20 @@ class Dialplan:
         return cls(routes, targets, folder, emergency)
 
     def explain(
-        self, *, called: str, caller: str = "", source: str = "", at: datetime | None = None
+        self,
+        *,
+        called: str,
+        caller: str = "",
+        source: str = "",
+        at: datetime | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[Route | None, tuple[str, ...]]:
         """The first route that takes such a call, if any does, and why each route before it does not."""
         now = (at or datetime.now()).astimezone()
         lines: list[str] = []
         emergency = is_emergency(called, self.emergency)
         for route in self.routes:
-            reason = route.why_not(called, caller, source, now)
+            reason = route.why_not(called, caller, source, now, headers)
             if route.emergency != emergency:
                 reason = f"{called} is an emergency number" if emergency else "it is for emergency numbers"
             if reason is None:
@@ -82,14 +88,22 @@ class Dialplan:
             lines.append(f"{route.name}: {reason}")
         return None, tuple(lines)
 
-    def route(self, *, called: str, caller: str = "", source: str = "", at: datetime | None = None) -> Match:
+    def route(
+        self,
+        *,
+        called: str,
+        caller: str = "",
+        source: str = "",
+        at: datetime | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Match:
         """The route of a call.
 
         `called` and `caller` are SIP URIs, numbers or users; `source` is the address it came from; `at` is
-        now unless given, in this machine's zone when it has none. Raises `CallRefused` (404) when no route
-        takes it, (380) when it is to an emergency number.
+        now unless given, in this machine's zone when it has none; `headers` are what a trusted peer says of
+        the call. Raises `CallRefused`: 404 when no route takes it, 380 when it is to an emergency number.
         """
-        route, lines = self.explain(called=called, caller=caller, source=source, at=at)
+        route, lines = self.explain(called=called, caller=caller, source=source, at=at, headers=headers)
         if route is None and is_emergency(called, self.emergency):
             raise CallRefused(380, NO_HELP)
         if route is None:

@@ -33,6 +33,7 @@ from gateway.dialplan.routes import (
 from gateway.dialplan.target_address import target_address
 from gateway.dialplan.verbs import (
     CLOCK_FACTS,
+    HEADER_FACT,
     NAME,
     VERBS,
     Answer,
@@ -42,12 +43,17 @@ from gateway.dialplan.verbs import (
     Hangup,
     Playback,
     Reply,
+    Say,
+    Transfer,
     Verb,
     branches_of,
+    facts_in,
     targets_of,
 )
 from gateway.errors import DialplanError
 
+SAYING_HEADERS: Final = (Say, Transfer, Hangup)
+"""Verbs that may say what a peer wrote: word for word, and by themselves."""
 FILLED_BY_LOADER: Final = ("file", "line")
 OF_EMERGENCY: Final = ("answer", "disclose", "say", "play", "hangup")
 """What a route for emergency numbers may do."""
@@ -226,7 +232,10 @@ def _check(loaded: Loaded) -> None:
                     )
         elif not isinstance(verb, Playback):
             for key in ("before", "text", "say", "announce"):
-                check_facts(loaded, getattr(verb, key, ""), CLOCK_FACTS, ("do", i, key))
+                text = getattr(verb, key, "")
+                told = {fact for fact in facts_in(text) if HEADER_FACT.fullmatch(fact)}
+                known = CLOCK_FACTS | told if isinstance(verb, SAYING_HEADERS) else CLOCK_FACTS
+                check_facts(loaded, text, known, ("do", i, key))
     if route.keep.transcript and not any(isinstance(verb, Disclose) for verb in route.do):
         loaded.fail(("keep",), "a caller must be told that it is written down; say so in a disclose verb")
     check_played(loaded, early)
@@ -245,6 +254,9 @@ def _check_voice(loaded: Loaded, voices: Collection[str]) -> None:
 
 def _check_conditions(loaded: Loaded) -> None:
     route = loaded.route
+    for name, patterns in route.headers.items():
+        if not patterns or not all(patterns):
+            loaded.fail(("headers", name), 'of a header some pattern must fit; write ["*"] for any')
     for i, network in enumerate(route.source):
         try:
             ipaddress.ip_network(network, strict=False)

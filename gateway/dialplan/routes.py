@@ -6,7 +6,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, tzinfo
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal
@@ -15,7 +15,18 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, TypeAdapter
 
 from consent.grants.scope import STOCK, Scope
-from gateway.dialplan.verbs import STRICT, VERBS, Answer, Hangup, Name, Playback, Transfer, Verb, Words
+from gateway.dialplan.verbs import (
+    STRICT,
+    VERBS,
+    Answer,
+    Hangup,
+    HeaderName,
+    Name,
+    Playback,
+    Transfer,
+    Verb,
+    Words,
+)
 
 STOCK_VOICE: Final = "heart"
 """The voice that is nobody's: every engine has it."""
@@ -24,6 +35,7 @@ _CLOCK: Final = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)(?::00)?|24:00(?::00)?")
 _SCHEME: Final = re.compile(r"(sips?|tel):", re.IGNORECASE)
 _CONTEXT: Final = re.compile(r";\s*phone-context\s*=\s*(\+[0-9.()-]+)(?=;|$)", re.IGNORECASE)
 """The global number that a local number goes on from (RFC 3966 §5.1.5); a domain says no digits."""
+_IN_BRACKETS: Final = re.compile(r"<([^<>]+)>")
 _SEPARATORS: Final = str.maketrans("", "", "-.() ")
 HOLDS: Final = {
     "de": "Einen Moment, bitte.",
@@ -115,6 +127,8 @@ class Route:
     called: tuple[str, ...] = ()
     caller: tuple[str, ...] = ()
     source: tuple[str, ...] = ()
+    headers: dict[HeaderName, tuple[str, ...]] = field(default_factory=dict)
+    """What a trusted peer says of the call, by header; of each one of the patterns must fit."""
     hours: tuple[Hours, ...] = ()
     emergency: bool = False
     """Takes calls to emergency numbers, and no others: it says that nobody is called for help here."""
@@ -163,8 +177,15 @@ class Route:
         own = self.scope(scope.call_id)
         return scope == own or (self.without_voice == "stock" and scope == replace(own, voice=STOCK))
 
-    def why_not(self, called: str, caller: str, source: str, at: datetime) -> str | None:
-        """Why this route does not take such a call; None when it does."""
+    def why_not(
+        self,
+        called: str,
+        caller: str,
+        source: str,
+        at: datetime,
+        headers: Mapping[str, str] | None = None,
+    ) -> str | None:
+        """Why this route does not take such a call; None when it does. `headers`: what a peer says of it."""
         if not self.called:
             return "no call comes here by itself, only from another route"
         if not any(fits(pattern, called) for pattern in self.called):
@@ -173,6 +194,10 @@ class Route:
             return f"caller {caller or '(none)'} fits none of {_listed(self.caller)}"
         if self.source and not any(within(network, source) for network in self.source):
             return f"source {source or '(none)'} is in none of {_listed(self.source)}"
+        for name, patterns in self.headers.items():
+            value = (headers or {}).get(name, "")
+            if not any(header_fits(pattern, value) for pattern in patterns):
+                return f"header {name} {value or '(none)'} fits none of {_listed(patterns)}"
         if self.hours and not any(h.hold(at.astimezone(zone_of(h.zone or self.zone))) for h in self.hours):
             return f"{self.local(at):%a %H:%M %Z} is outside {_listed(map(str, self.hours))}"
         return None
@@ -241,6 +266,13 @@ def fits(pattern: str, uri: str) -> bool:
     if not wanted_host:
         return _glob(wanted_user, user)
     return _glob(wanted_user or "*", user) and _glob(wanted_host, host)
+
+
+def header_fits(pattern: str, value: str) -> bool:
+    """Whether a header fits a pattern: its whole text, or an address in it as `fits` has it."""
+    return value != "" and (
+        _glob(pattern, value) or any(fits(pattern, uri) for uri in _IN_BRACKETS.findall(value))
+    )
 
 
 def within(network: str, address: str) -> bool:

@@ -67,6 +67,25 @@ def _recording(path: str) -> str:
     return path
 
 
+HEADER: Final = (
+    r"(p-asserted-identity|p-preferred-identity|remote-party-id|diversion|history-info|user-to-user|privacy"
+    r"|x-(?!vg-)[a-z0-9-]{1,40})"
+)
+"""Headers of trusted peers that a plan may know (`gateway.edge.grammar.peer_headers`), in small letters."""
+HEADER_FACT: Final = re.compile(rf"header\.{HEADER}")
+"""A header in a text: `{header.x-name}`."""
+
+
+def _header(name: str) -> str:
+    if re.fullmatch(HEADER, name) is None:
+        raise ValueError(
+            "headers that a plan may know are p-asserted-identity, p-preferred-identity, remote-party-id, "
+            "diversion, history-info, user-to-user, privacy, and x-… in small letters"
+        )
+    return name
+
+
+HeaderName = Annotated[str, AfterValidator(_header)]
 CLOCK_FACTS: Final = frozenset({"time", "date", "weekday"})
 """Facts every plan has; their values come from the clock of the route's zone when they are spoken."""
 _FACT: Final = re.compile(r"\{([^{}]*)\}")
@@ -344,6 +363,12 @@ def clock_facts(at: datetime) -> dict[str, str]:
         "date": f"{at:%A}, {at:%B} {at.day}",
         "weekday": f"{at:%A}",
     }
+
+
+def header_facts(text: str, headers: Mapping[str, str] | None) -> dict[str, str]:
+    """The headers that stand in a text, by fact; those that the call does not have are empty."""
+    found = (fact for fact in facts_in(text) if HEADER_FACT.fullmatch(fact))
+    return {fact: (headers or {}).get(fact.removeprefix("header."), "") for fact in found}
 
 
 def targets_of(verb: Any) -> Iterator[tuple[str, str]]:

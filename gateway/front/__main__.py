@@ -30,6 +30,7 @@ from gateway.front.front import Front
 from gateway.front.metrics import Metrics
 from gateway.front.refused_offers import RefusedOffers
 from gateway.front.routing import Routing
+from gateway.store.call_headers import CallHeaders
 from gateway.store.redeemed_grants import RedeemedGrants
 from gateway.store.refused_calls import RefusedCalls
 from gateway.store.registry import Registry
@@ -71,6 +72,7 @@ async def serve() -> None:
     RefusedCalls(registry).open()
     RedeemedGrants(registry).open()
     SipBindings(registry).open()
+    CallHeaders(registry).open()
     ring = KeyRing.load(mark_keys_path(conf))
     say_old_key(ring.current, mark_keys_path(conf))
     sessions = await Sessions.open(redis_url_for(conf, runtime), ttl_s=conf.session_ttl_s, name="front")

@@ -29,6 +29,7 @@ from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hall_messages import CallOffer, EndCall, LiveCall, RouteGrant, SpokenUnder
 from gateway.ipc.rpc import Peer
+from gateway.store.call_headers import CallHeaders
 from gateway.store.registry import PAYLOAD_BITS, CallRow, PayloadTaken, Registry, RegistryError
 from watermark.keys import MarkKey
 from watermark.payload import call_payload
@@ -102,6 +103,7 @@ class Routing:
         """grants refused, by reason"""
         self._office = office
         self._registry = registry
+        self._headers = CallHeaders(registry)
         self._stock_only = stock_only
         self._usage = CallUsage(office, registry)
         self.mark_key = mark_key
@@ -129,7 +131,9 @@ class Routing:
         """
         if self.draining:
             raise CallRefused(503, "going down", retry_after_s=30)
-        route = self.dialplan.route(called=facts.called, caller=facts.caller, source=facts.source).route
+        route = self.dialplan.route(
+            called=facts.called, caller=facts.caller, source=facts.source, headers=facts.headers
+        ).route
         peer = self.halls.get(hall)
         if peer is None:
             raise HallRefused(503, f"{hall} is not up", retry_after_s=HALL_BACK_S)
@@ -229,6 +233,7 @@ class Routing:
         )
         try:
             self._registry.enter(row)
+            self._note_headers(call_id, facts)
             self._usage.begins(grant, route)
         except RegistryError as error:
             self._usage.is_unused(grant)
@@ -240,6 +245,14 @@ class Routing:
                 self._registry.close_call(call_id, CallEnding(End.REFUSED, "it was entered too late"))
             self._usage.is_unused(grant)
         return payload, grant, refused
+
+    def _note_headers(self, call_id: str, facts: CallFacts) -> None:
+        """What a peer said of the call stands in the call's session too: a call does not fail for it."""
+        if facts.headers:
+            try:
+                self._headers.note(call_id, facts.headers)
+            except RegistryError as error:
+                log.warning("registry.headers_not_noted", call_id=call_id, error=str(error))
 
     def _grant(self, route: Route, call_id: str) -> tuple[VoiceGrant, str | None]:
         """The route's voice; the stock voice and the reason when consent refuses it and the route says so.

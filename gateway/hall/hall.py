@@ -222,6 +222,7 @@ class Hall:
                 offer=to_json(CallOffer, replace(offer, grant=None)),  # the grant is a secret
                 caller=facts.caller, called=facts.called, source=facts.source, transport=facts.transport,
                 route=route.name, voice=route.voice, grant_refused=offer.grant_refused,
+                name=facts.display[:128] or None, user=facts.user, headers=facts.headers,
             )  # fmt: skip
         self._lives.short(self._live(call), "call.live")
         return call

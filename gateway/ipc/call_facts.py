@@ -22,3 +22,6 @@ class CallFacts:
     """Who logged in; None where no password is asked."""
     trunk: str | None = None
     """By which trunk it came."""
+    headers: dict[str, str] | None = None
+    """What a trusted peer says of the call, by header in small letters: printable, short, few
+    (`gateway.edge.grammar.peer_headers`); None from anybody else."""

@@ -64,7 +64,7 @@ class CallRecord:
         for key in COUNTS:
             number = self.number(key)
             _keep(table, key, None if number is None else int(number))
-        for key in ("disclosed", "spoken"):
+        for key in ("disclosed", "spoken", "headers"):
             if key in facts:
                 _keep(table, key, read_json(facts[key]))
         if events:

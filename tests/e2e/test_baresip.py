@@ -140,6 +140,9 @@ def test_a_softphone_with_a_password_has_a_conversation(network: str, tmp_path: 
         log = dial(stranger, f"sip:demo@{network}:{house.sip_port}", 2)
         assert "401" in log, log
         assert "Call established" not in log
+        for_help = softphone(tmp_path / "help", password="correct-horse")
+        log = dial(for_help, f"sip:112@{network}:{house.sip_port}", 2)
+        assert "380" in log, log
         softphones_register_and_the_front_dies_under_them(
             network, house, tmp_path / "register", "correct-horse"
         )

@@ -47,35 +47,44 @@ class Admission:
         return dialog_id in self._underway or dialog_id in self._board.dialogs
 
     async def admit(
-        self, served: Served, source: str, user: str, *, named: bool, web: WebAgent | None = None
+        self,
+        served: Served,
+        source: str,
+        user: str,
+        *,
+        named: bool,
+        web: WebAgent | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         """Ends with the INVITE on a line, or refused. Never raises.
 
         `web` answers offers that are for a web line.
 
         `named`: the operator named that source as one that may call. It has no share: it may have many calls
-        at once that are not acknowledged yet, and is told at once when there is no room.
+        at once that are not acknowledged yet, and is told at once when there is no room. `headers`: what a
+        trusted peer says of the call.
         """
         dialog_id = (served.request.call_id, from_tag(served.request))
         self._underway.add(dialog_id)
         try:
             policy = self._board.config.srtp
+            facts = _facts(served, source, user, headers, self._board.trunk_of(served.flow.host))
             if barred := policy.barred(policy.rule(user), served.flow):
                 self._board.refuse(served, 488, barred)
             elif web is not None and web.wants(served.request) and not self._board.draining:
-                await web.answer(served, source, user)
+                await web.answer(served, facts)
             else:
-                await self._admit(served, source, user, named=named)
+                await self._admit(served, facts, named=named)
         except Exception:
             log.exception("edge.invite_failed", source=source, sip_call_id=served.request.call_id)
             self._board.refuse(served, 500)
         finally:
             self._underway.discard(dialog_id)
 
-    async def _admit(self, served: Served, source: str, user: str, *, named: bool) -> None:
+    async def _admit(self, served: Served, facts: CallFacts, *, named: bool) -> None:
         board, body = self._board, session_part(served.request) or b""
         families, policy = board.config.families, board.config.srtp
-        wanted = policy.rule(user, board.trunk_of(served.flow.host) or "")
+        wanted = policy.rule(facts.user or "", facts.trunk or "")
         rule = policy.over(wanted, served.flow)
         codecs = sdp.offered_codecs(body, families, rule)
         if board.draining:
@@ -87,17 +96,17 @@ class Admission:
         elif self._free_line(codecs) is None:
             busy = self._busy(codecs)
             board.refuse(served, busy.status, busy.reason, busy.retry_after_s)
-        elif not await board.share.take(source, _all if named else self._share, SHARE_WITHIN_S):
+        elif not await board.share.take(facts.source, _all if named else self._share, SHARE_WITHIN_S):
             board.refuse(served, 503, "too many calls of yours are not acknowledged", BUSY_RETRY_S)
         else:
             dialog = None
             try:
-                dialog = await self._dialog(served, source, user, codecs)
+                dialog = await self._dialog(served, facts, codecs)
             finally:
                 if dialog is None:
-                    board.share.give(source)
+                    board.share.give(facts.source)
             if dialog is not None:
-                dialog.vouched_for, dialog.srtp = bool(user) or named, wanted
+                dialog.vouched_for, dialog.srtp = facts.user is not None or named, wanted
                 self._place(served, dialog)
 
     def _share(self) -> int:
@@ -172,18 +181,9 @@ class Admission:
         board.refuse(served, refused.status, refused.reason, refused.retry_after_s)
         return None
 
-    async def _dialog(self, served: Served, source: str, user: str, codecs: tuple[str, ...]) -> Dialog | None:
+    async def _dialog(self, served: Served, facts: CallFacts, codecs: tuple[str, ...]) -> Dialog | None:
         """The dialog that now holds the source's share; None when there is none."""
         board, request, flow = self._board, served.request, served.flow
-        facts = CallFacts(
-            caller=request.from_address.uri.plain,
-            called=request.uri.plain,
-            display=request.from_address.name,
-            source=source,
-            transport=flow.transport,
-            user=user or None,
-            trunk=board.trunk_of(flow.host),
-        )
         taken = await self._taken(served, facts, codecs)
         if taken is None:
             return None
@@ -193,7 +193,7 @@ class Admission:
             token=RouteToken(
                 call_id, line.info.name, line.info.sip_port, flow.transport, flow.host, flow.port
             ),
-            source=source,
+            source=facts.source,
             caller_from=request.headers["From"],
             caller_contact=(request.contact or [request.from_address])[0].uri,  # RFC 2543: no Contact
             caller_routes=list(request.headers.getlist("Record-Route")),
@@ -208,3 +208,19 @@ class Admission:
 def _all() -> int:
     """A share that nobody exhausts: there are not as many slots."""
     return sys.maxsize
+
+
+def _facts(
+    served: Served, source: str, user: str, headers: dict[str, str] | None, trunk: str | None
+) -> CallFacts:
+    request = served.request
+    return CallFacts(
+        caller=request.from_address.uri.plain,
+        called=request.uri.plain,
+        display=request.from_address.name,
+        source=source,
+        transport=served.flow.transport,
+        user=user or None,
+        trunk=trunk,
+        headers=headers or None,
+    )

@@ -16,6 +16,7 @@ from gateway.edge.dialogs.transaction import Served
 from gateway.edge.doors.doors import Doors
 from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar.message import Key, from_tag, to_tag, transaction_key
+from gateway.edge.grammar.peer_headers import peer_headers
 from gateway.edge.grammar.responses import ALLOW, Turned, response
 from gateway.edge.grammar.sip_message import Request, Response
 from gateway.edge.proxy.call_admission import BUSY_RETRY_S, DRAIN_RETRY_S, Admission
@@ -136,7 +137,11 @@ class CallersSide:
             return
         served.answer(response(request, flow, 100))
         named = self._doors.named(source, flow)
-        self._board.spawn(self._admission.admit(served, source, user, named=named, web=self.web))
+        trusted = self._doors.trusts(flow) or self._board.trunk_of(flow.host) is not None
+        headers = peer_headers(request) if trusted else None
+        self._board.spawn(
+            self._admission.admit(served, source, user, named=named, web=self.web, headers=headers)
+        )
 
     def _register(self, registrar: SipRegistrar, request: Request, flow: Flow, key: Key, source: str) -> None:
         user = self._doors.authenticate(request, flow, source)

@@ -45,17 +45,9 @@ class WebAgent:
         """Whether an INVITE's offer is for a web line."""
         return sdp.is_webrtc(session_part(request) or b"")
 
-    async def answer(self, served: Served, source: str, user: str) -> None:
+    async def answer(self, served: Served, facts: CallFacts) -> None:
         """Ends with the INVITE answered, or refused."""
         board, request = self._board, served.request
-        facts = CallFacts(
-            caller=request.from_address.uri.plain,
-            called=request.uri.plain,
-            display=request.from_address.name,
-            source=source,
-            transport=served.flow.transport,
-            user=user or None,
-        )
         offer = (session_part(request) or b"").decode(errors="replace")
         verdict = await board.router.web_offered(facts, offer)
         served.call_id = verdict.call_id

@@ -22,7 +22,7 @@ from consent.grants.grant import VoiceGrant
 from gateway.dialplan import Disclose, Disclosure, Route
 from gateway.dialplan.disclosure import spoken_language
 from gateway.dialplan.routes import persons_voice
-from gateway.dialplan.verbs import fill
+from gateway.dialplan.verbs import fill, header_facts
 from gateway.errors import RpcError
 from gateway.hall.calls.call_ear import CallEar
 from gateway.hall.calls.seat import Seat
@@ -103,8 +103,12 @@ class Call:
         return self.licence.spoken(self.said)
 
     def words(self, text: str, facts: Mapping[str, str] | None = None) -> str:
-        """A dialplan's text with its facts and the clock of the route's zone put in."""
-        return fill(text, facts or {}, self.route.local())
+        """A dialplan's text with its facts and the clock of the route's zone put in.
+
+        `facts` are a conversation's, which knows nothing that a peer wrote; other texts may have its headers.
+        """
+        told = header_facts(text, self.offer.facts.headers) if facts is None else facts
+        return fill(text, told, self.route.local())
 
     # ── where it is on its way ───────────────────────────────────────────────────────────────────────
 

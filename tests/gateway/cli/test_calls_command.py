@@ -22,6 +22,7 @@ from gateway.cli.call_table import COLUMNS, REFUSED_COLUMNS
 from gateway.cli.main import cli
 from gateway.config.settings import load
 from gateway.run import redis_server
+from gateway.store.call_headers import CallHeaders
 from gateway.store.call_session import Turn
 from gateway.store.refused_calls import RefusedCall, RefusedCalls
 from gateway.store.registry import CALLS, CallRow, Registry
@@ -478,3 +479,24 @@ def test_what_the_caller_was_told_is_shown() -> None:
         "  told that it is a machine for Lindens (de)",
         "  told that it is a machine of the voice jane for Lindens (de)",
     ]
+
+
+def test_what_a_trusted_peer_said_is_shown_from_the_registry_alone_and_tame() -> None:
+    entered({"call_id": "c1", "how": "caller hung up"})
+    registry = Registry.open(load().sql)
+    headers = {"p-asserted-identity": "<tel:+4930>", "x-note": "red \x1b[31m"}
+    CallHeaders(registry).note("c1", headers)
+    registry.close()
+    lines = voicegate("calls", "show", "c1").stdout.splitlines()
+    assert "  p-asserted-identity: <tel:+4930>" in lines
+    assert any(line.startswith("  x-note: red ") for line in lines)
+    assert "\x1b" not in "".join(lines)
+    assert json.loads(voicegate("calls", "show", "c1", "--json").stdout)["headers"] == headers
+
+
+def test_a_name_and_a_login_are_shown() -> None:
+    facts = {"name": "Bob", "user": "alice", "headers": {"privacy": "id"}}
+    shown = list(head("c1", None, facts))
+    assert "  the caller's name is given as Bob" in shown
+    assert "  logged in as alice" in shown
+    assert "  privacy: id" in shown

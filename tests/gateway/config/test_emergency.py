@@ -10,9 +10,10 @@ from gateway.config.emergency import EMERGENCY, is_emergency
 @pytest.mark.parametrize(
     "called",
     [
-        "112", "+112", "1-1-2", "sip:112@192.0.2.1", "sips:+911@host:5061;transport=tls", "tel:999", "tel:+1-1-0",
-        "tel:112;phone-context=+49", "sip:112;phone-context=+49@host;user=phone", "SIP:%31%31%32@host",
-        "sip:112:secret@host", "<sip:112@host>", "urn:service:sos", "URN:SERVICE:SOS.fire", "urn:service:sos;x=y",
+        "112", "+112", "1-1-2", "sip:112@192.0.2.1", "sips:+911@host:5061;transport=tls", "tel:999",
+        "tel:+1-1-0", "tel:112;phone-context=+49", "sip:112;phone-context=+49@host;user=phone",
+        "SIP:%31%31%32@host", "sip:112:secret@host", "<sip:112@host>", "urn:service:sos",
+        "URN:SERVICE:SOS.fire", "urn:service:sos;x=y",
         " 112 ", "１１２", "++112", "sip:(112)@host", "sip:112?Priority=emergency@host", "sip:%2B112@host",
     ],
 )  # fmt: skip

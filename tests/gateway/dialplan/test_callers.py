@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.dialplan import Dialplan
+from gateway.dialplan import Dialplan, Route
+from gateway.dialplan.verbs import HEADER_FACT, header_facts
+from gateway.edge.grammar.peer_headers import NAMED
 from gateway.errors import CallRefused
 from tests.gateway.dialplan.test_dialplan import ANSWER, CONVERSE, DISCLOSE, HANGUP, load, refusal, route
 
@@ -53,3 +55,85 @@ def test_what_lets_a_caller_believe_in_help_does_not_load(tmp_path: Path, verb: 
 def test_no_target_is_a_number_for_help(tmp_path: Path) -> None:
     said = refusal(tmp_path, '[targets]\nhelp = "tel:112"\n' + route())
     assert "tel:112 is an emergency number" in said
+
+
+# ── what a trusted peer says ─────────────────────────────────────────────────────────────────────────
+
+ASSERTED = '"Ann Lee" <sip:+4930123@carrier.example;user=phone>'
+
+
+@pytest.mark.parametrize(
+    ("condition", "headers", "takes"),
+    [
+        ('p-asserted-identity = ["+4930*"]', {"p-asserted-identity": ASSERTED}, True),
+        ('p-asserted-identity = ["+4930*"]', {"p-asserted-identity": "<tel:+49-30-1>"}, True),
+        ('p-asserted-identity = ["*@carrier.example"]', {"p-asserted-identity": ASSERTED}, True),
+        ('p-asserted-identity = ["+4940*"]', {"p-asserted-identity": ASSERTED}, False),
+        ('p-asserted-identity = ["*"]', {}, False),
+        ('x-customer = ["gold", "silver*"]', {"x-customer": "silver 2"}, True),
+        ('x-customer = ["gold"]', {"x-customer": "golden"}, False),
+        ('x-customer = ["gold"], privacy = ["id"]', {"x-customer": "gold"}, False),
+        ('diversion = ["100"]', {"diversion": "<sip:100@pbx>;reason=no-answer, <sip:200@pbx>"}, True),
+        ('diversion = ["200"]', {"diversion": "<sip:100@pbx>;reason=no-answer, <sip:200@pbx>"}, True),
+    ],
+)
+def test_a_route_may_want_a_header(
+    tmp_path: Path, condition: str, headers: dict[str, str], takes: bool
+) -> None:
+    plan = load(tmp_path, route("known", 'called = ["*"]', f"headers = {{ {condition} }}"))
+    found, why = plan.explain(called="demo", headers=headers)
+    assert (found is not None) is takes
+    assert takes or why[0].startswith("known: header ")
+
+
+def test_headers_travel_with_the_route(tmp_path: Path) -> None:
+    plan = load(tmp_path, route("known", 'called = ["*"]', 'headers = { x-a = ["1"] }'))
+    assert Route.from_json(plan.routes[0].to_json()) == plan.routes[0]
+
+
+@pytest.mark.parametrize("name", ["from", "x-vg-call", "X-Customer", "authorization", "x-", '"x y"'])
+def test_no_route_may_want_another_one(tmp_path: Path, name: str) -> None:
+    assert "headers" in refusal(tmp_path, route("a", 'called = ["*"]', f'headers = {{ {name} = ["*"] }}'))
+
+
+def test_a_pattern_must_be_there(tmp_path: Path) -> None:
+    assert '["*"]' in refusal(tmp_path, route("a", 'called = ["*"]', "headers = { x-a = [] }"))
+
+
+SAYS = '[[route.do]]\nverb = "say"\ntext = "Good day, {header.x-name}. It is {time}."\n'
+
+
+def test_a_header_may_be_said(tmp_path: Path) -> None:
+    plan = load(tmp_path, route(do=ANSWER + DISCLOSE + SAYS + HANGUP))
+    text = plan.routes[0].do[2].text
+    assert header_facts(text, {"x-name": "Ann"}) == {"header.x-name": "Ann"}
+    assert header_facts(text, None) == {"header.x-name": ""}
+    assert not any("{" in said for said in plan.openings())
+
+
+@pytest.mark.parametrize(
+    "do",
+    [
+        '[[route.do]]\nverb = "converse"\ninstructions = "Be kind to {header.x-name}."\n',
+        CONVERSE + 'greeting = "Hello {header.x-name}"\n',
+        CONVERSE + 'facts = { who = "{header.x-name}" }\n',
+        CONVERSE + '[[route.do.answers]]\nintent = "who"\nask = ["who am i"]\nsay = "{header.x-name}"\n',
+        '[[route.do]]\nverb = "record"\nannounce = "Speak."\nname = "{header.x-name}"\n',
+        '[[route.do]]\nverb = "record"\nannounce = "Speak, {header.x-name}."\n',
+        '[[route.do]]\nverb = "transfer"\ntarget = "{header.x-target}"\n',
+        '[[route.do]]\nverb = "say"\ntext = "{header.authorization}"\n',
+        '[[route.do]]\nverb = "say"\ntext = "{header.x-vg-auth}"\n',
+    ],
+)
+def test_where_a_stranger_may_not_write_a_header_does_not_load(tmp_path: Path, do: str) -> None:
+    assert refusal(tmp_path, route(do=ANSWER + DISCLOSE + do + HANGUP))
+
+
+def test_nobody_writes_a_voice_or_a_disclosure(tmp_path: Path) -> None:
+    assert refusal(tmp_path, route(do=ANSWER + DISCLOSE + 'text = "{header.x-name}"\n' + HANGUP))
+    assert refusal(tmp_path, route("a", 'called = ["a"]', 'voice = "{header.x-name}"'))
+
+
+def test_the_edge_and_the_plans_know_the_same_headers() -> None:
+    assert all(HEADER_FACT.fullmatch(f"header.{name}") for name in (*NAMED, "x-customer-id"))
+    assert not HEADER_FACT.fullmatch("header.x-vg-call")

@@ -10,7 +10,9 @@ from tests.gateway.edge.peers import OFFER
 from tests.gateway.edge.registrar.phones import credentials, ha1
 
 
-@pytest.mark.parametrize("called", ["sip:112@127.0.0.1", "sip:+911@127.0.0.1", "tel:110", "urn:service:sos.police"])
+@pytest.mark.parametrize(
+    "called", ["sip:112@127.0.0.1", "sip:+911@127.0.0.1", "tel:110", "urn:service:sos.police"]
+)
 async def test_such_a_call_is_refused_with_380_without_a_line_and_in_a_busy_house(
     bare: Exchange, called: str
 ) -> None:
