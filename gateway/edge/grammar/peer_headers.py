@@ -11,7 +11,7 @@ from typing import Final
 
 from gateway.edge.grammar.sip_message import Request
 
-NAMED: Final = (
+NAMED: Final[tuple[str, ...]] = (
     "p-asserted-identity", "p-preferred-identity", "remote-party-id", "diversion", "history-info",
     "user-to-user", "privacy",
 )  # fmt: skip
