@@ -12,6 +12,8 @@ EMERGENCY: Final = ("112", "911", "999", "110")
 NO_HELP: Final = "no emergency calls here: use another telephone"
 _SERVICE: Final = re.compile(r"urn:service:sos(\.[a-z0-9.-]*)?", re.IGNORECASE)
 """RFC 5031: whatever the numbers of a country are."""
+_BY_TRUNK: Final = re.compile(r"trunk:[^/]*/")
+"""What stands before a number that a plan has called by a trunk."""
 _SCHEME: Final = re.compile(r"(sips?|tel):", re.IGNORECASE)
 _SEPARATORS: Final = str.maketrans("", "", "-.() \t/")
 
@@ -22,6 +24,7 @@ def is_emergency(called: str, numbers: Collection[str]) -> bool:
     A `+` before it does not count, nor what stands behind a `;`, nor separators.
     """
     text = unicodedata.normalize("NFKC", called.strip().lstrip("<").partition(">")[0])
+    text = _BY_TRUNK.sub("", text)
     if _SERVICE.fullmatch(text.partition(";")[0]) is not None:
         return bool(numbers)
     scheme = _SCHEME.match(text)

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from gateway.config.emergency import EMERGENCY, is_emergency
 from gateway.edge.grammar.sdes import SrtpRule
 
 SIP_PORT: Final = 5060
@@ -101,6 +102,8 @@ class Trunk:
 
     def why_not(self, number: str) -> str | None:
         """Why a number may not be called by this trunk; None: it may."""
+        if is_emergency(number, EMERGENCY):
+            return "it is an emergency number, and this house calls none"
         named = [prefix for prefix in self.prefixes if number.startswith(prefix)]
         if not self.prefixes:
             return "the trunk names no prefixes that may be called"

@@ -14,7 +14,9 @@ from gateway.config.emergency import EMERGENCY, is_emergency
         "tel:+1-1-0", "tel:112;phone-context=+49", "sip:112;phone-context=+49@host;user=phone",
         "SIP:%31%31%32@host", "sip:112:secret@host", "<sip:112@host>", "urn:service:sos",
         "URN:SERVICE:SOS.fire", "urn:service:sos;x=y",
-        " 112 ", "１１２", "++112", "sip:(112)@host", "sip:112?Priority=emergency@host", "sip:%2B112@host",
+        " 112 ",
+        "trunk:carrier/112", "trunk:carrier/+911", "\uff11\uff11\uff12", "++112",
+        "sip:(112)@host", "sip:112?Priority=emergency@host", "sip:%2B112@host",
     ],
 )  # fmt: skip
 def test_it_is_one(called: str) -> None:

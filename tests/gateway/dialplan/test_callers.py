@@ -52,9 +52,20 @@ def test_what_lets_a_caller_believe_in_help_does_not_load(tmp_path: Path, verb: 
     assert "nobody is called for help here" in refusal(tmp_path, wrong)
 
 
-def test_no_target_is_a_number_for_help(tmp_path: Path) -> None:
-    said = refusal(tmp_path, '[targets]\nhelp = "tel:112"\n' + route())
-    assert "tel:112 is an emergency number" in said
+@pytest.mark.parametrize("target", ["tel:112", "sip:911@gw", "trunk:carrier/112", "trunk:carrier/+999"])
+def test_no_target_is_a_number_for_help(tmp_path: Path, target: str) -> None:
+    said = refusal(tmp_path, f'[targets]\nhelp = "{target}"\n' + route())
+    assert f"{target} is an emergency number" in said
+
+
+@pytest.mark.parametrize("target", ["trunk:carrier/{header.x-a}", "user:{header.x-a}", "sip:{header.x-a}@gw"])
+def test_no_peer_writes_a_target(tmp_path: Path, target: str) -> None:
+    do = ANSWER + DISCLOSE + '[[route.do]]\nverb = "transfer"\ntarget = "who"\n'
+    plan = f'[targets]\nwho = "{target}"\n' + route(do=do)
+    if target.startswith("sip:"):  # braces are letters there, and stay what they are
+        assert load(tmp_path, plan).targets == {"who": target}
+    else:
+        assert "is not an address" in refusal(tmp_path, plan)
 
 
 # ── what a trusted peer says ─────────────────────────────────────────────────────────────────────────

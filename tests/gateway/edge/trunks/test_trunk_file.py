@@ -101,6 +101,12 @@ def test_what_is_not_named_may_not_be_called(prefixes: tuple[str, ...], number: 
     assert (trunk.why_not(number) is None) is may
 
 
+@pytest.mark.parametrize("number", ["112", "+112", "911"])
+def test_nobody_is_called_for_help_whatever_the_prefixes_say(number: str) -> None:
+    """Also where a trunk's 3xx leads there."""
+    assert "emergency" in (Trunk(name="carrier", hosts=(), prefixes=("1", "+1", "9")).why_not(number) or "")
+
+
 def test_nobody_but_the_trunks_own_numbers_is_named_as_the_caller() -> None:
     trunk = Trunk(name="carrier", hosts=(), numbers=("+49301", "+49302"), user="u1")
     assert [trunk.shown_as(who) for who in ("+49302", "+49999", "")] == ["+49302", "+49301", "+49301"]
