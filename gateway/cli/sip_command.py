@@ -12,7 +12,7 @@ from gateway.config.settings import load
 from gateway.ipc.binding import Binding
 from gateway.store.registry import Registry
 from gateway.store.sip_bindings import SipBindings
-from gateway.store.sip_users import SipUsers, UsersError, typed_secret
+from gateway.store.sip_users import ENCRYPTIONS, Encryption, SipUsers, UsersError, typed_secret
 
 
 @click.group()
@@ -37,14 +37,19 @@ def user() -> None:
     is_flag=True,
     help="For a telephone too old to count its logins (RFC 2069). Weaker: for one that cannot do better.",
 )
-def add(name: str, password_from: IO[str] | None, *, legacy: bool) -> None:
+@click.option(
+    "--srtp",
+    type=click.Choice(ENCRYPTIONS),
+    help="Whether this telephone's sound is encrypted; without it as VOICEGATE_SIP_SRTP says.",
+)
+def add(name: str, password_from: IO[str] | None, *, legacy: bool, srtp: Encryption | None) -> None:
     """Add the user NAME, or give it another password.
 
     NAME may have letters of any language.
     """
     made = typed_secret() if password_from is None else None
     password = made or (_first_line(password_from) if password_from else "")
-    SipUsers(load().data_dir).add(name, password, legacy=legacy)
+    SipUsers(load().data_dir).add(name, password, legacy=legacy, srtp=srtp)
     click.echo(f"user {name}, password {made}" if made else f"user {name}")
 
 
@@ -68,8 +73,14 @@ def remove(name: str) -> None:
 def list_users() -> None:
     """List the users."""
     users = SipUsers(load().data_dir)
-    names = [f"{name} (legacy)" if users.is_legacy(name) else name for name in users.names()]
+    names = [name + _peculiar(users, name) for name in users.names()]
     click.echo("\n".join(names) if names else "no SIP users")
+
+
+def _peculiar(users: SipUsers, name: str) -> str:
+    """What a user has that others do not."""
+    srtp = users.srtp(name)
+    return (" (legacy)" if users.is_legacy(name) else "") + (f" (SRTP {srtp})" if srtp else "")
 
 
 @sip.command()

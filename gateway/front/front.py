@@ -177,6 +177,7 @@ class Front:
                 srtp=SrtpPolicy(
                     conf.sip_srtp,
                     conf.sip_srtp_plain,
+                    of_user=users.srtp,
                     of_trunk={trunk.name: trunk.sound_rule for trunk in trunks}.get,
                 ),
             ),

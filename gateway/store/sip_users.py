@@ -34,6 +34,9 @@ _TYPED: Final = "abcdefghjkmnpqrstuvwxyz23456789"
 
 Algorithm = Literal["MD5", "SHA-256"]
 ALGORITHMS: Final[tuple[Algorithm, ...]] = ("MD5", "SHA-256")
+Encryption = Literal["required", "optional", "off"]
+ENCRYPTIONS: Final[tuple[Encryption, ...]] = ("required", "optional", "off")
+"""Whether a user's sound is encrypted."""
 
 
 class UsersError(VoicegateError):
@@ -50,11 +53,13 @@ class SipUser:
     """those of "name@voicegate"; empty for users of before these were kept"""
     legacy: bool = False
     """its telephone may log in by RFC 2069, whose answers have no count"""
+    srtp: Encryption | None = None
+    """None: as the house has it"""
 
     @classmethod
-    def of(cls, name: str, password: str, *, legacy: bool = False) -> SipUser:
+    def of(cls, name: str, password: str, *, legacy: bool = False, srtp: Encryption | None = None) -> SipUser:
         """The user with that password."""
-        return cls(hashes(name, password), hashes(f"{name}@{REALM}", password), legacy)
+        return cls(hashes(name, password), hashes(f"{name}@{REALM}", password), legacy, srtp)
 
     @classmethod
     def read(cls, row: Any) -> SipUser:
@@ -62,16 +67,20 @@ class SipUser:
         at_realm = row.get("at_realm", {})
         if not isinstance(row.get("legacy", False), bool):
             raise TypeError("legacy is true or false")
+        if row.get("srtp") not in (None, *ENCRYPTIONS):
+            raise ValueError("srtp is required, optional or off")
         return cls(
             {algorithm: str(row[algorithm]) for algorithm in ALGORITHMS},
             {algorithm: str(at_realm[algorithm]) for algorithm in ALGORITHMS if at_realm},
             row.get("legacy", False),
+            row.get("srtp"),
         )
 
     def row(self) -> dict[str, Any]:
         """For the file."""
         more: dict[str, Any] = {"at_realm": self.at_realm} if self.at_realm else {}
-        return {**self.ha1, **more, **({"legacy": True} if self.legacy else {})}
+        more |= {"legacy": True} if self.legacy else {}
+        return {**self.ha1, **more, **({"srtp": self.srtp} if self.srtp else {})}
 
 
 class SipUsers:
@@ -102,15 +111,24 @@ class SipUsers:
 
     def is_legacy(self, name: str) -> bool:
         """Whether the user's telephone may log in by RFC 2069."""
-        self._reread()
-        user = self._users.get(composed(name).removesuffix(f"@{REALM}"))
+        user = self._named(name)
         return user is not None and user.legacy
 
-    def add(self, name: str, password: str, *, legacy: bool = False) -> None:
+    def srtp(self, name: str) -> Encryption | None:
+        """Whether the user's sound is encrypted; None: as the house has it."""
+        user = self._named(name)
+        return None if user is None else user.srtp
+
+    def _named(self, name: str) -> SipUser | None:
+        self._reread()
+        return self._users.get(composed(name).removesuffix(f"@{REALM}"))
+
+    def add(self, name: str, password: str, *, legacy: bool = False, srtp: Encryption | None = None) -> None:
         """Adds a user, or gives an existing one another password. Raises `UsersError`.
 
         `legacy`: its telephone may answer without a count (RFC 2069), so that who sees one answer can use it
-        before the telephone does, though only once and from the same address.
+        before the telephone does, though only once and from the same address. `srtp`: whether its sound is
+        encrypted; unless that is said, it stays as it was, or is as the house has it.
         """
         name, password = composed(name), composed(password)
         if not 0 < len(name) <= MAX_NAME or not all(map(_is_in_names, name)):
@@ -120,7 +138,9 @@ class SipUsers:
         if any(ord(character) < 32 for character in password):
             raise UsersError("the password holds a line break or another control character")
         with self._locked():
-            self._users[name] = SipUser.of(name, password, legacy=legacy)
+            known = self._users.get(name)
+            srtp = srtp or (None if known is None else known.srtp)
+            self._users[name] = SipUser.of(name, password, legacy=legacy, srtp=srtp)
             self._write()
             if self._first_name() == name:
                 self._first.unlink(missing_ok=True)

@@ -364,6 +364,8 @@ def test_sip_users_by_hand(own_house: Path, tmp_path: Path) -> None:
     assert SipUsers(own_house).ha1("al") is not None
     assert voicegate("sip", "user", "add", "türklingel", "--legacy").output.startswith("user türklingel, ")
     assert voicegate("sip", "user", "list").output == "al\nbob\ntürklingel (legacy)\n"
+    assert voicegate("sip", "user", "add", "bob", "--srtp", "required").exit_code == 0
+    assert voicegate("sip", "user", "list").output == "al\nbob (SRTP required)\ntürklingel (legacy)\n"
     (tmp_path / "secret").write_bytes("schlüssel!\n".encode("latin-1"))
     why = refused("sip", "user", "add", "al", "--password-from", str(tmp_path / "secret"))
     assert "not in UTF-8" in why

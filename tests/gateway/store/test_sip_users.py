@@ -191,8 +191,27 @@ def test_who_is_legacy_is_kept_until_the_next_password(tmp_path: Path) -> None:
     assert not SipUsers(tmp_path).is_legacy("door")
 
 
+def test_whose_sound_is_encrypted_is_kept_over_another_password(tmp_path: Path) -> None:
+    SipUsers(tmp_path).add("door", "a long password", srtp="required")
+    SipUsers(tmp_path).add("door", "another password")
+    users = SipUsers(tmp_path)
+    assert [users.srtp(name) for name in ("door", "door@voicegate", "eve")] == ["required", "required", None]
+    users.add("door", "another password", srtp="off")
+    assert SipUsers(tmp_path).srtp("door") == "off"
+    users.add("bob", "a long password")
+    assert users.srtp("bob") is None
+
+
 @pytest.mark.parametrize(
-    "row", [{"MD5": "0"}, {"MD5": "0", "SHA-256": "1", "legacy": "no"}, [], None, {"MD5": 1}]
+    "row",
+    [
+        {"MD5": "0", "SHA-256": "1", "srtp": "sometimes"},
+        {"MD5": "0"},
+        {"MD5": "0", "SHA-256": "1", "legacy": "no"},
+        [],
+        None,
+        {"MD5": 1},
+    ],
 )
 def test_a_broken_row_is_no_user(tmp_path: Path, row: object) -> None:
     path = tmp_path / "sip_users.json"

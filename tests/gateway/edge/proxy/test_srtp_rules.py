@@ -9,6 +9,7 @@ from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar.sdes import CryptoLine, SrtpRule
 from gateway.ipc.line_signature import signature
 from tests.gateway.edge.conftest import Exchange
+from tests.gateway.edge.doors.test_digest import credentials, ha1
 from tests.gateway.edge.peers import ANSWER, BOOT, OFFER, WEB_OFFER
 
 SUITE = "AES_CM_128_HMAC_SHA1_80"
@@ -75,6 +76,19 @@ def test_a_user_and_a_trunk_may_have_rules_of_their_own() -> None:
         "required",
         "optional",
     ]
+
+
+async def test_who_logged_in_has_the_rule_of_that_user(bare: Exchange) -> None:
+    policy = SrtpPolicy("off", True, of_user={"alice": "required"}.get)
+    await bare.edge(ha1=ha1, srtp=policy)
+    line, caller = await bare.line(), await bare.caller()
+    for offer, status in ((OFFER, 488), (savp(), 100)):
+        caller.send("INVITE", offer)
+        challenge = (await caller.next(401))["www-authenticate"]
+        caller.send("ACK", branch=caller.branch)
+        caller.send("INVITE", offer, f"Authorization: {credentials(challenge)}")
+        await caller.next(status)
+    assert (await line.invited())["x-vg-srtp"] == "required"
 
 
 @pytest.mark.parametrize(
