@@ -12,6 +12,7 @@ from gateway.edge.dialogs.dialog import Dialog, DialogId
 from gateway.edge.dialogs.transaction import Served
 from gateway.edge.grammar import sdp
 from gateway.edge.grammar.message import from_tag
+from gateway.edge.grammar.sdes import SrtpRule
 from gateway.edge.grammar.session_part import session_part
 from gateway.edge.grammar.sip_message import Request
 from gateway.edge.grammar.token import RouteToken
@@ -67,9 +68,8 @@ class Admission:
         dialog_id = (served.request.call_id, from_tag(served.request))
         self._underway.add(dialog_id)
         try:
-            policy = self._board.config.srtp
             facts = _facts(served, source, user, headers, self._board.trunk_of(served.flow.host))
-            if barred := policy.barred(policy.rule(user), served.flow):
+            if barred := self._board.config.srtp.barred(self._wanted(facts), served.flow):
                 self._board.refuse(served, 488, barred)
             elif web is not None and web.wants(served.request) and not self._board.draining:
                 await web.answer(served, facts)
@@ -84,7 +84,7 @@ class Admission:
     async def _admit(self, served: Served, facts: CallFacts, *, named: bool) -> None:
         board, body = self._board, session_part(served.request) or b""
         families, policy = board.config.families, board.config.srtp
-        wanted = policy.rule(facts.user or "", facts.trunk or "")
+        wanted = self._wanted(facts)
         rule = policy.over(wanted, served.flow)
         codecs = sdp.offered_codecs(body, families, rule)
         if board.draining:
@@ -108,6 +108,10 @@ class Admission:
             if dialog is not None:
                 dialog.vouched_for, dialog.srtp = facts.user is not None or named, wanted
                 self._place(served, dialog)
+
+    def _wanted(self, facts: CallFacts) -> SrtpRule:
+        """Whether the call's sound is encrypted, by who calls."""
+        return self._board.config.srtp.rule(facts.user or "", facts.trunk or "")
 
     def _share(self) -> int:
         return max(2, int(SHARE_OF_SOURCE * self._board.lines.slots))
