@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Final
 
@@ -169,12 +170,14 @@ def serve(keys_path: Path, host: str, port: int, proxies: tuple[str, ...]) -> No
         detector = app(keys_path, proxies=proxies)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--proxy") from None
-    uvicorn.run(
+    config = uvicorn.Config(
         detector,
-        host=host,
-        port=port,
         log_level="warning",
         log_config=None,
         server_header=False,
         proxy_headers=False,  # whom to believe is said by --proxy
     )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # uvicorn's own would leave IPv4 out of "::"
+    with socket.create_server((host, port), family=family, dualstack_ipv6=host == "::") as listener:
+        uvicorn.Server(config).run([listener])

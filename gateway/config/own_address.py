@@ -7,8 +7,11 @@ from typing import Final
 
 from gateway.config.settings import Settings
 
+LOOPBACK: Final = "127.0.0.1"
 ELSEWHERE: Final = "192.0.2.1"
 """An address that is nobody's (RFC 5737): the way to it is the way to everybody."""
+ELSEWHERE_SIX: Final = "2001:db8::1"
+"""The same of IPv6 (RFC 3849)."""
 
 
 def reached_at(settings: Settings) -> str:
@@ -17,7 +20,10 @@ def reached_at(settings: Settings) -> str:
         return settings.public_address
     if settings.host not in ("0.0.0.0", "::"):  # noqa: S104 - compared only
         return settings.host
-    return seen_from(ELSEWHERE)
+    address = seen_from(ELSEWHERE)
+    if settings.host == "::" and address == LOOPBACK:  # a machine of IPv6 alone
+        return seen_from(ELSEWHERE_SIX)
+    return address
 
 
 def in_url(address: str) -> str:
@@ -36,4 +42,4 @@ def seen_from(peer: str) -> str:
             probe.connect((peer, 9))
             return str(probe.getsockname()[0])
         except OSError:
-            return "127.0.0.1"
+            return LOOPBACK

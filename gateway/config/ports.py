@@ -22,6 +22,8 @@ class Port:
         """A bound socket. Raises `OSError`; `refusal` puts it into words."""
         bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, self.kind)
         try:
+            if bound.family == socket.AF_INET6:  # "::" is every address, of IPv4 too
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
             if self.kind == socket.SOCK_STREAM:
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind((host, self.number))
@@ -34,7 +36,8 @@ class Port:
         """Says why the port cannot be bound, and what to do."""
         reason = f"cannot bind {host}:{self.number} for {self.what} ({error.strerror or error})"
         if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
-            return f"{reason}; set VOICEGATE_HOST to an address of this machine, or to 0.0.0.0 for all"
+            remedy = "an address of this machine, to 0.0.0.0 for all of IPv4, or to :: for all"
+            return f"{reason}; set VOICEGATE_HOST to {remedy}"
         if error.errno == errno.EACCES:
             return f"{reason}; ports below 1024 are for root: set {self.setting} to a higher one"
         return f"{reason}; stop the program that holds it or set {self.setting} to another port"

@@ -54,7 +54,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
 
     host: str = Field(
-        "127.0.0.1", description="address that SIP and HTTP bind; 0.0.0.0 opens the gateway to the LAN"
+        "127.0.0.1",
+        description="address that SIP and HTTP bind; 0.0.0.0 opens the gateway to the LAN, :: over IPv6 too",
     )
     public_address: str | None = Field(
         None, description="address that peers outside reach us at, when NAT hides it"

@@ -26,6 +26,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.config.settings import Settings
+from gateway.edge.flows.transport import plain_host
 from gateway.errors import StartError
 
 MAX_BODY: Final = 64 * 1024
@@ -217,8 +218,9 @@ class Boundary:
 
 
 def source_of(scope: Scope) -> str:
+    """Its address; IPv4's as IPv4's, where one socket has both."""
     client = scope.get("client")
-    return str(client[0]) if client else "unknown"
+    return plain_host(str(client[0])) if client else "unknown"
 
 
 def _bounded(receive: Receive) -> Receive:

@@ -8,6 +8,7 @@ from typing import Protocol
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from gateway.edge.flows.web_socket import SUBPROTOCOL
+from gateway.front.boundary import source_of
 
 Receive = Callable[[], Awaitable[bytes | None]]
 Send = Callable[[bytes], Awaitable[None]]
@@ -52,6 +53,6 @@ class SipSocket:
                 await socket.send_text(text)
 
         transport = "wss" if socket.url.scheme in ("wss", "https") else "ws"
-        await self._house.sip_socket(transport, socket.client.host, socket.client.port, receive, send)
+        await self._house.sip_socket(transport, source_of(socket.scope), socket.client.port, receive, send)
         if socket.client_state is WebSocketState.CONNECTED is socket.application_state:
             await socket.close()

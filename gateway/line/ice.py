@@ -35,14 +35,17 @@ class OwnAddresses:
         self._known: frozenset[str] = frozenset()
         self._read_at = 0.0
 
-    def read(self) -> list[str]:
-        """The IPv4 addresses of every interface, loopback's among them; where there are no others, what IPv6
-        addresses can be reached beyond one link."""
+    def read(self, *, both: bool = False) -> list[str]:
+        """The IPv4 addresses of every interface, loopback's among them; where there are no others, or `both`
+        families are wanted, what IPv6 addresses can be reached beyond one link."""
         ips = [ip.ip for adapter in ifaddr.get_adapters() for ip in adapter.ips]
         self._known = frozenset(ip if isinstance(ip, str) else ip[0] for ip in ips)
         self._read_at = time.monotonic()
         fourth = sorted(ip for ip in self._known if ":" not in ip and not ip.startswith("127."))
         sixth = sorted(ip for ip in self._known if ":" in ip and ip != "::1" and not ip.startswith("fe80:"))
+        if both and fourth and sixth:
+            half = (MOST_CANDIDATES - 1) // 2
+            return ["127.0.0.1", *fourth[:half], *sixth[:half]]
         return ["127.0.0.1", *(fourth or sixth)[: MOST_CANDIDATES - 1]]
 
     def hold(self, address: str) -> bool:
@@ -77,14 +80,14 @@ def bind(host: str) -> list[str]:
     """Makes this process's ICE agents answer at `host`; returns the addresses that this means now.
 
     Bound to loopback they answer at every address of this machine, and only to this machine: Firefox offers
-    no loopback candidates, and reaches none. For 0.0.0.0 and :: it is every interface. aioice has no such
-    setting, and always leaves 127.0.0.1 out.
+    no loopback candidates, and reaches none. For 0.0.0.0 it is every interface's IPv4, for :: also its IPv6.
+    aioice has no such setting, and always leaves 127.0.0.1 out.
     """
     loopback = is_loopback(host)
     everywhere = loopback or host in ("0.0.0.0", "::")  # noqa: S104 - compared only
     first = [host] if loopback and host != "localhost" else []
     aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: (
-        list(dict.fromkeys([*first, *own.read()])) if everywhere else [host]
+        list(dict.fromkeys([*first, *own.read(both=host == "::")])) if everywhere else [host]
     )
     aioice.ice.StunProtocol = OwnMachineOnly if loopback else _ANY_MACHINE  # type: ignore[misc]  # no setting
     aioice.ice.CONSENT_FAILURES = CONSENT_FAILURES
@@ -131,6 +134,11 @@ def _is_address(host: str) -> bool:
     return not (address.is_multicast or address.is_unspecified)
 
 
+def _same_family(host: str, public: str) -> bool:
+    """Whether a NAT may have mapped one to the other; a public name may be of either."""
+    return not _is_address(public) or (":" in host) == (":" in public)
+
+
 def answered(sdp: str, public_address: str | None) -> str:
     """Our answer, each candidate also under `public_address` (a NAT that forwards ports one to one)."""
     if public_address is None:
@@ -143,6 +151,7 @@ def answered(sdp: str, public_address: str | None) -> str:
             found is not None
             and found["type"] == "host"
             and not ipaddress.ip_address(found["host"]).is_loopback
+            and _same_family(found["host"], public_address)
         ):
             head, _ = line.split(" typ ", 1)
             head = head.replace(f" {found['host']} ", f" {public_address} ").replace(

@@ -75,8 +75,8 @@ def check_addresses(settings: Settings) -> None:
     """Raises `StartError` for a host or public address that is neither an address nor a name."""
     if settings.host != "localhost" and not _is_address(settings.host):
         raise StartError(
-            f"VOICEGATE_HOST: {settings.host!r} is not an IP address; use 127.0.0.1, 0.0.0.0 for all, "
-            "or one that `ip address` shows"
+            f"VOICEGATE_HOST: {settings.host!r} is not an IP address; use 127.0.0.1, 0.0.0.0 for IPv4, "
+            ":: for all, or one that `ip address` shows"
         )
     public = settings.public_address
     if public is not None and not _is_address(public) and _NAME.fullmatch(public) is None:

@@ -7,6 +7,7 @@ certificate was checked for, beside its address: who connects from the port of a
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 import structlog
 
-from gateway.edge.flows.transport import Flow, Receive, plain_host
+from gateway.edge.flows.transport import Flow, Receive, bound, plain_host
 
 log = structlog.get_logger("edge")
 
@@ -103,7 +104,8 @@ class StreamPort:
     async def open(self, host: str, port: int, context: ssl.SSLContext | None = None) -> None:
         """Raises `OSError` when the port is taken."""
         self._context = context
-        self._server = await asyncio.start_server(self._connected, host, port, limit=MAX_HEAD)
+        listener = bound(host, port, socket.SOCK_STREAM)
+        self._server = await asyncio.start_server(self._connected, sock=listener, limit=MAX_HEAD)
 
     @property
     def address(self) -> tuple[str, int] | None:

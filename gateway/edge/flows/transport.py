@@ -93,7 +93,7 @@ class UdpPort(asyncio.DatagramProtocol):
     async def open(self, host: str, port: int) -> None:
         """Raises `OSError` when the port is taken."""
         loop = asyncio.get_running_loop()
-        await loop.create_datagram_endpoint(lambda: self, local_addr=(host, port))
+        await loop.create_datagram_endpoint(lambda: self, sock=bound(host, port, socket.SOCK_DGRAM))
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -126,6 +126,25 @@ class UdpPort(asyncio.DatagramProtocol):
         if self._transport is not None:
             self._transport.close()
             await self._closed.wait()
+
+
+def bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
+    """A socket at a port; "::" is every address, of IPv4 too, whatever the machine's default is.
+
+    Raises `OSError` when the port is taken.
+    """
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)[0]
+    made = socket.socket(family, kind)
+    try:
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
+        if kind == socket.SOCK_STREAM:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
 def plain_host(host: str) -> str:

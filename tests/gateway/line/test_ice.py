@@ -60,6 +60,26 @@ def test_on_a_machine_with_ipv6_alone_at_those(interfaces: Interfaces) -> None:
     assert ice.bind("127.0.0.1") == ["127.0.0.1", "2001:db8::7"]
 
 
+def test_bound_to_everything_it_answers_over_both_families(interfaces: Interfaces) -> None:
+    interfaces.addresses += ["192.0.2.7", ("2001:db8::7", 0, 0), ("fe80::1", 0, 3)]
+    assert ice.bind("::") == ["127.0.0.1", "192.0.2.7", "2001:db8::7"]
+    assert ice.bind("0.0.0.0") == ["127.0.0.1", "192.0.2.7"]
+    interfaces.addresses += [f"10.0.{k}.1" for k in range(100)]
+    both = ice.bind("::")
+    assert len(both) <= ice.MOST_CANDIDATES
+    assert "2001:db8::7" in both
+
+
+def test_a_public_address_stands_beside_those_of_its_family() -> None:
+    host = "a=candidate:1 1 udp 1 {} 5000 typ host"
+    sdp = "\r\n".join([host.format("10.0.0.7"), host.format("2001:db8::7")])
+    assert [line.split()[4] for line in ice.answered(sdp, "198.51.100.7").split("\r\n")] == [
+        "10.0.0.7",
+        "198.51.100.7",
+        "2001:db8::7",
+    ]
+
+
 def test_on_a_machine_with_no_network_at_loopback_alone(interfaces: Interfaces) -> None:
     addresses = ice.bind("127.0.0.1")
     assert addresses == ["127.0.0.1"]
