@@ -33,6 +33,11 @@ from gateway.errors import SettingsError
 from model.cascade.chat_settings import leaves_machine
 
 PREFIX = "VOICEGATE_"
+ICE_SERVER = re.compile(
+    r"stuns?:(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?"
+    r"|turns?:(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?(\?transport=(udp|tcp))?"
+)
+"""RFC 7064, RFC 7065."""
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?")
 DETECTOR_PORT = 8091
 SIP_TLS_PORT = 5061
@@ -95,6 +100,13 @@ class Settings(BaseModel):
     )
     http_names: tuple[str, ...] = Field(
         (), description="host names the page may be asked for by, beside addresses and this machine's own"
+    )
+    ice_servers: tuple[str, ...] = Field(
+        (),
+        description="stun:, turn: and turns: URIs that browsers are told of, such as turn:turn.example:3478",
+    )
+    turn_secret_file: Path | None = Field(
+        None, description="file with the secret that the TURN servers share (coturn: static-auth-secret)"
     )
     web_origins: tuple[str, ...] = Field(
         (),
@@ -286,6 +298,16 @@ class Settings(BaseModel):
         1.0, ge=0.1, le=10, description="how far the engine may run ahead of what was played"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug to error")
+
+    @field_validator("ice_servers")
+    @classmethod
+    def _ice_servers(cls, written: tuple[str, ...]) -> tuple[str, ...]:
+        for one in written:
+            if ICE_SERVER.fullmatch(one) is None:
+                raise ValueError(
+                    f"{one!r} is not a STUN or TURN URI, such as turn:turn.example:3478?transport=tcp"
+                )
+        return written
 
     @field_validator("web_origins")
     @classmethod

@@ -3,6 +3,8 @@
     GET    /                 the console page
     POST   /api/call         an offer (application/sdp, or JSON {"sdp", "dialled"}) -> 201, answer, Location
     OPTIONS /api/call        what may be posted (Accept-Post)
+    PATCH  /api/call/{id}    later candidates, or an ICE restart (application/trickle-ice-sdpfrag)
+    GET    /api/ice          STUN and TURN servers for a browser
     DELETE /api/call/{id}    the caller hangs up, at the Location of the 201; ?why=no-sound: it heard nothing
     GET    /api/calls        running and recent calls
     GET    /api/calls/{id}   one call
@@ -38,12 +40,14 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Redire
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
+from gateway.config.ice_servers import IceServers
 from gateway.config.settings import Settings
 from gateway.errors import CallRefused, VoicegateError
 from gateway.front.boundary import COOKIE, COOKIE_S, SIP_PATH, Boundary, Keys, refusal, source_of
 from gateway.front.sip_socket import SipHouse, SipSocket
 from gateway.ipc.ending import End
 from gateway.ipc.front_messages import HouseState
+from gateway.ipc.line_messages import IceReply
 from model.tasks import race
 
 PAGE: Final = Path(__file__).with_name("console")
@@ -51,6 +55,7 @@ DEFAULT_NUMBER: Final = "demo"
 DIALLED: Final = re.compile(r"[A-Za-z0-9+*#._~-]{1,64}\Z")
 CALL_ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,64}\Z")
 READY_FOR_S: Final = 1.0
+FRAGMENT: Final = "application/trickle-ice-sdpfrag"
 OFFERS: Final = "application/sdp"
 """What `POST /api/call` takes, as a WHIP client asks for it (RFC 9725 §4.2)."""
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -71,6 +76,9 @@ class Gateway(SipHouse, Protocol):
 
     async def place(self, offer_sdp: str, dialled: str, source: str, user_agent: str) -> tuple[str, str]:
         """A browser's call: (call id, SDP answer). Raises `CallRefused`."""
+
+    async def trickle(self, call_id: str, fragment: str, etag: str) -> IceReply:
+        """A browser's later candidates, or its ICE restart. Raises `CallRefused`."""
 
     async def hang_up(self, call_id: str, how: End) -> None:
         """Ends a call, and notes how. Raises `CallRefused` (404) when no such call runs."""
@@ -100,14 +108,15 @@ def build_app(
     Raises `StartError` otherwise.
     """
     keys = Keys(None if settings.local_only else token)
-    console = Console(house, keys)
+    console = Console(house, keys, IceServers(settings))
     app = Starlette(
         routes=[
             Route("/", console.page),
             Route("/login", console.login, methods=["GET", "POST"]),
             Route("/logout", console.logout, methods=["POST"]),
             Route("/api/call", console.place, methods=["POST", "OPTIONS"]),
-            Route("/api/call/{call_id}", console.leave, methods=["DELETE"]),
+            Route("/api/call/{call_id}", console.own, methods=["DELETE", "PATCH"]),
+            Route("/api/ice", console.ice),
             Route("/api/calls", console.calls),
             Route("/api/calls/{call_id}", console.call, methods=["GET", "DELETE"]),
             Route("/synthetic/{call_id}", console.statement),
@@ -128,8 +137,9 @@ def build_app(
 class Console:
     """The handlers."""
 
-    def __init__(self, house: Gateway, keys: Keys) -> None:
+    def __init__(self, house: Gateway, keys: Keys, ice_servers: IceServers) -> None:
         self._house = house
+        self._ice = ice_servers
         self._keys = keys
         self._readiness: tuple[float, HouseState] | None = None
 
@@ -160,12 +170,46 @@ class Console:
             with contextlib.suppress(CallRefused):
                 await self._house.hang_up(call_id, End.CANCELLED)
         location = f"/api/call/{quote(call_id, safe='')}"
+        headers = {"Location": location, "ETag": _ice_session(answer)}
         if as_json:
             body = {"call_id": call_id, "sdp": answer, "location": location}
-            return JSONResponse(body, 201, {"Location": location})
-        return Response(answer, 201, {"Location": location}, "application/sdp")
+            return JSONResponse(body, 201, headers)
+        response = Response(answer, 201, headers, "application/sdp")
+        for server in self._ice.now():
+            response.headers.append("Link", server.link())
+        return response
 
-    async def leave(self, request: Request) -> Response:
+    async def trickle(self, request: Request) -> Response:
+        """RFC 9725 §4.3: which ICE session it is for is said by If-Match."""
+        call_id, etag = request.path_params["call_id"], request.headers.get("if-match", "")
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FRAGMENT:
+            return refusal(415, f"a fragment ({FRAGMENT}), please")
+        if not etag:
+            return refusal(428, "If-Match, please: the ETag of the answer, or * to restart ICE")
+        try:
+            fragment = (await request.body()).decode()
+        except UnicodeDecodeError:
+            return refusal(400, "the fragment is not UTF-8")
+        if not CALL_ID.match(call_id):
+            return refusal(404, "there is no such call")
+        try:
+            reply = await self._house.trickle(call_id, fragment, etag)
+        except CallRefused as refused:
+            return _refused(refused)
+        if reply.wrong:
+            return refusal(reply.status, reply.wrong)
+        if not reply.fragment:
+            return Response(status_code=reply.status)
+        return Response(reply.fragment, reply.status, {"ETag": reply.etag}, FRAGMENT)
+
+    async def ice(self, _: Request) -> Response:
+        """For `RTCPeerConnection`; passwords hold for the longest call."""
+        return JSONResponse({"iceServers": [server.for_page() for server in self._ice.now()]})
+
+    async def own(self, request: Request) -> Response:
+        """What a caller asks of its own call."""
+        if request.method == "PATCH":
+            return await self.trickle(request)
         end = End.NO_MEDIA if request.query_params.get("why") == "no-sound" else End.CALLER
         return await self._hang_up(request.path_params["call_id"], end)
 
@@ -293,6 +337,12 @@ async def _offer(request: Request) -> tuple[str, str, bool]:
     if not isinstance(dialled, str) or not DIALLED.match(dialled):
         raise ValueError("the dialled number may have 1 to 64 letters, digits and + * # . _ ~ -")
     return sdp, dialled, kind == "application/json"
+
+
+def _ice_session(answer: str) -> str:
+    """The ETag of an answer (RFC 9725 §4.3): our ICE name in it."""
+    found = re.search(r"^a=ice-ufrag:(\S+)", answer, re.MULTILINE)
+    return f'"{found[1]}"' if found else '"0"'
 
 
 def _refused(refused: CallRefused) -> Response:

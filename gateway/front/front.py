@@ -58,7 +58,7 @@ from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.front_messages import AskState, AskWithdrawn, FetchVoice, HouseState, RedeemGrant
 from gateway.ipc.hall_messages import CallClosed, Drain, Health
-from gateway.ipc.line_messages import AskFailures, CallLeft
+from gateway.ipc.line_messages import AskFailures, CallLeft, IceReply
 from gateway.ipc.readiness import PartState
 from gateway.ipc.rpc import Peer, Server
 from gateway.store.append_log import AppendLog
@@ -368,6 +368,10 @@ class Front:
             caller="web", called=dialled, display=user_agent[:80], source=source, transport="webrtc"
         )
         return await self.web.place(facts, offer_sdp)
+
+    async def trickle(self, call_id: str, fragment: str, etag: str) -> IceReply:
+        """What a browser PATCHes to its call. Raises `CallRefused`."""
+        return await self.web.trickle(call_id, fragment, etag)
 
     async def hang_up(self, call_id: str, how: End) -> None:
         """Ends a call, for the console or for the caller who placed it over HTTP."""

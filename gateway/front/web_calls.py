@@ -15,7 +15,7 @@ from gateway.front.hall_choice import BUSY_FOR_S, HallChoice
 from gateway.front.routing import Routing
 from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.ending import CallEnding, End
-from gateway.ipc.line_messages import AnswerOffer, PressKey, RenewOffer
+from gateway.ipc.line_messages import AnswerOffer, IceReply, PressKey, RenewOffer, TrickleIce
 from gateway.ipc.rpc import Peer
 
 OFFER_WITHIN_S: Final = 5.0
@@ -119,6 +119,16 @@ class WebCalls:
         if answer.sdp is None:
             raise CallRefused(488, f"the offer cannot be answered: {answer.wrong}", call_id=call_id)
         return answer.sdp
+
+    async def trickle(self, call_id: str, fragment: str, etag: str) -> IceReply:
+        """What a browser PATCHes to its call (RFC 9725 §4.3). Raises `CallRefused`."""
+        line = self._line_of(call_id)
+        if line is None:
+            raise CallRefused(404, f"no running call {call_id}")
+        try:
+            return await line.peer.ask(TrickleIce(call_id, fragment, etag), OFFER_WITHIN_S)
+        except RpcError as error:
+            raise CallRefused(503, f"its line does not answer: {error}", retry_after_s=LINE_BACK_S) from None
 
     async def press(self, call_id: str, digit: str) -> None:
         """A key of a call's caller, as INFO said it."""

@@ -254,6 +254,29 @@ class RenewOffer(Ask[OfferAnswer]):
 
 
 @dataclass(frozen=True, slots=True)
+class IceReply:
+    """What becomes of a `TrickleIce`: an HTTP status (RFC 9725 §4.3), and after a restart our side."""
+
+    status: int
+    fragment: str = ""
+    etag: str = ""
+    wrong: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrickleIce(Ask[IceReply]):
+    """A browser's later candidates or, with another name and password, its ICE restart.
+
+    `etag` names the ICE session that it is for; "*": whichever it is.
+    """
+
+    wire: ClassVar[str] = "web.trickle"
+    call_id: str
+    fragment: str
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
 class PressKey(Ask[None]):
     """A key that the caller of a web line's call pressed, as SIP INFO said it: one of 0-9, A-D, *, #."""
 

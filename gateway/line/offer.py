@@ -49,3 +49,9 @@ def speak_opus(audio: RTCRtpTransceiver) -> None:
     audio._codecs.sort(key=lambda codec: codec.mimeType.lower() == KEYS)
     if audio._codecs[0].mimeType.lower() == KEYS:
         raise OfferError("it offers no Opus")
+
+
+def ice_of(offer: str) -> tuple[str, str]:
+    """Its ICE name and password."""
+    ice = SessionDescription.parse(offer).media[0].ice
+    return ("", "") if ice is None else (ice.usernameFragment or "", ice.password or "")

@@ -40,6 +40,7 @@ from gateway.ipc.line_messages import (
     CallStarted,
     DialDigits,
     DropCall,
+    IceReply,
     KeyPressed,
     MediaTurned,
     OfferAnswer,
@@ -51,6 +52,7 @@ from gateway.ipc.line_messages import (
     ShowCaller,
     ShownStatement,
     StopLine,
+    TrickleIce,
 )
 from gateway.ipc.rpc import Peer, connect, stay_joined
 from gateway.ipc.tick import RECEIVING, SENDING, UNDERRUN, SlotAudio
@@ -129,6 +131,7 @@ class WebLine:
         handlers = [
             AnswerOffer.handled_by(self._offer),
             RenewOffer.handled_by(self._renew),
+            TrickleIce.handled_by(self._trickle),
             PressKey.handled_by(self._press),
             DropCall.handled_by(self._drop),
             StopLine.handled_by(self._line_stop),
@@ -228,6 +231,12 @@ class WebLine:
             return OfferAnswer(sdp=await call.renew(asked.sdp))
         except OfferError as error:
             return OfferAnswer(wrong=str(error))
+
+    async def _trickle(self, _: Peer, asked: TrickleIce) -> IceReply:
+        call = self.calls.get(asked.call_id)
+        if call is None or call.ended is not None:
+            return IceReply(404, wrong="there is no such call")
+        return await call.trickle(asked.fragment, asked.etag)
 
     async def _press(self, _: Peer, asked: PressKey) -> None:
         if asked.call_id in self.calls:

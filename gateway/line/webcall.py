@@ -34,11 +34,11 @@ from OpenSSL import SSL
 
 from gateway.ipc.codec import to_json
 from gateway.ipc.ending import CallEnding, End
-from gateway.ipc.line_messages import LineQuality, Shown, ShownState
-from gateway.line import ice, opus
+from gateway.ipc.line_messages import IceReply, LineQuality, Shown, ShownState
+from gateway.line import ice, opus, trickle
 from gateway.line.browser_reports import BrowserReports
 from gateway.line.jitter import JitterStats, PullKind
-from gateway.line.offer import KEYS, OfferError, check, key_types, same_call, speak_opus
+from gateway.line.offer import KEYS, OfferError, check, ice_of, key_types, same_call, speak_opus
 from gateway.line.opus import FRAME, OpusError
 from gateway.line.web_stream import WebStream
 from model.tasks import Tasks
@@ -204,6 +204,7 @@ class WebCall:
                 await connection.setRemoteDescription(RTCSessionDescription(ice.offered(offer), "offer"))
                 audio = connection.getTransceivers()[0]
                 speak_opus(audio)
+                self._restart_if_new(offer)
                 await connection.setLocalDescription(await connection.createAnswer())
             except Exception as error:  # as in `answer`
                 raise OfferError(str(error) or type(error).__name__) from None
@@ -218,6 +219,36 @@ class WebCall:
             self.sending, self.receiving = sending, receiving
             self._happened(self, "turned", "")
         return ice.answered(connection.localDescription.sdp, self._public_address)
+
+    def _restart_if_new(self, offer: str) -> None:
+        """Whether it has another ICE name: the browser comes from another network."""
+        theirs, agent = ice_of(offer), trickle.agent_of(self._connection)
+        if theirs[0] and theirs[0] != agent.remote_username:
+            trickle.restart(agent, *theirs)
+
+    @property
+    def etag(self) -> str:
+        """Names the call's ICE session."""
+        return trickle.etag_of(trickle.agent_of(self._connection))
+
+    async def trickle(self, text: str, etag: str) -> IceReply:
+        """Takes later candidates; with another name and password, the browser comes from another network."""
+        try:
+            fragment = trickle.Fragment.read(text)
+        except ValueError as error:
+            return IceReply(400, wrong=str(error))
+        async with self._negotiating:
+            agent = trickle.agent_of(self._connection)
+            restarts = fragment.ufrag not in ("", agent.remote_username)
+            if etag != "*" and (restarts or etag != self.etag):
+                return IceReply(412, wrong="that is another ICE session")
+            if restarts:
+                trickle.restart(agent, fragment.ufrag, fragment.password)
+            await trickle.add(agent, fragment.candidates)
+            if not restarts:
+                return IceReply(204)
+            mid = self._connection.getTransceivers()[0].mid or "0"
+            return IceReply(200, trickle.answer(agent, mid, self._public_address), self.etag)
 
     async def _expect_connection(self) -> None:
         await asyncio.sleep(CONNECT_WITHIN_S)

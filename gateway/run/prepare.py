@@ -21,6 +21,7 @@ from consent.silero.network import read_network
 from gateway.config.certificate import Certificate
 from gateway.config.failure import text_of
 from gateway.config.house_languages import spoken_languages
+from gateway.config.ice_servers import IceServers
 from gateway.config.own_certificate import own_certificate
 from gateway.config.paths import (
     certificate_paths,
@@ -70,6 +71,7 @@ def prepare(settings: Settings) -> None:
         place = error.filename or settings.data_dir
         raise StartError(f"VOICEGATE_DATA_DIR: {place}: {error.strerror}") from None
     route_key(route_key_path(settings))
+    IceServers(settings)
     if settings.tls:
         certificate = certificate_paths(settings)
         if settings.tls_certificate is None:

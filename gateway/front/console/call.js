@@ -11,6 +11,7 @@ const HOPELESS_MS = 4000;
 const LOOK_MS = 400;
 const SILENT_MS = 1000; // the gateway sends a packet every 20 ms, in silence too
 const ASK_MS = 1000;
+const RESTART_MS = 3000;
 const SMALL = "(max-width: 800px)";
 const KEYS = {
   1: [697, 1209], 2: [697, 1336], 3: [697, 1477], 4: [770, 1209], 5: [770, 1336], 6: [770, 1477],
@@ -130,7 +131,7 @@ async function place() {
 }
 
 async function connect(mine) {
-  const connection = (mine.connection = new RTCPeerConnection({ bundlePolicy: "max-bundle" }));
+  const connection = (mine.connection = new RTCPeerConnection({ bundlePolicy: "max-bundle", iceServers: await iceServers() }));
   for (const track of mine.stream.getAudioTracks()) connection.addTrack(track, mine.stream);
   mine.channel = connection.createDataChannel("events");
   mine.channel.addEventListener("message", (event) => happened(mine, JSON.parse(event.data)));
@@ -165,8 +166,56 @@ async function connect(mine) {
     leave(mine); // given up while the gateway answered
     throw null;
   }
-  await connection.setRemoteDescription({ type: "answer", sdp: await response.text() });
+  mine.answer = await response.text();
+  await connection.setRemoteDescription({ type: "answer", sdp: mine.answer });
   mine.giveUp = setTimeout(() => mine.since || noSound(mine), isBlind(connection) ? HOPELESS_MS : CONNECT_MS);
+}
+
+// STUN and TURN of the operator's; without an answer, none
+async function iceServers() {
+  try {
+    const response = await fetch("/api/ice", { signal: AbortSignal.timeout(ASK_MS) });
+    return response.ok ? (await response.json()).iceServers : [];
+  } catch {
+    return [];
+  }
+}
+
+// another network, or a NAT that forgot us: ICE begins anew, and the call goes on (RFC 9725 §4.3.3)
+async function comeBack(mine) {
+  const { connection } = mine;
+  if (mine.restarting || mine.ended || !mine.answer || connection.signalingState !== "stable") return;
+  mine.restarting = true;
+  try {
+    await connection.setLocalDescription(await connection.createOffer({ iceRestart: true }));
+    await gathered(connection);
+    const said = /^a=(ice-ufrag:|ice-pwd:|candidate:)|^m=audio|^a=mid:/;
+    const lines = connection.localDescription.sdp.split("\r\n").filter((line) => said.test(line));
+    const response = await fetch(mine.location, {
+      method: "PATCH",
+      headers: { "Content-Type": "application/trickle-ice-sdpfrag", "If-Match": "*" },
+      body: [...new Set(lines), ""].join("\r\n"),
+      signal: AbortSignal.timeout(OFFER_MS),
+    });
+    if (!response.ok) throw new Error(response.status);
+    mine.answer = withIce(mine.answer, await response.text());
+    await connection.setRemoteDescription({ type: "answer", sdp: mine.answer });
+  } catch {
+    if (connection.signalingState === "have-local-offer") await connection.setLocalDescription({ type: "rollback" });
+  } finally {
+    setTimeout(() => (mine.restarting = false), RESTART_MS);
+  }
+}
+
+// the answer with the ICE lines of a fragment in each of its sections
+function withIce(answer, fragment) {
+  const ours = /^a=(ice-ufrag:|ice-pwd:|candidate:|end-of-candidates)/;
+  const anew = fragment.split("\r\n").filter((line) => ours.test(line));
+  return answer
+    .split("\r\n")
+    .filter((line) => !ours.test(line))
+    .flatMap((line) => (line.startsWith("a=mid:") ? [line, ...anew] : [line]))
+    .join("\r\n");
 }
 
 // a browser that sees no network at all never begins to send
@@ -246,6 +295,7 @@ function shaky(mine) {
     show("shaky");
   }
   if (!(Date.now() - mine.askedAt < ASK_MS)) ask(mine);
+  if (Date.now() - mine.heardAt > 2 * SILENT_MS) comeBack(mine);
 }
 
 // the gateway knows at once when a line died, and what ended a call

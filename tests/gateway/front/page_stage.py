@@ -20,7 +20,7 @@ from gateway.errors import CallRefused, RpcError
 from gateway.front.app import build_app
 from gateway.ipc.ending import End
 from gateway.ipc.front_messages import HouseState
-from gateway.ipc.line_messages import ShowCaller, Shown
+from gateway.ipc.line_messages import IceReply, ShowCaller, Shown, TrickleIce
 from tests.gateway.line.line_harness import TOKEN, FakeFront, FakeHall, tone
 from tests.needs import HANGS_S
 
@@ -48,6 +48,13 @@ class Desk:
             "call_id": call_id, "state": "talking", "caller": "web", "called": dialled, "source": source,
         }  # fmt: skip
         return call_id, answer
+
+    async def trickle(self, call_id: str, fragment: str, etag: str) -> IceReply:
+        assert self.front.line is not None
+        return await self.front.line.ask(TrickleIce(call_id, fragment, etag), HANGS_S)
+
+    async def sip_socket(self, *_: Any) -> None:
+        raise AssertionError("the page speaks no SIP")
 
     async def hang_up(self, call_id: str, how: End) -> None:
         self.hows.append(how)

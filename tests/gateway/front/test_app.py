@@ -16,6 +16,7 @@ from gateway.front.boundary import COOKIE, MAX_BODY, WRONG_TOKENS
 from gateway.front.engine_door import engine_door
 from gateway.ipc.ending import End
 from gateway.ipc.front_messages import HouseState
+from gateway.ipc.line_messages import IceReply
 from gateway.ipc.readiness import PartState
 
 TOKEN = "a-token-of-the-console"
@@ -54,6 +55,9 @@ class FakeHouse:
 
     async def statement(self, call_id: str) -> dict[str, Any] | None:
         return {"statement": "a.b.c", "claims": {"synthetic": True}, "keys": {}} if call_id == "c1" else None
+
+    async def trickle(self, *_: str) -> IceReply:
+        raise AssertionError("nobody trickles here")
 
     async def sip_socket(self, *_: Any) -> None:
         raise AssertionError("nobody speaks SIP here")
@@ -202,7 +206,7 @@ def test_a_whip_client_asks_what_it_may_post(local: TestClient) -> None:
         ("/login", {"GET", "HEAD", "POST"}),
         ("/logout", {"POST"}),
         ("/api/call", {"POST", "OPTIONS"}),
-        ("/api/call/c1", {"DELETE"}),
+        ("/api/call/c1", {"DELETE", "PATCH"}),
         ("/api/calls", {"GET", "HEAD"}),
         ("/api/calls/c1", {"GET", "HEAD", "DELETE"}),
         ("/metrics", {"GET", "HEAD"}),

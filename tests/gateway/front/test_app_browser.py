@@ -33,6 +33,7 @@ from gateway.ipc.line_messages import (
     ShownWords,
 )
 from tests.browser import FLAGS, PAGE_MS
+from tests.firefox import KEEP_CONNECTION
 from tests.gateway.front.page_stage import Stage, stage
 from tests.gateway.line.line_harness import power_at
 from tests.needs import HANGS_S, need_program
@@ -301,6 +302,37 @@ async def test_a_shaky_connection_says_so_until_it_is_back(page: Page, stage: St
     finally:
         stage.line.send_signal(signal.SIGCONT)
     await expect(state).to_have_text("Listening")
+    await page.get_by_role("button", name="Hang up", exact=True).click()
+    assert (await stage.hall.hears(CallLeft)).how == "caller hung up"
+
+
+async def test_silence_begins_ice_anew_and_the_call_goes_on(page: Page, stage: Stage) -> None:
+    """As after a change of networks: the browser's old way is gone, and it has a new one."""
+    await page.evaluate(KEEP_CONNECTION)
+    await call(page, stage)
+    await stage.show("c1", ShownState("listening"))
+    await expect(page.locator("#state")).to_have_text("Listening")
+    named = "() => window.connection.localDescription.sdp.match(/ice-ufrag:(\\S+)/)[1]"
+    before = await page.evaluate(named)
+    stage.line.send_signal(signal.SIGSTOP)
+    try:
+        async with page.expect_request(lambda request: request.method == "PATCH"):
+            pass
+    finally:
+        stage.line.send_signal(signal.SIGCONT)
+    # by the new names there is a way, and sound comes by it
+    await page.wait_for_function(
+        """async (before) => {
+          const stats = [...(await window.connection.getStats()).values()];
+          const { iceLocalUsernameFragment: now, dtlsState, selectedCandidatePairId: pair } =
+            stats.find((one) => one.type === 'transport');
+          return now !== before && dtlsState === 'connected'
+            && stats.some((one) => one.id === pair && one.state === 'succeeded' && one.responsesReceived > 0);
+        }""",
+        arg=before,
+    )
+    assert await page.evaluate(named) != before
+    await expect(page.locator("#state")).to_have_text("Listening")
     await page.get_by_role("button", name="Hang up", exact=True).click()
     assert (await stage.hall.hears(CallLeft)).how == "caller hung up"
 

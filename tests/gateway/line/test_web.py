@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,6 +28,7 @@ from gateway.ipc.line_messages import (
     CallStarted,
     DialDigits,
     DropCall,
+    IceReply,
     KeyPressed,
     MediaTurned,
     PressKey,
@@ -37,9 +39,10 @@ from gateway.ipc.line_messages import (
     ShownState,
     ShownWords,
     StopLine,
+    TrickleIce,
 )
 from gateway.ipc.tick import RECEIVING, SENDING, UNDERRUN
-from gateway.line import ice, web, webcall
+from gateway.line import ice, trickle, web, webcall
 from gateway.line.jitter import JitterBuffer, PullKind
 from gateway.line.web import CAPACITY, WebLine
 from gateway.line.web_stream import WebStream
@@ -644,3 +647,79 @@ class Arrived:
     timestamp: int
     ssrc: int
     payload: bytes
+
+
+# ── candidates that come later, and another network (RFC 9725 §4.3) ──────────────────────────────────
+
+
+def _ice_lines(sdp: str, *kinds: str) -> str:
+    found = [line for line in sdp.split("\r\n") if line.startswith(tuple(f"a={kind}" for kind in kinds))]
+    return "\r\n".join(dict.fromkeys(found))  # bundled sections say the same
+
+
+async def _trickled(house: House, fragment: str, etag: str) -> IceReply:
+    assert house.front.line is not None
+    return await house.front.line.ask(TrickleIce("c1", fragment, etag))
+
+
+async def test_later_candidates_are_taken_for_their_session_alone(house: House) -> None:
+    browser = Browser()
+    house.browsers.append(browser)
+    offer = await browser.offer()
+    later = _ice_lines(offer, "candidate")
+    without = "\r\n".join(line for line in offer.split("\r\n") if not line.startswith("a=candidate"))
+    answer = await house.front.offer("c1", without)
+    etag = '"' + _ice_lines(answer, "ice-ufrag").removeprefix("a=ice-ufrag:") + '"'
+    assert (await _trickled(house, later, '"other"')).status == 412
+    assert (await _trickled(house, later, etag)).status == 204
+    assert (await _trickled(house, "a=candidate:x", etag)).status == 204, "it is worth no check"
+    assert (await _trickled(house, "a=ice-ufrag:abcd", etag)).status == 400
+    assert (await _trickled(house, "a=ice-ufrag:ab cd\r\na=ice-pwd:x", etag)).status == 400
+    many = "\r\n".join(f"a=candidate:1 1 udp 1 192.0.2.{k} 9 typ host" for k in range(99))
+    for _ in range(5):
+        assert (await _trickled(house, many, etag)).status == 204
+    agent = trickle.agent_of(house.line.calls["c1"]._connection)
+    assert len(agent.remote_candidates) <= 2 * ice.MOST_CANDIDATES
+    await browser.accept(answer)
+    await house.hall.hears(CallStarted)
+    await house.hall.hears(CallConfirmed)
+
+
+async def test_ice_begins_anew_and_sound_goes_on(house: House) -> None:
+    browser, _ = await house.call()
+    house.hall.sound = tone(1000)
+    theirs = trickle.agent_of(browser.connection)
+    mine = "a=ice-ufrag:newname\r\na=ice-pwd:0123456789012345678901"
+    assert (await _trickled(house, mine, '"any"')).status == 412
+    reply = await _trickled(house, mine, "*")
+    assert (reply.status, reply.etag != "", "a=candidate:" in reply.fragment) == (200, True, True)
+    names = trickle.Fragment.read(reply.fragment)
+    assert reply.etag == f'"{names.ufrag}"'
+    theirs._local_username, theirs._local_password = "newname", "0123456789012345678901"
+    theirs.remote_username, theirs.remote_password = names.ufrag, names.password
+    await asyncio.sleep(60)  # by the old names either side would have given the other up
+    assert not browser.closed.is_set()
+    assert house.hall.told.empty()
+    assert power_at(await browser.hears(0.5), 1000) > 0.5
+
+
+async def test_by_old_names_nobody_stays(house: House) -> None:
+    """What the test before tells apart: a restart that the browser does not follow ends the call."""
+    await house.call()
+    reply = await _trickled(house, "a=ice-ufrag:newname\r\na=ice-pwd:0123456789012345678901", "*")
+    assert reply.status == 200
+    left = await house.hall.hears(CallLeft, within_s=60)
+    assert left.how == CallEnding(End.BROWSER_LOST)
+
+
+async def test_another_offer_with_other_names_begins_ice_anew(house: House) -> None:
+    browser, _ = await house.call()
+    assert house.front.line is not None
+    offer = await browser.offer()
+    other = re.sub("a=ice-ufrag:.*", "a=ice-ufrag:newname\r", offer)
+    other = re.sub("a=ice-pwd:.*", "a=ice-pwd:0123456789012345678901\r", other)
+    kept = await house.front.line.ask(RenewOffer("c1", offer))
+    anew = await house.front.line.ask(RenewOffer("c1", other))
+    assert kept.sdp is not None
+    assert anew.sdp is not None
+    assert _ice_lines(kept.sdp, "ice-ufrag:") != _ice_lines(anew.sdp, "ice-ufrag:")
