@@ -72,6 +72,7 @@ class Edge:
             source=self._doors.source,
             lost=self._connection_lost,
             trunk_of=lambda host: self.trunks.of(host),
+            trusts_trunk=lambda host: self.trunks.trusts(host),
         )
         forwarding = Forwarding(self._board)
         self.trunks = TrunkDesk(trunks, self._board, self._way_out, self._phones_of)

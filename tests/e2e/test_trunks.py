@@ -29,7 +29,7 @@ moved = "trunk:carrier/{moved}"
 
 [[route]]
 name = "put-through"
-called = ["through"]
+called = ["through", "{user}"]
 do = [
   {{ verb = "answer" }},
   {{ verb = "transfer", target = "busy" }},
@@ -123,8 +123,9 @@ async def carrier(
             house.environ["VOICEGATE_TLS_TRUST"] = str(chain)
             with kamailio(folder, answering.sip_port, algorithm=algorithm, chain=chain) as ports:
                 port = ports.tls if transport == "tls" else ports.plain
+                answering.line = ("127.0.0.1", ports.plain)
                 trunk(house.folder, port, password=password, transport=transport)
-                house.plan(PLAN.format(office=OFFICE, busy=BUSY, moved=MOVED, target="moved"))
+                house.plan(PLAN.format(office=OFFICE, busy=BUSY, moved=MOVED, target="moved", user=USER))
                 house.start()
                 yield house, answering
                 assert PASSWORD not in house.log_path.read_text()
@@ -193,3 +194,15 @@ async def test_a_wrong_password_is_told_and_nothing_leaves(tmp_path: Path) -> No
         assert "FAIL  REGISTER: the trunk refuses the user or the password" in said
         assert code == 1
         assert {event["status"] for event in house.events("target.refused_by")} == {407}
+
+
+@pytest.mark.prove
+@pytest.mark.long("a whole gateway, and Kamailio")
+async def test_a_call_of_the_trunk_comes_by_our_registration_and_is_the_trunks(tmp_path: Path) -> None:
+    async with carrier(tmp_path) as (house, telephone):
+        await told(house, "trunk.up")
+        telephone.dials = USER
+        telephone.invite("")
+        assert (await telephone.final()).status == 200
+        offered = await told(house, "call.offered")
+        assert offered["trunk"] == "carrier"

@@ -37,7 +37,8 @@ LOOPBACK: Final = "127.0.0.1"
 
 class Switchboard:
     """One edge's state. Its ports open when the edge starts; they give what comes to `from_caller` and
-    `from_line`. `source` finds a caller's address, `trunk_of` the trunk that an address belongs to; `lost` is
+    `from_line`. `source` finds a caller's address, `trunk_of` the trunk that an address belongs to, and
+    `trusts_trunk` says whether what that says of who calls is believed; `lost` is
     told of each connection that ended."""
 
     def __init__(
@@ -51,6 +52,7 @@ class Switchboard:
         source: Callable[[Request, Flow], str],
         lost: Callable[[Flow], None],
         trunk_of: Callable[[str], str | None],
+        trusts_trunk: Callable[[str], bool],
     ) -> None:
         self.ports = PeerPorts(from_caller, self.connection_lost, config.trust, config.web_ports)
         self.loopback = UdpPort(from_line)
@@ -61,6 +63,7 @@ class Switchboard:
         self._lost = lost
         self.spawn = spawn
         self.trunk_of = trunk_of
+        self.trusts_trunk = trusts_trunk
         self.lines = Lines()
         self.dialogs = Dialogs()
         self.web_dialogs = WebDialogs()

@@ -7,6 +7,7 @@ to write: the line knows no number and no password. CSeq toward the trunk is the
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol
 
@@ -20,7 +21,7 @@ from gateway.edge.grammar.message import from_tag, stamped, to_tag
 from gateway.edge.grammar.responses import response, tagged
 from gateway.edge.grammar.session_part import SDP, session_part
 from gateway.edge.grammar.sip_message import Request, Response
-from gateway.edge.grammar.token import RouteToken
+from gateway.edge.grammar.token import PARAM, RouteToken
 from gateway.edge.grammar.uri import URI
 from gateway.edge.proxy.forwarding import TO_LINE
 from gateway.edge.proxy.switchboard import LOOPBACK, Switchboard
@@ -74,6 +75,7 @@ class OutCall:
         self._cancelled = False
         self._way: OutWay | None = None
         self._flow: Flow | None = None
+        self._word = ""
         self._from = f"<{outlet.shown}>;tag={self.id[1]}"
         self._to = f"<{outlet.called}>"
         self._uri = URI.read(outlet.called)
@@ -111,6 +113,7 @@ class OutCall:
                 self._refuse(487, "Request Terminated")
                 return
             self._way, self._flow = way, flow
+            self._word = self._signed(flow)
             self._uri, self._routes = way.uri, list(way.routes)
             self._credentials.forget()
             self._send(self._uri)
@@ -268,10 +271,8 @@ class OutCall:
         for name in ("From", "Call-ID", "CSeq"):
             back.headers.set(name, request.headers[name])
         back.headers.set("To", tagged(request, to_tag(answer)))
-        word = self.token.sign(self._board.config.route_key)
-        back.headers.set(
-            "Record-Route", self._board.toward_lines.record_route(self._board.line_flow(self.token), word)
-        )
+        line = self._board.line_flow(self.token)
+        back.headers.set("Record-Route", self._board.toward_lines.record_route(line, self._word))
         if answer.contact:
             back.headers.set("Contact", f"<{answer.contact[0].uri}>")
         self._lean(answer, back)
@@ -424,7 +425,12 @@ class OutCall:
     def _contact(self, flow: Flow) -> str:
         via = self._board.toward_callers.via(flow, "")
         transport = f";transport={flow.transport}" if flow.reliable else ""
-        return f"<sip:{self.outlet.contact_user}@{via.host}:{via.port}{transport}>"
+        return f"<sip:{self.outlet.contact_user}@{via.host}:{via.port}{transport};{PARAM}={self._word}>"
+
+    def _signed(self, flow: Flow) -> str:
+        """The word by which an edge that knows nothing of this dialog still finds line and peer."""
+        at = replace(self.token, transport=flow.transport, host=flow.host, port=flow.port)
+        return at.sign(self._board.config.route_key)
 
     def line_died(self) -> None:
         """The line is gone, and with it the call: the trunk gets a BYE, or a CANCEL."""

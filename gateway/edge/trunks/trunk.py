@@ -109,8 +109,9 @@ class Trunk:
             return "the trunk names no prefixes that may be called"
         if not named:
             return "the number has none of the trunk's prefixes"
-        dear = max((one for one in DEAR if number.startswith(one)), key=len, default="")
-        if dear and not any(prefix.startswith(dear) for prefix in named):
+        whole = _international(number)
+        dear = max((one for one in DEAR if whole.startswith(one)), key=len, default="")
+        if dear and not any(_international(prefix).startswith(dear) for prefix in named):
             return f"the number is a premium or satellite number ({dear}), which the trunk does not name"
         return None
 
@@ -119,3 +120,11 @@ class Trunk:
         if caller in self.numbers:
             return caller
         return self.numbers[0] if self.numbers else self.user or "anonymous"
+
+
+def _international(number: str) -> str:
+    """With the + that `00` and `011` stand for."""
+    for dialled in ("00", "011"):
+        if number.startswith(dialled):
+            return "+" + number[len(dialled) :]
+    return number

@@ -60,6 +60,11 @@ class TrunkDesk:
         """The name of the trunk that an address belongs to."""
         return next((name for name, ways in self.ways.items() if ways.owns(host)), None)
 
+    def trusts(self, host: str) -> bool:
+        """Whether an address is that of a trunk whose word on who calls is believed."""
+        name = self.of(host)
+        return name is not None and self.ways[name].trunk.trusted
+
     # ── up or down ───────────────────────────────────────────────────────────────────────────────────
 
     def why_down(self, name: str) -> str | None:

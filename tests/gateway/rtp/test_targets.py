@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +56,7 @@ class House:
     async def opened(cls, exchange: RtpExchange, line: str = "n0", **more: Any) -> AsyncIterator[House]:
         trunk = await RawPhone().open()
         hosts = (*more.pop("hosts", ()), TrunkHost("127.0.0.1", trunk.sip_port))
+        port_file = more.pop("port_file", None)
         described = {"numbers": (SHOWN,), "prefixes": ("+49",), "ping_s": 0, **more}
         desk, tasks = Desk(), set[asyncio.Task[Any]]()
         desk.targets = {"office": f"trunk:carrier/{NUMBER}"}
@@ -66,7 +68,9 @@ class House:
 
         facts = await exchange.front.hears_hello(line)
         assert facts.sip_port is not None
-        config = EdgeConfig(host="127.0.0.1", port=0, boot_token=TOKEN, route_key=KEY)
+        config = EdgeConfig(
+            host="127.0.0.1", port=0, boot_token=TOKEN, route_key=KEY, loopback_port_file=port_file
+        )
         while True:
             edge = Edge(config, desk, spawn, trunks=(Trunk(name="carrier", hosts=hosts, **described),))
             try:
@@ -79,12 +83,12 @@ class House:
         try:
             yield house
         finally:
-            for dialog in edge._board.dialogs:
+            for dialog in house.edge._board.dialogs:
                 await exchange.front.hang_up(dialog.token.call_id, line)
                 await exchange.front.hears_end(dialog.token.call_id)
             for phone in house.phones:
                 phone.close()
-            await edge.stop()
+            await house.edge.stop()
             for task in tasks:
                 task.cancel()
 
@@ -417,6 +421,26 @@ async def test_a_line_that_dies_leaves_no_call_at_the_trunk(exchange: RtpExchang
         house.edge.line_down("n0")
         await house.trunk.request("BYE", HANGS_S)
         assert house.left() == 0
+
+
+async def test_an_edge_that_knows_nothing_of_the_call_still_brings_the_targets_goodbye(
+    exchange: RtpExchange, tmp_path: Path
+) -> None:
+    async with House.opened(exchange, port_file=tmp_path / "edge-port") as house:
+        phone, started = await house.caller()
+        invite = await house.calls(started)
+        await house.picks_up(invite)
+        await house.outcome(started)
+        config = replace(house.edge.config, port=house.edge.port)
+        await house.edge.stop()
+        house.edge = Edge(config, house.desk, house.edge._board.spawn)
+        await house.edge.start()
+        facts = await exchange.front.hears_hello("n0")
+        calls = (started.call_id,)
+        house.edge.line_up(LineInfo("n0", "narrow", house.line_port, facts.capacity, calls))
+        _bye(house.trunk, invite)
+        await phone.request("BYE", HANGS_S)
+        assert (await house.trunk.response("BYE", timeout_s=HANGS_S)).status == 200
 
 
 async def _comes_to_hear(phone: RawPhone, hz: float) -> None:

@@ -94,6 +94,9 @@ def test_a_mistake_is_told_with_its_line(tmp_path: Path, more: str, line: int, w
         (("+",), "+1900555", False),
         (("+1",), "+1900555", False),
         (("+1900555",), "+1900555123", True),
+        (("0",), "0088216123", False),
+        (("0",), "01188216123", False),
+        (("0088216",), "0088216123", True),
     ],
 )
 def test_what_is_not_named_may_not_be_called(prefixes: tuple[str, ...], number: str, may: bool) -> None:
