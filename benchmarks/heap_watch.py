@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+from benchmarks import heap_lines
+
 FOLDER_VARIABLE: Final = "HEAP_WATCH"
 LOOK_S: Final = 0.2
 ASKED: Final = "asked"
@@ -66,6 +68,7 @@ def _tell(folder: Path) -> None:
             if asked == answered:
                 continue
             answered, (kb, objects) = asked, in_use()
+            heap_lines.look(folder, asked)
             fresh = folder / f"{os.getpid()}.new"
             fresh.write_text(f"{asked} {kb} {objects}")
             fresh.rename(folder / str(os.getpid()))

@@ -197,17 +197,21 @@ class Soak(Plain):
     def prove(self, step: str) -> Any:
         leak_bytes = self.LEAK_BYTES if step.startswith("with") else 0
         found = soak.soak(self.MINUTES, leak_bytes=leak_bytes)
-        return {"grown": found.grown, "restarted": list(found.restarted), **found.as_json()}
+        return {"grown": found.grown, **found.as_json()}
 
     def result(self, found: Found) -> tuple[bool, str]:
         told, good = [], True
         for step, each in found.items():
             leaks = step.startswith("with")
             found_it = [name.startswith(self.LEAKS) for name in each["grown"]]
-            good = good and not each["restarted"] and all(found_it) and bool(found_it) == leaks
+            good = (
+                good and not each["restarted"] and each["heard"] and all(found_it) and bool(found_it) == leaks
+            )
             grown = ", ".join(each["grown"]) or "nothing"
+            calls = each["calls"]
             told.append(
-                f"{step}: of {len(each['gauges'])} gauges {grown} grows, {each['calls']['calls']} calls"
+                f"{step}: of {len(each['gauges'])} gauges {grown} grows, {calls['calls']} calls, "
+                f"{calls['answers']} of {calls['asked']} turns answered"
             )
         return good, "; ".join(told)
 

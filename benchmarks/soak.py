@@ -1,14 +1,16 @@
 """Calls that come and go with everything on, and whether anything grows: `make soak MINUTES=60`,
-`python -m benchmarks.soak [--minutes 60] [--at-once 8] [--leak BYTES] [--out FILE.json]`.
+`python -m benchmarks.soak [--minutes 60] [--at-once 8] [--leak BYTES] [--lines] [--out FILE.json]`.
 
 A whole gateway on 127.0.0.1 that records, writes down and marks; callers of three codecs who ask, interrupt,
 press keys, hold, leave a message, hang up at once, some with noise behind them and some on a line that loses
 packets. They come in waves; between two of them nobody calls, and what the house uses is read. Slopes are
 made of that (`benchmarks.slopes`): per call that ended for what is used, per minute for times. It ends with 1
-when a slope is surely above what is allowed, or a process of the house was started again. What a process has
-in use (`benchmarks.heap_watch`) tells a leak from a few minutes; what it weighs takes hundreds of calls.
+when a slope is surely above what is allowed, a process of the house was started again, or more than a tenth
+of what callers said had no answer. What a process has in use (`benchmarks.heap_watch`) tells a leak from a
+few minutes; what it weighs takes hundreds of calls.
 
-`--leak` has the hall keep so many bytes of each call (`benchmarks.soak_leak`): is it found?
+`--leak` has the hall keep so many bytes of each call (`benchmarks.soak_leak`): is it found? `--lines` names
+the lines of source that hold more after each call (`benchmarks.heap_lines`).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import math
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,23 +30,13 @@ from typing import Any, Final, Literal
 import click
 import numpy as np
 
-from benchmarks import heap_watch, house_meter, soak_leak
+from benchmarks import heap_lines, heap_watch, house_meter, soak_leak
 from benchmarks.slopes import Slope, slope
+from benchmarks.soak_callers import DIALPLAN, LEAVES_MESSAGE, wave
 from gateway.cli.call_reports import CallReport, summary
-from gateway.cli.call_request import Behind, CallRequest
-from gateway.cli.call_script import CallerAct
 from gateway.cli.testphone import place_calls
-from gateway.phone.rough_line import RoughLine
 from tests.e2e.gateway_process import House
 
-MEAN_S: Final = 8.0
-"""About what a call takes."""
-WAVE: Final = 16
-"""Calls that come one after the other; when the last one is over, the house is read."""
-CROWD: Final = 24
-"""Those of the first waves, which come as much closer: what a house keeps for as many calls as it had at a
-time, it has by then."""
-CROWDED: Final = 2
 LEAST_WAVES: Final = 12
 """Of fewer nothing can be said."""
 REST_S: Final = 2.0
@@ -53,86 +46,11 @@ TELLS_S: Final = 10.0
 WINDOW_S: Final = 300.0
 """Times are gathered over so long, or a tenth of a run that is shorter than ten of these."""
 
+ANSWERED: Final = 0.9
+"""Share of what callers said that must have an answer: each waits for one."""
+
 INSIDE: Final = "inside"
 """Where the house's processes tell what they have in use."""
-
-DIALPLAN: Final = """
-[[route]]
-name = "soak"
-called = ["soak"]
-voice = "heart"
-language = "en"
-purpose = "support"
-keep = { transcript = true, caller_audio = true }
-[[route.do]]
-verb = "answer"
-[[route.do]]
-verb = "disclose"
-principal = "Lindens"
-language = "en"
-text = "What you say is written down."
-[[route.do]]
-verb = "converse"
-instructions = "Answer."
-greeting = "How can I help?"
-[[route.do.answers]]
-intent = "hours"
-ask = ["what are your opening hours", "when are you open"]
-say = "We are open on weekdays from nine to six."
-
-[[route]]
-name = "keys"
-called = ["keys"]
-voice = "heart"
-language = "en"
-purpose = "support"
-[[route.do]]
-verb = "answer"
-[[route.do]]
-verb = "disclose"
-principal = "Lindens"
-language = "en"
-[[route.do]]
-verb = "gather"
-prompt = "Press one to leave a message."
-branches = { 1 = "message" }
-[[route.do]]
-verb = "hangup"
-
-[[route]]
-name = "message"
-voice = "heart"
-language = "en"
-purpose = "support"
-[[route.do]]
-verb = "answer"
-[[route.do]]
-verb = "disclose"
-principal = "Lindens"
-language = "en"
-[[route.do]]
-verb = "record"
-announce = "This is recorded."
-max_s = 3.0
-[[route.do]]
-verb = "hangup"
-"""
-
-ASK: Final = CallerAct("say", words="what are your opening hours")
-LISTEN, LEAVE = CallerAct("listen"), CallerAct("hang up")
-ROUGH: Final = RoughLine(loss_percent=5, jitter_ms=40, reorder_percent=2)
-
-CALLERS: Final[tuple[dict[str, Any], ...]] = (
-    {"dials": "soak", "script": (LISTEN, ASK, LISTEN, LEAVE)},
-    {"dials": "soak", "script": (CallerAct("wait", seconds=1.0), LEAVE), "codec": "pcma"},
-    {"dials": "keys", "script": (LISTEN, CallerAct("press", keys="1"), LISTEN, ASK, LISTEN), "line": ROUGH},
-    {"dials": "soak", "script": (CallerAct("wait", seconds=0.5), LEAVE), "codec": "g722"},
-    {"dials": "soak", "script": (CallerAct("interrupt", seconds=1.0), ASK, LEAVE), "codec": "g722"},
-    {"dials": "soak", "script": (CallerAct("hold", seconds=1.5), LISTEN, LEAVE), "behind": Behind(15.0)},
-    {"dials": "soak", "script": (CallerAct("wait", seconds=0.2), LEAVE), "line": ROUGH},
-    {"dials": "nobody", "script": ()},
-)
-"""Who calls, one after the other; the last one has a wrong number."""
 
 
 # ── what is read ─────────────────────────────────────────────────────────────────────────────────────────
@@ -178,6 +96,8 @@ class Readings:
     """NaN where a process was not there"""
     restarted: list[str] = field(default_factory=list)
     """processes that another one took the place of"""
+    lines: dict[str, list[heap_lines.Lines]] = field(default_factory=dict)
+    """by process, at each reading; where nobody looked, none"""
 
     def note(self, ended: int, values: dict[str, float]) -> None:
         self.ended.append(float(ended))
@@ -207,6 +127,12 @@ def in_use(house: House, pids: dict[str, int], number: int) -> dict[str, float]:
     return values
 
 
+def held_lines(house: House, pids: dict[str, int], number: int) -> dict[str, heap_lines.Lines]:
+    """By process what its lines held when it was asked for the `number`th time."""
+    told = {name: heap_lines.told(house.folder / INSIDE, pid, number) for name, pid in pids.items()}
+    return {name: lines or {} for name, lines in told.items()}
+
+
 def gauges(house: House, pids: dict[str, int]) -> dict[str, float]:
     """The gauges of a house at this moment."""
     values: dict[str, float] = {}
@@ -220,6 +146,20 @@ def gauges(house: House, pids: dict[str, int]) -> dict[str, float]:
     return values
 
 
+def _said(report: CallReport) -> str:
+    return "a message to the thanks" if LEAVES_MESSAGE in report.uri else "a turn to its answer"
+
+
+def unanswered(reports: Sequence[CallReport]) -> Counter[str]:
+    """What was said and had no answer: who said it, and which of the things that they said it was."""
+    return Counter(
+        f"{report.uri.partition('@')[0]}, {report.codec}: {turn.kind} {number} of {len(report.turns)}"
+        for report in reports
+        for number, turn in enumerate(report.turns, 1)
+        if turn.latency_s is None
+    )
+
+
 def windows(reports: Sequence[CallReport], window_s: float) -> dict[str, tuple[list[float], list[float]]]:
     """Times in ms over the minutes of a run, a point for each window: (minutes, values) by gauge."""
     if not reports:
@@ -231,7 +171,7 @@ def windows(reports: Sequence[CallReport], window_s: float) -> dict[str, tuple[l
         known: dict[str, Sequence[float | None]] = {
             "p95 of INVITE to 200 OK, ms": [report.answered_after_s],
             "p95 of 200 OK to first audio, ms": [report.first_audio_s],
-            "p95 of a turn to its answer, ms": report.latencies_s,
+            f"p95 of {_said(report)}, ms": report.latencies_s,
             "jitter buffer of a caller, ms": [report.buffer_ms / 1000 if report.packets else None],
         }
         for name, values in known.items():
@@ -277,12 +217,20 @@ class Soaked:
     gauges: tuple[SoakedGauge, ...]
     restarted: tuple[str, ...]
     calls: dict[str, Any]
+    unanswered: dict[str, int]
+    lines: dict[str, list[tuple[str, Slope]]]
+    """by process those that surely hold more after each call"""
     series: dict[str, dict[str, list[float]]]
     """what the slopes were made of: by gauge the calls that had ended, or the minutes, and the readings"""
 
     @property
     def grown(self) -> list[str]:
         return [gauge.name for gauge in self.gauges if gauge.verdict == "grows"]
+
+    @property
+    def heard(self) -> bool:
+        """Whether what callers said had an answer, most of it."""
+        return bool(self.calls["answers"] >= ANSWERED * self.calls["asked"])
 
     def as_json(self) -> dict[str, Any]:
         told = {
@@ -296,7 +244,10 @@ class Soaked:
             }
             for gauge in self.gauges
         }  # fmt: skip
-        return {"gauges": told, "restarted": list(self.restarted), "calls": self.calls}
+        return {
+            "gauges": told, "restarted": list(self.restarted), "calls": self.calls,
+            "unanswered": self.unanswered, "heard": self.heard,
+        }  # fmt: skip
 
 
 def judged(readings: Readings, reports: Sequence[CallReport], window_s: float) -> Soaked:
@@ -310,10 +261,13 @@ def judged(readings: Readings, reports: Sequence[CallReport], window_s: float) -
     ]
     made += [SoakedGauge(name, slope(*points, "mean"), allowed(name)) for name, points in times.items()]
     series = {name: {f"{allowed(name).per}s": x, "readings": y} for name, (x, y) in (used | times).items()}
-    return Soaked(tuple(made), tuple(readings.restarted), summary(reports), series)
+    lines = {name: heap_lines.growing(readings.ended, held) for name, held in readings.lines.items()}
+    return Soaked(
+        tuple(made), tuple(readings.restarted), summary(reports), dict(unanswered(reports)), lines, series
+    )  # fmt: skip
 
 
-def fresh_house(folder: Path, at_once: int, leak_bytes: int) -> House:
+def fresh_house(folder: Path, at_once: int, leak_bytes: int, lines: bool) -> House:
     (folder / "plans").mkdir()
     (folder / "plans" / "soak.toml").write_text(DIALPLAN)
     calls = max(4, at_once)  # of each kind in each of two processes: some are free at any time
@@ -322,27 +276,17 @@ def fresh_house(folder: Path, at_once: int, leak_bytes: int) -> House:
         invites_per_s=1000,
     )  # fmt: skip
     house.environ |= soak_leak.injected(folder / INSIDE, leak_bytes)
+    house.environ |= {heap_lines.VARIABLE: "1"} if lines else {}
     house.start()
     return house
 
 
-def wave(house: House, at_once: int, number: int) -> list[CallRequest]:
-    """The calls of a wave, about `at_once` of them at a time; of the first waves, more."""
-    calls = CROWD if number < CROWDED else WAVE
-    made = []
-    for at in range(calls):
-        caller = dict(CALLERS[at % len(CALLERS)])
-        uri = house.uri.replace("demo", caller.pop("dials"))
-        made.append(CallRequest(uri, after_s=at * MEAN_S / at_once * WAVE / calls, **caller))
-    return made
-
-
-def soak(minutes: float, at_once: int = 8, leak_bytes: int = 0) -> Soaked:
+def soak(minutes: float, at_once: int = 8, leak_bytes: int = 0, lines: bool = False) -> Soaked:
     """Runs it; blocks for so long, or for `LEAST_WAVES`."""
     reports: list[CallReport] = []
     readings = Readings()
     with tempfile.TemporaryDirectory(prefix="voicegate-soak-") as name:
-        house = fresh_house(Path(name), at_once, leak_bytes)
+        house = fresh_house(Path(name), at_once, leak_bytes, lines)
         try:
             first, until = processes(house), time.monotonic() + 60 * minutes
             for number in itertools.count(1):
@@ -350,6 +294,8 @@ def soak(minutes: float, at_once: int = 8, leak_bytes: int = 0) -> Soaked:
                 time.sleep(REST_S)
                 pids = processes(house)
                 readings.note(len(reports), in_use(house, pids, number) | gauges(house, pids))
+                for name, held in held_lines(house, pids, number).items():
+                    readings.lines.setdefault(name, [{}] * (number - 1)).append(held)
                 readings.restarted = [each for each, pid in first.items() if pids.get(each) != pid]
                 if time.monotonic() > until and number >= LEAST_WAVES:
                     break
@@ -362,11 +308,12 @@ def soak(minutes: float, at_once: int = 8, leak_bytes: int = 0) -> Soaked:
 @click.option("--minutes", default=60.0, show_default=True, type=click.FloatRange(0.5))
 @click.option("--at-once", default=8, show_default=True, type=click.IntRange(1, 40), help="calls, about")
 @click.option("--leak", default=0, help="bytes that the hall is to keep of each call")
+@click.option("--lines", is_flag=True, help="also name the lines that hold more after each call")
 @click.option("--out", type=click.Path(path_type=Path), help="also write what was found here, as JSON")
-def main(minutes: float, at_once: int, leak: int, out: Path | None) -> None:
+def main(minutes: float, at_once: int, leak: int, lines: bool, out: Path | None) -> None:
     """Whether anything grows while calls come and go."""
     began = time.monotonic()
-    found = soak(minutes, at_once, leak)
+    found = soak(minutes, at_once, leak, lines)
     for gauge in found.gauges:
         click.echo(gauge.line())
     calls = found.calls
@@ -375,6 +322,11 @@ def main(minutes: float, at_once: int, leak: int, out: Path | None) -> None:
         f"{calls['answered']} answered, {calls['answers']} of {calls['asked']} turns answered, "
         f"ended by {calls['ended_by']}"
     )
+    for what, times in sorted(found.unanswered.items()):
+        click.echo(f"{times} times without an answer: {what}")
+    for name, growing in found.lines.items():
+        for where, per in growing:
+            click.echo(f"{name}: {per.per:.2f} kB a call ({per.low:.2f} to {per.high:.2f}): {where}")
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(found.as_json() | {"series": found.series}, indent=1))
@@ -382,7 +334,9 @@ def main(minutes: float, at_once: int, leak: int, out: Path | None) -> None:
         click.echo(f"{name} was started again")
     for name in found.grown:
         click.echo(f"GROWS: {name}")
-    sys.exit(1 if found.grown or found.restarted else 0)
+    if not found.heard:
+        click.echo("UNANSWERED: more than a tenth of what callers said")
+    sys.exit(1 if found.grown or found.restarted or not found.heard else 0)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import subprocess
@@ -13,23 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import heap_watch
+from benchmarks import heap_lines, heap_watch
 from benchmarks.house_meter import descriptors, pss_anon_kb, udp_ports
 from benchmarks.proofs import Soak
 from benchmarks.slopes import FEWEST, WARM_UP
-from benchmarks.soak import (
-    CALLERS,
-    CROWD,
-    DIALPLAN,
-    LEAST_WAVES,
-    MEAN_S,
-    WAVE,
-    Readings,
-    allowed,
-    judged,
-    wave,
-    windows,
-)
+from benchmarks.soak import LEAST_WAVES, Readings, allowed, judged, unanswered, windows
+from benchmarks.soak_callers import CALLERS, CROWD, DIALPLAN, MEAN_S, WAVE, wave
 from benchmarks.soak_leak import injected, leaking
 from gateway.cli.call_reports import CallReport
 from gateway.dialplan.dialplan import Dialplan
@@ -200,7 +190,8 @@ def test_the_leak_is_in_a_hall_that_is_started_so_and_in_no_other(tmp_path: Path
 def test_the_proof_wants_the_leak_found_and_nothing_else() -> None:
     proof = Soak()
     plain, leaky = proof.steps()
-    step = {"grown": [], "restarted": [], "gauges": {"a": 1}, "calls": {"calls": 300}}
+    calls = {"calls": 300, "answers": 150, "asked": 150}
+    step = {"grown": [], "restarted": [], "gauges": {"a": 1}, "calls": calls, "heard": True}
     found = step | {"grown": ["memory of hall0, kB"]}
     assert proof.result({plain: step, leaky: found})[0]
     assert not proof.result({plain: step, leaky: step})[0], "the leak was not found"
@@ -208,3 +199,67 @@ def test_the_proof_wants_the_leak_found_and_nothing_else() -> None:
     more = step | {"grown": ["heap of hall0, kB", "objects of front"]}
     assert not proof.result({plain: step, leaky: more})[0], "with the leak something else grows"
     assert not proof.result({plain: step | {"restarted": ["hall0"]}, leaky: found})[0]
+    assert not proof.result({plain: step | {"heard": False}, leaky: found})[0], "callers had no answers"
+
+
+def test_whoever_says_something_waits_for_its_answer() -> None:
+    for caller in CALLERS:
+        acts = [act.act for act in caller["script"]]
+        for said, then in itertools.pairwise(acts):
+            assert said not in ("say", "press") or then in ("listen", "interrupt"), caller
+        assert not acts or acts[-1] not in ("say", "press"), caller
+
+
+def test_what_had_no_answer_is_named_and_many_of_it_fail_a_run() -> None:
+    well = [replace(report(n / 10, 0.5), uri="sip:soak@here", codec="PCMU") for n in range(9)]
+    asked = replace(report(1, 0.5).turns[0], latency_s=None)
+    badly = replace(well[0], turns=(well[0].turns[0], asked))
+    assert judged(Readings(), [*well, badly], 300).heard
+    found = judged(Readings(), [badly, badly, well[0]], 300)
+    assert not found.heard
+    assert found.unanswered == {"sip:soak, PCMU: speech 2 of 2": 2}
+    assert unanswered(well) == {}
+
+
+def test_a_message_and_its_thanks_are_no_question_and_its_answer() -> None:
+    message = replace(report(0, 2.5), uri="sip:keys@here")
+    times = windows([report(0, 0.5), message], 300)
+    assert times["p95 of a turn to its answer, ms"][1] == [500]
+    assert times["p95 of a message to the thanks, ms"][1] == [2500]
+
+
+def test_the_line_that_keeps_something_of_each_call_is_named() -> None:
+    held = [{"a.py:1": 2.0 * n, "b.py:2": 300.0, "c.py:3": float(n % 7)} for n in range(0, 300, 10)]
+    ((where, per),) = heap_lines.growing([float(n) for n in range(0, 300, 10)], held)
+    assert where == "a.py:1"
+    assert per.per == pytest.approx(2.0)
+
+
+HOLDS = """
+import sys
+from pathlib import Path
+from benchmarks import heap_lines
+
+kept = []
+for number in sys.stdin:
+    heap_lines.look(Path(sys.argv[1]), number.strip())
+    kept += [bytearray(2048) for _ in range(100)]
+    print(flush=True)
+"""
+
+
+def test_a_process_tells_which_line_holds_what_came_since_its_first_rest(tmp_path: Path) -> None:
+    script = tmp_path / "holds.py"
+    script.write_text(HOLDS)
+    environ = {**os.environ, **injected(tmp_path / "inside", 0), heap_lines.VARIABLE: "1"}
+    argv = [sys.executable, str(script), str(tmp_path)]
+    with subprocess.Popen(
+        argv, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        process.communicate("1\n2\n3\n")
+    assert heap_lines.told(tmp_path, process.pid, 1) is None
+    for number, kb in ((2, 205), (3, 410)):
+        lines = heap_lines.told(tmp_path, process.pid, number)
+        assert lines is not None
+        held = sum(size for where, size in lines.items() if where.rpartition("/")[2].startswith("holds.py:"))
+        assert held == pytest.approx(kb, abs=10)

@@ -1,0 +1,69 @@
+"""Which lines of source hold more of a process's memory after each call, for `benchmarks.soak --lines`.
+
+`benchmarks.heap_watch` tells that a process grows, this tells where: tracemalloc begins in each process at
+its first rest, so that what was loaded is not looked at, and says at each later rest how much of what was
+taken since is still held, by the lines that took it. That costs much of the speed and some MB, so a soak that
+looks for lines says nothing of times.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tracemalloc
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from benchmarks.slopes import Slope, slope
+
+VARIABLE: Final = "HEAP_LINES"
+FRAMES: Final = 5
+"""Lines of a stack: who asked whom for it."""
+LEAST_KB: Final = 0.02
+"""A call; a line that grows by less is not named."""
+NAMED: Final = 12
+"""Lines of a process that are named, those that grow most first."""
+
+Lines = dict[str, float]
+"""kB by stack, the innermost line last."""
+
+
+def look(folder: Path, number: str) -> None:
+    """Begins at the first question, and writes what is held at each later one; if this run is to look."""
+    if not os.environ.get(VARIABLE):
+        return
+    if not tracemalloc.is_tracing():
+        tracemalloc.start(FRAMES)
+        return
+    snapshot = tracemalloc.take_snapshot().filter_traces(
+        [
+            tracemalloc.Filter(False, tracemalloc.__file__),
+            tracemalloc.Filter(False, "*/heap_*.py", all_frames=True),
+        ]
+    )
+    held: Lines = {}
+    for each in snapshot.statistics("traceback"):
+        where = " > ".join(f"{_short(frame.filename)}:{frame.lineno}" for frame in each.traceback)
+        held[where] = held.get(where, 0.0) + each.size / 1024
+    (folder / f"{os.getpid()}.{number}.lines").write_text(json.dumps(held))
+
+
+def _short(filename: str) -> str:
+    return "/".join(Path(filename).parts[-3:])
+
+
+def told(folder: Path, pid: int, number: int) -> Lines | None:
+    """What that process said at that question; None: nothing."""
+    path = folder / f"{pid}.{number}.lines"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def growing(ended: Sequence[float], held: Sequence[Lines]) -> list[tuple[str, Slope]]:
+    """(stack, kB a call) of those that surely grow, the most first. `ended`: calls at each reading."""
+    found = []
+    for where in {each for lines in held for each in lines}:
+        per = slope(ended, [lines.get(where, 0.0) for lines in held], "lowest")
+        if per is not None and per.low > LEAST_KB:
+            found.append((where, per))
+    return sorted(found, key=lambda one: -one[1].per)[:NAMED]
