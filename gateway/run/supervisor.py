@@ -148,8 +148,19 @@ class Supervisor:
         kept.process = await self._start_process(kept.failure, place, *argv)
         kept.born(kept.process.pid)
         self._note_pids()
-        await priority.lower(kept.name, kept.pid)
-        return await kept.process.wait()
+        lowering = self._tasks.short(
+            priority.lower(kept.name, kept.pid, self._door(kept.name)), f"lower.{kept.name}"
+        )
+        try:
+            return await kept.process.wait()
+        finally:
+            lowering.cancel()
+
+    def _door(self, name: str) -> Path | None:
+        """The socket of a process that keeps its weight while it loads. Chroma does not: it takes minutes."""
+        if name == "engine" and self.settings.engine != "chroma":
+            return self.runtime.engine
+        return self.runtime.ears if name == "ears" else None
 
     def _note_pids(self) -> None:
         """Writes who is who, for `voicegate doctor` and for tests that kill."""
