@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Final
 from benchmarks.slopes import Slope, slope
 
 VARIABLE: Final = "HEAP_LINES"
+"""The names of the processes that look, with spaces between them; each has its name in its arguments."""
 FRAMES: Final = 5
 """Lines of a stack: who asked whom for it."""
 LEAST_KB: Final = 0.02
@@ -30,8 +32,9 @@ Lines = dict[str, float]
 
 
 def look(folder: Path, number: str) -> None:
-    """Begins at the first question, and writes what is held at each later one; if this run is to look."""
-    if not os.environ.get(VARIABLE):
+    """Begins at the first question, and writes what is held at each later one; if this process is to look."""
+    names = os.environ.get(VARIABLE, "").split()
+    if not any(f"/{name}.failed" in word for name in names for word in sys.orig_argv):
         return
     if not tracemalloc.is_tracing():
         tracemalloc.start(FRAMES)

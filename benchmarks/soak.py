@@ -1,5 +1,5 @@
 """Calls that come and go with everything on, and whether anything grows: `make soak MINUTES=60`,
-`python -m benchmarks.soak [--minutes 60] [--at-once 8] [--leak BYTES] [--lines] [--out FILE.json]`.
+`python -m benchmarks.soak [--minutes 60] [--at-once 8] [--leak BYTES] [--lines hall0] [--out FILE.json]`.
 
 A whole gateway on 127.0.0.1 that records, writes down and marks; callers of three codecs who ask, interrupt,
 press keys, hold, leave a message, hang up at once, some with noise behind them and some on a line that loses
@@ -9,8 +9,9 @@ when a slope is surely above what is allowed, a process of the house was started
 of what callers said had no answer. What a process has in use (`benchmarks.heap_watch`) tells a leak from a
 few minutes; what it weighs takes hundreds of calls.
 
-`--leak` has the hall keep so many bytes of each call (`benchmarks.soak_leak`): is it found? `--lines` names
-the lines of source that hold more after each call (`benchmarks.heap_lines`).
+`--leak` has the hall keep so many bytes of each call (`benchmarks.soak_leak`): is it found? `--lines`, once
+for each process that is to look, names the lines of source that hold more after each call
+(`benchmarks.heap_lines`).
 """
 
 from __future__ import annotations
@@ -267,7 +268,7 @@ def judged(readings: Readings, reports: Sequence[CallReport], window_s: float) -
     )  # fmt: skip
 
 
-def fresh_house(folder: Path, at_once: int, leak_bytes: int, lines: bool) -> House:
+def fresh_house(folder: Path, at_once: int, leak_bytes: int, lines: Sequence[str]) -> House:
     (folder / "plans").mkdir()
     (folder / "plans" / "soak.toml").write_text(DIALPLAN)
     calls = max(4, at_once)  # of each kind in each of two processes: some are free at any time
@@ -276,12 +277,12 @@ def fresh_house(folder: Path, at_once: int, leak_bytes: int, lines: bool) -> Hou
         invites_per_s=1000,
     )  # fmt: skip
     house.environ |= soak_leak.injected(folder / INSIDE, leak_bytes)
-    house.environ |= {heap_lines.VARIABLE: "1"} if lines else {}
+    house.environ |= {heap_lines.VARIABLE: " ".join(lines)}
     house.start()
     return house
 
 
-def soak(minutes: float, at_once: int = 8, leak_bytes: int = 0, lines: bool = False) -> Soaked:
+def soak(minutes: float, at_once: int = 8, leak_bytes: int = 0, lines: Sequence[str] = ()) -> Soaked:
     """Runs it; blocks for so long, or for `LEAST_WAVES`."""
     reports: list[CallReport] = []
     readings = Readings()
@@ -308,9 +309,9 @@ def soak(minutes: float, at_once: int = 8, leak_bytes: int = 0, lines: bool = Fa
 @click.option("--minutes", default=60.0, show_default=True, type=click.FloatRange(0.5))
 @click.option("--at-once", default=8, show_default=True, type=click.IntRange(1, 40), help="calls, about")
 @click.option("--leak", default=0, help="bytes that the hall is to keep of each call")
-@click.option("--lines", is_flag=True, help="also name the lines that hold more after each call")
+@click.option("--lines", multiple=True, help="a process, to name the lines that hold more after each call")
 @click.option("--out", type=click.Path(path_type=Path), help="also write what was found here, as JSON")
-def main(minutes: float, at_once: int, leak: int, lines: bool, out: Path | None) -> None:
+def main(minutes: float, at_once: int, leak: int, lines: tuple[str, ...], out: Path | None) -> None:
     """Whether anything grows while calls come and go."""
     began = time.monotonic()
     found = soak(minutes, at_once, leak, lines)

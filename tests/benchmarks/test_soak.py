@@ -251,8 +251,8 @@ for number in sys.stdin:
 def test_a_process_tells_which_line_holds_what_came_since_its_first_rest(tmp_path: Path) -> None:
     script = tmp_path / "holds.py"
     script.write_text(HOLDS)
-    environ = {**os.environ, **injected(tmp_path / "inside", 0), heap_lines.VARIABLE: "1"}
-    argv = [sys.executable, str(script), str(tmp_path)]
+    environ = {**os.environ, **injected(tmp_path / "inside", 0), heap_lines.VARIABLE: "front hall0"}
+    argv = [sys.executable, str(script), str(tmp_path), f"{tmp_path}/hall0.failed"]
     with subprocess.Popen(
         argv, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
