@@ -45,6 +45,8 @@ class UsageNotes:
             if voice_id is None:
                 voice_id = self._search(jti)
             if not voice_id:
+                with self._lock:
+                    self._voice_of.pop(jti, None)  # one of the stock voice's is asked for once, too
                 return
             with self._books.writing(quiet=True) as writing:
                 body = {"jti": jti, "call": call_id, "seconds": round(seconds, 2), "dialplan": dialplan}

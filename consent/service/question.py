@@ -10,8 +10,8 @@ from functools import cache
 from typing import Annotated, Any, ClassVar, Final, Generic, Literal, TypeVar, cast, get_args, get_origin
 
 from pydantic import ConfigDict, PlainSerializer, PlainValidator, TypeAdapter, ValidationError, ValidationInfo
-from pydantic_core import PydanticSerializationError
-from pydantic_core.core_schema import SerializationInfo
+from pydantic_core import PydanticSerializationError, SchemaValidator
+from pydantic_core.core_schema import CoreConfig, SerializationInfo
 
 from consent.service.parcel import Malformed, Sizes
 
@@ -72,6 +72,12 @@ def adapter(hint: Any) -> TypeAdapter[Any]:
     return TypeAdapter(hint)
 
 
+@cache
+def _reader(hint: Any) -> SchemaValidator:
+    """What reads them, and keeps no text: pydantic would keep the last 16,384 short ones, PINs among them."""
+    return SchemaValidator(adapter(hint).core_schema, CoreConfig(cache_strings="keys"))
+
+
 def given_by(kind: type[Question[Any]]) -> Any:
     """The type of the answer to questions of that kind."""
     for base in kind.__orig_bases__:  # type: ignore[attr-defined]  # every subclass of a generic class has it
@@ -92,7 +98,7 @@ def written(hint: Any, value: object) -> tuple[bytes, list[bytes]]:
 def understood(hint: Any, body: bytes, blobs: list[bytes]) -> Any:
     """The value that `written` wrote. Raises `Malformed`, which tells nothing of what was in it."""
     try:
-        return adapter(hint).validate_json(body, strict=True, extra="forbid", context=blobs)
+        return _reader(hint).validate_json(body, strict=True, extra="forbid", context=blobs)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"]))

@@ -353,8 +353,17 @@ def test_usage_is_summed_by_dialplan(desk: Desk) -> None:
 def test_usage_of_the_stock_voice_is_not_noted(desk: Desk) -> None:
     stock = desk.office.grant(Scope("heart", "p", "d", "en", "c"))
     before = desk.kinds()
-    desk.office.record_usage(jti=stock.jti, call_id="c", seconds=1.0, dialplan="d")
+    for _ in range(2):
+        desk.office.record_usage(jti=stock.jti, call_id="c", seconds=1.0, dialplan="d")
     assert desk.kinds() == before
+
+
+def test_nothing_stays_of_a_grant_whose_use_was_told(desk: Desk) -> None:
+    desk.jane()
+    for granted in (grant(desk), desk.office.grant(Scope("heart", "p", "d", "en", "c1"))):
+        assert granted.jti in desk.office.usage._voice_of
+        desk.office.record_usage(jti=granted.jti, call_id="c1", seconds=1.0, dialplan="d")
+        assert granted.jti not in desk.office.usage._voice_of
 
 
 @both_databases
