@@ -66,10 +66,17 @@ def try_fault(row: FaultRow) -> dict[str, Any]:
 
 
 def _read(told: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {"passed": 0, "failed": [], "skipped": 0, "noticed": {who: [] for who in WHO}}
+    found: dict[str, Any] = {
+        "passed": 0,
+        "failed": [],
+        "why": [],
+        "skipped": 0,
+        "noticed": {who: [] for who in WHO},
+    }
     for case in ElementTree.parse(told).iter("testcase"):
-        if case.find("failure") is not None or case.find("error") is not None:
+        if (broke := next((each for each in case if each.tag in ("failure", "error")), None)) is not None:
             found["failed"].append(case.get("name"))
+            found["why"].append(f"{case.get('name')}: {(broke.get('message') or '')[:300]}")
         elif case.find("skipped") is not None:
             found["skipped"] += 1
         else:

@@ -46,6 +46,7 @@ def test_a_row_is_printed_with_what_was_noticed(tmp_path: Path, monkeypatch: pyt
     row = FaultRow.read("| 7 | SQL is away | 503 | `SQL` | by itself | `tests/test_it.py` |")
     assert row is not None
     found = fault_rows.try_fault(row)
+    assert found["why"] == ["test_bad: assert False"]
     assert fault_rows.printed(row, found) == (
         "| 7 | SQL is away | a 503 | a line | 1 passed, **test_bad failed** |"
     )

@@ -17,7 +17,7 @@ from gateway.cli.call_reports import CallReport
 from gateway.cli.call_request import CallRequest
 from gateway.cli.testphone import place_call, place_calls
 from tests.e2e.gateway_process import House
-from tests.needs import need_program
+from tests.needs import HANGS_S, need_program
 
 pytestmark = pytest.mark.e2e
 
@@ -196,6 +196,8 @@ def test_a_flood_from_one_address_does_not_keep_others_out(house: House) -> None
                 sent += 1
                 time.sleep(0.001)
 
+    quiet = place_call(house.uri, duration_s=1)
+    assert quiet.answered_after_s is not None
     flooding = threading.Thread(target=flood)
     flooding.start()
     time.sleep(1.0)
@@ -203,7 +205,7 @@ def test_a_flood_from_one_address_does_not_keep_others_out(house: House) -> None
         report = place_call(house.uri, duration_s=2)
         assert report.answered, report.ended
         assert report.answered_after_s is not None
-        assert report.answered_after_s < 2.0
+        assert report.answered_after_s < max(2.0, 10 * quiet.answered_after_s), "as on this machine now"
     finally:
         stop.set()
         flooding.join()
@@ -214,7 +216,7 @@ def test_a_flood_from_one_address_does_not_keep_others_out(house: House) -> None
     assert dropped is not None
     assert float(dropped[1]) > sent / 2
     # its calls, never acknowledged, are gone as fast as any
-    house.wait_for("its slots", lambda: 'what="slots_free"} 8.0' in house.get("/metrics"), 40.0)
+    house.wait_for("its slots", lambda: 'what="slots_free"} 8.0' in house.get("/metrics"), HANGS_S)
     assert house.ready()
 
 
