@@ -22,6 +22,10 @@ from typing import Final
 from benchmarks import heap_lines
 
 FOLDER_VARIABLE: Final = "HEAP_WATCH"
+MALLOC_VARIABLE: Final = "GLIBC_TUNABLES"
+MALLOC: Final = "glibc.malloc.tcache_count=0"
+"""glibc counts as in use what each thread keeps for itself of what it has given back, up to 230 kB of each: a
+process seems to grow while its threads gather that. So none keeps any while a house is watched."""
 LOOK_S: Final = 0.2
 ASKED: Final = "asked"
 """The file with the number of the question."""

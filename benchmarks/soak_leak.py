@@ -39,7 +39,8 @@ def injected(folder: Path, leak_bytes: int) -> dict[str, str]:
     (folder / "sitecustomize.py").write_text(CUSTOM)
     paths = [str(folder), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     more = {BYTES_VARIABLE: str(leak_bytes)} if leak_bytes else {}
-    return {"PYTHONPATH": os.pathsep.join(paths), heap_watch.FOLDER_VARIABLE: str(folder), **more}
+    told = {heap_watch.FOLDER_VARIABLE: str(folder), heap_watch.MALLOC_VARIABLE: heap_watch.MALLOC}
+    return {"PYTHONPATH": os.pathsep.join(paths), **told, **more}
 
 
 def lie_in_wait() -> None:

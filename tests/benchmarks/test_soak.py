@@ -140,6 +140,28 @@ def test_what_a_process_has_in_use_is_told_to_the_kilobyte() -> None:
     assert again - empty == pytest.approx(100 * 2.05, abs=10)
 
 
+GIVES_BACK = """
+import ctypes
+from benchmarks import heap_watch
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+heap_watch.in_use()
+before = heap_watch.in_use()[0]
+for block in [libc.malloc(size) for size in range(512, 1024, 16) for _ in range(7)]:
+    libc.free(block)
+print(heap_watch.in_use()[0] - before)
+"""
+
+
+def test_what_was_given_back_is_not_in_use(tmp_path: Path) -> None:
+    environ = {**os.environ, **injected(tmp_path / "inside", 0)}
+    argv = [sys.executable, "-c", GIVES_BACK]
+    more = subprocess.run(argv, env=environ, capture_output=True, text=True, check=True).stdout
+    assert float(more) < 20, "of 168 kB 77 would be"
+
+
 def test_a_process_of_the_house_tells_it_when_it_is_asked_unless_it_becomes_another(tmp_path: Path) -> None:
     folder = tmp_path / "inside"
     script = "import time\nprint(flush=True)\ntime.sleep(60)"
