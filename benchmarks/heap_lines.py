@@ -3,7 +3,7 @@
 `benchmarks.heap_watch` tells that a process grows, this tells where: tracemalloc begins in each process at
 its first rest, so that what was loaded is not looked at, and says at each later rest how much of what was
 taken since is still held, by the lines that took it. That costs much of the speed and some MB, so a soak that
-looks for lines says nothing of times.
+looks for lines says nothing of times. This module is imported by each process of the house: it needs nothing.
 """
 
 from __future__ import annotations
@@ -12,20 +12,13 @@ import json
 import os
 import sys
 import tracemalloc
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
-
-from benchmarks.slopes import Slope, slope
 
 VARIABLE: Final = "HEAP_LINES"
 """The names of the processes that look, with spaces between them; each has its name in its arguments."""
 FRAMES: Final = 5
 """Lines of a stack: who asked whom for it."""
-LEAST_KB: Final = 0.02
-"""A call; a line that grows by less is not named."""
-NAMED: Final = 12
-"""Lines of a process that are named, those that grow most first."""
 
 Lines = dict[str, float]
 """kB by stack, the innermost line last."""
@@ -60,13 +53,3 @@ def told(folder: Path, pid: int, number: int) -> Lines | None:
     """What that process said at that question; None: nothing."""
     path = folder / f"{pid}.{number}.lines"
     return json.loads(path.read_text()) if path.exists() else None
-
-
-def growing(ended: Sequence[float], held: Sequence[Lines]) -> list[tuple[str, Slope]]:
-    """(stack, kB a call) of those that surely grow, the most first. `ended`: calls at each reading."""
-    found = []
-    for where in {each for lines in held for each in lines}:
-        per = slope(ended, [lines.get(where, 0.0) for lines in held], "lowest")
-        if per is not None and per.low > LEAST_KB:
-            found.append((where, per))
-    return sorted(found, key=lambda one: -one[1].per)[:NAMED]

@@ -9,7 +9,7 @@ lowest one.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -83,3 +83,18 @@ def slope(x: Sequence[float], y: Sequence[float], of: Of = "lowest") -> Slope | 
     if len(xs) < FEWEST or len(set(xs.tolist())) < 3:
         return None
     return least_squares(xs, ys)
+
+
+def growing(
+    x: Sequence[float], readings: Sequence[Mapping[str, float]], least: float, count: int
+) -> list[tuple[str, Slope]]:
+    """Of many things those whose slope is surely above `least`, the steepest first, at most `count`.
+
+    `readings`: by name, at each `x`; what a reading does not name was 0 then.
+    """
+    found = []
+    for name in {each for reading in readings for each in reading}:
+        per = slope(x, [reading.get(name, 0.0) for reading in readings])
+        if per is not None and per.low > least:
+            found.append((name, per))
+    return sorted(found, key=lambda one: -one[1].per)[:count]
