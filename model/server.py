@@ -212,7 +212,8 @@ class EngineApp:
 
         async def send(event: events.Event | bytes) -> None:
             async with lock:
-                if websocket.client_state is not WebSocketState.CONNECTED:
+                states = (websocket.client_state, websocket.application_state)  # an earlier word was in vain
+                if states != (WebSocketState.CONNECTED, WebSocketState.CONNECTED):
                     raise ClientGone("the client has left")
                 try:
                     if isinstance(event, bytes):

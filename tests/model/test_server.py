@@ -7,9 +7,10 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -22,8 +23,11 @@ from model import tasks
 from model.api import FRAME, Limits
 from model.client import Audio, Created, Done, EngineClient, Failure, Truncated, Words
 from model.errors import EngineBusy, EngineError, EngineLost
+from model.reference import ReferenceDesk
+from model.server import build
 from tests.model.conftest import Grants, Served, serve
 from tests.model.scripted import ScriptedEngine
+from tests.needs import HANGS_S
 from tests.slept import Slept
 
 
@@ -341,3 +345,35 @@ async def test_metrics_count_sessions_and_refusals(served: Served, grants: Grant
     assert "voicegate_engine_conversations 1.0\n" in text
     assert 'voicegate_engine_refused_total{reason="grant_tampered"} 1.0' in text
     assert text.endswith("scripted_taken 1\n"), "then the engine's own"
+
+
+async def test_a_client_that_left_while_it_was_spoken_to_may_have_said_more(
+    engine: ScriptedEngine, grants: Grants
+) -> None:
+    """What it said is read after a word to it was in vain: nobody is told, and that is no error."""
+    said: asyncio.Queue[dict[str, object]] = asyncio.Queue()
+    item, broke = "", asyncio.Event()
+
+    def says(kind: str, **fields: object) -> None:
+        said.put_nowait({"type": "websocket.receive", "text": json.dumps({"type": kind, **fields})})
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        nonlocal item
+        if item:
+            broke.set()
+            raise OSError("nobody is there")
+        event = json.loads(message.get("text") or "{}")
+        item = event.get("item", {}).get("id", "") if "added" in event.get("type", "") else ""
+
+    said.put_nowait({"type": "websocket.connect"})
+    says("response.create")
+    scope = {
+        "type": "websocket", "path": "/v1/realtime", "root_path": "", "query_string": b"", "subprotocols": [],
+        "headers": [(b"authorization", f"Bearer {grants.issue().token}".encode())],
+    }  # fmt: skip
+    app = build(engine, grants.verifier, ReferenceDesk(None, None).fetch, None)
+    served = asyncio.create_task(app(scope, said.get, send))
+    await asyncio.wait_for(broke.wait(), HANGS_S)
+    says("conversation.item.truncate", item_id=item, content_index=0, audio_end_ms=0)
+    said.put_nowait({"type": "websocket.disconnect", "code": 1006})
+    await asyncio.wait_for(served, HANGS_S)
