@@ -27,6 +27,7 @@ pytestmark = pytest.mark.e2e
 Start = Callable[..., House]
 Say = Callable[[str], Path]
 Notice = Callable[[str, object], None]
+OPENING = "what are your opening hours"
 HOURS = "nine in the morning"
 """Of the answer to when the workshop is open."""
 
@@ -77,7 +78,7 @@ async def test_the_engine_dies_and_the_conversation_goes_on(
             house.wait_for, "the engine or its end", lambda: engine_fate(house, caller.call_id), HANGS_S
         )
         fate = engine_fate(house, caller.call_id)
-        answered = await caller.asks(say("what are your opening hours"), HOURS)
+        answered = await caller.asks(say(OPENING), HOURS)
     if fate["event"] == "engine.back":
         assert fate["after_s"] <= RECONNECT_FOR_S
         assert answered, "the new engine answered"
@@ -87,7 +88,7 @@ async def test_the_engine_dies_and_the_conversation_goes_on(
         record_property("caller", f"`engine_lost`: nobody was back within {RECONNECT_FOR_S:.0f} s")
     await asyncio.to_thread(house.wait_for, "all of it", house.ready, HANGS_S)
     async with Talking.calls(house) as caller:
-        assert await caller.asks(say("what are your opening hours"), HOURS)
+        assert await caller.asks(say(OPENING), HOURS)
     record_property("operator", "`process.died`, `engine.away`, `engine.back`; part `engine`")
     assert house.events("engine.away")
 
@@ -103,39 +104,39 @@ async def test_the_ears_die_and_the_caller_is_heard_by_the_next(own_house: Start
     house = await asyncio.to_thread(own_house)
     async with Talking.calls(house) as caller:  # inside the greeting
         first = house.kill("ears")
-        await asyncio.to_thread(
-            house.wait_for, "new ears", lambda: house.pids().get("ears") not in (None, first), HANGS_S
-        )
-        assert await caller.asks(say("what are your opening hours"), HOURS)
+        await asyncio.to_thread(house.wait_for, "new ears", lambda: new(house, "ears", first), HANGS_S)
+        assert await caller.asks(say(OPENING), HOURS)
     assert not house.events("engine.process_died")
 
 
-@pytest.mark.long("a call that goes on after a death, in real time")
-def test_the_front_dies_and_calls_go_on(own_house: Start, say: Say) -> None:
-    house = own_house()
-    calling = Calling(house, script=[say("where are you")], at_s=13, duration_s=22)
-    house.kill("front")
-    took = house.wait_for("a new front", house.ready, 15)
-    report = calling.ended()
-    assert "we hung up" in report.ended, report.ended
-    assert report.turns[0].latency_s is not None, "sound never went through the front"
-    house.wait_for("the BYE's effect", lambda: not [c for c in house.calls() if c["state"] != "ended"], 10)
-    assert took < 15
+@pytest.mark.long("a front that starts, and a question in real time")
+async def test_the_front_dies_and_calls_go_on(own_house: Start, say: Say) -> None:
+    house = await asyncio.to_thread(own_house)
+    async with Talking.calls(house) as caller:
+        first = house.kill("front")
+        await asyncio.to_thread(
+            house.wait_for, "a new front", lambda: new(house, "front", first) and house.ready(), HANGS_S
+        )
+        assert await caller.asks(say(OPENING), HOURS), "sound never went through the front"
+    await asyncio.to_thread(
+        house.wait_for, "the BYE's effect", lambda: not [c for c in house.calls() if c["state"] != "ended"],
+        HANGS_S,
+    )  # fmt: skip
 
 
-@pytest.mark.long("a call that goes on after a death, in real time")
-def test_the_office_dies_calls_go_on_and_new_ones_are_taken_again(own_house: Start, say: Say) -> None:
+@pytest.mark.long("an office that starts, and a question in real time")
+async def test_the_office_dies_calls_go_on_and_new_ones_are_taken_again(own_house: Start, say: Say) -> None:
     """The grant is renewed by the office that comes back, which knows the call by its token alone."""
-    house = own_house(grant_s=16)  # renewed at its half
-    calling = Calling(house, script=[say("where are you")], at_s=13, duration_s=24)
-    first = house.kill("office")
-    house.wait_for("a new office", lambda: house.pids().get("office") not in (None, first), 10)
-    house.wait_for("a new call", lambda: place_call(house.uri, duration_s=1, codec="pcmu").answered, 15)
-    house.wait_for("all of it", house.ready, 15)
-    report = calling.ended()
-    assert "we hung up" in report.ended, report.ended
-    assert report.turns[0].latency_s is not None, "its grants were renewed"
-    assert not [event for call in house.calls() for event in house.events("voice.muted")]
+    house = await asyncio.to_thread(own_house, grant_s=30)  # renewed at its half, and good for a while longer
+    async with Talking.calls(house) as caller:
+        first = house.kill("office")
+        await asyncio.to_thread(house.wait_for, "a new office", lambda: new(house, "office", first), HANGS_S)
+        await asyncio.to_thread(house.wait_for, "all of it", house.ready, HANGS_S)
+        async with Talking.calls(house):
+            pass  # a new one is taken
+        await asyncio.sleep(20)  # past the renewal
+        assert await caller.asks(say(OPENING), HOURS), "its grants were renewed"
+    assert not house.events("voice.muted")
 
 
 def test_without_an_office_a_call_is_refused_with_a_reason(tmp_path: Path) -> None:
@@ -165,14 +166,27 @@ def test_without_an_office_a_call_is_refused_with_a_reason(tmp_path: Path) -> No
     assert not (house.folder / "data" / "consent" / "office-keys.json").exists(), "the gateway made no keys"
 
 
-@pytest.mark.long("a call that goes on after a death, in real time")
-def test_the_hall_dies_and_takes_its_calls_up_again(own_house: Start, say: Say) -> None:
-    house = own_house()
-    calling = Calling(house, script=[say("where are you")], at_s=16, duration_s=26)
-    house.kill("hall0")
-    report = calling.ended()
-    assert "we hung up" in report.ended, report.ended
-    assert report.turns[0].latency_s is not None, "the new hall answered"
+@pytest.mark.long("a hall that starts, and a question in real time")
+async def test_the_hall_dies_and_takes_its_calls_up_again(
+    own_house: Start, say: Say, record_property: Notice
+) -> None:
+    house = await asyncio.to_thread(own_house)
+    async with Talking.calls(house) as caller:
+        first = house.kill("hall0")
+        await asyncio.to_thread(house.wait_for, "a new hall", lambda: new(house, "hall0", first), HANGS_S)
+        if await caller.asks(say(OPENING), HOURS):
+            record_property("caller", "the new hall answered")
+        else:  # the machine had no time for it: what is told then is told
+            assert (await caller.shown())["how"] == "failed: its hall died"
+            record_property("caller", "a BYE: nobody was back within 5 s")
+    await asyncio.to_thread(house.wait_for, "all of it", house.ready, HANGS_S)
+    async with Talking.calls(house) as caller:
+        assert await caller.asks(say(OPENING), HOURS)
+
+
+def new(house: House, name: str, first: int) -> bool:
+    """Another process than that one has its place."""
+    return house.pids().get(name) not in (None, first)
 
 
 def test_the_supervisor_dies_nothing_is_left_and_the_next_start_closes_the_books(own_house: Start) -> None:
