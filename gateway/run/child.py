@@ -1,22 +1,19 @@
-"""A process that is kept alive: how it is started and ended, why it died, when it is started again."""
+"""A process that is kept alive: why it died, when it is started again."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import re
-import signal
-import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final
 
 import structlog
 
 from gateway.config import failure
+from gateway.run.nursery import ForkedProcess
 
 log = structlog.get_logger("supervisor")
 
@@ -25,9 +22,6 @@ BACKOFF_S: Final = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 TRIES: Final = 3
 STEADY_S: Final = 30.0
 """A process that lived this long starts its backoff anew."""
-PATIENCE_S: Final = 5.0
-"""How long a process has to end after SIGTERM before it is killed."""
-PR_SET_PDEATHSIG: Final = 1
 _STAMP: Final = re.compile(r"^\d+:\w \d+ \w+ \d+ [\d:.]+ . ")
 """What Valkey writes before each line: pid, role, time, level."""
 
@@ -51,7 +45,7 @@ class Child:
     """It dies again and again, or failed twice for the same reason."""
     given_up: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once it was hopeless."""
-    process: asyncio.subprocess.Process | None = None
+    process: ForkedProcess | None = None
     """None before it is started."""
 
     _log_size: int = 0
@@ -86,40 +80,3 @@ class Child:
                 if lines := [line for line in written if line.strip()]:
                     return f"{_STAMP.sub('', lines[-1])} (its log is {self.log})"
         return failure.told(self.failure, status)
-
-
-async def start(
-    path: Path, place: str, *argv: str, environ: Mapping[str, str], log_to: TextIO | None
-) -> asyncio.subprocess.Process:
-    """Starts a process that calls the function at `place` ("module:function") with `argv`.
-
-    It writes to `path` why it fails (`gateway.run.entry`), and it dies with this process.
-    """
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gateway.run.entry", str(path), place, *argv,
-        env=environ,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=log_to,
-        stderr=log_to,
-        start_new_session=True,  # a terminal's Ctrl-C is ours to hear, not theirs
-        preexec_fn=_die_with_parent,
-    )  # fmt: skip
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-async def end(process: asyncio.subprocess.Process) -> None:
-    """Ends it with SIGTERM, or after `PATIENCE_S` with SIGKILL."""
-    if process.returncode is not None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                await process.wait()
-        except TimeoutError:
-            log.error("process.killed", pid=process.pid)
-            process.kill()
-            await process.wait()

@@ -23,21 +23,29 @@ UNUSED: Final = ("rich", "pygments", "opentelemetry")
 that no process of the gateway has."""
 
 
-def main() -> int:
-    """Calls the function that the command line names; returns the process's exit status."""
+def leave_out_unused() -> None:
+    """Has each of `UNUSED` seem to be absent from now on."""
+    for name in UNUSED:
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # to import it says that it is not there
+
+
+def live(path: Path, place: str, argv: list[str]) -> int:
+    """Calls the function at `place` ("module:function") with `argv`; returns the process's exit status."""
     core_files.leave_none()
-    path, place = Path(sys.argv[1]), sys.argv[2]
     named(path.stem)
     path.unlink(missing_ok=True)
-    del sys.argv[1:3]
-    if place.startswith("gateway."):  # engines load what they like
+    sys.argv[1:] = argv
+    if place.startswith("gateway."):
+        leave_out_unused()
+    else:  # engines load what they like
         for name in UNUSED:
-            sys.modules[name] = None  # type: ignore[assignment]  # to import it says that it is not there
+            if sys.modules.get(name, name) is None:
+                del sys.modules[name]
     try:
         module, name = place.split(":")
         function = getattr(importlib.import_module(module), name)
         if hasattr(function, "main"):  # a click command; by itself it would print its error and only exit
-            function.main(sys.argv[1:], prog_name=place, standalone_mode=False)
+            function.main(argv, prog_name=place, standalone_mode=False)
         else:
             function()
     except SystemExit as error:
@@ -52,4 +60,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(live(Path(sys.argv[1]), sys.argv[2], sys.argv[3:]))

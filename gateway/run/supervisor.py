@@ -34,9 +34,11 @@ from gateway.ipc.envelope import A, Ask
 from gateway.ipc.front_messages import AskState, HouseState
 from gateway.ipc.hall_messages import Drain
 from gateway.ipc.hello import Hello
-from gateway.run import child, preflight, priority, sip_lines
+from gateway.run import preflight, priority, sip_lines
 from gateway.run.child import Child
 from gateway.run.ears_wanted import wants_ears
+from gateway.run.nursery import ForkedProcess, Nursery
+from gateway.run.zygote import Birth
 from model import json_log
 from model.ears import ONE_THREAD, SOCKET_VARIABLE
 from model.tasks import Tasks, race, watch_loop
@@ -48,6 +50,8 @@ CHROMA_READY_S: Final = 3600.0
 """Ten gigabytes of weights come from a disk, the first time from the hub; then steps are timed and graphs
 captured, for minutes. An engine that hangs meanwhile ends itself (`model.own_process`), and one that keeps
 ending is given up."""
+
+LEAN: Final = {**ONE_THREAD, "MALLOC_ARENA_MAX": "1"}  # glibc's heap per thread costs the hall 10 MB
 
 
 class Screen(Protocol):
@@ -80,6 +84,8 @@ class Supervisor:
     children: dict[str, Child] = field(default_factory=dict)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: Tasks = field(default_factory=Tasks)
+    _nursery: Nursery | None = None
+    """None before the first process is started."""
     _hears: bool = False
     """a process of this house hears words"""
 
@@ -97,8 +103,7 @@ class Supervisor:
             **self._chroma(),
             **self.settings.llm_variables,
             json_log.LEVEL_VARIABLE: self.settings.log_level,
-            **ONE_THREAD,
-            "MALLOC_ARENA_MAX": "1",  # glibc's heap per thread costs the hall 10 MB
+            **LEAN,
         }
 
     def _chroma(self) -> dict[str, str]:
@@ -117,9 +122,11 @@ class Supervisor:
         }
         return given if settings.chroma is None else {**given, "VOICEGATE_CHROMA": settings.chroma}
 
-    async def _start_process(self, path: Path, place: str, *argv: str) -> asyncio.subprocess.Process:
+    async def _start_process(self, path: Path, place: str, *argv: str) -> ForkedProcess:
         """Starts the function at `place` ("module:function"), which says in the file `path` why it fails."""
-        return await child.start(path, place, *argv, environ=self._environment(), log_to=self.log_to)
+        if self._nursery is None:
+            self._nursery = Nursery({**os.environ, **LEAN}, self.log_to)
+        return await self._nursery.born(Birth(str(path), place, argv, self._environment()))
 
     def keep(self, name: str, place: str, *argv: str, log: Path | None = None) -> None:
         """Starts a process that calls the function at `place`, and restarts it whenever it ends.
@@ -144,7 +151,7 @@ class Supervisor:
     async def _live(self, kept: Child, place: str, argv: tuple[str, ...]) -> int:
         """Starts the process and waits for its end; returns its status."""
         if kept.process is not None:  # it runs still if what kept it failed
-            await child.end(kept.process)
+            await kept.process.end()
         kept.process = await self._start_process(kept.failure, place, *argv)
         kept.born(kept.process.pid)
         self._note_pids()
@@ -162,12 +169,20 @@ class Supervisor:
             return self.runtime.engine
         return self.runtime.ears if name == "ears" else None
 
+    def reap_strangers(self) -> None:
+        """Waits for those whose own parent, a process of this house, died before them."""
+        if self._nursery is not None:
+            self._nursery.reap_strangers()
+
     def _note_pids(self) -> None:
         """Writes who is who, for `voicegate doctor` and for tests that kill."""
         path = self.runtime.path / "pids.json"
         try:
             path.with_suffix(".new").write_text(
-                json.dumps({kept.name: kept.pid for kept in self.children.values() if kept.pid})
+                json.dumps(
+                    {kept.name: kept.pid for kept in self.children.values() if kept.pid}
+                    | ({"zygote": self._nursery.zygote} if self._nursery is not None else {})
+                )
             )
             path.with_suffix(".new").replace(path)
         except OSError as error:  # a full disk: no process is missed for that
@@ -245,7 +260,7 @@ class Supervisor:
         try:
             status = await process.wait()
         finally:
-            await child.end(process)
+            await process.end()
         if status:
             raise StartError(failure.told(path, status))
 
@@ -316,13 +331,15 @@ class Supervisor:
         for name in (*halls, "engine", "ears", "detector", "front", "office", "redis"):
             await self._end(name)
         await self._tasks.stop()
+        if self._nursery is not None:
+            await self._nursery.close()
         for name in ("pids.json", "token"):
             (self.runtime.path / name).unlink(missing_ok=True)
 
     async def _end(self, name: str) -> None:
         kept = self.children.get(name)
         if kept is not None and kept.process is not None:
-            await child.end(kept.process)
+            await kept.process.end()
 
 
 def run(settings: Settings, screen: Screen, *, hears_languages: bool = False) -> int:
@@ -362,6 +379,7 @@ async def _run(supervisor: Supervisor, screen: Screen) -> int:
 
     watch_loop(outlives_memory=True)  # nobody would start another
     loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGCHLD, supervisor.reap_strangers)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, interrupted)
 
