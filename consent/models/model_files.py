@@ -11,10 +11,13 @@ import hashlib
 import os
 import stat
 import tomllib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from consent.errors import ModelFileError, ModelFileMissing
@@ -95,6 +98,27 @@ class LockedModel:
         if hashlib.sha256(content).hexdigest() != file.sha256:
             raise self._other(directory, file, "another SHA-256")
         return content
+
+    @contextmanager
+    def verified(self, directory: Path) -> Iterator[Path]:
+        """A folder with the model's files as they were when their hashes were checked, until the end.
+
+        For libraries that read paths: they keep what they are given as bytes, beside the weights that they
+        make of it. The files are in memory alone. Raises as `read` does, and `OSError`.
+        """
+        memory = Path("/dev/shm")  # noqa: S108  # a folder with a name of chance, for its owner only
+        with ExitStack() as held:
+            where = memory if os.access(memory, os.W_OK) else None
+            try:
+                folder = Path(held.enter_context(TemporaryDirectory(prefix="voicegate-", dir=where)))
+                for file in self.files:
+                    kept = held.enter_context(os.fdopen(os.memfd_create(file.name), "wb"))
+                    kept.write(self.read(directory, file.name))
+                    kept.flush()
+                    (folder / file.name).symlink_to(f"/proc/self/fd/{kept.fileno()}")
+            except OSError as error:
+                raise ModelFileError(f"{self.name} finds no place in memory: {error.strerror}") from None
+            yield folder
 
     def look(self, directory: Path) -> None:
         """Looks whether every file is there in its size, and reads none. Raises as `read` does."""

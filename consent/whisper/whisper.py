@@ -7,14 +7,11 @@ greedily and without a prompt, since words suggested to these models turn up in 
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
@@ -60,25 +57,6 @@ class Gates:
 GATES: Final = {ENGLISH: Gates(0.6, -np.inf), MANY: Gates(1.0, -0.8)}
 
 
-@contextmanager
-def _verified(model: LockedModel, directory: Path) -> Iterator[Path]:
-    """A folder with the files of `model`, as they were when their hashes were checked, for CTranslate2 to read.
-
-    They are in memory, and gone at the end; a file's content that CTranslate2 is given it keeps, 75 MB of
-    tiny.en beside 40 of weights. Raises as `LockedModel.read` does, and `OSError`.
-    """
-    memory = Path("/dev/shm")  # noqa: S108  # a folder with a name of chance, for its owner only
-    with ExitStack() as held:
-        where = memory if os.access(memory, os.W_OK) else None
-        folder = Path(held.enter_context(TemporaryDirectory(prefix="voicegate-", dir=where)))
-        for file in model.files:
-            kept = held.enter_context(os.fdopen(os.memfd_create(file.name), "wb"))
-            kept.write(model.read(directory, file.name))
-            kept.flush()
-            (folder / file.name).symlink_to(f"/proc/self/fd/{kept.fileno()}")
-        yield folder
-
-
 class Whisper:
     """Weights in memory. Its calls may come from as many threads as `workers`; more wait for each other."""
 
@@ -87,12 +65,12 @@ class Whisper:
         import ctranslate2  # 60 MB, and most processes that import `consent` never listen
 
         try:
-            with _verified(model, directory) as folder:
+            with model.verified(directory) as folder:
                 self._model = ctranslate2.models.Whisper(
                     str(folder), "cpu", compute_type="int8", inter_threads=workers, intra_threads=1
                 )
                 vocabulary = (folder / "vocabulary.txt").read_bytes().decode()
-        except (RuntimeError, ValueError, OSError) as error:
+        except (RuntimeError, ValueError) as error:
             raise ModelFileError(f"{model.name} cannot be used here: {error}") from None
         self._view = ctranslate2.StorageView.from_array
         self._gates = GATES[model.name]

@@ -24,13 +24,15 @@ WEIGHTS: Final = locked_model("meaning")
 class Embedder:
     """One set of weights; `embed` may be called from several threads."""
 
-    def __init__(self, network: bytes) -> None:
+    def __init__(self, network: Path) -> None:
         import onnxruntime  # 20 MB, only where somebody listens
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(
+            str(network), options, providers=["CPUExecutionProvider"]
+        )
 
     @classmethod
     def load(cls, models: Path) -> Self:
@@ -38,7 +40,8 @@ class Embedder:
 
         Raises `ModelFileMissing` when the file is not there, `ModelFileError` when it is another file.
         """
-        return cls(WEIGHTS.read(models))
+        with WEIGHTS.verified(models) as folder:
+            return cls(folder / WEIGHTS.files[0].name)
 
     def embed(self, texts: Sequence[str]) -> Floats:
         """`(len(texts), 384)` float32, each row of length 1.
