@@ -14,11 +14,13 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
-from typing import Final, TextIO
+from dataclasses import dataclass
+from typing import Final, Self, TextIO
 
 import structlog
 
-from gateway.run.zygote import PR_SET_PDEATHSIG, TITLE_ROOM, Birth
+from gateway.run import zygote
+from gateway.run.zygote import Birth
 
 log = structlog.get_logger("supervisor")
 
@@ -31,8 +33,63 @@ TRIES: Final = 2
 """A zygote that died since the last birth is replaced once."""
 
 
+@dataclass(frozen=True)
+class Zygote:
+    """A process that forks others when it is asked by a socket."""
+
+    pid: int
+    asked: socket.socket
+
+    @classmethod
+    def forked(cls) -> Self:
+        """A fork of this process, which may have one thread and nothing that must not be in another's memory.
+
+        In the fork and its forks this raises `SystemExit`: whoever calls it must be left by that alone.
+        """
+        zygote.prepare(zygote.SHARED)
+        parent = os.getpid()
+        ours, theirs = socket.socketpair()
+        pid = os.fork()
+        if pid == 0:
+            zygote.alone(theirs.detach())
+            ours.detach()
+            sys.exit(zygote.serve(socket.socket(fileno=os.dup(0)), parent))
+        theirs.close()
+        return cls(pid, ours)
+
+    @classmethod
+    def started(cls, environ: Mapping[str, str], log_to: TextIO | None) -> Self:
+        """A new process, which imports everything anew. Raises `OSError` when the system has no room for it."""
+        ours, theirs = socket.socketpair()
+        logs = [] if log_to is None else [(os.POSIX_SPAWN_DUP2, log_to.fileno(), out) for out in (1, 2)]
+        with theirs:
+            try:
+                pid = os.posix_spawn(
+                    sys.executable, [sys.executable, "-m", zygote.__name__], environ,
+                    file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0), *logs],
+                )  # fmt: skip
+            except OSError:
+                ours.close()
+                raise
+        return cls(pid, ours)
+
+    async def fork(self, birth: Birth) -> tuple[int, int]:
+        """The pid of a fork and 0, or 0 and an errno. Raises `ConnectionError` when the zygote is gone."""
+        self.asked.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(self.asked, birth.written())
+        answer = b""
+        while not answer.endswith(b"\n"):
+            more = await loop.sock_recv(self.asked, 64)
+            if not more:
+                raise ConnectionResetError
+            answer += more
+        pid, error = map(int, answer.split())
+        return pid, error
+
+
 class ForkedProcess:
-    """A process that a zygote forked, of which this one is the parent.
+    """A child of this process, though a zygote may have forked it.
 
     `living` has its pid until it was waited for. Raises `OSError` when no descriptor is left for it.
     """
@@ -81,34 +138,35 @@ class ForkedProcess:
 
 
 class Nursery:
-    """Keeps a zygote, which begins with the first process that is asked for.
+    """Keeps a zygote: `first`, and whenever there is none another one.
 
-    `environ` is the zygote's; it and all processes log to `log_to`, None for stderr.
+    `environ` is that one's; it and all its forks log to `log_to`, None for stderr.
     """
 
-    def __init__(self, environ: Mapping[str, str], log_to: TextIO | None) -> None:
+    def __init__(self, first: Zygote | None, environ: Mapping[str, str], log_to: TextIO | None) -> None:
+        self._zygote = first
         self._environ = environ
         self._log_to = log_to
-        self._zygote: asyncio.subprocess.Process | None = None
-        self._asked: socket.socket | None = None
+        self._process: ForkedProcess | None = None
+        """the zygote's"""
         self._one = asyncio.Lock()
         self._living: set[int] = set()
 
     @property
-    def zygote(self) -> int:
-        """The zygote's pid; 0 when none lives."""
-        return 0 if self._zygote is None or self._zygote.returncode is not None else self._zygote.pid
+    def pid(self) -> int:
+        """The zygote's; 0 when there is none."""
+        return 0 if self._zygote is None else self._zygote.pid
 
     async def born(self, birth: Birth) -> ForkedProcess:
         """Starts the process. Raises `OSError` when the system has no room for it."""
         async with self._one:
             for _ in range(TRIES):
-                asked = self._asked or await self._begin()
+                asked = self._ready_zygote()
                 try:
                     async with asyncio.timeout(BIRTH_S):
-                        pid, error = await self._exchange(asked, birth.written())
+                        pid, error = await asked.fork(birth)
                 except (ConnectionError, TimeoutError):
-                    log.warning("zygote.died", pid=self.zygote)
+                    log.warning("zygote.died", pid=self.pid)
                     await self.close()
                     continue
                 except BaseException:
@@ -119,58 +177,34 @@ class Nursery:
                 return ForkedProcess(pid, self._living)
         raise OSError(errno.ECHILD, "no zygote stays alive")
 
-    async def _begin(self) -> socket.socket:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-            raise OSError(ctypes.get_errno(), "this system has no subreapers")
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        with theirs:
-            self._zygote = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "gateway.run.zygote", " " * TITLE_ROOM,
-                env=self._environ,
-                stdin=theirs,
-                stdout=self._log_to,
-                stderr=self._log_to,
-                start_new_session=True,  # a terminal's Ctrl-C is ours to hear, not theirs
-                preexec_fn=_die_with_parent,
-            )  # fmt: skip
-        self._asked = ours
-        return ours
-
-    async def _exchange(self, asked: socket.socket, question: bytes) -> tuple[int, int]:
-        """The pid of a fork and 0, or 0 and an errno. Raises `ConnectionError` when the zygote is gone."""
-        loop = asyncio.get_running_loop()
-        await loop.sock_sendall(asked, question)
-        answer = b""
-        while not answer.endswith(b"\n"):
-            more = await loop.sock_recv(asked, 64)
-            if not more:
-                raise ConnectionResetError
-            answer += more
-        pid, error = map(int, answer.split())
-        return pid, error
+    def _ready_zygote(self) -> Zygote:
+        if self._zygote is None:
+            self._zygote = Zygote.started(self._environ, self._log_to)
+        if self._process is None:
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+                raise OSError(ctypes.get_errno(), "this system knows no subreapers")
+            self._process = ForkedProcess(self._zygote.pid, self._living)
+        return self._zygote
 
     async def close(self) -> None:
         """Ends the zygote; what it forked lives on."""
-        if self._asked is not None:
-            self._asked.close()
-            self._asked = None
-        if self._zygote is not None and self._zygote.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._zygote.kill()  # it keeps nothing
-            await self._zygote.wait()
+        if self._zygote is not None:
+            self._zygote.asked.close()
+            self._zygote = None
+        if self._process is not None:
+            process, self._process = self._process, None
+            await process.end()
 
     def reap_strangers(self) -> None:
-        """Waits for those whose own parent died: they are this process's children now, and nobody's business."""
+        """Waits for those whose own parent died: they are children of this process now.
+
+        Only for a process whose children are all the nursery's.
+        """
         if self._one.locked():  # one that was just born is not known yet
             return
         with contextlib.suppress(ChildProcessError):  # there are none
             while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-                if ended.si_pid in self._living or ended.si_pid == self.zygote:
+                if ended.si_pid in self._living:
                     return  # somebody waits for it; the next death tells of those behind it
                 os.waitpid(ended.si_pid, 0)
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

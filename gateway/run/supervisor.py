@@ -37,7 +37,7 @@ from gateway.ipc.hello import Hello
 from gateway.run import preflight, priority, sip_lines
 from gateway.run.child import Child
 from gateway.run.ears_wanted import wants_ears
-from gateway.run.nursery import ForkedProcess, Nursery
+from gateway.run.nursery import ForkedProcess, Nursery, Zygote
 from gateway.run.zygote import Birth
 from model import json_log
 from model.ears import ONE_THREAD, SOCKET_VARIABLE
@@ -72,7 +72,7 @@ class Supervisor:
     """Keeps one gateway's processes.
 
     `settings` and `runtime` are the gateway's own; `log_to` is where all processes log, None for stderr;
-    `hears_languages`: the dialplan leads callers by their language.
+    `hears_languages`: the dialplan leads callers by their language; `zygote`: what forks them, None for a new one.
     """
 
     settings: Settings
@@ -81,6 +81,7 @@ class Supervisor:
     progress: Callable[[str], None]
     log_to: TextIO | None = None
     hears_languages: bool = False
+    zygote: Zygote | None = None
     children: dict[str, Child] = field(default_factory=dict)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: Tasks = field(default_factory=Tasks)
@@ -125,7 +126,7 @@ class Supervisor:
     async def _start_process(self, path: Path, place: str, *argv: str) -> ForkedProcess:
         """Starts the function at `place` ("module:function"), which says in the file `path` why it fails."""
         if self._nursery is None:
-            self._nursery = Nursery({**os.environ, **LEAN}, self.log_to)
+            self._nursery = Nursery(self.zygote, {**os.environ, **LEAN}, self.log_to)
         return await self._nursery.born(Birth(str(path), place, argv, self._environment()))
 
     def keep(self, name: str, place: str, *argv: str, log: Path | None = None) -> None:
@@ -181,7 +182,7 @@ class Supervisor:
             path.with_suffix(".new").write_text(
                 json.dumps(
                     {kept.name: kept.pid for kept in self.children.values() if kept.pid}
-                    | ({"zygote": self._nursery.zygote} if self._nursery is not None else {})
+                    | ({"zygote": self._nursery.pid} if self._nursery is not None else {})
                 )
             )
             path.with_suffix(".new").replace(path)
@@ -342,10 +343,12 @@ class Supervisor:
             await kept.process.end()
 
 
-def run(settings: Settings, screen: Screen, *, hears_languages: bool = False) -> int:
+def run(
+    settings: Settings, screen: Screen, *, hears_languages: bool = False, zygote: Zygote | None = None
+) -> int:
     """Runs the gateway until Ctrl-C or SIGTERM; returns the exit status. Raises `StartError`.
 
-    `hears_languages`: as for `Supervisor`.
+    `hears_languages` and `zygote`: as for `Supervisor`.
     """
     preflight.make_data_dir(settings)
     runtime = runtime_for(settings.data_dir)
@@ -365,7 +368,7 @@ def run(settings: Settings, screen: Screen, *, hears_languages: bool = False) ->
             log_to = held.enter_context(logs.open_file(log_path(settings)))
         json_log.configure("supervisor", settings.log_level, log_to)
         supervisor = Supervisor(
-            settings, runtime, runtime.new_token(), screen.progress, log_to, hears_languages
+            settings, runtime, runtime.new_token(), screen.progress, log_to, hears_languages, zygote
         )
         return asyncio.run(_run(supervisor, screen))
 

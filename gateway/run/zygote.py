@@ -1,17 +1,22 @@
 """The process that the others are forked from, so that what they import is in memory once.
 
+It imports what any of them needs, then forks one for each request that comes by a socket. A line of JSON asks
+(`Birth`), a line answers: the pid and 0, or 0 and an errno. The fork's parent is whoever asked, which has to
+be a subreaper (prctl(2), PR_SET_CHILD_SUBREAPER), not the zygote: so each outlives the zygote, dies with its
+parent, and is waited for by it. A fork is what a process of its own is that `gateway.run.entry` began: with
+its environment, command line, session and limits, and without any descriptor but the log's. The zygote holds
+no keys, and has one thread.
+
+The first is a fork of the supervisor, which so shares its memory too; should it die, the next is
+
     python -m gateway.run.zygote
 
-imports what any of them needs, then forks one for each request on its standard input, a socket. A line of
-JSON asks (`Birth`), a line answers: the pid and 0, or 0 and an errno. The fork's parent is whoever asked, which has
-to be a subreaper (prctl(2), PR_SET_CHILD_SUBREAPER), not this process: so each outlives this one, dies with
-its parent, and is waited for by it. A fork is as a process of its own is that `gateway.run.entry` began: with
-its environment, command line, session and limits, and without any descriptor but the log's. This process
-reads no settings and no keys, and has one thread.
+with the socket as its standard input.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import gc
@@ -29,6 +34,7 @@ from typing import Final
 
 from consent import core_files
 from gateway.run import entry
+from model.ears import ONE_THREAD
 
 SHARED: Final = (
     "gateway.front.__main__",
@@ -37,15 +43,21 @@ SHARED: Final = (
     "gateway.rtp.sip_process",
     "gateway.run.office_child",
     "gateway.run.prepare",
+    "gateway.run.supervisor",
     "model.ears.ears_process",
     "model.embedded.engine",
     "model.server",
+    # what their libraries import at the first request
+    "anyio._backends._asyncio",
+    "httpcore",
+    "uvicorn.lifespan.on",
+    "uvicorn.protocols.http.auto",
+    "uvicorn.protocols.websockets.auto",
 )
-"""What processes of a house begin with. A module that only one of them uses costs no more here than there; none
-of these may begin a thread, which a fork would miss (as onnxruntime does)."""
-TITLE_ROOM: Final = 1000
-"""Bytes beyond our own command line that a fork's may take."""
+"""What processes of a house begin with. A module that only one of them uses costs no more here than there.
+None of these may begin a thread (as onnxruntime does), since a fork has none but its own."""
 PR_SET_PDEATHSIG: Final = 1
+M_ARENA_MAX: Final = -8
 
 
 @dataclass(frozen=True)
@@ -73,8 +85,12 @@ class Birth:
 
 def prepare(modules: Iterable[str]) -> None:
     """Imports `modules`, and has the collector leave them alone, so that their pages stay shared."""
-    gc.disable()
+    libc = ctypes.CDLL(None)
+    with contextlib.suppress(AttributeError):  # another C library has no such functions
+        libc.mallopt(M_ARENA_MAX, 1)  # glibc's heap per thread costs the hall 10 MB
+    os.environ.update(ONE_THREAD)  # numpy reads it when it is imported
     entry.leave_out_unused()
+    gc.disable()
     for name in modules:
         try:
             importlib.import_module(name)
@@ -82,14 +98,18 @@ def prepare(modules: Iterable[str]) -> None:
             continue
     gc.collect()
     gc.freeze()
-    ctypes.CDLL(None).malloc_trim(0)  # a fork would copy each page of which a part is free
+    gc.enable()
+    with contextlib.suppress(AttributeError):
+        libc.malloc_trim(0)  # a fork would copy each page of which a part is free
 
 
-def serve(asked: socket.socket, parent: int) -> Birth | None:
-    """Forks whoever is asked for until `asked` ends: then returns None, and in each fork its `Birth`.
+def serve(asked: socket.socket, parent: int) -> int:
+    """Forks whoever is asked for until `asked` ends; in each fork, calls what it was asked for.
 
-    `parent` is the pid of whoever asks.
+    `parent` is the pid of whoever asks. Returns the exit status of the process that it returns in.
     """
+    os.setsid()  # a terminal's Ctrl-C is the supervisor's to hear
+    _die_with(parent)
     with asked, asked.makefile("rb") as lines:
         for line in lines:
             birth = Birth.read(line)
@@ -104,9 +124,15 @@ def serve(asked: socket.socket, parent: int) -> Birth | None:
             if os.waitpid(middle, 0)[1] != 0:
                 asked.sendall(b"0 %d\n" % errno.ECHILD)
         else:
-            return None
+            return 0
     _become(birth, parent)
-    return birth
+    return entry.live(Path(birth.failure), birth.place, list(birth.argv))
+
+
+def _die_with(parent: int) -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(0)  # the supervisor has ended, and nobody would end this process
 
 
 def _fork_again(asked: socket.socket) -> None:
@@ -120,32 +146,44 @@ def _fork_again(asked: socket.socket) -> None:
     if pid:
         asked.sendall(b"%d 0\n" % pid)
         os._exit(0)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, 0)
     while os.getppid() == middle:
         time.sleep(0.001)
 
 
 def _become(birth: Birth, parent: int) -> None:
     """Makes this fork what an exec would have made: nothing of the zygote's is left but its modules."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        os._exit(0)  # the supervisor has ended, and nobody would end this process
+    _die_with(parent)
     os.setsid()
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.closerange(3, 1 << 16)
-    _rename([sys.executable, "-m", entry.__name__, birth.failure, birth.place, *birth.argv])
+    alone(None)
     os.environ.clear()
     os.environ.update(birth.environ)
-    gc.enable()
+    _rename([sys.executable, "-m", entry.__name__, birth.failure, birth.place, *birth.argv])
+
+
+def alone(kept: int | None) -> None:
+    """Closes every descriptor but standard output and error; standard input is the one of `kept`, or nothing."""
+    stdin = os.open(os.devnull, os.O_RDONLY) if kept is None else kept
+    os.dup2(stdin, 0)
+    os.closerange(3, 1 << 20)
 
 
 def _rename(argv: list[str]) -> None:
-    """Has ps show `argv`, as far as there is room in the command line that this process was started with."""
+    """Has ps show `argv`, where this process's first command line and environment lie, as far as there is room.
+
+    No variable may be read from there any more.
+    """
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end, proc_pid_stat(5)
-    if start and end > start:
-        text = b"\0".join(word.encode(errors="surrogateescape") for word in argv)[: end - start - 1]
-        ctypes.memmove(start, text.ljust(end - start, b"\0"), end - start)
+    start, end, environ, environ_end = map(int, fields[45:49])  # arg_start to env_end, proc_pid_stat(5)
+    if not 0 < start < end:
+        return
+    words = [word.encode(errors="surrogateescape") for word in argv]
+    text = b"\0".join(words) + b"\0"
+    if len(text) > end - start and environ == end:  # the kernel then shows all until the first zero
+        text = b" ".join(words)[: environ_end - start - 1] + b"\0"
+    else:
+        text = text[: end - start - 1].ljust(end - start, b"\0")
+    ctypes.memmove(start, text, len(text))
 
 
 def main() -> int:
@@ -153,10 +191,7 @@ def main() -> int:
     core_files.leave_none()
     parent = os.getppid()
     prepare(SHARED)
-    birth = serve(socket.socket(fileno=os.dup(0)), parent)
-    if birth is None:
-        return 0
-    return entry.live(Path(birth.failure), birth.place, list(birth.argv))
+    return serve(socket.socket(fileno=os.dup(0)), parent)
 
 
 if __name__ == "__main__":
