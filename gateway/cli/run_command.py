@@ -35,7 +35,6 @@ def run() -> None:
 
     A second Ctrl-C ends the running calls at once.
     """
-    from gateway.run.nursery import Zygote
     from gateway.run.supervisor import run as supervise
 
     core_files.leave_none()
@@ -47,11 +46,8 @@ def run() -> None:
         words_leave=settings.words_leave,
         emergency=settings.emergency_numbers,
     )
-    hears_languages = plan.hears_languages
-    del plan
-    zygote = Zygote.forked()
     with contextlib.closing(StartScreen(settings)) as screen:
-        status = supervise(settings, screen, hears_languages=hears_languages, zygote=zygote)
+        status = supervise(settings, screen, hears_languages=plan.hears_languages)
     sys.exit(status)
 
 

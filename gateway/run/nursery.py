@@ -41,31 +41,34 @@ class Zygote:
     asked: socket.socket
 
     @classmethod
-    def forked(cls) -> Self:
-        """A fork of this process, which may have one thread and nothing that must not be in another's memory.
+    def forked(cls, log_to: TextIO | None) -> Self:
+        """A fork of this process, which may have one thread and no secret that others must not know.
 
-        In the fork and its forks this raises `SystemExit`: whoever calls it must be left by that alone.
+        It and all its forks log to `log_to`, None for stderr.
         """
         zygote.prepare(zygote.SHARED)
         parent = os.getpid()
         ours, theirs = socket.socketpair()
         pid = os.fork()
         if pid == 0:
+            if log_to is not None:
+                os.dup2(log_to.fileno(), 1)
+                os.dup2(log_to.fileno(), 2)
             zygote.alone(theirs.detach())
             ours.detach()
-            sys.exit(zygote.serve(socket.socket(fileno=os.dup(0)), parent))
+            zygote.end(zygote.serve(socket.socket(fileno=os.dup(0)), parent))
         theirs.close()
         return cls(pid, ours)
 
     @classmethod
     def started(cls, environ: Mapping[str, str], log_to: TextIO | None) -> Self:
-        """A new process, which imports everything anew. Raises `OSError` when the system has no room for it."""
+        """A new process, which imports everything anew. Raises `OSError` when there cannot be one."""
         ours, theirs = socket.socketpair()
         logs = [] if log_to is None else [(os.POSIX_SPAWN_DUP2, log_to.fileno(), out) for out in (1, 2)]
         with theirs:
             try:
                 pid = os.posix_spawn(
-                    sys.executable, [sys.executable, "-m", zygote.__name__], environ,
+                    sys.executable, [sys.executable, "-m", zygote.__name__, *zygote.SHARED], environ,
                     file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0), *logs],
                 )  # fmt: skip
             except OSError:

@@ -72,7 +72,8 @@ class Supervisor:
     """Keeps one gateway's processes.
 
     `settings` and `runtime` are the gateway's own; `log_to` is where all processes log, None for stderr;
-    `hears_languages`: the dialplan leads callers by their language; `zygote`: what forks them, None for a new one.
+    `hears_languages`: the dialplan leads callers by their language; `zygote`: what forks them, None for
+    one that is to be started.
     """
 
     settings: Settings
@@ -343,12 +344,10 @@ class Supervisor:
             await kept.process.end()
 
 
-def run(
-    settings: Settings, screen: Screen, *, hears_languages: bool = False, zygote: Zygote | None = None
-) -> int:
+def run(settings: Settings, screen: Screen, *, hears_languages: bool = False) -> int:
     """Runs the gateway until Ctrl-C or SIGTERM; returns the exit status. Raises `StartError`.
 
-    `hears_languages` and `zygote`: as for `Supervisor`.
+    `hears_languages`: as for `Supervisor`.
     """
     preflight.make_data_dir(settings)
     runtime = runtime_for(settings.data_dir)
@@ -366,6 +365,7 @@ def run(
         log_to = None
         if sys.stderr.isatty():  # the screen stays readable; elsewhere stderr is the log
             log_to = held.enter_context(logs.open_file(log_path(settings)))
+        zygote = Zygote.forked(log_to)
         json_log.configure("supervisor", settings.log_level, log_to)
         supervisor = Supervisor(
             settings, runtime, runtime.new_token(), screen.progress, log_to, hears_languages, zygote

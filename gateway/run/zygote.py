@@ -9,13 +9,14 @@ no keys, and has one thread.
 
 The first is a fork of the supervisor, which so shares its memory too; should it die, the next is
 
-    python -m gateway.run.zygote
+    python -m gateway.run.zygote MODULES…
 
 with the socket as its standard input.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import errno
@@ -26,11 +27,12 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from consent import core_files
 from gateway.run import entry
@@ -162,14 +164,14 @@ def _become(birth: Birth, parent: int) -> None:
 
 
 def alone(kept: int | None) -> None:
-    """Closes every descriptor but standard output and error; standard input is the one of `kept`, or nothing."""
+    """Closes every descriptor but standard output and error; standard input is `kept`, or nothing."""
     stdin = os.open(os.devnull, os.O_RDONLY) if kept is None else kept
     os.dup2(stdin, 0)
     os.closerange(3, 1 << 20)
 
 
 def _rename(argv: list[str]) -> None:
-    """Has ps show `argv`, where this process's first command line and environment lie, as far as there is room.
+    """Has ps show `argv`, as far as there is room where the first command line and environment lie.
 
     No variable may be read from there any more.
     """
@@ -186,13 +188,24 @@ def _rename(argv: list[str]) -> None:
     ctypes.memmove(start, text, len(text))
 
 
-def main() -> int:
-    """Serves whoever started this process; returns a fork's exit status, or its own."""
+def end(status: int) -> NoReturn:
+    """Ends this process as its interpreter would, but for who waits further up in the supervisor's code."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # as multiprocessing does: waits for threads
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def main() -> NoReturn:
+    """Serves whoever started this process."""
     core_files.leave_none()
     parent = os.getppid()
-    prepare(SHARED)
-    return serve(socket.socket(fileno=os.dup(0)), parent)
+    prepare(sys.argv[1:])
+    end(serve(socket.socket(fileno=os.dup(0)), parent))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -216,7 +216,7 @@ def test_nothing_is_started_before_all_is_looked_at(own_house: Path, monkeypatch
     def started(*_: object, **__: object) -> None:
         raise AssertionError("a process was started")
 
-    monkeypatch.setattr(supervisor.child, "start", started)
+    monkeypatch.setattr(supervisor.Zygote, "forked", started)
     settings = load({"VOICEGATE_DATA_DIR": str(own_house), "VOICEGATE_REDIS_URL": "htp://x"})
     settings = settings.model_copy(update={"sip_port": free_port(), "http_port": free_port()})
     with pytest.raises(StartError, match="VOICEGATE_REDIS_URL"):

@@ -16,7 +16,7 @@ from gateway.config import remedy
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.errors import StartError
-from gateway.run import sip_lines, supervisor
+from gateway.run import nursery, sip_lines, supervisor, zygote
 from gateway.run.supervisor import Supervisor
 from model import tasks
 from tests.gateway.conftest import short_folder
@@ -39,7 +39,8 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Module:
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[Supervisor]:
+async def house(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Supervisor]:
+    monkeypatch.setattr(zygote, "SHARED", ())  # to import them takes longer than these tests
     with short_folder() as folder:
         folder.chmod(0o700)
         settings = Settings(data_dir=folder / "data", narrow_calls=0, wide_calls=0)
@@ -112,7 +113,7 @@ async def test_a_process_that_cannot_be_started_is_quoted_too(
     async def refused(*_: object, **__: object) -> None:
         raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(supervisor.child, "start", refused)
+    monkeypatch.setattr(nursery.Nursery, "born", refused)
     house.keep("hall0", "part:main")
     with pytest.raises(StartError, match=r"^hall0 does not start: BlockingIOError: \[Errno 11\] Resource"):
         await house.ready()
@@ -149,7 +150,7 @@ async def test_who_is_ended_is_not_started_again(house: Supervisor, module: Modu
     while not all(kept.pid for kept in house.children.values()):  # noqa: ASYNC110 - nothing tells of a birth
         await asyncio.sleep(0.01)
     pids = pids_of(house)
-    assert set(pids) == {"engine", "hall0", "web0"}
+    assert set(pids) == {"engine", "hall0", "web0", "zygote"}
     await house.stop()
     assert not [pid for pid in pids.values() if os.path.exists(f"/proc/{pid}")]  # noqa: ASYNC240 - not a disk
     assert not house.runtime.path.joinpath("pids.json").exists()
