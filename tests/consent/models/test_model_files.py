@@ -54,6 +54,24 @@ def test_a_file_is_read_when_its_hash_is_right(tmp_path: Path) -> None:
         model.read(tmp_path)
 
 
+def test_a_library_reads_what_was_verified_and_nothing_is_left_of_it(tmp_path: Path) -> None:
+    """Not the file itself, which may be another one by then."""
+    model = entry(make_wheel(tmp_path))
+    with pytest.raises(ModelFileMissing), model.verified(tmp_path):
+        pass
+    path = tmp_path / "voice.pt"
+    path.write_bytes(WEIGHTS)
+    before = len(os.listdir("/proc/self/fd"))
+    with model.verified(tmp_path) as folder:
+        path.write_bytes(WEIGHTS[:-1] + b"!")
+        [given] = [each.read_bytes() for each in folder.iterdir()]
+        assert given == WEIGHTS
+    assert not folder.exists()
+    assert len(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(ModelFileError), model.verified(tmp_path):
+        pass
+
+
 def test_what_is_no_file_of_the_right_size_is_not_read_at_all(tmp_path: Path) -> None:
     model = entry(make_wheel(tmp_path))
     path = tmp_path / "voice.pt"
