@@ -35,8 +35,8 @@ NEEDED: Final = {
         "soxr", "structlog", "websockets",
     ),
     "front": (
-        "cryptography", "ctranslate2", "httpx", "numpy", "onnxruntime", "prometheus_client", "pydantic",
-        "pydantic_core", "redis", "soxr", "sqlalchemy", "starlette", "structlog", "uvicorn",
+        "cryptography", "ctranslate2", "dns", "httpx", "numpy", "onnxruntime", "prometheus_client",
+        "pydantic", "pydantic_core", "redis", "soxr", "sqlalchemy", "starlette", "structlog", "uvicorn",
     ),
     "SIP line": ("av", "click", "numpy", "pylibsrtp", "structlog"),
     "web line": ("OpenSSL", "aioice", "aiortc", "av", "click", "ifaddr", "pydantic", "structlog"),

@@ -20,9 +20,10 @@ from urllib.parse import urlsplit
 from consent.archive.database import database_url
 from consent.models.model_files import locked_model
 from gateway.config import gpu, packages
-from gateway.config.paths import model_files_dir
+from gateway.config.paths import model_files_dir, trunks_path
 from gateway.config.ports import all_ports
 from gateway.config.settings import Settings
+from gateway.edge.trunks.trunk_file import read_trunks
 from gateway.errors import StartError
 from gateway.run.sip_lines import ports_each
 from model.address import is_safe
@@ -46,10 +47,16 @@ def check(settings: Settings) -> None:
     check_ports(settings)
     check_lines(settings)
     check_rtp(settings)
+    check_trunks(settings)
     check_redis_url(settings)
     check_sql_url(settings)
     check_engines(settings)
     check_packages(settings)
+
+
+def check_trunks(settings: Settings) -> None:
+    """Raises `SettingsError` with the line of the file of trunks that cannot be meant."""
+    read_trunks(trunks_path(settings))
 
 
 def make_data_dir(settings: Settings) -> None:

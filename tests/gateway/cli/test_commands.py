@@ -22,7 +22,7 @@ from gateway.cli.main import COMMANDS, cli
 from gateway.cli.run_command import panel
 from gateway.config import packages, remedy
 from gateway.config.settings import load
-from gateway.ipc.front_messages import HouseState
+from gateway.ipc.front_messages import HouseState, TrunkState
 from gateway.store.registry import Registry
 from gateway.store.sip_bindings import SipBindings
 from gateway.store.sip_users import SipUsers
@@ -387,6 +387,30 @@ def test_the_panel_on_this_machine_needs_no_secrets(own_house: Path) -> None:
     assert "on, key a1b2" in text
     assert "password" not in text
     assert not own_house.exists()
+
+
+def test_the_panel_says_which_trunk_is_down_and_why(own_house: Path) -> None:
+    trunks = (TrunkState("a", None, None), TrunkState("b", "udp:192.0.2.1:5060 [does] not answer", False))
+    text = shown_panel(HouseState(ready=True, trunks=trunks))
+    assert "a: up" in text
+    assert "b: down: udp:192.0.2.1:5060 [does] not answer" in text
+
+
+def test_trunks_are_listed_and_shown_without_their_passwords(own_house: Path) -> None:
+    assert "no trunks" in voicegate("trunk", "list").output
+    own_house.mkdir(parents=True, exist_ok=True)
+    secret = own_house / "secret"
+    secret.write_text("geheim")
+    secret.chmod(0o600)
+    (own_house / "trunks.toml").write_text(
+        '[[trunk]]\nname = "carrier"\nhosts = ["192.0.2.1"]\nuser = "u1"\npassword_file = "secret"\n'
+    )
+    assert "carrier  192.0.2.1 (udp)  not known: no gateway runs" in voicegate("trunk", "list").output
+    shown = voicegate("trunk", "show", "carrier").output
+    assert "password      set" in shown
+    assert "may call      nobody: prefixes is empty" in shown
+    assert "geheim" not in shown
+    assert "no trunk other" in refused("trunk", "show", "other")
 
 
 def test_the_panel_on_the_lan_prints_user_password_and_token(

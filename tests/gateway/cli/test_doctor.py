@@ -115,6 +115,23 @@ def test_a_broken_dialplan(settings: Settings, tmp_path: Path) -> None:
     assert "a.toml:1:" in finding.text
 
 
+def test_a_target_by_a_trunk_that_is_not_there(settings: Settings, tmp_path: Path) -> None:
+    plans = tmp_path / "plans"
+    plans.mkdir()
+    (plans / "a.toml").write_text(
+        '[targets]\noffice = "trunk:carrier/+4930"\n[[route]]\nname = "a"\ncalled = ["*"]\n'
+        'do = [{ verb = "answer" }, { verb = "transfer", target = "office" }]\n'
+    )
+    settings = with_(settings, dialplans=plans)
+    assert "no trunk carrier" in only(doctor.trunks(settings)).text
+    file = settings.data_dir / "trunks.toml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text('[[trunk]]\nname = "carrier"\nhosts = ["192.0.2.1"]\n')
+    assert "no prefixes" in only(doctor.trunks(settings)).text
+    file.write_text("[[trunk]]\nhosts = 1\n")
+    assert only(doctor.trunks(settings)).state == "fail"
+
+
 def test_an_open_gateway_without_digest(settings: Settings) -> None:
     finding = only(doctor.access(with_(settings, host="0.0.0.0", sip_auth="off")))
     assert finding.state == "warn"

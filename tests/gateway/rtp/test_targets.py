@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import re
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pylibsrtp import Policy
 
 from gateway.edge.doors.edge_config import EdgeConfig
 from gateway.edge.grammar.uri import URI
@@ -33,6 +35,7 @@ from tests.gateway.edge.peers import KEY, Desk
 from tests.gateway.line.line_harness import TOKEN, is_tone, tone
 from tests.gateway.line.rawphone import Message, RawPhone
 from tests.gateway.rtp.rtp_exchange import RtpExchange
+from tests.gateway.rtp.srtp_phone import CRYPTO, SrtpPhone, session
 from tests.needs import HANGS_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -419,6 +422,46 @@ async def test_a_line_that_dies_leaves_no_call_at_the_trunk(exchange: RtpExchang
         await house.picks_up(await house.calls(started))
         await house.outcome(started)
         house.edge.line_down("n0")
+        await house.trunk.request("BYE", HANGS_S)
+        assert house.left() == 0
+
+
+async def test_a_trunk_that_wants_encrypted_sound_gets_it(
+    exchange: RtpExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trunk, "sound_rule", "required")  # as over TLS
+    async with House.opened(exchange) as house:
+        phone, started = await house.caller()
+        far = await SrtpPhone().open()
+        house.phones.append(far)
+        way = next(iter(house.edge.trunks.ways.values()))
+        way._found = {host: (replace(way.all[0], port=far.sip_port),) for host in way._found}
+        await exchange.hall.ask(CallTarget(started.call_id, "office", 30.0))
+        invite = await far.request("INVITE", HANGS_S)
+        assert "RTP/SAVP " in invite.body
+        offered = {suite: (int(tag), key) for tag, suite, key in CRYPTO.findall(invite.body)}
+        far.number, key = offered[far.suite]
+        far.opening = session(far.suite, base64.b64decode(key), Policy.SSRC_ANY_INBOUND)
+        far.adopt()
+        house.trunk = far
+        await house.picks_up(invite)
+        assert (await house.outcome(started)).status == 200
+        phone.talk(tone(440, rate_hz=8000))
+        far.talk(tone(660, rate_hz=8000))
+        await _comes_to_hear(phone, 660)
+        await _comes_to_hear(far, 440)
+        await phone.hang_up()
+        await far.request("BYE", HANGS_S)
+
+
+async def test_a_trunk_that_must_encrypt_and_does_not_gets_no_call(
+    exchange: RtpExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trunk, "sound_rule", "required")
+    async with House.opened(exchange) as house:
+        _, started = await house.caller()
+        await house.picks_up(await house.calls(started))
+        assert (await house.outcome(started)).status == 488
         await house.trunk.request("BYE", HANGS_S)
         assert house.left() == 0
 
