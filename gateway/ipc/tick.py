@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from functools import partial
 from typing import Final, NamedTuple
 
 from gateway.errors import LineError
@@ -61,17 +62,19 @@ class Tick(NamedTuple):
     slots: list[SlotAudio]
 
 
-def pack(seq: int, slots: Iterable[SlotAudio]) -> bytes:
+Slot = SlotAudio | tuple[int, int, int, int, bytes | memoryview]
+"""One call's 20 ms, with or without names, which cost as much as the rest of it."""
+_audio: Final = partial(tuple.__new__, SlotAudio)
+"""`SlotAudio` of a tuple, at half the price."""
+
+
+def pack(seq: int, slots: Iterable[Slot]) -> bytes:
     """The bytes of one packet. `seq` wraps at 2**32."""
     parts: list[bytes | memoryview] = [b""]
-    count = 0
-    for audio in slots:
-        parts.append(
-            _SLOT.pack(audio.call, audio.slot, audio.flags, len(audio.pcm) >> 1, audio.played & 0xFFFFFFFF)
-        )
-        parts.append(audio.pcm)
-        count += 1
-    parts[0] = _HEAD.pack(MAGIC, seq & 0xFFFFFFFF, count)
+    write = _SLOT.pack
+    for call, slot, flags, played, pcm in slots:
+        parts += write(call, slot, flags, len(pcm) >> 1, played & 0xFFFFFFFF), pcm
+    parts[0] = _HEAD.pack(MAGIC, seq & 0xFFFFFFFF, len(parts) >> 1)
     return b"".join(parts)
 
 
@@ -87,13 +90,14 @@ def unpack(packet: bytes | memoryview) -> Tick:
             raise LineError(f"not a tick: it begins with {magic:#06x}, not {MAGIC:#06x}")
         at = _HEAD.size
         slots: list[SlotAudio] = []
+        read, head, whole = _SLOT.unpack_from, _SLOT.size, len(view)
         for _ in range(count):
-            call, slot, flags, samples, played = _SLOT.unpack_from(view, at)
-            at += _SLOT.size
+            call, slot, flags, samples, played = read(view, at)
+            at += head
             end = at + 2 * samples
-            if end > len(view):
-                raise LineError(f"a tick of {len(view)} bytes ends inside slot {slot}")
-            slots.append(SlotAudio(call, slot, flags, played, view[at:end]))
+            if end > whole:
+                raise LineError(f"a tick of {whole} bytes ends inside slot {slot}")
+            slots.append(_audio((call, slot, flags, played, view[at:end])))
             at = end
     except struct.error as error:
         raise LineError(f"a tick of {len(view)} bytes is cut short: {error}") from None

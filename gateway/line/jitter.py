@@ -24,6 +24,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 RATE_HZ: Final = 48_000
@@ -76,6 +77,11 @@ class Pulled(NamedTuple):
     """there is more delay than needed: drop this sound if it is quiet, and call `dropped`"""
     must_drop: bool = False
     """… even if it is not"""
+
+
+_pulled: Final = partial(tuple.__new__, Pulled)
+"""`Pulled` of a tuple, at half the price."""
+_TAKEN: Final = False, None
 
 
 class ArrivedPacket(Protocol):
@@ -167,15 +173,14 @@ class JitterBuffer:
 
     def add(self, packet: ArrivedPacket) -> tuple[bool, None]:
         """Takes a packet. Answers aiortc's (no picture-loss indication, no frame)."""
-        self._add(packet, sounds=True)
-        return False, None
+        self._add(packet, True)
+        return _TAKEN
 
     def add_rest(self, packet: ArrivedPacket) -> None:
         """Takes a packet that is no sound. Packets of one key share a timestamp: none judges jitter."""
-        self._add(packet, sounds=False)
+        self._add(packet, False)
 
-    def _add(self, packet: ArrivedPacket, *, sounds: bool) -> None:
-        now = self._clock()
+    def _add(self, packet: ArrivedPacket, sounds: bool) -> None:
         self.stats.received += 1
         if self._ssrc != packet.ssrc:
             self._ssrc = packet.ssrc
@@ -184,17 +189,23 @@ class JitterBuffer:
             number = self._newest = self._next = packet.sequence_number
             timestamp = self._last_timestamp = packet.timestamp
         else:
-            number = self._newest + _signed(packet.sequence_number - self._newest, 16)
-            timestamp = self._last_timestamp + _signed(packet.timestamp - self._last_timestamp, 32)
-            if abs(number - self._newest) > FARTHEST:
+            newest, last = self._newest, self._last_timestamp  # counters wrap: the nearest is meant
+            number = newest + ((packet.sequence_number - newest + 0x8000) & 0xFFFF) - 0x8000
+            timestamp = last + ((packet.timestamp - last + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+            if abs(number - newest) > FARTHEST:
                 self._reset()
                 number = self._newest = self._next = packet.sequence_number
                 timestamp = self._last_timestamp = packet.timestamp
         if sounds:
-            self._judge(now - timestamp / self._rate_hz)
+            self._judge(self._clock() - timestamp / self._rate_hz)
         if number > self._newest:
             frame, step = self._frame, timestamp - self._last_timestamp
-            if sounds and number == self._newest + 1 and frame // 8 <= step <= 6 * frame:
+            if (
+                step != self._samples
+                and sounds
+                and number == self._newest + 1
+                and frame // 8 <= step <= 6 * frame
+            ):
                 self._samples = step
             self._newest, self._last_timestamp = number, timestamp
         if number in self._packets:
@@ -244,7 +255,7 @@ class JitterBuffer:
             return Pulled(PullKind.SILENT)
         if not self._packets:
             return self._starve()
-        first = min(self._packets)
+        first = self._next if self._next in self._packets else min(self._packets)
         if not self._playing:
             if self._delay(first, now) < self.target_s:
                 return Pulled(PullKind.SILENT)
@@ -264,8 +275,8 @@ class JitterBuffer:
             if covered < missing:
                 return self._bridge(first, missing - covered)
         self._concealed = 0
-        delay = self._delay(first, now)
-        _, payload = self._packets.pop(first)
+        timestamp, payload = self._packets.pop(first)
+        delay = now - timestamp / self._rate_hz - self._promptest
         self._taken, self._next = first, first + 1
         if first in self._resting:
             self._resting.discard(first)
@@ -305,9 +316,9 @@ class JitterBuffer:
 
     def _play(self, payload: bytes, delay: float) -> Pulled:
         excess = delay - self.target_s
-        if excess < self._samples / self._rate_hz + 0.002 or not self._packets:
+        if not self._packets or excess < self._samples / self._rate_hz + 0.002:
             self._excess = 0
-            return Pulled(PullKind.PLAY, payload, self._samples)
+            return _pulled((PullKind.PLAY, payload, self._samples, False, False))
         self._excess += 5 if excess > FAR_TOO_MUCH_S else 1
         return Pulled(
             PullKind.PLAY,
@@ -321,9 +332,3 @@ class JitterBuffer:
         """The line left out the spare sound it had pulled."""
         self.stats.dropped += 1
         self._excess = 0
-
-
-def _signed(difference: int, bits: int) -> int:
-    """A difference of two wrapping counters, nearest to zero."""
-    half = 1 << (bits - 1)
-    return (difference + half) % (1 << bits) - half

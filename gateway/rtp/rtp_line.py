@@ -39,19 +39,16 @@ from gateway.ipc.line_messages import (
 )
 from gateway.ipc.rpc import Peer, connect, stay_joined
 from gateway.rtp.dialogs.callees import Callees
+from gateway.rtp.line_clock import LineClock
 from gateway.rtp.line_plan import LinePlan
 from gateway.rtp.media.media_pass import MediaPass
 from gateway.rtp.media.socket_pair import Arrival
-from model.tasks import Tasks, failures
+from model.tasks import Tasks, failed, failures
 
 HALL_BACK_WITHIN_S: Final = 5.0
 GOODBYE_S: Final = 1.0
 """How long a stopping line waits for the answers to its BYEs."""
 WATCH_S: Final = 1.0
-SEND_AFTER_S: Final = 0.01
-"""After a tick: when its sound goes out."""
-MOST_TICKS_AT_ONCE: Final = 5
-"""Ticks made up for after a stall; what lies further back is gone."""
 REPORT_EVERY: Final = 10
 """Ticks between two looks at which RTCP reports are due."""
 
@@ -65,13 +62,15 @@ class RtpLine:
         self.plan = plan
         self._parent = os.getppid()
         self.ticks_dropped = 0
-        self.ticks_late = 0
+        self._clock = LineClock(self._tick, self._send)
         self._pass = MediaPass(plan.rate_hz, 2 * plan.capacity, Arrival())  # each may have a target
         self._callees = Callees(plan, self._pass, self)
         self._front: Peer | None = None
         self._hall: Peer | None = None
         self._hall_gone: asyncio.TimerHandle | None = None
         self._ticks: socket.socket | None = None
+        self._awaiting = False
+        """the loop looks for the hall's answer, which is late"""
         self._stop_asked = asyncio.Event()
         self._tasks = Tasks()
 
@@ -175,11 +174,10 @@ class RtpLine:
             sock.close()
             raise
         self._ticks = sock
-        asyncio.get_running_loop().add_reader(sock, self._answered)
 
     def _lose_ticks(self) -> None:
         if self._ticks is not None:
-            asyncio.get_running_loop().remove_reader(self._ticks)
+            self._await_no_more()
             self._ticks.close()
             self._ticks = None
             self._pass.lose_hall()
@@ -244,34 +242,38 @@ class RtpLine:
     async def _tick_on(self) -> None:
         """Each 20 ms while a call has sound: a tick, and half a tick later what the hall answered to it."""
         while True:
-            if not self._pass.calls:
-                await self._pass.begins()
-                done = int(time.monotonic() / tick.FRAME_S)
-            await _until((done + 1) * tick.FRAME_S)
-            due = int(time.monotonic() / tick.FRAME_S) - done
-            if due < 1:  # the loop was early by a rounding
-                continue
-            self.ticks_late += max(0, due - 1)
-            done += max(0, due - MOST_TICKS_AT_ONCE)
-            owed = range(done + 1, done + min(due, MOST_TICKS_AT_ONCE) + 1)
-            for done in owed:
-                self._tick()
-                if done % REPORT_EVERY == 0:
-                    self._pass.report(done)
-            await _until(done * tick.FRAME_S + SEND_AFTER_S)
-            self._pass.owe(owed, answered=self._ticks is not None)
+            await self._pass.begins()
+            await self._clock.run(lambda: bool(self._pass.calls))
 
-    def _tick(self) -> None:
+    @property
+    def ticks_late(self) -> int:
+        """Ticks that were made up for after a stall, or left out."""
+        return self._clock.late
+
+    def _tick(self, number: int) -> None:
         packet = self._pass.hear()
-        if packet is None or self._ticks is None:
-            return
+        if packet is not None and self._ticks is not None:
+            try:
+                self._ticks.send(packet)
+                self._pass.note_ticked()
+            except BlockingIOError:
+                self.ticks_dropped += 1
+            except OSError:
+                pass  # the hall went; its connection says so
+        if number % REPORT_EVERY == 0:
+            self._pass.report(number)
+
+    def _send(self, owed: range) -> None:
+        """What the hall has answered by now goes out; what it has not is awaited. No answer wakes the line
+        that comes in time."""
         try:
-            self._ticks.send(packet)
-            self._pass.note_ticked()
-        except BlockingIOError:
-            self.ticks_dropped += 1
-        except OSError:
-            pass  # the hall went; its connection says so
+            self._answered()
+        except Exception as error:  # callers hear silence, and not nothing
+            failed("rtp.answers", error)
+        self._pass.owe(owed, answered=self._ticks is not None)
+        if self._ticks is not None and self._pass.awaits_hall and not self._awaiting:
+            self._awaiting = True
+            asyncio.get_running_loop().add_reader(self._ticks, self._answered)
 
     def _answered(self) -> None:
         while self._ticks is not None:
@@ -281,6 +283,8 @@ class RtpLine:
                     raise ConnectionResetError("the hall closed the tick socket")
                 self._pass.take(packet)
             except BlockingIOError:
+                if self._awaiting and not self._pass.awaits_hall:
+                    self._await_no_more()
                 return
             except LineError as error:
                 log.warning("ticks.broken", error=str(error))
@@ -288,6 +292,11 @@ class RtpLine:
                 self._lose_ticks()
                 if self._hall is not None:
                     self._hall.close()
+
+    def _await_no_more(self) -> None:
+        if self._awaiting and self._ticks is not None:
+            self._awaiting = False
+            asyncio.get_running_loop().remove_reader(self._ticks)
 
     async def _watch(self) -> None:
         """Once a second: a caller from whom nothing comes is gone; the hall hears how calls sound."""
@@ -304,8 +313,3 @@ class RtpLine:
             if self.ticks_dropped:
                 log.warning("line.ticks_dropped", count=self.ticks_dropped)
                 self.ticks_dropped = 0
-
-
-async def _until(at: float) -> None:
-    """Sleeps until `time.monotonic()` is `at`."""
-    await asyncio.sleep(max(0.0, at - time.monotonic()))

@@ -169,8 +169,10 @@ class CallMedia:
         sealed = packet if self.srtp is None else self.srtp.seal(packet)
         if sealed is None:
             return
-        with contextlib.suppress(OSError):  # nobody listens there, or the way is full: as if lost
+        try:  # `contextlib.suppress` costs a tenth of what sending does
             self.sockets.rtp.sendto(sealed, self.latch.to)
+        except OSError:  # nobody listens there, or the way is full: as if lost
+            pass
 
     def report(self, tick: int, *, bye: bool = False) -> None:
         """Sends a report when one is due, or the last one."""

@@ -46,6 +46,11 @@ class KeySender:
             raise ValueError(f"{digits!r} cannot be dialled: 0-9, A-D, * and # are keys")
         self._digits.extend(digits)
 
+    @property
+    def dials(self) -> bool:
+        """A key waits, or is being sent."""
+        return bool(self._digits)
+
     def next(self, timestamp: int, step: int) -> KeyPacket | None:
         """The packet of these 20 ms, which begin at `timestamp` and last `step`; None: sound goes out."""
         if not self._digits:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+from collections import defaultdict
 from typing import Final
 
 import numpy as np
@@ -47,7 +48,8 @@ class MediaPass:
         self._sockets: dict[int, tuple[CallMedia, bool]] = {}
         """by descriptor; whether it is RTCP's"""
         self._broken: list[tuple[CallMedia, Exception]] = []
-        self._seq = 0
+        self._seq = self._answered = 0
+        """of the last tick, and of the one that the hall answered last"""
         self._begun = asyncio.Event()
 
     async def begins(self) -> None:
@@ -105,7 +107,7 @@ class MediaPass:
         sounds = self._sounds()
         if self._broken:
             self._give_up()
-        heard: list[tick.SlotAudio] = []
+        heard: list[tick.Slot] = []
         passed: list[tuple[CallMedia, bytes | memoryview]] = []
         for slot, media in self.calls.items():
             agreed, sender = media.agreed, media.sender
@@ -120,7 +122,7 @@ class MediaPass:
                 | (tick.TONES if agreed.event is None else 0)
             )
             sender.underrun = False
-            heard.append(tick.SlotAudio(media.number, slot, flags, media.played, pcm))
+            heard.append((media.number, slot, flags, media.played, pcm))
         if passed:
             self._send(passed)
         if not heard:
@@ -199,7 +201,9 @@ class MediaPass:
 
     def take(self, packet: bytes) -> None:
         """The hall's answer to a tick. Raises `LineError` for what is not one."""
-        sounds = {audio.slot: audio for audio in tick.unpack(packet).slots}
+        answer = tick.unpack(packet)
+        self._answered = answer.seq
+        sounds = {audio[1]: audio for audio in answer.slots}
         answered: list[tuple[CallMedia, bytes | memoryview]] = []
         for slot, media in self.calls.items():
             if not media.ticked:
@@ -210,17 +214,19 @@ class MediaPass:
 
     def _send(self, sounds: list[tuple[CallMedia, bytes | memoryview]]) -> None:
         """20 ms for each of these calls, at the line's rate; what is not 20 ms is silence."""
-        together: dict[Law, list[tuple[CallMedia, memoryview]]] = {}
+        together: dict[Law, list[tuple[CallMedia, bytes | memoryview]]] = defaultdict(list)
         size = 2 * self._frame
         for media, pcm in sounds:
             if len(pcm) != size:
                 media.sender.take(None)
-            elif media.agreed.codec == "G722" or media.agreed.codec == "OPUS":
+                continue
+            codec = media.agreed.codec
+            if codec == "G722" or codec == "OPUS":
                 media.sender.take(media.encode(pcm))
             else:
-                together.setdefault(media.agreed.codec, []).append((media, memoryview(pcm)))
+                together[codec].append((media, pcm))
         for law, members in together.items():
-            pcm = b"".join(sound for _, sound in members)
+            pcm = b"".join([sound for _, sound in members])
             if self._rate_hz != CLOCK_HZ:
                 rows = np.array([media.slot for media, _ in members], np.intp)
                 block = float_from_bytes(pcm).reshape(len(members), self._frame)
@@ -228,6 +234,11 @@ class MediaPass:
             codes = g711.encode(law, pcm)
             for at, (media, _) in enumerate(members):
                 media.sender.take(codes[at * STEP : (at + 1) * STEP])
+
+    @property
+    def awaits_hall(self) -> bool:
+        """It has not answered the last tick yet."""
+        return self._answered != self._seq & 0xFFFFFFFF
 
     def owe(self, ticks: range, *, answered: bool) -> None:
         """It is time to send these ticks' frames: several after a stall. `answered`: a hall is there."""

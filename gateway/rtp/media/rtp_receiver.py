@@ -96,7 +96,7 @@ class RtpReceiver:
 
     def take(self, packet: RtpPacket, data: bytes) -> str | None:
         """A packet came, whose bytes are `data`; returns the key whose press begins with it."""
-        agreed, kind = self._agreed, packet.payload_type
+        agreed, kind = self._agreed, packet.payload[0] & 0x7F
         sounds = kind in agreed.takes
         count = self.reception
         if count is None or count.ssrc != packet.ssrc:
@@ -136,17 +136,18 @@ class RtpReceiver:
 
         `heard` knows what was heard last in the call's slot, for what has to be concealed.
         """
-        if not self._agreed.receiving:
+        agreed = self._agreed
+        if not agreed.receiving:
             return None
         pulled: Pulled | None = None
         if not len(self._left) and not self._concealment.lost:
             pulled = self.jitter.pull()
-            payload = pulled.payload
+            kind, payload, _, spare, _ = pulled
             if (
-                pulled.kind is PullKind.PLAY
-                and len(payload) == WHOLE
-                and not pulled.spare
-                and self._agreed.takes.get(payload[0] & 0x7F) in LAWS
+                len(payload) == WHOLE
+                and kind is PullKind.PLAY
+                and not spare
+                and agreed.takes.get(payload[0] & 0x7F) in LAWS
             ):
                 self._noise = None
                 return payload

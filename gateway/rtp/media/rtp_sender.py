@@ -109,17 +109,18 @@ class RtpSender:
             self._codes.clear()
             self._marker = True
             return
+        at = self._origin + tick * STEP
         if codes is not None:
             self.played += 1
-        key = self.keys.next(self.timestamp(tick), agreed.event_hz // 50)
-        if key is not None and agreed.event is not None:
-            self._codes.clear()
-            self._write(agreed.event, key.timestamp, key.payload, key.marker)
-            return
-        whole = agreed.packet_ms * BYTES_A_MS
+        if self.keys.dials:
+            key = self.keys.next(at, agreed.event_hz // 50)
+            if key is not None and agreed.event is not None:
+                self._codes.clear()
+                self._write(agreed.event, key.timestamp, key.payload, key.marker)
+                return
         if codes is None:
             codes = self._silence()
-        at = self.timestamp(tick)
+        whole = agreed.packet_ms * BYTES_A_MS
         if agreed.codec == "OPUS" or (not self._codes and len(codes) == whole):
             self._write(agreed.sent_as, at, codes, self._marker)
             self._marker = False

@@ -115,4 +115,4 @@ def receive(sock: socket.socket, arrival: Arrival) -> tuple[bytes, float, Source
     except OSError:  # an ICMP error for something that we sent
         return b"", arrival.now, ("", 0)
     at = arrival.of(*_TIME.unpack_from(control[0][2])) if control else arrival.now
-    return data, at, (source[0], source[1])
+    return data, at, source if len(source) == 2 else source[:2]
