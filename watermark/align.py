@@ -30,6 +30,8 @@ HOP: Final = NARROW_HZ // HOPS_HZ
 FRAME: Final = 2 * HOP
 LAG: Final = HOP // LAG_HOP
 """Samples at 8 kHz in one lag of the search."""
+AT_ONCE: Final = 64
+"""Frames whose spectra are made at once: memory for all would be fetched anew from the system each time."""
 OFFSET_S: Final = 0.8e-3
 GRID_S: Final = 1 / 32_000
 EDGE_S: Final = 40e-6
@@ -81,8 +83,12 @@ def frames(white: Floats, starts: Indices) -> Complexes:
     """Spectra of the 20 ms frames at `starts`, complex64 `(H, 64)`; what lies outside is zero."""
     padded = np.concatenate((np.zeros(REACH, np.float32), white, np.zeros(REACH + FRAME, np.float32)))
     views = np.lib.stride_tricks.sliding_window_view(padded, FRAME)
-    windowed = views[np.clip(starts + REACH, 0, len(views) - 1)] * _WINDOW
-    return np.ascontiguousarray(np.fft.rfft(windowed, axis=1)[:, _BAND])
+    inside = np.clip(starts + REACH, 0, len(views) - 1)
+    tiles = np.empty((len(starts), BINS), np.complex64)
+    for at in range(0, len(starts), AT_ONCE):
+        windowed = views[inside[at : at + AT_ONCE]] * _WINDOW
+        tiles[at : at + AT_ONCE] = np.fft.rfft(windowed)[:, _BAND]
+    return tiles
 
 
 def _pilot_tiles(white: Floats, starts: Indices) -> Complexes:

@@ -27,6 +27,8 @@ WHOLE: Final = 0.999
 """This share of it is: the rest, such as samples that a program made of nothing, is cut off."""
 FRAME: Final = 256
 STEP: Final = 128
+AT_ONCE: Final = 64
+"""Frames whose spectra are made at once: memory for all would be fetched anew from the system each time."""
 EXPONENT: Final = 1.2
 FRAME_FLOOR: Final = 2e-4
 """Power below which a tile is not trusted, relative to the mean of its frame."""
@@ -72,20 +74,28 @@ def _measured(sound: NDArray[np.float64], peak: float) -> Floats:
 def whiten(sound: Floats) -> Floats:
     """Float32 `(n,)` at 8 kHz -> the same length, weighted for correlation; zeros stay zeros."""
     padded = np.concatenate((np.zeros(STEP, np.float32), sound, np.zeros(FRAME + STEP, np.float32)))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, FRAME)[::STEP] * _WINDOW
-    spectrum = np.fft.rfft(frames, axis=1)
-    power = np.square(spectrum.real) + np.square(spectrum.imag)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, FRAME)[::STEP]
+    spectrum = np.empty((len(frames), FRAME // 2 + 1), np.complex64)
+    power = np.empty(spectrum.shape, np.float32)
+    parts = [slice(at, min(at + AT_ONCE, len(frames))) for at in range(0, len(frames), AT_ONCE)]
+    for part in parts:
+        np.fft.rfft(frames[part] * _WINDOW, out=spectrum[part])
+        np.square(spectrum[part].real, out=power[part])
+        power[part] += np.square(spectrum[part].imag)
     frame_mean = power.mean(axis=1, keepdims=True)
     clip_mean = float(power.mean())
     if clip_mean <= 0.0:
         return np.zeros_like(sound)
-    trusted = power + FRAME_FLOOR * frame_mean + CLIP_FLOOR * clip_mean
-    weight = trusted ** (-EXPONENT / 2) * (frame_mean + 0.1 * CLIP_FLOOR * clip_mean) ** (LOUDNESS / 2)
-    weighted = np.fft.irfft(spectrum * weight, FRAME, axis=1).astype(np.float32) * _WINDOW
+    loudness = (frame_mean + 0.1 * CLIP_FLOOR * clip_mean) ** (LOUDNESS / 2)
+    floor = FRAME_FLOOR * frame_mean
     out = np.zeros((len(frames) + 1) * STEP, np.float32)
     halves = out.reshape(-1, STEP)
-    halves[:-1] += weighted[:, :STEP]
-    halves[1:] += weighted[:, STEP:]
+    for part in parts:
+        trusted = power[part] + floor[part] + CLIP_FLOOR * clip_mean
+        weight = trusted ** (-EXPONENT / 2) * loudness[part]
+        weighted = np.fft.irfft(spectrum[part] * weight, FRAME, axis=1).astype(np.float32) * _WINDOW
+        halves[part] += weighted[:, :STEP]
+        halves[part.start + 1 : part.stop + 1] += weighted[:, STEP:]
     return out[STEP : STEP + len(sound)]
 
 

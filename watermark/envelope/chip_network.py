@@ -70,9 +70,10 @@ class ChipNetwork:
     def chips(self, inputs: Floats) -> Floats:
         """`loudness.inputs`'s `(32, frames)` -> half the logarithm of the odds that the chip of a band
         whose cell is centred in a frame is +1: float32 `(8, frames)`."""
-        flow, last = inputs, len(self.layers) - 1
+        flow, last, frames = inputs, len(self.layers) - 1, inputs.shape[1]
+        room = np.empty(max(weight.shape[1] for weight, _ in self.layers) * frames, np.float32)
         for at, ((weight, bias), dilation) in enumerate(zip(self.layers, DILATIONS, strict=True)):
-            made = weight @ _taps(flow, dilation)
+            made = weight @ _taps(flow, dilation, room)
             made += bias
             if at < last:
                 np.maximum(made, 0.0, out=made)
@@ -82,16 +83,19 @@ class ChipNetwork:
         return flow
 
 
-def _taps(flow: Floats, dilation: int) -> Floats:
+def _taps(flow: Floats, dilation: int, room: Floats) -> Floats:
     """What the taps of a convolution see, one after the other: `(5 * channels, frames)`, zeros beyond the
-    ends."""
+    ends. It is made in `room`, since fresh memory costs more than what is put into it."""
     channels, frames = flow.shape
-    reach = WIDTH // 2 * dilation
-    padded = np.zeros((channels, frames + 2 * reach), np.float32)
-    padded[:, reach : reach + frames] = flow
-    taps = np.empty((WIDTH, channels, frames), np.float32)
+    taps = room[: WIDTH * channels * frames].reshape(WIDTH, channels, frames)
     for tap in range(WIDTH):
-        taps[tap] = padded[:, tap * dilation : tap * dilation + frames]
+        late = (tap - WIDTH // 2) * dilation
+        if late <= 0:
+            taps[tap, :, :-late] = 0.0
+            taps[tap, :, -late:] = flow[:, : max(frames + late, 0)]
+        else:
+            taps[tap, :, max(frames - late, 0) :] = 0.0
+            taps[tap, :, : max(frames - late, 0)] = flow[:, late:]
     return taps.reshape(WIDTH * channels, frames)
 
 
