@@ -141,7 +141,8 @@ class CallEar:
         if not sending:
             self.last_sound = now
             return True
-        if not self.turns.rests(judged):
+        turns = self.turns
+        if turns.speaking or not (turns.resting if judged is None else turns.rests(judged)):
             return False
         if self._playout.busy:
             self.last_sound = now

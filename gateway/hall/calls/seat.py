@@ -58,22 +58,20 @@ class Seat:
         if self.rate is not None:
             self.rate.legs.aim(self.row, gain)
 
-    def tick(self, flags: int, played: int, pcm: bytes | memoryview, rate_hz: int) -> int:
+    def tick(self, flags: int, played: int, pcm: bytes | memoryview, rate_hz: int) -> int | None:
         """A tick of the line came: the caller's 20 ms, and the line's counter (uint32, its own rate) of our
-        samples that it played. Returns how many it played since the call was seated, at 24 kHz."""
+        samples that it played. Returns how many it played since the call was seated, at 24 kHz; None: no more
+        than at the tick before."""
         self.sending = bool(flags & tick.SENDING)
         if flags & tick.UNDERRUN:
             self.underruns += 1
-        heard = self.count_played(played, rate_hz)
-        self.echo.tick(self.played_samples, pcm)
-        return heard
-
-    def count_played(self, played: int, rate_hz: int) -> int:
-        """Takes the line's counter alone; returns as `tick`."""
-        if self.played_seen is None:  # what it played before was of a hall that died
-            self.played_seen = played
-        self.played_samples += (played - self.played_seen) & 0xFFFFFFFF
+        if played == self.played_seen:
+            self.echo.tick(self.played_samples, pcm)
+            return None
+        if self.played_seen is not None:  # else: what it played before was of a hall that died
+            self.played_samples += (played - self.played_seen) & 0xFFFFFFFF
         self.played_seen = played
+        self.echo.tick(self.played_samples, pcm)
         return self.played_samples * HOUSE_HZ // rate_hz
 
     def talk(self) -> None:

@@ -89,7 +89,7 @@ class _Heard:
         self.pcm = list(itertools.compress(self.pcm, which))
 
     def rows(self) -> Rows:
-        return np.fromiter((call.seat.row for call in self.calls), np.intp, len(self.calls))
+        return np.array([call.seat.row for call in self.calls], np.intp)
 
     def sound(self) -> Floats:
         """float32 `(B, rate_hz * 0.02)`"""
@@ -122,7 +122,8 @@ class Floor:
         self._looks = LOOKS
         """echoes that may still be looked for in this turn"""
         self._free = list(range(CAPACITY - 1, -1, -1))
-        self._on_line: dict[tuple[str, int], Seated] = {}
+        self._on_line: dict[str, dict[int, Seated]] = {}
+        """by their line's name and their number there"""
         self._voices = VoicePass(bank, self._on_line)
         self.inspector = self._voices.inspector
 
@@ -145,7 +146,7 @@ class Floor:
         self._vad.reset(call.seat.row)
         self._noise.reset(call.seat.row)
         self._key_tones.reset(call.seat.row)
-        self._on_line[line, number] = call
+        self._on_line.setdefault(line, {})[number] = call
 
     def leave(self, seat: Seat) -> None:
         """The call is over; its row is free again."""
@@ -155,8 +156,11 @@ class Floor:
         self._free.append(seat.row)
 
     def _unseat(self, seat: Seat) -> None:
-        for key in [key for key, seated in self._on_line.items() if seated.seat is seat]:
-            del self._on_line[key]
+        for line, here in list(self._on_line.items()):
+            for number in [number for number, seated in here.items() if seated.seat is seat]:
+                del here[number]
+            if not here:
+                del self._on_line[line]
 
     # ── the hot path ─────────────────────────────────────────────────────────────────────────────────
 
@@ -194,24 +198,25 @@ class Floor:
         """The callers' 20 ms of one tick of each line; those of calls with an echo wait."""
         plain, echoing = _Heard(stages, now), _Heard(stages, now)
         waiting: list[_Heard] = []
-        seated = self._on_line
-        whole = 2 * stages.frame
+        whole, rate_hz = 2 * stages.frame, stages.rate_hz
         nothing = bytes(whole)
         for line, packet in ticks:
-            for audio in packet.slots:
-                call = seated.get((line.name, audio.call))
+            here = self._on_line.get(line.name)
+            if here is None:
+                continue
+            for number, _, flags, played, pcm in packet.slots:
+                call = here.get(number)
                 if call is None:
                     continue
                 seat = call.seat
-                flags = audio.flags
-                self.counters.underruns += bool(flags & tick.UNDERRUN)
-                pcm = audio.pcm if len(audio.pcm) == whole else None
+                came = len(pcm) == whole
                 try:
-                    heard_of_us = seat.tick(
-                        flags, audio.played, nothing if pcm is None else pcm, stages.rate_hz
-                    )
-                    call.playout.played(heard_of_us)
-                    if pcm is None:
+                    if flags & tick.UNDERRUN:
+                        self.counters.underruns += 1
+                    heard_of_us = seat.tick(flags, played, pcm if came else nothing, rate_hz)
+                    if heard_of_us is not None:
+                        call.playout.played(heard_of_us)
+                    if not came:
                         if flags & tick.TONES:
                             self._key_tones.miss(seat.row)
                         if not call.ear.rests(None, now, sending=seat.sending):
@@ -352,5 +357,5 @@ class Floor:
         """Counters for the metrics."""
         return {name: getattr(self.counters, name) for name in Counters.__slots__} | {
             "marks_checked": self.inspector.checked,
-            "seated": len(self._on_line),
+            "seated": sum(map(len, self._on_line.values())),
         }

@@ -31,7 +31,7 @@ SILENCE: Final = Silence(FRAME)
 class VoicePass:
     """`seated`: the calls by their line's name and their number there."""
 
-    def __init__(self, bank: MarkerBank, seated: Mapping[tuple[str, int], Seated]) -> None:
+    def __init__(self, bank: MarkerBank, seated: Mapping[str, Mapping[int, Seated]]) -> None:
         self.inspector = Inspector()
         self._bank = bank
         self._seated = seated
@@ -41,18 +41,19 @@ class VoicePass:
         for them, and how many of these could not be marked and went out as silence."""
         talking: list[Seated] = []
         sound: list[Floats] = []
-        answers: list[tuple[TickLine, int, list[tick.SlotAudio]]] = []
-        # for each talking call, its line's answers and the slot it is in
-        places: list[tuple[list[tick.SlotAudio], tick.SlotAudio]] = []
+        answers: list[tuple[TickLine, int, list[tick.Slot]]] = []
+        # for each talking call, its line's answers, and its number and slot there
+        places: list[tuple[list[tick.Slot], int, int]] = []
         # mark slots of calls that say nothing: their carriers' time goes on
         resting: list[int] = []
-        seated = self._seated
         for line, packet in ticks:
-            slots: list[tick.SlotAudio] = []
+            slots: list[tick.Slot] = []
             answers.append((line, packet.seq, slots))
-            name = line.name
-            for audio in packet.slots:
-                call = seated.get((name, audio.call))
+            here = self._seated.get(line.name)
+            if here is None:
+                continue
+            for number, slot, _, _, _ in packet.slots:
+                call = here.get(number)
                 if call is None:
                     continue
                 seat = call.seat
@@ -72,17 +73,18 @@ class VoicePass:
                     continue
                 talking.append(call)
                 sound.append(frame)
-                places.append((slots, audio))
+                places.append((slots, number, slot))
         alarms = 0
         if talking:
-            frames, alarms = self._mark(talking, np.stack(sound))
-            rows = np.fromiter((call.seat.row for call in talking), np.intp, len(talking))
+            frames, alarms = self._mark(talking, np.concatenate(sound).reshape(len(sound), FRAME))
+            rows = np.array([call.seat.row for call in talking], np.intp)
             out = stages.legs.play(rows, frames)
             raw, size = out.data.cast("B"), 2 * out.shape[1]
-            for at, (call, (slots, audio), pcm) in enumerate(zip(talking, places, out, strict=True)):
+            at = 0
+            for call, (slots, number, slot), pcm in zip(talking, places, out, strict=True):
                 call.seat.echo.ours.send(pcm)
-                said = raw[at * size : (at + 1) * size]
-                slots.append(tick.SlotAudio(audio.call, audio.slot, tick.SENDING, 0, said))
+                slots.append((number, slot, tick.SENDING, 0, raw[at : at + size]))
+                at += size
         if resting:
             self._bank.rest(np.array(resting, np.intp), HOPS)
         for line, seq, slots in answers:
@@ -92,8 +94,9 @@ class VoicePass:
     def _mark(self, calls: list[Seated], block: Floats) -> tuple[list[Frame], int]:
         """Marked frames; silence for a call that is muted or whose frame could not be marked, and how many
         could not."""
-        slots = np.fromiter((call.seat.mark_slot for call in calls), np.intp, len(calls))
-        hops = [self._bank.position(call.seat.mark_slot) for call in calls]
+        marks = [call.seat.mark_slot for call in calls]
+        slots = np.array(marks, np.intp)
+        hops = list(map(self._bank.position, marks))
         try:
             marked: Sequence[MarkedFrame | Exception] = self._bank.mark(slots, block)
         except Exception as error:

@@ -110,6 +110,8 @@ class PlayedSound:
 
     def tick(self, played: int) -> None:
         """A tick came: the line has played `played` samples in all."""
+        if self.still == KEPT and played == self._played and not self._coming:
+            return  # all that is kept is silence already
         frames, self._played = (played - self._played) // self.frame, played
         sound = self._silence
         for _ in range(min(frames, len(self._coming))):

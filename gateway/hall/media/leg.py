@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.hall.media.audio import FRAME_S, HOUSE_HZ, Rows
+from gateway.hall.media.audio import FRAME_S, HOUSE_HZ, Floats, Rows
 from gateway.rtp.media.rate_changer import RateChanger
 from watermark.frames import Frame, MarkedFrame, Silence
 from watermark.pcm import int16_from_float
@@ -29,6 +29,7 @@ class Legs:
         self._change = RateChanger(HOUSE_HZ, rate_hz, capacity)
         self._gain = np.full(capacity, FULL, np.float32)
         self._target = np.full(capacity, FULL, np.float32)
+        self._silence = np.zeros(self._frame, np.float32)
         self._ramp = np.linspace(0, 1, self._frame, dtype=np.float32)[None, :]
 
     def reset(self, row: int) -> None:
@@ -44,14 +45,17 @@ class Legs:
 
         Raises `TypeError` for anything that is neither marked nor silence.
         """
-        block = np.zeros((len(frames), self._frame), np.float32)
-        for at, frame in enumerate(frames):
+        sound: list[Floats] = []
+        for frame in frames:
             if isinstance(frame, MarkedFrame):
-                block[at] = frame.samples
-            elif not isinstance(frame, Silence):
+                sound.append(frame.samples)
+            elif isinstance(frame, Silence):
+                sound.append(self._silence)
+            else:
                 raise TypeError(f"a leg plays MarkedFrame or Silence, not {type(frame).__name__}")
+        block = np.concatenate(sound).reshape(len(sound), self._frame)
         gain, target = self._gain[rows], self._target[rows]
-        if np.any(gain != FULL) or np.any(target != FULL):
+        if not ((gain == FULL) & (target == FULL)).all():
             block *= gain[:, None] + (target - gain)[:, None] * self._ramp
             self._gain[rows] = target
         return int16_from_float(self._change.change(rows, block))

@@ -96,17 +96,14 @@ class Playout:
         self._fade: Floats | None = None
         """the last 20 ms of what was cut, fading out"""
         self._open: list[Item] = []
+        self.busy = False
+        """something of ours is still to be heard"""
         self.own_samples = 0
         """pulled so far of what is not said under the call's grant, 24 kHz"""
 
     @property
     def waiting_s(self) -> float:
         return self._waiting_samples / HOUSE_HZ
-
-    @property
-    def busy(self) -> bool:
-        """True while something of ours is still to be heard."""
-        return bool(self._open)
 
     def put(self, item: Item, samples: Floats) -> None:
         """Queues float32 24 kHz sound of `item`; what comes for an item that was cut is dropped.
@@ -119,6 +116,7 @@ class Playout:
             raise PlayoutFull(f"{self.waiting_s:.1f} s of sound already wait to be played")
         if not item.queued:
             self._open.append(item)
+            self.busy = True
         item.queued += len(samples)
         item.ready.set()
         self._waiting.append((item, samples))
@@ -213,6 +211,7 @@ class Playout:
             return
         if item.queued:
             self._open.remove(item)
+            self.busy = bool(self._open)
         item.ready.set()
         item.started.set()
         item.done.set()
