@@ -79,7 +79,7 @@ def whiten(sound: Floats) -> Floats:
     power = np.empty(spectrum.shape, np.float32)
     parts = [slice(at, min(at + AT_ONCE, len(frames))) for at in range(0, len(frames), AT_ONCE)]
     for part in parts:
-        np.fft.rfft(frames[part] * _WINDOW, out=spectrum[part])
+        spectrum[part] = np.fft.rfft(frames[part] * _WINDOW)
         np.square(spectrum[part].real, out=power[part])
         power[part] += np.square(spectrum[part].imag)
     frame_mean = power.mean(axis=1, keepdims=True)

@@ -67,6 +67,7 @@ class LineClock:
             self.late += due - 1
             self._done += max(0, due - MOST_TICKS_AT_ONCE)
             self._owed = range(self._done + 1, self._done + min(due, MOST_TICKS_AT_ONCE) + 1)
-            for self._done in self._owed:
-                self._tick(self._done)
+            for number in self._owed:
+                self._done = number
+                self._tick(number)
         return self._done * FRAME_S + (SOON_S if len(self._owed) > 1 else FRAME_S)

@@ -61,11 +61,10 @@ def power(sound: Floats) -> Floats:
     frames = np.lib.stride_tricks.sliding_window_view(padded, FRAME)[::HOP]
     powers = np.empty((len(frames), SUB_BANDS), np.float32)
     windowed = np.zeros((AT_ONCE, SIZE), np.float32)
-    spectra = np.empty((AT_ONCE, SIZE // 2 + 1), np.complex64)
     for at in range(0, len(frames), AT_ONCE):
         some = frames[at : at + AT_ONCE]
         np.multiply(some, _WINDOW, out=windowed[: len(some), :FRAME])
-        spectrum = np.fft.rfft(windowed[: len(some)], out=spectra[: len(some)])
+        spectrum = np.fft.rfft(windowed[: len(some)])
         square = np.square(spectrum.real)
         square += np.square(spectrum.imag)
         np.matmul(square, _TRIANGLES, out=powers[at : at + AT_ONCE])

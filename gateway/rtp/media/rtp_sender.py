@@ -109,7 +109,7 @@ class RtpSender:
             self._codes.clear()
             self._marker = True
             return
-        at = self._origin + tick * STEP
+        at = self.timestamp(tick)
         if codes is not None:
             self.played += 1
         if self.keys.dials:

@@ -45,12 +45,12 @@ _packet: Final = partial(tuple.__new__, RtpPacket)
 
 def read_rtp(data: bytes) -> RtpPacket | None:
     """The packet; None for what is not RTP, is cut short, or has nothing in it."""
-    end = len(data)
-    at: int | None = HEADER_BYTES
+    at, end = HEADER_BYTES, len(data)
     if data[:1] != _PLAIN:
-        at = payload_at(data)
-        if at is None:
+        begins = payload_at(data)
+        if begins is None:
             return None
+        at = begins
         if data[0] & _PADDING:
             end -= data[-1]
     if end <= at:
