@@ -4,9 +4,9 @@ INVITEs that the edge has signed become calls; it answers SIP itself (`gateway.r
 hall of them, and has the sound of all its calls in one pass (`gateway.rtp.media.media_pass`). A process has
 one line at 8 kHz and one at 16 (`gateway.rtp.sip_process`).
 
-The clock is the machine's monotonic one in whole ticks, which all lines share. At a tick the sound of the
-callers goes to the hall; half a tick later what the hall answered goes out, so the hall has 10 ms, and what
-comes later is sent when it comes.
+The clock is the machine's monotonic one in whole ticks, which all lines share (`gateway.rtp.line_clock`). At
+a tick what the hall answered to the one before goes out, and the sound of the callers goes to the hall; what
+the hall answers later is sent when it comes.
 """
 
 from __future__ import annotations
@@ -240,7 +240,7 @@ class RtpLine:
     # ── the clock ────────────────────────────────────────────────────────────────────────────────────
 
     async def _tick_on(self) -> None:
-        """Each 20 ms while a call has sound: a tick, and half a tick later what the hall answered to it."""
+        """Each 20 ms while a call has sound: what the hall answered goes out, and a tick begins."""
         while True:
             await self._pass.begins()
             await self._clock.run(lambda: bool(self._pass.calls))

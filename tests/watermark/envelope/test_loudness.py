@@ -48,3 +48,10 @@ def test_the_mean_around_a_frame_is_of_those_that_there_are() -> None:
     mean = loudness.around(level)
     for at in (0, 7, 25, 49):
         np.testing.assert_allclose(mean[:, at], level[:, max(0, at - 15) : at + 16].mean(axis=1), atol=1e-5)
+
+
+def test_a_long_sound_is_heard_as_its_parts_are() -> None:
+    sound = np.random.default_rng(1).normal(0, 0.1, 3 * loudness.AT_ONCE * loudness.HOP).astype(np.float32)
+    first = loudness.AT_ONCE // 2
+    whole, part = loudness.power(sound), loudness.power(sound[first * loudness.HOP :])
+    np.testing.assert_allclose(whole[first + 2 :], part[2:], rtol=1e-4)
