@@ -65,13 +65,16 @@ class Seat:
         self.sending = bool(flags & tick.SENDING)
         if flags & tick.UNDERRUN:
             self.underruns += 1
-        if played == self.played_seen:
-            self.echo.tick(self.played_samples, pcm)
-            return None
-        if self.played_seen is not None:  # else: what it played before was of a hall that died
-            self.played_samples += (played - self.played_seen) & 0xFFFFFFFF
-        self.played_seen = played
+        heard = None if played == self.played_seen else self.count_played(played, rate_hz)
         self.echo.tick(self.played_samples, pcm)
+        return heard
+
+    def count_played(self, played: int, rate_hz: int) -> int:
+        """Takes the line's counter alone; returns as `tick`, also when there is nothing new."""
+        if self.played_seen is None:  # what it played before was of a hall that died
+            self.played_seen = played
+        self.played_samples += (played - self.played_seen) & 0xFFFFFFFF
+        self.played_seen = played
         return self.played_samples * HOUSE_HZ // rate_hz
 
     def talk(self) -> None:
