@@ -15,7 +15,7 @@ from typing import Any, Final
 from consent.errors import ModelFileError, ModelFileMissing
 from consent.models.model_files import locked_models
 from gateway.cli.diagnosis import Diagnosis, State, ok
-from gateway.config import gpu, remedy
+from gateway.config import bcg729, gpu, remedy
 from gateway.config.paths import model_files_dir
 from gateway.config.settings import Settings
 from gateway.errors import StartError
@@ -57,7 +57,8 @@ def telephones(settings: Settings) -> Iterator[Diagnosis]:
     yield ok("SIP lines", held)
     answer = probe("g722")
     if (answer.get("bytes"), answer.get("samples")) == (160, 320):
-        yield ok("codecs", "PCMU, PCMA, G722")
+        found = ", G729" if bcg729.library() is not None else f" (G729 with apt-get install {bcg729.PACKAGE})"
+        yield ok("codecs", f"PCMU, PCMA, G722, opus{found}")
     elif "bytes" in answer:
         fix = f"install it again ({remedy.install_again()})"
         yield Diagnosis("codecs", "fail", "FFmpeg's G722 makes frames of another length", fix)

@@ -17,14 +17,18 @@ from gateway.edge.grammar.sdp import ENCRYPTED, PLAIN
 from gateway.errors import VoicegateError
 from gateway.line.telephone_event import EVENT
 
-CodecName = Literal["PCMU", "PCMA", "G722", "OPUS"]
+CodecName = Literal["PCMU", "PCMA", "G722", "OPUS", "G729"]
 Address = tuple[str, int]
 
-RATES_HZ: Final[Mapping[str, int]] = {"PCMU": 8_000, "PCMA": 8_000, "G722": 16_000, "OPUS": 16_000}
+RATES_HZ: Final[Mapping[str, int]] = {
+    "PCMU": 8_000, "PCMA": 8_000, "G722": 16_000, "OPUS": 16_000, "G729": 8_000,
+}  # fmt: skip
 """At which their sound is: Opus takes any rate, and a line has no more."""
-CLOCKS_HZ: Final[Mapping[str, int]] = {"PCMU": 8_000, "PCMA": 8_000, "G722": 8_000, "OPUS": 48_000}
+CLOCKS_HZ: Final[Mapping[str, int]] = {
+    "PCMU": 8_000, "PCMA": 8_000, "G722": 8_000, "OPUS": 48_000, "G729": 8_000,
+}  # fmt: skip
 """Of their RTP timestamps (RFC 3551 §4.5.2, RFC 7587 §4.1)."""
-OURS: Final[Mapping[str, int]] = {"PCMU": 0, "PCMA": 8, "G722": 9, "OPUS": 107}
+OURS: Final[Mapping[str, int]] = {"PCMU": 0, "PCMA": 8, "G722": 9, "OPUS": 107, "G729": 18}
 """Their payload types in our offers."""
 NOISE: Final = 13
 """The payload type of comfort noise (RFC 3389)."""
@@ -38,7 +42,9 @@ USUAL_MS: Final = 20
 STEP_MS: Final = 10
 LONGEST_MS: Final = 120
 """Of a packet of ours; G.711 of this length fits into 1,500 bytes."""
-_NAMES: Final[Mapping[int, CodecName]] = {0: "PCMU", 8: "PCMA", 9: "G722"}
+_NAMES: Final[Mapping[int, CodecName]] = {0: "PCMU", 8: "PCMA", 9: "G722", 18: "G729"}
+BY_TICKS: Final = ("OPUS", "G729")
+"""Codecs whose packets are a tick long, however many bytes that is."""
 _MEDIA: Final = re.compile(r"m=(\S+) +(\d+)(?:/\d+)? +(\S+)((?: +\S+)*) *")
 _MAP: Final = re.compile(r"a=rtpmap:(\d+) +([^/\s]+)/(\d+)")
 _PARAMETERS: Final = re.compile(r"a=fmtp:(\d+) +(.*)")
@@ -175,7 +181,7 @@ class Describer:
                 [described.codecs[0]],
                 _beside(described, formats),
                 _direction(agreed.sending, agreed.receiving),
-                described.packet_ms if described.codecs[0][1] != "OPUS" else 0,
+                described.packet_ms if described.codecs[0][1] not in BY_TICKS else 0,
                 described.mux,
                 described.event_hz,
             )
@@ -258,7 +264,7 @@ class Describer:
             event_hz=described.event_hz,
             takes_events=frozenset(events),
             takes_noise=frozenset({NOISE if noise is None else noise}),
-            packet_ms=USUAL_MS if name == "OPUS" else described.packet_ms or USUAL_MS,
+            packet_ms=USUAL_MS if name in BY_TICKS else described.packet_ms or USUAL_MS,
             opus=described.opus,
             peer=self._reached((described.address, described.port)),
             peer_rtcp=self._reached((described.address, described.port) if described.mux else described.rtcp),
@@ -285,6 +291,7 @@ class Describer:
     ) -> list[str]:
         lines = [f"a=rtpmap:{kind} {_mapped(name, event_hz)}" for kind, name in (*codecs, *beside)]
         lines += [f"a=fmtp:{kind} {OPUS_SAYS}" for kind, name in codecs if name == "OPUS"]
+        lines += [f"a=fmtp:{kind} annexb=no" for kind, name in codecs if name == "G729"]
         lines += [f"a=fmtp:{kind} 0-16" for kind, name in beside if name == "telephone-event"]
         if packet_ms:
             lines.append(f"a=ptime:{packet_ms}")
@@ -382,6 +389,7 @@ def _described(
     known: list[tuple[int, CodecName]] = [
         (kind, name) for kind in kinds for name in ours if names.get(kind) == name
     ]
+    known.sort(key=lambda one: one[1] == "G729")  # the last resort: all others sound better
     # of keys the clock that the codec has (RFC 4733 §2.1), or else the one that all phones know
     clock_hz = CLOCKS_HZ[known[0][1]] if known else 8_000
     keys = [kind for kind in kinds if kind in events]

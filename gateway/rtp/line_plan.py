@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from gateway.config import bcg729
 from gateway.config.runtime import Runtime
 from gateway.rtp.agreement import CodecName
 
@@ -14,7 +15,7 @@ PORTS_A_CALL: Final = 4
 
 RATES: Final[Mapping[str, int]] = {"narrow": 8000, "wide": 16000}
 CODECS: Final[Mapping[str, tuple[CodecName, ...]]] = {
-    "narrow": ("PCMU", "PCMA"),
+    "narrow": ("PCMU", "PCMA", "G729") if bcg729.library() is not None else ("PCMU", "PCMA"),
     "wide": ("OPUS", "G722", "PCMU", "PCMA"),
 }
 """The best liked first."""

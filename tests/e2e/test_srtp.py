@@ -164,7 +164,7 @@ async def test_no_key_is_kept_anywhere(tmp_path: Path) -> None:
             caller.send("ACK")
             await phone.hears_loud(HANGS_S)
         for wrong in (
-            phone.offer().replace("SAVP 0", "SAVP 18"),
+            phone.offer().replace("SAVP 0", "SAVP 4"),
             phone.offer().replace("inline:", "inline:?"),
         ):
             caller.send("INVITE", wrong)

@@ -15,6 +15,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.config import bcg729
 from gateway.edge.grammar.sdes import SrtpRule, crypto_lines
 
 FOUR: Final = frozenset({"IP4"})
@@ -32,8 +33,16 @@ _MEDIA: Final = re.compile(
     r"m=(\S++)[ \t]++([0-9]{1,5}+)(?:/[0-9]++)?+[ \t]++(\S++)((?:[ \t]++\S++)*+)[ \t]*+"
 )
 _FORMAT: Final = re.compile(r"a=(rtpmap|fmtp|rtcp-fb):(\S++)[ \t]*+([^/\s]*+)/?+([0-9]*+)")
-_STATIC: Final = {"0": "PCMU", "8": "PCMA", "9": "G722", "13": "CN"}
-_OURS: Final = frozenset({"PCMU", "PCMA", "G722", "OPUS"})
+_STATIC: Final = {"0": "PCMU", "8": "PCMA", "9": "G722", "13": "CN", "18": "G729"}
+
+
+def _ours() -> frozenset[str]:
+    found = {"G729"} if bcg729.library() is not None else set()
+    return frozenset({"PCMU", "PCMA", "G722", "OPUS"} | found)
+
+
+_OURS: Final = _ours()
+"""G.729 where this machine has it; what is not ours is no codec to a line."""
 _BESIDE: Final = frozenset({"TELEPHONE-EVENT", "CN"})
 """Formats that a line may use beside a codec: keys, and noise for silence."""
 _ORIGIN: Final = re.compile(r"o=\S++ [0-9]{1,18} [0-9]{1,18} IN IP[46] \S++")
@@ -63,9 +72,10 @@ class Section:
 
     @property
     def codecs(self) -> tuple[str, ...]:
-        """Those that lines have too, in the caller's order."""
+        """Those that lines have too, in the caller's order, but G.729 last: all others sound better."""
         names = (self.names.get(one) for one in self.formats)
-        return tuple(dict.fromkeys(name for name in names if name in _OURS))
+        ours = dict.fromkeys(name for name in names if name in _OURS)
+        return tuple(sorted(ours, key=lambda name: name == "G729"))
 
     @property
     def family(self) -> str:

@@ -10,7 +10,10 @@ from typing import Final
 
 NARROW: Final = "narrow"
 WIDE: Final = "wide"
-CODECS: Final = {NARROW: frozenset({"PCMU", "PCMA"}), WIDE: frozenset({"PCMU", "PCMA", "G722", "OPUS"})}
+CODECS: Final = {
+    NARROW: frozenset({"PCMU", "PCMA", "G729"}),
+    WIDE: frozenset({"PCMU", "PCMA", "G722", "OPUS"}),
+}
 REMEMBERED_DEATHS: Final = 256
 
 Choose = Callable[[Mapping[str, int]], str | None]

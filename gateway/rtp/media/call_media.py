@@ -19,6 +19,7 @@ from gateway.rtp.media.source_latch import SourceLatch, Stream
 from gateway.rtp.media.srtp import SrtpContext
 from gateway.rtp.payloads import g711
 from gateway.rtp.payloads.g722 import G722Encoder
+from gateway.rtp.payloads.g729 import G729Encoder
 from gateway.rtp.payloads.opus16 import Opus16Encoder
 from gateway.rtp.payloads.packet import is_rtcp, read_rtp
 
@@ -78,6 +79,7 @@ class CallMedia:
         self.rtcp.clock_hz = agreed.clock_hz
         self._encoder: G722Encoder | None = None
         self._opus: Opus16Encoder | None = None
+        self._g729: G729Encoder | None = None
         self._moved_at = -MOVES_EVERY_S
         self._sent_when_told = 0
         """our packets until the caller's last report on them"""
@@ -228,9 +230,13 @@ class CallMedia:
             if self.rtcp.told is not None:
                 self._opus.heed(self.rtcp.told.share_lost)
             return self._opus.encode(bytes(pcm))
+        if self.agreed.codec == "G729":
+            self._g729 = self._g729 or G729Encoder()
+            return self._g729.encode(bytes(pcm))
         return g711.encode(self.agreed.codec, bytes(pcm))
 
     def _silence(self) -> bytes:
-        if self.agreed.codec == "G722" or self.agreed.codec == "OPUS":
+        codec = self.agreed.codec
+        if codec == "G722" or codec == "OPUS" or codec == "G729":
             return self.encode(bytes(self._frame_bytes))
-        return _SILENCE[self.agreed.codec]
+        return _SILENCE[codec]

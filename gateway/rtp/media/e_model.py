@@ -50,6 +50,7 @@ IMPAIRMENTS: Final[Mapping[str, Impairment]] = {
     # G.113 has none for Opus. At our 40 kbit/s it is not worse than G.711. The Bpl is that of rtcscore, a
     # library, for Opus with FEC, which both sides may use here.
     "OPUS": Impairment(0.0, 20.0),
+    "G729": Impairment(11.0, 19.0),  # of Annex A (G.113 Appendix I)
 }
 """By codec, in capital letters."""
 

@@ -221,7 +221,7 @@ class MediaPass:
                 media.sender.take(None)
                 continue
             codec = media.agreed.codec
-            if codec == "G722" or codec == "OPUS":
+            if codec == "G722" or codec == "OPUS" or codec == "G729":
                 media.sender.take(media.encode(pcm))
             else:
                 together[codec].append((media, pcm))

@@ -23,6 +23,7 @@ from gateway.rtp.payloads import g711
 from gateway.rtp.payloads.comfort_noise import ComfortNoise
 from gateway.rtp.payloads.g711 import LAWS, Law, Pcm
 from gateway.rtp.payloads.g722 import G722Decoder
+from gateway.rtp.payloads.g729 import G729Decoder
 from gateway.rtp.payloads.opus16 import Opus16Decoder
 from gateway.rtp.payloads.packet import CLOCK_HZ, RtpPacket
 
@@ -54,6 +55,7 @@ class RtpReceiver:
         self._concealment = Concealment(rate_hz)
         self._decoder: G722Decoder | None = None
         self._opus: Opus16Decoder | None = None
+        self._g729: G729Decoder | None = None
         self._left = _NOTHING
         """decoded sound that no frame has taken yet"""
         self._noise: ComfortNoise | None = None
@@ -186,6 +188,9 @@ class RtpReceiver:
         if self._agreed.codec == "OPUS":  # which knows better how its own sound goes on
             opus = self._opus = self._opus or Opus16Decoder()
             return opus.recover(pulled.payload[1:] if pulled.kind is PullKind.RECOVER else b"", count)
+        if self._agreed.codec == "G729":
+            self._g729 = self._g729 or G729Decoder()
+            return self._g729.conceal(count)
         if pulled.kind is PullKind.RECOVER and self.rate_hz == CLOCK_HZ:
             future = self._decoded(pulled.payload)
             if len(future) >= future_samples(self.rate_hz):
@@ -219,6 +224,9 @@ class RtpReceiver:
         if name == "OPUS":
             self._opus = self._opus or Opus16Decoder()
             return self._opus.decode(payload[1:])
+        if name == "G729":
+            self._g729 = self._g729 or G729Decoder()
+            return self._g729.decode(payload[1:])
         if name is None:  # taken before the last agreement
             return np.zeros(self._frame, np.int16)
         return g711.decode(name, payload[1:])

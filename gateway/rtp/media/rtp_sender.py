@@ -14,14 +14,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from gateway.rtp.agreement import Agreement
+from gateway.rtp.agreement import BY_TICKS, Agreement
 from gateway.rtp.media.key_sender import KeySender
 from gateway.rtp.payloads.packet import CLOCK_HZ, write_rtp
 
 STEP: Final = CLOCK_HZ // 50
 """Units of the RTP clock of most codecs in a tick."""
 BYTES_A_MS: Final = 8
-"""Of each codec but Opus, whose packets are a tick long, however many bytes that is."""
+"""Of each codec that is not `BY_TICKS`."""
 WAITING: Final = 5
 """Frames of the hall's that may wait (100 ms); more would mean that it sends faster than time passes."""
 LATE: Final = 2
@@ -121,7 +121,7 @@ class RtpSender:
         if codes is None:
             codes = self._silence()
         whole = agreed.packet_ms * BYTES_A_MS
-        if agreed.codec == "OPUS" or (not self._codes and len(codes) == whole):
+        if agreed.codec in BY_TICKS or (not self._codes and len(codes) == whole):
             self._write(agreed.sent_as, at, codes, self._marker)
             self._marker = False
             return

@@ -18,6 +18,7 @@ import av
 
 from gateway.ipc.line_signature import signature
 from gateway.line.opus import OpusDecoder, OpusEncoder
+from gateway.rtp.payloads.g729 import G729Decoder, G729Encoder
 from tests.gateway.line.line_harness import TOKEN, Sound
 
 EVENT = 101
@@ -38,6 +39,12 @@ class Coder:
             self.payload_type, self.rate_hz = 111, 16_000
             self.encode = OpusEncoder(rate_hz=16_000).encode  # type: ignore[method-assign]
             self.decode = OpusDecoder(16_000).decode  # type: ignore[method-assign]
+            return
+        if codec == "G729":
+            self.payload_type, self.rate_hz = 18, 8_000
+            self.encode = G729Encoder().encode  # type: ignore[method-assign]
+            ear = G729Decoder()
+            self.decode = lambda payload: ear.decode(payload).tobytes()  # type: ignore[method-assign]
             return
         self.payload_type, name = {"PCMU": (0, "pcm_mulaw"), "PCMA": (8, "pcm_alaw"), "G722": (9, "g722")}[
             codec

@@ -209,7 +209,7 @@ def test_all_sections_are_answered_and_one_is_on() -> None:
         "",
         "m=audio 0 RTP/AVP 0\n",
         "m=audio 4000 RTP/SAVP 0\n",
-        "m=audio 4000 RTP/AVP 9 18\n",
+        "m=audio 4000 RTP/AVP 9 4\n",
         "m=video 9 RTP/AVP 0\n",
     ],
 )

@@ -9,12 +9,13 @@ from itertools import pairwise
 
 import pytest
 
+from gateway.config import bcg729
 from gateway.ipc.line_messages import CallLeft, MediaTurned
 from gateway.ipc.tick import RECEIVING, SENDING, UNDERRUN
 from tests.gateway.line.line_harness import is_tone, tone
 from tests.gateway.line.rawphone import Coder
 from tests.gateway.rtp.rtp_exchange import RtpExchange
-from tests.needs import HANGS_S
+from tests.needs import HANGS_S, missing
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -31,11 +32,14 @@ SILENCE = bytes(320)
         ("w0", "G722", 16_000),
         ("w0", "PCMU", 16_000),
         ("w0", "OPUS", 16_000),
+        ("n0", "G729", 8000),
     ],
 )
 async def test_sound_goes_both_ways_at_the_lines_rate(
     exchange: RtpExchange, line: str, codec: str, rate_hz: int
 ) -> None:
+    if codec == "G729" and bcg729.library() is None:
+        missing(f"G.729 needs bcg729: apt-get install {bcg729.PACKAGE}")
     hall = exchange.hall
     hall.sound = tone(440, rate_hz=rate_hz)
     phone, started = await exchange.call(line, codec)

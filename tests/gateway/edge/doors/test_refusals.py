@@ -64,7 +64,7 @@ async def test_what_the_router_refuses_is_refused_in_its_words(exchange: Exchang
 @pytest.mark.parametrize(
     ("offer", "extra", "status"),
     [
-        (OFFER.replace("RTP/AVP 0 8 101", "RTP/AVP 18 101"), (), 488),
+        (OFFER.replace("RTP/AVP 0 8 101", "RTP/AVP 4 101"), (), 488),
         (OFFER.replace("m=audio 40000", "m=audio 0"), (), 488),
         (OFFER.replace("RTP/AVP", "RTP/SAVP"), (), 488),
         ("this is no sdp", (), 488),

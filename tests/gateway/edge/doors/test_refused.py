@@ -21,7 +21,7 @@ async def told(exchange: Exchange, count: int = 1) -> list[RefusedInvite]:
 @pytest.mark.parametrize(
     ("offer", "extra", "status"),
     [
-        (OFFER.replace("RTP/AVP 0 8 101", "RTP/AVP 18 101"), (), 488),
+        (OFFER.replace("RTP/AVP 0 8 101", "RTP/AVP 4 101"), (), 488),
         (OFFER, ("Content-Type: text/plain",), 415),
         (OFFER, ("Require: magic",), 420),
         (OFFER, ("Replaces: 1;to-tag=2;from-tag=3",), 403),

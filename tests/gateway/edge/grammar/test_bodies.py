@@ -172,7 +172,7 @@ async def test_a_caller_who_takes_no_description_as_an_answer_is_told_so(
     ("offer", "why"),
     [
         (OFFER.replace("RTP/AVP", "RTP/SAVP"), "encrypted only"),
-        (OFFER.replace("RTP/AVP 0 8 101", "RTP/AVP 18 101"), "codecs"),
+        (OFFER.replace("RTP/AVP 0 8 101", "RTP/AVP 4 101"), "codecs"),
         (OFFER.replace("m=audio", "m=video"), "no audio"),
         (OFFER.replace("m=audio 40000", "m=audio 0"), "off"),
     ],

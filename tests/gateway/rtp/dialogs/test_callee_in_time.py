@@ -236,7 +236,7 @@ async def test_who_asks_for_our_offer_in_the_call_need_not_answer_it(exchange: R
 
 async def test_an_offer_that_leaves_nothing_to_talk_in_changes_nothing(exchange: RtpExchange) -> None:
     phone, _ = await up(exchange)
-    phone.send("INVITE", phone.offer().replace("RTP/AVP 0", "RTP/AVP 18"))
+    phone.send("INVITE", phone.offer().replace("RTP/AVP 0", "RTP/AVP 4"))
     assert (await phone.final()).status == 488
     phone.acknowledge()
     exchange.hall.sound = tone(440, rate_hz=8000)
