@@ -70,7 +70,7 @@ class Talking:
                 while asyncio.get_running_loop().time() < until:
                     shown = await self.shown()
                     turns = shown.get("turns", ())[already:]
-                    if any(wanted in (turn["text"] or "") for turn in turns if turn["who"] == "bot"):
+                    if any(wanted in (turn.get("text") or "") for turn in turns if turn["who"] == "bot"):
                         return True
                     if shown.get("state") == "ended":
                         return False

@@ -80,7 +80,6 @@ async def test_the_engine_dies_and_the_conversation_goes_on(
         fate = engine_fate(house, caller.call_id)
         answered = await caller.asks(say(OPENING), HOURS)
     if fate["event"] == "engine.back":
-        assert fate["after_s"] <= RECONNECT_FOR_S
         assert answered, "the new engine answered"
         record_property("caller", f"the conversation went on {fate['after_s']:.1f} s later")
     else:  # the machine had no time for it: what is told then is told
