@@ -77,7 +77,7 @@ class Allowed:
 ALLOWED: Final[dict[str, Allowed]] = {
     "memory of redis": Allowed(64.0),
     "memory of": Allowed(1.0, early=math.inf),
-    "heap of": Allowed(0.5, early=1.5),
+    "heap of": Allowed(0.5),
     "objects of": Allowed(10.0),
     "descriptors of": Allowed(0.01),
     "UDP ports": Allowed(0.01),
