@@ -31,10 +31,13 @@ from gateway.config.ports import Port, all_ports
 from gateway.config.runtime import Runtime, runtime_for
 from gateway.config.settings import Settings, load
 from gateway.dialplan import Dialplan
-from gateway.dialplan.target_address import TrunkTarget, target_address
+from gateway.dialplan.target_address import TrunkTarget, UserTarget, target_address
 from gateway.edge.trunks.trunk_file import read_trunks
 from gateway.errors import RpcError, VoicegateError
+from gateway.ipc.binding import Binding
 from gateway.run.preflight import check_rtp
+from gateway.store.registry import Registry
+from gateway.store.sip_bindings import SipBindings
 from gateway.store.sip_users import SipUsers
 
 OPEN_FILES: Final = 1024
@@ -68,6 +71,7 @@ def examine(settings: Settings) -> Iterator[Diagnosis]:
         access,
         dialplans,
         trunks,
+        registered,
         telephones,
         speech,
         models,
@@ -215,6 +219,36 @@ def trunks(settings: Settings) -> Iterator[Diagnosis]:
             yield Diagnosis(f"trunk {state.name}", "warn", f"down: {state.why}", fix)
         else:
             yield ok(f"trunk {state.name}", "up")
+
+
+def registered(settings: Settings) -> Iterator[Diagnosis]:
+    """Looks whose telephones are registered, and whether those are that a plan hands callers to."""
+    what = "registered telephones"
+    if not settings.registered_most_s:
+        yield ok(what, "none may register (VOICEGATE_REGISTERED_MOST_S=0)")
+        return
+    users: set[str] = set()
+    bindings: list[Binding] = []
+    targets: dict[str, str] = {}
+    with contextlib.suppress(VoicegateError):  # what is wrong with them, `access`, `sql` and `dialplans` say
+        users = set(SipUsers(settings.data_dir).names())
+        registry = Registry.read(settings.sql)
+        bindings = [] if registry is None else SipBindings(registry).listed()
+        targets = Dialplan.load(dialplan_dir(settings), None).targets
+    mine = [one for one in bindings if one.user in users]
+    reached = {one.user for one in mine if one.lost_at is None}
+    lost = sum(one.lost_at is not None for one in mine)
+    unreachable = f", {lost} not reachable" if lost else ""
+    whose = f": {', '.join(sorted(reached))}" if reached else ""
+    yield ok(what, f"{len(mine)} of {len(users)} users{unreachable}{whose}")
+    for name, where in targets.items():
+        address = target_address(where)
+        if isinstance(address, UserTarget) and address.user not in users:
+            fix = f"voicegate sip user add {address.user}, or change the target"
+            yield Diagnosis(what, "fail", f"target {name}: there is no SIP user {address.user}", fix)
+        elif isinstance(address, UserTarget) and address.user not in reached:
+            fix = "`voicegate sip users` says who is"
+            yield Diagnosis(what, "warn", f"target {name}: {address.user} is not registered", fix)
 
 
 def _transcripts(plan: Dialplan, settings: Settings) -> Iterator[Diagnosis]:

@@ -129,6 +129,9 @@ def panel(settings: Settings, state: HouseState, log: Path | None) -> Panel:
     for trunk in state.trunks:
         how = "up" if trunk.why is None else f"[bold]down[/bold]: {escape(trunk.why)}"
         rows.add_row("trunk", f"{trunk.name}: {how}")
+    if state.registered:
+        lost = f", {state.unreachable} not reachable" if state.unreachable else ""
+        rows.add_row("registered", f"{state.registered} telephones{lost}")
     if state.lines:
         rows.add_row("lines", ", ".join(f"{kind} {calls} calls" for kind, calls in state.lines.items()))
     embedded = f"embedded ({runtime_for(settings.data_dir).redis})"

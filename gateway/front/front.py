@@ -417,6 +417,8 @@ class Front:
             **self.lines.states(found.halls),
         }
         busy = self.halls.why_busy()
+        registrar = self.edge.registrar
+        registered, unreachable = (0, 0) if registrar is None else registrar.count()
         well = all(state == "ready" for state in parts.values())
         return HouseState(
             ready=well and not busy and not self.routing.draining,
@@ -432,6 +434,8 @@ class Front:
             office=self.office.readable_by,
             certificate=self.certificate.shown(),
             trunks=self.edge.trunks.state(),
+            registered=registered,
+            unreachable=unreachable,
         )
 
     async def sip_socket(self, transport: str, host: str, port: int, receive: Receive, send: Send) -> None:

@@ -53,6 +53,10 @@ class HouseState:
     certificate: str = ""
     """Whose certificate TLS shows, with its SHA-256 fingerprint; empty where there is none."""
     trunks: tuple[TrunkState, ...] = ()
+    registered: int = 0
+    """Telephones that are registered."""
+    unreachable: int = 0
+    """Those of them whose connection ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,10 +96,14 @@ class SipRegistrar:
         return [held.binding for user in users if self._knows(user) for held in self._bindings.of(user)]
 
     def stats(self) -> dict[str, Any]:
-        """Bindings, and how many of them nobody reaches; what has happened to them since the start."""
+        """For the metrics: `count`, and what has happened since the start."""
+        known, lost = self.count()
+        return {"bindings": known, "bindings_lost": lost, "registrations": dict(self.counts)}
+
+    def count(self) -> tuple[int, int]:
+        """Bindings, and how many of them nobody reaches."""
         known = self.known()
-        lost = sum(one.lost_at is not None for one in known)
-        return {"bindings": len(known), "bindings_lost": lost, "registrations": dict(self.counts)}
+        return len(known), sum(one.lost_at is not None for one in known)
 
     # ── what happens to flows and time ───────────────────────────────────────────────────────────────
 

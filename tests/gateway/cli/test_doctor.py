@@ -24,7 +24,11 @@ from gateway.config.paths import consent_dir
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import Settings
 from gateway.errors import StartError
+from gateway.store.registry import Registry
+from gateway.store.sip_bindings import SipBindings
+from gateway.store.sip_users import SipUsers
 from tests.gateway.conftest import Valkey
+from tests.gateway.store.test_sip_bindings import binding
 from watermark.keys import KeyRing
 
 
@@ -136,6 +140,29 @@ def test_an_open_gateway_without_digest(settings: Settings) -> None:
     finding = only(doctor.access(with_(settings, host="0.0.0.0", sip_auth="off")))
     assert finding.state == "warn"
     assert only(doctor.access(with_(settings, host="0.0.0.0"))).state == "ok"
+
+
+def test_whose_telephones_are_registered_and_those_that_a_plan_names(
+    settings: Settings, tmp_path: Path
+) -> None:
+    assert only(doctor.registered(settings)).text == "0 of 0 users"
+    plan = (
+        '[targets]\ndesk = "user:alice"\ndoor = "user:bob"\nroof = "user:carol"\n[[route]]\nname = "a"\n'
+        'called = ["a"]\ndo = [{ verb = "answer" }, { verb = "hangup" }]\n'
+    )
+    (tmp_path / "a.toml").write_text(plan)
+    settings = with_(settings, dialplans=tmp_path)
+    for name in ("alice", "bob"):
+        SipUsers(settings.data_dir).add(name, "correct-horse")
+    registry = Registry.open(settings.sql)
+    gone = binding("sip:b@x", user="bob", transport="tcp", lost_at=1.0)
+    SipBindings(registry, ("g",)).keep([binding(user="alice"), gone], [])
+    registry.close()
+    all_of_it, door, roof = doctor.registered(settings)
+    assert (all_of_it.state, all_of_it.text) == ("ok", "2 of 2 users, 1 not reachable: alice")
+    assert (door.state, door.text) == ("warn", "target door: bob is not registered")
+    assert (roof.state, roof.text) == ("fail", "target roof: there is no SIP user carol")
+    assert "none may" in only(doctor.registered(with_(settings, registered_most_s=0))).text
 
 
 def test_redis_of_the_operators(settings: Settings, valkey: Valkey) -> None:
