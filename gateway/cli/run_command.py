@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from consent import core_files
 from consent.bare_url import bare
@@ -120,7 +121,7 @@ def panel(settings: Settings, state: HouseState, log: Path | None) -> Panel:
     web = f"https://{host}:{settings.https}" if settings.https else f"http://{host}:{settings.http_port}"
     rows.add_row("browser", f"[bold]{web}[/bold]")
     if state.certificate:
-        rows.add_row("certificate", textwrap.fill(state.certificate, OFFICE_WIDTH))
+        rows.add_row("certificate", Text(textwrap.fill(state.certificate, OFFICE_WIDTH)))  # no emoji
     if not settings.local_only:
         rows.add_row("", f"token [bold]{console_token(settings.data_dir)}[/bold]")
     rows.add_row("engine", settings.engine)

@@ -418,6 +418,7 @@ def test_the_panel_on_the_lan_prints_user_password_and_token(
 ) -> None:
     monkeypatch.setenv("VOICEGATE_HOST", "0.0.0.0")
     monkeypatch.setenv("VOICEGATE_SIP_PORT", "5070")
+    assert "F:AB:22" in shown_panel(HouseState(ready=True, certificate="SHA-256 4F:AB:22")), "no emoji"
     assert "3 telephones, 1 not reachable" in shown_panel(HouseState(True, registered=3, unreachable=1))
     text = shown_panel(HouseState(ready=True))
     first = SipUsers(own_house).first()
