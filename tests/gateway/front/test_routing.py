@@ -18,6 +18,7 @@ from sqlalchemy import create_engine, select
 from consent.errors import GrantRefused
 from consent.grants.grant import GrantVerifier, VoiceGrant, b64, sign
 from consent.grants.scope import Scope
+from gateway.config.emergency import NO_HELP
 from gateway.dialplan import Dialplan
 from gateway.errors import CallRefused, HallRefused, RpcError, RpcTimeout
 from gateway.front import routing as module
@@ -26,6 +27,7 @@ from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.codec import to_json
 from gateway.ipc.envelope import Ask, Message
 from gateway.ipc.hall_messages import CallOffer, EndCall, LiveCall, SpokenUnder
+from gateway.store.call_headers import CallHeaders
 from gateway.store.call_search import CallSearch
 from gateway.store.registry import CALLS, CallRow, PayloadTaken, Registry, RegistryError
 from watermark.keys import MarkKey
@@ -215,6 +217,29 @@ async def test_a_number_that_no_route_takes_is_not_found(desk: Desk) -> None:
     assert (await desk.refused("nobody")).status == 404
     assert desk.registry.count() == 0
     assert desk.office.granted == []
+
+
+async def test_nobody_is_called_for_help_and_the_caller_hears_so(desk: Desk) -> None:
+    refusal = await desk.refused("112")
+    assert (refusal.status, refusal.reason) == (380, NO_HELP)
+    assert desk.rows() == []
+
+
+async def test_what_a_trusted_peer_says_stands_in_the_registry_and_goes_to_the_hall(desk: Desk) -> None:
+    headers = {"p-asserted-identity": "<tel:+4930>", "x-note": "é" * 128}
+    facts = CallFacts("sip:bob@x", "sip:demo@y", "Bob", "192.0.2.7", "udp", headers=headers)
+    call = await desk.routing.offer(facts, hall="hall0")
+    assert CallHeaders(desk.registry).of(call.call_id) == headers
+    assert desk.hall.offers[0].facts.headers == headers
+
+
+async def test_a_call_does_not_fail_for_what_a_peer_says(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(self: CallHeaders, call_id: str, headers: object) -> None:
+        raise RegistryError("the table is gone")
+
+    monkeypatch.setattr(CallHeaders, "note", away)
+    facts = CallFacts("sip:bob@x", "sip:demo@y", "", "192.0.2.7", "udp", headers={"x-a": "1"})
+    assert (await desk.routing.offer(facts, hall="hall0")).call_id in desk.routing.calls
 
 
 async def test_without_a_hall_there_is_no_call_and_no_row(desk: Desk) -> None:
