@@ -53,6 +53,13 @@ class KeptBindings:
         except TimeoutError:
             raise BindingsNotKept(f"the database took no change within {WITHIN_S:g} s") from None
 
+    async def forget_expired(self) -> None:
+        """Raises `BindingsNotKept`."""
+        try:
+            await asyncio.to_thread(self._table.forget_expired)
+        except RegistryError as error:
+            raise BindingsNotKept(str(error)) from None
+
     async def run(self) -> None:
         """Writes what waits, for as long as the front lives."""
         while True:

@@ -104,6 +104,14 @@ class SipBindings:
             raise RegistryError(f"SIP bindings cannot be read: {first_line(error)}") from None
         return [_binding(row._asdict()) for row in rows]
 
+    def forget_expired(self) -> None:
+        """Lets go of this gateway's that hold no more. Raises `RegistryError`."""
+        try:
+            with self._registry.writing() as database:
+                database.execute(delete(BINDINGS).where(self._ours(), BINDINGS.c.expires_at <= time.time()))
+        except SQLAlchemyError as error:
+            raise RegistryError(f"SIP bindings were not forgotten: {first_line(error)}") from None
+
     def listed(self) -> list[Binding]:
         """All gateways' of this database that hold now, by user. Raises `RegistryError`."""
         try:

@@ -66,6 +66,11 @@ class Bindings:
         if not of_user:
             self._users.pop(binding.user, None)
 
+    def holds(self, binding: Binding) -> bool:
+        """Whether it is what is known of its telephone now."""
+        held = self._users.get(binding.user, {}).get(binding.key)
+        return held is not None and held.binding is binding
+
     def load(self, bindings: Iterable[Binding]) -> None:
         """What another process before this one knew; its connections are gone."""
         for binding in bindings:

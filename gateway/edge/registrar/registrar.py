@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any, Final, Protocol
@@ -46,6 +46,9 @@ class BindingShelf(Protocol):
 
     async def keep(self, put: Sequence[Binding], gone: Sequence[Binding]) -> None:
         """All of it is kept when this returns. Raises `BindingsNotKept`: then nothing is."""
+
+    async def forget_expired(self) -> None:
+        """What holds no more need not be kept. Raises `BindingsNotKept`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,22 +124,24 @@ class SipRegistrar:
             self.counts["connections_lost"] += len(lost)
             for one in lost:
                 log.info("registrar.connection_lost", user=one.user, source=one.source)
-            await self._note(lost, [])
+                async with self._turn(one.user):  # its telephone may have registered anew meanwhile
+                    if self._bindings.holds(one):
+                        await self._note(self._shelf.keep([one], []))
 
     async def tidy(self) -> None:
         """Lets go of what has expired."""
-        for binding in self._bindings.expired():
-            async with self._turn(binding.user):
-                if binding in self._bindings.expired():
-                    self._bindings.drop(binding)
-                    self.counts["expired"] += 1
-                    log.info("registrar.expired", user=binding.user, source=binding.source)
-                    await self._note([], [binding])
+        expired = self._bindings.expired()
+        for binding in expired:
+            self._bindings.drop(binding)
+            self.counts["expired"] += 1
+            log.info("registrar.expired", user=binding.user, source=binding.source)
+        if expired:
+            await self._note(self._shelf.forget_expired())
 
-    async def _note(self, put: Sequence[Binding], gone: Sequence[Binding]) -> None:
+    async def _note(self, kept: Awaitable[None]) -> None:
         """What is true whether it is kept or not."""
         try:
-            await self._shelf.keep(put, gone)
+            await kept
         except BindingsNotKept as error:
             log.warning("registrar.not_kept", error=str(error))
 

@@ -69,6 +69,12 @@ def test_the_next_front_has_no_connection_and_nothing_that_expired(table: SipBin
     assert replace(found, lost_at=None) == tcp
 
 
+def test_what_expired_is_forgotten_and_nothing_else(table: SipBindings) -> None:
+    table.keep([binding(), binding("sip:b@192.0.2.1", expires_at=NOW - 1)], [])
+    table.forget_expired()
+    assert table.load() == [binding()]
+
+
 def test_a_gateway_has_its_own_under_all_its_names(registry: Registry, table: SipBindings) -> None:
     SipBindings(registry, ("g1",)).keep([binding()], [])
     other = SipBindings(registry, ("elsewhere",))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -57,6 +58,11 @@ class Shelf:
             self.kept.pop((one.user, one.key), None)
         self.kept.update({(one.user, one.key): one for one in put})
         self._changed.set()
+
+    async def forget_expired(self) -> None:
+        if self.away:
+            raise BindingsNotKept("the database is away")
+        self.kept = {key: one for key, one in self.kept.items() if one.expires_at > time.time()}
 
     async def loses(self) -> None:
         """Waits until a connection of somebody's is told to be lost."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 
@@ -193,6 +194,22 @@ async def test_a_connection_that_ended_reaches_nobody_and_says_so(phones: Phones
     assert phones.registrar.known()[0].lost_at is None
 
 
+async def test_a_connection_that_ends_while_its_telephone_registers_anew_takes_nothing_back(
+    phones: Phones,
+) -> None:
+    phone = await phones.phone("tcp")
+    await phones.ask(phone)
+    (before,) = phones.registrar.reach("alice")
+    async with phones.registrar._turn("alice"):  # a REGISTER of the same telephone is under way …
+        losing = asyncio.ensure_future(phones.registrar.lost(before.flow))
+        await asyncio.sleep(0)
+        anew = replace(before.binding, transport="udp", cseq=99)
+        await phones.shelf.keep([anew], [])  # … and is kept
+        phones.registrar.load([anew])
+    await losing
+    assert list(phones.shelf.kept.values()) == [anew]
+
+
 async def test_the_next_edge_knows_them_and_no_connection_of_before(phones: Phones) -> None:
     udp, tcp = await phones.phone(), await phones.phone("tcp")
     await phones.ask(udp, contact=contact(udp))
@@ -209,11 +226,18 @@ async def test_what_has_expired_is_gone(phones: Phones) -> None:
     phone = await phones.phone()
     await phones.ask(phone, contact="<sip:a@192.0.2.1>")
     (kept,) = phones.shelf.kept.values()
-    phones.registrar.load([replace(kept, expires_at=time.time() - 1)])
+    over = replace(kept, expires_at=time.time() - 1)
+    phones.shelf.kept = {(over.user, over.key): over}
+    phones.registrar.load([over])
     assert phones.reached() == []
+    phones.shelf.away = True
+    await phones.registrar.tidy()  # it is over whether the database hears of it or not
+    assert phones.registrar.known() == []
+    phones.registrar.load([over])
+    phones.shelf.away = False
     await phones.registrar.tidy()
     assert phones.shelf.kept == {}
-    assert phones.edge.stats()["registrations"]["expired"] == 1
+    assert phones.edge.stats()["registrations"]["expired"] == 2
 
 
 async def test_a_user_who_is_removed_is_not_reached(phones: Phones, monkeypatch: pytest.MonkeyPatch) -> None:
