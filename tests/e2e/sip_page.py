@@ -42,10 +42,15 @@ state.heard = async () => {
 
 _JSSIP_PAGE: Final = """
 const ua = new JsSIP.UA({
-  sockets: [new JsSIP.WebSocketInterface(where.socket)], uri: 'sip:alice@127.0.0.1', register: false,
-  authorization_user: where.user, password: where.password,
+  sockets: [new JsSIP.WebSocketInterface(where.socket)], uri: `sip:${where.user || 'alice'}@127.0.0.1`,
+  register: false, authorization_user: where.user, password: where.password,
 });
 ua.start();
+state.register = () => new Promise((done, no) => {
+  ua.on('registered', () => done());
+  ua.on('registrationFailed', (event) => no(new Error(event.cause)));
+  ua.register();
+});
 state.call = (uri) => {
   const session = ua.call(uri, {
     mediaConstraints: { audio: true, video: false }, pcConfig: { iceServers: [] },

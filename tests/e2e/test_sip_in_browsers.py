@@ -12,6 +12,7 @@ from playwright.async_api import Page, async_playwright
 from gateway.store.sip_users import SipUsers
 from tests.browser import FLAGS
 from tests.e2e.gateway_process import House
+from tests.e2e.registering import bindings
 from tests.e2e.sip_page import LIBRARIES, SipPage
 from tests.needs import need_program
 
@@ -96,6 +97,13 @@ async def test_a_password_is_asked(own_house: Callable[..., House], page: Page, 
     await phone.until_louder()
     assert newest(house)["user"] == user
     await phone.do("hangUp")
+    if library == "jssip":  # which registers by RFC 5626, with a Contact that nobody could reach
+        await phone.do("register")
+        (kept,) = bindings(house)
+        assert (kept.user, kept.transport, kept.lost_at, kept.reg_id) == (user, "ws", None, 1)
+        assert ".invalid" in kept.contact
+        await page.close()
+        house.wait_for("its connection's end", lambda: bindings(house)[0].lost_at is not None)
 
 
 def first_user(house: House) -> tuple[str, str]:
