@@ -137,7 +137,7 @@ class CallersSide:
             return
         served.answer(response(request, flow, 100))
         named = self._doors.named(source, flow)
-        trusted = self._doors.trusts(flow) or self._board.trunk_of(flow.host) is not None
+        trusted = self._doors.trusts(flow) or self._board.trusts_trunk(flow.host)
         headers = peer_headers(request) if trusted else None
         self._board.spawn(
             self._admission.admit(served, source, user, named=named, web=self.web, headers=headers)

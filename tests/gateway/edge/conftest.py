@@ -11,6 +11,7 @@ import pytest
 from gateway.edge.doors.edge_config import EdgeConfig
 from gateway.edge.proxy.lines import LineInfo
 from gateway.edge.sip_proxy import Edge
+from gateway.edge.trunks.trunk import Trunk
 from tests.gateway.edge.peers import ANSWER, BOOT, KEY, OFFER, Caller, Desk, Line, Said, TcpCaller
 
 
@@ -24,6 +25,7 @@ class Exchange:
         self.edges: list[Edge] = []
         self.peers: list[Caller | Line] = []
         self.tasks: set[asyncio.Task[Any]] = set()
+        self.trunks: tuple[Trunk, ...] = ()
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -33,7 +35,7 @@ class Exchange:
     async def edge(self, **rules: Any) -> Edge:
         config = {"host": "127.0.0.1", "port": 0, "boot_token": BOOT, "route_key": KEY, **rules}
         for at in reversed(range(20)):
-            edge = Edge(EdgeConfig(**config), self.desk, self._spawn, self.shelf)
+            edge = Edge(EdgeConfig(**config), self.desk, self._spawn, self.shelf, self.trunks)
             try:
                 await edge.start()
             except OSError:  # the number that UDP got is somebody's in TCP

@@ -466,6 +466,28 @@ async def test_a_trunk_that_must_encrypt_and_does_not_gets_no_call(
         assert house.left() == 0
 
 
+async def test_a_target_holds_and_comes_back(exchange: RtpExchange) -> None:
+    async with House.opened(exchange) as house:
+        phone, started = await house.caller()
+        invite = await house.calls(started)
+        await house.picks_up(invite)
+        await house.outcome(started)
+        phone.talk(tone(440, rate_hz=8000))
+        for cseq, direction, answered in ((5, "sendonly", "recvonly"), (6, "sendrecv", "sendrecv")):
+            _asks(house.trunk, invite, "INVITE", cseq, house.trunk.offer(direction))
+            ok = await house.trunk.response("INVITE", 200, HANGS_S)
+            assert f"a={answered}\r\n" in ok.body
+            assert "c=IN IP4 127.0.0.1" in ok.body
+            _asks(house.trunk, invite, "ACK", cseq)
+        await _comes_to_hear(house.trunk, 440)
+        _asks(house.trunk, invite, "REFER", 7)
+        assert (await house.trunk.response("REFER")).status == 403, "who calls whom is the plan's to say"
+        _asks(house.trunk, invite, "OPTIONS", 4)
+        assert (await house.trunk.response("OPTIONS")).status == 500, "its CSeq is not new"
+        await phone.hang_up()
+        await house.trunk.request("BYE", HANGS_S)
+
+
 async def test_an_edge_that_knows_nothing_of_the_call_still_brings_the_targets_goodbye(
     exchange: RtpExchange, tmp_path: Path
 ) -> None:
@@ -495,13 +517,20 @@ async def _comes_to_hear(phone: RawPhone, hz: float) -> None:
 
 def _bye(trunk: RawPhone, invite: Message) -> None:
     """The trunk's BYE in the dialog that this INVITE opened."""
+    _asks(trunk, invite, "BYE", 7)
+
+
+def _asks(trunk: RawPhone, invite: Message, method: str, cseq: int, body: str = "") -> None:
+    """A request of the trunk's in the dialog that this INVITE opened."""
+    typed = "Content-Type: application/sdp\r\n" if body else ""
     own = f"127.0.0.1:{trunk.sip_port}"
     text = (
-        f"BYE {_uri(invite.headers['contact'])} SIP/2.0\r\n"
-        f"Via: SIP/2.0/UDP {own};branch=z9hG4bKbye;rport\r\n"
+        f"{method} {_uri(invite.headers['contact'])} SIP/2.0\r\n"
+        f"Via: SIP/2.0/UDP {own};branch=z9hG4bK{method}{cseq};rport\r\n"
         f"Max-Forwards: 70\r\nTo: {invite.headers['from']}\r\n"
-        f"From: {invite.headers['to']};tag={trunk.tag}\r\n"
-        f"Call-ID: {invite.headers['call-id']}\r\nCSeq: 7 BYE\r\nContent-Length: 0\r\n\r\n"
+        f"From: {invite.headers['to']};tag={trunk.tag}\r\nContact: <sip:raw@{own}>\r\n"
+        f"Call-ID: {invite.headers['call-id']}\r\nCSeq: {cseq} {method}\r\n"
+        f"{typed}Content-Length: {len(body)}\r\n\r\n{body}"
     )
     trunk._sip.sendto(text.encode(), trunk.line)
 
