@@ -130,12 +130,16 @@ class OutCall:
         invite.headers.set("To", self._to)
         invite.headers.set("Allow", ALLOW)
         self._credentials.put(invite)
-        self.served.sent = self._board.transactions.send(invite, flow, partial(self._answered, flow), TRY_S)
+        self.served.sent = self._board.transactions.send(
+            invite, flow, partial(self._answered, flow, invite), TRY_S
+        )
 
-    def _answered(self, flow: Flow, answer: Response | None) -> None:
+    def _answered(self, flow: Flow, invite: Request, answer: Response | None) -> None:
         sent, way = self.served.sent, self._way
-        if sent is None or way is None or self.over:
-            self._unwanted(flow, answer)
+        if answer is not None and answer.code >= 300:
+            flow.send(bytes(ack_of(invite, answer)))
+        if sent is None or way is None or self.over or sent.request is not invite:
+            self._unwanted(flow, answer)  # of an INVITE before: said again, or too late
         elif answer is None:
             self._silent(sent, way)
         elif answer.code < 200:
@@ -145,7 +149,6 @@ class OutCall:
         elif answer.code < 300:
             self._accepted(flow, answer)
         else:
-            sent.flow.send(bytes(ack_of(sent.request, answer)))
             self._final(sent, way, answer)
 
     def _silent(self, sent: Sent, way: OutWay) -> None:
@@ -298,16 +301,30 @@ class OutCall:
 
     def ask(self, served: Served) -> None:
         """A request of the line's within the dialog: BYE, or INFO."""
-        flow = self._next_hop()
-        if not self.up or flow is None:
+        if not self.up:
             self._board.refuse(served, 481)
             return
         if served.request.method == "BYE":
             served.answer(response(served.request, served.flow, 200))
         self._credentials.renew()
-        self._ask(served, flow)
+        if (flow := self._next_hop()) is not None:
+            self._ask(served, flow)
+        else:
+            self._board.spawn(self._ask_anew(served))
         if served.request.method == "BYE":
             self._end(0)
+
+    async def _ask_anew(self, served: Served) -> None:
+        """The connection ended meanwhile: by another one."""
+        assert self._way is not None  # noqa: S101  # the call is up, so it went some way
+        try:
+            self._flow = await self.outlet.connect(self._way)
+        except NoFlow as error:
+            log.warning("trunk.not_told", trunk=self.outlet.name, call_id=self.token.call_id, why=str(error))
+            if not served.final:
+                self._board.refuse(served, 408)
+        else:
+            self._ask(served, self._flow)
 
     def _ask(self, served: Served, flow: Flow) -> None:
         on = self._request(served.request, flow, self._uri)

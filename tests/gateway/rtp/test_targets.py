@@ -223,6 +223,9 @@ async def test_a_challenge_is_answered_and_later_requests_count_on(exchange: Rtp
         )
         again = await house.trunk.request("INVITE", HANGS_S)
         assert _is_right(again, "geheim")
+        house.trunk.answer(
+            invite, "407 Proxy Authentication Required", headers=f"Proxy-Authenticate: {asked}\r\n"
+        )  # our ACK was lost: it says nothing of the password
         assert again.headers["cseq"] == "2 INVITE"
         await house.picks_up(again)
         await house.outcome(started)
@@ -486,6 +489,21 @@ async def test_a_target_holds_and_comes_back(exchange: RtpExchange) -> None:
         assert (await house.trunk.response("OPTIONS")).status == 500, "its CSeq is not new"
         await phone.hang_up()
         await house.trunk.request("BYE", HANGS_S)
+
+
+async def test_a_goodbye_goes_by_another_connection_when_the_first_one_ended(exchange: RtpExchange) -> None:
+    class Ended:
+        open = False
+
+    async with House.opened(exchange) as house:
+        phone, started = await house.caller()
+        await house.picks_up(await house.calls(started))
+        await house.outcome(started)
+        call = next(iter(house.edge.trunks.calls._calls.values()))
+        call._flow = Ended()  # type: ignore[assignment]
+        await phone.hang_up()
+        await house.trunk.request("BYE", HANGS_S)
+        assert house.left() == 0
 
 
 async def test_an_edge_that_knows_nothing_of_the_call_still_brings_the_targets_goodbye(
