@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tracemalloc
 from pathlib import Path
 from typing import Final
 
 VARIABLE: Final = "HEAP_LINES"
-"""The names of the processes that look, with spaces between them; each has its name in its arguments."""
+"""The names of the processes that look, with spaces between them."""
 FRAMES: Final = 5
 """Lines of a stack: who asked whom for it."""
 
@@ -24,10 +23,9 @@ Lines = dict[str, float]
 """kB by stack, the innermost line last."""
 
 
-def look(folder: Path, number: str) -> None:
+def look(folder: Path, number: str, process: str) -> None:
     """Begins at the first question, and writes what is held at each later one; if this process is to look."""
-    names = os.environ.get(VARIABLE, "").split()
-    if not any(f"/{name}.failed" in word for name in names for word in sys.orig_argv):
+    if process not in os.environ.get(VARIABLE, "").split():
         return
     if not tracemalloc.is_tracing():
         tracemalloc.start(FRAMES)

@@ -16,7 +16,8 @@ import os
 import sys
 import threading
 import time
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
 from pathlib import Path
 from typing import Final
 
@@ -30,8 +31,8 @@ process seems to grow while its threads gather that. So none keeps any while a h
 LOOK_S: Final = 0.2
 ASKED: Final = "asked"
 """The file with the number of the question."""
-THREADLESS: Final = ("redis_server",)
-"""Who becomes another program."""
+THREADLESS: Final = ("redis_server", "gateway.run.zygote")
+"""Who becomes another program; who is forked, which a thread would not survive."""
 
 
 class _Mallinfo2(ctypes.Structure):
@@ -66,15 +67,30 @@ def _fill_numpy() -> None:
             _ = [empty(size, byte) for _ in range(7)]
 
 
-def begin() -> None:
-    """Tells it whenever `ask` does, if this is a process that shall."""
+def begin(process: str = "", words: Sequence[str] = ()) -> None:
+    """Tells it whenever `ask` does, if this is a process that shall.
+
+    `process`: its name in the house, and `words` what it was asked for; without them it is one that was
+    started by itself, as the supervisor is.
+    """
     folder = os.environ.get(FOLDER_VARIABLE)
-    if folder and not any(name in word for word in sys.orig_argv for name in THREADLESS):
+    if folder and not any(name in word for word in words or sys.orig_argv for name in THREADLESS):
         (Path(folder) / str(os.getpid())).write_text("0 0 0")
-        threading.Thread(target=_tell, args=(Path(folder),), name="heap-watch", daemon=True).start()
+        threading.Thread(target=_tell, args=(Path(folder), process), name="heap-watch", daemon=True).start()
 
 
-def _tell(folder: Path) -> None:
+def watching(live: Callable[..., int]) -> Callable[..., int]:
+    """`gateway.run.entry.live`, which each process of the house is forked into, with a thread that tells."""
+
+    @wraps(live)
+    def lived(failure: Path, place: str, argv: list[str]) -> int:
+        begin(failure.stem, [place])
+        return live(failure, place, argv)
+
+    return lived
+
+
+def _tell(folder: Path, process: str) -> None:
     answered = "0"
     with contextlib.suppress(AttributeError, OSError):  # OSError: the run is over
         while True:
@@ -83,7 +99,7 @@ def _tell(folder: Path) -> None:
             if asked == answered:
                 continue
             answered, (kb, objects) = asked, in_use()
-            heap_lines.look(folder, asked)
+            heap_lines.look(folder, asked, process)
             fresh = folder / f"{os.getpid()}.new"
             fresh.write_text(f"{asked} {kb} {objects}")
             fresh.rename(folder / str(os.getpid()))

@@ -21,14 +21,15 @@ from benchmarks import heap_watch
 
 BYTES_VARIABLE: Final = "SOAK_LEAK_BYTES"
 HALL: Final = "gateway.hall.hall"
+ENTRY: Final = "gateway.run.entry"
 ROOT: Final = Path(__file__).resolve().parents[1]
 
 
 CUSTOM: Final = """
 from benchmarks import heap_watch, soak_leak
 
-heap_watch.begin()
 soak_leak.lie_in_wait()
+heap_watch.begin()
 """
 
 
@@ -44,9 +45,19 @@ def injected(folder: Path, leak_bytes: int) -> dict[str, str]:
 
 
 def lie_in_wait() -> None:
-    """Has the hall's module changed when this process imports it, if it is to leak."""
+    """Has modules changed when this process imports them: the way into each process, so that it tells; the
+    hall's, if it is to leak."""
+    sys.meta_path.insert(0, _Finder(ENTRY, _tells))
     if (leak_bytes := int(os.environ.get(BYTES_VARIABLE, 0))) > 0:
-        sys.meta_path.insert(0, _Finder(leak_bytes))
+        sys.meta_path.insert(0, _Finder(HALL, functools.partial(_leaks, leak_bytes)))
+
+
+def _tells(entry: ModuleType) -> None:
+    entry.live = heap_watch.watching(entry.live)  # type: ignore[attr-defined]
+
+
+def _leaks(leak_bytes: int, module: ModuleType) -> None:
+    module.Hall._make = leaking(module.Hall._make, leak_bytes)
 
 
 def leaking(make: Callable[..., Any], leak_bytes: int) -> Callable[..., Any]:
@@ -62,13 +73,15 @@ def leaking(make: Callable[..., Any], leak_bytes: int) -> Callable[..., Any]:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    def __init__(self, leak_bytes: int) -> None:
-        self._leak_bytes = leak_bytes
+    """Has one module changed, once."""
+
+    def __init__(self, name: str, change: Callable[[ModuleType], None]) -> None:
+        self._name, self._change = name, change
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != HALL:
+        if fullname != self._name:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
@@ -78,8 +91,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
         def exec_module(module: ModuleType) -> None:
             run(module)
-            hall = module.Hall
-            hall._make = leaking(hall._make, self._leak_bytes)
+            self._change(module)
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]  # of this module's loader alone
         return spec

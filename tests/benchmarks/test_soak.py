@@ -227,6 +227,14 @@ def test_the_leak_is_in_a_hall_that_is_started_so_and_in_no_other(tmp_path: Path
     assert leaking(lambda n: n + 1, 2048)(1) == 2
 
 
+def test_a_process_that_is_forked_into_the_house_tells_too(tmp_path: Path) -> None:
+    """A thread of what it was forked from is not in it."""
+    script = "from gateway.run import entry; print(hasattr(entry.live, '__wrapped__'))"
+    for more, told in ((injected(tmp_path / "inside", 0), "True"), ({}, "False")):
+        argv, environ = [sys.executable, "-c", script], {**os.environ, **more}
+        assert subprocess.run(argv, env=environ, capture_output=True, text=True).stdout.strip() == told
+
+
 def test_the_proof_wants_the_leak_found_and_nothing_else() -> None:
     proof = Soak()
     plain, leaky = proof.steps()
@@ -282,7 +290,7 @@ from benchmarks import heap_lines
 
 kept = []
 for number in sys.stdin:
-    heap_lines.look(Path(sys.argv[1]), number.strip())
+    heap_lines.look(Path(sys.argv[1]), number.strip(), "hall0")
     kept += [bytearray(2048) for _ in range(100)]
     print(flush=True)
 """
@@ -292,7 +300,7 @@ def test_a_process_tells_which_line_holds_what_came_since_its_first_rest(tmp_pat
     script = tmp_path / "holds.py"
     script.write_text(HOLDS)
     environ = {**os.environ, **injected(tmp_path / "inside", 0), heap_lines.VARIABLE: "front hall0"}
-    argv = [sys.executable, str(script), str(tmp_path), f"{tmp_path}/hall0.failed"]
+    argv = [sys.executable, str(script), str(tmp_path)]
     with subprocess.Popen(
         argv, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
