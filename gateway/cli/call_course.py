@@ -63,8 +63,9 @@ def _quality(facts: Mapping[str, Any]) -> str:
     if "packets" in facts:
         packets, lost = facts["packets"], facts.get("lost", 0)
         share = 100 * lost / max(1, packets + lost)
+        how = f", encrypted ({facts['srtp']})" if facts.get("srtp") else ""
         said.append(
-            f"{facts.get('codec', 'sound')}: {packets} packets came, {lost} were lost ({share:.1f} %)"
+            f"{facts.get('codec', 'sound')}{how}: {packets} packets came, {lost} were lost ({share:.1f} %)"
         )
         if "jitter_ms" in facts:
             said.append(f"jitter {facts['jitter_ms']:.1f} ms")

@@ -138,6 +138,8 @@ class LineQuality(Tell):
     """None while the caller has told nothing"""
     last: bool = True
     """the call is over"""
+    srtp: str | None = None
+    """the suite by which telephones' sound is encrypted; None: in the clear, or a browser's"""
 
 
 @dataclass(frozen=True, slots=True)

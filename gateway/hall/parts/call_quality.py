@@ -118,6 +118,7 @@ def _facts(told: LineQuality, whole: CallRated) -> dict[str, object]:
     """Of the call so far."""
     facts: dict[str, object] = {"codec": told.codec, "packets": told.received, "lost": told.lost}
     facts |= {"jitter_ms": told.jitter_ms, "buffer_ms": told.buffer_ms, "round_trip_ms": told.round_trip_ms}
+    facts |= {"srtp": told.srtp} if told.srtp else {}
     facts["mos"] = None if whole.from_caller is None else whole.from_caller.mos
     if told.far is not None:
         facts |= {"far_sent": told.far.sent, "far_lost": told.far.lost, "far_jitter_ms": told.far.jitter_ms}

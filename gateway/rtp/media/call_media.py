@@ -215,6 +215,7 @@ class CallMedia:
             round_trip_ms=None if trip_s is None else round(trip_s * 1000, 1),
             far=far,
             last=last,
+            srtp=None if self.srtp is None else self.srtp.suite,
         )
 
     # ── sound ────────────────────────────────────────────────────────────────────────────────────────

@@ -401,7 +401,15 @@ async def test_calls_and_one_call(valkey: Valkey, own_house: Path, monkeypatch: 
         "Redis says that the one lives, and nothing of the other"
     )
     assert any("bob → demo" in line for line in lines)
-    call.note(codec="PCMU", packets=990, lost=10, jitter_ms=4.25, buffer_ms=24.0, round_trip_ms=31.4)
+    call.note(
+        codec="PCMU",
+        srtp="AES_CM_128_HMAC_SHA1_80",
+        packets=990,
+        lost=10,
+        jitter_ms=4.25,
+        buffer_ms=24.0,
+        round_trip_ms=31.4,
+    )
     call.note(mos=4.21, mos_worst=2.9, far_sent=1000, far_lost=68, far_jitter_ms=9.5, far_mos=3.64)
     call.ended("caller hung up", underruns=2)
     await sessions.close()
@@ -411,7 +419,10 @@ async def test_calls_and_one_call(valkey: Valkey, own_house: Path, monkeypatch: 
     shown = (await run("calls", "show", "c1")).output
     assert "payload 000000000abc" in shown
     assert "bot: daily   [whole 512 ms]" in shown
-    assert "PCMU: 990 packets came, 10 were lost (1.0 %), jitter 4.2 ms" in shown
+    assert (
+        "PCMU, encrypted (AES_CM_128_HMAC_SHA1_80): 990 packets came, 10 were lost (1.0 %), jitter 4.2 ms"
+        in shown
+    )
     assert "24 ms in the buffer, round trip 31 ms, MOS 4.2" in shown
     assert "the caller missed 68 of our 1000 packets (6.8 %), jitter 9.5 ms, MOS 3.6" in shown
     assert "in its worst ten seconds, one way or the other: MOS 2.9" in shown

@@ -68,6 +68,9 @@ def test_without_rtcp_a_call_is_rated_by_what_is_known() -> None:
         "c1", WayRated(round(mos(rating(G711_CONCEALED, 0.0, 0.02)), 2), 0.0, None), None, None
     )
     assert "far_sent" not in note.facts
+    assert "srtp" not in note.facts
+    sealed = CallQuality().take(replace(told, srtp="AES_CM_128_HMAC_SHA1_80"), 0.0)
+    assert sealed.facts["srtp"] == "AES_CM_128_HMAC_SHA1_80"
 
 
 def test_a_codec_that_the_model_does_not_know_has_its_losses_and_no_score() -> None:

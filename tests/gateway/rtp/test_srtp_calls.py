@@ -316,6 +316,7 @@ async def test_reports_are_sealed_and_those_of_the_caller_are_believed(
     quality = media.quality("c", last=True)
     assert quality is not None
     assert quality.far is not None
+    assert quality.srtp == USUAL
     media.report(0, bye=True)
     if mux:
         phone._rtp_came = phone._rtcp_came  # type: ignore[method-assign]
