@@ -46,6 +46,7 @@ def run() -> None:
         spoken=spoken_languages(settings),
         words_leave=settings.words_leave,
         emergency=settings.emergency_numbers,
+        recordings=False,  # `gateway.run.prepare` reads them, and is gone then
     )
     with contextlib.closing(StartScreen(settings)) as screen:
         status = supervise(settings, screen, hears_languages=plan.hears_languages)

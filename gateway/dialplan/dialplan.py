@@ -47,20 +47,27 @@ class Dialplan:
         spoken: Collection[str] | None = None,
         words_leave: bool = False,
         emergency: tuple[str, ...] = EMERGENCY,
+        recordings: bool = True,
     ) -> Dialplan:
         """Reads all plans of a folder.
 
         `voices` are the names that a route's `voice` may have where the stock voice would speak instead;
         `spoken` are the languages (ISO 639-1) that the engine can say; with None nobody looks. `words_leave`:
         what callers say in a conversation is sent off this machine, so that they must be told who processes
-        it. Raises `DialplanError`, which names file, line and remedy.
+        it. Without `recordings` their files are not read, which takes numpy: a process that lives long has
+        another one read them. Raises `DialplanError`, which names file, line and remedy.
         """
         if folder.exists() and not folder.is_dir():
             raise DialplanError(f"{folder}: this is a file; name the folder that it is in")
         if not folder.is_dir():
             raise DialplanError(f"{folder}: there is no such folder")
         routes, targets = read_folder(
-            folder, voices, spoken=spoken, words_leave=words_leave, emergency=emergency
+            folder,
+            voices,
+            spoken=spoken,
+            words_leave=words_leave,
+            emergency=emergency,
+            recordings=recordings,
         )
         if not routes:
             raise DialplanError(f"{folder}: no route in any file; add a [[route]]")

@@ -66,6 +66,7 @@ def read_folder(
     spoken: Collection[str] | None = None,
     words_leave: bool = False,
     emergency: Collection[str] = EMERGENCY,
+    recordings: bool = True,
 ) -> tuple[tuple[Route, ...], dict[str, str]]:
     """Routes in order and the targets of all files; the rest as `Dialplan.load` has it.
 
@@ -88,6 +89,8 @@ def read_folder(
                 source.fail(("targets", name), f"another file has a target {name!r} too; rename one")
             targets[name] = uri
         loaded.extend(_routes(table, source))
+    for one in loaded:
+        check_played(one, read=recordings)
     if voices is not None:
         for one in loaded:
             _check_voice(one, voices)
@@ -238,7 +241,6 @@ def _check(loaded: Loaded) -> None:
                 check_facts(loaded, text, known, ("do", i, key))
     if route.keep.transcript and not any(isinstance(verb, Disclose) for verb in route.do):
         loaded.fail(("keep",), "a caller must be told that it is written down; say so in a disclose verb")
-    check_played(loaded, early)
 
 
 def _check_voice(loaded: Loaded, voices: Collection[str]) -> None:

@@ -29,7 +29,11 @@ def wants_ears(settings: Settings, *, hears_languages: bool = False) -> bool:
     if hears_languages or (settings.stock_only and not settings.engine_url):
         return True
     plan = Dialplan.load(
-        dialplan_dir(settings), None, words_leave=settings.words_leave, emergency=settings.emergency_numbers
+        dialplan_dir(settings),
+        None,
+        words_leave=settings.words_leave,
+        emergency=settings.emergency_numbers,
+        recordings=False,
     )
     keeps = any(route.keep.transcript for route in plan.routes)
     if not keeps and settings.turns_by_words != "on":

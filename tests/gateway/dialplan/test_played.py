@@ -117,6 +117,14 @@ def test_an_unfit_file_is_named_with_its_line(
     assert why in said
 
 
+def test_who_lives_long_reads_no_recording_and_hears_what_is_wrong_with_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "0.toml").write_text(route(do=ANSWER + play(NO_VOICE)))
+    assert Dialplan.load(tmp_path, recordings=False).routes
+    (tmp_path / "0.toml").write_text(route(do=ANSWER + play(NO_VOICE, "loop = true")))
+    with pytest.raises(DialplanError, match="goes on for ever"):
+        Dialplan.load(tmp_path, recordings=False)
+
+
 def test_both_channels_are_heard_and_loudness_is_the_house_s(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(stereo(SOUND * 0.1, SOUND * 0.0))
     found = read_played(tmp_path, "a.wav")

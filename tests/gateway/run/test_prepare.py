@@ -200,3 +200,14 @@ def test_a_voice_may_come_later_where_no_other_would_speak_for_it(tmp_path: Path
 def test_a_redis_that_answers(valkey: Valkey) -> None:
     prepare.reach_redis(Settings(redis_url=valkey.url))
     prepare.reach_redis(Settings())
+
+
+def test_a_recording_that_cannot_be_played_is_said_before_the_house_starts(settings: Settings) -> None:
+    plans = settings.data_dir / "dialplans"
+    plans.mkdir()
+    (plans / "a.toml").write_text(
+        '[[route]]\nname = "demo"\ncalled = ["demo"]\n[[route.do]]\nverb = "answer"\n'
+        '[[route.do]]\nverb = "play"\nfile = "gone.wav"\nsynthetic = false\n'
+    )
+    with pytest.raises(DialplanError, match=r"a\.toml:8: route 'demo': 'gone\.wav' cannot be played"):
+        _prepared(settings)
