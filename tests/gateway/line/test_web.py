@@ -32,6 +32,7 @@ from gateway.ipc.line_messages import (
     KeyPressed,
     MediaTurned,
     PressKey,
+    ProgressCall,
     ReferCall,
     RenewOffer,
     RingCall,
@@ -552,6 +553,7 @@ async def test_what_a_browser_cannot_do_is_refused(house: House) -> None:
     await house.call()
     await house.hall.ask(AnswerCall("c1"))
     await house.hall.ask(RingCall("c1"))
+    assert not await house.hall.ask(ProgressCall("c1")), "there is no sound before a browser's answer"
     with pytest.raises(RpcError, match="cannot be transferred"):
         await house.hall.ask(ReferCall("c1", "sip:a@example.com"))
     with pytest.raises(RpcError, match="digits"):
