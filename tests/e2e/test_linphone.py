@@ -17,8 +17,8 @@ from tests.needs import need_program
 pytestmark = pytest.mark.e2e
 
 HEARD_S = 4.0
-BYTES_PER_S = 16_000
-"""It records 8 kHz, 16 bit."""
+BYTES_PER_S = 96_000
+"""It offers Opus first, and records 48 kHz, 16 bit."""
 
 
 class Linphone:
