@@ -112,6 +112,11 @@ class Settings(BaseModel):
         (),
         description="origins (https://shop.example) whose pages may speak SIP over WebSocket, beside our own",
     )
+    embed_origins: tuple[str, ...] = Field(
+        (), description="origins whose pages may have a call button, with a token of 5 minutes; empty: none"
+    )
+    embed_per_origin: int = Field(20, ge=1, le=100_000, description="calls a minute from one such origin")
+    embed_per_address: int = Field(3, ge=1, le=1000, description="calls a minute from one address there")
     public_url: Annotated[str, Field(pattern=r"^https?://[!-;=?-~]{1,190}$")] | None = Field(
         None,
         description="URL at which others reach the page, for what calls say of themselves; unset: by address",
@@ -309,7 +314,7 @@ class Settings(BaseModel):
                 )
         return written
 
-    @field_validator("web_origins")
+    @field_validator("web_origins", "embed_origins")
     @classmethod
     def _origins(cls, written: tuple[str, ...]) -> tuple[str, ...]:
         for one in written:

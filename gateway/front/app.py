@@ -4,6 +4,7 @@
     POST   /api/call         an offer (application/sdp, or JSON {"sdp", "dialled"}) -> 201, answer, Location
     OPTIONS /api/call        what may be posted (Accept-Post)
     PATCH  /api/call/{id}    later candidates, or an ICE restart (application/trickle-ice-sdpfrag)
+    POST   /api/embed        a token for the call button on another page: JSON {"origin", "dialled"}
     GET    /api/ice          STUN and TURN servers for a browser
     DELETE /api/call/{id}    the caller hangs up, at the Location of the 201; ?why=no-sound: it heard nothing
     GET    /api/calls        running and recent calls
@@ -44,6 +45,7 @@ from gateway.config.ice_servers import IceServers
 from gateway.config.settings import Settings
 from gateway.errors import CallRefused, VoicegateError
 from gateway.front.boundary import COOKIE, COOKIE_S, SIP_PATH, Boundary, Keys, refusal, source_of
+from gateway.front.embedding import TOKEN_S, Embedding, EmbedRefused
 from gateway.front.sip_socket import SipHouse, SipSocket
 from gateway.ipc.ending import End
 from gateway.ipc.front_messages import HouseState
@@ -108,7 +110,8 @@ def build_app(
     Raises `StartError` otherwise.
     """
     keys = Keys(None if settings.local_only else token)
-    console = Console(house, keys, IceServers(settings))
+    embedding = Embedding(settings)
+    console = Console(house, keys, IceServers(settings), embedding)
     app = Starlette(
         routes=[
             Route("/", console.page),
@@ -117,6 +120,7 @@ def build_app(
             Route("/api/call", console.place, methods=["POST", "OPTIONS"]),
             Route("/api/call/{call_id}", console.own, methods=["DELETE", "PATCH"]),
             Route("/api/ice", console.ice),
+            Route("/api/embed", console.embed, methods=["POST"]),
             Route("/api/calls", console.calls),
             Route("/api/calls/{call_id}", console.call, methods=["GET", "DELETE"]),
             Route("/synthetic/{call_id}", console.statement),
@@ -127,7 +131,7 @@ def build_app(
             Mount("/console", StaticFiles(directory=PAGE)),
             *more,
         ],
-        middleware=[Middleware(Boundary, settings=settings, keys=keys)],
+        middleware=[Middleware(Boundary, settings=settings, keys=keys, embedding=embedding)],
         exception_handlers={HTTPException: _http_error},
     )
     Boundary(app, settings, keys)  # a missing token is found at start, not at the first request
@@ -137,8 +141,9 @@ def build_app(
 class Console:
     """The handlers."""
 
-    def __init__(self, house: Gateway, keys: Keys, ice_servers: IceServers) -> None:
+    def __init__(self, house: Gateway, keys: Keys, ice_servers: IceServers, embedding: Embedding) -> None:
         self._house = house
+        self._embedding = embedding
         self._ice = ice_servers
         self._keys = keys
         self._readiness: tuple[float, HouseState] | None = None
@@ -201,6 +206,21 @@ class Console:
         if not reply.fragment:
             return Response(status_code=reply.status)
         return Response(reply.fragment, reply.status, {"ETag": reply.etag}, FRAGMENT)
+
+    async def embed(self, request: Request) -> Response:
+        """For the server of another site: what its page calls with, for some minutes."""
+        try:
+            asked = await request.json()
+            origin, dialled = str(asked["origin"]), str(asked.get("dialled") or DEFAULT_NUMBER)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return refusal(400, 'JSON, please: {"origin": "https://shop.example", "dialled": "demo"}')
+        if not DIALLED.match(dialled):
+            return refusal(400, "that is not a number")
+        try:
+            token = self._embedding.token(origin, dialled)
+        except EmbedRefused as why:
+            return refusal(why.status, str(why))
+        return JSONResponse({"token": token, "expires_s": TOKEN_S})
 
     async def ice(self, _: Request) -> Response:
         """For `RTCPeerConnection`; passwords hold for the longest call."""

@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.config.settings import Settings
 from gateway.edge.flows.transport import plain_host
 from gateway.errors import StartError
+from gateway.front.embedding import Embedding, EmbedRefused, preflight, sharing
 
 MAX_BODY: Final = 64 * 1024
 """Bytes; a browser's offer is 2 to 6 kB."""
@@ -142,13 +143,16 @@ class Keys:
 class Boundary:
     """ASGI middleware; see the module. Raises `StartError` when a token is needed and none was given."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, keys: Keys) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, keys: Keys, embedding: Embedding | None = None
+    ) -> None:
         if keys.token is None and not settings.local_only:
             raise StartError("the console needs a token, since it is not bound to loopback only")
         self._app = app
         self._keys = keys
         self._hosts = _hosts(settings)
         self._origins = frozenset(settings.web_origins)
+        self._embedding = embedding or Embedding(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -161,17 +165,21 @@ class Boundary:
                 await send({"type": "websocket.close", "code": 1008})
             return
         begun = False
+        page = Headers(scope=scope).get("origin")
+        embedded = page if page is not None and self._embedding.serves(scope, page) else None
 
         async def strict(message: Message) -> None:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
                 headers = MutableHeaders(scope=message)
+                if embedded is not None:
+                    headers.update(sharing(embedded))
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 
-        refused = self._judge(scope)
+        refused = self._judge(scope) if embedded is None else self._judge_embedded(scope, embedded)
         if refused is not None:
             await refused(scope, receive, strict)
             return
@@ -201,6 +209,22 @@ class Boundary:
         if refused is not None and scope["path"] == "/" and "authorization" not in headers:
             return RedirectResponse("/login", 303)
         return refused
+
+    def _judge_embedded(self, scope: Scope, page: str) -> Response | None:
+        """The same of a page that the operator let have a call button."""
+        headers = Headers(scope=scope)
+        if (refused := self._judge_place(headers, frozenset({page.lower()}))) is not None:
+            return refused
+        if scope["method"] == "OPTIONS":
+            return preflight(page)
+        length = headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > MAX_BODY:
+            return refusal(413, f"a request may have {MAX_BODY} bytes")
+        try:
+            self._embedding.admit(scope, headers, source_of(scope))
+        except EmbedRefused as why:
+            return refusal(why.status, str(why), why.retry_after_s)
+        return None
 
     def _judge_place(self, headers: Headers, others: frozenset[str] = frozenset()) -> Response | None:
         """Whether it was asked for here, and by a page of ours or by none; `others`: origins that may too."""
