@@ -327,6 +327,16 @@ class Wheel(_Suite):
         return [str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests" / "prove").glob("test_*.py"))]
 
 
+class Browsers(_Suite):
+    """JsSIP and SIP.js in Chromium, and a TURN server behind a NAT; all of it with whole gateways."""
+
+    what = "browsers' SIP libraries call unchanged, and a call goes through a NAT that stops UDP"
+    marker = "prove"
+
+    def files(self) -> list[str]:
+        return ["tests/e2e/test_sip_in_browsers.py", "tests/e2e/test_turn.py"]
+
+
 PROOFS: Final[dict[str, LongProof]] = {
     "null": Null(),
     "null-halves": Halves(),
@@ -336,4 +346,5 @@ PROOFS: Final[dict[str, LongProof]] = {
     "soak": Soak(),
     "faults": Faults(),
     "fuzz": Fuzz(),
+    "browsers": Browsers(),
 }
