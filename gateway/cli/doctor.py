@@ -20,6 +20,7 @@ import click
 from consent.errors import ConsentError
 from gateway.cli.consented_languages import unconsented
 from gateway.cli.diagnosis import Diagnosis, State, ok
+from gateway.cli.doctor_certificate import certificate
 from gateway.cli.doctor_chat_server import chat_server
 from gateway.cli.doctor_libraries import chroma, models, speech, telephones
 from gateway.cli.doctor_stores import office, redis, sql, watermark_keys, witnesses
@@ -69,6 +70,7 @@ def examine(settings: Settings) -> Iterator[Diagnosis]:
         data_dir,
         gateway_and_ports,
         access,
+        certificate,
         dialplans,
         trunks,
         registered,
