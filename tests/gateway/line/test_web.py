@@ -725,3 +725,27 @@ async def test_another_offer_with_other_names_begins_ice_anew(house: House) -> N
     assert kept.sdp is not None
     assert anew.sdp is not None
     assert _ice_lines(kept.sdp, "ice-ufrag:") != _ice_lines(anew.sdp, "ice-ufrag:")
+
+
+async def test_a_browser_is_heard_over_ipv6_alone(house: House) -> None:
+    if not any(":" in address for address in ice.bind("::")):
+        pytest.skip("this machine has no address of IPv6 beyond one link")
+    browser = Browser(tone(440))
+    house.browsers.append(browser)
+    house.hall.sound = tone(1000)
+
+    def six(sdp: str) -> str:
+        return "\r\n".join(
+            line
+            for line in sdp.split("\r\n")
+            if not line.startswith("a=candidate:") or ":" in line.split()[4]
+        )
+
+    answer = six(await house.front.offer("c1", six(await browser.offer())))
+    assert "a=candidate:" in answer
+    await browser.accept(answer)
+    await house.hall.hears(CallStarted)
+    await house.hall.hears(CallConfirmed)
+    agent = trickle.agent_of(house.line.calls["c1"]._connection)
+    assert ":" in agent._nominated[1].remote_addr[0]
+    assert power_at(await browser.hears(0.5), 1000) > 0.5
