@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
+import platform
 import re
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -131,3 +134,27 @@ async def test_what_the_system_refuses_is_said_and_stops_nobody(monkeypatch: pyt
 
 async def test_a_process_that_has_died_is_no_error() -> None:
     await priority.lower("ears", 2**30)
+
+
+def turn_ns(pid: int) -> int:
+    """The turn that a process's first thread gets at once; 0 where the kernel does not tell."""
+    number = {"x86_64": 315, "aarch64": 275}.get(platform.machine(), -1)
+    attributes = ctypes.create_string_buffer(56)
+    if ctypes.CDLL(None).syscall(number, pid, attributes, 56, 0) != 0:
+        return 0
+    return int(struct.unpack_from("=IIQiIQQQ", attributes.raw)[5])
+
+
+async def test_who_carries_sound_has_short_turns(house: Supervisor, module: Module) -> None:
+    usual = turn_ns(os.getpid())
+    if not usual:
+        pytest.skip("this kernel gives all processes the same turns")
+    pids = await started(house, module, "hall0", "sip0", "front")
+    await comes(lambda: turn_ns(pids["hall0"]) == turn_ns(pids["sip0"]) == priority.TURN_NS)
+    assert turn_ns(pids["front"]) == usual != priority.TURN_NS
+
+
+def test_of_a_process_that_is_gone_nothing_is_asked() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+        priority.shorten_turns(gone.pid)
