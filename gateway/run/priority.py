@@ -52,7 +52,8 @@ async def lower(name: str, pid: int, door: Path | None = None) -> None:
     """Lowers the process that has just been started under that name, if it is one that goes after others.
 
     One that carries sound gets short turns. `door`: the unix socket at which it listens once it has loaded,
-    until when it keeps its weight. It has one thread yet, and those to come inherit what it is. What the system refuses is logged.
+    until when it keeps its weight. It has one thread yet, and those to come inherit what it is. What the
+    system refuses is logged.
     """
     if name.startswith(SOUND):
         shorten_turns(pid)
