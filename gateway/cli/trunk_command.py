@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from functools import partial
 
 import click
 
 from gateway.cli.house_state import trunk_states
+from gateway.config.certificate import trusting
 from gateway.config.paths import trunks_path
 from gateway.config.settings import Settings, load
 from gateway.edge.trunks.trunk import Trunk
@@ -71,7 +73,8 @@ def try_trunk(name: str, number: str | None) -> None:
 
     The messages are shown below, without what a password was part of. Exits with 1 at a step that fails.
     """
-    trial = TrunkTrial(_named(load(), name))
+    settings = load()
+    trial = TrunkTrial(_named(settings, name), partial(trusting, settings.tls_trust))
     sys.exit(asyncio.run(_tried(trial, number)))
 
 

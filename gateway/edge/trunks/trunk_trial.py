@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final, NamedTuple
 
 from gateway.config.own_address import seen_from
@@ -70,12 +71,15 @@ def blanked(text: str) -> str:
 class TrunkTrial:
     """One trunk's. `steps` runs it."""
 
-    def __init__(self, trunk: Trunk) -> None:
+    def __init__(
+        self, trunk: Trunk, trust: Callable[[], ssl.SSLContext] = ssl.create_default_context
+    ) -> None:
+        """`trust` says which servers' certificates hold."""
         self.trunk = trunk
         self.ladder = Ladder()
         self._ways = TrunkWays(trunk)
         self._transactions = Transactions(lambda served, answer: None)
-        self._ports = PeerPorts(self._take, lambda flow: None)
+        self._ports = PeerPorts(self._take, lambda flow: None, trust)
         ourselves = Identity(self._ports.udp, None, self._ports.port)
         self._ourselves = ourselves
         self._requests = TrunkRequests(self._transactions, ourselves, self._connect, self._asked)
