@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
+import time
 import tomllib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, Final
 
 from consent.errors import ModelFileError, ModelFileMissing
 
+VERIFIED: Final = "voicegate-weights-"
+LEFT_S: Final = 3600.0
+"""A folder that is older is nobody's: a model is read within seconds."""
 LOCK: Final = Path(__file__).with_name("models.lock")
 
 
@@ -109,8 +114,9 @@ class LockedModel:
         memory = Path("/dev/shm")  # noqa: S108  # a folder with a name of chance, for its owner only
         with ExitStack() as held:
             where = memory if os.access(memory, os.W_OK) else None
+            _sweep(Path(where or gettempdir()))
             try:
-                folder = Path(held.enter_context(TemporaryDirectory(prefix="voicegate-", dir=where)))
+                folder = Path(held.enter_context(TemporaryDirectory(prefix=VERIFIED, dir=where)))
                 for file in self.files:
                     kept = held.enter_context(os.fdopen(os.memfd_create(file.name), "wb"))
                     kept.write(self.read(directory, file.name))
@@ -156,6 +162,15 @@ class LockedModel:
             f"{path} is not the file that models.lock names ({why}); "
             f"fetch it anew with: voicegate models get {self.name}"
         )
+
+
+def _sweep(place: Path) -> None:
+    """Removes folders of `LockedModel.verified` that a process left which was killed while it read."""
+    for folder in place.glob(f"{VERIFIED}*"):
+        with suppress(OSError):
+            state = folder.lstat()
+            if state.st_uid == os.getuid() and time.time() - state.st_mtime > LEFT_S:
+                shutil.rmtree(folder)
 
 
 @lru_cache(maxsize=1)

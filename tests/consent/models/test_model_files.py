@@ -72,6 +72,19 @@ def test_a_library_reads_what_was_verified_and_nothing_is_left_of_it(tmp_path: P
         pass
 
 
+def test_what_a_killed_process_left_is_removed_by_the_next_and_what_is_in_use_is_not(tmp_path: Path) -> None:
+    model = entry(make_wheel(tmp_path))
+    (tmp_path / "voice.pt").write_bytes(WEIGHTS)
+    with model.verified(tmp_path) as used:
+        left = used.with_name(f"{used.name}-left")
+        left.mkdir()
+        (left / "model.bin").symlink_to("/proc/self/fd/9")
+        os.utime(left, (0, 0))
+        with model.verified(tmp_path):
+            assert not left.exists()
+            assert used.exists()
+
+
 def test_what_is_no_file_of_the_right_size_is_not_read_at_all(tmp_path: Path) -> None:
     model = entry(make_wheel(tmp_path))
     path = tmp_path / "voice.pt"
