@@ -133,8 +133,8 @@ def bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
 
     Raises `OSError` when the port is taken.
     """
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)[0]
-    made = socket.socket(family, kind)
+    family, _, protocol, _, address = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)[0]
+    made = socket.socket(family, kind, protocol)  # asyncio sends at once only where it reads that this is TCP
     try:
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))

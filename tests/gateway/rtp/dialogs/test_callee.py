@@ -123,7 +123,7 @@ async def test_a_caller_without_an_offer_gets_ours_and_answers_it_with_the_ack(e
     await hall.hears(CallStarted, phone.call_id)
     await hall.ask(AnswerCall(phone.call_id))
     offer = await phone.final()
-    assert re.search(r"^m=audio \d+ RTP/AVP 0 8 \d+\r$", offer.body, re.MULTILINE)
+    assert re.search(r"^m=audio \d+ RTP/AVP 0 8 (18 )?\d+\r$", offer.body, re.MULTILINE)
     phone.acknowledge(phone.offer())
     assert (await hall.hears(CallConfirmed, phone.call_id)).codec == "PCMU"
     await phone.hears_loud()
