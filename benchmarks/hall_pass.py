@@ -239,7 +239,7 @@ async def measure(calls: int, a_line: int, passes: int, scene: str, *, staged: b
     watch = StageWatch(stack)
     if staged:
         rate = floor.rates[RATE_HZ]
-        watch.over(floor._vad._session, "run", "speech: network")
+        watch.over(floor._vad._network, "judge", "speech: network")
         watch.over(floor._vad, "judge", "speech")
         for method in ("doubt", "hear", "stirs"):
             watch.over(floor._noise, method, "noise floor")

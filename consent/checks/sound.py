@@ -176,22 +176,21 @@ def of_call(name: str, pcm: Floats, source_hz: int) -> Recording:
 # ── is there speech, and how good is it? ─────────────────────────────────────────────────────────────────
 
 
-_silero = lru_cache(maxsize=1)(open_network)
+_silero = lru_cache(maxsize=1)(lambda: open_network(VAD_HZ))
 
 
 def voice_activity(at_16k: Floats) -> Floats:
     """Probability of speech in each 32 ms window, float32 `(len // 512,)`; Silero VAD v6 at 16 kHz."""
-    session = _silero()
+    network = _silero()
     count = len(at_16k) // VAD_WINDOW
     state = np.zeros((2, 1, 128), np.float32)
     context = np.zeros(VAD_CONTEXT, np.float32)
-    rate = np.array(VAD_HZ, np.int64)
     out = np.zeros(count, np.float32)
     for at in range(count):
         window = at_16k[at * VAD_WINDOW : (at + 1) * VAD_WINDOW]
         heard = np.concatenate((context, window))[None]
-        answer, state = session.run(None, {"input": heard, "state": state, "sr": rate})
-        out[at] = answer[0, 0]
+        answer, state = network.judge(heard, state)
+        out[at] = answer[0]
         context = window[-VAD_CONTEXT:]
     return out
 

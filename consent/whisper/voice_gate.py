@@ -21,21 +21,20 @@ ENOUGH: Final = 5
 """Windows of 32 ms that are likely speech, and somebody speaks: over G.711 one of 302 pieces of noise, tones
 and music has as many, and one of 505 human words and sentences has not."""
 
-_network = lru_cache(maxsize=1)(open_network)
+_network = lru_cache(maxsize=1)(lambda: open_network(RATE_HZ))
 
 
 def somebody_speaks(pcm_16k: Floats) -> bool:
     """Whether float32 `(n,)` at 16 kHz holds speech. May be asked by several threads at once."""
-    session = _network()
+    network = _network()
     state = np.zeros((2, 1, 128), np.float32)
     context = np.zeros(CONTEXT, np.float32)
-    rate = np.array(RATE_HZ, np.int64)
     likely = 0
     for at in range(0, len(pcm_16k) - WINDOW + 1, WINDOW):
         window = pcm_16k[at : at + WINDOW]
         heard = np.concatenate((context, window))[None]
-        answer, state = session.run(None, {"input": heard, "state": state, "sr": rate})
-        likely += float(answer[0, 0]) > LIKELY
+        answer, state = network.judge(heard, state)
+        likely += float(answer[0]) > LIKELY
         if likely >= ENOUGH:
             return True
         context = window[-CONTEXT:]

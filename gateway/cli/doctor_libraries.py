@@ -77,7 +77,7 @@ def speech(settings: Settings) -> Iterator[Diagnosis]:
     answer = probe("vad")
     yield (
         ok("voice activity", "Silero's network loads")
-        if "inputs" in answer
+        if "likely" in answer
         else _broken("voice activity", answer)
     )
     answer = probe("embedded")

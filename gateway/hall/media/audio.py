@@ -38,7 +38,7 @@ BEFORE: Final = 2
 
 
 class VoiceActivity:
-    """Silero VAD (v6, ONNX, 8 kHz) for up to `capacity` calls, batched, with each call's state in its row.
+    """Silero VAD (v6, 8 kHz) for up to `capacity` calls, batched, with each call's state in its row.
 
     The network is dear (half of a quiet hall's pass). So calls that do not stir are not judged: nobody
     speaks there. When one stirs again, the last windows are judged with the present one, and the network
@@ -46,8 +46,7 @@ class VoiceActivity:
     """
 
     def __init__(self, capacity: int) -> None:
-        self._session = open_network()
-        self._rate = np.array(VAD_HZ, np.int64)
+        self._network = open_network(VAD_HZ)
         self._state: Floats = np.zeros((2, capacity, 128), np.float32)
         self._kept: Floats = np.zeros((capacity, _RING, _PIECE), np.float32)
         self._end: NDArray[np.intp] = np.zeros(capacity, np.intp)
@@ -113,11 +112,8 @@ class VoiceActivity:
         if not len(rows):
             return []
         heard = self._kept[rows[:, None], (ends[:, None] + np.arange(-_WINDOW - 1, 0)) % _RING]
-        output, state = self._session.run(
-            None,
-            {"input": heard.reshape(len(rows), -1), "state": self._state[:, rows], "sr": self._rate},
-        )
+        answer, state = self._network.judge(heard.reshape(len(rows), -1), self._state[:, rows])
         self._state[:, rows] = state
         self.judged += len(rows)
-        likely: list[float] = output[:, 0].tolist()
+        likely: list[float] = answer.tolist()
         return likely
