@@ -49,6 +49,9 @@ MOST_CONCEALED: Final = 5
 """Packets concealed in a row before we call it silence."""
 SETTLED: Final = 32
 """Packets over which the delay is averaged."""
+ROUND: Final = 0x10000
+"""Sequence numbers until they begin anew."""
+HALF_A_ROUND: Final = ROUND // 2
 FARTHEST: Final = 100
 """A sequence number farther away than this begins a new stream."""
 
@@ -190,7 +193,7 @@ class JitterBuffer:
             timestamp = self._last_timestamp = packet.timestamp
         else:
             newest, last = self._newest, self._last_timestamp  # counters wrap: the nearest is meant
-            number = newest + ((packet.sequence_number - newest + 0x8000) & 0xFFFF) - 0x8000
+            number = newest + (packet.sequence_number - newest + HALF_A_ROUND) % ROUND - HALF_A_ROUND
             timestamp = last + ((packet.timestamp - last + 0x80000000) & 0xFFFFFFFF) - 0x80000000
             if abs(number - newest) > FARTHEST:
                 self._reset()
