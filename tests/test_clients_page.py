@@ -24,9 +24,7 @@ def marks(path: str, name: str) -> tuple[bool, bool]:
     functions = [one for one in tree.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
     found = [one for one in functions if one.name == name]
     of_all = any(
-        isinstance(one, ast.Assign)
-        and "pytestmark" in ast.unparse(one.targets)
-        and "prove" in ast.unparse(one.value)
+        isinstance(one, ast.Assign) and "pytestmark" in ast.unparse(one) and "prove" in ast.unparse(one.value)
         for one in tree.body
     )
     return bool(found), of_all or any(

@@ -144,7 +144,7 @@ def test_each_request_within_a_call_has_its_own_answer(house: House, tmp_path: P
              ("INFO", 200), ("FROBNICATE", 501), ("REGISTER", 405)]  # fmt: skip
     steps = [within(method, cseq) + recv(status) for cseq, (method, status) in enumerate(pings, 2)]
     steps.append(
-        within("INVITE", 20, sdp("18", version=2)) + TRYING + recv(488) + hop("ACK", 20, "[peer_tag_param]")
+        within("INVITE", 20, sdp("3", version=2)) + TRYING + recv(488) + hop("ACK", 20, "[peer_tag_param]")
     )
     steps.append(
         within("INVITE", 21, sdp("9", version=2)) + TRYING + recv(488) + hop("ACK", 21, "[peer_tag_param]")
