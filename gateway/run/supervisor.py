@@ -39,7 +39,7 @@ from gateway.run.child import Child
 from gateway.run.ears_wanted import wants_ears
 from gateway.run.nursery import ForkedProcess, Nursery, Zygote
 from gateway.run.zygote import Birth
-from model import json_log
+from model import heap, json_log
 from model.ears import ONE_THREAD, SOCKET_VARIABLE
 from model.tasks import Tasks, race, watch_loop
 
@@ -366,6 +366,7 @@ def run(settings: Settings, screen: Screen, *, hears_languages: bool = False) ->
         if sys.stderr.isatty():  # the screen stays readable; elsewhere stderr is the log
             log_to = held.enter_context(logs.open_file(log_path(settings)))
         zygote = Zygote.forked(log_to)
+        heap.let_go_of_libraries()  # the zygote has what was imported for it
         json_log.configure("supervisor", settings.log_level, log_to)
         supervisor = Supervisor(
             settings, runtime, runtime.new_token(), screen.progress, log_to, hears_languages, zygote

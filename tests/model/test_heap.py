@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 CALLS = """
 import sys
@@ -43,3 +46,28 @@ def test_a_process_that_has_settled_keeps_few_dead_objects() -> None:
 def test_one_that_has_not_keeps_a_quarter_as_many_as_it_loaded() -> None:
     """What `settle` is for; the day that this fails, Python does by itself what it does."""
     assert most_at_a_time("as it was loaded") > 100_000
+
+
+LIBRARIES = """
+import hashlib, re, ssl, sqlite3
+import numpy as np
+from model import heap
+
+def rss_kb():
+    return int(re.search(r"Rss:\\s+(\\d+)", open("/proc/self/smaps_rollup").read())[1])
+
+before = rss_kb()
+heap.let_go_of_libraries()
+gone = before - rss_kb()
+assert (np.ones((50, 50)) @ np.ones((50, 50)) == 50).all()
+assert sqlite3.connect(":memory:").execute("select 7").fetchone() == (7,)
+assert hashlib.sha256(b"").hexdigest().startswith("e3b0c442")
+ssl.create_default_context()
+print(gone)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="/proc is Linux'")
+def test_libraries_that_are_let_go_of_cost_nothing_and_work_on() -> None:
+    done = subprocess.run([sys.executable, "-c", LIBRARIES], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 4_000
