@@ -107,16 +107,13 @@ class OutCalls:
         if said != outlet.srtp:  # the line offers again, as it is told here
             answer = response(served.request, served.flow, 488, {"X-VG-SRTP": outlet.srtp})
             served.answer(answer)
-            self._give(outlet)
+            if (use := self._use.get(outlet.name)) is not None:
+                use.forget()
             return
         call = OutCall(self._board, self, served, token, outlet)
         self._calls[call.id] = self._by_served[served] = call
         log.info("target.tried", by=outlet.name, call_id=token.call_id)
         call.begin()
-
-    def _give(self, outlet: Outlet) -> None:
-        if (use := self._use.get(outlet.name)) is not None:
-            use.give()
 
     def _refused(self, served: Served, call_id: str, target: str, status: int, reason: str) -> None:
         log.warning("trunk.refused", call_id=call_id, target=target, status=status, why=reason)
@@ -145,8 +142,8 @@ class OutCalls:
         name = call.outlet.name
         self._calls.pop(call.id, None)
         self._by_served.pop(call.served, None)
-        self._give(call.outlet)
         if (use := self._use.get(name)) is not None:
+            use.give()
             use.outcomes[status or 200] += 1
         if status:
             log.info("target.refused_by", by=name, call_id=call.token.call_id, status=status)

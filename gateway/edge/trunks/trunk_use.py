@@ -47,3 +47,8 @@ class TrunkUse:
     def give(self) -> None:
         """A call is over."""
         self.calls -= 1
+
+    def forget(self) -> None:
+        """The call that was taken last did not leave, and comes again."""
+        self.calls -= 1
+        self._begun.pop()

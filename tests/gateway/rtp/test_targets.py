@@ -432,8 +432,9 @@ async def test_a_line_that_dies_leaves_no_call_at_the_trunk(exchange: RtpExchang
 async def test_a_trunk_that_wants_encrypted_sound_gets_it(
     exchange: RtpExchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Though the line offers twice, it is one call of those that may leave within a minute."""
     monkeypatch.setattr(Trunk, "sound_rule", "required")  # as over TLS
-    async with House.opened(exchange) as house:
+    async with House.opened(exchange, per_minute=1) as house:
         phone, started = await house.caller()
         far = await SrtpPhone().open()
         house.phones.append(far)
