@@ -155,7 +155,8 @@ class Fuzzed:
         return not self.fell and self.growth <= GROWTH and len(set(self.kept)) <= 1
 
     def as_json(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "growth": self.growth, "sound": self.sound}
+        counts = {"statuses": dict(self.statuses), "line_took": dict(self.line_took)}  # `asdict` breaks Counters
+        return {**dataclasses.asdict(self), **counts, "growth": self.growth, "sound": self.sound}
 
 
 class FuzzRun:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import pytest
@@ -17,6 +18,7 @@ def test_a_few_thousand_datagrams_do_no_harm() -> None:
     assert set(found.kept) == {found.kept[0]}
     assert found.pings == found.datagrams // edge_fuzz.BATCH == 30
     assert found.line_took["INVITE"] > 3
+    assert json.loads(json.dumps(found.as_json()))["statuses"]["400"] == found.statuses["400"] > 0
 
 
 def test_an_error_of_ours_is_a_fall(monkeypatch: pytest.MonkeyPatch) -> None:
