@@ -155,7 +155,7 @@ class Fuzzed:
         return not self.fell and self.growth <= GROWTH and len(set(self.kept)) <= 1
 
     def as_json(self) -> dict[str, Any]:
-        counts = {"statuses": dict(self.statuses), "line_took": dict(self.line_took)}  # `asdict` breaks Counters
+        counts = {"statuses": dict(self.statuses), "line_took": dict(self.line_took)}  # not by `asdict`
         return {**dataclasses.asdict(self), **counts, "growth": self.growth, "sound": self.sound}
 
 
