@@ -43,7 +43,7 @@ BATCHES_A_HOLD: Final = 100
 """Batches between two re-INVITEs of the call that is up."""
 TENTHS: Final = 10
 REST_S: Final = 2 * LINGER_S + 120
-"""Of the house's time, until nothing that came is remembered."""
+"""Seconds of the house's clock after which the edge remembers nothing that came."""
 GROWTH: Final = 2000
 """Objects that may be more after the last tenth than after the first: caches that fill."""
 WORDS: Final = (
@@ -280,7 +280,7 @@ def _falls(fell: list[str]) -> Iterator[None]:
 
 
 def fuzz(datagrams: int, seed: int) -> Fuzzed:
-    """So many datagrams; the same ones for the same seed."""
+    """Sends `datagrams` of them; one seed always sends the same ones."""
     one = FuzzRun(seed)
     with _falls(one.found.fell), asyncio.Runner(loop_factory=HouseLoop) as runner:
         return runner.run(one.run(datagrams))

@@ -88,7 +88,7 @@ def slope(x: Sequence[float], y: Sequence[float], of: Of = "lowest") -> Slope | 
 def growing(
     x: Sequence[float], readings: Sequence[Mapping[str, float]], least: float, count: int
 ) -> list[tuple[str, Slope]]:
-    """Of many things those whose slope is surely above `least`, the steepest first, at most `count`.
+    """The things whose slope is surely above `least`, the steepest first, `count` of them at most.
 
     `readings`: by name, at each `x`; what a reading does not name was 0 then.
     """

@@ -24,7 +24,7 @@ SHA256: Final = "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e
 STATE: Final = 128
 """Numbers of each of the two halves of a listener's state."""
 _BRANCHES: Final[Mapping[int, str]] = {8_000: "else", 16_000: "then"}
-"""Of the file's one question, whether the rate is 16,000."""
+"""The file asks once whether the rate is 16,000; these are the two branches, by rate."""
 _SPECTRA: Final = 4
 
 Floats = NDArray[np.float32]

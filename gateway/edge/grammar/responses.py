@@ -24,7 +24,9 @@ PHRASES: Final = {
     491: "Request Pending", 500: "Server Internal Error", 501: "Not Implemented",
     503: "Service Unavailable", 505: "Version Not Supported", 513: "Message Too Large",
 }  # fmt: skip
-ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK"
+ALLOW_OUT: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE"
+"""In a call of ours."""
+ALLOW: Final = f"{ALLOW_OUT}, PRACK"
 SIP_PORT: Final = 5060
 _FIRST_VIA: Final = re.compile(r'(?:[^",]|"[^"]*")*')
 _SENT_BY: Final = re.compile(
@@ -78,6 +80,13 @@ def response(request: Request, flow: Flow, status: int, extra: Extra | None = No
     for name, value in (extra or {}).items():
         answer.headers.setlist(name, [value] if isinstance(value, str) else list(value))
     answer.headers.set("Content-Length", "0")
+    return answer
+
+
+def told(request: Request, flow: Flow, status: int, reason: str) -> Response:
+    """A refusal whose phrase is its reason: printable ASCII, 100 characters at most."""
+    answer = response(request, flow, status)
+    answer.phrase = "".join(c for c in reason if " " <= c < "\x7f")[:100] or answer.phrase
     return answer
 
 

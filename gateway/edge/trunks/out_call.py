@@ -18,7 +18,7 @@ from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar import sdp
 from gateway.edge.grammar.header import Address, CSeq, split
 from gateway.edge.grammar.message import from_tag, stamped, to_tag
-from gateway.edge.grammar.responses import response, tagged
+from gateway.edge.grammar.responses import ALLOW_OUT, response, tagged, told
 from gateway.edge.grammar.session_part import SDP, session_part
 from gateway.edge.grammar.sip_message import Request, Response
 from gateway.edge.grammar.token import PARAM, RouteToken
@@ -32,7 +32,6 @@ TRY_S: Final = 4.0
 """A server that has not even said 100 by then is taken for dead."""
 MOST_TRIES: Final = 6
 """INVITEs of one call, whatever asks for another one."""
-ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE"
 TRIED_AGAIN: Final = (500, 502, 503, 504)
 """Answers of a server, and not of who is called: the next address may know better (RFC 3261 §21.5)."""
 TO_TRUNK: Final = frozenset({"content-type", "reason", "allow", "supported", "event", "info-package"})
@@ -128,7 +127,7 @@ class OutCall:
             self._offset += 1
         invite = self._request(source, flow, uri)
         invite.headers.set("To", self._to)
-        invite.headers.set("Allow", ALLOW)
+        invite.headers.set("Allow", ALLOW_OUT)
         self._credentials.put(invite)
         self.served.sent = self._board.transactions.send(
             invite, flow, partial(self._answered, flow, invite), TRY_S
@@ -261,9 +260,7 @@ class OutCall:
         if self.over:
             return
         if not self.served.final:
-            answer = response(self.served.request, self.served.flow, status)
-            answer.phrase = "".join(c for c in reason if " " <= c < "\x7f")[:100] or answer.phrase
-            self.served.answer(answer)
+            self.served.answer(told(self.served.request, self.served.flow, status, reason))
         self._end(status)
 
     def _give_back(self, answer: Response) -> None:

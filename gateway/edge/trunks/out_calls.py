@@ -18,7 +18,7 @@ from gateway.edge.dialogs.transaction import Served
 from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar.header import Address
 from gateway.edge.grammar.message import from_tag, to_tag
-from gateway.edge.grammar.responses import response
+from gateway.edge.grammar.responses import response, told
 from gateway.edge.grammar.sip_message import Request
 from gateway.edge.grammar.token import RouteToken
 from gateway.edge.proxy.switchboard import Switchboard
@@ -117,9 +117,7 @@ class OutCalls:
 
     def _refused(self, served: Served, call_id: str, target: str, status: int, reason: str) -> None:
         log.warning("trunk.refused", call_id=call_id, target=target, status=status, why=reason)
-        answer = response(served.request, served.flow, status)
-        answer.phrase = "".join(c for c in reason if " " <= c < "\x7f")[:100] or answer.phrase
-        served.answer(answer)
+        served.answer(told(served.request, served.flow, status, reason))
 
     def _by_trunk(self, served: Served, token: RouteToken, address: TrunkTarget, caller: str) -> None:
         ways, use = self._ways.get(address.trunk), self._use.get(address.trunk)

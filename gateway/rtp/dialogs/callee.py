@@ -20,6 +20,7 @@ from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar import dtmf_info
 from gateway.edge.grammar.header import Address, CSeq, reason
 from gateway.edge.grammar.message import to_tag
+from gateway.edge.grammar.responses import ALLOW as ALLOWED
 from gateway.edge.grammar.responses import response
 from gateway.edge.grammar.sip_message import Request, Response, SipMessage
 from gateway.edge.grammar.uri import URI
@@ -31,7 +32,7 @@ from gateway.rtp.dialogs.repeat import Repeat
 from gateway.rtp.dialogs.session_timer import LEAST_S, SessionTimer, too_short
 from gateway.rtp.media.call_media import CallMedia
 
-ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, NOTIFY"
+ALLOW: Final = f"{ALLOWED}, NOTIFY"
 SUPPORTED: Final = "timer, 100rel"
 SDP: Final = "application/sdp"
 LATE: Final = {"Reason": reason(408, "Request Timeout")}

@@ -16,7 +16,7 @@ from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar import dtmf_info
 from gateway.edge.grammar.header import CSeq
 from gateway.edge.grammar.message import to_tag
-from gateway.edge.grammar.responses import response
+from gateway.edge.grammar.responses import ALLOW_OUT, response
 from gateway.edge.grammar.sdes import SrtpRule
 from gateway.edge.grammar.sip_message import Request, Response
 from gateway.edge.grammar.uri import URI
@@ -25,7 +25,6 @@ from gateway.ipc.line_signature import target_signature
 from gateway.rtp.agreement import Agreement, Describer, NoAgreement
 from gateway.rtp.media.call_media import CallMedia
 
-ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE"
 SDP: Final = "application/sdp"
 RULES: Final[tuple[SrtpRule, ...]] = ("off", "optional", "required")
 NOBODY_ANSWERS: Final = (408, "Request Timeout")
@@ -127,7 +126,7 @@ class TargetCall:
         for name, value in {
             "X-VG-SRTP": self._describer.srtp,
             "Contact": self._line.contact(),
-            "Allow": ALLOW,
+            "Allow": ALLOW_OUT,
             "X-VG-Call": self.call_id,
             "X-VG-Target": self.target,
             "X-VG-Auth": signed,
@@ -240,11 +239,11 @@ class TargetCall:
             case "INFO":
                 self._info(served)
             case "OPTIONS":
-                served.answer(self._response(served, 200, {"Allow": ALLOW, "Accept": SDP}))
+                served.answer(self._response(served, 200, {"Allow": ALLOW_OUT, "Accept": SDP}))
             case "REFER":
                 served.answer(self._response(served, 603))  # who calls whom is the plan's to say
             case _:
-                served.answer(self._response(served, 405, {"Allow": ALLOW}))
+                served.answer(self._response(served, 405, {"Allow": ALLOW_OUT}))
 
     def acknowledged(self, ack: Request) -> None:
         """The ACK of an INVITE of the target's; its body answers ours, when that was an offer."""
@@ -269,7 +268,7 @@ class TargetCall:
             body = self._describer.offer()
         if request.contact:
             self._uri = request.contact[0].uri
-        ok = self._response(served, 200, {"Contact": self._line.contact(), "Allow": ALLOW})
+        ok = self._response(served, 200, {"Contact": self._line.contact(), "Allow": ALLOW_OUT})
         _describe(ok, body)
         served.answer(ok)
         if agreed is not None:
