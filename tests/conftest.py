@@ -49,11 +49,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     Files with the most long tests come first, then those with the most tests (of xdist, as they come:
     `--no-loadscope-reorder`), so that none that takes long is begun when the others are over.
     """
-    if "prove" not in str(config.getoption("markexpr")):
-        proofs = [item for item in items if item.get_closest_marker("prove")]
-        if proofs:
-            config.hook.pytest_deselected(items=proofs)
-            items[:] = [item for item in items if item not in proofs]
+    proofs = [item for item in items if item.get_closest_marker("prove")]
+    if "prove" in str(config.getoption("markexpr")):
+        for item in proofs:
+            item.add_marker(pytest.mark.timeout(0))
+    elif proofs:
+        config.hook.pytest_deselected(items=proofs)
+        items[:] = [item for item in items if item not in proofs]
     whole = Counter(item.path for item in items)
     long = Counter(item.path for item in items if item.get_closest_marker("long"))
     items.sort(key=lambda item: (-long[item.path], -whole[item.path], item.path))

@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Self, TextIO
 
@@ -94,12 +94,12 @@ class Zygote:
 class ForkedProcess:
     """A child of this process, though a zygote may have forked it.
 
-    `living` has its pid until it was waited for. Raises `OSError` when no descriptor is left for it.
+    `ended` is called once it was waited for. Raises `OSError` when no descriptor is left for it.
     """
 
-    def __init__(self, pid: int, living: set[int]) -> None:
+    def __init__(self, pid: int, ended: Callable[[int], None]) -> None:
         self.pid = pid
-        self._living = living
+        self._tell_end = ended
         self.returncode: int | None = None
         """below zero: the signal that ended it; None: it lives"""
         self._ended = asyncio.Event()
@@ -110,15 +110,14 @@ class ForkedProcess:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
-        living.add(pid)
         self._loop.add_reader(self._descriptor, self._reap)
 
     def _reap(self) -> None:
         self._loop.remove_reader(self._descriptor)
         os.close(self._descriptor)
         self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        self._living.discard(self.pid)
         self._ended.set()
+        self._tell_end(self.pid)
 
     async def wait(self) -> int:
         """Waits for its end; returns its status."""
@@ -154,6 +153,7 @@ class Nursery:
         """the zygote's"""
         self._one = asyncio.Lock()
         self._living: set[int] = set()
+        self._adopts = False
 
     @property
     def pid(self) -> int:
@@ -162,6 +162,12 @@ class Nursery:
 
     async def born(self, birth: Birth) -> ForkedProcess:
         """Starts the process. Raises `OSError` when the system has no room for it."""
+        try:
+            return await self._born(birth)
+        finally:
+            self._reap_strangers()  # none was waited for meanwhile
+
+    async def _born(self, birth: Birth) -> ForkedProcess:
         async with self._one:
             for _ in range(TRIES):
                 asked = self._ready_zygote()
@@ -177,7 +183,7 @@ class Nursery:
                     raise
                 if error:
                     raise OSError(error, os.strerror(error))
-                return ForkedProcess(pid, self._living)
+                return self._watched(pid)
         raise OSError(errno.ECHILD, "no zygote stays alive")
 
     def _ready_zygote(self) -> Zygote:
@@ -187,8 +193,17 @@ class Nursery:
             libc = ctypes.CDLL(None, use_errno=True)
             if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
                 raise OSError(ctypes.get_errno(), "this system knows no subreapers")
-            self._process = ForkedProcess(self._zygote.pid, self._living)
+            self._process = self._watched(self._zygote.pid)
         return self._zygote
+
+    def _watched(self, pid: int) -> ForkedProcess:
+        process = ForkedProcess(pid, self._ended)
+        self._living.add(pid)
+        return process
+
+    def _ended(self, pid: int) -> None:
+        self._living.discard(pid)
+        self._reap_strangers()  # those who ended meanwhile stood behind it
 
     async def close(self) -> None:
         """Ends the zygote; what it forked lives on."""
@@ -199,15 +214,19 @@ class Nursery:
             process, self._process = self._process, None
             await process.end()
 
-    def reap_strangers(self) -> None:
-        """Waits for those whose own parent died: they are children of this process now.
+    def adopt(self) -> None:
+        """From now on, those whose own parent died are waited for: they are children of this process then.
 
         Only for a process whose children are all the nursery's.
         """
-        if self._one.locked():  # one that was just born is not known yet
+        self._adopts = True
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap_strangers)
+
+    def _reap_strangers(self) -> None:
+        if not self._adopts or self._one.locked():  # one that was just born is not known yet
             return
         with contextlib.suppress(ChildProcessError):  # there are none
             while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
                 if ended.si_pid in self._living:
-                    return  # somebody waits for it; the next death tells of those behind it
+                    return  # somebody waits for it, and this is called again then
                 os.waitpid(ended.si_pid, 0)

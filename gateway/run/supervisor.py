@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final, Protocol, TextIO
 
@@ -86,8 +86,6 @@ class Supervisor:
     children: dict[str, Child] = field(default_factory=dict)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: Tasks = field(default_factory=Tasks)
-    _nursery: Nursery | None = None
-    """None before the first process is started."""
     _hears: bool = False
     """a process of this house hears words"""
 
@@ -124,10 +122,12 @@ class Supervisor:
         }
         return given if settings.chroma is None else {**given, "VOICEGATE_CHROMA": settings.chroma}
 
+    @cached_property
+    def _nursery(self) -> Nursery:
+        return Nursery(self.zygote, {**os.environ, **LEAN}, self.log_to)
+
     async def _start_process(self, path: Path, place: str, *argv: str) -> ForkedProcess:
         """Starts the function at `place` ("module:function"), which says in the file `path` why it fails."""
-        if self._nursery is None:
-            self._nursery = Nursery(self.zygote, {**os.environ, **LEAN}, self.log_to)
         return await self._nursery.born(Birth(str(path), place, argv, self._environment()))
 
     def keep(self, name: str, place: str, *argv: str, log: Path | None = None) -> None:
@@ -171,10 +171,9 @@ class Supervisor:
             return self.runtime.engine
         return self.runtime.ears if name == "ears" else None
 
-    def reap_strangers(self) -> None:
-        """Waits for those whose own parent, a process of this house, died before them."""
-        if self._nursery is not None:
-            self._nursery.reap_strangers()
+    def adopt(self) -> None:
+        """From now on waits for those, too, whose own parent, a process of this house, dies before them."""
+        self._nursery.adopt()
 
     def _note_pids(self) -> None:
         """Writes who is who, for `voicegate doctor` and for tests that kill."""
@@ -183,7 +182,7 @@ class Supervisor:
             path.with_suffix(".new").write_text(
                 json.dumps(
                     {kept.name: kept.pid for kept in self.children.values() if kept.pid}
-                    | ({"zygote": self._nursery.pid} if self._nursery is not None else {})
+                    | ({"zygote": self._nursery.pid} if self._nursery.pid else {})
                 )
             )
             path.with_suffix(".new").replace(path)
@@ -333,8 +332,7 @@ class Supervisor:
         for name in (*halls, "engine", "ears", "detector", "front", "office", "redis"):
             await self._end(name)
         await self._tasks.stop()
-        if self._nursery is not None:
-            await self._nursery.close()
+        await self._nursery.close()
         for name in ("pids.json", "token"):
             (self.runtime.path / name).unlink(missing_ok=True)
 
@@ -383,7 +381,7 @@ async def _run(supervisor: Supervisor, screen: Screen) -> int:
 
     watch_loop(outlives_memory=True)  # nobody would start another
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGCHLD, supervisor.reap_strangers)
+    supervisor.adopt()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, interrupted)
 

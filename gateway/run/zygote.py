@@ -112,6 +112,8 @@ def serve(asked: socket.socket, parent: int) -> int:
     """
     os.setsid()  # a terminal's Ctrl-C is the supervisor's to hear
     _die_with(parent)
+    told, tell = os.pipe()
+    os.set_blocking(told, False)
     with asked, asked.makefile("rb") as lines:
         for line in lines:
             birth = Birth.read(line)
@@ -121,10 +123,16 @@ def serve(asked: socket.socket, parent: int) -> int:
                 asked.sendall(b"0 %d\n" % (error.errno or errno.EAGAIN))
                 continue
             if middle == 0:
-                _fork_again(asked)
+                _fork_again(tell)
                 break
-            if os.waitpid(middle, 0)[1] != 0:
-                asked.sendall(b"0 %d\n" % errno.ECHILD)
+            os.waitpid(
+                middle, 0
+            )  # until then the fork is no child of whoever asked, who could not wait for it
+            try:
+                answer = os.read(told, 64)
+            except BlockingIOError:  # it was killed before it had forked
+                answer = b"0 %d\n" % errno.ECHILD
+            asked.sendall(answer)
         else:
             return 0
     _become(birth, parent)
@@ -137,16 +145,19 @@ def _die_with(parent: int) -> None:
         os._exit(0)  # the supervisor has ended, and nobody would end this process
 
 
-def _fork_again(asked: socket.socket) -> None:
-    """Forks once more and ends, so that the fork, in which this returns, is the subreaper's child."""
+def _fork_again(tell: int) -> None:
+    """Forks once more and ends, so that the fork, in which this returns, is the subreaper's child.
+
+    Tells `tell` what `serve` answers.
+    """
     middle = os.getpid()
     try:
         pid = os.fork()
     except OSError as error:
-        asked.sendall(b"0 %d\n" % (error.errno or errno.EAGAIN))
+        os.write(tell, b"0 %d\n" % (error.errno or errno.EAGAIN))
         os._exit(0)
     if pid:
-        asked.sendall(b"%d 0\n" % pid)
+        os.write(tell, b"%d 0\n" % pid)
         os._exit(0)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, 0)
     while os.getppid() == middle:

@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,18 @@ async def test_how_it_ends_is_seen(nursery: Nursery, birth: Callable[..., Birth]
     await process.end()  # of one that has ended: nothing happens
 
 
+async def test_who_is_ended_as_soon_as_it_is_born_is_waited_for(
+    nursery: Nursery, birth: Callable[..., Birth], tmp_path: Path
+) -> None:
+    """Whose parent is not the supervisor yet cannot be waited for; whoever ended it waited for ever."""
+    slowly = "import os, time\nend = os._exit\nos._exit = lambda status: (time.sleep(.3), end(status))"
+    (tmp_path / "sitecustomize.py").write_text(slowly)
+    process = await nursery.born(birth(WAITS))
+    async with asyncio.timeout(HANGS_S):
+        await process.end()
+    assert process.returncode in (0, -signal.SIGTERM)
+
+
 async def test_a_zygote_that_dies_takes_nobody_along_and_another_takes_its_place(
     nursery: Nursery, birth: Callable[..., Birth]
 ) -> None:
@@ -147,13 +160,23 @@ zygote.SHARED = ()
 async def main():
     forked = nursery.Zygote.forked(None) if sys.argv[1] == "forked" else None
     kept = nursery.Nursery(forked, dict(os.environ), None)
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGCHLD, kept.reap_strangers)
+    kept.adopt()
     process = await kept.born(Birth("{folder}/part.failed", "part:main", (), dict(os.environ)))
     print(kept.pid, process.pid, flush=True)
-    if sys.argv[2] == "reaps":
+    if sys.argv[2] == "bears":
+        await asyncio.to_thread(sys.stdin.read)
+        second = Birth("{folder}/second.failed", "signal:pause", (), dict(os.environ))
+        other = asyncio.create_task(kept.born(second))
+        await asyncio.sleep(0)
+        print("asked", flush=True)
+    if sys.argv[2] != "waits":
         await process.wait()
-        while len(open(f"/proc/self/task/{{os.getpid()}}/children").read().split()) > 1:
+        print("ended", flush=True)
+        others = 1
+        if sys.argv[2] == "bears":
+            await other
+            others = 2
+        while len(open(f"/proc/self/task/{{os.getpid()}}/children").read().split()) > others:
             await asyncio.sleep(.01)
         print("alone", flush=True)
     await asyncio.Event().wait()
@@ -166,7 +189,7 @@ def supervisor(tmp_path: Path, part: str, how: str, then: str) -> subprocess.Pop
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     return subprocess.Popen(
         [sys.executable, "-c", SUPERVISOR.format(folder=tmp_path), how, then],
-        env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": path}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
@@ -187,7 +210,37 @@ def test_whose_parent_dies_is_waited_for(tmp_path: Path) -> None:
     part = "import os\ndef main():\n if os.fork() == 0: os.execvp('sleep', ['sleep', '0.2'])\n os._exit(0)"
     with supervisor(tmp_path, part, "started", "reaps") as process:
         assert process.stdout is not None
-        process.stdout.readline()
+        assert [process.stdout.readline() for _ in range(3)][1:] == ["ended\n", "alone\n"]
+        process.kill()
+
+
+def test_who_dies_while_another_is_born_is_waited_for(tmp_path: Path) -> None:
+    part = (
+        "import os, pathlib, time\n"
+        "def main():\n"
+        " if (pid := os.fork()) == 0: os.execvp('sleep', ['sleep', '1000'])\n"
+        f" pathlib.Path({str(tmp_path / 'stranger')!r}).write_text(f'{{pid}}\\n')\n"
+        " time.sleep(1000)"
+    )
+    with supervisor(tmp_path, part, "started", "bears") as process:
+        assert process.stdout is not None
+        zygote_pid, parent = map(int, process.stdout.readline().split())
+        told = tmp_path / "stranger"
+        while not told.exists() or not told.read_text().endswith("\n"):
+            time.sleep(0.01)
+        os.kill(zygote_pid, signal.SIGSTOP)
+        assert process.stdin is not None
+        process.stdin.close()  # another is asked for
+        assert process.stdout.readline() == "asked\n"
+        for pid in (parent, int(told.read_text())):
+            descriptor = os.pidfd_open(pid)
+            os.kill(pid, signal.SIGKILL)
+            assert select.select([descriptor], [], [], HANGS_S)[0]
+            os.close(descriptor)
+        assert process.stdout.readline() == "ended\n"
+        time.sleep(0.2)  # it has been told of both deaths
+        os.kill(zygote_pid, signal.SIGCONT)
+        assert select.select([process.stdout], [], [], HANGS_S)[0], "the stranger is a zombie for ever"
         assert process.stdout.readline() == "alone\n"
         process.kill()
 
