@@ -18,7 +18,7 @@ from consent.ledger.call_leaf import call_leaf
 from consent.ledger.chain import Row
 from consent.office.office import ConsentOffice
 from consent.proof.call_seals import SEALED, check_calls, seal_of
-from gateway.front.registry_seal import RegistrySeal
+from gateway.front.house.registry_seal import RegistrySeal
 from gateway.store.call_leaves import CallLeaves
 from gateway.store.registry import CALLS, LEAVES, CallRow, Registry
 

@@ -24,12 +24,12 @@ from gateway.config.runtime import runtime_for
 from gateway.dialplan import Dialplan
 from gateway.edge.flows.web_socket import MAX_FRAME
 from gateway.errors import StartError
-from gateway.front.app import build_app
-from gateway.front.engine_door import engine_door, redeem_door, withdrawn_door
+from gateway.front.admission.routing import Routing
 from gateway.front.front import Front
-from gateway.front.metrics import Metrics
-from gateway.front.refused_offers import RefusedOffers
-from gateway.front.routing import Routing
+from gateway.front.house.metrics import Metrics
+from gateway.front.http.app import build_app
+from gateway.front.http.engine_door import engine_door, redeem_door, withdrawn_door
+from gateway.front.http.refused_offers import RefusedOffers
 from gateway.store.call_headers import CallHeaders
 from gateway.store.redeemed_grants import RedeemedGrants
 from gateway.store.refused_calls import RefusedCalls

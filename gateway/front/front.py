@@ -32,28 +32,28 @@ from gateway.edge.router import Accept, IncomingCall, Refuse, RefusedInvite, Web
 from gateway.edge.sip_proxy import Edge
 from gateway.edge.trunks.trunk_file import read_trunks
 from gateway.errors import CallRefused, HallRefused, RpcError
-from gateway.front.binding_shelf import KeptBindings
-from gateway.front.certificate_watch import CertificateWatch
-from gateway.front.closing import Closing
-from gateway.front.connected_lines import ConnectedLines
-from gateway.front.grant_desk import GrantDesk
-from gateway.front.grant_door import GrantDoor
-from gateway.front.hall_choice import HallChoice
-from gateway.front.hall_news import HallNews
-from gateway.front.hall_reports import HallReports
-from gateway.front.halls import Halls
-from gateway.front.headroom import Headroom
-from gateway.front.house_probes import HouseProbes
-from gateway.front.kept_recordings import KeptRecordings
-from gateway.front.ledger_watch import LedgerWatch
-from gateway.front.metrics import Metrics
-from gateway.front.refusals import Refusals
-from gateway.front.registry_seal import RegistrySeal
-from gateway.front.routing import Routing
-from gateway.front.sip_socket import Receive, Send
-from gateway.front.speech_statement import SpeechStatements
-from gateway.front.voice_desk import VoiceDesk
-from gateway.front.web_calls import ConnectedWebLine, WebCalls
+from gateway.front.admission.routing import Routing
+from gateway.front.calls.closing import Closing
+from gateway.front.calls.connected_lines import ConnectedLines
+from gateway.front.calls.hall_reports import HallReports
+from gateway.front.calls.kept_recordings import KeptRecordings
+from gateway.front.calls.refusals import Refusals
+from gateway.front.calls.web_calls import ConnectedWebLine, WebCalls
+from gateway.front.halls.grant_desk import GrantDesk
+from gateway.front.halls.grant_door import GrantDoor
+from gateway.front.halls.hall_choice import HallChoice
+from gateway.front.halls.hall_news import HallNews
+from gateway.front.halls.hall_peers import Halls
+from gateway.front.halls.headroom import Headroom
+from gateway.front.halls.voice_desk import VoiceDesk
+from gateway.front.house.binding_shelf import KeptBindings
+from gateway.front.house.certificate_watch import CertificateWatch
+from gateway.front.house.house_probes import HouseProbes
+from gateway.front.house.ledger_watch import LedgerWatch
+from gateway.front.house.metrics import Metrics
+from gateway.front.house.registry_seal import RegistrySeal
+from gateway.front.http.sip_socket import Receive, Send
+from gateway.front.http.speech_statement import SpeechStatements
 from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.front_messages import AskState, AskWithdrawn, FetchVoice, HouseState, RedeemGrant

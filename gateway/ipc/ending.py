@@ -3,7 +3,7 @@
 Whoever ends a call says so once, by a `CallEnding`, and hands it on as it is. Which one holds when several
 say so is decided in one place: by the call's hall, where the first word stays
 (`gateway.hall.parts.inbox`), and by the front for a call that no hall has any more
-(`gateway.front.closing`). Lines, edge and page repeat what they are told.
+(`gateway.front.calls.closing`). Lines, edge and page repeat what they are told.
 Lines import this module: it knows nothing else.
 """
 

@@ -102,7 +102,7 @@ class HallHealth:
     slow: tuple[str, ...] = ()
     """Of `engine` and `redis`, those that have not said in time how they are; they count as not there."""
     counters: dict[str, float] = field(default_factory=dict)
-    """The floor's counters by name; see `gateway.front.metrics`."""
+    """The floor's counters by name; see `gateway.front.house.metrics`."""
     sessions: dict[str, int] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
     """Names of those that are connected."""

@@ -28,8 +28,8 @@ from gateway.config.paths import consent_dir, office_socket
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import Settings
 from gateway.dialplan import Route
-from gateway.front.engine_door import engine_door, redeem_door, withdrawn_door
-from gateway.front.grant_door import GrantDoor
+from gateway.front.halls.grant_door import GrantDoor
+from gateway.front.http.engine_door import engine_door, redeem_door, withdrawn_door
 from gateway.hall.dialogue.memory import Memory
 from gateway.hall.dialogue.prompts import Prompts
 from gateway.hall.dialogue.speech import Speech

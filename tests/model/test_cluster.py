@@ -34,8 +34,8 @@ from consent.grants.scope import Scope
 from consent.office.office import ConsentOffice
 from gateway.config.settings import Settings
 from gateway.errors import StartError
-from gateway.front.boundary import WRONG_TOKENS
-from gateway.front.engine_door import engine_door
+from gateway.front.http.boundary import WRONG_TOKENS
+from gateway.front.http.engine_door import engine_door
 from gateway.run.preflight import check_engines
 from model.api import Limits, Output, Reference, SessionConfig, Understood
 from model.client import EngineClient, EngineSession

@@ -14,7 +14,7 @@ import uvicorn
 
 from consent.grants.grant import VoiceGrant
 from gateway.errors import RpcError
-from gateway.front.grant_door import GrantDoor
+from gateway.front.halls.grant_door import GrantDoor
 from gateway.store.redeemed_grants import RedeemedGrants
 from gateway.store.registry import Registry, RegistryError
 from model.client import EngineClient, EngineSession

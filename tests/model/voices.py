@@ -12,7 +12,7 @@ from consent.errors import GrantRefused
 from consent.grants.grant import hash_voice, sign
 from consent.office.office import ConsentOffice
 from gateway.errors import RpcError
-from gateway.front.engine_door import Fetch
+from gateway.front.http.engine_door import Fetch
 from gateway.ipc.front_messages import VoiceClip
 
 Clip = NDArray[np.float32]

@@ -20,9 +20,9 @@ from consent.office.rotation import Rotation
 from consent.service.front_office import FrontOffice
 from consent.service.office_client import OfficeClient
 from consent.service.office_rooms import OfficePlace
-from gateway.front import ledger_watch
-from gateway.front.ledger_watch import LedgerWatch
-from gateway.front.metrics import Metrics
+from gateway.front.house import ledger_watch
+from gateway.front.house.ledger_watch import LedgerWatch
+from gateway.front.house.metrics import Metrics
 from tests.consent.conftest import Desk
 from tests.consent.service.served import serving
 from tests.needs import HANGS_S

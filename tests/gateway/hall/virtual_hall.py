@@ -595,7 +595,7 @@ class Front:
         return GrantRenewal(token=self._consent.signed(scope, jti))
 
     def _followed(self, asked: FollowRoute) -> RouteGrant:
-        """As `gateway.front.routing` decides it."""
+        """As `gateway.front.admission.routing` decides it."""
         (route,) = [route for route in self.routes[asked.call_id] if route.name == asked.route]
         scope, refused = route.scope(asked.call_id), self.refuses or self.without.get(route.voice)
         if refused is not None and route.without_voice == "hangup":

@@ -23,7 +23,7 @@ from consent.ledger.head_keeper import HeadKeeper
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.front.front import Front
-from gateway.front.metrics import Metrics
+from gateway.front.house.metrics import Metrics
 from gateway.line.web import WebLine
 from gateway.rtp.line_plan import LinePlan
 from gateway.rtp.rtp_line import RtpLine
@@ -34,7 +34,7 @@ from model.reference import ReferenceDesk
 from model.revoked_voices import RevokedVoices
 from model.tasks import Tasks, failures, watch_loop
 from tests.e2e.gateway_process import free_port
-from tests.gateway.front.test_routing import Desk
+from tests.gateway.front.admission.test_routing import Desk
 from tests.gateway.hall import virtual_hall
 
 HOUSE_TIME = True

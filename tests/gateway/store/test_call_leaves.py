@@ -17,7 +17,7 @@ from consent.ledger.chain import Row
 from consent.proof.call_seals import SEALED, SealOfCall, check_calls, seal_of
 from gateway.cli.main import cli
 from gateway.config.settings import load
-from gateway.front.registry_seal import RegistrySeal
+from gateway.front.house.registry_seal import RegistrySeal
 from gateway.store.call_leaves import BATCH, CallLeaves
 from gateway.store.registry import CALLS, LEAVES, CallRow, Registry
 from tests.consent.conftest import Desk, both_databases, desk, sql_url  # noqa: F401  # fixtures of theirs

@@ -13,7 +13,7 @@ from gateway.config.certificate import Certificate
 from gateway.config.own_address import in_url, reached_at
 from gateway.config.ports import Port
 from gateway.config.settings import Settings
-from gateway.front.boundary import source_of
+from gateway.front.http.boundary import source_of
 from tests.gateway.edge.authority import Authority
 from tests.gateway.edge.conftest import Exchange
 from tests.gateway.edge.peers import OFFER, Caller, TcpCaller, TlsCaller

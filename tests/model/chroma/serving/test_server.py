@@ -21,8 +21,8 @@ import pytest_asyncio
 from consent.grants.grant import VoiceGrant
 from consent.grants.scope import Scope
 from consent.office.office import ConsentOffice
-from gateway.front.grant_door import GrantDoor
-from gateway.front.voice_desk import VoiceDesk
+from gateway.front.halls.grant_door import GrantDoor
+from gateway.front.halls.voice_desk import VoiceDesk
 from gateway.ipc.front_messages import AskWithdrawn, FetchVoice, RedeemGrant, VoiceClip, WithdrawnVoices
 from gateway.ipc.rpc import Peer, Server
 from gateway.store.redeemed_grants import RedeemedGrants

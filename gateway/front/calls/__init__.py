@@ -1,0 +1,1 @@
+"""Calls under way, refused and ended."""

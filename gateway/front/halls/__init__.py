@@ -1,0 +1,1 @@
+"""The halls: which has time, and what each may have."""

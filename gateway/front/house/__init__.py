@@ -1,0 +1,1 @@
+"""How the house is: what it counts, watches and keeps."""
