@@ -14,15 +14,16 @@ from gateway.edge.grammar.message import branch_of, stamped, to_tag
 from gateway.edge.grammar.sip_message import Request, Response
 
 PHRASES: Final = {
-    100: "Trying", 200: "OK", 380: "Alternative Service",
+    100: "Trying", 180: "Ringing", 183: "Session Progress", 200: "OK", 380: "Alternative Service",
     400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
     405: "Method Not Allowed", 406: "Not Acceptable", 408: "Request Timeout", 415: "Unsupported Media Type",
     416: "Unsupported URI Scheme", 420: "Bad Extension", 423: "Interval Too Brief",
     439: "First Hop Lacks Outbound Support", 469: "Bad Info Package",
     480: "Temporarily Unavailable", 481: "Call/Transaction Does Not Exist", 482: "Loop Detected",
-    483: "Too Many Hops", 487: "Request Terminated", 488: "Not Acceptable Here", 489: "Bad Event",
-    491: "Request Pending", 500: "Server Internal Error", 501: "Not Implemented",
-    503: "Service Unavailable", 505: "Version Not Supported", 513: "Message Too Large",
+    483: "Too Many Hops", 486: "Busy Here", 487: "Request Terminated", 488: "Not Acceptable Here",
+    489: "Bad Event", 491: "Request Pending", 500: "Server Internal Error", 501: "Not Implemented",
+    503: "Service Unavailable", 504: "Server Time-out", 505: "Version Not Supported",
+    513: "Message Too Large", 603: "Decline",
 }  # fmt: skip
 ALLOW_OUT: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE"
 """In a call of ours."""

@@ -3,13 +3,12 @@ what we ask of the caller.
 
 Callers' own SIP ends at the edge, which reads, checks and orders it; what comes here is from the edge alone.
 So this is what a user agent server must do and a proxy may not: answer, repeat an answer until it is
-acknowledged, take offers, refresh, transfer, hang up.
+acknowledged, take offers (`dialog_server.py`), refresh, transfer, hang up.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
 import secrets
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -17,40 +16,31 @@ from typing import Final, Protocol
 
 from gateway.edge.dialogs.transaction import LINGER_S, Served, Timer
 from gateway.edge.flows.transport import Flow
-from gateway.edge.grammar import dtmf_info
-from gateway.edge.grammar.header import Address, CSeq, reason
+from gateway.edge.grammar.header import Address, reason
 from gateway.edge.grammar.message import to_tag
 from gateway.edge.grammar.responses import ALLOW as ALLOWED
 from gateway.edge.grammar.responses import response
-from gateway.edge.grammar.sip_message import Request, Response, SipMessage
+from gateway.edge.grammar.sip_message import Request, Response
 from gateway.edge.grammar.uri import URI
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.line_messages import KeyWay
 from gateway.rtp.agreement import Agreement, Describer, NoAgreement
+from gateway.rtp.dialogs.dialog_server import DialogServer
+from gateway.rtp.dialogs.dialog_state import DialogState, describe
 from gateway.rtp.dialogs.provisional import Provisional
+from gateway.rtp.dialogs.referral import Referral
 from gateway.rtp.dialogs.repeat import Repeat
 from gateway.rtp.dialogs.session_timer import LEAST_S, SessionTimer, too_short
 from gateway.rtp.media.call_media import CallMedia
 
 ALLOW: Final = f"{ALLOWED}, NOTIFY"
 SUPPORTED: Final = "timer, 100rel"
-SDP: Final = "application/sdp"
 LATE: Final = {"Reason": reason(408, "Request Timeout")}
 """By this the edge knows a BYE to a caller who never acknowledged."""
 AGAIN_S: Final = 5.0
 """After a refresh of ours that was refused for now."""
 GLARE_STEPS: Final = 200
 """Of 10 ms: up to 2 s after two offers have crossed, for who does not own the Call-ID (RFC 3261 §14.1)."""
-_PHRASES: Final = {
-    180: "Ringing",
-    183: "Session Progress",
-    504: "Server Time-out",
-    486: "Busy Here",
-    603: "Decline",
-}
-_FRAGMENT: Final = re.compile(r"SIP/2\.0 ([1-6]\d\d) ?([^\r\n]*)")
-_BARE: Final = re.compile(r"[^\s<>;,?]+")
-"""A URI that may stand without brackets (RFC 3261 §20.10)."""
 
 
 class CalleeOwner(Protocol):
@@ -109,19 +99,22 @@ class Callee:
         self.answered = False
         self.confirmed = False
         self.over = False
-        self.tag = to_tag(response(request, invite.flow, 180))
+        ringing = response(request, invite.flow, 180)
+        self.tag = to_tag(ringing)
         self.key = (request.call_id, request.from_address.parameters["tag"] or "", self.tag)
         """Call-ID, the caller's tag and ours"""
         self._line = line
         self._invite = invite
         self._describer = describer
         self._answer = answer
-        self._local = response(request, invite.flow, 180).headers["To"]
-        self._remote = request.headers["From"]
-        self._target = request.contact[0].uri
-        self._routes = list(request.headers.getlist("Record-Route"))
-        self._theirs = request.cseq.sequence
-        self._ours = 0
+        self._state = DialogState(
+            request.call_id,
+            local=ringing.headers["To"],
+            remote=request.headers["From"],
+            target=request.contact[0].uri,
+            routes=list(request.headers.getlist("Record-Route")),
+        )
+        self._server = DialogServer(self, self._state, describer, ALLOW, request.cseq.sequence)
         self._open = invite
         """the last INVITE that was answered with 2xx and whose ACK is awaited"""
         self._offered: str | None = None
@@ -133,7 +126,7 @@ class Callee:
         self._patience = Timer()
         self._provisional = Provisional(invite, self._unheard)
         self._session = SessionTimer(self._refresh, self._vanished)
-        self._referred = False
+        self._referral = Referral(self._transferred)
 
     @property
     def codec(self) -> str | None:
@@ -157,7 +150,7 @@ class Callee:
         if self.answered or self.over or self._answer is None:
             return False
         if self.media is None:
-            self._agree(self._answer[1])
+            self.agree(self._answer[1])
             if not self._provisional.afterwards(self._describe_early):
                 self._describe_early()
         return True
@@ -168,7 +161,7 @@ class Callee:
 
     def _inform(self, status: int, body: str, *, reliably: bool) -> None:
         answer = self._response(self._invite, status, {"Contact": self._line.contact(), "Allow": ALLOW})
-        _describe(answer, body)
+        describe(answer, body)
         self._provisional.send(answer, reliably=reliably)
 
     def _unheard(self) -> None:
@@ -185,12 +178,12 @@ class Callee:
         self.answered = True
         self._provisional.cancel()
         if self._answer is None:
-            self._offered = body = self._describer.offer()
+            body = self.own_offer()
         else:
             body, agreed = self._answer
         self._accept(self._invite, self._describer.again() if early else body)
         if self._answer is not None and not early:
-            self._agree(agreed)
+            self.agree(agreed)
 
     def hang_up(self, how: CallEnding, status: int | None = None) -> None:
         """BYE, or before the answer `status` (480 where none is given)."""
@@ -212,14 +205,10 @@ class Callee:
         """Asks the caller to call somebody else (RFC 3515). Raises `ValueError` before the call is up."""
         if not self.confirmed:
             raise ValueError("it is not up yet")
-        self._referred = True
-        to = target if _BARE.fullmatch(target) else f"<{target}>"
-        self._ask("REFER", self._refer_answered, {"Refer-To": to, "Referred-By": self._line.contact()})
+        self._ask("REFER", self._referral.answered, self._referral.headers(target, self._line.contact()))
 
-    def _refer_answered(self, answer: Response | None) -> None:
-        status, reason = (408, "Request Timeout") if answer is None else (answer.code, answer.phrase)
-        if status >= 300 and self._referred and not self.over:
-            self._referred = False
+    def _transferred(self, status: int, reason: str) -> None:
+        if not self.over:
             self._line.transferred(self, status, reason)
 
     # ── what the caller says ─────────────────────────────────────────────────────────────────────────
@@ -240,7 +229,7 @@ class Callee:
             self._offered = None
             try:
                 if ack.body or self.media is None:  # without an answer what held before holds on
-                    self._agree(self._describer.answered(ack.body.decode(errors="replace")))
+                    self.agree(self._describer.answered(ack.body.decode(errors="replace")))
             except NoAgreement as error:
                 self.hang_up(CallEnding(End.FAILED, str(error)))
                 return
@@ -250,28 +239,18 @@ class Callee:
 
     def take(self, served: Served) -> None:
         """A request of the caller's within the dialog; neither ACK nor CANCEL, and not a repeat."""
-        request = served.request
-        if request.cseq.sequence <= self._theirs:
-            served.answer(self._response(served, 500))
-            return
-        self._theirs = request.cseq.sequence
-        match request.method:
-            case "BYE":
-                self._bye(served)
-            case "INVITE" | "UPDATE":
-                self._offer(served)
-            case "INFO":
-                self._info(served)
+        self._server.take(served)
+
+    def take_own(self, served: Served) -> bool:
+        """See `DialogSide`: NOTIFY and PRACK."""
+        match served.request.method:
             case "NOTIFY":
-                self._notify(served)
+                self._referral.notified(served)
             case "PRACK":
                 self._prack(served)
-            case "OPTIONS":
-                served.answer(self._response(served, 200, {"Allow": ALLOW, "Accept": SDP}))
-            case "REFER":
-                served.answer(self._response(served, 603))  # who calls whom is not the caller's to say
             case _:
-                served.answer(self._response(served, 405, {"Allow": ALLOW}))
+                return False
+        return True
 
     def _prack(self, served: Served) -> None:
         """The caller has a provisional response of ours; it may offer something else now (RFC 3262 §5)."""
@@ -280,54 +259,37 @@ class Callee:
             return
         body, agreed = "", None
         if served.request.body and self.media is not None:
-            try:
-                body, agreed = self._describer.answer(served.request.body.decode(errors="replace"))
-            except NoAgreement as error:
-                served.answer(self._response(served, 488, {"Reason": f'SIP;cause=488;text="{error}"'}))
+            if (read := self._server.read_offer(served)) is None:
                 return
+            body, agreed = read
         taken = self._response(served, 200)
-        _describe(taken, body)
+        describe(taken, body)
         served.answer(taken)
         if agreed is not None:
-            self._agree(agreed)
+            self.agree(agreed)
         self._provisional.arrived()
 
-    def _bye(self, served: Served) -> None:
-        served.answer(self._response(served, 200))
+    def hung_up(self) -> None:
+        """See `DialogSide`."""
         if not self.answered:
             self._invite.answer(self._response(self._invite, 487))
         self._end(CallEnding(End.CALLER))
 
-    def _offer(self, served: Served) -> None:
-        """Another offer, or none: who sends an INVITE without one wants ours (§14.2)."""
+    def pressed(self, digit: str) -> None:
+        """See `DialogSide`."""
+        self._line.pressed_by(self, digit, "info")
+
+    # ── offers and answers ───────────────────────────────────────────────────────────────────────────
+
+    def refused_offer(self, served: Served) -> Response | None:
+        """See `DialogSide`."""
         request = served.request
         if SessionTimer.too_short(request):
-            served.answer(too_short(served))
-            return
-        body, agreed = "", None
+            return too_short(served)
         early = self._provisional.acknowledged and self.media is not None and request.method == "UPDATE"
         if not (self.answered or early) and (request.body or request.method == "INVITE"):
-            served.answer(self._response(served, 500, {"Retry-After": "1"}))  # RFC 3311 §5.2
-            return
-        if self._crosses(request):
-            served.answer(self._response(served, 491))
-            return
-        if request.body:
-            try:
-                body, agreed = self._describer.answer(request.body.decode(errors="replace"))
-            except NoAgreement as error:
-                served.answer(self._response(served, 488, {"Reason": reason(488, str(error))}))
-                return
-        elif request.method == "INVITE":
-            self._offered = body = self._describer.offer()
-        if request.contact:
-            self._target = request.contact[0].uri
-        if request.method == "INVITE":
-            self._accept(served, body)
-        else:
-            served.answer(self._ok(served, body))
-        if agreed is not None:
-            self._agree(agreed)
+            return self._response(served, 500, {"Retry-After": "1"})  # RFC 3311 §5.2
+        return self._response(served, 491) if self._crosses(request) else None
 
     def _crosses(self, request: Request) -> bool:
         """Whether an offer of ours waits for its answer, and this is another one (§14.2, RFC 3311 §5.2)."""
@@ -335,31 +297,20 @@ class Callee:
             return self._refreshing
         return bool(request.body) and (self._refreshing or self._offered is not None)
 
-    def _info(self, served: Served) -> None:
-        kind = dtmf_info.media_type(served.request.headers.get("Content-Type"))
-        try:
-            digit = dtmf_info.pressed(kind, served.request.body) if kind in dtmf_info.DTMF_TYPES else ""
-        except ValueError:
-            served.answer(self._response(served, 400))
-            return
-        served.answer(self._response(served, 200))
-        if digit:
-            self._line.pressed_by(self, digit, "info")
+    def own_offer(self) -> str:
+        """See `DialogSide`."""
+        self._offered = self._describer.offer()
+        return self._offered
 
-    def _notify(self, served: Served) -> None:
-        """How a transfer of ours goes (RFC 3515 §2.4.5)."""
-        said = _FRAGMENT.match(served.request.body.decode(errors="replace"))
-        if not self._referred or said is None:
-            served.answer(self._response(served, 481))
-            return
-        served.answer(self._response(served, 200))
-        if int(said[1]) >= 200:
-            self._referred = False
-            self._line.transferred(self, int(said[1]), said[2])
+    def take_offer(self, served: Served, body: str) -> None:
+        """See `DialogSide`."""
+        if served.request.method == "INVITE":
+            self._accept(served, body)
+        else:
+            served.answer(self._ok(served, body))
 
-    # ── offers and answers ───────────────────────────────────────────────────────────────────────────
-
-    def _agree(self, agreed: Agreement) -> None:
+    def agree(self, agreed: Agreement) -> None:
+        """See `DialogSide`."""
         if self.media is None:
             self.media = self._line.media_up(self, agreed)
         else:
@@ -381,7 +332,7 @@ class Callee:
     def _ok(self, served: Served, body: str) -> Response:
         extra = {"Contact": self._line.contact(), "Allow": ALLOW, "Supported": SUPPORTED}
         ok = self._response(served, 200, {**extra, **self._session.agree(served.request)})
-        _describe(ok, body)
+        describe(ok, body)
         return ok
 
     def _vanished(self) -> None:
@@ -400,22 +351,21 @@ class Callee:
         if answer is None or answer.code in (408, 481):
             self._vanished()
         elif answer.code == 491:
-            self._session.again(_glare_s())
+            self._session.again(0.01 * secrets.randbelow(GLARE_STEPS + 1))
         elif answer.code >= 300:
             self._session.start(round(2 * AGAIN_S), ours=True)
         else:
-            self._line.send_ack(self._request("ACK", answer.cseq.sequence), self.flow)
+            self._line.send_ack(self._state.request("ACK", answer.cseq.sequence), self.flow)
             with contextlib.suppress(NoAgreement):  # then what held before holds on
-                self._agree(self._describer.answered(answer.body.decode(errors="replace")))
+                self.agree(self._describer.answered(answer.body.decode(errors="replace")))
             self._session.start(2 * LEAST_S, ours=True)
 
     # ── messages ─────────────────────────────────────────────────────────────────────────────────────
 
     def _response(self, served: Served, status: int, extra: Mapping[str, str] | None = None) -> Response:
         answer = response(served.request, served.flow, status, extra)
-        answer.phrase = _PHRASES.get(status, answer.phrase)
-        if served is self._invite and self._routes:
-            answer.headers.setlist("Record-Route", self._routes)
+        if served is self._invite and self._state.routes:
+            answer.headers.setlist("Record-Route", self._state.routes)
         return answer
 
     def _ask(
@@ -425,31 +375,18 @@ class Callee:
         extra: Mapping[str, str] | None = None,
         body: str = "",
     ) -> None:
-        self._ours += 1
-        request = self._request(method, self._ours)
+        request = self._state.request(method)
         request.headers.set("Contact", self._line.contact())
         for name, value in (extra or {}).items():
             request.headers.set(name, value)
-        _describe(request, body)
+        describe(request, body)
         self._line.send(request, self.flow, answered)
-
-    def _request(self, method: str, sequence: int) -> Request:
-        request = Request(method, self._target)
-        request.max_forwards = 70
-        request.headers.set("From", self._local)
-        request.headers.set("To", self._remote)
-        request.call_id = self.key[0]
-        request.cseq = CSeq(sequence, method)
-        if self._routes:
-            request.headers.setlist("Route", self._routes)
-        request.headers.set("Content-Length", "0")
-        return request
 
     @property
     def flow(self) -> Flow:
         """To the first proxy on the way, which is the edge as it is now."""
-        first = self._routes[0].partition(",")[0] if self._routes else ""
-        uri = Address.read(first).uri if first else self._target
+        first = self._state.routes[0].partition(",")[0] if self._state.routes else ""
+        uri = Address.read(first).uri if first else self._state.target
         return self._line.flow_to(uri, self._invite.flow)
 
     def _end(self, how: CallEnding) -> None:
@@ -459,14 +396,3 @@ class Callee:
         self._provisional.cancel()
         self._session.stop()
         self._line.ended(self, how)
-
-
-def _glare_s() -> float:
-    return 0.01 * secrets.randbelow(GLARE_STEPS + 1)
-
-
-def _describe(message: SipMessage, body: str) -> None:
-    if body:
-        message.body = body.encode()
-        message.headers.set("Content-Type", SDP)
-        message.headers.set("Content-Length", str(len(message.body)))

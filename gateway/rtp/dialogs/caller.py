@@ -7,14 +7,12 @@ other addresses and follows redirections: what comes back is one dialog with one
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol
 
 from gateway.edge.dialogs.transaction import Sent, Served, Timer, ack_of
 from gateway.edge.flows.transport import Flow
-from gateway.edge.grammar import dtmf_info
-from gateway.edge.grammar.header import CSeq
 from gateway.edge.grammar.message import to_tag
 from gateway.edge.grammar.responses import ALLOW_OUT, response
 from gateway.edge.grammar.sdes import SrtpRule
@@ -23,9 +21,10 @@ from gateway.edge.grammar.uri import URI
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.line_signature import target_signature
 from gateway.rtp.agreement import Agreement, Describer, NoAgreement
+from gateway.rtp.dialogs.dialog_server import DialogServer
+from gateway.rtp.dialogs.dialog_state import DialogState, describe
 from gateway.rtp.media.call_media import CallMedia
 
-SDP: Final = "application/sdp"
 RULES: Final[tuple[SrtpRule, ...]] = ("off", "optional", "required")
 NOBODY_ANSWERS: Final = (408, "Request Timeout")
 
@@ -89,15 +88,15 @@ class TargetCall:
         self._line = line
         self._describer = describer
         self._flow = flow
-        self._routes: list[str] = []
-        self._sip_call_id = secrets.token_hex(16)
         self._tag = secrets.token_hex(8)
-        self._local = f"<sip:voicegate@voicegate.invalid>;tag={self._tag}"
-        self._remote = f"<sip:{target}@voicegate.invalid>"
         self._remote_tag = ""
-        self._uri = URI.read(f"sip:{target}@voicegate.invalid")
-        self._ours = 0
-        self._theirs = -1
+        self._state = DialogState(
+            secrets.token_hex(16),
+            local=f"<sip:voicegate@voicegate.invalid>;tag={self._tag}",
+            remote=f"<sip:{target}@voicegate.invalid>",
+            target=URI.read(f"sip:{target}@voicegate.invalid"),
+        )
+        self._server = DialogServer(self, self._state, describer, ALLOW_OUT)
         self._token = token
         self._sent: Sent | None = None
         self._patience = Timer()
@@ -105,12 +104,12 @@ class TargetCall:
     @property
     def key(self) -> tuple[str, str, str]:
         """Call-ID, the target's tag and ours, as requests of the target have them."""
-        return self._sip_call_id, self._remote_tag, self._tag
+        return self._state.call_id, self._remote_tag, self._tag
 
     @property
     def sip_call_id(self) -> str:
         """By which its first answers are found."""
-        return self._sip_call_id
+        return self._state.call_id
 
     # ── the call ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -121,8 +120,8 @@ class TargetCall:
 
     def _invite(self) -> None:
         """Offers sound, encrypted as the edge has said by then."""
-        signed = target_signature(self._token, self.call_id, self.target, self._sip_call_id)
-        invite = self._request("INVITE")
+        signed = target_signature(self._token, self.call_id, self.target, self._state.call_id)
+        invite = self._state.request("INVITE")
         for name, value in {
             "X-VG-SRTP": self._describer.srtp,
             "Contact": self._line.contact(),
@@ -132,7 +131,7 @@ class TargetCall:
             "X-VG-Auth": signed,
         }.items():
             invite.headers.set(name, value)
-        _describe(invite, self._describer.offer())
+        describe(invite, self._describer.offer())
         self._sent = self._line.invite(invite, self._flow, self._invite_answered)
 
     def give_up(self, status: int, reason: str) -> None:
@@ -150,7 +149,7 @@ class TargetCall:
         """BYE to a target that has answered."""
         if self.over:
             return
-        self._line.send(self._request("BYE"), self._flow, lambda _: None)
+        self._line.send(self._state.request("BYE"), self._flow, lambda _: None)
         self._end(how)
 
     def _invite_answered(self, answer: Response | None) -> None:
@@ -162,7 +161,7 @@ class TargetCall:
             if self._sent is not None:
                 self._flow.send(bytes(ack_of(self._sent.request, answer)))
             rule = answer.headers.get("X-VG-SRTP")
-            if rule in RULES and rule != self._describer.srtp and not self.over and self._ours == 1:
+            if rule in RULES and rule != self._describer.srtp and not self.over and self._state.sequence == 1:
                 self._describer.srtp = rule
                 self._invite()
                 return
@@ -176,35 +175,35 @@ class TargetCall:
         early = False
         if answer.body:
             self._learn(answer)
-            early = self._agree(answer)
+            early = self._heard(answer)
         self._line.rings(self, answer.code, early or self.media is not None)
 
     def _accepted(self, answer: Response) -> None:
         """A 2xx, perhaps repeated since our ACK was lost."""
         if not self.over and not self.up:
             self._learn(answer)
-        self._line.send_ack(self._request("ACK", answer.cseq.sequence), self._flow)
+        self._line.send_ack(self._state.request("ACK", answer.cseq.sequence), self._flow)
         if self.up:
             return
         if self.over:  # it crossed our CANCEL
-            self._line.send(self._request("BYE"), self._flow, lambda _: None)
+            self._line.send(self._state.request("BYE"), self._flow, lambda _: None)
             return
         self.up = True
         self._patience.cancel()
-        if not self._agree(answer) and self.media is None:
-            self._line.send(self._request("BYE"), self._flow, lambda _: None)
+        if not self._heard(answer) and self.media is None:
+            self._line.send(self._state.request("BYE"), self._flow, lambda _: None)
             self._refuse(488, "the target's answer has no sound that fits")
             return
         self._line.answered(self)
 
     def _learn(self, answer: Response) -> None:
-        self._remote, self._remote_tag = answer.headers["To"], to_tag(answer)
+        self._state.remote, self._remote_tag = answer.headers["To"], to_tag(answer)
         if answer.contact:
-            self._uri = answer.contact[0].uri
+            self._state.target = answer.contact[0].uri
         if routes := answer.headers.getlist("Record-Route"):
-            self._routes = list(reversed(routes))
+            self._state.routes = list(reversed(routes))
 
-    def _agree(self, answer: Response) -> bool:
+    def _heard(self, answer: Response) -> bool:
         """Whether there is something to talk in."""
         if not answer.body:
             return False
@@ -212,10 +211,11 @@ class TargetCall:
             agreed = self._describer.answered(answer.body.decode(errors="replace"))
         except NoAgreement:
             return False
-        self._turn(agreed)
+        self.agree(agreed)
         return True
 
-    def _turn(self, agreed: Agreement) -> None:
+    def agree(self, agreed: Agreement) -> None:
+        """See `DialogSide`."""
         if self.media is None:
             self.media = self._line.media_up(self, agreed)
         else:
@@ -225,86 +225,45 @@ class TargetCall:
 
     def take(self, served: Served) -> None:
         """A request of the target's within the dialog; neither ACK nor CANCEL, and not a repeat."""
-        request = served.request
-        if request.cseq.sequence <= self._theirs:
-            served.answer(self._response(served, 500))
-            return
-        self._theirs = request.cseq.sequence
-        match request.method:
-            case "BYE":
-                served.answer(self._response(served, 200))
-                self._end(CallEnding(End.TRANSFERRED, "the target hung up"))
-            case "INVITE" | "UPDATE":
-                self._offer(served)
-            case "INFO":
-                self._info(served)
-            case "OPTIONS":
-                served.answer(self._response(served, 200, {"Allow": ALLOW_OUT, "Accept": SDP}))
-            case "REFER":
-                served.answer(self._response(served, 603))  # who calls whom is the plan's to say
-            case _:
-                served.answer(self._response(served, 405, {"Allow": ALLOW_OUT}))
+        self._server.take(served)
+
+    def take_own(self, served: Served) -> bool:
+        """See `DialogSide`."""
+        return False
+
+    def hung_up(self) -> None:
+        """See `DialogSide`."""
+        self._end(CallEnding(End.TRANSFERRED, "the target hung up"))
+
+    def pressed(self, digit: str) -> None:
+        """See `DialogSide`."""
+        if self.media is not None:
+            self._line.pressed(self.media, digit)
 
     def acknowledged(self, ack: Request) -> None:
         """The ACK of an INVITE of the target's; its body answers ours, when that was an offer."""
         if ack.body and not self.over:
             try:
-                self._turn(self._describer.answered(ack.body.decode(errors="replace")))
+                self.agree(self._describer.answered(ack.body.decode(errors="replace")))
             except NoAgreement as error:
                 self.hang_up(CallEnding(End.FAILED, str(error)))
 
-    def _offer(self, served: Served) -> None:
-        request, agreed, body = served.request, None, ""
-        if not self.up:
-            served.answer(self._response(served, 491))
-            return
-        if request.body:
-            try:
-                body, agreed = self._describer.answer(request.body.decode(errors="replace"))
-            except NoAgreement as error:
-                served.answer(self._response(served, 488, {"Reason": f'SIP;cause=488;text="{error}"'}))
-                return
-        elif request.method == "INVITE":
-            body = self._describer.offer()
-        if request.contact:
-            self._uri = request.contact[0].uri
-        ok = self._response(served, 200, {"Contact": self._line.contact(), "Allow": ALLOW_OUT})
-        _describe(ok, body)
+    def refused_offer(self, served: Served) -> Response | None:
+        """See `DialogSide`."""
+        return None if self.up else response(served.request, served.flow, 491)
+
+    def own_offer(self) -> str:
+        """See `DialogSide`."""
+        return self._describer.offer()
+
+    def take_offer(self, served: Served, body: str) -> None:
+        """See `DialogSide`."""
+        extra = {"Contact": self._line.contact(), "Allow": ALLOW_OUT}
+        ok = response(served.request, served.flow, 200, extra)
+        describe(ok, body)
         served.answer(ok)
-        if agreed is not None:
-            self._turn(agreed)
 
-    def _info(self, served: Served) -> None:
-        kind = dtmf_info.media_type(served.request.headers.get("Content-Type"))
-        try:
-            digit = dtmf_info.pressed(kind, served.request.body) if kind in dtmf_info.DTMF_TYPES else ""
-        except ValueError:
-            served.answer(self._response(served, 400))
-            return
-        served.answer(self._response(served, 200))
-        if digit and self.media is not None:
-            self._line.pressed(self.media, digit)
-
-    # ── messages ─────────────────────────────────────────────────────────────────────────────────────
-
-    def _response(self, served: Served, status: int, extra: Mapping[str, str] | None = None) -> Response:
-        return response(served.request, served.flow, status, extra)
-
-    def _request(self, method: str, sequence: int | None = None) -> Request:
-        """A request of the dialog; an ACK says its INVITE's number."""
-        if sequence is None:
-            self._ours += 1
-            sequence = self._ours
-        request = Request(method, self._uri)
-        request.max_forwards = 70
-        request.headers.set("From", self._local)
-        request.headers.set("To", self._remote)
-        request.call_id = self._sip_call_id
-        request.cseq = CSeq(sequence, method)
-        if self._routes:
-            request.headers.setlist("Route", self._routes)
-        request.headers.set("Content-Length", "0")
-        return request
+    # ── its end ──────────────────────────────────────────────────────────────────────────────────────
 
     def _refuse(self, status: int, reason: str) -> None:
         if not self.over:
@@ -319,10 +278,3 @@ class TargetCall:
     def _close(self) -> None:
         self.over = True
         self._patience.cancel()
-
-
-def _describe(message: Request | Response, body: str) -> None:
-    if body:
-        message.body = body.encode()
-        message.headers.set("Content-Type", SDP)
-        message.headers.set("Content-Length", str(len(message.body)))
