@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from benchmarks import capture, stages
 from benchmarks.capture import Capture, WireCall
 from benchmarks.house_meter import Meter
-from gateway.cli.call_reports import CallReport
-from gateway.cli.call_request import CallRequest, arrivals
-from gateway.cli.testphone import place_calls
+from gateway.cli.caller.call_reports import CallReport
+from gateway.cli.caller.call_request import CallRequest, arrivals
+from gateway.cli.caller.testphone import place_calls
 from tests.e2e.gateway_process import House
 
 SIP_LINES = 2

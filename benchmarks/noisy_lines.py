@@ -33,7 +33,7 @@ from pywebrtc_audio import NoiseSuppressor
 from benchmarks.turn_ends import ON_ITS_WAY_S, Recognise, recogniser
 from consent.data_dir import default_data_dir
 from consent.models.model_files import models_dir
-from gateway.cli import caller_sound
+from gateway.cli.caller import caller_sound
 from gateway.hall.calls.call_ear import APPEND_FRAMES
 from gateway.hall.dialogue.early_words import EarlyWords
 from gateway.hall.media.audio import FRAME_S, HOUSE_HZ, VAD_HZ, Floats, Rows, VoiceActivity

@@ -28,9 +28,9 @@ import click
 from benchmarks import capture
 from benchmarks.calls import DIALPLAN, SHORT, SIP_LINES, first_sound_s, gaps, question, spread
 from benchmarks.capture import Capture
-from gateway.cli.call_reports import CallReport
-from gateway.cli.call_request import CallRequest, arrivals
-from gateway.cli.testphone import place_calls
+from gateway.cli.caller.call_reports import CallReport
+from gateway.cli.caller.call_request import CallRequest, arrivals
+from gateway.cli.caller.testphone import place_calls
 from tests.e2e.gateway_process import House
 
 OURS: Final = "we hung up"

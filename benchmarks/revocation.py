@@ -36,8 +36,8 @@ from redis.asyncio import Redis
 
 from consent.checks.sound import Recording
 from consent.office.withdrawal import Withdrawals
-from gateway.cli.call_request import CallRequest
-from gateway.cli.testphone import place_calls
+from gateway.cli.caller.call_request import CallRequest
+from gateway.cli.caller.testphone import place_calls
 from model.chroma.tools import toy
 from tests.consent.conftest import prompt
 from tests.consent.grants.hostile_redis import HOSTILE

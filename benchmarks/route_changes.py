@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.testphone import place_call
+from gateway.cli.caller.testphone import place_call
 from tests.e2e.gateway_process import House
 
 ROUTE = """

@@ -34,8 +34,8 @@ import numpy as np
 from benchmarks import heap_lines, heap_watch, house_meter, soak_leak
 from benchmarks.slopes import Slope, growing, slope
 from benchmarks.soak_callers import DIALPLAN, LEAVES_MESSAGE, wave
-from gateway.cli.call_reports import CallReport, summary
-from gateway.cli.testphone import place_calls
+from gateway.cli.caller.call_reports import CallReport, summary
+from gateway.cli.caller.testphone import place_calls
 from tests.e2e.gateway_process import House
 
 LEAST_WAVES: Final = 12

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from gateway.cli.call_request import Behind, CallRequest
-from gateway.cli.call_script import CallerAct
+from gateway.cli.caller.call_request import Behind, CallRequest
+from gateway.cli.caller.call_script import CallerAct
 from gateway.phone.rough_line import RoughLine
 from tests.e2e.gateway_process import House
 

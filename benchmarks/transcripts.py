@@ -17,7 +17,7 @@ import click
 import numpy as np
 
 from benchmarks.house_meter import Meter
-from gateway.cli.testphone import place_call
+from gateway.cli.caller.testphone import place_call
 from tests.e2e.gateway_process import House
 from tests.needs import HANGS_S, need_sounds
 

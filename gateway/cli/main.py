@@ -15,32 +15,41 @@ from gateway.config.failure import is_ours
 from model import __version__
 
 COMMANDS: Final = {
-    "run": ("gateway.cli.run_command:run", "Start the gateway; Ctrl-C drains and stops it."),
+    "run": ("gateway.cli.operator.run_command:run", "Start the gateway; Ctrl-C drains and stops it."),
     "call": (
-        "gateway.cli.call_command:call",
+        "gateway.cli.caller.call_command:call",
         "Call a SIP address, once or many times, by a script; report what was heard.",
     ),
-    "calls": ("gateway.cli.calls_command:calls", "List the calls, or show one."),
+    "calls": ("gateway.cli.calls.calls_command:calls", "List the calls, or show one."),
     "dialplan": (
-        "gateway.cli.dialplan_command:dialplan",
+        "gateway.cli.operator.dialplan_command:dialplan",
         "Check the dialplans, or ask which route a call takes.",
     ),
-    "doctor": ("gateway.cli.doctor:doctor", "Check this machine and say how to fix what is wrong."),
-    "engine": ("gateway.cli.engine_command:engine", "Watch the engine; run, measure or compare Chroma."),
+    "doctor": ("gateway.cli.doctor.doctor:doctor", "Check this machine and say how to fix what is wrong."),
+    "engine": (
+        "gateway.cli.operator.engine_command:engine",
+        "Watch the engine; run, measure or compare Chroma.",
+    ),
     "ledger": ("consent.commands.cli:ledger", "Verify and read the consent ledger."),
     "models": (
-        "gateway.cli.models_command:models",
+        "gateway.cli.operator.models_command:models",
         "Fetch model files that the package does not carry, or list them.",
     ),
-    "office": ("gateway.cli.office_command:office", "Run the consent office alone, as a user of its own."),
+    "office": (
+        "gateway.cli.house.office_command:office",
+        "Run the consent office alone, as a user of its own.",
+    ),
     "operator": ("consent.commands.cli:operator", "Operators who may decide about voices."),
     "settings": (
-        "gateway.cli.run_command:show_settings",
+        "gateway.cli.operator.run_command:show_settings",
         "Show every setting, its value and where to set it.",
     ),
-    "sip": ("gateway.cli.sip_command:sip", "SIP users."),
-    "trace": ("gateway.cli.trace_command:trace", "Find the call that a recording's watermark names."),
-    "trunk": ("gateway.cli.trunk_command:trunk", "Trunks: list them, show one, try one step by step."),
+    "sip": ("gateway.cli.operator.sip_command:sip", "SIP users."),
+    "trace": ("gateway.cli.calls.trace_command:trace", "Find the call that a recording's watermark names."),
+    "trunk": (
+        "gateway.cli.operator.trunk_command:trunk",
+        "Trunks: list them, show one, try one step by step.",
+    ),
     "voice": ("consent.commands.cli:voice", "Register, list, revoke and erase voices."),
     "watermark": ("watermark.cli:watermark", "Detect marks, and name the call they belong to."),
 }

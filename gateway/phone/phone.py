@@ -2,9 +2,9 @@
 
     python -m gateway.phone.phone < plan.json > report.json
 
-`gateway.cli.testphone` is what people and tests use; it makes the plan and reads the report (`phone_plan`).
-The phone is a process of its own, because pjsua2 allows one endpoint per process and must not live beside
-numpy.
+`gateway.cli.caller.testphone` is what people and tests use; it makes the plan and reads the report
+(`phone_plan`). The phone is a process of its own, because pjsua2 allows one endpoint per process and must not
+live beside numpy.
 
 The phone takes turns as a person does: when it is to listen, it goes on when the other side has spoken and is
 silent, or has been silent for too long. Sound is measured on the bridge's clock, as an ear would: after the

@@ -21,7 +21,7 @@ from benchmarks.slopes import FEWEST, WARM_UP, growing
 from benchmarks.soak import LEAST_WAVES, MANY_CALLS, Readings, allowed, judged, unanswered, windows
 from benchmarks.soak_callers import CALLERS, CROWD, DIALPLAN, MEAN_S, WAVE, wave
 from benchmarks.soak_leak import injected, leaking
-from gateway.cli.call_reports import CallReport
+from gateway.cli.caller.call_reports import CallReport
 from gateway.dialplan.dialplan import Dialplan
 from gateway.phone.phone_plan import TurnReport
 from tests.e2e.gateway_process import House

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.cli.caller_sound import SPOKEN_HZ, spoken, write_wav
+from gateway.cli.caller.caller_sound import SPOKEN_HZ, spoken, write_wav
 from tests.e2e.gateway_process import House
 from watermark.pcm import bytes_from_float
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from gateway.cli.caller_sound import read_wav
+from gateway.cli.caller.caller_sound import read_wav
 from tests.e2e.gateway_process import House
 from tests.gateway.line.line_harness import tone
 from tests.gateway.line.rawphone import RawPhone

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from consent.models.model_files import locked_model
-from gateway.cli.testphone import place_call
+from gateway.cli.caller.testphone import place_call
 from tests.e2e.gateway_process import House
 from tests.needs import HANGS_S, need_model, need_sounds
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.testphone import place_call
+from gateway.cli.caller.testphone import place_call
 from gateway.store.refused_calls import RefusedCalls
 from gateway.store.registry import Registry
 from tests.e2e.gateway_process import House

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli.testphone import place_call
+from gateway.cli.caller.testphone import place_call
 from tests.e2e.gateway_process import House
 from tests.needs import goldens, need_sounds
 

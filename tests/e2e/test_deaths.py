@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from consent.service.office_rooms import OfficePlace
-from gateway.cli.call_reports import CallReport
-from gateway.cli.testphone import place_call
+from gateway.cli.caller.call_reports import CallReport
+from gateway.cli.caller.testphone import place_call
 from gateway.hall.dialogue.speech import RECONNECT_FOR_S
 from gateway.store.registry import Registry
 from tests.consent.service.served import serving

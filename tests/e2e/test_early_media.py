@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.cli.caller_sound import SPOKEN_HZ, spoken
+from gateway.cli.caller.caller_sound import SPOKEN_HZ, spoken
 from tests.e2e.gateway_process import House
 from tests.e2e.test_baresip import dial, network, softphone
 from tests.e2e.test_watermark import trace

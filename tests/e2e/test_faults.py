@@ -22,8 +22,8 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.call_request import CallRequest
-from gateway.cli.testphone import place_calls
+from gateway.cli.caller.call_request import CallRequest
+from gateway.cli.caller.testphone import place_calls
 from gateway.phone.rough_line import RoughLine
 from tests.e2e.gateway_process import House
 from tests.few_descriptors import spare_descriptors

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from gateway.cli.call_reports import CallReport
-from gateway.cli.call_request import CallRequest
-from gateway.cli.testphone import place_call, place_calls
+from gateway.cli.caller.call_reports import CallReport
+from gateway.cli.caller.call_request import CallRequest
+from gateway.cli.caller.testphone import place_call, place_calls
 from tests.e2e.gateway_process import House
 from tests.needs import HANGS_S, need_program
 

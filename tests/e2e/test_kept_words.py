@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from gateway.cli.call_request import CallRequest
-from gateway.cli.testphone import place_call, place_calls
+from gateway.cli.caller.call_request import CallRequest
+from gateway.cli.caller.testphone import place_call, place_calls
 from gateway.config.paths import grant_keys_path
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import Settings

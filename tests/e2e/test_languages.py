@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli.call_stores import CallStores
-from gateway.cli.testphone import place_call
+from gateway.cli.caller.testphone import place_call
+from gateway.cli.calls.call_stores import CallStores
 from gateway.config.settings import Settings
 from tests.e2e.gateway_process import House
 from tests.needs import need_model, need_sounds

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.testphone import place_call
+from gateway.cli.caller.testphone import place_call
 from tests.e2e.gateway_process import House
 from tests.needs import HANGS_S
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.cli.call_request import CODECS, CallRequest
-from gateway.cli.testphone import place_call, place_calls
+from gateway.cli.caller.call_request import CODECS, CallRequest
+from gateway.cli.caller.testphone import place_call, place_calls
 from tests.e2e.conftest import loudness
 from tests.e2e.gateway_process import House
 from tests.needs import need_sounds

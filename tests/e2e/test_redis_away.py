@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.testphone import place_call
+from gateway.cli.caller.testphone import place_call
 from gateway.front.front import REAP_S
 from gateway.store.living_calls import STALE_S
 from tests.e2e.gateway_process import House, free_port

@@ -14,9 +14,9 @@ import pytest
 from consent.grants.scope import STOCK
 from consent.office.office import ConsentOffice
 from consent.proof.evidence import page
-from gateway.cli.call_reports import CallReport
-from gateway.cli.call_stores import CallStores
-from gateway.cli.testphone import place_call
+from gateway.cli.caller.call_reports import CallReport
+from gateway.cli.caller.testphone import place_call
+from gateway.cli.calls.call_stores import CallStores
 from gateway.config.settings import Settings
 from gateway.store.call_leaves import sealed_calls
 from tests.consent.proof.gathered import evidence_by

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli.testphone import place_call
+from gateway.cli.caller.testphone import place_call
 from tests.e2e.gateway_process import House
 from tests.e2e.sipp_runs import (
     ACK,

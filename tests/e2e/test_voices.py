@@ -11,8 +11,8 @@ import pytest
 
 from consent.models.model_files import locked_model
 from consent.office.enrolment import by_code
-from gateway.cli.call_reports import CallReport
-from gateway.cli.testphone import place_call
+from gateway.cli.caller.call_reports import CallReport
+from gateway.cli.caller.testphone import place_call
 from tests.e2e.conftest import loudness
 from tests.e2e.gateway_process import House
 from tests.e2e.house_office import JANE_SPEAKS, PIN, Office, house_with_office, running

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.cli.caller_sound import read_wav
-from gateway.cli.testphone import place_call
+from gateway.cli.caller.caller_sound import read_wav
+from gateway.cli.caller.testphone import place_call
 from gateway.line import opus, webcall
 from tests.e2e.gateway_process import House, free_port
 from tests.gateway.line.rawbrowser import Browser

@@ -19,7 +19,7 @@ import model
 from consent.models.model_files import locked_model
 from gateway.cli import main as cli_module
 from gateway.cli.main import COMMANDS, cli
-from gateway.cli.run_command import panel
+from gateway.cli.operator.run_command import panel
 from gateway.config import packages, remedy
 from gateway.config.settings import load
 from gateway.ipc.front_messages import HouseState, TrunkState
@@ -110,7 +110,7 @@ def test_an_error_that_is_not_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch
     def broken() -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("gateway.cli.run_command.show_settings", broken)
+    monkeypatch.setattr("gateway.cli.operator.run_command.show_settings", broken)
     assert isinstance(voicegate("settings").exception, ZeroDivisionError)
 
 
@@ -336,7 +336,7 @@ def test_what_the_machine_refuses_to_any_command_is_one_line_with_a_remedy(
     def writing() -> None:
         raise OSError(code, os.strerror(code), "/somewhere/file")
 
-    monkeypatch.setattr("gateway.cli.run_command.show_settings", writing)
+    monkeypatch.setattr("gateway.cli.operator.run_command.show_settings", writing)
     said = refused("settings")
     assert said.startswith(f"Error: /somewhere/file: {os.strerror(code)}; ")
     assert isinstance(voicegate("--debug", "settings").exception, OSError)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.cli import doctor_libraries
+from gateway.cli.doctor import doctor_libraries
 from gateway.config import gpu
 from gateway.config.settings import Settings
 from gateway.errors import StartError

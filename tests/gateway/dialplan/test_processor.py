@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from gateway.cli.dialplan_command import dialplan
+from gateway.cli.operator.dialplan_command import dialplan
 from gateway.dialplan import Dialplan
 from gateway.dialplan.disclosure import WORDINGS, sentence
 from gateway.errors import DialplanError

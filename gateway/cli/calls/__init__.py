@@ -1,0 +1,1 @@
+"""Calls that there were: listed, shown, traced."""

@@ -1,0 +1,1 @@
+"""What commands ask of the house that runs beside them."""

@@ -1,0 +1,97 @@
+"""`voicegate trunk`: the trunks by which calls leave."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from functools import partial
+
+import click
+
+from gateway.cli.house.house_state import trunk_states
+from gateway.config.certificate import trusting
+from gateway.config.paths import trunks_path
+from gateway.config.settings import Settings, load
+from gateway.edge.trunks.trunk import Trunk
+from gateway.edge.trunks.trunk_file import read_trunks
+from gateway.edge.trunks.trunk_trial import TrunkTrial
+from gateway.errors import SettingsError
+
+
+@click.group()
+def trunk() -> None:
+    """Trunks: carriers and telephone exchanges by which calls leave; the data directory's trunks.toml."""
+
+
+@trunk.command("list")
+def list_trunks() -> None:
+    """List the trunks, and how the gateway that runs finds them."""
+    settings = load()
+    found = read_trunks(trunks_path(settings))
+    states = {state.name: state for state in trunk_states(settings)}
+    if not found:
+        click.echo(f"no trunks; {trunks_path(settings)} has [[trunk]] tables")
+    for one in found:
+        state = states.get(one.name)
+        how = "not known: no gateway runs" if state is None else "up" if state.why is None else "down"
+        why = f": {state.why}" if state is not None and state.why is not None else ""
+        calls = "" if state is None else f", {state.calls} of {state.calls_at_most} calls"
+        click.echo(f"{one.name}  {', '.join(map(str, one.hosts))} ({one.transport})  {how}{why}{calls}")
+
+
+@trunk.command()
+@click.argument("name")
+def show(name: str) -> None:
+    """Show the trunk NAME: what may leave by it, and how it is. No password is shown."""
+    settings = load()
+    one = _named(settings, name)
+    registers = f"registers for {one.expires_s} s" if one.register else "does not register"
+    rows = [
+        ("hosts", ", ".join(map(str, one.hosts))),
+        ("transport", f"{one.transport}, sound encrypted: {one.sound_rule}"),
+        ("user", f"{one.user or 'none: known by address'}; {registers}"),
+        ("password", "set" if one.password else "none"),
+        ("comes from", ", ".join(one.numbers) or "the user's name"),
+        ("may call", ", ".join(one.prefixes) or "nobody: prefixes is empty"),
+        ("at most", f"{one.calls} calls at once, {one.per_minute} a minute"),
+    ]
+    for state in trunk_states(settings):
+        if state.name == name:
+            rows.append(("now", "up" if state.why is None else f"down: {state.why}"))
+            rows += [("address", f"{way}  {why or 'answers'}") for way, why in state.ways.items()]
+            rows += [("answered", f"{status}: {count} calls") for status, count in state.answers.items()]
+            rows += [("did not leave", f"for the {why}: {n} calls") for why, n in state.not_let_out.items()]
+    for what, text in rows:
+        click.echo(f"{what:14}{text}")
+
+
+@trunk.command("test")
+@click.argument("name")
+@click.option("--call", "number", help="A number to call too; it is cancelled as soon as it rings.")
+def try_trunk(name: str, number: str | None) -> None:
+    """Try the trunk NAME step by step: addresses, connection, OPTIONS, password, and with --call an INVITE.
+
+    The messages are shown below, without what a password was part of. Exits with 1 at a step that fails.
+    """
+    settings = load()
+    trial = TrunkTrial(_named(settings, name), partial(trusting, settings.tls_trust))
+    sys.exit(asyncio.run(_tried(trial, number)))
+
+
+async def _tried(trial: TrunkTrial, number: str | None) -> int:
+    """1 when a step failed."""
+    well = True
+    async for step in trial.steps(number):
+        click.echo(f"{'ok  ' if step.well else 'FAIL'}  {step.what}: {step.text}")
+        well = step.well
+    click.echo("\n".join(["", *trial.ladder.lines]))
+    return 0 if well else 1
+
+
+def _named(settings: Settings, name: str) -> Trunk:
+    """Raises `SettingsError`."""
+    found = {one.name: one for one in read_trunks(trunks_path(settings))}
+    if name not in found:
+        known = ", ".join(found) or "none"
+        raise SettingsError(f"no trunk {name} in {trunks_path(settings)}; there are: {known}")
+    return found[name]
