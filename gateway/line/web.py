@@ -6,8 +6,8 @@ at once (`webcall`). The clock is the monotonic one, counted in
 whole ticks, so nothing drifts: a frame's RTP timestamp is its tick's number. A hall up to 40 ms late costs
 nothing but that delay, and its next pause makes up for it.
 
-When the hall goes, calls hear silence and wait `HALL_BACK_WITHIN_S` for it; when the front goes, nothing
-happens. Both are connected to again.
+When the hall goes, calls hear silence and wait for it; when the front goes, nothing happens
+(`joined_house`).
 """
 
 from __future__ import annotations
@@ -29,12 +29,10 @@ from gateway.config.runtime import Runtime
 from gateway.errors import LineError, RpcError, VoicegateError
 from gateway.ipc import tick
 from gateway.ipc.ending import CallEnding, End
-from gateway.ipc.envelope import Tell, told
-from gateway.ipc.hello import Hello, LineCall, LineFacts, TickHello
+from gateway.ipc.hello import LineCall, LineFacts
 from gateway.ipc.line_messages import (
     AnswerCall,
     AnswerOffer,
-    AskFailures,
     CallConfirmed,
     CallLeft,
     CallStarted,
@@ -51,20 +49,19 @@ from gateway.ipc.line_messages import (
     RingCall,
     ShowCaller,
     ShownStatement,
-    StopLine,
     TrickleIce,
 )
-from gateway.ipc.rpc import Peer, connect, stay_joined
+from gateway.ipc.rpc import Peer
 from gateway.ipc.tick import RECEIVING, SENDING, UNDERRUN, SlotAudio
 from gateway.line import ice, webcall
+from gateway.line.joined_house import Handling, JoinedHouse
 from gateway.line.offer import OfferError
 from gateway.line.opus import FRAME, RATE_HZ
 from gateway.line.webcall import CODEC, WebCall
 from model import heap, json_log
-from model.tasks import Tasks, failures, watch_loop
+from model.tasks import Tasks, watch_loop
 
 CAPACITY: Final = 8
-HALL_BACK_WITHIN_S: Final = 5.0
 MOST_TICKS_AT_ONCE: Final = 5
 """Ticks made up for after a stall; what lies further back is gone."""
 
@@ -85,64 +82,52 @@ class WebLine:
         self.name = name
         self.calls: dict[str, WebCall] = {}
         self._hall_name = hall
-        self._runtime = runtime
-        self._token = token
         self._public_address = public_address
         self._by_number: dict[int, WebCall] = {}
         self._next_number = secrets.randbits(31)
-        self._front: Peer | None = None
-        self._hall: Peer | None = None
-        self._hall_gone: asyncio.TimerHandle | None = None
-        self._ticks: socket.socket | None = None
+        self._house = JoinedHouse(self, runtime, name, token)
         self._seq = 0
         self._live = asyncio.Event()
-        self._stopping = asyncio.Event()
         self._tasks = Tasks()
         self.ticks_late = 0
 
     async def run(self) -> None:
         watch_loop()
-        self._tasks.lasting(lambda: stay_joined(self._join_front), "web.front")
-        self._tasks.lasting(lambda: stay_joined(self._join_hall), "web.hall")
+        self._tasks.lasting(self._house.keep_front, "web.front")
+        self._tasks.lasting(self._house.keep_hall, "web.hall")
         self._tasks.vital(self._tick_on, "web.ticks")  # without it nobody hears anything
         try:
-            await self._stopping.wait()
+            await self._house.stop_asked.wait()
         finally:
             why = CallEnding(End.GATEWAY_STOPPED)
             await asyncio.gather(*(call.close(why) for call in list(self.calls.values())))
             await asyncio.sleep(0)  # what was told must reach the sockets
             await self._tasks.stop()
-            for peer in (self._front, self._hall):
-                if peer is not None:
-                    peer.close()
-            self._lose_ticks()
+            self._house.close()
 
     def stop(self) -> None:
-        self._stopping.set()
+        self._house.stop()
 
-    # ── connections ──────────────────────────────────────────────────────────────────────────────────
+    # ── its front and its hall (`JoiningLine`) ───────────────────────────────────────────────────────
 
-    def _hello(self) -> Hello:
+    def facts(self) -> LineFacts:
+        """See `JoiningLine`."""
         calls = tuple(LineCall(call.call_id, call.number, call.slot) for call in self.calls.values())
-        facts = LineFacts("web", RATE_HZ, self._hall_name, CAPACITY, calls)
-        return Hello("line", self.name, self._token, line=facts)
+        return LineFacts("web", RATE_HZ, self._hall_name, CAPACITY, calls)
 
-    async def _join_front(self) -> None:
-        handlers = [
+    def from_front(self) -> Handling:
+        """See `JoiningLine`."""
+        return [
             AnswerOffer.handled_by(self._offer),
             RenewOffer.handled_by(self._renew),
             TrickleIce.handled_by(self._trickle),
             PressKey.handled_by(self._press),
             DropCall.handled_by(self._drop),
-            StopLine.handled_by(self._line_stop),
-            AskFailures.handled_by(self._failures),
         ]
-        self._front = front = await connect(self._runtime.front, self._hello(), handlers)
-        await front.closed.wait()
-        log.warning("front.lost")
 
-    async def _join_hall(self) -> None:
-        handlers = [
+    def from_hall(self) -> Handling:
+        """See `JoiningLine`."""
+        return [
             AnswerCall.handled_by(self._noted),
             RingCall.handled_by(self._noted),
             ProgressCall.handled_by(self._no_progress),
@@ -151,57 +136,32 @@ class WebLine:
             DialDigits.handled_by(self._refuse),
             ShowCaller.handled_by(self._show),
         ]
-        hall = await connect(self._runtime.hall(self._hall_name), self._hello(), handlers)
-        try:
-            self._connect_ticks()
-            self._hall = hall
-            if self._hall_gone is not None:
-                self._hall_gone.cancel()
-                self._hall_gone = None
-            for call in self.calls.values():
-                self._tell_started(call, resumed=True)
-            await hall.closed.wait()
-        finally:
-            hall.close()
-            self._hall = None
-            self._lose_ticks()
-            if self._hall_gone is None and not self._stopping.is_set():
-                log.warning("hall.lost", calls=len(self.calls))
-                loop = asyncio.get_running_loop()
-                self._hall_gone = loop.call_later(HALL_BACK_WITHIN_S, self._give_hall_up)
 
-    def _give_hall_up(self) -> None:
+    def hall_joined(self, ticks: socket.socket) -> None:
+        """See `JoiningLine`."""
+        asyncio.get_running_loop().add_reader(ticks, self._answered)
+        for call in self.calls.values():
+            self._tell_started(call, resumed=True)
+
+    def ticks_lost(self, ticks: socket.socket) -> None:
+        """See `JoiningLine`."""
+        asyncio.get_running_loop().remove_reader(ticks)
+
+    def hall_given_up(self) -> None:
+        """See `JoiningLine`."""
         for call in list(self.calls.values()):
             self._tasks.short(call.close(CallEnding(End.HALL_DIED)), "web.close")
-
-    def _connect_ticks(self) -> None:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            sock.setblocking(False)
-            sock.connect(str(self._runtime.ticks(self._hall_name)))
-            sock.send(told(TickHello(self.name, RATE_HZ, self._token)))
-        except OSError:
-            sock.close()
-            raise
-        self._ticks = sock
-        asyncio.get_running_loop().add_reader(sock, self._answered)
-
-    def _lose_ticks(self) -> None:
-        if self._ticks is not None:
-            asyncio.get_running_loop().remove_reader(self._ticks)
-            self._ticks.close()
-            self._ticks = None
 
     # ── what front and hall ask ──────────────────────────────────────────────────────────────────────
 
     async def _offer(self, _: Peer, asked: AnswerOffer) -> OfferAnswer:
         call_id = asked.call_id
-        if self._hall is None:
+        if not self._house.has_hall:
             raise RpcError(f"{self.name} has no hall")
         if call_id in self.calls:
             raise RpcError(f"{self.name} already has call {call_id}")
         free = set(range(CAPACITY)) - {call.slot for call in self.calls.values()}
-        if not free or self._stopping.is_set():
+        if not free or self._house.stop_asked.is_set():
             raise RpcError(f"{self.name} is full")
         self._next_number = (self._next_number + 1) & 0xFFFFFFFF
         call = WebCall(call_id, self._next_number, min(free), self._happened, self._public_address)
@@ -240,19 +200,13 @@ class WebLine:
 
     async def _press(self, _: Peer, asked: PressKey) -> None:
         if asked.call_id in self.calls:
-            self._tell_hall(KeyPressed(asked.call_id, asked.digit, "info"))
+            self._house.tell_hall(KeyPressed(asked.call_id, asked.digit, "info"))
 
     async def _drop(self, _: Peer, asked: DropCall) -> None:
         call = self.calls.get(asked.call_id)
         if call is None:
             raise RpcError(f"{self.name} has no call {asked.call_id}")
         self._tasks.short(call.close(asked.how), "web.close")
-
-    async def _failures(self, _: Peer, __: AskFailures) -> dict[str, int]:
-        return dict(failures)
-
-    async def _line_stop(self, _: Peer, __: StopLine) -> None:
-        self.stop()
 
     async def _no_progress(self, _: Peer, __: ProgressCall) -> bool:
         return False
@@ -269,12 +223,8 @@ class WebLine:
 
     # ── what calls tell ──────────────────────────────────────────────────────────────────────────────
 
-    def _tell_hall(self, message: Tell) -> None:
-        if self._hall is not None:
-            self._hall.tell(message)
-
     def _tell_started(self, call: WebCall, *, resumed: bool) -> None:
-        self._tell_hall(
+        self._house.tell_hall(
             CallStarted(
                 call_id=call.call_id,
                 call=call.number,
@@ -288,23 +238,20 @@ class WebLine:
     def _happened(self, call: WebCall, what: str, detail: str) -> None:
         if what == "confirmed" and call.confirmed_at is not None:
             self._live.set()
-            self._tell_hall(CallConfirmed(call.call_id, CODEC, call.confirmed_at))
+            self._house.tell_hall(CallConfirmed(call.call_id, CODEC, call.confirmed_at))
             log.info("call.confirmed", call_id=call.call_id)
         elif what == "dtmf":
-            self._tell_hall(KeyPressed(call.call_id, detail, "page"))
+            self._house.tell_hall(KeyPressed(call.call_id, detail, "page"))
         elif what == "event":
-            self._tell_hall(KeyPressed(call.call_id, detail, "event"))
+            self._house.tell_hall(KeyPressed(call.call_id, detail, "event"))
         elif what == "turned":
-            self._tell_hall(MediaTurned(call.call_id, call.sending, call.receiving))
+            self._house.tell_hall(MediaTurned(call.call_id, call.sending, call.receiving))
         elif what == "sounded":
-            self._tell_hall(call.quality())
+            self._house.tell_hall(call.quality())
         elif what == "ended" and call.ended is not None:
             self._forget(call)
-            self._tell_hall(call.quality())
-            left = CallLeft(call.call_id, call.ended)
-            self._tell_hall(left)
-            if self._front is not None:
-                self._front.tell(left)
+            self._house.tell_hall(call.quality())
+            self._house.tell_both(CallLeft(call.call_id, call.ended))
             log.info("call.left", call_id=call.call_id, saw=call.ended, **call.report())
 
     def _forget(self, call: WebCall) -> None:
@@ -341,17 +288,15 @@ class WebLine:
             flags = (SENDING if call.sending else 0) | (RECEIVING if pcm else 0)
             flags |= UNDERRUN if call.underrun else 0
             slots.append(SlotAudio(call.number, call.slot, flags, call.played, pcm))
-        if self._ticks is not None and slots:
+        if (ticks := self._house.ticks) is not None and slots:
             self._seq = (self._seq + 1) & 0xFFFFFFFF
-            with contextlib.suppress(
-                OSError
-            ):  # a hall that is stuck loses ticks; a gone one is noticed elsewhere
-                self._ticks.send(tick.pack(self._seq, slots))
+            with contextlib.suppress(OSError):  # a stuck hall loses ticks; a gone one is noticed elsewhere
+                ticks.send(tick.pack(self._seq, slots))
 
     def _answered(self) -> None:
-        while self._ticks is not None:
+        while (ticks := self._house.ticks) is not None:
             try:
-                packet = self._ticks.recv(tick.MAX_PACKET)
+                packet = ticks.recv(tick.MAX_PACKET)
                 if not packet:
                     raise ConnectionResetError("the hall closed the tick socket")
                 sounds = {audio.call: bytes(audio.pcm) for audio in tick.unpack(packet).slots}
@@ -359,9 +304,7 @@ class WebLine:
                 return
             except (OSError, LineError) as error:
                 log.warning("ticks.lost", error=str(error))
-                self._lose_ticks()
-                if self._hall is not None:
-                    self._hall.close()
+                self._house.break_with_hall()
                 return
             for number, call in self._by_number.items():
                 if call.confirmed_at is not None:

@@ -23,11 +23,9 @@ import structlog
 from gateway.errors import LineError, RpcError
 from gateway.ipc import tick
 from gateway.ipc.ending import CallEnding, End
-from gateway.ipc.envelope import Tell, told
-from gateway.ipc.hello import Hello, LineCall, LineFacts, TickHello
+from gateway.ipc.hello import LineCall, LineFacts
 from gateway.ipc.line_messages import (
     AnswerCall,
-    AskFailures,
     CallTarget,
     DialDigits,
     DropCall,
@@ -35,17 +33,16 @@ from gateway.ipc.line_messages import (
     ReferCall,
     RingCall,
     ShowCaller,
-    StopLine,
 )
-from gateway.ipc.rpc import Peer, connect, stay_joined
+from gateway.ipc.rpc import Peer
+from gateway.line.joined_house import Handling, JoinedHouse
 from gateway.rtp.dialogs.callees import Callees
 from gateway.rtp.line_clock import LineClock
 from gateway.rtp.line_plan import LinePlan
 from gateway.rtp.media.media_pass import MediaPass
 from gateway.rtp.media.socket_pair import Arrival
-from model.tasks import Tasks, failed, failures
+from model.tasks import Tasks, failed
 
-HALL_BACK_WITHIN_S: Final = 5.0
 GOODBYE_S: Final = 1.0
 """How long a stopping line waits for the answers to its BYEs."""
 WATCH_S: Final = 1.0
@@ -64,21 +61,17 @@ class RtpLine:
         self.ticks_dropped = 0
         self._clock = LineClock(self._tick, self._send)
         self._pass = MediaPass(plan.rate_hz, 2 * plan.capacity, Arrival())  # each may have a target
-        self._callees = Callees(plan, self._pass, self)
-        self._front: Peer | None = None
-        self._hall: Peer | None = None
-        self._hall_gone: asyncio.TimerHandle | None = None
-        self._ticks: socket.socket | None = None
+        self._house = JoinedHouse(self, plan.runtime, plan.name, plan.token)
+        self._callees = Callees(plan, self._pass, self._house)
         self._awaiting = False
         """the loop looks for the hall's answer, which is late"""
-        self._stop_asked = asyncio.Event()
         self._tasks = Tasks()
 
     async def run(self) -> None:
         """Serves until `stop`. Raises `LineError` when its SIP port is taken."""
         await self._callees.open()
-        self._tasks.lasting(lambda: stay_joined(self._join_front), "rtp.front")
-        self._tasks.lasting(lambda: stay_joined(self._join_hall), "rtp.hall")
+        self._tasks.lasting(self._house.keep_front, "rtp.front")
+        self._tasks.lasting(self._house.keep_hall, "rtp.hall")
         self._tasks.lasting(self._watch, "rtp.watch")
         self._tasks.vital(self._tick_on, "rtp.ticks")  # without it nobody hears anything
         log.info(
@@ -86,46 +79,38 @@ class RtpLine:
             line=self.plan.name, kind=self.plan.kind, sip_port=self._callees.sip_port, hall=self.plan.hall,
         )  # fmt: skip
         try:
-            await self._stop_asked.wait()
+            await self._house.stop_asked.wait()
         finally:
             orphaned = os.getppid() != self._parent  # nobody stopped the gateway, its supervisor crashed
             await self._callees.stop(End.LINE_DIED if orphaned else End.GATEWAY_STOPPED, GOODBYE_S)
             await self._tasks.stop()
-            for peer in (self._front, self._hall):
-                if peer is not None:
-                    peer.close()
-            self._lose_ticks()
+            self._house.close()
             self._pass.close()
             await self._callees.close()
 
     def stop(self) -> None:
         """BYE to every call, then the end."""
-        self._stop_asked.set()
+        self._house.stop()
 
-    # ── connections ──────────────────────────────────────────────────────────────────────────────────
+    # ── its front and its hall (`JoiningLine`) ───────────────────────────────────────────────────────
 
-    def _hello(self) -> Hello:
+    def facts(self) -> LineFacts:
+        """See `JoiningLine`."""
         plan = self.plan
         calls = tuple(
             LineCall(call.call_id, call.number, call.slot) for call in self._callees.by_call.values()
         )
-        facts = LineFacts(
+        return LineFacts(
             plan.kind, plan.rate_hz, plan.hall, plan.capacity, calls, self._callees.sip_port, plan.process
         )
-        return Hello("line", plan.name, plan.token, line=facts)
 
-    async def _join_front(self) -> None:
-        handlers = [
-            DropCall.handled_by(self._drop),
-            StopLine.handled_by(self._line_stop),
-            AskFailures.handled_by(self._failures),
-        ]
-        self._front = front = await connect(self.plan.runtime.front, self._hello(), handlers)
-        await front.closed.wait()
-        log.warning("front.lost")
+    def from_front(self) -> Handling:
+        """See `JoiningLine`."""
+        return [DropCall.handled_by(self._drop)]
 
-    async def _join_hall(self) -> None:
-        handlers = [
+    def from_hall(self) -> Handling:
+        """See `JoiningLine`."""
+        return [
             AnswerCall.handled_by(self._answer),
             RingCall.handled_by(self._ring),
             ProgressCall.handled_by(self._progress),
@@ -135,52 +120,21 @@ class RtpLine:
             DialDigits.handled_by(self._dial),
             ShowCaller.handled_by(self._show),
         ]
-        hall = await connect(self.plan.runtime.hall(self.plan.hall), self._hello(), handlers)
-        try:
-            self._connect_ticks()
-            self._hall = hall
-            if self._hall_gone is not None:
-                self._hall_gone.cancel()
-                self._hall_gone = None
-            for callee in self._callees.by_call.values():
-                self._callees.tell_started(callee, resumed=True)
-            await hall.closed.wait()
-        finally:
-            hall.close()
-            self._hall = None
-            self._lose_ticks()
-            self.expect_hall()
 
-    def expect_hall(self) -> None:
-        """See `LineHouse`: calls wait `HALL_BACK_WITHIN_S`, in silence."""
-        if self._hall is None and self._hall_gone is None and not self._stop_asked.is_set():
-            log.warning("hall.lost", calls=len(self._callees.by_call))
-            loop = asyncio.get_running_loop()
-            self._hall_gone = loop.call_later(HALL_BACK_WITHIN_S, self._give_hall_up)
+    def hall_joined(self, ticks: socket.socket) -> None:
+        """See `JoiningLine`."""
+        for callee in self._callees.by_call.values():
+            self._callees.tell_started(callee, resumed=True)
 
-    def _give_hall_up(self) -> None:
-        self._hall_gone = None
+    def ticks_lost(self, ticks: socket.socket) -> None:
+        """See `JoiningLine`."""
+        self._await_no_more(ticks)
+        self._pass.lose_hall()
+
+    def hall_given_up(self) -> None:
+        """See `JoiningLine`."""
         for callee in list(self._callees.by_call.values()):
             callee.hang_up(CallEnding(End.HALL_DIED), 503)
-
-    def _connect_ticks(self) -> None:
-        plan = self.plan
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        try:
-            sock.setblocking(False)
-            sock.connect(str(plan.runtime.ticks(plan.hall)))
-            sock.send(told(TickHello(plan.name, plan.rate_hz, plan.token)))
-        except OSError:
-            sock.close()
-            raise
-        self._ticks = sock
-
-    def _lose_ticks(self) -> None:
-        if self._ticks is not None:
-            self._await_no_more()
-            self._ticks.close()
-            self._ticks = None
-            self._pass.lose_hall()
 
     # ── what the hall and the front ask ──────────────────────────────────────────────────────────────
 
@@ -220,23 +174,6 @@ class RtpLine:
     async def _show(self, _: Peer, asked: ShowCaller) -> None:
         """A telephone has no screen."""
 
-    async def _line_stop(self, _: Peer, __: StopLine) -> None:
-        self.stop()
-
-    async def _failures(self, _: Peer, __: AskFailures) -> dict[str, int]:
-        return dict(failures)
-
-    def tell_hall(self, message: Tell) -> None:
-        """See `LineHouse`."""
-        if self._hall is not None:
-            self._hall.tell(message)
-
-    def tell_both(self, message: Tell) -> None:
-        """See `LineHouse`."""
-        for peer in (self._hall, self._front):
-            if peer is not None:
-                peer.tell(message)
-
     # ── the clock ────────────────────────────────────────────────────────────────────────────────────
 
     async def _tick_on(self) -> None:
@@ -251,10 +188,10 @@ class RtpLine:
         return self._clock.late
 
     def _tick(self, number: int) -> None:
-        packet = self._pass.hear()
-        if packet is not None and self._ticks is not None:
+        packet, ticks = self._pass.hear(), self._house.ticks
+        if packet is not None and ticks is not None:
             try:
-                self._ticks.send(packet)
+                ticks.send(packet)
                 self._pass.note_ticked()
             except BlockingIOError:
                 self.ticks_dropped += 1
@@ -270,33 +207,32 @@ class RtpLine:
             self._answered()
         except Exception as error:  # callers hear silence, and not nothing
             failed("rtp.answers", error)
-        self._pass.owe(owed, answered=self._ticks is not None)
-        if self._ticks is not None and self._pass.awaits_hall and not self._awaiting:
+        ticks = self._house.ticks
+        self._pass.owe(owed, answered=ticks is not None)
+        if ticks is not None and self._pass.awaits_hall and not self._awaiting:
             self._awaiting = True
-            asyncio.get_running_loop().add_reader(self._ticks, self._answered)
+            asyncio.get_running_loop().add_reader(ticks, self._answered)
 
     def _answered(self) -> None:
-        while self._ticks is not None:
+        while (ticks := self._house.ticks) is not None:
             try:
-                packet = self._ticks.recv(tick.MAX_PACKET)
+                packet = ticks.recv(tick.MAX_PACKET)
                 if not packet:
                     raise ConnectionResetError("the hall closed the tick socket")
                 self._pass.take(packet)
             except BlockingIOError:
                 if self._awaiting and not self._pass.awaits_hall:
-                    self._await_no_more()
+                    self._await_no_more(ticks)
                 return
             except LineError as error:
                 log.warning("ticks.broken", error=str(error))
             except OSError:
-                self._lose_ticks()
-                if self._hall is not None:
-                    self._hall.close()
+                self._house.break_with_hall()
 
-    def _await_no_more(self) -> None:
-        if self._awaiting and self._ticks is not None:
+    def _await_no_more(self, ticks: socket.socket) -> None:
+        if self._awaiting:
             self._awaiting = False
-            asyncio.get_running_loop().remove_reader(self._ticks)
+            asyncio.get_running_loop().remove_reader(ticks)
 
     async def _watch(self) -> None:
         """Once a second: a caller from whom nothing comes is gone; the hall hears how calls sound."""

@@ -43,7 +43,7 @@ from gateway.ipc.line_messages import (
     TrickleIce,
 )
 from gateway.ipc.tick import RECEIVING, SENDING, UNDERRUN
-from gateway.line import ice, trickle, web, webcall
+from gateway.line import ice, joined_house, trickle, webcall
 from gateway.line.jitter import JitterBuffer, PullKind
 from gateway.line.web import CAPACITY, WebLine
 from gateway.line.web_stream import WebStream
@@ -506,7 +506,7 @@ async def test_a_hall_that_comes_back_gets_its_calls(house: House) -> None:
 
 
 async def test_a_hall_that_stays_away_ends_the_calls(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "HALL_BACK_WITHIN_S", 0.5)
+    monkeypatch.setattr(joined_house, "HALL_BACK_WITHIN_S", 0.5)
     browser, _ = await house.call()
     await house.hall.stop()
     async with asyncio.timeout(5):

@@ -18,8 +18,8 @@ from gateway.ipc.line_messages import (
     StopLine,
 )
 from gateway.ipc.line_signature import signature
+from gateway.line.joined_house import HALL_BACK_WITHIN_S
 from gateway.rtp.agreement import Describer
-from gateway.rtp.rtp_line import HALL_BACK_WITHIN_S
 from model.tasks import failures
 from tests.gateway.line.line_harness import TOKEN, FakeFront, tone
 from tests.gateway.line.rawphone import RawPhone
