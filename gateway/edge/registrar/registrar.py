@@ -60,6 +60,11 @@ class Reached:
     path: tuple[str, ...]
     binding: Binding
 
+    @property
+    def quality(self) -> float:
+        """Its preference, from 0 to 1 (RFC 3261 §10.2.1.2)."""
+        return float(self.binding.q or 1)
+
 
 class SipRegistrar:
     """See the module. `knows` is asked each time: a user who is removed is not reached any more."""
@@ -91,7 +96,7 @@ class SipRegistrar:
             if flow is not None:
                 binding = held.binding
                 found.append(Reached(flow, URI.read(binding.contact), binding.path, binding))
-        return sorted(found, key=lambda one: -float(one.binding.q or 1))
+        return sorted(found, key=lambda one: -one.quality)
 
     def known(self) -> list[Binding]:
         """All that hold now, also those that cannot be reached."""

@@ -1,41 +1,41 @@
-"""One call that leaves: the line's INVITE on one side, a trunk's dialog on the other (RFC 3261 §12, §22).
+"""A call that leaves: the line's INVITE on one side, a peer's dialog on the other (RFC 3261 §12, §16.7, §22).
 
-The line has one dialog with one final answer. Toward the trunk there may be several INVITEs: with a password,
-to the next address, to where a 302 points within the trunk's own hosts. From, To and the Request-URI are ours
-to write: the line knows no number and no password. CSeq toward the trunk is the line's plus what we added.
+The line has one dialog with one final answer. On the other side there may be several branches at once, the
+telephones of a user: the first that answers has the call, and all others are cancelled. From, To and the
+Request-URI are ours to write: the line knows no number and no password. CSeq toward the peer is the line's
+plus what a branch added.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 from typing import Final, Protocol
 
 import structlog
 
-from gateway.edge.dialogs.transaction import LINGER_S, Sent, Served, ack_of, of_transaction
+from gateway.edge.dialogs.transaction import LINGER_S, Served, Timer, ack_of
 from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar import sdp
-from gateway.edge.grammar.header import Address, CSeq, split
+from gateway.edge.grammar.header import CSeq
 from gateway.edge.grammar.message import from_tag, stamped, to_tag
-from gateway.edge.grammar.responses import ALLOW_OUT, response, tagged, told
+from gateway.edge.grammar.responses import response, tagged, told
 from gateway.edge.grammar.session_part import SDP, session_part
 from gateway.edge.grammar.sip_message import Request, Response
-from gateway.edge.grammar.token import PARAM, RouteToken
+from gateway.edge.grammar.token import RouteToken
 from gateway.edge.grammar.uri import URI
 from gateway.edge.proxy.forwarding import TO_LINE
 from gateway.edge.proxy.switchboard import LOOPBACK, Switchboard
-from gateway.edge.trunks.outlets import Outlet, OutWay
+from gateway.edge.trunks.out_branch import CANCELLED, OutBranch
+from gateway.edge.trunks.outlets import Outlet
 from gateway.errors import NoFlow
 
-TRY_S: Final = 4.0
-"""A server that has not even said 100 by then is taken for dead."""
-MOST_TRIES: Final = 6
-"""INVITEs of one call, whatever asks for another one."""
-TRIED_AGAIN: Final = (500, 502, 503, 504)
-"""Answers of a server, and not of who is called: the next address may know better (RFC 3261 §21.5)."""
-TO_TRUNK: Final = frozenset({"content-type", "reason", "allow", "supported", "event", "info-package"})
-"""Headers of a line's that go on; all else is written here."""
+ALONE_S: Final = 10.0
+"""So long the preferred telephones ring by themselves; then the next ones ring along."""
+_SAYS_WHY: Final = (401, 407, 415, 420, 484)
+"""Of the answers 4xx those that say what would be answered otherwise (RFC 3261 §16.7, step 6) …"""
+_SAYS_LITTLE: Final = (408, 430, 480, 487)
+"""… and those that say that nobody was reached."""
 
 log = structlog.get_logger("edge")
 
@@ -62,196 +62,90 @@ class OutCall:
         self.served = served
         self.token = token
         self.outlet = outlet
-        self.up = False
         self.over = False
         self.id = (served.request.call_id, from_tag(served.request))
         self._board = board
         self._owner = owner
         self._credentials = outlet.credentials
-        self._left = outlet.ways()
-        self._tries = 0
-        self._offset = 0
+        self._groups = outlet.groups()
+        self._next_at = Timer()
+        self._going: list[OutBranch] = []
+        self._begun = 0
+        self._peer: OutBranch | None = None
         self._cancelled = False
-        self._way: OutWay | None = None
-        self._flow: Flow | None = None
-        self._word = ""
-        self._from = f"<{outlet.shown}>;tag={self.id[1]}"
-        self._to = f"<{outlet.called}>"
-        self._uri = URI.read(outlet.called)
-        self._their_tag = ""
-        self._routes: list[str] = []
-        self._why = (480, "nobody is there now")
+        self._refusals: list[tuple[int, str]] = []
+
+    @property
+    def up(self) -> bool:
+        """Whether somebody has answered."""
+        return self._peer is not None
 
     # ── the INVITE ───────────────────────────────────────────────────────────────────────────────────
 
     def begin(self) -> None:
-        """Tries the first address."""
-        self._next()
+        """Tries all that are preferred."""
+        self._ring()
 
-    def _next(self) -> None:
-        """The next address, or the line hears why there is none."""
-        if self._cancelled:
-            self._refuse(487, "Request Terminated")
-        elif not self._left or self._tries >= MOST_TRIES:
-            self._refuse(*self._why)
-        else:
-            way = self._left.pop(0)
-            self._board.spawn(self._try(way))
-
-    async def _try(self, way: OutWay) -> None:
-        """Opens the way if need be. Never raises."""
-        try:
-            flow = await self.outlet.connect(way)
-        except NoFlow as error:
-            self._failed(way, 503, str(error))
-        except Exception:
-            log.exception("trunk.invite_failed", trunk=self.outlet.name, call_id=self.token.call_id)
-            self._refuse(500, "an error of ours")
-        else:
-            if self._cancelled:
-                self._refuse(487, "Request Terminated")
-                return
-            self._way, self._flow = way, flow
-            self._word = self._signed(flow)
-            self._uri, self._routes = way.uri, list(way.routes)
-            self._credentials.forget()
-            self._send(self._uri)
-
-    def _send(self, uri: URI) -> None:
-        """One more INVITE, by the way that is open."""
-        flow = self._flow
-        assert flow is not None  # noqa: S101  # both callers have opened it
-        source = self.served.request
-        self._tries += 1
-        if self._tries > 1:
-            self._offset += 1
-        invite = self._request(source, flow, uri)
-        invite.headers.set("To", self._to)
-        invite.headers.set("Allow", ALLOW_OUT)
-        self._credentials.put(invite)
-        self.served.sent = self._board.transactions.send(
-            invite, flow, partial(self._answered, flow, invite), TRY_S
-        )
-
-    def _answered(self, flow: Flow, invite: Request, answer: Response | None) -> None:
-        sent, way = self.served.sent, self._way
-        if answer is not None and answer.code >= 300:
-            flow.send(bytes(ack_of(invite, answer)))
-        if sent is None or way is None or self.over or sent.request is not invite:
-            self._unwanted(flow, answer)  # of an INVITE before: said again, or too late
-        elif answer is None:
-            self._silent(sent, way)
-        elif answer.code < 200:
-            self.outlet.note(way, None)
-            if answer.code != 100:
-                self._give_back(answer)
-        elif answer.code < 300:
-            self._accepted(flow, answer)
-        else:
-            self._final(sent, way, answer)
-
-    def _silent(self, sent: Sent, way: OutWay) -> None:
-        """No answer, or no final one for too long."""
-        if self._cancelled:
-            self._refuse(487, "Request Terminated")
-        elif sent.provisional:
-            self._board_cancel(sent)
-            self._refuse(408, "nobody answered in time")
-        else:
-            self._failed(way, 408, f"{way} does not answer")
-
-    def _failed(self, way: OutWay, status: int, why: str) -> None:
-        self.outlet.note(way, why)
-        self._why = (503 if status == 408 else status, why)
-        log.warning("trunk.way_failed", trunk=self.outlet.name, way=str(way), why=why)
-        self._next()
-
-    def _final(self, sent: Sent, way: OutWay, answer: Response) -> None:
-        """A refusal, a challenge, a redirection."""
-        code = answer.code
-        if code not in TRIED_AGAIN:
-            self.outlet.note(way, None)
-        if self._cancelled:
-            self._refuse(487, "Request Terminated")
-        elif code in (401, 407):
-            why = self._credentials.learn(answer)
-            if why is None and self._tries < MOST_TRIES:
-                self._send(sent.request.uri)
-            else:
-                self._refuse(code, why or "the trunk asks again and again")
-        elif 300 <= code < 400:
-            self._redirected(answer)
-        elif code in TRIED_AGAIN and self._left:
-            self._failed(way, code, f"{way} answered {code} {answer.phrase[:60]}")
-        else:
-            self._refuse(code, answer.phrase)
-
-    def _redirected(self, answer: Response) -> None:
-        """To where the trunk points, if that is the trunk's too; its Contact's user is who is called then."""
-        try:
-            contacts = [one.uri for one in answer.contact]
-        except ValueError:
-            contacts = []
-        for uri in contacts[:MOST_TRIES]:
-            if (way := self.outlet.redirected(uri)) is not None:
-                self._left.insert(0, way)
-                self._next()
-                return
-        self._refuse(answer.code, "it points to somebody who is not its own")
-
-    def _accepted(self, flow: Flow, answer: Response) -> None:
-        tag = to_tag(answer)
-        if self.up:
-            if tag == self._their_tag:  # our ACK was lost, or the line's has not come yet
-                self._give_back(answer)
-            else:
-                self._unwanted(flow, answer)  # somebody else picked up too
+    def _ring(self) -> None:
+        """The next ones ring too, or the line hears why there are none."""
+        self._next_at.cancel()
+        if not self._groups:
+            if not self._going:
+                self._refuse(*_best(self._refusals))
             return
-        if self._way is not None:
-            self.outlet.note(self._way, None)
-        self.up = True
-        self._learn(answer)
-        log.info("trunk.answered", trunk=self.outlet.name, call_id=self.token.call_id)
-        self._give_back(answer)
+        group = self._groups.pop(0)
+        if self._groups:
+            self._next_at.start(ALONE_S, self._ring)
+        begun = [
+            OutBranch(self._board, self, self.served.request, self.token, self.outlet, ways) for ways in group
+        ]
+        self._going += begun
+        self._begun += len(begun)
+        for branch in begun:
+            branch.begin()
 
-    def _learn(self, answer: Response) -> None:
-        self._their_tag, self._to = to_tag(answer), answer.headers["To"]
-        self._routes = list(reversed(_each(answer.headers.getlist("Record-Route"))))
-        if contacts := answer.contact:
-            self._uri = contacts[0].uri
+    def rings(self, branch: OutBranch, answer: Response) -> None:
+        """See `BranchOwner`. Of several that ring nobody's early sound is heard: whose would it be?"""
+        if not self.up and not self.over:
+            self._give_back(branch, answer, sound=self._begun == 1)
 
-    def _unwanted(self, flow: Flow, answer: Response | None) -> None:
-        """A 2xx that nobody waits for: ACK and BYE."""
-        if answer is None or not 200 <= answer.code < 300 or answer.cseq.method != "INVITE":
+    def answered(self, branch: OutBranch, answer: Response) -> bool:
+        """See `BranchOwner`: the first has the call (RFC 3261 §16.7, step 10)."""
+        if self.over or self._peer not in (None, branch):
+            return False
+        if self._peer is None:
+            self._peer = branch
+            log.info("trunk.answered", trunk=self.outlet.name, call_id=self.token.call_id)
+            self._cancel_others(branch)
+        self._give_back(branch, answer)
+        return True
+
+    def refused(self, branch: OutBranch, status: int, reason: str) -> None:
+        """See `BranchOwner`."""
+        self._going.remove(branch)
+        if self.up or self.over:
             return
-        uri = answer.contact[0].uri if answer.contact else self._uri
-        for method, more in (("ACK", 0), ("BYE", 1)):
-            request = Request(method, uri)
-            request.via = [self._board.toward_callers.via(flow, self._board.transactions.branch())]
-            request.max_forwards = 70
-            for name in ("From", "To", "Call-ID"):
-                request.headers.set(name, answer.headers[name])
-            request.cseq = CSeq(answer.cseq.sequence + more, method)
-            if routes := list(reversed(_each(answer.headers.getlist("Record-Route")))):
-                request.headers.setlist("Route", routes)
-            request.headers.set("Content-Length", "0")
-            flow.send(bytes(request))
+        self._refusals.append((status, reason))
+        if self._cancelled:
+            if not self._going:
+                self._refuse(*CANCELLED)
+        elif status >= 600:  # who is called is nowhere to be had (step 5)
+            self._cancel_others(branch)
+            self._refuse(status, reason)
+        elif not self._going:
+            self._ring()
+
+    def _cancel_others(self, branch: OutBranch | None) -> None:
+        self._next_at.cancel()
+        for other in list(self._going):
+            if other is not branch:
+                other.cancel()
 
     def cancel(self) -> None:
         """The line does not want the answer any more."""
-        if self._cancelled or self.up or self.over:
-            return
-        self._cancelled = True
-        sent = self.served.sent
-        if sent is None or sent.final:
-            self._refuse(487, "Request Terminated")
-        else:
-            sent.cancel(partial(self._board_cancel, sent))
-
-    def _board_cancel(self, sent: Sent) -> None:
-        cancel = of_transaction(sent.request, "CANCEL")
-        cancel.headers.set("To", sent.request.headers["To"])
-        self._board.transactions.send(cancel, sent.flow, lambda _: None)
+        if not (self._cancelled or self.up or self.over):
+            self._cancelled = True
+            self._cancel_others(None)
 
     # ── back to the line ─────────────────────────────────────────────────────────────────────────────
 
@@ -263,8 +157,8 @@ class OutCall:
             self.served.answer(told(self.served.request, self.served.flow, status, reason))
         self._end(status)
 
-    def _give_back(self, answer: Response) -> None:
-        """A trunk's answer, as the line's INVITE gets it."""
+    def _give_back(self, branch: OutBranch, answer: Response, *, sound: bool = True) -> None:
+        """A peer's answer, as the line's INVITE gets it; with its sound, or without."""
         request = self.served.request
         back = Response(answer.code, answer.phrase)
         back.headers.setlist("Via", stamped(request.headers.getlist("Via"), self.served.flow))
@@ -272,10 +166,13 @@ class OutCall:
             back.headers.set(name, request.headers[name])
         back.headers.set("To", tagged(request, to_tag(answer)))
         line = self._board.line_flow(self.token)
-        back.headers.set("Record-Route", self._board.toward_lines.record_route(line, self._word))
+        back.headers.set("Record-Route", self._board.toward_lines.record_route(line, branch.word))
         if answer.contact:
             back.headers.set("Contact", f"<{answer.contact[0].uri}>")
-        self._lean(answer, back)
+        if sound:
+            self._lean(answer, back)
+        else:
+            back.headers.set("Content-Length", "0")
         self.served.answer(back)
 
     def _lean(self, source: Request | Response, on: Request | Response) -> None:
@@ -290,49 +187,48 @@ class OutCall:
 
     def acknowledge(self, ack: Request) -> None:
         """The line's ACK of the 2xx."""
-        flow = self._next_hop()
-        if self.up and flow is not None:
-            on = self._request(ack, flow, self._uri)
+        peer = self._peer
+        if peer is not None and (flow := peer.next_hop()) is not None:
+            on = peer.request(ack, flow, peer.uri)
             self._credentials.put(on)  # RFC 3261 §22.1: as its INVITE had them
             flow.send(bytes(on))
 
     def ask(self, served: Served) -> None:
         """A request of the line's within the dialog: BYE, or INFO."""
-        if not self.up:
+        if (peer := self._peer) is None:
             self._board.refuse(served, 481)
             return
         if served.request.method == "BYE":
             served.answer(response(served.request, served.flow, 200))
         self._credentials.renew()
-        if (flow := self._next_hop()) is not None:
-            self._ask(served, flow)
+        if (flow := peer.next_hop()) is not None:
+            self._ask(peer, served, flow)
         else:
-            self._board.spawn(self._ask_anew(served))
+            self._board.spawn(self._ask_anew(peer, served))
         if served.request.method == "BYE":
             self._end(0)
 
-    async def _ask_anew(self, served: Served) -> None:
+    async def _ask_anew(self, peer: OutBranch, served: Served) -> None:
         """The connection ended meanwhile: by another one."""
-        assert self._way is not None  # noqa: S101  # the call is up, so it went some way
         try:
-            self._flow = await self.outlet.connect(self._way)
+            flow = await peer.reopened()
         except NoFlow as error:
             log.warning("trunk.not_told", trunk=self.outlet.name, call_id=self.token.call_id, why=str(error))
             if not served.final:
                 self._board.refuse(served, 408)
         else:
-            self._ask(served, self._flow)
+            self._ask(peer, served, flow)
 
-    def _ask(self, served: Served, flow: Flow) -> None:
-        on = self._request(served.request, flow, self._uri)
+    def _ask(self, peer: OutBranch, served: Served, flow: Flow) -> None:
+        on = peer.request(served.request, flow, peer.uri)
         self._credentials.put(on)
-        answered = partial(self._asked, served, flow)
+        answered = partial(self._asked, peer, served, flow)
         served.sent = self._board.transactions.send(on, flow, answered, LINGER_S)
 
-    def _asked(self, served: Served, flow: Flow, answer: Response | None) -> None:
+    def _asked(self, peer: OutBranch, served: Served, flow: Flow, answer: Response | None) -> None:
         if answer is not None and answer.code in (401, 407) and self._credentials.learn(answer) is None:
-            self._offset += 1
-            self._ask(served, flow)
+            peer.challenged()
+            self._ask(peer, served, flow)
         elif served.final:
             pass  # a BYE of the line's was answered at once
         elif answer is None:
@@ -347,7 +243,8 @@ class OutCall:
     def names(self, request: Request) -> bool:
         """Whether a request of the trunk's says this dialog's Call-ID and both its tags."""
         ours = (request.call_id, to_tag(request)) == self.id
-        return ours and self._their_tag != "" and from_tag(request) == self._their_tag
+        peer = self._peer
+        return ours and peer is not None and from_tag(request) == peer.their_tag != ""
 
     def take(self, served: Served) -> None:
         """A request of the trunk's within the dialog: the line answers it."""
@@ -358,8 +255,8 @@ class OutCall:
         )
         if served.request.method == "BYE":
             self._end(0)
-        elif served.request.method in ("INVITE", "UPDATE") and served.request.contact:
-            self._uri = served.request.contact[0].uri
+        elif served.request.method in ("INVITE", "UPDATE") and served.request.contact and self._peer:
+            self._peer.uri = served.request.contact[0].uri
 
     def take_ack(self, ack: Request) -> None:
         """The trunk's ACK of a 2xx to an INVITE of its."""
@@ -389,74 +286,23 @@ class OutCall:
         for name in ("Allow", "Accept", "Reason", "Content-Type"):
             if answer.headers.get(name) is not None:
                 back.headers.setlist(name, answer.headers.getlist(name))
-        if request.method in ("INVITE", "UPDATE") and answer.code < 300:
-            back.headers.set("Contact", self._contact(flow))
+        if request.method in ("INVITE", "UPDATE") and answer.code < 300 and self._peer is not None:
+            back.headers.set("Contact", self._peer.contact(flow))
         if answer.body:
             back.body = sdp.at_address(answer.body, self._board.toward_callers.address(flow.host))
         back.headers.set("Content-Length", str(len(back.body)))
         served.answer(back)
 
-    # ── messages ─────────────────────────────────────────────────────────────────────────────────────
-
-    def _next_hop(self) -> Flow | None:
-        """Where requests within the dialog go: to the first proxy of the route, or the Contact, if that is an
-        address of the trunk's; else where the INVITE went."""
-        if self._flow is None or not self._flow.open:
-            return None
-        first = self._uri
-        if self._routes:
-            try:
-                first = Address.read(self._routes[0]).uri
-            except ValueError:
-                return self._flow
-        host, port = self.outlet.hop(self._flow, first)
-        if self._flow.reliable or (host, port) == (self._flow.host, self._flow.port):
-            return self._flow
-        return self._board.ports.udp.flow(host, port)
-
-    def _request(self, source: Request, flow: Flow, uri: URI) -> Request:
-        """A request of the line's as the trunk gets it."""
-        on = Request(source.method, uri, source.body)
-        on.via = [self._board.toward_callers.via(flow, self._board.transactions.branch())]
-        on.max_forwards = 70
-        for name in source.headers.keys():  # noqa: SIM118 - not a dict
-            if name.lower() in TO_TRUNK:
-                on.headers.setlist(name, source.headers.getlist(name))
-        on.headers.set("From", self._from)
-        on.headers.set("To", self._to)
-        on.call_id = self.id[0]
-        on.cseq = CSeq(source.cseq.sequence + self._offset, source.method)
-        if self._routes:
-            on.headers.setlist("Route", self._routes)
-        if source.method == "INVITE":
-            on.headers.set("Contact", self._contact(flow))
-        on.headers.set("User-Agent", "voicegate")
-        if on.body:
-            on.body = sdp.at_address(on.body, self._board.toward_callers.address(flow.host))
-        on.headers.set("Content-Length", str(len(on.body)))
-        return on
-
-    def _contact(self, flow: Flow) -> str:
-        via = self._board.toward_callers.via(flow, "")
-        transport = f";transport={flow.transport}" if flow.reliable else ""
-        return f"<sip:{self.outlet.contact_user}@{via.host}:{via.port}{transport};{PARAM}={self._word}>"
-
-    def _signed(self, flow: Flow) -> str:
-        """The word by which an edge that knows nothing of this dialog still finds line and peer."""
-        at = replace(self.token, transport=flow.transport, host=flow.host, port=flow.port)
-        return at.sign(self._board.config.route_key)
-
     def line_died(self) -> None:
         """The line is gone, and with it the call: the trunk gets a BYE, or a CANCEL."""
-        if not self.up:
+        if (peer := self._peer) is None:
             self.cancel()
             self._end(503)
             return
-        flow = self._next_hop()
-        if flow is not None:
-            bye = Request("BYE", self._uri)
+        if (flow := peer.next_hop()) is not None:
+            bye = Request("BYE", peer.uri)
             bye.cseq = CSeq(self.served.request.cseq.sequence + 1, "BYE")
-            on = self._request(bye, flow, self._uri)
+            on = peer.request(bye, flow, peer.uri)
             self._credentials.put(on)
             self._board.transactions.send(on, flow, lambda _: None)
         self._end(0)
@@ -464,12 +310,16 @@ class OutCall:
     def _end(self, status: int) -> None:
         if not self.over:
             self.over = True
+            self._next_at.cancel()
             self._owner.over(self, status)
 
 
-def _each(routes: list[str]) -> list[str]:
-    """One route a line; none of what cannot be read."""
-    try:
-        return [one for text in routes for one in split(text, ",") if one]
-    except ValueError:
-        return []
+def _best(refusals: Sequence[tuple[int, str]]) -> tuple[int, str]:
+    """The one that the line hears (RFC 3261 §16.7, step 6); of equal ones the first."""
+
+    def worth(refusal: tuple[int, str]) -> tuple[int, int]:
+        status = refusal[0]
+        within = 0 if status in _SAYS_WHY else 2 if status in _SAYS_LITTLE else 1
+        return (0 if status >= 600 else status // 100, within)
+
+    return min(refusals, key=worth, default=(480, "nobody is there now"))

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar.sdes import SrtpRule
 from gateway.edge.grammar.uri import URI
+from gateway.edge.registrar.contacts import MOST_CONTACTS
 from gateway.edge.registrar.registrar import Reached
 from gateway.edge.trunks.digest_answer import Credentials
 from gateway.edge.trunks.trunk import Trunk
@@ -17,6 +18,10 @@ from gateway.errors import NoFlow
 
 Connect = Callable[[TrunkWay], Awaitable[Flow]]
 """The way out. Raises `NoFlow`."""
+OF_A_SERVER: Final = frozenset({500, 502, 503, 504})
+"""Answers of a server, and not of who is called: the next address may know better (RFC 3261 §21.5)."""
+OF_A_FLOW: Final = frozenset({408, 430})
+"""Answers that say that a telephone is not there by this flow (RFC 5626 §7)."""
 HOUSE: Final = "voicegate.invalid"
 """Our domain for telephones of ours: they are reached by their flow, and by no name."""
 
@@ -47,15 +52,18 @@ class Outlet(Protocol):
     """… and of who is called"""
     contact_user: str
     srtp: SrtpRule
+    tried_again: frozenset[int]
+    """answers after which the next way of a branch is tried"""
 
-    def ways(self) -> list[OutWay]:
-        """In the order in which they are tried."""
+    def groups(self) -> list[list[list[OutWay]]]:
+        """The preferred group first; of each its branches, which are tried at once, and of each branch its
+        ways, which are tried one after the other."""
 
     async def connect(self, way: OutWay) -> Flow:
         """Opens it if need be. Raises `NoFlow`."""
 
-    def note(self, way: OutWay, why: str | None) -> None:
-        """What became of it; None: it answered."""
+    def note(self, way: OutWay, why: str | None, status: int = 0) -> None:
+        """What became of it; None: it answered. `status`: with what it failed, 408 where nobody answered."""
 
     def redirected(self, uri: URI) -> OutWay | None:
         """Where a 3xx may lead; None: nowhere."""
@@ -78,21 +86,22 @@ class TrunkOutlet:
         self.called = f"sip:{number}@{trunk.realm_host}"
         self.contact_user = trunk.user or shown
         self.srtp: SrtpRule = trunk.sound_rule
+        self.tried_again = OF_A_SERVER
         self._trunk = trunk
         self._ways = ways
         self._connect = connect
 
-    def ways(self) -> list[OutWay]:
-        """See `Outlet`."""
+    def groups(self) -> list[list[list[OutWay]]]:
+        """See `Outlet`: one address after the other."""
         uri = URI.read(self.called)
-        return [OutWay(way, uri) for way in self._ways.in_order]
+        return [[[OutWay(way, uri) for way in self._ways.in_order]]]
 
     async def connect(self, way: OutWay) -> Flow:
         """See `Outlet`."""
         assert isinstance(way.to, TrunkWay)  # noqa: S101  # made here
         return await self._connect(way.to)
 
-    def note(self, way: OutWay, why: str | None) -> None:
+    def note(self, way: OutWay, why: str | None, status: int = 0) -> None:
         """See `Outlet`."""
         if isinstance(way.to, TrunkWay):
             self._ways.note(way.to, why)
@@ -116,20 +125,40 @@ class TrunkOutlet:
 
 
 class PhoneOutlet:
-    """A user's telephones, one after the other: the preferred first."""
+    """A user's telephones: those of the highest `q` ring at once, then the next ones along.
 
-    def __init__(self, user: str, reached: Sequence[Reached], shown: str, srtp: SrtpRule) -> None:
+    Contacts of one instance are one telephone, which is tried by one flow after the other (RFC 5626 §7).
+    """
+
+    def __init__(
+        self,
+        user: str,
+        reached: Sequence[Reached],
+        shown: str,
+        srtp: SrtpRule,
+        failed: Callable[[Reached, int], None] = lambda one, status: None,
+    ) -> None:
+        """`reached`: the preferred first. `failed` hears of a flow that led nowhere, with 408 or 430."""
         self.name = f"user {user}"
         self.credentials = Credentials(Trunk(name="phone", hosts=()))
         self.shown = f"sip:{shown}@{HOUSE}"
         self.called = f"sip:{user}@{HOUSE}"
         self.contact_user = "voicegate"
         self.srtp = srtp
-        self._reached = reached
+        self.tried_again = OF_A_FLOW
+        self._reached = reached[:MOST_CONTACTS]
+        self._failed = failed
 
-    def ways(self) -> list[OutWay]:
+    def groups(self) -> list[list[list[OutWay]]]:
         """See `Outlet`."""
-        return [OutWay(one, one.contact, one.path) for one in self._reached]
+        branches: dict[str, list[Reached]] = {}
+        for one in self._reached:
+            branches.setdefault(one.binding.instance or f"key {one.binding.key}", []).append(one)
+        groups: dict[float, list[list[OutWay]]] = {}
+        for flows in branches.values():
+            ways = [OutWay(one, one.contact, one.path) for one in flows]
+            groups.setdefault(flows[0].quality, []).append(ways)
+        return [groups[quality] for quality in sorted(groups, reverse=True)]
 
     async def connect(self, way: OutWay) -> Flow:
         """See `Outlet`."""
@@ -138,8 +167,10 @@ class PhoneOutlet:
             raise NoFlow(f"{way} has closed its connection")
         return way.to.flow
 
-    def note(self, way: OutWay, why: str | None) -> None:
-        """See `Outlet`: where telephones are is the registrar's to know."""
+    def note(self, way: OutWay, why: str | None, status: int = 0) -> None:
+        """See `Outlet`: the registrar hears of a flow that fails (RFC 5626 §5.3)."""
+        if why is not None and status in OF_A_FLOW and not isinstance(way.to, TrunkWay):
+            self._failed(way.to, status)
 
     def redirected(self, uri: URI) -> OutWay | None:
         """See `Outlet`: a telephone leads nowhere else."""

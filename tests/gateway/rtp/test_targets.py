@@ -16,11 +16,13 @@ import pytest
 from pylibsrtp import Policy
 
 from gateway.edge.doors.edge_config import EdgeConfig
+from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar.uri import URI
 from gateway.edge.proxy.lines import LineInfo
 from gateway.edge.registrar.registrar import Reached
 from gateway.edge.sip_proxy import Edge
 from gateway.edge.trunks.trunk import Trunk, TrunkHost
+from gateway.ipc.binding import Binding
 from gateway.ipc.line_messages import (
     AnswerCall,
     CallConfirmed,
@@ -126,6 +128,14 @@ class House:
 
     def left(self) -> int:
         return len(self.edge.trunks.calls)
+
+
+def binding(flow: Flow, contact: str) -> Binding:
+    """Of alice's telephone."""
+    return Binding(
+        user="alice", key="k", contact=contact, call_id_hash="c", cseq=1, transport=flow.transport,
+        host=flow.host, port=flow.port, source=flow.host, registered_at=0.0, expires_at=0.0,
+    )  # fmt: skip
 
 
 def _uri(contact: str) -> str:
@@ -316,7 +326,7 @@ async def test_a_registered_telephone_is_called_by_its_flow_and_not_by_its_conta
         house.phones.append(alice)
         flow = house.edge._board.ports.udp.flow("127.0.0.1", alice.sip_port)
         contact = URI.read("sip:alice@198.51.100.9:5090")
-        known = {"alice": [Reached(flow, contact, (), None)]}  # type: ignore[arg-type]
+        known = {"alice": [Reached(flow, contact, (), binding(flow, contact.text))]}
         house.edge.trunks.calls._phones = lambda user: known.get(user, [])
         house.desk.targets["office"] = "user:alice"
         phone, started = await house.caller()
@@ -501,7 +511,7 @@ async def test_a_goodbye_goes_by_another_connection_when_the_first_one_ended(exc
         await house.picks_up(await house.calls(started))
         await house.outcome(started)
         call = next(iter(house.edge.trunks.calls._calls.values()))
-        call._flow = Ended()  # type: ignore[assignment]
+        call._peer.flow = Ended()  # type: ignore[assignment]
         await phone.hang_up()
         await house.trunk.request("BYE", HANGS_S)
         assert house.left() == 0
