@@ -74,8 +74,10 @@ class Edge:
             trunk_of=lambda host: self.trunks.of(host),
             trusts_trunk=lambda host: self.trunks.trusts(host),
         )
+        if self.registrar is not None:
+            self._board.ports.udp.blank = self.registrar.heard
         forwarding = Forwarding(self._board)
-        self.trunks = TrunkDesk(trunks, self._board, self._way_out, self._phones_of)
+        self.trunks = TrunkDesk(trunks, self._board, self._way_out, self._phones_of, self._flow_failed)
         left = self.trunks.calls
         self._callers = CallersSide(self._board, self._doors, forwarding, self.registrar, left.of)
         self._lines = LinesSide(self._board, forwarding, left)
@@ -86,6 +88,10 @@ class Edge:
 
     def _phones_of(self, user: str) -> list[Reached]:
         return [] if self.registrar is None else self.registrar.reach(user)
+
+    def _flow_failed(self, one: Reached, status: int) -> None:
+        if self.registrar is not None:
+            self.registrar.failed(one, status)
 
     def _udp_flow(self, host: str, port: int) -> Flow:
         return self._board.ports.udp.flow(host, port)
@@ -206,6 +212,8 @@ class Edge:
     # ── what comes in ────────────────────────────────────────────────────────────────────────────────
 
     def _from_caller(self, data: bytes, flow: Flow) -> bool:
+        if self.registrar is not None and not flow.reliable:
+            self.registrar.heard(flow)
         if is_stun(data):
             self._keep_alive(data, flow)
             return False  # over a connection it is no SIP

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
@@ -179,6 +180,7 @@ async def _message(reader: asyncio.StreamReader, flow: Flow, patience_s: float) 
     async with asyncio.timeout(patience_s):
         blank = 0
         while not (line := await reader.readuntil(b"\r\n")).strip(b"\r\n"):
+            flow.heard_at = time.monotonic()
             blank += 1
             if blank % 2 == 0:
                 flow.send(b"\r\n")  # RFC 5626 §4.4.1
@@ -192,4 +194,5 @@ async def _message(reader: asyncio.StreamReader, flow: Flow, patience_s: float) 
         if len(lengths) > 1 or not all(0 <= length <= MAX_BODY for length in lengths):
             raise ValueError("a body of that length is not taken")
         length = lengths.pop() if lengths else 0
+        flow.heard_at = time.monotonic()
         return head + (await reader.readexactly(length) if length else b"")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ class Flow:
     """One peer as we see it. `transport` is "udp", "tcp", "tls", "ws" or "wss"; `host` an address without
     brackets."""
 
-    __slots__ = ("_via", "_where", "came_from", "host", "names", "port", "transport")
+    __slots__ = ("_via", "_where", "came_from", "heard_at", "host", "names", "port", "transport")
 
     def __init__(self, transport: str, host: str, port: int, via: Any, where: Any = None) -> None:
         self.transport = transport
@@ -30,6 +31,8 @@ class Flow:
         """the port that the peer sends from; `port` is the one it is sent to"""
         self.names: frozenset[str] = frozenset()
         """what its certificate says it is, where that was verified"""
+        self.heard_at = time.monotonic()
+        """when the peer last sent something by it, be it two line breaks; monotonic"""
         self._via = via
         self._where = where
 
@@ -49,7 +52,7 @@ class Flow:
     def toward_port(self, port: int) -> Flow:
         """The same peer over UDP, where it listens at another port than it sends from."""
         flow = Flow(self.transport, self.host, port, self._via, (self._where[0], port, *self._where[2:]))
-        flow.came_from = self.came_from
+        flow.came_from, flow.heard_at = self.came_from, self.heard_at
         return flow
 
     def same_sender(self, other: Flow) -> bool:
@@ -85,6 +88,8 @@ class UdpPort(asyncio.DatagramProtocol):
     """A UDP port. Until it is open it has no address and no flows."""
 
     def __init__(self, receive: Receive) -> None:
+        self.blank: Callable[[Flow], None] | None = None
+        """told of telephones' keep-alives: line breaks, spaces and zeros"""
         self._receive = receive
         self._transport: Any = None
         self._six = False
@@ -102,8 +107,11 @@ class UdpPort(asyncio.DatagramProtocol):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
-        if data.strip(b"\r\n\0 "):  # else a keep-alive
-            self._receive(data, Flow("udp", plain_host(addr[0]), addr[1], self._transport, addr))
+        flow = Flow("udp", plain_host(addr[0]), addr[1], self._transport, addr)
+        if data.strip(b"\r\n\0 "):
+            self._receive(data, flow)
+        elif self.blank is not None:
+            self.blank(flow)
 
     def error_received(self, exc: Exception) -> None:
         """An ICMP error for something sent before: timers deal with it."""

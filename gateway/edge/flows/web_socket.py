@@ -6,6 +6,7 @@ The HTTP server has the socket; `serve` takes what it received and gives what it
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -88,6 +89,7 @@ async def serve(
                 frame = await receive()
             if frame is None or len(frame) > MAX_FRAME:
                 return
+            flow.heard_at = time.monotonic()
             if not frame.strip(b"\r\n"):
                 if frame == PING:
                     flow.send(PONG)  # RFC 5626 §4.4.1

@@ -1,10 +1,13 @@
 """The bindings of all users, in memory; who else keeps them is the registrar's business.
 
-How long one holds is counted by a clock that nobody sets: `expires_at` is what others read.
+How long one holds is counted by a clock that nobody sets: `expires_at` is what others read. A flow by RFC
+5626 is watched: its telephone was told in what time it shall be heard, and one that is silent for longer, or
+that led nowhere when somebody called, is not used until the telephone is heard again.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -13,6 +16,11 @@ from typing import Final
 from gateway.edge.flows.transport import Flow
 from gateway.ipc.binding import Binding
 
+FLOW_TIMER_S: Final = {"udp": 30, "tcp": 120, "tls": 120}
+"""By transport: within so long a telephone shows that its flow is alive (RFC 5626 §4.4, §5.4). Not over
+WebSocket, whose servers ask by themselves, and whose telephones send nothing (RFC 7118 §6)."""
+GRACE_S: Final = 60.0
+"""For what gets lost, and for telephones that count for themselves."""
 CONNECTED: Final = frozenset({"tcp", "tls", "ws", "wss"})
 """Transports whose flow is a connection: it ends, and nobody else can open it."""
 
@@ -26,6 +34,24 @@ class Held:
     """monotonic"""
     flow: Flow | None
     """None over UDP, where any moment's socket will do, and for a connection of before a restart"""
+    heard_from: int
+    """the port that the telephone sends from, over UDP"""
+    failed_at: float = 0.0
+    """when a call that was sent by it led nowhere; monotonic"""
+    round_trip_s: float | None = None
+    """of the last OPTIONS that it answered"""
+    unanswered: int = 0
+    """OPTIONS in a row that it did not answer"""
+
+    @property
+    def by_flow(self) -> bool:
+        """Whether it is a flow between the telephone and us (RFC 5626), with no proxy between."""
+        return bool(self.binding.reg_id) and not self.binding.path
+
+    @property
+    def watched(self) -> bool:
+        """Whether its telephone keeps it alive, as it was told to."""
+        return self.by_flow and self.binding.transport in FLOW_TIMER_S
 
     @property
     def left_s(self) -> int:
@@ -40,6 +66,8 @@ class Bindings:
         """`udp` makes a flow to an address and a port from our port."""
         self._udp = udp
         self._users: dict[str, dict[str, Held]] = {}
+        self._heard: dict[tuple[str, int], float] = {}
+        """when telephones that are watched over UDP were last heard; monotonic"""
 
     def __len__(self) -> int:
         return sum(map(len, self._users.values()))
@@ -55,9 +83,15 @@ class Bindings:
     def put(self, binding: Binding, flow: Flow | None) -> None:
         """Instead of the one with its key, if there is one."""
         of_user = self._users.setdefault(binding.user, {})
-        of_user.pop(binding.key, None)
+        before = of_user.pop(binding.key, None)
         kept = flow if binding.transport in CONNECTED else None
-        of_user[binding.key] = Held(binding, time.monotonic() + binding.expires_at - time.time(), kept)
+        until = time.monotonic() + binding.expires_at - time.time()
+        heard_from = binding.port if flow is None else flow.came_from
+        held = of_user[binding.key] = Held(binding, until, kept, heard_from)
+        if held.watched and binding.transport == "udp":
+            self._heard[binding.host, heard_from] = time.monotonic()
+        if before is not None and before.binding.flow == binding.flow:
+            held.round_trip_s, held.unanswered = before.round_trip_s, before.unanswered
 
     def drop(self, binding: Binding) -> None:
         """It is gone; nothing happens when it was."""
@@ -68,17 +102,28 @@ class Bindings:
 
     def holds(self, binding: Binding) -> bool:
         """Whether it is what is known of its telephone now."""
-        held = self._users.get(binding.user, {}).get(binding.key)
-        return held is not None and held.binding is binding
+        return self.find(binding) is not None
+
+    def any_with(self, binding: Binding) -> bool:
+        """Whether there is one with its key."""
+        return binding.key in self._users.get(binding.user, {})
 
     def load(self, bindings: Iterable[Binding]) -> None:
         """What another process before this one knew; its connections are gone."""
         for binding in bindings:
             self.put(binding, None)
 
+    def heard(self, flow: Flow) -> None:
+        """Something came over UDP, whatever it was."""
+        where = (flow.host, flow.came_from)
+        if where in self._heard:
+            self._heard[where] = time.monotonic()
+
     def expired(self) -> list[Binding]:
-        """Those that hold no more."""
+        """Those that hold no more. Who is not watched any more is not listened for either."""
         now = time.monotonic()
+        watched = {(held.binding.host, held.heard_from) for held in self if held.watched}
+        self._heard = {where: at for where, at in self._heard.items() if where in watched}
         return [held.binding for held in self if held.until <= now]
 
     def lose(self, flow: Flow) -> list[Binding]:
@@ -92,7 +137,45 @@ class Bindings:
         return lost
 
     def flow_to(self, held: Held) -> Flow | None:
-        """The flow that reaches it; None: its connection is gone."""
-        if held.binding.transport == "udp":
-            return self._udp(held.binding.host, held.binding.port)
-        return held.flow if held.flow is not None and held.flow.open else None
+        """The flow that reaches it; None: its connection is gone, or the flow is dead."""
+        if held.binding.transport != "udp" and (held.flow is None or not held.flow.open):
+            return None
+        if not self.alive(held):
+            return None
+        return held.flow or self._udp(held.binding.host, held.binding.port)
+
+    def alive(self, held: Held) -> bool:
+        """Whether its telephone was heard in time, and since a call led nowhere; else nobody watches."""
+        if held.flow is not None:
+            heard_at = held.flow.heard_at
+        else:
+            heard_at = self._heard.get((held.binding.host, held.heard_from), math.inf)
+        if held.failed_at >= heard_at:
+            return False
+        return not held.watched or time.monotonic() - heard_at <= self.silent_after_s(held.binding)
+
+    @staticmethod
+    def silent_after_s(binding: Binding) -> float:
+        """How long a watched flow may be silent."""
+        return FLOW_TIMER_S[binding.transport] + GRACE_S
+
+    def judge(self) -> list[Binding]:
+        """What has become of flows since the last look: those that died (their connections are closed) and,
+        over UDP, those that live again. Each is marked."""
+        changed = []
+        for held in self:
+            dead = not self.alive(held)
+            known = held.binding.lost_at is not None
+            if dead == known or (known and held.binding.transport != "udp"):
+                continue
+            if dead and held.flow is not None:
+                held.flow.close()  # `lose` marks it
+                continue
+            held.binding = replace(held.binding, lost_at=time.time() if dead else None)
+            changed.append(held.binding)
+        return changed
+
+    def find(self, binding: Binding) -> Held | None:
+        """What is known of it now."""
+        held = self._users.get(binding.user, {}).get(binding.key)
+        return held if held is not None and held.binding is binding else None

@@ -26,7 +26,7 @@ from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar.responses import Extra, Turned
 from gateway.edge.grammar.sip_message import Request
 from gateway.edge.grammar.uri import SIP, URI
-from gateway.edge.registrar.bindings import Bindings, Held
+from gateway.edge.registrar.bindings import FLOW_TIMER_S, Bindings, Held
 from gateway.edge.registrar.contacts import MOST_CONTACTS, Expiry, Wishes, wishes_of
 from gateway.errors import BindingsNotKept
 from gateway.ipc.binding import Binding, hash_of
@@ -37,6 +37,8 @@ SUPPORTED: Final = "path, outbound"
 AGAIN_S: Final = 10
 """When a telephone may try again whose registration was not kept."""
 MAX_AGENT: Final = 80
+MOST_WAITING: Final = 8
+"""REGISTERs of one user that wait for one another: more would fill what all share."""
 Knows = Callable[[str], bool]
 """Whether a name is a user's."""
 
@@ -81,6 +83,9 @@ class SipRegistrar:
         self._knows = knows
         self._expiry = expiry or Expiry()
         self._bindings = Bindings(udp)
+        self._stale: list[Binding] = []
+        """gone here, and not yet on the shelf"""
+        self._waiting: Counter[str] = Counter()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     # ── who asks for telephones ──────────────────────────────────────────────────────────────────────
@@ -134,7 +139,7 @@ class SipRegistrar:
                         await self._note(self._shelf.keep([one], []))
 
     async def tidy(self) -> None:
-        """Lets go of what has expired."""
+        """Lets go of what has expired, and of flows that are dead."""
         expired = self._bindings.expired()
         for binding in expired:
             self._bindings.drop(binding)
@@ -142,6 +147,39 @@ class SipRegistrar:
             log.info("registrar.expired", user=binding.user, source=binding.source)
         if expired:
             await self._note(self._shelf.forget_expired())
+        for one in self._bindings.judge():
+            event = "flows_died" if one.lost_at is not None else "flows_revived"
+            self.counts[event] += 1
+            log.info(f"registrar.{event}", user=one.user, source=one.source, transport=one.transport)
+            async with self._turn(one.user):
+                if self._bindings.holds(one):
+                    await self._note(self._shelf.keep([one], []))
+        while self._stale:
+            one = self._stale.pop()
+            async with self._turn(one.user):
+                if not self._bindings.any_with(one):
+                    await self._note(self._shelf.keep([], [one]))
+
+    def heard(self, flow: Flow) -> None:
+        """A datagram came, be it a keep-alive."""
+        self._bindings.heard(flow)
+
+    def failed(self, one: Reached, status: int) -> None:
+        """A call to that telephone led nowhere: 408, it did not answer; 430, a proxy has lost its flow.
+
+        RFC 5626 §5.3, §7: a flow of the telephone's own is not used until it is heard again. One behind a
+        proxy is gone when that says so. What is not by RFC 5626 stays as it is.
+        """
+        held = self._bindings.find(one.binding)
+        if held is None or not one.binding.reg_id:
+            return
+        self.counts["flows_failed"] += 1
+        log.info("registrar.flow_failed", user=one.binding.user, source=one.binding.source, status=status)
+        if held.by_flow:
+            held.failed_at = time.monotonic()
+        elif status == 430:
+            self._bindings.drop(one.binding)
+            self._stale.append(one.binding)
 
     async def _note(self, kept: Awaitable[None]) -> None:
         """What is true whether it is kept or not."""
@@ -168,13 +206,27 @@ class SipRegistrar:
             return wishes
         if wishes.outbound and len(request.via) > 1 and not _begins_outbound(wishes.path):
             return Turned(439)  # RFC 5626 §6
+        if self._waiting[named] >= MOST_WAITING:
+            return Turned(503, "too many registrations of this user wait", retry_after_s=AGAIN_S)
+        self._waiting[named] += 1
+        try:
+            return await self._one(request, flow, source, named, wishes)
+        finally:
+            self._waiting[named] -= 1
+            if not self._waiting[named]:
+                del self._waiting[named]
+
+    async def _one(
+        self, request: Request, flow: Flow, source: str, named: str, wishes: Wishes
+    ) -> Extra | Turned:
+        """Once those before it are done."""
         async with self._turn(named):
             try:
                 turned = await self._change(request, flow, source, named, wishes)
             except BindingsNotKept as error:
                 log.warning("registrar.not_kept", user=named, error=str(error))
                 return Turned(503, "registrations are not kept now", retry_after_s=AGAIN_S)
-            return turned or self._answer(named, wishes)
+            return turned or self._answer(named, wishes, flow, direct=len(request.via) == 1)
 
     def _turn(self, user: str) -> asyncio.Lock:
         """Two REGISTERs of a user follow one another."""
@@ -242,7 +294,7 @@ class SipRegistrar:
         self.counts["replaced"] += len(leaving)
         return [one.binding for one in leaving]
 
-    def _answer(self, user: str, wishes: Wishes) -> Extra:
+    def _answer(self, user: str, wishes: Wishes, flow: Flow, *, direct: bool) -> Extra:
         """The headers of the 200: all contacts of the user, each with what is left of its time."""
         extra: dict[str, str | Sequence[str]] = {
             "Contact": [_written(held) for held in self._bindings.of(user)],
@@ -253,6 +305,8 @@ class SipRegistrar:
             extra["Path"] = list(wishes.path)
         if wishes.outbound:
             extra["Require"] = "outbound"
+            if direct and not wishes.path and flow.transport in FLOW_TIMER_S:
+                extra["Flow-Timer"] = str(FLOW_TIMER_S[flow.transport])
         return extra
 
 

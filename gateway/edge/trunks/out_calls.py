@@ -35,6 +35,7 @@ _SHOWN: Final = re.compile(r"[A-Za-z0-9_.+*#-]{1,64}")
 """Of a caller's user what a telephone of ours is shown."""
 
 Phones = Callable[[str], Sequence[Reached]]
+FlowFailed = Callable[[Reached, int], None]
 
 log = structlog.get_logger("edge")
 
@@ -49,9 +50,11 @@ class OutCalls:
         use: Mapping[str, TrunkUse],
         connect: Connect,
         phones: Phones,
+        flow_failed: FlowFailed,
     ) -> None:
-        """`phones` finds the telephones of a user."""
+        """`phones` finds the telephones of a user; `flow_failed` hears which of them were not there."""
         self._phones = phones
+        self._flow_failed = flow_failed
         self._board = board
         self._ways = ways
         self._use = use
@@ -100,7 +103,7 @@ class OutCalls:
         if rule == "optional" and not all(policy.takes_keys(one.flow) for one in reached):
             rule = "off"
         shown = caller if _SHOWN.fullmatch(caller) else "anonymous"
-        self._leaves(served, token, PhoneOutlet(user, reached, shown, rule))
+        self._leaves(served, token, PhoneOutlet(user, reached, shown, rule, self._flow_failed))
 
     def _leaves(self, served: Served, token: RouteToken, outlet: Outlet) -> None:
         said = served.request.headers.get("X-VG-SRTP") or "off"

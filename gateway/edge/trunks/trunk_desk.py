@@ -17,7 +17,7 @@ import structlog
 
 from gateway.edge.flows.transport import Flow
 from gateway.edge.proxy.switchboard import Switchboard
-from gateway.edge.trunks.out_calls import OutCalls, Phones
+from gateway.edge.trunks.out_calls import FlowFailed, OutCalls, Phones
 from gateway.edge.trunks.trunk import Trunk
 from gateway.edge.trunks.trunk_registration import Registration
 from gateway.edge.trunks.trunk_requests import TrunkRequests
@@ -41,11 +41,13 @@ class TrunkDesk:
         board: Switchboard,
         connect: Callable[[TrunkWay], Awaitable[Flow]],
         phones: Phones,
+        flow_failed: FlowFailed,
     ) -> None:
-        """`phones` finds the telephones that are registered for a user."""
+        """`phones` finds the telephones that are registered for a user; `flow_failed` hears which of them
+        were not there."""
         self.ways = {trunk.name: TrunkWays(trunk) for trunk in trunks}
         self.use = {trunk.name: TrunkUse(trunk) for trunk in trunks}
-        self.calls = OutCalls(board, self.ways, self.use, connect, phones)
+        self.calls = OutCalls(board, self.ways, self.use, connect, phones, flow_failed)
         self._requests = TrunkRequests(board.transactions, board.toward_callers, connect)
         self.registrations = {
             name: Registration(ways, self._requests)

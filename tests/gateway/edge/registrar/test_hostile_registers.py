@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from gateway.edge.grammar.message import Unreadable, read
 from gateway.edge.grammar.responses import Turned, response
 from gateway.edge.grammar.sip_message import Request
 from gateway.edge.registrar.contacts import MAX_CONTACT, MOST_CONTACTS, Expiry, Wishes, wishes_of
-from gateway.edge.registrar.registrar import SipRegistrar
+from gateway.edge.registrar.registrar import MOST_WAITING, SipRegistrar
+from gateway.ipc.binding import Binding
 from tests.gateway.edge.conftest import Exchange
 from tests.gateway.edge.registrar.phones import USERS, Nowhere, Phones, Shelf
 
@@ -102,6 +104,50 @@ async def test_ten_thousand_in_one_message_are_refused(bare: Exchange) -> None:
     phone = await phones.phone()
     some = ", ".join(f"<sip:{number}@b>" for number in range(MOST_CONTACTS + 1))
     assert (await phones.ask(phone, contact=some)).status == 403
+    assert phones.registrar.known() == []
+
+
+async def test_a_users_registers_fill_nothing_that_others_need() -> None:
+    """All wait while the database hangs: eight of a user's do, and the others hear so at once."""
+    house, shelf = registrar(), Hanging()
+    house._shelf = shelf
+    asked = [register([f"<sip:{number}@b>"], call_id=str(number)) for number in range(500)]
+    tasks = [asyncio.ensure_future(house.register(one, flow(), "192.0.2.7", "alice")) for one in asked]
+    done, waiting = await asyncio.wait(tasks, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+    while len(waiting) > MOST_WAITING:
+        more, waiting = await asyncio.wait(waiting, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+        done |= more
+    assert {one.result().status for one in done if isinstance(one.result(), Turned)} == {503}
+    assert not isinstance(await _other(house), Turned), "bob is not alice"
+    shelf.back.set()
+    await asyncio.wait(waiting, timeout=10)
+    assert len(house.known()) == MOST_CONTACTS + 1
+    assert not house._waiting
+
+
+class Hanging(Shelf):
+    """Keeps bob's at once, and nobody else's before it is back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.back = asyncio.Event()
+
+    async def keep(self, put: Sequence[Binding], gone: Sequence[Binding]) -> None:
+        if any(one.user != "bob" for one in (*put, *gone)):
+            await self.back.wait()
+        await super().keep(put, gone)
+
+
+async def _other(house: SipRegistrar) -> object:
+    return await house.register(register(["<sip:bob@b>"], user="bob"), flow(), "192.0.2.8", "bob")
+
+
+async def test_a_contact_of_ten_kilobytes_is_refused(bare: Exchange) -> None:
+    phones = await Phones(bare).open()
+    for transport in ("udp", "tcp"):
+        phone = await phones.phone(transport)
+        for contact in (f"<sip:{'a' * 10_000}@b>", f"<sip:a@b;{'x' * 10_000}=1>", f"<sip:{'[' * 10_000}>"):
+            assert (await phones.ask(phone, contact=contact)).status in (400, 513)
     assert phones.registrar.known() == []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
@@ -30,8 +30,8 @@ class Fork:
         self.branch = "z9hG4bK" + secrets.token_hex(6)
         self.answer: Said | None = None
 
-    async def open(self) -> Self:
-        await self.phones.open(least_registered_s=1)
+    async def open(self, **rules: Any) -> Self:
+        await self.phones.open(**rules)
         self.line = await self.exchange.line()
         self.caller = await self.exchange.caller()
         self.exchange.desk.targets = {"home": "user:alice"}
@@ -311,6 +311,41 @@ async def test_a_flow_that_fails_is_replaced_by_the_next_one(
     (again,) = await rung(old)
     says(old, again, 200, body=ANSWER)
     assert (await fork.up()).tag("to") == old.own_tag
+    reached = [one.flow.port for one in fork.phones.registrar.reach("alice")]
+    assert reached == [old.port], "a flow that failed is not tried again"
+
+
+async def test_a_flow_that_failed_is_used_again_once_its_telephone_is_heard(fork: Fork) -> None:
+    phone = await fork.phone(OUTBOUND.format("1", 1))
+    fork.dial()
+    says(phone, await asked(phone, "INVITE"), 430)
+    assert (await fork.final()).status == 430
+    registrar = fork.phones.registrar
+    assert registrar.reach("alice") == []
+    await registrar.tidy()
+    assert [one.lost_at is None for one in fork.phones.shelf.kept.values()] == [False]
+    phone.write(b"\r\n\r\n")
+    phone.send("OPTIONS", to="<sip:demo@127.0.0.1>")
+    await phone.next(200, "OPTIONS", WITHIN_S)
+    assert [one.flow.port for one in registrar.reach("alice")] == [phone.port]
+    await registrar.tidy()
+    assert [one.lost_at for one in fork.phones.shelf.kept.values()] == [None]
+
+
+async def test_a_flow_that_a_proxy_has_lost_is_gone(bare: Exchange) -> None:
+    fork = Fork(bare)
+    await fork.open(trusted_proxies=("127.0.0.1",))
+    proxy = await bare.caller()
+    contact = f"<sip:alice@192.0.2.1>{OUTBOUND.format('1', 1)}"
+    extra = ("Supported: outbound, path", "Path: <sip:192.0.2.8;lr;ob>")
+    assert (await fork.phones.ask(proxy, *extra, user="", contact=contact)).status == 200
+    proxy.kept.clear()
+    fork.dial()
+    says(proxy, await asked(proxy, "INVITE"), 430)
+    assert (await fork.final()).status == 430
+    assert fork.phones.registrar.known() == []
+    await fork.phones.registrar.tidy()
+    assert fork.phones.shelf.kept == {}
 
 
 async def test_a_connection_that_closes_leaves_the_others_ringing(fork: Fork) -> None:
