@@ -252,6 +252,13 @@ class Settings(BaseModel):
     registered_most_s: int = Field(
         3600, ge=0, le=86_400, description="the longest; 0: no telephone may register"
     )
+    qualify_s: float = Field(
+        50.0,
+        ge=0,
+        le=3600,
+        description="how often a registered telephone that keeps no flow alive is asked whether it is there, "
+        "by OPTIONS, which keeps its NAT open too; 0: never",
+    )
     sip_allow: tuple[str, ...] = Field((), description="networks that may call; empty: all")
     sip_deny: tuple[str, ...] = Field((), description="networks that may not call")
     trusted_proxies: tuple[str, ...] = Field(

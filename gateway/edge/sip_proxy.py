@@ -29,6 +29,7 @@ from gateway.edge.proxy.lines import LineInfo
 from gateway.edge.proxy.lineside import LinesSide
 from gateway.edge.proxy.switchboard import LOOPBACK, Switchboard
 from gateway.edge.registrar.contacts import Expiry
+from gateway.edge.registrar.qualify import Qualify
 from gateway.edge.registrar.registrar import BindingShelf, Reached, SipRegistrar
 from gateway.edge.router import Router
 from gateway.edge.trunks.trunk import Trunk
@@ -76,6 +77,10 @@ class Edge:
         )
         if self.registrar is not None:
             self._board.ports.udp.blank = self.registrar.heard
+        self.qualify: Qualify | None = None
+        if self.registrar is not None:
+            board = self._board
+            self.qualify = Qualify(self.registrar, board.transactions, board.toward_callers, config.qualify_s)
         forwarding = Forwarding(self._board)
         self.trunks = TrunkDesk(trunks, self._board, self._way_out, self._phones_of, self._flow_failed)
         left = self.trunks.calls

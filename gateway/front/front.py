@@ -56,7 +56,15 @@ from gateway.front.http.sip_socket import Receive, Send
 from gateway.front.http.speech_statement import SpeechStatements
 from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.ending import CallEnding, End
-from gateway.ipc.front_messages import AskState, AskWithdrawn, FetchVoice, HouseState, RedeemGrant
+from gateway.ipc.front_messages import (
+    AskState,
+    AskTelephones,
+    AskWithdrawn,
+    FetchVoice,
+    HouseState,
+    RedeemGrant,
+    Telephones,
+)
 from gateway.ipc.hall_messages import CallClosed, Drain, Health
 from gateway.ipc.line_messages import AskFailures, CallLeft, IceReply
 from gateway.ipc.readiness import PartState
@@ -173,6 +181,7 @@ class Front:
                 phones=users.ha1 if conf.registered_most_s else None,
                 least_registered_s=min(conf.registered_least_s, conf.registered_most_s),
                 most_registered_s=conf.registered_most_s,
+                qualify_s=conf.qualify_s,
                 notice=SpeechNotice(self.routing.mark_key.id, conf.http_port, conf.public_url),
                 srtp=SrtpPolicy(
                     conf.sip_srtp,
@@ -199,6 +208,7 @@ class Front:
             RedeemGrant.handled_by(self.grant_door.asked),
             AskWithdrawn.handled_by(self.hall_news.asked),
             AskState.handled_by(self._state_asked),
+            AskTelephones.handled_by(self._telephones_asked),
             Drain.handled_by(self.drain),
         ]
         self._server = Server(self.runtime.front, self.token, handlers, joined=self._joined, left=self._left)
@@ -221,6 +231,8 @@ class Front:
             self._tasks.lasting(partial(self.hall_news.keep, f"hall{k}"), "front.hall_news")
         self._tasks.lasting(halls.look_after, "front.halls")
         self._tasks.lasting(self.edge.trunks.look_after, "front.trunks")
+        if self.edge.qualify is not None:
+            self._tasks.lasting(self.edge.qualify.look_after, "front.qualify")
         self._tasks.lasting(self.refusals.run, "front.refusals")
         self._tasks.lasting(self._bindings.run, "front.bindings")
         self._tasks.lasting(self._reap, "front.reap")
@@ -468,6 +480,10 @@ class Front:
 
     async def _state_asked(self, _: Peer, __: AskState) -> HouseState:
         return await self.ready()
+
+    async def _telephones_asked(self, _: Peer, __: AskTelephones) -> Telephones:
+        registrar = self.edge.registrar
+        return Telephones() if registrar is None else Telephones(registrar.telephones())
 
 
 @contextlib.contextmanager

@@ -29,6 +29,33 @@ class TrunkState:
 
 
 @dataclass(frozen=True, slots=True)
+class TelephoneState:
+    """What the front knows of a registered telephone and keeps in no database."""
+
+    user: str
+    key: str
+    """its binding's"""
+    there: bool | None
+    """whether it answers; None: nobody asks it, or not yet"""
+    round_trip_ms: float | None
+    """of the last OPTIONS that it answered"""
+
+
+@dataclass(frozen=True, slots=True)
+class Telephones:
+    """All that are registered."""
+
+    all: tuple[TelephoneState, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AskTelephones(Ask[Telephones]):
+    """Asks how registered telephones are."""
+
+    wire: ClassVar[str] = "telephones"
+
+
+@dataclass(frozen=True, slots=True)
 class HouseState:
     """Whether the gateway can take calls, and what the panel shows."""
 
@@ -56,7 +83,7 @@ class HouseState:
     registered: int = 0
     """Telephones that are registered."""
     unreachable: int = 0
-    """Those of them whose connection ended."""
+    """Those of them whose flow is gone, or that do not answer."""
 
 
 @dataclass(frozen=True, slots=True)

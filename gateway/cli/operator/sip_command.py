@@ -8,8 +8,10 @@ from typing import IO
 
 import click
 
+from gateway.cli.house.house_state import telephone_states
 from gateway.config.settings import load
 from gateway.ipc.binding import Binding
+from gateway.ipc.front_messages import TelephoneState
 from gateway.store.registry import Registry
 from gateway.store.sip_bindings import SipBindings
 from gateway.store.sip_users import ENCRYPTIONS, Encryption, SipUsers, UsersError, typed_secret
@@ -90,17 +92,27 @@ def users() -> None:
     names = SipUsers(conf.data_dir).names()
     registry = Registry.read(conf.sql)
     bindings = [] if registry is None else SipBindings(registry).listed()
-    click.echo("\n".join(listed_users(names, bindings)) if names else "no SIP users")
+    states = telephone_states(conf)
+    click.echo("\n".join(listed_users(names, bindings, states)) if names else "no SIP users")
 
 
-def listed_users(names: Sequence[str], bindings: Sequence[Binding]) -> Iterator[str]:
-    """A line for each user, and one below it for each of its telephones."""
+def listed_users(
+    names: Sequence[str], bindings: Sequence[Binding], states: Sequence[TelephoneState] = ()
+) -> Iterator[str]:
+    """A line for each user, and one below it for each of its telephones.
+
+    `states`: what a front that runs says of them.
+    """
+    known = {(one.user, one.key): one for one in states}
     for name in names:
         mine = [one for one in bindings if one.user == name]
         yield name if mine else f"{name}  not registered"
         for one in mine:
             state = f"until {time.strftime('%H:%M:%S', time.localtime(one.expires_at))}"
             if one.lost_at is not None:
-                state += ", not reachable: its connection ended"
+                why = "not heard any more" if one.transport == "udp" else "its connection ended"
+                state += f", not reachable: {why}"
+            elif (now := known.get((one.user, one.key))) is not None and now.there is not None:
+                state += f", answers in {now.round_trip_ms:.0f} ms" if now.there else ", does not answer"
             by = f"  {one.user_agent}" if one.user_agent else ""
             yield f"  {one.source} by {one.transport}, {state}  <{one.contact}>{by}"

@@ -51,6 +51,8 @@ class EdgeConfig:
     """hashes of those who may register a telephone, who always need their password; None: nobody may"""
     least_registered_s: int = 60
     most_registered_s: int = 3600
+    qualify_s: float = 0.0
+    """how often telephones are asked whether they are there; 0: never"""
     notice: SpeechNotice | None = None
     """what answers say of the voice, for machines; None: nothing"""
     srtp: SrtpPolicy = field(default_factory=SrtpPolicy)

@@ -21,6 +21,8 @@ FLOW_TIMER_S: Final = {"udp": 30, "tcp": 120, "tls": 120}
 WebSocket, whose servers ask by themselves, and whose telephones send nothing (RFC 7118 §6)."""
 GRACE_S: Final = 60.0
 """For what gets lost, and for telephones that count for themselves."""
+MOST_UNANSWERED: Final = 2
+"""OPTIONS in a row that a telephone that is there may not answer."""
 CONNECTED: Final = frozenset({"tcp", "tls", "ws", "wss"})
 """Transports whose flow is a connection: it ends, and nobody else can open it."""
 
@@ -42,6 +44,17 @@ class Held:
     """of the last OPTIONS that it answered"""
     unanswered: int = 0
     """OPTIONS in a row that it did not answer"""
+    ask_at: float = 0.0
+    """when it is asked next; monotonic, 0: nobody has thought of it"""
+    asked_at: float = 0.0
+    """when the last question was asked that is settled; monotonic"""
+
+    @property
+    def there(self) -> bool | None:
+        """Whether it answers OPTIONS; None: that is not known yet, or nobody asks."""
+        if self.unanswered >= MOST_UNANSWERED:
+            return False
+        return None if self.round_trip_s is None else True
 
     @property
     def by_flow(self) -> bool:
@@ -92,6 +105,7 @@ class Bindings:
             self._heard[binding.host, heard_from] = time.monotonic()
         if before is not None and before.binding.flow == binding.flow:
             held.round_trip_s, held.unanswered = before.round_trip_s, before.unanswered
+            held.ask_at = before.ask_at
 
     def drop(self, binding: Binding) -> None:
         """It is gone; nothing happens when it was."""

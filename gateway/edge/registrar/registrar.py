@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any, Final, Protocol
@@ -30,6 +30,7 @@ from gateway.edge.registrar.bindings import FLOW_TIMER_S, Bindings, Held
 from gateway.edge.registrar.contacts import MOST_CONTACTS, Expiry, Wishes, wishes_of
 from gateway.errors import BindingsNotKept
 from gateway.ipc.binding import Binding, hash_of
+from gateway.ipc.front_messages import TelephoneState
 
 log = structlog.get_logger("edge")
 
@@ -108,15 +109,39 @@ class SipRegistrar:
         users = dict.fromkeys(held.binding.user for held in self._bindings)
         return [held.binding for user in users if self._knows(user) for held in self._bindings.of(user)]
 
+    def reached(self) -> Iterator[tuple[Held, Flow]]:
+        """See `ReachedTelephones`."""
+        for held in self._bindings:
+            if held.left_s > 1 and (flow := self._bindings.flow_to(held)) is not None:
+                yield held, flow
+
+    def telephones(self) -> tuple[TelephoneState, ...]:
+        """What is known of each that holds, and is in no database."""
+        return tuple(
+            TelephoneState(
+                held.binding.user,
+                held.binding.key,
+                held.there,
+                None if held.round_trip_s is None else round(1000 * held.round_trip_s, 1),
+            )
+            for held in self._bindings
+        )
+
     def stats(self) -> dict[str, Any]:
         """For the metrics: `count`, and what has happened since the start."""
-        known, lost = self.count()
-        return {"bindings": known, "bindings_lost": lost, "registrations": dict(self.counts)}
+        known = self.known()
+        return {
+            "bindings": len(known),
+            "bindings_lost": sum(one.lost_at is not None for one in known),
+            "bindings_silent": sum(held.there is False for held in self._bindings),
+            "registrations": dict(self.counts),
+        }
 
     def count(self) -> tuple[int, int]:
         """Bindings, and how many of them nobody reaches."""
+        silent = {held.binding.key for held in self._bindings if held.there is False}
         known = self.known()
-        return len(known), sum(one.lost_at is not None for one in known)
+        return len(known), sum(one.lost_at is not None or one.key in silent for one in known)
 
     # ── what happens to flows and time ───────────────────────────────────────────────────────────────
 
@@ -289,7 +314,13 @@ class SipRegistrar:
         """Those that make room, since a user has `MOST_CONTACTS` at most: the lost ones, then the oldest."""
         changed = {one.key for one in (*put, *gone)}
         others = [one for one in held if one.binding.key not in changed]
-        others.sort(key=lambda one: (self._bindings.flow_to(one) is not None, one.binding.registered_at))
+        others.sort(
+            key=lambda one: (
+                self._bindings.flow_to(one) is not None,
+                one.there is not False,
+                one.binding.registered_at,
+            )
+        )
         leaving = others[: max(0, len(others) + len(put) - MOST_CONTACTS)]
         self.counts["replaced"] += len(leaving)
         return [one.binding for one in leaving]

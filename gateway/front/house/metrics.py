@@ -48,7 +48,7 @@ HALL_COUNTERS: Final = {
 
 EDGE_HOLDS: Final = frozenset(
     {"dialogs", "transactions", "slots", "slots_free", "unacknowledged", "connections", "bindings",
-     "bindings_lost"}
+     "bindings_lost", "bindings_silent"}
 )  # fmt: skip
 """Of the edge's stats, what is a state and no count."""
 

@@ -20,9 +20,10 @@ from consent.models.model_files import locked_model
 from gateway.cli import main as cli_module
 from gateway.cli.main import COMMANDS, cli
 from gateway.cli.operator.run_command import panel
+from gateway.cli.operator.sip_command import listed_users
 from gateway.config import packages, remedy
 from gateway.config.settings import load
-from gateway.ipc.front_messages import HouseState, TrunkState
+from gateway.ipc.front_messages import HouseState, TelephoneState, TrunkState
 from gateway.store.registry import Registry
 from gateway.store.sip_bindings import SipBindings
 from gateway.store.sip_users import SipUsers
@@ -340,6 +341,22 @@ def test_what_the_machine_refuses_to_any_command_is_one_line_with_a_remedy(
     said = refused("settings")
     assert said.startswith(f"Error: /somewhere/file: {os.strerror(code)}; ")
     assert isinstance(voicegate("--debug", "settings").exception, OSError)
+
+
+def test_what_a_front_knows_of_telephones_is_shown() -> None:
+    """Whether each answers, and in what time; one whose flow is gone is not asked."""
+    there, silent, new = (binding(user="al", key=str(n), transport="udp", lost_at=None) for n in range(3))
+    gone = binding(user="al", key="3", transport="udp", lost_at=1.0)
+    states = [
+        TelephoneState("al", "0", there=True, round_trip_ms=23.6),
+        TelephoneState("al", "1", there=False, round_trip_ms=20.0),
+        TelephoneState("al", "2", there=None, round_trip_ms=None),
+        TelephoneState("al", "3", there=True, round_trip_ms=1.0),
+    ]
+    shown = list(listed_users(["al"], [there, silent, new, gone], states))
+    hows = [line.partition("  <")[0].split(", ")[2:] for line in shown[1:]]
+    gone_now = ["not reachable: not heard any more"]
+    assert hows == [["answers in 24 ms"], ["does not answer"], [], gone_now]
 
 
 def test_sip_users_by_hand(own_house: Path, tmp_path: Path) -> None:
