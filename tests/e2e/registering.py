@@ -18,7 +18,10 @@ MODULES = Path("/usr/lib/baresip/modules")
 class Softphone:
     """A baresip that registers as alice; `end` has it quit, which takes its registration back."""
 
-    def __init__(self, folder: Path, port: int, registrar: str, transport: str, password: str) -> None:
+    def __init__(
+        self, folder: Path, port: int, registrar: str, transport: str, password: str, more: str = ""
+    ) -> None:
+        """`more`: further words of its account."""
         folder.mkdir(parents=True)
         address = registrar.partition(":")[0]
         modules = ["uuid", "account", "g711"]
@@ -29,7 +32,7 @@ class Softphone:
         )
         account = f"<sip:alice@{registrar};transport={transport}>;auth_pass={password};regint=120"
         flow = f'sipnat=outbound;outbound="sip:{registrar};transport={transport}"'  # RFC 5626
-        (folder / "accounts").write_text(f"{account};{flow}\n")
+        (folder / "accounts").write_text(f"{account};{flow}{more}\n")
         (folder / "contacts").write_text("")
         self.log = folder / "log"
         command = [need_program("baresip"), "-4", "-n", "lo", "-f", str(folder)]

@@ -24,12 +24,12 @@ BYTES_PER_S = 96_000
 class Linphone:
     """One linphonec, told what to do by its keyboard; `log` is what it has shown."""
 
-    def __init__(self, folder: Path, more: str = "", tls_port: int = 0) -> None:
-        """`more`: further lines of its settings. `tls_port`: 0 for no TLS, -1 for any."""
+    def __init__(self, folder: Path, more: str = "", tls_port: int = 0, tcp_port: int = 0) -> None:
+        """`more`: further lines of its settings. `tls_port`, `tcp_port`: 0 for none, -1 for any."""
         (folder / ".local" / "share" / "linphone").mkdir(parents=True)
         rc = folder / "linphonerc"
         rc.write_text(
-            f"[sip]\nsip_port={free_port()}\nsip_tcp_port=0\nsip_tls_port={tls_port}\n"
+            f"[sip]\nsip_port={free_port()}\nsip_tcp_port={tcp_port}\nsip_tls_port={tls_port}\n"
             f"bind_address=127.0.0.1\ncontact=sip:alice@127.0.0.1\n{more}"
             f"[rtp]\naudio_rtp_port={free_port() & ~1}\n"
         )
