@@ -20,7 +20,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pjsua2 as pj
 
@@ -33,6 +33,12 @@ from gateway.phone.phone_ear import SPAN_S, PhoneEar
 from gateway.phone.phone_loop import Loop
 from gateway.phone.phone_plan import CODEC_IDS, CallPlan, PhoneOutcome, PhonePlan
 from gateway.phone.phone_wire import PhoneWires
+
+SRTP_USE: Final = {
+    "required": pj.PJMEDIA_SRTP_MANDATORY,
+    "optional": pj.PJMEDIA_SRTP_OPTIONAL,
+    "off": pj.PJMEDIA_SRTP_DISABLED,
+}
 
 
 class Softphone:
@@ -78,10 +84,12 @@ class Softphone:
         config.idUri = f"sip:{plan.user or plan.caller}@{host}"
         if plan.user:
             config.sipConfig.authCreds.append(pj.AuthCredInfo("digest", "*", plan.user, 0, plan.password))
-        config.mediaConfig.transportConfig.boundAddress = self.plan.address
-        config.mediaConfig.transportConfig.port = 20000
-        config.mediaConfig.transportConfig.portRange = 20000
-        config.mediaConfig.transportConfig.randomizePort = True
+        media = config.mediaConfig
+        media.transportConfig.boundAddress = self.plan.sound_address or self.plan.address
+        media.srtpUse, media.srtpSecureSignaling = SRTP_USE[self.plan.srtp], 0
+        media.lockCodecEnabled = not self.plan.takes_one_codec
+        media.transportConfig.port = media.transportConfig.portRange = 20000
+        media.transportConfig.randomizePort = True
         account = pj.Account()
         account.create(config)
         self._accounts.append(account)

@@ -61,6 +61,13 @@ class PhonePlan:
     codecs: tuple[Codec, ...] = ("pcmu", "pcma")
     address: str = "127.0.0.1"
     """Local address to call from."""
+    sound_address: str = ""
+    """Local address for the sound; empty: `address`."""
+    srtp: Literal["required", "optional", "off"] = "off"
+    """Whether the sound is encrypted, by SDES over whatever the SIP goes by: for calls through a booth that
+    stands beside the phone."""
+    takes_one_codec: bool = False
+    """An answer with several codecs is taken as it is; pjsua2 would ask once more, for one of them."""
     answer_s: float = 30.0
     """Longest wait for an answer."""
     pause_s: float = 0.7

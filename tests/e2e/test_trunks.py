@@ -180,6 +180,30 @@ async def test_a_caller_is_handed_over_by_a_trunk_that_challenges(
 
 @pytest.mark.prove
 @pytest.mark.long("a whole gateway, and Kamailio")
+@pytest.mark.parametrize("transport", ["udp", "tls"])
+async def test_the_test_phone_dials_through_a_trunk(tmp_path: Path, transport: str) -> None:
+    async with carrier(tmp_path, transport=transport) as (house, answering):
+        await told(house, "trunk.up")
+        argv = ("call", "--trunk", "carrier", "--duration", "2", MOVED)
+        calling = asyncio.create_task(asyncio.to_thread(command, house, *argv))
+        invite = await answering.request("INVITE", HANGS_S)
+        port = re.search(r"m=audio (\d+)", invite.body)
+        assert port is not None
+        answering.media = ("127.0.0.1", int(port[1]))
+        routes = f"Record-Route: {invite.headers['record-route']}\r\n"
+        answering.answer(invite, body=answering.offer(), headers=routes)
+        await answering.request("ACK", HANGS_S)
+        answering.talk(tone(660, rate_hz=8000))
+        await answering.request("BYE", HANGS_S)
+        said, code = await calling
+        assert f"ok    INVITE: answered 200 OK\n{MOVED}: answered after" in said
+        assert code == 0
+        assert "first audio never" not in said
+        assert PASSWORD not in said
+
+
+@pytest.mark.prove
+@pytest.mark.long("a whole gateway, and Kamailio")
 async def test_a_wrong_password_is_told_and_nothing_leaves(tmp_path: Path) -> None:
     async with carrier(tmp_path, password="another one") as (house, _):
         down = await told(house, "trunk.down")

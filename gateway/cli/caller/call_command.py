@@ -2,6 +2,7 @@
 
     voicegate call --play question.wav --record answer.wav sip:demo@127.0.0.1:5060
     voicegate call --script caller.txt --calls 20 --over 60 --report calls.json sip:demo@127.0.0.1
+    voicegate call --trunk carrier --play question.wav +493012345
 
 It ends with 0 only if every call was answered.
 """
@@ -21,6 +22,8 @@ from gateway.cli.caller.call_request import CODECS, Behind, CallRequest, arrival
 from gateway.cli.caller.call_script import load_script
 from gateway.cli.caller.caller_sound import check_writable
 from gateway.cli.caller.testphone import place_calls
+from gateway.cli.caller.trunk_call import TrunkCall
+from gateway.config.settings import load
 from gateway.errors import CallerError, VoicegateError
 from gateway.phone.rough_line import RoughLine
 
@@ -37,6 +40,8 @@ FILE = click.Path(path_type=Path)
 @click.option("--over", type=click.FloatRange(0, 86400), default=0.0, help="seconds in which they begin")
 @click.option("--duration", type=click.FloatRange(0.1, 86400), help="seconds; default: until all is answered")
 @click.option("--at", type=click.FloatRange(0), help="say the first thing so many seconds after the answer")
+@click.option("--trunk", help="call the number URI through this trunk of trunks.toml")
+@click.option("--called-agrees", is_flag=True, help="who is called by the trunk agrees to be recorded")
 @click.option("--user", help="digest user")
 @click.option("--password", help="digest password", envvar="VOICEGATE_CALL_PASSWORD")
 @click.option("--codec", type=click.Choice(CODECS), help="offer only this one; default: pcmu, pcma")
@@ -61,6 +66,8 @@ def call(
     over: float,
     duration: float | None,
     at: float | None,
+    trunk: str | None,
+    called_agrees: bool,
     user: str | None,
     password: str | None,
     codec: str | None,
@@ -101,7 +108,10 @@ def call(
             replace(one, record=_recorded(record, number, calls))
             for number, one in enumerate(arrivals(request, calls, over), 1)
         ]
-        reports = place_calls(requests)
+        if trunk is None:
+            reports = place_calls(requests)
+        else:
+            reports = TrunkCall(load(), trunk, printed).place(requests, called_agrees)
         if report is not None:
             _write(report, json.dumps(as_json(reports), indent=1))
     except VoicegateError as error:

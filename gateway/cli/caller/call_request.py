@@ -12,6 +12,7 @@ import soxr
 
 from gateway.cli.caller.call_script import CallerAct, in_turn
 from gateway.cli.caller.caller_sound import SPOKEN_HZ, active_level_db, background, read_wav, spoken
+from gateway.edge.grammar.sdes import SrtpRule
 from gateway.errors import CallerError
 from gateway.phone.phone_plan import CODEC_IDS, CallPlan, ScriptStep, Verb
 from gateway.phone.rough_line import RoughLine
@@ -27,6 +28,14 @@ class Behind:
     snr_db: float
     sound: Path | None = None
     seed: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class BoothSide:
+    """Of a call through a trunk: from which address of ours its sound goes, and whether it is encrypted."""
+
+    sound_address: str
+    srtp: SrtpRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,8 @@ class CallRequest:
     line: RoughLine = field(default_factory=RoughLine)
     mark_keys: Path | None = None
     """Keys by which the mark is sought in what was heard."""
+    booth: BoothSide | None = None
+    """By a trunk: how its booth has the sound."""
 
     @property
     def rate_hz(self) -> int:

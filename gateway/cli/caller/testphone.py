@@ -58,7 +58,7 @@ class _Group:
 
     def plan(self, sounds: CallerSounds) -> PhonePlan:
         """Raises `CallerError`."""
-        first = self.first
+        first, booth = self.first, self.first.booth
         return PhonePlan(
             calls=tuple(
                 planned(request, sounds, number, self.folder / f"heard-{number}", self.due_s)
@@ -67,6 +67,9 @@ class _Group:
             rate_hz=first.rate_hz,
             codecs=tuple(known for known in CODEC_IDS if known == first.codec) or ("pcmu", "pcma"),
             address=local_address(first.uri),
+            sound_address="" if booth is None else booth.sound_address,
+            srtp="off" if booth is None else booth.srtp,
+            takes_one_codec=booth is not None,
         )
 
 

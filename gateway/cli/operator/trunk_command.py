@@ -8,14 +8,13 @@ from functools import partial
 
 import click
 
+from gateway.cli.caller.trunk_call import named_trunk, said_of
 from gateway.cli.house.house_state import trunk_states
 from gateway.config.certificate import trusting
 from gateway.config.paths import trunks_path
-from gateway.config.settings import Settings, load
-from gateway.edge.trunks.trunk import Trunk
+from gateway.config.settings import load
 from gateway.edge.trunks.trunk_file import read_trunks
 from gateway.edge.trunks.trunk_trial import TrunkTrial
-from gateway.errors import SettingsError
 
 
 @click.group()
@@ -44,7 +43,7 @@ def list_trunks() -> None:
 def show(name: str) -> None:
     """Show the trunk NAME: what may leave by it, and how it is. No password is shown."""
     settings = load()
-    one = _named(settings, name)
+    one = named_trunk(settings, name)
     registers = f"registers for {one.expires_s} s" if one.register else "does not register"
     rows = [
         ("hosts", ", ".join(map(str, one.hosts))),
@@ -74,7 +73,7 @@ def try_trunk(name: str, number: str | None) -> None:
     The messages are shown below, without what a password was part of. Exits with 1 at a step that fails.
     """
     settings = load()
-    trial = TrunkTrial(_named(settings, name), partial(trusting, settings.tls_trust))
+    trial = TrunkTrial(named_trunk(settings, name), partial(trusting, settings.tls_trust))
     sys.exit(asyncio.run(_tried(trial, number)))
 
 
@@ -82,16 +81,7 @@ async def _tried(trial: TrunkTrial, number: str | None) -> int:
     """1 when a step failed."""
     well = True
     async for step in trial.steps(number):
-        click.echo(f"{'ok  ' if step.well else 'FAIL'}  {step.what}: {step.text}")
+        click.echo(said_of(step))
         well = step.well
     click.echo("\n".join(["", *trial.ladder.lines]))
     return 0 if well else 1
-
-
-def _named(settings: Settings, name: str) -> Trunk:
-    """Raises `SettingsError`."""
-    found = {one.name: one for one in read_trunks(trunks_path(settings))}
-    if name not in found:
-        known = ", ".join(found) or "none"
-        raise SettingsError(f"no trunk {name} in {trunks_path(settings)}; there are: {known}")
-    return found[name]

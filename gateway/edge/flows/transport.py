@@ -63,6 +63,10 @@ class Flow:
         """By the same socket of ours and from the same host; the port may differ: a NAT's."""
         return self._via is other._via and self.host == other.host
 
+    def overheard(self, ear: Callable[[bytes], None]) -> Flow:
+        """The same peer, with somebody who hears of each message that is sent there."""
+        return _Overheard(self, ear)
+
     def send(self, message: bytes) -> None:
         """Never raises and never waits: a peer that is gone is noticed by timers."""
         if not self.open:
@@ -78,6 +82,21 @@ class Flow:
     def close(self) -> None:
         """Ends a connection."""
         self._via.close()
+
+
+class _Overheard(Flow):
+    """See `Flow.overheard`."""
+
+    __slots__ = ("_ear",)
+
+    def __init__(self, flow: Flow, ear: Callable[[bytes], None]) -> None:
+        super().__init__(flow.transport, flow.host, flow.port, flow._via, flow._where)
+        self.came_from, self.names = flow.came_from, flow.names
+        self._ear = ear
+
+    def send(self, message: bytes) -> None:
+        self._ear(message)
+        super().send(message)
 
 
 Receive = Callable[[bytes, Flow], bool]
