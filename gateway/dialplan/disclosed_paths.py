@@ -12,7 +12,7 @@ from typing import Final
 
 from gateway.dialplan.disclosure import WORDINGS, spoken_language
 from gateway.dialplan.routes import Route, persons_voice
-from gateway.dialplan.verbs import Converse, Disclose, Hangup, Playback, Transfer, Verb, branches_of
+from gateway.dialplan.verbs import Converse, Disclose, Hangup, Transfer, Verb, branches_of, recording_of
 
 SILENT: Final = ("answer", "disclose")
 """Verbs that say nothing before a disclosure; `transfer` and `hangup` say what their `say` holds."""
@@ -99,8 +99,8 @@ def speaks(verb: Verb) -> bool:
     """Whether a verb says anything in a synthetic voice, a disclosure apart."""
     if isinstance(verb, Transfer | Hangup):
         return bool(verb.say)
-    if isinstance(verb, Playback):
-        return verb.synthetic
+    if (recording := recording_of(verb)) is not None:
+        return recording.synthetic
     return verb.verb not in SILENT
 
 

@@ -228,6 +228,8 @@ def _check(loaded: Loaded) -> None:
         if isinstance(verb, Converse):
             check_conversation(loaded, verb, ("do", i))
         elif isinstance(verb, Gather):
+            if not verb.prompt and verb.file is None:
+                loaded.fail(("do", i), "prompt is missing, or file, a recording that asks")
             for digits in verb.branches:
                 if len(digits) > verb.digits:
                     loaded.fail(

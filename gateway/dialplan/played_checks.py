@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway.dialplan.plan_file import Loaded
 from gateway.dialplan.played_file import read_played
-from gateway.dialplan.verbs import Answer, Playback
+from gateway.dialplan.verbs import Answer, Playback, recording_of
 from gateway.errors import PlayedFileError
 
 EARLY_S: Final = 60.0
@@ -19,8 +19,8 @@ def check_played(loaded: Loaded, *, read: bool) -> None:
     """Raises `DialplanError` for a recording that cannot be played. `read`: its file is looked at, too."""
     early = next(at for at, verb in enumerate(loaded.route.do) if isinstance(verb, Answer))
     early_s = 0.0
-    for at, verb in enumerate(loaded.route.do):
-        if not isinstance(verb, Playback):
+    for at, one in enumerate(loaded.route.do):
+        if (verb := recording_of(one)) is None:
             continue
         here = ("do", at)
         if verb.loop and verb.max_s is None and (verb.interruptible == "no" or at < early):

@@ -22,10 +22,10 @@ from gateway.dialplan.verbs import (
     Hangup,
     HeaderName,
     Name,
-    Playback,
     Transfer,
     Verb,
     Words,
+    recording_of,
 )
 
 STOCK_VOICE: Final = "heart"
@@ -161,9 +161,11 @@ class Route:
     @property
     def voiceless(self) -> bool:
         """Only recordings are heard in it: no engine says anything."""
-        silent = (Answer, Playback, Transfer, Hangup)
-        says = any(not isinstance(verb, silent) or getattr(verb, "say", "") for verb in self.do)
-        return not (says or self.hold) and any(isinstance(verb, Playback) for verb in self.do)
+        rest = [verb for verb in self.do if recording_of(verb) is None]
+        says = any(
+            not isinstance(verb, (Answer, Transfer, Hangup)) or getattr(verb, "say", "") for verb in rest
+        )
+        return not (says or self.hold) and len(rest) < len(self.do)
 
     def scope(self, call_id: str) -> Scope:
         """What a grant must be for, so that a call may be spoken to in this route."""

@@ -67,6 +67,10 @@ def _recording(path: str) -> str:
     return path
 
 
+def _perhaps_recording(path: str | None) -> str | None:
+    return None if path is None else _recording(path)
+
+
 HEADER: Final = (
     r"(p-asserted-identity|p-preferred-identity|remote-party-id|diversion|history-info|user-to-user|privacy"
     r"|x-(?!vg-)[a-z0-9-]{1,40})"
@@ -230,12 +234,18 @@ class Converse:
 class Gather:
     """Asks for DTMF digits and goes on as another route: `branches` maps what was dialled to a route's name.
 
-    Nothing dialled, or nothing that fits: `else`, and without that the verb after this one.
+    Nothing dialled, or nothing that fits: `else`, and without that the verb after this one. With `file` the
+    operator's own recording asks, and `prompt` is what is said in it.
     """
 
     __pydantic_config__ = STRICT
     verb: Literal["gather"] = "gather"
-    prompt: Text
+    prompt: Words = ""
+    """Empty only where a recording asks."""
+    file: Annotated[str | None, AfterValidator(_perhaps_recording)] = None
+    """See `Playback`, as the next two."""
+    synthetic: bool = True
+    normalise: bool = True
     branches: Annotated[dict[Digits, Name], Field(min_length=1)]
     otherwise: Annotated[Name | None, Field(alias="else")] = None
     digits: Annotated[int, Field(ge=1, le=32)] = 1
@@ -243,6 +253,19 @@ class Gather:
     timeout_s: Annotated[float, Field(ge=0.5, le=60)] = 5.0
     """After the prompt, and between digits."""
     finish_key: Annotated[str, Field(pattern=r"^[0-9A-D*#]?$")] = "#"
+
+    @property
+    def recorded(self) -> Playback | None:
+        """The recording that asks, which any key ends; None: the voice does."""
+        if self.file is None:
+            return None
+        return Playback(
+            file=self.file,
+            text=self.prompt,
+            synthetic=self.synthetic,
+            normalise=self.normalise,
+            interruptible="keys",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -391,6 +414,13 @@ def branches_of(verb: Any) -> Iterator[tuple[tuple[str, ...], str]]:
             yield ("languages", language), name
 
 
+def recording_of(verb: Any) -> Playback | None:
+    """The operator's recording that a verb plays; None: it plays none."""
+    if isinstance(verb, Gather):
+        return verb.recorded
+    return verb if isinstance(verb, Playback) else None
+
+
 def texts_of(verb: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """(path, text) of each text that a verb may say, and of the facts that stand in them."""
     told = [one for one in _texts(verb, ()) if one[1]]
@@ -401,7 +431,7 @@ def texts_of(verb: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
 
 
 def _texts(part: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    for one in () if isinstance(part, Playback) else fields(part):
+    for one in () if recording_of(part) else fields(part):
         value = getattr(part, one.name)
         if one.name in NOT_SAID:
             continue
@@ -426,7 +456,7 @@ def first_words(verb: Verb | None, *, cloned: bool) -> str:
         case Converse():
             return verb.greeting
         case Gather():
-            return verb.prompt
+            return "" if verb.recorded else verb.prompt
         case Record():
             return verb.announce
         case Transfer() | Hangup():

@@ -13,6 +13,7 @@ import numpy as np
 
 from gateway.dialplan import Dialplan, Playback, Route
 from gateway.dialplan.played_file import HOUSE_HZ, read_played
+from gateway.dialplan.verbs import recording_of
 from gateway.errors import DialplanError, PlayedFileError
 from watermark.keys import BOTH_LAYERS, MarkKey
 from watermark.mark import MarkerBank
@@ -53,7 +54,10 @@ def check_marks(plan: Dialplan) -> None:
 
 
 def _played(plan: Dialplan) -> Iterator[tuple[Route, Playback]]:
-    return ((route, verb) for route in plan.routes for verb in route.do if isinstance(verb, Playback))
+    for route in plan.routes:
+        for verb in map(recording_of, route.do):
+            if verb is not None:
+                yield route, verb
 
 
 def _windows(sound: Floats) -> Iterator[Floats]:

@@ -12,20 +12,23 @@ TIMEOUT_S: Final = 6.0
 
 
 async def dialled(
-    call: Call, prompt: Item, count: int, *, timeout_s: float = TIMEOUT_S, finish_key: str = "#"
+    call: Call, prompt: Item | None, count: int, *, timeout_s: float = TIMEOUT_S, finish_key: str = "#"
 ) -> str:
-    """At most `count` digits; the first one cuts the prompt. Ends at the finish key, or when no key came for
-    `timeout_s` after the prompt or the last key. Raises `CallEnded`, and `EngineGone` when the prompt will
-    never be heard."""
+    """At most `count` digits; the first one cuts the prompt (None: it is over).
+
+    Ends at the finish key, or when no key came for `timeout_s` after the prompt or the last key. Raises
+    `CallEnded`, and `EngineGone` when the prompt will never be heard.
+    """
     digits = ""
     while len(digits) < count:
-        if call.inbox.refused is not None and not prompt.done.is_set():
-            await call.played(prompt)
-        event = await call.inbox.next(timeout_s, after=prompt.done)
+        asking = None if prompt is None or prompt.done.is_set() else prompt
+        if call.inbox.refused is not None and asking is not None:
+            await call.played(asking)
+        event = await call.inbox.next(timeout_s, after=asking and asking.done)
         if event is None:
             break
         if isinstance(event, Dtmf):
-            if not prompt.done.is_set():
+            if prompt is not None and not prompt.done.is_set():
                 call.speech.cut()
             if event.digit == finish_key:
                 break

@@ -281,7 +281,11 @@ class Performance:
 
     async def _gather(self, verb: Gather) -> Goto | None:
         call = self._call
-        prompt = self._start_saying(verb.prompt)
+        prompt = None
+        if (recorded := verb.recorded) is not None:
+            await self._play(recorded)  # the key that ends it is the first of those that are dialled
+        else:
+            prompt = self._start_saying(verb.prompt)
         digits = await dialled(
             call, prompt, verb.digits, timeout_s=verb.timeout_s, finish_key=verb.finish_key
         )

@@ -43,6 +43,38 @@ def test_a_recording_is_played_with_its_options(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def gather(*lines: str) -> str:
+    return "\n".join(('[[route.do]]\nverb = "gather"', 'branches = { 1 = "menu" }', *lines, ""))
+
+
+FILE = 'file = "a.wav"'
+
+
+def test_a_gather_may_ask_by_a_recording_alone(tmp_path: Path) -> None:
+    wav(tmp_path)
+    menu = route("menu", 'called = ["menu"]', 'language = "tr"', do=ANSWER + gather(FILE, NO_VOICE))
+    (found,) = load(tmp_path, menu).routes
+    assert found.voiceless, "no engine says anything in it, in any language"
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ((), "prompt is missing, or file, a recording that asks"),
+        ((FILE, NO_VOICE), "'a.wav' cannot be played: there is no such file in the folder of the plans"),
+        (('file = "../a.wav"', NO_VOICE), "a recording is in the folder of the plans"),
+        ((FILE,), "gather speaks here to a caller who was not told that this is a machine"),
+    ],
+    ids=("neither", "gone", "elsewhere", "synthetic"),
+)
+def test_a_gathers_recording_is_checked_when_the_plan_loads(
+    tmp_path: Path, lines: tuple[str, ...], why: str
+) -> None:
+    if "told" in why:
+        wav(tmp_path)
+    assert why in refusal(tmp_path, route("menu", do=ANSWER + gather(*lines)))
+
+
 @pytest.mark.parametrize(
     "path",
     ["/etc/a.wav", "../a.wav", "b/../../a.wav", "./a.wav", ".a.wav", "b/.a.wav", "a.mp3", "a\\u0000.wav",

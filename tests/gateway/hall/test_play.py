@@ -85,6 +85,45 @@ async def test_a_key_ends_it_and_counts_for_what_follows(house: House, by: str) 
     assert 0.9 < played(house, phone)["heard_s"] < 1.4
 
 
+def asks(**changes: Any) -> Gather:
+    menu = {"file": "music/long.wav", "prompt": "one two", "synthetic": False, "digits": 2}
+    return Gather(**{**menu, "branches": {"12": "one"}, "otherwise": "none", "timeout_s": 2.0, **changes})
+
+
+OTHERS = (
+    Route(name="one", do=(Hangup(say="you chose one"),)),
+    Route(name="none", do=(Hangup(say="nobody chose"),)),
+)
+
+
+async def test_a_gathers_recording_ends_at_the_first_key_which_counts(house: House) -> None:
+    phone = await house.ring(Answer(), asks(), BYE, others=OTHERS)
+    await house.until(lambda: phone.heard_s() > 1.0)
+    await house.press(phone, "12")
+    await house.over(phone)
+    assert house.engine.said == ["you chose one"]
+    assert (played(house, phone)["ended"], played(house, phone)["text"]) == ("key", "one two")
+    assert 0.9 < played(house, phone)["heard_s"] < 1.4
+    assert house.events(phone, "gathered") == [{"digits": "12"}]
+
+
+async def test_a_gathers_time_begins_when_its_recording_is_over(house: House) -> None:
+    phone = await house.ring(Answer(), asks(), BYE, others=OTHERS)
+    await house.until(lambda: phone.heard_s() >= LONG_S, 10.0)
+    assert not house.events(phone, "gathered")
+    await house.over(phone)
+    assert played(house, phone)["heard_s"] == LONG_S
+    assert house.engine.said == ["nobody chose"]
+
+
+async def test_a_gather_without_its_recording_still_takes_keys(house: House) -> None:
+    phone = await house.ring(Answer(), asks(file="music/gone.wav"), BYE, others=OTHERS)
+    await house.until(lambda: house.events(phone, "not_played"))
+    await house.press(phone, "12")
+    await house.over(phone)
+    assert house.engine.said == ["you chose one"]
+
+
 async def test_speech_ends_it_and_goes_to_no_engine(house: House) -> None:
     phone = await house.ring(Answer(), hold(interruptible="speech"), BYE)
     await house.until(lambda: phone.heard_s() > 1.0)

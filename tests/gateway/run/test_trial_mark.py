@@ -11,7 +11,7 @@ from gateway.dialplan import Dialplan
 from gateway.errors import DialplanError
 from gateway.run.trial_mark import check_marks
 from tests.gateway.dialplan.test_dialplan import ANSWER, load, route
-from tests.gateway.dialplan.test_played import NO_VOICE, play
+from tests.gateway.dialplan.test_played import FILE, NO_VOICE, gather, play
 from watermark import sound
 
 RATE_HZ = 8_000
@@ -32,6 +32,13 @@ def test_a_sustained_chord_is_refused_with_its_route(tmp_path: Path) -> None:
         DialplanError, match=r"0\.toml:1: route 'demo': 'a\.wav' .* the mark would not be found"
     ):
         check_marks(plan_of(tmp_path, chord(12.0)))
+
+
+def test_a_recording_that_asks_in_a_gather_is_tried_too(tmp_path: Path) -> None:
+    sound.write(tmp_path / "a.wav", chord(12.0).astype(np.float32), RATE_HZ)
+    plan = load(tmp_path, route("menu", do=ANSWER + gather(FILE, NO_VOICE)))
+    with pytest.raises(DialplanError, match=r"route 'menu': 'a\.wav' .* the mark would not be found"):
+        check_marks(plan)
 
 
 def test_noise_like_sound_and_a_short_chime_are_not(tmp_path: Path) -> None:
