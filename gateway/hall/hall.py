@@ -67,6 +67,7 @@ from gateway.ipc.line_messages import (
 )
 from gateway.ipc.readiness import Probe
 from gateway.ipc.rpc import Peer, Server
+from gateway.store.call_record import OF_TARGET
 from gateway.store.sessions import Sessions
 from model.client import EngineClient
 from model.ears.ears_client import Ears
@@ -364,6 +365,9 @@ class Hall:
         call = self.calls.get(told.call_id)
         if call is None and not told.last:
             return
+        if told.target is not None:
+            self._target_quality(line, call, told, told.target)
+            return
         note = (CallQuality() if call is None else call.line.quality).take(told, self.clocks.monotonic())
         session = self.sessions.session(told.call_id)
         session.note(**note.facts)
@@ -373,6 +377,17 @@ class Hall:
             self.tell_front(note.rated)
         if call is not None and note.turned and note.event is not None:
             call.log.warning("call.poor" if call.line.quality.poor else "call.not_poor", **note.event)
+
+    def _target_quality(self, line: Peer, call: Call | None, told: LineQuality, target: str) -> None:
+        """The same of a target: its figures stand beside the caller's, and it makes no call a poor one."""
+        rating = CallQuality() if call is None else call.line.target_quality(target)
+        note = rating.take(told, self.clocks.monotonic())
+        session = self.sessions.session(told.call_id)
+        session.note(**{f"{OF_TARGET}{name}": value for name, value in note.facts.items()})
+        if note.event is not None:
+            session.event("target_quality", line=line.name, target=target, **note.event)
+        if note.rated is not None:
+            self.tell_front(note.rated)
 
     async def call_left(self, _: Peer, left: CallLeft) -> None:
         self._call(left.call_id).end(left.how)

@@ -224,6 +224,8 @@ class CallRated(Tell):
     from_caller: WayRated | None
     to_caller: WayRated | None
     round_trip_s: float | None
+    target: bool = False
+    """of the target that had the caller, in the place of the caller"""
 
 
 @dataclass(frozen=True, slots=True)

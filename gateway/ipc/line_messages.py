@@ -140,6 +140,8 @@ class LineQuality(Tell):
     """the call is over"""
     srtp: str | None = None
     """the suite by which telephones' sound is encrypted; None: in the clear, or a browser's"""
+    target: str | None = None
+    """of the target that has the caller, by its name in the plan; None: of the caller"""
 
 
 @dataclass(frozen=True, slots=True)

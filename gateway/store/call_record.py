@@ -11,11 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-FRACTIONS: Final = (
-    "started_at", "answered_at", "ended_at", "spoken_s", "jitter_ms", "buffer_ms", "round_trip_ms", "mos",
-    "mos_worst", "far_jitter_ms", "far_mos",
+_MEASURED: Final = (
+    "jitter_ms", "buffer_ms", "round_trip_ms", "mos", "mos_worst", "far_jitter_ms", "far_mos",
 )  # fmt: skip
-COUNTS: Final = ("turns", "underruns", "packets", "lost", "far_sent", "far_lost")
+_COUNTED: Final = ("packets", "lost", "far_sent", "far_lost")
+OF_TARGET: Final = "target_"
+"""Before the name of a fact: of the target that had the caller."""
+FRACTIONS: Final = (
+    "started_at", "answered_at", "ended_at", "spoken_s", *_MEASURED, *(OF_TARGET + one for one in _MEASURED),
+)  # fmt: skip
+COUNTS: Final = ("turns", "underruns", *_COUNTED, *(OF_TARGET + one for one in _COUNTED))
 """Facts that are numbers."""
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from gateway.cli.calls.call_table import KnownCall
+from gateway.store.call_record import OF_TARGET
 
 
 def head(call_id: str, call: KnownCall | None, facts: Mapping[str, Any]) -> Iterator[str]:
@@ -32,9 +33,13 @@ def head(call_id: str, call: KnownCall | None, facts: Mapping[str, Any]) -> Iter
             voice = f" of the voice {told['voice']}" if told["voice"] else ""
             whom = f"machine{voice} for {told['principal']}"
             yield f"  told that it is a {whom} ({told['language']}), whole at {_clock(told['at'])}"
-    for line in (_quality(facts), _far_quality(facts)):
+    for line in (_quality(facts), _far_quality(facts, "the caller")):
         if line:
             yield f"  {line}"
+    there = {key.removeprefix(OF_TARGET): facts[key] for key in facts if key.startswith(OF_TARGET)}
+    for line in (_quality(there), _far_quality(there, "the target")):
+        if line:
+            yield f"  of the target: {line}"
     if "mos_worst" in facts:
         yield f"  in its worst ten seconds, one way or the other: MOS {facts['mos_worst']:.1f}"
 
@@ -80,12 +85,12 @@ def _quality(facts: Mapping[str, Any]) -> str:
     return ", ".join(said)
 
 
-def _far_quality(facts: Mapping[str, Any]) -> str:
-    """How our sound came to the caller, by the caller's RTCP."""
+def _far_quality(facts: Mapping[str, Any], whom: str) -> str:
+    """How our sound came there, by the other side's RTCP."""
     if "far_sent" not in facts:
         return ""
     sent, lost = facts["far_sent"], facts.get("far_lost", 0)
-    said = [f"the caller missed {lost} of our {sent} packets ({100 * lost / max(1, sent):.1f} %)"]
+    said = [f"{whom} missed {lost} of our {sent} packets ({100 * lost / max(1, sent):.1f} %)"]
     if "far_jitter_ms" in facts:
         said.append(f"jitter {facts['far_jitter_ms']:.1f} ms")
     if "far_mos" in facts:

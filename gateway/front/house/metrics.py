@@ -106,7 +106,7 @@ class Metrics:
         self._registry.register(_Reports(self._halls, self._front, self._failures))
 
     def _sound(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        """One of a call's two ways: `from` the caller, or `to`."""
+        """One of a call's ways: `from` the caller or `to`; `from_target` and `to_target` of its target."""
         return Histogram(f"voicegate_call_{name}", text, ["way"], buckets=buckets, registry=self._registry)
 
     def call_ended(self, how: str, lasted_s: float | None = None) -> None:
@@ -123,9 +123,11 @@ class Metrics:
 
     def call_rated(self, rated: CallRated) -> None:
         """A call is over, and sounded so."""
-        for name, way in (("from", rated.from_caller), ("to", rated.to_caller)):
+        whom = "_target" if rated.target else ""
+        for side, way in (("from", rated.from_caller), ("to", rated.to_caller)):
             if way is None:
                 continue
+            name = f"{side}{whom}"
             self._loss.labels(name).observe(way.loss)
             if way.mos is not None:
                 self._mos.labels(name).observe(way.mos)

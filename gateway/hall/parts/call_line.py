@@ -30,6 +30,7 @@ class CallLine:
         """the caller has acknowledged the answer"""
         self.quality = CallQuality()
         """how the call sounds, as the line tells it"""
+        self._target_quality: tuple[str, CallQuality] | None = None
 
     # ── what it told ─────────────────────────────────────────────────────────────────────────────────
 
@@ -46,6 +47,12 @@ class CallLine:
 
     def is_on(self, peer: Peer) -> bool:
         return self._peer is peer
+
+    def target_quality(self, target: str) -> CallQuality:
+        """How that target sounds; one that comes after another begins anew."""
+        if self._target_quality is None or self._target_quality[0] != target:
+            self._target_quality = target, CallQuality()
+        return self._target_quality[1]
 
     # ── what it is asked ─────────────────────────────────────────────────────────────────────────────
 

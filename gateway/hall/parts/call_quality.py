@@ -2,7 +2,8 @@
 
 A line tells the whole call's counts again and again. What was lost between two words is what the present is
 rated by; what was lost since the beginning is what the call is rated by in the end. Both ways have a rating:
-the caller's sound as it comes here, and ours as it comes to the caller, by the caller's RTCP.
+the caller's sound as it comes here, and ours as it comes to the caller, by the caller's RTCP. A target that
+the caller was handed to is rated in the same way, apart.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ class CallQuality:
 
     def take(self, told: LineQuality, at: float) -> QualityNote:
         """A word of the line's, at `at` (`time.monotonic()`)."""
-        whole = CallRated(told.call_id, _here(told, None, 1), _far(told, None, 1), _s(told.round_trip_ms))
+        target = told.target is not None
+        trip_s = _s(told.round_trip_ms)
+        whole = CallRated(told.call_id, _here(told, None, 1), _far(told, None, 1), trip_s, target)
         facts = _facts(told, whole)
         before = self._before
         here, far = _here(told, before, ENOUGH), _far(told, before, ENOUGH)

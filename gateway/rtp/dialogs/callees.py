@@ -45,7 +45,7 @@ from gateway.rtp.agreement import Agreement, Describer, NoAgreement
 from gateway.rtp.dialogs.callee import Callee
 from gateway.rtp.dialogs.pulse import Pulse
 from gateway.rtp.dialogs.session_timer import SessionTimer, too_short
-from gateway.rtp.dialogs.targets import Targets
+from gateway.rtp.dialogs.targets import QUALITY_EVERY_S, Targets
 from gateway.rtp.line_plan import CODECS, PORTS_A_CALL, LinePlan
 from gateway.rtp.media.call_media import CallMedia
 from gateway.rtp.media.media_pass import MediaPass
@@ -56,8 +56,6 @@ from model.tasks import failed
 LOOPBACK: Final = "127.0.0.1"
 TRIES_S: Final = 60.0
 """How long the edge may take to find somebody who answers a target's INVITE, if only by 100."""
-QUALITY_EVERY_S: Final = 10
-"""Between two words to the hall on how a call sounds."""
 _RULES: Final[dict[str, SrtpRule]] = {"required": "required", "optional": "optional", "off": "off"}
 """What `X-VG-SRTP` may say; it is signed."""
 
@@ -304,6 +302,10 @@ class Callees:
         if call_id in self.by_call:
             self._house.tell_hall(TransferOutcome(call_id, status, reason))
 
+    def tell_hall(self, message: Tell) -> None:
+        """See `TargetHouse`."""
+        self._house.tell_hall(message)
+
     def target_left(self, call_id: str, how: CallEnding) -> None:
         """See `TargetHouse`."""
         if (callee := self.by_call.get(call_id)) is not None:
@@ -413,6 +415,7 @@ class Callees:
             turn = (callee.number + second) % QUALITY_EVERY_S == 0
             if turn and callee.confirmed and callee.media is not None:
                 self._tell_quality(callee, callee.media, last=False)
+        self.targets.tell_qualities(second)
 
     # ── what a call's sound tells (`MediaOwner`) ─────────────────────────────────────────────────────
 

@@ -23,10 +23,16 @@ from gateway.ipc.line_signature import target_signature
 from gateway.rtp.agreement import Agreement, Describer, NoAgreement
 from gateway.rtp.dialogs.dialog_server import DialogServer
 from gateway.rtp.dialogs.dialog_state import DialogState, describe
+from gateway.rtp.dialogs.session_timer import LEAST_S, USUAL_S, SessionTimer, too_short
 from gateway.rtp.media.call_media import CallMedia
 
 RULES: Final[tuple[SrtpRule, ...]] = ("off", "optional", "required")
 NOBODY_ANSWERS: Final = (408, "Request Timeout")
+AGAIN_S: Final = 5.0
+"""After a refresh of ours that was refused for now."""
+GLARE_S: Final = 2.1
+GLARE_STEPS: Final = 190
+"""Of 10 ms more: 2.1 to 4 s after two offers have crossed, for who owns the Call-ID (RFC 3261 §14.1)."""
 
 
 class TargetOwner(Protocol):
@@ -100,6 +106,9 @@ class TargetCall:
         self._token = token
         self._sent: Sent | None = None
         self._patience = Timer()
+        self._session = SessionTimer(self._refresh, self._vanished)
+        self._refreshing = False
+        """an INVITE of ours within the dialog has no final answer yet"""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -124,8 +133,7 @@ class TargetCall:
         invite = self._state.request("INVITE")
         for name, value in {
             "X-VG-SRTP": self._describer.srtp,
-            "Contact": self._line.contact(),
-            "Allow": ALLOW_OUT,
+            **self._own_headers(str(USUAL_S)),
             "X-VG-Call": self.call_id,
             "X-VG-Target": self.target,
             "X-VG-Auth": signed,
@@ -133,6 +141,12 @@ class TargetCall:
             invite.headers.set(name, value)
         describe(invite, self._describer.offer())
         self._sent = self._line.invite(invite, self._flow, self._invite_answered)
+
+    def _own_headers(self, expires: str) -> dict[str, str]:
+        """Of each INVITE of ours."""
+        contact, least = self._line.contact(), str(LEAST_S)
+        timer = {"Supported": "timer", "Session-Expires": expires, "Min-SE": least}
+        return {"Contact": contact, "Allow": ALLOW_OUT, **timer}
 
     def give_up(self, status: int, reason: str) -> None:
         """The call is not wanted any more: CANCEL, or BYE when the answer was there already."""
@@ -194,7 +208,39 @@ class TargetCall:
             self._line.send(self._state.request("BYE"), self._flow, lambda _: None)
             self._refuse(488, "the target's answer has no sound that fits")
             return
+        self._session.agreed(answer)
         self._line.answered(self)
+
+    # ── its session (RFC 4028) ───────────────────────────────────────────────────────────────────────
+
+    def _refresh(self) -> None:
+        """Our turn: the description that holds, once more."""
+        self._refreshing = True
+        invite = self._state.request("INVITE")
+        for name, value in self._own_headers(f"{USUAL_S};refresher=uac").items():
+            invite.headers.set(name, value)
+        describe(invite, self._describer.again())
+        self._line.send(invite, self._flow, self._refreshed)
+
+    def _refreshed(self, answer: Response | None) -> None:
+        if self.over or (answer is not None and answer.code < 200):
+            return
+        self._refreshing = False
+        if answer is None or answer.code in (408, 481):
+            self._vanished()
+        elif answer.code == 491:
+            self._session.again(GLARE_S + 0.01 * secrets.randbelow(GLARE_STEPS + 1))
+        elif answer.code >= 300:
+            self._session.again(AGAIN_S)
+        else:
+            self._line.send_ack(self._state.request("ACK", answer.cseq.sequence), self._flow)
+            self._heard(answer)  # what does not fit changes nothing
+            self._session.agreed(answer)
+
+    def _vanished(self) -> None:
+        self.hang_up(CallEnding(End.TRANSFERRED, "the target did not refresh its session"))
+
+    # ── offers and answers ───────────────────────────────────────────────────────────────────────────
 
     def _learn(self, answer: Response) -> None:
         self._state.remote, self._remote_tag = answer.headers["To"], to_tag(answer)
@@ -250,7 +296,10 @@ class TargetCall:
 
     def refused_offer(self, served: Served) -> Response | None:
         """See `DialogSide`."""
-        return None if self.up else response(served.request, served.flow, 491)
+        if SessionTimer.too_short(served.request):
+            return too_short(served)
+        crosses = self._refreshing and (served.request.body or served.request.method == "INVITE")
+        return response(served.request, served.flow, 491) if crosses or not self.up else None
 
     def own_offer(self) -> str:
         """See `DialogSide`."""
@@ -258,7 +307,8 @@ class TargetCall:
 
     def take_offer(self, served: Served, body: str) -> None:
         """See `DialogSide`."""
-        extra = {"Contact": self._line.contact(), "Allow": ALLOW_OUT}
+        extra = {"Contact": self._line.contact(), "Allow": ALLOW_OUT, "Supported": "timer"}
+        extra |= self._session.agree(served.request)
         ok = response(served.request, served.flow, 200, extra)
         describe(ok, body)
         served.answer(ok)
@@ -278,3 +328,4 @@ class TargetCall:
     def _close(self) -> None:
         self.over = True
         self._patience.cancel()
+        self._session.stop()

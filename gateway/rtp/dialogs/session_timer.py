@@ -1,7 +1,8 @@
-"""Session timers (RFC 4028), as the one who was called: whether the other side is still there.
+"""Session timers (RFC 4028): whether the other side is still there.
 
-Who refreshes is what the caller's request says, else the caller where it can, else we do. Without a
-`Session-Expires` in the request there is no timer.
+As the one who was called: who refreshes is what the caller's request says, else the caller where it can, else
+we do. As the one who calls: what the answer says, and where that says nothing there is no timer. Without a
+`Session-Expires` in a request of theirs there is none either.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from gateway.edge.grammar.sip_message import Request, Response
 
 LEAST_S: Final = 90
 """The shortest that we take (§4)."""
+USUAL_S: Final = 1800
+"""What we ask for when we call (§4 recommends it)."""
 _EXPIRES: Final = re.compile(r"(\d{1,9})\s*(?:;\s*refresher\s*=\s*(ua[cs]))?", re.IGNORECASE)
 
 
 class SessionTimer:
-    """One call's. `refresh` is called when it is our turn, `expired` when the caller has not come."""
+    """One call's. `refresh` is called when it is our turn, `expired` when the other side has not come."""
 
     __slots__ = ("_expired", "_refresh", "_timer")
 
@@ -47,6 +50,14 @@ class SessionTimer:
         self.start(expires_s, ours=refresher == "uas")
         said = {"Session-Expires": f"{expires_s};refresher={refresher}"}
         return said | {"Require": "timer"} if refresher == "uac" else said
+
+    def agreed(self, answer: Response) -> None:
+        """What the 2xx to an INVITE of ours says; the time begins anew."""
+        said = _EXPIRES.match(answer.headers.get("Session-Expires") or "")
+        if said is None:
+            self._timer.cancel()
+        else:
+            self.start(max(LEAST_S, int(said[1])), ours=(said[2] or "uac").lower() == "uac")
 
     def start(self, expires_s: int, *, ours: bool) -> None:
         """The session lasts so long from now. `ours`: we refresh, half-way (§10)."""

@@ -20,6 +20,7 @@ from gateway.edge.grammar.sip_message import Request, Response
 from gateway.errors import RpcError
 from gateway.ipc import tick
 from gateway.ipc.ending import CallEnding, End
+from gateway.ipc.envelope import Tell
 from gateway.rtp.agreement import Agreement, CodecName, Describer
 from gateway.rtp.dialogs.caller import TargetCall
 from gateway.rtp.dialogs.pulse import Pulse
@@ -31,6 +32,8 @@ from gateway.rtp.media.source_latch import Stream
 from model.tasks import failed
 
 MOST_RING_S: Final = 180.0
+QUALITY_EVERY_S: Final = 10
+"""Between two words to the hall on how a call sounds."""
 
 log = structlog.get_logger("rtp")
 
@@ -67,6 +70,9 @@ class TargetHouse(Protocol):
 
     def target_came(self, call_id: str, status: int, reason: str) -> None:
         """The target's final answer."""
+
+    def tell_hall(self, message: Tell) -> None:
+        """Tells the hall, if it is there."""
 
     def target_left(self, call_id: str, how: CallEnding) -> None:
         """The target had the caller, and the two are together no more."""
@@ -133,6 +139,19 @@ class Targets:
         if call.media is not None and call.media.agreed.event is not None:
             call.media.sender.keys.dial(digit)
         return True
+
+    def tell_qualities(self, second: int) -> None:
+        """Tells how targets sound, as `Callees.tell_qualities` does of callers."""
+        for call, caller in self._callers.items():
+            if call.up and (caller.number + second) % QUALITY_EVERY_S == 0:
+                self._tell_quality(call, last=False)
+
+    def _tell_quality(self, call: TargetCall, *, last: bool) -> None:
+        media = call.media
+        if media is None or not call.up:
+            return
+        if (quality := media.quality(call.call_id, last=last, target=call.target)) is not None:
+            self._house.tell_hall(quality)
 
     def watch(self, now: float, gone_s: float) -> None:
         """Ends calls from whose target nothing has come for so long; 0: never."""
@@ -239,6 +258,7 @@ class Targets:
                 self._pass.part(caller.media)
             self._pass.remove(media)
             del self._by_media[media]
+            self._tell_quality(call, last=True)
 
     # ── what a target's sound tells (`MediaOwner`) ───────────────────────────────────────────────────
 

@@ -196,7 +196,7 @@ class CallMedia:
         with contextlib.suppress(OSError):
             sock.sendto(sealed, (host, port))
 
-    def quality(self, call_id: str, *, last: bool) -> LineQuality | None:
+    def quality(self, call_id: str, *, last: bool, target: str | None = None) -> LineQuality | None:
         """How the sound came and went so far; None while nothing has come, nor any word of ours."""
         receiver, rtcp = self.receiver, self.rtcp
         heard, told, trip_s = receiver.reception, rtcp.told, rtcp.round_trip_s
@@ -216,6 +216,7 @@ class CallMedia:
             far=far,
             last=last,
             srtp=None if self.srtp is None else self.srtp.suite,
+            target=target,
         )
 
     # ── sound ────────────────────────────────────────────────────────────────────────────────────────

@@ -199,6 +199,24 @@ async def test_a_call_is_noted_while_it_goes_on_and_rated_at_its_end(house: Hous
     assert event["mos_worst"] == float(facts(house, phone)["mos_worst"]) < POOR
 
 
+async def test_a_targets_sound_is_rated_apart_from_its_callers(house: House) -> None:
+    phone = await up(house)
+    ours, theirs = Told(phone.call_id), Told(phone.call_id)
+    await says(house, ours.next())
+    await says(house, theirs.next(lost=100, target="office"))
+    kept = facts(house, phone)
+    assert (kept["lost"], kept["target_lost"]) == ("0", "100")
+    assert float(kept["target_mos"]) < POOR < float(kept["mos"]) == CLEAN
+    (event,) = house.events(phone, "target_quality")
+    assert (event["target"], event["loss_percent"]) == ("office", 20.0)
+    assert (await house.hall.health(house.front, None)).counters["poor_calls"] == 0  # type: ignore[arg-type]
+    await says(house, theirs.next(target="office", last=True))
+    (rated,) = house.front.told(CallRated)
+    assert rated.target
+    assert rated.from_caller is not None
+    assert rated.from_caller.loss == pytest.approx(0.1)
+
+
 async def test_the_last_word_counts_when_the_call_is_over_and_others_do_not(house: House) -> None:
     phone = await up(house)
     told = Told(phone.call_id)

@@ -411,6 +411,7 @@ async def test_calls_and_one_call(valkey: Valkey, own_house: Path, monkeypatch: 
         round_trip_ms=31.4,
     )
     call.note(mos=4.21, mos_worst=2.9, far_sent=1000, far_lost=68, far_jitter_ms=9.5, far_mos=3.64)
+    call.note(target_codec="PCMA", target_packets=480, target_lost=20, target_mos=3.9, target_far_sent=500)
     call.ended("caller hung up", underruns=2)
     await sessions.close()
     both = json.loads((await run("calls", "--json")).output)
@@ -425,6 +426,8 @@ async def test_calls_and_one_call(valkey: Valkey, own_house: Path, monkeypatch: 
     )
     assert "24 ms in the buffer, round trip 31 ms, MOS 4.2" in shown
     assert "the caller missed 68 of our 1000 packets (6.8 %), jitter 9.5 ms, MOS 3.6" in shown
+    assert "of the target: PCMA: 480 packets came, 20 were lost (4.0 %), MOS 3.9" in shown
+    assert "of the target: the target missed 0 of our 500 packets" in shown
     assert "in its worst ten seconds, one way or the other: MOS 2.9" in shown
     assert "2 of our frames (20 ms) were not ready in time" in shown
     assert "\x1b" not in shown

@@ -74,12 +74,14 @@ def test_how_calls_sounded_is_shown_by_way_and_what_was_not_measured_is_not() ->
     metrics = Metrics()
     metrics.call_rated(CallRated("c1", WayRated(4.2, 0.01, 0.003), WayRated(3.4, 0.07, 0.02), 0.12))
     metrics.call_rated(CallRated("c2", WayRated(None, 0.0, None), None, None))
+    metrics.call_rated(CallRated("c3", WayRated(4.2, 0.5, 0.003), None, None, target=True))
     seen = samples(metrics)
     assert seen["voicegate_call_mos_count", (("way", "from"),)] == 1
     assert seen["voicegate_call_mos_bucket", (("le", "4.03"), ("way", "from"))] == 0
     assert seen["voicegate_call_mos_bucket", (("le", "4.34"), ("way", "from"))] == 1
     assert seen["voicegate_call_mos_bucket", (("le", "3.6"), ("way", "to"))] == 1
     assert seen["voicegate_call_loss_ratio_count", (("way", "from"),)] == 2
+    assert seen["voicegate_call_loss_ratio_count", (("way", "from_target"),)] == 1
     assert seen["voicegate_call_loss_ratio_bucket", (("le", "0.0"), ("way", "from"))] == 1
     assert seen["voicegate_call_jitter_seconds_sum", (("way", "to"),)] == 0.02
     assert seen["voicegate_call_jitter_seconds_count", (("way", "from"),)] == 1
