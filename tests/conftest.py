@@ -10,6 +10,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+import structlog
 
 from model import tasks
 from tests.house_time import HouseLoop
@@ -18,6 +19,14 @@ from tests.slept import in_line_s
 # as `voicegate` sets them for its processes: on a busy machine numpy's threads only wait for each other
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# rich draws a traceback with every local, for seconds on a busy machine; no process of the gateway has it
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 # an example may take as long as a busy machine takes for it
 hypothesis.settings.register_profile(
