@@ -50,6 +50,7 @@ class Passage:
     runs: list[NumberRun] = field(repr=False)
     words: list[Piece] = field(repr=False)
     _masks: list[tuple[int, int, str]] = field(default_factory=list)
+    _unfinished: list[NumberRun] = field(default_factory=list)
 
     @property
     def settled(self) -> bool:
@@ -66,11 +67,22 @@ class Passage:
         """Does not keep this part."""
         self._masks.append((start, end, label))
 
-    def hides(self, run: NumberRun, *, but_as: str = "") -> bool:
-        """Whether the run is not kept; `but_as`: this label does not count."""
-        return any(
-            start <= run.start and run.end <= end and label != but_as for start, end, label in self._masks
-        )
+    def leave_unfinished(self, run: NumberRun) -> None:
+        """This run, which is not kept since it is too long for anything else, may go on in the next turn."""
+        self._unfinished.append(run)
+
+    def finish(self, run: NumberRun) -> None:
+        """All of the number that the run is part of was found."""
+        if run in self._unfinished:
+            self._unfinished.remove(run)
+
+    def hides(self, run: NumberRun) -> bool:
+        """Whether the run is not kept."""
+        return any(start <= run.start and run.end <= end for start, end, _ in self._masks)
+
+    def may_go_on(self, run: NumberRun) -> bool:
+        """Whether the run may be part of a number that was not found yet."""
+        return run in self._unfinished or not self.hides(run)
 
     @property
     def doubtful(self) -> list[NumberRun]:
@@ -84,7 +96,7 @@ class Passage:
 
     def settle(self) -> None:
         """No later turn belongs to it. What is not kept is forgotten here, too."""
-        self.text, self._masks, self.runs, self.words = self.kept, [], [], []
+        self.text, self._masks, self.runs, self.words, self._unfinished = self.kept, [], [], [], []
 
     def _without(self, masks: Iterable[tuple[int, int, str]]) -> str:
         said: list[str] = []
@@ -163,6 +175,7 @@ class Redactor:
         for run in passage.doubtful:
             if run.is_too_long:
                 self._hide(passage, run, CARD if run.holds_card else NUMBER)
+                passage.leave_unfinished(run)
         for run in passage.doubtful:
             subject = run.subject or question
             if is_hidden(subject, len(run.digits), card_named=self._card_named):
@@ -179,14 +192,14 @@ class Redactor:
             Link(passage, run, place, piece)
             for passage in passages
             for run in passage.runs
-            if not passage.hides(run, but_as=NUMBER)  # what is too long in one turn may go on in the next
+            if passage.may_go_on(run)
             for place, piece in enumerate(run.pieces)
         ]
         for first, link in enumerate(chain):
             if link.begins and (card := next(card_from(chain, first), None)) is not None:
                 for one in card:
-                    if not one.passage.hides(one.run, but_as=NUMBER):
-                        self._hide(one.passage, one.run, CARD)
+                    self._hide(one.passage, one.run, CARD)
+                    one.passage.finish(one.run)
                 self._found.add("".join(one.piece.digits for one in card))
                 self._hide_cards(passages)
                 return

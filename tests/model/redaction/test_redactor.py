@@ -104,6 +104,12 @@ def test_a_card_that_is_too_long_a_number_before_it_is_whole_is_not_kept() -> No
     assert shown == ["[number]", "[card number]"]
 
 
+def test_a_card_that_holds_another_one_may_go_on_in_the_next_turn() -> None:
+    # fourteen digits are known by now, and five are to come
+    turns = ("vier 00000 null null 000000", "00 006")
+    assert redacted_turns(turns, "de") == ["[card number]", "[card number]"]
+
+
 def test_of_two_cards_that_may_be_meant_the_longer_is_not_kept() -> None:
     # without the nine that stands alone the others are a card's as well
     turns = ("6 dos uno seis", "nueve no lo veo bien 0 0 0000 doble cero 0 0 07")
