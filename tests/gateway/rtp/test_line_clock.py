@@ -48,7 +48,7 @@ async def test_what_a_tick_is_owed_goes_out_before_the_next_one() -> None:
 
 
 async def test_a_stall_is_made_up_for() -> None:
-    turned = Turned(8, lambda count: time.sleep(0.05) if count == 3 else None)
+    turned = Turned(30, lambda count: time.sleep(0.05) if count == 3 else None)
     await turned.run()
     late = [one for one in turned.said if isinstance(one, range) and len(one) > 1]
     assert late  # the frames of what was made up for go out together
@@ -56,7 +56,7 @@ async def test_a_stall_is_made_up_for() -> None:
 
 
 async def test_of_a_longer_stall_the_last_hundred_milliseconds_are() -> None:
-    turned = Turned(8, lambda count: time.sleep(0.25) if count == 2 else None)
+    turned = Turned(30, lambda count: time.sleep(0.25) if count == 2 else None)
     await turned.run()
     assert max(b - a for a, b in pairwise(turned.ticks)) >= 12 - MOST_TICKS_AT_ONCE
     assert max(len(one) for one in turned.said if isinstance(one, range)) == MOST_TICKS_AT_ONCE
