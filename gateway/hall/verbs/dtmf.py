@@ -24,7 +24,7 @@ async def dialled(
         asking = None if prompt is None or prompt.done.is_set() else prompt
         if call.inbox.refused is not None and asking is not None:
             await call.played(asking)
-        event = await call.inbox.next(timeout_s, after=asking and asking.done)
+        event = await call.inbox.next(timeout_s, after=None if asking is None else asking.done)
         if event is None:
             break
         if isinstance(event, Dtmf):
