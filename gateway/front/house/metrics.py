@@ -106,7 +106,7 @@ class Metrics:
         self._registry.register(_Reports(self._halls, self._front, self._failures))
 
     def _sound(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        """One of a call's ways: `from` the caller or `to`; `from_target` and `to_target` of its target."""
+        """One of a call's ways: from the caller or to it; the same of its target, whose labels end so."""
         return Histogram(f"voicegate_call_{name}", text, ["way"], buckets=buckets, registry=self._registry)
 
     def call_ended(self, how: str, lasted_s: float | None = None) -> None:
