@@ -25,6 +25,7 @@ from gateway.edge.grammar.token import PARAM, RouteToken
 from gateway.edge.grammar.uri import URI
 from gateway.edge.proxy.switchboard import Switchboard
 from gateway.edge.trunks.outlets import Outlet, OutWay
+from gateway.edge.trunks.reliable_answers import ProvisionalKind, ReliableAnswers
 from gateway.errors import NoFlow
 
 TRY_S: Final = 4.0
@@ -34,7 +35,10 @@ MOST_TRIES: Final = 6
 MOST_UNWANTED: Final = 8
 """Dialogs that one branch may open too many, each of which gets a BYE."""
 BYE_WITHIN_S: Final = 8.0
-TO_TRUNK: Final = frozenset({"content-type", "reason", "allow", "supported", "event", "info-package"})
+LONGEST_SESSION_S: Final = 86_400
+TO_TRUNK: Final = frozenset(
+    {"content-type", "reason", "allow", "supported", "event", "info-package", "session-expires", "min-se"}
+)
 """Headers of a line's that go on; all else is written here."""
 CANCELLED: Final = (487, "Request Terminated")
 
@@ -91,6 +95,11 @@ class OutBranch:
         self._routes: list[str] = []
         self._why = (480, "nobody is there now")
         self._unwanted_tags: set[str] = set()
+        self._invite_cseq = (0, 0)
+        """of the last INVITE: the line's, and ours"""
+        self._session_s = 0
+        """how long a session the peer wants at least; 0: it has said nothing"""
+        self._reliable = ReliableAnswers()
 
     # ── the INVITE ───────────────────────────────────────────────────────────────────────────────────
 
@@ -151,9 +160,15 @@ class OutBranch:
         self._tries += 1
         if self._tries > 1:
             self._offset += 1
+        self._reliable = ReliableAnswers()
         invite = self.request(self._source, flow, uri)
         invite.headers.set("To", self._to)
         invite.headers.set("Allow", ALLOW_OUT)
+        supported = ["100rel", *self._source.supported]
+        invite.headers.set("Supported", ", ".join(dict.fromkeys(supported)))
+        if self._session_s:
+            invite.headers.set("Session-Expires", str(self._session_s))
+            invite.headers.set("Min-SE", str(self._session_s))
         self._credentials.put(invite)
         self._sent = self._board.transactions.send(invite, flow, partial(self._answered, flow, invite), TRY_S)
 
@@ -167,7 +182,10 @@ class OutBranch:
             self._silent(sent, way)
         elif answer.code < 200:
             self._outlet.note(way, None)
-            if answer.code != 100 and not self._cancelled:
+            news = self._reliable.take(answer)
+            if news is ProvisionalKind.RELIABLE:
+                self._acknowledge_early(flow, answer)
+            if answer.code != 100 and news is not ProvisionalKind.REPEATED and not self._cancelled:
                 self._owner.rings(self, answer)
         elif answer.code < 300:
             self._accepted(way, flow, answer)
@@ -208,12 +226,35 @@ class OutBranch:
                 self._refuse(code, why or "the trunk asks again and again")
         elif 300 <= code < 400:
             self._redirected(answer)
+        elif code == 422 and self._lengthened(answer) and self._tries < MOST_TRIES:
+            self._send(sent.request.uri)
         elif again and self._left:
             self._failed(way, code, f"{way} answered {code} {answer.phrase[:60]}")
         else:
             if again:
                 self._outlet.note(way, f"{way} answered {code}", code)
             self._refuse(code, answer.phrase)
+
+    def _lengthened(self, answer: Response) -> bool:
+        """Whether the peer names a longer session than we have asked for (RFC 4028 §7.4), within reason."""
+        least = (answer.headers.get("Min-SE") or "").partition(";")[0].strip()
+        wanted = int(least) if least.isascii() and least.isdigit() and len(least) < 6 else 0
+        longer = "timer" in self._source.supported and self._session_s < wanted <= LONGEST_SESSION_S
+        self._session_s = wanted if longer else self._session_s
+        return longer
+
+    def _acknowledge_early(self, flow: Flow, answer: Response, *, again: bool = False) -> None:
+        """PRACK (RFC 3262 §4): it is hop by hop nobody's but ours, for the line hears of us over loopback."""
+        prack = self._to_sender(flow, answer, "PRACK")
+        prack.headers.set("RAck", f"{answer.headers['RSeq']} {answer.cseq.sequence} INVITE")
+        self._credentials.put(prack)
+
+        def answered(said: Response | None) -> None:
+            asked = said is not None and said.code in (401, 407)
+            if said is not None and asked and not again and self._credentials.learn(said) is None:
+                self._acknowledge_early(flow, answer, again=True)
+
+        self._board.transactions.send(prack, flow, answered)
 
     def _redirected(self, answer: Response) -> None:
         """To where the trunk points, if that is the trunk's too; its Contact's user is who is called then."""
@@ -261,20 +302,25 @@ class OutBranch:
         """A 2xx that nobody waits for: an ACK each time, and one BYE."""
         if answer is None or not 200 <= answer.code < 300 or answer.cseq.method != "INVITE":
             return
-        flow.send(bytes(self._in_unwanted(flow, answer, "ACK", 0)))
+        flow.send(bytes(self._to_sender(flow, answer, "ACK")))
         tag = to_tag(answer)
         if tag not in self._unwanted_tags and len(self._unwanted_tags) < MOST_UNWANTED:
             self._unwanted_tags.add(tag)
-            bye = self._in_unwanted(flow, answer, "BYE", 1)
+            bye = self._to_sender(flow, answer, "BYE")
             self._board.transactions.send(bye, flow, lambda _: None, BYE_WITHIN_S)
 
-    def _in_unwanted(self, flow: Flow, answer: Response, method: str, more: int) -> Request:
+    def _to_sender(self, flow: Flow, answer: Response, method: str) -> Request:
+        """A request of ours, and not the line's, to whom an answer to our INVITE comes from."""
+        sequence = answer.cseq.sequence
+        if method != "ACK":
+            self._offset += 1
+            sequence = self._source.cseq.sequence + self._offset
         request = Request(method, answer.contact[0].uri if answer.contact else self.uri)
         request.via = [self._board.toward_callers.via(flow, self._board.transactions.branch())]
         request.max_forwards = 70
         for name in ("From", "To", "Call-ID"):
             request.headers.set(name, answer.headers[name])
-        request.cseq = CSeq(answer.cseq.sequence + more, method)
+        request.cseq = CSeq(sequence, method)
         if routes := list(reversed(_each(answer.headers.getlist("Record-Route")))):
             request.headers.setlist("Route", routes)
         request.headers.set("Content-Length", "0")
@@ -319,7 +365,12 @@ class OutBranch:
         on.headers.set("From", self._from)
         on.headers.set("To", self._to)
         on.call_id = self._source.call_id
-        on.cseq = CSeq(source.cseq.sequence + self._offset, source.method)
+        sequence = source.cseq.sequence + self._offset
+        if source.method == "INVITE":
+            self._invite_cseq = source.cseq.sequence, sequence
+        elif source.method == "ACK" and source.cseq.sequence == self._invite_cseq[0]:
+            sequence = self._invite_cseq[1]  # others may have gone since
+        on.cseq = CSeq(sequence, source.method)
         if self._routes:
             on.headers.setlist("Route", self._routes)
         if source.method == "INVITE":

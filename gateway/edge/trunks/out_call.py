@@ -37,6 +37,11 @@ _SAYS_WHY: Final = (401, 407, 415, 420, 484)
 _SAYS_LITTLE: Final = (408, 430, 480, 487)
 """… and those that say that nobody was reached."""
 
+_OF_LINE: Final = (
+    "Allow", "Accept", "Reason", "Content-Type", "Supported", "Require", "Session-Expires", "Min-SE",
+)  # fmt: skip
+"""What a line says in its answers that its peer must know."""
+
 log = structlog.get_logger("edge")
 
 
@@ -169,6 +174,8 @@ class OutCall:
         back.headers.set("Record-Route", self._board.toward_lines.record_route(line, branch.word))
         if answer.contact:
             back.headers.set("Contact", f"<{answer.contact[0].uri}>")
+        if (session := answer.headers.get("Session-Expires")) is not None:
+            back.headers.set("Session-Expires", session)
         if sound:
             self._lean(answer, back)
         else:
@@ -194,7 +201,7 @@ class OutCall:
             flow.send(bytes(on))
 
     def ask(self, served: Served) -> None:
-        """A request of the line's within the dialog: BYE, or INFO."""
+        """A request of the line's within the dialog: BYE, INFO, or an INVITE that refreshes its session."""
         if (peer := self._peer) is None:
             self._board.refuse(served, 481)
             return
@@ -222,21 +229,37 @@ class OutCall:
     def _ask(self, peer: OutBranch, served: Served, flow: Flow) -> None:
         on = peer.request(served.request, flow, peer.uri)
         self._credentials.put(on)
-        answered = partial(self._asked, peer, served, flow)
+        answered = partial(self._asked, peer, served, flow, on)
         served.sent = self._board.transactions.send(on, flow, answered, LINGER_S)
 
-    def _asked(self, peer: OutBranch, served: Served, flow: Flow, answer: Response | None) -> None:
+    def _asked(
+        self, peer: OutBranch, served: Served, flow: Flow, on: Request, answer: Response | None
+    ) -> None:
+        offers = on.method == "INVITE"
+        if answer is not None and offers and answer.code >= 300:
+            flow.send(bytes(ack_of(on, answer)))
         if answer is not None and answer.code in (401, 407) and self._credentials.learn(answer) is None:
             peer.challenged()
             self._ask(peer, served, flow)
-        elif served.final:
+        elif served.final and not (offers and answer is not None and answer.code < 300):
             pass  # a BYE of the line's was answered at once
         elif answer is None:
             self._board.refuse(served, 408)
         elif answer.code >= 200:
             back = response(served.request, served.flow, answer.code)
             back.phrase = answer.phrase
+            if offers and answer.code < 300:
+                self._refreshed(peer, answer, back)
             served.answer(back)
+
+    def _refreshed(self, peer: OutBranch, answer: Response, back: Response) -> None:
+        """What the line must know of a 2xx to its INVITE within the dialog."""
+        if answer.contact:
+            peer.uri = answer.contact[0].uri
+        back.headers.set("Contact", f"<{peer.uri}>")
+        if (session := answer.headers.get("Session-Expires")) is not None:
+            back.headers.set("Session-Expires", session)
+        self._lean(answer, back)
 
     # ── within the dialog, from the trunk ────────────────────────────────────────────────────────────
 
@@ -283,7 +306,7 @@ class OutCall:
             served.sent.flow.send(bytes(ack_of(served.sent.request, answer)))
         back = response(request, flow, answer.code)
         back.phrase = answer.phrase
-        for name in ("Allow", "Accept", "Reason", "Content-Type"):
+        for name in _OF_LINE:
             if answer.headers.get(name) is not None:
                 back.headers.setlist(name, answer.headers.getlist(name))
         if request.method in ("INVITE", "UPDATE") and answer.code < 300 and self._peer is not None:

@@ -549,7 +549,9 @@ def _bye(trunk: RawPhone, invite: Message) -> None:
     _asks(trunk, invite, "BYE", 7)
 
 
-def _asks(trunk: RawPhone, invite: Message, method: str, cseq: int, body: str = "") -> None:
+def _asks(
+    trunk: RawPhone, invite: Message, method: str, cseq: int, body: str = "", headers: str = ""
+) -> None:
     """A request of the trunk's in the dialog that this INVITE opened."""
     typed = "Content-Type: application/sdp\r\n" if body else ""
     own = f"127.0.0.1:{trunk.sip_port}"
@@ -559,17 +561,17 @@ def _asks(trunk: RawPhone, invite: Message, method: str, cseq: int, body: str = 
         f"Max-Forwards: 70\r\nTo: {invite.headers['from']}\r\n"
         f"From: {invite.headers['to']};tag={trunk.tag}\r\nContact: <sip:raw@{own}>\r\n"
         f"Call-ID: {invite.headers['call-id']}\r\nCSeq: {cseq} {method}\r\n"
-        f"{typed}Content-Length: {len(body)}\r\n\r\n{body}"
+        f"{headers}{typed}Content-Length: {len(body)}\r\n\r\n{body}"
     )
     trunk._sip.sendto(text.encode(), trunk.line)
 
 
-def _is_right(request: Message, password: str) -> bool:
+def _is_right(request: Message, password: str, method: str = "INVITE") -> bool:
     """Whether the credentials are those of the challenge above."""
     said = dict(re.findall(r'(\w+)="?([^",]+)"?', request.headers["proxy-authorization"]))
 
     def h(text: str) -> str:
         return hashlib.sha256(text.encode()).hexdigest()
 
-    ha1, ha2 = h(f"{said['username']}:t:{password}"), h(f"INVITE:{said['uri']}")
+    ha1, ha2 = h(f"{said['username']}:t:{password}"), h(f"{method}:{said['uri']}")
     return said["response"] == h(f"{ha1}:n1:{said['nc']}:{said['cnonce']}:auth:{ha2}")
