@@ -20,7 +20,8 @@ from consent.office.office import ConsentOffice
 from consent.proof.call_seals import SEALED, check_calls, seal_of
 from gateway.front.house.registry_seal import RegistrySeal
 from gateway.store.call_leaves import CallLeaves
-from gateway.store.registry import CALLS, LEAVES, CallRow, Registry
+from gateway.store.call_tables import CALLS, LEAVES
+from gateway.store.registry import CallRow, Registry
 
 AT_ONCE = 1_000
 A_MINUTE = 100

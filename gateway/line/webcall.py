@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import time
 from collections import deque
 from collections.abc import Callable
@@ -32,7 +31,6 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av.packet import Packet
 from OpenSSL import SSL
 
-from gateway.ipc.codec import to_json
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.line_messages import IceReply, LineQuality, Shown, ShownState
 from gateway.line import ice, opus, trickle
@@ -40,6 +38,7 @@ from gateway.line.browser_reports import BrowserReports
 from gateway.line.jitter import JitterStats, PullKind
 from gateway.line.offer import KEYS, OfferError, check, ice_of, key_types, same_call, speak_opus
 from gateway.line.opus import FRAME, OpusError
+from gateway.line.page_channel import PageChannel
 from gateway.line.web_stream import WebStream
 from model.tasks import Tasks
 
@@ -47,7 +46,6 @@ CODEC: Final = "opus/48000"
 SILENCE: Final = bytes(2 * FRAME)
 CONNECT_WITHIN_S: Final = 15.0
 FEC_BITRATE: Final = 40_000
-FLUSH_WITHIN_S: Final = 1.0
 CUSHION: Final = 10
 """Frames of the hall's sound that may wait; more would mean that it sends faster than time passes."""
 LATE: Final = 2
@@ -63,10 +61,6 @@ HANGOVER: Final = 10
 """Silent frames that are encoded; then the last packet is sent again, which costs nothing."""
 QUIET: Final = 300
 """Peak (of 32767) below which 20 ms may be left out unnoticed."""
-MAX_MESSAGE: Final = 1024
-EVENTS_WAITING: Final = 64
-BUFFERED: Final = 256 * 1024
-DIGITS: Final = frozenset("0123456789*#ABCD")
 
 log = structlog.get_logger("webcall")
 
@@ -157,12 +151,12 @@ class WebCall:
         """timestamps of the ticks whose frames the browser has not got yet"""
         self._silent = 0
         self._last_packet = b""
-        self._channel: Any = None
-        self._channel_open = asyncio.Event()
-        self._events: deque[str] = deque(maxlen=EVENTS_WAITING)
+        self._page = PageChannel(
+            partial(happened, self, "dtmf"), lambda: self._close_soon(CallEnding(End.CALLER))
+        )
         self._tasks = Tasks()
         self._connection.on("connectionstatechange", self._state_changed)
-        self._connection.on("datachannel", self._channel_opened)
+        self._connection.on("datachannel", self._page.opened)
 
     # ── setting up and taking down ───────────────────────────────────────────────────────────────────
 
@@ -296,7 +290,7 @@ class WebCall:
         self.ended = how
         self._happened(self, "ended", how)
         self.show(ShownState("ended", how))
-        await self._flush()
+        await self._page.flush(comes=self.confirmed_at is not None and self._connection.sctp is not None)
         self._voice.stop()
         await self._connection.close()
         self._tasks.cancel()
@@ -325,57 +319,9 @@ class WebCall:
             last=self.ended is not None,
         )
 
-    # ── the page's channel ───────────────────────────────────────────────────────────────────────────
-
-    def _channel_opened(self, channel: Any) -> None:
-        if self._channel is not None:
-            return
-        self._channel = channel
-        self._channel_open.set()
-        channel.on("message", self._page_said)
-        while self._events:
-            channel.send(self._events.popleft())
-
-    def _page_said(self, message: str | bytes) -> None:
-        """{"dtmf": "5"} or {"bye": true}; anything else is dropped."""
-        if len(message) > MAX_MESSAGE:
-            return
-        try:
-            said = json.loads(message)
-        except ValueError:
-            return
-        if not isinstance(said, dict):
-            return
-        digit = said.get("dtmf")
-        if isinstance(digit, str) and digit.upper() in DIGITS:
-            self._happened(self, "dtmf", digit.upper())
-        elif said.get("bye") is True:
-            self._close_soon(CallEnding(End.CALLER))
-
     def show(self, event: Shown) -> None:
         """Sends the page an event; kept until its channel is open."""
-        text = json.dumps(to_json(type(event), event), ensure_ascii=False, separators=(",", ":"))
-        if self._channel is None:
-            self._events.append(text)
-        elif self._channel.readyState == "open" and self._channel.bufferedAmount < BUFFERED:
-            with contextlib.suppress(Exception):  # the association may be going this very moment
-                self._channel.send(text)
-
-    async def _flush(self) -> None:
-        """Lets the page's last event leave before its channel goes; of a call that ends as soon as it began,
-        the channel is still coming."""
-        if self.confirmed_at is not None and self._connection.sctp is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(FLUSH_WITHIN_S):
-                    await self._channel_open.wait()
-        channel = self._channel
-        if channel is None or channel.readyState != "open" or not channel.bufferedAmount:
-            return
-        empty = asyncio.Event()
-        channel.on("bufferedamountlow", empty.set)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FLUSH_WITHIN_S):
-                await empty.wait()
+        self._page.show(event)
 
     # ── the hot path ─────────────────────────────────────────────────────────────────────────────────
 

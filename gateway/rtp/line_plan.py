@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from gateway.config import bcg729
 from gateway.config.runtime import Runtime
-from gateway.rtp.agreement import CodecName
+from gateway.rtp.described_audio import CodecName
 
 PORTS_A_CALL: Final = 4
 """A call has two (RTP and RTCP); as many again rest, so that a port is not at once another call's."""

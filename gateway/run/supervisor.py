@@ -36,11 +36,11 @@ from gateway.ipc.hall_messages import Drain
 from gateway.ipc.hello import Hello
 from gateway.run import preflight, priority, sip_lines
 from gateway.run.child import Child
+from gateway.run.child_environment import LEAN, environment
 from gateway.run.ears_wanted import wants_ears
 from gateway.run.nursery import ForkedProcess, Nursery, Zygote
 from gateway.run.zygote import Birth
 from model import heap, json_log
-from model.ears import ONE_THREAD, SOCKET_VARIABLE
 from model.tasks import Tasks, race, watch_loop
 
 log = structlog.get_logger("supervisor")
@@ -50,8 +50,6 @@ CHROMA_READY_S: Final = 3600.0
 """Ten gigabytes of weights come from a disk, the first time from the hub; then steps are timed and graphs
 captured, for minutes. An engine that hangs meanwhile ends itself (`model.own_process`), and one that keeps
 ending is given up."""
-
-LEAN: Final = {**ONE_THREAD, "MALLOC_ARENA_MAX": "1"}  # glibc's heap per thread costs the hall 10 MB
 
 
 class Screen(Protocol):
@@ -91,44 +89,14 @@ class Supervisor:
 
     # ── processes ────────────────────────────────────────────────────────────────────────────────────
 
-    def _environment(self) -> dict[str, str]:
-        return {
-            **os.environ,
-            "VOICEGATE_DATA_DIR": str(self.settings.data_dir),
-            "VOICEGATE_BOOT_TOKEN": self.token,
-            # by the environment: it may hold a password, and the engine reads no settings file
-            **({"VOICEGATE_REDIS_URL": self.settings.redis_url} if self.settings.redis_url else {}),
-            **({} if self.settings.models is None else {"VOICEGATE_MODELS": str(self.settings.models)}),
-            **({SOCKET_VARIABLE: str(self.runtime.ears)} if self._hears else {}),
-            **self._chroma(),
-            **self.settings.llm_variables,
-            json_log.LEVEL_VARIABLE: self.settings.log_level,
-            **LEAN,
-        }
-
-    def _chroma(self) -> dict[str, str]:
-        """The engine's settings as it reads them, whether they came from a file or a variable."""
-        settings = self.settings
-        given = {
-            "VOICEGATE_ENGINE_CALLS": str(settings.engine_calls),
-            "VOICEGATE_CHROMA_DEVICE": settings.chroma_device,
-            "VOICEGATE_CHROMA_DTYPE": settings.chroma_dtype,
-            "VOICEGATE_CHROMA_WEIGHTS": settings.chroma_weights,
-            "VOICEGATE_CHROMA_KV": settings.chroma_kv,
-            "VOICEGATE_CHROMA_CONTEXT": str(settings.chroma_context),
-            "VOICEGATE_CHROMA_PROMISED": str(settings.chroma_promised),
-            "VOICEGATE_CHROMA_REPLY_S": str(settings.chroma_reply_s),
-            "VOICEGATE_CHROMA_LEAD_S": str(settings.chroma_lead_s),
-        }
-        return given if settings.chroma is None else {**given, "VOICEGATE_CHROMA": settings.chroma}
-
     @cached_property
     def _nursery(self) -> Nursery:
         return Nursery(self.zygote, {**os.environ, **LEAN}, self.log_to)
 
     async def _start_process(self, path: Path, place: str, *argv: str) -> ForkedProcess:
         """Starts the function at `place` ("module:function"), which says in the file `path` why it fails."""
-        return await self._nursery.born(Birth(str(path), place, argv, self._environment()))
+        told = environment(self.settings, self.token, self.runtime.ears if self._hears else None)
+        return await self._nursery.born(Birth(str(path), place, argv, told))
 
     def keep(self, name: str, place: str, *argv: str, log: Path | None = None) -> None:
         """Starts a process that calls the function at `place`, and restarts it whenever it ends.

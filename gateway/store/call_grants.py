@@ -29,7 +29,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from consent.archive.database import first_line
 from consent.grants.grant import VoiceGrant
-from gateway.store.registry import CALLS, METADATA, Instant, Registry, RegistryError
+from gateway.store.call_tables import CALLS, METADATA, Instant
+from gateway.store.registry import Registry, RegistryError
 
 GRANTS: Final = Table(
     "call_grants",

@@ -12,7 +12,8 @@ from sqlalchemy import Column, String, Table, insert, inspect, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from consent.archive.database import first_line
-from gateway.store.registry import METADATA, Registry, RegistryError
+from gateway.store.call_tables import METADATA
+from gateway.store.registry import Registry, RegistryError
 
 HEADERS: Final = Table(
     "call_headers",

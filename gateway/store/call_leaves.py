@@ -18,7 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from consent.archive.database import first_line
 from consent.ledger.call_leaf import CallLeaf
-from gateway.store.registry import CALLS, LEAVES, READ_AT_ONCE, Registry, RegistryError
+from gateway.store.call_tables import CALLS, LEAVES
+from gateway.store.registry import READ_AT_ONCE, Registry, RegistryError
 
 BATCH: Final = 10_000
 """Leaves of one seal at most."""

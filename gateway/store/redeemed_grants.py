@@ -14,7 +14,8 @@ from sqlalchemy import Column, Index, String, Table, delete, insert, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from consent.archive.database import first_line
-from gateway.store.registry import METADATA, Instant, Registry, RegistryError
+from gateway.store.call_tables import METADATA, Instant
+from gateway.store.registry import Registry, RegistryError
 
 KEPT_S: Final = 2 * 86_400.0
 """Longer than any call, and so than any renewal of its grant."""

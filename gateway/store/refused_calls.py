@@ -30,7 +30,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 
 from consent.archive.database import first_line
-from gateway.store.registry import METADATA, Instant, Registry, RegistryError
+from gateway.store.call_tables import METADATA, Instant
+from gateway.store.registry import Registry, RegistryError
 
 ALIKE_FOR_S: Final = 3600.0
 ROWS_OF_SOURCE: Final = 20

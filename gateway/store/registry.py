@@ -11,23 +11,13 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
 from sqlalchemy import (
-    BigInteger,
-    Column,
     Connection,
-    DateTime,
-    Dialect,
     Engine,
-    Index,
-    Integer,
-    MetaData,
     String,
-    Table,
-    TypeDecorator,
     create_engine,
     delete,
     event,
@@ -47,6 +37,7 @@ from consent.archive.database import database_place, database_url, first_line, r
 from consent.ledger.call_leaf import Stage, call_leaf
 from gateway.errors import StartError, VoicegateError
 from gateway.store.call_search import CallSearch
+from gateway.store.call_tables import CALLS, LEAVES, METADATA, OPEN_CALLS
 
 PAYLOAD_BITS: Final = 48
 """Bits of the mark's payload that name the call; the rest of its 64 are for the detector to check."""
@@ -60,83 +51,6 @@ class PayloadTaken(RegistryError):
     """Another call has this payload: make a new call id and try again."""
 
 
-class _Unsigned64(TypeDecorator[int]):
-    """0 to 2**64 - 1 in a signed 64-bit column."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:
-        return value - (1 << 64) if value is not None and value >= 1 << 63 else value
-
-    def process_result_value(self, value: int | None, dialect: Dialect) -> int | None:
-        return value + (1 << 64) if value is not None and value < 0 else value
-
-
-class Instant(TypeDecorator[float]):
-    """Seconds since the epoch, kept as a time in UTC that an operator can read in SQL."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: float | None, dialect: Dialect) -> datetime | None:
-        """What the column holds."""
-        return datetime.fromtimestamp(value, UTC) if value is not None else None
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> float | None:
-        """What the column says."""
-        if value is None:
-            return None  # SQLite keeps no zone: what it kept is UTC
-        return float((value.replace(tzinfo=UTC) if value.tzinfo is None else value).timestamp())
-
-
-METADATA: Final = MetaData()
-
-CALLS: Final = Table(
-    "calls",
-    METADATA,
-    Column("call_id", String(64), primary_key=True),
-    Column("payload", BigInteger, nullable=False, unique=True),  # the 48 bits
-    Column("payload_whole", _Unsigned64),
-    Column("gateway", String(64), nullable=False),
-    Column("dialplan", String(200), nullable=False),
-    Column("route", String(64), nullable=False),
-    Column("grant_jti", String(64)),
-    Column("voice", String(80)),
-    Column("voice_hash", String(128)),
-    Column("caller", String(256), nullable=False),
-    Column("called", String(256), nullable=False),
-    Column("source", String(128), nullable=False),
-    Column("started_at", Instant, nullable=False),
-    Column("ended_at", Instant),
-    Column("how", String(200)),
-    Index("calls_by_start", "started_at"),
-)
-OPEN_CALLS: Final = Index(
-    "calls_open",
-    CALLS.c.started_at,
-    sqlite_where=CALLS.c.ended_at.is_(None),
-    postgresql_where=CALLS.c.ended_at.is_(None),
-)
-"""Calls that have not ended: few among many."""
-LEAVES: Final = Table(
-    "call_leaves",
-    METADATA,
-    Column("leaf_id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    Column("call_id", String(64), nullable=False, index=True),
-    Column("stage", String(8), nullable=False),
-    Column("leaf", String(64), nullable=False),
-    Column("batch", String(32), index=True),  # null until it is to be sealed
-    Column("seal", BigInteger),  # the ledger's row; null until it is sealed
-)
-"""What the consent ledger vouches for of each call (`consent.ledger.call_leaf`); see `call_leaves.py`."""
-Index(
-    "call_leaves_waiting",
-    LEAVES.c.batch,
-    LEAVES.c.leaf_id,
-    sqlite_where=LEAVES.c.seal.is_(None),
-    postgresql_where=LEAVES.c.seal.is_(None),
-)
 WRITER_WAITS_S: Final = 5.0
 """How long a write waits for the one before it, as SQLite itself waits for another process."""
 PEER_SILENT_MS: Final = 5000

@@ -28,7 +28,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from consent.archive.database import first_line
 from gateway.ipc.binding import Binding
-from gateway.store.registry import METADATA, Instant, Registry, RegistryError
+from gateway.store.call_tables import METADATA, Instant
+from gateway.store.registry import Registry, RegistryError
 
 BINDINGS: Final = Table(
     "sip_bindings",

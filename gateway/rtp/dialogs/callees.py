@@ -41,7 +41,8 @@ from gateway.ipc.line_messages import (
     TransferOutcome,
 )
 from gateway.ipc.line_signature import signature
-from gateway.rtp.agreement import Agreement, Describer, NoAgreement
+from gateway.rtp.agreement import Agreement, Describer
+from gateway.rtp.described_audio import NoAgreement
 from gateway.rtp.dialogs.callee import Callee
 from gateway.rtp.dialogs.pulse import Pulse
 from gateway.rtp.dialogs.session_timer import SessionTimer, too_short

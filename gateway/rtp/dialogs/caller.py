@@ -20,7 +20,8 @@ from gateway.edge.grammar.sip_message import Request, Response
 from gateway.edge.grammar.uri import URI
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.line_signature import target_signature
-from gateway.rtp.agreement import Agreement, Describer, NoAgreement
+from gateway.rtp.agreement import Agreement, Describer
+from gateway.rtp.described_audio import NoAgreement
 from gateway.rtp.dialogs.dialog_server import DialogServer
 from gateway.rtp.dialogs.dialog_state import DialogState, describe
 from gateway.rtp.dialogs.session_timer import LEAST_S, USUAL_S, SessionTimer, too_short

@@ -15,7 +15,8 @@ from gateway.edge.grammar.header import reason
 from gateway.edge.grammar.responses import response
 from gateway.edge.grammar.session_part import SDP
 from gateway.edge.grammar.sip_message import Request, Response
-from gateway.rtp.agreement import Agreement, Describer, NoAgreement
+from gateway.rtp.agreement import Agreement, Describer
+from gateway.rtp.described_audio import NoAgreement
 from gateway.rtp.dialogs.dialog_state import DialogState
 
 

@@ -21,7 +21,8 @@ from gateway.errors import RpcError
 from gateway.ipc import tick
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import Tell
-from gateway.rtp.agreement import Agreement, CodecName, Describer
+from gateway.rtp.agreement import Agreement, Describer
+from gateway.rtp.described_audio import CodecName
 from gateway.rtp.dialogs.caller import TargetCall
 from gateway.rtp.dialogs.pulse import Pulse
 from gateway.rtp.line_plan import LinePlan

@@ -15,14 +15,13 @@ from gateway.dialplan import Answer, Converse, Record, Say
 from gateway.hall.media.audio import FRAME_S, Floats, VoiceActivity
 from gateway.hall.media.echo import (
     ECHO_HZ,
-    KEPT,
     LOOK_HZ,
     Cancellers,
     EchoGuard,
     EchoStage,
-    PlayedSound,
     likeness,
 )
+from gateway.hall.media.played_sound import KEPT, PlayedSound
 from gateway.hall.media.rate import CAPACITY
 from tests.gateway.hall.speakerphone import Room, Scene, Speakerphone, prompts, steady, talk, witness
 from tests.gateway.hall.virtual_hall import House

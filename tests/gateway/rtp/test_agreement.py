@@ -9,7 +9,8 @@ import pytest
 
 from gateway.edge.grammar import sdp
 from gateway.edge.grammar.sdes import SUITES, CryptoLine, SrtpRule, crypto_lines
-from gateway.rtp.agreement import Agreement, CodecName, Describer, NoAgreement
+from gateway.rtp.agreement import Agreement, Describer
+from gateway.rtp.described_audio import CodecName, NoAgreement
 
 NARROW: list[CodecName] = ["PCMU", "PCMA"]
 WIDE: list[CodecName] = ["G722", "PCMU", "PCMA"]

@@ -19,7 +19,8 @@ from gateway.cli.main import cli
 from gateway.config.settings import load
 from gateway.front.house.registry_seal import RegistrySeal
 from gateway.store.call_leaves import BATCH, CallLeaves
-from gateway.store.registry import CALLS, LEAVES, CallRow, Registry
+from gateway.store.call_tables import CALLS, LEAVES
+from gateway.store.registry import CallRow, Registry
 from tests.consent.conftest import Desk, both_databases, desk, sql_url  # noqa: F401  # fixtures of theirs
 
 

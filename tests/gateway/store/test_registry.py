@@ -18,7 +18,8 @@ from sqlalchemy import select
 
 from gateway.errors import StartError
 from gateway.store import registry as module
-from gateway.store.registry import LEAVES, CallRow, PayloadTaken, Registry, RegistryError
+from gateway.store.call_tables import LEAVES
+from gateway.store.registry import CallRow, PayloadTaken, Registry, RegistryError
 from tests.full_disk import full_disk
 
 NUMBERS = itertools.count(1)

@@ -24,8 +24,9 @@ from gateway.config.settings import load
 from gateway.run import redis_server
 from gateway.store.call_headers import CallHeaders
 from gateway.store.call_session import Turn
+from gateway.store.call_tables import CALLS
 from gateway.store.refused_calls import RefusedCall, RefusedCalls
-from gateway.store.registry import CALLS, CallRow, Registry
+from gateway.store.registry import CallRow, Registry
 from gateway.store.sessions import Sessions
 from tests.gateway.conftest import Valkey, short_folder
 

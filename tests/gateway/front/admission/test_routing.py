@@ -29,7 +29,8 @@ from gateway.ipc.envelope import Ask, Message
 from gateway.ipc.hall_messages import CallOffer, EndCall, LiveCall, SpokenUnder
 from gateway.store.call_headers import CallHeaders
 from gateway.store.call_search import CallSearch
-from gateway.store.registry import CALLS, CallRow, PayloadTaken, Registry, RegistryError
+from gateway.store.call_tables import CALLS
+from gateway.store.registry import CallRow, PayloadTaken, Registry, RegistryError
 from watermark.keys import MarkKey
 from watermark.payload import call_payload
 

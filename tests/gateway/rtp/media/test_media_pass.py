@@ -14,7 +14,7 @@ import pytest
 
 from gateway.errors import LineError
 from gateway.ipc import tick
-from gateway.rtp.agreement import CodecName
+from gateway.rtp.described_audio import CodecName
 from gateway.rtp.media.call_media import CallMedia
 from gateway.rtp.media.media_pass import PACKETS_A_TURN, MediaPass
 from gateway.rtp.media.socket_pair import Arrival, SocketPair

@@ -7,7 +7,7 @@ import pytest
 from pesq import pesq
 
 from gateway.line.opus import OpusEncoder
-from gateway.rtp.agreement import OpusWishes
+from gateway.rtp.described_audio import OpusWishes
 from gateway.rtp.media.rtp_sender import RtpSender
 from gateway.rtp.payloads.opus16 import Opus16Decoder
 from gateway.rtp.payloads.packet import RtpPacket, read_rtp, write_rtp

@@ -11,7 +11,7 @@ import pytest
 from gateway.hall.parts.call_quality import CallQuality
 from gateway.ipc.hall_messages import CallRated
 from gateway.phone.rough_line import PacketFates, RoughLine
-from gateway.rtp.agreement import CodecName
+from gateway.rtp.described_audio import CodecName
 from gateway.rtp.dialogs import callees
 from gateway.rtp.media.call_media import CallMedia
 from gateway.rtp.media.e_model import IMPAIRMENTS, mos, rating
