@@ -328,13 +328,13 @@ class Wheel(_Suite):
 
 
 class Browsers(_Suite):
-    """JsSIP and SIP.js in Chromium, and a TURN server behind a NAT; all of it with whole gateways."""
+    """JsSIP and SIP.js, a TURN server behind a NAT, and a change of networks; all with whole gateways."""
 
-    what = "browsers' SIP libraries call unchanged, and a call goes through a NAT that stops UDP"
+    what = "browsers' SIP libraries call, TURN passes a NAT that stops UDP, a changed network keeps the call"
     marker = "prove"
 
     def files(self) -> list[str]:
-        return ["tests/e2e/test_sip_in_browsers.py", "tests/e2e/test_turn.py"]
+        return [f"tests/e2e/test_{name}.py" for name in ("sip_in_browsers", "turn", "network_change")]
 
 
 PROOFS: Final[dict[str, LongProof]] = {

@@ -34,6 +34,8 @@ PINNED = {
     "bb07269c259f73fa98921a2c190ec4728506d804e04982bda4e97e016578b72b",
 }
 """SHA-512 of each package's file (npm's `dist.integrity`, in hex)."""
+FETCH_S = 60
+"""How long a package may take; npm by itself tries again for minutes."""
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "voicegate-tests"
 
 
@@ -59,9 +61,13 @@ def _fetch(package: str, path: Path) -> None:
     npm = need_program("npm")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        run = subprocess.run(
-            [npm, "pack", "--silent", package], cwd=folder, capture_output=True, text=True, check=False
-        )
+        try:
+            run = subprocess.run(
+                [npm, "pack", "--silent", package],
+                cwd=folder, capture_output=True, text=True, check=False, timeout=FETCH_S,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            missing(f"npm did not fetch {package} within {FETCH_S} s")
         packed = list(Path(folder).glob("*.tgz"))
         if run.returncode or len(packed) != 1:
             missing(f"npm cannot fetch {package}: {run.stderr.strip()[-200:]}")

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from playwright.async_api import Page, Route
 
+from tests.browser import until
 from tests.e2e.gateway_process import House
 from tests.needs import HANGS_S
 from tests.npm_packages import bundle, files
@@ -153,8 +154,5 @@ class SipPage:
 
     async def until_louder(self, than: float = 0.0) -> None:
         """Waits until more of our voice was heard."""
-        await self._page.wait_for_function(
-            "(than) => window.phone.heard().then((heard) => heard.energy > than)",
-            arg=than,
-            timeout=HANGS_S * 1000,
-        )
+        louder = "(than) => window.phone.heard().then((heard) => heard.energy > than)"
+        await until(self._page, louder, than)

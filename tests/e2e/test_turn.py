@@ -5,8 +5,6 @@ Three networks of the test's own: gateway and coturn outside, a router with a NA
 
 from __future__ import annotations
 
-import ctypes
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,35 +14,31 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from gateway.store.sip_users import console_token
-from tests.browser import FLAGS
+from tests.browser import FLAGS, until_sync
 from tests.e2e.gateway_process import House, free_port
+from tests.e2e.networks import GATEWAY, INSIDE, browser_inside, networks
 from tests.firefox import KEEP_CONNECTION
-from tests.needs import HANGS_S, missing, need_program
+from tests.needs import need_program
 
 pytestmark = [pytest.mark.e2e, pytest.mark.prove]
 
-GATEWAY = "203.0.113.1"
-"""RFC 5737: nobody's."""
 SECRET = "a-secret-of-gateway-and-coturn"
-CLONE_NEWNET = 0x40000000
-ROUTER, INSIDE = "vg-router", "vg-inside"
+ROUTER = "vg-router"
 WAYS = f"""
-ip link set lo up
-ip netns add {ROUTER}
-ip netns add {INSIDE}
-ip link add name vg-out type veth peer name vg-up netns {ROUTER}
-ip -n {ROUTER} link add name vg-down type veth peer name vg-in netns {INSIDE}
-ip addr add {GATEWAY}/24 dev vg-out
-ip link set vg-out up
-ip -n {ROUTER} addr add 203.0.113.254/24 dev vg-up
-ip -n {ROUTER} addr add 10.7.0.1/24 dev vg-down
-ip -n {ROUTER} link set vg-up up
-ip -n {ROUTER} link set vg-down up
-ip -n {INSIDE} addr add 10.7.0.2/24 dev vg-in
-ip -n {INSIDE} link set lo up
-ip -n {INSIDE} link set vg-in up
-ip -n {INSIDE} route add default via 10.7.0.1
-ip netns exec {ROUTER} sysctl -qw net.ipv4.ip_forward=1
+link set lo up
+link add name vg-out type veth peer name vg-up netns {ROUTER}
+-n {ROUTER} link add name vg-down type veth peer name vg-in netns {INSIDE}
+addr add {GATEWAY}/24 dev vg-out
+link set vg-out up
+-n {ROUTER} addr add 203.0.113.254/24 dev vg-up
+-n {ROUTER} addr add 10.7.0.1/24 dev vg-down
+-n {ROUTER} link set vg-up up
+-n {ROUTER} link set vg-down up
+-n {INSIDE} addr add 10.7.0.2/24 dev vg-in
+-n {INSIDE} link set lo up
+-n {INSIDE} link set vg-in up
+-n {INSIDE} route add default via 10.7.0.1
+netns exec {ROUTER} sysctl -qw net.ipv4.ip_forward=1
 """
 NAT = """
 table ip vg {
@@ -55,31 +49,14 @@ table ip vg {
 
 
 @pytest.fixture
-def networks() -> Iterator[None]:
-    """This thread, and what it starts, is outside."""
-    for program, package in (("ip", "iproute2"), ("nft", "nftables"), ("turnserver", "coturn")):
-        need_program(program, package)
-    if os.geteuid() != 0:
-        missing("networks of the test's own need root")
-    libc = ctypes.CDLL(None, use_errno=True)
-    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    if libc.unshare(CLONE_NEWNET) != 0:
-        os.close(before)
-        missing(f"networks of the test's own: {os.strerror(ctypes.get_errno())}")
-    try:
-        for words in WAYS.strip().splitlines():
-            subprocess.run(words.split(), check=True)
-        subprocess.run(["ip", "netns", "exec", ROUTER, "nft", "-f", "-"], input=NAT, text=True, check=True)
+def outside() -> Iterator[None]:
+    need_program("turnserver", "coturn")
+    with networks((ROUTER, INSIDE), WAYS, {ROUTER: NAT}):
         yield
-    finally:
-        for name in (ROUTER, INSIDE):
-            subprocess.run(["ip", "netns", "del", name], check=False)
-        assert libc.setns(before, CLONE_NEWNET) == 0
-        os.close(before)
 
 
 @pytest.fixture
-def turn(networks: None, tmp_path: Path) -> Iterator[str]:
+def turn(outside: None, tmp_path: Path) -> Iterator[str]:
     """A coturn outside; its URI."""
     port = free_port()
     log = (tmp_path / "coturn.log").open("wb")
@@ -110,23 +87,21 @@ def test_a_call_through_a_nat_that_stops_udp(turn: str, tmp_path: Path) -> None:
     house = House(tmp_path / "house", host=GATEWAY, ice_servers=turn, turn_secret_file=secret)
     house.folder.mkdir()
     house.start()
-    inside = tmp_path / "chromium"
-    inside.write_text(f'#!/bin/sh\nexec ip netns exec {INSIDE} {need_program("chromium")} "$@"\n')
-    inside.chmod(0o755)
     try:
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=inside, args=FLAGS)
+            browser = playwright.chromium.launch(executable_path=browser_inside(tmp_path), args=FLAGS)
             page = browser.new_page(ignore_https_errors=True)
             page.goto(f"https://{GATEWAY}:{house.https_port}/login")
             page.locator("input").first.fill(console_token(house.folder / "data"))
             page.keyboard.press("Enter")
-            expect(page.get_by_role("button", name="Call", exact=True)).to_be_visible()
+            expect(page.locator("#gateway-text")).to_have_text("Ready")  # its scripts run
             page.evaluate(KEEP_CONNECTION)
             page.get_by_role("button", name="Call", exact=True).click()
             expect(page.locator("#conversation")).to_contain_text(
                 "a machine with an AI voice", timeout=60_000
             )
-            page.wait_for_function(
+            until_sync(
+                page,
                 """async () => {
                   const stats = [...(await window.connection.getStats()).values()];
                   const used = stats.find((one) => one.type === 'transport').selectedCandidatePairId;
@@ -135,7 +110,6 @@ def test_a_call_through_a_nat_that_stops_udp(turn: str, tmp_path: Path) -> None:
                   const heard = stats.find((one) => one.type === 'inbound-rtp').totalAudioEnergy;
                   return local.candidateType === 'relay' && heard > 0.001;
                 }""",
-                timeout=HANGS_S * 1000,
             )
             page.get_by_role("button", name="Hang up", exact=True).click()
             expect(page.locator("#state")).to_have_text("Call ended")

@@ -12,6 +12,9 @@ const LOOK_MS = 400;
 const SILENT_MS = 1000; // the gateway sends a packet every 20 ms, in silence too
 const ASK_MS = 1000;
 const RESTART_MS = 3000;
+const RETRY_MS = 1000;
+const PATCH_MS = 3000; // the gateway gives a silent browser up after 15 s; a way that is dead must not cost all of them
+const GONE_MS = 30000; // by then it has
 const SMALL = "(max-width: 800px)";
 const KEYS = {
   1: [697, 1209], 2: [697, 1336], 3: [697, 1477], 4: [770, 1209], 5: [770, 1336], 6: [770, 1477],
@@ -186,6 +189,7 @@ async function comeBack(mine) {
   const { connection } = mine;
   if (mine.restarting || mine.ended || !mine.answer || connection.signalingState !== "stable") return;
   mine.restarting = true;
+  let again = RETRY_MS;
   try {
     await connection.setLocalDescription(await connection.createOffer({ iceRestart: true }));
     await gathered(connection);
@@ -195,15 +199,16 @@ async function comeBack(mine) {
       method: "PATCH",
       headers: { "Content-Type": "application/trickle-ice-sdpfrag", "If-Match": "*" },
       body: [...new Set(lines), ""].join("\r\n"),
-      signal: AbortSignal.timeout(OFFER_MS),
+      signal: AbortSignal.timeout(PATCH_MS),
     });
     if (!response.ok) throw new Error(response.status);
     mine.answer = withIce(mine.answer, await response.text());
     await connection.setRemoteDescription({ type: "answer", sdp: mine.answer });
+    again = RESTART_MS;
   } catch {
     if (connection.signalingState === "have-local-offer") await connection.setLocalDescription({ type: "rollback" });
   } finally {
-    setTimeout(() => (mine.restarting = false), RESTART_MS);
+    setTimeout(() => (mine.restarting = false), again);
   }
 }
 
@@ -262,7 +267,7 @@ function moved(mine) {
   } else if (state === "disconnected" && mine.since) {
     shaky(mine);
   } else if (state === "failed") {
-    if (mine.since) finish(mine, "ended", LOST);
+    if (mine.since) shaky(mine);
     else noSound(mine);
   } else if (state === "closed") {
     over(mine);
@@ -280,13 +285,19 @@ async function watch(mine) {
   if (packets !== mine.packets) {
     mine.packets = packets;
     mine.heardAt = Date.now();
+    mine.elsewhere = false;
     if (mine.shaky) {
       mine.shaky = false;
       showAgain(mine);
     }
-  } else if (Date.now() - mine.heardAt > SILENT_MS) {
+  } else if (mine.elsewhere || Date.now() - mine.heardAt > SILENT_MS) {
     shaky(mine);
   }
+}
+
+// the machine went to another network: the first look that sees no sound acts on it
+function elsewhere() {
+  if (call?.since) call.elsewhere = true;
 }
 
 function shaky(mine) {
@@ -295,7 +306,9 @@ function shaky(mine) {
     show("shaky");
   }
   if (!(Date.now() - mine.askedAt < ASK_MS)) ask(mine);
-  if (Date.now() - mine.heardAt > 2 * SILENT_MS) comeBack(mine);
+  const silent = Date.now() - mine.heardAt;
+  if (silent > GONE_MS) finish(mine, "ended", LOST);
+  else if (mine.elsewhere || silent > 2 * SILENT_MS) comeBack(mine);
 }
 
 // the gateway knows at once when a line died, and what ended a call
@@ -441,6 +454,8 @@ document.addEventListener("keydown", (event) => {
   if (event.target.matches("input") || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key in KEYS) press(event.key);
 });
+window.addEventListener("online", elsewhere);
+navigator.connection?.addEventListener("change", elsewhere);
 window.addEventListener("pagehide", () => call && hangUp());
 
 let frame = 0;

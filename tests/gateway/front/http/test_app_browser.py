@@ -32,7 +32,7 @@ from gateway.ipc.line_messages import (
     ShownState,
     ShownWords,
 )
-from tests.browser import FLAGS, PAGE_MS
+from tests.browser import FLAGS, PAGE_MS, until
 from tests.firefox import KEEP_CONNECTION
 from tests.gateway.front.http.page_stage import Stage, stage
 from tests.gateway.line.line_harness import power_at
@@ -321,7 +321,8 @@ async def test_silence_begins_ice_anew_and_the_call_goes_on(page: Page, stage: S
     finally:
         stage.line.send_signal(signal.SIGCONT)
     # by the new names there is a way, and sound comes by it
-    await page.wait_for_function(
+    await until(
+        page,
         """async (before) => {
           const stats = [...(await window.connection.getStats()).values()];
           const { iceLocalUsernameFragment: now, dtlsState, selectedCandidatePairId: pair } =
@@ -329,7 +330,7 @@ async def test_silence_begins_ice_anew_and_the_call_goes_on(page: Page, stage: S
           return now !== before && dtlsState === 'connected'
             && stats.some((one) => one.id === pair && one.state === 'succeeded' && one.responsesReceived > 0);
         }""",
-        arg=before,
+        before,
     )
     assert await page.evaluate(named) != before
     await expect(page.locator("#state")).to_have_text("Listening")
