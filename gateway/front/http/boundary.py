@@ -197,6 +197,8 @@ class Boundary:
         """The refusal of a request that may not pass."""
         headers = Headers(scope=scope)
         if (refused := self._judge_place(headers)) is not None:
+            if refused.status_code == 403:
+                refused = refusal(403, self._embedding.turned_away(scope["path"], headers["origin"]))
             return refused
         if headers.get("sec-fetch-site") in ("cross-site", "same-site") and scope["method"] not in SAFE:
             return refusal(403, "requests from other pages are refused")

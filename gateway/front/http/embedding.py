@@ -15,6 +15,7 @@ from collections import OrderedDict, deque
 from typing import Final
 from urllib.parse import parse_qs
 
+import structlog
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Scope
@@ -26,12 +27,16 @@ TOKEN_S: Final = 300
 MINUTE_S: Final = 60.0
 ADDRESSES: Final = 10_000
 """Addresses whose calls are counted."""
+STRANGERS: Final = 100
+"""Origins that are not named, of which the log tells; after them it tells of no other."""
 PLACE: Final = "/api/call"
 ASKED: Final = ("/api/ice",)
 OWN: Final = f"{PLACE}/"
 METHODS: Final = "POST, PATCH, DELETE, GET"
 HEADERS: Final = "Authorization, Content-Type, If-Match"
 SHOWN: Final = "Location, ETag, Link, Retry-After"
+
+log = structlog.get_logger("http")
 
 
 class EmbedRefused(Exception):
@@ -71,6 +76,7 @@ class Embedding:
         self._key = secrets.token_bytes(32)
         self._by_origin = _Calls(settings.embed_per_origin)
         self._by_address = _Calls(settings.embed_per_address)
+        self._strangers: set[str] = set()
 
     def token(self, origin: str, dialled: str) -> str:
         """Opens calls to that number from that origin's pages. Raises `EmbedRefused`."""
@@ -85,9 +91,21 @@ class Embedding:
 
     def serves(self, scope: Scope, origin: str | None) -> bool:
         """Whether a request is a page's of a named origin, for what such a page may ask."""
-        path = scope["path"]
-        may = path == PLACE or path.startswith(OWN) or path in ASKED
-        return origin is not None and may and origin.lower() in self._origins
+        return origin is not None and self._opens(scope["path"]) and origin.lower() in self._origins
+
+    def _opens(self, path: str) -> bool:
+        return path == PLACE or path.startswith(OWN) or path in ASKED
+
+    def turned_away(self, path: str, origin: str) -> str:
+        """Why another page may not ask for this; its browser tells it nothing, so the log tells the operator."""
+        if not self._opens(path):
+            return "requests from other pages are refused"
+        shown = origin[:100]
+        why = f"the page's origin, {shown!r}, is not among VOICEGATE_EMBED_ORIGINS"
+        if shown not in self._strangers and len(self._strangers) < STRANGERS:
+            self._strangers.add(shown)
+            log.warning("embed.refused", origin=shown, why=why)
+        return why
 
     def admit(self, scope: Scope, headers: Headers, source: str) -> None:
         """Raises `EmbedRefused` for a request that `serves` but shows no good token, or comes too often."""

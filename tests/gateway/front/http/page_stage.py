@@ -88,7 +88,10 @@ class Stage:
     line: Process
     server: uvicorn.Server
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings(host="127.0.0.1")
+        self.port = 0
+        """what `url` names; 0 until it is open"""
         self.runtime = Runtime(folder)
         self.hall = FakeHall(self.runtime, sound=tone(440))
         self.front = FakeFront(self.runtime)
@@ -107,10 +110,13 @@ class Stage:
             env={**os.environ, "VOICEGATE_BOOT_TOKEN": TOKEN, "VOICEGATE_DATA_DIR": folder},
         )  # fmt: skip
         sock = socket.create_server(("127.0.0.1", 0))
-        app = build_app(self.desk, Settings(host="127.0.0.1"))
-        self.server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        app = build_app(self.desk, self.settings)
+        chain, key = self.settings.tls_certificate, self.settings.tls_key
+        config = uvicorn.Config(app, log_level="warning", lifespan="off", ssl_certfile=chain, ssl_keyfile=key)
+        self.server = uvicorn.Server(config)
         self._serving = asyncio.create_task(self.server.serve([sock]))
-        self.url = f"http://localhost:{sock.getsockname()[1]}"
+        self.port = int(sock.getsockname()[1])
+        self.url = f"http{'s' if chain else ''}://localhost:{self.port}"
         async with asyncio.timeout(HANGS_S):
             await self.front.line_up.wait()
             await self.hall.line_up.wait()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from starlette.testclient import TestClient
+from structlog.testing import capture_logs
 
 from gateway.config.settings import Settings
 from gateway.front.http import embedding
@@ -133,4 +134,26 @@ def test_it_is_off_unless_the_operator_names_origins(house: FakeHouse) -> None:
         answer = client.post("/api/call", content=SDP, headers={"Origin": SHOP, **OFFER})
         assert answer.status_code == 403
         assert "access-control-allow-origin" not in answer.headers
+    assert not house.placed
+
+
+def test_an_origin_that_is_not_named_is_told_so_and_the_operator_once(
+    client: TestClient, house: FakeHouse
+) -> None:
+    with capture_logs() as logs:
+        for headers in ({"Access-Control-Request-Method": "POST"}, {}):
+            for path in ("/api/call", "/api/ice", "/api/call/c1"):
+                asked = {"Origin": "https://evil.example", **headers}
+                answer = client.request("OPTIONS" if headers else "GET", path, headers=asked)
+                assert answer.status_code == 403
+                assert answer.json()["error"]["reason"] == (
+                    "the page's origin, 'https://evil.example', is not among VOICEGATE_EMBED_ORIGINS"
+                )
+                assert "access-control-allow-origin" not in answer.headers
+        for k in range(2 * embedding.STRANGERS):
+            client.get("/api/ice", headers={"Origin": f"https://evil{k}.example{'x' * 200}"})
+    told = [one["origin"] for one in logs if one["event"] == "embed.refused"]
+    assert told[0] == "https://evil.example"
+    assert len(told) == len(set(told)) == embedding.STRANGERS
+    assert max(map(len, told)) == 100
     assert not house.placed
