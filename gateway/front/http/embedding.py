@@ -97,7 +97,7 @@ class Embedding:
         return path == PLACE or path.startswith(OWN) or path in ASKED
 
     def turned_away(self, path: str, origin: str) -> str:
-        """Why another page may not ask for this; its browser tells it nothing, so the log tells the operator."""
+        """Why another page may not ask for this. Its browser says nothing, so the log tells the operator."""
         if not self._opens(path):
             return "requests from other pages are refused"
         shown = origin[:100]
