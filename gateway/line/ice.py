@@ -16,6 +16,7 @@ import aioice.ice
 import aioice.stun
 import ifaddr
 
+_DEFAULT = re.compile(r"(?P<head>c=|a=rtcp:\d+ )IN IP[46] (?P<host>\S+).*")
 MOST_CANDIDATES: Final = 16
 """Addresses of an offer that we send checks to; more is not a browser."""
 ADDRESSES_FOR_S: Final = 1.0
@@ -108,7 +109,8 @@ def offered(sdp: str) -> str:
     """A browser's offer with only the candidates worth a check, and without its end of candidates.
 
     `.local` names would cost a second of multicast DNS each; an end of candidates makes aioice give up
-    before the browser's own checks have arrived.
+    before the browser's own checks have arrived. Firefox names such a host in `c=` and `a=rtcp`, too, where
+    aiortc can write down an address alone; with ICE nobody sends there.
     """
     kept: list[str] = []
     candidates = 0
@@ -122,6 +124,9 @@ def offered(sdp: str) -> str:
             candidates += 1
             if candidates > MOST_CANDIDATES:
                 continue
+        named = _DEFAULT.fullmatch(line)
+        if named is not None and not _is_address(named["host"].partition("/")[0]):
+            line = f"{named['head']}IN IP4 0.0.0.0"
         kept.append(line)
     return "\r\n".join(kept)
 

@@ -1,13 +1,18 @@
-"""A page with a SIP library on it, as a web shop's would be: JsSIP or SIP.js, unchanged, in Chromium."""
+"""A page with a SIP library on it, as a web shop's would be: JsSIP or SIP.js, unchanged, in a browser."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 from playwright.async_api import Page, Route
 
-from tests.browser import until
+from tests.browser import LOOK_AGAIN_S
 from tests.e2e.gateway_process import House
+from tests.firefox import FirefoxPage
 from tests.needs import HANGS_S
 from tests.npm_packages import bundle, files
 
@@ -75,7 +80,7 @@ await new Promise((done) => ua.isConnected() ? done() : ua.on('connected', done)
 """
 
 _SIPJS_PAGE: Final = """
-const SIP = await import('/phone/sip.js/lib/index.js');
+const SIP = window.SIP ?? (await import('/phone/sip.js/lib/index.js'));
 const ua = new SIP.UserAgent({
   uri: SIP.UserAgent.makeURI('sip:alice@127.0.0.1'), transportOptions: { server: where.socket },
   authorizationUsername: where.user, authorizationPassword: where.password, logLevel: 'error',
@@ -114,11 +119,15 @@ state.call = (uri) => {
 """
 
 
-class SipPage:
-    """One phone on one page. Made by `open`."""
+Run = Callable[[str, Any], Awaitable[Any]]
+"""Calls a JavaScript function of one argument, and awaits what it promises."""
 
-    def __init__(self, page: Page) -> None:
-        self._page = page
+
+class SipPage:
+    """One phone on one page. Made by `open` or `open_firefox`."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
 
     @classmethod
     async def open(
@@ -135,24 +144,69 @@ class SipPage:
         await page.goto(f"{house.url}/healthz")
         if library == "jssip":
             await page.evaluate(bundle("JsSIP", "jssip/lib/JsSIP.js", _JSSIP))
+        return await cls._connected(page.evaluate, house, library, user, password)
+
+    @classmethod
+    async def open_firefox(cls, page: FirefoxPage, shop: str, house: House, library: str) -> SipPage:
+        """A page of `shop`'s (`phone_shop`), whose phone is connected."""
+
+        async def run(function: str, given: Any) -> Any:
+            return await page.evaluate(f"({function})({json.dumps(given)})")
+
+        await page.goto(f"{shop}/{library}")
+        return await cls._connected(run, house, library, "", "")
+
+    @classmethod
+    async def _connected(cls, run: Run, house: House, library: str, user: str, password: str) -> SipPage:
         where = {"socket": f"ws{house.url.removeprefix('http')}/sip", "user": user, "password": password}
         script = _COMMON + (_JSSIP_PAGE if library == "jssip" else _SIPJS_PAGE)
-        await page.evaluate(f"async (where) => {{ {script} }}", where)
-        return cls(page)
+        await run(f"async (where) => {{ {script} }}", where)
+        return cls(run)
 
     async def do(self, what: str, *given: str) -> Any:
-        """Calls one of the phone's functions, and waits for its promise."""
-        return await self._page.evaluate("([what, given]) => window.phone[what](...given)", [what, given])
+        """Calls one of the phone's functions, and waits for its promise; only `heard` answers."""
+        function = """async ([what, given]) => {
+          const said = await window.phone[what](...given);
+          return what === 'heard' ? said : null;
+        }"""
+        return await self._run(function, [what, given])
 
     async def until(self, expression: str) -> None:
         """Waits for what the phone's state says; `failed` ends it."""
-        await self._page.wait_for_function(
-            f"() => {{ const phone = window.phone; if (phone.failed) throw new Error(phone.failed); "
-            f"return {expression}; }}",
-            timeout=HANGS_S * 1000,
-        )
+        failed = "if (phone.failed) throw new Error(phone.failed);"
+        await self._until(f"() => {{ const phone = window.phone; {failed} return {expression}; }}", None)
 
     async def until_louder(self, than: float = 0.0) -> None:
         """Waits until more of our voice was heard."""
-        louder = "(than) => window.phone.heard().then((heard) => heard.energy > than)"
-        await until(self._page, louder, than)
+        await self._until("(than) => window.phone.heard().then((heard) => heard.energy > than)", than)
+
+    async def _until(self, function: str, given: Any) -> None:
+        async with asyncio.timeout(HANGS_S):
+            while not await self._run(function, given):  # noqa: ASYNC110 - it is another process's
+                await asyncio.sleep(LOOK_AGAIN_S)
+
+
+@contextlib.asynccontextmanager
+async def phone_shop() -> AsyncIterator[str]:
+    """A server with a page for each library, of an origin that is not the gateway's; its origin."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode()
+        kind, body = "text/javascript", files("sip.js@0.21.2").get(asked.removeprefix("/phone/sip.js/"), b"")
+        if asked == "/jssip.js":
+            body = bundle("JsSIP", "jssip/lib/JsSIP.js", _JSSIP).encode()
+        elif asked == "/jssip":
+            kind, body = "text/html", b"<!doctype html><script src=/jssip.js></script>"
+        elif asked == "/sip.js":
+            script = "import * as SIP from '/phone/sip.js/lib/index.js'; window.SIP = SIP;"
+            kind, body = "text/html", f"<!doctype html><script type=module>{script}</script>".encode()
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}; charset=utf-8\r\nContent-Length: {len(body)}\r\n"
+        writer.write(f"{head}Connection: close\r\n\r\n".encode() + body)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    try:
+        yield f"http://localhost:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()

@@ -1,8 +1,9 @@
-"""JsSIP and SIP.js, unchanged, in Chromium: a call by SIP over WebSocket, whose sound a web line has."""
+"""JsSIP and SIP.js, unchanged, in Chromium and Firefox: calls by SIP over WebSocket, heard by a web line."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from gateway.store.sip_users import SipUsers
 from tests.browser import FLAGS
 from tests.e2e.gateway_process import House
 from tests.e2e.registering import bindings
-from tests.e2e.sip_page import LIBRARIES, SipPage
+from tests.e2e.sip_page import LIBRARIES, SipPage, phone_shop
+from tests.firefox import firefox
 from tests.needs import need_program
 
 pytestmark = pytest.mark.e2e
@@ -39,17 +41,26 @@ def events(house: House, call_id: str, kind: str) -> list[dict[str, Any]]:
 
 
 async def test_jssip_calls_and_is_heard_held_and_hung_up(house: House, page: Page) -> None:
-    await whole_call(house, page, "jssip")
+    await whole_call(house, await SipPage.open(page, house, "jssip"))
 
 
 @pytest.mark.prove
 @pytest.mark.parametrize("library", LIBRARIES)
 async def test_each_library(house: House, page: Page, library: str) -> None:
-    await whole_call(house, page, library)
+    await whole_call(house, await SipPage.open(page, house, library))
 
 
-async def whole_call(house: House, page: Page, library: str) -> None:
-    phone = await SipPage.open(page, house, library)
+@pytest.mark.long("a gateway of its own, which names the page's origin, and a Firefox")
+@pytest.mark.prove
+@pytest.mark.parametrize("library", LIBRARIES)
+async def test_each_library_in_firefox(own_house: Callable[..., House], tmp_path: Path, library: str) -> None:
+    """On a page of another origin, which the operator named."""
+    async with phone_shop() as shop, firefox(tmp_path / "firefox") as page:
+        house = own_house(web_origins=shop)
+        await whole_call(house, await SipPage.open_firefox(page, shop, house, library))
+
+
+async def whole_call(house: House, phone: SipPage) -> None:
     await phone.do("call", "sip:demo@127.0.0.1")
     await phone.until("phone.confirmed")
     await phone.until_louder()
@@ -73,6 +84,8 @@ async def whole_call(house: House, page: Page, library: str) -> None:
     await phone.do("hangUp")
     house.wait_for("its end", lambda: house.get(f"/api/calls/{call_id}")["state"] == "ended")
     assert house.get(f"/api/calls/{call_id}")["how"] == "caller hung up"
+    house.wait_for("how it sounded", lambda: events(house, call_id, "line_quality"))
+    assert events(house, call_id, "line_quality")[-1]["packets"] > 50, "the browser was heard"
 
 
 @pytest.mark.prove

@@ -461,6 +461,8 @@ async def test_names_and_ends_of_candidates_are_left_out_of_an_offer() -> None:
     offer = "\r\n".join(
         [
             "v=0",
+            "c=IN IP4 7ac1-4b.local",
+            "a=rtcp:9 IN IP4 7ac1-4b.local",
             "a=candidate:1 1 udp 2122 192.0.2.7 5000 typ host",
             "a=candidate:2 1 udp 2122 7ac1-4b.local 5001 typ host",
             "a=candidate:3 1 tcp 2122 192.0.2.7 9 typ host tcptype active",
@@ -471,8 +473,9 @@ async def test_names_and_ends_of_candidates_are_left_out_of_an_offer() -> None:
         ]
     )
     kept = ice.offered(offer)
+    assert kept.startswith("v=0\r\nc=IN IP4 0.0.0.0\r\na=rtcp:9 IN IP4 0.0.0.0\r\n")
     assert "192.0.2.7 5000" in kept
-    assert not any(word in kept for word in ("local", "tcp", "224.", "garbage", "end-of"))
+    assert not any(word in kept for word in ("local", " tcp ", "224.", "garbage", "end-of"))
     assert kept.count("a=candidate") == ice.MOST_CANDIDATES
 
 
@@ -593,6 +596,26 @@ async def test_a_caller_holds_and_comes_back(house: House) -> None:
         while len(house.hall.heard[number]) < 48_000:  # noqa: ASYNC110  # ticks have no event
             await asyncio.sleep(0.02)
     assert power_at(bytes(house.hall.heard[number]), 440) > 0.5
+
+
+async def test_a_caller_whose_offers_hide_its_address_holds(house: House) -> None:
+    """Firefox names its host in the default address too, and for RTCP."""
+
+    def hidden(offer: str) -> str:
+        name = "c2ea9ef9-2759-444c-8679-b7d6afb2b781.local"
+        return re.sub(r"IN IP4 \d+\.\d+\.\d+\.\d+(?=\r\na)", f"IN IP4 {name}", offer)
+
+    browser = Browser()
+    house.browsers.append(browser)
+    offer = hidden(await browser.offer())
+    assert ".local\r\n" in offer
+    await browser.accept(await house.front.offer("c1", offer))
+    await house.hall.hears(CallConfirmed)
+    browser.connection.getTransceivers()[0].direction = "sendonly"
+    assert house.front.line is not None
+    answered = await house.front.line.ask(RenewOffer("c1", hidden(await browser.offer())))
+    assert answered.wrong is None
+    assert "a=recvonly" in str(answered.sdp)
 
 
 async def test_a_later_offer_that_cannot_be_leaves_the_call(house: House) -> None:
