@@ -35,6 +35,30 @@ function sound(call) {
   return td;
 }
 
+const opened = new Set(); // calls whose headers an operator reads; rows are made anew every two seconds
+
+// what a trusted peer says of the call (P-Asserted-Identity, Diversion …), as it stands; strangers may have written it
+function said(call) {
+  const headers = Object.entries(call.headers ?? {});
+  if (!headers.length) return [];
+  const details = document.createElement("details");
+  details.className = "said";
+  details.open = opened.has(call.call_id);
+  details.addEventListener("toggle", () => opened[details.open ? "add" : "delete"](call.call_id));
+  const summary = document.createElement("summary");
+  summary.textContent = headers.length === 1 ? "1 header" : `${headers.length} headers`;
+  summary.setAttribute("aria-label", `${summary.textContent} that the peer sent with call ${call.call_id}`);
+  const list = document.createElement("dl");
+  for (const [name, value] of headers) {
+    const [term, told] = [document.createElement("dt"), document.createElement("dd")];
+    [term.textContent, told.textContent] = [name, value];
+    told.dir = "auto";
+    list.append(term, told);
+  }
+  details.append(summary, list);
+  return [details];
+}
+
 function row(call, now) {
   const tr = document.createElement("tr");
   const live = call.ended_at === undefined;
@@ -63,6 +87,7 @@ function row(call, now) {
   }
   const from = cell(call.caller ?? call.source ?? "");
   from.title = [call.source, call.transport].filter(Boolean).join(", ");
+  from.append(...said(call));
   const to = cell(call.called ?? "");
   to.title = call.route ? `route ${call.route}` : "";
   tr.title = `call ${call.call_id}`;

@@ -462,6 +462,50 @@ async def test_the_list_says_how_calls_sound(browser: Browser, stage: Stage) -> 
     await page.close()
 
 
+HOSTILE = {
+    "p-asserted-identity": '"Ada" <sip:+49301234567@carrier.example;user=phone>',
+    "diversion": "<img src=x onerror=\"alert('diversion')\">;reason=unconditional",
+    "x-markup": "</dd></dl></details></td></tr></table><script>alert(1)</script><b>bold</b> &amp; ${1+1}",
+    "x-right-to-left": "\u05e9\u05dc\u05d5\u05dd 123 <sip:evil>",
+    "x-stacked": "Z" + "\u0301\u0323" * 60,
+    "x-long": "W" * 128,
+    "x-link": "javascript:alert(document.cookie)",
+}
+"""What strangers may write that a trusted peer passes on: printable, each 128 characters at most."""
+
+
+async def test_what_a_peer_says_of_a_call_is_shown_as_it_stands(page: Page, stage: Stage) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("dialog", lambda dialog: asked.append(dialog.message))
+    stage.desk.records = {
+        "c1": {"call_id": "c1", "state": "talking", "caller": "+4930", "called": "demo", "headers": HOSTILE},
+        "c2": {"call_id": "c2", "state": "talking", "caller": "web", "called": "demo"},
+    }
+    first, second = (page.locator("#calls tr").nth(row) for row in range(2))
+    summary = first.locator("summary")
+    await expect(summary).to_have_text("7 headers")
+    await expect(second.locator("summary")).to_have_count(0)
+    await summary.click()
+    await expect(first.locator("dt")).to_have_text(list(HOSTILE))
+    assert await first.locator("dd").evaluate_all("(all) => all.map((one) => one.textContent)") == [
+        *HOSTILE.values()
+    ]
+    assert await first.locator("dd").evaluate_all("(all) => all.map((one) => one.children.length)") == [0] * 7
+    await summary.evaluate("(one) => one.blur()")
+    async with page.expect_response("**/api/calls"):
+        pass  # rows are made anew …
+    stage.desk.records["c2"]["caller"] = "somebody else"
+    await expect(second).to_contain_text("somebody else")
+    await expect(first.locator("dd").first).to_be_visible()  # … and this one stays open
+    fits = "() => document.documentElement.scrollWidth <= innerWidth"
+    for width in (1100, 390):
+        await page.set_viewport_size({"width": width, "height": 900})
+        assert await page.evaluate(fits), width
+    assert await faults(page) == []
+    assert {url.removeprefix(stage.url) for url in asked} <= {"/api/calls", "/readyz"}
+
+
 async def test_the_header_tells_a_slow_part_from_one_that_is_down(browser: Browser, stage: Stage) -> None:
     page = await browser.new_page()
     header = page.locator("#gateway-text")
