@@ -26,9 +26,9 @@ children=1
 tcp_children=1
 disable_tcp=no
 auto_aliases=no
-listen=udp:127.0.0.1:{port}
-listen=tcp:127.0.0.1:{port}
-listen=tls:127.0.0.1:{tls_port}
+listen=udp:{host}:{port}
+listen=tcp:{host}:{port}
+listen=tls:{host}:{tls_port}
 enable_tls=yes
 mpath="/usr/lib/x86_64-linux-gnu/kamailio/modules/:/usr/lib64/kamailio/modules/"
 loadmodule "sl.so"
@@ -66,7 +66,7 @@ request_route {{
     }}
     if (is_method("ACK")) exit;
     if (!is_method("INVITE")) {{ sl_send_reply("405", "Method Not Allowed"); exit; }}
-    if ($si == "127.0.0.1" && $sp == {phone_port}) {{
+    if ($si == "{host}" && $sp == {phone_port}) {{
         if (!lookup("location")) {{ sl_send_reply("404", "Not Registered"); exit; }}
         record_route(); t_relay(); exit;
     }}
@@ -74,11 +74,11 @@ request_route {{
     consume_credentials();
     if ($rU == "{busy}") {{ sl_send_reply("486", "Busy Here"); exit; }}
     if ($rU == "{moved}") {{
-        append_to_reply("Contact: <sip:{office}@127.0.0.1:$Rp>\\r\\n");
+        append_to_reply("Contact: <sip:{office}@{host}:$Rp>\\r\\n");
         sl_send_reply("302", "Moved Temporarily"); exit;
     }}
     record_route();
-    $du = "sip:127.0.0.1:{phone_port}";
+    $du = "sip:{host}:{phone_port}";
     t_relay();
 }}
 """
@@ -93,34 +93,41 @@ class Ports(NamedTuple):
 
 
 @contextlib.contextmanager
-def kamailio(folder: Path, phone_port: int, *, algorithm: str, chain: Path) -> Iterator[Ports]:
-    """Yields its ports. What it takes with the right password goes to `phone_port`; `chain` is a certificate,
-    with its key beside it."""
-    program, port, tls_port = need_program("kamailio"), free_port(), free_port()
+def kamailio(
+    folder: Path, phone_port: int, *, algorithm: str, chain: Path, host: str = "127.0.0.1"
+) -> Iterator[Ports]:
+    """Yields its ports. What it takes with the right password goes to `phone_port` of the same host; `chain`
+    is a certificate, with its key beside it."""
+    port, tls_port = free_port(), free_port()
     key = chain.with_name("key.pem")
-    config = folder / "kamailio.cfg"
-    config.write_text(
-        _CONFIG.format(
-            port=port, phone_port=phone_port, algorithm=algorithm, password=PASSWORD, busy=BUSY,
-            moved=MOVED, office=OFFICE, tls_port=tls_port, chain=chain, key=key,
-        )
+    config = _CONFIG.format(
+        port=port, phone_port=phone_port, algorithm=algorithm, password=PASSWORD, busy=BUSY, host=host,
+        moved=MOVED, office=OFFICE, tls_port=tls_port, chain=chain, key=key,
     )  # fmt: skip
-    log = folder / "kamailio.log"
-    command = [program, "-DD", "-E", "-f", str(config), "-Y", str(folder), "-m", "32", "-M", "4"]
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out)
-    try:
-        _await_port(process, port, log)
+    with running(folder, config, port, host):
         yield Ports(port, tls_port)
+
+
+@contextlib.contextmanager
+def running(folder: Path, config: str, port: int, host: str = "127.0.0.1") -> Iterator[None]:
+    """A Kamailio with that configuration, which answers OPTIONS at that UDP port."""
+    file, log = folder / "kamailio.cfg", folder / "kamailio.log"
+    file.write_text(config)
+    words = [need_program("kamailio"), "-DD", "-E", "-f", file, "-Y", folder, "-m", "32", "-M", "4"]
+    with log.open("wb") as out:
+        process = subprocess.Popen(words, stdout=out, stderr=out)
+    try:
+        _await_port(process, host, port, log)
+        yield
     finally:
         process.terminate()
         process.wait(HANGS_S)
 
 
-def _await_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _await_port(process: subprocess.Popen[bytes], host: str, port: int, log: Path) -> None:
     """Nothing in another process can be awaited."""
     question = (
-        f"OPTIONS sip:127.0.0.1:{port} SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:9;rport;branch=z9hG4bK1\r\n"
+        f"OPTIONS sip:{host}:{port} SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:9;rport;branch=z9hG4bK1\r\n"
         "Max-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:c@d>\r\nCall-ID: 1\r\nCSeq: 1 OPTIONS\r\n"
         "Content-Length: 0\r\n\r\n"
     )
@@ -130,7 +137,7 @@ def _await_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         while True:
             assert process.poll() is None, log.read_text(errors="replace")[-3000:]
             assert time.monotonic() < deadline, "Kamailio does not answer"
-            sock.sendto(question.encode(), ("127.0.0.1", port))
+            sock.sendto(question.encode(), (host, port))
             with contextlib.suppress(OSError):
                 sock.recv(4096)
                 return

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
+from tests.e2e.captures import captured, sound_bits
 from tests.e2e.conftest import loudness
 from tests.e2e.gateway_process import House
 from tests.e2e.test_baresip import dial, heard_s, network, softphone  # noqa: F401  # a fixture among them
@@ -21,7 +20,7 @@ from tests.gateway.edge.authority import Authority
 from tests.gateway.edge.peers import TlsCaller
 from tests.gateway.line.line_harness import tone
 from tests.gateway.rtp.srtp_phone import SrtpPhone
-from tests.needs import HANGS_S, need_program
+from tests.needs import HANGS_S
 
 pytestmark = [
     pytest.mark.e2e,
@@ -47,32 +46,6 @@ def encrypting(folder: Path, name: str, **settings: Any) -> Iterator[tuple[House
         yield house, authority
     finally:
         house.stop()
-
-
-@contextmanager
-def captured(file: Path) -> Iterator[None]:
-    """All UDP of the loopback meanwhile."""
-    command = [need_program("tshark"), "-i", "lo", "-f", "udp", "-w", file]
-    tshark = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        assert tshark.stderr is not None
-        while "Capturing on" not in (line := tshark.stderr.readline()):
-            assert line, "tshark captures nothing"
-        yield
-    finally:
-        tshark.terminate()
-        tshark.wait(HANGS_S)
-
-
-def sound_bits(file: Path) -> tuple[int, float]:
-    """(packets, entropy in bits a byte) of 20 ms of G.711 in RTP, whatever encrypts it."""
-    fields = [need_program("tshark"), "-r", file, "-T", "fields", "-e", "udp.payload"]
-    found = subprocess.run(fields, capture_output=True, text=True, check=True).stdout.split()
-    packets = [data for data in map(bytes.fromhex, found) if len(data) >= 172 and data[0] == 0x80]
-    sound = [data[12:172] for data in packets if data[1] & 0x7F in (0, 8)]
-    share = np.bincount(np.frombuffer(b"".join(sound), np.uint8), minlength=256) / (160 * len(sound))
-    some = share[share > 0]
-    return len(sound), float(-(some * np.log2(some)).sum())
 
 
 def suite_of(house: House) -> str | None:

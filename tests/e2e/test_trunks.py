@@ -41,7 +41,7 @@ do = [
 TRUNK = """
 [[trunk]]
 name = "carrier"
-hosts = ["127.0.0.1:{port}"]
+hosts = ["{host}:{port}"]
 transport = "{transport}"
 user = "{user}"
 password_file = "carrier.password"
@@ -51,11 +51,20 @@ prefixes = ["+4930"]
 """
 
 
-def trunk(folder: Path, port: int, *, password: str = PASSWORD, transport: str = "udp") -> None:
+def trunk(
+    folder: Path,
+    port: int,
+    *,
+    password: str = PASSWORD,
+    transport: str = "udp",
+    host: str = "127.0.0.1",
+    more: str = "",
+) -> None:
     """The file of trunks, and that of the password."""
     data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
-    (data / "trunks.toml").write_text(TRUNK.format(port=port, user=USER, transport=transport))
+    text = TRUNK.format(host=host, port=port, user=USER, transport=transport)
+    (data / "trunks.toml").write_text(text + more)
     secret = data / "carrier.password"
     secret.write_text(password + "\n")
     secret.chmod(0o600)
@@ -101,12 +110,12 @@ async def _comes_to_hear(phone: RawPhone, hz: float) -> None:
 
 
 @contextlib.contextmanager
-def certificate(folder: Path) -> Iterator[Path]:
-    """One for 127.0.0.1, signed by itself, with its key beside it."""
+def certificate(folder: Path, host: str = "127.0.0.1") -> Iterator[Path]:
+    """One for that address, signed by itself, with its key beside it."""
     chain, key = folder / "chain.pem", folder / "key.pem"
-    words = f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -keyout {key} -out {chain}"
-    command = [need_program("openssl"), *words.split(), "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run(command, check=True, capture_output=True)
+    words = f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={host} -keyout {key} -out {chain}"
+    command = [need_program("openssl"), *words.split(), "-addext", f"subjectAltName=IP:{host}"]
+    subprocess.run(command, check=True, capture_output=True, timeout=HANGS_S)
     yield chain
 
 
@@ -137,8 +146,9 @@ async def carrier(
 def command(house: House, *argv: str) -> tuple[str, int]:
     """What the command prints, and its exit status."""
     ran = subprocess.run(
-        [sys.executable, "-m", "gateway.cli", *argv], env=house.environ, capture_output=True, text=True
-    )
+        [sys.executable, "-m", "gateway.cli", *argv], env=house.environ, capture_output=True, text=True,
+        timeout=HANGS_S,
+    )  # fmt: skip
     return ran.stdout + ran.stderr, ran.returncode
 
 
