@@ -29,9 +29,10 @@ structlog.configure(
 )
 
 # an example may take as long as a busy machine takes for it
-hypothesis.settings.register_profile(
-    "house", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
+_PATIENT = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# whoever runs the tests twice gets the same examples; `make prove` searches for others
+hypothesis.settings.register_profile("house", _PATIENT, derandomize=True)
+hypothesis.settings.register_profile("search", _PATIENT, max_examples=1_000)
 hypothesis.settings.load_profile("house")
 
 LONG_S = 20.0
