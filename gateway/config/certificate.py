@@ -10,7 +10,8 @@ import contextlib
 import hashlib
 import os
 import ssl
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, Literal, NoReturn
 
@@ -20,16 +21,19 @@ Clients = Literal["off", "asked", "required"]
 """Whether peers must show a certificate: never, if they have one, always."""
 VERIFY: Final = {"off": ssl.CERT_NONE, "asked": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 OTHERS: Final = 0o007
+HOUSE: Final = ("VOICEGATE_TLS_CERTIFICATE", "VOICEGATE_TLS_KEY")
 MAX_FILE: Final = 1 << 20
 
 
 class Certificate:
     """A chain (PEM, the gateway's own first) and its key. Raises `SettingsError` when they do not hold."""
 
-    def __init__(self, chain: Path, key: Path) -> None:
+    def __init__(self, chain: Path, key: Path, named: tuple[str, str] = HOUSE) -> None:
+        """`named`: what the two files are called where an operator names them."""
         self._chain_path = chain
         self._key_path = key
-        self._contexts: list[ssl.SSLContext] = []
+        self._named = named
+        self._contexts: weakref.WeakSet[ssl.SSLContext] = weakref.WeakSet()
         self._seen = self._look()
         self._chain, self._key = self._read()
         self._load_into([ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)])
@@ -40,10 +44,13 @@ class Certificate:
         der = ssl.PEM_cert_to_DER_cert(_first(self._chain))
         return hashlib.sha256(der).digest().hex(":").upper()
 
-    def serving(self, *, clients: Clients = "off", authorities: Path | None = None) -> ssl.SSLContext:
+    def serving(
+        self, *, clients: Clients = "off", authorities: Path | None = None, trunks: str = ""
+    ) -> ssl.SSLContext:
         """A context for a server, which follows the files.
 
-        `authorities`: whose signature a client's certificate needs. Raises `SettingsError`.
+        `authorities`: whose signature a client's certificate needs; `trunks`: further ones (PEM), for whose
+        sake clients are asked for a certificate if they have one. Raises `SettingsError`.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -52,6 +59,11 @@ class Certificate:
                 raise SettingsError("VOICEGATE_TLS_CLIENT_CA: name the authorities of clients' certificates")
             _trust(context, authorities, "VOICEGATE_TLS_CLIENT_CA")
             context.verify_mode = VERIFY[clients]
+        if trunks:
+            context.load_verify_locations(cadata=trunks)
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an authority may be an intermediate one
+            context.verify_mode = VERIFY["required" if clients == "required" else "asked"]
+            context.options |= ssl.OP_NO_RENEGOTIATION
         return self._kept(context)
 
     def asking(self, authorities: Path | None = None) -> ssl.SSLContext:
@@ -64,7 +76,7 @@ class Certificate:
 
     def _kept(self, context: ssl.SSLContext) -> ssl.SSLContext:
         self._load_into([context])
-        self._contexts.append(context)
+        self._contexts.add(context)
         return context
 
     def changed(self) -> bool:
@@ -81,7 +93,7 @@ class Certificate:
         try:
             # one that fails in the middle would be left with a chain and another's key
             self._load_into([ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)])
-            self._load_into(self._contexts)
+            self._load_into(list(self._contexts))
         except SettingsError:
             self._chain, self._key = before
             raise
@@ -94,21 +106,25 @@ class Certificate:
                 for found in (self._chain_path.stat(), self._key_path.stat())
             )
         except OSError as error:
-            raise _unreadable(Path(error.filename or self._chain_path), error) from None
+            raise self._unreadable(Path(error.filename or self._chain_path), error) from None
 
     def _read(self) -> tuple[bytes, bytes]:
         try:
             mode = self._key_path.stat().st_mode
             if mode & OTHERS:
                 raise SettingsError(
-                    f"VOICEGATE_TLS_KEY: every user of this machine may read {self._key_path} "
+                    f"{self._named[1]}: every user of this machine may read {self._key_path} "
                     f"(mode {mode & 0o777:o}), and be this gateway; chmod 600 {self._key_path}"
                 )
             return _bytes(self._chain_path), _bytes(self._key_path)
         except OSError as error:
-            raise _unreadable(Path(error.filename or self._key_path), error) from None
+            raise self._unreadable(Path(error.filename or self._key_path), error) from None
 
-    def _load_into(self, contexts: list[ssl.SSLContext]) -> None:
+    def _unreadable(self, path: Path, error: OSError) -> SettingsError:
+        named = self._named[path == self._key_path]
+        return SettingsError(f"{named}: {path} cannot be read ({os.strerror(error.errno or 0)})")
+
+    def _load_into(self, contexts: Iterable[ssl.SSLContext]) -> None:
         """From copies, since the files may be another pair by the next line. Raises `SettingsError`."""
         with _held(self._chain) as chain, _held(self._key) as key:
             for context in contexts:
@@ -119,9 +135,14 @@ class Certificate:
                     if "passphrase" in str(error):
                         why = "the key has a passphrase, and there is nobody to ask for it"
                     raise SettingsError(
-                        f"VOICEGATE_TLS_CERTIFICATE: {self._chain_path} and {self._key_path} cannot be used "
+                        f"{self._named[0]}: {self._chain_path} and {self._key_path} cannot be used "
                         f"together ({why})"
                     ) from None
+
+
+Trust = Callable[[Path | None, Certificate | None], ssl.SSLContext]
+"""A context for connections to servers: of these authorities, with this certificate, where they are given;
+else the house's. Raises `SettingsError`."""
 
 
 @contextlib.contextmanager
@@ -133,6 +154,11 @@ def _held(content: bytes) -> Iterator[str]:
         yield f"/proc/self/fd/{number}"
     finally:
         os.close(number)
+
+
+def asking(authorities: Path | None = None, certificate: Certificate | None = None) -> ssl.SSLContext:
+    """A context for connections to servers, to which `certificate` is shown. Raises `SettingsError`."""
+    return trusting(authorities) if certificate is None else certificate.asking(authorities)
 
 
 def trusting(authorities: Path | None = None) -> ssl.SSLContext:
@@ -161,12 +187,6 @@ def _first(chain: bytes) -> str:
 def _bytes(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(MAX_FILE)
-
-
-def _unreadable(path: Path, error: OSError) -> SettingsError:
-    return SettingsError(
-        f"VOICEGATE_TLS_CERTIFICATE: {path} cannot be read ({os.strerror(error.errno or 0)})"
-    )
 
 
 def _no_password() -> NoReturn:

@@ -19,6 +19,7 @@ from gateway.edge.doors.doors import Doors
 from gateway.edge.doors.edge_config import EdgeConfig
 from gateway.edge.flows import web_socket
 from gateway.edge.flows.stun import binding_answer, is_stun
+from gateway.edge.flows.tls_door import TlsDoor
 from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar.message import Unreadable, bare_answer, read
 from gateway.edge.grammar.responses import PHRASES, response, way_back
@@ -34,7 +35,6 @@ from gateway.edge.registrar.registrar import BindingShelf, Reached, SipRegistrar
 from gateway.edge.router import Router
 from gateway.edge.trunks.trunk import Trunk
 from gateway.edge.trunks.trunk_desk import TrunkDesk
-from gateway.edge.trunks.trunk_ways import TrunkWay
 from gateway.errors import VoicegateError
 
 log = structlog.get_logger("edge")
@@ -53,10 +53,11 @@ class Edge:
     ) -> None:
         """`shelf` keeps where telephones are; it is needed where they may register (`config.phones`).
 
-        Raises `ValueError` when a network in the config is none, or the shelf is missing.
+        Raises `ValueError` when a network in the config is none, or the shelf is missing; `SettingsError`
+        when a trunk's files cannot be read.
         """
         self.config = config
-        self._doors = Doors(config, lambda host: self.trunks.of(host) is not None)
+        self._doors = Doors(config, lambda flow, host: self.trunks.of(flow, host) is not None)
         self.registrar: SipRegistrar | None = None
         """None: nobody may register."""
         if config.phones is not None:
@@ -72,8 +73,8 @@ class Edge:
             from_line=self._from_line,
             source=self._doors.source,
             lost=self._connection_lost,
-            trunk_of=lambda host: self.trunks.of(host),
-            trusts_trunk=lambda host: self.trunks.trusts(host),
+            trunk_of=lambda flow: self.trunks.of(flow),
+            trusts_trunk=lambda flow: self.trunks.trusts(flow),
         )
         if self.registrar is not None:
             self._board.ports.udp.blank = self.registrar.heard
@@ -82,14 +83,10 @@ class Edge:
             board = self._board
             self.qualify = Qualify(self.registrar, board.transactions, board.toward_callers, config.qualify_s)
         forwarding = Forwarding(self._board)
-        self.trunks = TrunkDesk(trunks, self._board, self._way_out, self._phones_of, self._flow_failed)
+        self.trunks = TrunkDesk(trunks, self._board, self._phones_of, self._flow_failed)
         left = self.trunks.calls
         self._callers = CallersSide(self._board, self._doors, forwarding, self.registrar, left.of)
         self._lines = LinesSide(self._board, forwarding, left)
-
-    async def _way_out(self, way: TrunkWay) -> Flow:
-        """Raises `NoFlow`."""
-        return await self._board.ports.connect(way.transport, way.host, way.port, way.name)
 
     def _phones_of(self, user: str) -> list[Reached]:
         return [] if self.registrar is None else self.registrar.reach(user)
@@ -113,7 +110,14 @@ class Edge:
         await self._open_loopback()
         await board.ports.open(config.host, config.port)
         if config.tls is not None:
-            await board.ports.open_tls(config.host, config.tls_port, config.tls)
+            door = TlsDoor(
+                config.tls,
+                config.tls_asking,
+                self.trunks.authorities,
+                config.client_authorities,
+                lambda flow: self.trunks.of(flow) is not None,
+            )
+            await board.ports.open_tls(config.host, config.tls_port, door)
 
     async def _open_loopback(self) -> None:
         """The port that lines know from the Record-Route of their calls: the last edge's, if we know it."""
@@ -227,7 +231,7 @@ class Edge:
         except Unreadable as why:
             self._doors.dropped["size" if why.status == 513 else "malformed"] += 1
             log.debug("edge.unreadable", source=flow.host, why=str(why))
-            if self._doors.admits_from(flow.host) and self._in_time(flow.host):
+            if self._doors.admits_from(flow.host, flow) and self._in_time(flow.host):
                 answer = bare_answer(data, why.status, PHRASES[why.status], flow, str(why))
                 if answer is not None:
                     self._board.refused_invites.note_unreadable(data, flow, why.status, str(why))
@@ -250,7 +254,7 @@ class Edge:
 
     def _keep_alive(self, data: bytes, flow: Flow) -> None:
         """A telephone's STUN over UDP; one source may ask as often as it may call."""
-        if flow.reliable or not self._doors.admits_from(flow.host) or not self._in_time(flow.host):
+        if flow.reliable or not self._doors.admits_from(flow.host, flow) or not self._in_time(flow.host):
             return
         answer = binding_answer(data, flow.host, flow.port)
         if answer is not None:

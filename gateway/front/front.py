@@ -167,6 +167,8 @@ class Front:
                 public_address=conf.public_address,
                 tls_port=conf.sip_tls,
                 tls=self.certificate.for_telephones(),
+                tls_asking=self.certificate.for_telephones,
+                client_authorities=self.certificate.client_authorities(),
                 trust=self.certificate.for_servers,
                 web_ports={"ws": conf.http_port, "wss": conf.https or conf.http_port},
                 allow=conf.sip_allow,
@@ -195,6 +197,8 @@ class Front:
             self._bindings,
             trunks,
         )
+        for tls in self.edge.trunks.tls.values():
+            self.certificate.look_too(tls.look)
         self._probes = HouseProbes(
             conf.halls,
             self.routing.halls,

@@ -6,6 +6,7 @@ that is gone before the house is there.
 
 from __future__ import annotations
 
+import datetime
 import errno
 import ipaddress
 import json
@@ -20,11 +21,13 @@ from urllib.parse import urlsplit
 from consent.archive.database import database_url
 from consent.models.model_files import locked_model
 from gateway.config import gpu, packages
+from gateway.config.certificate import asking
 from gateway.config.paths import model_files_dir, trunks_path
 from gateway.config.ports import all_ports
 from gateway.config.settings import Settings
 from gateway.edge.trunks.trunk_file import read_trunks
-from gateway.errors import StartError
+from gateway.edge.trunks.trunk_tls import TrunkTls, why_ended
+from gateway.errors import SettingsError, StartError
 from gateway.run.sip_lines import ports_each
 from model.address import is_safe
 from model.cascade.chat_settings import ChatSettings
@@ -55,8 +58,16 @@ def check(settings: Settings) -> None:
 
 
 def check_trunks(settings: Settings) -> None:
-    """Raises `SettingsError` with the line of the file of trunks that cannot be meant."""
-    read_trunks(trunks_path(settings))
+    """Raises `SettingsError` with the line of trunks' file that cannot be meant, and for what has ended."""
+    now = datetime.datetime.now(datetime.UTC)
+    for trunk in read_trunks(trunks_path(settings)):
+        if (why := why_ended(TrunkTls(trunk, asking), now)) is not None:
+            raise SettingsError(why)
+        if trunk.shows and not settings.sip_tls:
+            raise SettingsError(
+                f"trunk {trunk.name} is known by its certificate, and SIP over TLS is off; open the gateway "
+                "to the LAN, or name VOICEGATE_TLS_CERTIFICATE"
+            )
 
 
 def make_data_dir(settings: Settings) -> None:

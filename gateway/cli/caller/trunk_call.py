@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import click
@@ -16,8 +18,8 @@ from gateway.cli.caller.call_request import BoothSide, CallRequest
 from gateway.cli.caller.call_script import in_turn
 from gateway.cli.caller.testphone import place_calls
 from gateway.cli.house.house_state import trunk_states
-from gateway.config.certificate import trusting
-from gateway.config.paths import trunks_path
+from gateway.config.certificate import Certificate, asking
+from gateway.config.paths import certificate_paths, trunks_path
 from gateway.config.settings import Settings
 from gateway.dialplan.target_address import NUMBER
 from gateway.edge.trunks.trunk import Trunk
@@ -36,7 +38,7 @@ class TrunkCall:
         """`quiet`: steps are told on stderr, for stdout is a program's. Raises `SettingsError`."""
         self._trunk = named_trunk(settings, name)
         self._beside = sum(state.calls for state in trunk_states(settings) if state.name == name)
-        self._trust = partial(trusting, settings.tls_trust)
+        self._trust = partial(trunk_trust, settings)
         self._quiet = quiet
 
     def place(self, requests: Sequence[CallRequest], called_agrees: bool) -> list[CallReport]:
@@ -106,3 +108,13 @@ def named_trunk(settings: Settings, name: str) -> Trunk:
         known = ", ".join(found) or "none"
         raise SettingsError(f"no trunk {name} in {trunks_path(settings)}; there are: {known}")
     return found[name]
+
+
+def trunk_trust(
+    settings: Settings, authorities: Path | None, certificate: Certificate | None
+) -> ssl.SSLContext:
+    """As the gateway has it (`Trust`): the house's own certificate where the trunk has none."""
+    chain, key = certificate_paths(settings)
+    if certificate is None and settings.tls and chain.exists():
+        certificate = Certificate(chain, key)
+    return asking(authorities or settings.tls_trust, certificate)

@@ -19,7 +19,7 @@ import click
 
 from consent.errors import ConsentError
 from gateway.cli.doctor.diagnosis import Diagnosis, State, ok
-from gateway.cli.doctor.doctor_certificate import certificate
+from gateway.cli.doctor.doctor_certificate import certificate, trunk_certificates
 from gateway.cli.doctor.doctor_chat_server import chat_server
 from gateway.cli.doctor.doctor_libraries import chroma, models, speech, telephones
 from gateway.cli.doctor.doctor_stores import office, redis, sql, watermark_keys, witnesses
@@ -215,6 +215,7 @@ def trunks(settings: Settings) -> Iterator[Diagnosis]:
         if not trunk.prefixes:
             fix = f'name the prefixes that may be called, such as prefixes = ["+49"], in {file}'
             yield Diagnosis(f"trunk {trunk.name}", "warn", "no call can leave: it has no prefixes", fix)
+        yield from trunk_certificates(trunk, asks=bool(settings.sip_tls))
     for state in trunk_states(settings):
         fix = f"`voicegate trunk test {state.name}` says at which step"
         if state.why is not None:

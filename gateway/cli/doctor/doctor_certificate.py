@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
 
 from gateway.cli.doctor.diagnosis import Diagnosis, ok
-from gateway.config.certificate import Certificate
+from gateway.config.certificate import Certificate, asking
 from gateway.config.ice_servers import IceServers
-from gateway.config.own_certificate import ends_soon
+from gateway.config.own_certificate import ANEW_BEFORE_END, ends_soon
 from gateway.config.paths import certificate_paths
 from gateway.config.settings import Settings
+from gateway.edge.trunks.trunk import Trunk
+from gateway.edge.trunks.trunk_tls import TrunkTls
 from gateway.errors import SettingsError
 
 
@@ -39,3 +42,19 @@ def _certificate(settings: Settings) -> Diagnosis:
         fix = "restart: another is made" if own else "renew it; the gateway reads new files by itself"
         return Diagnosis("certificate", "warn", f"{shown}, is over within 30 days", fix)
     return ok("certificate", shown)
+
+
+def trunk_certificates(trunk: Trunk, *, asks: bool) -> Iterator[Diagnosis]:
+    """When a trunk's certificate and its authority end. `asks`: SIP over TLS is on."""
+    name, now = f"trunk {trunk.name}", datetime.datetime.now(datetime.UTC)
+    for what, at in TrunkTls(trunk, asking).ends().items():
+        shown = f"{what} {'ended' if at <= now else 'ends'} on {at:%Y-%m-%d}"
+        if at <= now:
+            yield Diagnosis(name, "fail", shown, "renew it; the gateway does not start with it")
+        elif at - now < ANEW_BEFORE_END:
+            yield Diagnosis(name, "warn", shown, "renew it; the gateway reads new files by itself")
+        else:
+            yield ok(name, shown)
+    if trunk.shows and not asks:
+        fix = "open the gateway to the LAN, or give it a certificate"
+        yield Diagnosis(name, "fail", "it is known by its certificate, and SIP over TLS is off", fix)

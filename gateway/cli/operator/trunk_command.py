@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import sys
+from collections.abc import Iterator
 from functools import partial
 
 import click
 
-from gateway.cli.caller.trunk_call import named_trunk, said_of
+from gateway.cli.caller.trunk_call import named_trunk, said_of, trunk_trust
 from gateway.cli.house.house_state import trunk_states
-from gateway.config.certificate import trusting
+from gateway.config.certificate import asking
 from gateway.config.paths import trunks_path
 from gateway.config.settings import load
+from gateway.edge.trunks.trunk import Trunk
 from gateway.edge.trunks.trunk_file import read_trunks
+from gateway.edge.trunks.trunk_tls import TrunkTls
 from gateway.edge.trunks.trunk_trial import TrunkTrial
 
 
@@ -53,6 +57,8 @@ def show(name: str) -> None:
         ("comes from", ", ".join(one.numbers) or "the user's name"),
         ("may call", ", ".join(one.prefixes) or "nobody: prefixes is empty"),
         ("at most", f"{one.calls} calls at once, {one.per_minute} a minute"),
+        ("known by", _known_by(one)),
+        *_certificates(one),
     ]
     for state in trunk_states(settings):
         if state.name == name:
@@ -73,7 +79,7 @@ def try_trunk(name: str, number: str | None) -> None:
     The messages are shown below, without what a password was part of. Exits with 1 at a step that fails.
     """
     settings = load()
-    trial = TrunkTrial(named_trunk(settings, name), partial(trusting, settings.tls_trust))
+    trial = TrunkTrial(named_trunk(settings, name), partial(trunk_trust, settings))
     sys.exit(asyncio.run(_tried(trial, number)))
 
 
@@ -85,3 +91,18 @@ async def _tried(trial: TrunkTrial, number: str | None) -> int:
         well = step.well
     click.echo("\n".join(["", *trial.ladder.lines]))
     return 0 if well else 1
+
+
+def _known_by(one: Trunk) -> str:
+    address = ", ".join([*(host.name for host in one.hosts), *one.networks])
+    shown = f"a certificate of {one.authority} for {' or '.join(one.shows)}"
+    said = {"address": address, "certificate": shown}
+    return said.get(one.known_by) or f"{address} {'and' if one.known_by == 'both' else 'or'} {shown}"
+
+
+def _certificates(one: Trunk) -> Iterator[tuple[str, str]]:
+    """Which it has, and when each ends."""
+    files = {"certificate": one.certificate, "authority": one.authority}
+    now = datetime.datetime.now(datetime.UTC)
+    for what, at in TrunkTls(one, asking).ends().items():
+        yield what, f"{files[what]}, {'ended' if at <= now else 'ends'} on {at:%Y-%m-%d %H:%M} UTC"

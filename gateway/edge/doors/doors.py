@@ -45,8 +45,10 @@ MAX_KNOWN: Final = 10_000
 class Doors:
     """Raises `ValueError` when a network of the config is none."""
 
-    def __init__(self, config: EdgeConfig, is_trunk: Callable[[str], bool] = lambda host: False) -> None:
-        """`is_trunk`: whether an address is a trunk's, which is known by it and asked for no password."""
+    def __init__(
+        self, config: EdgeConfig, is_trunk: Callable[[Flow, str], bool] = lambda flow, host: False
+    ) -> None:
+        """`is_trunk`: whether somebody with that address is a trunk, which is asked for no password."""
         self._is_trunk = is_trunk
         self.dropped: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
@@ -81,17 +83,17 @@ class Doors:
         except ValueError:
             return flow.host
 
-    def admits(self, request: Request, source: str) -> bool:
+    def admits(self, request: Request, source: str, flow: Flow) -> bool:
         """Whether anything is said to that source at all."""
-        if not self.admits_from(source):
+        if not self.admits_from(source, flow):
             return False
         if is_scanner(request.user_agent):
             self.dropped["scanner"] += 1
             return False
         return True
 
-    def admits_from(self, source: str) -> bool:
-        unnamed = self._allow and source not in self._allow and not self._is_trunk(source)
+    def admits_from(self, source: str, flow: Flow) -> bool:
+        unnamed = self._allow and source not in self._allow and not self._is_trunk(flow, source)
         if source in self._deny or unnamed:
             self.dropped["acl"] += 1
             return False
@@ -121,7 +123,7 @@ class Doors:
     def named(self, source: str, flow: Flow) -> bool:
         """Whether the operator named that peer as one that may call."""
         allowed = bool(self._allow) and source in self._allow
-        return self.trusts(flow) or allowed or self._is_trunk(flow.host)
+        return self.trusts(flow) or allowed or self._is_trunk(flow, flow.host)
 
     def _has_logged_in(self, source: str) -> None:
         who = block_of(source)
@@ -171,7 +173,7 @@ class Doors:
         Who registers a telephone needs a name where callers need none: calls for that name will go there.
         """
         digest = self._phones if request.method == "REGISTER" else self._digest
-        known = self.trusts(flow) or (request.method != "REGISTER" and self._is_trunk(flow.host))
+        known = self.trusts(flow) or (request.method != "REGISTER" and self._is_trunk(flow, flow.host))
         if digest is None or known:
             return ""
         written = request.headers.getlist("Authorization")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway.config.certificate import Trust, asking
 from gateway.edge.doors.digest import HashOf, MayOmitQop
 from gateway.edge.doors.srtp_policy import SrtpPolicy
 from gateway.edge.grammar.sdp import FOUR, SIX
@@ -27,7 +28,11 @@ class EdgeConfig:
     """0: any"""
     tls: ssl.SSLContext | None = None
     """what SIP over TLS shows; None: there is none"""
-    trust: Callable[[], ssl.SSLContext] = ssl.create_default_context
+    tls_asking: Callable[[str], ssl.SSLContext | None] | None = None
+    """makes what is shown where trunks are known by certificates of these authorities (PEM)"""
+    client_authorities: Set[str] = frozenset()
+    """SHA-256 fingerprints of those of which each peer but a trunk needs a certificate; empty: none"""
+    trust: Trust = asking
     """makes what servers are checked by that we connect to"""
     web_ports: Mapping[str, int] = field(default_factory=dict)
     """by "ws" and "wss": where browsers reach us"""

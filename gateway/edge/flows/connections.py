@@ -12,10 +12,11 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 
+from gateway.edge.flows.peer_certificate import certificate_of
 from gateway.edge.flows.transport import Flow, Receive, bound, plain_host
 
 log = structlog.get_logger("edge")
@@ -92,19 +93,29 @@ class Connections:
             log.exception("edge.connection_failed", source=flow.host)
 
 
+class TlsOffer(Protocol):
+    """What a port shows, and asks for, in handshakes."""
+
+    def context(self) -> ssl.SSLContext:
+        """For the next one."""
+
+    def admits(self, flow: Flow) -> bool:
+        """Whether a peer may stay that has shaken hands."""
+
+
 class StreamPort:
-    """A listening port: "tcp", or "tls" by the context that `open` is given."""
+    """A listening port: "tcp", or "tls" by what `open` is given."""
 
     def __init__(self, transport: str, connections: Connections) -> None:
         self._transport = transport
         self._connections = connections
-        self._context: ssl.SSLContext | None = None
+        self._offer: TlsOffer | None = None
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[Any]] = set()
 
-    async def open(self, host: str, port: int, context: ssl.SSLContext | None = None) -> None:
+    async def open(self, host: str, port: int, offer: TlsOffer | None = None) -> None:
         """Raises `OSError` when the port is taken."""
-        self._context = context
+        self._offer = offer
         listener = bound(host, port, socket.SOCK_STREAM)
         self._server = await asyncio.start_server(self._connected, sock=listener, limit=MAX_HEAD)
 
@@ -133,10 +144,16 @@ class StreamPort:
             writer.transport.abort()
             return
         try:
-            if self._context is not None and not await self._shake_hands(writer):
+            offer = self._offer
+            if offer is not None and not await self._shake_hands(writer, offer.context()):
                 return
             flow = Flow(self._transport, host, port, writer.transport)
-            flow.names = names_of(writer)
+            flow.certificate = certificate_of(writer.get_extra_info("ssl_object"))
+            flow.names = frozenset() if flow.certificate is None else flow.certificate.names
+            if offer is not None and not offer.admits(flow):
+                self._connections.failed_handshakes += 1
+                writer.transport.abort()
+                return
             self._connections.add(flow)
             try:
                 await self._connections.read(reader, flow, FIRST_WORD_S)
@@ -146,10 +163,9 @@ class StreamPort:
         finally:
             self._connections.give(host)
 
-    async def _shake_hands(self, writer: asyncio.StreamWriter) -> bool:
-        assert self._context is not None  # noqa: S101  # asked before
+    async def _shake_hands(self, writer: asyncio.StreamWriter, context: ssl.SSLContext) -> bool:
         try:
-            await writer.start_tls(self._context, ssl_handshake_timeout=HANDSHAKE_S)
+            await writer.start_tls(context, ssl_handshake_timeout=HANDSHAKE_S)
         except (OSError, ssl.SSLError) as error:
             self._connections.failed_handshakes += 1
             log.debug("edge.handshake_failed", error=type(error).__name__)
@@ -166,13 +182,6 @@ class StreamPort:
             task.cancel()
         await asyncio.gather(*self._serving)
         await self._server.wait_closed()
-
-
-def names_of(writer: asyncio.StreamWriter) -> frozenset[str]:
-    """What the peer's verified certificate says it is: host names and SIP URIs (RFC 5922 §7.1)."""
-    shown = writer.get_extra_info("peercert") or {}
-    names = (str(value) for kind, value in shown.get("subjectAltName", ()) if kind in ("DNS", "URI"))
-    return frozenset(name.lower() for name in names)
 
 
 async def _message(reader: asyncio.StreamReader, flow: Flow, patience_s: float) -> bytes:

@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from gateway.edge.flows.connections import IDLE_S, MAX_HEAD, Connections, StreamPort
+from gateway.edge.flows.connections import IDLE_S, MAX_HEAD, Connections, StreamPort, TlsOffer
 from gateway.edge.flows.transport import Flow, Receive, UdpPort, plain_host
 from gateway.errors import NoFlow
 from model.tasks import Tasks
@@ -19,7 +19,7 @@ from model.tasks import Tasks
 CONNECT_S: Final = 5.0
 MAX_OUTGOING: Final = 256
 
-_Way = tuple[str, str, int, str, int]
+_Way = tuple[str, str, int, str, ssl.SSLContext | None]
 """(transport, host, port, name that its certificate was checked for, context)"""
 
 
@@ -52,9 +52,9 @@ class PeerPorts:
         await self.udp.open(host, port)
         await self._tcp.open(*self.udp.address)
 
-    async def open_tls(self, host: str, port: int, context: ssl.SSLContext) -> None:
+    async def open_tls(self, host: str, port: int, offer: TlsOffer) -> None:
         """Raises `OSError` when the port is taken."""
-        await self._tls.open(host, port, context)
+        await self._tls.open(host, port, offer)
 
     def port(self, transport: str) -> int:
         """Ours, at which peers reach us over that transport; UDP's where there is none."""
@@ -90,7 +90,7 @@ class PeerPorts:
         if transport not in ("tcp", "tls"):
             raise NoFlow(f"there is no way out over {transport}")
         name = (server_name or host) if transport == "tls" else ""
-        way = (transport, host, port, name.lower(), id(context))
+        way = (transport, host, port, name.lower(), context)
         flow = self._outgoing.get(way)
         if flow is not None and flow.open:
             return flow
@@ -98,13 +98,13 @@ class PeerPorts:
         if opening is None:
             if len(self._outgoing) + len(self._opening) >= MAX_OUTGOING:
                 raise NoFlow("too many connections of ours are open")
-            opening = self._tasks.short(self._open(way, context), "edge.connect", told=(NoFlow,))
+            opening = self._tasks.short(self._open(way), "edge.connect", told=(NoFlow,))
             self._opening[way] = opening
             opening.add_done_callback(lambda _: self._opening.pop(way, None))
         return await asyncio.shield(opening)
 
-    async def _open(self, way: _Way, context: ssl.SSLContext | None) -> Flow:
-        transport, host, port, name, _ = way
+    async def _open(self, way: _Way) -> Flow:
+        transport, host, port, name, context = way
         more: dict[str, Any] = {}
         if transport == "tls":
             more = {"ssl": context or self._trusted(), "server_hostname": name}

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from gateway.edge.flows.peer_certificate import PeerCertificate
+
 MAX_UNSENT: Final = 262_144
 """Bytes that may wait for a peer (a connection) or the kernel (UDP); more are lost, as on a network."""
 
@@ -21,7 +23,10 @@ class Flow:
     """One peer as we see it. `transport` is "udp", "tcp", "tls", "ws" or "wss"; `host` an address without
     brackets."""
 
-    __slots__ = ("_via", "_where", "came_from", "heard_at", "host", "names", "port", "transport")
+    __slots__ = (
+        "_via", "_where", "came_from", "certificate", "heard_at", "host", "names", "opened_to", "port",
+        "transport",
+    )  # fmt: skip
 
     def __init__(self, transport: str, host: str, port: int, via: Any, where: Any = None) -> None:
         self.transport = transport
@@ -31,6 +36,10 @@ class Flow:
         """the port that the peer sends from; `port` is the one it is sent to"""
         self.names: frozenset[str] = frozenset()
         """what its certificate says it is, where that was verified"""
+        self.certificate: PeerCertificate | None = None
+        """what it showed when it connected to us, where that was verified"""
+        self.opened_to = ""
+        """the trunk that we opened it to, by what that trunk alone is checked by"""
         self.heard_at = time.monotonic()
         """when the peer last sent something by it, be it two line breaks; monotonic"""
         self._via = via
@@ -92,6 +101,7 @@ class _Overheard(Flow):
     def __init__(self, flow: Flow, ear: Callable[[bytes], None]) -> None:
         super().__init__(flow.transport, flow.host, flow.port, flow._via, flow._where)
         self.came_from, self.names = flow.came_from, flow.names
+        self.certificate, self.opened_to = flow.certificate, flow.opened_to
         self._ear = ear
 
     def send(self, message: bytes) -> None:

@@ -68,7 +68,7 @@ class Admission:
         dialog_id = (served.request.call_id, from_tag(served.request))
         self._underway.add(dialog_id)
         try:
-            facts = _facts(served, source, user, headers, self._board.trunk_of(served.flow.host))
+            facts = _facts(served, source, user, headers, self._board.trunk_of(served.flow))
             if barred := self._board.config.srtp.barred(self._wanted(facts), served.flow):
                 self._board.refuse(served, 488, barred)
             elif web is not None and web.wants(served.request) and not self._board.draining:

@@ -68,7 +68,7 @@ class CallersSide:
                 self._doors.dropped["stray_response"] += 1
             return
         source = self._doors.source(message, flow)
-        if self._doors.admits(message, source):
+        if self._doors.admits(message, source, flow):
             self._request(message, flow, source)
 
     def _request(self, request: Request, flow: Flow, source: str) -> None:
@@ -137,7 +137,7 @@ class CallersSide:
             return
         served.answer(response(request, flow, 100))
         named = self._doors.named(source, flow)
-        trusted = self._doors.trusts(flow) or self._board.trusts_trunk(flow.host)
+        trusted = self._doors.trusts(flow) or self._board.trusts_trunk(flow)
         headers = peer_headers(request) if trusted else None
         self._board.spawn(
             self._admission.admit(served, source, user, named=named, web=self.web, headers=headers)

@@ -37,7 +37,7 @@ LOOPBACK: Final = "127.0.0.1"
 
 class Switchboard:
     """One edge's state. Its ports open when the edge starts; they give what comes to `from_caller` and
-    `from_line`. `source` finds a caller's address, `trunk_of` the trunk that an address belongs to, and
+    `from_line`. `source` finds a caller's address, `trunk_of` the trunk that somebody is, and
     `trusts_trunk` says whether what that says of who calls is believed; `lost` is
     told of each connection that ended."""
 
@@ -51,10 +51,12 @@ class Switchboard:
         from_line: Receive,
         source: Callable[[Request, Flow], str],
         lost: Callable[[Flow], None],
-        trunk_of: Callable[[str], str | None],
-        trusts_trunk: Callable[[str], bool],
+        trunk_of: Callable[[Flow], str | None],
+        trusts_trunk: Callable[[Flow], bool],
     ) -> None:
-        self.ports = PeerPorts(from_caller, self.connection_lost, config.trust, config.web_ports)
+        self.ports = PeerPorts(
+            from_caller, self.connection_lost, lambda: config.trust(None, None), config.web_ports
+        )
         self.loopback = UdpPort(from_line)
         self.toward_callers = Identity(self.ports.udp, config.public_address, self.ports.port)
         self.toward_lines = Identity(self.loopback, None)

@@ -25,7 +25,7 @@ from gateway.edge.proxy.switchboard import Switchboard
 from gateway.edge.registrar.registrar import Reached
 from gateway.edge.router import Refuse
 from gateway.edge.trunks.out_call import OutCall
-from gateway.edge.trunks.outlets import Connect, Outlet, PhoneOutlet, TrunkOutlet
+from gateway.edge.trunks.outlets import Outlet, PhoneOutlet, TrunkOutlet, TrunkPeers
 from gateway.edge.trunks.trunk_use import TrunkUse
 from gateway.edge.trunks.trunk_ways import TrunkWays
 from gateway.ipc.line_signature import target_signature
@@ -48,7 +48,7 @@ class OutCalls:
         board: Switchboard,
         ways: Mapping[str, TrunkWays],
         use: Mapping[str, TrunkUse],
-        connect: Connect,
+        peers: TrunkPeers,
         phones: Phones,
         flow_failed: FlowFailed,
     ) -> None:
@@ -58,7 +58,7 @@ class OutCalls:
         self._board = board
         self._ways = ways
         self._use = use
-        self._connect = connect
+        self._peers = peers
         self._calls: dict[tuple[str, str], OutCall] = {}
         self._by_served: dict[Served, OutCall] = {}
 
@@ -136,7 +136,7 @@ class OutCalls:
             self._refused(served, token.call_id, target, 403, why_not)
             return
         shown = ways.trunk.shown_as(caller)
-        self._leaves(served, token, TrunkOutlet(ways, address.number, shown, self._connect))
+        self._leaves(served, token, TrunkOutlet(ways, address.number, shown, self._peers))
 
     def over(self, call: OutCall, status: int) -> None:
         """See `OutOwner`."""
@@ -170,9 +170,9 @@ class OutCalls:
     # ── from a trunk ─────────────────────────────────────────────────────────────────────────────────
 
     def of(self, request: Request, flow: Flow) -> OutCall | None:
-        """The call that a trunk's request within a dialog belongs to; only from the trunk's own addresses."""
+        """The call that a trunk's request within a dialog belongs to; only from the trunk itself."""
         call = self._calls.get((request.call_id, to_tag(request)))
-        if call is None or not call.names(request) or not call.outlet.owns(flow.host):
+        if call is None or not call.names(request) or not call.outlet.owns(flow):
             return None
         return call
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -16,8 +16,6 @@ from gateway.edge.trunks.trunk import Trunk
 from gateway.edge.trunks.trunk_ways import TrunkWay, TrunkWays
 from gateway.errors import NoFlow
 
-Connect = Callable[[TrunkWay], Awaitable[Flow]]
-"""The way out. Raises `NoFlow`."""
 OF_A_SERVER: Final = frozenset({500, 502, 503, 504})
 """Answers of a server, and not of who is called: the next address may know better (RFC 3261 §21.5)."""
 OF_A_FLOW: Final = frozenset({408, 430})
@@ -38,6 +36,16 @@ class OutWay:
         if isinstance(self.to, TrunkWay):
             return str(self.to)
         return f"{self.to.flow.transport}:{self.to.flow.host}:{self.to.flow.port}"
+
+
+class TrunkPeers(Protocol):
+    """Who opens ways to trunks, and knows who is one (`gateway.edge.trunks.trunk_desk`)."""
+
+    async def connect(self, way: TrunkWay) -> Flow:
+        """The way out. Raises `NoFlow`."""
+
+    def is_peer(self, name: str, flow: Flow) -> bool:
+        """Whether somebody is that trunk."""
 
 
 class Outlet(Protocol):
@@ -68,8 +76,8 @@ class Outlet(Protocol):
     def redirected(self, uri: URI) -> OutWay | None:
         """Where a 3xx may lead; None: nowhere."""
 
-    def owns(self, host: str) -> bool:
-        """Whether requests from there may be of its calls."""
+    def owns(self, flow: Flow) -> bool:
+        """Whether requests that come that way may be of its calls."""
 
     def hop(self, flow: Flow, first: URI) -> tuple[str, int]:
         """Host and port where requests within a dialog go that has this first route or Contact."""
@@ -78,7 +86,7 @@ class Outlet(Protocol):
 class TrunkOutlet:
     """A number by a trunk."""
 
-    def __init__(self, ways: TrunkWays, number: str, shown: str, connect: Connect) -> None:
+    def __init__(self, ways: TrunkWays, number: str, shown: str, peers: TrunkPeers) -> None:
         trunk = ways.trunk
         self.name = trunk.name
         self.credentials = Credentials(trunk)
@@ -89,7 +97,7 @@ class TrunkOutlet:
         self.tried_again = OF_A_SERVER
         self._trunk = trunk
         self._ways = ways
-        self._connect = connect
+        self._peers = peers
 
     def groups(self) -> list[list[list[OutWay]]]:
         """See `Outlet`: one address after the other."""
@@ -99,7 +107,7 @@ class TrunkOutlet:
     async def connect(self, way: OutWay) -> Flow:
         """See `Outlet`."""
         assert isinstance(way.to, TrunkWay)  # noqa: S101  # made here
-        return await self._connect(way.to)
+        return await self._peers.connect(way.to)
 
     def note(self, way: OutWay, why: str | None, status: int = 0) -> None:
         """See `Outlet`."""
@@ -114,9 +122,9 @@ class TrunkOutlet:
             return None
         return OutWay(way, URI.read(f"sip:{number}@{self._trunk.realm_host}"))
 
-    def owns(self, host: str) -> bool:
+    def owns(self, flow: Flow) -> bool:
         """See `Outlet`."""
-        return self._ways.owns(host)
+        return self._peers.is_peer(self.name, flow)
 
     def hop(self, flow: Flow, first: URI) -> tuple[str, int]:
         """See `Outlet`: an address of the trunk's, else where the INVITE went."""
@@ -175,9 +183,9 @@ class PhoneOutlet:
     def redirected(self, uri: URI) -> OutWay | None:
         """See `Outlet`: a telephone leads nowhere else."""
 
-    def owns(self, host: str) -> bool:
+    def owns(self, flow: Flow) -> bool:
         """See `Outlet`."""
-        return any(one.flow.host == host for one in self._reached)
+        return any(one.flow.host == flow.host for one in self._reached)
 
     def hop(self, flow: Flow, first: URI) -> tuple[str, int]:
         """See `Outlet`: by the flow that it registered by, never by its Contact's host."""

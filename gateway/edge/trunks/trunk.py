@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Literal
 
 from gateway.config.emergency import EMERGENCY, is_emergency
@@ -13,6 +14,9 @@ from gateway.edge.grammar.sdes import SrtpRule
 SIP_PORT: Final = 5060
 SIPS_PORT: Final = 5061
 Transport = Literal["udp", "tcp", "tls"]
+KnownBy = Literal["address", "certificate", "either", "both"]
+FINGERPRINT: Final = "sha256:"
+"""What a fingerprint among names begins with."""
 
 DEAR: Final = (
     "+1900", "+1976", "+448", "+449", "+49137", "+4918", "+49900", "+3389", "+43900", "+43930", "+41900",
@@ -84,12 +88,28 @@ class Trunk:
     srtp: SrtpRule = "off"
     ping_s: float = 30.0
     """between two OPTIONS; 0: none"""
+    sips: bool = False
+    """it is called by `sips:`: over TLS on each hop, or not at all (RFC 5630)"""
+    certificate: Path | None = None
+    """shown to it, with the `key`; None: the house's"""
+    key: Path | None = None
+    authority: Path | None = None
+    """whose certificates are its own, of its servers and its clients; None: the house's trust"""
+    shows: tuple[str, ...] = ()
+    """names of the certificate by which it connects to us, or "sha256:" and a fingerprint"""
+    known_by: KnownBy = "address"
+    """how we know that somebody who comes to us is the trunk"""
 
     @property
     def realm_host(self) -> str:
         """The domain that stands in our requests."""
         host = self.domain or self.hosts[0].name
         return f"[{host}]" if ":" in host else host
+
+    @property
+    def scheme(self) -> str:
+        """Of URIs that name somebody there."""
+        return "sips" if self.sips else "sip"
 
     @property
     def sound_rule(self) -> SrtpRule:

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import ssl
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from typing import Any, Final, cast
 
+from gateway.config.certificate import Trust, asking
 from gateway.config.own_address import seen_from
 from gateway.edge.dialogs.transaction import Sent, Served
 from gateway.edge.doors.edge_config import EdgeConfig
@@ -31,6 +31,7 @@ from gateway.edge.router import RefusedInvite, Router
 from gateway.edge.trunks.out_call import OutCall
 from gateway.edge.trunks.outlets import TrunkOutlet
 from gateway.edge.trunks.trunk import Trunk
+from gateway.edge.trunks.trunk_tls import TrunkTls
 from gateway.edge.trunks.trunk_trial import Ladder
 from gateway.edge.trunks.trunk_use import TrunkUse
 from gateway.edge.trunks.trunk_ways import TrunkWay, TrunkWays
@@ -50,15 +51,19 @@ class TrunkBooth:
     def __init__(
         self,
         trunk: Trunk,
-        trust: Callable[[], ssl.SSLContext] = ssl.create_default_context,
+        trust: Trust = asking,
         *,
         beside: int = 0,
     ) -> None:
-        """`trust` says which servers' certificates hold; `beside`: calls by the trunk that others have."""
+        """`trust` says which servers' certificates hold; `beside`: calls by the trunk that others have.
+
+        Raises `SettingsError`.
+        """
         self.trunk = trunk
         self.ladder = Ladder()
         self.use = TrunkUse(trunk)
         self.use.calls = beside
+        self._tls = TrunkTls(trunk, trust)
         self._ways = TrunkWays(trunk)
         self._tasks = Tasks()
         self._numbers: dict[str, str] = {}
@@ -75,8 +80,8 @@ class TrunkBooth:
             from_line=self._from_phone,
             source=lambda request, flow: flow.host,
             lost=lambda flow: None,
-            trunk_of=lambda host: None,
-            trusts_trunk=lambda host: False,
+            trunk_of=lambda flow: None,
+            trusts_trunk=lambda flow: False,
         )
         self._phones = LinesSide(self._board, Forwarding(self._board), self)
 
@@ -132,7 +137,7 @@ class TrunkBooth:
             served.answer(told(request, flow, 403, why_not))
             return
         token = RouteToken(number, "phone", flow.port, "udp", LOOPBACK, flow.port)
-        outlet = TrunkOutlet(self._ways, number, self.trunk.shown_as(""), self._connect)
+        outlet = TrunkOutlet(self._ways, number, self.trunk.shown_as(""), self)
         request.headers.set("Supported", "")  # what the phone can stays between it and us
         call = OutCall(self._board, self, served, token, outlet)
         self._calls[call.id] = self._by_served[served] = call
@@ -194,9 +199,15 @@ class TrunkBooth:
             call.take(served)
         return True
 
-    async def _connect(self, way: TrunkWay) -> Flow:
-        flow = await self._board.ports.connect(way.transport, way.host, way.port, way.name)
+    async def connect(self, way: TrunkWay) -> Flow:
+        """See `TrunkPeers`."""
+        context = self._tls.context()
+        flow = await self._board.ports.connect(way.transport, way.host, way.port, way.name, context)
         return flow.overheard(self._sent)
+
+    def is_peer(self, name: str, flow: Flow) -> bool:
+        """See `TrunkPeers`: only what we opened leads here from it."""
+        return self._ways.owns(flow.host)
 
     def _sent(self, data: bytes) -> None:
         if (message := _read(data)) is not None:

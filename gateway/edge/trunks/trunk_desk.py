@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -21,9 +21,10 @@ from gateway.edge.trunks.out_calls import FlowFailed, OutCalls, Phones
 from gateway.edge.trunks.trunk import Trunk
 from gateway.edge.trunks.trunk_registration import Registration
 from gateway.edge.trunks.trunk_requests import TrunkRequests
+from gateway.edge.trunks.trunk_tls import TrunkTls
 from gateway.edge.trunks.trunk_use import TrunkUse
 from gateway.edge.trunks.trunk_ways import TrunkWay, TrunkWays
-from gateway.errors import NoFlow
+from gateway.errors import NoFlow, SettingsError
 from gateway.ipc.front_messages import TrunkState
 
 LOOK_UP_EVERY_S: Final = 60.0
@@ -39,16 +40,17 @@ class TrunkDesk:
         self,
         trunks: Sequence[Trunk],
         board: Switchboard,
-        connect: Callable[[TrunkWay], Awaitable[Flow]],
         phones: Phones,
         flow_failed: FlowFailed,
     ) -> None:
         """`phones` finds the telephones that are registered for a user; `flow_failed` hears which of them
-        were not there."""
+        were not there. Raises `SettingsError`."""
+        self._board = board
+        self.tls = {trunk.name: TrunkTls(trunk, board.config.trust) for trunk in trunks}
         self.ways = {trunk.name: TrunkWays(trunk) for trunk in trunks}
         self.use = {trunk.name: TrunkUse(trunk) for trunk in trunks}
-        self.calls = OutCalls(board, self.ways, self.use, connect, phones, flow_failed)
-        self._requests = TrunkRequests(board.transactions, board.toward_callers, connect)
+        self.calls = OutCalls(board, self.ways, self.use, self, phones, flow_failed)
+        self._requests = TrunkRequests(board.transactions, board.toward_callers, self.connect)
         self.registrations = {
             name: Registration(ways, self._requests)
             for name, ways in self.ways.items()
@@ -58,14 +60,44 @@ class TrunkDesk:
         self._looked_up = -LOOK_UP_EVERY_S
         self._was_up: dict[str, bool] = {}
 
-    def of(self, host: str) -> str | None:
-        """The name of the trunk that an address belongs to."""
-        return next((name for name, ways in self.ways.items() if ways.owns(host)), None)
+    def of(self, flow: Flow, host: str = "") -> str | None:
+        """The name of the trunk that somebody is, by address, by certificate, or by both, as its file says.
 
-    def trusts(self, host: str) -> bool:
-        """Whether an address is that of a trunk whose word on who calls is believed."""
-        name = self.of(host)
+        `host`: the address that counts, where that is not the flow's own.
+        """
+        return next((name for name in self.ways if self.is_peer(name, flow, host)), None)
+
+    def is_peer(self, name: str, flow: Flow, host: str = "") -> bool:
+        """Whether somebody is that trunk. A connection that we opened to it alone is as good as its
+        certificate."""
+        known_by = self.ways[name].trunk.known_by
+        by_address = known_by != "certificate" and self.ways[name].owns(host or flow.host)
+        if known_by in ("address", "either") and by_address:
+            return True
+        if known_by == "address" or (known_by == "both" and not by_address):
+            return False
+        return flow.opened_to == name or self.tls[name].shown_by(flow.certificate)
+
+    def trusts(self, flow: Flow) -> bool:
+        """Whether somebody is a trunk whose word on who calls is believed."""
+        name = self.of(flow)
         return name is not None and self.ways[name].trunk.trusted
+
+    def authorities(self) -> str:
+        """Whose certificates (PEM) peers are asked for; empty: no trunk is known by one."""
+        return "".join(tls.asked for tls in self.tls.values())
+
+    async def connect(self, way: TrunkWay) -> Flow:
+        """The way to a trunk. Raises `NoFlow`."""
+        tls = self.tls[way.trunk]
+        try:
+            context = tls.context() if way.transport == "tls" else None
+        except SettingsError as error:
+            raise NoFlow(str(error)) from None
+        flow = await self._board.ports.connect(way.transport, way.host, way.port, way.name, context)
+        if context is not None:
+            flow.opened_to = way.trunk
+        return flow
 
     # ── up or down ───────────────────────────────────────────────────────────────────────────────────
 

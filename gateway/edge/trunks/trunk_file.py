@@ -21,11 +21,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
+from gateway.config.certificate import asking
 from gateway.config.toml_mistake import toml_mistake
 from gateway.dialplan.plan_text import PlanFile, unknown
 from gateway.dialplan.target_address import NUMBER, TRUNK_NAME
 from gateway.dialplan.toml_lines import lines_of
-from gateway.edge.trunks.trunk import Trunk, TrunkHost
+from gateway.edge.trunks.trunk import FINGERPRINT, KnownBy, Trunk, TrunkHost
+from gateway.edge.trunks.trunk_tls import TrunkTls
 from gateway.errors import DialplanError, SettingsError
 
 LONGEST_PASSWORD: Final = 256
@@ -68,6 +70,11 @@ def _trunks(table: Mapping[str, Any], source: PlanFile, folder: Path) -> tuple[T
         trunk = _TrunkReader(one, source, ("trunk", at), folder).trunk()
         if trunk.name in found:
             source.fail(("trunk", at, "name"), f"another trunk is called {trunk.name!r} too; rename one")
+        for other in found.values():
+            if other.authority == trunk.authority and not set(other.shows).isdisjoint(trunk.shows):
+                source.fail(
+                    ("trunk", at, "shows"), f"trunk {other.name} shows the same; name each by its own"
+                )
         found[trunk.name] = trunk
     return tuple(found.values())
 
@@ -109,7 +116,11 @@ class _TrunkReader:
         srtp = self._one_of("srtp", ("off", "optional", "required"))
         if srtp == "required" and transport != "tls":
             self._fail("srtp", 'keys for sound go over TLS alone; add transport = "tls"')
-        return Trunk(
+        sips = self._flag("sips")
+        if sips and transport != "tls":
+            self._fail("sips", 'sips goes over TLS alone; add transport = "tls"')
+        shows = self._texts("shows", _shown)
+        trunk = Trunk(
             name=name,
             hosts=hosts,
             transport=transport,
@@ -127,7 +138,46 @@ class _TrunkReader:
             trusted=self._flag("trusted"),
             srtp=srtp,
             ping_s=self._number("ping_s", 30.0, 0, 3_600),
+            sips=sips,
+            certificate=self._file("certificate"),
+            key=self._file("key"),
+            authority=self._file("authority"),
+            shows=shows,
+            known_by=self._known_by(shows),
         )
+        self._check_tls(trunk)
+        return trunk
+
+    def _known_by(self, shows: tuple[str, ...]) -> KnownBy:
+        usual = ("certificate", "address") if shows else ("address", "certificate")
+        known: KnownBy = self._one_of("known_by", (*usual, "either", "both"))
+        if known != "address" and not shows:
+            self._fail("known_by", 'name what its certificate says: shows = ["sip.example.com"]')
+        return known
+
+    def _check_tls(self, trunk: Trunk) -> None:
+        """Whether its files can be used, and together."""
+        for key in ("certificate", "key", "authority", "shows"):
+            if getattr(trunk, key) and trunk.transport != "tls":
+                self._fail(key, f'{key} is for TLS; add transport = "tls"')
+        if (trunk.certificate is None) != (trunk.key is None):
+            there, missing = ("certificate", "key") if trunk.key is None else ("key", "certificate")
+            self._fail(there, f"certificate and key belong together; add {missing}")
+        if trunk.shows and trunk.authority is None:
+            self._fail("shows", "a name says nothing without who signed it; add authority, a file")
+        try:
+            TrunkTls(trunk, asking).context()
+        except SettingsError as error:
+            named = str(error).partition(":")[0].rpartition(" ")[2]
+            self._fail(named if named in ("certificate", "key") else "authority", str(error))
+
+    def _file(self, key: str) -> Path | None:
+        named = self._given.get(key)
+        if named is None:
+            return None
+        if not isinstance(named, str) or not named:
+            self._fail(key, f"{key} is the name of a file")
+        return self._folder / str(named)
 
     def _fail(self, key: str, message: str) -> Any:
         self._source.fail((*self._path, key), message)
@@ -188,6 +238,19 @@ class _TrunkReader:
         if not password or len(password) > LONGEST_PASSWORD or not password.isprintable():
             self._fail("password_file", f"{file} should be one line of 1 to {LONGEST_PASSWORD} characters")
         return password
+
+
+def _shown(text: str) -> str:
+    """A name of a certificate in small letters, or its fingerprint in one way of writing."""
+    text = text.strip().lower()
+    if text.startswith(FINGERPRINT):
+        digits = text.removeprefix(FINGERPRINT).replace(":", "").strip()
+        if re.fullmatch("[0-9a-f]{64}", digits) is None:
+            raise ValueError(f"{text!r} is not a fingerprint; write sha256: and its 64 hexadecimal digits")
+        return FINGERPRINT + digits
+    if _DOMAIN.fullmatch(text) is None:
+        raise ValueError(f'{text!r} is not a name; write for example "sip.example.com"')
+    return text
 
 
 def _number(text: str) -> str:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
 
+from gateway.config.certificate import Trust, asking
 from gateway.config.own_address import seen_from
 from gateway.edge.dialogs.identity import Identity
 from gateway.edge.dialogs.transaction import Transactions, ack_of, of_transaction
@@ -27,6 +27,7 @@ from gateway.edge.grammar.uri import URI
 from gateway.edge.trunks.digest_answer import Credentials
 from gateway.edge.trunks.trunk import Trunk
 from gateway.edge.trunks.trunk_requests import TrunkRequests
+from gateway.edge.trunks.trunk_tls import TrunkTls
 from gateway.edge.trunks.trunk_ways import TrunkWay, TrunkWays
 from gateway.errors import NoFlow
 
@@ -71,15 +72,14 @@ def blanked(text: str) -> str:
 class TrunkTrial:
     """One trunk's. `steps` runs it."""
 
-    def __init__(
-        self, trunk: Trunk, trust: Callable[[], ssl.SSLContext] = ssl.create_default_context
-    ) -> None:
-        """`trust` says which servers' certificates hold."""
+    def __init__(self, trunk: Trunk, trust: Trust = asking) -> None:
+        """`trust` says which servers' certificates hold. Raises `SettingsError`."""
         self.trunk = trunk
         self.ladder = Ladder()
         self._ways = TrunkWays(trunk)
         self._transactions = Transactions(lambda served, answer: None)
-        self._ports = PeerPorts(self._take, lambda flow: None, trust)
+        self._tls = TrunkTls(trunk, trust)
+        self._ports = PeerPorts(self._take, lambda flow: None, lambda: trust(None, None))
         ourselves = Identity(self._ports.udp, None, self._ports.port)
         self._ourselves = ourselves
         self._requests = TrunkRequests(self._transactions, ourselves, self._connect, self._asked)
@@ -219,7 +219,7 @@ class TrunkTrial:
     # ── messages ─────────────────────────────────────────────────────────────────────────────────────
 
     async def _connect(self, way: TrunkWay) -> Flow:
-        return await self._ports.connect(way.transport, way.host, way.port, way.name)
+        return await self._ports.connect(way.transport, way.host, way.port, way.name, self._tls.context())
 
     def _asked(self, arrow: str, message: Request | Response) -> None:
         self.ladder.note(arrow, message)

@@ -23,12 +23,13 @@ MOST_WAYS: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class TrunkWay:
-    """One address of a trunk. `name` is what its certificate must say."""
+    """One address of a trunk. `name` is what its certificate must say, `trunk` the trunk's."""
 
     transport: Transport
     host: str
     port: int
     name: str = ""
+    trunk: str = ""
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -81,7 +82,7 @@ class TrunkWays:
                 self._found[host] = (self._way(host.address, host.port or trunk.default_port, host.name),)
 
     def _way(self, address: str, port: int, name: str) -> TrunkWay:
-        return TrunkWay(self.trunk.transport, address, port, name)
+        return TrunkWay(self.trunk.transport, address, port, name, self.trunk.name)
 
     async def look_up(self) -> None:
         """Finds where the names are now. Never raises: what cannot be found is kept, and noted."""

@@ -16,6 +16,7 @@ import pytest
 from gateway.config.certificate import Certificate, trusting
 from gateway.edge.flows.connections import MAX_PER_SOURCE
 from gateway.edge.flows.peer_ports import PeerPorts
+from gateway.edge.flows.tls_door import TlsDoor
 from gateway.edge.flows.transport import Flow
 from gateway.errors import NoFlow, SettingsError
 from tests.gateway.edge.authority import Authority
@@ -302,7 +303,7 @@ async def test_who_comes_from_a_servers_port_is_not_that_server(
     ports: PeerPorts, authority: Authority, certificate: Certificate, server: _Server
 ) -> None:
     """A peer that is taken for the trunk would get its calls."""
-    await ports.open_tls("127.0.0.1", 0, certificate.serving())
+    await ports.open_tls("127.0.0.1", 0, TlsDoor(certificate.serving()))
     await server.open(certificate)
     own = socket.socket()
     own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 import pytest
 
+from gateway.config.certificate import asking
 from gateway.edge.trunks.trunk import Trunk, TrunkHost
 from gateway.edge.trunks.trunk_file import read_trunks
+from gateway.edge.trunks.trunk_tls import TrunkTls, why_ended
 from gateway.errors import SettingsError
+from tests.gateway.edge.authority import Authority
 
 WHOLE = """
 [[trunk]]
@@ -38,6 +42,42 @@ def written(folder: Path, text: str) -> Path:
     secret.write_text("geheim\n")
     secret.chmod(0o600)
     return file
+
+
+def certificates(folder: Path) -> None:
+    """`us`, and keys that do not fit it or that others may read."""
+    authority = Authority(folder, "ca")
+    authority.sign("us.example", to="us")
+    authority.sign("us.example", to="other")
+    readable = folder / "open-key.pem"
+    readable.write_bytes((folder / "us-key.pem").read_bytes())
+    readable.chmod(0o604)
+
+
+def test_a_trunks_certificates_are_read_from_beside_the_file(tmp_path: Path) -> None:
+    certificates(tmp_path)
+    tls = """transport = "tls"
+certificate = "us.pem"
+key = "us-key.pem"
+authority = "ca.pem"
+shows = ["SIP.Example.com", "SHA256:%s"]
+"""
+    (trunk,) = read_trunks(written(tmp_path, LEAST + tls % ":".join(["AB"] * 32)))
+    assert (trunk.certificate, trunk.key) == (tmp_path / "us.pem", tmp_path / "us-key.pem")
+    assert trunk.shows == ("sip.example.com", "sha256:" + "ab" * 32)
+    assert trunk.known_by == "certificate"
+    ends = TrunkTls(trunk, asking).ends()
+    assert list(ends) == ["certificate", "authority"]
+    now = datetime.datetime.now(datetime.UTC)
+    assert why_ended(TrunkTls(trunk, asking), now) is None
+    assert "its certificate ended on" in str(why_ended(TrunkTls(trunk, asking), max(ends.values())))
+
+
+def test_two_trunks_are_not_known_by_one_certificate(tmp_path: Path) -> None:
+    certificates(tmp_path)
+    tls = 'transport = "tls"\nauthority = "ca.pem"\nshows = ["a.example"]\n'
+    with pytest.raises(SettingsError, match=r"trunks\.toml:14: trunk carrier shows the same"):
+        read_trunks(written(tmp_path, LEAST + tls + LEAST.replace("carrier", "other") + tls))
 
 
 def test_no_file_is_no_trunk(tmp_path: Path) -> None:
@@ -70,11 +110,26 @@ def test_a_trunk_is_read_and_its_password_is_shown_nowhere(tmp_path: Path) -> No
         ('name = "again"', 5, "not TOML"),
         ('[[trunk]]\nname = "carrier"\nhosts = ["a"]', 6, "rename one"),
         ("[[route]]", 5, "unknown key 'route'"),
+        ("sips = true", 5, "add transport"),
+        ('authority = "ca.pem"', 5, "add transport"),
+        ('transport = "tls"\ncertificate = "us.pem"', 6, "add key"),
+        ('transport = "tls"\ncertificate = "us.pem"\nkey = "other-key.pem"', 6, "cannot be used together"),
+        ('transport = "tls"\ncertificate = "nowhere"\nkey = "us-key.pem"', 6, "cannot be read (No such file"),
+        ('transport = "tls"\ncertificate = "us.pem"\nkey = "nowhere"', 7, "cannot be read (No such file"),
+        ('transport = "tls"\ncertificate = "us.pem"\nkey = "open-key.pem"', 7, "chmod 600"),
+        ('transport = "tls"\nauthority = "nowhere"', 6, "cannot be read"),
+        ('transport = "tls"\nauthority = "secret"', 6, "no certificate in PEM"),
+        ('transport = "tls"\nshows = ["a.example"]', 6, "add authority"),
+        ('transport = "tls"\nauthority = "ca.pem"\nshows = ["sip:a@b"]', 7, "is not a name"),
+        ('transport = "tls"\nauthority = "ca.pem"\nshows = ["sha256:12"]', 7, "64 hexadecimal digits"),
+        ('transport = "tls"\nauthority = "ca.pem"\nknown_by = "both"', 7, "name what its certificate says"),
+        ('transport = "tls"\nshows = ["a"]\nauthority = "ca.pem"\nknown_by = "password"', 8, "known are"),
     ],
 )
 def test_a_mistake_is_told_with_its_line(tmp_path: Path, more: str, line: int, why: str) -> None:
     (tmp_path / "open").write_text("geheim")
     (tmp_path / "open").chmod(0o644)
+    certificates(tmp_path)
     file = written(tmp_path, f"{LEAST}{more}\n")
     with pytest.raises(SettingsError) as caught:
         read_trunks(file)

@@ -1,0 +1,28 @@
+"""The certificates of a file, by their fingerprints: which authorities an operator believes."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from gateway.config.certificate import MAX_FILE
+from gateway.errors import SettingsError
+
+
+def authorities_in(file: Path, named: str) -> dict[str, x509.Certificate]:
+    """In the file's order, by SHA-256 in small hexadecimal digits; at least one.
+
+    `named`: what the file is called where its operator names it. Raises `SettingsError`.
+    """
+    try:
+        with file.open("rb") as opened:
+            found = x509.load_pem_x509_certificates(opened.read(MAX_FILE))
+    except OSError as error:
+        raise SettingsError(f"{named}: {file} cannot be read ({error.strerror})") from None
+    except ValueError:
+        raise SettingsError(f"{named}: {file} cannot be read (it holds no certificate in PEM)") from None
+    der = serialization.Encoding.DER
+    return {hashlib.sha256(one.public_bytes(der)).hexdigest(): one for one in found}
