@@ -12,6 +12,7 @@ from gateway.edge.grammar.header import CSeq, Via
 from gateway.edge.grammar.message import from_tag, to_tag
 from gateway.edge.grammar.sdes import SrtpRule
 from gateway.edge.grammar.sip_message import Request, Response
+from gateway.edge.grammar.sips import wants_sips
 from gateway.edge.grammar.token import RouteToken
 from gateway.edge.grammar.uri import URI
 
@@ -62,6 +63,11 @@ class Dialog:
     """the line's last INVITE or UPDATE"""
     patience: Timer = field(default_factory=Timer)
     """runs while the caller owes us an ACK"""
+
+    @property
+    def secured(self) -> bool:
+        """Whether its caller wants TLS on each hop."""
+        return wants_sips(self.invite.request)
 
     @property
     def line_uri(self) -> URI:

@@ -53,16 +53,20 @@ class Identity:
             parameters={"branch": branch},
         )
 
-    def contact(self, flow: Flow, word: str) -> str:
-        """`word` is the dialog's signed one."""
-        return f"<{self._uri(flow)};{PARAM}={word}>"
+    def contact(self, flow: Flow, word: str, *, sips: bool = False) -> str:
+        """`word` is the dialog's signed one; `sips`: it is one that wants TLS on each hop."""
+        return f"<{self.uri(flow, sips=sips)};{PARAM}={word}>"
 
-    def record_route(self, flow: Flow, word: str) -> str:
-        return f"<{self._uri(flow)};lr;{PARAM}={word}>"
+    def record_route(self, flow: Flow, word: str, *, sips: bool = False) -> str:
+        """See `contact`."""
+        return f"<{self.uri(flow, sips=sips)};lr;{PARAM}={word}>"
 
-    def _uri(self, flow: Flow) -> str:
-        transport = f";transport={flow.transport}" if flow.reliable else ""
-        return f"sip:{_bracketed(self.address(flow.host))}:{self._port(flow)}{transport}"
+    def uri(self, flow: Flow, user: str = "", *, sips: bool = False) -> str:
+        """Ours, as the peer reaches us. `sips:` says by itself that it is TLS (RFC 5630 §5.1.1)."""
+        place = f"{f'{user}@' if user else ''}{_bracketed(self.address(flow.host))}:{self._port(flow)}"
+        if sips:
+            return f"sips:{place}{';transport=ws' if flow.transport == 'wss' else ''}"
+        return f"sip:{place}{f';transport={flow.transport}' if flow.reliable else ''}"
 
 
 def _reaches(public: str, peer: str) -> bool:

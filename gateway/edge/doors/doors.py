@@ -19,6 +19,7 @@ from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar.responses import ALLOW, Turned
 from gateway.edge.grammar.session_part import SDP, session_part
 from gateway.edge.grammar.sip_message import Request
+from gateway.edge.grammar.sips import in_the_clear, wants_sips
 
 SUPPORTED: Final = frozenset({"100rel", "timer"})
 REGISTRAR_SUPPORTED: Final = frozenset({"path", "outbound"})
@@ -57,6 +58,7 @@ class Doors:
         self._trusted = Networks(config.trusted_proxies)
         self._rate = SourceRates(config.invites_per_s)
         self._emergency = config.emergency
+        self._speaks_tls = config.tls is not None
         self._within = SourceRates(DIALOG_PER_S)
         self._refused = SourceRates(REFUSED_PER_REQUEST * config.invites_per_s)
         self._logged_in: OrderedDict[str, None] = OrderedDict()
@@ -136,10 +138,12 @@ class Doors:
         """Whether somebody calls for help, by a number of the config or by RFC 5031."""
         return request.method == "INVITE" and is_emergency(request.uri.plain, self._emergency)
 
-    def unfit(self, request: Request, *, within: bool) -> Turned | None:
+    def unfit(self, request: Request, flow: Flow, *, within: bool) -> Turned | None:
         """Why a request is not taken at all; `within`: it belongs to a call of ours."""
         if request.uri.scheme not in SCHEMES and not self.is_emergency(request):
             return Turned(416)
+        if not flow.secure and wants_sips(request):
+            return in_the_clear(spoken=self._speaks_tls)
         if request.max_forwards is not None and request.max_forwards <= 0:
             return Turned(483)
         if request.method == "REFER" or request.headers.get("Replaces") is not None:

@@ -84,7 +84,7 @@ class CallersSide:
             self._within(request, flow, key, source)
         elif not self._in_time(request, flow, source):
             pass  # an answer to each would only help a flood
-        elif (turned := self._doors.unfit(request, within=False)) is not None:
+        elif (turned := self._doors.unfit(request, flow, within=False)) is not None:
             self._board.turn_away(request, flow, turned)
         elif request.method == "INVITE":
             self._invite(request, flow, key, source)
@@ -173,7 +173,7 @@ class CallersSide:
     def _within(self, request: Request, flow: Flow, key: Key, source: str) -> None:
         if self.web.owns(request, flow):
             if request.method == "BYE" or self._doors.in_time_within(request.call_id):
-                self.web.take(request, flow, key, self._doors.unfit(request, within=True))
+                self.web.take(request, flow, key, self._doors.unfit(request, flow, within=True))
             elif (turned := self._doors.too_fast(source, flow)) is not None:
                 self._board.turn_away(request, flow, turned)
             return
@@ -198,7 +198,7 @@ class CallersSide:
         board = self._board
         if (served := board.transactions.serve(request, flow, key)) is None:
             board.turn_away(request, flow, Turned(503, "too much is going on", retry_after_s=BUSY_RETRY_S))
-        elif (turned := self._doors.unfit(request, within=True)) is not None:
+        elif (turned := self._doors.unfit(request, flow, within=True)) is not None:
             board.turn(served, turned)
         else:
             call.take(served)

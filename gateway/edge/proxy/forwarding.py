@@ -14,10 +14,12 @@ from gateway.edge.dialogs.transaction import LINGER_S, Sent, Served, ack_of, of_
 from gateway.edge.doors.doors import SUPPORTED
 from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar import sdp
+from gateway.edge.grammar.header import Address
 from gateway.edge.grammar.message import stamped, to_tag
 from gateway.edge.grammar.responses import ALLOW, response, tagged
 from gateway.edge.grammar.session_part import SDP, session_part
 from gateway.edge.grammar.sip_message import Request, Response, SipMessage
+from gateway.edge.grammar.sips import SIPS, in_the_clear, wants_sips
 from gateway.edge.grammar.token import RouteToken
 from gateway.edge.proxy.switchboard import Switchboard
 from gateway.ipc.ending import CallEnding, End
@@ -107,7 +109,8 @@ class Forwarding:
         if request.method == "INVITE" and answer.code >= 300 and sent is not None:
             sent.flow.send(bytes(ack_of(sent.request, answer)))
         back = _returned(served, answer)
-        self._ours_in(back, token, served.flow, request)
+        secured = wants_sips(request) if dialog is None else dialog.secured
+        self._ours_in(back, token, served.flow, request, sips=secured)
         if answer.body:
             address = self._media_address(request, served.flow, dialog)
             back.body = self._fit_for(served.flow, sdp.at_address(answer.body, address))
@@ -168,6 +171,9 @@ class Forwarding:
         flow = board.caller_flow(token, dialog) if token is not None else None
         if token is None or flow is None:
             return False
+        if served is not None and not flow.secure and _refers_to_sips(request):
+            board.turn(served, in_the_clear(spoken=True))
+            return True
         on = Request(request.method, request.uri if dialog is None else dialog.caller_contact, request.body)
         on.via = [board.toward_callers.via(flow, board.transactions.branch())]
         on.max_forwards = 70
@@ -178,7 +184,8 @@ class Forwarding:
             on.headers.set("To", dialog.caller_from)
         if beyond := _without_first(request.headers.getlist("Route")):
             on.headers.setlist("Route", beyond)
-        self._ours_in(on, token, flow, request)
+        secured = request.uri.scheme == SIPS if dialog is None else dialog.secured
+        self._ours_in(on, token, flow, request, sips=secured)
         if request.body:
             seen_by = (dialog.media_host if dialog is not None else "") or flow.host
             on.body = self._fit_for(flow, sdp.at_address(request.body, board.toward_callers.address(seen_by)))
@@ -249,20 +256,32 @@ class Forwarding:
         cancel.headers.set("To", invite.headers["To"])
         self._board.transactions.send(cancel, sent.flow, lambda _: None)
 
-    def _ours_in(self, message: SipMessage, token: RouteToken, flow: Flow, request: Request) -> None:
+    def _ours_in(
+        self, message: SipMessage, token: RouteToken, flow: Flow, request: Request, *, sips: bool
+    ) -> None:
         """Our Contact and Record-Route as this peer reaches us; transfers are not offered."""
         word = token.sign(self._board.config.route_key)
         answer = message if isinstance(message, Response) else None
         if request.method not in WITHOUT_CONTACT and (answer is None or answer.code < 300):
-            message.headers.set("Contact", self._board.toward_callers.contact(flow, word))
+            message.headers.set("Contact", self._board.toward_callers.contact(flow, word, sips=sips))
         if answer is not None and request.method == "INVITE" and not to_tag(request):
-            mine = self._board.toward_callers.record_route(flow, word)
+            mine = self._board.toward_callers.record_route(flow, word, sips=sips)
             message.headers.setlist("Record-Route", [mine, *request.headers.getlist("Record-Route")])
         if message.headers.get("Allow") is not None:
             message.headers.set("Allow", ALLOW)
         if message.headers.get("Supported") is not None:
             ours = [option for option in message.supported if option in SUPPORTED]
             message.headers.set("Supported", ", ".join(ours))
+
+
+def _refers_to_sips(request: Request) -> bool:
+    """Whether somebody is asked to call who wants to be called over TLS alone (RFC 5630 §5.1.1.3)."""
+    if request.method != "REFER":
+        return False
+    try:
+        return Address.read(request.headers.get("Refer-To") or "").uri.scheme == SIPS
+    except ValueError:
+        return False
 
 
 def _returned(served: Served, answer: Response, only: frozenset[str] | None = None) -> Response:

@@ -25,6 +25,7 @@ from gateway.edge.grammar.message import Key, from_tag
 from gateway.edge.grammar.responses import ALLOW, Extra, Turned, response
 from gateway.edge.grammar.session_part import session_part
 from gateway.edge.grammar.sip_message import Request
+from gateway.edge.grammar.sips import in_the_clear
 from gateway.edge.grammar.token import WEB_LINE, RouteToken
 from gateway.edge.proxy.forwarding import Forwarding
 from gateway.edge.proxy.info_fit import unfit_info
@@ -112,6 +113,8 @@ class InDialog:
         behind a NAT, or one that opened another connection."""
         if dialog is None:
             return None
+        if dialog.secured and not served.flow.secure:
+            return in_the_clear(spoken=True)  # it would take the call there
         sequence = served.request.cseq.sequence
         if sequence <= dialog.caller_cseq:
             return Turned(500, "its CSeq is not higher than the last one's")  # RFC 3261 §12.2.2
@@ -121,7 +124,7 @@ class InDialog:
     def _unfit(self, served: Served, token: RouteToken, dialog: Dialog | None) -> Turned | None:
         """Why the line does not get a request."""
         request = served.request
-        if (turned := self._doors.unfit(request, within=True)) is not None:
+        if (turned := self._doors.unfit(request, served.flow, within=True)) is not None:
             return turned
         if not self._board.lines.reachable(token.line, token.line_port):
             return Turned(481, "its line is gone")

@@ -21,6 +21,7 @@ from gateway.edge.grammar.message import Key, from_tag
 from gateway.edge.grammar.responses import ALLOW, Turned, response, tagged
 from gateway.edge.grammar.session_part import SDP, session_part
 from gateway.edge.grammar.sip_message import Request, Response
+from gateway.edge.grammar.sips import SIPS, in_the_clear, wants_sips
 from gateway.edge.grammar.token import WEB_LINE, RouteToken
 from gateway.edge.proxy.info_fit import unfit_info
 from gateway.edge.proxy.switchboard import ACK_WITHIN_S, Switchboard
@@ -78,7 +79,9 @@ class WebAgent:
     def _agreed(self, served: Served, dialog: WebDialog, answer_sdp: str) -> Response:
         answer = response(served.request, served.flow, 200, {"Allow": ALLOW})
         answer.headers.set("To", dialog.to)
-        answer.headers.set("Contact", self._board.toward_callers.contact(served.flow, self._word(dialog)))
+        sips = wants_sips(served.request)
+        contact = self._board.toward_callers.contact(served.flow, self._word(dialog), sips=sips)
+        answer.headers.set("Contact", contact)
         answer.headers.set("Content-Type", SDP)
         answer.body = answer_sdp.encode()
         answer.headers.set("Content-Length", str(len(answer.body)))
@@ -133,6 +136,9 @@ class WebAgent:
         dialog = board.web_dialogs.get((request.call_id, from_tag(request)))
         if dialog is None:
             self._from_before(served)
+            return
+        if dialog.caller_contact.scheme == SIPS and not flow.secure:
+            board.turn(served, in_the_clear(spoken=True))
             return
         if request.cseq.sequence <= dialog.caller_cseq:
             board.refuse(served, 500, "its CSeq is not higher than the last one's")  # RFC 3261 §12.2.2

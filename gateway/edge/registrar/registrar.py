@@ -23,8 +23,10 @@ import structlog
 
 from gateway.edge.doors.digest import plain_name
 from gateway.edge.flows.transport import Flow
+from gateway.edge.grammar.header import addresses
 from gateway.edge.grammar.responses import Extra, Turned
 from gateway.edge.grammar.sip_message import Request
+from gateway.edge.grammar.sips import SIPS
 from gateway.edge.grammar.uri import SIP, URI
 from gateway.edge.registrar.bindings import FLOW_TIMER_S, Bindings, Held
 from gateway.edge.registrar.contacts import MOST_CONTACTS, Expiry, Wishes, wishes_of
@@ -229,6 +231,10 @@ class SipRegistrar:
         wishes = wishes_of(request, self._expiry)
         if isinstance(wishes, Turned):
             return wishes
+        if any(one.expires_s and one.uri.scheme == SIPS for one in wishes.contacts) and not _all_sips(
+            request
+        ):
+            return Turned(400, "a sips: Contact needs a sips: Request-URI and Path")  # RFC 5630 §5.2
         if wishes.outbound and len(request.via) > 1 and not _begins_outbound(wishes.path):
             return Turned(439)  # RFC 5626 §6
         if self._waiting[named] >= MOST_WAITING:
@@ -339,6 +345,12 @@ class SipRegistrar:
             if direct and not wishes.path and flow.transport in FLOW_TIMER_S:
                 extra["Flow-Timer"] = str(FLOW_TIMER_S[flow.transport])
         return extra
+
+
+def _all_sips(request: Request) -> bool:
+    """Whether each way to a telephone that registers so is encrypted; the doors saw to the one it came by."""
+    paths = addresses(request.headers.getlist("Path"))
+    return request.uri.scheme == SIPS and all(one.uri.scheme == SIPS for one in paths)
 
 
 def _begins_outbound(path: tuple[str, ...]) -> bool:

@@ -21,6 +21,7 @@ from gateway.edge.grammar.header import Address, CSeq, split
 from gateway.edge.grammar.message import from_tag, to_tag
 from gateway.edge.grammar.responses import ALLOW_OUT
 from gateway.edge.grammar.sip_message import Request, Response
+from gateway.edge.grammar.sips import SIPS
 from gateway.edge.grammar.token import PARAM, RouteToken
 from gateway.edge.grammar.uri import URI
 from gateway.edge.proxy.switchboard import Switchboard
@@ -282,7 +283,7 @@ class OutBranch:
         if not self.up:
             self._outlet.note(way, None)
             before = self.their_tag, self._to, self._routes, self.uri
-            self._learn(answer)
+            self._learn(flow, answer)
             if not self._owner.answered(self, answer):
                 self.their_tag, self._to, self._routes, self.uri = before
                 self._over = True
@@ -292,11 +293,16 @@ class OutBranch:
         elif not self._owner.answered(self, answer):  # our ACK was lost, and the call is over
             self._unwanted(flow, answer)
 
-    def _learn(self, answer: Response) -> None:
+    def _learn(self, flow: Flow, answer: Response) -> None:
         self.their_tag, self._to = to_tag(answer), answer.headers["To"]
         self._routes = list(reversed(_each(answer.headers.getlist("Record-Route"))))
-        if contacts := answer.contact:
-            self.uri = contacts[0].uri
+        self.uri = self.target(flow, answer)
+
+    def target(self, flow: Flow, said: Response | Request) -> URI:
+        """Whom the peer wants to be asked for from now on; `sips:` is not said in the clear (RFC 5630)."""
+        if not said.contact or (said.contact[0].uri.scheme == SIPS and not flow.secure):
+            return self.uri
+        return said.contact[0].uri
 
     def _unwanted(self, flow: Flow, answer: Response | None) -> None:
         """A 2xx that nobody waits for: an ACK each time, and one BYE."""
@@ -315,7 +321,7 @@ class OutBranch:
         if method != "ACK":
             self._offset += 1
             sequence = self._source.cseq.sequence + self._offset
-        request = Request(method, answer.contact[0].uri if answer.contact else self.uri)
+        request = Request(method, self.target(flow, answer))
         request.via = [self._board.toward_callers.via(flow, self._board.transactions.branch())]
         request.max_forwards = 70
         for name in ("From", "To", "Call-ID"):
@@ -383,9 +389,9 @@ class OutBranch:
 
     def contact(self, flow: Flow) -> str:
         """Ours, in this dialog."""
-        via = self._board.toward_callers.via(flow, "")
-        transport = f";transport={flow.transport}" if flow.reliable else ""
-        return f"<sip:{self._outlet.contact_user}@{via.host}:{via.port}{transport};{PARAM}={self.word}>"
+        sips = self._way is not None and self._way.uri.scheme == SIPS
+        ours = self._board.toward_callers.uri(flow, self._outlet.contact_user, sips=sips)
+        return f"<{ours};{PARAM}={self.word}>"
 
 
 def _each(routes: list[str]) -> list[str]:

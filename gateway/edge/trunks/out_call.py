@@ -249,13 +249,12 @@ class OutCall:
             back = response(served.request, served.flow, answer.code)
             back.phrase = answer.phrase
             if offers and answer.code < 300:
-                self._refreshed(peer, answer, back)
+                self._refreshed(peer, flow, answer, back)
             served.answer(back)
 
-    def _refreshed(self, peer: OutBranch, answer: Response, back: Response) -> None:
+    def _refreshed(self, peer: OutBranch, flow: Flow, answer: Response, back: Response) -> None:
         """What the line must know of a 2xx to its INVITE within the dialog."""
-        if answer.contact:
-            peer.uri = answer.contact[0].uri
+        peer.uri = peer.target(flow, answer)
         back.headers.set("Contact", f"<{peer.uri}>")
         if (session := answer.headers.get("Session-Expires")) is not None:
             back.headers.set("Session-Expires", session)
@@ -278,8 +277,8 @@ class OutCall:
         )
         if served.request.method == "BYE":
             self._end(0)
-        elif served.request.method in ("INVITE", "UPDATE") and served.request.contact and self._peer:
-            self._peer.uri = served.request.contact[0].uri
+        elif served.request.method in ("INVITE", "UPDATE") and self._peer:
+            self._peer.uri = self._peer.target(served.flow, served.request)
 
     def take_ack(self, ack: Request) -> None:
         """The trunk's ACK of a 2xx to an INVITE of its."""

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar.sdes import SrtpRule
+from gateway.edge.grammar.sips import SIPS
 from gateway.edge.grammar.uri import URI
 from gateway.edge.registrar.contacts import MOST_CONTACTS
 from gateway.edge.registrar.registrar import Reached
@@ -90,8 +91,8 @@ class TrunkOutlet:
         trunk = ways.trunk
         self.name = trunk.name
         self.credentials = Credentials(trunk)
-        self.shown = f"sip:{shown}@{trunk.realm_host}"
-        self.called = f"sip:{number}@{trunk.realm_host}"
+        self.shown = f"{trunk.scheme}:{shown}@{trunk.realm_host}"
+        self.called = f"{trunk.scheme}:{number}@{trunk.realm_host}"
         self.contact_user = trunk.user or shown
         self.srtp: SrtpRule = trunk.sound_rule
         self.tried_again = OF_A_SERVER
@@ -115,12 +116,17 @@ class TrunkOutlet:
             self._ways.note(way.to, why)
 
     def redirected(self, uri: URI) -> OutWay | None:
-        """See `Outlet`: to one of the trunk's own addresses, and to a number that may be called."""
+        """See `Outlet`: to one of the trunk's own addresses, and to a number that may be called.
+
+        From `sip:` to `sips:` nowhere, nor back (RFC 5630 §5.3).
+        """
+        if uri.scheme != self._trunk.scheme:
+            return None
         way = self._ways.way_to(uri.host, uri.port)
         number = (uri.user or "").partition(";")[0]
         if way is None or not number or self._trunk.why_not(number) is not None:
             return None
-        return OutWay(way, URI.read(f"sip:{number}@{self._trunk.realm_host}"))
+        return OutWay(way, URI.read(f"{uri.scheme}:{number}@{self._trunk.realm_host}"))
 
     def owns(self, flow: Flow) -> bool:
         """See `Outlet`."""
@@ -158,9 +164,11 @@ class PhoneOutlet:
         self._failed = failed
 
     def groups(self) -> list[list[list[OutWay]]]:
-        """See `Outlet`."""
+        """See `Outlet`; a telephone that wants TLS is not asked in the clear."""
         branches: dict[str, list[Reached]] = {}
         for one in self._reached:
+            if one.contact.scheme == SIPS and not one.flow.secure:
+                continue
             branches.setdefault(one.binding.instance or f"key {one.binding.key}", []).append(one)
         groups: dict[float, list[list[OutWay]]] = {}
         for flows in branches.values():

@@ -27,6 +27,9 @@ class Ourselves(Protocol):
     def via(self, flow: Flow, branch: str) -> Via:
         """A Via of ours."""
 
+    def uri(self, flow: Flow, user: str = "", *, sips: bool = False) -> str:
+        """Ours, as the peer reaches us."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrunkRequests:
@@ -40,10 +43,8 @@ class TrunkRequests:
 
     def contact(self, trunk: Trunk, flow: Flow) -> str:
         """Where the trunk's calls to us are to come."""
-        via = self.ourselves.via(flow, "")
-        transport = f";transport={flow.transport}" if flow.reliable else ""
         user = trunk.user or (trunk.numbers[0] if trunk.numbers else "voicegate")
-        return f"<sip:{user}@{via.host}:{via.port}{transport}>"
+        return f"<{self.ourselves.uri(flow, user, sips=trunk.sips)}>"
 
     async def ask(
         self,
@@ -64,17 +65,17 @@ class TrunkRequests:
         flow = await self.connect(way)
         known = credentials or Credentials(trunk)
         known.renew()
-        uri = URI.read(f"sip:{trunk.realm_host}")
+        uri = URI.read(f"{trunk.scheme}:{trunk.realm_host}")
         call_id, tag = call_id or secrets.token_hex(12), secrets.token_hex(6)
         user = trunk.user or (trunk.numbers[0] if trunk.numbers else "voicegate")
-        who = f"<sip:{user}@{trunk.realm_host}>"
+        who = f"<{trunk.scheme}:{user}@{trunk.realm_host}>"
         for _ in range(MOST_TRIES):
             cseq += 1
             request = Request(method, uri)
             request.via = [self.ourselves.via(flow, self.transactions.branch())]
             request.max_forwards = 70
             request.headers.set("From", f"{who};tag={tag}")
-            request.headers.set("To", who if method == "REGISTER" else f"<sip:{trunk.realm_host}>")
+            request.headers.set("To", who if method == "REGISTER" else f"<{uri}>")
             request.call_id = call_id
             request.cseq = CSeq(cseq, method)
             if contact:

@@ -171,11 +171,11 @@ class TrunkTrial:
             f"v=0\r\no=- 1 1 IN IP{family} {address}\r\ns=-\r\nc=IN IP{family} {address}\r\nt=0 0\r\n"
             "m=audio 49152 RTP/AVP 0 8 101\r\na=rtpmap:101 telephone-event/8000\r\n"
         ).encode()
-        invite = Request("INVITE", URI.read(f"sip:{number}@{trunk.realm_host}"), body)
+        invite = Request("INVITE", URI.read(f"{trunk.scheme}:{number}@{trunk.realm_host}"), body)
         invite.via = [self._ourselves.via(flow, self._transactions.branch())]
         invite.max_forwards = 70
-        invite.headers.set("From", f"<sip:{trunk.shown_as('')}@{trunk.realm_host}>;tag={tag}")
-        invite.headers.set("To", f"<sip:{number}@{trunk.realm_host}>")
+        invite.headers.set("From", f"<{trunk.scheme}:{trunk.shown_as('')}@{trunk.realm_host}>;tag={tag}")
+        invite.headers.set("To", f"<{trunk.scheme}:{number}@{trunk.realm_host}>")
         invite.call_id = call_id
         invite.cseq = CSeq(cseq, "INVITE")
         invite.headers.set("Contact", self._requests.contact(trunk, flow))

@@ -129,7 +129,6 @@ WRITTEN = {
     "two Contacts": ("Contact: ", f"<{TO_CALLER}>, <sip:b@127.0.0.1>"),
     "a Contact without brackets": ("Contact: ", TO_CALLER),
     "a Contact with parameters": ("Contact: ", f"<{TO_CALLER};thinfo=VG8+PoI=;x|y=z>;+u.x=ü;expires=3600;"),
-    "a Contact over TLS": ("Contact: ", "<sips:alice@127.0.0.1:40001;transport=tls>"),
     "a browser's Contact": ("Contact: ", "<sip:1a2b@3c4d.invalid;transport=ws;ob>"),
     "a Contact at an IPv6 address": ("Contact: ", "<sip:alice@[2001:db8::1]:40001>"),
     "words that are none": ("Supported: ", ';;,,",timer'),
