@@ -18,6 +18,11 @@ PASSWORD: Final = "geheim und lang"
 BUSY: Final = "+4930486"
 MOVED: Final = "+4930302"
 OFFICE: Final = "+4930100"
+DIRECT: Final = "through"
+"""Whom it calls at the gateway's TLS port, over a connection of its own."""
+_CLIENTS: Final = """modparam("tls", "ca_list", "{ca}")
+modparam("tls", "verify_certificate", 1)
+modparam("tls", "require_certificate", 1)"""
 
 _CONFIG: Final = """#!KAMAILIO
 debug=2
@@ -47,6 +52,7 @@ loadmodule "tls.so"
 modparam("tls", "certificate", "{chain}")
 modparam("tls", "private_key", "{key}")
 modparam("tls", "tls_method", "TLSv1.2+")
+{clients}
 modparam("auth", "algorithm", "{algorithm}")
 modparam("auth", "qop", "auth")
 modparam("registrar", "min_expires", 30)
@@ -67,6 +73,9 @@ request_route {{
     if (is_method("ACK")) exit;
     if (!is_method("INVITE")) {{ sl_send_reply("405", "Method Not Allowed"); exit; }}
     if ($si == "{host}" && $sp == {phone_port}) {{
+        if ($rU == "{direct}") {{
+            $du = "sip:{host}:{gate_port};transport=tls"; record_route(); t_relay(); exit;
+        }}
         if (!lookup("location")) {{ sl_send_reply("404", "Not Registered"); exit; }}
         record_route(); t_relay(); exit;
     }}
@@ -94,15 +103,24 @@ class Ports(NamedTuple):
 
 @contextlib.contextmanager
 def kamailio(
-    folder: Path, phone_port: int, *, algorithm: str, chain: Path, host: str = "127.0.0.1"
+    folder: Path,
+    phone_port: int,
+    *,
+    algorithm: str,
+    chain: Path,
+    host: str = "127.0.0.1",
+    clients: Path | None = None,
+    gate_port: int = 0,
 ) -> Iterator[Ports]:
     """Yields its ports. What it takes with the right password goes to `phone_port` of the same host; `chain`
-    is a certificate, with its key beside it."""
+    is a certificate, with its key beside it. `clients`: of whom it wants certificates; `gate_port`: the
+    gateway's for TLS."""
     port, tls_port = free_port(), free_port()
     key = chain.with_name("key.pem")
     config = _CONFIG.format(
         port=port, phone_port=phone_port, algorithm=algorithm, password=PASSWORD, busy=BUSY, host=host,
-        moved=MOVED, office=OFFICE, tls_port=tls_port, chain=chain, key=key,
+        moved=MOVED, office=OFFICE, tls_port=tls_port, chain=chain, key=key, direct=DIRECT,
+        gate_port=gate_port, clients="" if clients is None else _CLIENTS.format(ca=clients),
     )  # fmt: skip
     with running(folder, config, port, host):
         yield Ports(port, tls_port)

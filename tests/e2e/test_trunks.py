@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +15,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.gateway_process import House
-from tests.e2e.kamailio import BUSY, MOVED, OFFICE, PASSWORD, USER, kamailio
+from tests.e2e.kamailio import BUSY, DIRECT, MOVED, OFFICE, PASSWORD, USER, kamailio
+from tests.gateway.edge.authority import Authority
 from tests.gateway.line.line_harness import is_tone, tone
 from tests.gateway.line.rawphone import RawPhone
 from tests.needs import HANGS_S, need_program
@@ -240,3 +242,89 @@ async def test_a_call_of_the_trunk_comes_by_our_registration_and_is_the_trunks(t
         assert (await telephone.final()).status == 200
         offered = await told(house, "call.offered")
         assert offered["trunk"] == "carrier"
+
+
+TLS_TRUNK = """
+[[trunk]]
+name = "carrier"
+hosts = ["127.0.0.1:{port}"]
+transport = "tls"
+user = "{user}"
+password_file = "carrier.password"
+register = {registers}
+numbers = ["+4930777"]
+prefixes = ["+4930"]
+certificate = "us.pem"
+key = "us-key.pem"
+authority = "authority.pem"
+shows = ["{shows}"]
+"""
+
+
+@contextlib.asynccontextmanager
+async def certified(folder: Path, *, shows: str = "carrier.example") -> AsyncIterator[tuple[House, RawPhone]]:
+    """The same where both ends want certificates, each by an authority of its own."""
+    telephone = await RawPhone().open()
+    ours, theirs = Authority(folder / "ours", "ours"), Authority(folder / "theirs", "theirs")
+    chain, key = theirs.sign("127.0.0.1", "carrier.example", to="carrier")
+    beside = folder / "kamailio"
+    beside.mkdir()
+    shutil.copy(chain, beside / "chain.pem")
+    shutil.copy(key, beside / "key.pem")
+    believed = beside / "believed.pem"
+    believed.write_bytes(ours.ca.read_bytes() + theirs.ca.read_bytes())
+    own, own_key = ours.sign("127.0.0.1", to="gate")
+    house = House(folder / "house", tls_certificate=own, tls_key=own_key, sip_auth="on")
+    house.folder.mkdir()
+    try:
+        with kamailio(
+            beside,
+            telephone.sip_port,
+            algorithm="MD5",
+            chain=beside / "chain.pem",
+            clients=believed,
+            gate_port=house.sip_tls_port,
+        ) as ports:
+            telephone.line = ("127.0.0.1", ports.plain)
+            trunk(house.folder, ports.tls)
+            data = house.folder / "data"
+            registers = "true" if shows == "carrier.example" else "false"
+            (data / "trunks.toml").write_text(
+                TLS_TRUNK.format(port=ports.tls, user=USER, shows=shows, registers=registers)
+            )
+            shutil.copy(theirs.ca, data / "authority.pem")
+            for kind, file in zip(("us.pem", "us-key.pem"), ours.sign("us.example", to="us"), strict=True):
+                shutil.copy(file, data / kind)
+            house.plan(PLAN.format(office=OFFICE, busy=BUSY, moved=MOVED, target="office", user=USER))
+            house.start()
+            yield house, telephone
+    finally:
+        telephone.close()
+        await asyncio.to_thread(house.stop)
+
+
+@pytest.mark.prove
+@pytest.mark.long("a whole gateway, and Kamailio")
+async def test_a_kamailio_and_we_know_each_other_by_certificates(tmp_path: Path) -> None:
+    async with certified(tmp_path) as (house, telephone):
+        await told(house, "trunk.up")
+        said, code = await asyncio.to_thread(command, house, "trunk", "test", "carrier")
+        assert code == 0, said
+        said, _ = await asyncio.to_thread(command, house, "trunk", "show", "carrier")
+        assert "authority.pem for carrier.example" in said
+        assert len(re.findall(r"us.pem, ends on 20\d\d-", said)) == 1
+        telephone.dials = DIRECT
+        telephone.invite("")
+        assert (await telephone.final()).status == 200
+        offered = await told(house, "call.offered")
+        assert (offered["trunk"], offered["transport"]) == ("carrier", "tls")
+
+
+@pytest.mark.prove
+@pytest.mark.long("a whole gateway, and Kamailio")
+async def test_a_kamailio_with_another_name_is_a_stranger(tmp_path: Path) -> None:
+    async with certified(tmp_path, shows="other.example") as (house, telephone):
+        telephone.dials = DIRECT
+        telephone.invite("")
+        assert (await telephone.final()).status == 401
+        assert not house.events("call.offered")

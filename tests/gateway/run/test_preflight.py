@@ -15,8 +15,9 @@ import pytest
 from consent.models.model_files import locked_model
 from gateway.config import packages
 from gateway.config.settings import Settings, load
-from gateway.errors import StartError
+from gateway.errors import SettingsError, StartError
 from gateway.run import preflight, supervisor
+from tests.gateway.edge.authority import Authority
 
 
 @pytest.mark.parametrize(
@@ -268,3 +269,21 @@ def test_a_data_directory_on_a_full_disk_is_named_with_its_setting(
         StartError, match=r"VOICEGATE_DATA_DIR: .* \(No space left on device\); make room there"
     ):
         preflight.make_data_dir(Settings(data_dir=tmp_path / "data"))
+
+
+@pytest.mark.parametrize(
+    ("days", "host", "says"),
+    [(-1.0, "0.0.0.0", "its authority ended on"), (9.0, "127.0.0.1", "SIP over TLS is off"), (9.0, "::", "")],
+)
+def test_a_trunk_whose_certificates_are_of_no_use(tmp_path: Path, days: float, host: str, says: str) -> None:
+    chain, _ = Authority(tmp_path).sign("carrier.example", to="carrier", days=days)
+    (tmp_path / "trunks.toml").write_text(
+        f'[[trunk]]\nname = "carrier"\nhosts = ["192.0.2.1"]\ntransport = "tls"\n'
+        f'authority = "{chain.name}"\nshows = ["carrier.example"]\n'
+    )
+    settings = Settings(data_dir=tmp_path, host=host)
+    if not says:
+        preflight.check_trunks(settings)
+        return
+    with pytest.raises(SettingsError, match=says):
+        preflight.check_trunks(settings)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli.doctor.doctor_certificate import certificate
+from gateway.cli.doctor.doctor_certificate import certificate, trunk_certificates
 from gateway.config import own_certificate as own
 from gateway.config.paths import certificate_paths
 from gateway.config.settings import Settings
+from gateway.edge.trunks.trunk import Trunk
+from tests.gateway.edge.authority import Authority
 
 
 @pytest.fixture
@@ -42,3 +44,17 @@ def test_a_turn_server_needs_its_secret(settings: Settings) -> None:
     assert told(given)[-1][0] == "fail"
     given = settings.model_copy(update={"ice_servers": ("stun:stun.example",)})
     assert told(given)[-1] == ("ok", "stun:stun.example")
+
+
+@pytest.mark.parametrize(
+    ("days", "state", "says"), [(-1.0, "fail", "ended on"), (9.0, "warn", "ends on"), (90.0, "ok", "ends on")]
+)
+def test_a_trunks_certificate_is_told_with_its_end(
+    tmp_path: Path, days: float, state: str, says: str
+) -> None:
+    chain, key = Authority(tmp_path).sign("us.example", days=days)
+    trunk = Trunk(name="carrier", hosts=(), transport="tls", certificate=chain, key=key)
+    (finding,) = trunk_certificates(trunk, asks=True)
+    assert (finding.state, says in finding.text) == (state, True)
+    known = Trunk(name="carrier", hosts=(), transport="tls", authority=chain, shows=("a",))
+    assert [one.state for one in trunk_certificates(known, asks=False)] == [state, "fail"]
