@@ -61,7 +61,17 @@ def callers(count: int, seconds: float, first: int) -> None:
         sock.setblocking(False)
         sockets.append(sock)
     print(json.dumps([sock.getsockname()[1] for sock in sockets]), flush=True)
-    told = json.loads(sys.stdin.readline())
+    print(json.dumps(talk(sockets, json.loads(sys.stdin.readline()), seconds)), flush=True)
+
+
+def talk(
+    sockets: list[socket.socket], told: list[tuple[int, str, str]], seconds: float
+) -> dict[str, list[float]]:
+    """Sends and hears for so long, each socket to its port; the keys of both directions are in hex, if any.
+
+    Returns the packets that came and the longest gap for each, and how long clicks took there and back.
+    """
+    count = len(sockets)
     targets = [("127.0.0.1", port) for port, _, _ in told]
     sealing = [_session(ours, Policy.SSRC_ANY_OUTBOUND) for _, ours, _ in told]
     opening = [_session(theirs, Policy.SSRC_ANY_INBOUND) for _, _, theirs in told]
@@ -105,7 +115,7 @@ def callers(count: int, seconds: float, first: int) -> None:
             if clicked[n] and data[12:].count(0x00) + data[12:].count(0x80) > 100:
                 trips.append(came - clicked[n])
                 clicked[n] = 0.0
-    print(json.dumps({"got": got, "gaps": gaps, "trips": trips}), flush=True)
+    return {"got": [*map(float, got)], "gaps": gaps, "trips": trips}
 
 
 def _session(key: str, ssrc_type: int) -> Session | None:
