@@ -2,6 +2,7 @@
 
 import { away, here, refresh } from "/console/calls.js";
 import { Conversation } from "/console/conversation.js";
+import { Devices } from "/console/devices.js";
 import { Meter } from "/console/meter.js";
 
 const GATHER_MS = 700;
@@ -13,6 +14,7 @@ const SILENT_MS = 1000; // the gateway sends a packet every 20 ms, in silence to
 const ASK_MS = 1000;
 const RESTART_MS = 3000;
 const RETRY_MS = 1000;
+const LIVED_MS = 1000; // one that ends at once is not opened anew more often
 const PATCH_MS = 3000; // the gateway gives a silent browser up after 15 s; a way that is dead must not cost all of them
 const GONE_MS = 30000; // by then it has
 const SMALL = "(max-width: 800px)";
@@ -39,6 +41,13 @@ const conversation = new Conversation($("conversation"), $("turns"), $("empty"),
 const meters = { mic: new Meter($("mic")), bot: new Meter($("bot")) };
 let call = null;
 let again = false; // there was a call on this page
+const notices = new Map();
+const devices = new Devices(
+  { audioinput: $("microphone"), audiooutput: $("speaker") },
+  $("nameless"),
+  notice,
+  (kind) => (kind === "audioinput" ? settleMicrophone(call) : settleSpeaker(call)),
+);
 
 class Problem extends Error {}
 
@@ -62,8 +71,17 @@ function complain(text) {
   $("problem").hidden = !text;
 }
 
+// what became of a microphone or a speaker, beside the call's state: it goes on
+function notice(kind, text = "") {
+  notices.set(kind, text);
+  const said = [...notices.values()].filter(Boolean).join(" ");
+  if ($("notice").textContent !== said) $("notice").textContent = said;
+  $("notice").hidden = !said;
+}
+
 // ── placing a call ──────────────────────────────────────────────────────────────────────────────────
 
+// raises a `Problem` that says what a person can do
 async function microphone() {
   if (!navigator.mediaDevices?.getUserMedia) {
     throw new Problem(
@@ -71,9 +89,7 @@ async function microphone() {
     );
   }
   try {
-    return await navigator.mediaDevices.getUserMedia({
-      audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 },
-    });
+    return await devices.microphone();
   } catch (error) {
     throw new Problem(
       {
@@ -115,6 +131,7 @@ function dialled() {
 
 async function place() {
   complain();
+  for (const kind of notices.keys()) notice(kind);
   if (!$("number").reportValidity()) return;
   conversation.clear();
   const mine = (call = { ended: false });
@@ -122,10 +139,10 @@ async function place() {
     mine.audio = new AudioContext();
     mine.audio.resume();
     show("asking");
-    mine.stream = await microphone();
+    takeUp(mine, await microphone());
     if (mine.ended) throw null;
     show("connecting");
-    meters.mic.attach(mine.audio, mine.stream);
+    settleSpeaker(mine);
     await connect(mine);
   } catch (error) {
     if (!mine.ended) finish(mine, "failed", error instanceof Problem ? error.message : `The call failed: ${error?.message ?? error}`);
@@ -381,6 +398,54 @@ function press(key) {
     tone.start();
     tone.stop(call.audio.currentTime + 0.12);
   }
+}
+
+// a microphone is the call's from now on
+function takeUp(mine, { stream, id }) {
+  mine.stream = stream;
+  mine.microphone = id;
+  const [track] = stream.getAudioTracks();
+  track.enabled = $("mute").getAttribute("aria-pressed") !== "true";
+  const lived = Date.now() + LIVED_MS;
+  track.addEventListener("ended", () => {
+    // the list says whether it is gone; whatever it says, the call looks for one that lives
+    setTimeout(() => mine.stream === stream && !mine.ended && devices.look(), Math.max(0, lived - Date.now()));
+  });
+  meters.mic.attach(mine.audio, stream);
+}
+
+const DEAF = "No microphone works: the voice cannot hear you. Plug one in, or choose another.";
+
+// another microphone in a call: chosen, or the default since this one is gone
+function settleMicrophone(mine) {
+  if (!mine?.connection || mine.settling) return;
+  mine.settling = true;
+  settled(mine).finally(() => (mine.settling = false));
+}
+
+async function settled(mine) {
+  for (;;) {
+    const [track] = mine.stream.getAudioTracks();
+    const stopped = track.readyState !== "live";
+    if (mine.ended || (!stopped && mine.microphone === devices.wanted("audioinput"))) return;
+    track.stop(); // some systems open one at a time
+    let found;
+    try {
+      found = await devices.microphone();
+    } catch {
+      if (!mine.ended) notice("audioinput", DEAF);
+      return; // until a device comes
+    }
+    if (mine.ended) return found.stream.getTracks().forEach((one) => one.stop());
+    if (notices.get("audioinput") === DEAF) notice("audioinput", "You are heard again.");
+    else if (stopped && !notices.get("audioinput")) notice("audioinput", "The microphone stopped, and was opened again.");
+    takeUp(mine, found);
+    await mine.connection.getSenders()[0].replaceTrack(found.stream.getAudioTracks()[0]);
+  }
+}
+
+function settleSpeaker(mine) {
+  devices.play($("voice"), mine?.audio);
 }
 
 function mute() {

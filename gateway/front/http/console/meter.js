@@ -11,6 +11,7 @@ export class Meter {
   }
 
   attach(context, stream) {
+    this.source?.disconnect();
     this.analyser = context.createAnalyser();
     this.analyser.fftSize = 1024;
     this.samples = new Float32Array(this.analyser.fftSize);
