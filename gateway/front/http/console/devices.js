@@ -101,8 +101,8 @@ export class Devices {
     const options = [new Option("Default", DEFAULT)];
     named.forEach((one, k) => options.push(new Option(one.label || `${NAMES[kind]} ${k + 1}`, one.deviceId)));
     if (id && !named.some((one) => one.deviceId === id)) {
-      const away = this.there[kind].length ? " (not there)" : "";
-      options.push(new Option(this.chosen[kind].label + away, id));
+      const away = this.there[kind].length ? "Gone: " : "";
+      options.push(new Option(away + this.chosen[kind].label, id));
     }
     const same = options.length === picker.options.length
       && options.every((one, k) => one.value === picker.options[k].value && one.text === picker.options[k].text);

@@ -12,6 +12,7 @@ from gateway.ipc.line_messages import CallConfirmed, CallLeft, CallStarted
 from tests.browser import FLAGS, until
 from tests.firefox import KEEP_CONNECTION
 from tests.gateway.front.http.page_stage import Stage, stage
+from tests.gateway.front.http.test_app_browser import faults
 from tests.needs import HANGS_S, need_program
 
 __all__ = ["stage"]
@@ -142,7 +143,7 @@ async def test_a_device_that_vanishes_is_replaced_and_the_call_goes_on(
     )
     await until(page, f"() => {SENT}.label === 'Fake Default Audio Input' && {SENT}.readyState === 'live'")
     chosen = page.get_by_label("Microphone").locator("option:checked")
-    await expect(chosen).to_have_text("Fake Audio Input 2 (not there)")
+    await expect(chosen).to_have_text("Gone: Fake Audio Input 2")
     await heard_anew(stage, number)
 
     await page.evaluate("() => unplug('Fake Audio Output 2')")
@@ -164,6 +165,7 @@ async def test_a_device_that_vanishes_is_replaced_and_the_call_goes_on(
     await expect(notice).not_to_contain_text("No microphone works")
     await heard_anew(stage, number)
     assert stage.desk.hows == []
+    assert await faults(page) == []
     await page.locator("#call").click()
     assert (await stage.hall.hears(CallLeft)).how == "caller hung up"
     assert len(stage.desk.records) == 1
