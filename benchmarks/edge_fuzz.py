@@ -3,9 +3,12 @@
     python -m benchmarks.edge_fuzz --datagrams 100000 --seed 1
 
 Datagrams are changed from real ones (RFC 4475's torture messages, requests of a telephone, requests within a
-call that is up) and sent over loopback to an edge with a line. Meanwhile another call, of which the fuzzer
-knows nothing, is held and resumed. After every batch a sound OPTIONS must be answered; at the end the edge
-keeps no more at rest than after the first tenth. An error of ours inside the edge counts as a fall.
+call that is up, REGISTERs with the right password and without, a trunk's calls) and sent over loopback to an
+edge with lines, a registrar and a trunk. A line has its caller handed to the trunk and to the telephones that
+registered, and these answer rudely: challenges, redirections, several finals, requests within the dialog.
+Meanwhile another call, of which the fuzzer knows nothing, is held and resumed. After every batch a sound
+OPTIONS must be answered; at the end the edge keeps no more at rest than after the first tenth. An error of
+ours inside the edge counts as a fall.
 
 Time is the house's (`tests/house_time.py`): what is kept for 32 s is forgotten at once when all is quiet.
 """
@@ -17,7 +20,6 @@ import contextlib
 import dataclasses
 import gc
 import logging
-import random
 import secrets
 import sys
 import time
@@ -30,105 +32,33 @@ from typing import Any, Final
 import click
 import structlog
 
+from benchmarks.fuzz_peers import BusyLine, DialingLine, Mutator, RudePeer
 from gateway.edge.dialogs.dialog import Dialog
 from gateway.edge.dialogs.transaction import LINGER_S, Sent, Served
 from gateway.edge.proxy.lines import LineInfo
+from gateway.edge.trunks.out_branch import OutBranch
+from gateway.edge.trunks.out_call import OutCall
+from gateway.edge.trunks.trunk import Trunk, TrunkHost
 from tests.gateway.edge.conftest import Exchange
-from tests.gateway.edge.peers import ANSWER, DTMF, KEY_5, OFFER, Caller, Line, Said
+from tests.gateway.edge.peers import ANSWER, DTMF, KEY_5, OFFER, Caller, Line
+from tests.gateway.edge.registrar.phones import Shelf, ha1
 from tests.house_time import HouseLoop
 
 TORTURE: Final = Path(__file__).parents[1] / "tests" / "gateway" / "edge" / "grammar" / "rfc4475"
 BATCH: Final = 50
 BATCHES_A_HOLD: Final = 100
 """Batches between two re-INVITEs of the call that is up."""
+BATCHES_A_REGISTRATION: Final = 10
+"""Batches between two REGISTERs of the edge's to its trunk."""
 TENTHS: Final = 10
+REGISTERS: Final = 6
+"""Of a batch."""
+TRUNK_HOST: Final = "127.0.0.3"
+NUMBER: Final = "+4930123"
 REST_S: Final = 2 * LINGER_S + 120
 """Seconds of the house's clock after which the edge remembers nothing that came."""
 GROWTH: Final = 2000
 """Objects that may be more after the last tenth than after the first: caches that fill."""
-WORDS: Final = (
-    b"\r\n", b"\n", b"\r", b"\x00", b"\t", b" ", b";", b",", b":", b"<", b">", b'"', b"\\", b"%", b"%00",
-    b"=", b"@", b"sip:", b"sips:", b"tel:", b"SIP/2.0", b"SIP/2.0/UDP", b"z9hG4bK", b";lr", b";tag=",
-    b";branch=", b";rport", b";received=", b";maddr=127.0.0.1", b";transport=tcp", b"[::1]", b"127.0.0.1",
-    b"-1", b"0", b"4294967296", b"99999999999999999999", b"\xff\xfe", b"\xc3(", b"*", b"Content-Length: 0",
-    b"Content-Length: 99999", b"Route: <sip:127.0.0.1;lr>", b"Via: SIP/2.0/UDP 127.0.0.1:9;branch=z9hG4bKx",
-    b"Contact: *", b"Expires: 0", b"Require: 100rel", b"Replaces: x;to-tag=y;from-tag=z",
-    b"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:", b"m=audio 0 RTP/AVP 0", b"c=IN IP6 ::",
-    b"a=rtpmap:0 PCMU/8000", b"multipart/mixed;boundary=x", b"INVITE ", b"ACK ", b"BYE ", b"CANCEL ",
-    b"REGISTER ", b"PRACK ", b"UPDATE ", b"REFER ", b"SUBSCRIBE ", b"MESSAGE ",
-)  # fmt: skip
-
-
-class Mutator:
-    """Changes datagrams: the same ones for the same seed."""
-
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-
-    def change(self, seeds: list[bytes]) -> bytes:
-        """One to six changes of one of `seeds`, mostly one; at most what fits into a datagram."""
-        rng = self.random
-        data = bytearray(rng.choice(seeds))
-        if rng.random() < 0.5:  # of another call, in another transaction
-            fresh = b"%010x" % rng.randrange(1 << 40)
-            for name in (b"Call-ID: ", b"branch=z9hG4bK"):
-                data = data.replace(name, name + fresh)
-        for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
-            at = rng.randrange(len(data) + 1)
-            way = rng.randrange(9)
-            if way == 0 and data:
-                data[at % len(data)] = rng.randrange(256)
-            elif way == 1:
-                del data[at : at + rng.randint(1, 40)]
-            elif way == 2:
-                data[at:at] = rng.choice(WORDS)
-            elif way == 3:
-                data[at:at] = data[at : at + rng.randint(1, 200)]
-            elif way == 4:
-                data[at:at] = bytes([rng.randrange(256)]) * rng.randint(1, 300)
-            elif way == 5:  # a line again, elsewhere, or gone
-                lines = bytes(data).split(b"\r\n")
-                line = rng.choice(lines)
-                if rng.random() < 0.5:
-                    lines.remove(line)
-                else:
-                    lines.insert(rng.randrange(len(lines) + 1), line)
-                data = bytearray(b"\r\n".join(lines))
-            elif way == 6:  # the head of one with the rest of another
-                other = rng.choice(seeds)
-                data = data[:at] + other[rng.randrange(len(other) + 1) :]
-            elif way == 7:  # another number
-                digits = [n for n, byte in enumerate(data) if 0x30 <= byte <= 0x39]
-                if digits:
-                    where = rng.choice(digits)
-                    data[where : where + 1] = rng.choice((b"", b"-", b"0" * 40, b"9" * 12, b"65536"))
-            else:
-                data[at:] = b""
-        return bytes(data[:60_000]) or b"\0"
-
-
-class BusyLine(Line):
-    """Takes what comes as a line would: some calls, not others, and every BYE."""
-
-    def __init__(self, name: str, rng: random.Random) -> None:
-        super().__init__(name)
-        self._rng = rng
-        self.took = Counter[str]()
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        self.edge = addr
-        said = Said.parse(data)
-        self.kept.clear()
-        if said.status or said.method == "ACK":
-            return
-        self.took[said.method] += 1
-        if said.method == "INVITE":
-            self.invite = said
-            self.reply(said, 100)
-            status = self._rng.choice((200, 200, 486, 180))
-            self.reply(said, status, body=ANSWER if status == 200 else "")
-        else:
-            self.reply(said, 200)
 
 
 @dataclass
@@ -140,6 +70,12 @@ class Fuzzed:
     holds: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     line_took: Counter[str] = field(default_factory=Counter)
+    registered: int = 0
+    """REGISTERs that were answered 200"""
+    left: Counter[str] = field(default_factory=Counter)
+    """requests of the edge's own to the trunk and to telephones"""
+    targets: Counter[int] = field(default_factory=Counter)
+    """what the line heard of those who were called"""
     fell: list[str] = field(default_factory=list)
     objects: list[int] = field(default_factory=list)
     """Python's, at rest after each tenth"""
@@ -155,8 +91,17 @@ class Fuzzed:
         return not self.fell and self.growth <= GROWTH and len(set(self.kept)) <= 1
 
     def as_json(self) -> dict[str, Any]:
-        counts = {"statuses": dict(self.statuses), "line_took": dict(self.line_took)}  # not by `asdict`
+        counts = {"statuses": dict(self.statuses), "line_took": dict(self.line_took), "left": dict(self.left)}
+        counts |= {"targets": {str(status): count for status, count in self.targets.items()}}
         return {**dataclasses.asdict(self), **counts, "growth": self.growth, "sound": self.sound}
+
+
+def _trunk(port: int) -> Trunk:
+    """One that takes what the fuzzer has, as often as it has it."""
+    return Trunk(
+        name="carrier", hosts=(TrunkHost(TRUNK_HOST, port),), user="u", password="p", register=True,
+        numbers=(NUMBER,), prefixes=("+49",), calls=1000, per_minute=100_000, ping_s=5,
+    )  # fmt: skip
 
 
 class FuzzRun:
@@ -168,13 +113,22 @@ class FuzzRun:
         self._exchange = Exchange()
 
     async def run(self, datagrams: int) -> Fuzzed:
-        exchange, found = self._exchange, self.found
-        edge = await exchange.edge(invites_per_s=1e9)
-        busy = await BusyLine("n1", self._mutator.random).open()
-        exchange.peers.append(busy)
-        line = await exchange.line("n0", capacity=1)
+        exchange, found, rng = self._exchange, self.found, self._mutator.random
+        exchange.shelf = Shelf()
+        exchange.desk.targets = {"office": f"trunk:carrier/{NUMBER}", "home": "user:alice"}
+        carrier = RudePeer(0, self._mutator, TRUNK_HOST)
+        phone = RudePeer(0, self._mutator, "127.0.0.1")
+        exchange.peers += [await carrier.open(), await phone.open()]
+        exchange.trunks = (_trunk(carrier.port),)
+        edge = await exchange.edge(invites_per_s=1e9, phones=ha1, qualify_s=0.5)
+        carrier.edge = phone.edge = ("127.0.0.1", edge.port)
+        busy = await BusyLine("n1", rng).open()
+        line = await DialingLine("n0", rng).open()
+        exchange.peers += [busy, line]
+        edge.line_up(LineInfo(line.name, "narrow", line.port, 1, hall="hall0"))
         watched = await exchange.caller()
         await exchange.call(watched, line)
+        (dialog,) = edge._board.dialogs
         info = LineInfo(busy.name, "narrow", busy.port, 64, hall="hall0")
         self._sender, self._pinger = await exchange.caller(), await exchange.caller()
         self._victim = await exchange.caller()
@@ -182,22 +136,39 @@ class FuzzRun:
         each = max(1, datagrams // TENTHS // BATCH)
         for _ in range(TENTHS):
             edge.line_up(info)
+            tasks = [asyncio.ensure_future(edge.trunks.look_after())]
+            if edge.qualify is not None:
+                tasks.append(asyncio.ensure_future(edge.qualify.look_after()))
             of_a_call = await self._of_a_call()
             for batch in range(each):
-                for _ in range(BATCH):
+                said = carrier.said + phone.said
+                line.dial(dialog.token.call_id, rng.choice(("office", "home")))
+                for _ in range(REGISTERS):
+                    phone.rudely(phone.register())
+                carrier.rudely(carrier.invite())
+                for _ in range(BATCH - REGISTERS - 1):
                     self._sender.write(self._mutator.change(seeds + of_a_call))
-                found.datagrams += BATCH
+                found.datagrams += BATCH - REGISTERS - 1
+                if batch % BATCHES_A_REGISTRATION == 0:  # by its own clock it seldom would
+                    exchange._spawn(edge.trunks.registrations["carrier"].renew())
                 await self._ping()
+                found.datagrams += carrier.said + phone.said - said
                 if batch % BATCHES_A_HOLD == 0:
                     await self._hold(watched, line)
+            while tasks:
+                tasks.pop().cancel()
+            line.give_up()
             edge.line_down(busy.name)  # calls that nobody hung up
             await asyncio.sleep(REST_S)
+            await edge.registrar.tidy()
+            line.forget()
             self._tidy()
             self._note()
         watched.send("BYE")
         line.reply(await line.next(method="BYE"), 200)
         await watched.next(200)
-        found.line_took = busy.took
+        found.line_took, found.registered, found.targets = busy.took, phone.registered, line.finals
+        found.left = carrier.took + phone.took
         await exchange.close()
         return found
 
@@ -257,7 +228,8 @@ class FuzzRun:
         gc.collect()
         gc.collect()
         self.found.objects.append(sys.getallocatedblocks())
-        self.found.kept.append(sum(type(one) in (Served, Sent, Dialog) for one in gc.get_objects()))
+        kept = (Served, Sent, Dialog, OutCall, OutBranch)
+        self.found.kept.append(sum(type(one) in kept for one in gc.get_objects()))
 
 
 @contextlib.contextmanager
@@ -299,6 +271,9 @@ def main(datagrams: int, seed: int) -> None:
     )
     click.echo(f"answered: {dict(found.statuses.most_common())}")
     click.echo(f"reached the line: {dict(found.line_took.most_common())}")
+    left = dict(found.left.most_common())
+    click.echo(f"{found.registered:,} registrations; the edge asked trunk and telephones: {left}")
+    click.echo(f"of who was called the line heard: {dict(found.targets.most_common())}")
     for error in sorted(set(found.fell)):
         click.echo(error)
     raise SystemExit(not found.sound)

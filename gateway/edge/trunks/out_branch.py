@@ -91,6 +91,8 @@ class OutBranch:
         self._cancelled = False
         self._way: OutWay | None = None
         self._sent: Sent | None = None
+        self._settled = False
+        """the INVITE that was sent last has its final answer"""
         self._from = f"<{outlet.shown}>;tag={from_tag(source)}"
         self._to = f"<{outlet.called}>"
         self._routes: list[str] = []
@@ -171,6 +173,7 @@ class OutBranch:
             invite.headers.set("Session-Expires", str(self._session_s))
             invite.headers.set("Min-SE", str(self._session_s))
         self._credentials.put(invite)
+        self._settled = False
         self._sent = self._board.transactions.send(invite, flow, partial(self._answered, flow, invite), TRY_S)
 
     def _answered(self, flow: Flow, invite: Request, answer: Response | None) -> None:
@@ -179,7 +182,15 @@ class OutBranch:
             flow.send(bytes(ack_of(invite, answer)))
         if sent is None or way is None or self._over or sent.request is not invite:
             self._unwanted(flow, answer)  # of an INVITE before: said again, or too late
-        elif answer is None:
+            return
+        if self._settled:  # an INVITE has one final answer, whatever is said after it
+            if answer is not None and 200 <= answer.code < 300 and self.up:
+                self._accepted(way, flow, answer)
+            else:
+                self._unwanted(flow, answer)
+            return
+        self._settled = answer is None or answer.code >= 200
+        if answer is None:
             self._silent(sent, way)
         elif answer.code < 200:
             self._outlet.note(way, None)

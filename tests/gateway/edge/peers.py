@@ -46,7 +46,7 @@ class Said:
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        head, _, body = data.decode().partition("\r\n\r\n")
+        head, _, body = data.decode(errors="replace").partition("\r\n\r\n")
         start, *lines = head.split("\r\n")
         pairs = [line.split(":", 1) for line in lines]
         return cls(start, [(name.strip().lower(), value.strip()) for name, value in pairs], body)

@@ -53,6 +53,11 @@ class Fork:
         made.kept.clear()
         return made
 
+    async def passed(self) -> None:
+        """The edge has read all that was sent to it before."""
+        self.caller.send("OPTIONS", to="<sip:demo@127.0.0.1>", routes=[])
+        await self.caller.next(200, "OPTIONS", WITHIN_S)
+
     def dial(self) -> None:
         self.said("INVITE", OFFER)
 
@@ -357,6 +362,34 @@ async def test_a_connection_that_closes_leaves_the_others_ringing(fork: Fork) ->
     assert (await fork.up()).tag("to") == desk.own_tag
 
 
+@pytest.mark.parametrize("after", [486, 401, 603, 302])
+async def test_who_has_answered_cannot_refuse_any_more(fork: Fork, after: int) -> None:
+    phone = await fork.phone()
+    fork.dial()
+    (invite,) = await rung(phone)
+    says(phone, invite, 200, body=ANSWER)
+    says(phone, invite, after, tag="other")
+    says(phone, invite, 200, body=ANSWER)
+    answer = await fork.up()
+    await asked(phone, "ACK")
+    await fork.passed()
+    assert not [said.start for said in phone.kept if said.start.startswith(("BYE", "INVITE"))]
+    fork.said("BYE", cseq=2, to=answer["to"])
+    phone.reply(await asked(phone, "BYE"), 200)
+    assert fork.left == 0
+
+
+async def test_who_has_refused_and_answers_is_hung_up(fork: Fork) -> None:
+    phone = await fork.phone()
+    fork.dial()
+    (invite,) = await rung(phone)
+    says(phone, invite, 486)
+    says(phone, invite, 200, body=ANSWER)
+    assert (await fork.final()).status == 486
+    phone.reply(await asked(phone, "BYE"), 200)
+    assert fork.left == 0
+
+
 async def test_eight_at_most_ring(fork: Fork) -> None:
     phone = await fork.phone()
     for number in range(12):
@@ -379,8 +412,7 @@ async def test_a_telephone_that_answers_under_many_names_gets_few_goodbyes(fork:
     await fork.up()
     for number in range(50):
         says(desk, invite, 200, tag=f"other{number}", body=ANSWER)
-    fork.caller.send("OPTIONS", to="<sip:demo@127.0.0.1>", routes=[])
-    await fork.caller.next(200, "OPTIONS", WITHIN_S)  # all before it has been read
+    await fork.passed()
     byes = {said.tag("to") for said in desk.kept if said.start.startswith("BYE")}
     assert len(byes) == out_branch.MOST_UNWANTED
 
