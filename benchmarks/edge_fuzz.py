@@ -129,7 +129,7 @@ class FuzzRun:
         watched = await exchange.caller()
         await exchange.call(watched, line)
         (dialog,) = edge._board.dialogs
-        info = LineInfo(busy.name, "narrow", busy.port, 64, hall="hall0")
+        info = LineInfo(busy.name, "narrow", busy.port, 256, hall="hall0")
         self._sender, self._pinger = await exchange.caller(), await exchange.caller()
         self._victim = await exchange.caller()
         seeds = [path.read_bytes() for path in sorted(TORTURE.iterdir())] + self._of_a_phone()

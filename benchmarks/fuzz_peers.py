@@ -183,6 +183,8 @@ class RudePeer(Caller):
         self.said = 0
         """datagrams that it sent"""
         self.registered = 0
+        self.takes_back = ""
+        """the CANCEL of the last INVITE"""
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         message = Said.parse(data)
@@ -194,6 +196,8 @@ class RudePeer(Caller):
                     self._nonce, self._count = found[1], 0
             elif message.status == 200 and message.method == "INVITE":
                 self._hang_up(message)
+            elif message.status == 180 and self.takes_back:
+                self.write(self.takes_back)
             return
         self.took[message.method] += 1
         if message.method == "ACK":
@@ -286,4 +290,6 @@ class RudePeer(Caller):
     def invite(self) -> str:
         """A trunk's call to us."""
         self.call_id = secrets.token_hex(8)
-        return self.text("INVITE", OFFER, "P-Asserted-Identity: <sip:+4930123@carrier.example>")
+        made = self.text("INVITE", OFFER, "P-Asserted-Identity: <sip:+4930123@carrier.example>")
+        self.takes_back = self.text("CANCEL", "", cseq=self.cseq)
+        return made
