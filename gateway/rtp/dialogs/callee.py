@@ -21,13 +21,13 @@ from gateway.edge.grammar.message import to_tag
 from gateway.edge.grammar.responses import ALLOW as ALLOWED
 from gateway.edge.grammar.responses import response
 from gateway.edge.grammar.sip_message import Request, Response
-from gateway.edge.grammar.uri import URI
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.line_messages import KeyWay
 from gateway.rtp.agreement import Agreement, Describer
 from gateway.rtp.described_audio import NoAgreement
 from gateway.rtp.dialogs.dialog_server import DialogServer
 from gateway.rtp.dialogs.dialog_state import DialogState, describe
+from gateway.rtp.dialogs.line_wire import LineWire
 from gateway.rtp.dialogs.provisional import Provisional
 from gateway.rtp.dialogs.referral import Referral
 from gateway.rtp.dialogs.repeat import Repeat
@@ -46,18 +46,6 @@ GLARE_STEPS: Final = 200
 
 class CalleeOwner(Protocol):
     """The line, as a call of it sees it."""
-
-    def send(self, request: Request, flow: Flow, answered: Callable[[Response | None], None]) -> None:
-        """Sends a request that has no Via yet; `answered` gets its responses, or None when none came."""
-
-    def send_ack(self, ack: Request, flow: Flow) -> None:
-        """Sends an ACK that has no Via yet."""
-
-    def contact(self) -> str:
-        """Where requests of the dialog are to come."""
-
-    def flow_to(self, uri: URI, otherwise: Flow) -> Flow:
-        """The way to a SIP URI of this host's; `otherwise` to all others."""
 
     def media_up(self, callee: Callee, agreed: Agreement) -> CallMedia:
         """Offer and answer are there: the call's sound begins."""
@@ -84,6 +72,7 @@ class Callee:
     def __init__(
         self,
         line: CalleeOwner,
+        wire: LineWire,
         invite: Served,
         call_id: str,
         number: int,
@@ -105,6 +94,7 @@ class Callee:
         self.key = (request.call_id, request.from_address.parameters["tag"] or "", self.tag)
         """Call-ID, the caller's tag and ours"""
         self._line = line
+        self._wire = wire
         self._invite = invite
         self._describer = describer
         self._answer = answer
@@ -161,7 +151,7 @@ class Callee:
         self._inform(183, self._describer.again(), reliably="100rel" in {*asked.require, *asked.supported})
 
     def _inform(self, status: int, body: str, *, reliably: bool) -> None:
-        answer = self._response(self._invite, status, {"Contact": self._line.contact(), "Allow": ALLOW})
+        answer = self._response(self._invite, status, {"Contact": self._wire.contact(), "Allow": ALLOW})
         describe(answer, body)
         self._provisional.send(answer, reliably=reliably)
 
@@ -206,7 +196,7 @@ class Callee:
         """Asks the caller to call somebody else (RFC 3515). Raises `ValueError` before the call is up."""
         if not self.confirmed:
             raise ValueError("it is not up yet")
-        self._ask("REFER", self._referral.answered, self._referral.headers(target, self._line.contact()))
+        self._ask("REFER", self._referral.answered, self._referral.headers(target, self._wire.contact()))
 
     def _transferred(self, status: int, reason: str) -> None:
         if not self.over:
@@ -331,7 +321,7 @@ class Callee:
         self._patience.start(LINGER_S, partial(self.hang_up, CallEnding(End.UNACKNOWLEDGED)))
 
     def _ok(self, served: Served, body: str) -> Response:
-        extra = {"Contact": self._line.contact(), "Allow": ALLOW, "Supported": SUPPORTED}
+        extra = {"Contact": self._wire.contact(), "Allow": ALLOW, "Supported": SUPPORTED}
         ok = self._response(served, 200, {**extra, **self._session.agree(served.request)})
         describe(ok, body)
         return ok
@@ -356,7 +346,7 @@ class Callee:
         elif answer.code >= 300:
             self._session.start(round(2 * AGAIN_S), ours=True)
         else:
-            self._line.send_ack(self._state.request("ACK", answer.cseq.sequence), self.flow)
+            self._wire.send_ack(self._state.request("ACK", answer.cseq.sequence), self.flow)
             with contextlib.suppress(NoAgreement):  # then what held before holds on
                 self.agree(self._describer.answered(answer.body.decode(errors="replace")))
             self._session.start(2 * LEAST_S, ours=True)
@@ -377,18 +367,18 @@ class Callee:
         body: str = "",
     ) -> None:
         request = self._state.request(method)
-        request.headers.set("Contact", self._line.contact())
+        request.headers.set("Contact", self._wire.contact())
         for name, value in (extra or {}).items():
             request.headers.set(name, value)
         describe(request, body)
-        self._line.send(request, self.flow, answered)
+        self._wire.send(request, self.flow, answered)
 
     @property
     def flow(self) -> Flow:
         """To the first proxy on the way, which is the edge as it is now."""
         first = self._state.routes[0].partition(",")[0] if self._state.routes else ""
         uri = Address.read(first).uri if first else self._state.target
-        return self._line.flow_to(uri, self._invite.flow)
+        return self._wire.flow_to(uri, self._invite.flow)
 
     def _end(self, how: CallEnding) -> None:
         self.over = True

@@ -1,29 +1,26 @@
-"""A line's SIP: INVITEs that the edge has signed become calls, and each request finds its call.
+"""A line's calls: INVITEs that the edge has signed become calls, and each request finds its call.
 
 What calls and their sound tell (`CalleeOwner`, `MediaOwner`) goes on to the hall and the front from here.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import hmac
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final, Protocol
 
 import structlog
 
-from gateway.edge.dialogs.transaction import LINGER_S, Sent, Served, Transactions, ack_of
-from gateway.edge.flows.transport import Flow, UdpPort, plain_host
+from gateway.edge.dialogs.transaction import Served
+from gateway.edge.flows.transport import Flow, plain_host
 from gateway.edge.grammar.header import reason
-from gateway.edge.grammar.message import Unreadable, from_tag, read, to_tag, transaction_key
+from gateway.edge.grammar.message import from_tag, to_tag, transaction_key
 from gateway.edge.grammar.responses import response
 from gateway.edge.grammar.sdes import SrtpRule
-from gateway.edge.grammar.sip_message import Request, Response
-from gateway.edge.grammar.uri import URI
+from gateway.edge.grammar.sip_message import Request
 from gateway.errors import LineError, RpcError
 from gateway.ipc import tick
 from gateway.ipc.ending import CallEnding, End
@@ -44,6 +41,7 @@ from gateway.ipc.line_signature import signature
 from gateway.rtp.agreement import Agreement, Describer
 from gateway.rtp.described_audio import NoAgreement
 from gateway.rtp.dialogs.callee import Callee
+from gateway.rtp.dialogs.line_wire import LOOPBACK, LineWire
 from gateway.rtp.dialogs.pulse import Pulse
 from gateway.rtp.dialogs.session_timer import SessionTimer, too_short
 from gateway.rtp.dialogs.targets import QUALITY_EVERY_S, Targets
@@ -54,9 +52,6 @@ from gateway.rtp.media.socket_pair import SocketPair, Source
 from gateway.rtp.media.source_latch import Stream
 from model.tasks import failed
 
-LOOPBACK: Final = "127.0.0.1"
-TRIES_S: Final = 60.0
-"""How long the edge may take to find somebody who answers a target's INVITE, if only by 100."""
 _RULES: Final[dict[str, SrtpRule]] = {"required": "required", "optional": "optional", "off": "off"}
 """What `X-VG-SRTP` may say; it is signed."""
 
@@ -84,7 +79,6 @@ class Callees:
         """by our id"""
         self.closed = False
         """no new calls: the line is stopping"""
-        self.transactions = Transactions(lambda served, answer: None)
         self._plan = plan
         self._pass = media_pass
         self._house = house
@@ -98,11 +92,8 @@ class Callees:
         self._numbers = itertools.count(secrets.randbelow(1 << 30))
         self._ports = self._port_pairs()
         self._codecs = CODECS[plan.kind]
-        self.targets = Targets(plan, self, media_pass, self._codecs)
-        self._sip = UdpPort(self._take)
-        self._asked: set[Request] = set()
-        """requests of ours without a final answer"""
-        self._quiet = asyncio.Event()
+        self._wire = LineWire(plan.sip_port, self._request)
+        self.targets = Targets(plan, self, self._wire, media_pass, self._codecs)
 
     def _port_pairs(self) -> Iterator[int]:
         """Even ports of the line's block, round and round: each as long as possible after it was used."""
@@ -112,30 +103,23 @@ class Callees:
 
     async def open(self) -> None:
         """Raises `LineError` when the SIP port is taken."""
-        try:
-            await self._sip.open(LOOPBACK, self._plan.sip_port)
-        except OSError as error:
-            raise LineError(f"cannot listen on UDP {LOOPBACK}:{self._plan.sip_port}: {error}") from None
+        await self._wire.open()
 
     async def stop(self, why: End, within_s: float) -> None:
         """BYE to every call, or 480; no new ones. Waits so long for the answers."""
         self.closed = True
         for callee in list(self.by_call.values()):
             callee.hang_up(CallEnding(why))
-        if self._asked:
-            self._quiet.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._quiet.wait(), within_s)
+        await self._wire.falls_quiet(within_s)
 
     async def close(self) -> None:
         """After the last call."""
-        self.transactions.close()
-        await self._sip.close()
+        await self._wire.close()
 
     @property
     def sip_port(self) -> int:
         """Where the edge reaches us."""
-        return self._sip.address[1]
+        return self._wire.port
 
     def named(self, call_id: str) -> Callee:
         """Raises `RpcError` for a call that we do not have."""
@@ -167,39 +151,19 @@ class Callees:
 
     # ── SIP ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def _take(self, data: bytes, flow: Flow) -> bool:
-        """One message of the edge's."""
-        try:
-            message = read(data, from_edge=True)
-        except Unreadable as error:
-            log.warning("line.unreadable", error=str(error))
-            return False
-        try:
-            if isinstance(message, Response):
-                self.transactions.take(message, flow)
-            else:
-                self._request(message, flow)
-        except Exception as error:  # ours; who asked is told, and other calls go on
-            failed("rtp.sip", error)
-            if isinstance(message, Request):
-                served = self.transactions.find(transaction_key(message, flow))
-                if served is not None and not served.final:
-                    served.answer(response(message, flow, 500))
-        return True
-
     def _request(self, request: Request, flow: Flow) -> None:
         key = transaction_key(request, flow)
         if request.method == "ACK":
-            self._acknowledged(request, self.transactions.find((key[0], key[1], "INVITE")))
+            self._acknowledged(request, self._wire.transactions.find((key[0], key[1], "INVITE")))
             return
-        if (served := self.transactions.find(key)) is not None:
+        if (served := self._wire.transactions.find(key)) is not None:
             served.repeated()
             return
-        served = self.transactions.serve(request, flow, key)
+        served = self._wire.transactions.serve(request, flow, key)
         if served is None:
             flow.send(bytes(response(request, flow, 503)))
         elif request.method == "CANCEL":
-            invite = self.transactions.find((key[0], key[1], "INVITE"))
+            invite = self._wire.transactions.find((key[0], key[1], "INVITE"))
             served.answer(response(request, flow, 481 if invite is None else 200))
             if invite is not None and (callee := self._by_invite.get(invite)) is not None:
                 callee.cancelled()
@@ -270,7 +234,7 @@ class Callees:
             sockets.close()
             raise
         number = next(self._numbers) & 0xFFFFFFFF
-        callee = Callee(self, served, call_id, number, self._free.pop(), describer, answer)
+        callee = Callee(self, self._wire, served, call_id, number, self._free.pop(), describer, answer)
         self.by_call[call_id] = self._by_dialog[callee.key] = self._by_invite[served] = callee
         self._pairs[callee], self._pulses[callee] = sockets, Pulse()
         log.info("call.started", call_id=call_id, slot=callee.slot)
@@ -288,11 +252,6 @@ class Callees:
         """Calls a target of the dialplan for a caller. Raises `RpcError` and `LineError`."""
         callee = self.named(call_id)
         self.targets.call(callee, target, within_s, callee.flow)
-
-    def invite(self, invite: Request, flow: Flow, answered: Callable[[Response | None], None]) -> Sent:
-        """See `TargetHouse`."""
-        self._with_via(invite)
-        return self.transactions.send(invite, flow, answered, TRIES_S)
 
     def target_rings(self, call_id: str, status: int, early: bool) -> None:
         """See `TargetHouse`."""
@@ -313,40 +272,6 @@ class Callees:
             callee.hang_up(how)
 
     # ── what a call needs of its line (`CalleeOwner`) ────────────────────────────────────────────────
-
-    def send(self, request: Request, flow: Flow, answered: Callable[[Response | None], None]) -> None:
-        """See `CalleeOwner`."""
-        self._with_via(request)
-        self._asked.add(request)
-
-        def taken(answer: Response | None) -> None:
-            if answer is not None and request.method == "INVITE" and answer.code >= 300:
-                flow.send(bytes(ack_of(request, answer)))
-            if answer is None or answer.code >= 200:
-                self._asked.discard(request)
-                if not self._asked:
-                    self._quiet.set()
-            answered(answer)
-
-        self.transactions.send(request, flow, taken, LINGER_S)
-
-    def send_ack(self, ack: Request, flow: Flow) -> None:
-        """See `CalleeOwner`."""
-        self._with_via(ack)
-        flow.send(bytes(ack))
-
-    def _with_via(self, request: Request) -> None:
-        host, port = self._sip.address
-        request.headers.set("Via", f"SIP/2.0/UDP {host}:{port};rport;branch={self.transactions.branch()}")
-
-    def contact(self) -> str:
-        """See `CalleeOwner`."""
-        host, port = self._sip.address
-        return f"<sip:{host}:{port}>"
-
-    def flow_to(self, uri: URI, otherwise: Flow) -> Flow:
-        """See `CalleeOwner`."""
-        return self._sip.flow(uri.host, uri.port) if uri.host == LOOPBACK and uri.port else otherwise
 
     def media_up(self, callee: Callee, agreed: Agreement) -> CallMedia:
         """See `CalleeOwner`."""

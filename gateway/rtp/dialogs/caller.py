@@ -7,7 +7,6 @@ other addresses and follows redirections: what comes back is one dialog with one
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol
 
@@ -24,6 +23,7 @@ from gateway.rtp.agreement import Agreement, Describer
 from gateway.rtp.described_audio import NoAgreement
 from gateway.rtp.dialogs.dialog_server import DialogServer
 from gateway.rtp.dialogs.dialog_state import DialogState, describe
+from gateway.rtp.dialogs.line_wire import LineWire
 from gateway.rtp.dialogs.session_timer import LEAST_S, USUAL_S, SessionTimer, too_short
 from gateway.rtp.media.call_media import CallMedia
 
@@ -38,21 +38,6 @@ GLARE_STEPS: Final = 190
 
 class TargetOwner(Protocol):
     """The line, as a call to a target sees it."""
-
-    def invite(self, invite: Request, flow: Flow, answered: Callable[[Response | None], None]) -> Sent:
-        """Sends an INVITE that has no Via yet; `answered` gets all its responses, None when none came."""
-
-    def cancel(self, sent: Sent) -> None:
-        """Sends a CANCEL as soon as one may go out."""
-
-    def send(self, request: Request, flow: Flow, answered: Callable[[Response | None], None]) -> None:
-        """Sends a request that has no Via yet."""
-
-    def send_ack(self, ack: Request, flow: Flow) -> None:
-        """Sends an ACK that has no Via yet."""
-
-    def contact(self) -> str:
-        """Where requests of the dialog are to come."""
 
     def media_up(self, call: TargetCall, agreed: Agreement) -> CallMedia:
         """The target's sound begins: from now on caller and target hear each other."""
@@ -79,6 +64,7 @@ class TargetCall:
     def __init__(
         self,
         line: TargetOwner,
+        wire: LineWire,
         call_id: str,
         target: str,
         describer: Describer,
@@ -93,6 +79,7 @@ class TargetCall:
         """it was answered"""
         self.over = False
         self._line = line
+        self._wire = wire
         self._describer = describer
         self._flow = flow
         self._tag = secrets.token_hex(8)
@@ -141,11 +128,11 @@ class TargetCall:
         }.items():
             invite.headers.set(name, value)
         describe(invite, self._describer.offer())
-        self._sent = self._line.invite(invite, self._flow, self._invite_answered)
+        self._sent = self._wire.invite(invite, self._flow, self._invite_answered)
 
     def _own_headers(self, expires: str) -> dict[str, str]:
         """Of each INVITE of ours."""
-        contact, least = self._line.contact(), str(LEAST_S)
+        contact, least = self._wire.contact(), str(LEAST_S)
         timer = {"Supported": "timer", "Session-Expires": expires, "Min-SE": least}
         return {"Contact": contact, "Allow": ALLOW_OUT, **timer}
 
@@ -157,14 +144,14 @@ class TargetCall:
             self.hang_up(CallEnding(End.CALLER))
             return
         if self._sent is not None:
-            self._line.cancel(self._sent)
+            self._wire.cancel(self._sent)
         self._refuse(status, reason)
 
     def hang_up(self, how: CallEnding) -> None:
         """BYE to a target that has answered."""
         if self.over:
             return
-        self._line.send(self._state.request("BYE"), self._flow, lambda _: None)
+        self._wire.send(self._state.request("BYE"), self._flow, lambda _: None)
         self._end(how)
 
     def _invite_answered(self, answer: Response | None) -> None:
@@ -197,16 +184,16 @@ class TargetCall:
         """A 2xx, perhaps repeated since our ACK was lost."""
         if not self.over and not self.up:
             self._learn(answer)
-        self._line.send_ack(self._state.request("ACK", answer.cseq.sequence), self._flow)
+        self._wire.send_ack(self._state.request("ACK", answer.cseq.sequence), self._flow)
         if self.up:
             return
         if self.over:  # it crossed our CANCEL
-            self._line.send(self._state.request("BYE"), self._flow, lambda _: None)
+            self._wire.send(self._state.request("BYE"), self._flow, lambda _: None)
             return
         self.up = True
         self._patience.cancel()
         if not self._heard(answer) and self.media is None:
-            self._line.send(self._state.request("BYE"), self._flow, lambda _: None)
+            self._wire.send(self._state.request("BYE"), self._flow, lambda _: None)
             self._refuse(488, "the target's answer has no sound that fits")
             return
         self._session.agreed(answer)
@@ -221,7 +208,7 @@ class TargetCall:
         for name, value in self._own_headers(f"{USUAL_S};refresher=uac").items():
             invite.headers.set(name, value)
         describe(invite, self._describer.again())
-        self._line.send(invite, self._flow, self._refreshed)
+        self._wire.send(invite, self._flow, self._refreshed)
 
     def _refreshed(self, answer: Response | None) -> None:
         if self.over or (answer is not None and answer.code < 200):
@@ -234,7 +221,7 @@ class TargetCall:
         elif answer.code >= 300:
             self._session.again(AGAIN_S)
         else:
-            self._line.send_ack(self._state.request("ACK", answer.cseq.sequence), self._flow)
+            self._wire.send_ack(self._state.request("ACK", answer.cseq.sequence), self._flow)
             self._heard(answer)  # what does not fit changes nothing
             self._session.agreed(answer)
 
@@ -308,7 +295,7 @@ class TargetCall:
 
     def take_offer(self, served: Served, body: str) -> None:
         """See `DialogSide`."""
-        extra = {"Contact": self._line.contact(), "Allow": ALLOW_OUT, "Supported": "timer"}
+        extra = {"Contact": self._wire.contact(), "Allow": ALLOW_OUT, "Supported": "timer"}
         extra |= self._session.agree(served.request)
         ok = response(served.request, served.flow, 200, extra)
         describe(ok, body)

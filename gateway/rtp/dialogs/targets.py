@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
 from typing import Final, Protocol
 
 import structlog
 
-from gateway.edge.dialogs.transaction import Sent, Served, of_transaction
+from gateway.edge.dialogs.transaction import Served
 from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar.message import from_tag, to_tag
-from gateway.edge.grammar.sip_message import Request, Response
+from gateway.edge.grammar.sip_message import Request
 from gateway.errors import RpcError
 from gateway.ipc import tick
 from gateway.ipc.ending import CallEnding, End
@@ -24,6 +23,7 @@ from gateway.ipc.envelope import Tell
 from gateway.rtp.agreement import Agreement, Describer
 from gateway.rtp.described_audio import CodecName
 from gateway.rtp.dialogs.caller import TargetCall
+from gateway.rtp.dialogs.line_wire import LineWire
 from gateway.rtp.dialogs.pulse import Pulse
 from gateway.rtp.line_plan import LinePlan
 from gateway.rtp.media.call_media import CallMedia
@@ -51,18 +51,6 @@ class CallWithTarget(Protocol):
 class TargetHouse(Protocol):
     """The line, as its targets see it."""
 
-    def invite(self, invite: Request, flow: Flow, answered: Callable[[Response | None], None]) -> Sent:
-        """Sends an INVITE that has no Via yet."""
-
-    def send(self, request: Request, flow: Flow, answered: Callable[[Response | None], None]) -> None:
-        """Sends a request that has no Via yet."""
-
-    def send_ack(self, ack: Request, flow: Flow) -> None:
-        """Sends an ACK that has no Via yet."""
-
-    def contact(self) -> str:
-        """Where requests are to come."""
-
     def sockets(self) -> SocketPair:
         """A new pair. Raises `LineError` when there is none."""
 
@@ -83,10 +71,16 @@ class Targets:
     """All of a line's."""
 
     def __init__(
-        self, plan: LinePlan, house: TargetHouse, media_pass: MediaPass, codecs: tuple[CodecName, ...]
+        self,
+        plan: LinePlan,
+        house: TargetHouse,
+        wire: LineWire,
+        media_pass: MediaPass,
+        codecs: tuple[CodecName, ...],
     ) -> None:
         self._plan = plan
         self._house = house
+        self._wire = wire
         self._pass = media_pass
         self._codecs = codecs
         self._by_call: dict[str, TargetCall] = {}
@@ -120,7 +114,7 @@ class Targets:
         described = Describer(
             self._plan.media_address or "127.0.0.1", sockets.port, codecs, secrets.randbits(31)
         )
-        call = TargetCall(self, caller.call_id, target, described, flow, self._plan.token)
+        call = TargetCall(self, self._wire, caller.call_id, target, described, flow, self._plan.token)
         self._by_call[caller.call_id] = self._by_sip_call[call.sip_call_id] = call
         self._callers[call], self._pairs[call], self._pulses[call] = caller, sockets, Pulse()
         log.info("target.called", call_id=caller.call_id, target=target)
@@ -181,32 +175,6 @@ class Targets:
             call.acknowledged(ack)
 
     # ── what a call to a target needs of its line (`TargetOwner`) ────────────────────────────────────
-
-    def invite(self, invite: Request, flow: Flow, answered: Callable[[Response | None], None]) -> Sent:
-        """See `TargetOwner`."""
-        return self._house.invite(invite, flow, answered)
-
-    def cancel(self, sent: Sent) -> None:
-        """See `TargetOwner`."""
-
-        def send() -> None:
-            cancel = of_transaction(sent.request, "CANCEL")
-            cancel.headers.set("To", sent.request.headers["To"])
-            sent.flow.send(bytes(cancel))  # on the loopback: it is not lost
-
-        sent.cancel(send)
-
-    def send(self, request: Request, flow: Flow, answered: Callable[[Response | None], None]) -> None:
-        """See `TargetOwner`."""
-        self._house.send(request, flow, answered)
-
-    def send_ack(self, ack: Request, flow: Flow) -> None:
-        """See `TargetOwner`."""
-        self._house.send_ack(ack, flow)
-
-    def contact(self) -> str:
-        """See `TargetOwner`."""
-        return self._house.contact()
 
     def media_up(self, call: TargetCall, agreed: Agreement) -> CallMedia:
         """See `TargetOwner`."""
