@@ -160,7 +160,8 @@ class FuzzRun:
             line.give_up()
             edge.line_down(busy.name)  # calls that nobody hung up
             await asyncio.sleep(REST_S)
-            await edge.registrar.tidy()
+            if edge.registrar is not None:
+                await edge.registrar.tidy()
             line.forget()
             self._tidy()
             self._note()

@@ -180,7 +180,7 @@ class FakeHall(Listener):
         """The kinds of all that it was told of a call."""
         return self._history.get(call_id, [])
 
-    async def start(self) -> FakeHall:
+    async def start(self) -> Self:
         await self._ticks.start()
         await self._rpc.start()
         return self
@@ -281,7 +281,7 @@ class FakeFront(Listener):
     async def _call_left(self, _: Peer, left: CallLeft) -> None:
         self.ended.put_nowait((left.call_id, left.how))
 
-    async def start(self) -> FakeFront:
+    async def start(self) -> Self:
         await self._rpc.start()
         return self
 
