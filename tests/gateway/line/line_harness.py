@@ -12,7 +12,7 @@ import statistics
 from array import array
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Self, TypeVar, get_args
 
 from gateway.config.runtime import Runtime
 from gateway.errors import RpcError
