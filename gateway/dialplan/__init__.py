@@ -2,6 +2,7 @@
 
 from gateway.dialplan.dialplan import Dialplan, Match
 from gateway.dialplan.disclosure import Disclosure
+from gateway.dialplan.plan_facts import clock_facts, fill
 from gateway.dialplan.routes import Hours, Keep, Route, fits, split_uri
 from gateway.dialplan.verbs import (
     VERBS,
@@ -18,8 +19,6 @@ from gateway.dialplan.verbs import (
     Transfer,
     Verb,
     VoiceOwner,
-    clock_facts,
-    fill,
 )
 
 __all__ = [

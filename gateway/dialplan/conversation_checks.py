@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 from gateway.dialplan import toml_lines
 from gateway.dialplan.disclosure import WORDINGS, spoken_language
+from gateway.dialplan.plan_facts import CLOCK_FACTS, facts_in
 from gateway.dialplan.plan_file import Loaded
 from gateway.dialplan.plan_languages import why_unled
 from gateway.dialplan.plan_text import unknown
-from gateway.dialplan.verbs import CLOCK_FACTS, Converse, Reply, facts_in
+from gateway.dialplan.verbs import Converse, Reply
 from model.meaning.intents import LANGUAGE as LIBRARY_LANGUAGE
 from model.meaning.intents import library
 

@@ -16,7 +16,8 @@ from gateway.config.emergency import EMERGENCY, NO_HELP, is_emergency
 from gateway.dialplan.disclosure import sentence
 from gateway.dialplan.loading import read_folder
 from gateway.dialplan.routes import Route
-from gateway.dialplan.verbs import Answer, Converse, Disclose, branches_of, first_words
+from gateway.dialplan.spoken_texts import first_words
+from gateway.dialplan.verbs import Answer, Converse, Disclose, branches_of
 from gateway.errors import CallRefused, DialplanError
 
 

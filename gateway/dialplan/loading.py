@@ -18,6 +18,7 @@ from gateway.dialplan import toml_lines
 from gateway.dialplan.conversation_checks import check_conversation, check_facts
 from gateway.dialplan.disclosed_paths import Undisclosed, first_undisclosed, principal_lines
 from gateway.dialplan.disclosure import WORDINGS, spoken_language
+from gateway.dialplan.plan_facts import CLOCK_FACTS, HEADER_FACT, facts_in
 from gateway.dialplan.plan_file import Loaded
 from gateway.dialplan.plan_languages import unspeakable_text
 from gateway.dialplan.plan_text import PlanFile, unknown
@@ -32,8 +33,6 @@ from gateway.dialplan.routes import (
 )
 from gateway.dialplan.target_address import target_address
 from gateway.dialplan.verbs import (
-    CLOCK_FACTS,
-    HEADER_FACT,
     NAME,
     VERBS,
     Answer,
@@ -47,7 +46,6 @@ from gateway.dialplan.verbs import (
     Transfer,
     Verb,
     branches_of,
-    facts_in,
     targets_of,
 )
 from gateway.errors import DialplanError

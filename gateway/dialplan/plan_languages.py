@@ -9,7 +9,8 @@ from typing import Final
 
 from gateway.dialplan.disclosure import spoken_language
 from gateway.dialplan.routes import Route
-from gateway.dialplan.verbs import Converse, Disclose, texts_of
+from gateway.dialplan.spoken_texts import texts_of
+from gateway.dialplan.verbs import Converse, Disclose
 
 HEARD: Final = frozenset({
     "af", "am", "ar", "as", "az", "ba", "be", "bg", "bn", "bo", "br", "bs", "ca", "cs", "cy", "da", "de",

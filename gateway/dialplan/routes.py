@@ -15,18 +15,8 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, TypeAdapter
 
 from consent.grants.scope import STOCK, Scope
-from gateway.dialplan.verbs import (
-    STRICT,
-    VERBS,
-    Answer,
-    Hangup,
-    HeaderName,
-    Name,
-    Transfer,
-    Verb,
-    Words,
-    recording_of,
-)
+from gateway.dialplan.plan_facts import HeaderName
+from gateway.dialplan.verbs import STRICT, VERBS, Answer, Hangup, Name, Transfer, Verb, Words, recording_of
 
 STOCK_VOICE: Final = "heart"
 """The voice that is nobody's: every engine has it."""

@@ -6,11 +6,9 @@ To add one: write its dataclass and enter it in `VERBS`.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
-from datetime import datetime
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
@@ -69,37 +67,6 @@ def _recording(path: str) -> str:
 
 def _perhaps_recording(path: str | None) -> str | None:
     return None if path is None else _recording(path)
-
-
-HEADER: Final = (
-    r"(p-asserted-identity|p-preferred-identity|remote-party-id|diversion|history-info|user-to-user|privacy"
-    r"|x-(?!vg-)[a-z0-9-]{1,40})"
-)
-"""Headers of trusted peers that a plan may know (`gateway.edge.grammar.peer_headers`), in small letters."""
-HEADER_FACT: Final = re.compile(rf"header\.{HEADER}")
-"""A header in a text: `{header.x-name}`."""
-
-
-def _header(name: str) -> str:
-    if re.fullmatch(HEADER, name) is None:
-        raise ValueError(
-            "headers that a plan may know are p-asserted-identity, p-preferred-identity, remote-party-id, "
-            "diversion, history-info, user-to-user, privacy, and x-… in small letters"
-        )
-    return name
-
-
-HeaderName = Annotated[str, AfterValidator(_header)]
-CLOCK_FACTS: Final = frozenset({"time", "date", "weekday"})
-"""Facts every plan has; their values come from the clock of the route's zone when they are spoken."""
-_FACT: Final = re.compile(r"\{([^{}]*)\}")
-NOT_SAID: Final = frozenset(
-    {
-        "verb", "intent", "ask", "library", "tool", "instructions", "language", "target", "transfer", "voice",
-        "otherwise",
-    }
-)  # fmt: skip
-"""Fields with words that nobody hears."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -365,35 +332,6 @@ VERBS: Final[Mapping[str, type[Verb]]] = {
 }
 
 
-def facts_in(text: str) -> Iterator[str]:
-    """The names that stand in braces, in order."""
-    return (match.group(1) for match in _FACT.finditer(text))
-
-
-def fill(text: str, facts: Mapping[str, str], at: datetime) -> str:
-    """`text` with its facts put in; `at` is the time in the route's zone.
-
-    A name in braces that is not a fact stays as it is.
-    """
-    known = {**clock_facts(at), **facts}
-    return _FACT.sub(lambda match: known.get(match.group(1), match.group(0)), text)
-
-
-def clock_facts(at: datetime) -> dict[str, str]:
-    """The clock as it is said aloud: time "3:05 PM", date "Monday, November 23", weekday "Monday"."""
-    return {
-        "time": f"{at.hour % 12 or 12}:{at.minute:02d} {'AM' if at.hour < 12 else 'PM'}",
-        "date": f"{at:%A}, {at:%B} {at.day}",
-        "weekday": f"{at:%A}",
-    }
-
-
-def header_facts(text: str, headers: Mapping[str, str] | None) -> dict[str, str]:
-    """The headers that stand in a text, by fact; those that the call does not have are empty."""
-    found = (fact for fact in facts_in(text) if HEADER_FACT.fullmatch(fact))
-    return {fact: (headers or {}).get(fact.removeprefix("header."), "") for fact in found}
-
-
 def targets_of(verb: Any) -> Iterator[tuple[str, str]]:
     """(field, name) of each transfer target that a verb names."""
     if isinstance(verb, Transfer):
@@ -419,46 +357,3 @@ def recording_of(verb: Any) -> Playback | None:
     if isinstance(verb, Gather):
         return verb.recorded
     return verb if isinstance(verb, Playback) else None
-
-
-def texts_of(verb: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """(path, text) of each text that a verb may say, and of the facts that stand in them."""
-    told = [one for one in _texts(verb, ()) if one[1]]
-    yield from told
-    if isinstance(verb, Converse):
-        used = {fact for _, text in told for fact in facts_in(text)}
-        yield from ((("facts", fact), verb.facts[fact]) for fact in verb.facts if fact in used)
-
-
-def _texts(part: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    for one in () if recording_of(part) else fields(part):
-        value = getattr(part, one.name)
-        if one.name in NOT_SAID:
-            continue
-        if isinstance(value, str):
-            yield (*path, one.name), value
-        elif isinstance(value, tuple):
-            for at, item in enumerate(value):
-                here = (*path, one.name, at)
-                if isinstance(item, str):
-                    yield here, item
-                else:
-                    yield from _texts(item, here)
-
-
-def first_words(verb: Verb | None, *, cloned: bool) -> str:
-    """What a verb says first, verbatim; empty when it begins with silence. `cloned`: in a person's voice."""
-    match verb:
-        case Disclose():
-            return verb.words(cloned=cloned)
-        case Say():
-            return verb.text
-        case Converse():
-            return verb.greeting
-        case Gather():
-            return "" if verb.recorded else verb.prompt
-        case Record():
-            return verb.announce
-        case Transfer() | Hangup():
-            return verb.say
-    return ""

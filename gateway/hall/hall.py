@@ -24,6 +24,7 @@ from gateway.errors import RpcError
 from gateway.hall.calls.call import Call
 from gateway.hall.calls.call_maker import CallMaker, Past
 from gateway.hall.calls.load_gauge import EVERY_S, LoadGauge
+from gateway.hall.calls.quality_desk import QualityDesk
 from gateway.hall.calls.seat import Seat
 from gateway.hall.calls.tick_pass import Floor
 from gateway.hall.calls.ticks import TickServer
@@ -34,7 +35,6 @@ from gateway.hall.dialogue.scribe import Scribe
 from gateway.hall.dialogue.speech import FILLER
 from gateway.hall.grants import Grants
 from gateway.hall.media.audio import HOUSE_HZ
-from gateway.hall.parts.call_quality import CallQuality
 from gateway.hall.parts.clocks import Clocks
 from gateway.hall.parts.inbox import TargetHeard, Transferred
 from gateway.hall.verbs.perform import perform
@@ -67,7 +67,6 @@ from gateway.ipc.line_messages import (
 )
 from gateway.ipc.readiness import Probe
 from gateway.ipc.rpc import Peer, Server
-from gateway.store.call_record import OF_TARGET
 from gateway.store.sessions import Sessions
 from model.client import EngineClient
 from model.ears.ears_client import Ears
@@ -114,6 +113,7 @@ class Hall:
         self.grants = Grants(self.verifier, self.feed, self.ask_front, self.calls, self.clocks)
         self.recorded = RecordedSounds(partial(dialplan_dir, self.settings))
         self.withdrawn = Withdrawn(self.feed, self.grants.revoked)
+        self.quality = QualityDesk(self.calls, self.sessions, self.tell_front, self.clocks)
         handlers = [
             CallOffer.handled_by(self.call_offered),
             EndCall.handled_by(self.end_call),
@@ -123,8 +123,8 @@ class Hall:
             MediaTurned.handled_by(self.media_turned),
             TransferOutcome.handled_by(self.transfer_outcome),
             TargetRings.handled_by(self.target_rings),
-            RtpMoved.handled_by(self.rtp_moved),
-            LineQuality.handled_by(self.line_quality),
+            RtpMoved.handled_by(self.quality.moved),
+            LineQuality.handled_by(self.quality.told),
             CallLeft.handled_by(self.call_left),
             RenderPrompts.handled_by(self.render_prompts),
             VoicesWithdrawn.handled_by(self.withdrawn.told),
@@ -349,45 +349,6 @@ class Hall:
 
     async def target_rings(self, _: Peer, rings: TargetRings) -> None:
         self._call(rings.call_id).inbox.post(TargetHeard(rings.status, rings.early))
-
-    async def rtp_moved(self, _: Peer, moved: RtpMoved) -> None:
-        """Sound comes from elsewhere all at once: a phone that moved, or somebody else's."""
-        call = self._call(moved.call_id)
-        what: dict[str, str | None] = {"was": moved.was, "now": moved.now, "way": moved.way}
-        what |= {"was_ssrc": moved.was_ssrc, "now_ssrc": moved.now_ssrc}
-        note = call.log.warning if moved.way == "followed" else call.log.info
-        note("rtp.moved", **what)
-        call.session.event("rtp_moved", **what)
-        self.tell_front(moved)
-
-    async def line_quality(self, line: Peer, told: LineQuality) -> None:
-        """Notes how a call sounds; the last word may come when the call is over here already."""
-        call = self.calls.get(told.call_id)
-        if call is None and not told.last:
-            return
-        if told.target is not None:
-            self._target_quality(line, call, told, told.target)
-            return
-        note = (CallQuality() if call is None else call.line.quality).take(told, self.clocks.monotonic())
-        session = self.sessions.session(told.call_id)
-        session.note(**note.facts)
-        if note.event is not None:
-            session.event("line_quality" if told.last else "quality", line=line.name, **note.event)
-        if note.rated is not None:
-            self.tell_front(note.rated)
-        if call is not None and note.turned and note.event is not None:
-            call.log.warning("call.poor" if call.line.quality.poor else "call.not_poor", **note.event)
-
-    def _target_quality(self, line: Peer, call: Call | None, told: LineQuality, target: str) -> None:
-        """The same of a target: its figures stand beside the caller's, and it makes no call a poor one."""
-        rating = CallQuality() if call is None else call.line.target_quality(target)
-        note = rating.take(told, self.clocks.monotonic())
-        session = self.sessions.session(told.call_id)
-        session.note(**{f"{OF_TARGET}{name}": value for name, value in note.facts.items()})
-        if note.event is not None:
-            session.event("target_quality", line=line.name, target=target, **note.event)
-        if note.rated is not None:
-            self.tell_front(note.rated)
 
     async def call_left(self, _: Peer, left: CallLeft) -> None:
         self._call(left.call_id).end(left.how)

@@ -19,6 +19,17 @@ QUIET = tone(1000, 0, RATE_HZ)
 FRAME_BYTES = 320
 ASKS_AGAIN_S = 8.0
 """As somebody does who hears nothing for so long."""
+TALK = """
+[[route]]
+name = "talk"
+called = ["talk"]
+do = [
+  { verb = "answer" },
+  { verb = "disclose", principal = "Lindens", language = "en" },
+  { verb = "converse", instructions = "Be brief.", greeting = "Hello.", silence_s = 120.0 },
+]
+"""
+"""A route to a conversation that a caller may be silent in."""
 
 
 class Talking:

@@ -26,6 +26,7 @@ from gateway.cli.caller.call_request import CallRequest
 from gateway.cli.caller.testphone import place_calls
 from gateway.phone.rough_line import RoughLine
 from tests.e2e.gateway_process import House
+from tests.e2e.talking import TALK
 from tests.few_descriptors import spare_descriptors
 from tests.full_disk import full_disk
 from tests.gateway.line.line_harness import tone
@@ -36,16 +37,7 @@ from tests.needs import HANGS_S
 pytestmark = pytest.mark.e2e
 
 DEMO = Path(__file__).parents[2] / "dialplans" / "10-demo.toml"
-PLAN = """
-[[route]]
-name = "talk"
-called = ["talk"]
-do = [
-  { verb = "answer" },
-  { verb = "disclose", principal = "Lindens", language = "en" },
-  { verb = "converse", instructions = "Be brief.", greeting = "Hello.", silence_s = 120.0 },
-]
-
+MAILBOX = """
 [[route]]
 name = "mailbox"
 called = ["mailbox"]
@@ -69,7 +61,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """One gateway, to which the tests of this module do harm by turns, and which is whole after each."""
     folder = tmp_path_factory.mktemp("faulty")
     house = House(folder, sip_lines=2, narrow_calls=4, wide_calls=0, rtp_port=RTP_PORT)
-    house.plan(PLAN + DEMO.read_text())
+    house.plan(TALK + MAILBOX + DEMO.read_text())
     house.start()
     try:
         yield house

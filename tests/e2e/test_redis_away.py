@@ -16,6 +16,7 @@ from gateway.cli.caller.testphone import place_call
 from gateway.front.front import REAP_S
 from gateway.store.living_calls import STALE_S
 from tests.e2e.gateway_process import House, free_port
+from tests.e2e.talking import TALK
 from tests.gateway.conftest import Valkey, short_folder
 from tests.gateway.line.line_harness import tone
 from tests.gateway.line.rawphone import RawPhone
@@ -23,16 +24,6 @@ from tests.gateway.line.rawphone import RawPhone
 pytestmark = pytest.mark.e2e
 
 PANEL = ("╭", "│", "╰")
-TALK = """
-[[route]]
-name = "talk"
-called = ["talk"]
-do = [
-  { verb = "answer" },
-  { verb = "disclose", principal = "Lindens", language = "en" },
-  { verb = "converse", instructions = "Be brief.", greeting = "Hello.", silence_s = 120.0 },
-]
-"""
 AWAY_S = 4.0
 """Long enough for a dozen tries of each part at the pace that they once had."""
 

@@ -21,8 +21,8 @@ from typing import Any, Final, Protocol
 from consent.grants.grant import VoiceGrant
 from gateway.dialplan import Disclose, Disclosure, Route
 from gateway.dialplan.disclosure import spoken_language
+from gateway.dialplan.plan_facts import fill, header_facts
 from gateway.dialplan.routes import persons_voice
-from gateway.dialplan.verbs import fill, header_facts
 from gateway.errors import RpcError
 from gateway.hall.calls.call_ear import CallEar
 from gateway.hall.calls.seat import Seat

@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from gateway.dialplan.disclosure import INTENT, Disclosure, asked_again
-from gateway.dialplan.verbs import Converse, fill
+from gateway.dialplan.plan_facts import fill
+from gateway.dialplan.verbs import Converse
 
 DISCLOSE_AGAIN: Final = {
     "type": "function",

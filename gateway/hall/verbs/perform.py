@@ -28,7 +28,7 @@ from gateway.dialplan import (
     VoiceOwner,
 )
 from gateway.dialplan.disclosure import sentence
-from gateway.dialplan.verbs import first_words
+from gateway.dialplan.spoken_texts import first_words
 from gateway.errors import PlayedFileError
 from gateway.hall.calls.call import CONFIRMED_WITHIN_S, STARTED_WITHIN_S, Call
 from gateway.hall.dialogue.recorded_sounds import RecordedSounds

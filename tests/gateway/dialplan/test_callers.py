@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.dialplan import Dialplan, Route
-from gateway.dialplan.verbs import HEADER_FACT, header_facts
+from gateway.dialplan.plan_facts import HEADER_FACT, header_facts
 from gateway.edge.grammar.peer_headers import NAMED
 from gateway.errors import CallRefused
 from tests.gateway.dialplan.test_dialplan import ANSWER, CONVERSE, DISCLOSE, HANGUP, load, refusal, route

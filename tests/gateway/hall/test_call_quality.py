@@ -167,7 +167,7 @@ async def up(house: House) -> Phone:
 
 
 async def says(house: House, quality: LineQuality) -> None:
-    await house.hall.line_quality(house.lines["n0"], quality)  # type: ignore[arg-type]
+    await house.hall.quality.told(house.lines["n0"], quality)  # type: ignore[arg-type]
 
 
 def facts(house: House, phone: Phone) -> dict[str, str]:
@@ -239,7 +239,7 @@ async def test_a_move_is_an_event_a_line_of_the_log_and_the_fronts_to_count(
     phone = await up(house)
     moved = RtpMoved(phone.call_id, "10.0.0.5:4000", "203.0.113.7:61000", way, "0x00000001", "0x00000002")
     with capture_logs() as logs:
-        await house.hall.rtp_moved(house.lines["n0"], moved)  # type: ignore[arg-type]
+        await house.hall.quality.moved(house.lines["n0"], moved)  # type: ignore[arg-type]
     what = {
         "was": moved.was, "now": moved.now, "way": way, "was_ssrc": "0x00000001", "now_ssrc": "0x00000002",
     }  # fmt: skip
