@@ -131,9 +131,15 @@ class SipPage:
 
     @classmethod
     async def open(
-        cls, page: Page, house: House, library: str, user: str = "", password: str = ""
+        cls,
+        page: Page,
+        house: House,
+        library: str,
+        user: str = "",
+        password: str = "",
+        socket: str = "",
     ) -> SipPage:
-        """A page of the gateway's own origin, whose phone is connected."""
+        """A page of the gateway's own origin, whose phone is connected: to it, or to that `socket`."""
 
         async def served(route: Route) -> None:
             inner = route.request.url.partition("/phone/sip.js/")[2]
@@ -144,7 +150,7 @@ class SipPage:
         await page.goto(f"{house.url}/healthz")
         if library == "jssip":
             await page.evaluate(bundle("JsSIP", "jssip/lib/JsSIP.js", _JSSIP))
-        return await cls._connected(page.evaluate, house, library, user, password)
+        return await cls._connected(page.evaluate, house, library, user, password, socket)
 
     @classmethod
     async def open_firefox(cls, page: FirefoxPage, shop: str, house: House, library: str) -> SipPage:
@@ -157,8 +163,11 @@ class SipPage:
         return await cls._connected(run, house, library, "", "")
 
     @classmethod
-    async def _connected(cls, run: Run, house: House, library: str, user: str, password: str) -> SipPage:
-        where = {"socket": f"ws{house.url.removeprefix('http')}/sip", "user": user, "password": password}
+    async def _connected(
+        cls, run: Run, house: House, library: str, user: str, password: str, socket: str = ""
+    ) -> SipPage:
+        own = f"ws{house.url.removeprefix('http')}/sip"
+        where = {"socket": socket or own, "user": user, "password": password}
         script = _COMMON + (_JSSIP_PAGE if library == "jssip" else _SIPJS_PAGE)
         await run(f"async (where) => {{ {script} }}", where)
         return cls(run)

@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 from pylibsrtp import Policy
 
-from tests.e2e.captures import Seen, alike, as_g711, captured, entropy, is_tls, spoken
+from tests.e2e.captures import Seen, alike, as_g711, captured, entropy, is_tls, sentence, spoken
 from tests.e2e.gateway_process import House
 from tests.e2e.kamailio import OFFICE, PASSWORD, kamailio
 from tests.e2e.test_trunks import certificate, told, trunk
-from tests.gateway.line.line_harness import Sound
 from tests.gateway.line.rawphone import RawPhone
 from tests.gateway.rtp.srtp_phone import CRYPTO, SrtpPhone, session
 from tests.needs import HANGS_S, need_sounds
@@ -43,12 +42,6 @@ WORDS = (b"SIP/2.0", b"INVITE", b"inline:", b"m=audio", OFFICE.encode(), b"carri
 ENCRYPTED_BITS, CLEAR_BITS = 7.9, 7.85
 HEARD, NOT_HEARD = 0.6, 0.2
 """How much of a sentence is found again (`alike`): in the clear .9 and more, in noise .07."""
-
-
-def sentence(sound: np.ndarray) -> Sound:
-    """Said over and over, 20 ms a time."""
-    frames = [sound[at : at + 160] for at in range(0, len(sound) - 160, 160)]
-    return lambda n: frames[n % len(frames)].astype("<i2").tobytes()
 
 
 async def answers(phone: RawPhone) -> None:

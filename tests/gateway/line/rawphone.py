@@ -94,7 +94,8 @@ class Message:
         headers: dict[str, str] = {}
         for name, value in (line.split(":", 1) for line in lines):
             name, value = name.strip().lower(), value.strip()
-            headers[name] = f"{headers[name]}, {value}" if name == "via" and name in headers else value
+            many = name in ("via", "record-route") and name in headers
+            headers[name] = f"{headers[name]}, {value}" if many else value
         return cls(start, headers, body)
 
 
@@ -135,6 +136,8 @@ class RawPhone:
     """Its own address, of IPv4 or IPv6."""
     rule: str = "off"
     """Whether the edge wants its sound encrypted."""
+    target: str = ""
+    """What its requests within a call name, where a proxy stands between (RFC 3261 §12.2.1.1)."""
     media: tuple[str, int] | None = None
     """Where the line wants our RTP."""
     _cseq: int = 0
@@ -226,7 +229,7 @@ class RawPhone:
         typed = f"Content-Type: {content}\r\n" if body else ""
         here, line = _bracketed(self.host), _bracketed(self.line[0])
         message = (
-            f"{method} sip:{self.dials}@{line}:{self.line[1]} SIP/2.0\r\n"
+            f"{method} {self.target or f'sip:{self.dials}@{line}:{self.line[1]}'} SIP/2.0\r\n"
             f"Via: SIP/2.0/UDP {here}:{self.sip_port};branch={self._branch}\r\nMax-Forwards: 70\r\n"
             f"From: <sip:raw@{here}>;tag={self.tag}\r\nTo: <sip:{self.dials}@{here}>{to_tag}\r\n"
             f"Call-ID: {self.sip_call_id}\r\nCSeq: {self._cseq} {method}\r\n"

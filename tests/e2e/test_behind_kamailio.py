@@ -1,0 +1,166 @@
+"""A Kamailio stands before the gateway and stays in each dialog (Record-Route): what callers and we say
+within a call finds its way through it, from either side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import async_playwright
+
+from tests.browser import FLAGS
+from tests.e2e.gateway_process import House
+from tests.e2e.kamailio_edge import Edge, kamailio_edge
+from tests.e2e.sip_page import LIBRARIES, SipPage
+from tests.e2e.test_linphone import Linphone
+from tests.e2e.test_trunks import certificate
+from tests.gateway.line.line_harness import tone
+from tests.gateway.line.rawphone import RawPhone
+from tests.needs import HANGS_S, need_program
+
+pytestmark = [pytest.mark.e2e, pytest.mark.prove, pytest.mark.long("a whole gateway, and Kamailio")]
+
+
+@contextmanager
+def before(house: House, folder: Path, transport: str = "udp", **more: Any) -> Iterator[Edge]:
+    """A Kamailio whose every call goes to that house."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = house.sip_tls_port if transport == "tls" else house.sip_port
+    with (
+        certificate(folder) as chain,
+        kamailio_edge(folder, port, chain=chain, transport=transport, **more) as edge,
+    ):
+        yield edge
+
+
+def newest(house: House) -> dict[str, Any]:
+    call: dict[str, Any] = max(house.calls(), key=lambda call: float(call["started_at"]))
+    return call
+
+
+def kinds(house: House, call_id: str, kind: str) -> list[dict[str, Any]]:
+    told = house.get(f"/api/calls/{call_id}")["events"]
+    return [event["data"] for event in told if event["kind"] == kind]
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+@pytest.mark.parametrize("who", ["caller", "we"])
+def test_linphonec_calls_holds_resumes_and_either_hangs_up(
+    house: House, tmp_path: Path, transport: str, who: str
+) -> None:
+    with before(house, tmp_path / "edge", transport) as edge:
+        phone = Linphone(tmp_path / "home")
+        try:
+            for line in ("ipv6 disable", "soundcard use files", f"call sip:demo@127.0.0.1:{edge.port}"):
+                phone.type(line)
+            house.wait_for("its media", lambda: "Media streams established" in phone.log, 30.0)
+            call_id = newest(house)["call_id"]
+            for number, (line, done) in enumerate((("pause", "is now paused"), ("resume", "established")), 1):
+                so_far = len(phone.log)
+                phone.type(line)
+                house.wait_for(line, lambda n=number: len(kinds(house, call_id, "hold")) == n)
+                house.wait_for(done, lambda d=done, at=so_far: d in phone.log[at:])
+            held, resumed = kinds(house, call_id, "hold")
+            assert (held["sending"], resumed["sending"], resumed["receiving"]) == (False, True, True)
+            if who == "caller":
+                phone.type("terminate")
+            else:
+                house.delete(f"/api/calls/{call_id}")
+            house.wait_for("its end", lambda: "ended (No error)" in phone.log)
+            house.wait_for("its end here", lambda: "how" in newest(house))
+        finally:
+            phone.close()
+        assert newest(house)["how"] == ("caller hung up" if who == "caller" else "hung up by the console")
+        assert edge.crossed("INVITE") == 3
+        assert edge.crossed("ACK") == 3
+        assert edge.crossed("BYE") == 1
+        assert edge.crossed("200 of BYE") == 1
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+async def test_each_request_within_a_call_crosses_from_either_side(
+    house: House, tmp_path: Path, transport: str
+) -> None:
+    """With one proxy between them, and two Record-Routes where it changes the transport."""
+    with before(house, tmp_path / "edge", transport) as edge:
+        for who in ("caller", "we"):
+            phone = await RawPhone(("127.0.0.1", edge.port)).open()
+            try:
+                await in_dialog(phone, house, edge, transport, who)
+            finally:
+                phone.close()
+
+
+async def in_dialog(phone: RawPhone, house: House, edge: Edge, transport: str, who: str) -> None:
+    phone.invite("")
+    answer = await phone.final()
+    assert answer.status == 200, answer.start
+    phone.target = answer.headers["contact"].strip("<>")
+    routes = [f"Route: {one}\r\n" for one in reversed(answer.headers["record-route"].split(","))]
+    assert len(routes) == (2 if transport == "udp" else 3)
+    call_id = (await asyncio.to_thread(newest, house))["call_id"]
+
+    def says(method: str, body: str = "", **more: Any) -> None:
+        phone.send(method, body, "".join(routes), **more)
+
+    says("ACK", same=True)
+    phone.talk(tone(440, rate_hz=8000))
+    await phone.hears_loud(HANGS_S)
+    for direction in ("sendonly", "sendrecv"):
+        says("INVITE", phone.offer(direction))
+        assert (await phone.final()).status == 200
+        says("ACK", same=True)
+    says("INFO", "Signal=5\r\nDuration=160\r\n", content="application/dtmf-relay")
+    assert (await phone.final("INFO")).status == 200
+    says("OPTIONS")
+    assert (await phone.final("OPTIONS")).status == 200
+    says("UPDATE", phone.offer())
+    assert (await phone.final("UPDATE")).status == 200
+    await asyncio.to_thread(
+        house.wait_for, "a key", lambda: [e["digit"] for e in kinds(house, call_id, "dtmf")] == ["5"]
+    )
+    if who == "caller":
+        says("BYE")
+        assert (await phone.final("BYE")).status == 200
+    else:
+        await asyncio.to_thread(house.delete, f"/api/calls/{call_id}")
+        await phone.request("BYE", HANGS_S)
+        await asyncio.to_thread(house.wait_for, "our BYE's answer", lambda: edge.crossed("200 of BYE") == 2)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("who", ["caller", "we"])
+async def test_a_browser_calls_by_wss(house: House, tmp_path: Path, library: str, who: str) -> None:
+    with before(house, tmp_path / "edge") as edge:
+        async with asyncio.timeout(HANGS_S), async_playwright() as playwright:
+            browser = await playwright.chromium.launch(executable_path=need_program("chromium"), args=FLAGS)
+            # a shop's page would be Kamailio's; this one is the gateway's, which lets no page speak elsewhere
+            context = await browser.new_context(ignore_https_errors=True, bypass_csp=True)
+            phone = await SipPage.open(
+                await context.new_page(), house, library, socket=f"wss://127.0.0.1:{edge.tls_port}/"
+            )
+            await phone.do("call", "sip:demo@127.0.0.1")
+            await phone.until("phone.confirmed")
+            await phone.until_louder()
+            call_id = newest(house)["call_id"]
+            await phone.do("info", "5")
+            house.wait_for("a key", lambda: [e["digit"] for e in kinds(house, call_id, "dtmf")] == ["5"])
+            await phone.do("hold")
+            house.wait_for("hold", lambda: len(kinds(house, call_id, "hold")) == 1)
+            heard = await phone.do("heard")
+            await phone.do("resume")
+            house.wait_for("resumption", lambda: len(kinds(house, call_id, "hold")) == 2)
+            await phone.until_louder(heard["energy"])
+            if who == "caller":
+                await phone.do("hangUp")
+                house.wait_for("its end", lambda: house.get(f"/api/calls/{call_id}")["state"] == "ended")
+            else:
+                house.delete(f"/api/calls/{call_id}")
+                await phone.until("phone.ended === 'remote'")
+            await browser.close()
+        assert edge.crossed("INVITE", "wss") == 3
+        assert edge.crossed("BYE", "wss" if who == "caller" else "udp") == 1
