@@ -4,13 +4,13 @@ within a call finds its way through it, from either side."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import async_playwright
+from playwright.async_api import Page, async_playwright
 
 from tests.browser import FLAGS
 from tests.e2e.gateway_process import House
@@ -35,6 +35,18 @@ def before(house: House, folder: Path, transport: str = "udp", **more: Any) -> I
         kamailio_edge(folder, port, chain=chain, transport=transport, **more) as edge,
     ):
         yield edge
+
+
+@asynccontextmanager
+async def browser_page() -> AsyncIterator[Page]:
+    """Chromium's, that trusts any certificate. A shop's page would be Kamailio's; the tests' one is the
+    gateway's, which lets no page speak elsewhere, unless the browser is told to."""
+    chromium = need_program("chromium")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        context = await browser.new_context(ignore_https_errors=True, bypass_csp=True)
+        yield await context.new_page()
+        await browser.close()
 
 
 def newest(house: House) -> dict[str, Any]:
@@ -136,13 +148,8 @@ async def in_dialog(phone: RawPhone, house: House, edge: Edge, transport: str, w
 @pytest.mark.parametrize("who", ["caller", "we"])
 async def test_a_browser_calls_by_wss(house: House, tmp_path: Path, library: str, who: str) -> None:
     with before(house, tmp_path / "edge") as edge:
-        async with asyncio.timeout(HANGS_S), async_playwright() as playwright:
-            browser = await playwright.chromium.launch(executable_path=need_program("chromium"), args=FLAGS)
-            # a shop's page would be Kamailio's; this one is the gateway's, which lets no page speak elsewhere
-            context = await browser.new_context(ignore_https_errors=True, bypass_csp=True)
-            phone = await SipPage.open(
-                await context.new_page(), house, library, socket=f"wss://127.0.0.1:{edge.tls_port}/"
-            )
+        async with asyncio.timeout(HANGS_S), browser_page() as page:
+            phone = await SipPage.open(page, house, library, socket=f"wss://127.0.0.1:{edge.tls_port}/")
             await phone.do("call", "sip:demo@127.0.0.1")
             await phone.until("phone.confirmed")
             await phone.until_louder()
@@ -161,6 +168,5 @@ async def test_a_browser_calls_by_wss(house: House, tmp_path: Path, library: str
             else:
                 house.delete(f"/api/calls/{call_id}")
                 await phone.until("phone.ended === 'remote'")
-            await browser.close()
         assert edge.crossed("INVITE", "wss") == 3
         assert edge.crossed("BYE", "wss" if who == "caller" else "udp") == 1
