@@ -112,11 +112,13 @@ def kamailio_edge(
     rtpengine_port: int = 0,
     towards_us: str = "",
     towards_them: str = "",
+    anew: bool = False,
 ) -> Iterator[Edge]:
     """It sends all calls to the gateway by `transport`; `chain` is a certificate, with its key beside it.
 
     `rtpengine_port`: where a relay takes commands. What it is told of offers: `towards_us` for a caller's,
-    and of answers to them; `towards_them` for ours.
+    and of answers to them; `towards_them` for ours. `anew`: a re-INVITE has it begin
+    again, with other keys and ports.
     """
     port, tls_port = free_port(), free_port()
     modules = offers = answers = ends = ""
@@ -126,8 +128,9 @@ def kamailio_edge(
             f'modparam("rtpengine", "rtpengine_sock", "udp:127.0.0.1:{rtpengine_port}")'
         )
         described = 'has_body("application/sdp")'
+        again = 'if (has_totag() && is_method("INVITE")) rtpengine_delete(); ' if anew else ""
         offers = (
-            f'if (is_method("INVITE|UPDATE") && {described}) {{ if ($sp == {gateway_port}) '
+            f'{again}if (is_method("INVITE|UPDATE") && {described}) {{ if ($sp == {gateway_port}) '
             f'rtpengine_offer("{towards_them}"); else rtpengine_offer("{towards_us}"); }}'
         )
         answers = f"if ({described}) rtpengine_answer();"

@@ -68,16 +68,24 @@ class Case:
     transport: str = "udp"
     srtp: str | None = None
     """the suite that we speak"""
+    anew: bool = False
+    """a hold, and its end, each have other keys"""
 
 
 USUAL = "replace-origin ICE=remove"
-ONLY_USUAL = " ".join(f"SDES-no-{suite}" for suite in SUITES if suite != "AES_CM_128_HMAC_SHA1_80")
+
+
+def only(suite: str) -> str:
+    """Words that have rtpengine offer that suite alone."""
+    return " ".join(f"SDES-no-{one}" for one in SUITES if one != suite)
+
+
 CASES = {
     "clear": Case(RawPhone, f"RTP/AVP {USUAL}"),
     "srtp-to-clear": Case(SrtpPhone, f"RTP/AVP {USUAL}"),
     "clear-to-srtp": Case(
         RawPhone,
-        f"RTP/SAVP DTLS=off {ONLY_USUAL} {USUAL}",
+        f"RTP/SAVP DTLS=off {only('AES_CM_128_HMAC_SHA1_80')} {USUAL}",
         transport="tls",
         srtp="AES_CM_128_HMAC_SHA1_80",
     ),
@@ -86,6 +94,15 @@ CASES = {
         f"RTP/SAVP DTLS=off {USUAL}",
         transport="tls",
         srtp="AEAD_AES_256_GCM",
+    ),
+    "gcm-128": Case(
+        RawPhone,
+        f"RTP/SAVP DTLS=off {only('AEAD_AES_128_GCM')} {USUAL}",
+        transport="tls",
+        srtp="AEAD_AES_128_GCM",
+    ),
+    "gcm-rekeyed": Case(
+        RawPhone, f"RTP/SAVP DTLS=off {USUAL}", transport="tls", srtp="AEAD_AES_256_GCM", anew=True
     ),
     "pcmu-to-g729": Case(RawPhone, f"RTP/AVP codec-mask-PCMU codec-transcode-G729 {USUAL}", "G729"),
 }
@@ -130,6 +147,15 @@ async def test_each_hears_the_other_through_it(tmp_path: Path, name: str) -> Non
                 phone.target = answer.headers["contact"].strip("<>")
                 phone.send("ACK", "", "".join(routes), same=True)
                 phone.talk(sentence(said))
+                for direction in ("sendonly", "sendrecv") if case.anew else ():
+                    if direction == "sendonly":
+                        await phone.hears(1.0, HANGS_S)
+                    phone.send("INVITE", phone.offer(direction), "".join(routes))
+                    assert (await phone.final()).status == 200
+                    phone.send("ACK", "", "".join(routes), same=True)
+                if case.anew:
+                    del phone.pcm[:]
+                    await phone.hears(1.0, HANGS_S)
                 await phone.request("BYE", HANGS_S)
             finally:
                 phone.close()
