@@ -19,9 +19,16 @@ class Softphone:
     """A baresip that registers as alice; `end` has it quit, which takes its registration back."""
 
     def __init__(
-        self, folder: Path, port: int, registrar: str, transport: str, password: str, more: str = ""
+        self,
+        folder: Path,
+        port: int,
+        registrar: str,
+        transport: str,
+        password: str,
+        more: str = "",
+        config: str = "",
     ) -> None:
-        """`more`: further words of its account."""
+        """`more`: further words of its account; `config`: further lines of its settings."""
         folder.mkdir(parents=True)
         address = registrar.partition(":")[0]
         modules = ["uuid", "account", "g711"]
@@ -29,6 +36,7 @@ class Softphone:
             f"sip_listen {address}:{port}\nmodule_path {MODULES}\n"
             + "".join(f"module {name}.so\n" for name in modules)
             + "module_app menu.so\n"
+            + config
         )
         account = f"<sip:alice@{registrar};transport={transport}>;auth_pass={password};regint=120"
         flow = f'sipnat=outbound;outbound="sip:{registrar};transport={transport}"'  # RFC 5626

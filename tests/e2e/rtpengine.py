@@ -18,7 +18,7 @@ def rtpengine(folder: Path) -> Iterator[int]:
     """Yields where it takes commands (its "ng" protocol over UDP)."""
     port, log = free_port(), folder / "rtpengine.log"
     words = f"--table=-1 --foreground --log-stderr --log-level=6 --num-threads=1 --listen-ng=127.0.0.1:{port}"
-    media = "--interface=127.0.0.1 --port-min=20000 --port-max=20999"
+    media = "--delete-delay=0 --interface=127.0.0.1 --port-min=20000 --port-max=20999"
     command = [need_program("rtpengine", "rtpengine-daemon"), *words.split(), *media.split()]
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out)

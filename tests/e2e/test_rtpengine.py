@@ -135,7 +135,12 @@ async def test_each_hears_the_other_through_it(tmp_path: Path, name: str) -> Non
         with (
             rtpengine(tmp_path) as relay,
             before(
-                house, tmp_path / "edge", case.transport, rtpengine_port=relay, towards_us=case.towards_us
+                house,
+                tmp_path / "edge",
+                case.transport,
+                rtpengine_port=relay,
+                towards_us=case.towards_us,
+                anew=case.anew,
             ) as edge,
         ):
             phone = await case.phone(("127.0.0.1", edge.port), dials="message").open()
@@ -162,6 +167,9 @@ async def test_each_hears_the_other_through_it(tmp_path: Path, name: str) -> Non
             await asyncio.to_thread(house.wait_for, "its end", lambda: house.events("call.ended"))
     finally:
         await asyncio.to_thread(house.stop)
+    begun = (tmp_path / "rtpengine.log").read_text().count("Creating new call")
+    assert begun == (3 if case.anew else 1)
+    assert not house.events("srtp.refused")
     (confirmed,) = [event for event in house.events("call.confirmed") if "codec" in event]
     assert (confirmed["codec"], confirmed["srtp"]) == (case.codec, case.srtp)
     (kept,) = (house.folder / "data").glob("recordings/*/*.wav")

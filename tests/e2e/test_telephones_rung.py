@@ -41,8 +41,10 @@ do = [
 
 
 @contextlib.contextmanager
-def alices_house(folder: Path, name: str, **settings: object) -> Iterator[tuple[House, Authority]]:
-    """One where alice may register, with a certificate for that name."""
+def alices_house(
+    folder: Path, name: str, srtp: str = "house", **settings: object
+) -> Iterator[tuple[House, Authority]]:
+    """One where alice may register, with a certificate for that name; `srtp` is her rule."""
     authority = Authority(folder / "ca")
     chain, key = authority.sign(name)
     usual = {"tls_certificate": chain, "tls_key": key, "wide_calls": 0, "web_lines": 0, "sip_auth": "off"}
@@ -54,7 +56,11 @@ def alices_house(folder: Path, name: str, **settings: object) -> Iterator[tuple[
         (folder / "password").write_text(f"{PASSWORD}\n")
         add = [sys.executable, "-m", "gateway.cli", "sip", "user", "add", "alice", "--password-from"]
         subprocess.run(
-            [*add, folder / "password"], check=True, env=house.environ, capture_output=True, timeout=60
+            [*add, folder / "password", "--srtp", srtp],
+            check=True,
+            env=house.environ,
+            capture_output=True,
+            timeout=60,
         )
         yield house, authority
     finally:
