@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import wave
 from collections import defaultdict
@@ -14,6 +15,7 @@ import numpy as np
 
 from gateway.rtp.payloads import g711
 from tests.gateway.line.line_harness import Sound
+from tests.gateway.line.rawphone import RawPhone
 from tests.needs import HANGS_S, need_program
 
 Way = tuple[str, str]
@@ -22,6 +24,8 @@ _FIELDS = [
     *("ip.src", "ip.dst", "tcp.srcport", "tcp.dstport", "tcp.seq", "tcp.payload"),
     *("udp.srcport", "udp.dstport", "udp.payload"),
 ]
+HEARD = 0.6
+"""So much of a sentence is found again (`alike`) where somebody hears it."""
 TLS_RECORDS = range(20, 24)
 """What a record may be (RFC 8446 §5.1)."""
 
@@ -152,3 +156,10 @@ def alike(heard: bytes, said: np.ndarray) -> float:
 def as_g711(sound: bytes) -> bytes:
     """What a listener who takes it for PCMU hears (int16)."""
     return g711.decode("PCMU", sound).tobytes()
+
+
+async def comes_to_hear(phone: RawPhone, said: np.ndarray) -> None:
+    """Waits until a telephone with a codec of 8 kHz has heard some of it."""
+    async with asyncio.timeout(HANGS_S):
+        while alike(bytes(phone.pcm[-64_000:]), said) < HEARD:
+            await phone.hears(1.0, HANGS_S)

@@ -33,17 +33,16 @@ class Softphone:
         address = registrar.partition(":")[0]
         modules = ["uuid", "account", "g711"]
         (folder / "config").write_text(
-            f"sip_listen {address}:{port}\nmodule_path {MODULES}\n"
+            f"sip_listen {address}:{port}\nmodule_path {MODULES}\n{config}"
             + "".join(f"module {name}.so\n" for name in modules)
             + "module_app menu.so\n"
-            + config
         )
         account = f"<sip:alice@{registrar};transport={transport}>;auth_pass={password};regint=120"
         flow = f'sipnat=outbound;outbound="sip:{registrar};transport={transport}"'  # RFC 5626
         (folder / "accounts").write_text(f"{account};{flow}{more}\n")
         (folder / "contacts").write_text("")
         self.log = folder / "log"
-        command = [need_program("baresip"), "-4", "-n", "lo", "-f", str(folder)]
+        command = [need_program("baresip"), "-4", "-s", "-n", "lo", "-f", str(folder)]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
 

@@ -12,7 +12,7 @@ import pytest
 from scipy.signal import resample_poly
 
 from gateway.edge.grammar.sdes import SUITES
-from tests.e2e.captures import alike, sentence, spoken
+from tests.e2e.captures import HEARD, alike, sentence, spoken
 from tests.e2e.gateway_process import House
 from tests.e2e.rtpengine import rtpengine
 from tests.e2e.sip_page import SipPage
@@ -31,7 +31,6 @@ pytestmark = [
 
 OURS, THEIRS = "agent-pass", "cannot-complete-as-dialed"
 """What we play, and what the caller says: people's voices."""
-HEARD = 0.6
 PLAN = """
 [[route]]
 name = "message"

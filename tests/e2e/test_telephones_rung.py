@@ -42,7 +42,7 @@ do = [
 
 @contextlib.contextmanager
 def alices_house(
-    folder: Path, name: str, srtp: str = "house", **settings: object
+    folder: Path, name: str, srtp: str = "", **settings: object
 ) -> Iterator[tuple[House, Authority]]:
     """One where alice may register, with a certificate for that name; `srtp` is her rule."""
     authority = Authority(folder / "ca")
