@@ -41,7 +41,7 @@ from gateway.ipc.line_messages import AnswerCall, CallStarted
 from tests.gateway.conftest import short_folder
 from tests.gateway.edge.authority import Authority
 from tests.gateway.edge.peers import KEY, Caller, Desk, Said, TlsCaller
-from tests.gateway.line.line_harness import TOKEN, FakeFront
+from tests.gateway.line.line_harness import TOKEN, FakeFront, FakeHall
 from tests.gateway.rtp.srtp_phone import CRYPTO, USUAL
 
 ROWS: Final = 4
@@ -113,7 +113,7 @@ async def a_house(count: int) -> AsyncIterator[MeasuredHouse]:
             await front.stop()
 
 
-async def _answer_all(hall: EchoHall) -> None:
+async def _answer_all(hall: FakeHall) -> None:
     while True:
         started = await hall.hears(CallStarted, within_s=3600)
         await hall.ask(AnswerCall(started.call_id))

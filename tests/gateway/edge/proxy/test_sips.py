@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.config.certificate import Certificate, trusting
+from gateway.edge.dialogs.identity import Identity
 from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar.uri import URI
 from gateway.edge.registrar.registrar import Reached
@@ -83,6 +84,25 @@ async def test_what_opens_with_sips_stays_so(secured: Exchange, authority: Autho
 async def test_who_says_sip_over_tls_hears_sip(secured: Exchange, authority: Authority) -> None:
     line, caller = await secured.line(), await _over_tls(secured, authority)
     assert (await secured.call(caller, line))["contact"].startswith("<sip:")
+
+
+@pytest.mark.parametrize(
+    ("transport", "sips", "written"),
+    [
+        ("tls", True, "sips:alice@192.0.2.1:5061"),
+        ("wss", True, "sips:alice@192.0.2.1:5061;transport=ws"),
+        ("tls", False, "sip:alice@192.0.2.1:5061;transport=tls"),
+        ("udp", False, "sip:alice@192.0.2.1:5061"),
+    ],
+)
+def test_what_we_call_ourselves(transport: str, sips: bool, written: str) -> None:
+    """`transport=tls` is not said beside `sips:` (RFC 5630 §5.1.1), a WebSocket is (RFC 7118 §5.2)."""
+
+    class Port:
+        address = ("192.0.2.1", 5060)
+
+    ours = Identity(Port(), None, lambda transport: 5061)
+    assert ours.uri(Flow(transport, "198.51.100.1", 4000, None), "alice", sips=sips) == written
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])

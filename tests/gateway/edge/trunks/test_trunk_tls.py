@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -267,6 +268,22 @@ async def test_an_authority_that_was_replaced_is_believed_no_more(bare: Exchange
         refused.send("OPTIONS")
         await refused.gone()
     assert not refused.kept
+
+
+async def test_a_certificate_that_ends_meanwhile_is_believed_no_more(
+    bare: Exchange, carriers: Carriers
+) -> None:
+    edge = await carriers.edge(bare, carriers.trunk())
+    who = await caller(bare, carriers.client(carriers.first.sign("first.example", to="trunk")))
+    who.send("OPTIONS")
+    await who.next(200)
+    flow = edge._board.ports.flow("tls", "127.0.0.1", who.port)
+    assert flow is not None
+    assert flow.certificate is not None
+    assert edge.trunks.of(flow) == "first"
+    flow.certificate = dataclasses.replace(flow.certificate, until=time.time())
+    who.send("INVITE", OFFER)
+    await who.next(401)
 
 
 # ── connections of ours ──────────────────────────────────────────────────────────────────────────────
