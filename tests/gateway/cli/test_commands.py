@@ -28,6 +28,7 @@ from gateway.store.registry import Registry
 from gateway.store.sip_bindings import SipBindings
 from gateway.store.sip_users import SipUsers
 from tests.consent.service.served import beside
+from tests.gateway.edge.authority import Authority
 from tests.gateway.store.test_sip_bindings import binding
 
 pytestmark = pytest.mark.usefixtures("own_house")
@@ -428,6 +429,20 @@ def test_trunks_are_listed_and_shown_without_their_passwords(own_house: Path) ->
     assert "may call      nobody: prefixes is empty" in shown
     assert "geheim" not in shown
     assert "no trunk other" in refused("trunk", "show", "other")
+
+
+def test_a_trunks_certificates_are_shown_with_their_ends(own_house: Path) -> None:
+    own_house.mkdir(parents=True, exist_ok=True)
+    authority = Authority(own_house, "ca")
+    authority.sign("us.example", to="us", days=-1.0)
+    (own_house / "trunks.toml").write_text(
+        '[[trunk]]\nname = "carrier"\nhosts = ["192.0.2.1"]\ntransport = "tls"\ncertificate = "us.pem"\n'
+        'key = "us-key.pem"\nauthority = "ca.pem"\nshows = ["sip.example"]\nknown_by = "either"\n'
+    )
+    shown = voicegate("trunk", "show", "carrier").output
+    assert f"192.0.2.1 or a certificate of {own_house}/ca.pem for sip.example" in shown
+    assert f"certificate   {own_house}/us.pem, ended on " in shown
+    assert f"authority     {own_house}/ca.pem, ends on " in shown
 
 
 def test_the_panel_on_the_lan_prints_user_password_and_token(

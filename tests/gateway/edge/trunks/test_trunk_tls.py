@@ -18,7 +18,9 @@ import pytest
 from gateway.config.certificate import Certificate
 from gateway.edge.sip_proxy import Edge
 from gateway.edge.trunks.trunk import FINGERPRINT, Trunk, TrunkHost
+from gateway.edge.trunks.trunk_booth import TrunkBooth
 from gateway.edge.trunks.trunk_tls import TrunkTls
+from gateway.edge.trunks.trunk_trial import TrunkTrial
 from gateway.errors import NoFlow, SettingsError
 from tests.gateway.edge.authority import Authority
 from tests.gateway.edge.conftest import Exchange
@@ -351,3 +353,24 @@ async def test_a_trunk_sees_its_own_certificate_and_is_checked_by_its_own_author
             await asyncio.sleep(0.001)
     (await desk.connect(way)).send(b"OPTIONS\r\n\r\n")
     assert await far.sees(2) == ["new.example"]
+
+
+async def test_the_test_phone_and_the_trial_show_it_too(carriers: Carriers, far: Far) -> None:
+    """`voicegate call --trunk` and `voicegate trunk test` have ports of their own."""
+    port = await far.open(Certificate(*carriers.first.sign("127.0.0.1", to="server")), carriers.first)
+    chain, key = carriers.first.sign("us.example", to="us")
+    trunk = carriers.trunk(hosts=(TrunkHost("127.0.0.1", port),), certificate=chain, key=key)
+    booth = TrunkBooth(trunk)
+    await booth.open()
+    try:
+        (await booth.connect(booth._ways.all[0])).send(b"OPTIONS\r\n\r\n")
+        assert await far.sees(1) == ["us.example"]
+    finally:
+        await booth.close()
+    steps = TrunkTrial(trunk).steps(None)
+    assert (await anext(steps)).well
+    tried = asyncio.ensure_future(anext(steps))
+    assert await far.sees(2) == ["us.example"]
+    tried.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await tried
