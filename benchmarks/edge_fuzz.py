@@ -48,6 +48,8 @@ TORTURE: Final = Path(__file__).parents[1] / "tests" / "gateway" / "edge" / "gra
 BATCH: Final = 50
 BATCHES_A_HOLD: Final = 100
 """Batches between two re-INVITEs of the call that is up."""
+BATCHES_A_PAUSE: Final = 25
+"""Batches after which what they left is forgotten: tables of the edge have an end, and a flood fills them."""
 BATCHES_A_REGISTRATION: Final = 10
 """Batches between two REGISTERs of the edge's to its trunk."""
 TENTHS: Final = 10
@@ -153,6 +155,8 @@ class FuzzRun:
                     exchange._spawn(edge.trunks.registrations["carrier"].renew())
                 await self._ping()
                 found.datagrams += carrier.said + phone.said - said
+                if batch % BATCHES_A_PAUSE == 0:  # the house's clock stands while there is work
+                    await asyncio.sleep(LINGER_S)
                 if batch % BATCHES_A_HOLD == 0:
                     await self._hold(watched, line)
             while tasks:
