@@ -155,7 +155,9 @@ class FuzzRun:
                     exchange._spawn(edge.trunks.registrations["carrier"].renew())
                 await self._ping()
                 found.datagrams += carrier.said + phone.said - said
-                if batch % BATCHES_A_PAUSE == 0:  # the house's clock stands while there is work
+                if (
+                    batch % BATCHES_A_PAUSE == BATCHES_A_PAUSE - 1
+                ):  # the house's clock stands while there is work
                     await asyncio.sleep(LINGER_S)
                 if batch % BATCHES_A_HOLD == 0:
                     await self._hold(watched, line)
