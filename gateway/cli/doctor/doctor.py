@@ -24,7 +24,7 @@ from gateway.cli.doctor.doctor_chat_server import chat_server
 from gateway.cli.doctor.doctor_libraries import chroma, models, speech, telephones
 from gateway.cli.doctor.doctor_stores import office, redis, sql, watermark_keys, witnesses
 from gateway.cli.house.consented_languages import unconsented
-from gateway.cli.house.house_state import house_state, trunk_states
+from gateway.cli.house.house_state import house_state, telephone_states, trunk_states
 from gateway.cli.house.office_command import known_names
 from gateway.config.house_languages import spoken_languages, why_no_languages, why_unwritten
 from gateway.config.paths import dialplan_dir, trunks_path
@@ -239,8 +239,10 @@ def registered(settings: Settings) -> Iterator[Diagnosis]:
         bindings = [] if registry is None else SipBindings(registry).listed()
         targets = Dialplan.load(dialplan_dir(settings), None).targets
     mine = [one for one in bindings if one.user in users]
-    reached = {one.user for one in mine if one.lost_at is None}
-    lost = sum(one.lost_at is not None for one in mine)
+    silent = {(one.user, one.key) for one in telephone_states(settings) if one.there is False}
+    gone = [one for one in mine if one.lost_at is not None or (one.user, one.key) in silent]
+    reached = {one.user for one in mine if one not in gone}
+    lost = len(gone)
     unreachable = f", {lost} not reachable" if lost else ""
     whose = f": {', '.join(sorted(reached))}" if reached else ""
     yield ok(what, f"{len(mine)} of {len(users)} users{unreachable}{whose}")
@@ -251,7 +253,9 @@ def registered(settings: Settings) -> Iterator[Diagnosis]:
             yield Diagnosis(what, "fail", f"target {name}: there is no SIP user {address.user}", fix)
         elif isinstance(address, UserTarget) and address.user not in reached:
             fix = "`voicegate sip users` says who is"
-            yield Diagnosis(what, "warn", f"target {name}: {address.user} is not registered", fix)
+            asked = address.user in {user for user, _ in silent}
+            why = "has no telephone that answers" if asked else "is not registered"
+            yield Diagnosis(what, "warn", f"target {name}: {address.user} {why}", fix)
 
 
 def _transcripts(plan: Dialplan, settings: Settings) -> Iterator[Diagnosis]:

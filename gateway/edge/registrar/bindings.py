@@ -47,7 +47,7 @@ class Held:
     ask_at: float = 0.0
     """when it is asked next; monotonic, 0: nobody has thought of it"""
     asked_at: float = 0.0
-    """when the last question was asked that is settled; monotonic"""
+    """when the question was asked that is under way; monotonic, 0: none is"""
 
     @property
     def there(self) -> bool | None:

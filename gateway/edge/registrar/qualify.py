@@ -70,7 +70,7 @@ class Qualify:
         """Asks those whose time has come."""
         now = time.monotonic()
         for held, flow in self._registered.reached():
-            if held.watched:
+            if held.watched or held.asked_at:
                 continue
             if not held.ask_at:
                 held.ask_at = now + random.uniform(0, SOON * self._every_s)  # noqa: S311
@@ -92,16 +92,17 @@ class Qualify:
         request.headers.set("User-Agent", "voicegate")
         request.headers.set("Content-Length", "0")
         self._under_way += 1
-        answered = partial(self._answered, held, time.monotonic())
+        held.asked_at = time.monotonic()
+        answered = partial(self._answered, held, held.asked_at)
         self._transactions.send(request, flow, answered, ANSWERS_WITHIN_S)
 
     def _answered(self, held: Held, asked_at: float, answer: Response | None) -> None:
         """Any answer of the telephone's own says that it is there."""
         if answer is not None and answer.code < 200:
             return
-        if held.asked_at >= asked_at:
+        if held.asked_at != asked_at:
             return  # said again
-        held.asked_at = asked_at
+        held.asked_at = 0.0
         self._under_way -= 1
         was_there = held.there
         if answer is None or (held.binding.path and answer.code in _NOT_THERE):

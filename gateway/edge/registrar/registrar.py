@@ -141,9 +141,9 @@ class SipRegistrar:
 
     def count(self) -> tuple[int, int]:
         """Bindings, and how many of them nobody reaches."""
-        silent = {held.binding.key for held in self._bindings if held.there is False}
+        silent = {(one.user, one.key) for one in self.telephones() if one.there is False}
         known = self.known()
-        return len(known), sum(one.lost_at is not None or one.key in silent for one in known)
+        return len(known), sum(one.lost_at is not None or (one.user, one.key) in silent for one in known)
 
     # ── what happens to flows and time ───────────────────────────────────────────────────────────────
 

@@ -24,6 +24,7 @@ from gateway.config.paths import consent_dir
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import Settings
 from gateway.errors import StartError
+from gateway.ipc.front_messages import TelephoneState
 from gateway.store.registry import Registry
 from gateway.store.sip_bindings import SipBindings
 from gateway.store.sip_users import SipUsers
@@ -143,7 +144,7 @@ def test_an_open_gateway_without_digest(settings: Settings) -> None:
 
 
 def test_whose_telephones_are_registered_and_those_that_a_plan_names(
-    settings: Settings, tmp_path: Path
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert only(doctor.registered(settings)).text == "0 of 0 users"
     plan = (
@@ -162,6 +163,11 @@ def test_whose_telephones_are_registered_and_those_that_a_plan_names(
     assert (all_of_it.state, all_of_it.text) == ("ok", "2 of 2 users, 1 not reachable: alice")
     assert (door.state, door.text) == ("warn", "target door: bob is not registered")
     assert (roof.state, roof.text) == ("fail", "target roof: there is no SIP user carol")
+    silent = TelephoneState("alice", binding().key, there=False, round_trip_ms=None)
+    monkeypatch.setattr(doctor, "telephone_states", lambda _: (silent,))
+    all_of_it, desk, *_ = doctor.registered(settings)
+    assert all_of_it.text == "2 of 2 users, 2 not reachable"
+    assert desk.text == "target desk: alice has no telephone that answers"
     assert "none may" in only(doctor.registered(with_(settings, registered_most_s=0))).text
 
 
