@@ -41,6 +41,11 @@ class Runtime:
         return self.path / f"{hall}.tick"
 
     @property
+    def edge_port(self) -> Path:
+        """Says at which port of this host the edge hears lines."""
+        return self.path / "edge-port"
+
+    @property
     def engine(self) -> Path:
         """The engine's WebSocket."""
         return self.path / "engine.sock"

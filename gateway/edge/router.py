@@ -89,6 +89,9 @@ class Router(Protocol):
     async def web_pressed(self, call_id: str, digit: str) -> None:
         """The caller of such a call pressed a key, by INFO."""
 
+    def on_web_line(self, call_id: str) -> bool:
+        """Whether a browser's line has that call."""
+
     def target_of(self, call_id: str, target: str) -> str | Refuse:
         """Where a target of the dialplan is that a running call may be handed to: the text of `[targets]`."""
 

@@ -176,7 +176,7 @@ class Front:
                 trusted_proxies=conf.trusted_proxies,
                 invites_per_s=conf.invites_per_s,
                 emergency=conf.emergency_numbers,
-                loopback_port_file=self.runtime.path / "edge-port",
+                loopback_port_file=self.runtime.edge_port,
                 digest=conf.sip_digest,
                 ha1=users.ha1 if conf.digest else None,
                 may_omit_qop=users.is_legacy,
@@ -356,6 +356,10 @@ class Front:
     async def web_pressed(self, call_id: str, digit: str) -> None:
         """A key by INFO, in such a call."""
         await self.web.press(call_id, digit)
+
+    def on_web_line(self, call_id: str) -> bool:
+        """Whether a browser's line has a call."""
+        return self.web.has(call_id)
 
     def target_of(self, call_id: str, target: str) -> str | Refuse:
         """Where a running call may be handed to, by its dialplan."""

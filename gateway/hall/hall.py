@@ -179,6 +179,11 @@ class Hall:
         for call in [call for call in self.calls.values() if call.line.is_on(peer)]:
             call.end(CallEnding(End.LINE_DIED))
 
+    def _telephones(self) -> list[Peer]:
+        """The lines that can call somebody for a browser's caller: their sound is that of Opus."""
+        lines = [(peer, peer.hello.line) for peer in self._server.peers]
+        return [peer for peer, line in lines if line is not None and line.kind == "wide"]
+
     def tell_front(self, message: Tell) -> None:
         if self._front is not None:
             self._front.tell(message)
@@ -233,6 +238,7 @@ class Hall:
             settings=self.settings, sessions=self.sessions, engine=self.engine, prompts=self.prompts,
             scribe=self.scribe, ears=self.ears, first_sounds=self.gauge.first_sounds,
             tell_front=self.tell_front, ask_front=self.ask_front, clocks=self.clocks,
+            telephones=self._telephones,
         )  # fmt: skip
         return maker.make(offer, seat, past, partial(self._voice_turned, offer.call_id))
 
@@ -303,7 +309,8 @@ class Hall:
             return
         self.floor.seat(known, line.name, started.call, rate_hz)
         known.session.event("line", line=line.name, slot=started.slot, codec=started.codec)
-        known.line.start(line, rate_hz, handed_over=started.handed_over)
+        browser = line.hello.line.kind == "web"
+        known.line.start(line, rate_hz, handed_over=started.handed_over, browser=browser)
         if started.confirmed:
             known.was_confirmed()
 
@@ -339,7 +346,9 @@ class Hall:
         self._call(confirmed.call_id).confirm(confirmed.codec)
 
     async def key_pressed(self, _: Peer, key: KeyPressed) -> None:
-        self._call(key.call_id).press(key.digit, key.way)
+        call = self._call(key.call_id)
+        call.press(key.digit, key.way)
+        await call.line.press(key.digit)
 
     async def media_turned(self, _: Peer, turned: MediaTurned) -> None:
         self._call(turned.call_id).hold(sending=turned.sending, receiving=turned.receiving)

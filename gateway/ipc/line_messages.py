@@ -173,6 +173,45 @@ class RingCall(Ask[None]):
 
 
 @dataclass(frozen=True, slots=True)
+class OpenBridge(Ask[int]):
+    """Has a browser's line open a way for its caller's sound to a target: the UDP port of this host."""
+
+    wire: ClassVar[str] = "open_bridge"
+    call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeTarget(Ask[int]):
+    """`CallTarget`, of a line for telephones, for a caller whose sound is at that port of this host.
+
+    Returns the port at which it hears that sound.
+    """
+
+    wire: ClassVar[str] = "bridge_target"
+    call_id: str
+    target: str
+    within_s: float
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class JoinBridge(Ask[None]):
+    """Tells a browser's line the other end of its bridge."""
+
+    wire: ClassVar[str] = "join_bridge"
+    call_id: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseBridge(Ask[None]):
+    """Nothing came of the target: the browser's caller is the hall's again."""
+
+    wire: ClassVar[str] = "close_bridge"
+    call_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class ProgressCall(Ask[bool]):
     """Has the line let sound go to the caller before the answer: 183 with its description.
 

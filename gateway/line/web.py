@@ -36,12 +36,15 @@ from gateway.ipc.line_messages import (
     CallConfirmed,
     CallLeft,
     CallStarted,
+    CloseBridge,
     DialDigits,
     DropCall,
     IceReply,
+    JoinBridge,
     KeyPressed,
     MediaTurned,
     OfferAnswer,
+    OpenBridge,
     PressKey,
     ProgressCall,
     ReferCall,
@@ -53,7 +56,7 @@ from gateway.ipc.line_messages import (
 )
 from gateway.ipc.rpc import Peer
 from gateway.ipc.tick import RECEIVING, SENDING, UNDERRUN, SlotAudio
-from gateway.line import ice, webcall
+from gateway.line import ice, target_bridge, webcall
 from gateway.line.joined_house import Handling, JoinedHouse
 from gateway.line.offer import OfferError
 from gateway.line.opus import FRAME, RATE_HZ
@@ -135,6 +138,9 @@ class WebLine:
             ReferCall.handled_by(self._refuse),
             DialDigits.handled_by(self._refuse),
             ShowCaller.handled_by(self._show),
+            OpenBridge.handled_by(self._open_bridge),
+            JoinBridge.handled_by(self._join_bridge),
+            CloseBridge.handled_by(self._close_bridge),
         ]
 
     def hall_joined(self, ticks: socket.socket) -> None:
@@ -217,6 +223,28 @@ class WebLine:
     async def _refuse(self, _: Peer, __: ReferCall | DialDigits) -> None:
         raise RpcError("a browser's call cannot be transferred, nor be sent digits")
 
+    async def _open_bridge(self, _: Peer, asked: OpenBridge) -> int:
+        try:
+            return self._running(asked.call_id).open_bridge()
+        except OSError as error:
+            raise RpcError(f"call {asked.call_id}: no socket for a target: {error.strerror}") from None
+
+    async def _join_bridge(self, _: Peer, asked: JoinBridge) -> None:
+        bridge = self._running(asked.call_id).bridge
+        if bridge is None:
+            raise RpcError(f"call {asked.call_id} has no bridge")
+        bridge.join(asked.port)
+
+    async def _close_bridge(self, _: Peer, asked: CloseBridge) -> None:
+        self._running(asked.call_id).close_bridge()
+
+    def _running(self, call_id: str) -> WebCall:
+        """Raises `RpcError`."""
+        call = self.calls.get(call_id)
+        if call is None or call.ended is not None:
+            raise RpcError(f"{self.name} has no call {call_id}")
+        return call
+
     async def _show(self, _: Peer, asked: ShowCaller) -> None:
         if asked.call_id in self.calls:
             self.calls[asked.call_id].show(asked.event)
@@ -232,6 +260,7 @@ class WebLine:
                 codec=CODEC,
                 resumed=resumed,
                 confirmed=call.confirmed_at is not None,
+                handed_over=call.bridged,
             )
         )
 
@@ -285,6 +314,12 @@ class WebLine:
                 continue
             pcm = call.hear()
             call.owe(timestamp)
+            if call.bridge is not None and call.bridge.joined:
+                call.bridge.send(pcm)
+                if call.bridge.silent_s() > target_bridge.GONE_S:
+                    gone = CallEnding(End.TRANSFERRED, "the target's line is gone")
+                    self._tasks.short(call.close(gone), "web.close")
+                continue
             flags = (SENDING if call.sending else 0) | (RECEIVING if pcm else 0)
             flags |= UNDERRUN if call.underrun else 0
             slots.append(SlotAudio(call.number, call.slot, flags, call.played, pcm))
@@ -307,7 +342,7 @@ class WebLine:
                 self._house.break_with_hall()
                 return
             for number, call in self._by_number.items():
-                if call.confirmed_at is not None:
+                if call.confirmed_at is not None and not call.bridged:
                     call.take(sounds.get(number, b""))
 
 

@@ -39,6 +39,7 @@ from gateway.line.jitter import JitterStats, PullKind
 from gateway.line.offer import KEYS, OfferError, check, ice_of, key_types, same_call, speak_opus
 from gateway.line.opus import FRAME, OpusError
 from gateway.line.page_channel import PageChannel
+from gateway.line.target_bridge import TargetBridge
 from gateway.line.web_stream import WebStream
 from model.tasks import Tasks
 
@@ -151,6 +152,8 @@ class WebCall:
         """timestamps of the ticks whose frames the browser has not got yet"""
         self._silent = 0
         self._last_packet = b""
+        self.bridge: TargetBridge | None = None
+        """the way to a target that the caller is to be handed to"""
         self._page = PageChannel(
             partial(happened, self, "dtmf"), lambda: self._close_soon(CallEnding(End.CALLER))
         )
@@ -291,6 +294,7 @@ class WebCall:
         self._happened(self, "ended", how)
         self.show(ShownState("ended", how))
         await self._page.flush(comes=self.confirmed_at is not None and self._connection.sctp is not None)
+        self.close_bridge()
         self._voice.stop()
         await self._connection.close()
         self._tasks.cancel()
@@ -382,10 +386,27 @@ class WebCall:
                 self._owed.popleft()
         self._send(sound or SILENCE)
 
+    @property
+    def bridged(self) -> bool:
+        """A target has the caller."""
+        return self.bridge is not None and self.bridge.joined
+
+    def open_bridge(self) -> int:
+        """A new way to a target: its port. Raises `OSError`."""
+        self.close_bridge()
+        self.bridge = TargetBridge(self.take)
+        return self.bridge.port
+
+    def close_bridge(self) -> None:
+        """There is none any more."""
+        bridge, self.bridge = self.bridge, None
+        if bridge is not None:
+            bridge.close()
+
     def _send(self, sound: bytes) -> None:
         """The frame of the oldest tick that is owed one. `SILENCE` itself is never the hall's."""
         timestamp = self._owed.popleft()
-        if sound is not SILENCE and self.sending:
+        if sound is not SILENCE and self.sending and not self.bridged:
             self.played += FRAME
         self._silent = self._silent + 1 if sound == SILENCE else 0
         if self._silent <= HANGOVER or not self._last_packet:

@@ -26,6 +26,7 @@ from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hello import LineCall, LineFacts
 from gateway.ipc.line_messages import (
     AnswerCall,
+    BridgeTarget,
     CallTarget,
     DialDigits,
     DropCall,
@@ -46,6 +47,8 @@ from model.tasks import Tasks, failed
 GOODBYE_S: Final = 1.0
 """How long a stopping line waits for the answers to its BYEs."""
 WATCH_S: Final = 1.0
+MOST_KEYS: Final = 32
+"""That are dialled at once."""
 REPORT_EVERY: Final = 10
 """Ticks between two looks at which RTCP reports are due."""
 
@@ -117,6 +120,7 @@ class RtpLine:
             DropCall.handled_by(self._drop),
             ReferCall.handled_by(self._refer),
             CallTarget.handled_by(self._call_target),
+            BridgeTarget.handled_by(self._bridge_target),
             DialDigits.handled_by(self._dial),
             ShowCaller.handled_by(self._show),
         ]
@@ -148,6 +152,9 @@ class RtpLine:
         return self._callees.named(asked.call_id).progress()
 
     async def _drop(self, _: Peer, asked: DropCall) -> None:
+        if self._callees.bridges(asked.call_id):
+            self._callees.drop_bridged(asked.call_id)
+            return
         self._callees.named(asked.call_id).hang_up(asked.how, asked.status)
 
     async def _refer(self, _: Peer, asked: ReferCall) -> None:
@@ -162,9 +169,19 @@ class RtpLine:
         except LineError as error:
             raise RpcError(f"call {asked.call_id}: {error}") from None
 
+    async def _bridge_target(self, _: Peer, asked: BridgeTarget) -> int:
+        try:
+            return self._callees.bridge_target(asked.call_id, asked.target, asked.within_s, asked.port)
+        except LineError as error:
+            raise RpcError(f"call {asked.call_id}: {error}") from None
+
     async def _dial(self, _: Peer, asked: DialDigits) -> None:
+        if self._callees.bridges(asked.call_id):
+            for digit in asked.digits[:MOST_KEYS]:
+                self._callees.targets.press(asked.call_id, digit)
+            return
         callee = self._callees.named(asked.call_id)
-        if not 1 <= len(asked.digits) <= 32 or set(asked.digits) - set("0123456789ABCD*#"):
+        if not 1 <= len(asked.digits) <= MOST_KEYS or set(asked.digits) - set("0123456789ABCD*#"):
             raise RpcError(f"{asked.digits!r} cannot be dialled: 1 to 32 of 0-9, A-D, *, #")
         try:
             callee.dial(asked.digits)

@@ -21,7 +21,7 @@ from gateway.edge.grammar.message import from_tag, to_tag
 from gateway.edge.grammar.responses import response, told
 from gateway.edge.grammar.sip_message import Request
 from gateway.edge.grammar.token import RouteToken
-from gateway.edge.proxy.switchboard import Switchboard
+from gateway.edge.proxy.switchboard import LOOPBACK, Switchboard
 from gateway.edge.registrar.registrar import Reached
 from gateway.edge.router import Refuse
 from gateway.edge.trunks.out_call import OutCall
@@ -76,22 +76,37 @@ class OutCalls:
         right = target_signature(board.config.boot_token, call_id, target, request.call_id)
         caller = board.dialogs.of_call(call_id)
         signed = hmac.compare_digest(said.encode(), right.encode()) and _NAME.fullmatch(target) is not None
-        if not signed or caller is None or caller.token.line_port != served.flow.port:
+        token = caller.token if caller is not None else self._bridged(served, call_id) if signed else None
+        if not signed or token is None or token.line_port != served.flow.port:
             log.warning("trunk.unsigned", port=served.flow.port)
             board.refuse(served, 403, "not the target of a call of this line")
             return
         served.answer(response(request, served.flow, 100))
+        shown = "" if caller is None else _user_of(caller.caller_from)
         where = board.router.target_of(call_id, target)
         if isinstance(where, Refuse):
             self._refused(served, call_id, target, where.status, where.reason)
             return
         address = target_address(where)
         if isinstance(address, TrunkTarget):
-            self._by_trunk(served, caller.token, address, _user_of(caller.caller_from))
+            self._by_trunk(served, token, address, shown)
         elif isinstance(address, UserTarget):
-            self._to_phone(served, caller.token, address.user, _user_of(caller.caller_from))
+            self._to_phone(served, token, address.user, shown)
         else:
             self._refused(served, call_id, target, 480, f"{target} is to be referred to, not called")
+
+    def _bridged(self, served: Served, call_id: str) -> RouteToken | None:
+        """Of a caller on a browser's line, for whom a line for telephones calls: that line's."""
+        line = self._board.lines.at_port(served.flow.port)
+        if line is None or not self._board.router.on_web_line(call_id):
+            return None
+        line.calls.add(call_id)  # it has a slot there
+        port = line.info.sip_port
+        return RouteToken(call_id, line.info.name, port, "udp", LOOPBACK, port)
+
+    def _free_bridge(self, token: RouteToken) -> None:
+        if self._board.dialogs.of_call(token.call_id) is None:
+            self._board.lines.release(token.line, token.call_id)
 
     def _to_phone(self, served: Served, token: RouteToken, user: str, caller: str) -> None:
         policy, target = self._board.config.srtp, served.request.headers["X-VG-Target"]
@@ -146,6 +161,7 @@ class OutCalls:
         if (use := self._use.get(name)) is not None:
             use.give()
             use.outcomes[status or 200] += 1
+        self._free_bridge(call.token)
         if status:
             log.info("target.refused_by", by=name, call_id=call.token.call_id, status=status)
 

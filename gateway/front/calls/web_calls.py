@@ -140,6 +140,10 @@ class WebCalls:
     def _line_of(self, call_id: str) -> ConnectedWebLine | None:
         return next((line for line in self.lines.values() if call_id in line.calls), None)
 
+    def has(self, call_id: str) -> bool:
+        """Whether one of the lines has that call."""
+        return self._line_of(call_id) is not None
+
     def over(self, call_id: str) -> None:
         """The call's place is free."""
         for line in self.lines.values():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import structlog
@@ -25,6 +25,7 @@ from gateway.hall.parts.licence import Licence
 from gateway.hall.parts.playout import Playout
 from gateway.ipc.envelope import Tell
 from gateway.ipc.hall_messages import CallOffer
+from gateway.ipc.rpc import Peer
 from gateway.rtp.media.rate_changer import FILTER_DELAY_S
 from gateway.store.sessions import Sessions
 from model.client import EngineClient
@@ -54,6 +55,8 @@ class CallMaker:
     tell_front: Callable[[Tell], None]
     ask_front: AskFront
     clocks: Clocks
+    telephones: Callable[[], Iterable[Peer]]
+    """the hall's lines for telephones at 16 kHz"""
 
     def make(self, offer: CallOffer, seat: Seat, past: Past | None, turned: Callable[[], object]) -> Call:
         """The call with all its parts. `turned`: its voice began, or is silent again."""
@@ -61,7 +64,7 @@ class CallMaker:
         session = self.sessions.session(offer.call_id)
         playout = Playout(MARK_DELAY_S + FILTER_DELAY_S, turned=turned)
         inbox = Inbox(playout, log)
-        line = CallLine(offer.call_id, page=offer.facts.transport == "webrtc")
+        line = CallLine(offer.call_id, page=offer.facts.transport == "webrtc", telephones=self.telephones)
         memory = Memory(
             past.history if past is not None else (),
             keeps_sound=offer.route.keep.caller_audio,

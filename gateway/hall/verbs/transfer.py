@@ -14,7 +14,7 @@ from gateway.errors import RpcError
 from gateway.hall.calls.call import Call
 from gateway.hall.parts.inbox import CallEnded, TargetHeard, Transferred
 from gateway.ipc.ending import CallEnding, End
-from gateway.ipc.line_messages import CallTarget, ReferCall
+from gateway.ipc.line_messages import ReferCall
 
 ACCEPTED_WITHIN_S: Final = 32.0
 """What the target may take to answer; its phone rings meanwhile."""
@@ -40,17 +40,19 @@ async def transfer(call: Call, target: str) -> None:
     call.session.event("transfer", target=target, **({"via": address.partition("/")[0]} if calls else {}))
     try:
         if calls:
-            await call.line.ask(CallTarget(call.id, target, RINGS_S))
+            await call.line.call_target(target, RINGS_S)
             status, why = await _outcome(call, RINGS_S + SAYS_SO_WITHIN_S, rings=True)
         else:
             await call.line.ask(ReferCall(call.id, address))
             status, why = await _outcome(call, ACCEPTED_WITHIN_S)
-    except RpcError as error:  # a browser cannot be transferred; a phone may have hung up
+    except RpcError as error:  # a browser cannot be referred; a phone may have hung up
         status, why = 0, str(error)
     if 200 <= status < 300:
         if calls:
             await stay_handed_over(call)
         raise CallEnded(CallEnding(End.TRANSFERRED))
+    if calls:
+        await call.line.leave_target()
     call.session.event("transfer_failed", target=target, status=status, why=why)
 
 

@@ -40,11 +40,12 @@ from gateway.ipc.line_messages import (
 from gateway.ipc.line_signature import signature
 from gateway.rtp.agreement import Agreement, Describer
 from gateway.rtp.described_audio import NoAgreement
+from gateway.rtp.dialogs.bridged_caller import BridgedCaller
 from gateway.rtp.dialogs.callee import Callee
 from gateway.rtp.dialogs.line_wire import LOOPBACK, LineWire
 from gateway.rtp.dialogs.pulse import Pulse
 from gateway.rtp.dialogs.session_timer import SessionTimer, too_short
-from gateway.rtp.dialogs.targets import QUALITY_EVERY_S, Targets
+from gateway.rtp.dialogs.targets import QUALITY_EVERY_S, CallWithTarget, Targets
 from gateway.rtp.line_plan import CODECS, PORTS_A_CALL, LinePlan
 from gateway.rtp.media.call_media import CallMedia
 from gateway.rtp.media.media_pass import MediaPass
@@ -94,6 +95,8 @@ class Callees:
         self._codecs = CODECS[plan.kind]
         self._wire = LineWire(plan.sip_port, self._request)
         self.targets = Targets(plan, self, self._wire, media_pass, self._codecs)
+        self._bridged: set[str] = set()
+        """callers on browsers' lines who have a target here"""
 
     def _port_pairs(self) -> Iterator[int]:
         """Even ports of the line's block, round and round: each as long as possible after it was used."""
@@ -110,6 +113,8 @@ class Callees:
         self.closed = True
         for callee in list(self.by_call.values()):
             callee.hang_up(CallEnding(why))
+        for call_id in list(self._bridged):
+            self.targets.caller_left(call_id)
         await self._wire.falls_quiet(within_s)
 
     async def close(self) -> None:
@@ -253,14 +258,59 @@ class Callees:
         callee = self.named(call_id)
         self.targets.call(callee, target, within_s, callee.flow)
 
+    def bridge_target(self, call_id: str, target: str, within_s: float, port: int) -> int:
+        """The same for a caller on a browser's line, whose sound is at that port of this host; our own port.
+
+        It takes a slot, as a caller does. Raises `RpcError` and `LineError`.
+        """
+        if "OPUS" not in self._codecs:
+            raise RpcError(f"{self._plan.name} has no Opus")
+        edge = self._edge()
+        if self.closed or not self._free or edge is None:
+            raise RpcError(f"{self._plan.name} has no room for call {call_id}")
+        sockets = SocketPair.open(LOOPBACK, (2 * secrets.randbelow(8_000) + 45_000 for _ in range(64)))
+        try:
+            caller = BridgedCaller(call_id, self._free[-1], sockets, port)
+            self._bridged.add(call_id)
+            self.targets.call(caller, target, within_s, edge)
+        except (RpcError, LineError):
+            self._bridged.discard(call_id)
+            sockets.close()
+            raise
+        self._free.pop()
+        return sockets.port
+
+    def _edge(self) -> Flow | None:
+        """To the edge as it is now; None: nobody knows where it is."""
+        try:
+            port = int(self._plan.runtime.edge_port.read_text())
+        except (OSError, ValueError):
+            return None
+        return self._wire.flow(port)
+
+    def drop_bridged(self, call_id: str) -> None:
+        """The hall wants no target for it any more, and no word of it."""
+        self._bridged.discard(call_id)
+        self.targets.caller_left(call_id)
+
+    def bridges(self, call_id: str) -> bool:
+        """Whether a target is called here for that caller, who is on a browser's line."""
+        return call_id in self._bridged
+
+    def free_slot(self, caller: CallWithTarget) -> None:
+        """See `TargetHouse`."""
+        self._free.append(caller.slot)
+
     def target_rings(self, call_id: str, status: int, early: bool) -> None:
         """See `TargetHouse`."""
         self._house.tell_hall(TargetRings(call_id, status, early))
 
     def target_came(self, call_id: str, status: int, reason: str) -> None:
         """See `TargetHouse`."""
-        if call_id in self.by_call:
+        if call_id in self.by_call or call_id in self._bridged:
             self._house.tell_hall(TransferOutcome(call_id, status, reason))
+        if status >= 300:
+            self._bridged.discard(call_id)
 
     def tell_hall(self, message: Tell) -> None:
         """See `TargetHouse`."""
@@ -270,6 +320,9 @@ class Callees:
         """See `TargetHouse`."""
         if (callee := self.by_call.get(call_id)) is not None:
             callee.hang_up(how)
+        elif call_id in self._bridged:
+            self._bridged.discard(call_id)
+            self._house.tell_hall(CallLeft(call_id, how))
 
     # ── what a call needs of its line (`CalleeOwner`) ────────────────────────────────────────────────
 

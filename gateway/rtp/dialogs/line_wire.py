@@ -132,6 +132,10 @@ class LineWire:
         host, port = self._sip.address
         return f"<sip:{host}:{port}>"
 
+    def flow(self, port: int) -> Flow:
+        """The way to a port of this host."""
+        return self._sip.flow(LOOPBACK, port)
+
     def flow_to(self, uri: URI, otherwise: Flow) -> Flow:
         """The way to a SIP URI of this host's; `otherwise` to all others."""
         return self._sip.flow(uri.host, uri.port) if uri.host == LOOPBACK and uri.port else otherwise

@@ -20,8 +20,10 @@ from gateway.errors import RpcError
 from gateway.ipc import tick
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import Tell
+from gateway.line.target_bridge import GONE_S
 from gateway.rtp.agreement import Agreement, Describer
 from gateway.rtp.described_audio import CodecName
+from gateway.rtp.dialogs.bridged_caller import BridgedCaller
 from gateway.rtp.dialogs.caller import TargetCall
 from gateway.rtp.dialogs.line_wire import LineWire
 from gateway.rtp.dialogs.pulse import Pulse
@@ -62,6 +64,9 @@ class TargetHouse(Protocol):
 
     def tell_hall(self, message: Tell) -> None:
         """Tells the hall, if it is there."""
+
+    def free_slot(self, caller: CallWithTarget) -> None:
+        """A caller on a browser's line has its target no more, and its slot is free."""
 
     def target_left(self, call_id: str, how: CallEnding) -> None:
         """The target had the caller, and the two are together no more."""
@@ -104,11 +109,12 @@ class Targets:
 
         Raises `RpcError` where the caller has one already, or no sound yet; `LineError` without sockets.
         """
-        if caller.media is None:
+        bridged = isinstance(caller, BridgedCaller)
+        if caller.media is None and not bridged:
             raise RpcError(f"call {caller.call_id} has no sound yet")
         if caller.call_id in self._by_call:
             raise RpcError(f"call {caller.call_id} has a target already")
-        first = caller.media.agreed.codec
+        first = self._codecs[0] if caller.media is None else caller.media.agreed.codec
         sockets = self._house.sockets()
         codecs = (first, *(codec for codec in self._codecs if codec != first))
         described = Describer(
@@ -154,7 +160,11 @@ class Targets:
             media, pulse = call.media, self._pulses[call]
             awaited = media is not None and call.up and media.agreed.sending and media.agreed.receiving
             counts = (media.receiver.received, media.rtcp.reports) if media is not None and awaited else None
-            if pulse.silent_s(counts, now) >= gone_s > 0:
+            caller = self._callers[call]
+            if isinstance(caller, BridgedCaller) and caller.silent_s(now) >= GONE_S:
+                log.warning("target.caller_gone", call_id=call.call_id)
+                call.hang_up(CallEnding(End.SOUND_STOPPED, f"{GONE_S:g} s"))
+            elif pulse.silent_s(counts, now) >= gone_s > 0:
                 log.warning("target.gone", call_id=call.call_id)
                 call.hang_up(CallEnding(End.TRANSFERRED, "no sound came from the target any more"))
 
@@ -180,6 +190,8 @@ class Targets:
         """See `TargetOwner`."""
         caller = self._callers[call]
         plan, theirs = self._plan, caller.media
+        if isinstance(caller, BridgedCaller):
+            theirs = self._bridged(call, caller)
         assert theirs is not None  # noqa: S101  # `call` asked for it, and a call's sound stays until its end
         media = CallMedia(
             caller.number,
@@ -193,6 +205,15 @@ class Targets:
         self._by_media[media] = call
         self._pass.add(media)
         self._pass.join(theirs, media)
+        return media
+
+    def _bridged(self, call: TargetCall, caller: BridgedCaller) -> CallMedia:
+        """The sound of a caller on a browser's line, which begins now."""
+        rate_hz, arrival = self._plan.rate_hz, self._pass.arrival
+        media = CallMedia(caller.number, caller.slot, caller.sockets, caller.agreed, rate_hz, arrival, self)
+        caller.media = media
+        self._by_media[media] = call
+        self._pass.add(media)
         return media
 
     def rings(self, call: TargetCall, status: int, early: bool) -> None:
@@ -228,6 +249,16 @@ class Targets:
             self._pass.remove(media)
             del self._by_media[media]
             self._tell_quality(call, last=True)
+        if isinstance(caller, BridgedCaller):
+            self._unbridge(caller)
+
+    def _unbridge(self, caller: BridgedCaller) -> None:
+        if caller.media is not None:
+            self._pass.remove(caller.media)
+            del self._by_media[caller.media]
+        else:
+            caller.sockets.close()
+        self._house.free_slot(caller)
 
     # ── what a target's sound tells (`MediaOwner`) ───────────────────────────────────────────────────
 

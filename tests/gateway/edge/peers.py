@@ -324,6 +324,8 @@ class Desk:
         self.away: set[str] = set()
         """halls that take no calls"""
         self.busy = False
+        self.on_web: set[str] = set()
+        """calls on browsers' lines"""
         self.recording = False
         """a route answers calls to emergency numbers"""
         """they take none because they have no time"""
@@ -374,6 +376,9 @@ class Desk:
 
     async def web_pressed(self, call_id: str, digit: str) -> None:
         self.keys.append((call_id, digit))
+
+    def on_web_line(self, call_id: str) -> bool:
+        return call_id in self.on_web
 
     def target_of(self, call_id: str, target: str) -> str | Refuse:
         where = self.targets.get(target)
