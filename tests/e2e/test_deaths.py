@@ -15,7 +15,7 @@ import pytest
 from consent.service.office_rooms import OfficePlace
 from gateway.cli.caller.call_reports import CallReport
 from gateway.cli.caller.testphone import place_call
-from gateway.hall.dialogue.speech import RECONNECT_FOR_S
+from gateway.hall.dialogue.engine_life import RECONNECT_FOR_S
 from gateway.store.registry import Registry
 from tests.consent.service.served import serving
 from tests.e2e.gateway_process import House

@@ -24,6 +24,7 @@ from gateway.dialplan.disclosure import Disclosure
 from gateway.dialplan.verbs import Converse
 from gateway.hall.dialogue import memory
 from gateway.hall.dialogue.briefing import briefing
+from gateway.hall.dialogue.engine_life import EngineLife, EngineSilent
 from gateway.hall.dialogue.memory import Memory
 from gateway.hall.dialogue.outbox import Outbox, append_sound
 from gateway.hall.dialogue.own_sounds import OwnSounds
@@ -36,30 +37,20 @@ from gateway.hall.parts.clocks import Clocks
 from gateway.hall.parts.first_sounds import FirstSounds
 from gateway.hall.parts.inbox import Heard, Refused, SpeechEvent, ToolCall
 from gateway.hall.parts.licence import Licence, Term
-from gateway.hall.parts.playout import Item, Playout, PlayoutFull
+from gateway.hall.parts.playout import Item, Playout
 from model import client
 from model.api import EarlyHearing
 from model.client import EngineClient, EngineEvent, EngineSession
-from model.errors import EngineBusy, EngineError, EngineRefused, GrantSpent
+from model.errors import EngineError
 from model.tasks import race
 
 log = structlog.get_logger("speech")
 
-RECONNECT_FOR_S: Final = 10.0
-"""How long a lost engine may take to come back before the call says farewell: it loads its models anew."""
-FILLER_AFTER_S: Final = 0.7
 SILENT_FOR_S: Final = 8.0
 """An engine that was asked to speak and says nothing for this long is given up."""
 CLOSE_WITHIN_S: Final = 1.0
 FILLER: Final = "One moment, please."
 PLAYOUT_REPORT_S: Final = 0.2
-RETRY_S: Final = 0.1
-
-
-class EngineSilent(EngineError):
-    """The engine was asked to speak and says nothing."""
-
-    code = "lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +81,6 @@ class Speech:
         first_sounds: FirstSounds | None = None,
         clocks: Clocks = time,
     ) -> None:
-        self._engine = engine
         self._playout = playout
         self._lead_s = lead_s
         self._line = line
@@ -100,6 +90,7 @@ class Speech:
         self._log = log.bind(call_id=call_id)
         self._numbers = itertools.count(1)
         self.own = OwnSounds(playout, prompts, line, self._number, self._log)
+        self._life = EngineLife(engine, self._converse, self._fill_wait, clocks, self._log)
         self._outbox = Outbox(self._log)
         self._replies = self._new_replies()
         self._unanswered = Unanswered()
@@ -252,57 +243,14 @@ class Speech:
         fill a wait: not before the caller knows that a machine speaks. `fresh` begins another term of the
         same route, for another session: one grant opens one.
         """
-        lost_at: float | None = None
-        spent: Term | None = None
-        """the term whose grant has opened a session"""
-        filled = False
-        while True:
-            term, began = licence.term, self._clocks.monotonic()
-            try:
-                if term is spent and fresh is not None:
-                    await fresh()
-                    term = licence.term
-                await term.granted.wait()
-                began = self._clocks.monotonic()
-                if not term.over.is_set():
-                    session = await self._connect(licence.token, term)
-                    if session is not None:
-                        spent = term
-                        if lost_at is not None:
-                            self._log.info(
-                                "engine.back", after_s=round(self._clocks.monotonic() - lost_at, 2)
-                            )
-                        await self._converse(session, post, term)
-                lost_at, filled = None, False
-            except (EngineBusy, EngineRefused, EngineSilent) as refusal:
-                post(Refused(refusal.code, str(refusal)))
-                return
-            except (EngineError, PlayoutFull) as error:
-                now = self._clocks.monotonic()
-                if isinstance(error, GrantSpent):  # of a session that broke before it was open
-                    spent = term
-                if lost_at is None or now - began > RECONNECT_FOR_S:  # it had been well until now
-                    lost_at, filled = now, False
-                    self._log.warning("engine.away", error=str(error))
-                if now - lost_at > RECONNECT_FOR_S:
-                    post(Refused("lost", str(error)))
-                    return
-                wanted = self._replies.active is not None and not self._playout.busy
-                if now - lost_at > FILLER_AFTER_S and wanted and fills() and not filled:
-                    filled = True  # tried once: it may never have been rendered
-                    self.own.prompt(FILLER)
-                await asyncio.sleep(RETRY_S)
-            except Exception as error:
-                self._log.exception("speech.failed")
-                post(Refused("lost", type(error).__name__))
-                return
+        await self._life.run(licence, post, fills, fresh)
 
-    async def _connect(self, token: str | None, term: Term) -> EngineSession | None:
-        """A session; None when `term` was over before. Raises `EngineError`."""
-        if token is None:
-            raise EngineError("the call has no voice grant")
-        session, _ = await race(self._engine.connect(token), term.over.wait())
-        return session.result() if session is not None else None
+    def _fill_wait(self) -> bool:
+        """Says that it takes a moment, to a caller who waits; whether one does."""
+        waits = self._replies.active is not None and not self._playout.busy
+        if waits:
+            self.own.prompt(FILLER)
+        return waits
 
     async def _converse(
         self, session: EngineSession, post: Callable[[SpeechEvent], None], term: Term

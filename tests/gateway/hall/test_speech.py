@@ -10,8 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.dialplan import Answer, Converse, Say
+from gateway.hall.dialogue.engine_life import RECONNECT_FOR_S
 from gateway.hall.dialogue.prompts import RETRY_S, Prompts, render
-from gateway.hall.dialogue.speech import FILLER, RECONNECT_FOR_S
+from gateway.hall.dialogue.speech import FILLER
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hall_messages import EndCall, RenderPrompts
 from gateway.ipc.line_messages import ShownState, ShownWords
