@@ -19,7 +19,6 @@ from gateway.config.authorities import authorities_in
 from gateway.config.certificate import Certificate, Trust
 from gateway.edge.flows.peer_certificate import PeerCertificate
 from gateway.edge.trunks.trunk import FINGERPRINT, Trunk
-from gateway.errors import SettingsError
 
 log = structlog.get_logger("edge")
 
@@ -36,6 +35,8 @@ class TrunkTls:
             self._certificate = Certificate(trunk.certificate, trunk.key, named)
         self._seen = self._look()
         self._authorities = self._read()
+        self.asked = self._written()
+        """the authorities (PEM) of which peers are asked for a certificate for this trunk's sake"""
         self._context: ssl.SSLContext | None = None
 
     @property
@@ -49,19 +50,12 @@ class TrunkTls:
             self._context = self._trust(self.trunk.authority, self._certificate)
         return self._context
 
-    @property
-    def asked(self) -> str:
-        """The authorities (PEM) of which peers are asked for a certificate for this trunk's sake."""
-        pem = serialization.Encoding.PEM
-        known = self._authorities.values() if self.trunk.shows else ()
-        return "".join(one.public_bytes(pem).decode() for one in known)
-
     def shown_by(self, certificate: PeerCertificate | None) -> bool:
         """Whether a peer's certificate is this trunk's: signed by its authority, and one that it shows.
 
         The name alone says nothing: the authority of another trunk may sign it too.
         """
-        if certificate is None or certificate.ended or certificate.chain.isdisjoint(self._authorities):
+        if certificate is None or certificate.ended or self._authorities.keys().isdisjoint(certificate.chain):
             return False
         prints = {one.removeprefix(FINGERPRINT) for one in self.trunk.shows if one.startswith(FINGERPRINT)}
         named = not certificate.domains.isdisjoint(self.trunk.shows)
@@ -75,6 +69,7 @@ class TrunkTls:
         if seen != self._seen:
             self._seen = seen
             self._authorities, self._context = self._read(), None
+            self.asked = self._written()
             log.info("trunk.authority_changed", trunk=self.trunk.name)
 
     def ends(self) -> Mapping[str, datetime.datetime]:
@@ -95,19 +90,25 @@ class TrunkTls:
         return f"trunk {self.trunk.name}"
 
     def _look(self) -> tuple[int, ...]:
+        """When the file was changed last, as far as that can be seen."""
         if self.trunk.authority is None:
             return ()
         try:
             found = self.trunk.authority.stat()
-        except OSError as error:
-            why = f"{self._named}, authority: {self.trunk.authority} cannot be read ({error.strerror})"
-            raise SettingsError(why) from None
+        except OSError:
+            return (0,)  # who reads it says why
         return (found.st_mtime_ns, found.st_ino, found.st_size)
 
     def _read(self) -> dict[str, x509.Certificate]:
         """By fingerprint."""
         authority = self.trunk.authority
         return {} if authority is None else authorities_in(authority, f"{self._named}, authority")
+
+    def _written(self) -> str:
+        """Once, since each handshake asks for it, and an operator may name a whole system's authorities."""
+        pem = serialization.Encoding.PEM
+        known = self._authorities.values() if self.trunk.shows else ()
+        return "".join(one.public_bytes(pem).decode() for one in known)
 
 
 def why_ended(tls: TrunkTls, now: datetime.datetime) -> str | None:

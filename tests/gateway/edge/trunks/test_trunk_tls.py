@@ -256,6 +256,11 @@ async def test_an_authority_that_was_replaced_is_believed_no_more(bare: Exchange
     carriers.first.ca.write_text("half written")
     with pytest.raises(SettingsError, match=r"trunk first, authority: .*cannot be read"):
         tls.look()
+    tls.look()  # it is said once
+    carriers.first.ca.unlink()
+    with pytest.raises(SettingsError, match=r"trunk first, authority: .*No such file"):
+        tls.look()
+    tls.look()
     assert await comes_as(bare, old) == "first"
     carriers.first.ca.write_bytes(carriers.second.ca.read_bytes())
     tls.look()
