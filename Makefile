@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # what one process compiled, hundreds that the tests start need not compile again
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run models wheel test test-parts lint style types bench bench-calls bench-web bench-echo bench-engine bench-ears bench-consent bench-watermark gpu-check prove prove-null prove-null-halves prove-detector prove-wheel prove-steady prove-soak prove-faults prove-fuzz prove-browsers prove-examples prove-gpu-check soak clean
+.PHONY: run models wheel test test-parts lint style types bench bench-calls bench-web bench-echo bench-engine bench-ears bench-consent bench-watermark gpu-check prove prove-null prove-null-halves prove-detector prove-wheel prove-steady prove-soak prove-faults prove-fuzz prove-browsers prove-peers prove-examples prove-gpu-check soak clean
 
 run: models $(if $(filter chroma,$(VOICEGATE_ENGINE)),$(VENV)/.chroma)
 	@$(BIN)/voicegate run
@@ -85,7 +85,7 @@ gpu-check: $(VENV)/.chroma
 	$(BIN)/voicegate engine gpu-check $(ASKED)
 
 # long proofs, hours together; each goes on where it was killed
-prove: prove-null prove-null-halves prove-detector prove-wheel prove-steady prove-soak prove-faults prove-fuzz prove-browsers prove-examples prove-gpu-check
+prove: prove-null prove-null-halves prove-detector prove-wheel prove-steady prove-soak prove-faults prove-fuzz prove-browsers prove-peers prove-examples prove-gpu-check
 	@$(BIN)/python -m benchmarks.prove
 
 prove-null: export OPENBLAS_NUM_THREADS := 1
@@ -119,6 +119,10 @@ prove-fuzz: $(VENV)/.test
 # JsSIP and SIP.js, and TURN behind a NAT: needs npm, coturn, nftables and root
 prove-browsers: $(VENV)/.test models
 	$(BIN)/python -m benchmarks.prove browsers
+
+# Kamailio, rtpengine, softphones: needs rtpengine-daemon, kamailio-websocket-modules and root
+prove-peers: $(VENV)/.test models
+	$(BIN)/python -m benchmarks.prove peers
 
 # examples that nobody has seen yet, a thousand for each property; `make test` has the same ones each time
 prove-examples: $(VENV)/.test models

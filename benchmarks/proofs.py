@@ -337,6 +337,17 @@ class Browsers(_Suite):
         return [f"tests/e2e/test_{name}.py" for name in ("sip_in_browsers", "turn", "network_change")]
 
 
+class Peers(_Suite):
+    """Kamailio as a trunk and before us, rtpengine, and telephones' SRTP; all with whole gateways."""
+
+    what = "a Kamailio is our trunk and our edge, rtpengine our relay; of an encrypted call nothing is read"
+    marker = "prove or not prove"
+
+    def files(self) -> list[str]:
+        names = ("trunks", "trunk_capture", "behind_kamailio", "rtpengine", "gcm", "srtp")
+        return [f"tests/e2e/test_{name}.py" for name in names]
+
+
 PROOFS: Final[dict[str, LongProof]] = {
     "null": Null(),
     "null-halves": Halves(),
@@ -347,4 +358,5 @@ PROOFS: Final[dict[str, LongProof]] = {
     "faults": Faults(),
     "fuzz": Fuzz(),
     "browsers": Browsers(),
+    "peers": Peers(),
 }

@@ -10,7 +10,9 @@ from typing import Final, NamedTuple
 
 from tests.e2e.gateway_process import free_port
 from tests.e2e.kamailio import running
+from tests.needs import missing
 
+MODULES: Final = Path("/usr/lib/x86_64-linux-gnu/kamailio/modules")
 _CONFIG: Final = """#!KAMAILIO
 debug=2
 log_stderror=yes
@@ -120,6 +122,8 @@ def kamailio_edge(
     and of answers to them; `towards_them` for ours. `anew`: a re-INVITE has it begin
     again, with other keys and ports.
     """
+    if not (MODULES / "websocket.so").exists():
+        missing("Kamailio's websocket.so (Debian: apt-get install kamailio-websocket-modules)")
     port, tls_port = free_port(), free_port()
     modules = offers = answers = ends = ""
     if rtpengine_port:
