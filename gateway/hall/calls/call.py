@@ -176,7 +176,7 @@ class Call:
         its session with the engine are over, and no other one is asked for."""
         self.begin_again()
         self.speech.leave(self.route)
-        self.line.handed_over = True
+        self.line.hand_over()
         self.move("transferred")
 
     def _hold(self, term: Term) -> None:

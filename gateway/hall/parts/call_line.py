@@ -60,6 +60,10 @@ class CallLine:
         self.rate_hz = rate_hz
         self.started.set()
 
+    def hand_over(self) -> None:
+        """A target has the caller."""
+        self.handed_over = True
+
     def confirm(self) -> None:
         self.confirmed.set()
 

@@ -119,7 +119,7 @@ async def test_browser_and_target_hear_each_other_and_not_us(exchange: RtpExchan
         assert power_at(await call.browser.hears(0.3), 1000) < 0.05, "nothing of the hall's is heard"
         assert len(exchange.hall.heard[call.number]) == heard, "nor does it hear the two"
         assert power_at(await call.trunk.hears(0.3, HANGS_S), 1000, 8000) < 0.05
-        call.line.handed_over = True
+        call.line.hand_over()
         await call.line.press("5")
         assert await call.trunk.hears_keys(1, HANGS_S) == "5"
         await call.line.hang_up(CallEnding(End.CALLER))
