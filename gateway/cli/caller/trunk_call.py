@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import re
 import ssl
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import click
+import structlog
 
 from gateway.cli.caller.call_reports import CallReport
 from gateway.cli.caller.call_request import BoothSide, CallRequest
@@ -48,7 +52,8 @@ class TrunkCall:
         """
         for request in requests:
             self._check(request, called_agrees)
-        return asyncio.run(self._placed(requests))
+        with _errors_alone():
+            return asyncio.run(self._placed(requests))
 
     def _check(self, request: CallRequest, called_agrees: bool) -> None:
         number = request.uri
@@ -94,6 +99,20 @@ class TrunkCall:
 
     def _say(self, text: str) -> None:
         click.echo(text, err=self._quiet)
+
+
+@contextlib.contextmanager
+def _errors_alone() -> Iterator[None]:
+    """Of what the edge's parts log only errors are told, on stderr: the steps say the rest."""
+    before = structlog.get_config()
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
 
 
 def said_of(step: TrialStep) -> str:

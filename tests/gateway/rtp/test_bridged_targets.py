@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from gateway.edge.grammar.uri import URI
+from gateway.edge.registrar.registrar import Reached
 from gateway.errors import RpcError
 from gateway.hall.parts.call_line import CallLine
 from gateway.ipc.ending import CallEnding, End
@@ -30,7 +32,7 @@ from tests.gateway.line.line_harness import TOKEN, power_at, tone
 from tests.gateway.line.rawbrowser import Browser
 from tests.gateway.line.rawphone import Message, RawPhone
 from tests.gateway.rtp.rtp_exchange import CAPACITY, RtpExchange
-from tests.gateway.rtp.test_targets import House, _bye, _comes_to_hear
+from tests.gateway.rtp.test_targets import House, _bye, _comes_to_hear, binding
 from tests.needs import HANGS_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -122,6 +124,23 @@ async def test_browser_and_target_hear_each_other_and_not_us(exchange: RtpExchan
         call.line.hand_over()
         await call.line.press("5")
         assert await call.trunk.hears_keys(1, HANGS_S) == "5"
+        await call.line.hang_up(CallEnding(End.CALLER))
+        await call.trunk.request("BYE", HANGS_S)
+        await call.left()
+
+
+async def test_a_browsers_caller_is_handed_to_a_registered_telephone(exchange: RtpExchange) -> None:
+    async with bridged(exchange) as call:
+        flow = call.house.edge._board.ports.udp.flow("127.0.0.1", call.trunk.sip_port)
+        contact = URI.read("sip:alice@198.51.100.9:5090")
+        known = {"alice": [Reached(flow, contact, (), binding(flow, contact.text))]}
+        call.house.edge.trunks.calls._phones = lambda user: known.get(user, [])
+        call.house.desk.targets["office"] = "user:alice"
+        await call.house.picks_up(await call.calls())
+        assert (await call.outcome()).status == 200
+        call.trunk.talk(tone(660, rate_hz=8000))
+        await _comes_to_hear(call.trunk, 440)
+        await call.hears(660)
         await call.line.hang_up(CallEnding(End.CALLER))
         await call.trunk.request("BYE", HANGS_S)
         await call.left()

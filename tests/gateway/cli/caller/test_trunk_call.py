@@ -99,6 +99,7 @@ async def test_both_hear_each_other_through_a_trunk_that_wants_a_password(folder
     ):
         assert line in said.output
     assert SECRET not in said.output
+    assert "trunk.answered" not in said.output, "what a program reads is no log"
     sound = read_wav(heard, 8000)
     assert any(is_tone(sound[n : n + 2400].tobytes(), 660, 8000) for n in range(0, len(sound) - 2400, 800))
 
