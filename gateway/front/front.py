@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from types import CoroutineType
@@ -28,13 +28,13 @@ from gateway.edge.doors.srtp_policy import SrtpPolicy
 from gateway.edge.grammar.speech_notice import SpeechNotice
 from gateway.edge.grammar.token import route_key
 from gateway.edge.proxy.lines import LineInfo
-from gateway.edge.router import Accept, IncomingCall, Refuse, RefusedInvite, WebAnswer
 from gateway.edge.sip_proxy import Edge
 from gateway.edge.trunks.trunk_file import read_trunks
-from gateway.errors import CallRefused, HallRefused, RpcError
+from gateway.errors import CallRefused, RpcError
 from gateway.front.admission.routing import Routing
 from gateway.front.calls.closing import Closing
 from gateway.front.calls.connected_lines import ConnectedLines
+from gateway.front.calls.edge_router import EdgeRouter
 from gateway.front.calls.hall_reports import HallReports
 from gateway.front.calls.kept_recordings import KeptRecordings
 from gateway.front.calls.refusals import Refusals
@@ -85,7 +85,7 @@ REAP_S: Final = 15.0
 
 @dataclass
 class Front:
-    """The front's seams: the edge's `Router`, the app's `Gateway`, and the RPC of lines, halls, engine."""
+    """The front's seams: the app's `Gateway`, and the RPC of lines, halls, engine."""
 
     settings: Settings
     runtime: Runtime
@@ -192,7 +192,7 @@ class Front:
                     of_trunk={trunk.name: trunk.sound_rule for trunk in trunks}.get,
                 ),
             ),
-            self,
+            EdgeRouter(self.routing, self.halls, self.web, self.refusals, self.closing),
             self._spawn,
             self._bindings,
             trunks,
@@ -307,79 +307,6 @@ class Front:
                 self.edge.web_over(call_id)
                 self._tasks.short(self.closing.left(call_id, CallEnding(End.LINE_DIED)), "front.left")
 
-    # ── the edge's router ────────────────────────────────────────────────────────────────────────────
-
-    def hall_for(self, held: Mapping[str, int]) -> str | None:
-        """The hall with the fewest calls, by telephone or from a browser, of those that have time for one."""
-        return self.halls.of(held)
-
-    def no_hall(self) -> Refuse:
-        """What a caller hears for whom no hall has time, or none is there."""
-        why = self.halls.none()
-        return Refuse(why.status, why.reason, why.retry_after_s)
-
-    def answers_emergencies(self) -> bool:
-        """Whether some route says to those who call for help that nobody hears them here."""
-        return self.routing.dialplan.answers_emergencies
-
-    async def offered(self, call: IncomingCall) -> Accept | Refuse:
-        """A new INVITE that passed the edge's limits."""
-        try:
-            routed = await self.routing.offer(call.facts, hall=call.hall)
-        except CallRefused as refusal:
-            elsewhere = isinstance(refusal, HallRefused)
-            return Refuse(refusal.status, refusal.reason, refusal.retry_after_s, refusal.call_id, elsewhere)
-        except Exception:
-            facts = call.facts
-            log.exception("routing.failed", caller=facts.caller, called=facts.called, source=facts.source)
-            call_id = structlog.contextvars.get_contextvars().get("call_id")  # it may have had one by then
-            return Refuse(500, "Server Internal Error", call_id=call_id)
-        return Accept(routed.call_id)
-
-    async def web_offered(self, facts: CallFacts, offer: str) -> WebAnswer | Refuse:
-        """A new INVITE with a browser's offer."""
-        try:
-            return WebAnswer(*await self.web.place(facts, offer))
-        except CallRefused as refusal:
-            return Refuse(refusal.status, refusal.reason, refusal.retry_after_s, refusal.call_id)
-        except Exception:
-            log.exception("routing.failed", caller=facts.caller, called=facts.called, source=facts.source)
-            return Refuse(500, "Server Internal Error")
-
-    async def web_renewed(self, call_id: str, offer: str) -> WebAnswer | Refuse:
-        """Another offer in such a call."""
-        try:
-            return WebAnswer(call_id, await self.web.renew(call_id, offer))
-        except CallRefused as refusal:
-            return Refuse(refusal.status, refusal.reason, refusal.retry_after_s)
-
-    async def web_pressed(self, call_id: str, digit: str) -> None:
-        """A key by INFO, in such a call."""
-        await self.web.press(call_id, digit)
-
-    def on_web_line(self, call_id: str) -> bool:
-        """Whether a browser's line has a call."""
-        return self.web.has(call_id)
-
-    def target_of(self, call_id: str, target: str) -> str | Refuse:
-        """Where a running call may be handed to, by its dialplan."""
-        where = self.routing.target_of(call_id, target)
-        return Refuse(403, f"the call's dialplan names no target {target}") if where is None else where
-
-    def refused(self, call: RefusedInvite) -> None:
-        """A telephone was told that its call is not taken."""
-        self.refusals.note(
-            call.facts, call.status, call.reason, sip_call_id=call.sip_call_id, call_id=call.call_id
-        )
-
-    def offer_refused(self, facts: CallFacts, status: int, reason: str, call_id: str | None) -> None:
-        """A browser was told so; `status` is HTTP's."""
-        self.refusals.note(facts, status, reason, call_id=call_id)
-
-    async def ended(self, call_id: str, how: CallEnding) -> None:
-        """The edge saw a dialog end, or gave up an INVITE."""
-        await self.closing.ended(call_id, how)
-
     # ── the app's house ──────────────────────────────────────────────────────────────────────────────
 
     async def place(self, offer_sdp: str, dialled: str, source: str, user_agent: str) -> tuple[str, str]:
@@ -388,6 +315,10 @@ class Front:
             caller="web", called=dialled, display=user_agent[:80], source=source, transport="webrtc"
         )
         return await self.web.place(facts, offer_sdp)
+
+    def offer_refused(self, facts: CallFacts, status: int, reason: str, call_id: str | None) -> None:
+        """A browser was told so; `status` is HTTP's."""
+        self.refusals.note(facts, status, reason, call_id=call_id)
 
     async def trickle(self, call_id: str, fragment: str, etag: str) -> IceReply:
         """What a browser PATCHes to its call. Raises `CallRefused`."""

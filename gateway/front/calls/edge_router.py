@@ -1,0 +1,99 @@
+"""What the edge is told about calls: which hall, whether one may come in, where it may go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import structlog
+
+from gateway.edge.router import Accept, IncomingCall, Refuse, RefusedInvite, WebAnswer
+from gateway.errors import CallRefused, HallRefused
+from gateway.front.admission.routing import Routing
+from gateway.front.calls.closing import Closing
+from gateway.front.calls.refusals import Refusals
+from gateway.front.calls.web_calls import WebCalls
+from gateway.front.halls.hall_choice import HallChoice
+from gateway.ipc.call_facts import CallFacts
+from gateway.ipc.ending import CallEnding
+
+log = structlog.get_logger("front")
+
+
+class EdgeRouter:
+    """The edge's `Router`."""
+
+    def __init__(
+        self, routing: Routing, halls: HallChoice, web: WebCalls, refusals: Refusals, closing: Closing
+    ) -> None:
+        self._routing = routing
+        self._halls = halls
+        self._web = web
+        self._refusals = refusals
+        self._closing = closing
+
+    def hall_for(self, held: Mapping[str, int]) -> str | None:
+        """The hall with the fewest calls, by telephone or from a browser, of those that have time for one."""
+        return self._halls.of(held)
+
+    def no_hall(self) -> Refuse:
+        """What a caller hears for whom no hall has time, or none is there."""
+        why = self._halls.none()
+        return Refuse(why.status, why.reason, why.retry_after_s)
+
+    def answers_emergencies(self) -> bool:
+        """Whether some route says to those who call for help that nobody hears them here."""
+        return self._routing.dialplan.answers_emergencies
+
+    async def offered(self, call: IncomingCall) -> Accept | Refuse:
+        """A new INVITE that passed the edge's limits."""
+        try:
+            routed = await self._routing.offer(call.facts, hall=call.hall)
+        except CallRefused as refusal:
+            elsewhere = isinstance(refusal, HallRefused)
+            return Refuse(refusal.status, refusal.reason, refusal.retry_after_s, refusal.call_id, elsewhere)
+        except Exception:
+            facts = call.facts
+            log.exception("routing.failed", caller=facts.caller, called=facts.called, source=facts.source)
+            call_id = structlog.contextvars.get_contextvars().get("call_id")  # it may have had one by then
+            return Refuse(500, "Server Internal Error", call_id=call_id)
+        return Accept(routed.call_id)
+
+    async def web_offered(self, facts: CallFacts, offer: str) -> WebAnswer | Refuse:
+        """A new INVITE with a browser's offer."""
+        try:
+            return WebAnswer(*await self._web.place(facts, offer))
+        except CallRefused as refusal:
+            return Refuse(refusal.status, refusal.reason, refusal.retry_after_s, refusal.call_id)
+        except Exception:
+            log.exception("routing.failed", caller=facts.caller, called=facts.called, source=facts.source)
+            return Refuse(500, "Server Internal Error")
+
+    async def web_renewed(self, call_id: str, offer: str) -> WebAnswer | Refuse:
+        """Another offer in such a call."""
+        try:
+            return WebAnswer(call_id, await self._web.renew(call_id, offer))
+        except CallRefused as refusal:
+            return Refuse(refusal.status, refusal.reason, refusal.retry_after_s)
+
+    async def web_pressed(self, call_id: str, digit: str) -> None:
+        """A key by INFO, in such a call."""
+        await self._web.press(call_id, digit)
+
+    def on_web_line(self, call_id: str) -> bool:
+        """Whether a browser's line has a call."""
+        return self._web.has(call_id)
+
+    def target_of(self, call_id: str, target: str) -> str | Refuse:
+        """Where a running call may be handed to, by its dialplan."""
+        where = self._routing.target_of(call_id, target)
+        return Refuse(403, f"the call's dialplan names no target {target}") if where is None else where
+
+    def refused(self, call: RefusedInvite) -> None:
+        """A telephone was told that its call is not taken."""
+        self._refusals.note(
+            call.facts, call.status, call.reason, sip_call_id=call.sip_call_id, call_id=call.call_id
+        )
+
+    async def ended(self, call_id: str, how: CallEnding) -> None:
+        """The edge saw a dialog end, or gave up an INVITE."""
+        await self._closing.ended(call_id, how)
