@@ -9,11 +9,15 @@ import pytest
 
 from gateway.edge.trunks.trunk_file import read_trunks
 from tests.e2e import kamailio, kamailio_edge
+from tests.gateway.edge.authority import Authority
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "docs" / "trunks").glob("*.md"))
 FILLED = {
     "PASSWORD": "{password}",
+    "CHAIN": "{chain}",
+    "KEY": "{key}",
+    "AUTHORITIES": "{ca}",
     "SHA-256": "{algorithm}",
     "sip:GATEWAY": "sip:127.0.0.1:{gateway_port};transport={transport}",
     "udp:RELAY": "udp:127.0.0.1:{rtpengine_port}",
@@ -35,7 +39,12 @@ def started(source: str) -> str:
 
 @pytest.mark.parametrize(
     ("section", "module"),
-    [("As a trunk", kamailio), ("Before the gateway", kamailio_edge), ("With rtpengine", kamailio_edge)],
+    [
+        ("As a trunk", kamailio),
+        ("With certificates on both sides", kamailio),
+        ("Before the gateway", kamailio_edge),
+        ("With rtpengine", kamailio_edge),
+    ],
 )
 def test_kamailio_is_started_as_its_recipe_says(section: str, module: object) -> None:
     ran = started(Path(str(module.__file__)).read_text())  # type: ignore[attr-defined]
@@ -65,6 +74,8 @@ def test_each_recipes_trunk_is_read(recipe: Path, tmp_path: Path) -> None:
         for secret in re.findall(r'password_file = "(.+?)"', block):
             (tmp_path / secret).write_text("geheim\n")
             (tmp_path / secret).chmod(0o600)
+        authority = Authority(tmp_path, "carrier-ca")  # the name that recipes have for it
+        authority.sign("us.example", to="us")
         file = tmp_path / f"{number}.toml"
         file.write_text(block)
         assert len(read_trunks(file)) == 1
