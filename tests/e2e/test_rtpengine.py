@@ -145,7 +145,7 @@ async def test_each_hears_the_other_through_it(tmp_path: Path, name: str) -> Non
             phone = await case.phone(("127.0.0.1", edge.port), dials="message").open()
             try:
                 phone.invite("")
-                answer = await phone.final()
+                answer = await phone.final(timeout_s=HANGS_S)
                 assert answer.status == 200, answer.start
                 routes = [f"Route: {one}\r\n" for one in reversed(answer.headers["record-route"].split(","))]
                 phone.target = answer.headers["contact"].strip("<>")
@@ -155,7 +155,7 @@ async def test_each_hears_the_other_through_it(tmp_path: Path, name: str) -> Non
                     if direction == "sendonly":
                         await phone.hears(1.0, HANGS_S)
                     phone.send("INVITE", phone.offer(direction), "".join(routes))
-                    assert (await phone.final()).status == 200
+                    assert (await phone.final(timeout_s=HANGS_S)).status == 200
                     phone.send("ACK", "", "".join(routes), same=True)
                 if case.anew:
                     del phone.pcm[:]
@@ -163,7 +163,7 @@ async def test_each_hears_the_other_through_it(tmp_path: Path, name: str) -> Non
                 await phone.request("BYE", HANGS_S)
             finally:
                 phone.close()
-            await asyncio.to_thread(house.wait_for, "its end", lambda: house.events("call.ended"))
+            await asyncio.to_thread(house.wait_for, "its end", lambda: house.events("call.ended"), HANGS_S)
     finally:
         await asyncio.to_thread(house.stop)
     begun = (tmp_path / "rtpengine.log").read_text().count("Creating new call")
@@ -199,14 +199,18 @@ async def test_a_browser_is_a_telephone_to_us(tmp_path: Path) -> None:
                 await phone.until_louder()
                 call_id = newest(house)["call_id"]
                 await phone.do("event", "6")
-                await asyncio.to_thread(house.wait_for, "a key", lambda: kinds(house, call_id, "dtmf"))
+                await asyncio.to_thread(
+                    house.wait_for, "a key", lambda: kinds(house, call_id, "dtmf"), HANGS_S
+                )
                 await phone.do("hold")
-                await asyncio.to_thread(house.wait_for, "hold", lambda: kinds(house, call_id, "hold"))
+                await asyncio.to_thread(
+                    house.wait_for, "hold", lambda: kinds(house, call_id, "hold"), HANGS_S
+                )
                 heard = await phone.do("heard")
                 await phone.do("resume")
                 await phone.until_louder(heard["energy"])
                 await phone.do("hangUp")
-            await asyncio.to_thread(house.wait_for, "its end", lambda: house.events("call.ended"))
+            await asyncio.to_thread(house.wait_for, "its end", lambda: house.events("call.ended"), HANGS_S)
     finally:
         await asyncio.to_thread(house.stop)
     (confirmed,) = [event for event in house.events("call.confirmed") if "codec" in event]

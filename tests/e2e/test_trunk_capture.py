@@ -97,7 +97,7 @@ async def call(folder: Path, *, encrypted: bool) -> tuple[Seen, tuple[np.ndarray
                 await told(house, "trunk.up")
                 await caller.open()
                 caller.invite("")
-                taken = await caller.final()
+                taken = await caller.final(timeout_s=HANGS_S)
                 assert taken.status == 200, taken.start
                 caller.send("ACK", "", f"Route: {taken.headers['record-route']}\r\n", same=True)
                 await answers(answering)
@@ -105,6 +105,9 @@ async def call(folder: Path, *, encrypted: bool) -> tuple[Seen, tuple[np.ndarray
                 answering.talk(sentence(said[1]))
                 await comes_to_hear(caller, said[1])
                 await comes_to_hear(answering, said[0])
+                async with asyncio.timeout(HANGS_S):
+                    while not answering.reports:
+                        await answering.hears(0.2, HANGS_S)
                 await caller.hang_up()
                 await answering.request("BYE", HANGS_S)
                 await asyncio.to_thread(house.stop)

@@ -264,9 +264,9 @@ class RawPhone:
         """The line's next request of that method; a BYE is answered already, unless it is deaf."""
         return await self._next(lambda m: m.status == 0 and m.method == method, timeout_s)
 
-    async def final(self, method: str = "INVITE") -> Message:
-        """The final response to it."""
-        while (message := await self.response(method)).status < 200:
+    async def final(self, method: str = "INVITE", timeout_s: float = 5.0) -> Message:
+        """The final response to it; so long is waited for each response."""
+        while (message := await self.response(method, timeout_s=timeout_s)).status < 200:
             pass
         if method == "INVITE":
             tag = re.search(r"tag=([^;>\s]+)", message.headers["to"])

@@ -68,8 +68,8 @@ class SrtpPhone(RawPhone):
         plain = super().offer(direction, keys=keys)
         return plain.replace("RTP/AVP", self.proto) + self.crypto()
 
-    async def final(self, method: str = "INVITE") -> Message:
-        message = await super().final(method)
+    async def final(self, method: str = "INVITE", timeout_s: float = 5.0) -> Message:
+        message = await super().final(method, timeout_s)
         if method == "INVITE" and message.status == 200:
             self.learn(message.body)
         return message
