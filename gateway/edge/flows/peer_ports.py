@@ -17,6 +17,7 @@ from gateway.errors import NoFlow
 from model.tasks import Tasks
 
 CONNECT_S: Final = 5.0
+PORT_TRIES: Final = 16
 MAX_OUTGOING: Final = 256
 
 _Way = tuple[str, str, int, str, ssl.SSLContext | None]
@@ -48,9 +49,17 @@ class PeerPorts:
         self._tasks = Tasks()
 
     async def open(self, host: str, port: int) -> None:
-        """UDP and TCP. Raises `OSError` when the port is taken."""
-        await self.udp.open(host, port)
-        await self._tcp.open(*self.udp.address)
+        """UDP and TCP; port 0 is any that is free for both. Raises `OSError` when the port is taken."""
+        for left in reversed(range(1 if port else PORT_TRIES)):
+            await self.udp.open(host, port)
+            try:
+                await self._tcp.open(*self.udp.address)
+            except OSError:  # what is free for UDP may be somebody's by TCP
+                if not left:
+                    raise
+                await self.udp.close()
+            else:
+                return
 
     async def open_tls(self, host: str, port: int, offer: TlsOffer) -> None:
         """Raises `OSError` when the port is taken."""

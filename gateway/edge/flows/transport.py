@@ -131,6 +131,7 @@ class UdpPort(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
+        self._closed.clear()
         sock = transport.get_extra_info("socket")
         self._six = sock.family == socket.AF_INET6
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
