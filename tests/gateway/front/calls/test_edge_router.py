@@ -43,6 +43,9 @@ class Parts:
     def target_of(self, call_id: str, target: str) -> str | None:
         return "sip:desk@192.0.2.9" if (call_id, target) == ("c1", "desk") else None
 
+    def has(self, call_id: str) -> bool:
+        return call_id == "w1"
+
     async def press(self, call_id: str, digit: str) -> None:
         self.noted.append((call_id, digit))
 
@@ -104,6 +107,7 @@ async def test_the_rest_is_passed_on() -> None:
     assert router.hall_for({"hall0": 3, "hall1": 1}) == "hall1"
     assert router.no_hall() == Refuse(503, "no time", 9)
     assert router.answers_emergencies()
+    assert [router.on_web_line(one) for one in ("w1", "c1")] == [True, False]
     assert router.target_of("c1", "desk") == "sip:desk@192.0.2.9"
     assert router.target_of("c1", "moon") == Refuse(403, "the call's dialplan names no target moon")
     await router.web_pressed("c1", "5")
