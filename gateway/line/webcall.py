@@ -27,8 +27,6 @@ from aiortc import (
     RTCRtpTransceiver,
     RTCSessionDescription,
 )
-from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
-from av.packet import Packet
 from OpenSSL import SSL
 
 from gateway.ipc.ending import CallEnding, End
@@ -40,6 +38,7 @@ from gateway.line.offer import KEYS, OfferError, check, ice_of, key_types, same_
 from gateway.line.opus import FRAME, OpusError
 from gateway.line.page_channel import PageChannel
 from gateway.line.target_bridge import TargetBridge
+from gateway.line.voice_track import VoiceTrack
 from gateway.line.web_stream import WebStream
 from model.tasks import Tasks
 
@@ -84,30 +83,6 @@ def prepare(host: str) -> list[str]:
         ),
     ]
     return ice.bind(host)
-
-
-class VoiceTrack(MediaStreamTrack):
-    """Our side's audio: Opus packets, as the tick makes them."""
-
-    kind = "audio"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._packets: asyncio.Queue[Packet[Any]] = asyncio.Queue()
-
-    def put(self, payload: bytes, timestamp: int) -> None:
-        packet: Packet[Any] = Packet(payload)
-        packet.pts = timestamp
-        packet.time_base = _TIME_BASE
-        self._packets.put_nowait(packet)
-
-    async def recv(self) -> Packet[Any]:
-        if self.readyState != "live":
-            raise MediaStreamError
-        return await self._packets.get()
-
-
-_TIME_BASE = aiortc.codecs.opus.TIME_BASE
 
 
 class WebCall:
