@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import re
 from pathlib import Path
 
@@ -35,8 +36,8 @@ from tests.needs import HANGS_S, need_sounds
 
 pytestmark = [pytest.mark.e2e, pytest.mark.prove, pytest.mark.long("a whole gateway, and Kamailio")]
 
-HERE, THERE = "127.0.0.1", "127.0.0.2"
-"""The gateway and its caller; the trunk."""
+HERE, THERE = "127.0.0.1", f"127.77.{os.getpid() >> 8 & 0xFF}.{os.getpid() & 0xFF}"
+"""The gateway and its caller; the trunk, at an address that no test beside this one has."""
 PLAN = f"""
 [targets]
 office = "trunk:carrier/{OFFICE}"
