@@ -75,6 +75,11 @@ def trunks_path(settings: Settings) -> Path:
     return settings.data_dir / "trunks.toml"
 
 
+def events_path(settings: Settings) -> Path:
+    """What calls tell of their lives, kept for a while (docs/events.md)."""
+    return settings.data_dir / "events.db"
+
+
 def log_path(settings: Settings) -> Path:
     """Where the log goes while the gateway runs on a terminal."""
     return settings.data_dir / "voicegate.log"

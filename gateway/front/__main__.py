@@ -102,10 +102,10 @@ async def serve() -> None:
         sessions=sessions,
         metrics=Metrics(),
     )
-    doors = []
+    doors = [front.feed.route()]
     if conf.engine_url and conf.engine_token is not None:
         shared = conf.engine_token.get_secret_value()
-        doors = [
+        doors += [
             engine_door(front.voices.reference, shared),
             withdrawn_door(front.hall_news.withdrawn, shared),
             redeem_door(front.grant_door.redeem, shared),
@@ -130,6 +130,7 @@ async def serve() -> None:
                 group.create_task(_serve_on(server, listener, stop))
             structlog.get_logger("front").info("front.up", sip_port=conf.sip_port, http_port=conf.http_port)
             await stop.wait()
+            front.feed.close()
             for _, server in bound:
                 server.should_exit = True
     await front.stop()

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from consent.grants.grant import GrantVerifier
 from consent.grants.revocation_desk import RevocationDesk
 from consent.service.front_office import FrontOffice
-from gateway.config.paths import recordings_dir, redis_url_for, route_key_path, trunks_path
+from gateway.config.paths import events_path, recordings_dir, redis_url_for, route_key_path, trunks_path
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.edge.doors.edge_config import EdgeConfig
@@ -39,6 +39,8 @@ from gateway.front.calls.hall_reports import HallReports
 from gateway.front.calls.kept_recordings import KeptRecordings
 from gateway.front.calls.refusals import Refusals
 from gateway.front.calls.web_calls import ConnectedWebLine, WebCalls
+from gateway.front.events.event_intake import EventIntake
+from gateway.front.events.event_shelf import EventShelf
 from gateway.front.halls.grant_desk import GrantDesk
 from gateway.front.halls.grant_door import GrantDoor
 from gateway.front.halls.hall_choice import HallChoice
@@ -52,6 +54,7 @@ from gateway.front.house.house_probes import HouseProbes
 from gateway.front.house.ledger_watch import LedgerWatch
 from gateway.front.house.metrics import Metrics
 from gateway.front.house.registry_seal import RegistrySeal
+from gateway.front.http.event_feed import EventFeed
 from gateway.front.http.sip_socket import Receive, Send
 from gateway.front.http.speech_statement import SpeechStatements
 from gateway.ipc.call_facts import CallFacts
@@ -105,6 +108,9 @@ class Front:
     refusals: Refusals = field(init=False)
     seal: RegistrySeal = field(init=False)
     web: WebCalls = field(init=False)
+    feed: EventFeed = field(init=False)
+    _shelf: EventShelf = field(init=False)
+    _events: EventIntake = field(init=False)
     certificate: CertificateWatch = field(init=False)
     lines: ConnectedLines = field(init=False)
     _statements: SpeechStatements = field(init=False)
@@ -122,7 +128,13 @@ class Front:
         self.voices = VoiceDesk(self.office)
         self.grant_door = GrantDoor(RedeemedGrants(self.registry), self.office.public_keys_path)
         self.seal = RegistrySeal(self.registry, self.office)
-        self.refusals = Refusals(RefusedCalls(self.registry), self.metrics)
+        self._shelf = EventShelf(events_path(conf), conf.session_ttl_s).open()
+        link = f"{(conf.public_url or '').rstrip('/')}/api/recordings"
+        self._events = EventIntake(
+            self._shelf, self.sessions, self.registry, recordings_dir(conf), link, self._events_lost
+        )
+        self.feed = EventFeed(self._shelf, self._events.bell)
+        self.refusals = Refusals(RefusedCalls(self.registry), self.metrics, self._events.refused)
         self.closing = Closing(
             self.routing, self.registry, self.sessions, self.metrics, self.runtime.booted_at()
         )
@@ -238,6 +250,9 @@ class Front:
         if self.edge.qualify is not None:
             self._tasks.lasting(self.edge.qualify.look_after, "front.qualify")
         self._tasks.lasting(self.refusals.run, "front.refusals")
+        self._tasks.lasting(self._events.run, "front.events")
+        self._tasks.lasting(self._events.keep_own, "front.events.own")
+        self._tasks.lasting(self._events.forget, "front.events.forget")
         self._tasks.lasting(self._bindings.run, "front.bindings")
         self._tasks.lasting(self._reap, "front.reap")
         self._tasks.lasting(self._ledger_watch.run, "front.ledger")
@@ -253,12 +268,17 @@ class Front:
         await self._tasks.stop()
         await self.edge.stop()
         await self.refusals.write()
+        await self._events.keep_waiting()
+        self._shelf.close()
         await self.seal.seal()
         await self._server.stop()
         await self.sessions.close()
         if self._append_log is not None:
             await self._append_log.close()
         self.office.close()
+
+    def _events_lost(self) -> None:
+        self.metrics.alarm("events lost")
 
     def _spawn(self, work: CoroutineType[Any, Any, None]) -> None:
         self._tasks.short(work, f"edge.{work.__name__}")

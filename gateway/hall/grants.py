@@ -24,6 +24,7 @@ from gateway.hall.parts.clocks import Clocks
 from gateway.hall.parts.inbox import CallEnded
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.hall_messages import PROMPTS, FollowRoute, GrantRenewal, RenewGrant, RouteGrant, SpokenUnder
+from gateway.store.call_events import ConsentRefused
 from model.tasks import failed, race
 
 RENEW_BEFORE: Final = 0.5
@@ -78,6 +79,9 @@ class Grants:
         call.session.note(**facts)
         scope = {"purpose": route.purpose, "language": route.language, "grant": grant.jti}
         call.session.event("route", **facts, **scope)
+        if found.refused:
+            refused = ConsentRefused(reason=found.refused, voice=route.voice, stands_in=True)
+            call.session.tell(refused, important=True)
         call.log.info("call.route", **facts)
 
     async def _granted_in_time(self, call: Call, route: Route) -> RouteGrant:

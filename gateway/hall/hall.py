@@ -67,6 +67,7 @@ from gateway.ipc.line_messages import (
 )
 from gateway.ipc.readiness import Probe
 from gateway.ipc.rpc import Peer, Server
+from gateway.store.call_events import ConsentRefused
 from gateway.store.sessions import Sessions
 from model.client import EngineClient
 from model.ears.ears_client import Ears
@@ -228,8 +229,11 @@ class Hall:
                 offer=to_json(CallOffer, replace(offer, grant=None)),  # the grant is a secret
                 caller=facts.caller, called=facts.called, source=facts.source, transport=facts.transport,
                 route=route.name, voice=route.voice, grant_refused=offer.grant_refused,
-                name=facts.display[:128] or None, user=facts.user, headers=facts.headers,
+                name=facts.display[:128] or None, user=facts.user, headers=facts.headers, trunk=facts.trunk,
             )  # fmt: skip
+            if offer.grant_refused:
+                refused = ConsentRefused(reason=offer.grant_refused, voice=route.voice, stands_in=True)
+                call.session.tell(refused, important=True)
         self._lives.short(self._live(call), "call.live")
         return call
 

@@ -6,9 +6,9 @@ import json
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
+from gateway.store.call_events import CallData, Turn
 from gateway.store.living_calls import LIVE, LivingCalls
 from gateway.store.session_writer import Command
 
@@ -17,38 +17,10 @@ MAX_EVENTS: Final = 2000
 MAX_HISTORY_ITEMS: Final = 64
 MAX_HISTORY_BYTES: Final = 4 << 20
 MAX_ENDED: Final = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One utterance of either side.
-
-    `latency_ms` splits a reply's delay by stage: for example endpoint, engine, first_audio, marking, line,
-    total. `text` is None where nothing transcribed it, or where the plan keeps no transcript.
-    """
-
-    who: str
-    """`caller` or `bot`."""
-    text: str | None = None
-    intent: str | None = None
-    duration_s: float | None = None
-    heard_s: float | None = None
-    """How much of a bot's turn was really played."""
-    interrupted: bool = False
-    latency_ms: Mapping[str, float] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """The turn as a history keeps it: what is None is left out, times are rounded."""
-        table = {
-            "who": self.who,
-            "text": self.text,
-            "intent": self.intent,
-            "duration_s": _rounded(self.duration_s),
-            "heard_s": _rounded(self.heard_s),
-            "interrupted": self.interrupted or None,
-            "latency_ms": {stage: round(ms, 1) for stage, ms in self.latency_ms.items()} or None,
-        }
-        return {key: value for key, value in table.items() if value is not None}
+TOLD: Final = "vg:told"
+"""What happened in all calls, in order, until the front has taken it (`gateway.front.events`)."""
+MAX_TOLD: Final = 50_000
+"""Of what no front takes, the newest so many are kept."""
 
 
 class Session:
@@ -75,7 +47,7 @@ class Session:
         self._living.put(
             ("HSET", self.key, "state", "ringing", "started_at", f"{now:.3f}", *_flat(facts)),
             ("ZADD", LIVE, f"{now:.3f}", self.call_id),
-            self._event("opened", facts, now),
+            *self._events("opened", facts, now),
             *self._ttl(),
             important=True,
         )
@@ -95,7 +67,7 @@ class Session:
             facts = {"answered_at": f"{now:.3f}", **facts}
         self._living.put(
             ("HSET", self.key, "state", state, *_flat(facts)),
-            self._event("state", {"state": state, **facts}, now),
+            *self._events("state", {"state": state, **facts}, now),
             important=True,
         )
 
@@ -105,12 +77,16 @@ class Session:
 
     def event(self, kind: str, **data: object) -> None:
         """Notes an event that may be lost while Redis is away: DTMF, barge-in, hold, an alarm."""
-        self._living.put(self._event(kind, data, time.time()))
+        self._living.put(*self._events(kind, data, time.time()))
+
+    def tell(self, event: CallData, *, important: bool = False) -> None:
+        """Notes an event that others than `voicegate calls show` are promised; `important`: as `turn` is."""
+        self._living.put(*self._events(event.kind, event.noted(), time.time()), important=important)
 
     def turn(self, turn: Turn, at: float | None = None) -> None:
         """Notes a turn among the events. `at`, seconds since the epoch, is when it began; None: now."""
         self._living.put(
-            self._event("turn", turn.to_json(), time.time() if at is None else at),
+            *self._events(turn.kind, turn.to_json(), time.time() if at is None else at),
             ("HINCRBY", self.key, "turns", "1"),
             important=True,
         )
@@ -144,7 +120,7 @@ class Session:
         self._living.end(self.call_id)
         self._living.put(
             ("HSET", self.key, "state", "ended", "ended_at", f"{now:.3f}", "how", how, *_flat(facts)),
-            self._event("ended", {"how": how, **facts}, now),
+            *self._events("ended", {"how": how, **facts}, now),
             ("ZREM", LIVE, self.call_id),
             ("ZADD", ENDED, f"{now:.3f}", self.call_id),
             ("ZREMRANGEBYRANK", ENDED, "0", str(-MAX_ENDED - 1)),
@@ -154,14 +130,22 @@ class Session:
             important=True,
         )
 
-    def _event(self, kind: str, data: Mapping[str, object], at: float) -> Command:
+    def _events(self, kind: str, data: Mapping[str, object], at: float) -> tuple[Command, ...]:
+        """An entry of the call's own stream, and the same of everybody's, which the front empties."""
         known = {key: value for key, value in data.items() if value is not None and key != "offer"}
         entry = ("kind", kind, "at", f"{at:.3f}", "data", json.dumps(known, default=str))
-        return ("XADD", f"vg:events:{self.call_id}", "MAXLEN", "~", str(MAX_EVENTS), "*", *entry)
+        return (
+            ("XADD", f"vg:events:{self.call_id}", "MAXLEN", "~", str(MAX_EVENTS), "*", *entry),
+            ("XADD", TOLD, "MAXLEN", "~", str(MAX_TOLD), "*", "call", self.call_id, *entry),
+        )
 
     def _ttl(self) -> tuple[Command, ...]:
         ttl = self._living.ttl
-        return (("EXPIRE", self.key, ttl), ("EXPIRE", f"vg:events:{self.call_id}", ttl))
+        return (
+            ("EXPIRE", self.key, ttl),
+            ("EXPIRE", f"vg:events:{self.call_id}", ttl),
+            ("EXPIRE", TOLD, ttl),
+        )
 
 
 def _flat(facts: Mapping[str, object]) -> tuple[str, ...]:
@@ -171,7 +155,3 @@ def _flat(facts: Mapping[str, object]) -> tuple[str, ...]:
         if value is not None
         for part in (key, value if isinstance(value, str) else json.dumps(value))
     )
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)

@@ -11,6 +11,7 @@ import asyncio
 import secrets
 import time
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +19,7 @@ import structlog
 
 from gateway.front.house.metrics import Metrics
 from gateway.ipc.call_facts import CallFacts
+from gateway.store.call_events import CallNotTaken
 from gateway.store.refused_calls import RefusedCall, RefusedCalls
 from gateway.store.registry import RegistryError
 
@@ -38,6 +40,14 @@ OURS: Final = frozenset({401, 480})
 """What an operator should look at although it is no 5xx: a wrong password, a voice that may not be used."""
 
 
+Tell = Callable[[str, float, CallNotTaken], object]
+"""Takes a call's id, when it came, and what is to be told of it."""
+
+
+def _nobody(call_id: str, at: float, event: CallNotTaken) -> None:
+    """Nobody is told."""
+
+
 @dataclass(slots=True)
 class _Lines:
     """The lines that one source's calls had in the minute that began at `began`, monotonic."""
@@ -49,9 +59,11 @@ class _Lines:
 class Refusals:
     """See the module."""
 
-    def __init__(self, table: RefusedCalls, metrics: Metrics) -> None:
+    def __init__(self, table: RefusedCalls, metrics: Metrics, tell: Tell = _nobody) -> None:
+        """`tell` has it told on, as an event (`gateway.front.events`)."""
         self._table = table
         self._metrics = metrics
+        self._tell = tell
         self._waiting: deque[RefusedCall] = deque()
         self._some = asyncio.Event()
         self._away = False
@@ -77,6 +89,11 @@ class Refusals:
         if self._may_log(facts.source):
             self._log(call)
         self._metrics.refused(status, facts.transport)
+        told = CallNotTaken(
+            caller=call.caller, called=call.called, source=call.source, transport=call.transport,
+            status=status, reason=call.reason,
+        )  # fmt: skip
+        self._tell(call.call_id, call.started_at, told)
         if len(self._waiting) < WAITING:
             self._waiting.append(call)
             self._some.set()

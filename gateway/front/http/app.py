@@ -7,6 +7,7 @@
     POST   /api/embed        a token for the call button on another page: JSON {"origin", "dialled"}
     GET    /api/ice          STUN and TURN servers for a browser
     DELETE /api/call/{id}    the caller hangs up, at the Location of the 201; ?why=no-sound: it heard nothing
+    GET    /api/events       what happens in calls, as it happens (`gateway.front.http.event_feed`)
     GET    /api/calls        running and recent calls
     GET    /api/calls/{id}   one call
     DELETE /api/calls/{id}   the operator hangs up

@@ -38,6 +38,7 @@ from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import A, Ask, Tell
 from gateway.ipc.hall_messages import CallOffer, MarkFailed, SpokenUnder, VoiceMuted
 from gateway.ipc.line_messages import KeyWay, ShownState
+from gateway.store.call_events import CallData, CallDisclosed, ConsentRefused, MarkAlarm
 from gateway.store.call_session import Session
 from watermark.detect import Detection
 
@@ -45,6 +46,8 @@ STARTED_WITHIN_S: Final = 10.0
 """A call that no line reports within this is forgotten: its INVITE never reached one."""
 MUTED_FOR_S: Final = 3.0
 """Nobody listens longer than this to a voice that may not be heard any more."""
+NO_MARK: Final = "no mark"
+"""Why a call falls silent whose sound does not carry its mark."""
 HOLD_AFTER_S: Final = 1.2
 """Silence after which the stock voice asks for a moment when the call goes on as another route."""
 CONFIRMED_WITHIN_S: Final = 32.5
@@ -209,8 +212,12 @@ class Call:
         """The caller has heard this disclosure from its first word to its last."""
         self.disclosed.append(told)
         self.session.note(disclosed=[asdict(one) for one in self.disclosed])
-        what = {"principal": told.principal, "language": told.language, "voice": told.voice or None}
-        self.session.event("disclosed", **what, text=told.text)
+        self.session.tell(
+            CallDisclosed(
+                principal=told.principal, language=told.language, voice=told.voice or None, text=told.text
+            ),
+            important=True,
+        )
 
     def end(self, how: CallEnding) -> None:
         """The call is over; idempotent, the first reason stays."""
@@ -267,7 +274,10 @@ class Call:
         if self.licence.mute(reason):
             self.speech.cut()
             self.log.warning("voice.muted", reason=reason)
-            self.session.event("muted", reason=reason)
+            event: CallData = MarkAlarm(reason="not found")
+            if reason != NO_MARK:
+                event = ConsentRefused(reason=reason, voice=self.persons_voice or None)
+            self.session.tell(event, important=True)
             self.tell_front(VoiceMuted(self.id, reason))
             how = CallEnding(End.VOICE_REFUSED, reason)
             asyncio.get_running_loop().call_later(MUTED_FOR_S, self.end, how)
@@ -280,10 +290,10 @@ class Call:
     def miss_mark(self, verdict: Detection) -> None:
         """What the call was sent does not carry its mark: it falls silent."""
         self.log.error("mark.not_found", p_value=verdict.p_value, score=round(verdict.score, 1))
-        self.mute("no mark")
+        self.mute(NO_MARK)
 
     def alarm(self, error: Exception) -> None:
         """A frame could not be marked and went out as silence."""
         self.log.error("mark.failed", error=str(error))
-        self.session.event("mark_failed", error=str(error))
+        self.session.tell(MarkAlarm(reason="not marked", error=str(error)))
         self.tell_front(MarkFailed(self.id))

@@ -17,7 +17,8 @@ from typing import Final
 from gateway.hall.dialogue.memory import Memory
 from gateway.hall.dialogue.scribe import Scribe, WrittenWords
 from gateway.hall.media.audio import Floats
-from gateway.store.call_session import Session, Turn
+from gateway.store.call_events import Turn
+from gateway.store.call_session import Session
 from model.redaction.redactor import Passage
 from model.tasks import Tasks
 

@@ -31,6 +31,7 @@ from gateway.hall.verbs.exchanges import Exchanges
 from gateway.hall.verbs.transfer import transfer
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.line_messages import ShownNote
+from gateway.store.call_events import KeyInput
 from model.redaction.redactor import TOLD
 
 NO_KEYS: Final = "The voice does not ask for a key now."
@@ -143,7 +144,7 @@ class Conversation:
             case Dtmf():
                 self._keys = self._keys + 1 if event.digit in "0123456789*#" else 0
                 secret = self._keys > TOLD and event.digit != KEY  # it may be one of a card's
-                call.session.event("dtmf", digit=None if secret else event.digit)
+                call.session.tell(KeyInput(digit=None if secret else event.digit))
                 if event.digit == KEY and call.disclosed:
                     call.speech.cut()
                     await self._disclose_again()

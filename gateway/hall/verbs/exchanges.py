@@ -14,7 +14,7 @@ from gateway.hall.parts.inbox import CallerTurn, Heard
 from gateway.hall.parts.playout import Item
 from gateway.ipc.hall_messages import TurnAnswered
 from gateway.ipc.line_messages import ShownHeard, ShownLatency
-from gateway.store.call_session import Turn
+from gateway.store.call_events import Turn
 from model.ears.words_heard import Words
 from model.redaction.redactor import Passage
 from model.tasks import Tasks

@@ -44,6 +44,7 @@ from gateway.hall.verbs.transfer import stay_handed_over, transfer
 from gateway.hall.verbs.voice_owner import serve_owner
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.line_messages import AnswerCall, ProgressCall
+from gateway.store.call_events import KeyInput
 from model.redaction.redactor import TOLD
 
 GREETING_WITHIN_S: Final = 2.0
@@ -290,7 +291,7 @@ class Performance:
             call, prompt, verb.digits, timeout_s=verb.timeout_s, finish_key=verb.finish_key
         )
         known = len(digits) <= TOLD or digits in verb.branches  # else it may be an account's number
-        call.session.event("gathered", digits=digits if known else f"{len(digits)} digits")
+        call.session.tell(KeyInput(digits=digits if known else f"{len(digits)} digits"))
         return self._goto(verb.branches.get(digits, verb.otherwise))
 
     def _goto(self, name: str | None) -> Goto | None:

@@ -18,6 +18,7 @@ from gateway.hall.calls.call import Call
 from gateway.hall.media.audio import FRAME_S, HOUSE_HZ, Floats
 from gateway.hall.parts.inbox import CallEnded, Dtmf
 from gateway.ipc.ending import CallEnding, End
+from gateway.store.call_events import SoundRecorded
 from watermark.pcm import bytes_from_float
 
 FLUSH_S: Final = 1.0
@@ -60,7 +61,8 @@ class Recording:
             call.log.error("recording.failed", path=str(path), seconds=round(self.seconds, 2), error=failed)
             raise CallEnded(CallEnding(End.UNRECORDED, failed)) from None
         finally:
-            call.session.event("recorded", path=str(path), seconds=round(self.seconds, 2), error=failed)
+            left = SoundRecorded(path=str(path), seconds=round(self.seconds, 2), error=failed)
+            call.session.tell(left, important=True)
         return path
 
     async def _record(self, path: Path) -> None:

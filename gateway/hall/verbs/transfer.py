@@ -15,6 +15,7 @@ from gateway.hall.calls.call import Call
 from gateway.hall.parts.inbox import CallEnded, TargetHeard, Transferred
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.line_messages import ReferCall
+from gateway.store.call_events import TransferStep
 
 ACCEPTED_WITHIN_S: Final = 32.0
 """What the target may take to answer; its phone rings meanwhile."""
@@ -34,10 +35,11 @@ async def transfer(call: Call, target: str) -> None:
     """
     address = call.offer.targets.get(target)
     if address is None:
-        call.session.event("transfer_refused", target=target)
+        call.session.tell(TransferStep(step="refused", target=target))
         return
     calls = is_called(address)
-    call.session.event("transfer", target=target, **({"via": address.partition("/")[0]} if calls else {}))
+    via = address.partition("/")[0] if calls else None
+    call.session.tell(TransferStep(target=target, via=via))
     try:
         if calls:
             await call.line.call_target(target, RINGS_S)
@@ -53,7 +55,7 @@ async def transfer(call: Call, target: str) -> None:
         raise CallEnded(CallEnding(End.TRANSFERRED))
     if calls:
         await call.line.leave_target()
-    call.session.event("transfer_failed", target=target, status=status, why=why)
+    call.session.tell(TransferStep(step="failed", target=target, status=status, why=why))
 
 
 async def stay_handed_over(call: Call) -> None:
@@ -71,7 +73,7 @@ async def _outcome(call: Call, within_s: float, *, rings: bool = False) -> tuple
         if isinstance(event, Transferred):
             return event.status, event.reason
         if isinstance(event, TargetHeard):
-            call.session.event("transfer_rings", status=event.status)
+            call.session.tell(TransferStep(step="rings", status=event.status))
             rings = rings and not event.early
         if rings and clock() >= ring_at:
             ring_at = clock() + RING_EVERY_S

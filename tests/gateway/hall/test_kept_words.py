@@ -205,7 +205,7 @@ async def test_a_call_whose_words_are_kept_shows_them_where_they_belong(house: H
     await speaks(house, phone)
     await house.until(lambda: texts(house, phone))
     found = everything(house, phone)
-    assert found.count(PLANTED) == 3, "a turn, an item of the history, the page"
+    assert found.count(PLANTED) == 4, "a turn, the same for the front, an item of the history, the page"
 
 
 @pytest.mark.parametrize("keeps", [True, False])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway.store.call_session import Turn
+from gateway.store.call_events import Turn
 from gateway.store.living_calls import LIVE
 from gateway.store.sessions import Sessions
 from model.tasks import failures

@@ -16,7 +16,8 @@ from structlog.testing import capture_logs
 
 from consent.grants.redis_watch import RedisWatch
 from gateway.errors import StartError
-from gateway.store.call_session import MAX_HISTORY_BYTES, MAX_HISTORY_ITEMS, Turn
+from gateway.store.call_events import Turn
+from gateway.store.call_session import MAX_HISTORY_BYTES, MAX_HISTORY_ITEMS
 from gateway.store.living_calls import LIVE, STALE_S
 from gateway.store.session_writer import Writer
 from gateway.store.sessions import Sessions

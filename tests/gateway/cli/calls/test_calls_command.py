@@ -22,8 +22,8 @@ from gateway.cli.calls.call_table import COLUMNS, REFUSED_COLUMNS
 from gateway.cli.main import cli
 from gateway.config.settings import load
 from gateway.run import redis_server
+from gateway.store.call_events import Turn
 from gateway.store.call_headers import CallHeaders
-from gateway.store.call_session import Turn
 from gateway.store.call_tables import CALLS
 from gateway.store.refused_calls import RefusedCall, RefusedCalls
 from gateway.store.registry import CallRow, Registry
