@@ -252,6 +252,8 @@ class SoundRated(CallData):
     types: ClassVar[tuple[str, ...]] = ("quality",)
 
     whole: bool = False
+    target: str | None = None
+    """to whom the call was handed: it is that one's sound, and no longer the caller's"""
     line: str | None = None
     codec: str | None = None
     srtp: str | None = None
@@ -273,6 +275,8 @@ class SoundRated(CallData):
     @property
     def kind(self) -> str:
         """How Redis calls it."""
+        if self.target is not None:
+            return "target_quality"
         return "line_quality" if self.whole else "quality"
 
 
@@ -412,6 +416,7 @@ NOTED: Final[Mapping[str, tuple[type[CallData], Mapping[str, Any]]]] = {
     "mark_not_found": (MarkAlarm, {"reason": "not found"}),
     "quality": (SoundRated, {"whole": False}),
     "line_quality": (SoundRated, {"whole": True}),
+    "target_quality": (SoundRated, {}),
 }
 """What stands in Redis under which kind, and what the kind itself says. A front knows three more: `recorded`,
 `state` and `ended` become `MessageLeft`, `CallAnswered` and `CallSettled`; what is in neither is a note."""

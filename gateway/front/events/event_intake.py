@@ -151,8 +151,9 @@ class EventIntake:
                 place, self._taken = "0-0", -1
             await self._redis.xtrim(TOLD, minid=_next(place), approximate=False)
             stream = await self._redis.xinfo_stream(TOLD)
-        except ResponseError:  # nothing was told yet
-            return place
+        except ResponseError:  # there is no stream: what comes begins a new one
+            self._taken = 0
+            return "0-0"
         gone = int(stream.get("entries-added", 0)) - int(stream["length"])
         if 0 <= self._taken < gone:
             why = "no front took them for too long: docs/events.md"
