@@ -59,7 +59,6 @@ class EventIntake:
         """`lost` is called when Redis had too many events before a front took them."""
         self._shelf = shelf
         self._sessions = sessions
-        self._redis: Any = sessions.redis  # its types know neither decode_responses nor our shapes
         self._registry = registry
         self._recordings = recordings
         self._link = link.rstrip("/")
@@ -74,6 +73,10 @@ class EventIntake:
         """entries of Redis' stream that were taken, or deleted by others, since there is that stream"""
         self.unreadable = 0
         self._bell = asyncio.Event()
+
+    @property
+    def _redis(self) -> Any:
+        return self._sessions.redis  # its types know neither decode_responses nor our shapes
 
     def bell(self) -> asyncio.Event:
         """Rings when something is kept from now on."""
