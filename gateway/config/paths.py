@@ -80,6 +80,16 @@ def events_path(settings: Settings) -> Path:
     return settings.data_dir / "events.db"
 
 
+def webhooks_path(settings: Settings) -> Path:
+    """The file of webhooks; it need not be there."""
+    return settings.data_dir / "webhooks.toml"
+
+
+def cdr_dir(settings: Settings) -> Path:
+    """Where the records of calls that are over are written."""
+    return settings.data_dir / "cdr"
+
+
 def log_path(settings: Settings) -> Path:
     """Where the log goes while the gateway runs on a terminal."""
     return settings.data_dir / "voicegate.log"

@@ -39,6 +39,8 @@ ICE_SERVER = re.compile(
 )
 """RFC 7064, RFC 7065."""
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?")
+MAIL_RELAY = r"^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?$"
+MAIL_ADDRESS = r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+$"
 DETECTOR_PORT = 8091
 SIP_TLS_PORT = 5061
 HTTPS_PORT = 8443
@@ -301,6 +303,20 @@ class Settings(BaseModel):
     session_ttl_s: float = Field(86_400.0, ge=60, description="how long Redis remembers an ended call")
     recordings_s: float = Field(
         2_592_000.0, ge=60, description="how long recordings are kept (30 days); then they are deleted"
+    )
+    cdr: Literal["off", "json", "csv", "both"] = Field(
+        "both", description="form of the record that is written of each call, below <data_dir>/cdr"
+    )
+    cdr_mb: int = Field(16, ge=1, le=1024, description="megabytes after which a new file of them begins")
+    cdr_s: float = Field(
+        7_776_000.0, ge=60, description="how long such a file is kept (90 days); then it is deleted"
+    )
+    mail_relay: Annotated[str, Field(pattern=MAIL_RELAY)] | None = Field(
+        None,
+        description="HOST[:PORT] that takes mail (SMTP) for notify; STARTTLS unless it is here",
+    )
+    mail_from: Annotated[str, Field(pattern=MAIL_ADDRESS)] | None = Field(
+        None, description="who such mail is from"
     )
     grant_s: float = Field(
         60.0, ge=5, le=600, description="life of a voice grant; renewed while the call lasts"

@@ -18,6 +18,8 @@ from gateway.dialplan.played_file import why_no_path
 
 STRICT: Final = ConfigDict(extra="forbid", strict=True, serialize_by_alias=True)
 
+MAILTO: Final = r"^mailto:[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*$"
+"""One address (RFC 6068), without anything behind it."""
 NAME: Final = r"[a-z][a-z0-9_-]{0,39}"
 """Names of routes, targets and intents."""
 
@@ -257,6 +259,8 @@ class Record:
     silence_s: Annotated[float, Field(ge=1, le=60)] = 4.0
     """The silence that ends the recording."""
     beep: bool = True
+    notify: Annotated[str, Field(pattern=MAILTO)] | None = None
+    """Who is told by mail that there is a message."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -41,6 +41,7 @@ from gateway.front.calls.refusals import Refusals
 from gateway.front.calls.web_calls import ConnectedWebLine, WebCalls
 from gateway.front.events.event_intake import EventIntake
 from gateway.front.events.event_shelf import EventShelf
+from gateway.front.events.receivers import Receivers, receivers_of
 from gateway.front.halls.grant_desk import GrantDesk
 from gateway.front.halls.grant_door import GrantDoor
 from gateway.front.halls.hall_choice import HallChoice
@@ -111,6 +112,7 @@ class Front:
     feed: EventFeed = field(init=False)
     _shelf: EventShelf = field(init=False)
     _events: EventIntake = field(init=False)
+    _receivers: Receivers = field(init=False)
     certificate: CertificateWatch = field(init=False)
     lines: ConnectedLines = field(init=False)
     _statements: SpeechStatements = field(init=False)
@@ -132,6 +134,9 @@ class Front:
         link = f"{(conf.public_url or '').rstrip('/')}/api/recordings"
         self._events = EventIntake(
             self._shelf, self.sessions, self.registry, recordings_dir(conf), link, self._events_lost
+        )
+        self._receivers = Receivers(
+            self._shelf, receivers_of(conf, lambda: self.routing.dialplan), self._events.bell
         )
         self.feed = EventFeed(self._shelf, self._events.bell)
         self.refusals = Refusals(RefusedCalls(self.registry), self.metrics, self._events.refused)
@@ -253,6 +258,7 @@ class Front:
         self._tasks.lasting(self._events.run, "front.events")
         self._tasks.lasting(self._events.keep_own, "front.events.own")
         self._tasks.lasting(self._events.forget, "front.events.forget")
+        self._receivers.start(self._tasks)
         self._tasks.lasting(self._bindings.run, "front.bindings")
         self._tasks.lasting(self._reap, "front.reap")
         self._tasks.lasting(self._ledger_watch.run, "front.ledger")
@@ -269,6 +275,7 @@ class Front:
         await self.edge.stop()
         await self.refusals.write()
         await self._events.keep_waiting()
+        await self._receivers.close()
         self._shelf.close()
         await self.seal.seal()
         await self._server.stop()

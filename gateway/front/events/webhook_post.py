@@ -1,0 +1,159 @@
+"""Tells a webhook an event: one signed POST, to an address that may be told, and no further.
+
+The signature is that of the Standard Webhooks: HMAC-SHA256 over `ID.TIMESTAMP.BODY` with the receiver's
+secret, in base64, as `webhook-signature: v1,…`; beside it `webhook-id` (the event's id, good as a key for
+what was done already) and `webhook-timestamp` (of this try, so that an old one is not played back).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hmac
+import ipaddress
+import json
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import httpx
+
+from gateway.front.events.courier import TAKEN, Outcome
+from gateway.front.events.event_shelf import KeptEvent
+from gateway.front.events.webhook_file import Webhook, is_here
+
+ANSWER_S: Final = 15.0
+"""Within this a receiver says that it has an event; what takes it longer should be done afterwards."""
+CONNECT_S: Final = 5.0
+AT_ONCE: Final = 4
+
+
+class WebhookPost:
+    """One webhook, as a courier tells it (`gateway.front.events.courier.Receiver`)."""
+
+    at_once = AT_ONCE
+
+    def __init__(self, webhook: Webhook) -> None:
+        self.name = webhook.name
+        self.retry_s = webhook.retry_s
+        self._webhook = webhook
+        self._client: httpx.AsyncClient | None = None
+
+    def wants(self, event: KeptEvent) -> bool:
+        """Whether it is of a type that the webhook names."""
+        return event.type in self._webhook.types
+
+    async def close(self) -> None:
+        """Lets go of its connections."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def tell(self, event: KeptEvent, missed: int) -> Outcome:
+        """Posts it; what the answer says beyond its status is not read."""
+        table = event.to_json(personal=self._webhook.personal)
+        if missed:
+            table["missed"] = missed
+        body = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "voicegate",
+            **self._signed(event.id, body),
+        }
+        if self._client is None:
+            self._client = client()
+        try:
+            async with (
+                asyncio.timeout(ANSWER_S),
+                self._client.stream("POST", self._webhook.url, content=body, headers=headers) as answer,
+            ):
+                return _outcome(answer)
+        except TimeoutError:
+            return Outcome("later", f"no answer within {ANSWER_S:g} s")
+        except (httpx.HTTPError, OSError, ValueError) as error:  # its text may have the URL
+            return Outcome("later", type(error).__name__)
+
+    def _signed(self, event_id: str, body: bytes) -> dict[str, str]:
+        now = int(time.time())
+        return {
+            "webhook-id": event_id,
+            "Idempotency-Key": event_id,
+            "webhook-timestamp": str(now),
+            "webhook-signature": " ".join(
+                signature(one, event_id, now, body) for one in self._webhook.secrets
+            ),
+        }
+
+
+def signature(secret: bytes, event_id: str, timestamp: int, body: bytes) -> str:
+    """`v1,` and the HMAC-SHA256 in base64."""
+    signed = f"{event_id}.{timestamp}.".encode() + body
+    return "v1," + base64.b64encode(hmac.digest(secret, signed, "sha256")).decode()
+
+
+def _outcome(answer: httpx.Response) -> Outcome:
+    if answer.is_success:
+        return TAKEN
+    if answer.status_code == 410:
+        return Outcome("never", "HTTP 410")
+    after = answer.headers.get("retry-after", "")
+    after_s = float(after) if after.isascii() and after.isdigit() and len(after) < 9 else 0.0
+    return Outcome("later", f"HTTP {answer.status_code}", after_s)
+
+
+def client() -> httpx.AsyncClient:
+    """One that follows no redirect, uses no proxy, and connects to no address that may not be told."""
+    return httpx.AsyncClient(
+        transport=_Guarded(httpx.AsyncHTTPTransport(verify=ssl.create_default_context())),
+        follow_redirects=False,
+        trust_env=False,
+        timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
+    )
+
+
+class _Guarded(httpx.AsyncBaseTransport):
+    """Connects to the address that was looked at, whatever the name says a moment later."""
+
+    def __init__(self, inner: httpx.AsyncHTTPTransport) -> None:
+        self._inner = inner
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        host = request.url.host
+        request.url = request.url.copy_with(host=await _address(host, request.url.port))
+        request.extensions = {**request.extensions, "sni_hostname": host}
+        return await self._inner.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+async def _address(host: str, port: int | None) -> str:
+    """The first of a host's addresses that may be told. Raises `httpx.ConnectError`."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port or 443, type=socket.SOCK_STREAM)
+    except OSError:
+        raise httpx.ConnectError("its name has no address") from None
+    address = allowed(host, [str(one[4][0]) for one in found])
+    if address is None:
+        raise httpx.ConnectError("its name leads to an address that is not told")
+    return address
+
+
+def allowed(host: str, addresses: Sequence[str]) -> str | None:
+    """The first address that may be told: this machine's only where the URL names this machine, private ones
+    (a receiver in the house), and none by which clouds tell their machines secrets (link-local)."""
+    for text in addresses:
+        with contextlib.suppress(ValueError):
+            address = ipaddress.ip_address(text.partition("%")[0])
+            if isinstance(address, ipaddress.IPv6Address):
+                address = address.ipv4_mapped or address
+            if address.is_loopback:
+                if is_here(host):
+                    return text
+            elif not (
+                address.is_link_local or address.is_multicast or address.is_unspecified or address.is_reserved
+            ):
+                return text
+    return None
