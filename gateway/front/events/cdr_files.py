@@ -1,9 +1,9 @@
 """CDRs as files: a line of JSON, and a row of CSV, for each call that is over. Each is written once.
 
 A file is closed when its day (UTC) is over or it is large, and then changes no more:
-`cdr-2026-03-02-0001.jsonl`, `cdr-2026-03-02-0002.jsonl`, …. A row is on disk (fsync) before its event is done with; one that was written
-just before a kill -9 is found in the file's end and not written again. In CSV no cell is a formula, whatever
-a caller calls itself.
+`cdr-2026-03-02-0001.jsonl`, `cdr-2026-03-02-0002.jsonl`, …. A row is on disk (fsync) before its event is done
+with; one that was written just before a kill -9 is found in the file's end and not written again. In CSV no
+cell is a formula, whatever a caller calls itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.front.events.courier import TAKEN, Outcome
+from gateway.front.events.courier import TAKEN, TellOutcome
 from gateway.front.events.event_shelf import KeptEvent
 from gateway.store.call_events import CallDetail
 
@@ -47,12 +47,12 @@ class CdrFiles:
         """Whether it has a CDR."""
         return event.type == "call.ended" and bool(self._forms)
 
-    async def tell(self, event: KeptEvent, missed: int) -> Outcome:
+    async def tell(self, event: KeptEvent, missed: int) -> TellOutcome:
         """Writes its CDR."""
         try:
             await asyncio.to_thread(self._write, event)
         except OSError as error:
-            return Outcome("later", error.strerror or str(error))
+            return TellOutcome("later", error.strerror or str(error))
         return TAKEN
 
     def _write(self, event: KeptEvent) -> None:

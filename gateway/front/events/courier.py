@@ -29,7 +29,7 @@ LOOK_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TellOutcome:
     """What a receiver made of an event; `never`: it is not to be told it again."""
 
     said: Literal["taken", "later", "never"]
@@ -38,7 +38,7 @@ class Outcome:
     """how long it wants to be left alone"""
 
 
-TAKEN: Final = Outcome("taken")
+TAKEN: Final = TellOutcome("taken")
 
 
 class Receiver(Protocol):
@@ -53,7 +53,7 @@ class Receiver(Protocol):
     def wants(self, event: KeptEvent) -> bool:
         """Whether it is told this one."""
 
-    async def tell(self, event: KeptEvent, missed: int) -> Outcome:
+    async def tell(self, event: KeptEvent, missed: int) -> TellOutcome:
         """Tells it. Raises nothing."""
 
 
@@ -102,11 +102,11 @@ class Courier:
         asked_s = min(LONGEST_ASKED_S, max(outcome.after_s for outcome in outcomes))
         return max(asked_s, pause_s(self._fails))
 
-    async def _one(self, one: Delivery) -> Outcome:
+    async def _one(self, one: Delivery) -> TellOutcome:
         receiver, deliveries = self._receiver, self._deliveries
         event = await asyncio.to_thread(self._shelf.numbered, one.number)
         if event is None:
-            outcome = Outcome("never", "it is not kept any more")
+            outcome = TellOutcome("never", "it is not kept any more")
         else:
             outcome = await receiver.tell(event, one.missed)
         if outcome.said == "taken":

@@ -19,7 +19,7 @@ import structlog
 from redis.exceptions import RedisError, ResponseError
 
 from gateway.front.events.call_detail import call_detail
-from gateway.front.events.event_reading import Told, Unreadable
+from gateway.front.events.event_reading import StrangeEntry, ToldEntry
 from gateway.front.events.event_shelf import EventShelf, NewEvent, ShelfError
 from gateway.ipc.ending import CallEnding
 from gateway.store.call_events import CallData, CallNote, CallNotTaken, CallSettled, MessageLeft
@@ -178,9 +178,9 @@ class EventIntake:
         new: list[NewEvent] = []
         for _, fields in entries:
             try:
-                told = Told.read(fields)
+                told = ToldEntry.read(fields)
                 new += [NewEvent(told.call_id, told.at, data) for data in await self._events(told, new)]
-            except Unreadable:
+            except StrangeEntry:
                 self.unreadable += 1
         last = str(entries[-1][0])
         if not await self._kept(new, (PLACE, f"{last} {self._taken + len(entries)}")):
@@ -204,15 +204,15 @@ class EventIntake:
         self._ring()
         return True
 
-    async def _events(self, told: Told, before: list[NewEvent]) -> list[CallData]:
-        """What an entry comes to. `before`: those of the same batch. Raises `Unreadable`, `RedisError`."""
+    async def _events(self, told: ToldEntry, before: list[NewEvent]) -> list[CallData]:
+        """What an entry comes to. `before`: those of the same batch. Raises `StrangeEntry`, `RedisError`."""
         if told.kind == "recorded":
             return [await self._left(told)]
         if told.kind == "ended":
             return await self._over(told, before)
         return [told.event()]
 
-    async def _left(self, told: Told) -> CallData:
+    async def _left(self, told: ToldEntry) -> CallData:
         path, seconds = told.said.get("path"), told.said.get("seconds")
         if not isinstance(path, str) or not isinstance(seconds, int | float) or told.said.get("error"):
             facts = {name: value for name, value in told.said.items() if name != "path"}
@@ -230,7 +230,7 @@ class EventIntake:
             caller=facts.get("caller"), route=facts.get("route"), cut_short=cut_short,
         )  # fmt: skip
 
-    async def _over(self, told: Told, before: list[NewEvent]) -> list[CallData]:
+    async def _over(self, told: ToldEntry, before: list[NewEvent]) -> list[CallData]:
         """The end, with the CDR; before it a message of which its hall could not tell any more."""
         how = CallEnding.read(str(told.said.get("how", "")))
         record = await self._record(told.call_id)

@@ -22,12 +22,12 @@ READERS: Final[dict[type[CallData], TypeAdapter[CallData]]] = {
 }
 
 
-class Unreadable(Exception):
+class StrangeEntry(Exception):
     """An entry that nothing of ours wrote."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ToldEntry:
     """One entry of the stream. `at`: seconds since the epoch."""
 
     call_id: str
@@ -36,21 +36,21 @@ class Told:
     said: Mapping[str, Any]
 
     @classmethod
-    def read(cls, fields: Mapping[str, str]) -> Told:
-        """Raises `Unreadable`."""
+    def read(cls, fields: Mapping[str, str]) -> ToldEntry:
+        """Raises `StrangeEntry`."""
         try:
             call_id, kind, at, text = fields["call"], fields["kind"], float(fields["at"]), fields["data"]
             said = json.loads(text, parse_constant=_refused) if len(text) <= LONGEST else None
         except (KeyError, ValueError, RecursionError):
-            raise Unreadable from None
+            raise StrangeEntry from None
         if not (CALL_ID.fullmatch(call_id) and kind and len(kind) <= 64 and math.isfinite(at) and at > 0):
-            raise Unreadable
+            raise StrangeEntry
         if not isinstance(said, dict):
-            raise Unreadable
+            raise StrangeEntry
         return cls(call_id, kind, at, said)
 
     def event(self) -> CallData:
-        """The event that it is, if its kind alone says so; else a note. Raises `Unreadable`."""
+        """The event that it is, if its kind alone says so; else a note. Raises `StrangeEntry`."""
         if self.kind == "state" and self.said.get("state") == "answered":
             return CallAnswered()
         if self.kind not in NOTED:
@@ -59,7 +59,7 @@ class Told:
         try:
             return READERS[cls].validate_python({**self.said, **meant})
         except ValidationError:
-            raise Unreadable from None
+            raise StrangeEntry from None
 
 
 def _refused(_: str) -> float:

@@ -16,7 +16,7 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from typing import Final
 
-from gateway.front.events.courier import TAKEN, Outcome
+from gateway.front.events.courier import TAKEN, TellOutcome
 from gateway.front.events.event_shelf import KeptEvent
 from gateway.front.events.webhook_file import is_here
 
@@ -46,7 +46,7 @@ class MessageMail:
     def _address(self, event: KeptEvent) -> str | None:
         return self._address_of(str(event.data.get("route") or ""))
 
-    async def tell(self, event: KeptEvent, missed: int) -> Outcome:
+    async def tell(self, event: KeptEvent, missed: int) -> TellOutcome:
         """Hands the mail to the relay."""
         address = self._address(event)
         if address is None:
@@ -54,15 +54,17 @@ class MessageMail:
         try:
             mail = self.mail(event, address)
         except (ValueError, MessageError) as error:
-            return Outcome("never", str(error)[:LONGEST_SHOWN])
+            return TellOutcome("never", str(error)[:LONGEST_SHOWN])
         try:
             await asyncio.to_thread(self._send, mail)
         except smtplib.SMTPRecipientsRefused as error:
             codes = [code for code, _ in error.recipients.values()]
             said = "never" if all(code >= 500 for code in codes) else "later"
-            return Outcome("never" if said == "never" else "later", f"the relay refuses the address: {codes}")
+            return TellOutcome(
+                "never" if said == "never" else "later", f"the relay refuses the address: {codes}"
+            )
         except (smtplib.SMTPException, OSError) as error:
-            return Outcome("later", type(error).__name__)
+            return TellOutcome("later", type(error).__name__)
         return TAKEN
 
     def mail(self, event: KeptEvent, address: str) -> EmailMessage:

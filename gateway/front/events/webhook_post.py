@@ -21,7 +21,7 @@ from typing import Final
 
 import httpx
 
-from gateway.front.events.courier import TAKEN, Outcome
+from gateway.front.events.courier import TAKEN, TellOutcome
 from gateway.front.events.event_shelf import KeptEvent
 from gateway.front.events.webhook_file import Webhook, is_here
 
@@ -51,7 +51,7 @@ class WebhookPost:
         if self._client is not None:
             await self._client.aclose()
 
-    async def tell(self, event: KeptEvent, missed: int) -> Outcome:
+    async def tell(self, event: KeptEvent, missed: int) -> TellOutcome:
         """Posts it; what the answer says beyond its status is not read."""
         table = event.to_json(personal=self._webhook.personal)
         if missed:
@@ -71,9 +71,9 @@ class WebhookPost:
             ):
                 return _outcome(answer)
         except TimeoutError:
-            return Outcome("later", f"no answer within {ANSWER_S:g} s")
+            return TellOutcome("later", f"no answer within {ANSWER_S:g} s")
         except (httpx.HTTPError, OSError, ValueError) as error:  # its text may have the URL
-            return Outcome("later", type(error).__name__)
+            return TellOutcome("later", type(error).__name__)
 
     def _signed(self, event_id: str, body: bytes) -> dict[str, str]:
         now = int(time.time())
@@ -93,14 +93,14 @@ def signature(secret: bytes, event_id: str, timestamp: int, body: bytes) -> str:
     return "v1," + base64.b64encode(hmac.digest(secret, signed, "sha256")).decode()
 
 
-def _outcome(answer: httpx.Response) -> Outcome:
+def _outcome(answer: httpx.Response) -> TellOutcome:
     if answer.is_success:
         return TAKEN
     if answer.status_code == 410:
-        return Outcome("never", "HTTP 410")
+        return TellOutcome("never", "HTTP 410")
     after = answer.headers.get("retry-after", "")
     after_s = float(after) if after.isascii() and after.isdigit() and len(after) < 9 else 0.0
-    return Outcome("later", f"HTTP {answer.status_code}", after_s)
+    return TellOutcome("later", f"HTTP {answer.status_code}", after_s)
 
 
 def client() -> httpx.AsyncClient:
