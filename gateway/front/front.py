@@ -383,6 +383,7 @@ class Front:
             calls=len(self.routing.calls), lines=len(self.lines.sip), web_lines=len(self.web.lines),
             edge=self.edge.stats(), feeds=self.hall_news.figures(),
             trunks=self.edge.trunks.state(),
+            receivers=self._receivers.state(), listeners=self.feed.listening,
         )  # fmt: skip
         return self.metrics.expose()
 

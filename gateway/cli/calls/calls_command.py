@@ -55,6 +55,7 @@ class PartOfNumber(click.ParamType[str]):
 @click.option("--count", type=click.IntRange(min=1), help=f"The newest so many. [{LISTED}; with --csv all]")
 @click.option("--csv", "as_csv", is_flag=True, help="CSV with a header (RFC 4180); times in UTC.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--follow", is_flag=True, help="What happens in calls, as it happens; with --json a line each.")
 @click.pass_context
 def calls(
     ctx: click.Context,
@@ -67,6 +68,7 @@ def calls(
     count: int | None,
     as_csv: bool,
     as_json: bool,
+    follow: bool,
 ) -> None:
     """List calls from the registry, the newest first, also while the gateway is down.
 
@@ -82,6 +84,11 @@ def calls(
     if failed and refused:
         raise click.UsageError("give --failed or --refused: a call that was refused never began")
     settings = load()
+    if follow:
+        if as_csv or failed or refused or count or caller or called or since or until:
+            raise click.UsageError("--follow goes with --json alone")
+        _follow(settings, as_json=as_json)
+        return
     search = CallSearch(caller=caller or "", called=called or "", since=since, until=until, failed=failed)
     if refused:
         _list_refused(settings, search, count, as_csv=as_csv, as_json=as_json)
@@ -91,6 +98,13 @@ def calls(
             stores.warn()
     else:
         _list(settings, search, count or LISTED, as_json=as_json)
+
+
+def _follow(settings: Settings, *, as_json: bool) -> None:
+    from gateway.cli.calls.call_follow import followed, told_line
+
+    for event in followed(settings):
+        click.echo(json.dumps(event) if as_json else told_line(event))
 
 
 def _list(settings: Settings, search: CallSearch, count: int, *, as_json: bool) -> None:

@@ -173,14 +173,18 @@ class Metrics:
         edge: Mapping[str, Any],
         feeds: Mapping[str, Mapping[str, float]] = {},
         trunks: Sequence[TrunkState] = (),
+        receivers: Mapping[str, tuple[int, int]] = {},
+        listeners: int = 0,
     ) -> None:
         """The front now. `edge`: counts by event, or by event and detail ({"refused": {"503": 2}}).
 
-        `feeds`: by process, what its feed of revocations says of itself.
+        `feeds`: by process, what its feed of revocations says of itself. `receivers`: of events, by name, how
+        many wait for it and how many it will never be told; `listeners`: of the stream.
         """
         self._front.update(
-            calls=calls, lines={"sip": lines, "web": web_lines}, edge=edge, feeds=feeds, trunks=trunks
-        )
+            calls=calls, lines={"sip": lines, "web": web_lines}, edge=edge, feeds=feeds, trunks=trunks,
+            receivers=receivers, listeners=listeners,
+        )  # fmt: skip
 
     def expose(self) -> bytes:
         """The text of `/metrics` (content type: `prometheus_client.CONTENT_TYPE_LATEST`)."""
@@ -228,6 +232,19 @@ class _Reports:
         yield edge
         yield from self._of_trunks()
         yield from self._of_feeds()
+        yield from self._of_events()
+
+    def _of_events(self) -> Iterator[Metric]:
+        listeners = self._front["listeners"]
+        yield GaugeMetricFamily("voicegate_event_listeners", "Who listens to events", value=listeners)
+        waiting = GaugeMetricFamily("voicegate_events_waiting", "Events for a receiver", labels=["receiver"])
+        missed = CounterMetricFamily(
+            "voicegate_events_missed", "Events that a receiver is never told", labels=["receiver"]
+        )
+        for receiver, (waits, lost) in self._front["receivers"].items():
+            waiting.add_metric([receiver], waits)
+            missed.add_metric([receiver], lost)
+        yield from (waiting, missed)
 
     def _of_trunks(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("voicegate_trunk_up", "Whether calls can leave by a trunk", labels=["trunk"])

@@ -1,6 +1,8 @@
 // The operator's list of running and recent calls, and whether the gateway is up.
 
 const POLL_MS = 2000;
+const TOLD_MS = 15000; // while the gateway tells what happens, it is asked this seldom
+const TELLS = ["call.offered", "call.answered", "call.ended", "turn.said", "quality"];
 const ANSWER_MS = 3000;
 const SHOWN = 30;
 export const here = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname); // the gateway's own machine, mostly
@@ -96,9 +98,11 @@ function row(call, now) {
 }
 
 let busy = false;
+let asked = 0;
 export async function refresh() {
   if (busy) return;
   busy = true;
+  asked = Date.now();
   try {
     const [ready, listed] = await Promise.all([
       fetch("/readyz", { signal: AbortSignal.timeout(ANSWER_MS) }),
@@ -111,21 +115,30 @@ export async function refresh() {
     const { calls } = await listed.json();
     const table = byId("calls");
     if (table.contains(document.activeElement)) return; // keep an operator's focus on a button
+    known = calls;
     const live = calls.filter((call) => call.ended_at === undefined).length;
     byId("calls-count").textContent = live ? `${live} running` : "";
-    const rows = calls.slice(0, SHOWN).map((call) => row(call, Date.now() / 1000));
-    if (!rows.length) {
-      const none = document.createElement("tr");
-      none.append(cell("No calls yet.", "none"));
-      none.firstChild.colSpan = 9;
-      rows.push(none);
-    }
-    table.replaceChildren(...rows);
+    draw();
   } catch {
     away();
   } finally {
     busy = false;
   }
+}
+
+let known = [];
+
+function draw() {
+  const table = byId("calls");
+  if (table.contains(document.activeElement)) return; // keep an operator's focus on a button
+  const rows = known.slice(0, SHOWN).map((call) => row(call, Date.now() / 1000));
+  if (!rows.length) {
+    const none = document.createElement("tr");
+    none.append(cell("No calls yet.", "none"));
+    none.firstChild.colSpan = 9;
+    rows.push(none);
+  }
+  table.replaceChildren(...rows);
 }
 
 export function away() {
@@ -143,7 +156,30 @@ function gateway(up, text) {
   if (byId("gateway-text").textContent !== text) byId("gateway-text").textContent = text;
 }
 
-setInterval(() => document.hidden || refresh(), POLL_MS);
+// What happens is told on the stream of events; while that is closed, the page asks again and again.
+let stream = null;
+let listened = 0;
+let soon = 0;
+
+function listen() {
+  listened = Date.now();
+  stream = new EventSource(`/api/events?${TELLS.map((type) => `type=${type}`).join("&")}`);
+  for (const type of TELLS) stream.addEventListener(type, happened);
+}
+
+function happened() {
+  if (soon) return;
+  soon = setTimeout(() => { soon = 0; if (!document.hidden) refresh(); }, Math.max(100, asked + POLL_MS - Date.now()));
+}
+
+setInterval(() => {
+  if (document.hidden) return;
+  const waited = Date.now() - asked;
+  if (stream.readyState === EventSource.CLOSED && Date.now() - listened > TOLD_MS) listen();
+  if (stream.readyState !== EventSource.OPEN || waited > TOLD_MS) refresh();
+  else draw(); // the clocks of running calls go on
+}, POLL_MS);
+listen();
 document.addEventListener("visibilitychange", () => document.hidden || refresh());
 refresh();
 // the token cookie is HttpOnly; that the page was asked for beyond loopback is all we can see of it

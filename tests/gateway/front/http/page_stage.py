@@ -17,7 +17,9 @@ import uvicorn
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.errors import CallRefused, RpcError
+from gateway.front.events.event_shelf import EventShelf
 from gateway.front.http.app import build_app
+from gateway.front.http.event_feed import EventFeed
 from gateway.ipc.ending import End
 from gateway.ipc.front_messages import HouseState
 from gateway.ipc.line_messages import IceReply, ShowCaller, Shown, TrickleIce
@@ -97,6 +99,8 @@ class Stage:
         self.front = FakeFront(self.runtime)
         self.desk = Desk(self.front)
         self.url = ""
+        self.tells = False
+        """whether the page may listen to events"""
         self.ends_well = True
         """whether its line does, once the test is over"""
 
@@ -110,7 +114,11 @@ class Stage:
             env={**os.environ, "VOICEGATE_BOOT_TOKEN": TOKEN, "VOICEGATE_DATA_DIR": folder},
         )  # fmt: skip
         sock = socket.create_server(("127.0.0.1", 0))
-        app = build_app(self.desk, self.settings)
+        self.shelf = EventShelf(self.runtime.path / "events.db", 3600.0).open()
+        self.feed = EventFeed(self.shelf, asyncio.Event)
+        if not self.tells:
+            self.feed.close()  # a page that is told nothing asks every two seconds
+        app = build_app(self.desk, self.settings, None, [self.feed.route()])
         chain, key = self.settings.tls_certificate, self.settings.tls_key
         config = uvicorn.Config(app, log_level="warning", lifespan="off", ssl_certfile=chain, ssl_keyfile=key)
         self.server = uvicorn.Server(config)
@@ -123,6 +131,7 @@ class Stage:
 
     async def stop_serving(self) -> None:
         """The front goes: nobody answers HTTP any more."""
+        self.feed.close()
         self.server.should_exit = self.server.force_exit = True
         await self._serving
 
