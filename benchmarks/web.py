@@ -170,7 +170,8 @@ async def greet(times: int, packets: list[bytes]) -> None:
         await asyncio.to_thread(house.start)
         took = []
         try:
-            async with httpx.AsyncClient(base_url=house.url, headers={"Origin": house.url}) as http:
+            shown = {"Origin": house.url, **house.bearer}
+            async with httpx.AsyncClient(base_url=house.url, headers=shown) as http:
 
                 async def place(offer: str) -> str:
                     headers = {"Content-Type": "application/sdp"}

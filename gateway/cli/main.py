@@ -45,6 +45,10 @@ COMMANDS: Final = {
         "Show every setting, its value and where to set it.",
     ),
     "sip": ("gateway.cli.operator.sip_command:sip", "SIP users."),
+    "token": (
+        "gateway.cli.operator.token_command:token",
+        "Tokens for the page and the API: make, list, revoke.",
+    ),
     "trace": ("gateway.cli.calls.trace_command:trace", "Find the call that a recording's watermark names."),
     "trunk": (
         "gateway.cli.operator.trunk_command:trunk",

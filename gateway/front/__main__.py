@@ -30,6 +30,7 @@ from gateway.front.house.metrics import Metrics
 from gateway.front.http.app import build_app
 from gateway.front.http.engine_door import engine_door, redeem_door, withdrawn_door
 from gateway.front.http.refused_offers import RefusedOffers
+from gateway.store.api_tokens import ApiTokens
 from gateway.store.call_headers import CallHeaders
 from gateway.store.redeemed_grants import RedeemedGrants
 from gateway.store.refused_calls import RefusedCalls
@@ -73,6 +74,8 @@ async def serve() -> None:
     RedeemedGrants(registry).open()
     SipBindings(registry).open()
     CallHeaders(registry).open()
+    tokens = ApiTokens(registry)
+    tokens.open()
     ring = KeyRing.load(mark_keys_path(conf))
     say_old_key(ring.current, mark_keys_path(conf))
     sessions = await Sessions.open(redis_url_for(conf, runtime), ttl_s=conf.session_ttl_s, name="front")
@@ -110,7 +113,9 @@ async def serve() -> None:
             withdrawn_door(front.hall_news.withdrawn, shared),
             redeem_door(front.grant_door.redeem, shared),
         ]
-    app = build_app(front, conf, None if conf.local_only else console_token(conf.data_dir), doors)
+    app = build_app(
+        front, conf, console_token(conf.data_dir), doors, tokens=tokens, counted=front.metrics.http_refused
+    )
     asgi = RefusedOffers(app, front.offer_refused)
     servers = [(ports.http_port(conf), _server(asgi))]
     if (secure := front.certificate.for_browsers()) is not None:
@@ -142,6 +147,7 @@ def _server(app: ASGIApp, secure: ssl.SSLContext | None = None) -> _Server:
         app,
         log_level="warning",
         log_config=None,
+        proxy_headers=False,  # the boundary believes proxies that the settings name, and no others
         access_log=False,
         lifespan="off",
         ws_max_size=MAX_FRAME,

@@ -79,8 +79,7 @@ def prepare(settings: Settings) -> None:
         Certificate(*certificate)
     if settings.digest:
         SipUsers(settings.data_dir).first()
-    if not settings.local_only:
-        console_token(settings.data_dir)
+    console_token(settings.data_dir)
     registry.close()
     plan, spoken = dialplan_dir(settings), spoken_languages(settings)
     loaded = Dialplan.load(

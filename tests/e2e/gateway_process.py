@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.config.runtime import runtime_for
+from gateway.store.sip_users import console_token
 from tests.needs import HANGS_S, MODELS
 
 READY_WITHIN_S = HANGS_S
@@ -108,8 +109,14 @@ class House:
         os.kill(pid, signal.SIGKILL)
         return pid
 
+    @property
+    def bearer(self) -> dict[str, str]:
+        """The header that shows the console's token, which the gateway keeps in its data directory."""
+        return {"Authorization": f"Bearer {console_token(self.folder / 'data')}"}
+
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=HANGS_S) as answer:
+        asked = urllib.request.Request(self.url + path, headers=self.bearer)
+        with urllib.request.urlopen(asked, timeout=HANGS_S) as answer:
             body = answer.read()
         return json.loads(body) if "json" in answer.headers["content-type"] else body.decode()
 
@@ -122,7 +129,7 @@ class House:
 
     def delete(self, path: str) -> None:
         urllib.request.urlopen(
-            urllib.request.Request(self.url + path, method="DELETE"), timeout=HANGS_S
+            urllib.request.Request(self.url + path, headers=self.bearer, method="DELETE"), timeout=HANGS_S
         ).close()
 
     def calls(self) -> list[dict[str, Any]]:

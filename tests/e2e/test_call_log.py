@@ -42,7 +42,7 @@ def engine_says(house: House, began: int, event: str) -> bool:
 
 
 def offer(house: House, sdp: bytes, number: str) -> str:
-    headers = {"Content-Type": "application/sdp", "Origin": house.url}
+    headers = {"Content-Type": "application/sdp", "Origin": house.url, **house.bearer}
     request = urllib.request.Request(f"{house.url}/api/call?dialled={number}", sdp, headers, method="POST")
     with urllib.request.urlopen(request, timeout=HANGS_S) as answer:
         return str(answer.read().decode())

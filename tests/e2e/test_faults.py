@@ -221,11 +221,10 @@ async def test_a_full_disk_under_a_message_ends_the_call_that_leaves_it(
 
 def placed(house: House, offer: str) -> tuple[str, str]:
     """A browser's call: its id, and the answer."""
-    request = urllib.request.Request(
-        house.url + "/api/call?dialled=talk", offer.encode(), {"Content-Type": "application/sdp"}
-    )
+    headers = {"Content-Type": "application/sdp", **house.bearer}
+    request = urllib.request.Request(house.url + "/api/call?dialled=talk", offer.encode(), headers)
     with urllib.request.urlopen(request, timeout=HANGS_S) as answer:
-        return answer.headers["Location"].rpartition("/")[2], answer.read().decode()
+        return answer.headers["Location"].rpartition("/")[2].partition(".")[0], answer.read().decode()
 
 
 async def browses(house: House) -> tuple[Browser, str]:

@@ -41,8 +41,7 @@ def test_a_second_caller_hears_busy_while_the_first_is_served_and_a_third_is_tak
         assert (refused.status, refused.answered) == (503, False)
         assert "hall0: pass_s is " in readiness(house)["busy"]
         (call,) = [call for call in house.calls() if call["state"] == "confirmed"]
-        hang_up = urllib.request.Request(f"{house.url}/api/calls/{call['call_id']}", method="DELETE")
-        urllib.request.urlopen(hang_up, timeout=HANGS_S).close()
+        house.delete(f"/api/calls/{call['call_id']}")
         served = first.result(HANGS_S)
     assert served.answered
     assert served.first_audio_s is not None

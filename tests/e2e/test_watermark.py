@@ -96,7 +96,7 @@ async def browse(house: House, question: Path, record: Path) -> None:
 
     buffer.add = tap
     offer = (await browser.offer()).encode()
-    headers = {"Content-Type": "application/sdp", "Origin": house.url}
+    headers = {"Content-Type": "application/sdp", "Origin": house.url, **house.bearer}
     request = urllib.request.Request(f"{house.url}/api/call", offer, headers, method="POST")
     with await asyncio.to_thread(urllib.request.urlopen, request, timeout=HANGS_S) as answer:
         await browser.accept(answer.read().decode())

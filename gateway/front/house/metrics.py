@@ -82,6 +82,12 @@ class Metrics:
             ["status", "transport"],
             registry=self._registry,
         )
+        self._http = Counter(
+            "voicegate_http_refused",
+            "Requests refused by why: token, wait, page, host, size, away, over, or the right missing",
+            ["why"],
+            registry=self._registry,
+        )
         self._grants = Counter(
             "voicegate_grants_refused", "Voices not allowed, by reason", ["reason"], registry=self._registry
         )
@@ -143,6 +149,10 @@ class Metrics:
     def refused(self, status: int, transport: str) -> None:
         """A call was not taken; `transport` is that of `CallFacts`."""
         self._refused.labels(str(status), transport).inc()
+
+    def http_refused(self, why: str) -> None:
+        """A request of HTTP was refused before it was heard; see `gateway.front.http.boundary`."""
+        self._http.labels(why).inc()
 
     def grant_refused(self, reason: str) -> None:
         """`reason` is one of `consent.grants.grant.REASONS`."""

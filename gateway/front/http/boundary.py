@@ -3,37 +3,36 @@
 * Host: an address, localhost, or a name we know. A page of somebody else's whose name was made to point at
   us (DNS rebinding) is refused.
 * Origin: what changes something must come from our own page, or from no page at all (curl has no Origin).
-* Token: `Authorization: Bearer …`, or the cookie that the login form sets. None is asked for while the
-  gateway is bound to loopback.
-* Bodies are bounded, answers carry the headers that keep a browser strict, and an error is JSON without a
-  traceback.
+* Who asks: `credentials` says; a request of nobody's gets no further, and the handler finds out what its
+  asker may do (`operations`). An answer that lasts ends when its asker's token is revoked or over.
+* Bodies are bounded, answers carry the headers that keep a browser strict, and an error is a problem
+  (`problems`) without a traceback.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import asyncio
 import ipaddress
 import socket
-import time
-from collections.abc import Iterable
-from http.cookies import CookieError, SimpleCookie
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.config.settings import Settings
 from gateway.edge.flows.transport import plain_host
 from gateway.errors import StartError
+from gateway.front.http.credentials import Gatekeeper
 from gateway.front.http.embedding import Embedding, EmbedRefused, preflight, sharing
+from gateway.front.http.problems import refusal
+from gateway.front.http.rights import ROLES, Principal
+from model.tasks import race
 
 MAX_BODY: Final = 64 * 1024
 """Bytes; a browser's offer is 2 to 6 kB."""
-COOKIE: Final = "voicegate"
-COOKIE_S: Final = 12 * 3600
 OPEN_PATHS: Final = frozenset(
     {
         "/healthz",
@@ -46,16 +45,20 @@ OPEN_PATHS: Final = frozenset(
         "/engine/redeem",
     }
 )
-"""Need no console token; engines show their own."""
+"""Need no token; engines show their own."""
 OPEN_FOLDER: Final = "/synthetic/"
 """What a call says of itself is for whoever has its id."""
 SIP_PATH: Final = "/sip"
 """The one WebSocket; telephones' passwords hold there."""
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-WRONG_TOKENS: Final = 10
-"""Wrong tokens from one source in `WRONG_WITHIN_S` before it must wait."""
-WRONG_WITHIN_S: Final = 60.0
-SOURCES: Final = 10_000
+STILL_EVERY_S: Final = 2.0
+"""How often it is looked whether the asker of an answer that lasts may still have it."""
+LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+FORWARDED: Final = ("x-forwarded-for", "forwarded", "x-forwarded-host", "x-real-ip")
+"""What a request has that came through a proxy: whoever asked does not sit at this machine."""
+WHY: Final = {401: "token", 403: "page", 413: "size", 421: "host", 429: "wait", 503: "away"}
+"""What requests that get no further are counted as, by status."""
+NOBODY: Final = Principal("nobody", "nobody", ROLES["nobody"])
 
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -71,93 +74,44 @@ HEADERS: Final = {
 
 log = structlog.get_logger("http")
 
-
-def refusal(status: int, reason: str, retry_after_s: int | None = None) -> Response:
-    """An error as the API says it: `{"error": {"status", "reason", "retry_after_s"}}`."""
-    headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
-    if status == 401:
-        headers["WWW-Authenticate"] = 'Bearer realm="voicegate"'
-    body = {"error": {"status": status, "reason": reason, "retry_after_s": retry_after_s}}
-    return JSONResponse(body, status, headers)
+Counted = Callable[[str], None]
+"""Takes why a request was refused: a word of a short list, or the right that was missing."""
 
 
 class TooLarge(Exception):
     """A body beyond `MAX_BODY`."""
 
 
-class Keys:
-    """The console's token and what follows from it. `token` None: nobody is asked for one."""
-
-    def __init__(self, token: str | None) -> None:
-        self.token = token
-        self._cookie = ""
-        if token is not None:
-            self._cookie = hmac.new(token.encode(), b"voicegate console cookie", hashlib.sha256).hexdigest()
-        self._wrong: dict[str, list[float]] = {}
-
-    @property
-    def cookie(self) -> str:
-        """What the login form's cookie holds: proves the token without being it."""
-        return self._cookie
-
-    def admits(self, headers: Headers, source: str) -> Response | None:
-        """The refusal of a request that shows neither token nor cookie. A right cookie never waits."""
-        if self.token is None or self._has_cookie(headers):
-            return None
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            return refusal(401, "the console's token is needed: Authorization: Bearer …")
-        if self.must_wait(source):
-            return refusal(429, "too many wrong tokens", retry_after_s=int(WRONG_WITHIN_S))
-        if not self.is_token(given.strip()):
-            self.was_wrong(source)
-            return refusal(401, "that is not the console's token")
-        return None
-
-    def _has_cookie(self, headers: Headers) -> bool:
-        try:
-            morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        except CookieError:
-            return False
-        return morsel is not None and hmac.compare_digest(morsel.value.encode(), self._cookie.encode())
-
-    def is_token(self, given: str) -> bool:
-        return self.token is not None and hmac.compare_digest(given.encode(), self.token.encode())
-
-    def must_wait(self, source: str) -> bool:
-        """True when this source guessed too often of late."""
-        since = time.monotonic() - WRONG_WITHIN_S
-        recent = [at for at in self._wrong.get(source, ()) if at > since]
-        if recent:
-            self._wrong[source] = recent
-        else:
-            self._wrong.pop(source, None)
-        return len(recent) >= WRONG_TOKENS
-
-    def was_wrong(self, source: str) -> None:
-        if len(self._wrong) >= SOURCES:
-            self._wrong.pop(next(iter(self._wrong)))
-        self._wrong.setdefault(source, []).append(time.monotonic())
-
-
 class Boundary:
     """ASGI middleware; see the module. Raises `StartError` when a token is needed and none was given."""
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, keys: Keys, embedding: Embedding | None = None
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        credentials: Gatekeeper,
+        embedding: Embedding | None = None,
+        counted: Counted = lambda _: None,
     ) -> None:
-        if keys.token is None and not settings.local_only:
+        if credentials.console is None and not settings.local_only:
             raise StartError("the console needs a token, since it is not bound to loopback only")
         self._app = app
-        self._keys = keys
+        self._credentials = credentials
+        self._counted = counted
         self._hosts = _hosts(settings)
         self._origins = frozenset(settings.web_origins)
         self._embedding = embedding or Embedding(settings)
+        self._proxies = [ipaddress.ip_network(one, strict=False) for one in settings.trusted_proxies]
+        # whoever names the gateway, or a proxy before it, means others to reach it
+        self._alone = settings.local_only and not (
+            settings.public_url or settings.http_names or settings.trusted_proxies
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        self._look_behind_proxy(scope)
         if scope["type"] != "http":
             if scope["path"] == SIP_PATH and self._judge_place(Headers(scope=scope), self._origins) is None:
                 await self._app(scope, receive, send)
@@ -179,12 +133,18 @@ class Boundary:
                     headers.setdefault(name, value)
             await send(message)
 
-        refused = self._judge(scope) if embedded is None else self._judge_embedded(scope, embedded)
-        if refused is not None:
-            await refused(scope, receive, strict)
+        judged = await self._judge(scope) if embedded is None else self._judge_embedded(scope, embedded)
+        if isinstance(judged, Response):
+            if judged.status_code >= 400:
+                self._counted(WHY.get(judged.status_code, "other"))
+            await judged(scope, receive, strict)
             return
+        scope.setdefault("state", {}).update(asker=judged, here=self._is_here(Headers(scope=scope)))
         try:
-            await self._app(scope, _bounded(receive), strict)
+            if judged.token_id and scope["method"] in SAFE:
+                await self._while_it_may(judged, scope, _bounded(receive), strict)
+            else:
+                await self._app(scope, _bounded(receive), strict)
         except TooLarge:
             if not begun:
                 await refusal(413, f"a request may have {MAX_BODY} bytes")(scope, receive, strict)
@@ -193,8 +153,8 @@ class Boundary:
             if not begun:
                 await refusal(500, "the gateway failed; its log says why")(scope, receive, strict)
 
-    def _judge(self, scope: Scope) -> Response | None:
-        """The refusal of a request that may not pass."""
+    async def _judge(self, scope: Scope) -> Principal | Response:
+        """Whose request it is; or the refusal of one that may not pass."""
         headers = Headers(scope=scope)
         if (refused := self._judge_place(headers)) is not None:
             if refused.status_code == 403:
@@ -202,31 +162,82 @@ class Boundary:
             return refused
         if headers.get("sec-fetch-site") in ("cross-site", "same-site") and scope["method"] not in SAFE:
             return refusal(403, "requests from other pages are refused")
-        length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > MAX_BODY:
-            return refusal(413, f"a request may have {MAX_BODY} bytes")
+        if (refused := _too_long(headers)) is not None:
+            return refused
         if scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_FOLDER):
-            return None
-        refused = self._keys.admits(headers, source_of(scope))
-        if refused is not None and scope["path"] == "/" and "authorization" not in headers:
-            return RedirectResponse("/login", 303)
-        return refused
+            return NOBODY
+        asker = await self._credentials.asker(headers, source_of(scope), here=self._is_here(headers))
+        if isinstance(asker, Response) and asker.status_code == 401 and scope["path"] == "/":
+            return asker if "authorization" in headers else RedirectResponse("/login", 303)
+        return asker
 
-    def _judge_embedded(self, scope: Scope, page: str) -> Response | None:
+    def _is_here(self, headers: Headers) -> bool:
+        """Whether it was asked for by loopback's own name, and not through a proxy."""
+        by_name = _name(headers.get("host", "")) in LOOPBACK_NAMES
+        return self._alone and by_name and not any(name in headers for name in FORWARDED)
+
+    def _judge_embedded(self, scope: Scope, page: str) -> Principal | Response:
         """The same of a page that the operator let have a call button."""
         headers = Headers(scope=scope)
         if (refused := self._judge_place(headers, frozenset({page.lower()}))) is not None:
             return refused
         if scope["method"] == "OPTIONS":
             return preflight(page)
-        length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > MAX_BODY:
-            return refusal(413, f"a request may have {MAX_BODY} bytes")
+        if (refused := _too_long(headers)) is not None:
+            return refused
         try:
             self._embedding.admit(scope, headers, source_of(scope))
         except EmbedRefused as why:
             return refusal(why.status, str(why), why.retry_after_s)
-        return None
+        return Principal(f"a page of {page}", "caller", ROLES["caller"])
+
+    async def _while_it_may(self, asker: Principal, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves; an answer that lasts ends when its asker may not have it any more."""
+        begun = over = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun, over
+            begun = True
+            over = message["type"] == "http.response.body" and not message.get("more_body", False)
+            await send(message)
+
+        served, _ = await race(self._app(scope, receive, watched), self._over(asker, scope["path"]))
+        if served is not None:
+            served.result()
+        elif begun and not over:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _over(self, asker: Principal, path: str) -> None:
+        """Returns when it may not have that any more."""
+        may = True
+        while may:
+            await asyncio.sleep(STILL_EVERY_S)
+            may = await self._credentials.still(asker)
+        log.info("answer.cut_off", path=path, asker=asker.name, id=asker.token_id)
+        self._counted("over")
+
+    def _look_behind_proxy(self, scope: Scope) -> None:
+        """Where a proxy that is trusted sent it, the address, and the scheme, of whoever asked the proxy.
+
+        The last address that is not such a proxy's: what stands before it anybody may have written.
+        """
+        if not self._proxies or not scope.get("client"):
+            return
+        headers = Headers(scope=scope)
+        told = [part.strip() for value in headers.getlist("x-forwarded-for") for part in value.split(",")]
+        host, port = source_of(scope), scope["client"][1]
+        if not self._is_proxy(host):
+            return
+        for address in reversed(told):
+            if not self._is_proxy(host) or not _is_address(address):
+                break
+            host = plain_host(address)
+        scope["client"] = (host, port)
+        if headers.get("x-forwarded-proto") == "https" and scope["type"] == "http":
+            scope["scheme"] = "https"
+
+    def _is_proxy(self, host: str) -> bool:
+        return _is_address(host) and any(ipaddress.ip_address(host) in one for one in self._proxies)
 
     def _judge_place(self, headers: Headers, others: frozenset[str] = frozenset()) -> Response | None:
         """Whether it was asked for here, and by a page of ours or by none; `others`: origins that may too."""
@@ -241,6 +252,13 @@ class Boundary:
     def _knows(self, host: str) -> bool:
         name = _name(host)
         return name in self._hosts or ("*addresses*" in self._hosts and _is_address(name))
+
+
+def _too_long(headers: Headers) -> Response | None:
+    length = headers.get("content-length", "0")
+    if length.isascii() and length.isdigit() and int(length[:20]) <= MAX_BODY:
+        return None
+    return refusal(413, f"a request may have {MAX_BODY} bytes")
 
 
 def source_of(scope: Scope) -> str:

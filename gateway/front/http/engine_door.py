@@ -15,7 +15,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway.errors import RpcError
-from gateway.front.http.boundary import Keys, refusal, source_of
+from gateway.front.http.boundary import source_of
+from gateway.front.http.credentials import SharedToken
+from gateway.front.http.problems import refusal
 from gateway.ipc.codec import to_json
 from gateway.ipc.front_messages import VoiceClip, WithdrawnVoices
 
@@ -27,7 +29,7 @@ Fetch = Callable[[str, str], Awaitable[VoiceClip]]
 
 def engine_door(fetch: Fetch, token: str) -> Route:
     """The route; wrong tokens are counted, and must wait, as at the console."""
-    keys = Keys(token)
+    keys = SharedToken(token)
 
     async def voice(request: Request) -> Response:
         source = source_of(request.scope)
@@ -49,7 +51,7 @@ def engine_door(fetch: Fetch, token: str) -> Route:
 
 def withdrawn_door(withdrawn: Callable[[str, int], WithdrawnVoices], token: str) -> Route:
     """The route by which an engine asks which voices were withdrawn."""
-    keys = Keys(token)
+    keys = SharedToken(token)
 
     async def voices(request: Request) -> Response:
         if (refused := keys.admits(request.headers, source_of(request.scope))) is not None:
@@ -66,7 +68,7 @@ def withdrawn_door(withdrawn: Callable[[str, int], WithdrawnVoices], token: str)
 
 def redeem_door(redeem: Callable[[str, str, bool], Awaitable[bool]], token: str) -> Route:
     """The route by which an engine redeems a grant for a connection."""
-    keys = Keys(token)
+    keys = SharedToken(token)
 
     async def grant(request: Request) -> Response:
         source = source_of(request.scope)

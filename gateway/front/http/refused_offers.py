@@ -67,9 +67,9 @@ def _dialled(scope: Scope) -> str:
 
 
 def _reason(body: bytes) -> str:
-    """Of an error as the API says it (`gateway.front.http.boundary.refusal`); empty when it is none."""
+    """Of a problem as the API says it (`gateway.front.http.problems`); empty when it is none."""
     try:
-        reason: str = json.loads(body)["error"]["reason"]
+        reason: str = json.loads(body)["detail"]
     except (ValueError, LookupError, TypeError):
         return ""
     return str(reason)

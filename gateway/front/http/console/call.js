@@ -110,16 +110,16 @@ async function gathered(connection) {
 }
 
 async function refused(response) {
-  const { error = {} } = await response.json().catch(() => ({}));
-  const wait = error.retry_after_s ?? response.headers.get("Retry-After");
-  if (response.status === 401) location.assign("/login");
+  const problem = await response.json().catch(() => ({}));
+  const wait = problem.retry_after_s ?? response.headers.get("Retry-After");
+  if (response.status === 401) here ? location.reload() : location.assign("/login");
   const later = `Try again${wait ? ` in ${wait} seconds` : " soon"}.`;
-  if (response.status === 503 && /busy|full/.test(error.reason)) return `All lines are busy. ${later}`;
-  if (response.status === 503) return `The gateway takes no call now (${error.reason ?? "it does not say why"}). ${later}`;
+  if (response.status === 503 && /busy|full/.test(problem.detail)) return `All lines are busy. ${later}`;
+  if (response.status === 503) return `The gateway takes no call now (${problem.detail ?? "it does not say why"}). ${later}`;
   if (response.status === 429) return `Too many calls from here. Try again in ${wait ?? 60} seconds.`;
   if (response.status === 404) return `Nobody answers at “${$("number").value}”.`;
-  if (response.status === 403) return `The gateway does not take this call: ${error.reason ?? "not allowed"}.`;
-  return `The gateway refused the call: ${error.reason ?? `HTTP ${response.status}`}.`;
+  if (response.status === 403) return `The gateway does not take this call: ${problem.detail ?? "not allowed"}.`;
+  return `The gateway refused the call: ${problem.detail ?? `HTTP ${response.status}`}.`;
 }
 
 // the dialplan leaves the separators of a number out, too
@@ -328,13 +328,16 @@ function shaky(mine) {
   else if (mine.elsewhere || silent > 2 * SILENT_MS) comeBack(mine);
 }
 
+// the Location has the call's id, a dot, and what proves that the call is ours
+const idOf = (mine) => mine.location.split("/").pop().replace(/\.[^.]*$/, "");
+
 // the gateway knows at once when a line died, and what ended a call
 async function ask(mine) {
   if (mine.asking || mine.ended) return;
   mine.asking = true;
   mine.askedAt = Date.now();
   try {
-    const response = await fetch(`/api/calls/${encodeURIComponent(mine.location.split("/").pop())}`, {
+    const response = await fetch(`/api/calls/${idOf(mine)}`, {
       signal: AbortSignal.timeout(ASK_MS),
     });
     if (response.status === 404) return finish(mine, "ended", "failed: the gateway does not know this call any more");

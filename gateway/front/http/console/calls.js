@@ -75,7 +75,7 @@ function row(call, now) {
   const time = cell(began ? began.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : "");
   if (began) time.title = began.toLocaleString();
   const end = cell("");
-  if (live) {
+  if (live && me.rights.includes("calls.end")) {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = "Hang up";
@@ -96,6 +96,18 @@ function row(call, now) {
   tr.append(state, from, to, time, cell(lasted), cell(call.turns), sound(call), cell(live ? "" : call.how, "how"), end);
   return tr;
 }
+
+// who asks, and what it may do here; asked once: a page that logs in is loaded anew
+let me = { rights: [], token_id: "" };
+fetch("/api/me", { signal: AbortSignal.timeout(ANSWER_MS) })
+  .then((response) => (response.ok ? response.json() : me))
+  .then((told) => {
+    me = told;
+    byId("logout").hidden = !me.token_id;
+    byId("login").hidden = Boolean(me.token_id);
+    refresh();
+  })
+  .catch(() => {});
 
 let busy = false;
 let asked = 0;
@@ -182,5 +194,3 @@ setInterval(() => {
 listen();
 document.addEventListener("visibilitychange", () => document.hidden || refresh());
 refresh();
-// the token cookie is HttpOnly; that the page was asked for beyond loopback is all we can see of it
-byId("logout").hidden = here;

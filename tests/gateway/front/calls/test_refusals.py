@@ -167,6 +167,7 @@ class Web:
         app = build_app(self.house, Settings(host="127.0.0.1"))
         watched = RefusedOffers(app, lambda *event: self.seen.append(event))
         self.client = TestClient(watched, base_url="http://localhost:8080", raise_server_exceptions=False)
+        self.client.get("/")
 
 
 @pytest.fixture
@@ -219,7 +220,7 @@ def test_what_never_came_to_the_front_is_seen_too(
     assert answer.status_code == status
     ((facts, seen_status, reason, call_id),) = web.seen
     assert (facts.called, seen_status, call_id) == ("+4930123", status, None)
-    assert reason == answer.json()["error"]["reason"]
+    assert reason == answer.json()["detail"]
 
 
 def test_an_error_of_ours_is_seen(web: Web) -> None:

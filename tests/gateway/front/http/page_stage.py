@@ -118,7 +118,7 @@ class Stage:
         self.feed = EventFeed(self.shelf, asyncio.Event)
         if not self.tells:
             self.feed.close()  # a page that is told nothing asks every two seconds
-        app = build_app(self.desk, self.settings, None, [self.feed.route()])
+        app = build_app(self.desk, self.settings, TOKEN, [self.feed.route()])
         chain, key = self.settings.tls_certificate, self.settings.tls_key
         config = uvicorn.Config(app, log_level="warning", lifespan="off", ssl_certfile=chain, ssl_keyfile=key)
         self.server = uvicorn.Server(config)

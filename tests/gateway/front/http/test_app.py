@@ -12,7 +12,8 @@ from starlette.testclient import TestClient
 from gateway.config.settings import Settings
 from gateway.errors import CallRefused, StartError
 from gateway.front.http.app import build_app
-from gateway.front.http.boundary import COOKIE, MAX_BODY, WRONG_TOKENS
+from gateway.front.http.boundary import MAX_BODY
+from gateway.front.http.credentials import COOKIE, WRONG_TOKENS
 from gateway.front.http.engine_door import engine_door
 from gateway.ipc.ending import End
 from gateway.ipc.front_messages import HouseState
@@ -79,9 +80,10 @@ def house() -> FakeHouse:
 
 @pytest.fixture
 def local(house: FakeHouse) -> Iterator[TestClient]:
-    """A gateway bound to loopback: no token."""
-    app = build_app(house, Settings(host="127.0.0.1"))
+    """A gateway bound to loopback, asked by the page that was opened there."""
+    app = build_app(house, Settings(host="127.0.0.1"), TOKEN)
     with TestClient(app, base_url="http://localhost:8080", raise_server_exceptions=False) as client:
+        client.get("/")
         yield client
 
 
@@ -99,7 +101,7 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 def test_an_offer_is_answered(local: TestClient, house: FakeHouse) -> None:
     response = local.post("/api/call", content=SDP, headers={**OFFER, "User-Agent": "a browser"})
     assert response.status_code == 201
-    assert response.headers["location"] == "/api/call/c1"
+    assert response.headers["location"].startswith("/api/call/c1.")
     assert response.headers["content-type"].startswith("application/sdp")
     assert response.text == "v=0\r\nanswer"
     assert house.placed == [(SDP, "demo", "testclient", "a browser")]
@@ -110,7 +112,9 @@ def test_the_number_dialled_comes_by_query_or_json(local: TestClient, house: Fak
     answered = local.post("/api/call", json={"sdp": SDP, "dialled": "+49 30"})
     assert answered.status_code == 400
     answered = local.post("/api/call", json={"sdp": SDP, "dialled": "+4930"})
-    assert answered.json() == {"call_id": "c1", "sdp": "v=0\r\nanswer", "location": "/api/call/c1"}
+    told = answered.json()
+    assert told.pop("location").startswith("/api/call/c1.")
+    assert told == {"call_id": "c1", "sdp": "v=0\r\nanswer"}
     assert [placed[1] for placed in house.placed] == ["sales", "+4930"]
 
 
@@ -134,7 +138,7 @@ def test_what_is_no_offer_is_refused(
 ) -> None:
     response = local.post("/api/call", content=content, headers={"Content-Type": kind})
     assert response.status_code == status
-    assert response.json()["error"]["status"] == status
+    assert response.json()["status"] == status
     assert not house.placed
 
 
@@ -154,8 +158,10 @@ def test_a_full_house_says_when_to_come_again(local: TestClient, house: FakeHous
     response = local.post("/api/call", content=SDP, headers=OFFER)
     assert response.status_code == 503
     assert response.headers["retry-after"] == "7"
-    assert response.json()["error"] == {
-        "status": 503, "reason": "all web lines are busy", "retry_after_s": 7,
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json() == {
+        "type": "about:blank", "title": "Service Unavailable", "status": 503,
+        "detail": "all web lines are busy", "retry_after_s": 7,
     }  # fmt: skip
 
 
@@ -171,13 +177,13 @@ def test_a_failure_is_json_without_a_traceback(local: TestClient, house: FakeHou
     assert response.status_code == 500
     assert "secret" not in response.text
     assert "Traceback" not in response.text
-    assert response.json()["error"]["status"] == 500
+    assert response.json()["status"] == 500
 
 
 def test_hanging_up(local: TestClient, house: FakeHouse) -> None:
-    assert local.delete("/api/calls/c1").status_code == 204
-    assert local.delete("/api/calls/c2").status_code == 404
-    assert local.delete("/api/calls/..%2Fx").status_code == 404
+    assert local.delete("/api/calls/c1", headers=BEARER).status_code == 204
+    assert local.delete("/api/calls/c2", headers=BEARER).status_code == 404
+    assert local.delete("/api/calls/..%2Fx", headers=BEARER).status_code == 404
     assert house.hung_up == ["c1"]
     assert house.hows == [End.CONSOLE]
 
@@ -188,7 +194,8 @@ def test_the_caller_hangs_up_where_the_answer_said(local: TestClient, house: Fak
     assert local.delete(f"{location}?why=no-sound").status_code == 204
     assert local.delete(f"{location}?why=anything").status_code == 204
     assert house.hows == [End.CALLER, End.NO_MEDIA, End.CALLER]
-    assert local.delete("/api/call/c2").status_code == 404
+    assert local.delete("/api/call/c1").status_code == 404, "the id alone does not say that it is theirs"
+    assert local.delete(location.replace("/c1.", "/c2.")).status_code == 404
     assert local.delete("/api/call/..%2Fx").status_code == 404
 
 
@@ -220,8 +227,8 @@ def test_a_method_that_is_not_taken_is_told_which_are(house: FakeHouse, path: st
     async def fetch(grant: str, voice_hash: str) -> Any:
         raise AssertionError("nobody asks for a voice here")
 
-    app = build_app(house, Settings(host="127.0.0.1"), more=[engine_door(fetch, "x")])
-    with TestClient(app, base_url="http://localhost:8080") as client:
+    app = build_app(house, Settings(host="127.0.0.1"), TOKEN, more=[engine_door(fetch, "x")])
+    with TestClient(app, base_url="http://localhost:8080", headers=BEARER) as client:
         for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE"} - takes:
             refused = client.request(method, path)
             assert refused.status_code == 405, method
@@ -230,7 +237,7 @@ def test_a_method_that_is_not_taken_is_told_which_are(house: FakeHouse, path: st
 
 async def test_a_caller_who_does_not_wait_for_the_answer_gets_no_call(house: FakeHouse) -> None:
     """By the rules of ASGI: nothing else than `receive` says that the browser is gone."""
-    app = build_app(house, Settings(host="127.0.0.1"))
+    app = build_app(house, Settings(host="127.0.0.1"), TOKEN)
     placing, cancelled = asyncio.Event(), asyncio.Event()
 
     async def place(*_: str) -> tuple[str, str]:
@@ -255,6 +262,7 @@ async def test_a_caller_who_does_not_wait_for_the_answer_gets_no_call(house: Fak
         """To nobody."""
 
     headers = [(b"host", b"localhost"), (b"content-type", b"application/sdp")]
+    headers.append((b"authorization", f"Bearer {TOKEN}".encode()))
     scope = {
         "type": "http", "method": "POST", "path": "/api/call", "raw_path": b"/api/call", "query_string": b"",
         "headers": headers, "scheme": "http", "client": ("127.0.0.1", 1), "server": ("localhost", 80),
@@ -305,7 +313,7 @@ def test_who_sits_at_the_machine_is_told_why_it_is_busy(local: TestClient, house
 def test_nothing_else_is_served(local: TestClient, path: str) -> None:
     response = local.get(path)
     assert response.status_code == 404
-    assert response.json()["error"]["status"] == 404
+    assert response.json()["status"] == 404
 
 
 @pytest.mark.parametrize("path", ["/", "/api/calls", "/nowhere", "/console/console.css"])

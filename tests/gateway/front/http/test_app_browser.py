@@ -35,7 +35,7 @@ from gateway.ipc.line_messages import (
 from tests.browser import FLAGS, PAGE_MS, until
 from tests.firefox import KEEP_CONNECTION
 from tests.gateway.front.http.page_stage import Stage, stage
-from tests.gateway.line.line_harness import power_at
+from tests.gateway.line.line_harness import TOKEN, power_at
 from tests.needs import HANGS_S, need_program
 
 __all__ = ["stage"]
@@ -149,10 +149,70 @@ async def test_the_hall_hangs_up(page: Page, stage: Stage) -> None:
 
 
 async def test_the_operator_hangs_up(page: Page, stage: Stage) -> None:
+    await page.goto(f"{stage.url}/login")
+    await page.get_by_label("Console token").fill(TOKEN)
+    await page.get_by_role("button", name="Open the console").click()
+    await expect(page.get_by_role("button", name="Log out")).to_be_visible()
     await call(page, stage)
     await page.get_by_role("button", name="Hang up call c1").click()
     assert (await stage.hall.hears(CallLeft)).how == "hung up"
     await expect(page.locator("#state")).to_have_text("Call ended")
+
+
+async def test_who_did_not_log_in_hangs_up_no_call_but_the_own_one(page: Page, stage: Stage) -> None:
+    await call(page, stage)
+    await expect(page.locator("#calls tr").first).to_contain_text("web")
+    await expect(page.get_by_role("button", name="Hang up call c1")).to_have_count(0)
+    await expect(page.get_by_role("link", name="Log in")).to_be_visible()
+    await page.get_by_role("button", name="Hang up", exact=True).click()
+    await expect(page.locator("#detail")).to_have_text("You hung up.")
+
+
+async def test_another_page_in_this_browser_places_and_ends_no_call(browser: Browser, stage: Stage) -> None:
+    """One of another port of localhost: the same site, so that even strict cookies go with its requests."""
+    context = await browser.new_context()
+    page = await context.new_page()
+    await page.goto(stage.url)
+    await call(page, stage)
+    other = await context.new_page()
+    served = await asyncio.start_server(_evil, "127.0.0.1", 0)
+    port = served.sockets[0].getsockname()[1]
+    await other.goto(f"http://localhost:{port}/")
+    tried = await other.evaluate(EVIL, stage.url)
+    assert tried == ["no answer"] * 5
+    served.close()
+    assert list(stage.desk.records) == ["c1"]
+    assert stage.desk.hows == []
+    await expect(page.locator("#call-text")).to_have_text("Hang up")
+    await context.close()
+
+
+EVIL = """async (gate) => {
+  const tries = [
+    ["/api/call", { method: "POST", body: "v=0", headers: { "Content-Type": "application/sdp" } }],
+    ["/api/call", { method: "POST", body: "v=0", mode: "no-cors" }],
+    ["/api/calls/c1", { method: "DELETE" }],
+    ["/api/calls", {}],
+    ["/api/me", {}],
+  ];
+  const told = [];
+  for (const [path, how] of tries) {
+    try {
+      const answer = await fetch(gate + path, { credentials: "include", ...how });
+      told.push(answer.type === "opaque" ? "no answer" : await answer.text());
+    } catch {
+      told.push("no answer");
+    }
+  }
+  return told;
+}"""
+
+
+async def _evil(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\nevil")
+    await writer.drain()
+    writer.close()
 
 
 async def test_closing_the_page_ends_the_call(browser: Browser, stage: Stage) -> None:

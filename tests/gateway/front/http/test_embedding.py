@@ -109,7 +109,8 @@ def test_an_address_calls_so_often_and_no_more(client: TestClient, house: FakeHo
 
 def test_an_origin_too() -> None:
     settings = Settings(embed_origins=(SHOP,), embed_per_origin=1)
-    with TestClient(build_app(FakeHouse(), settings), base_url="http://localhost:8080") as client:
+    app = build_app(FakeHouse(), settings, TOKEN)
+    with TestClient(app, base_url="http://localhost:8080", headers=BEARER) as client:
         shown = client.post("/api/embed", json={"origin": SHOP}).json()["token"]
         for status in (201, 429):
             answer = client.post("/api/call", content=SDP, headers=page(shown, **OFFER))
@@ -129,7 +130,8 @@ def test_who_gets_a_token(client: TestClient) -> None:
 
 
 def test_it_is_off_unless_the_operator_names_origins(house: FakeHouse) -> None:
-    with TestClient(build_app(house, Settings()), base_url="http://localhost:8080") as client:
+    app = build_app(house, Settings(), TOKEN)
+    with TestClient(app, base_url="http://localhost:8080", headers=BEARER) as client:
         assert client.post("/api/embed", json={"origin": SHOP}).status_code == 403
         answer = client.post("/api/call", content=SDP, headers={"Origin": SHOP, **OFFER})
         assert answer.status_code == 403

@@ -57,7 +57,13 @@ def _settings(folder: Path) -> Settings:
 @pytest.fixture
 def client(house: IceHouse, tmp_path: Path) -> Iterator[TestClient]:
     with TestClient(build_app(house, _settings(tmp_path)), base_url="http://localhost:8080") as client:
+        client.get("/")
         yield client
+
+
+def placed(client: TestClient) -> str:
+    """The Location of a call that was placed."""
+    return str(client.post("/api/call", content=SDP, headers=OFFER).headers["location"])
 
 
 def test_an_answer_names_its_ice_session_and_the_servers(client: TestClient) -> None:
@@ -79,16 +85,16 @@ def test_a_page_is_told_the_same(client: TestClient) -> None:
 
 
 def test_a_fragment_goes_to_its_call(client: TestClient, house: IceHouse) -> None:
-    headers = {"Content-Type": FRAGMENT, "If-Match": '"abcd"'}
-    assert client.patch("/api/call/c1", content="a=candidate:…", headers=headers).status_code == 204
+    headers, own = {"Content-Type": FRAGMENT, "If-Match": '"abcd"'}, placed(client)
+    assert client.patch(own, content="a=candidate:…", headers=headers).status_code == 204
     assert house.asked_with == [("c1", "a=candidate:…", '"abcd"')]
     house.reply = IceReply(200, "a=ice-ufrag:new\r\n", '"new"')
-    anew = client.patch("/api/call/c1", content="x", headers=headers | {"If-Match": "*"})
+    anew = client.patch(own, content="x", headers=headers | {"If-Match": "*"})
     assert (anew.status_code, anew.text, anew.headers["etag"]) == (200, "a=ice-ufrag:new\r\n", '"new"')
     assert anew.headers["content-type"].startswith(FRAGMENT)
     house.reply = IceReply(412, wrong="that is another ICE session")
-    assert client.patch("/api/call/c1", content="x", headers=headers).status_code == 412
-    assert client.patch("/api/call/c2", content="x", headers=headers).status_code == 404
+    assert client.patch(own, content="x", headers=headers).status_code == 412
+    assert client.patch("/api/call/c1", content="x", headers=headers).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -103,12 +109,13 @@ def test_a_fragment_goes_to_its_call(client: TestClient, house: IceHouse) -> Non
 def test_what_cannot_be_is_refused(
     client: TestClient, house: IceHouse, headers: dict[str, str], content: bytes, status: int
 ) -> None:
-    assert client.patch("/api/call/c1", content=content, headers=headers).status_code == status
+    assert client.patch(placed(client), content=content, headers=headers).status_code == status
     assert not house.asked_with
 
 
 def test_without_servers_nothing_is_said(house: IceHouse) -> None:
     with TestClient(build_app(house, Settings(host="127.0.0.1")), base_url="http://localhost:8080") as client:
+        client.get("/")
         assert client.get("/api/ice").json() == {"iceServers": []}
         assert "link" not in client.post("/api/call", content=SDP, headers=OFFER).headers
 

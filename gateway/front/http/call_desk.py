@@ -1,0 +1,68 @@
+"""What operators and their programs ask about calls: list, show, hang up."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, Protocol
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from gateway.errors import CallRefused
+from gateway.front.http.problems import refusal, refused_call
+from gateway.ipc.ending import End
+
+CALL_ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,64}\Z")
+
+log = structlog.get_logger("http")
+
+
+class CallHouse(Protocol):
+    """Who has the calls; the front."""
+
+    async def hang_up(self, call_id: str, how: End) -> None:
+        """Ends a call, and notes how. Raises `CallRefused` (404) when no such call runs."""
+
+    async def list_calls(self) -> list[dict[str, Any]]:
+        """Running calls, then recent ones. Raises `CallRefused` while they cannot be known."""
+
+    async def show_call(self, call_id: str) -> dict[str, Any] | None:
+        """One call with its events, or None. Raises `CallRefused` as `list_calls` does."""
+
+
+class CallDesk:
+    """The handlers."""
+
+    def __init__(self, house: CallHouse) -> None:
+        self._house = house
+
+    async def listed(self, _: Request) -> Response:
+        """Running and recent calls."""
+        try:
+            return JSONResponse({"calls": await self._house.list_calls()})
+        except CallRefused as refused:
+            return refused_call(refused)
+
+    async def shown(self, request: Request) -> Response:
+        """One call."""
+        call_id = request.path_params["call_id"]
+        if not CALL_ID.match(call_id):
+            return refusal(404, "there is no such call")
+        try:
+            call = await self._house.show_call(call_id)
+        except CallRefused as refused:
+            return refused_call(refused)
+        return refusal(404, "there is no such call") if call is None else JSONResponse(call)
+
+    async def ended(self, request: Request) -> Response:
+        """The operator hangs up."""
+        call_id = request.path_params["call_id"]
+        if not CALL_ID.match(call_id):
+            return refusal(404, "there is no such call")
+        log.info("call.end_asked", call_id=call_id, asker=request.state.asker.name)
+        try:
+            await self._house.hang_up(call_id, End.CONSOLE)
+        except CallRefused as refused:
+            return refused_call(refused)
+        return Response(status_code=204)

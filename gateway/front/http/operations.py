@@ -1,0 +1,208 @@
+"""What the API does: one table of operations, each with its right; routes, checks and OpenAPI follow it.
+
+An operation that is not in the table cannot be asked for, and its handler is reached only by an asker who has
+the right that the table names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeVar
+
+import structlog
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.front.http import api_shapes as shapes
+from gateway.front.http.problems import refusal
+from gateway.front.http.rights import Principal, Right
+
+Handler = Callable[[Request], Awaitable[Response]]
+Needs = Right | Literal["any token", "nothing"]
+"""`any token`: whoever may ask at all (on loopback everybody); `nothing`: it is open."""
+
+Shape = TypeVar("Shape", bound=BaseModel)
+
+log = structlog.get_logger("http")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One thing that can be asked for. `path` has its parameters in braces."""
+
+    name: str
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+    path: str
+    needs: Needs
+    does: str
+    """One sentence."""
+    query: tuple[tuple[str, str, dict[str, Any]], ...] = ()
+    """Parameters behind the question mark: name, what it is, JSON Schema."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Header fields that it must have, and what they are."""
+    takes: type[BaseModel] | None = None
+    """The body, in JSON."""
+    takes_also: tuple[str, ...] = ()
+    """Media types of a body that is no JSON."""
+    gives: type[BaseModel] | None = None
+    """The answer, in JSON."""
+    gives_also: tuple[str, ...] = ()
+    """Media types of an answer that is no JSON."""
+    status: int = 200
+    refuses: tuple[int, ...] = ()
+    """Statuses of its own problems; those that any request may meet are not among them."""
+
+
+PATH_PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    "call_id": ("a call's id", {"type": "string", "pattern": "^[A-Za-z0-9._~-]{1,64}$"}),
+    "own_call": ("what stands in the Location of a call that was placed", {"type": "string"}),
+    "token_id": ("a token's id: what stands between its first two _", {"type": "string"}),
+}
+"""What stands in braces in a path, and its JSON Schema."""
+
+OPERATIONS: Final[tuple[Operation, ...]] = (
+    Operation(
+        name="who_am_i", method="GET", path="/api/me", needs="any token", gives=shapes.Me,
+        does="Tells whose the token is, its role and its rights.",
+    ),
+    Operation(
+        name="describe", method="GET", path="/api/openapi.json", needs="any token",
+        does="Gives this description.", gives=shapes.Description,
+    ),
+    # ── a caller's own call: WHIP (RFC 9725) ──
+    Operation(
+        name="place_call", method="POST", path="/api/call", needs="calls.place", status=201,
+        does="Places a call from a browser: an SDP offer becomes an answer, and the call's own Location.",
+        query=(("dialled", "the number; demo unless given", {"type": "string", "maxLength": 64}),),
+        takes=shapes.Offer, takes_also=("application/sdp",),
+        gives=shapes.Placed, gives_also=("application/sdp",), refuses=(400, 404, 415, 502, 503),
+    ),
+    Operation(
+        name="ask_offers", method="OPTIONS", path="/api/call", needs="calls.place", status=204,
+        does="Tells what may be posted (Accept-Post).",
+    ),
+    Operation(
+        name="trickle", method="PATCH", path="/api/call/{own_call}", needs="calls.place", status=204,
+        does="Adds ICE candidates to the caller's own call, or restarts its ICE (200, our fragment).",
+        headers=(("If-Match", "the ETag of the answer, or * for a restart"),),
+        takes_also=("application/trickle-ice-sdpfrag",), refuses=(400, 404, 412, 415, 422, 428, 502, 503),
+    ),
+    Operation(
+        name="leave_call", method="DELETE", path="/api/call/{own_call}", needs="calls.place", status=204,
+        does="Hangs up the caller's own call.",
+        query=(("why", "no-sound: nothing was heard", {"type": "string", "maxLength": 16}),),
+        refuses=(404, 502, 503),
+    ),
+    Operation(
+        name="ice_servers", method="GET", path="/api/ice", needs="calls.place", gives=shapes.IceServerList,
+        does="Lists STUN and TURN servers for a browser.",
+    ),
+    Operation(
+        name="embed", method="POST", path="/api/embed", needs="calls.place", takes=shapes.EmbedWish,
+        does="Makes a token of minutes for the call button on another page.", gives=shapes.EmbedToken,
+        refuses=(400, 403),
+    ),
+    # ── calls ──
+    Operation(
+        name="list_calls", method="GET", path="/api/calls", needs="calls.read", gives=shapes.CallList,
+        does="Lists running calls, then recent ones.", refuses=(502, 503),
+    ),
+    Operation(
+        name="show_call", method="GET", path="/api/calls/{call_id}", needs="calls.read",
+        does="Shows one call with its turns and events.", gives=shapes.ShownCall, refuses=(404, 502, 503),
+    ),
+    Operation(
+        name="end_call", method="DELETE", path="/api/calls/{call_id}", needs="calls.end", status=204,
+        does="Hangs a call up.", refuses=(404, 502, 503),
+    ),
+    # ── tokens ──
+    Operation(
+        name="list_tokens", method="GET", path="/api/tokens", needs="tokens.write", gives=shapes.TokenList,
+        does="Lists all tokens that there ever were, without their secrets.", refuses=(503,),
+    ),
+    Operation(
+        name="make_token", method="POST", path="/api/tokens", needs="tokens.write", status=201,
+        does="Makes a token, and tells its secret this once; nobody gives a right that he has not.",
+        takes=shapes.TokenWish, gives=shapes.MadeToken, refuses=(400, 403, 503),
+    ),
+    Operation(
+        name="revoke_token", method="DELETE", path="/api/tokens/{token_id}", needs="tokens.write", status=204,
+        does="Revokes a token: from now on it opens nothing, and what it listens to ends.",
+        refuses=(404, 503),
+    ),
+    # ── for machines, and for callers ──
+    Operation(
+        name="synthetic", method="GET", path="/synthetic/{call_id}", needs="nothing", refuses=(404,),
+        does="Gives the signed statement that a call's voice is synthetic.", gives=shapes.SpeechClaims,
+    ),
+    Operation(
+        name="metrics", method="GET", path="/metrics", needs="calls.read", gives_also=("text/plain",),
+        does="Gives the metrics in Prometheus' text form.",
+    ),
+    Operation(
+        name="alive", method="GET", path="/healthz", needs="nothing", gives=shapes.Alive,
+        does="Tells that the front lives.",
+    ),
+    Operation(
+        name="ready", method="GET", path="/readyz", needs="nothing", gives=shapes.Ready, refuses=(),
+        does="Tells whether calls would be taken (503 with the same body: no), and how each part is.",
+    ),
+)  # fmt: skip
+
+
+def routes(handlers: Mapping[str, Handler], counted: Callable[[str], None]) -> list[Route]:
+    """A route for each path, with all its methods. `handlers` are by the operation's name.
+
+    Raises `KeyError` for an operation without a handler.
+    """
+    by_path: dict[str, dict[str, Handler]] = {}
+    for one in OPERATIONS:
+        by_path.setdefault(one.path, {})[one.method] = _guarded(one, handlers[one.name], counted)
+    return [
+        Route(path, _dispatched(methods), methods=list(methods), name=path)
+        for path, methods in by_path.items()
+    ]
+
+
+def _dispatched(methods: Mapping[str, Handler]) -> Handler:
+    async def dispatch(request: Request) -> Response:
+        return await methods["GET" if request.method == "HEAD" else request.method](request)
+
+    return dispatch
+
+
+def _guarded(operation: Operation, handler: Handler, counted: Callable[[str], None]) -> Handler:
+    """`handler`, for askers who have the right only."""
+    if operation.needs == "any token" or operation.needs == "nothing":
+        return handler
+    right: Right = operation.needs
+
+    async def guard(request: Request) -> Response:
+        asker: Principal = request.state.asker
+        if asker.may(right):
+            return await handler(request)
+        counted(right)
+        what = {"operation": operation.name, "asker": asker.name, "id": asker.token_id}
+        log.warning("right.missing", right=right, **what)
+        if not asker.token_id:  # on loopback: a token may help
+            return refusal(401, f"a token with the right {right} is needed", right=right)
+        return refusal(403, f"{asker.name!r} ({asker.role}) has not the right {right}", right=right)
+
+    return guard
+
+
+async def body_of(request: Request, shape: type[Shape]) -> Shape | Response:
+    """The request's JSON body in that shape, or the problem that says what is wrong with it."""
+    try:
+        return shape.model_validate_json(await request.body())
+    except ValidationError as error:
+        return refusal(400, wrong(error.errors(include_input=False, include_url=False)))
+
+
+def wrong(errors: Iterable[Any]) -> str:
+    """What is wrong with a body, without what stood in it: that may be a secret."""
+    said = [f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}" for one in errors]
+    return "; ".join(said[:5])
