@@ -38,6 +38,8 @@ class Dialplan:
     folder: Path
     emergency: tuple[str, ...] = EMERGENCY
     """Numbers for which help is called (`gateway.config.emergency`): no route takes them but one for them."""
+    version: str = ""
+    """Changes whenever a file of the folder does; the registry says of each call by which it began."""
 
     @classmethod
     def load(
@@ -62,7 +64,7 @@ class Dialplan:
             raise DialplanError(f"{folder}: this is a file; name the folder that it is in")
         if not folder.is_dir():
             raise DialplanError(f"{folder}: there is no such folder")
-        routes, targets = read_folder(
+        read = read_folder(
             folder,
             voices,
             spoken=spoken,
@@ -70,9 +72,9 @@ class Dialplan:
             emergency=emergency,
             recordings=recordings,
         )
-        if not routes:
+        if not read.routes:
             raise DialplanError(f"{folder}: no route in any file; add a [[route]]")
-        return cls(routes, targets, folder, emergency)
+        return cls(read.routes, read.targets, folder, emergency, read.version)
 
     def explain(
         self,

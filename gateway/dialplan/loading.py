@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from pydantic import ValidationError
 
@@ -57,6 +58,17 @@ OF_EMERGENCY: Final = ("answer", "disclose", "say", "play", "hangup")
 """What a route for emergency numbers may do."""
 
 
+class Folder(NamedTuple):
+    """What a folder of plans says."""
+
+    routes: tuple[Route, ...]
+    """in order"""
+    targets: dict[str, str]
+    """of all files"""
+    version: str
+    """the first 12 hexadecimal digits of a SHA-256 over the files' names and texts"""
+
+
 def read_folder(
     folder: Path,
     voices: Collection[str] | None,
@@ -65,8 +77,8 @@ def read_folder(
     words_leave: bool = False,
     emergency: Collection[str] = EMERGENCY,
     recordings: bool = True,
-) -> tuple[tuple[Route, ...], dict[str, str]]:
-    """Routes in order and the targets of all files; the rest as `Dialplan.load` has it.
+) -> Folder:
+    """Arguments are those of `Dialplan.load`.
 
     Raises `DialplanError`.
     """
@@ -78,8 +90,11 @@ def read_folder(
         raise DialplanError(f"{folder}: no dialplan here; put a *.toml file there, or name another folder")
     loaded: list[Loaded] = []
     targets: dict[str, str] = {}
+    read = hashlib.sha256()
     for file in files:
         table, source = _read(file)
+        for part in (file.name, "\n".join(source.rows)):
+            read.update(f"{len(part)}\0{part}".encode("utf-8", "surrogateescape"))
         for name, uri in _targets(table, source).items():
             if is_emergency(uri, emergency):
                 source.fail(("targets", name), f"{uri} is an emergency number, and this house calls none")
@@ -97,7 +112,7 @@ def read_folder(
         for one in loaded:
             if (mistake := unspeakable_text(one.route, spoken, led_to)) is not None:
                 one.fail(*mistake)
-    return _joined(loaded, targets, words_leave), targets
+    return Folder(_joined(loaded, targets, words_leave), targets, read.hexdigest()[:12])
 
 
 def _read(file: Path) -> tuple[dict[str, Any], PlanFile]:

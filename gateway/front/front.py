@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import CoroutineType
@@ -23,12 +23,14 @@ from consent.service.front_office import FrontOffice
 from gateway.config.paths import events_path, recordings_dir, redis_url_for, route_key_path, trunks_path
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
+from gateway.dialplan import Dialplan
 from gateway.edge.doors.edge_config import EdgeConfig
 from gateway.edge.doors.srtp_policy import SrtpPolicy
 from gateway.edge.grammar.speech_notice import SpeechNotice
 from gateway.edge.grammar.token import route_key
 from gateway.edge.proxy.lines import LineInfo
 from gateway.edge.sip_proxy import Edge
+from gateway.edge.trunks.trunk import Trunk
 from gateway.edge.trunks.trunk_file import read_trunks
 from gateway.errors import CallRefused, RpcError
 from gateway.front.admission.routing import Routing
@@ -48,6 +50,7 @@ from gateway.front.halls.hall_choice import HallChoice
 from gateway.front.halls.hall_news import HallNews
 from gateway.front.halls.hall_peers import Halls
 from gateway.front.halls.headroom import Headroom
+from gateway.front.halls.reload import Reload
 from gateway.front.halls.voice_desk import VoiceDesk
 from gateway.front.house.binding_shelf import KeptBindings
 from gateway.front.house.certificate_watch import CertificateWatch
@@ -67,6 +70,8 @@ from gateway.ipc.front_messages import (
     FetchVoice,
     HouseState,
     RedeemGrant,
+    Reloaded,
+    ReloadHouse,
     Telephones,
 )
 from gateway.ipc.hall_messages import CallClosed, Drain, Health
@@ -79,7 +84,7 @@ from gateway.store.refused_calls import RefusedCalls
 from gateway.store.registry import Registry
 from gateway.store.sessions import Sessions
 from gateway.store.sip_bindings import SipBindings
-from gateway.store.sip_users import SipUsers
+from gateway.store.sip_users import Encryption, SipUsers
 from model.tasks import Tasks, failures
 
 log = structlog.get_logger("front")
@@ -115,6 +120,9 @@ class Front:
     _receivers: Receivers = field(init=False)
     certificate: CertificateWatch = field(init=False)
     lines: ConnectedLines = field(init=False)
+    reload: Reload = field(init=False)
+    _halls: Halls = field(init=False)
+    _trunk_sound: dict[str, Encryption | None] = field(default_factory=dict)
     _statements: SpeechStatements = field(init=False)
     _headroom: Headroom = field(init=False)
     _grants: GrantDesk = field(init=False)
@@ -144,7 +152,7 @@ class Front:
             self.routing, self.registry, self.sessions, self.metrics, self.runtime.booted_at()
         )
         self._statements = SpeechStatements(
-            self.office, self.registry, self.routing.dialplan, conf, self.routing.mark_key.id
+            self.office, self.registry, self.routing.plan_of, conf, self.routing.mark_key.id
         )
         self._headroom = Headroom(conf.time_bounds)
         self.halls = HallChoice(
@@ -175,6 +183,7 @@ class Front:
         users, trunks = SipUsers(conf.data_dir), read_trunks(trunks_path(conf))
         if conf.digest:
             users.first()
+        self._trunk_sound.update({trunk.name: trunk.sound_rule for trunk in trunks})
         self.edge = Edge(
             EdgeConfig(
                 host=conf.host,
@@ -206,7 +215,7 @@ class Front:
                     conf.sip_srtp,
                     conf.sip_srtp_plain,
                     of_user=users.srtp,
-                    of_trunk={trunk.name: trunk.sound_rule for trunk in trunks}.get,
+                    of_trunk=self._trunk_sound.get,
                 ),
             ),
             EdgeRouter(self.routing, self.halls, self.web, self.refusals, self.closing),
@@ -214,14 +223,16 @@ class Front:
             self._bindings,
             trunks,
         )
-        for tls in self.edge.trunks.tls.values():
-            self.certificate.look_too(tls.look)
+        self.certificate.look_too(self.edge.trunks.look)
         self._probes = HouseProbes(
             conf.halls,
             self.routing.halls,
             self.office.usable,
             self.registry.ready,
             self.sessions.asked_ready,
+        )
+        self.reload = Reload(
+            conf, self.routing, self.office, users, self.certificate, self._take_trunks, self._plan_changed
         )
         handlers = [
             CallLeft.handled_by(self._call_left),
@@ -230,6 +241,7 @@ class Front:
             AskWithdrawn.handled_by(self.hall_news.asked),
             AskState.handled_by(self._state_asked),
             AskTelephones.handled_by(self._telephones_asked),
+            ReloadHouse.handled_by(self._reload_asked),
             Drain.handled_by(self.drain),
         ]
         self._server = Server(self.runtime.front, self.token, handlers, joined=self._joined, left=self._left)
@@ -246,7 +258,9 @@ class Front:
             *self._grants.for_halls,
             *self.voices.for_halls,
         ]
-        halls = Halls(self.runtime, self.token, self.routing, self.office, from_halls, self._hall_lost)
+        halls = self._halls = Halls(
+            self.runtime, self.token, self.routing, self.office, from_halls, self._hall_lost
+        )
         for k in range(self.settings.halls):
             self._tasks.lasting(partial(halls.keep, f"hall{k}"), "front.hall")
             self._tasks.lasting(partial(self.hall_news.keep, f"hall{k}"), "front.hall_news")
@@ -444,6 +458,33 @@ class Front:
         for hall in self.routing.halls.values():
             with contextlib.suppress(RpcError):
                 await hall.ask(Drain())
+
+    def _take_trunks(self, trunks: Sequence[Trunk]) -> None:
+        self._trunk_sound.clear()
+        self._trunk_sound.update({trunk.name: trunk.sound_rule for trunk in trunks})
+        self.edge.trunks.take(trunks)
+
+    async def _plan_changed(self) -> None:
+        await self._halls.send_prompts()
+
+    def plan(self) -> Dialplan:
+        """The one in force."""
+        return self.routing.dialplan
+
+    async def tried_plan(self) -> str:
+        """The version of the plans that lie there now. Raises `DialplanError` when they do not load."""
+        return await self.reload.trial()
+
+    def voices_named(self) -> list[str]:
+        """The names of the voices that may be used; blocks. Raises `ConsentError`."""
+        return sorted(self.office.names())
+
+    async def reloaded(self) -> Reloaded:
+        """Dialplans, users, trunks and certificates, read anew; what became of each."""
+        return await self.reload.everything()
+
+    async def _reload_asked(self, _: Peer, __: ReloadHouse) -> Reloaded:
+        return await self.reloaded()
 
     async def _state_asked(self, _: Peer, __: AskState) -> HouseState:
         return await self.ready()

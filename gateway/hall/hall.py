@@ -228,7 +228,7 @@ class Hall:
             call.session.opened(
                 offer=to_json(CallOffer, replace(offer, grant=None)),  # the grant is a secret
                 caller=facts.caller, called=facts.called, source=facts.source, transport=facts.transport,
-                route=route.name, voice=route.voice, grant_refused=offer.grant_refused,
+                route=route.name, plan=offer.plan, voice=route.voice, grant_refused=offer.grant_refused,
                 name=facts.display[:128] or None, user=facts.user, headers=facts.headers, trunk=facts.trunk,
             )  # fmt: skip
             if offer.grant_refused:

@@ -94,6 +94,27 @@ class AskState(Ask[HouseState]):
 
 
 @dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What became of a reload."""
+
+    plan: str
+    """Version of the dialplan in force."""
+    was: str
+    """The one before."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Parts that stay as they were (`dialplans`, `users`, `trunks`, `certificates`), and why."""
+    notes: tuple[str, ...] = ()
+    """What only a start can give."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadHouse(Ask[Reloaded]):
+    """Asks to read dialplans, users, trunks and certificates anew."""
+
+    wire: ClassVar[str] = "reload"
+
+
+@dataclass(frozen=True, slots=True)
 class VoiceClip:
     """A voice's sound.
 

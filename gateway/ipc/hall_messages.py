@@ -39,6 +39,8 @@ class CallOffer(Ask[None]):
     grant: str | None = field(default=None, repr=False)
     grant_refused: str | None = None
     """Why the route's own voice may not speak."""
+    plan: str = ""
+    """Version of the dialplan that these routes are of."""
 
     def __post_init__(self) -> None:
         if not self.routes:

@@ -31,7 +31,7 @@ from gateway.config.settings import Settings
 from gateway.errors import RpcError, StartError
 from gateway.ipc import rpc
 from gateway.ipc.envelope import A, Ask
-from gateway.ipc.front_messages import AskState, HouseState
+from gateway.ipc.front_messages import AskState, HouseState, ReloadHouse
 from gateway.ipc.hall_messages import Drain
 from gateway.ipc.hello import Hello
 from gateway.run import preflight, priority, sip_lines
@@ -50,6 +50,8 @@ CHROMA_READY_S: Final = 3600.0
 """Ten gigabytes of weights come from a disk, the first time from the hub; then steps are timed and graphs
 captured, for minutes. An engine that hangs meanwhile ends itself (`model.own_process`), and one that keeps
 ending is given up."""
+
+RELOAD_WITHIN_S: Final = 90.0
 
 
 class Screen(Protocol):
@@ -273,13 +275,26 @@ class Supervisor:
         writer.close()
         return True
 
-    async def ask_front(self, message: Ask[A]) -> A:
+    async def ask_front(self, message: Ask[A], within_s: float = rpc.DEFAULT_TIMEOUT_S) -> A:
         """The front's word on how the house is. Raises `RpcError`."""
         peer = await rpc.connect(self.runtime.front, Hello("supervisor", "supervisor", self.token))
         try:
-            return await peer.ask(message)
+            return await peer.ask(message, within_s)
         finally:
             peer.close()
+
+    def reload(self) -> None:
+        """Has the front read dialplans, users, trunks and certificates anew; the log says what came of it."""
+        self._tasks.short(self._reload(), "reload")
+
+    async def _reload(self) -> None:
+        try:
+            done = await self.ask_front(ReloadHouse(), RELOAD_WITHIN_S)
+        except RpcError as error:
+            log.error("reload.not_asked", error=str(error))
+            return
+        for part, why in done.failed.items():
+            log.error("reload.kept", part=part, error=why)
 
     async def drain(self, hurry: asyncio.Event) -> None:
         """Lets no new calls in; running ones may go on for `drain_s`, or until `hurry`."""
@@ -352,6 +367,15 @@ async def _run(supervisor: Supervisor, screen: Screen) -> int:
     supervisor.adopt()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, interrupted)
+    has_terminal = sys.stderr.isatty()
+
+    def hung_up() -> None:
+        if has_terminal and not sys.stderr.isatty():  # it was closed, and nobody could press Ctrl-C any more
+            asked.set()
+        else:
+            supervisor.reload()
+
+    loop.add_signal_handler(signal.SIGHUP, hung_up)
 
     async def begin() -> HouseState:
         await supervisor.start()

@@ -20,7 +20,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from consent.archive.database import first_line
 from gateway.errors import VoicegateError
-from gateway.store.registry import METADATA, Instant, Registry, RegistryError
+from gateway.store.call_tables import METADATA, Instant
+from gateway.store.registry import Registry, RegistryError
 
 FORM: Final = re.compile(r"vgt_([a-z2-7]{10})_([A-Za-z0-9_-]{43})", re.ASCII)
 ID: Final = re.compile(r"[a-z2-7]{10}", re.ASCII)

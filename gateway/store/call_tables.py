@@ -59,6 +59,7 @@ CALLS: Final = Table(
     Column("payload_whole", _Unsigned64),
     Column("gateway", String(64), nullable=False),
     Column("dialplan", String(200), nullable=False),
+    Column("plan", String(16)),  # later than the others: see `gateway.store.registry`
     Column("route", String(64), nullable=False),
     Column("grant_jti", String(64)),
     Column("voice", String(80)),

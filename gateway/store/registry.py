@@ -74,7 +74,9 @@ class CallRow:
     """All 64 bits as the mark carries them."""
     gateway: str = ""
     dialplan: str = ""
-    """File and line of the route."""
+    """The route's file."""
+    plan: str | None = None
+    """Version of the dialplan that it began with; None for calls of before it was kept."""
     route: str
     caller: str
     called: str
@@ -96,6 +98,7 @@ class Registry:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._columns = [column for column in CALLS.columns if column.name != "plan" or _has_plan(engine)]
         self._one_writer = threading.Lock()
         self._refused = False
         """the database did not take the last write"""
@@ -118,6 +121,7 @@ class Registry:
                 waits = {"connect_timeout": 3, "tcp_user_timeout": PEER_SILENT_MS}
                 engine = create_engine(url, pool_pre_ping=True, connect_args=waits)
             METADATA.create_all(engine)
+            _with_plan(engine)
             with engine.begin() as connection:  # `create_all` adds no index to a table that is there
                 connection.execute(CreateIndex(OPEN_CALLS, if_not_exists=True))
         except (SQLAlchemyError, OSError) as error:
@@ -256,7 +260,7 @@ class Registry:
 
     def find(self, search: CallSearch, count: int | None = None) -> Iterator[CallRow]:
         """The calls that `search` describes, the newest first, `count` at most. Raises `RegistryError`."""
-        asked = select(CALLS).where(*search.conditions(CALLS, self.backend))
+        asked = select(*self._columns).where(*search.conditions(CALLS, self.backend))
         asked = asked.order_by(CALLS.c.started_at.desc(), CALLS.c.call_id).limit(count)
         try:
             with self._engine.connect() as connection:
@@ -278,7 +282,7 @@ class Registry:
         return int(self._read(select(func.count()).select_from(CALLS))[0][0])
 
     def _one(self, condition: Any) -> CallRow | None:
-        rows = self._read(select(CALLS).where(condition))
+        rows = self._read(select(*self._columns).where(condition))
         return _row(rows[0]) if rows else None
 
     def _read(self, statement: Any) -> Sequence[Row[Any]]:
@@ -309,6 +313,23 @@ class Registry:
         connection.execute(insert(LEAVES).values(values))
         if len(self.fresh_leaves) < REMEMBERED:
             self.fresh_leaves[values["call_id"], stage] = values["leaf"]
+
+
+def _has_plan(engine: Engine) -> bool:
+    """Whether the registry has the column `plan`; one that is only read may be of an earlier version."""
+    return any(column["name"] == "plan" for column in inspect(engine).get_columns(CALLS.name))
+
+
+def _with_plan(engine: Engine) -> None:
+    """Adds the column to a registry of an earlier version. Another gateway may do so at the same time."""
+    if _has_plan(engine):
+        return
+    try:
+        with engine.begin() as connection:
+            connection.execute(text(f"ALTER TABLE {CALLS.name} ADD COLUMN plan VARCHAR(16)"))
+    except SQLAlchemyError:
+        if not _has_plan(engine):
+            raise
 
 
 def _sqlite_settings(connection: Any, _: Any) -> None:

@@ -17,7 +17,7 @@ STATES: Final[tuple[State, ...]] = get_args(State)
 
 COLUMNS: Final = (
     "call_id", "state", "started_at", "ended_at", "duration_s", "caller", "called", "source", "route",
-    "voice", "how", "dialplan", "payload", "grant_jti", "mos", "far_mos",
+    "voice", "how", "dialplan", "payload", "grant_jti", "mos", "far_mos", "plan",
 )  # fmt: skip
 """The CSV has these columns in this order; new ones come at the end. Times are ISO 8601 in UTC."""
 REFUSED_COLUMNS: Final = (
@@ -135,7 +135,13 @@ def _values(call: KnownCall) -> Iterator[object]:
     yield from (row.call_id, call.where, _iso(call.started_at), _iso(ended_at))
     yield None if ended_at is None else f"{ended_at - call.started_at:.3f}"
     yield from (row.caller, row.called, row.source, row.route, row.voice, call.how, row.dialplan)
-    yield from (f"{row.payload:012x}", row.grant_jti, call.facts.get("mos"), call.facts.get("far_mos"))
+    yield from (
+        f"{row.payload:012x}",
+        row.grant_jti,
+        call.facts.get("mos"),
+        call.facts.get("far_mos"),
+        row.plan,
+    )
 
 
 def _iso(at: float | None) -> str | None:

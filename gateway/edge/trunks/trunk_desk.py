@@ -59,6 +59,7 @@ class TrunkDesk:
         self._pinged: dict[str, float] = {}
         self._looked_up = -LOOK_UP_EVERY_S
         self._was_up: dict[str, bool] = {}
+        self._taken = asyncio.Event()
 
     def of(self, flow: Flow, host: str = "") -> str | None:
         """The name of the trunk that somebody is, by address, by certificate, or by both, as its file says.
@@ -89,7 +90,9 @@ class TrunkDesk:
 
     async def connect(self, way: TrunkWay) -> Flow:
         """The way to a trunk. Raises `NoFlow`."""
-        tls = self.tls[way.trunk]
+        tls = self.tls.get(way.trunk)
+        if tls is None:
+            raise NoFlow(f"there is no trunk {way.trunk} any more")
         try:
             context = tls.context() if way.transport == "tls" else None
         except SettingsError as error:
@@ -98,6 +101,38 @@ class TrunkDesk:
         if context is not None:
             flow.opened_to = way.trunk
         return flow
+
+    def look(self) -> None:
+        """Looks at their certificates' files. Raises `SettingsError` once for what does not hold."""
+        for tls in list(self.tls.values()):
+            tls.look()
+
+    def take(self, trunks: Sequence[Trunk]) -> None:
+        """These from now on. Who is as before goes on as before; calls that have left keep their way.
+
+        Raises `SettingsError`, and then nothing has changed.
+        """
+        new = {trunk.name: trunk for trunk in trunks}
+        changed = [one for one in trunks if one.name not in self.ways or self.ways[one.name].trunk != one]
+        tls = {trunk.name: TrunkTls(trunk, self._board.config.trust) for trunk in changed}
+        for name in self.ways.keys() - new.keys():
+            del self.ways[name], self.use[name], self.tls[name]
+            self.registrations.pop(name, None)
+            self._was_up.pop(name, None)
+        self.tls.update(tls)
+        for trunk in changed:
+            name = trunk.name
+            self.ways[name] = ways = TrunkWays(trunk)
+            if name in self.use:
+                self.use[name].trunk = trunk  # the calls that it has still count
+            else:
+                self.use[name] = TrunkUse(trunk)
+            self.registrations.pop(name, None)
+            self._pinged.pop(name, None)
+            if trunk.register:
+                self.registrations[name] = Registration(ways, self._requests)
+        self._looked_up = -LOOK_UP_EVERY_S
+        self._taken.set()
 
     # ── up or down ───────────────────────────────────────────────────────────────────────────────────
 
@@ -134,9 +169,10 @@ class TrunkDesk:
 
     async def look_after(self) -> None:
         """Until cancelled. One trunk that hangs delays no other."""
-        if not self.ways:
-            await asyncio.Event().wait()
         while True:
+            while not self.ways:
+                self._taken.clear()
+                await self._taken.wait()
             now = time.monotonic()
             if now - self._looked_up >= LOOK_UP_EVERY_S:
                 self._looked_up = now
@@ -146,7 +182,9 @@ class TrunkDesk:
             await asyncio.sleep(TURN_S)
 
     async def _turn(self, name: str, now: float) -> None:
-        ways, registration = self.ways[name], self.registrations.get(name)
+        ways, registration = self.ways.get(name), self.registrations.get(name)
+        if ways is None:  # taken away meanwhile
+            return
         trunk = ways.trunk
         if trunk.ping_s and now - self._pinged.get(name, -trunk.ping_s) >= trunk.ping_s and ways.all:
             self._pinged[name] = now

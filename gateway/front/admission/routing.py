@@ -36,6 +36,8 @@ from watermark.payload import call_payload
 
 log = structlog.get_logger("routing")
 
+PLANS: Final = 32
+"""Plans that are remembered, the newest: what a call's statement says is of the plan that it began with."""
 PAYLOAD_TRIES: Final = 4
 ENTERED_WITHIN_S: Final = 8.0
 """How long a caller waits for office and registry: one that does not answer takes no calls."""
@@ -62,6 +64,8 @@ class RoutedCall:
     started_at: float
     begun: Route | None = None
     """The one that it began with, as far as this front knows."""
+    plan: Dialplan | None = None
+    """That of its routes; None when it began before this front did."""
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while the call gets a grant for another route."""
     began: float = field(default_factory=time.monotonic)
@@ -93,6 +97,8 @@ class Routing:
         self.gateways = (mark_key.id, *former)
         """this gateway's names in the registry"""
         self.dialplan = dialplan
+        """the one in force; a call keeps the one that it began with"""
+        self._plans = {dialplan.version: dialplan}
         self.calls: dict[str, RoutedCall] = {}
         self.halls: dict[str, Peer] = {}
         """connected halls by name"""
@@ -107,6 +113,18 @@ class Routing:
         self._stock_only = stock_only
         self._usage = CallUsage(office, registry)
         self.mark_key = mark_key
+
+    def take_plan(self, plan: Dialplan) -> None:
+        """In force for calls that come from now on."""
+        self.dialplan = plan
+        self._plans.pop(plan.version, None)
+        self._plans[plan.version] = plan
+        while len(self._plans) > PLANS:
+            del self._plans[next(iter(self._plans))]
+
+    def plan_of(self, version: str | None) -> Dialplan:
+        """The plan of that version, if this front had it; else the one in force."""
+        return self._plans.get(version or "", self.dialplan)
 
     def drain(self) -> None:
         """No new calls from now on."""
@@ -131,25 +149,27 @@ class Routing:
         """
         if self.draining:
             raise CallRefused(503, "going down", retry_after_s=30)
-        route = self.dialplan.route(
+        plan = self.dialplan
+        route = plan.route(
             called=facts.called, caller=facts.caller, source=facts.source, headers=facts.headers
         ).route
         peer = self.halls.get(hall)
         if peer is None:
             raise HallRefused(503, f"{hall} is not up", retry_after_s=HALL_BACK_S)
-        call_id, (payload, grant, refused) = await self._entered(facts, route)
+        call_id, (payload, grant, refused) = await self._entered(facts, route, plan.version)
         started_at = time.time()
         try:
             await peer.ask(
                 CallOffer(
                     call_id=call_id,
                     facts=facts,
-                    routes=(route, *self.dialplan.reachable(route)),
-                    targets=self.dialplan.targets,
+                    routes=(route, *plan.reachable(route)),
+                    targets=plan.targets,
                     payload=payload,
                     at=started_at,
                     grant=grant.token,
                     grant_refused=refused,
+                    plan=plan.version,
                 )
             )
         except RpcError as error:
@@ -160,7 +180,7 @@ class Routing:
         except asyncio.CancelledError:
             await asyncio.shield(self._refused_by(peer, call_id, "nobody waits for it any more"))
             raise
-        call = RoutedCall(call_id, hall, route, grant, started_at, begun=route)
+        call = RoutedCall(call_id, hall, route, grant, started_at, begun=route, plan=plan)
         self.calls[call_id] = call
         return call
 
@@ -178,7 +198,7 @@ class Routing:
             log.error("registry.not_closed", call_id=call_id, error=str(error))
             return how
 
-    async def _entered(self, facts: CallFacts, route: Route) -> tuple[str, Entered]:
+    async def _entered(self, facts: CallFacts, route: Route, plan: str) -> tuple[str, Entered]:
         """A call id, and what was entered under it. Raises `CallRefused`."""
         for _ in range(PAYLOAD_TRIES):
             call_id = secrets.token_hex(8)
@@ -186,13 +206,14 @@ class Routing:
             log.info(
                 "call.offered",
                 call_id=call_id, caller=facts.caller, called=facts.called, source=facts.source,
-                transport=facts.transport, route=route.name, **({"user": facts.user} if facts.user else {}),
+                transport=facts.transport, route=route.name, plan=plan,
+                **({"user": facts.user} if facts.user else {}),
                 **({"trunk": facts.trunk} if facts.trunk else {}),
             )  # fmt: skip
             until = time.monotonic() + ENTERED_WITHIN_S
             try:
                 async with asyncio.timeout(ENTERED_WITHIN_S):
-                    return call_id, await asyncio.to_thread(self._enter, call_id, facts, route, until)
+                    return call_id, await asyncio.to_thread(self._enter, call_id, facts, route, plan, until)
             except PayloadTaken:
                 log.warning("payload.taken", call_id=call_id)
             except TimeoutError:
@@ -204,7 +225,7 @@ class Routing:
         log.error("registry.not_entered", call_id=call_id, error=error)
         return CallRefused(503, "the call registry takes no calls", retry_after_s=5, call_id=call_id)
 
-    def _enter(self, call_id: str, facts: CallFacts, route: Route, until: float) -> Entered:
+    def _enter(self, call_id: str, facts: CallFacts, route: Route, plan: str, until: float) -> Entered:
         """Payload and grant (or why there is none), with the registry row written.
 
         After `until` (monotonic) nobody waits for it: the row is closed again.
@@ -223,6 +244,7 @@ class Routing:
             payload_whole=payload,
             gateway=self.mark_key.id,
             dialplan=route.file,
+            plan=plan,
             route=route.name,
             caller=facts.caller,
             called=facts.called,
@@ -300,13 +322,13 @@ class Routing:
         call = self.calls.get(call_id)
         if call is None:
             return None
-        begun = call.begun or call.route
+        begun, plan = call.begun or call.route, call.plan or self.dialplan
         try:
-            routes = (begun, call.route, *self.dialplan.reachable(begun))
+            routes = (begun, call.route, *plan.reachable(begun))
         except KeyError:  # the plan was another one when the call began
             routes = (begun, call.route)
         named = {target for route in routes for verb in route.do for _, target in targets_of(verb)}
-        return self.dialplan.targets.get(name) if name in named else None
+        return plan.targets.get(name) if name in named else None
 
     def _running(self, call_id: str) -> RoutedCall:
         call = self.calls.get(call_id)
@@ -320,7 +342,7 @@ class Routing:
             if begun is not None and begun.name == name:
                 return begun
         try:
-            reachable = self.dialplan.reachable(call.begun or call.route)
+            reachable = (call.plan or self.dialplan).reachable(call.begun or call.route)
             return next(route for route in reachable if route.name == name)
         except (KeyError, StopIteration):
             raise GrantRefused("dialplan", f"no branch leads from {call.route.name} to {name}") from None

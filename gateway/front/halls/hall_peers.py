@@ -87,6 +87,12 @@ class Halls:
                         self._routing.unwell.discard(name)
                         log.info("hall.well", hall=name)
 
+    async def send_prompts(self) -> None:
+        """Has every hall render what a new plan says; one that cannot now is told when it is back."""
+        for hall in list(self._routing.halls.values()):
+            with contextlib.suppress(RpcError):
+                await self._send_prompts(hall)
+
     async def _send_prompts(self, hall: Peer) -> None:
         """What must be sayable when the engine is away, then what can wait for no engine that is busy, in the
         stock voice."""

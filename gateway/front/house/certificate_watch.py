@@ -79,13 +79,16 @@ class CertificateWatch:
             await asyncio.sleep(LOOK_EVERY_S)
             self.look()
 
-    def look(self) -> None:
-        """Takes a new certificate; one that does not hold is logged once, and the old one stays."""
+    def look(self) -> str | None:
+        """Takes a new certificate; one that does not hold is logged, and the old one stays: returns why."""
+        refused = []
         for look in (self._look_at_own, *self._look_too):
             try:
                 look()
             except SettingsError as error:
                 log.error("certificate.refused", error=str(error))
+                refused.append(str(error))
+        return "; ".join(refused) or None
 
     def _look_at_own(self) -> None:
         if self.certificate is not None and self.certificate.changed():

@@ -149,6 +149,48 @@ class TokenList(AnswerShape):
     tokens: list[Token]
 
 
+class RouteShown(AnswerShape):
+    """A route of the dialplans."""
+
+    name: str
+    file: str
+    line: int
+    called: list[str]
+    voice: str
+    language: str
+    verbs: list[str]
+
+
+class PlanShown(AnswerShape):
+    """The dialplans in force."""
+
+    version: str
+    routes: list[RouteShown]
+
+
+class PlanTried(AnswerShape):
+    """Dialplans that would load."""
+
+    version: str
+
+
+class ReloadShown(AnswerShape):
+    """What became of a reload. A problem (409) has the same members: there something did not load."""
+
+    plan: str
+    """Version of the dialplans in force."""
+    was: str
+    failed: dict[str, str]
+    """Parts that stay as they were, and why."""
+    notes: list[str]
+
+
+class VoiceList(AnswerShape):
+    """Voices."""
+
+    voices: list[str]
+
+
 class SpeechClaims(AnswerShape):
     """The signed statement (a JWS), what it says, and the public keys by kid."""
 

@@ -30,6 +30,7 @@ from gateway.front.http.embedding import Embedding
 from gateway.front.http.login import PAGE, LoginDoor
 from gateway.front.http.openapi import description
 from gateway.front.http.operations import routes
+from gateway.front.http.plan_desk import PlanDesk, PlanHouse
 from gateway.front.http.problems import refusal
 from gateway.front.http.rights import Principal
 from gateway.front.http.sip_socket import SipHouse, SipSocket
@@ -44,7 +45,7 @@ METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 log = structlog.get_logger("http")
 
 
-class Gateway(SipHouse, CallPlace, CallHouse, Protocol):
+class Gateway(SipHouse, CallPlace, CallHouse, PlanHouse, Protocol):
     """What the app needs of the gateway; the front implements it."""
 
     async def statement(self, call_id: str) -> dict[str, Any] | None:
@@ -74,7 +75,7 @@ def build_app(
     """
     credentials = Gatekeeper(token, tokens, local_only=settings.local_only)
     embedding = Embedding(settings)
-    calls, made = CallDesk(house), TokenDesk(tokens)
+    calls, made, plans = CallDesk(house), TokenDesk(tokens), PlanDesk(house)
     whip = WhipDoor(house, credentials, IceServers(settings), embedding)
     machines = MachineDoor(house, credentials)
     handlers = {
@@ -83,6 +84,8 @@ def build_app(
         "leave_call": whip.leave, "ice_servers": whip.ice, "embed": whip.embed,
         "list_calls": calls.listed, "show_call": calls.shown, "end_call": calls.ended,
         "list_tokens": made.listed, "make_token": made.made, "revoke_token": made.revoked,
+        "list_routes": plans.listed, "check_plans": plans.tried, "reload": plans.reload,
+        "list_voices": plans.voices,
         "synthetic": machines.statement, "metrics": machines.metrics, "alive": machines.healthz,
         "ready": machines.readyz,
     }  # fmt: skip

@@ -133,6 +133,25 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         does="Revokes a token: from now on it opens nothing, and what it listens to ends.",
         refuses=(404, 503),
     ),
+    # ── what the house does ──
+    Operation(
+        name="list_routes", method="GET", path="/api/dialplans", needs="calls.read", gives=shapes.PlanShown,
+        does="Tells the version of the dialplans in force, and lists their routes, without their texts.",
+    ),
+    Operation(
+        name="check_plans", method="POST", path="/api/dialplans/check", needs="plans.reload",
+        does="Tries whether the dialplans that lie in their folder now would load.",
+        gives=shapes.PlanTried, refuses=(409,),
+    ),
+    Operation(
+        name="reload", method="POST", path="/api/reload", needs="plans.reload", gives=shapes.ReloadShown,
+        does="Reads dialplans, users, trunks and certificates anew; what does not load stays (409).",
+        refuses=(409,),
+    ),
+    Operation(
+        name="list_voices", method="GET", path="/api/voices", needs="calls.read", gives=shapes.VoiceList,
+        does="Lists the voices that may be used, by name.", refuses=(503,),
+    ),
     # ── for machines, and for callers ──
     Operation(
         name="synthetic", method="GET", path="/synthetic/{call_id}", needs="nothing", refuses=(404,),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -19,11 +20,16 @@ HTTP_STATUS: Final = {
 
 
 def refusal(
-    status: int, detail: str, retry_after_s: int | None = None, *, right: Right | None = None
+    status: int,
+    detail: str,
+    retry_after_s: int | None = None,
+    *,
+    right: Right | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Response:
     """A problem: `type`, `title`, `status`, `detail`; if any, `retry_after_s`, and the `right` missing.
 
-    The type is `about:blank`: the status says what kind of problem it is.
+    `more` are members of its own. The type is `about:blank`: the status says what kind of problem it is.
     """
     headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
     if status == 401:
@@ -35,6 +41,7 @@ def refusal(
         body["retry_after_s"] = retry_after_s
     if right is not None:
         body["right"] = right
+    body |= more or {}
     return JSONResponse(body, status, headers, PROBLEM)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any, Final
 
 from consent.grants.grant import unb64
@@ -31,12 +32,17 @@ class SpeechStatements:
     """Statements of this gateway's calls."""
 
     def __init__(
-        self, office: FrontOffice, registry: Registry, dialplan: Dialplan, settings: Settings, issuer: str
+        self,
+        office: FrontOffice,
+        registry: Registry,
+        plan_of: Callable[[str | None], Dialplan],
+        settings: Settings,
+        issuer: str,
     ) -> None:
-        """`issuer`: the id of the mark's key, which is this gateway's name in the registry."""
+        """`plan_of` a version; `issuer`: the id of the mark's key, this gateway's name in the registry."""
         self._office = office
         self._registry = registry
-        self._routes = {route.name: route for route in dialplan.routes}
+        self._plan_of = plan_of
         self._settings = settings
         self._issuer = issuer
 
@@ -70,7 +76,7 @@ class SpeechStatements:
             "jti": row.call_id,
             "synthetic": True,
             "voice": NOBODYS if row.voice in (None, STOCK) else A_PERSONS,
-            "on_behalf_of": self._principals(row.route),
+            "on_behalf_of": self._principals(row),
             "began": row.started_at,
             "system": f"voicegate {__version__}, engine {settings.engine}",
             "mark": {"technique": MARK, "key": row.gateway},
@@ -79,8 +85,8 @@ class SpeechStatements:
             claims["detector"] = f"http://{in_url(reached_at(settings))}:{settings.detector}/"
         return claims
 
-    def _principals(self, name: str) -> list[str]:
-        """For whom the machine speaks, as the route discloses it."""
-        route = self._routes.get(name)
-        verbs = route.do if route is not None else ()
+    def _principals(self, row: CallRow) -> list[str]:
+        """For whom the machine speaks, as the route discloses it in the plan that the call began with."""
+        routes = self._plan_of(row.plan).routes
+        verbs = next((route.do for route in routes if route.name == row.route), ())
         return [verb.principal for verb in verbs if isinstance(verb, Disclose)]

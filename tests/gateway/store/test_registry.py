@@ -18,6 +18,7 @@ from sqlalchemy import select
 
 from gateway.errors import StartError
 from gateway.store import registry as module
+from gateway.store.call_search import CallSearch
 from gateway.store.call_tables import LEAVES
 from gateway.store.registry import CallRow, PayloadTaken, Registry, RegistryError
 from tests.full_disk import full_disk
@@ -228,3 +229,25 @@ def test_a_url_that_leads_nowhere_is_one_clear_line(bad: str, says: str) -> None
     with pytest.raises(StartError, match=says) as caught:
         Registry.open(bad)
     assert "\n" not in str(caught.value)
+
+
+def test_a_registry_of_before_the_plan_was_kept_is_read_and_gets_its_column(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'calls.db'}"
+    opened = Registry.open(url)
+    entered = opened.enter(
+        CallRow(
+            call_id="c1", payload=1, route="demo", caller="a", called="b", source="c", plan="0123456789ab"
+        )
+    )
+    opened.close()
+    with sqlite3.connect(tmp_path / "calls.db") as database:
+        database.execute("ALTER TABLE calls DROP COLUMN plan")
+    reader = Registry.read(url)
+    assert reader is not None
+    assert reader.get("c1") == replace(entered, plan=None)
+    assert [row.call_id for row in reader.find(CallSearch())] == ["c1"]
+    reader.close()
+    again = Registry.open(url)
+    again.enter(replace(entered, call_id="c2", payload=2))
+    assert [row.plan for row in again.find(CallSearch())] == [None, "0123456789ab"]
+    again.close()

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
 from gateway.config.settings import Settings
+from gateway.dialplan import Dialplan
 from gateway.errors import CallRefused, StartError
 from gateway.front.http.app import build_app
 from gateway.front.http.boundary import MAX_BODY
 from gateway.front.http.credentials import COOKIE, WRONG_TOKENS
 from gateway.front.http.engine_door import engine_door
 from gateway.ipc.ending import End
-from gateway.ipc.front_messages import HouseState
+from gateway.ipc.front_messages import HouseState, Reloaded
 from gateway.ipc.line_messages import IceReply
 from gateway.ipc.readiness import PartState
 
@@ -62,6 +64,18 @@ class FakeHouse:
 
     async def sip_socket(self, *_: Any) -> None:
         raise AssertionError("nobody speaks SIP here")
+
+    def plan(self) -> Dialplan:
+        return Dialplan((), {}, Path("/plans"), version="0123456789ab")
+
+    async def tried_plan(self) -> str:
+        return "0123456789ab"
+
+    async def reloaded(self) -> Reloaded:
+        return Reloaded("0123456789ab", "0123456789ab")
+
+    def voices_named(self) -> list[str]:
+        return ["heart"]
 
     async def prometheus(self) -> bytes:
         return b"voicegate_calls 1\n"

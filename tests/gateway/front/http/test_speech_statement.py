@@ -54,7 +54,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     office = ConsentOffice.open(settings.sql, consent_dir(settings))
     registry = Registry.open(settings.sql)
     plans = Dialplan.load(tmp_path / "plans")
-    yield Stage(SpeechStatements(office, registry, plans, settings, "1a2b"), registry, settings)
+    yield Stage(SpeechStatements(office, registry, lambda _: plans, settings, "1a2b"), registry, settings)
     registry.close()
     office.close()
 

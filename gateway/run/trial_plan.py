@@ -1,0 +1,47 @@
+"""`python -m gateway.run.trial_plan`: whether the dialplans load now, tried in a process of its own.
+
+A front that is to take other plans asks this first: recordings are read here, and tried for the mark, and the
+front keeps nothing of it. Prints one JSON object: `version` of the plans, or `error`.
+"""
+
+from __future__ import annotations
+
+import json
+
+from consent.errors import ConsentError
+from consent.service.front_office import FrontOffice
+from consent.service.office_client import OfficeClient
+from gateway.config.house_languages import spoken_languages
+from gateway.config.paths import dialplan_dir, grant_keys_path, office_socket
+from gateway.config.settings import Settings, load
+from gateway.dialplan import Dialplan
+from gateway.errors import VoicegateError
+from gateway.run.trial_mark import check_marks
+
+
+def trial(settings: Settings) -> dict[str, str]:
+    """The plans' version, or why they do not load."""
+    client = OfficeClient(office_socket(settings))
+    try:
+        plan = Dialplan.load(
+            dialplan_dir(settings),
+            FrontOffice(client, grant_keys_path(settings)).names(),
+            spoken=spoken_languages(settings),
+            words_leave=settings.words_leave,
+            emergency=settings.emergency_numbers,
+        )
+        check_marks(plan)
+    except (VoicegateError, ConsentError) as error:
+        return {"error": str(error)}
+    finally:
+        client.close()
+    return {"version": plan.version}
+
+
+def main() -> None:
+    """Tries it for the settings in force."""
+    print(json.dumps(trial(load())))
+
+
+if __name__ == "__main__":
+    main()
