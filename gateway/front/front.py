@@ -34,6 +34,7 @@ from gateway.edge.trunks.trunk import Trunk
 from gateway.edge.trunks.trunk_file import read_trunks
 from gateway.errors import CallRefused, RpcError
 from gateway.front.admission.routing import Routing
+from gateway.front.calls.call_list import CallList
 from gateway.front.calls.closing import Closing
 from gateway.front.calls.connected_lines import ConnectedLines
 from gateway.front.calls.edge_router import EdgeRouter
@@ -79,9 +80,10 @@ from gateway.ipc.line_messages import AskFailures, CallLeft, IceReply
 from gateway.ipc.readiness import PartState
 from gateway.ipc.rpc import Peer, Server
 from gateway.store.append_log import AppendLog
+from gateway.store.call_search import CallSearch
 from gateway.store.redeemed_grants import RedeemedGrants
 from gateway.store.refused_calls import RefusedCalls
-from gateway.store.registry import Registry
+from gateway.store.registry import Registry, RegistryError
 from gateway.store.sessions import Sessions
 from gateway.store.sip_bindings import SipBindings
 from gateway.store.sip_users import Encryption, SipUsers
@@ -122,6 +124,7 @@ class Front:
     lines: ConnectedLines = field(init=False)
     reload: Reload = field(init=False)
     _halls: Halls = field(init=False)
+    _call_list: CallList = field(init=False)
     _trunk_sound: dict[str, Encryption | None] = field(default_factory=dict)
     _statements: SpeechStatements = field(init=False)
     _headroom: Headroom = field(init=False)
@@ -136,6 +139,7 @@ class Front:
     def __post_init__(self) -> None:
         conf = self.settings
         self.voices = VoiceDesk(self.office)
+        self._call_list = CallList(self.registry, self.sessions)
         self.grant_door = GrantDoor(RedeemedGrants(self.registry), self.office.public_keys_path)
         self.seal = RegistrySeal(self.registry, self.office)
         self._shelf = EventShelf(events_path(conf), conf.session_ttl_s).open()
@@ -372,13 +376,16 @@ class Front:
             raise CallRefused(404, f"no running call {call_id}")
         await self.closing.ended(call_id, CallEnding(how))
 
-    async def list_calls(self) -> list[dict[str, Any]]:
+    async def list_calls(
+        self, search: CallSearch, count: int, cursor: str | None
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """A page of the calls, and the next one's cursor."""
         with _redis_needed():
-            return await self.sessions.live() + await self.sessions.recent()
+            return await self._call_list.page(search, count, cursor)
 
     async def show_call(self, call_id: str) -> dict[str, Any] | None:
         with _redis_needed():
-            return await self.sessions.show(call_id)
+            return await self._call_list.one(call_id)
 
     async def statement(self, call_id: str) -> dict[str, Any] | None:
         """The signed statement that the call's voice is synthetic, with what it says."""
@@ -501,3 +508,5 @@ def _redis_needed() -> Iterator[None]:
         yield
     except (RedisError, OSError):
         raise CallRefused(503, "Redis is away, and with it the list of calls", retry_after_s=2) from None
+    except RegistryError:
+        raise CallRefused(503, "the call registry cannot be read", retry_after_s=5) from None

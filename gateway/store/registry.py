@@ -258,9 +258,18 @@ class Registry:
         """The call that a mark names; None when none of ours has this 48-bit payload."""
         return self._one(CALLS.c.payload == payload)
 
-    def find(self, search: CallSearch, count: int | None = None) -> Iterator[CallRow]:
-        """The calls that `search` describes, the newest first, `count` at most. Raises `RegistryError`."""
+    def find(
+        self, search: CallSearch, count: int | None = None, after: tuple[float, str] | None = None
+    ) -> Iterator[CallRow]:
+        """The calls that `search` describes, the newest first, `count` at most. Raises `RegistryError`.
+
+        `after`: only those that come after the call that began then and has that id.
+        """
         asked = select(*self._columns).where(*search.conditions(CALLS, self.backend))
+        if after is not None:
+            began, call_id = after
+            same = (CALLS.c.started_at == began) & (CALLS.c.call_id > call_id)
+            asked = asked.where((CALLS.c.started_at <= began) & ((CALLS.c.started_at < began) | same))
         asked = asked.order_by(CALLS.c.started_at.desc(), CALLS.c.call_id).limit(count)
         try:
             with self._engine.connect() as connection:

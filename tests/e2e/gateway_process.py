@@ -133,8 +133,7 @@ class House:
         ).close()
 
     def calls(self) -> list[dict[str, Any]]:
-        answer = self.get("/api/calls")
-        return list(answer["calls"] if isinstance(answer, dict) else answer)
+        return list(self.get("/api/calls?limit=1000")["calls"])
 
     def wait_for(self, what: str, happened: Any, within_s: float = 10.0) -> float:
         """Polls (nothing in another process can be awaited); answers how long it took."""

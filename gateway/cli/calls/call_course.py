@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from gateway.cli.calls.call_table import KnownCall
 from gateway.store.call_record import OF_TARGET
+from gateway.store.known_call import KnownCall
 
 
 def head(call_id: str, call: KnownCall | None, facts: Mapping[str, Any]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import or_
 
 from consent.bare_url import bare
-from gateway.cli.calls.call_table import KnownCall, tame
+from gateway.cli.calls.call_table import tame
 from gateway.config.paths import redis_url_for
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import Settings
@@ -22,6 +22,7 @@ from gateway.run import redis_server
 from gateway.store.call_grants import CallGrants
 from gateway.store.call_headers import CallHeaders
 from gateway.store.call_search import CallSearch
+from gateway.store.known_call import KnownCall
 from gateway.store.refused_calls import REFUSED, RefusedCall, RefusedCalls
 from gateway.store.registry import CallRow, Registry
 from gateway.store.sessions import Sessions

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, TextIO, get_args
+from typing import Final, TextIO
 
+from gateway.store.known_call import KnownCall
 from gateway.store.refused_calls import RefusedCall
-from gateway.store.registry import CallRow
-
-State = Literal["live", "unknown", "ended"]
-STATES: Final[tuple[State, ...]] = get_args(State)
 
 COLUMNS: Final = (
     "call_id", "state", "started_at", "ended_at", "duration_s", "caller", "called", "source", "route",
@@ -27,52 +23,6 @@ REFUSED_COLUMNS: Final = (
 _FORMULA: Final = re.compile(r"(?:\A|(?<=[;,|]))(?=\s*[=+\-@＝＋－＠])")
 """Where a spreadsheet may see a formula: at a cell's begin, or at what it takes for one."""
 _NUMBER: Final = re.compile(r"\+?[0-9]+(?:[ -][0-9]+)*")
-
-
-@dataclass(frozen=True, slots=True)
-class KnownCall:
-    """A call of the registry, and what Redis says of it: `facts`, empty when it says nothing."""
-
-    row: CallRow
-    state: State
-    facts: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, row: CallRow, facts: Mapping[str, Any], *, lives: bool) -> KnownCall:
-        """The call as its two stores have it; `lives`: Redis says so now.
-
-        Either store may know first that it is over. Where neither does, nobody knows.
-        """
-        if row.ended_at is not None or facts.get("state") == "ended":
-            return cls(row, "ended", facts)
-        return cls(row, "live" if lives else "unknown", facts)
-
-    @property
-    def started_at(self) -> float:
-        """Seconds since the epoch."""
-        return self.row.started_at or 0.0
-
-    @property
-    def ended_at(self) -> float | None:
-        """Seconds since the epoch; None while it lives, or when nobody knows."""
-        ended: float | None = self.row.ended_at or self.facts.get("ended_at")
-        return ended if self.state == "ended" else None
-
-    @property
-    def how(self) -> str:
-        """How it ended; empty while it has not."""
-        return str(self.row.how or self.facts.get("how", "")) if self.state == "ended" else ""
-
-    @property
-    def where(self) -> str:
-        """Where a living call stands, else whether it has ended."""
-        return str(self.facts.get("state", "live")) if self.state == "live" else self.state
-
-    def to_json(self) -> dict[str, Any]:
-        """Both stores' fields by name; the registry's count."""
-        kept = {name: value for name, value in self.row.to_json().items() if value is not None}
-        over = {"ended_at": self.ended_at, "how": self.how} if self.state == "ended" else {}
-        return {**self.facts, **kept, "state": self.where, **over}
 
 
 def tame(text: object) -> str:

@@ -11,19 +11,12 @@ import click
 from consent.bare_url import bare
 from gateway.cli.calls.call_course import course, head
 from gateway.cli.calls.call_stores import CallStores
-from gateway.cli.calls.call_table import (
-    STATES,
-    KnownCall,
-    line,
-    refused_line,
-    tame,
-    write_csv,
-    write_refused_csv,
-)
+from gateway.cli.calls.call_table import line, refused_line, tame, write_csv, write_refused_csv
 from gateway.cli.calls.moment import Moment
 from gateway.config.settings import Settings, load
 from gateway.errors import VoicegateError
 from gateway.store.call_search import SEPARATORS, CallSearch
+from gateway.store.known_call import STATES, KnownCall
 
 LISTED: Final = 20
 

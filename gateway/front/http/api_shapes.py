@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.front.http.rights import Right
 
+PRINTED = r"^[^\x00-\x1f\x7f]*$"
+"""A text without control characters."""
 Role = Literal["admin", "operator", "watcher", "caller", "nobody"]
 
 
@@ -107,10 +109,35 @@ class ShownCall(AnswerShape):
     events: list[dict[str, Any]] | None = None
 
 
-class CallList(AnswerShape):
-    """Calls."""
+class CallPage(AnswerShape):
+    """Calls: those that have not ended, then the others, the newest first in both."""
 
     calls: list[ShownCall]
+    next: str | None
+    """The next page's `cursor`; null: there is none."""
+
+
+class CallsAsked(BaseModel):
+    """Which calls: what stands behind the question mark."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: Literal["live", "ended"] | None = None
+    """live: those that have not ended"""
+    caller: Annotated[str, Field(max_length=128, pattern=PRINTED)] = ""
+    """a part of who called: of a number its digits"""
+    called: Annotated[str, Field(max_length=128, pattern=PRINTED)] = ""
+    """likewise of who was called"""
+    since: Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)] | None = None
+    """began at this time or later"""
+    until: Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)] | None = None
+    """began before it"""
+    failed: bool = False
+    """ended by a failure"""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    """how many at most"""
+    cursor: Annotated[str, Field(max_length=100)] | None = None
+    """`next` of the page before"""
 
 
 class TokenWish(BodyShape):

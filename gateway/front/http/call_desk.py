@@ -6,12 +6,16 @@ import re
 from typing import Any, Final, Protocol
 
 import structlog
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.errors import CallRefused
+from gateway.front.http.api_shapes import CallsAsked
+from gateway.front.http.operations import wrong
 from gateway.front.http.problems import refusal, refused_call
 from gateway.ipc.ending import End
+from gateway.store.call_search import CallSearch
 
 CALL_ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,64}\Z")
 
@@ -24,8 +28,13 @@ class CallHouse(Protocol):
     async def hang_up(self, call_id: str, how: End) -> None:
         """Ends a call, and notes how. Raises `CallRefused` (404) when no such call runs."""
 
-    async def list_calls(self) -> list[dict[str, Any]]:
-        """Running calls, then recent ones. Raises `CallRefused` while they cannot be known."""
+    async def list_calls(
+        self, search: CallSearch, count: int, cursor: str | None
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Running calls, then the others, and the next page's cursor, if there is one.
+
+        Raises `CallRefused` while they cannot be known, `ValueError` for a cursor that is none of ours.
+        """
 
     async def show_call(self, call_id: str) -> dict[str, Any] | None:
         """One call with its events, or None. Raises `CallRefused` as `list_calls` does."""
@@ -37,12 +46,23 @@ class CallDesk:
     def __init__(self, house: CallHouse) -> None:
         self._house = house
 
-    async def listed(self, _: Request) -> Response:
-        """Running and recent calls."""
+    async def listed(self, request: Request) -> Response:
+        """Running calls, then the others."""
         try:
-            return JSONResponse({"calls": await self._house.list_calls()})
+            asked = CallsAsked.model_validate(dict(request.query_params))
+            ended = None if asked.state is None else asked.state == "ended"
+            search = CallSearch(
+                caller=asked.caller, called=asked.called, since=asked.since, until=asked.until,
+                failed=asked.failed, ended=ended,
+            )  # fmt: skip
+            calls, following = await self._house.list_calls(search, asked.limit, asked.cursor)
+        except ValidationError as error:
+            return refusal(400, wrong(error.errors(include_input=False, include_url=False)))
+        except ValueError as error:
+            return refusal(400, str(error))
         except CallRefused as refused:
             return refused_call(refused)
+        return JSONResponse({"calls": calls, "next": following})
 
     async def shown(self, request: Request) -> Response:
         """One call."""

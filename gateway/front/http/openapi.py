@@ -88,6 +88,9 @@ def _operation(one: Operation) -> dict[str, Any]:
         {"name": name, "in": "query", "description": what, "schema": schema}
         for name, what, schema in one.query
     ]
+    if one.asks is not None:
+        asked = one.asks.model_json_schema()["properties"]
+        parameters += [{"name": name, "in": "query", "schema": asked[name]} for name in asked]
     parameters += [
         {"name": name, "in": "header", "required": True, "description": what, "schema": {"type": "string"}}
         for name, what in one.headers

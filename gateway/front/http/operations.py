@@ -41,6 +41,8 @@ class Operation:
     """One sentence."""
     query: tuple[tuple[str, str, dict[str, Any]], ...] = ()
     """Parameters behind the question mark: name, what it is, JSON Schema."""
+    asks: type[BaseModel] | None = None
+    """The same, of whoever checks them by a shape."""
     headers: tuple[tuple[str, str], ...] = ()
     """Header fields that it must have, and what they are."""
     takes: type[BaseModel] | None = None
@@ -107,8 +109,9 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     ),
     # ── calls ──
     Operation(
-        name="list_calls", method="GET", path="/api/calls", needs="calls.read", gives=shapes.CallList,
-        does="Lists running calls, then recent ones.", refuses=(502, 503),
+        name="list_calls", method="GET", path="/api/calls", needs="calls.read", gives=shapes.CallPage,
+        does="Lists running calls, then the others, page by page.", asks=shapes.CallsAsked,
+        refuses=(400, 502, 503),
     ),
     Operation(
         name="show_call", method="GET", path="/api/calls/{call_id}", needs="calls.read",

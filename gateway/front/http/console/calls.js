@@ -118,7 +118,7 @@ export async function refresh() {
   try {
     const [ready, listed] = await Promise.all([
       fetch("/readyz", { signal: AbortSignal.timeout(ANSWER_MS) }),
-      fetch("/api/calls", { headers: { Accept: "application/json" }, signal: AbortSignal.timeout(ANSWER_MS) }),
+      fetch(`/api/calls?limit=${SHOWN}`, { headers: { Accept: "application/json" }, signal: AbortSignal.timeout(ANSWER_MS) }),
     ]);
     if (listed.status === 401) return location.assign("/login");
     const state = await ready.json();

@@ -68,10 +68,10 @@ class Desk:
     def close(self, call_id: str, how: str) -> None:
         self.records[call_id] |= {"state": "ended", "how": how, "ended_at": 2.0}
 
-    async def list_calls(self) -> list[dict[str, Any]]:
+    async def list_calls(self, *_: Any) -> tuple[list[dict[str, Any]], str | None]:
         while not self.front.ended.empty():
             self.close(*self.front.ended.get_nowait())
-        return list(self.records.values())
+        return list(self.records.values()), None
 
     async def show_call(self, call_id: str) -> dict[str, Any] | None:
         await self.list_calls()

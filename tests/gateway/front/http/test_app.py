@@ -37,6 +37,7 @@ class FakeHouse:
         self.hall: PartState = "ready"
         self.busy = ""
         self.asked = 0
+        self.searched: list[tuple[Any, ...]] = []
 
     async def place(self, offer_sdp: str, dialled: str, source: str, user_agent: str) -> tuple[str, str]:
         if self.refuses is not None:
@@ -50,8 +51,9 @@ class FakeHouse:
         self.hung_up.append(call_id)
         self.hows.append(how)
 
-    async def list_calls(self) -> list[dict[str, Any]]:
-        return [{"call_id": "c1", "state": "listening"}]
+    async def list_calls(self, *asked: Any) -> tuple[list[dict[str, Any]], str | None]:
+        self.searched.append(asked)
+        return [{"call_id": "c1", "state": "listening"}], None
 
     async def show_call(self, call_id: str) -> dict[str, Any] | None:
         return {"call_id": call_id} if call_id == "c1" else None
@@ -287,7 +289,9 @@ async def test_a_caller_who_does_not_wait_for_the_answer_gets_no_call(house: Fak
 
 
 def test_calls_metrics_and_health(local: TestClient, house: FakeHouse) -> None:
-    assert local.get("/api/calls").json() == {"calls": [{"call_id": "c1", "state": "listening"}]}
+    assert local.get("/api/calls").json() == {
+        "calls": [{"call_id": "c1", "state": "listening"}], "next": None,
+    }  # fmt: skip
     assert local.get("/api/calls/c1").json() == {"call_id": "c1"}
     assert local.get("/api/calls/c9").status_code == 404
     assert local.get("/metrics").text == "voicegate_calls 1\n"
