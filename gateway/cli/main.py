@@ -6,6 +6,7 @@ import errno
 import importlib
 import os
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -40,6 +41,10 @@ COMMANDS: Final = {
         "Run the consent office alone, as a user of its own.",
     ),
     "operator": ("consent.commands.cli:operator", "Operators who may decide about voices."),
+    "reload": (
+        "gateway.cli.operator.reload_command:reload",
+        "Read dialplans, users, trunks and certificates anew.",
+    ),
     "settings": (
         "gateway.cli.operator.run_command:show_settings",
         "Show every setting, its value and where to set it.",
@@ -59,6 +64,9 @@ COMMANDS: Final = {
 }
 """Name: (where it is, what it does). The text stands here so that --help imports nothing."""
 
+
+ELSEWHERE: Final = ("calls", "reload", "token")
+"""Commands that can ask a gateway on another machine (--url)."""
 
 MACHINES_WORD: Final = {
     errno.ENOSPC: "make room on its disk",
@@ -138,13 +146,26 @@ def sealed_calls(sql_url: str) -> AbstractContextManager[Any]:
 @click.group(cls=Gathered, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="voicegate")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--url", help="A gateway elsewhere, https://gate.example:8443, for calls, reload and token.")
+@click.option("--token-from", metavar="FILE", help="File with the token for it in its first line.")
+@click.option("--trust", metavar="FILE", help="PEM file with its certificate's authority, or that itself.")
 @click.pass_context
-def cli(ctx: click.Context, debug: bool) -> None:
+def cli(ctx: click.Context, debug: bool, url: str | None, token_from: str | None, trust: str | None) -> None:
     """A telephone gateway for one voice: SIP and WebRTC in, consented and watermarked speech out.
 
     Settings come from VOICEGATE_* variables and a TOML file; `voicegate settings` lists them.
     """
     ctx.obj = sealed_calls
+    if url is None:
+        if token_from or trust:
+            raise click.UsageError("--token-from and --trust go with --url")
+        return
+    if ctx.invoked_subcommand not in ELSEWHERE:
+        raise click.UsageError(f"--url is for {', '.join(ELSEWHERE)}: other commands work on this machine")
+    from gateway.cli.house.house_client import META, Elsewhere
+
+    paths = [None if file is None else Path(file) for file in (token_from, trust)]
+    ctx.meta[META] = Elsewhere(url, *paths)
 
 
 def main() -> None:

@@ -30,6 +30,26 @@ class KnownCall:
             return cls(row, "ended", facts)
         return cls(row, "live" if lives else "unknown", facts)
 
+    @classmethod
+    def told(cls, call: Mapping[str, Any]) -> KnownCall:
+        """A call as the API tells it (`to_json`, without what names its mark)."""
+        row = CallRow(
+            call_id=str(call["call_id"]),
+            payload=int(str(call.get("payload", "0")), 16),
+            dialplan=str(call.get("dialplan", "")),
+            plan=call.get("plan"),
+            route=str(call.get("route", "")),
+            caller=str(call.get("caller", "")),
+            called=str(call.get("called", "")),
+            source=str(call.get("source", "")),
+            voice=call.get("voice"),
+            started_at=call.get("started_at"),
+            ended_at=call.get("ended_at"),
+            how=call.get("how"),
+        )
+        where = call.get("state")
+        return cls(row, "ended" if where == "ended" else "unknown" if where == "unknown" else "live", call)
+
     @property
     def started_at(self) -> float:
         """Seconds since the epoch."""

@@ -13,6 +13,7 @@ from gateway.cli.calls.call_course import course, head
 from gateway.cli.calls.call_stores import CallStores
 from gateway.cli.calls.call_table import line, refused_line, tame, write_csv, write_refused_csv
 from gateway.cli.calls.moment import Moment
+from gateway.cli.house.house_client import HouseClient, is_elsewhere
 from gateway.config.settings import Settings, load
 from gateway.errors import VoicegateError
 from gateway.store.call_search import SEPARATORS, CallSearch
@@ -83,7 +84,13 @@ def calls(
         _follow(settings, as_json=as_json)
         return
     search = CallSearch(caller=caller or "", called=called or "", since=since, until=until, failed=failed)
-    if refused:
+    if is_elsewhere(ctx):
+        if refused or as_csv:
+            raise click.UsageError(
+                "--refused and --csv are for calls of this machine's gateway, not for --url"
+            )
+        _list_elsewhere(ctx, search, count or LISTED, as_json=as_json)
+    elif refused:
         _list_refused(settings, search, count, as_csv=as_csv, as_json=as_json)
     elif as_csv:
         with CallStores(settings) as stores:
@@ -114,6 +121,22 @@ def _list(settings: Settings, search: CallSearch, count: int, *, as_json: bool) 
     _say_of_the_list(settings, search, len(listed), more=more)
 
 
+def _list_elsewhere(ctx: click.Context, search: CallSearch, count: int, *, as_json: bool) -> None:
+    asked = {name: getattr(search, name) for name in ("caller", "called", "since", "until", "failed")}
+    with HouseClient.of(ctx, load()) as house:
+        found = list(house.calls(count + 1, **asked))
+    listed, more = found[:count], len(found) > count
+    if as_json:
+        click.echo(json.dumps({"calls": listed, "more": more}))
+        return
+    for told in listed:
+        click.echo(line(KnownCall.told(told)))
+    if not listed:
+        click.echo("no calls yet" if search == CallSearch() else "no such call")
+    if more:
+        click.echo(f"these are the newest {count}; --count shows more", err=True)
+
+
 def _list_refused(
     settings: Settings, search: CallSearch, count: int | None, *, as_csv: bool, as_json: bool
 ) -> None:
@@ -141,9 +164,26 @@ def _say_of_the_list(settings: Settings, search: CallSearch, shown: int, *, more
 
 @calls.command()
 @click.argument("call_id")
+@click.pass_context
+def end(ctx: click.Context, call_id: str) -> None:
+    """Hang a running call up."""
+    with HouseClient.of(ctx, load()) as house:
+        house.end_call(call_id)
+
+
+@calls.command()
+@click.argument("call_id")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def show(call_id: str, as_json: bool) -> None:
+@click.pass_context
+def show(ctx: click.Context, call_id: str, as_json: bool) -> None:
     """Show one call: who, which route and voice, how it ended, and what happened, in order of time."""
+    if is_elsewhere(ctx):
+        with HouseClient.of(ctx, load()) as house:
+            told = house.call(call_id)
+        lines = [json.dumps(told)] if as_json else [*head(call_id, KnownCall.told(told), told), *course(told)]
+        for text in lines:
+            click.echo(text if as_json else tame(text))
+        return
     settings = load()
     with CallStores(settings) as stores:
         row, registered = stores.row(call_id), stores.table(call_id)

@@ -6,13 +6,14 @@ import contextlib
 import getpass
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
 import click
 
 from gateway.cli.calls.call_table import tame
+from gateway.cli.house.house_client import HouseClient, is_elsewhere
 from gateway.config.settings import load
 from gateway.front.http.rights import ROLES
 from gateway.store.api_tokens import ApiToken, ApiTokens, TokenError
@@ -44,23 +45,35 @@ def token() -> None:
 @click.argument("name")
 @click.option("--role", type=click.Choice(list(ROLES)), required=True, help="What it may do: see `roles`.")
 @click.option("--expires", type=Lifetime(), default=LIVES, show_default=True, help="30m, 12h, 90d, 4w")
-def add(name: str, role: str, expires: float) -> None:
+@click.pass_context
+def add(ctx: click.Context, name: str, role: str, expires: float) -> None:
     """Make a token called NAME, and print it this once.
 
     It goes to stdout alone, so that it can be put into a file: voicegate token add ci --role watcher > file
     """
-    with _tokens(write=True) as tokens:
-        made, text = tokens.make(name, role, expires, f"{_user()}, by the command line")
+    if is_elsewhere(ctx):
+        with HouseClient.of(ctx, load()) as house:
+            told = house.make_token(name, role, expires)
+        text, made = str(told.pop("token")), _token(told)
+    else:
+        with _tokens(write=True) as tokens:
+            made, text = tokens.make(name, role, expires, f"{_user()}, by the command line")
     click.echo(text)
     click.echo(f"{made.name}: {role}, until {_at(made.expires_at)}; its id is {made.token_id}", err=True)
 
 
 @token.command("list")
 @click.option("--all", "every", is_flag=True, help="Also those that are over.")
-def show(*, every: bool) -> None:
+@click.pass_context
+def show(ctx: click.Context, *, every: bool) -> None:
     """List the tokens: role, who made them, when and from where they were last used."""
-    with _tokens() as tokens:
-        listed = [one for one in tokens.listed() if every or one.holds()]
+    if is_elsewhere(ctx):
+        with HouseClient.of(ctx, load()) as house:
+            known = list(map(_token, house.tokens()))
+    else:
+        with _tokens() as tokens:
+            known = tokens.listed()
+    listed = [one for one in known if every or one.holds()]
     for one in listed:
         click.echo(tame(_line(one)))
     if not listed:
@@ -69,8 +82,13 @@ def show(*, every: bool) -> None:
 
 @token.command()
 @click.argument("token_id")
-def remove(token_id: str) -> None:
+@click.pass_context
+def remove(ctx: click.Context, token_id: str) -> None:
     """Revoke the token with the id TOKEN_ID, as `list` shows it: from now on it opens nothing."""
+    if is_elsewhere(ctx):
+        with HouseClient.of(ctx, load()) as house:
+            house.revoke_token(token_id)
+        return
     with _tokens(write=True) as tokens:
         if not tokens.revoke(token_id, f"{_user()}, by the command line"):
             raise TokenError(f"no token {token_id} holds; `voicegate token list` shows those that do")
@@ -81,6 +99,10 @@ def roles() -> None:
     """List the roles and their rights."""
     for role, rights in ROLES.items():
         click.echo(f"{role:<9} {', '.join(sorted(rights)) or 'nothing'}")
+
+
+def _token(told: Mapping[str, Any]) -> ApiToken:
+    return ApiToken(**{name: told[name] for name in ApiToken.__dataclass_fields__})
 
 
 def _line(one: ApiToken) -> str:

@@ -16,8 +16,11 @@ from gateway.store.registry import CallRow, Registry
 from gateway.store.sessions import Sessions
 
 _CURSOR: Final = re.compile(r"([oe])~([0-9]{1,12}\.[0-9]{1,6})~([A-Za-z0-9._~-]{1,64})", re.ASCII)
-UNSHOWN: Final = ("payload", "payload_whole", "grant_jti", "voice_hash")
-"""What is for the mark and for consent, and too large a number for some readers."""
+UNSHOWN: Final = ("payload_whole", "grant_jti", "voice_hash")
+"""What is for the detector and for consent."""
+
+
+NEWER: Final = ("route", "voice")
 
 
 class CallList:
@@ -40,11 +43,9 @@ class CallList:
         ids = [row.call_id for row in rows]
         facts = await self._sessions.heads(ids)
         living = await self._sessions.living() if any(row.ended_at is None for row in rows) else set()
-        calls = [
-            KnownCall.of(row, facts.get(row.call_id, {}), lives=row.call_id in living).to_json()
-            for row in rows
+        shown = [
+            _shown(KnownCall.of(row, facts.get(row.call_id, {}), lives=row.call_id in living)) for row in rows
         ]
-        shown = [{name: call[name] for name in call if name not in UNSHOWN} for call in calls]
         return shown, _cursor(rows[-1]) if more else None
 
     async def one(self, call_id: str) -> dict[str, Any] | None:
@@ -57,7 +58,7 @@ class CallList:
         if row is None:
             return told
         known = KnownCall.of(row, told or {}, lives=told is not None and told.get("state") != "ended")
-        return {name: value for name, value in known.to_json().items() if name not in UNSHOWN}
+        return _shown(known)
 
     def _rows(self, search: CallSearch, count: int, at: tuple[bool, float, str] | None) -> list[CallRow]:
         """Two queries at most, each by an index."""
@@ -83,3 +84,14 @@ def _read(cursor: str | None) -> tuple[bool, float, str] | None:
 
 def _cursor(row: CallRow) -> str:
     return f"{'o' if row.ended_at is None else 'e'}~{row.started_at:.6f}~{row.call_id}"
+
+
+def _shown(call: KnownCall) -> dict[str, Any]:
+    """As JSON; its payload in hexadecimal, since some readers take no number of that size.
+
+    Of what both stores say Redis has the newer word: on which route a call is by now. How it ended is the
+    registry's.
+    """
+    told = {**call.to_json(), **{name: call.facts[name] for name in NEWER if name in call.facts}}
+    shown = {name: value for name, value in told.items() if name not in UNSHOWN}
+    return {**shown, "payload": f"{call.row.payload:012x}"}

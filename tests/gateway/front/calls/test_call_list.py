@@ -88,7 +88,7 @@ async def test_a_call_is_shown_as_both_stores_have_it(stores: Stores) -> None:
     unknown, live = (await stores.list.page(CallSearch(), 10, None))[0]
     assert (live["state"], live["turns"], live["plan"]) == ("listening", 3, "0123456789ab")
     assert unknown["state"] == "unknown"
-    assert "payload" not in live
+    assert live["payload"] == "000000000001"
     assert "ended_at" not in live
 
 

@@ -148,7 +148,7 @@ def test_an_origin_that_is_not_named_is_told_so_and_the_operator_once(
                 asked = {"Origin": "https://evil.example", **headers}
                 answer = client.request("OPTIONS" if headers else "GET", path, headers=asked)
                 assert answer.status_code == 403
-                assert answer.json()["error"]["reason"] == (
+                assert answer.json()["detail"] == (
                     "the page's origin, 'https://evil.example', is not among VOICEGATE_EMBED_ORIGINS"
                 )
                 assert "access-control-allow-origin" not in answer.headers

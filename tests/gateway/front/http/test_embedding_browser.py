@@ -20,6 +20,7 @@ from gateway.ipc.line_messages import CallConfirmed, CallLeft, CallStarted
 from tests.browser import FLAGS, until
 from tests.firefox import HEARS, KEEP_CONNECTION
 from tests.gateway.front.http.page_stage import Stage
+from tests.gateway.line.line_harness import TOKEN
 from tests.needs import HANGS_S, need_program
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -92,7 +93,7 @@ def token(stage: Stage) -> str:
     asked = urllib.request.Request(
         f"{stage.url}/api/embed",
         json.dumps({"origin": SHOP, "dialled": "demo"}).encode(),
-        {"Content-Type": "application/json"},
+        {"Content-Type": "application/json", "Authorization": f"Bearer {TOKEN}"},
     )
     with urllib.request.urlopen(asked, timeout=HANGS_S, context=trust) as answer:
         return str(json.load(answer)["token"])

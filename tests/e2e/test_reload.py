@@ -1,0 +1,135 @@
+"""A gateway takes other plans while a call is up, by command, by signal and from another machine."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gateway.cli.main import cli
+from tests.e2e.gateway_process import House
+from tests.e2e.talking import Talking
+from tests.needs import HANGS_S
+
+pytestmark = pytest.mark.e2e
+
+PLAN = """
+[[route]]
+name = "demo"
+called = ["demo"]
+do = [
+  { verb = "answer" },
+  { verb = "disclose", principal = "Lindens", language = "en" },
+  { verb = "gather", prompt = "Press one.", branches = { "1" = "night" }, timeout_s = 60 },
+]
+
+[[route]]
+name = "night"
+do = [
+  { verb = "answer" },
+  { verb = "disclose", principal = "Lindens", language = "en" },
+  { verb = "say", text = "We are closed." },
+  { verb = "hangup" },
+]
+"""
+
+
+class Command:
+    """The command line of a house's own machine, or of another one that has a token's file."""
+
+    def __init__(self, house: House, folder: Path) -> None:
+        self._house, self._file = house, folder / "token"
+
+    def here(self, *words: str) -> Result:
+        return CliRunner().invoke(cli, words, env={**dict.fromkeys(_ours()), **self._house.environ})
+
+    def elsewhere(self, *words: str) -> Result:
+        where = ("--url", self._house.url, "--token-from", str(self._file))
+        empty = {"VOICEGATE_DATA_DIR": str(self._file.parent / "nothing")}
+        return CliRunner().invoke(cli, [*where, *words], env={**dict.fromkeys(_ours()), **empty})
+
+    def has_token(self, role: str) -> None:
+        made = self.here("token", "add", role, "--role", role)
+        self._file.touch(0o600)
+        self._file.write_text(made.stdout)
+
+
+def _ours() -> list[str]:
+    import os
+
+    return [name for name in os.environ if name.startswith("VOICEGATE_")]
+
+
+def version(house: House) -> str:
+    return str(house.get("/api/dialplans")["version"])
+
+
+@pytest.mark.long(
+    "a whole gateway, with a call across three reloads, each of which is tried in a process of its own"
+)
+async def test_other_plans_while_a_call_is_up(tmp_path: Path) -> None:
+    house = House(tmp_path / "house")
+    house.plan(PLAN)
+    await asyncio.to_thread(house.start)
+    plan = tmp_path / "house" / "data" / "dialplans" / "05-test.toml"
+    command = Command(house, tmp_path)
+    ask: Callable[..., Any] = asyncio.to_thread
+    try:
+        first = await ask(version, house)
+        async with Talking.calls(house) as call:
+            plan.write_text(PLAN.replace("disclose", "discloze"))
+            refused = await ask(command.here, "reload")
+            assert refused.exit_code == 1
+            assert "05-test.toml:" in refused.output
+            assert "discloze" in refused.output
+            assert await ask(version, house) == first
+
+            plan.write_text(PLAN.replace("night", "late"))
+            taken = await ask(command.here, "reload")
+            assert taken.exit_code == 0, taken.output
+            second = await ask(version, house)
+            assert second != first
+            assert f"{second} (before: {first})" in taken.output
+
+            # the call follows the branch of the plan that it began with
+            call._phone.send("INFO", "Signal=1\r\nDuration=160\r\n", content="application/dtmf-relay")
+            on_night = lambda: house.get(f"/api/calls/{call.call_id}")["route"] == "night"  # noqa: E731
+            await ask(house.wait_for, "the branch", on_night, HANGS_S)
+            assert (await call.shown())["plan"] == first
+        async with Talking.calls(house) as other:
+            assert (await other.shown())["plan"] == second
+
+            # by signal
+            plan.write_text(PLAN)
+            assert house.process is not None
+            house.process.send_signal(signal.SIGHUP)
+            await ask(house.wait_for, "the signal's reload", lambda: version(house) == first, HANGS_S)
+
+            # from another machine
+            await ask(command.has_token, "watcher")
+            listed = await ask(command.elsewhere, "calls")
+            assert listed.exit_code == 0, listed.output
+            assert other.call_id in listed.output
+            assert call.call_id in listed.output
+            assert "plans.reload" in (await ask(command.elsewhere, "reload")).output
+            shown = await ask(command.elsewhere, "calls", "show", other.call_id)
+            assert "called sip:demo@" in shown.output
+            refused = await ask(command.elsewhere, "calls", "end", other.call_id)
+            assert "calls.end" in refused.output
+            await ask(command.has_token, "operator")
+            assert (await ask(command.elsewhere, "reload")).exit_code == 0
+            assert (await ask(command.elsewhere, "calls", "end", other.call_id)).exit_code == 0
+            over = lambda: house.get(f"/api/calls/{other.call_id}")["state"] == "ended"  # noqa: E731
+            await ask(house.wait_for, "the call's end", over, HANGS_S)
+            assert (await other.shown())["how"] == "hung up by the console"
+            assert "tokens.write" in (await ask(command.elsewhere, "token", "list")).output
+        assert f",{first}" in (await ask(command.here, "calls", "--csv")).output
+        log = house.log_path.read_text()
+        assert str((tmp_path / "token").read_text()).strip()[15:] not in log
+    finally:
+        await asyncio.to_thread(house.stop)
